@@ -1,0 +1,489 @@
+//! The one error type of the crate.
+//!
+//! Every outcome that a caller must treat differently is a variant of its own: a key that was shredded,
+//! one that is missing, a seal that was tampered with and a KMS that does not answer must never be
+//! mistaken for one another. Messages say what to do next. They name places (pointers, ids, types) and
+//! never values: no payload, no key, no wrapped key is ever put into an error (invariant I9).
+
+use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion};
+use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::pointer::JsonPointer;
+use crate::schema::SchemaErrors;
+use uuid::Uuid;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error from somebody else's code: a database driver, a KMS client, an upcaster of the application.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// What went wrong, and what to do about it.
+///
+/// Match on the variants for detail; use [`is_conflict`](Error::is_conflict),
+/// [`is_retryable`](Error::is_retryable) and [`is_shredded`](Error::is_shredded) to decide what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // ---- appending: what the caller passed
+    /// `append` was called without events.
+    #[error("no events to append: pass at least one")]
+    EmptyAppend,
+    /// Two events of one batch have the same id, or the store already holds an event with this id.
+    #[error("event id {event_id} is used twice: give every event an id of its own, or treat this as a repeated append")]
+    DuplicateEventId {
+        /// The id.
+        event_id: Uuid,
+    },
+    /// A name or id is empty, holds a NUL character or is too long.
+    #[error("{what} {problem}")]
+    InvalidText {
+        /// Which name or id.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// An aggregate version or global position outside the range that exists.
+    #[error("{what} {value} does not exist: {hint}")]
+    OutOfRange {
+        /// What kind of number it is.
+        what: &'static str,
+        /// The number.
+        value: i64,
+        /// Which numbers exist.
+        hint: &'static str,
+    },
+    /// The aggregate is not at the expected version. Nothing was written, and the transaction can go on.
+    #[error("{aggregate} is at version {}, expected {expected}: read it again and decide anew", actual.map_or(0, AggregateVersion::get))]
+    VersionConflict {
+        /// The aggregate.
+        aggregate: AggregateRef,
+        /// What the caller expected.
+        expected: ExpectedVersion,
+        /// The version it is at, `None` if it has no events.
+        actual: Option<AggregateVersion>,
+    },
+    /// An event was passed at a version that the schemas do not let be appended.
+    #[error("event {event_id}: {event_type} version {event_version} can't be appended: {hint}")]
+    UndeclaredVersion {
+        /// The event.
+        event_id: Uuid,
+        /// Its type.
+        event_type: EventType,
+        /// Its version.
+        event_version: EventVersion,
+        /// What could be done.
+        hint: String,
+    },
+    /// The registry does not know the type, and was built with `deny_unknown_types()`.
+    #[error("event {event_id}: type {event_type} is not registered: add it to the schemas, or do not build them with deny_unknown_types()")]
+    UnknownType {
+        /// The event.
+        event_id: Uuid,
+        /// Its type.
+        event_type: EventType,
+    },
+    /// The payload is not valid JSON, but its type has protected fields.
+    #[error(
+        "event {event_id}: the payload is not valid JSON at byte {offset} ({problem}): fields can be protected in JSON objects only; protect_whole() takes any bytes"
+    )]
+    InvalidPayload {
+        /// The event.
+        event_id: Uuid,
+        /// Where the JSON stops being valid, in bytes from the start of the payload.
+        offset: usize,
+        /// What is wrong there.
+        problem: &'static str,
+    },
+    /// The metadata is not valid JSON.
+    #[error("event {event_id}: the metadata is not valid JSON: pass a JSON document or None")]
+    InvalidMetadata {
+        /// The event.
+        event_id: Uuid,
+    },
+    /// The payload's root has a member that this crate reserves for its header.
+    #[error(
+        "event {event_id}: the payload's root has a member named \"$seal\", which is reserved: rename it, or look whether the payload is sealed already"
+    )]
+    ReservedMember {
+        /// The event.
+        event_id: Uuid,
+    },
+    /// A member on the path of a protected field occurs twice in one object.
+    #[error("event {event_id}: a member at {pointer} occurs twice, so which one is protected is ambiguous: write it once")]
+    DuplicateMember {
+        /// The event.
+        event_id: Uuid,
+        /// The member.
+        pointer: JsonPointer,
+    },
+    /// The payload has something else where a protected pointer needs an object or an array.
+    #[error("event {event_id}: {pointer} must be {expected} for the protected fields below it: correct the payload or the schema")]
+    ShapeMismatch {
+        /// The event.
+        event_id: Uuid,
+        /// The place.
+        pointer: JsonPointer,
+        /// What the schema needs there.
+        expected: &'static str,
+    },
+    /// A protected field is present, but what names its key scope is not.
+    #[error(
+        "event {event_id}: {field} is protected by the {kind} named at {pointer}, which is absent or null: set it, or leave the field out"
+    )]
+    MissingScopeId {
+        /// The event.
+        event_id: Uuid,
+        /// The protected field.
+        field: JsonPointer,
+        /// The kind of scope.
+        kind: String,
+        /// Where its id should be.
+        pointer: String,
+    },
+    /// What names a key scope is neither a string nor an integer, or holds a character it must not.
+    #[error("event {event_id}: the {kind} named at {pointer} {problem}: scope ids are non-empty strings without NUL, or integers")]
+    InvalidScopeId {
+        /// The event.
+        event_id: Uuid,
+        /// The kind of scope.
+        kind: String,
+        /// Where its id is.
+        pointer: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A limit of the sealed format, or a narrower one of this process, is exceeded.
+    #[error("event {event_id}: {what} is over the limit of {limit}: make the payload smaller")]
+    LimitExceeded {
+        /// The event.
+        event_id: Uuid,
+        /// What is limited.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+
+    // ---- keys
+    /// The scope's keys were destroyed. This is final unless the scope is reopened.
+    #[error("the keys of {scope} were shredded: nothing can be sealed for it; reopen() starts a new generation if that is lawful")]
+    Shredded {
+        /// The scope.
+        scope: KeyScope,
+    },
+    /// The scope is disabled, which an operator can reverse.
+    #[error("the keys of {scope} are disabled: enable() makes them usable again")]
+    Disabled {
+        /// The scope.
+        scope: KeyScope,
+    },
+    /// The key table has no row for a key that a seal names. This is not an erasure: rows of shredded keys stay.
+    #[error(
+        "event {event_id}: data key {key_id} is not in the key table: restore the table from a backup, or check that the right database is used"
+    )]
+    MissingKey {
+        /// The event.
+        event_id: Uuid,
+        /// The key.
+        key_id: KeyId,
+    },
+    /// A wrapped data key does not open under its key-encryption key.
+    #[error("data key {key_id} does not open under its key-encryption key {kek_id}: its row was altered or belongs to another namespace")]
+    WrongKey {
+        /// The key.
+        key_id: KeyId,
+        /// The key-encryption key.
+        kek_id: KekId,
+    },
+    /// The key table names a key-encryption key that it does not hold.
+    #[error("key-encryption key {kek_id} is not in the key table: restore the table from a backup")]
+    MissingKek {
+        /// The key-encryption key.
+        kek_id: KekId,
+    },
+    /// No key-encryption key can wrap new data keys.
+    #[error("no active key-encryption key in partition {partition:?}: call keys().prepare() once at startup, on a connection of its own")]
+    NoActiveKek {
+        /// The partition.
+        partition: String,
+    },
+    /// The operation does not apply to the scope as it is.
+    #[error("{scope}: {problem}")]
+    ScopeState {
+        /// The scope.
+        scope: KeyScope,
+        /// Why not, and what would be possible.
+        problem: &'static str,
+    },
+    /// The database was migrated for another namespace than the one configured.
+    #[error(
+        "the key tables belong to namespace {found}, but {configured} is configured: connect to the right database or correct the configuration"
+    )]
+    NamespaceMismatch {
+        /// What the process was configured for.
+        configured: Namespace,
+        /// What the database says.
+        found: Namespace,
+    },
+    /// The key tables have not been set up.
+    #[error("the key tables name no namespace: run the key migrations first")]
+    NotMigrated,
+
+    // ---- transactions
+    /// The operation takes locks that must last until the caller commits.
+    #[error("{operation} needs a transaction: pass one begun with begin() or begin_with(), not a bare connection and not a raw BEGIN")]
+    NotInTransaction {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// The operation commits on its own.
+    #[error("{operation} commits on its own: pass a connection that is not in a transaction")]
+    InTransaction {
+        /// The operation.
+        operation: &'static str,
+    },
+
+    // ---- KMS
+    /// The KMS did not answer. Nothing is known about the key: this is an outage, not an erasure.
+    #[error("the KMS is unavailable: retry when it answers again")]
+    KmsUnavailable {
+        /// What its client said.
+        #[source]
+        source: BoxError,
+    },
+    /// The KMS refused.
+    #[error("the KMS refused key-encryption key {kek_id}: {problem}")]
+    KmsRefused {
+        /// The key-encryption key.
+        kek_id: KekId,
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// A keyring can't be used.
+    #[error("keyring: {problem}")]
+    Keyring {
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// The operating system gave no random bytes.
+    #[error("the operating system's random generator failed: nothing was sealed")]
+    Random,
+
+    // ---- reading
+    /// A seal, or a place it covers, is not what was written.
+    #[error("event {event_id}: the seal does not hold ({problem}): the stored event was altered, moved or belongs to another namespace")]
+    Tampered {
+        /// The event.
+        event_id: Uuid,
+        /// What does not hold.
+        problem: &'static str,
+    },
+    /// A protected place holds a value that no seal covers.
+    #[error(
+        "event {event_id}: {pointer} is protected, but its value is not covered by a seal: if it was stored before the store was wrapped, build the schemas with accept_plaintext({event_type:?})"
+    )]
+    Unsealed {
+        /// The event.
+        event_id: Uuid,
+        /// Its type as stored.
+        event_type: EventType,
+        /// The place.
+        pointer: JsonPointer,
+    },
+    /// The seal uses a format, suite or mode that this version does not know.
+    #[error("event {event_id}: {what} {value} of the seal is not supported by this version of eventseal: upgrade the reader")]
+    Unsupported {
+        /// The event.
+        event_id: Uuid,
+        /// Format, suite, part or mode.
+        what: &'static str,
+        /// Its number.
+        value: u8,
+    },
+    /// The stored version is newer than the newest that the process knows.
+    #[error(
+        "event {event_id}: {event_type} version {event_version} is newer than version {known}, the newest this process knows: deploy the newer code, or build the schemas with pass_through_newer()"
+    )]
+    NewerVersion {
+        /// The event.
+        event_id: Uuid,
+        /// Its type as stored.
+        event_type: EventType,
+        /// Its version as stored.
+        event_version: EventVersion,
+        /// The newest version registered.
+        known: EventVersion,
+    },
+    /// The stored version is not one of the registered ones.
+    #[error("event {event_id}: {event_type} version {event_version} is not registered: declare it and its step to the next version")]
+    UnknownVersion {
+        /// The event.
+        event_id: Uuid,
+        /// Its type as stored.
+        event_type: EventType,
+        /// Its version as stored.
+        event_version: EventVersion,
+    },
+    /// An upcaster failed.
+    #[error("event {event_id}: the step from {event_type} version {from} failed: {problem}")]
+    Upcast {
+        /// The event.
+        event_id: Uuid,
+        /// The type the step starts from.
+        event_type: EventType,
+        /// The version the step starts from.
+        from: EventVersion,
+        /// What happened, without payload values.
+        problem: String,
+        /// What the step itself returned, if it did.
+        #[source]
+        source: Option<BoxError>,
+    },
+    /// A payload does not fit the Rust type it is decoded into.
+    #[error("event {event_id}: {event_type} version {event_version} does not decode into {target}: {problem}")]
+    Decode {
+        /// The event.
+        event_id: Uuid,
+        /// Its type.
+        event_type: EventType,
+        /// The version of the payload.
+        event_version: EventVersion,
+        /// The Rust type.
+        target: &'static str,
+        /// What does not fit, without payload values.
+        problem: String,
+    },
+    /// A Rust value could not be written as JSON.
+    #[error("{target} can't be written as JSON: {problem}")]
+    Encode {
+        /// The Rust type.
+        target: &'static str,
+        /// Why, without values.
+        problem: String,
+    },
+
+    // ---- set-up and everything below
+    /// The schemas contradict themselves. All problems are listed.
+    #[error(transparent)]
+    Schemas(#[from] SchemaErrors),
+    /// A consumer failed.
+    #[error("consumer {consumer} failed at {aggregate} version {version}: roll the transaction back")]
+    Consumer {
+        /// Its name.
+        consumer: String,
+        /// The event's aggregate.
+        aggregate: AggregateRef,
+        /// The event's version.
+        version: AggregateVersion,
+        /// What it returned.
+        #[source]
+        source: BoxError,
+    },
+    /// Another transaction got in the way: roll back and run the transaction again.
+    #[error("the transaction collided with another one: roll it back and run it again")]
+    Collision {
+        /// What the database said.
+        #[source]
+        source: Option<BoxError>,
+    },
+    /// The database failed.
+    #[error("the database failed while {operation}")]
+    Database {
+        /// During what.
+        operation: &'static str,
+        /// What its driver said.
+        #[source]
+        source: BoxError,
+    },
+    /// A row of the store or the key table holds what this crate never writes there.
+    #[error("{what} in the database is invalid: {problem}")]
+    InvalidRow {
+        /// Which column of which table.
+        what: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+impl Error {
+    /// The aggregate was not at the expected version, or an event with this id exists already.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::VersionConflict { .. } | Self::DuplicateEventId { .. })
+    }
+
+    /// The same call may succeed later as it is: in a new transaction, or when the KMS answers again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Collision { .. } | Self::KmsUnavailable { .. })
+    }
+
+    /// An append met a shredded scope.
+    #[must_use]
+    pub fn is_shredded(&self) -> bool {
+        matches!(self, Self::Shredded { .. })
+    }
+
+    /// What is stored is not what was written, or was never sealed.
+    #[must_use]
+    pub fn is_tampered(&self) -> bool {
+        matches!(self, Self::Tampered { .. } | Self::Unsealed { .. })
+    }
+}
+
+/// Says what `serde_json` found wrong, leaving out the payload values that it quotes.
+///
+/// Its messages end with what the Rust type expected, and start with what the document held; only
+/// the former is repeated.
+pub(crate) fn describe_without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let position = format!("at line {} column {}", error.line(), error.column());
+    let text = text.strip_suffix(&position).unwrap_or(&text).trim_end();
+    let quoting = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant ", "unknown field "];
+    let what = if let Some(prefix) = quoting.iter().find(|prefix| text.starts_with(**prefix)) {
+        let expected = text.rfind(", expected ").map_or("", |at| &text[at..]);
+        format!("{}{expected}", prefix.trim_end_matches([' ', ':']))
+    } else if text.starts_with("missing field `") || text.starts_with("duplicate field `") {
+        text.to_owned()
+    } else {
+        match error.classify() {
+            serde_json::error::Category::Io => "input or output failed",
+            serde_json::error::Category::Syntax => "it is not valid JSON",
+            serde_json::error::Category::Data => "a value does not fit",
+            serde_json::error::Category::Eof => "it ends too early",
+        }
+        .to_owned()
+    };
+    if error.line() == 0 { what } else { format!("{what} {position}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I9: a payload value never shows in a message about it.
+    #[test]
+    fn i9_descriptions_leave_values_out() {
+        #[derive(Debug, serde::Deserialize)]
+        #[allow(dead_code)]
+        struct Wanted {
+            age: u8,
+            kind: Kind,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        enum Kind {
+            A,
+        }
+        for (json, expected) in [
+            (r#"{"age":"SECRET","kind":"A"}"#, "invalid type, expected u8"),
+            (r#"{"age":1,"kind":"SECRET"}"#, "unknown variant, expected `A`"),
+            (r#"{"age":", expected SECRET","kind":"A"}"#, "invalid type, expected u8"),
+            (r#"{"kind":"A"}"#, "missing field `age`"),
+            (r#"{"age":SECRET}"#, "it is not valid JSON"),
+        ] {
+            let error = serde_json::from_str::<Wanted>(json).unwrap_err();
+            let text = describe_without_values(&error);
+            assert!(text.starts_with(expected), "{text}");
+            assert!(!text.contains("SECRET"), "{text}");
+        }
+    }
+}

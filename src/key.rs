@@ -1,0 +1,123 @@
+//! What keys are called and who owns them. Key material is elsewhere.
+
+use crate::error::Result;
+use crate::event::check_text;
+use std::fmt;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// The id of a data key: random, and never given to another key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(pub Uuid);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The id of a key-encryption key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KekId(pub Uuid);
+
+impl fmt::Display for KekId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who owns data keys: a kind of subject and its id, such as `("Customer", "cust_42")`.
+///
+/// Compared bytewise. Scopes outlive erasure in tombstones and logs, so ids should be surrogates,
+/// never e-mail addresses or names.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyScope {
+    kind: Arc<str>,
+    id: Arc<str>,
+}
+
+impl KeyScope {
+    /// Names a scope. The names are checked by the operation that uses them.
+    #[must_use]
+    pub fn new(kind: impl Into<Arc<str>>, id: impl Into<Arc<str>>) -> Self {
+        Self { kind: kind.into(), id: id.into() }
+    }
+
+    /// The kind of owner, such as `Customer`.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Which owner of that kind.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The scope of the keys that authenticate headers. It can't be shredded.
+    #[must_use]
+    pub fn integrity() -> Self {
+        Self::new("$eventseal", "integrity")
+    }
+
+    /// Is the scope one of this crate's own?
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.kind.starts_with('$')
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        check_text("the scope kind", &self.kind)?;
+        check_text("the scope id", &self.id)
+    }
+}
+
+impl fmt::Display for KeyScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)
+    }
+}
+
+impl fmt::Debug for KeyScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyScope({} {})", self.kind, self.id)
+    }
+}
+
+/// The name of a key database, bound into every seal and every wrapped key.
+///
+/// Chosen when the key tables are first migrated, the same for all stores on those keys, and never
+/// changed: what was sealed under one name does not open under another.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Namespace(Arc<str>);
+
+impl Namespace {
+    /// Names a key database, such as `shop-production`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidText`](crate::Error::InvalidText) if the name is empty, holds NUL or is over 1,024 bytes.
+    pub fn new(name: impl Into<Arc<str>>) -> Result<Self> {
+        let name = name.into();
+        check_text("the namespace", &name)?;
+        Ok(Self(name))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}

@@ -1,0 +1,262 @@
+//! The port to the key table, and what its rows say.
+
+mod manager;
+mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+pub use manager::{KeyManager, Shredding};
+pub use memory::MemoryKeys;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteKeys;
+
+use crate::error::Result;
+use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::kms::WrappedKek;
+use async_trait::async_trait;
+use std::fmt;
+use time::OffsetDateTime;
+
+/// What may be done with the keys of a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScopeState {
+    /// Everything.
+    Live,
+    /// Nothing, until an operator enables the scope again. Nothing is redacted.
+    Disabled,
+    /// Nothing any more: the keys are destroyed, and a tombstone says so.
+    Shredded,
+}
+
+/// A lock on the rows of scopes that lasts until the caller's transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScopeLock {
+    /// None: a look.
+    None,
+    /// Nobody may change the scopes meanwhile; others may hold this lock too.
+    Share,
+    /// Nobody else may lock or change the scopes meanwhile.
+    Update,
+}
+
+/// A row of the scope table, with its active key.
+#[derive(Clone, Debug)]
+pub struct ScopeRecord {
+    /// Whose keys.
+    pub scope: KeyScope,
+    /// What may be done with them.
+    pub state: ScopeState,
+    /// 1 at first, one more with every reopening.
+    pub generation: u32,
+    /// The highest version of a data key that the scope ever had; 0 for none.
+    pub last_version: u32,
+    /// The key for sealing; `None` while there is none.
+    pub active: Option<DataKeyRecord>,
+}
+
+/// A row of the data key table, with the state of its scope.
+#[derive(Clone)]
+pub struct DataKeyRecord {
+    /// The key.
+    pub key_id: KeyId,
+    /// Whose it is.
+    pub scope: KeyScope,
+    /// From 1 on within its scope.
+    pub version: u32,
+    /// Which key-encryption key wraps it.
+    pub kek_id: KekId,
+    /// The wrapped key; `None` once it was shredded: the row is then a tombstone.
+    pub wrapped_key: Option<Vec<u8>>,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// When it was destroyed.
+    pub shredded_at: Option<OffsetDateTime>,
+    /// What may be done with it now.
+    pub scope_state: ScopeState,
+}
+
+/// Leaves the wrapped key out.
+impl fmt::Debug for DataKeyRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataKeyRecord")
+            .field("key_id", &self.key_id)
+            .field("scope", &self.scope)
+            .field("version", &self.version)
+            .field("kek_id", &self.kek_id)
+            .field("shredded", &self.wrapped_key.is_none())
+            .field("scope_state", &self.scope_state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A data key to be inserted.
+#[derive(Clone)]
+pub struct NewDataKey {
+    /// The key's id: random.
+    pub key_id: KeyId,
+    /// Whose it is.
+    pub scope: KeyScope,
+    /// One more than the scope's last version.
+    pub version: u32,
+    /// Which key-encryption key wraps it.
+    pub kek_id: KekId,
+    /// The wrapped key.
+    pub wrapped_key: Vec<u8>,
+    /// Now.
+    pub created_at: OffsetDateTime,
+}
+
+/// Leaves the wrapped key out.
+impl fmt::Debug for NewDataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewDataKey")
+            .field("key_id", &self.key_id)
+            .field("scope", &self.scope)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A row of the table of key-encryption keys.
+#[derive(Clone, Debug)]
+pub struct KekRecord {
+    /// The key.
+    pub kek_id: KekId,
+    /// Which part of the data keys it wraps. One key is active in each partition.
+    pub partition: String,
+    /// Which KMS wrapped it.
+    pub provider: String,
+    /// The wrapped key.
+    pub wrapped: WrappedKek,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+}
+
+/// What was done to a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScopeAction {
+    /// Its keys were destroyed.
+    Shred,
+    /// A new generation was begun after a shred.
+    Reopen,
+    /// Its keys were put out of use.
+    Disable,
+    /// Its keys were put into use again.
+    Enable,
+}
+
+/// A change of a scope: to be made, or recorded in its history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeChange {
+    /// Whose keys.
+    pub scope: KeyScope,
+    /// What is done.
+    pub action: ScopeAction,
+    /// The scope's state from then on.
+    pub state: ScopeState,
+    /// The scope's generation from then on.
+    pub generation: u32,
+    /// Why, in the caller's words.
+    pub reason: String,
+    /// When.
+    pub at: OffsetDateTime,
+}
+
+/// One data key in a history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// The key.
+    pub key_id: KeyId,
+    /// Its version within the scope.
+    pub version: u32,
+    /// Which key-encryption key wraps it, or did.
+    pub kek_id: KekId,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// When it was destroyed, if it was.
+    pub shredded_at: Option<OffsetDateTime>,
+}
+
+/// All that is known of a scope's keys: what to show as proof of an erasure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyHistory {
+    /// Whose keys.
+    pub scope: KeyScope,
+    /// What may be done with them now.
+    pub state: ScopeState,
+    /// The current generation.
+    pub generation: u32,
+    /// The key for sealing.
+    pub active_key: Option<KeyId>,
+    /// Every key there ever was, oldest first.
+    pub keys: Vec<KeyInfo>,
+    /// What was done to the scope and why, oldest first.
+    pub changes: Vec<ScopeChange>,
+}
+
+/// A key table.
+///
+/// The rows of scopes decide what may be appended, the rows of data keys what is redacted. Nothing is
+/// ever deleted. The caller owns the transaction; an implementation never begins, commits or rolls
+/// back one but in [`install_kek`](Self::install_kek) and [`install_key`](Self::install_key).
+///
+/// # The race between an append and a shred
+/// An append holds [`ScopeLock::Share`] on its scopes from before it seals until its transaction ends; a
+/// shred holds [`ScopeLock::Update`] and destroys keys in a later statement. So one of them waits for the
+/// other or fails with a retryable [`Error::Collision`](crate::Error::Collision), and no event is
+/// committed under a destroyed key. A database with one writer at a time may use its write lock for both.
+///
+/// `conformance::key_store` (feature `conformance`) checks an implementation against all of this.
+#[async_trait]
+pub trait KeyStore: Send + Sync {
+    /// A connection in a transaction, as the event store on the same database has it.
+    type Tx: Send + 'static;
+
+    /// The namespace that was set when the tables were made; `None` if they hold none.
+    async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>>;
+
+    /// The key-encryption key that wraps new data keys of a partition.
+    async fn active_kek(&self, tx: &mut Self::Tx, partition: &str) -> Result<Option<KekRecord>>;
+
+    /// The rows of these key-encryption keys, in any order. Unknown ids are left out.
+    async fn keks(&self, tx: &mut Self::Tx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>>;
+
+    /// Makes `kek` the active one of its partition, unless there is one: then nothing happens.
+    ///
+    /// Committed when it returns: a key-encryption key that is used before it is committed would lose
+    /// data on a rollback. A connection in a transaction is refused with
+    /// [`Error::InTransaction`](crate::Error::InTransaction).
+    async fn install_kek(&self, connection: &mut Self::Tx, kek: &KekRecord) -> Result<()>;
+
+    /// Inserts the first key of a scope and makes it active, unless the scope is known: then nothing
+    /// happens. Committed when it returns, as with [`install_kek`](Self::install_kek).
+    async fn install_key(&self, connection: &mut Self::Tx, key: &NewDataKey) -> Result<()>;
+
+    /// The rows of these scopes with their active keys, in any order, in one statement. Unknown scopes
+    /// are left out.
+    ///
+    /// With a lock, the rows are locked in ascending order of scope, and a connection that is not in a
+    /// transaction is refused with [`Error::NotInTransaction`](crate::Error::NotInTransaction).
+    /// [`ScopeLock::Share`] does not lock [reserved](KeyScope::is_reserved) scopes: every append reads them.
+    async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>>;
+
+    /// Inserts live scopes of generation 1 without keys, in ascending order; leaves those that exist.
+    async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()>;
+
+    /// Inserts data keys and makes each the active one of its scope. The scopes exist and are locked.
+    async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()>;
+
+    /// The rows of these data keys, in any order, in one statement without locks. Unknown ids are left out.
+    async fn data_keys(&self, tx: &mut Self::Tx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>>;
+
+    /// Sets state and generation of a locked scope and adds the change to its history. A scope that is
+    /// shredded has no active key afterwards.
+    async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()>;
+
+    /// Destroys every wrapped key of a locked scope and returns the ids of those that were not
+    /// destroyed before, by version.
+    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>>;
+
+    /// All that is known of a scope; `None` if it was never seen.
+    async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>>;
+}

@@ -1,0 +1,175 @@
+//! Keys in a [`MemoryDb`](crate::MemoryDb).
+
+use crate::error::{Error, Result};
+use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::{DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeChange, ScopeLock, ScopeRecord, ScopeState};
+use crate::memory::{DataKeyRow, MemoryTx, ScopeRow, Tables};
+use async_trait::async_trait;
+use std::sync::Arc;
+use time::OffsetDateTime;
+
+/// The key tables of a [`MemoryDb`](crate::MemoryDb).
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct MemoryKeys;
+
+impl MemoryKeys {
+    /// The key tables. They have no state here: the database is behind the transaction.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+#[async_trait]
+impl KeyStore for MemoryKeys {
+    type Tx = MemoryTx;
+
+    async fn namespace(&self, tx: &mut MemoryTx) -> Result<Option<Namespace>> {
+        Ok(Some(tx.read()?.namespace.clone()))
+    }
+
+    async fn active_kek(&self, tx: &mut MemoryTx, partition: &str) -> Result<Option<KekRecord>> {
+        Ok(tx.read()?.keks.values().find(|kek| kek.partition == partition).cloned())
+    }
+
+    async fn keks(&self, tx: &mut MemoryTx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
+        let tables = tx.read()?;
+        Ok(kek_ids.iter().filter_map(|kek_id| tables.keks.get(kek_id).cloned()).collect())
+    }
+
+    async fn install_kek(&self, connection: &mut MemoryTx, kek: &KekRecord) -> Result<()> {
+        if connection.is_writing() {
+            return Err(Error::InTransaction { operation: "preparing keys" });
+        }
+        connection.write_now(|tables| {
+            if !tables.keks.values().any(|known| known.partition == kek.partition) {
+                tables.keks.insert(kek.kek_id, kek.clone());
+            }
+        });
+        Ok(())
+    }
+
+    async fn install_key(&self, connection: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
+        if connection.is_writing() {
+            return Err(Error::InTransaction { operation: "preparing keys" });
+        }
+        connection.write_now(|tables| {
+            if !tables.scopes.contains_key(&key.scope) {
+                tables.scopes.insert(key.scope.clone(), new_scope());
+                insert(tables, key);
+            }
+        });
+        Ok(())
+    }
+
+    async fn scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
+        if lock != ScopeLock::None {
+            tx.lock()?;
+        }
+        let tables = tx.read()?;
+        Ok(scopes.iter().filter_map(|scope| scope_record(&tables, scope)).collect())
+    }
+
+    async fn create_scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope]) -> Result<()> {
+        let tables = tx.write()?;
+        for scope in scopes {
+            tables.scopes.entry(scope.clone()).or_insert_with(new_scope);
+        }
+        Ok(())
+    }
+
+    async fn insert_keys(&self, tx: &mut MemoryTx, keys: &[NewDataKey]) -> Result<()> {
+        let tables = tx.write()?;
+        for key in keys {
+            insert(tables, key);
+        }
+        Ok(())
+    }
+
+    async fn data_keys(&self, tx: &mut MemoryTx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
+        let tables = tx.read()?;
+        Ok(key_ids.iter().filter_map(|key_id| key_record(&tables, *key_id)).collect())
+    }
+
+    async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
+        if let Some(row) = tx.write()?.scopes.get_mut(&change.scope) {
+            row.state = change.state;
+            row.generation = change.generation;
+            if change.state == ScopeState::Shredded {
+                row.active = None;
+            }
+            row.changes.push(change.clone());
+        }
+        Ok(())
+    }
+
+    async fn destroy_keys(&self, tx: &mut MemoryTx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+        let tables = tx.write()?;
+        let keys = tables.scopes.get(scope).map(|row| row.keys.clone()).unwrap_or_default();
+        let mut destroyed = Vec::new();
+        for key_id in keys {
+            if let Some(row) = tables.data_keys.get_mut(&key_id)
+                && row.wrapped_key.is_some()
+            {
+                let row = Arc::make_mut(row);
+                row.wrapped_key = None;
+                row.info.shredded_at = Some(at);
+                destroyed.push(key_id);
+            }
+        }
+        Ok(destroyed)
+    }
+
+    async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
+        let tables = tx.read()?;
+        Ok(tables.scopes.get(scope).map(|row| KeyHistory {
+            scope: scope.clone(),
+            state: row.state,
+            generation: row.generation,
+            active_key: row.active,
+            keys: row.keys.iter().filter_map(|key_id| tables.data_keys.get(key_id)).map(|key| key.info.clone()).collect(),
+            changes: row.changes.clone(),
+        }))
+    }
+}
+
+fn new_scope() -> ScopeRow {
+    ScopeRow { state: ScopeState::Live, generation: 1, active: None, keys: Vec::new(), changes: Vec::new() }
+}
+
+fn insert(tables: &mut Tables, key: &NewDataKey) {
+    if let Some(row) = tables.scopes.get_mut(&key.scope) {
+        row.active = Some(key.key_id);
+        row.keys.push(key.key_id);
+        let info = KeyInfo { key_id: key.key_id, version: key.version, kek_id: key.kek_id, created_at: key.created_at, shredded_at: None };
+        let row = DataKeyRow { scope: key.scope.clone(), info, wrapped_key: Some(key.wrapped_key.clone()) };
+        tables.data_keys.insert(key.key_id, Arc::new(row));
+    }
+}
+
+fn scope_record(tables: &Tables, scope: &KeyScope) -> Option<ScopeRecord> {
+    let row = tables.scopes.get(scope)?;
+    let last = row.keys.last().and_then(|key_id| tables.data_keys.get(key_id));
+    Some(ScopeRecord {
+        scope: scope.clone(),
+        state: row.state,
+        generation: row.generation,
+        last_version: last.map_or(0, |key| key.info.version),
+        active: row.active.and_then(|key_id| key_record(tables, key_id)),
+    })
+}
+
+fn key_record(tables: &Tables, key_id: KeyId) -> Option<DataKeyRecord> {
+    let row = tables.data_keys.get(&key_id)?;
+    Some(DataKeyRecord {
+        key_id,
+        scope: row.scope.clone(),
+        version: row.info.version,
+        kek_id: row.info.kek_id,
+        wrapped_key: row.wrapped_key.clone(),
+        created_at: row.info.created_at,
+        shredded_at: row.info.shredded_at,
+        scope_state: tables.scopes.get(&row.scope)?.state,
+    })
+}

@@ -1,0 +1,472 @@
+//! Keys in SQLite.
+
+use crate::error::{Error, Result};
+use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::{
+    DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+};
+use crate::kms::WrappedKek;
+use crate::sqlite::{check_name, database, from_text, in_transaction, migrate, migration, not_in_transaction, to_text};
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+use std::sync::Arc;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// The key tables in a SQLite database: `key_namespace`, `key_encryption_keys`, `key_scopes`, `data_keys`
+/// and `key_scope_changes`, behind a prefix if one is chosen.
+///
+/// SQLite's write lock takes the place of row locks: an append or a shred takes it with its first
+/// statement and holds it until the transaction ends.
+#[derive(Clone, Debug)]
+pub struct SqliteKeys {
+    prefix: String,
+    sql: Arc<Statements>,
+}
+
+impl Default for SqliteKeys {
+    fn default() -> Self {
+        Self::over("")
+    }
+}
+
+#[derive(Debug)]
+struct Statements {
+    namespace: Arc<str>,
+    set_namespace: Arc<str>,
+    take_write_lock: Arc<str>,
+    active_kek: Arc<str>,
+    keks: Arc<str>,
+    install_kek: Arc<str>,
+    scopes: Arc<str>,
+    create_scopes: Arc<str>,
+    insert_key: Arc<str>,
+    activate_key: Arc<str>,
+    data_keys: Arc<str>,
+    change_scope: Arc<str>,
+    add_change: Arc<str>,
+    destroy_keys: Arc<str>,
+    history_keys: Arc<str>,
+    history_changes: Arc<str>,
+}
+
+impl SqliteKeys {
+    /// The key tables without a prefix.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The key tables behind a prefix, such as `eventseal_`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidText`] if it is not made of letters, digits and `_`.
+    pub fn with_prefix(prefix: &str) -> Result<Self> {
+        check_name(prefix)?;
+        Ok(Self::over(prefix))
+    }
+
+    /// The prefix was checked.
+    fn over(p: &str) -> Self {
+        const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
+        const KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at"#;
+        let sql = Statements {
+            namespace: format!(r#"SELECT namespace FROM "{p}key_namespace""#).into(),
+            set_namespace: format!(
+                r#"INSERT INTO "{p}key_namespace" (only_row, namespace, created_at) VALUES (1, ?1, ?2) ON CONFLICT DO NOTHING"#
+            )
+            .into(),
+            // Changes no row, but a statement that could write takes the write lock when it starts.
+            take_write_lock: format!(r#"UPDATE "{p}key_scopes" SET state = state WHERE scope_kind IS NULL"#).into(),
+            active_kek: format!(r#"SELECT {KEK} FROM "{p}key_encryption_keys" WHERE "partition" = ?1 AND state = 'active'"#).into(),
+            keks: format!(r#"SELECT {KEK} FROM "{p}key_encryption_keys" WHERE kek_id IN (SELECT value FROM json_each(?1))"#).into(),
+            install_kek: format!(
+                r#"INSERT INTO "{p}key_encryption_keys" ({KEK}, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'active')
+                   ON CONFLICT ("partition") WHERE state = 'active' DO NOTHING"#
+            )
+            .into(),
+            scopes: format!(
+                r#"SELECT {KEY}, s.scope_kind, s.scope_id, s.state, s.generation,
+                       (SELECT max(version) FROM "{p}data_keys" AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id)
+                   FROM json_each(?1) AS w
+                   CROSS JOIN "{p}key_scopes" AS s ON s.scope_kind = w.value ->> 0 AND s.scope_id = w.value ->> 1
+                   LEFT JOIN "{p}data_keys" AS k ON k.key_id = s.active_key_id"#
+            )
+            .into(),
+            create_scopes: format!(
+                r#"INSERT INTO "{p}key_scopes" (scope_kind, scope_id, state, generation)
+                   SELECT value ->> 0, value ->> 1, 'live', 1 FROM json_each(?1) WHERE true ON CONFLICT DO NOTHING"#
+            )
+            .into(),
+            insert_key: format!(
+                r#"INSERT INTO "{p}data_keys" (key_id, scope_kind, scope_id, version, kek_id, wrapped_key, created_at, state)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'live')"#
+            )
+            .into(),
+            activate_key: format!(
+                r#"UPDATE "{p}key_scopes" SET active_key_id = ?1 WHERE scope_kind = ?2 AND scope_id = ?3 AND state = 'live'"#
+            )
+            .into(),
+            data_keys: format!(
+                r#"SELECT {KEY}, s.state FROM "{p}data_keys" AS k JOIN "{p}key_scopes" AS s USING (scope_kind, scope_id)
+                   WHERE k.key_id IN (SELECT value FROM json_each(?1))"#
+            )
+            .into(),
+            change_scope: format!(
+                r#"UPDATE "{p}key_scopes" SET state = ?3, generation = ?4,
+                       active_key_id = CASE WHEN ?3 = 'shredded' THEN NULL ELSE active_key_id END
+                   WHERE scope_kind = ?1 AND scope_id = ?2"#
+            )
+            .into(),
+            add_change: format!(
+                r#"INSERT INTO "{p}key_scope_changes" (scope_kind, scope_id, action, state, generation, reason, changed_at)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"#
+            )
+            .into(),
+            destroy_keys: format!(
+                r#"UPDATE "{p}data_keys" SET wrapped_key = NULL, state = 'shredded', shredded_at = ?3
+                   WHERE scope_kind = ?1 AND scope_id = ?2 AND state = 'live' RETURNING key_id, version"#
+            )
+            .into(),
+            history_keys: format!(r#"SELECT {KEY} FROM "{p}data_keys" AS k WHERE scope_kind = ?1 AND scope_id = ?2 ORDER BY version"#)
+                .into(),
+            history_changes: format!(
+                r#"SELECT action, state, generation, reason, changed_at FROM "{p}key_scope_changes"
+                   WHERE scope_kind = ?1 AND scope_id = ?2 ORDER BY change_id"#
+            )
+            .into(),
+        };
+        Self { prefix: p.to_owned(), sql: Arc::new(sql) }
+    }
+
+    /// Makes the key tables, or brings them up to date, and names the key database. Idempotent.
+    ///
+    /// The namespace is chosen here, once, and never changes. The bookkeeping is in a table of its own.
+    ///
+    /// # Errors
+    /// [`Error::NamespaceMismatch`] if the tables exist under another namespace,
+    /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
+    pub async fn migrate(&self, connection: &mut SqliteConnection, namespace: &Namespace) -> Result<()> {
+        let mut sql =
+            include_str!("../../migrations/sqlite/keys/0001_keys.sql").replace("{namespace}", &format!("{}key_namespace", self.prefix));
+        for table in ["key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes"] {
+            sql = sql.replace(&format!("{{{table}}}"), &format!("{}{table}", self.prefix));
+        }
+        migrate(connection, format!("_{}keys_migrations", self.prefix), vec![migration(1, "keys", sql)]).await?;
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.set_namespace)))
+            .bind(namespace.as_str())
+            .bind(to_text(OffsetDateTime::now_utc()))
+            .execute(&mut *connection)
+            .await
+            .map_err(database("naming the key database"))?;
+        match self.namespace(connection).await? {
+            Some(found) if found != *namespace => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn insert(&self, tx: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {
+        let key_id = key.key_id.0.hyphenated().to_string();
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.insert_key)))
+            .bind(&key_id)
+            .bind(key.scope.kind())
+            .bind(key.scope.id())
+            .bind(key.version)
+            .bind(key.kek_id.0.hyphenated().to_string())
+            .bind(&key.wrapped_key)
+            .bind(to_text(key.created_at))
+            .execute(&mut *tx)
+            .await
+            .map_err(database("inserting a data key"))?;
+        let activated = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.activate_key)))
+            .bind(&key_id)
+            .bind(key.scope.kind())
+            .bind(key.scope.id())
+            .execute(tx)
+            .await
+            .map_err(database("activating a data key"))?;
+        if activated.rows_affected() == 1 {
+            Ok(())
+        } else {
+            Err(Error::ScopeState { scope: key.scope.clone(), problem: "is not live, so it can't be given a key" })
+        }
+    }
+}
+
+#[async_trait]
+impl KeyStore for SqliteKeys {
+    type Tx = SqliteConnection;
+
+    async fn namespace(&self, tx: &mut SqliteConnection) -> Result<Option<Namespace>> {
+        let found = sqlx::query_scalar::<_, String>(AssertSqlSafe(Arc::clone(&self.sql.namespace))).fetch_optional(tx).await;
+        match found {
+            Ok(name) => name.map(Namespace::new).transpose(),
+            // SQLITE_ERROR while preparing a statement this simple: there is no such table.
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("1") => Ok(None),
+            Err(error) => Err(database("reading the namespace")(error)),
+        }
+    }
+
+    async fn active_kek(&self, tx: &mut SqliteConnection, partition: &str) -> Result<Option<KekRecord>> {
+        let row = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.active_kek)))
+            .bind(partition)
+            .fetch_optional(tx)
+            .await
+            .map_err(database("reading the active key-encryption key"))?;
+        row.as_ref().map(kek).transpose()
+    }
+
+    async fn keks(&self, tx: &mut SqliteConnection, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
+        let ids: Vec<String> = kek_ids.iter().map(|kek_id| kek_id.0.hyphenated().to_string()).collect();
+        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.keks)))
+            .bind(json(&ids)?)
+            .fetch_all(tx)
+            .await
+            .map_err(database("reading key-encryption keys"))?;
+        rows.iter().map(kek).collect()
+    }
+
+    async fn install_kek(&self, connection: &mut SqliteConnection, kek: &KekRecord) -> Result<()> {
+        not_in_transaction(connection, "preparing keys")?;
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.install_kek)))
+            .bind(kek.kek_id.0.hyphenated().to_string())
+            .bind(&kek.partition)
+            .bind(&kek.provider)
+            .bind(&kek.wrapped.master_key_id)
+            .bind(&kek.wrapped.ciphertext)
+            .bind(to_text(kek.created_at))
+            .execute(connection)
+            .await
+            .map_err(database("inserting a key-encryption key"))?;
+        Ok(())
+    }
+
+    async fn install_key(&self, connection: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {
+        not_in_transaction(connection, "preparing keys")?;
+        let failed = || database("inserting the integrity key");
+        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
+        let known = self.scopes(&mut tx, std::slice::from_ref(&key.scope), ScopeLock::None).await?;
+        if known.is_empty() {
+            self.create_scopes(&mut tx, std::slice::from_ref(&key.scope)).await?;
+            self.insert(&mut tx, key).await?;
+        }
+        tx.commit().await.map_err(failed())
+    }
+
+    async fn scopes(&self, tx: &mut SqliteConnection, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
+        if lock != ScopeLock::None {
+            in_transaction(tx, "locking key scopes")?;
+            sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.take_write_lock)))
+                .execute(&mut *tx)
+                .await
+                .map_err(database("locking key scopes"))?;
+        }
+        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.scopes)))
+            .bind(scope_list(scopes)?)
+            .fetch_all(tx)
+            .await
+            .map_err(database("reading key scopes"))?;
+        rows.iter().map(scope_record).collect()
+    }
+
+    async fn create_scopes(&self, tx: &mut SqliteConnection, scopes: &[KeyScope]) -> Result<()> {
+        in_transaction(tx, "creating key scopes")?;
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.create_scopes)))
+            .bind(scope_list(scopes)?)
+            .execute(tx)
+            .await
+            .map_err(database("creating key scopes"))?;
+        Ok(())
+    }
+
+    async fn insert_keys(&self, tx: &mut SqliteConnection, keys: &[NewDataKey]) -> Result<()> {
+        in_transaction(tx, "inserting data keys")?;
+        for key in keys {
+            self.insert(tx, key).await?;
+        }
+        Ok(())
+    }
+
+    async fn data_keys(&self, tx: &mut SqliteConnection, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
+        let ids: Vec<String> = key_ids.iter().map(|key_id| key_id.0.hyphenated().to_string()).collect();
+        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.data_keys)))
+            .bind(json(&ids)?)
+            .fetch_all(tx)
+            .await
+            .map_err(database("reading data keys"))?;
+        rows.iter().map(|row| data_key(row, scope_state(column(row, 8)?)?)).collect()
+    }
+
+    async fn change_scope(&self, tx: &mut SqliteConnection, change: &ScopeChange) -> Result<()> {
+        in_transaction(tx, "changing a key scope")?;
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.change_scope)))
+            .bind(change.scope.kind())
+            .bind(change.scope.id())
+            .bind(state_text(change.state))
+            .bind(change.generation)
+            .execute(&mut *tx)
+            .await
+            .map_err(database("changing a key scope"))?;
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.add_change)))
+            .bind(change.scope.kind())
+            .bind(change.scope.id())
+            .bind(action_text(change.action))
+            .bind(state_text(change.state))
+            .bind(change.generation)
+            .bind(&change.reason)
+            .bind(to_text(change.at))
+            .execute(tx)
+            .await
+            .map_err(database("recording a change of a key scope"))?;
+        Ok(())
+    }
+
+    async fn destroy_keys(&self, tx: &mut SqliteConnection, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+        in_transaction(tx, "destroying data keys")?;
+        let failed = || database("destroying data keys");
+        // Overwrite the freed bytes in the file's pages, instead of leaving the wrapped keys in them.
+        sqlx::query("PRAGMA secure_delete = ON").execute(&mut *tx).await.map_err(failed())?;
+        let mut destroyed = sqlx::query_as::<_, (String, u32)>(AssertSqlSafe(Arc::clone(&self.sql.destroy_keys)))
+            .bind(scope.kind())
+            .bind(scope.id())
+            .bind(to_text(at))
+            .fetch_all(tx)
+            .await
+            .map_err(failed())?;
+        destroyed.sort_unstable_by_key(|(_, version)| *version);
+        destroyed.iter().map(|(key_id, _)| uuid(key_id).map(KeyId)).collect()
+    }
+
+    async fn history(&self, tx: &mut SqliteConnection, scope: &KeyScope) -> Result<Option<KeyHistory>> {
+        let Some(record) = self.scopes(tx, std::slice::from_ref(scope), ScopeLock::None).await?.pop() else { return Ok(None) };
+        let failed = || database("reading a key history");
+        let keys = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.history_keys)))
+            .bind(scope.kind())
+            .bind(scope.id())
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed())?;
+        let changes = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.history_changes)))
+            .bind(scope.kind())
+            .bind(scope.id())
+            .fetch_all(tx)
+            .await
+            .map_err(failed())?;
+        let keys = keys.iter().map(|row| {
+            let key = data_key(row, record.state)?;
+            Ok(KeyInfo {
+                key_id: key.key_id,
+                version: key.version,
+                kek_id: key.kek_id,
+                created_at: key.created_at,
+                shredded_at: key.shredded_at,
+            })
+        });
+        let changes = changes.iter().map(|row| {
+            Ok(ScopeChange {
+                scope: scope.clone(),
+                action: action(column(row, 0)?)?,
+                state: scope_state(column(row, 1)?)?,
+                generation: column(row, 2)?,
+                reason: column(row, 3)?,
+                at: from_text(column(row, 4)?, "changed_at")?,
+            })
+        });
+        Ok(Some(KeyHistory {
+            scope: scope.clone(),
+            state: record.state,
+            generation: record.generation,
+            active_key: record.active.map(|key| key.key_id),
+            keys: keys.collect::<Result<_>>()?,
+            changes: changes.collect::<Result<_>>()?,
+        }))
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|source| Error::Database { operation: "writing a list", source: source.into() })
+}
+
+fn scope_list(scopes: &[KeyScope]) -> Result<String> {
+    json(&scopes.iter().map(|scope| (scope.kind(), scope.id())).collect::<Vec<_>>())
+}
+
+fn scope_record(row: &SqliteRow) -> Result<ScopeRecord> {
+    let state = scope_state(column(row, 10)?)?;
+    let has_key = column::<Option<&str>>(row, 0)?.is_some();
+    Ok(ScopeRecord {
+        scope: KeyScope::new(column::<&str>(row, 8)?, column::<&str>(row, 9)?),
+        state,
+        generation: column(row, 11)?,
+        last_version: column::<Option<u32>>(row, 12)?.unwrap_or(0),
+        active: if has_key { Some(data_key(row, state)?) } else { None },
+    })
+}
+
+fn data_key(row: &SqliteRow, scope_state: ScopeState) -> Result<DataKeyRecord> {
+    Ok(DataKeyRecord {
+        key_id: KeyId(uuid(column(row, 0)?)?),
+        scope: KeyScope::new(column::<&str>(row, 1)?, column::<&str>(row, 2)?),
+        version: column(row, 3)?,
+        kek_id: KekId(uuid(column(row, 4)?)?),
+        wrapped_key: column(row, 5)?,
+        created_at: from_text(column(row, 6)?, "data_keys.created_at")?,
+        shredded_at: column::<Option<&str>>(row, 7)?.map(|at| from_text(at, "data_keys.shredded_at")).transpose()?,
+        scope_state,
+    })
+}
+
+fn kek(row: &SqliteRow) -> Result<KekRecord> {
+    Ok(KekRecord {
+        kek_id: KekId(uuid(column(row, 0)?)?),
+        partition: column(row, 1)?,
+        provider: column(row, 2)?,
+        wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
+        created_at: from_text(column(row, 5)?, "key_encryption_keys.created_at")?,
+    })
+}
+
+fn column<'r, T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(row: &'r SqliteRow, index: usize) -> Result<T> {
+    row.try_get(index).map_err(database("reading a column"))
+}
+
+fn uuid(text: &str) -> Result<Uuid> {
+    Uuid::try_parse(text).map_err(|_| Error::InvalidRow { what: "an id in the key tables", problem: "is not a UUID" })
+}
+
+fn scope_state(text: &str) -> Result<ScopeState> {
+    match text {
+        "live" => Ok(ScopeState::Live),
+        "disabled" => Ok(ScopeState::Disabled),
+        "shredded" => Ok(ScopeState::Shredded),
+        _ => Err(Error::InvalidRow { what: "key_scopes.state", problem: "is not a state" }),
+    }
+}
+
+fn state_text(state: ScopeState) -> &'static str {
+    match state {
+        ScopeState::Live => "live",
+        ScopeState::Disabled => "disabled",
+        ScopeState::Shredded => "shredded",
+    }
+}
+
+fn action(text: &str) -> Result<ScopeAction> {
+    match text {
+        "shred" => Ok(ScopeAction::Shred),
+        "reopen" => Ok(ScopeAction::Reopen),
+        "disable" => Ok(ScopeAction::Disable),
+        "enable" => Ok(ScopeAction::Enable),
+        _ => Err(Error::InvalidRow { what: "key_scope_changes.action", problem: "is not an action" }),
+    }
+}
+
+fn action_text(action: ScopeAction) -> &'static str {
+    match action {
+        ScopeAction::Shred => "shred",
+        ScopeAction::Reopen => "reopen",
+        ScopeAction::Disable => "disable",
+        ScopeAction::Enable => "enable",
+    }
+}

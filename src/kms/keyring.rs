@@ -1,0 +1,233 @@
+//! A keyring: master keys in a file or an environment variable, for those without a KMS.
+
+use crate::error::{Error, Result};
+use crate::kms::{KekContext, Kms, SecretKey, WrappedKek};
+use crate::random;
+use crate::wrap::{unwrap_key, wrap_key};
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::fmt;
+use std::path::Path;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Master keys on this machine.
+///
+/// As text, a keyring is one entry a line (or between commas), `id:base64 of 32 bytes`. The first
+/// entry is *active*: it wraps new key-encryption keys. The others open what they wrapped before. Lines
+/// that start with `#` are comments.
+///
+/// ```text
+/// # made by: echo "2026-11:$(openssl rand -base64 32)"
+/// 2026-11:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=
+/// ```
+///
+/// Whoever has the keyring and the key table can open every seal that was not shredded: keep the two
+/// apart, and back up both.
+pub struct Keyring {
+    /// The first is active.
+    entries: Vec<(String, SecretKey)>,
+}
+
+impl Keyring {
+    /// Reads the keyring in an environment variable.
+    ///
+    /// # Errors
+    /// [`Error::Keyring`] if the variable is not set or not a keyring.
+    pub fn from_env(variable: &str) -> Result<Self> {
+        let text = std::env::var(variable).map(Zeroizing::new).map_err(|_| {
+            problem(format!("environment variable {variable} is not set to text: set it to `id:base64 of 32 random bytes`, such as \"main:$(openssl rand -base64 32)\""))
+        })?;
+        Self::parse(&text)
+    }
+
+    /// Reads the keyring in a file. On Unix, a file that its group or others may read or write is refused.
+    ///
+    /// # Errors
+    /// [`Error::Keyring`] if the file can't be read, is open to others or is not a keyring.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let unreadable = |error: std::io::Error| problem(format!("{} can't be read: {error}", path.display()));
+        let mut file = std::fs::File::open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = metadata.permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                return Err(problem(format!(
+                    "{} is open to others (mode {mode:03o}): chmod 600 it, and replace its keys if somebody may have read them",
+                    path.display()
+                )));
+            }
+        }
+        if metadata.len() > 1 << 20 {
+            return Err(problem(format!("{} is larger than 1 MiB: it is not a keyring", path.display())));
+        }
+        // Room for the whole file beforehand: a growing buffer would leave copies of keys behind.
+        let mut text = Zeroizing::new(String::with_capacity(usize::try_from(metadata.len()).unwrap_or_default() + 1));
+        std::io::Read::read_to_string(&mut file, &mut text).map_err(unreadable)?;
+        Self::parse(&text)
+    }
+
+    /// Writes a new file with one random key that only its owner may read, and reads it.
+    ///
+    /// # Errors
+    /// [`Error::Keyring`] if the file exists or can't be written.
+    pub fn create_file(path: impl AsRef<Path>, id: &str) -> Result<Self> {
+        let path = path.as_ref();
+        let ring = Self::generate(id)?;
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut text = Zeroizing::new(String::with_capacity(id.len() + 64));
+        text.push_str(id);
+        text.push(':');
+        STANDARD.encode_string(ring.entries[0].1.expose(), &mut text);
+        text.push('\n');
+        options
+            .open(path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()).and_then(|()| file.sync_all()))
+            .map_err(|error| problem(format!("{} can't be created: {error}", path.display())))?;
+        Ok(ring)
+    }
+
+    /// A keyring of one random key that lives as long as the process: for tests and demonstrations.
+    ///
+    /// # Errors
+    /// [`Error::Keyring`] if the id is not allowed, [`Error::Random`].
+    pub fn generate(id: &str) -> Result<Self> {
+        check_id(id)?;
+        Ok(Self { entries: vec![(id.to_owned(), SecretKey::new(*random::key()?))] })
+    }
+
+    /// Reads a keyring's text.
+    ///
+    /// # Errors
+    /// [`Error::Keyring`] says which entry is wrong; it never repeats a key.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut entries: Vec<(String, SecretKey)> = Vec::new();
+        let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        let parts = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty());
+        for (number, entry) in (1..).zip(parts) {
+            let (id, key) = entry.split_once(':').ok_or_else(|| problem(format!("entry {number} is not `id:base64`")))?;
+            check_id(id)?;
+            if entries.iter().any(|(known, _)| known == id) {
+                return Err(problem(format!("id {id:?} occurs twice: ids are for ever, give the new key a new one")));
+            }
+            let mut bytes = Zeroizing::new([0_u8; 33]);
+            let length = STANDARD.decode_slice(key.trim(), &mut *bytes).unwrap_or_default();
+            if length != 32 {
+                return Err(problem(format!("the key of {id:?} is not base64 of 32 bytes: make one with `openssl rand -base64 32`")));
+            }
+            let mut key = [0; 32];
+            key.copy_from_slice(&bytes[..32]);
+            entries.push((id.to_owned(), SecretKey::new(key)));
+            key.zeroize();
+        }
+        if entries.is_empty() {
+            return Err(problem("it has no entries: write `id:base64 of 32 random bytes`".to_owned()));
+        }
+        Ok(Self { entries })
+    }
+
+    /// The id of the key that wraps new key-encryption keys.
+    #[must_use]
+    pub fn active_id(&self) -> &str {
+        &self.entries[0].0
+    }
+}
+
+fn check_id(id: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if id.is_empty() || id.len() > 64 || !id.bytes().all(allowed) {
+        return Err(problem("an id is not 1 to 64 letters, digits, '-', '_' or '.'".to_owned()));
+    }
+    Ok(())
+}
+
+fn problem(problem: String) -> Error {
+    Error::Keyring { problem }
+}
+
+/// Shows the ids, never the keys.
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.entries.iter().map(|(id, _)| id)).finish()
+    }
+}
+
+#[async_trait]
+impl Kms for Keyring {
+    fn provider(&self) -> &str {
+        "keyring"
+    }
+
+    async fn generate_kek(&self, context: &KekContext) -> Result<(SecretKey, WrappedKek)> {
+        let kek = SecretKey::new(*random::key()?);
+        let (id, master) = &self.entries[0];
+        let ciphertext = wrap_key(master, &bound_to(context, id), &kek)?;
+        Ok((kek, WrappedKek { master_key_id: id.clone(), ciphertext }))
+    }
+
+    async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
+        let refused = |problem| Error::KmsRefused { kek_id: context.kek_id, problem };
+        let id = &wrapped.master_key_id;
+        let (_, master) = self
+            .entries
+            .iter()
+            .find(|(known, _)| known == id)
+            .ok_or_else(|| refused(format!("the keyring has no master key {id:?}: add the entry that wrapped it")))?;
+        unwrap_key(master, &bound_to(context, id), &wrapped.ciphertext).ok_or_else(|| {
+            refused(format!("it does not open under master key {id:?}: the row was altered, or the keyring has another key of that name"))
+        })
+    }
+}
+
+fn bound_to<'a>(context: &'a KekContext, master_key_id: &'a str) -> [&'a [u8]; 4] {
+    [b"eventseal/v1/kek", context.namespace.as_str().as_bytes(), context.kek_id.0.as_bytes(), master_key_id.as_bytes()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+
+    #[test]
+    fn the_first_entry_is_active() {
+        let ring = Keyring::parse(&format!("# comment\n\n new:{KEY}\nold:{KEY}, older: {KEY}\n")).unwrap();
+        assert_eq!(ring.active_id(), "new");
+        assert_eq!(ring.entries.len(), 3);
+        assert_eq!(format!("{ring:?}"), r#"["new", "old", "older"]"#);
+    }
+
+    #[test]
+    fn i9_a_bad_keyring_is_refused_without_repeating_it() {
+        for text in
+            ["", "# only", "no colon", "a:short", &format!("a:{KEY}\na:{KEY}"), &format!("sp ace:{KEY}"), &format!("a:{KEY}x"), "a:AAAA"]
+        {
+            let error = Keyring::parse(text).unwrap_err();
+            assert!(matches!(error, Error::Keyring { .. }));
+            assert!(!format!("{error} {error:?}").contains("MDEy"), "{error:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keyring");
+        Keyring::create_file(&path, "main").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(Keyring::from_file(&path).unwrap().active_id(), "main");
+        assert!(Keyring::create_file(&path, "main").is_err(), "an existing keyring must not be overwritten");
+        for mode in [0o640, 0o604, 0o660, 0o644] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = Keyring::from_file(&path).unwrap_err();
+            assert!(error.to_string().contains("chmod 600"), "{error}");
+        }
+    }
+}

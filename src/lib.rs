@@ -1,0 +1,124 @@
+//! Payload encryption, crypto-shredding and schema evolution for event stores.
+//!
+//! [`SealedStore`] wraps any [`EventStore`]. On append it encrypts the sensitive fields of each payload
+//! with data keys that belong to the aggregate or to a data subject; on read it decrypts them and brings
+//! payloads of old versions up to date. Destroying a subject's keys answers an erasure request without
+//! rewriting history.
+//!
+//! ```
+//! use eventseal::ExpectedVersion::NoStream;
+//! use eventseal::*;
+//! use serde::{Deserialize, Serialize};
+//! # use std::convert::Infallible;
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct OrderPlacedV1 { customer_id: String, email: Sensitive<String> }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct OrderPlaced { customer_id: String, contact: Contact }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Contact { email: Sensitive<String> }
+//!
+//! impl From<OrderPlacedV1> for OrderPlaced {
+//!     fn from(old: OrderPlacedV1) -> Self {
+//!         OrderPlaced { customer_id: old.customer_id, contact: Contact { email: old.email } }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let customer = || subject("Customer", "/customer_id");
+//! let schemas = Schemas::new([
+//!     event("OrderPlaced")
+//!         .version(1).protect(&["/email"], customer())
+//!         .version(2).protect(&["/contact/email"], customer())
+//!         .upcast(1, |old: OrderPlacedV1| Ok::<_, Infallible>(OrderPlaced::from(old))),
+//!     event("CustomerRegistered").version(1).protect(&["/name", "/email"], Owner::Aggregate),
+//! ])?;
+//!
+//! let db = MemoryDb::new(Namespace::new("shop")?); // SqliteStore and SqliteKeys work the same way
+//! let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main")?, schemas);
+//! store.keys().prepare(&mut db.begin()).await?; // idempotent, at startup
+//!
+//! let order = aggregate("Order", "ord_123");
+//! let placed = OrderPlaced { customer_id: "cust_42".into(), contact: Contact { email: "ada@example.org".into() } };
+//! let mut tx = db.begin();
+//! store.append(&mut tx, &order, NoStream, &[NewEvent::json("OrderPlaced", 2, &placed)?]).await?;
+//! tx.commit()?;
+//!
+//! for event in store.read_stream(&mut db.begin(), &order).await? {
+//!     let placed: OrderPlaced = event.decode()?;
+//!     assert_eq!(placed.contact.email.expose().unwrap(), "ada@example.org");
+//!     assert_eq!(format!("{:?}", placed.contact.email), "Sensitive(***)");
+//! }
+//!
+//! let mut tx = db.begin();
+//! store.keys().shred(&mut tx, &KeyScope::new("Customer", "cust_42"), "erasure request 118").await?;
+//! tx.commit()?;
+//!
+//! let event = store.read_stream(&mut db.begin(), &order).await?.events.remove(0);
+//! assert!(event.decode::<OrderPlaced>()?.contact.email.is_redacted());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to look
+//! - Wrapping a store: [`SealedStore`], the port [`EventStore`], the stores [`MemoryStore`] and `SqliteStore`.
+//! - What is protected, and how payloads evolve: [`Schemas`], [`event()`], [`subject()`], [`Owner`].
+//! - Keys: [`KeyManager`], the ports [`KeyStore`] and [`Kms`], the [`Keyring`].
+//! - Events: [`NewEvent`], [`PersistedEvent`], [`Sensitive`], [`Consumer`].
+//! - Stores that can't be an [`EventStore`]: [`Sealer`].
+//!
+//! # Features
+//! - `sqlite` (default): `SqliteStore` and `SqliteKeys`.
+//! - `conformance`: the contracts of the ports as functions to run your own implementation through.
+//!
+//! The sealed format is specified in `docs/format.md`, the threat model in `SECURITY.md`.
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod consumer;
+mod error;
+mod event;
+mod key;
+mod keys;
+mod kms;
+mod memory;
+mod pointer;
+mod random;
+mod schema;
+mod seal;
+mod sealed_store;
+mod sealer;
+mod sensitive;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod store;
+mod wrap;
+
+pub use consumer::{Consumer, run_consumers};
+pub use error::{BoxError, Error, Result};
+pub use event::{
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
+    Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
+};
+pub use key::{KekId, KeyId, KeyScope, Namespace};
+#[cfg(feature = "sqlite")]
+pub use keys::SqliteKeys;
+pub use keys::{
+    DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyManager, KeyStore, MemoryKeys, NewDataKey, ScopeAction, ScopeChange, ScopeLock,
+    ScopeRecord, ScopeState, Shredding,
+};
+pub use kms::{KekContext, Keyring, Kms, SecretKey, WrappedKek};
+pub use memory::{MemoryDb, MemoryTx};
+pub use pointer::JsonPointer;
+pub use schema::{
+    EventSchema, Owner, SchemaError, SchemaErrors, SchemaProblem, Schemas, SchemasBuilder, SplitPart, StepContext, event, subject,
+};
+pub use sealed_store::SealedStore;
+pub use sealer::Sealer;
+pub use sensitive::Sensitive;
+#[cfg(feature = "sqlite")]
+pub use store::SqliteStore;
+pub use store::{EventStore, EventStoreExt, MemoryStore};

@@ -1,0 +1,180 @@
+//! A database in memory, with real transactions: for tests, demonstrations and ephemeral services.
+
+use crate::error::{Error, Result};
+use crate::event::{AggregateRef, PersistedEvent};
+use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::{KekRecord, KeyInfo, ScopeChange, ScopeState};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use uuid::Uuid;
+
+/// A database in memory that [`MemoryStore`](crate::MemoryStore) and [`MemoryKeys`](crate::MemoryKeys)
+/// share. Cloning it gives another handle to the same database.
+///
+/// Statements see what was committed before they start, and what their own transaction wrote.
+/// Transactions that write, or lock key scopes, behave like those of a database with a single writer:
+/// if another one commits in between, the later one fails with a retryable
+/// [`Error::Collision`], at its next statement or at its commit.
+///
+/// ```
+/// # use eventseal::{MemoryDb, Namespace};
+/// # fn main() -> eventseal::Result<()> {
+/// let db = MemoryDb::new(Namespace::new("example")?);
+/// let tx = db.begin();
+/// // … append events …
+/// tx.commit()?; // dropping it instead rolls it back
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct MemoryDb {
+    committed: Arc<Mutex<Committed>>,
+}
+
+struct Committed {
+    revision: u64,
+    tables: Arc<Tables>,
+}
+
+/// A transaction of a [`MemoryDb`]. Dropping it rolls it back.
+pub struct MemoryTx {
+    db: MemoryDb,
+    /// From the first write or lock on: the tables with what was written, and what they are based on.
+    staged: Option<Staged>,
+}
+
+struct Staged {
+    base: u64,
+    tables: Arc<Tables>,
+}
+
+/// The tables. The first write of a transaction copies them; events and rows are shared.
+#[derive(Clone)]
+pub(crate) struct Tables {
+    pub(crate) events: Vec<Arc<PersistedEvent>>,
+    pub(crate) event_ids: HashSet<Uuid>,
+    /// Indexes into `events`.
+    pub(crate) streams: HashMap<AggregateRef, Vec<usize>>,
+    pub(crate) namespace: Namespace,
+    pub(crate) keks: BTreeMap<KekId, KekRecord>,
+    pub(crate) scopes: BTreeMap<KeyScope, ScopeRow>,
+    pub(crate) data_keys: HashMap<KeyId, Arc<DataKeyRow>>,
+}
+
+#[derive(Clone)]
+pub(crate) struct ScopeRow {
+    pub(crate) state: ScopeState,
+    pub(crate) generation: u32,
+    pub(crate) active: Option<KeyId>,
+    /// Ascending by version.
+    pub(crate) keys: Vec<KeyId>,
+    pub(crate) changes: Vec<ScopeChange>,
+}
+
+#[derive(Clone)]
+pub(crate) struct DataKeyRow {
+    pub(crate) scope: KeyScope,
+    pub(crate) info: KeyInfo,
+    pub(crate) wrapped_key: Option<Vec<u8>>,
+}
+
+impl MemoryDb {
+    /// An empty database whose keys belong to `namespace`.
+    #[must_use]
+    pub fn new(namespace: Namespace) -> Self {
+        let tables = Tables {
+            events: Vec::new(),
+            event_ids: HashSet::new(),
+            streams: HashMap::new(),
+            namespace,
+            keks: BTreeMap::new(),
+            scopes: BTreeMap::new(),
+            data_keys: HashMap::new(),
+        };
+        Self { committed: Arc::new(Mutex::new(Committed { revision: 0, tables: Arc::new(tables) })) }
+    }
+
+    /// Begins a transaction.
+    #[must_use]
+    pub fn begin(&self) -> MemoryTx {
+        MemoryTx { db: self.clone(), staged: None }
+    }
+
+    fn with_committed<T>(&self, use_it: impl FnOnce(&mut Committed) -> T) -> T {
+        use_it(&mut self.committed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl MemoryTx {
+    /// Makes everything that was written visible to others, or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Collision`] if another transaction committed since this one first wrote or locked.
+    pub fn commit(self) -> Result<()> {
+        let Some(staged) = self.staged else { return Ok(()) };
+        self.db.with_committed(|committed| {
+            if committed.revision != staged.base {
+                return Err(Error::Collision { source: None });
+            }
+            committed.revision += 1;
+            committed.tables = staged.tables;
+            Ok(())
+        })
+    }
+
+    /// Forgets everything that was written.
+    pub fn rollback(self) {}
+
+    /// Has this transaction written or locked anything?
+    pub(crate) fn is_writing(&self) -> bool {
+        self.staged.is_some()
+    }
+
+    /// The tables as a statement sees them.
+    pub(crate) fn read(&self) -> Result<Arc<Tables>> {
+        let (revision, committed) = self.db.with_committed(|committed| (committed.revision, Arc::clone(&committed.tables)));
+        match &self.staged {
+            None => Ok(committed),
+            Some(staged) if staged.base == revision => Ok(Arc::clone(&staged.tables)),
+            Some(_) => Err(Error::Collision { source: None }),
+        }
+    }
+
+    /// The tables for a statement that writes or locks.
+    pub(crate) fn write(&mut self) -> Result<&mut Tables> {
+        let (revision, committed) = self.db.with_committed(|committed| (committed.revision, Arc::clone(&committed.tables)));
+        let staged = self.staged.get_or_insert(Staged { base: revision, tables: committed });
+        if staged.base != revision {
+            return Err(Error::Collision { source: None });
+        }
+        Ok(Arc::make_mut(&mut staged.tables))
+    }
+
+    /// Notes a lock without copying anything: whoever commits first wins.
+    pub(crate) fn lock(&mut self) -> Result<()> {
+        let (revision, committed) = self.db.with_committed(|committed| (committed.revision, Arc::clone(&committed.tables)));
+        let staged = self.staged.get_or_insert(Staged { base: revision, tables: committed });
+        if staged.base == revision { Ok(()) } else { Err(Error::Collision { source: None }) }
+    }
+
+    /// Writes and commits at once.
+    pub(crate) fn write_now(&self, change: impl FnOnce(&mut Tables)) {
+        self.db.with_committed(|committed| {
+            change(Arc::make_mut(&mut committed.tables));
+            committed.revision += 1;
+        });
+    }
+}
+
+impl fmt::Debug for MemoryDb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryDb").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for MemoryTx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryTx").field("writing", &self.is_writing()).finish_non_exhaustive()
+    }
+}

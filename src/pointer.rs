@@ -1,0 +1,209 @@
+//! JSON Pointers ([RFC 6901]), and patterns of them.
+//!
+//! [RFC 6901]: https://www.rfc-editor.org/rfc/rfc6901
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A concrete place in a JSON document: a JSON Pointer ([RFC 6901]), such as `/lines/0/name`.
+///
+/// [RFC 6901]: https://www.rfc-editor.org/rfc/rfc6901
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JsonPointer(Arc<str>);
+
+impl JsonPointer {
+    /// The whole document.
+    #[must_use]
+    pub fn root() -> Self {
+        Self("".into())
+    }
+
+    /// Reads a pointer; `None` if it neither is empty nor starts with `/`, or if a `~` is not
+    /// followed by `0` or `1`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::is_valid(text).then(|| Self(text.into()))
+    }
+
+    pub(crate) fn is_valid(text: &str) -> bool {
+        (text.is_empty() || text.starts_with('/')) && text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']))
+    }
+
+    /// The pointer as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The unescaped names and indexes on the way to the place.
+    pub fn tokens(&self) -> impl Iterator<Item = String> + '_ {
+        self.0.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~"))
+    }
+
+    pub(crate) fn new_unchecked(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for JsonPointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "the root" } else { &self.0 })
+    }
+}
+
+impl fmt::Debug for JsonPointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// One step of a [`Pattern`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Token {
+    /// A member of this name, or the array element of this index.
+    Name(String),
+    /// Every element of an array.
+    Each,
+}
+
+/// A JSON Pointer in which a `*` stands for every element of an array.
+///
+/// A member whose name is a lone `*` is written `~2`; RFC 6901 leaves that escape unused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Pattern {
+    text: String,
+    tokens: Vec<Token>,
+}
+
+impl Pattern {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        let Some(rest) = text.strip_prefix('/') else {
+            return Err(if text.is_empty() { "is the whole payload: say protect_whole()" } else { "must start with '/'" });
+        };
+        let tokens = rest.split('/').map(parse_token).collect::<Result<_, _>>()?;
+        Ok(Self { text: text.to_owned(), tokens })
+    }
+
+    /// The pattern of these steps; for messages, its own text is not needed.
+    pub(crate) fn from_tokens(tokens: Vec<Token>) -> Self {
+        Self { text: String::new(), tokens }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub(crate) fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    /// How many `*` there are.
+    pub(crate) fn stars(&self) -> usize {
+        self.tokens.iter().filter(|token| **token == Token::Each).count()
+    }
+
+    /// Everything up to and with the last `*`: what decides which array elements are meant.
+    pub(crate) fn up_to_last_star(&self) -> &[Token] {
+        let end = self.tokens.iter().rposition(|token| *token == Token::Each).map_or(0, |at| at + 1);
+        &self.tokens[..end]
+    }
+
+    /// Can both match the same place, or one a place inside the other's?
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.tokens.iter().zip(&other.tokens).all(|pair| match pair {
+            (Token::Name(a), Token::Name(b)) => a == b,
+            (Token::Each, Token::Each) => true,
+            (Token::Each, Token::Name(index)) | (Token::Name(index), Token::Each) => array_index(index).is_some(),
+        })
+    }
+
+    /// The place that is meant in these array elements.
+    pub(crate) fn at(&self, indexes: &[u32]) -> String {
+        let mut indexes = indexes.iter();
+        let mut place = String::with_capacity(self.text.len() + 4);
+        for token in &self.tokens {
+            place.push('/');
+            match token {
+                Token::Name(name) => push_escaped(&mut place, name),
+                Token::Each => place.push_str(&indexes.next().copied().unwrap_or_default().to_string()),
+            }
+        }
+        place
+    }
+
+    /// Does the pattern match this concrete place?
+    pub(crate) fn matches(&self, place: &JsonPointer) -> bool {
+        let mut tokens = place.tokens();
+        self.tokens.iter().all(|token| match (token, tokens.next()) {
+            (_, None) => false,
+            (Token::Name(name), Some(found)) => *name == found,
+            (Token::Each, Some(found)) => array_index(&found).is_some(),
+        }) && tokens.next().is_none()
+    }
+}
+
+fn parse_token(token: &str) -> Result<Token, &'static str> {
+    if token == "*" {
+        return Ok(Token::Each);
+    }
+    let mut name = String::with_capacity(token.len());
+    let mut characters = token.chars();
+    while let Some(character) = characters.next() {
+        name.push(match character {
+            '~' => match characters.next() {
+                Some('0') => '~',
+                Some('1') => '/',
+                Some('2') => '*',
+                _ => return Err("has a '~' that is not followed by 0 (for ~), 1 (for /) or 2 (for *)"),
+            },
+            other => other,
+        });
+    }
+    Ok(Token::Name(name))
+}
+
+pub(crate) fn push_escaped(place: &mut String, name: &str) {
+    for character in name.chars() {
+        match character {
+            '~' => place.push_str("~0"),
+            '/' => place.push_str("~1"),
+            other => place.push(other),
+        }
+    }
+}
+
+/// An array index as RFC 6901 spells it: decimal, without leading zeros.
+pub(crate) fn array_index(token: &str) -> Option<u32> {
+    let canonical = token == "0" || (!token.starts_with('0') && token.bytes().all(|byte| byte.is_ascii_digit()));
+    canonical.then(|| token.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_follow_rfc_6901() {
+        assert_eq!(JsonPointer::parse("/a~1b/m~0n/0").unwrap().tokens().collect::<Vec<_>>(), ["a/b", "m~n", "0"]);
+        assert_eq!(JsonPointer::parse("").unwrap(), JsonPointer::root());
+        assert_eq!(JsonPointer::parse("/").unwrap().tokens().collect::<Vec<_>>(), [""]);
+        assert!(JsonPointer::parse("a").is_none() && JsonPointer::parse("/~2").is_none() && JsonPointer::parse("/~").is_none());
+    }
+
+    #[test]
+    fn patterns_overlap_where_a_place_could_be_meant_twice() {
+        let overlap = |a: &str, b: &str| Pattern::parse(a).unwrap().overlaps(&Pattern::parse(b).unwrap());
+        assert!(overlap("/a", "/a/b") && overlap("/a/*/c", "/a/0") && overlap("/a/*", "/a/*"));
+        assert!(!overlap("/a", "/ab") && !overlap("/a/*/c", "/a/*/d") && !overlap("/a/*", "/a/name") && !overlap("/a/*", "/a/01"));
+    }
+
+    #[test]
+    fn a_pattern_names_its_places() {
+        let pattern = Pattern::parse("/a~1b/*/~2/*").unwrap();
+        let place = pattern.at(&[3, 12]);
+        assert_eq!(place, "/a~1b/3/*/12");
+        assert!(pattern.matches(&JsonPointer::parse(&place).unwrap()));
+        assert!(!pattern.matches(&JsonPointer::parse("/a~1b/3/*").unwrap()));
+        assert!(!pattern.matches(&JsonPointer::parse("/a~1b/x/*/1").unwrap()));
+    }
+}

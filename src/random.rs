@@ -1,0 +1,24 @@
+//! Random bytes from the operating system, and nothing else.
+
+use crate::error::{Error, Result};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+/// Fills `bytes`; an error instead of weak randomness.
+pub(crate) fn fill(bytes: &mut [u8]) -> Result<()> {
+    getrandom::fill(bytes).map_err(|_| Error::Random)
+}
+
+/// A new 256-bit key.
+pub(crate) fn key() -> Result<Zeroizing<[u8; 32]>> {
+    let mut key = Zeroizing::new([0; 32]);
+    fill(&mut *key)?;
+    Ok(key)
+}
+
+/// A random UUID, version 4 (RFC 9562, 122 random bits).
+pub(crate) fn uuid() -> Result<Uuid> {
+    let mut bytes = [0; 16];
+    fill(&mut bytes)?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}

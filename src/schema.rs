@@ -1,0 +1,173 @@
+//! The registry: what is protected and how payloads evolve, for every event type and version.
+//!
+//! Built once at startup. [`Schemas::new`] reports every contradiction at once, so that a gap in a chain
+//! is found at deployment and not in production.
+
+mod check;
+mod declare;
+mod step;
+mod upcast;
+
+pub use check::{SchemaError, SchemaErrors, SchemaProblem};
+pub use declare::{EventSchema, Owner, SchemasBuilder, event, subject};
+pub use step::{SplitPart, StepContext};
+pub(crate) use upcast::Readable;
+
+use crate::error::{Error, Result};
+use crate::event::{EventType, EventVersion, NewEvent};
+use crate::seal::plan::Plan;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use step::Step;
+
+/// The registry of event schemas.
+///
+/// ```
+/// use eventseal::{Owner, Schemas, event, subject};
+/// use serde_json::{Value, json};
+///
+/// let schemas = Schemas::new([
+///     event("CustomerRegistered").version(1).protect(&["/name", "/email"], Owner::Aggregate),
+///     event("OrderPlaced")
+///         .version(1).protect(&["/email"], subject("Customer", "/customer_id"))
+///         .version(2).protect(&["/contact"], subject("Customer", "/customer_id"))
+///         .upcast(1, |mut order: Value| {
+///             order["contact"] = json!({ "email": order["email"].take() });
+///             Ok::<_, std::convert::Infallible>(order)
+///         }),
+/// ])?;
+/// # Ok::<(), eventseal::SchemaErrors>(())
+/// ```
+pub struct Schemas {
+    types: HashMap<EventType, TypeSchema>,
+    accept_plaintext: HashSet<EventType>,
+    deny_unknown_types: bool,
+    pass_through_newer: bool,
+    allow_older_appends: bool,
+    /// For what is not in the registry.
+    nothing: VersionSchema,
+}
+
+pub(crate) struct TypeSchema {
+    /// From `first` on, without gaps.
+    versions: Vec<VersionSchema>,
+    first: u32,
+}
+
+#[derive(Default)]
+pub(crate) struct VersionSchema {
+    pub(crate) plan: Plan,
+    /// To the next version, or to other types. `None` of current versions only.
+    step: Option<Step>,
+}
+
+impl TypeSchema {
+    fn version(&self, version: EventVersion) -> Option<&VersionSchema> {
+        let index = version.get().checked_sub(self.first)?;
+        self.versions.get(usize::try_from(index).ok()?)
+    }
+
+    fn last(&self) -> EventVersion {
+        let count = u32::try_from(self.versions.len()).unwrap_or(u32::MAX);
+        EventVersion::new(self.first.saturating_add(count).saturating_sub(1))
+    }
+}
+
+impl Schemas {
+    /// Builds a registry with the default policies: types it does not know pass through untouched,
+    /// versions newer than it knows are an error, only current versions can be appended, and a
+    /// protected place without a seal is an error. [`builder`](Self::builder) has the others.
+    ///
+    /// # Errors
+    /// [`SchemaErrors`] lists everything that is contradictory, at once.
+    pub fn new(events: impl IntoIterator<Item = EventSchema>) -> Result<Self, SchemaErrors> {
+        Self::builder(events).build()
+    }
+
+    /// Begins a registry with other policies.
+    #[must_use]
+    pub fn builder(events: impl IntoIterator<Item = EventSchema>) -> SchemasBuilder {
+        SchemasBuilder::new(events)
+    }
+
+    /// The plan for an event that is to be appended; `None` if its type is not registered.
+    pub(crate) fn for_append(&self, event: &NewEvent) -> Result<Option<&Plan>> {
+        let Some(schema) = self.types.get(&event.event_type) else {
+            return if self.deny_unknown_types {
+                Err(Error::UnknownType { event_id: event.event_id, event_type: event.event_type.clone() })
+            } else {
+                Ok(None)
+            };
+        };
+        let undeclared = |hint| {
+            Err(Error::UndeclaredVersion {
+                event_id: event.event_id,
+                event_type: event.event_type.clone(),
+                event_version: event.event_version,
+                hint,
+            })
+        };
+        let Some(version) = schema.version(event.event_version) else {
+            return undeclared(format!(
+                "versions {} to {} are declared: declare this one, or append version {}",
+                schema.first,
+                schema.last(),
+                schema.last()
+            ));
+        };
+        match &version.step {
+            Some(_) if self.allow_older_appends => {}
+            Some(_) if event.event_version == schema.last() => {
+                return undeclared("the type lives on in other types only: append those".to_owned());
+            }
+            Some(_) => {
+                return undeclared(format!(
+                    "the current version is {}: append that, or build the schemas with allow_older_appends()",
+                    schema.last()
+                ));
+            }
+            None => {}
+        }
+        Ok(Some(&version.plan))
+    }
+
+    /// How to read what is stored under this type and version; `None` if it passes through untouched.
+    pub(crate) fn for_read(
+        &self,
+        event_id: uuid::Uuid,
+        event_type: &EventType,
+        event_version: EventVersion,
+    ) -> Result<Option<&VersionSchema>> {
+        let Some(schema) = self.types.get(event_type) else {
+            return if self.deny_unknown_types { Err(Error::UnknownType { event_id, event_type: event_type.clone() }) } else { Ok(None) };
+        };
+        match schema.version(event_version) {
+            Some(version) => Ok(Some(version)),
+            None if event_version > schema.last() && self.pass_through_newer => Ok(Some(&self.nothing)),
+            None if event_version > schema.last() => {
+                Err(Error::NewerVersion { event_id, event_type: event_type.clone(), event_version, known: schema.last() })
+            }
+            None => Err(Error::UnknownVersion { event_id, event_type: event_type.clone(), event_version }),
+        }
+    }
+
+    pub(crate) fn accepts_plaintext(&self, event_type: &EventType) -> bool {
+        self.accept_plaintext.contains(event_type)
+    }
+}
+
+impl VersionSchema {
+    /// May a stored payload be handed out as it is, once it turns out to hold no header?
+    pub(crate) fn is_current(&self) -> bool {
+        self.step.is_none()
+    }
+}
+
+/// Lists the types and their versions.
+impl fmt::Debug for Schemas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut types: Vec<_> = self.types.iter().map(|(name, schema)| (name, schema.first, schema.last().get())).collect();
+        types.sort_unstable();
+        f.debug_list().entries(types).finish()
+    }
+}

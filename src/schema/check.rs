@@ -1,0 +1,390 @@
+//! Everything that can be wrong with schemas, found in one go.
+
+use crate::event::{EventType, check_text};
+use crate::pointer::{JsonPointer, Pattern, Token, array_index};
+use crate::schema::declare::{EventSchema, FieldDecl, Owner, SchemasBuilder, VersionDecl};
+use crate::schema::step::Step;
+use crate::schema::{Schemas, TypeSchema, VersionSchema};
+use crate::seal::crypto::PAD;
+use crate::seal::plan::{Field, FieldOwner, Plan};
+use crate::seal::scan::SEAL_MEMBER;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+const MAX_PAD: usize = 65_536;
+
+/// Everything that is wrong with a set of schemas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaErrors {
+    /// Never empty.
+    pub errors: Vec<SchemaError>,
+}
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaError {
+    /// The event type.
+    pub event_type: EventType,
+    /// The version, unless it concerns the type as a whole.
+    pub version: Option<u32>,
+    /// What is wrong.
+    pub problem: SchemaProblem,
+}
+
+/// What can be wrong with a schema.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum SchemaProblem {
+    #[error("its name {0}")]
+    Name(&'static str),
+    #[error("it is declared twice: put everything into one event(…)")]
+    TypeTwice,
+    #[error("it has no version: begin with .version(1)")]
+    NoVersion,
+    #[error("something is declared before the first version: begin with .version(1)")]
+    BeforeVersion,
+    #[error("versions start at 1")]
+    VersionZero,
+    #[error("the version is declared twice")]
+    VersionTwice,
+    #[error("the version is missing between others: declare it with .version({0})")]
+    VersionMissing(u32),
+    #[error("there is no step to the next version: add .upcast({0}, …)")]
+    StepMissing(u32),
+    #[error("there are two steps from this version")]
+    StepTwice,
+    #[error("a step starts from this version, which is not declared")]
+    StepFromUnknown,
+    #[error("its step leads to {0} version {1}, which is not declared")]
+    UnknownTarget(EventType, u32),
+    #[error("its steps lead back to itself")]
+    Cycle,
+    #[error("the type is protected, but this version says nothing: add .protect(…), .protect_same_as(n) or .unprotected(reason)")]
+    Undeclared,
+    #[error("it is both protected and unprotected")]
+    ProtectedAndNot,
+    #[error("it protects single fields and the whole payload: choose one")]
+    FieldsAndWhole,
+    #[error(".protect_same_as({0}) names a version that is not declared before it")]
+    SameAsUnknown(u32),
+    #[error("pointer {0:?} {1}")]
+    Pointer(String, &'static str),
+    #[error("pointers {0:?} and {1:?} overlap: protect the outer one alone")]
+    Overlap(String, String),
+    #[error("scope kind {0:?} {1}")]
+    ScopeKind(String, &'static str),
+    #[error("scope pointer {0:?} {1}")]
+    ScopePointer(String, String),
+    #[error("{0:?} is not protected in this version, so it has no stand-in and no padding")]
+    NotProtected(String),
+    #[error("{0} is not a padding: use a multiple of 32 up to 65,536")]
+    Pad(usize),
+    #[error("accept_plaintext names it, but it is not registered or protects nothing")]
+    AcceptsNothing,
+}
+
+impl fmt::Display for SchemaErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the schemas have {} problem{}:", self.errors.len(), if self.errors.len() == 1 { "" } else { "s" })?;
+        self.errors.iter().try_for_each(|error| write!(f, "\n- {error}"))
+    }
+}
+
+impl std::error::Error for SchemaErrors {}
+
+impl fmt::Display for SchemaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.version {
+            Some(version) => write!(f, "{} version {version}: {}", self.event_type, self.problem),
+            None => write!(f, "{}: {}", self.event_type, self.problem),
+        }
+    }
+}
+
+/// Checks a set of schemas and compiles it.
+pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
+    let mut found = Found::default();
+    let mut types: HashMap<EventType, TypeSchema> = HashMap::new();
+    for event in builder.events {
+        let name = event.name.clone();
+        let schema = check_type(event, &mut found);
+        if types.insert(name.clone(), schema).is_some() {
+            found.add(&name, None, SchemaProblem::TypeTwice);
+        }
+    }
+    check_targets(&types, &mut found);
+    let accept_plaintext: HashSet<EventType> = builder.accept_plaintext.into_iter().collect();
+    for name in &accept_plaintext {
+        if !types.get(name).is_some_and(|schema| schema.versions.iter().any(|version| version.plan.protects())) {
+            found.add(name, None, SchemaProblem::AcceptsNothing);
+        }
+    }
+    if !found.errors.is_empty() {
+        found.errors.sort_by(|a, b| (&a.event_type, a.version).cmp(&(&b.event_type, b.version)));
+        return Err(SchemaErrors { errors: found.errors });
+    }
+    Ok(Schemas {
+        types,
+        accept_plaintext,
+        deny_unknown_types: builder.deny_unknown_types,
+        pass_through_newer: builder.pass_through_newer,
+        allow_older_appends: builder.allow_older_appends,
+        nothing: VersionSchema::default(),
+    })
+}
+
+#[derive(Default)]
+struct Found {
+    errors: Vec<SchemaError>,
+}
+
+impl Found {
+    fn add(&mut self, event_type: &EventType, version: Option<u32>, problem: SchemaProblem) {
+        self.errors.push(SchemaError { event_type: event_type.clone(), version, problem });
+    }
+}
+
+fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
+    let name = event.name;
+    if let Err(crate::Error::InvalidText { problem, .. }) = check_text("", name.as_str()) {
+        found.add(&name, None, SchemaProblem::Name(problem));
+    }
+    if event.misplaced {
+        found.add(&name, None, SchemaProblem::BeforeVersion);
+    }
+    let mut declared: BTreeMap<u32, VersionDecl> = BTreeMap::new();
+    for mut version in event.versions {
+        let number = version.number;
+        if number == 0 {
+            found.add(&name, Some(0), SchemaProblem::VersionZero);
+        }
+        if let Some(same) = version.same_as {
+            match declared.get(&same) {
+                Some(other) => inherit(&mut version, other),
+                None => found.add(&name, Some(number), SchemaProblem::SameAsUnknown(same)),
+            }
+        }
+        if declared.insert(number, version).is_some() {
+            found.add(&name, Some(number), SchemaProblem::VersionTwice);
+        }
+    }
+    let (Some(first), Some(last)) = (declared.keys().next().copied(), declared.keys().next_back().copied()) else {
+        found.add(&name, None, SchemaProblem::NoVersion);
+        return TypeSchema { versions: Vec::new(), first: 1 };
+    };
+    let mut steps: BTreeMap<u32, Step> = BTreeMap::new();
+    for (from, step) in event.steps {
+        if !declared.contains_key(&from) {
+            found.add(&name, Some(from), SchemaProblem::StepFromUnknown);
+        }
+        if steps.insert(from, step).is_some() {
+            found.add(&name, Some(from), SchemaProblem::StepTwice);
+        }
+    }
+    let protected = declared.values().any(|version| !version.fields.is_empty() || version.whole.is_some());
+    let mut versions = Vec::new();
+    let mut expected = first;
+    for (number, version) in declared {
+        if number != expected {
+            found.add(&name, Some(expected), SchemaProblem::VersionMissing(expected));
+        }
+        expected = number.saturating_add(1);
+        let step = steps.remove(&number);
+        if step.is_none() && number != last {
+            found.add(&name, Some(number), SchemaProblem::StepMissing(number));
+        }
+        let mut check = CheckVersion { name: &name, number, found };
+        versions.push(VersionSchema { plan: check.plan(&version, protected), step });
+    }
+    TypeSchema { versions, first }
+}
+
+fn inherit(version: &mut VersionDecl, other: &VersionDecl) {
+    version.fields.extend(other.fields.iter().cloned());
+    version.whole = version.whole.take().or_else(|| other.whole.clone());
+    version.unprotected |= other.unprotected;
+    // What the version says itself comes later, and wins.
+    version.stand_ins.splice(0..0, other.stand_ins.iter().cloned());
+    version.pads.splice(0..0, other.pads.iter().cloned());
+}
+
+struct CheckVersion<'a> {
+    name: &'a EventType,
+    number: u32,
+    found: &'a mut Found,
+}
+
+impl CheckVersion<'_> {
+    fn add(&mut self, problem: SchemaProblem) {
+        self.found.add(self.name, Some(self.number), problem);
+    }
+
+    fn plan(&mut self, version: &VersionDecl, type_is_protected: bool) -> Plan {
+        let protects = !version.fields.is_empty() || version.whole.is_some();
+        match (protects, version.unprotected) {
+            (true, true) => self.add(SchemaProblem::ProtectedAndNot),
+            (false, false) if type_is_protected => self.add(SchemaProblem::Undeclared),
+            _ => {}
+        }
+        if !version.fields.is_empty() && version.whole.is_some() {
+            self.add(SchemaProblem::FieldsAndWhole);
+        }
+        let mut plan = Plan::default();
+        for field in &version.fields {
+            if let Some(field) = self.field(field, &mut plan.captures) {
+                plan.fields.push(field);
+            }
+        }
+        for (index, field) in plan.fields.iter().enumerate() {
+            for other in &plan.fields[..index] {
+                if let (Some(a), Some(b)) = (&other.pattern, &field.pattern)
+                    && a.overlaps(b)
+                {
+                    self.add(SchemaProblem::Overlap(a.as_str().to_owned(), b.as_str().to_owned()));
+                }
+            }
+        }
+        self.check_mixed_indexes(&plan);
+        if let Some(whole) = &version.whole {
+            let owner = self.owner(whole, None, &mut plan.captures);
+            plan.whole = Some(Field { pattern: None, place: Some(JsonPointer::root()), owner, pad: PAD, stand_in: "null".into() });
+        }
+        for (pointer, stand_in) in &version.stand_ins {
+            match find(&mut plan, pointer) {
+                Some(field) => field.stand_in = stand_in.to_string().into(),
+                None => self.add(SchemaProblem::NotProtected(pointer.clone())),
+            }
+        }
+        for (pointer, pad) in &version.pads {
+            if *pad == 0 || !pad.is_multiple_of(PAD) || *pad > MAX_PAD {
+                self.add(SchemaProblem::Pad(*pad));
+            }
+            match find(&mut plan, pointer) {
+                Some(field) => field.pad = *pad,
+                None => self.add(SchemaProblem::NotProtected(pointer.clone())),
+            }
+        }
+        plan.compile()
+    }
+
+    fn field(&mut self, field: &FieldDecl, captures: &mut Vec<Pattern>) -> Option<Field> {
+        let pattern = match Pattern::parse(&field.pointer) {
+            Ok(pattern) => pattern,
+            Err(problem) => {
+                self.add(SchemaProblem::Pointer(field.pointer.clone(), problem));
+                return None;
+            }
+        };
+        if pattern.tokens().first() == Some(&Token::Name(SEAL_MEMBER.to_owned())) {
+            self.add(SchemaProblem::Pointer(field.pointer.clone(), "is the header's own place"));
+        }
+        let owner = self.owner(field, Some(&pattern), captures);
+        let place = (pattern.stars() == 0).then(|| JsonPointer::new_unchecked(pattern.at(&[])));
+        Some(Field { pattern: Some(pattern), place, owner, pad: PAD, stand_in: "null".into() })
+    }
+
+    fn owner(&mut self, field: &FieldDecl, pattern: Option<&Pattern>, captures: &mut Vec<Pattern>) -> FieldOwner {
+        match &field.owner {
+            Owner::Aggregate => FieldOwner::Aggregate { kind: None },
+            Owner::AggregateAs { kind } => {
+                self.kind(kind);
+                FieldOwner::Aggregate { kind: Some(Arc::clone(kind)) }
+            }
+            Owner::Subject { kind, id } => {
+                self.kind(kind);
+                let capture = self.capture(id, pattern, captures);
+                FieldOwner::Subject { kind: Arc::clone(kind), capture }
+            }
+        }
+    }
+
+    fn kind(&mut self, kind: &str) {
+        let problem = match check_text("", kind) {
+            Err(crate::Error::InvalidText { problem, .. }) => problem,
+            _ if kind.starts_with('$') => "starts with '$', which is reserved",
+            _ => return,
+        };
+        self.add(SchemaProblem::ScopeKind(kind.to_owned(), problem));
+    }
+
+    /// The index of the capture that finds a scope's id.
+    fn capture(&mut self, id: &str, field: Option<&Pattern>, captures: &mut Vec<Pattern>) -> usize {
+        let pattern = match Pattern::parse(id) {
+            Ok(pattern) => pattern,
+            Err(problem) => {
+                self.add(SchemaProblem::ScopePointer(id.to_owned(), problem.to_owned()));
+                return 0;
+            }
+        };
+        let shared = pattern.up_to_last_star();
+        let bound = shared.is_empty() || field.is_some_and(|field| field.tokens().starts_with(shared));
+        if !bound {
+            let field = field.map_or("the whole payload", Pattern::as_str);
+            self.add(SchemaProblem::ScopePointer(
+                id.to_owned(),
+                format!("has a '*' that {field} does not share: which element's id would it be?"),
+            ));
+        }
+        captures.iter().position(|known| *known == pattern).unwrap_or_else(|| {
+            captures.push(pattern);
+            captures.len() - 1
+        })
+    }
+
+    /// `/a/*/x` and `/a/0/y` in one version would both be wanted of element 0.
+    fn check_mixed_indexes(&mut self, plan: &Plan) {
+        let patterns: Vec<&Pattern> = plan.fields.iter().filter_map(|field| field.pattern.as_ref()).chain(&plan.captures).collect();
+        for (index, a) in patterns.iter().enumerate() {
+            for b in &patterns[..index] {
+                let differ = a.tokens().iter().zip(b.tokens()).find(|(a, b)| a != b);
+                let mixed = match differ {
+                    Some((Token::Each, Token::Name(name)) | (Token::Name(name), Token::Each)) => array_index(name).is_some(),
+                    _ => false,
+                };
+                if mixed {
+                    self.add(SchemaProblem::Pointer(a.as_str().to_owned(), "mixes '*' with an index at the same place as another pointer"));
+                }
+            }
+        }
+    }
+}
+
+fn find<'p>(plan: &'p mut Plan, pointer: &str) -> Option<&'p mut Field> {
+    if pointer.is_empty() {
+        return plan.whole.as_mut();
+    }
+    plan.fields.iter_mut().find(|field| field.pattern.as_ref().is_some_and(|pattern| pattern.as_str() == pointer))
+}
+
+/// Every step leads somewhere, and none back.
+fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) {
+    let mut edges: HashMap<(EventType, u32), Vec<(EventType, u32)>> = HashMap::new();
+    for (name, schema) in types {
+        for (version, number) in schema.versions.iter().zip(schema.first..) {
+            let Some(step) = &version.step else { continue };
+            let targets = step.targets(name, number);
+            for (target, target_version) in &targets {
+                let known = types.get(target).is_some_and(|schema| schema.version(crate::EventVersion::new(*target_version)).is_some());
+                if !known {
+                    found.add(name, Some(number), SchemaProblem::UnknownTarget(target.clone(), *target_version));
+                }
+            }
+            edges.insert((name.clone(), number), targets);
+        }
+    }
+    for start in edges.keys() {
+        let mut seen: HashSet<&(EventType, u32)> = HashSet::new();
+        let mut open: Vec<&(EventType, u32)> = edges.get(start).into_iter().flatten().collect();
+        while let Some(node) = open.pop() {
+            if node == start {
+                found.add(&start.0, Some(start.1), SchemaProblem::Cycle);
+                break;
+            }
+            if seen.insert(node) {
+                open.extend(edges.get(node).into_iter().flatten());
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! How schemas are declared. Nothing is checked here; `check` looks at all of it together.
+
+use crate::error::BoxError;
+use crate::event::EventType;
+use crate::schema::Schemas;
+use crate::schema::check::{SchemaErrors, check};
+use crate::schema::step::{SplitPart, Step, StepContext};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Declares an event type: its versions, what each protects, and the steps between them.
+///
+/// See [`EventSchema`].
+#[must_use]
+pub fn event(name: impl Into<EventType>) -> EventSchema {
+    EventSchema { name: name.into(), versions: Vec::new(), steps: Vec::new(), misplaced: false }
+}
+
+/// A data subject that owns protected fields: `subject("Customer", "/customer_id")` is the customer
+/// whose id stands at `/customer_id` in the same payload.
+///
+/// The id is a string or an integer. A `*` in the pointer stands for the same array element as in the
+/// field's pointer: fields at `/guests/*/name` can belong to `subject("Guest", "/guests/*/id")`.
+#[must_use]
+pub fn subject(kind: impl Into<Arc<str>>, id: impl Into<String>) -> Owner {
+    Owner::Subject { kind: kind.into(), id: id.into() }
+}
+
+/// Whose keys protect a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Owner {
+    /// The event's own aggregate. Its type is the scope's kind.
+    Aggregate,
+    /// The event's own aggregate under a kind that survives a rename of the aggregate type.
+    AggregateAs {
+        /// The scope's kind.
+        kind: Arc<str>,
+    },
+    /// A data subject named in the payload; see [`subject`].
+    Subject {
+        /// The scope's kind.
+        kind: Arc<str>,
+        /// Where the scope's id stands.
+        id: String,
+    },
+}
+
+impl Owner {
+    /// The same owner under another scope kind.
+    #[must_use]
+    pub fn scope_kind(self, kind: impl Into<Arc<str>>) -> Self {
+        match self {
+            Self::Aggregate | Self::AggregateAs { .. } => Self::AggregateAs { kind: kind.into() },
+            Self::Subject { id, .. } => Self::Subject { kind: kind.into(), id },
+        }
+    }
+}
+
+/// The declaration of one event type.
+///
+/// `version(n)` begins the declaration of a version; what follows applies to it, until the next
+/// `version`. Steps name the version they start from and can stand anywhere. The highest version is the
+/// current one. [`Schemas::new`] checks everything.
+#[must_use]
+pub struct EventSchema {
+    pub(super) name: EventType,
+    pub(super) versions: Vec<VersionDecl>,
+    pub(super) steps: Vec<(u32, Step)>,
+    /// Something was said of a version before any was begun.
+    pub(super) misplaced: bool,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct VersionDecl {
+    pub(super) number: u32,
+    pub(super) fields: Vec<FieldDecl>,
+    pub(super) whole: Option<FieldDecl>,
+    pub(super) unprotected: bool,
+    pub(super) same_as: Option<u32>,
+    /// Pointers that `redact_as` and `pad_to` named.
+    pub(super) stand_ins: Vec<(String, Value)>,
+    pub(super) pads: Vec<(String, usize)>,
+}
+
+#[derive(Clone)]
+pub(super) struct FieldDecl {
+    pub(super) pointer: String,
+    pub(super) owner: Owner,
+}
+
+impl EventSchema {
+    /// Begins version `number`, from 1 on.
+    pub fn version(mut self, number: u32) -> Self {
+        self.versions.push(VersionDecl { number, ..VersionDecl::default() });
+        self
+    }
+
+    /// Protects the values at these JSON Pointers, in which a `*` stands for every element of an array
+    /// (a member that is itself named `*` is written `~2`).
+    ///
+    /// A value of any JSON type can be protected. Absent values, and `null`s whose subject is not named,
+    /// are left alone.
+    pub fn protect(self, pointers: &[&str], owner: Owner) -> Self {
+        self.in_version(|version| {
+            version.fields.extend(pointers.iter().map(|pointer| FieldDecl { pointer: (*pointer).to_owned(), owner: owner.clone() }));
+        })
+    }
+
+    /// Protects the whole payload, JSON or not.
+    pub fn protect_whole(self, owner: Owner) -> Self {
+        self.in_version(|version| version.whole = Some(FieldDecl { pointer: String::new(), owner }))
+    }
+
+    /// Protects what version `number` protects, in the same way.
+    pub fn protect_same_as(self, number: u32) -> Self {
+        self.in_version(|version| version.same_as = Some(number))
+    }
+
+    /// Says that this version of a protected type protects nothing, and why that is right.
+    pub fn unprotected(self, _reason: &str) -> Self {
+        self.in_version(|version| version.unprotected = true)
+    }
+
+    /// What stands in for the value at a protected pointer once its keys are shredded; `null` otherwise.
+    /// For the whole payload, the pointer is `""`.
+    pub fn redact_as(self, pointer: &str, stand_in: impl Into<Value>) -> Self {
+        let stand_in = stand_in.into();
+        self.in_version(|version| version.stand_ins.push((pointer.to_owned(), stand_in)))
+    }
+
+    /// Pads the plaintext at a protected pointer to a multiple of this many bytes, itself a multiple of
+    /// 32 and at most 65,536; 32 otherwise. Values of one padded length can't be told apart.
+    pub fn pad_to(self, pointer: &str, multiple: usize) -> Self {
+        self.in_version(|version| version.pads.push((pointer.to_owned(), multiple)))
+    }
+
+    /// The step from version `from` to the next: a function from the old payload type to the new one.
+    ///
+    /// With [`Sensitive`](crate::Sensitive) fields, redactions follow values exactly. It must be pure, and
+    /// may be called for payloads in which anything protected is redacted.
+    pub fn upcast<A, B, E, F>(self, from: u32, step: F) -> Self
+    where
+        A: DeserializeOwned,
+        B: Serialize,
+        E: Into<BoxError>,
+        F: Fn(A) -> Result<B, E> + Send + Sync + 'static,
+    {
+        self.with_step(from, Step::typed(step))
+    }
+
+    /// The step from version `from` to the next, over the JSON value, with its context: among others,
+    /// which places are redacted.
+    ///
+    /// A protected place of the new version that holds its stand-in or `null` afterwards counts as
+    /// redacted if its owner was shredded.
+    pub fn upcast_with<E, F>(self, from: u32, step: F) -> Self
+    where
+        E: Into<BoxError>,
+        F: Fn(Value, &StepContext<'_>) -> Result<Value, E> + Send + Sync + 'static,
+    {
+        self.with_step(from, Step::value(step))
+    }
+
+    /// The step from version `from` to any number of events of the types and versions listed. They share
+    /// the stored event's id, version and position, and go on through their own steps.
+    pub fn split<E, F>(self, from: u32, targets: &[(&str, u32)], step: F) -> Self
+    where
+        E: Into<BoxError>,
+        F: Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, E> + Send + Sync + 'static,
+    {
+        let targets = targets.iter().map(|(name, version)| (EventType::from(*name), *version)).collect();
+        self.with_step(from, Step::split(targets, step))
+    }
+
+    /// Readers no longer see events of version `from`. They stay in the store and keep their positions.
+    pub fn drop_from(self, from: u32) -> Self {
+        self.with_step(from, Step::Drop)
+    }
+
+    fn with_step(mut self, from: u32, step: Step) -> Self {
+        self.steps.push((from, step));
+        self
+    }
+
+    fn in_version(mut self, declare: impl FnOnce(&mut VersionDecl)) -> Self {
+        match self.versions.last_mut() {
+            Some(version) => declare(version),
+            None => self.misplaced = true,
+        }
+        self
+    }
+}
+
+impl std::fmt::Debug for EventSchema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let versions: Vec<_> = self.versions.iter().map(|version| version.number).collect();
+        f.debug_struct("EventSchema").field("name", &self.name).field("versions", &versions).finish_non_exhaustive()
+    }
+}
+
+/// A registry with its policies, before it is checked. Made by [`Schemas::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct SchemasBuilder {
+    pub(super) events: Vec<EventSchema>,
+    pub(super) accept_plaintext: Vec<EventType>,
+    pub(super) deny_unknown_types: bool,
+    pub(super) pass_through_newer: bool,
+    pub(super) allow_older_appends: bool,
+}
+
+impl SchemasBuilder {
+    pub(super) fn new(events: impl IntoIterator<Item = EventSchema>) -> Self {
+        Self {
+            events: events.into_iter().collect(),
+            accept_plaintext: Vec::new(),
+            deny_unknown_types: false,
+            pass_through_newer: false,
+            allow_older_appends: false,
+        }
+    }
+
+    /// Reads plaintext at protected places of this type instead of failing with
+    /// [`Error::Unsealed`](crate::Error::Unsealed): for events stored before the store was wrapped.
+    ///
+    /// While this is set, somebody who can write to the store can put plaintext of his own there.
+    pub fn accept_plaintext(mut self, event_type: impl Into<EventType>) -> Self {
+        self.accept_plaintext.push(event_type.into());
+        self
+    }
+
+    /// Refuses events of types that are not registered, instead of passing them through untouched.
+    pub fn deny_unknown_types(mut self) -> Self {
+        self.deny_unknown_types = true;
+        self
+    }
+
+    /// Hands out events of versions newer than the registered ones, opened but not otherwise understood,
+    /// instead of failing with [`Error::NewerVersion`](crate::Error::NewerVersion).
+    pub fn pass_through_newer(mut self) -> Self {
+        self.pass_through_newer = true;
+        self
+    }
+
+    /// Lets versions be appended that are declared but no longer current.
+    pub fn allow_older_appends(mut self) -> Self {
+        self.allow_older_appends = true;
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// [`SchemaErrors`] lists everything that is contradictory, at once.
+    pub fn build(self) -> Result<Schemas, SchemaErrors> {
+        check(self)
+    }
+}

@@ -1,0 +1,285 @@
+//! The header of a sealed payload, version 1: bytes to fields and back.
+//!
+//! ```text
+//! core   = format ‖ suite ‖ part ‖ mode ‖ salt (16) ‖ integrity key id (16)
+//!        ‖ number of keys (2) ‖ key ids (16 each)
+//!        ‖ number of entries (2) ‖ entries: key index (2) ‖ kind (1) ‖ pointer length (2) ‖ pointer
+//! header = core ‖ tag (16) ‖ commitments (32 each, of keys with a sealed entry)
+//! ```
+//!
+//! Numbers are big-endian. There is one spelling of a header: whatever this module would not write, it
+//! does not read. `docs/format.md` is the specification.
+
+use crate::key::KeyId;
+use crate::pointer::JsonPointer;
+use uuid::Uuid;
+
+pub(crate) const FORMAT: u8 = 1;
+/// HKDF-SHA256, HMAC-SHA256, AES-256-GCM.
+pub(crate) const SUITE: u8 = 1;
+pub(crate) const TAG: usize = 16;
+pub(crate) const COMMITMENT: usize = 32;
+/// How many places one event may seal.
+pub(crate) const MAX_ENTRIES: usize = 4_096;
+/// How many data keys one event may use.
+pub(crate) const MAX_KEYS: usize = 1_024;
+/// How many bytes a pointer may have.
+pub(crate) const MAX_POINTER: usize = 4_096;
+/// How many bytes a payload may have before it is sealed.
+pub(crate) const MAX_PAYLOAD: usize = 64 << 20;
+/// How many bytes a header may have, decoded.
+pub(crate) const MAX_HEADER: usize = 24 << 20;
+
+/// Which document of an event is sealed: a seal of one can't be moved to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Document {
+    /// The event's payload.
+    Payload = 0,
+    /// The event's metadata.
+    #[allow(dead_code, reason = "reserved by format version 1, read as unsupported until it can be written")]
+    Metadata = 1,
+    /// A snapshot of an aggregate.
+    #[allow(dead_code, reason = "reserved by format version 1, read as unsupported until it can be written")]
+    Snapshot = 2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Members of a JSON object are sealed where they stand.
+    Fields = 0,
+    /// The whole document is sealed.
+    Whole = 1,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    /// A ciphertext stands at the place.
+    Sealed = 0,
+    /// `null` stands at the place; it opens to a redaction.
+    Void = 1,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: u16,
+    pub(crate) kind: EntryKind,
+    /// Where the pointer stands in the header.
+    pointer: (usize, usize),
+}
+
+/// A parsed header.
+#[derive(Debug)]
+pub(crate) struct Header {
+    pub(crate) mode: Mode,
+    pub(crate) integrity_key: KeyId,
+    pub(crate) keys: Vec<KeyId>,
+    pub(crate) entries: Vec<Entry>,
+    bytes: Vec<u8>,
+    core: usize,
+}
+
+/// Why bytes are not a header.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum HeaderError {
+    Unsupported { what: &'static str, value: u8 },
+    Malformed,
+}
+
+impl Header {
+    pub(crate) fn core(&self) -> &[u8] {
+        &self.bytes[..self.core]
+    }
+
+    /// The place of an entry: a concrete JSON Pointer.
+    pub(crate) fn pointer(&self, entry: Entry) -> &str {
+        pointer_in(&self.bytes, entry)
+    }
+
+    pub(crate) fn tag(&self) -> &[u8] {
+        &self.bytes[self.core..self.core + TAG]
+    }
+
+    /// The commitments, beside the indexes of their keys.
+    pub(crate) fn commitments(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let sealing = (0..self.keys.len()).filter(|key| seals(&self.entries, *key));
+        sealing.zip(self.bytes[self.core + TAG..].chunks_exact(COMMITMENT))
+    }
+
+    pub(crate) fn parse(bytes: Vec<u8>, document: Document) -> Result<Self, HeaderError> {
+        if bytes.len() > MAX_HEADER {
+            return Err(HeaderError::Malformed);
+        }
+        let mut read = Reader { bytes: &bytes, at: 0 };
+        let supported = |what, value: u8, known: u8| if value == known { Ok(()) } else { Err(HeaderError::Unsupported { what, value }) };
+        supported("format", read.byte()?, FORMAT)?;
+        supported("suite", read.byte()?, SUITE)?;
+        match read.byte()? {
+            part if part == document as u8 => {}
+            0..=2 => return Err(HeaderError::Malformed),
+            value => return Err(HeaderError::Unsupported { what: "part", value }),
+        }
+        let mode = match read.byte()? {
+            0 => Mode::Fields,
+            1 => Mode::Whole,
+            value => return Err(HeaderError::Unsupported { what: "mode", value }),
+        };
+        read.take(16)?; // the salt matters through the core only
+        let integrity_key = read.key_id()?;
+        let key_count = usize::from(read.number()?);
+        if key_count == 0 || key_count > MAX_KEYS {
+            return Err(HeaderError::Malformed);
+        }
+        let keys = (0..key_count).map(|_| read.key_id()).collect::<Result<Vec<_>, _>>()?;
+        let entry_count = usize::from(read.number()?);
+        if entry_count == 0 || entry_count > MAX_ENTRIES {
+            return Err(HeaderError::Malformed);
+        }
+        let entries = (0..entry_count).map(|_| read.entry(key_count)).collect::<Result<Vec<_>, _>>()?;
+        let core = read.at;
+        let shape_is_right = match mode {
+            Mode::Whole => entries.len() == 1 && pointer_in(&bytes, entries[0]).is_empty(),
+            Mode::Fields => entries.iter().all(|entry| !pointer_in(&bytes, *entry).is_empty()),
+        };
+        let commitments = (0..keys.len()).filter(|key| seals(&entries, *key)).count();
+        let every_key_is_used = (0..keys.len()).all(|key| entries.iter().any(|entry| usize::from(entry.key) == key));
+        if !shape_is_right
+            || !every_key_is_used
+            || !all_distinct(keys.iter())
+            || !all_distinct(entries.iter().map(|entry| pointer_in(&bytes, *entry)))
+            || bytes.len() != core + TAG + commitments * COMMITMENT
+        {
+            return Err(HeaderError::Malformed);
+        }
+        Ok(Self { mode, integrity_key, keys, entries, bytes, core })
+    }
+}
+
+fn pointer_in(bytes: &[u8], entry: Entry) -> &str {
+    // Was checked when the entry was read.
+    std::str::from_utf8(&bytes[entry.pointer.0..entry.pointer.1]).unwrap_or_default()
+}
+
+/// Does the key at this index have a ciphertext?
+fn seals(entries: &[Entry], key: usize) -> bool {
+    entries.iter().any(|entry| usize::from(entry.key) == key && entry.kind == EntryKind::Sealed)
+}
+
+fn all_distinct<T: Ord>(items: impl IntoIterator<Item = T>) -> bool {
+    let mut items: Vec<T> = items.into_iter().collect();
+    items.sort_unstable();
+    items.windows(2).all(|pair| pair[0] != pair[1])
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], HeaderError> {
+        let taken = self.bytes.get(self.at..self.at + length).ok_or(HeaderError::Malformed)?;
+        self.at += length;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, HeaderError> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn number(&mut self) -> Result<u16, HeaderError> {
+        let bytes = self.take(2)?;
+        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
+    fn key_id(&mut self) -> Result<KeyId, HeaderError> {
+        let bytes = self.take(16)?.try_into().map_err(|_| HeaderError::Malformed)?;
+        Ok(KeyId(Uuid::from_bytes(bytes)))
+    }
+
+    fn entry(&mut self, keys: usize) -> Result<Entry, HeaderError> {
+        let key = self.number()?;
+        let kind = match self.byte()? {
+            0 => EntryKind::Sealed,
+            1 => EntryKind::Void,
+            _ => return Err(HeaderError::Malformed),
+        };
+        let length = usize::from(self.number()?);
+        let start = self.at;
+        let is_pointer = std::str::from_utf8(self.take(length)?).is_ok_and(JsonPointer::is_valid);
+        if is_pointer && usize::from(key) < keys && length <= MAX_POINTER {
+            Ok(Entry { key, kind, pointer: (start, self.at) })
+        } else {
+            Err(HeaderError::Malformed)
+        }
+    }
+}
+
+/// Writes a core.
+pub(crate) fn write_core<'a>(
+    document: Document,
+    mode: Mode,
+    salt: &[u8; 16],
+    integrity_key: KeyId,
+    keys: &[KeyId],
+    entries: impl ExactSizeIterator<Item = (u16, EntryKind, &'a str)>,
+) -> Vec<u8> {
+    #[allow(clippy::cast_possible_truncation, reason = "bounded by MAX_KEYS, MAX_ENTRIES and MAX_POINTER")]
+    let number = |number: usize| (number as u16).to_be_bytes();
+    let mut core = Vec::with_capacity(40 + keys.len() * (16 + COMMITMENT) + entries.len() * 40 + TAG);
+    core.extend_from_slice(&[FORMAT, SUITE, document as u8, mode as u8]);
+    core.extend_from_slice(salt);
+    core.extend_from_slice(integrity_key.0.as_bytes());
+    core.extend_from_slice(&number(keys.len()));
+    for key in keys {
+        core.extend_from_slice(key.0.as_bytes());
+    }
+    core.extend_from_slice(&number(entries.len()));
+    for (key, kind, pointer) in entries {
+        core.extend_from_slice(&key.to_be_bytes());
+        core.push(kind as u8);
+        core.extend_from_slice(&number(pointer.len()));
+        core.extend_from_slice(pointer.as_bytes());
+    }
+    core
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Vec<u8> {
+        let keys = [KeyId(Uuid::from_u128(1)), KeyId(Uuid::from_u128(2))];
+        let entries = [(0, EntryKind::Sealed, "/a"), (1, EntryKind::Void, "/b/0")];
+        let mut bytes = write_core(Document::Payload, Mode::Fields, &[7; 16], KeyId(Uuid::from_u128(3)), &keys, entries.into_iter());
+        bytes.extend_from_slice(&[8; TAG + COMMITMENT]);
+        bytes
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let header = Header::parse(header(), Document::Payload).unwrap();
+        assert_eq!(header.keys.len(), 2);
+        assert_eq!(header.pointer(header.entries[1]), "/b/0");
+        assert_eq!(header.tag(), [8; TAG]);
+        assert_eq!(header.commitments().map(|(key, _)| key).collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn every_shorter_or_longer_header_is_refused() {
+        let whole = header();
+        for length in 0..whole.len() {
+            assert!(Header::parse(whole[..length].to_vec(), Document::Payload).is_err(), "{length}");
+        }
+        assert!(Header::parse([whole, vec![0]].concat(), Document::Payload).is_err());
+    }
+
+    #[test]
+    fn other_formats_suites_modes_and_parts_are_told_apart() {
+        for (at, what) in [(0, "format"), (1, "suite"), (2, "part"), (3, "mode")] {
+            let mut bytes = header();
+            bytes[at] = 9;
+            assert_eq!(Header::parse(bytes, Document::Payload).unwrap_err(), HeaderError::Unsupported { what, value: 9 });
+        }
+        assert_eq!(Header::parse(header(), Document::Metadata).unwrap_err(), HeaderError::Malformed);
+    }
+}

@@ -1,0 +1,306 @@
+//! Opening: from what the store holds to what was appended, or to a redaction of it.
+//!
+//! In two steps, because keys are looked up in between: [`inspect`] reads the header and finds what it
+//! covers; [`Closed::open`] authenticates and decrypts. Everything here may have been altered by
+//! whoever can write to the store, so nothing panics, nothing is trusted before it is authenticated,
+//! and only a tombstone together with a valid tag ever becomes a redaction (invariant I4).
+
+use crate::error::{Error, Result};
+use crate::event::EventType;
+use crate::key::{KeyId, KeyScope};
+use crate::pointer::{JsonPointer, Pattern, Token};
+use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
+use crate::seal::format::{Document, EntryKind, Header, HeaderError, Mode};
+use crate::seal::plan::Plan;
+use crate::seal::scan::{MAX_DEPTH, Scan, ScanError, SealMember, Target, Wanted, scan};
+use crate::seal::sealing::refuse;
+use crate::seal::{Place, WHOLE_MEMBER, read_token};
+use std::collections::HashMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What the key table says of a key.
+#[derive(Clone)]
+pub(crate) enum KeyStatus {
+    Live { scope: KeyScope, key: Arc<DataKey> },
+    Disabled { scope: KeyScope },
+    Shredded { scope: KeyScope },
+}
+
+/// What the key table says of the keys that a page of events needs. Keys without a row are missing.
+pub(crate) type Keys = HashMap<KeyId, KeyStatus>;
+
+/// A stored payload, with its header read and the places it covers found.
+pub(crate) struct Closed<'a> {
+    payload: &'a [u8],
+    header: Header,
+    /// Where the header's member stands.
+    cut: (usize, usize),
+    /// Where the value of each entry stands, in the order of the entries.
+    values: Vec<(usize, usize)>,
+}
+
+/// A payload whose seal was opened.
+pub(crate) struct Opened {
+    pub(crate) payload: Vec<u8>,
+    /// In the order of the document.
+    pub(crate) redacted: Vec<Redacted>,
+}
+
+/// A place whose key is shredded.
+pub(crate) struct Redacted {
+    pub(crate) place: JsonPointer,
+    pub(crate) scope: KeyScope,
+}
+
+/// Reads what lies at a place in the store; `None` if there is no seal and needs none.
+pub(crate) fn inspect<'a>(
+    plan: &Plan,
+    event_id: Uuid,
+    event_type: &EventType,
+    payload: &'a [u8],
+    accept_plaintext: bool,
+) -> Result<Option<Closed<'a>>> {
+    let tampered = |problem| Error::Tampered { event_id, problem };
+    let unsealed = |pointer| Error::Unsealed { event_id, event_type: event_type.clone(), pointer };
+    let found = match scan(payload, &plan.to_open) {
+        Ok(found) => found,
+        Err(ScanError::Duplicate { .. }) => return Err(tampered("a member on a protected path occurs twice")),
+        // Bytes that are no JSON have no seal; where the whole payload is protected, any bytes may lie there.
+        Err(_) if plan.whole.is_some() && accept_plaintext => return Ok(None),
+        Err(_) if plan.whole.is_some() => return Err(unsealed(JsonPointer::root())),
+        Err(error) => return Err(refuse(event_id, error)),
+    };
+    let Some(seal) = found.seal else {
+        if !accept_plaintext {
+            if plan.whole.is_some() {
+                return Err(unsealed(JsonPointer::root()));
+            }
+            if let Some(place) = plaintext_places(plan, payload, &found).next() {
+                return Err(unsealed(place));
+            }
+        }
+        return Ok(None);
+    };
+    let closed = Closed::read(plan, event_id, payload, &found, seal)?;
+    if !accept_plaintext && closed.header.mode == Mode::Fields {
+        if plan.whole.is_some() {
+            return Err(unsealed(JsonPointer::root()));
+        }
+        if let Some(place) = plaintext_places(plan, payload, &found).find(|place| !closed.covers(place)) {
+            return Err(unsealed(place));
+        }
+    }
+    Ok(Some(closed))
+}
+
+/// The protected places that hold a value. `null` is none: there is nothing in it to protect, and an
+/// entry that it replaced is missed as such.
+fn plaintext_places<'a>(plan: &'a Plan, payload: &'a [u8], found: &'a Scan) -> impl Iterator<Item = JsonPointer> + 'a {
+    found.hits.iter().filter_map(|hit| match hit.target {
+        Target::Field(index) if &payload[hit.start..hit.end] != b"null" => Some(plan.fields[index].place(&hit.indexes)),
+        _ => None,
+    })
+}
+
+impl<'a> Closed<'a> {
+    fn read(plan: &Plan, event_id: Uuid, payload: &'a [u8], found: &Scan, seal: SealMember) -> Result<Self> {
+        let tampered = |problem| Error::Tampered { event_id, problem };
+        let mut bytes = Vec::new();
+        read_token(&payload[seal.value.0..seal.value.1], &mut bytes).ok_or_else(|| tampered("the header is not base64url"))?;
+        let header = Header::parse(bytes, Document::Payload).map_err(|error| match error {
+            HeaderError::Unsupported { what, value } => Error::Unsupported { event_id, what, value },
+            HeaderError::Malformed => tampered("the header is malformed"),
+        })?;
+        let values = match header.mode {
+            Mode::Fields => match in_order(plan, &header, found) {
+                Some(values) => Some(values),
+                None => locate(&header, payload),
+            },
+            Mode::Whole if found.members == 2 => locate_whole(payload),
+            Mode::Whole => None,
+        };
+        let values = values.ok_or_else(|| tampered("a sealed value is missing"))?;
+        Ok(Self { payload, header, cut: seal.cut, values })
+    }
+
+    /// The data keys, and the key of the tag.
+    pub(crate) fn key_ids(&self) -> impl Iterator<Item = KeyId> + '_ {
+        self.header.keys.iter().copied().chain([self.header.integrity_key])
+    }
+
+    fn covers(&self, place: &JsonPointer) -> bool {
+        self.header.entries.iter().any(|entry| self.header.pointer(*entry) == place.as_str())
+    }
+
+    /// Authenticates the header, decrypts what is live and redacts what is shredded.
+    pub(crate) fn open(&self, plan: &Plan, place: &Place<'_>, keys: &Keys) -> Result<Opened> {
+        let event_keys = self.authenticate(place, keys)?;
+        let event_id = place.event_id;
+        let tampered = |problem| Error::Tampered { event_id, problem };
+        let mut order: Vec<usize> = (0..self.values.len()).collect();
+        if !self.values.is_sorted() {
+            order.sort_unstable_by_key(|entry| self.values[*entry]);
+        }
+        let mut out = Vec::with_capacity(self.payload.len());
+        let mut buffer = Vec::new();
+        let mut redacted = Vec::new();
+        let mut copied = 0;
+        let whole = self.header.mode == Mode::Whole;
+        for index in order {
+            let entry = self.header.entries[index];
+            let pointer = self.header.pointer(entry);
+            let (start, end) = self.values[index];
+            if !whole {
+                self.copy_between(&mut out, copied, start);
+            }
+            copied = end;
+            let value = &self.payload[start..end];
+            let scope = match (&event_keys[usize::from(entry.key)], entry.kind) {
+                (Usable::Live(event_key), EntryKind::Sealed) => {
+                    read_token(value, &mut buffer).ok_or_else(|| tampered("a sealed value is not base64url"))?;
+                    #[allow(clippy::cast_possible_truncation, reason = "below MAX_ENTRIES")]
+                    let length =
+                        event_key.open(index as u16, pointer, &mut buffer).ok_or_else(|| tampered("a sealed value is not authentic"))?;
+                    out.extend_from_slice(&buffer[..length]);
+                    continue;
+                }
+                (Usable::Shredded(scope), EntryKind::Sealed) => {
+                    let shaped =
+                        read_token(value, &mut buffer).is_some() && buffer.len() > GCM_TAG && (buffer.len() - GCM_TAG).is_multiple_of(PAD);
+                    if !shaped {
+                        return Err(tampered("a sealed value is malformed"));
+                    }
+                    scope
+                }
+                (Usable::Shredded(scope), EntryKind::Void) if value == b"null" => scope,
+                (Usable::Shredded(_), EntryKind::Void) => return Err(tampered("a void place holds a value")),
+                (Usable::Live(_) | Usable::LiveUnused, _) => return Err(tampered("a void entry names a key that is not shredded")),
+            };
+            let pointer = JsonPointer::new_unchecked(pointer);
+            out.extend_from_slice(plan.stand_in(&pointer).as_bytes());
+            redacted.push(Redacted { place: pointer, scope: KeyScope::clone(scope) });
+        }
+        if !whole {
+            self.copy_between(&mut out, copied, self.payload.len());
+        }
+        Ok(Opened { payload: out, redacted })
+    }
+
+    /// Copies what was never sealed, leaving out the header.
+    fn copy_between(&self, out: &mut Vec<u8>, from: usize, to: usize) {
+        let (cut_start, cut_end) = self.cut;
+        let mut copy = |from: usize, to: usize| out.extend_from_slice(self.payload.get(from..to).unwrap_or_default());
+        if from <= cut_start && cut_end <= to {
+            copy(from, cut_start);
+            copy(cut_end, to);
+        } else {
+            copy(from, to);
+        }
+    }
+
+    /// Checks everything that says that this header belongs here, before any decryption.
+    ///
+    /// Altered headers are told from missing, disabled and shredded keys first: what does not hold
+    /// must not be explained by the state of a key that it merely names.
+    fn authenticate<'k>(&self, place: &Place<'_>, keys: &'k Keys) -> Result<Vec<Usable<'k>>> {
+        let event_id = place.event_id;
+        let tampered = |problem| Error::Tampered { event_id, problem };
+        let transcript = place.transcript(self.header.core());
+        let mut event_keys: Vec<Option<EventKey>> = (0..self.header.keys.len()).map(|_| None).collect();
+        for (index, commitment) in self.header.commitments() {
+            if let Some(KeyStatus::Live { scope, key }) = keys.get(&self.header.keys[index]) {
+                if scope.is_reserved() {
+                    return Err(tampered("the header names an integrity key as a data key"));
+                }
+                #[allow(clippy::cast_possible_truncation, reason = "below MAX_KEYS")]
+                let event_key = key.event_key(&transcript, index as u16)?;
+                if !event_key.commitment_is(commitment) {
+                    return Err(tampered("the header is not authentic"));
+                }
+                event_keys[index] = Some(event_key);
+            }
+        }
+        let mut usable = Vec::with_capacity(event_keys.len());
+        let mut redacts = false;
+        for (key_id, event_key) in self.header.keys.iter().zip(event_keys) {
+            usable.push(match (keys.get(key_id), event_key) {
+                (None, _) => return Err(Error::MissingKey { event_id, key_id: *key_id }),
+                (Some(KeyStatus::Disabled { scope }), _) => return Err(Error::Disabled { scope: scope.clone() }),
+                (Some(KeyStatus::Live { .. }), Some(event_key)) => Usable::Live(event_key),
+                (Some(KeyStatus::Live { .. }), None) => Usable::LiveUnused,
+                (Some(KeyStatus::Shredded { scope }), _) => {
+                    redacts = true;
+                    Usable::Shredded(scope)
+                }
+            });
+        }
+        if redacts {
+            let key_id = self.header.integrity_key;
+            match keys.get(&key_id) {
+                None => return Err(Error::MissingKey { event_id, key_id }),
+                Some(KeyStatus::Live { scope, key })
+                    if *scope == KeyScope::integrity() && key.header_tag_is(&transcript, self.header.tag()) => {}
+                Some(KeyStatus::Disabled { scope }) if *scope == KeyScope::integrity() => {
+                    return Err(Error::Disabled { scope: scope.clone() });
+                }
+                Some(_) => return Err(tampered("the header's tag is not authentic, so nothing is redacted on its word")),
+            }
+        }
+        Ok(usable)
+    }
+}
+
+/// What a header's key can be used for, once the header is authentic.
+enum Usable<'k> {
+    Live(EventKey),
+    /// Live, but the header has void entries for it only.
+    LiveUnused,
+    Shredded(&'k KeyScope),
+}
+
+/// The values of the entries, if the schema's places are just these, in this order: the usual case.
+fn in_order(plan: &Plan, header: &Header, found: &Scan) -> Option<Vec<(usize, usize)>> {
+    if found.hits.len() != header.entries.len() {
+        return None;
+    }
+    let pairs = found.hits.iter().zip(&header.entries);
+    pairs
+        .map(|(hit, entry)| {
+            let Target::Field(index) = hit.target else { return None };
+            let field = &plan.fields[index];
+            let same = match &field.place {
+                Some(place) => place.as_str() == header.pointer(*entry),
+                None => field.place(&hit.indexes).as_str() == header.pointer(*entry),
+            };
+            same.then_some((hit.start, hit.end))
+        })
+        .collect()
+}
+
+/// The values of the entries, wherever they are; `None` if one is missing.
+fn locate(header: &Header, payload: &[u8]) -> Option<Vec<(usize, usize)>> {
+    let mut wanted = Wanted::default();
+    for (index, entry) in header.entries.iter().enumerate() {
+        let tokens: Vec<Token> = JsonPointer::new_unchecked(header.pointer(*entry)).tokens().map(Token::Name).collect();
+        if tokens.len() > MAX_DEPTH {
+            return None;
+        }
+        wanted.add(&Pattern::from_tokens(tokens), Target::Field(index));
+    }
+    let found = scan(payload, &wanted).ok()?;
+    let mut values = vec![None; header.entries.len()];
+    for hit in &found.hits {
+        if let Target::Field(index) = hit.target {
+            values[index] = Some((hit.start, hit.end));
+        }
+    }
+    values.into_iter().collect()
+}
+
+fn locate_whole(payload: &[u8]) -> Option<Vec<(usize, usize)>> {
+    let mut wanted = Wanted::default();
+    wanted.add(&Pattern::from_tokens(vec![Token::Name(WHOLE_MEMBER.to_owned())]), Target::Field(0));
+    let found = scan(payload, &wanted).ok()?;
+    found.hits.first().map(|hit| vec![(hit.start, hit.end)])
+}

@@ -1,0 +1,84 @@
+//! What is protected in the payloads of one event type at one version, compiled for the scanner.
+
+use crate::pointer::{JsonPointer, Pattern};
+use crate::seal::scan::{Target, Wanted};
+use std::sync::Arc;
+
+/// The protection of one (type, version).
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) fields: Vec<Field>,
+    /// Set if the whole payload is protected; then there are no fields.
+    pub(crate) whole: Option<Field>,
+    /// Where scope ids stand.
+    pub(crate) captures: Vec<Pattern>,
+    /// Fields and captures: what sealing looks for.
+    pub(crate) to_seal: Wanted,
+    /// Fields only: what opening looks for.
+    pub(crate) to_open: Wanted,
+}
+
+/// One protected place.
+#[derive(Debug)]
+pub(crate) struct Field {
+    /// `None` for the whole payload.
+    pub(crate) pattern: Option<Pattern>,
+    /// The place itself, if the pattern means just one.
+    pub(crate) place: Option<JsonPointer>,
+    pub(crate) owner: FieldOwner,
+    /// The plaintext is padded to a multiple of this.
+    pub(crate) pad: usize,
+    /// The JSON text that stands in for the value once its key is shredded.
+    pub(crate) stand_in: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FieldOwner {
+    /// The event's aggregate; the kind is its type unless named.
+    Aggregate { kind: Option<Arc<str>> },
+    /// Whoever is named at the place of this capture.
+    Subject { kind: Arc<str>, capture: usize },
+}
+
+impl Field {
+    /// The concrete place for these array elements.
+    pub(crate) fn place(&self, indexes: &[u32]) -> JsonPointer {
+        match (&self.place, &self.pattern) {
+            (Some(place), _) => place.clone(),
+            (None, Some(pattern)) => JsonPointer::new_unchecked(pattern.at(indexes)),
+            (None, None) => JsonPointer::root(),
+        }
+    }
+}
+
+impl Plan {
+    /// Compiles the scanner's trees. Fields and captures must be complete.
+    pub(crate) fn compile(mut self) -> Self {
+        for (index, pattern) in self.fields.iter().enumerate().filter_map(|(index, field)| Some((index, field.pattern.as_ref()?))) {
+            self.to_seal.add(pattern, Target::Field(index));
+            self.to_open.add(pattern, Target::Field(index));
+        }
+        for (index, pattern) in self.captures.iter().enumerate() {
+            self.to_seal.add(pattern, Target::Capture(index));
+        }
+        self
+    }
+
+    pub(crate) fn protects(&self) -> bool {
+        !self.fields.is_empty() || self.whole.is_some()
+    }
+
+    /// What stands in for the value at `place`; `null` where the plan has nothing to say.
+    pub(crate) fn stand_in(&self, place: &JsonPointer) -> &str {
+        let field = if place.as_str().is_empty() {
+            self.whole.as_ref()
+        } else {
+            self.fields.iter().find(|field| match (&field.place, &field.pattern) {
+                (Some(known), _) => known == place,
+                (None, Some(pattern)) => pattern.matches(place),
+                (None, None) => false,
+            })
+        };
+        field.map_or("null", |field| &field.stand_in)
+    }
+}

@@ -1,0 +1,703 @@
+//! Finds protected places in a JSON text without building a tree of it.
+//!
+//! One pass over the bytes checks that they are JSON ([RFC 8259]) and notes where the values at the
+//! wanted places start and end, so that they can be replaced where they stand and everything else can
+//! stay as it is, byte for byte. Knows nothing of keys or encryption.
+//!
+//! [RFC 8259]: https://www.rfc-editor.org/rfc/rfc8259
+
+use crate::pointer::{Pattern, Token, array_index};
+
+/// The header's member in the root of a sealed payload.
+pub(crate) const SEAL_MEMBER: &str = "$seal";
+
+/// How deep arrays and objects may nest.
+pub(crate) const MAX_DEPTH: usize = 128;
+
+/// The wanted places, as a tree of their steps.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// Sorted by name.
+    children: Vec<(Box<str>, usize)>,
+    each: Option<usize>,
+    field: Option<usize>,
+    capture: Option<usize>,
+    /// A field is wanted here or below: the shape on the way to it matters.
+    leads_to_field: bool,
+    /// The last step of the way here, and the node it was taken from.
+    came: Option<(usize, Token)>,
+}
+
+/// What is wanted of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The value itself: it is protected.
+    Field(usize),
+    /// The value names a key scope.
+    Capture(usize),
+}
+
+impl Wanted {
+    pub(crate) fn add(&mut self, pattern: &Pattern, target: Target) {
+        if self.nodes.is_empty() {
+            self.nodes.push(Node::default());
+        }
+        let is_field = matches!(target, Target::Field(_));
+        let mut at = 0;
+        self.nodes[at].leads_to_field |= is_field;
+        for token in pattern.tokens() {
+            at = self.child_or_new(at, token);
+            self.nodes[at].leads_to_field |= is_field;
+        }
+        match target {
+            Target::Field(index) => self.nodes[at].field = Some(index),
+            Target::Capture(index) => self.nodes[at].capture = Some(index),
+        }
+    }
+
+    fn child_or_new(&mut self, parent: usize, token: &Token) -> usize {
+        let new = self.nodes.len();
+        let node = &mut self.nodes[parent];
+        let found = match token {
+            Token::Each => *node.each.get_or_insert(new),
+            Token::Name(name) => match node.children.binary_search_by(|(known, _)| (**known).cmp(name)) {
+                Ok(at) => node.children[at].1,
+                Err(at) => {
+                    node.children.insert(at, (name.as_str().into(), new));
+                    new
+                }
+            },
+        };
+        if found == new {
+            self.nodes.push(Node { came: Some((parent, token.clone())), ..Node::default() });
+        }
+        found
+    }
+}
+
+/// A wanted place that is there.
+#[derive(Debug)]
+pub(crate) struct Hit {
+    pub(crate) target: Target,
+    /// The array elements that the `*` on the way stood for.
+    pub(crate) indexes: Vec<u32>,
+    /// The value's text, from here …
+    pub(crate) start: usize,
+    /// … to here.
+    pub(crate) end: usize,
+}
+
+/// Where the header's member stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SealMember {
+    /// The member with one comma beside it: what is taken away to remove it.
+    pub(crate) cut: (usize, usize),
+    /// The text of its value.
+    pub(crate) value: (usize, usize),
+}
+
+/// What a pass found.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// In the order of the document.
+    pub(crate) hits: Vec<Hit>,
+    pub(crate) seal: Option<SealMember>,
+    /// Just behind the root's opening brace; `None` if the root is not an object.
+    pub(crate) body: Option<usize>,
+    /// How many members the root has, the header's included.
+    pub(crate) members: usize,
+}
+
+/// Why a pass could not be finished.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ScanError {
+    Syntax { offset: usize, problem: &'static str },
+    TooDeep,
+    Duplicate { place: String },
+    Shape { place: String, expected: &'static str },
+}
+
+/// Scans a whole JSON text.
+pub(crate) fn scan(text: &[u8], wanted: &Wanted) -> Result<Scan, ScanError> {
+    if let Err(error) = std::str::from_utf8(text) {
+        return Err(ScanError::Syntax { offset: error.valid_up_to(), problem: "not UTF-8" });
+    }
+    let mut scanner = Scanner { text, at: 0, depth: 0, wanted, indexes: Vec::new(), found: Scan::default() };
+    scanner.white_space();
+    let root = (!wanted.nodes.is_empty()).then_some(0);
+    if scanner.peek() == Some(b'{') {
+        scanner.object(root, true)?;
+    } else {
+        scanner.value(root)?;
+    }
+    scanner.white_space();
+    if scanner.at < text.len() {
+        return scanner.fail("something follows the document");
+    }
+    Ok(scanner.found)
+}
+
+struct Scanner<'a> {
+    text: &'a [u8],
+    at: usize,
+    depth: usize,
+    wanted: &'a Wanted,
+    indexes: Vec<u32>,
+    found: Scan,
+}
+
+impl<'a> Scanner<'a> {
+    /// A value; `node` says what is wanted at or below it.
+    fn value(&mut self, node: Option<usize>) -> Result<(), ScanError> {
+        let Some(id) = node else { return self.skip_value() };
+        let wanted: &'a Wanted = self.wanted;
+        let node = &wanted.nodes[id];
+        let start = self.at;
+        let hit = self.found.hits.len();
+        for target in [node.field.map(Target::Field), node.capture.map(Target::Capture)].into_iter().flatten() {
+            self.found.hits.push(Hit { target, indexes: self.indexes.clone(), start, end: start });
+        }
+        let marked = self.found.hits.len();
+        if node.children.is_empty() && node.each.is_none() {
+            self.skip_value()?;
+        } else {
+            match self.peek() {
+                Some(b'{') => {
+                    if node.each.is_some_and(|each| wanted.nodes[each].leads_to_field) {
+                        return self.misshapen(node, "an array");
+                    }
+                    self.object(Some(id), false)?;
+                }
+                Some(b'[') => {
+                    let named = |(name, child): &(Box<str>, usize)| wanted.nodes[*child].leads_to_field && array_index(name).is_none();
+                    if node.children.iter().any(named) {
+                        return self.misshapen(node, "an object");
+                    }
+                    self.array(Some(id))?;
+                }
+                Some(b'n') => self.skip_value()?,
+                _ => {
+                    self.skip_value()?;
+                    let below = node.each.into_iter().chain(node.children.iter().map(|(_, child)| *child));
+                    if below.into_iter().any(|child| wanted.nodes[child].leads_to_field) {
+                        return self.misshapen(node, if node.each.is_some() { "an array or null" } else { "an object or null" });
+                    }
+                }
+            }
+        }
+        let end = self.at;
+        for hit in &mut self.found.hits[hit..marked] {
+            hit.end = end;
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, node: Option<usize>, is_root: bool) -> Result<(), ScanError> {
+        self.enter()?;
+        if is_root {
+            self.found.body = Some(self.at);
+        }
+        let wanted: &'a Wanted = self.wanted;
+        let children = node.map_or(&[][..], |id| &wanted.nodes[id].children);
+        let mut seen = Seen::new(children.len());
+        let mut comma_before = None;
+        self.white_space();
+        if self.peek() == Some(b'}') {
+            return self.leave();
+        }
+        loop {
+            let member_start = self.at;
+            if self.peek() != Some(b'"') {
+                return self.fail("a member name or '}' is expected");
+            }
+            let escaped = self.string()?;
+            let name = &self.text[member_start + 1..self.at - 1];
+            let unescaped;
+            let name = if escaped {
+                unescaped = unescape(name);
+                // A lone surrogate can't be the name of any wanted member.
+                unescaped.as_ref().map(String::as_bytes)
+            } else {
+                Some(name)
+            };
+            self.white_space();
+            if self.peek() != Some(b':') {
+                return self.fail("':' is expected");
+            }
+            self.at += 1;
+            self.white_space();
+            let value_start = self.at;
+            let is_seal = is_root && name == Some(SEAL_MEMBER.as_bytes());
+            if is_seal && self.found.seal.is_some() {
+                return Err(ScanError::Duplicate { place: format!("/{SEAL_MEMBER}") });
+            }
+            match name.and_then(|name| find(children, name)) {
+                Some(index) => {
+                    let child = children[index].1;
+                    if !seen.insert(index) {
+                        return Err(ScanError::Duplicate { place: self.place(&wanted.nodes[child]) });
+                    }
+                    self.value(Some(child))?;
+                }
+                None => self.skip_value()?,
+            }
+            let value_end = self.at;
+            self.white_space();
+            let comma = self.at;
+            let more = self.peek() == Some(b',');
+            if is_root {
+                self.found.members += 1;
+            }
+            if is_seal {
+                let cut = match (more, comma_before) {
+                    (true, _) => (member_start, comma + 1),
+                    (false, Some(before)) => (before, value_end),
+                    (false, None) => (member_start, value_end),
+                };
+                self.found.seal = Some(SealMember { cut, value: (value_start, value_end) });
+            }
+            match self.peek() {
+                Some(b',') => {
+                    comma_before = Some(comma);
+                    self.at += 1;
+                    self.white_space();
+                }
+                Some(b'}') => return self.leave(),
+                _ => return self.fail("',' or '}' is expected"),
+            }
+        }
+    }
+
+    fn array(&mut self, node: Option<usize>) -> Result<(), ScanError> {
+        self.enter()?;
+        let wanted: &'a Wanted = self.wanted;
+        let node = node.map(|id| &wanted.nodes[id]);
+        self.white_space();
+        if self.peek() == Some(b']') {
+            return self.leave();
+        }
+        let mut index = 0_u32;
+        loop {
+            let each = node.and_then(|node| node.each);
+            let named = node.and_then(|node| {
+                let by_index = |(name, _): &&(Box<str>, usize)| array_index(name) == Some(index);
+                node.children.iter().find(by_index).map(|(_, child)| *child)
+            });
+            match (each, named) {
+                (Some(each), _) => {
+                    self.indexes.push(index);
+                    self.value(Some(each))?;
+                    self.indexes.pop();
+                }
+                (None, child) => self.value(child)?,
+            }
+            index = index.saturating_add(1);
+            self.white_space();
+            match self.peek() {
+                Some(b',') => {
+                    self.at += 1;
+                    self.white_space();
+                }
+                Some(b']') => return self.leave(),
+                _ => return self.fail("',' or ']' is expected"),
+            }
+        }
+    }
+
+    /// A value in which nothing is wanted, without recursion.
+    fn skip_value(&mut self) -> Result<(), ScanError> {
+        // One bit per open container: set for an object.
+        let mut objects = 0_u128;
+        let outside = self.depth;
+        loop {
+            // A value starts here.
+            match self.peek() {
+                Some(b'"') => {
+                    self.string()?;
+                }
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(open @ (b'{' | b'[')) => {
+                    self.enter()?;
+                    self.white_space();
+                    let close = if open == b'{' { b'}' } else { b']' };
+                    if self.peek() == Some(close) {
+                        self.leave()?;
+                    } else {
+                        objects = objects << 1 | u128::from(open == b'{');
+                        if open == b'{' {
+                            self.name()?;
+                        }
+                        continue;
+                    }
+                }
+                Some(b't') => self.literal(b"true")?,
+                Some(b'f') => self.literal(b"false")?,
+                Some(b'n') => self.literal(b"null")?,
+                Some(_) => return self.fail("a value is expected"),
+                None => return self.fail("it ends too early"),
+            }
+            // A value ended here.
+            loop {
+                if self.depth == outside {
+                    return Ok(());
+                }
+                self.white_space();
+                let in_object = objects & 1 == 1;
+                match self.peek() {
+                    Some(b',') => {
+                        self.at += 1;
+                        self.white_space();
+                        if in_object {
+                            self.name()?;
+                        }
+                        break;
+                    }
+                    Some(b'}') if in_object => {}
+                    Some(b']') if !in_object => {}
+                    _ => return self.fail(if in_object { "',' or '}' is expected" } else { "',' or ']' is expected" }),
+                }
+                objects >>= 1;
+                self.leave()?;
+            }
+        }
+    }
+
+    fn name(&mut self) -> Result<(), ScanError> {
+        if self.peek() != Some(b'"') {
+            return self.fail("a member name is expected");
+        }
+        self.string()?;
+        self.white_space();
+        if self.peek() != Some(b':') {
+            return self.fail("':' is expected");
+        }
+        self.at += 1;
+        self.white_space();
+        Ok(())
+    }
+
+    /// A string; says whether it holds escapes.
+    #[inline]
+    fn string(&mut self) -> Result<bool, ScanError> {
+        self.at += 1;
+        let mut escaped = false;
+        loop {
+            self.at += plain_prefix(&self.text[self.at..]);
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(escaped);
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(_) => return self.fail("a control character in a string must be escaped"),
+                None => return self.fail("a string does not end"),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), ScanError> {
+        match self.text.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 2;
+                Ok(())
+            }
+            Some(b'u') if self.text.get(self.at + 2..self.at + 6).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) => {
+                self.at += 6;
+                Ok(())
+            }
+            _ => self.fail("an escape is invalid"),
+        }
+    }
+
+    fn number(&mut self) -> Result<(), ScanError> {
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits()?,
+            _ => return self.fail("a digit is expected"),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), ScanError> {
+        let digits = self.text[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += digits;
+        if digits == 0 { self.fail("a digit is expected") } else { Ok(()) }
+    }
+
+    fn literal(&mut self, literal: &'static [u8]) -> Result<(), ScanError> {
+        if self.text[self.at..].starts_with(literal) {
+            self.at += literal.len();
+            Ok(())
+        } else {
+            self.fail("a value is expected")
+        }
+    }
+
+    #[inline]
+    fn white_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn enter(&mut self) -> Result<(), ScanError> {
+        if self.depth == MAX_DEPTH {
+            return Err(ScanError::TooDeep);
+        }
+        self.depth += 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "ends the functions that can fail")]
+    fn leave(&mut self) -> Result<(), ScanError> {
+        self.depth -= 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    fn fail<T>(&self, problem: &'static str) -> Result<T, ScanError> {
+        let problem = if self.at >= self.text.len() { "it ends too early" } else { problem };
+        Err(ScanError::Syntax { offset: self.at, problem })
+    }
+
+    fn misshapen(&self, node: &Node, expected: &'static str) -> Result<(), ScanError> {
+        Err(ScanError::Shape { place: self.place(node), expected })
+    }
+
+    fn place(&self, node: &Node) -> String {
+        let mut way = Vec::new();
+        let mut came = &node.came;
+        while let Some((parent, step)) = came {
+            way.push(step.clone());
+            came = &self.wanted.nodes[*parent].came;
+        }
+        way.reverse();
+        Pattern::from_tokens(way).at(&self.indexes)
+    }
+}
+
+/// Which children of a node were met in an object.
+enum Seen {
+    Few(u64),
+    Many(Vec<bool>),
+}
+
+impl Seen {
+    fn new(children: usize) -> Self {
+        if children <= 64 { Self::Few(0) } else { Self::Many(vec![false; children]) }
+    }
+
+    /// `false` if it was there already.
+    fn insert(&mut self, index: usize) -> bool {
+        match self {
+            Self::Few(bits) => {
+                let bit = 1 << index;
+                let new = *bits & bit == 0;
+                *bits |= bit;
+                new
+            }
+            Self::Many(seen) => !std::mem::replace(&mut seen[index], true),
+        }
+    }
+}
+
+fn find(children: &[(Box<str>, usize)], name: &[u8]) -> Option<usize> {
+    if children.len() <= 8 {
+        children.iter().position(|(known, _)| known.as_bytes() == name)
+    } else {
+        children.binary_search_by(|(known, _)| known.as_bytes().cmp(name)).ok()
+    }
+}
+
+/// How many bytes stand before the next quote, backslash or control character. Eight at a time.
+#[inline]
+fn plain_prefix(text: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let (words, rest) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest set bit is exact; false positives of the borrow come after it only.
+        let special = zero_byte(word ^ (ONES * b'"' as u64))
+            | zero_byte(word ^ (ONES * b'\\' as u64))
+            | (word.wrapping_sub(ONES * 0x20) & !word & HIGH);
+        if special != 0 {
+            return index * 8 + special.trailing_zeros() as usize / 8;
+        }
+    }
+    let special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
+}
+
+/// The text that a JSON string (without its quotes) stands for; `None` for a lone surrogate.
+pub(crate) fn unescape(raw: &[u8]) -> Option<String> {
+    let quoted = [b"\"", raw, b"\""].concat();
+    serde_json::from_slice(&quoted).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(fields: &[&str]) -> Wanted {
+        let mut wanted = Wanted::default();
+        for (index, field) in fields.iter().enumerate() {
+            wanted.add(&Pattern::parse(field).unwrap(), Target::Field(index));
+        }
+        wanted
+    }
+
+    fn found(text: &str, fields: &[&str]) -> Result<Vec<String>, ScanError> {
+        let scan = scan(text.as_bytes(), &wanted(fields))?;
+        Ok(scan.hits.iter().map(|hit| text[hit.start..hit.end].to_owned()).collect())
+    }
+
+    #[test]
+    fn places_are_found_whatever_their_spelling() {
+        let text = " {\"a\" :\t[ {\"b\":1.0} , {\"b\" : [ ] },{\"c\":2}], \"\\u0078\" :{\"~/*\":\"v\"}}\n";
+        assert_eq!(found(text, &["/a/*/b", "/x/~0~1~2"]).unwrap(), ["1.0", "[ ]", "\"v\""]);
+        assert_eq!(found(text, &["/a/1"]).unwrap(), ["{\"b\" : [ ] }"]);
+    }
+
+    #[test]
+    fn absent_and_null_ancestors_hold_nothing_but_a_scalar_is_refused() {
+        assert_eq!(found("{\"a\":null}", &["/a/b"]).unwrap(), Vec::<String>::new());
+        assert_eq!(found("{}", &["/a/b"]).unwrap(), Vec::<String>::new());
+        for (text, fields, place) in [
+            (r#"{"a":"bob"}"#, &["/a/b"][..], "/a"),
+            (r#"{"a":[]}"#, &["/a/b"], "/a"),
+            (r#"{"a":{}}"#, &["/a/*"], "/a"),
+            (r#"{"a":[{"b":1}]}"#, &["/a/*/b/c"], "/a/0/b"),
+        ] {
+            assert!(matches!(found(text, fields), Err(ScanError::Shape { place: found, .. }) if found == place), "{text}");
+        }
+        assert!(matches!(found("[]", &["/a"]), Err(ScanError::Shape { .. })));
+    }
+
+    #[test]
+    fn duplicates_matter_on_wanted_paths_only() {
+        assert_eq!(found(r#"{"x":1,"x":2,"a":3}"#, &["/a"]).unwrap(), ["3"]);
+        assert_eq!(found(r#"{"a":1,"\u0061":2}"#, &["/a"]), Err(ScanError::Duplicate { place: "/a".into() }));
+        assert_eq!(found(r#"{"a":{"b":1},"a":null}"#, &["/a/b"]), Err(ScanError::Duplicate { place: "/a".into() }));
+    }
+
+    #[test]
+    fn what_serde_json_refuses_is_refused_and_the_other_way_round() {
+        for text in [
+            "",
+            " ",
+            "{",
+            "}",
+            "[1,]",
+            "{\"a\":1,}",
+            "{\"a\"}",
+            "01",
+            "-",
+            "1.",
+            "1e",
+            "1e+",
+            ".5",
+            "+1",
+            "tru",
+            "nul",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\u{1}\"",
+            "\"abc",
+            "{a:1}",
+            "[1 2]",
+            "1 2",
+            "[}",
+            "{]",
+            "\"a\tb\"",
+            "nullx",
+            "{\"a\":1 \"b\":2}",
+            "[,1]",
+            "\u{feff}1",
+        ] {
+            assert!(scan(text.as_bytes(), &Wanted::default()).is_err(), "accepted {text:?}");
+            assert!(serde_json::from_str::<serde::de::IgnoredAny>(text).is_err(), "{text:?}");
+        }
+        for text in [
+            "0",
+            "-0",
+            "1.0e+5",
+            "[]",
+            "{}",
+            " [ ] ",
+            "\"\\ud800\"",
+            "\"é😀\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
+            "[[],{},[{\"a\":[]}]]",
+            "1e400",
+            "true",
+            "null",
+        ] {
+            assert!(scan(text.as_bytes(), &Wanted::default()).is_ok(), "refused {text:?}");
+        }
+        assert!(scan(b"\"\xff\"", &Wanted::default()).is_err());
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(scan(nested(MAX_DEPTH).as_bytes(), &Wanted::default()).is_ok());
+        assert!(matches!(scan(nested(MAX_DEPTH + 1).as_bytes(), &Wanted::default()), Err(ScanError::TooDeep)));
+        assert!(matches!(scan("[".repeat(1_000_000).as_bytes(), &Wanted::default()), Err(ScanError::TooDeep)));
+    }
+
+    #[test]
+    fn the_header_is_found_and_cut_at_any_position() {
+        for (text, rest) in [
+            (r#"{"$seal":"x","a":1}"#, r#"{"a":1}"#),
+            (r#"{"a":1,"$seal":"x"}"#, r#"{"a":1}"#),
+            (r#"{"a":1, "\u0024seal": "x" , "b":2}"#, r#"{"a":1,  "b":2}"#),
+            (r#"{"$seal":"x"}"#, "{}"),
+        ] {
+            let seal = scan(text.as_bytes(), &Wanted::default()).unwrap().seal.unwrap();
+            assert_eq!(format!("{}{}", &text[..seal.cut.0], &text[seal.cut.1..]), rest);
+            assert_eq!(&text[seal.value.0..seal.value.1], "\"x\"");
+        }
+        assert!(scan(br#"{"a":{"$seal":1}}"#, &Wanted::default()).unwrap().seal.is_none());
+        assert!(scan(br#"{"$seal":1,"$seal":2}"#, &Wanted::default()).is_err());
+    }
+
+    #[test]
+    fn every_string_length_ends_where_it_should() {
+        for length in 0..40 {
+            for end in ['"', '\\', '\u{1f}'] {
+                let text = format!("{}{end}é\u{20}\u{7f}\"", "ä ~".repeat(length));
+                assert_eq!(plain_prefix(text.as_bytes()), length * 4, "{text:?}");
+            }
+            assert_eq!(plain_prefix("x".repeat(length).as_bytes()), length);
+        }
+    }
+}

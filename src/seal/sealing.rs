@@ -1,0 +1,293 @@
+//! Sealing: from a plaintext payload to a sealed one.
+//!
+//! In two steps, because keys are looked up in between: [`Draft::new`] finds what is to be sealed and
+//! whose it is, and reports every error the caller's input can cause; [`Draft::seal`] encrypts.
+
+use crate::error::{Error, Result};
+use crate::event::{AggregateRef, MAX_TEXT, NewEvent};
+use crate::key::{KeyId, KeyScope};
+use crate::pointer::JsonPointer;
+use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
+use crate::seal::format::{Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PAYLOAD, MAX_POINTER, Mode, write_core};
+use crate::seal::plan::{Field, FieldOwner, Plan};
+use crate::seal::scan::{Hit, SEAL_MEMBER, Scan, ScanError, Target, scan, unescape};
+use crate::seal::{Place, WHOLE_MEMBER, may_hold_header, push_token, token_length};
+use uuid::Uuid;
+
+/// What is to be sealed in one event, and under whose keys.
+pub(crate) struct Draft<'a> {
+    payload: &'a [u8],
+    mode: Mode,
+    /// Just behind the opening brace: where the header goes.
+    body: usize,
+    /// In the order of the document.
+    sealed: Vec<Sealed>,
+    /// Each once, in order of first use.
+    pub(crate) scopes: Vec<KeyScope>,
+}
+
+struct Sealed {
+    start: usize,
+    end: usize,
+    pointer: JsonPointer,
+    scope: u16,
+    pad: usize,
+}
+
+/// A key that something is sealed under.
+pub(crate) struct SealingKey<'a> {
+    pub(crate) id: KeyId,
+    pub(crate) key: &'a DataKey,
+}
+
+impl<'a> Draft<'a> {
+    /// Finds the protected places of `event` and their scopes; `None` if none is present.
+    pub(crate) fn new(plan: &Plan, aggregate: &AggregateRef, event: &'a NewEvent) -> Result<Option<Self>> {
+        let payload = &event.payload[..];
+        let event_id = event.event_id;
+        if payload.len() > MAX_PAYLOAD {
+            return Err(Error::LimitExceeded { event_id, what: "the payload's size in bytes", limit: MAX_PAYLOAD });
+        }
+        if let Some(field) = &plan.whole {
+            return Self::whole(plan, field, aggregate, event).map(Some);
+        }
+        let found = scan(payload, &plan.to_seal).map_err(|error| refuse(event_id, error))?;
+        if found.seal.is_some() {
+            return Err(Error::ReservedMember { event_id });
+        }
+        let mut draft = Self { payload, mode: Mode::Fields, body: found.body.unwrap_or_default(), sealed: Vec::new(), scopes: Vec::new() };
+        for hit in &found.hits {
+            let Target::Field(index) = hit.target else { continue };
+            let field = &plan.fields[index];
+            let pointer = field.place(&hit.indexes);
+            let scope = match scope_of(plan, field, &pointer, hit, &found, aggregate, event) {
+                Ok(scope) => scope,
+                // That a value is null says nothing about a subject that is not named.
+                Err(Error::MissingScopeId { .. }) if &payload[hit.start..hit.end] == b"null" => continue,
+                Err(error) => return Err(error),
+            };
+            draft.push(event_id, (hit.start, hit.end), pointer, scope, field.pad)?;
+        }
+        if draft.sealed.is_empty() {
+            return Ok(None);
+        }
+        if found.body.is_none() {
+            return Err(Error::ShapeMismatch { event_id, pointer: JsonPointer::root(), expected: "an object" });
+        }
+        Ok(Some(draft))
+    }
+
+    fn whole(plan: &Plan, field: &Field, aggregate: &AggregateRef, event: &'a NewEvent) -> Result<Self> {
+        let payload = &event.payload[..];
+        let event_id = event.event_id;
+        let found = match scan(payload, &plan.to_seal) {
+            Ok(found) => found,
+            // Any bytes will do, unless the subject has to be read out of them.
+            Err(_) if matches!(field.owner, FieldOwner::Aggregate { .. }) => Scan::default(),
+            Err(error) => return Err(refuse(event_id, error)),
+        };
+        if found.seal.is_some() {
+            return Err(Error::ReservedMember { event_id });
+        }
+        let hit = Hit { target: Target::Field(0), indexes: Vec::new(), start: 0, end: payload.len() };
+        let scope = scope_of(plan, field, &JsonPointer::root(), &hit, &found, aggregate, event)?;
+        let mut draft = Self { payload, mode: Mode::Whole, body: 0, sealed: Vec::new(), scopes: Vec::new() };
+        draft.push(event_id, (0, payload.len()), JsonPointer::root(), scope, field.pad)?;
+        Ok(draft)
+    }
+
+    fn push(&mut self, event_id: Uuid, (start, end): (usize, usize), pointer: JsonPointer, scope: KeyScope, pad: usize) -> Result<()> {
+        let over = |what, limit| Err(Error::LimitExceeded { event_id, what, limit });
+        if pointer.as_str().len() > MAX_POINTER {
+            return over("the length of a protected pointer in bytes", MAX_POINTER);
+        }
+        if self.sealed.len() == MAX_ENTRIES {
+            return over("the number of protected values", MAX_ENTRIES);
+        }
+        let known = self.scopes.iter().position(|known| *known == scope);
+        let index = known.unwrap_or_else(|| {
+            self.scopes.push(scope);
+            self.scopes.len() - 1
+        });
+        if self.scopes.len() > MAX_KEYS {
+            return over("the number of key scopes", MAX_KEYS);
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "below MAX_KEYS")]
+        self.sealed.push(Sealed { start, end, pointer, scope: index as u16, pad });
+        Ok(())
+    }
+
+    /// Encrypts. `keys` are the active keys of [`scopes`](Self::scopes), in that order.
+    pub(crate) fn seal(&self, place: &Place<'_>, keys: &[SealingKey<'_>], integrity: &SealingKey<'_>, salt: &[u8; 16]) -> Result<Vec<u8>> {
+        let key_ids: Vec<KeyId> = keys.iter().map(|key| key.id).collect();
+        let entries = self.sealed.iter().map(|sealed| (sealed.scope, EntryKind::Sealed, sealed.pointer.as_str()));
+        let mut header = write_core(Document::Payload, self.mode, salt, integrity.id, &key_ids, entries);
+        let transcript = place.transcript(&header);
+        header.extend_from_slice(&integrity.key.header_tag(&transcript));
+        let mut event_keys = Vec::with_capacity(keys.len());
+        for (index, key) in (0_u16..).zip(keys) {
+            let event_key = key.key.event_key(&transcript, index)?;
+            header.extend_from_slice(event_key.commitment());
+            event_keys.push(event_key);
+        }
+        match self.mode {
+            Mode::Fields => self.splice(&header, &event_keys),
+            Mode::Whole => self.wrap(&header, &event_keys),
+        }
+    }
+
+    /// The payload with the header in front and every protected value replaced where it stands.
+    fn splice(&self, header: &[u8], keys: &[EventKey]) -> Result<Vec<u8>> {
+        let tokens: usize = self.sealed.iter().map(Sealed::token_length).sum();
+        let mut out = Vec::with_capacity(self.payload.len() + header_member_length(header) + tokens);
+        let mut buffer = Vec::new();
+        out.extend_from_slice(&self.payload[..self.body]);
+        push_header(&mut out, header);
+        out.push(b',');
+        let mut copied = self.body;
+        for (index, sealed) in (0_u16..).zip(&self.sealed) {
+            out.extend_from_slice(&self.payload[copied..sealed.start]);
+            self.push_sealed(&mut out, &mut buffer, index, sealed, keys)?;
+            copied = sealed.end;
+        }
+        out.extend_from_slice(&self.payload[copied..]);
+        Ok(out)
+    }
+
+    /// An object of the header and one ciphertext.
+    fn wrap(&self, header: &[u8], keys: &[EventKey]) -> Result<Vec<u8>> {
+        let sealed = &self.sealed[0];
+        let mut out = Vec::with_capacity(header_member_length(header) + sealed.token_length() + 16);
+        out.push(b'{');
+        push_header(&mut out, header);
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(WHOLE_MEMBER.as_bytes());
+        out.extend_from_slice(b"\":");
+        self.push_sealed(&mut out, &mut Vec::new(), 0, sealed, keys)?;
+        out.push(b'}');
+        Ok(out)
+    }
+
+    fn push_sealed(&self, out: &mut Vec<u8>, buffer: &mut Vec<u8>, index: u16, sealed: &Sealed, keys: &[EventKey]) -> Result<()> {
+        let value = &self.payload[sealed.start..sealed.end];
+        keys[usize::from(sealed.scope)].seal(index, sealed.pointer.as_str(), value, sealed.pad, buffer)?;
+        push_token(out, buffer);
+        Ok(())
+    }
+}
+
+impl Sealed {
+    fn token_length(&self) -> usize {
+        token_length((self.end - self.start + 1).next_multiple_of(self.pad.max(PAD)) + GCM_TAG)
+    }
+}
+
+fn push_header(out: &mut Vec<u8>, header: &[u8]) {
+    out.push(b'"');
+    out.extend_from_slice(SEAL_MEMBER.as_bytes());
+    out.extend_from_slice(b"\":");
+    push_token(out, header);
+}
+
+fn header_member_length(header: &[u8]) -> usize {
+    SEAL_MEMBER.len() + 4 + token_length(header.len())
+}
+
+/// Whose keys protect a place.
+fn scope_of(
+    plan: &Plan,
+    field: &Field,
+    place: &JsonPointer,
+    hit: &Hit,
+    found: &Scan,
+    aggregate: &AggregateRef,
+    event: &NewEvent,
+) -> Result<KeyScope> {
+    match &field.owner {
+        FieldOwner::Aggregate { kind } => {
+            let kind = kind.as_ref().map_or_else(|| aggregate.aggregate_type().into(), Clone::clone);
+            Ok(KeyScope::new(kind, aggregate.aggregate_id()))
+        }
+        FieldOwner::Subject { kind, capture } => {
+            let pattern = &plan.captures[*capture];
+            let names_it = |named: &&Hit| named.target == Target::Capture(*capture) && hit.indexes.starts_with(&named.indexes);
+            let id = found.hits.iter().find(names_it).map(|named| &event.payload[named.start..named.end]);
+            match id {
+                None | Some(b"null") => Err(Error::MissingScopeId {
+                    event_id: event.event_id,
+                    field: place.clone(),
+                    kind: kind.to_string(),
+                    pointer: pattern.as_str().to_owned(),
+                }),
+                Some(id) => scope_id(id).map(|id| KeyScope::new(kind.clone(), id)).map_err(|problem| Error::InvalidScopeId {
+                    event_id: event.event_id,
+                    kind: kind.to_string(),
+                    pointer: pattern.as_str().to_owned(),
+                    problem,
+                }),
+            }
+        }
+    }
+}
+
+/// A scope id is a decoded JSON string, or an integer as it is spelled.
+fn scope_id(value: &[u8]) -> Result<String, &'static str> {
+    let id = match value {
+        [b'"', inner @ .., b'"'] => unescape(inner).ok_or("is not valid Unicode")?,
+        [b'-' | b'0'..=b'9', ..] => {
+            let digits = value.strip_prefix(b"-").unwrap_or(value);
+            let is_integer = digits.iter().all(u8::is_ascii_digit) && value != b"-0";
+            is_integer.then(|| String::from_utf8_lossy(value).into_owned()).ok_or("is a number that is not an integer")?
+        }
+        _ => return Err("is neither a string nor an integer"),
+    };
+    match id.len() {
+        0 => Err("is empty"),
+        length if length > MAX_TEXT => Err("is longer than 1,024 bytes"),
+        _ if id.contains('\0') => Err("holds a NUL character"),
+        _ => Ok(id),
+    }
+}
+
+/// What the scanner could not accept, as an error about this event.
+pub(crate) fn refuse(event_id: Uuid, error: ScanError) -> Error {
+    match error {
+        ScanError::Syntax { offset, problem } => Error::InvalidPayload { event_id, offset, problem },
+        ScanError::TooDeep => Error::LimitExceeded { event_id, what: "the payload's nesting", limit: crate::seal::scan::MAX_DEPTH },
+        ScanError::Duplicate { place } => Error::DuplicateMember { event_id, pointer: JsonPointer::new_unchecked(place) },
+        ScanError::Shape { place, expected } => Error::ShapeMismatch { event_id, pointer: JsonPointer::new_unchecked(place), expected },
+    }
+}
+
+/// Refuses a payload that could be mistaken for a sealed one, whatever its type.
+///
+/// Payloads of unprotected types may be any bytes: only a JSON object with the reserved member is refused.
+pub(crate) fn check_unprotected(event: &NewEvent) -> Result<()> {
+    let payload = &event.payload[..];
+    let spelled = may_hold_header(payload);
+    // Without an escape there is one spelling only.
+    if !spelled && memchr::memchr(b'\\', payload).is_none() {
+        return Ok(());
+    }
+    let reserved = match scan(payload, &crate::seal::scan::Wanted::default()) {
+        Ok(found) => found.seal.is_some(),
+        Err(ScanError::Duplicate { .. }) => true,
+        Err(_) => false,
+    };
+    if reserved { Err(Error::ReservedMember { event_id: event.event_id }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scope_ids_are_strings_and_integers() {
+        assert_eq!(scope_id(br#""a\u0062""#).unwrap(), "ab");
+        assert_eq!(scope_id(b"-12").unwrap(), "-12");
+        assert_eq!(scope_id(b"1234567890123456789012345").unwrap(), "1234567890123456789012345");
+        for wrong in [&b"1.0"[..], b"1e3", b"-0", b"true", b"[]", b"\"\"", b"\"\\u0000\"", b"\"\\ud800\"", b"{}"] {
+            assert!(scope_id(wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
+        }
+    }
+}

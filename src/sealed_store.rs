@@ -1,0 +1,107 @@
+//! The decorator: the one type that most users meet.
+
+use crate::error::{Error, Result};
+use crate::event::{
+    AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange, check_append,
+};
+use crate::key::Namespace;
+use crate::keys::{KeyManager, KeyStore};
+use crate::kms::Kms;
+use crate::schema::Schemas;
+use crate::sealer::Sealer;
+use crate::store::EventStore;
+use async_trait::async_trait;
+use std::fmt;
+
+/// An event store whose sensitive fields are encrypted, and whose events are always of the current
+/// version.
+///
+/// An [`EventStore`] itself, around another one: the rest of a service keeps talking to an `EventStore`.
+/// On append it seals the protected fields under the keys of their owners; on read it opens them, puts
+/// stand-ins where keys were shredded, and upcasts. Keys and events are written in the same transaction
+/// of the caller, so keys on another type of database do not compile.
+///
+/// See the [crate documentation](crate) for a whole example.
+pub struct SealedStore<S: EventStore> {
+    inner: S,
+    sealer: Sealer<S::Tx>,
+}
+
+impl<S: EventStore> SealedStore<S> {
+    /// Wraps a store.
+    ///
+    /// Nothing is read or written here: run the migrations first, and call
+    /// [`keys().prepare(…)`](KeyManager::prepare) once at startup.
+    #[must_use]
+    pub fn new(store: S, keys: impl KeyStore<Tx = S::Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
+        Self { inner: store, sealer: Sealer::new(keys, kms, schemas) }
+    }
+
+    /// Refuses to work on a key database of another namespace than this: a guard against connecting to
+    /// the wrong one.
+    #[must_use]
+    pub fn for_namespace(mut self, namespace: Namespace) -> Self {
+        self.sealer = self.sealer.for_namespace(namespace);
+        self
+    }
+
+    /// The keys: to prepare them at startup, to shred, rotate and disable them.
+    #[must_use]
+    pub fn keys(&self) -> &KeyManager<S::Tx> {
+        self.sealer.keys()
+    }
+
+    /// The wrapped store, which holds and returns sealed payloads.
+    #[must_use]
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: EventStore> EventStore for SealedStore<S> {
+    type Tx = S::Tx;
+
+    /// As the wrapped store, after sealing. The result holds the payloads as the caller passed them.
+    async fn append(
+        &self,
+        tx: &mut Self::Tx,
+        aggregate: &AggregateRef,
+        expected: ExpectedVersion,
+        events: &[NewEvent],
+    ) -> Result<Appended> {
+        check_append(aggregate, events)?;
+        let sealed = self.sealer.seal(tx, aggregate, events).await?;
+        let mut appended = self.inner.append(tx, aggregate, expected, &sealed).await?;
+        if appended.events.len() != events.len() {
+            return Err(Error::InvalidRow { what: "the wrapped store's append", problem: "did not return the events that it was given" });
+        }
+        for (appended, event) in appended.events.iter_mut().zip(events) {
+            appended.payload.clone_from(&event.payload);
+        }
+        Ok(appended)
+    }
+
+    async fn read_aggregate_stream(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+        let stream = self.inner.read_aggregate_stream(tx, aggregate, range).await?;
+        let events = self.sealer.open(tx, stream.events).await?;
+        Ok(Stream { events, ..stream })
+    }
+
+    async fn read_events(&self, tx: &mut Self::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+        let page = self.inner.read_events(tx, after, limit, filter).await?;
+        let events = self.sealer.open(tx, page.events).await?;
+        Ok(EventPage { events, ..page })
+    }
+
+    async fn latest_global_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {
+        self.inner.latest_global_position(tx).await
+    }
+}
+
+impl<S: EventStore> fmt::Debug for SealedStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedStore").field("sealer", &self.sealer).finish_non_exhaustive()
+    }
+}

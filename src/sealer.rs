@@ -1,0 +1,252 @@
+//! The sealer: events in, events out, with keys looked up in between.
+
+use crate::error::Result;
+use crate::event::{AggregateRef, NewEvent, PersistedEvent};
+use crate::key::{KeyId, KeyScope, Namespace};
+use crate::keys::{KeyManager, KeyStore};
+use crate::kms::Kms;
+use crate::schema::{Readable, Schemas, VersionSchema};
+use crate::seal::crypto::{DataKey, Salts};
+use crate::seal::opening::{Closed, Opened, inspect};
+use crate::seal::sealing::{Draft, SealingKey, check_unprotected};
+use crate::seal::{Place, may_hold_header};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// Seals and opens events for stores that can't be an [`EventStore`](crate::EventStore), such as the
+/// repositories of another framework. [`SealedStore`](crate::SealedStore) is one of its callers.
+///
+/// `Tx` is a connection to the key table in a transaction. Store what [`seal`](Self::seal) returned in that
+/// same transaction, so that no event is committed without its keys.
+///
+/// ```
+/// # use eventseal::*;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let schemas = Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])?;
+/// let sealer = Sealer::new(MemoryKeys::new(), Keyring::generate("demo")?, schemas);
+/// let db = MemoryDb::new(Namespace::new("demo")?);
+/// sealer.keys().prepare(&mut db.begin()).await?;
+///
+/// let customer = aggregate("Customer", "42");
+/// let new = [NewEvent::raw("Registered", 1, r#"{"name":"Ada"}"#)];
+/// let mut tx = db.begin();
+/// let sealed = sealer.seal(&mut tx, &customer, &new).await?;
+/// assert!(!String::from_utf8_lossy(&sealed[0].payload).contains("Ada"));
+/// // … store them, read them again …
+/// let version = AggregateVersion::FIRST;
+/// let stored = PersistedEvent::from_new(customer, version, GlobalPosition::START, sealed[0].clone());
+/// let opened = sealer.open(&mut tx, vec![stored]).await?;
+/// assert_eq!(opened[0].payload, new[0].payload);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Sealer<Tx> {
+    keys: KeyManager<Tx>,
+    schemas: Schemas,
+}
+
+impl<Tx: Send + 'static> Sealer<Tx> {
+    /// A sealer over a key table, a KMS and a registry.
+    #[must_use]
+    pub fn new(keys: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
+        Self { keys: KeyManager::new(Arc::new(keys), Arc::new(kms)), schemas }
+    }
+
+    /// Refuses to work on a key database of another namespace than this.
+    #[must_use]
+    pub fn for_namespace(mut self, namespace: Namespace) -> Self {
+        self.keys.expect_namespace(namespace);
+        self
+    }
+
+    /// The keys: to prepare them at startup, to shred, rotate and disable them.
+    #[must_use]
+    pub fn keys(&self) -> &KeyManager<Tx> {
+        &self.keys
+    }
+
+    /// Seals the protected fields of events of one aggregate. Creates the keys that are missing, and
+    /// locks all of them against a shred until the transaction ends.
+    ///
+    /// Borrows the events if nothing in them is protected. Every call draws fresh salts, so never store
+    /// the same sealed event twice: seal again on a retry.
+    ///
+    /// # Errors
+    /// For what the caller passed, before anything is written: [`Error::InvalidPayload`],
+    /// [`Error::ReservedMember`], [`Error::DuplicateMember`], [`Error::ShapeMismatch`],
+    /// [`Error::MissingScopeId`], [`Error::InvalidScopeId`], [`Error::LimitExceeded`],
+    /// [`Error::UndeclaredVersion`], [`Error::UnknownType`]. For the keys: [`Error::Shredded`],
+    /// [`Error::Disabled`], [`Error::NoActiveKek`], [`Error::WrongKey`], errors of the KMS and of the
+    /// database.
+    ///
+    /// [`Error::InvalidPayload`]: crate::Error::InvalidPayload
+    /// [`Error::ReservedMember`]: crate::Error::ReservedMember
+    /// [`Error::DuplicateMember`]: crate::Error::DuplicateMember
+    /// [`Error::ShapeMismatch`]: crate::Error::ShapeMismatch
+    /// [`Error::MissingScopeId`]: crate::Error::MissingScopeId
+    /// [`Error::InvalidScopeId`]: crate::Error::InvalidScopeId
+    /// [`Error::LimitExceeded`]: crate::Error::LimitExceeded
+    /// [`Error::UndeclaredVersion`]: crate::Error::UndeclaredVersion
+    /// [`Error::UnknownType`]: crate::Error::UnknownType
+    /// [`Error::Shredded`]: crate::Error::Shredded
+    /// [`Error::Disabled`]: crate::Error::Disabled
+    /// [`Error::NoActiveKek`]: crate::Error::NoActiveKek
+    /// [`Error::WrongKey`]: crate::Error::WrongKey
+    pub async fn seal<'e>(&self, tx: &mut Tx, aggregate: &AggregateRef, events: &'e [NewEvent]) -> Result<Cow<'e, [NewEvent]>> {
+        let mut drafts = Vec::with_capacity(events.len());
+        for event in events {
+            drafts.push(match self.schemas.for_append(event)? {
+                Some(plan) if plan.protects() => Draft::new(plan, aggregate, event)?,
+                _ => {
+                    check_unprotected(event)?;
+                    None
+                }
+            });
+        }
+        let to_seal = drafts.iter().flatten().count();
+        if to_seal == 0 {
+            return Ok(Cow::Borrowed(events));
+        }
+        let scopes: HashSet<&KeyScope> = drafts.iter().flatten().flat_map(|draft| &draft.scopes).collect();
+        let scopes: Vec<KeyScope> = scopes.into_iter().cloned().collect();
+        let keys = self.keys.sealing_keys(tx, &scopes).await?;
+        let by_scope: HashMap<&KeyScope, &(KeyId, Arc<DataKey>)> = scopes.iter().zip(&keys.keys).collect();
+        let integrity = SealingKey { id: keys.integrity.0, key: &keys.integrity.1 };
+        let mut salts = Salts::draw(to_seal)?;
+        let mut sealed = Vec::with_capacity(events.len());
+        for (event, draft) in events.iter().zip(&drafts) {
+            let Some(draft) = draft else {
+                sealed.push(event.clone());
+                continue;
+            };
+            let place = Place {
+                namespace: &keys.namespace,
+                aggregate,
+                event_id: event.event_id,
+                event_type: &event.event_type,
+                event_version: event.event_version,
+            };
+            // `by_scope` has every scope of every draft.
+            let draft_keys: Vec<SealingKey<'_>> =
+                draft.scopes.iter().filter_map(|scope| by_scope.get(scope)).map(|(id, key)| SealingKey { id: *id, key }).collect();
+            let payload = draft.seal(&place, &draft_keys, &integrity, &salts.next()?)?;
+            sealed.push(event.with_payload(payload));
+        }
+        Ok(Cow::Owned(sealed))
+    }
+
+    /// Opens stored events at their stored type and version, then upcasts them to the current ones.
+    ///
+    /// The events may be of any aggregates; their payloads are as they lie in the store. Costs one query of
+    /// the key table, or none if nothing is sealed. One stored event may become several, or none.
+    ///
+    /// # Errors
+    /// [`Error::Tampered`](crate::Error::Tampered), [`Error::Unsealed`](crate::Error::Unsealed),
+    /// [`Error::Unsupported`](crate::Error::Unsupported), [`Error::MissingKey`](crate::Error::MissingKey),
+    /// [`Error::WrongKey`](crate::Error::WrongKey), [`Error::Disabled`](crate::Error::Disabled),
+    /// [`Error::NewerVersion`](crate::Error::NewerVersion),
+    /// [`Error::UnknownVersion`](crate::Error::UnknownVersion), [`Error::Upcast`](crate::Error::Upcast);
+    /// errors of the KMS and of the database. A shredded key is not an error: its fields are redacted.
+    pub async fn open(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
+        let mut reads = Vec::with_capacity(events.len());
+        let mut key_ids = HashSet::new();
+        for event in &events {
+            let read = self.how_to_read(event)?;
+            if let Read::Sealed(closed, _) = &read {
+                key_ids.extend(closed.key_ids());
+            }
+            reads.push(read);
+        }
+        if reads.iter().all(|read| matches!(read, Read::AsStored)) {
+            return Ok(events);
+        }
+        let mut done = Vec::with_capacity(events.len());
+        if key_ids.is_empty() {
+            done.extend(reads.into_iter().map(|read| (None, read.schema())));
+        } else {
+            let (namespace, keys) = self.keys.opening_keys(tx, &key_ids).await?;
+            for (event, read) in events.iter().zip(reads) {
+                let opened = match &read {
+                    Read::Sealed(closed, schema) => {
+                        let place = Place {
+                            namespace: &namespace,
+                            aggregate: &event.aggregate,
+                            event_id: event.event_id,
+                            event_type: &event.stored_type,
+                            event_version: event.stored_version,
+                        };
+                        Some(closed.open(&schema.plan, &place, &keys)?)
+                    }
+                    _ => None,
+                };
+                done.push((opened, read.schema()));
+            }
+        }
+        let mut out = Vec::with_capacity(events.len());
+        for (event, (opened, schema)) in events.into_iter().zip(done) {
+            match schema {
+                None => out.push(event),
+                Some(schema) => self.schemas.upcast(schema, readable(event, opened), &mut out)?,
+            }
+        }
+        Ok(out)
+    }
+
+    fn how_to_read<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
+        let Some(schema) = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version)? else {
+            return Ok(Read::AsStored);
+        };
+        // Even where nothing is protected now, a header is opened: it may have been protected once.
+        if schema.plan.protects() || may_hold_header(&event.payload) {
+            let accept_plaintext = self.schemas.accepts_plaintext(&event.stored_type) || !schema.plan.protects();
+            match inspect(&schema.plan, event.event_id, &event.stored_type, &event.payload, accept_plaintext) {
+                Ok(Some(closed)) => return Ok(Read::Sealed(Box::new(closed), schema)),
+                Ok(None) => {}
+                // The name stood in bytes that are no JSON, and none was promised.
+                Err(crate::Error::InvalidPayload { .. } | crate::Error::LimitExceeded { .. }) if !schema.plan.protects() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(if schema.is_current() { Read::AsStored } else { Read::Plain(schema) })
+    }
+}
+
+/// What is to be done with a stored event.
+enum Read<'s, 'e> {
+    /// Nothing: the reader gets the very bytes.
+    AsStored,
+    /// It is only upcast.
+    Plain(&'s VersionSchema),
+    /// It is opened, then upcast.
+    Sealed(Box<Closed<'e>>, &'s VersionSchema),
+}
+
+impl<'s> Read<'s, '_> {
+    fn schema(&self) -> Option<&'s VersionSchema> {
+        match self {
+            Self::AsStored => None,
+            Self::Plain(schema) | Self::Sealed(_, schema) => Some(schema),
+        }
+    }
+}
+
+fn readable(mut event: PersistedEvent, opened: Option<Opened>) -> Readable {
+    let mut shredded = HashSet::new();
+    if let Some(opened) = opened {
+        event.payload = opened.payload;
+        for redacted in opened.redacted {
+            event.redacted.push(redacted.place);
+            shredded.insert(redacted.scope);
+        }
+    }
+    Readable { event, shredded }
+}
+
+impl<Tx> fmt::Debug for Sealer<Tx> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("keys", &self.keys).field("schemas", &self.schemas).finish()
+    }
+}
