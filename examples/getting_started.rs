@@ -1,1 +1,367 @@
-fn main() {}
+//! A customer orders, the shop's code moves on, keys are rotated, and one day the customer asks to be
+//! forgotten. `cargo run --example getting_started` tells the story on a SQLite file of its own.
+//!
+//! Everything it prints, it checks.
+
+#![allow(clippy::print_stdout, clippy::panic, reason = "an example that tells a story")]
+
+use async_trait::async_trait;
+use eventseal::ExpectedVersion::{Exact, NoStream};
+use eventseal::*;
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::{Row, SqliteConnection};
+use std::convert::Infallible;
+
+type BoxResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+// ---- what happens in the shop
+
+#[derive(Serialize, Deserialize)]
+struct OrderPlaced {
+    customer_id: String,
+    customer: Person,
+    shipping_address: Sensitive<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Person {
+    name: Sensitive<String>,
+    email: Sensitive<String>,
+}
+
+/// How last year's code wrote an order.
+#[derive(Serialize, Deserialize)]
+struct OrderPlacedV1 {
+    customer_id: String,
+    name: Sensitive<String>,
+    email: Sensitive<String>,
+    address: Sensitive<String>,
+}
+
+impl From<OrderPlacedV1> for OrderPlaced {
+    fn from(old: OrderPlacedV1) -> Self {
+        Self { customer_id: old.customer_id, customer: Person { name: old.name, email: old.email }, shipping_address: old.address }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct OrderLineAdded {
+    title: String,
+    quantity: u32,
+    cents_each: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OrderConfirmed {
+    total_cents: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CustomerRegistered {
+    name: Sensitive<String>,
+    email: Sensitive<String>,
+}
+
+/// What is protected, by whose keys, and how old payloads become new ones. The customer is the key scope
+/// everywhere: an `Order` names it in the payload, a `Customer` aggregate is it.
+fn schemas() -> std::result::Result<Schemas, SchemaErrors> {
+    let customer = || subject("Customer", "/customer_id");
+    Schemas::new([
+        event("OrderPlaced")
+            .version(1)
+            .protect(&["/name", "/email", "/address"], customer())
+            .version(2)
+            .protect(&["/customer/name", "/customer/email", "/shipping_address"], customer())
+            .upcast(1, |old: OrderPlacedV1| Ok::<_, Infallible>(OrderPlaced::from(old))),
+        event("OrderLineAdded").version(1),
+        event("OrderConfirmed").version(1),
+        event("CustomerRegistered").version(1).protect(&["/name", "/email"], Owner::Aggregate),
+    ])
+}
+
+/// What last year's code knew.
+fn last_years_schemas() -> std::result::Result<Schemas, SchemaErrors> {
+    let customer = subject("Customer", "/customer_id");
+    Schemas::new([event("OrderPlaced").version(1).protect(&["/name", "/email", "/address"], customer), event("OrderLineAdded").version(1)])
+}
+
+// ---- a read model, kept in the same transaction
+
+struct OrderOverview;
+
+#[async_trait]
+impl Consumer<SqliteConnection> for OrderOverview {
+    fn name(&self) -> &str {
+        "order_overview_v1"
+    }
+
+    fn aggregate_types(&self) -> Option<&[&str]> {
+        Some(&["Order"])
+    }
+
+    async fn handle(&self, tx: &mut SqliteConnection, event: &PersistedEvent) -> std::result::Result<(), BoxError> {
+        let (customer, lines, cents, status) = match event.event_type.as_str() {
+            "OrderPlaced" => (Some(event.decode::<OrderPlaced>()?.customer_id), 0, 0, "placed"),
+            "OrderLineAdded" => {
+                let line: OrderLineAdded = event.decode()?;
+                (None, 1, line.quantity * line.cents_each, "placed")
+            }
+            "OrderConfirmed" => (None, 0, 0, "confirmed"),
+            _ => return Ok(()),
+        };
+        // The version column makes it idempotent: an event that was counted is not counted again.
+        sqlx::query(
+            "INSERT INTO order_overview_v1 (order_id, customer_id, lines, cents, status, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (order_id) DO UPDATE SET lines = lines + excluded.lines, cents = cents + excluded.cents,
+                 status = excluded.status, version = excluded.version
+             WHERE excluded.version > version",
+        )
+        .bind(event.aggregate.aggregate_id())
+        .bind(customer)
+        .bind(lines)
+        .bind(cents)
+        .bind(status)
+        .bind(event.aggregate_version.get())
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+// ---- an aggregate, rebuilt from its events
+
+#[derive(Default)]
+struct Order {
+    customer: Option<Person>,
+    address: Option<Sensitive<String>>,
+    lines: usize,
+    total_cents: u32,
+    confirmed: bool,
+}
+
+impl Order {
+    fn rebuild(stream: &Stream) -> Result<Self> {
+        let mut order = Self::default();
+        for event in stream {
+            match event.event_type.as_str() {
+                "OrderPlaced" => {
+                    let placed: OrderPlaced = event.decode()?;
+                    order.customer = Some(placed.customer);
+                    order.address = Some(placed.shipping_address);
+                }
+                "OrderLineAdded" => {
+                    let line: OrderLineAdded = event.decode()?;
+                    order.lines += 1;
+                    order.total_cents += line.quantity * line.cents_each;
+                }
+                "OrderConfirmed" => order.confirmed = true,
+                other => panic!("an order has no {other}"),
+            }
+        }
+        Ok(order)
+    }
+
+    fn tell(&self) -> String {
+        let show = |value: Option<&Sensitive<String>>| value.and_then(Sensitive::expose).cloned().unwrap_or_else(|| "[erased]".to_owned());
+        let customer = self.customer.as_ref();
+        format!(
+            "{} line{}, {}, {} | {} <{}>, {}",
+            self.lines,
+            if self.lines == 1 { "" } else { "s" },
+            euros(self.total_cents),
+            if self.confirmed { "confirmed" } else { "open" },
+            show(customer.map(|customer| &customer.name)),
+            show(customer.map(|customer| &customer.email)),
+            show(self.address.as_ref()),
+        )
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> BoxResult {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("shop.db");
+    let pool = SqlitePoolOptions::new().connect_with(SqliteConnectOptions::new().filename(&file).create_if_missing(true)).await?;
+
+    chapter("A shop opens");
+    // Migrations, once: the event log, the key tables with their namespace, and the shop's own read model.
+    let keys = SqliteKeys::new();
+    let mut connection = pool.acquire().await?;
+    SqliteStore::new().migrate(&mut connection).await?;
+    keys.migrate(&mut connection, &Namespace::new("getting-started")?).await?;
+    sqlx::query(
+        "CREATE TABLE order_overview_v1 (order_id TEXT PRIMARY KEY, customer_id TEXT, lines INTEGER, cents INTEGER, status TEXT, version INTEGER)",
+    )
+    .execute(&mut *connection)
+    .await?;
+    // The master key stays outside the database; a real service would use a KMS, or a keyring on another disk.
+    let keyring = || Keyring::from_file(folder.path().join("keyring"));
+    Keyring::create_file(folder.path().join("keyring"), "main")?;
+    let store = SealedStore::new(SqliteStore::new(), keys.clone(), keyring()?, schemas()?);
+    store.keys().prepare(&mut connection).await?;
+    drop(connection);
+    say("One SQLite file holds events and wrapped keys. The key that wraps them is in a keyring beside it.");
+
+    let customer = aggregate("Customer", "cust_42");
+    let order = aggregate("Order", "ord_123");
+    let old_order = aggregate("Order", "ord_7");
+
+    // Last year, other code ran on the same tables.
+    let last_years_store = SealedStore::new(SqliteStore::new(), keys, keyring()?, last_years_schemas()?);
+    let placed = OrderPlacedV1 {
+        customer_id: "cust_42".into(),
+        name: "Ada Lovelace".into(),
+        email: "ada@example.org".into(),
+        address: "12 St James's Square, London".into(),
+    };
+    let mut tx = pool.begin().await?;
+    let events = [NewEvent::json("OrderPlaced", 1, &placed)?, NewEvent::json("OrderLineAdded", 1, &line("Punched cards", 500, 4))?];
+    last_years_store.append(&mut tx, &old_order, NoStream, &events).await?;
+    tx.commit().await?;
+    say("Last year it sold 500 punched cards. Its code wrote OrderPlaced version 1.");
+
+    chapter("An order, all in one transaction");
+    let registered = CustomerRegistered { name: "Ada Lovelace".into(), email: "ada@example.org".into() };
+    let placed = OrderPlaced {
+        customer_id: "cust_42".into(),
+        customer: Person { name: "Ada Lovelace".into(), email: "ada@example.org".into() },
+        shipping_address: "12 St James's Square, London".into(),
+    };
+    let events = [
+        NewEvent::json("OrderPlaced", 2, &placed)?,
+        NewEvent::json("OrderLineAdded", 1, &line("Analytical engine, used", 1, 1_725_000))?,
+        NewEvent::json("OrderLineAdded", 1, &line("Machine oil", 3, 250))?,
+        NewEvent::json("OrderConfirmed", 1, &OrderConfirmed { total_cents: 1_725_750 })?,
+    ];
+    let mut tx = pool.begin().await?;
+    store.append(&mut tx, &customer, NoStream, &[NewEvent::json("CustomerRegistered", 1, &registered)?]).await?;
+    let appended = store.append_and_consume(&mut tx, &order, NoStream, &events, &[&OrderOverview]).await?;
+    // Handling them again changes nothing.
+    run_consumers(&mut *tx, &appended.events, &[&OrderOverview]).await?;
+    tx.commit().await?;
+    let overview = overview(&pool).await?;
+    assert_eq!(overview, "ord_123 of cust_42: 2 lines, 17257.50 €, confirmed, version 4");
+    say(&format!("Appended versions 1 to {}; the inline projection says: {overview}.", appended.last_version()));
+
+    let mut connection = pool.acquire().await?;
+    let mut tx = pool.begin().await?;
+    let error = store.append(&mut tx, &order, NoStream, &events).await.expect_err("the order exists");
+    assert!(error.is_conflict());
+    tx.rollback().await?;
+    say(&format!("Appending it again is refused: {error}."));
+
+    chapter("What lies in the database, and what a reader sees");
+    let stored = stored_payload(&mut connection, "ord_123").await?;
+    assert!(!stored.contains("Ada") && !stored.contains("ada@example.org") && !stored.contains("St James"));
+    let whole = store.read_stream(&mut connection, &order).await?;
+    assert_eq!(whole.events[0].payload, events[0].payload, "byte for byte what was appended");
+    let read = String::from_utf8(whole.events[0].payload.clone())?;
+    println!("  in the database   {}\n", shortened(&stored));
+    println!("  to the reader     {read}\n");
+    say("Still JSON, still the same shape: only the protected values are replaced, where they stand.");
+
+    let part = store.read_aggregate_stream(&mut connection, &order, (2..=4).into()).await?;
+    let types: Vec<&str> = part.events.iter().map(|event| event.event_type.as_str()).collect();
+    assert_eq!(types, ["OrderLineAdded", "OrderLineAdded", "OrderConfirmed"]);
+    say(&format!("The whole stream has {} events; versions 2 to 4 are {}.", whole.events.len(), types.join(", ")));
+    let rebuilt = Order::rebuild(&whole)?.tell();
+    assert_eq!(rebuilt, "2 lines, 17257.50 €, confirmed | Ada Lovelace <ada@example.org>, 12 St James's Square, London");
+    say(&format!("The aggregate, rebuilt: {rebuilt}."));
+
+    chapter("Last year's event, read by this year's code");
+    let old = store.read_stream(&mut connection, &old_order).await?;
+    let first = &old.events[0];
+    assert_eq!((first.stored_version.get(), first.event_version.get()), (1, 2));
+    assert_eq!(first.decode::<OrderPlaced>()?.customer.name.expose().map(String::as_str), Some("Ada Lovelace"));
+    say(&format!("Stored as {} version {}, read as version {}: {}.", first.stored_type, first.stored_version, first.event_version, Order::rebuild(&old)?.tell()));
+
+    chapter("A data key is rotated");
+    let scope = KeyScope::new("Customer", "cust_42");
+    let mut tx = pool.begin().await?;
+    let rotated = store.keys().rotate_data_key(&mut tx, &scope).await?;
+    let address = OrderPlaced { shipping_address: "Ockham Park, Surrey".into(), ..placed };
+    let third_order = aggregate("Order", "ord_124");
+    store.append(&mut tx, &third_order, NoStream, &[NewEvent::json("OrderPlaced", 2, &address)?]).await?;
+    tx.commit().await?;
+    assert_eq!(rotated.version, 2);
+    assert_eq!(Order::rebuild(&store.read_stream(&mut connection, &order).await?)?.tell(), rebuilt);
+    say("New events are sealed under key version 2. Old ones still open under version 1; none was touched.");
+
+    chapter("The customer asks to be forgotten");
+    let mut tx = pool.begin().await?;
+    let shredding = store.keys().shred(&mut tx, &scope, "erasure request 118").await?;
+    tx.commit().await?;
+    assert_eq!(shredding.destroyed.len(), 2);
+    say(&format!("Shredded {scope}: {} keys destroyed, not one event rewritten.", shredding.destroyed.len()));
+    for (aggregate, expected) in [
+        (&order, "2 lines, 17257.50 €, confirmed | [erased] <[erased]>, [erased]"),
+        (&old_order, "1 line, 20.00 €, open | [erased] <[erased]>, [erased]"),
+        (&third_order, "0 lines, 0.00 €, open | [erased] <[erased]>, [erased]"),
+    ] {
+        let told = Order::rebuild(&store.read_stream(&mut connection, aggregate).await?)?.tell();
+        assert_eq!(told, expected);
+        println!("  {:<18} {told}", aggregate.to_string());
+    }
+    let event = store.read_stream(&mut connection, &customer).await?.events.remove(0);
+    assert_eq!(event.payload, br#"{"name":null,"email":null}"#);
+    assert!(event.decode::<CustomerRegistered>()?.name.is_redacted());
+    println!("  {:<18} {}\n", customer.to_string(), String::from_utf8_lossy(&event.payload));
+    say("The orders still add up; the person is gone from every aggregate.");
+
+    let mut tx = pool.begin().await?;
+    let more = NewEvent::json("OrderPlaced", 2, &address)?;
+    let error = store.append(&mut tx, &aggregate("Order", "ord_125"), NoStream, &[more]).await.expect_err("the keys are gone");
+    assert!(error.is_shredded());
+    say(&format!("A new order for the same customer is refused: {error}."));
+    // What concerns no person goes on.
+    let late = NewEvent::json("OrderLineAdded", 1, &line("Spare gear", 1, 900))?;
+    store.append(&mut tx, &old_order, Exact(old.events[1].aggregate_version), &[late]).await?;
+    tx.commit().await?;
+
+    let history = store.keys().key_history(&mut connection, &scope).await?.expect("the scope is known");
+    assert_eq!(history.state, ScopeState::Shredded);
+    assert!(history.keys.iter().all(|key| key.shredded_at == Some(shredding.at)));
+    say(&format!("The proof, kept for good: {} keys destroyed at {}, for {:?}.", history.keys.len(), shredding.at, history.changes[0].reason));
+    println!("\nThat was all of it. The code is in examples/getting_started.rs.");
+    Ok(())
+}
+
+// ---- telling the story
+
+fn chapter(title: &str) {
+    println!("\n── {title} {}\n", "─".repeat(70_usize.saturating_sub(title.chars().count())));
+}
+
+fn say(text: &str) {
+    println!("  {text}");
+}
+
+fn line(title: &str, quantity: u32, cents_each: u32) -> OrderLineAdded {
+    OrderLineAdded { title: title.to_owned(), quantity, cents_each }
+}
+
+fn euros(cents: u32) -> String {
+    format!("{}.{:02} €", cents / 100, cents % 100)
+}
+
+async fn overview(pool: &SqlitePool) -> BoxResult<String> {
+    let row = sqlx::query("SELECT order_id, customer_id, lines, cents, status, version FROM order_overview_v1").fetch_one(pool).await?;
+    let (id, customer, lines): (String, String, u32) = (row.get(0), row.get(1), row.get(2));
+    let (cents, status, version): (u32, String, i64) = (row.get(3), row.get(4), row.get(5));
+    Ok(format!("{id} of {customer}: {lines} lines, {}, {status}, version {version}", euros(cents)))
+}
+
+async fn stored_payload(connection: &mut SqliteConnection, order: &str) -> BoxResult<String> {
+    let payload: Vec<u8> = sqlx::query_scalar("SELECT payload FROM events WHERE aggregate_id = ?1 AND aggregate_version = 1")
+        .bind(order)
+        .fetch_one(connection)
+        .await?;
+    Ok(String::from_utf8(payload)?)
+}
+
+/// Leaves out the middle of long tokens.
+fn shortened(payload: &str) -> String {
+    let shorten = |token: &str| if token.len() > 40 { format!("{}…{}", &token[..12], &token[token.len() - 6..]) } else { token.to_owned() };
+    payload.split('"').map(shorten).collect::<Vec<_>>().join("\"")
+}

@@ -81,6 +81,9 @@ pub mod conformance;
 mod consumer;
 mod error;
 mod event;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod key;
 mod keys;
 mod kms;

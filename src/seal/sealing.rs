@@ -12,6 +12,7 @@ use crate::seal::format::{Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PAYLOA
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::scan::{Hit, SEAL_MEMBER, Scan, ScanError, Target, scan, unescape};
 use crate::seal::{Place, WHOLE_MEMBER, may_hold_header, push_token, token_length};
+use std::borrow::Cow;
 use uuid::Uuid;
 
 /// What is to be sealed in one event, and under whose keys.
@@ -55,18 +56,27 @@ impl<'a> Draft<'a> {
         if found.seal.is_some() {
             return Err(Error::ReservedMember { event_id });
         }
-        let mut draft = Self { payload, mode: Mode::Fields, body: found.body.unwrap_or_default(), sealed: Vec::new(), scopes: Vec::new() };
+        let mut draft = Self { payload, mode: Mode::Fields, body: found.body.unwrap_or_default(), sealed: Vec::with_capacity(found.hits.len()), scopes: Vec::new() };
+        // Fields of one owner mostly stand together: the owner is resolved once for them.
+        let mut last: Option<(&FieldOwner, Option<usize>, u16)> = None;
         for hit in &found.hits {
             let Target::Field(index) = hit.target else { continue };
             let field = &plan.fields[index];
+            let named = named_by(field, hit, &found);
+            let span = (hit.start, hit.end);
             let pointer = field.place(&hit.indexes);
-            let scope = match scope_of(plan, field, &pointer, hit, &found, aggregate, event) {
-                Ok(scope) => scope,
-                // That a value is null says nothing about a subject that is not named.
-                Err(Error::MissingScopeId { .. }) if &payload[hit.start..hit.end] == b"null" => continue,
-                Err(error) => return Err(error),
+            let known = last.filter(|(owner, at, _)| *owner == &field.owner && *at == named.map(|named| named.start));
+            let scope = match known {
+                Some((_, _, scope)) => scope,
+                None => match scope_of(plan, field, &pointer, named, aggregate, event) {
+                    Ok(scope) => draft.scope_index(event_id, scope)?,
+                    // That a value is null says nothing about a subject that is not named.
+                    Err(Error::MissingScopeId { .. }) if &payload[hit.start..hit.end] == b"null" => continue,
+                    Err(error) => return Err(error),
+                },
             };
-            draft.push(event_id, (hit.start, hit.end), pointer, scope, field.pad)?;
+            last = Some((&field.owner, named.map(|named| named.start), scope));
+            draft.push(event_id, span, pointer, scope, field.pad)?;
         }
         if draft.sealed.is_empty() {
             return Ok(None);
@@ -90,13 +100,26 @@ impl<'a> Draft<'a> {
             return Err(Error::ReservedMember { event_id });
         }
         let hit = Hit { target: Target::Field(0), indexes: Vec::new(), start: 0, end: payload.len() };
-        let scope = scope_of(plan, field, &JsonPointer::root(), &hit, &found, aggregate, event)?;
+        let scope = scope_of(plan, field, &JsonPointer::root(), named_by(field, &hit, &found), aggregate, event)?;
         let mut draft = Self { payload, mode: Mode::Whole, body: 0, sealed: Vec::new(), scopes: Vec::new() };
+        let scope = draft.scope_index(event_id, scope)?;
         draft.push(event_id, (0, payload.len()), JsonPointer::root(), scope, field.pad)?;
         Ok(draft)
     }
 
-    fn push(&mut self, event_id: Uuid, (start, end): (usize, usize), pointer: JsonPointer, scope: KeyScope, pad: usize) -> Result<()> {
+    fn scope_index(&mut self, event_id: Uuid, scope: KeyScope) -> Result<u16> {
+        let index = self.scopes.iter().position(|known| *known == scope).unwrap_or(self.scopes.len());
+        if index == self.scopes.len() {
+            self.scopes.push(scope);
+        }
+        if self.scopes.len() > MAX_KEYS {
+            return Err(Error::LimitExceeded { event_id, what: "the number of key scopes", limit: MAX_KEYS });
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "below MAX_KEYS")]
+        Ok(index as u16)
+    }
+
+    fn push(&mut self, event_id: Uuid, (start, end): (usize, usize), pointer: JsonPointer, scope: u16, pad: usize) -> Result<()> {
         let over = |what, limit| Err(Error::LimitExceeded { event_id, what, limit });
         if pointer.as_str().len() > MAX_POINTER {
             return over("the length of a protected pointer in bytes", MAX_POINTER);
@@ -104,16 +127,7 @@ impl<'a> Draft<'a> {
         if self.sealed.len() == MAX_ENTRIES {
             return over("the number of protected values", MAX_ENTRIES);
         }
-        let known = self.scopes.iter().position(|known| *known == scope);
-        let index = known.unwrap_or_else(|| {
-            self.scopes.push(scope);
-            self.scopes.len() - 1
-        });
-        if self.scopes.len() > MAX_KEYS {
-            return over("the number of key scopes", MAX_KEYS);
-        }
-        #[allow(clippy::cast_possible_truncation, reason = "below MAX_KEYS")]
-        self.sealed.push(Sealed { start, end, pointer, scope: index as u16, pad });
+        self.sealed.push(Sealed { start, end, pointer, scope, pad });
         Ok(())
     }
 
@@ -193,13 +207,19 @@ fn header_member_length(header: &[u8]) -> usize {
     SEAL_MEMBER.len() + 4 + token_length(header.len())
 }
 
+/// Where the owner of a field is named, if it is a subject that is.
+fn named_by<'f>(field: &Field, hit: &Hit, found: &'f Scan) -> Option<&'f Hit> {
+    let FieldOwner::Subject { capture, .. } = &field.owner else { return None };
+    let names_it = |named: &&Hit| named.target == Target::Capture(*capture) && hit.indexes.starts_with(&named.indexes);
+    found.hits.iter().find(names_it)
+}
+
 /// Whose keys protect a place.
 fn scope_of(
     plan: &Plan,
     field: &Field,
     place: &JsonPointer,
-    hit: &Hit,
-    found: &Scan,
+    named: Option<&Hit>,
     aggregate: &AggregateRef,
     event: &NewEvent,
 ) -> Result<KeyScope> {
@@ -209,20 +229,18 @@ fn scope_of(
             Ok(KeyScope::new(kind, aggregate.aggregate_id()))
         }
         FieldOwner::Subject { kind, capture } => {
-            let pattern = &plan.captures[*capture];
-            let names_it = |named: &&Hit| named.target == Target::Capture(*capture) && hit.indexes.starts_with(&named.indexes);
-            let id = found.hits.iter().find(names_it).map(|named| &event.payload[named.start..named.end]);
-            match id {
+            let pointer = || plan.captures[*capture].as_str().to_owned();
+            match named.map(|named| &event.payload[named.start..named.end]) {
                 None | Some(b"null") => Err(Error::MissingScopeId {
                     event_id: event.event_id,
                     field: place.clone(),
                     kind: kind.to_string(),
-                    pointer: pattern.as_str().to_owned(),
+                    pointer: pointer(),
                 }),
                 Some(id) => scope_id(id).map(|id| KeyScope::new(kind.clone(), id)).map_err(|problem| Error::InvalidScopeId {
                     event_id: event.event_id,
                     kind: kind.to_string(),
-                    pointer: pattern.as_str().to_owned(),
+                    pointer: pointer(),
                     problem,
                 }),
             }
@@ -231,13 +249,14 @@ fn scope_of(
 }
 
 /// A scope id is a decoded JSON string, or an integer as it is spelled.
-fn scope_id(value: &[u8]) -> Result<String, &'static str> {
+fn scope_id(value: &[u8]) -> Result<Cow<'_, str>, &'static str> {
     let id = match value {
-        [b'"', inner @ .., b'"'] => unescape(inner).ok_or("is not valid Unicode")?,
+        [b'"', inner @ .., b'"'] if inner.contains(&b'\\') => Cow::Owned(unescape(inner).ok_or("is not valid Unicode")?),
+        [b'"', inner @ .., b'"'] => String::from_utf8_lossy(inner),
         [b'-' | b'0'..=b'9', ..] => {
             let digits = value.strip_prefix(b"-").unwrap_or(value);
             let is_integer = digits.iter().all(u8::is_ascii_digit) && value != b"-0";
-            is_integer.then(|| String::from_utf8_lossy(value).into_owned()).ok_or("is a number that is not an integer")?
+            is_integer.then(|| String::from_utf8_lossy(value)).ok_or("is a number that is not an integer")?
         }
         _ => return Err("is neither a string nor an integer"),
     };

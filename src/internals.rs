@@ -1,0 +1,88 @@
+//! The sealing engine without key look-ups, for this crate's own benchmarks. Not part of the public API:
+//! it may change or go at any time.
+
+use crate::error::Result;
+use crate::event::{AggregateRef, NewEvent};
+use crate::key::{KeyId, KeyScope, Namespace};
+use crate::random;
+use crate::schema::{EventSchema, Schemas};
+use crate::seal::crypto::{DataKey, Salts};
+use crate::seal::opening::{KeyStatus, Keys, inspect};
+use crate::seal::plan::Plan;
+use crate::seal::sealing::{Draft, SealingKey};
+use crate::seal::{Place, may_hold_header};
+use std::sync::Arc;
+
+/// One event, its schema and its keys, ready to be sealed and opened again and again.
+#[allow(missing_debug_implementations, reason = "holds keys")]
+pub struct Engine {
+    schemas: Schemas,
+    namespace: Namespace,
+    aggregate: AggregateRef,
+    event: NewEvent,
+    keys: Vec<(KeyId, Arc<DataKey>)>,
+    integrity: (KeyId, Arc<DataKey>),
+    statuses: Keys,
+}
+
+impl Engine {
+    /// # Errors
+    /// Whatever is wrong with the arguments.
+    pub fn new(schema: EventSchema, aggregate: AggregateRef, event: NewEvent) -> Result<Self> {
+        let new_key = || Ok::<_, crate::Error>((KeyId(random::uuid()?), Arc::new(DataKey::new(&*random::key()?)?)));
+        let schemas = Schemas::new([schema])?;
+        let scopes = match schemas.for_append(&event)? {
+            Some(plan) => Draft::new(plan, &aggregate, &event)?.map(|draft| draft.scopes).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let mut keys = Vec::new();
+        let mut statuses = Keys::new();
+        for scope in scopes {
+            let (id, key) = new_key()?;
+            statuses.insert(id, KeyStatus::Live { scope, key: Arc::clone(&key) });
+            keys.push((id, key));
+        }
+        let integrity = new_key()?;
+        statuses.insert(integrity.0, KeyStatus::Live { scope: KeyScope::integrity(), key: Arc::clone(&integrity.1) });
+        Ok(Self { schemas, namespace: Namespace::new("bench")?, aggregate, event, keys, integrity, statuses })
+    }
+
+    fn plan(&self) -> Result<&Plan> {
+        let schema = self.schemas.for_read(self.event.event_id, &self.event.event_type, self.event.event_version)?;
+        schema.map(|schema| &schema.plan).ok_or(crate::Error::EmptyAppend)
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            namespace: &self.namespace,
+            aggregate: &self.aggregate,
+            event_id: self.event.event_id,
+            event_type: &self.event.event_type,
+            event_version: self.event.event_version,
+        }
+    }
+
+    /// What an append does for each event once it has the keys, the draw of a salt included.
+    ///
+    /// # Errors
+    /// Those of sealing.
+    pub fn seal(&self) -> Result<Vec<u8>> {
+        let Some(draft) = Draft::new(self.plan()?, &self.aggregate, &self.event)? else { return Ok(self.event.payload.clone()) };
+        let keys: Vec<SealingKey<'_>> = self.keys.iter().map(|(id, key)| SealingKey { id: *id, key }).collect();
+        let integrity = SealingKey { id: self.integrity.0, key: &self.integrity.1 };
+        draft.seal(&self.place(), &keys, &integrity, &Salts::draw(1)?.next()?)
+    }
+
+    /// What a read does for each event once it has the keys: `None` if the stored bytes are handed out.
+    ///
+    /// # Errors
+    /// Those of opening.
+    pub fn open(&self, stored: &[u8]) -> Result<Option<Vec<u8>>> {
+        let plan = self.plan()?;
+        if !plan.protects() && !may_hold_header(stored) {
+            return Ok(None);
+        }
+        let closed = inspect(plan, self.event.event_id, &self.event.event_type, stored, false)?;
+        closed.map(|closed| closed.open(plan, &self.place(), &self.statuses).map(|opened| opened.payload)).transpose()
+    }
+}
