@@ -274,7 +274,13 @@ async fn main() -> BoxResult {
     let first = &old.events[0];
     assert_eq!((first.stored_version.get(), first.event_version.get()), (1, 2));
     assert_eq!(first.decode::<OrderPlaced>()?.customer.name.expose().map(String::as_str), Some("Ada Lovelace"));
-    say(&format!("Stored as {} version {}, read as version {}: {}.", first.stored_type, first.stored_version, first.event_version, Order::rebuild(&old)?.tell()));
+    say(&format!(
+        "Stored as {} version {}, read as version {}: {}.",
+        first.stored_type,
+        first.stored_version,
+        first.event_version,
+        Order::rebuild(&old)?.tell()
+    ));
 
     chapter("A data key is rotated");
     let scope = KeyScope::new("Customer", "cust_42");
@@ -322,7 +328,12 @@ async fn main() -> BoxResult {
     let history = store.keys().key_history(&mut connection, &scope).await?.expect("the scope is known");
     assert_eq!(history.state, ScopeState::Shredded);
     assert!(history.keys.iter().all(|key| key.shredded_at == Some(shredding.at)));
-    say(&format!("The proof, kept for good: {} keys destroyed at {}, for {:?}.", history.keys.len(), shredding.at, history.changes[0].reason));
+    say(&format!(
+        "The proof, kept for good: {} keys destroyed at {}, for {:?}.",
+        history.keys.len(),
+        shredding.at,
+        history.changes[0].reason
+    ));
     println!("\nThat was all of it. The code is in examples/getting_started.rs.");
     Ok(())
 }
@@ -362,6 +373,7 @@ async fn stored_payload(connection: &mut SqliteConnection, order: &str) -> BoxRe
 
 /// Leaves out the middle of long tokens.
 fn shortened(payload: &str) -> String {
-    let shorten = |token: &str| if token.len() > 40 { format!("{}…{}", &token[..12], &token[token.len() - 6..]) } else { token.to_owned() };
+    let shorten =
+        |token: &str| if token.len() > 40 { format!("{}…{}", &token[..12], &token[token.len() - 6..]) } else { token.to_owned() };
     payload.split('"').map(shorten).collect::<Vec<_>>().join("\"")
 }

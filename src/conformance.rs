@@ -1,1 +1,86 @@
-//! wip
+//! The contracts of the ports as functions: run your own [`EventStore`](crate::EventStore),
+//! [`KeyStore`](crate::KeyStore) or [`Kms`](crate::Kms) through them.
+//!
+//! Feature `conformance`. Each function panics where an implementation breaks its contract. Give each
+//! call a database of its own: the functions assume that they are alone in it.
+//!
+//! ```
+//! use eventseal::conformance::{self, Database};
+//! use eventseal::{MemoryDb, MemoryStore, MemoryTx, Namespace, Result};
+//!
+//! struct Mine(MemoryDb);
+//!
+//! #[async_trait::async_trait]
+//! impl Database for Mine {
+//!     type Tx = MemoryTx;
+//!     type Transaction = MemoryTx;
+//!     type Connection = MemoryTx;
+//!     async fn connect(&self) -> Result<MemoryTx> { Ok(self.0.begin()) }
+//!     fn connection<'c>(&self, connection: &'c mut MemoryTx) -> &'c mut MemoryTx { connection }
+//!     async fn begin(&self) -> Result<MemoryTx> { Ok(self.0.begin()) }
+//!     fn tx<'t>(&self, transaction: &'t mut MemoryTx) -> &'t mut MemoryTx { transaction }
+//!     async fn commit(&self, transaction: MemoryTx) -> Result<()> { transaction.commit() }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<()> {
+//! conformance::event_store(&Mine(MemoryDb::new(Namespace::new("test")?)), &MemoryStore::new()).await;
+//! # Ok(())
+//! # }
+//! ```
+
+#![allow(clippy::panic, clippy::missing_panics_doc, reason = "a test suite: panics are its verdicts")]
+
+mod event_store;
+mod key_store;
+mod kms;
+
+pub use event_store::*;
+pub use key_store::*;
+pub use kms::*;
+
+use crate::error::Result;
+use async_trait::async_trait;
+
+/// The database that an implementation is tested on: how to begin and commit a transaction.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// What the port's methods take.
+    type Tx: Send + 'static;
+    /// A transaction. Dropping it rolls it back.
+    type Transaction: Send;
+    /// A connection that is not in a transaction.
+    type Connection: Send;
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// Those of the database; the suite panics on them.
+    async fn connect(&self) -> Result<Self::Connection>;
+
+    /// What the port's methods take, outside a transaction.
+    fn connection<'c>(&self, connection: &'c mut Self::Connection) -> &'c mut Self::Tx;
+
+    /// Begins a transaction that may write.
+    ///
+    /// # Errors
+    /// Those of the database; the suite panics on them.
+    async fn begin(&self) -> Result<Self::Transaction>;
+
+    /// The connection in a transaction.
+    fn tx<'t>(&self, transaction: &'t mut Self::Transaction) -> &'t mut Self::Tx;
+
+    /// Commits a transaction.
+    ///
+    /// # Errors
+    /// [`Error::Collision`](crate::Error::Collision) if another transaction got in the way.
+    async fn commit(&self, transaction: Self::Transaction) -> Result<()>;
+}
+
+/// A result that must be one.
+fn must<T>(result: Result<T>, what: &str) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{what} failed: {error} ({error:?})"),
+    }
+}

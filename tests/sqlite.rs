@@ -1,1 +1,318 @@
-fn main() {}
+//! What is particular to SQLite: its one writer, its transactions, its files.
+
+mod common;
+
+use common::Sqlite;
+use eventseal::ExpectedVersion::{Any, NoStream};
+use eventseal::*;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sqlx::{Connection, SqliteConnection};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn schemas() -> Schemas {
+    Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap()
+}
+
+fn placed(customer: &str) -> NewEvent {
+    NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{customer}","name":"Ada"}}"#))
+}
+
+async fn store(db: &Sqlite) -> SealedStore<SqliteStore> {
+    let store = SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Keyring::generate("main").unwrap(), schemas());
+    store.keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
+    store
+}
+
+/// A connection that gives up at once when the database is locked.
+async fn impatient(db: &Sqlite) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(db.folder.path().join("test.db")).busy_timeout(Duration::ZERO);
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_append_or_shred_needs_a_transaction_that_the_driver_knows() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let (order, scope) = (aggregate("Order", "1"), KeyScope::new("Customer", "42"));
+    let mut connection = db.pool.acquire().await.unwrap();
+    for raw_begin in [false, true] {
+        if raw_begin {
+            sqlx::query("BEGIN").execute(&mut *connection).await.unwrap();
+        }
+        let refusals = [
+            store.append(&mut connection, &order, Any, &[placed("42")]).await.map(drop),
+            SqliteStore::new().append(&mut connection, &order, Any, &[placed("42")]).await.map(drop),
+            store.keys().shred(&mut connection, &scope, "r").await.map(drop),
+            store.keys().rotate_data_key(&mut connection, &scope).await.map(drop),
+            store.keys().reopen(&mut connection, &scope, "r").await.map(drop),
+            store.keys().disable(&mut connection, &scope, "r").await.map(drop),
+        ];
+        for refusal in refusals {
+            assert!(matches!(refusal, Err(Error::NotInTransaction { .. })), "{refusal:?}");
+        }
+        if raw_begin {
+            sqlx::query("ROLLBACK").execute(&mut *connection).await.unwrap();
+        }
+    }
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    store.append(&mut tx, &order, NoStream, &[placed("42")]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(store.read_stream(&mut connection, &order).await.unwrap().events.len(), 1, "reading needs none");
+}
+
+#[tokio::test]
+async fn i5_locking_scopes_takes_the_write_lock() {
+    let db = Sqlite::new().await;
+    store(&db).await;
+    for lock in [ScopeLock::Share, ScopeLock::Update] {
+        let mut holder = db.pool.begin().await.unwrap();
+        SqliteKeys::new().scopes(&mut holder, &[KeyScope::new("Customer", "42")], lock).await.unwrap();
+        let mut other = impatient(&db).await;
+        let mut tx = other.begin().await.unwrap();
+        let refused = SqliteKeys::new().create_scopes(&mut tx, &[KeyScope::new("Customer", "42")]).await;
+        assert!(refused.as_ref().is_err_and(Error::is_retryable), "{lock:?} let another writer in: {refused:?}");
+        let looked = SqliteKeys::new().scopes(&mut tx, &[KeyScope::new("Customer", "42")], ScopeLock::None).await;
+        assert!(looked.is_ok(), "a look waits for nobody");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_read_before_another_wrote_is_retryable() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let order = aggregate("Order", "1");
+    let mut late = db.pool.begin().await.unwrap();
+    store.read_stream(&mut late, &order).await.unwrap();
+    let mut tx = db.pool.begin().await.unwrap();
+    store.append(&mut tx, &order, NoStream, &[placed("42")]).await.unwrap();
+    tx.commit().await.unwrap();
+    for error in [
+        store.append(&mut late, &order, Any, &[placed("42")]).await.unwrap_err(),
+        store.keys().shred(&mut late, &KeyScope::new("Customer", "42"), "r").await.unwrap_err(),
+        SqliteStore::new().append(&mut late, &order, Any, &[placed("42")]).await.unwrap_err(),
+    ] {
+        assert!(error.is_retryable() && !error.is_conflict(), "SQLITE_BUSY_SNAPSHOT must be retryable: {error:?}");
+    }
+    drop(late);
+    let mut immediate = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    store.read_stream(&mut immediate, &order).await.unwrap();
+    store.append(&mut immediate, &order, Any, &[placed("42")]).await.unwrap();
+}
+
+/// Appends and shreds of the same customers at the same time, from many tasks. Whatever the order: no
+/// event lies under a destroyed key that is not redacted, none is lost, no key outlives its scope.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i5_i6_appends_race_shreds() {
+    let db = Arc::new(Sqlite::new().await);
+    let store = Arc::new(store(&db).await);
+    let mut tasks = Vec::new();
+    for task in 0..8_u32 {
+        let (db, store) = (Arc::clone(&db), Arc::clone(&store));
+        tasks.push(tokio::spawn(async move {
+            let mut committed = 0;
+            for round in 0..40_u32 {
+                let customer = (round / 4).to_string();
+                let mut tx = db.pool.begin().await.unwrap();
+                let done = if task == 0 || (task == 1 && round % 3 == 0) {
+                    store.keys().shred(&mut tx, &KeyScope::new("Customer", customer), "race").await.map(|_| 0)
+                } else {
+                    let order = aggregate("Order", format!("{task}"));
+                    store.append(&mut tx, &order, Any, &[placed(&customer)]).await.map(|_| 1)
+                };
+                match done {
+                    Ok(events) => {
+                        tx.commit().await.unwrap();
+                        committed += events;
+                    }
+                    Err(error) => assert!(error.is_retryable() || error.is_shredded(), "{error:?}"),
+                }
+            }
+            committed
+        }));
+    }
+    let mut committed = 0;
+    for task in tasks {
+        committed += task.await.unwrap();
+    }
+    let mut connection = db.pool.acquire().await.unwrap();
+    let page = store.read_events(&mut connection, GlobalPosition::START, 1_000, &EventFilter::default()).await.unwrap();
+    assert_eq!(page.scanned, committed, "events were lost or doubled");
+    let mut redacted = 0;
+    for event in &page.events {
+        let customer = serde_json::from_slice::<serde_json::Value>(&event.payload).unwrap()["customer"].as_str().unwrap().to_owned();
+        let history = store.keys().key_history(&mut connection, &KeyScope::new("Customer", customer)).await.unwrap().unwrap();
+        assert_eq!(event.is_redacted(), history.state == ScopeState::Shredded);
+        assert_eq!(history.keys.iter().any(|key| key.shredded_at.is_none()), history.state == ScopeState::Live);
+        redacted += usize::from(event.is_redacted());
+    }
+    assert!(redacted > 0, "the race never happened");
+}
+
+#[tokio::test]
+async fn a_dropped_append_leaves_nothing_half_done() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let order = aggregate("Order", "1");
+    // Polled a growing number of times, then dropped, then the transaction is committed as it is.
+    for polls in 0..60 {
+        let mut tx = db.pool.begin().await.unwrap();
+        {
+            let events = [placed(&polls.to_string()), placed("shared")];
+            let mut append = std::pin::pin!(store.append(&mut tx, &order, Any, &events));
+            for _ in 0..polls {
+                let polled = std::future::poll_fn(|context| std::task::Poll::Ready(append.as_mut().poll(context))).await;
+                if polled.is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        tx.commit().await.unwrap();
+        let mut connection = db.pool.acquire().await.unwrap();
+        let stream = store.read_stream(&mut connection, &order).await.expect("everything committed is readable");
+        assert!(stream.events.len().is_multiple_of(2), "half an append was committed");
+        let head: Option<i64> =
+            sqlx::query_scalar("SELECT max(aggregate_version) FROM aggregate_heads").fetch_one(&mut *connection).await.unwrap();
+        assert_eq!(head, stream.last_version.map(AggregateVersion::get), "the head is not where the events are");
+    }
+}
+
+#[tokio::test]
+async fn migrating_is_idempotent_and_the_namespace_is_immutable() {
+    let db = Sqlite::new().await;
+    let mut connection = db.pool.acquire().await.unwrap();
+    let (here, elsewhere) = (Namespace::new("conformance").unwrap(), Namespace::new("elsewhere").unwrap());
+    SqliteStore::new().migrate(&mut connection).await.unwrap();
+    SqliteKeys::new().migrate(&mut connection, &here).await.unwrap();
+    let error = SqliteKeys::new().migrate(&mut connection, &elsewhere).await.unwrap_err();
+    assert!(matches!(error, Error::NamespaceMismatch { .. }), "{error:?}");
+    assert!(sqlx::query("UPDATE key_namespace SET namespace = 'elsewhere'").execute(&mut *connection).await.is_err());
+    store(&db).await;
+    for table in ["key_namespace", "key_scopes", "data_keys"] {
+        let sql = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
+        assert!(sqlx::query(sql).execute(&mut *connection).await.is_err(), "{table} let rows be deleted");
+    }
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *connection).await.unwrap();
+    assert_eq!(mode, "wal");
+    let mut tx = db.pool.begin().await.unwrap();
+    assert!(matches!(SqliteStore::new().migrate(&mut tx).await, Err(Error::InTransaction { .. })));
+    assert!(SqliteStore::with_tables("events\"; DROP TABLE events; --", "heads").is_err());
+    assert!(SqliteKeys::with_prefix("a b").is_err());
+}
+
+#[tokio::test]
+async fn tables_that_were_not_migrated_are_named_as_the_problem() {
+    let db = Sqlite::empty().await;
+    let store = SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Keyring::generate("main").unwrap(), schemas());
+    let error = store.keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap_err();
+    assert!(matches!(error, Error::NotMigrated), "{error:?}");
+}
+
+/// A wrapped key that was destroyed is not left in the file for whoever has a key-encryption key.
+#[tokio::test]
+async fn shredded_keys_are_overwritten_in_the_file() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let mut tx = db.pool.begin().await.unwrap();
+    store.append(&mut tx, &aggregate("Order", "1"), Any, &[placed("42"), placed("43")]).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut connection = db.pool.acquire().await.unwrap();
+    let wrapped: Vec<(String, Vec<u8>)> =
+        sqlx::query_as("SELECT scope_id, wrapped_key FROM data_keys WHERE scope_kind = 'Customer' ORDER BY scope_id")
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
+    let mut tx = db.pool.begin().await.unwrap();
+    store.keys().shred(&mut tx, &KeyScope::new("Customer", "42"), "request").await.unwrap();
+    tx.commit().await.unwrap();
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_all(&mut *connection).await.unwrap();
+    let file = std::fs::read(db.folder.path().join("test.db")).unwrap();
+    let holds = |bytes: &[u8]| file.windows(bytes.len()).any(|window| window == bytes);
+    assert!(holds(&wrapped[1].1), "the live key is there");
+    assert!(!holds(&wrapped[0].1), "the destroyed key is still in the file");
+}
+
+#[tokio::test]
+async fn i3_swapped_or_altered_key_rows_are_wrong_keys() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let order = aggregate("Order", "1");
+    let mut tx = db.pool.begin().await.unwrap();
+    store.append(&mut tx, &order, Any, &[placed("42"), placed("43")]).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut connection = db.pool.acquire().await.unwrap();
+    for sql in [
+        "UPDATE data_keys SET wrapped_key = (SELECT wrapped_key FROM data_keys WHERE scope_id = '43') WHERE scope_id = '42'",
+        "UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = '42'",
+        "UPDATE data_keys SET wrapped_key = x'' WHERE scope_id = '42'",
+        "UPDATE data_keys SET version = 7 WHERE scope_id = '42'",
+        "INSERT INTO key_scopes VALUES ('Customer', '44', 'live', 1, NULL); UPDATE data_keys SET scope_id = '44' WHERE scope_id = '42'",
+    ] {
+        let mut tx = connection.begin().await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut *tx).await.unwrap();
+        // A process that has nothing cached, and one that has.
+        let result = store.read_stream(&mut tx, &order).await;
+        let cold = SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Keyring::generate("main").unwrap(), schemas());
+        assert!(cold.read_stream(&mut tx, &order).await.is_err());
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::WrongKey { .. }) && !error.is_retryable(), "{sql}: {error:?}");
+    }
+    let mut tx = connection.begin().await.unwrap();
+    assert_eq!(store.read_stream(&mut tx, &order).await.unwrap().events.len(), 2);
+    sqlx::raw_sql("DROP TRIGGER data_keys_stay; DELETE FROM data_keys WHERE scope_id = '42'").execute(&mut *tx).await.unwrap();
+    let error = store.read_stream(&mut tx, &order).await.unwrap_err();
+    assert!(matches!(error, Error::MissingKey { .. }) && !error.is_shredded(), "a lost row is not an erasure: {error:?}");
+}
+
+#[tokio::test]
+async fn rows_that_were_never_written_are_errors_and_not_panics() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let order = aggregate("Order", "1");
+    let mut tx = db.pool.begin().await.unwrap();
+    store.append(&mut tx, &order, Any, &[placed("42")]).await.unwrap();
+    tx.commit().await.unwrap();
+    for sql in [
+        "UPDATE events SET event_id = 'x'",
+        "UPDATE events SET created_at = 'yesterday'",
+        "UPDATE events SET event_version = -1",
+        "UPDATE events SET event_version = 0",
+        "UPDATE events SET event_type = ''",
+        "UPDATE events SET payload = x''",
+        "UPDATE events SET payload = x'ff00'",
+        "UPDATE events SET payload = 'null'",
+        "UPDATE events SET metadata = 'no json'",
+        "UPDATE data_keys SET created_at = ''",
+        "PRAGMA ignore_check_constraints = ON; UPDATE key_scopes SET state = 'lost'",
+    ] {
+        let mut connection = db.pool.acquire().await.unwrap();
+        let mut tx = connection.begin().await.unwrap();
+        let altered = sqlx::raw_sql(sql).execute(&mut *tx).await;
+        if altered.is_ok() {
+            let result = store.read_stream(&mut tx, &order).await;
+            assert!(result.as_ref().is_ok_and(|stream| stream.events.iter().all(|event| !event.is_redacted())) || result.is_err(), "{sql}");
+        }
+        drop(tx);
+        connection.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_pool_of_one_connection_is_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteConnectOptions::new().filename(folder.path().join("one.db")).create_if_missing(true);
+    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5)).connect_with(options).await.unwrap();
+    let mut connection = pool.acquire().await.unwrap();
+    SqliteStore::new().migrate(&mut connection).await.unwrap();
+    SqliteKeys::new().migrate(&mut connection, &Namespace::new("one").unwrap()).await.unwrap();
+    let store = SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Keyring::generate("main").unwrap(), schemas());
+    store.keys().prepare(&mut connection).await.unwrap();
+    drop(connection);
+    let mut tx = pool.begin().await.unwrap();
+    store.append(&mut tx, &aggregate("Order", "1"), Any, &[placed("42")]).await.unwrap();
+    store.keys().shred(&mut tx, &KeyScope::new("Customer", "42"), "r").await.unwrap();
+    let stream = store.read_stream(&mut tx, &aggregate("Order", "1")).await.unwrap();
+    assert!(stream.events[0].is_redacted(), "a transaction sees its own shred");
+    tx.commit().await.unwrap();
+}

@@ -42,8 +42,16 @@ pub struct KeyManager<Tx> {
 
 /// An unwrapped key, and the row it was unwrapped from: another row means another look.
 struct Cached {
-    wrapped: Vec<u8>,
+    row: DataKeyRecord,
     key: Arc<DataKey>,
+}
+
+impl Cached {
+    /// Is this the row that the key was unwrapped from, in all that the wrapping is bound to?
+    fn is_from(&self, row: &DataKeyRecord) -> bool {
+        let bound = |row: &DataKeyRecord| (row.version, row.kek_id);
+        self.row.wrapped_key == row.wrapped_key && self.row.scope == row.scope && bound(&self.row) == bound(row)
+    }
 }
 
 /// What a shred destroyed.
@@ -384,7 +392,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             let mut cache = lock(&self.keys);
             for record in records {
                 match cache.get(&record.key_id) {
-                    Some(cached) if record.wrapped_key.as_ref() == Some(&cached.wrapped) => {
+                    Some(cached) if cached.is_from(record) => {
                         opened.insert(record.key_id, Arc::clone(&cached.key));
                     }
                     _ => closed.push(record),
@@ -402,7 +410,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             let bound = BoundKey { namespace, key_id: record.key_id, scope: &record.scope, version: record.version, kek_id: record.kek_id };
             let secret = bound.with(|associated_data| unwrap_key(kek, associated_data, wrapped)).ok_or_else(wrong)?;
             let key = Arc::new(DataKey::new(secret.expose())?);
-            lock(&self.keys).put(record.key_id, Cached { wrapped: wrapped.clone(), key: Arc::clone(&key) });
+            lock(&self.keys).put(record.key_id, Cached { row: record.clone(), key: Arc::clone(&key) });
             opened.insert(record.key_id, key);
         }
         Ok(opened)

@@ -56,7 +56,13 @@ impl<'a> Draft<'a> {
         if found.seal.is_some() {
             return Err(Error::ReservedMember { event_id });
         }
-        let mut draft = Self { payload, mode: Mode::Fields, body: found.body.unwrap_or_default(), sealed: Vec::with_capacity(found.hits.len()), scopes: Vec::new() };
+        let mut draft = Self {
+            payload,
+            mode: Mode::Fields,
+            body: found.body.unwrap_or_default(),
+            sealed: Vec::with_capacity(found.hits.len()),
+            scopes: Vec::new(),
+        };
         // Fields of one owner mostly stand together: the owner is resolved once for them.
         let mut last: Option<(&FieldOwner, Option<usize>, u16)> = None;
         for hit in &found.hits {

@@ -1,0 +1,253 @@
+//! The contract of a key table.
+
+use crate::conformance::{Database, must};
+use crate::error::{Error, Result};
+use crate::event::now;
+use crate::key::{KekId, KeyId, KeyScope};
+use crate::keys::{KekRecord, KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeState};
+use crate::kms::WrappedKek;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use uuid::Uuid;
+
+/// Runs all of the suite. The tables are migrated and hold nothing yet.
+pub async fn key_store<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
+    first_keys_are_installed_once(db, keys).await;
+    scopes_and_keys_are_kept(db, keys).await;
+    shredded_keys_leave_tombstones(db, keys).await;
+    no_key_outlives_a_concurrent_shred(db, keys).await;
+}
+
+/// Runs two futures at the same time, in one task.
+pub(super) async fn join<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut done_a, mut done_b) = (None, None);
+    poll_fn(|context| {
+        if done_a.is_none()
+            && let Poll::Ready(value) = a.as_mut().poll(context)
+        {
+            done_a = Some(value);
+        }
+        if done_b.is_none()
+            && let Poll::Ready(value) = b.as_mut().poll(context)
+        {
+            done_b = Some(value);
+        }
+        match (done_a.take(), done_b.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            (a, b) => {
+                (done_a, done_b) = (a, b);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+fn kek(partition: &str) -> KekRecord {
+    KekRecord {
+        kek_id: KekId(Uuid::now_v7()),
+        partition: partition.to_owned(),
+        provider: "conformance".to_owned(),
+        wrapped: WrappedKek { master_key_id: "master".to_owned(), ciphertext: vec![0, 1, 2, 255] },
+        created_at: now(),
+    }
+}
+
+fn key(scope: &KeyScope, version: u32, kek_id: KekId) -> NewDataKey {
+    NewDataKey {
+        key_id: KeyId(Uuid::now_v7()),
+        scope: scope.clone(),
+        version,
+        kek_id,
+        wrapped_key: vec![version.to_le_bytes()[0]; 65],
+        created_at: now(),
+    }
+}
+
+fn fresh(name: &str) -> KeyScope {
+    KeyScope::new("Conformance", format!("{name} {} '\"\\ \u{1f600}", Uuid::now_v7()))
+}
+
+async fn active_kek<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) -> KekId {
+    let mut connection = must(db.begin().await, "begin");
+    match must(keys.active_kek(db.tx(&mut connection), "default").await, "active_kek") {
+        Some(kek) => kek.kek_id,
+        None => panic!("install a key-encryption key first"),
+    }
+}
+
+/// A scope with one key, committed.
+async fn scope_with_key<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K, name: &str) -> (KeyScope, NewDataKey) {
+    let scope = fresh(name);
+    let new = key(&scope, 1, active_kek(db, keys).await);
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "create_scopes");
+    must(keys.insert_keys(tx, std::slice::from_ref(&new)).await, "insert_keys");
+    must(db.commit(transaction).await, "commit");
+    (scope, new)
+}
+
+async fn shred<K: KeyStore>(keys: &K, tx: &mut K::Tx, scope: &KeyScope) -> Result<Vec<KeyId>> {
+    keys.create_scopes(tx, std::slice::from_ref(scope)).await?;
+    keys.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?;
+    let change = ScopeChange {
+        scope: scope.clone(),
+        action: ScopeAction::Shred,
+        state: ScopeState::Shredded,
+        generation: 1,
+        reason: "conformance".to_owned(),
+        at: now(),
+    };
+    keys.change_scope(tx, &change).await?;
+    keys.destroy_keys(tx, scope, change.at).await
+}
+
+/// The first key-encryption key and the first key of a scope stay the first, and are committed at once.
+pub async fn first_keys_are_installed_once<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut connection = must(db.connect().await, "connect");
+    let conn = db.connection(&mut connection);
+    assert!(must(keys.namespace(conn).await, "namespace").is_some(), "migrated tables name their namespace");
+    assert!(must(keys.active_kek(conn, "default").await, "active_kek").is_none(), "the suite needs tables without keys");
+    let (first, second, elsewhere) = (kek("default"), kek("default"), kek("elsewhere"));
+    for new in [&first, &second, &elsewhere] {
+        must(keys.install_kek(conn, new).await, "install_kek");
+    }
+    let scope = KeyScope::integrity();
+    for new in [key(&scope, 1, first.kek_id), key(&scope, 1, first.kek_id)] {
+        must(keys.install_key(conn, &new).await, "install_key");
+    }
+    let mut others = must(db.begin().await, "begin");
+    let tx = db.tx(&mut others);
+    let Some(active) = must(keys.active_kek(tx, "default").await, "active_kek") else { panic!("it was not committed") };
+    assert_eq!((active.kek_id, &active.wrapped, active.created_at), (first.kek_id, &first.wrapped, first.created_at));
+    let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Share).await, "scopes").remove(0);
+    assert_eq!((record.last_version, record.generation, record.active.is_some()), (1, 1, true), "a first key is installed once");
+    drop(others);
+
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, &[fresh("in a transaction")]).await, "create_scopes");
+    let refused = keys.install_kek(tx, &kek("default")).await;
+    assert!(matches!(refused, Err(Error::InTransaction { .. })), "{refused:?}");
+    drop(transaction);
+}
+
+/// What is written is read, by scope and by key; unknown ones are left out; a rollback forgets.
+pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
+    let kek_id = active_kek(db, keys).await;
+    let (scope, first) = scope_with_key(db, keys, "kept").await;
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    let kek = must(keys.keks(tx, &[kek_id, KekId(Uuid::now_v7())]).await, "keks");
+    assert_eq!(kek.len(), 1);
+    let unknown = fresh("unknown");
+    for lock in [ScopeLock::None, ScopeLock::Share, ScopeLock::Update] {
+        let records = must(keys.scopes(tx, &[scope.clone(), unknown.clone()], lock).await, "scopes");
+        assert_eq!(records.len(), 1, "unknown scopes are left out");
+        let record = &records[0];
+        assert_eq!((&record.scope, record.state, record.generation, record.last_version), (&scope, ScopeState::Live, 1, 1));
+        let active = record.active.as_ref();
+        assert_eq!(
+            active.map(|key| (key.key_id, key.version, key.kek_id, key.created_at)),
+            Some((first.key_id, 1, kek_id, first.created_at))
+        );
+        assert_eq!(active.and_then(|key| key.wrapped_key.as_ref()), Some(&first.wrapped_key));
+    }
+    must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "creating a known scope again");
+    let second = key(&scope, 2, kek_id);
+    must(keys.insert_keys(tx, std::slice::from_ref(&second)).await, "insert_keys");
+    let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::None).await, "scopes").remove(0);
+    assert_eq!((record.last_version, record.active.map(|key| key.key_id)), (2, Some(second.key_id)));
+    let ids = [second.key_id, KeyId(Uuid::now_v7()), first.key_id];
+    let mut found = must(keys.data_keys(tx, &ids).await, "data_keys");
+    found.sort_by_key(|key| key.version);
+    assert_eq!(found.iter().map(|key| key.key_id).collect::<Vec<_>>(), [first.key_id, second.key_id]);
+    assert!(found.iter().all(|key| key.scope == scope && key.scope_state == ScopeState::Live && key.shredded_at.is_none()));
+    drop(transaction);
+    let mut transaction = must(db.begin().await, "begin");
+    let found = must(keys.data_keys(db.tx(&mut transaction), &ids).await, "data_keys");
+    assert_eq!(found.len(), 1, "a rolled-back key is gone");
+    assert!(must(keys.history(db.tx(&mut transaction), &unknown).await, "history").is_none());
+}
+
+/// A shred empties every key row of the scope and keeps all of them; nothing of it can be undone.
+pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
+    let (scope, first) = scope_with_key(db, keys, "shredded").await;
+    let (other, _) = scope_with_key(db, keys, "other").await;
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.insert_keys(tx, &[key(&scope, 2, first.kek_id)]).await, "insert_keys");
+    let destroyed = must(shred(keys, tx, &scope).await, "shred");
+    assert_eq!((destroyed.len(), destroyed[0]), (2, first.key_id));
+    assert!(must(keys.destroy_keys(tx, &scope, now()).await, "destroying again").is_empty());
+    let refused = keys.insert_keys(tx, &[key(&fresh("no such scope"), 1, first.kek_id)]).await;
+    drop(refused); // a foreign key may refuse it, or nothing may happen: it must not panic
+    drop(transaction);
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.insert_keys(tx, &[key(&scope, 2, first.kek_id)]).await, "insert_keys");
+    must(shred(keys, tx, &scope).await, "shred");
+    must(db.commit(transaction).await, "commit");
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    let found = must(keys.data_keys(tx, &destroyed[..1]).await, "data_keys");
+    assert!(
+        found.len() == 1
+            && found[0].wrapped_key.is_none()
+            && found[0].shredded_at.is_some()
+            && found[0].scope_state == ScopeState::Shredded
+    );
+    let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Share).await, "scopes").remove(0);
+    assert_eq!((record.state, record.last_version, record.active.is_none()), (ScopeState::Shredded, 2, true));
+    let Some(history) = must(keys.history(tx, &scope).await, "history") else { panic!("a shredded scope has a history") };
+    assert_eq!(history.keys.iter().map(|key| key.version).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        (history.changes.len(), history.changes[0].reason.as_str(), history.changes[0].action),
+        (1, "conformance", ScopeAction::Shred)
+    );
+    let untouched = must(keys.scopes(tx, &[other], ScopeLock::None).await, "scopes").remove(0);
+    assert!(untouched.active.is_some_and(|key| key.wrapped_key.is_some()), "another scope was touched");
+}
+
+/// Whatever the order in which an append that makes a key and a shred of its scope run, no live key is
+/// left under a tombstone.
+pub async fn no_key_outlives_a_concurrent_shred<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
+    let kek_id = active_kek(db, keys).await;
+    for round in 0..20_u32 {
+        let scope = &fresh("race");
+        let append = async {
+            let mut transaction = db.begin().await?;
+            let tx = db.tx(&mut transaction);
+            keys.create_scopes(tx, std::slice::from_ref(scope)).await?;
+            let record = keys.scopes(tx, std::slice::from_ref(scope), ScopeLock::Share).await?.remove(0);
+            if record.state == ScopeState::Live && record.active.is_none() {
+                keys.insert_keys(tx, &[key(scope, 1, kek_id)]).await?;
+            }
+            db.commit(transaction).await
+        };
+        let erase = async {
+            let mut transaction = db.begin().await?;
+            shred(keys, db.tx(&mut transaction), scope).await?;
+            db.commit(transaction).await
+        };
+        let (appended, shredded) = if round % 2 == 0 {
+            join(append, erase).await
+        } else {
+            let (shredded, appended) = join(erase, append).await;
+            (appended, shredded)
+        };
+        for lost in [&appended, &shredded].into_iter().filter_map(|result| result.as_ref().err()) {
+            assert!(lost.is_retryable(), "{lost:?}");
+        }
+        let mut transaction = must(db.begin().await, "begin");
+        let history = must(keys.history(db.tx(&mut transaction), scope).await, "history");
+        if shredded.is_ok() {
+            let Some(history) = history else { panic!("a committed shred left no trace") };
+            assert_eq!(history.state, ScopeState::Shredded);
+            assert!(history.keys.iter().all(|key| key.shredded_at.is_some()), "a key outlived the shred of its scope");
+        }
+    }
+}

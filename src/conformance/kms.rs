@@ -1,0 +1,40 @@
+//! The contract of a KMS.
+
+use crate::conformance::must;
+use crate::error::Error;
+use crate::key::{KekId, Namespace};
+use crate::kms::{KekContext, Kms, WrappedKek};
+use uuid::Uuid;
+
+/// Runs all of the suite.
+pub async fn kms<K: Kms>(kms: &K) {
+    let context = |name: &str| KekContext { namespace: must(Namespace::new(name), "a namespace"), kek_id: KekId(Uuid::now_v7()) };
+    let here = context("here");
+    assert!(!kms.provider().is_empty());
+    let (key, wrapped) = must(kms.generate_kek(&here).await, "generate_kek");
+    let (other_key, other_wrapped) = must(kms.generate_kek(&here).await, "generate_kek");
+    assert_ne!(key.expose(), other_key.expose(), "every key is new");
+    assert_ne!(wrapped, other_wrapped);
+    assert!(!wrapped.ciphertext.windows(32).any(|window| window == key.expose()), "the key is in its own ciphertext");
+    let opened = must(kms.unwrap_kek(&wrapped, &here).await, "unwrap_kek");
+    assert_eq!(opened.expose(), key.expose());
+
+    let elsewhere = KekContext { namespace: must(Namespace::new("elsewhere"), "a namespace"), ..here.clone() };
+    refuses(kms, &wrapped, &elsewhere, "another namespace").await;
+    refuses(kms, &wrapped, &context("here"), "another key id").await;
+    let mut altered = wrapped.clone();
+    if let Some(last) = altered.ciphertext.last_mut() {
+        *last ^= 1;
+    }
+    refuses(kms, &altered, &here, "an altered ciphertext").await;
+    refuses(kms, &WrappedKek { ciphertext: Vec::new(), ..wrapped.clone() }, &here, "an empty ciphertext").await;
+    refuses(kms, &WrappedKek { master_key_id: "no-such-key".to_owned(), ..wrapped }, &here, "another master key").await;
+}
+
+async fn refuses<K: Kms>(kms: &K, wrapped: &WrappedKek, context: &KekContext, what: &str) {
+    match kms.unwrap_kek(wrapped, context).await {
+        Err(error @ Error::KmsRefused { .. }) => assert!(!error.is_retryable()),
+        Err(error) => panic!("{what} must be refused with KmsRefused, not {error:?}"),
+        Ok(_) => panic!("{what} was accepted"),
+    }
+}
