@@ -1,0 +1,557 @@
+//! The registry: what it refuses to be built from, and how events come up to date.
+
+mod common;
+
+use eventseal::ExpectedVersion::Any;
+use eventseal::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+fn same(value: Value) -> std::result::Result<Value, Infallible> {
+    Ok(value)
+}
+
+fn no_parts(_: Value, _: &StepContext<'_>) -> std::result::Result<Vec<SplitPart>, Infallible> {
+    Ok(vec![])
+}
+
+/// The problems of these schemas, as `Type vN: Problem`.
+fn problems(events: impl IntoIterator<Item = EventSchema>) -> Vec<String> {
+    let errors = Schemas::new(events).expect_err("these schemas have problems").errors;
+    let kind = |problem: &SchemaProblem| format!("{problem:?}").split(['(', ' ']).next().unwrap().to_owned();
+    errors.iter().map(|error| format!("{} v{}: {}", error.event_type, error.version.unwrap_or(0), kind(&error.problem))).collect()
+}
+
+fn customer() -> Owner {
+    subject("Customer", "/customer")
+}
+
+#[test]
+fn every_contradiction_is_reported_on_its_own() {
+    let e = || event("E").version(1);
+    for (event, expected) in [
+        (event(""), vec!["Name", "NoVersion"]),
+        (event("E"), vec!["NoVersion"]),
+        (event("E").protect(&["/a"], Owner::Aggregate).version(1), vec!["BeforeVersion"]),
+        (event("E").version(0).upcast(0, same).version(1), vec!["VersionZero"]),
+        (e().version(1), vec!["VersionTwice"]),
+        (e().upcast(1, same).version(3), vec!["VersionMissing"]),
+        (e().version(2), vec!["StepMissing"]),
+        (e().version(2).upcast(1, same).upcast(1, same), vec!["StepTwice"]),
+        (e().upcast(7, same), vec!["StepFromUnknown"]),
+        (e().upcast(1, same), vec!["UnknownTarget"]),
+        (e().split(1, &[("F", 1)], no_parts), vec!["UnknownTarget"]),
+        (e().split(1, &[("E", 1)], no_parts), vec!["Cycle"]),
+        (e().protect(&["/a"], Owner::Aggregate).version(2).upcast(1, same), vec!["Undeclared"]),
+        (e().protect(&["/a"], Owner::Aggregate).unprotected("why"), vec!["ProtectedAndNot"]),
+        (e().protect(&["/a"], Owner::Aggregate).protect_whole(Owner::Aggregate), vec!["FieldsAndWhole"]),
+        (e().protect_same_as(2), vec!["SameAsUnknown"]),
+        (e().protect(&["a"], Owner::Aggregate), vec!["Pointer"]),
+        (e().protect(&[""], Owner::Aggregate), vec!["Pointer"]),
+        (e().protect(&["/a~3"], Owner::Aggregate), vec!["Pointer"]),
+        (e().protect(&["/$seal"], Owner::Aggregate), vec!["Pointer"]),
+        (e().protect(&["/a", "/a/b"], Owner::Aggregate), vec!["Overlap"]),
+        (e().protect(&["/a"], Owner::Aggregate).protect(&["/a"], customer()), vec!["Overlap"]),
+        (e().protect(&["/a/*/b", "/a/0"], Owner::Aggregate), vec!["Overlap", "Pointer"]),
+        (e().protect(&["/a/*/b"], subject("K", "/a/0/id")), vec!["Pointer"]),
+        (e().protect(&["/a"], subject("", "/id")), vec!["ScopeKind"]),
+        (e().protect(&["/a"], subject("$eventseal", "/id")), vec!["ScopeKind"]),
+        (e().protect(&["/a"], Owner::Aggregate.scope_kind("\0")), vec!["ScopeKind"]),
+        (e().protect(&["/a"], subject("K", "id")), vec!["ScopePointer"]),
+        (e().protect(&["/a"], subject("K", "/b/*/id")), vec!["ScopePointer"]),
+        (e().protect(&["/a/*/b"], subject("K", "/c/*/id")), vec!["ScopePointer"]),
+        (e().protect_whole(subject("K", "/a/*/id")), vec!["ScopePointer"]),
+        (e().protect(&["/a"], Owner::Aggregate).redact_as("/b", "x"), vec!["NotProtected"]),
+        (e().protect(&["/a"], Owner::Aggregate).pad_to("/b", 64), vec!["NotProtected"]),
+        (e().protect(&["/a"], Owner::Aggregate).pad_to("/a", 33), vec!["Pad"]),
+        (e().protect(&["/a"], Owner::Aggregate).pad_to("/a", 1 << 20), vec!["Pad"]),
+    ] {
+        let described = format!("{event:?}");
+        let mut found: Vec<String> = problems([event]).iter().map(|problem| problem.split(": ").nth(1).unwrap().to_owned()).collect();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{described}");
+    }
+}
+
+#[test]
+fn all_contradictions_are_reported_at_once() {
+    let events = [
+        event("A").version(1).version(2),
+        event("B").version(1).protect(&["/x", "/x/y"], Owner::Aggregate),
+        event("C").version(1).split(1, &[("D", 1)], no_parts),
+        event("D").version(1).split(1, &[("C", 1), ("Gone", 3)], no_parts),
+        event("D").version(1),
+    ];
+    let errors = Schemas::builder(events).accept_plaintext("A").accept_plaintext("Unknown").build().unwrap_err();
+    let text = errors.to_string();
+    assert!(text.starts_with("the schemas have 5 problems:") || text.starts_with("the schemas have 6 problems:"), "{text}");
+    for part in [
+        "A version 1: there is no step",
+        "B version 1: pointers \"/x\" and \"/x/y\" overlap",
+        "D: it is declared twice",
+        "A: accept_plaintext",
+        "Unknown: accept_plaintext",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in {text}");
+    }
+    assert!(matches!(Error::from(errors), Error::Schemas(_)));
+    assert_eq!(
+        problems([
+            event("C").version(1).split(1, &[("D", 1)], no_parts),
+            event("D").version(1).split(1, &[("C", 1), ("Gone", 3)], no_parts),
+        ]),
+        ["C v1: Cycle", "D v1: UnknownTarget", "D v1: Cycle"]
+    );
+}
+
+// ---- a database to read from
+
+struct World {
+    db: MemoryDb,
+    keyring: Arc<Keyring>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { db: MemoryDb::new(Namespace::new("test").unwrap()), keyring: Arc::new(Keyring::generate("main").unwrap()) }
+    }
+
+    async fn store(&self, schemas: Schemas) -> SealedStore<MemoryStore> {
+        let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&self.keyring), schemas);
+        store.keys().prepare(&mut self.db.begin()).await.unwrap();
+        store
+    }
+
+    async fn append<S: EventStore<Tx = MemoryTx>>(&self, store: &S, id: &str, events: &[NewEvent]) {
+        let mut tx = self.db.begin();
+        store.append(&mut tx, &aggregate("Order", id), Any, events).await.unwrap();
+        tx.commit().unwrap();
+    }
+
+    async fn read(&self, store: &SealedStore<MemoryStore>, id: &str) -> Result<Vec<PersistedEvent>> {
+        Ok(store.read_stream(&mut self.db.begin(), &aggregate("Order", id)).await?.events)
+    }
+
+    async fn shred(&self, store: &SealedStore<MemoryStore>, id: &str) {
+        let mut tx = self.db.begin();
+        store.keys().shred(&mut tx, &KeyScope::new("Customer", id), "request").await.unwrap();
+        tx.commit().unwrap();
+    }
+}
+
+fn json_of(event: &PersistedEvent) -> Value {
+    serde_json::from_slice(&event.payload).unwrap()
+}
+
+fn pointers(event: &PersistedEvent) -> Vec<&str> {
+    event.redacted.iter().map(JsonPointer::as_str).collect()
+}
+
+fn v1_schemas() -> Schemas {
+    Schemas::new([event("Placed").version(1).protect(&["/name", "/email"], customer())]).unwrap()
+}
+
+const V1: &str = r#"{"customer":"42","name":"Ada Lovelace","email":"ada@x"}"#;
+
+#[derive(Serialize, Deserialize)]
+struct PlacedV1 {
+    customer: String,
+    name: Sensitive<String>,
+    email: Sensitive<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PlacedV2 {
+    customer: String,
+    contact: Contact,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Contact {
+    names: Vec<Sensitive<String>>,
+    email: Sensitive<String>,
+    phone: Sensitive<Option<String>>,
+}
+
+#[tokio::test]
+async fn i7_typed_steps_carry_redactions_with_sensitive_fields() {
+    let world = World::new();
+    let writer = world.store(v1_schemas()).await;
+    world.append(&writer, "1", &[NewEvent::raw("Placed", 1, V1)]).await;
+    let schemas = Schemas::new([event("Placed")
+        .version(1)
+        .protect(&["/name", "/email"], customer())
+        .version(2)
+        .protect(&["/contact/names/*", "/contact/email", "/contact/phone"], customer())
+        .redact_as("/contact/email", "erased@invalid")
+        .upcast(1, |old: PlacedV1| {
+            let contact = Contact { names: vec![old.name], email: old.email, phone: Sensitive::Present(None) };
+            Ok::<_, Infallible>(PlacedV2 { customer: old.customer, contact })
+        })])
+    .unwrap();
+    let store = world.store(schemas).await;
+    let live = world.read(&store, "1").await.unwrap().remove(0);
+    assert_eq!(json_of(&live), json!({"customer":"42","contact":{"names":["Ada Lovelace"],"email":"ada@x","phone":null}}));
+    assert_eq!((live.stored_version.get(), live.event_version.get(), live.is_redacted()), (1, 2, false));
+    assert!(
+        matches!(live.decode::<PlacedV2>().unwrap().contact.phone, Sensitive::Present(None)),
+        "null is a value where nothing was shredded"
+    );
+    world.shred(&store, "42").await;
+    let erased = world.read(&store, "1").await.unwrap().remove(0);
+    assert_eq!(json_of(&erased), json!({"customer":"42","contact":{"names":[null],"email":"erased@invalid","phone":null}}));
+    // The phone was never known, but whether it was is erased with the rest.
+    assert_eq!(pointers(&erased), ["/contact/email", "/contact/names/0", "/contact/phone"]);
+    let placed: PlacedV2 = erased.decode().unwrap();
+    assert!(placed.contact.names[0].is_redacted() && placed.contact.email.is_redacted());
+}
+
+#[tokio::test]
+async fn i7_closures_see_plaintext_or_redactions_and_never_ciphertext() {
+    let world = World::new();
+    let writer = world.store(v1_schemas()).await;
+    world.append(&writer, "1", &[NewEvent::raw("Placed", 1, V1)]).await;
+    let schemas = Schemas::new([event("Placed")
+        .version(1)
+        .protect(&["/name", "/email"], customer())
+        .redact_as("/name", "[erased]")
+        .version(2)
+        .protect(&["/full_name", "/contact/email"], customer())
+        .redact_as("/full_name", "[gone]")
+        .version(3)
+        .protect(&["/full_name", "/mail"], customer())
+        .upcast_with(1, |mut old: Value, step| {
+            assert!(old.get("$seal").is_none());
+            let (name, email) = (old["name"].take(), old["email"].take());
+            if step.redacted.is_empty() {
+                assert_eq!((name.as_str(), email.as_str()), (Some("Ada Lovelace"), Some("ada@x")));
+            } else {
+                assert_eq!((name.as_str(), &email), (Some("[erased]"), &Value::Null));
+                assert!(step.is_redacted("/name") && step.is_redacted("/email/local") && !step.is_redacted("/names"));
+            }
+            let name = if step.is_redacted("/name") { Value::Null } else { name };
+            Ok::<_, Infallible>(json!({"customer": old["customer"], "full_name": name, "contact": {"email": email}}))
+        })
+        .upcast(2, |old: Value| {
+            Ok::<_, Infallible>(json!({"customer": old["customer"], "full_name": old["full_name"], "mail": old["contact"]["email"]}))
+        })])
+    .unwrap();
+    let store = world.store(schemas).await;
+    assert_eq!(json_of(&world.read(&store, "1").await.unwrap()[0]), json!({"customer":"42","full_name":"Ada Lovelace","mail":"ada@x"}));
+    world.shred(&store, "42").await;
+    let erased = world.read(&store, "1").await.unwrap().remove(0);
+    assert_eq!(pointers(&erased), ["/full_name", "/mail"], "redaction follows through two closures");
+    assert_eq!(json_of(&erased)["mail"], Value::Null);
+}
+
+#[tokio::test]
+async fn i7_only_places_of_shredded_owners_count_as_redacted() {
+    let world = World::new();
+    let schemas = |upcasting: bool| {
+        let v1 = event("Met").version(1).protect(&["/people/*/name"], subject("Customer", "/people/*/id"));
+        let v2 = |event: EventSchema| {
+            event.version(2).protect(&["/guests/*/called"], subject("Customer", "/guests/*/id")).upcast(1, |old: Value| {
+                let guests: Vec<Value> =
+                    old["people"].as_array().unwrap().iter().map(|one| json!({"id": one["id"], "called": one["name"]})).collect();
+                Ok::<_, Infallible>(json!({ "guests": guests }))
+            })
+        };
+        Schemas::new([if upcasting { v2(v1) } else { v1 }]).unwrap()
+    };
+    let writer = world.store(schemas(false)).await;
+    let people = r#"{"people":[{"id":1,"name":"A"},{"id":"2","name":null},{"id":3,"name":"C"}]}"#;
+    world.append(&writer, "1", &[NewEvent::raw("Met", 1, people)]).await;
+    let store = world.store(schemas(true)).await;
+    world.shred(&store, "3").await;
+    let event = world.read(&store, "1").await.unwrap().remove(0);
+    assert_eq!(json_of(&event), json!({"guests":[{"id":1,"called":"A"},{"id":"2","called":null},{"id":3,"called":null}]}));
+    assert_eq!(pointers(&event), ["/guests/2/called"], "a null of a live owner is a value");
+}
+
+// ---- splits and drops
+
+fn split_schemas() -> Schemas {
+    Schemas::new([
+        event("Imported").version(1).protect(&["/name"], customer()).split(1, &[("Placed", 1), ("Noted", 1)], |old: Value, _| {
+            let mut parts = vec![SplitPart::new("Placed", 1, json!({"customer": old["customer"], "name": old["name"]}))];
+            parts.extend(old["notes"].as_array().unwrap().iter().map(|note| SplitPart::new("Noted", 1, json!({ "text": note }))));
+            Ok::<_, Infallible>(parts)
+        }),
+        event("Placed")
+            .version(1)
+            .protect(&["/name"], customer())
+            .version(2)
+            .protect(&["/who"], customer())
+            .upcast(1, |old: Value| Ok::<_, Infallible>(json!({"customer": old["customer"], "who": old["name"]}))),
+        event("Noted").version(1),
+        event("Pinged").version(1).drop_from(1),
+    ])
+    .unwrap()
+}
+
+async fn written_world() -> (World, SealedStore<MemoryStore>) {
+    let world = World::new();
+    let old =
+        Schemas::new([event("Imported").version(1).protect(&["/name"], customer()), event("Pinged").version(1), event("Noted").version(1)]);
+    let writer = world.store(old.unwrap()).await;
+    for number in 0..12 {
+        let notes: Vec<String> = (0..number % 4).map(|note| format!("{number}.{note}")).collect();
+        let event = match number % 3 {
+            0 => NewEvent::raw("Pinged", 1, "{}"),
+            1 => NewEvent::raw("Imported", 1, json!({"customer":"42","name":"Ada","notes":notes}).to_string()),
+            _ => NewEvent::raw("Noted", 1, json!({"text": number.to_string()}).to_string()),
+        };
+        world.append(&writer, "1", &[event]).await;
+    }
+    let store = world.store(split_schemas()).await;
+    (world, store)
+}
+
+#[tokio::test]
+async fn i8_splits_and_drops_change_no_position_and_no_version() {
+    let (world, store) = written_world().await;
+    let stored = MemoryStore::new().read_stream(&mut world.db.begin(), &aggregate("Order", "1")).await.unwrap().events;
+    let stream = store.read_stream(&mut world.db.begin(), &aggregate("Order", "1")).await.unwrap();
+    assert_eq!(stream.last_version.unwrap().get(), 12);
+    for event in &stream {
+        let origin = &stored[usize::try_from(event.aggregate_version.get()).unwrap() - 1];
+        assert_eq!((event.event_id, event.global_position), (origin.event_id, origin.global_position));
+        assert_eq!((&event.stored_type, event.stored_version), (&origin.event_type, origin.event_version));
+    }
+    let second: Vec<_> = stream.events.iter().filter(|event| event.aggregate_version.get() == 11).collect();
+    let parts: Vec<_> =
+        second.iter().map(|event| (event.event_type.as_str(), event.event_version.get(), event.part.index, event.part.count)).collect();
+    assert_eq!(parts, [("Placed", 2, 0, 3), ("Noted", 1, 1, 3), ("Noted", 1, 2, 3)], "a part goes on through its own chain");
+    assert_eq!(json_of(second[0])["who"], "Ada");
+    let dropped = store.read_aggregate_stream(&mut world.db.begin(), &aggregate("Order", "1"), (1..=1).into()).await.unwrap();
+    assert!(dropped.events.is_empty() && dropped.last_version == Some(AggregateVersion::FIRST));
+    world.shred(&store, "42").await;
+    let stream = store.read_stream(&mut world.db.begin(), &aggregate("Order", "1")).await.unwrap();
+    for event in stream.events.iter().filter(|event| event.event_type == "Placed") {
+        assert_eq!((json_of(event)["who"].clone(), pointers(event)), (Value::Null, vec!["/who"]));
+    }
+}
+
+#[tokio::test]
+async fn i8_a_follower_that_stops_anywhere_sees_everything_once() {
+    let (world, store) = written_world().await;
+    let filter = EventFilter::default();
+    let mark = |event: &PersistedEvent| (event.global_position, event.part.index, event.event_type.clone(), event.payload.clone());
+    let all = store.read_events(&mut world.db.begin(), GlobalPosition::START, 100, &filter).await.unwrap();
+    let all: Vec<_> = all.events.iter().map(mark).collect();
+    assert!(all.len() > 12);
+    for first in 0..=12 {
+        for then in 1..=12 {
+            let (mut after, mut seen, mut limit) = (GlobalPosition::START, Vec::new(), first);
+            loop {
+                let page = store.read_events(&mut world.db.begin(), after, limit, &filter).await.unwrap();
+                seen.extend(page.events.iter().map(mark));
+                after = page.next;
+                if limit > 0 && page.scanned < limit {
+                    break;
+                }
+                limit = then;
+            }
+            assert_eq!(seen, all, "stopping after {first}, then pages of {then}");
+        }
+    }
+}
+
+// ---- what stays as it is, and what is refused
+
+#[tokio::test]
+async fn what_needs_neither_opening_nor_upcasting_is_handed_out_as_the_stored_bytes() {
+    let world = World::new();
+    let store = world.store(split_schemas()).await;
+    let odd = " {\"text\" : 1.0, \"text\":\t1e400 }\n";
+    world.append(&store, "1", &[NewEvent::raw("Noted", 1, odd), NewEvent::raw("Unknown", 9, &b"\xff not JSON"[..])]).await;
+    let read = world.read(&store, "1").await.unwrap();
+    assert_eq!(read[0].payload, odd.as_bytes());
+    assert_eq!(read[1].payload, b"\xff not JSON");
+}
+
+#[tokio::test]
+async fn versions_and_types_the_process_does_not_know_follow_the_policy() {
+    let world = World::new();
+    let v2 = || event("Placed").version(1).unprotected("was").version(2).protect(&["/name"], customer()).upcast(1, same);
+    let newer = world.store(Schemas::new([v2()]).unwrap()).await;
+    world.append(&newer, "1", &[NewEvent::raw("Placed", 2, r#"{"customer":"42","name":"Ada"}"#)]).await;
+    world.append(&MemoryStore::new(), "2", &[NewEvent::raw("Unheard", 1, "{}")]).await;
+    world.append(&MemoryStore::new(), "3", &[NewEvent::raw("Later", 1, "{}")]).await;
+
+    let older = || event("Placed").version(1);
+    let strict = world.store(Schemas::builder([older()]).deny_unknown_types().build().unwrap()).await;
+    let refused = world.read(&strict, "1").await.unwrap_err();
+    assert!(matches!(&refused, Error::NewerVersion { known, .. } if known.get() == 1), "{refused:?}");
+    assert!(matches!(world.read(&strict, "2").await, Err(Error::UnknownType { .. })));
+    let mut tx = world.db.begin();
+    let refused = strict.append(&mut tx, &aggregate("Order", "1"), Any, &[NewEvent::raw("Unheard", 1, "{}")]).await;
+    assert!(matches!(refused, Err(Error::UnknownType { .. })));
+
+    let passing = world.store(Schemas::builder([older()]).pass_through_newer().build().unwrap()).await;
+    let opened = world.read(&passing, "1").await.unwrap().remove(0);
+    assert_eq!((opened.event_version.get(), json_of(&opened)["name"].clone()), (2, json!("Ada")), "opened, but not understood");
+    assert_eq!(world.read(&passing, "2").await.unwrap()[0].payload, b"{}");
+
+    let only_later = world.store(Schemas::new([event("Later").version(2)]).unwrap()).await;
+    assert!(matches!(world.read(&only_later, "3").await, Err(Error::UnknownVersion { .. })));
+}
+
+#[tokio::test]
+async fn only_current_versions_are_appended_unless_the_builder_says_so() {
+    let world = World::new();
+    let schema = || event("Placed").version(1).protect(&["/name"], customer()).version(2).protect_same_as(1).upcast(1, same);
+    let store = world.store(Schemas::new([schema(), event("Old").version(1).drop_from(1)]).unwrap()).await;
+    let mut tx = world.db.begin();
+    for (event_type, version, hint) in
+        [("Placed", 1, "current version is 2"), ("Placed", 3, "versions 1 to 2"), ("Old", 1, "lives on in other types")]
+    {
+        let refused = store.append(&mut tx, &aggregate("Order", "1"), Any, &[NewEvent::raw(event_type, version, V1)]).await.unwrap_err();
+        assert!(matches!(refused, Error::UndeclaredVersion { .. }) && refused.to_string().contains(hint), "{refused}");
+    }
+    drop(tx);
+    let lenient = world.store(Schemas::builder([schema()]).allow_older_appends().build().unwrap()).await;
+    world.append(&lenient, "1", &[NewEvent::raw("Placed", 1, V1)]).await;
+    let event = world.read(&lenient, "1").await.unwrap().remove(0);
+    assert_eq!((event.stored_version.get(), event.event_version.get()), (1, 2));
+}
+
+#[tokio::test]
+async fn i4_plaintext_at_a_protected_place_is_refused_unless_it_is_accepted() {
+    let world = World::new();
+    world.append(&MemoryStore::new(), "1", &[NewEvent::raw("Placed", 1, V1), NewEvent::raw("Placed", 1, r#"{"customer":"42"}"#)]).await;
+    let strict = world.store(v1_schemas()).await;
+    let error = world.read(&strict, "1").await.unwrap_err();
+    assert!(matches!(&error, Error::Unsealed { pointer, .. } if pointer.as_str() == "/name") && error.is_tampered(), "{error:?}");
+    assert!(error.to_string().contains("accept_plaintext(\"Placed\")"), "{error}");
+    let absent = strict.read_aggregate_stream(&mut world.db.begin(), &aggregate("Order", "1"), (2..).into()).await.unwrap();
+    assert_eq!(absent.events[0].payload, br#"{"customer":"42"}"#, "where nothing protected is present, no seal is needed");
+    let lenient = Schemas::builder([event("Placed").version(1).protect(&["/name", "/email"], customer())])
+        .accept_plaintext("Placed")
+        .build()
+        .unwrap();
+    let lenient = world.store(lenient).await;
+    world.append(&lenient, "1", &[NewEvent::raw("Placed", 1, V1)]).await;
+    assert_eq!(world.read(&lenient, "1").await.unwrap()[0].payload, V1.as_bytes());
+    world.shred(&lenient, "42").await;
+    let events = world.read(&lenient, "1").await.unwrap();
+    assert!(!events[0].is_redacted() && events[2].is_redacted(), "plaintext from before can't be shredded");
+}
+
+#[tokio::test]
+async fn what_was_sealed_is_opened_even_where_the_schema_no_longer_protects_it() {
+    let world = World::new();
+    let writer = world.store(v1_schemas()).await;
+    world.append(&writer, "1", &[NewEvent::raw("Placed", 1, V1)]).await;
+    for schemas in [
+        Schemas::new([event("Placed").version(1)]).unwrap(),
+        Schemas::new([event("Placed").version(1).protect(&["/name"], customer())]).unwrap(),
+        Schemas::new([event("Placed").version(1).unprotected("not any more").version(2).upcast(1, same)]).unwrap(),
+    ] {
+        let store = world.store(schemas).await;
+        assert_eq!(json_of(&world.read(&store, "1").await.unwrap()[0]), serde_json::from_str::<Value>(V1).unwrap());
+    }
+    let more = Schemas::new([event("Placed").version(1).protect(&["/name", "/email", "/customer"], Owner::Aggregate)]).unwrap();
+    let more = world.store(more).await;
+    assert!(matches!(world.read(&more, "1").await, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/customer"));
+}
+
+#[tokio::test]
+async fn i9_a_failing_step_names_the_event_and_the_step_but_no_value() {
+    let world = World::new();
+    let writer = world.store(v1_schemas()).await;
+    world.append(&writer, "1", &[NewEvent::raw("Placed", 1, r#"{"customer":"42","name":"SECRET","email":{"not":"SECRET"}}"#)]).await;
+    let v2 = |step: EventSchema| Schemas::new([step.version(2).protect_same_as(1)]).unwrap();
+    let v1 = || event("Placed").version(1).protect(&["/name", "/email"], customer());
+    std::panic::set_hook(Box::new(|_| {}));
+    for (schemas, problem) in [
+        (v2(v1().upcast(1, |_: PlacedV1| Ok::<_, Infallible>(json!({})))), "does not decode into schemas::PlacedV1: invalid type"),
+        (v2(v1().upcast_with(1, |_, _| Err::<Value, _>("no"))), "the step returned an error"),
+        (v2(v1().upcast_with(1, |_, _| -> std::result::Result<Value, Infallible> { panic!("SECRET") })), "the step panicked"),
+        (v2(v1().upcast_with(1, |_, _| Ok::<_, Infallible>(json!(["SECRET"])))), "did not return a JSON object"),
+        (
+            v2(v1().split(1, &[("Placed", 2)], |_, _| Ok::<_, Infallible>(vec![SplitPart::new("Other", 1, json!({}))]))),
+            "not among its declared targets",
+        ),
+        (
+            v2(v1().split(1, &[("Placed", 2)], |old, _| Ok::<_, Infallible>(vec![SplitPart::new("Placed", 2, old); 1_001]))),
+            "over the limit of 1000",
+        ),
+    ] {
+        let store = world.store(schemas).await;
+        let error = world.read(&store, "1").await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(problem) && !format!("{error} {error:?}").contains("SECRET"), "{text}");
+        assert!(problem.starts_with("over") || text.contains("the step from Placed version 1 failed"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn i9_a_payload_that_does_not_decode_shows_no_value() {
+    let world = World::new();
+    let store = world.store(v1_schemas()).await;
+    world.append(&store, "1", &[NewEvent::raw("Placed", 1, r#"{"customer":"42","name":"SECRET"}"#)]).await;
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code)]
+    struct Wrong {
+        name: u8,
+    }
+    let event = world.read(&store, "1").await.unwrap().remove(0);
+    let error = event.decode::<Wrong>().unwrap_err();
+    assert!(error.to_string().contains("expected u8") && !format!("{error} {error:?}").contains("SECRET"), "{error:?}");
+    assert!(!format!("{event:?}").contains("SECRET"));
+}
+
+// ---- consumers
+
+struct Counting(&'static str, Option<&'static [&'static str]>, std::sync::Mutex<Vec<i64>>);
+
+#[async_trait::async_trait]
+impl Consumer<MemoryTx> for Counting {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn aggregate_types(&self) -> Option<&[&str]> {
+        self.1
+    }
+
+    async fn handle(&self, _: &mut MemoryTx, event: &PersistedEvent) -> std::result::Result<(), BoxError> {
+        if event.payload == b"{\"fail\":true}" {
+            return Err("asked to".into());
+        }
+        self.2.lock().unwrap().push(event.aggregate_version.get());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn consumers_run_in_the_append_and_see_what_was_passed() {
+    let world = World::new();
+    let store = world.store(v1_schemas()).await;
+    let all = Counting("all", None, Default::default());
+    let orders = Counting("orders", Some(&["Order"]), Default::default());
+    let others = Counting("others", Some(&["Customer"]), Default::default());
+    let consumers: [&dyn Consumer<MemoryTx>; 3] = [&all, &orders, &others];
+    let mut tx = world.db.begin();
+    let events = [NewEvent::raw("Placed", 1, V1), NewEvent::raw("Noted", 1, "{}")];
+    let appended = store.append_and_consume(&mut tx, &aggregate("Order", "1"), Any, &events, &consumers).await.unwrap();
+    assert_eq!(appended.events[0].payload, V1.as_bytes());
+    let seen = |consumer: &Counting| consumer.2.lock().unwrap().clone();
+    assert_eq!((seen(&all), seen(&orders), seen(&others)), (vec![1, 2], vec![1, 2], vec![]));
+    let failing = [NewEvent::raw("Noted", 1, "{\"fail\":true}")];
+    let error = store.append_and_consume(&mut tx, &aggregate("Order", "1"), Any, &failing, &consumers).await.unwrap_err();
+    assert!(matches!(&error, Error::Consumer { consumer, version, .. } if consumer == "all" && version.get() == 3), "{error:?}");
+    tx.rollback();
+    assert!(world.read(&store, "1").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn two_sealing_layers_over_one_event_are_refused() {
+    let world = World::new();
+    let twice = SealedStore::new(world.store(v1_schemas()).await, MemoryKeys::new(), Arc::clone(&world.keyring), v1_schemas());
+    let refused = twice.append(&mut world.db.begin(), &aggregate("Order", "1"), Any, &[NewEvent::raw("Placed", 1, V1)]).await;
+    assert!(matches!(refused, Err(Error::ReservedMember { .. })), "{refused:?}");
+}

@@ -1,0 +1,6 @@
+//! A sensitive value has no `Display`.
+use eventseal::Sensitive;
+
+fn main() {
+    println!("{}", Sensitive::Present("secret"));
+}
