@@ -94,6 +94,7 @@ mod schema;
 mod seal;
 mod sealed_store;
 mod sealer;
+mod secret;
 mod sensitive;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -113,7 +114,7 @@ pub use keys::{
     DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyManager, KeyStore, MemoryKeys, NewDataKey, ScopeAction, ScopeChange, ScopeLock,
     ScopeRecord, ScopeState, Shredding,
 };
-pub use kms::{KekContext, Keyring, Kms, SecretKey, WrappedKek};
+pub use kms::{KekContext, Keyring, Kms, WrappedKek};
 pub use memory::{MemoryDb, MemoryTx};
 pub use pointer::JsonPointer;
 pub use schema::{
@@ -121,7 +122,13 @@ pub use schema::{
 };
 pub use sealed_store::SealedStore;
 pub use sealer::Sealer;
+pub use secret::SecretKey;
 pub use sensitive::Sensitive;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
 pub use store::{EventStore, EventStoreExt, MemoryStore};
+
+/// The README's code, compiled and run.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -10,9 +10,9 @@
 //! one wrapping key is not limited by random nonces (NIST SP 800-38D, section 8.3).
 
 use crate::error::{Error, Result};
-use crate::kms::SecretKey;
 use crate::random;
 use crate::seal::crypto::Transcript;
+use crate::secret::SecretKey;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
 use hkdf::Hkdf;

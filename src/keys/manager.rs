@@ -10,10 +10,11 @@ use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
     DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
-use crate::kms::{KekContext, Kms, SecretKey};
+use crate::kms::{KekContext, Kms};
 use crate::random;
 use crate::seal::crypto::DataKey;
 use crate::seal::opening::{KeyStatus, Keys};
+use crate::secret::SecretKey;
 use crate::wrap::{unwrap_key, wrap_key};
 use lru::LruCache;
 use std::collections::{HashMap, HashSet};

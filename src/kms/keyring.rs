@@ -1,8 +1,9 @@
 //! A keyring: master keys in a file or an environment variable, for those without a KMS.
 
 use crate::error::{Error, Result};
-use crate::kms::{KekContext, Kms, SecretKey, WrappedKek};
+use crate::kms::{KekContext, Kms, WrappedKek};
 use crate::random;
+use crate::secret::SecretKey;
 use crate::wrap::{unwrap_key, wrap_key};
 use async_trait::async_trait;
 use base64::Engine;
