@@ -6,7 +6,7 @@
 //! them alike; ratios are what counts. `floor` is three AES-256-GCM seals of 32 bytes under a ready key
 //! and one copy of the payload: what any scheme with one ciphertext a field has to pay.
 
-#![allow(clippy::print_stdout, missing_docs, reason = "a benchmark")]
+#![allow(missing_docs, reason = "a benchmark")]
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};

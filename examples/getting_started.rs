@@ -3,7 +3,6 @@
 //!
 //! Everything it prints, it checks.
 
-#![allow(clippy::print_stdout, clippy::panic, reason = "an example that tells a story")]
 
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Exact, NoStream};

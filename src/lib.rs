@@ -76,6 +76,18 @@
 //!
 //! The sealed format is specified in `docs/format.md`, the threat model in `SECURITY.md`.
 
+// What tests, benchmarks and examples may do, and the library may not.
+#![warn(
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    clippy::needless_pass_by_value
+)]
+#![cfg_attr(not(test), warn(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used))]
+
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod consumer;

@@ -85,7 +85,6 @@ impl Schemas {
     }
 
     /// Begins a registry with other policies.
-    #[must_use]
     pub fn builder(events: impl IntoIterator<Item = EventSchema>) -> SchemasBuilder {
         SchemasBuilder::new(events)
     }

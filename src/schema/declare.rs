@@ -13,7 +13,6 @@ use std::sync::Arc;
 /// Declares an event type: its versions, what each protects, and the steps between them.
 ///
 /// See [`EventSchema`].
-#[must_use]
 pub fn event(name: impl Into<EventType>) -> EventSchema {
     EventSchema { name: name.into(), versions: Vec::new(), steps: Vec::new(), misplaced: false }
 }
@@ -64,7 +63,7 @@ impl Owner {
 /// `version(n)` begins the declaration of a version; what follows applies to it, until the next
 /// `version`. Steps name the version they start from and can stand anywhere. The highest version is the
 /// current one. [`Schemas::new`] checks everything.
-#[must_use]
+#[must_use = "declare it to Schemas::new"]
 pub struct EventSchema {
     pub(super) name: EventType,
     pub(super) versions: Vec<VersionDecl>,
@@ -103,6 +102,7 @@ impl EventSchema {
     ///
     /// A value of any JSON type can be protected. Absent values, and `null`s whose subject is not named,
     /// are left alone.
+    #[allow(clippy::needless_pass_by_value, reason = "reads as an owner at the call site")]
     pub fn protect(self, pointers: &[&str], owner: Owner) -> Self {
         self.in_version(|version| {
             version.fields.extend(pointers.iter().map(|pointer| FieldDecl { pointer: (*pointer).to_owned(), owner: owner.clone() }));
@@ -203,7 +203,7 @@ impl std::fmt::Debug for EventSchema {
 
 /// A registry with its policies, before it is checked. Made by [`Schemas::builder`].
 #[derive(Debug)]
-#[must_use]
+#[must_use = "build() it"]
 pub struct SchemasBuilder {
     pub(super) events: Vec<EventSchema>,
     pub(super) accept_plaintext: Vec<EventType>,

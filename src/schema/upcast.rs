@@ -141,7 +141,7 @@ impl Schemas {
         let mut found: HashSet<JsonPointer> = after.redacted.drain(..).collect();
         for pointer in &before.redacted {
             let stand_in = plan_before.map_or("null", |plan| plan.stand_in(pointer));
-            if after.payload.pointer(pointer.as_str()).is_some_and(|value| value.to_string() == stand_in) {
+            if after.payload.pointer(pointer.as_str()).is_some_and(|value| is_json(value, stand_in)) {
                 found.insert(pointer.clone());
             }
         }
@@ -149,7 +149,7 @@ impl Schemas {
             let Some(pattern) = &field.pattern else { continue };
             for (place, indexes) in places(&after.payload, pattern) {
                 let holds_nothing =
-                    after.payload.pointer(place.as_str()).is_some_and(|value| value.is_null() || value.to_string() == *field.stand_in);
+                    after.payload.pointer(place.as_str()).is_some_and(|value| value.is_null() || is_json(value, &field.stand_in));
                 if holds_nothing && may_be_shredded(plan, field, &indexes, &after.payload, event, shredded) {
                     found.insert(place);
                 }
@@ -201,6 +201,11 @@ fn may_be_shredded(
             }
         }
     }
+}
+
+/// Is the value what this JSON text says?
+fn is_json(value: &Value, text: &str) -> bool {
+    serde_json::from_str::<Value>(text).is_ok_and(|said| said == *value)
 }
 
 /// The places in a value that a pattern means, each with the array elements on its way.

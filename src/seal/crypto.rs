@@ -153,7 +153,8 @@ impl Salts {
         let mut salt = [0; 16];
         match &self.expand {
             Some(hkdf) => {
-                hkdf.expand_multi_info(&[b"eventseal/v1/salt", &self.next.to_be_bytes()], &mut salt).map_err(|_| Error::Random)?
+                let info: [&[u8]; 2] = [b"eventseal/v1/salt", &self.next.to_be_bytes()];
+                hkdf.expand_multi_info(&info, &mut salt).map_err(|_| Error::Random)?;
             }
             // A second salt from one unexpanded draw would repeat the first.
             None if self.next > 0 => return Err(Error::Random),
@@ -161,12 +162,6 @@ impl Salts {
         }
         self.next += 1;
         Ok(salt)
-    }
-
-    /// The salt that a test vector was made with.
-    #[cfg(test)]
-    pub(crate) fn fixed(draw: [u8; 32]) -> Self {
-        Self { draw: Zeroizing::new(draw), expand: None, next: 0 }
     }
 }
 

@@ -135,7 +135,7 @@ impl<'a> Closed<'a> {
 
     /// Authenticates the header, decrypts what is live and redacts what is shredded.
     pub(crate) fn open(&self, plan: &Plan, place: &Place<'_>, keys: &Keys) -> Result<Opened> {
-        let event_keys = self.authenticate(place, keys)?;
+        let authentic = self.authenticate(place, keys)?;
         let event_id = place.event_id;
         let tampered = |problem| Error::Tampered { event_id, problem };
         let mut order: Vec<usize> = (0..self.values.len()).collect();
@@ -156,8 +156,9 @@ impl<'a> Closed<'a> {
             }
             copied = end;
             let value = &self.payload[start..end];
-            let scope = match (&event_keys[usize::from(entry.key)], entry.kind) {
-                (Usable::Live(event_key), EntryKind::Sealed) => {
+            let key = usize::from(entry.key);
+            let scope = match (&authentic.keys[key], authentic.shredded[key], entry.kind) {
+                (Some(event_key), _, EntryKind::Sealed) => {
                     read_token(value, &mut buffer).ok_or_else(|| tampered("a sealed value is not base64url"))?;
                     #[allow(clippy::cast_possible_truncation, reason = "below MAX_ENTRIES")]
                     let length =
@@ -165,7 +166,7 @@ impl<'a> Closed<'a> {
                     out.extend_from_slice(&buffer[..length]);
                     continue;
                 }
-                (Usable::Shredded(scope), EntryKind::Sealed) => {
+                (None, Some(scope), EntryKind::Sealed) => {
                     let shaped =
                         read_token(value, &mut buffer).is_some() && buffer.len() > GCM_TAG && (buffer.len() - GCM_TAG).is_multiple_of(PAD);
                     if !shaped {
@@ -173,13 +174,13 @@ impl<'a> Closed<'a> {
                     }
                     scope
                 }
-                (Usable::Shredded(scope), EntryKind::Void) if value == b"null" => scope,
-                (Usable::Shredded(_), EntryKind::Void) => return Err(tampered("a void place holds a value")),
-                (Usable::Live(_) | Usable::LiveUnused, _) => return Err(tampered("a void entry names a key that is not shredded")),
+                (None, Some(scope), EntryKind::Void) if value == b"null" => scope,
+                (None, Some(_), EntryKind::Void) => return Err(tampered("a void place holds a value")),
+                _ => return Err(tampered("a void entry names a key that is not shredded")),
             };
             let pointer = JsonPointer::new_unchecked(pointer);
             out.extend_from_slice(plan.stand_in(&pointer).as_bytes());
-            redacted.push(Redacted { place: pointer, scope: KeyScope::clone(scope) });
+            redacted.push(Redacted { place: pointer, scope: scope.clone() });
         }
         if !whole {
             self.copy_between(&mut out, copied, self.payload.len());
@@ -203,7 +204,7 @@ impl<'a> Closed<'a> {
     ///
     /// Altered headers are told from missing, disabled and shredded keys first: what does not hold
     /// must not be explained by the state of a key that it merely names.
-    fn authenticate<'k>(&self, place: &Place<'_>, keys: &'k Keys) -> Result<Vec<Usable<'k>>> {
+    fn authenticate<'k>(&self, place: &Place<'_>, keys: &'k Keys) -> Result<Authentic<'k>> {
         let event_id = place.event_id;
         let tampered = |problem| Error::Tampered { event_id, problem };
         let transcript = place.transcript(self.header.core());
@@ -221,21 +222,16 @@ impl<'a> Closed<'a> {
                 event_keys[index] = Some(event_key);
             }
         }
-        let mut usable = Vec::with_capacity(event_keys.len());
-        let mut redacts = false;
-        for (key_id, event_key) in self.header.keys.iter().zip(event_keys) {
-            usable.push(match (keys.get(key_id), event_key) {
-                (None, _) => return Err(Error::MissingKey { event_id, key_id: *key_id }),
-                (Some(KeyStatus::Disabled { scope }), _) => return Err(Error::Disabled { scope: scope.clone() }),
-                (Some(KeyStatus::Live { .. }), Some(event_key)) => Usable::Live(event_key),
-                (Some(KeyStatus::Live { .. }), None) => Usable::LiveUnused,
-                (Some(KeyStatus::Shredded { scope }), _) => {
-                    redacts = true;
-                    Usable::Shredded(scope)
-                }
+        let mut shredded = Vec::with_capacity(event_keys.len());
+        for key_id in &self.header.keys {
+            shredded.push(match keys.get(key_id) {
+                None => return Err(Error::MissingKey { event_id, key_id: *key_id }),
+                Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
+                Some(KeyStatus::Live { .. }) => None,
+                Some(KeyStatus::Shredded { scope }) => Some(scope),
             });
         }
-        if redacts {
+        if shredded.iter().any(Option::is_some) {
             let key_id = self.header.integrity_key;
             match keys.get(&key_id) {
                 None => return Err(Error::MissingKey { event_id, key_id }),
@@ -247,16 +243,16 @@ impl<'a> Closed<'a> {
                 Some(_) => return Err(tampered("the header's tag is not authentic, so nothing is redacted on its word")),
             }
         }
-        Ok(usable)
+        Ok(Authentic { keys: event_keys, shredded })
     }
 }
 
-/// What a header's key can be used for, once the header is authentic.
-enum Usable<'k> {
-    Live(EventKey),
-    /// Live, but the header has void entries for it only.
-    LiveUnused,
-    Shredded(&'k KeyScope),
+/// What an authentic header's keys are, in their order.
+struct Authentic<'k> {
+    /// Of live keys that something is sealed under.
+    keys: Vec<Option<EventKey>>,
+    /// Of shredded keys: whose they were.
+    shredded: Vec<Option<&'k KeyScope>>,
 }
 
 /// The values of the entries, if the schema's places are just these, in this order: the usual case.

@@ -542,14 +542,14 @@ fn find(children: &[(Box<str>, usize)], name: &[u8]) -> Option<usize> {
 fn plain_prefix(text: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
+    const QUOTES: u64 = ONES * 0x22;
+    const BACKSLASHES: u64 = ONES * 0x5c;
     let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let (words, rest) = text.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
         // The lowest set bit is exact; false positives of the borrow come after it only.
-        let special = zero_byte(word ^ (ONES * b'"' as u64))
-            | zero_byte(word ^ (ONES * b'\\' as u64))
-            | (word.wrapping_sub(ONES * 0x20) & !word & HIGH);
+        let special = zero_byte(word ^ QUOTES) | zero_byte(word ^ BACKSLASHES) | (word.wrapping_sub(ONES * 0x20) & !word & HIGH);
         if special != 0 {
             return index * 8 + special.trailing_zeros() as usize / 8;
         }
