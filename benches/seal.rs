@@ -34,6 +34,8 @@ fn payload() -> String {
             _ => format!(r#""flags_{index}":{{"gift":true,"note":null}}"#),
         });
     }
+    let filler = 1_024 - members.join(",").len() - 2;
+    members[6].insert_str(members[6].len() - 1, &" and more of it".repeat(10)[..filler]);
     format!("{{{}}}", members.join(","))
 }
 

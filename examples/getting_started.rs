@@ -3,7 +3,6 @@
 //!
 //! Everything it prints, it checks.
 
-
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Exact, NoStream};
 use eventseal::*;

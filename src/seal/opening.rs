@@ -265,10 +265,7 @@ fn in_order(plan: &Plan, header: &Header, found: &Scan) -> Option<Vec<(usize, us
         .map(|(hit, entry)| {
             let Target::Field(index) = hit.target else { return None };
             let field = &plan.fields[index];
-            let same = match &field.place {
-                Some(place) => place.as_str() == header.pointer(*entry),
-                None => field.place(&hit.indexes).as_str() == header.pointer(*entry),
-            };
+            let same = field.place_text(&hit.indexes) == header.pointer(*entry);
             same.then_some((hit.start, hit.end))
         })
         .collect()

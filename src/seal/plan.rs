@@ -2,6 +2,7 @@
 
 use crate::pointer::{JsonPointer, Pattern};
 use crate::seal::scan::{Target, Wanted};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The protection of one (type, version).
@@ -43,10 +44,18 @@ pub(crate) enum FieldOwner {
 impl Field {
     /// The concrete place for these array elements.
     pub(crate) fn place(&self, indexes: &[u32]) -> JsonPointer {
+        match &self.place {
+            Some(place) => place.clone(),
+            None => JsonPointer::new_unchecked(self.place_text(indexes)),
+        }
+    }
+
+    /// The same, as text.
+    pub(crate) fn place_text(&self, indexes: &[u32]) -> Cow<'_, str> {
         match (&self.place, &self.pattern) {
-            (Some(place), _) => place.clone(),
-            (None, Some(pattern)) => JsonPointer::new_unchecked(pattern.at(indexes)),
-            (None, None) => JsonPointer::root(),
+            (Some(place), _) => place.as_str().into(),
+            (None, Some(pattern)) => pattern.at(indexes).into(),
+            (None, None) => "".into(),
         }
     }
 }

@@ -22,15 +22,15 @@ pub(crate) struct Draft<'a> {
     /// Just behind the opening brace: where the header goes.
     body: usize,
     /// In the order of the document.
-    sealed: Vec<Sealed>,
+    sealed: Vec<Sealed<'a>>,
     /// Each once, in order of first use.
     pub(crate) scopes: Vec<KeyScope>,
 }
 
-struct Sealed {
+struct Sealed<'a> {
     start: usize,
     end: usize,
-    pointer: JsonPointer,
+    pointer: Cow<'a, str>,
     scope: u16,
     pad: usize,
 }
@@ -43,7 +43,7 @@ pub(crate) struct SealingKey<'a> {
 
 impl<'a> Draft<'a> {
     /// Finds the protected places of `event` and their scopes; `None` if none is present.
-    pub(crate) fn new(plan: &Plan, aggregate: &AggregateRef, event: &'a NewEvent) -> Result<Option<Self>> {
+    pub(crate) fn new(plan: &'a Plan, aggregate: &AggregateRef, event: &'a NewEvent) -> Result<Option<Self>> {
         let payload = &event.payload[..];
         let event_id = event.event_id;
         if payload.len() > MAX_PAYLOAD {
@@ -70,7 +70,7 @@ impl<'a> Draft<'a> {
             let field = &plan.fields[index];
             let named = named_by(field, hit, &found);
             let span = (hit.start, hit.end);
-            let pointer = field.place(&hit.indexes);
+            let pointer = field.place_text(&hit.indexes);
             let known = last.filter(|(owner, at, _)| *owner == &field.owner && *at == named.map(|named| named.start));
             let scope = match known {
                 Some((_, _, scope)) => scope,
@@ -106,10 +106,10 @@ impl<'a> Draft<'a> {
             return Err(Error::ReservedMember { event_id });
         }
         let hit = Hit { target: Target::Field(0), indexes: Vec::new(), start: 0, end: payload.len() };
-        let scope = scope_of(plan, field, &JsonPointer::root(), named_by(field, &hit, &found), aggregate, event)?;
+        let scope = scope_of(plan, field, "", named_by(field, &hit, &found), aggregate, event)?;
         let mut draft = Self { payload, mode: Mode::Whole, body: 0, sealed: Vec::new(), scopes: Vec::new() };
         let scope = draft.scope_index(event_id, scope)?;
-        draft.push(event_id, (0, payload.len()), JsonPointer::root(), scope, field.pad)?;
+        draft.push(event_id, (0, payload.len()), "".into(), scope, field.pad)?;
         Ok(draft)
     }
 
@@ -125,9 +125,9 @@ impl<'a> Draft<'a> {
         Ok(index as u16)
     }
 
-    fn push(&mut self, event_id: Uuid, (start, end): (usize, usize), pointer: JsonPointer, scope: u16, pad: usize) -> Result<()> {
+    fn push(&mut self, event_id: Uuid, (start, end): (usize, usize), pointer: Cow<'a, str>, scope: u16, pad: usize) -> Result<()> {
         let over = |what, limit| Err(Error::LimitExceeded { event_id, what, limit });
-        if pointer.as_str().len() > MAX_POINTER {
+        if pointer.len() > MAX_POINTER {
             return over("the length of a protected pointer in bytes", MAX_POINTER);
         }
         if self.sealed.len() == MAX_ENTRIES {
@@ -140,7 +140,7 @@ impl<'a> Draft<'a> {
     /// Encrypts. `keys` are the active keys of [`scopes`](Self::scopes), in that order.
     pub(crate) fn seal(&self, place: &Place<'_>, keys: &[SealingKey<'_>], integrity: &SealingKey<'_>, salt: &[u8; 16]) -> Result<Vec<u8>> {
         let key_ids: Vec<KeyId> = keys.iter().map(|key| key.id).collect();
-        let entries = self.sealed.iter().map(|sealed| (sealed.scope, EntryKind::Sealed, sealed.pointer.as_str()));
+        let entries = self.sealed.iter().map(|sealed| (sealed.scope, EntryKind::Sealed, &*sealed.pointer));
         let mut header = write_core(Document::Payload, self.mode, salt, integrity.id, &key_ids, entries);
         let transcript = place.transcript(&header);
         header.extend_from_slice(&integrity.key.header_tag(&transcript));
@@ -190,13 +190,13 @@ impl<'a> Draft<'a> {
 
     fn push_sealed(&self, out: &mut Vec<u8>, buffer: &mut Vec<u8>, index: u16, sealed: &Sealed, keys: &[EventKey]) -> Result<()> {
         let value = &self.payload[sealed.start..sealed.end];
-        keys[usize::from(sealed.scope)].seal(index, sealed.pointer.as_str(), value, sealed.pad, buffer)?;
+        keys[usize::from(sealed.scope)].seal(index, &*sealed.pointer, value, sealed.pad, buffer)?;
         push_token(out, buffer);
         Ok(())
     }
 }
 
-impl Sealed {
+impl Sealed<'_> {
     fn token_length(&self) -> usize {
         token_length((self.end - self.start + 1).next_multiple_of(self.pad.max(PAD)) + GCM_TAG)
     }
@@ -221,14 +221,7 @@ fn named_by<'f>(field: &Field, hit: &Hit, found: &'f Scan) -> Option<&'f Hit> {
 }
 
 /// Whose keys protect a place.
-fn scope_of(
-    plan: &Plan,
-    field: &Field,
-    place: &JsonPointer,
-    named: Option<&Hit>,
-    aggregate: &AggregateRef,
-    event: &NewEvent,
-) -> Result<KeyScope> {
+fn scope_of(plan: &Plan, field: &Field, place: &str, named: Option<&Hit>, aggregate: &AggregateRef, event: &NewEvent) -> Result<KeyScope> {
     match &field.owner {
         FieldOwner::Aggregate { kind } => {
             let kind = kind.as_ref().map_or_else(|| aggregate.aggregate_type().into(), Clone::clone);
@@ -239,7 +232,7 @@ fn scope_of(
             match named.map(|named| &event.payload[named.start..named.end]) {
                 None | Some(b"null") => Err(Error::MissingScopeId {
                     event_id: event.event_id,
-                    field: place.clone(),
+                    field: JsonPointer::new_unchecked(place),
                     kind: kind.to_string(),
                     pointer: pointer(),
                 }),
