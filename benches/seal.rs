@@ -35,7 +35,8 @@ fn payload() -> String {
         });
     }
     let filler = 1_024 - members.join(",").len() - 2;
-    members[6].insert_str(members[6].len() - 1, &" and more of it".repeat(10)[..filler]);
+    let end = members[6].len() - 1;
+    members[6].insert_str(end, &" and more of it".repeat(10)[..filler]);
     format!("{{{}}}", members.join(","))
 }
 
