@@ -240,6 +240,7 @@ pub async fn bad_appends_write_nothing<D: Database, S: EventStore<Tx = D::Tx>>(d
         (good.clone(), changed(&|event| event.event_type = "".into()), "InvalidText"),
         (good.clone(), changed(&|event| event.event_version = crate::EventVersion::new(0)), "OutOfRange"),
         (good.clone(), changed(&|event| event.event_version = crate::EventVersion::new(u32::MAX)), "OutOfRange"),
+        (good.clone(), changed(&|event| event.created_at = time::Date::MIN.midnight().assume_utc()), "OutOfRange"),
         (good.clone(), changed(&|event| event.trace_id = Some("\0".into())), "InvalidText"),
         (good.clone(), changed(&|event| event.metadata = Some(b"{".to_vec())), "InvalidMetadata"),
     ];

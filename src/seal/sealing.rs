@@ -140,7 +140,7 @@ impl<'a> Draft<'a> {
     /// Encrypts. `keys` are the active keys of [`scopes`](Self::scopes), in that order.
     pub(crate) fn seal(&self, place: &Place<'_>, keys: &[SealingKey<'_>], integrity: &SealingKey<'_>, salt: &[u8; 16]) -> Result<Vec<u8>> {
         let key_ids: Vec<KeyId> = keys.iter().map(|key| key.id).collect();
-        let entries = self.sealed.iter().map(|sealed| (sealed.scope, EntryKind::Sealed, &*sealed.pointer));
+        let entries = self.sealed.iter().map(|sealed| (sealed.scope, EntryKind::Sealed, &sealed.pointer));
         let mut header = write_core(Document::Payload, self.mode, salt, integrity.id, &key_ids, entries);
         let transcript = place.transcript(&header);
         header.extend_from_slice(&integrity.key.header_tag(&transcript));
@@ -190,7 +190,7 @@ impl<'a> Draft<'a> {
 
     fn push_sealed(&self, out: &mut Vec<u8>, buffer: &mut Vec<u8>, index: u16, sealed: &Sealed, keys: &[EventKey]) -> Result<()> {
         let value = &self.payload[sealed.start..sealed.end];
-        keys[usize::from(sealed.scope)].seal(index, &*sealed.pointer, value, sealed.pad, buffer)?;
+        keys[usize::from(sealed.scope)].seal(index, &sealed.pointer, value, sealed.pad, buffer)?;
         push_token(out, buffer);
         Ok(())
     }
@@ -290,6 +290,8 @@ pub(crate) fn check_unprotected(event: &NewEvent) -> Result<()> {
     let reserved = match scan(payload, &crate::seal::scan::Wanted::default()) {
         Ok(found) => found.seal.is_some(),
         Err(ScanError::Duplicate { .. }) => true,
+        // What can't be looked through can't be told from a sealed payload.
+        Err(error @ ScanError::TooDeep) => return Err(refuse(event.event_id, error)),
         Err(_) => false,
     };
     if reserved { Err(Error::ReservedMember { event_id: event.event_id }) } else { Ok(()) }
