@@ -140,7 +140,7 @@ impl<'a> Draft<'a> {
     /// Encrypts. `keys` are the active keys of [`scopes`](Self::scopes), in that order.
     pub(crate) fn seal(&self, place: &Place<'_>, keys: &[SealingKey<'_>], integrity: &SealingKey<'_>, salt: &[u8; 16]) -> Result<Vec<u8>> {
         let key_ids: Vec<KeyId> = keys.iter().map(|key| key.id).collect();
-        let entries = self.sealed.iter().map(|sealed| (sealed.scope, EntryKind::Sealed, &sealed.pointer));
+        let entries = self.sealed.iter().map(|sealed| (sealed.scope, EntryKind::Sealed, &*sealed.pointer));
         let mut header = write_core(Document::Payload, self.mode, salt, integrity.id, &key_ids, entries);
         let transcript = place.transcript(&header);
         header.extend_from_slice(&integrity.key.header_tag(&transcript));
