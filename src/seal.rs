@@ -9,6 +9,7 @@ pub(crate) mod opening;
 pub(crate) mod plan;
 pub(crate) mod scan;
 pub(crate) mod sealing;
+mod wanted;
 
 use crate::event::{AggregateRef, EventType, EventVersion};
 use crate::key::Namespace;

@@ -2,83 +2,19 @@
 //!
 //! One pass over the bytes checks that they are JSON ([RFC 8259]) and notes where the values at the
 //! wanted places start and end, so that they can be replaced where they stand and everything else can
-//! stay as it is, byte for byte. Knows nothing of keys or encryption.
+//! stay as it is, byte for byte. Knows nothing of keys or encryption. Longer than its neighbours, because
+//! it is one state machine.
 //!
 //! [RFC 8259]: https://www.rfc-editor.org/rfc/rfc8259
 
-use crate::pointer::{Pattern, Token, array_index};
+use crate::pointer::{Pattern, array_index};
+use crate::seal::wanted::{Node, Target, Wanted};
 
 /// The header's member in the root of a sealed payload.
 pub(crate) const SEAL_MEMBER: &str = "$seal";
 
 /// How deep arrays and objects may nest.
 pub(crate) const MAX_DEPTH: usize = 128;
-
-/// The wanted places, as a tree of their steps.
-#[derive(Debug, Default)]
-pub(crate) struct Wanted {
-    nodes: Vec<Node>,
-}
-
-#[derive(Debug, Default)]
-struct Node {
-    /// Sorted by name.
-    children: Vec<(Box<str>, usize)>,
-    each: Option<usize>,
-    field: Option<usize>,
-    capture: Option<usize>,
-    /// A field is wanted here or below: the shape on the way to it matters.
-    leads_to_field: bool,
-    /// The last step of the way here, and the node it was taken from.
-    came: Option<(usize, Token)>,
-}
-
-/// What is wanted of a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// The value itself: it is protected.
-    Field(usize),
-    /// The value names a key scope.
-    Capture(usize),
-}
-
-impl Wanted {
-    pub(crate) fn add(&mut self, pattern: &Pattern, target: Target) {
-        if self.nodes.is_empty() {
-            self.nodes.push(Node::default());
-        }
-        let is_field = matches!(target, Target::Field(_));
-        let mut at = 0;
-        self.nodes[at].leads_to_field |= is_field;
-        for token in pattern.tokens() {
-            at = self.child_or_new(at, token);
-            self.nodes[at].leads_to_field |= is_field;
-        }
-        match target {
-            Target::Field(index) => self.nodes[at].field = Some(index),
-            Target::Capture(index) => self.nodes[at].capture = Some(index),
-        }
-    }
-
-    fn child_or_new(&mut self, parent: usize, token: &Token) -> usize {
-        let new = self.nodes.len();
-        let node = &mut self.nodes[parent];
-        let found = match token {
-            Token::Each => *node.each.get_or_insert(new),
-            Token::Name(name) => match node.children.binary_search_by(|(known, _)| (**known).cmp(name)) {
-                Ok(at) => node.children[at].1,
-                Err(at) => {
-                    node.children.insert(at, (name.as_str().into(), new));
-                    new
-                }
-            },
-        };
-        if found == new {
-            self.nodes.push(Node { came: Some((parent, token.clone())), ..Node::default() });
-        }
-        found
-    }
-}
 
 /// A wanted place that is there.
 #[derive(Debug)]

@@ -10,7 +10,8 @@ use crate::pointer::JsonPointer;
 use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
 use crate::seal::format::{Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PAYLOAD, MAX_POINTER, Mode, write_core};
 use crate::seal::plan::{Field, FieldOwner, Plan};
-use crate::seal::scan::{Hit, SEAL_MEMBER, Scan, ScanError, Target, scan, unescape};
+use crate::seal::scan::{Hit, SEAL_MEMBER, Scan, ScanError, scan, unescape};
+use crate::seal::wanted::{Target, Wanted};
 use crate::seal::{Place, WHOLE_MEMBER, may_hold_header, push_token, token_length};
 use std::borrow::Cow;
 use uuid::Uuid;
@@ -287,7 +288,7 @@ pub(crate) fn check_unprotected(event: &NewEvent) -> Result<()> {
     if !spelled && memchr::memchr(b'\\', payload).is_none() {
         return Ok(());
     }
-    let reserved = match scan(payload, &crate::seal::scan::Wanted::default()) {
+    let reserved = match scan(payload, &Wanted::default()) {
         Ok(found) => found.seal.is_some(),
         Err(ScanError::Duplicate { .. }) => true,
         // What can't be looked through can't be told from a sealed payload.
