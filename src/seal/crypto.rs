@@ -162,12 +162,6 @@ impl Salts {
         self.next += 1;
         Ok(salt)
     }
-
-    /// The salt that a test vector was made with.
-    #[cfg(test)]
-    pub(crate) fn fixed(draw: [u8; 32]) -> Self {
-        Self { draw: Zeroizing::new(draw), expand: None, next: 0 }
-    }
 }
 
 #[cfg(test)]
