@@ -5,6 +5,8 @@ mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(test)]
+pub(crate) use manager::BoundKey;
 pub use manager::{KeyManager, Shredding};
 pub use memory::MemoryKeys;
 #[cfg(feature = "sqlite")]

@@ -9,6 +9,8 @@ pub(crate) mod opening;
 pub(crate) mod plan;
 pub(crate) mod scan;
 pub(crate) mod sealing;
+#[cfg(test)]
+mod vectors;
 mod wanted;
 
 use crate::event::{AggregateRef, EventType, EventVersion};

@@ -26,10 +26,15 @@ const WRAPPED: usize = 1 + SALT + 32 + 16;
 pub(crate) fn wrap_key(wrapping: &SecretKey, associated_data: &[&[u8]], key: &SecretKey) -> Result<Vec<u8>> {
     let mut salt = [0; SALT];
     random::fill(&mut salt)?;
-    let (cipher, bound) = cipher(wrapping, associated_data, &salt).ok_or(Error::Random)?;
+    wrap_with_salt(wrapping, associated_data, &salt, key)
+}
+
+/// The salt must be fresh: only [`wrap_key`] and the frozen vectors choose it.
+pub(crate) fn wrap_with_salt(wrapping: &SecretKey, associated_data: &[&[u8]], salt: &[u8; SALT], key: &SecretKey) -> Result<Vec<u8>> {
+    let (cipher, bound) = cipher(wrapping, associated_data, salt).ok_or(Error::Random)?;
     let mut wrapped = Vec::with_capacity(WRAPPED);
     wrapped.push(VERSION);
-    wrapped.extend_from_slice(&salt);
+    wrapped.extend_from_slice(salt);
     wrapped.extend_from_slice(key.expose());
     let tag = cipher
         .encrypt_inout_detached(&Nonce::default(), bound.as_bytes(), wrapped[1 + SALT..].as_mut().into())

@@ -486,16 +486,16 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 }
 
 /// What a wrapped data key is bound to: rows can't be swapped.
-struct BoundKey<'a> {
-    namespace: &'a Namespace,
-    key_id: KeyId,
-    scope: &'a KeyScope,
-    version: u32,
-    kek_id: KekId,
+pub(crate) struct BoundKey<'a> {
+    pub(crate) namespace: &'a Namespace,
+    pub(crate) key_id: KeyId,
+    pub(crate) scope: &'a KeyScope,
+    pub(crate) version: u32,
+    pub(crate) kek_id: KekId,
 }
 
 impl BoundKey<'_> {
-    fn with<T>(&self, use_it: impl FnOnce(&[&[u8]]) -> T) -> T {
+    pub(crate) fn with<T>(&self, use_it: impl FnOnce(&[&[u8]]) -> T) -> T {
         use_it(&[
             b"eventseal/v1/dek",
             self.namespace.as_str().as_bytes(),

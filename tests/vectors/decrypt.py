@@ -1,0 +1,467 @@
+#!/usr/bin/env python3
+"""Reads sealed payloads, format version 1, and checks itself against the frozen vectors beside it.
+
+Written from docs/format.md and nothing else, to show that the page is enough; section numbers are that
+page's. It favours being read over being fast. Needs the package `cryptography`.
+
+    python3 decrypt.py [vector files: v1_pass.json v1_fail.json]
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import sys
+import uuid
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+
+class Fault(Exception):
+    """An error's kind, and its detail as the vectors name it."""
+
+    def __init__(self, kind, detail=""):
+        super().__init__(kind, detail)
+        self.kind, self.detail = kind, detail
+
+
+def tampered(check):
+    return Fault("Tampered", check)
+
+
+# ---- JSON texts: where things stand (section 2)
+
+STRING = re.compile(rb'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9A-Fa-f]{4})*"')
+SCALAR = re.compile(STRING.pattern + rb"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
+SPACE = re.compile(rb"[ \t\r\n]*")
+
+
+class Value:
+    """A value from `start` to `end`. `kind` is object, array, null or scalar."""
+
+    def __init__(self, kind, start):
+        self.kind, self.start, self.end = kind, start, start
+        self.children = []  # of an object: (name, where the name starts, value); of an array: values
+
+
+class Scanner:
+    def __init__(self, text):
+        self.text, self.at = text, 0
+
+    def document(self):
+        try:
+            self.text.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Fault("InvalidPayload") from None
+        root = self.value(0)
+        self.take(SPACE)
+        if self.at < len(self.text):
+            raise Fault("InvalidPayload")
+        return root
+
+    def take(self, pattern):
+        match = pattern.match(self.text, self.at)
+        if not match:
+            raise Fault("InvalidPayload")
+        self.at = match.end()
+        return match.group()
+
+    def sign(self, signs):
+        """The next byte behind white space, if it is one of `signs`."""
+        self.take(SPACE)
+        found = self.text[self.at : self.at + 1]
+        if not found or found not in signs:
+            raise Fault("InvalidPayload")
+        self.at += 1
+        return found
+
+    def value(self, depth):
+        self.take(SPACE)
+        start, opening = self.at, self.text[self.at : self.at + 1]
+        if opening in (b"{", b"["):
+            if depth == 128:
+                raise Fault("LimitExceeded")
+            value, closing, child = Value("object", start), b"}", self.member
+            if opening == b"[":
+                value, closing, child = Value("array", start), b"]", self.value
+            self.sign(opening)
+            self.take(SPACE)
+            if self.text[self.at : self.at + 1] == closing:
+                self.sign(closing)
+            else:
+                value.children.append(child(depth + 1))
+                while self.sign(closing + b",") == b",":
+                    value.children.append(child(depth + 1))
+        else:
+            value = Value("null" if self.take(SCALAR) == b"null" else "scalar", start)
+        value.end = self.at
+        return value
+
+    def member(self, depth):
+        self.take(SPACE)
+        start = self.at
+        name = json.loads(self.take(STRING))  # unescapes; an unpaired surrogate stays one, and equals no name
+        self.sign(b":")
+        return name, start, self.value(depth)
+
+
+def members(value, name):
+    return [child for child in value.children if child[0] == name] if value.kind == "object" else []
+
+
+# ---- pointers (sections 1 and 2)
+
+EACH = object()
+
+
+def steps_of(pointer, in_plan=False):
+    escapes = {"~0": "~", "~1": "/", "~2": "*"}
+    unescape = lambda token: re.sub("~[012]", lambda match: escapes[match.group()], token)
+    return [EACH if in_plan and token == "*" else unescape(token) for token in pointer.split("/")[1:]]
+
+
+def places(value, steps, pointer=""):
+    """The values at a place of a plan or an entry, beside their pointers."""
+    if not steps:
+        yield pointer, value
+        return
+    step, rest = steps[0], steps[1:]
+    if value.kind == "null":
+        return
+    if value.kind == "object" and step is not EACH:
+        found = members(value, step)
+        if len(found) > 1:
+            raise tampered("duplicate")
+        for _, _, child in found:
+            yield from places(child, rest, pointer + "/" + step.replace("~", "~0").replace("/", "~1"))
+    elif value.kind == "array" and (step is EACH or is_index(step)):
+        for index, child in enumerate(value.children):
+            if step is EACH or int(step) == index:
+                yield from places(child, rest, f"{pointer}/{index}")
+    else:
+        raise Fault("ShapeMismatch", pointer)
+
+
+def is_index(token):
+    return re.fullmatch("0|[1-9][0-9]*", token, re.ASCII) is not None and int(token) <= 4294967295
+
+
+# ---- tokens and headers (sections 2 and 3)
+
+
+def read_token(text):
+    """The bytes of a token; None if the text is not one."""
+    match = re.fullmatch(rb'"([A-Za-z0-9_-]*)"', text)
+    if not match or len(match.group(1)) % 4 == 1:
+        return None
+    found = base64.urlsafe_b64decode(match.group(1) + b"=" * (-len(match.group(1)) % 4))
+    # Decoding ignores unused bits; only the spelling with zeros comes back.
+    return found if base64.urlsafe_b64encode(found).rstrip(b"=") == match.group(1) else None
+
+
+FIELDS, WHOLE = 0, 1
+SEALED, VOID = 0, 1
+
+
+class Header:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+        self.check(len(data) <= 25165824)
+        for item, supported in (("format", (1,)), ("suite", (1,)), ("part", (0, 1, 2)), ("mode", (FIELDS, WHOLE))):
+            number = self.number(1)
+            if number not in supported:
+                raise Fault("Unsupported", item)
+            self.check(item != "part" or number == 0)
+        self.mode = number
+        self.take(16)  # the salt counts through the core only
+        self.integrity_key = self.take(16)
+        self.keys = [self.take(16) for _ in range(self.count(1024))]
+        self.entries = [self.entry() for _ in range(self.count(4096))]
+        self.core = data[: self.at]
+        self.tag = self.take(16)
+        sealing = sorted({key for key, kind, _ in self.entries if kind == SEALED})
+        self.commitments = [(key, self.take(32)) for key in sealing]
+        pointers = [pointer for _, _, pointer in self.entries]
+        self.check(self.at == len(data))
+        self.check(len(set(self.keys)) == len(self.keys))
+        self.check({key for key, _, _ in self.entries} == set(range(len(self.keys))))
+        self.check(len(set(pointers)) == len(pointers))
+        self.check(pointers == [""] if self.mode == WHOLE else "" not in pointers)
+
+    def check(self, holds):
+        if not holds:
+            raise tampered("header-layout")
+
+    def take(self, length):
+        self.at += length
+        self.check(self.at <= len(self.data))
+        return self.data[self.at - length : self.at]
+
+    def number(self, length):
+        return int.from_bytes(self.take(length), "big")
+
+    def count(self, most):
+        number = self.number(2)
+        self.check(1 <= number <= most)
+        return number
+
+    def entry(self):
+        key, kind, length = self.number(2), self.number(1), self.number(2)
+        self.check(kind in (SEALED, VOID) and length <= 4096)
+        try:
+            pointer = self.take(length).decode("utf-8")
+        except UnicodeDecodeError:
+            raise tampered("header-layout") from None
+        self.check(re.fullmatch("(/([^~/]|~[01])*)*", pointer) is not None)
+        return key, kind, pointer
+
+
+# ---- derivations (sections 4 and 10)
+
+
+def digest(items):
+    return hashlib.sha256(b"".join(len(item).to_bytes(4, "big") + item for item in items)).digest()
+
+
+def expand(key, info, length):
+    return HKDFExpand(algorithm=SHA256(), length=length, info=info).derive(key)
+
+
+def transcript(case, core):
+    names = (case["namespace"], case["aggregate_type"], case["aggregate_id"])
+    event = (uuid.UUID(case["event_id"]).bytes, case["event_type"].encode(), str(case["event_version"]).encode())
+    return digest([b"eventseal/v1", *(name.encode() for name in names), *event, core])
+
+
+def decrypt(enc, index, pointer, sealed):
+    try:
+        padded = AESGCM(enc).decrypt(index.to_bytes(12, "big"), sealed, pointer.encode())
+    except (InvalidTag, ValueError):
+        raise tampered("token") from None
+    value = padded.rstrip(b"\0")
+    if not value.endswith(b"\x80"):
+        raise tampered("token")
+    return value[:-1]
+
+
+def unwrap(wrapped):
+    namespace, kek_id = wrapped["namespace"].encode(), uuid.UUID(wrapped["kek_id"]).bytes
+    (kind, bound), data = next(iter(wrapped["bound_to"].items())), bytes.fromhex(wrapped["wrapped"])
+    if kind == "key_encryption_key":
+        items = [b"eventseal/v1/kek", namespace, kek_id, bound["master_key_id"].encode()]
+    else:
+        scope = (bound["scope_kind"].encode(), bound["scope_id"].encode())
+        key_id = uuid.UUID(bound["key_id"]).bytes
+        items = [b"eventseal/v1/dek", namespace, key_id, *scope, bound["version"].to_bytes(4, "big"), kek_id]
+    if len(data) != 65 or data[0] != 1:
+        return None
+    associated = digest([*items, data[1:17]])
+    key = expand(bytes.fromhex(wrapped["wrapping_key"]), b"eventseal/v1/wrap" + associated, 32)
+    try:
+        return AESGCM(key).decrypt(bytes(12), data[17:], associated)
+    except InvalidTag:
+        return None
+
+
+# ---- opening (section 6)
+
+
+INTEGRITY = ("$eventseal", "integrity")
+
+
+class Key:
+    def __init__(self, row, status):
+        self.status, self.scope = status, (row["scope_kind"], row["scope_id"])
+        self.secret = bytes.fromhex(row["secret"]) if status == "live" else None
+
+
+def keys_of(case, all_live=False):
+    rows = ((row, "live" if all_live else row["status"]) for row in case["keys"])
+    return {uuid.UUID(row["key_id"]).bytes: Key(row, status) for row, status in rows if status != "missing"}
+
+
+def open_payload(case, text, keys):
+    """The opened payload, and the pointers of what is redacted."""
+    plan, accepting = case["plan"], case["accept_plaintext"]
+    whole = any(field["pointer"] == "" for field in plan)
+
+    # 1. The text.
+    try:
+        root = Scanner(text).document()
+    except Fault:
+        if not whole:
+            raise
+        if accepting:
+            return text, []
+        raise Fault("Unsealed", "") from None
+    seals = members(root, "$seal")
+    if len(seals) > 1:
+        raise tampered("duplicate")
+    found = [(place, field) for field in plan if field["pointer"] for place in places(root, steps_of(field["pointer"], True))]
+    stand_ins = {pointer: field["stand_in"] for (pointer, _), field in found} | {"": plan[0]["stand_in"] if whole else "null"}
+    exposed = sorted((value.start, pointer) for (pointer, value), _ in found if value.kind != "null")
+
+    # 2. Is there a seal?
+    if not seals:
+        if not accepting and (whole or exposed):
+            raise Fault("Unsealed", "" if whole else exposed[0][1])
+        return text, []
+
+    # 3. The header.
+    data = read_token(text[seals[0][2].start : seals[0][2].end])
+    if data is None:
+        raise tampered("header-encoding")
+    header = Header(data)
+
+    # 4. The values.
+    values = locate(root, header)
+
+    # 5. Is everything covered?
+    if header.mode == FIELDS and not accepting:
+        covered = {pointer for _, _, pointer in header.entries}
+        open_to_all = [""] if whole else [pointer for _, pointer in exposed if pointer not in covered]
+        if open_to_all:
+            raise Fault("Unsealed", open_to_all[0])
+
+    # 6. to 8. Header and keys.
+    encs = authenticate(case, header, keys)
+
+    # 9. The values, in the order in which they stand.
+    pieces, redacted = [], []
+    for index in sorted(range(len(values)), key=lambda index: values[index].start):
+        key, kind, pointer = header.entries[index]
+        value = text[values[index].start : values[index].end]
+        token = read_token(value)
+        if keys[header.keys[key]].status == "live":
+            if kind == VOID:
+                raise tampered("void-key")
+            if token is None:
+                raise tampered("token-encoding")
+            opened = decrypt(encs[key], index, pointer, token)
+        else:
+            if kind == VOID and value != b"null":
+                raise tampered("void-value")
+            if kind == SEALED and (token is None or len(token) <= 16 or (len(token) - 16) % 32):
+                raise tampered("token-shape")
+            # A place that the plan does not mean has no stand-in of its own.
+            opened = stand_ins.get(pointer, "null").encode()
+            redacted.append(pointer)
+        pieces.append((values[index].start, values[index].end, opened))
+
+    # 10. The result.
+    if header.mode == WHOLE:
+        return pieces[0][2], redacted
+    pieces.append((*cut(text, root, seals[0]), b""))
+    result, copied = b"", 0
+    for start, end, piece in sorted(pieces):
+        result += text[copied:start] + piece
+        copied = end
+    return result + text[copied:], redacted
+
+
+def locate(root, header):
+    """The value of each entry."""
+    if header.mode == WHOLE:
+        values = [child for _, _, child in members(root, "$sealed")]
+        if len(values) != 1 or len(root.children) != 2:
+            raise tampered("values")
+        return values
+    try:
+        values = [list(places(root, steps_of(pointer))) for _, _, pointer in header.entries]
+    except Fault:
+        raise tampered("values") from None
+    if not all(values):
+        raise tampered("values")
+    return [value for [(_, value)] in values]
+
+
+def authenticate(case, header, keys):
+    """The encryption key of each live key, by index, once the header is known to belong here."""
+    bound, encs = transcript(case, header.core), {}
+    for index, commitment in header.commitments:
+        key = keys.get(header.keys[index])
+        if key and key.status == "live":
+            if key.scope[0].startswith("$"):
+                raise tampered("reserved-key")
+            derived = expand(key.secret, b"eventseal/v1/seal" + bound + index.to_bytes(2, "big"), 64)
+            if not hmac.compare_digest(derived[32:], commitment):
+                raise tampered("commitment")
+            encs[index] = derived[:32]
+    for key_id in header.keys:
+        usable(key_id, keys)
+    if any(keys[key_id].status == "shredded" for key_id in header.keys):
+        key = keys.get(header.integrity_key)
+        if key is None or key.scope == INTEGRITY:
+            usable(header.integrity_key, keys)
+        if key.scope != INTEGRITY or key.status != "live":
+            raise tampered("tag")
+        tag = hmac.digest(key.secret, b"eventseal/v1/header" + bound, "sha256")[:16]
+        if not hmac.compare_digest(tag, header.tag):
+            raise tampered("tag")
+    return encs
+
+
+def usable(key_id, keys):
+    if key_id not in keys:
+        raise Fault("MissingKey", str(uuid.UUID(bytes=key_id)))
+    if keys[key_id].status == "disabled":
+        raise Fault("Disabled", " ".join(keys[key_id].scope))
+
+
+def cut(text, root, seal):
+    """From where to where the header is taken away, with one comma."""
+    _, start, value = seal
+    position = root.children.index(seal)
+    if position + 1 < len(root.children):
+        return start, text.index(b",", value.end) + 1
+    if position > 0:
+        return text.index(b",", root.children[position - 1][2].end), value.end
+    return start, value.end
+
+
+# ---- the vectors (section 12)
+
+
+def as_bytes(value):
+    return bytes.fromhex(value["hex"]) if isinstance(value, dict) else value.encode()
+
+
+def outcome(case, text, keys):
+    try:
+        return open_payload(case, text, keys)
+    except Fault as fault:
+        return fault.kind, fault.detail
+
+
+def main(paths):
+    passed, failed = 0, 0
+
+    def report(name, expected, found):
+        nonlocal passed, failed
+        passed, failed = passed + (found == expected), failed + (found != expected)
+        print(f"ok    {name}" if found == expected else f"FAIL  {name}\n      expected {expected!r}\n      found    {found!r}")
+
+    for path in paths:
+        vectors = json.loads(path.read_text(encoding="utf-8"))
+        for case in vectors["cases"]:
+            expected = (case["error"], case["detail"]) if "error" in case else (as_bytes(case["opened"]), case["redacted"])
+            found = outcome(case, as_bytes(case["stored"]), keys_of(case))
+            if "sealed" in case:
+                expected += (as_bytes(case["plaintext"]), [])
+                found += outcome(case, as_bytes(case["sealed"]), keys_of(case, all_live=True))
+            report(f"{path.stem} {case['name']}", expected, found)
+        for wrapped in vectors["wrapped_keys"]:
+            key = unwrap(wrapped)
+            report(f"{path.stem} {wrapped['name']}", wrapped["key"], key and key.hex())
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    here = Path(__file__).resolve().parent
+    sys.exit(main([here / name for name in sys.argv[1:] or ("v1_pass.json", "v1_fail.json")]))
