@@ -200,7 +200,9 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             return Ok(Read::AsStored);
         };
         // Even where nothing is protected now, a header is opened: it may have been protected once.
-        if schema.plan.protects() || may_hold_header(&event.payload) {
+        // A step must never see ciphertext, however the header's name is spelled.
+        let spelled_otherwise = !schema.is_current() && memchr::memchr(b'\\', &event.payload).is_some();
+        if schema.plan.protects() || spelled_otherwise || may_hold_header(&event.payload) {
             let accept_plaintext = self.schemas.accepts_plaintext(&event.stored_type) || !schema.plan.protects();
             match inspect(&schema.plan, event.event_id, &event.stored_type, &event.payload, accept_plaintext) {
                 Ok(Some(closed)) => return Ok(Read::Sealed(Box::new(closed), schema)),

@@ -45,8 +45,8 @@ pub enum SchemaProblem {
     NoVersion,
     #[error("something is declared before the first version: begin with .version(1)")]
     BeforeVersion,
-    #[error("versions start at 1")]
-    VersionZero,
+    #[error("versions are 1 to 2147483647")]
+    VersionNumber,
     #[error("the version is declared twice")]
     VersionTwice,
     #[error("the version is missing between others: declare it with .version({0})")]
@@ -157,8 +157,8 @@ fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
     let mut declared: BTreeMap<u32, VersionDecl> = BTreeMap::new();
     for mut version in event.versions {
         let number = version.number;
-        if number == 0 {
-            found.add(&name, Some(0), SchemaProblem::VersionZero);
+        if number == 0 || i32::try_from(number).is_err() {
+            found.add(&name, Some(number), SchemaProblem::VersionNumber);
         }
         if let Some(same) = version.same_as {
             match declared.get(&same) {
@@ -362,7 +362,7 @@ fn find<'p>(plan: &'p mut Plan, pointer: &str) -> Option<&'p mut Field> {
 fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) {
     let mut edges: HashMap<(EventType, u32), Vec<(EventType, u32)>> = HashMap::new();
     for (name, schema) in types {
-        for (version, number) in schema.versions.iter().zip(schema.first..) {
+        for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
             let Some(step) = &version.step else { continue };
             let targets = step.targets(name, number);
             for (target, target_version) in &targets {

@@ -97,6 +97,9 @@ impl EventKey {
     /// The inverse of [`seal`](Self::seal), in place; the value's length, or `None` if it is not authentic.
     pub(crate) fn open(&self, index: u16, pointer: &str, buffer: &mut [u8]) -> Option<usize> {
         let (text, tag) = buffer.split_at_mut(buffer.len().checked_sub(GCM_TAG)?);
+        if text.is_empty() || !text.len().is_multiple_of(PAD) {
+            return None;
+        }
         let tag: &[u8; GCM_TAG] = (&*tag).try_into().ok()?;
         self.cipher.decrypt_inout_detached(&nonce(index), pointer.as_bytes(), (&mut *text).into(), tag.into()).ok()?;
         // ISO/IEC 7816-4: the last byte that is not zero is 0x80.

@@ -12,6 +12,7 @@
 
 use crate::key::KeyId;
 use crate::pointer::JsonPointer;
+use crate::seal::scan::SEAL_MEMBER;
 use uuid::Uuid;
 
 pub(crate) const FORMAT: u8 = 1;
@@ -138,7 +139,7 @@ impl Header {
         let core = read.at;
         let shape_is_right = match mode {
             Mode::Whole => entries.len() == 1 && pointer_in(&bytes, entries[0]).is_empty(),
-            Mode::Fields => entries.iter().all(|entry| !pointer_in(&bytes, *entry).is_empty()),
+            Mode::Fields => entries.iter().all(|entry| !matches!(pointer_in(&bytes, *entry).split('/').nth(1), None | Some(SEAL_MEMBER))),
         };
         let commitments = (0..keys.len()).filter(|key| seals(&entries, *key)).count();
         let every_key_is_used = (0..keys.len()).all(|key| entries.iter().any(|entry| usize::from(entry.key) == key));

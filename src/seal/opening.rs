@@ -16,7 +16,7 @@ use crate::seal::scan::{MAX_DEPTH, Scan, ScanError, SealMember, scan};
 use crate::seal::sealing::refuse;
 use crate::seal::wanted::{Target, Wanted};
 use crate::seal::{Place, WHOLE_MEMBER, read_token};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -39,6 +39,8 @@ pub(crate) struct Closed<'a> {
     cut: (usize, usize),
     /// Where the value of each entry stands, in the order of the entries.
     values: Vec<(usize, usize)>,
+    /// The entries are just the places that the plan protects.
+    covers_plan: bool,
 }
 
 /// A payload whose seal was opened.
@@ -84,11 +86,12 @@ pub(crate) fn inspect<'a>(
         return Ok(None);
     };
     let closed = Closed::read(plan, event_id, payload, &found, seal)?;
-    if !accept_plaintext && closed.header.mode == Mode::Fields {
+    if !accept_plaintext && closed.header.mode == Mode::Fields && !(closed.covers_plan && plan.whole.is_none()) {
         if plan.whole.is_some() {
             return Err(unsealed(JsonPointer::root()));
         }
-        if let Some(place) = plaintext_places(plan, payload, &found).find(|place| !closed.covers(place)) {
+        let covered = closed.covered();
+        if let Some(place) = plaintext_places(plan, payload, &found).find(|place| !covered.contains(place.as_str())) {
             return Err(unsealed(place));
         }
     }
@@ -113,16 +116,15 @@ impl<'a> Closed<'a> {
             HeaderError::Unsupported { what, value } => Error::Unsupported { event_id, what, value },
             HeaderError::Malformed => tampered("the header is malformed"),
         })?;
+        let as_planned = if header.mode == Mode::Fields { in_order(plan, &header, found) } else { None };
+        let covers_plan = as_planned.is_some();
         let values = match header.mode {
-            Mode::Fields => match in_order(plan, &header, found) {
-                Some(values) => Some(values),
-                None => locate(&header, payload),
-            },
+            Mode::Fields => as_planned.or_else(|| locate(&header, payload)),
             Mode::Whole if found.members == 2 => locate_whole(payload),
             Mode::Whole => None,
         };
         let values = values.ok_or_else(|| tampered("a sealed value is missing"))?;
-        Ok(Self { payload, header, cut: seal.cut, values })
+        Ok(Self { payload, header, cut: seal.cut, values, covers_plan })
     }
 
     /// The data keys, and the key of the tag.
@@ -130,8 +132,8 @@ impl<'a> Closed<'a> {
         self.header.keys.iter().copied().chain([self.header.integrity_key])
     }
 
-    fn covers(&self, place: &JsonPointer) -> bool {
-        self.header.entries.iter().any(|entry| self.header.pointer(*entry) == place.as_str())
+    fn covered(&self) -> HashSet<&str> {
+        self.header.entries.iter().map(|entry| self.header.pointer(*entry)).collect()
     }
 
     /// Authenticates the header, decrypts what is live and redacts what is shredded.
@@ -223,6 +225,22 @@ impl<'a> Closed<'a> {
                 event_keys[index] = Some(event_key);
             }
         }
+        // A live key vouches for the whole header. Where one is not live, the tag does, if its key is at hand.
+        let all_live = self.header.keys.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. })));
+        let integrity = keys.get(&self.header.integrity_key);
+        if !all_live {
+            let holds = match integrity {
+                Some(KeyStatus::Live { scope, key }) => {
+                    *scope == KeyScope::integrity() && key.header_tag_is(&transcript, self.header.tag())
+                }
+                Some(KeyStatus::Disabled { scope }) => *scope == KeyScope::integrity(),
+                Some(KeyStatus::Shredded { .. }) => false,
+                None => true,
+            };
+            if !holds {
+                return Err(tampered("the header's tag is not authentic"));
+            }
+        }
         let mut shredded = Vec::with_capacity(event_keys.len());
         for key_id in &self.header.keys {
             shredded.push(match keys.get(key_id) {
@@ -233,15 +251,11 @@ impl<'a> Closed<'a> {
             });
         }
         if shredded.iter().any(Option::is_some) {
-            let key_id = self.header.integrity_key;
-            match keys.get(&key_id) {
-                None => return Err(Error::MissingKey { event_id, key_id }),
-                Some(KeyStatus::Live { scope, key })
-                    if *scope == KeyScope::integrity() && key.header_tag_is(&transcript, self.header.tag()) => {}
-                Some(KeyStatus::Disabled { scope }) if *scope == KeyScope::integrity() => {
-                    return Err(Error::Disabled { scope: scope.clone() });
-                }
-                Some(_) => return Err(tampered("the header's tag is not authentic, so nothing is redacted on its word")),
+            // Nothing is redacted on the word of a header whose tag could not be checked.
+            match integrity {
+                None => return Err(Error::MissingKey { event_id, key_id: self.header.integrity_key }),
+                Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
+                Some(_) => {}
             }
         }
         Ok(Authentic { keys: event_keys, shredded })

@@ -221,8 +221,8 @@ impl<'a> Scanner<'a> {
         loop {
             let each = node.and_then(|node| node.each);
             let named = node.and_then(|node| {
-                let by_index = |(name, _): &&(Box<str>, usize)| array_index(name) == Some(index);
-                node.children.iter().find(by_index).map(|(_, child)| *child)
+                let at = node.elements.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+                Some(node.elements[at].1)
             });
             match (each, named) {
                 (Some(each), _) => {

@@ -14,6 +14,7 @@ use crate::seal::scan::{Hit, SEAL_MEMBER, Scan, ScanError, scan, unescape};
 use crate::seal::wanted::{Target, Wanted};
 use crate::seal::{Place, WHOLE_MEMBER, may_hold_header, push_token, token_length};
 use std::borrow::Cow;
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// What is to be sealed in one event, and under whose keys.
@@ -53,7 +54,7 @@ impl<'a> Draft<'a> {
         if let Some(field) = &plan.whole {
             return Self::whole(plan, field, aggregate, event).map(Some);
         }
-        let found = scan(payload, &plan.to_seal).map_err(|error| refuse(event_id, error))?;
+        let found = scan(payload, &plan.to_seal).map_err(|error| refuse_append(event_id, error))?;
         if found.seal.is_some() {
             return Err(Error::ReservedMember { event_id });
         }
@@ -64,12 +65,17 @@ impl<'a> Draft<'a> {
             sealed: Vec::with_capacity(found.hits.len()),
             scopes: Vec::new(),
         };
+        // Also of places that hold null, so that no document takes long to look through.
+        if found.hits.iter().filter(|hit| matches!(hit.target, Target::Field(_))).count() > MAX_ENTRIES {
+            return Err(Error::LimitExceeded { event_id, what: "the number of protected values", limit: MAX_ENTRIES });
+        }
+        let names = Names::new(plan, &found.hits);
         // Fields of one owner mostly stand together: the owner is resolved once for them.
         let mut last: Option<(&FieldOwner, Option<usize>, u16)> = None;
         for hit in &found.hits {
             let Target::Field(index) = hit.target else { continue };
             let field = &plan.fields[index];
-            let named = named_by(field, hit, &found);
+            let named = names.owner_of(field, hit);
             let span = (hit.start, hit.end);
             let pointer = field.place_text(&hit.indexes);
             let known = last.filter(|(owner, at, _)| *owner == &field.owner && *at == named.map(|named| named.start));
@@ -100,14 +106,17 @@ impl<'a> Draft<'a> {
         let found = match scan(payload, &plan.to_seal) {
             Ok(found) => found,
             // Any bytes will do, unless the subject has to be read out of them.
-            Err(_) if matches!(field.owner, FieldOwner::Aggregate { .. }) => Scan::default(),
-            Err(error) => return Err(refuse(event_id, error)),
+            Err(error) => match refuse_append(event_id, error) {
+                Error::ReservedMember { .. } => return Err(Error::ReservedMember { event_id }),
+                _ if matches!(field.owner, FieldOwner::Aggregate { .. }) => Scan::default(),
+                error => return Err(error),
+            },
         };
         if found.seal.is_some() {
             return Err(Error::ReservedMember { event_id });
         }
         let hit = Hit { target: Target::Field(0), indexes: Vec::new(), start: 0, end: payload.len() };
-        let scope = scope_of(plan, field, "", named_by(field, &hit, &found), aggregate, event)?;
+        let scope = scope_of(plan, field, "", Names::new(plan, &found.hits).owner_of(field, &hit), aggregate, event)?;
         let mut draft = Self { payload, mode: Mode::Whole, body: 0, sealed: Vec::new(), scopes: Vec::new() };
         let scope = draft.scope_index(event_id, scope)?;
         draft.push(event_id, (0, payload.len()), "".into(), scope, field.pad)?;
@@ -130,9 +139,6 @@ impl<'a> Draft<'a> {
         let over = |what, limit| Err(Error::LimitExceeded { event_id, what, limit });
         if pointer.len() > MAX_POINTER {
             return over("the length of a protected pointer in bytes", MAX_POINTER);
-        }
-        if self.sealed.len() == MAX_ENTRIES {
-            return over("the number of protected values", MAX_ENTRIES);
         }
         self.sealed.push(Sealed { start, end, pointer, scope, pad });
         Ok(())
@@ -214,11 +220,33 @@ fn header_member_length(header: &[u8]) -> usize {
     SEAL_MEMBER.len() + 4 + token_length(header.len())
 }
 
-/// Where the owner of a field is named, if it is a subject that is.
-fn named_by<'f>(field: &Field, hit: &Hit, found: &'f Scan) -> Option<&'f Hit> {
-    let FieldOwner::Subject { capture, .. } = &field.owner else { return None };
-    let names_it = |named: &&Hit| named.target == Target::Capture(*capture) && hit.indexes.starts_with(&named.indexes);
-    found.hits.iter().find(names_it)
+/// Where subjects are named in a document.
+struct Names<'f> {
+    plan: &'f Plan,
+    hits: &'f [Hit],
+    /// By capture and array elements, where there are too many to look through each time.
+    index: Option<HashMap<(usize, &'f [u32]), &'f Hit>>,
+}
+
+impl<'f> Names<'f> {
+    fn new(plan: &'f Plan, hits: &'f [Hit]) -> Self {
+        let captured = |hit: &'f Hit| match hit.target {
+            Target::Capture(capture) => Some(((capture, &hit.indexes[..]), hit)),
+            Target::Field(_) => None,
+        };
+        let index = (hits.len() > 32).then(|| hits.iter().filter_map(captured).collect());
+        Self { plan, hits, index }
+    }
+
+    /// Where the owner of a field is named, if it is a subject that is.
+    fn owner_of(&self, field: &Field, hit: &Hit) -> Option<&'f Hit> {
+        let FieldOwner::Subject { capture, .. } = &field.owner else { return None };
+        let elements = hit.indexes.get(..self.plan.captures[*capture].stars())?;
+        match &self.index {
+            Some(index) => index.get(&(*capture, elements)).copied(),
+            None => self.hits.iter().find(|named| named.target == Target::Capture(*capture) && named.indexes == elements),
+        }
+    }
 }
 
 /// Whose keys protect a place.
@@ -265,6 +293,16 @@ fn scope_id(value: &[u8]) -> Result<Cow<'_, str>, &'static str> {
         length if length > MAX_TEXT => Err("is longer than 1,024 bytes"),
         _ if id.contains('\0') => Err("holds a NUL character"),
         _ => Ok(id),
+    }
+}
+
+/// The same, of what the caller passed: two headers are one too many, as one is.
+fn refuse_append(event_id: Uuid, error: ScanError) -> Error {
+    match refuse(event_id, error) {
+        Error::DuplicateMember { pointer, .. } if pointer.as_str().strip_prefix('/') == Some(SEAL_MEMBER) => {
+            Error::ReservedMember { event_id }
+        }
+        error => error,
     }
 }
 

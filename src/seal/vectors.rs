@@ -285,7 +285,7 @@ const CHECKS: [(&str, &str); 12] = [
     ("a sealed value is missing", "values"),
     ("the header names an integrity key as a data key", "reserved-key"),
     ("the header is not authentic", "commitment"),
-    ("the header's tag is not authentic, so nothing is redacted on its word", "tag"),
+    ("the header's tag is not authentic", "tag"),
     ("a sealed value is not base64url", "token-encoding"),
     ("a sealed value is not authentic", "token"),
     ("a sealed value is malformed", "token-shape"),

@@ -1,6 +1,6 @@
 //! The places that a scan looks for, as a tree.
 
-use crate::pointer::{Pattern, Token};
+use crate::pointer::{Pattern, Token, array_index};
 
 /// The wanted places, as a tree of their steps.
 #[derive(Debug, Default)]
@@ -12,6 +12,8 @@ pub(crate) struct Wanted {
 pub(super) struct Node {
     /// Sorted by name.
     pub(super) children: Vec<(Box<str>, usize)>,
+    /// The same nodes, of names that are array indexes, sorted by index.
+    pub(super) elements: Vec<(u32, usize)>,
     pub(super) each: Option<usize>,
     pub(super) field: Option<usize>,
     pub(super) capture: Option<usize>,
@@ -57,6 +59,10 @@ impl Wanted {
                 Ok(at) => node.children[at].1,
                 Err(at) => {
                     node.children.insert(at, (name.as_str().into(), new));
+                    if let Some(index) = array_index(name) {
+                        let at = node.elements.partition_point(|(known, _)| *known < index);
+                        node.elements.insert(at, (index, new));
+                    }
                     new
                 }
             },

@@ -191,7 +191,10 @@ class Header:
         self.check(len(set(self.keys)) == len(self.keys))
         self.check({key for key, _, _ in self.entries} == set(range(len(self.keys))))
         self.check(len(set(pointers)) == len(pointers))
-        self.check(pointers == [""] if self.mode == WHOLE else "" not in pointers)
+        if self.mode == WHOLE:
+            self.check(pointers == [""])
+        else:
+            self.check(all(pointer and pointer.split("/")[1] != "$seal" for pointer in pointers))
 
     def check(self, holds):
         if not holds:
@@ -244,7 +247,7 @@ def decrypt(enc, index, pointer, sealed):
     except (InvalidTag, ValueError):
         raise tampered("token") from None
     value = padded.rstrip(b"\0")
-    if not value.endswith(b"\x80"):
+    if not padded or len(padded) % 32 or not value.endswith(b"\x80"):
         raise tampered("token")
     return value[:-1]
 
@@ -392,17 +395,18 @@ def authenticate(case, header, keys):
             if not hmac.compare_digest(derived[32:], commitment):
                 raise tampered("commitment")
             encs[index] = derived[:32]
+    if any(key_id not in keys or keys[key_id].status != "live" for key_id in header.keys):
+        key = keys.get(header.integrity_key)
+        if key and (key.scope != INTEGRITY or key.status == "shredded"):
+            raise tampered("tag")
+        if key and key.status == "live":
+            tag = hmac.digest(key.secret, b"eventseal/v1/header" + bound, "sha256")[:16]
+            if not hmac.compare_digest(tag, header.tag):
+                raise tampered("tag")
     for key_id in header.keys:
         usable(key_id, keys)
     if any(keys[key_id].status == "shredded" for key_id in header.keys):
-        key = keys.get(header.integrity_key)
-        if key is None or key.scope == INTEGRITY:
-            usable(header.integrity_key, keys)
-        if key.scope != INTEGRITY or key.status != "live":
-            raise tampered("tag")
-        tag = hmac.digest(key.secret, b"eventseal/v1/header" + bound, "sha256")[:16]
-        if not hmac.compare_digest(tag, header.tag):
-            raise tampered("tag")
+        usable(header.integrity_key, keys)
     return encs
 
 

@@ -321,7 +321,10 @@ fn headers() -> Vec<Case> {
         flip("flipped-salt", SALT + 15, 1).tampered("commitment"),
         flip("flipped-integrity-key-id", INTEGRITY_ID, 1).tampered("commitment"),
         flip("flipped-number-of-keys", KEYS + 1, 2).tampered("header-layout"),
-        flip("flipped-key-id", FIRST_KEY + 3, 1).fails("MissingKey", &with_bit(&id_of(CUSTOMER), 3, 1)),
+        flip("flipped-key-id", FIRST_KEY + 3, 1).tampered("tag"),
+        flip("flipped-key-id-without-the-integrity-key", FIRST_KEY + 3, 1)
+            .with(INTEGRITY, Missing)
+            .fails("MissingKey", &with_bit(&id_of(CUSTOMER), 3, 1)),
         two("flipped-key-id-beside-a-live-key").header_changed(|header| header[second_key] ^= 1).tampered("commitment"),
         flip("flipped-number-of-entries", ENTRIES + 1, 2).tampered("header-layout"),
         flip("flipped-key-index", FIRST_ENTRY + 1, 1).tampered("header-layout"),
@@ -344,6 +347,20 @@ fn headers() -> Vec<Case> {
             .header_changed(|header| {
                 let tag = header.len() - 80;
                 header[tag] ^= 0x80;
+            })
+            .tampered("tag"),
+        two("flipped-tag-with-one-key-missing")
+            .with(CUSTOMER, Missing)
+            .header_changed(|header| {
+                let tag = header.len() - 65;
+                header[tag] ^= 1;
+            })
+            .tampered("tag"),
+        two("flipped-tag-with-one-key-disabled")
+            .with(CUSTOMER, Disabled)
+            .header_changed(|header| {
+                let tag = header.len() - 65;
+                header[tag] ^= 1;
             })
             .tampered("tag"),
         one("flipped-commitment").header_changed(|header| *header.last_mut().unwrap() ^= 1).tampered("commitment"),
@@ -486,6 +503,18 @@ fn forgeries() -> Vec<Case> {
         header[tag..].fill(0);
         case.stored(&format!(r#"{{"$seal":{},"name":null}}"#, token(&header)))
     };
+    let header_entry = |name, pointer| {
+        let case = one(name);
+        let (header, keys) = case.header(Mode::Fields, &[CUSTOMER], &[(0, Sealed, pointer)]);
+        let name = keys[0].token(0, pointer, b"\"Eve\"");
+        case.stored(&format!(r#"{{"$seal":{},"name":{name}}}"#, token(&header))).tampered("header-layout")
+    };
+    let short_padding = {
+        let case = one("padding-to-a-multiple-of-16");
+        let (header, keys) = case.header(Mode::Fields, &[CUSTOMER], &[(0, Sealed, "/name")]);
+        let name = token(&keys[0].encrypt(0, "/name", b"\"Eve\"\x80\0\0\0\0\0\0\0\0\0\0"));
+        case.stored(&format!(r#"{{"$seal":{},"name":{name}}}"#, token(&header))).tampered("token")
+    };
     let void_live = |name, keys: &[&str], entries: &[(u16, EntryKind, &str)]| {
         let case = two(name);
         let (header, keys) = case.header(Mode::Fields, keys, entries);
@@ -510,6 +539,9 @@ fn forgeries() -> Vec<Case> {
         void_live("void-entry-beside-a-sealed-one-of-a-live-key", &[ORDER], &[(0, Sealed, "/card"), (0, Void, "/name")])
             .tampered("void-key"),
         void_only.tampered("void-key"),
+        header_entry("an-entry-for-the-header-itself", "/$seal"),
+        header_entry("an-entry-inside-the-header", "/$seal/name"),
+        short_padding,
     ]
 }
 
