@@ -349,6 +349,7 @@ async fn i8_a_follower_that_stops_anywhere_sees_everything_once() {
             loop {
                 let page = store.read_events(&mut world.db.begin(), after, limit, &filter).await.unwrap();
                 seen.extend(page.events.iter().map(mark));
+                assert!(page.scanned == 0 || page.next > after, "a follower would stand still at {after}");
                 after = page.next;
                 if limit > 0 && page.scanned < limit {
                     break;
