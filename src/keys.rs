@@ -239,6 +239,8 @@ pub trait KeyStore: Send + Sync {
     ///
     /// With a lock, the rows are locked in ascending order of scope, and a connection that is not in a
     /// transaction is refused with [`Error::NotInTransaction`](crate::Error::NotInTransaction).
+    /// Without scopes, such a call says that the transaction is going to write: a database with one writer
+    /// at a time takes its write lock, so that what is read next can't get in the way.
     /// [`ScopeLock::Share`] does not lock [reserved](KeyScope::is_reserved) scopes: every append reads them.
     async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>>;
 

@@ -173,6 +173,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// [`Error::ScopeState`] if the scope is not shredded, and as [`shred`](Self::shred); errors of the KMS.
     pub async fn reopen(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<KeyInfo> {
         check_change(scope, reason)?;
+        self.announce_writing(tx).await?;
         let (namespace, kek, secret) = self.active_kek(tx).await?;
         let record = self.lock(tx, scope).await?;
         if record.state != ScopeState::Shredded {
@@ -197,6 +198,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// [`Error::NotInTransaction`], [`Error::Collision`] (retryable), [`Error::Database`]; errors of the KMS.
     pub async fn rotate_data_key(&self, tx: &mut Tx, scope: &KeyScope) -> Result<KeyInfo> {
         scope.check()?;
+        self.announce_writing(tx).await?;
         let (namespace, kek, secret) = self.active_kek(tx).await?;
         let record = self.lock(tx, scope).await?;
         check_usable(&record)?;
@@ -256,6 +258,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         self.store.change_scope(tx, &change).await
     }
 
+    /// Before the first look in a transaction that is going to write: a database that can't turn a
+    /// reader into a writer must know. Locks no scopes.
+    async fn announce_writing(&self, tx: &mut Tx) -> Result<()> {
+        self.store.scopes(tx, &[], ScopeLock::Share).await.map(drop)
+    }
+
     async fn lock(&self, tx: &mut Tx, scope: &KeyScope) -> Result<ScopeRecord> {
         let record = self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop();
         record.ok_or_else(|| Error::ScopeState { scope: scope.clone(), problem: "has no keys: nothing was ever sealed for it" })
@@ -288,11 +296,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 });
             }
         }
-        let namespace = self.namespace(tx).await?;
         if !lock(&self.keks).values().any(|cell| cell.initialized()) {
-            // Nothing was opened yet. Ask the KMS now, while no locks are held.
+            // Nothing was opened yet. Ask the KMS now, while no scopes are locked.
+            self.announce_writing(tx).await?;
             self.active_kek(tx).await?;
         }
+        let namespace = self.namespace(tx).await?;
         let mut wanted = scopes.to_vec();
         wanted.push(KeyScope::integrity());
         wanted.sort_unstable();

@@ -282,6 +282,7 @@ impl KeyStore for SqliteKeys {
 
     async fn insert_keys(&self, tx: &mut SqliteConnection, keys: &[NewDataKey]) -> Result<()> {
         in_transaction(tx, "inserting data keys")?;
+        overwrite_freed(tx).await?;
         for key in keys {
             self.insert(tx, key).await?;
         }
@@ -325,8 +326,7 @@ impl KeyStore for SqliteKeys {
     async fn destroy_keys(&self, tx: &mut SqliteConnection, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
         in_transaction(tx, "destroying data keys")?;
         let failed = || database("destroying data keys");
-        // Overwrite the freed bytes in the file's pages, instead of leaving the wrapped keys in them.
-        sqlx::query("PRAGMA secure_delete = ON").execute(&mut *tx).await.map_err(failed())?;
+        overwrite_freed(tx).await?;
         let mut destroyed = sqlx::query_as::<_, (String, u32)>(AssertSqlSafe(Arc::clone(&self.sql.destroy_keys)))
             .bind(scope.kind())
             .bind(scope.id())
@@ -382,6 +382,13 @@ impl KeyStore for SqliteKeys {
             changes: changes.collect::<Result<_>>()?,
         }))
     }
+}
+
+/// Lets SQLite overwrite bytes that it frees, instead of leaving them in the file's pages: those of
+/// destroyed keys, and copies that stay behind when rows move to another page.
+async fn overwrite_freed(tx: &mut SqliteConnection) -> Result<()> {
+    sqlx::query("PRAGMA secure_delete = ON").execute(tx).await.map_err(database("switching secure deletion on"))?;
+    Ok(())
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String> {
