@@ -1,13 +1,14 @@
 //! The port to the key table, and what its rows say.
 
 mod manager;
+mod material;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-#[cfg(test)]
-pub(crate) use manager::BoundKey;
 pub use manager::{KeyManager, Shredding};
+#[cfg(test)]
+pub(crate) use material::BoundKey;
 pub use memory::MemoryKeys;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteKeys;

@@ -1,0 +1,282 @@
+//! Key material: looked up, unwrapped, cached and made. What [`KeyManager`] does for sealing and opening.
+
+use crate::error::{Error, Result};
+use crate::event::now;
+use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::manager::{KeyManager, PARTITION, check_and_take, lock, no_active_kek};
+use crate::keys::{DataKeyRecord, KekRecord, NewDataKey, ScopeLock, ScopeState};
+use crate::kms::KekContext;
+use crate::random;
+use crate::seal::crypto::DataKey;
+use crate::seal::opening::{KeyStatus, Keys};
+use crate::secret::SecretKey;
+use crate::wrap::{unwrap_key, wrap_key};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// The keys for sealing, in the order of the scopes asked for.
+pub(crate) struct SealingKeys {
+    pub(crate) namespace: Namespace,
+    pub(crate) keys: Vec<(KeyId, Arc<DataKey>)>,
+    pub(crate) integrity: (KeyId, Arc<DataKey>),
+}
+
+/// An unwrapped key, and the row it was unwrapped from: another row means another look.
+pub(super) struct Cached {
+    row: DataKeyRecord,
+    key: Arc<DataKey>,
+}
+
+impl Cached {
+    /// Is this the row that the key was unwrapped from, in all that the wrapping is bound to?
+    fn is_from(&self, row: &DataKeyRecord) -> bool {
+        let bound = |row: &DataKeyRecord| (row.version, row.kek_id);
+        self.row.wrapped_key == row.wrapped_key && self.row.scope == row.scope && bound(&self.row) == bound(row)
+    }
+}
+
+impl<Tx: Send + 'static> KeyManager<Tx> {
+    /// The active keys of these scopes, made if they do not exist yet, and locked until the caller's
+    /// transaction ends.
+    pub(crate) async fn sealing_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<SealingKeys> {
+        for scope in scopes {
+            scope.check()?;
+            if scope.is_reserved() {
+                return Err(Error::InvalidText {
+                    what: "the scope kind",
+                    problem: "starts with '$', which is reserved: name another with scope_kind()",
+                });
+            }
+        }
+        if !lock(&self.keks).values().any(|cell| cell.initialized()) {
+            // Nothing was opened yet. Ask the KMS now, while no scopes are locked.
+            self.announce_writing(tx).await?;
+            self.active_kek(tx).await?;
+        }
+        let namespace = self.namespace(tx).await?;
+        let mut wanted = scopes.to_vec();
+        wanted.push(KeyScope::integrity());
+        wanted.sort_unstable();
+        let records = self.store.scopes(tx, &wanted, ScopeLock::Share).await?;
+        let mut active: HashMap<KeyScope, DataKeyRecord> =
+            records.into_iter().map(check_and_take).filter_map(Result::transpose).collect::<Result<_>>()?;
+        if !active.contains_key(&KeyScope::integrity()) {
+            return Err(no_active_kek());
+        }
+        let missing: Vec<KeyScope> = wanted.into_iter().filter(|scope| !active.contains_key(scope)).collect();
+        if !missing.is_empty() {
+            for (scope, key) in self.create_first_keys(tx, &missing).await? {
+                active.insert(scope, key);
+            }
+        }
+        let records: Vec<DataKeyRecord> = active.values().cloned().collect();
+        let opened = self.open_all(tx, &namespace, &records).await?;
+        let key_of = |scope: &KeyScope| {
+            let record = active.get(scope).ok_or_else(no_active_kek)?;
+            let key = opened.get(&record.key_id).ok_or_else(no_active_kek)?;
+            Ok::<_, Error>((record.key_id, Arc::clone(key)))
+        };
+        let keys = scopes.iter().map(key_of).collect::<Result<_>>()?;
+        let integrity = key_of(&KeyScope::integrity())?;
+        Ok(SealingKeys { namespace, keys, integrity })
+    }
+
+    /// Scopes first, then the locking read again: whoever inserted a scope first makes its key.
+    async fn create_first_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Vec<(KeyScope, DataKeyRecord)>> {
+        self.store.create_scopes(tx, scopes).await?;
+        let records = self.store.scopes(tx, scopes, ScopeLock::Share).await?;
+        let (namespace, kek, secret) = self.active_kek(tx).await?;
+        let mut active = Vec::with_capacity(scopes.len());
+        let mut new = Vec::new();
+        for record in records {
+            let last_version = record.last_version;
+            let scope = record.scope.clone();
+            match check_and_take(record)? {
+                Some(found) => active.push(found),
+                None => new.push(self.make_key(&namespace, &scope, last_version + 1, kek.kek_id, &secret)?),
+            }
+        }
+        if !new.is_empty() {
+            self.store.insert_keys(tx, &new).await?;
+        }
+        active.extend(new.into_iter().map(|key| {
+            let record = DataKeyRecord {
+                key_id: key.key_id,
+                scope: key.scope.clone(),
+                version: key.version,
+                kek_id: key.kek_id,
+                wrapped_key: Some(key.wrapped_key),
+                created_at: key.created_at,
+                shredded_at: None,
+                scope_state: ScopeState::Live,
+            };
+            (key.scope, record)
+        }));
+        Ok(active)
+    }
+
+    /// What the key table says of these keys, in one query.
+    pub(crate) async fn opening_keys(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>) -> Result<(Namespace, Keys)> {
+        let namespace = self.namespace(tx).await?;
+        let mut key_ids: Vec<KeyId> = key_ids.iter().copied().collect();
+        key_ids.sort_unstable();
+        let records = self.store.data_keys(tx, &key_ids).await?;
+        let (live, others): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| record.wrapped_key.is_some() && record.scope_state != ScopeState::Disabled);
+        let mut keys = Keys::with_capacity(key_ids.len());
+        for record in others {
+            let scope = record.scope;
+            keys.insert(
+                record.key_id,
+                if record.wrapped_key.is_none() { KeyStatus::Shredded { scope } } else { KeyStatus::Disabled { scope } },
+            );
+        }
+        {
+            let mut cache = lock(&self.keys);
+            for key_id in keys.keys() {
+                cache.pop(key_id);
+            }
+        }
+        let mut opened = self.open_all(tx, &namespace, &live).await?;
+        for record in live {
+            if let Some(key) = opened.remove(&record.key_id) {
+                keys.insert(record.key_id, KeyStatus::Live { scope: record.scope, key });
+            }
+        }
+        Ok((namespace, keys))
+    }
+
+    /// Unwraps these keys, or finds them in the cache.
+    pub(super) async fn open_all(
+        &self,
+        tx: &mut Tx,
+        namespace: &Namespace,
+        records: &[DataKeyRecord],
+    ) -> Result<HashMap<KeyId, Arc<DataKey>>> {
+        let mut opened = HashMap::with_capacity(records.len());
+        let mut closed = Vec::new();
+        {
+            let mut cache = lock(&self.keys);
+            for record in records {
+                match cache.get(&record.key_id) {
+                    Some(cached) if cached.is_from(record) => {
+                        opened.insert(record.key_id, Arc::clone(&cached.key));
+                    }
+                    _ => closed.push(record),
+                }
+            }
+        }
+        if closed.is_empty() {
+            return Ok(opened);
+        }
+        let keks = self.keks_of(tx, &closed).await?;
+        for record in closed {
+            let wrong = || Error::WrongKey { key_id: record.key_id, kek_id: record.kek_id };
+            let kek = keks.get(&record.kek_id).ok_or(Error::MissingKek { kek_id: record.kek_id })?;
+            let wrapped = record.wrapped_key.as_ref().ok_or_else(wrong)?;
+            let bound = BoundKey { namespace, key_id: record.key_id, scope: &record.scope, version: record.version, kek_id: record.kek_id };
+            let secret = bound.with(|associated_data| unwrap_key(kek, associated_data, wrapped)).ok_or_else(wrong)?;
+            let key = Arc::new(DataKey::new(secret.expose())?);
+            lock(&self.keys).put(record.key_id, Cached { row: record.clone(), key: Arc::clone(&key) });
+            opened.insert(record.key_id, key);
+        }
+        Ok(opened)
+    }
+
+    /// The key-encryption keys of these data keys. The KMS is asked once per key and process.
+    async fn keks_of(&self, tx: &mut Tx, records: &[&DataKeyRecord]) -> Result<HashMap<KekId, Arc<SecretKey>>> {
+        let wanted: HashSet<KekId> = records.iter().map(|record| record.kek_id).collect();
+        let mut keks: HashMap<KekId, Arc<SecretKey>> = HashMap::with_capacity(wanted.len());
+        let mut unknown = Vec::new();
+        for kek_id in wanted {
+            match lock(&self.keks).get(&kek_id).and_then(|cell| cell.get().cloned()) {
+                Some(kek) => {
+                    keks.insert(kek_id, kek);
+                }
+                None => unknown.push(kek_id),
+            }
+        }
+        if !unknown.is_empty() {
+            for record in self.store.keks(tx, &unknown).await? {
+                keks.insert(record.kek_id, self.kek(&record).await?);
+            }
+        }
+        Ok(keks)
+    }
+
+    /// Opens a key-encryption key; callers that come at the same time share one call to the KMS.
+    pub(super) async fn kek(&self, record: &KekRecord) -> Result<Arc<SecretKey>> {
+        let cell = Arc::clone(lock(&self.keks).entry(record.kek_id).or_default());
+        let unwrap = async {
+            if record.provider != self.kms.provider() {
+                let problem = format!(
+                    "it was wrapped by provider {:?}, this process uses {:?}: configure the provider that wrapped it",
+                    record.provider,
+                    self.kms.provider()
+                );
+                return Err(Error::KmsRefused { kek_id: record.kek_id, problem });
+            }
+            let namespace = self.namespace.get().cloned().ok_or(Error::NotMigrated)?;
+            self.kms.unwrap_kek(&record.wrapped, &KekContext { namespace, kek_id: record.kek_id }).await.map(Arc::new)
+        };
+        cell.get_or_try_init(|| unwrap).await.cloned()
+    }
+
+    pub(super) async fn active_kek(&self, tx: &mut Tx) -> Result<(Namespace, KekRecord, Arc<SecretKey>)> {
+        let namespace = self.namespace(tx).await?;
+        let kek = self.store.active_kek(tx, PARTITION).await?.ok_or_else(no_active_kek)?;
+        let secret = self.kek(&kek).await?;
+        Ok((namespace, kek, secret))
+    }
+
+    #[allow(clippy::unused_self, reason = "keys are made by the key manager")]
+    pub(super) fn make_key(
+        &self,
+        namespace: &Namespace,
+        scope: &KeyScope,
+        version: u32,
+        kek_id: KekId,
+        kek: &SecretKey,
+    ) -> Result<NewDataKey> {
+        let key_id = KeyId(random::uuid()?);
+        let secret = SecretKey::new(*random::key()?);
+        let bound = BoundKey { namespace, key_id, scope, version, kek_id };
+        let wrapped_key = bound.with(|associated_data| wrap_key(kek, associated_data, &secret))?;
+        Ok(NewDataKey { key_id, scope: scope.clone(), version, kek_id, wrapped_key, created_at: now() })
+    }
+
+    /// The database's namespace, checked against the configured one. It never changes, so it is read once.
+    pub(super) async fn namespace(&self, tx: &mut Tx) -> Result<Namespace> {
+        if let Some(namespace) = self.namespace.get() {
+            return Ok(namespace.clone());
+        }
+        let found = self.store.namespace(tx).await?.ok_or(Error::NotMigrated)?;
+        match &self.configured {
+            Some(configured) if *configured != found => Err(Error::NamespaceMismatch { configured: configured.clone(), found }),
+            _ => Ok(self.namespace.get_or_init(|| found).clone()),
+        }
+    }
+}
+
+/// What a wrapped data key is bound to: rows can't be swapped.
+pub(crate) struct BoundKey<'a> {
+    pub(crate) namespace: &'a Namespace,
+    pub(crate) key_id: KeyId,
+    pub(crate) scope: &'a KeyScope,
+    pub(crate) version: u32,
+    pub(crate) kek_id: KekId,
+}
+
+impl BoundKey<'_> {
+    pub(crate) fn with<T>(&self, use_it: impl FnOnce(&[&[u8]]) -> T) -> T {
+        use_it(&[
+            b"eventseal/v1/dek",
+            self.namespace.as_str().as_bytes(),
+            self.key_id.0.as_bytes(),
+            self.scope.kind().as_bytes(),
+            self.scope.id().as_bytes(),
+            &self.version.to_be_bytes(),
+            self.kek_id.0.as_bytes(),
+        ])
+    }
+}
