@@ -52,7 +52,8 @@ pub enum Error {
         /// Which numbers exist.
         hint: &'static str,
     },
-    /// The aggregate is not at the expected version. Nothing was written, and the transaction can go on.
+    /// The aggregate is not at the expected version. No event was written, and the transaction can go on.
+    /// (Keys that were made for the events may have been, which does no harm.)
     #[error("{aggregate} is at version {}, expected {expected}: read it again and decide anew", actual.map_or(0, AggregateVersion::get))]
     VersionConflict {
         /// The aggregate.
@@ -153,7 +154,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// A limit of the sealed format, or a narrower one of this process, is exceeded.
-    #[error("event {event_id}: {what} is over the limit of {limit}: make the payload smaller")]
+    #[error("event {event_id}: {what} is over the limit of {limit}: divide it into several events")]
     LimitExceeded {
         /// The event.
         event_id: Uuid,
@@ -187,7 +188,9 @@ pub enum Error {
         key_id: KeyId,
     },
     /// A wrapped data key does not open under its key-encryption key.
-    #[error("data key {key_id} does not open under its key-encryption key {kek_id}: its row was altered or belongs to another namespace")]
+    #[error(
+        "data key {key_id} does not open under its key-encryption key {kek_id}: its row was altered or belongs to another namespace, restore it from a backup"
+    )]
     WrongKey {
         /// The key.
         key_id: KeyId,
@@ -264,13 +267,18 @@ pub enum Error {
         /// Why, and what to do.
         problem: String,
     },
+    /// A cipher or hash refused its input, which no input of this crate's should make it do.
+    #[error("a cryptographic primitive refused its input: nothing was sealed or opened; please report this")]
+    Cryptography,
     /// The operating system gave no random bytes.
     #[error("the operating system's random generator failed: nothing was sealed")]
     Random,
 
     // ---- reading
     /// A seal, or a place it covers, is not what was written.
-    #[error("event {event_id}: the seal does not hold ({problem}): the stored event was altered, moved or belongs to another namespace")]
+    #[error(
+        "event {event_id}: the seal does not hold ({problem}): the stored event was altered, moved or belongs to another namespace; restore it from a backup, and find out who could write it"
+    )]
     Tampered {
         /// The event.
         event_id: Uuid,
@@ -394,8 +402,14 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// The wrapped store does not keep the contract of [`EventStore`](crate::EventStore).
+    #[error("the wrapped store broke its contract: {problem}; run it through the conformance suite")]
+    Contract {
+        /// What it did.
+        problem: &'static str,
+    },
     /// A row of the store or the key table holds what this crate never writes there.
-    #[error("{what} in the database is invalid: {problem}")]
+    #[error("{what} in the database is invalid: it {problem}; restore the row from a backup")]
     InvalidRow {
         /// Which column of which table.
         what: &'static str,

@@ -7,13 +7,11 @@ mod memory;
 mod sqlite;
 
 pub use manager::{KeyManager, Shredding};
-#[cfg(test)]
-pub(crate) use material::BoundKey;
 pub use memory::MemoryKeys;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteKeys;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::kms::WrappedKek;
 use async_trait::async_trait;
@@ -29,6 +27,27 @@ pub enum ScopeState {
     Disabled,
     /// Nothing any more: the keys are destroyed, and a tombstone says so.
     Shredded,
+}
+
+impl ScopeState {
+    /// The word for it in key tables: `live`, `disabled`, `shredded`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Disabled => "disabled",
+            Self::Shredded => "shredded",
+        }
+    }
+
+    /// Reads the word.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRow`] if it is another one.
+    pub fn parse(word: &str) -> Result<Self> {
+        let known = [Self::Live, Self::Disabled, Self::Shredded].into_iter().find(|state| state.as_str() == word);
+        known.ok_or(Error::InvalidRow { what: "the state of a key scope", problem: "is unknown" })
+    }
 }
 
 /// A lock on the rows of scopes that lasts until the caller's transaction ends.
@@ -148,6 +167,28 @@ pub enum ScopeAction {
     Enable,
 }
 
+impl ScopeAction {
+    /// The word for it in key tables: `shred`, `reopen`, `disable`, `enable`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shred => "shred",
+            Self::Reopen => "reopen",
+            Self::Disable => "disable",
+            Self::Enable => "enable",
+        }
+    }
+
+    /// Reads the word.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRow`] if it is another one.
+    pub fn parse(word: &str) -> Result<Self> {
+        let known = [Self::Shred, Self::Reopen, Self::Disable, Self::Enable].into_iter().find(|action| action.as_str() == word);
+        known.ok_or(Error::InvalidRow { what: "the action of a scope change", problem: "is unknown" })
+    }
+}
+
 /// A change of a scope: to be made, or recorded in its history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopeChange {
@@ -208,6 +249,12 @@ pub struct KeyHistory {
 /// shred holds [`ScopeLock::Update`] and destroys keys in a later statement. So one of them waits for the
 /// other or fails with a retryable [`Error::Collision`](crate::Error::Collision), and no event is
 /// committed under a destroyed key. A database with one writer at a time may use its write lock for both.
+///
+/// # Errors
+/// Every method fails with [`Error::Database`](crate::Error::Database) if the database does, and with the
+/// retryable [`Error::Collision`](crate::Error::Collision) if another transaction is in the way. Those that
+/// write or lock refuse a connection that is not in a transaction with
+/// [`Error::NotInTransaction`](crate::Error::NotInTransaction).
 ///
 /// `conformance::key_store` (feature `conformance`) checks an implementation against all of this.
 #[async_trait]

@@ -1,6 +1,7 @@
 //! Random bytes from the operating system, and nothing else.
 
 use crate::error::{Error, Result};
+use crate::secret::SecretKey;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -10,10 +11,10 @@ pub(crate) fn fill(bytes: &mut [u8]) -> Result<()> {
 }
 
 /// A new 256-bit key.
-pub(crate) fn key() -> Result<Zeroizing<[u8; 32]>> {
+pub(crate) fn key() -> Result<SecretKey> {
     let mut key = Zeroizing::new([0; 32]);
     fill(&mut *key)?;
-    Ok(key)
+    Ok(SecretKey::new(*key))
 }
 
 /// A random UUID, version 4 (RFC 9562, 122 random bits).

@@ -1,9 +1,7 @@
 //! The decorator: the one type that most users meet.
 
 use crate::error::{Error, Result};
-use crate::event::{
-    AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange, check_append,
-};
+use crate::event::{AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange};
 use crate::key::Namespace;
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
@@ -71,11 +69,10 @@ impl<S: EventStore> EventStore for SealedStore<S> {
         expected: ExpectedVersion,
         events: &[NewEvent],
     ) -> Result<Appended> {
-        check_append(aggregate, events)?;
         let sealed = self.sealer.seal(tx, aggregate, events).await?;
         let mut appended = self.inner.append(tx, aggregate, expected, &sealed).await?;
         if appended.events.len() != events.len() {
-            return Err(Error::InvalidRow { what: "the wrapped store's append", problem: "did not return the events that it was given" });
+            return Err(Error::Contract { problem: "append did not return the events that it was given" });
         }
         for (appended, event) in appended.events.iter_mut().zip(events) {
             appended.payload.clone_from(&event.payload);

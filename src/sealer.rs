@@ -1,7 +1,7 @@
 //! The sealer: events in, events out, with keys looked up in between.
 
 use crate::error::Result;
-use crate::event::{AggregateRef, NewEvent, PersistedEvent};
+use crate::event::{AggregateRef, NewEvent, PersistedEvent, check_append};
 use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
@@ -75,12 +75,16 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// the same sealed event twice: seal again on a retry.
     ///
     /// # Errors
-    /// For what the caller passed, before anything is written: [`Error::InvalidPayload`],
+    /// For what the caller passed, before anything is written: those of
+    /// [`check_append`](crate::check_append), [`Error::InvalidPayload`],
     /// [`Error::ReservedMember`], [`Error::DuplicateMember`], [`Error::ShapeMismatch`],
     /// [`Error::MissingScopeId`], [`Error::InvalidScopeId`], [`Error::LimitExceeded`],
     /// [`Error::UndeclaredVersion`], [`Error::UnknownType`]. For the keys: [`Error::Shredded`],
-    /// [`Error::Disabled`], [`Error::NoActiveKek`], [`Error::WrongKey`], errors of the KMS and of the
-    /// database.
+    /// [`Error::Disabled`], [`Error::NoActiveKek`], [`Error::WrongKey`], errors of the KMS. For the
+    /// database: [`Error::NotMigrated`](crate::Error::NotMigrated),
+    /// [`Error::NotInTransaction`](crate::Error::NotInTransaction),
+    /// [`Error::Collision`](crate::Error::Collision) (retryable),
+    /// [`Error::Database`](crate::Error::Database).
     ///
     /// [`Error::InvalidPayload`]: crate::Error::InvalidPayload
     /// [`Error::ReservedMember`]: crate::Error::ReservedMember
@@ -96,6 +100,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`Error::NoActiveKek`]: crate::Error::NoActiveKek
     /// [`Error::WrongKey`]: crate::Error::WrongKey
     pub async fn seal<'e>(&self, tx: &mut Tx, aggregate: &AggregateRef, events: &'e [NewEvent]) -> Result<Cow<'e, [NewEvent]>> {
+        check_append(aggregate, events)?;
         let mut drafts = Vec::with_capacity(events.len());
         for event in events {
             drafts.push(match self.schemas.for_append(event)? {
@@ -148,7 +153,11 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`Error::Unsupported`](crate::Error::Unsupported), [`Error::MissingKey`](crate::Error::MissingKey),
     /// [`Error::WrongKey`](crate::Error::WrongKey), [`Error::Disabled`](crate::Error::Disabled),
     /// [`Error::NewerVersion`](crate::Error::NewerVersion),
-    /// [`Error::UnknownVersion`](crate::Error::UnknownVersion), [`Error::Upcast`](crate::Error::Upcast);
+    /// [`Error::UnknownVersion`](crate::Error::UnknownVersion),
+    /// [`Error::UnknownType`](crate::Error::UnknownType),
+    /// [`Error::InvalidPayload`](crate::Error::InvalidPayload) and
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) (what is stored is not what the schema
+    /// protects), [`Error::Upcast`](crate::Error::Upcast);
     /// errors of the KMS and of the database. A shredded key is not an error: its fields are redacted.
     pub async fn open(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
         let mut reads = Vec::with_capacity(events.len());

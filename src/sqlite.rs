@@ -2,12 +2,14 @@
 
 use crate::error::{Error, Result};
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, Connection, SqlSafeStr, SqliteConnection};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Connection, Decode, Row, SqlSafeStr, Sqlite, SqliteConnection, Type};
 use std::borrow::Cow;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
+use uuid::Uuid;
 
 /// Tells a collision, which can be tried again, from everything else.
 pub(crate) fn database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
@@ -45,6 +47,14 @@ pub(crate) fn to_text(at: OffsetDateTime) -> String {
 
 pub(crate) fn from_text(text: &str, what: &'static str) -> Result<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339).map_err(|_| Error::InvalidRow { what, problem: "is not a time" })
+}
+
+pub(crate) fn column<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(row: &'r SqliteRow, index: usize) -> Result<T> {
+    row.try_get(index).map_err(database("reading a column"))
+}
+
+pub(crate) fn uuid(text: &str) -> Result<Uuid> {
+    Uuid::try_parse(text).map_err(|_| Error::InvalidRow { what: "an id", problem: "is not a UUID" })
 }
 
 /// Checks the name of a table.

@@ -58,6 +58,10 @@ pub trait EventStore: Send + Sync {
     /// Reads one aggregate's events in ascending order of version. Both bounds are inclusive.
     ///
     /// An aggregate without events, or a range without any, is an empty stream and not an error.
+    ///
+    /// # Errors
+    /// [`Error::Database`](crate::Error::Database), [`Error::InvalidRow`](crate::Error::InvalidRow); of a
+    /// decorator, its own.
     async fn read_aggregate_stream(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream>;
 
     /// Reads up to `limit` stored events that match `filter`, in ascending order of position, from the
@@ -70,10 +74,16 @@ pub trait EventStore: Send + Sync {
     /// are given out in the order of insertion, not of commit: a lower position may become visible after a
     /// higher one. A follower of the log must not pass a position that is still in flight. Stores with
     /// one writer at a time (memory, SQLite) have no such gaps.
+    ///
+    /// # Errors
+    /// As [`read_aggregate_stream`](Self::read_aggregate_stream).
     async fn read_events(&self, tx: &mut Self::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage>;
 
     /// The position of the last event visible to the transaction; [`GlobalPosition::START`] if there is
     /// none. Not a safe place to go on from where positions may be in flight.
+    ///
+    /// # Errors
+    /// [`Error::Database`](crate::Error::Database).
     async fn latest_global_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition>;
 }
 

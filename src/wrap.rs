@@ -10,6 +10,7 @@
 //! one wrapping key is not limited by random nonces (NIST SP 800-38D, section 8.3).
 
 use crate::error::{Error, Result};
+use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::random;
 use crate::seal::crypto::Transcript;
 use crate::secret::SecretKey;
@@ -31,14 +32,14 @@ pub(crate) fn wrap_key(wrapping: &SecretKey, associated_data: &[&[u8]], key: &Se
 
 /// The salt must be fresh: only [`wrap_key`] and the frozen vectors choose it.
 pub(crate) fn wrap_with_salt(wrapping: &SecretKey, associated_data: &[&[u8]], salt: &[u8; SALT], key: &SecretKey) -> Result<Vec<u8>> {
-    let (cipher, bound) = cipher(wrapping, associated_data, salt).ok_or(Error::Random)?;
+    let (cipher, bound) = cipher(wrapping, associated_data, salt).ok_or(Error::Cryptography)?;
     let mut wrapped = Vec::with_capacity(WRAPPED);
     wrapped.push(VERSION);
     wrapped.extend_from_slice(salt);
     wrapped.extend_from_slice(key.expose());
     let tag = cipher
         .encrypt_inout_detached(&Nonce::default(), bound.as_bytes(), wrapped[1 + SALT..].as_mut().into())
-        .map_err(|_| Error::Random)?;
+        .map_err(|_| Error::Cryptography)?;
     wrapped.extend_from_slice(&tag);
     Ok(wrapped)
 }
@@ -64,6 +65,29 @@ fn cipher(wrapping: &SecretKey, associated_data: &[&[u8]], salt: &[u8; SALT]) ->
     let hkdf = Hkdf::<Sha256>::from_prk(wrapping.expose()).ok()?;
     hkdf.expand_multi_info(&[b"eventseal/v1/wrap", bound.as_bytes()], &mut *key).ok()?;
     Some((Aes256Gcm::new_from_slice(&*key).ok()?, bound))
+}
+
+/// What a wrapped data key is bound to: rows can't be swapped.
+pub(crate) struct BoundKey<'a> {
+    pub(crate) namespace: &'a Namespace,
+    pub(crate) key_id: KeyId,
+    pub(crate) scope: &'a KeyScope,
+    pub(crate) version: u32,
+    pub(crate) kek_id: KekId,
+}
+
+impl BoundKey<'_> {
+    pub(crate) fn with<T>(&self, use_it: impl FnOnce(&[&[u8]]) -> T) -> T {
+        use_it(&[
+            b"eventseal/v1/dek",
+            self.namespace.as_str().as_bytes(),
+            self.key_id.0.as_bytes(),
+            self.scope.kind().as_bytes(),
+            self.scope.id().as_bytes(),
+            &self.version.to_be_bytes(),
+            self.kek_id.0.as_bytes(),
+        ])
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ fn memory_is_the_output_and_a_few_small_buffers() {
         let engine = Engine::new(schema, aggregate("Order", "1"), NewEvent::raw("Placed", 1, payload)).unwrap();
         let sealed = engine.seal().unwrap();
         let output = u64::try_from(sealed.len()).unwrap();
-        for (name, cost) in [("seal", measure(|| drop(engine.seal()))), ("open", measure(|| drop(engine.open(&sealed))))] {
+        for (name, cost) in [("seal", measure(|| drop(engine.seal().unwrap()))), ("open", measure(|| drop(engine.open(&sealed).unwrap())))]
+        {
             assert!(cost.count_total <= 24, "{name} of {size}: {cost:?}");
             assert!(cost.bytes_total <= output + 8_192, "{name} of {size}: {cost:?}");
         }

@@ -31,7 +31,7 @@ const ERASED: &[u8] = br#"{"customer":"42","name":null}"#;
 
 async fn shop() -> (MemoryDb, Store) {
     let db = MemoryDb::new(Namespace::new("test").unwrap());
-    let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas());
+    let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
     store.keys().prepare(&mut db.begin()).await.unwrap();
     (db, store)
 }
@@ -57,10 +57,11 @@ async fn shred(db: &MemoryDb, store: &Store) -> Shredding {
 async fn i5_after_a_committed_shred_no_statement_sees_plaintext_nor_seals() {
     let (db, store) = shop().await;
     append(&db, &store, placed()).await.unwrap();
-    // Another process, with a warm cache of its own.
-    let other = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas());
-    let other_cannot = other.read_stream(&mut db.begin(), &aggregate("Order", "1")).await;
-    assert!(matches!(other_cannot, Err(Error::KmsRefused { .. })), "another keyring opens nothing: {other_cannot:?}");
+    // Another process, with a warm cache of its own, and one with another keyring.
+    let other = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
+    assert_eq!(read(&db, &other).await.unwrap()[0].payload, placed().payload);
+    let foreign = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas());
+    assert!(matches!(read(&db, &foreign).await, Err(Error::KmsRefused { .. })), "another keyring opens nothing");
 
     let mut open = db.begin();
     let before = store.read_stream(&mut open, &aggregate("Order", "1")).await.unwrap();
@@ -76,8 +77,11 @@ async fn i5_after_a_committed_shred_no_statement_sees_plaintext_nor_seals() {
     let after = store.read_stream(&mut open, &aggregate("Order", "1")).await.unwrap();
     assert_eq!(after.events[0].payload, ERASED, "a transaction that began before sees it at its next statement");
     assert_eq!(after.events[0].redacted, [JsonPointer::parse("/name").unwrap()]);
-    let refused = append(&db, &store, placed()).await.unwrap_err();
-    assert!(refused.is_shredded() && !refused.is_retryable(), "{refused:?}");
+    assert_eq!(read(&db, &other).await.unwrap()[0].payload, ERASED, "another process's cache does not outlive the row");
+    for process in [&store, &other] {
+        let refused = append(&db, process, placed()).await.unwrap_err();
+        assert!(refused.is_shredded() && !refused.is_retryable(), "{refused:?}");
+    }
     assert_eq!(read(&db, &store).await.unwrap().len(), 1, "nothing was written");
     assert_eq!(shred(&db, &store).await.destroyed, [], "a second shred destroys nothing");
 }
@@ -96,7 +100,9 @@ async fn i5_an_append_that_looked_before_the_shred_does_not_commit_after_it() {
         let mut shredding = db.begin();
         store.keys().shred(&mut shredding, &customer(), "again").await.unwrap();
         let history = store.keys().key_history(&mut db.begin(), &customer()).await.unwrap().unwrap();
+        assert_eq!(history.keys.len(), usize::from(existing_key), "the key of the append that lost was not committed");
         assert!(history.keys.iter().all(|key| key.shredded_at.is_some()));
+        assert!(store.read_stream(&mut db.begin(), &aggregate("Order", "2")).await.unwrap().events.is_empty());
     }
 }
 
@@ -109,8 +115,8 @@ async fn i6_an_event_and_its_new_key_are_committed_together_or_not_at_all() {
     assert!(store.keys().key_history(&mut db.begin(), &customer()).await.unwrap().is_none());
     // The rolled-back key is in the cache; it must not be used again.
     append(&db, &store, placed()).await.unwrap();
-    let fresh = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), CountingKms::over(Arc::clone(&KEYRING)), schemas());
-    drop(fresh);
+    let fresh = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
+    assert_eq!(read(&db, &fresh).await.unwrap()[0].payload, placed().payload, "a process without a cache finds the key");
     let history = store.keys().key_history(&mut db.begin(), &customer()).await.unwrap().unwrap();
     assert_eq!((history.keys.len(), history.keys[0].version), (1, 1));
     assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload);

@@ -10,7 +10,7 @@ use crate::random;
 use crate::seal::crypto::DataKey;
 use crate::seal::opening::{KeyStatus, Keys};
 use crate::secret::SecretKey;
-use crate::wrap::{unwrap_key, wrap_key};
+use crate::wrap::{BoundKey, unwrap_key, wrap_key};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -239,7 +239,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         kek: &SecretKey,
     ) -> Result<NewDataKey> {
         let key_id = KeyId(random::uuid()?);
-        let secret = SecretKey::new(*random::key()?);
+        let secret = random::key()?;
         let bound = BoundKey { namespace, key_id, scope, version, kek_id };
         let wrapped_key = bound.with(|associated_data| wrap_key(kek, associated_data, &secret))?;
         Ok(NewDataKey { key_id, scope: scope.clone(), version, kek_id, wrapped_key, created_at: now() })
@@ -255,28 +255,5 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             Some(configured) if *configured != found => Err(Error::NamespaceMismatch { configured: configured.clone(), found }),
             _ => Ok(self.namespace.get_or_init(|| found).clone()),
         }
-    }
-}
-
-/// What a wrapped data key is bound to: rows can't be swapped.
-pub(crate) struct BoundKey<'a> {
-    pub(crate) namespace: &'a Namespace,
-    pub(crate) key_id: KeyId,
-    pub(crate) scope: &'a KeyScope,
-    pub(crate) version: u32,
-    pub(crate) kek_id: KekId,
-}
-
-impl BoundKey<'_> {
-    pub(crate) fn with<T>(&self, use_it: impl FnOnce(&[&[u8]]) -> T) -> T {
-        use_it(&[
-            b"eventseal/v1/dek",
-            self.namespace.as_str().as_bytes(),
-            self.key_id.0.as_bytes(),
-            self.scope.kind().as_bytes(),
-            self.scope.id().as_bytes(),
-            &self.version.to_be_bytes(),
-            self.kek_id.0.as_bytes(),
-        ])
     }
 }

@@ -6,19 +6,19 @@ use crate::keys::{
     DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::sqlite::{check_name, database, from_text, in_transaction, migrate, migration, not_in_transaction, to_text};
+use crate::sqlite::{check_name, column, database, from_text, in_transaction, migrate, migration, not_in_transaction, to_text, uuid};
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use std::sync::Arc;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 /// The key tables in a SQLite database: `key_namespace`, `key_encryption_keys`, `key_scopes`, `data_keys`
 /// and `key_scope_changes`, behind a prefix if one is chosen.
 ///
 /// SQLite's write lock takes the place of row locks: an append or a shred takes it with its first
-/// statement and holds it until the transaction ends.
+/// statement and holds it until the transaction ends. Connections that write keys are switched to
+/// `PRAGMA secure_delete` and stay so, so that bytes of destroyed keys do not stay in the file.
 #[derive(Clone, Debug)]
 pub struct SqliteKeys {
     prefix: String,
@@ -296,7 +296,7 @@ impl KeyStore for SqliteKeys {
             .fetch_all(tx)
             .await
             .map_err(database("reading data keys"))?;
-        rows.iter().map(|row| data_key(row, scope_state(column(row, 8)?)?)).collect()
+        rows.iter().map(|row| data_key(row, ScopeState::parse(column(row, 8)?)?)).collect()
     }
 
     async fn change_scope(&self, tx: &mut SqliteConnection, change: &ScopeChange) -> Result<()> {
@@ -304,7 +304,7 @@ impl KeyStore for SqliteKeys {
         sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.change_scope)))
             .bind(change.scope.kind())
             .bind(change.scope.id())
-            .bind(state_text(change.state))
+            .bind(change.state.as_str())
             .bind(change.generation)
             .execute(&mut *tx)
             .await
@@ -312,8 +312,8 @@ impl KeyStore for SqliteKeys {
         sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.add_change)))
             .bind(change.scope.kind())
             .bind(change.scope.id())
-            .bind(action_text(change.action))
-            .bind(state_text(change.state))
+            .bind(change.action.as_str())
+            .bind(change.state.as_str())
             .bind(change.generation)
             .bind(&change.reason)
             .bind(to_text(change.at))
@@ -366,8 +366,8 @@ impl KeyStore for SqliteKeys {
         let changes = changes.iter().map(|row| {
             Ok(ScopeChange {
                 scope: scope.clone(),
-                action: action(column(row, 0)?)?,
-                state: scope_state(column(row, 1)?)?,
+                action: ScopeAction::parse(column(row, 0)?)?,
+                state: ScopeState::parse(column(row, 1)?)?,
                 generation: column(row, 2)?,
                 reason: column(row, 3)?,
                 at: from_text(column(row, 4)?, "changed_at")?,
@@ -400,7 +400,7 @@ fn scope_list(scopes: &[KeyScope]) -> Result<String> {
 }
 
 fn scope_record(row: &SqliteRow) -> Result<ScopeRecord> {
-    let state = scope_state(column(row, 10)?)?;
+    let state = ScopeState::parse(column(row, 10)?)?;
     let has_key = column::<Option<&str>>(row, 0)?.is_some();
     Ok(ScopeRecord {
         scope: KeyScope::new(column::<&str>(row, 8)?, column::<&str>(row, 9)?),
@@ -432,48 +432,4 @@ fn kek(row: &SqliteRow) -> Result<KekRecord> {
         wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
         created_at: from_text(column(row, 5)?, "key_encryption_keys.created_at")?,
     })
-}
-
-fn column<'r, T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(row: &'r SqliteRow, index: usize) -> Result<T> {
-    row.try_get(index).map_err(database("reading a column"))
-}
-
-fn uuid(text: &str) -> Result<Uuid> {
-    Uuid::try_parse(text).map_err(|_| Error::InvalidRow { what: "an id in the key tables", problem: "is not a UUID" })
-}
-
-fn scope_state(text: &str) -> Result<ScopeState> {
-    match text {
-        "live" => Ok(ScopeState::Live),
-        "disabled" => Ok(ScopeState::Disabled),
-        "shredded" => Ok(ScopeState::Shredded),
-        _ => Err(Error::InvalidRow { what: "key_scopes.state", problem: "is not a state" }),
-    }
-}
-
-fn state_text(state: ScopeState) -> &'static str {
-    match state {
-        ScopeState::Live => "live",
-        ScopeState::Disabled => "disabled",
-        ScopeState::Shredded => "shredded",
-    }
-}
-
-fn action(text: &str) -> Result<ScopeAction> {
-    match text {
-        "shred" => Ok(ScopeAction::Shred),
-        "reopen" => Ok(ScopeAction::Reopen),
-        "disable" => Ok(ScopeAction::Disable),
-        "enable" => Ok(ScopeAction::Enable),
-        _ => Err(Error::InvalidRow { what: "key_scope_changes.action", problem: "is not an action" }),
-    }
-}
-
-fn action_text(action: ScopeAction) -> &'static str {
-    match action {
-        ScopeAction::Shred => "shred",
-        ScopeAction::Reopen => "reopen",
-        ScopeAction::Disable => "disable",
-        ScopeAction::Enable => "enable",
-    }
 }

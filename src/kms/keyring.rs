@@ -100,7 +100,7 @@ impl Keyring {
     /// [`Error::Keyring`] if the id is not allowed, [`Error::Random`].
     pub fn generate(id: &str) -> Result<Self> {
         check_id(id)?;
-        Ok(Self { entries: vec![(id.to_owned(), SecretKey::new(*random::key()?))] })
+        Ok(Self { entries: vec![(id.to_owned(), random::key()?)] })
     }
 
     /// Reads a keyring's text.
@@ -166,7 +166,7 @@ impl Kms for Keyring {
     }
 
     async fn generate_kek(&self, context: &KekContext) -> Result<(SecretKey, WrappedKek)> {
-        let kek = SecretKey::new(*random::key()?);
+        let kek = random::key()?;
         let (id, master) = &self.entries[0];
         let ciphertext = wrap_key(master, &bound_to(context, id), &kek)?;
         Ok((kek, WrappedKek { master_key_id: id.clone(), ciphertext }))

@@ -23,6 +23,7 @@ pub(crate) struct Readable {
 }
 
 /// A payload on its way.
+#[derive(Clone)]
 struct Moving {
     event_type: EventType,
     event_version: EventVersion,
@@ -46,7 +47,7 @@ impl Schemas {
         let payload = parsed.map_err(|error| failed(&event, &start, error))?;
         let mut done: Vec<Moving> = Vec::new();
         // The last one is the next to be looked at, so that parts stay in order.
-        let mut open = vec![Moving { payload, ..start }];
+        let mut open = vec![Moving { payload, ..start.clone() }];
         while let Some(moving) = open.pop() {
             match self.step_of(&moving) {
                 None => done.push(moving),
@@ -56,11 +57,8 @@ impl Schemas {
                 }
             }
             if done.len() + open.len() > MAX_PARTS {
-                return Err(Error::LimitExceeded {
-                    event_id: event.event_id,
-                    what: "the number of events that one is split into",
-                    limit: MAX_PARTS,
-                });
+                let problem = format!("one event became more than {MAX_PARTS}: split it into fewer");
+                return Err(failed(&event, &start, StepError { problem, source: None }));
             }
         }
         let count = u32::try_from(done.len()).unwrap_or(u32::MAX);

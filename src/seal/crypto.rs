@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::random;
 use crate::seal::format::{COMMITMENT, TAG};
+use crate::secret::SecretKey;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
 use hkdf::Hkdf;
@@ -28,19 +29,21 @@ pub(crate) struct DataKey {
 impl DataKey {
     pub(crate) fn new(key: &[u8; 32]) -> Result<Self> {
         // Neither can fail: HMAC takes keys of any length, and 32 bytes are a whole pseudorandom key.
-        let hkdf = Hkdf::from_prk(key).map_err(|_| Error::Random)?;
-        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).map_err(|_| Error::Random)?;
+        let hkdf = Hkdf::from_prk(key).map_err(|_| Error::Cryptography)?;
+        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).map_err(|_| Error::Cryptography)?;
         Ok(Self { hkdf, mac })
     }
 
     /// `enc_i ‖ commit_i = HKDF-Expand-SHA256(DEK_i, "eventseal/v1/seal" ‖ T ‖ i, 64)`
     pub(crate) fn event_key(&self, transcript: &Transcript, index: u16) -> Result<EventKey> {
         let mut okm = Zeroizing::new([0; 64]);
-        self.hkdf.expand_multi_info(&[b"eventseal/v1/seal", &transcript.0, &index.to_be_bytes()], &mut *okm).map_err(|_| Error::Random)?;
+        self.hkdf
+            .expand_multi_info(&[b"eventseal/v1/seal", &transcript.0, &index.to_be_bytes()], &mut *okm)
+            .map_err(|_| Error::Cryptography)?;
         let (enc, commit) = okm.split_at(32);
         let mut commitment = [0; COMMITMENT];
         commitment.copy_from_slice(commit);
-        let cipher = Aes256Gcm::new_from_slice(enc).map_err(|_| Error::Random)?;
+        let cipher = Aes256Gcm::new_from_slice(enc).map_err(|_| Error::Cryptography)?;
         Ok(EventKey { cipher, commitment })
     }
 
@@ -89,7 +92,7 @@ impl EventKey {
         let tag = self
             .cipher
             .encrypt_inout_detached(&nonce(index), pointer.as_bytes(), buffer.as_mut_slice().into())
-            .map_err(|_| Error::Random)?;
+            .map_err(|_| Error::Cryptography)?;
         buffer.extend_from_slice(&tag);
         Ok(())
     }
@@ -140,7 +143,7 @@ impl Transcript {
 /// One draw from the operating system. A single salt is the draw itself; more are expanded from it:
 /// `salt_n = HKDF-Expand-SHA256(draw, "eventseal/v1/salt" ‖ n, 16)`.
 pub(crate) struct Salts {
-    draw: Zeroizing<[u8; 32]>,
+    draw: SecretKey,
     expand: Option<Hkdf<Sha256>>,
     next: u64,
 }
@@ -148,7 +151,7 @@ pub(crate) struct Salts {
 impl Salts {
     pub(crate) fn draw(events: usize) -> Result<Self> {
         let draw = random::key()?;
-        let expand = if events > 1 { Some(Hkdf::from_prk(&*draw).map_err(|_| Error::Random)?) } else { None };
+        let expand = if events > 1 { Some(Hkdf::from_prk(draw.expose()).map_err(|_| Error::Cryptography)?) } else { None };
         Ok(Self { draw, expand, next: 0 })
     }
 
@@ -157,11 +160,11 @@ impl Salts {
         match &self.expand {
             Some(hkdf) => {
                 let info: [&[u8]; 2] = [b"eventseal/v1/salt", &self.next.to_be_bytes()];
-                hkdf.expand_multi_info(&info, &mut salt).map_err(|_| Error::Random)?;
+                hkdf.expand_multi_info(&info, &mut salt).map_err(|_| Error::Cryptography)?;
             }
             // A second salt from one unexpanded draw would repeat the first.
             None if self.next > 0 => return Err(Error::Random),
-            None => salt.copy_from_slice(&self.draw[..16]),
+            None => salt.copy_from_slice(&self.draw.expose()[..16]),
         }
         self.next += 1;
         Ok(salt)

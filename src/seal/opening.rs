@@ -10,7 +10,7 @@ use crate::event::EventType;
 use crate::key::{KeyId, KeyScope};
 use crate::pointer::{JsonPointer, Pattern, Token};
 use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
-use crate::seal::format::{Document, EntryKind, Header, HeaderError, Mode};
+use crate::seal::format::{Document, EntryKind, Header, HeaderError, MAX_STORED, Mode};
 use crate::seal::plan::Plan;
 use crate::seal::scan::{MAX_DEPTH, Scan, ScanError, SealMember, scan};
 use crate::seal::sealing::refuse;
@@ -66,6 +66,9 @@ pub(crate) fn inspect<'a>(
 ) -> Result<Option<Closed<'a>>> {
     let tampered = |problem| Error::Tampered { event_id, problem };
     let unsealed = |pointer| Error::Unsealed { event_id, event_type: event_type.clone(), pointer };
+    if payload.len() > MAX_STORED {
+        return Err(Error::LimitExceeded { event_id, what: "the stored payload's size in bytes", limit: MAX_STORED });
+    }
     let found = match scan(payload, &plan.to_open) {
         Ok(found) => found,
         Err(ScanError::Duplicate { .. }) => return Err(tampered("a member on a protected path occurs twice")),

@@ -13,6 +13,9 @@ use crate::seal::wanted::{Node, Target, Wanted};
 /// The header's member in the root of a sealed payload.
 pub(crate) const SEAL_MEMBER: &str = "$seal";
 
+/// How many places a pass notes before it gives up: no document may make it collect without bound.
+pub(crate) const MAX_HITS: usize = 65_536;
+
 /// How deep arrays and objects may nest.
 pub(crate) const MAX_DEPTH: usize = 128;
 
@@ -54,6 +57,7 @@ pub(crate) struct Scan {
 pub(crate) enum ScanError {
     Syntax { offset: usize, problem: &'static str },
     TooDeep,
+    TooMany,
     Duplicate { place: String },
     Shape { place: String, expected: &'static str },
 }
@@ -99,6 +103,9 @@ impl<'a> Scanner<'a> {
             self.found.hits.push(Hit { target, indexes: self.indexes.clone(), start, end: start });
         }
         let marked = self.found.hits.len();
+        if marked > MAX_HITS {
+            return Err(ScanError::TooMany);
+        }
         if node.children.is_empty() && node.each.is_none() {
             self.skip_value()?;
         } else {

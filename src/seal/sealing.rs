@@ -107,7 +107,9 @@ impl<'a> Draft<'a> {
             Ok(found) => found,
             // Any bytes will do, unless the subject has to be read out of them.
             Err(error) => match refuse_append(event_id, error) {
-                Error::ReservedMember { .. } => return Err(Error::ReservedMember { event_id }),
+                error @ Error::ReservedMember { .. } => return Err(error),
+                // What can't be looked through can't be told from a sealed payload.
+                error @ Error::LimitExceeded { .. } if may_hold_header(payload) => return Err(error),
                 _ if matches!(field.owner, FieldOwner::Aggregate { .. }) => Scan::default(),
                 error => return Err(error),
             },
@@ -311,6 +313,11 @@ pub(crate) fn refuse(event_id: Uuid, error: ScanError) -> Error {
     match error {
         ScanError::Syntax { offset, problem } => Error::InvalidPayload { event_id, offset, problem },
         ScanError::TooDeep => Error::LimitExceeded { event_id, what: "the payload's nesting", limit: crate::seal::scan::MAX_DEPTH },
+        ScanError::TooMany => Error::LimitExceeded {
+            event_id,
+            what: "the number of protected values and of their owners",
+            limit: crate::seal::scan::MAX_HITS,
+        },
         ScanError::Duplicate { place } => Error::DuplicateMember { event_id, pointer: JsonPointer::new_unchecked(place) },
         ScanError::Shape { place, expected } => Error::ShapeMismatch { event_id, pointer: JsonPointer::new_unchecked(place), expected },
     }

@@ -5,13 +5,12 @@ use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
     Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
 };
-use crate::sqlite::{check_name, database, from_text, in_transaction, is_unique_violation, migrate, migration, to_text};
+use crate::sqlite::{check_name, column, database, from_text, in_transaction, is_unique_violation, migrate, migration, to_text, uuid};
 use crate::store::EventStore;
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// Events in a SQLite database, in the tables of eventsalsa/store.
 ///
@@ -275,12 +274,4 @@ fn persisted(row: &SqliteRow, aggregate: AggregateRef) -> Result<PersistedEvent>
         part: Part::WHOLE,
         redacted: Vec::new(),
     })
-}
-
-fn column<'r, T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(row: &'r SqliteRow, index: usize) -> Result<T> {
-    row.try_get(index).map_err(database("reading a column"))
-}
-
-fn uuid(text: &str) -> Result<Uuid> {
-    Uuid::try_parse(text).map_err(|_| Error::InvalidRow { what: "event_id", problem: "is not a UUID" })
 }
