@@ -154,7 +154,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// A limit of the sealed format, or a narrower one of this process, is exceeded.
-    #[error("event {event_id}: {what} is over the limit of {limit}: divide it into several events")]
+    #[error("event {event_id}: {what} is over the limit of {limit}: make the payload smaller, or several events of it")]
     LimitExceeded {
         /// The event.
         event_id: Uuid,
@@ -228,7 +228,7 @@ pub enum Error {
         found: Namespace,
     },
     /// The key tables have not been set up.
-    #[error("the key tables name no namespace: run the key migrations first")]
+    #[error("the key tables are not set up: run their migrations first, such as SqliteKeys::migrate")]
     NotMigrated,
 
     // ---- transactions

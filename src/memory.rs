@@ -38,6 +38,9 @@ struct Committed {
 }
 
 /// A transaction of a [`MemoryDb`]. Dropping it rolls it back.
+///
+/// It carries the database's own tables only. A store of your own that keeps its events elsewhere can use
+/// it for the keys, but its events are not rolled back with them.
 pub struct MemoryTx {
     db: MemoryDb,
     /// From the first write or lock on: the tables with what was written, and what they are based on.

@@ -48,7 +48,10 @@ impl Keyring {
     /// [`Error::Keyring`] if the file can't be read, is open to others or is not a keyring.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let unreadable = |error: std::io::Error| problem(format!("{} can't be read: {error}", path.display()));
+        let unreadable = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => problem(format!("{} does not exist: make it once with Keyring::create_file", path.display())),
+            _ => problem(format!("{} can't be read: {error}", path.display())),
+        };
         let mut file = std::fs::File::open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         #[cfg(unix)]
@@ -90,7 +93,10 @@ impl Keyring {
         options
             .open(path)
             .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()).and_then(|()| file.sync_all()))
-            .map_err(|error| problem(format!("{} can't be created: {error}", path.display())))?;
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::AlreadyExists => problem(format!("{} exists already: read it with Keyring::from_file", path.display())),
+                _ => problem(format!("{} can't be created: {error}", path.display())),
+            })?;
         Ok(ring)
     }
 
