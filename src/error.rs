@@ -95,8 +95,8 @@ pub enum Error {
         /// What is wrong there.
         problem: &'static str,
     },
-    /// The metadata is not valid JSON.
-    #[error("event {event_id}: the metadata is not valid JSON: pass a JSON document or None")]
+    /// The metadata is not JSON, or not such as the store's column can hold (PostgreSQL's JSONB holds no `\u0000`).
+    #[error("event {event_id}: the metadata is not JSON that the store can keep: pass a valid JSON document without NUL, or None")]
     InvalidMetadata {
         /// The event.
         event_id: Uuid,
@@ -228,8 +228,17 @@ pub enum Error {
         found: Namespace,
     },
     /// The key tables have not been set up.
-    #[error("the key tables are not set up: run their migrations first, such as SqliteKeys::migrate")]
+    #[error("the key tables are not set up: run their migrations first, with migrate() of the key store")]
     NotMigrated,
+    /// A migration would make tables that exist already, without having been made by it.
+    #[error(
+        "the tables exist already, and were not made by this migration: an existing event store needs only the key tables; otherwise configure other names"
+    )]
+    TablesExist {
+        /// What the database said.
+        #[source]
+        source: BoxError,
+    },
 
     // ---- transactions
     /// The operation takes locks that must last until the caller commits.

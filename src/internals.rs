@@ -1,5 +1,5 @@
-//! The sealing engine without key look-ups, for this crate's own benchmarks. Not part of the public API:
-//! it may change or go at any time.
+//! What this crate's own benchmarks and tests of plans look at: the sealing engine without key look-ups, the
+//! SQL of the key tables. Not part of the public API: it may change or go at any time.
 
 use crate::error::Result;
 use crate::event::{AggregateRef, NewEvent};
@@ -85,4 +85,11 @@ impl Engine {
         let closed = inspect(plan, self.event.event_id, &self.event.event_type, stored, false)?;
         closed.map(|closed| closed.open(plan, &self.place(), &self.statuses).map(|opened| opened.payload)).transpose()
     }
+}
+
+/// Every statement on the key tables, by name.
+#[cfg(feature = "postgres")]
+#[must_use]
+pub fn statements_of(keys: &crate::PostgresKeys) -> Vec<(&'static str, Arc<str>)> {
+    keys.statements()
 }

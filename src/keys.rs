@@ -3,11 +3,15 @@
 mod manager;
 mod material;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use manager::{KeyManager, Shredding};
 pub use memory::MemoryKeys;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresKeys;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteKeys;
 

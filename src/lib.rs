@@ -101,6 +101,8 @@ mod keys;
 mod kms;
 mod memory;
 mod pointer;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod random;
 mod schema;
 mod seal;
@@ -108,6 +110,8 @@ mod sealed_store;
 mod sealer;
 mod secret;
 mod sensitive;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
@@ -120,6 +124,8 @@ pub use event::{
     Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
 };
 pub use key::{KekId, KeyId, KeyScope, Namespace};
+#[cfg(feature = "postgres")]
+pub use keys::PostgresKeys;
 #[cfg(feature = "sqlite")]
 pub use keys::SqliteKeys;
 pub use keys::{
@@ -139,6 +145,8 @@ pub use sensitive::Sensitive;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
 pub use store::{EventStore, EventStoreExt, MemoryStore};
+#[cfg(feature = "postgres")]
+pub use store::{PostgresStore, PostgresTables};
 
 /// The README's code, compiled and run.
 #[cfg(all(doctest, feature = "sqlite"))]

@@ -2,11 +2,15 @@
 
 mod ext;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use ext::EventStoreExt;
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresStore, PostgresTables};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
@@ -29,7 +33,7 @@ use std::sync::Arc;
 /// [eventsalsa/store]: https://github.com/eventsalsa/store
 #[async_trait]
 pub trait EventStore: Send + Sync {
-    /// A connection in a transaction: `SqliteConnection`, [`MemoryTx`](crate::MemoryTx), `()`.
+    /// A connection in a transaction: `PgConnection`, `SqliteConnection`, [`MemoryTx`](crate::MemoryTx), `()`.
     type Tx: Send + 'static;
 
     /// Appends events to one aggregate: all of them or, on an error, none.

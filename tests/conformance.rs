@@ -1,10 +1,10 @@
-//! The contracts of the ports, on everything that implements them: {memory, SQLite} × {bare, sealed,
+//! The contracts of the ports, on everything that implements them: {memory, SQLite, PostgreSQL} × {bare, sealed,
 //! sealed and upcasting, sealed over `Arc<dyn EventStore>`}, and a store written by hand.
 
 mod common;
 
 use async_trait::async_trait;
-use common::{Memory, Sqlite};
+use common::{Memory, Postgres, Sqlite};
 use eventseal::conformance::{self, Database, EVENT_TYPE, EVENT_VERSION};
 use eventseal::*;
 use serde_json::Value;
@@ -86,6 +86,26 @@ async fn sqlite_stores_with_names_of_their_own_keep_the_contract() {
 }
 
 #[tokio::test]
+async fn postgres_stores_keep_the_contract() {
+    every_way(&Postgres::new().await, PostgresStore::new(), PostgresKeys::new()).await;
+}
+
+/// The newest spelling of eventsalsa, in a schema, with notifications; keys elsewhere, behind a prefix.
+#[tokio::test]
+async fn postgres_stores_with_names_of_their_own_keep_the_contract() {
+    let tables = PostgresTables::streams().in_schema("Shop").events("shop_Events").notify("Shop_events");
+    let store = PostgresStore::with_tables(tables).unwrap();
+    let keys = PostgresKeys::new().in_schema("keys").unwrap().with_prefix("Shop_").unwrap();
+    let keys = keys.lock_timeout(std::time::Duration::from_secs(20));
+    let db = Postgres::empty().await;
+    let mut connection = db.connect().await.unwrap();
+    store.migrate(&mut connection).await.unwrap();
+    keys.migrate(&mut connection, &Namespace::new("conformance").unwrap()).await.unwrap();
+    drop(connection);
+    every_way(&db, store, keys).await;
+}
+
+#[tokio::test]
 async fn memory_keys_keep_the_contract() {
     conformance::key_store(&Memory::new(), &MemoryKeys::new()).await;
 }
@@ -93,6 +113,13 @@ async fn memory_keys_keep_the_contract() {
 #[tokio::test]
 async fn sqlite_keys_keep_the_contract() {
     conformance::key_store(&Sqlite::new().await, &SqliteKeys::new()).await;
+}
+
+#[tokio::test]
+async fn postgres_keys_keep_the_contract() {
+    conformance::key_store(&Postgres::new().await, &PostgresKeys::new()).await;
+    let impatient = PostgresKeys::new().lock_timeout(std::time::Duration::from_secs(20));
+    conformance::key_store(&Postgres::new().await, &impatient).await;
 }
 
 #[tokio::test]

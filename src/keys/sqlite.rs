@@ -6,7 +6,8 @@ use crate::keys::{
     DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::sqlite::{check_name, column, database, from_text, in_transaction, migrate, migration, not_in_transaction, to_text, uuid};
+use crate::sql::{check_name, in_transaction, not_in_transaction};
+use crate::sqlite::{column, database, from_text, migrate, migration, to_text, uuid};
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
@@ -63,7 +64,7 @@ impl SqliteKeys {
     /// # Errors
     /// [`Error::InvalidText`] if it is not made of letters, digits and `_`.
     pub fn with_prefix(prefix: &str) -> Result<Self> {
-        check_name(prefix)?;
+        check_name("the prefix of the key tables", prefix)?;
         Ok(Self::over(prefix))
     }
 

@@ -5,7 +5,8 @@ use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
     Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
 };
-use crate::sqlite::{check_name, column, database, from_text, in_transaction, is_unique_violation, migrate, migration, to_text, uuid};
+use crate::sql::{check_name, in_transaction};
+use crate::sqlite::{column, database, from_text, is_unique_violation, migrate, migration, to_text, uuid};
 use crate::store::EventStore;
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
@@ -48,8 +49,8 @@ impl SqliteStore {
     /// # Errors
     /// [`Error::InvalidText`] if a name is not made of letters, digits and `_`.
     pub fn with_tables(events: &str, heads: &str) -> Result<Self> {
-        check_name(events)?;
-        check_name(heads)?;
+        check_name("the table name", events)?;
+        check_name("the table name", heads)?;
         Ok(Self::over(events, heads))
     }
 

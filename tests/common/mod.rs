@@ -2,14 +2,21 @@
 
 #![allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
 
+#[cfg(feature = "postgres")]
+pub mod cluster;
+
 use async_trait::async_trait;
 use eventseal::*;
 #[cfg(feature = "sqlite")]
+use sqlx::SqliteConnection;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use sqlx::Transaction;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use sqlx::pool::PoolConnection;
+#[cfg(feature = "postgres")]
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 #[cfg(feature = "sqlite")]
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-#[cfg(feature = "sqlite")]
-use sqlx::{SqliteConnection, Transaction};
 
 pub struct Memory(pub MemoryDb);
 
@@ -98,6 +105,82 @@ impl conformance::Database for Sqlite {
     }
 
     fn tx<'t>(&self, transaction: &'t mut Self::Transaction) -> &'t mut SqliteConnection {
+        transaction
+    }
+
+    async fn commit(&self, transaction: Self::Transaction) -> Result<()> {
+        transaction.commit().await.map_err(|source| Error::Collision { source: Some(source.into()) })
+    }
+}
+
+/// A database of a PostgreSQL server that goes with the value.
+#[cfg(feature = "postgres")]
+pub struct Postgres {
+    pub pool: PgPool,
+    pub options: PgConnectOptions,
+    name: String,
+}
+
+#[cfg(feature = "postgres")]
+impl Postgres {
+    /// Without tables.
+    pub async fn empty() -> Self {
+        let name = format!("eventseal_{}", uuid::Uuid::now_v7().simple());
+        administer(format!("CREATE DATABASE {name}")).await;
+        let options = cluster::server().database(&name);
+        let pool = PgPoolOptions::new().max_connections(40).connect_with(options.clone()).await.unwrap();
+        Self { pool, options, name }
+    }
+
+    /// With the tables of events and keys.
+    pub async fn new() -> Self {
+        let db = Self::empty().await;
+        let mut connection = db.pool.acquire().await.unwrap();
+        PostgresStore::new().migrate(&mut connection).await.unwrap();
+        PostgresKeys::new().migrate(&mut connection, &Namespace::new("conformance").unwrap()).await.unwrap();
+        drop(connection);
+        db
+    }
+}
+
+#[cfg(feature = "postgres")]
+async fn administer(sql: String) {
+    let mut connection = <PgConnection as sqlx::Connection>::connect_with(&cluster::server()).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+}
+
+#[cfg(feature = "postgres")]
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let sql = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        // The test's own runtime may be about to end.
+        let dropping = std::thread::spawn(|| {
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(administer(sql));
+        });
+        dropping.join().unwrap();
+    }
+}
+
+#[cfg(all(feature = "postgres", feature = "conformance"))]
+#[async_trait]
+impl conformance::Database for Postgres {
+    type Tx = PgConnection;
+    type Transaction = Transaction<'static, sqlx::Postgres>;
+    type Connection = PoolConnection<sqlx::Postgres>;
+
+    async fn connect(&self) -> Result<Self::Connection> {
+        Ok(self.pool.acquire().await.unwrap())
+    }
+
+    fn connection<'c>(&self, connection: &'c mut Self::Connection) -> &'c mut PgConnection {
+        connection
+    }
+
+    async fn begin(&self) -> Result<Self::Transaction> {
+        Ok(self.pool.begin().await.unwrap())
+    }
+
+    fn tx<'t>(&self, transaction: &'t mut Self::Transaction) -> &'t mut PgConnection {
         transaction
     }
 

@@ -1,0 +1,120 @@
+//! The SQL of the key tables, with names filled in.
+
+use crate::postgres::qualified;
+use std::sync::Arc;
+
+/// Where the tables are, and what their names begin with. Checked before they come here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    pub(super) schema: Option<String>,
+    pub(super) prefix: String,
+}
+
+impl Names {
+    pub(super) fn table(&self, name: &str) -> String {
+        qualified(self.schema.as_deref(), &format!("{}{name}", self.prefix))
+    }
+
+    /// A SQL text with the names filled in, quoted. An index lives in the schema of its table, and is named without it.
+    pub(super) fn fill(&self, sql: &str) -> String {
+        let mut sql = sql.to_owned();
+        for name in ["key_namespace", "key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes", "keys_refuse"] {
+            sql = sql.replace(&format!("{{{name}}}"), &self.table(name));
+        }
+        for index in ["key_encryption_keys_one_active", "data_keys_by_kek", "key_scope_changes_by_scope"] {
+            sql = sql.replace(&format!("{{index:{index}}}"), &qualified(None, &format!("{}{index}", self.prefix)));
+        }
+        sql
+    }
+}
+
+/// Declares the statements, and a list of all of them that can't leave one out.
+macro_rules! statements {
+    ($($name:ident: $sql:expr,)*) => {
+        #[derive(Debug)]
+        pub(super) struct Statements {
+            $(pub(super) $name: Arc<str>,)*
+        }
+
+        impl Statements {
+            pub(super) fn new(names: &Names) -> Self {
+                let fill = |sql: &str| {
+                    let sql = sql.replace("{key}", KEY).replace("{kek}", KEK).replace("{last_version}", LAST_VERSION);
+                    Arc::<str>::from(names.fill(&sql))
+                };
+                Self { $($name: fill($sql),)* }
+            }
+
+            #[cfg(feature = "internals")]
+            pub(super) fn all(&self) -> Vec<(&'static str, Arc<str>)> {
+                vec![$((stringify!($name), Arc::clone(&self.$name)),)*]
+            }
+        }
+    };
+}
+
+const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
+const KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at"#;
+const LAST_VERSION: &str =
+    "(SELECT max(d.version) FROM {data_keys} AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id) AS last_version";
+
+statements! {
+    namespace: "SELECT namespace FROM {key_namespace}",
+    set_namespace: "INSERT INTO {key_namespace} (only_row, namespace, created_at) VALUES (1, $1, $2) ON CONFLICT DO NOTHING",
+    active_kek: r#"SELECT {kek} FROM {key_encryption_keys} WHERE "partition" = $1 AND state = 'active'"#,
+    keks: "SELECT {kek} FROM {key_encryption_keys} WHERE kek_id = ANY ($1)",
+    install_kek: r#"INSERT INTO {key_encryption_keys} ({kek}, state) VALUES ($1, $2, $3, $4, $5, $6, 'active')
+        ON CONFLICT ("partition") WHERE state = 'active' DO NOTHING"#,
+    scopes: "SELECT {key}, s.scope_kind, s.scope_id, s.state, s.generation, {last_version}, s.active_key_id
+        FROM UNNEST($1::text[], $2::text[]) AS w (kind, id)
+        JOIN {key_scopes} AS s ON s.scope_kind = w.kind AND s.scope_id = w.id
+        LEFT JOIN {data_keys} AS k ON k.key_id = s.active_key_id",
+    // Every append reads the reserved scopes, which nobody changes: they are read without a lock.
+    share_scopes: "WITH locked AS (
+            SELECT {key}, s.scope_kind AS kind, s.scope_id AS id, s.state AS scope_state, s.generation, {last_version}, s.active_key_id
+            FROM UNNEST($1::text[], $2::text[]) AS w (kind, id)
+            JOIN {key_scopes} AS s ON s.scope_kind = w.kind AND s.scope_id = w.id
+            LEFT JOIN {data_keys} AS k ON k.key_id = s.active_key_id
+            ORDER BY s.scope_kind, s.scope_id
+            FOR SHARE OF s
+        )
+        SELECT * FROM locked
+        UNION ALL
+        SELECT {key}, s.scope_kind, s.scope_id, s.state, s.generation, {last_version}, s.active_key_id
+        FROM UNNEST($3::text[], $4::text[]) AS w (kind, id)
+        JOIN {key_scopes} AS s ON s.scope_kind = w.kind AND s.scope_id = w.id
+        LEFT JOIN {data_keys} AS k ON k.key_id = s.active_key_id",
+    lock_scopes: "SELECT s.scope_kind, s.scope_id
+        FROM UNNEST($1::text[], $2::text[]) AS w (kind, id)
+        JOIN {key_scopes} AS s ON s.scope_kind = w.kind AND s.scope_id = w.id
+        ORDER BY s.scope_kind, s.scope_id
+        FOR UPDATE OF s",
+    create_scopes: r#"INSERT INTO {key_scopes} (scope_kind, scope_id, state, generation)
+        SELECT w.kind, w.id, 'live', 1 FROM UNNEST($1::text[], $2::text[]) AS w (kind, id)
+        ORDER BY w.kind COLLATE "C", w.id COLLATE "C"
+        ON CONFLICT DO NOTHING"#,
+    insert_keys: "WITH new AS (
+            SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::uuid[], $6::bytea[], $7::timestamptz[])
+                AS n (key_id, scope_kind, scope_id, version, kek_id, wrapped_key, created_at)
+        ), activated AS (
+            UPDATE {key_scopes} AS s SET active_key_id = n.key_id
+            FROM new AS n WHERE s.scope_kind = n.scope_kind AND s.scope_id = n.scope_id AND s.state = 'live'
+            RETURNING s.active_key_id
+        )
+        INSERT INTO {data_keys} (key_id, scope_kind, scope_id, version, kek_id, wrapped_key, created_at, state)
+        SELECT n.key_id, n.scope_kind, n.scope_id, n.version, n.kek_id, n.wrapped_key, n.created_at, 'live'
+        FROM new AS n JOIN activated ON activated.active_key_id = n.key_id
+        RETURNING key_id",
+    data_keys: "SELECT {key}, s.state FROM {data_keys} AS k JOIN {key_scopes} AS s USING (scope_kind, scope_id) WHERE k.key_id = ANY ($1)",
+    change_scope: "WITH changed AS (
+            UPDATE {key_scopes} SET state = $4, generation = $5, active_key_id = CASE WHEN $4 = 'shredded' THEN NULL ELSE active_key_id END
+            WHERE scope_kind = $1 AND scope_id = $2
+        )
+        INSERT INTO {key_scope_changes} (scope_kind, scope_id, action, state, generation, reason, changed_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    destroy_keys: "UPDATE {data_keys} SET wrapped_key = NULL, state = 'shredded', shredded_at = $3
+        WHERE scope_kind = $1 AND scope_id = $2 AND state = 'live' RETURNING key_id, version",
+    history_keys: "SELECT {key} FROM {data_keys} AS k WHERE k.scope_kind = $1 AND k.scope_id = $2 ORDER BY k.version",
+    history_changes: "SELECT action, state, generation, reason, changed_at FROM {key_scope_changes}
+        WHERE scope_kind = $1 AND scope_id = $2 ORDER BY change_id",
+}
