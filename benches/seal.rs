@@ -8,6 +8,8 @@
 
 #![allow(missing_docs, reason = "a benchmark")]
 
+mod common;
+
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
 use eventseal::internals::Engine;
@@ -18,30 +20,8 @@ use std::time::Instant;
 const ROUNDS: usize = 300;
 const ITERATIONS: u32 = 300;
 
-/// 1 KiB, 23 members, three of them protected strings of about 20 bytes.
-fn payload() -> String {
-    let mut members = vec![
-        r#""customer_id":"cust_0000000042""#.to_owned(),
-        r#""name":"Augusta Ada Lovelace""#.to_owned(),
-        r#""email":"ada@example.invalid""#.to_owned(),
-        r#""address":"12 St James's Square""#.to_owned(),
-    ];
-    for index in 0..19 {
-        members.push(match index % 4 {
-            0 => format!(r#""amount_{index}":{}"#, 12_345 + index),
-            1 => format!(r#""lines_{index}":[{{"sku":"A-{index}","count":{index}}},{{"sku":"B-{index}","count":2}}]"#),
-            2 => format!(r#""description_{index}":"a line of ordinary text, as orders have""#),
-            _ => format!(r#""flags_{index}":{{"gift":true,"note":null}}"#),
-        });
-    }
-    let filler = 1_024 - members.join(",").len() - 2;
-    let end = members[6].len() - 1;
-    members[6].insert_str(end, &" and more of it".repeat(10)[..filler]);
-    format!("{{{}}}", members.join(","))
-}
-
 fn main() {
-    let payload = payload();
+    let payload = common::payload();
     let plain_schema = event("OrderPlaced").version(1);
     let schema = event("OrderPlaced").version(1).protect(&["/name", "/email", "/address"], subject("Customer", "/customer_id"));
     let new = NewEvent::raw("OrderPlaced", 1, payload.clone());

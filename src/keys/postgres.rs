@@ -387,8 +387,11 @@ async fn set_lock_timeout(tx: &mut PgConnection, value: String) -> Result<()> {
     Ok(())
 }
 
+/// In ascending order, byte by byte: the order in which rows are locked and inserted.
 fn columns(scopes: &[KeyScope]) -> (Vec<String>, Vec<String>) {
-    scopes.iter().map(|scope| (scope.kind().to_owned(), scope.id().to_owned())).unzip()
+    let mut scopes: Vec<&KeyScope> = scopes.iter().collect();
+    scopes.sort_unstable();
+    scopes.into_iter().map(|scope| (scope.kind().to_owned(), scope.id().to_owned())).unzip()
 }
 
 fn scope_record(row: &PgRow) -> Result<ScopeRecord> {

@@ -202,7 +202,8 @@ impl PostgresStore {
                     ($8::text[])[1], ($9::text[])[1], ($10::text[])[1], ($11::text[])[1]::jsonb, ($12::timestamptz[])[1]
                 FROM head
                 WHERE ($3::bigint IS NULL OR head.version = $3)
-                    AND NOT EXISTS (SELECT FROM {events} AS known WHERE known.event_id = ANY ($4))
+                    AND NOT EXISTS (SELECT FROM UNNEST((SELECT $4::uuid[])) AS new (id),
+                        LATERAL (SELECT FROM {events} AS e WHERE e.event_id = new.id OFFSET 0) AS known)
                 ON CONFLICT ({aggregate_type}, {aggregate_id}, {aggregate_version}) DO NOTHING
                 RETURNING global_position, {aggregate_version} AS version
             ), others AS (
@@ -210,8 +211,7 @@ impl PostgresStore {
                     payload, trace_id, correlation_id, causation_id, metadata, created_at)
                 SELECT $1, $2, first.version + e.number - 1, e.event_id, e.event_type, e.event_version,
                     e.payload, e.trace_id, e.correlation_id, e.causation_id, e.metadata::jsonb, e.created_at
-                FROM first, UNNEST($4::uuid[], $5::text[], $6::int[], $7::bytea[], $8::text[], $9::text[], $10::text[], $11::text[],
-                        $12::timestamptz[]) WITH ORDINALITY
+                FROM first, UNNEST((SELECT $4::uuid[]), (SELECT $5::text[]), (SELECT $6::int[]), (SELECT $7::bytea[]), (SELECT $8::text[]), (SELECT $9::text[]), (SELECT $10::text[]), (SELECT $11::text[]), (SELECT $12::timestamptz[])) WITH ORDINALITY
                     AS e (event_id, event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at, number)
                 WHERE e.number > 1
                 ORDER BY e.number

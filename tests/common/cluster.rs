@@ -24,7 +24,7 @@ struct Server {
 }
 
 /// How to connect to the server as somebody who may create databases.
-pub fn server() -> PgConnectOptions {
+pub(crate) fn server() -> PgConnectOptions {
     SERVER.options.clone()
 }
 

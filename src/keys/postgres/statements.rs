@@ -39,7 +39,7 @@ macro_rules! statements {
         impl Statements {
             pub(super) fn new(names: &Names) -> Self {
                 let fill = |sql: &str| {
-                    let sql = sql.replace("{key}", KEY).replace("{kek}", KEK).replace("{last_version}", LAST_VERSION);
+                    let sql = sql.replace("{key}", KEY).replace("{kek}", KEK).replace("{scope}", SCOPE).replace("{last_version}", LAST_VERSION);
                     Arc::<str>::from(names.fill(&sql))
                 };
                 Self { $($name: fill($sql),)* }
@@ -54,10 +54,16 @@ macro_rules! statements {
 }
 
 const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
+const SCOPE: &str = "s.scope_kind, s.scope_id, s.state, s.generation, {last_version}, s.active_key_id";
 const KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at"#;
-const LAST_VERSION: &str =
-    "(SELECT max(d.version) FROM {data_keys} AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id) AS last_version";
+/// The active key has the highest version; where there is none, one that was shredded has.
+const LAST_VERSION: &str = "coalesce(k.version,
+    (SELECT max(d.version) FROM {data_keys} AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id))";
 
+// LATERAL, with something that keeps the planner from turning it into a join: one look into the index for each wanted
+// row, however small the table was when the plan was made. In the order of the arrays, which is that of the locks.
+// Arrays come out of a SELECT, so that their lengths do not count when PostgreSQL decides whether to plan a prepared
+// statement anew each time, which takes longer than running it.
 statements! {
     namespace: "SELECT namespace FROM {key_namespace}",
     set_namespace: "INSERT INTO {key_namespace} (only_row, namespace, created_at) VALUES (1, $1, $2) ON CONFLICT DO NOTHING",
@@ -65,36 +71,28 @@ statements! {
     keks: "SELECT {kek} FROM {key_encryption_keys} WHERE kek_id = ANY ($1)",
     install_kek: r#"INSERT INTO {key_encryption_keys} ({kek}, state) VALUES ($1, $2, $3, $4, $5, $6, 'active')
         ON CONFLICT ("partition") WHERE state = 'active' DO NOTHING"#,
-    scopes: "SELECT {key}, s.scope_kind, s.scope_id, s.state, s.generation, {last_version}, s.active_key_id
-        FROM UNNEST($1::text[], $2::text[]) AS w (kind, id)
-        JOIN {key_scopes} AS s ON s.scope_kind = w.kind AND s.scope_id = w.id
-        LEFT JOIN {data_keys} AS k ON k.key_id = s.active_key_id",
+    scopes: "SELECT {key}, {scope}
+        FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
+        CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0) AS s
+        LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true",
     // Every append reads the reserved scopes, which nobody changes: they are read without a lock.
-    share_scopes: "WITH locked AS (
-            SELECT {key}, s.scope_kind AS kind, s.scope_id AS id, s.state AS scope_state, s.generation, {last_version}, s.active_key_id
-            FROM UNNEST($1::text[], $2::text[]) AS w (kind, id)
-            JOIN {key_scopes} AS s ON s.scope_kind = w.kind AND s.scope_id = w.id
-            LEFT JOIN {data_keys} AS k ON k.key_id = s.active_key_id
-            ORDER BY s.scope_kind, s.scope_id
-            FOR SHARE OF s
-        )
-        SELECT * FROM locked
+    share_scopes: "SELECT {key}, {scope}
+        FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
+        CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id FOR SHARE) AS s
+        LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true
         UNION ALL
-        SELECT {key}, s.scope_kind, s.scope_id, s.state, s.generation, {last_version}, s.active_key_id
-        FROM UNNEST($3::text[], $4::text[]) AS w (kind, id)
-        JOIN {key_scopes} AS s ON s.scope_kind = w.kind AND s.scope_id = w.id
-        LEFT JOIN {data_keys} AS k ON k.key_id = s.active_key_id",
-    lock_scopes: "SELECT s.scope_kind, s.scope_id
-        FROM UNNEST($1::text[], $2::text[]) AS w (kind, id)
-        JOIN {key_scopes} AS s ON s.scope_kind = w.kind AND s.scope_id = w.id
-        ORDER BY s.scope_kind, s.scope_id
-        FOR UPDATE OF s",
+        SELECT {key}, {scope}
+        FROM UNNEST((SELECT $3::text[]), (SELECT $4::text[])) AS w (kind, id)
+        CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0) AS s
+        LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true",
+    lock_scopes: "SELECT s.* FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
+        CROSS JOIN LATERAL (SELECT FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id FOR UPDATE) AS s",
     create_scopes: r#"INSERT INTO {key_scopes} (scope_kind, scope_id, state, generation)
-        SELECT w.kind, w.id, 'live', 1 FROM UNNEST($1::text[], $2::text[]) AS w (kind, id)
+        SELECT w.kind, w.id, 'live', 1 FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
         ORDER BY w.kind COLLATE "C", w.id COLLATE "C"
         ON CONFLICT DO NOTHING"#,
     insert_keys: "WITH new AS (
-            SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::uuid[], $6::bytea[], $7::timestamptz[])
+            SELECT * FROM UNNEST((SELECT $1::uuid[]), (SELECT $2::text[]), (SELECT $3::text[]), (SELECT $4::bigint[]), (SELECT $5::uuid[]), (SELECT $6::bytea[]), (SELECT $7::timestamptz[]))
                 AS n (key_id, scope_kind, scope_id, version, kek_id, wrapped_key, created_at)
         ), activated AS (
             UPDATE {key_scopes} AS s SET active_key_id = n.key_id
@@ -105,7 +103,9 @@ statements! {
         SELECT n.key_id, n.scope_kind, n.scope_id, n.version, n.kek_id, n.wrapped_key, n.created_at, 'live'
         FROM new AS n JOIN activated ON activated.active_key_id = n.key_id
         RETURNING key_id",
-    data_keys: "SELECT {key}, s.state FROM {data_keys} AS k JOIN {key_scopes} AS s USING (scope_kind, scope_id) WHERE k.key_id = ANY ($1)",
+    data_keys: "SELECT {key}, s.state FROM UNNEST((SELECT $1::uuid[])) AS w (key_id)
+        CROSS JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = w.key_id OFFSET 0) AS k
+        CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = k.scope_kind AND s.scope_id = k.scope_id OFFSET 0) AS s",
     change_scope: "WITH changed AS (
             UPDATE {key_scopes} SET state = $4, generation = $5, active_key_id = CASE WHEN $4 = 'shredded' THEN NULL ELSE active_key_id END
             WHERE scope_kind = $1 AND scope_id = $2
