@@ -80,8 +80,9 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`Error::ReservedMember`], [`Error::DuplicateMember`], [`Error::ShapeMismatch`],
     /// [`Error::MissingScopeId`], [`Error::InvalidScopeId`], [`Error::LimitExceeded`],
     /// [`Error::UndeclaredVersion`], [`Error::UnknownType`]. For the keys: [`Error::Shredded`],
-    /// [`Error::Disabled`], [`Error::NoActiveKek`], [`Error::WrongKey`], errors of the KMS. For the
-    /// database: [`Error::NotMigrated`](crate::Error::NotMigrated),
+    /// [`Error::Disabled`], [`Error::NoActiveKek`], [`Error::WrongKey`],
+    /// [`Error::InvalidRow`](crate::Error::InvalidRow) if the active key is not the scope's own, errors of
+    /// the KMS. For the database: [`Error::NotMigrated`](crate::Error::NotMigrated),
     /// [`Error::NotInTransaction`](crate::Error::NotInTransaction),
     /// [`Error::Collision`](crate::Error::Collision) (retryable),
     /// [`Error::Database`](crate::Error::Database).

@@ -313,6 +313,55 @@ async fn i3_swapped_or_altered_key_rows_are_wrong_keys() {
     assert!(matches!(error, Error::MissingKey { .. }) && !error.is_shredded(), "a lost row is not an erasure: {error:?}");
 }
 
+/// Whoever can write the key table, without having any key, points a scope at a key that is not its own.
+#[tokio::test]
+async fn i5_a_redirected_active_key_seals_nothing() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let order = aggregate("Order", "1");
+    let (alice, own) = (KeyScope::new("Customer", "alice"), "SELECT active_key_id FROM key_scopes WHERE scope_id");
+    let mut tx = db.pool.begin().await.unwrap();
+    store.append(&mut tx, &order, Any, &[placed("alice"), placed("mallory"), placed("gone")]).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut connection = db.pool.acquire().await.unwrap();
+    let shredded: String = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("{own} = 'gone'"))).fetch_one(&mut *connection).await.unwrap();
+    let mut tx = connection.begin().await.unwrap();
+    store.keys().shred(&mut tx, &KeyScope::new("Customer", "gone"), "r").await.unwrap();
+    tx.commit().await.unwrap();
+    for (sql, hint) in [
+        (format!("UPDATE key_scopes SET active_key_id = ({own} = 'mallory') WHERE scope_id = 'alice'"), "another scope"),
+        (format!("UPDATE key_scopes SET active_key_id = ({own} = 'integrity') WHERE scope_id = 'alice'"), "another scope"),
+        (format!("UPDATE key_scopes SET active_key_id = ({own} = 'alice') WHERE scope_id = 'integrity'"), "another scope"),
+        (format!("UPDATE key_scopes SET active_key_id = '{shredded}', state = 'live' WHERE scope_id IN ('alice', 'gone')"), "key"),
+        (
+            "UPDATE data_keys SET wrapped_key = NULL, state = 'shredded', shredded_at = '2026-01-01T00:00:00Z' WHERE scope_id = 'alice'"
+                .to_owned(),
+            "destroyed",
+        ),
+    ] {
+        let mut tx = connection.begin().await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.clone())).execute(&mut *tx).await.unwrap();
+        for process in [&store, &cold()] {
+            let error = process.append(&mut tx, &order, Any, &[placed("alice")]).await.map(drop).unwrap_err();
+            assert!(matches!(error, Error::InvalidRow { what: "key_scopes.active_key_id", .. }), "{sql}: {error:?}");
+            assert!(error.to_string().contains(hint), "{error}");
+        }
+        let integrity = sql.ends_with("'integrity'");
+        let rotated = store.keys().rotate_data_key(&mut tx, &if integrity { KeyScope::integrity() } else { alice.clone() }).await;
+        assert!(matches!(rotated, Err(Error::InvalidRow { .. })), "{sql}: {rotated:?}");
+        let prepared = cold().keys().prepare(&mut tx).await;
+        assert_eq!(matches!(prepared, Err(Error::InvalidRow { .. })), integrity, "{sql}: {prepared:?}");
+    }
+    // A key that was rotated away stays so.
+    let mut tx = connection.begin().await.unwrap();
+    let first: String = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("{own} = 'alice'"))).fetch_one(&mut *tx).await.unwrap();
+    store.keys().rotate_data_key(&mut tx, &alice).await.unwrap();
+    store.append(&mut tx, &order, Any, &[placed("alice")]).await.unwrap();
+    sqlx::query("UPDATE key_scopes SET active_key_id = ? WHERE scope_id = 'alice'").bind(first).execute(&mut *tx).await.unwrap();
+    let error = store.append(&mut tx, &order, Any, &[placed("alice")]).await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("newest"), "{error:?}");
+}
+
 #[tokio::test]
 async fn rows_that_were_never_written_are_errors_and_not_panics() {
     let db = Sqlite::new().await;

@@ -72,7 +72,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     ///
     /// # Errors
     /// [`Error::NotMigrated`], [`Error::NamespaceMismatch`], [`Error::InTransaction`],
-    /// [`Error::KmsUnavailable`], [`Error::KmsRefused`], [`Error::Database`].
+    /// [`Error::KmsUnavailable`], [`Error::KmsRefused`], [`Error::WrongKey`], [`Error::Database`];
+    /// [`Error::InvalidRow`] or [`Error::Disabled`] if somebody changed the row of the integrity key.
     pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {
         let namespace = self.namespace(connection).await?;
         let kek = match self.store.active_kek(connection, PARTITION).await? {
@@ -101,7 +102,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             self.store.install_key(connection, &key).await?;
         }
         let record = self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.pop();
-        let key = record.and_then(|record| record.active).ok_or_else(no_active_kek)?;
+        let (_, key) = record.map(check_and_take).transpose()?.flatten().ok_or_else(no_active_kek)?;
         self.open_all(connection, &namespace, std::slice::from_ref(&key)).await?;
         Ok(())
     }
@@ -170,13 +171,15 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     ///
     /// # Errors
     /// [`Error::Shredded`], [`Error::Disabled`], [`Error::ScopeState`] if the scope has no keys yet,
-    /// [`Error::NotInTransaction`], [`Error::Collision`] (retryable), [`Error::Database`]; errors of the KMS.
+    /// [`Error::InvalidRow`] if its active key is not its own, [`Error::NotInTransaction`],
+    /// [`Error::Collision`] (retryable), [`Error::Database`]; errors of the KMS.
     pub async fn rotate_data_key(&self, tx: &mut Tx, scope: &KeyScope) -> Result<KeyInfo> {
         scope.check()?;
         self.announce_writing(tx).await?;
         let (namespace, kek, secret) = self.active_kek(tx).await?;
         let record = self.lock(tx, scope).await?;
         check_usable(&record)?;
+        check_active(&record)?;
         self.add_key(tx, &namespace, &record, &kek, &secret).await
     }
 
@@ -261,7 +264,26 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 /// The active key of a scope that may be used; `None` if it has none yet.
 pub(super) fn check_and_take(record: ScopeRecord) -> Result<Option<(KeyScope, DataKeyRecord)>> {
     check_usable(&record)?;
+    check_active(&record)?;
     Ok(record.active.map(|key| (record.scope, key)))
+}
+
+/// The active key is named by an id in a row that nothing authenticates. Sealing under the key of another
+/// scope would let the values outlive the shred of their owner; under one that is destroyed, lose them;
+/// under one that was rotated away, show them to whoever knows it.
+fn check_active(record: &ScopeRecord) -> Result<()> {
+    let Some(key) = &record.active else { return Ok(()) };
+    let problem = if key.scope != record.scope {
+        "names a key of another scope"
+    } else if key.wrapped_key.is_none() || key.shredded_at.is_some() {
+        "names a destroyed key: if a shred was cut short, shred the scope again"
+    } else if key.version != record.last_version {
+        "names a key that is not the scope's newest"
+    } else {
+        return Ok(());
+    };
+    tracing::warn!(kind = record.scope.kind(), id = record.scope.id(), key_id = %key.key_id, "the scope's active key {problem}");
+    Err(Error::InvalidRow { what: "key_scopes.active_key_id", problem })
 }
 
 fn check_usable(record: &ScopeRecord) -> Result<()> {
