@@ -91,7 +91,8 @@ pub struct DataKeyRecord {
     pub version: u32,
     /// Which key-encryption key wraps it.
     pub kek_id: KekId,
-    /// The wrapped key; `None` once it was shredded: the row is then a tombstone.
+    /// The wrapped key; `None` once it was shredded: the row is then a tombstone. A row that has neither
+    /// this nor [`shredded_at`](Self::shredded_at), or both, is [`Error::InvalidRow`] to readers.
     pub wrapped_key: Option<Vec<u8>>,
     /// When it was made.
     pub created_at: OffsetDateTime,
@@ -309,8 +310,8 @@ pub trait KeyStore: Send + Sync {
     /// shredded has no active key afterwards.
     async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()>;
 
-    /// Destroys every wrapped key of a locked scope and returns the ids of those that were not
-    /// destroyed before, by version.
+    /// Destroys every wrapped key of a locked scope, notes in the rows when, and returns the ids of those that
+    /// were not destroyed before, by version.
     async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>>;
 
     /// All that is known of a scope; `None` if it was never seen.

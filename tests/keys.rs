@@ -306,8 +306,8 @@ async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
     store.keys().shred(&mut tx, &customer(), "request").await.unwrap();
     assert_eq!(
         keys.take(),
-        ["create_scopes", "scopes Update", "change_scope", "destroy_keys"],
-        "the scope row first, keys in a later statement"
+        ["create_scopes", "scopes Update", "destroy_keys", "change_scope"],
+        "the scope row is locked first, keys change in a later statement, and only then is it said"
     );
 }
 

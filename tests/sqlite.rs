@@ -218,6 +218,89 @@ async fn a_dropped_append_leaves_nothing_half_done() {
     assert!(done.windows(2).any(appended) && !done.windows(2).all(appended), "appends must have been cut short, and completed: {done:?}");
 }
 
+/// As by a timeout around `shred()` whose error is ignored.
+#[tokio::test]
+async fn i5_a_dropped_shred_never_claims_more_than_it_did() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let (mut done, mut half) = (0, 0);
+    for polls in (0..60).map(|round| round << (round / 5)) {
+        let (order, scope) = (aggregate("Order", polls.to_string()), KeyScope::new("Customer", polls.to_string()));
+        let mut tx = db.pool.begin().await.unwrap();
+        store.append(&mut tx, &order, Any, &[placed(&polls.to_string())]).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = db.pool.begin().await.unwrap();
+        {
+            let mut shred = std::pin::pin!(store.keys().shred(&mut tx, &scope, "r"));
+            for _ in 0..polls {
+                if std::future::poll_fn(|context| std::task::Poll::Ready(shred.as_mut().poll(context))).await.is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        tx.commit().await.unwrap();
+        let mut tx = db.pool.begin().await.unwrap();
+        let history = store.keys().key_history(&mut tx, &scope).await.unwrap().unwrap();
+        let destroyed = history.keys.iter().all(|key| key.shredded_at.is_some());
+        assert_eq!(store.read_stream(&mut tx, &order).await.unwrap().events[0].is_redacted(), destroyed, "after {polls} polls");
+        if history.state == ScopeState::Shredded {
+            assert!(destroyed, "after {polls} polls, a key outlived what is said to be its shred");
+            done += 1;
+        } else if destroyed {
+            half += 1;
+            let refused = store.append(&mut tx, &order, Any, &[placed(&polls.to_string())]).await;
+            assert!(matches!(refused, Err(Error::InvalidRow { .. })), "{refused:?}");
+        }
+        store.keys().shred(&mut tx, &scope, "again").await.unwrap();
+        store.keys().reopen(&mut tx, &scope, "back").await.unwrap();
+        assert!(store.read_stream(&mut tx, &order).await.unwrap().events[0].is_redacted());
+    }
+    assert!(done > 0 && done + half < 60, "shreds must have been cut short, and completed: {done} {half}");
+}
+
+#[tokio::test]
+async fn i5_a_shredded_scope_with_a_key_left_is_not_reopened() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let (order, scope) = (aggregate("Order", "1"), KeyScope::new("Customer", "42"));
+    let mut tx = db.pool.begin().await.unwrap();
+    store.append(&mut tx, &order, Any, &[placed("42")]).await.unwrap();
+    sqlx::query("UPDATE key_scopes SET state = 'shredded', active_key_id = NULL WHERE scope_id = '42'").execute(&mut *tx).await.unwrap();
+    let error = store.keys().reopen(&mut tx, &scope, "r").await.unwrap_err();
+    assert!(matches!(&error, Error::ScopeState { .. }) && error.to_string().contains("shred it again"), "{error:?}");
+    assert_eq!(store.keys().shred(&mut tx, &scope, "r").await.unwrap().destroyed.len(), 1);
+    store.keys().reopen(&mut tx, &scope, "r").await.unwrap();
+    assert!(store.read_stream(&mut tx, &order).await.unwrap().events[0].is_redacted());
+}
+
+#[tokio::test]
+async fn numbers_in_key_rows_that_can_not_grow_are_errors_and_not_panics() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let (order, scope) = (aggregate("Order", "1"), KeyScope::new("Customer", "42"));
+    for operation in ["reopen", "rotate", "append"] {
+        let mut tx = db.pool.begin().await.unwrap();
+        store.append(&mut tx, &order, Any, &[placed("42")]).await.unwrap();
+        let sql = if operation == "reopen" {
+            store.keys().shred(&mut tx, &scope, "r").await.unwrap();
+            "UPDATE key_scopes SET generation = 4294967295"
+        } else {
+            "UPDATE data_keys SET version = 4294967295 WHERE scope_id = '42'"
+        };
+        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+        let error = match operation {
+            "reopen" => store.keys().reopen(&mut tx, &scope, "r").await.map(drop),
+            "rotate" => store.keys().rotate_data_key(&mut tx, &scope).await.map(drop),
+            _ => {
+                sqlx::query("UPDATE key_scopes SET active_key_id = NULL WHERE scope_id = '42'").execute(&mut *tx).await.unwrap();
+                store.append(&mut tx, &order, Any, &[placed("42")]).await.map(drop)
+            }
+        };
+        assert!(matches!(error, Err(Error::InvalidRow { .. })), "{operation}: {error:?}");
+    }
+}
+
 #[tokio::test]
 async fn migrating_is_idempotent_and_the_namespace_is_immutable() {
     let db = Sqlite::new().await;
@@ -384,6 +467,11 @@ async fn rows_that_were_never_written_are_errors_and_not_panics() {
         ("UPDATE data_keys SET created_at = ''", "InvalidRow"),
         ("UPDATE data_keys SET key_id = 'x' WHERE scope_id = '42'", "MissingKey"),
         ("PRAGMA ignore_check_constraints = ON; UPDATE key_scopes SET state = 'lost'", "InvalidRow"),
+        // A blob that was lost is no erasure, and a tombstone that holds a key is none either.
+        ("PRAGMA ignore_check_constraints = ON; UPDATE data_keys SET wrapped_key = NULL", "InvalidRow"),
+        ("PRAGMA ignore_check_constraints = ON; UPDATE data_keys SET shredded_at = created_at", "InvalidRow"),
+        // What is said to be shredded is never shown, even if its key is still there.
+        ("UPDATE key_scopes SET state = 'shredded' WHERE scope_id = '42'", "InvalidRow"),
     ] {
         let mut connection = db.pool.acquire().await.unwrap();
         let mut tx = connection.begin().await.unwrap();

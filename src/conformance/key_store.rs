@@ -9,6 +9,7 @@ use crate::kms::WrappedKek;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// Runs all of the suite. The tables are migrated and hold nothing yet.
@@ -90,7 +91,7 @@ async fn scope_with_key<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K, 
     (scope, new)
 }
 
-async fn shred<K: KeyStore>(keys: &K, tx: &mut K::Tx, scope: &KeyScope) -> Result<Vec<KeyId>> {
+async fn shred<K: KeyStore>(keys: &K, tx: &mut K::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
     keys.create_scopes(tx, std::slice::from_ref(scope)).await?;
     keys.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?;
     let change = ScopeChange {
@@ -99,10 +100,11 @@ async fn shred<K: KeyStore>(keys: &K, tx: &mut K::Tx, scope: &KeyScope) -> Resul
         state: ScopeState::Shredded,
         generation: 1,
         reason: "conformance".to_owned(),
-        at: now(),
+        at,
     };
+    let destroyed = keys.destroy_keys(tx, scope, change.at).await?;
     keys.change_scope(tx, &change).await?;
-    keys.destroy_keys(tx, scope, change.at).await
+    Ok(destroyed)
 }
 
 /// The first key-encryption key and the first key of a scope stay the first, and are committed at once.
@@ -176,11 +178,11 @@ pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: 
 /// A shred empties every key row of the scope and keeps all of them; nothing of it can be undone.
 pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let (scope, first) = scope_with_key(db, keys, "shredded").await;
-    let (other, _) = scope_with_key(db, keys, "other").await;
+    let (other, other_key) = scope_with_key(db, keys, "other").await;
     let mut transaction = must(db.begin().await, "begin");
     let tx = db.tx(&mut transaction);
     must(keys.insert_keys(tx, &[key(&scope, 2, first.kek_id)]).await, "insert_keys");
-    let destroyed = must(shred(keys, tx, &scope).await, "shred");
+    let destroyed = must(shred(keys, tx, &scope, now()).await, "shred");
     assert_eq!((destroyed.len(), destroyed[0]), (2, first.key_id));
     assert!(must(keys.destroy_keys(tx, &scope, now()).await, "destroying again").is_empty());
     let refused = keys.insert_keys(tx, &[key(&fresh("no such scope"), 1, first.kek_id)]).await;
@@ -189,20 +191,28 @@ pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>
     let mut transaction = must(db.begin().await, "begin");
     let tx = db.tx(&mut transaction);
     must(keys.insert_keys(tx, &[key(&scope, 2, first.kek_id)]).await, "insert_keys");
-    must(shred(keys, tx, &scope).await, "shred");
+    let at = now();
+    must(shred(keys, tx, &scope, at).await, "shred");
     must(db.commit(transaction).await, "commit");
     let mut transaction = must(db.begin().await, "begin");
     let tx = db.tx(&mut transaction);
-    let found = must(keys.data_keys(tx, &destroyed[..1]).await, "data_keys");
+    let Some(history) = must(keys.history(tx, &scope).await, "history") else { panic!("a shredded scope has a history") };
+    let key_ids: Vec<KeyId> = history.keys.iter().map(|key| key.key_id).collect();
+    let found = must(keys.data_keys(tx, &key_ids).await, "data_keys");
+    assert!(found.len() == 2 && key_ids[0] == first.key_id);
+    for key in &found {
+        // Readers redact only what says both, so that a lost blob is never taken for an erasure.
+        assert!(key.wrapped_key.is_none(), "a destroyed key is still there");
+        assert_eq!(key.shredded_at, Some(at), "a destroyed key must say when it was destroyed");
+        assert_eq!(key.scope_state, ScopeState::Shredded);
+    }
+    let found = must(keys.data_keys(tx, &[other_key.key_id]).await, "data_keys");
     assert!(
-        found.len() == 1
-            && found[0].wrapped_key.is_none()
-            && found[0].shredded_at.is_some()
-            && found[0].scope_state == ScopeState::Shredded
+        found[0].wrapped_key.as_ref() == Some(&other_key.wrapped_key) && found[0].shredded_at.is_none(),
+        "a live key must say so twice"
     );
     let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Share).await, "scopes").remove(0);
     assert_eq!((record.state, record.last_version, record.active.is_none()), (ScopeState::Shredded, 2, true));
-    let Some(history) = must(keys.history(tx, &scope).await, "history") else { panic!("a shredded scope has a history") };
     assert_eq!(history.keys.iter().map(|key| key.version).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(
         (history.changes.len(), history.changes[0].reason.as_str(), history.changes[0].action),
@@ -231,7 +241,7 @@ pub async fn no_key_outlives_a_concurrent_shred<D: Database, K: KeyStore<Tx = D:
         };
         let erase = async {
             let mut transaction = db.begin().await?;
-            shred(keys, db.tx(&mut transaction), scope).await?;
+            shred(keys, db.tx(&mut transaction), scope, now()).await?;
             db.commit(transaction).await
         };
         let (appended, shredded) = if round % 2 == 0 {

@@ -7,7 +7,7 @@
 use crate::error::{Error, Result};
 use crate::event::{check_text, now};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
-use crate::keys::material::Cached;
+use crate::keys::material::{Cached, key_of};
 use crate::keys::{DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState};
 use crate::kms::{KekContext, Kms};
 use crate::random;
@@ -103,8 +103,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
         let record = self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.pop();
         let (_, key) = record.map(check_and_take).transpose()?.flatten().ok_or_else(no_active_kek)?;
-        self.open_all(connection, &namespace, std::slice::from_ref(&key)).await?;
-        Ok(())
+        let opened = self.open_all(connection, &namespace, std::slice::from_ref(&key)).await?;
+        key_of(&opened, key.key_id).map(drop)
     }
 
     /// Destroys every data key of a scope for good, and leaves a tombstone.
@@ -115,6 +115,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     ///
     /// `reason` is kept for good in the scope's history: name the request, not the person.
     ///
+    /// Roll the transaction back if this future was dropped before it was done, as by a timeout, or shred the
+    /// scope again: what was committed halfway is an error for those who append to the scope.
+    ///
     /// # Errors
     /// [`Error::NotInTransaction`], [`Error::InvalidText`], [`Error::ScopeState`] for this crate's own
     /// scopes, [`Error::Collision`] (retryable), [`Error::Database`].
@@ -123,6 +126,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         self.store.create_scopes(tx, std::slice::from_ref(scope)).await?;
         let record = self.lock(tx, scope).await?;
         let at = now();
+        // The keys first: if this future is dropped halfway and the transaction committed all the same, then
+        // nothing says that keys are destroyed which are not.
+        let destroyed = self.store.destroy_keys(tx, scope, at).await?;
         if record.state != ScopeState::Shredded {
             let change = ScopeChange {
                 scope: scope.clone(),
@@ -134,7 +140,6 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             };
             self.store.change_scope(tx, &change).await?;
         }
-        let destroyed = self.store.destroy_keys(tx, scope, at).await?;
         let mut cache = lock(&self.keys);
         for key_id in &destroyed {
             cache.pop(key_id);
@@ -146,7 +151,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Begins a new generation of keys for a shredded scope. What was shredded stays shredded.
     ///
     /// # Errors
-    /// [`Error::ScopeState`] if the scope is not shredded, and as [`shred`](Self::shred); errors of the KMS.
+    /// [`Error::ScopeState`] if the scope is not shredded, or has keys that are not destroyed nevertheless, and
+    /// as [`shred`](Self::shred); errors of the KMS.
     pub async fn reopen(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<KeyInfo> {
         check_change(scope, reason)?;
         self.announce_writing(tx).await?;
@@ -155,11 +161,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         if record.state != ScopeState::Shredded {
             return Err(Error::ScopeState { scope: scope.clone(), problem: "is not shredded, so there is nothing to reopen" });
         }
+        self.check_all_destroyed(tx, scope).await?;
         let change = ScopeChange {
             scope: scope.clone(),
             action: ScopeAction::Reopen,
             state: ScopeState::Live,
-            generation: record.generation + 1,
+            generation: next(record.generation, "key_scopes.generation")?,
             reason: reason.to_owned(),
             at: now(),
         };
@@ -247,6 +254,17 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         record.ok_or_else(|| Error::ScopeState { scope: scope.clone(), problem: "has no keys: nothing was ever sealed for it" })
     }
 
+    /// A key that is there although its scope was shredded must not come into use again.
+    async fn check_all_destroyed(&self, tx: &mut Tx, scope: &KeyScope) -> Result<()> {
+        let history = self.store.history(tx, scope).await?;
+        let key_ids: Vec<KeyId> = history.into_iter().flat_map(|history| history.keys).map(|key| key.key_id).collect();
+        if self.store.data_keys(tx, &key_ids).await?.iter().any(|key| key.wrapped_key.is_some()) {
+            let problem = "has a key left, though it was shredded: shred it again, then reopen it";
+            return Err(Error::ScopeState { scope: scope.clone(), problem });
+        }
+        Ok(())
+    }
+
     async fn add_key(
         &self,
         tx: &mut Tx,
@@ -255,7 +273,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         kek: &KekRecord,
         secret: &SecretKey,
     ) -> Result<KeyInfo> {
-        let key = self.make_key(namespace, &record.scope, record.last_version + 1, kek.kek_id, secret)?;
+        let version = next(record.last_version, "data_keys.version")?;
+        let key = self.make_key(namespace, &record.scope, version, kek.kek_id, secret)?;
         self.store.insert_keys(tx, std::slice::from_ref(&key)).await?;
         Ok(KeyInfo { key_id: key.key_id, version: key.version, kek_id: key.kek_id, created_at: key.created_at, shredded_at: None })
     }
@@ -305,6 +324,11 @@ fn check_change(scope: &KeyScope, reason: &str) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// One more than a number in a row, which may be any.
+pub(super) fn next(number: u32, what: &'static str) -> Result<u32> {
+    number.checked_add(1).ok_or(Error::InvalidRow { what, problem: "can't grow any more" })
 }
 
 pub(super) fn no_active_kek() -> Error {

@@ -3,12 +3,12 @@
 use crate::error::{Error, Result};
 use crate::event::now;
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
-use crate::keys::manager::{KeyManager, PARTITION, check_and_take, lock, no_active_kek};
+use crate::keys::manager::{KeyManager, PARTITION, check_and_take, lock, next, no_active_kek};
 use crate::keys::{DataKeyRecord, KekRecord, NewDataKey, ScopeLock, ScopeState};
 use crate::kms::KekContext;
 use crate::random;
 use crate::seal::crypto::DataKey;
-use crate::seal::opening::{KeyStatus, Keys};
+use crate::seal::opening::{KeyFault, KeyStatus, Keys};
 use crate::secret::SecretKey;
 use crate::wrap::{BoundKey, unwrap_key, wrap_key};
 use std::collections::{HashMap, HashSet};
@@ -32,6 +32,33 @@ impl Cached {
     fn is_from(&self, row: &DataKeyRecord) -> bool {
         let bound = |row: &DataKeyRecord| (row.version, row.kek_id);
         self.row.wrapped_key == row.wrapped_key && self.row.scope == row.scope && bound(&self.row) == bound(row)
+    }
+}
+
+/// Unwrapped keys, and those that could not be.
+pub(super) type OpenedKeys = HashMap<KeyId, Result<Arc<DataKey>, KeyFault>>;
+
+pub(super) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>> {
+    match opened.get(&key_id) {
+        Some(Ok(key)) => Ok(Arc::clone(key)),
+        Some(Err(fault)) => Err(fault.error(key_id)),
+        None => Err(no_active_kek()),
+    }
+}
+
+/// What a row says of a key that is not to be unwrapped. Only a row that says twice that its key was
+/// destroyed is a tombstone: a blob that was lost is no erasure. And no key opens anything whose scope was
+/// shredded.
+fn status_without_key(row: &DataKeyRecord) -> Option<KeyStatus> {
+    let scope = row.scope.clone();
+    let fault = |problem| Some(KeyStatus::Faulty(KeyFault::InvalidRow { problem }));
+    match (&row.wrapped_key, row.shredded_at, row.scope_state) {
+        (None, Some(_), _) => Some(KeyStatus::Shredded { scope }),
+        (None, None, _) => fault("is missing, though the key was not shredded"),
+        (Some(_), Some(_), _) => fault("is there, though the key was shredded"),
+        (Some(_), None, ScopeState::Shredded) => fault("is there, though its scope was shredded: if a shred was cut short, shred it again"),
+        (Some(_), None, ScopeState::Disabled) => Some(KeyStatus::Disabled { scope }),
+        (Some(_), None, ScopeState::Live) => None,
     }
 }
 
@@ -71,13 +98,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
         let records: Vec<DataKeyRecord> = active.values().cloned().collect();
         let opened = self.open_all(tx, &namespace, &records).await?;
-        let key_of = |scope: &KeyScope| {
+        let key_of_scope = |scope: &KeyScope| {
             let record = active.get(scope).ok_or_else(no_active_kek)?;
-            let key = opened.get(&record.key_id).ok_or_else(no_active_kek)?;
-            Ok::<_, Error>((record.key_id, Arc::clone(key)))
+            Ok::<_, Error>((record.key_id, key_of(&opened, record.key_id)?))
         };
-        let keys = scopes.iter().map(key_of).collect::<Result<_>>()?;
-        let integrity = key_of(&KeyScope::integrity())?;
+        let keys = scopes.iter().map(key_of_scope).collect::<Result<_>>()?;
+        let integrity = key_of_scope(&KeyScope::integrity())?;
         Ok(SealingKeys { namespace, keys, integrity })
     }
 
@@ -93,7 +119,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             let scope = record.scope.clone();
             match check_and_take(record)? {
                 Some(found) => active.push(found),
-                None => new.push(self.make_key(&namespace, &scope, last_version + 1, kek.kek_id, &secret)?),
+                None => {
+                    let version = next(last_version, "data_keys.version")?;
+                    new.push(self.make_key(&namespace, &scope, version, kek.kek_id, &secret)?);
+                }
             }
         }
         if !new.is_empty() {
@@ -121,15 +150,15 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let mut key_ids: Vec<KeyId> = key_ids.iter().copied().collect();
         key_ids.sort_unstable();
         let records = self.store.data_keys(tx, &key_ids).await?;
-        let (live, others): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|record| record.wrapped_key.is_some() && record.scope_state != ScopeState::Disabled);
         let mut keys = Keys::with_capacity(key_ids.len());
-        for record in others {
-            let scope = record.scope;
-            keys.insert(
-                record.key_id,
-                if record.wrapped_key.is_none() { KeyStatus::Shredded { scope } } else { KeyStatus::Disabled { scope } },
-            );
+        let mut live = Vec::with_capacity(records.len());
+        for record in records {
+            match status_without_key(&record) {
+                Some(status) => {
+                    keys.insert(record.key_id, status);
+                }
+                None => live.push(record),
+            }
         }
         {
             let mut cache = lock(&self.keys);
@@ -139,20 +168,18 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
         let mut opened = self.open_all(tx, &namespace, &live).await?;
         for record in live {
-            if let Some(key) = opened.remove(&record.key_id) {
-                keys.insert(record.key_id, KeyStatus::Live { scope: record.scope, key });
-            }
+            match opened.remove(&record.key_id) {
+                Some(Ok(key)) => keys.insert(record.key_id, KeyStatus::Live { scope: record.scope, key }),
+                Some(Err(fault)) => keys.insert(record.key_id, KeyStatus::Faulty(fault)),
+                None => None,
+            };
         }
         Ok((namespace, keys))
     }
 
-    /// Unwraps these keys, or finds them in the cache.
-    pub(super) async fn open_all(
-        &self,
-        tx: &mut Tx,
-        namespace: &Namespace,
-        records: &[DataKeyRecord],
-    ) -> Result<HashMap<KeyId, Arc<DataKey>>> {
+    /// Unwraps these keys, or finds them in the cache. A row that does not open is a matter of that key alone;
+    /// a KMS that does not answer is one of all.
+    pub(super) async fn open_all(&self, tx: &mut Tx, namespace: &Namespace, records: &[DataKeyRecord]) -> Result<OpenedKeys> {
         let mut opened = HashMap::with_capacity(records.len());
         let mut closed = Vec::new();
         {
@@ -160,7 +187,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             for record in records {
                 match cache.get(&record.key_id) {
                     Some(cached) if cached.is_from(record) => {
-                        opened.insert(record.key_id, Arc::clone(&cached.key));
+                        opened.insert(record.key_id, Ok(Arc::clone(&cached.key)));
                     }
                     _ => closed.push(record),
                 }
@@ -171,14 +198,19 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
         let keks = self.keks_of(tx, &closed).await?;
         for record in closed {
-            let wrong = || Error::WrongKey { key_id: record.key_id, kek_id: record.kek_id };
-            let kek = keks.get(&record.kek_id).ok_or(Error::MissingKek { kek_id: record.kek_id })?;
-            let wrapped = record.wrapped_key.as_ref().ok_or_else(wrong)?;
+            let Some(kek) = keks.get(&record.kek_id) else {
+                opened.insert(record.key_id, Err(KeyFault::MissingKek { kek_id: record.kek_id }));
+                continue;
+            };
             let bound = BoundKey { namespace, key_id: record.key_id, scope: &record.scope, version: record.version, kek_id: record.kek_id };
-            let secret = bound.with(|associated_data| unwrap_key(kek, associated_data, wrapped)).ok_or_else(wrong)?;
+            let wrapped = record.wrapped_key.as_deref().unwrap_or_default();
+            let Some(secret) = bound.with(|associated_data| unwrap_key(kek, associated_data, wrapped)) else {
+                opened.insert(record.key_id, Err(KeyFault::WrongKey { kek_id: record.kek_id }));
+                continue;
+            };
             let key = Arc::new(DataKey::new(secret.expose())?);
             lock(&self.keys).put(record.key_id, Cached { row: record.clone(), key: Arc::clone(&key) });
-            opened.insert(record.key_id, key);
+            opened.insert(record.key_id, Ok(key));
         }
         Ok(opened)
     }

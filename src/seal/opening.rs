@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::event::EventType;
-use crate::key::{KeyId, KeyScope};
+use crate::key::{KekId, KeyId, KeyScope};
 use crate::pointer::{JsonPointer, Pattern, Token};
 use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
 use crate::seal::format::{Document, EntryKind, Header, HeaderError, MAX_STORED, Mode};
@@ -26,6 +26,25 @@ pub(crate) enum KeyStatus {
     Live { scope: KeyScope, key: Arc<DataKey> },
     Disabled { scope: KeyScope },
     Shredded { scope: KeyScope },
+    Faulty(KeyFault),
+}
+
+/// Why a key's row is of no use.
+#[derive(Clone, Copy)]
+pub(crate) enum KeyFault {
+    WrongKey { kek_id: KekId },
+    MissingKek { kek_id: KekId },
+    InvalidRow { problem: &'static str },
+}
+
+impl KeyFault {
+    pub(crate) fn error(self, key_id: KeyId) -> Error {
+        match self {
+            Self::WrongKey { kek_id } => Error::WrongKey { key_id, kek_id },
+            Self::MissingKek { kek_id } => Error::MissingKek { kek_id },
+            Self::InvalidRow { problem } => Error::InvalidRow { what: "data_keys.wrapped_key", problem },
+        }
+    }
 }
 
 /// What the key table says of the keys that a page of events needs. Keys without a row are missing.
@@ -238,7 +257,7 @@ impl<'a> Closed<'a> {
                 }
                 Some(KeyStatus::Disabled { scope }) => *scope == KeyScope::integrity(),
                 Some(KeyStatus::Shredded { .. }) => false,
-                None => true,
+                Some(KeyStatus::Faulty(_)) | None => true,
             };
             if !holds {
                 return Err(tampered("the header's tag is not authentic"));
@@ -248,6 +267,7 @@ impl<'a> Closed<'a> {
         for key_id in &self.header.keys {
             shredded.push(match keys.get(key_id) {
                 None => return Err(Error::MissingKey { event_id, key_id: *key_id }),
+                Some(KeyStatus::Faulty(fault)) => return Err(fault.error(*key_id)),
                 Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
                 Some(KeyStatus::Live { .. }) => None,
                 Some(KeyStatus::Shredded { scope }) => Some(scope),
@@ -258,6 +278,7 @@ impl<'a> Closed<'a> {
             match integrity {
                 None => return Err(Error::MissingKey { event_id, key_id: self.header.integrity_key }),
                 Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
+                Some(KeyStatus::Faulty(fault)) => return Err(fault.error(self.header.integrity_key)),
                 Some(_) => {}
             }
         }
