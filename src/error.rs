@@ -217,12 +217,13 @@ pub enum Error {
         /// Why not, and what would be possible.
         problem: &'static str,
     },
-    /// The database was migrated for another namespace than the one configured.
+    /// The database was migrated for another namespace than the one configured, or than the one of the
+    /// database that the store was used on before.
     #[error(
-        "the key tables belong to namespace {found}, but {configured} is configured: connect to the right database or correct the configuration"
+        "the key tables belong to namespace {found}, but {configured} is expected: connect to the right database or correct the configuration; every database needs a store of its own"
     )]
     NamespaceMismatch {
-        /// What the process was configured for.
+        /// What the process was configured for, or has used before.
         configured: Namespace,
         /// What the database says.
         found: Namespace,

@@ -19,6 +19,10 @@ use std::fmt;
 /// stand-ins where keys were shredded, and upcasts. Keys and events are written in the same transaction
 /// of the caller, so keys on another type of database do not compile.
 ///
+/// One database per `SealedStore`: what it caches belongs to the first one that it is used on. A service of
+/// many databases, such as one per tenant, has as many of them; they may share the inner store and the
+/// [`Kms`] through an `Arc`.
+///
 /// See the [crate documentation](crate) for a whole example.
 pub struct SealedStore<S: EventStore> {
     inner: S,

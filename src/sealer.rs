@@ -19,7 +19,8 @@ use std::sync::Arc;
 /// repositories of another framework. [`SealedStore`](crate::SealedStore) is one of its callers.
 ///
 /// `Tx` is a connection to the key table in a transaction. Store what [`seal`](Self::seal) returned in that
-/// same transaction, so that no event is committed without its keys.
+/// same transaction, so that no event is committed without its keys. One database per `Sealer`, as with
+/// `SealedStore`.
 ///
 /// ```
 /// # use eventseal::*;

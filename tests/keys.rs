@@ -292,7 +292,11 @@ async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
     let orders: Vec<NewEvent> =
         (0..50).map(|number| NewEvent::raw("Placed", 1, format!(r#"{{"customer":{},"name":"n"}}"#, number % 7))).collect();
     append_all(&db, &store, &orders).await;
-    assert_eq!(keys.take(), ["scopes Share", "create_scopes", "scopes Share", "active_kek", "insert_keys"], "first keys of 7 scopes");
+    assert_eq!(
+        keys.take(),
+        ["scopes Share", "create_scopes", "scopes Share", "namespace", "active_kek", "insert_keys"],
+        "first keys of 7 scopes"
+    );
     append_all(&db, &store, &orders.iter().map(|event| event.clone().with_id(uuid::Uuid::now_v7())).collect::<Vec<_>>()).await;
     assert_eq!(keys.take(), ["scopes Share"]);
     assert_eq!(read(&db, &store).await.unwrap().len(), 100);
@@ -306,7 +310,7 @@ async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
     store.keys().shred(&mut tx, &customer(), "request").await.unwrap();
     assert_eq!(
         keys.take(),
-        ["create_scopes", "scopes Update", "destroy_keys", "change_scope"],
+        ["create_scopes", "scopes Update", "namespace", "destroy_keys", "change_scope"],
         "the scope row is locked first, keys change in a later statement, and only then is it said"
     );
 }
@@ -438,6 +442,40 @@ async fn a_key_database_of_another_namespace_is_refused_at_startup() {
     assert!(
         matches!(&error, Error::NamespaceMismatch { configured, found } if configured.as_str() == "production" && found.as_str() == "test")
     );
+}
+
+/// What is wrapped for the namespace of another database could be read by this process, until it restarts.
+#[tokio::test]
+async fn i6_one_store_makes_and_changes_keys_in_one_database_only() {
+    let cold = || SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
+    let mismatch = |result: Result<()>| {
+        let expected = matches!(&result, Err(Error::NamespaceMismatch { configured, found })
+            if configured.as_str() == "tenant-a" && found.as_str() == "tenant-b");
+        assert!(expected, "{result:?}");
+    };
+    for guarded in [false, true] {
+        let (a, b, tenant) = (Namespace::new("tenant-a").unwrap(), Namespace::new("tenant-b").unwrap(), KeyScope::new("Customer", "new"));
+        let (a, b) = (MemoryDb::new(a), MemoryDb::new(b));
+        let store = if guarded { cold().for_namespace(Namespace::new("tenant-a").unwrap()) } else { cold() };
+        store.keys().prepare(&mut a.begin()).await.unwrap();
+        append(&a, &store, placed()).await.unwrap();
+        mismatch(store.keys().prepare(&mut b.begin()).await);
+        let other = cold();
+        other.keys().prepare(&mut b.begin()).await.unwrap();
+        mismatch(append(&b, &store, placed()).await);
+        append(&b, &other, placed()).await.unwrap();
+        for scope in [customer(), tenant] {
+            let mut tx = b.begin();
+            mismatch(store.keys().rotate_data_key(&mut tx, &scope).await.map(drop));
+            mismatch(store.keys().shred(&mut tx, &scope, "r").await.map(drop));
+            mismatch(store.keys().reopen(&mut tx, &scope, "r").await.map(drop));
+            mismatch(store.keys().disable(&mut tx, &scope, "r").await);
+        }
+        assert!(matches!(append(&b, &store, placed()).await, Err(Error::WrongKey { .. } | Error::KmsRefused { .. })));
+        for (db, process) in [(&a, cold()), (&b, cold())] {
+            assert_eq!(read(db, &process).await.unwrap()[0].payload, placed().payload, "a restart opens everything");
+        }
+    }
 }
 
 #[tokio::test]

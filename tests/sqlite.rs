@@ -2,13 +2,16 @@
 
 mod common;
 
+use async_trait::async_trait;
 use common::Sqlite;
 use eventseal::ExpectedVersion::{Any, NoStream};
 use eventseal::*;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{Connection, SqliteConnection};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 fn schemas() -> Schemas {
     Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap()
@@ -107,29 +110,108 @@ async fn a_transaction_that_read_before_another_wrote_is_retryable() {
     store.append(&mut immediate, &order, Any, &[placed("42")]).await.unwrap();
 }
 
-/// The first append of a process looks up more than the later ones. It must still write before it reads,
-/// or it would fail at once instead of waiting for another writer.
+/// What writes must write before it reads, or it would fail at once instead of waiting for another writer.
 #[tokio::test]
-async fn a_cold_process_waits_for_its_turn_to_write() {
+async fn a_prepared_process_waits_for_its_turn_to_write() {
     let db = Sqlite::new().await;
-    store(&db).await;
-    for operation in ["append", "rotate", "reopen"] {
-        let cold = cold();
+    for operation in ["append", "rotate", "reopen", "shred"] {
+        let store = store(&db).await;
         let mut other = db.pool.begin().await.unwrap();
         SqliteStore::new().append(&mut other, &aggregate("Order", "other"), Any, &[NewEvent::raw("Noted", 1, "{}")]).await.unwrap();
         let mut impatient = impatient(&db).await;
         let mut tx = impatient.begin().await.unwrap();
         let scope = KeyScope::new("Customer", "42");
         let refused = match operation {
-            "append" => cold.append(&mut tx, &aggregate("Order", "1"), Any, &[placed("42")]).await.map(drop),
-            "rotate" => cold.keys().rotate_data_key(&mut tx, &scope).await.map(drop),
-            _ => cold.keys().reopen(&mut tx, &scope, "r").await.map(drop),
+            "append" => store.append(&mut tx, &aggregate("Order", "1"), Any, &[placed("42")]).await.map(drop),
+            "rotate" => store.keys().rotate_data_key(&mut tx, &scope).await.map(drop),
+            "reopen" => store.keys().reopen(&mut tx, &scope, "r").await.map(drop),
+            _ => store.keys().shred(&mut tx, &scope, "r").await.map(drop),
         };
         assert!(refused.as_ref().is_err_and(Error::is_retryable), "{operation}: {refused:?}");
         other.commit().await.unwrap();
         // Nothing was read, so there is no stale snapshot: the same transaction can go on.
-        cold.append(&mut tx, &aggregate("Order", "1"), Any, &[placed("42")]).await.unwrap();
+        store.append(&mut tx, &aggregate("Order", "1"), Any, &[placed("42")]).await.unwrap();
     }
+}
+
+/// A KMS that does not answer while it is told to hang.
+struct Hanging {
+    keyring: Keyring,
+    hangs: AtomicBool,
+    asked: Notify,
+}
+
+#[async_trait]
+impl Kms for Hanging {
+    fn provider(&self) -> &str {
+        self.keyring.provider()
+    }
+    async fn generate_kek(&self, context: &KekContext) -> Result<(SecretKey, WrappedKek)> {
+        self.keyring.generate_kek(context).await
+    }
+    async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
+        if self.hangs.load(Ordering::SeqCst) {
+            self.asked.notify_one();
+            std::future::pending::<()>().await;
+        }
+        self.keyring.unwrap_kek(wrapped, context).await
+    }
+}
+
+/// SQLite's write lock is that of the whole database: nobody may hold it while waiting for a KMS.
+#[tokio::test]
+async fn i5_a_kms_that_hangs_keeps_no_writer_waiting() {
+    let db = Sqlite::new().await;
+    let kms = Arc::new(Hanging { keyring: Keyring::generate("main").unwrap(), hangs: false.into(), asked: Notify::new() });
+    let process = || Arc::new(SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Arc::clone(&kms), schemas()));
+    process().keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
+    let scope = KeyScope::new("Customer", "42");
+    for operation in ["append", "rotate", "reopen"] {
+        let cold = process();
+        kms.hangs.store(true, Ordering::SeqCst);
+        let (pool, store, of) = (db.pool.clone(), Arc::clone(&cold), scope.clone());
+        let waiting = tokio::spawn(async move {
+            let mut tx = pool.begin().await.unwrap();
+            match operation {
+                "append" => store.append(&mut tx, &aggregate("Order", "1"), Any, &[placed("43")]).await.map(drop),
+                "rotate" => store.keys().rotate_data_key(&mut tx, &of).await.map(drop),
+                _ => store.keys().reopen(&mut tx, &of, "r").await.map(drop),
+            }
+        });
+        kms.asked.notified().await;
+        // Somebody else, without patience and without any key, erases meanwhile.
+        let mut other = impatient(&db).await;
+        let mut tx = other.begin().await.unwrap();
+        process().keys().shred(&mut tx, &scope, "r").await.expect("a shred waits for no KMS");
+        tx.commit().await.unwrap();
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled(), "{operation} did not wait for the KMS");
+        // The process goes on when the KMS answers again.
+        kms.hangs.store(false, Ordering::SeqCst);
+        let mut tx = db.pool.begin().await.unwrap();
+        cold.append(&mut tx, &aggregate("Order", "1"), Any, &[placed("43")]).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+/// What a process that was not prepared pays for asking the KMS first.
+#[tokio::test]
+async fn a_cold_append_that_was_overtaken_is_retryable_and_then_warm() {
+    let db = Sqlite::new().await;
+    let kms = Arc::new(Hanging { keyring: Keyring::generate("main").unwrap(), hangs: false.into(), asked: Notify::new() });
+    let process = || SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Arc::clone(&kms), schemas());
+    let (warm, cold, order) = (process(), process(), aggregate("Order", "1"));
+    warm.keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
+    let mut other = db.pool.begin().await.unwrap();
+    warm.append(&mut other, &order, Any, &[placed("42")]).await.unwrap();
+    let mut impatient = impatient(&db).await;
+    let mut tx = impatient.begin().await.unwrap();
+    let overtaken = cold.append(&mut tx, &order, Any, &[placed("42")]).await;
+    assert!(overtaken.as_ref().is_err_and(Error::is_retryable), "{overtaken:?}");
+    other.commit().await.unwrap();
+    tx.rollback().await.unwrap();
+    let mut tx = impatient.begin().await.unwrap();
+    cold.append(&mut tx, &order, Any, &[placed("42")]).await.unwrap();
 }
 
 /// Appends and shreds of the same customers at the same time, from many tasks. Whatever the order: no

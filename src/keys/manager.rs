@@ -26,12 +26,16 @@ const CACHED_KEYS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 /// The keys of a store: what operators call. Application code meets it as
 /// [`SealedStore::keys`](crate::SealedStore::keys).
 ///
+/// It belongs to one key database. Whatever makes or changes keys compares the namespace first, and fails
+/// with [`Error::NamespaceMismatch`] on a connection to another one.
+///
 /// Everything but [`prepare`](Self::prepare) runs in the caller's transaction and takes effect when the
 /// caller commits.
 pub struct KeyManager<Tx> {
     pub(super) store: Arc<dyn KeyStore<Tx = Tx>>,
     pub(super) kms: Arc<dyn Kms>,
     pub(super) configured: Option<Namespace>,
+    /// Of the one database that all of this is about.
     pub(super) namespace: OnceLock<Namespace>,
     pub(super) keks: Mutex<HashMap<KekId, Arc<OnceCell<Arc<SecretKey>>>>>,
     pub(super) keys: Mutex<LruCache<KeyId, Cached>>,
@@ -70,12 +74,15 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// key-encryption key and the integrity key if there are none, and opens both, which shows that the
     /// KMS answers. Idempotent; several processes may call it at once.
     ///
+    /// A process that was not prepared asks the KMS in its first append, before anything is locked. On SQLite
+    /// that append may then fail with [`Error::Collision`], if another one wrote meanwhile: run it again.
+    ///
     /// # Errors
     /// [`Error::NotMigrated`], [`Error::NamespaceMismatch`], [`Error::InTransaction`],
     /// [`Error::KmsUnavailable`], [`Error::KmsRefused`], [`Error::WrongKey`], [`Error::Database`];
     /// [`Error::InvalidRow`] or [`Error::Disabled`] if somebody changed the row of the integrity key.
     pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {
-        let namespace = self.namespace(connection).await?;
+        let namespace = self.check_namespace(connection).await?;
         let kek = match self.store.active_kek(connection, PARTITION).await? {
             Some(kek) => kek,
             None => {
@@ -120,7 +127,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     ///
     /// # Errors
     /// [`Error::NotInTransaction`], [`Error::InvalidText`], [`Error::ScopeState`] for this crate's own
-    /// scopes, [`Error::Collision`] (retryable), [`Error::Database`].
+    /// scopes, [`Error::NamespaceMismatch`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn shred(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<Shredding> {
         check_change(scope, reason)?;
         self.store.create_scopes(tx, std::slice::from_ref(scope)).await?;
@@ -244,13 +251,16 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Before the first look in a transaction that is going to write: a database that can't turn a
-    /// reader into a writer must know. Locks no scopes.
-    pub(super) async fn announce_writing(&self, tx: &mut Tx) -> Result<()> {
-        self.store.scopes(tx, &[], ScopeLock::Share).await.map(drop)
+    /// reader into a writer must know. Locks no scopes, but perhaps the whole database: so nothing is said
+    /// while the KMS may have to be asked, which can take as long as it likes.
+    async fn announce_writing(&self, tx: &mut Tx) -> Result<()> {
+        if self.is_warm() { self.store.scopes(tx, &[], ScopeLock::Share).await.map(drop) } else { Ok(()) }
     }
 
+    /// Locks a scope that is about to be changed, in the database that it is believed to be in.
     async fn lock(&self, tx: &mut Tx, scope: &KeyScope) -> Result<ScopeRecord> {
         let record = self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop();
+        self.check_namespace(tx).await?;
         record.ok_or_else(|| Error::ScopeState { scope: scope.clone(), problem: "has no keys: nothing was ever sealed for it" })
     }
 

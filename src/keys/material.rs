@@ -75,9 +75,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 });
             }
         }
-        if !lock(&self.keks).values().any(|cell| cell.initialized()) {
-            // Nothing was opened yet. Ask the KMS now, while no scopes are locked.
-            self.announce_writing(tx).await?;
+        if !self.is_warm() {
+            // Nothing was opened yet. Ask the KMS now, while nothing is locked.
             self.active_kek(tx).await?;
         }
         let namespace = self.namespace(tx).await?;
@@ -254,8 +253,14 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         cell.get_or_try_init(|| unwrap).await.cloned()
     }
 
+    /// Is a key-encryption key at hand, so that the KMS will not have to be asked?
+    pub(super) fn is_warm(&self) -> bool {
+        lock(&self.keks).values().any(|cell| cell.initialized())
+    }
+
+    /// For making keys. What is wrapped for another namespace than the database's would never open again.
     pub(super) async fn active_kek(&self, tx: &mut Tx) -> Result<(Namespace, KekRecord, Arc<SecretKey>)> {
-        let namespace = self.namespace(tx).await?;
+        let namespace = self.check_namespace(tx).await?;
         let kek = self.store.active_kek(tx, PARTITION).await?.ok_or_else(no_active_kek)?;
         let secret = self.kek(&kek).await?;
         Ok((namespace, kek, secret))
@@ -277,15 +282,23 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok(NewDataKey { key_id, scope: scope.clone(), version, kek_id, wrapped_key, created_at: now() })
     }
 
-    /// The database's namespace, checked against the configured one. It never changes, so it is read once.
-    pub(super) async fn namespace(&self, tx: &mut Tx) -> Result<Namespace> {
-        if let Some(namespace) = self.namespace.get() {
-            return Ok(namespace.clone());
+    /// The database's namespace. It never changes, so it is read once: with another database, what is read
+    /// with it does not open.
+    async fn namespace(&self, tx: &mut Tx) -> Result<Namespace> {
+        match self.namespace.get() {
+            Some(namespace) => Ok(namespace.clone()),
+            None => self.check_namespace(tx).await,
         }
+    }
+
+    /// Reads the database's namespace, and compares it with the configured one and with the one that was read
+    /// first.
+    pub(super) async fn check_namespace(&self, tx: &mut Tx) -> Result<Namespace> {
         let found = self.store.namespace(tx).await?.ok_or(Error::NotMigrated)?;
-        match &self.configured {
-            Some(configured) if *configured != found => Err(Error::NamespaceMismatch { configured: configured.clone(), found }),
-            _ => Ok(self.namespace.get_or_init(|| found).clone()),
+        let expected = self.configured.as_ref().unwrap_or_else(|| self.namespace.get_or_init(|| found.clone()));
+        if *expected != found {
+            return Err(Error::NamespaceMismatch { configured: expected.clone(), found });
         }
+        Ok(self.namespace.get_or_init(|| found).clone())
     }
 }
