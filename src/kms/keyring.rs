@@ -9,8 +9,12 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
 use zeroize::{Zeroize, Zeroizing};
+
+/// How many bytes a keyring may have.
+const MAX_FILE: u64 = 1 << 20;
 
 /// Master keys on this machine.
 ///
@@ -52,7 +56,7 @@ impl Keyring {
             std::io::ErrorKind::NotFound => problem(format!("{} does not exist: make it once with Keyring::create_file", path.display())),
             _ => problem(format!("{} can't be read: {error}", path.display())),
         };
-        let mut file = std::fs::File::open(path).map_err(unreadable)?;
+        let file = std::fs::File::open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         #[cfg(unix)]
         {
@@ -65,12 +69,14 @@ impl Keyring {
                 )));
             }
         }
-        if metadata.len() > 1 << 20 {
+        // Room for the whole file beforehand: a growing buffer would leave copies of keys behind. A pipe does
+        // not say how much is in it.
+        let size = if metadata.is_file() { metadata.len().min(MAX_FILE) } else { MAX_FILE };
+        let mut text = Zeroizing::new(String::with_capacity(usize::try_from(size).unwrap_or_default() + 1));
+        file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > MAX_FILE {
             return Err(problem(format!("{} is larger than 1 MiB: it is not a keyring", path.display())));
         }
-        // Room for the whole file beforehand: a growing buffer would leave copies of keys behind.
-        let mut text = Zeroizing::new(String::with_capacity(usize::try_from(metadata.len()).unwrap_or_default() + 1));
-        std::io::Read::read_to_string(&mut file, &mut text).map_err(unreadable)?;
         Self::parse(&text)
     }
 
@@ -119,14 +125,17 @@ impl Keyring {
         let parts = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty());
         for (number, entry) in (1..).zip(parts) {
             let (id, key) = entry.split_once(':').ok_or_else(|| problem(format!("entry {number} is not `id:base64`")))?;
-            check_id(id)?;
+            // By number only: where the order was mixed up, the "id" is a key.
+            check_id(id).map_err(|_| problem(format!("entry {number} has an id that is not {ALLOWED_ID}")))?;
             if entries.iter().any(|(known, _)| known == id) {
-                return Err(problem(format!("id {id:?} occurs twice: ids are for ever, give the new key a new one")));
+                return Err(problem(format!("entry {number} has the id of an earlier one: ids are for ever, give the new key a new one")));
             }
             let mut bytes = Zeroizing::new([0_u8; 33]);
             let length = STANDARD.decode_slice(key.trim(), &mut *bytes).unwrap_or_default();
             if length != 32 {
-                return Err(problem(format!("the key of {id:?} is not base64 of 32 bytes: make one with `openssl rand -base64 32`")));
+                return Err(problem(format!(
+                    "entry {number} is not `id:base64 of 32 bytes`, in this order: make a key with `openssl rand -base64 32`"
+                )));
             }
             let mut key = [0; 32];
             key.copy_from_slice(&bytes[..32]);
@@ -146,10 +155,12 @@ impl Keyring {
     }
 }
 
+const ALLOWED_ID: &str = "1 to 64 letters, digits, '-', '_' or '.'";
+
 fn check_id(id: &str) -> Result<()> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if id.is_empty() || id.len() > 64 || !id.bytes().all(allowed) {
-        return Err(problem("an id is not 1 to 64 letters, digits, '-', '_' or '.'".to_owned()));
+        return Err(problem(format!("the id is not {ALLOWED_ID}")));
     }
     Ok(())
 }
@@ -212,13 +223,61 @@ mod tests {
 
     #[test]
     fn i9_a_bad_keyring_is_refused_without_repeating_it() {
-        for text in
-            ["", "# only", "no colon", "a:short", &format!("a:{KEY}\na:{KEY}"), &format!("sp ace:{KEY}"), &format!("a:{KEY}x"), "a:AAAA"]
-        {
-            let error = Keyring::parse(text).unwrap_err();
+        let hex = "4d4445794d7a51314e6a63344f5441784d6a4d304e5459334f446b774d54497a";
+        let unpadded = KEY.trim_end_matches('=');
+        for (text, entry) in [
+            ("".to_owned(), "no entries"),
+            ("# only".to_owned(), "no entries"),
+            ("no colon".to_owned(), "entry 1"),
+            ("a:short".to_owned(), "entry 1"),
+            (format!("b:{KEY}\na:{KEY}\na:{KEY}"), "entry 3"),
+            (format!("sp ace:{KEY}"), "entry 1"),
+            (format!("b:{KEY},a:{KEY}x"), "entry 2"),
+            ("a:AAAA".to_owned(), "entry 1"),
+            // The order was mixed up: what stands where an id should be is a key.
+            (format!("{hex}:main"), "entry 1"),
+            (format!("{hex}:{hex}"), "entry 1"),
+            (format!("b:{KEY}\n{unpadded}:main"), "entry 2"),
+            (format!("{KEY}:main"), "entry 1"),
+            (format!("{hex}:{KEY}\n{hex}:{KEY}"), "entry 2"),
+        ] {
+            let error = Keyring::parse(&text).unwrap_err();
             assert!(matches!(error, Error::Keyring { .. }));
-            assert!(!format!("{error} {error:?}").contains("MDEy"), "{error:?}");
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains(entry), "{shown}");
+            assert!(!shown.contains("MDEy") && !shown.contains(&hex[..8]), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_not_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keyring");
+        Keyring::create_file(&path, "main").unwrap();
+        let comments = "#".repeat(1 << 20);
+        std::fs::write(&path, format!("main:{KEY}\n{comments}")).unwrap();
+        let error = Keyring::from_file(&path).unwrap_err();
+        assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
+    }
+
+    /// A pipe says that it is empty, whatever comes out of it.
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_read_up_to_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keyring");
+        assert!(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&path).status().unwrap().success());
+        let write = |text: Vec<u8>| {
+            let path = path.clone();
+            std::thread::spawn(move || std::io::Write::write_all(&mut std::fs::OpenOptions::new().write(true).open(path)?, &text))
+        };
+        let writer = write(format!("main:{KEY}\n").into_bytes());
+        assert_eq!(Keyring::from_file(&path).unwrap().active_id(), "main");
+        writer.join().unwrap().unwrap();
+        let writer = write(vec![b'#'; 8 << 20]);
+        let error = Keyring::from_file(&path).unwrap_err();
+        assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
+        assert!(writer.join().unwrap().is_err(), "it was read to its end");
     }
 
     #[cfg(unix)]
