@@ -406,6 +406,47 @@ async fn migrating_is_idempotent_and_the_namespace_is_immutable() {
     assert!(SqliteKeys::with_prefix("a b").is_err());
 }
 
+/// REPLACE deletes what is in its way without firing delete triggers. The guards are against mistakes, such
+/// as a careless restore; whoever may drop them can do as they like.
+#[tokio::test]
+async fn i5_shredded_keys_scopes_and_namespaces_can_not_be_replaced() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let order = aggregate("Order", "1");
+    let mut tx = db.pool.begin().await.unwrap();
+    store.append(&mut tx, &order, Any, &[placed("42"), placed("43")]).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE loot AS SELECT * FROM data_keys; CREATE TABLE scopes AS SELECT * FROM key_scopes")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    store.keys().shred(&mut tx, &KeyScope::new("Customer", "42"), "r").await.unwrap();
+    tx.commit().await.unwrap();
+    let other_id =
+        "'00000000-0000-4000-8000-000000000000', scope_kind, scope_id, version, wrapped_key, kek_id, state, created_at, shredded_at";
+    for sql in [
+        "REPLACE INTO data_keys SELECT * FROM loot WHERE scope_id = '42'",
+        &format!("REPLACE INTO data_keys SELECT {other_id} FROM loot WHERE scope_id = '42'"),
+        "INSERT INTO data_keys SELECT * FROM loot WHERE scope_id = '42' ON CONFLICT DO UPDATE SET wrapped_key = excluded.wrapped_key",
+        "UPDATE data_keys SET wrapped_key = x'00', state = 'live', shredded_at = NULL WHERE scope_id = '42'",
+        "UPDATE OR REPLACE data_keys SET key_id = (SELECT key_id FROM loot WHERE scope_id = '42') WHERE scope_id = '43'",
+        "UPDATE OR REPLACE data_keys SET scope_id = '42' WHERE scope_id = '43'",
+        "REPLACE INTO key_scopes SELECT * FROM scopes WHERE scope_id = '42'",
+        "UPDATE OR REPLACE key_scopes SET scope_id = '42' WHERE scope_id = '43'",
+        "REPLACE INTO key_namespace VALUES (1, 'other', '2026-01-01T00:00:00Z')",
+    ] {
+        let mut connection = db.pool.acquire().await.unwrap();
+        // Whatever refuses it, it must not be a foreign key: not every tool switches these on.
+        sqlx::query("PRAGMA foreign_keys = OFF").execute(&mut *connection).await.unwrap();
+        let refused = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut *connection).await;
+        let refused = refused.expect_err(sql).to_string();
+        assert!(["never", "stays shredded"].iter().any(|word| refused.contains(word)), "{sql}: {refused}");
+        assert!(store.read_stream(&mut connection, &order).await.unwrap().events[0].is_redacted(), "{sql}");
+        connection.close().await.unwrap();
+    }
+    let mut connection = db.pool.acquire().await.unwrap();
+    SqliteKeys::new().migrate(&mut connection, &Namespace::new("conformance").unwrap()).await.expect("migrating stays idempotent");
+}
+
 #[tokio::test]
 async fn tables_that_were_not_migrated_are_named_as_the_problem() {
     let db = Sqlite::empty().await;

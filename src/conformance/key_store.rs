@@ -158,7 +158,7 @@ pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: 
         );
         assert_eq!(active.and_then(|key| key.wrapped_key.as_ref()), Some(&first.wrapped_key));
     }
-    must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "creating a known scope again");
+    must(keys.create_scopes(tx, &[scope.clone(), fresh("new")]).await, "creating a known scope again, beside a new one");
     let second = key(&scope, 2, kek_id);
     must(keys.insert_keys(tx, std::slice::from_ref(&second)).await, "insert_keys");
     let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::None).await, "scopes").remove(0);

@@ -74,8 +74,10 @@ impl SqliteKeys {
         const KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at"#;
         let sql = Statements {
             namespace: format!(r#"SELECT namespace FROM "{p}key_namespace""#).into(),
+            // Not with ON CONFLICT, nor where scopes are created: the triggers that guard against REPLACE come first.
             set_namespace: format!(
-                r#"INSERT INTO "{p}key_namespace" (only_row, namespace, created_at) VALUES (1, ?1, ?2) ON CONFLICT DO NOTHING"#
+                r#"INSERT INTO "{p}key_namespace" (only_row, namespace, created_at)
+                   SELECT 1, ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM "{p}key_namespace")"#
             )
             .into(),
             // Changes no row, but a statement that could write takes the write lock when it starts.
@@ -97,7 +99,8 @@ impl SqliteKeys {
             .into(),
             create_scopes: format!(
                 r#"INSERT INTO "{p}key_scopes" (scope_kind, scope_id, state, generation)
-                   SELECT value ->> 0, value ->> 1, 'live', 1 FROM json_each(?1) WHERE true ON CONFLICT DO NOTHING"#
+                   SELECT DISTINCT w.value ->> 0, w.value ->> 1, 'live', 1 FROM json_each(?1) AS w WHERE NOT EXISTS
+                       (SELECT 1 FROM "{p}key_scopes" AS s WHERE s.scope_kind = w.value ->> 0 AND s.scope_id = w.value ->> 1)"#
             )
             .into(),
             insert_key: format!(

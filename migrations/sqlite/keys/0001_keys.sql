@@ -65,6 +65,8 @@ CREATE TABLE "{key_scope_changes}" (
 
 CREATE INDEX "{key_scope_changes}_by_scope" ON "{key_scope_changes}" (scope_kind, scope_id, change_id);
 
+-- Guards against mistakes by hand: what was sealed depends on these rows. REPLACE deletes rows without firing
+-- delete triggers, so what it would replace is refused beforehand.
 CREATE TRIGGER "{namespace}_is_immutable" BEFORE UPDATE ON "{namespace}"
 BEGIN SELECT raise(ABORT, 'a namespace never changes: what was sealed under it would not open any more'); END;
 CREATE TRIGGER "{namespace}_stays" BEFORE DELETE ON "{namespace}"
@@ -75,3 +77,21 @@ CREATE TRIGGER "{data_keys}_stay" BEFORE DELETE ON "{data_keys}"
 BEGIN SELECT raise(ABORT, 'data keys are never deleted: shred their scope'); END;
 CREATE TRIGGER "{data_keys}_stay_shredded" BEFORE UPDATE ON "{data_keys}" WHEN old.wrapped_key IS NULL AND new.wrapped_key IS NOT NULL
 BEGIN SELECT raise(ABORT, 'a shredded data key stays shredded'); END;
+CREATE TRIGGER "{namespace}_is_not_replaced" BEFORE INSERT ON "{namespace}" WHEN EXISTS (SELECT 1 FROM "{namespace}")
+BEGIN SELECT raise(ABORT, 'a namespace never changes: what was sealed under it would not open any more'); END;
+CREATE TRIGGER "{key_scopes}_are_not_replaced" BEFORE INSERT ON "{key_scopes}"
+WHEN EXISTS (SELECT 1 FROM "{key_scopes}" WHERE scope_kind = new.scope_kind AND scope_id = new.scope_id)
+BEGIN SELECT raise(ABORT, 'key scopes are never replaced: shred them'); END;
+CREATE TRIGGER "{data_keys}_are_not_replaced" BEFORE INSERT ON "{data_keys}"
+WHEN EXISTS (SELECT 1 FROM "{data_keys}" WHERE key_id = new.key_id)
+    OR EXISTS (SELECT 1 FROM "{data_keys}" WHERE scope_kind = new.scope_kind AND scope_id = new.scope_id AND version = new.version)
+BEGIN SELECT raise(ABORT, 'data keys are never replaced: shred their scope'); END;
+CREATE TRIGGER "{key_scopes}_are_not_moved" BEFORE UPDATE OF scope_kind, scope_id ON "{key_scopes}"
+WHEN (old.scope_kind, old.scope_id) <> (new.scope_kind, new.scope_id)
+    AND EXISTS (SELECT 1 FROM "{key_scopes}" WHERE scope_kind = new.scope_kind AND scope_id = new.scope_id)
+BEGIN SELECT raise(ABORT, 'key scopes are never replaced: shred them'); END;
+CREATE TRIGGER "{data_keys}_are_not_moved" BEFORE UPDATE OF key_id, scope_kind, scope_id, version ON "{data_keys}"
+WHEN EXISTS (SELECT 1 FROM "{data_keys}" WHERE key_id = new.key_id AND key_id <> old.key_id)
+    OR EXISTS (SELECT 1 FROM "{data_keys}"
+        WHERE scope_kind = new.scope_kind AND scope_id = new.scope_id AND version = new.version AND key_id <> old.key_id)
+BEGIN SELECT raise(ABORT, 'data keys are never replaced: shred their scope'); END;
