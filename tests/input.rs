@@ -532,6 +532,24 @@ async fn i2_i9_a_payload_of_more_than_64_mebibytes_is_refused() {
 
 // ---- types and versions
 
+/// Many small values that are padded to a lot would store many times what was passed.
+#[tokio::test]
+async fn i2_i9_padding_has_a_limit_for_the_event_as_a_whole() {
+    let padded = event("Padded").version(1).protect(&["/values/*"], Owner::Aggregate).pad_to("/values/*", 65_536);
+    let sealer = Sealer::new(MemoryKeys::new(), Keyring::generate("main").unwrap(), Schemas::new([padded]).unwrap());
+    let db = MemoryDb::new(Namespace::new("test").unwrap());
+    sealer.keys().prepare(&mut db.begin()).await.unwrap();
+    let values = |count: usize| NewEvent::raw("Padded", 1, format!(r#"{{"values":["{CANARY}"{}]}}"#, ",1".repeat(count - 1)));
+    let mut tx = db.begin();
+    let event = values(256);
+    let sealed = sealer.seal(&mut tx, &order(), std::slice::from_ref(&event)).await.unwrap().into_owned().remove(0);
+    let stored = PersistedEvent::from_new(order(), AggregateVersion::FIRST, GlobalPosition::START, sealed);
+    assert_eq!(sealer.open(&mut tx, vec![stored]).await.unwrap()[0].payload, event.payload);
+    let error = sealer.seal(&mut tx, &order(), &[values(257)]).await.unwrap_err();
+    assert!(matches!(error, Error::LimitExceeded { limit, .. } if limit == 16 << 20), "{error:?}");
+    assert_silent("padding", &error);
+}
+
 #[tokio::test]
 async fn i2_i9_only_declared_current_versions_are_appended() {
     let payload = r#"{"customer_id":"cust-new","email":"c4n4ry"}"#;

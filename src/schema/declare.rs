@@ -132,7 +132,9 @@ impl EventSchema {
     }
 
     /// Pads the plaintext at a protected pointer to a multiple of this many bytes, itself a multiple of
-    /// 32 and at most 65,536; 32 otherwise. Values of one padded length can't be told apart.
+    /// 32 and at most 65,536; 32 otherwise. Values of one padded length can't be told apart. An event whose
+    /// values need more than 16 MiB of padding together can't be appended
+    /// ([`Error::LimitExceeded`](crate::Error::LimitExceeded)).
     pub fn pad_to(self, pointer: &str, multiple: usize) -> Self {
         self.in_version(|version| version.pads.push((pointer.to_owned(), multiple)))
     }

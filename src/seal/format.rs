@@ -28,6 +28,8 @@ pub(crate) const MAX_KEYS: usize = 1_024;
 pub(crate) const MAX_POINTER: usize = 4_096;
 /// How many bytes a payload may have before it is sealed.
 pub(crate) const MAX_PAYLOAD: usize = 64 << 20;
+/// How many bytes of padding a payload may get, all its values together. A sealer's limit.
+pub(crate) const MAX_PADDING: usize = 16 << 20;
 /// How many bytes a stored payload may have.
 pub(crate) const MAX_STORED: usize = 512 << 20;
 /// How many bytes a header may have, decoded.

@@ -8,7 +8,7 @@ use crate::event::{AggregateRef, MAX_TEXT, NewEvent};
 use crate::key::{KeyId, KeyScope};
 use crate::pointer::JsonPointer;
 use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
-use crate::seal::format::{Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PAYLOAD, MAX_POINTER, Mode, write_core};
+use crate::seal::format::{Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PADDING, MAX_PAYLOAD, MAX_POINTER, Mode, write_core};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::scan::{Hit, SEAL_MEMBER, Scan, ScanError, scan, unescape};
 use crate::seal::wanted::{Target, Wanted};
@@ -27,6 +27,8 @@ pub(crate) struct Draft<'a> {
     sealed: Vec<Sealed<'a>>,
     /// Each once, in order of first use.
     pub(crate) scopes: Vec<KeyScope>,
+    /// How many bytes the values grow by.
+    padding: usize,
 }
 
 struct Sealed<'a> {
@@ -64,6 +66,7 @@ impl<'a> Draft<'a> {
             body: found.body.unwrap_or_default(),
             sealed: Vec::with_capacity(found.hits.len()),
             scopes: Vec::new(),
+            padding: 0,
         };
         // Also of places that hold null, so that no document takes long to look through.
         if found.hits.iter().filter(|hit| matches!(hit.target, Target::Field(_))).count() > MAX_ENTRIES {
@@ -119,7 +122,7 @@ impl<'a> Draft<'a> {
         }
         let hit = Hit { target: Target::Field(0), indexes: Vec::new(), start: 0, end: payload.len() };
         let scope = scope_of(plan, field, "", Names::new(plan, &found.hits).owner_of(field, &hit), aggregate, event)?;
-        let mut draft = Self { payload, mode: Mode::Whole, body: 0, sealed: Vec::new(), scopes: Vec::new() };
+        let mut draft = Self { payload, mode: Mode::Whole, body: 0, sealed: Vec::new(), scopes: Vec::new(), padding: 0 };
         let scope = draft.scope_index(event_id, scope)?;
         draft.push(event_id, (0, payload.len()), "".into(), scope, field.pad)?;
         Ok(draft)
@@ -142,7 +145,13 @@ impl<'a> Draft<'a> {
         if pointer.len() > MAX_POINTER {
             return over("the length of a protected pointer in bytes", MAX_POINTER);
         }
-        self.sealed.push(Sealed { start, end, pointer, scope, pad });
+        let sealed = Sealed { start, end, pointer, scope, pad };
+        // Many small values and much padding would store many times what was passed.
+        self.padding += sealed.padded_length() - (end - start);
+        if self.padding > MAX_PADDING {
+            return over("the padding of all protected values in bytes", MAX_PADDING);
+        }
+        self.sealed.push(sealed);
         Ok(())
     }
 
@@ -206,8 +215,12 @@ impl<'a> Draft<'a> {
 }
 
 impl Sealed<'_> {
+    fn padded_length(&self) -> usize {
+        (self.end - self.start + 1).next_multiple_of(self.pad.max(PAD))
+    }
+
     fn token_length(&self) -> usize {
-        token_length((self.end - self.start + 1).next_multiple_of(self.pad.max(PAD)) + GCM_TAG)
+        token_length(self.padded_length() + GCM_TAG)
     }
 }
 
