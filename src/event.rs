@@ -6,7 +6,7 @@ mod names;
 mod pages;
 
 pub use names::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, VersionRange, aggregate};
-pub use pages::{Appended, EventFilter, EventPage, Stream};
+pub use pages::{Appended, EventFilter, EventPage, OpenedPage, Stream, Unreadable};
 
 use crate::error::{Error, Result, describe_without_values};
 use crate::pointer::JsonPointer;

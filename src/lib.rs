@@ -121,7 +121,7 @@ pub use consumer::{Consumer, run_consumers};
 pub use error::{BoxError, Error, Result};
 pub use event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
-    Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
+    OpenedPage, Part, PersistedEvent, Stream, Unreadable, VersionRange, aggregate, check_append,
 };
 pub use key::{KekId, KeyId, KeyScope, Namespace};
 #[cfg(feature = "postgres")]

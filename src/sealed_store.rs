@@ -1,7 +1,9 @@
 //! The decorator: the one type that most users meet.
 
 use crate::error::{Error, Result};
-use crate::event::{AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange};
+use crate::event::{
+    AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage, Stream, VersionRange,
+};
 use crate::key::Namespace;
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
@@ -53,6 +55,36 @@ impl<S: EventStore> SealedStore<S> {
         self.sealer.keys()
     }
 
+    /// [`read_events`](EventStore::read_events) for those who must get on: an event that can't be read is an
+    /// error beside its position, and the others of the page are there.
+    ///
+    /// One disabled scope, or one event that somebody tampered with, fails every page that it is on, and so
+    /// holds up whoever follows the log. Here the follower decides: to stop, to skip, to note down what is
+    /// missing. Never show what is unreadable as redacted: it may come back.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// # async fn follow(store: &SealedStore<MemoryStore>, tx: &mut MemoryTx, mut after: GlobalPosition) -> Result<()> {
+    /// let page = store.read_events_each(tx, after, 100, &EventFilter::default()).await?;
+    /// for result in page.events {
+    ///     match result {
+    ///         Ok(events) => for event in events { /* handle it */ },
+    ///         Err(unreadable) if matches!(unreadable.error, Error::Disabled { .. }) => eprintln!("skipped: {unreadable}"),
+    ///         Err(unreadable) => return Err(unreadable.error),
+    ///     }
+    /// }
+    /// after = page.next;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the wrapped store, of the KMS and of the key table as a whole.
+    pub async fn read_events_each(&self, tx: &mut S::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<OpenedPage> {
+        let EventPage { events, scanned, next } = self.inner.read_events(tx, after, limit, filter).await?;
+        Ok(OpenedPage { events: self.sealer.open_each(tx, events).await?, scanned, next })
+    }
+
     /// The wrapped store, which holds and returns sealed payloads.
     #[must_use]
     pub fn inner(&self) -> &S {
@@ -66,6 +98,7 @@ impl<S: EventStore> EventStore for SealedStore<S> {
     type Tx = S::Tx;
 
     /// As the wrapped store, after sealing. The result holds the payloads as the caller passed them.
+    /// [`Error::Contract`] means that the wrapped store has written them: roll back.
     async fn append(
         &self,
         tx: &mut Self::Tx,
@@ -75,8 +108,10 @@ impl<S: EventStore> EventStore for SealedStore<S> {
     ) -> Result<Appended> {
         let sealed = self.sealer.seal(tx, aggregate, events).await?;
         let mut appended = self.inner.append(tx, aggregate, expected, &sealed).await?;
-        if appended.events.len() != events.len() {
-            return Err(Error::Contract { problem: "append did not return the events that it was given" });
+        // Each event gets its own payload back, not that of another one.
+        let ids_of_appended = appended.events.iter().map(|event| event.event_id);
+        if !ids_of_appended.eq(events.iter().map(|event| event.event_id)) {
+            return Err(Error::Contract { problem: "append did not return the events that it was given, in their order" });
         }
         for (appended, event) in appended.events.iter_mut().zip(events) {
             appended.payload.clone_from(&event.payload);

@@ -1,7 +1,7 @@
 //! The sealer: events in, events out, with keys looked up in between.
 
 use crate::error::Result;
-use crate::event::{AggregateRef, NewEvent, PersistedEvent, check_append};
+use crate::event::{AggregateRef, NewEvent, PersistedEvent, Unreadable, check_append};
 use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
@@ -160,50 +160,72 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`Error::InvalidPayload`](crate::Error::InvalidPayload) and
     /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) (what is stored is not what the schema
     /// protects), [`Error::Upcast`](crate::Error::Upcast);
-    /// errors of the KMS and of the database. A shredded key is not an error: its fields are redacted.
+    /// [`Error::MissingKek`](crate::Error::MissingKek) and [`Error::InvalidRow`](crate::Error::InvalidRow)
+    /// of the key table; errors of the KMS and of the database. A shredded key is not an error: its fields
+    /// are redacted. The first event that can't be read fails the call: see [`open_each`](Self::open_each).
     pub async fn open(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
-        let mut reads = Vec::with_capacity(events.len());
-        let mut key_ids = HashSet::new();
-        for event in &events {
-            let read = self.how_to_read(event)?;
-            if let Read::Sealed(closed, _) = &read {
-                key_ids.extend(closed.key_ids());
-            }
-            reads.push(read);
-        }
-        if reads.iter().all(|read| matches!(read, Read::AsStored)) {
+        let unsealed = self.unseal(tx, &events).await?;
+        if unsealed.iter().all(|unsealed| matches!(unsealed, Ok((None, None)))) {
             return Ok(events);
         }
-        let mut done = Vec::with_capacity(events.len());
-        if key_ids.is_empty() {
-            done.extend(reads.into_iter().map(|read| (None, read.schema())));
-        } else {
-            let (namespace, keys) = self.keys.opening_keys(tx, &key_ids).await?;
-            for (event, read) in events.iter().zip(reads) {
-                let opened = match &read {
-                    Read::Sealed(closed, schema) => {
-                        let place = Place {
-                            namespace: &namespace,
-                            aggregate: &event.aggregate,
-                            event_id: event.event_id,
-                            event_type: &event.stored_type,
-                            event_version: event.stored_version,
-                        };
-                        Some(closed.open(&schema.plan, &place, &keys)?)
-                    }
-                    _ => None,
-                };
-                done.push((opened, read.schema()));
-            }
-        }
         let mut out = Vec::with_capacity(events.len());
-        for (event, (opened, schema)) in events.into_iter().zip(done) {
-            match schema {
-                None => out.push(event),
-                Some(schema) => self.schemas.upcast(schema, readable(event, opened), &mut out)?,
+        for (event, unsealed) in events.into_iter().zip(unsealed) {
+            let (event_id, position) = (event.event_id, event.global_position);
+            if let Err(error) = unsealed.and_then(|unsealed| self.upcast(event, unsealed, &mut out)) {
+                // Not every error says where it happened, and whoever follows the log is stuck there.
+                tracing::warn!(%event_id, %position, "a stored event can't be read");
+                return Err(error);
             }
         }
         Ok(out)
+    }
+
+    /// The same, but an event that can't be read is an error of its own, and the others are read all the same.
+    /// One result for each stored event, in their order.
+    ///
+    /// # Errors
+    /// Of the KMS and of the database, [`Error::NotMigrated`](crate::Error::NotMigrated): these say nothing
+    /// about one event.
+    pub async fn open_each(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<Result<Vec<PersistedEvent>, Unreadable>>> {
+        let unsealed = self.unseal(tx, &events).await?;
+        let each = events.into_iter().zip(unsealed).map(|(event, unsealed)| {
+            let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
+            let (global_position, event_id) = (event.global_position, event.event_id);
+            let mut out = Vec::with_capacity(1);
+            match unsealed.and_then(|unsealed| self.upcast(event, unsealed, &mut out)) {
+                Ok(()) => Ok(out),
+                Err(error) => Err(Unreadable { aggregate, aggregate_version, global_position, event_id, error }),
+            }
+        });
+        Ok(each.collect())
+    }
+
+    /// Opens each event, or says why not.
+    async fn unseal<'s>(&'s self, tx: &mut Tx, events: &[PersistedEvent]) -> Result<Vec<Result<Unsealed<'s>>>> {
+        let reads: Vec<Result<Read<'s, '_>>> = events.iter().map(|event| self.how_to_read(event)).collect();
+        let key_ids: HashSet<KeyId> = reads.iter().flatten().filter_map(Read::closed).flat_map(Closed::key_ids).collect();
+        let keys = if key_ids.is_empty() { None } else { Some(self.keys.opening_keys(tx, &key_ids).await?) };
+        let unsealed = events.iter().zip(reads).map(|(event, read)| {
+            let read = read?;
+            let (Read::Sealed(closed, schema), Some((namespace, keys))) = (&read, &keys) else { return Ok((None, read.schema())) };
+            let place = Place {
+                namespace,
+                aggregate: &event.aggregate,
+                event_id: event.event_id,
+                event_type: &event.stored_type,
+                event_version: event.stored_version,
+            };
+            Ok((Some(closed.open(&schema.plan, &place, keys)?), Some(*schema)))
+        });
+        Ok(unsealed.collect())
+    }
+
+    fn upcast(&self, event: PersistedEvent, (opened, schema): Unsealed<'_>, out: &mut Vec<PersistedEvent>) -> Result<()> {
+        match schema {
+            None => out.push(event),
+            Some(schema) => self.schemas.upcast(schema, readable(event, opened), out)?,
+        }
+        Ok(())
     }
 
     fn how_to_read<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
@@ -237,7 +259,17 @@ enum Read<'s, 'e> {
     Sealed(Box<Closed<'e>>, &'s VersionSchema),
 }
 
-impl<'s> Read<'s, '_> {
+/// What was sealed, if anything was, and the schema to upcast by, if the event is not to be handed out as it is.
+type Unsealed<'s> = (Option<Opened>, Option<&'s VersionSchema>);
+
+impl<'s, 'e> Read<'s, 'e> {
+    fn closed(&self) -> Option<&Closed<'e>> {
+        match self {
+            Self::Sealed(closed, _) => Some(closed),
+            _ => None,
+        }
+    }
+
     fn schema(&self) -> Option<&'s VersionSchema> {
         match self {
             Self::AsStored => None,

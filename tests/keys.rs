@@ -303,6 +303,8 @@ async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
     assert_eq!(keys.take(), ["data_keys"]);
     store.read_events(&mut db.begin(), GlobalPosition::START, 100, &EventFilter::default()).await.unwrap();
     assert_eq!(keys.take(), ["data_keys"]);
+    store.read_events_each(&mut db.begin(), GlobalPosition::START, 100, &EventFilter::default()).await.unwrap();
+    assert_eq!(keys.take(), ["data_keys"], "one by one, but not with a query each");
     append(&db, &store, NewEvent::raw("Noted", 1, "{}")).await.unwrap();
     let from_101 = store.read_aggregate_stream(&mut db.begin(), &aggregate("Order", "1"), (101..).into()).await.unwrap();
     assert_eq!((from_101.events.len(), keys.take()), (1, vec![]), "what is not sealed costs no key query");
@@ -412,6 +414,59 @@ async fn the_integrity_key_can_not_be_destroyed_or_put_out_of_use() {
     let other = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas);
     let refused = other.append(&mut tx, &aggregate("$eventseal", "integrity"), Any, &[reserved]).await;
     assert!(matches!(refused, Err(Error::InvalidText { .. })), "{refused:?}");
+}
+
+/// A store that hands back what it appended in another order, or something else.
+struct Misordered {
+    inner: MemoryStore,
+    misorder: fn(&mut Vec<PersistedEvent>),
+}
+
+#[async_trait]
+impl EventStore for Misordered {
+    type Tx = MemoryTx;
+
+    async fn append(
+        &self,
+        tx: &mut MemoryTx,
+        aggregate: &AggregateRef,
+        expected: ExpectedVersion,
+        events: &[NewEvent],
+    ) -> Result<Appended> {
+        let mut appended = self.inner.append(tx, aggregate, expected, events).await?;
+        (self.misorder)(&mut appended.events);
+        Ok(appended)
+    }
+    async fn read_aggregate_stream(&self, tx: &mut MemoryTx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+        self.inner.read_aggregate_stream(tx, aggregate, range).await
+    }
+    async fn read_events(&self, tx: &mut MemoryTx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+        self.inner.read_events(tx, after, limit, filter).await
+    }
+    async fn latest_global_position(&self, tx: &mut MemoryTx) -> Result<GlobalPosition> {
+        self.inner.latest_global_position(tx).await
+    }
+}
+
+#[tokio::test]
+async fn i3_no_appended_event_gets_the_payload_of_another_one() {
+    let misorders: [fn(&mut Vec<PersistedEvent>); 4] = [
+        |events| events.reverse(),
+        |events| drop(events.pop()),
+        |events| events[0].event_id = uuid::Uuid::nil(),
+        |events| {
+            let first = events[0].clone();
+            events[1] = first;
+        },
+    ];
+    for (number, misorder) in misorders.into_iter().enumerate() {
+        let db = MemoryDb::new(Namespace::new("test").unwrap());
+        let inner = Misordered { inner: MemoryStore::new(), misorder };
+        let store = SealedStore::new(inner, MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
+        store.keys().prepare(&mut db.begin()).await.unwrap();
+        let appended = store.append(&mut db.begin(), &aggregate("Order", "1"), Any, &[placed(), placed()]).await;
+        assert!(matches!(appended, Err(Error::Contract { .. })), "{number}: {appended:?}");
+    }
 }
 
 #[tokio::test]

@@ -568,6 +568,63 @@ async fn i5_a_redirected_active_key_seals_nothing() {
     assert!(error.to_string().contains("newest"), "{error:?}");
 }
 
+/// Whoever follows the log can get past what can't be read, knows where it is, and never sees it as redacted.
+#[tokio::test]
+async fn i4_i8_one_unreadable_event_does_not_hold_up_the_others() {
+    let db = Sqlite::new().await;
+    let store = store(&db).await;
+    let customers = ["live", "disabled", "tampered", "shredded", "wrong", "lost", "live"];
+    let mut tx = db.pool.begin().await.unwrap();
+    for customer in customers {
+        store.append(&mut tx, &aggregate("Order", customer), Any, &[placed(customer)]).await.unwrap();
+    }
+    store.keys().disable(&mut tx, &KeyScope::new("Customer", "disabled"), "r").await.unwrap();
+    store.keys().shred(&mut tx, &KeyScope::new("Customer", "shredded"), "r").await.unwrap();
+    sqlx::raw_sql(
+        "UPDATE events SET payload = CAST(replace(CAST(payload AS TEXT), '$seal', 'seal') AS BLOB) WHERE aggregate_id = 'tampered';
+         UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = 'wrong';
+         DROP TRIGGER data_keys_stay; DELETE FROM data_keys WHERE scope_id = 'lost'",
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    for process in [&store, &cold()] {
+        let mut tx = db.pool.begin().await.unwrap();
+        let all = EventFilter::default();
+        let failed = process.read_events(&mut tx, GlobalPosition::START, 100, &all).await;
+        assert!(matches!(failed, Err(Error::Disabled { .. })), "{failed:?}");
+        let page = process.read_events_each(&mut tx, GlobalPosition::START, 100, &all).await.unwrap();
+        assert_eq!((page.scanned, page.next.get(), page.events.len()), (7, 7, 7));
+        for ((position, customer), result) in (1..).zip(customers).zip(page.events) {
+            match (customer, result) {
+                ("live", Ok(events)) => assert_eq!(events[0].payload, placed("live").payload),
+                ("shredded", Ok(events)) => assert!(events[0].is_redacted()),
+                (customer, Err(unreadable)) => {
+                    let expected = match customer {
+                        "disabled" => matches!(unreadable.error, Error::Disabled { .. }),
+                        "tampered" => unreadable.error.is_tampered(),
+                        "wrong" => matches!(unreadable.error, Error::WrongKey { .. }),
+                        _ => matches!(unreadable.error, Error::MissingKey { .. }),
+                    };
+                    assert!(expected, "{customer}: {:?}", unreadable.error);
+                    assert_eq!((unreadable.global_position.get(), unreadable.aggregate.aggregate_id()), (position, customer));
+                    let id: String = sqlx::query_scalar("SELECT event_id FROM events WHERE global_position = ?")
+                        .bind(position)
+                        .fetch_one(&mut *tx)
+                        .await
+                        .unwrap();
+                    assert_eq!(id, unreadable.event_id.to_string());
+                    assert!(unreadable.to_string().contains(&id), "{unreadable}");
+                }
+                (customer, Ok(events)) => panic!("{customer} was read: {events:?}"),
+            }
+        }
+        let page = process.read_events_each(&mut tx, page.next, 100, &all).await.unwrap();
+        assert_eq!((page.scanned, page.next.get(), page.events.len()), (0, 7, 0));
+    }
+}
+
 #[tokio::test]
 async fn rows_that_were_never_written_are_errors_and_not_panics() {
     let db = Sqlite::new().await;

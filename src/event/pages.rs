@@ -1,6 +1,8 @@
 //! What stores hand back.
 
+use crate::error::Error;
 use crate::event::{AggregateRef, AggregateVersion, ExpectedVersion, GlobalPosition, PersistedEvent};
+use uuid::Uuid;
 
 /// What an append did: the events as the caller passed them, with what the store assigned.
 ///
@@ -71,6 +73,36 @@ pub struct EventPage {
     pub scanned: u32,
     /// Where to go on: the position of the last stored event scanned, or `after` if there was none.
     pub next: GlobalPosition,
+}
+
+/// One page of the store's log, whose events were opened one by one.
+#[derive(Debug)]
+pub struct OpenedPage {
+    /// What became of each stored event that was scanned: the events it was upcast to (mostly one, or none), or
+    /// why it can't be read.
+    pub events: Vec<Result<Vec<PersistedEvent>, Unreadable>>,
+    /// As in [`EventPage`].
+    pub scanned: u32,
+    /// As in [`EventPage`].
+    pub next: GlobalPosition,
+}
+
+/// A stored event that can't be read: where it is, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{aggregate} version {aggregate_version} (event {event_id}, position {global_position}) can't be read")]
+#[non_exhaustive]
+pub struct Unreadable {
+    /// Whose event.
+    pub aggregate: AggregateRef,
+    /// Its version.
+    pub aggregate_version: AggregateVersion,
+    /// Its position.
+    pub global_position: GlobalPosition,
+    /// Its id.
+    pub event_id: Uuid,
+    /// Why.
+    #[source]
+    pub error: Error,
 }
 
 /// Which events of the log are wanted. Empty lists mean all.

@@ -200,6 +200,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Puts a scope's keys out of use: an emergency stop that [`enable`](Self::enable) reverses.
     /// Reads and appends fail with [`Error::Disabled`]; nothing is redacted.
     ///
+    /// A page of the log fails as a whole if one of its events needs these keys, so whoever follows the log
+    /// stops there. [`SealedStore::read_events_each`](crate::SealedStore::read_events_each) lets them go on.
+    ///
     /// # Errors
     /// [`Error::ScopeState`] if the scope is not live, and as [`shred`](Self::shred).
     pub async fn disable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
