@@ -1,8 +1,10 @@
 //! Sealing and opening allocate their output and a few small buffers, however large the payload.
 
 use allocation_counter::measure;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventseal::internals::Engine;
-use eventseal::{NewEvent, aggregate, event, subject};
+use eventseal::{Error, NewEvent, Owner, aggregate, event, subject};
 
 #[test]
 fn memory_is_the_output_and_a_few_small_buffers() {
@@ -16,6 +18,35 @@ fn memory_is_the_output_and_a_few_small_buffers() {
         {
             assert!(cost.count_total <= 24, "{name} of {size}: {cost:?}");
             assert!(cost.bytes_total <= output + 8_192, "{name} of {size}: {cost:?}");
+        }
+    }
+}
+
+/// Anybody who can write to the store can write a header that names thousands of places, deep in a document
+/// that may be long but has none of them. That must not cost many times what it takes to store.
+#[test]
+fn a_forged_header_costs_no_more_than_its_own_size() {
+    let schema = event("Placed").version(1).protect(&["/email"], Owner::Aggregate);
+    let engine = Engine::new(schema, aggregate("Order", "1"), NewEvent::raw("Placed", 1, r#"{"email":"ada@x"}"#)).unwrap();
+    let deep: Vec<String> = (0..4_096).map(|number| format!("/{number:x}{}", "/a".repeat(127))).collect();
+    let elements: Vec<String> = (0..4_096).map(|number| format!("/x/{number}{}", "/0".repeat(126))).collect();
+    let long: Vec<String> = (0..4_096).map(|number| format!("/{}{}/{number:x}", "b/".repeat(125), "c".repeat(3_700))).collect();
+    for pointers in [deep, elements, long] {
+        let mut header = [&[1, 1, 0, 0][..], &[7; 16], &[8; 16], &[0, 1], &[9; 16], &4_096_u16.to_be_bytes()].concat();
+        for pointer in &pointers {
+            header.extend_from_slice(&[0, 0, 0]);
+            header.extend_from_slice(&u16::try_from(pointer.len()).unwrap().to_be_bytes());
+            header.extend_from_slice(pointer.as_bytes());
+        }
+        header.extend_from_slice(&[0; 16 + 32]);
+        let header = URL_SAFE_NO_PAD.encode(header);
+        for filler in [0, 4_000_000] {
+            let stored = format!(r#"{{"$seal":"{header}","email":"x","x":[{}0]}}"#, "0,".repeat(filler / 2)).into_bytes();
+            let mut result = None;
+            let cost = measure(|| result = Some(engine.open(&stored)));
+            assert!(matches!(result, Some(Err(Error::Tampered { problem: "a sealed value is missing", .. }))));
+            let (most, size) = (cost.bytes_max, u64::try_from(stored.len()).unwrap());
+            assert!(most <= 2 * size + 1_000_000, "{most} bytes for a payload of {size}");
         }
     }
 }

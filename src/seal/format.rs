@@ -79,6 +79,8 @@ pub(crate) struct Header {
     pub(crate) integrity_key: KeyId,
     pub(crate) keys: Vec<KeyId>,
     pub(crate) entries: Vec<Entry>,
+    /// Of each key: does it have a ciphertext?
+    sealing: Vec<bool>,
     bytes: Vec<u8>,
     core: usize,
 }
@@ -106,7 +108,7 @@ impl Header {
 
     /// The commitments, beside the indexes of their keys.
     pub(crate) fn commitments(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        let sealing = (0..self.keys.len()).filter(|key| seals(&self.entries, *key));
+        let sealing = (0..self.keys.len()).filter(|key| self.sealing[*key]);
         sealing.zip(self.bytes[self.core + TAG..].chunks_exact(COMMITMENT))
     }
 
@@ -145,28 +147,27 @@ impl Header {
             Mode::Whole => entries.len() == 1 && pointer_in(&bytes, entries[0]).is_empty(),
             Mode::Fields => entries.iter().all(|entry| !matches!(pointer_in(&bytes, *entry).split('/').nth(1), None | Some(SEAL_MEMBER))),
         };
-        let commitments = (0..keys.len()).filter(|key| seals(&entries, *key)).count();
-        let every_key_is_used = (0..keys.len()).all(|key| entries.iter().any(|entry| usize::from(entry.key) == key));
+        let (mut used, mut sealing) = (vec![false; keys.len()], vec![false; keys.len()]);
+        for entry in &entries {
+            used[usize::from(entry.key)] = true;
+            sealing[usize::from(entry.key)] |= entry.kind == EntryKind::Sealed;
+        }
+        let commitments = sealing.iter().filter(|seals| **seals).count();
         if !shape_is_right
-            || !every_key_is_used
+            || used.contains(&false)
             || !all_distinct(keys.iter())
             || !all_distinct(entries.iter().map(|entry| pointer_in(&bytes, *entry)))
             || bytes.len() != core + TAG + commitments * COMMITMENT
         {
             return Err(HeaderError::Malformed);
         }
-        Ok(Self { mode, integrity_key, keys, entries, bytes, core })
+        Ok(Self { mode, integrity_key, keys, entries, sealing, bytes, core })
     }
 }
 
 fn pointer_in(bytes: &[u8], entry: Entry) -> &str {
     // Was checked when the entry was read.
     std::str::from_utf8(&bytes[entry.pointer.0..entry.pointer.1]).unwrap_or_default()
-}
-
-/// Does the key at this index have a ciphertext?
-fn seals(entries: &[Entry], key: usize) -> bool {
-    entries.iter().any(|entry| usize::from(entry.key) == key && entry.kind == EntryKind::Sealed)
 }
 
 fn all_distinct<T: Ord>(items: impl IntoIterator<Item = T>) -> bool {

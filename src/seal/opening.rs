@@ -12,7 +12,7 @@ use crate::pointer::{JsonPointer, Pattern, Token};
 use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
 use crate::seal::format::{Document, EntryKind, Header, HeaderError, MAX_STORED, Mode};
 use crate::seal::plan::Plan;
-use crate::seal::scan::{MAX_DEPTH, Scan, ScanError, SealMember, scan};
+use crate::seal::scan::{Scan, ScanError, SealMember, locate, scan};
 use crate::seal::sealing::refuse;
 use crate::seal::wanted::{Target, Wanted};
 use crate::seal::{Place, WHOLE_MEMBER, read_token};
@@ -141,7 +141,10 @@ impl<'a> Closed<'a> {
         let as_planned = if header.mode == Mode::Fields { in_order(plan, &header, found) } else { None };
         let covers_plan = as_planned.is_some();
         let values = match header.mode {
-            Mode::Fields => as_planned.or_else(|| locate(&header, payload)),
+            Mode::Fields => as_planned.or_else(|| {
+                let pointers: Vec<&str> = header.entries.iter().map(|entry| header.pointer(*entry)).collect();
+                locate(payload, &pointers)
+            }),
             Mode::Whole if found.members == 2 => locate_whole(payload),
             Mode::Whole => None,
         };
@@ -308,26 +311,6 @@ fn in_order(plan: &Plan, header: &Header, found: &Scan) -> Option<Vec<(usize, us
             same.then_some((hit.start, hit.end))
         })
         .collect()
-}
-
-/// The values of the entries, wherever they are; `None` if one is missing.
-fn locate(header: &Header, payload: &[u8]) -> Option<Vec<(usize, usize)>> {
-    let mut wanted = Wanted::default();
-    for (index, entry) in header.entries.iter().enumerate() {
-        let tokens: Vec<Token> = JsonPointer::new_unchecked(header.pointer(*entry)).tokens().map(Token::Name).collect();
-        if tokens.len() > MAX_DEPTH {
-            return None;
-        }
-        wanted.add(&Pattern::from_tokens(tokens), Target::Field(index));
-    }
-    let found = scan(payload, &wanted).ok()?;
-    let mut values = vec![None; header.entries.len()];
-    for hit in &found.hits {
-        if let Target::Field(index) = hit.target {
-            values[index] = Some((hit.start, hit.end));
-        }
-    }
-    values.into_iter().collect()
 }
 
 fn locate_whole(payload: &[u8]) -> Option<Vec<(usize, usize)>> {

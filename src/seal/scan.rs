@@ -7,6 +7,10 @@
 //!
 //! [RFC 8259]: https://www.rfc-editor.org/rfc/rfc8259
 
+mod locate;
+
+pub(crate) use locate::locate;
+
 use crate::pointer::{Pattern, array_index};
 use crate::seal::wanted::{Node, Target, Wanted};
 
