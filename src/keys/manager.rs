@@ -147,6 +147,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             };
             self.store.change_scope(tx, &change).await?;
         }
+        // For the sake of memory only: whoever reads an older snapshot may put a key back, but none is used
+        // without a look at its row.
         let mut cache = lock(&self.keys);
         for key_id in &destroyed {
             cache.pop(key_id);

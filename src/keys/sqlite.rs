@@ -19,7 +19,8 @@ use time::OffsetDateTime;
 ///
 /// SQLite's write lock takes the place of row locks: an append or a shred takes it with its first
 /// statement and holds it until the transaction ends. Connections that write keys are switched to
-/// `PRAGMA secure_delete` and stay so, so that bytes of destroyed keys do not stay in the file.
+/// `PRAGMA secure_delete` and stay so, so that bytes of destroyed keys do not stay in the file. What
+/// `SqliteStore` says about transactions that ended below the driver is true here too.
 #[derive(Clone, Debug)]
 pub struct SqliteKeys {
     prefix: String,

@@ -19,6 +19,12 @@ use std::sync::Arc;
 /// starts with it waits its turn; one that has read before should be begun with
 /// `begin_with("BEGIN IMMEDIATE")`, or it fails with a retryable [`Error::Collision`] when another one
 /// wrote in between.
+///
+/// A transaction must be ended by the driver's `commit()` or `rollback()`. One that ended below it, by a
+/// `ROLLBACK` sent as SQL or by SQLite itself after an error such as a full disk, looks as if it went on, and
+/// can't be told from it here: each statement would then be committed by itself, an event perhaps without
+/// what belongs to it. So send no `COMMIT` or `ROLLBACK` as SQL, and roll back after every
+/// [`Error::Database`].
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
     events: String,
