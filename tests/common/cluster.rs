@@ -40,6 +40,7 @@ const GUARD: &str = r#"
     cd / && rm -rf "$folder"
 "#;
 
+#[allow(clippy::zombie_processes, reason = "the guard outlives this process, to clean up after it")]
 fn start() -> Server {
     let bin = binaries().unwrap_or_else(|| {
         panic!(
@@ -88,7 +89,7 @@ fn version(bin: &Path) -> Option<u32> {
 
 /// PostgreSQL refuses to run as root: another user for it, if this is root.
 fn unprivileged() -> Option<(u32, u32)> {
-    let root = std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0).unwrap_or(false);
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     let users = if root { std::fs::read_to_string("/etc/passwd").expect("the user database") } else { return None };
     let ids = |name: &str| {
         let line: Vec<&str> = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|line| line[0] == name)?;
