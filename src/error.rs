@@ -255,6 +255,10 @@ pub enum Error {
         operation: &'static str,
     },
 
+    /// Keys were changed in this [`SplitTx`](crate::SplitTx), and events can't depend on that before it is committed.
+    #[error("keys in another database were changed in this transaction: commit it, and append in a new one")]
+    SplitChange,
+
     // ---- KMS
     /// The KMS did not answer. Nothing is known about the key: this is an outage, not an erasure.
     #[error("the KMS is unavailable: retry when it answers again")]

@@ -111,6 +111,8 @@ mod sealer;
 mod secret;
 mod sensitive;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod split;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -142,6 +144,8 @@ pub use sealed_store::SealedStore;
 pub use sealer::Sealer;
 pub use secret::SecretKey;
 pub use sensitive::Sensitive;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use split::{KeySide, SplitKeys, SplitStore, SplitTx};
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
 pub use store::{EventStore, EventStoreExt, MemoryStore};

@@ -33,13 +33,14 @@ const GUARD: &str = r#"
     bin=$1 folder=$2
     "$bin/initdb" -D "$folder/data" -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions >"$folder/log" 2>&1 &&
     "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=off -c full_page_writes=off
-        -c synchronous_commit=off -c max_connections=300 -c shared_buffers=256MB -c max_wal_size=4GB -c deadlock_timeout=100ms
+        -c synchronous_commit=off -c max_connections=300 -c shared_buffers=256MB -c max_wal_size=4GB -c deadlock_timeout=10ms
         -c autovacuum_naptime=10s" start >>"$folder/log" 2>&1 && echo ready || { cat "$folder/log" >&2; echo failed; }
     cat >/dev/null
     "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null 2>&1
     cd / && rm -rf "$folder"
 "#;
 
+#[allow(clippy::zombie_processes, reason = "the guard outlives this process, to clean up after it")]
 fn start() -> Server {
     let bin = binaries().unwrap_or_else(|| {
         panic!(
@@ -88,7 +89,7 @@ fn version(bin: &Path) -> Option<u32> {
 
 /// PostgreSQL refuses to run as root: another user for it, if this is root.
 fn unprivileged() -> Option<(u32, u32)> {
-    let root = std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0).unwrap_or(false);
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     let users = if root { std::fs::read_to_string("/etc/passwd").expect("the user database") } else { return None };
     let ids = |name: &str| {
         let line: Vec<&str> = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|line| line[0] == name)?;
