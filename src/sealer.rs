@@ -186,7 +186,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// # Errors
     /// Of the KMS and of the database, [`Error::NotMigrated`](crate::Error::NotMigrated): these say nothing
     /// about one event.
-    pub async fn open_each(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<Result<Vec<PersistedEvent>, Unreadable>>> {
+    pub async fn open_each(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>> {
         let unsealed = self.unseal(tx, &events).await?;
         let each = events.into_iter().zip(unsealed).map(|(event, unsealed)| {
             let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
@@ -194,7 +194,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             let mut out = Vec::with_capacity(1);
             match unsealed.and_then(|unsealed| self.upcast(event, unsealed, &mut out)) {
                 Ok(()) => Ok(out),
-                Err(error) => Err(Unreadable { aggregate, aggregate_version, global_position, event_id, error }),
+                Err(error) => Err(Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error })),
             }
         });
         Ok(each.collect())

@@ -80,7 +80,7 @@ pub struct EventPage {
 pub struct OpenedPage {
     /// What became of each stored event that was scanned: the events it was upcast to (mostly one, or none), or
     /// why it can't be read.
-    pub events: Vec<Result<Vec<PersistedEvent>, Unreadable>>,
+    pub events: Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>,
     /// As in [`EventPage`].
     pub scanned: u32,
     /// As in [`EventPage`].
