@@ -5,6 +5,10 @@
 //! mistaken for one another. Messages say what to do next. They name places (pointers, ids, types) and
 //! never values: no payload, no key, no wrapped key is ever put into an error (invariant I9).
 
+mod describe;
+
+pub(crate) use describe::describe_without_values;
+
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::pointer::JsonPointer;
@@ -450,63 +454,5 @@ impl Error {
     #[must_use]
     pub fn is_tampered(&self) -> bool {
         matches!(self, Self::Tampered { .. } | Self::Unsealed { .. })
-    }
-}
-
-/// Says what `serde_json` found wrong, leaving out the payload values that it quotes.
-///
-/// Its messages end with what the Rust type expected, and start with what the document held; only
-/// the former is repeated.
-pub(crate) fn describe_without_values(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let position = format!("at line {} column {}", error.line(), error.column());
-    let text = text.strip_suffix(&position).unwrap_or(&text).trim_end();
-    let quoting = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant ", "unknown field "];
-    let what = if let Some(prefix) = quoting.iter().find(|prefix| text.starts_with(**prefix)) {
-        let expected = text.rfind(", expected ").map_or("", |at| &text[at..]);
-        format!("{}{expected}", prefix.trim_end_matches([' ', ':']))
-    } else if text.starts_with("missing field `") || text.starts_with("duplicate field `") {
-        text.to_owned()
-    } else {
-        match error.classify() {
-            serde_json::error::Category::Io => "input or output failed",
-            serde_json::error::Category::Syntax => "it is not valid JSON",
-            serde_json::error::Category::Data => "a value does not fit",
-            serde_json::error::Category::Eof => "it ends too early",
-        }
-        .to_owned()
-    };
-    if error.line() == 0 { what } else { format!("{what} {position}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// I9: a payload value never shows in a message about it.
-    #[test]
-    fn i9_descriptions_leave_values_out() {
-        #[derive(Debug, serde::Deserialize)]
-        #[allow(dead_code)]
-        struct Wanted {
-            age: u8,
-            kind: Kind,
-        }
-        #[derive(Debug, serde::Deserialize)]
-        enum Kind {
-            A,
-        }
-        for (json, expected) in [
-            (r#"{"age":"SECRET","kind":"A"}"#, "invalid type, expected u8"),
-            (r#"{"age":1,"kind":"SECRET"}"#, "unknown variant, expected `A`"),
-            (r#"{"age":", expected SECRET","kind":"A"}"#, "invalid type, expected u8"),
-            (r#"{"kind":"A"}"#, "missing field `age`"),
-            (r#"{"age":SECRET}"#, "it is not valid JSON"),
-        ] {
-            let error = serde_json::from_str::<Wanted>(json).unwrap_err();
-            let text = describe_without_values(&error);
-            assert!(text.starts_with(expected), "{text}");
-            assert!(!text.contains("SECRET"), "{text}");
-        }
     }
 }

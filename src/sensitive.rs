@@ -181,8 +181,10 @@ pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointe
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<(Value, Vec<JsonPointer>)> {
     let marker = marker()?;
     let written = in_mode(Mode::Marking, || serde_json::to_value(value));
-    let mut value = written
-        .map_err(|error| Error::Encode { target: std::any::type_name::<T>(), problem: crate::error::describe_without_values(&error) })?;
+    let mut value = written.map_err(|error| Error::Encode {
+        target: std::any::type_name::<T>(),
+        problem: crate::error::describe_without_values(&error, b""),
+    })?;
     let mut found = Vec::new();
     take_markers(&mut value, marker, &mut String::new(), &mut found);
     Ok((value, found))

@@ -101,7 +101,11 @@ impl Step {
             // Through text, because places are redacted in text; without numbers losing digits in between.
             let text = payload.to_string();
             let old: A = sensitive::decode(text.as_bytes(), context.redacted).map_err(|error| StepError {
-                problem: format!("the payload does not decode into {}: {}", std::any::type_name::<A>(), describe_without_values(&error)),
+                problem: format!(
+                    "the payload does not decode into {}: {}",
+                    std::any::type_name::<A>(),
+                    describe_without_values(&error, text.as_bytes())
+                ),
                 source: None,
             })?;
             let new = step(old).map_err(StepError::returned)?;
