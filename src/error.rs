@@ -355,9 +355,9 @@ pub enum Error {
         from: EventVersion,
         /// What happened, without payload values.
         problem: String,
-        /// What the step itself returned, if it did.
+        /// What the step itself returned, if it did, and if it was no error of serde_json (which quotes values).
         #[source]
-        source: Option<BoxError>,
+        source: Option<StepError>,
     },
     /// A payload does not fit the Rust type it is decoded into.
     #[error("event {event_id}: {event_type} version {event_version} does not decode into {target}: {problem}")]
@@ -429,6 +429,27 @@ pub enum Error {
         /// What is wrong.
         problem: &'static str,
     },
+}
+
+/// An error that a step of the application returned.
+///
+/// It is also the [`source`](std::error::Error::source) of [`Error::Upcast`]. Its `Debug` shows nothing,
+/// because what the application's error shows may hold payload values; who prints it on purpose derefs it.
+pub struct StepError(pub(crate) BoxError);
+
+// What thiserror needs to make the application's own error the source, so that it can be downcast.
+impl std::ops::Deref for StepError {
+    type Target = dyn std::error::Error + Send + Sync + 'static;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl std::fmt::Debug for StepError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StepError(…)")
+    }
 }
 
 impl Error {

@@ -490,6 +490,70 @@ async fn i9_a_failing_step_names_the_event_and_the_step_but_no_value() {
     }
 }
 
+/// What everything that logs a chain of errors may show.
+fn chain(error: &Error) -> String {
+    let mut text = format!("{error} {error:?} {error:#?}");
+    let mut next = std::error::Error::source(error);
+    while let Some(source) = next {
+        text += &format!(" {source} {source:?}");
+        next = source.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn i9_what_serde_json_says_inside_a_step_shows_no_value() {
+    #[derive(Debug)]
+    struct Wrapping(serde_json::Error);
+    impl std::fmt::Display for Wrapping {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "could not read: {}", self.0)
+        }
+    }
+    impl std::error::Error for Wrapping {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+    let world = World::new();
+    let writer = world.store(v1_schemas()).await;
+    world.append(&writer, "1", &[NewEvent::raw("Placed", 1, r#"{"customer":"42","name":"SECRET"}"#)]).await;
+    let v1 = || event("Placed").version(1).protect(&["/name", "/email"], customer());
+    let read = |old: &Value| serde_json::from_value::<u8>(old["name"].clone());
+    for step in [
+        v1().upcast_with(1, move |old: Value, _| read(&old).map(|_| old)),
+        v1().upcast_with(1, move |old: Value, _| read(&old).map(|_| old).map_err(Wrapping)),
+        v1().upcast(1, move |old: Value| read(&old).map(|_| old)),
+        v1().split(1, &[("Placed", 2)], move |old: Value, _| read(&old).map(|_| vec![]).map_err(Wrapping)),
+    ] {
+        let store = world.store(Schemas::new([step.version(2).protect_same_as(1)]).unwrap()).await;
+        let error = world.read(&store, "1").await.unwrap_err();
+        assert!(!chain(&error).contains("SECRET"), "{}", chain(&error));
+        assert!(error.to_string().ends_with("the step returned an error: invalid type, expected u8"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn i9_the_error_of_a_step_is_the_source_and_stays_out_of_debug() {
+    #[derive(Debug)]
+    struct Own(Value);
+    impl std::fmt::Display for Own {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("the name is too long")
+        }
+    }
+    impl std::error::Error for Own {}
+    let world = World::new();
+    let writer = world.store(v1_schemas()).await;
+    world.append(&writer, "1", &[NewEvent::raw("Placed", 1, r#"{"customer":"42","name":"SECRET"}"#)]).await;
+    let schemas = event("Placed").version(1).protect(&["/name"], customer()).version(2).protect_same_as(1);
+    let store = world.store(Schemas::new([schemas.upcast(1, |old: Value| Err::<Value, _>(Own(old)))]).unwrap()).await;
+    let error = world.read(&store, "1").await.unwrap_err();
+    assert!(!format!("{error} {error:?} {error:#?}").contains("SECRET"), "{error:?}");
+    let own = std::error::Error::source(&error).unwrap().downcast_ref::<Own>().unwrap();
+    assert_eq!(own.0["name"], "SECRET", "the application gets its own error back");
+}
+
 #[tokio::test]
 async fn i9_a_payload_that_does_not_decode_shows_no_value() {
     let world = World::new();

@@ -141,6 +141,10 @@ impl EventSchema {
     ///
     /// With [`Sensitive`](crate::Sensitive) fields, redactions follow values exactly. It must be pure, and
     /// may be called for payloads in which anything protected is redacted.
+    ///
+    /// What it returns as an error becomes the source of [`Error::Upcast`](crate::Error::Upcast), and whoever
+    /// logs a chain of errors logs its `Display`: put no payload values into it. Errors of serde_json quote
+    /// values, so they, and errors whose source they are, are replaced by a description without them.
     pub fn upcast<A, B, E, F>(self, from: u32, step: F) -> Self
     where
         A: DeserializeOwned,

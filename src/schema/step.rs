@@ -1,6 +1,6 @@
 //! One step of a chain: from the payload of one version to the next.
 
-use crate::error::{BoxError, describe_without_values};
+use crate::error::{BoxError, StepError, describe_without_values};
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion};
 use crate::pointer::JsonPointer;
 use crate::sensitive;
@@ -68,8 +68,8 @@ pub(super) enum Step {
     Drop,
 }
 
-type NextFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Stepped, StepError> + Send + Sync>;
-type SplitFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, StepError> + Send + Sync>;
+type NextFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Stepped, Failure> + Send + Sync>;
+type SplitFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, Failure> + Send + Sync>;
 
 /// A payload after a step.
 pub(super) struct Stepped {
@@ -78,14 +78,25 @@ pub(super) struct Stepped {
     pub(super) redacted: Vec<JsonPointer>,
 }
 
-pub(super) struct StepError {
+/// Why a step could not be taken.
+pub(super) struct Failure {
     pub(super) problem: String,
-    pub(super) source: Option<BoxError>,
+    pub(super) source: Option<StepError>,
 }
 
-impl StepError {
+impl Failure {
     fn returned(error: impl Into<BoxError>) -> Self {
-        Self { problem: "the step returned an error".to_owned(), source: Some(error.into()) }
+        let error = error.into();
+        // An error of serde_json quotes the value that does not fit, and so does one that was made from it.
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+        while let Some(one) = next {
+            if let Some(json) = one.downcast_ref::<serde_json::Error>() {
+                let problem = format!("the step returned an error: {}", describe_without_values(json, b""));
+                return Self { problem, source: None };
+            }
+            next = one.source();
+        }
+        Self { problem: "the step returned an error".to_owned(), source: Some(StepError(error)) }
     }
 }
 
@@ -100,7 +111,7 @@ impl Step {
         Self::Next(Box::new(move |payload, context| {
             // Through text, because places are redacted in text; without numbers losing digits in between.
             let text = payload.to_string();
-            let old: A = sensitive::decode(text.as_bytes(), context.redacted).map_err(|error| StepError {
+            let old: A = sensitive::decode(text.as_bytes(), context.redacted).map_err(|error| Failure {
                 problem: format!(
                     "the payload does not decode into {}: {}",
                     std::any::type_name::<A>(),
@@ -108,8 +119,8 @@ impl Step {
                 ),
                 source: None,
             })?;
-            let new = step(old).map_err(StepError::returned)?;
-            let (payload, redacted) = sensitive::encode(&new).map_err(|error| StepError { problem: error.to_string(), source: None })?;
+            let new = step(old).map_err(Failure::returned)?;
+            let (payload, redacted) = sensitive::encode(&new).map_err(|error| Failure { problem: error.to_string(), source: None })?;
             Ok(Stepped { payload, redacted })
         }))
     }
@@ -120,7 +131,7 @@ impl Step {
         F: Fn(Value, &StepContext<'_>) -> Result<Value, E> + Send + Sync + 'static,
     {
         Self::Next(Box::new(move |payload, context| {
-            let payload = step(payload, context).map_err(StepError::returned)?;
+            let payload = step(payload, context).map_err(Failure::returned)?;
             Ok(Stepped { payload, redacted: Vec::new() })
         }))
     }
@@ -130,7 +141,7 @@ impl Step {
         E: Into<BoxError>,
         F: Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, E> + Send + Sync + 'static,
     {
-        Self::Split(targets, Box::new(move |payload, context| step(payload, context).map_err(StepError::returned)))
+        Self::Split(targets, Box::new(move |payload, context| step(payload, context).map_err(Failure::returned)))
     }
 
     /// Where the step leads, for a step of this type from this version.

@@ -1,10 +1,10 @@
 //! Bringing an opened event up to date, and keeping track of what is redacted in it.
 
-use crate::error::{BoxError, Error, Result};
+use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, Part, PersistedEvent};
 use crate::key::KeyScope;
 use crate::pointer::{JsonPointer, Pattern, Token, array_index};
-use crate::schema::step::{Step, StepContext, StepError, Stepped};
+use crate::schema::step::{Failure, Step, StepContext, Stepped};
 use crate::schema::{Schemas, VersionSchema};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use serde_json::Value;
@@ -42,7 +42,7 @@ impl Schemas {
         let payload = std::mem::take(&mut event.payload);
         let redacted = std::mem::take(&mut event.redacted);
         let parsed = serde_json::from_slice(&payload)
-            .map_err(|_| StepError { problem: "the payload is not JSON that serde_json can hold".to_owned(), source: None });
+            .map_err(|_| Failure { problem: "the payload is not JSON that serde_json can hold".to_owned(), source: None });
         let start = Moving { event_type: event.event_type.clone(), event_version: event.event_version, payload: Value::Null, redacted };
         let payload = parsed.map_err(|error| failed(&event, &start, error))?;
         let mut done: Vec<Moving> = Vec::new();
@@ -58,7 +58,7 @@ impl Schemas {
             }
             if done.len() + open.len() > MAX_PARTS {
                 let problem = format!("one event became more than {MAX_PARTS}: split it into fewer");
-                return Err(failed(&event, &start, StepError { problem, source: None }));
+                return Err(failed(&event, &start, Failure { problem, source: None }));
             }
         }
         let count = u32::try_from(done.len()).unwrap_or(u32::MAX);
@@ -108,7 +108,7 @@ impl Schemas {
                     if !targets.contains(&target) {
                         let problem =
                             format!("the step returned {} version {}, which is not among its declared targets", target.0, target.1);
-                        return Err(failed(event, &moving, StepError { problem, source: None }));
+                        return Err(failed(event, &moving, Failure { problem, source: None }));
                     }
                     let event_version = EventVersion::new(target.1);
                     next.push(Moving { event_type: target.0, event_version, payload: part.payload, redacted: Vec::new() });
@@ -119,7 +119,7 @@ impl Schemas {
         for target in &mut next {
             if !target.payload.is_object() {
                 let problem = "the step did not return a JSON object".to_owned();
-                return Err(failed(event, &moving, StepError { problem, source: None }));
+                return Err(failed(event, &moving, Failure { problem, source: None }));
             }
             if !moving.redacted.is_empty() {
                 self.carry_redactions(&moving, target, event, shredded);
@@ -167,13 +167,18 @@ impl Schemas {
 }
 
 /// Runs a step of the application. A panic is its failure, not that of the whole process.
-fn guarded<T>(step: impl FnOnce() -> Result<T, StepError>) -> Result<T, StepError> {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(StepError { problem: "the step panicked".to_owned(), source: None }))
+fn guarded<T>(step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(Failure { problem: "the step panicked".to_owned(), source: None }))
 }
 
-fn failed(event: &PersistedEvent, at: &Moving, error: StepError) -> Error {
-    let source: Option<BoxError> = error.source;
-    Error::Upcast { event_id: event.event_id, event_type: at.event_type.clone(), from: at.event_version, problem: error.problem, source }
+fn failed(event: &PersistedEvent, at: &Moving, failure: Failure) -> Error {
+    Error::Upcast {
+        event_id: event.event_id,
+        event_type: at.event_type.clone(),
+        from: at.event_version,
+        problem: failure.problem,
+        source: failure.source,
+    }
 }
 
 /// Could the field's owner be among the shredded ones? An owner that can't be told counts by its kind.
