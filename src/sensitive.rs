@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::OnceLock;
+use uuid::Uuid;
 
 /// A protected field in a payload type: its value, or the fact that it was shredded.
 ///
@@ -23,6 +23,13 @@ use std::sync::OnceLock;
 /// shredded field from a `null` that was written. Plain serde does not know, and reads any `null` as
 /// redacted; so does `decode` below `#[serde(flatten)]` and in tagged or untagged enums, where serde
 /// loses track of places.
+///
+/// A field that may be missing is a `Sensitive<Option<T>>`: erased, `null` and present are three things.
+/// `decode` and typed steps read an erased `Option<Sensitive<T>>` as `Some(Redacted)` too, but not one in a
+/// newtype of your own, and plain serde reads `None`.
+///
+/// In what a typed step returns, write it as a value of its own: inside another text (JSON in a string), or as
+/// the name of a member, a redaction can't be told, and the step fails for shredded events.
 ///
 /// ```
 /// use eventseal::Sensitive;
@@ -103,8 +110,9 @@ enum Mode {
     Plain,
     /// Nothing is redacted here: `null` is a value.
     Exact,
-    /// Redacted values are written as the marker, so that they can be found again.
-    Marking,
+    /// Redacted values are written as this marker, so that they can be found again. It is drawn when the
+    /// first is written, for this one call, so that no payload can hold it, not even one that was made here.
+    Marking(Option<Uuid>),
 }
 
 thread_local! {
@@ -122,13 +130,27 @@ fn in_mode<T>(mode: Mode, run: impl FnOnce() -> T) -> T {
     run()
 }
 
+/// The marker of the call that is being written, if there is one.
+fn marker() -> Result<Option<Uuid>> {
+    match MODE.get() {
+        Mode::Marking(Some(marker)) => Ok(Some(marker)),
+        Mode::Marking(None) => {
+            let marker = random::uuid()?;
+            MODE.set(Mode::Marking(Some(marker)));
+            Ok(Some(marker))
+        }
+        Mode::Plain | Mode::Exact => Ok(None),
+    }
+}
+
 impl<T: Serialize> Serialize for Sensitive<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Present(value) => value.serialize(serializer),
             Self::Redacted => match marker() {
-                Ok(marker) if MODE.get() == Mode::Marking => serializer.serialize_str(marker),
-                _ => serializer.serialize_unit(),
+                Ok(Some(marker)) => serializer.serialize_str(&text_of(marker)),
+                Ok(None) => serializer.serialize_unit(),
+                Err(error) => Err(serde::ser::Error::custom(error)),
             },
         }
     }
@@ -179,39 +201,41 @@ pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointe
 
 /// Writes a value as JSON, and says where in it shredded fields are. `null` stands in for them.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<(Value, Vec<JsonPointer>)> {
-    let marker = marker()?;
-    let written = in_mode(Mode::Marking, || serde_json::to_value(value));
-    let mut value = written.map_err(|error| Error::Encode {
-        target: std::any::type_name::<T>(),
-        problem: crate::error::describe_without_values(&error, b""),
-    })?;
+    let failed = |problem| Error::Encode { target: std::any::type_name::<T>(), problem };
+    let (written, marker) = in_mode(Mode::Marking(None), || (serde_json::to_value(value), MODE.get()));
+    let mut value = written.map_err(|error| failed(crate::error::describe_without_values(&error, b"")))?;
     let mut found = Vec::new();
-    take_markers(&mut value, marker, &mut String::new(), &mut found);
+    if let Mode::Marking(Some(marker)) = marker {
+        take_markers(&mut value, &text_of(marker), &mut String::new(), &mut found)
+            .map_err(|Stray| failed("a shredded Sensitive is part of another text: write it as a value of its own".to_owned()))?;
+    }
     Ok((value, found))
 }
 
-/// Text that no payload holds: drawn once in each process and never written anywhere.
-fn marker() -> Result<&'static str> {
-    static MARKER: OnceLock<String> = OnceLock::new();
-    if let Some(marker) = MARKER.get() {
-        return Ok(marker);
-    }
-    let drawn = format!("\0$eventseal redacted {}", random::uuid()?);
-    Ok(MARKER.get_or_init(|| drawn))
+/// A marker as it is written. No character in it is ever escaped, so that it shows in JSON within JSON.
+fn text_of(marker: Uuid) -> String {
+    format!("eventseal-redacted-{}", marker.simple())
 }
 
-fn take_markers(value: &mut Value, marker: &str, place: &mut String, found: &mut Vec<JsonPointer>) {
+/// A marker that is not a value of its own.
+struct Stray;
+
+fn take_markers(value: &mut Value, marker: &str, place: &mut String, found: &mut Vec<JsonPointer>) -> Result<(), Stray> {
     let length = place.len();
     match value {
         Value::String(text) if text == marker => {
             found.push(JsonPointer::new_unchecked(place.as_str()));
             *value = Value::Null;
         }
+        Value::String(text) if text.contains(marker) => return Err(Stray),
         Value::Object(members) => {
             for (name, member) in members {
+                if name.contains(marker) {
+                    return Err(Stray);
+                }
                 place.push('/');
                 crate::pointer::push_escaped(place, name);
-                take_markers(member, marker, place, found);
+                take_markers(member, marker, place, found)?;
                 place.truncate(length);
             }
         }
@@ -219,12 +243,13 @@ fn take_markers(value: &mut Value, marker: &str, place: &mut String, found: &mut
             for (index, element) in elements.iter_mut().enumerate() {
                 place.push('/');
                 place.push_str(&index.to_string());
-                take_markers(element, marker, place, found);
+                take_markers(element, marker, place, found)?;
                 place.truncate(length);
             }
         }
         _ => {}
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -290,6 +315,56 @@ mod tests {
         assert_eq!(value, serde_json::json!([{"to":"x","count":1},{"to":null,"count":1}]));
         assert_eq!(found, pointers(&["/1/to"]));
         assert_eq!(serde_json::to_string(&line(Sensitive::Redacted)).unwrap(), r#"{"to":null,"count":1}"#);
+    }
+
+    /// What `encode` writes for a redacted value right now, taken out by a `Serialize` that looks.
+    fn leaked() -> String {
+        let leak = Cell::new(None);
+        struct Looking<'a>(&'a Cell<Option<String>>);
+        impl Serialize for Looking<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.0.set(Some(serde_json::to_string(&Sensitive::<u8>::Redacted).unwrap()));
+                serializer.serialize_unit()
+            }
+        }
+        encode(&Looking(&leak)).unwrap();
+        serde_json::from_str(&leak.take().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn i4_a_marker_that_leaked_is_a_value_like_any_other() {
+        let leaked = leaked();
+        let line = |to| Line { to, count: 1 };
+        let (value, found) = encode(&vec![line(leaked.as_str().into()), line(Sensitive::Redacted)]).unwrap();
+        assert_eq!((&value[0]["to"], found), (&Value::from(leaked), pointers(&["/1/to"])));
+    }
+
+    #[test]
+    fn i4_a_redaction_inside_another_text_or_a_name_is_refused() {
+        struct Nested;
+        impl Serialize for Nested {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&serde_json::to_string(&Line { to: Sensitive::Redacted, count: 1 }).unwrap())
+            }
+        }
+        #[derive(PartialEq, Eq, PartialOrd, Ord, Serialize)]
+        struct Key(String);
+        let named = || {
+            let marker = serde_json::to_value(Sensitive::<u8>::Redacted).unwrap();
+            BTreeMap::from([(Key(marker.as_str().unwrap().to_owned()), 1)])
+        };
+        struct Named<F>(F);
+        impl<T: Serialize, F: Fn() -> T> Serialize for Named<F> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.0().serialize(serializer)
+            }
+        }
+        for error in [encode(&Nested).unwrap_err(), encode(&Named(named)).unwrap_err()] {
+            assert!(matches!(&error, Error::Encode { problem, .. } if problem.contains("a value of its own")), "{error:?}");
+            assert!(!format!("{error:?}").contains("redacted-"), "{error:?}");
+        }
+        let plain = Nested.serialize(serde_json::value::Serializer).unwrap();
+        assert_eq!(plain, r#"{"to":null,"count":1}"#, "plain serde writes null there");
     }
 
     #[test]
