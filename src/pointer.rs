@@ -2,6 +2,7 @@
 //!
 //! [RFC 6901]: https://www.rfc-editor.org/rfc/rfc6901
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -54,6 +55,56 @@ impl fmt::Display for JsonPointer {
 impl fmt::Debug for JsonPointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// Places in a document as a tree of their steps, for looking many of them up on one way through it.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    steps: BTreeMap<String, Self>,
+    is_place: bool,
+}
+
+impl Places {
+    pub(crate) fn of(pointers: &[JsonPointer]) -> Self {
+        let mut places = Self::default();
+        for pointer in pointers {
+            let mut node = &mut places;
+            for token in pointer.tokens() {
+                node = node.steps.entry(token).or_default();
+            }
+            node.is_place = true;
+        }
+        places
+    }
+
+    /// Is one of the places just here?
+    pub(crate) fn is_place(&self) -> bool {
+        self.is_place
+    }
+
+    /// Are there places below?
+    pub(crate) fn leads_on(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    pub(crate) fn step(&self, token: &str) -> Option<&Self> {
+        self.steps.get(token)
+    }
+
+    /// Is the place, or one around it or inside it, one of these?
+    pub(crate) fn touch(&self, place: &JsonPointer) -> bool {
+        let mut node = self;
+        for token in place.tokens() {
+            if node.is_place {
+                return true;
+            }
+            match node.step(&token) {
+                Some(next) => node = next,
+                None => return false,
+            }
+        }
+        node.is_place || node.leads_on()
     }
 }
 

@@ -3,9 +3,9 @@
 mod redactable;
 
 use crate::error::{Error, Result};
-use crate::pointer::JsonPointer;
+use crate::pointer::{JsonPointer, Places};
 use crate::random;
-use redactable::{Places, Redactable};
+use redactable::Redactable;
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -188,15 +188,20 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sensitive<T> {
 
 /// Reads a payload in which exactly these places are redacted.
 pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<T, serde_json::Error> {
+    decode_watched(payload, redacted).map(|(value, _)| value)
+}
+
+/// Reads a payload in which exactly these places are redacted. The flag says whether every redaction is known to
+/// the value: each of these places was read by a `Sensitive`, or not at all.
+pub(crate) fn decode_watched<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<(T, bool), serde_json::Error> {
     if redacted.is_empty() {
-        return in_mode(Mode::Exact, || serde_json::from_slice(payload));
+        return Ok((in_mode(Mode::Exact, || serde_json::from_slice(payload))?, true));
     }
     let document: &RawValue = serde_json::from_slice(payload)?;
-    let mut places = Places::default();
-    for pointer in redacted {
-        places.add(pointer.tokens());
-    }
-    in_mode(Mode::Plain, || T::deserialize(Redactable { raw: document.get(), places: Some(&places) }))
+    let places = Places::of(redacted);
+    let missed = Cell::new(false);
+    let value = in_mode(Mode::Plain, || T::deserialize(Redactable { raw: document.get(), places: Some(&places), missed: &missed }))?;
+    Ok((value, !missed.get()))
 }
 
 /// Writes a value as JSON, and says where in it shredded fields are. `null` stands in for them.
@@ -315,6 +320,115 @@ mod tests {
         assert_eq!(value, serde_json::json!([{"to":"x","count":1},{"to":null,"count":1}]));
         assert_eq!(found, pointers(&["/1/to"]));
         assert_eq!(serde_json::to_string(&line(Sensitive::Redacted)).unwrap(), r#"{"to":null,"count":1}"#);
+    }
+
+    #[derive(Deserialize)]
+    struct AllSorts {
+        gone: Sensitive<String>,
+        wide: u128,
+        low: i128,
+        raw: Box<RawValue>,
+        #[serde(deserialize_with = "bytes")]
+        bytes: Vec<u8>,
+        small: f32,
+        unit: (),
+        pair: (u8, Sensitive<Option<u8>>),
+        shape: Shape,
+        newtype: Newtype,
+        map: BTreeMap<char, Option<bool>>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Newtype(Sensitive<Option<String>>);
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    enum Shape {
+        Pair(u8, Sensitive<Option<u8>>),
+    }
+
+    fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+
+    #[test]
+    fn i4_what_decodes_while_it_is_live_decodes_once_something_is_redacted() {
+        let payload = r#"{"gone":"g","wide":340282366920938463463374607431768211455,"low":-170141183460469231731687303715884105728,
+            "raw":{"gone":"g", "n":1.0},"bytes":"\ud800","small":0.1,"unit":null,"pair":[1,null],"shape":{"Pair":[1,null]},
+            "newtype":null,"map":{"a":true,"b":null},"ignored":{"gone":"g","x":[1e400,"\ud800"]},"also":1e400}"#;
+        let live: AllSorts = decode(payload.as_bytes(), &[]).unwrap();
+        assert_eq!((live.gone, &live.newtype), (Sensitive::Present("g".into()), &Newtype(Sensitive::Present(None))));
+        let places = ["/gone", "/raw/gone", "/ignored/gone", "/pair/0", "/shape/Pair/0", "/map/a"];
+        let redacted: AllSorts = decode(payload.as_bytes(), &pointers(&places)).unwrap();
+        assert_eq!(redacted.gone, Sensitive::Redacted);
+        assert_eq!((redacted.wide, redacted.low, redacted.small, redacted.unit), (live.wide, live.low, live.small, live.unit));
+        assert_eq!((redacted.raw.get(), redacted.bytes), (live.raw.get(), live.bytes));
+        assert_eq!((redacted.pair, redacted.shape), (live.pair, live.shape));
+        assert_eq!((redacted.newtype, redacted.map), (live.newtype, live.map));
+    }
+
+    #[test]
+    fn i4_an_erasure_is_not_read_as_never_given() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Inside {
+            field: Sensitive<Option<String>>,
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Outside {
+            #[serde(default)]
+            field: Option<Sensitive<String>>,
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Plain {
+            field: Option<String>,
+        }
+        let erased = pointers(&["/field"]);
+        let both = |payload: &str, redacted: &[JsonPointer]| {
+            let inside: Inside = decode(payload.as_bytes(), redacted).unwrap();
+            (inside.field, decode::<Outside>(payload.as_bytes(), redacted).unwrap().field)
+        };
+        for stand_in in [r#"{"field":null}"#, r#"{"field":"gone"}"#] {
+            assert_eq!(both(stand_in, &erased), (Sensitive::Redacted, Some(Sensitive::Redacted)));
+        }
+        for elsewhere in [pointers(&[]), pointers(&["/other"])] {
+            assert_eq!(both(r#"{"field":null}"#, &elsewhere), (Sensitive::Present(None), None));
+            assert_eq!(both(r#"{"field":"x"}"#, &elsewhere), (Sensitive::Present(Some("x".into())), Some("x".into())));
+        }
+        assert_eq!(decode::<Outside>(b"{}", &erased).unwrap().field, None);
+        assert_eq!(decode::<Plain>(br#"{"field":null}"#, &erased).unwrap().field, None, "a plain field reads the stand-in");
+    }
+
+    #[test]
+    fn decode_knows_whether_every_redaction_was_seen() {
+        #[derive(Deserialize)]
+        #[allow(dead_code)]
+        struct Mixed {
+            name: Sensitive<String>,
+            note: Option<String>,
+        }
+        #[derive(Deserialize)]
+        #[allow(dead_code)]
+        struct Flat {
+            name: Sensitive<String>,
+            #[serde(flatten)]
+            rest: BTreeMap<String, Value>,
+        }
+        let payload = br#"{"name":"n","note":null,"raw":{"a":null}}"#;
+        let seen = |places: &[&str]| decode_watched::<Mixed>(payload, &pointers(places)).unwrap().1;
+        assert!(seen(&[]) && seen(&["/name"]) && seen(&["/name", "/raw/a"]));
+        assert!(!seen(&["/name", "/note"]));
+        assert!(!decode_watched::<Value>(payload, &pointers(&["/name"])).unwrap().1);
+        assert!(!decode_watched::<Flat>(payload, &pointers(&["/note"])).unwrap().1);
+        assert!(!decode_watched::<BTreeMap<String, Box<RawValue>>>(payload, &pointers(&["/raw/a"])).unwrap().1);
     }
 
     /// What `encode` writes for a redacted value right now, taken out by a `Serialize` that looks.
