@@ -88,11 +88,17 @@ impl Places {
         !self.steps.is_empty()
     }
 
+    /// What is left of the tree one step further.
     pub(crate) fn step(&self, token: &str) -> Option<&Self> {
         self.steps.get(token)
     }
 
-    /// Is the place, or one around it or inside it, one of these?
+    /// What is left of the tree at a place.
+    pub(crate) fn at(&self, place: &JsonPointer) -> Option<&Self> {
+        place.tokens().try_fold(self, |node, token| node.step(&token))
+    }
+
+    /// Is one of the places just here, or around it, or inside it?
     pub(crate) fn touch(&self, place: &JsonPointer) -> bool {
         let mut node = self;
         for token in place.tokens() {
@@ -104,7 +110,7 @@ impl Places {
                 None => return false,
             }
         }
-        node.is_place || node.leads_on()
+        true
     }
 }
 
@@ -146,6 +152,10 @@ impl Pattern {
 
     pub(crate) fn tokens(&self) -> &[Token] {
         &self.tokens
+    }
+
+    pub(crate) fn into_tokens(self) -> Vec<Token> {
+        self.tokens
     }
 
     /// How many `*` there are.

@@ -5,11 +5,13 @@
 
 mod check;
 mod declare;
+mod redaction;
 mod step;
 mod upcast;
 
 pub use check::{SchemaError, SchemaErrors, SchemaProblem};
 pub use declare::{EventSchema, Owner, SchemasBuilder, event, subject};
+pub(crate) use redaction::Owners;
 pub use step::{SplitPart, StepContext};
 pub(crate) use upcast::Readable;
 

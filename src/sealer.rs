@@ -5,7 +5,7 @@ use crate::event::{AggregateRef, NewEvent, PersistedEvent, check_append};
 use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
-use crate::schema::{Readable, Schemas, VersionSchema};
+use crate::schema::{Owners, Readable, Schemas, VersionSchema};
 use crate::seal::crypto::{DataKey, Salts};
 use crate::seal::opening::{Closed, Opened, inspect};
 use crate::seal::sealing::{Draft, SealingKey, check_unprotected};
@@ -246,14 +246,16 @@ impl<'s> Read<'s, '_> {
 
 fn readable(mut event: PersistedEvent, opened: Option<Opened>) -> Readable {
     let mut shredded = HashSet::new();
+    let mut live = HashSet::new();
     if let Some(opened) = opened {
         event.payload = opened.payload;
         for redacted in opened.redacted {
             event.redacted.push(redacted.place);
             shredded.insert(redacted.scope);
         }
+        live = opened.live;
     }
-    Readable { event, shredded }
+    Readable { event, owners: Owners::new(shredded, live) }
 }
 
 impl<Tx> fmt::Debug for Sealer<Tx> {

@@ -23,7 +23,7 @@ pub struct StepContext<'a> {
     pub stored_version: EventVersion,
     /// When it happened.
     pub created_at: OffsetDateTime,
-    /// The places in the payload whose keys were shredded, and that hold a stand-in.
+    /// The places in the payload whose keys were shredded, and that hold a stand-in. Sorted.
     pub redacted: &'a [JsonPointer],
 }
 
@@ -31,7 +31,8 @@ impl StepContext<'_> {
     /// Is this place, or one around it, redacted?
     #[must_use]
     pub fn is_redacted(&self, pointer: &str) -> bool {
-        self.redacted.iter().any(|place| pointer.strip_prefix(place.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        let ends = pointer.match_indices('/').map(|(at, _)| at).chain([pointer.len()]);
+        ends.into_iter().any(|end| self.redacted.binary_search_by(|place| place.as_str().cmp(&pointer[..end])).is_ok())
     }
 }
 
@@ -76,6 +77,8 @@ pub(super) struct Stepped {
     pub(super) payload: Value,
     /// Places that the step itself knows to be redacted.
     pub(super) redacted: Vec<JsonPointer>,
+    /// These are all: every redaction went through a `Sensitive`.
+    pub(super) is_exact: bool,
 }
 
 /// Why a step could not be taken.
@@ -111,7 +114,7 @@ impl Step {
         Self::Next(Box::new(move |payload, context| {
             // Through text, because places are redacted in text; without numbers losing digits in between.
             let text = payload.to_string();
-            let old: A = sensitive::decode(text.as_bytes(), context.redacted).map_err(|error| Failure {
+            let (old, is_exact): (A, bool) = sensitive::decode_watched(text.as_bytes(), context.redacted).map_err(|error| Failure {
                 problem: format!(
                     "the payload does not decode into {}: {}",
                     std::any::type_name::<A>(),
@@ -121,7 +124,7 @@ impl Step {
             })?;
             let new = step(old).map_err(Failure::returned)?;
             let (payload, redacted) = sensitive::encode(&new).map_err(|error| Failure { problem: error.to_string(), source: None })?;
-            Ok(Stepped { payload, redacted })
+            Ok(Stepped { payload, redacted, is_exact })
         }))
     }
 
@@ -132,7 +135,7 @@ impl Step {
     {
         Self::Next(Box::new(move |payload, context| {
             let payload = step(payload, context).map_err(Failure::returned)?;
-            Ok(Stepped { payload, redacted: Vec::new() })
+            Ok(Stepped { payload, redacted: Vec::new(), is_exact: false })
         }))
     }
 
