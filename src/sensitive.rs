@@ -22,7 +22,7 @@ use uuid::Uuid;
 /// [`PersistedEvent::decode`](crate::PersistedEvent::decode) knows what is redacted, so it tells a
 /// shredded field from a `null` that was written. Plain serde does not know, and reads any `null` as
 /// redacted; so does `decode` below `#[serde(flatten)]` and in tagged or untagged enums, where serde
-/// loses track of places.
+/// loses track of places, if anything in there is redacted.
 ///
 /// A field that may be missing is a `Sensitive<Option<T>>`: erased, `null` and present are three things.
 /// `decode` and typed steps read an erased `Option<Sensitive<T>>` as `Some(Redacted)` too, but not one in a
@@ -115,6 +115,17 @@ enum Mode {
     Marking(Option<Uuid>),
 }
 
+/// How redacted places were read. The later kinds prevail.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Seen {
+    /// By a `Sensitive`, or not at all.
+    AsSensitive,
+    /// By a type that does not know of redactions.
+    AsValue,
+    /// By whoever takes any value, such as serde where it buffers.
+    Buffered,
+}
+
 thread_local! {
     static MODE: Cell<Mode> = const { Cell::new(Mode::Plain) };
 }
@@ -199,9 +210,14 @@ pub(crate) fn decode_watched<T: DeserializeOwned>(payload: &[u8], redacted: &[Js
     }
     let document: &RawValue = serde_json::from_slice(payload)?;
     let places = Places::of(redacted);
-    let missed = Cell::new(false);
-    let value = in_mode(Mode::Plain, || T::deserialize(Redactable { raw: document.get(), places: Some(&places), missed: &missed }))?;
-    Ok((value, !missed.get()))
+    let seen = Cell::new(Seen::AsSensitive);
+    let root = || Redactable { raw: document.get(), places: Some(&places), seen: &seen };
+    let value = in_mode(Mode::Exact, || T::deserialize(root()));
+    if seen.get() != Seen::Buffered {
+        return Ok((value?, seen.get() == Seen::AsSensitive));
+    }
+    // Something redacted went into a buffer of serde's, and a `Sensitive` may have been read out of it.
+    Ok((in_mode(Mode::Plain, || T::deserialize(root()))?, false))
 }
 
 /// Writes a value as JSON, and says where in it shredded fields are. `null` stands in for them.
@@ -405,6 +421,31 @@ mod tests {
         }
         assert_eq!(decode::<Outside>(b"{}", &erased).unwrap().field, None);
         assert_eq!(decode::<Plain>(br#"{"field":null}"#, &erased).unwrap().field, None, "a plain field reads the stand-in");
+    }
+
+    #[test]
+    fn i4_a_null_in_a_buffer_of_serde_is_redacted_only_if_something_in_there_is() {
+        #[derive(Deserialize)]
+        struct Flat {
+            name: Sensitive<String>,
+            plain: Option<String>,
+            #[serde(flatten)]
+            rest: Rest,
+        }
+        #[derive(Deserialize)]
+        struct Rest {
+            note: Sensitive<Option<String>>,
+            other: Sensitive<Option<String>>,
+        }
+        let payload = br#"{"name":"n","plain":null,"note":null,"other":null}"#;
+        let read = |redacted: &[&str]| {
+            let flat: Flat = decode(payload, &pointers(redacted)).unwrap();
+            assert_eq!((flat.name.is_redacted(), flat.plain), (redacted.contains(&"/name"), None));
+            (flat.rest.note.is_redacted(), flat.rest.other.is_redacted())
+        };
+        assert_eq!(read(&["/name"]), (false, false));
+        assert_eq!(read(&["/name", "/plain"]), (false, false));
+        assert_eq!(read(&["/note"]), (true, true), "serde lost track of the places");
     }
 
     #[test]

@@ -359,6 +359,24 @@ async fn i7_typed_steps_without_sensitive_keep_redactions_as_closures_do() {
 }
 
 #[tokio::test]
+async fn i4_a_live_null_next_to_a_redaction_below_flatten_is_not_redacted_by_a_step() {
+    #[derive(Serialize, Deserialize)]
+    struct Flat {
+        #[serde(flatten)]
+        rest: Rest,
+    }
+    #[derive(Serialize, Deserialize)]
+    struct Rest {
+        name: Sensitive<Option<String>>,
+        note: Sensitive<Option<String>>,
+    }
+    let old = || met(&["/name"], Owner::Aggregate).protect(&["/note"], subject("Guest", "/id"));
+    let new = old().version(2).protect_same_as(1).upcast(1, |old: Flat| Ok::<_, Infallible>(old));
+    let events = World::after(old(), r#"{"id":"b","name":"Ada","note":null}"#, &[("Order", "1")], vec![new]).await;
+    assert_eq!(seen(&events), (json!({"name":null,"note":null}), vec!["/name"]));
+}
+
+#[tokio::test]
 async fn i7_an_optional_sensitive_field_carries_its_redaction_through_a_typed_step() {
     #[derive(Serialize, Deserialize)]
     struct Old {

@@ -182,6 +182,11 @@ impl<'p> Before<'p> {
         self.in_arrays.get(&any_element(&self.payload, place)).is_none_or(|all| *all)
     }
 
+    /// Was there a `null` that had been written?
+    pub(super) fn held_live_null(&self, place: &JsonPointer) -> bool {
+        self.payload.pointer(place.as_str()).is_some_and(Value::is_null) && !self.places.touch(place)
+    }
+
     /// Is this a live value that the step left as it was?
     fn was_live(&self, place: &JsonPointer, value: &Value, after: &Value, plan: &Plan, field: &Field, indexes: &[u32]) -> bool {
         if self.payload.pointer(place.as_str()) != Some(value) || self.places.touch(place) {

@@ -4,7 +4,7 @@
 //! text into raw members and elements, so that every other value is read as it is spelled.
 
 use crate::pointer::Places;
-use crate::sensitive::{Mode, Sensitive, TOKEN, in_mode};
+use crate::sensitive::{Mode, Seen, Sensitive, TOKEN, in_mode};
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
@@ -20,13 +20,13 @@ pub(super) struct Redactable<'de, 'p> {
     pub(super) raw: &'de str,
     /// `None`: nothing is redacted here or below.
     pub(super) places: Option<&'p Places>,
-    /// Set once a redacted place is read by anything but a `Sensitive`.
-    pub(super) missed: &'p Cell<bool>,
+    /// How redacted places were read so far.
+    pub(super) seen: &'p Cell<Seen>,
 }
 
 impl<'de, 'p> Redactable<'de, 'p> {
-    fn child(raw: &'de RawValue, places: &'p Places, missed: &'p Cell<bool>, step: &str) -> Self {
-        Redactable { raw: raw.get(), places: places.step(step), missed }
+    fn child(raw: &'de RawValue, places: &'p Places, seen: &'p Cell<Seen>, step: &str) -> Self {
+        Redactable { raw: raw.get(), places: places.step(step), seen }
     }
 
     fn is_redacted(&self) -> bool {
@@ -39,18 +39,17 @@ impl<'de, 'p> Redactable<'de, 'p> {
     }
 
     /// Has serde_json read the value, exactly as it would where nothing at all is redacted.
-    fn read<T>(
-        self,
-        read: impl FnOnce(&mut serde_json::Deserializer<serde_json::de::StrRead<'de>>) -> Result<T, serde_json::Error>,
-    ) -> Result<T, serde_json::Error> {
+    fn read<T>(self, how: Seen, read: impl FnOnce(&mut Json<'de>) -> Result<T, serde_json::Error>) -> Result<T, serde_json::Error> {
         let mut json = serde_json::Deserializer::from_str(self.raw);
         if self.places.is_none() {
             return in_mode(Mode::Exact, || read(&mut json));
         }
-        self.missed.set(true);
-        read(&mut json)
+        self.seen.set(self.seen.get().max(how));
+        in_mode(Mode::Plain, || read(&mut json))
     }
 }
+
+type Json<'de> = serde_json::Deserializer<serde_json::de::StrRead<'de>>;
 
 /// Is this type `Option<Sensitive<…>>`? `Option` says nothing of what it holds but in the name of the type, so
 /// this is a help and no promise: where names are spelled otherwise, the answer is no.
@@ -67,7 +66,7 @@ macro_rules! read_by_serde_json {
             if self.on_the_way().is_some() {
                 return self.deserialize_any(visitor);
             }
-            self.read(|json| json.$method($($argument,)* visitor))
+            self.read(Seen::AsValue, |json| json.$method($($argument,)* visitor))
         }
     )*};
 }
@@ -76,13 +75,13 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
     type Error = serde_json::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        let missed = self.missed;
+        let seen = self.seen;
         match self.on_the_way() {
             Some(places) if self.raw.starts_with('{') => {
-                visitor.visit_map(Members { members: split_object(self.raw)?, places, missed, value: None })
+                visitor.visit_map(Members { members: split_object(self.raw)?, places, seen, value: None })
             }
-            Some(places) => visitor.visit_seq(Elements { elements: split_array(self.raw)?, places, missed, index: 0 }),
-            None => self.read(|json| json.deserialize_any(visitor)),
+            Some(places) => visitor.visit_seq(Elements { elements: split_array(self.raw)?, places, seen, index: 0 }),
+            None => self.read(Seen::Buffered, |json| json.deserialize_any(visitor)),
         }
     }
 
@@ -92,7 +91,7 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
         }
         // A RawValue, which serde_json makes of the text and of nothing else.
         if self.places.is_none() || name.starts_with("$serde_json::") {
-            return self.read(|json| json.deserialize_newtype_struct(name, visitor));
+            return self.read(Seen::Buffered, |json| json.deserialize_newtype_struct(name, visitor));
         }
         visitor.visit_newtype_struct(self)
     }
@@ -101,7 +100,7 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
         if self.raw != "null" || self.is_redacted() && is_optional_sensitive::<V::Value>() {
             return visitor.visit_some(self);
         }
-        self.read(|json| json.deserialize_option(visitor))
+        self.read(Seen::AsValue, |json| json.deserialize_option(visitor))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -115,12 +114,12 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
                 let mut members = split_object(self.raw)?;
                 match (members.next(), members.next()) {
                     (Some((variant, value)), None) => {
-                        visitor.visit_enum(Variant { value: Redactable::child(value, places, self.missed, &variant), variant })
+                        visitor.visit_enum(Variant { value: Redactable::child(value, places, self.seen, &variant), variant })
                     }
                     _ => Err(de::Error::custom("a variant is an object of one member")),
                 }
             }
-            _ => self.read(|json| json.deserialize_enum(name, variants, visitor)),
+            _ => self.read(Seen::AsValue, |json| json.deserialize_enum(name, variants, visitor)),
         }
     }
 
@@ -169,7 +168,7 @@ fn split_array(raw: &str) -> Result<std::vec::IntoIter<&RawValue>, serde_json::E
 struct Members<'de, 'p> {
     members: Split<'de>,
     places: &'p Places,
-    missed: &'p Cell<bool>,
+    seen: &'p Cell<Seen>,
     value: Option<Redactable<'de, 'p>>,
 }
 
@@ -178,7 +177,7 @@ impl<'de> MapAccess<'de> for Members<'de, '_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Self::Error> {
         let Some((name, value)) = self.members.next() else { return Ok(None) };
-        self.value = Some(Redactable::child(value, self.places, self.missed, &name));
+        self.value = Some(Redactable::child(value, self.places, self.seen, &name));
         // As a JSON document of its own, so that numeric and enum keys work as serde_json has them.
         let key = serde_json::Map::from_iter([(name, Value::Null)]);
         let mut keys = KeyOf(Some(seed), PhantomData);
@@ -220,7 +219,7 @@ impl<'de, K: DeserializeSeed<'de>> KeyOf<'de, K> {
 struct Elements<'de, 'p> {
     elements: std::vec::IntoIter<&'de RawValue>,
     places: &'p Places,
-    missed: &'p Cell<bool>,
+    seen: &'p Cell<Seen>,
     index: usize,
 }
 
@@ -229,7 +228,7 @@ impl<'de> SeqAccess<'de> for Elements<'de, '_> {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Self::Error> {
         let Some(raw) = self.elements.next() else { return Ok(None) };
-        let element = Redactable::child(raw, self.places, self.missed, &self.index.to_string());
+        let element = Redactable::child(raw, self.places, self.seen, &self.index.to_string());
         self.index += 1;
         seed.deserialize(element).map(Some)
     }
