@@ -99,6 +99,19 @@ pub enum Error {
         /// What is wrong there.
         problem: &'static str,
     },
+    /// The payload is not JSON that a step could read, and the schemas were built with
+    /// [`deny_unreadable_payloads`](crate::SchemasBuilder::deny_unreadable_payloads).
+    #[error(
+        "event {event_id}: no step could read the payload at line {line} column {column}: pass JSON without numbers beyond f64, unpaired surrogates and nesting deeper than 127"
+    )]
+    UnreadablePayload {
+        /// The event.
+        event_id: Uuid,
+        /// Where serde_json gives up.
+        line: usize,
+        /// Where in the line.
+        column: usize,
+    },
     /// The metadata is not JSON, or not such as the store's column can hold (PostgreSQL's JSONB holds no `\u0000`).
     #[error("event {event_id}: the metadata is not JSON that the store can keep: pass a valid JSON document without NUL, or None")]
     InvalidMetadata {

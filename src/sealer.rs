@@ -79,7 +79,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`check_append`](crate::check_append), [`Error::InvalidPayload`],
     /// [`Error::ReservedMember`], [`Error::DuplicateMember`], [`Error::ShapeMismatch`],
     /// [`Error::MissingScopeId`], [`Error::InvalidScopeId`], [`Error::LimitExceeded`],
-    /// [`Error::UndeclaredVersion`], [`Error::UnknownType`]. For the keys: [`Error::Shredded`],
+    /// [`Error::UndeclaredVersion`], [`Error::UnknownType`], [`Error::UnreadablePayload`]. For the keys: [`Error::Shredded`],
     /// [`Error::Disabled`], [`Error::NoActiveKek`], [`Error::WrongKey`], errors of the KMS. For the
     /// database: [`Error::NotMigrated`](crate::Error::NotMigrated),
     /// [`Error::NotInTransaction`](crate::Error::NotInTransaction),
@@ -95,6 +95,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`Error::LimitExceeded`]: crate::Error::LimitExceeded
     /// [`Error::UndeclaredVersion`]: crate::Error::UndeclaredVersion
     /// [`Error::UnknownType`]: crate::Error::UnknownType
+    /// [`Error::UnreadablePayload`]: crate::Error::UnreadablePayload
     /// [`Error::Shredded`]: crate::Error::Shredded
     /// [`Error::Disabled`]: crate::Error::Disabled
     /// [`Error::NoActiveKek`]: crate::Error::NoActiveKek

@@ -328,15 +328,21 @@ async fn i4_typed_steps_redact_what_they_say_and_nothing_else() {
     }
     #[derive(Serialize, Deserialize)]
     struct New {
-        names: Vec<Sensitive<Option<String>>>,
+        guests: Vec<NewGuest>,
+    }
+    #[derive(Serialize, Deserialize)]
+    struct NewGuest {
+        name: Sensitive<Option<String>>,
     }
     let old = || met(&["/guests/*/name"], guest());
-    let new = old().version(2).protect(&["/names/*"], Owner::Aggregate).redact_as("/names/*", "(erased)");
-    let new = new.upcast(1, |old: Old| Ok::<_, Infallible>(New { names: old.guests.into_iter().map(|guest| guest.name).collect() }));
+    let new = old().version(2).protect(&["/guests/*/name"], guest()).redact_as("/guests/*/name", "(erased)");
+    let new = new.upcast(1, |old: Old| {
+        Ok::<_, Infallible>(New { guests: old.guests.into_iter().map(|guest| NewGuest { name: guest.name }).collect() })
+    });
     let events = World::after(old(), GUESTS, &[("Guest", "a")], vec![new]).await;
-    assert_eq!(seen(&events), (json!({"names":["(erased)",null]}), vec!["/names/0"]));
-    let names = events[0].decode::<New>().unwrap().names;
-    assert_eq!(names, [Sensitive::Redacted, Sensitive::Present(None)]);
+    assert_eq!(seen(&events), (json!({"guests":[{"name":"(erased)"},{"name":null}]}), vec!["/guests/0/name"]));
+    let guests = events[0].decode::<New>().unwrap().guests;
+    assert_eq!((guests[0].name.clone(), guests[1].name.clone()), (Sensitive::Redacted, Sensitive::Present(None)));
 }
 
 #[tokio::test]
@@ -392,26 +398,36 @@ async fn i7_an_optional_sensitive_field_carries_its_redaction_through_a_typed_st
 
 #[tokio::test]
 async fn i4_no_live_value_counts_as_redacted_after_a_closure() {
+    type Case<'a> = (&'a dyn Fn() -> EventSchema, &'a str, fn(Value) -> Value);
     let old = || met(&["/guests/*/name"], guest());
-    let v2 = |old: EventSchema| old.version(2).protect_same_as(1);
-    let a = [("Guest", "a")];
-    // The order of an array changes: a's redaction moves, b's null does not become one.
-    let new = v2(old()).upcast(1, |old: Value| Ok::<_, Infallible>(reversed(old)));
-    let events = World::after(old(), GUESTS, &a, vec![new]).await;
-    assert_eq!(seen(&events), (json!({"guests":[{"id":"b","name":null},{"id":"a","name":null}]}), vec!["/guests/1/name"]));
-    // The ids are gone: nobody can tell whose names these are.
-    let new = v2(old()).upcast(1, |old: Value| Ok::<_, Infallible>(without_ids(reversed(old))));
-    assert_eq!(seen(&World::after(old(), GUESTS, &a, vec![new]).await).1, [""; 0]);
-    // A live value is what stands in for others.
     let unknown = || old().redact_as("/guests/*/name", "unknown");
-    let payload = r#"{"guests":[{"id":"a","name":"Ada"},{"id":"b","name":"unknown"}]}"#;
-    let new = v2(unknown()).upcast(1, |old: Value| Ok::<_, Infallible>(old));
-    assert_eq!(seen(&World::after(unknown(), payload, &a, vec![new]).await).1, ["/guests/0/name"]);
+    let called_unknown = r#"{"guests":[{"id":"a","name":"Ada"},{"id":"b","name":"unknown"}]}"#;
+    let cases: [Case<'_>; 4] = [
+        // The order of the array changes: a's redaction moves along, b's null stays a value.
+        (&old, GUESTS, reversed),
+        // The ids are gone: nobody can tell whose names these are.
+        (&old, GUESTS, without_ids),
+        (&unknown, called_unknown, without_ids),
+        // A live value is what stands in for others.
+        (&unknown, called_unknown, |value| value),
+    ];
+    let mut found = Vec::new();
+    for (old, payload, change) in cases {
+        let new = old().version(2).protect_same_as(1).upcast(1, move |old: Value| Ok::<_, Infallible>(change(old)));
+        let events = World::after(old(), payload, &[("Guest", "a")], vec![new]).await;
+        found.push(pointers(&events[0]).join(" "));
+    }
+    assert_eq!(found, ["/guests/1/name", "", "", "/guests/0/name"]);
+}
+
+#[tokio::test]
+async fn i4_a_live_value_that_a_closure_leaves_alone_stays_live() {
     // What was not protected before was not redacted either.
+    let old = || met(&["/guests/*/name"], guest());
     let payload = r#"{"host":null,"guests":[{"id":"a","name":"Ada","phone":null}]}"#;
     let new = old().version(2).protect(&["/guests/*/name", "/guests/*/phone"], guest()).protect(&["/host"], Owner::Aggregate);
     let new = new.upcast(1, |old: Value| Ok::<_, Infallible>(old));
-    assert_eq!(seen(&World::after(old(), payload, &a, vec![new]).await).1, ["/guests/0/name"]);
+    assert_eq!(seen(&World::after(old(), payload, &[("Guest", "a")], vec![new]).await).1, ["/guests/0/name"]);
     // A live null changes places with a redacted one: that of the live owner stays live.
     let old = || met(&["/a"], subject("Guest", "/a_id")).protect(&["/b"], subject("Guest", "/b_id"));
     let new = old().version(2).protect(&["/a"], subject("Guest", "/b_id")).protect(&["/b"], subject("Guest", "/a_id"));
@@ -421,7 +437,7 @@ async fn i4_no_live_value_counts_as_redacted_after_a_closure() {
         old["b"] = a;
         Ok::<_, Infallible>(old)
     });
-    let events = World::after(old(), r#"{"a":"Ada","a_id":"a","b":null,"b_id":"b"}"#, &a, vec![new]).await;
+    let events = World::after(old(), r#"{"a":"Ada","a_id":"a","b":null,"b_id":"b"}"#, &[("Guest", "a")], vec![new]).await;
     assert_eq!(pointers(&events[0]), [""; 0], "and nobody can tell that the other is not the null that stood there before");
 }
 
@@ -743,6 +759,32 @@ async fn what_was_sealed_is_opened_even_where_the_schema_no_longer_protects_it()
     let more = Schemas::new([event("Placed").version(1).protect(&["/name", "/email", "/customer"], Owner::Aggregate)]).unwrap();
     let more = world.store(more).await;
     assert!(matches!(world.read(&more, "1").await, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/customer"));
+}
+
+#[tokio::test]
+async fn what_no_step_could_read_is_refused_at_append_if_the_builder_says_so() {
+    let world = World::new();
+    let schema = || event("Placed").version(1).protect(&["/name"], customer());
+    let stepping = || schema().version(2).protect_same_as(1).upcast(1, same);
+    let (lenient, reader) = (world.store(Schemas::new([schema()]).unwrap()).await, world.store(Schemas::new([stepping()]).unwrap()).await);
+    let strict = world.store(Schemas::builder([schema()]).deny_unreadable_payloads().build().unwrap()).await;
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    // With the root, 127 and 128 deep.
+    let payloads = ["1e300", &nested(126), "\"\\ud83d\\ude00\"", "1e400", "\"\\ud800\"", "{\"\\ud800\":1}", &nested(127)];
+    for (index, value) in payloads.into_iter().enumerate() {
+        let (id, readable) = (index.to_string(), index < 3);
+        let payload = format!("{{\"customer\":\"42\",\"name\":\"Ada\",\"x\":{value}}}");
+        let new = [NewEvent::raw("Placed", 1, payload)];
+        world.append(&lenient, &id, &new).await;
+        assert_eq!(world.read(&lenient, &id).await.unwrap()[0].payload, new[0].payload, "without a step, all of them are read");
+        assert_eq!(world.read(&reader, &id).await.is_ok(), readable, "{value}");
+        let again = [NewEvent::raw("Placed", 1, new[0].payload.clone())];
+        let appended = strict.append(&mut world.db.begin(), &aggregate("Order", id), Any, &again).await;
+        match appended {
+            Ok(_) => assert!(readable, "{value}"),
+            Err(error) => assert!(!readable && matches!(error, Error::UnreadablePayload { .. }), "{value}: {error:?}"),
+        }
+    }
 }
 
 #[tokio::test]
