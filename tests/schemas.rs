@@ -443,23 +443,42 @@ async fn i4_a_live_value_that_a_closure_leaves_alone_stays_live() {
 
 #[tokio::test]
 async fn i4_no_live_value_of_another_part_counts_as_redacted() {
+    let note = |owner| move |name| event(name).version(1).protect(&["/note"], owner);
     let old = || met(&["/note"], Owner::Aggregate).protect(&["/guests/*/note"], guest());
-    let split = old().split(1, &[("Kept", 1), ("Plain", 1), ("Guest", 1)], |old: Value, _| {
-        let guest = &old["guests"][0];
-        Ok::<_, Infallible>(vec![
-            SplitPart::new("Kept", 1, json!({"note": old["note"]})),
-            SplitPart::new("Plain", 1, json!({"note": null})),
-            SplitPart::new("Guest", 1, guest.clone()),
-        ])
-    });
-    let new = || {
-        let parts = [event("Kept").version(1).protect(&["/note"], Owner::Aggregate), event("Plain").version(1)];
-        parts.into_iter().chain([event("Guest").version(1).protect(&["/note"], subject("Guest", "/id"))])
-    };
-    let payload = r#"{"note":"Ada","guests":[{"id":"b","note":null}]}"#;
-    let events = World::after(old(), payload, &[("Order", "1")], [split].into_iter().chain(new()).collect()).await;
+    let schemas = vec![
+        old().split(1, &[("Kept", 1), ("Plain", 1), ("Guest", 1), ("Remark", 1)], |old: Value, _| {
+            Ok::<_, Infallible>(vec![
+                SplitPart::new("Kept", 1, json!({"note": old["note"]})),
+                SplitPart::new("Plain", 1, json!({"note": null})),
+                SplitPart::new("Guest", 1, old["guests"][0].clone()),
+                SplitPart::new("Guest", 1, json!({"id": "nobody", "note": null})),
+                SplitPart::new("Remark", 1, json!({"remark": old["remark"]})),
+            ])
+        }),
+        note(Owner::Aggregate)("Kept"),
+        event("Plain").version(1),
+        note(subject("Guest", "/id"))("Guest"),
+        event("Remark").version(1).protect(&["/remark"], Owner::Aggregate),
+    ];
+    let payload = r#"{"note":"Ada","remark":null,"guests":[{"id":"b","note":null}]}"#;
+    let events = World::after(old(), payload, &[("Order", "1")], schemas).await;
     let redacted: Vec<_> = events.iter().map(|event| (event.event_type.as_str(), pointers(event))).collect();
-    assert_eq!(redacted, [("Kept", vec!["/note"]), ("Plain", vec![]), ("Guest", vec![])]);
+    assert_eq!(redacted, [("Kept", vec!["/note"]), ("Plain", vec![]), ("Guest", vec![]), ("Guest", vec![]), ("Remark", vec![])]);
+}
+
+#[tokio::test]
+async fn i7_redactions_follow_into_parts_that_name_the_owner() {
+    let old = || met(&["/guests/*/note"], guest());
+    let schemas = vec![
+        old().split(1, &[("Guest", 1)], |old: Value, _| {
+            Ok::<_, Infallible>(old["guests"].as_array().unwrap().iter().map(|guest| SplitPart::new("Guest", 1, guest.clone())).collect())
+        }),
+        event("Guest").version(1).protect(&["/note"], subject("Guest", "/id")),
+    ];
+    // The whole has an id and a note of its own, at the places that the parts have theirs.
+    let payload = r#"{"id":"m1","note":null,"guests":[{"id":"a","note":"x"},{"id":"b","note":null}]}"#;
+    let events = World::after(old(), payload, &[("Guest", "a")], schemas).await;
+    assert_eq!(events.iter().map(pointers).collect::<Vec<_>>(), [vec!["/note"], vec![]]);
 }
 
 #[tokio::test]

@@ -139,6 +139,8 @@ mod tests {
         assert_eq!(described::<Strict>(r#"{"x, expected `SECRET`":1}"#), "unknown field, expected one of `a`, `b`, `c`");
         let error = serde_json::from_str::<Wanted>(r#"{"kind":"A"}"#).unwrap_err();
         assert!(describe_without_values(&error, b"").starts_with("missing field `age`"));
+        let error = serde_json::Error::custom("missing field `the name of Ada`");
+        assert_eq!(describe_without_values(&error, b""), "missing field", "where there is no document, names are plain at least");
     }
 
     #[test]

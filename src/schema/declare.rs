@@ -157,12 +157,13 @@ impl EventSchema {
     ///   live owner, and is in no array whose elements may have changed places.
     /// - It did not hold the same value before as one that was live.
     ///
-    /// So a live value is not taken for a redacted one, but redactions get lost: in places that the new version
-    /// does not protect; where a value moved and the id of its owner is gone, renamed or redacted itself; in arrays
-    /// whose ids are redacted, unless all elements are; where a value moved to a place that held the same before;
-    /// where serde_json rounds the ids of two owners to one number. A lost redaction reads like a value that was
-    /// written. And a `null` that the step makes up, at a protected place of a shredded owner, counts as redacted.
-    /// Use `Sensitive` in both types where redactions must be exact.
+    /// So a live value that stays where it was, or whose owner is live, is not taken for a redacted one. One is if it
+    /// is `null` or looks like a stand-in, and the step puts it at a protected place of a shredded owner: because the
+    /// step made it up, or because it was not protected before. And redactions get lost: in places that the new
+    /// version does not protect; where a value moved and the id of its owner is gone, renamed or redacted itself; in
+    /// arrays whose ids are redacted, unless all elements are; where a value moved to a place that held the same
+    /// before; where serde_json rounds the ids of two owners to one number. A lost redaction reads like a value that
+    /// was written. Use `Sensitive` in both types where redactions must be exact.
     ///
     /// # What it can read
     /// JSON that `serde_json` can hold: no numbers beyond `f64` such as `1e400`, no unpaired surrogates such as

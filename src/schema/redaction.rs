@@ -146,7 +146,7 @@ impl<'p> Before<'p> {
                     continue;
                 }
                 let counts = match owners.of(plan, field, &indexes, after, aggregate) {
-                    Owned::Shredded => split || !self.was_live(&place, value, after, plan, field, &indexes),
+                    Owned::Shredded => !self.was_live(&place, value, after, plan, field, &indexes),
                     Owned::Live => false,
                     // In a part, the same pointer means little: it only speaks where nothing speaks against it.
                     Owned::Elsewhere => !split && self.is_kept(&place, value),
@@ -192,22 +192,10 @@ impl<'p> Before<'p> {
         if self.payload.pointer(place.as_str()) != Some(value) || self.places.touch(place) {
             return false;
         }
-        match &field.owner {
-            // The same element of the array, if it has the same owner.
-            FieldOwner::Subject { capture, .. } if is_owned_by_element(plan, field) => plan.captures.get(*capture).is_some_and(|pattern| {
-                let id = pattern.at(indexes);
-                self.payload.pointer(&id) == after.pointer(&id)
-            }),
-            _ => true,
-        }
-    }
-}
-
-/// Can the elements of an array have different owners?
-fn is_owned_by_element(plan: &Plan, field: &Field) -> bool {
-    match &field.owner {
-        FieldOwner::Aggregate { .. } => false,
-        FieldOwner::Subject { capture, .. } => plan.captures.get(*capture).is_none_or(|pattern| pattern.stars() > 0),
+        let FieldOwner::Subject { capture, .. } = &field.owner else { return true };
+        let Some(id) = plan.captures.get(*capture).map(|pattern| pattern.at(indexes)) else { return true };
+        // Somebody else's, such as another element of the array, or of the whole of which this is a part.
+        self.payload.pointer(&id).is_none_or(|named| named.is_null() || after.pointer(&id) == Some(named))
     }
 }
 
