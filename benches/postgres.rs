@@ -31,7 +31,7 @@ fn schemas() -> Schemas {
 async fn tables(pool: &PgPool, name: &str) -> PostgresStore {
     let tables = PostgresTables::new().events(format!("{name}_events")).heads(format!("{name}_heads"));
     let store = PostgresStore::with_tables(tables).unwrap();
-    store.migrate(&mut *pool.acquire().await.unwrap()).await.unwrap();
+    store.migrate(&mut pool.acquire().await.unwrap()).await.unwrap();
     store
 }
 
@@ -97,9 +97,9 @@ async fn main() {
     sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();
     let pool = PgPoolOptions::new().max_connections(8).min_connections(8).connect_with(cluster::server().database(&name)).await.unwrap();
     let (bare, wrapped) = (tables(&pool, "bare").await, tables(&pool, "sealed").await);
-    PostgresKeys::new().migrate(&mut *pool.acquire().await.unwrap(), &Namespace::new("bench").unwrap()).await.unwrap();
+    PostgresKeys::new().migrate(&mut pool.acquire().await.unwrap(), &Namespace::new("bench").unwrap()).await.unwrap();
     let sealed = SealedStore::new(wrapped, PostgresKeys::new(), Keyring::generate("main").unwrap(), schemas());
-    sealed.keys().prepare(&mut *pool.acquire().await.unwrap()).await.unwrap();
+    sealed.keys().prepare(&mut pool.acquire().await.unwrap()).await.unwrap();
     let (bare, sealed): (Store, Store) = (Arc::new(bare), Arc::new(sealed));
 
     for _ in 0..2 {

@@ -5,6 +5,10 @@
 //! mistaken for one another. Messages say what to do next. They name places (pointers, ids, types) and
 //! never values: no payload, no key, no wrapped key is ever put into an error (invariant I9).
 
+mod describe;
+
+pub(crate) use describe::describe_without_values;
+
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::pointer::JsonPointer;
@@ -94,6 +98,19 @@ pub enum Error {
         offset: usize,
         /// What is wrong there.
         problem: &'static str,
+    },
+    /// The payload is not JSON that a step could read, and the schemas were built with
+    /// [`deny_unreadable_payloads`](crate::SchemasBuilder::deny_unreadable_payloads).
+    #[error(
+        "event {event_id}: no step could read the payload at line {line} column {column}: pass JSON without numbers beyond f64, unpaired surrogates and nesting deeper than 127"
+    )]
+    UnreadablePayload {
+        /// The event.
+        event_id: Uuid,
+        /// Where serde_json gives up.
+        line: usize,
+        /// Where in the line.
+        column: usize,
     },
     /// The metadata is not JSON, or not such as the store's column can hold (PostgreSQL's JSONB holds no `\u0000`).
     #[error("event {event_id}: the metadata is not JSON that the store can keep: pass a valid JSON document without NUL, or None")]
@@ -356,9 +373,9 @@ pub enum Error {
         from: EventVersion,
         /// What happened, without payload values.
         problem: String,
-        /// What the step itself returned, if it did.
+        /// What the step itself returned, if it did, and if it was no error of serde_json (which quotes values).
         #[source]
-        source: Option<BoxError>,
+        source: Option<StepError>,
     },
     /// A payload does not fit the Rust type it is decoded into.
     #[error("event {event_id}: {event_type} version {event_version} does not decode into {target}: {problem}")]
@@ -432,6 +449,27 @@ pub enum Error {
     },
 }
 
+/// An error that a step of the application returned.
+///
+/// It is also the [`source`](std::error::Error::source) of [`Error::Upcast`]. Its `Debug` shows nothing,
+/// because what the application's error shows may hold payload values; who prints it on purpose derefs it.
+pub struct StepError(pub(crate) BoxError);
+
+// What thiserror needs to make the application's own error the source, so that it can be downcast.
+impl std::ops::Deref for StepError {
+    type Target = dyn std::error::Error + Send + Sync + 'static;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl std::fmt::Debug for StepError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StepError(…)")
+    }
+}
+
 impl Error {
     /// The aggregate was not at the expected version, or an event with this id exists already.
     #[must_use]
@@ -455,63 +493,5 @@ impl Error {
     #[must_use]
     pub fn is_tampered(&self) -> bool {
         matches!(self, Self::Tampered { .. } | Self::Unsealed { .. })
-    }
-}
-
-/// Says what `serde_json` found wrong, leaving out the payload values that it quotes.
-///
-/// Its messages end with what the Rust type expected, and start with what the document held; only
-/// the former is repeated.
-pub(crate) fn describe_without_values(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let position = format!("at line {} column {}", error.line(), error.column());
-    let text = text.strip_suffix(&position).unwrap_or(&text).trim_end();
-    let quoting = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant ", "unknown field "];
-    let what = if let Some(prefix) = quoting.iter().find(|prefix| text.starts_with(**prefix)) {
-        let expected = text.rfind(", expected ").map_or("", |at| &text[at..]);
-        format!("{}{expected}", prefix.trim_end_matches([' ', ':']))
-    } else if text.starts_with("missing field `") || text.starts_with("duplicate field `") {
-        text.to_owned()
-    } else {
-        match error.classify() {
-            serde_json::error::Category::Io => "input or output failed",
-            serde_json::error::Category::Syntax => "it is not valid JSON",
-            serde_json::error::Category::Data => "a value does not fit",
-            serde_json::error::Category::Eof => "it ends too early",
-        }
-        .to_owned()
-    };
-    if error.line() == 0 { what } else { format!("{what} {position}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// I9: a payload value never shows in a message about it.
-    #[test]
-    fn i9_descriptions_leave_values_out() {
-        #[derive(Debug, serde::Deserialize)]
-        #[allow(dead_code)]
-        struct Wanted {
-            age: u8,
-            kind: Kind,
-        }
-        #[derive(Debug, serde::Deserialize)]
-        enum Kind {
-            A,
-        }
-        for (json, expected) in [
-            (r#"{"age":"SECRET","kind":"A"}"#, "invalid type, expected u8"),
-            (r#"{"age":1,"kind":"SECRET"}"#, "unknown variant, expected `A`"),
-            (r#"{"age":", expected SECRET","kind":"A"}"#, "invalid type, expected u8"),
-            (r#"{"kind":"A"}"#, "missing field `age`"),
-            (r#"{"age":SECRET}"#, "it is not valid JSON"),
-        ] {
-            let error = serde_json::from_str::<Wanted>(json).unwrap_err();
-            let text = describe_without_values(&error);
-            assert!(text.starts_with(expected), "{text}");
-            assert!(!text.contains("SECRET"), "{text}");
-        }
     }
 }

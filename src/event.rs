@@ -48,7 +48,7 @@ impl NewEvent {
     /// [`Error::Encode`] if serde can't write the value as JSON.
     pub fn json<T: Serialize + ?Sized>(event_type: impl Into<EventType>, version: u32, payload: &T) -> Result<Self> {
         let payload = serde_json::to_vec(payload)
-            .map_err(|error| Error::Encode { target: std::any::type_name::<T>(), problem: describe_without_values(&error) })?;
+            .map_err(|error| Error::Encode { target: std::any::type_name::<T>(), problem: describe_without_values(&error, b"") })?;
         Ok(Self::raw(event_type, version, payload))
     }
 
@@ -222,7 +222,7 @@ impl PersistedEvent {
             event_type: self.event_type.clone(),
             event_version: self.event_version,
             target: std::any::type_name::<T>(),
-            problem: describe_without_values(&error),
+            problem: describe_without_values(&error, &self.payload),
         })
     }
 

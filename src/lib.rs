@@ -120,7 +120,7 @@ mod store;
 mod wrap;
 
 pub use consumer::{Consumer, run_consumers};
-pub use error::{BoxError, Error, Result};
+pub use error::{BoxError, Error, Result, StepError};
 pub use event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
     OpenedPage, Part, PersistedEvent, Stream, Unreadable, VersionRange, aggregate, check_append,

@@ -2,6 +2,7 @@
 //!
 //! [RFC 6901]: https://www.rfc-editor.org/rfc/rfc6901
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -57,6 +58,62 @@ impl fmt::Debug for JsonPointer {
     }
 }
 
+/// Places in a document as a tree of their steps, for looking many of them up on one way through it.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    steps: BTreeMap<String, Self>,
+    is_place: bool,
+}
+
+impl Places {
+    pub(crate) fn of(pointers: &[JsonPointer]) -> Self {
+        let mut places = Self::default();
+        for pointer in pointers {
+            let mut node = &mut places;
+            for token in pointer.tokens() {
+                node = node.steps.entry(token).or_default();
+            }
+            node.is_place = true;
+        }
+        places
+    }
+
+    /// Is one of the places just here?
+    pub(crate) fn is_place(&self) -> bool {
+        self.is_place
+    }
+
+    /// Are there places below?
+    pub(crate) fn leads_on(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    /// What is left of the tree one step further.
+    pub(crate) fn step(&self, token: &str) -> Option<&Self> {
+        self.steps.get(token)
+    }
+
+    /// What is left of the tree at a place.
+    pub(crate) fn at(&self, place: &JsonPointer) -> Option<&Self> {
+        place.tokens().try_fold(self, |node, token| node.step(&token))
+    }
+
+    /// Is one of the places just here, or around it, or inside it?
+    pub(crate) fn touch(&self, place: &JsonPointer) -> bool {
+        let mut node = self;
+        for token in place.tokens() {
+            if node.is_place {
+                return true;
+            }
+            match node.step(&token) {
+                Some(next) => node = next,
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
 /// One step of a [`Pattern`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Token {
@@ -95,6 +152,10 @@ impl Pattern {
 
     pub(crate) fn tokens(&self) -> &[Token] {
         &self.tokens
+    }
+
+    pub(crate) fn into_tokens(self) -> Vec<Token> {
+        self.tokens
     }
 
     /// How many `*` there are.

@@ -5,11 +5,13 @@
 
 mod check;
 mod declare;
+mod redaction;
 mod step;
 mod upcast;
 
 pub use check::{SchemaError, SchemaErrors, SchemaProblem};
 pub use declare::{EventSchema, Owner, SchemasBuilder, event, subject};
+pub(crate) use redaction::Owners;
 pub use step::{SplitPart, StepContext};
 pub(crate) use upcast::Readable;
 
@@ -44,6 +46,7 @@ pub struct Schemas {
     deny_unknown_types: bool,
     pass_through_newer: bool,
     allow_older_appends: bool,
+    deny_unreadable_payloads: bool,
     /// For what is not in the registry.
     nothing: VersionSchema,
 }
@@ -126,6 +129,14 @@ impl Schemas {
                 ));
             }
             None => {}
+        }
+        if self.deny_unreadable_payloads {
+            // As a step would: into a Value, which says no to more than a syntax check.
+            serde_json::from_slice::<serde_json::Value>(&event.payload).map_err(|error| Error::UnreadablePayload {
+                event_id: event.event_id,
+                line: error.line(),
+                column: error.column(),
+            })?;
         }
         Ok(Some(&version.plan))
     }

@@ -5,7 +5,7 @@ use crate::event::{AggregateRef, NewEvent, PersistedEvent, Unreadable, check_app
 use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
-use crate::schema::{Readable, Schemas, VersionSchema};
+use crate::schema::{Owners, Readable, Schemas, VersionSchema};
 use crate::seal::crypto::{DataKey, Salts};
 use crate::seal::opening::{Closed, Opened, inspect};
 use crate::seal::sealing::{Draft, SealingKey, check_unprotected};
@@ -80,7 +80,8 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`check_append`](crate::check_append), [`Error::InvalidPayload`],
     /// [`Error::ReservedMember`], [`Error::DuplicateMember`], [`Error::ShapeMismatch`],
     /// [`Error::MissingScopeId`], [`Error::InvalidScopeId`], [`Error::LimitExceeded`],
-    /// [`Error::UndeclaredVersion`], [`Error::UnknownType`]. For the keys: [`Error::Shredded`],
+    /// [`Error::UndeclaredVersion`], [`Error::UnknownType`],
+    /// [`Error::UnreadablePayload`]. For the keys: [`Error::Shredded`],
     /// [`Error::Disabled`], [`Error::NoActiveKek`], [`Error::WrongKey`],
     /// [`Error::InvalidRow`](crate::Error::InvalidRow) if the active key is not the scope's own, errors of
     /// the KMS. For the database: [`Error::NotMigrated`](crate::Error::NotMigrated),
@@ -97,6 +98,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`Error::LimitExceeded`]: crate::Error::LimitExceeded
     /// [`Error::UndeclaredVersion`]: crate::Error::UndeclaredVersion
     /// [`Error::UnknownType`]: crate::Error::UnknownType
+    /// [`Error::UnreadablePayload`]: crate::Error::UnreadablePayload
     /// [`Error::Shredded`]: crate::Error::Shredded
     /// [`Error::Disabled`]: crate::Error::Disabled
     /// [`Error::NoActiveKek`]: crate::Error::NoActiveKek
@@ -280,14 +282,16 @@ impl<'s, 'e> Read<'s, 'e> {
 
 fn readable(mut event: PersistedEvent, opened: Option<Opened>) -> Readable {
     let mut shredded = HashSet::new();
+    let mut live = HashSet::new();
     if let Some(opened) = opened {
         event.payload = opened.payload;
         for redacted in opened.redacted {
             event.redacted.push(redacted.place);
             shredded.insert(redacted.scope);
         }
+        live = opened.live;
     }
-    Readable { event, shredded }
+    Readable { event, owners: Owners::new(shredded, live) }
 }
 
 impl<Tx> fmt::Debug for Sealer<Tx> {

@@ -1,19 +1,19 @@
 //! [`Sensitive`]: a field that may have been erased, and how payloads are decoded around it.
 
+mod marking;
 mod redactable;
 
-use crate::error::{Error, Result};
-use crate::pointer::JsonPointer;
-use crate::random;
-use redactable::{Places, Redactable};
+pub(crate) use marking::encode;
+
+use crate::pointer::{JsonPointer, Places};
+use redactable::Redactable;
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::OnceLock;
+use uuid::Uuid;
 
 /// A protected field in a payload type: its value, or the fact that it was shredded.
 ///
@@ -22,7 +22,14 @@ use std::sync::OnceLock;
 /// [`PersistedEvent::decode`](crate::PersistedEvent::decode) knows what is redacted, so it tells a
 /// shredded field from a `null` that was written. Plain serde does not know, and reads any `null` as
 /// redacted; so does `decode` below `#[serde(flatten)]` and in tagged or untagged enums, where serde
-/// loses track of places.
+/// loses track of places, if anything in there is redacted.
+///
+/// A field that may be missing is a `Sensitive<Option<T>>`: erased, `null` and present are three things.
+/// `decode` and typed steps read an erased `Option<Sensitive<T>>` as `Some(Redacted)` too, but not one in a
+/// newtype of your own, and plain serde reads `None`.
+///
+/// In what a typed step returns, write it as a value of its own: inside another text (JSON in a string), or as
+/// the name of a member, a redaction can't be told, and the step fails for shredded events.
 ///
 /// ```
 /// use eventseal::Sensitive;
@@ -103,8 +110,20 @@ enum Mode {
     Plain,
     /// Nothing is redacted here: `null` is a value.
     Exact,
-    /// Redacted values are written as the marker, so that they can be found again.
-    Marking,
+    /// Redacted values are written as this marker, so that they can be found again. It is drawn when the
+    /// first is written, for this one call, so that no payload can hold it, not even one that was made here.
+    Marking(Option<Uuid>),
+}
+
+/// How redacted places were read. The later kinds prevail.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Seen {
+    /// By a `Sensitive`, or not at all.
+    AsSensitive,
+    /// By a type that does not know of redactions.
+    AsValue,
+    /// By whoever takes any value, such as serde where it buffers.
+    Buffered,
 }
 
 thread_local! {
@@ -126,9 +145,10 @@ impl<T: Serialize> Serialize for Sensitive<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Present(value) => value.serialize(serializer),
-            Self::Redacted => match marker() {
-                Ok(marker) if MODE.get() == Mode::Marking => serializer.serialize_str(marker),
-                _ => serializer.serialize_unit(),
+            Self::Redacted => match marking::marker() {
+                Ok(Some(marker)) => serializer.serialize_str(&marking::text_of(marker)),
+                Ok(None) => serializer.serialize_unit(),
+                Err(error) => Err(serde::ser::Error::custom(error)),
             },
         }
     }
@@ -166,68 +186,31 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sensitive<T> {
 
 /// Reads a payload in which exactly these places are redacted.
 pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<T, serde_json::Error> {
+    decode_watched(payload, redacted).map(|(value, _)| value)
+}
+
+/// Reads a payload in which exactly these places are redacted. The flag says whether every redaction is known to
+/// the value: each of these places was read by a `Sensitive`, or not at all.
+pub(crate) fn decode_watched<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<(T, bool), serde_json::Error> {
     if redacted.is_empty() {
-        return in_mode(Mode::Exact, || serde_json::from_slice(payload));
+        return Ok((in_mode(Mode::Exact, || serde_json::from_slice(payload))?, true));
     }
     let document: &RawValue = serde_json::from_slice(payload)?;
-    let mut places = Places::default();
-    for pointer in redacted {
-        places.add(pointer.tokens());
+    let places = Places::of(redacted);
+    let seen = Cell::new(Seen::AsSensitive);
+    let root = || Redactable { raw: document.get(), places: Some(&places), seen: &seen };
+    let value = in_mode(Mode::Exact, || T::deserialize(root()));
+    if seen.get() != Seen::Buffered {
+        return Ok((value?, seen.get() == Seen::AsSensitive));
     }
-    in_mode(Mode::Plain, || T::deserialize(Redactable { raw: document.get(), places: Some(&places) }))
-}
-
-/// Writes a value as JSON, and says where in it shredded fields are. `null` stands in for them.
-pub(crate) fn encode<T: Serialize>(value: &T) -> Result<(Value, Vec<JsonPointer>)> {
-    let marker = marker()?;
-    let written = in_mode(Mode::Marking, || serde_json::to_value(value));
-    let mut value = written
-        .map_err(|error| Error::Encode { target: std::any::type_name::<T>(), problem: crate::error::describe_without_values(&error) })?;
-    let mut found = Vec::new();
-    take_markers(&mut value, marker, &mut String::new(), &mut found);
-    Ok((value, found))
-}
-
-/// Text that no payload holds: drawn once in each process and never written anywhere.
-fn marker() -> Result<&'static str> {
-    static MARKER: OnceLock<String> = OnceLock::new();
-    if let Some(marker) = MARKER.get() {
-        return Ok(marker);
-    }
-    let drawn = format!("\0$eventseal redacted {}", random::uuid()?);
-    Ok(MARKER.get_or_init(|| drawn))
-}
-
-fn take_markers(value: &mut Value, marker: &str, place: &mut String, found: &mut Vec<JsonPointer>) {
-    let length = place.len();
-    match value {
-        Value::String(text) if text == marker => {
-            found.push(JsonPointer::new_unchecked(place.as_str()));
-            *value = Value::Null;
-        }
-        Value::Object(members) => {
-            for (name, member) in members {
-                place.push('/');
-                crate::pointer::push_escaped(place, name);
-                take_markers(member, marker, place, found);
-                place.truncate(length);
-            }
-        }
-        Value::Array(elements) => {
-            for (index, element) in elements.iter_mut().enumerate() {
-                place.push('/');
-                place.push_str(&index.to_string());
-                take_markers(element, marker, place, found);
-                place.truncate(length);
-            }
-        }
-        _ => {}
-    }
+    // Something redacted went into a buffer of serde's, and a `Sensitive` may have been read out of it.
+    Ok((in_mode(Mode::Plain, || T::deserialize(root()))?, false))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
     use std::collections::BTreeMap;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -281,13 +264,138 @@ mod tests {
         assert_eq!(plain.note, Sensitive::Redacted);
     }
 
+    #[derive(Deserialize)]
+    struct AllSorts {
+        gone: Sensitive<String>,
+        wide: u128,
+        low: i128,
+        raw: Box<RawValue>,
+        #[serde(deserialize_with = "bytes")]
+        bytes: Vec<u8>,
+        small: f32,
+        unit: (),
+        pair: (u8, Sensitive<Option<u8>>),
+        shape: Shape,
+        newtype: Newtype,
+        map: BTreeMap<char, Option<bool>>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Newtype(Sensitive<Option<String>>);
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    enum Shape {
+        Pair(u8, Sensitive<Option<u8>>),
+    }
+
+    fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+
     #[test]
-    fn encode_tells_where_redactions_went() {
-        let line = |to| Line { to, count: 1 };
-        let (value, found) = encode(&vec![line("x".into()), line(Sensitive::Redacted)]).unwrap();
-        assert_eq!(value, serde_json::json!([{"to":"x","count":1},{"to":null,"count":1}]));
-        assert_eq!(found, pointers(&["/1/to"]));
-        assert_eq!(serde_json::to_string(&line(Sensitive::Redacted)).unwrap(), r#"{"to":null,"count":1}"#);
+    fn i4_what_decodes_while_it_is_live_decodes_once_something_is_redacted() {
+        let payload = r#"{"gone":"g","wide":340282366920938463463374607431768211455,"low":-170141183460469231731687303715884105728,
+            "raw":{"gone":"g", "n":1.0},"bytes":"\ud800","small":0.1,"unit":null,"pair":[1,null],"shape":{"Pair":[1,null]},
+            "newtype":null,"map":{"a":true,"b":null},"ignored":{"gone":"g","x":[1e400,"\ud800"]},"also":1e400}"#;
+        let live: AllSorts = decode(payload.as_bytes(), &[]).unwrap();
+        assert_eq!((live.gone, &live.newtype), (Sensitive::Present("g".into()), &Newtype(Sensitive::Present(None))));
+        let places = ["/gone", "/raw/gone", "/ignored/gone", "/pair/0", "/shape/Pair/0", "/map/a"];
+        let redacted: AllSorts = decode(payload.as_bytes(), &pointers(&places)).unwrap();
+        assert_eq!(redacted.gone, Sensitive::Redacted);
+        assert_eq!((redacted.wide, redacted.low, redacted.small, redacted.unit), (live.wide, live.low, live.small, live.unit));
+        assert_eq!((redacted.raw.get(), redacted.bytes), (live.raw.get(), live.bytes));
+        assert_eq!((redacted.pair, redacted.shape), (live.pair, live.shape));
+        assert_eq!((redacted.newtype, redacted.map), (live.newtype, live.map));
+    }
+
+    #[test]
+    fn i4_an_erasure_is_not_read_as_never_given() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Inside {
+            field: Sensitive<Option<String>>,
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Outside {
+            #[serde(default)]
+            field: Option<Sensitive<String>>,
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Plain {
+            field: Option<String>,
+        }
+        let erased = pointers(&["/field"]);
+        let both = |payload: &str, redacted: &[JsonPointer]| {
+            let inside: Inside = decode(payload.as_bytes(), redacted).unwrap();
+            (inside.field, decode::<Outside>(payload.as_bytes(), redacted).unwrap().field)
+        };
+        for stand_in in [r#"{"field":null}"#, r#"{"field":"gone"}"#] {
+            assert_eq!(both(stand_in, &erased), (Sensitive::Redacted, Some(Sensitive::Redacted)));
+        }
+        for elsewhere in [pointers(&[]), pointers(&["/other"])] {
+            assert_eq!(both(r#"{"field":null}"#, &elsewhere), (Sensitive::Present(None), None));
+            assert_eq!(both(r#"{"field":"x"}"#, &elsewhere), (Sensitive::Present(Some("x".into())), Some("x".into())));
+        }
+        assert_eq!(decode::<Outside>(b"{}", &erased).unwrap().field, None);
+        assert_eq!(decode::<Plain>(br#"{"field":null}"#, &erased).unwrap().field, None, "a plain field reads the stand-in");
+    }
+
+    #[test]
+    fn i4_a_null_in_a_buffer_of_serde_is_redacted_only_if_something_in_there_is() {
+        #[derive(Deserialize)]
+        struct Flat {
+            name: Sensitive<String>,
+            plain: Option<String>,
+            #[serde(flatten)]
+            rest: Rest,
+        }
+        #[derive(Deserialize)]
+        struct Rest {
+            note: Sensitive<Option<String>>,
+            other: Sensitive<Option<String>>,
+        }
+        let payload = br#"{"name":"n","plain":null,"note":null,"other":null}"#;
+        let read = |redacted: &[&str]| {
+            let flat: Flat = decode(payload, &pointers(redacted)).unwrap();
+            assert_eq!((flat.name.is_redacted(), flat.plain), (redacted.contains(&"/name"), None));
+            (flat.rest.note.is_redacted(), flat.rest.other.is_redacted())
+        };
+        assert_eq!(read(&["/name"]), (false, false));
+        assert_eq!(read(&["/name", "/plain"]), (false, false));
+        assert_eq!(read(&["/note"]), (true, true), "serde lost track of the places");
+    }
+
+    #[test]
+    fn decode_knows_whether_every_redaction_was_seen() {
+        #[derive(Deserialize)]
+        #[allow(dead_code)]
+        struct Mixed {
+            name: Sensitive<String>,
+            note: Option<String>,
+        }
+        #[derive(Deserialize)]
+        #[allow(dead_code)]
+        struct Flat {
+            name: Sensitive<String>,
+            #[serde(flatten)]
+            rest: BTreeMap<String, Value>,
+        }
+        let payload = br#"{"name":"n","note":null,"raw":{"a":null}}"#;
+        let seen = |places: &[&str]| decode_watched::<Mixed>(payload, &pointers(places)).unwrap().1;
+        assert!(seen(&[]) && seen(&["/name"]) && seen(&["/name", "/raw/a"]));
+        assert!(!seen(&["/name", "/note"]));
+        assert!(!decode_watched::<Value>(payload, &pointers(&["/name"])).unwrap().1);
+        assert!(!decode_watched::<Flat>(payload, &pointers(&["/note"])).unwrap().1);
+        assert!(!decode_watched::<BTreeMap<String, Box<RawValue>>>(payload, &pointers(&["/raw/a"])).unwrap().1);
     }
 
     #[test]

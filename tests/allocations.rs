@@ -1,10 +1,17 @@
-//! Sealing and opening allocate their output and a few small buffers, however large the payload.
+//! Sealing and opening allocate their output and a few small buffers, however large the payload; steps
+//! allocate in proportion to it.
+
+mod sealing;
 
 use allocation_counter::measure;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventseal::internals::Engine;
-use eventseal::{Error, NewEvent, Owner, aggregate, event, subject};
+use eventseal::*;
+use sealing::World;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::Arc;
 
 #[test]
 fn memory_is_the_output_and_a_few_small_buffers() {
@@ -48,5 +55,49 @@ fn a_forged_header_costs_no_more_than_its_own_size() {
             let (most, size) = (cost.bytes_max, u64::try_from(stored.len()).unwrap());
             assert!(most <= 2 * size + 1_000_000, "{most} bytes for a payload of {size}");
         }
+    }
+}
+
+#[test]
+fn what_redactions_cost_in_a_step_grows_with_their_number_and_not_with_its_square() {
+    const FIELDS: [&str; 4] = ["name", "mail", "phone", "note"];
+    let guests = FIELDS.map(|field| format!("/guests/*/{field}"));
+    let old = || event("Met").version(1).protect(&guests.each_ref().map(String::as_str), subject("Guest", "/guests/*/id"));
+    let part = || {
+        event("Guest").version(1).protect(&FIELDS.map(|field| format!("/{field}")).each_ref().map(String::as_str), subject("Guest", "/id"))
+    };
+    let split = || {
+        let parts = |old: Value| old["guests"].as_array().unwrap().iter().map(|guest| SplitPart::new("Guest", 1, guest.clone())).collect();
+        vec![old().split(1, &[("Guest", 1)], move |old, _| Ok::<_, Infallible>(parts(old))), part()]
+    };
+    let closure = || {
+        vec![old().version(2).protect_same_as(1).upcast_with(1, |mut old: Value, context| {
+            for (index, guest) in old["guests"].as_array_mut().unwrap().iter_mut().enumerate() {
+                guest["known"] = context.is_redacted(&format!("/guests/{index}/name")).into();
+            }
+            Ok::<_, Infallible>(old)
+        })]
+    };
+    let kept = || vec![old().version(2).protect(&["/guests"], Owner::Aggregate).upcast(1, |old: Value| Ok::<_, Infallible>(old))];
+    let keyring = Arc::new(Keyring::generate("main").unwrap());
+    let all: [&dyn Fn() -> Vec<EventSchema>; 3] = [&split, &closure, &kept];
+    for schemas in all {
+        let cost = |count: usize| {
+            let db = MemoryDb::new(Namespace::new("test").unwrap());
+            let world = |schemas| World::over(db.clone(), MemoryKeys::new(), Arc::clone(&keyring), Schemas::new(schemas).unwrap());
+            let (writer, reader) = (world(vec![old()]), world(schemas()));
+            let guests: Vec<Value> = (0..count).map(|_| json!({"id":"a","name":"n","mail":"m","phone":"p","note":"o"})).collect();
+            let stored = writer.seal(&aggregate("Order", "1"), NewEvent::json("Met", 1, &json!({ "guests": guests })).unwrap()).unwrap();
+            writer.shred("Guest", "a");
+            let mut redacted = 0;
+            let cost = measure(|| {
+                let events = futures::executor::block_on(reader.sealer.open(&mut db.begin(), vec![stored])).unwrap();
+                redacted = events.iter().map(|event| event.redacted.len()).sum();
+            });
+            assert_eq!(redacted, 4 * count);
+            cost.count_total
+        };
+        let (small, large) = (cost(100), cost(1_000));
+        assert!(large < 12 * small, "{small} allocations for 100 guests, {large} for 1,000");
     }
 }

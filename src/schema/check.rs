@@ -131,6 +131,7 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         deny_unknown_types: builder.deny_unknown_types,
         pass_through_newer: builder.pass_through_newer,
         allow_older_appends: builder.allow_older_appends,
+        deny_unreadable_payloads: builder.deny_unreadable_payloads,
         nothing: VersionSchema::default(),
     })
 }

@@ -110,6 +110,10 @@ impl EventSchema {
     }
 
     /// Protects the whole payload, JSON or not.
+    ///
+    /// Once it is redacted, no step is called for it: it comes at the current version, with that version's stand-in
+    /// or, if that version protects fields, still with this one's, and is redacted at the root (`""`). Decode it as a
+    /// `Sensitive<T>`.
     pub fn protect_whole(self, owner: Owner) -> Self {
         self.in_version(|version| version.whole = Some(FieldDecl { pointer: String::new(), owner }))
     }
@@ -141,8 +145,38 @@ impl EventSchema {
 
     /// The step from version `from` to the next: a function from the old payload type to the new one.
     ///
-    /// With [`Sensitive`](crate::Sensitive) fields, redactions follow values exactly. It must be pure, and
-    /// may be called for payloads in which anything protected is redacted.
+    /// It must be pure, and may be called for payloads in which anything protected is redacted. It is not called
+    /// for a payload that was [protected whole](Self::protect_whole) and is redacted: nothing is left of it.
+    ///
+    /// # What is redacted afterwards
+    /// With [`Sensitive`](crate::Sensitive) fields in both types, redactions follow values exactly. Where the old type
+    /// reads a redacted place otherwise (as an `Option`, or as part of a `serde_json::Value`), the step can't say where
+    /// it went. Then a place of the new payload counts as redacted only if all of this holds:
+    /// - The new version protects it.
+    /// - It holds `null`, its stand-in, or what stood in for a redacted value before.
+    /// - Its owner in the new payload (the aggregate, or the id at the subject's pointer) is one whose keys were
+    ///   shredded in this event. Or it is the very place that was redacted before, holds what it held, names no
+    ///   live owner, and is in no array whose elements may have changed places.
+    /// - It did not hold the same value before as one that was live.
+    ///
+    /// So a live value that stays where it was, or whose owner is live, is not taken for a redacted one. One is if it
+    /// is `null` or looks like a stand-in, and the step puts it at a protected place of a shredded owner: because the
+    /// step made it up, or because it was not protected before. And redactions get lost: in places that the new
+    /// version does not protect; where a value moved and the id of its owner is gone, renamed or redacted itself; in
+    /// arrays whose ids are redacted, unless all elements are; where a value moved to a place that held the same
+    /// before; where serde_json rounds the ids of two owners to one number. A lost redaction reads like a value that
+    /// was written. Use `Sensitive` in both types where redactions must be exact.
+    ///
+    /// # What it can read
+    /// JSON that `serde_json` can hold: no numbers beyond `f64` such as `1e400`, no unpaired surrogates such as
+    /// `"\ud800"`, nothing nested deeper than 127. Append accepts these, because sealing does not need to read
+    /// them, and then every step fails with [`Error::Upcast`](crate::Error::Upcast) for good: see
+    /// [`deny_unreadable_payloads`](SchemasBuilder::deny_unreadable_payloads).
+    ///
+    /// # Its errors
+    /// What it returns as an error becomes the source of [`Error::Upcast`](crate::Error::Upcast), and whoever
+    /// logs a chain of errors logs its `Display`: put no payload values into it. Errors of serde_json quote
+    /// values, so they, and errors whose source they are, are replaced by a description without them.
     pub fn upcast<A, B, E, F>(self, from: u32, step: F) -> Self
     where
         A: DeserializeOwned,
@@ -154,10 +188,7 @@ impl EventSchema {
     }
 
     /// The step from version `from` to the next, over the JSON value, with its context: among others,
-    /// which places are redacted.
-    ///
-    /// A protected place of the new version that holds its stand-in or `null` afterwards counts as
-    /// redacted if its owner was shredded.
+    /// which places are redacted. What [`upcast`](Self::upcast) says of steps over values holds here.
     pub fn upcast_with<E, F>(self, from: u32, step: F) -> Self
     where
         E: Into<BoxError>,
@@ -168,6 +199,10 @@ impl EventSchema {
 
     /// The step from version `from` to any number of events of the types and versions listed. They share
     /// the stored event's id, version and position, and go on through their own steps.
+    ///
+    /// What [`upcast`](Self::upcast) says of steps over values holds here, with one difference: a place counts as
+    /// left alone only where the part says nothing of its owner. A payload that was protected whole and is redacted
+    /// can't be split: the event comes as it is, of this type and version.
     pub fn split<E, F>(self, from: u32, targets: &[(&str, u32)], step: F) -> Self
     where
         E: Into<BoxError>,
@@ -212,6 +247,7 @@ pub struct SchemasBuilder {
     pub(super) deny_unknown_types: bool,
     pub(super) pass_through_newer: bool,
     pub(super) allow_older_appends: bool,
+    pub(super) deny_unreadable_payloads: bool,
 }
 
 impl SchemasBuilder {
@@ -222,6 +258,7 @@ impl SchemasBuilder {
             deny_unknown_types: false,
             pass_through_newer: false,
             allow_older_appends: false,
+            deny_unreadable_payloads: false,
         }
     }
 
@@ -250,6 +287,16 @@ impl SchemasBuilder {
     /// Lets versions be appended that are declared but no longer current.
     pub fn allow_older_appends(mut self) -> Self {
         self.allow_older_appends = true;
+        self
+    }
+
+    /// Refuses to append payloads of registered types that no step could ever read, with
+    /// [`Error::UnreadablePayload`](crate::Error::UnreadablePayload), instead of keeping any bytes that can be sealed.
+    ///
+    /// Costs a parse of every payload. Without it, an event with such a payload fails every read from the day its
+    /// version gets a step on, and nobody who follows the log gets past it. Not for types whose payloads are no JSON.
+    pub fn deny_unreadable_payloads(mut self) -> Self {
+        self.deny_unreadable_payloads = true;
         self
     }
 

@@ -1,6 +1,6 @@
 //! One step of a chain: from the payload of one version to the next.
 
-use crate::error::{BoxError, describe_without_values};
+use crate::error::{BoxError, StepError, describe_without_values};
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion};
 use crate::pointer::JsonPointer;
 use crate::sensitive;
@@ -23,7 +23,7 @@ pub struct StepContext<'a> {
     pub stored_version: EventVersion,
     /// When it happened.
     pub created_at: OffsetDateTime,
-    /// The places in the payload whose keys were shredded, and that hold a stand-in.
+    /// The places in the payload whose keys were shredded, and that hold a stand-in. Sorted.
     pub redacted: &'a [JsonPointer],
 }
 
@@ -31,7 +31,8 @@ impl StepContext<'_> {
     /// Is this place, or one around it, redacted?
     #[must_use]
     pub fn is_redacted(&self, pointer: &str) -> bool {
-        self.redacted.iter().any(|place| pointer.strip_prefix(place.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        let ends = pointer.match_indices('/').map(|(at, _)| at).chain([pointer.len()]);
+        ends.into_iter().any(|end| self.redacted.binary_search_by(|place| place.as_str().cmp(&pointer[..end])).is_ok())
     }
 }
 
@@ -68,24 +69,37 @@ pub(super) enum Step {
     Drop,
 }
 
-type NextFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Stepped, StepError> + Send + Sync>;
-type SplitFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, StepError> + Send + Sync>;
+type NextFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Stepped, Failure> + Send + Sync>;
+type SplitFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, Failure> + Send + Sync>;
 
 /// A payload after a step.
 pub(super) struct Stepped {
     pub(super) payload: Value,
     /// Places that the step itself knows to be redacted.
     pub(super) redacted: Vec<JsonPointer>,
+    /// These are all: every redaction went through a `Sensitive`.
+    pub(super) is_exact: bool,
 }
 
-pub(super) struct StepError {
+/// Why a step could not be taken.
+pub(super) struct Failure {
     pub(super) problem: String,
-    pub(super) source: Option<BoxError>,
+    pub(super) source: Option<StepError>,
 }
 
-impl StepError {
+impl Failure {
     fn returned(error: impl Into<BoxError>) -> Self {
-        Self { problem: "the step returned an error".to_owned(), source: Some(error.into()) }
+        let error = error.into();
+        // An error of serde_json quotes the value that does not fit, and so does one that was made from it.
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+        while let Some(one) = next {
+            if let Some(json) = one.downcast_ref::<serde_json::Error>() {
+                let problem = format!("the step returned an error: {}", describe_without_values(json, b""));
+                return Self { problem, source: None };
+            }
+            next = one.source();
+        }
+        Self { problem: "the step returned an error".to_owned(), source: Some(StepError(error)) }
     }
 }
 
@@ -100,13 +114,17 @@ impl Step {
         Self::Next(Box::new(move |payload, context| {
             // Through text, because places are redacted in text; without numbers losing digits in between.
             let text = payload.to_string();
-            let old: A = sensitive::decode(text.as_bytes(), context.redacted).map_err(|error| StepError {
-                problem: format!("the payload does not decode into {}: {}", std::any::type_name::<A>(), describe_without_values(&error)),
+            let (old, is_exact): (A, bool) = sensitive::decode_watched(text.as_bytes(), context.redacted).map_err(|error| Failure {
+                problem: format!(
+                    "the payload does not decode into {}: {}",
+                    std::any::type_name::<A>(),
+                    describe_without_values(&error, text.as_bytes())
+                ),
                 source: None,
             })?;
-            let new = step(old).map_err(StepError::returned)?;
-            let (payload, redacted) = sensitive::encode(&new).map_err(|error| StepError { problem: error.to_string(), source: None })?;
-            Ok(Stepped { payload, redacted })
+            let new = step(old).map_err(Failure::returned)?;
+            let (payload, redacted) = sensitive::encode(&new).map_err(|error| Failure { problem: error.to_string(), source: None })?;
+            Ok(Stepped { payload, redacted, is_exact })
         }))
     }
 
@@ -116,8 +134,8 @@ impl Step {
         F: Fn(Value, &StepContext<'_>) -> Result<Value, E> + Send + Sync + 'static,
     {
         Self::Next(Box::new(move |payload, context| {
-            let payload = step(payload, context).map_err(StepError::returned)?;
-            Ok(Stepped { payload, redacted: Vec::new() })
+            let payload = step(payload, context).map_err(Failure::returned)?;
+            Ok(Stepped { payload, redacted: Vec::new(), is_exact: false })
         }))
     }
 
@@ -126,7 +144,7 @@ impl Step {
         E: Into<BoxError>,
         F: Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, E> + Send + Sync + 'static,
     {
-        Self::Split(targets, Box::new(move |payload, context| step(payload, context).map_err(StepError::returned)))
+        Self::Split(targets, Box::new(move |payload, context| step(payload, context).map_err(Failure::returned)))
     }
 
     /// Where the step leads, for a step of this type from this version.

@@ -1,12 +1,12 @@
 //! Bringing an opened event up to date, and keeping track of what is redacted in it.
 
-use crate::error::{BoxError, Error, Result};
+use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, Part, PersistedEvent};
-use crate::key::KeyScope;
-use crate::pointer::{JsonPointer, Pattern, Token, array_index};
-use crate::schema::step::{Step, StepContext, StepError, Stepped};
+use crate::pointer::JsonPointer;
+use crate::schema::redaction::{Before, Owners};
+use crate::schema::step::{Failure, Step, StepContext, Stepped};
 use crate::schema::{Schemas, VersionSchema};
-use crate::seal::plan::{Field, FieldOwner, Plan};
+use crate::seal::plan::Plan;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,8 +18,8 @@ const MAX_PARTS: usize = 1_000;
 pub(crate) struct Readable {
     /// As stored, but for the payload and `redacted`.
     pub(crate) event: PersistedEvent,
-    /// Whose keys were shredded.
-    pub(crate) shredded: HashSet<KeyScope>,
+    /// Whose keys it was sealed under.
+    pub(crate) owners: Owners,
 }
 
 /// A payload on its way.
@@ -40,9 +40,10 @@ impl Schemas {
         }
         let mut event = readable.event;
         let payload = std::mem::take(&mut event.payload);
-        let redacted = std::mem::take(&mut event.redacted);
+        let mut redacted = std::mem::take(&mut event.redacted);
+        redacted.sort_unstable();
         let parsed = serde_json::from_slice(&payload)
-            .map_err(|_| StepError { problem: "the payload is not JSON that serde_json can hold".to_owned(), source: None });
+            .map_err(|_| Failure { problem: "the payload is not JSON that serde_json can hold".to_owned(), source: None });
         let start = Moving { event_type: event.event_type.clone(), event_version: event.event_version, payload: Value::Null, redacted };
         let payload = parsed.map_err(|error| failed(&event, &start, error))?;
         let mut done: Vec<Moving> = Vec::new();
@@ -52,13 +53,13 @@ impl Schemas {
             match self.step_of(&moving) {
                 None => done.push(moving),
                 Some(step) => {
-                    let next = self.take_step(step, moving, &event, &readable.shredded)?;
+                    let next = self.take_step(step, moving, &event, &readable.owners)?;
                     open.extend(next.into_iter().rev());
                 }
             }
             if done.len() + open.len() > MAX_PARTS {
                 let problem = format!("one event became more than {MAX_PARTS}: split it into fewer");
-                return Err(failed(&event, &start, StepError { problem, source: None }));
+                return Err(failed(&event, &start, Failure { problem, source: None }));
             }
         }
         let count = u32::try_from(done.len()).unwrap_or(u32::MAX);
@@ -79,11 +80,23 @@ impl Schemas {
         self.types.get(event_type)?.version(version)
     }
 
-    fn step_of(&self, moving: &Moving) -> Option<&Step> {
-        self.schema_of(&moving.event_type, moving.event_version)?.step.as_ref()
+    fn plan_of(&self, moving: &Moving) -> Option<&Plan> {
+        self.schema_of(&moving.event_type, moving.event_version).map(|schema| &schema.plan)
     }
 
-    fn take_step(&self, step: &Step, mut moving: Moving, event: &PersistedEvent, shredded: &HashSet<KeyScope>) -> Result<Vec<Moving>> {
+    /// The next step, if there is one that can be taken.
+    fn step_of(&self, moving: &Moving) -> Option<&Step> {
+        match self.schema_of(&moving.event_type, moving.event_version)?.step.as_ref()? {
+            // Nothing is left that says which parts there were.
+            Step::Split(..) if moving.is_erased() => None,
+            step => Some(step),
+        }
+    }
+
+    fn take_step(&self, step: &Step, mut moving: Moving, event: &PersistedEvent, owners: &Owners) -> Result<Vec<Moving>> {
+        if matches!(step, Step::Next(_)) && moving.is_erased() {
+            return Ok(vec![self.erased_at_next(moving)]);
+        }
         let payload = std::mem::take(&mut moving.payload);
         let context = StepContext {
             aggregate: &event.aggregate,
@@ -93,12 +106,18 @@ impl Schemas {
             created_at: event.created_at,
             redacted: &moving.redacted,
         };
-        let mut next = match step {
-            Step::Drop => Vec::new(),
+        let before = (!moving.redacted.is_empty()).then(|| Before::new(&payload, &moving.redacted));
+        // Whether the step itself knows what is redacted, and whether it made parts.
+        let (mut next, is_exact, is_split) = match step {
+            Step::Drop => return Ok(Vec::new()),
             Step::Next(step) => {
-                let Stepped { payload, redacted } = guarded(|| step(payload, &context)).map_err(|error| failed(event, &moving, error))?;
-                let event_version = EventVersion::new(moving.event_version.get().saturating_add(1));
-                vec![Moving { event_type: moving.event_type.clone(), event_version, payload, redacted }]
+                let stepped = guarded(|| step(payload, &context)).map_err(|error| failed(event, &moving, error))?;
+                let Stepped { payload, redacted, is_exact } = stepped;
+                (
+                    vec![Moving { event_type: moving.event_type.clone(), event_version: moving.next_version(), payload, redacted }],
+                    is_exact,
+                    false,
+                )
             }
             Step::Split(targets, step) => {
                 let parts = guarded(|| step(payload, &context)).map_err(|error| failed(event, &moving, error))?;
@@ -108,130 +127,77 @@ impl Schemas {
                     if !targets.contains(&target) {
                         let problem =
                             format!("the step returned {} version {}, which is not among its declared targets", target.0, target.1);
-                        return Err(failed(event, &moving, StepError { problem, source: None }));
+                        return Err(failed(event, &moving, Failure { problem, source: None }));
                     }
                     let event_version = EventVersion::new(target.1);
                     next.push(Moving { event_type: target.0, event_version, payload: part.payload, redacted: Vec::new() });
                 }
-                next
+                (next, false, true)
             }
         };
         for target in &mut next {
-            if !target.payload.is_object() {
+            let Some(plan) = self.plan_of(target) else { continue };
+            if !target.payload.is_object() && plan.whole.is_none() {
                 let problem = "the step did not return a JSON object".to_owned();
-                return Err(failed(event, &moving, StepError { problem, source: None }));
+                return Err(failed(event, &moving, Failure { problem, source: None }));
             }
-            if !moving.redacted.is_empty() {
-                self.carry_redactions(&moving, target, event, shredded);
+            if let Some(before) = &before {
+                if !is_exact {
+                    let found = before.redacted_after(&target.payload, plan, owners, &event.aggregate, is_split);
+                    // Where serde loses track of places, a `Sensitive` takes a live null for a redaction.
+                    target.redacted.retain(|place| !before.held_live_null(place));
+                    let told: HashSet<JsonPointer> = target.redacted.drain(..).collect();
+                    target.redacted = found.union(&told).cloned().collect();
+                }
+                target.redacted.sort_unstable();
+                target.put_stand_ins(plan);
             }
         }
         Ok(next)
     }
 
-    /// Which places of a payload are redacted after a step:
-    ///
-    /// - those that the step says are (typed steps know it of their `Sensitive` fields);
-    /// - those that were, and still hold what stood there;
-    /// - protected places whose owner was shredded, and that hold a stand-in or `null`.
-    fn carry_redactions(&self, before: &Moving, after: &mut Moving, event: &PersistedEvent, shredded: &HashSet<KeyScope>) {
-        let plan_before = self.schema_of(&before.event_type, before.event_version).map(|schema| &schema.plan);
-        let Some(plan) = self.schema_of(&after.event_type, after.event_version).map(|schema| &schema.plan) else { return };
-        let mut found: HashSet<JsonPointer> = after.redacted.drain(..).collect();
-        for pointer in &before.redacted {
-            let stand_in = plan_before.map_or("null", |plan| plan.stand_in(pointer));
-            if after.payload.pointer(pointer.as_str()).is_some_and(|value| is_json(value, stand_in)) {
-                found.insert(pointer.clone());
-            }
+    /// A payload of which nothing is left has nothing that a step could work on: it comes to the next
+    /// version as it is, with that version's stand-in if it has one for the whole.
+    fn erased_at_next(&self, mut moving: Moving) -> Moving {
+        moving.event_version = moving.next_version();
+        if let Some(whole) = self.plan_of(&moving).and_then(|plan| plan.whole.as_ref()) {
+            moving.payload = serde_json::from_str(&whole.stand_in).unwrap_or_default();
         }
-        for field in &plan.fields {
-            let Some(pattern) = &field.pattern else { continue };
-            for (place, indexes) in places(&after.payload, pattern) {
-                let holds_nothing =
-                    after.payload.pointer(place.as_str()).is_some_and(|value| value.is_null() || is_json(value, &field.stand_in));
-                if holds_nothing && may_be_shredded(plan, field, &indexes, &after.payload, event, shredded) {
-                    found.insert(place);
-                }
-            }
-        }
-        let mut found: Vec<JsonPointer> = found.into_iter().collect();
-        found.sort_unstable();
-        for pointer in &found {
-            // What the new version says stands in for it, unless it has nothing to say there.
-            let covered = plan.fields.iter().any(|field| field.pattern.as_ref().is_some_and(|pattern| pattern.matches(pointer)));
-            if let (true, Some(value)) = (covered, after.payload.pointer_mut(pointer.as_str())) {
-                *value = serde_json::from_str(plan.stand_in(pointer)).unwrap_or_default();
-            }
-        }
-        after.redacted = found;
+        moving
     }
 }
 
-/// Runs a step of the application. A panic is its failure, not that of the whole process.
-fn guarded<T>(step: impl FnOnce() -> Result<T, StepError>) -> Result<T, StepError> {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(StepError { problem: "the step panicked".to_owned(), source: None }))
-}
+impl Moving {
+    /// Is the payload redacted as a whole?
+    fn is_erased(&self) -> bool {
+        self.redacted.iter().any(|place| place.as_str().is_empty())
+    }
 
-fn failed(event: &PersistedEvent, at: &Moving, error: StepError) -> Error {
-    let source: Option<BoxError> = error.source;
-    Error::Upcast { event_id: event.event_id, event_type: at.event_type.clone(), from: at.event_version, problem: error.problem, source }
-}
+    fn next_version(&self) -> EventVersion {
+        EventVersion::new(self.event_version.get().saturating_add(1))
+    }
 
-/// Could the field's owner be among the shredded ones? An owner that can't be told counts by its kind.
-fn may_be_shredded(
-    plan: &Plan,
-    field: &Field,
-    indexes: &[u32],
-    payload: &Value,
-    event: &PersistedEvent,
-    shredded: &HashSet<KeyScope>,
-) -> bool {
-    match &field.owner {
-        FieldOwner::Aggregate { kind } => {
-            let kind = kind.as_deref().unwrap_or_else(|| event.aggregate.aggregate_type());
-            shredded.contains(&KeyScope::new(kind, event.aggregate.aggregate_id()))
-        }
-        FieldOwner::Subject { kind, capture } => {
-            let id = plan.captures.get(*capture).and_then(|pattern| payload.pointer(&pattern.at(indexes)));
-            match id {
-                Some(Value::String(id)) => shredded.contains(&KeyScope::new(kind.clone(), id.as_str())),
-                Some(Value::Number(id)) => shredded.contains(&KeyScope::new(kind.clone(), id.to_string())),
-                _ => shredded.iter().any(|scope| scope.kind() == &**kind),
+    /// Puts what the plan says in the redacted places, unless it has nothing to say there.
+    fn put_stand_ins(&mut self, plan: &Plan) {
+        for place in &self.redacted {
+            if let (Some(field), Some(value)) = (plan.field_at(place), self.payload.pointer_mut(place.as_str())) {
+                *value = serde_json::from_str(&field.stand_in).unwrap_or_default();
             }
         }
     }
 }
 
-/// Is the value what this JSON text says?
-fn is_json(value: &Value, text: &str) -> bool {
-    serde_json::from_str::<Value>(text).is_ok_and(|said| said == *value)
+/// Runs a step of the application. A panic is its failure, not that of the whole process.
+fn guarded<T>(step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(Failure { problem: "the step panicked".to_owned(), source: None }))
 }
 
-/// The places in a value that a pattern means, each with the array elements on its way.
-fn places(value: &Value, pattern: &Pattern) -> Vec<(JsonPointer, Vec<u32>)> {
-    fn walk(value: &Value, pattern: &Pattern, tokens: &[Token], indexes: &mut Vec<u32>, found: &mut Vec<(JsonPointer, Vec<u32>)>) {
-        match (tokens, value) {
-            ([], _) => found.push((JsonPointer::new_unchecked(pattern.at(indexes)), indexes.clone())),
-            ([Token::Name(name), rest @ ..], Value::Object(members)) => {
-                if let Some(member) = members.get(name) {
-                    walk(member, pattern, rest, indexes, found);
-                }
-            }
-            ([Token::Name(name), rest @ ..], Value::Array(elements)) => {
-                if let Some(element) = array_index(name).and_then(|index| elements.get(usize::try_from(index).ok()?)) {
-                    walk(element, pattern, rest, indexes, found);
-                }
-            }
-            ([Token::Each, rest @ ..], Value::Array(elements)) => {
-                for (index, element) in (0..).zip(elements) {
-                    indexes.push(index);
-                    walk(element, pattern, rest, indexes, found);
-                    indexes.pop();
-                }
-            }
-            _ => {}
-        }
+fn failed(event: &PersistedEvent, at: &Moving, failure: Failure) -> Error {
+    Error::Upcast {
+        event_id: event.event_id,
+        event_type: at.event_type.clone(),
+        from: at.event_version,
+        problem: failure.problem,
+        source: failure.source,
     }
-    let mut found = Vec::new();
-    walk(value, pattern, pattern.tokens(), &mut Vec::new(), &mut found);
-    found
 }

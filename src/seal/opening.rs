@@ -67,6 +67,8 @@ pub(crate) struct Opened {
     pub(crate) payload: Vec<u8>,
     /// In the order of the document.
     pub(crate) redacted: Vec<Redacted>,
+    /// Whose keys are live, if anything is redacted.
+    pub(crate) live: HashSet<KeyScope>,
 }
 
 /// A place whose key is shredded.
@@ -213,7 +215,11 @@ impl<'a> Closed<'a> {
         if !whole {
             self.copy_between(&mut out, copied, self.payload.len());
         }
-        Ok(Opened { payload: out, redacted })
+        let live = match redacted.as_slice() {
+            [] => HashSet::new(),
+            _ => self.header.keys.iter().filter_map(|key_id| live_scope(keys, *key_id)).collect(),
+        };
+        Ok(Opened { payload: out, redacted, live })
     }
 
     /// Copies what was never sealed, leaving out the header.
@@ -286,6 +292,13 @@ impl<'a> Closed<'a> {
             }
         }
         Ok(Authentic { keys: event_keys, shredded })
+    }
+}
+
+fn live_scope(keys: &Keys, key_id: KeyId) -> Option<KeyScope> {
+    match keys.get(&key_id) {
+        Some(KeyStatus::Live { scope, .. }) => Some(scope.clone()),
+        _ => None,
     }
 }
 

@@ -79,15 +79,18 @@ impl Plan {
 
     /// What stands in for the value at `place`; `null` where the plan has nothing to say.
     pub(crate) fn stand_in(&self, place: &JsonPointer) -> &str {
-        let field = if place.as_str().is_empty() {
-            self.whole.as_ref()
-        } else {
-            self.fields.iter().find(|field| match (&field.place, &field.pattern) {
-                (Some(known), _) => known == place,
-                (None, Some(pattern)) => pattern.matches(place),
-                (None, None) => false,
-            })
-        };
-        field.map_or("null", |field| &field.stand_in)
+        self.field_at(place).map_or("null", |field| &field.stand_in)
+    }
+
+    /// What is protected just there.
+    pub(crate) fn field_at(&self, place: &JsonPointer) -> Option<&Field> {
+        if place.as_str().is_empty() {
+            return self.whole.as_ref();
+        }
+        self.fields.iter().find(|field| match (&field.place, &field.pattern) {
+            (Some(known), _) => known == place,
+            (None, Some(pattern)) => pattern.matches(place),
+            (None, None) => false,
+        })
     }
 }

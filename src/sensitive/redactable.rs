@@ -3,63 +3,85 @@
 //! Where nothing is redacted it hands over to serde_json; on the way to a redacted place it splits the
 //! text into raw members and elements, so that every other value is read as it is spelled.
 
-use crate::sensitive::{Mode, TOKEN, in_mode};
+use crate::pointer::Places;
+use crate::sensitive::{Mode, Seen, Sensitive, TOKEN, in_mode};
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::any::type_name;
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-
-/// Redacted places as a tree of their steps. A node without steps is a redacted place.
-#[derive(Default)]
-pub(super) struct Places {
-    steps: BTreeMap<String, Self>,
-}
-
-impl Places {
-    pub(super) fn add(&mut self, tokens: impl Iterator<Item = String>) {
-        let mut node = self;
-        for token in tokens {
-            node = node.steps.entry(token).or_default();
-        }
-    }
-}
 
 /// A JSON value that knows which places in it are redacted.
 pub(super) struct Redactable<'de, 'p> {
     pub(super) raw: &'de str,
     /// `None`: nothing is redacted here or below.
     pub(super) places: Option<&'p Places>,
+    /// How redacted places were read so far.
+    pub(super) seen: &'p Cell<Seen>,
 }
 
 impl<'de, 'p> Redactable<'de, 'p> {
-    fn child(raw: &'de RawValue, places: &'p Places, step: &str) -> Self {
-        Redactable { raw: raw.get(), places: places.steps.get(step) }
-    }
-
-    fn json(&self) -> serde_json::Deserializer<serde_json::de::StrRead<'de>> {
-        serde_json::Deserializer::from_str(self.raw)
+    fn child(raw: &'de RawValue, places: &'p Places, seen: &'p Cell<Seen>, step: &str) -> Self {
+        Redactable { raw: raw.get(), places: places.step(step), seen }
     }
 
     fn is_redacted(&self) -> bool {
-        self.places.is_some_and(|places| places.steps.is_empty())
+        self.places.is_some_and(Places::is_place)
     }
+
+    /// The places, if this is a container on the way to some.
+    fn on_the_way(&self) -> Option<&'p Places> {
+        self.places.filter(|places| places.leads_on() && self.raw.starts_with(['{', '[']))
+    }
+
+    /// Has serde_json read the value, exactly as it would where nothing at all is redacted.
+    fn read<T>(self, how: Seen, read: impl FnOnce(&mut Json<'de>) -> Result<T, serde_json::Error>) -> Result<T, serde_json::Error> {
+        let mut json = serde_json::Deserializer::from_str(self.raw);
+        if self.places.is_none() {
+            return in_mode(Mode::Exact, || read(&mut json));
+        }
+        self.seen.set(self.seen.get().max(how));
+        in_mode(Mode::Plain, || read(&mut json))
+    }
+}
+
+type Json<'de> = serde_json::Deserializer<serde_json::de::StrRead<'de>>;
+
+/// Is this type `Option<Sensitive<…>>`? `Option` says nothing of what it holds but in the name of the type, so
+/// this is a help and no promise: where names are spelled otherwise, the answer is no.
+fn is_optional_sensitive<T>() -> bool {
+    let known = type_name::<Option<Sensitive<()>>>();
+    known.strip_suffix("()>>").is_some_and(|start| type_name::<T>().starts_with(start))
+}
+
+/// Methods that go on into containers on the way to redacted places, and leave all other values to the
+/// method of serde_json, so that what can be read while nothing is redacted can be read afterwards.
+macro_rules! read_by_serde_json {
+    ($($method:ident($($argument:ident: $type:ty),*))*) => {$(
+        fn $method<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, Self::Error> {
+            if self.on_the_way().is_some() {
+                return self.deserialize_any(visitor);
+            }
+            self.read(Seen::AsValue, |json| json.$method($($argument,)* visitor))
+        }
+    )*};
 }
 
 impl<'de> Deserializer<'de> for Redactable<'de, '_> {
     type Error = serde_json::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        let Some(places) = self.places else {
-            return in_mode(Mode::Exact, || self.json().deserialize_any(visitor));
-        };
-        match self.raw.as_bytes().first() {
-            Some(b'{') if !places.steps.is_empty() => visitor.visit_map(Members { members: split_object(self.raw)?, places, value: None }),
-            Some(b'[') if !places.steps.is_empty() => visitor.visit_seq(Elements { elements: split_array(self.raw)?, places, index: 0 }),
-            _ => self.json().deserialize_any(visitor),
+        let seen = self.seen;
+        match self.on_the_way() {
+            Some(places) if self.raw.starts_with('{') => {
+                visitor.visit_map(Members { members: split_object(self.raw)?, places, seen, value: None })
+            }
+            Some(places) => visitor.visit_seq(Elements { elements: split_array(self.raw)?, places, seen, index: 0 }),
+            None => self.read(Seen::Buffered, |json| json.deserialize_any(visitor)),
         }
     }
 
@@ -67,14 +89,18 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
         if name == TOKEN {
             return if self.is_redacted() { visitor.visit_unit() } else { visitor.visit_some(self) };
         }
-        if self.places.is_none() {
-            return in_mode(Mode::Exact, || self.json().deserialize_newtype_struct(name, visitor));
+        // A RawValue, which serde_json makes of the text and of nothing else.
+        if self.places.is_none() || name.starts_with("$serde_json::") {
+            return self.read(Seen::Buffered, |json| json.deserialize_newtype_struct(name, visitor));
         }
         visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        if self.raw == "null" { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.raw != "null" || self.is_redacted() && is_optional_sensitive::<V::Value>() {
+            return visitor.visit_some(self);
+        }
+        self.read(Seen::AsValue, |json| json.deserialize_option(visitor))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -83,24 +109,33 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        match self.places {
-            None => in_mode(Mode::Exact, || self.json().deserialize_enum(name, variants, visitor)),
-            Some(places) if self.raw.starts_with('{') && !places.steps.is_empty() => {
+        match self.on_the_way() {
+            Some(places) if self.raw.starts_with('{') => {
                 let mut members = split_object(self.raw)?;
                 match (members.next(), members.next()) {
                     (Some((variant, value)), None) => {
-                        visitor.visit_enum(Variant { value: Redactable::child(value, places, &variant), variant })
+                        visitor.visit_enum(Variant { value: Redactable::child(value, places, self.seen, &variant), variant })
                     }
                     _ => Err(de::Error::custom("a variant is an object of one member")),
                 }
             }
-            Some(_) => self.json().deserialize_enum(name, variants, visitor),
+            _ => self.read(Seen::AsValue, |json| json.deserialize_enum(name, variants, visitor)),
         }
     }
 
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    /// Nobody looks at the value, so nobody misses that it is redacted.
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_unit()
+    }
+
+    read_by_serde_json! {
+        deserialize_bool() deserialize_char() deserialize_str() deserialize_string() deserialize_bytes() deserialize_byte_buf()
+        deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64() deserialize_i128()
+        deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64() deserialize_u128()
+        deserialize_f32() deserialize_f64() deserialize_identifier()
+        deserialize_unit() deserialize_unit_struct(name: &'static str)
+        deserialize_seq() deserialize_tuple(length: usize) deserialize_tuple_struct(name: &'static str, length: usize)
+        deserialize_map() deserialize_struct(name: &'static str, fields: &'static [&'static str])
     }
 }
 
@@ -133,6 +168,7 @@ fn split_array(raw: &str) -> Result<std::vec::IntoIter<&RawValue>, serde_json::E
 struct Members<'de, 'p> {
     members: Split<'de>,
     places: &'p Places,
+    seen: &'p Cell<Seen>,
     value: Option<Redactable<'de, 'p>>,
 }
 
@@ -141,7 +177,7 @@ impl<'de> MapAccess<'de> for Members<'de, '_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Self::Error> {
         let Some((name, value)) = self.members.next() else { return Ok(None) };
-        self.value = Some(Redactable::child(value, self.places, &name));
+        self.value = Some(Redactable::child(value, self.places, self.seen, &name));
         // As a JSON document of its own, so that numeric and enum keys work as serde_json has them.
         let key = serde_json::Map::from_iter([(name, Value::Null)]);
         let mut keys = KeyOf(Some(seed), PhantomData);
@@ -183,6 +219,7 @@ impl<'de, K: DeserializeSeed<'de>> KeyOf<'de, K> {
 struct Elements<'de, 'p> {
     elements: std::vec::IntoIter<&'de RawValue>,
     places: &'p Places,
+    seen: &'p Cell<Seen>,
     index: usize,
 }
 
@@ -191,7 +228,7 @@ impl<'de> SeqAccess<'de> for Elements<'de, '_> {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Self::Error> {
         let Some(raw) = self.elements.next() else { return Ok(None) };
-        let element = Redactable::child(raw, self.places, &self.index.to_string());
+        let element = Redactable::child(raw, self.places, self.seen, &self.index.to_string());
         self.index += 1;
         seed.deserialize(element).map(Some)
     }
@@ -229,11 +266,11 @@ impl<'de> VariantAccess<'de> for VariantValue<'de, '_> {
         seed.deserialize(self.0)
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Self::Error> {
-        self.0.deserialize_any(visitor)
+    fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_tuple(length, visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Self::Error> {
-        self.0.deserialize_any(visitor)
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_struct("", fields, visitor)
     }
 }
