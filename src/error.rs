@@ -11,6 +11,7 @@ pub(crate) use describe::describe_without_values;
 
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::kms::KmsFailure;
 use crate::pointer::JsonPointer;
 use crate::schema::SchemaErrors;
 use uuid::Uuid;
@@ -278,18 +279,22 @@ pub enum Error {
 
     // ---- KMS
     /// The KMS did not answer. Nothing is known about the key: this is an outage, not an erasure.
-    #[error("the KMS is unavailable: retry when it answers again")]
+    #[error("the KMS is unavailable ({}): retry when it answers again", failure.as_str())]
     KmsUnavailable {
+        /// Why.
+        failure: KmsFailure,
         /// What its client said.
         #[source]
         source: BoxError,
     },
     /// The KMS refused.
-    #[error("the KMS refused key-encryption key {kek_id}: {problem}")]
+    #[error("the KMS refused key-encryption key {kek_id} ({}): {problem}", failure.as_str())]
     KmsRefused {
         /// The key-encryption key.
         kek_id: KekId,
-        /// Why, and what to do.
+        /// Why.
+        failure: KmsFailure,
+        /// What to do.
         problem: String,
     },
     /// A keyring can't be used.

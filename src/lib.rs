@@ -134,7 +134,9 @@ pub use keys::{
     DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyManager, KeyStore, MemoryKeys, NewDataKey, ScopeAction, ScopeChange, ScopeLock,
     ScopeRecord, ScopeState, Shredding,
 };
-pub use kms::{KekContext, Keyring, Kms, WrappedKek};
+#[cfg(feature = "aws-kms")]
+pub use kms::AwsKms;
+pub use kms::{KekContext, Keyring, Kms, KmsFailure, WrappedKek};
 pub use memory::{MemoryDb, MemoryTx};
 pub use pointer::JsonPointer;
 pub use schema::{

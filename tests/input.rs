@@ -142,7 +142,11 @@ struct FailingKms {
 
 impl FailingKms {
     fn call(&self) -> Result<&Keyring> {
-        if self.budget.spend() { Ok(&self.inner) } else { Err(Error::KmsUnavailable { source: "no route to host".into() }) }
+        if self.budget.spend() {
+            Ok(&self.inner)
+        } else {
+            Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "no route to host".into() })
+        }
     }
 }
 
@@ -151,11 +155,19 @@ impl Kms for FailingKms {
     fn provider(&self) -> &str {
         self.inner.provider()
     }
-    async fn generate_kek(&self, context: &KekContext) -> Result<(SecretKey, WrappedKek)> {
+    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
         self.call()?.generate_kek(context).await
     }
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         self.call()?.unwrap_kek(wrapped, context).await
+    }
+
+    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
+        self.call()?.wrap_kek(kek, context).await
+    }
+
+    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
+        self.call()?.rewrap_kek(wrapped, context).await
     }
 }
 

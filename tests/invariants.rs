@@ -257,17 +257,25 @@ impl Kms for Flaky {
         KEYRING.provider()
     }
 
-    async fn generate_kek(&self, context: &KekContext) -> Result<(SecretKey, WrappedKek)> {
+    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
         KEYRING.generate_kek(context).await
     }
 
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         self.1.fetch_add(1, Ordering::SeqCst);
         if self.0.load(Ordering::SeqCst) {
-            Err(Error::KmsUnavailable { source: "down".into() })
+            Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "down".into() })
         } else {
             KEYRING.unwrap_kek(wrapped, context).await
         }
+    }
+
+    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
+        KEYRING.wrap_kek(kek, context).await
+    }
+
+    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
+        KEYRING.rewrap_kek(wrapped, context).await
     }
 }
 

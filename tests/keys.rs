@@ -137,7 +137,11 @@ impl CountingKms {
     }
 
     fn fail_if_down(&self) -> Result<()> {
-        if self.down.load(Ordering::SeqCst) { Err(Error::KmsUnavailable { source: "connection refused".into() }) } else { Ok(()) }
+        if self.down.load(Ordering::SeqCst) {
+            Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "connection refused".into() })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -147,7 +151,7 @@ impl Kms for CountingKms {
         self.inner.provider()
     }
 
-    async fn generate_kek(&self, context: &KekContext) -> Result<(SecretKey, WrappedKek)> {
+    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
         self.fail_if_down()?;
         self.inner.generate_kek(context).await
     }
@@ -158,6 +162,14 @@ impl Kms for CountingKms {
         tokio::task::yield_now().await;
         self.fail_if_down()?;
         self.inner.unwrap_kek(wrapped, context).await
+    }
+
+    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
+        self.inner.wrap_kek(kek, context).await
+    }
+
+    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
+        self.inner.rewrap_kek(wrapped, context).await
     }
 }
 

@@ -146,7 +146,7 @@ impl Kms for Hanging {
     fn provider(&self) -> &str {
         self.keyring.provider()
     }
-    async fn generate_kek(&self, context: &KekContext) -> Result<(SecretKey, WrappedKek)> {
+    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
         self.keyring.generate_kek(context).await
     }
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
@@ -155,6 +155,14 @@ impl Kms for Hanging {
             std::future::pending::<()>().await;
         }
         self.keyring.unwrap_kek(wrapped, context).await
+    }
+
+    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
+        self.keyring.wrap_kek(kek, context).await
+    }
+
+    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
+        self.keyring.rewrap_kek(wrapped, context).await
     }
 }
 

@@ -650,8 +650,14 @@ impl Kms for Careless {
     fn provider(&self) -> &'static str {
         "careless"
     }
-    async fn generate_kek(&self, _: &KekContext) -> Result<(SecretKey, WrappedKek)> {
-        Ok((SecretKey::new([7; 32]), WrappedKek { master_key_id: "none".into(), ciphertext: vec![7; 32] }))
+    async fn generate_kek(&self, _: &KekContext) -> Result<WrappedKek> {
+        Ok(WrappedKek { master_key_id: "none".into(), ciphertext: vec![7; 32] })
+    }
+    async fn wrap_kek(&self, _: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
+        self.generate_kek(context).await
+    }
+    async fn rewrap_kek(&self, _: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
+        self.generate_kek(context).await
     }
     async fn unwrap_kek(&self, _: &WrappedKek, _: &KekContext) -> Result<SecretKey> {
         Ok(SecretKey::new([7; 32]))

@@ -11,13 +11,20 @@ pub async fn kms<K: Kms>(kms: &K) {
     let context = |name: &str| KekContext { namespace: must(Namespace::new(name), "a namespace"), kek_id: KekId(Uuid::now_v7()) };
     let here = context("here");
     assert!(!kms.provider().is_empty());
-    let (key, wrapped) = must(kms.generate_kek(&here).await, "generate_kek");
-    let (other_key, other_wrapped) = must(kms.generate_kek(&here).await, "generate_kek");
+    let wrapped = must(kms.generate_kek(&here).await, "generate_kek");
+    let other_wrapped = must(kms.generate_kek(&here).await, "generate_kek");
+    let key = must(kms.unwrap_kek(&wrapped, &here).await, "unwrap_kek");
+    let other_key = must(kms.unwrap_kek(&other_wrapped, &here).await, "unwrap_kek");
     assert_ne!(key.expose(), other_key.expose(), "every key is new");
     assert_ne!(wrapped, other_wrapped);
     assert!(!wrapped.ciphertext.windows(32).any(|window| window == key.expose()), "the key is in its own ciphertext");
-    let opened = must(kms.unwrap_kek(&wrapped, &here).await, "unwrap_kek");
-    assert_eq!(opened.expose(), key.expose());
+    let again = must(kms.wrap_kek(&key, &here).await, "wrap_kek");
+    let moved = must(kms.rewrap_kek(&wrapped, &here).await, "rewrap_kek");
+    for wrapped in [&wrapped, &again, &moved] {
+        let opened = must(kms.unwrap_kek(wrapped, &here).await, "unwrap_kek");
+        assert_eq!(opened.expose(), key.expose(), "a key-encryption key stays what it is");
+    }
+    assert_ne!(again, wrapped, "no two wrappings are alike");
 
     let elsewhere = KekContext { namespace: must(Namespace::new("elsewhere"), "a namespace"), ..here.clone() };
     refuses(kms, &wrapped, &elsewhere, "another namespace").await;
@@ -32,9 +39,12 @@ pub async fn kms<K: Kms>(kms: &K) {
 }
 
 async fn refuses<K: Kms>(kms: &K, wrapped: &WrappedKek, context: &KekContext, what: &str) {
-    match kms.unwrap_kek(wrapped, context).await {
-        Err(error @ Error::KmsRefused { .. }) => assert!(!error.is_retryable()),
-        Err(error) => panic!("{what} must be refused with KmsRefused, not {error:?}"),
-        Ok(_) => panic!("{what} was accepted"),
+    let answers = [kms.unwrap_kek(wrapped, context).await.map(drop), kms.rewrap_kek(wrapped, context).await.map(drop)];
+    for answer in answers {
+        match answer {
+            Err(error @ Error::KmsRefused { .. }) => assert!(!error.is_retryable()),
+            Err(error) => panic!("{what} must be refused with KmsRefused, not {error:?}"),
+            Ok(()) => panic!("{what} was accepted"),
+        }
     }
 }

@@ -87,7 +87,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             Some(kek) => kek,
             None => {
                 let kek_id = KekId(random::uuid()?);
-                let (_, wrapped) = self.kms.generate_kek(&KekContext { namespace: namespace.clone(), kek_id }).await?;
+                let wrapped = self.kms.generate_kek(&KekContext { namespace: namespace.clone(), kek_id }).await?;
                 let kek = KekRecord {
                     kek_id,
                     partition: PARTITION.to_owned(),

@@ -5,7 +5,7 @@ use crate::event::now;
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::manager::{KeyManager, PARTITION, check_and_take, lock, next, no_active_kek};
 use crate::keys::{DataKeyRecord, KekRecord, NewDataKey, ScopeLock, ScopeState};
-use crate::kms::KekContext;
+use crate::kms::{KekContext, KmsFailure};
 use crate::random;
 use crate::seal::crypto::DataKey;
 use crate::seal::opening::{KeyFault, KeyStatus, Keys};
@@ -245,7 +245,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                     record.provider,
                     self.kms.provider()
                 );
-                return Err(Error::KmsRefused { kek_id: record.kek_id, problem });
+                return Err(Error::KmsRefused { kek_id: record.kek_id, failure: KmsFailure::WrongKey, problem });
             }
             let namespace = self.namespace.get().cloned().ok_or(Error::NotMigrated)?;
             self.kms.unwrap_kek(&record.wrapped, &KekContext { namespace, kek_id: record.kek_id }).await.map(Arc::new)

@@ -1,7 +1,7 @@
 //! A keyring: master keys in a file or an environment variable, for those without a KMS.
 
 use crate::error::{Error, Result};
-use crate::kms::{KekContext, Kms, WrappedKek};
+use crate::kms::{KekContext, Kms, KmsFailure, WrappedKek};
 use crate::random;
 use crate::secret::SecretKey;
 use crate::wrap::{unwrap_key, wrap_key};
@@ -182,24 +182,31 @@ impl Kms for Keyring {
         "keyring"
     }
 
-    async fn generate_kek(&self, context: &KekContext) -> Result<(SecretKey, WrappedKek)> {
-        let kek = random::key()?;
-        let (id, master) = &self.entries[0];
-        let ciphertext = wrap_key(master, &bound_to(context, id), &kek)?;
-        Ok((kek, WrappedKek { master_key_id: id.clone(), ciphertext }))
+    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
+        self.wrap_kek(&random::key()?, context).await
     }
 
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
-        let refused = |problem| Error::KmsRefused { kek_id: context.kek_id, problem };
+        let refused = |failure, problem| Error::KmsRefused { kek_id: context.kek_id, failure, problem };
         let id = &wrapped.master_key_id;
-        let (_, master) = self
-            .entries
-            .iter()
-            .find(|(known, _)| known == id)
-            .ok_or_else(|| refused(format!("the keyring has no master key {id:?}: add the entry that wrapped it")))?;
+        let (_, master) = self.entries.iter().find(|(known, _)| known == id).ok_or_else(|| {
+            refused(KmsFailure::KeyNotFound, format!("the keyring has no master key {id:?}: add the entry that wrapped it"))
+        })?;
         unwrap_key(master, &bound_to(context, id), &wrapped.ciphertext).ok_or_else(|| {
-            refused(format!("it does not open under master key {id:?}: the row was altered, or the keyring has another key of that name"))
+            let problem =
+                format!("it does not open under master key {id:?}: the row was altered, or the keyring has another key of that name");
+            refused(KmsFailure::WrongContext, problem)
         })
+    }
+
+    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
+        let (id, master) = &self.entries[0];
+        let ciphertext = wrap_key(master, &bound_to(context, id), kek)?;
+        Ok(WrappedKek { master_key_id: id.clone(), ciphertext })
+    }
+
+    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
+        self.wrap_kek(&self.unwrap_kek(wrapped, context).await?, context).await
     }
 }
 
