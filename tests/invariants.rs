@@ -257,6 +257,10 @@ impl Kms for Flaky {
         KEYRING.provider()
     }
 
+    async fn master_key_id(&self) -> Result<String> {
+        KEYRING.master_key_id().await
+    }
+
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
         KEYRING.generate_kek(context).await
     }
@@ -470,6 +474,28 @@ impl<Ks: KeyStore> KeyStore for Counting<Ks> {
         self.0.install_kek(tx, kek).await
     }
 
+    async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {
+        self.0.kek_usage(tx).await
+    }
+    async fn replace_kek(&self, tx: &mut Self::Tx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        self.0.replace_kek(tx, replaced, kek).await
+    }
+    async fn move_kek(
+        &self,
+        tx: &mut Self::Tx,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: time::OffsetDateTime,
+    ) -> Result<bool> {
+        self.0.move_kek(tx, old, provider, wrapped, at).await
+    }
+    async fn retire_kek(&self, tx: &mut Self::Tx, kek_id: KekId) -> Result<Retirement> {
+        self.0.retire_kek(tx, kek_id).await
+    }
+    async fn rewrap_batch(&self, tx: &mut Self::Tx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        self.0.rewrap_batch(tx, batch, by).await
+    }
     async fn install_key(&self, tx: &mut Self::Tx, key: &NewDataKey) -> Result<()> {
         self.0.install_key(tx, key).await
     }

@@ -146,6 +146,9 @@ impl Kms for Hanging {
     fn provider(&self) -> &str {
         self.keyring.provider()
     }
+    async fn master_key_id(&self) -> Result<String> {
+        self.keyring.master_key_id().await
+    }
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
         self.keyring.generate_kek(context).await
     }

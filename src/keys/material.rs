@@ -11,6 +11,7 @@ use crate::seal::crypto::DataKey;
 use crate::seal::opening::{KeyFault, KeyStatus, Keys};
 use crate::secret::SecretKey;
 use crate::wrap::{BoundKey, unwrap_key, wrap_key};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ pub(super) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>>
     match opened.get(&key_id) {
         Some(Ok(key)) => Ok(Arc::clone(key)),
         Some(Err(fault)) => Err(fault.error(key_id)),
-        None => Err(no_active_kek()),
+        None => Err(no_active_kek(PARTITION)),
     }
 }
 
@@ -77,7 +78,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
         if !self.is_warm() {
             // Nothing was opened yet. Ask the KMS now, while nothing is locked.
-            self.active_kek(tx).await?;
+            self.active_kek(tx, PARTITION).await?;
         }
         let namespace = self.namespace(tx).await?;
         let mut wanted = scopes.to_vec();
@@ -87,7 +88,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let mut active: HashMap<KeyScope, DataKeyRecord> =
             records.into_iter().map(check_and_take).filter_map(Result::transpose).collect::<Result<_>>()?;
         if !active.contains_key(&KeyScope::integrity()) {
-            return Err(no_active_kek());
+            return Err(no_active_kek(PARTITION));
         }
         let missing: Vec<KeyScope> = wanted.into_iter().filter(|scope| !active.contains_key(scope)).collect();
         if !missing.is_empty() {
@@ -98,7 +99,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let records: Vec<DataKeyRecord> = active.values().cloned().collect();
         let opened = self.open_all(tx, &namespace, &records).await?;
         let key_of_scope = |scope: &KeyScope| {
-            let record = active.get(scope).ok_or_else(no_active_kek)?;
+            let record = active.get(scope).ok_or_else(|| no_active_kek(PARTITION))?;
             Ok::<_, Error>((record.key_id, key_of(&opened, record.key_id)?))
         };
         let keys = scopes.iter().map(key_of_scope).collect::<Result<_>>()?;
@@ -110,7 +111,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     async fn create_first_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Vec<(KeyScope, DataKeyRecord)>> {
         self.store.create_scopes(tx, scopes).await?;
         let records = self.store.scopes(tx, scopes, ScopeLock::Share).await?;
-        let (namespace, kek, secret) = self.active_kek(tx).await?;
+        let mut keks = HashMap::new();
         let mut active = Vec::with_capacity(scopes.len());
         let mut new = Vec::new();
         for record in records {
@@ -120,7 +121,15 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 Some(found) => active.push(found),
                 None => {
                     let version = next(last_version, "data_keys.version")?;
-                    new.push(self.make_key(&namespace, &scope, version, kek.kek_id, &secret)?);
+                    let partition = self.partition_of(&scope);
+                    let (namespace, kek, secret) = match keks.entry(partition) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(unknown) => {
+                            let kek = self.active_kek(tx, unknown.key()).await?;
+                            unknown.insert(kek)
+                        }
+                    };
+                    new.push(self.make_key(namespace, &scope, version, kek.kek_id, secret)?);
                 }
             }
         }
@@ -220,7 +229,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let mut keks: HashMap<KekId, Arc<SecretKey>> = HashMap::with_capacity(wanted.len());
         let mut unknown = Vec::new();
         for kek_id in wanted {
-            match lock(&self.keks).get(&kek_id).and_then(|cell| cell.get().cloned()) {
+            match self.keks.get(kek_id) {
                 Some(kek) => {
                     keks.insert(kek_id, kek);
                 }
@@ -237,31 +246,32 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     /// Opens a key-encryption key; callers that come at the same time share one call to the KMS.
     pub(super) async fn kek(&self, record: &KekRecord) -> Result<Arc<SecretKey>> {
-        let cell = Arc::clone(lock(&self.keks).entry(record.kek_id).or_default());
-        let unwrap = async {
-            if record.provider != self.kms.provider() {
-                let problem = format!(
-                    "it was wrapped by provider {:?}, this process uses {:?}: configure the provider that wrapped it",
-                    record.provider,
-                    self.kms.provider()
-                );
-                return Err(Error::KmsRefused { kek_id: record.kek_id, failure: KmsFailure::WrongKey, problem });
-            }
-            let namespace = self.namespace.get().cloned().ok_or(Error::NotMigrated)?;
-            self.kms.unwrap_kek(&record.wrapped, &KekContext { namespace, kek_id: record.kek_id }).await.map(Arc::new)
-        };
-        cell.get_or_try_init(|| unwrap).await.cloned()
+        self.keks.get_or_open(record.kek_id, self.unwrap_kek(record)).await
+    }
+
+    /// Asks the KMS.
+    pub(super) async fn unwrap_kek(&self, record: &KekRecord) -> Result<SecretKey> {
+        if record.provider != self.kms.provider() {
+            let problem = format!(
+                "it was wrapped by provider {:?}, this process uses {:?}: configure the provider that wrapped it",
+                record.provider,
+                self.kms.provider()
+            );
+            return Err(Error::KmsRefused { kek_id: record.kek_id, failure: KmsFailure::WrongKey, problem });
+        }
+        let namespace = self.namespace.get().cloned().ok_or(Error::NotMigrated)?;
+        self.kms.unwrap_kek(&record.wrapped, &KekContext { namespace, kek_id: record.kek_id }).await
     }
 
     /// Is a key-encryption key at hand, so that the KMS will not have to be asked?
     pub(super) fn is_warm(&self) -> bool {
-        lock(&self.keks).values().any(|cell| cell.initialized())
+        self.keks.is_warm()
     }
 
     /// For making keys. What is wrapped for another namespace than the database's would never open again.
-    pub(super) async fn active_kek(&self, tx: &mut Tx) -> Result<(Namespace, KekRecord, Arc<SecretKey>)> {
+    pub(super) async fn active_kek(&self, tx: &mut Tx, partition: &str) -> Result<(Namespace, KekRecord, Arc<SecretKey>)> {
         let namespace = self.check_namespace(tx).await?;
-        let kek = self.store.active_kek(tx, PARTITION).await?.ok_or_else(no_active_kek)?;
+        let kek = self.store.active_kek(tx, partition).await?.ok_or_else(|| no_active_kek(partition))?;
         let secret = self.kek(&kek).await?;
         Ok((namespace, kek, secret))
     }

@@ -11,7 +11,8 @@ mod statements;
 use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
+    Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::postgres::{UNDEFINED_TABLE, column, database, migrate, migration, small, sql_state};
@@ -56,6 +57,11 @@ pub struct PostgresKeys {
     sql: Arc<Statements>,
     lock_timeout: Option<Duration>,
 }
+
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("keys", include_str!("../../migrations/postgres/keys/0001_keys.sql")),
+    ("rewrap", include_str!("../../migrations/postgres/keys/0002_rewrap.sql")),
+];
 
 impl Default for PostgresKeys {
     fn default() -> Self {
@@ -114,7 +120,8 @@ impl PostgresKeys {
     /// [`Error::InTransaction`], [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection, namespace: &Namespace) -> Result<()> {
         let bookkeeping = format!("_{}keys_migrations", self.names.prefix);
-        let migrations = vec![migration(1, "keys", self.tables_sql())];
+        let fill = |(number, (name, sql)): (i64, &(&'static str, &str))| migration(number, name, self.names.fill(sql));
+        let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
         migrate(connection, self.names.schema.as_deref(), &bookkeeping, migrations).await?;
         query(&self.sql.set_namespace)
             .bind(namespace.as_str())
@@ -137,11 +144,7 @@ impl PostgresKeys {
             self.names.table("key_namespace"),
             namespace.as_str().replace('\'', "''")
         );
-        self.tables_sql() + &name
-    }
-
-    fn tables_sql(&self) -> String {
-        self.names.fill(include_str!("../../migrations/postgres/keys/0001_keys.sql"))
+        MIGRATIONS.iter().map(|(_, sql)| self.names.fill(sql)).collect::<Vec<_>>().join("\n") + &name
     }
 
     /// Every statement, for tests of their plans.
@@ -202,13 +205,18 @@ impl PostgresKeys {
             .bind(keys.iter().map(|key| key.kek_id.0).collect::<Vec<_>>())
             .bind(keys.iter().map(|key| key.wrapped_key.as_slice()).collect::<Vec<_>>())
             .bind(keys.iter().map(|key| key.created_at).collect::<Vec<_>>())
-            .fetch_all(tx)
+            .fetch_all(&mut *tx)
             .await
             .map_err(database("inserting data keys"))?;
         if inserted.len() == keys.len() {
             return Ok(());
         }
         let inserted = inserted.iter().map(|row| column(row, 0)).collect::<Result<Vec<Uuid>>>()?;
+        let mut kek_ids: Vec<KekId> = keys.iter().map(|key| key.kek_id).collect();
+        kek_ids.dedup();
+        if self.keks(tx, &kek_ids).await?.iter().any(|kek| kek.state == KekState::Retired) {
+            return Err(Error::Collision { source: None });
+        }
         match keys.iter().find(|key| !inserted.contains(&key.key_id.0)) {
             Some(refused) => Err(Error::ScopeState { scope: refused.scope.clone(), problem: "is not live, so it can't be given a key" }),
             None => Ok(()),
@@ -245,17 +253,123 @@ impl KeyStore for PostgresKeys {
 
     async fn install_kek(&self, connection: &mut PgConnection, kek: &KekRecord) -> Result<()> {
         not_in_transaction(connection, "preparing keys")?;
-        query(&self.sql.install_kek)
-            .bind(kek.kek_id.0)
-            .bind(&kek.partition)
-            .bind(&kek.provider)
-            .bind(&kek.wrapped.master_key_id)
-            .bind(&kek.wrapped.ciphertext)
-            .bind(kek.created_at)
+        insert_kek(connection, &self.sql.install_kek, kek).await
+    }
+
+    async fn kek_usage(&self, tx: &mut PgConnection) -> Result<Vec<KekUsage>> {
+        let rows = query(&self.sql.kek_usage).fetch_all(tx).await.map_err(database("counting data keys"))?;
+        let usage = rows
+            .iter()
+            .map(|row| Ok(KekUsage { kek: kek(row)?, live_keys: column::<i64>(row, 8)?.unsigned_abs(), oldest_wrap: column(row, 9)? }));
+        usage.collect()
+    }
+
+    async fn replace_kek(&self, connection: &mut PgConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        not_in_transaction(connection, "rotating a key-encryption key")?;
+        let failed = || database("rotating a key-encryption key");
+        let mut tx = connection.begin().await.map_err(failed())?;
+        let demoted = query(&self.sql.demote_kek).bind(replaced.0).bind(&kek.partition).execute(&mut *tx).await.map_err(failed())?;
+        if demoted.rows_affected() == 0 {
+            return Ok(false);
+        }
+        insert_kek(&mut tx, &self.sql.promote_kek, kek).await?;
+        tx.commit().await.map_err(failed())?;
+        Ok(true)
+    }
+
+    async fn move_kek(
+        &self,
+        connection: &mut PgConnection,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        not_in_transaction(connection, "moving a key-encryption key")?;
+        let moved = query(&self.sql.move_kek)
+            .bind(old.kek_id.0)
+            .bind(&old.wrapped.master_key_id)
+            .bind(&old.wrapped.ciphertext)
+            .bind(provider)
+            .bind(&wrapped.master_key_id)
+            .bind(&wrapped.ciphertext)
+            .bind(at)
             .execute(connection)
             .await
-            .map_err(database("inserting a key-encryption key"))?;
-        Ok(())
+            .map_err(database("moving a key-encryption key"))?;
+        Ok(moved.rows_affected() == 1)
+    }
+
+    async fn retire_kek(&self, connection: &mut PgConnection, kek_id: KekId) -> Result<Retirement> {
+        not_in_transaction(connection, "retiring a key-encryption key")?;
+        let failed = || database("retiring a key-encryption key");
+        let mut tx = connection.begin().await.map_err(failed())?;
+        let row = query(&self.sql.lock_kek).bind(kek_id.0).fetch_optional(&mut *tx).await.map_err(failed())?;
+        let Some(row) = row else { return Ok(Retirement::Unknown) };
+        if KekState::parse(column(&row, 0)?)? == KekState::Active {
+            return Ok(Retirement::Active);
+        }
+        // A statement of its own: its snapshot is newer than the lock.
+        let row = query(&self.sql.count_keys_of_kek).bind(kek_id.0).fetch_one(&mut *tx).await.map_err(failed())?;
+        let live = column::<i64>(&row, 0)?.unsigned_abs();
+        if live > 0 {
+            return Ok(Retirement::InUse(live));
+        }
+        query(&self.sql.retire_kek).bind(kek_id.0).execute(&mut *tx).await.map_err(failed())?;
+        tx.commit().await.map_err(failed())?;
+        Ok(Retirement::Done)
+    }
+
+    async fn rewrap_batch(&self, connection: &mut PgConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        not_in_transaction(connection, "rewrapping data keys")?;
+        let failed = || database("rewrapping data keys");
+        let mut tx = connection.begin().await.map_err(failed())?;
+        // One key-encryption key after the other: each is one range of the index.
+        let mut keys: Vec<DataKeyRecord> = Vec::new();
+        for kek_id in &batch.from {
+            let rows = query(&self.sql.rewrap_next)
+                .bind(kek_id.0)
+                .bind(batch.after.map_or(Uuid::nil(), |key_id| key_id.0))
+                .bind(i64::from(batch.limit))
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(failed())?;
+            // What may be done with a key is not asked here.
+            keys.extend(rows.iter().map(|row| data_key(row, ScopeState::Live)).collect::<Result<Vec<_>>>()?);
+        }
+        keys.sort_unstable_by_key(|key| key.key_id);
+        keys.truncate(batch.limit as usize);
+        let found = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        let mut outcome = RewrappedBatch { found, last: keys.last().map(|key| key.key_id), ..Default::default() };
+        let (mut ids, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        for key in keys {
+            match (by.rewrap(&key)?, key.wrapped_key) {
+                (Some(rewrapped), Some(wrapped)) => {
+                    ids.push(key.key_id.0);
+                    old.push(wrapped);
+                    new.push(rewrapped);
+                }
+                _ => outcome.bad.push(key.key_id),
+            }
+        }
+        let rows = query(&self.sql.rewrap_keys)
+            .bind(ids)
+            .bind(old)
+            .bind(new)
+            .bind(batch.to.0)
+            .bind(batch.at)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed())?;
+        for row in &rows {
+            let key_id = KeyId(column(row, 0)?);
+            if !by.opens(key_id, column(row, 1)?) {
+                return Err(Error::WrongKey { key_id, kek_id: batch.to });
+            }
+            outcome.rewrapped += 1;
+        }
+        tx.commit().await.map_err(failed())?;
+        Ok(outcome)
     }
 
     async fn install_key(&self, connection: &mut PgConnection, key: &NewDataKey) -> Result<()> {
@@ -421,12 +535,29 @@ fn data_key(row: &PgRow, scope_state: ScopeState) -> Result<DataKeyRecord> {
     })
 }
 
+async fn insert_kek(connection: &mut PgConnection, sql: &Arc<str>, kek: &KekRecord) -> Result<()> {
+    query(sql)
+        .bind(kek.kek_id.0)
+        .bind(&kek.partition)
+        .bind(&kek.provider)
+        .bind(&kek.wrapped.master_key_id)
+        .bind(&kek.wrapped.ciphertext)
+        .bind(kek.created_at)
+        .bind(kek.wrapped_at)
+        .execute(connection)
+        .await
+        .map_err(database("inserting a key-encryption key"))?;
+    Ok(())
+}
+
 fn kek(row: &PgRow) -> Result<KekRecord> {
     Ok(KekRecord {
         kek_id: KekId(column(row, 0)?),
         partition: column(row, 1)?,
         provider: column(row, 2)?,
         wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
-        created_at: column(row, 5)?,
+        state: KekState::parse(column(row, 5)?)?,
+        created_at: column(row, 6)?,
+        wrapped_at: column(row, 7)?,
     })
 }

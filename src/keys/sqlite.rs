@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
+    Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::sql::{check_name, in_transaction, not_in_transaction};
@@ -41,6 +42,14 @@ struct Statements {
     active_kek: Arc<str>,
     keks: Arc<str>,
     install_kek: Arc<str>,
+    kek_usage: Arc<str>,
+    demote_kek: Arc<str>,
+    promote_kek: Arc<str>,
+    move_kek: Arc<str>,
+    kek_state: Arc<str>,
+    retire_kek: Arc<str>,
+    rewrap_next: Arc<str>,
+    rewrap_key: Arc<str>,
     scopes: Arc<str>,
     create_scopes: Arc<str>,
     insert_key: Arc<str>,
@@ -72,7 +81,9 @@ impl SqliteKeys {
     /// The prefix was checked.
     fn over(p: &str) -> Self {
         const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
-        const KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at"#;
+        const KEK: &str =
+            r#"kek_id, "partition", provider, master_key_id, wrapped_kek, state, created_at, coalesce(wrapped_at, created_at)"#;
+        const NEW_KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state"#;
         let sql = Statements {
             namespace: format!(r#"SELECT namespace FROM "{p}key_namespace""#).into(),
             // Not with ON CONFLICT, nor where scopes are created: the triggers that guard against REPLACE come first.
@@ -86,8 +97,44 @@ impl SqliteKeys {
             active_kek: format!(r#"SELECT {KEK} FROM "{p}key_encryption_keys" WHERE "partition" = ?1 AND state = 'active'"#).into(),
             keks: format!(r#"SELECT {KEK} FROM "{p}key_encryption_keys" WHERE kek_id IN (SELECT value FROM json_each(?1))"#).into(),
             install_kek: format!(
-                r#"INSERT INTO "{p}key_encryption_keys" ({KEK}, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'active')
-                   ON CONFLICT ("partition") WHERE state = 'active' DO NOTHING"#
+                r#"INSERT INTO "{p}key_encryption_keys" ({NEW_KEK}) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, 'active'
+                   WHERE NOT EXISTS (SELECT 1 FROM "{p}key_encryption_keys" WHERE "partition" = ?2 AND state = 'active')"#
+            )
+            .into(),
+            kek_usage: format!(
+                r#"SELECT {KEK},
+                       (SELECT count(*) FROM "{p}data_keys" AS k WHERE k.kek_id = e.kek_id AND k.state = 'live'),
+                       (SELECT min(coalesce(k.wrapped_at, k.created_at)) FROM "{p}data_keys" AS k
+                        WHERE k.kek_id = e.kek_id AND k.state = 'live')
+                   FROM "{p}key_encryption_keys" AS e ORDER BY created_at, kek_id"#
+            )
+            .into(),
+            demote_kek: format!(
+                r#"UPDATE "{p}key_encryption_keys" SET state = 'decrypt_only' WHERE kek_id = ?1 AND "partition" = ?2 AND state = 'active'"#
+            )
+            .into(),
+            promote_kek: format!(r#"INSERT INTO "{p}key_encryption_keys" ({NEW_KEK}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'active')"#)
+                .into(),
+            move_kek: format!(
+                r#"UPDATE "{p}key_encryption_keys" SET provider = ?4, master_key_id = ?5, wrapped_kek = ?6, wrapped_at = ?7
+                   WHERE kek_id = ?1 AND master_key_id = ?2 AND wrapped_kek = ?3"#
+            )
+            .into(),
+            kek_state: format!(
+                r#"SELECT state, (SELECT count(*) FROM "{p}data_keys" AS k WHERE k.kek_id = e.kek_id AND k.state = 'live')
+                   FROM "{p}key_encryption_keys" AS e WHERE kek_id = ?1"#
+            )
+            .into(),
+            retire_kek: format!(r#"UPDATE "{p}key_encryption_keys" SET state = 'retired' WHERE kek_id = ?1"#).into(),
+            rewrap_next: format!(
+                r#"SELECT {KEY}, s.state FROM "{p}data_keys" AS k JOIN "{p}key_scopes" AS s USING (scope_kind, scope_id)
+                   WHERE k.state = 'live' AND k.kek_id IN (SELECT value FROM json_each(?1)) AND (?2 IS NULL OR k.key_id > ?2)
+                   ORDER BY k.key_id LIMIT ?3"#
+            )
+            .into(),
+            rewrap_key: format!(
+                r#"UPDATE "{p}data_keys" SET wrapped_key = ?4, kek_id = ?5, wrapped_at = ?6
+                   WHERE key_id = ?1 AND kek_id = ?2 AND wrapped_key = ?3 AND state = 'live' RETURNING wrapped_key"#
             )
             .into(),
             scopes: format!(
@@ -153,12 +200,18 @@ impl SqliteKeys {
     /// [`Error::NamespaceMismatch`] if the tables exist under another namespace,
     /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection, namespace: &Namespace) -> Result<()> {
-        let mut sql =
-            include_str!("../../migrations/sqlite/keys/0001_keys.sql").replace("{namespace}", &format!("{}key_namespace", self.prefix));
-        for table in ["key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes"] {
-            sql = sql.replace(&format!("{{{table}}}"), &format!("{}{table}", self.prefix));
-        }
-        migrate(connection, format!("_{}keys_migrations", self.prefix), vec![migration(1, "keys", sql)]).await?;
+        let fill = |sql: &str| {
+            let mut sql = sql.replace("{namespace}", &format!("{}key_namespace", self.prefix));
+            for table in ["key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes"] {
+                sql = sql.replace(&format!("{{{table}}}"), &format!("{}{table}", self.prefix));
+            }
+            sql
+        };
+        let migrations = vec![
+            migration(1, "keys", fill(include_str!("../../migrations/sqlite/keys/0001_keys.sql"))),
+            migration(2, "rewrap", fill(include_str!("../../migrations/sqlite/keys/0002_rewrap.sql"))),
+        ];
+        migrate(connection, format!("_{}keys_migrations", self.prefix), migrations).await?;
         sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.set_namespace)))
             .bind(namespace.as_str())
             .bind(to_text(OffsetDateTime::now_utc()))
@@ -234,17 +287,124 @@ impl KeyStore for SqliteKeys {
 
     async fn install_kek(&self, connection: &mut SqliteConnection, kek: &KekRecord) -> Result<()> {
         not_in_transaction(connection, "preparing keys")?;
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.install_kek)))
-            .bind(kek.kek_id.0.hyphenated().to_string())
+        insert_kek(connection, &self.sql.install_kek, kek).await
+    }
+
+    async fn kek_usage(&self, tx: &mut SqliteConnection) -> Result<Vec<KekUsage>> {
+        let rows =
+            sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.kek_usage))).fetch_all(tx).await.map_err(database("counting data keys"))?;
+        let usage = rows.iter().map(|row| {
+            let oldest = column::<Option<&str>>(row, 9)?;
+            Ok(KekUsage {
+                kek: kek(row)?,
+                live_keys: column::<i64>(row, 8)?.unsigned_abs(),
+                oldest_wrap: oldest.map(|at| from_text(at, "data_keys.wrapped_at")).transpose()?,
+            })
+        });
+        usage.collect()
+    }
+
+    async fn replace_kek(&self, connection: &mut SqliteConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        not_in_transaction(connection, "rotating a key-encryption key")?;
+        let failed = || database("rotating a key-encryption key");
+        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
+        let demoted = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.demote_kek)))
+            .bind(replaced.0.hyphenated().to_string())
             .bind(&kek.partition)
-            .bind(&kek.provider)
-            .bind(&kek.wrapped.master_key_id)
-            .bind(&kek.wrapped.ciphertext)
-            .bind(to_text(kek.created_at))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed())?;
+        if demoted.rows_affected() == 0 {
+            return Ok(false);
+        }
+        insert_kek(&mut tx, &self.sql.promote_kek, kek).await?;
+        tx.commit().await.map_err(failed())?;
+        Ok(true)
+    }
+
+    async fn move_kek(
+        &self,
+        connection: &mut SqliteConnection,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        not_in_transaction(connection, "moving a key-encryption key")?;
+        overwrite_freed(connection).await?;
+        let moved = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.move_kek)))
+            .bind(old.kek_id.0.hyphenated().to_string())
+            .bind(&old.wrapped.master_key_id)
+            .bind(&old.wrapped.ciphertext)
+            .bind(provider)
+            .bind(&wrapped.master_key_id)
+            .bind(&wrapped.ciphertext)
+            .bind(to_text(at))
             .execute(connection)
             .await
-            .map_err(database("inserting a key-encryption key"))?;
-        Ok(())
+            .map_err(database("moving a key-encryption key"))?;
+        Ok(moved.rows_affected() == 1)
+    }
+
+    async fn retire_kek(&self, connection: &mut SqliteConnection, kek_id: KekId) -> Result<Retirement> {
+        not_in_transaction(connection, "retiring a key-encryption key")?;
+        let failed = || database("retiring a key-encryption key");
+        let id = kek_id.0.hyphenated().to_string();
+        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
+        let row = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.kek_state))).bind(&id).fetch_optional(&mut *tx).await.map_err(failed())?;
+        let Some(row) = row else { return Ok(Retirement::Unknown) };
+        let live = column::<i64>(&row, 1)?.unsigned_abs();
+        if KekState::parse(column(&row, 0)?)? == KekState::Active {
+            return Ok(Retirement::Active);
+        }
+        if live > 0 {
+            return Ok(Retirement::InUse(live));
+        }
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.retire_kek))).bind(&id).execute(&mut *tx).await.map_err(failed())?;
+        tx.commit().await.map_err(failed())?;
+        Ok(Retirement::Done)
+    }
+
+    async fn rewrap_batch(&self, connection: &mut SqliteConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        not_in_transaction(connection, "rewrapping data keys")?;
+        let failed = || database("rewrapping data keys");
+        overwrite_freed(connection).await?;
+        // The write lock stands in for locks on rows: another runner waits, and finds other rows.
+        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
+        let from: Vec<String> = batch.from.iter().map(|kek_id| kek_id.0.hyphenated().to_string()).collect();
+        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.rewrap_next)))
+            .bind(json(&from)?)
+            .bind(batch.after.map(|key_id| key_id.0.hyphenated().to_string()))
+            .bind(i64::from(batch.limit))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed())?;
+        let keys = rows.iter().map(|row| data_key(row, ScopeState::parse(column(row, 8)?)?)).collect::<Result<Vec<_>>>()?;
+        let found = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        let mut outcome = RewrappedBatch { found, last: keys.last().map(|key| key.key_id), ..Default::default() };
+        for key in keys {
+            let Some(wrapped) = by.rewrap(&key)? else {
+                outcome.bad.push(key.key_id);
+                continue;
+            };
+            let written: Option<Vec<u8>> = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.sql.rewrap_key)))
+                .bind(key.key_id.0.hyphenated().to_string())
+                .bind(key.kek_id.0.hyphenated().to_string())
+                .bind(&key.wrapped_key)
+                .bind(&wrapped)
+                .bind(batch.to.0.hyphenated().to_string())
+                .bind(to_text(batch.at))
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(failed())?;
+            match written {
+                Some(written) if by.opens(key.key_id, &written) => outcome.rewrapped += 1,
+                Some(_) => return Err(Error::WrongKey { key_id: key.key_id, kek_id: batch.to }),
+                None => {}
+            }
+        }
+        tx.commit().await.map_err(failed())?;
+        Ok(outcome)
     }
 
     async fn install_key(&self, connection: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {
@@ -288,6 +448,11 @@ impl KeyStore for SqliteKeys {
     async fn insert_keys(&self, tx: &mut SqliteConnection, keys: &[NewDataKey]) -> Result<()> {
         in_transaction(tx, "inserting data keys")?;
         overwrite_freed(tx).await?;
+        let mut kek_ids: Vec<KekId> = keys.iter().map(|key| key.kek_id).collect();
+        kek_ids.dedup();
+        if self.keks(tx, &kek_ids).await?.iter().any(|kek| kek.state == KekState::Retired) {
+            return Err(Error::Collision { source: None });
+        }
         for key in keys {
             self.insert(tx, key).await?;
         }
@@ -429,12 +594,29 @@ fn data_key(row: &SqliteRow, scope_state: ScopeState) -> Result<DataKeyRecord> {
     })
 }
 
+async fn insert_kek(connection: &mut SqliteConnection, sql: &Arc<str>, kek: &KekRecord) -> Result<()> {
+    sqlx::query(AssertSqlSafe(Arc::clone(sql)))
+        .bind(kek.kek_id.0.hyphenated().to_string())
+        .bind(&kek.partition)
+        .bind(&kek.provider)
+        .bind(&kek.wrapped.master_key_id)
+        .bind(&kek.wrapped.ciphertext)
+        .bind(to_text(kek.created_at))
+        .bind(to_text(kek.wrapped_at))
+        .execute(connection)
+        .await
+        .map_err(database("inserting a key-encryption key"))?;
+    Ok(())
+}
+
 fn kek(row: &SqliteRow) -> Result<KekRecord> {
     Ok(KekRecord {
         kek_id: KekId(uuid(column(row, 0)?)?),
         partition: column(row, 1)?,
         provider: column(row, 2)?,
         wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
-        created_at: from_text(column(row, 5)?, "key_encryption_keys.created_at")?,
+        state: KekState::parse(column(row, 5)?)?,
+        created_at: from_text(column(row, 6)?, "key_encryption_keys.created_at")?,
+        wrapped_at: from_text(column(row, 7)?, "key_encryption_keys.wrapped_at")?,
     })
 }

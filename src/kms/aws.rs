@@ -38,6 +38,7 @@ use zeroize::Zeroizing;
 /// | `GenerateDataKeyWithoutPlaintext` | a key-encryption key is made | `kms:GenerateDataKeyWithoutPlaintext` |
 /// | `Decrypt` | one is opened: once for each key, process and cache period | `kms:Decrypt` |
 /// | `ReEncrypt` | one is moved to another master key | `kms:ReEncryptFrom`, `kms:ReEncryptTo` |
+/// | `DescribeKey` | one is moved, and the key is named by id or alias | `kms:DescribeKey` |
 /// | `Encrypt` | one is moved here from another provider | `kms:Encrypt` |
 pub struct AwsKms {
     client: Client,
@@ -63,6 +64,15 @@ impl fmt::Debug for AwsKms {
 impl Kms for AwsKms {
     fn provider(&self) -> &str {
         "aws-kms"
+    }
+
+    async fn master_key_id(&self) -> Result<String> {
+        if self.key.starts_with("arn:") && self.key.contains(":key/") {
+            return Ok(self.key.clone());
+        }
+        let described = self.client.describe_key().key_id(&self.key).send().await;
+        let described = described.map_err(|error| failure(KekId(uuid::Uuid::nil()), &self.key, error))?;
+        described.key_metadata.and_then(|key| key.arn).ok_or_else(|| malformed("DescribeKey did not return an ARN"))
     }
 
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
