@@ -355,7 +355,7 @@ async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
     store.keys().shred(&mut tx, &customer(), "request").await.unwrap();
     assert_eq!(
         keys.take(),
-        ["create_scopes", "scopes Update", "namespace", "destroy_keys", "change_scope"],
+        ["scopes Share", "namespace", "create_scopes", "scopes Update", "destroy_keys", "change_scope"],
         "the scope row is locked first, keys change in a later statement, and only then is it said"
     );
 }

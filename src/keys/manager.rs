@@ -136,6 +136,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// scopes, [`Error::NamespaceMismatch`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn shred(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<Shredding> {
         check_change(scope, reason)?;
+        self.begin_change(tx).await?;
         self.store.create_scopes(tx, std::slice::from_ref(scope)).await?;
         let record = self.lock(tx, scope).await?;
         let at = now();
@@ -252,6 +253,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         problem: &'static str,
     ) -> Result<()> {
         check_change(scope, reason)?;
+        self.begin_change(tx).await?;
         let record = self.lock(tx, scope).await?;
         if record.state != from {
             return Err(Error::ScopeState { scope: scope.clone(), problem });
@@ -268,10 +270,14 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         if self.is_warm() { self.store.scopes(tx, &[], ScopeLock::Share).await.map(drop) } else { Ok(()) }
     }
 
-    /// Locks a scope that is about to be changed, in the database that it is believed to be in.
+    /// Before a change that needs no KMS: is this the database that it is believed to be?
+    async fn begin_change(&self, tx: &mut Tx) -> Result<()> {
+        self.store.scopes(tx, &[], ScopeLock::Share).await?;
+        self.check_namespace(tx).await.map(drop)
+    }
+
     async fn lock(&self, tx: &mut Tx, scope: &KeyScope) -> Result<ScopeRecord> {
         let record = self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop();
-        self.check_namespace(tx).await?;
         record.ok_or_else(|| Error::ScopeState { scope: scope.clone(), problem: "has no keys: nothing was ever sealed for it" })
     }
 
