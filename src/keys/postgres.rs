@@ -20,7 +20,7 @@ use crate::sql::{check_name, in_transaction, not_in_transaction};
 use async_trait::async_trait;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use statements::{Names, Statements};
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,13 +187,19 @@ impl PostgresKeys {
             .fetch_all(&mut *tx)
             .await
             .map_err(database("locking key scopes"))?;
+        let locked = rows.iter().map(scope_record).collect::<Result<Vec<_>>>()?;
         let mut changed = false;
         for row in &rows {
             // The lock was waited for, and the row is newer than the statement's snapshot, in which its active
             // key does not exist. Now that it is locked, another look sees both.
             changed |= column::<Option<Uuid>>(row, 13)?.is_some() && column::<Option<Uuid>>(row, 0)?.is_none();
         }
-        if changed { self.look(tx, scopes).await } else { rows.iter().map(scope_record).collect() }
+        if !changed {
+            return Ok(locked);
+        }
+        // Scopes that were committed in between are not locked, and so are left out.
+        let locked: Vec<KeyScope> = locked.into_iter().map(|record| record.scope).collect();
+        self.look(tx, &locked).await
     }
 
     async fn insert(&self, tx: &mut PgConnection, keys: &[NewDataKey]) -> Result<()> {
@@ -221,6 +227,81 @@ impl PostgresKeys {
             Some(refused) => Err(Error::ScopeState { scope: refused.scope.clone(), problem: "is not live, so it can't be given a key" }),
             None => Ok(()),
         }
+    }
+
+    async fn replace_in(&self, tx: &mut PgConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        let demoted = query(&self.sql.demote_kek).bind(replaced.0).bind(&kek.partition).execute(&mut *tx).await;
+        if demoted.map_err(database("rotating a key-encryption key"))?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        insert_kek(tx, &self.sql.promote_kek, kek).await?;
+        Ok(true)
+    }
+
+    async fn retire_in(&self, tx: &mut PgConnection, kek_id: KekId) -> Result<Retirement> {
+        let failed = || database("retiring a key-encryption key");
+        let row = query(&self.sql.lock_kek).bind(kek_id.0).fetch_optional(&mut *tx).await.map_err(failed())?;
+        let Some(row) = row else { return Ok(Retirement::Unknown) };
+        if KekState::parse(column(&row, 0)?)? == KekState::Active {
+            return Ok(Retirement::Active);
+        }
+        // A statement of its own: its snapshot is newer than the lock.
+        let any = query(&self.sql.any_key_of_kek).bind(kek_id.0).fetch_optional(&mut *tx).await.map_err(failed())?;
+        if any.is_some() {
+            let row = query(&self.sql.count_keys_of_kek).bind(kek_id.0).fetch_one(tx).await.map_err(failed())?;
+            return Ok(Retirement::InUse(column::<i64>(&row, 0)?.unsigned_abs()));
+        }
+        query(&self.sql.retire_kek).bind(kek_id.0).execute(tx).await.map_err(failed())?;
+        Ok(Retirement::Done)
+    }
+
+    async fn rewrap_in(&self, tx: &mut PgConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        let failed = || database("rewrapping data keys");
+        // One key-encryption key after the other: each is one range of the index.
+        let mut keys: Vec<DataKeyRecord> = Vec::new();
+        for kek_id in &batch.from {
+            let rows = query(&self.sql.rewrap_next)
+                .bind(kek_id.0)
+                .bind(batch.after.map_or(Uuid::nil(), |key_id| key_id.0))
+                .bind(i64::from(batch.limit))
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(failed())?;
+            // What may be done with a key is not asked here.
+            keys.extend(rows.iter().map(|row| data_key(row, ScopeState::Live)).collect::<Result<Vec<_>>>()?);
+        }
+        keys.sort_unstable_by_key(|key| key.key_id);
+        keys.truncate(batch.limit as usize);
+        let found = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        let mut outcome = RewrappedBatch { found, last: keys.last().map(|key| key.key_id), ..Default::default() };
+        let (mut ids, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        for key in keys {
+            match (by.rewrap(&key)?, key.wrapped_key) {
+                (Some(rewrapped), Some(wrapped)) => {
+                    ids.push(key.key_id.0);
+                    old.push(wrapped);
+                    new.push(rewrapped);
+                }
+                _ => outcome.bad.push(key.key_id),
+            }
+        }
+        let rows = query(&self.sql.rewrap_keys)
+            .bind(ids)
+            .bind(old)
+            .bind(new)
+            .bind(batch.to.0)
+            .bind(batch.at)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed())?;
+        for row in &rows {
+            let key_id = KeyId(column(row, 0)?);
+            if !by.opens(key_id, column(row, 1)?) {
+                return Err(Error::WrongKey { key_id, kek_id: batch.to });
+            }
+            outcome.rewrapped += 1;
+        }
+        Ok(outcome)
     }
 }
 
@@ -266,15 +347,9 @@ impl KeyStore for PostgresKeys {
 
     async fn replace_kek(&self, connection: &mut PgConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
         not_in_transaction(connection, "rotating a key-encryption key")?;
-        let failed = || database("rotating a key-encryption key");
-        let mut tx = connection.begin().await.map_err(failed())?;
-        let demoted = query(&self.sql.demote_kek).bind(replaced.0).bind(&kek.partition).execute(&mut *tx).await.map_err(failed())?;
-        if demoted.rows_affected() == 0 {
-            return Ok(false);
-        }
-        insert_kek(&mut tx, &self.sql.promote_kek, kek).await?;
-        tx.commit().await.map_err(failed())?;
-        Ok(true)
+        let mut tx = connection.begin().await.map_err(database("rotating a key-encryption key"))?;
+        let done = self.replace_in(&mut tx, replaced, kek).await;
+        end(tx, done, "rotating a key-encryption key").await
     }
 
     async fn move_kek(
@@ -302,74 +377,16 @@ impl KeyStore for PostgresKeys {
 
     async fn retire_kek(&self, connection: &mut PgConnection, kek_id: KekId) -> Result<Retirement> {
         not_in_transaction(connection, "retiring a key-encryption key")?;
-        let failed = || database("retiring a key-encryption key");
-        let mut tx = connection.begin().await.map_err(failed())?;
-        let row = query(&self.sql.lock_kek).bind(kek_id.0).fetch_optional(&mut *tx).await.map_err(failed())?;
-        let Some(row) = row else { return Ok(Retirement::Unknown) };
-        if KekState::parse(column(&row, 0)?)? == KekState::Active {
-            return Ok(Retirement::Active);
-        }
-        // A statement of its own: its snapshot is newer than the lock.
-        let row = query(&self.sql.count_keys_of_kek).bind(kek_id.0).fetch_one(&mut *tx).await.map_err(failed())?;
-        let live = column::<i64>(&row, 0)?.unsigned_abs();
-        if live > 0 {
-            return Ok(Retirement::InUse(live));
-        }
-        query(&self.sql.retire_kek).bind(kek_id.0).execute(&mut *tx).await.map_err(failed())?;
-        tx.commit().await.map_err(failed())?;
-        Ok(Retirement::Done)
+        let mut tx = connection.begin().await.map_err(database("retiring a key-encryption key"))?;
+        let done = self.retire_in(&mut tx, kek_id).await;
+        end(tx, done, "retiring a key-encryption key").await
     }
 
     async fn rewrap_batch(&self, connection: &mut PgConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
         not_in_transaction(connection, "rewrapping data keys")?;
-        let failed = || database("rewrapping data keys");
-        let mut tx = connection.begin().await.map_err(failed())?;
-        // One key-encryption key after the other: each is one range of the index.
-        let mut keys: Vec<DataKeyRecord> = Vec::new();
-        for kek_id in &batch.from {
-            let rows = query(&self.sql.rewrap_next)
-                .bind(kek_id.0)
-                .bind(batch.after.map_or(Uuid::nil(), |key_id| key_id.0))
-                .bind(i64::from(batch.limit))
-                .fetch_all(&mut *tx)
-                .await
-                .map_err(failed())?;
-            // What may be done with a key is not asked here.
-            keys.extend(rows.iter().map(|row| data_key(row, ScopeState::Live)).collect::<Result<Vec<_>>>()?);
-        }
-        keys.sort_unstable_by_key(|key| key.key_id);
-        keys.truncate(batch.limit as usize);
-        let found = u32::try_from(keys.len()).unwrap_or(u32::MAX);
-        let mut outcome = RewrappedBatch { found, last: keys.last().map(|key| key.key_id), ..Default::default() };
-        let (mut ids, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        for key in keys {
-            match (by.rewrap(&key)?, key.wrapped_key) {
-                (Some(rewrapped), Some(wrapped)) => {
-                    ids.push(key.key_id.0);
-                    old.push(wrapped);
-                    new.push(rewrapped);
-                }
-                _ => outcome.bad.push(key.key_id),
-            }
-        }
-        let rows = query(&self.sql.rewrap_keys)
-            .bind(ids)
-            .bind(old)
-            .bind(new)
-            .bind(batch.to.0)
-            .bind(batch.at)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed())?;
-        for row in &rows {
-            let key_id = KeyId(column(row, 0)?);
-            if !by.opens(key_id, column(row, 1)?) {
-                return Err(Error::WrongKey { key_id, kek_id: batch.to });
-            }
-            outcome.rewrapped += 1;
-        }
-        tx.commit().await.map_err(failed())?;
-        Ok(outcome)
+        let mut tx = connection.begin().await.map_err(database("rewrapping data keys"))?;
+        let done = self.rewrap_in(&mut tx, batch, by).await;
+        end(tx, done, "rewrapping data keys").await
     }
 
     async fn install_key(&self, connection: &mut PgConnection, key: &NewDataKey) -> Result<()> {
@@ -396,12 +413,19 @@ impl KeyStore for PostgresKeys {
             ScopeLock::None => self.look(tx, scopes).await,
             ScopeLock::Share => self.share(tx, scopes).await,
             ScopeLock::Update => {
-                let before = self.begin_waiting(tx).await?;
-                let (kinds, ids) = columns(scopes);
-                query(&self.sql.lock_scopes).bind(kinds).bind(ids).execute(&mut *tx).await.map_err(database("locking key scopes"))?;
-                self.end_waiting(tx, before).await?;
-                // A statement of its own: its snapshot is newer than the lock.
-                self.look(tx, scopes).await
+                loop {
+                    let before = self.begin_waiting(tx).await?;
+                    let (kinds, ids) = columns(scopes);
+                    let locked = query(&self.sql.lock_scopes).bind(kinds).bind(ids).execute(&mut *tx).await;
+                    let locked = locked.map_err(database("locking key scopes"))?.rows_affected();
+                    self.end_waiting(tx, before).await?;
+                    // A statement of its own: its snapshot is newer than the lock.
+                    let records = self.look(tx, scopes).await?;
+                    if records.len() as u64 <= locked {
+                        return Ok(records);
+                    }
+                    // A scope was committed between the two: it is there, and not locked yet.
+                }
             }
         }
     }
@@ -490,6 +514,16 @@ impl KeyStore for PostgresKeys {
             changes: changes.collect::<Result<_>>()?,
         }))
     }
+}
+
+/// Commits what went well, and rolls the rest back, so that the connection can be used again.
+async fn end<T>(tx: Transaction<'_, Postgres>, done: Result<T>, operation: &'static str) -> Result<T> {
+    match done {
+        Ok(_) => tx.commit().await,
+        Err(_) => tx.rollback().await,
+    }
+    .map_err(database(operation))?;
+    done
 }
 
 fn query(sql: &Arc<str>) -> Query<'static, Postgres, PgArguments> {

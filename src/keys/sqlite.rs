@@ -11,7 +11,7 @@ use crate::sql::{check_name, in_transaction, not_in_transaction};
 use crate::sqlite::{column, database, from_text, migrate, migration, to_text, uuid};
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
 use std::sync::Arc;
 use time::OffsetDateTime;
 
@@ -250,6 +250,73 @@ impl SqliteKeys {
             Err(Error::ScopeState { scope: key.scope.clone(), problem: "is not live, so it can't be given a key" })
         }
     }
+
+    async fn replace_in(&self, tx: &mut SqliteConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        let demoted = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.demote_kek)))
+            .bind(replaced.0.hyphenated().to_string())
+            .bind(&kek.partition)
+            .execute(&mut *tx)
+            .await
+            .map_err(database("rotating a key-encryption key"))?;
+        if demoted.rows_affected() == 0 {
+            return Ok(false);
+        }
+        insert_kek(tx, &self.sql.promote_kek, kek).await?;
+        Ok(true)
+    }
+
+    async fn retire_in(&self, tx: &mut SqliteConnection, kek_id: KekId) -> Result<Retirement> {
+        let failed = || database("retiring a key-encryption key");
+        let id = kek_id.0.hyphenated().to_string();
+        let row = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.kek_state))).bind(&id).fetch_optional(&mut *tx).await.map_err(failed())?;
+        let Some(row) = row else { return Ok(Retirement::Unknown) };
+        let live = column::<i64>(&row, 1)?.unsigned_abs();
+        if KekState::parse(column(&row, 0)?)? == KekState::Active {
+            return Ok(Retirement::Active);
+        }
+        if live > 0 {
+            return Ok(Retirement::InUse(live));
+        }
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.retire_kek))).bind(&id).execute(tx).await.map_err(failed())?;
+        Ok(Retirement::Done)
+    }
+
+    async fn rewrap_in(&self, tx: &mut SqliteConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        let failed = || database("rewrapping data keys");
+        let from: Vec<String> = batch.from.iter().map(|kek_id| kek_id.0.hyphenated().to_string()).collect();
+        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.rewrap_next)))
+            .bind(json(&from)?)
+            .bind(batch.after.map(|key_id| key_id.0.hyphenated().to_string()))
+            .bind(i64::from(batch.limit))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed())?;
+        let keys = rows.iter().map(|row| data_key(row, ScopeState::parse(column(row, 8)?)?)).collect::<Result<Vec<_>>>()?;
+        let found = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        let mut outcome = RewrappedBatch { found, last: keys.last().map(|key| key.key_id), ..Default::default() };
+        for key in keys {
+            let Some(wrapped) = by.rewrap(&key)? else {
+                outcome.bad.push(key.key_id);
+                continue;
+            };
+            let written: Option<Vec<u8>> = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.sql.rewrap_key)))
+                .bind(key.key_id.0.hyphenated().to_string())
+                .bind(key.kek_id.0.hyphenated().to_string())
+                .bind(&key.wrapped_key)
+                .bind(&wrapped)
+                .bind(batch.to.0.hyphenated().to_string())
+                .bind(to_text(batch.at))
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(failed())?;
+            match written {
+                Some(written) if by.opens(key.key_id, &written) => outcome.rewrapped += 1,
+                Some(_) => return Err(Error::WrongKey { key_id: key.key_id, kek_id: batch.to }),
+                None => {}
+            }
+        }
+        Ok(outcome)
+    }
 }
 
 #[async_trait]
@@ -305,21 +372,9 @@ impl KeyStore for SqliteKeys {
     }
 
     async fn replace_kek(&self, connection: &mut SqliteConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        not_in_transaction(connection, "rotating a key-encryption key")?;
-        let failed = || database("rotating a key-encryption key");
-        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
-        let demoted = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.demote_kek)))
-            .bind(replaced.0.hyphenated().to_string())
-            .bind(&kek.partition)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed())?;
-        if demoted.rows_affected() == 0 {
-            return Ok(false);
-        }
-        insert_kek(&mut tx, &self.sql.promote_kek, kek).await?;
-        tx.commit().await.map_err(failed())?;
-        Ok(true)
+        let mut tx = begin(connection, "rotating a key-encryption key").await?;
+        let done = self.replace_in(&mut tx, replaced, kek).await;
+        end(tx, done, "rotating a key-encryption key").await
     }
 
     async fn move_kek(
@@ -347,64 +402,16 @@ impl KeyStore for SqliteKeys {
     }
 
     async fn retire_kek(&self, connection: &mut SqliteConnection, kek_id: KekId) -> Result<Retirement> {
-        not_in_transaction(connection, "retiring a key-encryption key")?;
-        let failed = || database("retiring a key-encryption key");
-        let id = kek_id.0.hyphenated().to_string();
-        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
-        let row = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.kek_state))).bind(&id).fetch_optional(&mut *tx).await.map_err(failed())?;
-        let Some(row) = row else { return Ok(Retirement::Unknown) };
-        let live = column::<i64>(&row, 1)?.unsigned_abs();
-        if KekState::parse(column(&row, 0)?)? == KekState::Active {
-            return Ok(Retirement::Active);
-        }
-        if live > 0 {
-            return Ok(Retirement::InUse(live));
-        }
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.retire_kek))).bind(&id).execute(&mut *tx).await.map_err(failed())?;
-        tx.commit().await.map_err(failed())?;
-        Ok(Retirement::Done)
+        let mut tx = begin(connection, "retiring a key-encryption key").await?;
+        let done = self.retire_in(&mut tx, kek_id).await;
+        end(tx, done, "retiring a key-encryption key").await
     }
 
     async fn rewrap_batch(&self, connection: &mut SqliteConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
-        not_in_transaction(connection, "rewrapping data keys")?;
-        let failed = || database("rewrapping data keys");
-        overwrite_freed(connection).await?;
         // The write lock stands in for locks on rows: another runner waits, and finds other rows.
-        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
-        let from: Vec<String> = batch.from.iter().map(|kek_id| kek_id.0.hyphenated().to_string()).collect();
-        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.rewrap_next)))
-            .bind(json(&from)?)
-            .bind(batch.after.map(|key_id| key_id.0.hyphenated().to_string()))
-            .bind(i64::from(batch.limit))
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed())?;
-        let keys = rows.iter().map(|row| data_key(row, ScopeState::parse(column(row, 8)?)?)).collect::<Result<Vec<_>>>()?;
-        let found = u32::try_from(keys.len()).unwrap_or(u32::MAX);
-        let mut outcome = RewrappedBatch { found, last: keys.last().map(|key| key.key_id), ..Default::default() };
-        for key in keys {
-            let Some(wrapped) = by.rewrap(&key)? else {
-                outcome.bad.push(key.key_id);
-                continue;
-            };
-            let written: Option<Vec<u8>> = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.sql.rewrap_key)))
-                .bind(key.key_id.0.hyphenated().to_string())
-                .bind(key.kek_id.0.hyphenated().to_string())
-                .bind(&key.wrapped_key)
-                .bind(&wrapped)
-                .bind(batch.to.0.hyphenated().to_string())
-                .bind(to_text(batch.at))
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(failed())?;
-            match written {
-                Some(written) if by.opens(key.key_id, &written) => outcome.rewrapped += 1,
-                Some(_) => return Err(Error::WrongKey { key_id: key.key_id, kek_id: batch.to }),
-                None => {}
-            }
-        }
-        tx.commit().await.map_err(failed())?;
-        Ok(outcome)
+        let mut tx = begin(connection, "rewrapping data keys").await?;
+        let done = self.rewrap_in(&mut tx, batch, by).await;
+        end(tx, done, "rewrapping data keys").await
     }
 
     async fn install_key(&self, connection: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {
@@ -552,6 +559,23 @@ impl KeyStore for SqliteKeys {
             changes: changes.collect::<Result<_>>()?,
         }))
     }
+}
+
+/// Begins a transaction that writes keys.
+async fn begin<'c>(connection: &'c mut SqliteConnection, operation: &'static str) -> Result<Transaction<'c, Sqlite>> {
+    not_in_transaction(connection, operation)?;
+    overwrite_freed(connection).await?;
+    connection.begin_with("BEGIN IMMEDIATE").await.map_err(database(operation))
+}
+
+/// Commits what went well, and rolls the rest back, so that the connection can be used again.
+async fn end<T>(tx: Transaction<'_, Sqlite>, done: Result<T>, operation: &'static str) -> Result<T> {
+    match done {
+        Ok(_) => tx.commit().await,
+        Err(_) => tx.rollback().await,
+    }
+    .map_err(database(operation))?;
+    done
 }
 
 /// Lets SQLite overwrite bytes that it frees, instead of leaving them in the file's pages: those of

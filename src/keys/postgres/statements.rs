@@ -83,6 +83,7 @@ statements! {
         WHERE kek_id = $1 AND master_key_id = $2 AND wrapped_kek = $3",
     // Keeps out whoever is about to insert a data key under it, and waits for those who have.
     lock_kek: "SELECT state FROM {key_encryption_keys} WHERE kek_id = $1 FOR UPDATE",
+    any_key_of_kek: "SELECT key_id FROM {data_keys} WHERE kek_id = $1 AND state = 'live' ORDER BY key_id LIMIT 1",
     count_keys_of_kek: "SELECT count(*) FROM {data_keys} WHERE kek_id = $1 AND state = 'live'",
     retire_kek: "UPDATE {key_encryption_keys} SET state = 'retired' WHERE kek_id = $1",
     // The locks keep out other runners, and a shred until the batch is committed. Scopes are not looked at.
