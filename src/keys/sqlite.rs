@@ -1,5 +1,8 @@
 //! Keys in SQLite.
 
+mod keks;
+mod statements;
+
 use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
@@ -10,8 +13,10 @@ use crate::kms::WrappedKek;
 use crate::sql::{check_name, in_transaction, not_in_transaction};
 use crate::sqlite::{column, database, from_text, migrate, migration, to_text, uuid};
 use async_trait::async_trait;
+use keks::{insert_kek, kek};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
+use statements::Statements;
 use std::sync::Arc;
 use time::OffsetDateTime;
 
@@ -34,34 +39,6 @@ impl Default for SqliteKeys {
     }
 }
 
-#[derive(Debug)]
-struct Statements {
-    namespace: Arc<str>,
-    set_namespace: Arc<str>,
-    take_write_lock: Arc<str>,
-    active_kek: Arc<str>,
-    keks: Arc<str>,
-    install_kek: Arc<str>,
-    kek_usage: Arc<str>,
-    demote_kek: Arc<str>,
-    promote_kek: Arc<str>,
-    move_kek: Arc<str>,
-    kek_state: Arc<str>,
-    retire_kek: Arc<str>,
-    rewrap_next: Arc<str>,
-    rewrap_key: Arc<str>,
-    scopes: Arc<str>,
-    create_scopes: Arc<str>,
-    insert_key: Arc<str>,
-    activate_key: Arc<str>,
-    data_keys: Arc<str>,
-    change_scope: Arc<str>,
-    add_change: Arc<str>,
-    destroy_keys: Arc<str>,
-    history_keys: Arc<str>,
-    history_changes: Arc<str>,
-}
-
 impl SqliteKeys {
     /// The key tables without a prefix.
     #[must_use]
@@ -79,117 +56,8 @@ impl SqliteKeys {
     }
 
     /// The prefix was checked.
-    fn over(p: &str) -> Self {
-        const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
-        const KEK: &str =
-            r#"kek_id, "partition", provider, master_key_id, wrapped_kek, state, created_at, coalesce(wrapped_at, created_at)"#;
-        const NEW_KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state"#;
-        let sql = Statements {
-            namespace: format!(r#"SELECT namespace FROM "{p}key_namespace""#).into(),
-            // Not with ON CONFLICT, nor where scopes are created: the triggers that guard against REPLACE come first.
-            set_namespace: format!(
-                r#"INSERT INTO "{p}key_namespace" (only_row, namespace, created_at)
-                   SELECT 1, ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM "{p}key_namespace")"#
-            )
-            .into(),
-            // Changes no row, but a statement that could write takes the write lock when it starts.
-            take_write_lock: format!(r#"UPDATE "{p}key_scopes" SET state = state WHERE scope_kind IS NULL"#).into(),
-            active_kek: format!(r#"SELECT {KEK} FROM "{p}key_encryption_keys" WHERE "partition" = ?1 AND state = 'active'"#).into(),
-            keks: format!(r#"SELECT {KEK} FROM "{p}key_encryption_keys" WHERE kek_id IN (SELECT value FROM json_each(?1))"#).into(),
-            install_kek: format!(
-                r#"INSERT INTO "{p}key_encryption_keys" ({NEW_KEK}) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, 'active'
-                   WHERE NOT EXISTS (SELECT 1 FROM "{p}key_encryption_keys" WHERE "partition" = ?2 AND state = 'active')"#
-            )
-            .into(),
-            kek_usage: format!(
-                r#"SELECT {KEK},
-                       (SELECT count(*) FROM "{p}data_keys" AS k WHERE k.kek_id = e.kek_id AND k.state = 'live'),
-                       (SELECT min(coalesce(k.wrapped_at, k.created_at)) FROM "{p}data_keys" AS k
-                        WHERE k.kek_id = e.kek_id AND k.state = 'live')
-                   FROM "{p}key_encryption_keys" AS e ORDER BY created_at, kek_id"#
-            )
-            .into(),
-            demote_kek: format!(
-                r#"UPDATE "{p}key_encryption_keys" SET state = 'decrypt_only' WHERE kek_id = ?1 AND "partition" = ?2 AND state = 'active'"#
-            )
-            .into(),
-            promote_kek: format!(r#"INSERT INTO "{p}key_encryption_keys" ({NEW_KEK}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'active')"#)
-                .into(),
-            move_kek: format!(
-                r#"UPDATE "{p}key_encryption_keys" SET provider = ?4, master_key_id = ?5, wrapped_kek = ?6, wrapped_at = ?7
-                   WHERE kek_id = ?1 AND master_key_id = ?2 AND wrapped_kek = ?3"#
-            )
-            .into(),
-            kek_state: format!(
-                r#"SELECT state, (SELECT count(*) FROM "{p}data_keys" AS k WHERE k.kek_id = e.kek_id AND k.state = 'live')
-                   FROM "{p}key_encryption_keys" AS e WHERE kek_id = ?1"#
-            )
-            .into(),
-            retire_kek: format!(r#"UPDATE "{p}key_encryption_keys" SET state = 'retired' WHERE kek_id = ?1"#).into(),
-            rewrap_next: format!(
-                r#"SELECT {KEY}, s.state FROM "{p}data_keys" AS k JOIN "{p}key_scopes" AS s USING (scope_kind, scope_id)
-                   WHERE k.state = 'live' AND k.kek_id IN (SELECT value FROM json_each(?1)) AND (?2 IS NULL OR k.key_id > ?2)
-                   ORDER BY k.key_id LIMIT ?3"#
-            )
-            .into(),
-            rewrap_key: format!(
-                r#"UPDATE "{p}data_keys" SET wrapped_key = ?4, kek_id = ?5, wrapped_at = ?6
-                   WHERE key_id = ?1 AND kek_id = ?2 AND wrapped_key = ?3 AND state = 'live' RETURNING wrapped_key"#
-            )
-            .into(),
-            scopes: format!(
-                r#"SELECT {KEY}, s.scope_kind, s.scope_id, s.state, s.generation,
-                       (SELECT max(version) FROM "{p}data_keys" AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id)
-                   FROM json_each(?1) AS w
-                   CROSS JOIN "{p}key_scopes" AS s ON s.scope_kind = w.value ->> 0 AND s.scope_id = w.value ->> 1
-                   LEFT JOIN "{p}data_keys" AS k ON k.key_id = s.active_key_id"#
-            )
-            .into(),
-            create_scopes: format!(
-                r#"INSERT INTO "{p}key_scopes" (scope_kind, scope_id, state, generation)
-                   SELECT DISTINCT w.value ->> 0, w.value ->> 1, 'live', 1 FROM json_each(?1) AS w WHERE NOT EXISTS
-                       (SELECT 1 FROM "{p}key_scopes" AS s WHERE s.scope_kind = w.value ->> 0 AND s.scope_id = w.value ->> 1)"#
-            )
-            .into(),
-            insert_key: format!(
-                r#"INSERT INTO "{p}data_keys" (key_id, scope_kind, scope_id, version, kek_id, wrapped_key, created_at, state)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'live')"#
-            )
-            .into(),
-            activate_key: format!(
-                r#"UPDATE "{p}key_scopes" SET active_key_id = ?1 WHERE scope_kind = ?2 AND scope_id = ?3 AND state = 'live'"#
-            )
-            .into(),
-            data_keys: format!(
-                r#"SELECT {KEY}, s.state FROM "{p}data_keys" AS k JOIN "{p}key_scopes" AS s USING (scope_kind, scope_id)
-                   WHERE k.key_id IN (SELECT value FROM json_each(?1))"#
-            )
-            .into(),
-            change_scope: format!(
-                r#"UPDATE "{p}key_scopes" SET state = ?3, generation = ?4,
-                       active_key_id = CASE WHEN ?3 = 'shredded' THEN NULL ELSE active_key_id END
-                   WHERE scope_kind = ?1 AND scope_id = ?2"#
-            )
-            .into(),
-            add_change: format!(
-                r#"INSERT INTO "{p}key_scope_changes" (scope_kind, scope_id, action, state, generation, reason, changed_at)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"#
-            )
-            .into(),
-            destroy_keys: format!(
-                r#"UPDATE "{p}data_keys" SET wrapped_key = NULL, state = 'shredded', shredded_at = ?3
-                   WHERE scope_kind = ?1 AND scope_id = ?2 AND state = 'live' RETURNING key_id, version"#
-            )
-            .into(),
-            history_keys: format!(r#"SELECT {KEY} FROM "{p}data_keys" AS k WHERE scope_kind = ?1 AND scope_id = ?2 ORDER BY version"#)
-                .into(),
-            history_changes: format!(
-                r#"SELECT action, state, generation, reason, changed_at FROM "{p}key_scope_changes"
-                   WHERE scope_kind = ?1 AND scope_id = ?2 ORDER BY change_id"#
-            )
-            .into(),
-        };
-        Self { prefix: p.to_owned(), sql: Arc::new(sql) }
+    fn over(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), sql: Arc::new(Statements::new(prefix)) }
     }
 
     /// Makes the key tables, or brings them up to date, and names the key database. Idempotent.
@@ -249,73 +117,6 @@ impl SqliteKeys {
         } else {
             Err(Error::ScopeState { scope: key.scope.clone(), problem: "is not live, so it can't be given a key" })
         }
-    }
-
-    async fn replace_in(&self, tx: &mut SqliteConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        let demoted = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.demote_kek)))
-            .bind(replaced.0.hyphenated().to_string())
-            .bind(&kek.partition)
-            .execute(&mut *tx)
-            .await
-            .map_err(database("rotating a key-encryption key"))?;
-        if demoted.rows_affected() == 0 {
-            return Ok(false);
-        }
-        insert_kek(tx, &self.sql.promote_kek, kek).await?;
-        Ok(true)
-    }
-
-    async fn retire_in(&self, tx: &mut SqliteConnection, kek_id: KekId) -> Result<Retirement> {
-        let failed = || database("retiring a key-encryption key");
-        let id = kek_id.0.hyphenated().to_string();
-        let row = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.kek_state))).bind(&id).fetch_optional(&mut *tx).await.map_err(failed())?;
-        let Some(row) = row else { return Ok(Retirement::Unknown) };
-        let live = column::<i64>(&row, 1)?.unsigned_abs();
-        if KekState::parse(column(&row, 0)?)? == KekState::Active {
-            return Ok(Retirement::Active);
-        }
-        if live > 0 {
-            return Ok(Retirement::InUse(live));
-        }
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.retire_kek))).bind(&id).execute(tx).await.map_err(failed())?;
-        Ok(Retirement::Done)
-    }
-
-    async fn rewrap_in(&self, tx: &mut SqliteConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
-        let failed = || database("rewrapping data keys");
-        let from: Vec<String> = batch.from.iter().map(|kek_id| kek_id.0.hyphenated().to_string()).collect();
-        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.rewrap_next)))
-            .bind(json(&from)?)
-            .bind(batch.after.map(|key_id| key_id.0.hyphenated().to_string()))
-            .bind(i64::from(batch.limit))
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed())?;
-        let keys = rows.iter().map(|row| data_key(row, ScopeState::parse(column(row, 8)?)?)).collect::<Result<Vec<_>>>()?;
-        let found = u32::try_from(keys.len()).unwrap_or(u32::MAX);
-        let mut outcome = RewrappedBatch { found, last: keys.last().map(|key| key.key_id), ..Default::default() };
-        for key in keys {
-            let Some(wrapped) = by.rewrap(&key)? else {
-                outcome.bad.push(key.key_id);
-                continue;
-            };
-            let written: Option<Vec<u8>> = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.sql.rewrap_key)))
-                .bind(key.key_id.0.hyphenated().to_string())
-                .bind(key.kek_id.0.hyphenated().to_string())
-                .bind(&key.wrapped_key)
-                .bind(&wrapped)
-                .bind(batch.to.0.hyphenated().to_string())
-                .bind(to_text(batch.at))
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(failed())?;
-            match written {
-                Some(written) if by.opens(key.key_id, &written) => outcome.rewrapped += 1,
-                Some(_) => return Err(Error::WrongKey { key_id: key.key_id, kek_id: batch.to }),
-                None => {}
-            }
-        }
-        Ok(outcome)
     }
 }
 
@@ -615,32 +416,5 @@ fn data_key(row: &SqliteRow, scope_state: ScopeState) -> Result<DataKeyRecord> {
         created_at: from_text(column(row, 6)?, "data_keys.created_at")?,
         shredded_at: column::<Option<&str>>(row, 7)?.map(|at| from_text(at, "data_keys.shredded_at")).transpose()?,
         scope_state,
-    })
-}
-
-async fn insert_kek(connection: &mut SqliteConnection, sql: &Arc<str>, kek: &KekRecord) -> Result<()> {
-    sqlx::query(AssertSqlSafe(Arc::clone(sql)))
-        .bind(kek.kek_id.0.hyphenated().to_string())
-        .bind(&kek.partition)
-        .bind(&kek.provider)
-        .bind(&kek.wrapped.master_key_id)
-        .bind(&kek.wrapped.ciphertext)
-        .bind(to_text(kek.created_at))
-        .bind(to_text(kek.wrapped_at))
-        .execute(connection)
-        .await
-        .map_err(database("inserting a key-encryption key"))?;
-    Ok(())
-}
-
-fn kek(row: &SqliteRow) -> Result<KekRecord> {
-    Ok(KekRecord {
-        kek_id: KekId(uuid(column(row, 0)?)?),
-        partition: column(row, 1)?,
-        provider: column(row, 2)?,
-        wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
-        state: KekState::parse(column(row, 5)?)?,
-        created_at: from_text(column(row, 6)?, "key_encryption_keys.created_at")?,
-        wrapped_at: from_text(column(row, 7)?, "key_encryption_keys.wrapped_at")?,
     })
 }
