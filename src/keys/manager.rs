@@ -72,6 +72,15 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
     }
 
+    /// Says which partition a scope's keys belong to, as
+    /// [`SealedStore::kek_partition`](crate::SealedStore::kek_partition) does for applications. Without it, that is the
+    /// default one for all.
+    #[must_use]
+    pub fn kek_partition(mut self, partition_of: impl Fn(&KeyScope) -> String + Send + Sync + 'static) -> Self {
+        self.choose_partitions(Arc::new(partition_of));
+        self
+    }
+
     /// Which partition's key-encryption key wraps the keys of a scope.
     pub(super) fn partition_of(&self, scope: &KeyScope) -> String {
         match &self.partition_of {

@@ -16,7 +16,7 @@ use crate::keys::{
     Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::postgres::{UNDEFINED_TABLE, column, database, migrate, migration, small, sql_state};
+use crate::postgres::{UNDEFINED_TABLE, column, database, migrate, migration, qualified, small, sql_state};
 use crate::sql::{check_name, in_transaction, not_in_transaction};
 use async_trait::async_trait;
 use keks::{insert_kek, kek};
@@ -60,7 +60,7 @@ pub struct PostgresKeys {
     lock_timeout: Option<Duration>,
 }
 
-const MIGRATIONS: &[(&str, &str)] = &[
+const MIGRATIONS: [(&str, &str); PostgresKeys::NEWEST_MIGRATION as usize] = [
     ("keys", include_str!("../../migrations/postgres/keys/0001_keys.sql")),
     ("rewrap", include_str!("../../migrations/postgres/keys/0002_rewrap.sql")),
 ];
@@ -121,10 +121,9 @@ impl PostgresKeys {
     /// [`Error::NamespaceMismatch`] if the tables exist under another namespace, [`Error::TablesExist`],
     /// [`Error::InTransaction`], [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection, namespace: &Namespace) -> Result<()> {
-        let bookkeeping = format!("_{}keys_migrations", self.names.prefix);
-        let fill = |(number, (name, sql)): (i64, &(&'static str, &str))| migration(number, name, self.names.fill(sql));
+        let fill = |(number, (name, sql)): (i64, (&'static str, &str))| migration(number, name, self.names.fill(sql));
         let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
-        migrate(connection, self.names.schema.as_deref(), &bookkeeping, migrations).await?;
+        migrate(connection, self.names.schema.as_deref(), &self.bookkeeping(), migrations).await?;
         query(&self.sql.set_namespace)
             .bind(namespace.as_str())
             .bind(OffsetDateTime::now_utc())
@@ -147,6 +146,31 @@ impl PostgresKeys {
             namespace.as_str().replace('\'', "''")
         );
         MIGRATIONS.iter().map(|(_, sql)| self.names.fill(sql)).collect::<Vec<_>>().join("\n") + &name
+    }
+
+    /// The number of the newest migration that this version of the crate has.
+    pub const NEWEST_MIGRATION: u32 = 2;
+
+    /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are
+    /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
+    ///
+    /// # Errors
+    /// [`Error::InTransaction`], [`Error::Database`].
+    pub async fn applied_migration(&self, connection: &mut PgConnection) -> Result<Option<u32>> {
+        const OPERATION: &str = "reading which migrations were run";
+        // A table that is missing would abort the caller's transaction.
+        not_in_transaction(connection, OPERATION)?;
+        let bookkeeping = qualified(self.names.schema.as_deref(), &self.bookkeeping());
+        let newest = AssertSqlSafe(format!("SELECT max(version) FROM {bookkeeping} WHERE success"));
+        match sqlx::query_scalar::<_, Option<i64>>(newest).fetch_one(connection).await {
+            Ok(newest) => Ok(newest.and_then(|newest| u32::try_from(newest).ok())),
+            Err(error) if sql_state(&error) == Some(UNDEFINED_TABLE) => Ok(None),
+            Err(error) => Err(database(OPERATION)(error)),
+        }
+    }
+
+    fn bookkeeping(&self) -> String {
+        format!("_{}keys_migrations", self.names.prefix)
     }
 
     /// Every statement, for tests of their plans.

@@ -33,6 +33,11 @@ pub struct SqliteKeys {
     sql: Arc<Statements>,
 }
 
+const MIGRATIONS: [(&str, &str); SqliteKeys::NEWEST_MIGRATION as usize] = [
+    ("keys", include_str!("../../migrations/sqlite/keys/0001_keys.sql")),
+    ("rewrap", include_str!("../../migrations/sqlite/keys/0002_rewrap.sql")),
+];
+
 impl Default for SqliteKeys {
     fn default() -> Self {
         Self::over("")
@@ -68,18 +73,9 @@ impl SqliteKeys {
     /// [`Error::NamespaceMismatch`] if the tables exist under another namespace,
     /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection, namespace: &Namespace) -> Result<()> {
-        let fill = |sql: &str| {
-            let mut sql = sql.replace("{namespace}", &format!("{}key_namespace", self.prefix));
-            for table in ["key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes"] {
-                sql = sql.replace(&format!("{{{table}}}"), &format!("{}{table}", self.prefix));
-            }
-            sql
-        };
-        let migrations = vec![
-            migration(1, "keys", fill(include_str!("../../migrations/sqlite/keys/0001_keys.sql"))),
-            migration(2, "rewrap", fill(include_str!("../../migrations/sqlite/keys/0002_rewrap.sql"))),
-        ];
-        migrate(connection, format!("_{}keys_migrations", self.prefix), migrations).await?;
+        let fill = |(number, (name, sql)): (i64, (&'static str, &str))| migration(number, name, self.fill(sql));
+        let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
+        migrate(connection, self.bookkeeping(), migrations).await?;
         sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.set_namespace)))
             .bind(namespace.as_str())
             .bind(to_text(OffsetDateTime::now_utc()))
@@ -90,6 +86,50 @@ impl SqliteKeys {
             Some(found) if found != *namespace => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
             _ => Ok(()),
         }
+    }
+
+    /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own. It makes the
+    /// tables and names the key database.
+    #[must_use]
+    pub fn migration_sql(&self, namespace: &Namespace) -> String {
+        let name = format!(
+            "\nINSERT INTO \"{}key_namespace\" (only_row, namespace, created_at) VALUES (1, '{}', strftime('%Y-%m-%dT%H:%M:%fZ'));\n",
+            self.prefix,
+            namespace.as_str().replace('\'', "''")
+        );
+        MIGRATIONS.iter().map(|(_, sql)| self.fill(sql)).collect::<Vec<_>>().join("\n") + &name
+    }
+
+    /// The number of the newest migration that this version of the crate has.
+    pub const NEWEST_MIGRATION: u32 = 2;
+
+    /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are
+    /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn applied_migration(&self, connection: &mut SqliteConnection) -> Result<Option<u32>> {
+        let failed = || database("reading which migrations were run");
+        let known = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1");
+        if known.bind(self.bookkeeping()).fetch_one(&mut *connection).await.map_err(failed())? == 0 {
+            return Ok(None);
+        }
+        let newest = AssertSqlSafe(format!(r#"SELECT max(version) FROM "{}" WHERE success"#, self.bookkeeping()));
+        let newest: Option<i64> = sqlx::query_scalar(newest).fetch_one(connection).await.map_err(failed())?;
+        Ok(newest.and_then(|newest| u32::try_from(newest).ok()))
+    }
+
+    fn bookkeeping(&self) -> String {
+        format!("_{}keys_migrations", self.prefix)
+    }
+
+    /// A SQL text with the names filled in.
+    fn fill(&self, sql: &str) -> String {
+        let mut sql = sql.replace("{namespace}", &format!("{}key_namespace", self.prefix));
+        for table in ["key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes"] {
+            sql = sql.replace(&format!("{{{table}}}"), &format!("{}{table}", self.prefix));
+        }
+        sql
     }
 
     async fn insert(&self, tx: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {

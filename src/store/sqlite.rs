@@ -108,10 +108,13 @@ impl SqliteStore {
     /// # Errors
     /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection) -> Result<()> {
-        let sql = include_str!("../../migrations/sqlite/events/0001_events.sql")
-            .replace("{events}", &self.events)
-            .replace("{heads}", &self.heads);
-        migrate(connection, format!("_{}_migrations", self.events), vec![migration(1, "events", sql)]).await
+        migrate(connection, format!("_{}_migrations", self.events), vec![migration(1, "events", self.migration_sql())]).await
+    }
+
+    /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own.
+    #[must_use]
+    pub fn migration_sql(&self) -> String {
+        include_str!("../../migrations/sqlite/events/0001_events.sql").replace("{events}", &self.events).replace("{heads}", &self.heads)
     }
 
     async fn head(&self, tx: &mut SqliteConnection, aggregate: &AggregateRef) -> Result<Option<AggregateVersion>> {

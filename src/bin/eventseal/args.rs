@@ -1,0 +1,460 @@
+//! The arguments: the one place that says what can be asked for. Help, completions and man page are made from it.
+
+use crate::output::Failure;
+use clap::parser::ValueSource;
+use clap::{Args, Parser, Subcommand};
+use eventseal::{KeyScope, Namespace};
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// The environment variable that holds the database's URL.
+const DATABASE_URL: &str = "DATABASE_URL";
+
+const AFTER: &str = "\
+Exit codes:
+  0  done
+  1  failed, and will fail again
+  2  the arguments make no sense
+  3  the same command may succeed later as it is (a lock, an outage)
+  4  nothing was done: not confirmed, or the keys are in a state that does not allow it
+  5  doctor or status --check found something to do
+
+Environment:
+  DATABASE_URL            the database; the only place for a URL with a password
+  PGPASSWORD, ~/.pgpass   PostgreSQL's password, if the URL has none
+  EVENTSEAL_KEYRING       the text of a keyring
+  EVENTSEAL_KEYRING_FILE  the file of a keyring
+  EVENTSEAL_AWS_KMS_KEY   a key in AWS KMS, with AWS's own variables for region and credentials
+
+With --json, one document goes to standard output; of a failure, one to standard error:
+{\"error\": {\"kind\", \"message\", \"retryable\", \"exit_code\", \"causes\", \"help\"}}.
+
+Examples:
+  eventseal migrate --namespace shop --database sqlite://shop.db
+  eventseal status
+  eventseal shred Customer cust_42 --reason 'request 118'
+  eventseal rotate-kek && eventseal rewrap";
+
+/// Keys of sealed event stores: set-up, rotation, erasure.
+///
+/// Never shows key material, and takes no secrets on the command line.
+#[derive(Debug, Parser)]
+#[command(name = "eventseal", version, max_term_width = 100, after_help = AFTER, arg_required_else_help = true, subcommand_required = true)]
+pub(crate) struct Cli {
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make the key tables, or bring them up to date
+    Migrate(Migrate),
+    /// Make the first key-encryption key of a partition, and check that keys can be used
+    Prepare(Prepare),
+    /// Show key-encryption keys, what they wrap, and what is due
+    Status(Status),
+    /// Check everything that keys need, and say what to fix
+    Doctor(Doctor),
+    /// Show the keys of a scope
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Destroy the keys of a scope for good
+    Shred(Shred),
+    /// Begin a new generation of keys for a shredded scope
+    Reopen(Reopen),
+    /// Put a scope's keys out of use, until they are enabled again
+    Disable(Change),
+    /// Put a disabled scope's keys into use again
+    Enable(Change),
+    /// Give a scope a new data key
+    RotateDataKey(RotateDataKey),
+    /// Give a partition a new key-encryption key
+    RotateKek(RotateKek),
+    /// Wrap the data keys of old key-encryption keys by the active ones
+    Rewrap(Rewrap),
+    /// End a key-encryption key that wraps nothing any more
+    RetireKek(RetireKek),
+    /// Move all key-encryption keys to another master key, or from one provider to another
+    MoveMasterKey(MoveMasterKey),
+    /// Print completions for a shell
+    #[command(after_help = "Examples:\n  eventseal completions bash > /etc/bash_completion.d/eventseal")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    #[command(after_help = "Examples:\n  eventseal man | man -l -\n  eventseal man --directory /usr/local/share/man/man1")]
+    Man {
+        /// Write a page for each command into this directory instead
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Show the keys of a scope: when they were made and destroyed, what was done to them and why
+    Show(Show),
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Database")]
+pub(crate) struct Database {
+    /// sqlite://FILE or postgres://USER@HOST/NAME. A URL with a password: in the environment only
+    #[arg(long, value_name = "URL", env = DATABASE_URL, hide_env_values = true)]
+    pub(crate) database: Option<String>,
+    /// The schema of the tables (PostgreSQL)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) schema: Option<String>,
+    /// What the names of the key tables begin with
+    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// How long to wait for the locks of others
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) lock_timeout: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Master key")]
+pub(crate) struct MasterKey {
+    /// The keyring's file. Its text, a secret, goes into EVENTSEAL_KEYRING [env: EVENTSEAL_KEYRING_FILE]
+    // Read by hand: what the command line says goes before what the environment says of another provider.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keyring: Option<PathBuf>,
+    /// The key in AWS KMS: id, ARN or alias/… [env: EVENTSEAL_AWS_KMS_KEY]
+    #[arg(long, value_name = "KEY", conflicts_with = "keyring")]
+    pub(crate) aws_kms_key: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Scope {
+    /// The kind of scope, such as Customer
+    #[arg(value_name = "KIND")]
+    kind: String,
+    /// Which one of that kind
+    #[arg(value_name = "ID", allow_hyphen_values = true)]
+    id: String,
+}
+
+impl Scope {
+    pub(crate) fn key_scope(&self) -> KeyScope {
+        KeyScope::new(self.kind.as_str(), self.id.as_str())
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  eventseal migrate --namespace shop --database sqlite://shop.db
+  eventseal migrate --namespace shop --schema keys --prefix shop_
+  eventseal migrate --namespace shop --print=postgres > 0042_eventseal.sql
+  eventseal migrate --namespace shop --events --streams")]
+pub(crate) struct Migrate {
+    /// The name of this key database: chosen once, bound into every seal, never changed
+    #[arg(long, value_name = "NAME", value_parser = namespace)]
+    pub(crate) namespace: Namespace,
+    /// Print the SQL instead of running it; of the database's kind, or of the one named here
+    #[arg(long, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "database")]
+    pub(crate) print: Option<Dialect>,
+    /// Make the tables of events too. An event store that exists needs only the key tables
+    #[arg(long)]
+    pub(crate) events: bool,
+    /// Another name for the table of events
+    #[arg(long, value_name = "NAME", requires = "events")]
+    pub(crate) events_table: Option<String>,
+    /// Another name for the table of heads
+    #[arg(long, value_name = "NAME", requires = "events")]
+    pub(crate) heads_table: Option<String>,
+    /// Name the columns and heads as the newest eventsalsa/store does: stream_* (PostgreSQL)
+    #[arg(long, requires = "events")]
+    pub(crate) streams: bool,
+    #[command(flatten)]
+    pub(crate) database: Database,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Dialect {
+    /// As --database says
+    Database,
+    Sqlite,
+    Postgres,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Idempotent. Applications do this for the default partition when they start.
+
+Examples:
+  eventseal prepare --keyring /etc/shop/keyring
+  eventseal prepare --partition tenant_7 --aws-kms-key alias/eventseal")]
+pub(crate) struct Prepare {
+    /// Which part of the data keys
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) partition: String,
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs no master key. Counts every live data key.
+
+Examples:
+  eventseal status
+  eventseal status --max-age 90 --check || page-somebody
+  eventseal status --json | jq '.keks[] | select(.state == \"active\")'")]
+pub(crate) struct Status {
+    /// An active key-encryption key that is older should be rotated
+    #[arg(long, value_name = "DAYS", default_value_t = 365)]
+    pub(crate) max_age: u32,
+    /// End with exit code 5 if something is due or unfinished
+    #[arg(long)]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) database: Database,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Changes nothing: what it tries to write is rolled back. Ends with exit code 5 if it found a problem.
+
+Examples:
+  eventseal doctor --keyring /etc/shop/keyring
+  eventseal doctor --aws-kms-key alias/eventseal --json")]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs no master key, and shows no key material.
+
+Examples:
+  eventseal keys show Customer cust_42
+  eventseal keys show Customer cust_42 --json > proof-of-erasure-118.json")]
+pub(crate) struct Show {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) database: Database,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs no master key. Shows what would be destroyed, and asks for the scope's id; without a terminal it wants --yes. \
+Backups of the key table still hold the keys: let them expire.
+
+Examples:
+  eventseal shred Customer cust_42 --reason 'request 118'
+  eventseal shred Customer cust_42 --reason 'request 118' --yes --json")]
+pub(crate) struct Shred {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Why. Kept for good: name the request, not the person
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Shred a scope that nothing was ever sealed for, so that nothing ever will be
+    #[arg(long)]
+    pub(crate) allow_unknown: bool,
+    #[command(flatten)]
+    pub(crate) database: Database,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What was shredded stays shredded.
+
+Examples:
+  eventseal reopen Customer cust_42 --reason 'came back, order 7' --keyring /etc/shop/keyring")]
+pub(crate) struct Reopen {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Why. Kept for good: name the request, not the person
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Whose key-encryption key wraps the new key; by default that of the scope's newest key
+    #[arg(long, value_name = "NAME")]
+    pub(crate) partition: Option<String>,
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs no master key. Reads and appends of a disabled scope are errors; nothing is redacted.
+
+Examples:
+  eventseal disable Customer cust_42 --reason 'incident 3'
+  eventseal enable Customer cust_42 --reason 'incident 3 is over'")]
+pub(crate) struct Change {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Why. Kept for good: name the request, not the person
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) database: Database,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The scope's older keys go on opening what they sealed.
+
+Examples:
+  eventseal rotate-data-key Customer cust_42 --keyring /etc/shop/keyring")]
+pub(crate) struct RotateDataKey {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Whose key-encryption key wraps the new key; by default that of the scope's newest key
+    #[arg(long, value_name = "NAME")]
+    pub(crate) partition: Option<String>,
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The old key goes on opening what it wrapped, until rewrap has moved all of that and retire-kek ends it.
+
+Examples:
+  eventseal rotate-kek --keyring /etc/shop/keyring
+  eventseal rotate-kek --partition tenant_7 --aws-kms-key alias/eventseal")]
+pub(crate) struct RotateKek {
+    /// Which part of the data keys
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) partition: String,
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Can be interrupted and run again at any time, also by several processes at once: each key is wrapped once. Appends, \
+reads and shreds go on meanwhile. A data key that does not open is reported and left as it is (exit code 1).
+
+Examples:
+  eventseal rewrap --keyring /etc/shop/keyring
+  eventseal rewrap --dry-run
+  eventseal rewrap --partition tenant_7 --batch 2000 --aws-kms-key alias/eventseal --json")]
+pub(crate) struct Rewrap {
+    /// Only this part of the data keys
+    #[arg(long, value_name = "NAME")]
+    pub(crate) partition: Option<String>,
+    /// How many data keys are committed at a time
+    #[arg(long, value_name = "KEYS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) batch: u32,
+    /// Only say how many there are. Needs no master key
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs no master key. Refused while a live data key needs it. The row stays.
+
+Examples:
+  eventseal retire-kek 0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11")]
+pub(crate) struct RetireKek {
+    /// The key's id, as status shows it
+    #[arg(value_name = "KEK")]
+    pub(crate) kek: Uuid,
+    #[command(flatten)]
+    pub(crate) database: Database,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Within one provider, the new master key is the first entry of the keyring, or the AWS key that is named; the keyring \
+still needs the old entry. Can be interrupted and run again at any time. Data keys and events are not touched.
+
+Examples:
+  eventseal move-master-key --keyring /etc/shop/keyring --dry-run
+  eventseal move-master-key --aws-kms-key alias/eventseal-2027
+  eventseal move-master-key --from-keyring /etc/shop/keyring --aws-kms-key alias/eventseal
+  eventseal move-master-key --from-aws-kms-key alias/eventseal --keyring /etc/shop/keyring")]
+pub(crate) struct MoveMasterKey {
+    /// The keyring's file that the keys are moved from
+    #[arg(long, value_name = "FILE", help_heading = "Master key")]
+    pub(crate) from_keyring: Option<PathBuf>,
+    /// The key in AWS KMS that the keys are moved from
+    #[arg(long, value_name = "KEY", conflicts_with = "from_keyring", help_heading = "Master key")]
+    pub(crate) from_aws_kms_key: Option<String>,
+    /// Only say what would be moved
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
+}
+
+fn namespace(name: &str) -> Result<Namespace, String> {
+    Namespace::new(name).map_err(|error| error.to_string())
+}
+
+/// The command line is no place for secrets: every user of the machine may read it, and shells keep it.
+pub(crate) fn check_secrets(matches: &clap::ArgMatches) -> Result<(), Failure> {
+    let mut matches = matches;
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
+    let given = matches.ids().any(|id| id.as_str() == "database") && matches.value_source("database") == Some(ValueSource::CommandLine);
+    let url = matches.ids().any(|id| id.as_str() == "database").then(|| matches.get_one::<String>("database")).flatten();
+    match url {
+        Some(url) if given && has_password(url) => Err(Failure::Usage(format!(
+            "--database has a password in it, which others can read on the command line: set {DATABASE_URL}, or leave the password to \
+             PGPASSWORD or ~/.pgpass; and change this one, if others use the machine"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn has_password(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    // A password may hold a slash that somebody forgot to escape.
+    let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
+    user.contains(':') || query.split('&').any(|parameter| parameter.starts_with("password="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_do_not_contradict_themselves() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn passwords_are_found() {
+        for url in ["postgres://u:p@h/d", "postgres://u:a/b@h/d", "postgres://h/d?sslmode=require&password=p", "postgresql://:p@h"] {
+            assert!(has_password(url), "{url}");
+        }
+        for url in ["postgres://u@h:5432/d", "postgres://h:5432/d", "sqlite://a:b.db", "sqlite::memory:", "postgres:///d?host=/tmp"] {
+            assert!(!has_password(url), "{url}");
+        }
+    }
+}

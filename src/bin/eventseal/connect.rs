@@ -1,0 +1,192 @@
+//! Connections: which database a URL means, and what the two kinds have in common.
+
+use crate::args;
+use crate::output::{Failure, shown};
+use eventseal::{Error, KeyManager, KeyStore, Kms, Namespace, PostgresKeys, SqliteKeys};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A connection, and the key tables behind it.
+pub(crate) struct Db<C: Backend> {
+    pub(crate) connection: C,
+    pub(crate) keys: C::Keys,
+    /// Which database, without passwords.
+    pub(crate) place: String,
+    timeout: Duration,
+}
+
+pub(crate) enum AnyDb {
+    Sqlite(Db<SqliteConnection>),
+    Postgres(Db<PgConnection>),
+}
+
+/// Runs the same code on either kind of database.
+macro_rules! on {
+    ($any:expr, $db:ident => $run:expr) => {
+        match $any {
+            $crate::connect::AnyDb::Sqlite(mut $db) => $run,
+            $crate::connect::AnyDb::Postgres(mut $db) => $run,
+        }
+    };
+}
+pub(crate) use on;
+
+/// A kind of database.
+pub(crate) trait Backend: Connection + Send + 'static {
+    type Keys: KeyStore<Tx = Self> + Clone + 'static;
+    /// Begins a transaction that is going to write.
+    const BEGIN: &'static str;
+}
+
+impl Backend for SqliteConnection {
+    type Keys = SqliteKeys;
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+}
+
+impl Backend for PgConnection {
+    type Keys = PostgresKeys;
+    const BEGIN: &'static str = "BEGIN";
+}
+
+/// What an URL says, before anything is connected.
+pub(crate) enum Target {
+    Sqlite(Box<SqliteConnectOptions>, SqliteKeys),
+    Postgres(Box<PgConnectOptions>, PostgresKeys),
+}
+
+pub(crate) fn target(args: &args::Database) -> Result<Target, Failure> {
+    let url = args.database.as_deref().filter(|url| !url.is_empty()).ok_or_else(|| {
+        Failure::Usage("no database: set DATABASE_URL, or pass --database sqlite://FILE or postgres://USER@HOST/NAME".into())
+    })?;
+    // Neither the URL nor the driver's words about it are repeated: there may be a password in them.
+    let unreadable = || {
+        let problem = "the database's URL can't be read: write sqlite://FILE or postgres://USER@HOST/NAME, with special characters \
+                       percent-encoded";
+        Failure::Usage(problem.into())
+    };
+    match url.split_once(':').map(|(scheme, _)| scheme) {
+        Some("sqlite") => {
+            if args.schema.is_some() {
+                return Err(Failure::Usage("--schema is for PostgreSQL: SQLite has none".into()));
+            }
+            let options = SqliteConnectOptions::from_str(url).map_err(|_| unreadable())?;
+            let options = options.busy_timeout(timeout(args));
+            Ok(Target::Sqlite(Box::new(options), sqlite_keys(args)?))
+        }
+        Some("postgres" | "postgresql") => {
+            let options = PgConnectOptions::from_str(url).map_err(|_| unreadable())?;
+            Ok(Target::Postgres(Box::new(options.application_name("eventseal")), postgres_keys(args)?))
+        }
+        _ => Err(unreadable()),
+    }
+}
+
+pub(crate) fn sqlite_keys(args: &args::Database) -> Result<SqliteKeys, Failure> {
+    Ok(if args.prefix.is_empty() { SqliteKeys::new() } else { SqliteKeys::with_prefix(&args.prefix)? })
+}
+
+pub(crate) fn postgres_keys(args: &args::Database) -> Result<PostgresKeys, Failure> {
+    let mut keys = PostgresKeys::new();
+    if let Some(schema) = &args.schema {
+        keys = keys.in_schema(schema)?;
+    }
+    if !args.prefix.is_empty() {
+        keys = keys.with_prefix(&args.prefix)?;
+    }
+    Ok(keys.lock_timeout(timeout(args)))
+}
+
+fn timeout(args: &args::Database) -> Duration {
+    Duration::from_secs(args.lock_timeout.into())
+}
+
+/// Connects, without looking at any table.
+pub(crate) async fn connect(args: &args::Database) -> Result<AnyDb, Failure> {
+    connect_to(target(args)?, args).await
+}
+
+pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<AnyDb, Failure> {
+    let failed = |source: sqlx::Error| Error::Database { operation: "connecting", source: source.into() };
+    let timeout = timeout(args);
+    Ok(match target {
+        Target::Sqlite(options, keys) => {
+            let path = options.get_filename().to_owned();
+            let connection = options.connect().await.map_err(|error| match path.try_exists() {
+                Ok(false) => {
+                    let problem =
+                        format!("{} does not exist: correct the path, or make it with eventseal migrate", shown(&path.to_string_lossy()));
+                    Failure::failed("no_database", problem)
+                }
+                _ => failed(error).into(),
+            })?;
+            AnyDb::Sqlite(Db { connection, keys, place: format!("SQLite, {}", path.display()), timeout })
+        }
+        Target::Postgres(options, keys) => {
+            let host = options.get_socket().map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string());
+            let name = options.get_database().unwrap_or_else(|| options.get_username());
+            let place = format!("PostgreSQL, {name} on {host}");
+            AnyDb::Postgres(Db { connection: options.connect().await.map_err(failed)?, keys, place, timeout })
+        }
+    })
+}
+
+impl<C: Backend> Db<C> {
+    pub(crate) async fn namespace(&mut self) -> Result<Namespace, Failure> {
+        Ok(self.keys.namespace(&mut self.connection).await?.ok_or(Error::NotMigrated)?)
+    }
+
+    /// How a transaction begins that is going to write.
+    pub(crate) const fn begin(&self) -> &'static str {
+        C::BEGIN
+    }
+
+    pub(crate) fn manager(&self, kms: Arc<dyn Kms>) -> KeyManager<C> {
+        KeyManager::new(self.keys.clone(), kms)
+    }
+
+    /// Runs something in a transaction, and again if others were in the way, as long as it is worth waiting for them.
+    pub(crate) async fn transact<T>(
+        &mut self,
+        begin: &'static str,
+        mut work: impl AsyncFnMut(&mut C) -> Result<T, Error>,
+    ) -> Result<T, Failure> {
+        let start = Instant::now();
+        loop {
+            match self.attempt(begin, &mut work).await {
+                Err(Error::Collision { .. }) if start.elapsed() < self.timeout => {}
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    async fn attempt<T>(&mut self, begin: &'static str, work: &mut impl AsyncFnMut(&mut C) -> Result<T, Error>) -> Result<T, Error> {
+        let mut tx = self.connection.begin_with(begin).await.map_err(collision("beginning a transaction"))?;
+        match work(&mut tx).await {
+            Ok(done) => {
+                tx.commit().await.map_err(collision("committing"))?;
+                Ok(done)
+            }
+            Err(error) => {
+                // What failed is what matters; a connection that broke takes its transaction with it.
+                let _ = tx.rollback().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A lock that others hold, or a failure of the database.
+fn collision(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |source| {
+        let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match code.as_deref() {
+            // SQLite's "busy" and its relatives; PostgreSQL's serialization failure, deadlock and lock timeout.
+            Some("5" | "6" | "261" | "517" | "40001" | "40P01" | "55P03") => Error::Collision { source: Some(source.into()) },
+            _ => Error::Database { operation, source: source.into() },
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The commands about key-encryption keys and the master key above them.
+
+use crate::args::{MoveMasterKey, Prepare, RetireKek, Rewrap, RotateKek};
+use crate::connect::{Backend, Db, connect, on};
+use crate::master_key::{self, NoMasterKey};
+use crate::output::{Exit, Failure, Report, count, exact_time, number, shown};
+use eventseal::{Error, KekId, KekMoves, KekRecord, KekUsage, KeyManager, KeyStore, RewrapOptions, RewrapProgress, Rewrapped};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(crate) async fn prepare(args: Prepare) -> Result<Report, Failure> {
+    let kms = master_key::open(&args.master_key).await?;
+    on!(connect(&args.database).await?, db => {
+        let manager = db.manager(kms);
+        manager.prepare(&mut db.connection).await?;
+        let kek = manager.create_kek(&mut db.connection, &args.partition).await?;
+        let text = format!("Keys can be used. Partition {} has the active key-encryption key\n  {}", shown(&kek.partition), kek.kek_id);
+        Ok(Report::new(text, kek_json(&kek)))
+    })
+}
+
+pub(crate) async fn rotate(args: RotateKek) -> Result<Report, Failure> {
+    let kms = master_key::open(&args.master_key).await?;
+    on!(connect(&args.database).await?, db => {
+        db.namespace().await?;
+        let old = db.keys.active_kek(&mut db.connection, &args.partition).await?;
+        let manager = db.manager(kms);
+        let kek = manager.rotate_kek(&mut db.connection, &args.partition).await?;
+        let text = format!(
+            "Partition {} has a new key-encryption key. Active from now on:\n  {}\n\nNext: eventseal rewrap.",
+            shown(&kek.partition),
+            kek.kek_id
+        );
+        let mut json = kek_json(&kek);
+        json["replaced"] = old.map(|old| old.kek_id.to_string()).into();
+        Ok(Report::new(text, json))
+    })
+}
+
+pub(crate) async fn retire(args: RetireKek) -> Result<Report, Failure> {
+    let kek_id = KekId(args.kek);
+    on!(connect(&args.database).await?, db => {
+        db.namespace().await?;
+        db.manager(Arc::new(NoMasterKey)).retire_kek(&mut db.connection, kek_id).await?;
+        Ok(Report::new(format!("Retired key-encryption key {kek_id}."), json!({ "kek": kek_id.to_string(), "state": "retired" })))
+    })
+}
+
+pub(crate) async fn rewrap(args: Rewrap, json: bool) -> Result<Report, Failure> {
+    let mut options = RewrapOptions::default();
+    options.batch = args.batch;
+    options.partition = args.partition;
+    options.dry_run = args.dry_run;
+    if args.dry_run {
+        return on!(connect(&args.database).await?, db => {
+            let manager = db.manager(Arc::new(NoMasterKey));
+            let found = manager.rewrap(&mut db.connection, &options, &mut |_| {}).await?;
+            let text = format!("{} would be wrapped anew. Nothing was changed.", count(found.rewrapped, "data key"));
+            Ok(Report::new(text, json!({ "dry_run": true, "would_rewrap": found.rewrapped })))
+        });
+    }
+    let kms = master_key::open(&args.master_key).await?;
+    on!(connect(&args.database).await?, db => {
+        let manager = db.manager(kms);
+        let start = Instant::now();
+        let done = rewrap_all(&mut db, &manager, &options, &progress_bar(json)).await?;
+        Ok(rewrapped(&done, start.elapsed()))
+    })
+}
+
+/// How long others may hold the last keys before this gives up on them.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs until nothing is left but what does not open. Another runner that holds keys either wraps them or leaves them.
+async fn rewrap_all<C: Backend>(
+    db: &mut Db<C>,
+    manager: &KeyManager<C>,
+    options: &RewrapOptions,
+    bar: &ProgressBar,
+) -> Result<Rewrapped, Failure> {
+    let mut all = Rewrapped::default();
+    let mut last_change = Instant::now();
+    loop {
+        let before = all.rewrapped;
+        let mut progressed = before;
+        let mut show = |progress: RewrapProgress| {
+            progressed = before + progress.rewrapped;
+            bar.set_length(before + progress.total);
+            bar.set_position(progressed + progress.bad);
+        };
+        match manager.rewrap(&mut db.connection, options, &mut show).await {
+            Ok(round) => {
+                all.rewrapped += round.rewrapped;
+                let shrunk = all.rewrapped > before || round.remaining < all.remaining;
+                (all.bad, all.remaining) = (round.bad, round.remaining);
+                if all.remaining <= all.bad.len() as u64 {
+                    break;
+                }
+                if shrunk {
+                    last_change = Instant::now();
+                }
+            }
+            // What was committed before stays, and counts.
+            Err(Error::Collision { source }) => {
+                all.rewrapped = progressed;
+                if last_change.elapsed() > PATIENCE {
+                    return Err(Error::Collision { source }.into());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if last_change.elapsed() > PATIENCE {
+            break;
+        }
+        #[allow(clippy::disallowed_methods, reason = "nothing tells when another process lets go of its keys")]
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bar.finish_and_clear();
+    Ok(all)
+}
+
+/// On a terminal only, and never in the way of JSON.
+fn progress_bar(json: bool) -> ProgressBar {
+    const TEMPLATE: &str = "{bar:30} {human_pos}/{human_len} data keys, {per_sec}, {eta} left";
+    let bar = ProgressBar::with_draw_target(Some(0), if json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() });
+    match ProgressStyle::with_template(TEMPLATE) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn rewrapped(done: &Rewrapped, took: Duration) -> Report {
+    let bad: Vec<String> = done.bad.iter().map(ToString::to_string).collect();
+    let seconds = took.as_secs_f64();
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rate to look at")]
+    let rate = (done.rewrapped as f64 / seconds.max(0.001)) as u64;
+    let mut text = format!("{} wrapped anew in {seconds:.1} s ({}/s).\n", count(done.rewrapped, "data key"), number(rate));
+    let held = done.remaining.saturating_sub(bad.len() as u64);
+    let mut exit = Exit::Done;
+    if held > 0 {
+        let _ = writeln!(text, "{} left: others hold them, or made them meanwhile. Run it again.", count(held, "data key"));
+        exit = Exit::Retryable;
+    }
+    if !bad.is_empty() {
+        let _ = writeln!(
+            text,
+            "\n{} left as they are, because they do not open: restore their rows from a backup.",
+            count(bad.len() as u64, "data key")
+        );
+        for key_id in &bad {
+            let _ = writeln!(text, "  {key_id}");
+        }
+        exit = Exit::Failed;
+    }
+    if done.remaining == 0 {
+        text.push_str("\nNext: eventseal status shows which key-encryption keys can be retired.");
+    }
+    let json = json!({ "rewrapped": done.rewrapped, "remaining": done.remaining, "bad": bad, "seconds": seconds });
+    Report::new(text, json).ending(exit)
+}
+
+pub(crate) async fn move_master_key(args: MoveMasterKey) -> Result<Report, Failure> {
+    let from = master_key::open_from(&args).await?;
+    let kms = master_key::open(&args.master_key).await?;
+    let target = kms.master_key_id().await?;
+    let provider = kms.provider().to_owned();
+    on!(connect(&args.database).await?, db => {
+        if args.dry_run {
+            db.namespace().await?;
+            let usage = db.keys.kek_usage(&mut db.connection).await?;
+            let from = from.as_ref().map(|from| from.provider().to_owned());
+            would_move(&usage, &provider, &target, from.as_deref())
+        } else {
+            let manager = db.manager(kms);
+            let done = manager.move_master_key(&mut db.connection, from.as_deref(), &mut |_| {}).await?;
+            Ok(moved(&done, &provider, &target))
+        }
+    })
+}
+
+fn would_move(usage: &[KekUsage], provider: &str, target: &str, from: Option<&str>) -> Result<Report, Failure> {
+    let is_there = |kek: &KekRecord| kek.provider == provider && kek.wrapped.master_key_id == target;
+    let (already, moving): (Vec<&KekRecord>, Vec<&KekRecord>) = usage.iter().map(|usage| &usage.kek).partition(|kek| is_there(kek));
+    if let Some(kek) = moving.iter().find(|kek| kek.provider != provider && Some(kek.provider.as_str()) != from) {
+        let problem = format!("provider {:?} wrapped key-encryption key {}: name that one with --from-…", kek.provider, kek.kek_id);
+        return Err(Failure::refused("other_provider", problem));
+    }
+    let mut text = format!(
+        "{} would be moved to {provider} {}, {} there already. Nothing was changed.\n",
+        count(moving.len() as u64, "key-encryption key"),
+        shown(target),
+        already.len()
+    );
+    for kek in &moving {
+        let _ = writeln!(text, "  {} from {} {}", kek.kek_id, shown(&kek.provider), shown(&kek.wrapped.master_key_id));
+    }
+    let ids = |keks: &[&KekRecord]| keks.iter().map(|kek| kek.kek_id.to_string()).collect::<Vec<_>>();
+    let json = json!({ "dry_run": true, "provider": provider, "master_key": target, "would_move": ids(&moving), "already": ids(&already) });
+    Ok(Report::new(text, json))
+}
+
+fn moved(done: &KekMoves, provider: &str, target: &str) -> Report {
+    let mut text = format!(
+        "{} moved to {provider} {}, {} there already.\n",
+        count(done.moved.len() as u64, "key-encryption key"),
+        shown(target),
+        done.already.len()
+    );
+    for kek_id in &done.moved {
+        let _ = writeln!(text, "  {kek_id}");
+    }
+    text.push_str("The old master key is still needed to open backups from before.");
+    let ids = |keks: &[KekId]| keks.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let json = json!({ "provider": provider, "master_key": target, "moved": ids(&done.moved), "already": ids(&done.already) });
+    Report::new(text, json)
+}
+
+fn kek_json(kek: &KekRecord) -> Value {
+    json!({
+        "kek": kek.kek_id.to_string(),
+        "partition": kek.partition,
+        "state": kek.state.as_str(),
+        "provider": kek.provider,
+        "master_key": kek.wrapped.master_key_id,
+        "created_at": exact_time(kek.created_at),
+        "wrapped_at": exact_time(kek.wrapped_at),
+    })
+}
+
+/// As `status` shows it.
+pub(crate) fn usage_json(usage: &KekUsage) -> Value {
+    let mut json = kek_json(&usage.kek);
+    json["live_keys"] = usage.live_keys.into();
+    json["oldest_wrap"] = usage.oldest_wrap.map(exact_time).into();
+    json
+}

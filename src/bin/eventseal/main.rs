@@ -1,0 +1,71 @@
+//! The `eventseal` command: what operators do with the keys of an event store.
+//!
+//! It knows the library's public API, and nothing of its own about keys. Each command turns its arguments into a
+//! [`Report`](output::Report) or a [`Failure`](output::Failure); this file prints it and ends the process.
+
+mod args;
+mod connect;
+mod doctor;
+mod generate;
+mod keks;
+mod master_key;
+mod migrate;
+mod output;
+mod scopes;
+mod status;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, FromArgMatches};
+use output::{Exit, Failure, Report};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let matches = match Cli::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(problem) => return refuse(&problem),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(problem) => return refuse(&problem),
+    };
+    let json = cli.json;
+    let done = args::check_secrets(&matches).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::failed("runtime", format!("no runtime: {error}")))?;
+        runtime.block_on(run(cli))
+    });
+    match done {
+        Ok(report) => report.print(json),
+        Err(failure) => failure.print(json),
+    }
+}
+
+async fn run(cli: Cli) -> Result<Report, Failure> {
+    match cli.command {
+        Command::Migrate(args) => migrate::migrate(args).await,
+        Command::Prepare(args) => keks::prepare(args).await,
+        Command::Status(args) => status::status(args).await,
+        Command::Doctor(args) => doctor::doctor(args).await,
+        Command::Keys(args::Keys::Show(args)) => scopes::show(args).await,
+        Command::Shred(args) => scopes::shred(args, cli.json).await,
+        Command::Reopen(args) => scopes::reopen(args).await,
+        Command::Disable(args) => scopes::disable(args).await,
+        Command::Enable(args) => scopes::enable(args).await,
+        Command::RotateDataKey(args) => scopes::rotate_data_key(args).await,
+        Command::RotateKek(args) => keks::rotate(args).await,
+        Command::Rewrap(args) => keks::rewrap(args, cli.json).await,
+        Command::RetireKek(args) => keks::retire(args).await,
+        Command::MoveMasterKey(args) => keks::move_master_key(args).await,
+        Command::Completions { shell } => Ok(generate::completions(shell)),
+        Command::Man { directory } => generate::man(directory.as_deref()),
+    }
+}
+
+/// Help, the version, or what clap did not understand.
+fn refuse(problem: &clap::Error) -> ExitCode {
+    if problem.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        return Failure::Usage(problem.render().to_string().trim_end().to_owned()).print(true);
+    }
+    let failed_to_print = problem.print().is_err();
+    if problem.use_stderr() || failed_to_print { Exit::Usage.into() } else { Exit::Done.into() }
+}

@@ -1,0 +1,110 @@
+//! Where the master key comes from: a keyring or AWS KMS, named by flags or by the environment.
+
+use crate::args;
+use crate::output::Failure;
+use async_trait::async_trait;
+use eventseal::{Error, KekContext, Keyring, Kms, Result as Sealed, SecretKey, WrappedKek};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const TEXT: &str = "EVENTSEAL_KEYRING";
+const FILE: &str = "EVENTSEAL_KEYRING_FILE";
+const AWS: &str = "EVENTSEAL_AWS_KMS_KEY";
+
+/// The master key that a command works with. What the command line says goes before the environment.
+pub(crate) async fn open(args: &args::MasterKey) -> Result<Arc<dyn Kms>, Failure> {
+    if let Some(path) = &args.keyring {
+        return keyring(path);
+    }
+    if let Some(key) = &args.aws_kms_key {
+        return aws(key).await;
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    match (set(TEXT).is_some(), set(FILE), set(AWS)) {
+        (true, None, None) => from_text(),
+        (false, Some(path), None) => keyring(&PathBuf::from(path)),
+        (false, None, Some(key)) => aws(&key.to_string_lossy()).await,
+        (false, None, None) => Err(Failure::Usage(format!(
+            "no master key: pass --keyring FILE or --aws-kms-key KEY, or set {FILE}, {TEXT} (the keyring's text) or {AWS}"
+        ))),
+        _ => {
+            Err(Failure::Usage(format!("more than one of {TEXT}, {FILE} and {AWS} is set: leave one, or pass --keyring or --aws-kms-key")))
+        }
+    }
+}
+
+/// The provider that keys are moved from.
+pub(crate) async fn open_from(args: &args::MoveMasterKey) -> Result<Option<Arc<dyn Kms>>, Failure> {
+    match (&args.from_keyring, &args.from_aws_kms_key) {
+        (Some(path), _) => keyring(path).map(Some),
+        (None, Some(key)) => aws(key).await.map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn keyring(path: &Path) -> Result<Arc<dyn Kms>, Failure> {
+    // Somebody passed the keyring itself. What is no file is repeated in an error, so this is looked at first.
+    if path.to_str().is_some_and(|text| Keyring::parse(text).is_ok()) {
+        return Err(Failure::Usage(format!(
+            "a file was expected, and a keyring's text was given: others can read it on the command line, so replace its keys; set {TEXT} instead"
+        )));
+    }
+    Ok(Arc::new(Keyring::from_file(path)?))
+}
+
+fn from_text() -> Result<Arc<dyn Kms>, Failure> {
+    match Keyring::from_env(TEXT) {
+        Ok(ring) => Ok(Arc::new(ring)),
+        Err(Error::Keyring { problem }) => {
+            Err(Error::Keyring { problem: format!("{TEXT} holds a keyring's text, {FILE} the name of a file; {problem}") }.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// AWS KMS, with region and credentials from AWS's own variables and files.
+#[cfg(feature = "aws-config")]
+async fn aws(key: &str) -> Result<Arc<dyn Kms>, Failure> {
+    Ok(Arc::new(eventseal::AwsKms::from_env(key).await))
+}
+
+#[cfg(not(feature = "aws-config"))]
+#[allow(clippy::unused_async, reason = "the other one awaits")]
+async fn aws(_key: &str) -> Result<Arc<dyn Kms>, Failure> {
+    let problem = "this eventseal was built without AWS KMS: build it with --features cli,aws-config";
+    Err(Failure::Usage(problem.into()))
+}
+
+/// For what needs no master key.
+pub(crate) struct NoMasterKey;
+
+fn none<T>() -> Sealed<T> {
+    Err(Error::Keyring { problem: "this command was not given a master key; please report this".into() })
+}
+
+#[async_trait]
+impl Kms for NoMasterKey {
+    fn provider(&self) -> &str {
+        "none"
+    }
+
+    async fn master_key_id(&self) -> Sealed<String> {
+        none()
+    }
+
+    async fn generate_kek(&self, _: &KekContext) -> Sealed<WrappedKek> {
+        none()
+    }
+
+    async fn unwrap_kek(&self, _: &WrappedKek, _: &KekContext) -> Sealed<SecretKey> {
+        none()
+    }
+
+    async fn wrap_kek(&self, _: &SecretKey, _: &KekContext) -> Sealed<WrappedKek> {
+        none()
+    }
+
+    async fn rewrap_kek(&self, _: &WrappedKek, _: &KekContext) -> Sealed<WrappedKek> {
+        none()
+    }
+}

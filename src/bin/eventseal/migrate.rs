@@ -1,0 +1,84 @@
+//! `migrate`: the tables of keys, and of events if they are wanted.
+
+use crate::args::{Dialect, Migrate};
+use crate::connect::{AnyDb, Target, connect_to, postgres_keys, sqlite_keys, target};
+use crate::output::{Failure, Report, shown};
+use eventseal::{PostgresStore, PostgresTables, SqliteStore};
+use serde_json::json;
+
+pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {
+    if let Some(dialect) = args.print {
+        return print(&args, dialect);
+    }
+    let target = match target(&args.database)? {
+        Target::Sqlite(options, keys) => Target::Sqlite(Box::new(options.create_if_missing(true)), keys),
+        postgres @ Target::Postgres(..) => postgres,
+    };
+    let (place, applied) = match connect_to(target, &args.database).await? {
+        AnyDb::Sqlite(mut db) => {
+            if args.events {
+                sqlite_store(&args)?.migrate(&mut db.connection).await?;
+            }
+            db.keys.migrate(&mut db.connection, &args.namespace).await?;
+            (db.place, db.keys.applied_migration(&mut db.connection).await?)
+        }
+        AnyDb::Postgres(mut db) => {
+            if args.events {
+                postgres_store(&args)?.migrate(&mut db.connection).await?;
+            }
+            db.keys.migrate(&mut db.connection, &args.namespace).await?;
+            (db.place, db.keys.applied_migration(&mut db.connection).await?)
+        }
+    };
+    let what = if args.events { "The tables of keys and events are" } else { "The key tables are" };
+    let text = format!(
+        "{what} up to date, in namespace {}.\n{}\n\nNext: eventseal prepare, or start the application.",
+        shown(args.namespace.as_str()),
+        shown(&place)
+    );
+    let json = json!({ "namespace": args.namespace.as_str(), "migration": applied, "events": args.events });
+    Ok(Report::new(text, json))
+}
+
+fn print(args: &Migrate, dialect: Dialect) -> Result<Report, Failure> {
+    let sqlite = match dialect {
+        Dialect::Sqlite => true,
+        Dialect::Postgres => false,
+        Dialect::Database => matches!(target(&args.database)?, Target::Sqlite(..)),
+    };
+    let (events, keys) = if sqlite {
+        let events = if args.events { sqlite_store(args)?.migration_sql() + "\n" } else { String::new() };
+        (events, sqlite_keys(&args.database)?.migration_sql(&args.namespace))
+    } else {
+        let mut events = if args.events { postgres_store(args)?.migration_sql() + "\n" } else { String::new() };
+        if let Some(schema) = &args.database.schema {
+            events.insert_str(0, &format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\";\n\n"));
+        }
+        (events, postgres_keys(&args.database)?.migration_sql(&args.namespace))
+    };
+    let sql = events + &keys;
+    let json = json!({ "sql": sql });
+    Ok(Report::new(sql, json))
+}
+
+fn sqlite_store(args: &Migrate) -> Result<SqliteStore, Failure> {
+    if args.streams {
+        return Err(Failure::Usage("--streams is for PostgreSQL".into()));
+    }
+    let events = args.events_table.as_deref().unwrap_or("events");
+    Ok(SqliteStore::with_tables(events, args.heads_table.as_deref().unwrap_or("aggregate_heads"))?)
+}
+
+fn postgres_store(args: &Migrate) -> Result<PostgresStore, Failure> {
+    let mut tables = if args.streams { PostgresTables::streams() } else { PostgresTables::new() };
+    if let Some(schema) = &args.database.schema {
+        tables = tables.in_schema(schema);
+    }
+    if let Some(events) = &args.events_table {
+        tables = tables.events(events);
+    }
+    if let Some(heads) = &args.heads_table {
+        tables = tables.heads(heads);
+    }
+    Ok(PostgresStore::with_tables(tables)?)
+}

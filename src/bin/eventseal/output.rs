@@ -1,0 +1,287 @@
+//! What the command prints, and with which code it ends.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use eventseal::Error;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// How the command ends. Scripts depend on these: they never change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed, and will fail again.
+    Failed = 1,
+    /// The arguments make no sense.
+    Usage = 2,
+    /// The same command may succeed later as it is.
+    Retryable = 3,
+    /// Nothing was done: not confirmed, or the keys are in a state that does not allow it.
+    Refused = 4,
+    /// `doctor` or `status --check` found something to do.
+    Problems = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// The result of a command: for people, and for programs.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) text: String,
+    pub(crate) json: Value,
+    pub(crate) exit: Exit,
+}
+
+impl Report {
+    pub(crate) fn new(text: impl Into<String>, json: Value) -> Self {
+        Self { text: text.into(), json, exit: Exit::Done }
+    }
+
+    pub(crate) fn ending(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
+    pub(crate) fn print(&self, json: bool) -> ExitCode {
+        let mut text = if json { format!("{:#}", self.json) } else { self.text.trim_end().to_owned() };
+        text.push('\n');
+        let mut out = std::io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            // Whoever reads has seen enough.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Failed.into(),
+            _ => self.exit.into(),
+        }
+    }
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The arguments make no sense.
+    Usage(String),
+    /// Nothing was done, on purpose.
+    Refused { kind: &'static str, problem: String },
+    /// Something outside of the library.
+    Failed { kind: &'static str, problem: String },
+    /// What the library says.
+    Library(Box<Error>),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Library(Box::new(error))
+    }
+}
+
+impl Failure {
+    pub(crate) fn refused(kind: &'static str, problem: impl Into<String>) -> Self {
+        Self::Refused { kind, problem: problem.into() }
+    }
+
+    pub(crate) fn failed(kind: &'static str, problem: impl Into<String>) -> Self {
+        Self::Failed { kind, problem: problem.into() }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) => Exit::Usage,
+            Self::Refused { .. } => Exit::Refused,
+            Self::Failed { .. } => Exit::Failed,
+            Self::Library(error) => match &**error {
+                error if error.is_retryable() || is_outage(error) => Exit::Retryable,
+                Error::InvalidText { .. } => Exit::Usage,
+                Error::ScopeState { .. }
+                | Error::Shredded { .. }
+                | Error::Disabled { .. }
+                | Error::KekInUse { .. }
+                | Error::NamespaceMismatch { .. }
+                | Error::TablesExist { .. } => Exit::Refused,
+                _ => Exit::Failed,
+            },
+        }
+    }
+
+    /// For programs: stable, unlike the message.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Usage(_) => "usage",
+            Self::Refused { kind, .. } | Self::Failed { kind, .. } => kind,
+            Self::Library(error) => match &**error {
+                Error::InvalidText { .. } => "invalid_text",
+                Error::Shredded { .. } => "shredded",
+                Error::Disabled { .. } => "disabled",
+                Error::WrongKey { .. } => "wrong_key",
+                Error::MissingKek { .. } => "missing_kek",
+                Error::NoActiveKek { .. } => "no_active_kek",
+                Error::KekInUse { .. } => "kek_in_use",
+                Error::ScopeState { .. } => "scope_state",
+                Error::NamespaceMismatch { .. } => "namespace_mismatch",
+                Error::NotMigrated => "not_migrated",
+                Error::TablesExist { .. } => "tables_exist",
+                Error::KmsUnavailable { .. } => "kms_unavailable",
+                Error::KmsRefused { .. } => "kms_refused",
+                Error::Keyring { .. } => "keyring",
+                Error::Collision { .. } => "collision",
+                error @ Error::Database { .. } if is_outage(error) => "database_unavailable",
+                Error::Database { .. } => "database",
+                Error::InvalidRow { .. } => "invalid_row",
+                _ => "other",
+            },
+        }
+    }
+
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Usage(problem) | Self::Refused { problem, .. } | Self::Failed { problem, .. } => problem.clone(),
+            Self::Library(error) => error.to_string(),
+        }
+    }
+
+    /// What the message of the library, which speaks to programmers, is in terms of this command.
+    fn help(&self) -> Option<&'static str> {
+        let Self::Library(error) = self else { return None };
+        match &**error {
+            Error::NotMigrated => Some("eventseal migrate --namespace NAME; and look whether --schema and --prefix are right"),
+            Error::NoActiveKek { .. } => Some("eventseal prepare, with --partition for one of your own"),
+            Error::KekInUse { .. } => Some("eventseal status shows what is to be done first: rotate-kek, then rewrap"),
+            Error::Shredded { .. } => Some("eventseal reopen begins a new generation of keys, if that is lawful"),
+            Error::Disabled { .. } => Some("eventseal enable makes them usable again"),
+            Error::TablesExist { .. } => Some("leave --events out if the event store is there already"),
+            Error::Collision { .. } => Some("run it again; --lock-timeout says how long to wait for others"),
+            _ => None,
+        }
+    }
+
+    fn causes(&self) -> Vec<String> {
+        let Self::Library(error) = self else { return Vec::new() };
+        causes(&**error)
+    }
+
+    pub(crate) fn print(&self, json: bool) -> ExitCode {
+        let text = if json {
+            let mut error = json!({
+                "kind": self.kind(),
+                "message": self.message(),
+                "retryable": self.exit() == Exit::Retryable,
+                "exit_code": self.exit() as u8,
+                "causes": self.causes(),
+            });
+            if let Some(help) = self.help() {
+                error["help"] = help.into();
+            }
+            format!("{:#}\n", json!({ "error": error }))
+        } else if let Self::Usage(problem) = self {
+            format!("error: {}\n", problem.trim_start_matches("error: "))
+        } else {
+            let mut text = format!("error: {}\n", self.message());
+            for cause in self.causes() {
+                let _ = writeln!(text, "  because: {}", cause.replace('\n', "\n    "));
+            }
+            if let Some(help) = self.help() {
+                let _ = writeln!(text, "  help: {help}");
+            }
+            text
+        };
+        // If nobody listens, the exit code still says it.
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        self.exit().into()
+    }
+}
+
+/// Is the database away, or too busy to talk? Then nothing is known about what was asked.
+fn is_outage(error: &Error) -> bool {
+    let Error::Database { source, .. } = error else { return false };
+    let Some(error) = source.downcast_ref::<sqlx::Error>() else { return false };
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    // PostgreSQL: connection exceptions, too many connections, shutdown, crash, start-up.
+    let away = ["53300", "57P01", "57P02", "57P03"];
+    matches!(error, sqlx::Error::Io(_)) || code.is_some_and(|code| code.starts_with("08") || away.contains(&&*code))
+}
+
+/// An error's sources, without those that only repeat.
+pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    let sources = std::iter::successors(error.source(), |source| source.source());
+    let mut causes: Vec<String> = Vec::new();
+    for cause in sources.map(ToString::to_string) {
+        if !causes.last().is_some_and(|last| last.ends_with(&cause)) {
+            causes.push(cause);
+        }
+    }
+    causes
+}
+
+/// A table without lines, at most 80 columns wide where nobody says otherwise. `>` before a name aligns it to the right.
+pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(80);
+    table.set_header(columns.iter().map(|name| name.trim_start_matches('>')));
+    for row in rows {
+        table.add_row(row);
+    }
+    for (index, name) in columns.iter().enumerate() {
+        if let Some(column) = table.column_mut(index) {
+            column.set_padding((0, if index + 1 == columns.len() { 0 } else { 2 }));
+            if name.starts_with('>') {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    table.trim_fmt()
+}
+
+/// RFC 3339, UTC, in seconds.
+pub(crate) fn time(at: OffsetDateTime) -> String {
+    let at = at.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).unwrap_or(at);
+    at.format(&Rfc3339).unwrap_or_default()
+}
+
+/// RFC 3339, UTC, with all digits there are.
+pub(crate) fn exact_time(at: OffsetDateTime) -> String {
+    at.to_offset(time::UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
+}
+
+/// With thousands separators, for people.
+pub(crate) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 data key`, `2,000 data keys`.
+pub(crate) fn count(how_many: u64, what: &str) -> String {
+    format!("{} {what}{}", number(how_many), if how_many == 1 { "" } else { "s" })
+}
+
+/// Somebody else's words on a terminal: control characters could forge lines, or worse.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(number), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([count(1, "key"), count(2_000, "key")], ["1 key", "2,000 keys"]);
+    }
+
+    #[test]
+    fn nobody_forges_lines() {
+        assert_eq!(shown("a\n\u{1b}[2Jé"), "a\\n\\u{1b}[2Jé");
+    }
+}

@@ -1,0 +1,214 @@
+//! The commands about one key scope.
+
+use crate::args::{Change, Reopen, RotateDataKey, Scope, Show, Shred};
+use crate::connect::{Backend, Db, connect, on};
+use crate::master_key::{self, NoMasterKey};
+use crate::output::{Failure, Report, count, exact_time, shown, table, time};
+use eventseal::{KeyHistory, KeyId, KeyInfo, KeyScope, KeyStore, Kms, ScopeAction, ScopeState};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::{BufRead, IsTerminal, Write as _};
+use std::sync::Arc;
+
+pub(crate) async fn show(args: Show) -> Result<Report, Failure> {
+    let scope = args.scope.key_scope();
+    on!(connect(&args.database).await?, db => {
+        db.namespace().await?;
+        match db.keys.history(&mut db.connection, &scope).await? {
+            Some(history) => Ok(Report::new(describe(&history), as_json(&history))),
+            None => Err(unknown(&scope, "")),
+        }
+    })
+}
+
+pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
+    let scope = args.scope.key_scope();
+    on!(connect(&args.database).await?, db => {
+        db.namespace().await?;
+        let before = db.keys.history(&mut db.connection, &scope).await?;
+        if before.is_none() && !args.allow_unknown {
+            return Err(unknown(&scope, "; --allow-unknown shreds it all the same, so that nothing ever will be"));
+        }
+        if !args.yes {
+            confirm(&scope, before.as_ref(), json)?;
+        }
+        let manager = db.manager(Arc::new(NoMasterKey));
+        let done = db.transact(db.begin(), async |tx| manager.shred(tx, &scope, &args.reason).await).await?;
+        let mut text = format!("Shredded {}: {} destroyed at {}.\n", shown(&scope.to_string()), count(done.destroyed.len() as u64, "data key"), time(done.at));
+        for key_id in &done.destroyed {
+            let _ = writeln!(text, "  {key_id}");
+        }
+        if done.destroyed.is_empty() {
+            text.push_str(match &before {
+                Some(before) if before.state == ScopeState::Shredded => "It was shredded before.\n",
+                _ => "Nothing was ever sealed for it, and nothing will be.\n",
+            });
+        }
+        text.push_str("Backups and replicas of the key table hold the keys until they expire or catch up.");
+        let destroyed: Vec<String> = done.destroyed.iter().map(KeyId::to_string).collect();
+        let json = json!({
+            "kind": scope.kind(),
+            "id": scope.id(),
+            "destroyed": destroyed,
+            "at": exact_time(done.at),
+            "reason": args.reason,
+            "was_shredded": before.is_some_and(|before| before.state == ScopeState::Shredded),
+        });
+        Ok(Report::new(text, json))
+    })
+}
+
+pub(crate) async fn reopen(args: Reopen) -> Result<Report, Failure> {
+    let kms = master_key::open(&args.master_key).await?;
+    let scope = args.scope.key_scope();
+    on!(connect(&args.database).await?, db => {
+        let partition = partition(&mut db, &scope, args.partition).await?;
+        let manager = db.manager(kms).kek_partition(move |_| partition.clone());
+        // Not a transaction that writes from the start: the master key may be asked for in it.
+        let key = db.transact("BEGIN", async |tx| manager.reopen(tx, &scope, &args.reason).await).await?;
+        Ok(new_key(&scope, &key, "Reopened"))
+    })
+}
+
+pub(crate) async fn rotate_data_key(args: RotateDataKey) -> Result<Report, Failure> {
+    let kms: Arc<dyn Kms> = master_key::open(&args.master_key).await?;
+    let scope = args.scope.key_scope();
+    on!(connect(&args.database).await?, db => {
+        let partition = partition(&mut db, &scope, args.partition).await?;
+        let manager = db.manager(kms).kek_partition(move |_| partition.clone());
+        let key = db.transact("BEGIN", async |tx| manager.rotate_data_key(tx, &scope).await).await?;
+        Ok(new_key(&scope, &key, "Rotated"))
+    })
+}
+
+pub(crate) async fn disable(args: Change) -> Result<Report, Failure> {
+    switch(&args.scope, &args, ScopeAction::Disable).await
+}
+
+pub(crate) async fn enable(args: Change) -> Result<Report, Failure> {
+    switch(&args.scope, &args, ScopeAction::Enable).await
+}
+
+async fn switch(scope: &Scope, args: &Change, action: ScopeAction) -> Result<Report, Failure> {
+    let scope = scope.key_scope();
+    on!(connect(&args.database).await?, db => {
+        let manager = db.manager(Arc::new(NoMasterKey));
+        let disable = action == ScopeAction::Disable;
+        db.transact(db.begin(), async |tx| {
+            if disable { manager.disable(tx, &scope, &args.reason).await } else { manager.enable(tx, &scope, &args.reason).await }
+        })
+        .await?;
+        let (done, state) = if disable {
+            ("Disabled", "Its reads and appends are errors until it is enabled again; nothing is redacted.")
+        } else {
+            ("Enabled", "Its keys can be used again.")
+        };
+        let json = json!({ "kind": scope.kind(), "id": scope.id(), "state": if disable { "disabled" } else { "live" }, "reason": args.reason });
+        Ok(Report::new(format!("{done} {}. {state}", shown(&scope.to_string())), json))
+    })
+}
+
+/// The partition of a scope's keys: only applications know how they choose it, but it can be seen from the newest key.
+async fn partition<C: Backend>(db: &mut Db<C>, scope: &KeyScope, chosen: Option<String>) -> Result<String, Failure> {
+    db.namespace().await?;
+    if let Some(partition) = chosen {
+        return Ok(partition);
+    }
+    let history = db.keys.history(&mut db.connection, scope).await?.ok_or_else(|| unknown(scope, ""))?;
+    let newest: Vec<_> = history.keys.last().map(|key| key.kek_id).into_iter().collect();
+    let kek = db.keys.keks(&mut db.connection, &newest).await?.pop();
+    Ok(kek.map_or_else(|| "default".to_owned(), |kek| kek.partition))
+}
+
+fn unknown(scope: &KeyScope, hint: &str) -> Failure {
+    let problem = format!("nothing was ever sealed for {}: look whether kind and id are spelled right{hint}", shown(&scope.to_string()));
+    Failure::refused("unknown_scope", problem)
+}
+
+/// Shows what is about to be destroyed, and lets the operator type the id.
+fn confirm(scope: &KeyScope, history: Option<&KeyHistory>, json: bool) -> Result<(), Failure> {
+    if json || !std::io::stdin().is_terminal() {
+        let problem = "a shred can't be undone, and there is nobody to ask: pass --yes".to_owned();
+        return Err(Failure::refused("not_confirmed", problem));
+    }
+    let mut text = String::new();
+    if let Some(history) = history {
+        let live: Vec<&KeyInfo> = history.keys.iter().filter(|key| key.shredded_at.is_none()).collect();
+        let since = live.first().map(|key| format!(", the oldest made at {}", time(key.created_at))).unwrap_or_default();
+        let _ = writeln!(text, "{}\n", describe(history).trim_end());
+        let _ = writeln!(text, "This destroys {}{since}.", count(live.len() as u64, "data key"));
+    }
+    let _ = write!(text, "It can't be undone. Type the scope's id ({}) to go on: ", shown(scope.id()));
+    let mut out = std::io::stderr().lock();
+    let mut typed = String::new();
+    let asked = out.write_all(text.as_bytes()).and_then(|()| out.flush()).and_then(|()| std::io::stdin().lock().read_line(&mut typed));
+    asked.map_err(|error| Failure::failed("terminal", format!("the terminal failed: {error}")))?;
+    if typed.trim_end_matches(['\r', '\n']) == scope.id() {
+        Ok(())
+    } else {
+        Err(Failure::refused("not_confirmed", "that was another id: nothing was destroyed"))
+    }
+}
+
+fn new_key(scope: &KeyScope, key: &KeyInfo, done: &str) -> Report {
+    let text = format!("{done} {}: its data key is now version {}.\n  {}", shown(&scope.to_string()), key.version, key.key_id);
+    Report::new(text, json!({ "kind": scope.kind(), "id": scope.id(), "key": key_json(key, Some(key.key_id)) }))
+}
+
+fn describe(history: &KeyHistory) -> String {
+    let mut text = format!("{}: {}, generation {}\n\n", shown(&history.scope.to_string()), history.state.as_str(), history.generation);
+    let rows = history.keys.iter().rev().map(|key| {
+        let state = match key.shredded_at {
+            Some(at) => format!("destroyed {}\nmade {}", time(at), time(key.created_at)),
+            None if history.active_key == Some(key.key_id) => format!("active, made {}", time(key.created_at)),
+            None => format!("opens, made {}", time(key.created_at)),
+        };
+        vec![key.version.to_string(), key.key_id.to_string(), state]
+    });
+    text.push_str(&if history.keys.is_empty() { "It never had a key.".to_owned() } else { table(&[">KEY", "ID", "STATE"], rows) });
+    if !history.changes.is_empty() {
+        let rows = history
+            .changes
+            .iter()
+            .map(|change| vec![time(change.at), change.action.as_str().to_owned(), change.generation.to_string(), shown(&change.reason)]);
+        text.push_str("\n\n");
+        text.push_str(&table(&["WHEN", "WHAT", ">GENERATION", "WHY"], rows));
+    }
+    text
+}
+
+fn as_json(history: &KeyHistory) -> Value {
+    let keys: Vec<Value> = history.keys.iter().map(|key| key_json(key, history.active_key)).collect();
+    let changes: Vec<Value> = history
+        .changes
+        .iter()
+        .map(|change| {
+            json!({
+                "action": change.action.as_str(),
+                "state": change.state.as_str(),
+                "generation": change.generation,
+                "reason": change.reason,
+                "at": exact_time(change.at),
+            })
+        })
+        .collect();
+    json!({
+        "kind": history.scope.kind(),
+        "id": history.scope.id(),
+        "state": history.state.as_str(),
+        "generation": history.generation,
+        "keys": keys,
+        "changes": changes,
+    })
+}
+
+fn key_json(key: &KeyInfo, active: Option<KeyId>) -> Value {
+    json!({
+        "key": key.key_id.to_string(),
+        "version": key.version,
+        "kek": key.kek_id.to_string(),
+        "active": active == Some(key.key_id),
+        "created_at": exact_time(key.created_at),
+        "shredded_at": key.shredded_at.map(exact_time),
+    })
+}

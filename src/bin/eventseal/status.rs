@@ -1,0 +1,101 @@
+//! `status`: key-encryption keys, what they wrap, and what is due.
+
+use crate::args::Status;
+use crate::connect::{connect, on};
+use crate::keks::usage_json;
+use crate::output::{Exit, Failure, Report, count, number, shown, table};
+use eventseal::{KekState, KekUsage, KeyStore, Namespace};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use time::{Duration, OffsetDateTime};
+
+pub(crate) async fn status(args: Status) -> Result<Report, Failure> {
+    on!(connect(&args.database).await?, db => {
+        let namespace = db.namespace().await?;
+        let usage = db.keys.kek_usage(&mut db.connection).await?;
+        Ok(report(&namespace, &db.place, &usage, &args, OffsetDateTime::now_utc()))
+    })
+}
+
+fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status, now: OffsetDateTime) -> Report {
+    let (due, unfinished) = (due(usage, args.max_age, now), unfinished(usage));
+    let mut text = format!("Namespace {}\n{}\n", shown(namespace.as_str()), shown(place));
+    let partitions: BTreeSet<&str> = usage.iter().map(|usage| usage.kek.partition.as_str()).collect();
+    for partition in partitions {
+        let rows = usage.iter().filter(|usage| usage.kek.partition == partition).map(|usage| {
+            let wrapped = usage.oldest_wrap.map(|at| format!("{}, {} d", at.to_offset(time::UtcOffset::UTC).date(), age(at, now)));
+            vec![usage.kek.kek_id.to_string(), usage.kek.state.as_str().to_owned(), number(usage.live_keys), wrapped.unwrap_or_default()]
+        });
+        let keks = table(&["KEY-ENCRYPTION KEY", "STATE", ">DATA KEYS", "OLDEST WRAP"], rows);
+        let _ = writeln!(text, "\nPartition {}\n{keks}", shown(partition));
+    }
+    let masters = masters(usage);
+    let rows = masters.iter().map(|((provider, id), keks)| vec![shown(provider), shown(id), keks.to_string()]);
+    if masters.is_empty() {
+        text.push_str("\nThere is no key-encryption key yet: eventseal prepare makes the first.\n");
+    } else {
+        let _ = writeln!(text, "\nMaster keys\n{}", table(&["PROVIDER", "ID", ">KEYS"], rows));
+    }
+    for (heading, items) in [("Rotation due", &due), ("Unfinished", &unfinished)] {
+        let _ = writeln!(text, "\n{heading}{}", if items.is_empty() { ": nothing" } else { "" });
+        for (problem, remedy) in items {
+            let _ = writeln!(text, "  {problem}\n    {remedy}");
+        }
+    }
+    let list = |items: &[(String, String)]| {
+        items.iter().map(|(problem, remedy)| json!({ "problem": problem, "remedy": remedy })).collect::<Vec<_>>()
+    };
+    let json = json!({
+        "namespace": namespace.as_str(),
+        "keks": usage.iter().map(usage_json).collect::<Vec<_>>(),
+        "rotation_due": list(&due),
+        "unfinished": list(&unfinished),
+    });
+    let exit = if args.check && !(due.is_empty() && unfinished.is_empty()) { Exit::Problems } else { Exit::Done };
+    Report::new(text, json).ending(exit)
+}
+
+/// Active keys that have wrapped for longer than they should.
+fn due(usage: &[KekUsage], max_age: u32, now: OffsetDateTime) -> Vec<(String, String)> {
+    let active = usage.iter().map(|usage| &usage.kek).filter(|kek| kek.state == KekState::Active);
+    let old = active.filter(|kek| now - kek.created_at >= Duration::days(max_age.into()));
+    old.map(|kek| {
+        let partition = shown(&kek.partition);
+        let problem = format!("partition {partition}: its active key is {} old", count(age(kek.created_at, now), "day"));
+        (problem, format!("eventseal rotate-kek --partition {partition}, then eventseal rewrap"))
+    })
+    .collect()
+}
+
+/// Rotations and moves that somebody began.
+fn unfinished(usage: &[KekUsage]) -> Vec<(String, String)> {
+    let mut items = Vec::new();
+    for KekUsage { kek, live_keys, .. } in usage.iter().filter(|usage| usage.kek.state == KekState::DecryptOnly) {
+        items.push(if *live_keys > 0 {
+            let problem = format!("{} wraps {} still", kek.kek_id, count(*live_keys, "data key"));
+            (problem, format!("eventseal rewrap --partition {}", shown(&kek.partition)))
+        } else {
+            (format!("{} wraps nothing any more", kek.kek_id), format!("eventseal retire-kek {}", kek.kek_id))
+        });
+    }
+    let masters = masters(usage);
+    if masters.len() > 1 {
+        let problem = format!("{} master keys are in use", masters.len());
+        items.push((problem, "eventseal move-master-key, to the one that shall stay".to_owned()));
+    }
+    items
+}
+
+/// Provider and id of each master key, and how many key-encryption keys it holds.
+fn masters(usage: &[KekUsage]) -> BTreeMap<(&str, &str), usize> {
+    let mut masters = BTreeMap::new();
+    for KekUsage { kek, .. } in usage {
+        *masters.entry((kek.provider.as_str(), kek.wrapped.master_key_id.as_str())).or_default() += 1;
+    }
+    masters
+}
+
+fn age(at: OffsetDateTime, now: OffsetDateTime) -> u64 {
+    (now - at).whole_days().max(0).unsigned_abs()
+}
