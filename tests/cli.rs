@@ -1,1 +1,483 @@
+//! The `eventseal` command as operators and scripts meet it: what it does, how it ends, what it prints.
+//!
+//! Whatever it prints is searched for secrets, in every test (invariant I9). Help and tables are snapshots: after a
+//! change that is meant, `INSTA_UPDATE=always cargo test --all-features --test cli`, and look at the diff.
 
+#[macro_use]
+mod command;
+mod common;
+
+use command::{Database, OTHER_SECRET, PASSWORD, SECRET, World, eventseal, run};
+use eventseal::{Keyring, Namespace};
+use serde_json::Value;
+use std::process::{Command, Stdio};
+
+const COMMANDS: [&[&str]; 17] = [
+    &[],
+    &["migrate"],
+    &["prepare"],
+    &["status"],
+    &["doctor"],
+    &["keys"],
+    &["keys", "show"],
+    &["shred"],
+    &["reopen"],
+    &["disable"],
+    &["enable"],
+    &["rotate-data-key"],
+    &["rotate-kek"],
+    &["rewrap"],
+    &["retire-kek"],
+    &["move-master-key"],
+    &["completions"],
+];
+
+on_both! {
+    a_database_is_set_up,
+    a_scope_is_shown_shredded_and_reopened,
+    keys_are_put_out_of_use_and_back,
+    keys_are_rotated_rewrapped_and_retired,
+    a_key_that_does_not_open_is_named,
+    keys_move_to_another_master_key,
+    partitions_are_kept,
+    printed_migrations_make_the_same_tables,
+    tables_have_the_names_that_were_chosen,
+    doctor_finds_what_is_wrong,
+    a_lock_that_others_hold_is_not_waited_for_for_ever,
+    nothing_secret_is_printed,
+}
+
+/// Ids, times and places differ from run to run; what takes their place is as wide.
+macro_rules! snapshot {
+    ($world:expr, $name:expr, $output:expr) => {{
+        let folder = match &$world.database {
+            Database::Sqlite(db) => db.folder.path().display().to_string(),
+            Database::Postgres(_) => "no folder".to_owned(),
+        };
+        let text = $output.out.replace(&folder, "FOLDER");
+        insta::with_settings!({
+            filters => vec![
+                (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "00000000-0000-0000-0000-000000000000"),
+                (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "2026-01-02T03:04:05Z"),
+                (r"\d{4}-\d\d-\d\d,", "2026-01-02,"),
+                (r"in [0-9.]+ s \([0-9,]+/s\)", "in 0.1 s (100/s)"),
+                (r"version \d[^\n]*", "version 1.2"),
+                (r"[0-9.]+ s apart", "0.0 s apart"),
+                (r"PostgreSQL, \S+ on \S+", "PostgreSQL, NAME on HOST"),
+            ],
+            omit_expression => true,
+            prepend_module_to_snapshot => false,
+        }, { insta::assert_snapshot!(format!("{}_{}", $name, if $world.is_postgres() { "postgres" } else { "sqlite" }), text) });
+    }};
+}
+
+async fn a_database_is_set_up(world: World) {
+    world.run(&["status", "--json"]).refused(1, "not_migrated");
+    snapshot!(world, "migrate", world.run(&["migrate", "--namespace", "shop"]).ended(0));
+    assert_eq!(world.json(&["migrate", "--namespace", "shop"])["migration"], 2, "idempotent");
+    world.run(&["migrate", "--namespace", "other", "--json"]).refused(4, "namespace_mismatch");
+    snapshot!(world, "status_empty", world.run(&["status"]).ended(0));
+    world.run(&["rotate-kek", "--json"]).refused(1, "no_active_kek");
+    assert_eq!(world.run(&["doctor", "--json"]).ended(5).json()["ok"], false);
+    let made = world.json(&["prepare"]);
+    assert_eq!((&made["partition"], &made["state"], &made["provider"]), (&"default".into(), &"active".into(), &"keyring".into()));
+    assert_eq!(world.json(&["prepare"])["kek"], made["kek"], "idempotent");
+    snapshot!(world, "doctor", world.run(&["doctor"]).ended(0));
+    assert_eq!(world.json(&["doctor"])["ok"], true);
+    world.run(&["migrate", "--namespace", "shop", "--events"]).ended(0);
+    world.append(0..3).await.unwrap();
+    let status = world.json(&["status"]);
+    assert_eq!((&status["namespace"], &status["keks"][0]["live_keys"]), (&"shop".into(), &4.into()));
+}
+
+async fn a_scope_is_shown_shredded_and_reopened(world: World) {
+    let world = world.with_keys(0..3).await;
+    let scope = ["Customer", "cust_1"];
+    let key = world.json(&[&["keys", "show"], &scope[..]].concat())["keys"][0]["key"].clone();
+    world.run(&["keys", "show", "Customer", "cust_99", "--json"]).refused(4, "unknown_scope");
+
+    // Nobody is asked, so nothing is done.
+    world.run(&["shred", "Customer", "cust_1", "--reason", "request 118"]).ended(4);
+    world.run(&["shred", "Customer", "cust_1", "--reason", "request 118", "--json"]).refused(4, "not_confirmed");
+    // A misspelled id must not look like an erasure.
+    world.run(&["shred", "Customer", "cust_99", "--reason", "request 118", "--yes", "--json"]).refused(4, "unknown_scope");
+    world.run(&["shred", "$eventseal", "integrity", "--reason", "why not", "--yes", "--json"]).refused(4, "scope_state");
+    world.run(&["shred", "Customer", "cust_1", "--reason", "", "--yes", "--json"]).refused(2, "invalid_text");
+    world.run(&["shred", "Customer", "cust_1", "--yes", "--json"]).refused(2, "usage");
+    assert_eq!(world.read().await, (3, 0), "nothing was shredded so far");
+
+    world.run(&["rotate-data-key", "Customer", "cust_1"]).ended(0);
+    // Without a master key: erasure must not depend on the KMS.
+    let shredded =
+        run(world.command(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]).env_remove("EVENTSEAL_KEYRING_FILE"));
+    snapshot!(world, "shred", shredded.ended(0));
+    assert_eq!(world.read().await, (2, 1));
+    let again = world.json(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]);
+    assert_eq!((&again["destroyed"], &again["was_shredded"]), (&Value::Array(Vec::new()), &true.into()));
+
+    let reopened = world.json(&["reopen", "Customer", "cust_1", "--reason", "came back\nwith\u{1b}[2J"]);
+    assert_eq!(reopened["key"]["version"], 3);
+    world.run(&["reopen", "Customer", "cust_1", "--reason", "again", "--json"]).refused(4, "scope_state");
+    world.run(&["reopen", "Customer", "cust_99", "--reason", "again", "--json"]).refused(4, "unknown_scope");
+    world.append(1..2).await.unwrap();
+    assert_eq!(world.read().await, (3, 1), "what was shredded stays shredded");
+    let shown = world.run(&["keys", "show", "Customer", "cust_1"]).ended(0);
+    assert!(!shown.out.contains('\u{1b}'), "reasons and ids are somebody else's words");
+    snapshot!(world, "keys_show", shown);
+    let history = world.json(&["keys", "show", "Customer", "cust_1"]);
+    assert_eq!(history["keys"][0]["key"], key);
+    assert_eq!(
+        history["changes"].as_array().unwrap().iter().map(|change| change["action"].clone()).collect::<Vec<_>>(),
+        ["shred", "reopen"]
+    );
+    assert!(history["keys"].as_array().unwrap()[..2].iter().all(|key| key["shredded_at"].is_string()));
+
+    let tombstone = world.json(&["shred", "Customer", "cust_99", "--reason", "request 119", "--yes", "--allow-unknown"]);
+    assert_eq!(tombstone["destroyed"], Value::Array(Vec::new()));
+    assert!(world.append(99..100).await.unwrap_err().is_shredded());
+}
+
+async fn keys_are_put_out_of_use_and_back(world: World) {
+    let world = world.with_keys(0..2).await;
+    world.run(&["enable", "Customer", "cust_0", "--reason", "why not", "--json"]).refused(4, "scope_state");
+    let disabled = run(world.command(&["disable", "Customer", "cust_0", "--reason", "incident 3"]).env_remove("EVENTSEAL_KEYRING_FILE"));
+    assert_eq!(disabled.ended(0).out.lines().count(), 1);
+    world.run(&["disable", "Customer", "cust_0", "--reason", "incident 3", "--json"]).refused(4, "scope_state");
+    world.run(&["rotate-data-key", "Customer", "cust_0", "--json"]).refused(4, "disabled");
+    assert_eq!(world.json(&["keys", "show", "Customer", "cust_0"])["state"], "disabled");
+    assert_eq!(world.json(&["enable", "Customer", "cust_0", "--reason", "over"])["state"], "live");
+    assert_eq!(world.json(&["rotate-data-key", "Customer", "cust_0"])["key"]["version"], 2);
+    world.run(&["rotate-data-key", "Customer", "cust_99", "--json"]).refused(4, "unknown_scope");
+    assert_eq!(world.read().await, (2, 0));
+}
+
+async fn keys_are_rotated_rewrapped_and_retired(world: World) {
+    let world = world.with_keys(0..1_199).await;
+    let old = world.keks()[0]["kek"].as_str().unwrap().to_owned();
+    world.run(&["retire-kek", &old, "--json"]).refused(4, "kek_in_use");
+    assert_eq!(world.json(&["rewrap", "--dry-run"])["would_rewrap"], 0);
+
+    let rotated = world.json(&["rotate-kek"]);
+    assert_eq!(rotated["replaced"], old.as_str());
+    snapshot!(world, "status_unfinished", world.run(&["status"]).ended(0));
+    world.run(&["status", "--check"]).ended(5);
+    world.run(&["retire-kek", &old, "--json"]).refused(4, "kek_in_use");
+    let dry = run(world.command(&["rewrap", "--dry-run", "--json"]).env_remove("EVENTSEAL_KEYRING_FILE"));
+    assert_eq!(dry.ended(0).json()["would_rewrap"], 1_200);
+    assert_eq!(world.json(&["rewrap", "--partition", "elsewhere"])["rewrapped"], 0);
+    assert_eq!(world.keks()[0]["live_keys"], 1_200);
+
+    let done = world.run(&["rewrap", "--batch", "100"]).ended(0);
+    assert_eq!(done.err, "", "no progress bar without a terminal");
+    snapshot!(world, "rewrap", done);
+    assert_eq!(world.json(&["rewrap"])["rewrapped"], 0);
+    assert_eq!(world.read().await, (1_199, 0));
+    let unfinished = world.json(&["status"])["unfinished"].clone();
+    assert!(unfinished[0]["remedy"].as_str().unwrap().ends_with(&format!("retire-kek {old}")), "{unfinished}");
+
+    let retired = run(world.command(&["retire-kek", &old, "--json"]).env_remove("EVENTSEAL_KEYRING_FILE"));
+    assert_eq!(retired.ended(0).json()["state"], "retired");
+    world.run(&["retire-kek", "01234567-89ab-cdef-0123-456789abcdef", "--json"]).refused(1, "missing_kek");
+    world.run(&["retire-kek", "no-id", "--json"]).refused(2, "usage");
+    world.run(&["status", "--check"]).ended(0);
+    world.run(&["status", "--check", "--max-age", "0"]).ended(5);
+    snapshot!(world, "status_due", world.run(&["status", "--max-age", "0"]).ended(0));
+    assert_eq!(world.read().await, (1_199, 0));
+}
+
+async fn a_key_that_does_not_open_is_named(world: World) {
+    let world = world.with_keys(0..40).await;
+    let key = world.json(&["keys", "show", "Customer", "cust_7"])["keys"][0]["key"].as_str().unwrap().to_owned();
+    let random = if world.is_postgres() { "decode(repeat('01', 65), 'hex')" } else { "randomblob(65)" };
+    world.execute(format!("UPDATE data_keys SET wrapped_key = {random} WHERE scope_id = 'cust_7'")).await;
+    world.run(&["rotate-kek"]).ended(0);
+    let done = world.run(&["rewrap", "--json"]).ended(1).json();
+    assert_eq!((&done["rewrapped"], &done["remaining"], &done["bad"]), (&40.into(), &1.into(), &vec![key.clone()].into()));
+    assert!(world.run(&["rewrap"]).ended(1).out.contains(&key));
+    world.run(&["shred", "Customer", "cust_7", "--reason", "lost anyway", "--yes"]).ended(0);
+    assert_eq!(world.run(&["rewrap", "--json"]).ended(0).json()["remaining"], 0);
+}
+
+async fn keys_move_to_another_master_key(world: World) {
+    let world = world.with_keys(0..3).await;
+    world.run(&["rotate-kek"]).ended(0);
+    let both = world.keyring("both", &format!("next:{OTHER_SECRET}\nmain:{SECRET}\n"));
+    let both = ["--keyring", both.to_str().unwrap()];
+    let moving = [&["move-master-key"], &both[..]].concat();
+    let dry = world.json(&[&moving[..], &["--dry-run"]].concat());
+    assert_eq!((dry["would_move"].as_array().unwrap().len(), &dry["master_key"]), (2, &"next".into()));
+    assert!(world.keks().iter().all(|kek| kek["master_key"] == "main"), "a dry run changes nothing");
+
+    // A keyring that has not what the keys were wrapped by moves nothing.
+    let alone = world.keyring("alone", &format!("next:{OTHER_SECRET}\n"));
+    let alone = alone.to_str().unwrap();
+    world.run(&["move-master-key", "--keyring", alone, "--json"]).refused(1, "kms_refused");
+    assert!(world.keks().iter().all(|kek| kek["master_key"] == "main"));
+
+    let moved = world.run(&moving).ended(0);
+    snapshot!(world, "move_master_key", moved);
+    assert!(world.keks().iter().all(|kek| kek["master_key"] == "next"));
+    assert_eq!(world.json(&moving)["moved"], Value::Array(Vec::new()), "idempotent");
+    assert_eq!(world.json(&["doctor", "--keyring", alone])["ok"], true, "the old master key can go");
+    assert_eq!(world.run(&["doctor", "--json"]).ended(5).json()["ok"], false, "with the old one alone nothing opens");
+
+    // Keys that some other provider wrapped need to be told where they come from.
+    world.execute("UPDATE key_encryption_keys SET provider = 'elsewhere'").await;
+    world.run(&[&moving[..], &["--json"]].concat()).refused(1, "kms_refused");
+    world.run(&[&moving[..], &["--dry-run", "--json"]].concat()).refused(4, "other_provider");
+    world.execute("UPDATE key_encryption_keys SET provider = 'keyring'").await;
+    assert_eq!(world.json(&["status"])["unfinished"].as_array().unwrap().len(), 1);
+}
+
+async fn partitions_are_kept(world: World) {
+    let world = world.with_keys(0..2).await;
+    let tenant = world.json(&["prepare", "--partition", "tenant_7"])["kek"].clone();
+    world.run(&["shred", "Customer", "cust_0", "--reason", "request 1", "--yes"]).ended(0);
+    let key = world.json(&["reopen", "Customer", "cust_0", "--reason", "moved", "--partition", "tenant_7"]);
+    assert_eq!(key["key"]["kek"], tenant);
+    // From now on the scope's own rows say where it belongs.
+    assert_eq!(world.json(&["rotate-data-key", "Customer", "cust_0"])["key"]["kek"], tenant);
+    assert_ne!(world.json(&["rotate-data-key", "Customer", "cust_1"])["key"]["kek"], tenant);
+    world.run(&["rotate-data-key", "Customer", "cust_1", "--partition", "none", "--json"]).refused(1, "no_active_kek");
+    world.json(&["rotate-kek", "--partition", "tenant_7"]);
+    assert_eq!(world.json(&["rewrap", "--partition", "tenant_7"])["rewrapped"], 2);
+}
+
+async fn printed_migrations_make_the_same_tables(world: World) {
+    let kind = if world.is_postgres() { "postgres" } else { "sqlite" };
+    let print = format!("--print={kind}");
+    let printed = run(&mut eventseal(&["migrate", "--namespace", "o'hara", &print, "--events"])).ended(0);
+    assert_eq!(world.run(&["migrate", "--namespace", "o'hara", "--print", "--events"]).out, printed.out, "the kind of DATABASE_URL");
+    if !world.is_postgres() {
+        assert!(printed.out.starts_with("-- Once, and not in a transaction: PRAGMA journal_mode = WAL;"));
+        world.execute("PRAGMA journal_mode = WAL").await;
+    }
+    world.execute(printed.out).await;
+    world.run(&["prepare"]).ended(0);
+    let doctor = world.json(&["doctor"]);
+    assert_eq!(doctor["ok"], true, "{doctor}");
+    assert_eq!(world.json(&["status"])["namespace"], "o'hara");
+    world.append(0..3).await.unwrap();
+    assert_eq!(world.read().await, (3, 0));
+    let missing = if world.is_postgres() { "tables_exist" } else { "database" };
+    let failed = world.run(&["migrate", "--namespace", "o'hara", "--json"]);
+    assert_eq!(failed.error()["kind"], missing);
+}
+
+async fn tables_have_the_names_that_were_chosen(world: World) {
+    let names = ["--events", "--events-table", "log", "--heads-table", "log_heads", "--prefix", "shop_"];
+    world.run(&[&["migrate", "--namespace", "shop"], &names[..]].concat()).ended(0);
+    world.run(&["prepare", "--prefix", "shop_"]).ended(0);
+    assert_eq!(world.json(&["doctor", "--prefix", "shop_"])["ok"], true);
+    world.run(&["status", "--json"]).refused(1, "not_migrated");
+    world.run(&["status", "--prefix", "a b", "--json"]).refused(2, "invalid_text");
+    assert_eq!(world.column("SELECT 'x' FROM log").await.len() + world.column("SELECT 'x' FROM log_heads").await.len(), 0);
+    let in_schema = ["migrate", "--namespace", "shop", "--schema", "safe", "--events", "--streams"];
+    if world.is_postgres() {
+        world.run(&in_schema).ended(0);
+        world.run(&["prepare", "--schema", "safe"]).ended(0);
+        assert_eq!(world.json(&["doctor", "--schema", "safe"])["ok"], true);
+        assert_eq!(world.column("SELECT stream_id FROM safe.stream_heads").await.len(), 0);
+    } else {
+        world.run(&[&in_schema[..], &["--json"]].concat()).refused(2, "usage");
+    }
+}
+
+async fn doctor_finds_what_is_wrong(world: World) {
+    let problems = |arguments: &[&str]| -> Vec<String> {
+        let found = world.run(&[&["doctor", "--json"], arguments].concat()).ended(5).json();
+        let checks = found["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == false);
+        checks
+            .map(|check| {
+                assert!(check["remedy"].is_string(), "{check}");
+                check["check"].as_str().unwrap().to_owned()
+            })
+            .collect()
+    };
+    assert_eq!(problems(&[]), ["namespace"]);
+    world.run(&["migrate", "--namespace", "shop"]).ended(0);
+    assert_eq!(problems(&[]), ["keys"]);
+    world.run(&["prepare"]).ended(0);
+
+    assert_eq!(problems(&["--keyring", "/no/such/file"]), ["master key"]);
+    let other = world.keyring("other", &format!("main:{OTHER_SECRET}\n"));
+    assert_eq!(problems(&["--keyring", other.to_str().unwrap()]), ["master key"]);
+    let without = run(world.command(&["doctor", "--json"]).env_remove("EVENTSEAL_KEYRING_FILE")).ended(5).json();
+    assert!(without.to_string().contains("no master key"), "{without}");
+
+    world.execute("UPDATE _keys_migrations SET version = 3 WHERE version = 2").await;
+    assert_eq!(problems(&[]), ["migrations"]);
+    world.execute("UPDATE _keys_migrations SET version = 2 WHERE version = 3").await;
+    let bytes = if world.is_postgres() { "decode(repeat('01', 65), 'hex')" } else { "randomblob(65)" };
+    world.execute(format!("CREATE TABLE before AS SELECT wrapped_key FROM data_keys; UPDATE data_keys SET wrapped_key = {bytes}")).await;
+    assert_eq!(problems(&[]), ["data keys"]);
+    world.execute("UPDATE data_keys SET wrapped_key = (SELECT wrapped_key FROM before)").await;
+    world.run(&["doctor"]).ended(0);
+
+    match &world.database {
+        Database::Sqlite(db) => {
+            let read_only = format!("sqlite://{}?mode=ro", db.folder.path().join("test.db").display());
+            assert_eq!(problems(&["--database", &read_only]), ["writing"]);
+        }
+        Database::Postgres(db) => {
+            assert_eq!(problems(&["--database", "postgres://nobody@127.0.0.1:1/none"]), ["database"]);
+            let role = format!("reader_{}", uuid::Uuid::now_v7().simple());
+            world.execute(format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")).await;
+            let url = sqlx::ConnectOptions::to_url_lossy(&db.options.clone().username(&role)).to_string();
+            assert_eq!(problems(&["--database", &url]), ["writing"]);
+            world.execute(format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+        }
+    }
+}
+
+async fn a_lock_that_others_hold_is_not_waited_for_for_ever(world: World) {
+    let world = world.with_keys(0..2).await;
+    let shred = ["shred", "Customer", "cust_0", "--reason", "request 1", "--yes", "--lock-timeout", "1", "--json"];
+    match &world.database {
+        Database::Sqlite(db) => {
+            let tx = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+            world.run(&shred).refused(3, "collision");
+            tx.rollback().await.unwrap();
+        }
+        Database::Postgres(db) => {
+            let mut tx = db.pool.begin().await.unwrap();
+            sqlx::query("SELECT FROM key_scopes FOR SHARE").execute(&mut *tx).await.unwrap();
+            world.run(&shred).refused(3, "collision");
+            tx.rollback().await.unwrap();
+        }
+    }
+    assert_eq!(world.json(&shred[..8])["destroyed"].as_array().unwrap().len(), 1);
+}
+
+async fn nothing_secret_is_printed(world: World) {
+    let world = world.with_keys(0..20).await;
+    let kek = world.keks()[0]["kek"].as_str().unwrap().to_owned();
+    let mut printed = String::new();
+    let commands: [&[&str]; 12] = [
+        &["status"],
+        &["doctor"],
+        &["keys", "show", "Customer", "cust_0"],
+        &["keys", "show", "$eventseal", "integrity"],
+        &["rotate-data-key", "Customer", "cust_0"],
+        &["rotate-kek"],
+        &["rewrap"],
+        &["retire-kek", &kek],
+        &["move-master-key"],
+        &["disable", "Customer", "cust_1", "--reason", "r"],
+        &["shred", "Customer", "cust_1", "--reason", "r", "--yes"],
+        &["reopen", "Customer", "cust_1", "--reason", "r"],
+    ];
+    let mut wrapped = world.wrapped().await;
+    for arguments in commands {
+        for json in [&["--json"][..], &[]] {
+            let output = world.run(&[arguments, json].concat());
+            printed = printed + &output.out + &output.err;
+            wrapped.extend(world.wrapped().await);
+        }
+    }
+    assert!(wrapped.len() > 100 && printed.len() > 2_000);
+    assert!(!wrapped.iter().any(|wrapped| printed.contains(wrapped)), "I9: a wrapped key was printed");
+}
+
+#[test]
+fn passwords_and_keys_are_refused_on_the_command_line() {
+    let url = format!("postgres://me:{PASSWORD}@127.0.0.1:1/shop");
+    // What `run` looks for is what is passed here.
+    run(&mut eventseal(&["status", "--database", &url, "--json"])).refused(2, "usage");
+    run(&mut eventseal(&["status", "--database", &format!("postgres://127.0.0.1:1/shop?password={PASSWORD}")])).ended(2);
+    run(&mut eventseal(&["doctor", "--database", &url])).ended(2);
+    // From the environment it is taken, and still not shown: neither when the server is away nor in help.
+    run(eventseal(&["status", "--json"]).env("DATABASE_URL", &url)).refused(3, "database_unavailable");
+    run(eventseal(&["doctor"]).env("DATABASE_URL", &url)).ended(5);
+    run(eventseal(&["status", "--help"]).env("DATABASE_URL", &url)).ended(0);
+    run(eventseal(&["status"]).env("DATABASE_URL", format!("postgres://me:{PASSWORD}@[::/shop"))).ended(2);
+    run(eventseal(&["status"]).env("DATABASE_URL", format!("mysql://me:{PASSWORD}@host/shop"))).ended(2);
+
+    let ring = format!("main:{SECRET}");
+    let folder = tempfile::tempdir().unwrap();
+    let database = format!("sqlite://{}?mode=rwc", folder.path().join("a.db").display());
+    let command = |arguments: &[&str]| {
+        let mut command = eventseal(&[&["rotate-kek", "--json"], arguments].concat());
+        command.env("DATABASE_URL", &database);
+        command
+    };
+    run(&mut command(&["--keyring", &ring])).refused(2, "usage");
+    run(command(&[]).env("EVENTSEAL_KEYRING_FILE", &ring)).refused(2, "usage");
+    run(command(&[]).env("EVENTSEAL_KEYRING", "/etc/ring")).refused(1, "keyring");
+    run(command(&[]).env("EVENTSEAL_KEYRING", format!("{SECRET}:main"))).refused(1, "keyring");
+    run(command(&[]).env("EVENTSEAL_KEYRING", &ring)).refused(1, "not_migrated");
+    run(command(&[]).env("EVENTSEAL_KEYRING", &ring).env("EVENTSEAL_KEYRING_FILE", "/etc/ring")).refused(2, "usage");
+    run(&mut command(&[])).refused(2, "usage");
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_refused() {
+    let no_database = run(&mut eventseal(&["status"])).ended(2);
+    assert!(no_database.err.contains("DATABASE_URL") && no_database.out.is_empty());
+    run(&mut eventseal(&["frobnicate"])).ended(2);
+    run(&mut eventseal(&["frobnicate", "--json"])).refused(2, "usage");
+    run(&mut eventseal(&["rewrap", "--batch", "0", "--json"])).refused(2, "usage");
+    run(&mut eventseal(&["status", "--database", "sqlite:///no/such/folder/a.db", "--json"])).refused(1, "no_database");
+    run(&mut eventseal(&[])).ended(2);
+    run(&mut eventseal(&["--version"])).ended(0);
+    #[cfg(not(feature = "aws-config"))]
+    for flag in ["--aws-kms-key", "--from-aws-kms-key"] {
+        let refused = run(&mut eventseal(&["move-master-key", flag, "alias/eventseal", "--database", "sqlite://a.db", "--json"]));
+        assert!(refused.refused(2, "usage").error()["message"].as_str().unwrap().contains("aws-config"));
+    }
+}
+
+#[test]
+fn every_help_has_examples_and_stays_as_it_is() {
+    for command in COMMANDS {
+        let help = run(&mut eventseal(&[command, &["--help"]].concat())).ended(0);
+        assert!(command == ["keys"] || help.out.contains("Examples:\n  eventseal "), "{command:?}");
+        let name = std::iter::once("help").chain(command.iter().copied()).collect::<Vec<_>>().join("_");
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, { insta::assert_snapshot!(name, help.out) });
+    }
+}
+
+#[test]
+fn completions_and_the_man_page_are_made() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(&mut eventseal(&["completions", shell])).ended(0).out;
+        assert!(script.contains("move-master-key") && script.contains("lock-timeout"), "{shell}");
+    }
+    let bash = run(&mut eventseal(&["completions", "bash"])).out;
+    assert!(Command::new("bash").args(["-n", "-c", &bash]).status().unwrap().success());
+    let page = run(&mut eventseal(&["man"])).ended(0).out;
+    assert!(page.contains(".TH eventseal 1") && page.contains("Exit codes"));
+    let folder = tempfile::tempdir().unwrap();
+    run(&mut eventseal(&["man", "--directory", folder.path().to_str().unwrap()])).ended(0);
+    assert!(folder.path().join("eventseal-rewrap.1").exists());
+    run(&mut eventseal(&["man", "--directory", "/no/such/folder", "--json"])).refused(1, "io");
+}
+
+#[tokio::test]
+async fn a_shred_is_confirmed_on_a_terminal() {
+    let world = World::sqlite().await.with_keys(0..2).await;
+    let shred = |typed: &str| {
+        // util-linux's script runs the command on a terminal of its own.
+        let command = format!("'{}' shred Customer cust_0 --reason 'request 1'", env!("CARGO_BIN_EXE_eventseal"));
+        let mut script = Command::new("script");
+        script.args(["-qec", &command, "/dev/null"]).env("DATABASE_URL", world.url()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = script.spawn().expect("script (of util-linux) is needed: install it, such as: sudo apt-get install bsdutils");
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), typed.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, shown) = shred("cust_1\n");
+    assert_eq!(code, 4, "{shown}");
+    assert!(shown.contains("This destroys 1 data key, the oldest made at") && shown.contains("nothing was destroyed"), "{shown}");
+    assert_eq!(world.read().await, (2, 0));
+    let (code, shown) = shred("cust_0\n");
+    assert_eq!(code, 0, "{shown}");
+    assert_eq!(world.read().await, (1, 1));
+}
+
+/// The library and the command agree on what a keyring and a namespace are.
+#[test]
+fn the_canaries_are_real_keys() {
+    assert!(Keyring::parse(&format!("next:{OTHER_SECRET}\nmain:{SECRET}")).is_ok());
+    assert!(Namespace::new("o'hara").is_ok());
+}

@@ -89,7 +89,8 @@ impl SqliteKeys {
     }
 
     /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own. It makes the
-    /// tables and names the key database.
+    /// tables and names the key database. Besides, switch the file to write-ahead logging (`PRAGMA journal_mode = WAL`),
+    /// once and outside of a transaction.
     #[must_use]
     pub fn migration_sql(&self, namespace: &Namespace) -> String {
         let name = format!(

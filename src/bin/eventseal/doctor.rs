@@ -91,8 +91,9 @@ pub(crate) async fn doctor(args: Doctor) -> Result<Report, Failure> {
     match db {
         AnyDb::Sqlite(mut db) => {
             sqlite(&mut db, &mut checks).await;
-            tables(&mut db, kms, &mut checks).await;
-            overwriting(&mut db, &mut checks).await;
+            if tables(&mut db, kms, &mut checks).await {
+                file(&mut db, &mut checks).await;
+            }
         }
         AnyDb::Postgres(mut db) => {
             postgres(&mut db, &mut checks).await;
@@ -107,11 +108,6 @@ async fn sqlite(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
     match version {
         Ok(version) => checks.good("database", format!("{}, version {version}", db.place)),
         Err(source) => return checks.failed("database", &reading(source), "look whether the file is a SQLite database"),
-    }
-    match sqlx::query_scalar::<_, String>("PRAGMA journal_mode").fetch_one(&mut db.connection).await {
-        Ok(mode) if mode == "wal" => checks.good("journal", "write-ahead log: readers and the writer do not block one another"),
-        Ok(mode) => checks.problem("journal", format!("mode {mode}"), "PRAGMA journal_mode = WAL, or eventseal migrate"),
-        Err(source) => checks.failed("journal", &reading(source), "look whether the file is a SQLite database"),
     }
     migrations(checks, db.keys.applied_migration(&mut db.connection).await, SqliteKeys::NEWEST_MIGRATION);
 }
@@ -164,13 +160,19 @@ fn migrations(checks: &mut Checks, applied: Result<Option<u32>, Error>, newest: 
     }
 }
 
-/// What is the same on every database.
-async fn tables<C: Backend>(db: &mut Db<C>, kms: Option<Arc<dyn Kms>>, checks: &mut Checks) {
+/// What is the same on every database. Could the key tables be written to?
+async fn tables<C: Backend>(db: &mut Db<C>, kms: Option<Arc<dyn Kms>>, checks: &mut Checks) -> bool {
     let migrate = "eventseal migrate --namespace NAME; and look whether --schema and --prefix are right";
     let namespace = match db.keys.namespace(&mut db.connection).await {
         Ok(Some(namespace)) => namespace,
-        Ok(None) => return checks.problem("namespace", "there are no key tables, or they have no name", migrate),
-        Err(error) => return checks.failed("namespace", &error, "let this user read the key tables"),
+        Ok(None) => {
+            checks.problem("namespace", "there are no key tables, or they have no name", migrate);
+            return false;
+        }
+        Err(error) => {
+            checks.failed("namespace", &error, "let this user read the key tables");
+            return false;
+        }
     };
     checks.good("namespace", namespace.as_str());
     match db.keys.kek_usage(&mut db.connection).await {
@@ -198,15 +200,27 @@ async fn tables<C: Backend>(db: &mut Db<C>, kms: Option<Arc<dyn Kms>>, checks: &
         }
         Err(error) => checks.failed("reading", &error, format!("let this user read the key tables; if a column is missing: {migrate}")),
     }
-    match write(db).await {
+    let written = write(db).await;
+    let could_write = written.is_ok();
+    match written {
         Ok(()) => checks.good("writing", "allowed (tried, and rolled back)"),
         Err(Error::Collision { .. }) => checks.problem("writing", "others held a lock all the time", "run it again"),
         Err(error) => checks.failed("writing", &error, "let this user insert into and update the key tables"),
     }
+    could_write
 }
 
-/// Keys were written to on this connection just now, and every connection that does so is to overwrite what it frees.
-async fn overwriting(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
+/// The settings of a file that keys were just written to. Every connection that does so is to overwrite what it frees.
+async fn file(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
+    match sqlx::query_scalar::<_, String>("PRAGMA journal_mode").fetch_one(&mut db.connection).await {
+        Ok(mode) if mode == "wal" => checks.good("journal", "write-ahead log: readers and the writer do not block one another"),
+        Ok(mode) => checks.problem(
+            "journal",
+            format!("mode {mode}"),
+            "run PRAGMA journal_mode = WAL once, outside of a transaction; eventseal migrate does it too",
+        ),
+        Err(source) => checks.failed("journal", &reading(source), "look whether the file is a SQLite database"),
+    }
     match sqlx::query_scalar::<_, i64>("PRAGMA secure_delete").fetch_one(&mut db.connection).await {
         Ok(1) => checks.good("deletion", "bytes of destroyed keys are overwritten (secure_delete)"),
         Ok(_) => checks.problem("deletion", "secure_delete is off", "see whether keys can be written; if so, please report this"),

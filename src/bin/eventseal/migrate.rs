@@ -48,7 +48,8 @@ fn print(args: &Migrate, dialect: Dialect) -> Result<Report, Failure> {
     };
     let (events, keys) = if sqlite {
         let events = if args.events { sqlite_store(args)?.migration_sql() + "\n" } else { String::new() };
-        (events, sqlite_keys(&args.database)?.migration_sql(&args.namespace))
+        let journal = "-- Once, and not in a transaction: PRAGMA journal_mode = WAL;\n\n".to_owned();
+        (journal + &events, sqlite_keys(&args.database)?.migration_sql(&args.namespace))
     } else {
         let mut events = if args.events { postgres_store(args)?.migration_sql() + "\n" } else { String::new() };
         if let Some(schema) = &args.database.schema {
