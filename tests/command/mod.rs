@@ -151,11 +151,15 @@ impl World {
     /// An event for each customer, in a transaction.
     pub async fn append(&self, customers: std::ops::Range<usize>) -> Result<()> {
         let events: Vec<NewEvent> = customers.map(placed).collect();
+        if events.is_empty() {
+            return Ok(());
+        }
         let order = aggregate("Order", uuid::Uuid::now_v7().to_string());
         match &self.database {
             Database::Sqlite(db) => {
                 let store = SealedStore::new(SqliteStore::new(), SqliteKeys::new(), self.kms(), schemas());
-                let mut tx = db.pool.begin().await.unwrap();
+                // A process that has just started reads before it writes.
+                let mut tx = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
                 store.append(&mut tx, &order, Any, &events).await?;
                 tx.commit().await.unwrap();
             }

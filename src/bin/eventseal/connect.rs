@@ -40,16 +40,20 @@ pub(crate) trait Backend: Connection + Send + 'static {
     type Keys: KeyStore<Tx = Self> + Clone + 'static;
     /// Begins a transaction that is going to write.
     const BEGIN: &'static str;
+    /// Is there one lock for the whole database?
+    const ONE_WRITER: bool;
 }
 
 impl Backend for SqliteConnection {
     type Keys = SqliteKeys;
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const ONE_WRITER: bool = true;
 }
 
 impl Backend for PgConnection {
     type Keys = PostgresKeys;
     const BEGIN: &'static str = "BEGIN";
+    const ONE_WRITER: bool = false;
 }
 
 /// What an URL says, before anything is connected.

@@ -71,8 +71,8 @@ pub(crate) async fn rewrap(args: Rewrap, json: bool) -> Result<Report, Failure> 
     })
 }
 
-/// How long others may hold the last keys before this gives up on them.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long nothing may move because of others before this gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs until nothing is left but what does not open. Another runner that holds keys either wraps them or leaves them.
 async fn rewrap_all<C: Backend>(
@@ -85,22 +85,27 @@ async fn rewrap_all<C: Backend>(
     let mut last_change = Instant::now();
     loop {
         let before = all.rewrapped;
-        let mut progressed = before;
+        let (mut progressed, mut began) = (before, Instant::now());
         let mut show = |progress: RewrapProgress| {
-            progressed = before + progress.rewrapped;
+            if before + progress.rewrapped > progressed {
+                progressed = before + progress.rewrapped;
+                last_change = Instant::now();
+            }
             bar.set_length(before + progress.total);
             bar.set_position(progressed + progress.bad);
+            if C::ONE_WRITER {
+                // Those who wait for the write lock only look now and then whether it is free.
+                #[allow(clippy::disallowed_methods, reason = "nobody says that he waits, and nothing else runs on this thread")]
+                std::thread::sleep(began.elapsed() / 2);
+            }
+            began = Instant::now();
         };
         match manager.rewrap(&mut db.connection, options, &mut show).await {
             Ok(round) => {
                 all.rewrapped += round.rewrapped;
-                let shrunk = all.rewrapped > before || round.remaining < all.remaining;
                 (all.bad, all.remaining) = (round.bad, round.remaining);
                 if all.remaining <= all.bad.len() as u64 {
                     break;
-                }
-                if shrunk {
-                    last_change = Instant::now();
                 }
             }
             // What was committed before stays, and counts.
