@@ -19,7 +19,7 @@ pub const PASSWORD: &str = "canary-password";
 
 pub enum Database {
     Sqlite(Sqlite),
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
 }
 
 pub struct World {
@@ -91,7 +91,7 @@ impl World {
     }
 
     pub async fn postgres() -> Self {
-        Self::over(Database::Postgres(Postgres::empty().await))
+        Self::over(Database::Postgres(Box::new(Postgres::empty().await)))
     }
 
     fn over(database: Database) -> Self {
