@@ -487,7 +487,8 @@ async fn i4_a_kms_that_is_not_there_is_an_outage() {
         assert!(error.is_retryable() && error.to_string().contains("retry when it answers again"), "{what}: {error}");
     }
     let error = unwrap_error(config(1).endpoint_url("http://kms.invalid")).await;
-    assert_eq!(failure_of(&error), KmsFailure::Unreachable, "an unknown host: {}", shown(&error));
+    // Where there is no name server, that takes its time.
+    assert!(matches!(failure_of(&error), KmsFailure::Unreachable | KmsFailure::TimedOut), "an unknown host: {}", shown(&error));
 }
 
 /// With nothing left to read and no time to linger, closing sends a reset.
@@ -525,16 +526,19 @@ async fn a_client_without_limits_gets_some() {
     };
     let stalled = misbehaving(std::mem::forget);
     let started = tokio::time::Instant::now();
-    let error = unwrap_error(plain(stalled)).await;
+    let error = tokio::time::timeout(Duration::from_secs(60), unwrap_error(plain(stalled))).await.expect("it gives up");
     assert_eq!(failure_of(&error), KmsFailure::TimedOut, "{error:?}");
     assert!(started.elapsed() <= Duration::from_secs(21), "{:?}", started.elapsed());
     // Whoever wants to wait may.
     let patient = plain(stalled).timeout_config(TimeoutConfig::disabled());
     assert!(tokio::time::timeout(Duration::from_secs(60), unwrap_error(patient)).await.is_err());
-    let other = TimeoutConfig::builder().operation_timeout(Duration::from_secs(2)).build();
-    let started = tokio::time::Instant::now();
-    unwrap_error(plain(stalled).timeout_config(other)).await;
-    assert!(started.elapsed() <= Duration::from_secs(3), "{:?}", started.elapsed());
+    for seconds in [2, 50] {
+        let other = TimeoutConfig::builder().operation_timeout(Duration::from_secs(seconds)).build();
+        let started = tokio::time::Instant::now();
+        let error = unwrap_error(plain(stalled).timeout_config(other)).await;
+        assert_eq!(failure_of(&error), KmsFailure::TimedOut, "{error:?}");
+        assert!(started.elapsed().as_secs().abs_diff(seconds) <= 1, "{:?}", started.elapsed());
+    }
 }
 
 /// A provider of credentials that fails.

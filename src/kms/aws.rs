@@ -52,7 +52,8 @@ const SAID: usize = 300;
 /// | `ReEncrypt` | one is moved to another master key | `kms:ReEncryptFrom`, `kms:ReEncryptTo` |
 /// | `Encrypt` | one is moved here from another provider | `kms:Encrypt` |
 ///
-/// Retries and time-outs are those of the client. Where it sets none, a try may take 5 seconds and a call 20.
+/// Retries and time-outs are those of the client. If it sets no time-out but that of connecting, a try may take 5 seconds and a
+/// call 20.
 ///
 /// An opened key is moved into memory that is wiped. The SDK's own buffers, and those of its connection, are not.
 pub struct AwsKms {
@@ -65,8 +66,14 @@ impl AwsKms {
     #[must_use]
     pub fn new(client: Client, key: impl Into<String>) -> Self {
         let mut limits = client.config().timeout_config().cloned().unwrap_or_else(|| TimeoutConfig::builder().build());
-        limits.take_defaults_from(&TimeoutConfig::builder().operation_attempt_timeout(TRY).operation_timeout(CALL).build());
-        let client = Client::from_conf(client.config().to_builder().timeout_config(limits).build());
+        let bounds = [limits.operation_timeout(), limits.operation_attempt_timeout(), limits.read_timeout()];
+        let client = if bounds.iter().any(Option::is_some) {
+            client
+        } else {
+            // What the client has disabled stays so.
+            limits.take_defaults_from(&TimeoutConfig::builder().operation_attempt_timeout(TRY).operation_timeout(CALL).build());
+            Client::from_conf(client.config().to_builder().timeout_config(limits).build())
+        };
         Self { client, key: key.into() }
     }
 
@@ -75,7 +82,8 @@ impl AwsKms {
     /// `AWS_MAX_ATTEMPTS`, …), `~/.aws/config` and `~/.aws/credentials`, single sign-on, and the role of the container or
     /// machine. Connects with the TLS client of the SDK.
     ///
-    /// Nothing is sent yet: what is missing shows in the first call.
+    /// Nothing is sent to the KMS yet: what is missing shows in the first call. A try may take 5 seconds and a call 20; for
+    /// other limits, build the client yourself.
     #[cfg(feature = "aws-config")]
     pub async fn from_env(key: impl Into<String>) -> Self {
         let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
