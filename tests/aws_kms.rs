@@ -61,13 +61,18 @@ fn shown(error: &Error) -> String {
     text
 }
 
-/// In base64, as bytes and as `Debug` prints bytes.
-fn assert_without_key(text: &str, key: &[u8; 32]) {
-    let listed = format!("{:?}", &key[..8]);
+/// Is the beginning of this key in the text: as it is, in hexadecimal, in base64, or as `Debug` lists the bytes of these?
+fn holds(text: &str, key: &[u8; 32]) -> bool {
+    let listed = |bytes: &[u8]| format!("{bytes:?}").trim_matches(['[', ']']).to_owned();
+    let base64 = STANDARD.encode(&key[..9]);
     let hex: String = key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    for part in [&STANDARD.encode(key)[..8], &listed[1..listed.len() - 1], &hex, &String::from_utf8_lossy(&key[..8])] {
-        assert!(!text.contains(part), "the key is in: {text}");
-    }
+    let forms = [listed(&key[..8]), listed(base64.as_bytes()), base64, hex, String::from_utf8_lossy(&key[..8]).into_owned()];
+    forms.iter().any(|form| text.contains(form))
+}
+
+#[track_caller]
+fn assert_without_key(text: &str, key: &[u8; 32]) {
+    assert!(!holds(text, key), "the key is in: {text}");
 }
 
 /// What each of the four operations answers.
@@ -236,7 +241,7 @@ async fn i4_a_key_that_is_not_enabled_refuses_everything_and_comes_back() {
     }
 }
 
-/// At level TRACE, the SDK logs requests with their bodies.
+/// The SDK can be told to log bodies, by variables that hold for all of its clients in a process. Keys are not among them.
 #[tokio::test]
 async fn i9_no_level_of_logging_shows_a_key() {
     #[derive(Clone, Default)]
@@ -250,8 +255,13 @@ async fn i9_no_level_of_logging_shows_a_key() {
             Ok(())
         }
     }
+    if std::env::var("LOG_SENSITIVE_BODIES").is_err() {
+        let output = again("i9_no_level_of_logging_shows_a_key", &[("LOG_SIGNABLE_BODY", "true"), ("LOG_SENSITIVE_BODIES", "true")]);
+        return output.unwrap_or_else(|said| panic!("{said}"));
+    }
     let moto = Moto::shared();
-    let kms = AwsKms::new(moto.client(), moto.key().await);
+    let (client, arn) = (moto.client(), moto.key().await);
+    let kms = AwsKms::new(client.clone(), &arn);
     let here = context();
     let log = Log::default();
     let writer = log.clone();
@@ -259,11 +269,23 @@ async fn i9_no_level_of_logging_shows_a_key() {
     let guard = tracing::subscriber::set_default(subscriber);
     let wrapped = kms.wrap_kek(&SecretKey::new(KEY), &here).await.unwrap();
     assert_eq!(kms.unwrap_kek(&wrapped, &here).await.unwrap().expose(), &KEY);
+    let logged = || String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
+    assert_without_key(&logged(), &KEY);
+    let other = *b"not a key but as long as one ...";
+    let sent = client.encrypt().key_id(&arn).plaintext(Blob::new(other)).send().await.unwrap();
+    assert!(holds(&logged(), &other), "this test would see it");
+    client.decrypt().ciphertext_blob(sent.ciphertext_blob.unwrap()).send().await.unwrap();
+    assert!(holds(&logged(), &other), "this test would see it");
     drop(guard);
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(logged.contains("TRACE") && logged.contains("Decrypt"), "the SDK logs nothing that this test could see");
-    assert_without_key(&logged, &KEY);
-    assert_eq!(format!("{kms:?}").matches("test").count(), 0, "credentials are in {kms:?}");
+    assert!(!format!("{kms:?}").contains("test"), "credentials are in {kms:?}");
+}
+
+/// Runs a test of this file in a process of its own, with this environment and no other. What it said, if it failed.
+fn again(test: &str, environment: &[(&str, &str)]) -> Result<(), String> {
+    let mut process = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = process.args(["--exact", test]).env_clear().envs(environment.iter().copied()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    if output.status.success() && said.contains("1 passed") { Ok(()) } else { Err(said.into_owned()) }
 }
 
 // ---- answers that are made up
@@ -470,7 +492,7 @@ async fn i4_a_kms_that_is_not_there_is_an_outage() {
     let hung_up = misbehaving(drop);
     let reset = misbehaving(|connection| socket_without_linger(&connection));
     let half = misbehaving(|mut connection| {
-        let _ = connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"KeyId\":");
+        let _ = write!(connection, "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{{\"Plaintext\":\"{}\"", STANDARD.encode(KEY));
     });
     let nonsense = misbehaving(|mut connection| {
         let _ = connection.write_all(b"220 mail.example.org ESMTP\r\n\r\n");
@@ -484,6 +506,7 @@ async fn i4_a_kms_that_is_not_there_is_an_outage() {
     ] {
         let error = unwrap_error(config(port)).await;
         assert_eq!(failure_of(&error), expected, "{what}: {}", shown(&error));
+        assert_without_key(&shown(&error), &KEY);
         assert!(error.is_retryable() && error.to_string().contains("retry when it answers again"), "{what}: {error}");
     }
     let error = unwrap_error(config(1).endpoint_url("http://kms.invalid")).await;
@@ -689,7 +712,6 @@ async fn i4_an_outage_fails_what_needs_the_kms_and_nothing_else() {
 #[cfg(feature = "aws-config")]
 #[tokio::test]
 async fn the_environment_configures_a_client() {
-    const THIS: &str = "the_environment_configures_a_client";
     if let Ok(arn) = std::env::var("EVENTSEAL_TEST_KEY") {
         let kms = AwsKms::from_env(&arn).await;
         let here = context();
@@ -699,25 +721,20 @@ async fn the_environment_configures_a_client() {
         return;
     }
     let moto = Moto::shared();
-    let run = |with: &[(&str, String)]| {
-        let mut test = std::process::Command::new(std::env::current_exe().unwrap());
-        test.args(["--exact", THIS]).env_clear().envs(with.iter().cloned());
-        test.output().unwrap()
-    };
+    let (arn, endpoint) = (moto.key().await, format!("http://127.0.0.1:{}", moto.port));
     let environment = [
-        ("EVENTSEAL_TEST_KEY", moto.key().await),
-        ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", moto.port)),
-        ("AWS_REGION", "eu-central-1".to_owned()),
-        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
-        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ("EVENTSEAL_TEST_KEY", &*arn),
+        ("AWS_ENDPOINT_URL", &*endpoint),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
     ];
-    let output = run(&environment);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let run = |environment: &[_]| again("the_environment_configures_a_client", environment);
+    run(&environment).unwrap_or_else(|said| panic!("{said}"));
     for (without, words) in [("AWS_REGION", "set AWS_REGION"), ("AWS_ACCESS_KEY_ID", "set them in the environment")] {
-        let rest: Vec<_> = environment.iter().filter(|(name, _)| *name != without).cloned().collect();
-        let output = run(&rest);
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains(words), "without {without}: {said}");
+        let rest: Vec<_> = environment.into_iter().filter(|(name, _)| *name != without).collect();
+        let said = run(&rest).expect_err(without);
+        assert!(said.contains(words), "without {without}: {said}");
     }
 }

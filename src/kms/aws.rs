@@ -55,7 +55,8 @@ const SAID: usize = 300;
 /// Retries and time-outs are those of the client. If it sets no time-out but that of connecting, a try may take 5 seconds and a
 /// call 20.
 ///
-/// An opened key is moved into memory that is wiped. The SDK's own buffers, and those of its connection, are not.
+/// An opened key is moved into memory that is wiped. The SDK's own buffers, and those of its connection, are not. The SDK does not
+/// log the two calls in which a key is in the clear, `Decrypt` and `Encrypt`, whatever it is told to log.
 pub struct AwsKms {
     client: Client,
     key: String,
@@ -102,6 +103,7 @@ impl AwsKms {
                         let said: String = answer.err().message().unwrap_or("no details").chars().take(SAID).collect();
                         refused(failure, format!("{code} for {key}: {remedy} (AWS said: {said})"))
                     }
+                    // Not what the parser says of a body that makes no sense: it may quote it.
                     Meaning::Outage(failure) => {
                         unavailable(failure, format!("status {status}, {}", answer.err().code().unwrap_or("no error code")))
                     }
@@ -112,11 +114,9 @@ impl AwsKms {
                 Some(error) => self.not_sent(kek_id, error),
                 None => unavailable(KmsFailure::Unreachable, "not sent"),
             },
-            // Not what the parser says of it: that may quote the body.
-            SdkError::ResponseError(answer) => unavailable(
-                KmsFailure::MalformedAnswer,
-                format!("status {}, and a body that makes no sense", answer.raw().status().as_u16()),
-            ),
+            SdkError::ResponseError(answer) => {
+                unavailable(KmsFailure::MalformedAnswer, format!("status {}, and a body that breaks off", answer.raw().status().as_u16()))
+            }
             _ => refused(
                 KmsFailure::Other,
                 format!("nothing was sent: check the configuration of the client, and the name of the key, {key:?}"),
@@ -170,6 +170,8 @@ impl Kms for AwsKms {
         wrapped(made.key_id, made.ciphertext_blob)
     }
 
+    // Nothing is logged here, nor where a key is wrapped: `LOG_SENSITIVE_BODIES` and `LOG_SIGNABLE_BODY`, which somebody may
+    // have set for another client of the process, make the SDK log the key.
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         let opened = self
             .client
@@ -178,6 +180,7 @@ impl Kms for AwsKms {
             .ciphertext_blob(Blob::new(wrapped.ciphertext.clone()))
             .set_encryption_context(Some(bound_to(context)))
             .send()
+            .with_subscriber(NoSubscriber::default())
             .await
             .map_err(|error| self.failure(context.kek_id, &wrapped.master_key_id, &error))?;
         let plaintext = Zeroizing::new(opened.plaintext.map(Blob::into_inner).unwrap_or_default());
@@ -196,7 +199,6 @@ impl Kms for AwsKms {
             .plaintext(Blob::new(kek.expose().as_slice()))
             .set_encryption_context(Some(bound_to(context)))
             .send()
-            // At level TRACE the SDK logs the request with its body, which is the key.
             .with_subscriber(NoSubscriber::default())
             .await
             .map_err(|error| self.failure(context.kek_id, &self.key, &error))?;
