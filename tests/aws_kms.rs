@@ -708,6 +708,20 @@ async fn i4_an_outage_fails_what_needs_the_kms_and_nothing_else() {
     assert_eq!(failure_of(&read(&db, &keyring).await.unwrap_err()), KmsFailure::WrongKey);
 }
 
+/// So its role needs no other permission: this process names a key that is not there.
+#[tokio::test]
+async fn a_process_of_a_prepared_database_only_decrypts() {
+    let moto = Moto::shared();
+    let db = Sqlite::new().await;
+    let operator = process(AwsKms::new(moto.client(), moto.key().await));
+    operator.keys().prepare(&mut db.pool.acquire().await.unwrap()).await.unwrap();
+    let service = process(AwsKms::new(moto.client(), "alias/none"));
+    service.keys().prepare(&mut db.pool.acquire().await.unwrap()).await.unwrap();
+    append(&db, &service, "1").await.unwrap();
+    shred(&db, &service, "2").await;
+    assert_eq!(read(&db, &service).await.unwrap(), [false]);
+}
+
 /// With feature `aws-config`: everything from the environment, in a process of its own that has it.
 #[cfg(feature = "aws-config")]
 #[tokio::test]
