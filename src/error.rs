@@ -222,10 +222,20 @@ pub enum Error {
         kek_id: KekId,
     },
     /// No key-encryption key can wrap new data keys.
-    #[error("no active key-encryption key in partition {partition:?}: call keys().prepare() once at startup, on a connection of its own")]
+    #[error(
+        "no active key-encryption key in partition {partition:?}: call keys().prepare() once at startup, and keys().create_kek() for each partition of your own, on a connection that is not in a transaction"
+    )]
     NoActiveKek {
         /// The partition.
         partition: String,
+    },
+    /// The key-encryption key can't be retired.
+    #[error("key-encryption key {kek_id} {problem}")]
+    KekInUse {
+        /// The key-encryption key.
+        kek_id: KekId,
+        /// Why not, and what to do first.
+        problem: String,
     },
     /// The operation does not apply to the scope as it is.
     #[error("{scope}: {problem}")]

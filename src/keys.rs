@@ -1,5 +1,8 @@
 //! The port to the key table, and what its rows say.
 
+mod kek;
+mod kek_cache;
+mod life_cycle;
 mod manager;
 mod material;
 mod memory;
@@ -8,6 +11,8 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use kek::{KekRecord, KekState, KekUsage, Retirement, RewrapBatch, RewrappedBatch, Rewrapper};
+pub use life_cycle::{KekMoves, RewrapOptions, RewrapProgress, Rewrapped};
 pub use manager::{KeyManager, Shredding};
 pub use memory::MemoryKeys;
 #[cfg(feature = "postgres")]
@@ -144,21 +149,6 @@ impl fmt::Debug for NewDataKey {
     }
 }
 
-/// A row of the table of key-encryption keys.
-#[derive(Clone, Debug)]
-pub struct KekRecord {
-    /// The key.
-    pub kek_id: KekId,
-    /// Which part of the data keys it wraps. One key is active in each partition.
-    pub partition: String,
-    /// Which KMS wrapped it.
-    pub provider: String,
-    /// The wrapped key.
-    pub wrapped: WrappedKek,
-    /// When it was made.
-    pub created_at: OffsetDateTime,
-}
-
 /// What was done to a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScopeAction {
@@ -283,6 +273,36 @@ pub trait KeyStore: Send + Sync {
     /// [`Error::InTransaction`](crate::Error::InTransaction).
     async fn install_kek(&self, connection: &mut Self::Tx, kek: &KekRecord) -> Result<()>;
 
+    /// All key-encryption keys, oldest first, with what they wrap. Counts every live data key.
+    async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>>;
+
+    /// Makes `kek` the active key of its partition in place of `replaced`, which is only for opening from then on.
+    /// `false` if `replaced` is not the active one. Committed when it returns, as with
+    /// [`install_kek`](Self::install_kek).
+    async fn replace_kek(&self, connection: &mut Self::Tx, replaced: KekId, kek: &KekRecord) -> Result<bool>;
+
+    /// Exchanges how a key-encryption key is wrapped, and by whom. `false` if it is not wrapped as in `old`. Committed
+    /// when it returns.
+    async fn move_kek(
+        &self,
+        connection: &mut Self::Tx,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool>;
+
+    /// Retires a key-encryption key, unless it is active or wraps a live data key. From then on no data key can be
+    /// inserted under it. Committed when it returns.
+    async fn retire_kek(&self, connection: &mut Self::Tx, kek_id: KekId) -> Result<Retirement>;
+
+    /// Wraps a batch of live data keys anew: in ascending order of id, without those that others hold, and only while
+    /// they are as they were read. What was written is looked at before it is committed. Never touches scopes.
+    /// Committed when it returns; of a batch that fails nothing is written.
+    ///
+    /// [`Error::WrongKey`](crate::Error::WrongKey) if what was written does not open.
+    async fn rewrap_batch(&self, connection: &mut Self::Tx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch>;
+
     /// Inserts the first key of a scope and makes it active, unless the scope is known: then nothing
     /// happens. Committed when it returns, as with [`install_kek`](Self::install_kek).
     async fn install_key(&self, connection: &mut Self::Tx, key: &NewDataKey) -> Result<()>;
@@ -301,6 +321,7 @@ pub trait KeyStore: Send + Sync {
     async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()>;
 
     /// Inserts data keys and makes each the active one of its scope. The scopes exist and are locked.
+    /// [`Error::Collision`](crate::Error::Collision) if their key-encryption key was retired meanwhile.
     async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()>;
 
     /// The rows of these data keys, in any order, in one statement without locks. Unknown ids are left out.

@@ -107,6 +107,9 @@ pub trait Kms: Send + Sync {
     /// The provider's name, kept beside each key it wrapped: `keyring`, `aws-kms`.
     fn provider(&self) -> &str;
 
+    /// The id of the active master key, as [`WrappedKek::master_key_id`] has it for what it wraps.
+    async fn master_key_id(&self) -> Result<String>;
+
     /// Makes a key-encryption key, 32 bytes from a cryptographic generator, and hands it out wrapped by the active
     /// master key.
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek>;
@@ -126,6 +129,10 @@ pub trait Kms: Send + Sync {
 impl<K: Kms + ?Sized> Kms for std::sync::Arc<K> {
     fn provider(&self) -> &str {
         (**self).provider()
+    }
+
+    async fn master_key_id(&self) -> Result<String> {
+        (**self).master_key_id().await
     }
 
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {

@@ -7,6 +7,7 @@ use crate::keys::{KekRecord, KeyInfo, ScopeChange, ScopeState};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// A database in memory that [`MemoryStore`](crate::MemoryStore) and [`MemoryKeys`](crate::MemoryKeys)
@@ -80,6 +81,7 @@ pub(crate) struct DataKeyRow {
     pub(crate) scope: KeyScope,
     pub(crate) info: KeyInfo,
     pub(crate) wrapped_key: Option<Vec<u8>>,
+    pub(crate) wrapped_at: OffsetDateTime,
 }
 
 impl MemoryDb {
@@ -162,11 +164,11 @@ impl MemoryTx {
     }
 
     /// Writes and commits at once.
-    pub(crate) fn write_now(&self, change: impl FnOnce(&mut Tables)) {
+    pub(crate) fn write_now<T>(&self, change: impl FnOnce(&mut Tables) -> T) -> T {
         self.db.with_committed(|committed| {
-            change(Arc::make_mut(&mut committed.tables));
             committed.revision += 1;
-        });
+            change(Arc::make_mut(&mut committed.tables))
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::event::{
     AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage, Stream, VersionRange,
 };
-use crate::key::Namespace;
+use crate::key::{KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
 use crate::schema::Schemas;
@@ -12,6 +12,7 @@ use crate::sealer::Sealer;
 use crate::store::EventStore;
 use async_trait::async_trait;
 use std::fmt;
+use std::time::Duration;
 
 /// An event store whose sensitive fields are encrypted, and whose events are always of the current
 /// version.
@@ -46,6 +47,35 @@ impl<S: EventStore> SealedStore<S> {
     #[must_use]
     pub fn for_namespace(mut self, namespace: Namespace) -> Self {
         self.sealer = self.sealer.for_namespace(namespace);
+        self
+    }
+
+    /// Lets each part of the scopes have a key-encryption key of its own: for each tenant, each region, each shard. The
+    /// function names the partition of a scope, always the same one; [`KeyManager::create_kek`] makes its first key.
+    #[must_use]
+    pub fn kek_partition(mut self, partition_of: impl Fn(&KeyScope) -> String + Send + Sync + 'static) -> Self {
+        self.sealer = self.sealer.kek_partition(partition_of);
+        self
+    }
+
+    /// Keeps opened key-encryption keys for this long before the KMS is asked again: see
+    /// [`Sealer::kek_cache_period`].
+    #[must_use]
+    pub fn kek_cache_period(mut self, period: Duration) -> Self {
+        self.sealer = self.sealer.kek_cache_period(period);
+        self
+    }
+
+    /// Lets reads open events under keys whose rows were looked at no longer ago than this, instead of looking every
+    /// time: it saves a round trip for each page whose keys are at hand.
+    ///
+    /// **Reads then lag behind a shred or a stop of another process by up to this long**; so take seconds, and only where
+    /// the law and your users allow it. What this process shreds or disables itself it forgets at once. Appends are not
+    /// affected: they always look. Without this call, or with zero, a committed shred holds for every read that starts
+    /// after it.
+    #[must_use]
+    pub fn reads_may_lag(mut self, lag: Duration) -> Self {
+        self.sealer = self.sealer.reads_may_lag(lag);
         self
     }
 

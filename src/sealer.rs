@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Seals and opens events for stores that can't be an [`EventStore`](crate::EventStore), such as the
 /// repositories of another framework. [`SealedStore`](crate::SealedStore) is one of its callers.
@@ -53,13 +54,43 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// A sealer over a key table, a KMS and a registry.
     #[must_use]
     pub fn new(keys: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
-        Self { keys: KeyManager::new(Arc::new(keys), Arc::new(kms)), schemas }
+        Self { keys: KeyManager::new(keys, kms), schemas }
     }
 
     /// Refuses to work on a key database of another namespace than this.
     #[must_use]
     pub fn for_namespace(mut self, namespace: Namespace) -> Self {
         self.keys.expect_namespace(namespace);
+        self
+    }
+
+    /// Lets each part of the scopes have a key-encryption key of its own: for each tenant, each region, each shard. The
+    /// function names the partition of a scope, always the same one; [`KeyManager::create_kek`] makes its first key.
+    #[must_use]
+    pub fn kek_partition(mut self, partition_of: impl Fn(&KeyScope) -> String + Send + Sync + 'static) -> Self {
+        self.keys.choose_partitions(Arc::new(partition_of));
+        self
+    }
+
+    /// Keeps opened key-encryption keys for this long, or up to a tenth less, before the KMS is asked again. An hour by
+    /// default. What is taken from the master key's permissions takes effect when this has passed; so does an outage
+    /// of the KMS.
+    #[must_use]
+    pub fn kek_cache_period(mut self, period: Duration) -> Self {
+        self.keys.keep_keks_for(period);
+        self
+    }
+
+    /// Lets reads open events under keys whose rows were looked at no longer ago than this, instead of looking every
+    /// time: it saves a round trip for each page whose keys are at hand.
+    ///
+    /// **Reads then lag behind a shred or a stop of another process by up to this long**; so take seconds, and only where
+    /// the law and your users allow it. What this process shreds or disables itself it forgets at once. Appends are not
+    /// affected: they always look. Without this call, or with zero, a committed shred holds for every read that starts
+    /// after it.
+    #[must_use]
+    pub fn reads_may_lag(mut self, lag: Duration) -> Self {
+        self.keys.let_reads_lag(lag);
         self
     }
 

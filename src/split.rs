@@ -8,7 +8,11 @@
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
-use crate::keys::{DataKeyRecord, KekRecord, KeyHistory, KeyStore, NewDataKey, ScopeChange, ScopeLock, ScopeRecord, ScopeState};
+use crate::keys::{
+    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeChange,
+    ScopeLock, ScopeRecord, ScopeState,
+};
+use crate::kms::WrappedKek;
 use crate::store::EventStore;
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
@@ -312,6 +316,26 @@ where
 
     async fn install_kek(&self, tx: &mut Self::Tx, kek: &KekRecord) -> Result<()> {
         read!(tx, |connection| self.inner.install_kek(connection, kek))
+    }
+
+    async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {
+        read!(tx, |connection| self.inner.kek_usage(connection))
+    }
+
+    async fn replace_kek(&self, tx: &mut Self::Tx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        read!(tx, |connection| self.inner.replace_kek(connection, replaced, kek))
+    }
+
+    async fn move_kek(&self, tx: &mut Self::Tx, old: &KekRecord, provider: &str, wrapped: &WrappedKek, at: OffsetDateTime) -> Result<bool> {
+        read!(tx, |connection| self.inner.move_kek(connection, old, provider, wrapped, at))
+    }
+
+    async fn retire_kek(&self, tx: &mut Self::Tx, kek_id: KekId) -> Result<Retirement> {
+        read!(tx, |connection| self.inner.retire_kek(connection, kek_id))
+    }
+
+    async fn rewrap_batch(&self, tx: &mut Self::Tx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        read!(tx, |connection| self.inner.rewrap_batch(connection, batch, by))
     }
 
     async fn install_key(&self, tx: &mut Self::Tx, key: &NewDataKey) -> Result<()> {

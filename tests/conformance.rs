@@ -44,6 +44,7 @@ where
     sealed.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
     conformance::event_store(db, &sealed).await;
     let upcasting = SealedStore::new(store.clone(), keys.clone(), Arc::clone(&keyring), upcasting_schemas());
+    upcasting.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
     conformance::event_store(db, &upcasting).await;
     let dynamic: Arc<dyn EventStore<Tx = D::Tx>> = Arc::new(store.clone());
     let over_dyn = prepared(SealedStore::new(dynamic, keys, keyring, sealed_schemas())).await;

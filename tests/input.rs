@@ -109,6 +109,28 @@ impl KeyStore for FailingKeys {
     async fn install_kek(&self, tx: &mut MemoryTx, kek: &KekRecord) -> Result<()> {
         self.call("installing a key")?.install_kek(tx, kek).await
     }
+    async fn kek_usage(&self, tx: &mut MemoryTx) -> Result<Vec<KekUsage>> {
+        self.call("installing a key")?.kek_usage(tx).await
+    }
+    async fn replace_kek(&self, tx: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        self.call("installing a key")?.replace_kek(tx, replaced, kek).await
+    }
+    async fn move_kek(
+        &self,
+        tx: &mut MemoryTx,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: time::OffsetDateTime,
+    ) -> Result<bool> {
+        self.call("installing a key")?.move_kek(tx, old, provider, wrapped, at).await
+    }
+    async fn retire_kek(&self, tx: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
+        self.call("installing a key")?.retire_kek(tx, kek_id).await
+    }
+    async fn rewrap_batch(&self, tx: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        self.call("installing a key")?.rewrap_batch(tx, batch, by).await
+    }
     async fn install_key(&self, tx: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
         self.call("installing a key")?.install_key(tx, key).await
     }
@@ -155,6 +177,10 @@ impl Kms for FailingKms {
     fn provider(&self) -> &str {
         self.inner.provider()
     }
+    async fn master_key_id(&self) -> Result<String> {
+        self.call()?.master_key_id().await
+    }
+
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
         self.call()?.generate_kek(context).await
     }

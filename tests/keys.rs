@@ -151,6 +151,10 @@ impl Kms for CountingKms {
         self.inner.provider()
     }
 
+    async fn master_key_id(&self) -> Result<String> {
+        self.inner.master_key_id().await
+    }
+
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
         self.fail_if_down()?;
         self.inner.generate_kek(context).await
@@ -258,6 +262,33 @@ impl KeyStore for RecordingKeys {
         self.note("install_kek");
         self.inner.install_kek(connection, kek).await
     }
+    async fn kek_usage(&self, connection: &mut MemoryTx) -> Result<Vec<KekUsage>> {
+        self.note("install_key");
+        self.inner.kek_usage(connection).await
+    }
+    async fn replace_kek(&self, connection: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        self.note("install_key");
+        self.inner.replace_kek(connection, replaced, kek).await
+    }
+    async fn move_kek(
+        &self,
+        connection: &mut MemoryTx,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: time::OffsetDateTime,
+    ) -> Result<bool> {
+        self.note("install_key");
+        self.inner.move_kek(connection, old, provider, wrapped, at).await
+    }
+    async fn retire_kek(&self, connection: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
+        self.note("install_key");
+        self.inner.retire_kek(connection, kek_id).await
+    }
+    async fn rewrap_batch(&self, connection: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        self.note("install_key");
+        self.inner.rewrap_batch(connection, batch, by).await
+    }
     async fn install_key(&self, connection: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
         self.note("install_key");
         self.inner.install_key(connection, key).await
@@ -324,7 +355,7 @@ async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
     store.keys().shred(&mut tx, &customer(), "request").await.unwrap();
     assert_eq!(
         keys.take(),
-        ["create_scopes", "scopes Update", "namespace", "destroy_keys", "change_scope"],
+        ["scopes Share", "namespace", "create_scopes", "scopes Update", "destroy_keys", "change_scope"],
         "the scope row is locked first, keys change in a later statement, and only then is it said"
     );
 }

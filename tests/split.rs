@@ -197,6 +197,28 @@ impl KeyStore for Meddling {
         self.inner.install_kek(tx, kek).await
     }
 
+    async fn kek_usage(&self, tx: &mut PgConnection) -> Result<Vec<KekUsage>> {
+        self.inner.kek_usage(tx).await
+    }
+    async fn replace_kek(&self, tx: &mut PgConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        self.inner.replace_kek(tx, replaced, kek).await
+    }
+    async fn move_kek(
+        &self,
+        tx: &mut PgConnection,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: time::OffsetDateTime,
+    ) -> Result<bool> {
+        self.inner.move_kek(tx, old, provider, wrapped, at).await
+    }
+    async fn retire_kek(&self, tx: &mut PgConnection, kek_id: KekId) -> Result<Retirement> {
+        self.inner.retire_kek(tx, kek_id).await
+    }
+    async fn rewrap_batch(&self, tx: &mut PgConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        self.inner.rewrap_batch(tx, batch, by).await
+    }
     async fn install_key(&self, tx: &mut PgConnection, key: &NewDataKey) -> Result<()> {
         self.inner.install_key(tx, key).await
     }

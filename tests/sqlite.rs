@@ -146,6 +146,9 @@ impl Kms for Hanging {
     fn provider(&self) -> &str {
         self.keyring.provider()
     }
+    async fn master_key_id(&self) -> Result<String> {
+        self.keyring.master_key_id().await
+    }
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
         self.keyring.generate_kek(context).await
     }
@@ -430,7 +433,7 @@ async fn i5_shredded_keys_scopes_and_namespaces_can_not_be_replaced() {
     store.keys().shred(&mut tx, &KeyScope::new("Customer", "42"), "r").await.unwrap();
     tx.commit().await.unwrap();
     let other_id =
-        "'00000000-0000-4000-8000-000000000000', scope_kind, scope_id, version, wrapped_key, kek_id, state, created_at, shredded_at";
+        "'00000000-0000-4000-8000-000000000000', scope_kind, scope_id, version, wrapped_key, kek_id, state, created_at, shredded_at, NULL";
     for sql in [
         "REPLACE INTO data_keys SELECT * FROM loot WHERE scope_id = '42'",
         &format!("REPLACE INTO data_keys SELECT {other_id} FROM loot WHERE scope_id = '42'"),

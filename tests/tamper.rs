@@ -614,6 +614,28 @@ impl KeyStore for Broken {
     async fn install_kek(&self, tx: &mut MemoryTx, kek: &KekRecord) -> Result<()> {
         self.inner.install_kek(tx, kek).await
     }
+    async fn kek_usage(&self, tx: &mut MemoryTx) -> Result<Vec<KekUsage>> {
+        self.inner.kek_usage(tx).await
+    }
+    async fn replace_kek(&self, tx: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        self.inner.replace_kek(tx, replaced, kek).await
+    }
+    async fn move_kek(
+        &self,
+        tx: &mut MemoryTx,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: time::OffsetDateTime,
+    ) -> Result<bool> {
+        self.inner.move_kek(tx, old, provider, wrapped, at).await
+    }
+    async fn retire_kek(&self, tx: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
+        self.inner.retire_kek(tx, kek_id).await
+    }
+    async fn rewrap_batch(&self, tx: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        self.inner.rewrap_batch(tx, batch, by).await
+    }
     async fn install_key(&self, tx: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
         self.inner.install_key(tx, key).await
     }
@@ -650,6 +672,10 @@ impl Kms for Careless {
     fn provider(&self) -> &'static str {
         "careless"
     }
+    async fn master_key_id(&self) -> Result<String> {
+        Ok("none".to_owned())
+    }
+
     async fn generate_kek(&self, _: &KekContext) -> Result<WrappedKek> {
         Ok(WrappedKek { master_key_id: "none".into(), ciphertext: vec![7; 32] })
     }

@@ -4,7 +4,10 @@ use crate::conformance::{Database, must};
 use crate::error::{Error, Result};
 use crate::event::now;
 use crate::key::{KekId, KeyId, KeyScope};
-use crate::keys::{KekRecord, KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeState};
+use crate::keys::{
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyStore, NewDataKey, Retirement, RewrapBatch, Rewrapper, ScopeAction, ScopeChange,
+    ScopeLock, ScopeState,
+};
 use crate::kms::WrappedKek;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -18,6 +21,8 @@ pub async fn key_store<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     scopes_and_keys_are_kept(db, keys).await;
     shredded_keys_leave_tombstones(db, keys).await;
     no_key_outlives_a_concurrent_shred(db, keys).await;
+    key_encryption_keys_are_rotated_moved_and_retired(db, keys).await;
+    data_keys_are_wrapped_anew_in_batches(db, keys).await;
 }
 
 /// Runs two futures at the same time, in one task.
@@ -52,7 +57,9 @@ fn kek(partition: &str) -> KekRecord {
         partition: partition.to_owned(),
         provider: "conformance".to_owned(),
         wrapped: WrappedKek { master_key_id: "master".to_owned(), ciphertext: vec![0, 1, 2, 255] },
+        state: KekState::Active,
         created_at: now(),
+        wrapped_at: now(),
     }
 }
 
@@ -263,4 +270,150 @@ pub async fn no_key_outlives_a_concurrent_shred<D: Database, K: KeyStore<Tx = D:
         }
     }
     assert!(shreds > 0, "no shred was ever committed");
+}
+
+/// Marks what it wraps; does not open what is marked as bad.
+struct Marking {
+    written_opens: bool,
+}
+
+const BAD: u8 = 255;
+
+impl Rewrapper for Marking {
+    fn rewrap(&self, key: &DataKeyRecord) -> Result<Option<Vec<u8>>> {
+        let wrapped = key.wrapped_key.as_deref().unwrap_or(&[BAD]);
+        Ok((wrapped[0] != BAD).then(|| [b"anew", key.key_id.0.as_bytes().as_slice()].concat()))
+    }
+
+    fn opens(&self, key_id: KeyId, wrapped: &[u8]) -> bool {
+        self.written_opens && wrapped == [b"anew", key_id.0.as_bytes().as_slice()].concat()
+    }
+}
+
+async fn usage_of<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K, kek_id: KekId) -> KekUsage {
+    let mut connection = must(db.begin().await, "begin");
+    let usage = must(keys.kek_usage(db.tx(&mut connection)).await, "kek_usage");
+    match usage.into_iter().find(|usage| usage.kek.kek_id == kek_id) {
+        Some(usage) => usage,
+        None => panic!("a key-encryption key is not listed"),
+    }
+}
+
+/// One key is active in each partition; an old one opens until nothing needs it; none comes back.
+pub async fn key_encryption_keys_are_rotated_moved_and_retired<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut connection = must(db.connect().await, "connect");
+    let conn = db.connection(&mut connection);
+    let partition = fresh("partition").id().to_owned();
+    let (first, second, stray) = (kek(&partition), kek(&partition), kek(&partition));
+    must(keys.install_kek(conn, &first).await, "install_kek");
+    assert!(!must(keys.replace_kek(conn, stray.kek_id, &second).await, "replace_kek"), "what is not active can't be replaced");
+    assert!(must(keys.replace_kek(conn, first.kek_id, &second).await, "replace_kek"));
+    assert!(
+        !must(keys.replace_kek(conn, first.kek_id, &stray).await, "replace_kek"),
+        "two processes rotated at once: the second must learn it"
+    );
+    let active = must(keys.active_kek(conn, &partition).await, "active_kek");
+    assert_eq!(active.as_ref().map(|kek| (kek.kek_id, kek.state)), Some((second.kek_id, KekState::Active)));
+    let old = usage_of(db, keys, first.kek_id).await;
+    assert_eq!((old.kek.state, old.live_keys, old.oldest_wrap), (KekState::DecryptOnly, 0, None));
+    assert_eq!((&old.kek.wrapped, old.kek.created_at, old.kek.wrapped_at), (&first.wrapped, first.created_at, first.wrapped_at));
+
+    let elsewhere = WrappedKek { master_key_id: "another".to_owned(), ciphertext: vec![9, 9] };
+    let later = now() + time::Duration::SECOND;
+    assert!(must(keys.move_kek(conn, &first, "other provider", &elsewhere, later).await, "move_kek"));
+    assert!(!must(keys.move_kek(conn, &first, "other provider", &elsewhere, later).await, "move_kek"), "the row was changed meanwhile");
+    let moved = usage_of(db, keys, first.kek_id).await.kek;
+    assert_eq!((moved.provider.as_str(), &moved.wrapped, moved.wrapped_at), ("other provider", &elsewhere, later));
+    assert_eq!((moved.state, moved.created_at), (KekState::DecryptOnly, first.created_at));
+
+    let scope = fresh("retired");
+    let new = key(&scope, 1, first.kek_id);
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "create_scopes");
+    must(keys.insert_keys(tx, std::slice::from_ref(&new)).await, "insert_keys");
+    must(db.commit(transaction).await, "commit");
+    assert_eq!(must(keys.retire_kek(conn, first.kek_id).await, "retire_kek"), Retirement::InUse(1));
+    assert_eq!(must(keys.retire_kek(conn, second.kek_id).await, "retire_kek"), Retirement::Active);
+    assert_eq!(must(keys.retire_kek(conn, stray.kek_id).await, "retire_kek"), Retirement::Unknown);
+    let mut transaction = must(db.begin().await, "begin");
+    must(shred(keys, db.tx(&mut transaction), &scope, now()).await, "shred");
+    must(db.commit(transaction).await, "commit");
+    assert_eq!(must(keys.retire_kek(conn, first.kek_id).await, "retire_kek"), Retirement::Done, "a tombstone needs no key");
+    assert_eq!(usage_of(db, keys, first.kek_id).await.kek.state, KekState::Retired);
+    let scope = fresh("late");
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "create_scopes");
+    match keys.insert_keys(tx, &[key(&scope, 1, first.kek_id)]).await {
+        Err(error) => assert!(error.is_retryable(), "{error:?}"),
+        Ok(()) => panic!("a data key was inserted under a retired key-encryption key"),
+    }
+    drop(transaction);
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, &[fresh("in a transaction")]).await, "create_scopes");
+    for refused in [keys.replace_kek(tx, second.kek_id, &stray).await.map(drop), keys.retire_kek(tx, first.kek_id).await.map(drop)] {
+        assert!(matches!(refused, Err(Error::InTransaction { .. })), "{refused:?}");
+    }
+}
+
+/// Live keys of the old key-encryption keys, each once, in order; bad ones and tombstones stay as they are.
+pub async fn data_keys_are_wrapped_anew_in_batches<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut connection = must(db.connect().await, "connect");
+    let partition = fresh("rewrap").id().to_owned();
+    let (old, new) = (kek(&partition), kek(&partition));
+    must(keys.install_kek(db.connection(&mut connection), &old).await, "install_kek");
+    let mut ids = Vec::new();
+    for number in 0..7_u8 {
+        let scope = fresh("rewrap");
+        let mut data_key = key(&scope, 1, old.kek_id);
+        if number == 3 {
+            data_key.wrapped_key[0] = BAD;
+        }
+        let mut transaction = must(db.begin().await, "begin");
+        let tx = db.tx(&mut transaction);
+        must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "create_scopes");
+        must(keys.insert_keys(tx, std::slice::from_ref(&data_key)).await, "insert_keys");
+        if number == 5 {
+            must(shred(keys, tx, &scope, now()).await, "shred");
+        } else {
+            ids.push(data_key.key_id);
+        }
+        must(db.commit(transaction).await, "commit");
+    }
+    let bad = ids[3];
+    ids.sort_unstable();
+    let conn = db.connection(&mut connection);
+    assert!(must(keys.replace_kek(conn, old.kek_id, &new).await, "replace_kek"));
+    let mut batch = RewrapBatch { from: vec![old.kek_id], to: new.kek_id, after: None, limit: 4, at: now() + time::Duration::MINUTE };
+    let refused = keys.rewrap_batch(conn, &batch, &Marking { written_opens: false }).await;
+    assert!(matches!(refused, Err(Error::WrongKey { .. })), "what was written must be looked at: {refused:?}");
+    assert_eq!(usage_of(db, keys, new.kek_id).await.live_keys, 0, "a batch that failed was written");
+    let by = Marking { written_opens: true };
+    let (mut found, mut rewrapped, mut seen_bad) = (0, 0, Vec::new());
+    loop {
+        let outcome = must(keys.rewrap_batch(conn, &batch, &by).await, "rewrap_batch");
+        found += outcome.found;
+        rewrapped += outcome.rewrapped;
+        seen_bad.extend(outcome.bad);
+        if outcome.found < batch.limit {
+            break;
+        }
+        assert!(batch.after < outcome.last, "it would go round in circles");
+        batch.after = outcome.last;
+    }
+    assert_eq!((found, rewrapped, seen_bad), (6, 5, vec![bad]));
+    let again = must(keys.rewrap_batch(conn, &RewrapBatch { after: None, ..batch.clone() }, &by).await, "rewrap_batch");
+    assert_eq!((again.found, again.rewrapped), (1, 0), "none is wrapped twice");
+    let mut transaction = must(db.begin().await, "begin");
+    let records = must(keys.data_keys(db.tx(&mut transaction), &ids).await, "data_keys");
+    drop(transaction);
+    for record in records {
+        let expected = if record.key_id == bad { old.kek_id } else { new.kek_id };
+        assert_eq!(record.kek_id, expected);
+        assert!(record.key_id == bad || by.opens(record.key_id, record.wrapped_key.as_deref().unwrap_or_default()));
+    }
+    let (of_old, of_new) = (usage_of(db, keys, old.kek_id).await, usage_of(db, keys, new.kek_id).await);
+    assert_eq!((of_old.live_keys, of_new.live_keys, of_new.oldest_wrap), (1, 5, Some(batch.at)));
 }

@@ -6,21 +6,21 @@
 
 use crate::error::{Error, Result};
 use crate::event::{check_text, now};
-use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::key::{KeyId, KeyScope, Namespace};
+use crate::keys::kek_cache::KekCache;
 use crate::keys::material::{Cached, key_of};
 use crate::keys::{DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState};
-use crate::kms::{KekContext, Kms};
-use crate::random;
+use crate::kms::Kms;
 use crate::secret::SecretKey;
 use lru::LruCache;
-use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use time::OffsetDateTime;
-use tokio::sync::OnceCell;
 
 pub(super) const PARTITION: &str = "default";
+const KEK_CACHE_PERIOD: Duration = Duration::from_secs(3_600);
 const CACHED_KEYS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// The keys of a store: what operators call. Application code meets it as
@@ -37,9 +37,15 @@ pub struct KeyManager<Tx> {
     pub(super) configured: Option<Namespace>,
     /// Of the one database that all of this is about.
     pub(super) namespace: OnceLock<Namespace>,
-    pub(super) keks: Mutex<HashMap<KekId, Arc<OnceCell<Arc<SecretKey>>>>>,
+    pub(super) keks: KekCache,
     pub(super) keys: Mutex<LruCache<KeyId, Cached>>,
+    partition_of: Option<PartitionOf>,
+    /// How old a look at a key's row may be for a reader; `None`: it is read every time.
+    pub(super) read_lag: Option<Duration>,
 }
+
+/// Chooses the partition of a scope's keys.
+pub(crate) type PartitionOf = Arc<dyn Fn(&KeyScope) -> String + Send + Sync>;
 
 /// What a shred destroyed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,15 +59,40 @@ pub struct Shredding {
 }
 
 impl<Tx: Send + 'static> KeyManager<Tx> {
-    pub(crate) fn new(store: Arc<dyn KeyStore<Tx = Tx>>, kms: Arc<dyn Kms>) -> Self {
+    /// The keys in a key table, under the master key of a KMS: for operators' tools. A
+    /// [`SealedStore`](crate::SealedStore) has one of its own.
+    #[must_use]
+    pub fn new(store: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static) -> Self {
         Self {
-            store,
-            kms,
+            store: Arc::new(store),
+            kms: Arc::new(kms),
             configured: None,
             namespace: OnceLock::new(),
-            keks: Mutex::default(),
+            keks: KekCache::new(KEK_CACHE_PERIOD),
+            partition_of: None,
+            read_lag: None,
             keys: Mutex::new(LruCache::new(CACHED_KEYS)),
         }
+    }
+
+    /// Which partition's key-encryption key wraps the keys of a scope.
+    pub(super) fn partition_of(&self, scope: &KeyScope) -> String {
+        match &self.partition_of {
+            Some(partition_of) if !scope.is_reserved() => partition_of(scope),
+            _ => PARTITION.to_owned(),
+        }
+    }
+
+    pub(crate) fn choose_partitions(&mut self, partition_of: PartitionOf) {
+        self.partition_of = Some(partition_of);
+    }
+
+    pub(crate) fn let_reads_lag(&mut self, lag: Duration) {
+        self.read_lag = Some(lag);
+    }
+
+    pub(crate) fn keep_keks_for(&mut self, period: Duration) {
+        self.keks = KekCache::new(period);
     }
 
     pub(crate) fn expect_namespace(&mut self, namespace: Namespace) {
@@ -82,26 +113,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// [`Error::KmsUnavailable`], [`Error::KmsRefused`], [`Error::WrongKey`], [`Error::Database`];
     /// [`Error::InvalidRow`] or [`Error::Disabled`] if somebody changed the row of the integrity key.
     pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {
+        let kek = self.create_kek(connection, PARTITION).await?;
         let namespace = self.check_namespace(connection).await?;
-        let kek = match self.store.active_kek(connection, PARTITION).await? {
-            Some(kek) => kek,
-            None => {
-                let kek_id = KekId(random::uuid()?);
-                let wrapped = self.kms.generate_kek(&KekContext { namespace: namespace.clone(), kek_id }).await?;
-                let kek = KekRecord {
-                    kek_id,
-                    partition: PARTITION.to_owned(),
-                    provider: self.kms.provider().to_owned(),
-                    wrapped,
-                    created_at: now(),
-                };
-                self.store.install_kek(connection, &kek).await?;
-                // Another process may have been faster: its key is the active one then.
-                let kek = self.store.active_kek(connection, PARTITION).await?.ok_or_else(no_active_kek)?;
-                tracing::info!(kek_id = %kek.kek_id, %namespace, "the first key-encryption key is in place");
-                kek
-            }
-        };
         let secret = self.kek(&kek).await?;
         let scope = KeyScope::integrity();
         if self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.is_empty() {
@@ -109,7 +122,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             self.store.install_key(connection, &key).await?;
         }
         let record = self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.pop();
-        let (_, key) = record.map(check_and_take).transpose()?.flatten().ok_or_else(no_active_kek)?;
+        let (_, key) = record.map(check_and_take).transpose()?.flatten().ok_or_else(|| no_active_kek(PARTITION))?;
         let opened = self.open_all(connection, &namespace, std::slice::from_ref(&key)).await?;
         key_of(&opened, key.key_id).map(drop)
     }
@@ -130,6 +143,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// scopes, [`Error::NamespaceMismatch`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn shred(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<Shredding> {
         check_change(scope, reason)?;
+        self.begin_change(tx).await?;
         self.store.create_scopes(tx, std::slice::from_ref(scope)).await?;
         let record = self.lock(tx, scope).await?;
         let at = now();
@@ -165,7 +179,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     pub async fn reopen(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<KeyInfo> {
         check_change(scope, reason)?;
         self.announce_writing(tx).await?;
-        let (namespace, kek, secret) = self.active_kek(tx).await?;
+        let (namespace, kek, secret) = self.active_kek(tx, &self.partition_of(scope)).await?;
         let record = self.lock(tx, scope).await?;
         if record.state != ScopeState::Shredded {
             return Err(Error::ScopeState { scope: scope.clone(), problem: "is not shredded, so there is nothing to reopen" });
@@ -192,7 +206,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     pub async fn rotate_data_key(&self, tx: &mut Tx, scope: &KeyScope) -> Result<KeyInfo> {
         scope.check()?;
         self.announce_writing(tx).await?;
-        let (namespace, kek, secret) = self.active_kek(tx).await?;
+        let (namespace, kek, secret) = self.active_kek(tx, &self.partition_of(scope)).await?;
         let record = self.lock(tx, scope).await?;
         check_usable(&record)?;
         check_active(&record)?;
@@ -246,13 +260,21 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         problem: &'static str,
     ) -> Result<()> {
         check_change(scope, reason)?;
+        self.begin_change(tx).await?;
         let record = self.lock(tx, scope).await?;
         if record.state != from {
             return Err(Error::ScopeState { scope: scope.clone(), problem });
         }
         let change =
             ScopeChange { scope: scope.clone(), action, state: to, generation: record.generation, reason: reason.to_owned(), at: now() };
-        self.store.change_scope(tx, &change).await
+        self.store.change_scope(tx, &change).await?;
+        // For readers that do not look at the rows every time.
+        let mut cache = lock(&self.keys);
+        let of_scope: Vec<KeyId> = cache.iter().filter(|(_, cached)| cached.row.scope == *scope).map(|(key_id, _)| *key_id).collect();
+        for key_id in of_scope {
+            cache.pop(&key_id);
+        }
+        Ok(())
     }
 
     /// Before the first look in a transaction that is going to write: a database that can't turn a
@@ -262,10 +284,14 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         if self.is_warm() { self.store.scopes(tx, &[], ScopeLock::Share).await.map(drop) } else { Ok(()) }
     }
 
-    /// Locks a scope that is about to be changed, in the database that it is believed to be in.
+    /// Before a change that needs no KMS: is this the database that it is believed to be?
+    async fn begin_change(&self, tx: &mut Tx) -> Result<()> {
+        self.store.scopes(tx, &[], ScopeLock::Share).await?;
+        self.check_namespace(tx).await.map(drop)
+    }
+
     async fn lock(&self, tx: &mut Tx, scope: &KeyScope) -> Result<ScopeRecord> {
         let record = self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop();
-        self.check_namespace(tx).await?;
         record.ok_or_else(|| Error::ScopeState { scope: scope.clone(), problem: "has no keys: nothing was ever sealed for it" })
     }
 
@@ -346,8 +372,8 @@ pub(super) fn next(number: u32, what: &'static str) -> Result<u32> {
     number.checked_add(1).ok_or(Error::InvalidRow { what, problem: "can't grow any more" })
 }
 
-pub(super) fn no_active_kek() -> Error {
-    Error::NoActiveKek { partition: PARTITION.to_owned() }
+pub(super) fn no_active_kek(partition: &str) -> Error {
+    Error::NoActiveKek { partition: partition.to_owned() }
 }
 
 /// A panic while one of these locks is held leaves nothing half done behind it.

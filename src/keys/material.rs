@@ -11,8 +11,10 @@ use crate::seal::crypto::DataKey;
 use crate::seal::opening::{KeyFault, KeyStatus, Keys};
 use crate::secret::SecretKey;
 use crate::wrap::{BoundKey, unwrap_key, wrap_key};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The keys for sealing, in the order of the scopes asked for.
 pub(crate) struct SealingKeys {
@@ -23,8 +25,10 @@ pub(crate) struct SealingKeys {
 
 /// An unwrapped key, and the row it was unwrapped from: another row means another look.
 pub(super) struct Cached {
-    row: DataKeyRecord,
+    pub(super) row: DataKeyRecord,
     key: Arc<DataKey>,
+    /// When the row was last read, and was this one.
+    seen: Instant,
 }
 
 impl Cached {
@@ -42,7 +46,7 @@ pub(super) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>>
     match opened.get(&key_id) {
         Some(Ok(key)) => Ok(Arc::clone(key)),
         Some(Err(fault)) => Err(fault.error(key_id)),
-        None => Err(no_active_kek()),
+        None => Err(no_active_kek(PARTITION)),
     }
 }
 
@@ -77,7 +81,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
         if !self.is_warm() {
             // Nothing was opened yet. Ask the KMS now, while nothing is locked.
-            self.active_kek(tx).await?;
+            self.active_kek(tx, PARTITION).await?;
         }
         let namespace = self.namespace(tx).await?;
         let mut wanted = scopes.to_vec();
@@ -87,7 +91,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let mut active: HashMap<KeyScope, DataKeyRecord> =
             records.into_iter().map(check_and_take).filter_map(Result::transpose).collect::<Result<_>>()?;
         if !active.contains_key(&KeyScope::integrity()) {
-            return Err(no_active_kek());
+            return Err(no_active_kek(PARTITION));
         }
         let missing: Vec<KeyScope> = wanted.into_iter().filter(|scope| !active.contains_key(scope)).collect();
         if !missing.is_empty() {
@@ -98,7 +102,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let records: Vec<DataKeyRecord> = active.values().cloned().collect();
         let opened = self.open_all(tx, &namespace, &records).await?;
         let key_of_scope = |scope: &KeyScope| {
-            let record = active.get(scope).ok_or_else(no_active_kek)?;
+            let record = active.get(scope).ok_or_else(|| no_active_kek(PARTITION))?;
             Ok::<_, Error>((record.key_id, key_of(&opened, record.key_id)?))
         };
         let keys = scopes.iter().map(key_of_scope).collect::<Result<_>>()?;
@@ -110,7 +114,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     async fn create_first_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Vec<(KeyScope, DataKeyRecord)>> {
         self.store.create_scopes(tx, scopes).await?;
         let records = self.store.scopes(tx, scopes, ScopeLock::Share).await?;
-        let (namespace, kek, secret) = self.active_kek(tx).await?;
+        let mut keks = HashMap::new();
         let mut active = Vec::with_capacity(scopes.len());
         let mut new = Vec::new();
         for record in records {
@@ -120,7 +124,15 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 Some(found) => active.push(found),
                 None => {
                     let version = next(last_version, "data_keys.version")?;
-                    new.push(self.make_key(&namespace, &scope, version, kek.kek_id, &secret)?);
+                    let partition = self.partition_of(&scope);
+                    let (namespace, kek, secret) = match keks.entry(partition) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(unknown) => {
+                            let kek = self.active_kek(tx, unknown.key()).await?;
+                            unknown.insert(kek)
+                        }
+                    };
+                    new.push(self.make_key(namespace, &scope, version, kek.kek_id, secret)?);
                 }
             }
         }
@@ -146,6 +158,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// What the key table says of these keys, in one query.
     pub(crate) async fn opening_keys(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>) -> Result<(Namespace, Keys)> {
         let namespace = self.namespace(tx).await?;
+        if let Some(keys) = self.seen_lately(key_ids) {
+            return Ok((namespace, keys));
+        }
         let mut key_ids: Vec<KeyId> = key_ids.iter().copied().collect();
         key_ids.sort_unstable();
         let records = self.store.data_keys(tx, &key_ids).await?;
@@ -176,6 +191,17 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok((namespace, keys))
     }
 
+    /// All of these keys as they were when their rows were last read, if the reader accepts that.
+    fn seen_lately(&self, key_ids: &HashSet<KeyId>) -> Option<Keys> {
+        let lag = self.read_lag?;
+        let mut cache = lock(&self.keys);
+        let seen = key_ids.iter().map(|key_id| {
+            let cached = cache.get(key_id).filter(|cached| cached.seen.elapsed() < lag)?;
+            Some((*key_id, KeyStatus::Live { scope: cached.row.scope.clone(), key: Arc::clone(&cached.key) }))
+        });
+        seen.collect()
+    }
+
     /// Unwraps these keys, or finds them in the cache. A row that does not open is a matter of that key alone;
     /// a KMS that does not answer is one of all.
     pub(super) async fn open_all(&self, tx: &mut Tx, namespace: &Namespace, records: &[DataKeyRecord]) -> Result<OpenedKeys> {
@@ -184,8 +210,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         {
             let mut cache = lock(&self.keys);
             for record in records {
-                match cache.get(&record.key_id) {
+                match cache.get_mut(&record.key_id) {
                     Some(cached) if cached.is_from(record) => {
+                        cached.seen = Instant::now();
                         opened.insert(record.key_id, Ok(Arc::clone(&cached.key)));
                     }
                     _ => closed.push(record),
@@ -208,7 +235,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 continue;
             };
             let key = Arc::new(DataKey::new(secret.expose())?);
-            lock(&self.keys).put(record.key_id, Cached { row: record.clone(), key: Arc::clone(&key) });
+            lock(&self.keys).put(record.key_id, Cached { row: record.clone(), key: Arc::clone(&key), seen: Instant::now() });
             opened.insert(record.key_id, Ok(key));
         }
         Ok(opened)
@@ -220,7 +247,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let mut keks: HashMap<KekId, Arc<SecretKey>> = HashMap::with_capacity(wanted.len());
         let mut unknown = Vec::new();
         for kek_id in wanted {
-            match lock(&self.keks).get(&kek_id).and_then(|cell| cell.get().cloned()) {
+            match self.keks.get(kek_id) {
                 Some(kek) => {
                     keks.insert(kek_id, kek);
                 }
@@ -237,31 +264,32 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     /// Opens a key-encryption key; callers that come at the same time share one call to the KMS.
     pub(super) async fn kek(&self, record: &KekRecord) -> Result<Arc<SecretKey>> {
-        let cell = Arc::clone(lock(&self.keks).entry(record.kek_id).or_default());
-        let unwrap = async {
-            if record.provider != self.kms.provider() {
-                let problem = format!(
-                    "it was wrapped by provider {:?}, this process uses {:?}: configure the provider that wrapped it",
-                    record.provider,
-                    self.kms.provider()
-                );
-                return Err(Error::KmsRefused { kek_id: record.kek_id, failure: KmsFailure::WrongKey, problem });
-            }
-            let namespace = self.namespace.get().cloned().ok_or(Error::NotMigrated)?;
-            self.kms.unwrap_kek(&record.wrapped, &KekContext { namespace, kek_id: record.kek_id }).await.map(Arc::new)
-        };
-        cell.get_or_try_init(|| unwrap).await.cloned()
+        self.keks.get_or_open(record.kek_id, self.unwrap_kek(record)).await
+    }
+
+    /// Asks the KMS.
+    pub(super) async fn unwrap_kek(&self, record: &KekRecord) -> Result<SecretKey> {
+        if record.provider != self.kms.provider() {
+            let problem = format!(
+                "it was wrapped by provider {:?}, this process uses {:?}: configure the provider that wrapped it",
+                record.provider,
+                self.kms.provider()
+            );
+            return Err(Error::KmsRefused { kek_id: record.kek_id, failure: KmsFailure::WrongKey, problem });
+        }
+        let namespace = self.namespace.get().cloned().ok_or(Error::NotMigrated)?;
+        self.kms.unwrap_kek(&record.wrapped, &KekContext { namespace, kek_id: record.kek_id }).await
     }
 
     /// Is a key-encryption key at hand, so that the KMS will not have to be asked?
     pub(super) fn is_warm(&self) -> bool {
-        lock(&self.keks).values().any(|cell| cell.initialized())
+        self.keks.is_warm()
     }
 
     /// For making keys. What is wrapped for another namespace than the database's would never open again.
-    pub(super) async fn active_kek(&self, tx: &mut Tx) -> Result<(Namespace, KekRecord, Arc<SecretKey>)> {
+    pub(super) async fn active_kek(&self, tx: &mut Tx, partition: &str) -> Result<(Namespace, KekRecord, Arc<SecretKey>)> {
         let namespace = self.check_namespace(tx).await?;
-        let kek = self.store.active_kek(tx, PARTITION).await?.ok_or_else(no_active_kek)?;
+        let kek = self.store.active_kek(tx, partition).await?.ok_or_else(|| no_active_kek(partition))?;
         let secret = self.kek(&kek).await?;
         Ok((namespace, kek, secret))
     }

@@ -2,7 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
-use crate::keys::{DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeChange, ScopeLock, ScopeRecord, ScopeState};
+use crate::keys::{
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
+    Rewrapper, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+};
+use crate::kms::WrappedKek;
 use crate::memory::{DataKeyRow, MemoryTx, ScopeRow, Tables};
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -30,7 +34,7 @@ impl KeyStore for MemoryKeys {
     }
 
     async fn active_kek(&self, tx: &mut MemoryTx, partition: &str) -> Result<Option<KekRecord>> {
-        Ok(tx.read()?.keks.values().find(|kek| kek.partition == partition).cloned())
+        Ok(active(&*tx.read()?, partition).cloned())
     }
 
     async fn keks(&self, tx: &mut MemoryTx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
@@ -39,21 +43,104 @@ impl KeyStore for MemoryKeys {
     }
 
     async fn install_kek(&self, connection: &mut MemoryTx, kek: &KekRecord) -> Result<()> {
-        if connection.is_writing() {
-            return Err(Error::InTransaction { operation: "preparing keys" });
-        }
+        not_writing(connection, "preparing keys")?;
         connection.write_now(|tables| {
-            if !tables.keks.values().any(|known| known.partition == kek.partition) {
+            if active(tables, &kek.partition).is_none() {
                 tables.keks.insert(kek.kek_id, kek.clone());
             }
         });
         Ok(())
     }
 
+    async fn kek_usage(&self, tx: &mut MemoryTx) -> Result<Vec<KekUsage>> {
+        let tables = tx.read()?;
+        let mut usage: Vec<KekUsage> = tables
+            .keks
+            .values()
+            .map(|kek| {
+                let wrapped = || tables.data_keys.values().filter(|key| key.info.kek_id == kek.kek_id && key.wrapped_key.is_some());
+                KekUsage { kek: kek.clone(), live_keys: wrapped().count() as u64, oldest_wrap: wrapped().map(|key| key.wrapped_at).min() }
+            })
+            .collect();
+        usage.sort_by_key(|usage| (usage.kek.created_at, usage.kek.kek_id));
+        Ok(usage)
+    }
+
+    async fn replace_kek(&self, connection: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        not_writing(connection, "rotating a key-encryption key")?;
+        Ok(connection.write_now(|tables| {
+            let old = tables.keks.get_mut(&replaced).filter(|old| old.state == KekState::Active && old.partition == kek.partition);
+            let Some(old) = old else { return false };
+            old.state = KekState::DecryptOnly;
+            tables.keks.insert(kek.kek_id, kek.clone());
+            true
+        }))
+    }
+
+    async fn move_kek(
+        &self,
+        connection: &mut MemoryTx,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        not_writing(connection, "moving a key-encryption key")?;
+        Ok(connection.write_now(|tables| {
+            let Some(kek) = tables.keks.get_mut(&old.kek_id).filter(|kek| kek.wrapped == old.wrapped) else { return false };
+            (kek.provider, kek.wrapped, kek.wrapped_at) = (provider.to_owned(), wrapped.clone(), at);
+            true
+        }))
+    }
+
+    async fn retire_kek(&self, connection: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
+        not_writing(connection, "retiring a key-encryption key")?;
+        Ok(connection.write_now(|tables| {
+            let live = tables.data_keys.values().filter(|key| key.info.kek_id == kek_id && key.wrapped_key.is_some()).count();
+            match tables.keks.get_mut(&kek_id) {
+                None => Retirement::Unknown,
+                Some(kek) if kek.state == KekState::Active => Retirement::Active,
+                Some(_) if live > 0 => Retirement::InUse(live as u64),
+                Some(kek) => {
+                    kek.state = KekState::Retired;
+                    Retirement::Done
+                }
+            }
+        }))
+    }
+
+    async fn rewrap_batch(&self, connection: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        not_writing(connection, "rewrapping data keys")?;
+        connection.write_now(|tables| {
+            let wanted = |row: &DataKeyRow| batch.from.contains(&row.info.kek_id) && row.wrapped_key.is_some();
+            let mut found: Vec<KeyId> = tables.data_keys.iter().filter(|(_, row)| wanted(row)).map(|(key_id, _)| *key_id).collect();
+            found.retain(|key_id| batch.after.is_none_or(|after| *key_id > after));
+            found.sort_unstable();
+            found.truncate(batch.limit as usize);
+            let mut outcome =
+                RewrappedBatch { found: u32::try_from(found.len()).unwrap_or(u32::MAX), last: found.last().copied(), ..Default::default() };
+            let mut written = Vec::new();
+            for key_id in found {
+                let Some(record) = key_record(tables, key_id) else { continue };
+                match by.rewrap(&record)? {
+                    Some(wrapped) if !by.opens(key_id, &wrapped) => return Err(Error::WrongKey { key_id, kek_id: batch.to }),
+                    Some(wrapped) => written.push((key_id, wrapped)),
+                    None => outcome.bad.push(key_id),
+                }
+            }
+            for (key_id, wrapped) in written {
+                if let Some(row) = tables.data_keys.get_mut(&key_id) {
+                    let row = Arc::make_mut(row);
+                    (row.wrapped_key, row.info.kek_id, row.wrapped_at) = (Some(wrapped), batch.to, batch.at);
+                    outcome.rewrapped += 1;
+                }
+            }
+            Ok(outcome)
+        })
+    }
+
     async fn install_key(&self, connection: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
-        if connection.is_writing() {
-            return Err(Error::InTransaction { operation: "preparing keys" });
-        }
+        not_writing(connection, "preparing keys")?;
         connection.write_now(|tables| {
             if !tables.scopes.contains_key(&key.scope) {
                 tables.scopes.insert(key.scope.clone(), new_scope());
@@ -81,6 +168,9 @@ impl KeyStore for MemoryKeys {
 
     async fn insert_keys(&self, tx: &mut MemoryTx, keys: &[NewDataKey]) -> Result<()> {
         let tables = tx.write()?;
+        if keys.iter().any(|key| tables.keks.get(&key.kek_id).is_some_and(|kek| kek.state == KekState::Retired)) {
+            return Err(Error::Collision { source: None });
+        }
         for key in keys {
             insert(tables, key);
         }
@@ -134,6 +224,14 @@ impl KeyStore for MemoryKeys {
     }
 }
 
+fn not_writing(connection: &MemoryTx, operation: &'static str) -> Result<()> {
+    if connection.is_writing() { Err(Error::InTransaction { operation }) } else { Ok(()) }
+}
+
+fn active<'t>(tables: &'t Tables, partition: &str) -> Option<&'t KekRecord> {
+    tables.keks.values().find(|kek| kek.partition == partition && kek.state == KekState::Active)
+}
+
 fn new_scope() -> ScopeRow {
     ScopeRow { state: ScopeState::Live, generation: 1, active: None, keys: Vec::new(), changes: Vec::new() }
 }
@@ -143,7 +241,7 @@ fn insert(tables: &mut Tables, key: &NewDataKey) {
         row.active = Some(key.key_id);
         row.keys.push(key.key_id);
         let info = KeyInfo { key_id: key.key_id, version: key.version, kek_id: key.kek_id, created_at: key.created_at, shredded_at: None };
-        let row = DataKeyRow { scope: key.scope.clone(), info, wrapped_key: Some(key.wrapped_key.clone()) };
+        let row = DataKeyRow { scope: key.scope.clone(), info, wrapped_key: Some(key.wrapped_key.clone()), wrapped_at: key.created_at };
         tables.data_keys.insert(key.key_id, Arc::new(row));
     }
 }

@@ -6,20 +6,23 @@
 //! - rows are locked in ascending order of scope;
 //! - an append shares its lock with other appends (`FOR SHARE`), whoever changes a scope does not (`FOR UPDATE`).
 
+mod keks;
 mod statements;
 
 use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
+    Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::postgres::{UNDEFINED_TABLE, column, database, migrate, migration, small, sql_state};
 use crate::sql::{check_name, in_transaction, not_in_transaction};
 use async_trait::async_trait;
+use keks::{insert_kek, kek};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use statements::{Names, Statements};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +59,11 @@ pub struct PostgresKeys {
     sql: Arc<Statements>,
     lock_timeout: Option<Duration>,
 }
+
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("keys", include_str!("../../migrations/postgres/keys/0001_keys.sql")),
+    ("rewrap", include_str!("../../migrations/postgres/keys/0002_rewrap.sql")),
+];
 
 impl Default for PostgresKeys {
     fn default() -> Self {
@@ -114,7 +122,8 @@ impl PostgresKeys {
     /// [`Error::InTransaction`], [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection, namespace: &Namespace) -> Result<()> {
         let bookkeeping = format!("_{}keys_migrations", self.names.prefix);
-        let migrations = vec![migration(1, "keys", self.tables_sql())];
+        let fill = |(number, (name, sql)): (i64, &(&'static str, &str))| migration(number, name, self.names.fill(sql));
+        let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
         migrate(connection, self.names.schema.as_deref(), &bookkeeping, migrations).await?;
         query(&self.sql.set_namespace)
             .bind(namespace.as_str())
@@ -137,11 +146,7 @@ impl PostgresKeys {
             self.names.table("key_namespace"),
             namespace.as_str().replace('\'', "''")
         );
-        self.tables_sql() + &name
-    }
-
-    fn tables_sql(&self) -> String {
-        self.names.fill(include_str!("../../migrations/postgres/keys/0001_keys.sql"))
+        MIGRATIONS.iter().map(|(_, sql)| self.names.fill(sql)).collect::<Vec<_>>().join("\n") + &name
     }
 
     /// Every statement, for tests of their plans.
@@ -184,13 +189,19 @@ impl PostgresKeys {
             .fetch_all(&mut *tx)
             .await
             .map_err(database("locking key scopes"))?;
+        let locked = rows.iter().map(scope_record).collect::<Result<Vec<_>>>()?;
         let mut changed = false;
         for row in &rows {
             // The lock was waited for, and the row is newer than the statement's snapshot, in which its active
             // key does not exist. Now that it is locked, another look sees both.
             changed |= column::<Option<Uuid>>(row, 13)?.is_some() && column::<Option<Uuid>>(row, 0)?.is_none();
         }
-        if changed { self.look(tx, scopes).await } else { rows.iter().map(scope_record).collect() }
+        if !changed {
+            return Ok(locked);
+        }
+        // Scopes that were committed in between are not locked, and so are left out.
+        let locked: Vec<KeyScope> = locked.into_iter().map(|record| record.scope).collect();
+        self.look(tx, &locked).await
     }
 
     async fn insert(&self, tx: &mut PgConnection, keys: &[NewDataKey]) -> Result<()> {
@@ -202,13 +213,18 @@ impl PostgresKeys {
             .bind(keys.iter().map(|key| key.kek_id.0).collect::<Vec<_>>())
             .bind(keys.iter().map(|key| key.wrapped_key.as_slice()).collect::<Vec<_>>())
             .bind(keys.iter().map(|key| key.created_at).collect::<Vec<_>>())
-            .fetch_all(tx)
+            .fetch_all(&mut *tx)
             .await
             .map_err(database("inserting data keys"))?;
         if inserted.len() == keys.len() {
             return Ok(());
         }
         let inserted = inserted.iter().map(|row| column(row, 0)).collect::<Result<Vec<Uuid>>>()?;
+        let mut kek_ids: Vec<KekId> = keys.iter().map(|key| key.kek_id).collect();
+        kek_ids.dedup();
+        if self.keks(tx, &kek_ids).await?.iter().any(|kek| kek.state == KekState::Retired) {
+            return Err(Error::Collision { source: None });
+        }
         match keys.iter().find(|key| !inserted.contains(&key.key_id.0)) {
             Some(refused) => Err(Error::ScopeState { scope: refused.scope.clone(), problem: "is not live, so it can't be given a key" }),
             None => Ok(()),
@@ -245,17 +261,59 @@ impl KeyStore for PostgresKeys {
 
     async fn install_kek(&self, connection: &mut PgConnection, kek: &KekRecord) -> Result<()> {
         not_in_transaction(connection, "preparing keys")?;
-        query(&self.sql.install_kek)
-            .bind(kek.kek_id.0)
-            .bind(&kek.partition)
-            .bind(&kek.provider)
-            .bind(&kek.wrapped.master_key_id)
-            .bind(&kek.wrapped.ciphertext)
-            .bind(kek.created_at)
+        insert_kek(connection, &self.sql.install_kek, kek).await
+    }
+
+    async fn kek_usage(&self, tx: &mut PgConnection) -> Result<Vec<KekUsage>> {
+        let rows = query(&self.sql.kek_usage).fetch_all(tx).await.map_err(database("counting data keys"))?;
+        let usage = rows
+            .iter()
+            .map(|row| Ok(KekUsage { kek: kek(row)?, live_keys: column::<i64>(row, 8)?.unsigned_abs(), oldest_wrap: column(row, 9)? }));
+        usage.collect()
+    }
+
+    async fn replace_kek(&self, connection: &mut PgConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        not_in_transaction(connection, "rotating a key-encryption key")?;
+        let mut tx = connection.begin().await.map_err(database("rotating a key-encryption key"))?;
+        let done = self.replace_in(&mut tx, replaced, kek).await;
+        end(tx, done, "rotating a key-encryption key").await
+    }
+
+    async fn move_kek(
+        &self,
+        connection: &mut PgConnection,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        not_in_transaction(connection, "moving a key-encryption key")?;
+        let moved = query(&self.sql.move_kek)
+            .bind(old.kek_id.0)
+            .bind(&old.wrapped.master_key_id)
+            .bind(&old.wrapped.ciphertext)
+            .bind(provider)
+            .bind(&wrapped.master_key_id)
+            .bind(&wrapped.ciphertext)
+            .bind(at)
             .execute(connection)
             .await
-            .map_err(database("inserting a key-encryption key"))?;
-        Ok(())
+            .map_err(database("moving a key-encryption key"))?;
+        Ok(moved.rows_affected() == 1)
+    }
+
+    async fn retire_kek(&self, connection: &mut PgConnection, kek_id: KekId) -> Result<Retirement> {
+        not_in_transaction(connection, "retiring a key-encryption key")?;
+        let mut tx = connection.begin().await.map_err(database("retiring a key-encryption key"))?;
+        let done = self.retire_in(&mut tx, kek_id).await;
+        end(tx, done, "retiring a key-encryption key").await
+    }
+
+    async fn rewrap_batch(&self, connection: &mut PgConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        not_in_transaction(connection, "rewrapping data keys")?;
+        let mut tx = connection.begin().await.map_err(database("rewrapping data keys"))?;
+        let done = self.rewrap_in(&mut tx, batch, by).await;
+        end(tx, done, "rewrapping data keys").await
     }
 
     async fn install_key(&self, connection: &mut PgConnection, key: &NewDataKey) -> Result<()> {
@@ -282,12 +340,19 @@ impl KeyStore for PostgresKeys {
             ScopeLock::None => self.look(tx, scopes).await,
             ScopeLock::Share => self.share(tx, scopes).await,
             ScopeLock::Update => {
-                let before = self.begin_waiting(tx).await?;
-                let (kinds, ids) = columns(scopes);
-                query(&self.sql.lock_scopes).bind(kinds).bind(ids).execute(&mut *tx).await.map_err(database("locking key scopes"))?;
-                self.end_waiting(tx, before).await?;
-                // A statement of its own: its snapshot is newer than the lock.
-                self.look(tx, scopes).await
+                loop {
+                    let before = self.begin_waiting(tx).await?;
+                    let (kinds, ids) = columns(scopes);
+                    let locked = query(&self.sql.lock_scopes).bind(kinds).bind(ids).execute(&mut *tx).await;
+                    let locked = locked.map_err(database("locking key scopes"))?.rows_affected();
+                    self.end_waiting(tx, before).await?;
+                    // A statement of its own: its snapshot is newer than the lock.
+                    let records = self.look(tx, scopes).await?;
+                    if records.len() as u64 <= locked {
+                        return Ok(records);
+                    }
+                    // A scope was committed between the two: it is there, and not locked yet.
+                }
             }
         }
     }
@@ -378,6 +443,16 @@ impl KeyStore for PostgresKeys {
     }
 }
 
+/// Commits what went well, and rolls the rest back, so that the connection can be used again.
+async fn end<T>(tx: Transaction<'_, Postgres>, done: Result<T>, operation: &'static str) -> Result<T> {
+    match done {
+        Ok(_) => tx.commit().await,
+        Err(_) => tx.rollback().await,
+    }
+    .map_err(database(operation))?;
+    done
+}
+
 fn query(sql: &Arc<str>) -> Query<'static, Postgres, PgArguments> {
     sqlx::query(AssertSqlSafe(Arc::clone(sql)))
 }
@@ -418,15 +493,5 @@ fn data_key(row: &PgRow, scope_state: ScopeState) -> Result<DataKeyRecord> {
         created_at: column(row, 6)?,
         shredded_at: column(row, 7)?,
         scope_state,
-    })
-}
-
-fn kek(row: &PgRow) -> Result<KekRecord> {
-    Ok(KekRecord {
-        kek_id: KekId(column(row, 0)?),
-        partition: column(row, 1)?,
-        provider: column(row, 2)?,
-        wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
-        created_at: column(row, 5)?,
     })
 }

@@ -1,16 +1,22 @@
 //! Keys in SQLite.
 
+mod keks;
+mod statements;
+
 use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
+    Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::sql::{check_name, in_transaction, not_in_transaction};
 use crate::sqlite::{column, database, from_text, migrate, migration, to_text, uuid};
 use async_trait::async_trait;
+use keks::{insert_kek, kek};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
+use statements::Statements;
 use std::sync::Arc;
 use time::OffsetDateTime;
 
@@ -33,26 +39,6 @@ impl Default for SqliteKeys {
     }
 }
 
-#[derive(Debug)]
-struct Statements {
-    namespace: Arc<str>,
-    set_namespace: Arc<str>,
-    take_write_lock: Arc<str>,
-    active_kek: Arc<str>,
-    keks: Arc<str>,
-    install_kek: Arc<str>,
-    scopes: Arc<str>,
-    create_scopes: Arc<str>,
-    insert_key: Arc<str>,
-    activate_key: Arc<str>,
-    data_keys: Arc<str>,
-    change_scope: Arc<str>,
-    add_change: Arc<str>,
-    destroy_keys: Arc<str>,
-    history_keys: Arc<str>,
-    history_changes: Arc<str>,
-}
-
 impl SqliteKeys {
     /// The key tables without a prefix.
     #[must_use]
@@ -70,79 +56,8 @@ impl SqliteKeys {
     }
 
     /// The prefix was checked.
-    fn over(p: &str) -> Self {
-        const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
-        const KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at"#;
-        let sql = Statements {
-            namespace: format!(r#"SELECT namespace FROM "{p}key_namespace""#).into(),
-            // Not with ON CONFLICT, nor where scopes are created: the triggers that guard against REPLACE come first.
-            set_namespace: format!(
-                r#"INSERT INTO "{p}key_namespace" (only_row, namespace, created_at)
-                   SELECT 1, ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM "{p}key_namespace")"#
-            )
-            .into(),
-            // Changes no row, but a statement that could write takes the write lock when it starts.
-            take_write_lock: format!(r#"UPDATE "{p}key_scopes" SET state = state WHERE scope_kind IS NULL"#).into(),
-            active_kek: format!(r#"SELECT {KEK} FROM "{p}key_encryption_keys" WHERE "partition" = ?1 AND state = 'active'"#).into(),
-            keks: format!(r#"SELECT {KEK} FROM "{p}key_encryption_keys" WHERE kek_id IN (SELECT value FROM json_each(?1))"#).into(),
-            install_kek: format!(
-                r#"INSERT INTO "{p}key_encryption_keys" ({KEK}, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'active')
-                   ON CONFLICT ("partition") WHERE state = 'active' DO NOTHING"#
-            )
-            .into(),
-            scopes: format!(
-                r#"SELECT {KEY}, s.scope_kind, s.scope_id, s.state, s.generation,
-                       (SELECT max(version) FROM "{p}data_keys" AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id)
-                   FROM json_each(?1) AS w
-                   CROSS JOIN "{p}key_scopes" AS s ON s.scope_kind = w.value ->> 0 AND s.scope_id = w.value ->> 1
-                   LEFT JOIN "{p}data_keys" AS k ON k.key_id = s.active_key_id"#
-            )
-            .into(),
-            create_scopes: format!(
-                r#"INSERT INTO "{p}key_scopes" (scope_kind, scope_id, state, generation)
-                   SELECT DISTINCT w.value ->> 0, w.value ->> 1, 'live', 1 FROM json_each(?1) AS w WHERE NOT EXISTS
-                       (SELECT 1 FROM "{p}key_scopes" AS s WHERE s.scope_kind = w.value ->> 0 AND s.scope_id = w.value ->> 1)"#
-            )
-            .into(),
-            insert_key: format!(
-                r#"INSERT INTO "{p}data_keys" (key_id, scope_kind, scope_id, version, kek_id, wrapped_key, created_at, state)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'live')"#
-            )
-            .into(),
-            activate_key: format!(
-                r#"UPDATE "{p}key_scopes" SET active_key_id = ?1 WHERE scope_kind = ?2 AND scope_id = ?3 AND state = 'live'"#
-            )
-            .into(),
-            data_keys: format!(
-                r#"SELECT {KEY}, s.state FROM "{p}data_keys" AS k JOIN "{p}key_scopes" AS s USING (scope_kind, scope_id)
-                   WHERE k.key_id IN (SELECT value FROM json_each(?1))"#
-            )
-            .into(),
-            change_scope: format!(
-                r#"UPDATE "{p}key_scopes" SET state = ?3, generation = ?4,
-                       active_key_id = CASE WHEN ?3 = 'shredded' THEN NULL ELSE active_key_id END
-                   WHERE scope_kind = ?1 AND scope_id = ?2"#
-            )
-            .into(),
-            add_change: format!(
-                r#"INSERT INTO "{p}key_scope_changes" (scope_kind, scope_id, action, state, generation, reason, changed_at)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"#
-            )
-            .into(),
-            destroy_keys: format!(
-                r#"UPDATE "{p}data_keys" SET wrapped_key = NULL, state = 'shredded', shredded_at = ?3
-                   WHERE scope_kind = ?1 AND scope_id = ?2 AND state = 'live' RETURNING key_id, version"#
-            )
-            .into(),
-            history_keys: format!(r#"SELECT {KEY} FROM "{p}data_keys" AS k WHERE scope_kind = ?1 AND scope_id = ?2 ORDER BY version"#)
-                .into(),
-            history_changes: format!(
-                r#"SELECT action, state, generation, reason, changed_at FROM "{p}key_scope_changes"
-                   WHERE scope_kind = ?1 AND scope_id = ?2 ORDER BY change_id"#
-            )
-            .into(),
-        };
-        Self { prefix: p.to_owned(), sql: Arc::new(sql) }
+    fn over(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), sql: Arc::new(Statements::new(prefix)) }
     }
 
     /// Makes the key tables, or brings them up to date, and names the key database. Idempotent.
@@ -153,12 +68,18 @@ impl SqliteKeys {
     /// [`Error::NamespaceMismatch`] if the tables exist under another namespace,
     /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection, namespace: &Namespace) -> Result<()> {
-        let mut sql =
-            include_str!("../../migrations/sqlite/keys/0001_keys.sql").replace("{namespace}", &format!("{}key_namespace", self.prefix));
-        for table in ["key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes"] {
-            sql = sql.replace(&format!("{{{table}}}"), &format!("{}{table}", self.prefix));
-        }
-        migrate(connection, format!("_{}keys_migrations", self.prefix), vec![migration(1, "keys", sql)]).await?;
+        let fill = |sql: &str| {
+            let mut sql = sql.replace("{namespace}", &format!("{}key_namespace", self.prefix));
+            for table in ["key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes"] {
+                sql = sql.replace(&format!("{{{table}}}"), &format!("{}{table}", self.prefix));
+            }
+            sql
+        };
+        let migrations = vec![
+            migration(1, "keys", fill(include_str!("../../migrations/sqlite/keys/0001_keys.sql"))),
+            migration(2, "rewrap", fill(include_str!("../../migrations/sqlite/keys/0002_rewrap.sql"))),
+        ];
+        migrate(connection, format!("_{}keys_migrations", self.prefix), migrations).await?;
         sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.set_namespace)))
             .bind(namespace.as_str())
             .bind(to_text(OffsetDateTime::now_utc()))
@@ -234,17 +155,64 @@ impl KeyStore for SqliteKeys {
 
     async fn install_kek(&self, connection: &mut SqliteConnection, kek: &KekRecord) -> Result<()> {
         not_in_transaction(connection, "preparing keys")?;
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.install_kek)))
-            .bind(kek.kek_id.0.hyphenated().to_string())
-            .bind(&kek.partition)
-            .bind(&kek.provider)
-            .bind(&kek.wrapped.master_key_id)
-            .bind(&kek.wrapped.ciphertext)
-            .bind(to_text(kek.created_at))
+        insert_kek(connection, &self.sql.install_kek, kek).await
+    }
+
+    async fn kek_usage(&self, tx: &mut SqliteConnection) -> Result<Vec<KekUsage>> {
+        let rows =
+            sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.kek_usage))).fetch_all(tx).await.map_err(database("counting data keys"))?;
+        let usage = rows.iter().map(|row| {
+            let oldest = column::<Option<&str>>(row, 9)?;
+            Ok(KekUsage {
+                kek: kek(row)?,
+                live_keys: column::<i64>(row, 8)?.unsigned_abs(),
+                oldest_wrap: oldest.map(|at| from_text(at, "data_keys.wrapped_at")).transpose()?,
+            })
+        });
+        usage.collect()
+    }
+
+    async fn replace_kek(&self, connection: &mut SqliteConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        let mut tx = begin(connection, "rotating a key-encryption key").await?;
+        let done = self.replace_in(&mut tx, replaced, kek).await;
+        end(tx, done, "rotating a key-encryption key").await
+    }
+
+    async fn move_kek(
+        &self,
+        connection: &mut SqliteConnection,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        not_in_transaction(connection, "moving a key-encryption key")?;
+        overwrite_freed(connection).await?;
+        let moved = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.move_kek)))
+            .bind(old.kek_id.0.hyphenated().to_string())
+            .bind(&old.wrapped.master_key_id)
+            .bind(&old.wrapped.ciphertext)
+            .bind(provider)
+            .bind(&wrapped.master_key_id)
+            .bind(&wrapped.ciphertext)
+            .bind(to_text(at))
             .execute(connection)
             .await
-            .map_err(database("inserting a key-encryption key"))?;
-        Ok(())
+            .map_err(database("moving a key-encryption key"))?;
+        Ok(moved.rows_affected() == 1)
+    }
+
+    async fn retire_kek(&self, connection: &mut SqliteConnection, kek_id: KekId) -> Result<Retirement> {
+        let mut tx = begin(connection, "retiring a key-encryption key").await?;
+        let done = self.retire_in(&mut tx, kek_id).await;
+        end(tx, done, "retiring a key-encryption key").await
+    }
+
+    async fn rewrap_batch(&self, connection: &mut SqliteConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        // The write lock stands in for locks on rows: another runner waits, and finds other rows.
+        let mut tx = begin(connection, "rewrapping data keys").await?;
+        let done = self.rewrap_in(&mut tx, batch, by).await;
+        end(tx, done, "rewrapping data keys").await
     }
 
     async fn install_key(&self, connection: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {
@@ -288,6 +256,11 @@ impl KeyStore for SqliteKeys {
     async fn insert_keys(&self, tx: &mut SqliteConnection, keys: &[NewDataKey]) -> Result<()> {
         in_transaction(tx, "inserting data keys")?;
         overwrite_freed(tx).await?;
+        let mut kek_ids: Vec<KekId> = keys.iter().map(|key| key.kek_id).collect();
+        kek_ids.dedup();
+        if self.keks(tx, &kek_ids).await?.iter().any(|kek| kek.state == KekState::Retired) {
+            return Err(Error::Collision { source: None });
+        }
         for key in keys {
             self.insert(tx, key).await?;
         }
@@ -389,6 +362,23 @@ impl KeyStore for SqliteKeys {
     }
 }
 
+/// Begins a transaction that writes keys.
+async fn begin<'c>(connection: &'c mut SqliteConnection, operation: &'static str) -> Result<Transaction<'c, Sqlite>> {
+    not_in_transaction(connection, operation)?;
+    overwrite_freed(connection).await?;
+    connection.begin_with("BEGIN IMMEDIATE").await.map_err(database(operation))
+}
+
+/// Commits what went well, and rolls the rest back, so that the connection can be used again.
+async fn end<T>(tx: Transaction<'_, Sqlite>, done: Result<T>, operation: &'static str) -> Result<T> {
+    match done {
+        Ok(_) => tx.commit().await,
+        Err(_) => tx.rollback().await,
+    }
+    .map_err(database(operation))?;
+    done
+}
+
 /// Lets SQLite overwrite bytes that it frees, instead of leaving them in the file's pages: those of
 /// destroyed keys, and copies that stay behind when rows move to another page.
 async fn overwrite_freed(tx: &mut SqliteConnection) -> Result<()> {
@@ -426,15 +416,5 @@ fn data_key(row: &SqliteRow, scope_state: ScopeState) -> Result<DataKeyRecord> {
         created_at: from_text(column(row, 6)?, "data_keys.created_at")?,
         shredded_at: column::<Option<&str>>(row, 7)?.map(|at| from_text(at, "data_keys.shredded_at")).transpose()?,
         scope_state,
-    })
-}
-
-fn kek(row: &SqliteRow) -> Result<KekRecord> {
-    Ok(KekRecord {
-        kek_id: KekId(uuid(column(row, 0)?)?),
-        partition: column(row, 1)?,
-        provider: column(row, 2)?,
-        wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
-        created_at: from_text(column(row, 5)?, "key_encryption_keys.created_at")?,
     })
 }

@@ -50,6 +50,7 @@ const SAID: usize = 300;
 /// | `GenerateDataKeyWithoutPlaintext` | a key-encryption key is made | `kms:GenerateDataKeyWithoutPlaintext` |
 /// | `Decrypt` | one is opened: once for each key, process and cache period | `kms:Decrypt` |
 /// | `ReEncrypt` | one is moved to another master key | `kms:ReEncryptFrom`, `kms:ReEncryptTo` |
+/// | `DescribeKey` | one is moved, and the key is named by id or alias | `kms:DescribeKey` |
 /// | `Encrypt` | one is moved here from another provider | `kms:Encrypt` |
 ///
 /// Retries and time-outs are those of the client. If it sets no time-out but that of connecting, a try may take 5 seconds and a
@@ -155,6 +156,16 @@ impl fmt::Debug for AwsKms {
 impl Kms for AwsKms {
     fn provider(&self) -> &str {
         "aws-kms"
+    }
+
+    async fn master_key_id(&self) -> Result<String> {
+        if self.key.starts_with("arn:") && self.key.contains(":key/") {
+            return Ok(self.key.clone());
+        }
+        let described = self.client.describe_key().key_id(&self.key).send().await;
+        let described = described.map_err(|error| self.failure(KekId(uuid::Uuid::nil()), &self.key, &error))?;
+        let arn = described.key_metadata.and_then(|key| key.arn).filter(|arn| !arn.is_empty());
+        arn.ok_or_else(|| unavailable(KmsFailure::MalformedAnswer, "DescribeKey did not return an ARN"))
     }
 
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {

@@ -182,6 +182,10 @@ impl Kms for Keyring {
         "keyring"
     }
 
+    async fn master_key_id(&self) -> Result<String> {
+        Ok(self.active_id().to_owned())
+    }
+
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
         self.wrap_kek(&random::key()?, context).await
     }

@@ -23,6 +23,7 @@ impl Names {
         }
         for index in ["key_encryption_keys_one_active", "data_keys_by_kek", "key_scope_changes_by_scope"] {
             sql = sql.replace(&format!("{{index:{index}}}"), &qualified(None, &format!("{}{index}", self.prefix)));
+            sql = sql.replace(&format!("{{located:{index}}}"), &self.table(index));
         }
         sql
     }
@@ -39,7 +40,7 @@ macro_rules! statements {
         impl Statements {
             pub(super) fn new(names: &Names) -> Self {
                 let fill = |sql: &str| {
-                    let sql = sql.replace("{key}", KEY).replace("{kek}", KEK).replace("{scope}", SCOPE).replace("{last_version}", LAST_VERSION);
+                    let sql = sql.replace("{key}", KEY).replace("{kek}", KEK).replace("{new_kek}", NEW_KEK).replace("{scope}", SCOPE).replace("{last_version}", LAST_VERSION);
                     Arc::<str>::from(names.fill(&sql))
                 };
                 Self { $($name: fill($sql),)* }
@@ -55,7 +56,9 @@ macro_rules! statements {
 
 const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
 const SCOPE: &str = "s.scope_kind, s.scope_id, s.state, s.generation, {last_version}, s.active_key_id";
-const KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at"#;
+const KEK: &str = r#"e.kek_id, e."partition", e.provider, e.master_key_id, e.wrapped_kek, e.state, e.created_at,
+    coalesce(e.wrapped_at, e.created_at)"#;
+const NEW_KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state"#;
 /// The active key has the highest version; where there is none, one that was shredded has.
 const LAST_VERSION: &str = "coalesce(k.version,
     (SELECT max(d.version) FROM {data_keys} AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id))";
@@ -67,10 +70,32 @@ const LAST_VERSION: &str = "coalesce(k.version,
 statements! {
     namespace: "SELECT namespace FROM {key_namespace}",
     set_namespace: "INSERT INTO {key_namespace} (only_row, namespace, created_at) VALUES (1, $1, $2) ON CONFLICT DO NOTHING",
-    active_kek: r#"SELECT {kek} FROM {key_encryption_keys} WHERE "partition" = $1 AND state = 'active'"#,
-    keks: "SELECT {kek} FROM {key_encryption_keys} WHERE kek_id = ANY ($1)",
-    install_kek: r#"INSERT INTO {key_encryption_keys} ({kek}, state) VALUES ($1, $2, $3, $4, $5, $6, 'active')
+    active_kek: r#"SELECT {kek} FROM {key_encryption_keys} AS e WHERE e."partition" = $1 AND e.state = 'active'"#,
+    keks: "SELECT {kek} FROM {key_encryption_keys} AS e WHERE e.kek_id = ANY ($1)",
+    install_kek: r#"INSERT INTO {key_encryption_keys} ({new_kek}) VALUES ($1, $2, $3, $4, $5, $6, $7, 'active')
         ON CONFLICT ("partition") WHERE state = 'active' DO NOTHING"#,
+    kek_usage: "SELECT {kek}, count(k.key_id), min(coalesce(k.wrapped_at, k.created_at))
+        FROM {key_encryption_keys} AS e LEFT JOIN {data_keys} AS k ON k.kek_id = e.kek_id AND k.state = 'live'
+        GROUP BY e.kek_id ORDER BY e.created_at, e.kek_id",
+    demote_kek: r#"UPDATE {key_encryption_keys} SET state = 'decrypt_only' WHERE kek_id = $1 AND "partition" = $2 AND state = 'active'"#,
+    promote_kek: "INSERT INTO {key_encryption_keys} ({new_kek}) VALUES ($1, $2, $3, $4, $5, $6, $7, 'active')",
+    move_kek: "UPDATE {key_encryption_keys} SET provider = $4, master_key_id = $5, wrapped_kek = $6, wrapped_at = $7
+        WHERE kek_id = $1 AND master_key_id = $2 AND wrapped_kek = $3",
+    // Keeps out whoever is about to insert a data key under it, and waits for those who have.
+    lock_kek: "SELECT state FROM {key_encryption_keys} WHERE kek_id = $1 FOR UPDATE",
+    any_key_of_kek: "SELECT key_id FROM {data_keys} WHERE kek_id = $1 AND state = 'live' ORDER BY key_id LIMIT 1",
+    count_keys_of_kek: "SELECT count(*) FROM {data_keys} WHERE kek_id = $1 AND state = 'live'",
+    retire_kek: "UPDATE {key_encryption_keys} SET state = 'retired' WHERE kek_id = $1",
+    // The locks keep out other runners, and a shred until the batch is committed. Scopes are not looked at.
+    rewrap_next: "SELECT k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at
+        FROM {data_keys} AS k
+        WHERE k.state = 'live' AND k.kek_id = $1 AND k.key_id > $2
+        ORDER BY k.key_id LIMIT $3
+        FOR UPDATE OF k SKIP LOCKED",
+    rewrap_keys: "UPDATE {data_keys} AS k SET wrapped_key = n.new, kek_id = $4, wrapped_at = $5
+        FROM UNNEST((SELECT $1::uuid[]), (SELECT $2::bytea[]), (SELECT $3::bytea[])) AS n (key_id, old, new)
+        WHERE k.key_id = n.key_id AND k.wrapped_key = n.old AND k.state = 'live'
+        RETURNING k.key_id, k.wrapped_key",
     scopes: "SELECT {key}, {scope}
         FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
         CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0) AS s
@@ -91,9 +116,13 @@ statements! {
         SELECT w.kind, w.id, 'live', 1 FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
         ORDER BY w.kind COLLATE "C", w.id COLLATE "C"
         ON CONFLICT DO NOTHING"#,
-    insert_keys: "WITH new AS (
-            SELECT * FROM UNNEST((SELECT $1::uuid[]), (SELECT $2::text[]), (SELECT $3::text[]), (SELECT $4::bigint[]), (SELECT $5::uuid[]), (SELECT $6::bytea[]), (SELECT $7::timestamptz[]))
+    // Under no key-encryption key that was retired meanwhile: retiring locks its row as well.
+    insert_keys: "WITH usable AS (
+            SELECT e.kek_id FROM {key_encryption_keys} AS e WHERE e.kek_id = ANY ($5) AND e.state <> 'retired' FOR KEY SHARE
+        ), new AS (
+            SELECT n.* FROM UNNEST((SELECT $1::uuid[]), (SELECT $2::text[]), (SELECT $3::text[]), (SELECT $4::bigint[]), (SELECT $5::uuid[]), (SELECT $6::bytea[]), (SELECT $7::timestamptz[]))
                 AS n (key_id, scope_kind, scope_id, version, kek_id, wrapped_key, created_at)
+            JOIN usable USING (kek_id)
         ), activated AS (
             UPDATE {key_scopes} AS s SET active_key_id = n.key_id
             FROM new AS n WHERE s.scope_kind = n.scope_kind AND s.scope_id = n.scope_id AND s.state = 'live'

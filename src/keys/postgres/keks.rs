@@ -1,0 +1,116 @@
+//! Key-encryption keys in PostgreSQL, inside transactions that the port's methods begin and end.
+
+use super::{PostgresKeys, data_key, query};
+use crate::error::{Error, Result};
+use crate::key::{KekId, KeyId};
+use crate::keys::{DataKeyRecord, KekRecord, KekState, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState};
+use crate::kms::WrappedKek;
+use crate::postgres::{column, database};
+use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+use std::sync::Arc;
+use uuid::Uuid;
+
+impl PostgresKeys {
+    pub(super) async fn replace_in(&self, tx: &mut PgConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        let demoted = query(&self.sql.demote_kek).bind(replaced.0).bind(&kek.partition).execute(&mut *tx).await;
+        if demoted.map_err(database("rotating a key-encryption key"))?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        insert_kek(tx, &self.sql.promote_kek, kek).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn retire_in(&self, tx: &mut PgConnection, kek_id: KekId) -> Result<Retirement> {
+        let failed = || database("retiring a key-encryption key");
+        let row = query(&self.sql.lock_kek).bind(kek_id.0).fetch_optional(&mut *tx).await.map_err(failed())?;
+        let Some(row) = row else { return Ok(Retirement::Unknown) };
+        if KekState::parse(column(&row, 0)?)? == KekState::Active {
+            return Ok(Retirement::Active);
+        }
+        // A statement of its own: its snapshot is newer than the lock.
+        let any = query(&self.sql.any_key_of_kek).bind(kek_id.0).fetch_optional(&mut *tx).await.map_err(failed())?;
+        if any.is_some() {
+            let row = query(&self.sql.count_keys_of_kek).bind(kek_id.0).fetch_one(tx).await.map_err(failed())?;
+            return Ok(Retirement::InUse(column::<i64>(&row, 0)?.unsigned_abs()));
+        }
+        query(&self.sql.retire_kek).bind(kek_id.0).execute(tx).await.map_err(failed())?;
+        Ok(Retirement::Done)
+    }
+
+    pub(super) async fn rewrap_in(&self, tx: &mut PgConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        let failed = || database("rewrapping data keys");
+        // One key-encryption key after the other: each is one range of the index.
+        let mut keys: Vec<DataKeyRecord> = Vec::new();
+        for kek_id in &batch.from {
+            let rows = query(&self.sql.rewrap_next)
+                .bind(kek_id.0)
+                .bind(batch.after.map_or(Uuid::nil(), |key_id| key_id.0))
+                .bind(i64::from(batch.limit))
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(failed())?;
+            // What may be done with a key is not asked here.
+            keys.extend(rows.iter().map(|row| data_key(row, ScopeState::Live)).collect::<Result<Vec<_>>>()?);
+        }
+        keys.sort_unstable_by_key(|key| key.key_id);
+        keys.truncate(batch.limit as usize);
+        let found = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        let mut outcome = RewrappedBatch { found, last: keys.last().map(|key| key.key_id), ..Default::default() };
+        let (mut ids, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        for key in keys {
+            match (by.rewrap(&key)?, key.wrapped_key) {
+                (Some(rewrapped), Some(wrapped)) => {
+                    ids.push(key.key_id.0);
+                    old.push(wrapped);
+                    new.push(rewrapped);
+                }
+                _ => outcome.bad.push(key.key_id),
+            }
+        }
+        let rows = query(&self.sql.rewrap_keys)
+            .bind(ids)
+            .bind(old)
+            .bind(new)
+            .bind(batch.to.0)
+            .bind(batch.at)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed())?;
+        for row in &rows {
+            let key_id = KeyId(column(row, 0)?);
+            if !by.opens(key_id, column(row, 1)?) {
+                return Err(Error::WrongKey { key_id, kek_id: batch.to });
+            }
+            outcome.rewrapped += 1;
+        }
+        Ok(outcome)
+    }
+}
+
+pub(super) async fn insert_kek(connection: &mut PgConnection, sql: &Arc<str>, kek: &KekRecord) -> Result<()> {
+    query(sql)
+        .bind(kek.kek_id.0)
+        .bind(&kek.partition)
+        .bind(&kek.provider)
+        .bind(&kek.wrapped.master_key_id)
+        .bind(&kek.wrapped.ciphertext)
+        .bind(kek.created_at)
+        .bind(kek.wrapped_at)
+        .execute(connection)
+        .await
+        .map_err(database("inserting a key-encryption key"))?;
+    Ok(())
+}
+
+pub(super) fn kek(row: &PgRow) -> Result<KekRecord> {
+    Ok(KekRecord {
+        kek_id: KekId(column(row, 0)?),
+        partition: column(row, 1)?,
+        provider: column(row, 2)?,
+        wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
+        state: KekState::parse(column(row, 5)?)?,
+        created_at: column(row, 6)?,
+        wrapped_at: column(row, 7)?,
+    })
+}

@@ -1,0 +1,107 @@
+//! Key-encryption keys in SQLite, inside transactions that the port's methods begin and end.
+
+use super::{SqliteKeys, data_key, json};
+use crate::error::{Error, Result};
+use crate::key::KekId;
+use crate::keys::{KekRecord, KekState, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState};
+use crate::kms::WrappedKek;
+use crate::sqlite::{column, database, from_text, to_text, uuid};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, SqliteConnection};
+use std::sync::Arc;
+
+impl SqliteKeys {
+    pub(super) async fn replace_in(&self, tx: &mut SqliteConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        let demoted = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.demote_kek)))
+            .bind(replaced.0.hyphenated().to_string())
+            .bind(&kek.partition)
+            .execute(&mut *tx)
+            .await
+            .map_err(database("rotating a key-encryption key"))?;
+        if demoted.rows_affected() == 0 {
+            return Ok(false);
+        }
+        insert_kek(tx, &self.sql.promote_kek, kek).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn retire_in(&self, tx: &mut SqliteConnection, kek_id: KekId) -> Result<Retirement> {
+        let failed = || database("retiring a key-encryption key");
+        let id = kek_id.0.hyphenated().to_string();
+        let row = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.kek_state))).bind(&id).fetch_optional(&mut *tx).await.map_err(failed())?;
+        let Some(row) = row else { return Ok(Retirement::Unknown) };
+        let live = column::<i64>(&row, 1)?.unsigned_abs();
+        if KekState::parse(column(&row, 0)?)? == KekState::Active {
+            return Ok(Retirement::Active);
+        }
+        if live > 0 {
+            return Ok(Retirement::InUse(live));
+        }
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.retire_kek))).bind(&id).execute(tx).await.map_err(failed())?;
+        Ok(Retirement::Done)
+    }
+
+    pub(super) async fn rewrap_in(&self, tx: &mut SqliteConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        let failed = || database("rewrapping data keys");
+        let from: Vec<String> = batch.from.iter().map(|kek_id| kek_id.0.hyphenated().to_string()).collect();
+        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.rewrap_next)))
+            .bind(json(&from)?)
+            .bind(batch.after.map(|key_id| key_id.0.hyphenated().to_string()))
+            .bind(i64::from(batch.limit))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed())?;
+        let keys = rows.iter().map(|row| data_key(row, ScopeState::parse(column(row, 8)?)?)).collect::<Result<Vec<_>>>()?;
+        let found = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        let mut outcome = RewrappedBatch { found, last: keys.last().map(|key| key.key_id), ..Default::default() };
+        for key in keys {
+            let Some(wrapped) = by.rewrap(&key)? else {
+                outcome.bad.push(key.key_id);
+                continue;
+            };
+            let written: Option<Vec<u8>> = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.sql.rewrap_key)))
+                .bind(key.key_id.0.hyphenated().to_string())
+                .bind(key.kek_id.0.hyphenated().to_string())
+                .bind(&key.wrapped_key)
+                .bind(&wrapped)
+                .bind(batch.to.0.hyphenated().to_string())
+                .bind(to_text(batch.at))
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(failed())?;
+            match written {
+                Some(written) if by.opens(key.key_id, &written) => outcome.rewrapped += 1,
+                Some(_) => return Err(Error::WrongKey { key_id: key.key_id, kek_id: batch.to }),
+                None => {}
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+pub(super) async fn insert_kek(connection: &mut SqliteConnection, sql: &Arc<str>, kek: &KekRecord) -> Result<()> {
+    sqlx::query(AssertSqlSafe(Arc::clone(sql)))
+        .bind(kek.kek_id.0.hyphenated().to_string())
+        .bind(&kek.partition)
+        .bind(&kek.provider)
+        .bind(&kek.wrapped.master_key_id)
+        .bind(&kek.wrapped.ciphertext)
+        .bind(to_text(kek.created_at))
+        .bind(to_text(kek.wrapped_at))
+        .execute(connection)
+        .await
+        .map_err(database("inserting a key-encryption key"))?;
+    Ok(())
+}
+
+pub(super) fn kek(row: &SqliteRow) -> Result<KekRecord> {
+    Ok(KekRecord {
+        kek_id: KekId(uuid(column(row, 0)?)?),
+        partition: column(row, 1)?,
+        provider: column(row, 2)?,
+        wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
+        state: KekState::parse(column(row, 5)?)?,
+        created_at: from_text(column(row, 6)?, "key_encryption_keys.created_at")?,
+        wrapped_at: from_text(column(row, 7)?, "key_encryption_keys.wrapped_at")?,
+    })
+}
