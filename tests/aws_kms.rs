@@ -731,6 +731,39 @@ async fn a_process_of_a_prepared_database_only_decrypts() {
     assert_eq!(read(&db, &service).await.unwrap(), [false]);
 }
 
+/// From a keyring to AWS, to another key of AWS's, and back.
+#[tokio::test]
+async fn i11_key_encryption_keys_move_between_master_keys() {
+    let moto = Moto::shared();
+    let (client, first, second) = (moto.client(), moto.key().await, moto.key().await);
+    let alias = format!("alias/{}", Uuid::now_v7());
+    client.create_alias().alias_name(&alias).target_key_id(&first).send().await.unwrap();
+    let db = Sqlite::new().await;
+    let mut connection = db.pool.acquire().await.unwrap();
+    let ring = Arc::new(Keyring::generate("main").unwrap());
+    let on_keyring = || SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Arc::clone(&ring), schemas());
+    let on_aws = || process(AwsKms::new(client.clone(), &alias));
+    let before = on_keyring();
+    before.keys().prepare(&mut connection).await.unwrap();
+    append(&db, &before, "1").await.unwrap();
+
+    let moves = on_aws().keys().move_master_key(&mut connection, Some(&*ring), &mut |_| {}).await.unwrap();
+    assert_eq!((moves.moved.len(), moves.already.len()), (1, 0));
+    assert_eq!(failure_of(&read(&db, &on_keyring()).await.unwrap_err()), KmsFailure::WrongKey);
+    assert_eq!(read(&db, &on_aws()).await.unwrap(), [false]);
+    client.update_alias().alias_name(&alias).target_key_id(&second).send().await.unwrap();
+    let moves = on_aws().keys().move_master_key(&mut connection, None, &mut |_| {}).await.unwrap();
+    assert_eq!((moves.moved.len(), moves.already.len()), (1, 0), "the alias means another key now");
+    let moves = on_aws().keys().move_master_key(&mut connection, None, &mut |_| {}).await.unwrap();
+    assert_eq!((moves.moved.len(), moves.already.len()), (0, 1));
+    client.schedule_key_deletion().key_id(id(&first)).send().await.unwrap();
+    let aws = on_aws();
+    append(&db, &aws, "1").await.unwrap();
+    assert_eq!(read(&db, &aws).await.unwrap(), [false; 2]);
+    on_keyring().keys().move_master_key(&mut connection, Some(&AwsKms::new(client.clone(), &alias)), &mut |_| {}).await.unwrap();
+    assert_eq!(read(&db, &on_keyring()).await.unwrap(), [false; 2]);
+}
+
 /// With feature `aws-config`: everything from the environment, in a process of its own that has it.
 #[cfg(feature = "aws-config")]
 #[tokio::test]
