@@ -185,11 +185,14 @@ async fn an_alias_chooses_and_the_arn_stays() {
     assert_eq!((&old.master_key_id, &old_wrapped.master_key_id), (&first, &first), "what is stored is the key, not the alias");
     let opened = kms.unwrap_kek(&old, &here).await.unwrap();
 
+    assert_eq!(kms.master_key_id().await.unwrap(), first);
     client.update_alias().alias_name(&alias).target_key_id(&second).send().await.unwrap();
     assert_eq!(kms.unwrap_kek(&old, &here).await.unwrap().expose(), opened.expose(), "the old key is named, so it still opens");
     assert_eq!(kms.generate_kek(&here).await.unwrap().master_key_id, second);
     let moved = kms.rewrap_kek(&old, &here).await.unwrap();
     assert_eq!(moved.master_key_id, second);
+    assert_eq!(kms.master_key_id().await.unwrap(), second);
+    assert_eq!(AwsKms::new(client.clone(), id(&second)).master_key_id().await.unwrap(), second, "by id");
     // Whatever becomes of the old key.
     client.schedule_key_deletion().key_id(id(&first)).send().await.unwrap();
     assert_eq!(kms.unwrap_kek(&moved, &here).await.unwrap().expose(), opened.expose());
@@ -311,12 +314,15 @@ async fn i9_only_opaque_ids_are_sent() {
     let ciphertext = STANDARD.encode("new");
     let made = json!({ "KeyId": ARN, "CiphertextBlob": ciphertext }).to_string();
     let opened = json!({ "KeyId": ARN, "Plaintext": plaintext }).to_string();
-    let replay = answers(&[(200, &made), (200, &opened), (200, &made), (200, &made)]);
+    let described = json!({ "KeyMetadata": { "KeyId": "1", "Arn": ARN } }).to_string();
+    let replay = answers(&[(200, &made), (200, &opened), (200, &made), (200, &made), (200, &described)]);
     let kms = answered_by(&replay, 1);
     let here = context();
     for (what, answer) in all(&kms, &wrapped(), &here).await {
         answer.expect(what);
     }
+    assert_eq!(kms.master_key_id().await.unwrap(), ARN);
+    assert_eq!(AwsKms::new(Moto::shared().client(), ARN).master_key_id().await.unwrap(), ARN, "an ARN is not asked for");
     let ids = json!({ "eventseal-namespace": "shop", "eventseal-kek": here.kek_id.to_string() });
     let old = STANDARD.encode("ciphertext");
     let alias = "alias/eventseal";
@@ -331,6 +337,7 @@ async fn i9_only_opaque_ids_are_sent() {
                 "DestinationKeyId": alias, "DestinationEncryptionContext": ids,
             }),
         ),
+        ("DescribeKey", json!({ "KeyId": alias })),
     ];
     let sent = replay.actual_requests().map(|request| {
         let operation = request.headers().get("x-amz-target").unwrap().trim_start_matches("TrentService.").to_owned();
@@ -385,7 +392,7 @@ async fn i4_every_answer_means_what_aws_says_it_means() {
             "" => "<html>".to_owned(),
             code => json!({ "__type": format!("com.amazonaws.kms#{code}"), "message": "what AWS says" }).to_string(),
         };
-        let replay = answers(&[(status, &*body); 4]);
+        let replay = answers(&[(status, &*body); 5]);
         let kms = answered_by(&replay, 1);
         for (what, answer) in all(&kms, &wrapped(), &context()).await {
             let error = answer.unwrap_err();
@@ -398,7 +405,8 @@ async fn i4_every_answer_means_what_aws_says_it_means() {
             assert!(!error.is_shredded() && !error.is_tampered());
             assert_without_key(&shown(&error), &KEY);
         }
-        assert_eq!(replay.actual_requests().count(), 4, "no retries beyond the client's");
+        assert_eq!(failure_of(&kms.master_key_id().await.unwrap_err()), expected, "{status} {code} for DescribeKey");
+        assert_eq!(replay.actual_requests().count(), 5, "no retries beyond the client's");
     }
 }
 
@@ -426,7 +434,7 @@ async fn i9_an_answer_that_makes_no_sense_is_retryable_and_is_not_shown() {
         format!(r#"{{"CiphertextBlob":"{plaintext}"}}"#),
     ];
     for body in &bodies {
-        let replay = answers(&[(200, body.as_str()); 4]);
+        let replay = answers(&[(200, body.as_str()); 5]);
         let kms = answered_by(&replay, 1);
         for (what, answer) in all(&kms, &wrapped(), &context()).await {
             let error = answer.expect_err(what);
@@ -434,6 +442,7 @@ async fn i9_an_answer_that_makes_no_sense_is_retryable_and_is_not_shown() {
             assert!(error.is_retryable());
             assert_without_key(&shown(&error), &KEY);
         }
+        assert_eq!(failure_of(&kms.master_key_id().await.unwrap_err()), KmsFailure::MalformedAnswer, "DescribeKey of {body:?}");
     }
     // An error that comes with a key, from whatever stands in between.
     for status in [400, 503] {
@@ -720,6 +729,39 @@ async fn a_process_of_a_prepared_database_only_decrypts() {
     append(&db, &service, "1").await.unwrap();
     shred(&db, &service, "2").await;
     assert_eq!(read(&db, &service).await.unwrap(), [false]);
+}
+
+/// From a keyring to AWS, to another key of AWS's, and back.
+#[tokio::test]
+async fn i11_key_encryption_keys_move_between_master_keys() {
+    let moto = Moto::shared();
+    let (client, first, second) = (moto.client(), moto.key().await, moto.key().await);
+    let alias = format!("alias/{}", Uuid::now_v7());
+    client.create_alias().alias_name(&alias).target_key_id(&first).send().await.unwrap();
+    let db = Sqlite::new().await;
+    let mut connection = db.pool.acquire().await.unwrap();
+    let ring = Arc::new(Keyring::generate("main").unwrap());
+    let on_keyring = || SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Arc::clone(&ring), schemas());
+    let on_aws = || process(AwsKms::new(client.clone(), &alias));
+    let before = on_keyring();
+    before.keys().prepare(&mut connection).await.unwrap();
+    append(&db, &before, "1").await.unwrap();
+
+    let moves = on_aws().keys().move_master_key(&mut connection, Some(&*ring), &mut |_| {}).await.unwrap();
+    assert_eq!((moves.moved.len(), moves.already.len()), (1, 0));
+    assert_eq!(failure_of(&read(&db, &on_keyring()).await.unwrap_err()), KmsFailure::WrongKey);
+    assert_eq!(read(&db, &on_aws()).await.unwrap(), [false]);
+    client.update_alias().alias_name(&alias).target_key_id(&second).send().await.unwrap();
+    let moves = on_aws().keys().move_master_key(&mut connection, None, &mut |_| {}).await.unwrap();
+    assert_eq!((moves.moved.len(), moves.already.len()), (1, 0), "the alias means another key now");
+    let moves = on_aws().keys().move_master_key(&mut connection, None, &mut |_| {}).await.unwrap();
+    assert_eq!((moves.moved.len(), moves.already.len()), (0, 1));
+    client.schedule_key_deletion().key_id(id(&first)).send().await.unwrap();
+    let aws = on_aws();
+    append(&db, &aws, "1").await.unwrap();
+    assert_eq!(read(&db, &aws).await.unwrap(), [false; 2]);
+    on_keyring().keys().move_master_key(&mut connection, Some(&AwsKms::new(client.clone(), &alias)), &mut |_| {}).await.unwrap();
+    assert_eq!(read(&db, &on_keyring()).await.unwrap(), [false; 2]);
 }
 
 /// With feature `aws-config`: everything from the environment, in a process of its own that has it.

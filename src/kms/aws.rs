@@ -164,7 +164,7 @@ impl Kms for AwsKms {
         }
         let described = self.client.describe_key().key_id(&self.key).send().await;
         let described = described.map_err(|error| self.failure(KekId(uuid::Uuid::nil()), &self.key, &error))?;
-        let arn = described.key_metadata.and_then(|key| key.arn);
+        let arn = described.key_metadata.and_then(|key| key.arn).filter(|arn| !arn.is_empty());
         arn.ok_or_else(|| unavailable(KmsFailure::MalformedAnswer, "DescribeKey did not return an ARN"))
     }
 
