@@ -66,6 +66,19 @@ impl<S: EventStore> SealedStore<S> {
         self
     }
 
+    /// Lets reads open events under keys whose rows were looked at no longer ago than this, instead of looking every
+    /// time: it saves a round trip for each page whose keys are at hand.
+    ///
+    /// **Reads then lag behind a shred or a stop of another process by up to this long**; so take seconds, and only where
+    /// the law and your users allow it. What this process shreds or disables itself it forgets at once. Appends are not
+    /// affected: they always look. Without this call, or with zero, a committed shred holds for every read that starts
+    /// after it.
+    #[must_use]
+    pub fn reads_may_lag(mut self, lag: Duration) -> Self {
+        self.sealer = self.sealer.reads_may_lag(lag);
+        self
+    }
+
     /// The keys: to prepare them at startup, to shred, rotate and disable them.
     #[must_use]
     pub fn keys(&self) -> &KeyManager<S::Tx> {

@@ -124,6 +124,7 @@ on_every_database! {
     i8_a_follower_sees_everything_once,
     i9_errors_show_no_values,
     i10_a_page_costs_one_key_query,
+    i5_reads_that_may_lag_do_so_and_appends_do_not,
 }
 
 fn customer() -> Owner {
@@ -550,4 +551,36 @@ async fn i10_a_page_costs_one_key_query<B: Backend>() {
     assert_eq!(db.read(&store, "1").await.unwrap().len(), 101);
     assert_eq!(take(), [1, 0, 0], "a stream of 50 keys is one query");
     assert_eq!(calls.load(Ordering::SeqCst), 1, "one call to the KMS for each key-encryption key");
+}
+
+async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {
+    let db = B::make().await;
+    let counts = Arc::<[AtomicUsize; 3]>::default();
+    let take = || [0, 1, 2].map(|what| counts[what].swap(0, Ordering::SeqCst));
+    let keys = || Counting(B::Keys::default(), Arc::clone(&counts));
+    let hour = std::time::Duration::from_secs(3_600);
+    let lagging = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(hour);
+    lagging.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
+    let strict = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(std::time::Duration::ZERO);
+    db.append(&strict, "1", &[placed("1"), placed("2"), placed("3")]).await.unwrap();
+    for process in [&lagging, &strict] {
+        db.read(process, "1").await.unwrap();
+    }
+    take();
+    db.read(&lagging, "1").await.unwrap();
+    assert_eq!(take(), [0, 0, 0], "the keys were looked at less than an hour ago");
+    db.read(&strict, "1").await.unwrap();
+    assert_eq!(take(), [1, 0, 0]);
+    // Another process shreds: a read may lag, an append does not.
+    db.shred(&strict, "1").await;
+    assert!(!db.read(&lagging, "1").await.unwrap()[0].is_redacted() && db.read(&strict, "1").await.unwrap()[0].is_redacted());
+    assert!(db.append(&lagging, "1", &[placed("1")]).await.unwrap_err().is_shredded());
+    // What the process does itself it knows, and with it looks at the rest again.
+    db.shred(&lagging, "2").await;
+    let read = db.read(&lagging, "1").await.unwrap();
+    assert!(read[0].is_redacted() && read[1].is_redacted() && !read[2].is_redacted());
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().disable(db.tx(&mut transaction), &KeyScope::new("Customer", "3"), "stop").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    assert!(matches!(db.read(&lagging, "1").await, Err(Error::Disabled { .. })));
 }

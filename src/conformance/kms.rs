@@ -12,6 +12,7 @@ pub async fn kms<K: Kms>(kms: &K) {
     let here = context("here");
     assert!(!kms.provider().is_empty());
     let wrapped = must(kms.generate_kek(&here).await, "generate_kek");
+    assert_eq!(wrapped.master_key_id, must(kms.master_key_id().await, "master_key_id"), "a move would not know what it has moved");
     let other_wrapped = must(kms.generate_kek(&here).await, "generate_kek");
     let key = must(kms.unwrap_kek(&wrapped, &here).await, "unwrap_kek");
     let other_key = must(kms.unwrap_kek(&other_wrapped, &here).await, "unwrap_kek");

@@ -40,6 +40,8 @@ pub struct KeyManager<Tx> {
     pub(super) keks: KekCache,
     pub(super) keys: Mutex<LruCache<KeyId, Cached>>,
     partition_of: Option<PartitionOf>,
+    /// How old a look at a key's row may be for a reader; `None`: it is read every time.
+    pub(super) read_lag: Option<Duration>,
 }
 
 /// Chooses the partition of a scope's keys.
@@ -68,6 +70,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             namespace: OnceLock::new(),
             keks: KekCache::new(KEK_CACHE_PERIOD),
             partition_of: None,
+            read_lag: None,
             keys: Mutex::new(LruCache::new(CACHED_KEYS)),
         }
     }
@@ -91,6 +94,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     pub(crate) fn choose_partitions(&mut self, partition_of: PartitionOf) {
         self.partition_of = Some(partition_of);
+    }
+
+    pub(crate) fn let_reads_lag(&mut self, lag: Duration) {
+        self.read_lag = Some(lag);
     }
 
     pub(crate) fn keep_keks_for(&mut self, period: Duration) {
@@ -269,7 +276,14 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
         let change =
             ScopeChange { scope: scope.clone(), action, state: to, generation: record.generation, reason: reason.to_owned(), at: now() };
-        self.store.change_scope(tx, &change).await
+        self.store.change_scope(tx, &change).await?;
+        // For readers that do not look at the rows every time.
+        let mut cache = lock(&self.keys);
+        let of_scope: Vec<KeyId> = cache.iter().filter(|(_, cached)| cached.row.scope == *scope).map(|(key_id, _)| *key_id).collect();
+        for key_id in of_scope {
+            cache.pop(&key_id);
+        }
+        Ok(())
     }
 
     /// Before the first look in a transaction that is going to write: a database that can't turn a

@@ -14,6 +14,7 @@ use crate::wrap::{BoundKey, unwrap_key, wrap_key};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The keys for sealing, in the order of the scopes asked for.
 pub(crate) struct SealingKeys {
@@ -24,8 +25,10 @@ pub(crate) struct SealingKeys {
 
 /// An unwrapped key, and the row it was unwrapped from: another row means another look.
 pub(super) struct Cached {
-    row: DataKeyRecord,
+    pub(super) row: DataKeyRecord,
     key: Arc<DataKey>,
+    /// When the row was last read, and was this one.
+    seen: Instant,
 }
 
 impl Cached {
@@ -155,6 +158,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// What the key table says of these keys, in one query.
     pub(crate) async fn opening_keys(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>) -> Result<(Namespace, Keys)> {
         let namespace = self.namespace(tx).await?;
+        if let Some(keys) = self.seen_lately(key_ids) {
+            return Ok((namespace, keys));
+        }
         let mut key_ids: Vec<KeyId> = key_ids.iter().copied().collect();
         key_ids.sort_unstable();
         let records = self.store.data_keys(tx, &key_ids).await?;
@@ -185,6 +191,17 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok((namespace, keys))
     }
 
+    /// All of these keys as they were when their rows were last read, if the reader accepts that.
+    fn seen_lately(&self, key_ids: &HashSet<KeyId>) -> Option<Keys> {
+        let lag = self.read_lag?;
+        let mut cache = lock(&self.keys);
+        let seen = key_ids.iter().map(|key_id| {
+            let cached = cache.get(key_id).filter(|cached| cached.seen.elapsed() < lag)?;
+            Some((*key_id, KeyStatus::Live { scope: cached.row.scope.clone(), key: Arc::clone(&cached.key) }))
+        });
+        seen.collect()
+    }
+
     /// Unwraps these keys, or finds them in the cache. A row that does not open is a matter of that key alone;
     /// a KMS that does not answer is one of all.
     pub(super) async fn open_all(&self, tx: &mut Tx, namespace: &Namespace, records: &[DataKeyRecord]) -> Result<OpenedKeys> {
@@ -193,8 +210,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         {
             let mut cache = lock(&self.keys);
             for record in records {
-                match cache.get(&record.key_id) {
+                match cache.get_mut(&record.key_id) {
                     Some(cached) if cached.is_from(record) => {
+                        cached.seen = Instant::now();
                         opened.insert(record.key_id, Ok(Arc::clone(&cached.key)));
                     }
                     _ => closed.push(record),
@@ -217,7 +235,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 continue;
             };
             let key = Arc::new(DataKey::new(secret.expose())?);
-            lock(&self.keys).put(record.key_id, Cached { row: record.clone(), key: Arc::clone(&key) });
+            lock(&self.keys).put(record.key_id, Cached { row: record.clone(), key: Arc::clone(&key), seen: Instant::now() });
             opened.insert(record.key_id, Ok(key));
         }
         Ok(opened)

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "postgres")]
 pub mod cluster;
+#[cfg(feature = "aws-kms")]
+pub mod moto;
 
 use async_trait::async_trait;
 use eventseal::*;
