@@ -221,6 +221,9 @@ async fn keys_move_to_another_master_key(world: World) {
     assert_eq!(world.json(&["doctor", "--keyring", alone])["ok"], true, "the old master key can go");
     assert_eq!(world.run(&["doctor", "--json"]).ended(5).json()["ok"], false, "with the old one alone nothing opens");
 
+    let from = ["move-master-key", "--from-keyring", both[1], "--keyring", alone, "--json"];
+    assert!(world.run(&from).refused(2, "usage").error()["message"].as_str().unwrap().contains("one, the new one first"));
+
     // Keys that some other provider wrapped need to be told where they come from.
     world.execute("UPDATE key_encryption_keys SET provider = 'elsewhere'").await;
     world.run(&[&moving[..], &["--json"]].concat()).refused(1, "kms_refused");
@@ -425,6 +428,61 @@ fn arguments_that_make_no_sense_are_refused() {
         let refused = run(&mut eventseal(&["move-master-key", flag, "alias/eventseal", "--database", "sqlite://a.db", "--json"]));
         assert!(refused.refused(2, "usage").error()["message"].as_str().unwrap().contains("aws-config"));
     }
+}
+
+/// From a keyring to AWS KMS, to another key there, and back, as `docs/operations.md` has it.
+#[cfg(feature = "aws-config")]
+#[tokio::test]
+async fn keys_move_to_aws_and_back() {
+    let moto = common::moto::Moto::shared();
+    let (first, second) = (moto.key().await, moto.key().await);
+    let world = World::sqlite().await.with_keys(0..3).await;
+    let ring = world.folder.path().join("ring");
+    let ring = ring.to_str().unwrap();
+    let aws = |arguments: &[&str]| {
+        let mut command = world.command(&[arguments, &["--json"]].concat());
+        command.env_remove("EVENTSEAL_KEYRING_FILE").env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", moto.port));
+        command.env("AWS_REGION", "eu-central-1").env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", PASSWORD);
+        run(&mut command)
+    };
+    aws(&["move-master-key", "--aws-kms-key", &first, "--dry-run"]).refused(4, "other_provider");
+    let there = ["move-master-key", "--from-keyring", ring, "--aws-kms-key", &first];
+    assert_eq!(aws(&[&there[..], &["--dry-run"]].concat()).ended(0).json()["would_move"].as_array().unwrap().len(), 1);
+    assert_eq!(aws(&there).ended(0).json()["moved"].as_array().unwrap().len(), 1);
+    assert_eq!(world.keks()[0]["master_key"], first.as_str());
+    assert_eq!(aws(&["doctor", "--aws-kms-key", &first]).ended(0).json()["ok"], true);
+    assert_eq!(world.run(&["doctor", "--json"]).ended(5).json()["ok"], false, "the keyring alone opens nothing now");
+    aws(&["rotate-kek", "--aws-kms-key", &first]).ended(0);
+    assert_eq!(aws(&["rewrap", "--aws-kms-key", &first]).ended(0).json()["rewrapped"], 4);
+
+    // What the command line says goes before what the environment says of another provider.
+    let elsewhere = ["move-master-key", "--aws-kms-key", &second];
+    assert_eq!(aws(&elsewhere).ended(0).json()["moved"].as_array().unwrap().len(), 2);
+    aws(&[&elsewhere[..], &["--from-aws-kms-key", &first]].concat()).refused(2, "usage");
+    let missing = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555";
+    aws(&["rotate-kek", "--aws-kms-key", missing]).refused(1, "kms_refused");
+    let back = aws(&["move-master-key", "--from-aws-kms-key", &second, "--keyring", ring]);
+    assert_eq!(back.ended(0).json()["moved"].as_array().unwrap().len(), 2);
+    assert_eq!(world.read().await, (3, 0));
+
+    // An outage is retryable, and no refusal.
+    let away = run(world
+        .command(&["rotate-kek", "--aws-kms-key", &second, "--json"])
+        .env("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        .env("AWS_REGION", "eu-central-1")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", PASSWORD)
+        .env("AWS_MAX_ATTEMPTS", "1"));
+    away.refused(3, "kms_unavailable");
+}
+
+/// A remote PostgreSQL is reached over TLS, so the command has a TLS stack.
+#[tokio::test]
+async fn tls_is_built_in() {
+    let world = World::postgres().await;
+    let separator = if world.url().contains('?') { '&' } else { '?' };
+    let refused = run(eventseal(&["status", "--json"]).env("DATABASE_URL", format!("{}{separator}sslmode=require", world.url())));
+    assert!(!refused.err.contains("without TLS support"), "{refused:?}");
 }
 
 #[test]

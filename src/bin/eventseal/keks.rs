@@ -170,6 +170,13 @@ fn rewrapped(done: &Rewrapped, took: Duration) -> Report {
 pub(crate) async fn move_master_key(args: MoveMasterKey) -> Result<Report, Failure> {
     let from = master_key::open_from(&args).await?;
     let kms = master_key::open(&args.master_key).await?;
+    if from.as_ref().is_some_and(|from| from.provider() == kms.provider()) {
+        let problem = match kms.provider() {
+            "keyring" => "both are keyrings: put all entries into one, the new one first, and pass that as --keyring alone",
+            _ => "both are of one provider, which moves keys by itself: leave --from-… out",
+        };
+        return Err(Failure::Usage(problem.into()));
+    }
     let target = kms.master_key_id().await?;
     let provider = kms.provider().to_owned();
     on!(connect(&args.database).await?, db => {
