@@ -6,8 +6,8 @@ mod statements;
 use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
-    Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper,
+    ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::sql::{check_name, in_transaction, not_in_transaction};
@@ -135,7 +135,7 @@ impl SqliteKeys {
 
     async fn insert(&self, tx: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {
         let key_id = key.key_id.0.hyphenated().to_string();
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.insert_key)))
+        let inserted = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.insert_key)))
             .bind(&key_id)
             .bind(key.scope.kind())
             .bind(key.scope.id())
@@ -146,6 +146,11 @@ impl SqliteKeys {
             .execute(&mut *tx)
             .await
             .map_err(database("inserting a data key"))?;
+        if inserted.rows_affected() == 0 {
+            // Retired meanwhile, or never there.
+            let known = !self.keks(tx, &[key.kek_id]).await?.is_empty();
+            return Err(if known { Error::Collision { source: None } } else { Error::MissingKek { kek_id: key.kek_id } });
+        }
         let activated = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.activate_key)))
             .bind(&key_id)
             .bind(key.scope.kind())
@@ -297,11 +302,6 @@ impl KeyStore for SqliteKeys {
     async fn insert_keys(&self, tx: &mut SqliteConnection, keys: &[NewDataKey]) -> Result<()> {
         in_transaction(tx, "inserting data keys")?;
         overwrite_freed(tx).await?;
-        let mut kek_ids: Vec<KekId> = keys.iter().map(|key| key.kek_id).collect();
-        kek_ids.dedup();
-        if self.keks(tx, &kek_ids).await?.iter().any(|kek| kek.state == KekState::Retired) {
-            return Err(Error::Collision { source: None });
-        }
         for key in keys {
             self.insert(tx, key).await?;
         }

@@ -106,7 +106,8 @@ impl Statements {
             .into(),
             insert_key: format!(
                 r#"INSERT INTO "{p}data_keys" (key_id, scope_kind, scope_id, version, kek_id, wrapped_key, created_at, state)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'live')"#
+                   SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, 'live'
+                   WHERE EXISTS (SELECT 1 FROM "{p}key_encryption_keys" WHERE kek_id = ?5 AND state <> 'retired')"#
             )
             .into(),
             activate_key: format!(
