@@ -72,6 +72,7 @@
 //!
 //! # Features
 //! - `sqlite` (default): `SqliteStore` and `SqliteKeys`.
+//! - `cli`: the `eventseal` command, for operators.
 //! - `conformance`: the contracts of the ports as functions to run your own implementation through.
 //!
 //! The sealed format is specified in `docs/format.md`, the threat model in `SECURITY.md`.
