@@ -194,6 +194,32 @@ async fn i5_an_append_sees_no_scope_that_it_has_not_locked() {
     assert_eq!(records[0].last_version, 2, "the key that was waited for");
 }
 
+/// Whatever the database's default isolation level is.
+#[tokio::test]
+async fn i11_a_key_that_came_into_use_while_it_was_to_be_retired_is_not() {
+    for level in ["read committed", "repeatable read", "serializable"] {
+        let db = Arc::new(Postgres::new().await);
+        let store = Arc::new(store(&db).await);
+        let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&db.pool).await.unwrap();
+        db.pool.execute(AssertSqlSafe(format!("ALTER DATABASE {name} SET default_transaction_isolation = '{level}'"))).await.unwrap();
+        let mut operator = PgConnection::connect_with(&db.options).await.unwrap();
+        let old = store.keys().kek_usage(&mut operator).await.unwrap().remove(0).kek;
+        // An append that has looked up the key before it was rotated, and has not committed.
+        let mut appending = db.pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.unwrap();
+        store.append(&mut appending, &aggregate("Order", "1"), Any, &[placed("42")]).await.unwrap();
+        store.keys().rotate_kek(&mut operator, "default").await.unwrap();
+        store.keys().rewrap(&mut operator, &RewrapOptions::default(), &mut |_| {}).await.unwrap();
+        let retiring = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.keys().retire_kek(&mut operator, old.kek_id).await }
+        });
+        waits(&db).await;
+        appending.commit().await.unwrap();
+        let refused = retiring.await.unwrap().unwrap_err();
+        assert!(matches!(refused, Error::KekInUse { .. }), "{level}: {refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_shred_does_not_wait_longer_than_its_timeout() {
     let db = Postgres::new().await;

@@ -150,6 +150,7 @@ on_every_database! {
     partitions_have_keys_of_their_own,
     i11_keys_move_from_one_master_key_to_another_and_back,
     i11_a_move_that_stopped_halfway_is_completed_by_the_next,
+    i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way,
 }
 
 async fn data_keys_follow_a_rotated_key_and_the_old_one_is_retired<B: Backend>() {
@@ -485,6 +486,51 @@ async fn i11_a_move_that_stopped_halfway_is_completed_by_the_next<B: Backend>() 
             assert!(answers >= 4, "it was stopped at every call");
             break;
         }
+    }
+}
+
+async fn i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(keyring(OLD)).await;
+    db.append(&store, "1", 0..2).await.unwrap();
+    let first = db.usage(&store).await.remove(0).kek;
+    // Another master key of the same name is another one, for rotating as for moving.
+    let impostor = keyring(&NEW.replace("new:", "old:"));
+    let wrong = db.process(impostor);
+    let mut connection = db.connect().await.unwrap();
+    let conn = db.connection(&mut connection);
+    let refused = wrong.keys().rotate_kek(conn, "default").await.unwrap_err();
+    assert!(matches!(refused, Error::KmsRefused { .. }), "{refused:?}");
+    let refused = wrong.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(refused, Error::KmsRefused { .. }), "nothing of it is there already: {refused:?}");
+    drop(connection);
+    assert_eq!(db.usage(&store).await.len(), 1, "an active key that no application can open");
+
+    // One of three is lost. While it wraps something, the move says so, and moves the others all the same.
+    db.rotate(&store).await;
+    db.append(&store, "1", 2..4).await.unwrap();
+    let lost = Counting::new(NEW);
+    let mut connection = db.connect().await.unwrap();
+    let conn = db.connection(&mut connection);
+    let broken = WrappedKek { master_key_id: "lost".to_owned(), ciphertext: vec![1; 65] };
+    let keys = B::Keys::default();
+    assert!(keys.move_kek(conn, &first, lost.provider(), &broken, first.created_at).await.unwrap());
+    let both = db.process(keyring(&format!("{NEW}\n{OLD}")));
+    let refused = both.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(refused, Error::KmsRefused { kek_id, .. } if kek_id == first.kek_id), "{refused:?}");
+    let there = |usage: &[KekUsage]| usage.iter().filter(|usage| usage.kek.wrapped.master_key_id == "new").count();
+    assert_eq!(there(&keys.kek_usage(conn).await.unwrap()), 1, "the other one was moved");
+    // Its data keys are moved by the process that has it open still; then nobody needs it.
+    store.keys().rewrap(conn, &RewrapOptions::default(), &mut |_| {}).await.unwrap_or_default();
+    drop(connection);
+    let usage = db.usage(&store).await;
+    if usage.iter().any(|usage| usage.kek.kek_id == first.kek_id && usage.live_keys == 0) {
+        db.retire(&store, first.kek_id).await.unwrap();
+        let mut connection = db.connect().await.unwrap();
+        let moves = both.keys().move_master_key(db.connection(&mut connection), None, &mut |_| {}).await.unwrap();
+        assert_eq!((moves.moved.len(), moves.already.len(), moves.dead), (0, 1, vec![first.kek_id]));
+    } else {
+        panic!("the process that had the key open could not rewrap: {usage:?}");
     }
 }
 

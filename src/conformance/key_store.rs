@@ -414,6 +414,18 @@ pub async fn data_keys_are_wrapped_anew_in_batches<D: Database, K: KeyStore<Tx =
         assert_eq!(record.kek_id, expected);
         assert!(record.key_id == bad || by.opens(record.key_id, record.wrapped_key.as_deref().unwrap_or_default()));
     }
+    let newest = kek(&partition);
+    assert!(must(keys.replace_kek(conn, new.kek_id, &newest).await, "replace_kek"));
+    let unused = kek(fresh("unused").id());
+    must(keys.install_kek(conn, &unused).await, "install_kek");
+    let successor = kek(&unused.partition);
+    assert!(must(keys.replace_kek(conn, unused.kek_id, &successor).await, "replace_kek"));
+    assert_eq!(must(keys.retire_kek(conn, unused.kek_id).await, "retire_kek"), Retirement::Done);
+    let late = RewrapBatch { from: vec![new.kek_id], to: unused.kek_id, after: None, limit: 4, at: now() };
+    match keys.rewrap_batch(conn, &late, &by).await {
+        Err(error) => assert!(error.is_retryable(), "{error:?}"),
+        Ok(done) => panic!("data keys were wrapped by a retired key: {done:?}"),
+    }
     let (of_old, of_new) = (usage_of(db, keys, old.kek_id).await, usage_of(db, keys, new.kek_id).await);
     assert_eq!((of_old.live_keys, of_new.live_keys, of_new.oldest_wrap), (1, 5, Some(batch.at)));
 }

@@ -11,7 +11,7 @@ use crate::kms::{KekContext, Kms, KmsFailure};
 use crate::random;
 use crate::secret::SecretKey;
 use crate::wrap::{BoundKey, unwrap_key, wrap_key};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use subtle::ConstantTimeEq;
 
@@ -63,8 +63,10 @@ pub struct Rewrapped {
 pub struct KekMoves {
     /// The key-encryption keys that the new master key holds now.
     pub moved: Vec<KekId>,
-    /// Those that it held before.
+    /// Those that it held before, and opens.
     pub already: Vec<KekId>,
+    /// Retired keys that wrap nothing and that nothing opens. They stay as they are.
+    pub dead: Vec<KekId>,
 }
 
 impl<Tx: Send + 'static> KeyManager<Tx> {
@@ -97,13 +99,16 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Takes a connection that is not in a transaction, and is committed when it returns.
     ///
     /// # Errors
-    /// [`Error::NoActiveKek`] if the partition has none yet, [`Error::Collision`] (retryable) if another process
+    /// [`Error::NoActiveKek`] if the partition has none yet, [`Error::KmsRefused`] if the one it has does not open here,
+    /// [`Error::Collision`] (retryable) if another process
     /// rotated it at the same time, and as [`create_kek`](Self::create_kek).
     pub async fn rotate_kek(&self, connection: &mut Tx, partition: &str) -> Result<KekRecord> {
         let namespace = self.check_namespace(connection).await?;
         let old = self.store.active_kek(connection, partition).await?.ok_or_else(|| no_active_kek(partition))?;
         let kek = self.new_kek(&namespace, partition).await?;
-        // A key that can't be opened must not become the active one.
+        // A key that the applications can't open must not become the active one: neither because it does not open, nor
+        // because this is another KMS than theirs.
+        self.kek(&old).await?;
         self.unwrap_kek(&kek).await?;
         if !self.store.replace_kek(connection, old.kek_id, &kek).await? {
             return Err(Error::Collision { source: None });
@@ -133,6 +138,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     ) -> Result<Rewrapped> {
         let namespace = self.check_namespace(connection).await?;
         let usage = self.store.kek_usage(connection).await?;
+        if let Some(partition) = options.partition.as_ref().filter(|wanted| !usage.iter().any(|usage| usage.kek.partition == **wanted)) {
+            return Err(no_active_kek(partition));
+        }
         let total = outdated(&usage, options).map(|usage| usage.live_keys).sum();
         let mut done = Rewrapped::default();
         if options.dry_run {
@@ -182,8 +190,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Takes a connection that is not in a transaction, and is committed when it returns. The row stays.
     ///
     /// # Errors
-    /// [`Error::KekInUse`] while a live data key needs it, or it is the active one of its partition;
-    /// [`Error::MissingKek`]; [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
+    /// [`Error::KekInUse`] while a live data key needs it, it is the active one of its partition, or unknown;
+    /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn retire_kek(&self, connection: &mut Tx, kek_id: KekId) -> Result<()> {
         match self.store.retire_kek(connection, kek_id).await? {
             Retirement::Done => {
@@ -197,21 +205,25 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             Retirement::Active => {
                 Err(Error::KekInUse { kek_id, problem: "is the active one of its partition: rotate it first".to_owned() })
             }
-            Retirement::Unknown => Err(Error::MissingKek { kek_id }),
+            Retirement::Unknown => {
+                Err(Error::KekInUse { kek_id, problem: "is not in the key table: kek_usage() lists those that are".to_owned() })
+            }
         }
     }
 
     /// Moves every key-encryption key to the active master key of this manager's KMS: inside the KMS, if the same
     /// provider wrapped it, else through `from`, the provider that did.
     ///
-    /// Each is opened by the new master key before its row is exchanged. A call that ended early has left every key
-    /// usable: call it again; keys that were moved before are not touched. The old master key can go when this has
-    /// returned, and no backup needs it any more.
+    /// Each is opened by the new master key before its row is exchanged, active ones first; those that were moved before
+    /// are opened, and otherwise left alone. One that is refused does not keep the others from their turn. A call that
+    /// ended early has left every key usable: call it again. The old master key can go when this has returned, no process
+    /// has it configured as the active one any more, and no backup needs it.
     ///
     /// # Errors
-    /// [`Error::KmsRefused`] if a key is of another provider than this one and `from`, or the master keys do not
-    /// allow it, [`Error::KmsUnavailable`] (retryable), [`Error::Collision`] (retryable) if a row changed meanwhile;
-    /// [`Error::NotMigrated`], [`Error::NamespaceMismatch`], [`Error::Database`].
+    /// When all others were moved: [`Error::KmsRefused`] if a key that is in use does not open, is of another provider
+    /// than this one and `from`, or the master keys do not allow it. At once: [`Error::KmsUnavailable`] (retryable),
+    /// [`Error::Collision`] (retryable) if a row changed meanwhile; [`Error::NotMigrated`],
+    /// [`Error::NamespaceMismatch`], [`Error::Database`].
     pub async fn move_master_key(
         &self,
         connection: &mut Tx,
@@ -220,41 +232,73 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     ) -> Result<KekMoves> {
         let namespace = self.check_namespace(connection).await?;
         let target = self.kms.master_key_id().await?;
-        let mut moves = KekMoves::default();
-        for KekUsage { kek, .. } in self.store.kek_usage(connection).await? {
-            let context = KekContext { namespace: namespace.clone(), kek_id: kek.kek_id };
-            let same_provider = kek.provider == self.kms.provider();
-            if same_provider && kek.wrapped.master_key_id == target {
-                moves.already.push(kek.kek_id);
-                continue;
+        let (mut moves, mut seen, mut refusal) = (KekMoves::default(), HashSet::new(), None);
+        loop {
+            let mut usage = self.store.kek_usage(connection).await?;
+            usage.retain(|usage| !seen.contains(&usage.kek.kek_id));
+            // Nothing is left, nor was anything made meanwhile.
+            if usage.is_empty() {
+                return refusal.map_or(Ok(moves), Err);
             }
-            let (wrapped, expected) = match from.filter(|from| from.provider() == kek.provider && !same_provider) {
-                Some(from) => {
-                    let secret = from.unwrap_kek(&kek.wrapped, &context).await?;
-                    (self.kms.wrap_kek(&secret, &context).await?, Some(secret))
+            usage.sort_by_key(|usage| usage.kek.state != KekState::Active);
+            for KekUsage { kek, live_keys, .. } in usage {
+                seen.insert(kek.kek_id);
+                let context = KekContext { namespace: namespace.clone(), kek_id: kek.kek_id };
+                match self.move_kek(connection, &kek, &context, &target, from).await {
+                    Ok(true) => {
+                        moves.moved.push(kek.kek_id);
+                        progress(&moves);
+                    }
+                    Ok(false) => moves.already.push(kek.kek_id),
+                    Err(Error::KmsRefused { .. }) if kek.state == KekState::Retired && live_keys == 0 => moves.dead.push(kek.kek_id),
+                    Err(error @ Error::KmsRefused { .. }) => {
+                        tracing::warn!(kek_id = %kek.kek_id, %error, "not moved to another master key");
+                        refusal.get_or_insert(error);
+                    }
+                    Err(error) => return Err(error),
                 }
-                None if same_provider => (self.kms.rewrap_kek(&kek.wrapped, &context).await?, None),
-                None => {
-                    let problem = format!("provider {:?} wrapped it: name that one as where it comes from", kek.provider);
-                    return Err(Error::KmsRefused { kek_id: kek.kek_id, failure: KmsFailure::WrongKey, problem });
-                }
-            };
-            let opened = self.kms.unwrap_kek(&wrapped, &context).await?;
-            let same = |secret: &SecretKey| bool::from(secret.expose().ct_eq(opened.expose()));
-            // What this process has cached was opened by the old master key, and is another proof.
-            let cached = self.keks.get(kek.kek_id);
-            if !expected.as_ref().is_none_or(same) || !cached.as_deref().is_none_or(same) {
-                let problem = "it opens to another key than before under the new master key: nothing was changed".to_owned();
-                return Err(Error::KmsRefused { kek_id: kek.kek_id, failure: KmsFailure::WrongContext, problem });
             }
-            if !self.store.move_kek(connection, &kek, self.kms.provider(), &wrapped, now()).await? {
-                return Err(Error::Collision { source: None });
-            }
-            tracing::info!(kek_id = %kek.kek_id, from = kek.wrapped.master_key_id, to = wrapped.master_key_id, "moved to another master key");
-            moves.moved.push(kek.kek_id);
-            progress(&moves);
         }
-        Ok(moves)
+    }
+
+    /// Moves one key to the active master key. `false` if it is there, and opens.
+    async fn move_kek(
+        &self,
+        connection: &mut Tx,
+        kek: &KekRecord,
+        context: &KekContext,
+        target: &str,
+        from: Option<&dyn Kms>,
+    ) -> Result<bool> {
+        let same_provider = kek.provider == self.kms.provider();
+        if same_provider && kek.wrapped.master_key_id == target {
+            // Another key may have been given the same id.
+            return self.kms.unwrap_kek(&kek.wrapped, context).await.map(|_| false);
+        }
+        let (wrapped, expected) = match from.filter(|from| from.provider() == kek.provider && !same_provider) {
+            Some(from) => {
+                let secret = from.unwrap_kek(&kek.wrapped, context).await?;
+                (self.kms.wrap_kek(&secret, context).await?, Some(secret))
+            }
+            None if same_provider => (self.kms.rewrap_kek(&kek.wrapped, context).await?, None),
+            None => {
+                let problem = format!("provider {:?} wrapped it: name that one as where it comes from", kek.provider);
+                return Err(Error::KmsRefused { kek_id: kek.kek_id, failure: KmsFailure::WrongKey, problem });
+            }
+        };
+        let opened = self.kms.unwrap_kek(&wrapped, context).await?;
+        let same = |secret: &SecretKey| bool::from(secret.expose().ct_eq(opened.expose()));
+        // What this process has cached was opened by the old master key, and is another proof.
+        let cached = self.keks.get(kek.kek_id);
+        if !expected.as_ref().is_none_or(same) || !cached.as_deref().is_none_or(same) {
+            let problem = "it opens to another key than before under the new master key: nothing was changed".to_owned();
+            return Err(Error::KmsRefused { kek_id: kek.kek_id, failure: KmsFailure::WrongContext, problem });
+        }
+        if !self.store.move_kek(connection, kek, self.kms.provider(), &wrapped, now()).await? {
+            return Err(Error::Collision { source: None });
+        }
+        tracing::info!(kek_id = %kek.kek_id, from = kek.wrapped.master_key_id, to = wrapped.master_key_id, "moved to another master key");
+        Ok(true)
     }
 
     /// All key-encryption keys, oldest first, with what they wrap. Counts every live data key.

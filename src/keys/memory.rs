@@ -112,6 +112,9 @@ impl KeyStore for MemoryKeys {
     async fn rewrap_batch(&self, connection: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
         not_writing(connection, "rewrapping data keys")?;
         connection.write_now(|tables| {
+            if tables.keks.get(&batch.to).is_some_and(|kek| kek.state == KekState::Retired) {
+                return Err(Error::Collision { source: None });
+            }
             let wanted = |row: &DataKeyRow| batch.from.contains(&row.info.kek_id) && row.wrapped_key.is_some();
             let mut found: Vec<KeyId> = tables.data_keys.iter().filter(|(_, row)| wanted(row)).map(|(key_id, _)| *key_id).collect();
             found.retain(|key_id| batch.after.is_none_or(|after| *key_id > after));

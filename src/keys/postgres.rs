@@ -298,7 +298,7 @@ impl KeyStore for PostgresKeys {
 
     async fn replace_kek(&self, connection: &mut PgConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
         not_in_transaction(connection, "rotating a key-encryption key")?;
-        let mut tx = connection.begin().await.map_err(database("rotating a key-encryption key"))?;
+        let mut tx = begin(connection, "rotating a key-encryption key").await?;
         let done = self.replace_in(&mut tx, replaced, kek).await;
         end(tx, done, "rotating a key-encryption key").await
     }
@@ -328,14 +328,14 @@ impl KeyStore for PostgresKeys {
 
     async fn retire_kek(&self, connection: &mut PgConnection, kek_id: KekId) -> Result<Retirement> {
         not_in_transaction(connection, "retiring a key-encryption key")?;
-        let mut tx = connection.begin().await.map_err(database("retiring a key-encryption key"))?;
+        let mut tx = begin(connection, "retiring a key-encryption key").await?;
         let done = self.retire_in(&mut tx, kek_id).await;
         end(tx, done, "retiring a key-encryption key").await
     }
 
     async fn rewrap_batch(&self, connection: &mut PgConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
         not_in_transaction(connection, "rewrapping data keys")?;
-        let mut tx = connection.begin().await.map_err(database("rewrapping data keys"))?;
+        let mut tx = begin(connection, "rewrapping data keys").await?;
         let done = self.rewrap_in(&mut tx, batch, by).await;
         end(tx, done, "rewrapping data keys").await
     }
@@ -343,7 +343,7 @@ impl KeyStore for PostgresKeys {
     async fn install_key(&self, connection: &mut PgConnection, key: &NewDataKey) -> Result<()> {
         not_in_transaction(connection, "preparing keys")?;
         let failed = || database("inserting the integrity key");
-        let mut tx = connection.begin().await.map_err(failed())?;
+        let mut tx = connection.begin_with(BEGIN).await.map_err(failed())?;
         // Whoever inserts the scope makes its key; others wait for that here, and then insert nothing.
         let (kinds, ids) = columns(std::slice::from_ref(&key.scope));
         let created = query(&self.sql.create_scopes).bind(kinds).bind(ids).execute(&mut *tx).await.map_err(failed())?;
@@ -465,6 +465,13 @@ impl KeyStore for PostgresKeys {
             changes: changes.collect::<Result<_>>()?,
         }))
     }
+}
+
+/// Whatever the database's default is: after a lock was waited for, the next statement must see what was committed.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+async fn begin<'c>(connection: &'c mut PgConnection, operation: &'static str) -> Result<Transaction<'c, Postgres>> {
+    connection.begin_with(BEGIN).await.map_err(database(operation))
 }
 
 /// Commits what went well, and rolls the rest back, so that the connection can be used again.

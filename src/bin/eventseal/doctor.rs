@@ -242,7 +242,8 @@ async fn round_trips<C: Backend>(
     checks: &mut Checks,
 ) {
     let mut opened = 0_u64;
-    for kek in usage.into_iter().map(|usage| usage.kek).filter(|kek| kek.state != KekState::Retired) {
+    let in_use = usage.into_iter().filter(|usage| usage.kek.state != KekState::Retired || usage.live_keys > 0);
+    for kek in in_use.map(|usage| usage.kek) {
         if kek.provider != kms.provider() {
             let found = format!("{} was wrapped by {}, not by {}", kek.kek_id, kek.provider, kms.provider());
             checks.problem("master key", found, "name that provider, or run eventseal move-master-key --from-…");
@@ -261,7 +262,10 @@ async fn round_trips<C: Backend>(
     if opened > 0 && matches!(integrity(db).await, Ok(true)) {
         match db.manager(kms).prepare(&mut db.connection).await {
             Ok(()) => checks.good("data keys", "the integrity key opens"),
-            Err(error) => checks.failed("data keys", &error, "restore its row from a backup"),
+            Err(error @ (Error::WrongKey { .. } | Error::InvalidRow { .. })) => {
+                checks.failed("data keys", &error, "restore the row of the integrity key from a backup, and no other");
+            }
+            Err(error) => checks.failed("data keys", &error, "do what it says"),
         }
     }
 }

@@ -224,9 +224,12 @@ fn moved(done: &KekMoves, provider: &str, target: &str) -> Report {
     for kek_id in &done.moved {
         let _ = writeln!(text, "  {kek_id}");
     }
+    for kek_id in &done.dead {
+        let _ = writeln!(text, "  {kek_id} opens under no master key at hand; it is retired and wraps nothing");
+    }
     text.push_str("The old master key is still needed to open backups from before.");
     let ids = |keks: &[KekId]| keks.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let json = json!({ "provider": provider, "master_key": target, "moved": ids(&done.moved), "already": ids(&done.already) });
+    let json = json!({ "provider": provider, "master_key": target, "moved": ids(&done.moved), "already": ids(&done.already), "dead": ids(&done.dead) });
     Report::new(text, json)
 }
 

@@ -43,10 +43,12 @@ pub(crate) async fn open_from(args: &args::MoveMasterKey) -> Result<Option<Arc<d
 }
 
 fn keyring(path: &Path) -> Result<Arc<dyn Kms>, Failure> {
-    // Somebody passed the keyring itself. What is no file is repeated in an error, so this is looked at first.
-    if path.to_str().is_some_and(|text| Keyring::parse(text).is_ok()) {
+    // What is no file may be a key that was put in its place: it is not repeated.
+    if !path.is_file() {
         return Err(Failure::Usage(format!(
-            "a file was expected, and a keyring's text was given: others can read it on the command line, so replace its keys; set {TEXT} instead"
+            "the keyring's file, named by --keyring, --from-keyring or {FILE}, does not exist: make it once with \
+             (umask 077; echo \"main:$(openssl rand -base64 32)\" > FILE). If a keyring's text was given instead: others can read a \
+             command line, so replace its keys, and set {TEXT}"
         )));
     }
     Ok(Arc::new(Keyring::from_file(path)?))

@@ -71,7 +71,12 @@ fn due(usage: &[KekUsage], max_age: u32, now: OffsetDateTime) -> Vec<(String, St
 /// Rotations and moves that somebody began.
 fn unfinished(usage: &[KekUsage]) -> Vec<(String, String)> {
     let mut items = Vec::new();
-    for KekUsage { kek, live_keys, .. } in usage.iter().filter(|usage| usage.kek.state == KekState::DecryptOnly) {
+    let unfinished = |usage: &&KekUsage| match usage.kek.state {
+        KekState::Active => false,
+        KekState::DecryptOnly => true,
+        KekState::Retired => usage.live_keys > 0,
+    };
+    for KekUsage { kek, live_keys, .. } in usage.iter().filter(unfinished) {
         items.push(if *live_keys > 0 {
             let problem = format!("{} wraps {} still", kek.kek_id, count(*live_keys, "data key"));
             (problem, format!("eventseal rewrap --partition {}", shown(&kek.partition)))

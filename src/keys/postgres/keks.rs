@@ -23,7 +23,9 @@ impl PostgresKeys {
 
     pub(super) async fn retire_in(&self, tx: &mut PgConnection, kek_id: KekId) -> Result<Retirement> {
         let failed = || database("retiring a key-encryption key");
+        let before = self.begin_waiting(tx).await?;
         let row = query(&self.sql.lock_kek).bind(kek_id.0).fetch_optional(&mut *tx).await.map_err(failed())?;
+        self.end_waiting(tx, before).await?;
         let Some(row) = row else { return Ok(Retirement::Unknown) };
         if KekState::parse(column(&row, 0)?)? == KekState::Active {
             return Ok(Retirement::Active);
@@ -69,7 +71,7 @@ impl PostgresKeys {
             }
         }
         let rows = query(&self.sql.rewrap_keys)
-            .bind(ids)
+            .bind(&ids)
             .bind(old)
             .bind(new)
             .bind(batch.to.0)
@@ -77,6 +79,10 @@ impl PostgresKeys {
             .fetch_all(&mut *tx)
             .await
             .map_err(failed())?;
+        if rows.len() != ids.len() {
+            // The rows are locked, so it is the key-encryption key that has gone: it was retired meanwhile.
+            return Err(Error::Collision { source: None });
+        }
         for row in &rows {
             let key_id = KeyId(column(row, 0)?);
             if !by.opens(key_id, column(row, 1)?) {

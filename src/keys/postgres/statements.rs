@@ -95,6 +95,7 @@ statements! {
     rewrap_keys: "UPDATE {data_keys} AS k SET wrapped_key = n.new, kek_id = $4, wrapped_at = $5
         FROM UNNEST((SELECT $1::uuid[]), (SELECT $2::bytea[]), (SELECT $3::bytea[])) AS n (key_id, old, new)
         WHERE k.key_id = n.key_id AND k.wrapped_key = n.old AND k.state = 'live'
+            AND EXISTS (SELECT FROM {key_encryption_keys} AS e WHERE e.kek_id = $4 AND e.state <> 'retired' FOR KEY SHARE)
         RETURNING k.key_id, k.wrapped_key",
     scopes: "SELECT {key}, {scope}
         FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)

@@ -72,7 +72,8 @@ impl SqliteKeys {
             match written {
                 Some(written) if by.opens(key.key_id, &written) => outcome.rewrapped += 1,
                 Some(_) => return Err(Error::WrongKey { key_id: key.key_id, kek_id: batch.to }),
-                None => {}
+                // Nobody else writes now: the key-encryption key was retired meanwhile.
+                None => return Err(Error::Collision { source: None }),
             }
         }
         Ok(outcome)

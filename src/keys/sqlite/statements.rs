@@ -87,7 +87,9 @@ impl Statements {
             .into(),
             rewrap_key: format!(
                 r#"UPDATE "{p}data_keys" SET wrapped_key = ?4, kek_id = ?5, wrapped_at = ?6
-                   WHERE key_id = ?1 AND kek_id = ?2 AND wrapped_key = ?3 AND state = 'live' RETURNING wrapped_key"#
+                   WHERE key_id = ?1 AND kek_id = ?2 AND wrapped_key = ?3 AND state = 'live'
+                       AND EXISTS (SELECT 1 FROM "{p}key_encryption_keys" AS e WHERE e.kek_id = ?5 AND e.state <> 'retired')
+                   RETURNING wrapped_key"#
             )
             .into(),
             scopes: format!(
