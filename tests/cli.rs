@@ -177,7 +177,7 @@ async fn keys_are_rotated_rewrapped_and_retired(world: World) {
 
     let retired = run(world.command(&["retire-kek", &old, "--json"]).env_remove("EVENTSEAL_KEYRING_FILE"));
     assert_eq!(retired.ended(0).json()["state"], "retired");
-    world.run(&["retire-kek", "01234567-89ab-cdef-0123-456789abcdef", "--json"]).refused(1, "missing_kek");
+    world.run(&["retire-kek", "01234567-89ab-cdef-0123-456789abcdef", "--json"]).refused(4, "kek_in_use");
     world.run(&["retire-kek", "no-id", "--json"]).refused(2, "usage");
     world.run(&["status", "--check"]).ended(0);
     world.run(&["status", "--check", "--max-age", "0"]).ended(5);
