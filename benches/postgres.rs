@@ -1,9 +1,9 @@
 //! What sealing costs on PostgreSQL: the wrapped store beside the bare one.
 //!
-//! `cargo bench --bench postgres --features postgres`
+//! `EVENTSEAL_DURABLE=on cargo bench --bench postgres --features postgres`
 //!
-//! Runs on a throw-away cluster, or on `DATABASE_URL`. The cluster does not wait for disks, so that a commit costs
-//! little and sealing shows as much as it ever can. Bare and sealed runs take turns within one run; ratios are what
+//! Runs on a throw-away cluster, or on `DATABASE_URL`. With `EVENTSEAL_DURABLE=on` the cluster waits for the disk at each
+//! commit, as PostgreSQL does by default; without, a commit costs little and sealing shows as much as it ever can. Bare and sealed runs take turns within one run; ratios are what
 //! counts. Payloads are those of `benches/seal.rs`: 1 KiB, 23 members, 3 of them protected.
 
 #![allow(missing_docs, reason = "a benchmark")]

@@ -28,13 +28,14 @@ pub(crate) fn server() -> PgConnectOptions {
     SERVER.options.clone()
 }
 
-/// Starts PostgreSQL, waits for the pipe to close, and leaves nothing behind. What stands behind an end of line in the
+/// Starts PostgreSQL, waits for the pipe to close, and leaves nothing behind. It does not wait for the disk, unless
+/// `EVENTSEAL_DURABLE=on`. What stands behind an end of line in the
 /// server's options would be lost.
 const GUARD: &str = r#"
-    bin=$1 folder=$2
+    bin=$1 folder=$2 durable=${EVENTSEAL_DURABLE:-off}
     "$bin/initdb" -D "$folder/data" -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions >"$folder/log" 2>&1 &&
-    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=off -c full_page_writes=off \
-        -c synchronous_commit=off -c max_connections=300 -c shared_buffers=256MB -c max_wal_size=4GB -c deadlock_timeout=10ms \
+    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=$durable -c full_page_writes=$durable \
+        -c synchronous_commit=$durable -c max_connections=300 -c shared_buffers=256MB -c max_wal_size=4GB -c deadlock_timeout=10ms \
         -c autovacuum_naptime=10s" start >>"$folder/log" 2>&1 && echo ready || { cat "$folder/log" >&2; echo failed; }
     cat >/dev/null
     "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null 2>&1
