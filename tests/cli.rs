@@ -389,6 +389,8 @@ fn passwords_and_keys_are_refused_on_the_command_line() {
     run(&mut eventseal(&["status", "--database", &url, "--json"])).refused(2, "usage");
     run(&mut eventseal(&["status", "--database", &format!("postgres://127.0.0.1:1/shop?password={PASSWORD}")])).ended(2);
     run(&mut eventseal(&["doctor", "--database", &url])).ended(2);
+    run(&mut eventseal(&["status", &url])).ended(2);
+    run(&mut eventseal(&["status", &url, "--json"])).refused(2, "usage");
     // From the environment it is taken, and still not shown: neither when the server is away nor in help.
     run(eventseal(&["status", "--json"]).env("DATABASE_URL", &url)).refused(3, "database_unavailable");
     run(eventseal(&["doctor"]).env("DATABASE_URL", &url)).ended(5);
@@ -399,6 +401,12 @@ fn passwords_and_keys_are_refused_on_the_command_line() {
     let ring = format!("main:{SECRET}");
     let folder = tempfile::tempdir().unwrap();
     let database = format!("sqlite://{}?mode=rwc", folder.path().join("a.db").display());
+    // A key in place of its file's name, whether or not it would make a keyring.
+    for misplaced in [SECRET.to_owned(), format!("old:{SECRET},new:abc")] {
+        let arguments = ["prepare", "--database", &database, "--keyring", &misplaced];
+        run(&mut eventseal(&arguments)).ended(2);
+        run(eventseal(&arguments[..3]).env("EVENTSEAL_KEYRING_FILE", &misplaced)).ended(2);
+    }
     let command = |arguments: &[&str]| {
         let mut command = eventseal(&[&["rotate-kek", "--json"], arguments].concat());
         command.env("DATABASE_URL", &database);

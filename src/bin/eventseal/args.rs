@@ -430,7 +430,7 @@ pub(crate) fn check_secrets(matches: &clap::ArgMatches) -> Result<(), Failure> {
     }
 }
 
-fn has_password(url: &str) -> bool {
+pub(crate) fn has_password(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else { return false };
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     // A password may hold a slash that somebody forgot to escape.

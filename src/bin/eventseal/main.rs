@@ -63,7 +63,13 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
 
 /// Help, the version, or what clap did not understand.
 fn refuse(problem: &clap::Error) -> ExitCode {
-    if problem.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    // clap repeats what it does not understand.
+    if problem.use_stderr() && std::env::args_os().any(|argument| argument.to_str().is_some_and(args::has_password)) {
+        let problem = "the arguments can't be read, and are not repeated, since one has a password in it: set DATABASE_URL instead";
+        return Failure::Usage(problem.into()).print(json);
+    }
+    if problem.use_stderr() && json {
         return Failure::Usage(problem.render().to_string().trim_end().to_owned()).print(true);
     }
     let failed_to_print = problem.print().is_err();
