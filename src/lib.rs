@@ -142,7 +142,8 @@ pub use kms::{KekContext, Keyring, Kms, KmsFailure, WrappedKek};
 pub use memory::{MemoryDb, MemoryTx};
 pub use pointer::JsonPointer;
 pub use schema::{
-    EventSchema, Owner, SchemaError, SchemaErrors, SchemaProblem, Schemas, SchemasBuilder, SplitPart, StepContext, event, subject,
+    EventSchema, Owner, ProtectedPlace, SchemaError, SchemaErrors, SchemaProblem, SchemaVersion, Schemas, SchemasBuilder, SplitPart,
+    StepContext, StepInfo, StepKind, event, subject,
 };
 pub use sealed_store::SealedStore;
 pub use sealer::Sealer;

@@ -5,15 +5,18 @@
 
 mod check;
 mod declare;
+mod describe;
 mod redaction;
 mod step;
 mod upcast;
 
 pub use check::{SchemaError, SchemaErrors, SchemaProblem};
 pub use declare::{EventSchema, Owner, SchemasBuilder, event, subject};
+pub use describe::{ProtectedPlace, SchemaVersion, StepInfo, StepKind};
 pub(crate) use redaction::Owners;
 pub use step::{SplitPart, StepContext};
-pub(crate) use upcast::Readable;
+#[allow(unused_imports, reason = "for rewriting")]
+pub(crate) use upcast::{Journey, Readable};
 
 use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, NewEvent};

@@ -256,7 +256,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     fn upcast(&self, event: PersistedEvent, (opened, schema): Unsealed<'_>, out: &mut Vec<PersistedEvent>) -> Result<()> {
         match schema {
             None => out.push(event),
-            Some(schema) => self.schemas.upcast(schema, readable(event, opened), out)?,
+            Some(schema) => drop(self.schemas.upcast(schema, readable(event, opened), out)?),
         }
         Ok(())
     }

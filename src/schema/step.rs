@@ -3,6 +3,7 @@
 use crate::error::{BoxError, StepError, describe_without_values};
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion};
 use crate::pointer::JsonPointer;
+use crate::schema::describe::StepKind;
 use crate::sensitive;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -62,7 +63,7 @@ impl std::fmt::Debug for SplitPart {
 /// A registered step.
 pub(super) enum Step {
     /// To the next version of the same type.
-    Next(NextFn),
+    Next(StepKind, NextFn),
     /// To events of these types and versions.
     Split(Vec<(EventType, u32)>, SplitFn),
     /// To nothing.
@@ -111,21 +112,24 @@ impl Step {
         E: Into<BoxError>,
         F: Fn(A) -> Result<B, E> + Send + Sync + 'static,
     {
-        Self::Next(Box::new(move |payload, context| {
-            // Through text, because places are redacted in text; without numbers losing digits in between.
-            let text = payload.to_string();
-            let (old, is_exact): (A, bool) = sensitive::decode_watched(text.as_bytes(), context.redacted).map_err(|error| Failure {
-                problem: format!(
-                    "the payload does not decode into {}: {}",
-                    std::any::type_name::<A>(),
-                    describe_without_values(&error, text.as_bytes())
-                ),
-                source: None,
-            })?;
-            let new = step(old).map_err(Failure::returned)?;
-            let (payload, redacted) = sensitive::encode(&new).map_err(|error| Failure { problem: error.to_string(), source: None })?;
-            Ok(Stepped { payload, redacted, is_exact })
-        }))
+        Self::Next(
+            StepKind::Typed,
+            Box::new(move |payload, context| {
+                // Through text, because places are redacted in text; without numbers losing digits in between.
+                let text = payload.to_string();
+                let (old, is_exact): (A, bool) = sensitive::decode_watched(text.as_bytes(), context.redacted).map_err(|error| Failure {
+                    problem: format!(
+                        "the payload does not decode into {}: {}",
+                        std::any::type_name::<A>(),
+                        describe_without_values(&error, text.as_bytes())
+                    ),
+                    source: None,
+                })?;
+                let new = step(old).map_err(Failure::returned)?;
+                let (payload, redacted) = sensitive::encode(&new).map_err(|error| Failure { problem: error.to_string(), source: None })?;
+                Ok(Stepped { payload, redacted, is_exact })
+            }),
+        )
     }
 
     pub(super) fn value<E, F>(step: F) -> Self
@@ -133,10 +137,13 @@ impl Step {
         E: Into<BoxError>,
         F: Fn(Value, &StepContext<'_>) -> Result<Value, E> + Send + Sync + 'static,
     {
-        Self::Next(Box::new(move |payload, context| {
-            let payload = step(payload, context).map_err(Failure::returned)?;
-            Ok(Stepped { payload, redacted: Vec::new(), is_exact: false })
-        }))
+        Self::Next(
+            StepKind::Value,
+            Box::new(move |payload, context| {
+                let payload = step(payload, context).map_err(Failure::returned)?;
+                Ok(Stepped { payload, redacted: Vec::new(), is_exact: false })
+            }),
+        )
     }
 
     pub(super) fn split<E, F>(targets: Vec<(EventType, u32)>, step: F) -> Self
@@ -147,10 +154,18 @@ impl Step {
         Self::Split(targets, Box::new(move |payload, context| step(payload, context).map_err(Failure::returned)))
     }
 
+    pub(super) fn kind(&self) -> StepKind {
+        match self {
+            Self::Next(kind, _) => *kind,
+            Self::Split(..) => StepKind::Split,
+            Self::Drop => StepKind::Drop,
+        }
+    }
+
     /// Where the step leads, for a step of this type from this version.
     pub(super) fn targets(&self, event_type: &EventType, from: u32) -> Vec<(EventType, u32)> {
         match self {
-            Self::Next(_) => vec![(event_type.clone(), from.saturating_add(1))],
+            Self::Next(..) => vec![(event_type.clone(), from.saturating_add(1))],
             Self::Split(targets, _) => targets.clone(),
             Self::Drop => Vec::new(),
         }

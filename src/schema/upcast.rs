@@ -22,6 +22,15 @@ pub(crate) struct Readable {
     pub(crate) owners: Owners,
 }
 
+/// What became of an event on the way to its current version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Journey {
+    /// It is still one event: it was neither split nor dropped.
+    pub(crate) is_whole: bool,
+    /// Every step knew what is redacted: no redaction can have got lost.
+    pub(crate) is_exact: bool,
+}
+
 /// A payload on its way.
 #[derive(Clone)]
 struct Moving {
@@ -29,14 +38,17 @@ struct Moving {
     event_version: EventVersion,
     payload: Value,
     redacted: Vec<JsonPointer>,
+    /// So far, every step knew what is redacted.
+    is_exact: bool,
 }
 
 impl Schemas {
     /// Runs the chain from the stored version on. `schema` is that of the stored version.
-    pub(crate) fn upcast(&self, schema: &VersionSchema, readable: Readable, out: &mut Vec<PersistedEvent>) -> Result<()> {
+    pub(crate) fn upcast(&self, schema: &VersionSchema, readable: Readable, out: &mut Vec<PersistedEvent>) -> Result<Journey> {
+        let mut journey = Journey { is_whole: true, is_exact: true };
         if schema.step.is_none() {
             out.push(readable.event);
-            return Ok(());
+            return Ok(journey);
         }
         let mut event = readable.event;
         let payload = std::mem::take(&mut event.payload);
@@ -44,7 +56,13 @@ impl Schemas {
         redacted.sort_unstable();
         let parsed = serde_json::from_slice(&payload)
             .map_err(|_| Failure { problem: "the payload is not JSON that serde_json can hold".to_owned(), source: None });
-        let start = Moving { event_type: event.event_type.clone(), event_version: event.event_version, payload: Value::Null, redacted };
+        let start = Moving {
+            event_type: event.event_type.clone(),
+            event_version: event.event_version,
+            payload: Value::Null,
+            redacted,
+            is_exact: true,
+        };
         let payload = parsed.map_err(|error| failed(&event, &start, error))?;
         let mut done: Vec<Moving> = Vec::new();
         // The last one is the next to be looked at, so that parts stay in order.
@@ -53,6 +71,7 @@ impl Schemas {
             match self.step_of(&moving) {
                 None => done.push(moving),
                 Some(step) => {
+                    journey.is_whole &= !matches!(step, Step::Split(..) | Step::Drop);
                     let next = self.take_step(step, moving, &event, &readable.owners)?;
                     open.extend(next.into_iter().rev());
                 }
@@ -64,16 +83,31 @@ impl Schemas {
         }
         let count = u32::try_from(done.len()).unwrap_or(u32::MAX);
         for (index, moved) in (0..count).zip(done) {
-            let mut part = event.clone();
-            // Writing a Value as JSON does not fail: its keys are strings.
-            part.payload = moved.payload.to_string().into_bytes();
-            part.event_type = moved.event_type;
-            part.event_version = moved.event_version;
-            part.redacted = moved.redacted;
-            part.part = Part { index, count };
-            out.push(part);
+            journey.is_exact &= moved.is_exact;
+            out.push(moved.into_event(&event, Part { index, count }));
         }
-        Ok(())
+        Ok(journey)
+    }
+
+    /// Takes one step with a readable event, as if it were stored as it is; `None` if it is of a current version.
+    #[cfg_attr(not(test), allow(dead_code, reason = "for the guards of the feature testing"))]
+    pub(crate) fn step_once(&self, event: &PersistedEvent) -> Result<Option<Vec<PersistedEvent>>> {
+        let mut redacted = event.redacted.clone();
+        redacted.sort_unstable();
+        let start = Moving {
+            event_type: event.event_type.clone(),
+            event_version: event.event_version,
+            payload: Value::Null,
+            redacted,
+            is_exact: true,
+        };
+        let Some(step) = self.step_of(&start) else { return Ok(None) };
+        let payload = serde_json::from_slice(&event.payload)
+            .map_err(|_| Failure { problem: "the payload is not JSON that serde_json can hold".to_owned(), source: None })
+            .map_err(|failure| failed(event, &start, failure))?;
+        let moved = self.take_step(step, Moving { payload, ..start }, event, &Owners::default())?;
+        let count = u32::try_from(moved.len()).unwrap_or(u32::MAX);
+        Ok(Some((0..count).zip(moved).map(|(index, moved)| moved.into_event(event, Part { index, count })).collect()))
     }
 
     fn schema_of(&self, event_type: &EventType, version: EventVersion) -> Option<&VersionSchema> {
@@ -94,7 +128,7 @@ impl Schemas {
     }
 
     fn take_step(&self, step: &Step, mut moving: Moving, event: &PersistedEvent, owners: &Owners) -> Result<Vec<Moving>> {
-        if matches!(step, Step::Next(_)) && moving.is_erased() {
+        if matches!(step, Step::Next(..)) && moving.is_erased() {
             return Ok(vec![self.erased_at_next(moving)]);
         }
         let payload = std::mem::take(&mut moving.payload);
@@ -110,11 +144,17 @@ impl Schemas {
         // Whether the step itself knows what is redacted, and whether it made parts.
         let (mut next, is_exact, is_split) = match step {
             Step::Drop => return Ok(Vec::new()),
-            Step::Next(step) => {
+            Step::Next(_, step) => {
                 let stepped = guarded(|| step(payload, &context)).map_err(|error| failed(event, &moving, error))?;
                 let Stepped { payload, redacted, is_exact } = stepped;
                 (
-                    vec![Moving { event_type: moving.event_type.clone(), event_version: moving.next_version(), payload, redacted }],
+                    vec![Moving {
+                        event_type: moving.event_type.clone(),
+                        event_version: moving.next_version(),
+                        payload,
+                        redacted,
+                        is_exact: true,
+                    }],
                     is_exact,
                     false,
                 )
@@ -130,12 +170,13 @@ impl Schemas {
                         return Err(failed(event, &moving, Failure { problem, source: None }));
                     }
                     let event_version = EventVersion::new(target.1);
-                    next.push(Moving { event_type: target.0, event_version, payload: part.payload, redacted: Vec::new() });
+                    next.push(Moving { event_type: target.0, event_version, payload: part.payload, redacted: Vec::new(), is_exact: true });
                 }
                 (next, false, true)
             }
         };
         for target in &mut next {
+            target.is_exact = moving.is_exact && (is_exact || before.is_none());
             let Some(plan) = self.plan_of(target) else { continue };
             if !target.payload.is_object() && plan.whole.is_none() {
                 let problem = "the step did not return a JSON object".to_owned();
@@ -171,6 +212,17 @@ impl Moving {
     /// Is the payload redacted as a whole?
     fn is_erased(&self) -> bool {
         self.redacted.iter().any(|place| place.as_str().is_empty())
+    }
+
+    fn into_event(self, stored: &PersistedEvent, part: Part) -> PersistedEvent {
+        let mut event = stored.clone();
+        // Writing a Value as JSON does not fail: its keys are strings.
+        event.payload = self.payload.to_string().into_bytes();
+        event.event_type = self.event_type;
+        event.event_version = self.event_version;
+        event.redacted = self.redacted;
+        event.part = part;
+        event
     }
 
     fn next_version(&self) -> EventVersion {

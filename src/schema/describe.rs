@@ -1,0 +1,115 @@
+//! What a registry says of itself: for reports, guards and operators' tools.
+
+use crate::event::{EventType, EventVersion};
+use crate::schema::declare::Owner;
+use crate::schema::{Schemas, VersionSchema};
+use crate::seal::plan::{Field, FieldOwner, Plan};
+
+/// One version of a registered event type; see [`Schemas::versions`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SchemaVersion {
+    /// The event type.
+    pub event_type: EventType,
+    /// The version.
+    pub event_version: EventVersion,
+    /// What it protects.
+    pub protected: Vec<ProtectedPlace>,
+    /// The step from it; `None` of current versions.
+    pub step: Option<StepInfo>,
+}
+
+/// A protected place of a payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProtectedPlace {
+    /// A JSON Pointer, in which a `*` stands for every element of an array; `""` for the whole payload.
+    pub pointer: String,
+    /// Whose keys protect it.
+    pub owner: Owner,
+}
+
+/// A step, and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StepInfo {
+    /// How it is written.
+    pub kind: StepKind,
+    /// Types and versions; none if the event is dropped.
+    pub targets: Vec<(EventType, EventVersion)>,
+}
+
+/// How a step is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StepKind {
+    /// A function between Rust types: [`upcast`](crate::EventSchema::upcast).
+    Typed,
+    /// A function over the JSON value: [`upcast_with`](crate::EventSchema::upcast_with).
+    Value,
+    /// Into several events: [`split`](crate::EventSchema::split).
+    Split,
+    /// Into none: [`drop_from`](crate::EventSchema::drop_from).
+    Drop,
+}
+
+impl StepKind {
+    /// The word for it: `typed`, `value`, `split`, `drop`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Typed => "typed",
+            Self::Value => "value",
+            Self::Split => "split",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl Schemas {
+    /// Every registered version, by type and version.
+    #[must_use]
+    pub fn versions(&self) -> Vec<SchemaVersion> {
+        let mut all: Vec<SchemaVersion> = self
+            .types
+            .iter()
+            .flat_map(|(name, schema)| {
+                schema.versions.iter().zip(schema.first..).map(|(version, number)| version.describe(name.clone(), number))
+            })
+            .collect();
+        all.sort_unstable_by(|a, b| (&a.event_type, a.event_version).cmp(&(&b.event_type, b.event_version)));
+        all
+    }
+}
+
+impl VersionSchema {
+    fn describe(&self, event_type: EventType, number: u32) -> SchemaVersion {
+        let step = self.step.as_ref().map(|step| StepInfo {
+            kind: step.kind(),
+            targets: step.targets(&event_type, number).into_iter().map(|(target, version)| (target, EventVersion::new(version))).collect(),
+        });
+        SchemaVersion { event_type, event_version: EventVersion::new(number), protected: protected_places(&self.plan), step }
+    }
+}
+
+fn protected_places(plan: &Plan) -> Vec<ProtectedPlace> {
+    plan.fields
+        .iter()
+        .chain(&plan.whole)
+        .map(|field| ProtectedPlace {
+            pointer: field.pattern.as_ref().map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
+            owner: owner_of(plan, field),
+        })
+        .collect()
+}
+
+fn owner_of(plan: &Plan, field: &Field) -> Owner {
+    match &field.owner {
+        FieldOwner::Aggregate { kind: None } => Owner::Aggregate,
+        FieldOwner::Aggregate { kind: Some(kind) } => Owner::AggregateAs { kind: kind.clone() },
+        FieldOwner::Subject { kind, capture } => Owner::Subject {
+            kind: kind.clone(),
+            id: plan.captures.get(*capture).map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
+        },
+    }
+}
