@@ -22,6 +22,14 @@ pub trait Consumer<Tx: Send>: Send + Sync {
         None
     }
 
+    /// Only events of these types are handled, as readers see them: after upcasting. `None`, the default, means all.
+    ///
+    /// A follower of the log passes the same names to [`EventFilter`](crate::EventFilter), which finds events that are stored
+    /// under another name too.
+    fn event_types(&self) -> Option<&[&str]> {
+        None
+    }
+
     /// Handles one event.
     ///
     /// # Errors
@@ -36,8 +44,8 @@ pub trait Consumer<Tx: Send>: Send + Sync {
 pub async fn run_consumers<Tx: Send>(tx: &mut Tx, events: &[PersistedEvent], consumers: &[&dyn Consumer<Tx>]) -> Result<()> {
     for event in events {
         for consumer in consumers {
-            let wanted = consumer.aggregate_types().is_none_or(|types| types.contains(&event.aggregate.aggregate_type()));
-            if wanted {
+            let of_type = consumer.aggregate_types().is_none_or(|types| types.contains(&event.aggregate.aggregate_type()));
+            if of_type && consumer.event_types().is_none_or(|types| types.contains(&event.event_type.as_str())) {
                 consumer.handle(tx, event).await.map_err(|source| Error::Consumer {
                     consumer: consumer.name().to_owned(),
                     aggregate: event.aggregate.clone(),

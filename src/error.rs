@@ -367,18 +367,20 @@ pub enum Error {
         /// The newest version registered.
         known: EventVersion,
     },
-    /// The stored version is not one of the registered ones.
-    #[error("event {event_id}: {event_type} version {event_version} is not registered: declare it and its step to the next version")]
+    /// The stored version is older than any that is registered, or there is none.
+    #[error("event {event_id}: {event_type} {}", describe::gap(*event_version, *oldest))]
     UnknownVersion {
         /// The event.
         event_id: Uuid,
         /// Its type as stored.
         event_type: EventType,
-        /// Its version as stored.
+        /// Its version as stored; 0 stands for none.
         event_version: EventVersion,
+        /// The oldest version registered.
+        oldest: EventVersion,
     },
     /// An upcaster failed.
-    #[error("event {event_id}: the step from {event_type} version {from} failed: {problem}")]
+    #[error("event {event_id}: the step from {event_type} version {from} ({step}) failed: {problem}")]
     Upcast {
         /// The event.
         event_id: Uuid,
@@ -386,6 +388,8 @@ pub enum Error {
         event_type: EventType,
         /// The version the step starts from.
         from: EventVersion,
+        /// Which step, such as `typed, to OrderPlaced version 2`.
+        step: String,
         /// What happened, without payload values.
         problem: String,
         /// What the step itself returned, if it did, and if it was no error of serde_json (which quotes values).

@@ -105,6 +105,7 @@ mod pointer;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod random;
+mod raw;
 mod schema;
 mod seal;
 mod sealed_store;
@@ -142,8 +143,8 @@ pub use kms::{KekContext, Keyring, Kms, KmsFailure, WrappedKek};
 pub use memory::{MemoryDb, MemoryTx};
 pub use pointer::JsonPointer;
 pub use schema::{
-    EventSchema, Owner, ProtectedPlace, SchemaError, SchemaErrors, SchemaProblem, SchemaVersion, Schemas, SchemasBuilder, SplitPart,
-    StepContext, StepInfo, StepKind, event, subject,
+    Changes, EventSchema, Owner, ProtectedPlace, SchemaError, SchemaErrors, SchemaProblem, SchemaVersion, Schemas, SchemasBuilder,
+    SplitPart, StepContext, StepInfo, StepKind, event, subject,
 };
 pub use sealed_store::SealedStore;
 pub use sealer::Sealer;

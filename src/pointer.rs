@@ -46,6 +46,13 @@ impl JsonPointer {
     }
 }
 
+/// So that a set of pointers can be asked for a text.
+impl std::borrow::Borrow<str> for JsonPointer {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for JsonPointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "the root" } else { &self.0 })

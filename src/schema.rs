@@ -3,13 +3,18 @@
 //! Built once at startup. [`Schemas::new`] reports every contradiction at once, so that a gap in a chain
 //! is found at deployment and not in production.
 
+mod carry;
+mod changes;
 mod check;
 mod declare;
 mod describe;
+mod document;
+mod metadata;
 mod redaction;
 mod step;
 mod upcast;
 
+pub use changes::Changes;
 pub use check::{SchemaError, SchemaErrors, SchemaProblem};
 pub use declare::{EventSchema, Owner, SchemasBuilder, event, subject};
 pub use describe::{ProtectedPlace, SchemaVersion, StepInfo, StepKind};
@@ -21,9 +26,9 @@ pub(crate) use upcast::{Journey, Readable};
 use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, NewEvent};
 use crate::seal::plan::Plan;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
-use step::Step;
+use step::{MetadataFn, Step};
 
 /// The registry of event schemas.
 ///
@@ -50,6 +55,9 @@ pub struct Schemas {
     pass_through_newer: bool,
     allow_older_appends: bool,
     deny_unreadable_payloads: bool,
+    max_parts: usize,
+    /// Types to which steps of other types lead, with those.
+    ancestors: Vec<(EventType, EventType)>,
     /// For what is not in the registry.
     nothing: VersionSchema,
 }
@@ -58,6 +66,8 @@ pub(crate) struct TypeSchema {
     /// From `first` on, without gaps.
     versions: Vec<VersionSchema>,
     first: u32,
+    /// What version 0, which is none, stands for.
+    legacy: Option<EventVersion>,
 }
 
 #[derive(Default)]
@@ -65,6 +75,8 @@ pub(crate) struct VersionSchema {
     pub(crate) plan: Plan,
     /// To the next version, or to other types. `None` of current versions only.
     step: Option<Step>,
+    /// What happens to the metadata in that step.
+    metadata: Option<MetadataFn>,
 }
 
 impl TypeSchema {
@@ -144,28 +156,69 @@ impl Schemas {
         Ok(Some(&version.plan))
     }
 
-    /// How to read what is stored under this type and version; `None` if it passes through untouched.
+    /// How to read what is stored under this type and version, and which version that is if it stands for another;
+    /// `None` if it passes through untouched.
     pub(crate) fn for_read(
         &self,
         event_id: uuid::Uuid,
         event_type: &EventType,
-        event_version: EventVersion,
-    ) -> Result<Option<&VersionSchema>> {
+        stored: EventVersion,
+    ) -> Result<Option<(&VersionSchema, EventVersion)>> {
         let Some(schema) = self.types.get(event_type) else {
             return if self.deny_unknown_types { Err(Error::UnknownType { event_id, event_type: event_type.clone() }) } else { Ok(None) };
         };
-        match schema.version(event_version) {
-            Some(version) => Ok(Some(version)),
-            None if event_version > schema.last() && self.pass_through_newer => Ok(Some(&self.nothing)),
-            None if event_version > schema.last() => {
-                Err(Error::NewerVersion { event_id, event_type: event_type.clone(), event_version, known: schema.last() })
+        let version = schema.legacy.filter(|_| stored.get() == 0).unwrap_or(stored);
+        match schema.version(version) {
+            Some(known) => Ok(Some((known, version))),
+            None if version > schema.last() && self.pass_through_newer => Ok(Some((&self.nothing, version))),
+            None if version > schema.last() => {
+                Err(Error::NewerVersion { event_id, event_type: event_type.clone(), event_version: version, known: schema.last() })
             }
-            None => Err(Error::UnknownVersion { event_id, event_type: event_type.clone(), event_version }),
+            None => Err(Error::UnknownVersion {
+                event_id,
+                event_type: event_type.clone(),
+                event_version: version,
+                oldest: EventVersion::new(schema.first),
+            }),
         }
     }
 
     pub(crate) fn accepts_plaintext(&self, event_type: &EventType) -> bool {
         self.accept_plaintext.contains(event_type)
+    }
+}
+
+impl Schemas {
+    /// The types under which events are stored that readers see as one of `wanted`: these themselves, and those from
+    /// which steps lead to them. Sorted, each once.
+    ///
+    /// [`SealedStore`](crate::SealedStore) reads by these when its callers filter by type.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// let schemas = Schemas::new([
+    ///     event("OrderCreated").version(1).change(1, Changes::new().rename_type("OrderPlaced", 1)),
+    ///     event("OrderPlaced").version(1),
+    /// ])?;
+    /// assert_eq!(schemas.stored_types(&["OrderPlaced"]), ["OrderCreated", "OrderPlaced"]);
+    /// # Ok::<(), SchemaErrors>(())
+    /// ```
+    #[must_use]
+    pub fn stored_types(&self, wanted: &[impl AsRef<str>]) -> Vec<String> {
+        let mut found: BTreeSet<String> = wanted.iter().map(|name| name.as_ref().to_owned()).collect();
+        let mut leads: HashMap<&str, Vec<&EventType>> = HashMap::new();
+        for (target, from) in &self.ancestors {
+            leads.entry(target.as_str()).or_default().push(from);
+        }
+        let mut open: Vec<String> = found.iter().cloned().collect();
+        while let Some(name) = open.pop() {
+            for from in leads.get(name.as_str()).into_iter().flatten() {
+                if found.insert(from.as_str().to_owned()) {
+                    open.push(from.as_str().to_owned());
+                }
+            }
+        }
+        found.into_iter().collect()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::event::{
-    AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage, Stream, VersionRange,
+    AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage, PersistedEvent, Stream,
+    VersionRange,
 };
 use crate::key::{KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
@@ -11,6 +12,7 @@ use crate::schema::Schemas;
 use crate::sealer::Sealer;
 use crate::store::EventStore;
 use async_trait::async_trait;
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -111,8 +113,21 @@ impl<S: EventStore> SealedStore<S> {
     /// # Errors
     /// Those of the wrapped store, of the KMS and of the key table as a whole.
     pub async fn read_events_each(&self, tx: &mut S::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<OpenedPage> {
-        let EventPage { events, scanned, next } = self.inner.read_events(tx, after, limit, filter).await?;
-        Ok(OpenedPage { events: self.sealer.open_each(tx, events).await?, scanned, next })
+        let EventPage { events, scanned, next } = self.inner.read_events(tx, after, limit, &self.stored(filter)).await?;
+        let mut events = self.sealer.open_each(tx, events).await?;
+        for parts in events.iter_mut().flatten() {
+            keep_wanted(parts, filter);
+        }
+        Ok(OpenedPage { events, scanned, next })
+    }
+
+    /// What to ask the wrapped store for: it knows stored types only.
+    fn stored<'f>(&self, filter: &'f EventFilter) -> Cow<'f, EventFilter> {
+        if filter.event_types.is_empty() {
+            return Cow::Borrowed(filter);
+        }
+        let event_types = self.sealer.schemas().stored_types(&filter.event_types);
+        Cow::Owned(EventFilter { event_types, ..filter.clone() })
     }
 
     /// The wrapped store, which holds and returns sealed payloads.
@@ -155,14 +170,24 @@ impl<S: EventStore> EventStore for SealedStore<S> {
         Ok(Stream { events, ..stream })
     }
 
+    /// As the wrapped store, with one difference: `filter` names event types as readers see them. Events that are stored
+    /// under another type and become one of these are found too, and parts of other types are left out. `scanned` counts
+    /// all that were looked at.
     async fn read_events(&self, tx: &mut Self::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
-        let page = self.inner.read_events(tx, after, limit, filter).await?;
-        let events = self.sealer.open(tx, page.events).await?;
+        let page = self.inner.read_events(tx, after, limit, &self.stored(filter)).await?;
+        let mut events = self.sealer.open(tx, page.events).await?;
+        keep_wanted(&mut events, filter);
         Ok(EventPage { events, ..page })
     }
 
     async fn latest_global_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {
         self.inner.latest_global_position(tx).await
+    }
+}
+
+fn keep_wanted(events: &mut Vec<PersistedEvent>, filter: &EventFilter) {
+    if !filter.event_types.is_empty() {
+        events.retain(|event| filter.event_types.iter().any(|wanted| event.event_type == **wanted));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The sealer: events in, events out, with keys looked up in between.
 
 use crate::error::Result;
-use crate::event::{AggregateRef, NewEvent, PersistedEvent, Unreadable, check_append};
+use crate::event::{AggregateRef, EventVersion, NewEvent, PersistedEvent, Unreadable, check_append};
 use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
@@ -98,6 +98,12 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     #[must_use]
     pub fn keys(&self) -> &KeyManager<Tx> {
         &self.keys
+    }
+
+    /// The registry.
+    #[must_use]
+    pub fn schemas(&self) -> &Schemas {
+        &self.schemas
     }
 
     /// Seals the protected fields of events of one aggregate. Creates the keys that are missing, and
@@ -248,7 +254,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
                 event_type: &event.stored_type,
                 event_version: event.stored_version,
             };
-            Ok((Some(closed.open(&schema.plan, &place, keys)?), Some(*schema)))
+            Ok((Some(closed.open(&schema.0.plan, &place, keys)?), Some(*schema)))
         });
         Ok(unsealed.collect())
     }
@@ -262,7 +268,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     }
 
     fn how_to_read<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
-        let Some(schema) = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version)? else {
+        let Some((schema, version)) = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version)? else {
             return Ok(Read::AsStored);
         };
         // Even where nothing is protected now, a header is opened: it may have been protected once.
@@ -271,14 +277,14 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         if schema.plan.protects() || spelled_otherwise || may_hold_header(&event.payload) {
             let accept_plaintext = self.schemas.accepts_plaintext(&event.stored_type) || !schema.plan.protects();
             match inspect(&schema.plan, event.event_id, &event.stored_type, &event.payload, accept_plaintext) {
-                Ok(Some(closed)) => return Ok(Read::Sealed(Box::new(closed), schema)),
+                Ok(Some(closed)) => return Ok(Read::Sealed(Box::new(closed), (schema, version))),
                 Ok(None) => {}
                 // The name stood in bytes that are no JSON, and none was promised.
                 Err(crate::Error::InvalidPayload { .. } | crate::Error::LimitExceeded { .. }) if !schema.plan.protects() => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(if schema.is_current() { Read::AsStored } else { Read::Plain(schema) })
+        Ok(if schema.is_current() && version == event.stored_version { Read::AsStored } else { Read::Plain((schema, version)) })
     }
 }
 
@@ -287,13 +293,16 @@ enum Read<'s, 'e> {
     /// Nothing: the reader gets the very bytes.
     AsStored,
     /// It is only upcast.
-    Plain(&'s VersionSchema),
+    Plain(Known<'s>),
     /// It is opened, then upcast.
-    Sealed(Box<Closed<'e>>, &'s VersionSchema),
+    Sealed(Box<Closed<'e>>, Known<'s>),
 }
 
+/// A registered version: what it says, and its number.
+type Known<'s> = (&'s VersionSchema, EventVersion);
+
 /// What was sealed, if anything was, and the schema to upcast by, if the event is not to be handed out as it is.
-type Unsealed<'s> = (Option<Opened>, Option<&'s VersionSchema>);
+type Unsealed<'s> = (Option<Opened>, Option<Known<'s>>);
 
 impl<'s, 'e> Read<'s, 'e> {
     fn closed(&self) -> Option<&Closed<'e>> {
@@ -303,10 +312,10 @@ impl<'s, 'e> Read<'s, 'e> {
         }
     }
 
-    fn schema(&self) -> Option<&'s VersionSchema> {
+    fn schema(&self) -> Option<Known<'s>> {
         match self {
             Self::AsStored => None,
-            Self::Plain(schema) | Self::Sealed(_, schema) => Some(schema),
+            Self::Plain(schema) | Self::Sealed(_, schema) => Some(*schema),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::pointer::{JsonPointer, Places};
 use redactable::Redactable;
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::cell::Cell;
 use std::fmt;
@@ -207,10 +208,14 @@ pub(crate) fn decode_watched<T: DeserializeOwned>(payload: &[u8], redacted: &[Js
     Ok((in_mode(Mode::Plain, || T::deserialize(root()))?, false))
 }
 
+/// Reads a value in which nothing is redacted.
+pub(crate) fn decode_value<'v, T: Deserialize<'v>>(value: &'v Value) -> Result<T, serde_json::Error> {
+    in_mode(Mode::Exact, || T::deserialize(value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
     use std::collections::BTreeMap;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]

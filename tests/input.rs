@@ -221,7 +221,7 @@ fn declared() -> SchemasBuilder {
             .protect(&["/email"], Owner::Aggregate)
             .version(3)
             .protect_same_as(2)
-            .upcast_with(2, |payload, _: &StepContext<'_>| Ok::<_, Infallible>(payload)),
+            .upcast_with(2, |payload: serde_json::Value, _: &StepContext<'_>| Ok::<_, Infallible>(payload)),
         event("Open").version(1),
     ])
 }

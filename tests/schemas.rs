@@ -816,9 +816,9 @@ async fn i9_a_failing_step_names_the_event_and_the_step_but_no_value() {
     std::panic::set_hook(Box::new(|_| {}));
     for (schemas, problem) in [
         (v2(v1().upcast(1, |_: PlacedV1| Ok::<_, Infallible>(json!({})))), "does not decode into schemas::PlacedV1: invalid type"),
-        (v2(v1().upcast_with(1, |_, _| Err::<Value, _>("no"))), "the step returned an error"),
-        (v2(v1().upcast_with(1, |_, _| -> std::result::Result<Value, Infallible> { panic!("SECRET") })), "the step panicked"),
-        (v2(v1().upcast_with(1, |_, _| Ok::<_, Infallible>(json!(["SECRET"])))), "did not return a JSON object"),
+        (v2(v1().upcast_with(1, |_: Value, _| Err::<Value, _>("no"))), "it returned an error"),
+        (v2(v1().upcast_with(1, |_: Value, _| -> std::result::Result<Value, Infallible> { panic!("SECRET") })), "it panicked"),
+        (v2(v1().upcast_with(1, |_: Value, _| Ok::<_, Infallible>(json!(["SECRET"])))), "did not return a JSON object"),
         (
             v2(v1().split(1, &[("Placed", 2)], |_, _| Ok::<_, Infallible>(vec![SplitPart::new("Other", 1, json!({}))]))),
             "not among its declared targets",
@@ -832,7 +832,7 @@ async fn i9_a_failing_step_names_the_event_and_the_step_but_no_value() {
         let error = world.read(&store, "1").await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains(problem) && !format!("{error} {error:?}").contains("SECRET"), "{text}");
-        assert!(text.contains("the step from Placed version 1 failed"), "{text}");
+        assert!(text.contains("the step from Placed version 1 (") && text.contains("to Placed version 2) failed: "), "{text}");
     }
 }
 
@@ -875,7 +875,7 @@ async fn i9_what_serde_json_says_inside_a_step_shows_no_value() {
         let store = world.store(Schemas::new([step.version(2).protect_same_as(1)]).unwrap()).await;
         let error = world.read(&store, "1").await.unwrap_err();
         assert!(!chain(&error).contains("SECRET"), "{}", chain(&error));
-        assert!(error.to_string().ends_with("the step returned an error: invalid type, expected u8"), "{error}");
+        assert!(error.to_string().ends_with("it returned an error: invalid type, expected u8"), "{error}");
     }
 }
 

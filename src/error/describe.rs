@@ -1,5 +1,6 @@
 //! What `serde_json` says, without the payload values that it quotes.
 
+use crate::event::EventVersion;
 /// Says what `serde_json` found wrong in `document`, leaving out what the document held.
 ///
 /// Its messages start with what the document held and end with what the Rust type expected; only the
@@ -70,6 +71,20 @@ fn is_name(quoted: &str, document: &[u8]) -> bool {
         let member = before == Some(b'"') && rest.strip_prefix(b"\"").is_some_and(|rest| rest.trim_ascii_start().starts_with(b":"));
         part_of_a_word || member
     })
+}
+
+/// Which versions are missing between a stored one and the oldest that is registered.
+pub(super) fn gap(stored: EventVersion, oldest: EventVersion) -> String {
+    match (stored.get(), oldest.get()) {
+        (0, _) => "is stored without a version: say in its schema which one that is, with legacy_version(n)".to_owned(),
+        (stored, oldest) if stored + 1 == oldest => {
+            format!("version {stored} is older than version {oldest}, the oldest registered: declare it, and its step to version {oldest}")
+        }
+        (stored, oldest) => format!(
+            "version {stored} is older than version {oldest}, the oldest registered: declare versions {stored} to {}, and the steps between them",
+            oldest.saturating_sub(1)
+        ),
+    }
 }
 
 #[cfg(test)]

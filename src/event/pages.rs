@@ -110,7 +110,8 @@ pub struct Unreadable {
 pub struct EventFilter {
     /// Only of these aggregate types.
     pub aggregate_types: Vec<String>,
-    /// Only of these *stored* event types.
+    /// Only of these event types: of a plain store as they are stored, of a [`SealedStore`](crate::SealedStore) as
+    /// readers see them.
     pub event_types: Vec<String>,
 }
 

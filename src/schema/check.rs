@@ -1,9 +1,11 @@
 //! Everything that can be wrong with schemas, found in one go.
 
-use crate::event::{EventType, check_text};
+use crate::event::{EventType, EventVersion, check_text};
 use crate::pointer::{JsonPointer, Pattern, Token, array_index};
-use crate::schema::declare::{EventSchema, FieldDecl, Owner, SchemasBuilder, VersionDecl};
-use crate::schema::step::Step;
+use crate::schema::carry::{check_carried, check_change};
+use crate::schema::changes::Changes;
+use crate::schema::declare::{EventSchema, FieldDecl, Owner, SchemasBuilder, StepDecl, VersionDecl};
+use crate::schema::step::{MetadataFn, Step};
 use crate::schema::{Schemas, TypeSchema, VersionSchema};
 use crate::seal::crypto::PAD;
 use crate::seal::plan::{Field, FieldOwner, Plan};
@@ -81,6 +83,32 @@ pub enum SchemaProblem {
     NotProtected(String),
     #[error("{0} is not a padding: use a multiple of 32 up to 65,536")]
     Pad(usize),
+    #[error("pointer {0:?} ends in '*': single elements of an array can't be moved, removed or made up")]
+    Element(String),
+    #[error("{0:?} and {1:?} lie in different arrays: the '*'s of both must stand for the same elements")]
+    OtherElements(String, String),
+    #[error("{0:?} and {1:?} overlap: nothing can be moved or copied into itself")]
+    IntoItself(String, String),
+    #[error("{0:?} would get to {1:?}, into {2:?}, which is protected as one value: it would be lost when that is erased")]
+    IntoProtected(String, String, String),
+    #[error("the function for {0:?} would see what is protected at {1:?} inside of it, erased or not: map that alone, or use upcast_with")]
+    MapsAround(String, String),
+    #[error(
+        "what is protected at {from} gets to {to} of {event_type} version {event_version}, which does not protect it there: protect it, or remove it in the step"
+    )]
+    LeavesProtection { from: JsonPointer, to: JsonPointer, event_type: EventType, event_version: u32 },
+    #[error("the step renames the type twice")]
+    RenamedTwice,
+    #[error("there are two changes of the metadata from this version")]
+    MetadataTwice,
+    #[error("no step that keeps the event goes on from this version, so its metadata can't be changed")]
+    MetadataWithoutStep,
+    #[error(".legacy_version({0}) names a version that is not declared")]
+    LegacyUnknown(u32),
+    #[error(".legacy_version(…) is said twice")]
+    LegacyTwice,
+    #[error("its chain has {0} steps, and {1} are allowed: merge some, or raise max_steps")]
+    ChainTooLong(usize, usize),
     #[error("accept_plaintext names it, but it is not registered or protects nothing")]
     AcceptsNothing,
 }
@@ -114,7 +142,15 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
             found.add(&name, None, SchemaProblem::TypeTwice);
         }
     }
-    check_targets(&types, &mut found);
+    let edges = check_targets(&types, &mut found);
+    check_lengths(&edges, builder.max_steps, &mut found);
+    for (name, schema) in &types {
+        check_changes(&types, name, schema, &mut found);
+    }
+    if let Some(version) = builder.legacy_version {
+        let concerned = types.values_mut().filter(|schema| schema.legacy.is_none() && schema.version(EventVersion::new(version)).is_some());
+        concerned.for_each(|schema| schema.legacy = Some(EventVersion::new(version)));
+    }
     let accept_plaintext: HashSet<EventType> = builder.accept_plaintext.into_iter().collect();
     for name in &accept_plaintext {
         if !types.get(name).is_some_and(|schema| schema.versions.iter().any(|version| version.plan.protects())) {
@@ -125,13 +161,21 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         found.errors.sort_by(|a, b| (&a.event_type, a.version).cmp(&(&b.event_type, b.version)));
         return Err(SchemaErrors { errors: found.errors });
     }
+    let mut ancestors: Vec<(EventType, EventType)> = Vec::new();
+    for ((from, _), targets) in &edges {
+        ancestors.extend(targets.iter().filter(|(target, _)| target != from).map(|(target, _)| (target.clone(), from.clone())));
+    }
+    ancestors.sort_unstable();
+    ancestors.dedup();
     Ok(Schemas {
         types,
+        ancestors,
         accept_plaintext,
         deny_unknown_types: builder.deny_unknown_types,
         pass_through_newer: builder.pass_through_newer,
         allow_older_appends: builder.allow_older_appends,
         deny_unreadable_payloads: builder.deny_unreadable_payloads,
+        max_parts: builder.max_parts,
         nothing: VersionSchema::default(),
     })
 }
@@ -173,17 +217,39 @@ fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
     }
     let (Some(first), Some(last)) = (declared.keys().next().copied(), declared.keys().next_back().copied()) else {
         found.add(&name, None, SchemaProblem::NoVersion);
-        return TypeSchema { versions: Vec::new(), first: 1 };
+        return TypeSchema { versions: Vec::new(), first: 1, legacy: None };
     };
     let mut steps: BTreeMap<u32, Step> = BTreeMap::new();
     for (from, step) in event.steps {
         if !declared.contains_key(&from) {
             found.add(&name, Some(from), SchemaProblem::StepFromUnknown);
         }
+        let step = match step {
+            StepDecl::Ready(step) => step,
+            StepDecl::Changes(changes) => compile(changes, &mut |problem| found.add(&name, Some(from), problem)),
+        };
         if steps.insert(from, step).is_some() {
             found.add(&name, Some(from), SchemaProblem::StepTwice);
         }
     }
+    let mut metadata: BTreeMap<u32, MetadataFn> = BTreeMap::new();
+    for (from, step) in event.metadata_steps {
+        if !steps.get(&from).is_some_and(|step| !matches!(step, Step::Drop)) {
+            found.add(&name, Some(from), SchemaProblem::MetadataWithoutStep);
+        }
+        if metadata.insert(from, step).is_some() {
+            found.add(&name, Some(from), SchemaProblem::MetadataTwice);
+        }
+    }
+    if event.legacy.len() > 1 {
+        found.add(&name, None, SchemaProblem::LegacyTwice);
+    }
+    let legacy = event.legacy.first().map(|version| {
+        if !declared.contains_key(version) {
+            found.add(&name, None, SchemaProblem::LegacyUnknown(*version));
+        }
+        EventVersion::new(*version)
+    });
     let protected = declared.values().any(|version| !version.fields.is_empty() || version.whole.is_some());
     let mut versions = Vec::new();
     let mut expected = first;
@@ -197,9 +263,46 @@ fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
             found.add(&name, Some(number), SchemaProblem::StepMissing(number));
         }
         let mut check = CheckVersion { name: &name, number, found };
-        versions.push(VersionSchema { plan: check.plan(&version, protected), step });
+        versions.push(VersionSchema { plan: check.plan(&version, protected), step, metadata: metadata.remove(&number) });
     }
-    TypeSchema { versions, first }
+    TypeSchema { versions, first, legacy }
+}
+
+/// Reads the pointers of a declarative step. What is wrong with one leaves it out.
+fn compile(changes: Changes, add: &mut impl FnMut(SchemaProblem)) -> Step {
+    if changes.renamed.len() > 1 {
+        add(SchemaProblem::RenamedTwice);
+    }
+    let mut compiled = Vec::with_capacity(changes.changes.len());
+    for change in changes.changes {
+        let parse = |text: String| Pattern::parse(&text).map_err(|problem| SchemaProblem::Pointer(text, problem));
+        match change.try_map(parse) {
+            Ok(change) => match check_change(&change) {
+                None => compiled.push(change),
+                Some(problem) => add(problem),
+            },
+            Err(problem) => add(problem),
+        }
+    }
+    Step::Change(changes.renamed.into_iter().next(), compiled)
+}
+
+/// What was protected stays so through every declarative step of a type.
+fn check_changes(types: &HashMap<EventType, TypeSchema>, name: &EventType, schema: &TypeSchema, found: &mut Found) {
+    for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
+        // What is wrong with a change was left out of the step: what follows from that would only confuse.
+        if found.errors.iter().any(|error| error.event_type == *name && error.version == Some(number)) {
+            continue;
+        }
+        let Some(step @ Step::Change(_, changes)) = &version.step else { continue };
+        for target in step.targets(name, number) {
+            if let Some(to) = types.get(&target.0).and_then(|schema| schema.version(EventVersion::new(target.1))) {
+                for problem in check_carried(changes, &version.plan, (&target, &to.plan)) {
+                    found.add(name, Some(number), problem);
+                }
+            }
+        }
+    }
 }
 
 fn inherit(version: &mut VersionDecl, other: &VersionDecl) {
@@ -359,15 +462,17 @@ fn find<'p>(plan: &'p mut Plan, pointer: &str) -> Option<&'p mut Field> {
     plan.fields.iter_mut().find(|field| field.pattern.as_ref().is_some_and(|pattern| pattern.as_str() == pointer))
 }
 
+type Node = (EventType, u32);
+
 /// Every step leads somewhere, and none back.
-fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) {
-    let mut edges: HashMap<(EventType, u32), Vec<(EventType, u32)>> = HashMap::new();
+fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) -> HashMap<Node, Vec<Node>> {
+    let mut edges: HashMap<Node, Vec<Node>> = HashMap::new();
     for (name, schema) in types {
         for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
             let Some(step) = &version.step else { continue };
             let targets = step.targets(name, number);
             for (target, target_version) in &targets {
-                let known = types.get(target).is_some_and(|schema| schema.version(crate::EventVersion::new(*target_version)).is_some());
+                let known = types.get(target).is_some_and(|schema| schema.version(EventVersion::new(*target_version)).is_some());
                 if !known {
                     found.add(name, Some(number), SchemaProblem::UnknownTarget(target.clone(), *target_version));
                 }
@@ -376,8 +481,8 @@ fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) {
         }
     }
     for start in edges.keys() {
-        let mut seen: HashSet<&(EventType, u32)> = HashSet::new();
-        let mut open: Vec<&(EventType, u32)> = edges.get(start).into_iter().flatten().collect();
+        let mut seen: HashSet<&Node> = HashSet::new();
+        let mut open: Vec<&Node> = edges.get(start).into_iter().flatten().collect();
         while let Some(node) = open.pop() {
             if node == start {
                 found.add(&start.0, Some(start.1), SchemaProblem::Cycle);
@@ -386,6 +491,34 @@ fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) {
             if seen.insert(node) {
                 open.extend(edges.get(node).into_iter().flatten());
             }
+        }
+    }
+    edges
+}
+
+/// No chain is longer than allowed. Said of the version it starts from, unless a longer one goes through that.
+fn check_lengths(edges: &HashMap<Node, Vec<Node>>, max: usize, found: &mut Found) {
+    if found.errors.iter().any(|error| error.problem == SchemaProblem::Cycle) {
+        return;
+    }
+    let mut lengths: HashMap<&Node, usize> = HashMap::new();
+    // Backwards from what has no step: a node's length is known once those of its targets are.
+    let mut open: Vec<&Node> = edges.keys().collect();
+    while let Some(node) = open.pop() {
+        let targets = edges.get(node).map_or(&[][..], Vec::as_slice);
+        let missing: Vec<&Node> = targets.iter().filter(|target| edges.contains_key(*target) && !lengths.contains_key(target)).collect();
+        if missing.is_empty() {
+            let longest = targets.iter().filter_map(|target| lengths.get(target)).max().copied().unwrap_or_default();
+            lengths.insert(node, longest + 1);
+        } else {
+            open.push(node);
+            open.extend(missing);
+        }
+    }
+    let inner: HashSet<&Node> = edges.values().flatten().collect();
+    for (node, length) in lengths {
+        if length > max && !inner.contains(node) {
+            found.add(&node.0, Some(node.1), SchemaProblem::ChainTooLong(length, max));
         }
     }
 }

@@ -3,8 +3,9 @@
 use crate::error::BoxError;
 use crate::event::EventType;
 use crate::schema::Schemas;
+use crate::schema::changes::Changes;
 use crate::schema::check::{SchemaErrors, check};
-use crate::schema::step::{SplitPart, Step, StepContext};
+use crate::schema::step::{MetadataFn, SplitPart, Step, StepContext, metadata_step};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,7 +15,14 @@ use std::sync::Arc;
 ///
 /// See [`EventSchema`].
 pub fn event(name: impl Into<EventType>) -> EventSchema {
-    EventSchema { name: name.into(), versions: Vec::new(), steps: Vec::new(), misplaced: false }
+    EventSchema {
+        name: name.into(),
+        versions: Vec::new(),
+        steps: Vec::new(),
+        metadata_steps: Vec::new(),
+        legacy: Vec::new(),
+        misplaced: false,
+    }
 }
 
 /// A data subject that owns protected fields: `subject("Customer", "/customer_id")` is the customer
@@ -67,9 +75,16 @@ impl Owner {
 pub struct EventSchema {
     pub(super) name: EventType,
     pub(super) versions: Vec<VersionDecl>,
-    pub(super) steps: Vec<(u32, Step)>,
+    pub(super) steps: Vec<(u32, StepDecl)>,
+    pub(super) metadata_steps: Vec<(u32, MetadataFn)>,
+    pub(super) legacy: Vec<u32>,
     /// Something was said of a version before any was begun.
     pub(super) misplaced: bool,
+}
+
+pub(super) enum StepDecl {
+    Ready(Step),
+    Changes(Changes),
 }
 
 #[derive(Clone, Default)]
@@ -179,22 +194,73 @@ impl EventSchema {
     /// values, so they, and errors whose source they are, are replaced by a description without them.
     pub fn upcast<A, B, E, F>(self, from: u32, step: F) -> Self
     where
-        A: DeserializeOwned,
-        B: Serialize,
+        A: DeserializeOwned + 'static,
+        B: Serialize + 'static,
         E: Into<BoxError>,
         F: Fn(A) -> Result<B, E> + Send + Sync + 'static,
     {
-        self.with_step(from, Step::typed(step))
+        self.upcast_with(from, move |old, _| step(old))
     }
 
-    /// The step from version `from` to the next, over the JSON value, with its context: among others,
-    /// which places are redacted. What [`upcast`](Self::upcast) says of steps over values holds here.
-    pub fn upcast_with<E, F>(self, from: u32, step: F) -> Self
+    /// The same, with what else is known of the event: its aggregate, when it happened, its metadata, which places are
+    /// redacted.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// # use serde_json::{Value, json};
+    /// event("OrderPlaced").version(1).version(2).upcast_with(1, |mut order: Value, context| {
+    ///     order["placed_on"] = json!(context.created_at.date().to_string());
+    ///     Ok::<_, std::convert::Infallible>(order)
+    /// });
+    /// ```
+    pub fn upcast_with<A, B, E, F>(self, from: u32, step: F) -> Self
+    where
+        A: DeserializeOwned + 'static,
+        B: Serialize + 'static,
+        E: Into<BoxError>,
+        F: Fn(A, &StepContext<'_>) -> Result<B, E> + Send + Sync + 'static,
+    {
+        self.with_step(from, StepDecl::Ready(Step::function(step)))
+    }
+
+    /// The step from version `from` to the next, or with [`Changes::rename_type`] to a version of another type: a list of
+    /// changes. Protection and redactions are carried along exactly, and building the registry checks that nothing
+    /// protected gets to an unprotected place.
+    ///
+    /// Prefer it where it will do: it can be checked, it is faster than a function, and what it does not name stays as it is
+    /// spelled.
+    pub fn change(self, from: u32, changes: Changes) -> Self {
+        self.with_step(from, StepDecl::Changes(changes))
+    }
+
+    /// What becomes of the metadata in the step from version `from`, beside the payload's. It gets `None` if there is
+    /// none, and may return that. Stored metadata never changes.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// # use serde_json::Value;
+    /// event("OrderPlaced").version(1).version(2)
+    ///     .change(1, Changes::new()) // the payload stays
+    ///     .upcast_metadata(1, |metadata: Option<Value>, _| {
+    ///         let mut metadata = metadata.unwrap_or_default();
+    ///         metadata["channel"] = "web".into();
+    ///         Ok::<_, std::convert::Infallible>(Some(metadata))
+    ///     });
+    /// ```
+    pub fn upcast_metadata<E, F>(mut self, from: u32, step: F) -> Self
     where
         E: Into<BoxError>,
-        F: Fn(Value, &StepContext<'_>) -> Result<Value, E> + Send + Sync + 'static,
+        F: Fn(Option<Value>, &StepContext<'_>) -> Result<Option<Value>, E> + Send + Sync + 'static,
     {
-        self.with_step(from, Step::value(step))
+        self.metadata_steps.push((from, metadata_step(step)));
+        self
+    }
+
+    /// Reads events of this type that are stored without a version (0, or NULL) as version `number`: of stores that were
+    /// filled before schemas had versions. Otherwise they are [`Error::UnknownVersion`](crate::Error::UnknownVersion).
+    pub fn legacy_version(mut self, number: u32) -> Self {
+        self.legacy.push(number);
+        self
     }
 
     /// The step from version `from` to any number of events of the types and versions listed. They share
@@ -209,15 +275,15 @@ impl EventSchema {
         F: Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, E> + Send + Sync + 'static,
     {
         let targets = targets.iter().map(|(name, version)| (EventType::from(*name), *version)).collect();
-        self.with_step(from, Step::split(targets, step))
+        self.with_step(from, StepDecl::Ready(Step::split(targets, step)))
     }
 
     /// Readers no longer see events of version `from`. They stay in the store and keep their positions.
     pub fn drop_from(self, from: u32) -> Self {
-        self.with_step(from, Step::Drop)
+        self.with_step(from, StepDecl::Ready(Step::Drop))
     }
 
-    fn with_step(mut self, from: u32, step: Step) -> Self {
+    fn with_step(mut self, from: u32, step: StepDecl) -> Self {
         self.steps.push((from, step));
         self
     }
@@ -248,6 +314,9 @@ pub struct SchemasBuilder {
     pub(super) pass_through_newer: bool,
     pub(super) allow_older_appends: bool,
     pub(super) deny_unreadable_payloads: bool,
+    pub(super) legacy_version: Option<u32>,
+    pub(super) max_parts: usize,
+    pub(super) max_steps: usize,
 }
 
 impl SchemasBuilder {
@@ -259,6 +328,9 @@ impl SchemasBuilder {
             pass_through_newer: false,
             allow_older_appends: false,
             deny_unreadable_payloads: false,
+            legacy_version: None,
+            max_parts: 1_000,
+            max_steps: 1_000,
         }
     }
 
@@ -297,6 +369,26 @@ impl SchemasBuilder {
     /// version gets a step on, and nobody who follows the log gets past it. Not for types whose payloads are no JSON.
     pub fn deny_unreadable_payloads(mut self) -> Self {
         self.deny_unreadable_payloads = true;
+        self
+    }
+
+    /// Reads events without a version (0, or NULL) as version `number`, of all types that declare that version and say no
+    /// [`legacy_version`](EventSchema::legacy_version) of their own.
+    pub fn legacy_version(mut self, number: u32) -> Self {
+        self.legacy_version = Some(number);
+        self
+    }
+
+    /// How many events one stored event may become, 1,000 by default: more is an error
+    /// ([`Error::Upcast`](crate::Error::Upcast)).
+    pub fn max_parts(mut self, limit: usize) -> Self {
+        self.max_parts = limit;
+        self
+    }
+
+    /// How many steps a chain may have, 1,000 by default: a longer one is a problem of the schemas.
+    pub fn max_steps(mut self, limit: usize) -> Self {
+        self.max_steps = limit;
         self
     }
 

@@ -43,9 +43,11 @@ pub struct StepInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StepKind {
+    /// A list of changes: [`change`](crate::EventSchema::change).
+    Declarative,
     /// A function between Rust types: [`upcast`](crate::EventSchema::upcast).
     Typed,
-    /// A function over the JSON value: [`upcast_with`](crate::EventSchema::upcast_with).
+    /// A function that reads a `serde_json::Value`.
     Value,
     /// Into several events: [`split`](crate::EventSchema::split).
     Split,
@@ -54,10 +56,11 @@ pub enum StepKind {
 }
 
 impl StepKind {
-    /// The word for it: `typed`, `value`, `split`, `drop`.
+    /// The word for it: `declarative`, `typed`, `value`, `split`, `drop`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Declarative => "declarative",
             Self::Typed => "typed",
             Self::Value => "value",
             Self::Split => "split",
@@ -74,7 +77,7 @@ impl Schemas {
             .types
             .iter()
             .flat_map(|(name, schema)| {
-                schema.versions.iter().zip(schema.first..).map(|(version, number)| version.describe(name.clone(), number))
+                schema.versions.iter().zip(schema.first..=u32::MAX).map(|(version, number)| version.describe(name.clone(), number))
             })
             .collect();
         all.sort_unstable_by(|a, b| (&a.event_type, a.event_version).cmp(&(&b.event_type, b.event_version)));

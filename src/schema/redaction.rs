@@ -100,16 +100,16 @@ pub(super) struct Before<'p> {
 }
 
 impl<'p> Before<'p> {
-    pub(super) fn new(payload: &Value, redacted: &'p [JsonPointer]) -> Self {
+    pub(super) fn new(payload: Value, redacted: &'p [JsonPointer]) -> Self {
         let tree = Places::of(redacted);
         let mut in_arrays = HashMap::new();
         for place in redacted {
-            let tokens = any_element(payload, place);
+            let tokens = any_element(&payload, place);
             if !tokens.contains(&Token::Each) || in_arrays.contains_key(&tokens) {
                 continue;
             }
             let pattern = Pattern::from_tokens(tokens);
-            let all = places(payload, &pattern).iter().all(|(place, ..)| tree.at(place).is_some_and(Places::is_place));
+            let all = places(&payload, &pattern).iter().all(|(place, ..)| tree.at(place).is_some_and(Places::is_place));
             in_arrays.insert(pattern.into_tokens(), all);
         }
         let mut stand_ins = vec![Value::Null];
@@ -119,7 +119,7 @@ impl<'p> Before<'p> {
                 stand_ins.push(value.clone());
             }
         }
-        Self { payload: payload.clone(), redacted, places: tree, stand_ins, in_arrays }
+        Self { payload, redacted, places: tree, stand_ins, in_arrays }
     }
 
     /// Which places of `after` are redacted. `split`: `after` is but a part of what the step made.

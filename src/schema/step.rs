@@ -2,18 +2,25 @@
 
 use crate::error::{BoxError, StepError, describe_without_values};
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion};
-use crate::pointer::JsonPointer;
+use crate::pointer::{JsonPointer, Pattern};
+use crate::schema::changes::Change;
 use crate::schema::describe::StepKind;
+use crate::schema::document::Node;
+use crate::schema::metadata::Metadata;
 use crate::sensitive;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::any::{Any, TypeId};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// What a step may know of the event besides its payload.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct StepContext<'a> {
+    /// The event.
+    pub event_id: Uuid,
     /// The event's aggregate.
     pub aggregate: &'a AggregateRef,
     /// The event's version in its aggregate.
@@ -26,9 +33,16 @@ pub struct StepContext<'a> {
     pub created_at: OffsetDateTime,
     /// The places in the payload whose keys were shredded, and that hold a stand-in. Sorted.
     pub redacted: &'a [JsonPointer],
+    pub(super) metadata: &'a Metadata<'a>,
 }
 
 impl StepContext<'_> {
+    /// The event's metadata, brought up to date as far as the payload is. `None` if it has none, or none that is JSON.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Value> {
+        self.metadata.value()
+    }
+
     /// Is this place, or one around it, redacted?
     #[must_use]
     pub fn is_redacted(&self, pointer: &str) -> bool {
@@ -64,16 +78,19 @@ impl std::fmt::Debug for SplitPart {
 pub(super) enum Step {
     /// To the next version of the same type.
     Next(StepKind, NextFn),
+    /// The same, or to a version of another type, by changes that were checked.
+    Change(Option<(EventType, u32)>, Vec<Change<Pattern>>),
     /// To events of these types and versions.
     Split(Vec<(EventType, u32)>, SplitFn),
     /// To nothing.
     Drop,
 }
 
-type NextFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Stepped, Failure> + Send + Sync>;
+type NextFn = Box<dyn Fn(Node<'_>, &StepContext<'_>) -> Result<Stepped, Failure> + Send + Sync>;
 type SplitFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, Failure> + Send + Sync>;
+pub(super) type MetadataFn = Box<dyn Fn(Option<Value>, &StepContext<'_>) -> Result<Option<Value>, Failure> + Send + Sync>;
 
-/// A payload after a step.
+/// A payload after a function.
 pub(super) struct Stepped {
     pub(super) payload: Value,
     /// Places that the step itself knows to be redacted.
@@ -89,59 +106,50 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    pub(super) fn new(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), source: None }
+    }
+
+    pub(super) fn unreadable() -> Self {
+        Self::new("the payload is not JSON that serde_json can hold")
+    }
+
+    /// The same, of a place in the payload or of the metadata.
+    pub(super) fn of(self, what: &str) -> Self {
+        Self { problem: format!("{what}: {}", self.problem), ..self }
+    }
+
     fn returned(error: impl Into<BoxError>) -> Self {
         let error = error.into();
         // An error of serde_json quotes the value that does not fit, and so does one that was made from it.
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
         while let Some(one) = next {
             if let Some(json) = one.downcast_ref::<serde_json::Error>() {
-                let problem = format!("the step returned an error: {}", describe_without_values(json, b""));
-                return Self { problem, source: None };
+                let problem = format!("it returned an error: {}", describe_without_values(json, b""));
+                return Self::new(problem);
             }
             next = one.source();
         }
-        Self { problem: "the step returned an error".to_owned(), source: Some(StepError(error)) }
+        Self { problem: "it returned an error".to_owned(), source: Some(StepError(error)) }
     }
 }
 
 impl Step {
-    pub(super) fn typed<A, B, E, F>(step: F) -> Self
+    pub(super) fn function<A, B, E, F>(step: F) -> Self
     where
-        A: DeserializeOwned,
-        B: Serialize,
+        A: DeserializeOwned + 'static,
+        B: Serialize + 'static,
         E: Into<BoxError>,
-        F: Fn(A) -> Result<B, E> + Send + Sync + 'static,
+        F: Fn(A, &StepContext<'_>) -> Result<B, E> + Send + Sync + 'static,
     {
+        let kind = if TypeId::of::<A>() == TypeId::of::<Value>() { StepKind::Value } else { StepKind::Typed };
         Self::Next(
-            StepKind::Typed,
+            kind,
             Box::new(move |payload, context| {
-                // Through text, because places are redacted in text; without numbers losing digits in between.
-                let text = payload.to_string();
-                let (old, is_exact): (A, bool) = sensitive::decode_watched(text.as_bytes(), context.redacted).map_err(|error| Failure {
-                    problem: format!(
-                        "the payload does not decode into {}: {}",
-                        std::any::type_name::<A>(),
-                        describe_without_values(&error, text.as_bytes())
-                    ),
-                    source: None,
-                })?;
-                let new = step(old).map_err(Failure::returned)?;
-                let (payload, redacted) = sensitive::encode(&new).map_err(|error| Failure { problem: error.to_string(), source: None })?;
+                let (old, is_exact) = decode::<A>(payload, context.redacted)?;
+                let new = step(old, context).map_err(Failure::returned)?;
+                let (payload, redacted) = encode(new)?;
                 Ok(Stepped { payload, redacted, is_exact })
-            }),
-        )
-    }
-
-    pub(super) fn value<E, F>(step: F) -> Self
-    where
-        E: Into<BoxError>,
-        F: Fn(Value, &StepContext<'_>) -> Result<Value, E> + Send + Sync + 'static,
-    {
-        Self::Next(
-            StepKind::Value,
-            Box::new(move |payload, context| {
-                let payload = step(payload, context).map_err(Failure::returned)?;
-                Ok(Stepped { payload, redacted: Vec::new(), is_exact: false })
             }),
         )
     }
@@ -157,17 +165,94 @@ impl Step {
     pub(super) fn kind(&self) -> StepKind {
         match self {
             Self::Next(kind, _) => *kind,
+            Self::Change(..) => StepKind::Declarative,
             Self::Split(..) => StepKind::Split,
             Self::Drop => StepKind::Drop,
+        }
+    }
+
+    /// Such as `typed, to Order version 2`, for a step of this type from this version.
+    pub(super) fn describe(&self, event_type: &EventType, from: u32) -> String {
+        let targets: Vec<String> =
+            self.targets(event_type, from).iter().map(|(target, version)| format!("{target} version {version}")).collect();
+        match targets.as_slice() {
+            [] => self.kind().as_str().to_owned(),
+            targets => format!("{}, to {}", self.kind().as_str(), targets.join(" and ")),
         }
     }
 
     /// Where the step leads, for a step of this type from this version.
     pub(super) fn targets(&self, event_type: &EventType, from: u32) -> Vec<(EventType, u32)> {
         match self {
-            Self::Next(..) => vec![(event_type.clone(), from.saturating_add(1))],
+            Self::Next(..) | Self::Change(None, _) => vec![(event_type.clone(), from.saturating_add(1))],
+            Self::Change(Some(target), _) => vec![target.clone()],
             Self::Split(targets, _) => targets.clone(),
             Self::Drop => Vec::new(),
         }
     }
+}
+
+pub(super) fn metadata_step<E, F>(step: F) -> MetadataFn
+where
+    E: Into<BoxError>,
+    F: Fn(Option<Value>, &StepContext<'_>) -> Result<Option<Value>, E> + Send + Sync + 'static,
+{
+    Box::new(move |metadata, context| step(metadata, context).map_err(Failure::returned))
+}
+
+/// A function for a single value.
+pub(super) struct Mapping(Box<dyn Fn(Node<'_>) -> Result<Value, Failure> + Send + Sync>);
+
+impl Mapping {
+    pub(super) fn new<A, B, E, F>(map: F) -> Self
+    where
+        A: DeserializeOwned + 'static,
+        B: Serialize + 'static,
+        E: Into<BoxError>,
+        F: Fn(A) -> Result<B, E> + Send + Sync + 'static,
+    {
+        Self(Box::new(move |value| {
+            let (old, _) = decode::<A>(value, &[])?;
+            match encode(map(old).map_err(Failure::returned)?)? {
+                (value, redacted) if redacted.is_empty() => Ok(value),
+                _ => Err(Failure::new("the function returned a shredded Sensitive")),
+            }
+        }))
+    }
+
+    pub(super) fn map<'a>(&self, value: Node<'a>) -> Result<Node<'a>, Failure> {
+        (self.0)(value).map(Node::Parsed)
+    }
+}
+
+/// Reads a value, and says whether every redaction in it was seen.
+fn decode<A: DeserializeOwned + 'static>(payload: Node<'_>, redacted: &[JsonPointer]) -> Result<(A, bool), Failure> {
+    let mut same: Option<A> = None;
+    let any: &mut dyn Any = &mut same;
+    if let Some(value) = any.downcast_mut::<Option<Value>>() {
+        *value = Some(payload.into_value().map_err(|_| Failure::unreadable())?);
+        return same.map(|value| (value, false)).ok_or_else(|| Failure::new("the payload is gone"));
+    }
+    // What functions return is read as it is, short of being printed; where that fails, text has more to say.
+    if let (Node::Parsed(value), []) = (&payload, redacted)
+        && let Ok(decoded) = sensitive::decode_value(value)
+    {
+        return Ok((decoded, true));
+    }
+    let text = payload.text();
+    sensitive::decode_watched(text.as_bytes(), redacted).map_err(|error| {
+        let problem = describe_without_values(&error, text.as_bytes());
+        Failure::new(format!("the payload does not decode into {}: {problem}", std::any::type_name::<A>()))
+    })
+}
+
+/// Writes a value, and says where in it shredded fields are.
+fn encode<B: Serialize + 'static>(new: B) -> Result<(Value, Vec<JsonPointer>), Failure> {
+    let mut new = Some(new);
+    let any: &mut dyn Any = &mut new;
+    if let Some(value) = any.downcast_mut::<Option<Value>>() {
+        return Ok((value.take().unwrap_or_default(), Vec::new()));
+    }
+    let new = new.ok_or_else(|| Failure::new("the value is gone"))?;
+    sensitive::encode(&new).map_err(|error| Failure::new(error.to_string()))
 }

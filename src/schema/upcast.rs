@@ -1,18 +1,20 @@
 //! Bringing an opened event up to date, and keeping track of what is redacted in it.
+//!
+//! A payload is parsed once on its way, and no further than its steps look into it, and printed once.
 
 use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, Part, PersistedEvent};
 use crate::pointer::JsonPointer;
+use crate::schema::changes;
+use crate::schema::document::Node;
+use crate::schema::metadata::Metadata;
 use crate::schema::redaction::{Before, Owners};
-use crate::schema::step::{Failure, Step, StepContext, Stepped};
+use crate::schema::step::{Failure, MetadataFn, Step, StepContext, Stepped};
 use crate::schema::{Schemas, VersionSchema};
 use crate::seal::plan::Plan;
 use serde_json::Value;
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// How many events one stored event may become.
-const MAX_PARTS: usize = 1_000;
+use std::rc::Rc;
 
 /// An event whose payload is plaintext, or redacted.
 pub(crate) struct Readable {
@@ -33,191 +35,244 @@ pub(crate) struct Journey {
 
 /// A payload on its way.
 #[derive(Clone)]
-struct Moving {
+struct Moving<'a> {
     event_type: EventType,
     event_version: EventVersion,
-    payload: Value,
+    payload: Node<'a>,
+    /// Sorted.
     redacted: Vec<JsonPointer>,
+    metadata: Rc<Metadata<'a>>,
     /// So far, every step knew what is redacted.
     is_exact: bool,
 }
 
 impl Schemas {
-    /// Runs the chain from the stored version on. `schema` is that of the stored version.
-    pub(crate) fn upcast(&self, schema: &VersionSchema, readable: Readable, out: &mut Vec<PersistedEvent>) -> Result<Journey> {
+    /// Runs the chain from `version` on, whose schema this is: the stored version, or the one that it stands for.
+    pub(crate) fn upcast(
+        &self,
+        (schema, version): (&VersionSchema, EventVersion),
+        readable: Readable,
+        out: &mut Vec<PersistedEvent>,
+    ) -> Result<Journey> {
         let mut journey = Journey { is_whole: true, is_exact: true };
+        let mut event = readable.event;
+        event.event_version = version;
         if schema.step.is_none() {
-            out.push(readable.event);
+            out.push(event);
             return Ok(journey);
         }
-        let mut event = readable.event;
-        let payload = std::mem::take(&mut event.payload);
-        let mut redacted = std::mem::take(&mut event.redacted);
-        redacted.sort_unstable();
-        let parsed = serde_json::from_slice(&payload)
-            .map_err(|_| Failure { problem: "the payload is not JSON that serde_json can hold".to_owned(), source: None });
-        let start = Moving {
-            event_type: event.event_type.clone(),
-            event_version: event.event_version,
-            payload: Value::Null,
-            redacted,
-            is_exact: true,
-        };
-        let payload = parsed.map_err(|error| failed(&event, &start, error))?;
-        let mut done: Vec<Moving> = Vec::new();
+        let (payload, metadata) = (std::mem::take(&mut event.payload), event.metadata.take());
+        let start = Moving::start(&mut event, &payload, metadata.as_deref())?;
+        let mut done: Vec<Moving<'_>> = Vec::new();
         // The last one is the next to be looked at, so that parts stay in order.
-        let mut open = vec![Moving { payload, ..start.clone() }];
+        let mut open = vec![start];
         while let Some(moving) = open.pop() {
             match self.step_of(&moving) {
                 None => done.push(moving),
-                Some(step) => {
+                Some((schema, step)) => {
                     journey.is_whole &= !matches!(step, Step::Split(..) | Step::Drop);
-                    let next = self.take_step(step, moving, &event, &readable.owners)?;
+                    let from = (moving.event_type.clone(), moving.event_version);
+                    let next = self.take_step(step, schema.metadata.as_ref(), moving, &event, &readable.owners)?;
+                    let parts = done.len() + open.len() + next.len();
+                    if parts > self.max_parts {
+                        let problem = format!("one event became more than {}: split it into fewer, or raise max_parts", self.max_parts);
+                        return Err(failed(&event, from, step, Failure::new(problem)));
+                    }
                     open.extend(next.into_iter().rev());
                 }
-            }
-            if done.len() + open.len() > MAX_PARTS {
-                let problem = format!("one event became more than {MAX_PARTS}: split it into fewer");
-                return Err(failed(&event, &start, Failure { problem, source: None }));
             }
         }
         let count = u32::try_from(done.len()).unwrap_or(u32::MAX);
         for (index, moved) in (0..count).zip(done) {
             journey.is_exact &= moved.is_exact;
-            out.push(moved.into_event(&event, Part { index, count }));
+            let mut part = event.clone();
+            part.metadata = moved.metadata.new_bytes().unwrap_or_else(|| metadata.clone());
+            out.push(moved.into_event(part, Part { index, count }));
         }
         Ok(journey)
     }
 
     /// Takes one step with a readable event, as if it were stored as it is; `None` if it is of a current version.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for the guards of the feature testing"))]
+    #[allow(dead_code, reason = "for the guards of the feature testing")]
     pub(crate) fn step_once(&self, event: &PersistedEvent) -> Result<Option<Vec<PersistedEvent>>> {
-        let mut redacted = event.redacted.clone();
-        redacted.sort_unstable();
-        let start = Moving {
-            event_type: event.event_type.clone(),
-            event_version: event.event_version,
-            payload: Value::Null,
-            redacted,
-            is_exact: true,
-        };
-        let Some(step) = self.step_of(&start) else { return Ok(None) };
-        let payload = serde_json::from_slice(&event.payload)
-            .map_err(|_| Failure { problem: "the payload is not JSON that serde_json can hold".to_owned(), source: None })
-            .map_err(|failure| failed(event, &start, failure))?;
-        let moved = self.take_step(step, Moving { payload, ..start }, event, &Owners::default())?;
+        let mut stored = event.clone();
+        let (payload, metadata) = (std::mem::take(&mut stored.payload), stored.metadata.take());
+        let start = Moving::start(&mut stored, &payload, metadata.as_deref())?;
+        let Some((schema, step)) = self.step_of(&start) else { return Ok(None) };
+        let moved = self.take_step(step, schema.metadata.as_ref(), start, &stored, &Owners::default())?;
         let count = u32::try_from(moved.len()).unwrap_or(u32::MAX);
-        Ok(Some((0..count).zip(moved).map(|(index, moved)| moved.into_event(event, Part { index, count })).collect()))
+        let parts = (0..count).zip(moved).map(|(index, moved)| {
+            let mut part = stored.clone();
+            part.metadata = moved.metadata.new_bytes().unwrap_or_else(|| metadata.clone());
+            moved.into_event(part, Part { index, count })
+        });
+        Ok(Some(parts.collect()))
     }
 
     fn schema_of(&self, event_type: &EventType, version: EventVersion) -> Option<&VersionSchema> {
         self.types.get(event_type)?.version(version)
     }
 
-    fn plan_of(&self, moving: &Moving) -> Option<&Plan> {
+    fn plan_of(&self, moving: &Moving<'_>) -> Option<&Plan> {
         self.schema_of(&moving.event_type, moving.event_version).map(|schema| &schema.plan)
     }
 
     /// The next step, if there is one that can be taken.
-    fn step_of(&self, moving: &Moving) -> Option<&Step> {
-        match self.schema_of(&moving.event_type, moving.event_version)?.step.as_ref()? {
+    fn step_of(&self, moving: &Moving<'_>) -> Option<(&VersionSchema, &Step)> {
+        let schema = self.schema_of(&moving.event_type, moving.event_version)?;
+        match schema.step.as_ref()? {
             // Nothing is left that says which parts there were.
             Step::Split(..) if moving.is_erased() => None,
-            step => Some(step),
+            step => Some((schema, step)),
         }
     }
 
-    fn take_step(&self, step: &Step, mut moving: Moving, event: &PersistedEvent, owners: &Owners) -> Result<Vec<Moving>> {
-        if matches!(step, Step::Next(..)) && moving.is_erased() {
-            return Ok(vec![self.erased_at_next(moving)]);
-        }
-        let payload = std::mem::take(&mut moving.payload);
+    fn take_step<'a>(
+        &'a self,
+        step: &'a Step,
+        metadata_step: Option<&MetadataFn>,
+        mut moving: Moving<'a>,
+        event: &PersistedEvent,
+        owners: &Owners,
+    ) -> Result<Vec<Moving<'a>>> {
+        let from = (moving.event_type.clone(), moving.event_version);
+        let fail = |failure: Failure| failed(event, from.clone(), step, failure);
+        let is_erased = moving.is_erased();
+        let payload = std::mem::replace(&mut moving.payload, Node::Text("null"));
         let context = StepContext {
+            event_id: event.event_id,
             aggregate: &event.aggregate,
             aggregate_version: event.aggregate_version,
             stored_type: &event.stored_type,
             stored_version: event.stored_version,
             created_at: event.created_at,
             redacted: &moving.redacted,
+            metadata: &moving.metadata,
         };
-        let before = (!moving.redacted.is_empty()).then(|| Before::new(&payload, &moving.redacted));
-        // Whether the step itself knows what is redacted, and whether it made parts.
-        let (mut next, is_exact, is_split) = match step {
+        let metadata = match metadata_step {
+            Some(step) => Rc::new(change_metadata(step, &context).map_err(fail)?),
+            None => Rc::clone(&moving.metadata),
+        };
+        let is_exact = moving.is_exact;
+        let to = |(event_type, version): (EventType, u32), payload| Moving {
+            event_type,
+            event_version: EventVersion::new(version),
+            payload,
+            redacted: Vec::new(),
+            metadata: Rc::clone(&metadata),
+            is_exact,
+        };
+        let mut next = match step {
             Step::Drop => return Ok(Vec::new()),
-            Step::Next(_, step) => {
-                let stepped = guarded(|| step(payload, &context)).map_err(|error| failed(event, &moving, error))?;
-                let Stepped { payload, redacted, is_exact } = stepped;
-                (
-                    vec![Moving {
-                        event_type: moving.event_type.clone(),
-                        event_version: moving.next_version(),
-                        payload,
-                        redacted,
-                        is_exact: true,
-                    }],
-                    is_exact,
-                    false,
-                )
+            Step::Next(..) | Step::Change(..) if is_erased => {
+                // A payload of which nothing is left has nothing that a step could work on.
+                let target = step.targets(&from.0, from.1.get()).pop().unwrap_or_else(|| (from.0.clone(), from.1.get()));
+                let mut moved = to(target, payload);
+                moved.redacted.clone_from(&moving.redacted);
+                if let Some(whole) = self.plan_of(&moved).and_then(|plan| plan.whole.as_ref()) {
+                    moved.payload = Node::Text(&whole.stand_in);
+                }
+                return Ok(vec![moved]);
             }
-            Step::Split(targets, step) => {
-                let parts = guarded(|| step(payload, &context)).map_err(|error| failed(event, &moving, error))?;
-                let mut next = Vec::with_capacity(parts.len());
-                for part in parts {
+            Step::Next(_, function) => {
+                let kept = (!moving.redacted.is_empty()).then(|| payload.clone());
+                let Stepped { payload, redacted, is_exact } = guarded(|| function(payload, &context)).map_err(fail)?;
+                let target = (from.0.clone(), from.1.get().saturating_add(1));
+                let mut moved = to(target, Node::NULL);
+                moved.redacted = redacted;
+                moved.redacted.sort_unstable();
+                if let Some(kept) = kept.filter(|_| !is_exact) {
+                    let before = Before::new(kept.into_value().map_err(|_| fail(Failure::unreadable()))?, &moving.redacted);
+                    self.find_redacted(&mut moved, &payload, &before, owners, event, false);
+                }
+                moved.payload = Node::Parsed(payload);
+                vec![moved]
+            }
+            Step::Change(target, changes) => {
+                let target = target.clone().unwrap_or_else(|| (from.0.clone(), from.1.get().saturating_add(1)));
+                let mut moved = to(target, payload);
+                moved.redacted.clone_from(&moving.redacted);
+                guarded(|| changes::make(changes, &mut moved.payload, &mut moved.redacted)).map_err(fail)?;
+                vec![moved]
+            }
+            Step::Split(targets, function) => {
+                let payload = payload.into_value().map_err(|_| fail(Failure::unreadable()))?;
+                let before = (!moving.redacted.is_empty()).then(|| Before::new(payload.clone(), &moving.redacted));
+                let mut next = Vec::new();
+                for part in guarded(|| function(payload, &context)).map_err(fail)? {
                     let target = (part.event_type, part.event_version);
                     if !targets.contains(&target) {
-                        let problem =
-                            format!("the step returned {} version {}, which is not among its declared targets", target.0, target.1);
-                        return Err(failed(event, &moving, Failure { problem, source: None }));
+                        let problem = format!("it returned {} version {}, which is not among its declared targets", target.0, target.1);
+                        return Err(fail(Failure::new(problem)));
                     }
-                    let event_version = EventVersion::new(target.1);
-                    next.push(Moving { event_type: target.0, event_version, payload: part.payload, redacted: Vec::new(), is_exact: true });
+                    let mut moved = to(target, Node::NULL);
+                    if let Some(before) = &before {
+                        self.find_redacted(&mut moved, &part.payload, before, owners, event, true);
+                    }
+                    moved.payload = Node::Parsed(part.payload);
+                    next.push(moved);
                 }
-                (next, false, true)
+                next
             }
         };
-        for target in &mut next {
-            target.is_exact = moving.is_exact && (is_exact || before.is_none());
-            let Some(plan) = self.plan_of(target) else { continue };
-            if !target.payload.is_object() && plan.whole.is_none() {
-                let problem = "the step did not return a JSON object".to_owned();
-                return Err(failed(event, &moving, Failure { problem, source: None }));
+        for moved in &mut next {
+            let Some(plan) = self.plan_of(moved) else { continue };
+            if plan.whole.is_none() && !moved.payload.is_object() {
+                return Err(fail(Failure::new("it did not return a JSON object")));
             }
-            if let Some(before) = &before {
-                if !is_exact {
-                    let found = before.redacted_after(&target.payload, plan, owners, &event.aggregate, is_split);
-                    // Where serde loses track of places, a `Sensitive` takes a live null for a redaction.
-                    target.redacted.retain(|place| !before.held_live_null(place));
-                    let told: HashSet<JsonPointer> = target.redacted.drain(..).collect();
-                    target.redacted = found.union(&told).cloned().collect();
-                }
-                target.redacted.sort_unstable();
-                target.put_stand_ins(plan);
-            }
+            moved.put_stand_ins(plan);
         }
         Ok(next)
     }
-
-    /// A payload of which nothing is left has nothing that a step could work on: it comes to the next
-    /// version as it is, with that version's stand-in if it has one for the whole.
-    fn erased_at_next(&self, mut moving: Moving) -> Moving {
-        moving.event_version = moving.next_version();
-        if let Some(whole) = self.plan_of(&moving).and_then(|plan| plan.whole.as_ref()) {
-            moving.payload = serde_json::from_str(&whole.stand_in).unwrap_or_default();
-        }
-        moving
+    /// Looks for what is redacted after a function that can't say so itself.
+    fn find_redacted(
+        &self,
+        moved: &mut Moving<'_>,
+        payload: &Value,
+        before: &Before<'_>,
+        owners: &Owners,
+        event: &PersistedEvent,
+        is_split: bool,
+    ) {
+        moved.is_exact = false;
+        let Some(plan) = self.plan_of(moved) else { return };
+        let mut found = before.redacted_after(payload, plan, owners, &event.aggregate, is_split);
+        // Where serde loses track of places, a `Sensitive` takes a live null for a redaction.
+        found.extend(moved.redacted.drain(..).filter(|place| !before.held_live_null(place)));
+        moved.redacted = found.into_iter().collect();
+        moved.redacted.sort_unstable();
     }
 }
 
-impl Moving {
+impl<'a> Moving<'a> {
+    fn start(event: &mut PersistedEvent, payload: &'a [u8], metadata: Option<&'a [u8]>) -> Result<Self> {
+        let mut redacted = std::mem::take(&mut event.redacted);
+        redacted.sort_unstable();
+        Ok(Moving {
+            event_type: event.event_type.clone(),
+            event_version: event.event_version,
+            payload: Node::Text(std::str::from_utf8(payload).map_err(|_| Error::Upcast {
+                event_id: event.event_id,
+                event_type: event.event_type.clone(),
+                from: event.event_version,
+                step: "first step".to_owned(),
+                problem: "the payload is not JSON, it is not even UTF-8".to_owned(),
+                source: None,
+            })?),
+            redacted,
+            metadata: Rc::new(Metadata::stored(metadata)),
+            is_exact: true,
+        })
+    }
+
     /// Is the payload redacted as a whole?
     fn is_erased(&self) -> bool {
         self.redacted.iter().any(|place| place.as_str().is_empty())
     }
 
-    fn into_event(self, stored: &PersistedEvent, part: Part) -> PersistedEvent {
-        let mut event = stored.clone();
-        // Writing a Value as JSON does not fail: its keys are strings.
-        event.payload = self.payload.to_string().into_bytes();
+    /// `event` has everything but the payload.
+    fn into_event(self, mut event: PersistedEvent, part: Part) -> PersistedEvent {
+        event.payload = self.payload.into_bytes();
         event.event_type = self.event_type;
         event.event_version = self.event_version;
         event.redacted = self.redacted;
@@ -225,30 +280,35 @@ impl Moving {
         event
     }
 
-    fn next_version(&self) -> EventVersion {
-        EventVersion::new(self.event_version.get().saturating_add(1))
-    }
-
     /// Puts what the plan says in the redacted places, unless it has nothing to say there.
-    fn put_stand_ins(&mut self, plan: &Plan) {
+    fn put_stand_ins(&mut self, plan: &'a Plan) {
         for place in &self.redacted {
-            if let (Some(field), Some(value)) = (plan.field_at(place), self.payload.pointer_mut(place.as_str())) {
-                *value = serde_json::from_str(&field.stand_in).unwrap_or_default();
+            if let (Some(field), Some(value)) = (plan.field_at(place), self.payload.at(place)) {
+                *value = Node::Text(&field.stand_in);
             }
         }
     }
 }
 
-/// Runs a step of the application. A panic is its failure, not that of the whole process.
-fn guarded<T>(step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(Failure { problem: "the step panicked".to_owned(), source: None }))
+fn change_metadata(step: &MetadataFn, context: &StepContext<'_>) -> Result<Metadata<'static>, Failure> {
+    if context.metadata.is_unreadable() {
+        return Err(Failure::new("the metadata is not JSON"));
+    }
+    let before = context.metadata().cloned();
+    guarded(|| step(before, context)).map(Metadata::changed).map_err(|failure| failure.of("the metadata"))
 }
 
-fn failed(event: &PersistedEvent, at: &Moving, failure: Failure) -> Error {
+/// Runs a step of the application. A panic is its failure, not that of the whole process.
+fn guarded<T>(step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(Failure::new("it panicked")))
+}
+
+fn failed(event: &PersistedEvent, from: (EventType, EventVersion), step: &Step, failure: Failure) -> Error {
     Error::Upcast {
         event_id: event.event_id,
-        event_type: at.event_type.clone(),
-        from: at.event_version,
+        step: step.describe(&from.0, from.1.get()),
+        event_type: from.0,
+        from: from.1,
         problem: failure.problem,
         source: failure.source,
     }

@@ -210,7 +210,7 @@ impl Case {
 
     fn plan_in<'a>(&self, schemas: &'a Schemas) -> &'a Plan {
         let schema = schemas.for_read(parse(&self.event_id), &self.event_type.as_str().into(), EventVersion::new(self.event_version));
-        &schema.unwrap().unwrap().plan
+        &schema.unwrap().unwrap().0.plan
     }
 }
 

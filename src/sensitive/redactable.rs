@@ -4,6 +4,7 @@
 //! text into raw members and elements, so that every other value is read as it is spelled.
 
 use crate::pointer::Places;
+use crate::raw;
 use crate::sensitive::{Mode, Seen, Sensitive, TOKEN, in_mode};
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
@@ -11,6 +12,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserialize
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::any::type_name;
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
@@ -113,9 +115,10 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
             Some(places) if self.raw.starts_with('{') => {
                 let mut members = split_object(self.raw)?;
                 match (members.next(), members.next()) {
-                    (Some((variant, value)), None) => {
-                        visitor.visit_enum(Variant { value: Redactable::child(value, places, self.seen, &variant), variant })
-                    }
+                    (Some((variant, value)), None) => visitor.visit_enum(Variant {
+                        value: Redactable::child(value, places, self.seen, &variant),
+                        variant: variant.into_owned(),
+                    }),
                     _ => Err(de::Error::custom("a variant is an object of one member")),
                 }
             }
@@ -139,30 +142,14 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
     }
 }
 
-type Split<'de> = std::vec::IntoIter<(String, &'de RawValue)>;
+type Split<'de> = std::vec::IntoIter<(Cow<'de, str>, &'de RawValue)>;
 
-fn split_object(raw: &str) -> Result<Split<'_>, serde_json::Error> {
-    struct Pairs;
-    impl<'de> Visitor<'de> for Pairs {
-        type Value = Vec<(String, &'de RawValue)>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut members = Vec::new();
-            while let Some(member) = map.next_entry()? {
-                members.push(member);
-            }
-            Ok(members)
-        }
-    }
-    serde_json::Deserializer::from_str(raw).deserialize_map(Pairs).map(Vec::into_iter)
+fn split_object(text: &str) -> Result<Split<'_>, serde_json::Error> {
+    raw::members(text).map(Vec::into_iter)
 }
 
-fn split_array(raw: &str) -> Result<std::vec::IntoIter<&RawValue>, serde_json::Error> {
-    serde_json::from_str::<Vec<&RawValue>>(raw).map(Vec::into_iter)
+fn split_array(text: &str) -> Result<std::vec::IntoIter<&RawValue>, serde_json::Error> {
+    raw::elements(text).map(Vec::into_iter)
 }
 
 struct Members<'de, 'p> {
@@ -179,7 +166,7 @@ impl<'de> MapAccess<'de> for Members<'de, '_> {
         let Some((name, value)) = self.members.next() else { return Ok(None) };
         self.value = Some(Redactable::child(value, self.places, self.seen, &name));
         // As a JSON document of its own, so that numeric and enum keys work as serde_json has them.
-        let key = serde_json::Map::from_iter([(name, Value::Null)]);
+        let key = serde_json::Map::from_iter([(name.into_owned(), Value::Null)]);
         let mut keys = KeyOf(Some(seed), PhantomData);
         keys.read(key).map(Some)
     }

@@ -464,8 +464,8 @@ fn holds_nul(value: &serde_json::Value) -> bool {
 
 fn persisted(row: &PgRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
     let event_type = EventType::from(column::<&str>(row, 3)?);
-    let event_version =
-        u32::try_from(column::<i32>(row, 4)?).map_err(|_| Error::InvalidRow { what: "event_version", problem: "is negative" })?;
+    let event_version = u32::try_from(column::<Option<i32>>(row, 4)?.unwrap_or(0))
+        .map_err(|_| Error::InvalidRow { what: "event_version", problem: "is negative" })?;
     Ok(PersistedEvent {
         aggregate,
         aggregate_version: column::<i64>(row, 1)?.try_into()?,

@@ -264,7 +264,7 @@ fn batch(events: &[NewEvent]) -> Result<(String, Vec<u8>)> {
 
 fn persisted(row: &SqliteRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
     let event_type = EventType::from(column::<&str>(row, 5)?);
-    let event_version = u32::try_from(column::<i64>(row, 6)?)
+    let event_version = u32::try_from(column::<Option<i64>>(row, 6)?.unwrap_or(0))
         .map_err(|_| Error::InvalidRow { what: "event_version", problem: "is negative or too large" })?;
     Ok(PersistedEvent {
         aggregate,

@@ -1,0 +1,373 @@
+//! A JSON document that is parsed no further than somebody looks into it.
+//!
+//! A chain of steps parses and prints a payload once. What no step looks at is never parsed: it keeps its
+//! spelling, so that declarative steps leave numbers of any size and the order of members as they are.
+
+use crate::pointer::{JsonPointer, Pattern, Token, array_index, push_escaped};
+use crate::raw;
+use serde_json::Value;
+use std::borrow::Cow;
+
+/// A JSON value.
+#[derive(Clone, Debug)]
+pub(super) enum Node<'a> {
+    /// Not looked into so far.
+    Text(&'a str),
+    /// What a function returned.
+    Parsed(Value),
+    Object(Vec<(Cow<'a, str>, Node<'a>)>),
+    Array(Vec<Node<'a>>),
+}
+
+/// Why something can't be done with a document. Names places, never values.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// The text is not JSON.
+    NotJson,
+    /// On the way to a place stands something that has no members.
+    NoContainer(String),
+    /// There is no such element, and elements can't be made up.
+    NoElement(String),
+    /// The place is an element of an array.
+    IsElement(String),
+}
+
+impl Problem {
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::NotJson => "the payload is not JSON".to_owned(),
+            Self::NoContainer(place) => format!("{} is neither an object nor an array", shown(place)),
+            Self::NoElement(place) => format!("{place} is not an element of its array"),
+            Self::IsElement(place) => format!("{place} is an element of an array, which can't be taken out"),
+        }
+    }
+}
+
+fn shown(place: &str) -> &str {
+    if place.is_empty() { "the root" } else { place }
+}
+
+/// One step on the way to a place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step<'p> {
+    Name(&'p str),
+    Index(u32),
+}
+
+/// The way to the place that a pattern means in these array elements.
+pub(super) fn way<'p>(pattern: &'p Pattern, indexes: &[u32]) -> Vec<Step<'p>> {
+    let mut indexes = indexes.iter();
+    let step = |token: &'p Token| match token {
+        Token::Name(name) => Step::Name(name),
+        Token::Each => Step::Index(indexes.next().copied().unwrap_or_default()),
+    };
+    pattern.tokens().iter().map(step).collect()
+}
+
+impl<'a> Node<'a> {
+    pub(super) const NULL: Self = Self::Text("null");
+
+    pub(super) fn is_object(&self) -> bool {
+        match self {
+            Self::Text(text) => text.trim_ascii_start().starts_with('{'),
+            Self::Parsed(value) => value.is_object(),
+            Self::Object(_) => true,
+            Self::Array(_) => false,
+        }
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        match self {
+            Self::Text(text) => text.trim_ascii() == "null",
+            Self::Parsed(value) => value.is_null(),
+            Self::Object(_) | Self::Array(_) => false,
+        }
+    }
+
+    /// The value at a place, if there is one.
+    pub(super) fn get(&mut self, way: &[Step<'_>]) -> Result<Option<&mut Self>, Problem> {
+        let mut node = self;
+        for step in way {
+            match node.child(*step)? {
+                Some(child) => node = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(node))
+    }
+
+    /// The value at a place of a payload.
+    pub(super) fn at(&mut self, place: &JsonPointer) -> Option<&mut Self> {
+        let tokens: Vec<String> = place.tokens().collect();
+        let way: Vec<Step<'_>> = tokens.iter().map(|token| Step::Name(token)).collect();
+        self.get(&way).ok().flatten()
+    }
+
+    /// Takes the value at a place out of its object.
+    pub(super) fn take(&mut self, way: &[Step<'_>]) -> Result<Option<Self>, Problem> {
+        let Some((last, before)) = way.split_last() else { return Ok(None) };
+        let Some(parent) = self.get(before)? else { return Ok(None) };
+        parent.expand()?;
+        match (parent, last) {
+            (Self::Object(members), Step::Name(name)) => {
+                let mut taken = None;
+                members.retain_mut(|(known, value)| {
+                    let is_it = known == name;
+                    if is_it {
+                        taken = Some(std::mem::replace(value, Self::NULL));
+                    }
+                    !is_it
+                });
+                Ok(taken)
+            }
+            (Self::Array(_), _) => Err(Problem::IsElement(pointer_of(way))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Puts a value at a place. Objects that are missing on the way, or null, are made.
+    pub(super) fn put(&mut self, way: &[Step<'_>], value: Self) -> Result<(), Problem> {
+        let mut node = self;
+        for (at, step) in way.iter().enumerate() {
+            if node.is_null() {
+                *node = Self::Object(Vec::new());
+            }
+            node.expand()?;
+            node = match (node, step) {
+                (Self::Object(members), Step::Name(name)) => {
+                    let known = members.iter().rposition(|(known, _)| known == name);
+                    let index = known.unwrap_or(members.len());
+                    if known.is_none() {
+                        members.push((Cow::Owned((*name).to_owned()), Self::NULL));
+                    }
+                    &mut members[index].1
+                }
+                (Self::Array(elements), step) => {
+                    let element = step.index().and_then(|index| elements.get_mut(index));
+                    element.ok_or_else(|| Problem::NoElement(pointer_of(&way[..=at])))?
+                }
+                _ => return Err(Problem::NoContainer(pointer_of(&way[..at]))),
+            };
+        }
+        *node = value;
+        Ok(())
+    }
+
+    /// The array elements that the `*`s of a pattern stand for: one list of indexes for each combination.
+    pub(super) fn elements_of(&mut self, pattern: &[Token]) -> Result<Vec<Vec<u32>>, Problem> {
+        let mut found = Vec::new();
+        self.collect_elements(pattern, &mut Vec::new(), &mut found)?;
+        Ok(found)
+    }
+
+    fn collect_elements(&mut self, tokens: &[Token], indexes: &mut Vec<u32>, found: &mut Vec<Vec<u32>>) -> Result<(), Problem> {
+        let Some((token, rest)) = tokens.split_first() else {
+            found.push(indexes.clone());
+            return Ok(());
+        };
+        match token {
+            Token::Name(name) => match self.child(Step::Name(name))? {
+                Some(child) => child.collect_elements(rest, indexes, found),
+                None => Ok(()),
+            },
+            Token::Each => {
+                self.expand()?;
+                let Self::Array(elements) = self else { return Ok(()) };
+                for (index, element) in (0..).zip(elements) {
+                    indexes.push(index);
+                    element.collect_elements(rest, indexes, found)?;
+                    indexes.pop();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn child(&mut self, step: Step<'_>) -> Result<Option<&mut Self>, Problem> {
+        self.expand()?;
+        Ok(match (self, step) {
+            // Of members that are repeated, serde_json takes the last.
+            (Self::Object(members), Step::Name(name)) => members.iter_mut().rfind(|(known, _)| known == name).map(|(_, value)| value),
+            (Self::Array(elements), step) => step.index().and_then(|index| elements.get_mut(index)),
+            _ => None,
+        })
+    }
+
+    /// Makes members or elements of a container's text.
+    fn expand(&mut self) -> Result<(), Problem> {
+        match self {
+            Self::Text(text) => {
+                let text: &'a str = text;
+                match text.trim_ascii_start().as_bytes().first() {
+                    Some(b'{') => {
+                        let members = raw::members(text).map_err(|_| Problem::NotJson)?;
+                        *self = Self::Object(members.into_iter().map(|(name, value)| (name, Self::Text(value.get()))).collect());
+                    }
+                    Some(b'[') => {
+                        let elements = raw::elements(text).map_err(|_| Problem::NotJson)?;
+                        *self = Self::Array(elements.into_iter().map(|value| Self::Text(value.get())).collect());
+                    }
+                    _ => {}
+                }
+            }
+            Self::Parsed(Value::Object(members)) => {
+                let members = std::mem::take(members).into_iter();
+                *self = Self::Object(members.map(|(name, value)| (Cow::Owned(name), Self::Parsed(value))).collect());
+            }
+            Self::Parsed(Value::Array(elements)) => {
+                *self = Self::Array(std::mem::take(elements).into_iter().map(Self::Parsed).collect());
+            }
+            Self::Parsed(_) | Self::Object(_) | Self::Array(_) => {}
+        }
+        Ok(())
+    }
+
+    /// As a value of serde_json, which can't hold everything that is JSON.
+    pub(super) fn into_value(self) -> Result<Value, serde_json::Error> {
+        match self {
+            Self::Text(text) => serde_json::from_str(text),
+            Self::Parsed(value) => Ok(value),
+            Self::Object(members) => {
+                let members = members.into_iter().map(|(name, node)| Ok((name.into_owned(), node.into_value()?)));
+                members.collect::<Result<_, _>>().map(Value::Object)
+            }
+            Self::Array(elements) => elements.into_iter().map(Self::into_value).collect::<Result<_, _>>().map(Value::Array),
+        }
+    }
+
+    /// As JSON text.
+    pub(super) fn text(&self) -> Cow<'a, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            other => {
+                let mut out = String::new();
+                other.write(&mut out);
+                Cow::Owned(out)
+            }
+        }
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.text().into_owned().into_bytes()
+    }
+
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Text(text) => out.push_str(text),
+            Self::Parsed(value) => out.push_str(&value.to_string()),
+            Self::Object(members) => {
+                out.push('{');
+                for (index, (name, value)) in members.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    push_string(out, name);
+                    out.push(':');
+                    value.write(out);
+                }
+                out.push('}');
+            }
+            Self::Array(elements) => {
+                out.push('[');
+                for (index, element) in elements.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    element.write(out);
+                }
+                out.push(']');
+            }
+        }
+    }
+}
+
+impl Step<'_> {
+    fn index(self) -> Option<usize> {
+        let index = match self {
+            Self::Name(name) => array_index(name)?,
+            Self::Index(index) => index,
+        };
+        usize::try_from(index).ok()
+    }
+}
+
+/// A way as a JSON Pointer.
+pub(super) fn pointer_of(way: &[Step<'_>]) -> String {
+    let mut place = String::new();
+    for step in way {
+        place.push('/');
+        match step {
+            Step::Name(name) => push_escaped(&mut place, name),
+            Step::Index(index) => place.push_str(&index.to_string()),
+        }
+    }
+    place
+}
+
+fn push_string(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        out.push_str(&Value::from(text).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::parse(text).unwrap()
+    }
+
+    fn put(document: &str, place: &str) -> Result<String, Problem> {
+        let mut node = Node::Text(document);
+        node.put(&way(&pattern(place), &[]), Node::Text("7")).map(|()| node.text().into_owned())
+    }
+
+    #[test]
+    fn what_nobody_looks_at_keeps_its_spelling() {
+        let mut node = Node::Text(r#" { "a" : 1e400, "b\n":{"x":[ 1.0 ]}, "c":9007199254740993.0, "z":1, "z":"\ud800" } "#);
+        assert!(node.get(&way(&pattern("/missing"), &[])).unwrap().is_none());
+        assert_eq!(node.text(), r#"{"a":1e400,"b\n":{"x":[ 1.0 ]},"c":9007199254740993.0,"z":1,"z":"\ud800"}"#);
+        assert_eq!(node.take(&way(&pattern("/z"), &[])).unwrap().unwrap().text(), r#""\ud800""#, "the last one counts");
+        assert_eq!(node.text(), r#"{"a":1e400,"b\n":{"x":[ 1.0 ]},"c":9007199254740993.0}"#, "all are gone");
+    }
+
+    #[test]
+    fn values_are_put_where_a_pointer_leads() {
+        assert_eq!(put(r#"{"a":1}"#, "/b/c").unwrap(), r#"{"a":1,"b":{"c":7}}"#);
+        assert_eq!(put(r#"{"a":null}"#, "/a/b").unwrap(), r#"{"a":{"b":7}}"#);
+        assert_eq!(put(r#"{"a":[1,2]}"#, "/a/1").unwrap(), r#"{"a":[1,7]}"#);
+        assert_eq!(put(r#"{"a":1}"#, "/a~1\"~0").unwrap(), r#"{"a":1,"a/\"~":7}"#);
+        assert_eq!(put(r#"{"a":[1]}"#, "/a/1").unwrap_err(), Problem::NoElement("/a/1".into()));
+        assert_eq!(put(r#"{"a":"x"}"#, "/a/b").unwrap_err(), Problem::NoContainer("/a".into()));
+        assert_eq!(put("[", "/a").unwrap_err(), Problem::NotJson);
+        assert_eq!(put("{} {}", "/a").unwrap_err(), Problem::NotJson);
+        assert_eq!(put("7", "/a").unwrap_err(), Problem::NoContainer(String::new()));
+    }
+
+    #[test]
+    fn stars_stand_for_every_element() {
+        let mut node = Node::Text(r#"{"l":[{"m":[1,2]},3,{"m":[]},{"m":[4]}],"o":{"0":[1]}}"#);
+        let mut found = |text: &str| node.elements_of(pattern(text).up_to_last_star()).unwrap();
+        assert_eq!(found("/l/*/m/*"), [vec![0, 0], vec![0, 1], vec![3, 0]]);
+        assert_eq!(found("/o/*"), Vec::<Vec<u32>>::new(), "an object has no elements");
+        assert_eq!(found("/none"), [Vec::<u32>::new()]);
+        let taken = node.take(&[Step::Name("l"), Step::Index(1)]).unwrap_err();
+        assert_eq!(taken, Problem::IsElement("/l/1".into()));
+    }
+
+    #[test]
+    fn a_document_becomes_a_value_piece_by_piece() {
+        let mut node = Node::Text(r#"{"b":[1,{"c":2}],"a":"x"}"#);
+        node.put(&[Step::Name("b"), Step::Index(0)], Node::Parsed(serde_json::json!({"d": [3]}))).unwrap();
+        node.put(&[Step::Name("b"), Step::Name("0"), Step::Name("d"), Step::Name("0")], Node::Text("4")).unwrap();
+        let expected = serde_json::json!({"b": [{"d": [4]}, {"c": 2}], "a": "x"});
+        assert_eq!(serde_json::from_str::<Value>(&node.text()).unwrap(), expected);
+        assert_eq!(node.into_value().unwrap(), expected);
+        assert!(Node::Text("1e400").into_value().is_err());
+    }
+}
