@@ -216,7 +216,7 @@ fn transfer<'a>(payload: &mut Node<'a>, redacted: &mut Redactions, from: &Patter
             }
             continue;
         }
-        let value = if is_move { payload.take(&from_way) } else { payload.get(&from_way).map(|found| found.cloned()) };
+        let value = if is_move { payload.take(&from_way) } else { payload.get(&from_way).map(|found| found.map(|value| value.clone())) };
         let Some(value) = value.map_err(failed)? else { continue };
         if !is_free {
             let problem = format!("there is a value at {to_place} already, which {from_place} would overwrite: remove it first");

@@ -201,7 +201,9 @@ where
 }
 
 /// A function for a single value.
-pub(super) struct Mapping(Box<dyn Fn(Node<'_>) -> Result<Value, Failure> + Send + Sync>);
+pub(super) struct Mapping(MapFn);
+
+type MapFn = Box<dyn Fn(Node<'_>) -> Result<Value, Failure> + Send + Sync>;
 
 impl Mapping {
     pub(super) fn new<A, B, E, F>(map: F) -> Self
@@ -212,7 +214,11 @@ impl Mapping {
         F: Fn(A) -> Result<B, E> + Send + Sync + 'static,
     {
         Self(Box::new(move |value| {
-            let (old, _) = decode::<A>(value, &[])?;
+            // Where in the value it does not fit would tell how long that is.
+            let cut = |failure: Failure| {
+                Failure::new(failure.problem.replacen("the payload", "the value", 1).split(" at line ").next().unwrap_or_default())
+            };
+            let (old, _) = decode::<A>(value, &[]).map_err(cut)?;
             match encode(map(old).map_err(Failure::returned)?)? {
                 (value, redacted) if redacted.is_empty() => Ok(value),
                 _ => Err(Failure::new("the function returned a shredded Sensitive")),

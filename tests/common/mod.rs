@@ -6,6 +6,7 @@
 pub mod cluster;
 #[cfg(feature = "aws-kms")]
 pub mod moto;
+pub mod world;
 
 use async_trait::async_trait;
 use eventseal::*;
