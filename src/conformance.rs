@@ -1,5 +1,5 @@
 //! The contracts of the ports as functions: run your own [`EventStore`](crate::EventStore),
-//! [`KeyStore`](crate::KeyStore) or [`Kms`](crate::Kms) through them.
+//! [`EventTable`](crate::EventTable), [`KeyStore`](crate::KeyStore) or [`Kms`](crate::Kms) through them.
 //!
 //! Feature `conformance`. Each function panics where an implementation breaks its contract. Give each
 //! call a database of its own: the functions assume that they are alone in it.
@@ -32,10 +32,12 @@
 #![allow(clippy::panic, clippy::missing_panics_doc, reason = "a test suite: panics are its verdicts")]
 
 mod event_store;
+mod event_table;
 mod key_store;
 mod kms;
 
 pub use event_store::*;
+pub use event_table::*;
 pub use key_store::*;
 pub use kms::*;
 

@@ -154,7 +154,10 @@ pub use sensitive::Sensitive;
 pub use split::{KeySide, SplitKeys, SplitStore, SplitTx};
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
-pub use store::{EventStore, EventStoreExt, MemoryStore};
+pub use store::{
+    EventStore, EventStoreExt, EventTable, MemoryStore, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork,
+    starts_with_header,
+};
 #[cfg(feature = "postgres")]
 pub use store::{PostgresStore, PostgresTables};
 

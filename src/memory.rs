@@ -56,6 +56,7 @@ struct Staged {
 /// The tables. The first write of a transaction copies them; events and rows are shared.
 #[derive(Clone)]
 pub(crate) struct Tables {
+    /// Ascending by position.
     pub(crate) events: Vec<Arc<PersistedEvent>>,
     pub(crate) event_ids: HashSet<Uuid>,
     /// Indexes into `events`.
@@ -130,6 +131,11 @@ impl MemoryTx {
 
     /// Forgets everything that was written.
     pub fn rollback(self) {}
+
+    /// Another transaction on the same database.
+    pub(crate) fn begin_another(&self) -> Self {
+        self.db.begin()
+    }
 
     /// Has this transaction written or locked anything?
     pub(crate) fn is_writing(&self) -> bool {

@@ -6,6 +6,7 @@ mod memory;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod table;
 
 pub use ext::EventStoreExt;
 pub use memory::MemoryStore;
@@ -13,6 +14,7 @@ pub use memory::MemoryStore;
 pub use postgres::{PostgresStore, PostgresTables};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
+pub use table::{EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, starts_with_header};
 
 use crate::error::Result;
 use crate::event::{AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange};

@@ -1,11 +1,13 @@
 //! Events in a [`MemoryDb`](crate::MemoryDb).
 
+mod table;
+
 use crate::error::{Error, Result};
 use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, Stream,
     VersionRange, check_append,
 };
-use crate::memory::MemoryTx;
+use crate::memory::{MemoryTx, Tables};
 use crate::store::EventStore;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -37,10 +39,8 @@ impl EventStore for MemoryStore {
         check_append(aggregate, events)?;
         tx.lock()?;
         let tables = tx.read()?;
-        let current = match tables.streams.get(aggregate) {
-            Some(stream) => Some(version_at(stream.len())?),
-            None => None,
-        };
+        let current =
+            tables.streams.get(aggregate).and_then(|stream| tables.events.get(*stream.last()?)).map(|last| last.aggregate_version);
         if !expected.accepts(current) {
             return Err(Error::VersionConflict { aggregate: aggregate.clone(), expected, actual: current });
         }
@@ -52,12 +52,10 @@ impl EventStore for MemoryStore {
         let mut version = current.map_or(AggregateVersion::FIRST, AggregateVersion::next);
         let mut appended = Vec::with_capacity(events.len());
         for event in events {
-            let position = position_at(tables.events.len() + 1)?;
+            let position = last_position(&tables.events).get().saturating_add(1).try_into()?;
             let event = PersistedEvent::from_new(aggregate.clone(), version, position, event.clone());
             version = version.next();
-            tables.event_ids.insert(event.event_id);
-            tables.streams.entry(aggregate.clone()).or_default().push(tables.events.len());
-            tables.events.push(Arc::new(event.clone()));
+            push(tables, event.clone());
             appended.push(event);
         }
         Ok(Appended { events: appended })
@@ -78,8 +76,7 @@ impl EventStore for MemoryStore {
 
     async fn read_events(&self, tx: &mut MemoryTx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
         let tables = tx.read()?;
-        let start = usize::try_from(after.get()).unwrap_or(usize::MAX).min(tables.events.len());
-        let events: Vec<PersistedEvent> = tables.events[start..]
+        let events: Vec<PersistedEvent> = from(&tables.events, after)
             .iter()
             .filter(|event| filter.matches(event.aggregate.aggregate_type(), event.stored_type.as_str()))
             .take(usize::try_from(limit).unwrap_or(usize::MAX))
@@ -91,14 +88,21 @@ impl EventStore for MemoryStore {
     }
 
     async fn latest_global_position(&self, tx: &mut MemoryTx) -> Result<GlobalPosition> {
-        position_at(tx.read()?.events.len())
+        Ok(last_position(&tx.read()?.events))
     }
 }
 
-fn version_at(number: usize) -> Result<AggregateVersion> {
-    i64::try_from(number).unwrap_or(i64::MAX).try_into()
+/// The events after a position. Positions ascend, with gaps where events were inserted with positions of their own.
+fn from(events: &[Arc<PersistedEvent>], after: GlobalPosition) -> &[Arc<PersistedEvent>] {
+    &events[events.partition_point(|event| event.global_position <= after)..]
 }
 
-fn position_at(number: usize) -> Result<GlobalPosition> {
-    i64::try_from(number).unwrap_or(i64::MAX).try_into()
+fn last_position(events: &[Arc<PersistedEvent>]) -> GlobalPosition {
+    events.last().map_or(GlobalPosition::START, |event| event.global_position)
+}
+
+fn push(tables: &mut Tables, event: PersistedEvent) {
+    tables.event_ids.insert(event.event_id);
+    tables.streams.entry(event.aggregate.clone()).or_default().push(tables.events.len());
+    tables.events.push(Arc::new(event));
 }

@@ -1,5 +1,7 @@
 //! Events in PostgreSQL.
 
+mod table;
+
 use crate::error::{Error, Result};
 use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
@@ -17,6 +19,10 @@ use uuid::Uuid;
 
 /// How often an append at any version makes way for others before it reports a collision.
 const ATTEMPTS: u32 = 100;
+
+/// What [`persisted`] reads.
+const COLUMNS: &str = "global_position, {aggregate_version}, event_id, event_type, event_version, payload, \
+     trace_id, correlation_id, causation_id, metadata::text, created_at";
 
 /// What the tables of an event store in PostgreSQL are called.
 ///
@@ -185,8 +191,6 @@ impl PostgresStore {
 
     /// The names were checked.
     fn over(tables: PostgresTables) -> Self {
-        const COLUMNS: &str = "global_position, {aggregate_version}, event_id, event_type, event_version, payload, \
-             trace_id, correlation_id, causation_id, metadata::text, created_at";
         let fill = |sql: &str| Arc::<str>::from(tables.fill(&sql.replace("{columns}", COLUMNS)));
         // The first event decides: if another transaction has its version, or is about to commit it, nothing
         // is inserted, nothing raises an error, and the rest, which select from it, do nothing either.
@@ -384,16 +388,7 @@ impl EventStore for PostgresStore {
             .fetch_all(tx)
             .await
             .map_err(database("reading the log"))?;
-        let mut events: Vec<PersistedEvent> = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let (aggregate_type, aggregate_id): (&str, &str) = (column(row, 11)?, column(row, 12)?);
-            let same = events
-                .last()
-                .map(|last| &last.aggregate)
-                .filter(|last| last.aggregate_type() == aggregate_type && last.aggregate_id() == aggregate_id);
-            let aggregate = same.cloned().unwrap_or_else(|| aggregate(aggregate_type, aggregate_id));
-            events.push(persisted(row, aggregate)?);
-        }
+        let events = log(&rows)?;
         let next = events.last().map_or(after, |event| event.global_position);
         let scanned = u32::try_from(events.len()).unwrap_or(limit);
         Ok(EventPage { events, scanned, next })
@@ -460,6 +455,21 @@ fn holds_nul(value: &serde_json::Value) -> bool {
         serde_json::Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
         _ => false,
     }
+}
+
+/// Rows of any aggregates, whose type and id follow the other columns.
+fn log(rows: &[PgRow]) -> Result<Vec<PersistedEvent>> {
+    let mut events: Vec<PersistedEvent> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (aggregate_type, aggregate_id): (&str, &str) = (column(row, 11)?, column(row, 12)?);
+        let same = events
+            .last()
+            .map(|last| &last.aggregate)
+            .filter(|last| last.aggregate_type() == aggregate_type && last.aggregate_id() == aggregate_id);
+        let aggregate = same.cloned().unwrap_or_else(|| aggregate(aggregate_type, aggregate_id));
+        events.push(persisted(row, aggregate)?);
+    }
+    Ok(events)
 }
 
 fn persisted(row: &PgRow, aggregate: AggregateRef) -> Result<PersistedEvent> {

@@ -1,5 +1,7 @@
 //! Events in SQLite.
 
+mod table;
+
 use crate::error::{Error, Result};
 use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
@@ -12,6 +14,10 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::sync::Arc;
+
+/// What [`persisted`] reads.
+const COLUMNS: &str = "global_position, aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version, \
+     payload, trace_id, correlation_id, causation_id, metadata, created_at";
 
 /// Events in a SQLite database, in the tables of eventsalsa/store.
 ///
@@ -62,8 +68,6 @@ impl SqliteStore {
 
     /// The names were checked.
     fn over(events: &str, heads: &str) -> Self {
-        const COLUMNS: &str = "global_position, aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version, \
-             payload, trace_id, correlation_id, causation_id, metadata, created_at";
         Self {
             // One statement, whatever the size of the batch. SQLite collects the SELECT's rows before it
             // inserts any, because the table has a trigger.
@@ -214,16 +218,7 @@ impl EventStore for SqliteStore {
             .fetch_all(tx)
             .await
             .map_err(database("reading the log"))?;
-        let mut events: Vec<PersistedEvent> = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let (aggregate_type, aggregate_id): (&str, &str) = (column(row, 1)?, column(row, 2)?);
-            let same = events
-                .last()
-                .map(|last| &last.aggregate)
-                .filter(|last| last.aggregate_type() == aggregate_type && last.aggregate_id() == aggregate_id);
-            let aggregate = same.cloned().unwrap_or_else(|| aggregate(aggregate_type, aggregate_id));
-            events.push(persisted(row, aggregate)?);
-        }
+        let events = log(&rows)?;
         let next = events.last().map_or(after, |event| event.global_position);
         let scanned = u32::try_from(events.len()).unwrap_or(limit);
         Ok(EventPage { events, scanned, next })
@@ -260,6 +255,21 @@ fn batch(events: &[NewEvent]) -> Result<(String, Vec<u8>)> {
     }
     let rows = serde_json::to_string(&rows).map_err(|source| Error::Database { operation: "writing a batch", source: source.into() })?;
     Ok((rows, payloads))
+}
+
+/// Rows of any aggregates.
+fn log(rows: &[SqliteRow]) -> Result<Vec<PersistedEvent>> {
+    let mut events: Vec<PersistedEvent> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (aggregate_type, aggregate_id): (&str, &str) = (column(row, 1)?, column(row, 2)?);
+        let same = events
+            .last()
+            .map(|last| &last.aggregate)
+            .filter(|last| last.aggregate_type() == aggregate_type && last.aggregate_id() == aggregate_id);
+        let aggregate = same.cloned().unwrap_or_else(|| aggregate(aggregate_type, aggregate_id));
+        events.push(persisted(row, aggregate)?);
+    }
+    Ok(events)
 }
 
 fn persisted(row: &SqliteRow, aggregate: AggregateRef) -> Result<PersistedEvent> {

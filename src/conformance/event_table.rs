@@ -1,0 +1,330 @@
+//! The contract of the rows of an event store.
+
+use crate::conformance::{Database, must};
+use crate::error::{Error, Result};
+use crate::event::{
+    AggregateVersion, EventFilter, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, Part, PersistedEvent, aggregate, now,
+};
+use crate::store::{EventStore, EventTable, PayloadReplacement, PositionRange, StoredQuery, TableWork};
+use async_trait::async_trait;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Runs all of the suite. The tables are empty, and the store is a bare one.
+pub async fn event_table<D, S>(db: &D, store: &S)
+where
+    D: Database,
+    S: EventStore<Tx = D::Tx> + EventTable<Tx = D::Tx>,
+{
+    stored_events_are_counted_and_read(db, store).await;
+    work_is_committed_or_forgotten(db, store).await;
+    payloads_are_replaced_while_they_are_what_was_read(db, store).await;
+    events_are_inserted_as_they_are(db, store).await;
+    nothing_is_inserted_where_it_does_not_belong(db, store).await;
+}
+
+const SEALED: &str = r#"{"$seal":"AQEAexample","a":1}"#;
+const NESTED: &str = r#"{"inner":{"$seal":"AQEAexample"},"text":"\"$seal\":\"AQEA"}"#;
+
+fn position(number: i64) -> GlobalPosition {
+    must(GlobalPosition::try_from(number), "a position")
+}
+
+fn version(number: u32) -> EventVersion {
+    EventVersion::new(number)
+}
+
+/// An event with everything that an event can have.
+fn stored(number: i64, id: &str, aggregate_version: i64, payload: &[u8]) -> PersistedEvent {
+    let event = NewEvent::raw("Inserted", 3, payload)
+        .with_metadata(r#"{"a":[1,null,"\u00e9"]}"#)
+        .with_trace_id("trace")
+        .with_correlation_id("correlation")
+        .with_causation_id("it's \"quoted\"")
+        .with_created_at(now() - Duration::from_secs(86_400));
+    let aggregate_version = must(AggregateVersion::try_from(aggregate_version), "a version");
+    PersistedEvent::from_new(aggregate("Inserted \u{1f600}", id), aggregate_version, position(number), event)
+}
+
+enum Does<'w> {
+    Replace(&'w [PayloadReplacement]),
+    Insert(&'w [PersistedEvent]),
+}
+
+/// One call in a transaction, which then fails if it should, or never ends.
+struct Work<'w, S> {
+    store: &'w S,
+    does: Does<'w>,
+    replaced: Vec<GlobalPosition>,
+    fails: bool,
+    hangs: bool,
+}
+
+#[async_trait]
+impl<S: EventTable> TableWork<S::Tx> for Work<'_, S> {
+    async fn run(&mut self, tx: &mut S::Tx) -> Result<()> {
+        match self.does {
+            Does::Replace(replacements) => self.replaced = self.store.replace_payloads(tx, replacements).await?,
+            Does::Insert(events) => self.store.insert_events(tx, events).await?,
+        }
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        if self.fails { Err(Error::Cryptography) } else { Ok(()) }
+    }
+}
+
+async fn work<D: Database, S: EventTable<Tx = D::Tx>>(db: &D, store: &S, does: Does<'_>, fails: bool) -> Result<Vec<GlobalPosition>> {
+    let mut work = Work { store, does, replaced: Vec::new(), fails, hangs: false };
+    let mut connection = must(db.connect().await, "connect");
+    store.in_transaction(db.connection(&mut connection), &mut work).await?;
+    // Committed when it returns, and the connection can be used again.
+    must(store.count_events(db.connection(&mut connection), PositionRange::default()).await, "count");
+    Ok(work.replaced)
+}
+
+async fn append<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S, id: &str, events: &[NewEvent]) -> Vec<PersistedEvent> {
+    let mut transaction = must(db.begin().await, "begin");
+    let appended = store.append(db.tx(&mut transaction), &aggregate("Table", id), ExpectedVersion::Any, events).await;
+    must(db.commit(transaction).await, "commit");
+    must(appended, "append").events
+}
+
+async fn all<D: Database, S: EventTable<Tx = D::Tx>>(db: &D, store: &S) -> Vec<PersistedEvent> {
+    let mut connection = must(db.connect().await, "connect");
+    let query = StoredQuery { limit: 100_000, ..StoredQuery::default() };
+    must(store.stored_events(db.connection(&mut connection), &query).await, "read")
+}
+
+/// Counts by type, version and header; pages by range, version and header; everything as it is stored.
+pub async fn stored_events_are_counted_and_read<D, S>(db: &D, store: &S)
+where
+    D: Database,
+    S: EventStore<Tx = D::Tx> + EventTable<Tx = D::Tx>,
+{
+    let payloads =
+        [("A", 1, NESTED), ("A", 1, SEALED), ("A", 2, " \n{\"$seal\":\"AQ\"}"), ("B", 1, "\u{0}not json"), ("A", 1, ""), ("A", 1, SEALED)];
+    let events: Vec<NewEvent> = payloads.map(|(name, version, payload)| NewEvent::raw(name, version, payload)).to_vec();
+    let appended = append(db, store, "read", &events).await;
+    let mut connection = must(db.connect().await, "connect");
+    let connection = db.connection(&mut connection);
+    let (first, last) = (appended[0].global_position, appended[5].global_position);
+    for (range, expected) in [
+        (
+            PositionRange::default(),
+            vec![("A", 1, false, 2, 0, 4), ("A", 1, true, 2, 1, 5), ("A", 2, true, 1, 2, 2), ("B", 1, false, 1, 3, 3)],
+        ),
+        (
+            PositionRange { after: first, up_to: Some(appended[3].global_position) },
+            vec![("A", 1, true, 1, 1, 1), ("A", 2, true, 1, 2, 2), ("B", 1, false, 1, 3, 3)],
+        ),
+        (PositionRange { after: last, up_to: None }, vec![]),
+    ] {
+        let mut counts = must(store.count_events(connection, range).await, "count");
+        counts.sort_by(|a, b| (&a.event_type, a.event_version, a.with_header).cmp(&(&b.event_type, b.event_version, b.with_header)));
+        let found: Vec<_> =
+            counts.iter().map(|count| (count.event_type.as_str(), count.event_version.get(), count.with_header, count.events)).collect();
+        assert_eq!(
+            found,
+            expected.iter().map(|expected| (expected.0, expected.1, expected.2, expected.3)).collect::<Vec<_>>(),
+            "{range:?}"
+        );
+        for (count, expected) in counts.iter().zip(&expected) {
+            let (from, to): (&PersistedEvent, &PersistedEvent) = (&appended[expected.4], &appended[expected.5]);
+            assert_eq!(count.positions, (from.global_position, to.global_position));
+            assert_eq!(count.created_at, (from.created_at.min(to.created_at), from.created_at.max(to.created_at)));
+        }
+    }
+    let of = |versions: &[(&str, u32)]| versions.iter().map(|(name, number)| ((*name).into(), version(*number))).collect();
+    for (query, expected) in [
+        (StoredQuery::default(), vec![0, 1, 2, 3, 4, 5]),
+        (StoredQuery { limit: 2, ..StoredQuery::default() }, vec![0, 1]),
+        (StoredQuery { limit: 0, ..StoredQuery::default() }, vec![]),
+        (StoredQuery { without_header: true, ..StoredQuery::default() }, vec![0, 3, 4]),
+        (StoredQuery { versions: of(&[("A", 1), ("B", 2)]), ..StoredQuery::default() }, vec![0, 1, 4, 5]),
+        (StoredQuery { versions: of(&[("A", 2), ("B", 1)]), without_header: true, ..StoredQuery::default() }, vec![3]),
+        (StoredQuery { versions: of(&[("A' OR 1=1 --", 1)]), ..StoredQuery::default() }, vec![]),
+        (
+            StoredQuery { range: PositionRange { after: first, up_to: Some(appended[4].global_position) }, ..StoredQuery::default() },
+            vec![1, 2, 3, 4],
+        ),
+    ] {
+        let found = must(store.stored_events(connection, &query).await, "read");
+        assert_eq!(found.len(), expected.len(), "{query:?}");
+        assert!(found.iter().zip(&expected).all(|(found, index)| found == &appended[*index]), "{query:?}");
+    }
+    let at = [last, first, last, position(i64::MAX)];
+    let found = must(store.stored_events_at(connection, &at).await, "read");
+    assert!(found == [appended[0].clone(), appended[5].clone()], "in ascending order, each once");
+    assert_eq!(must(store.settled_position(connection).await, "settled"), last);
+}
+
+/// What succeeds is committed; what fails, or is dropped in the middle, leaves nothing.
+pub async fn work_is_committed_or_forgotten<D, S>(db: &D, store: &S)
+where
+    D: Database,
+    S: EventStore<Tx = D::Tx> + EventTable<Tx = D::Tx>,
+{
+    let appended = append(db, store, "work", &[NewEvent::raw("Work", 1, "{}")]).await.remove(0);
+    let change = |old: &str, new: &str| PayloadReplacement {
+        position: appended.global_position,
+        event_id: appended.event_id,
+        old: old.into(),
+        new: new.into(),
+    };
+    let changes = [change("{}", "{\"a\":1}")];
+    let payload =
+        || async { all(db, store).await.into_iter().find(|event| event.event_id == appended.event_id).map(|event| event.payload) };
+    let failed = work(db, store, Does::Replace(&changes), true).await;
+    assert!(matches!(failed, Err(Error::Cryptography)), "the work's own error comes back: {failed:?}");
+    assert_eq!(payload().await.as_deref(), Some(&b"{}"[..]), "what failed left something");
+    {
+        let mut hanging = Work { store, does: Does::Replace(&changes), replaced: Vec::new(), fails: false, hangs: true };
+        let mut connection = must(db.connect().await, "connect");
+        let hangs = store.in_transaction(db.connection(&mut connection), &mut hanging);
+        // Dropped when the work has been done and the transaction has not ended.
+        let reached = poll_until_idle(hangs).await;
+        assert!(!reached, "a transaction ended before its work did");
+        assert_eq!(hanging.replaced.len(), 1, "the work was not done");
+    }
+    assert_eq!(payload().await.as_deref(), Some(&b"{}"[..]), "what was dropped left something");
+    assert_eq!(must(work(db, store, Does::Replace(&changes), false).await, "replace"), [appended.global_position]);
+    assert_eq!(payload().await.as_deref(), Some(&b"{\"a\":1}"[..]));
+
+    let mut transaction = must(db.begin().await, "begin");
+    must(
+        store.append(db.tx(&mut transaction), &aggregate("Table", "open"), ExpectedVersion::Any, &[NewEvent::raw("Work", 1, "{}")]).await,
+        "append",
+    );
+    let mut nothing = Work { store, does: Does::Replace(&[]), replaced: Vec::new(), fails: false, hangs: false };
+    let refused = store.in_transaction(db.tx(&mut transaction), &mut nothing).await;
+    assert!(matches!(refused, Err(Error::InTransaction { .. })), "{refused:?}");
+    let refused = store.settled_position(db.tx(&mut transaction)).await;
+    assert!(matches!(refused, Err(Error::InTransaction { .. })), "{refused:?}");
+}
+
+/// Runs a future that never ends for as long as it gets on. The databases answer within a second.
+async fn poll_until_idle<F: Future>(future: F) -> bool {
+    let (mut future, began) = (std::pin::pin!(future), std::time::Instant::now());
+    std::future::poll_fn(|context| {
+        if future.as_mut().poll(context).is_ready() {
+            return std::task::Poll::Ready(true);
+        }
+        if began.elapsed() > Duration::from_secs(1) {
+            return std::task::Poll::Ready(false);
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+/// Compare and swap, by position, id and payload.
+pub async fn payloads_are_replaced_while_they_are_what_was_read<D, S>(db: &D, store: &S)
+where
+    D: Database,
+    S: EventStore<Tx = D::Tx> + EventTable<Tx = D::Tx>,
+{
+    let events: Vec<NewEvent> =
+        (0..4).map(|number| NewEvent::raw("Swap", 1, format!("{{\"n\":{number}}}")).with_metadata("{\"m\":1}")).collect();
+    let before = append(db, store, "swap", &events).await;
+    let change = |index: usize, new: &str| PayloadReplacement {
+        position: before[index].global_position,
+        event_id: before[index].event_id,
+        old: before[index].payload.clone(),
+        new: new.into(),
+    };
+    let changes = [
+        change(3, "\u{0}\u{1f600} not json"),
+        PayloadReplacement { old: b"{\"n\":7}".to_vec(), ..change(1, "lost") },
+        PayloadReplacement { event_id: Uuid::now_v7(), ..change(2, "lost") },
+        change(0, ""),
+    ];
+    let mut replaced = must(work(db, store, Does::Replace(&changes), false).await, "replace");
+    replaced.sort_unstable();
+    assert_eq!(replaced, [before[0].global_position, before[3].global_position]);
+    let again = must(work(db, store, Does::Replace(&changes), false).await, "replace");
+    assert_eq!(again, [], "what was exchanged is no longer what was read");
+    let positions: Vec<GlobalPosition> = before.iter().map(|event| event.global_position).collect();
+    let mut connection = must(db.connect().await, "connect");
+    let after = must(store.stored_events_at(db.connection(&mut connection), &positions).await, "read");
+    for (index, (before, after)) in before.iter().zip(&after).enumerate() {
+        let mut expected = before.clone();
+        match index {
+            0 => expected.payload = Vec::new(),
+            3 => expected.payload = "\u{0}\u{1f600} not json".into(),
+            _ => {}
+        }
+        expected.metadata.clone_from(&after.metadata);
+        assert!(*after == expected && after.metadata.is_some(), "nothing but the payload changes");
+    }
+    let refused = store.replace_payloads(db.connection(&mut connection), &[]).await;
+    // A database in memory has no connections outside of transactions.
+    assert!(matches!(refused, Err(Error::NotInTransaction { .. })) || refused.is_ok_and(|replaced| replaced.is_empty()));
+}
+
+/// Positions with gaps, versions, ids, times and all; the next append goes on from there.
+pub async fn events_are_inserted_as_they_are<D, S>(db: &D, store: &S)
+where
+    D: Database,
+    S: EventStore<Tx = D::Tx> + EventTable<Tx = D::Tx>,
+{
+    let last = all(db, store).await.last().map_or(0, |event| event.global_position.get());
+    let mut bare = stored(last + 40, "b", 1, b"\x00\xff not even text");
+    (bare.metadata, bare.trace_id, bare.correlation_id, bare.causation_id) = (None, None, None, None);
+    bare.stored_version = version(0);
+    bare.event_version = version(0);
+    let events = [stored(last + 5, "a", 1, b"{}"), stored(last + 9, "a", 2, SEALED.as_bytes()), bare, stored(last + 1_000, "a", 3, b"")];
+    let forgotten = work(db, store, Does::Insert(&events), true).await;
+    assert!(forgotten.is_err() && all(db, store).await.last().is_none_or(|event| event.global_position.get() == last));
+    must(work(db, store, Does::Insert(&events), false).await, "insert");
+    let found = all(db, store).await;
+    for (found, expected) in found[found.len() - 4..].iter().zip(&events) {
+        let json = |bytes: &Vec<u8>| serde_json::from_slice::<serde_json::Value>(bytes).unwrap_or_default();
+        let metadata = (found.metadata.as_ref().map(json), expected.metadata.as_ref().map(json));
+        assert_eq!(metadata.0, metadata.1);
+        let found = PersistedEvent { metadata: expected.metadata.clone(), ..found.clone() };
+        assert!(found == *expected && found.part == Part::WHOLE, "{found:?} is not {expected:?}");
+    }
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    let expected = ExpectedVersion::Exact(must(AggregateVersion::try_from(3), "a version"));
+    let more = store.append(tx, &events[0].aggregate, expected, &[NewEvent::raw("Inserted", 3, "{}")]).await;
+    let more = must(more, "append after inserts").events.remove(0);
+    assert_eq!(more.aggregate_version.get(), 4);
+    assert!(more.global_position.get() > last + 1_000, "positions go on after those that were inserted");
+    let page = must(store.read_events(tx, position(last + 9), 2, &EventFilter::default()).await, "read");
+    assert_eq!(page.events.iter().map(|event| event.global_position.get()).collect::<Vec<_>>(), [last + 40, last + 1_000]);
+    assert_eq!(must(store.latest_global_position(tx).await, "latest"), more.global_position);
+    must(db.commit(transaction).await, "commit");
+}
+
+/// Positions that are not after all others, and ids that are known.
+pub async fn nothing_is_inserted_where_it_does_not_belong<D, S>(db: &D, store: &S)
+where
+    D: Database,
+    S: EventStore<Tx = D::Tx> + EventTable<Tx = D::Tx>,
+{
+    let known = append(db, store, "place", &[NewEvent::raw("Place", 1, "{}")]).await.remove(0);
+    let last = known.global_position.get();
+    let before = all(db, store).await;
+    let with_id = |mut event: PersistedEvent, id: Uuid| {
+        event.event_id = id;
+        event
+    };
+    let twice = stored(last + 2, "p", 2, b"");
+    for (events, expected) in [
+        (vec![stored(last, "p", 1, b"")], "OutOfRange"),
+        (vec![stored(last + 2, "p", 1, b""), stored(last + 1, "p", 2, b"")], "OutOfRange"),
+        (vec![stored(last + 1, "p", 1, b""), with_id(stored(last + 2, "p", 2, b""), known.event_id)], "DuplicateEventId"),
+        (vec![with_id(stored(last + 1, "p", 1, b""), twice.event_id), twice], "DuplicateEventId"),
+    ] {
+        let refused = work(db, store, Does::Insert(&events), false).await;
+        let kind = refused.map_or_else(|error| format!("{error:?}"), |_| "Ok".to_owned());
+        assert!(kind.starts_with(expected), "expected {expected}, got {kind}");
+        assert!(all(db, store).await == before, "{expected}: something was inserted");
+    }
+    must(work(db, store, Does::Insert(&[]), false).await, "insert nothing");
+    let next = append(db, store, "place", &[NewEvent::raw("Place", 1, "{}")]).await.remove(0);
+    assert!(next.global_position > known.global_position);
+}

@@ -1,0 +1,293 @@
+//! The rows of PostgreSQL's events, for maintenance.
+
+use super::{COLUMNS, PostgresStore, log};
+use crate::error::{Error, Result};
+use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
+use crate::postgres::{UNIQUE_VIOLATION, column, database, qualified, sql_state};
+use crate::sql::{in_transaction, not_in_transaction};
+use crate::store::table::{
+    EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, check_insert,
+};
+use async_trait::async_trait;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, query::Query};
+use std::fmt::Write as _;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// Whatever the database's default is: after a lock was waited for, the next statement must see what was committed.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+/// How long appends may be kept waiting for the sake of maintenance.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
+
+impl PostgresStore {
+    /// Does a payload start with a header? As [`starts_with_header`](crate::starts_with_header) says. Only the first bytes
+    /// are fetched of a payload that is stored out of line.
+    fn with_header() -> String {
+        let start = HEADER_START.iter().fold(String::new(), |mut hex, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        format!(
+            r"(substring(ltrim(substring(payload FROM 1 FOR {HEADER_WITHIN}), '\x20090a0d'::bytea) FROM 1 FOR {}) = '\x{start}'::bytea)",
+            HEADER_START.len()
+        )
+    }
+
+    fn maintain(&self, sql: &str) -> Query<'static, Postgres, PgArguments> {
+        let sql = sql.replace("{columns}", COLUMNS).replace("{with_header}", &Self::with_header());
+        sqlx::query(AssertSqlSafe(self.tables.fill(&sql)))
+    }
+
+    async fn last(&self, connection: &mut PgConnection) -> Result<GlobalPosition> {
+        let row = self.maintain("SELECT coalesce(max(global_position), 0) FROM {events}").fetch_one(connection).await;
+        column::<i64>(&row.map_err(database("reading the last position"))?, 0)?.try_into()
+    }
+
+    /// Keeps everybody else from inserting until the transaction ends.
+    async fn lock_out(&self, tx: &mut PgConnection, mode: &str, operation: &'static str) -> Result<()> {
+        let before: String =
+            sqlx::query_scalar("SELECT current_setting('lock_timeout')").fetch_one(&mut *tx).await.map_err(database(operation))?;
+        sqlx::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(database(operation))?;
+        self.maintain(&format!("LOCK TABLE {{events}} IN {mode} MODE")).execute(&mut *tx).await.map_err(database(operation))?;
+        // The caller's own statements wait as it wants them to.
+        sqlx::query("SELECT set_config('lock_timeout', $1, true)").bind(before).execute(tx).await.map_err(database(operation))?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl EventTable for PostgresStore {
+    type Tx = PgConnection;
+
+    async fn in_transaction(&self, connection: &mut PgConnection, work: &mut dyn TableWork<PgConnection>) -> Result<()> {
+        const OPERATION: &str = "maintenance";
+        not_in_transaction(connection, OPERATION)?;
+        let mut tx = connection.begin_with(BEGIN).await.map_err(database(OPERATION))?;
+        match work.run(&mut tx).await {
+            Ok(()) => tx.commit().await.map_err(database(OPERATION)),
+            Err(error) => {
+                tx.rollback().await.map_err(database(OPERATION))?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn count_events(&self, tx: &mut PgConnection, range: PositionRange) -> Result<Vec<StoredCount>> {
+        let sql = "SELECT event_type, event_version, with_header, count(*), min(global_position), max(global_position),
+                 min(created_at), max(created_at)
+             FROM (SELECT event_type, event_version, global_position, created_at, {with_header} AS with_header
+                 FROM {events} WHERE global_position > $1 AND global_position <= $2) AS stored
+             GROUP BY 1, 2, 3";
+        let rows = self.maintain(sql).bind(range.after.get()).bind(range.end()).fetch_all(tx).await;
+        rows.map_err(database("counting events"))?.iter().map(count).collect()
+    }
+
+    async fn stored_events(&self, tx: &mut PgConnection, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
+        let (types, versions): (Vec<&str>, Vec<i64>) =
+            query.versions.iter().map(|(name, version)| (name.as_str(), i64::from(version.get()))).unzip();
+        let sql = "SELECT {columns}, {aggregate_type}, {aggregate_id} FROM {events} WHERE global_position > $1 AND global_position <= $2
+             AND (cardinality($3::text[]) = 0 OR (event_type, event_version::bigint) IN (SELECT * FROM UNNEST($3::text[], $4::bigint[])))
+             AND NOT ($5::boolean AND {with_header})
+             ORDER BY global_position LIMIT $6";
+        let rows = self
+            .maintain(sql)
+            .bind(query.range.after.get())
+            .bind(query.range.end())
+            .bind(types)
+            .bind(versions)
+            .bind(query.without_header)
+            .bind(i64::from(query.limit))
+            .fetch_all(tx)
+            .await;
+        log(&rows.map_err(database("reading stored events"))?)
+    }
+
+    async fn stored_events_at(&self, tx: &mut PgConnection, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>> {
+        let positions: Vec<i64> = positions.iter().map(|position| position.get()).collect();
+        let sql =
+            "SELECT {columns}, {aggregate_type}, {aggregate_id} FROM {events} WHERE global_position = ANY ($1) ORDER BY global_position";
+        let rows = self.maintain(sql).bind(positions).fetch_all(tx).await;
+        log(&rows.map_err(database("reading stored events"))?)
+    }
+
+    async fn replace_payloads(&self, tx: &mut PgConnection, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+        const OPERATION: &str = "replacing payloads";
+        in_transaction(tx, OPERATION)?;
+        // Locked in order first, so that two of these do not lock each other out. Who waited looks at the row anew.
+        let sql = "WITH new AS (
+                 SELECT * FROM UNNEST($1::bigint[], $2::uuid[], $3::bytea[], $4::bytea[]) AS new (position, event_id, old, payload)
+             ), locked AS (
+                 SELECT e.global_position FROM {events} AS e WHERE e.global_position = ANY ($1) ORDER BY e.global_position FOR NO KEY UPDATE
+             )
+             UPDATE {events} AS e SET payload = new.payload FROM new, locked
+             WHERE e.global_position = new.position AND locked.global_position = new.position
+                 AND e.event_id = new.event_id AND e.payload = new.old
+             RETURNING e.global_position";
+        let rows = self
+            .maintain(sql)
+            .bind(replacements.iter().map(|replacement| replacement.position.get()).collect::<Vec<_>>())
+            .bind(replacements.iter().map(|replacement| replacement.event_id).collect::<Vec<_>>())
+            .bind(replacements.iter().map(|replacement| replacement.old.clone()).collect::<Vec<_>>())
+            .bind(replacements.iter().map(|replacement| replacement.new.clone()).collect::<Vec<_>>())
+            .fetch_all(tx)
+            .await;
+        rows.map_err(database(OPERATION))?.iter().map(|row| column::<i64>(row, 0)?.try_into()).collect()
+    }
+
+    async fn insert_events(&self, tx: &mut PgConnection, events: &[PersistedEvent]) -> Result<()> {
+        const OPERATION: &str = "inserting stored events";
+        in_transaction(tx, OPERATION)?;
+        if events.is_empty() {
+            return Ok(());
+        }
+        // Positions are given out within an INSERT, which holds a lock on the table that this one excludes: so none is on
+        // its way, and moving the sequence takes none back.
+        self.lock_out(tx, "SHARE ROW EXCLUSIVE", OPERATION).await?;
+        check_insert(self.last(tx).await?, events)?;
+        let batch = Batch::new(events)?;
+        let sql = "INSERT INTO {events} (global_position, {aggregate_type}, {aggregate_id}, {aggregate_version}, event_id, event_type,
+                 event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at)
+             SELECT e.position, e.aggregate_type, e.aggregate_id, e.aggregate_version, e.event_id, e.event_type,
+                 e.event_version, e.payload, e.trace_id, e.correlation_id, e.causation_id, e.metadata::jsonb, e.created_at
+             FROM UNNEST($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::uuid[], $6::text[], $7::int[], $8::bytea[],
+                 $9::text[], $10::text[], $11::text[], $12::text[], $13::timestamptz[])
+                 AS e (position, aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version, payload,
+                     trace_id, correlation_id, causation_id, metadata, created_at)
+             ORDER BY e.position
+             ON CONFLICT (event_id) DO NOTHING
+             RETURNING event_id";
+        let inserted = self
+            .maintain(sql)
+            .bind(batch.positions)
+            .bind(&batch.aggregate_types)
+            .bind(&batch.aggregate_ids)
+            .bind(&batch.aggregate_versions)
+            .bind(batch.event_ids)
+            .bind(batch.event_types)
+            .bind(batch.event_versions)
+            .bind(batch.payloads)
+            .bind(batch.trace_ids)
+            .bind(batch.correlation_ids)
+            .bind(batch.causation_ids)
+            .bind(batch.metadata)
+            .bind(batch.created_at)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(|source| match sql_state(&source) {
+                Some(UNIQUE_VIOLATION) => {
+                    Error::InvalidRow { what: "the aggregate version of an event to be inserted", problem: "is in the table already" }
+                }
+                _ => database(OPERATION)(source),
+            })?;
+        let inserted = inserted.iter().map(|row| column::<Uuid>(row, 0)).collect::<Result<std::collections::HashSet<_>>>()?;
+        if let Some(known) = events.iter().find(|event| !inserted.contains(&event.event_id)) {
+            return Err(Error::DuplicateEventId { event_id: known.event_id });
+        }
+        let heads = "INSERT INTO {heads} AS h ({aggregate_type}, {aggregate_id}, {aggregate_version}, updated_at)
+             SELECT e.aggregate_type, e.aggregate_id, max(e.aggregate_version), now()
+             FROM UNNEST($1::text[], $2::text[], $3::bigint[]) AS e (aggregate_type, aggregate_id, aggregate_version)
+             GROUP BY e.aggregate_type, e.aggregate_id ORDER BY e.aggregate_type, e.aggregate_id
+             ON CONFLICT ({aggregate_type}, {aggregate_id}) DO UPDATE
+             SET {aggregate_version} = greatest(h.{aggregate_version}, excluded.{aggregate_version}), updated_at = excluded.updated_at";
+        let heads = self.maintain(heads).bind(batch.aggregate_types).bind(batch.aggregate_ids).bind(batch.aggregate_versions);
+        heads.execute(&mut *tx).await.map_err(database(OPERATION))?;
+        self.move_sequence(tx, OPERATION).await
+    }
+
+    /// Every append inserts, and so holds a lock on the table until its transaction ends, from before it is given a position.
+    /// When a lock that excludes these is had, no position is on its way.
+    async fn settled_position(&self, connection: &mut PgConnection) -> Result<GlobalPosition> {
+        const OPERATION: &str = "looking for the settled position";
+        not_in_transaction(connection, OPERATION)?;
+        let mut tx = connection.begin_with(BEGIN).await.map_err(database(OPERATION))?;
+        let settled = match self.lock_out(&mut tx, "SHARE", OPERATION).await {
+            // A statement of its own: its snapshot is newer than the lock.
+            Ok(()) => self.last(&mut tx).await,
+            Err(error) => Err(error),
+        };
+        tx.rollback().await.map_err(database(OPERATION))?;
+        settled
+    }
+}
+
+impl PostgresStore {
+    /// Moves the sequence of positions beyond the last one that is in the table. Never back.
+    async fn move_sequence(&self, tx: &mut PgConnection, operation: &'static str) -> Result<()> {
+        let table = qualified(self.tables.schema.as_deref(), &self.tables.events);
+        let sequence: Option<String> = sqlx::query_scalar("SELECT pg_get_serial_sequence($1, 'global_position')")
+            .bind(table)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(database(operation))?;
+        // A table that gets its positions from elsewhere has to see to that itself.
+        let Some(sequence) = sequence else { return Ok(()) };
+        // The name comes quoted from the catalog.
+        let sql = format!(
+            "SELECT setval($1::regclass, greatest((SELECT max(global_position) FROM {{events}}), (SELECT last_value FROM {sequence})))"
+        );
+        self.maintain(&sql).bind(sequence).execute(tx).await.map_err(database(operation))?;
+        Ok(())
+    }
+}
+
+fn count(row: &PgRow) -> Result<StoredCount> {
+    let version = u32::try_from(column::<i32>(row, 1)?).map_err(|_| Error::InvalidRow { what: "event_version", problem: "is negative" })?;
+    Ok(StoredCount {
+        event_type: column::<&str>(row, 0)?.into(),
+        event_version: EventVersion::new(version),
+        with_header: column(row, 2)?,
+        events: column::<i64>(row, 3)?.unsigned_abs(),
+        positions: (column::<i64>(row, 4)?.try_into()?, column::<i64>(row, 5)?.try_into()?),
+        created_at: (column(row, 6)?, column(row, 7)?),
+    })
+}
+
+/// The events as one array for each column.
+struct Batch {
+    positions: Vec<i64>,
+    aggregate_types: Vec<String>,
+    aggregate_ids: Vec<String>,
+    aggregate_versions: Vec<i64>,
+    event_ids: Vec<Uuid>,
+    event_types: Vec<String>,
+    event_versions: Vec<i32>,
+    payloads: Vec<Vec<u8>>,
+    trace_ids: Vec<Option<String>>,
+    correlation_ids: Vec<Option<String>>,
+    causation_ids: Vec<Option<String>>,
+    metadata: Vec<Option<String>>,
+    created_at: Vec<OffsetDateTime>,
+}
+
+impl Batch {
+    fn new(events: &[PersistedEvent]) -> Result<Self> {
+        let metadata = |event: &PersistedEvent| {
+            let text = event.metadata.clone().map(String::from_utf8).transpose();
+            text.map_err(|_| Error::InvalidMetadata { event_id: event.event_id })
+        };
+        let version = |event: &PersistedEvent| {
+            i32::try_from(event.stored_version.get()).map_err(|_| Error::OutOfRange {
+                what: "event version",
+                value: event.stored_version.get().into(),
+                hint: "event versions are at most 2147483647",
+            })
+        };
+        Ok(Self {
+            positions: events.iter().map(|event| event.global_position.get()).collect(),
+            aggregate_types: events.iter().map(|event| event.aggregate.aggregate_type().to_owned()).collect(),
+            aggregate_ids: events.iter().map(|event| event.aggregate.aggregate_id().to_owned()).collect(),
+            aggregate_versions: events.iter().map(|event| event.aggregate_version.get()).collect(),
+            event_ids: events.iter().map(|event| event.event_id).collect(),
+            event_types: events.iter().map(|event| event.stored_type.as_str().to_owned()).collect(),
+            event_versions: events.iter().map(version).collect::<Result<_>>()?,
+            payloads: events.iter().map(|event| event.payload.clone()).collect(),
+            trace_ids: events.iter().map(|event| event.trace_id.clone()).collect(),
+            correlation_ids: events.iter().map(|event| event.correlation_id.clone()).collect(),
+            causation_ids: events.iter().map(|event| event.causation_id.clone()).collect(),
+            metadata: events.iter().map(metadata).collect::<Result<_>>()?,
+            created_at: events.iter().map(|event| event.created_at).collect(),
+        })
+    }
+}

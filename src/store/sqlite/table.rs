@@ -1,0 +1,183 @@
+//! The rows of SQLite's events, for maintenance.
+
+use super::{COLUMNS, SqliteStore, log};
+use crate::error::{Error, Result};
+use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
+use crate::sql::{in_transaction, not_in_transaction};
+use crate::sqlite::{column, database, from_text, to_text, uuid};
+use crate::store::table::{
+    EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, check_insert,
+};
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, query::Query};
+
+impl SqliteStore {
+    /// Does a payload start with a header? As [`starts_with_header`](crate::starts_with_header) says. Of an empty one, SQLite
+    /// would say neither yes nor no.
+    fn with_header() -> String {
+        let start = String::from_utf8_lossy(HEADER_START);
+        format!(
+            "coalesce(substr(ltrim(CAST(substr(payload, 1, {HEADER_WITHIN}) AS TEXT), char(32, 9, 10, 13)), 1, {}) = '{start}', false)",
+            HEADER_START.len()
+        )
+    }
+
+    fn maintain(&self, sql: &str) -> Query<'static, Sqlite, SqliteArguments> {
+        let sql = sql.replace("{events}", &self.events).replace("{heads}", &self.heads).replace("{columns}", COLUMNS);
+        sqlx::query(AssertSqlSafe(sql.replace("{with_header}", &Self::with_header())))
+    }
+
+    async fn last(&self, connection: &mut SqliteConnection) -> Result<GlobalPosition> {
+        let row = self.maintain(r#"SELECT coalesce(max(global_position), 0) FROM "{events}""#).fetch_one(connection).await;
+        column::<i64>(&row.map_err(database("reading the last position"))?, 0)?.try_into()
+    }
+}
+
+#[async_trait]
+impl EventTable for SqliteStore {
+    type Tx = SqliteConnection;
+
+    async fn in_transaction(&self, connection: &mut SqliteConnection, work: &mut dyn TableWork<SqliteConnection>) -> Result<()> {
+        const OPERATION: &str = "maintenance";
+        not_in_transaction(connection, OPERATION)?;
+        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(database(OPERATION))?;
+        match work.run(&mut tx).await {
+            Ok(()) => tx.commit().await.map_err(database(OPERATION)),
+            Err(error) => {
+                tx.rollback().await.map_err(database(OPERATION))?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn count_events(&self, tx: &mut SqliteConnection, range: PositionRange) -> Result<Vec<StoredCount>> {
+        let sql = r#"SELECT event_type, event_version, {with_header} AS with_header, count(*), min(global_position), max(global_position),
+                   min(created_at), max(created_at)
+               FROM "{events}" WHERE global_position > ?1 AND global_position <= ?2 GROUP BY 1, 2, 3"#;
+        let rows = self.maintain(sql).bind(range.after.get()).bind(range.end()).fetch_all(tx).await;
+        rows.map_err(database("counting events"))?.iter().map(count).collect()
+    }
+
+    async fn stored_events(&self, tx: &mut SqliteConnection, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
+        let versions = query.versions.iter().map(|(name, version)| (name.as_str(), version.get())).collect::<Vec<_>>();
+        let sql = r#"SELECT {columns} FROM "{events}" WHERE global_position > ?1 AND global_position <= ?2
+               AND (?3 IS NULL OR EXISTS (SELECT 1 FROM json_each(?3) AS v WHERE v.value ->> 0 = event_type AND v.value ->> 1 = event_version))
+               AND NOT (?4 AND {with_header})
+               ORDER BY global_position LIMIT ?5"#;
+        let rows = self
+            .maintain(sql)
+            .bind(query.range.after.get())
+            .bind(query.range.end())
+            .bind((!versions.is_empty()).then(|| json(&versions)).transpose()?)
+            .bind(query.without_header)
+            .bind(i64::from(query.limit))
+            .fetch_all(tx)
+            .await;
+        log(&rows.map_err(database("reading stored events"))?)
+    }
+
+    async fn stored_events_at(&self, tx: &mut SqliteConnection, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>> {
+        let positions = json(&positions.iter().map(|position| position.get()).collect::<Vec<_>>())?;
+        let sql = r#"SELECT {columns} FROM "{events}" WHERE global_position IN (SELECT value FROM json_each(?1)) ORDER BY global_position"#;
+        let rows = self.maintain(sql).bind(positions).fetch_all(tx).await;
+        log(&rows.map_err(database("reading stored events"))?)
+    }
+
+    async fn replace_payloads(&self, tx: &mut SqliteConnection, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+        const OPERATION: &str = "replacing payloads";
+        in_transaction(tx, OPERATION)?;
+        // What is replaced is plaintext: it must not stay in pages that are freed.
+        sqlx::query("PRAGMA secure_delete = ON").execute(&mut *tx).await.map_err(database("switching secure deletion on"))?;
+        let mut replaced = Vec::with_capacity(replacements.len());
+        for replacement in replacements {
+            let sql = r#"UPDATE "{events}" SET payload = ?1 WHERE global_position = ?2 AND event_id = ?3 AND payload = ?4"#;
+            let done = self
+                .maintain(sql)
+                .bind(replacement.new.clone())
+                .bind(replacement.position.get())
+                .bind(replacement.event_id.hyphenated().to_string())
+                .bind(replacement.old.clone())
+                .execute(&mut *tx)
+                .await;
+            if done.map_err(database(OPERATION))?.rows_affected() == 1 {
+                replaced.push(replacement.position);
+            }
+        }
+        Ok(replaced)
+    }
+
+    async fn insert_events(&self, tx: &mut SqliteConnection, events: &[PersistedEvent]) -> Result<()> {
+        const OPERATION: &str = "inserting stored events";
+        in_transaction(tx, OPERATION)?;
+        check_insert(self.last(tx).await?, events)?;
+        let (batch, payloads) = batch(events)?;
+        let known = self.maintain(r#"SELECT event_id FROM "{events}" WHERE event_id IN (SELECT value ->> 4 FROM json_each(?1)) LIMIT 1"#);
+        if let Some(row) = known.bind(&batch).fetch_optional(&mut *tx).await.map_err(database(OPERATION))? {
+            return Err(Error::DuplicateEventId { event_id: uuid(column(&row, 0)?)? });
+        }
+        let sql = r#"INSERT INTO "{events}" ({columns})
+               SELECT e.value ->> 0, e.value ->> 1, e.value ->> 2, e.value ->> 3, e.value ->> 4, e.value ->> 5, e.value ->> 6,
+                   coalesce(substr(?2, 1 + (e.value ->> 7), e.value ->> 8), x''),
+                   e.value ->> 9, e.value ->> 10, e.value ->> 11, e.value ->> 12, e.value ->> 13
+               FROM json_each(?1) AS e ORDER BY e.key"#;
+        self.maintain(sql).bind(&batch).bind(payloads).execute(&mut *tx).await.map_err(database(OPERATION))?;
+        // The trigger took the last one inserted. Where positions do not ascend with versions, that is another one.
+        let heads = r#"UPDATE "{heads}" AS h SET aggregate_version = (
+                   SELECT max(e.aggregate_version) FROM "{events}" AS e WHERE (e.aggregate_type, e.aggregate_id) = (h.aggregate_type, h.aggregate_id))
+               WHERE (aggregate_type, aggregate_id) IN (SELECT value ->> 1, value ->> 2 FROM json_each(?1))"#;
+        self.maintain(heads).bind(batch).execute(tx).await.map_err(database(OPERATION))?;
+        Ok(())
+    }
+
+    /// Who writes gets its positions after all that are committed, because nobody else writes meanwhile.
+    async fn settled_position(&self, connection: &mut SqliteConnection) -> Result<GlobalPosition> {
+        not_in_transaction(connection, "looking for the settled position")?;
+        self.last(connection).await
+    }
+}
+
+fn count(row: &SqliteRow) -> Result<StoredCount> {
+    let version = u32::try_from(column::<i64>(row, 1)?)
+        .map_err(|_| Error::InvalidRow { what: "event_version", problem: "is negative or too large" })?;
+    Ok(StoredCount {
+        event_type: column::<&str>(row, 0)?.into(),
+        event_version: EventVersion::new(version),
+        with_header: column(row, 2)?,
+        events: column::<i64>(row, 3)?.unsigned_abs(),
+        positions: (column::<i64>(row, 4)?.try_into()?, column::<i64>(row, 5)?.try_into()?),
+        created_at: (from_text(column(row, 6)?, "created_at")?, from_text(column(row, 7)?, "created_at")?),
+    })
+}
+
+/// The events as one JSON text, and their payloads as one blob that it points into.
+fn batch(events: &[PersistedEvent]) -> Result<(String, Vec<u8>)> {
+    let mut payloads = Vec::with_capacity(events.iter().map(|event| event.payload.len()).sum());
+    let mut rows = Vec::with_capacity(events.len());
+    for event in events {
+        let metadata = event.metadata.as_ref().map(|metadata| std::str::from_utf8(metadata));
+        let metadata = metadata.transpose().map_err(|_| Error::InvalidMetadata { event_id: event.event_id })?;
+        rows.push(serde_json::json!([
+            event.global_position.get(),
+            event.aggregate.aggregate_type(),
+            event.aggregate.aggregate_id(),
+            event.aggregate_version.get(),
+            event.event_id.hyphenated().to_string(),
+            event.stored_type.as_str(),
+            event.stored_version.get(),
+            payloads.len(),
+            event.payload.len(),
+            event.trace_id,
+            event.correlation_id,
+            event.causation_id,
+            metadata,
+            to_text(event.created_at),
+        ]));
+        payloads.extend_from_slice(&event.payload);
+    }
+    Ok((json(&rows)?, payloads))
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|source| Error::Database { operation: "writing a list", source: source.into() })
+}
