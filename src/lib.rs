@@ -68,6 +68,7 @@
 //! - What is protected, and how payloads evolve: [`Schemas`], [`event()`], [`subject()`], [`Owner`].
 //! - Keys: [`KeyManager`], the ports [`KeyStore`] and [`Kms`], the [`Keyring`].
 //! - Events: [`NewEvent`], [`PersistedEvent`], [`Sensitive`], [`Consumer`].
+//! - Maintenance: [`Census`], the port [`EventTable`].
 //! - Stores that can't be an [`EventStore`]: [`Sealer`].
 //!
 //! # Features
@@ -100,6 +101,7 @@ pub mod internals;
 mod key;
 mod keys;
 mod kms;
+mod maintenance;
 mod memory;
 mod pointer;
 #[cfg(feature = "postgres")]
@@ -140,6 +142,7 @@ pub use keys::{
 #[cfg(feature = "aws-kms")]
 pub use kms::AwsKms;
 pub use kms::{KekContext, Keyring, Kms, KmsFailure, WrappedKek};
+pub use maintenance::{Answer, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};
 pub use memory::{MemoryDb, MemoryTx};
 pub use pointer::JsonPointer;
 pub use schema::{

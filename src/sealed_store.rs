@@ -130,6 +130,11 @@ impl<S: EventStore> SealedStore<S> {
         Cow::Owned(EventFilter { event_types, ..filter.clone() })
     }
 
+    /// For what works on the store as a whole.
+    pub(crate) fn sealer(&self) -> &Sealer<S::Tx> {
+        &self.sealer
+    }
+
     /// The wrapped store, which holds and returns sealed payloads.
     #[must_use]
     pub fn inner(&self) -> &S {

@@ -156,6 +156,7 @@ where
     let at = [last, first, last, position(i64::MAX)];
     let found = must(store.stored_events_at(connection, &at).await, "read");
     assert!(found == [appended[0].clone(), appended[5].clone()], "in ascending order, each once");
+    assert_eq!(must(store.last_position(connection).await, "last"), last);
     assert_eq!(must(store.settled_position(connection).await, "settled"), last);
 }
 

@@ -32,6 +32,9 @@ pub trait EventTable: Send + Sync {
     /// A connection in a transaction is refused with [`Error::InTransaction`](crate::Error::InTransaction).
     async fn in_transaction(&self, connection: &mut Self::Tx, work: &mut dyn TableWork<Self::Tx>) -> Result<()>;
 
+    /// The position of the last event that is visible; [`GlobalPosition::START`] if there is none.
+    async fn last_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition>;
+
     /// How many events of each stored type and version there are, with and without a header, in one scan. In any order.
     async fn count_events(&self, tx: &mut Self::Tx, range: PositionRange) -> Result<Vec<StoredCount>>;
 
@@ -228,6 +231,10 @@ impl<T: EventTable + ?Sized> EventTable for Arc<T> {
 
     async fn in_transaction(&self, connection: &mut Self::Tx, work: &mut dyn TableWork<Self::Tx>) -> Result<()> {
         (**self).in_transaction(connection, work).await
+    }
+
+    async fn last_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {
+        (**self).last_position(tx).await
     }
 
     async fn count_events(&self, tx: &mut Self::Tx, range: PositionRange) -> Result<Vec<StoredCount>> {

@@ -24,6 +24,10 @@ impl EventTable for MemoryStore {
         tx.commit()
     }
 
+    async fn last_position(&self, tx: &mut MemoryTx) -> Result<GlobalPosition> {
+        Ok(last_position(&tx.read()?.events))
+    }
+
     async fn count_events(&self, tx: &mut MemoryTx, range: PositionRange) -> Result<Vec<StoredCount>> {
         let mut counts: HashMap<(EventType, EventVersion, bool), StoredCount> = HashMap::new();
         for event in from(&tx.read()?.events, range.after).iter().take_while(|event| range.contains(event.global_position)) {

@@ -40,11 +40,6 @@ impl PostgresStore {
         sqlx::query(AssertSqlSafe(self.tables.fill(&sql)))
     }
 
-    async fn last(&self, connection: &mut PgConnection) -> Result<GlobalPosition> {
-        let row = self.maintain("SELECT coalesce(max(global_position), 0) FROM {events}").fetch_one(connection).await;
-        column::<i64>(&row.map_err(database("reading the last position"))?, 0)?.try_into()
-    }
-
     /// Keeps everybody else from inserting until the transaction ends.
     async fn lock_out(&self, tx: &mut PgConnection, mode: &str, operation: &'static str) -> Result<()> {
         let before: String =
@@ -74,10 +69,15 @@ impl EventTable for PostgresStore {
         }
     }
 
+    async fn last_position(&self, tx: &mut PgConnection) -> Result<GlobalPosition> {
+        let row = self.maintain("SELECT coalesce(max(global_position), 0) FROM {events}").fetch_one(tx).await;
+        column::<i64>(&row.map_err(database("reading the last position"))?, 0)?.try_into()
+    }
+
     async fn count_events(&self, tx: &mut PgConnection, range: PositionRange) -> Result<Vec<StoredCount>> {
         let sql = "SELECT event_type, event_version, with_header, count(*), min(global_position), max(global_position),
                  min(created_at), max(created_at)
-             FROM (SELECT event_type, event_version, global_position, created_at, {with_header} AS with_header
+             FROM (SELECT event_type, coalesce(event_version, 0) AS event_version, global_position, created_at, {with_header} AS with_header
                  FROM {events} WHERE global_position > $1 AND global_position <= $2) AS stored
              GROUP BY 1, 2, 3";
         let rows = self.maintain(sql).bind(range.after.get()).bind(range.end()).fetch_all(tx).await;
@@ -88,7 +88,7 @@ impl EventTable for PostgresStore {
         let (types, versions): (Vec<&str>, Vec<i64>) =
             query.versions.iter().map(|(name, version)| (name.as_str(), i64::from(version.get()))).unzip();
         let sql = "SELECT {columns}, {aggregate_type}, {aggregate_id} FROM {events} WHERE global_position > $1 AND global_position <= $2
-             AND (cardinality($3::text[]) = 0 OR (event_type, event_version::bigint) IN (SELECT * FROM UNNEST($3::text[], $4::bigint[])))
+             AND (cardinality($3::text[]) = 0 OR (event_type, coalesce(event_version, 0)::bigint) IN (SELECT * FROM UNNEST($3::text[], $4::bigint[])))
              AND NOT ($5::boolean AND {with_header})
              ORDER BY global_position LIMIT $6";
         let rows = self
@@ -145,7 +145,7 @@ impl EventTable for PostgresStore {
         // Positions are given out within an INSERT, which holds a lock on the table that this one excludes: so none is on
         // its way, and moving the sequence takes none back.
         self.lock_out(tx, "SHARE ROW EXCLUSIVE", OPERATION).await?;
-        check_insert(self.last(tx).await?, events)?;
+        check_insert(self.last_position(tx).await?, events)?;
         let batch = Batch::new(events)?;
         let sql = "INSERT INTO {events} (global_position, {aggregate_type}, {aggregate_id}, {aggregate_version}, event_id, event_type,
                  event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at)
@@ -204,7 +204,7 @@ impl EventTable for PostgresStore {
         let mut tx = connection.begin_with(BEGIN).await.map_err(database(OPERATION))?;
         let settled = match self.lock_out(&mut tx, "SHARE", OPERATION).await {
             // A statement of its own: its snapshot is newer than the lock.
-            Ok(()) => self.last(&mut tx).await,
+            Ok(()) => self.last_position(&mut tx).await,
             Err(error) => Err(error),
         };
         tx.rollback().await.map_err(database(OPERATION))?;

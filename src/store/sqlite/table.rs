@@ -27,11 +27,6 @@ impl SqliteStore {
         let sql = sql.replace("{events}", &self.events).replace("{heads}", &self.heads).replace("{columns}", COLUMNS);
         sqlx::query(AssertSqlSafe(sql.replace("{with_header}", &Self::with_header())))
     }
-
-    async fn last(&self, connection: &mut SqliteConnection) -> Result<GlobalPosition> {
-        let row = self.maintain(r#"SELECT coalesce(max(global_position), 0) FROM "{events}""#).fetch_one(connection).await;
-        column::<i64>(&row.map_err(database("reading the last position"))?, 0)?.try_into()
-    }
 }
 
 #[async_trait]
@@ -51,8 +46,13 @@ impl EventTable for SqliteStore {
         }
     }
 
+    async fn last_position(&self, tx: &mut SqliteConnection) -> Result<GlobalPosition> {
+        let row = self.maintain(r#"SELECT coalesce(max(global_position), 0) FROM "{events}""#).fetch_one(tx).await;
+        column::<i64>(&row.map_err(database("reading the last position"))?, 0)?.try_into()
+    }
+
     async fn count_events(&self, tx: &mut SqliteConnection, range: PositionRange) -> Result<Vec<StoredCount>> {
-        let sql = r#"SELECT event_type, event_version, {with_header} AS with_header, count(*), min(global_position), max(global_position),
+        let sql = r#"SELECT event_type, coalesce(event_version, 0) AS event_version, {with_header} AS with_header, count(*), min(global_position), max(global_position),
                    min(created_at), max(created_at)
                FROM "{events}" WHERE global_position > ?1 AND global_position <= ?2 GROUP BY 1, 2, 3"#;
         let rows = self.maintain(sql).bind(range.after.get()).bind(range.end()).fetch_all(tx).await;
@@ -62,7 +62,7 @@ impl EventTable for SqliteStore {
     async fn stored_events(&self, tx: &mut SqliteConnection, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
         let versions = query.versions.iter().map(|(name, version)| (name.as_str(), version.get())).collect::<Vec<_>>();
         let sql = r#"SELECT {columns} FROM "{events}" WHERE global_position > ?1 AND global_position <= ?2
-               AND (?3 IS NULL OR EXISTS (SELECT 1 FROM json_each(?3) AS v WHERE v.value ->> 0 = event_type AND v.value ->> 1 = event_version))
+               AND (?3 IS NULL OR EXISTS (SELECT 1 FROM json_each(?3) AS v WHERE v.value ->> 0 = event_type AND v.value ->> 1 = coalesce(event_version, 0)))
                AND NOT (?4 AND {with_header})
                ORDER BY global_position LIMIT ?5"#;
         let rows = self
@@ -110,7 +110,7 @@ impl EventTable for SqliteStore {
     async fn insert_events(&self, tx: &mut SqliteConnection, events: &[PersistedEvent]) -> Result<()> {
         const OPERATION: &str = "inserting stored events";
         in_transaction(tx, OPERATION)?;
-        check_insert(self.last(tx).await?, events)?;
+        check_insert(self.last_position(tx).await?, events)?;
         let (batch, payloads) = batch(events)?;
         let known = self.maintain(r#"SELECT event_id FROM "{events}" WHERE event_id IN (SELECT value ->> 4 FROM json_each(?1)) LIMIT 1"#);
         if let Some(row) = known.bind(&batch).fetch_optional(&mut *tx).await.map_err(database(OPERATION))? {
@@ -133,7 +133,7 @@ impl EventTable for SqliteStore {
     /// Who writes gets its positions after all that are committed, because nobody else writes meanwhile.
     async fn settled_position(&self, connection: &mut SqliteConnection) -> Result<GlobalPosition> {
         not_in_transaction(connection, "looking for the settled position")?;
-        self.last(connection).await
+        self.last_position(connection).await
     }
 }
 

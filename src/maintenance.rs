@@ -1,0 +1,9 @@
+//! What is done to a store as a whole, beside the application: counted, sealed after the fact, copied.
+//!
+//! Works on the rows of a store through [`EventTable`](crate::EventTable), never through
+//! [`EventStore`](crate::EventStore), and needs the keys only where something is sealed or opened.
+
+mod census;
+mod look;
+
+pub use census::{Answer, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};

@@ -1,0 +1,483 @@
+//! The census: what is stored, what it needs, and what may go.
+
+use crate::error::Result;
+use crate::event::{EventType, EventVersion, GlobalPosition};
+use crate::maintenance::look::{Look, look, read_as};
+use crate::schema::{SchemaVersion, Schemas};
+use crate::sealed_store::SealedStore;
+use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// How a [`Census`] is taken.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CensusOptions {
+    /// Of which part of the log; of all of it by default. The questions that [`Census`] answers need all of it.
+    pub range: PositionRange,
+    /// Counts in ranges of this many positions, with progress after each, instead of in one scan: for a table so large
+    /// that a scan of it takes too long for a connection.
+    pub positions_per_scan: Option<u64>,
+    /// Looks into every payload of the protected versions, not just into those that do not start with a header.
+    ///
+    /// Without it, a payload counts as sealed if it [starts with a header](crate::starts_with_header). Whoever seals writes
+    /// it there, and no value of a payload can pretend to be one; but what it covers is not known. A protected value
+    /// beside a header is there if a version was given more to protect after events of it had been sealed, or if somebody
+    /// wrote to the store. So only with it is the census a proof that nothing protected is in the clear; it costs a read
+    /// of all these payloads.
+    pub every_payload: bool,
+    /// How many payloads are looked at at a time. 500 by default.
+    pub batch: u32,
+}
+
+impl Default for CensusOptions {
+    fn default() -> Self {
+        Self { range: PositionRange::default(), positions_per_scan: None, every_payload: false, batch: 500 }
+    }
+}
+
+/// Where a census is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CensusProgress {
+    /// Up to where events are counted.
+    pub counted_to: GlobalPosition,
+    /// The last position there was when it began.
+    pub last: GlobalPosition,
+    /// How many payloads were looked into so far.
+    pub looked_at: u64,
+    /// How many are to be looked into, as far as events are counted.
+    pub to_look_at: u64,
+}
+
+/// How many stored events of each type and version there are, what they need, and how they lie there.
+///
+/// Taken by [`SealedStore::census`], or by [`take`](Self::take) where there are no schemas at hand. It takes no locks and
+/// opens nothing, so it can be taken while the application runs, and needs no keys. It is a look at what is committed:
+/// as long as a process appends events of an old version, or through a store that is not wrapped, it may be outdated when
+/// it is done.
+///
+/// ```
+/// # use eventseal::*;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let schemas = Schemas::new([event("Registered")
+///     .version(1).protect(&["/name"], Owner::Aggregate)
+///     .version(2).protect(&["/full_name"], Owner::Aggregate)
+///     .upcast_with(1, |mut old: serde_json::Value, _| {
+///         old["full_name"] = old["name"].take();
+///         Ok::<_, std::convert::Infallible>(old)
+///     })])?;
+/// # let db = MemoryDb::new(Namespace::new("demo")?);
+/// let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("demo")?, schemas);
+/// # store.keys().prepare(&mut db.begin()).await?;
+/// let mut tx = db.begin();
+/// let new = NewEvent::raw("Registered", 2, r#"{"full_name":"Ada"}"#);
+/// store.append(&mut tx, &aggregate("Customer", "42"), ExpectedVersion::NoStream, &[new]).await?;
+/// tx.commit()?;
+///
+/// let census = store.census(&mut db.begin(), &CensusOptions::default(), &mut |_| {}).await?;
+/// assert_eq!((census.rows[0].events, census.rows[0].with_header), (1, 1));
+/// assert_eq!(census.may_delete_step("Registered", 1), Answer::Yes);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Census {
+    /// Of which part of the log; it ends at the last position there was when the census began.
+    pub range: PositionRange,
+    /// By type and version.
+    pub rows: Vec<CensusRow>,
+    /// Was every payload of the protected versions looked into?
+    pub every_payload: bool,
+    /// Was it asked to end before the end of the log, or to begin after its start?
+    is_partial: bool,
+    /// The registry, if there was one.
+    registered: Option<Vec<SchemaVersion>>,
+}
+
+/// The stored events of one type and version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CensusRow {
+    /// The type as stored.
+    pub event_type: EventType,
+    /// The version as stored.
+    pub event_version: EventVersion,
+    /// How many there are.
+    pub events: u64,
+    /// How many of them [start with a header](crate::starts_with_header), and are therefore sealed.
+    pub with_header: u64,
+    /// The position of the first and of the last.
+    pub positions: (GlobalPosition, GlobalPosition),
+    /// The earliest and the latest time.
+    pub created_at: (OffsetDateTime, OffsetDateTime),
+    /// What the registry knows of this type and version; `None` if there was no registry.
+    pub registration: Option<Registration>,
+    /// The types and versions whose steps these events need on their way to current versions.
+    pub steps: Vec<(EventType, EventVersion)>,
+    /// How what is protected lies there; `None` if nothing is protected in this version, or that is not known.
+    pub protection: Option<Protection>,
+}
+
+impl CensusRow {
+    /// How many do not start with a header.
+    #[must_use]
+    pub fn without_header(&self) -> u64 {
+        self.events.saturating_sub(self.with_header)
+    }
+}
+
+/// What a registry knows of a stored type and version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Registration {
+    /// It is a current version, from which no step leads.
+    Current,
+    /// Steps lead from it.
+    Outdated,
+    /// The type is registered, with older versions than this one only. The newest is this.
+    Newer(EventVersion),
+    /// The type is registered, but not this version; the oldest one registered is this.
+    Missing(EventVersion),
+    /// The type is not registered.
+    UnknownType,
+}
+
+/// How the events of a protected version lie in the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Protection {
+    /// Sealed: those that start with a header or, if every payload was looked into, those whose header covers everything
+    /// that is protected.
+    pub sealed: u64,
+    /// With a header that does not cover every protected value.
+    pub partly_sealed: u64,
+    /// Without a header, and with a protected value in the clear.
+    pub plaintext: u64,
+    /// Without a header, and without a protected value.
+    pub nothing_to_protect: u64,
+    /// Neither: no JSON, or not of the shape that the version protects, or with a header that can't be read.
+    pub unreadable: u64,
+    /// The first event that is not as it should be: partly sealed, plaintext or unreadable.
+    pub first_open: Option<(GlobalPosition, Uuid)>,
+}
+
+impl Protection {
+    /// How many are partly sealed, plaintext or unreadable.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.partly_sealed + self.plaintext + self.unreadable
+    }
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It may.
+    Yes,
+    /// It may not.
+    No {
+        /// Why not.
+        because: String,
+    },
+    /// This census can't tell.
+    Unknown {
+        /// Why, and what to do.
+        because: &'static str,
+    },
+}
+
+impl Answer {
+    /// May it?
+    #[must_use]
+    pub fn is_yes(&self) -> bool {
+        *self == Self::Yes
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Yes => f.write_str("yes"),
+            Self::No { because } => write!(f, "no: {because}"),
+            Self::Unknown { because } => write!(f, "unknown: {because}"),
+        }
+    }
+}
+
+impl Census {
+    /// Takes a census without a registry: what is stored, and what of it starts with a header.
+    ///
+    /// # Errors
+    /// Those of the [table](EventTable).
+    pub async fn take<T: EventTable + ?Sized>(
+        table: &T,
+        connection: &mut T::Tx,
+        options: &CensusOptions,
+        progress: &mut (dyn FnMut(CensusProgress) + Send),
+    ) -> Result<Self> {
+        Self::of(table, connection, None, options, progress).await
+    }
+
+    async fn of<T: EventTable + ?Sized>(
+        table: &T,
+        connection: &mut T::Tx,
+        schemas: Option<&Schemas>,
+        options: &CensusOptions,
+        progress: &mut (dyn FnMut(CensusProgress) + Send),
+    ) -> Result<Self> {
+        let last = table.last_position(connection).await?;
+        let end = options.range.up_to.map_or(last, |up_to| up_to.min(last));
+        let range = PositionRange { after: options.range.after, up_to: Some(end) };
+        let mut rows: BTreeMap<(EventType, EventVersion), CensusRow> = BTreeMap::new();
+        let mut told = CensusProgress { counted_to: range.after, last: end, looked_at: 0, to_look_at: 0 };
+        while told.counted_to < end {
+            let up_to = match options.positions_per_scan {
+                Some(positions) => {
+                    let positions = i64::try_from(positions.max(1)).unwrap_or(i64::MAX);
+                    GlobalPosition::try_from(told.counted_to.get().saturating_add(positions))?.min(end)
+                }
+                None => end,
+            };
+            let counts = table.count_events(connection, PositionRange { after: told.counted_to, up_to: Some(up_to) }).await?;
+            for count in &counts {
+                add(&mut rows, count);
+            }
+            told.counted_to = up_to;
+            progress(told);
+        }
+        let mut census = Self {
+            range,
+            rows: rows.into_values().collect(),
+            every_payload: options.every_payload,
+            is_partial: options.range.after > GlobalPosition::START || end < last,
+            registered: schemas.map(Schemas::versions),
+        };
+        if let Some(schemas) = schemas {
+            census.compare(schemas);
+            census.look_into(table, connection, schemas, options, told, progress).await?;
+        }
+        Ok(census)
+    }
+
+    /// What the registry says of each row.
+    fn compare(&mut self, schemas: &Schemas) {
+        let registered = self.registered.as_deref().unwrap_or_default();
+        for row in &mut self.rows {
+            // An event that says no version is read as the one that the registry names for these.
+            let version = read_as(schemas, &row.event_type, row.event_version).map_or(row.event_version, |(_, version)| version);
+            let of_type = || registered.iter().filter(|known| known.event_type == row.event_type).map(|known| known.event_version);
+            let known = registered.iter().find(|known| known.event_type == row.event_type && known.event_version == version);
+            row.registration = Some(match (known, of_type().min(), of_type().max()) {
+                (Some(known), ..) if known.step.is_none() => Registration::Current,
+                (Some(_), ..) => Registration::Outdated,
+                (None, _, Some(newest)) if version > newest => Registration::Newer(newest),
+                (None, Some(oldest), _) => Registration::Missing(oldest),
+                (None, ..) => Registration::UnknownType,
+            });
+            if let Some(known) = known {
+                row.steps = steps_from(registered, known);
+                row.protection = (!known.protected.is_empty()).then(Protection::default);
+            }
+        }
+    }
+
+    /// Looks at the payloads of protected versions one by one, unless their header says enough.
+    async fn look_into<T: EventTable + ?Sized>(
+        &mut self,
+        table: &T,
+        connection: &mut T::Tx,
+        schemas: &Schemas,
+        options: &CensusOptions,
+        mut told: CensusProgress,
+        progress: &mut (dyn FnMut(CensusProgress) + Send),
+    ) -> Result<()> {
+        let mut index: HashMap<(EventType, EventVersion), usize> = HashMap::new();
+        for (at, row) in self.rows.iter_mut().enumerate() {
+            let Some(protection) = &mut row.protection else { continue };
+            let to_look_at = if options.every_payload {
+                row.events
+            } else {
+                protection.sealed = row.with_header;
+                row.events.saturating_sub(row.with_header)
+            };
+            if to_look_at > 0 {
+                index.insert((row.event_type.clone(), row.event_version), at);
+                told.to_look_at += to_look_at;
+            }
+        }
+        if index.is_empty() {
+            return Ok(());
+        }
+        let mut query = StoredQuery {
+            range: self.range,
+            limit: options.batch.max(1),
+            versions: index.keys().cloned().collect(),
+            without_header: !options.every_payload,
+        };
+        loop {
+            let page = table.stored_events(connection, &query).await?;
+            for event in &page {
+                let row = index.get(&(event.stored_type.clone(), event.stored_version)).and_then(|at| self.rows.get_mut(*at));
+                let Some(protection) = row.and_then(|row| row.protection.as_mut()) else { continue };
+                let Some((schema, _)) = read_as(schemas, &event.stored_type, event.stored_version) else { continue };
+                match look(&schema.plan, event) {
+                    Look::Sealed => protection.sealed += 1,
+                    Look::Nothing => protection.nothing_to_protect += 1,
+                    open => {
+                        protection.first_open.get_or_insert((event.global_position, event.event_id));
+                        match open {
+                            Look::Partly => protection.partly_sealed += 1,
+                            Look::Plaintext => protection.plaintext += 1,
+                            _ => protection.unreadable += 1,
+                        }
+                    }
+                }
+            }
+            told.looked_at += page.len() as u64;
+            progress(told);
+            match page.last() {
+                Some(last) if page.len() as u64 >= u64::from(query.limit) => query.range.after = last.global_position,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// May the step from this version go, and the version's declaration with it? No stored event needs it then.
+    ///
+    /// "Yes" is about what is stored: a process that still appends this version needs the step to be read.
+    #[must_use]
+    pub fn may_delete_step(&self, event_type: &str, from: u32) -> Answer {
+        let Some(registered) = &self.registered else { return NO_REGISTRY };
+        let from = EventVersion::new(from);
+        let step = registered.iter().find(|known| known.event_type == event_type && known.event_version == from);
+        if step.is_none_or(|known| known.step.is_none()) {
+            return Answer::Unknown { because: "no step from this version is registered" };
+        }
+        let needs = |row: &&CensusRow| row.steps.iter().any(|(name, version)| *name == event_type && *version == from);
+        match self.rows.iter().find(needs) {
+            Some(row) => {
+                let (first, last) = row.positions;
+                let because = format!(
+                    "{} stored events of {} version {} need it (positions {first} to {last})",
+                    row.events, row.event_type, row.event_version
+                );
+                Answer::No { because }
+            }
+            None if self.is_partial => PARTIAL,
+            None => Answer::Yes,
+        }
+    }
+
+    /// May [`accept_plaintext`](crate::SchemasBuilder::accept_plaintext) go for this type? Every event of it is sealed, or
+    /// has nothing to protect; or else it would be an error to readers.
+    ///
+    /// Only a census of [every payload](CensusOptions::every_payload) says "yes".
+    #[must_use]
+    pub fn may_refuse_plaintext(&self, event_type: &str) -> Answer {
+        if self.registered.is_none() {
+            return NO_REGISTRY;
+        }
+        for row in self.rows.iter().filter(|row| row.event_type == event_type) {
+            match (row.registration, row.protection) {
+                (_, Some(protection)) if protection.open() > 0 => {
+                    let at = protection.first_open.map_or(row.positions.0, |(position, _)| position);
+                    let because = format!(
+                        "of {} version {}, {} stored events are plaintext, {} partly sealed, {} unreadable (the first at position {at})",
+                        row.event_type, row.event_version, protection.plaintext, protection.partly_sealed, protection.unreadable
+                    );
+                    return Answer::No { because };
+                }
+                (Some(Registration::Current | Registration::Outdated), _) => {}
+                _ => {
+                    let because = format!(
+                        "{} stored events are of version {}, which is not registered: nobody knows what is protected in them",
+                        row.events, row.event_version
+                    );
+                    return Answer::No { because };
+                }
+            }
+        }
+        if self.is_partial {
+            PARTIAL
+        } else if self.every_payload {
+            Answer::Yes
+        } else {
+            Answer::Unknown { because: "sealed payloads were not looked into: take a census of every payload" }
+        }
+    }
+
+    /// The registered types and versions whose steps no stored event needs. Empty if the census is of a part of the log, or
+    /// was taken without a registry.
+    #[must_use]
+    pub fn unneeded_steps(&self) -> Vec<(EventType, EventVersion)> {
+        let registered = self.registered.as_deref().unwrap_or_default();
+        let steps = registered.iter().filter(|known| self.may_delete_step(known.event_type.as_str(), known.event_version.get()).is_yes());
+        steps.map(|known| (known.event_type.clone(), known.event_version)).collect()
+    }
+
+    /// The registered types and versions of which nothing is stored.
+    #[must_use]
+    pub fn not_stored(&self) -> Vec<(EventType, EventVersion)> {
+        let is_stored = |known: &SchemaVersion| {
+            self.rows.iter().any(|row| row.event_type == known.event_type && row.event_version == known.event_version)
+        };
+        let registered = self.registered.iter().flatten().filter(|known| !is_stored(known));
+        registered.map(|known| (known.event_type.clone(), known.event_version)).collect()
+    }
+}
+
+const NO_REGISTRY: Answer = Answer::Unknown { because: "the census was taken without a registry: take it with SealedStore::census" };
+const PARTIAL: Answer = Answer::Unknown { because: "the census is of a part of the log: take it of all of it" };
+
+fn add(rows: &mut BTreeMap<(EventType, EventVersion), CensusRow>, count: &StoredCount) {
+    let row = rows.entry((count.event_type.clone(), count.event_version)).or_insert_with(|| CensusRow {
+        event_type: count.event_type.clone(),
+        event_version: count.event_version,
+        events: 0,
+        with_header: 0,
+        positions: count.positions,
+        created_at: count.created_at,
+        registration: None,
+        steps: Vec::new(),
+        protection: None,
+    });
+    row.events += count.events;
+    row.with_header += if count.with_header { count.events } else { 0 };
+    row.positions = (row.positions.0.min(count.positions.0), row.positions.1.max(count.positions.1));
+    row.created_at = (row.created_at.0.min(count.created_at.0), row.created_at.1.max(count.created_at.1));
+}
+
+/// Every version with a step on the ways that lead on from this one, in the order in which they are met.
+fn steps_from(registered: &[SchemaVersion], start: &SchemaVersion) -> Vec<(EventType, EventVersion)> {
+    let (mut found, mut seen, mut open) = (Vec::new(), HashSet::new(), vec![(&start.event_type, start.event_version)]);
+    while let Some((name, version)) = open.pop() {
+        let known = registered.iter().find(|known| known.event_type == *name && known.event_version == version);
+        let Some((known, step)) = known.and_then(|known| Some((known, known.step.as_ref()?))) else { continue };
+        if seen.insert((name, version)) {
+            found.push((known.event_type.clone(), known.event_version));
+            open.extend(step.targets.iter().rev().map(|(name, version)| (name, *version)));
+        }
+    }
+    found
+}
+
+impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
+    /// Counts what is stored and compares it with the schemas: see [`Census`].
+    ///
+    /// `connection` need not be in a transaction. `progress` is told after each scan and each page.
+    ///
+    /// # Errors
+    /// Those of the [table](EventTable).
+    pub async fn census(
+        &self,
+        connection: &mut <S as EventStore>::Tx,
+        options: &CensusOptions,
+        progress: &mut (dyn FnMut(CensusProgress) + Send),
+    ) -> Result<Census> {
+        Census::of(self.inner(), connection, Some(self.sealer().schemas()), options, progress).await
+    }
+}
