@@ -410,6 +410,46 @@ pub enum Error {
         /// What does not fit, without payload values.
         problem: String,
     },
+    /// An event is of a type that a [`TypedEvent`](crate::TypedEvent) does not decode.
+    #[error(
+        "event {event_id}: {target} decodes no {event_type}: give it an arm for that type, or a catch-all (`_ => Other`), or read other types only"
+    )]
+    UnexpectedType {
+        /// The event.
+        event_id: Uuid,
+        /// Its type.
+        event_type: EventType,
+        /// The Rust type.
+        target: &'static str,
+    },
+    /// An event is of another version than the Rust type for its payload.
+    #[error(
+        "event {event_id}: {event_type} version {event_version} can't be decoded into {target}, which is of version {expected}: read it through schemas that lead to that version, or deploy the code that knows {event_version} if that is newer"
+    )]
+    UnexpectedVersion {
+        /// The event.
+        event_id: Uuid,
+        /// Its type.
+        event_type: EventType,
+        /// The version of its payload.
+        event_version: EventVersion,
+        /// The version that the Rust type declares.
+        expected: EventVersion,
+        /// The Rust type.
+        target: &'static str,
+    },
+    /// The catch-all of an enum made by [`events!`](crate::events) can't be appended.
+    #[error(
+        "event {event_id}: {target} has no arm for {event_type} and holds it as it was read, so it is stored already: append a new event of a type that has an arm"
+    )]
+    CatchAll {
+        /// The event that was read.
+        event_id: Uuid,
+        /// Its type.
+        event_type: EventType,
+        /// The Rust type.
+        target: &'static str,
+    },
     /// A Rust value could not be written as JSON.
     #[error("{target} can't be written as JSON: {problem}")]
     Encode {

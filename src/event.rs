@@ -4,9 +4,11 @@
 
 mod names;
 mod pages;
+pub(crate) mod typed;
 
 pub use names::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, VersionRange, aggregate};
 pub use pages::{Appended, EventFilter, EventPage, OpenedPage, Stream, Unreadable};
+pub use typed::{EventPayload, TypedEvent};
 
 use crate::error::{Error, Result, describe_without_values};
 use crate::pointer::JsonPointer;

@@ -67,8 +67,8 @@
 //! - Wrapping a store: [`SealedStore`], the port [`EventStore`], the stores [`MemoryStore`] and `SqliteStore`.
 //! - What is protected, and how payloads evolve: [`Schemas`], [`event()`], [`subject()`], [`Owner`].
 //! - Keys: [`KeyManager`], the ports [`KeyStore`] and [`Kms`], the [`Keyring`].
-//! - Events: [`NewEvent`], [`PersistedEvent`], [`Sensitive`], [`Consumer`].
 //! - Maintenance: [`Census`], the port [`EventTable`].
+//! - Events: [`NewEvent`], [`PersistedEvent`], [`Sensitive`], [`Consumer`]; as Rust types: [`EventPayload`], [`events!`].
 //! - Stores that can't be an [`EventStore`]: [`Sealer`].
 //!
 //! # Features
@@ -126,8 +126,8 @@ mod wrap;
 pub use consumer::{Consumer, run_consumers};
 pub use error::{BoxError, Error, Result, StepError};
 pub use event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
-    OpenedPage, Part, PersistedEvent, Stream, Unreadable, VersionRange, aggregate, check_append,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventPayload, EventType, EventVersion, ExpectedVersion,
+    GlobalPosition, NewEvent, OpenedPage, Part, PersistedEvent, Stream, TypedEvent, Unreadable, VersionRange, aggregate, check_append,
 };
 pub use key::{KekId, KeyId, KeyScope, Namespace};
 #[cfg(feature = "postgres")]
@@ -163,6 +163,12 @@ pub use store::{
 };
 #[cfg(feature = "postgres")]
 pub use store::{PostgresStore, PostgresTables};
+
+/// What `events!` expands to. No stability is promised.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::event::typed::{are_distinct, catch_all, decode, encode, unexpected_type};
+}
 
 /// The README's code, compiled and run.
 #[cfg(all(doctest, feature = "sqlite"))]

@@ -12,6 +12,7 @@ mod document;
 mod metadata;
 mod redaction;
 mod step;
+mod typed;
 mod upcast;
 
 pub use changes::Changes;

@@ -42,5 +42,5 @@ pub(super) fn read_as<'s>(
     event_type: &EventType,
     version: EventVersion,
 ) -> Option<(&'s VersionSchema, EventVersion)> {
-    schemas.for_read(Uuid::nil(), event_type, version).ok().flatten().map(|schema| (schema, version))
+    schemas.for_read(Uuid::nil(), event_type, version).ok().flatten()
 }

@@ -6,6 +6,7 @@ use crate::schema::carry::{check_carried, check_change};
 use crate::schema::changes::Changes;
 use crate::schema::declare::{EventSchema, FieldDecl, Owner, SchemasBuilder, StepDecl, VersionDecl};
 use crate::schema::step::{MetadataFn, Step};
+use crate::schema::typed::check_decoders;
 use crate::schema::{Schemas, TypeSchema, VersionSchema};
 use crate::seal::crypto::PAD;
 use crate::seal::plan::{Field, FieldOwner, Plan};
@@ -111,6 +112,18 @@ pub enum SchemaProblem {
     ChainTooLong(usize, usize),
     #[error("accept_plaintext names it, but it is not registered or protects nothing")]
     AcceptsNothing,
+    #[error("{0} decodes it, but it is not registered: add event(…) for it, or take it out of there")]
+    NotRegistered(&'static str),
+    #[error("{0} decodes it twice: keep one")]
+    DecodedTwice(&'static str),
+    #[error("{0} decodes this version, but the current one is {1}: change the VERSION of its payload type, or the schema")]
+    NotCurrent(&'static str, u32),
+    #[error("{0} decodes it, but readers never see it, because its last step leads elsewhere: decode what it leads to")]
+    NeverSeen(&'static str),
+    #[error(
+        "{0} decodes what it is split into, but it is protected whole: once redacted it can't be split, and comes as it is; add a catch-all (`_ => Other`)"
+    )]
+    NeedsCatchAll(&'static str),
 }
 
 impl fmt::Display for SchemaErrors {
@@ -151,6 +164,7 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         let concerned = types.values_mut().filter(|schema| schema.legacy.is_none() && schema.version(EventVersion::new(version)).is_some());
         concerned.for_each(|schema| schema.legacy = Some(EventVersion::new(version)));
     }
+    check_decoders(&builder.decoders, &types, &mut found);
     let accept_plaintext: HashSet<EventType> = builder.accept_plaintext.into_iter().collect();
     for name in &accept_plaintext {
         if !types.get(name).is_some_and(|schema| schema.versions.iter().any(|version| version.plan.protects())) {
@@ -181,12 +195,12 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
 }
 
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     errors: Vec<SchemaError>,
 }
 
 impl Found {
-    fn add(&mut self, event_type: &EventType, version: Option<u32>, problem: SchemaProblem) {
+    pub(super) fn add(&mut self, event_type: &EventType, version: Option<u32>, problem: SchemaProblem) {
         self.errors.push(SchemaError { event_type: event_type.clone(), version, problem });
     }
 }

@@ -1,11 +1,12 @@
 //! How schemas are declared. Nothing is checked here; `check` looks at all of it together.
 
 use crate::error::BoxError;
-use crate::event::EventType;
+use crate::event::{EventType, TypedEvent};
 use crate::schema::Schemas;
 use crate::schema::changes::Changes;
 use crate::schema::check::{SchemaErrors, check};
 use crate::schema::step::{MetadataFn, SplitPart, Step, StepContext, metadata_step};
+use crate::schema::typed::Decoder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -317,6 +318,7 @@ pub struct SchemasBuilder {
     pub(super) legacy_version: Option<u32>,
     pub(super) max_parts: usize,
     pub(super) max_steps: usize,
+    pub(super) decoders: Vec<Decoder>,
 }
 
 impl SchemasBuilder {
@@ -331,6 +333,7 @@ impl SchemasBuilder {
             legacy_version: None,
             max_parts: 1_000,
             max_steps: 1_000,
+            decoders: Vec::new(),
         }
     }
 
@@ -389,6 +392,19 @@ impl SchemasBuilder {
     /// How many steps a chain may have, 1,000 by default: a longer one is a problem of the schemas.
     pub fn max_steps(mut self, limit: usize) -> Self {
         self.max_steps = limit;
+        self
+    }
+
+    /// Checks that events can be decoded into this type: an enum made by [`events!`](crate::events), or a single
+    /// [`EventPayload`](crate::EventPayload). Each of its event types must be registered, and be declared with the
+    /// current version. Call it once for each such type of the application.
+    ///
+    /// An event type that lives on in others only (because it was split, or is dropped) is never seen by readers, so
+    /// nothing should decode it. There is one exception: a redacted event that was
+    /// [protected whole](EventSchema::protect_whole) can't be split and comes as it is. An enum that decodes what it
+    /// is split into needs a catch-all for that.
+    pub fn decodes<E: TypedEvent>(mut self) -> Self {
+        self.decoders.push(Decoder::of::<E>());
         self
     }
 

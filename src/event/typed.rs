@@ -1,0 +1,348 @@
+//! Rust types for events: which type and version a payload is of, and enums of the events of a stream.
+//!
+//! Nothing here knows of schemas: `SchemasBuilder::decodes` compares what is declared here with them.
+
+use crate::error::{Error, Result};
+use crate::event::{EventPage, EventVersion, NewEvent, PersistedEvent, Stream};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The payload of one event type, at its current version.
+///
+/// ```
+/// use eventseal::{EventPayload, NewEvent};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct OrderShipped { carrier: String }
+///
+/// impl EventPayload for OrderShipped {
+///     const TYPE: &'static str = "OrderShipped";
+///     const VERSION: u32 = 1;
+/// }
+///
+/// let event = NewEvent::of(&OrderShipped { carrier: "by bike".into() })?;
+/// assert_eq!((event.event_type.as_str(), event.event_version.get()), ("OrderShipped", 1));
+/// # Ok::<(), eventseal::Error>(())
+/// ```
+///
+/// The name of the event type is written out, so that renaming the Rust type does not change what is stored. A payload
+/// type is a [`TypedEvent`] by itself, and an arm of the enums that [`events!`](crate::events) makes. Only current
+/// versions need it: the types that a typed step starts from are never decoded otherwise.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is the payload of no event type",
+    note = "implement `eventseal::EventPayload` for it, which names the event type and the version"
+)]
+pub trait EventPayload: Serialize + DeserializeOwned {
+    /// The event type, as it is stored and registered.
+    const TYPE: &'static str;
+    /// The version of the payload: the current one in the schemas.
+    const VERSION: u32;
+}
+
+/// One or several types of events as a Rust type: an enum made by [`events!`](crate::events), or a single
+/// [`EventPayload`].
+///
+/// To be implemented by hand only where neither fits.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no type of events",
+    note = "make an enum with `eventseal::events!`, or implement `eventseal::EventPayload` for the payload of a single event type"
+)]
+pub trait TypedEvent: Sized {
+    /// The event types that are decoded, each with the version of its payload. No type twice.
+    const DECODES: &'static [(&'static str, u32)];
+
+    /// Are events of other types decoded too, into a catch-all?
+    const HAS_CATCH_ALL: bool = false;
+
+    /// Reads an event into this type, in one pass over its payload.
+    ///
+    /// [`Sensitive`](crate::Sensitive) fields are exact, as in [`PersistedEvent::decode`].
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedType`] if the event is of another type, [`Error::UnexpectedVersion`] if it is of another
+    /// version of this type, [`Error::Decode`] if the payload does not fit.
+    fn decode(event: &PersistedEvent) -> Result<Self>;
+
+    /// The event to append, with a new id.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] if serde can't write the payload as JSON; [`Error::CatchAll`] of a catch-all, which was read
+    /// from the store and is there already.
+    fn encode(&self) -> Result<NewEvent>;
+}
+
+impl<T: EventPayload> TypedEvent for T {
+    const DECODES: &'static [(&'static str, u32)] = &[(T::TYPE, T::VERSION)];
+
+    fn decode(event: &PersistedEvent) -> Result<Self> {
+        if event.event_type.as_str() != T::TYPE {
+            return Err(unexpected_type::<T>(event));
+        }
+        if event.event_version.get() != T::VERSION {
+            return Err(Error::UnexpectedVersion {
+                event_id: event.event_id,
+                event_type: event.event_type.clone(),
+                event_version: event.event_version,
+                expected: EventVersion::new(T::VERSION),
+                target: std::any::type_name::<T>(),
+            });
+        }
+        event.decode()
+    }
+
+    fn encode(&self) -> Result<NewEvent> {
+        NewEvent::json(T::TYPE, T::VERSION, self)
+    }
+}
+
+impl NewEvent {
+    /// An event of a Rust type that knows its event type and version: an [`EventPayload`], or an enum made by
+    /// [`events!`](crate::events).
+    ///
+    /// # Errors
+    /// Those of [`TypedEvent::encode`].
+    pub fn of<E: TypedEvent>(event: &E) -> Result<Self> {
+        event.encode()
+    }
+}
+
+impl Stream {
+    /// Its events as a Rust type, such as an enum made by [`events!`](crate::events): one for each of
+    /// [`events`](Self::events), in their order.
+    ///
+    /// # Errors
+    /// Those of [`TypedEvent::decode`], for the first event that has one.
+    pub fn decode<E: TypedEvent>(&self) -> Result<Vec<E>> {
+        self.events.iter().map(E::decode).collect()
+    }
+}
+
+impl EventPage {
+    /// Its events as a Rust type, such as an enum made by [`events!`](crate::events): one for each of
+    /// [`events`](Self::events), in their order, so that they can be zipped.
+    ///
+    /// # Errors
+    /// Those of [`TypedEvent::decode`], for the first event that has one.
+    pub fn decode<E: TypedEvent>(&self) -> Result<Vec<E>> {
+        self.events.iter().map(E::decode).collect()
+    }
+}
+
+/// Makes an enum of the events of a stream, with a [`TypedEvent`] implementation.
+///
+/// Each arm names a variant and its [`EventPayload`]. `_ => Other` at the end is a catch-all: a variant that holds the
+/// [`PersistedEvent`], in a `Box`, for all events of other types. Without it, such an event is an error.
+///
+/// ```
+/// use eventseal::*;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Serialize, Deserialize)]
+/// pub struct OrderPlaced { customer_id: String, email: Sensitive<String> }
+///
+/// #[derive(Debug, Serialize, Deserialize)]
+/// pub struct OrderShipped { carrier: String }
+///
+/// impl EventPayload for OrderPlaced {
+///     const TYPE: &'static str = "OrderPlaced";
+///     const VERSION: u32 = 1;
+/// }
+///
+/// impl EventPayload for OrderShipped {
+///     const TYPE: &'static str = "OrderShipped";
+///     const VERSION: u32 = 1;
+/// }
+///
+/// events! {
+///     /// What happens to an order.
+///     #[derive(Debug)]
+///     pub enum OrderEvent {
+///         /// Somebody ordered.
+///         Placed(OrderPlaced),
+///         /// It is on its way.
+///         Shipped(OrderShipped),
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let schemas = Schemas::builder([
+///     event("OrderPlaced").version(1).protect(&["/email"], subject("Customer", "/customer_id")),
+///     event("OrderShipped").version(1),
+/// ])
+/// .decodes::<OrderEvent>() // each arm is the current version of a registered type, or build() says so
+/// .build()?;
+/// # let db = MemoryDb::new(Namespace::new("shop")?);
+/// # let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main")?, schemas);
+/// # store.keys().prepare(&mut db.begin()).await?;
+/// # let order = aggregate("Order", "ord_123");
+/// # let mut tx = db.begin();
+///
+/// let placed = OrderPlaced { customer_id: "cust_42".into(), email: "ada@example.org".into() };
+/// let shipped = OrderEvent::from(OrderShipped { carrier: "by bike".into() });
+/// store.append(&mut tx, &order, ExpectedVersion::NoStream, &[NewEvent::of(&placed)?, NewEvent::of(&shipped)?]).await?;
+///
+/// for event in store.read_stream(&mut tx, &order).await?.decode::<OrderEvent>()? {
+///     match event {
+///         OrderEvent::Placed(placed) => assert!(!placed.email.is_redacted()),
+///         OrderEvent::Shipped(shipped) => assert_eq!(shipped.carrier, "by bike"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What is generated
+/// The enum with its attributes, doc comments and visibility as written; [`TypedEvent`] for it; `From` of each payload.
+/// A type that two arms share does not compile.
+///
+/// # Versions
+/// An event of a right type at another version than its arm's is an error, catch-all or not: it would be read as
+/// something that it is not, or ignored as something unknown. [`SchemasBuilder::decodes`] finds at startup where a
+/// version of the code and that of the schemas differ. What remains are versions that
+/// [`pass_through_newer`](crate::SchemasBuilder::pass_through_newer) lets through, and stores that are read without schemas.
+///
+/// # What a catch-all is for
+/// Enums that are meant for some of the types of a stream, such as those of a read model. It can't be encoded: the
+/// event in it is stored already, may have been upcast, and may hold stand-ins for what was shredded.
+///
+/// # Why this is not a derive
+/// A derive would need a second crate, and `syn` in everybody's build, for what fits into a declarative macro: the
+/// enum has no generics, and the attributes of serde stay where they matter, on the payloads. A `#[cfg]` on an arm is
+/// not understood.
+///
+/// [`SchemasBuilder`]: crate::SchemasBuilder
+/// [`SchemasBuilder::decodes`]: crate::SchemasBuilder::decodes
+#[macro_export]
+macro_rules! events {
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis enum $name:ident { $($(#[$arm_attribute:meta])* $arm:ident($payload:ty)),+ $(,)? }
+    ) => {
+        $(#[$attribute])*
+        $visibility enum $name { $($(#[$arm_attribute])* $arm($payload),)+ }
+
+        $crate::__events_impl! { $name, false, event, ::std::result::Result::Err($crate::__private::unexpected_type::<$name>(event)), { $($arm($payload),)+ } {} }
+    };
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis enum $name:ident { $($(#[$arm_attribute:meta])* $arm:ident($payload:ty),)+ _ => $other:ident $(,)? }
+    ) => {
+        $(#[$attribute])*
+        $visibility enum $name {
+            $($(#[$arm_attribute])* $arm($payload),)+
+            /// An event of another type, as it was read.
+            $other(::std::boxed::Box<$crate::PersistedEvent>),
+        }
+
+        $crate::__events_impl! {
+            $name, true, event, ::std::result::Result::Ok($name::$other(::std::boxed::Box::new(::std::clone::Clone::clone(event)))), { $($arm($payload),)+ }
+            { $name::$other(event) => ::std::result::Result::Err($crate::__private::catch_all::<$name>(event)), }
+        }
+    };
+    ($($anything:tt)*) => {
+        ::std::compile_error!(
+            "events! takes one enum: `pub enum OrderEvent { Placed(OrderPlaced), Shipped(OrderShipped), _ => Other }`, each variant with \
+             one payload type, and a catch-all (`_ => Other`, without attributes) or none at the end"
+        );
+    };
+}
+
+/// What the enums with and without a catch-all share.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __events_impl {
+    ($name:ident, $has_catch_all:literal, $event:ident, $otherwise:expr, { $($arm:ident($payload:ty),)+ } { $($encode_other:tt)* }) => {
+        const _: () = ::std::assert!(
+            $crate::__private::are_distinct(<$name as $crate::TypedEvent>::DECODES),
+            "two arms are of the same event type: keep one"
+        );
+
+        #[automatically_derived]
+        impl $crate::TypedEvent for $name {
+            const DECODES: &'static [(&'static str, u32)] =
+                &[$((<$payload as $crate::EventPayload>::TYPE, <$payload as $crate::EventPayload>::VERSION)),+];
+            const HAS_CATCH_ALL: bool = $has_catch_all;
+
+            fn decode($event: &$crate::PersistedEvent) -> $crate::Result<Self> {
+                match $event.event_type.as_str() {
+                    $(<$payload as $crate::EventPayload>::TYPE => {
+                        $crate::__private::decode::<$payload>($event).map($name::$arm)
+                    })+
+                    _ => $otherwise,
+                }
+            }
+
+            fn encode(&self) -> $crate::Result<$crate::NewEvent> {
+                match self {
+                    $($name::$arm(payload) => $crate::__private::encode::<$payload>(payload),)+
+                    $($encode_other)*
+                }
+            }
+        }
+
+        $(#[automatically_derived]
+        impl ::std::convert::From<$payload> for $name {
+            fn from(payload: $payload) -> Self {
+                $name::$arm(payload)
+            }
+        })+
+    };
+}
+
+/// Of a payload, so that the compiler says so where an arm is none.
+#[allow(clippy::missing_errors_doc, reason = "that of the trait")]
+pub fn decode<T: EventPayload>(event: &PersistedEvent) -> Result<T> {
+    TypedEvent::decode(event)
+}
+
+/// Of a payload, so that the compiler says so where an arm is none.
+#[allow(clippy::missing_errors_doc, reason = "that of the trait")]
+pub fn encode<T: EventPayload>(payload: &T) -> Result<NewEvent> {
+    payload.encode()
+}
+
+/// The event is of no type that `E` decodes.
+#[must_use]
+pub fn unexpected_type<E>(event: &PersistedEvent) -> Error {
+    Error::UnexpectedType { event_id: event.event_id, event_type: event.event_type.clone(), target: std::any::type_name::<E>() }
+}
+
+/// The event stands in a catch-all of `E`.
+#[must_use]
+pub fn catch_all<E>(event: &PersistedEvent) -> Error {
+    Error::CatchAll { event_id: event.event_id, event_type: event.event_type.clone(), target: std::any::type_name::<E>() }
+}
+
+/// Is each event type named once? For the compiler, which stops where two arms of an enum are of one type.
+#[must_use]
+pub const fn are_distinct(arms: &[(&str, u32)]) -> bool {
+    let mut index = 0;
+    while index < arms.len() {
+        let mut other = 0;
+        while other < index {
+            if is_same(arms[index].0, arms[other].0) {
+                return false;
+            }
+            other += 1;
+        }
+        index += 1;
+    }
+    true
+}
+
+/// `==` of texts is not const.
+const fn is_same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut index = 0;
+    while index < a.len() {
+        if a[index] != b[index] {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}

@@ -1,0 +1,89 @@
+//! Do the Rust types that events are decoded into fit the schemas?
+
+use crate::event::{EventType, EventVersion, TypedEvent};
+use crate::schema::TypeSchema;
+use crate::schema::check::{Found, SchemaProblem};
+use crate::schema::step::Step;
+use std::collections::{HashMap, HashSet};
+
+/// What a Rust type says that it decodes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decoder {
+    target: &'static str,
+    arms: &'static [(&'static str, u32)],
+    has_catch_all: bool,
+}
+
+impl Decoder {
+    pub(super) fn of<E: TypedEvent>() -> Self {
+        Self { target: std::any::type_name::<E>(), arms: E::DECODES, has_catch_all: E::HAS_CATCH_ALL }
+    }
+
+    fn decodes(&self, event_type: &EventType) -> bool {
+        self.arms.iter().any(|(name, _)| *name == event_type.as_str())
+    }
+}
+
+/// What each type decodes is what readers see.
+pub(super) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, TypeSchema>, found: &mut Found) {
+    for decoder in decoders {
+        let mut seen = HashSet::new();
+        for &(name, version) in decoder.arms {
+            let event_type = EventType::from(name);
+            if !seen.insert(name) {
+                found.add(&event_type, None, SchemaProblem::DecodedTwice(decoder.target));
+                continue;
+            }
+            let Some(schema) = types.get(&event_type) else {
+                found.add(&event_type, None, SchemaProblem::NotRegistered(decoder.target));
+                continue;
+            };
+            // A type without versions is a problem of its own.
+            let Some(last) = schema.versions.last() else { continue };
+            let current = schema.last().get();
+            // A last step within the type leads to a version that is missing, which is a problem of its own too.
+            let leads_elsewhere = |step: &Step| step.targets(&event_type, current).iter().all(|(target, _)| *target != event_type);
+            if last.step.as_ref().is_some_and(leads_elsewhere) {
+                found.add(&event_type, Some(current), SchemaProblem::NeverSeen(decoder.target));
+            } else if version != current {
+                found.add(&event_type, Some(version), SchemaProblem::NotCurrent(decoder.target, current));
+            }
+        }
+        if !decoder.has_catch_all {
+            for (name, schema) in types {
+                if let Some(version) = unsplittable_once_erased(schema, types, decoder) {
+                    found.add(name, Some(version), SchemaProblem::NeedsCatchAll(decoder.target));
+                }
+            }
+        }
+    }
+}
+
+/// The version that is split into something that is decoded, and that readers see itself where a redaction left
+/// nothing to split.
+fn unsplittable_once_erased(schema: &TypeSchema, types: &HashMap<EventType, TypeSchema>, decoder: &Decoder) -> Option<u32> {
+    let mut whole = false;
+    schema.versions.iter().zip(schema.first..=u32::MAX).find_map(|(version, number)| {
+        whole |= version.plan.whole.is_some();
+        let Some(Step::Split(targets, _)) = &version.step else { return None };
+        (whole && leads_to_decoded(targets, types, decoder)).then_some(number)
+    })
+}
+
+fn leads_to_decoded(targets: &[(EventType, u32)], types: &HashMap<EventType, TypeSchema>, decoder: &Decoder) -> bool {
+    let mut open: Vec<(EventType, u32)> = targets.to_vec();
+    let mut seen = HashSet::new();
+    while let Some(target) = open.pop() {
+        if decoder.decodes(&target.0) {
+            return true;
+        }
+        let schema = types.get(&target.0).and_then(|schema| schema.version(EventVersion::new(target.1)));
+        if let Some(step) = schema.and_then(|schema| schema.step.as_ref())
+            && !seen.contains(&target)
+        {
+            open.extend(step.targets(&target.0, target.1));
+            seen.insert(target);
+        }
+    }
+    false
+}

@@ -1,0 +1,11 @@
+//! An arm holds a payload that knows which event type it is of.
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+struct OrderPlaced {}
+
+eventseal::events! {
+    enum OrderEvent { Placed(OrderPlaced) }
+}
+
+fn main() {}
