@@ -49,7 +49,7 @@ impl Engine {
 
     fn plan(&self) -> Result<&Plan> {
         let schema = self.schemas.for_read(self.event.event_id, &self.event.event_type, self.event.event_version)?;
-        schema.map(|schema| &schema.plan).ok_or(crate::Error::EmptyAppend)
+        schema.map(|(schema, _)| &schema.plan).ok_or(crate::Error::EmptyAppend)
     }
 
     fn place(&self) -> Place<'_> {
