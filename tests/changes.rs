@@ -109,6 +109,21 @@ async fn a_change_that_can_not_be_made_names_the_place_and_no_value() {
     assert!(nothing.to_string().contains("JSON object"), "{nothing}");
 }
 
+#[tokio::test]
+async fn no_payload_makes_a_step_large_or_long() {
+    let big = format!(r#"{{"a":"{}","l":[{}{{}}]}}"#, "x".repeat(1 << 20), "{},".repeat(99));
+    for changes in [Changes::new().copy_value("/a", "/l/*/a"), Changes::new().set_default("/l/*/b", "x".repeat(1 << 20))] {
+        let error = changed(&big, changes).await.unwrap_err().to_string();
+        assert!(error.ends_with("failed: the payload would grow by more than 64 MiB"), "{error}");
+    }
+    // Many members beside many elements: each element is found on one way through the document.
+    let members: String = (0..100_000).map(|n| format!(r#""m{n}":{n},"#)).collect();
+    let wide = format!(r#"{{{members}"a":1,"l":[{}{{"b":2}}]}}"#, r#"{"b":1},"#.repeat(99_999));
+    let changes = Changes::new().move_value("/l/*/b", "/l/*/c").copy_value("/a", "/l/*/a").set_default("/l/*/d", 4).remove("/l/*/none");
+    let wide = changed(&wide, changes.map_value("/l/*/c", |c: u8| c)).await.unwrap();
+    assert!(wide.ends_with(r#",{"c":2,"a":1,"d":4}]}"#));
+}
+
 /// Appended under `old`, with these scopes shredded, read under `new`: the payload and what is redacted in it.
 async fn after(old: EventSchema, payload: Value, shredded: &[(&str, &str)], new: Vec<EventSchema>) -> (Value, Vec<String>) {
     let events = World::after(old, &payload.to_string(), shredded, new).await;

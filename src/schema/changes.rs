@@ -1,9 +1,10 @@
 //! Declarative steps: what is said instead of programmed can be checked before it runs.
 
 use crate::event::EventType;
-use crate::pointer::{JsonPointer, Pattern};
+use crate::pointer::{JsonPointer, Pattern, Token};
 use crate::schema::document::{Node, Problem, Step, pointer_of, way};
 use crate::schema::step::{Failure, Mapping};
+use crate::seal::format::MAX_PAYLOAD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -146,107 +147,191 @@ impl<P> Change<P> {
 
 /// Makes the changes. `redacted` is sorted afterwards.
 pub(super) fn make<'a>(changes: &'a [Change<Pattern>], payload: &mut Node<'a>, redacted: &mut Vec<JsonPointer>) -> Result<(), Failure> {
-    let mut places = Redactions(std::mem::take(redacted).into_iter().collect());
+    let places = Redactions(std::mem::take(redacted).into_iter().collect());
+    let mut making = Making { redacted: places, room: MAX_PAYLOAD };
     for change in changes {
-        change.make(payload, &mut places)?;
+        making.make(change, payload)?;
     }
-    *redacted = places.0.into_iter().collect();
+    *redacted = making.redacted.0.into_iter().collect();
     Ok(())
 }
 
-impl Change<Pattern> {
-    fn make<'a>(&'a self, payload: &mut Node<'a>, redacted: &mut Redactions) -> Result<(), Failure> {
-        match self {
-            Self::Move { from, to } => transfer(payload, redacted, from, to, true),
-            Self::Copy { from, to } => transfer(payload, redacted, from, to, false),
-            Self::Default { at, text } => each(payload, at, |payload, place| set_default(payload, redacted, place, text)),
-            Self::Remove { at } => each(payload, at, |payload, way| {
-                let place = pointer_of(way);
-                if redacted.around(&place).is_none_or(|around| around == place) {
-                    payload.take(way).map_err(failed)?;
-                    redacted.take_from(&place);
-                }
-                Ok(())
-            }),
-            Self::Map { at, mapping } => each(payload, at, |payload, way| {
-                let place = pointer_of(way);
-                if redacted.around(&place).is_some() || redacted.has_below(&place) {
-                    return Ok(());
-                }
-                let Some(node) = payload.get(way).map_err(failed)? else { return Ok(()) };
-                let value = std::mem::replace(node, Node::Text("null"));
-                *node = mapping.map(value).map_err(|failure| failure.of(&place))?;
-                Ok(())
-            }),
-        }
-    }
+/// What a step keeps track of.
+struct Making {
+    redacted: Redactions,
+    /// How many bytes the payload may still grow by: copies for every element of an array multiply.
+    room: usize,
 }
 
-/// Does something at each place that a pattern means, whether anything is there or not.
-fn each<'a>(
-    payload: &mut Node<'a>,
-    pattern: &Pattern,
-    mut act: impl FnMut(&mut Node<'a>, &[Step<'_>]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    for indexes in payload.elements_of(pattern.up_to_last_star()).map_err(failed)? {
-        act(payload, &way(pattern, &indexes))?;
-    }
-    Ok(())
-}
-
-fn transfer<'a>(payload: &mut Node<'a>, redacted: &mut Redactions, from: &Pattern, to: &Pattern, is_move: bool) -> Result<(), Failure> {
-    // `to` has at least the `*`s of `from`, in the same arrays.
-    for indexes in payload.elements_of(to.up_to_last_star()).map_err(failed)? {
-        let (from_way, to_way) = (way(from, &indexes), way(to, &indexes));
-        let (from_place, to_place) = (pointer_of(&from_way), pointer_of(&to_way));
-        let is_free = match payload.get(&to_way).map_err(failed)? {
-            None => true,
-            Some(found) => {
-                if redacted.around(&from_place).is_some_and(|around| around != from_place) {
-                    continue;
-                }
-                found.is_null() || redacted.around(&to_place).is_some()
+impl Making {
+    fn make<'a>(&mut self, change: &'a Change<Pattern>, payload: &mut Node<'a>) -> Result<(), Failure> {
+        match change {
+            Change::Move { from, to } => {
+                let (elements, from) = split_at_star(from);
+                let to = way(&to.tokens()[elements.len()..]);
+                each(payload, elements, &mut String::new(), &mut |element, around| self.move_in(element, around, &way(from), &to))
             }
-        };
-        // What stood inside an erased value was erased with it, whatever it was: the stand-in has nothing to say.
-        if redacted.around(&from_place).is_some_and(|around| around != from_place) {
-            if redacted.around(&to_place).is_none() {
-                payload.put(&to_way, Node::Text("null")).map_err(failed)?;
-                redacted.0.insert(JsonPointer::new_unchecked(to_place));
+            Change::Copy { from, to } => {
+                let (elements, from) = split_at_star(from);
+                let (inner, to) = split_at_star(to);
+                let inner = &inner[elements.len()..];
+                each(payload, elements, &mut String::new(), &mut |element, around| {
+                    self.copy_in(element, around, &way(from), inner, &way(to))
+                })
             }
-            continue;
+            Change::Default { at, text } => {
+                let (elements, at) = split_at_star(at);
+                each(payload, elements, &mut String::new(), &mut |element, around| self.set_default(element, around, &way(at), text))
+            }
+            Change::Remove { at } => {
+                let (elements, at) = split_at_star(at);
+                each(payload, elements, &mut String::new(), &mut |element, around| {
+                    let place = place_of(around, &way(at));
+                    if !self.redacted.is_strictly_inside(&place) {
+                        element.take(&way(at)).map_err(|problem| failed(problem, around))?;
+                        self.redacted.take_from(&place);
+                    }
+                    Ok(())
+                })
+            }
+            Change::Map { at, mapping } => {
+                let (elements, at) = split_at_star(at);
+                each(payload, elements, &mut String::new(), &mut |element, around| {
+                    let place = place_of(around, &way(at));
+                    if self.redacted.around(&place).is_some() || self.redacted.has_below(&place) {
+                        return Ok(());
+                    }
+                    let Some(node) = element.get(&way(at)).map_err(|problem| failed(problem, around))? else { return Ok(()) };
+                    let value = std::mem::replace(node, Node::NULL);
+                    *node = mapping.map(value).map_err(|failure| failure.of(&place))?;
+                    Ok(())
+                })
+            }
         }
-        let value = if is_move { payload.take(&from_way) } else { payload.get(&from_way).map(|found| found.map(|value| value.clone())) };
-        let Some(value) = value.map_err(failed)? else { continue };
-        if !is_free {
-            let problem = format!("there is a value at {to_place} already, which {from_place} would overwrite: remove it first");
-            return Err(Failure::new(problem));
-        }
-        payload.put(&to_way, value).map_err(failed)?;
-        let carried = if is_move { redacted.take_from(&from_place) } else { redacted.from(&from_place) };
-        // What was redacted at the new place made way.
-        redacted.take_from(&to_place);
-        redacted.0.extend(carried.iter().map(|place| {
-            let rest = &place.as_str()[from_place.len()..];
-            JsonPointer::new_unchecked(format!("{to_place}{rest}"))
-        }));
     }
+
+    fn move_in(&mut self, element: &mut Node<'_>, around: &str, from: &[Step<'_>], to: &[Step<'_>]) -> Result<(), Failure> {
+        let fail = |problem| failed(problem, around);
+        let (from_place, to_place) = (place_of(around, from), place_of(around, to));
+        if self.redacted.is_strictly_inside(&from_place) {
+            return self.erase(element, around, to);
+        }
+        let Some(value) = element.take(from).map_err(fail)? else { return Ok(()) };
+        self.check_free(element, around, (&from_place, to))?;
+        element.put(to, value).map_err(fail)?;
+        let carried = self.redacted.take_from(&from_place);
+        self.redacted.carry(&carried, &from_place, &to_place);
+        Ok(())
+    }
+
+    fn copy_in<'a>(
+        &mut self,
+        element: &mut Node<'a>,
+        around: &str,
+        from: &[Step<'_>],
+        inner: &[Token],
+        to: &[Step<'_>],
+    ) -> Result<(), Failure> {
+        let from_place = place_of(around, from);
+        let is_erased = self.redacted.is_strictly_inside(&from_place);
+        let value: Option<Node<'a>> = element.get(from).map_err(|problem| failed(problem, around))?.map(|value| value.clone());
+        let carried = self.redacted.from(&from_place);
+        let size = value.as_ref().map_or(0, Node::length) + carried.iter().map(|place| place.as_str().len()).sum::<usize>();
+        each(element, inner, &mut around.to_owned(), &mut |element, around| {
+            if is_erased {
+                return self.erase(element, around, to);
+            }
+            let Some(value) = &value else { return Ok(()) };
+            self.grow(size)?;
+            self.check_free(element, around, (&from_place, to))?;
+            element.put(to, value.clone()).map_err(|problem| failed(problem, around))?;
+            self.redacted.carry(&carried, &from_place, &place_of(around, to));
+            Ok(())
+        })
+    }
+
+    /// What stood inside an erased value was erased with it, whatever it was: the stand-in has nothing to say. A live
+    /// value at the new place stays.
+    fn erase(&mut self, element: &mut Node<'_>, around: &str, to: &[Step<'_>]) -> Result<(), Failure> {
+        let fail = |problem| failed(problem, around);
+        let place = place_of(around, to);
+        if element.get(to).map_err(fail)?.is_none() && self.redacted.around(&place).is_none() {
+            element.put(to, Node::NULL).map_err(fail)?;
+            self.redacted.0.insert(JsonPointer::new_unchecked(place));
+        }
+        Ok(())
+    }
+
+    /// Nothing that is live is overwritten.
+    fn check_free(&self, element: &mut Node<'_>, around: &str, (from_place, to): (&str, &[Step<'_>])) -> Result<(), Failure> {
+        let place = place_of(around, to);
+        match element.get(to).map_err(|problem| failed(problem, around))? {
+            Some(found) if !found.is_null() && self.redacted.around(&place).is_none() => {
+                let problem = format!("there is a value at {place} already, which {from_place} would overwrite: remove it first");
+                Err(Failure::new(problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn set_default<'a>(&mut self, element: &mut Node<'a>, around: &str, at: &[Step<'_>], text: &'a str) -> Result<(), Failure> {
+        if self.redacted.around(&place_of(around, at)).is_some() {
+            return Ok(());
+        }
+        let fail = |problem| failed(problem, around);
+        for length in 1..=at.len() {
+            match element.get(&at[..length]).map_err(fail)? {
+                None => {
+                    self.grow(text.len())?;
+                    return element.put(at, Node::Text(text)).map_err(fail);
+                }
+                // A null on the way says that there is nothing for which there could be a default.
+                Some(found) if found.is_null() => return Ok(()),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
+        let left = self.room.checked_sub(bytes);
+        self.room = left.ok_or_else(|| Failure::new("the payload would grow by more than 64 MiB"))?;
+        Ok(())
+    }
+}
+
+/// The array elements that are meant, and the way on from each.
+fn split_at_star(pattern: &Pattern) -> (&[Token], &[Token]) {
+    pattern.tokens().split_at(pattern.up_to_last_star().len())
+}
+
+type Act<'f, 'a> = &'f mut dyn FnMut(&mut Node<'a>, &str) -> Result<(), Failure>;
+
+/// Does something in each array element that is meant. `place` says where that is.
+fn each<'a>(node: &mut Node<'a>, elements: &[Token], place: &mut String, act: Act<'_, 'a>) -> Result<(), Failure> {
+    let length = place.len();
+    let Some(star) = elements.iter().position(|token| *token == Token::Each) else { return act(node, place) };
+    let before = way(&elements[..star]);
+    let Some(array) = node.get(&before).map_err(|problem| failed(problem, place))? else { return Ok(()) };
+    place.push_str(&pointer_of(&before));
+    let inner = place.len();
+    for (index, element) in array.elements().map_err(|problem| failed(problem, ""))?.iter_mut().enumerate() {
+        place.push('/');
+        place.push_str(&index.to_string());
+        each(element, &elements[star + 1..], place, act)?;
+        place.truncate(inner);
+    }
+    place.truncate(length);
     Ok(())
 }
 
-fn set_default<'a>(payload: &mut Node<'a>, redacted: &Redactions, way: &[Step<'_>], text: &'a str) -> Result<(), Failure> {
-    if redacted.around(&pointer_of(way)).is_some() {
-        return Ok(());
-    }
-    for length in 1..=way.len() {
-        match payload.get(&way[..length]).map_err(failed)? {
-            None => return payload.put(way, Node::Text(text)).map_err(failed),
-            // A null on the way says that there is nothing for which there could be a default.
-            Some(found) if found.is_null() => return Ok(()),
-            Some(_) => {}
-        }
-    }
-    Ok(())
+fn place_of(around: &str, way: &[Step<'_>]) -> String {
+    format!("{around}{}", pointer_of(way))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(problem: Problem, around: &str) -> Failure {
+    Failure::new(problem.describe(around))
 }
 
 /// The redacted places, on their way. None is inside another.
@@ -260,6 +345,16 @@ impl Redactions {
         }
         let ends = place.match_indices('/').map(|(at, _)| at).chain([place.len()]);
         ends.map(|end| &place[..end]).find(|around| self.0.contains(*around))
+    }
+
+    fn is_strictly_inside(&self, place: &str) -> bool {
+        self.around(place).is_some_and(|around| around != place)
+    }
+
+    /// Puts what was redacted at one place to another one. What was redacted there made way.
+    fn carry(&mut self, carried: &[JsonPointer], from: &str, to: &str) {
+        self.take_from(to);
+        self.0.extend(carried.iter().map(|place| JsonPointer::new_unchecked(format!("{to}{}", &place.as_str()[from.len()..]))));
     }
 
     fn from(&self, place: &str) -> Vec<JsonPointer> {
@@ -284,9 +379,4 @@ impl Redactions {
         let near = self.0.range::<str, _>(from).take_while(move |known| known.as_str().starts_with(place));
         near.filter(move |known| matches!(known.as_str().as_bytes().get(place.len()), None | Some(b'/')))
     }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn failed(problem: Problem) -> Failure {
-    Failure::new(problem.describe())
 }

@@ -184,10 +184,11 @@ impl EventSchema {
     /// was written. Use `Sensitive` in both types where redactions must be exact.
     ///
     /// # What it can read
-    /// JSON that `serde_json` can hold: no numbers beyond `f64` such as `1e400`, no unpaired surrogates such as
-    /// `"\ud800"`, nothing nested deeper than 127. Append accepts these, because sealing does not need to read
-    /// them, and then every step fails with [`Error::Upcast`](crate::Error::Upcast) for good: see
-    /// [`deny_unreadable_payloads`](SchemasBuilder::deny_unreadable_payloads).
+    /// What serde reads of JSON into the type. A `serde_json::Value`, and what stands before or after one in a chain, holds
+    /// less than JSON does: no numbers beyond `f64` such as `1e400`, no unpaired surrogates such as `"\ud800"`, nothing
+    /// nested deeper than 127; and it rounds numbers of many digits. Append accepts all of that, because sealing does not
+    /// need to read it, and then such a step fails with [`Error::Upcast`](crate::Error::Upcast) for good: see
+    /// [`deny_unreadable_payloads`](SchemasBuilder::deny_unreadable_payloads). [`change`](Self::change) reads any JSON.
     ///
     /// # Its errors
     /// What it returns as an error becomes the source of [`Error::Upcast`](crate::Error::Upcast), and whoever

@@ -3,7 +3,7 @@
 //! A chain of steps parses and prints a payload once. What no step looks at is never parsed: it keeps its
 //! spelling, so that declarative steps leave numbers of any size and the order of members as they are.
 
-use crate::pointer::{JsonPointer, Pattern, Token, array_index, push_escaped};
+use crate::pointer::{JsonPointer, Token, array_index, push_escaped};
 use crate::raw;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -33,35 +33,25 @@ pub(super) enum Problem {
 }
 
 impl Problem {
-    pub(super) fn describe(&self) -> String {
+    /// `around`: what stands before the places, a JSON Pointer itself.
+    pub(super) fn describe(&self, around: &str) -> String {
         match self {
             Self::NotJson => "the payload is not JSON".to_owned(),
-            Self::NoContainer(place) => format!("{} is neither an object nor an array", shown(place)),
-            Self::NoElement(place) => format!("{place} is not an element of its array"),
-            Self::IsElement(place) => format!("{place} is an element of an array, which can't be taken out"),
+            Self::NoContainer(place) if around.is_empty() && place.is_empty() => "the root is neither an object nor an array".to_owned(),
+            Self::NoContainer(place) => format!("{around}{place} is neither an object nor an array"),
+            Self::NoElement(place) => format!("{around}{place} is not an element of its array"),
+            Self::IsElement(place) => format!("{around}{place} is an element of an array, which can't be taken out"),
         }
     }
 }
 
-fn shown(place: &str) -> &str {
-    if place.is_empty() { "the root" } else { place }
-}
-
-/// One step on the way to a place.
+/// The names and indexes that lead to a place.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step<'p> {
-    Name(&'p str),
-    Index(u32),
-}
+pub(super) struct Step<'p>(&'p str);
 
-/// The way to the place that a pattern means in these array elements.
-pub(super) fn way<'p>(pattern: &'p Pattern, indexes: &[u32]) -> Vec<Step<'p>> {
-    let mut indexes = indexes.iter();
-    let step = |token: &'p Token| match token {
-        Token::Name(name) => Step::Name(name),
-        Token::Each => Step::Index(indexes.next().copied().unwrap_or_default()),
-    };
-    pattern.tokens().iter().map(step).collect()
+/// The way that these tokens are, none of which is a `*`.
+pub(super) fn way(tokens: &[Token]) -> Vec<Step<'_>> {
+    tokens.iter().filter_map(|token| if let Token::Name(name) = token { Some(Step(name)) } else { None }).collect()
 }
 
 impl<'a> Node<'a> {
@@ -99,7 +89,7 @@ impl<'a> Node<'a> {
     /// The value at a place of a payload.
     pub(super) fn at(&mut self, place: &JsonPointer) -> Option<&mut Self> {
         let tokens: Vec<String> = place.tokens().collect();
-        let way: Vec<Step<'_>> = tokens.iter().map(|token| Step::Name(token)).collect();
+        let way: Vec<Step<'_>> = tokens.iter().map(|token| Step(token)).collect();
         self.get(&way).ok().flatten()
     }
 
@@ -109,7 +99,7 @@ impl<'a> Node<'a> {
         let Some(parent) = self.get(before)? else { return Ok(None) };
         parent.expand()?;
         match (parent, last) {
-            (Self::Object(members), Step::Name(name)) => {
+            (Self::Object(members), Step(name)) => {
                 let mut taken = None;
                 members.retain_mut(|(known, value)| {
                     let is_it = known == name;
@@ -134,7 +124,7 @@ impl<'a> Node<'a> {
             }
             node.expand()?;
             node = match (node, step) {
-                (Self::Object(members), Step::Name(name)) => {
+                (Self::Object(members), Step(name)) => {
                     let known = members.iter().rposition(|(known, _)| known == name);
                     let index = known.unwrap_or(members.len());
                     if known.is_none() {
@@ -153,41 +143,20 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    /// The array elements that the `*`s of a pattern stand for: one list of indexes for each combination.
-    pub(super) fn elements_of(&mut self, pattern: &[Token]) -> Result<Vec<Vec<u32>>, Problem> {
-        let mut found = Vec::new();
-        self.collect_elements(pattern, &mut Vec::new(), &mut found)?;
-        Ok(found)
-    }
-
-    fn collect_elements(&mut self, tokens: &[Token], indexes: &mut Vec<u32>, found: &mut Vec<Vec<u32>>) -> Result<(), Problem> {
-        let Some((token, rest)) = tokens.split_first() else {
-            found.push(indexes.clone());
-            return Ok(());
-        };
-        match token {
-            Token::Name(name) => match self.child(Step::Name(name))? {
-                Some(child) => child.collect_elements(rest, indexes, found),
-                None => Ok(()),
-            },
-            Token::Each => {
-                self.expand()?;
-                let Self::Array(elements) = self else { return Ok(()) };
-                for (index, element) in (0..).zip(elements) {
-                    indexes.push(index);
-                    element.collect_elements(rest, indexes, found)?;
-                    indexes.pop();
-                }
-                Ok(())
-            }
-        }
+    /// The elements of an array; none of anything else.
+    pub(super) fn elements(&mut self) -> Result<&mut [Self], Problem> {
+        self.expand()?;
+        Ok(match self {
+            Self::Array(elements) => elements,
+            _ => &mut [],
+        })
     }
 
     fn child(&mut self, step: Step<'_>) -> Result<Option<&mut Self>, Problem> {
         self.expand()?;
         Ok(match (self, step) {
             // Of members that are repeated, serde_json takes the last.
-            (Self::Object(members), Step::Name(name)) => members.iter_mut().rfind(|(known, _)| known == name).map(|(_, value)| value),
+            (Self::Object(members), Step(name)) => members.iter_mut().rfind(|(known, _)| known == name).map(|(_, value)| value),
             (Self::Array(elements), step) => step.index().and_then(|index| elements.get_mut(index)),
             _ => None,
         })
@@ -232,6 +201,16 @@ impl<'a> Node<'a> {
                 members.collect::<Result<_, _>>().map(Value::Object)
             }
             Self::Array(elements) => elements.into_iter().map(Self::into_value).collect::<Result<_, _>>().map(Value::Array),
+        }
+    }
+
+    /// About how many bytes it has as JSON text.
+    pub(super) fn length(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Parsed(value) => value.to_string().len(),
+            Self::Object(members) => members.iter().map(|(name, value)| name.len() + value.length() + 4).sum::<usize>() + 2,
+            Self::Array(elements) => elements.iter().map(|value| value.length() + 1).sum::<usize>() + 2,
         }
     }
 
@@ -283,11 +262,7 @@ impl<'a> Node<'a> {
 
 impl Step<'_> {
     fn index(self) -> Option<usize> {
-        let index = match self {
-            Self::Name(name) => array_index(name)?,
-            Self::Index(index) => index,
-        };
-        usize::try_from(index).ok()
+        array_index(self.0).and_then(|index| usize::try_from(index).ok())
     }
 }
 
@@ -296,10 +271,7 @@ pub(super) fn pointer_of(way: &[Step<'_>]) -> String {
     let mut place = String::new();
     for step in way {
         place.push('/');
-        match step {
-            Step::Name(name) => push_escaped(&mut place, name),
-            Step::Index(index) => place.push_str(&index.to_string()),
-        }
+        push_escaped(&mut place, step.0);
     }
     place
 }
@@ -317,22 +289,24 @@ fn push_string(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pointer::Pattern;
 
-    fn pattern(text: &str) -> Pattern {
-        Pattern::parse(text).unwrap()
+    fn steps(place: &str) -> Vec<Token> {
+        Pattern::parse(place).unwrap().tokens().to_vec()
     }
 
     fn put(document: &str, place: &str) -> Result<String, Problem> {
         let mut node = Node::Text(document);
-        node.put(&way(&pattern(place), &[]), Node::Text("7")).map(|()| node.text().into_owned())
+        node.put(&way(&steps(place)), Node::Text("7")).map(|()| node.text().into_owned())
     }
 
     #[test]
     fn what_nobody_looks_at_keeps_its_spelling() {
         let mut node = Node::Text(r#" { "a" : 1e400, "b\n":{"x":[ 1.0 ]}, "c":9007199254740993.0, "z":1, "z":"\ud800" } "#);
-        assert!(node.get(&way(&pattern("/missing"), &[])).unwrap().is_none());
+        assert!(node.get(&way(&steps("/missing"))).unwrap().is_none());
         assert_eq!(node.text(), r#"{"a":1e400,"b\n":{"x":[ 1.0 ]},"c":9007199254740993.0,"z":1,"z":"\ud800"}"#);
-        assert_eq!(node.take(&way(&pattern("/z"), &[])).unwrap().unwrap().text(), r#""\ud800""#, "the last one counts");
+        assert!(node.length().abs_diff(node.text().len()) < 5);
+        assert_eq!(node.take(&way(&steps("/z"))).unwrap().unwrap().text(), r#""\ud800""#, "the last one counts");
         assert_eq!(node.text(), r#"{"a":1e400,"b\n":{"x":[ 1.0 ]},"c":9007199254740993.0}"#, "all are gone");
     }
 
@@ -347,24 +321,15 @@ mod tests {
         assert_eq!(put("[", "/a").unwrap_err(), Problem::NotJson);
         assert_eq!(put("{} {}", "/a").unwrap_err(), Problem::NotJson);
         assert_eq!(put("7", "/a").unwrap_err(), Problem::NoContainer(String::new()));
-    }
-
-    #[test]
-    fn stars_stand_for_every_element() {
-        let mut node = Node::Text(r#"{"l":[{"m":[1,2]},3,{"m":[]},{"m":[4]}],"o":{"0":[1]}}"#);
-        let mut found = |text: &str| node.elements_of(pattern(text).up_to_last_star()).unwrap();
-        assert_eq!(found("/l/*/m/*"), [vec![0, 0], vec![0, 1], vec![3, 0]]);
-        assert_eq!(found("/o/*"), Vec::<Vec<u32>>::new(), "an object has no elements");
-        assert_eq!(found("/none"), [Vec::<u32>::new()]);
-        let taken = node.take(&[Step::Name("l"), Step::Index(1)]).unwrap_err();
-        assert_eq!(taken, Problem::IsElement("/l/1".into()));
+        assert_eq!(Node::Text("[1]").take(&way(&steps("/0"))).unwrap_err(), Problem::IsElement("/0".into()));
+        assert_eq!(Node::Text(r#"{"0":[1]}"#).elements().unwrap().len(), 0, "an object has no elements");
     }
 
     #[test]
     fn a_document_becomes_a_value_piece_by_piece() {
         let mut node = Node::Text(r#"{"b":[1,{"c":2}],"a":"x"}"#);
-        node.put(&[Step::Name("b"), Step::Index(0)], Node::Parsed(serde_json::json!({"d": [3]}))).unwrap();
-        node.put(&[Step::Name("b"), Step::Name("0"), Step::Name("d"), Step::Name("0")], Node::Text("4")).unwrap();
+        node.put(&way(&steps("/b/0")), Node::Parsed(serde_json::json!({"d": [3]}))).unwrap();
+        node.put(&way(&steps("/b/0/d/0")), Node::Text("4")).unwrap();
         let expected = serde_json::json!({"b": [{"d": [4]}, {"c": 2}], "a": "x"});
         assert_eq!(serde_json::from_str::<Value>(&node.text()).unwrap(), expected);
         assert_eq!(node.into_value().unwrap(), expected);
