@@ -121,7 +121,7 @@ pub enum SchemaProblem {
     #[error("{0} decodes it, but readers never see it, because its last step leads elsewhere: decode what it leads to")]
     NeverSeen(&'static str),
     #[error(
-        "{0} decodes what it is split into, but it is protected whole: once redacted it can't be split, and comes as it is; add a catch-all (`_ => Other`)"
+        "{0} decodes what it is split into, but a redacted event that was protected whole can't be split, and comes as it is: add a catch-all (`_ => Other`)"
     )]
     NeedsCatchAll(&'static str),
 }

@@ -4,7 +4,7 @@ use crate::event::{EventType, EventVersion, TypedEvent};
 use crate::schema::TypeSchema;
 use crate::schema::check::{Found, SchemaProblem};
 use crate::schema::step::Step;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What a Rust type says that it decodes.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,7 @@ impl Decoder {
 
 /// What each type decodes is what readers see.
 pub(super) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, TypeSchema>, found: &mut Found) {
+    let unsplittable = unsplittable_once_erased(types);
     for decoder in decoders {
         let mut seen = HashSet::new();
         for &(name, version) in decoder.arms {
@@ -50,24 +51,36 @@ pub(super) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, Ty
             }
         }
         if !decoder.has_catch_all {
-            for (name, schema) in types {
-                if let Some(version) = unsplittable_once_erased(schema, types, decoder) {
-                    found.add(name, Some(version), SchemaProblem::NeedsCatchAll(decoder.target));
+            for ((event_type, version), targets) in &unsplittable {
+                if leads_to_decoded(targets, types, decoder) {
+                    found.add(event_type, Some(*version), SchemaProblem::NeedsCatchAll(decoder.target));
                 }
             }
         }
     }
 }
 
-/// The version that is split into something that is decoded, and that readers see itself where a redaction left
-/// nothing to split.
-fn unsplittable_once_erased(schema: &TypeSchema, types: &HashMap<EventType, TypeSchema>, decoder: &Decoder) -> Option<u32> {
-    let mut whole = false;
-    schema.versions.iter().zip(schema.first..=u32::MAX).find_map(|(version, number)| {
-        whole |= version.plan.whole.is_some();
-        let Some(Step::Split(targets, _)) = &version.step else { return None };
-        (whole && leads_to_decoded(targets, types, decoder)).then_some(number)
-    })
+/// The versions that are split, and at which redacted events arrive of which nothing is left to split: those that were
+/// protected whole, here or where they come from. Readers see them as they are.
+fn unsplittable_once_erased(types: &HashMap<EventType, TypeSchema>) -> BTreeMap<(EventType, u32), &Vec<(EventType, u32)>> {
+    let numbered = |schema: &'_ TypeSchema| (schema.first..=u32::MAX).take(schema.versions.len());
+    let all = types.iter().flat_map(|(name, schema)| schema.versions.iter().zip(numbered(schema)).map(move |known| (name, known)));
+    let mut open: Vec<(EventType, u32)> =
+        all.filter(|(_, (version, _))| version.plan.whole.is_some()).map(|(name, (_, number))| (name.clone(), number)).collect();
+    let (mut found, mut seen) = (BTreeMap::new(), HashSet::new());
+    while let Some(at) = open.pop() {
+        let Some(step) = types.get(&at.0).and_then(|schema| schema.version(EventVersion::new(at.1))?.step.as_ref()) else { continue };
+        if !seen.insert(at.clone()) {
+            continue;
+        }
+        match step {
+            Step::Split(targets, _) => {
+                found.insert(at, targets);
+            }
+            step => open.extend(step.targets(&at.0, at.1)),
+        }
+    }
+    found
 }
 
 fn leads_to_decoded(targets: &[(EventType, u32)], types: &HashMap<EventType, TypeSchema>, decoder: &Decoder) -> bool {
