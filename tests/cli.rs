@@ -12,11 +12,12 @@ use eventseal::{Keyring, Namespace};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 18] = [
     &[],
     &["migrate"],
     &["prepare"],
     &["status"],
+    &["census"],
     &["doctor"],
     &["keys"],
     &["keys", "show"],

@@ -1,5 +1,10 @@
 //! The arguments: the one place that says what can be asked for. Help, completions and man page are made from it.
 
+mod census;
+
+pub(crate) use census::{Census, Payloads};
+
+use crate::connect::EventNames;
 use crate::output::Failure;
 use clap::parser::ValueSource;
 use clap::{Args, Parser, Subcommand};
@@ -17,7 +22,7 @@ Exit codes:
   2  the arguments make no sense
   3  the same command may succeed later as it is (a lock, an outage)
   4  nothing was done: not confirmed, or the keys are in a state that does not allow it
-  5  doctor or status --check found something to do
+  5  doctor, or status or census with --check, found something to do
 
 Environment:
   DATABASE_URL            the database; the only place for a URL with a password
@@ -56,6 +61,8 @@ pub(crate) enum Command {
     Prepare(Prepare),
     /// Show key-encryption keys, what they wrap, and what is due
     Status(Status),
+    /// Count the stored events of each type and version, and say which upcasting steps they need
+    Census(Census),
     /// Check everything that keys need, and say what to fix
     Doctor(Doctor),
     /// Show the keys of a scope
@@ -173,6 +180,12 @@ pub(crate) struct Migrate {
     pub(crate) streams: bool,
     #[command(flatten)]
     pub(crate) database: Database,
+}
+
+impl Migrate {
+    pub(crate) fn names(&self) -> EventNames<'_> {
+        EventNames { events: self.events_table.as_deref(), heads: self.heads_table.as_deref(), streams: self.streams }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

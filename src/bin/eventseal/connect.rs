@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::output::{Failure, shown};
-use eventseal::{Error, KeyManager, KeyStore, Kms, Namespace, PostgresKeys, SqliteKeys};
+use eventseal::{Error, KeyManager, KeyStore, Kms, Namespace, PostgresKeys, PostgresStore, PostgresTables, SqliteKeys, SqliteStore};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
@@ -102,6 +102,34 @@ pub(crate) fn postgres_keys(args: &args::Database) -> Result<PostgresKeys, Failu
         keys = keys.with_prefix(&args.prefix)?;
     }
     Ok(keys.lock_timeout(timeout(args)))
+}
+
+/// What the tables of events are called.
+pub(crate) struct EventNames<'a> {
+    pub(crate) events: Option<&'a str>,
+    pub(crate) heads: Option<&'a str>,
+    pub(crate) streams: bool,
+}
+
+pub(crate) fn sqlite_store(names: &EventNames<'_>) -> Result<SqliteStore, Failure> {
+    if names.streams {
+        return Err(Failure::Usage("--streams is for PostgreSQL".into()));
+    }
+    Ok(SqliteStore::with_tables(names.events.unwrap_or("events"), names.heads.unwrap_or("aggregate_heads"))?)
+}
+
+pub(crate) fn postgres_store(args: &args::Database, names: &EventNames<'_>) -> Result<PostgresStore, Failure> {
+    let mut tables = if names.streams { PostgresTables::streams() } else { PostgresTables::new() };
+    if let Some(schema) = &args.schema {
+        tables = tables.in_schema(schema);
+    }
+    if let Some(events) = names.events {
+        tables = tables.events(events);
+    }
+    if let Some(heads) = names.heads {
+        tables = tables.heads(heads);
+    }
+    Ok(PostgresStore::with_tables(tables)?)
 }
 
 fn timeout(args: &args::Database) -> Duration {

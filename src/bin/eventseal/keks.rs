@@ -3,9 +3,9 @@
 use crate::args::{MoveMasterKey, Prepare, RetireKek, Rewrap, RotateKek};
 use crate::connect::{Backend, Db, connect, on};
 use crate::master_key::{self, NoMasterKey};
-use crate::output::{Exit, Failure, Report, count, exact_time, number, shown};
+use crate::output::{Exit, Failure, Report, count, exact_time, number, progress_bar, shown};
 use eventseal::{Error, KekId, KekMoves, KekRecord, KekUsage, KeyManager, KeyStore, RewrapOptions, RewrapProgress, Rewrapped};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub(crate) async fn rewrap(args: Rewrap, json: bool) -> Result<Report, Failure> 
     on!(connect(&args.database).await?, db => {
         let manager = db.manager(kms);
         let start = Instant::now();
-        let done = rewrap_all(&mut db, &manager, &options, &progress_bar(json)).await?;
+        let done = rewrap_all(&mut db, &manager, &options, &progress_bar(json, "data keys")).await?;
         Ok(rewrapped(&done, start.elapsed()))
     })
 }
@@ -125,16 +125,6 @@ async fn rewrap_all<C: Backend>(
     }
     bar.finish_and_clear();
     Ok(all)
-}
-
-/// On a terminal only, and never in the way of JSON.
-fn progress_bar(json: bool) -> ProgressBar {
-    const TEMPLATE: &str = "{bar:30} {human_pos}/{human_len} data keys, {per_sec}, {eta} left";
-    let bar = ProgressBar::with_draw_target(Some(0), if json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() });
-    match ProgressStyle::with_template(TEMPLATE) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 fn rewrapped(done: &Rewrapped, took: Duration) -> Report {

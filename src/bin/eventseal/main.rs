@@ -4,6 +4,7 @@
 //! [`Report`](output::Report) or a [`Failure`](output::Failure); this file prints it and ends the process.
 
 mod args;
+mod census;
 mod connect;
 mod doctor;
 mod generate;
@@ -45,6 +46,7 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
         Command::Migrate(args) => migrate::migrate(args).await,
         Command::Prepare(args) => keks::prepare(args).await,
         Command::Status(args) => status::status(args).await,
+        Command::Census(args) => census::census(args, cli.json).await,
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Keys(args::Keys::Show(args)) => scopes::show(args).await,
         Command::Shred(args) => scopes::shred(args, cli.json).await,

@@ -1,9 +1,8 @@
 //! `migrate`: the tables of keys, and of events if they are wanted.
 
 use crate::args::{Dialect, Migrate};
-use crate::connect::{AnyDb, Target, connect_to, postgres_keys, sqlite_keys, target};
+use crate::connect::{AnyDb, Target, connect_to, postgres_keys, postgres_store, sqlite_keys, sqlite_store, target};
 use crate::output::{Failure, Report, shown};
-use eventseal::{PostgresStore, PostgresTables, SqliteStore};
 use serde_json::json;
 
 pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {
@@ -17,14 +16,14 @@ pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {
     let (place, applied) = match connect_to(target, &args.database).await? {
         AnyDb::Sqlite(mut db) => {
             if args.events {
-                sqlite_store(&args)?.migrate(&mut db.connection).await?;
+                sqlite_store(&args.names())?.migrate(&mut db.connection).await?;
             }
             db.keys.migrate(&mut db.connection, &args.namespace).await?;
             (db.place, db.keys.applied_migration(&mut db.connection).await?)
         }
         AnyDb::Postgres(mut db) => {
             if args.events {
-                postgres_store(&args)?.migrate(&mut db.connection).await?;
+                postgres_store(&args.database, &args.names())?.migrate(&mut db.connection).await?;
             }
             db.keys.migrate(&mut db.connection, &args.namespace).await?;
             (db.place, db.keys.applied_migration(&mut db.connection).await?)
@@ -47,11 +46,11 @@ fn print(args: &Migrate, dialect: Dialect) -> Result<Report, Failure> {
         Dialect::Database => matches!(target(&args.database)?, Target::Sqlite(..)),
     };
     let (events, keys) = if sqlite {
-        let events = if args.events { sqlite_store(args)?.migration_sql() + "\n" } else { String::new() };
+        let events = if args.events { sqlite_store(&args.names())?.migration_sql() + "\n" } else { String::new() };
         let journal = "-- Once, and not in a transaction: PRAGMA journal_mode = WAL;\n\n".to_owned();
         (journal + &events, sqlite_keys(&args.database)?.migration_sql(&args.namespace))
     } else {
-        let mut events = if args.events { postgres_store(args)?.migration_sql() + "\n" } else { String::new() };
+        let mut events = if args.events { postgres_store(&args.database, &args.names())?.migration_sql() + "\n" } else { String::new() };
         if let Some(schema) = &args.database.schema {
             events.insert_str(0, &format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\";\n\n"));
         }
@@ -60,26 +59,4 @@ fn print(args: &Migrate, dialect: Dialect) -> Result<Report, Failure> {
     let sql = events + &keys;
     let json = json!({ "sql": sql });
     Ok(Report::new(sql, json))
-}
-
-fn sqlite_store(args: &Migrate) -> Result<SqliteStore, Failure> {
-    if args.streams {
-        return Err(Failure::Usage("--streams is for PostgreSQL".into()));
-    }
-    let events = args.events_table.as_deref().unwrap_or("events");
-    Ok(SqliteStore::with_tables(events, args.heads_table.as_deref().unwrap_or("aggregate_heads"))?)
-}
-
-fn postgres_store(args: &Migrate) -> Result<PostgresStore, Failure> {
-    let mut tables = if args.streams { PostgresTables::streams() } else { PostgresTables::new() };
-    if let Some(schema) = &args.database.schema {
-        tables = tables.in_schema(schema);
-    }
-    if let Some(events) = &args.events_table {
-        tables = tables.events(events);
-    }
-    if let Some(heads) = &args.heads_table {
-        tables = tables.heads(heads);
-    }
-    Ok(PostgresStore::with_tables(tables)?)
 }

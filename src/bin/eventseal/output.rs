@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use eventseal::Error;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -22,7 +23,7 @@ pub(crate) enum Exit {
     Retryable = 3,
     /// Nothing was done: not confirmed, or the keys are in a state that does not allow it.
     Refused = 4,
-    /// `doctor` or `status --check` found something to do.
+    /// `doctor`, or `status` or `census` with `--check`, found something to do.
     Problems = 5,
 }
 
@@ -234,6 +235,15 @@ pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>
         }
     }
     table.trim_fmt()
+}
+
+/// On a terminal only, and never in the way of JSON.
+pub(crate) fn progress_bar(json: bool, unit: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), if json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() });
+    match ProgressStyle::with_template(&format!("{{bar:30}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left")) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }
 
 /// RFC 3339, UTC, in seconds.

@@ -1,0 +1,137 @@
+//! The registry of an application, as far as its schema lock tells: which versions there are, what they protect, and
+//! where their steps lead. What the steps do, nobody knows here; they are never taken.
+
+use crate::output::{Failure, shown};
+use eventseal::{CensusRow, EventSchema, Owner, Schemas, SplitPart, StepContext, event};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::Path;
+
+/// A schema lock. Members that do not matter here are ignored.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    types: BTreeMap<String, Type>,
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Lock {
+    types: BTreeMap<String, Type>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Type {
+    versions: BTreeMap<u32, Version>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Version {
+    /// Pointers, and whose keys protect them.
+    #[serde(default)]
+    protected: BTreeMap<String, IgnoredAny>,
+    step: Option<Step>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Step {
+    pub(crate) kind: String,
+    pub(crate) to: Vec<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Target {
+    #[serde(rename = "type")]
+    pub(crate) event_type: String,
+    pub(crate) version: u32,
+}
+
+impl Registered {
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let name = shown(&path.to_string_lossy());
+        let bytes = std::fs::read(path).map_err(|error| bad(&name, &format!("can't be read: {error}")))?;
+        // Before anything that another format may have changed.
+        match serde_json::from_slice::<Value>(&bytes).ok().as_ref().map(|lock| &lock["eventseal_schemas"]) {
+            Some(Value::Number(format)) if format.as_u64() == Some(1) => {}
+            Some(Value::Number(format)) => return Err(bad(&name, &format!("has format {format}, not 1: use a newer eventseal"))),
+            _ => return Err(bad(&name, "is none, since it says no \"eventseal_schemas\": pass the file that eventseal::testing wrote")),
+        }
+        let lock: Lock = serde_json::from_slice(&bytes).map_err(|error| bad(&name, &format!("is damaged: {error}; write it anew")))?;
+        Ok(Self { types: lock.types, name })
+    }
+
+    /// As a registry. What is protected matters only where payloads are looked into.
+    pub(crate) fn schemas(&self, with_protection: bool) -> Result<Schemas, Failure> {
+        let events = self.types.iter().map(|(name, known)| known.declare(name, with_protection));
+        Schemas::new(events)
+            .map_err(|errors| bad(&self.name, &format!("contradicts itself: {}; write it anew", shown(&errors.to_string()))))
+    }
+
+    pub(crate) fn is_protected(&self, row: &CensusRow) -> bool {
+        let versions = self.types.get(row.event_type.as_str()).map(|known| &known.versions);
+        versions.and_then(|versions| versions.get(&row.event_version.get())).is_some_and(|version| !version.protected.is_empty())
+    }
+
+    /// The types that protect anything.
+    pub(crate) fn protected_types(&self) -> impl Iterator<Item = &str> {
+        let protected = self.types.iter().filter(|(_, known)| known.versions.values().any(|version| !version.protected.is_empty()));
+        protected.map(|(name, _)| name.as_str())
+    }
+
+    /// Every step, with the type and version it starts from.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (&str, u32, &Step)> {
+        self.types.iter().flat_map(|(name, known)| {
+            known.versions.iter().filter_map(|(number, version)| Some((name.as_str(), *number, version.step.as_ref()?)))
+        })
+    }
+}
+
+fn bad(name: &str, problem: &str) -> Failure {
+    Failure::failed("schemas", format!("the schema lock {name} {problem}"))
+}
+
+impl Type {
+    fn declare(&self, name: &str, with_protection: bool) -> EventSchema {
+        let mut schema = event(name);
+        for (number, version) in &self.versions {
+            schema = schema.version(*number);
+            schema = match &version.protected {
+                protected if protected.is_empty() || !with_protection => schema.unprotected("so the schema lock says"),
+                protected => protected.keys().fold(schema, |schema, pointer| match pointer.as_str() {
+                    // Whether something lies in the clear does not depend on whose it is.
+                    "" => schema.protect_whole(Owner::Aggregate),
+                    pointer => schema.protect(&[pointer], Owner::Aggregate),
+                }),
+            };
+            schema = match &version.step {
+                Some(step) => step.declare(schema, name, *number),
+                None => schema,
+            };
+        }
+        match self.versions.keys().next() {
+            // Which version an event without one is read as, the lock does not say. From the oldest, all steps are needed
+            // that may be.
+            Some(oldest) => schema.legacy_version(*oldest),
+            None => schema,
+        }
+    }
+}
+
+impl Step {
+    fn declare(&self, schema: EventSchema, name: &str, from: u32) -> EventSchema {
+        let targets: Vec<(&str, u32)> = self.to.iter().map(|target| (target.event_type.as_str(), target.version)).collect();
+        match &targets[..] {
+            [] => schema.drop_from(from),
+            [(target, version)] if *target == name && from.checked_add(1) == Some(*version) => {
+                schema.upcast_with(from, |_: Value, _| Err::<Value, _>("a schema lock has no steps to take"))
+            }
+            targets => schema.split(from, targets, never_taken),
+        }
+    }
+}
+
+fn never_taken(_: Value, _: &StepContext<'_>) -> Result<Vec<SplitPart>, Infallible> {
+    Ok(Vec::new())
+}
