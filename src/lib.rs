@@ -75,6 +75,7 @@
 //! - `sqlite` (default): `SqliteStore` and `SqliteKeys`.
 //! - `cli`: the `eventseal` command, for operators.
 //! - `conformance`: the contracts of the ports as functions to run your own implementation through.
+//! - `testing`: guards for your own CI: a golden corpus, a taint check, a schema lock.
 //!
 //! The sealed format is specified in `docs/format.md`, the threat model in `SECURITY.md`.
 
@@ -121,6 +122,8 @@ mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod wrap;
 
 pub use consumer::{Consumer, run_consumers};

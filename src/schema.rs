@@ -12,6 +12,8 @@ mod document;
 mod metadata;
 mod redaction;
 mod step;
+#[cfg(feature = "testing")]
+mod testing;
 mod typed;
 mod upcast;
 

@@ -1,5 +1,8 @@
 //! The sealer: events in, events out, with keys looked up in between.
 
+#[cfg(feature = "testing")]
+mod testing;
+
 use crate::error::Result;
 use crate::event::{AggregateRef, EventVersion, NewEvent, PersistedEvent, Unreadable, check_append};
 use crate::key::{KeyId, KeyScope, Namespace};

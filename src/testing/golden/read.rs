@@ -1,0 +1,194 @@
+//! Reading one case in every way: live and redacted, twice each.
+
+use crate::error::Result;
+use crate::event::{NewEvent, PersistedEvent};
+use crate::key::KeyScope;
+use crate::memory::{MemoryDb, MemoryTx};
+use crate::sealer::Sealer;
+use crate::testing::error::chain;
+use crate::testing::golden::case::{Expected, Outcome, as_json};
+use crate::testing::golden::keys::KeyDb;
+use crate::testing::golden::report::{Difference, Mismatch, Run};
+use crate::testing::json::{Leaf, differences, each_leaf};
+use serde_json::Value;
+use std::slice::from_ref;
+
+/// Shorter texts and numbers stand everywhere by chance.
+const TELLING: usize = 4;
+
+/// Reads a case, and reports what is wrong with it whatever is expected. `None` if it can't be read.
+pub(super) async fn read_case(
+    sealer: &Sealer<MemoryTx>,
+    db: &MemoryDb,
+    case: &str,
+    event: &PersistedEvent,
+    found: &mut Vec<Difference>,
+) -> Option<Expected> {
+    let before = found.len();
+    let mut reading = Reading { sealer, case, event, found };
+    let live = match reading.live(db).await {
+        Ok(live) => live,
+        Err(error) => {
+            reading.add(Run::Live, Mismatch::Unreadable(chain(&error)));
+            return None;
+        }
+    };
+    let redacted = match reading.redacted(db).await {
+        Ok(redacted) => redacted,
+        Err(error) => {
+            reading.add(Run::Redacted, Mismatch::Unreadable(chain(&error)));
+            return None;
+        }
+    };
+    (found.len() == before).then_some(Expected { live, redacted })
+}
+
+struct Reading<'a> {
+    sealer: &'a Sealer<MemoryTx>,
+    case: &'a str,
+    event: &'a PersistedEvent,
+    found: &'a mut Vec<Difference>,
+}
+
+impl Reading<'_> {
+    async fn live(&mut self, db: &MemoryDb) -> Result<Vec<Outcome>> {
+        let mut tx = db.begin();
+        self.twice(&mut tx, self.event, Run::Live).await
+    }
+
+    /// `None` if nothing is protected. All keys are shredded in transactions that are never committed.
+    async fn redacted(&mut self, db: &MemoryDb) -> Result<Option<Vec<Outcome>>> {
+        let mut tx = db.begin();
+        let plain = self.sealer.open_as_stored(&mut tx, self.event).await?;
+        let Some(sealed) = self.sealed(&mut tx, &plain).await? else { return Ok(None) };
+        let redacted = self.shredded(&mut tx, &sealed, &plain, None).await?;
+        // Steps that stand everything being redacted may still fail where only a part is.
+        let owners = self.sealer.owners(&plain, &new_event(&plain))?;
+        if owners.len() > 1 {
+            for owner in owners {
+                let mut tx = db.begin();
+                let Some(sealed) = self.sealed(&mut tx, &plain).await? else { continue };
+                if let Err(error) = self.shredded(&mut tx, &sealed, &plain, Some(&owner)).await {
+                    self.add(Run::RedactedFor(owner), Mismatch::Unreadable(chain(&error)));
+                }
+            }
+        }
+        Ok(Some(redacted))
+    }
+
+    /// The event as it is stored, or sealed now if it was stored in plaintext; `None` if there is nothing to seal.
+    async fn sealed(&self, tx: &mut MemoryTx, plain: &PersistedEvent) -> Result<Option<PersistedEvent>> {
+        if plain.payload != self.event.payload {
+            return Ok(Some(self.event.clone()));
+        }
+        let new = new_event(plain);
+        let sealed = self.sealer.seal(tx, &plain.aggregate, from_ref(&new)).await?;
+        Ok(sealed.first().filter(|sealed| sealed.payload != plain.payload).map(|sealed| {
+            let mut event = plain.clone();
+            event.payload.clone_from(&sealed.payload);
+            event
+        }))
+    }
+
+    async fn shredded(
+        &mut self,
+        tx: &mut MemoryTx,
+        sealed: &PersistedEvent,
+        plain: &PersistedEvent,
+        owner: Option<&KeyScope>,
+    ) -> Result<Vec<Outcome>> {
+        let (run, scopes) = match owner {
+            Some(owner) => (Run::RedactedFor(owner.clone()), vec![owner.clone()]),
+            None => (Run::Redacted, KeyDb::scopes(tx)?),
+        };
+        for scope in &scopes {
+            self.sealer.keys().shred(tx, scope, "a guard's test").await?;
+        }
+        let events = self.twice(tx, sealed, run.clone()).await?;
+        let erased = self.sealer.open_as_stored(tx, sealed).await?;
+        for (protected, value) in shredded_values(plain, &erased, run == Run::Redacted) {
+            for (index, event) in events.iter().enumerate() {
+                for (part, content) in event.contents() {
+                    each_leaf(&content, &mut |place, leaf| {
+                        if holds(leaf, &value) {
+                            let pointer = format!("/{index}/{part}{place}");
+                            self.add(run.clone(), Mismatch::Survives { pointer, protected: protected.clone() });
+                        }
+                    });
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    async fn twice(&mut self, tx: &mut MemoryTx, event: &PersistedEvent, run: Run) -> Result<Vec<Outcome>> {
+        let first: Vec<Outcome> = self.sealer.open(tx, vec![event.clone()]).await?.iter().map(Outcome::of).collect();
+        let second: Vec<Outcome> = self.sealer.open(tx, vec![event.clone()]).await?.iter().map(Outcome::of).collect();
+        for differs in differences(&as_json(&first), &as_json(&second)) {
+            let mismatch = Mismatch::NotDeterministic { pointer: differs.pointer, first: differs.expected, second: differs.actual };
+            self.add(run.clone(), mismatch);
+        }
+        Ok(first)
+    }
+
+    fn add(&mut self, run: Run, mismatch: Mismatch) {
+        self.found.push(Difference { case: self.case.to_owned(), run, mismatch });
+    }
+}
+
+/// What an append of this event would have been given.
+pub(super) fn new_event(event: &PersistedEvent) -> NewEvent {
+    let mut new = NewEvent::raw(event.stored_type.clone(), event.stored_version.get(), event.payload.clone())
+        .with_id(event.event_id)
+        .with_created_at(event.created_at);
+    new.metadata.clone_from(&event.metadata);
+    new
+}
+
+/// Telling values of the plaintext that were shredded, with their places.
+///
+/// If only a part was shredded, a value that is live elsewhere at a protected place is none of them.
+fn shredded_values(plain: &PersistedEvent, erased: &PersistedEvent, all: bool) -> Vec<(String, String)> {
+    let mut values: Vec<(String, String)> = Vec::new();
+    let Ok(document) = serde_json::from_slice::<Value>(&plain.payload) else {
+        let text = std::str::from_utf8(&plain.payload).ok().filter(|text| text.chars().count() >= TELLING);
+        return text.map(|text| (String::new(), text.to_owned())).into_iter().collect();
+    };
+    for place in &erased.redacted {
+        let Some(value) = document.pointer(place.as_str()) else { continue };
+        each_leaf(value, &mut |below, leaf| {
+            if let Some(text) = telling(leaf) {
+                values.push((format!("{place}{below}", place = place.as_str()), text));
+            }
+        });
+    }
+    if !all && let Ok(rest) = serde_json::from_slice::<Value>(&erased.payload) {
+        values.retain(|(_, value)| {
+            let mut is_live = false;
+            each_leaf(&rest, &mut |_, leaf| is_live |= holds(leaf, value));
+            !is_live
+        });
+    }
+    values.sort();
+    values.dedup();
+    values
+}
+
+fn telling(leaf: Leaf<'_>) -> Option<String> {
+    let text = match leaf {
+        Leaf::Name(_) => return None,
+        Leaf::Value(Value::String(text)) => text.clone(),
+        Leaf::Value(Value::Number(number)) => number.to_string(),
+        Leaf::Value(_) => return None,
+    };
+    (text.chars().count() >= TELLING).then_some(text)
+}
+
+fn holds(leaf: Leaf<'_>, text: &str) -> bool {
+    match leaf {
+        Leaf::Name(name) => name.contains(text),
+        Leaf::Value(Value::String(found)) => found.contains(text),
+        Leaf::Value(Value::Number(found)) => found.to_string() == text,
+        Leaf::Value(_) => false,
+    }
+}

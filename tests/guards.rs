@@ -1,0 +1,4 @@
+//! Guards for the user's CI: each must let right schemas pass and catch real mistakes.
+
+#[path = "guards/golden.rs"]
+mod golden;

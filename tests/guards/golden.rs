@@ -1,0 +1,367 @@
+//! The golden corpus: what it lets pass, and the mistakes that it catches.
+
+use eventseal::testing::{Difference, GoldenCorpus, GuardError, Mismatch, Run};
+use eventseal::*;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// `OrderPlaced` v1 to v2, as the step says.
+fn order_schemas<E: Into<BoxError> + 'static>(step: fn(Value, &StepContext<'_>) -> Result<Value, E>) -> Schemas {
+    let customer = || subject("Customer", "/customer_id");
+    let order = event("OrderPlaced")
+        .version(1)
+        .protect(&["/email"], customer())
+        .protect(&["/guests/*/name"], subject("Guest", "/guests/*/id"))
+        .version(2)
+        .protect(&["/contact/email"], customer())
+        .protect(&["/guests/*/name"], subject("Guest", "/guests/*/id"))
+        .upcast_with(1, step);
+    Schemas::new([order]).unwrap()
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "a step")]
+fn right_step(mut order: Value, _: &StepContext<'_>) -> Result<Value, Infallible> {
+    order["contact"] = json!({ "email": order["email"].take() });
+    order.as_object_mut().unwrap().remove("email");
+    Ok(order)
+}
+
+fn order() -> AggregateRef {
+    aggregate("Order", "ord_1")
+}
+
+fn placed() -> NewEvent {
+    let payload = r#"{"customer_id":"cust_42","email":"ada@example.org","total":990,
+        "guests":[{"id":"g1","name":"Grace Hopper"},{"id":"g2","name":"Alan Turing"}]}"#;
+    NewEvent::raw("OrderPlaced", 1, payload).with_metadata(r#"{"source":"web"}"#)
+}
+
+fn corpus(folder: &Path, schemas: Schemas) -> GoldenCorpus {
+    GoldenCorpus::open(folder, schemas).unwrap().case("placed_v1", &order(), placed())
+}
+
+/// A folder in which the order is recorded with the right step.
+fn recorded() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let checked = corpus(folder.path(), order_schemas(right_step)).record().unwrap();
+    assert_eq!(checked.written, ["placed_v1"]);
+    folder
+}
+
+fn differences(result: Result<testing::Checked, GuardError>) -> Vec<Difference> {
+    match result {
+        Err(GuardError::Golden { differences }) => differences,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn files(folder: &Path) -> Vec<(String, String)> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(&path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn what_was_recorded_is_sealed_and_comes_out_the_same() {
+    let folder = recorded();
+    let before = files(folder.path());
+    let names: Vec<_> = before.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["placed_v1.json", "test-keys.json"]);
+    let case: Value = serde_json::from_str(&before[0].1).unwrap();
+    let stored = case["stored"]["payload"].as_str().unwrap();
+    assert!(stored.contains("$seal") && !stored.contains("ada@") && !stored.contains("Grace"), "{stored}");
+    assert_eq!(case["expected"]["live"][0]["payload"]["contact"]["email"], "ada@example.org");
+    assert_eq!(case["expected"]["live"][0]["version"], 2);
+    assert_eq!(case["expected"]["redacted"][0]["payload"]["contact"]["email"], Value::Null);
+    assert_eq!(case["expected"]["redacted"][0]["redacted"], json!(["/contact/email", "/guests/0/name", "/guests/1/name"]));
+    assert!(before[1].1.contains("Test keys"));
+
+    for result in [corpus(folder.path(), order_schemas(right_step)).check(), corpus(folder.path(), order_schemas(right_step)).record()] {
+        let checked = result.unwrap();
+        assert_eq!((checked.cases, checked.written.len()), (1, 0));
+        assert_eq!(checked.uncovered, [("OrderPlaced".into(), EventVersion::new(2))]);
+    }
+    assert_eq!(before, files(folder.path()), "nothing is written anew");
+}
+
+#[test]
+fn nothing_is_recorded_unless_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let found = differences(corpus(folder.path(), order_schemas(right_step)).check());
+    assert_eq!(found.iter().map(|difference| &difference.mismatch).collect::<Vec<_>>(), [&Mismatch::NotRecorded]);
+    assert!(files(folder.path()).is_empty());
+    let empty = GoldenCorpus::open(folder.path().join("nowhere"), order_schemas(right_step)).unwrap().check().unwrap_err();
+    assert!(empty.to_string().contains("holds no cases"), "{empty}");
+}
+
+#[test]
+fn a_renamed_field_is_caught_and_accepted_only_on_purpose() {
+    let folder = recorded();
+    let renamed = || {
+        order_schemas(|order, context| {
+            let mut order = right_step(order, context)?;
+            order["sum"] = order["total"].take();
+            order.as_object_mut().unwrap().remove("total");
+            Ok::<_, Infallible>(order)
+        })
+    };
+    let before = files(folder.path());
+    for result in [corpus(folder.path(), renamed()).check(), corpus(folder.path(), renamed()).record()] {
+        let error = result.unwrap_err();
+        let report = format!("{error:?}");
+        assert!(report.contains("- placed_v1: /0/payload/total was 990, is absent"), "{report}");
+        assert!(report.contains("- placed_v1, redacted: /0/payload/sum was absent, is 990"), "{report}");
+        assert!(report.contains("EVENTSEAL_GOLDEN=accept"), "{report}");
+        assert_eq!(before, files(folder.path()), "nothing is overwritten");
+    }
+    assert_eq!(corpus(folder.path(), renamed()).accept().unwrap().written, ["placed_v1"]);
+    corpus(folder.path(), renamed()).check().unwrap();
+    let after = files(folder.path());
+    let stored = |files: &[(String, String)]| serde_json::from_str::<Value>(&files[0].1).unwrap()["stored"].clone();
+    assert_eq!(stored(&before), stored(&after), "the event itself stays");
+}
+
+#[test]
+fn a_changed_type_is_caught() {
+    let folder = recorded();
+    let as_text = order_schemas(|order, context| {
+        let mut order = right_step(order, context)?;
+        order["total"] = order["total"].to_string().into();
+        Ok::<_, Infallible>(order)
+    });
+    let found = differences(corpus(folder.path(), as_text).check());
+    let expected = Mismatch::Differs { pointer: "/0/payload/total".into(), expected: Some(json!(990)), actual: Some(json!("990")) };
+    assert!(found.iter().any(|difference| difference.run == Run::Live && difference.mismatch == expected), "{found:?}");
+}
+
+#[test]
+fn a_step_that_fails_on_redaction_is_caught() {
+    let folder = recorded();
+    let fails = order_schemas(|order, context| {
+        let lowercase = order["email"].as_str().ok_or("the e-mail address is no text")?.to_lowercase();
+        let mut order = order;
+        order["email"] = lowercase.into();
+        Ok::<_, BoxError>(right_step(order, context)?)
+    });
+    let found = differences(corpus(folder.path(), fails).check());
+    assert!(!found.is_empty() && found.iter().all(|difference| difference.run == Run::Redacted), "{found:?}");
+    assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("the e-mail address is no text")), "{found:?}");
+}
+
+#[test]
+fn a_step_that_fails_on_a_half_redacted_event_is_caught() {
+    let folder = recorded();
+    let fails = order_schemas(|order, context| {
+        let names = order["guests"].as_array().map(|guests| guests.iter().filter(|guest| guest["name"].is_null()).count());
+        if names == Some(1) {
+            return Err(BoxError::from("all guests have names, or none"));
+        }
+        Ok(right_step(order, context)?)
+    });
+    let found = differences(corpus(folder.path(), fails).check());
+    let runs: Vec<_> = found.iter().map(|difference| difference.run.clone()).collect();
+    assert_eq!(runs, [Run::RedactedFor(KeyScope::new("Guest", "g1")), Run::RedactedFor(KeyScope::new("Guest", "g2"))]);
+}
+
+#[test]
+fn steps_that_are_not_deterministic_are_caught() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let folder = recorded();
+    type Step = fn(Value, &StepContext<'_>) -> Result<Value, Infallible>;
+    let steps: [Step; 3] = [
+        |order, context| {
+            let mut order = right_step(order, context)?;
+            order["migrated_at"] = time::OffsetDateTime::now_utc().unix_timestamp_nanos().to_string().into();
+            Ok(order)
+        },
+        |order, context| {
+            let mut order = right_step(order, context)?;
+            order["reference"] = uuid::Uuid::now_v7().to_string().into();
+            Ok(order)
+        },
+        |order, context| {
+            let mut order = right_step(order, context)?;
+            order["number"] = CALLS.fetch_add(1, Ordering::Relaxed).into();
+            Ok(order)
+        },
+    ];
+    for (step, place) in steps.into_iter().zip(["migrated_at", "reference", "number"]) {
+        for result in [corpus(folder.path(), order_schemas(step)).check(), corpus(folder.path(), order_schemas(step)).accept()] {
+            let found = differences(result);
+            let place = format!("/0/payload/{place}");
+            assert!(
+                found
+                    .iter()
+                    .all(|difference| matches!(&difference.mismatch, Mismatch::NotDeterministic { pointer, .. } if *pointer == place)),
+                "{found:?}"
+            );
+            for run in [Run::Live, Run::Redacted, Run::RedactedFor(KeyScope::new("Guest", "g1"))] {
+                assert!(found.iter().any(|difference| difference.run == run), "{run:?}: {found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_step_that_remembers_what_was_shredded_is_caught() {
+    static LAST: std::sync::Mutex<Option<Value>> = std::sync::Mutex::new(None);
+    let folder = recorded();
+    let remembers = order_schemas(|order, context| {
+        let mut last = LAST.lock().unwrap();
+        if order["email"].is_string() {
+            *last = Some(order["email"].clone());
+        }
+        let mut order = right_step(order, context)?;
+        order["search"] = format!("mail: {}", last.as_ref().unwrap()).into();
+        Ok::<_, Infallible>(order)
+    });
+    let found = differences(corpus(folder.path(), remembers).check());
+    let survives = Mismatch::Survives { pointer: "/0/payload/search".into(), protected: "/email".into() };
+    assert!(found.iter().any(|difference| difference.run == Run::Redacted && difference.mismatch == survives), "{found:?}");
+}
+
+#[test]
+fn a_copy_in_the_stored_payload_or_metadata_is_caught() {
+    for (payload, metadata, place) in [
+        (r#"{"customer_id":"c","email":"ada@example.org","search":"by ada@example.org","guests":[]}"#, "{}", "/0/payload/search"),
+        (r#"{"customer_id":"c","email":"ada@example.org","guests":[]}"#, r#"{"to":["ada@example.org"]}"#, "/0/metadata/to/0"),
+        (r#"{"customer_id":"c","email":12345678,"by_id":{"12345678":1},"guests":[]}"#, "{}", "/0/payload/by_id/12345678"),
+        (r#"{"customer_id":"c","email":12345678,"other":12345678,"guests":[]}"#, "{}", "/0/payload/other"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let copied = NewEvent::raw("OrderPlaced", 1, payload).with_metadata(metadata);
+        let corpus = GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case("copied", &order(), copied);
+        let found = differences(corpus.record());
+        let survives = Mismatch::Survives { pointer: place.into(), protected: "/email".into() };
+        assert_eq!(found, differences(corpus.accept()));
+        assert!(found.len() == 1 && found[0].mismatch == survives, "{found:?}");
+        assert!(files(folder.path()).is_empty(), "it can't be accepted");
+    }
+}
+
+#[test]
+fn what_was_stored_in_plaintext_is_redacted_too() {
+    let schemas = |fails: bool| {
+        let step = move |mut old: Value| {
+            if fails && old["name"].is_null() {
+                return Err("a customer has a name");
+            }
+            Ok(json!({ "person": { "name": old["name"].take() } }))
+        };
+        let registered = event("Registered")
+            .version(1)
+            .protect(&["/name"], Owner::Aggregate)
+            .version(2)
+            .protect(&["/person/name"], Owner::Aggregate)
+            .upcast(1, step);
+        Schemas::builder([registered]).accept_plaintext("Registered").build().unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let stored = PersistedEvent::from_new(
+        aggregate("Customer", "7"),
+        AggregateVersion::FIRST,
+        GlobalPosition::START,
+        NewEvent::raw("Registered", 1, r#"{"name":"Ada Lovelace"}"#),
+    );
+    let corpus = |fails| GoldenCorpus::open(folder.path(), schemas(fails)).unwrap().stored_case("plain", stored.clone());
+    corpus(false).record().unwrap();
+    let case: Value = serde_json::from_str(&files(folder.path())[0].1).unwrap();
+    assert_eq!(case["stored"]["payload"], r#"{"name":"Ada Lovelace"}"#, "it stays as it is");
+    assert_eq!(case["expected"]["redacted"][0]["redacted"], json!(["/person/name"]));
+    corpus(false).check().unwrap();
+    let found = differences(corpus(true).check());
+    assert!(found.len() == 1 && found[0].run == Run::Redacted, "{found:?}");
+}
+
+#[test]
+fn a_case_is_one_event_for_good() {
+    let folder = recorded();
+    let other = NewEvent::raw("OrderPlaced", 1, r#"{"customer_id":"c","email":"x","guests":[]}"#);
+    let with_other = || GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case("placed_v1", &order(), other.clone());
+    let found = differences(with_other().record());
+    assert_eq!(found[0].mismatch, Mismatch::OtherEvent);
+    with_other().accept().unwrap();
+    with_other().check().unwrap();
+    for name in ["", "../x", "a/b", "test-keys", ".x"] {
+        let corpus = GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case(name, &order(), other.clone());
+        assert!(matches!(corpus.record(), Err(GuardError::File { .. })), "{name}");
+    }
+}
+
+#[test]
+fn altered_events_and_lost_keys_are_reported() {
+    let folder = recorded();
+    let path = folder.path().join("placed_v1.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("\"event_version\": 1", "\"event_version\": 2", 1)).unwrap();
+    let found = differences(GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().check());
+    assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("the seal does not hold")), "{found:?}");
+    std::fs::write(&path, text).unwrap();
+    std::fs::remove_file(folder.path().join("test-keys.json")).unwrap();
+    let found = differences(GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().check());
+    assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("is not in the key table")), "{found:?}");
+    std::fs::write(&path, "{}").unwrap();
+    assert!(matches!(GoldenCorpus::open(folder.path(), order_schemas(right_step)), Err(GuardError::File { .. })));
+}
+
+/// This crate's own corpus: what format version 1 sealed opens for ever. No change may edit it.
+#[test]
+fn what_was_sealed_once_opens_for_ever() {
+    let guest = || subject("Guest", "/guests/*/id");
+    let schemas = Schemas::builder([
+        event("OrderPlaced")
+            .version(1)
+            .protect(&["/email", "/paid/amount"], subject("Customer", "/customer_id"))
+            .protect(&["/guests/*/name"], guest())
+            .version(2)
+            .protect(&["/contact/email", "/paid/amount"], subject("Customer", "/customer_id"))
+            .protect(&["/guests/*/name"], guest())
+            .redact_as("/contact/email", "erased@invalid")
+            .upcast_with(1, right_step),
+        event("Registered").version(1).protect(&["/name", "/mail"], Owner::Aggregate).split(
+            1,
+            &[("Named", 1), ("Subscribed", 1)],
+            |mut old, _| {
+                let named = SplitPart::new("Named", 1, json!({ "name": old["name"].take() }));
+                Ok::<_, Infallible>(vec![named, SplitPart::new("Subscribed", 1, json!({ "mail": old["mail"].take() }))])
+            },
+        ),
+        event("Named").version(1).protect(&["/name"], Owner::Aggregate),
+        event("Subscribed").version(1).protect(&["/mail"], Owner::Aggregate),
+        event("Scanned").version(1).protect_whole(Owner::Aggregate),
+        event("Pinged").version(1).drop_from(1),
+        event("Noted").version(1),
+    ])
+    .accept_plaintext("Registered")
+    .build()
+    .unwrap();
+    let customer = aggregate("Customer", "cust_42");
+    let registered = r#"{"name":"Ada Lovelace","mail":"ada@example.org"}"#;
+    let plain = PersistedEvent::from_new(
+        customer.clone(),
+        AggregateVersion::FIRST,
+        GlobalPosition::START,
+        NewEvent::raw("Registered", 1, registered),
+    );
+    let paid = r#"{ "customer_id":"cust_42","email":"ada@example.org","paid":{"amount":9900.50,"currency":"EUR"},
+        "guests":[{"id":"g1","name":"Grace Hopper"},{"id":2,"name":null}] }"#;
+    let checked = GoldenCorpus::open("tests/guards/format-v1", schemas)
+        .unwrap()
+        .case("order_placed_v1", &order(), NewEvent::raw("OrderPlaced", 1, paid).with_metadata(r#"{"source":"web"}"#))
+        .case("order_placed_v2", &order(), NewEvent::raw("OrderPlaced", 2, r#"{"customer_id":"c","contact":{"email":"ada@example.org"}}"#))
+        .case("registered_v1", &customer, NewEvent::raw("Registered", 1, registered))
+        .stored_case("registered_v1_plaintext", plain)
+        .case("scanned_bytes", &customer, NewEvent::raw("Scanned", 1, *b"\xff\x00 passport of Ada"))
+        .case("scanned_text", &customer, NewEvent::raw("Scanned", 1, "[ \"Ada Lovelace\", 1e400 ]"))
+        .case("pinged", &customer, NewEvent::raw("Pinged", 1, "{}"))
+        .case("noted", &customer, NewEvent::raw("Noted", 1, r#"{"wide":18446744073709551616,"text":"as it is"}"#))
+        .check()
+        .unwrap();
+    assert_eq!(checked.cases, 8);
+}
