@@ -102,7 +102,7 @@ impl<T> fmt::Debug for Sensitive<T> {
 
 // ---- how decode and the type talk to each other
 
-const TOKEN: &str = "$eventseal::Sensitive";
+pub(crate) const TOKEN: &str = "$eventseal::Sensitive";
 
 /// What this thread's serde calls of `Sensitive` mean.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,11 @@ mod error;
 mod files;
 mod golden;
 mod json;
+mod shape;
 
 pub use error::GuardError;
 pub use golden::{Checked, Difference, GoldenCorpus, Mismatch, Run};
+pub use shape::Shape;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -2,3 +2,5 @@
 
 #[path = "guards/golden.rs"]
 mod golden;
+#[path = "guards/shape.rs"]
+mod shape;

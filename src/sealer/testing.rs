@@ -3,15 +3,10 @@
 use crate::error::Result;
 use crate::event::{NewEvent, PersistedEvent};
 use crate::key::KeyScope;
-use crate::schema::Schemas;
 use crate::seal::sealing::Draft;
 use crate::sealer::{Sealer, readable};
 
 impl<Tx: Send + 'static> Sealer<Tx> {
-    pub(crate) fn schemas(&self) -> &Schemas {
-        &self.schemas
-    }
-
     /// Opens an event, and leaves it at its stored version.
     pub(crate) async fn open_as_stored(&self, tx: &mut Tx, event: &PersistedEvent) -> Result<PersistedEvent> {
         let opened = match self.unseal(tx, std::slice::from_ref(event)).await?.pop() {

@@ -1,0 +1,186 @@
+//! Shapes: what serde reads into a type, as JSON that people can compare.
+
+mod fill;
+mod presence;
+mod samples;
+mod trace;
+
+use crate::testing::files::sorted;
+use presence::{Presence, presence};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use trace::{Asked, Hop, ask};
+
+/// What a payload looks like: its members, and the types of their values.
+///
+/// Found out by asking the type's `Deserialize` implementation, so that serde's attributes count, and Rust's names do
+/// not. Shown as JSON:
+///
+/// | | |
+/// |---|---|
+/// | `"string"`, `"u64"`, `"bool"`, `"null"`, … | a value of this type |
+/// | `"any"` | any JSON, such as a `serde_json::Value` |
+/// | `{"struct": {"name": …}}` | an object with these members |
+/// | `{"default": …}` in a struct | a member that may be absent, though it is no option |
+/// | `{"option": …}`, `{"sensitive": …}` | an `Option`, a [`Sensitive`](crate::Sensitive) |
+/// | `{"list": …}`, `{"tuple": […]}` | an array of any length, of a fixed one |
+/// | `{"map": …}`, with `"key"` if that is no text | an object with any members |
+/// | `{"enum": {"Variant": …}}` | one of these variants; `"null"` for one without content |
+/// | `{"same as": "/place"}` | a type inside itself |
+/// | `{"not traced": "why"}` | what serde does not say |
+///
+/// Not traced are types that look at the value before they decide (untagged and internally tagged enums, and members
+/// of `#[serde(flatten)]`). Of a type that is read as text, such as a date, the shape is `"string"`.
+///
+/// ```
+/// use eventseal::testing::Shape;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Registered { name: eventseal::Sensitive<String>, age: Option<u8>, #[serde(default)] tags: Vec<String> }
+///
+/// let shape = r#"{"struct":{"age":{"option":"u8"},"name":{"sensitive":"string"},"tags":{"default":{"list":"string"}}}}"#;
+/// assert_eq!(Shape::of::<Registered>().to_string(), shape);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape(Value);
+
+/// What it is called where a shape is not known.
+const NOT_TRACED: &str = "not traced";
+
+impl Shape {
+    /// The shape of a Rust type.
+    #[must_use]
+    pub fn of<'de, T: Deserialize<'de>>() -> Self {
+        Self(sorted(Tracing { path: Vec::new(), around: Vec::new() }.shape::<T>()))
+    }
+
+    /// The shape that these payloads have in common, for types that exist as JSON only. A member that some of them do
+    /// not have may be absent; numbers are integers or floating.
+    #[must_use]
+    pub fn of_samples<'v>(samples: impl IntoIterator<Item = &'v Value>) -> Self {
+        Self(sorted(samples::shape_of(samples)))
+    }
+
+    pub(super) fn unknown(why: &str) -> Self {
+        Self(not_traced(why))
+    }
+
+    pub(super) fn read(json: Value) -> Self {
+        Self(json)
+    }
+
+    pub(super) fn json(&self) -> &Value {
+        &self.0
+    }
+
+    /// Is nothing known of it at all?
+    pub(super) fn is_unknown(&self) -> bool {
+        self.0 == "any" || self.0.get(NOT_TRACED).is_some()
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// JSON that a type can be read from, as far as that can be found out.
+pub(super) fn sample_of<'de, T: Deserialize<'de>>() -> Option<Value> {
+    fill::sample::<T>()
+}
+
+fn not_traced(why: &str) -> Value {
+    json!({ NOT_TRACED: why })
+}
+
+struct Tracing {
+    path: Vec<Hop>,
+    /// The types around this place, and where they begin.
+    around: Vec<(&'static str, String)>,
+}
+
+impl Tracing {
+    fn shape<'de, T: Deserialize<'de>>(&mut self) -> Value {
+        let Some(asked) = ask::<T>(&self.path) else {
+            return not_traced("what is read before it refuses every value that was tried");
+        };
+        match asked {
+            Asked::Leaf("ignored") | Asked::Any => "any".into(),
+            Asked::Leaf(name) => name.into(),
+            Asked::Looks => not_traced("it looks at the value first, such as an enum that is untagged or internally tagged"),
+            Asked::Identifier => not_traced("it has #[serde(flatten)]"),
+            Asked::Option => json!({ "option": self.at::<T>(Hop::Inner) }),
+            Asked::Sensitive => json!({ "sensitive": self.at::<T>(Hop::Inner) }),
+            Asked::Newtype(name) => self.within(name, |tracing| tracing.at::<T>(Hop::Inner)),
+            Asked::List => json!({ "list": self.at::<T>(Hop::Element) }),
+            Asked::Tuple(length) => json!({ "tuple": (0..length).map(|index| self.at::<T>(Hop::Index(index))).collect::<Vec<_>>() }),
+            Asked::Map => {
+                let key = self.at::<T>(Hop::Key);
+                if key.get(NOT_TRACED).is_some() {
+                    return key;
+                }
+                let value = self.at::<T>(Hop::MapValue);
+                if key == "string" { json!({ "map": value }) } else { json!({ "map": value, "key": key }) }
+            }
+            Asked::Struct(name, fields) => self.within(name, |tracing| {
+                let members = fields.iter().filter_map(|field| Some(((*field).to_owned(), tracing.member::<T>(field)?)));
+                json!({ "struct": members.collect::<Map<_, _>>() })
+            }),
+            Asked::Enum(name, variants) => self.within(name, |tracing| {
+                let variants = variants.iter().map(|variant| ((*variant).to_owned(), tracing.at::<T>(Hop::Variant(variant))));
+                json!({ "enum": variants.collect::<Map<_, _>>() })
+            }),
+        }
+    }
+
+    fn at<'de, T: Deserialize<'de>>(&mut self, hop: Hop) -> Value {
+        self.path.push(hop);
+        let shape = self.shape::<T>();
+        self.path.pop();
+        shape
+    }
+
+    /// `None` for another name of a member.
+    fn member<'de, T: Deserialize<'de>>(&mut self, name: &'static str) -> Option<Value> {
+        let shape = self.at::<T>(Hop::Field(name));
+        match presence::<T>(&self.path, name) {
+            Presence::Alias => None,
+            Presence::MayBeAbsent if shape.get("option").is_none() => Some(json!({ "default": shape })),
+            _ => Some(shape),
+        }
+    }
+
+    /// Goes on into a type, unless this place is inside it already.
+    fn within(&mut self, name: &'static str, inside: impl FnOnce(&mut Self) -> Value) -> Value {
+        if name.is_empty() {
+            return inside(self);
+        }
+        if let Some((_, place)) = self.around.iter().find(|(around, _)| *around == name) {
+            return json!({ "same as": place });
+        }
+        let place = text(&self.path);
+        self.around.push((name, place));
+        let shape = inside(self);
+        self.around.pop();
+        shape
+    }
+}
+
+/// A path as people write it.
+fn text(path: &[Hop]) -> String {
+    let mut text = String::new();
+    for hop in path {
+        match hop {
+            Hop::Inner => {}
+            Hop::Element | Hop::MapValue => text.push_str("/*"),
+            Hop::Index(index) => text.push_str(&format!("/{index}")),
+            Hop::Key => text.push_str("/{key}"),
+            Hop::Field(name) | Hop::Variant(name) => {
+                text.push('/');
+                text.push_str(name);
+            }
+        }
+    }
+    text
+}

@@ -1,0 +1,35 @@
+//! Which members of a struct must be there.
+
+use crate::testing::shape::fill::Filling;
+use crate::testing::shape::trace::{Hop, Stop, fill_struct};
+use serde::Deserialize;
+
+/// What is known of a member.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Required,
+    MayBeAbsent,
+    /// Another name of one that is read anyway.
+    Alias,
+    Unknown,
+}
+
+/// Must a member of the struct at the end of a path be there? Found out by leaving it out.
+pub(super) fn presence<'de, T: Deserialize<'de>>(path: &[Hop], name: &'static str) -> Presence {
+    let mut filling = Filling::rich();
+    // With everything in it, to learn the other names of members.
+    if filling.attempts(|filling| fill_struct::<T>(path, filling)).is_none() {
+        return Presence::Unknown;
+    }
+    if filling.is_alias(name) {
+        return Presence::Alias;
+    }
+    filling.omit(name);
+    let found = filling.attempts(|filling| match fill_struct::<T>(path, filling) {
+        Ok(()) if filling.was_omitted() => Ok(Presence::MayBeAbsent),
+        Err(Stop::MissingField(missing)) if missing == name => Ok(Presence::Required),
+        Ok(()) => Ok(Presence::Unknown),
+        Err(stop) => Err(stop),
+    });
+    found.unwrap_or(Presence::Unknown)
+}
