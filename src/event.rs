@@ -8,6 +8,8 @@ pub(crate) mod typed;
 
 pub use names::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, VersionRange, aggregate};
 pub use pages::{Appended, EventFilter, EventPage, OpenedPage, Stream, Unreadable};
+#[cfg(feature = "testing")]
+pub(crate) use typed::VisitPayloads;
 pub use typed::{EventPayload, TypedEvent};
 
 use crate::error::{Error, Result, describe_without_values};

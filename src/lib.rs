@@ -115,6 +115,8 @@ mod sealed_store;
 mod sealer;
 mod secret;
 mod sensitive;
+#[cfg(feature = "testing")]
+mod shape;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod split;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -170,7 +172,7 @@ pub use store::{PostgresStore, PostgresTables};
 /// What `events!` expands to. No stability is promised.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::event::typed::{are_distinct, catch_all, decode, encode, unexpected_type};
+    pub use crate::event::typed::{VisitPayloads, are_distinct, catch_all, decode, encode, unexpected_type};
 }
 
 /// The README's code, compiled and run.

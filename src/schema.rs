@@ -63,6 +63,9 @@ pub struct Schemas {
     ancestors: Vec<(EventType, EventType)>,
     /// For what is not in the registry.
     nothing: VersionSchema,
+    /// What Rust types are decoded from.
+    #[cfg(feature = "testing")]
+    decoded: Vec<(EventType, EventVersion, testing::Reads)>,
 }
 
 pub(crate) struct TypeSchema {

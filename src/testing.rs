@@ -1,18 +1,24 @@
 //! Guards for your own CI: tests of a few lines that fail before a change of your schemas does harm.
 //!
-//! Feature `testing`, for `[dev-dependencies]`. Each guard takes the registry that your service builds at startup.
-//! [`GoldenCorpus`]: stored events in a folder, sealed ones included, still open and upcast to what was recorded, and
-//! stand being redacted.
+//! Feature `testing`, for `[dev-dependencies]`. Each guard takes the registry that your service builds at startup:
+//!
+//! - [`GoldenCorpus`]: stored events in a folder, sealed ones included, still open and upcast to what was recorded,
+//!   and stand being redacted.
+//! - [`SchemaLock`]: no (type, version) changes its shape or its protection without a new version.
+//!
+//! What a guard compares with is in files that are committed. A test writes none of them, unless an environment variable
+//! says so: [`GoldenCorpus`] and [`SchemaLock`] name theirs. A failure lists everything at once, with what to do.
 
 mod error;
 mod files;
 mod golden;
 mod json;
-mod shape;
+mod lock;
 
+pub use crate::shape::Shape;
 pub use error::GuardError;
 pub use golden::{Checked, Difference, GoldenCorpus, Mismatch, Run};
-pub use shape::Shape;
+pub use lock::{ChangeKind, Locked, SchemaChange, SchemaLock};
 
 use std::future::Future;
 use std::sync::Arc;

@@ -2,5 +2,7 @@
 
 #[path = "guards/golden.rs"]
 mod golden;
+#[path = "guards/lock.rs"]
+mod lock;
 #[path = "guards/shape.rs"]
 mod shape;

@@ -69,6 +69,18 @@ pub trait TypedEvent: Sized {
     /// [`Error::Encode`] if serde can't write the payload as JSON; [`Error::CatchAll`] of a catch-all, which was read
     /// from the store and is there already.
     fn encode(&self) -> Result<NewEvent>;
+
+    /// Shows a visitor the payload type of each event type, where it is known. For `events!` to implement: it is how
+    /// the guards of the feature `testing` learn what payloads look like.
+    #[doc(hidden)]
+    fn visit_payloads<V: VisitPayloads>(_: &mut V) {}
+}
+
+/// Looks at payload types. Not part of the public API.
+#[doc(hidden)]
+pub trait VisitPayloads {
+    /// Looks at one.
+    fn visit<T: EventPayload>(&mut self);
 }
 
 impl<T: EventPayload> TypedEvent for T {
@@ -92,6 +104,10 @@ impl<T: EventPayload> TypedEvent for T {
 
     fn encode(&self) -> Result<NewEvent> {
         NewEvent::json(T::TYPE, T::VERSION, self)
+    }
+
+    fn visit_payloads<V: VisitPayloads>(visitor: &mut V) {
+        visitor.visit::<T>();
     }
 }
 
@@ -278,6 +294,10 @@ macro_rules! __events_impl {
                     $($name::$arm(payload) => $crate::__private::encode::<$payload>(payload),)+
                     $($encode_other)*
                 }
+            }
+
+            fn visit_payloads<V: $crate::__private::VisitPayloads>(visitor: &mut V) {
+                $($crate::__private::VisitPayloads::visit::<$payload>(visitor);)+
             }
         }
 

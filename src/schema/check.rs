@@ -191,6 +191,8 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         deny_unreadable_payloads: builder.deny_unreadable_payloads,
         max_parts: builder.max_parts,
         nothing: VersionSchema::default(),
+        #[cfg(feature = "testing")]
+        decoded: builder.decoders.into_iter().flat_map(|decoder| decoder.reads).collect(),
     })
 }
 

@@ -7,6 +7,8 @@ use crate::schema::changes::Change;
 use crate::schema::describe::StepKind;
 use crate::schema::document::Node;
 use crate::schema::metadata::Metadata;
+#[cfg(feature = "testing")]
+use crate::schema::testing::Reads;
 use crate::sensitive;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -77,13 +79,22 @@ impl std::fmt::Debug for SplitPart {
 /// A registered step.
 pub(super) enum Step {
     /// To the next version of the same type.
-    Next(StepKind, NextFn),
+    Next(Function),
     /// The same, or to a version of another type, by changes that were checked.
     Change(Option<(EventType, u32)>, Vec<Change<Pattern>>),
     /// To events of these types and versions.
     Split(Vec<(EventType, u32)>, SplitFn),
     /// To nothing.
     Drop,
+}
+
+/// A step that is a function.
+pub(super) struct Function {
+    kind: StepKind,
+    pub(super) run: NextFn,
+    /// What it reads.
+    #[cfg(feature = "testing")]
+    pub(super) reads: Reads,
 }
 
 type NextFn = Box<dyn Fn(Node<'_>, &StepContext<'_>) -> Result<Stepped, Failure> + Send + Sync>;
@@ -143,15 +154,17 @@ impl Step {
         F: Fn(A, &StepContext<'_>) -> Result<B, E> + Send + Sync + 'static,
     {
         let kind = if TypeId::of::<A>() == TypeId::of::<Value>() { StepKind::Value } else { StepKind::Typed };
-        Self::Next(
+        Self::Next(Function {
             kind,
-            Box::new(move |payload, context| {
+            run: Box::new(move |payload, context| {
                 let (old, is_exact) = decode::<A>(payload, context.redacted)?;
                 let new = step(old, context).map_err(Failure::returned)?;
                 let (payload, redacted) = encode(new)?;
                 Ok(Stepped { payload, redacted, is_exact })
             }),
-        )
+            #[cfg(feature = "testing")]
+            reads: Reads::of::<A>(),
+        })
     }
 
     pub(super) fn split<E, F>(targets: Vec<(EventType, u32)>, step: F) -> Self
@@ -164,7 +177,7 @@ impl Step {
 
     pub(super) fn kind(&self) -> StepKind {
         match self {
-            Self::Next(kind, _) => *kind,
+            Self::Next(function) => function.kind,
             Self::Change(..) => StepKind::Declarative,
             Self::Split(..) => StepKind::Split,
             Self::Drop => StepKind::Drop,

@@ -1,11 +1,48 @@
 //! What guards for CI need of a registry.
 
+use crate::error::Result;
+use crate::event::{EventType, EventVersion, PersistedEvent};
 use crate::schema::Schemas;
+use crate::schema::step::Step;
+use crate::shape::{Shape, sample_of};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// What is known of a Rust type that payloads are read into.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reads {
+    pub(crate) shape: fn() -> Shape,
+    /// JSON that it can be read from.
+    pub(crate) sample: fn() -> Option<Value>,
+    /// Can an event be read into it?
+    pub(crate) decode: fn(&PersistedEvent) -> Result<()>,
+}
+
+impl Reads {
+    pub(crate) fn of<T: DeserializeOwned>() -> Self {
+        Self { shape: Shape::of::<T>, sample: sample_of::<T>, decode: |event| event.decode::<T>().map(drop) }
+    }
+}
 
 impl Schemas {
     /// The same registry, in which old versions can be appended: a guard seals what was stored years ago.
     pub(crate) fn for_guards(mut self) -> Self {
         self.allow_older_appends = true;
         self
+    }
+
+    /// What payloads of this type and version are read into: by the step from there, or by who decodes them.
+    pub(crate) fn reads(&self, event_type: &EventType, event_version: EventVersion) -> Option<Reads> {
+        let by_step = match self.types.get(event_type)?.version(event_version)?.step.as_ref() {
+            Some(Step::Next(function)) => Some(function.reads),
+            _ => None,
+        };
+        by_step.or_else(|| self.decoders(event_type, event_version).next())
+    }
+
+    /// The Rust types that events of this type and version are decoded into.
+    pub(crate) fn decoders(&self, event_type: &EventType, event_version: EventVersion) -> impl Iterator<Item = Reads> {
+        let is_decoded = move |read: &&(EventType, EventVersion, Reads)| read.0 == *event_type && read.1 == event_version;
+        self.decoded.iter().filter(is_decoded).map(|(.., reads)| *reads)
     }
 }

@@ -1,27 +1,53 @@
 //! Do the Rust types that events are decoded into fit the schemas?
 
+#[cfg(feature = "testing")]
+use crate::event::{EventPayload, VisitPayloads};
 use crate::event::{EventType, EventVersion, TypedEvent};
 use crate::schema::TypeSchema;
 use crate::schema::check::{Found, SchemaProblem};
 use crate::schema::step::Step;
+#[cfg(feature = "testing")]
+use crate::schema::testing::Reads;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What a Rust type says that it decodes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Decoder {
     target: &'static str,
     arms: &'static [(&'static str, u32)],
     has_catch_all: bool,
+    /// Into which types.
+    #[cfg(feature = "testing")]
+    pub(super) reads: Vec<(EventType, EventVersion, Reads)>,
 }
 
 impl Decoder {
     pub(super) fn of<E: TypedEvent>() -> Self {
-        Self { target: std::any::type_name::<E>(), arms: E::DECODES, has_catch_all: E::HAS_CATCH_ALL }
+        Self {
+            target: std::any::type_name::<E>(),
+            arms: E::DECODES,
+            has_catch_all: E::HAS_CATCH_ALL,
+            #[cfg(feature = "testing")]
+            reads: reads_of::<E>(),
+        }
     }
 
     fn decodes(&self, event_type: &EventType) -> bool {
         self.arms.iter().any(|(name, _)| *name == event_type.as_str())
     }
+}
+
+#[cfg(feature = "testing")]
+fn reads_of<E: TypedEvent>() -> Vec<(EventType, EventVersion, Reads)> {
+    struct Collect(Vec<(EventType, EventVersion, Reads)>);
+    impl VisitPayloads for Collect {
+        fn visit<T: EventPayload>(&mut self) {
+            self.0.push((T::TYPE.into(), EventVersion::new(T::VERSION), Reads::of::<T>()));
+        }
+    }
+    let mut collect = Collect(Vec::new());
+    E::visit_payloads(&mut collect);
+    collect.0
 }
 
 /// What each type decodes is what readers see.

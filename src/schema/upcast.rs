@@ -93,7 +93,7 @@ impl Schemas {
     }
 
     /// Takes one step with a readable event, as if it were stored as it is; `None` if it is of a current version.
-    #[allow(dead_code, reason = "for the guards of the feature testing")]
+    #[cfg(feature = "testing")]
     pub(crate) fn step_once(&self, event: &PersistedEvent) -> Result<Option<Vec<PersistedEvent>>> {
         let mut stored = event.clone();
         let (payload, metadata) = (std::mem::take(&mut stored.payload), stored.metadata.take());
@@ -174,9 +174,9 @@ impl Schemas {
                 }
                 return Ok(vec![moved]);
             }
-            Step::Next(_, function) => {
+            Step::Next(function) => {
                 let kept = (!moving.redacted.is_empty()).then(|| payload.clone());
-                let Stepped { payload, redacted, is_exact } = guarded(|| function(payload, &context)).map_err(fail)?;
+                let Stepped { payload, redacted, is_exact } = guarded(|| (function.run)(payload, &context)).map_err(fail)?;
                 let target = (from.0.clone(), from.1.get().saturating_add(1));
                 let mut moved = to(target, Node::NULL);
                 moved.redacted = redacted;

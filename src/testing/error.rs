@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::schema::SchemaErrors;
 use crate::testing::golden::Difference;
+use crate::testing::lock::SchemaChange;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,12 @@ pub enum GuardError {
     Golden {
         /// What differs. Never empty.
         differences: Vec<Difference>,
+    },
+    /// The schemas are not those that were recorded.
+    #[error("{}", Report(changes, "the schemas changed", crate::testing::lock::ADVICE))]
+    Schema {
+        /// What changed. Never empty.
+        changes: Vec<SchemaChange>,
     },
     /// A file of the guard can't be used.
     #[error("{}: {problem}", path.display())]

@@ -3,7 +3,6 @@
 use crate::testing::GuardError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use std::path::Path;
 
 /// Reads a file; `None` if it does not exist.
@@ -25,17 +24,4 @@ pub(super) fn write<T: Serialize>(path: &Path, content: &T) -> Result<(), GuardE
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     std::fs::write(path, text + "\n").map_err(failed)
-}
-
-/// The same value with its members in order of name, whichever order serde_json was built to keep.
-pub(super) fn sorted(value: Value) -> Value {
-    match value {
-        Value::Array(elements) => Value::Array(elements.into_iter().map(sorted).collect()),
-        Value::Object(members) => {
-            let mut members: Vec<(String, Value)> = members.into_iter().map(|(name, value)| (name, sorted(value))).collect();
-            members.sort_by(|a, b| a.0.cmp(&b.0));
-            Value::Object(members.into_iter().collect())
-        }
-        other => other,
-    }
 }

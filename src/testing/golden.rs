@@ -222,6 +222,12 @@ impl GoldenCorpus {
         Ok(Checked { cases: cases.len(), written: written.into_iter().collect(), uncovered: self.uncovered(&cases) })
     }
 
+    /// The stored events as they were appended, as far as they can be opened: samples for other guards.
+    pub(super) fn plain_events(&self) -> Vec<PersistedEvent> {
+        let events = self.cases.values().filter_map(|case| case.stored.event().ok());
+        events.filter_map(|event| block_on(self.sealer.open_as_stored(&mut self.keys.db.begin(), &event)).ok()).collect()
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.json"))
     }

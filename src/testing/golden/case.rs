@@ -1,7 +1,7 @@
 //! A case as a file: what lies in the store, and what readers shall get.
 
 use crate::event::{AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, Part, PersistedEvent, aggregate};
-use crate::testing::files::sorted;
+use crate::shape::sorted;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize};

@@ -5,7 +5,7 @@
 //! what it gets hides no other.
 
 use crate::sensitive;
-use crate::testing::shape::fill::{Fill, Filling};
+use crate::shape::fill::{Fill, Filling};
 use serde::de::value::StrDeserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 use std::any::type_name;

@@ -3,7 +3,7 @@
 //! Types that check their texts and numbers get one candidate after the other.
 
 use crate::sensitive;
-use crate::testing::shape::trace::Stop;
+use crate::shape::trace::Stop;
 use serde::de::value::{MapDeserializer, StrDeserializer};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde_json::{Map, Value, json};

@@ -5,7 +5,6 @@ mod presence;
 mod samples;
 mod trace;
 
-use crate::testing::files::sorted;
 use presence::{Presence, presence};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -61,21 +60,26 @@ impl Shape {
         Self(sorted(samples::shape_of(samples)))
     }
 
-    pub(super) fn unknown(why: &str) -> Self {
+    pub(crate) fn unknown(why: &str) -> Self {
         Self(not_traced(why))
     }
 
-    pub(super) fn read(json: Value) -> Self {
+    pub(crate) fn read(json: Value) -> Self {
         Self(json)
     }
 
-    pub(super) fn json(&self) -> &Value {
+    pub(crate) fn json(&self) -> &Value {
         &self.0
     }
 
+    /// May it be anything?
+    pub(crate) fn is_any(&self) -> bool {
+        self.0 == "any"
+    }
+
     /// Is nothing known of it at all?
-    pub(super) fn is_unknown(&self) -> bool {
-        self.0 == "any" || self.0.get(NOT_TRACED).is_some()
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.is_any() || self.0.get(NOT_TRACED).is_some()
     }
 }
 
@@ -86,8 +90,42 @@ impl std::fmt::Display for Shape {
 }
 
 /// JSON that a type can be read from, as far as that can be found out.
-pub(super) fn sample_of<'de, T: Deserialize<'de>>() -> Option<Value> {
+pub(crate) fn sample_of<'de, T: Deserialize<'de>>() -> Option<Value> {
     fill::sample::<T>()
+}
+
+/// The same value with its members in order of name, whichever order serde_json was built to keep.
+pub(crate) fn sorted(value: Value) -> Value {
+    match value {
+        Value::Array(elements) => Value::Array(elements.into_iter().map(sorted).collect()),
+        Value::Object(members) => {
+            let mut members: Vec<(String, Value)> = members.into_iter().map(|(name, value)| (name, sorted(value))).collect();
+            members.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(members.into_iter().collect())
+        }
+        other => other,
+    }
+}
+
+/// Where a shape is not known, and why not.
+pub(crate) fn not_traced_in(shape: &Shape) -> Vec<(String, String)> {
+    fn look(shape: &Value, place: &str, found: &mut Vec<(String, String)>) {
+        match shape {
+            Value::Object(members) => {
+                if let (Some(Value::String(why)), 1) = (members.get(NOT_TRACED), members.len()) {
+                    return found.push((place.to_owned(), why.clone()));
+                }
+                members.iter().for_each(|(name, member)| look(member, &format!("{place}/{name}"), found));
+            }
+            Value::Array(elements) => {
+                elements.iter().enumerate().for_each(|(index, element)| look(element, &format!("{place}/{index}"), found));
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    look(&shape.0, "", &mut found);
+    found
 }
 
 fn not_traced(why: &str) -> Value {

@@ -1,7 +1,7 @@
 //! Which members of a struct must be there.
 
-use crate::testing::shape::fill::Filling;
-use crate::testing::shape::trace::{Hop, Stop, fill_struct};
+use crate::shape::fill::Filling;
+use crate::shape::trace::{Hop, Stop, fill_struct};
 use serde::Deserialize;
 
 /// What is known of a member.

@@ -1,0 +1,280 @@
+//! The schema lock: what every version looks like, in a file that changes with new versions only.
+
+mod file;
+mod report;
+mod shapes;
+
+pub(super) use report::ADVICE;
+pub use report::{ChangeKind, SchemaChange};
+
+use crate::event::{EventType, EventVersion};
+use crate::schema::{SchemaVersion, Schemas};
+use crate::shape::{Shape, not_traced_in};
+use crate::testing::{GoldenCorpus, GuardError, Mode, files};
+use file::{FORMAT, LockFile, VersionEntry};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
+
+/// A file with the shape, the protection and the step of every registered (type, version).
+///
+/// What is stored can't change, so a version's shape must not: a changed struct, a renamed field, a protection that
+/// was added or taken away is a failure that says to add a version instead.
+///
+/// # Where shapes come from
+/// In this order: what [`shape_of`](Self::shape_of) names; the Rust type that the step from the version reads; the
+/// type that [`decodes`](crate::SchemasBuilder::decodes) names for the current version; [samples](Self::sample). What
+/// none of them tells is `not traced` in the file, which says why, and guards nothing there:
+/// [`deny_not_traced`](Self::deny_not_traced) makes it a failure. [`Shape`] has the details.
+///
+/// # Recording
+/// Running the test with `EVENTSEAL_SCHEMAS=record` writes what is new: versions that are not in the file, steps from
+/// versions that had none, shapes that were not known. `EVENTSEAL_SCHEMAS=accept` writes what changed, too.
+///
+/// ```
+/// use eventseal::testing::{GuardError, SchemaLock};
+/// # use eventseal::{Owner, Schemas, event};
+/// # fn schemas() -> Result<Schemas, eventseal::SchemaErrors> {
+/// #     Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])
+/// # }
+/// #[derive(serde::Deserialize)]
+/// struct Registered { name: eventseal::Sensitive<String> }
+///
+/// # /*
+/// #[test]
+/// # */
+/// fn no_schema_changes_without_a_new_version() -> Result<(), GuardError> {
+///     SchemaLock::new("tests/guards/example-schemas.json", &schemas()?)
+///         .shape_of::<Registered>("Registered", 1) // not needed if the schemas were built with decodes::<Registered>()
+///         .deny_not_traced()
+///         .check()
+///         .map(drop)
+/// }
+/// # no_schema_changes_without_a_new_version()?;
+/// # Ok::<(), GuardError>(())
+/// ```
+#[must_use = "check() it"]
+pub struct SchemaLock<'s> {
+    path: PathBuf,
+    schemas: &'s Schemas,
+    given: BTreeMap<(EventType, EventVersion), Shape>,
+    samples: BTreeMap<(EventType, EventVersion), Vec<Value>>,
+    deny_not_traced: bool,
+}
+
+/// What a lock that holds consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Locked {
+    /// How many versions there are.
+    pub versions: usize,
+    /// Was the file written just now?
+    pub written: bool,
+    /// Versions of whose shape something is not known: there, nothing guards it.
+    pub not_traced: Vec<(EventType, EventVersion)>,
+}
+
+impl<'s> SchemaLock<'s> {
+    /// A lock in this file, for the registry of the service.
+    pub fn new(path: impl AsRef<Path>, schemas: &'s Schemas) -> Self {
+        Self { path: path.as_ref().to_owned(), schemas, given: BTreeMap::new(), samples: BTreeMap::new(), deny_not_traced: false }
+    }
+
+    /// Says which Rust type a version is read into.
+    pub fn shape_of<T: DeserializeOwned>(mut self, event_type: impl Into<EventType>, version: u32) -> Self {
+        self.given.insert((event_type.into(), EventVersion::new(version)), Shape::of::<T>());
+        self
+    }
+
+    /// Shows a payload of a version that no Rust type reads. The shape is what all samples of it have in common.
+    pub fn sample(mut self, event_type: impl Into<EventType>, version: u32, payload: Value) -> Self {
+        self.samples.entry((event_type.into(), EventVersion::new(version))).or_default().push(payload);
+        self
+    }
+
+    /// Takes the stored events of a corpus as samples.
+    pub fn samples_of(mut self, corpus: &GoldenCorpus) -> Self {
+        for event in corpus.plain_events() {
+            if let Ok(payload) = serde_json::from_slice(&event.payload) {
+                self.samples.entry((event.stored_type, event.stored_version)).or_default().push(payload);
+            }
+        }
+        self
+    }
+
+    /// Fails where a shape is not known.
+    pub fn deny_not_traced(mut self) -> Self {
+        self.deny_not_traced = true;
+        self
+    }
+
+    /// Compares the registry with the file. Writes nothing, unless the environment variable `EVENTSEAL_SCHEMAS` says
+    /// `record` or `accept`.
+    ///
+    /// # Errors
+    /// [`GuardError::Schema`] lists every change, and what to do; [`GuardError::File`] if the file can't be used.
+    pub fn check(&self) -> Result<Locked, GuardError> {
+        self.run(Mode::from_env(VARIABLE)?)
+    }
+
+    /// The same, after writing what is new: what `EVENTSEAL_SCHEMAS=record` does. Not for tests that a CI runs.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn record(&self) -> Result<Locked, GuardError> {
+        self.run(Mode::Record)
+    }
+
+    /// Writes what is new and what changed: what `EVENTSEAL_SCHEMAS=accept` does. Not for tests that a CI runs.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn accept(&self) -> Result<Locked, GuardError> {
+        self.run(Mode::Accept)
+    }
+
+    fn run(&self, mode: Mode) -> Result<Locked, GuardError> {
+        let recorded = files::read::<LockFile>(&self.path)?;
+        if let Some(file) = recorded.as_ref().filter(|file| file.eventseal_schemas != FORMAT) {
+            let problem = format!("is of format {}: this version of eventseal reads format {FORMAT}", file.eventseal_schemas);
+            return Err(GuardError::file(&self.path, problem));
+        }
+        let mut file = recorded.clone().unwrap_or(LockFile { eventseal_schemas: FORMAT, types: BTreeMap::new() });
+        let versions = self.schemas.versions();
+        let mut comparing = Comparing { mode, versions: &versions, found: Vec::new() };
+        let mut not_traced = Vec::new();
+        for version in &versions {
+            let name = (version.event_type.clone(), version.event_version);
+            let shape = self.shape(&name);
+            let missing = not_traced_in(&shape);
+            if !missing.is_empty() {
+                not_traced.push(name.clone());
+            }
+            for (pointer, why) in missing.into_iter().filter(|_| self.deny_not_traced) {
+                comparing.add(&name, ChangeKind::NotTraced { pointer, why });
+            }
+            let entries = &mut file.types.entry(name.0.as_str().to_owned()).or_default().versions;
+            let now = VersionEntry::of(version, &shape);
+            match entries.get_mut(&name.1.get()) {
+                Some(before) => comparing.compare(&name, before, now),
+                None if mode == Mode::Check => comparing.add(&name, ChangeKind::NotRecorded),
+                None => drop(entries.insert(name.1.get(), now)),
+            }
+        }
+        comparing.look_for_removed(&mut file);
+        for name in self.given.keys().chain(self.samples.keys()) {
+            if !versions.iter().any(|version| version.event_type == name.0 && version.event_version == name.1) {
+                comparing.add(name, ChangeKind::NotRegistered);
+            }
+        }
+        let written = mode != Mode::Check && recorded.as_ref() != Some(&file);
+        if written {
+            files::write(&self.path, &file)?;
+        }
+        let mut changes = comparing.found;
+        changes.sort_by(|a, b| (&a.event_type, a.event_version).cmp(&(&b.event_type, b.event_version)));
+        if changes.is_empty() { Ok(Locked { versions: versions.len(), written, not_traced }) } else { Err(GuardError::Schema { changes }) }
+    }
+
+    /// The shape of a version, by whatever tells it.
+    fn shape(&self, name: &(EventType, EventVersion)) -> Shape {
+        if let Some(given) = self.given.get(name) {
+            return given.clone();
+        }
+        let read = self.schemas.reads(&name.0, name.1).map(|reads| (reads.shape)());
+        match (read, self.samples.get(name)) {
+            (Some(shape), _) if !shape.is_unknown() => shape,
+            (_, Some(samples)) => Shape::of_samples(samples),
+            (Some(shape), None) if !shape.is_any() => shape,
+            _ => Shape::unknown("no Rust type reads it: name one with shape_of or decodes, or give a sample"),
+        }
+    }
+}
+
+struct Comparing<'a> {
+    mode: Mode,
+    versions: &'a [SchemaVersion],
+    found: Vec<SchemaChange>,
+}
+
+impl Comparing<'_> {
+    fn add(&mut self, name: &(EventType, EventVersion), change: ChangeKind) {
+        let current = self.versions.iter().filter(|version| version.event_type == name.0).map(|version| version.event_version).max();
+        self.found.push(SchemaChange { event_type: name.0.clone(), event_version: name.1, current, change });
+    }
+
+    /// Reports what changed, or writes it if that is wanted.
+    fn compare(&mut self, name: &(EventType, EventVersion), before: &mut VersionEntry, now: VersionEntry) {
+        if *before == now {
+            return;
+        }
+        if self.mode == Mode::Accept {
+            *before = now;
+            return;
+        }
+        let is_news = |is_new: bool| is_new && self.mode == Mode::Record;
+        let (shape_is_new, step_is_new) = (Shape::read(before.shape.clone()).is_unknown(), is_new_step(before, &now));
+        if is_news(shape_is_new) {
+            before.shape = now.shape.clone();
+        }
+        if is_news(step_is_new) {
+            before.step.clone_from(&now.step);
+        }
+        if shape_is_new && before.shape != now.shape {
+            self.add(name, ChangeKind::NotRecorded);
+            before.shape = now.shape.clone();
+        }
+        for differs in shapes::differences(&before.shape, &now.shape) {
+            self.add(name, ChangeKind::Shape { pointer: differs.pointer, was: differs.expected, is: differs.actual });
+        }
+        let pointers = before.protected.keys().chain(now.protected.keys().filter(|pointer| !before.protected.contains_key(*pointer)));
+        for pointer in pointers {
+            let (was, is) = (before.protected.get(pointer).cloned(), now.protected.get(pointer).cloned());
+            if was != is {
+                self.add(name, ChangeKind::Protection { pointer: pointer.clone(), was, is });
+            }
+        }
+        if before.step != now.step {
+            let shown = |entry: &VersionEntry| entry.step.as_ref().map(ToString::to_string);
+            self.add(name, ChangeKind::Step { was: shown(before), is: shown(&now) });
+        }
+    }
+
+    /// Versions that are in the file and nowhere else.
+    fn look_for_removed(&mut self, file: &mut LockFile) {
+        let known = |event_type: &str, version: u32| {
+            self.versions.iter().any(|known| known.event_type == event_type && known.event_version.get() == version)
+        };
+        let mut removed = Vec::new();
+        for (event_type, entry) in &mut file.types {
+            for version in entry.versions.keys().filter(|version| !known(event_type, **version)) {
+                removed.push((EventType::from(event_type.as_str()), EventVersion::new(*version)));
+            }
+            if self.mode == Mode::Accept {
+                entry.versions.retain(|version, _| known(event_type, *version));
+            }
+        }
+        file.types.retain(|_, entry| !entry.versions.is_empty());
+        if self.mode != Mode::Accept {
+            removed.iter().for_each(|name| self.add(name, ChangeKind::Removed));
+        }
+    }
+}
+
+/// Does the step lead where it led before, or is it the first from there?
+fn is_new_step(before: &VersionEntry, now: &VersionEntry) -> bool {
+    match (&before.step, &now.step) {
+        (Some(before), Some(now)) => before.to == now.to,
+        (before, _) => before.is_none(),
+    }
+}
+
+impl fmt::Debug for SchemaLock<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SchemaLock").field("path", &self.path).field("schemas", &self.schemas).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,122 @@
+//! What changed since the lock was written, and what to do about it.
+
+use crate::event::{EventType, EventVersion};
+use serde_json::Value;
+use std::fmt;
+
+pub(crate) const ADVICE: &str = "New versions are recorded by running the test with EVENTSEAL_SCHEMAS=record.
+If a change of a recorded version is meant, because no event of it was ever stored: EVENTSEAL_SCHEMAS=accept.
+Read the difference in version control, and commit it. Neither belongs into a CI's configuration.";
+
+/// One change of a schema since the lock was written.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SchemaChange {
+    /// The event type.
+    pub event_type: EventType,
+    /// The version.
+    pub event_version: EventVersion,
+    /// The current version of the type; `None` if it is registered no more.
+    pub current: Option<EventVersion>,
+    /// What changed.
+    pub change: ChangeKind,
+}
+
+/// What changed in the schema of one version.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ChangeKind {
+    /// The version is new.
+    NotRecorded,
+    /// The version is not registered any more.
+    Removed,
+    /// A place of the shape is another.
+    Shape {
+        /// Where in the shape.
+        pointer: String,
+        /// What was recorded; `None` for nothing.
+        was: Option<Value>,
+        /// What is found now; `None` for nothing.
+        is: Option<Value>,
+    },
+    /// A place is protected otherwise.
+    Protection {
+        /// The place in the payload.
+        pointer: String,
+        /// Whose it was; `None` if it was not protected.
+        was: Option<String>,
+        /// Whose it is; `None` if it is not protected.
+        is: Option<String>,
+    },
+    /// The step from this version is another.
+    Step {
+        /// The step that was recorded; `None` if there was none.
+        was: Option<String>,
+        /// The step that is registered; `None` if there is none.
+        is: Option<String>,
+    },
+    /// The test gives a shape or a sample of a version that is not registered.
+    NotRegistered,
+    /// The shape is not known, and the test wants it to be.
+    NotTraced {
+        /// Where in the shape.
+        pointer: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl fmt::Display for SchemaChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { event_type, event_version, current, change } = self;
+        write!(f, "{event_type} version {event_version}: {change}")?;
+        let is_of_payload = matches!(change, ChangeKind::Shape { .. } | ChangeKind::Protection { .. });
+        match current {
+            Some(current) if is_of_payload && current == event_version => {
+                let next = current.get().saturating_add(1);
+                write!(f, "; leave version {current} as it was, and add version {next} and a step from {current} to {next}")
+            }
+            Some(_) if is_of_payload => write!(f, "; put it back, stored events of this version are as they were"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ChangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRecorded => f.write_str("not recorded yet: run with EVENTSEAL_SCHEMAS=record, and commit the file"),
+            Self::Removed => f.write_str(
+                "is not registered any more, but events of it may be stored: put it back, unless a census finds none in any store",
+            ),
+            Self::Shape { pointer, was, is } => write!(f, "the shape changed at {pointer:?}: was {}, is {}", Shown(was), Shown(is)),
+            Self::Protection { pointer, was: None, is: Some(owner) } => {
+                write!(f, "{pointer} was not protected, is now ({owner}): stored events hold it in plaintext")
+            }
+            Self::Protection { pointer, was: Some(owner), is: None } => {
+                write!(f, "{pointer} was protected ({owner}), is not any more: it would be stored in plaintext")
+            }
+            Self::Protection { pointer, was, is } => {
+                write!(f, "{pointer} was protected by {}, is by {}", was.as_deref().unwrap_or_default(), is.as_deref().unwrap_or_default())
+            }
+            Self::Step { was: None, is: Some(step) } => write!(f, "a step from it is new ({step}), and not recorded yet"),
+            Self::Step { was, is } => {
+                let shown = |step: &Option<String>| step.as_deref().unwrap_or("none").to_owned();
+                write!(f, "the step from it was {}, is {}", shown(was), shown(is))
+            }
+            Self::NotRegistered => f.write_str("the test says what it looks like, but it is not registered: correct its type or version"),
+            Self::NotTraced { pointer, why } => write!(f, "its shape is not known at {pointer:?}: {why}"),
+        }
+    }
+}
+
+struct Shown<'a>(&'a Option<Value>);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(value) => write!(f, "{value}"),
+            None => f.write_str("absent"),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Where two shapes differ: member by member, and otherwise as a whole.
+
+use crate::pointer::push_escaped;
+use crate::testing::json::Differs;
+use serde_json::{Map, Value};
+
+/// Every place where two shapes differ.
+pub(super) fn differences(was: &Value, is: &Value) -> Vec<Differs> {
+    let mut found = Vec::new();
+    compare(was, is, "", &mut found);
+    found
+}
+
+fn compare(was: &Value, is: &Value, place: &str, found: &mut Vec<Differs>) {
+    match (was, is) {
+        (Value::Object(before), Value::Object(after))
+            if before.keys().all(|key| after.contains_key(key)) && before.len() == after.len() =>
+        {
+            for (key, before) in before {
+                let (place, after) = (format!("{place}/{key}"), after.get(key).unwrap_or(&Value::Null));
+                match (key.as_str(), before, after) {
+                    ("struct" | "enum", Value::Object(before), Value::Object(after)) => members(before, after, &place, found),
+                    _ => compare(before, after, &place, found),
+                }
+            }
+        }
+        (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
+            for (index, (before, after)) in before.iter().zip(after).enumerate() {
+                compare(before, after, &format!("{place}/{index}"), found);
+            }
+        }
+        _ if was != is => found.push(Differs { pointer: place.to_owned(), expected: Some(was.clone()), actual: Some(is.clone()) }),
+        _ => {}
+    }
+}
+
+fn members(was: &Map<String, Value>, is: &Map<String, Value>, place: &str, found: &mut Vec<Differs>) {
+    let mut names: Vec<&String> = was.keys().chain(is.keys().filter(|name| !was.contains_key(*name))).collect();
+    names.sort_unstable();
+    for name in names {
+        let mut place = format!("{place}/");
+        push_escaped(&mut place, name);
+        match (was.get(name), is.get(name)) {
+            (Some(before), Some(after)) => compare(before, after, &place, found),
+            (before, after) => found.push(Differs { pointer: place, expected: before.cloned(), actual: after.cloned() }),
+        }
+    }
+}
