@@ -4,6 +4,7 @@
 //!
 //! - [`GoldenCorpus`]: stored events in a folder, sealed ones included, still open and upcast to what was recorded,
 //!   and stand being redacted.
+//! - [`TaintCheck`]: no step copies a protected value to a place that its target version does not protect.
 //! - [`SchemaLock`]: no (type, version) changes its shape or its protection without a new version.
 //!
 //! What a guard compares with is in files that are committed. A test writes none of them, unless an environment variable
@@ -14,11 +15,13 @@ mod files;
 mod golden;
 mod json;
 mod lock;
+mod taint;
 
 pub use crate::shape::Shape;
 pub use error::GuardError;
 pub use golden::{Checked, Difference, GoldenCorpus, Mismatch, Run};
 pub use lock::{ChangeKind, Locked, SchemaChange, SchemaLock};
+pub use taint::{TaintCheck, TaintFinding, TaintProblem, Tainted};
 
 use std::future::Future;
 use std::sync::Arc;

@@ -6,3 +6,5 @@ mod golden;
 mod lock;
 #[path = "guards/shape.rs"]
 mod shape;
+#[path = "guards/taint.rs"]
+mod taint;

@@ -31,6 +31,12 @@ impl Schemas {
         self
     }
 
+    /// The version that a stored one stands for: another one only for events that were stored without.
+    pub(crate) fn stands_for(&self, event_type: &EventType, stored: EventVersion) -> EventVersion {
+        let legacy = self.types.get(event_type).and_then(|schema| schema.legacy);
+        legacy.filter(|_| stored.get() == 0).unwrap_or(stored)
+    }
+
     /// What payloads of this type and version are read into: by the step from there, or by who decodes them.
     pub(crate) fn reads(&self, event_type: &EventType, event_version: EventVersion) -> Option<Reads> {
         let by_step = match self.types.get(event_type)?.version(event_version)?.step.as_ref() {

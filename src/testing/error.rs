@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::schema::SchemaErrors;
 use crate::testing::golden::Difference;
 use crate::testing::lock::SchemaChange;
+use crate::testing::taint::TaintFinding;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,12 @@ pub enum GuardError {
     Golden {
         /// What differs. Never empty.
         differences: Vec<Difference>,
+    },
+    /// A step carries a protected value to where it is not protected, or could not be checked.
+    #[error("{}", Report(findings, "the taint check found", crate::testing::taint::ADVICE))]
+    Taint {
+        /// What was found. Never empty.
+        findings: Vec<TaintFinding>,
     },
     /// The schemas are not those that were recorded.
     #[error("{}", Report(changes, "the schemas changed", crate::testing::lock::ADVICE))]

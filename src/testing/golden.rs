@@ -225,7 +225,12 @@ impl GoldenCorpus {
     /// The stored events as they were appended, as far as they can be opened: samples for other guards.
     pub(super) fn plain_events(&self) -> Vec<PersistedEvent> {
         let events = self.cases.values().filter_map(|case| case.stored.event().ok());
-        events.filter_map(|event| block_on(self.sealer.open_as_stored(&mut self.keys.db.begin(), &event)).ok()).collect()
+        let opened = events.filter_map(|event| block_on(self.sealer.open_as_stored(&mut self.keys.db.begin(), &event)).ok());
+        let of_version = |event: PersistedEvent| {
+            let event_version = self.sealer.schemas().stands_for(&event.stored_type, event.stored_version);
+            PersistedEvent { event_version, ..event }
+        };
+        opened.map(of_version).collect()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -258,7 +263,12 @@ impl GoldenCorpus {
     }
 
     fn uncovered(&self, cases: &BTreeMap<String, CaseFile>) -> Vec<(EventType, EventVersion)> {
-        let covered: BTreeSet<_> = cases.values().map(|case| (case.stored.event_type(), case.stored.event_version())).collect();
+        let name = |case: &CaseFile| {
+            let event_type = case.stored.event_type();
+            let version = self.sealer.schemas().stands_for(&event_type, case.stored.event_version());
+            (event_type, version)
+        };
+        let covered: BTreeSet<_> = cases.values().map(name).collect();
         let versions = self.sealer.schemas().versions().into_iter().map(|version| (version.event_type, version.event_version));
         versions.filter(|version| !covered.contains(version)).collect()
     }

@@ -100,7 +100,7 @@ impl<'s> SchemaLock<'s> {
     pub fn samples_of(mut self, corpus: &GoldenCorpus) -> Self {
         for event in corpus.plain_events() {
             if let Ok(payload) = serde_json::from_slice(&event.payload) {
-                self.samples.entry((event.stored_type, event.stored_version)).or_default().push(payload);
+                self.samples.entry((event.stored_type, event.event_version)).or_default().push(payload);
             }
         }
         self

@@ -365,3 +365,80 @@ fn what_was_sealed_once_opens_for_ever() {
         .unwrap();
     assert_eq!(checked.cases, 8);
 }
+
+#[test]
+fn what_was_stored_without_a_version_is_read_as_the_one_it_stands_for() {
+    let schemas = || {
+        let named = event("Named").version(1).protect(&["/name"], Owner::Aggregate).version(2).protect_same_as(1).legacy_version(1);
+        let step = |old: Value, _: &StepContext<'_>| if old["name"].is_null() { Err("a name, please") } else { Ok(old) };
+        Schemas::builder([named.upcast_with(1, step)]).accept_plaintext("Named").build().unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let stored = NewEvent::raw("Named", 0, r#"{"name":"Ada Lovelace"}"#);
+    let stored = PersistedEvent::from_new(aggregate("Customer", "7"), AggregateVersion::FIRST, GlobalPosition::START, stored);
+    let found = differences(GoldenCorpus::open(folder.path(), schemas()).unwrap().stored_case("v0", stored).record());
+    assert!(found.len() == 1 && found[0].run == Run::Redacted, "{found:?}");
+    assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("a name, please")), "{found:?}");
+}
+
+#[test]
+fn a_type_that_can_not_be_decoded_once_redacted_is_caught() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Registered<T> {
+        name: T,
+    }
+    impl EventPayload for Registered<String> {
+        const TYPE: &'static str = "Registered";
+        const VERSION: u32 = 1;
+    }
+    impl EventPayload for Registered<Sensitive<String>> {
+        const TYPE: &'static str = "Registered";
+        const VERSION: u32 = 1;
+    }
+    fn checked<T: TypedEvent>() -> Result<testing::Checked, GuardError> {
+        let registered = event("Registered").version(1).protect(&["/name"], Owner::Aggregate);
+        let schemas = Schemas::builder([registered]).decodes::<T>().build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let event = NewEvent::raw("Registered", 1, r#"{"name":"Ada Lovelace"}"#);
+        GoldenCorpus::open(folder.path(), schemas).unwrap().case("registered", &aggregate("Customer", "7"), event).record()
+    }
+    checked::<Registered<Sensitive<String>>>().unwrap();
+    let found = differences(checked::<Registered<String>>());
+    assert!(found.len() == 1 && found[0].run == Run::Redacted, "{found:?}");
+    assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("does not decode into")), "{found:?}");
+}
+
+/// What a test does in the environment that this one gives it.
+#[test]
+#[ignore = "run by the next one"]
+fn check_in_the_folder_of_the_environment() {
+    let folder = std::env::var("GOLDEN_FOLDER").unwrap();
+    corpus(Path::new(&folder), order_schemas(right_step)).check().unwrap();
+}
+
+#[test]
+fn the_environment_says_whether_to_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |variable: Option<&str>| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--ignored", "--exact", "golden::check_in_the_folder_of_the_environment"]);
+        command.env("GOLDEN_FOLDER", folder.path()).env_remove("EVENTSEAL_GOLDEN");
+        command.envs(variable.map(|value| ("EVENTSEAL_GOLDEN", value)));
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+    };
+    let (passed, report) = run(None);
+    assert!(!passed && report.contains("run with EVENTSEAL_GOLDEN=record"), "{report}");
+    let (passed, report) = run(Some("yes"));
+    assert!(!passed && report.contains("set it to `record`"), "{report}");
+    assert!(files(folder.path()).is_empty());
+    assert!(run(Some("record")).0);
+    assert!(!files(folder.path()).is_empty() && run(None).0 && run(Some("")).0);
+
+    let case = folder.path().join("placed_v1.json");
+    let changed = std::fs::read_to_string(&case).unwrap().replace("990", "991");
+    std::fs::write(&case, &changed).unwrap();
+    assert!(!run(None).0 && !run(Some("record")).0);
+    assert_eq!(std::fs::read_to_string(&case).unwrap(), changed);
+    assert!(run(Some("accept")).0 && run(None).0);
+}

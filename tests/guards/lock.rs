@@ -356,3 +356,31 @@ fn a_file_that_is_no_lock_is_refused() {
         assert_eq!(text(&recorded.path), content);
     }
 }
+
+/// What a test does in the environment that the next one gives it.
+#[test]
+#[ignore = "run by the next one"]
+fn check_the_file_of_the_environment() {
+    let schemas = schemas([placed_from::<OrderPlacedV1>(), shipped()]);
+    SchemaLock::new(std::env::var("LOCK_FILE").unwrap(), &schemas).check().unwrap();
+}
+
+#[test]
+fn the_environment_says_whether_to_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("schemas.json");
+    let run = |variable: Option<&str>| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--ignored", "--exact", "lock::check_the_file_of_the_environment"]);
+        command.env("LOCK_FILE", &path).env_remove("EVENTSEAL_SCHEMAS").env("EVENTSEAL_GOLDEN", "accept");
+        command.envs(variable.map(|value| ("EVENTSEAL_SCHEMAS", value)));
+        command.output().unwrap().status.success()
+    };
+    assert!(!run(None) && !run(Some("accept all")) && !path.exists());
+    assert!(run(Some("record")) && run(None));
+    let changed = text(&path).replace("\"u32\"", "\"u64\"");
+    std::fs::write(&path, &changed).unwrap();
+    assert!(!run(None) && !run(Some("record")));
+    assert_eq!(text(&path), changed);
+    assert!(run(Some("accept")) && run(None));
+}

@@ -63,7 +63,7 @@ impl Reading<'_> {
         let Some(sealed) = self.sealed(&mut tx, &plain).await? else { return Ok(None) };
         let redacted = self.shredded(&mut tx, &sealed, &plain, None).await?;
         // Steps that stand everything being redacted may still fail where only a part is.
-        let owners = self.sealer.owners(&plain, &new_event(&plain))?;
+        let owners = self.sealer.owners(&plain, &self.new_event(&plain))?;
         if owners.len() > 1 {
             for owner in owners {
                 let mut tx = db.begin();
@@ -81,13 +81,21 @@ impl Reading<'_> {
         if plain.payload != self.event.payload {
             return Ok(Some(self.event.clone()));
         }
-        let new = new_event(plain);
+        let new = self.new_event(plain);
         let sealed = self.sealer.seal(tx, &plain.aggregate, from_ref(&new)).await?;
-        Ok(sealed.first().filter(|sealed| sealed.payload != plain.payload).map(|sealed| {
-            let mut event = plain.clone();
-            event.payload.clone_from(&sealed.payload);
-            event
+        Ok(sealed.first().filter(|sealed| sealed.payload != plain.payload).map(|sealed| PersistedEvent {
+            payload: sealed.payload.clone(),
+            stored_version: sealed.event_version,
+            event_version: sealed.event_version,
+            ..plain.clone()
         }))
+    }
+
+    /// The event for an append, which takes no version 0.
+    fn new_event(&self, plain: &PersistedEvent) -> NewEvent {
+        let mut new = new_event(plain);
+        new.event_version = self.sealer.schemas().stands_for(&plain.stored_type, plain.stored_version);
+        new
     }
 
     async fn shredded(
