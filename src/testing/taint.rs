@@ -85,6 +85,7 @@ impl<'s> TaintCheck<'s> {
     }
 
     /// Gives a payload of a version, with a value at each protected place.
+    #[allow(clippy::needless_pass_by_value, reason = "reads as a payload at the call site")]
     pub fn sample(mut self, event_type: impl Into<EventType>, version: u32, payload: Value) -> Self {
         let event = sample_event(event_type.into(), EventVersion::new(version), &payload);
         self.samples.entry((event.event_type.clone(), event.event_version)).or_default().push(event);

@@ -35,11 +35,7 @@ pub(super) fn complete(payload: &mut Value, version: &SchemaVersion) {
 /// Puts a value there, unless there is one. What has no place for it stays as it is.
 fn put(at: &mut Value, tokens: &[Token], value: &Value) {
     match (tokens, at) {
-        ([], at) => {
-            if at.is_null() {
-                *at = value.clone();
-            }
-        }
+        ([], at @ Value::Null) => *at = value.clone(),
         ([Token::Name(name), rest @ ..], at @ (Value::Null | Value::Object(_))) => {
             if at.is_null() {
                 *at = Value::Object(Map::new());
