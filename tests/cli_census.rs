@@ -362,3 +362,31 @@ async fn progress_is_shown_on_a_terminal() {
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && shown.contains("36 positions") && shown.contains("36 events"), "{shown}");
 }
+
+/// What the guard in an application's tests wrote is what the command reads.
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn the_lock_that_the_tests_of_an_application_write_is_understood() {
+    let schemas = Schemas::new([
+        event("OrderPlaced")
+            .version(1)
+            .protect(&["/email"], subject("Customer", "/customer_id"))
+            .version(2)
+            .protect(&["/email"], Owner::Aggregate)
+            .upcast(1, |old: Value| Ok::<_, Infallible>(old))
+            .split(2, &[("Noted", 1), ("Paid", 2)], |_: Value, _| Ok::<_, Infallible>(Vec::new())),
+        event("Noted").version(1).protect_whole(Owner::Aggregate).drop_from(1),
+        event("Bought").version(1).change(1, Changes::new().rename_type("Paid", 2)),
+        event("Paid").version(2),
+    ])
+    .unwrap();
+    let world = shop(World::sqlite().await).await;
+    let path = world.folder.path().join("written.json");
+    testing::SchemaLock::new(&path, &schemas).record().unwrap();
+    let written: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let census = world.census_json(&written, &["--payloads=all"]);
+    assert_eq!(names(&census["steps"], |step| step["can_go"] == false), ["Noted 1", "OrderPlaced 1", "OrderPlaced 2"]);
+    assert_eq!(names(&census["steps"], |step| step["can_go"] == true), ["Bought 1"]);
+    let protected = &row(&census, "OrderPlaced", 1)["protection"];
+    assert_eq!((&protected["sealed"], &protected["plaintext"]), (&10.into(), &12.into()));
+}
