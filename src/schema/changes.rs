@@ -445,7 +445,7 @@ mod tests {
             }
             Value::Object(members) => members.iter_mut().for_each(|(name, value)| erase(value, &format!("{place}/{name}"), found)),
             Value::Array(elements) => {
-                elements.iter_mut().enumerate().for_each(|(index, value)| erase(value, &format!("{place}/{index}"), found))
+                elements.iter_mut().enumerate().for_each(|(index, value)| erase(value, &format!("{place}/{index}"), found));
             }
             _ => {}
         }
