@@ -155,8 +155,10 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
             found.add(&name, None, SchemaProblem::TypeTwice);
         }
     }
-    let edges = check_targets(&types, &mut found);
-    check_lengths(&edges, builder.max_steps, &mut found);
+    let (edges, has_cycle) = check_targets(&types, &mut found);
+    if !has_cycle {
+        check_lengths(&edges, builder.max_steps, &mut found);
+    }
     for (name, schema) in &types {
         check_changes(&types, name, schema, &mut found);
     }
@@ -481,7 +483,7 @@ fn find<'p>(plan: &'p mut Plan, pointer: &str) -> Option<&'p mut Field> {
 type Node = (EventType, u32);
 
 /// Every step leads somewhere, and none back.
-fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) -> HashMap<Node, Vec<Node>> {
+fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) -> (HashMap<Node, Vec<Node>>, bool) {
     let mut edges: HashMap<Node, Vec<Node>> = HashMap::new();
     for (name, schema) in types {
         for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
@@ -496,11 +498,13 @@ fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) -> H
             edges.insert((name.clone(), number), targets);
         }
     }
+    let mut has_cycle = false;
     for start in edges.keys() {
         let mut seen: HashSet<&Node> = HashSet::new();
         let mut open: Vec<&Node> = edges.get(start).into_iter().flatten().collect();
         while let Some(node) = open.pop() {
             if node == start {
+                has_cycle = true;
                 found.add(&start.0, Some(start.1), SchemaProblem::Cycle);
                 break;
             }
@@ -509,14 +513,11 @@ fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) -> H
             }
         }
     }
-    edges
+    (edges, has_cycle)
 }
 
-/// No chain is longer than allowed. Said of the version it starts from, unless a longer one goes through that.
+/// No chain is longer than allowed; there is no cycle. Said of the version it starts from, unless a longer one goes through that.
 fn check_lengths(edges: &HashMap<Node, Vec<Node>>, max: usize, found: &mut Found) {
-    if found.errors.iter().any(|error| error.problem == SchemaProblem::Cycle) {
-        return;
-    }
     let mut lengths: HashMap<&Node, usize> = HashMap::new();
     // Backwards from what has no step: a node's length is known once those of its targets are.
     let mut open: Vec<&Node> = edges.keys().collect();
