@@ -180,6 +180,27 @@ async fn i7_redactions_go_where_values_go() {
 }
 
 #[tokio::test]
+async fn i7_a_stand_in_is_not_looked_into() {
+    let gone = || json!({"street": "gone"});
+    let v1 = || event("Met").version(1).protect(&["/address"], customer()).redact_as("/address", gone());
+    let payload = json!({"customer": "42", "address": {"street": "S"}});
+    let refuse = |_: Value| -> Value { panic!("called for a stand-in") };
+    for (changes, expected) in [
+        (Changes::new().set_default("/address/country", "DE"), json!({"customer": "42", "address": gone()})),
+        (Changes::new().map_value("/address/street", refuse), json!({"customer": "42", "address": gone()})),
+        (Changes::new().remove("/address/street"), json!({"customer": "42", "address": gone()})),
+        (moved("/address/street", "/street"), json!({"customer": "42", "address": gone(), "street": null})),
+        (Changes::new().copy_value("/address/street", "/street"), json!({"customer": "42", "address": gone(), "street": null})),
+    ] {
+        // Protected whole, so that there is no stand-in of the new version's own.
+        let (seen, redacted) =
+            after(v1(), payload.clone(), &[("Customer", "42")], vec![v1().version(2).protect_whole(customer()).change(1, changes)]).await;
+        let places: &[&str] = if expected.get("street").is_some() { &["/address", "/street"] } else { &["/address"] };
+        assert_eq!((seen, redacted), (expected, places.iter().map(|place| (*place).to_owned()).collect()));
+    }
+}
+
+#[tokio::test]
 async fn i4_live_values_are_never_redacted_by_a_change() {
     // Two owners: one is erased, one is not.
     let owners = |event: EventSchema, guest: &str, host: &str| {
@@ -195,6 +216,9 @@ async fn i4_live_values_are_never_redacted_by_a_change() {
     let v2 = || vec![v1().version(2).protect(&["/a"], subject("H", "/host")).change(1, moved("/b", "/a"))];
     let (seen, redacted) = after(v1(), payload.clone(), &[("G", "g")], v2()).await;
     assert_eq!((seen, redacted), (json!({"guest": "g", "host": "h", "a": "of h"}), vec![]));
+    let v2 = || vec![v1().redact_as("/a", "gone").version(2).protect(&["/a"], subject("H", "/host")).change(1, moved("/b", "/a"))];
+    let (seen, redacted) = after(v1(), payload.clone(), &[("G", "g")], v2()).await;
+    assert_eq!((seen, redacted), (json!({"guest": "g", "host": "h", "a": "of h"}), vec![]), "whatever stood in for that");
     // Nothing is erased inside a value that stayed, and what is there already stays.
     let v1 = || event("Met").version(1).protect(&["/box"], subject("G", "/guest")).protect(&["/street"], subject("H", "/host"));
     let v2 = || {
@@ -249,6 +273,7 @@ fn what_was_protected_must_stay_protected() {
     assert_eq!(v2(&["/lines/*/note"], Changes::new()), [leaves("/email", "/email")]);
     assert_eq!(v2(&kept, moved("/email", "/mail")), [leaves("/email", "/mail")]);
     assert_eq!(v2(&kept, Changes::new().copy_value("/email", "/mail")), [leaves("/email", "/mail")]);
+    assert_eq!(v2(&["/mail", "/lines/*/note"], Changes::new().copy_value("/email", "/mail")), [leaves("/email", "/email")]);
     assert_eq!(v2(&kept, Changes::new().copy_value("/email", "/lines/*/mail")), [leaves("/email", "/lines/*/mail")]);
     assert_eq!(v2(&kept, moved("/lines", "/items")), [leaves("/lines/*/note", "/items/*/note")]);
     assert_eq!(v2(&kept, Changes::new().copy_value("/lines/0/note", "/first")), [leaves("/lines/*/note", "/first")]);
@@ -295,6 +320,8 @@ fn changes_that_make_no_sense_are_refused() {
         (new().copy_value("/b", "/b"), "nothing can be moved or copied into itself"),
         (moved("/b", "/$seal"), "is the header's own place"),
         (moved("/$seal", "/b"), "is the header's own place"),
+        (new().copy_value("/b", "/$seal"), "is the header's own place"),
+        (new().copy_value("/$seal", "/b"), "is the header's own place"),
         (new().set_default("/$seal", 1), "is the header's own place"),
         (new().remove("/$seal"), "is the header's own place"),
         (new().map_value("/$seal/x", |x: u8| x), "is the header's own place"),

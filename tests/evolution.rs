@@ -248,6 +248,7 @@ fn what_policies_can_not_mean_is_refused() {
     assert_eq!(problems(Schemas::builder(two_steps()).max_steps(3).build()), "");
     let too_long = "F version 1: its chain has 3 steps, and 2 are allowed: merge some, or raise max_steps";
     assert_eq!(problems(Schemas::builder(two_steps()).max_steps(2).build()), too_long);
+    assert_eq!(problems(Schemas::builder(two_steps()).max_steps(1).build()), too_long.replace("and 2 are", "and 1 are"), "said once");
 }
 
 #[tokio::test]
