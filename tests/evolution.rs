@@ -223,6 +223,8 @@ async fn a_missing_version_is_read_as_the_schema_says() {
             assert_eq!((json_of(&event), event.event_version.get(), event.stored_version.get()), (expected.clone(), 5, 0));
         }
     }
+    let known = read_stored(4, Schemas::new([chain().legacy_version(3)]).unwrap()).await.unwrap();
+    assert_eq!(json_of(&known), json!({"a": 1, "v4": 4}), "what has a version keeps it");
     let own = Schemas::builder([chain().legacy_version(4)]).legacy_version(3).build().unwrap();
     assert_eq!(json_of(&read(own).await), json!({"a": 1, "v4": 4}), "the type's own word counts");
     let others = Schemas::builder([chain()]).legacy_version(1).build().unwrap();
