@@ -80,7 +80,7 @@ fn right_steps_pass_with_samples_and_without() {
 #[test]
 fn a_step_that_copies_a_protected_value_is_caught() {
     type Step = fn(Value) -> Value;
-    let steps: [(Step, &str, &str); 8] = [
+    let steps: [(Step, &str, &str); 9] = [
         (
             |mut order| {
                 order["search"] = order["email"].clone();
@@ -137,6 +137,15 @@ fn a_step_that_copies_a_protected_value_is_caught() {
             },
             "/email",
             "payload/email",
+        ),
+        // Beside a protected place with the same beginning.
+        (
+            |mut order| {
+                order["contacts"] = json!([order["email"]]);
+                moved(order)
+            },
+            "/email",
+            "payload/contacts/0",
         ),
         // Moved to where nothing is protected.
         (
@@ -274,6 +283,42 @@ fn a_leak_further_on_is_the_fault_of_that_step() {
         let found = leaks(check.check());
         assert_eq!(found, [leak(2, "Named 3", "/name", "payload/nick")]);
     }
+    let named = protect(protect(protect(event("Named"), 1), 2), 3)
+        .upcast(1, |mut named: Value| {
+            named["nick"] = named["name"].clone();
+            Ok::<_, Never>(named)
+        })
+        .upcast(2, |named: Value| Ok::<_, Never>(named));
+    let schemas = Schemas::new([named]).unwrap();
+    assert_eq!(leaks(TaintCheck::new(&schemas).check()), [leak(1, "Named 2", "/name", "payload/nick")], "not that of the next one");
+}
+
+#[test]
+fn a_sample_of_which_nothing_can_be_replaced_is_told_from_what_is_elsewhere() {
+    #[derive(Serialize, Deserialize)]
+    struct Moved {
+        from: Country,
+        office: Country,
+        copy: Option<Country>,
+    }
+    #[derive(Clone, Serialize, Deserialize)]
+    enum Country {
+        Germany,
+        France,
+    }
+    let schemas = |step: fn(Moved) -> Moved| {
+        let schema = event("Moved").version(1).protect(&["/from"], Owner::Aggregate).version(2).protect(&["/from"], Owner::Aggregate);
+        Schemas::new([schema.upcast(1, move |old: Moved| Ok::<_, Never>(step(old)))]).unwrap()
+    };
+    let right = schemas(|old| old);
+    let sample = |from: &str| json!({ "from": from, "office": "France" });
+    for from in ["Germany", "France"] {
+        let tainted = TaintCheck::new(&right).sample("Moved", 1, sample(from)).check().unwrap();
+        assert_eq!(tainted.not_tainted.len(), usize::from(from == "France"), "{from}: {tainted:?}");
+    }
+    let copies = schemas(|old| Moved { copy: Some(old.from.clone()), ..old });
+    let found = leaks(TaintCheck::new(&copies).sample("Moved", 1, sample("Germany")).check());
+    assert_eq!(found, [leak(1, "Moved 2", "/from", "payload/copy")]);
 }
 
 #[test]
