@@ -200,7 +200,8 @@ fn a_changed_current_type_is_caught() {
     let added = json!({ "default": { "list": "u8" } });
     assert_eq!(found[0].change, ChangeKind::Shape { pointer: "/struct/parcels".into(), was: None, is: Some(added) });
     let message = found[0].to_string();
-    assert!(found.len() == 1 && message.ends_with("leave version 1 as it was, and add version 2 and a step from 1 to 2"), "{message}");
+    assert!(found.len() == 1 && message.contains("stored events lack it, which this type allows: accept it"), "{message}");
+    assert!(message.ends_with("add version 2 and a step from 1 to 2"), "{message}");
 }
 
 #[test]
@@ -242,6 +243,8 @@ fn protection_that_is_taken_away_added_or_given_to_others_is_caught() {
     ] {
         let found = caught(&schemas([schema, shipped()]));
         assert_eq!(found.len(), 1, "{found:?}");
+        let what_to_do = ["put it back, stored events of this version are as they were", "leave version 2 as it was, and add version 3"];
+        assert!(found[0].to_string().contains(what_to_do[usize::from(found[0].event_version.get() == 2)]), "{}", found[0]);
         assert_eq!(found[0].change, ChangeKind::Protection { pointer: pointer.into(), was, is });
     }
 }

@@ -74,11 +74,23 @@ impl fmt::Display for SchemaChange {
         match current {
             Some(current) if is_of_payload && current == event_version => {
                 let next = current.get().saturating_add(1);
+                if change.may_be_absent() {
+                    f.write_str("; stored events lack it, which this type allows: accept it if older readers may ignore it, or")?;
+                    return write!(f, " add version {next} and a step from {current} to {next}");
+                }
                 write!(f, "; leave version {current} as it was, and add version {next} and a step from {current} to {next}")
             }
             Some(_) if is_of_payload => write!(f, "; put it back, stored events of this version are as they were"),
             _ => Ok(()),
         }
+    }
+}
+
+impl ChangeKind {
+    /// Is it a new member that may be absent?
+    fn may_be_absent(&self) -> bool {
+        let is_optional = |is: &Value| ["default", "option"].iter().any(|kind| is.get(kind).is_some());
+        matches!(self, Self::Shape { was: None, is: Some(is), .. } if is_optional(is))
     }
 }
 
