@@ -459,6 +459,17 @@ pub enum Error {
         problem: String,
     },
 
+    /// What maintenance has just written does not open to what it was made of. Nothing of the batch was committed.
+    #[error(
+        "event {event_id}: what was written does not open to what it was made of ({problem}): nothing of the batch was committed; run the store through the conformance suite"
+    )]
+    NotVerified {
+        /// The event.
+        event_id: Uuid,
+        /// What differs.
+        problem: &'static str,
+    },
+
     // ---- set-up and everything below
     /// The schemas contradict themselves. All problems are listed.
     #[error(transparent)]

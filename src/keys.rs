@@ -3,6 +3,7 @@
 mod kek;
 mod kek_cache;
 mod life_cycle;
+mod maintenance;
 mod manager;
 mod material;
 mod memory;
@@ -13,6 +14,7 @@ mod sqlite;
 
 pub use kek::{KekRecord, KekState, KekUsage, Retirement, RewrapBatch, RewrappedBatch, Rewrapper};
 pub use life_cycle::{KekMoves, RewrapOptions, RewrapProgress, Rewrapped};
+pub(crate) use maintenance::UsableKeys;
 pub use manager::{KeyManager, Shredding};
 pub use memory::MemoryKeys;
 #[cfg(feature = "postgres")]

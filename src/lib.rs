@@ -147,7 +147,10 @@ pub use keys::{
 #[cfg(feature = "aws-kms")]
 pub use kms::AwsKms;
 pub use kms::{KekContext, Keyring, Kms, KmsFailure, WrappedKek};
-pub use maintenance::{Answer, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};
+pub use maintenance::{
+    Answer, BackfillOptions, BackfillProgress, Backfilled, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration,
+    Skipped,
+};
 pub use memory::{MemoryDb, MemoryTx};
 pub use pointer::JsonPointer;
 pub use schema::{

@@ -3,7 +3,10 @@
 //! Works on the rows of a store through [`EventTable`](crate::EventTable), never through
 //! [`EventStore`](crate::EventStore), and needs the keys only where something is sealed or opened.
 
+mod backfill;
 mod census;
 mod look;
+mod pace;
 
+pub use backfill::{BackfillOptions, BackfillProgress, Backfilled, Skipped};
 pub use census::{Answer, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};

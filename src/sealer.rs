@@ -1,7 +1,10 @@
 //! The sealer: events in, events out, with keys looked up in between.
 
+mod stored;
 #[cfg(feature = "testing")]
 mod testing;
+
+pub(crate) use stored::{Reading, seal_draft};
 
 use crate::error::Result;
 use crate::event::{AggregateRef, EventVersion, NewEvent, PersistedEvent, Unreadable, check_append};

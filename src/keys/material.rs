@@ -161,6 +161,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         if let Some(keys) = self.seen_lately(key_ids) {
             return Ok((namespace, keys));
         }
+        self.opening_keys_now(tx, key_ids).await
+    }
+
+    /// The same, for those who must not lag.
+    pub(crate) async fn opening_keys_now(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>) -> Result<(Namespace, Keys)> {
+        let namespace = self.namespace(tx).await?;
         let mut key_ids: Vec<KeyId> = key_ids.iter().copied().collect();
         key_ids.sort_unstable();
         let records = self.store.data_keys(tx, &key_ids).await?;
@@ -312,7 +318,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     /// The database's namespace. It never changes, so it is read once: with another database, what is read
     /// with it does not open.
-    async fn namespace(&self, tx: &mut Tx) -> Result<Namespace> {
+    pub(super) async fn namespace(&self, tx: &mut Tx) -> Result<Namespace> {
         match self.namespace.get() {
             Some(namespace) => Ok(namespace.clone()),
             None => self.check_namespace(tx).await,

@@ -36,7 +36,7 @@ pub(super) fn look(plan: &Plan, event: &PersistedEvent) -> Look {
     }
 }
 
-/// How events of a stored type and version are read, and as which version; `None` if they are not, or as they are.
+/// How events of a stored type and version are read, and as which version; `None` if they are not, or are unknown.
 pub(super) fn read_as<'s>(
     schemas: &'s Schemas,
     event_type: &EventType,

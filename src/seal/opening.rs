@@ -75,6 +75,8 @@ pub(crate) struct Opened {
 pub(crate) struct Redacted {
     pub(crate) place: JsonPointer,
     pub(crate) scope: KeyScope,
+    /// The destroyed key.
+    pub(crate) key_id: KeyId,
 }
 
 /// Reads what lies at a place in the store; `None` if there is no seal and needs none.
@@ -159,7 +161,8 @@ impl<'a> Closed<'a> {
         self.header.keys.iter().copied().chain([self.header.integrity_key])
     }
 
-    fn covered(&self) -> HashSet<&str> {
+    /// The places that have an entry.
+    pub(crate) fn covered(&self) -> HashSet<&str> {
         self.header.entries.iter().map(|entry| self.header.pointer(*entry)).collect()
     }
 
@@ -210,7 +213,7 @@ impl<'a> Closed<'a> {
             };
             let pointer = JsonPointer::new_unchecked(pointer);
             out.extend_from_slice(plan.stand_in(&pointer).as_bytes());
-            redacted.push(Redacted { place: pointer, scope: scope.clone() });
+            redacted.push(Redacted { place: pointer, scope: scope.clone(), key_id: self.header.keys[key] });
         }
         if !whole {
             self.copy_between(&mut out, copied, self.payload.len());

@@ -27,6 +27,8 @@ pub(crate) struct Draft<'a> {
     sealed: Vec<Sealed<'a>>,
     /// Each once, in order of first use.
     pub(crate) scopes: Vec<KeyScope>,
+    /// The destroyed keys of void entries, each once. In the header they follow those of the scopes.
+    destroyed: Vec<KeyId>,
     /// How many bytes the values grow by.
     padding: usize,
 }
@@ -35,9 +37,21 @@ struct Sealed<'a> {
     start: usize,
     end: usize,
     pointer: Cow<'a, str>,
-    scope: u16,
+    under: Under,
     pad: usize,
 }
+
+/// What stands for a value in the header.
+#[derive(Clone, Copy)]
+enum Under {
+    /// A sealed entry under the key of this scope.
+    Scope(u16),
+    /// A void entry under this destroyed key: nothing of the value is kept.
+    Destroyed(u16),
+}
+
+/// Places that are to be void, each with the destroyed key that its entry names.
+pub(crate) type Voids = HashMap<JsonPointer, KeyId>;
 
 /// A key that something is sealed under.
 pub(crate) struct SealingKey<'a> {
@@ -48,13 +62,23 @@ pub(crate) struct SealingKey<'a> {
 impl<'a> Draft<'a> {
     /// Finds the protected places of `event` and their scopes; `None` if none is present.
     pub(crate) fn new(plan: &'a Plan, aggregate: &AggregateRef, event: &'a NewEvent) -> Result<Option<Self>> {
-        let payload = &event.payload[..];
-        let event_id = event.event_id;
+        Self::with_voids(plan, aggregate, event.event_id, &event.payload, &Voids::new())
+    }
+
+    /// The same, but at the places of `voids` nothing is sealed: they become void, whatever stands there. Those that the plan
+    /// does not protect, or that are not there, are left out: [`voids`](Self::voids) says how many are in.
+    pub(crate) fn with_voids(
+        plan: &'a Plan,
+        aggregate: &AggregateRef,
+        event_id: Uuid,
+        payload: &'a [u8],
+        voids: &Voids,
+    ) -> Result<Option<Self>> {
         if payload.len() > MAX_PAYLOAD {
             return Err(Error::LimitExceeded { event_id, what: "the payload's size in bytes", limit: MAX_PAYLOAD });
         }
         if let Some(field) = &plan.whole {
-            return Self::whole(plan, field, aggregate, event).map(Some);
+            return Self::whole(plan, field, aggregate, event_id, payload, voids).map(Some);
         }
         let found = scan(payload, &plan.to_seal).map_err(|error| refuse_append(event_id, error))?;
         if found.seal.is_some() {
@@ -66,6 +90,7 @@ impl<'a> Draft<'a> {
             body: found.body.unwrap_or_default(),
             sealed: Vec::with_capacity(found.hits.len()),
             scopes: Vec::new(),
+            destroyed: Vec::new(),
             padding: 0,
         };
         // Also of places that hold null, so that no document takes long to look through.
@@ -81,10 +106,16 @@ impl<'a> Draft<'a> {
             let named = names.owner_of(field, hit);
             let span = (hit.start, hit.end);
             let pointer = field.place_text(&hit.indexes);
+            if !voids.is_empty()
+                && let Some(key_id) = voids.get(&JsonPointer::new_unchecked(&*pointer))
+            {
+                draft.push_void(event_id, span, pointer, *key_id)?;
+                continue;
+            }
             let known = last.filter(|(owner, at, _)| *owner == &field.owner && *at == named.map(|named| named.start));
             let scope = match known {
                 Some((_, _, scope)) => scope,
-                None => match scope_of(plan, field, &pointer, named, aggregate, event) {
+                None => match scope_of(plan, field, &pointer, named, aggregate, event_id, payload) {
                     Ok(scope) => draft.scope_index(event_id, scope)?,
                     // That a value is null says nothing about a subject that is not named.
                     Err(Error::MissingScopeId { .. }) if &payload[hit.start..hit.end] == b"null" => continue,
@@ -92,7 +123,7 @@ impl<'a> Draft<'a> {
                 },
             };
             last = Some((&field.owner, named.map(|named| named.start), scope));
-            draft.push(event_id, span, pointer, scope, field.pad)?;
+            draft.push(event_id, span, pointer, Under::Scope(scope), field.pad)?;
         }
         if draft.sealed.is_empty() {
             return Ok(None);
@@ -103,9 +134,13 @@ impl<'a> Draft<'a> {
         Ok(Some(draft))
     }
 
-    fn whole(plan: &Plan, field: &Field, aggregate: &AggregateRef, event: &'a NewEvent) -> Result<Self> {
-        let payload = &event.payload[..];
-        let event_id = event.event_id;
+    fn whole(plan: &Plan, field: &Field, aggregate: &AggregateRef, event_id: Uuid, payload: &'a [u8], voids: &Voids) -> Result<Self> {
+        let mut draft =
+            Self { payload, mode: Mode::Whole, body: 0, sealed: Vec::new(), scopes: Vec::new(), destroyed: Vec::new(), padding: 0 };
+        if let Some(key_id) = voids.get(&JsonPointer::root()) {
+            draft.push_void(event_id, (0, payload.len()), "".into(), *key_id)?;
+            return Ok(draft);
+        }
         let found = match scan(payload, &plan.to_seal) {
             Ok(found) => found,
             // Any bytes will do, unless the subject has to be read out of them.
@@ -121,10 +156,10 @@ impl<'a> Draft<'a> {
             return Err(Error::ReservedMember { event_id });
         }
         let hit = Hit { target: Target::Field(0), indexes: Vec::new(), start: 0, end: payload.len() };
-        let scope = scope_of(plan, field, "", Names::new(plan, &found.hits).owner_of(field, &hit), aggregate, event)?;
-        let mut draft = Self { payload, mode: Mode::Whole, body: 0, sealed: Vec::new(), scopes: Vec::new(), padding: 0 };
+        let named = Names::new(plan, &found.hits).owner_of(field, &hit);
+        let scope = scope_of(plan, field, "", named, aggregate, event_id, payload)?;
         let scope = draft.scope_index(event_id, scope)?;
-        draft.push(event_id, (0, payload.len()), "".into(), scope, field.pad)?;
+        draft.push(event_id, (0, payload.len()), "".into(), Under::Scope(scope), field.pad)?;
         Ok(draft)
     }
 
@@ -133,21 +168,48 @@ impl<'a> Draft<'a> {
         if index == self.scopes.len() {
             self.scopes.push(scope);
         }
-        if self.scopes.len() > MAX_KEYS {
-            return Err(Error::LimitExceeded { event_id, what: "the number of key scopes", limit: MAX_KEYS });
-        }
+        self.check_keys(event_id)?;
         #[allow(clippy::cast_possible_truncation, reason = "below MAX_KEYS")]
         Ok(index as u16)
     }
 
-    fn push(&mut self, event_id: Uuid, (start, end): (usize, usize), pointer: Cow<'a, str>, scope: u16, pad: usize) -> Result<()> {
+    fn push_void(&mut self, event_id: Uuid, span: (usize, usize), pointer: Cow<'a, str>, key_id: KeyId) -> Result<()> {
+        let index = self.destroyed.iter().position(|known| *known == key_id).unwrap_or(self.destroyed.len());
+        if index == self.destroyed.len() {
+            self.destroyed.push(key_id);
+        }
+        self.check_keys(event_id)?;
+        #[allow(clippy::cast_possible_truncation, reason = "below MAX_KEYS")]
+        self.push(event_id, span, pointer, Under::Destroyed(index as u16), 0)
+    }
+
+    fn check_keys(&self, event_id: Uuid) -> Result<()> {
+        if self.scopes.len() + self.destroyed.len() > MAX_KEYS {
+            return Err(Error::LimitExceeded { event_id, what: "the number of key scopes", limit: MAX_KEYS });
+        }
+        Ok(())
+    }
+
+    /// How many places are void.
+    pub(crate) fn voids(&self) -> usize {
+        self.sealed.iter().filter(|sealed| matches!(sealed.under, Under::Destroyed(_))).count()
+    }
+
+    /// The places that get an entry.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &str> {
+        self.sealed.iter().map(|sealed| &*sealed.pointer)
+    }
+
+    fn push(&mut self, event_id: Uuid, (start, end): (usize, usize), pointer: Cow<'a, str>, under: Under, pad: usize) -> Result<()> {
         let over = |what, limit| Err(Error::LimitExceeded { event_id, what, limit });
         if pointer.len() > MAX_POINTER {
             return over("the length of a protected pointer in bytes", MAX_POINTER);
         }
-        let sealed = Sealed { start, end, pointer, scope, pad };
+        let sealed = Sealed { start, end, pointer, under, pad };
         // Many small values and much padding would store many times what was passed.
-        self.padding += sealed.padded_length() - (end - start);
+        if matches!(under, Under::Scope(_)) {
+            self.padding += sealed.padded_length() - (end - start);
+        }
         if self.padding > MAX_PADDING {
             return over("the padding of all protected values in bytes", MAX_PADDING);
         }
@@ -155,10 +217,36 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// The places that are to be sealed under the key of this scope.
+    pub(crate) fn places_of<'d>(&'d self, scope: &KeyScope) -> impl Iterator<Item = JsonPointer> + 'd {
+        let wanted = self.scopes.iter().position(|known| known == scope);
+        let of_scope = move |sealed: &&Sealed<'a>| matches!(sealed.under, Under::Scope(index) if Some(usize::from(index)) == wanted);
+        self.sealed.iter().filter(of_scope).map(|sealed| JsonPointer::new_unchecked(&*sealed.pointer))
+    }
+
+    /// What the sealed payload must open to, and what is redacted in it.
+    pub(crate) fn opens_to(&self, plan: &Plan) -> (Vec<u8>, Vec<JsonPointer>) {
+        let (mut out, mut redacted, mut copied) = (Vec::with_capacity(self.payload.len()), Vec::new(), 0);
+        for sealed in self.sealed.iter().filter(|sealed| matches!(sealed.under, Under::Destroyed(_))) {
+            let place = JsonPointer::new_unchecked(&*sealed.pointer);
+            out.extend_from_slice(&self.payload[copied..sealed.start]);
+            out.extend_from_slice(plan.stand_in(&place).as_bytes());
+            copied = sealed.end;
+            redacted.push(place);
+        }
+        out.extend_from_slice(&self.payload[copied..]);
+        (out, redacted)
+    }
+
     /// Encrypts. `keys` are the active keys of [`scopes`](Self::scopes), in that order.
     pub(crate) fn seal(&self, place: &Place<'_>, keys: &[SealingKey<'_>], integrity: &SealingKey<'_>, salt: &[u8; 16]) -> Result<Vec<u8>> {
-        let key_ids: Vec<KeyId> = keys.iter().map(|key| key.id).collect();
-        let entries = self.sealed.iter().map(|sealed| (sealed.scope, EntryKind::Sealed, &*sealed.pointer));
+        let key_ids: Vec<KeyId> = keys.iter().map(|key| key.id).chain(self.destroyed.iter().copied()).collect();
+        #[allow(clippy::cast_possible_truncation, reason = "below MAX_KEYS")]
+        let live = keys.len() as u16;
+        let entries = self.sealed.iter().map(|sealed| match sealed.under {
+            Under::Scope(scope) => (scope, EntryKind::Sealed, &*sealed.pointer),
+            Under::Destroyed(key) => (live + key, EntryKind::Void, &*sealed.pointer),
+        });
         let mut header = write_core(Document::Payload, self.mode, salt, integrity.id, &key_ids, entries);
         let transcript = place.transcript(&header);
         header.extend_from_slice(&integrity.key.header_tag(&transcript));
@@ -207,9 +295,14 @@ impl<'a> Draft<'a> {
     }
 
     fn push_sealed(&self, out: &mut Vec<u8>, buffer: &mut Vec<u8>, index: u16, sealed: &Sealed, keys: &[EventKey]) -> Result<()> {
-        let value = &self.payload[sealed.start..sealed.end];
-        keys[usize::from(sealed.scope)].seal(index, &sealed.pointer, value, sealed.pad, buffer)?;
-        push_token(out, buffer);
+        match sealed.under {
+            Under::Scope(scope) => {
+                let value = &self.payload[sealed.start..sealed.end];
+                keys[usize::from(scope)].seal(index, &sealed.pointer, value, sealed.pad, buffer)?;
+                push_token(out, buffer);
+            }
+            Under::Destroyed(_) => out.extend_from_slice(b"null"),
+        }
         Ok(())
     }
 }
@@ -265,7 +358,15 @@ impl<'f> Names<'f> {
 }
 
 /// Whose keys protect a place.
-fn scope_of(plan: &Plan, field: &Field, place: &str, named: Option<&Hit>, aggregate: &AggregateRef, event: &NewEvent) -> Result<KeyScope> {
+fn scope_of(
+    plan: &Plan,
+    field: &Field,
+    place: &str,
+    named: Option<&Hit>,
+    aggregate: &AggregateRef,
+    event_id: Uuid,
+    payload: &[u8],
+) -> Result<KeyScope> {
     match &field.owner {
         FieldOwner::Aggregate { kind } => {
             let kind = kind.as_ref().map_or_else(|| aggregate.aggregate_type().into(), Clone::clone);
@@ -273,15 +374,15 @@ fn scope_of(plan: &Plan, field: &Field, place: &str, named: Option<&Hit>, aggreg
         }
         FieldOwner::Subject { kind, capture } => {
             let pointer = || plan.captures[*capture].as_str().to_owned();
-            match named.map(|named| &event.payload[named.start..named.end]) {
+            match named.map(|named| &payload[named.start..named.end]) {
                 None | Some(b"null") => Err(Error::MissingScopeId {
-                    event_id: event.event_id,
+                    event_id,
                     field: JsonPointer::new_unchecked(place),
                     kind: kind.to_string(),
                     pointer: pointer(),
                 }),
                 Some(id) => scope_id(id).map(|id| KeyScope::new(kind.clone(), id)).map_err(|problem| Error::InvalidScopeId {
-                    event_id: event.event_id,
+                    event_id,
                     kind: kind.to_string(),
                     pointer: pointer(),
                     problem,

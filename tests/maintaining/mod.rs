@@ -2,11 +2,14 @@
 
 #![allow(dead_code, unreachable_pub, unused_macros, unused_imports, reason = "no test file uses all of it")]
 
+mod meddler;
+
 pub use crate::common::{Memory, Postgres, Sqlite};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
 use eventseal::conformance::Database;
 use eventseal::*;
+pub use meddler::{Meddler, Trouble};
 use std::sync::{Arc, LazyLock};
 
 pub static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
@@ -21,6 +24,12 @@ pub trait Backend: Database<Tx: Send> + Sized {
     /// A process, with caches of its own.
     fn process(&self, schemas: Schemas) -> SealedStore<Self::Store> {
         SealedStore::new(Self::Store::default(), Self::Keys::default(), Arc::clone(&KEYRING), schemas)
+    }
+
+    /// A process whose store gets into trouble when it is told to.
+    fn meddling(&self, schemas: Schemas) -> (SealedStore<Meddler<Self::Store>>, Meddler<Self::Store>) {
+        let meddler = Meddler::default();
+        (SealedStore::new(meddler.clone(), Self::Keys::default(), Arc::clone(&KEYRING), schemas), meddler)
     }
 
     async fn prepared(&self, schemas: Schemas) -> SealedStore<Self::Store> {
@@ -75,6 +84,15 @@ pub trait Backend: Database<Tx: Send> + Sized {
         self.commit(transaction).await.unwrap();
     }
 
+    async fn backfill<S: EventStore<Tx = Self::Tx> + EventTable<Tx = Self::Tx>>(
+        &self,
+        store: &SealedStore<S>,
+        options: &BackfillOptions,
+    ) -> Result<Backfilled> {
+        let mut connection = self.connect().await.unwrap();
+        store.backfill(self.connection(&mut connection), options, &mut |_| {}).await
+    }
+
     async fn census(&self, store: &SealedStore<Self::Store>, options: &CensusOptions) -> Census {
         let mut connection = self.connect().await.unwrap();
         store.census(self.connection(&mut connection), options, &mut |_| {}).await.unwrap()
@@ -126,4 +144,20 @@ pub fn customer() -> Owner {
 
 pub fn contains(payload: &[u8], text: &str) -> bool {
     payload.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// An error with everything that it was caused by, as a log shows it.
+pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut next = error.source();
+    while let Some(source) = next {
+        text += &format!(": {source} {source:?}");
+        next = source.source();
+    }
+    text
+}
+
+/// Every payload as its readers see it, whatever else changes.
+pub fn payloads(events: &[PersistedEvent]) -> Vec<String> {
+    events.iter().map(|event| format!("{} {:?}", String::from_utf8_lossy(&event.payload), event.redacted)).collect()
 }

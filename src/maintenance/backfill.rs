@@ -1,0 +1,253 @@
+//! Backfill: seals in place what was stored in the clear.
+
+mod page;
+
+use crate::error::{Error, Result};
+use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, GlobalPosition, PersistedEvent};
+use crate::maintenance::look::read_as;
+use crate::maintenance::pace::{Pace, may_retry};
+use crate::schema::Schemas;
+use crate::sealed_store::SealedStore;
+use crate::store::{EventStore, EventTable, PositionRange, StoredQuery};
+use page::Page;
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use uuid::Uuid;
+
+/// How a [`backfill`](SealedStore::backfill) goes about it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BackfillOptions {
+    /// How many events are sealed, verified and committed at a time. 500 by default.
+    pub batch: u32,
+    /// Begins after this position: at the start by default. See [`Backfilled::next`].
+    pub after: GlobalPosition,
+    /// Only events that are stored under these types; all protected ones if empty.
+    pub event_types: Vec<EventType>,
+    /// Not more events than this in a second; as fast as it goes by default.
+    pub events_per_second: Option<NonZeroU32>,
+    /// Also looks into payloads that start with a header, and seals protected values beside it. Needed only where versions
+    /// were given more to protect after events of them had been sealed; a [census](crate::CensusOptions::every_payload) of every
+    /// payload finds that. It reads all of them.
+    pub every_payload: bool,
+    /// Erases plaintext whose owner was shredded, instead of leaving and reporting it: the value is gone afterwards, and
+    /// the event reads as if it had been sealed before the shred.
+    ///
+    /// **There is no way back.** Whether the erasure request meant these values too is yours to decide.
+    pub erase_shredded: bool,
+    /// Only says what would be done.
+    pub dry_run: bool,
+}
+
+impl Default for BackfillOptions {
+    fn default() -> Self {
+        Self {
+            batch: 500,
+            after: GlobalPosition::START,
+            event_types: Vec::new(),
+            events_per_second: None,
+            every_payload: false,
+            erase_shredded: false,
+            dry_run: false,
+        }
+    }
+}
+
+/// What a backfill did; on a dry run, what it would do.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Backfilled {
+    /// How many events were sealed.
+    pub sealed: u64,
+    /// In how many of these values were erased, because their owner was shredded.
+    pub erased: u64,
+    /// How many were looked at and need nothing: they have nothing to protect, or are sealed.
+    pub unchanged: u64,
+    /// How many somebody else changed while they were being sealed, such as another backfill.
+    pub raced: u64,
+    /// How many were left as they are, because they can't be sealed.
+    pub skipped: u64,
+    /// The first thousand of these. The others are told to `progress`.
+    pub first_skipped: Vec<Skipped>,
+    /// Where a later call can begin to find what was stored since: nothing that is committed later is before it. It also
+    /// passes what was skipped.
+    pub next: GlobalPosition,
+}
+
+/// An event that was left as it is, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{event_type} version {event_version} of {aggregate} (event {event_id}, position {position}) was left as it is")]
+#[non_exhaustive]
+pub struct Skipped {
+    /// Whose event.
+    pub aggregate: AggregateRef,
+    /// Its version.
+    pub aggregate_version: AggregateVersion,
+    /// Its position.
+    pub position: GlobalPosition,
+    /// Its id.
+    pub event_id: Uuid,
+    /// The type as stored.
+    pub event_type: EventType,
+    /// The version as stored.
+    pub event_version: EventVersion,
+    /// Why.
+    #[source]
+    pub error: Error,
+}
+
+impl Skipped {
+    pub(super) fn new(event: &PersistedEvent, error: Error) -> Self {
+        Self {
+            aggregate: event.aggregate.clone(),
+            aggregate_version: event.aggregate_version,
+            position: event.global_position,
+            event_id: event.event_id,
+            event_type: event.stored_type.clone(),
+            event_version: event.stored_version,
+            error,
+        }
+    }
+}
+
+/// Where a backfill is, after each batch.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct BackfillProgress<'a> {
+    /// Up to where it is done.
+    pub position: GlobalPosition,
+    /// The last position there was when it began.
+    pub last: GlobalPosition,
+    /// What was done so far.
+    pub done: &'a Backfilled,
+    /// What was skipped in this batch.
+    pub skipped: &'a [Skipped],
+}
+
+/// How many skipped events a report holds.
+const REPORTED: usize = 1_000;
+
+impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
+    /// Seals in place what was stored in the clear before the store was wrapped, as an append would have sealed it then.
+    ///
+    /// In batches, each in a transaction of its own, on a connection that is not in one. What was written is read back and
+    /// opened, and must be what was there before, byte for byte, or nothing of the batch is committed. Appends, reads and
+    /// shreds go on meanwhile, and several backfills may run at once: an event that somebody changed meanwhile is not
+    /// touched. A call that ended early, however it did, has left every event readable: call it again.
+    ///
+    /// Nothing but payloads changes: neither positions, versions and times nor types and versions as stored. The schemas
+    /// need [`accept_plaintext`](crate::SchemasBuilder::accept_plaintext) until it is done, for the sake of readers. It can go
+    /// when no process appends past the wrapped store any more, and
+    /// [`Census::may_refuse_plaintext`](crate::Census::may_refuse_plaintext) says so.
+    ///
+    /// An event that can't be sealed is left as it is and reported, with the error that an append of it would be, such as
+    /// [`Error::ShapeMismatch`], [`Error::MissingScopeId`] or [`Error::Disabled`]. If its owner was shredded
+    /// ([`Error::Shredded`]), somebody has to decide: see [`erase_shredded`](BackfillOptions::erase_shredded). A scope that was
+    /// shredded before it ever had a key has none that a seal could name ([`Error::ScopeState`]).
+    ///
+    /// **The plaintext is not gone** from backups, replicas, write-ahead logs and, on PostgreSQL, from dead rows until they
+    /// are vacuumed.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let db = MemoryDb::new(Namespace::new("demo")?);
+    /// # let ada = aggregate("Customer", "42");
+    /// # let mut tx = db.begin();
+    /// # let plain = NewEvent::raw("Registered", 1, r#"{"name":"Ada"}"#);
+    /// # MemoryStore::new().append(&mut tx, &ada, ExpectedVersion::NoStream, &[plain]).await?;
+    /// # tx.commit()?;
+    /// let registered = event("Registered").version(1).protect(&["/name"], Owner::Aggregate);
+    /// let schemas = Schemas::builder([registered]).accept_plaintext("Registered").build()?;
+    /// let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("demo")?, schemas);
+    /// # store.keys().prepare(&mut db.begin()).await?;
+    /// let done = store.backfill(&mut db.begin(), &BackfillOptions::default(), &mut |_| {}).await?;
+    /// assert_eq!((done.sealed, done.skipped), (1, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What concerns more than one event: [`Error::InTransaction`], [`Error::NotMigrated`],
+    /// [`Error::NamespaceMismatch`], [`Error::NoActiveKek`], [`Error::Collision`] (retryable) if others got in the way of a
+    /// batch again and again, [`Error::NotVerified`], [`Error::Database`]; errors of the KMS. Batches that were committed
+    /// before stay.
+    pub async fn backfill(
+        &self,
+        connection: &mut <S as EventStore>::Tx,
+        options: &BackfillOptions,
+        progress: &mut (dyn FnMut(BackfillProgress<'_>) + Send),
+    ) -> Result<Backfilled> {
+        let (table, sealer) = (self.inner(), self.sealer());
+        let mut done = Backfilled { next: options.after, ..Backfilled::default() };
+        // Before anything is looked at: what is in flight now may appear behind us.
+        let settled = match table.settled_position(connection).await {
+            Ok(settled) => settled.max(options.after),
+            Err(Error::Collision { .. }) => options.after,
+            Err(error) => return Err(error),
+        };
+        let last = table.last_position(connection).await?;
+        let mut pace = Pace::new(options.events_per_second);
+        let mut query = StoredQuery {
+            range: PositionRange { after: options.after, up_to: Some(last) },
+            limit: pace.batch(options.batch),
+            versions: protected_versions(sealer.schemas(), &options.event_types),
+            without_header: !options.every_payload,
+        };
+        if !query.versions.is_empty() {
+            sealer.keys().warm_up(connection).await?;
+        }
+        while !query.versions.is_empty() && query.range.after < last {
+            let events = table.stored_events(connection, &query).await?;
+            let (found, position) = (events.len(), events.last().map_or(last, |event| event.global_position));
+            let mut page = Page::new(sealer, table, options, events);
+            if options.dry_run {
+                page.look(connection).await?;
+            } else {
+                let mut attempt = 0;
+                while let Err(error) = table.in_transaction(connection, &mut page).await {
+                    attempt += 1;
+                    if !may_retry(&error, attempt).await? {
+                        return Err(error);
+                    }
+                }
+            }
+            let (outcome, skipped) = page.finish();
+            done.sealed += outcome.sealed;
+            done.erased += outcome.erased;
+            done.unchanged += outcome.unchanged;
+            done.raced += outcome.raced;
+            done.skipped += skipped.len() as u64;
+            query.range.after = if found < query.limit as usize { last } else { position };
+            done.next = settled.min(query.range.after).max(options.after);
+            progress(BackfillProgress { position: query.range.after, last, done: &done, skipped: &skipped });
+            for skipped in &skipped {
+                tracing::warn!(event_id = %skipped.event_id, position = %skipped.position, error = %skipped.error, "not sealed");
+            }
+            let room = REPORTED.saturating_sub(done.first_skipped.len());
+            done.first_skipped.extend(skipped.into_iter().take(room));
+            pace.keep(found).await?;
+        }
+        tracing::info!(
+            sealed = done.sealed,
+            erased = done.erased,
+            skipped = done.skipped,
+            dry_run = options.dry_run,
+            "plaintext was sealed"
+        );
+        Ok(done)
+    }
+}
+
+/// The stored types and versions whose plan protects something, with those that say no version and are read as one that does.
+fn protected_versions(schemas: &Schemas, wanted: &[EventType]) -> Vec<(EventType, EventVersion)> {
+    let registered = schemas.versions().into_iter().map(|known| (known.event_type, known.event_version));
+    let with_none = registered.flat_map(|(name, version)| [(name.clone(), version), (name, EventVersion::new(0))]);
+    let mut found: BTreeSet<(EventType, EventVersion)> = with_none.collect();
+    found.retain(|(name, version)| {
+        let protects = read_as(schemas, name, *version).is_some_and(|(schema, _)| schema.plan.protects());
+        protects && (wanted.is_empty() || wanted.contains(name))
+    });
+    found.into_iter().collect()
+}

@@ -1,0 +1,102 @@
+//! What maintenance does with events where they are stored: opens them without upcasting, and seals them there.
+
+use super::{Known, Read, Sealer};
+use crate::error::Result;
+use crate::event::PersistedEvent;
+use crate::key::{KeyId, KeyScope};
+use crate::keys::UsableKeys;
+use crate::seal::Place;
+use crate::seal::opening::{Closed, KeyStatus, Opened, inspect};
+use crate::seal::sealing::{Draft, SealingKey};
+use std::collections::HashSet;
+
+/// What is asked of stored events.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// What any reader asks.
+    AsReaders,
+    /// Every protected value must be covered by a seal.
+    Strictly,
+    /// Protected values may be in the clear.
+    WithPlaintext,
+}
+
+/// A stored event that was opened, and not upcast.
+pub(crate) struct OpenedRow<'s> {
+    /// `None`: it is not sealed, and is read as it is stored.
+    pub(crate) opened: Option<Opened>,
+    /// What it is read by; `None`: it is of no concern to the registry, or current and not sealed.
+    pub(super) schema: Option<Known<'s>>,
+    /// The places that its header has entries for.
+    pub(crate) covered: Vec<String>,
+    /// Whose live keys it is sealed under.
+    pub(crate) live: HashSet<KeyScope>,
+}
+
+impl<Tx: Send + 'static> Sealer<Tx> {
+    /// Opens events at their stored type and version. The keys' rows are looked at now, whatever lag readers accept.
+    pub(crate) async fn open_rows<'s>(
+        &'s self,
+        tx: &mut Tx,
+        events: &[&PersistedEvent],
+        reading: Reading,
+    ) -> Result<Vec<Result<OpenedRow<'s>>>> {
+        let reads: Vec<Result<Read<'s, '_>>> = events.iter().map(|event| self.read_row(event, reading)).collect();
+        let key_ids: HashSet<KeyId> = reads.iter().flatten().filter_map(Read::closed).flat_map(Closed::key_ids).collect();
+        let keys = if key_ids.is_empty() { None } else { Some(self.keys.opening_keys_now(tx, &key_ids).await?) };
+        let rows = events.iter().zip(reads).map(|(event, read)| {
+            let read = read?;
+            let (Read::Sealed(closed, schema), Some((namespace, keys))) = (&read, &keys) else {
+                return Ok(OpenedRow { opened: None, schema: read.schema(), covered: Vec::new(), live: HashSet::new() });
+            };
+            let place = Place {
+                namespace,
+                aggregate: &event.aggregate,
+                event_id: event.event_id,
+                event_type: &event.stored_type,
+                event_version: event.stored_version,
+            };
+            let opened = closed.open(&schema.0.plan, &place, keys)?;
+            let live = closed.key_ids().filter_map(|key_id| match keys.get(&key_id) {
+                Some(KeyStatus::Live { scope, .. }) if !scope.is_reserved() => Some(scope.clone()),
+                _ => None,
+            });
+            Ok(OpenedRow {
+                opened: Some(opened),
+                schema: Some(*schema),
+                live: live.collect(),
+                covered: closed.covered().into_iter().map(str::to_owned).collect(),
+            })
+        });
+        Ok(rows.collect())
+    }
+
+    fn read_row<'s, 'e>(&'s self, event: &'e PersistedEvent, reading: Reading) -> Result<Read<'s, 'e>> {
+        if reading == Reading::AsReaders {
+            return self.how_to_read(event);
+        }
+        let Some(known) = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version)? else {
+            return Ok(Read::AsStored);
+        };
+        let accept_plaintext = reading == Reading::WithPlaintext;
+        Ok(match inspect(&known.0.plan, event.event_id, &event.stored_type, &event.payload, accept_plaintext)? {
+            Some(closed) => Read::Sealed(Box::new(closed), known),
+            None => Read::Plain(known),
+        })
+    }
+}
+
+/// Seals a draft of an event at its stored type and version. Every scope of it must be usable.
+pub(crate) fn seal_draft(draft: &Draft<'_>, event: &PersistedEvent, keys: &UsableKeys, salt: &[u8; 16]) -> Result<Vec<u8>> {
+    let place = Place {
+        namespace: &keys.namespace,
+        aggregate: &event.aggregate,
+        event_id: event.event_id,
+        event_type: &event.stored_type,
+        event_version: event.stored_version,
+    };
+    let of_scope = |scope: &KeyScope| keys.key(scope).map(|(id, key)| SealingKey { id: *id, key });
+    let sealing: Vec<SealingKey<'_>> = draft.scopes.iter().map(of_scope).collect::<Result<_>>()?;
+    let integrity = SealingKey { id: keys.integrity.0, key: &keys.integrity.1 };
+    draft.seal(&place, &sealing, &integrity, salt)
+}
