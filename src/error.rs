@@ -9,7 +9,7 @@ mod describe;
 
 pub(crate) use describe::describe_without_values;
 
-use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion};
+use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, Unreadable};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::kms::KmsFailure;
 use crate::pointer::JsonPointer;
@@ -459,6 +459,17 @@ pub enum Error {
         problem: String,
     },
 
+    /// An event that can't be read is in the way of maintenance. The source says why, and what to do.
+    #[error(transparent)]
+    Unreadable(Box<Unreadable>),
+    /// The store that is to be written to holds something else.
+    #[error(
+        "at position {position}, the target holds another event than the source, or the source none: rewrite into an empty store, or go on with the one that an earlier call began"
+    )]
+    ForeignTarget {
+        /// The last position of the target.
+        position: GlobalPosition,
+    },
     /// What maintenance has just written does not open to what it was made of. Nothing of the batch was committed.
     #[error(
         "event {event_id}: what was written does not open to what it was made of ({problem}): nothing of the batch was committed; run the store through the conformance suite"

@@ -148,8 +148,8 @@ pub use keys::{
 pub use kms::AwsKms;
 pub use kms::{KekContext, Keyring, Kms, KmsFailure, WrappedKek};
 pub use maintenance::{
-    Answer, BackfillOptions, BackfillProgress, Backfilled, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration,
-    Skipped,
+    Answer, BackfillOptions, BackfillProgress, Backfilled, Census, CensusOptions, CensusProgress, CensusRow, Kept, KeptBecause, Protection,
+    Registration, RewriteOptions, RewriteProgress, Rewritten, Skipped,
 };
 pub use memory::{MemoryDb, MemoryTx};
 pub use pointer::JsonPointer;

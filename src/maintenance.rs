@@ -7,6 +7,8 @@ mod backfill;
 mod census;
 mod look;
 mod pace;
+mod rewrite;
 
 pub use backfill::{BackfillOptions, BackfillProgress, Backfilled, Skipped};
 pub use census::{Answer, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};
+pub use rewrite::{Kept, KeptBecause, RewriteOptions, RewriteProgress, Rewritten};

@@ -4,7 +4,7 @@ mod stored;
 #[cfg(feature = "testing")]
 mod testing;
 
-pub(crate) use stored::{Reading, seal_draft};
+pub(crate) use stored::{OpenedRow, Reading, seal_draft};
 
 use crate::error::Result;
 use crate::event::{AggregateRef, EventVersion, NewEvent, PersistedEvent, Unreadable, check_append};

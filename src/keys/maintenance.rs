@@ -6,8 +6,8 @@ use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::ScopeLock;
 use crate::keys::manager::{KeyManager, PARTITION, check_and_take};
 use crate::seal::crypto::DataKey;
-use crate::seal::opening::KeyFault;
-use std::collections::HashMap;
+use crate::seal::opening::{KeyFault, KeyStatus};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What can be sealed under, and what can't.
@@ -51,6 +51,14 @@ impl Unusable {
     }
 }
 
+/// Scopes that are locked.
+struct Locked {
+    usable: Vec<KeyScope>,
+    unusable: HashMap<KeyScope, Unusable>,
+    /// Those of the usable ones that have no key yet.
+    missing: Vec<KeyScope>,
+}
+
 impl UsableKeys {
     /// The key to seal under for a scope that was asked for, or why there is none.
     pub(crate) fn key(&self, scope: &KeyScope) -> Result<&(KeyId, Arc<DataKey>)> {
@@ -75,38 +83,67 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// The active keys of these scopes, made where there are none, and locked as an append locks them. What is wrong with
     /// one scope does not concern the others.
     pub(crate) async fn usable_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<UsableKeys> {
-        let (mut wanted, mut unusable) = (Vec::with_capacity(scopes.len()), HashMap::new());
+        let Locked { usable, unusable, .. } = self.lock_scopes(tx, scopes).await?;
+        self.keys_of(tx, usable, unusable).await
+    }
+
+    /// The same, but none is made: those that would have to be are named instead.
+    pub(crate) async fn existing_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Result<UsableKeys, Vec<KeyScope>>> {
+        let Locked { usable, unusable, missing } = self.lock_scopes(tx, scopes).await?;
+        if !missing.is_empty() {
+            return Ok(Err(missing));
+        }
+        self.keys_of(tx, usable, unusable).await.map(Ok)
+    }
+
+    async fn keys_of(&self, tx: &mut Tx, usable: Vec<KeyScope>, unusable: HashMap<KeyScope, Unusable>) -> Result<UsableKeys> {
+        let keys = self.sealing_keys(tx, &usable).await.map_err(|error| match error {
+            // It was made after it was looked for, and shredded before it could be locked here.
+            Error::Shredded { .. } | Error::Disabled { .. } => Error::Collision { source: None },
+            error => error,
+        })?;
+        let by_scope = usable.into_iter().zip(keys.keys).collect();
+        Ok(UsableKeys { namespace: keys.namespace, integrity: keys.integrity, keys: by_scope, unusable })
+    }
+
+    async fn lock_scopes(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Locked> {
+        let (mut usable, mut unusable) = (Vec::with_capacity(scopes.len()), HashMap::new());
         for scope in scopes {
             match check_name(scope) {
-                Ok(()) => wanted.push(scope.clone()),
+                Ok(()) => usable.push(scope.clone()),
                 Err(error) => drop(unusable.insert(scope.clone(), Unusable::of(error)?)),
             }
         }
-        wanted.sort_unstable();
-        wanted.dedup();
+        usable.sort_unstable();
+        usable.dedup();
         let namespace = self.namespace(tx).await?;
-        let mut active = Vec::with_capacity(wanted.len());
-        for record in self.store.scopes(tx, &wanted, ScopeLock::Share).await? {
+        let mut active = Vec::with_capacity(usable.len());
+        for record in self.store.scopes(tx, &usable, ScopeLock::Share).await? {
             let scope = record.scope.clone();
             match check_and_take(record) {
                 Ok(key) => active.extend(key.map(|(_, key)| key)),
                 Err(error) => drop(unusable.insert(scope, Unusable::of(error)?)),
             }
         }
+        let has_key: HashSet<KeyScope> = active.iter().map(|key| key.scope.clone()).collect();
         let opened = self.open_all(tx, &namespace, &active).await?;
         for key in active {
             if let Some(Err(fault)) = opened.get(&key.key_id) {
                 unusable.insert(key.scope, Unusable::Key(key.key_id, *fault));
             }
         }
-        wanted.retain(|scope| !unusable.contains_key(scope));
-        let keys = self.sealing_keys(tx, &wanted).await.map_err(|error| match error {
-            // It was made after the look above, and locked away again before it could be locked here.
-            Error::Shredded { .. } | Error::Disabled { .. } => Error::Collision { source: None },
-            error => error,
-        })?;
-        let by_scope = wanted.into_iter().zip(keys.keys).collect();
-        Ok(UsableKeys { namespace: keys.namespace, integrity: keys.integrity, keys: by_scope, unusable })
+        usable.retain(|scope| !unusable.contains_key(scope));
+        let missing = usable.iter().filter(|scope| !has_key.contains(scope)).cloned().collect();
+        Ok(Locked { usable, unusable, missing })
+    }
+
+    /// Are all of these keys still there to open what they sealed?
+    pub(crate) async fn are_live(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>) -> Result<bool> {
+        if key_ids.is_empty() {
+            return Ok(true);
+        }
+        let (_, keys) = self.opening_keys_now(tx, key_ids).await?;
+        Ok(key_ids.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. }))))
     }
 
     /// Why nothing could be sealed for each of these scopes now, if so: a look that locks and makes nothing.

@@ -441,7 +441,10 @@ pub(crate) fn refuse(event_id: Uuid, error: ScanError) -> Error {
 ///
 /// Payloads of unprotected types may be any bytes: only a JSON object with the reserved member is refused.
 pub(crate) fn check_unprotected(event: &NewEvent) -> Result<()> {
-    let payload = &event.payload[..];
+    check_unprotected_payload(event.event_id, &event.payload)
+}
+
+pub(crate) fn check_unprotected_payload(event_id: Uuid, payload: &[u8]) -> Result<()> {
     let spelled = may_hold_header(payload);
     // Without an escape there is one spelling only.
     if !spelled && memchr::memchr(b'\\', payload).is_none() {
@@ -451,10 +454,10 @@ pub(crate) fn check_unprotected(event: &NewEvent) -> Result<()> {
         Ok(found) => found.seal.is_some(),
         Err(ScanError::Duplicate { .. }) => true,
         // What can't be looked through can't be told from a sealed payload.
-        Err(error @ ScanError::TooDeep) => return Err(refuse(event.event_id, error)),
+        Err(error @ ScanError::TooDeep) => return Err(refuse(event_id, error)),
         Err(_) => false,
     };
-    if reserved { Err(Error::ReservedMember { event_id: event.event_id }) } else { Ok(()) }
+    if reserved { Err(Error::ReservedMember { event_id }) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! What maintenance does with events where they are stored: opens them without upcasting, and seals them there.
 
-use super::{Known, Read, Sealer};
+use super::{Known, Read, Sealer, readable};
 use crate::error::Result;
 use crate::event::PersistedEvent;
 use crate::key::{KeyId, KeyScope};
 use crate::keys::UsableKeys;
+use crate::schema::Journey;
 use crate::seal::Place;
 use crate::seal::opening::{Closed, KeyStatus, Opened, inspect};
 use crate::seal::sealing::{Draft, SealingKey};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// What is asked of stored events.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,8 +30,15 @@ pub(crate) struct OpenedRow<'s> {
     pub(super) schema: Option<Known<'s>>,
     /// The places that its header has entries for.
     pub(crate) covered: Vec<String>,
-    /// Whose live keys it is sealed under.
-    pub(crate) live: HashSet<KeyScope>,
+    /// The live keys that it is sealed under, and whose they are.
+    pub(crate) live: HashMap<KeyId, KeyScope>,
+}
+
+impl OpenedRow<'_> {
+    /// Is the event handed out as it is once it is opened: under its stored version, which is a current one?
+    pub(crate) fn is_current(&self, event: &PersistedEvent) -> bool {
+        self.schema.is_none_or(|(schema, version)| schema.is_current() && version == event.stored_version)
+    }
 }
 
 impl<Tx: Send + 'static> Sealer<Tx> {
@@ -47,7 +55,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         let rows = events.iter().zip(reads).map(|(event, read)| {
             let read = read?;
             let (Read::Sealed(closed, schema), Some((namespace, keys))) = (&read, &keys) else {
-                return Ok(OpenedRow { opened: None, schema: read.schema(), covered: Vec::new(), live: HashSet::new() });
+                return Ok(OpenedRow { opened: None, schema: read.schema(), covered: Vec::new(), live: HashMap::new() });
             };
             let place = Place {
                 namespace,
@@ -58,7 +66,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             };
             let opened = closed.open(&schema.0.plan, &place, keys)?;
             let live = closed.key_ids().filter_map(|key_id| match keys.get(&key_id) {
-                Some(KeyStatus::Live { scope, .. }) if !scope.is_reserved() => Some(scope.clone()),
+                Some(KeyStatus::Live { scope, .. }) if !scope.is_reserved() => Some((key_id, scope.clone())),
                 _ => None,
             });
             Ok(OpenedRow {
@@ -69,6 +77,14 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             })
         });
         Ok(rows.collect())
+    }
+
+    /// What readers make of an event that was opened, and what became of its redactions on the way.
+    pub(crate) fn upcast_row(&self, event: PersistedEvent, row: OpenedRow<'_>) -> Result<(Vec<PersistedEvent>, Journey)> {
+        let mut events = Vec::with_capacity(1);
+        let Some(schema) = row.schema else { return Ok((vec![event], Journey { is_whole: true, is_exact: true })) };
+        let journey = self.schemas.upcast(schema, readable(event, row.opened), &mut events)?;
+        Ok((events, journey))
     }
 
     fn read_row<'s, 'e>(&'s self, event: &'e PersistedEvent, reading: Reading) -> Result<Read<'s, 'e>> {

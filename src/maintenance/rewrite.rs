@@ -1,0 +1,309 @@
+//! Rewrite: a copy of a store whose events are of their current versions.
+
+mod carry;
+mod page;
+
+use crate::error::{Error, Result};
+use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
+use crate::maintenance::pace::{ATTEMPTS, Pace, may_retry};
+use crate::sealed_store::SealedStore;
+use crate::store::{EventStore, EventTable, PositionRange, StoredQuery};
+use page::{Carry, MakeKeys, Outcome};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use uuid::Uuid;
+
+/// How a [`rewrite`](SealedStore::rewrite) goes about it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RewriteOptions {
+    /// How many events are read, verified and committed at a time. 500 by default.
+    pub batch: u32,
+    /// Not more events than this in a second; as fast as it goes by default.
+    pub events_per_second: Option<NonZeroU32>,
+    /// Copies events that can't be read as they are stored, instead of stopping at the first. They can't be read in the copy
+    /// either, until what is wrong with them is corrected in both.
+    pub copy_unreadable: bool,
+    /// Only says what would be done, from the target's last position on.
+    pub dry_run: bool,
+}
+
+impl Default for RewriteOptions {
+    fn default() -> Self {
+        Self { batch: 500, events_per_second: None, copy_unreadable: false, dry_run: false }
+    }
+}
+
+/// Why an event was copied as it is stored, although it is not of a current version, or not sealed as that needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum KeptBecause {
+    /// Its steps split it: one event can't be stored as several.
+    Split,
+    /// Its steps drop it: positions and versions have no gaps that were not there.
+    Dropped,
+    /// It has redactions, and a step on its way can't say for certain where they went.
+    RedactionsUncertain,
+    /// It has a redaction at a place that its current version does not protect, or that is not there any more.
+    RedactionElsewhere,
+    /// It has redactions of several destroyed keys, and one of them could be of more than one.
+    RedactionAmbiguous,
+    /// Its current version protects a value whose owner was shredded, and that is not redacted.
+    OwnerShredded,
+    /// A protected value of it would come to lie in the clear.
+    InTheClear,
+    /// An append of what its steps made of it would be refused.
+    NotAppendable,
+    /// It can't be read: see [`copy_unreadable`](RewriteOptions::copy_unreadable).
+    Unreadable,
+}
+
+impl KeptBecause {
+    /// In a few words.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Split => "it is split",
+            Self::Dropped => "it is dropped",
+            Self::RedactionsUncertain => "where its redactions went is uncertain",
+            Self::RedactionElsewhere => "a redaction is where nothing is protected",
+            Self::RedactionAmbiguous => "whose redaction it is is ambiguous",
+            Self::OwnerShredded => "an owner of a value was shredded",
+            Self::InTheClear => "a protected value would be in the clear",
+            Self::NotAppendable => "what it becomes can't be appended",
+            Self::Unreadable => "it can't be read",
+        }
+    }
+}
+
+/// An event that was copied as it is stored.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Kept {
+    /// Its position.
+    pub position: GlobalPosition,
+    /// Its id.
+    pub event_id: Uuid,
+    /// The type as stored.
+    pub event_type: EventType,
+    /// The version as stored.
+    pub event_version: EventVersion,
+    /// Why.
+    pub because: KeptBecause,
+    /// The error, if it was one.
+    pub error: Option<Error>,
+}
+
+impl Kept {
+    fn new(event: &PersistedEvent, because: KeptBecause, error: Option<Error>) -> Self {
+        Self {
+            position: event.global_position,
+            event_id: event.event_id,
+            event_type: event.stored_type.clone(),
+            event_version: event.stored_version,
+            because,
+            error,
+        }
+    }
+}
+
+/// What a rewrite did; on a dry run, what it would do.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Rewritten {
+    /// How many events were copied byte by byte, because there was nothing to do.
+    pub copied: u64,
+    /// How many were written anew.
+    pub rewritten: u64,
+    /// How many of these have void entries: values that were shredded.
+    pub with_voids: u64,
+    /// How many were copied as they are stored, and why.
+    pub kept: BTreeMap<KeptBecause, u64>,
+    /// The first thousand of these.
+    pub first_kept: Vec<Kept>,
+    /// Up to which position of the source the target is complete.
+    pub up_to: GlobalPosition,
+}
+
+/// Where a rewrite is, after each batch.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RewriteProgress<'a> {
+    /// Up to where it is done.
+    pub position: GlobalPosition,
+    /// Where it is going to end.
+    pub last: GlobalPosition,
+    /// What was done so far.
+    pub done: &'a Rewritten,
+}
+
+/// How many kept events a report holds.
+const REPORTED: usize = 1_000;
+
+impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
+    /// Copies this store into another one, with the events brought up to their current versions.
+    ///
+    /// The target is an empty table, or one that an earlier call began, for the *same* keys and namespace: other tables in
+    /// the same database (not on SQLite, which lets only one connection write), or another database, to which the key
+    /// tables are copied or in front of which they stay ([`SplitStore`](crate::SplitStore)). Positions, aggregate versions,
+    /// ids, times and order stay; type, version, payload and metadata become what readers see.
+    ///
+    /// - What is live is sealed anew under the active keys, bound to its new type and version.
+    /// - What is shredded becomes a void entry at the place to which its redaction moved.
+    /// - An event that is of its current version and sealed is copied byte by byte.
+    /// - An event is copied as it is stored, and counted with the reason, if its steps split or drop it, if its redactions
+    ///   can't be carried over for certain, if a protected value would come to lie in the clear, or if the outcome could not
+    ///   be appended. Readers of the copy see the same as readers of the source, so the steps it needs have to stay: a
+    ///   [census](crate::Census) of the target says which these are.
+    ///
+    /// In batches. A batch of the target is one transaction; the scopes of all its live values are locked in the source, as
+    /// an append locks them, until it has committed, and keys that have to be made are committed before. Each batch is read
+    /// back from the target before that: what was written must open to what readers of the source see, byte for byte.
+    ///
+    /// It goes on after the target's last position, and up to where the source is
+    /// [settled](EventTable::settled_position) when it begins: run it again to catch up with what was appended since, and a
+    /// last time when nobody appends any more. A shred reaches both, as long as both use the same keys. A call that ended
+    /// early, however it did, has left a shorter copy that is complete in itself: call it again. Nothing may append to the
+    /// target before it is done.
+    ///
+    /// Connections are not in transactions.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let schemas = Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])?;
+    /// # let db = MemoryDb::new(Namespace::new("demo")?);
+    /// # let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("demo")?, schemas);
+    /// # store.keys().prepare(&mut db.begin()).await?;
+    /// # let mut tx = db.begin();
+    /// # let new = NewEvent::raw("Registered", 1, r#"{"name":"Ada"}"#);
+    /// # store.append(&mut tx, &aggregate("Customer", "42"), ExpectedVersion::NoStream, &[new]).await?;
+    /// # tx.commit()?;
+    /// let (target, copy) = (MemoryStore::new(), MemoryDb::new(Namespace::new("demo")?));
+    /// let done = store.rewrite(&mut db.begin(), &target, &mut copy.begin(), &RewriteOptions::default(), &mut |_| {}).await?;
+    /// assert_eq!((done.copied, done.rewritten, done.up_to.get()), (1, 0, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] names the first event that can't be read (unless told to
+    /// [copy such events](RewriteOptions::copy_unreadable)), one of a disabled scope among them;
+    /// [`Error::ForeignTarget`] if the target holds something else; [`Error::InTransaction`],
+    /// [`Error::Collision`] (retryable) if others got in the way again and again, [`Error::NotVerified`],
+    /// [`Error::Database`]; errors of the KMS. Batches that were committed before stay.
+    pub async fn rewrite<T: EventTable + ?Sized>(
+        &self,
+        connection: &mut <S as EventStore>::Tx,
+        target: &T,
+        target_connection: &mut T::Tx,
+        options: &RewriteOptions,
+        progress: &mut (dyn FnMut(RewriteProgress<'_>) + Send),
+    ) -> Result<Rewritten> {
+        let (table, sealer) = (self.inner(), self.sealer());
+        sealer.keys().warm_up(connection).await?;
+        let mut attempt = 0;
+        let last = loop {
+            match table.settled_position(connection).await {
+                Ok(settled) => break settled,
+                Err(error) => {
+                    attempt += 1;
+                    // Each of these waits for itself, and keeps others waiting.
+                    if attempt >= ATTEMPTS / 4 || !may_retry(&error, attempt).await? {
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let mut done = Rewritten { up_to: begin_after(table, connection, target, target_connection).await?, ..Rewritten::default() };
+        let mut pace = Pace::new(options.events_per_second);
+        let mut query = StoredQuery { limit: pace.batch(options.batch), ..StoredQuery::default() };
+        while done.up_to < last {
+            query.range = PositionRange { after: done.up_to, up_to: Some(last) };
+            let events = table.stored_events(connection, &query).await?;
+            let found = events.len();
+            let Some(position) = events.last().map(|event| event.global_position) else { break };
+            let outcome = self.carry(connection, target, target_connection, options, &events).await?;
+            done.add(outcome);
+            done.up_to = position;
+            progress(RewriteProgress { position, last, done: &done });
+            pace.keep(found).await?;
+        }
+        done.up_to = done.up_to.max(last);
+        tracing::info!(copied = done.copied, rewritten = done.rewritten, up_to = %done.up_to, dry_run = options.dry_run, "rewritten");
+        Ok(done)
+    }
+
+    /// Carries a page over, however often others get in the way.
+    async fn carry<T: EventTable + ?Sized>(
+        &self,
+        connection: &mut <S as EventStore>::Tx,
+        target: &T,
+        target_connection: &mut T::Tx,
+        options: &RewriteOptions,
+        events: &[PersistedEvent],
+    ) -> Result<Outcome> {
+        let (table, sealer) = (self.inner(), self.sealer());
+        let before = target.last_position(target_connection).await?;
+        let mut attempt = 0;
+        loop {
+            let mut carry = Carry::new(sealer, target, target_connection, options, events);
+            let result = if options.dry_run { carry.look(connection).await } else { table.in_transaction(connection, &mut carry).await };
+            let (outcome, missing) = carry.finish();
+            let result = match result {
+                Ok(()) if missing.is_empty() => return Ok(outcome),
+                // A key without an event is harmless, an event without its key is lost: so they are committed first.
+                Ok(()) => table.in_transaction(connection, &mut MakeKeys { sealer, scopes: missing }).await,
+                Err(error) => Err(error),
+            };
+            attempt += 1;
+            match result {
+                Ok(()) if attempt < ATTEMPTS => {}
+                Ok(()) => return Err(Error::Collision { source: None }),
+                Err(error) => {
+                    if !may_retry(&error, attempt).await? {
+                        return Err(error);
+                    }
+                }
+            }
+            // It may have been committed in the target, and failed in the source after that, where nothing was written.
+            if target.last_position(target_connection).await? > before {
+                return Ok(outcome);
+            }
+        }
+    }
+}
+
+impl Rewritten {
+    fn add(&mut self, outcome: Outcome) {
+        self.copied += outcome.copied;
+        self.rewritten += outcome.rewritten;
+        self.with_voids += outcome.with_voids;
+        for kept in outcome.kept {
+            *self.kept.entry(kept.because).or_default() += 1;
+            if self.first_kept.len() < REPORTED {
+                self.first_kept.push(kept);
+            }
+        }
+    }
+}
+
+/// The position after which the copy goes on.
+async fn begin_after<S: EventTable + ?Sized, T: EventTable + ?Sized>(
+    source: &S,
+    connection: &mut S::Tx,
+    target: &T,
+    target_connection: &mut T::Tx,
+) -> Result<GlobalPosition> {
+    let position = target.last_position(target_connection).await?;
+    if position > GlobalPosition::START {
+        let copied = target.stored_events_at(target_connection, &[position]).await?;
+        let original = source.stored_events_at(connection, &[position]).await?;
+        let id = |events: &[PersistedEvent]| events.first().map(|event| event.event_id);
+        if id(&copied) != id(&original) {
+            return Err(Error::ForeignTarget { position });
+        }
+    }
+    Ok(position)
+}

@@ -1,0 +1,212 @@
+//! What is to be written for one event: decided from what its readers see.
+
+use crate::error::Error;
+use crate::event::PersistedEvent;
+use crate::key::{KeyId, KeyScope};
+use crate::maintenance::look::{Look, look, read_as};
+use crate::maintenance::rewrite::KeptBecause;
+use crate::pointer::JsonPointer;
+use crate::schema::Schemas;
+use crate::seal::plan::Plan;
+use crate::seal::sealing::{Draft, Voids, check_unprotected_payload};
+use crate::sealer::{OpenedRow, Sealer};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+
+/// What becomes of an event.
+pub(super) enum Fate<'s> {
+    /// It is copied byte by byte.
+    Same,
+    /// It is copied as it is stored, although it should be written anew.
+    Kept(KeptBecause, Option<Error>),
+    /// It is written anew.
+    Anew(Box<Anew<'s>>),
+}
+
+/// An event that is to be written anew.
+pub(super) struct Anew<'s> {
+    /// As it is to be stored, but for the payload, which is what readers see.
+    pub(super) event: PersistedEvent,
+    /// By which it is sealed; `None`: nothing is protected in it.
+    pub(super) plan: Option<&'s Plan>,
+    pub(super) voids: Voids,
+    /// Values that are sealed in the stored event, and must not come to lie in the clear.
+    secrets: Vec<String>,
+    /// The places that are sealed in the stored event.
+    covered: Vec<String>,
+    /// No step changed it: places mean the same as before.
+    is_current: bool,
+    /// Under whose live keys the stored event is sealed.
+    pub(super) live: HashMap<KeyId, KeyScope>,
+}
+
+/// Decides. An error is one of reading: whoever reads the source gets it too.
+pub(super) fn fate_of<'s, Tx: Send + 'static>(
+    sealer: &'s Sealer<Tx>,
+    event: &PersistedEvent,
+    row: OpenedRow<'s>,
+) -> Result<Fate<'s>, Error> {
+    let stored = read_as(sealer.schemas(), &event.stored_type, event.stored_version);
+    let Some((schema, _)) = stored else { return Ok(Fate::Same) };
+    let is_sealed = !schema.plan.protects() || matches!(look(&schema.plan, event), Look::Sealed | Look::Nothing);
+    if row.is_current(event) && is_sealed {
+        return Ok(Fate::Same);
+    }
+    let (secrets, covered, is_current, live) = (secrets_of(&row), row.covered.clone(), row.is_current(event), row.live.clone());
+    let redacted: Vec<(KeyId, KeyScope)> =
+        row.opened.iter().flat_map(|opened| &opened.redacted).map(|r| (r.key_id, r.scope.clone())).collect();
+    let (mut events, journey) = sealer.upcast_row(event.clone(), row)?;
+    let kept = |because| Ok(Fate::Kept(because, None));
+    if events.is_empty() {
+        return kept(KeptBecause::Dropped);
+    }
+    let (true, Some(mut new)) = (journey.is_whole, events.pop().filter(|_| events.is_empty())) else {
+        return kept(KeptBecause::Split);
+    };
+    if !redacted.is_empty() && !journey.is_exact {
+        return kept(KeptBecause::RedactionsUncertain);
+    }
+    new.stored_type.clone_from(&new.event_type);
+    new.stored_version = new.event_version;
+    let places = std::mem::take(&mut new.redacted);
+    let plan = plan_of(sealer.schemas(), &new);
+    let voids = match plan {
+        None if places.is_empty() => Voids::new(),
+        None => return kept(KeptBecause::RedactionElsewhere),
+        Some(plan) => {
+            if places.iter().any(|place| plan.field_at(place).is_none()) {
+                return kept(KeptBecause::RedactionElsewhere);
+            }
+            match keys_of(plan, &new, &places, &redacted) {
+                Some(voids) => voids,
+                None => return kept(KeptBecause::RedactionAmbiguous),
+            }
+        }
+    };
+    let anew = Anew { event: new, plan, voids, secrets, covered, is_current, live };
+    match anew.draft() {
+        Ok(Some(draft)) if draft.voids() != anew.voids.len() => kept(KeptBecause::RedactionElsewhere),
+        // The stand-ins are those of the plan, or readers of the copy would see others.
+        Ok(Some(draft)) if draft.opens_to(anew.plan.unwrap_or(&schema.plan)).0 != anew.event.payload => {
+            kept(KeptBecause::RedactionElsewhere)
+        }
+        Ok(None) if !anew.voids.is_empty() => kept(KeptBecause::RedactionElsewhere),
+        Ok(_) => Ok(Fate::Anew(Box::new(anew))),
+        Err(error) => Ok(Fate::Kept(KeptBecause::NotAppendable, Some(error))),
+    }
+}
+
+fn plan_of<'s>(schemas: &'s Schemas, event: &PersistedEvent) -> Option<&'s Plan> {
+    read_as(schemas, &event.stored_type, event.stored_version).map(|(schema, _)| &schema.plan).filter(|plan| plan.protects())
+}
+
+/// Which destroyed key the void entry of each place names. `None` if that can't be said for certain.
+fn keys_of(plan: &Plan, event: &PersistedEvent, places: &[JsonPointer], destroyed: &[(KeyId, KeyScope)]) -> Option<Voids> {
+    let distinct: HashSet<KeyId> = destroyed.iter().map(|(key_id, _)| *key_id).collect();
+    if let (1, Some((key_id, _))) = (distinct.len(), destroyed.first()) {
+        return Some(places.iter().map(|place| (place.clone(), *key_id)).collect());
+    }
+    if places.is_empty() {
+        return Some(Voids::new());
+    }
+    // Whose the places are by the new plan.
+    let draft = Draft::with_voids(plan, &event.aggregate, event.event_id, &event.payload, &Voids::new()).ok()??;
+    let mut voids = Voids::new();
+    for scope in &draft.scopes {
+        let of_scope: HashSet<KeyId> = destroyed.iter().filter(|(_, owner)| owner == scope).map(|(key_id, _)| *key_id).collect();
+        if let (1, Some(key_id)) = (of_scope.len(), of_scope.iter().next()) {
+            voids.extend(draft.places_of(scope).filter(|place| places.contains(place)).map(|place| (place, *key_id)));
+        }
+    }
+    (voids.len() == places.len()).then_some(voids)
+}
+
+impl<'s> Anew<'s> {
+    /// What is to be sealed; `None` if that is nothing.
+    pub(super) fn draft(&self) -> Result<Option<Draft<'_>>, Error> {
+        match self.plan {
+            Some(plan) => Draft::with_voids(plan, &self.event.aggregate, self.event.event_id, &self.event.payload, &self.voids),
+            None => check_unprotected_payload(self.event.event_id, &self.event.payload).map(|()| None),
+        }
+    }
+
+    /// Would something that is sealed now lie in the clear, if this were stored?
+    pub(super) fn shows(&self, draft: Option<&Draft<'_>>) -> bool {
+        let places: Vec<&str> = draft.into_iter().flat_map(Draft::places).collect();
+        if self.is_current && self.covered.iter().any(|place| !places.contains(&place.as_str())) {
+            return true;
+        }
+        if self.secrets.is_empty() {
+            return false;
+        }
+        let clear = Clear::of(&self.event.payload, &places);
+        self.secrets.iter().any(|value| clear.shows(value))
+    }
+}
+
+/// The sealed strings and numbers of an event, as far as they are nowhere in the clear.
+fn secrets_of(row: &OpenedRow<'_>) -> Vec<String> {
+    let Some(opened) = row.opened.as_ref().filter(|_| !row.live.is_empty()) else { return Vec::new() };
+    let redacted: HashSet<&str> = opened.redacted.iter().map(|redacted| redacted.place.as_str()).collect();
+    // What serde_json can't read, only declarative steps can have gone through, and with these protection goes along.
+    let Ok(payload) = serde_json::from_slice::<Value>(&opened.payload) else { return Vec::new() };
+    let mut values = Vec::new();
+    for place in row.covered.iter().filter(|place| !redacted.contains(place.as_str())) {
+        // The names of members say what an object has, not whose it is.
+        payload.pointer(place).into_iter().for_each(|value| leaves(value, false, &mut values));
+    }
+    let clear = Clear::of(&opened.payload, &row.covered);
+    values.retain(|value| !clear.shows(value));
+    values.sort_unstable();
+    values.dedup();
+    values
+}
+
+/// What a payload says in the clear, once the values at some places are sealed.
+struct Clear {
+    whole: HashSet<String>,
+    text: String,
+}
+
+/// Shorter strings are looked for as a whole: they are part of too much.
+const PART: usize = 4;
+
+impl Clear {
+    fn of(payload: &[u8], sealed: &[impl AsRef<str>]) -> Self {
+        let mut all = Vec::new();
+        match serde_json::from_slice::<Value>(payload) {
+            Ok(mut value) => {
+                for place in sealed {
+                    if let Some(sealed) = value.pointer_mut(place.as_ref()) {
+                        *sealed = Value::Null;
+                    }
+                }
+                leaves(&value, true, &mut all);
+            }
+            Err(_) => all.push(String::from_utf8_lossy(payload).into_owned()),
+        }
+        Self { text: all.join("\0"), whole: all.into_iter().collect() }
+    }
+
+    fn shows(&self, value: &str) -> bool {
+        self.whole.contains(value) || (value.len() >= PART && memchr::memmem::find(self.text.as_bytes(), value.as_bytes()).is_some())
+    }
+}
+
+/// The strings and numbers in a value, with or without the names of members.
+fn leaves(value: &Value, names: bool, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) if !text.is_empty() => found.push(text.clone()),
+        Value::Number(number) => found.push(number.to_string()),
+        Value::Array(elements) => elements.iter().for_each(|element| leaves(element, names, found)),
+        Value::Object(members) => {
+            for (name, member) in members {
+                if names {
+                    found.push(name.clone());
+                }
+                leaves(member, names, found);
+            }
+        }
+        _ => {}
+    }
+}

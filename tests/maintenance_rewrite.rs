@@ -1,0 +1,605 @@
+//! Rewrite, on every database: a copy of a store whose events are of their current versions.
+
+mod common;
+mod maintaining;
+
+use eventseal::*;
+use maintaining::*;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+const CANARY: &str = "c4n4ry";
+
+on_every_database! {
+    i1_i7_a_copy_reads_the_same_and_is_up_to_date,
+    i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored,
+    i2_what_was_sealed_does_not_come_to_lie_in_the_clear,
+    i4_a_disabled_key_stops_the_run_and_names_the_event,
+    a_dry_run_writes_nothing_and_says_the_same,
+    i11_nothing_that_does_not_open_is_committed,
+    i8_i11_whatever_ends_in_the_middle_is_completed,
+    i6_keys_are_committed_before_their_events,
+    i5_others_go_on_meanwhile,
+    i5_what_was_shredded_in_between_is_void,
+    a_target_that_holds_something_else_is_refused,
+}
+
+fn seller() -> Owner {
+    subject("Customer", "/seller")
+}
+
+/// `Placed` moves `/name` to `/contact/name` and then is called `Ordered`; others are what can go wrong.
+fn schemas() -> Schemas {
+    Schemas::builder([
+        event("Placed")
+            .version(1)
+            .protect(&["/name"], customer())
+            .version(2)
+            .protect(&["/contact/name"], customer())
+            .redact_as("/contact/name", "erased")
+            .change(1, Changes::new().move_value("/name", "/contact/name").set_default("/currency", "EUR"))
+            .upcast_metadata(1, |old: Option<Value>, _: &StepContext<'_>| Ok::<_, Infallible>(old.map(|old| json!({ "old": old }))))
+            .change(2, Changes::new().rename_type("Ordered", 1)),
+        event("Ordered").version(1).protect(&["/contact/name"], customer()).redact_as("/contact/name", "gone"),
+        event("Split").version(1).protect(&["/name"], customer()).split(1, &[("Counted", 1)], |_, _| {
+            Ok::<_, Infallible>(vec![SplitPart::new("Counted", 1, json!({})), SplitPart::new("Counted", 1, json!({}))])
+        }),
+        event("Gone").version(1).drop_from(1),
+        event("Counted").version(1),
+        event("Vague")
+            .version(1)
+            .protect(&["/name"], customer())
+            .version(2)
+            .protect(&["/name"], customer())
+            .upcast(1, |old: Value| Ok::<_, Infallible>(old)),
+        event("Open").version(1).protect(&["/name"], customer()).version(2).unprotected("nobody looked").upcast(1, |mut old: Value| {
+            old["greeting"] = json!(format!("Dear {}", old["name"].as_str().unwrap_or_default()));
+            Ok::<_, Infallible>(old)
+        }),
+        event("Two")
+            .version(1)
+            .protect(&["/a", "/both"], customer())
+            .protect(&["/b"], seller())
+            .version(2)
+            .protect(&["/x/a", "/both"], customer())
+            .protect(&["/x/b"], seller())
+            .change(1, Changes::new().move_value("/a", "/x/a").move_value("/b", "/x/b")),
+        event("Nameless")
+            .version(1)
+            .protect(&["/a"], customer())
+            .protect(&["/b"], seller())
+            .version(2)
+            .protect(&["/a"], subject("Customer", "/ids/customer"))
+            .protect(&["/b"], subject("Customer", "/ids/seller"))
+            .change(1, Changes::new().remove("/customer").remove("/seller")),
+        event("Wider")
+            .version(1)
+            .protect(&["/name"], customer())
+            .version(2)
+            .protect(&["/name"], customer())
+            .protect(&["/note"], seller())
+            .change(1, Changes::new()),
+        event("Broken").version(1).version(2).upcast(1, |_: Value| Err::<Value, _>("no")),
+        event("Whole").version(1).protect_whole(Owner::Aggregate).version(2).protect_whole(Owner::Aggregate).change(1, Changes::new()),
+    ])
+    .accept_plaintext("Placed")
+    .accept_plaintext("Ordered")
+    .allow_older_appends()
+    .build()
+    .unwrap()
+}
+
+fn placed(customer: &str) -> NewEvent {
+    let payload = format!("{{\"customer\" :\"{customer}\",\"name\":\"{CANARY} {customer}\",\"n\":1.50}}");
+    NewEvent::raw("Placed", 1, payload)
+        .with_metadata(r#"{"by":1}"#)
+        .with_correlation_id("c")
+        .with_created_at(time::OffsetDateTime::UNIX_EPOCH)
+}
+
+fn ordered(customer: &str) -> NewEvent {
+    NewEvent::raw("Ordered", 1, format!("{{\"customer\":\"{customer}\",\"contact\":{{\"name\":\"{CANARY} {customer}\"}}}}"))
+}
+
+fn small() -> RewriteOptions {
+    let mut options = RewriteOptions::default();
+    options.batch = 3;
+    options
+}
+
+fn with(mut options: RewriteOptions, set: impl FnOnce(&mut RewriteOptions)) -> RewriteOptions {
+    set(&mut options);
+    options
+}
+
+async fn rewrite<B, S, T>(source: &B, store: &SealedStore<S>, copy: &B, target: &T, options: &RewriteOptions) -> Result<Rewritten>
+where
+    B: Backend,
+    S: EventStore<Tx = B::Tx> + EventTable<Tx = B::Tx>,
+    T: EventTable<Tx = B::Tx>,
+{
+    let (mut connection, mut other) = (source.connect().await.unwrap(), copy.connect().await.unwrap());
+    store.rewrite(source.connection(&mut connection), target, copy.connection(&mut other), options, &mut |_| {}).await
+}
+
+/// What readers of the copy see, with the keys of the source.
+async fn read_copy<B: Backend>(source: &B, copy: &B) -> Result<Vec<PersistedEvent>> {
+    let stored = copy.stored().await;
+    let sealer = Sealer::new(B::Keys::default(), std::sync::Arc::clone(&KEYRING), schemas());
+    let mut transaction = source.begin().await.unwrap();
+    sealer.open(source.tx(&mut transaction), stored).await
+}
+
+/// Events as readers see them, whatever they are stored as.
+fn seen(mut events: Vec<PersistedEvent>) -> Vec<PersistedEvent> {
+    for event in &mut events {
+        (event.stored_type, event.stored_version) = ("any".into(), EventVersion::new(1));
+        let json = |bytes: &Vec<u8>| serde_json::from_slice::<Value>(bytes).unwrap();
+        event.metadata = event.metadata.as_ref().map(|metadata| json(metadata).to_string().into_bytes());
+        event.redacted.sort_unstable();
+    }
+    events
+}
+
+fn stored_as(event: &PersistedEvent) -> (&str, u32) {
+    (event.stored_type.as_str(), event.stored_version.get())
+}
+
+fn places(event: &PersistedEvent) -> Vec<&str> {
+    event.redacted.iter().map(JsonPointer::as_str).collect()
+}
+
+async fn i1_i7_a_copy_reads_the_same_and_is_up_to_date<B: Backend>() {
+    let (db, copy) = (B::make().await, B::make().await);
+    let store = db.prepared(schemas()).await;
+    let target = B::Store::default();
+    db.append(&store, "1", &[placed("ada"), placed("eve"), ordered("ada")]).await;
+    db.append_bare(
+        "2",
+        &[placed("kim"), ordered("kim"), NewEvent::raw("Stranger", 9, "\0any"), NewEvent::raw("Placed", 1, r#"{"n":1e400}"#)],
+    )
+    .await;
+    // Positions have a gap where something was rolled back.
+    let mut forgotten = db.begin().await.unwrap();
+    B::Store::default().append(db.tx(&mut forgotten), &aggregate("Order", "x"), ExpectedVersion::Any, &[ordered("x")]).await.unwrap();
+    drop(forgotten);
+    db.append(&store, "1", &[NewEvent::raw("Whole", 1, format!("[\"{CANARY}\"]")), ordered("eve"), NewEvent::raw("Counted", 1, "{}")])
+        .await;
+    db.shred(&store, "eve").await;
+    let (before, read) = (db.stored().await, seen(db.read(&store).await.unwrap()));
+
+    let (mut connection, mut other, mut told) = (db.connect().await.unwrap(), copy.connect().await.unwrap(), Vec::new());
+    let done = store
+        .rewrite(db.connection(&mut connection), &target, copy.connection(&mut other), &small(), &mut |progress| {
+            told.push((progress.position, progress.last));
+        })
+        .await
+        .unwrap();
+    drop((connection, other));
+    assert!(done.kept.is_empty() && done.first_kept.is_empty(), "{:?}", done.kept);
+    assert_eq!((done.copied, done.rewritten, done.with_voids), (4, 6, 1));
+    assert_eq!((told.len(), done.up_to), (4, before.last().unwrap().global_position));
+    let after = copy.stored().await;
+    let now = read_copy(&db, &copy).await.unwrap();
+    assert!(seen(now.clone()) == read, "readers see the same:\n{:?}\n{:?}", payloads(&read), payloads(&now));
+    assert_eq!(places(&now[1]), ["/contact/name"]);
+    assert!(contains(&now[1].payload, "gone") && after.iter().all(|event| !contains(&event.payload, CANARY)), "I2");
+    for (before, after) in before.iter().zip(&after) {
+        let ids = |event: &PersistedEvent| {
+            (event.event_id, event.global_position, event.aggregate_version, event.created_at, event.aggregate.clone())
+        };
+        assert_eq!(ids(before), ids(after));
+        assert_eq!(before.correlation_id, after.correlation_id);
+    }
+    assert_eq!(after.iter().map(stored_as).filter(|(name, _)| *name == "Placed").count(), 0, "no step is needed any more");
+    assert_eq!((stored_as(&after[0]), stored_as(&after[7])), (("Ordered", 1), ("Whole", 2)));
+    let same: Vec<usize> = (0..before.len()).filter(|index| before[*index] == after[*index]).collect();
+    assert_eq!(same, [2, 5, 8, 9], "untouched events are copied byte by byte");
+    assert!(contains(after[1].payload.as_slice(), r#""name":null"#), "a void entry keeps nothing of the value");
+
+    // It catches up, and is complete in itself: a copy can be appended to.
+    assert_eq!(rewrite(&db, &store, &copy, &target, &small()).await.unwrap().copied, 0);
+    db.append(&store, "1", &[placed("ada"), ordered("kim")]).await;
+    let more = rewrite(&db, &store, &copy, &target, &small()).await.unwrap();
+    assert_eq!((more.copied, more.rewritten), (1, 1));
+    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read(&store).await.unwrap()));
+    // A shred reaches both.
+    db.shred(&store, "ada").await;
+    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read(&store).await.unwrap()));
+    assert_eq!(read_copy(&db, &copy).await.unwrap().iter().filter(|event| event.is_redacted()).count(), 5);
+    // And a copy of the copy is the copy.
+    let last = copy.append_bare("1", &[NewEvent::raw("Counted", 1, "{}")]).await.remove(0);
+    assert_eq!(last.aggregate_version.get(), 9);
+    assert!(last.global_position > copy.stored().await[11].global_position);
+}
+
+async fn i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored<B: Backend>() {
+    let (db, copy) = (B::make().await, B::make().await);
+    let store = db.prepared(schemas()).await;
+    let raw = |name: &str, payload: Value| NewEvent::raw(name, 1, payload.to_string());
+    let both = |a: &str, b: &str| json!({ "customer": a, "seller": b, "a": "A", "b": "B", "both": "C" });
+    let events = [
+        raw("Split", json!({ "customer": "ada", "name": CANARY })),
+        raw("Gone", json!({})),
+        raw("Vague", json!({ "customer": "eve", "name": CANARY })),
+        raw("Vague", json!({ "customer": "ada", "name": CANARY })),
+        raw("Two", both("eve", "bob")),
+        raw("Two", both("eve", "kim")),
+        raw("Nameless", json!({ "customer": "eve", "seller": "bob", "a": 1, "b": 2, "ids": { "customer": "eve", "seller": "bob" } })),
+        raw("Nameless", json!({ "customer": "eve", "seller": "bob", "a": 1, "b": 2 })),
+        raw("Nameless", json!({ "customer": "ada", "seller": "kim", "a": 1, "b": 2 })),
+        raw("Wider", json!({ "customer": "eve", "name": "x", "seller": "bob", "note": "in the clear so far" })),
+        raw("Wider", json!({ "customer": "ada", "name": "x", "seller": "ada", "note": "in the clear so far" })),
+    ];
+    db.append(&store, "1", &events).await;
+    // One owner under two keys, of which one is destroyed with each.
+    db.append(&store, "2", &[raw("Two", json!({ "customer": "pat", "seller": "pat", "a": "A", "b": "B" }))]).await;
+    for name in ["eve", "bob", "pat"] {
+        db.shred(&store, name).await;
+    }
+    let (before, read) = (db.stored().await, seen(db.read(&store).await.unwrap()));
+    let done = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await.unwrap();
+    let kept: Vec<(usize, KeptBecause)> = done
+        .first_kept
+        .iter()
+        .map(|kept| (before.iter().position(|event| event.event_id == kept.event_id).unwrap(), kept.because))
+        .collect();
+    assert_eq!(
+        kept,
+        [
+            (0, KeptBecause::Split),
+            (1, KeptBecause::Dropped),
+            (2, KeptBecause::RedactionsUncertain),
+            (7, KeptBecause::RedactionAmbiguous),
+            (8, KeptBecause::NotAppendable),
+            (9, KeptBecause::OwnerShredded),
+        ]
+    );
+    assert!(matches!(done.first_kept[4].error, Some(Error::MissingScopeId { .. })));
+    assert_eq!(done.kept.values().sum::<u64>(), 6);
+    assert_eq!((done.copied, done.rewritten, done.with_voids), (0, 6, 4));
+    let after = copy.stored().await;
+    for (index, _) in kept {
+        let (mut after, before) = (after[index].clone(), before[index].clone());
+        after.metadata.clone_from(&before.metadata);
+        assert!(after == before, "{index}: as it is stored");
+    }
+    let now = seen(read_copy(&db, &copy).await.unwrap());
+    assert!(now == read, "readers see the same:\n{:?}\n{:?}", payloads(&read), payloads(&now));
+    // Each void entry names the key of its own owner: reopening one of them changes nothing for the other.
+    db.reopen(&store, "eve").await;
+    assert!(seen(read_copy(&db, &copy).await.unwrap()) == read);
+    // Copied again, from a copy with void entries: they move along.
+    let (second, third) = (B::make().await, B::Store::default());
+    drop(second.prepared(schemas()).await);
+    let _ = third;
+}
+
+async fn i2_what_was_sealed_does_not_come_to_lie_in_the_clear<B: Backend>() {
+    let (db, copy) = (B::make().await, B::make().await);
+    let store = db.prepared(schemas()).await;
+    let raw = |payload: Value| NewEvent::raw("Open", 1, payload.to_string());
+    db.append(
+        &store,
+        "1",
+        &[
+            raw(json!({ "customer": "ada", "name": CANARY })),
+            raw(json!({ "customer": "ada" })),
+            raw(json!({ "customer": "ada", "name": CANARY, "known": format!("{CANARY} is no secret") })),
+        ],
+    )
+    .await;
+    for options in [with(small(), |options| options.dry_run = true), small()] {
+        let done = rewrite(&db, &store, &copy, &B::Store::default(), &options).await.unwrap();
+        assert_eq!(done.kept, BTreeMap::from([(KeptBecause::InTheClear, 1)]));
+        assert_eq!((done.rewritten, done.first_kept[0].position), (2, db.stored().await[0].global_position));
+    }
+    let after = copy.stored().await;
+    assert!(!contains(&after[0].payload, CANARY) && stored_as(&after[0]) == ("Open", 1));
+    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read(&store).await.unwrap()));
+
+    // A version that protects less than it did when the event was sealed.
+    let (db, copy) = (B::make().await, B::make().await);
+    let wide = Schemas::new([event("Placed").version(1).protect(&["/name", "/old"], customer())]).unwrap();
+    let payload = json!({ "customer": "ada", "name": "x", "old": CANARY, "email": "y" }).to_string();
+    db.append(&db.prepared(wide).await, "1", &[NewEvent::raw("Placed", 1, payload)]).await;
+    let other = event("Placed").version(1).protect(&["/name", "/email"], customer());
+    let store = db.process(Schemas::builder([other]).accept_plaintext("Placed").build().unwrap());
+    let done = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await.unwrap();
+    assert_eq!(done.kept, BTreeMap::from([(KeptBecause::InTheClear, 1)]));
+    assert!(copy.stored().await[0].payload == db.stored().await[0].payload);
+}
+
+async fn i4_a_disabled_key_stops_the_run_and_names_the_event<B: Backend>() {
+    let (db, copy) = (B::make().await, B::make().await);
+    let store = db.prepared(schemas()).await;
+    let target = B::Store::default();
+    db.append(&store, "1", &[placed("ada"), placed("ada"), placed("ada"), placed("eve"), ordered("eve")]).await;
+    db.disable(&store, "eve").await;
+    let before = db.stored().await;
+    for options in [with(small(), |options| options.dry_run = true), small()] {
+        let stopped = rewrite(&db, &store, &copy, &target, &options).await.unwrap_err();
+        let Error::Unreadable(unreadable) = &stopped else { panic!("{stopped:?}") };
+        assert_eq!((unreadable.event_id, matches!(unreadable.error, Error::Disabled { .. })), (before[3].event_id, true));
+        assert!(!whole(&stopped).contains(CANARY));
+        assert_eq!(copy.stored().await.len(), if options.dry_run { 0 } else { 3 }, "what was done before stays");
+    }
+    db.enable(&store, "eve").await;
+    assert_eq!(rewrite(&db, &store, &copy, &target, &small()).await.unwrap().rewritten, 1);
+    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read(&store).await.unwrap()));
+
+    // Unless it is told to copy what can't be read.
+    let copy = B::make().await;
+    db.disable(&store, "eve").await;
+    db.append(&store, "1", &[NewEvent::raw("Broken", 1, "{}")]).await;
+    let done = rewrite(&db, &store, &copy, &target, &with(small(), |options| options.copy_unreadable = true)).await.unwrap();
+    assert_eq!((done.kept[&KeptBecause::Unreadable], done.rewritten), (3, 3));
+    assert!(
+        matches!(done.first_kept[0].error, Some(Error::Disabled { .. })) && matches!(done.first_kept[2].error, Some(Error::Upcast { .. }))
+    );
+    db.enable(&store, "eve").await;
+    assert!(copy.stored().await[3].payload == before[3].payload, "it can be read again when the stop is over");
+    // A value that has to be sealed for somebody who is stopped.
+    let copy = B::make().await;
+    db.append_bare("2", &[ordered("eve")]).await;
+    db.disable(&store, "eve").await;
+    let stopped = rewrite(&db, &store, &copy, &target, &small()).await.unwrap_err();
+    assert!(matches!(stopped, Error::Unreadable(_)));
+}
+
+async fn a_dry_run_writes_nothing_and_says_the_same<B: Backend>() {
+    let (db, copy) = (B::make().await, B::make().await);
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[placed("ada"), placed("eve"), ordered("ada"), NewEvent::raw("Gone", 1, "{}")]).await;
+    db.append_bare("2", &[placed("new"), ordered("eve")]).await;
+    db.shred(&store, "eve").await;
+    let dry = rewrite(&db, &store, &copy, &B::Store::default(), &with(small(), |options| options.dry_run = true)).await.unwrap();
+    assert!(copy.stored().await.is_empty());
+    let mut connection = db.connect().await.unwrap();
+    let history = store.keys().key_history(db.connection(&mut connection), &KeyScope::new("Customer", "new")).await.unwrap();
+    assert!(history.is_none(), "a dry run makes no keys");
+    drop(connection);
+    let done = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await.unwrap();
+    let numbers = |done: &Rewritten| (done.copied, done.rewritten, done.with_voids, done.kept.clone(), done.up_to);
+    assert_eq!(numbers(&dry), numbers(&done));
+    assert_eq!(done.kept, BTreeMap::from([(KeptBecause::Dropped, 1), (KeptBecause::OwnerShredded, 1)]));
+    assert_eq!((done.copied, done.rewritten, done.with_voids), (1, 3, 1));
+}
+
+async fn i11_nothing_that_does_not_open_is_committed<B: Backend>() {
+    let (db, copy) = (B::make().await, B::make().await);
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[placed("ada"), placed("eve"), ordered("ada")]).await;
+    db.shred(&store, "eve").await;
+    let target = Meddler::<B::Store>::default();
+    type Rows = Box<dyn Fn(&mut Vec<PersistedEvent>) + Send + Sync>;
+    let other = |event: &mut PersistedEvent| event.created_at += Duration::from_secs(1);
+    let changes: [(&str, Rows); 9] = [
+        ("fewer", Box::new(|events| drop(events.pop()))),
+        ("plaintext", Box::new(|events| events[0].payload = ordered("ada").payload)),
+        (
+            "another value",
+            Box::new(|events| {
+                let at = events[0].payload.iter().rposition(|byte| *byte == b'E').unwrap();
+                events[0].payload[at] = b'F';
+            }),
+        ),
+        ("another copy", Box::new(|events| events[2].payload.push(b' '))),
+        (
+            "a value in a void place",
+            Box::new(|events| {
+                let text = String::from_utf8(events[1].payload.clone()).unwrap();
+                events[1].payload = text.replace("null", "1234").into_bytes();
+            }),
+        ),
+        ("another time", Box::new(move |events| other(&mut events[1]))),
+        ("another version", Box::new(|events| events[0].stored_version = EventVersion::new(7))),
+        ("other metadata", Box::new(|events| events[0].metadata = Some(b"{}".to_vec()))),
+        ("another id", Box::new(|events| events[2].event_id = uuid::Uuid::now_v7())),
+    ];
+    for (what, change) in changes {
+        target.inserts(change);
+        let refused = rewrite(&db, &store, &copy, &target, &small()).await;
+        assert!(matches!(refused, Err(Error::NotVerified { .. })), "{what}: {refused:?}");
+        assert!(copy.stored().await.is_empty(), "{what}: something was committed");
+    }
+    target.peace();
+    assert_eq!(rewrite(&db, &store, &copy, &target, &small()).await.unwrap().rewritten, 2);
+}
+
+async fn i8_i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
+    let fill = async || {
+        let db = B::make().await;
+        let store = db.prepared(schemas()).await;
+        db.append(&store, "1", &[placed("ada"), placed("eve"), ordered("ada"), placed("kim")]).await;
+        db.append_bare("2", &[placed("new"), NewEvent::raw("Gone", 1, "{}")]).await;
+        db.shred(&store, "eve").await;
+        db
+    };
+    let (calls, target_calls) = {
+        let (db, copy) = (fill().await, B::make().await);
+        let ((store, source), target) = (db.meddling(schemas()), Meddler::<B::Store>::default());
+        rewrite(&db, &store, &copy, &target, &small()).await.unwrap();
+        (source.calls(), target.calls())
+    };
+    assert!(calls >= 6 && target_calls >= 8, "{calls} {target_calls}");
+    for (in_target, call) in (0..calls).map(|call| (false, call)).chain((0..target_calls).map(|call| (true, call))) {
+        for trouble in [Trouble::Fails, Trouble::FailsDone, Trouble::Hangs, Trouble::HangsDone] {
+            let (db, copy) = (fill().await, B::make().await);
+            let read = seen(db.read(&db.process(schemas())).await.unwrap());
+            let ((store, source), target) = (db.meddling(schemas()), Meddler::<B::Store>::default());
+            if in_target { &target } else { &source }.trouble(call, trouble);
+            let what = format!("{} {call} {trouble:?}", if in_target { "target" } else { "source" });
+            {
+                let (mut connection, mut other) = (db.connect().await.unwrap(), copy.connect().await.unwrap());
+                let (options, mut progress) = (small(), |_: RewriteProgress<'_>| {});
+                let rewriting =
+                    store.rewrite(db.connection(&mut connection), &target, copy.connection(&mut other), &options, &mut progress);
+                let mut rewriting = std::pin::pin!(rewriting);
+                loop {
+                    tokio::select! {
+                        result = &mut rewriting => { assert!(result.is_err(), "{what}: it went on"); break }
+                        () = tokio::task::yield_now() => if source.hangs() || target.hangs() { break },
+                    }
+                }
+            }
+            assert!(seen(db.read(&db.process(schemas())).await.unwrap()) == read, "{what}: the source is what it was");
+            let part = seen(read_copy(&db, &copy).await.unwrap());
+            assert!(part == read[..part.len()], "{what}: a shorter copy that is complete in itself");
+            source.peace();
+            target.peace();
+            rewrite(&db, &store, &copy, &target, &small()).await.unwrap();
+            assert!(seen(read_copy(&db, &copy).await.unwrap()) == read, "{what}: running it again completes it");
+        }
+    }
+}
+
+async fn i6_keys_are_committed_before_their_events<B: Backend + 'static>() {
+    let (db, copy) = (std::sync::Arc::new(B::make().await), B::make().await);
+    let store = db.prepared(schemas()).await;
+    db.append_bare("1", &[placed("new"), placed("newer")]).await;
+    let target = Meddler::<B::Store>::default();
+    let (looker, looked) = (std::sync::Arc::clone(&db), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let told = std::sync::Arc::clone(&looked);
+    *target.state.before_write.lock().await = Some(Box::new(move || {
+        let (db, told) = (std::sync::Arc::clone(&looker), std::sync::Arc::clone(&told));
+        Box::pin(async move {
+            // Somebody else, while the events are being inserted.
+            let mut connection = db.connect().await.unwrap();
+            for name in ["new", "newer"] {
+                let history = B::Keys::default().history(db.connection(&mut connection), &KeyScope::new("Customer", name)).await.unwrap();
+                assert_eq!(history.expect("I6: the key is not committed yet").keys.len(), 1);
+            }
+            told.store(true, std::sync::atomic::Ordering::SeqCst);
+        })
+    }));
+    assert_eq!(rewrite(&*db, &store, &copy, &target, &small()).await.unwrap().rewritten, 2);
+    assert!(looked.load(std::sync::atomic::Ordering::SeqCst));
+}
+
+async fn i5_others_go_on_meanwhile<B: Backend>() {
+    let (db, copy) = (B::make().await, B::make().await);
+    let store = db.prepared(schemas()).await;
+    let people: Vec<String> = (0..10).map(|number| format!("p{number}")).collect();
+    for round in 0..12 {
+        let events: Vec<NewEvent> = people.iter().map(|name| if round % 3 == 0 { ordered(name) } else { placed(name) }).collect();
+        if round % 4 == 1 {
+            db.append_bare(&format!("plain {round}"), &events).await;
+        } else {
+            db.append(&store, &format!("sealed {round}"), &events).await;
+        }
+    }
+    let target = B::Store::default();
+    let options = with(small(), |options| options.batch = 7);
+    let copying = async {
+        let mut rewritten = 0;
+        for _ in 0..4 {
+            rewritten += loop {
+                match rewrite(&db, &store, &copy, &target, &options).await {
+                    Err(error) if error.is_retryable() => {}
+                    done => break done.unwrap().rewritten,
+                }
+            };
+        }
+        rewritten
+    };
+    let meanwhile = async {
+        let other = db.process(schemas());
+        for (number, name) in people.iter().enumerate() {
+            loop {
+                let mut transaction = db.begin().await.unwrap();
+                let tx = db.tx(&mut transaction);
+                let mut done = other.append(tx, &aggregate("Order", "meanwhile"), ExpectedVersion::Any, &[placed("new")]).await.map(drop);
+                if done.is_ok() && number % 2 == 0 {
+                    done = other.keys().shred(tx, &KeyScope::new("Customer", name.as_str()), "request").await.map(drop);
+                }
+                match if done.is_ok() { db.commit(transaction).await } else { done } {
+                    Ok(()) => break,
+                    Err(error) => assert!(error.is_retryable(), "{error:?}"),
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (rewritten, ()) = tokio::join!(copying, meanwhile);
+    assert!(rewritten > 50, "{rewritten}");
+    rewrite(&db, &store, &copy, &target, &options).await.unwrap();
+    let (now, source) = (read_copy(&db, &copy).await.unwrap(), db.read(&store).await.unwrap());
+    assert_eq!((now.len(), source.len()), (130, 130));
+    for event in now.iter().filter(|event| !event.aggregate.aggregate_id().starts_with("plain")) {
+        let gone = people.iter().step_by(2).any(|gone| contains(&event.payload, &format!("\"{gone}\"")));
+        assert_eq!((event.is_redacted(), contains(&event.payload, CANARY)), (gone, !gone), "I5: no value outlives its shred in the copy");
+    }
+}
+
+/// A subject is shredded and reopened between the moment at which its values are read and the one at which they are written.
+async fn i5_what_was_shredded_in_between_is_void<B: Backend>() {
+    let (db, copy) = (B::make().await, B::make().await);
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[placed("ada")]).await;
+    let target = B::Store::default();
+    // The first call made the page; a scope that is new to it makes it begin again, and meanwhile everything changes.
+    let read = db.read(&store).await.unwrap();
+    assert!(contains(&read[0].payload, CANARY));
+    db.shred(&store, "ada").await;
+    db.reopen(&store, "ada").await;
+    let done = rewrite(&db, &store, &copy, &target, &small()).await.unwrap();
+    assert_eq!((done.rewritten, done.with_voids), (1, 1));
+    let now = read_copy(&db, &copy).await.unwrap();
+    assert!(now[0].is_redacted() && !contains(&now[0].payload, CANARY), "what was erased stays erased, whatever keys its owner has now");
+}
+
+async fn a_target_that_holds_something_else_is_refused<B: Backend>() {
+    let (db, copy) = (B::make().await, B::make().await);
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[placed("ada"), placed("ada"), placed("ada"), placed("eve"), ordered("eve")]).await;
+    copy.append_bare("other", &[ordered("x")]).await;
+    let refused = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await;
+    assert!(matches!(refused, Err(Error::ForeignTarget { position }) if position.get() == 1), "{refused:?}");
+    assert_eq!(copy.stored().await.len(), 1);
+    let copy = B::make().await;
+    let began = Instant::now();
+    let options = with(small(), |options| options.events_per_second = NonZeroU32::new(20));
+    assert_eq!(rewrite(&db, &store, &copy, &B::Store::default(), &options).await.unwrap().rewritten, 4);
+    assert!(began.elapsed() >= Duration::from_millis(250), "it was not held back");
+}
+
+/// Into other tables of the same database: a release can switch from one to the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i8_other_tables_of_the_same_database_and_what_is_in_flight() {
+    let db = Postgres::new().await;
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[placed("ada"), placed("eve")]).await;
+    db.shred(&store, "eve").await;
+    let target = PostgresStore::with_tables(PostgresTables::new().events("events_2").heads("heads_2")).unwrap();
+    target.migrate(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
+    // A position that is given out and not committed: the copy must not pass it.
+    let mut open = db.pool.begin().await.unwrap();
+    store.append(&mut open, &aggregate("Order", "open"), ExpectedVersion::Any, &[placed("ada")]).await.unwrap();
+    db.append(&store, "2", &[ordered("kim")]).await;
+    let (pool, copying) = (db.pool.clone(), target.clone());
+    let store = std::sync::Arc::new(store);
+    let (rewriting, source) = (std::sync::Arc::clone(&store), db.pool.clone());
+    let running = tokio::spawn(async move {
+        let (mut connection, mut other) = (source.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        rewriting.rewrite(&mut connection, &copying, &mut other, &small(), &mut |_| {}).await
+    });
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareLock' AND relation = 'events'::regclass";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&db.pool).await.unwrap() == 0 {
+        assert!(!running.is_finished(), "it did not wait: {:?}", running.await);
+    }
+    open.commit().await.unwrap();
+    let done = running.await.unwrap().unwrap();
+    assert_eq!((done.copied, done.rewritten, done.up_to.get()), (1, 3, 4));
+    let copied = SealedStore::new(target, PostgresKeys::new(), std::sync::Arc::clone(&*KEYRING), schemas());
+    assert!(seen(db.read(&copied).await.unwrap()) == seen(db.read(&*store).await.unwrap()));
+    let appended = db.append(&copied, "1", &[ordered("ada")]).await;
+    assert_eq!((appended[0].aggregate_version.get(), appended[0].global_position.get()), (3, 5));
+    let mut connection = db.pool.acquire().await.unwrap();
+    let options = CensusOptions::default();
+    let census = copied.census(&mut connection, &options, &mut |_| {}).await.unwrap();
+    assert!(census.may_delete_step("Placed", 1).is_yes() && census.may_delete_step("Placed", 2).is_yes(), "its steps can go");
+}
