@@ -23,7 +23,6 @@ on_every_database! {
     i8_i11_whatever_ends_in_the_middle_is_completed,
     i6_keys_are_committed_before_their_events,
     i5_others_go_on_meanwhile,
-    i5_what_was_shredded_in_between_is_void,
     a_target_that_holds_something_else_is_refused,
 }
 
@@ -235,7 +234,7 @@ async fn i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored<B: Backe
         raw("Wider", json!({ "customer": "ada", "name": "x", "seller": "ada", "note": "in the clear so far" })),
     ];
     db.append(&store, "1", &events).await;
-    // One owner under two keys, of which one is destroyed with each.
+    // One owner of two places.
     db.append(&store, "2", &[raw("Two", json!({ "customer": "pat", "seller": "pat", "a": "A", "b": "B" }))]).await;
     for name in ["eve", "bob", "pat"] {
         db.shred(&store, name).await;
@@ -272,10 +271,6 @@ async fn i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored<B: Backe
     // Each void entry names the key of its own owner: reopening one of them changes nothing for the other.
     db.reopen(&store, "eve").await;
     assert!(seen(read_copy(&db, &copy).await.unwrap()) == read);
-    // Copied again, from a copy with void entries: they move along.
-    let (second, third) = (B::make().await, B::Store::default());
-    drop(second.prepared(schemas()).await);
-    let _ = third;
 }
 
 async fn i2_what_was_sealed_does_not_come_to_lie_in_the_clear<B: Backend>() {
@@ -411,16 +406,17 @@ async fn i11_nothing_that_does_not_open_is_committed<B: Backend>() {
 }
 
 async fn i8_i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
-    let fill = async || {
-        let db = B::make().await;
+    let fill = async |db: B| {
         let store = db.prepared(schemas()).await;
-        db.append(&store, "1", &[placed("ada"), placed("eve"), ordered("ada"), placed("kim")]).await;
-        db.append_bare("2", &[placed("new"), NewEvent::raw("Gone", 1, "{}")]).await;
-        db.shred(&store, "eve").await;
+        // New ones every time.
+        let [ada, eve, kim, new] = ["ada", "eve", "kim", "new"].map(|name| format!("{name}-{}", uuid::Uuid::now_v7()));
+        db.append(&store, "1", &[placed(&ada), placed(&eve), ordered(&ada), placed(&kim)]).await;
+        db.append_bare("2", &[placed(&new), NewEvent::raw("Gone", 1, "{}")]).await;
+        db.shred(&store, &eve).await;
         db
     };
+    let (mut db, mut copy) = (fill(B::make().await).await, B::make().await);
     let (calls, target_calls) = {
-        let (db, copy) = (fill().await, B::make().await);
         let ((store, source), target) = (db.meddling(schemas()), Meddler::<B::Store>::default());
         rewrite(&db, &store, &copy, &target, &small()).await.unwrap();
         (source.calls(), target.calls())
@@ -428,7 +424,7 @@ async fn i8_i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
     assert!(calls >= 6 && target_calls >= 8, "{calls} {target_calls}");
     for (in_target, call) in (0..calls).map(|call| (false, call)).chain((0..target_calls).map(|call| (true, call))) {
         for trouble in [Trouble::Fails, Trouble::FailsDone, Trouble::Hangs, Trouble::HangsDone] {
-            let (db, copy) = (fill().await, B::make().await);
+            (db, copy) = (fill(db.again().await).await, copy.again().await);
             let read = seen(db.read(&db.process(schemas())).await.unwrap());
             let ((store, source), target) = (db.meddling(schemas()), Meddler::<B::Store>::default());
             if in_target { &target } else { &source }.trouble(call, trouble);
@@ -535,23 +531,6 @@ async fn i5_others_go_on_meanwhile<B: Backend>() {
     }
 }
 
-/// A subject is shredded and reopened between the moment at which its values are read and the one at which they are written.
-async fn i5_what_was_shredded_in_between_is_void<B: Backend>() {
-    let (db, copy) = (B::make().await, B::make().await);
-    let store = db.prepared(schemas()).await;
-    db.append(&store, "1", &[placed("ada")]).await;
-    let target = B::Store::default();
-    // The first call made the page; a scope that is new to it makes it begin again, and meanwhile everything changes.
-    let read = db.read(&store).await.unwrap();
-    assert!(contains(&read[0].payload, CANARY));
-    db.shred(&store, "ada").await;
-    db.reopen(&store, "ada").await;
-    let done = rewrite(&db, &store, &copy, &target, &small()).await.unwrap();
-    assert_eq!((done.rewritten, done.with_voids), (1, 1));
-    let now = read_copy(&db, &copy).await.unwrap();
-    assert!(now[0].is_redacted() && !contains(&now[0].payload, CANARY), "what was erased stays erased, whatever keys its owner has now");
-}
-
 async fn a_target_that_holds_something_else_is_refused<B: Backend>() {
     let (db, copy) = (B::make().await, B::make().await);
     let store = db.prepared(schemas()).await;
@@ -602,4 +581,67 @@ async fn i8_other_tables_of_the_same_database_and_what_is_in_flight() {
     let options = CensusOptions::default();
     let census = copied.census(&mut connection, &options, &mut |_| {}).await.unwrap();
     assert!(census.may_delete_step("Placed", 1).is_yes() && census.may_delete_step("Placed", 2).is_yes(), "its steps can go");
+}
+
+/// How many sessions wait for a lock that another one has.
+async fn waiting(db: &Postgres) -> i64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    sqlx::query_scalar(sql).fetch_one(&db.pool).await.unwrap()
+}
+
+/// A subject is shredded, and reopened, between the moment at which its values are read and the one at which they are
+/// locked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i5_what_is_shredded_before_the_lock_is_had_is_void() {
+    for reopens in [true, false] {
+        let (db, copy) = (Postgres::new().await, Postgres::new().await);
+        let store = std::sync::Arc::new(db.prepared(schemas()).await);
+        db.append(&*store, "1", &[placed("ada"), placed("eve")]).await;
+        let mut shredding = db.pool.begin().await.unwrap();
+        let ada = KeyScope::new("Customer", "ada");
+        store.keys().shred(&mut shredding, &ada, "request").await.unwrap();
+        if reopens {
+            store.keys().reopen(&mut shredding, &ada, "back").await.unwrap();
+        }
+        // A process with caches of its own, which still sees the key.
+        let other = db.process(schemas());
+        let (from, to) = (db.pool.clone(), copy.pool.clone());
+        let running = tokio::spawn(async move {
+            let (mut connection, mut target) = (from.acquire().await.unwrap(), to.acquire().await.unwrap());
+            other.rewrite(&mut connection, &PostgresStore::new(), &mut target, &small(), &mut |_| {}).await
+        });
+        while waiting(&db).await == 0 {
+            assert!(!running.is_finished(), "it did not wait: {:?}", running.await);
+        }
+        shredding.commit().await.unwrap();
+        let done = running.await.unwrap().unwrap();
+        assert_eq!((done.rewritten, done.with_voids), (2, 1), "the page was done again");
+        let now = read_copy(&db, &copy).await.unwrap();
+        assert!(now[0].is_redacted() && !contains(&now[0].payload, CANARY) && contains(&now[1].payload, CANARY));
+    }
+}
+
+/// A shred waits until the target has committed, and then holds for what was written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i5_a_shred_waits_until_the_copy_is_committed() {
+    let (db, copy) = (std::sync::Arc::new(Postgres::new().await), Postgres::new().await);
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[placed("ada"), placed("eve")]).await;
+    let target = Meddler::<PostgresStore>::default();
+    let (shredder, (told, shredded)) = (std::sync::Arc::clone(&db), std::sync::mpsc::channel());
+    *target.state.before_write.lock().await = Some(Box::new(move || {
+        let (db, told) = (std::sync::Arc::clone(&shredder), told.clone());
+        Box::pin(async move {
+            let other = std::sync::Arc::clone(&db);
+            let shredding = tokio::spawn(async move { other.shred(&other.process(schemas()), "ada").await });
+            while waiting(&db).await == 0 {
+                assert!(!shredding.is_finished(), "I5: a shred went past the locks");
+            }
+            told.send(shredding).unwrap();
+        })
+    }));
+    assert_eq!(rewrite(&*db, &store, &copy, &target, &small()).await.unwrap().rewritten, 2);
+    assert_eq!(shredded.recv().unwrap().await.unwrap().destroyed.len(), 1);
+    let now = read_copy(&*db, &copy).await.unwrap();
+    assert!(now[0].is_redacted() && !contains(&now[0].payload, CANARY) && contains(&now[1].payload, CANARY));
 }

@@ -21,6 +21,11 @@ pub trait Backend: Database<Tx: Send> + Sized {
 
     async fn make() -> Self;
 
+    /// One without events in its place; keys may be left.
+    async fn again(self) -> Self {
+        Self::make().await
+    }
+
     /// A process, with caches of its own.
     fn process(&self, schemas: Schemas) -> SealedStore<Self::Store> {
         SealedStore::new(Self::Store::default(), Self::Keys::default(), Arc::clone(&KEYRING), schemas)
@@ -126,6 +131,12 @@ impl Backend for Postgres {
 
     async fn make() -> Self {
         Self::new().await
+    }
+
+    /// Making a database takes longer than all that is done in it. Rows of keys can't be deleted.
+    async fn again(self) -> Self {
+        sqlx::query("TRUNCATE events, aggregate_heads RESTART IDENTITY").execute(&self.pool).await.unwrap();
+        self
     }
 }
 
