@@ -94,7 +94,7 @@ impl<S> Meddler<S> {
 
     async fn hang(&self) {
         self.state.hanging.store(true, Ordering::SeqCst);
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Is a call never going to be answered?
