@@ -115,7 +115,7 @@ async fn memory_tables_keep_the_contract() {
 async fn sqlite_tables_keep_the_contract() {
     conformance::event_table(&Sqlite::new().await, &SqliteStore::new()).await;
     let (db, store) = (Sqlite::empty().await, SqliteStore::with_tables("shop_events", "shop_heads").unwrap());
-    store.migrate(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
+    store.migrate(&mut db.pool.acquire().await.unwrap()).await.unwrap();
     conformance::event_table(&db, &Arc::new(store)).await;
 }
 
@@ -124,7 +124,7 @@ async fn postgres_tables_keep_the_contract() {
     conformance::event_table(&Postgres::new().await, &PostgresStore::new()).await;
     let tables = PostgresTables::streams().in_schema("Shop").events("shop_Events").notify("Shop_events");
     let (db, store) = (Postgres::empty().await, PostgresStore::with_tables(tables).unwrap());
-    store.migrate(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
+    store.migrate(&mut db.pool.acquire().await.unwrap()).await.unwrap();
     conformance::event_table(&db, &store).await;
 }
 

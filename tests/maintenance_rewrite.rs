@@ -554,7 +554,7 @@ async fn i8_other_tables_of_the_same_database_and_what_is_in_flight() {
     db.append(&store, "1", &[placed("ada"), placed("eve")]).await;
     db.shred(&store, "eve").await;
     let target = PostgresStore::with_tables(PostgresTables::new().events("events_2").heads("heads_2")).unwrap();
-    target.migrate(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
+    target.migrate(&mut db.pool.acquire().await.unwrap()).await.unwrap();
     // A position that is given out and not committed: the copy must not pass it.
     let mut open = db.pool.begin().await.unwrap();
     store.append(&mut open, &aggregate("Order", "open"), ExpectedVersion::Any, &[placed("ada")]).await.unwrap();
