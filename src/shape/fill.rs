@@ -40,6 +40,8 @@ pub(super) struct Filling {
     choices: RefCell<BTreeMap<String, usize>>,
     /// Where the last candidate was given, and how many there are.
     last: RefCell<Option<(String, usize)>>,
+    /// Options on the way: do they hold something?
+    options: RefCell<BTreeMap<String, bool>>,
     /// The member that was named last.
     last_field: RefCell<Option<(String, &'static str)>>,
     /// Members that have other names; they come first.
@@ -61,6 +63,7 @@ impl Filling {
             is_rich: false,
             choices: RefCell::default(),
             last: RefCell::default(),
+            options: RefCell::default(),
             last_field: RefCell::default(),
             first: RefCell::default(),
             aliases: RefCell::default(),
@@ -107,10 +110,13 @@ impl Filling {
                 _ => {
                     let (place, candidates) = self.last.borrow_mut().take()?;
                     let mut choices = self.choices.borrow_mut();
-                    let choice = choices.entry(place).or_default();
+                    let choice = choices.entry(place.clone()).or_default();
                     *choice += 1;
                     if *choice >= candidates {
-                        return None;
+                        // An option around it can go without.
+                        let mut options = self.options.borrow_mut();
+                        let around = options.iter_mut().filter(|(option, is_some)| **is_some && place.starts_with(option.as_str()));
+                        *around.max_by_key(|(option, _)| option.len())?.1 = false;
                     }
                 }
             }
@@ -286,7 +292,7 @@ impl<'de> Deserializer<'de> for Fill<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
-        if self.is_rich() {
+        if self.is_rich() && *self.filling.options.borrow_mut().entry(self.place.clone()).or_insert(true) {
             return visitor.visit_some(Self { depth: self.depth + 1, ..self });
         }
         self.put(());

@@ -8,11 +8,14 @@ mod report;
 pub(super) use report::ADVICE;
 pub use report::{Difference, Mismatch, Run};
 
+use crate::error::Result;
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, PersistedEvent};
 use crate::keys::MemoryKeys;
 use crate::memory::MemoryTx;
 use crate::schema::Schemas;
+use crate::seal::may_hold_header;
 use crate::sealer::Sealer;
+use crate::testing::error::chain;
 use crate::testing::json::differences;
 use crate::testing::{GuardError, Mode, block_on, files};
 use case::{CaseFile, FORMAT, Outcome, Stored, as_json};
@@ -107,7 +110,9 @@ impl GoldenCorpus {
     pub fn open(folder: impl AsRef<Path>, schemas: Schemas) -> Result<Self, GuardError> {
         let folder = folder.as_ref().to_owned();
         let path = folder.join(KEYS);
-        let keys = match files::read(&path)? {
+        let file = files::read(&path)?;
+        let has_keys = file.is_some();
+        let keys = match file {
             Some(file) => block_on(KeyDb::load(&file)).map_err(|problem| GuardError::file(&path, problem))?,
             None => block_on(KeyDb::generate())?,
         };
@@ -120,7 +125,11 @@ impl GoldenCorpus {
                 let problem = format!("is of format {}: this version of eventseal reads format {FORMAT}", case.eventseal_golden);
                 return Err(GuardError::file(&path, problem));
             }
-            case.stored.event().map_err(|problem| GuardError::file(&path, problem))?;
+            let event = case.stored.event().map_err(|problem| GuardError::file(&path, problem))?;
+            if !has_keys && may_hold_header(&event.payload) {
+                let problem = format!("is sealed, but there is no {KEYS} beside it: restore that from version control");
+                return Err(GuardError::file(&path, problem));
+            }
             cases.insert(name.to_owned(), case);
         }
         let sealer = Sealer::new(MemoryKeys::new(), keys.keyring()?, schemas.for_guards());
@@ -178,15 +187,18 @@ impl GoldenCorpus {
         let mut written = BTreeSet::new();
         for given in &self.given {
             let name = &given.name;
-            check_name(name).map_err(|problem| GuardError::file(&self.folder.join(name), problem))?;
+            check_name(name).map_err(|problem| GuardError::file(&self.path(name), problem))?;
             match cases.get(name) {
                 Some(case) if self.is_same(case, &given.event)? => {}
                 Some(_) if mode != Mode::Accept => found.push(difference(name, Mismatch::OtherEvent)),
                 // One that is new is read, too: what is wrong with it shows before it is recorded.
                 _ => {
-                    let stored = if given.is_stored { given.event.clone() } else { self.seal(&given.event)? };
-                    let case = CaseFile { eventseal_golden: FORMAT, stored: Stored::of(&stored), expected: None };
-                    cases.insert(name.clone(), case);
+                    let stored = if given.is_stored { Ok(given.event.clone()) } else { self.seal(&given.event) };
+                    let case = |stored| CaseFile { eventseal_golden: FORMAT, stored: Stored::of(&stored), expected: None };
+                    match stored {
+                        Ok(stored) => drop(cases.insert(name.clone(), case(stored))),
+                        Err(error) => found.push(difference(name, Mismatch::NotSealed(chain(&error)))),
+                    }
                 }
             }
         }
@@ -194,7 +206,7 @@ impl GoldenCorpus {
             return Err(GuardError::file(&self.folder, "holds no cases: name the right folder, or record cases"));
         }
         for (name, case) in &mut cases {
-            let event = case.stored.event().map_err(|problem| GuardError::file(&self.folder.join(name), problem))?;
+            let event = case.stored.event().map_err(|problem| GuardError::file(&self.path(name), problem))?;
             let Some(actual) = block_on(read_case(&self.sealer, &self.keys.db, name, &event, &mut found)) else { continue };
             match &case.expected {
                 Some(expected) if *expected == actual => continue,
@@ -238,7 +250,7 @@ impl GoldenCorpus {
     }
 
     /// Seals an event under the test keys, and keeps the keys that are made for it.
-    fn seal(&self, event: &PersistedEvent) -> Result<PersistedEvent, GuardError> {
+    fn seal(&self, event: &PersistedEvent) -> Result<PersistedEvent> {
         block_on(async {
             let mut tx = self.keys.db.begin();
             let new = new_event(event);

@@ -280,6 +280,24 @@ fn what_was_stored_in_plaintext_is_redacted_too() {
 }
 
 #[test]
+fn an_event_that_no_service_could_append_is_reported() {
+    let folder = recorded();
+    for (event, problem) in [
+        (NewEvent::raw("OrderPlaced", 3, "{}"), "can't be appended"),
+        (NewEvent::raw("OrderPlaced", 1, "not JSON"), "not valid JSON"),
+        (NewEvent::raw("OrderPlaced", 1, r#"{"email":"x"}"#), "absent or null"),
+    ] {
+        let corpus = GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case("other", &order(), event);
+        for result in [corpus.check(), corpus.record()] {
+            let found = differences(result);
+            assert!(found.len() == 1 && found[0].case == "other", "{found:?}");
+            assert!(matches!(&found[0].mismatch, Mismatch::NotSealed(error) if error.contains(problem)), "{found:?}");
+        }
+    }
+    assert_eq!(files(folder.path()).len(), 2);
+}
+
+#[test]
 fn a_case_is_one_event_for_good() {
     let folder = recorded();
     let other = NewEvent::raw("OrderPlaced", 1, r#"{"customer_id":"c","email":"x","guests":[]}"#);
@@ -304,6 +322,10 @@ fn altered_events_and_lost_keys_are_reported() {
     assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("the seal does not hold")), "{found:?}");
     std::fs::write(&path, text).unwrap();
     std::fs::remove_file(folder.path().join("test-keys.json")).unwrap();
+    let lost = GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap_err().to_string();
+    assert!(lost.contains("placed_v1.json: is sealed, but there is no test-keys.json"), "{lost}");
+    let other = recorded();
+    std::fs::copy(other.path().join("test-keys.json"), folder.path().join("test-keys.json")).unwrap();
     let found = differences(GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().check());
     assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("is not in the key table")), "{found:?}");
     std::fs::write(&path, "{}").unwrap();

@@ -207,6 +207,36 @@ fn what_can_not_be_traced_is_said_and_hides_nothing_else() {
     assert_eq!(field("twice"), json!({ "tuple": ["string", "u8", "string"] }));
 }
 
+#[derive(Deserialize)]
+#[allow(dead_code)]
+struct Around {
+    strict: Option<Strict>,
+    #[serde(default)]
+    late: u8,
+    inner: Option<InnerOfAround>,
+}
+
+#[derive(Deserialize)]
+#[allow(dead_code)]
+struct InnerOfAround {
+    strict: Option<Vec<Strict>>,
+    #[serde(default)]
+    late: u8,
+}
+
+#[test]
+fn an_option_that_can_not_be_filled_is_left_empty() {
+    let late = json!({ "default": "u8" });
+    assert_eq!(
+        shape::<Around>(),
+        json!({ "struct": {
+            "strict": { "option": "string" },
+            "late": late,
+            "inner": { "option": { "struct": { "strict": { "option": { "list": "string" } }, "late": late } } },
+        } })
+    );
+}
+
 #[test]
 fn samples_have_a_shape_in_common() {
     let samples = [

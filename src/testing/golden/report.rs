@@ -39,6 +39,8 @@ pub enum Run {
 pub enum Mismatch {
     /// It can't be read: the error.
     Unreadable(String),
+    /// The event that the test gives can't be sealed: the error.
+    NotSealed(String),
     /// It came out otherwise.
     Differs {
         /// Where, in the list of events.
@@ -90,6 +92,7 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(error) => write!(f, "can't be read: {error}"),
+            Self::NotSealed(error) => write!(f, "can't be sealed, as no service could append it: {error}"),
             Self::Differs { pointer, expected, actual } => {
                 write!(f, "{pointer} was {}, is {}", Shown(expected.as_ref()), Shown(actual.as_ref()))
             }
