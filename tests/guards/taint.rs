@@ -434,3 +434,30 @@ fn the_corpus_gives_samples() {
     let found = leaks(TaintCheck::new(&schemas()).samples_of(&corpus).check());
     assert_eq!(found, [leak(1, "OrderPlaced 2", "/email", "payload/copied/to")]);
 }
+
+#[test]
+fn a_sample_that_is_made_up_leaves_out_no_more_than_it_must() {
+    /// Refuses every text.
+    #[derive(Serialize)]
+    struct Strict;
+    impl<'de> Deserialize<'de> for Strict {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            String::deserialize(deserializer)?;
+            Err(serde::de::Error::custom("no"))
+        }
+    }
+    #[derive(Serialize, Deserialize)]
+    struct Person {
+        code: Option<Strict>,
+        number: u8,
+        name: Sensitive<String>,
+    }
+    #[derive(Serialize, Deserialize)]
+    struct Registered {
+        person: Option<Person>,
+    }
+    let schema = event("Registered").version(1).protect(&["/person/name"], Owner::Aggregate).version(2).protect_same_as(1);
+    let schemas = Schemas::new([schema.upcast(1, |old: Registered| Ok::<_, Never>(old))]).unwrap();
+    let tainted = TaintCheck::new(&schemas).check().unwrap();
+    assert_eq!((tainted.steps, tainted.not_tainted.len()), (1, 0), "{tainted:?}");
+}
