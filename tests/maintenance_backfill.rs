@@ -7,7 +7,7 @@ use eventseal::*;
 use maintaining::*;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const CANARY: &str = "c4n4ry";
@@ -328,7 +328,8 @@ async fn insert<B: Backend>(db: &B, event: PersistedEvent) {
     table.in_transaction(db.connection(&mut connection), &mut Insert(table.clone(), event)).await.unwrap();
 }
 
-struct Down(AtomicBool);
+/// A KMS that is down, or answers only so often.
+struct Down(AtomicBool, AtomicUsize);
 
 #[async_trait::async_trait]
 impl Kms for Down {
@@ -345,7 +346,8 @@ impl Kms for Down {
     }
 
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
-        if self.0.load(Ordering::SeqCst) {
+        let spent = self.1.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err();
+        if self.0.load(Ordering::SeqCst) || spent {
             return Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "down".into() });
         }
         KEYRING.unwrap_kek(wrapped, context).await
@@ -365,13 +367,29 @@ async fn an_outage_stops_and_a_collision_does_not<B: Backend>() {
     drop(db.prepared(accepting()).await);
     db.append_bare("1", &[placed("ada"), placed("eve"), placed("kim")]).await;
     let before = db.stored().await;
-    let kms = Arc::new(Down(AtomicBool::new(true)));
+    let kms = Arc::new(Down(AtomicBool::new(true), AtomicUsize::new(100)));
     let store = SealedStore::new(B::Store::default(), B::Keys::default(), Arc::clone(&kms), accepting());
     let stopped = db.backfill(&store, &small()).await;
     assert!(matches!(stopped, Err(Error::KmsUnavailable { .. })), "{stopped:?}");
     assert!(db.stored().await == before, "an outage says nothing about an event");
     kms.0.store(false, Ordering::SeqCst);
     assert_eq!(db.backfill(&store, &small()).await.unwrap().sealed, 3);
+
+    // In the middle of a batch: for a key that only some of its events need.
+    let partition = |scope: &KeyScope| if scope.id() == "far" { "far".to_owned() } else { "default".to_owned() };
+    let far = db.process(accepting());
+    far.keys().create_kek(db.connection(&mut db.connect().await.unwrap()), "far").await.unwrap();
+    db.append_bare("far", &[placed("ada"), placed("ada"), placed("near"), placed("far"), placed("eve")]).await;
+    let before = db.stored().await;
+    let kms = Arc::new(Down(AtomicBool::new(false), AtomicUsize::new(1)));
+    let store = SealedStore::new(B::Store::default(), B::Keys::default(), Arc::clone(&kms), accepting()).kek_partition(partition);
+    let stopped = db.backfill(&store, &small()).await;
+    assert!(matches!(stopped, Err(Error::KmsUnavailable { .. })), "{stopped:?}");
+    let sealed = before.iter().zip(&db.stored().await).filter(|(before, after)| before != after).count();
+    assert_eq!(sealed, 2, "the batch before it stays, and of its own nothing does");
+    kms.1.store(100, Ordering::SeqCst);
+    let done = db.backfill(&store, &small()).await.unwrap();
+    assert_eq!((done.sealed, done.skipped), (3, 0));
 
     let (store, meddler) = db.meddling(accepting());
     let refused = store.backfill(db.tx(&mut in_transaction(&db).await), &small(), &mut |_| {}).await;

@@ -23,6 +23,7 @@ on_every_database! {
     i8_i11_whatever_ends_in_the_middle_is_completed,
     i6_keys_are_committed_before_their_events,
     i5_others_go_on_meanwhile,
+    i5_readers_may_lag_and_a_copy_does_not,
     a_target_that_holds_something_else_is_refused,
 }
 
@@ -46,6 +47,7 @@ fn schemas() -> Schemas {
         event("Split").version(1).protect(&["/name"], customer()).split(1, &[("Counted", 1)], |_, _| {
             Ok::<_, Infallible>(vec![SplitPart::new("Counted", 1, json!({})), SplitPart::new("Counted", 1, json!({}))])
         }),
+        event("One").version(1).split(1, &[("Counted", 1)], |_, _| Ok::<_, Infallible>(vec![SplitPart::new("Counted", 1, json!({}))])),
         event("Gone").version(1).drop_from(1),
         event("Counted").version(1),
         event("Vague")
@@ -232,6 +234,7 @@ async fn i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored<B: Backe
         raw("Nameless", json!({ "customer": "ada", "seller": "kim", "a": 1, "b": 2 })),
         raw("Wider", json!({ "customer": "eve", "name": "x", "seller": "bob", "note": "in the clear so far" })),
         raw("Wider", json!({ "customer": "ada", "name": "x", "seller": "ada", "note": "in the clear so far" })),
+        raw("One", json!({})),
     ];
     db.append(&store, "1", &events).await;
     // One owner of two places.
@@ -255,10 +258,11 @@ async fn i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored<B: Backe
             (7, KeptBecause::RedactionAmbiguous),
             (8, KeptBecause::NotAppendable),
             (9, KeptBecause::OwnerShredded),
+            (11, KeptBecause::Split),
         ]
     );
     assert!(matches!(done.first_kept[4].error, Some(Error::MissingScopeId { .. })));
-    assert_eq!(done.kept.values().sum::<u64>(), 6);
+    assert_eq!((done.kept.values().sum::<u64>(), done.kept[&KeptBecause::Split]), (7, 2));
     assert_eq!((done.copied, done.rewritten, done.with_voids), (0, 6, 4));
     let after = copy.stored().await;
     for (index, _) in kept {
@@ -531,6 +535,19 @@ async fn i5_others_go_on_meanwhile<B: Backend>() {
     }
 }
 
+async fn i5_readers_may_lag_and_a_copy_does_not<B: Backend>() {
+    let (db, copy) = (B::make().await, B::make().await);
+    drop(db.prepared(schemas()).await);
+    let store = db.process(schemas()).reads_may_lag(Duration::from_secs(3_600));
+    db.append(&store, "1", &[placed("ada"), placed("eve")]).await;
+    assert!(contains(&db.read(&store).await.unwrap()[0].payload, CANARY));
+    db.shred(&db.process(schemas()), "ada").await;
+    assert!(contains(&db.read(&store).await.unwrap()[0].payload, CANARY), "its readers lag");
+    let done = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await.unwrap();
+    assert_eq!((done.rewritten, done.with_voids), (2, 1));
+    assert!(read_copy(&db, &copy).await.unwrap()[0].is_redacted());
+}
+
 async fn a_target_that_holds_something_else_is_refused<B: Backend>() {
     let (db, copy) = (B::make().await, B::make().await);
     let store = db.prepared(schemas()).await;
@@ -644,4 +661,28 @@ async fn i5_a_shred_waits_until_the_copy_is_committed() {
     assert_eq!(shredded.recv().unwrap().await.unwrap().destroyed.len(), 1);
     let now = read_copy(&*db, &copy).await.unwrap();
     assert!(now[0].is_redacted() && !contains(&now[0].payload, CANARY) && contains(&now[1].payload, CANARY));
+}
+
+/// What was written is opened with the keys as they are in the table then, whatever this process has in its caches.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i6_what_was_written_is_opened_with_the_keys_that_are_there() {
+    let (db, copy) = (std::sync::Arc::new(Postgres::new().await), Postgres::new().await);
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[placed("ada"), placed("eve")]).await;
+    let target = Meddler::<PostgresStore>::default();
+    let vandal = std::sync::Arc::clone(&db);
+    *target.state.before_write.lock().await = Some(Box::new(move || {
+        let db = std::sync::Arc::clone(&vandal);
+        Box::pin(async move {
+            let mut connection = db.pool.acquire().await.unwrap();
+            // Past the guards of the table.
+            sqlx::query("SET session_replication_role = replica").execute(&mut *connection).await.unwrap();
+            let sql = "UPDATE data_keys SET wrapped_key = set_byte(wrapped_key, 40, get_byte(wrapped_key, 40) # 1) WHERE scope_id = 'ada'";
+            assert_eq!(sqlx::query(sql).execute(&mut *connection).await.unwrap().rows_affected(), 1);
+            sqlx::query("RESET session_replication_role").execute(&mut *connection).await.unwrap();
+        })
+    }));
+    let refused = rewrite(&*db, &store, &copy, &target, &small()).await;
+    assert!(matches!(refused, Err(Error::NotVerified { .. })), "{refused:?}");
+    assert!(copy.stored().await.is_empty());
 }

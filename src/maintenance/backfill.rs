@@ -195,7 +195,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
             versions: protected_versions(sealer.schemas(), &options.event_types),
             without_header: !options.every_payload,
         };
-        if !query.versions.is_empty() {
+        if !query.versions.is_empty() && !options.dry_run {
             sealer.keys().warm_up(connection).await?;
         }
         while !query.versions.is_empty() && query.range.after < last {

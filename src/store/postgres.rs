@@ -428,16 +428,16 @@ impl<'e> Batch<'e> {
             trace_ids: events.iter().map(|event| id(&event.trace_id)).collect(),
             correlation_ids: events.iter().map(|event| id(&event.correlation_id)).collect(),
             causation_ids: events.iter().map(|event| id(&event.causation_id)).collect(),
-            metadata: events.iter().map(metadata_as_jsonb).collect::<Result<_>>()?,
+            metadata: events.iter().map(|event| metadata_as_jsonb(event.event_id, event.metadata.as_deref())).collect::<Result<_>>()?,
             created_at: events.iter().map(|event| event.created_at).collect(),
         })
     }
 }
 
 /// JSONB holds no NUL and no lone surrogates: an error of the database would abort the caller's transaction.
-fn metadata_as_jsonb(event: &NewEvent) -> Result<Option<&str>> {
-    let Some(metadata) = &event.metadata else { return Ok(None) };
-    let invalid = || Error::InvalidMetadata { event_id: event.event_id };
+fn metadata_as_jsonb(event_id: Uuid, metadata: Option<&[u8]>) -> Result<Option<&str>> {
+    let Some(metadata) = metadata else { return Ok(None) };
+    let invalid = || Error::InvalidMetadata { event_id };
     let text = std::str::from_utf8(metadata).map_err(|_| invalid())?;
     if text.contains(r"\u") {
         let value: serde_json::Value = serde_json::from_str(text).map_err(|_| invalid())?;

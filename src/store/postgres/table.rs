@@ -1,6 +1,6 @@
 //! The rows of PostgreSQL's events, for maintenance.
 
-use super::{COLUMNS, PostgresStore, log};
+use super::{COLUMNS, PostgresStore, log, metadata_as_jsonb};
 use crate::error::{Error, Result};
 use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
 use crate::postgres::{UNIQUE_VIOLATION, column, database, qualified, sql_state};
@@ -263,10 +263,7 @@ struct Batch {
 
 impl Batch {
     fn new(events: &[PersistedEvent]) -> Result<Self> {
-        let metadata = |event: &PersistedEvent| {
-            let text = event.metadata.clone().map(String::from_utf8).transpose();
-            text.map_err(|_| Error::InvalidMetadata { event_id: event.event_id })
-        };
+        let metadata = |event: &PersistedEvent| Ok(metadata_as_jsonb(event.event_id, event.metadata.as_deref())?.map(str::to_owned));
         let version = |event: &PersistedEvent| {
             i32::try_from(event.stored_version.get()).map_err(|_| Error::OutOfRange {
                 what: "event version",
