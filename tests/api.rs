@@ -19,6 +19,9 @@ fn public_types_are_send_sync_and_unpin() {
     is_send_sync_unpin::<PersistedEvent>();
     is_send_sync_unpin::<Error>();
     is_send_sync_unpin::<Sensitive<String>>();
+    is_send_sync_unpin::<Census>();
+    is_send_sync_unpin::<Backfilled>();
+    is_send_sync_unpin::<Rewritten>();
     is_send_sync_unpin::<SecretKey>();
     #[cfg(feature = "sqlite")]
     is_send_sync_unpin::<SealedStore<SqliteStore>>();
@@ -34,7 +37,16 @@ fn ports_are_dyn_compatible_and_their_futures_are_send() {
     let _keys: Arc<dyn KeyStore<Tx = MemoryTx>> = Arc::new(MemoryKeys::new());
     let _kms: Arc<dyn Kms> = Arc::new(Keyring::generate("main").unwrap());
     let db = MemoryDb::new(Namespace::new("test").unwrap());
-    let _future = is_send(async move { store.read_stream(&mut db.begin(), &aggregate("A", "1")).await.map(drop) });
+    let (events, keys) = (db.clone(), MemoryKeys::new());
+    let _future = is_send(async move { store.read_stream(&mut events.begin(), &aggregate("A", "1")).await.map(drop) });
+    let table: Arc<dyn EventTable<Tx = MemoryTx>> = Arc::new(MemoryStore::new());
+    let sealed = SealedStore::new(MemoryStore::new(), keys, Keyring::generate("main").unwrap(), Schemas::new([]).unwrap());
+    let _future = is_send(async move {
+        let (mut tx, mut other, mut told) = (db.begin(), db.begin(), 0);
+        sealed.census(&mut tx, &CensusOptions::default(), &mut |_| {}).await?;
+        sealed.backfill(&mut tx, &BackfillOptions::default(), &mut |_| told += 1).await?;
+        sealed.rewrite(&mut tx, &*table, &mut other, &RewriteOptions::default(), &mut |_| {}).await.map(drop)
+    });
 }
 
 #[test]

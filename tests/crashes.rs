@@ -357,3 +357,72 @@ async fn i5_i6_i11_whatever_ends_in_the_middle_leaves_nothing_half_done() {
     }
     println!("stopped {stopped} times");
 }
+
+/// A rewrite has two connections. Whichever goes, at whichever statement: the copy is all or nothing, and running it again
+/// completes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i8_i11_a_rewrite_that_loses_a_connection_is_completed() {
+    let (db, copy) = (Postgres::new().await, Postgres::new().await);
+    store("").keys().prepare(&mut db.pool.acquire().await.unwrap()).await.unwrap();
+    set_up(&db, "reopen", "shredded").await;
+    let mut options = RewriteOptions::default();
+    options.batch = 1_000;
+    let rewrite = async |source: &PgConnectOptions, target: &PgConnectOptions| -> Result<Rewritten, Box<dyn std::error::Error>> {
+        let (mut source, mut target) = (PgConnection::connect_with(source).await?, PgConnection::connect_with(target).await?);
+        Ok(evolved().rewrite(&mut source, &PostgresStore::new(), &mut target, &options, &mut |_| {}).await?)
+    };
+    let read = async || {
+        let (mut source, mut target) = (db.pool.acquire().await.unwrap(), copy.pool.acquire().await.unwrap());
+        let all = EventFilter::default();
+        let stored = PostgresStore::new().read_events(&mut target, GlobalPosition::START, 1_000, &all).await.unwrap().events;
+        let sealer = Sealer::new(PostgresKeys::new(), keyring(), evolved_schemas());
+        let copied = sealer.open(&mut source, stored).await.expect("I11: every committed event is readable");
+        let original = evolved().read_events(&mut source, GlobalPosition::START, 1_000, &all).await.unwrap().events;
+        let seen = |event: PersistedEvent| (event.global_position, event.event_id, event.event_version, event.payload, event.redacted);
+        (copied.into_iter().map(seen).collect::<Vec<_>>(), original.into_iter().map(seen).collect::<Vec<_>>())
+    };
+    let mut stopped = 0;
+    for on_source in [true, false] {
+        for request in 0.. {
+            let mut reached = false;
+            for (done, kill) in [(false, Kill::Terminate), (true, Kill::Cut)] {
+                // One that is new each time, whose key has to be made before it is copied.
+                set_up(&db, "backfill", &format!("new {on_source} {request} {done} {kill:?}")).await;
+                sqlx::query("TRUNCATE events, aggregate_heads RESTART IDENTITY").execute(&copy.pool).await.unwrap();
+                let stop = Some((Point { request, done }, kill));
+                let (source, target) =
+                    (Proxy::start(&db, stop.filter(|_| on_source)).await, Proxy::start(&copy, stop.filter(|_| !on_source)).await);
+                let ended = rewrite(&source.options(&db), &target.options(&copy)).await;
+                let requests = if on_source { &source } else { &target }.requests.load(Ordering::SeqCst);
+                let was_reached = requests > request;
+                let what = format!("{} {request}, done: {done}, {kill:?}", if on_source { "source" } else { "target" });
+                assert_eq!(ended.is_err(), was_reached, "{what}: {ended:?}");
+                settle(&db).await;
+                settle(&copy).await;
+                let (copied, original) = read().await;
+                assert!(copied.is_empty() || copied == original, "{what}: a part of a batch was committed");
+                rewrite(&db.options, &copy.options).await.unwrap();
+                let (copied, original) = read().await;
+                assert!(copied == original, "{what}: it was not completed");
+                reached |= was_reached;
+                stopped += usize::from(was_reached);
+            }
+            if !reached {
+                break;
+            }
+        }
+    }
+    assert!(stopped > 60, "{stopped}");
+    println!("stopped {stopped} times");
+}
+
+fn evolved_schemas() -> Schemas {
+    let customer = || subject("Customer", "/customer");
+    let placed = event("Placed").version(1).protect(&["/name"], customer()).version(2).protect(&["/full_name"], customer());
+    let placed = placed.change(1, Changes::new().move_value("/name", "/full_name"));
+    Schemas::builder([placed]).accept_plaintext("Placed").build().unwrap()
+}
+
+fn evolved() -> SealedStore<PostgresStore> {
+    SealedStore::new(PostgresStore::new(), PostgresKeys::new(), keyring(), evolved_schemas())
+}

@@ -225,6 +225,7 @@ pub(crate) fn check_insert(last: GlobalPosition, events: &[PersistedEvent]) -> R
     Ok(())
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<T: EventTable + ?Sized> EventTable for Arc<T> {
     type Tx = T::Tx;
