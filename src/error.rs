@@ -1,4 +1,4 @@
-//! The one error type of the crate.
+//! The one error type of the crate: one enum, and so one file, however long.
 //!
 //! Every outcome that a caller must treat differently is a variant of its own: a key that was shredded,
 //! one that is missing, a seal that was tampered with and a KMS that does not answer must never be

@@ -9,7 +9,9 @@ mod check;
 mod declare;
 mod describe;
 mod document;
+mod graph;
 mod metadata;
+mod problem;
 mod redaction;
 mod step;
 #[cfg(feature = "testing")]
@@ -18,9 +20,9 @@ mod typed;
 mod upcast;
 
 pub use changes::Changes;
-pub use check::{SchemaError, SchemaErrors, SchemaProblem};
 pub use declare::{EventSchema, Owner, SchemasBuilder, event, subject};
 pub use describe::{ProtectedPlace, SchemaVersion, StepInfo, StepKind};
+pub use problem::{SchemaError, SchemaErrors, SchemaProblem};
 pub(crate) use redaction::Owners;
 pub use step::{SplitPart, StepContext};
 #[allow(unused_imports, reason = "for rewriting")]

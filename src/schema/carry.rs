@@ -3,7 +3,7 @@
 use crate::event::EventType;
 use crate::pointer::{JsonPointer, Pattern, Token, array_index};
 use crate::schema::changes::Change;
-use crate::schema::check::SchemaProblem;
+use crate::schema::problem::SchemaProblem;
 use crate::seal::plan::Plan;
 use crate::seal::scan::SEAL_MEMBER;
 

@@ -5,6 +5,8 @@ use crate::pointer::{JsonPointer, Pattern, Token, array_index};
 use crate::schema::carry::{check_carried, check_change};
 use crate::schema::changes::Changes;
 use crate::schema::declare::{EventSchema, FieldDecl, Owner, SchemasBuilder, StepDecl, VersionDecl};
+use crate::schema::graph::{check_lengths, check_targets};
+use crate::schema::problem::{SchemaError, SchemaErrors, SchemaProblem};
 use crate::schema::step::{MetadataFn, Step};
 use crate::schema::typed::check_decoders;
 use crate::schema::{Schemas, TypeSchema, VersionSchema};
@@ -12,137 +14,9 @@ use crate::seal::crypto::PAD;
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::scan::SEAL_MEMBER;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 
 const MAX_PAD: usize = 65_536;
-
-/// Everything that is wrong with a set of schemas.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SchemaErrors {
-    /// Never empty.
-    pub errors: Vec<SchemaError>,
-}
-
-/// One thing that is wrong, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SchemaError {
-    /// The event type.
-    pub event_type: EventType,
-    /// The version, unless it concerns the type as a whole.
-    pub version: Option<u32>,
-    /// What is wrong.
-    pub problem: SchemaProblem,
-}
-
-/// What can be wrong with a schema.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum SchemaProblem {
-    #[error("its name {0}")]
-    Name(&'static str),
-    #[error("it is declared twice: put everything into one event(…)")]
-    TypeTwice,
-    #[error("it has no version: begin with .version(1)")]
-    NoVersion,
-    #[error("something is declared before the first version: begin with .version(1)")]
-    BeforeVersion,
-    #[error("versions are 1 to 2147483647")]
-    VersionNumber,
-    #[error("the version is declared twice")]
-    VersionTwice,
-    #[error("the version is missing between others: declare it with .version({0})")]
-    VersionMissing(u32),
-    #[error("there is no step to the next version: add .upcast({0}, …)")]
-    StepMissing(u32),
-    #[error("there are two steps from this version")]
-    StepTwice,
-    #[error("a step starts from this version, which is not declared")]
-    StepFromUnknown,
-    #[error("its step leads to {0} version {1}, which is not declared")]
-    UnknownTarget(EventType, u32),
-    #[error("its steps lead back to itself")]
-    Cycle,
-    #[error("the type is protected, but this version says nothing: add .protect(…), .protect_same_as(n) or .unprotected(reason)")]
-    Undeclared,
-    #[error("it is both protected and unprotected")]
-    ProtectedAndNot,
-    #[error("it protects single fields and the whole payload: choose one")]
-    FieldsAndWhole,
-    #[error(".protect_same_as({0}) names a version that is not declared before it")]
-    SameAsUnknown(u32),
-    #[error("pointer {0:?} {1}")]
-    Pointer(String, &'static str),
-    #[error("pointers {0:?} and {1:?} overlap: protect the outer one alone")]
-    Overlap(String, String),
-    #[error("scope kind {0:?} {1}")]
-    ScopeKind(String, &'static str),
-    #[error("scope pointer {0:?} {1}")]
-    ScopePointer(String, String),
-    #[error("{0:?} is not protected in this version, so it has no stand-in and no padding")]
-    NotProtected(String),
-    #[error("{0} is not a padding: use a multiple of 32 up to 65,536")]
-    Pad(usize),
-    #[error("pointer {0:?} ends in '*': single elements of an array can't be moved, removed or made up")]
-    Element(String),
-    #[error("{0:?} and {1:?} lie in different arrays: the '*'s of both must stand for the same elements")]
-    OtherElements(String, String),
-    #[error("{0:?} and {1:?} overlap: nothing can be moved or copied into itself")]
-    IntoItself(String, String),
-    #[error("{0:?} would get to {1:?}, into {2:?}, which is protected as one value: it would be lost when that is erased")]
-    IntoProtected(String, String, String),
-    #[error("the function for {0:?} would see what is protected at {1:?} inside of it, erased or not: map that alone, or use upcast_with")]
-    MapsAround(String, String),
-    #[error(
-        "what is protected at {from} gets to {to} of {event_type} version {event_version}, which does not protect it there: protect it, or remove it in the step"
-    )]
-    LeavesProtection { from: JsonPointer, to: JsonPointer, event_type: EventType, event_version: u32 },
-    #[error("the step renames the type twice")]
-    RenamedTwice,
-    #[error("there are two changes of the metadata from this version")]
-    MetadataTwice,
-    #[error("no step that keeps the event goes on from this version, so its metadata can't be changed")]
-    MetadataWithoutStep,
-    #[error(".legacy_version({0}) names a version that is not declared")]
-    LegacyUnknown(u32),
-    #[error(".legacy_version(…) is said twice")]
-    LegacyTwice,
-    #[error("its chain has {0} steps, and {1} are allowed: merge some, or raise max_steps")]
-    ChainTooLong(usize, usize),
-    #[error("accept_plaintext names it, but it is not registered or protects nothing")]
-    AcceptsNothing,
-    #[error("{0} decodes it, but it is not registered: add event(…) for it, or take it out of there")]
-    NotRegistered(&'static str),
-    #[error("{0} decodes it twice: keep one")]
-    DecodedTwice(&'static str),
-    #[error("{0} decodes this version, but the current one is {1}: change the VERSION of its payload type, or the schema")]
-    NotCurrent(&'static str, u32),
-    #[error("{0} decodes it, but readers never see it, because its last step leads elsewhere: decode what it leads to")]
-    NeverSeen(&'static str),
-    #[error(
-        "{0} decodes what it is split into, but a redacted event that was protected whole can't be split, and comes as it is: add a catch-all (`_ => Other`)"
-    )]
-    NeedsCatchAll(&'static str),
-}
-
-impl fmt::Display for SchemaErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the schemas have {} problem{}:", self.errors.len(), if self.errors.len() == 1 { "" } else { "s" })?;
-        self.errors.iter().try_for_each(|error| write!(f, "\n- {error}"))
-    }
-}
-
-impl std::error::Error for SchemaErrors {}
-
-impl fmt::Display for SchemaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.version {
-            Some(version) => write!(f, "{} version {version}: {}", self.event_type, self.problem),
-            None => write!(f, "{}: {}", self.event_type, self.problem),
-        }
-    }
-}
 
 /// Checks a set of schemas and compiles it.
 pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
@@ -478,64 +352,4 @@ fn find<'p>(plan: &'p mut Plan, pointer: &str) -> Option<&'p mut Field> {
         return plan.whole.as_mut();
     }
     plan.fields.iter_mut().find(|field| field.pattern.as_ref().is_some_and(|pattern| pattern.as_str() == pointer))
-}
-
-type Node = (EventType, u32);
-
-/// Every step leads somewhere, and none back.
-fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) -> (HashMap<Node, Vec<Node>>, bool) {
-    let mut edges: HashMap<Node, Vec<Node>> = HashMap::new();
-    for (name, schema) in types {
-        for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
-            let Some(step) = &version.step else { continue };
-            let targets = step.targets(name, number);
-            for (target, target_version) in &targets {
-                let known = types.get(target).is_some_and(|schema| schema.version(EventVersion::new(*target_version)).is_some());
-                if !known {
-                    found.add(name, Some(number), SchemaProblem::UnknownTarget(target.clone(), *target_version));
-                }
-            }
-            edges.insert((name.clone(), number), targets);
-        }
-    }
-    let mut has_cycle = false;
-    for start in edges.keys() {
-        let mut seen: HashSet<&Node> = HashSet::new();
-        let mut open: Vec<&Node> = edges.get(start).into_iter().flatten().collect();
-        while let Some(node) = open.pop() {
-            if node == start {
-                has_cycle = true;
-                found.add(&start.0, Some(start.1), SchemaProblem::Cycle);
-                break;
-            }
-            if seen.insert(node) {
-                open.extend(edges.get(node).into_iter().flatten());
-            }
-        }
-    }
-    (edges, has_cycle)
-}
-
-/// No chain is longer than allowed; there is no cycle. Said of the version it starts from, unless a longer one goes through that.
-fn check_lengths(edges: &HashMap<Node, Vec<Node>>, max: usize, found: &mut Found) {
-    let mut lengths: HashMap<&Node, usize> = HashMap::new();
-    // Backwards from what has no step: a node's length is known once those of its targets are.
-    let mut open: Vec<&Node> = edges.keys().collect();
-    while let Some(node) = open.pop() {
-        let targets = edges.get(node).map_or(&[][..], Vec::as_slice);
-        let missing: Vec<&Node> = targets.iter().filter(|target| edges.contains_key(*target) && !lengths.contains_key(target)).collect();
-        if missing.is_empty() {
-            let longest = targets.iter().filter_map(|target| lengths.get(target)).max().copied().unwrap_or_default();
-            lengths.insert(node, longest + 1);
-        } else {
-            open.push(node);
-            open.extend(missing);
-        }
-    }
-    let inner: HashSet<&Node> = edges.values().flatten().collect();
-    for (node, length) in lengths {
-        if length > max && !inner.contains(node) {
-            found.add(&node.0, Some(node.1), SchemaProblem::ChainTooLong(length, max));
-        }
-    }
 }

@@ -4,7 +4,8 @@
 use crate::event::{EventPayload, VisitPayloads};
 use crate::event::{EventType, EventVersion, TypedEvent};
 use crate::schema::TypeSchema;
-use crate::schema::check::{Found, SchemaProblem};
+use crate::schema::check::Found;
+use crate::schema::problem::SchemaProblem;
 use crate::schema::step::Step;
 #[cfg(feature = "testing")]
 use crate::schema::testing::Reads;
