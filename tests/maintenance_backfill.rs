@@ -315,19 +315,6 @@ async fn events_without_a_version_are_sealed_as_they_are_read<B: Backend>() {
     assert_eq!((opened.payload, opened.event_version.get()), (named.payload, 1));
 }
 
-async fn insert<B: Backend>(db: &B, event: PersistedEvent) {
-    struct Insert<S>(S, PersistedEvent);
-    #[async_trait::async_trait]
-    impl<S: EventTable> TableWork<S::Tx> for Insert<S> {
-        async fn run(&mut self, tx: &mut S::Tx) -> Result<()> {
-            self.0.insert_events(tx, std::slice::from_ref(&self.1)).await
-        }
-    }
-    let mut connection = db.connect().await.unwrap();
-    let table = B::Store::default();
-    table.in_transaction(db.connection(&mut connection), &mut Insert(table.clone(), event)).await.unwrap();
-}
-
 /// A KMS that is down, or answers only so often.
 struct Down(AtomicBool, AtomicUsize);
 

@@ -23,6 +23,7 @@ on_every_database! {
     i8_i11_whatever_ends_in_the_middle_is_completed,
     i6_keys_are_committed_before_their_events,
     i5_others_go_on_meanwhile,
+    events_without_a_version_get_the_current_one,
     i5_readers_may_lag_and_a_copy_does_not,
     a_target_that_holds_something_else_is_refused,
 }
@@ -533,6 +534,33 @@ async fn i5_others_go_on_meanwhile<B: Backend>() {
         let gone = people.iter().step_by(2).any(|gone| contains(&event.payload, &format!("\"{gone}\"")));
         assert_eq!((event.is_redacted(), contains(&event.payload, CANARY)), (gone, !gone), "I5: no value outlives its shred in the copy");
     }
+}
+
+async fn events_without_a_version_get_the_current_one<B: Backend>() {
+    let (db, copy) = (B::make().await, B::make().await);
+    let changed = || event("Placed").version(1).protect(&["/name"], customer()).version(2).protect(&["/full_name"], customer());
+    let changed = || changed().change(1, Changes::new().move_value("/name", "/full_name")).legacy_version(1);
+    let plain = || event("Counted").version(1).legacy_version(1);
+    let schemas = || Schemas::builder([changed(), plain()]).accept_plaintext("Placed").build().unwrap();
+    let store = db.prepared(schemas()).await;
+    for (position, name) in [(3, "Placed"), (5, "Counted")] {
+        let mut old = PersistedEvent::from_new(
+            aggregate("Order", name),
+            AggregateVersion::FIRST,
+            GlobalPosition::try_from(position).unwrap(),
+            NewEvent::raw(name, 0, format!(r#"{{"customer":"ada","name":"{CANARY}"}}"#)),
+        );
+        old.event_version = EventVersion::new(0);
+        insert(&db, old).await;
+    }
+    let read = db.read(&store).await.unwrap();
+    assert_eq!(rewrite(&db, &store, &copy, &B::Store::default(), &small()).await.unwrap().rewritten, 2);
+    let after = copy.stored().await;
+    assert_eq!(after.iter().map(stored_as).collect::<Vec<_>>(), [("Placed", 2), ("Counted", 1)]);
+    assert!(!contains(&after[0].payload, CANARY) && after[1].payload == read[1].payload);
+    let sealer = Sealer::new(B::Keys::default(), std::sync::Arc::clone(&KEYRING), schemas());
+    let mut transaction = db.begin().await.unwrap();
+    assert!(seen(sealer.open(db.tx(&mut transaction), after).await.unwrap()) == seen(read));
 }
 
 async fn i5_readers_may_lag_and_a_copy_does_not<B: Backend>() {

@@ -172,3 +172,17 @@ pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
 pub fn payloads(events: &[PersistedEvent]) -> Vec<String> {
     events.iter().map(|event| format!("{} {:?}", String::from_utf8_lossy(&event.payload), event.redacted)).collect()
 }
+
+/// As a store did that an event came from.
+pub async fn insert<B: Backend>(db: &B, event: PersistedEvent) {
+    struct Insert<S>(S, PersistedEvent);
+    #[async_trait]
+    impl<S: EventTable> TableWork<S::Tx> for Insert<S> {
+        async fn run(&mut self, tx: &mut S::Tx) -> Result<()> {
+            self.0.insert_events(tx, std::slice::from_ref(&self.1)).await
+        }
+    }
+    let mut connection = db.connect().await.unwrap();
+    let table = B::Store::default();
+    table.in_transaction(db.connection(&mut connection), &mut Insert(table.clone(), event)).await.unwrap();
+}
