@@ -1,16 +1,16 @@
 //! JSON text split into its members or elements, each as it is spelled.
 
-use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// The members of an object, in their order, names unescaped. Refuses what is no object, and what follows it.
-pub(crate) fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, serde_json::Error> {
+/// The members of an object, in their order: names between their quotes, and values. Refuses what is no object, and what
+/// follows it.
+pub(crate) fn members(text: &str) -> Result<Vec<(&str, &RawValue)>, serde_json::Error> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
-        type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+        type Value = Vec<(&'de str, &'de RawValue)>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object")
@@ -18,8 +18,8 @@ pub(crate) fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, serd
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut members = Vec::new();
-            while let Some((Name(name), value)) = map.next_entry()? {
-                members.push((name, value));
+            while let Some((name, value)) = map.next_entry::<&'de RawValue, _>()? {
+                members.push((name.get(), value));
             }
             Ok(members)
         }
@@ -35,23 +35,33 @@ pub(crate) fn elements(text: &str) -> Result<Vec<&RawValue>, serde_json::Error> 
     serde_json::from_str(text)
 }
 
-/// Borrowed where nothing is escaped.
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+/// What a name between its quotes says. Refuses unpaired surrogates, which are no Unicode.
+pub(crate) fn name(spelled: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    match spelled.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(plain) if !plain.contains('\\') => Ok(Cow::Borrowed(plain)),
+        _ => serde_json::from_str(spelled).map(Cow::Owned),
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn values_keep_their_spelling_and_names_are_unescaped() {
-        let found = members(r#" {"a\u0062" : 1.0 ,"c":[ 1 ], "a\u0062":1e400} "#).unwrap();
-        let found: Vec<_> = found.iter().map(|(name, value)| (&**name, value.get())).collect();
-        assert_eq!(found, [("ab", "1.0"), ("c", "[ 1 ]"), ("ab", "1e400")]);
+    fn everything_keeps_its_spelling() {
+        let found = members(r#" {"a\u0062" : 1.0 ,"c":[ 1 ], "a\u0062":1e400,"\ud800":null} "#).unwrap();
+        let found: Vec<_> = found.iter().map(|(name, value)| (*name, value.get())).collect();
+        assert_eq!(found, [(r#""a\u0062""#, "1.0"), (r#""c""#, "[ 1 ]"), (r#""a\u0062""#, "1e400"), (r#""\ud800""#, "null")]);
         assert_eq!(elements(" [1, {} ]").unwrap().iter().map(|value| value.get()).collect::<Vec<_>>(), ["1", "{}"]);
-        for wrong in ["", "[]", "{} x", "{\"a\":}", "{\"a\":1"] {
+        for wrong in ["", "[]", "{} x", "{\"a\":}", "{\"a\":1", "{1:1}"] {
             assert!(members(wrong).is_err(), "{wrong}");
         }
-        assert!(matches!(members(r#"{"plain":1}"#).unwrap()[0].0, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn names_are_unescaped() {
+        assert!(matches!(name(r#""plain""#).unwrap(), Cow::Borrowed("plain")));
+        assert_eq!(name(r#""a\u0062\"""#).unwrap(), "ab\"");
+        assert!(name(r#""\ud800""#).is_err());
     }
 }

@@ -128,10 +128,11 @@ async fn no_payload_makes_a_step_large_or_long() {
 async fn after(old: EventSchema, payload: Value, shredded: &[(&str, &str)], new: Vec<EventSchema>) -> (Value, Vec<String>) {
     let events = World::after(old, &payload.to_string(), shredded, new).await;
     assert_eq!(events.len(), 1);
+    let seen = json_of(&events[0]);
     for pointer in &events[0].redacted {
-        assert!(json_of(&events[0]).pointer(pointer.as_str()).is_some(), "{pointer} does not exist");
+        assert!(seen.pointer(pointer.as_str()).is_some(), "{pointer} does not exist");
     }
-    (json_of(&events[0]), pointers(&events[0]).into_iter().map(str::to_owned).collect())
+    (seen, pointers(&events[0]).into_iter().map(str::to_owned).collect())
 }
 
 #[tokio::test]
@@ -198,6 +199,71 @@ async fn i7_a_stand_in_is_not_looked_into() {
         let places: &[&str] = if expected.get("street").is_some() { &["/address", "/street"] } else { &["/address"] };
         assert_eq!((seen, redacted), (expected, places.iter().map(|place| (*place).to_owned()).collect()));
     }
+}
+
+#[tokio::test]
+async fn i4_a_shred_makes_no_change_fail() {
+    let v1 = || event("Met").version(1).protect(&["/contact", "/tags/*"], customer()).redact_as("/tags/*", "erased, as the law has it");
+    let v2 = |changes| {
+        let protected = &["/contact", "/tags/*", "/info/email", "/people/0/email", "/items/*/tags/*"];
+        vec![v1().version(2).protect(protected, customer()).change(1, changes)]
+    };
+    let payload = json!({
+        "customer": "42", "contact": {"phone": "1"}, "info": "none", "people": [], "tags": vec![1; 1_000], "items": vec![json!({}); 1_000]
+    });
+    // There was nothing to move, and there is no room where it would have gone. Or there is less room than for what was live.
+    for changes in [
+        || moved("/contact/email", "/info/email"),
+        || Changes::new().copy_value("/contact/email", "/info/email"),
+        || moved("/contact/email", "/people/0/email"),
+        || Changes::new().copy_value("/tags", "/items/*/tags"),
+    ] {
+        let (live, redacted) = after(v1(), payload.clone(), &[], v2(changes())).await;
+        assert_eq!((&live["info"], &live["people"], redacted), (&json!("none"), &json!([]), vec![]));
+        let (erased, redacted) = after(v1(), payload.clone(), &[("Customer", "42")], v2(changes())).await;
+        assert_eq!((&erased["info"], &erased["people"], &redacted[0][..]), (&json!("none"), &json!([]), "/contact"));
+    }
+}
+
+#[tokio::test]
+async fn many_redactions_among_many_members_are_found_on_one_way() {
+    let v1 = || event("Met").version(1).protect(&["/notes/*/text"], customer());
+    let v2 = || vec![v1().version(2).protect(&["/entries/*/text"], customer()).change(1, moved("/notes", "/entries"))];
+    let mut payload = json!({"customer": "42", "notes": vec![json!({"text": "t"}); 4_000]});
+    for number in 0..100_000 {
+        payload[format!("padding_{number}")] = json!(number);
+    }
+    let (_, redacted) = after(v1(), payload, &[("Customer", "42")], v2()).await;
+    assert_eq!(redacted.len(), 4_000);
+}
+
+#[tokio::test]
+async fn names_that_are_no_unicode_are_handed_on() {
+    let odd = r#"{"\ud800":1,"a":{"\udfff":[2],"\u0062":3}}"#;
+    assert_eq!(changed(odd, moved("/a/b", "/c")).await.unwrap(), r#"{"\ud800":1,"a":{"\udfff":[2]},"c":3}"#);
+    let error = changed(odd, Changes::new().map_value("/a", |a: Value| a)).await.unwrap_err().to_string();
+    assert!(error.ends_with("/a: the value is not JSON that serde_json can hold"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_no_text_is_renamed_and_dropped() {
+    let whole = |name: &str| event(name.to_owned()).version(1).protect_whole(Owner::Aggregate);
+    let read = async |old: EventSchema, others: Vec<EventSchema>| {
+        let world = World::new();
+        let writer = world.store(Schemas::new([whole("Met")]).unwrap()).await;
+        world.append(&writer, "1", &[NewEvent::raw("Met", 1, &b"\xff\xfe"[..])]).await;
+        let schemas = Schemas::new(others.into_iter().chain([old])).unwrap();
+        world.read(&world.store(schemas).await, "1").await
+    };
+    let renamed = read(whole("Met").change(1, Changes::new().rename_type("Seen", 1)), vec![whole("Seen")]).await.unwrap();
+    assert_eq!((renamed[0].event_type.as_str(), &renamed[0].payload[..]), ("Seen", &b"\xff\xfe"[..]));
+    assert!(read(whole("Met").drop_from(1), vec![]).await.unwrap().is_empty());
+    for looked_into in [Changes::new().remove("/a"), Changes::new().map_value("/a", |a: Value| a)] {
+        let error = read(whole("Met").version(2).protect_same_as(1).change(1, looked_into), vec![]).await.unwrap_err().to_string();
+        assert!(error.ends_with("failed: the payload is not JSON"), "{error}");
+    }
+    let typed = whole("Met").version(2).protect_same_as(1).upcast(1, |old: Value| Ok::<_, std::convert::Infallible>(old));
+    assert!(matches!(read(typed, vec![]).await.unwrap_err(), Error::Upcast { .. }));
 }
 
 #[tokio::test]
@@ -280,6 +346,17 @@ fn what_was_protected_must_stay_protected() {
     assert_eq!(v2(&kept, moved("/email/domain", "/domain")), [leaves("/email", "/domain")], "a part is as sensitive as the whole");
     assert_eq!(v2(&["/email", "/lines/0/note"], Changes::new()), [leaves("/lines/*/note", "/lines/*/note")]);
     assert_eq!(v2(&["/email"], Changes::new().remove("/lines/0/note")), [leaves("/lines/*/note", "/lines/*/note")]);
+    // What looks like an index may be a member of an object, which no `*` means.
+    let indexed = |protected: &str| {
+        problems([event("E")
+            .version(1)
+            .protect(&["/l/0/a"], Owner::Aggregate)
+            .version(2)
+            .protect(&[protected], Owner::Aggregate)
+            .change(1, Changes::new())])
+    };
+    assert_eq!(indexed("/l/0/a"), none);
+    assert_eq!(indexed("/l/*/a"), [leaves("/l/0/a", "/l/0/a")]);
     assert_eq!(v2(&kept, moved("/email", "/a/~2").remove("/b")), [leaves("/email", "/a/~2")]);
     let unprotected = problems([v1().version(2).unprotected("no longer holds any").change(1, Changes::new().remove("/lines"))]);
     assert_eq!(unprotected, [leaves("/email", "/email")]);

@@ -143,9 +143,9 @@ fn covers(plan: &Plan, place: &[Token]) -> bool {
         field.tokens().len() <= place.len()
             && field.tokens().iter().zip(place).all(|pair| match pair {
                 (Token::Each, Token::Each) => true,
-                (Token::Each, Token::Name(index)) => array_index(index).is_some(),
                 (Token::Name(a), Token::Name(b)) => a == b,
-                (Token::Name(_), Token::Each) => false,
+                // What looks like an index may as well name a member of an object, which no `*` means.
+                (Token::Each, Token::Name(_)) | (Token::Name(_), Token::Each) => false,
             })
     };
     plan.whole.is_some() || plan.fields.iter().filter_map(|field| field.pattern.as_ref()).any(covers)

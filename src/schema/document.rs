@@ -3,7 +3,7 @@
 //! A chain of steps parses and prints a payload once. What no step looks at is never parsed: it keeps its
 //! spelling, so that declarative steps leave numbers of any size and the order of members as they are.
 
-use crate::pointer::{JsonPointer, Token, array_index, push_escaped};
+use crate::pointer::{JsonPointer, Places, Token, array_index, push_escaped};
 use crate::raw;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -15,8 +15,46 @@ pub(super) enum Node<'a> {
     Text(&'a str),
     /// What a function returned.
     Parsed(Value),
-    Object(Vec<(Cow<'a, str>, Node<'a>)>),
+    Object(Vec<(Name<'a>, Node<'a>)>),
     Array(Vec<Node<'a>>),
+    /// Bytes that are not even UTF-8. They can be handed on.
+    Opaque(&'a [u8]),
+}
+
+/// The name of a member.
+#[derive(Clone, Debug)]
+pub(super) enum Name<'a> {
+    /// With its quotes, as it is spelled.
+    Spelled(&'a str),
+    Said(String),
+}
+
+impl Name<'_> {
+    /// Refuses what is no Unicode: then nothing can name it.
+    fn said(&self) -> Result<Cow<'_, str>, serde_json::Error> {
+        match self {
+            Self::Spelled(spelled) => raw::name(spelled),
+            Self::Said(said) => Ok(Cow::Borrowed(said)),
+        }
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.said().is_ok_and(|said| said == name)
+    }
+
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Spelled(spelled) => out.push_str(spelled),
+            Self::Said(said) => push_string(out, said),
+        }
+    }
+
+    fn length(&self) -> usize {
+        match self {
+            Self::Spelled(spelled) => spelled.len(),
+            Self::Said(said) => said.len() + 2,
+        }
+    }
 }
 
 /// Why something can't be done with a document. Names places, never values.
@@ -62,7 +100,7 @@ impl<'a> Node<'a> {
             Self::Text(text) => text.trim_ascii_start().starts_with('{'),
             Self::Parsed(value) => value.is_object(),
             Self::Object(_) => true,
-            Self::Array(_) => false,
+            Self::Array(_) | Self::Opaque(_) => false,
         }
     }
 
@@ -70,7 +108,7 @@ impl<'a> Node<'a> {
         match self {
             Self::Text(text) => text.trim_ascii() == "null",
             Self::Parsed(value) => value.is_null(),
-            Self::Object(_) | Self::Array(_) => false,
+            Self::Object(_) | Self::Array(_) | Self::Opaque(_) => false,
         }
     }
 
@@ -86,11 +124,35 @@ impl<'a> Node<'a> {
         Ok(Some(node))
     }
 
-    /// The value at a place of a payload.
-    pub(super) fn at(&mut self, place: &JsonPointer) -> Option<&mut Self> {
-        let tokens: Vec<String> = place.tokens().collect();
-        let way: Vec<Step<'_>> = tokens.iter().map(|token| Step(token)).collect();
-        self.get(&way).ok().flatten()
+    /// Puts stand-ins in these places, each found on one way through the document, however many there are.
+    pub(super) fn stand_in(&mut self, places: &Places, place: &mut String, stand_in: &dyn Fn(&JsonPointer) -> Option<&'a str>) {
+        if places.is_place()
+            && let Some(text) = stand_in(&JsonPointer::new_unchecked(place.as_str()))
+        {
+            *self = Self::Text(text);
+            return;
+        }
+        if !places.leads_on() || self.expand().is_err() {
+            return;
+        }
+        let length = place.len();
+        let mut below = |name: &str, value: &mut Self| {
+            if let Some(places) = places.step(name) {
+                place.push('/');
+                push_escaped(place, name);
+                value.stand_in(places, place, stand_in);
+                place.truncate(length);
+            }
+        };
+        match self {
+            Self::Object(members) => members.iter_mut().for_each(|(name, value)| {
+                if let Ok(name) = name.said() {
+                    below(&name, value);
+                }
+            }),
+            Self::Array(elements) => elements.iter_mut().enumerate().for_each(|(index, value)| below(&index.to_string(), value)),
+            _ => {}
+        }
     }
 
     /// Takes the value at a place out of its object.
@@ -102,7 +164,7 @@ impl<'a> Node<'a> {
             (Self::Object(members), Step(name)) => {
                 let mut taken = None;
                 members.retain_mut(|(known, value)| {
-                    let is_it = known == name;
+                    let is_it = known.is(name);
                     if is_it {
                         taken = Some(std::mem::replace(value, Self::NULL));
                     }
@@ -125,10 +187,10 @@ impl<'a> Node<'a> {
             node.expand()?;
             node = match (node, step) {
                 (Self::Object(members), Step(name)) => {
-                    let known = members.iter().rposition(|(known, _)| known == name);
+                    let known = members.iter().rposition(|(known, _)| known.is(name));
                     let index = known.unwrap_or(members.len());
                     if known.is_none() {
-                        members.push((Cow::Owned((*name).to_owned()), Self::NULL));
+                        members.push((Name::Said((*name).to_owned()), Self::NULL));
                     }
                     &mut members[index].1
                 }
@@ -156,7 +218,7 @@ impl<'a> Node<'a> {
         self.expand()?;
         Ok(match (self, step) {
             // Of members that are repeated, serde_json takes the last.
-            (Self::Object(members), Step(name)) => members.iter_mut().rfind(|(known, _)| known == name).map(|(_, value)| value),
+            (Self::Object(members), Step(name)) => members.iter_mut().rfind(|(known, _)| known.is(name)).map(|(_, value)| value),
             (Self::Array(elements), step) => step.index().and_then(|index| elements.get_mut(index)),
             _ => None,
         })
@@ -170,7 +232,8 @@ impl<'a> Node<'a> {
                 match text.trim_ascii_start().as_bytes().first() {
                     Some(b'{') => {
                         let members = raw::members(text).map_err(|_| Problem::NotJson)?;
-                        *self = Self::Object(members.into_iter().map(|(name, value)| (name, Self::Text(value.get()))).collect());
+                        *self =
+                            Self::Object(members.into_iter().map(|(name, value)| (Name::Spelled(name), Self::Text(value.get()))).collect());
                     }
                     Some(b'[') => {
                         let elements = raw::elements(text).map_err(|_| Problem::NotJson)?;
@@ -181,12 +244,13 @@ impl<'a> Node<'a> {
             }
             Self::Parsed(Value::Object(members)) => {
                 let members = std::mem::take(members).into_iter();
-                *self = Self::Object(members.map(|(name, value)| (Cow::Owned(name), Self::Parsed(value))).collect());
+                *self = Self::Object(members.map(|(name, value)| (Name::Said(name), Self::Parsed(value))).collect());
             }
             Self::Parsed(Value::Array(elements)) => {
                 *self = Self::Array(std::mem::take(elements).into_iter().map(Self::Parsed).collect());
             }
             Self::Parsed(_) | Self::Object(_) | Self::Array(_) => {}
+            Self::Opaque(_) => return Err(Problem::NotJson),
         }
         Ok(())
     }
@@ -197,10 +261,11 @@ impl<'a> Node<'a> {
             Self::Text(text) => serde_json::from_str(text),
             Self::Parsed(value) => Ok(value),
             Self::Object(members) => {
-                let members = members.into_iter().map(|(name, node)| Ok((name.into_owned(), node.into_value()?)));
+                let members = members.into_iter().map(|(name, node)| Ok((name.said()?.into_owned(), node.into_value()?)));
                 members.collect::<Result<_, _>>().map(Value::Object)
             }
             Self::Array(elements) => elements.into_iter().map(Self::into_value).collect::<Result<_, _>>().map(Value::Array),
+            Self::Opaque(bytes) => serde_json::from_slice(bytes),
         }
     }
 
@@ -209,13 +274,14 @@ impl<'a> Node<'a> {
         match self {
             Self::Text(text) => text.len(),
             Self::Parsed(value) => value.to_string().len(),
-            Self::Object(members) => members.iter().map(|(name, value)| name.len() + value.length() + 4).sum::<usize>() + 2,
+            Self::Object(members) => members.iter().map(|(name, value)| name.length() + value.length() + 2).sum::<usize>() + 2,
             Self::Array(elements) => elements.iter().map(|value| value.length() + 1).sum::<usize>() + 2,
+            Self::Opaque(bytes) => bytes.len(),
         }
     }
 
-    /// As JSON text.
-    pub(super) fn text(&self) -> Cow<'a, str> {
+    /// As JSON text; empty where there is none.
+    fn text(&self) -> Cow<'a, str> {
         match self {
             Self::Text(text) => Cow::Borrowed(text),
             other => {
@@ -226,8 +292,15 @@ impl<'a> Node<'a> {
         }
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.text().into_owned().into_bytes()
+    /// As it is to be handed out.
+    pub(super) fn bytes(&self) -> Cow<'a, [u8]> {
+        match self {
+            Self::Opaque(bytes) => Cow::Borrowed(bytes),
+            other => match other.text() {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            },
+        }
     }
 
     fn write(&self, out: &mut String) {
@@ -240,7 +313,7 @@ impl<'a> Node<'a> {
                     if index > 0 {
                         out.push(',');
                     }
-                    push_string(out, name);
+                    name.write(out);
                     out.push(':');
                     value.write(out);
                 }
@@ -256,6 +329,7 @@ impl<'a> Node<'a> {
                 }
                 out.push(']');
             }
+            Self::Opaque(_) => {}
         }
     }
 }

@@ -258,9 +258,9 @@ fn decode<A: DeserializeOwned + 'static>(payload: Node<'_>, redacted: &[JsonPoin
     {
         return Ok((decoded, true));
     }
-    let text = payload.text();
-    sensitive::decode_watched(text.as_bytes(), redacted).map_err(|error| {
-        let problem = describe_without_values(&error, text.as_bytes());
+    let text = payload.bytes();
+    sensitive::decode_watched(&text, redacted).map_err(|error| {
+        let problem = describe_without_values(&error, &text);
         Failure::new(format!("the payload does not decode into {}: {problem}", std::any::type_name::<A>()))
     })
 }

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, Part, PersistedEvent};
-use crate::pointer::JsonPointer;
+use crate::pointer::{JsonPointer, Places};
 use crate::schema::changes;
 use crate::schema::document::Node;
 use crate::schema::metadata::Metadata;
@@ -62,7 +62,7 @@ impl Schemas {
             return Ok(journey);
         }
         let (payload, metadata) = (std::mem::take(&mut event.payload), event.metadata.take());
-        let start = Moving::start(&mut event, &payload, metadata.as_deref())?;
+        let start = Moving::start(&mut event, &payload, metadata.as_deref());
         let mut done: Vec<Moving<'_>> = Vec::new();
         // The last one is the next to be looked at, so that parts stay in order.
         let mut open = vec![start];
@@ -97,7 +97,7 @@ impl Schemas {
     pub(crate) fn step_once(&self, event: &PersistedEvent) -> Result<Option<Vec<PersistedEvent>>> {
         let mut stored = event.clone();
         let (payload, metadata) = (std::mem::take(&mut stored.payload), stored.metadata.take());
-        let start = Moving::start(&mut stored, &payload, metadata.as_deref())?;
+        let start = Moving::start(&mut stored, &payload, metadata.as_deref());
         let Some((schema, step)) = self.step_of(&start) else { return Ok(None) };
         let moved = self.take_step(step, schema.metadata.as_ref(), start, &stored, &Owners::default())?;
         let count = u32::try_from(moved.len()).unwrap_or(u32::MAX);
@@ -245,24 +245,17 @@ impl Schemas {
 }
 
 impl<'a> Moving<'a> {
-    fn start(event: &mut PersistedEvent, payload: &'a [u8], metadata: Option<&'a [u8]>) -> Result<Self> {
+    fn start(event: &mut PersistedEvent, payload: &'a [u8], metadata: Option<&'a [u8]>) -> Self {
         let mut redacted = std::mem::take(&mut event.redacted);
         redacted.sort_unstable();
-        Ok(Moving {
+        Moving {
             event_type: event.event_type.clone(),
             event_version: event.event_version,
-            payload: Node::Text(std::str::from_utf8(payload).map_err(|_| Error::Upcast {
-                event_id: event.event_id,
-                event_type: event.event_type.clone(),
-                from: event.event_version,
-                step: "first step".to_owned(),
-                problem: "the payload is not JSON, it is not even UTF-8".to_owned(),
-                source: None,
-            })?),
+            payload: std::str::from_utf8(payload).map_or(Node::Opaque(payload), Node::Text),
             redacted,
             metadata: Rc::new(Metadata::stored(metadata)),
             is_exact: true,
-        })
+        }
     }
 
     /// Is the payload redacted as a whole?
@@ -272,7 +265,7 @@ impl<'a> Moving<'a> {
 
     /// `event` has everything but the payload.
     fn into_event(self, mut event: PersistedEvent, part: Part) -> PersistedEvent {
-        event.payload = self.payload.into_bytes();
+        event.payload = self.payload.bytes().into_owned();
         event.event_type = self.event_type;
         event.event_version = self.event_version;
         event.redacted = self.redacted;
@@ -282,10 +275,9 @@ impl<'a> Moving<'a> {
 
     /// Puts what the plan says in the redacted places, unless it has nothing to say there.
     fn put_stand_ins(&mut self, plan: &'a Plan) {
-        for place in &self.redacted {
-            if let (Some(field), Some(value)) = (plan.field_at(place), self.payload.at(place)) {
-                *value = Node::Text(&field.stand_in);
-            }
+        if !self.redacted.is_empty() {
+            let stand_in = |place: &JsonPointer| plan.field_at(place).map(|field| &*field.stand_in);
+            self.payload.stand_in(&Places::of(&self.redacted), &mut String::new(), &stand_in);
         }
     }
 }

@@ -12,7 +12,6 @@ use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserialize
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::any::type_name;
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
@@ -115,10 +114,11 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
             Some(places) if self.raw.starts_with('{') => {
                 let mut members = split_object(self.raw)?;
                 match (members.next(), members.next()) {
-                    (Some((variant, value)), None) => visitor.visit_enum(Variant {
-                        value: Redactable::child(value, places, self.seen, &variant),
-                        variant: variant.into_owned(),
-                    }),
+                    (Some((variant, value)), None) => {
+                        let variant = raw::name(variant)?;
+                        let value = Redactable::child(value, places, self.seen, &variant);
+                        visitor.visit_enum(Variant { value, variant: variant.into_owned() })
+                    }
                     _ => Err(de::Error::custom("a variant is an object of one member")),
                 }
             }
@@ -142,7 +142,7 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
     }
 }
 
-type Split<'de> = std::vec::IntoIter<(Cow<'de, str>, &'de RawValue)>;
+type Split<'de> = std::vec::IntoIter<(&'de str, &'de RawValue)>;
 
 fn split_object(text: &str) -> Result<Split<'_>, serde_json::Error> {
     raw::members(text).map(Vec::into_iter)
@@ -163,7 +163,8 @@ impl<'de> MapAccess<'de> for Members<'de, '_> {
     type Error = serde_json::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Self::Error> {
-        let Some((name, value)) = self.members.next() else { return Ok(None) };
+        let Some((spelled, value)) = self.members.next() else { return Ok(None) };
+        let name = raw::name(spelled)?;
         self.value = Some(Redactable::child(value, self.places, self.seen, &name));
         // As a JSON document of its own, so that numeric and enum keys work as serde_json has them.
         let key = serde_json::Map::from_iter([(name.into_owned(), Value::Null)]);
