@@ -67,7 +67,7 @@
 //! - Wrapping a store: [`SealedStore`], the port [`EventStore`], the stores [`MemoryStore`] and `SqliteStore`.
 //! - What is protected, and how payloads evolve: [`Schemas`], [`event()`], [`subject()`], [`Owner`].
 //! - Keys: [`KeyManager`], the ports [`KeyStore`] and [`Kms`], the [`Keyring`].
-//! - Maintenance: [`Census`], the port [`EventTable`].
+//! - Maintenance: [`Census`], [`SealedStore::backfill`], [`SealedStore::rewrite`], the port [`EventTable`].
 //! - Events: [`NewEvent`], [`PersistedEvent`], [`Sensitive`], [`Consumer`]; as Rust types: [`EventPayload`], [`events!`].
 //! - Stores that can't be an [`EventStore`]: [`Sealer`].
 //!

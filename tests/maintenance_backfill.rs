@@ -602,3 +602,22 @@ async fn i11_what_is_in_flight_is_sealed_by_the_next_call() {
     let second = db.backfill(&store, &with(small(), |options| options.after = first.next)).await.unwrap();
     assert_eq!((second.sealed, second.next.get()), (1, 3));
 }
+
+/// SQLite leaves what is moved or replaced in the pages of its file, until they are written anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i2_after_a_vacuum_nothing_of_the_plaintext_is_left_in_the_file() {
+    let db = Sqlite::new().await;
+    let store = db.prepared(accepting()).await;
+    let long = format!(r#"{{"customer":"ada","name":"{}"}}"#, CANARY.repeat(5_000));
+    for round in 0..40 {
+        db.append_bare("1", &[placed("ada"), NewEvent::raw("Placed", 2, long.clone()), placed(&format!("p{round}"))]).await;
+    }
+    let in_file = async || {
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&db.pool).await.unwrap();
+        contains(&std::fs::read(db.folder.path().join("test.db")).unwrap(), CANARY)
+    };
+    assert!(in_file().await);
+    assert_eq!(db.backfill(&store, &small()).await.unwrap().sealed, 120);
+    sqlx::query("VACUUM").execute(&db.pool).await.unwrap();
+    assert!(!in_file().await, "the file still holds plaintext");
+}

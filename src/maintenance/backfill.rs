@@ -145,8 +145,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// ([`Error::Shredded`]), somebody has to decide: see [`erase_shredded`](BackfillOptions::erase_shredded). A scope that was
     /// shredded before it ever had a key has none that a seal could name ([`Error::ScopeState`]).
     ///
-    /// **The plaintext is not gone** from backups, replicas, write-ahead logs and, on PostgreSQL, from dead rows until they
-    /// are vacuumed.
+    /// **The plaintext is not gone** from backups, replicas and write-ahead logs, nor, until a `VACUUM`, from what PostgreSQL
+    /// keeps of dead rows and SQLite of old pages.
     ///
     /// ```
     /// # use eventseal::*;

@@ -87,7 +87,7 @@ impl EventTable for SqliteStore {
     async fn replace_payloads(&self, tx: &mut SqliteConnection, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
         const OPERATION: &str = "replacing payloads";
         in_transaction(tx, OPERATION)?;
-        // What is replaced is plaintext: it must not stay in pages that are freed.
+        // What is replaced is plaintext. Copies that were left behind before can only be vacuumed away.
         sqlx::query("PRAGMA secure_delete = ON").execute(&mut *tx).await.map_err(database("switching secure deletion on"))?;
         let mut replaced = Vec::with_capacity(replacements.len());
         for replacement in replacements {
