@@ -167,7 +167,9 @@ async fn main() -> BoxResult {
     let keyring = Arc::new(Keyring::generate("main")?);
     let open = |schemas| SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Arc::clone(&keyring), schemas);
 
+    println!("Four releases, one log");
     for release in 1..=4 {
+        println!("release {release}: Ada orders{}", if release < 3 { ", and Bob" } else { "" });
         let store = open(schemas(release)?);
         store.keys().prepare(&mut connection).await?;
         for (customer, name, email) in [("ada", " Ada", "ada@example.org"), ("bob", "Bob ", "bob@example.org")] {
@@ -175,7 +177,9 @@ async fn main() -> BoxResult {
             let aggregate = aggregate("Order", format!("{customer}-{release}"));
             match store.append(&mut tx, &aggregate, NoStream, &order(release, customer, name, email)?).await {
                 Ok(_) => tx.commit().await?,
-                Err(error) if error.is_shredded() && customer == "bob" => println!("release {release}: nothing is stored of Bob any more"),
+                Err(error) if error.is_shredded() && customer == "bob" => {
+                    println!("release {release}: Bob's order is refused, his keys are gone")
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -190,7 +194,8 @@ async fn main() -> BoxResult {
     let store = open(schemas(4)?);
     let all = EventFilter::default();
     let page = store.read_events(&mut connection, GlobalPosition::START, 100, &all).await?;
-    println!("\n{:<21}{:<21}{:<10}{:<17}TOTAL", "STORED AS", "READ AS", "NAME", "E-MAIL");
+    println!("\nWhat release 4 reads");
+    println!("{:<21}{:<21}{:<10}{:<17}TOTAL", "STORED AS", "READ AS", "NAME", "E-MAIL");
     for (stored, event) in page.events.iter().zip(page.decode::<OrderEvent>()?) {
         let (name, email, total) = match &event {
             OrderEvent::Submitted(order) => (shown(&order.contact.name), shown(&order.contact.email), order.total_cents),
@@ -220,7 +225,8 @@ async fn main() -> BoxResult {
 
     // Which steps are still needed?
     let census = store.census(&mut connection, &CensusOptions::default(), &mut |_| {}).await?;
-    println!("\n{:<21}{:>6}{:>8}  NEEDS THE STEPS FROM", "STORED", "EVENTS", "SEALED");
+    println!("\nWhat is stored, and which steps it needs");
+    println!("{:<21}{:>6}{:>8}  NEEDS THE STEPS FROM", "STORED", "EVENTS", "SEALED");
     for row in &census.rows {
         let steps: Vec<String> = row.steps.iter().map(|(name, version)| format!("{name} v{version}")).collect();
         let stored = format!("{} v{}", row.event_type, row.event_version);

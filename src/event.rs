@@ -226,8 +226,19 @@ impl PersistedEvent {
             event_type: self.event_type.clone(),
             event_version: self.event_version,
             target: std::any::type_name::<T>(),
-            problem: describe_without_values(&error, &self.payload),
+            problem: describe_without_values(&error, &self.payload) + &self.say_what_is_redacted(),
         })
+    }
+
+    /// A redaction is why most payloads that were fine do not fit any more.
+    fn say_what_is_redacted(&self) -> String {
+        match self.redacted.as_slice() {
+            [] => String::new(),
+            [first, others @ ..] => {
+                let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+                format!("; {first}{others} is redacted in it: read what can be erased as a Sensitive<T>")
+            }
+        }
     }
 
     /// Is anything in the payload redacted?

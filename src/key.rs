@@ -1,7 +1,7 @@
 //! What keys are called and who owns them. Key material is elsewhere.
 
 use crate::error::Result;
-use crate::event::check_text;
+use crate::event::{AggregateRef, check_text};
 use std::fmt;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -34,6 +34,13 @@ impl fmt::Display for KekId {
 pub struct KeyScope {
     kind: Arc<str>,
     id: Arc<str>,
+}
+
+/// The scope of [`Owner::Aggregate`](crate::Owner::Aggregate): the aggregate itself.
+impl From<&AggregateRef> for KeyScope {
+    fn from(aggregate: &AggregateRef) -> Self {
+        Self::new(aggregate.aggregate_type(), aggregate.aggregate_id())
+    }
 }
 
 impl KeyScope {

@@ -2,10 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::sql::not_in_transaction;
+use sqlx::error::BoxDynError;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::postgres::{PgDatabaseError, PgRow};
+use sqlx::postgres::{PgDatabaseError, PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
 use sqlx::{AssertSqlSafe, Decode, PgConnection, Postgres, Row, SqlSafeStr, Type};
 use std::borrow::Cow;
+use time::OffsetDateTime;
 
 /// `serialization_failure`, `deadlock_detected`, `lock_not_available`: the transaction can be run again.
 const COLLISIONS: [&str; 3] = ["40001", "40P01", "55P03"];
@@ -33,6 +35,40 @@ pub(crate) fn sql_state(error: &sqlx::Error) -> Option<&str> {
 
 pub(crate) fn column<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, index: usize) -> Result<T> {
     row.try_get(index).map_err(database("reading a column"))
+}
+
+/// A time. PostgreSQL has later ones than `time` has, and `infinity`, which its decoder would panic at.
+struct Timestamp(Option<OffsetDateTime>);
+
+impl Timestamp {
+    fn get(self, what: &'static str) -> Result<OffsetDateTime> {
+        self.0.ok_or(Error::InvalidRow { what, problem: "is out of range" })
+    }
+}
+
+impl Type<Postgres> for Timestamp {
+    fn type_info() -> PgTypeInfo {
+        <OffsetDateTime as Type<Postgres>>::type_info()
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Timestamp {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        const EPOCH: OffsetDateTime = time::macros::datetime!(2000-01-01 00:00 UTC);
+        if value.format() == PgValueFormat::Text {
+            return <OffsetDateTime as Decode<'r, Postgres>>::decode(value).map(|at| Self(Some(at)));
+        }
+        let microseconds: [u8; 8] = value.as_bytes()?.try_into()?;
+        Ok(Self(EPOCH.checked_add(time::Duration::microseconds(i64::from_be_bytes(microseconds)))))
+    }
+}
+
+pub(crate) fn timestamp(row: &PgRow, index: usize, what: &'static str) -> Result<OffsetDateTime> {
+    column::<Timestamp>(row, index)?.get(what)
+}
+
+pub(crate) fn optional_timestamp(row: &PgRow, index: usize, what: &'static str) -> Result<Option<OffsetDateTime>> {
+    column::<Option<Timestamp>>(row, index)?.map(|at| at.get(what)).transpose()
 }
 
 /// A count or version that this crate keeps in 32 bits and PostgreSQL, which has no unsigned integers, in 64.

@@ -25,7 +25,8 @@ use uuid::Uuid;
 /// redacted; so does `decode` below `#[serde(flatten)]` and in tagged or untagged enums, where serde
 /// loses track of places, if anything in there is redacted.
 ///
-/// A field that may be missing is a `Sensitive<Option<T>>`: erased, `null` and present are three things.
+/// A field that may be `null` is a `Sensitive<Option<T>>`: erased, `null` and present are three things. One that may be
+/// missing, too: `#[serde(default)] note: Sensitive<Option<T>>`, or `Option<Sensitive<T>>` where missing and `null` are the same.
 /// `decode` and typed steps read an erased `Option<Sensitive<T>>` as `Some(Redacted)` too, but not one in a
 /// newtype of your own, and plain serde reads `None`.
 ///
@@ -79,6 +80,13 @@ impl<T> Sensitive<T> {
             Self::Present(value) => Sensitive::Present(change(value)),
             Self::Redacted => Sensitive::Redacted,
         }
+    }
+}
+
+/// A value that is there, so that `#[serde(default)]` reads a member that is missing as one that is present, not as shredded.
+impl<T: Default> Default for Sensitive<T> {
+    fn default() -> Self {
+        Self::Present(T::default())
     }
 }
 

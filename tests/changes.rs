@@ -373,6 +373,35 @@ fn what_was_protected_must_stay_protected() {
 }
 
 #[test]
+fn whose_a_value_is_stays_said() {
+    let v1 = || event("E").version(1).protect(&["/email"], customer());
+    let v2 = |id: &str, changes| problems([v1().version(2).protect(&["/email"], subject("Customer", id)).change(1, changes)]);
+    let new = Changes::new;
+    let lost = "E version 1: the step takes /customer away, which names the owner of /email in E version 2: keep it, or point the subject at where it goes";
+    assert_eq!(v2("/customer", new().remove("/customer")), [lost]);
+    assert_eq!(v2("/customer", moved("/customer", "/buyer/id")), [lost]);
+    assert_eq!(v2("/customer", new().copy_value("/customer", "/x").remove("/customer")), [lost]);
+    assert_eq!(v2("/buyer/id", new().remove("/buyer")), [lost.replace("/customer", "/buyer/id")]);
+    for (id, changes) in [
+        ("/buyer/id", moved("/customer", "/buyer/id")),
+        ("/customer", moved("/customer", "/t").move_value("/t", "/customer")),
+        ("/customer", new().remove("/customer").copy_value("/buyer", "/customer")),
+        ("/customer", new().remove("/customer").set_default("/customer", "nobody")),
+        ("/customer", new().remove("/customer/name")),
+        ("/customer", new().map_value("/customer", |id: u64| format!("c-{id}"))),
+        ("/elsewhere", new()),
+    ] {
+        let what = format!("{id} {changes:?}");
+        assert!(v2(id, changes).is_empty(), "{what}");
+    }
+    let inherited = v1().version(2).protect(&["/email"], Owner::Aggregate).change(1, new().remove("/customer"));
+    assert!(problems([inherited]).is_empty(), "nobody asks for it any more");
+    let elements = event("E").version(1).protect(&["/l/*/a"], subject("G", "/l/*/id"));
+    let elements = elements.version(2).protect_same_as(1).change(1, new().remove("/l/*/id"));
+    assert!(problems([elements])[0].contains("takes /l/*/id away"));
+}
+
+#[test]
 fn changes_that_make_no_sense_are_refused() {
     let new = Changes::new;
     let of = |changes| {

@@ -221,6 +221,30 @@ async fn i11_a_key_that_came_into_use_while_it_was_to_be_retired_is_not() {
 }
 
 #[tokio::test]
+async fn times_that_there_are_not_are_errors_and_no_panics() {
+    for at in ["infinity", "-infinity", "20000-01-01"] {
+        let db = Postgres::new().await;
+        let store = store(&db).await;
+        append(&db, &store, "1", placed("42")).await.unwrap();
+        let mut connection = db.pool.acquire().await.unwrap();
+        let set = async |table: &str, connection: &mut PgConnection, at: &str| {
+            let sql = format!("UPDATE {table} SET created_at = $1::text::timestamptz");
+            sqlx::query(AssertSqlSafe(sql)).bind(at).execute(connection).await.unwrap();
+        };
+        set("events", &mut connection, at).await;
+        let stream = store.read_stream(&mut connection, &aggregate("Order", "1")).await.unwrap_err();
+        let census = store.census(&mut connection, &CensusOptions::default(), &mut |_| {}).await.unwrap_err();
+        for error in [stream, census] {
+            assert!(matches!(error, Error::InvalidRow { what: "events.created_at", problem: "is out of range" }), "{error:?}");
+        }
+        set("events", &mut connection, "2026-11-21").await;
+        set("data_keys", &mut connection, at).await;
+        let keys = store.read_stream(&mut connection, &aggregate("Order", "1")).await.unwrap_err();
+        assert!(matches!(keys, Error::InvalidRow { what: "data_keys.created_at", .. }), "{keys:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_shred_does_not_wait_longer_than_its_timeout() {
     let db = Postgres::new().await;
     let patient = store(&db).await;

@@ -623,6 +623,26 @@ async fn i8_a_follower_that_stops_anywhere_sees_everything_once() {
     }
 }
 
+#[tokio::test]
+async fn a_payload_that_an_erasure_made_unreadable_says_so() {
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code)]
+    struct Careless {
+        name: String,
+        #[serde(default)]
+        nick: Sensitive<Option<String>>,
+    }
+    let world = World::new();
+    let store = world.store(v1_schemas()).await;
+    world.append(&store, "1", &[NewEvent::raw("Placed", 1, V1)]).await;
+    let live: Careless = world.read(&store, "1").await.unwrap()[0].decode().unwrap();
+    assert_eq!(live.nick, Sensitive::Present(None), "missing is not erased");
+    world.shred(&store, "42").await;
+    let error = world.read(&store, "1").await.unwrap()[0].decode::<Careless>().unwrap_err().to_string();
+    assert!(error.ends_with("; /name and 1 more is redacted in it: read what can be erased as a Sensitive<T>"), "{error}");
+    assert_eq!(KeyScope::from(&aggregate("Order", "1")), KeyScope::new("Order", "1"));
+}
+
 // ---- what stays as it is, and what is refused
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::keys::{
     Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::postgres::{UNDEFINED_TABLE, column, database, migrate, migration, qualified, small, sql_state};
+use crate::postgres::{UNDEFINED_TABLE, column, database, migrate, migration, optional_timestamp, qualified, small, sql_state, timestamp};
 use crate::sql::{check_name, in_transaction, not_in_transaction};
 use async_trait::async_trait;
 use keks::{insert_kek, kek};
@@ -290,9 +290,13 @@ impl KeyStore for PostgresKeys {
 
     async fn kek_usage(&self, tx: &mut PgConnection) -> Result<Vec<KekUsage>> {
         let rows = query(&self.sql.kek_usage).fetch_all(tx).await.map_err(database("counting data keys"))?;
-        let usage = rows
-            .iter()
-            .map(|row| Ok(KekUsage { kek: kek(row)?, live_keys: column::<i64>(row, 8)?.unsigned_abs(), oldest_wrap: column(row, 9)? }));
+        let usage = rows.iter().map(|row| {
+            Ok(KekUsage {
+                kek: kek(row)?,
+                live_keys: column::<i64>(row, 8)?.unsigned_abs(),
+                oldest_wrap: optional_timestamp(row, 9, "data_keys.wrapped_at")?,
+            })
+        });
         usage.collect()
     }
 
@@ -453,7 +457,7 @@ impl KeyStore for PostgresKeys {
                 state: ScopeState::parse(column(row, 1)?)?,
                 generation: small(row, 2, "key_scope_changes.generation")?,
                 reason: column(row, 3)?,
-                at: column(row, 4)?,
+                at: timestamp(row, 4, "key_scope_changes.at")?,
             })
         });
         Ok(Some(KeyHistory {
@@ -521,8 +525,8 @@ fn data_key(row: &PgRow, scope_state: ScopeState) -> Result<DataKeyRecord> {
         version: small(row, 3, "data_keys.version")?,
         kek_id: KekId(column(row, 4)?),
         wrapped_key: column(row, 5)?,
-        created_at: column(row, 6)?,
-        shredded_at: column(row, 7)?,
+        created_at: timestamp(row, 6, "data_keys.created_at")?,
+        shredded_at: optional_timestamp(row, 7, "data_keys.shredded_at")?,
         scope_state,
     })
 }

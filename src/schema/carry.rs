@@ -4,7 +4,7 @@ use crate::event::EventType;
 use crate::pointer::{JsonPointer, Pattern, Token, array_index};
 use crate::schema::changes::Change;
 use crate::schema::problem::SchemaProblem;
-use crate::seal::plan::Plan;
+use crate::seal::plan::{FieldOwner, Plan};
 use crate::seal::scan::SEAL_MEMBER;
 
 /// What is wrong with a change by itself.
@@ -112,8 +112,41 @@ pub(super) fn check_carried(changes: &[Change<Pattern>], from: &Plan, (target, t
             });
         }
     }
+    problems.extend(lost_owners(changes, to).into_iter().map(|(id, field)| SchemaProblem::OwnerLost {
+        id,
+        field,
+        event_type: target.0.clone(),
+        event_version: target.1,
+    }));
     problems.dedup();
     problems
+}
+
+/// The subjects' ids that the new version needs and the changes take away, with a field that each is needed for.
+fn lost_owners(changes: &[Change<Pattern>], to: &Plan) -> Vec<(String, String)> {
+    let is_lost = |id: &Pattern| {
+        changes.iter().fold(false, |lost, change| {
+            let takes = |at: &Pattern| lies(id.tokens(), at.tokens()) == Lies::Inside;
+            // A place that is around it, or perhaps is it, may hold it.
+            let gives = |at: &Pattern| lies(id.tokens(), at.tokens()) != Lies::Elsewhere;
+            match change {
+                Change::Move { from, to } => (lost || takes(from)) && !gives(to),
+                Change::Copy { to, .. } => lost && !gives(to),
+                Change::Default { at, .. } => lost && !gives(at),
+                Change::Remove { at } => lost || takes(at),
+                Change::Map { .. } => lost,
+            }
+        })
+    };
+    let subjects = to.fields.iter().chain(&to.whole).filter_map(|field| match &field.owner {
+        FieldOwner::Subject { capture, .. } => Some((to.captures.get(*capture)?, field)),
+        FieldOwner::Aggregate { .. } => None,
+    });
+    let lost = subjects.filter(|(id, _)| is_lost(id));
+    lost.map(|(id, field)| {
+        (id.as_str().to_owned(), field.pattern.as_ref().map_or_else(|| "the payload".to_owned(), |field| field.as_str().to_owned()))
+    })
+    .collect()
 }
 
 fn transfer(tracked: &mut Vec<Tracked>, from: &Pattern, to: &Pattern, is_move: bool, problems: &mut Vec<SchemaProblem>) {

@@ -41,9 +41,9 @@ pub enum SchemaProblem {
     VersionTwice,
     #[error("the version is missing between others: declare it with .version({0})")]
     VersionMissing(u32),
-    #[error("there is no step to the next version: add .upcast({0}, …)")]
+    #[error("there is no step to the next version: add .change({0}, …) or .upcast({0}, …)")]
     StepMissing(u32),
-    #[error("there are two steps from this version")]
+    #[error("there are two steps from this version: keep one")]
     StepTwice,
     #[error("a step starts from this version, which is not declared")]
     StepFromUnknown,
@@ -85,6 +85,10 @@ pub enum SchemaProblem {
         "what is protected at {from} gets to {to} of {event_type} version {event_version}, which does not protect it there: protect it, or remove it in the step"
     )]
     LeavesProtection { from: JsonPointer, to: JsonPointer, event_type: EventType, event_version: u32 },
+    #[error(
+        "the step takes {id} away, which names the owner of {field} in {event_type} version {event_version}: keep it, or point the subject at where it goes"
+    )]
+    OwnerLost { id: String, field: String, event_type: EventType, event_version: u32 },
     #[error("the step renames the type twice")]
     RenamedTwice,
     #[error("there are two changes of the metadata from this version")]

@@ -7,7 +7,7 @@ use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
     Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
 };
-use crate::postgres::{UNIQUE_VIOLATION, column, database, migrate, migration, qualified, sql_state};
+use crate::postgres::{UNIQUE_VIOLATION, column, database, migrate, migration, qualified, sql_state, timestamp};
 use crate::sql::{check_name, in_transaction};
 use crate::store::EventStore;
 use async_trait::async_trait;
@@ -490,7 +490,10 @@ fn persisted(row: &PgRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
         correlation_id: column(row, 7)?,
         causation_id: column(row, 8)?,
         metadata: column::<Option<&str>>(row, 9)?.map(|metadata| metadata.as_bytes().to_vec()),
-        created_at: column(row, 10)?,
+        created_at: timestamp(row, 10, "events.created_at").inspect_err(|_| {
+            let position: Option<i64> = column(row, 0).ok();
+            tracing::warn!(position, "a stored event has no time that there is");
+        })?,
         part: Part::WHOLE,
         redacted: Vec::new(),
     })

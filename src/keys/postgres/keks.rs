@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId};
 use crate::keys::{DataKeyRecord, KekRecord, KekState, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState};
 use crate::kms::WrappedKek;
-use crate::postgres::{column, database};
+use crate::postgres::{column, database, timestamp};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ pub(super) fn kek(row: &PgRow) -> Result<KekRecord> {
         provider: column(row, 2)?,
         wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
         state: KekState::parse(column(row, 5)?)?,
-        created_at: column(row, 6)?,
-        wrapped_at: column(row, 7)?,
+        created_at: timestamp(row, 6, "key_encryption_keys.created_at")?,
+        wrapped_at: timestamp(row, 7, "key_encryption_keys.wrapped_at")?,
     })
 }

@@ -3,7 +3,7 @@
 use super::{COLUMNS, PostgresStore, log, metadata_as_jsonb};
 use crate::error::{Error, Result};
 use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
-use crate::postgres::{UNIQUE_VIOLATION, column, database, qualified, sql_state};
+use crate::postgres::{UNIQUE_VIOLATION, column, database, qualified, sql_state, timestamp};
 use crate::sql::{in_transaction, not_in_transaction};
 use crate::store::table::{
     EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, check_insert,
@@ -240,7 +240,7 @@ fn count(row: &PgRow) -> Result<StoredCount> {
         with_header: column(row, 2)?,
         events: column::<i64>(row, 3)?.unsigned_abs(),
         positions: (column::<i64>(row, 4)?.try_into()?, column::<i64>(row, 5)?.try_into()?),
-        created_at: (column(row, 6)?, column(row, 7)?),
+        created_at: (timestamp(row, 6, "events.created_at")?, timestamp(row, 7, "events.created_at")?),
     })
 }
 
