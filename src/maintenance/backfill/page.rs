@@ -43,6 +43,8 @@ struct Open<'e> {
     voids: Voids,
     /// What is covered already.
     covered: Vec<String>,
+    /// The live keys that it is sealed under, and whose they are.
+    live: HashMap<KeyId, KeyScope>,
 }
 
 /// What is written for an event, and what it must open to.
@@ -145,12 +147,17 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
                 Err(error) => skipped.push((open.index, error)),
             }
         }
-        let scopes: HashSet<&KeyScope> = drafts.iter().flat_map(|(_, draft)| &draft.scopes).collect();
+        let scopes: HashSet<&KeyScope> = drafts.iter().flat_map(|(open, draft)| draft.scopes.iter().chain(open.live.values())).collect();
         let scopes: Vec<KeyScope> = scopes.into_iter().cloned().collect();
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
         let keys = self.sealer.keys().usable_keys(tx, &scopes).await?;
+        // What was opened before the locks were had may have been shredded in between, and its scope even reopened.
+        let live: HashSet<KeyId> = drafts.iter().flat_map(|(open, _)| open.live.keys().copied()).collect();
+        if !self.sealer.keys().are_live(tx, &live).await? {
+            return Err(Error::Collision { source: None });
+        }
         let mut destroyed: HashMap<KeyScope, Option<KeyId>> = HashMap::new();
         let mut salts = Salts::draw(drafts.len())?;
         let mut sealed = Vec::with_capacity(drafts.len());
@@ -241,7 +248,7 @@ async fn open_events<'e, Tx: Send + 'static>(
         match look(plan, event) {
             Look::Plaintext => {
                 let payload = Cow::Borrowed(&event.payload[..]);
-                found.push(Open { index, event, plan, payload, voids: Voids::new(), covered: Vec::new() });
+                found.push(Open { index, event, plan, payload, voids: Voids::new(), covered: Vec::new(), live: HashMap::new() });
             }
             Look::Partly => partly.push((index, event, plan)),
             Look::Sealed | Look::Nothing => outcome.unchanged += 1,
@@ -258,7 +265,8 @@ async fn open_events<'e, Tx: Send + 'static>(
             Ok(row) => {
                 let Some(opened) = row.opened else { continue };
                 let voids = opened.redacted.into_iter().map(|redacted| (redacted.place, redacted.key_id)).collect();
-                found.push(Open { index, event, plan, payload: Cow::Owned(opened.payload), voids, covered: row.covered });
+                let payload = Cow::Owned(opened.payload);
+                found.push(Open { index, event, plan, payload, voids, covered: row.covered, live: row.live });
             }
             Err(error) => skipped.push((index, error)),
         }
