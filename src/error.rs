@@ -343,6 +343,18 @@ pub enum Error {
         /// The place.
         pointer: JsonPointer,
     },
+    /// A value is sealed under the key of one subject, and the payload names another one as its owner. What names owners is
+    /// not authenticated: either somebody altered it, or the schema says something else of this version than it did when the
+    /// event was sealed. Readers go by the seal; maintenance does not give the value to somebody else.
+    #[error(
+        "event {event_id}: the value at {pointer} is sealed for another owner than the payload names: find out who altered what names it and restore that, or let the schema name the owner of this version as it did when the event was sealed"
+    )]
+    OtherOwner {
+        /// The event.
+        event_id: Uuid,
+        /// The place of the value.
+        pointer: JsonPointer,
+    },
     /// The seal uses a format, suite or mode that this version does not know.
     #[error("event {event_id}: {what} {value} of the seal is not supported by this version of eventseal: upgrade the reader")]
     Unsupported {

@@ -17,6 +17,7 @@ on_every_database! {
     i2_i9_what_cannot_be_sealed_is_left_and_reported_without_values,
     i4_plaintext_of_the_shredded_is_left_or_erased,
     i4_protection_that_grew_is_completed,
+    i4_i5_a_sealed_value_stays_with_the_owner_it_was_sealed_for,
     a_dry_run_writes_nothing_and_says_the_same,
     events_without_a_version_are_sealed_as_they_are_read,
     an_outage_stops_and_a_collision_does_not,
@@ -263,6 +264,46 @@ async fn i4_protection_that_grew_is_completed<B: Backend>() {
     db.shred(&store, "kim").await;
     let now = db.read(&store).await.unwrap();
     assert_eq!((now[0].redacted.len(), now[1].redacted.len()), (1, 2));
+}
+
+/// Whoever writes to the store names another owner, and adds something in the clear so that the event is sealed again.
+async fn i4_i5_a_sealed_value_stays_with_the_owner_it_was_sealed_for<B: Backend>() {
+    let schemas = || {
+        let placed = event("Placed").version(1).protect(&["/name", "/phone"], customer());
+        Schemas::builder([placed]).accept_plaintext("Placed").build().unwrap()
+    };
+    for (is_shredded, every_payload) in [(true, true), (true, false), (false, true), (false, false)] {
+        let db = B::make().await;
+        let store = db.prepared(schemas()).await;
+        let named = |who: &str| NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{who}","name":"{CANARY} {who}"}}"#));
+        db.append(&store, "1", &[named("ada"), named("eve")]).await;
+        // A header that is not the first member is looked into by default.
+        let ada = db.stored().await.remove(0);
+        let text = String::from_utf8(ada.payload.clone()).unwrap().replace(r#""ada""#, r#""eve""#);
+        let altered = if every_payload { text.replacen('}', r#","phone":"1"}"#, 1) } else { text.replacen('{', r#"{"phone":"1","#, 1) };
+        let mut transaction = in_transaction(&db).await;
+        let replacement =
+            PayloadReplacement { position: ada.global_position, event_id: ada.event_id, old: ada.payload, new: altered.into_bytes() };
+        assert_eq!(B::Store::default().replace_payloads(db.tx(&mut transaction), &[replacement]).await.unwrap().len(), 1);
+        db.commit(transaction).await.unwrap();
+        if is_shredded {
+            db.shred(&store, "eve").await;
+        }
+        let before = db.stored().await;
+        for dry_run in [true, false] {
+            let options = with(erasing(), |options| (options.every_payload, options.dry_run) = (every_payload, dry_run));
+            let done = db.backfill(&store, &options).await.unwrap();
+            assert_eq!((done.sealed, done.erased, done.skipped), (0, 0, 1), "{done:?}");
+            let error = &done.first_skipped[0].error;
+            assert!(matches!(error, Error::OtherOwner { pointer, .. } if pointer.as_str() == "/name"), "{error:?}");
+            assert!(!whole(error).contains(CANARY), "I9");
+        }
+        assert!(db.stored().await == before);
+        let ada = db.read(&store).await.unwrap().remove(0);
+        assert!(contains(&ada.payload, CANARY) && !ada.is_redacted(), "I4: she was not shredded");
+        db.shred(&store, "ada").await;
+        assert!(!contains(&db.read(&store).await.unwrap()[0].payload, CANARY), "I5: her shred reaches it");
+    }
 }
 
 async fn a_dry_run_writes_nothing_and_says_the_same<B: Backend>() {

@@ -141,7 +141,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// [`Census::may_refuse_plaintext`](crate::Census::may_refuse_plaintext) says so.
     ///
     /// An event that can't be sealed is left as it is and reported, with the error that an append of it would be, such as
-    /// [`Error::ShapeMismatch`], [`Error::MissingScopeId`] or [`Error::Disabled`]. If its owner was shredded
+    /// [`Error::ShapeMismatch`], [`Error::MissingScopeId`] or [`Error::Disabled`]. So is one of which a part is sealed for
+    /// another owner than the payload names now ([`Error::OtherOwner`]): it keeps the owner whose key sealed it. If its owner was shredded
     /// ([`Error::Shredded`]), somebody has to decide: see [`erase_shredded`](BackfillOptions::erase_shredded). A scope that was
     /// shredded before it ever had a key has none that a seal could name ([`Error::ScopeState`]).
     ///

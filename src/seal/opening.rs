@@ -166,6 +166,11 @@ impl<'a> Closed<'a> {
         self.header.entries.iter().map(|entry| self.header.pointer(*entry)).collect()
     }
 
+    /// Each place that has an entry, with the key that it names.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, KeyId)> {
+        self.header.entries.iter().map(|entry| (self.header.pointer(*entry), self.header.keys[usize::from(entry.key)]))
+    }
+
     /// Authenticates the header, decrypts what is live and redacts what is shredded.
     pub(crate) fn open(&self, plan: &Plan, place: &Place<'_>, keys: &Keys) -> Result<Opened> {
         let authentic = self.authenticate(place, keys)?;

@@ -200,6 +200,23 @@ impl<'a> Draft<'a> {
         self.sealed.iter().map(|sealed| &*sealed.pointer)
     }
 
+    /// The places that are to be sealed, with where they stand and whose they are.
+    pub(crate) fn owned(&self) -> impl Iterator<Item = (&str, (usize, usize), &KeyScope)> {
+        self.sealed.iter().filter_map(|sealed| match sealed.under {
+            Under::Scope(index) => Some((&*sealed.pointer, (sealed.start, sealed.end), self.scopes.get(usize::from(index))?)),
+            Under::Destroyed(_) => None,
+        })
+    }
+
+    /// A place that would be sealed for somebody else than it is now.
+    pub(crate) fn moved_to_another(&self, owners: &HashMap<String, KeyScope>) -> Option<JsonPointer> {
+        if owners.is_empty() {
+            return None;
+        }
+        let moved = self.owned().find(|(place, _, scope)| owners.get(*place).is_some_and(|owner| owner != *scope));
+        moved.map(|(place, ..)| JsonPointer::new_unchecked(place))
+    }
+
     fn push(&mut self, event_id: Uuid, (start, end): (usize, usize), pointer: Cow<'a, str>, under: Under, pad: usize) -> Result<()> {
         let over = |what, limit| Err(Error::LimitExceeded { event_id, what, limit });
         if pointer.len() > MAX_POINTER {

@@ -32,6 +32,8 @@ pub(crate) struct OpenedRow<'s> {
     pub(crate) covered: Vec<String>,
     /// The live keys that it is sealed under, and whose they are.
     pub(crate) live: HashMap<KeyId, KeyScope>,
+    /// Whose live keys its values are sealed under, by place. The owner that the payload names is not authenticated, this is.
+    pub(crate) owners: HashMap<String, KeyScope>,
 }
 
 impl OpenedRow<'_> {
@@ -55,7 +57,13 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         let rows = events.iter().zip(reads).map(|(event, read)| {
             let read = read?;
             let (Read::Sealed(closed, schema), Some((namespace, keys))) = (&read, &keys) else {
-                return Ok(OpenedRow { opened: None, schema: read.schema(), covered: Vec::new(), live: HashMap::new() });
+                return Ok(OpenedRow {
+                    opened: None,
+                    schema: read.schema(),
+                    covered: Vec::new(),
+                    live: HashMap::new(),
+                    owners: HashMap::new(),
+                });
             };
             let place = Place {
                 namespace,
@@ -69,10 +77,13 @@ impl<Tx: Send + 'static> Sealer<Tx> {
                 Some(KeyStatus::Live { scope, .. }) if !scope.is_reserved() => Some((key_id, scope.clone())),
                 _ => None,
             });
+            let live: HashMap<KeyId, KeyScope> = live.collect();
+            let owners = closed.entries().filter_map(|(place, key_id)| Some((place.to_owned(), live.get(&key_id)?.clone())));
             Ok(OpenedRow {
                 opened: Some(opened),
                 schema: Some(*schema),
-                live: live.collect(),
+                owners: owners.collect(),
+                live,
                 covered: closed.covered().into_iter().map(str::to_owned).collect(),
             })
         });

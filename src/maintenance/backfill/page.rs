@@ -45,6 +45,8 @@ struct Open<'e> {
     covered: Vec<String>,
     /// The live keys that it is sealed under, and whose they are.
     live: HashMap<KeyId, KeyScope>,
+    /// Whose they are, by place.
+    owners: HashMap<String, KeyScope>,
 }
 
 /// What is written for an event, and what it must open to.
@@ -204,6 +206,10 @@ impl Open<'_> {
     /// What is to be sealed; `None` if that is nothing.
     fn draft(&self, voids: &Voids) -> Result<Option<Draft<'_>>> {
         let draft = Draft::with_voids(self.plan, &self.event.aggregate, self.event.event_id, &self.payload, voids)?;
+        // Who names the owners could otherwise have a live value erased as somebody's who was shredded, or keep it from a shred.
+        if let Some(pointer) = draft.as_ref().and_then(|draft| draft.moved_to_another(&self.owners)) {
+            return Err(Error::OtherOwner { event_id: self.event.event_id, pointer });
+        }
         let places: HashSet<&str> = draft.iter().flat_map(Draft::places).collect();
         // What was sealed once, and is not protected any more, must not come to lie in the clear.
         match self.covered.iter().find(|place| !places.contains(place.as_str())) {
@@ -248,7 +254,16 @@ async fn open_events<'e, Tx: Send + 'static>(
         match look(plan, event) {
             Look::Plaintext => {
                 let payload = Cow::Borrowed(&event.payload[..]);
-                found.push(Open { index, event, plan, payload, voids: Voids::new(), covered: Vec::new(), live: HashMap::new() });
+                found.push(Open {
+                    index,
+                    event,
+                    plan,
+                    payload,
+                    voids: Voids::new(),
+                    covered: Vec::new(),
+                    live: HashMap::new(),
+                    owners: HashMap::new(),
+                });
             }
             Look::Partly => partly.push((index, event, plan)),
             Look::Sealed | Look::Nothing => outcome.unchanged += 1,
@@ -266,7 +281,7 @@ async fn open_events<'e, Tx: Send + 'static>(
                 let Some(opened) = row.opened else { continue };
                 let voids = opened.redacted.into_iter().map(|redacted| (redacted.place, redacted.key_id)).collect();
                 let payload = Cow::Owned(opened.payload);
-                found.push(Open { index, event, plan, payload, voids, covered: row.covered, live: row.live });
+                found.push(Open { index, event, plan, payload, voids, covered: row.covered, live: row.live, owners: row.owners });
             }
             Err(error) => skipped.push((index, error)),
         }
