@@ -482,6 +482,18 @@ pub enum Error {
         /// The last position of the target.
         position: GlobalPosition,
     },
+    /// The target of a rewrite has more or fewer events than the source.
+    #[error(
+        "up to position {up_to}, the target holds {copied} events and the source {events}: somebody else wrote to the target; rewrite into an empty store"
+    )]
+    IncompleteTarget {
+        /// Up to where events were counted.
+        up_to: GlobalPosition,
+        /// How many the source has.
+        events: u64,
+        /// How many the target has.
+        copied: u64,
+    },
     /// What maintenance has just written does not open to what it was made of. Nothing of the batch was committed.
     #[error(
         "event {event_id}: what was written does not open to what it was made of ({problem}): nothing of the batch was committed; run the store through the conformance suite"

@@ -584,6 +584,16 @@ async fn a_target_that_holds_something_else_is_refused<B: Backend>() {
     let refused = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await;
     assert!(matches!(refused, Err(Error::ForeignTarget { position }) if position.get() == 1), "{refused:?}");
     assert_eq!(copy.stored().await.len(), 1);
+    // One that lacks an event in the middle.
+    let copy = B::make().await;
+    let mut stored = db.stored().await;
+    stored.truncate(3);
+    stored.remove(1);
+    let mut transaction = copy.begin().await.unwrap();
+    B::Store::default().insert_events(copy.tx(&mut transaction), &stored).await.unwrap();
+    copy.commit(transaction).await.unwrap();
+    let refused = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await;
+    assert!(matches!(refused, Err(Error::IncompleteTarget { events: 5, copied: 4, .. })), "{refused:?}");
     let copy = B::make().await;
     let began = Instant::now();
     let options = with(small(), |options| options.events_per_second = NonZeroU32::new(20));
@@ -663,6 +673,47 @@ async fn i5_what_is_shredded_before_the_lock_is_had_is_void() {
         assert_eq!((done.rewritten, done.with_voids), (2, 1), "the page was done again");
         let now = read_copy(&db, &copy).await.unwrap();
         assert!(now[0].is_redacted() && !contains(&now[0].payload, CANARY) && contains(&now[1].payload, CANARY));
+    }
+}
+
+/// A second call writes less than the first one has read, and stops or goes on, while the first one waits for a lock that
+/// it then gets in vain: what the second one wrote must not be taken for the whole page.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i8_two_at_once_lose_nothing() {
+    for goes_on in [false, true] {
+        let (db, copy) = (Postgres::new().await, Postgres::new().await);
+        let store = std::sync::Arc::new(db.prepared(schemas()).await);
+        let events: Vec<NewEvent> = ["ada", "eve", "kim", "bob", "pat", "sue"].into_iter().map(placed).collect();
+        db.append(&*store, "1", &events).await;
+        let mut shredding = db.pool.begin().await.unwrap();
+        store.keys().shred(&mut shredding, &KeyScope::new("Customer", "kim"), "request").await.unwrap();
+        let run = |batch: u32| {
+            let (other, from, to) = (db.process(schemas()), db.pool.clone(), copy.pool.clone());
+            tokio::spawn(async move {
+                let (mut connection, mut target) = (from.acquire().await.unwrap(), to.acquire().await.unwrap());
+                let options = with(small(), |options| options.batch = batch);
+                other.rewrite(&mut connection, &PostgresStore::new(), &mut target, &options, &mut |_| {}).await
+            })
+        };
+        let first = run(4);
+        while waiting(&db).await < 1 {
+            assert!(!first.is_finished(), "it did not wait: {:?}", first.await);
+        }
+        let second = run(1);
+        while waiting(&db).await < 2 {
+            assert!(!second.is_finished(), "it did not wait: {:?}", second.await);
+        }
+        assert_eq!(copy.stored().await.len(), 2);
+        if !goes_on {
+            second.abort();
+        }
+        shredding.commit().await.unwrap();
+        let done = first.await.unwrap().unwrap();
+        if goes_on {
+            assert_eq!(second.await.unwrap().unwrap().up_to.get(), 6);
+        }
+        let now = seen(read_copy(&db, &copy).await.unwrap());
+        assert!(now == seen(db.read(&*store).await.unwrap()), "{} of 6, and it says {done:?}", now.len());
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
 use crate::maintenance::pace::{ATTEMPTS, Pace, may_retry};
 use crate::sealed_store::SealedStore;
-use crate::store::{EventStore, EventTable, PositionRange, StoredQuery};
+use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery};
 use page::{Carry, MakeKeys, Outcome};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -164,7 +164,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// [settled](EventTable::settled_position) when it begins: run it again to catch up with what was appended since, and a
     /// last time when nobody appends any more. A shred reaches both, as long as both use the same keys. A call that ended
     /// early, however it did, has left a shorter copy that is complete in itself: call it again. Nothing may append to the
-    /// target before it is done.
+    /// target before it is done. Several calls at once get in each other's way, and lose nothing. At its end, the events of
+    /// both are counted, in one scan each.
     ///
     /// Connections are not in transactions.
     ///
@@ -190,7 +191,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// # Errors
     /// [`Error::Unreadable`] names the first event that can't be read (unless told to
     /// [copy such events](RewriteOptions::copy_unreadable)), one of a disabled scope among them;
-    /// [`Error::ForeignTarget`] if the target holds something else; [`Error::InTransaction`],
+    /// [`Error::ForeignTarget`] or [`Error::IncompleteTarget`] if the target holds something else; [`Error::InTransaction`],
     /// [`Error::Collision`] (retryable) if others got in the way again and again, [`Error::NotVerified`],
     /// [`Error::Database`]; errors of the KMS. Batches that were committed before stay.
     pub async fn rewrite<T: EventTable + ?Sized>(
@@ -224,18 +225,25 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
             let events = table.stored_events(connection, &query).await?;
             let found = events.len();
             let Some(position) = events.last().map(|event| event.global_position) else { break };
-            let outcome = self.carry(connection, target, target_connection, options, &events).await?;
+            let Some(outcome) = self.carry(connection, target, target_connection, options, &events, position).await? else {
+                // Another call writes to the same target: this one goes on after it.
+                done.up_to = begin_after(table, connection, target, target_connection).await?;
+                continue;
+            };
             done.add(outcome);
             done.up_to = position;
             progress(RewriteProgress { position, last, done: &done });
             pace.keep(found).await?;
         }
         done.up_to = done.up_to.max(last);
+        if !options.dry_run {
+            same_number(table, connection, target, target_connection, done.up_to).await?;
+        }
         tracing::info!(copied = done.copied, rewritten = done.rewritten, up_to = %done.up_to, dry_run = options.dry_run, "rewritten");
         Ok(done)
     }
 
-    /// Carries a page over, however often others get in the way.
+    /// Carries a page over, however often others get in the way. `None` if somebody else wrote to the target meanwhile.
     async fn carry<T: EventTable + ?Sized>(
         &self,
         connection: &mut <S as EventStore>::Tx,
@@ -243,21 +251,35 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
         target_connection: &mut T::Tx,
         options: &RewriteOptions,
         events: &[PersistedEvent],
-    ) -> Result<Outcome> {
+        end: GlobalPosition,
+    ) -> Result<Option<Outcome>> {
         let (table, sealer) = (self.inner(), self.sealer());
         let before = target.last_position(target_connection).await?;
+        if events.first().is_none_or(|first| first.global_position <= before) {
+            return Ok(None);
+        }
         let mut attempt = 0;
         loop {
-            let mut carry = Carry::new(sealer, target, target_connection, options, events);
+            let mut carry = Carry::new(sealer, target, target_connection, options, events, before);
             let result = if options.dry_run { carry.look(connection).await } else { table.in_transaction(connection, &mut carry).await };
             let (outcome, missing) = carry.finish();
             let result = match result {
-                Ok(()) if missing.is_empty() => return Ok(outcome),
+                Ok(()) if missing.is_empty() => return Ok(Some(outcome)),
                 // A key without an event is harmless, an event without its key is lost: so they are committed first.
                 Ok(()) => table.in_transaction(connection, &mut MakeKeys { sealer, scopes: missing }).await,
                 Err(error) => Err(error),
             };
             attempt += 1;
+            // Of the target, if others wrote to it at the same time.
+            if matches!(result, Err(Error::Collision { .. } | Error::OutOfRange { .. } | Error::DuplicateEventId { .. })) {
+                let now = target.last_position(target_connection).await?;
+                if now != before {
+                    // It was committed in the target, and failed in the source after that, where nothing was written. Or
+                    // somebody else wrote there: what there is then is not this page, or not all of it.
+                    let is_this = now == end && outcome.events() == events.len() as u64;
+                    return Ok(is_this.then_some(outcome));
+                }
+            }
             match result {
                 Ok(()) if attempt < ATTEMPTS => {}
                 Ok(()) => return Err(Error::Collision { source: None }),
@@ -266,10 +288,6 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
                         return Err(error);
                     }
                 }
-            }
-            // It may have been committed in the target, and failed in the source after that, where nothing was written.
-            if target.last_position(target_connection).await? > before {
-                return Ok(outcome);
             }
         }
     }
@@ -287,6 +305,21 @@ impl Rewritten {
             }
         }
     }
+}
+
+/// A copy that is complete has as many events as what it is a copy of.
+async fn same_number<S: EventTable + ?Sized, T: EventTable + ?Sized>(
+    source: &S,
+    connection: &mut S::Tx,
+    target: &T,
+    target_connection: &mut T::Tx,
+    up_to: GlobalPosition,
+) -> Result<()> {
+    let range = PositionRange { after: GlobalPosition::START, up_to: Some(up_to) };
+    let sum = |counts: Vec<StoredCount>| counts.iter().map(|count| count.events).sum();
+    let events: u64 = sum(source.count_events(connection, range).await?);
+    let copied: u64 = sum(target.count_events(target_connection, range).await?);
+    if events == copied { Ok(()) } else { Err(Error::IncompleteTarget { up_to, events, copied }) }
 }
 
 /// The position after which the copy goes on.

@@ -1,7 +1,7 @@
 //! One batch of a rewrite: from what was read in the source to what is committed in the target.
 
 use crate::error::{Error, Result};
-use crate::event::{PersistedEvent, Unreadable};
+use crate::event::{GlobalPosition, PersistedEvent, Unreadable};
 use crate::key::{KeyId, KeyScope};
 use crate::keys::UsableKeys;
 use crate::maintenance::rewrite::carry::{Anew, Fate, fate_of};
@@ -34,6 +34,13 @@ pub(super) struct Outcome {
     pub(super) kept: Vec<Kept>,
 }
 
+impl Outcome {
+    /// How many events it is about.
+    pub(super) fn events(&self) -> u64 {
+        self.copied + self.rewritten + self.kept.len() as u64
+    }
+}
+
 /// Carries a batch over, in a transaction of the source that holds the locks until the target has committed.
 pub(super) struct Carry<'a, Tx, T: EventTable + ?Sized> {
     sealer: &'a Sealer<Tx>,
@@ -41,6 +48,8 @@ pub(super) struct Carry<'a, Tx, T: EventTable + ?Sized> {
     target_connection: &'a mut T::Tx,
     options: &'a RewriteOptions,
     events: &'a [PersistedEvent],
+    /// The target's last position before them.
+    before: GlobalPosition,
     outcome: Outcome,
     /// The scopes whose first keys have to be made before.
     missing: Vec<KeyScope>,
@@ -60,8 +69,9 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
         target_connection: &'a mut T::Tx,
         options: &'a RewriteOptions,
         events: &'a [PersistedEvent],
+        before: GlobalPosition,
     ) -> Self {
-        Self { sealer, target, target_connection, options, events, outcome: Outcome::default(), missing: Vec::new() }
+        Self { sealer, target, target_connection, options, events, before, outcome: Outcome::default(), missing: Vec::new() }
     }
 
     pub(super) fn finish(self) -> (Outcome, Vec<KeyScope>) {
@@ -222,7 +232,7 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<Tx> for Carry<'_, Tx,
         let mut outcome = Outcome::default();
         let written = self.write(fates, keys.as_ref(), &mut outcome)?;
         self.outcome = outcome;
-        let mut insert = Insert { sealer, source: tx, target: self.target, written };
+        let mut insert = Insert { sealer, source: tx, target: self.target, before: self.before, written };
         self.target.in_transaction(self.target_connection, &mut insert).await
     }
 }
@@ -233,12 +243,17 @@ struct Insert<'a, Tx, T: EventTable + ?Sized> {
     /// For the keys.
     source: &'a mut Tx,
     target: &'a T,
+    /// After which it is inserted.
+    before: GlobalPosition,
     written: Vec<Written>,
 }
 
 #[async_trait]
 impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_, Tx, T> {
     async fn run(&mut self, tx: &mut T::Tx) -> Result<()> {
+        if self.target.last_position(tx).await? != self.before {
+            return Err(Error::Collision { source: None });
+        }
         let events: Vec<PersistedEvent> = self.written.iter().map(|written| written.event.clone()).collect();
         self.target.insert_events(tx, &events).await?;
         let positions: Vec<_> = events.iter().map(|event| event.global_position).collect();
