@@ -17,6 +17,7 @@ on_every_database! {
     i1_i7_a_copy_reads_the_same_and_is_up_to_date,
     i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored,
     i2_what_was_sealed_does_not_come_to_lie_in_the_clear,
+    i5_what_was_sealed_stays_with_its_owner,
     i4_a_disabled_key_stops_the_run_and_names_the_event,
     a_dry_run_writes_nothing_and_says_the_same,
     i11_nothing_that_does_not_open_is_committed,
@@ -129,8 +130,12 @@ where
 
 /// What readers of the copy see, with the keys of the source.
 async fn read_copy<B: Backend>(source: &B, copy: &B) -> Result<Vec<PersistedEvent>> {
+    read_copy_by(source, copy, schemas()).await
+}
+
+async fn read_copy_by<B: Backend>(source: &B, copy: &B, schemas: Schemas) -> Result<Vec<PersistedEvent>> {
     let stored = copy.stored().await;
-    let sealer = Sealer::new(B::Keys::default(), std::sync::Arc::clone(&KEYRING), schemas());
+    let sealer = Sealer::new(B::Keys::default(), std::sync::Arc::clone(&KEYRING), schemas);
     let mut transaction = source.begin().await.unwrap();
     sealer.open(source.tx(&mut transaction), stored).await
 }
@@ -301,6 +306,28 @@ async fn i2_what_was_sealed_does_not_come_to_lie_in_the_clear<B: Backend>() {
     assert!(!contains(&after[0].payload, CANARY) && stored_as(&after[0]) == ("Open", 1));
     assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read(&store).await.unwrap()));
 
+    // What serde_json can't hold beside it hides nothing from a typed step that does not read it.
+    #[derive(serde::Deserialize)]
+    struct Named {
+        name: String,
+    }
+    #[derive(serde::Serialize)]
+    struct Noted {
+        note: String,
+    }
+    for beside in ["1", "1e400", r#""\ud800""#, r#"{"\udfff":1}"#] {
+        let (db, copy) = (B::make().await, B::make().await);
+        let met = event("Met").version(1).protect(&["/name"], customer()).version(2).unprotected("nobody looked");
+        let step = |old: Named| Ok::<_, Infallible>(Noted { note: format!("Dear {}", old.name) });
+        let schemas = Schemas::builder([met.upcast(1, step)]).allow_older_appends().build().unwrap();
+        let store = db.prepared(schemas).await;
+        let payload = format!(r#"{{"customer":"ada","name":"{CANARY}","beside":{beside}}}"#);
+        db.append(&store, "1", &[NewEvent::raw("Met", 1, payload)]).await;
+        let done = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await.unwrap();
+        assert_eq!(done.kept, BTreeMap::from([(KeptBecause::InTheClear, 1)]), "beside {beside}");
+        assert!(!contains(&copy.stored().await[0].payload, CANARY), "I2");
+    }
+
     // A version that protects less than it did when the event was sealed.
     let (db, copy) = (B::make().await, B::make().await);
     let wide = Schemas::new([event("Placed").version(1).protect(&["/name", "/old"], customer())]).unwrap();
@@ -311,6 +338,80 @@ async fn i2_what_was_sealed_does_not_come_to_lie_in_the_clear<B: Backend>() {
     let done = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await.unwrap();
     assert_eq!(done.kept, BTreeMap::from([(KeptBecause::InTheClear, 1)]));
     assert!(copy.stored().await[0].payload == db.stored().await[0].payload);
+}
+
+/// What names an owner is not authenticated, and steps are anybody's code.
+async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
+    let moved = || Changes::new().move_value("/name", "/full");
+    let met = |name: &str| event(name).version(1).protect(&["/name"], customer());
+    let swap = |mut old: Value| {
+        let (name, other) = (old["name"].take(), old["other"].take());
+        (old["name"], old["other"]) = (other, name);
+        Ok::<_, Infallible>(old)
+    };
+    let schemas = || {
+        Schemas::builder([
+            met("Met").version(2).protect(&["/full"], customer()).change(1, moved()),
+            // Another member names the owner.
+            met("Renamed").version(2).protect(&["/full"], seller()).change(1, moved()),
+            // Of two owners in the event.
+            met("Swapped")
+                .protect(&["/other"], seller())
+                .version(2)
+                .protect(&["/name"], customer())
+                .protect(&["/other"], seller())
+                .upcast(1, swap),
+            // A step makes a value for somebody else, of what may be anything.
+            met("Made").version(2).protect(&["/name"], customer()).protect(&["/made"], seller()).upcast(1, |mut old: Value| {
+                old["made"] = json!(old["name"].as_str().unwrap_or_default().len());
+                Ok::<_, Infallible>(old)
+            }),
+            met("Grown").version(2).protect(&["/name"], customer()).protect(&["/note", "/is"], seller()).change(1, Changes::new()),
+        ])
+        .allow_older_appends()
+        .build()
+        .unwrap()
+    };
+    let (db, copy) = (B::make().await, B::make().await);
+    let store = db.prepared(schemas()).await;
+    let raw = |name: &str, rest: &str| NewEvent::raw(name, 1, format!(r#"{{"customer":"ada","name":"{CANARY}",{rest}}}"#));
+    let events = [
+        raw("Met", r#""n":1e400"#),
+        raw("Met", r#""n":1"#),
+        raw("Renamed", r#""seller":"ada""#),
+        raw("Renamed", r#""seller":"eve""#),
+        raw("Swapped", r#""seller":"ada","other":"o""#),
+        raw("Swapped", r#""seller":"eve","other":"o""#),
+        raw("Made", r#""seller":"ada""#),
+        raw("Made", r#""seller":"eve""#),
+        raw("Grown", r#""seller":"eve","note":["in the clear so far",1.50],"is":true"#),
+    ];
+    db.append(&store, "1", &events).await;
+    // Whoever writes to the store names another owner in the first one.
+    let first = db.stored().await.remove(0);
+    let new = String::from_utf8(first.payload.clone()).unwrap().replace(r#""ada""#, r#""eve""#).into_bytes();
+    let replacement = PayloadReplacement { position: first.global_position, event_id: first.event_id, old: first.payload, new };
+    let mut transaction = db.begin().await.unwrap();
+    assert_eq!(B::Store::default().replace_payloads(db.tx(&mut transaction), &[replacement]).await.unwrap().len(), 1);
+    db.commit(transaction).await.unwrap();
+
+    let (before, read) = (db.stored().await, seen(db.read(&store).await.unwrap()));
+    for options in [with(small(), |options| options.dry_run = true), small()] {
+        let done = rewrite(&db, &store, &copy, &B::Store::default(), &options).await.unwrap();
+        let kept: Vec<_> = done
+            .first_kept
+            .iter()
+            .map(|kept| (before.iter().position(|event| event.event_id == kept.event_id).unwrap(), kept.because))
+            .collect();
+        assert_eq!(kept, [0, 3, 5, 7].map(|index| (index, KeptBecause::OtherOwner)));
+        assert!(matches!(&done.first_kept[0].error, Some(Error::OtherOwner { pointer, .. }) if pointer.as_str() == "/name"));
+        assert_eq!(done.rewritten, 5);
+    }
+    assert!(seen(read_copy_by(&db, &copy, schemas()).await.unwrap()) == read);
+    db.shred(&store, "ada").await;
+    for event in read_copy_by(&db, &copy, schemas()).await.unwrap() {
+        assert!(!contains(&event.payload, CANARY), "I5: {} outlived a shred", event.event_type);
+    }
 }
 
 async fn i4_a_disabled_key_stops_the_run_and_names_the_event<B: Backend>() {
@@ -599,6 +700,24 @@ async fn a_target_that_holds_something_else_is_refused<B: Backend>() {
     let options = with(small(), |options| options.events_per_second = NonZeroU32::new(20));
     assert_eq!(rewrite(&db, &store, &copy, &B::Store::default(), &options).await.unwrap().rewritten, 4);
     assert!(began.elapsed() >= Duration::from_millis(250), "it was not held back");
+}
+
+/// Many sealed values beside much that is in the clear take one look at each, not one of the latter for each of the former.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_values_beside_a_long_text_take_no_longer_than_both() {
+    let (db, copy) = (Memory::new(), Memory::new());
+    let met = || event("Met").version(1).protect(&["/secret"], customer());
+    let store = db.prepared(Schemas::new([met()]).unwrap()).await;
+    let list: Vec<String> = (0..5_000).map(|n| format!("value-{n:08}")).collect();
+    let text: String = (0..100_000).map(|n| format!("word{n} ")).collect();
+    let payload = json!({ "customer": "ada", "secret": list, "text": text }).to_string();
+    db.append(&store, "1", &[NewEvent::raw("Met", 1, payload)]).await;
+    let store = db.process(
+        Schemas::new([met().version(2).protect(&["/s"], customer()).change(1, Changes::new().move_value("/secret", "/s"))]).unwrap(),
+    );
+    let began = Instant::now();
+    assert_eq!(rewrite(&db, &store, &copy, &MemoryStore::new(), &small()).await.unwrap().rewritten, 1);
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
 }
 
 /// Into other tables of the same database: a release can switch from one to the other.

@@ -1,6 +1,7 @@
 //! Rewrite: a copy of a store whose events are of their current versions.
 
 mod carry;
+mod guard;
 mod page;
 
 use crate::error::{Error, Result};
@@ -50,8 +51,13 @@ pub enum KeptBecause {
     RedactionAmbiguous,
     /// Its current version protects a value whose owner was shredded, and that is not redacted.
     OwnerShredded,
-    /// A protected value of it would come to lie in the clear.
+    /// A protected value of it would come to lie in the clear, or it would take too long to find out. Strings and numbers are
+    /// looked for; `true`, `false`, and what a step makes of a value, such as its first letter, can't be found.
     InTheClear,
+    /// It names another owner of a value than the one that it is sealed for, or its current version gives a value to another
+    /// owner: then a shred of the former would miss it. Who has no live value in the event as it is stored may get what it
+    /// says in the clear and the current version protects, but nothing that a step made.
+    OtherOwner,
     /// An append of what its steps made of it would be refused.
     NotAppendable,
     /// It can't be read: see [`copy_unreadable`](RewriteOptions::copy_unreadable).
@@ -70,6 +76,7 @@ impl KeptBecause {
             Self::RedactionAmbiguous => "whose redaction it is is ambiguous",
             Self::OwnerShredded => "an owner of a value was shredded",
             Self::InTheClear => "a protected value would be in the clear",
+            Self::OtherOwner => "a protected value would get another owner",
             Self::NotAppendable => "what it becomes can't be appended",
             Self::Unreadable => "it can't be read",
         }
@@ -145,15 +152,16 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     ///
     /// The target is an empty table, or one that an earlier call began, for the *same* keys and namespace: other tables in
     /// the same database (not on SQLite, which lets only one connection write), or another database, to which the key
-    /// tables are copied or in front of which they stay ([`SplitStore`](crate::SplitStore)). Positions, aggregate versions,
+    /// tables are copied or in front of which they stay ([`SplitStore`](crate::SplitStore)). If they are copied, then after the
+    /// last call: keys that are missing are made in the source. Positions, aggregate versions,
     /// ids, times and order stay; type, version, payload and metadata become what readers see.
     ///
     /// - What is live is sealed anew under the active keys, bound to its new type and version.
     /// - What is shredded becomes a void entry at the place to which its redaction moved.
     /// - An event that is of its current version and sealed is copied byte by byte.
     /// - An event is copied as it is stored, and counted with the reason, if its steps split or drop it, if its redactions
-    ///   can't be carried over for certain, if a protected value would come to lie in the clear, or if the outcome could not
-    ///   be appended. Readers of the copy see the same as readers of the source, so the steps it needs have to stay: a
+    ///   can't be carried over for certain, if a protected value would come to lie in the clear or with
+    ///   [another owner](KeptBecause::OtherOwner), or if the outcome could not be appended. Readers of the copy see the same as readers of the source, so the steps it needs have to stay: a
     ///   [census](crate::Census) of the target says which these are.
     ///
     /// In batches. A batch of the target is one transaction; the scopes of all its live values are locked in the source, as

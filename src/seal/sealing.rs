@@ -200,6 +200,11 @@ impl<'a> Draft<'a> {
         self.sealed.iter().map(|sealed| &*sealed.pointer)
     }
 
+    /// Where the values of the places stand.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.sealed.iter().map(|sealed| (sealed.start, sealed.end))
+    }
+
     /// The places that are to be sealed, with where they stand and whose they are.
     pub(crate) fn owned(&self) -> impl Iterator<Item = (&str, (usize, usize), &KeyScope)> {
         self.sealed.iter().filter_map(|sealed| match sealed.under {

@@ -5,12 +5,12 @@ use crate::event::PersistedEvent;
 use crate::key::{KeyId, KeyScope};
 use crate::maintenance::look::{Look, look, read_as};
 use crate::maintenance::rewrite::KeptBecause;
+use crate::maintenance::rewrite::guard::{Secrets, check_owners};
 use crate::pointer::JsonPointer;
 use crate::schema::Schemas;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids, check_unprotected_payload};
 use crate::sealer::{OpenedRow, Sealer};
-use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
 /// What becomes of an event.
@@ -30,12 +30,6 @@ pub(super) struct Anew<'s> {
     /// By which it is sealed; `None`: nothing is protected in it.
     pub(super) plan: Option<&'s Plan>,
     pub(super) voids: Voids,
-    /// Values that are sealed in the stored event, and must not come to lie in the clear.
-    secrets: Vec<String>,
-    /// The places that are sealed in the stored event.
-    covered: Vec<String>,
-    /// No step changed it: places mean the same as before.
-    is_current: bool,
     /// Under whose live keys the stored event is sealed.
     pub(super) live: HashMap<KeyId, KeyScope>,
 }
@@ -52,7 +46,10 @@ pub(super) fn fate_of<'s, Tx: Send + 'static>(
     if row.is_current(event) && is_sealed {
         return Ok(Fate::Same);
     }
-    let (secrets, covered, is_current, live) = (secrets_of(&row), row.covered.clone(), row.is_current(event), row.live.clone());
+    if let Err(error) = check_owners(&schema.plan, event, &row) {
+        return Ok(Fate::Kept(KeptBecause::OtherOwner, Some(error)));
+    }
+    let (secrets, covered, is_current, live) = (Secrets::of(&row), row.covered.clone(), row.is_current(event), row.live.clone());
     let redacted: Vec<(KeyId, KeyScope)> =
         row.opened.iter().flat_map(|opened| &opened.redacted).map(|r| (r.key_id, r.scope.clone())).collect();
     let (mut events, journey) = sealer.upcast_row(event.clone(), row)?;
@@ -83,7 +80,7 @@ pub(super) fn fate_of<'s, Tx: Send + 'static>(
             }
         }
     };
-    let anew = Anew { event: new, plan, voids, secrets, covered, is_current, live };
+    let anew = Anew { event: new, plan, voids, live };
     match anew.draft() {
         Ok(Some(draft)) if draft.voids() != anew.voids.len() => kept(KeptBecause::RedactionElsewhere),
         // The stand-ins are those of the plan, or readers of the copy would see others.
@@ -91,7 +88,22 @@ pub(super) fn fate_of<'s, Tx: Send + 'static>(
             kept(KeptBecause::RedactionElsewhere)
         }
         Ok(None) if !anew.voids.is_empty() => kept(KeptBecause::RedactionElsewhere),
-        Ok(_) => Ok(Fate::Anew(Box::new(anew))),
+        Ok(draft) => {
+            // No step changed it: places mean the same as before.
+            let loses = is_current && {
+                let places: HashSet<&str> = draft.iter().flat_map(Draft::places).collect();
+                covered.iter().any(|place| !places.contains(place.as_str()))
+            };
+            let refused = match secrets {
+                Ok(secrets) if !loses => secrets.refuse(&anew.event.payload, draft.as_ref()),
+                _ => Some(KeptBecause::InTheClear),
+            };
+            drop(draft);
+            match refused {
+                Some(because) => kept(because),
+                None => Ok(Fate::Anew(Box::new(anew))),
+            }
+        }
         Err(error) => Ok(Fate::Kept(KeptBecause::NotAppendable, Some(error))),
     }
 }
@@ -128,85 +140,5 @@ impl<'s> Anew<'s> {
             Some(plan) => Draft::with_voids(plan, &self.event.aggregate, self.event.event_id, &self.event.payload, &self.voids),
             None => check_unprotected_payload(self.event.event_id, &self.event.payload).map(|()| None),
         }
-    }
-
-    /// Would something that is sealed now lie in the clear, if this were stored?
-    pub(super) fn shows(&self, draft: Option<&Draft<'_>>) -> bool {
-        let places: Vec<&str> = draft.into_iter().flat_map(Draft::places).collect();
-        if self.is_current && self.covered.iter().any(|place| !places.contains(&place.as_str())) {
-            return true;
-        }
-        if self.secrets.is_empty() {
-            return false;
-        }
-        let clear = Clear::of(&self.event.payload, &places);
-        self.secrets.iter().any(|value| clear.shows(value))
-    }
-}
-
-/// The sealed strings and numbers of an event, as far as they are nowhere in the clear.
-fn secrets_of(row: &OpenedRow<'_>) -> Vec<String> {
-    let Some(opened) = row.opened.as_ref().filter(|_| !row.live.is_empty()) else { return Vec::new() };
-    let redacted: HashSet<&str> = opened.redacted.iter().map(|redacted| redacted.place.as_str()).collect();
-    // What serde_json can't read, only declarative steps can have gone through, and with these protection goes along.
-    let Ok(payload) = serde_json::from_slice::<Value>(&opened.payload) else { return Vec::new() };
-    let mut values = Vec::new();
-    for place in row.covered.iter().filter(|place| !redacted.contains(place.as_str())) {
-        // The names of members say what an object has, not whose it is.
-        payload.pointer(place).into_iter().for_each(|value| leaves(value, false, &mut values));
-    }
-    let clear = Clear::of(&opened.payload, &row.covered);
-    values.retain(|value| !clear.shows(value));
-    values.sort_unstable();
-    values.dedup();
-    values
-}
-
-/// What a payload says in the clear, once the values at some places are sealed.
-struct Clear {
-    whole: HashSet<String>,
-    text: String,
-}
-
-/// Shorter strings are looked for as a whole: they are part of too much.
-const PART: usize = 4;
-
-impl Clear {
-    fn of(payload: &[u8], sealed: &[impl AsRef<str>]) -> Self {
-        let mut all = Vec::new();
-        match serde_json::from_slice::<Value>(payload) {
-            Ok(mut value) => {
-                for place in sealed {
-                    if let Some(sealed) = value.pointer_mut(place.as_ref()) {
-                        *sealed = Value::Null;
-                    }
-                }
-                leaves(&value, true, &mut all);
-            }
-            Err(_) => all.push(String::from_utf8_lossy(payload).into_owned()),
-        }
-        Self { text: all.join("\0"), whole: all.into_iter().collect() }
-    }
-
-    fn shows(&self, value: &str) -> bool {
-        self.whole.contains(value) || (value.len() >= PART && memchr::memmem::find(self.text.as_bytes(), value.as_bytes()).is_some())
-    }
-}
-
-/// The strings and numbers in a value, with or without the names of members.
-fn leaves(value: &Value, names: bool, found: &mut Vec<String>) {
-    match value {
-        Value::String(text) if !text.is_empty() => found.push(text.clone()),
-        Value::Number(number) => found.push(number.to_string()),
-        Value::Array(elements) => elements.iter().for_each(|element| leaves(element, names, found)),
-        Value::Object(members) => {
-            for (name, member) in members {
-                if names {
-                    found.push(name.clone());
-                }
-                leaves(member, names, found);
-            }
-        }
-        _ => {}
     }
 }

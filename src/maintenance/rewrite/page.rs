@@ -104,9 +104,6 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
                             return Err(unreadable(event, Error::InvalidRow { what: "the key of a scope", problem: "can't be used" }));
                         }
                         Some(_) => outcome.kept.push(Kept::new(event, KeptBecause::Unreadable, None)),
-                        None if anew.shows(draft.as_ref()) => {
-                            outcome.kept.push(Kept::new(event, KeptBecause::InTheClear, None));
-                        }
                         None => {
                             outcome.rewritten += 1;
                             outcome.with_voids += u64::from(!anew.voids.is_empty());
@@ -152,9 +149,6 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
 
     fn seal(&self, anew: Anew<'_>, keys: Option<&UsableKeys>, salt: &[u8; 16]) -> Result<(Written, bool), NotAnew> {
         let draft = anew.draft().map_err(NotAnew::Failed)?;
-        if anew.shows(draft.as_ref()) {
-            return Err(NotAnew::Kept(KeptBecause::InTheClear, None));
-        }
         let sealed = match draft {
             None => None,
             Some(draft) => {
