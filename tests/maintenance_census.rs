@@ -14,6 +14,7 @@ on_every_database! {
     protection_that_grew_is_found_in_every_payload,
     a_census_in_ranges_has_the_same_numbers,
     a_census_without_a_registry_counts,
+    a_census_in_ranges_skips_what_is_empty,
 }
 
 fn step(value: Value) -> Result<Value, Infallible> {
@@ -185,6 +186,35 @@ async fn a_census_in_ranges_has_the_same_numbers<B: Backend>() {
     assert_eq!((last.counted_to, last.looked_at, last.to_look_at), (last.last, 15, 15));
 }
 
+/// One event far behind all others takes no more scans than any other.
+async fn a_census_in_ranges_skips_what_is_empty<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(schemas()).await;
+    let near = db.append(&store, "1", &[named(2)]).await.remove(0);
+    let mut far = Vec::new();
+    for (id, position) in [("far", i64::MAX / 2), ("farther", i64::MAX - 1)] {
+        let mut event = db.stored().await.remove(0);
+        event.aggregate = aggregate("Order", id);
+        event.event_id = uuid::Uuid::now_v7();
+        event.global_position = GlobalPosition::try_from(position).unwrap();
+        far.push(event);
+    }
+    let mut transaction = db.begin().await.unwrap();
+    store.inner().insert_events(db.tx(&mut transaction), &far).await.unwrap();
+    db.commit(transaction).await.unwrap();
+    let mut options = CensusOptions::default();
+    options.positions_per_scan = Some(100);
+    let (mut connection, mut scans) = (db.connect().await.unwrap(), Vec::new());
+    let mut told = |progress: CensusProgress| {
+        scans.push(progress.counted_to);
+        assert!(scans.len() < 10, "three events, and still counting at {scans:?}");
+    };
+    let census = store.census(db.connection(&mut connection), &options, &mut told).await.unwrap();
+    assert!(scans.is_sorted());
+    let row = row(&census, "Placed", 2);
+    assert_eq!((row.events, row.positions), (3, (near.global_position, far[1].global_position)));
+}
+
 async fn a_census_without_a_registry_counts<B: Backend>() {
     let db = B::make().await;
     let store = db.prepared(schemas()).await;
@@ -197,6 +227,31 @@ async fn a_census_without_a_registry_counts<B: Backend>() {
     assert!(matches!(census.may_delete_step("Never", 4), Answer::Unknown { .. }));
     assert!(matches!(census.may_refuse_plaintext("Never"), Answer::Unknown { .. }));
     assert!(census.unneeded_steps().is_empty() && census.not_stored().is_empty());
+}
+
+/// What a transaction in flight has appended is going to be there when `accept_plaintext` goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i2_what_is_in_flight_is_part_of_the_proof() {
+    let db = Postgres::new().await;
+    let schemas = || Schemas::builder([event("Met").version(1).protect(&["/name"], customer())]).accept_plaintext("Met").build().unwrap();
+    let store = db.prepared(schemas()).await;
+    let met = |who: &str| NewEvent::raw("Met", 1, format!(r#"{{"customer":"{who}","name":"{who}"}}"#));
+    let mut open = db.pool.begin().await.unwrap();
+    PostgresStore::new().append(&mut open, &aggregate("Order", "open"), ExpectedVersion::Any, &[met("ada")]).await.unwrap();
+    db.append(&store, "1", &[met("eve")]).await;
+    let census = db.census(&store, &every()).await;
+    assert!(!census.is_settled && census.rows[0].events == 1);
+    let answer = census.may_refuse_plaintext("Met");
+    assert!(matches!(answer, Answer::Unknown { because } if because.contains("in flight")), "{answer:?}");
+    open.commit().await.unwrap();
+    let census = db.census(&store, &every()).await;
+    assert!(census.is_settled && matches!(census.may_refuse_plaintext("Met"), Answer::No { .. }));
+    db.backfill(&store, &BackfillOptions::default()).await.unwrap();
+    assert!(db.census(&store, &every()).await.may_refuse_plaintext("Met").is_yes());
+    // Where no lock can be had, it counts what there is.
+    let mut transaction = db.pool.begin().await.unwrap();
+    let census = store.census(&mut transaction, &every(), &mut |_| {}).await.unwrap();
+    assert!(!census.is_settled && census.rows[0].events == 2 && !census.may_refuse_plaintext("Met").is_yes());
 }
 
 /// A position that is given out and not committed holds back what comes after it.

@@ -26,6 +26,10 @@ pub struct CensusOptions {
     /// beside a header is there if a version was given more to protect after events of it had been sealed, or if somebody
     /// wrote to the store. So only with it is the census a proof that nothing protected is in the clear; it costs a read
     /// of all these payloads.
+    ///
+    /// With it, the census also ends where the log is [settled](EventTable::settled_position) when it begins, or what a
+    /// transaction in flight is about to commit would be missing from the proof. On PostgreSQL that takes a lock for a moment,
+    /// which a replica or a connection in a transaction can't have: see [`Census::is_settled`].
     pub every_payload: bool,
     /// How many payloads are looked at at a time. 500 by default.
     pub batch: u32,
@@ -53,10 +57,10 @@ pub struct CensusProgress {
 
 /// How many stored events of each type and version there are, what they need, and how they lie there.
 ///
-/// Taken by [`SealedStore::census`], or by [`take`](Self::take) where there are no schemas at hand. It takes no locks and
-/// opens nothing, so it can be taken while the application runs, and needs no keys. It is a look at what is committed:
-/// as long as a process appends events of an old version, or through a store that is not wrapped, it may be outdated when
-/// it is done.
+/// Taken by [`SealedStore::census`], or by [`take`](Self::take) where there are no schemas at hand. It takes no locks, but for
+/// a moment if it looks into [every payload](CensusOptions::every_payload), and opens nothing, so it can be taken while the
+/// application runs, and needs no keys. It is a look at what is committed: as long as a process appends events of an old
+/// version, or through a store that is not wrapped, it may be outdated when it is done.
 ///
 /// ```
 /// # use eventseal::*;
@@ -92,6 +96,9 @@ pub struct Census {
     pub rows: Vec<CensusRow>,
     /// Was every payload of the protected versions looked into?
     pub every_payload: bool,
+    /// Is all committed that will ever be in its range? Found out only if every payload is looked into, and not if a
+    /// transaction that has appended stays open.
+    pub is_settled: bool,
     /// Was it asked to end before the end of the log, or to begin after its start?
     is_partial: bool,
     /// The registry, if there was one.
@@ -229,7 +236,11 @@ impl Census {
         options: &CensusOptions,
         progress: &mut (dyn FnMut(CensusProgress) + Send),
     ) -> Result<Self> {
-        let last = table.last_position(connection).await?;
+        let settled = if options.every_payload { settled(table, connection).await } else { None };
+        let last = match settled {
+            Some(settled) => settled,
+            None => table.last_position(connection).await?,
+        };
         let end = options.range.up_to.map_or(last, |up_to| up_to.min(last));
         let range = PositionRange { after: options.range.after, up_to: Some(end) };
         let mut rows: BTreeMap<(EventType, EventVersion), CensusRow> = BTreeMap::new();
@@ -246,13 +257,17 @@ impl Census {
             for count in &counts {
                 add(&mut rows, count);
             }
-            told.counted_to = up_to;
+            told.counted_to = match counts.is_empty() {
+                true => before_next(table, connection, up_to, end).await?,
+                false => up_to,
+            };
             progress(told);
         }
         let mut census = Self {
             range,
             rows: rows.into_values().collect(),
             every_payload: options.every_payload,
+            is_settled: settled.is_some(),
             is_partial: options.range.after > GlobalPosition::START || end < last,
             registered: schemas.map(Schemas::versions),
         };
@@ -375,7 +390,7 @@ impl Census {
     /// May [`accept_plaintext`](crate::SchemasBuilder::accept_plaintext) go for this type? Every event of it is sealed, or
     /// has nothing to protect; or else it would be an error to readers.
     ///
-    /// Only a census of [every payload](CensusOptions::every_payload) says "yes".
+    /// Only a census of [every payload](CensusOptions::every_payload) that is [settled](Self::is_settled) says "yes".
     #[must_use]
     pub fn may_refuse_plaintext(&self, event_type: &str) -> Answer {
         if self.registered.is_none() {
@@ -403,10 +418,12 @@ impl Census {
         }
         if self.is_partial {
             PARTIAL
-        } else if self.every_payload {
-            Answer::Yes
-        } else {
+        } else if !self.every_payload {
             Answer::Unknown { because: "sealed payloads were not looked into: take a census of every payload" }
+        } else if !self.is_settled {
+            NOT_SETTLED
+        } else {
+            Answer::Yes
         }
     }
 
@@ -431,7 +448,36 @@ impl Census {
 }
 
 const NO_REGISTRY: Answer = Answer::Unknown { because: "the census was taken without a registry: take it with SealedStore::census" };
+const NOT_SETTLED: Answer = Answer::Unknown {
+    because: "transactions in flight may have appended what the census did not see: take it again when they have ended, on the primary, on a connection that is not in a transaction and may lock the events",
+};
 const PARTIAL: Answer = Answer::Unknown { because: "the census is of a part of the log: take it of all of it" };
+
+/// Up to where everything is committed, if that can be found out here and now.
+async fn settled<T: EventTable + ?Sized>(table: &T, connection: &mut T::Tx) -> Option<GlobalPosition> {
+    match table.settled_position(connection).await {
+        Ok(settled) => Some(settled),
+        Err(error) => {
+            // A replica, a role that only reads, an append that stays open: what there is can be counted all the same.
+            tracing::warn!(%error, "the census is not of a settled log");
+            None
+        }
+    }
+}
+
+/// The position before the next event, where a range had none: positions may be far apart.
+async fn before_next<T: EventTable + ?Sized>(
+    table: &T,
+    connection: &mut T::Tx,
+    after: GlobalPosition,
+    end: GlobalPosition,
+) -> Result<GlobalPosition> {
+    let query = StoredQuery { range: PositionRange { after, up_to: Some(end) }, limit: 1, ..StoredQuery::default() };
+    match table.stored_events(connection, &query).await?.first() {
+        Some(next) => GlobalPosition::try_from(next.global_position.get().saturating_sub(1)),
+        None => Ok(end),
+    }
+}
 
 fn add(rows: &mut BTreeMap<(EventType, EventVersion), CensusRow>, count: &StoredCount) {
     let row = rows.entry((count.event_type.clone(), count.event_version)).or_insert_with(|| CensusRow {
