@@ -530,3 +530,44 @@ fn attributes_and_names_are_the_callers() {
     let other = format!("{:?}", Shipping::decode(&stored("X", 1, "SECRET")).unwrap());
     assert!(other.contains("6 bytes") && !other.contains("SECRET"), "I9: {other}");
 }
+
+/// Payload types may have the names that macros like to use for themselves.
+#[allow(non_camel_case_types, reason = "that is the point")]
+mod names_of_macros {
+    use eventseal::EventPayload;
+    use serde::{Deserialize, Serialize};
+
+    macro_rules! payloads {
+        ($($name:ident)+) => {
+            $(
+                #[derive(Serialize, Deserialize)]
+                pub(super) struct $name(u8);
+                impl EventPayload for $name {
+                    const TYPE: &'static str = stringify!($name);
+                    const VERSION: u32 = 1;
+                }
+            )+
+        };
+    }
+    // The derives of serde write `Ok(…)` and `Err(…)` as they are.
+    payloads! { V E T S Event Payload TypedEvent Box Clone From Result Error PersistedEvent event payload visitor }
+
+    eventseal::events! {
+        pub(super) enum Events {
+            A(V), B(E), C(T), D(S), F(Event), G(Payload), H(TypedEvent), I(Box), J(Clone), K(From), L(Result), M(Error),
+            N(PersistedEvent), O(event), P(payload), Q(visitor),
+            _ => Other,
+        }
+    }
+
+    pub(super) fn first() -> Events {
+        V(7).into()
+    }
+}
+
+#[test]
+fn a_payload_type_may_have_any_name() {
+    let encoded = NewEvent::of(&names_of_macros::first()).unwrap();
+    assert_eq!((encoded.event_type.as_str(), encoded.payload.as_slice()), ("V", b"7".as_slice()));
+    assert_eq!(names_of_macros::Events::DECODES.len(), 16);
+}

@@ -238,7 +238,7 @@ macro_rules! events {
         $(#[$attribute])*
         $visibility enum $name { $($(#[$arm_attribute])* $arm($payload),)+ }
 
-        $crate::__events_impl! { $name, false, event, ::std::result::Result::Err($crate::__private::unexpected_type::<$name>(event)), { $($arm($payload),)+ } {} }
+        $crate::__events_impl! { $name, false, __event, ::std::result::Result::Err($crate::__private::unexpected_type::<$name>(__event)), { $($arm($payload),)+ } {} }
     };
     (
         $(#[$attribute:meta])*
@@ -252,8 +252,8 @@ macro_rules! events {
         }
 
         $crate::__events_impl! {
-            $name, true, event, ::std::result::Result::Ok($name::$other(::std::boxed::Box::new(::std::clone::Clone::clone(event)))), { $($arm($payload),)+ }
-            { $name::$other(event) => ::std::result::Result::Err($crate::__private::catch_all::<$name>(event)), }
+            $name, true, __event, ::std::result::Result::Ok($name::$other(::std::boxed::Box::new(::std::clone::Clone::clone(__event)))), { $($arm($payload),)+ }
+            { $name::$other(__event) => ::std::result::Result::Err($crate::__private::catch_all::<$name>(__event)), }
         }
     };
     ($($anything:tt)*) => {
@@ -265,6 +265,9 @@ macro_rules! events {
 }
 
 /// What the enums with and without a catch-all share.
+///
+/// Generic parameters are not hygienic, and a binding can't shadow a tuple struct: what is named here begins with `__`, so that
+/// payload types may have any other name.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __events_impl {
@@ -291,20 +294,20 @@ macro_rules! __events_impl {
 
             fn encode(&self) -> $crate::Result<$crate::NewEvent> {
                 match self {
-                    $($name::$arm(payload) => $crate::__private::encode::<$payload>(payload),)+
+                    $($name::$arm(__payload) => $crate::__private::encode::<$payload>(__payload),)+
                     $($encode_other)*
                 }
             }
 
-            fn visit_payloads<V: $crate::__private::VisitPayloads>(visitor: &mut V) {
-                $($crate::__private::VisitPayloads::visit::<$payload>(visitor);)+
+            fn visit_payloads<__Visitor: $crate::__private::VisitPayloads>(__visitor: &mut __Visitor) {
+                $($crate::__private::VisitPayloads::visit::<$payload>(__visitor);)+
             }
         }
 
         $(#[automatically_derived]
         impl ::std::convert::From<$payload> for $name {
-            fn from(payload: $payload) -> Self {
-                $name::$arm(payload)
+            fn from(__payload: $payload) -> Self {
+                $name::$arm(__payload)
             }
         })+
     };
