@@ -18,7 +18,7 @@ on_both! {
     a_table_says_what_is_stored,
     ranges_add_up,
     steps_are_needed_or_can_go,
-    what_an_event_without_a_version_may_need_is_kept,
+    an_event_without_a_version_is_of_the_one_that_it_is_read_as,
     what_the_schemas_do_not_know_is_named,
     payloads_are_looked_into,
     tables_have_the_names_that_were_chosen,
@@ -228,15 +228,29 @@ async fn steps_are_needed_or_can_go(world: World) {
     assert_eq!(names(&steps, |step| step["can_go"] == false), ["OrderPlaced 2"]);
 }
 
-async fn what_an_event_without_a_version_may_need_is_kept(world: World) {
+async fn an_event_without_a_version_is_of_the_one_that_it_is_read_as(world: World) {
     let world = shop(world).await;
     world.execute("UPDATE events SET event_version = 2 WHERE event_type = 'OrderPlaced'").await;
-    let can_go = |census: &Value| names(&census["steps"], |step| step["can_go"] == true);
-    assert_eq!(can_go(&world.census_json(&lock(), &[])), ["OrderPlaced 1", "Visited 1", "Visited 2"]);
+    let can_go = |lock: &Value| names(&world.census_json(lock, &[])["steps"], |step| step["can_go"] == true);
+    assert_eq!(can_go(&lock()), ["OrderPlaced 1", "Visited 1", "Visited 2"]);
     world.execute("UPDATE events SET event_version = 0 WHERE global_position = 1").await;
-    let census = world.census(&lock(), &["--check"], 0);
-    assert!(census.out.contains("Stored without a version\n  OrderPlaced v0: 1 event\n"), "{}", census.out);
-    assert_eq!(can_go(&world.census_json(&lock(), &[])), ["Visited 1", "Visited 2"]);
+    for (version, steps) in [(1, vec!["Visited 1", "Visited 2"]), (3, vec!["OrderPlaced 1", "Visited 1", "Visited 2"])] {
+        let mut lock = lock();
+        lock["types"]["OrderPlaced"]["legacy_version"] = version.into();
+        let census = world.census(&lock, &["--check"], 0);
+        let expected = format!("Stored without a version\n  OrderPlaced v0: 1 event, read as v{version}\n");
+        assert!(census.out.contains(&expected), "{}", census.out);
+        assert!(census.out.contains("Protected, but without a header\n  OrderPlaced v0: 1 event\n"), "{}", census.out);
+        assert_eq!(can_go(&lock), steps);
+    }
+
+    // Where the lock does not say which one that is, nothing is claimed.
+    let census = world.census(&lock(), &["--check"], 5);
+    let expected = "OrderPlaced v0: 1 event, and the schema lock does not say which version that is\n";
+    assert!(census.out.contains(expected), "{}", census.out);
+    assert_eq!(can_go(&lock()), [""; 0]);
+    let all = world.census_json(&lock(), &["--payloads=all"]);
+    assert_ne!(all["may_refuse_plaintext"]["OrderPlaced"], true);
 }
 
 async fn what_the_schemas_do_not_know_is_named(world: World) {
@@ -389,4 +403,30 @@ async fn the_lock_that_the_tests_of_an_application_write_is_understood() {
     assert_eq!(names(&census["steps"], |step| step["can_go"] == true), ["Bought 1"]);
     let protected = &row(&census, "OrderPlaced", 1)["protection"];
     assert_eq!((&protected["sealed"], &protected["plaintext"]), (&10.into(), &12.into()));
+}
+
+/// Plaintext is where the version is protected that an event without one is read as, be it the newest.
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn i2_what_is_stored_without_a_version_is_not_called_sealed() {
+    let world = World::sqlite().await.with_keys(0..0).await;
+    append_bare(&world, &[new("Placed", 2, PLACED)]).await;
+    world.execute("UPDATE events SET event_version = 0").await;
+    let placed = || {
+        let v1 = event("Placed").version(1).unprotected("held no e-mail address");
+        v1.version(2).protect(&["/email"], Owner::Aggregate).upcast(1, |old: Value| Ok::<_, Infallible>(old))
+    };
+    let path = world.folder.path().join("written.json");
+    let of_type = Schemas::new([placed().legacy_version(2)]).unwrap();
+    let of_all = Schemas::builder([placed()]).legacy_version(2).build().unwrap();
+    for schemas in [of_type, of_all] {
+        testing::SchemaLock::new(&path, &schemas).record().unwrap();
+        let written: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        world.census(&written, &["--payloads=all", "--check"], 5);
+        let census = world.census_json(&written, &["--payloads=all"]);
+        assert_eq!(census["may_refuse_plaintext"], json!({ "Placed": false }));
+        assert_eq!((&census["types"][0]["protected"], &census["types"][0]["protection"]["plaintext"]), (&true.into(), &1.into()));
+        assert_eq!(names(&census["steps"], |step| step["can_go"] == true), ["Placed 1"]);
+    }
 }

@@ -135,6 +135,11 @@ impl CensusRow {
     pub fn without_header(&self) -> u64 {
         self.events.saturating_sub(self.with_header)
     }
+
+    /// Is it of a registered type, and an error to readers?
+    fn is_unreadable(&self) -> bool {
+        matches!(self.registration, Some(Registration::Newer(_) | Registration::Missing(_)))
+    }
 }
 
 /// What a registry knows of a stored type and version.
@@ -363,6 +368,9 @@ impl Census {
 
     /// May the step from this version go, and the version's declaration with it? No stored event needs it then.
     ///
+    /// Where versions are stored that the registry can't read, nobody knows what their events need, of whichever type they are:
+    /// steps may lead from there through this one.
+    ///
     /// "Yes" is about what is stored: a process that still appends this version needs the step to be read.
     #[must_use]
     pub fn may_delete_step(&self, event_type: &str, from: u32) -> Answer {
@@ -383,6 +391,9 @@ impl Census {
                 Answer::No { because }
             }
             None if self.is_partial => PARTIAL,
+            None if self.rows.iter().any(CensusRow::is_unreadable) => {
+                Answer::Unknown { because: "events are stored in versions that are not registered, and what these need is not known" }
+            }
             None => Answer::Yes,
         }
     }
@@ -427,8 +438,9 @@ impl Census {
         }
     }
 
-    /// The registered types and versions whose steps no stored event needs. Empty if the census is of a part of the log, or
-    /// was taken without a registry.
+    /// The registered types and versions whose steps no stored event needs. Empty wherever
+    /// [`may_delete_step`](Self::may_delete_step) can't tell: of a part of the log, without a registry, beside versions that it
+    /// does not know.
     #[must_use]
     pub fn unneeded_steps(&self) -> Vec<(EventType, EventVersion)> {
         let registered = self.registered.as_deref().unwrap_or_default();
@@ -436,12 +448,14 @@ impl Census {
         steps.map(|known| (known.event_type.clone(), known.event_version)).collect()
     }
 
-    /// The registered types and versions of which nothing is stored.
+    /// The registered types and versions of which nothing is stored. An event without a version is stored in the one that it
+    /// is read as.
     #[must_use]
     pub fn not_stored(&self) -> Vec<(EventType, EventVersion)> {
-        let is_stored = |known: &SchemaVersion| {
-            self.rows.iter().any(|row| row.event_type == known.event_type && row.event_version == known.event_version)
+        let is_of = |row: &CensusRow, known: &SchemaVersion| {
+            row.event_version == known.event_version || known.is_legacy && row.event_version.get() == 0
         };
+        let is_stored = |known: &SchemaVersion| self.rows.iter().any(|row| row.event_type == known.event_type && is_of(row, known));
         let registered = self.registered.iter().flatten().filter(|known| !is_stored(known));
         registered.map(|known| (known.event_type.clone(), known.event_version)).collect()
     }

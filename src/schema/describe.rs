@@ -13,6 +13,9 @@ pub struct SchemaVersion {
     pub event_type: EventType,
     /// The version.
     pub event_version: EventVersion,
+    /// Are events that are stored without a version read as this one?
+    /// [`legacy_version`](crate::EventSchema::legacy_version) says so.
+    pub is_legacy: bool,
     /// What it protects.
     pub protected: Vec<ProtectedPlace>,
     /// The step from it; `None` of current versions.
@@ -77,7 +80,10 @@ impl Schemas {
             .types
             .iter()
             .flat_map(|(name, schema)| {
-                schema.versions.iter().zip(schema.first..=u32::MAX).map(|(version, number)| version.describe(name.clone(), number))
+                schema.versions.iter().zip(schema.first..=u32::MAX).map(|(version, number)| {
+                    let described = version.describe(name.clone(), number);
+                    SchemaVersion { is_legacy: schema.legacy == Some(described.event_version), ..described }
+                })
             })
             .collect();
         all.sort_unstable_by(|a, b| (&a.event_type, a.event_version).cmp(&(&b.event_type, b.event_version)));
@@ -91,7 +97,8 @@ impl VersionSchema {
             kind: step.kind(),
             targets: step.targets(&event_type, number).into_iter().map(|(target, version)| (target, EventVersion::new(version))).collect(),
         });
-        SchemaVersion { event_type, event_version: EventVersion::new(number), protected: protected_places(&self.plan), step }
+        let protected = protected_places(&self.plan);
+        SchemaVersion { event_type, event_version: EventVersion::new(number), is_legacy: false, protected, step }
     }
 }
 

@@ -165,6 +165,7 @@ impl<'s> SchemaLock<'s> {
                 None => drop(entries.insert(name.1.get(), now)),
             }
         }
+        comparing.compare_legacy(&mut file);
         comparing.look_for_removed(&mut file);
         for name in self.given.keys().chain(self.samples.keys()) {
             if !versions.iter().any(|version| version.event_type == name.0 && version.event_version == name.1) {
@@ -241,6 +242,26 @@ impl Comparing<'_> {
         if before.step != now.step {
             let shown = |entry: &VersionEntry| entry.step.as_ref().map(ToString::to_string);
             self.add(name, ChangeKind::Step { was: shown(before), is: shown(&now) });
+        }
+    }
+
+    /// Reports types whose events without a version are read otherwise, or writes it if that is wanted.
+    fn compare_legacy(&mut self, file: &mut LockFile) {
+        // Types of which no version is recorded yet are news as a whole.
+        for (event_type, entry) in file.types.iter_mut().filter(|(_, entry)| !entry.versions.is_empty()) {
+            let mut of_type = self.versions.iter().filter(|version| version.event_type == event_type.as_str()).peekable();
+            if of_type.peek().is_none() {
+                continue;
+            }
+            let (was, is) = (entry.legacy_version, of_type.find(|version| version.is_legacy).map(|version| version.event_version.get()));
+            match (self.mode, was) {
+                _ if was == is => {}
+                (Mode::Accept, _) | (Mode::Record, None) => entry.legacy_version = is,
+                _ => {
+                    let change = ChangeKind::LegacyVersion { was: was.map(EventVersion::new), is: is.map(EventVersion::new) };
+                    self.add(&(EventType::from(event_type.as_str()), EventVersion::new(0)), change);
+                }
+            }
         }
     }
 

@@ -268,6 +268,33 @@ fn a_type_that_is_no_longer_known_is_caught() {
 }
 
 #[test]
+fn another_version_for_what_is_stored_without_one_is_caught() {
+    let with = |version| placed_from::<OrderPlacedV1>().legacy_version(version);
+    let recorded = recorded();
+    let first = schemas([with(1), shipped()]);
+    let lock = SchemaLock::new(&recorded.path, &first);
+    let found = changes(lock.check());
+    assert_eq!((found.len(), found[0].event_version.get()), (1, 0), "{found:?}");
+    assert_eq!(found[0].change, ChangeKind::LegacyVersion { was: None, is: Some(EventVersion::new(1)) });
+    assert!(found[0].to_string().contains("EVENTSEAL_SCHEMAS=record"), "{}", found[0]);
+    assert!(lock.record().unwrap().written && !lock.check().unwrap().written);
+    assert!(text(&recorded.path).contains(r#""legacy_version": 1"#), "{}", text(&recorded.path));
+
+    let before = text(&recorded.path);
+    for other in [with(2), placed_from::<OrderPlacedV1>()] {
+        let schemas = schemas([other, shipped()]);
+        let lock = SchemaLock::new(&recorded.path, &schemas);
+        for found in [changes(lock.check()), changes(lock.record())] {
+            assert!(matches!(found[..], [SchemaChange { change: ChangeKind::LegacyVersion { was: Some(_), .. }, .. }]), "{found:?}");
+            assert!(found[0].to_string().contains("was read as version 1, is as "), "{}", found[0]);
+        }
+        assert_eq!(text(&recorded.path), before);
+        assert!(lock.accept().unwrap().written && !lock.check().unwrap().written);
+        std::fs::write(&recorded.path, &before).unwrap();
+    }
+}
+
+#[test]
 fn a_step_that_leads_elsewhere_is_caught() {
     let split = placed().split(1, &[("OrderShipped", 1)], |_, _| Ok::<_, std::fmt::Error>(Vec::new()));
     let recorded = recorded();

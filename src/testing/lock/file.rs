@@ -18,6 +18,9 @@ pub(super) struct LockFile {
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TypeEntry {
+    /// Which version events are read as that are stored without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) legacy_version: Option<u32>,
     pub(super) versions: BTreeMap<u32, VersionEntry>,
 }
 

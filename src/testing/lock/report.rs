@@ -55,6 +55,13 @@ pub enum ChangeKind {
         /// The step that is registered; `None` if there is none.
         is: Option<String>,
     },
+    /// Events that are stored without a version, which is 0, are read as another one.
+    LegacyVersion {
+        /// The version that was recorded; `None` if there was none, so that they could not be read.
+        was: Option<EventVersion>,
+        /// The version that is registered; `None` if there is none.
+        is: Option<EventVersion>,
+    },
     /// The test gives a shape or a sample of a version that is not registered.
     NotRegistered,
     /// The shape is not known, and the test wants it to be.
@@ -115,6 +122,17 @@ impl fmt::Display for ChangeKind {
             Self::Step { was, is } => {
                 let shown = |step: &Option<String>| step.as_deref().unwrap_or("none").to_owned();
                 write!(f, "the step from it was {}, is {}", shown(was), shown(is))
+            }
+            Self::LegacyVersion { was: None, is: Some(is) } => {
+                write!(
+                    f,
+                    "what is stored without a version is now read as version {is}, which is not recorded yet: run with EVENTSEAL_SCHEMAS=record, and commit the file"
+                )
+            }
+            Self::LegacyVersion { was, is } => {
+                let shown = |version: &Option<EventVersion>| version.map_or_else(|| "none".to_owned(), |version| version.to_string());
+                write!(f, "what is stored without a version was read as version {}, is as {}: put it back, ", shown(was), shown(is))?;
+                f.write_str("stored events are as they were")
             }
             Self::NotRegistered => f.write_str("the test says what it looks like, but it is not registered: correct its type or version"),
             Self::NotTraced { pointer, why } => write!(f, "its shape is not known at {pointer:?}: {why}"),

@@ -26,16 +26,10 @@ struct FoundStep<'a> {
 
 impl<'a> Findings<'a> {
     pub(crate) fn of(census: &'a Census, registered: &'a Registered, payloads: Option<Payloads>) -> Self {
-        // What such events need, the code knows that reads them, and not this lock.
-        let is_behind = census.rows.iter().any(is_unreadable);
         let steps = registered.steps().map(|(event_type, from, step)| {
             let needs = |row: &&CensusRow| row.steps.iter().any(|(name, version)| *name == event_type && version.get() == from);
             let events = census.rows.iter().filter(needs).map(|row| row.events).sum();
-            let can_go = match census.may_delete_step(event_type, from) {
-                Answer::Yes if is_behind => Answer::Unknown { because: "events are stored in versions that the schema lock does not know" },
-                answer => answer,
-            };
-            FoundStep { event_type, from, step, events, can_go }
+            FoundStep { event_type, from, step, events, can_go: census.may_delete_step(event_type, from) }
         });
         let refuses = |name: &'a str| (name, census.may_refuse_plaintext(name));
         let refuses_plaintext = payloads.map(|_| registered.protected_types().map(refuses).collect());
@@ -57,17 +51,21 @@ impl<'a> Findings<'a> {
             text,
             "Stored in versions that can't be read",
             self.rows(is_unreadable).map(|row| match row.registration {
+                _ if row.event_version.get() == 0 => format!("{}, and the schema lock does not say which version that is", Events(row)),
                 Some(Registration::Newer(newest)) => format!("{}, newer than v{newest}", Events(row)),
                 Some(Registration::Missing(oldest)) if row.event_version < oldest => format!("{}, older than v{oldest}", Events(row)),
                 _ => format!("{}, missing between others", Events(row)),
             }),
-            "declare these versions and their steps, or deploy the code that knows them and write the schema lock anew",
+            "declare these versions and their steps (legacy_version(…) for v0), or write the lock anew with the code that knows them",
         );
         section(
             text,
             "Stored without a version",
-            self.rows(|row| row.event_version.get() == 0 && is_known(row)).map(Events),
-            "legacy_version(…) of the schemas says which one it is; here it is the oldest, which needs the most steps",
+            self.rows(|row| row.event_version.get() == 0 && is_known(row)).map(|row| match self.registered.legacy_version(row) {
+                Some(version) => format!("{}, read as v{version}", Events(row)),
+                None => Events(row).to_string(),
+            }),
+            "",
         );
         section(
             text,

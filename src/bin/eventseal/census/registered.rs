@@ -24,6 +24,8 @@ struct Lock {
 
 #[derive(Debug, Deserialize)]
 struct Type {
+    /// What an event without a version is read as.
+    legacy_version: Option<u32>,
     versions: BTreeMap<u32, Version>,
 }
 
@@ -70,8 +72,14 @@ impl Registered {
     }
 
     pub(crate) fn is_protected(&self, row: &CensusRow) -> bool {
-        let versions = self.types.get(row.event_type.as_str()).map(|known| &known.versions);
-        versions.and_then(|versions| versions.get(&row.event_version.get())).is_some_and(|version| !version.protected.is_empty())
+        let version = self.legacy_version(row).unwrap_or(row.event_version.get());
+        let known = self.types.get(row.event_type.as_str()).and_then(|known| known.versions.get(&version));
+        known.is_some_and(|version| !version.protected.is_empty())
+    }
+
+    /// Which version events are read as that are stored without one; `None` if these have one, or if nobody says.
+    pub(crate) fn legacy_version(&self, row: &CensusRow) -> Option<u32> {
+        self.types.get(row.event_type.as_str()).and_then(|known| known.legacy_version).filter(|_| row.event_version.get() == 0)
     }
 
     /// The types that protect anything.
@@ -110,10 +118,8 @@ impl Type {
                 None => schema,
             };
         }
-        match self.versions.keys().next() {
-            // Which version an event without one is read as, the lock does not say. From the oldest, all steps are needed
-            // that may be.
-            Some(oldest) => schema.legacy_version(*oldest),
+        match self.legacy_version {
+            Some(version) => schema.legacy_version(version),
             None => schema,
         }
     }
