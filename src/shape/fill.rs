@@ -14,8 +14,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const TEXTS: [&str; 12] = [
     "text",
     "6f2c1a52-8d3b-4c55-9a54-0b1f3c2d4e5f",
-    "2026-01-02T03:04:05Z",
-    "2026-01-02",
+    // Of a year that no step mentions.
+    "1987-06-05T04:03:02Z",
+    "1987-06-05",
     "03:04:05",
     "1",
     "ada@example.org",

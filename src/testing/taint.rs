@@ -31,12 +31,13 @@ use time::OffsetDateTime;
 /// place that no payload has a value at.
 ///
 /// Steps that check texts (dates, ids, codes) get canaries of the sample's form, or at last the sample's own value, so
-/// choose values that stand nowhere else in it.
+/// choose values that stand nowhere else: neither in the sample nor, as far as numbers such as a year and words of six letters
+/// or more are parts of them, in what steps add.
 ///
 /// # What it can't see
 /// Booleans, `null`s, texts shorter than four characters and numbers shorter than four digits, if the step takes no
-/// other; values that a step encodes, hashes or takes apart within a word; what a step does with other payloads than
-/// these. [`Tainted::not_tainted`] names the places where nothing could be seen.
+/// other; values that a step encodes, hashes, calculates with (an amount in other units, an age) or takes apart within a
+/// word; of a date or an id that it checks, parts shorter than that; what a step does with other payloads than these. [`Tainted::not_tainted`] names the places where nothing could be seen.
 ///
 /// ```
 /// use eventseal::testing::{GuardError, TaintCheck};

@@ -461,3 +461,21 @@ fn a_sample_that_is_made_up_leaves_out_no_more_than_it_must() {
     let tainted = TaintCheck::new(&schemas).check().unwrap();
     assert_eq!((tainted.steps, tainted.not_tainted.len()), (1, 0), "{tainted:?}");
 }
+
+/// A step that takes nothing but dates gets the sample's own, of which a part tells enough.
+#[test]
+fn the_year_of_a_checked_date_is_caught() {
+    let born = || event("Met").version(1).protect(&["/born"], Owner::Aggregate);
+    let step = |mut old: Value| {
+        let format = time::format_description::well_known::Iso8601::DATE;
+        let born = time::Date::parse(old["born"].as_str().unwrap_or_default(), &format)?;
+        old["year"] = born.year().into();
+        Ok::<_, time::error::Parse>(old)
+    };
+    let schemas = Schemas::new([born().version(2).protect(&["/born"], Owner::Aggregate).upcast(1, step)]).unwrap();
+    let check = TaintCheck::new(&schemas).sample("Met", 1, json!({ "born": "1985-11-27" }));
+    assert_eq!(leaks(check.check()), [leak(1, "Met 2", "/born", "payload/year")]);
+    // Unless the sample says it elsewhere, too.
+    let check = TaintCheck::new(&schemas).sample("Met", 1, json!({ "born": "1985-11-27", "since": "in 1985" }));
+    assert_eq!(check.check().unwrap().steps, 1);
+}

@@ -35,7 +35,7 @@ pub(super) struct Canary {
 
 /// Shorter ones of the sample's own values stand everywhere by chance.
 const TELLING: usize = 4;
-/// Where a new value of the same form is told apart from others.
+/// Where a new value of the same form is told apart from others, and a word of the sample's own from those of everybody.
 const TELLING_LETTERS: usize = 6;
 
 impl Spot {
@@ -61,8 +61,7 @@ impl Spot {
             }
             (Value::String(own), Form::Letters) => {
                 let text = other_letters(own, self.number);
-                let words = text.split(|letter: char| !letter.is_alphanumeric()).map(str::to_owned);
-                let texts = words.chain([text.clone()]).filter(|word| letters(word) >= TELLING_LETTERS).collect();
+                let texts = parts(&text).filter(|part| letters(part) >= TELLING_LETTERS).map(str::to_owned).collect();
                 (text.into(), texts)
             }
             (Value::Number(own), Form::Words) if own.is_f64() => {
@@ -77,11 +76,19 @@ impl Spot {
                 (self.own.clone(), vec![own.to_string()].into_iter().filter(|text| letters(text) >= TELLING).collect())
             }
             (Value::String(own), Form::Own) => {
-                (self.own.clone(), vec![own.clone()].into_iter().filter(|text| letters(text) >= TELLING).collect())
+                // Words are what members and constants are called, too; a year tells more.
+                let is_word = |part: &str| part != own && part.chars().all(char::is_alphabetic);
+                let telling = |part: &&str| letters(part) >= if is_word(part) { TELLING_LETTERS } else { TELLING };
+                (self.own.clone(), parts(own).filter(telling).map(str::to_owned).collect())
             }
             _ => (self.own.clone(), Vec::new()),
         }
     }
+}
+
+/// The words and numbers of a text, and the text.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| !letter.is_alphanumeric()).filter(move |part| part.len() < text.len()).chain([text])
 }
 
 fn letters(text: &str) -> usize {
@@ -182,6 +189,9 @@ mod tests {
         assert!(uuid::Uuid::parse_str(id.as_str().unwrap()).is_ok() && parts.len() == 3, "{id} {parts:?}");
         assert_eq!(value(json!("DE"), Form::Letters).1, [""; 0]);
         assert_eq!(value(json!("DE"), Form::Own).1, [""; 0]);
+        assert_eq!(value(json!("1985-11-27"), Form::Own), (json!("1985-11-27"), vec!["1985".to_owned(), "1985-11-27".to_owned()]));
+        assert_eq!(value(json!("Main Street, AB12"), Form::Own).1, ["Street", "AB12", "Main Street, AB12"]);
+        assert_eq!(value(json!("text"), Form::Own).1, ["text"]);
         assert_eq!(value(json!(12), Form::Own).1, [""; 0]);
         assert_eq!(value(json!(1234), Form::Own).1, ["1234"]);
         assert_eq!(value(json!(1), Form::Words), (json!(7_310_001), vec!["7310001".to_owned()]));
