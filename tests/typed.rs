@@ -476,6 +476,55 @@ async fn a_split_that_an_erasure_stops_needs_a_catch_all() {
     assert!(matches!(erased.decode::<Shipping>().as_deref(), Ok([Shipping::Other(other)]) if other.is_redacted()));
 }
 
+/// Of an event that was protected whole, erasure leaves what stands in for it.
+#[tokio::test]
+async fn types_that_can_not_be_decoded_once_they_are_erased_are_found_at_startup() {
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Whole(Sensitive<OrderShipped>);
+    payload! { Whole: "OrderShipped" version 1; }
+
+    let whole = || event("OrderShipped").version(1).protect_whole(Owner::Aggregate);
+    let message = |stand_in: &str| {
+        format!("OrderShipped version 1: typed::OrderShipped can't be decoded from {stand_in}, which is what comes once an event that was")
+    };
+    let found = problems(Schemas::builder([whole()]).decodes::<OrderShipped>().decodes::<Whole>());
+    assert!(found.len() == 1 && found[0].starts_with(&message("null")), "{found:?}");
+    let found = problems(Schemas::builder([whole().redact_as("", "erased")]).decodes::<OrderShipped>());
+    assert!(found.len() == 1 && found[0].starts_with(&message("\"erased\"")), "{found:?}");
+    let fits = json!({ "carrier": "nobody" });
+    Schemas::builder([whole().redact_as("", fits.clone())]).decodes::<OrderShipped>().decodes::<Whole>().build().unwrap();
+    // A catch-all is for other types. Single fields are what the payload type says of them.
+    let found = problems(Schemas::builder([whole(), event("OrderPaid").version(1)]).decodes::<Shipping>());
+    assert!(found.iter().any(|found| found.contains("typed::Shipping can't be decoded from null")), "{found:?}");
+    let fields = event("OrderShipped").version(1).protect(&["/carrier"], Owner::Aggregate);
+    Schemas::builder([fields]).decodes::<OrderShipped>().build().unwrap();
+    // Under another name, and by way of a version that has a stand-in of its own, or none.
+    let by_name = |to: EventSchema, stand_in: Value| {
+        let old = event("Old").version(1).protect_whole(Owner::Aggregate).redact_as("", stand_in);
+        problems(Schemas::builder([old.change(1, Changes::new().rename_type("OrderShipped", 1)), to]).decodes::<OrderShipped>())
+    };
+    assert!(by_name(whole(), fits.clone())[0].starts_with(&message("null")));
+    assert!(
+        by_name(event("OrderShipped").version(1).protect(&["/carrier"], Owner::Aggregate), json!("old"))
+            .last()
+            .unwrap()
+            .starts_with(&message("\"old\""))
+    );
+
+    // What it is about.
+    let db = MemoryDb::new(Namespace::new("test").unwrap());
+    let schemas = Schemas::builder([whole()]).decodes::<Whole>().build().unwrap();
+    let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas);
+    store.keys().prepare(&mut db.begin()).await.unwrap();
+    let (mut tx, order) = (db.begin(), aggregate("Order", "1"));
+    store.append(&mut tx, &order, Any, &[NewEvent::of(&shipped()).unwrap()]).await.unwrap();
+    store.keys().shred(&mut tx, &KeyScope::new("Order", "1"), "request").await.unwrap();
+    let erased = store.read_stream(&mut tx, &order).await.unwrap();
+    assert!(matches!(erased.decode::<Whole>().as_deref(), Ok([Whole(Sensitive::Redacted)])));
+    assert!(matches!(erased.decode::<OrderShipped>(), Err(Error::Decode { .. })));
+}
+
 #[test]
 fn all_of_it_is_reported_at_once_and_nothing_twice() {
     let found = problems(

@@ -28,6 +28,9 @@ use serde::de::DeserializeOwned;
 /// The name of the event type is written out, so that renaming the Rust type does not change what is stored. A payload
 /// type is a [`TypedEvent`] by itself, and an arm of the enums that [`events!`](crate::events) makes. Only current
 /// versions need it: the types that a typed step starts from are never decoded otherwise.
+///
+/// The payload of a type that is [protected whole](crate::EventSchema::protect_whole) is a `#[serde(transparent)]` newtype over a
+/// [`Sensitive`](crate::Sensitive), since nothing else is left of it once it is erased.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is the payload of no event type",
     note = "implement `eventseal::EventPayload` for it, which names the event type and the version"

@@ -130,7 +130,9 @@ impl EventSchema {
     ///
     /// Once it is redacted, no step is called for it: it comes at the current version, with that version's stand-in
     /// or, if that version protects fields, still with this one's, and is redacted at the root (`""`). Decode it as a
-    /// `Sensitive<T>`.
+    /// [`Sensitive<T>`](crate::Sensitive), or as a newtype over one that is `#[serde(transparent)]`: a struct does not fit `null`, and
+    /// one such event keeps a whole stream from being [decoded](crate::Stream::decode). [`decodes`](SchemasBuilder::decodes) says so
+    /// at startup.
     pub fn protect_whole(self, owner: Owner) -> Self {
         self.in_version(|version| version.whole = Some(FieldDecl { pointer: String::new(), owner }))
     }
@@ -405,6 +407,29 @@ impl SchemasBuilder {
     /// nothing should decode it. There is one exception: a redacted event that was
     /// [protected whole](EventSchema::protect_whole) can't be split and comes as it is. An enum that decodes what it
     /// is split into needs a catch-all for that.
+    ///
+    /// Nor does a catch-all help where such an event is of a type that is decoded: the payload type must take what stands in
+    /// for it, `null` unless [`redact_as`](EventSchema::redact_as) says otherwise. A newtype does, over a
+    /// [`Sensitive`](crate::Sensitive):
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// # use serde::{Deserialize, Serialize};
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Scan { text: String }
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// #[serde(transparent)]
+    /// struct Scanned(Sensitive<Scan>);
+    ///
+    /// impl EventPayload for Scanned {
+    ///     const TYPE: &'static str = "Scanned";
+    ///     const VERSION: u32 = 1;
+    /// }
+    ///
+    /// Schemas::builder([event("Scanned").version(1).protect_whole(Owner::Aggregate)]).decodes::<Scanned>().build()?;
+    /// # Ok::<(), SchemaErrors>(())
+    /// ```
     pub fn decodes<E: TypedEvent>(mut self) -> Self {
         self.decoders.push(Decoder::of::<E>());
         self

@@ -115,6 +115,10 @@ pub enum SchemaProblem {
         "{0} decodes what it is split into, but a redacted event that was protected whole can't be split, and comes as it is: add a catch-all (`_ => Other`)"
     )]
     NeedsCatchAll(&'static str),
+    #[error(
+        "{0} can't be decoded from {1}, which is what comes once an event that was protected whole is erased, and then no stream with such an event can be decoded: make its payload a transparent newtype over Sensitive, or let .redact_as(\"\", …) say what fits"
+    )]
+    UndecodableOnceErased(&'static str, String),
 }
 
 impl fmt::Display for SchemaErrors {

@@ -1,15 +1,18 @@
 //! Do the Rust types that events are decoded into fit the schemas?
 
+use crate::error::Result;
+use crate::event::{AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, PersistedEvent, TypedEvent, aggregate};
 #[cfg(feature = "testing")]
 use crate::event::{EventPayload, VisitPayloads};
-use crate::event::{EventType, EventVersion, TypedEvent};
+use crate::pointer::JsonPointer;
 use crate::schema::TypeSchema;
 use crate::schema::check::Found;
 use crate::schema::problem::SchemaProblem;
 use crate::schema::step::Step;
 #[cfg(feature = "testing")]
 use crate::schema::testing::Reads;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// What a Rust type says that it decodes.
 #[derive(Clone, Debug)]
@@ -17,6 +20,7 @@ pub(super) struct Decoder {
     target: &'static str,
     arms: &'static [(&'static str, u32)],
     has_catch_all: bool,
+    can_decode: fn(&PersistedEvent) -> Result<()>,
     /// Into which types.
     #[cfg(feature = "testing")]
     pub(super) reads: Vec<(EventType, EventVersion, Reads)>,
@@ -28,6 +32,7 @@ impl Decoder {
             target: std::any::type_name::<E>(),
             arms: E::DECODES,
             has_catch_all: E::HAS_CATCH_ALL,
+            can_decode: |event| E::decode(event).map(drop),
             #[cfg(feature = "testing")]
             reads: reads_of::<E>(),
         }
@@ -53,7 +58,7 @@ fn reads_of<E: TypedEvent>() -> Vec<(EventType, EventVersion, Reads)> {
 
 /// What each type decodes is what readers see.
 pub(super) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, TypeSchema>, found: &mut Found) {
-    let unsplittable = unsplittable_once_erased(types);
+    let (unsplittable, erased) = (unsplittable_once_erased(types), erased_wholes(types));
     for decoder in decoders {
         let mut seen = HashSet::new();
         for &(name, version) in decoder.arms {
@@ -75,6 +80,13 @@ pub(super) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, Ty
                 found.add(&event_type, Some(current), SchemaProblem::NeverSeen(decoder.target));
             } else if version != current {
                 found.add(&event_type, Some(version), SchemaProblem::NotCurrent(decoder.target, current));
+            } else {
+                let ends_here = erased.iter().filter(|((name, number), _)| *name == event_type && *number == current);
+                for (_, stand_in) in ends_here.filter(|(_, stand_in)| (decoder.can_decode)(&erased_event(name, version, stand_in)).is_err())
+                {
+                    let problem = SchemaProblem::UndecodableOnceErased(decoder.target, stand_in.to_string());
+                    found.add(&event_type, Some(version), problem);
+                }
             }
         }
         if !decoder.has_catch_all {
@@ -108,6 +120,39 @@ fn unsplittable_once_erased(types: &HashMap<EventType, TypeSchema>) -> BTreeMap<
         }
     }
     found
+}
+
+/// As what events that are protected whole come once they are erased: where their ways end, with the stand-in. No step is
+/// called for them; they pass through, and take the stand-in of what is protected whole there.
+fn erased_wholes(types: &HashMap<EventType, TypeSchema>) -> BTreeSet<((EventType, u32), Arc<str>)> {
+    let schema_of = |at: &(EventType, u32)| types.get(&at.0).and_then(|schema| schema.version(EventVersion::new(at.1)));
+    let whole_at = |at: &(EventType, u32)| schema_of(at).and_then(|schema| schema.plan.whole.as_ref());
+    let numbered = |schema: &TypeSchema| (schema.first..=u32::MAX).take(schema.versions.len());
+    let all = types.iter().flat_map(|(name, schema)| numbered(schema).map(|number| (name.clone(), number)));
+    let mut open: Vec<_> = all.filter_map(|at| whole_at(&at).map(|whole| (at.clone(), Arc::clone(&whole.stand_in)))).collect();
+    let (mut found, mut seen) = (BTreeSet::new(), HashSet::new());
+    while let Some((at, stand_in)) = open.pop() {
+        if !seen.insert((at.clone(), Arc::clone(&stand_in))) {
+            continue;
+        }
+        match schema_of(&at).map(|schema| schema.step.as_ref()) {
+            Some(None) => drop(found.insert((at, stand_in))),
+            // A split does not happen.
+            None | Some(Some(Step::Split(..))) => {}
+            Some(Some(step)) => open.extend(step.targets(&at.0, at.1).into_iter().map(|target| {
+                let stand_in = whole_at(&target).map_or_else(|| Arc::clone(&stand_in), |whole| Arc::clone(&whole.stand_in));
+                (target, stand_in)
+            })),
+        }
+    }
+    found
+}
+
+/// What readers get of it.
+fn erased_event(event_type: &str, version: u32, stand_in: &str) -> PersistedEvent {
+    let event = NewEvent::raw(event_type, version, stand_in);
+    let event = PersistedEvent::from_new(aggregate("Erased", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
+    PersistedEvent { redacted: vec![JsonPointer::root()], ..event }
 }
 
 fn leads_to_decoded(targets: &[(EventType, u32)], types: &HashMap<EventType, TypeSchema>, decoder: &Decoder) -> bool {
