@@ -8,7 +8,7 @@ mod trace;
 use presence::{Presence, presence};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use trace::{Asked, Hop, ask};
+use trace::{Asked, Hop, ask, refuses_others};
 
 /// What a payload looks like: its members, and the types of their values.
 ///
@@ -21,6 +21,8 @@ use trace::{Asked, Hop, ask};
 /// | `"any"` | any JSON, such as a `serde_json::Value` |
 /// | `{"struct": {"name": …}}` | an object with these members |
 /// | `{"default": …}` in a struct | a member that may be absent, though it is no option |
+/// | `{"alias of": "name"}` in a struct | another name for a member |
+/// | `"deny_unknown_fields": true` beside `"struct"` | with other members, it is refused |
 /// | `{"option": …}`, `{"sensitive": …}` | an `Option`, a [`Sensitive`](crate::Sensitive) |
 /// | `{"list": …}`, `{"tuple": […]}` | an array of any length, of a fixed one |
 /// | `{"map": …}`, with `"key"` if that is no text | an object with any members |
@@ -162,8 +164,12 @@ impl Tracing {
                 if key == "string" { json!({ "map": value }) } else { json!({ "map": value, "key": key }) }
             }
             Asked::Struct(name, fields) => self.within(name, |tracing| {
-                let members = fields.iter().filter_map(|field| Some(((*field).to_owned(), tracing.member::<T>(field)?)));
-                json!({ "struct": members.collect::<Map<_, _>>() })
+                let members: Map<_, _> = fields.iter().map(|field| ((*field).to_owned(), tracing.member::<T>(field))).collect();
+                if refuses_others::<T>(&tracing.path) {
+                    json!({ "struct": members, "deny_unknown_fields": true })
+                } else {
+                    json!({ "struct": members })
+                }
             }),
             Asked::Enum(name, variants) => self.within(name, |tracing| {
                 let variants = variants.iter().map(|variant| ((*variant).to_owned(), tracing.at::<T>(Hop::Variant(variant))));
@@ -179,13 +185,12 @@ impl Tracing {
         shape
     }
 
-    /// `None` for another name of a member.
-    fn member<'de, T: Deserialize<'de>>(&mut self, name: &'static str) -> Option<Value> {
+    fn member<'de, T: Deserialize<'de>>(&mut self, name: &'static str) -> Value {
         let shape = self.at::<T>(Hop::Field(name));
         match presence::<T>(&self.path, name) {
-            Presence::Alias => None,
-            Presence::MayBeAbsent if shape.get("option").is_none() => Some(json!({ "default": shape })),
-            _ => Some(shape),
+            Presence::Alias(of) => json!({ "alias of": of }),
+            Presence::MayBeAbsent if shape.get("option").is_none() => json!({ "default": shape }),
+            _ => shape,
         }
     }
 

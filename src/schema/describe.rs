@@ -4,6 +4,7 @@ use crate::event::{EventType, EventVersion};
 use crate::schema::declare::Owner;
 use crate::schema::{Schemas, VersionSchema};
 use crate::seal::plan::{Field, FieldOwner, Plan};
+use serde_json::Value;
 
 /// One version of a registered event type; see [`Schemas::versions`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,9 @@ pub struct ProtectedPlace {
     pub pointer: String,
     /// Whose keys protect it.
     pub owner: Owner,
+    /// What stands in for it once its keys are shredded: `null`, unless [`redact_as`](crate::EventSchema::redact_as) says
+    /// otherwise.
+    pub stand_in: Value,
 }
 
 /// A step, and where it leads.
@@ -109,6 +113,7 @@ fn protected_places(plan: &Plan) -> Vec<ProtectedPlace> {
         .map(|field| ProtectedPlace {
             pointer: field.pattern.as_ref().map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
             owner: owner_of(plan, field),
+            stand_in: serde_json::from_str(&field.stand_in).unwrap_or_default(),
         })
         .collect()
 }

@@ -47,8 +47,8 @@ pub(super) struct Filling {
     last_field: RefCell<Option<(String, &'static str)>>,
     /// Members that have other names; they come first.
     first: RefCell<BTreeSet<(String, &'static str)>>,
-    /// The other names.
-    aliases: RefCell<BTreeSet<(String, &'static str)>>,
+    /// The other names, and what of.
+    aliases: RefCell<BTreeMap<(String, &'static str), &'static str>>,
     /// A member that is left out.
     omit: Option<(String, &'static str)>,
     was_omitted: Cell<bool>,
@@ -88,9 +88,9 @@ impl Filling {
         self.was_omitted.get()
     }
 
-    /// Is this but another name of a member of the outermost struct?
-    pub(super) fn is_alias(&self, name: &'static str) -> bool {
-        self.aliases.borrow().contains(&(String::new(), name))
+    /// Of which member of the outermost struct is this but another name?
+    pub(super) fn alias_of(&self, name: &'static str) -> Option<&'static str> {
+        self.aliases.borrow().get(&(String::new(), name)).copied()
     }
 
     /// Tries other candidates until it works; `None` if it never does.
@@ -103,7 +103,11 @@ impl Filling {
                 // serde lists a member's name and its aliases in one, and tells them apart here only.
                 Ok(Err(Stop::DuplicateField(name))) => {
                     let last = self.last_field.borrow_mut().take()?;
-                    let is_new = if last.1 == name { &self.first } else { &self.aliases }.borrow_mut().insert(last);
+                    let is_new = if last.1 == name {
+                        self.first.borrow_mut().insert(last)
+                    } else {
+                        self.aliases.borrow_mut().insert(last, name).is_none()
+                    };
                     if !is_new {
                         return None;
                     }
@@ -209,7 +213,7 @@ impl<'a> Fill<'a> {
         self.put(Value::Object(Map::new()));
         let member = |name: &&'static str| (self.place.clone(), *name);
         let (first, aliases) = (self.filling.first.borrow().clone(), self.filling.aliases.borrow().clone());
-        let mut fields: Vec<&'static str> = fields.iter().copied().filter(|name| !aliases.contains(&member(name))).collect();
+        let mut fields: Vec<&'static str> = fields.iter().copied().filter(|name| !aliases.contains_key(&member(name))).collect();
         fields.sort_by_key(|name| !first.contains(&member(name)));
         visitor.visit_map(Members { fields: fields.into_iter(), name: "", fill: self })
     }

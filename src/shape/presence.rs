@@ -9,8 +9,8 @@ use serde::Deserialize;
 pub(super) enum Presence {
     Required,
     MayBeAbsent,
-    /// Another name of one that is read anyway.
-    Alias,
+    /// Another name of this one.
+    Alias(&'static str),
     Unknown,
 }
 
@@ -21,8 +21,8 @@ pub(super) fn presence<'de, T: Deserialize<'de>>(path: &[Hop], name: &'static st
     if filling.attempts(|filling| fill_struct::<T>(path, filling)).is_none() {
         return Presence::Unknown;
     }
-    if filling.is_alias(name) {
-        return Presence::Alias;
+    if let Some(of) = filling.alias_of(name) {
+        return Presence::Alias(of);
     }
     filling.omit(name);
     let found = filling.attempts(|filling| match fill_struct::<T>(path, filling) {

@@ -62,6 +62,13 @@ pub(super) fn fill_struct<'de, T: Deserialize<'de>>(path: &[Hop], filling: &Fill
     result.into_inner()
 }
 
+/// Does the struct at the end of a path refuse members that it does not know?
+pub(super) fn refuses_others<'de, T: Deserialize<'de>>(path: &[Hop]) -> bool {
+    const OTHER: &str = "$eventseal::other";
+    // Whoever does not, skips its value, or asks for it.
+    ask::<T>(&[path, &[Hop::Field(OTHER)]].concat()).is_none()
+}
+
 /// The end of an attempt, or a refusal.
 #[derive(Debug)]
 pub(super) enum Stop {

@@ -31,6 +31,11 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 /// none of them tells is `not traced` in the file, which says why, and guards nothing there:
 /// [`deny_not_traced`](Self::deny_not_traced) makes it a failure. [`Shape`] has the details.
 ///
+/// # What it can't see
+/// What types and steps make of what they read: another `deserialize_with`, another check (as `try_from` makes), another default,
+/// other contents of a step, be it a function or a list of [`Changes`](crate::Changes). Of a step, it records how it is written and
+/// where it leads. A [`GoldenCorpus`] sees all of this, in the events that it has.
+///
 /// # Recording
 /// Running the test with `EVENTSEAL_SCHEMAS=record` writes what is new: versions that are not in the file, steps from
 /// versions that had none, shapes that were not known. `EVENTSEAL_SCHEMAS=accept` writes what changed, too.
@@ -237,6 +242,12 @@ impl Comparing<'_> {
             let (was, is) = (before.protected.get(pointer).cloned(), now.protected.get(pointer).cloned());
             if was != is {
                 self.add(name, ChangeKind::Protection { pointer: pointer.clone(), was, is });
+                continue;
+            }
+            let stand_in = |entry: &VersionEntry| entry.redact_as.get(pointer).cloned().unwrap_or_default();
+            let (was, is) = (stand_in(before), stand_in(&now));
+            if was != is {
+                self.add(name, ChangeKind::StandIn { pointer: pointer.clone(), was, is });
             }
         }
         if before.step != now.step {

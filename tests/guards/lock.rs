@@ -224,6 +224,61 @@ fn changed_types_of_fields_are_caught() {
 }
 
 #[test]
+fn a_struct_that_refuses_other_members_from_now_on_is_caught() {
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Closed {
+        customer_id: String,
+        email: Sensitive<String>,
+        total: u32,
+        note: Option<String>,
+    }
+    let found = caught(&schemas([placed_from::<Closed>(), shipped()]));
+    let expected = ChangeKind::Shape { pointer: "/deny_unknown_fields".into(), was: None, is: Some(json!(true)) };
+    assert_eq!(found.iter().map(|found| &found.change).collect::<Vec<_>>(), [&expected]);
+}
+
+#[test]
+fn another_name_of_a_field_that_goes_is_caught() {
+    #[derive(Serialize, Deserialize)]
+    struct Named {
+        customer_id: String,
+        #[serde(alias = "mail", alias = "e_mail")]
+        email: Sensitive<String>,
+        total: u32,
+        note: Option<String>,
+    }
+    let found = caught(&schemas([placed_from::<Named>(), shipped()]));
+    assert_eq!(found.len(), 2, "{found:?}");
+    let alias = || Some(json!({ "alias of": "email" }));
+    assert_eq!(found[0].change, ChangeKind::Shape { pointer: "/struct/e_mail".into(), was: None, is: alias() });
+    let recorded = recorded();
+    let (with, without) = (schemas([placed_from::<Named>(), shipped()]), schemas([placed_from::<OrderPlacedV1>(), shipped()]));
+    SchemaLock::new(&recorded.path, &with).accept().unwrap();
+    let found = changes(SchemaLock::new(&recorded.path, &without).check());
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found[1].change, ChangeKind::Shape { pointer: "/struct/mail".into(), was: alias(), is: None });
+    assert!(found[1].to_string().ends_with("put it back, stored events of this version are as they were"), "{}", found[1]);
+}
+
+#[test]
+fn another_stand_in_is_caught() {
+    let with = |stand_in: Value| {
+        let v1 = event("OrderPlaced").version(1).protect(&["/email"], customer()).redact_as("/email", stand_in);
+        v1.version(2).protect(&["/contact/email"], customer()).upcast(1, |_: OrderPlacedV1| Err::<OrderPlaced, _>("not in this test"))
+    };
+    let found = caught(&schemas([with(json!("erased")), shipped()]));
+    let expected = ChangeKind::StandIn { pointer: "/email".into(), was: Value::Null, is: json!("erased") };
+    assert_eq!(found.iter().map(|found| &found.change).collect::<Vec<_>>(), [&expected]);
+    let recorded = recorded();
+    SchemaLock::new(&recorded.path, &schemas([with(json!({ "b": 1, "a": 2 })), shipped()])).accept().unwrap();
+    SchemaLock::new(&recorded.path, &schemas([with(json!({ "a": 2, "b": 1 })), shipped()])).check().unwrap();
+    let found = changes(SchemaLock::new(&recorded.path, &schemas([with(Value::Null), shipped()])).check());
+    assert!(matches!(found[..], [SchemaChange { change: ChangeKind::StandIn { is: Value::Null, .. }, .. }]), "{found:?}");
+    assert!(found[0].to_string().contains(r#"for "/email" once it is erased was {"a":2,"b":1}, is null"#), "{}", found[0]);
+}
+
+#[test]
 fn protection_that_is_taken_away_added_or_given_to_others_is_caught() {
     let upcast = |schema: EventSchema| schema.upcast(1, |_: OrderPlacedV1| Err::<OrderPlaced, _>("not in this test"));
     let v2 = |schema: EventSchema| upcast(schema.version(2).protect(&["/contact/email"], customer()));

@@ -102,6 +102,8 @@ fn everything_is_traced() {
             "type": "u64",
             "with_default": { "default": "u64" },
             "named": "u64",
+            "alter": { "alias of": "named" },
+            "z": { "alias of": "named" },
             "id": "string",
             "after_the_id": "i8",
         } })
@@ -134,6 +136,41 @@ fn types_inside_themselves_come_to_an_end() {
             "children": { "list": same("") },
             "parent": { "option": same("") },
             "formula": { "enum": { "Add": { "tuple": [same("/formula"), same("/formula")] }, "Number": "i64" } },
+        } })
+    );
+}
+
+#[derive(Deserialize)]
+#[allow(dead_code)]
+#[serde(deny_unknown_fields)]
+struct Closed {
+    id: Uuid,
+    open: Inner,
+    kind: ClosedKind,
+    list: Vec<ClosedInner>,
+}
+
+#[derive(Deserialize)]
+#[allow(dead_code)]
+#[serde(deny_unknown_fields)]
+enum ClosedKind {
+    Struct { name: String },
+}
+
+#[derive(Deserialize)]
+#[allow(dead_code)]
+#[serde(deny_unknown_fields)]
+struct ClosedInner {}
+
+#[test]
+fn structs_that_refuse_other_members_say_so() {
+    assert_eq!(
+        shape::<Closed>(),
+        json!({ "deny_unknown_fields": true, "struct": {
+            "id": "string",
+            "open": { "struct": { "name": "string" } },
+            "kind": { "enum": { "Struct": { "struct": { "name": "string" }, "deny_unknown_fields": true } } },
+            "list": { "list": { "struct": {}, "deny_unknown_fields": true } },
         } })
     );
 }

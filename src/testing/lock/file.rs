@@ -1,7 +1,7 @@
 //! The lock as a file. `eventseal census --schemas` reads it, too.
 
 use crate::schema::{Owner, SchemaVersion};
-use crate::shape::Shape;
+use crate::shape::{Shape, sorted};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -29,6 +29,9 @@ pub(super) struct TypeEntry {
 pub(super) struct VersionEntry {
     /// Owners by pointer.
     pub(super) protected: BTreeMap<String, String>,
+    /// Stand-ins by pointer, where they are not `null`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) redact_as: BTreeMap<String, Value>,
     pub(super) shape: Value,
     pub(super) step: Option<StepEntry>,
 }
@@ -59,7 +62,9 @@ impl VersionEntry {
                 .collect(),
         });
         let protected = version.protected.iter().map(|place| (place.pointer.clone(), owner(&place.owner))).collect();
-        Self { protected, shape: shape.json().clone(), step }
+        let stand_ins = version.protected.iter().filter(|place| !place.stand_in.is_null());
+        let redact_as = stand_ins.map(|place| (place.pointer.clone(), sorted(place.stand_in.clone()))).collect();
+        Self { protected, redact_as, shape: shape.json().clone(), step }
     }
 }
 

@@ -48,6 +48,15 @@ pub enum ChangeKind {
         /// Whose it is; `None` if it is not protected.
         is: Option<String>,
     },
+    /// Something else stands in for a place once it is erased.
+    StandIn {
+        /// The place in the payload.
+        pointer: String,
+        /// What was recorded.
+        was: Value,
+        /// What is registered.
+        is: Value,
+    },
     /// The step from this version is another.
     Step {
         /// The step that was recorded; `None` if there was none.
@@ -94,9 +103,9 @@ impl fmt::Display for SchemaChange {
 }
 
 impl ChangeKind {
-    /// Is it a new member that may be absent?
+    /// Is it a new member that may be absent, or another name for one?
     fn may_be_absent(&self) -> bool {
-        let is_optional = |is: &Value| ["default", "option"].iter().any(|kind| is.get(kind).is_some());
+        let is_optional = |is: &Value| ["default", "option", "alias of"].iter().any(|kind| is.get(kind).is_some());
         matches!(self, Self::Shape { was: None, is: Some(is), .. } if is_optional(is))
     }
 }
@@ -117,6 +126,10 @@ impl fmt::Display for ChangeKind {
             }
             Self::Protection { pointer, was, is } => {
                 write!(f, "{pointer} was protected by {}, is by {}", was.as_deref().unwrap_or_default(), is.as_deref().unwrap_or_default())
+            }
+            Self::StandIn { pointer, was, is } => {
+                write!(f, "what stands in for {pointer:?} once it is erased was {was}, is {is}: ")?;
+                f.write_str("put it back, unless steps and readers take the other, too, and no read model is compared with one made before")
             }
             Self::Step { was: None, is: Some(step) } => write!(f, "a step from it is new ({step}), and not recorded yet"),
             Self::Step { was, is } => {

@@ -3,6 +3,7 @@
 use crate::pointer::push_escaped;
 use crate::testing::json::Differs;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 /// Every place where two shapes differ.
 pub(super) fn differences(was: &Value, is: &Value) -> Vec<Differs> {
@@ -13,14 +14,15 @@ pub(super) fn differences(was: &Value, is: &Value) -> Vec<Differs> {
 
 fn compare(was: &Value, is: &Value, place: &str, found: &mut Vec<Differs>) {
     match (was, is) {
-        (Value::Object(before), Value::Object(after))
-            if before.keys().all(|key| after.contains_key(key)) && before.len() == after.len() =>
-        {
-            for (key, before) in before {
-                let (place, after) = (format!("{place}/{key}"), after.get(key).unwrap_or(&Value::Null));
-                match (key.as_str(), before, after) {
-                    ("struct" | "enum", Value::Object(before), Value::Object(after)) => members(before, after, &place, found),
-                    _ => compare(before, after, &place, found),
+        // Beside its members, a struct may say what it does with others.
+        (Value::Object(before), Value::Object(after)) if is_struct(before) && is_struct(after) || have_same_members(before, after) => {
+            let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+            for key in keys {
+                let place = format!("{place}/{key}");
+                match (key.as_str(), before.get(key), after.get(key)) {
+                    ("struct" | "enum", Some(Value::Object(before)), Some(Value::Object(after))) => members(before, after, &place, found),
+                    (_, Some(before), Some(after)) => compare(before, after, &place, found),
+                    (_, before, after) => found.push(Differs { pointer: place, expected: before.cloned(), actual: after.cloned() }),
                 }
             }
         }
@@ -32,6 +34,14 @@ fn compare(was: &Value, is: &Value, place: &str, found: &mut Vec<Differs>) {
         _ if was != is => found.push(Differs { pointer: place.to_owned(), expected: Some(was.clone()), actual: Some(is.clone()) }),
         _ => {}
     }
+}
+
+fn is_struct(shape: &Map<String, Value>) -> bool {
+    shape.contains_key("struct")
+}
+
+fn have_same_members(was: &Map<String, Value>, is: &Map<String, Value>) -> bool {
+    was.len() == is.len() && was.keys().all(|key| is.contains_key(key))
 }
 
 fn members(was: &Map<String, Value>, is: &Map<String, Value>, place: &str, found: &mut Vec<Differs>) {
