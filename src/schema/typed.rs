@@ -81,11 +81,10 @@ pub(super) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, Ty
             } else if version != current {
                 found.add(&event_type, Some(version), SchemaProblem::NotCurrent(decoder.target, current));
             } else {
-                let ends_here = erased.iter().filter(|((name, number), _)| *name == event_type && *number == current);
-                for (_, stand_in) in ends_here.filter(|(_, stand_in)| (decoder.can_decode)(&erased_event(name, version, stand_in)).is_err())
-                {
-                    let problem = SchemaProblem::UndecodableOnceErased(decoder.target, stand_in.to_string());
-                    found.add(&event_type, Some(version), problem);
+                for (_, stand_in) in erased.iter().filter(|((name, number), _)| *name == event_type && *number == current) {
+                    if (decoder.can_decode)(&erased_event(name, version, stand_in)).is_err() {
+                        found.add(&event_type, Some(version), SchemaProblem::UndecodableOnceErased(decoder.target, stand_in.to_string()));
+                    }
                 }
             }
         }

@@ -17,6 +17,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// Sends canaries through every chain, step by step.
 ///
@@ -153,7 +154,9 @@ impl<'s> TaintCheck<'s> {
 }
 
 fn sample_event(event_type: EventType, version: EventVersion, payload: &Value) -> PersistedEvent {
-    let event = NewEvent::raw(event_type, version.get(), payload.to_string()).with_created_at(OffsetDateTime::UNIX_EPOCH);
+    // The same each time, so that no id has a canary's digits in it by chance.
+    let event = NewEvent::raw(event_type, version.get(), payload.to_string()).with_id(Uuid::nil());
+    let event = event.with_created_at(OffsetDateTime::UNIX_EPOCH);
     PersistedEvent::from_new(aggregate("Sample", "sample-1"), AggregateVersion::FIRST, GlobalPosition::START, event)
 }
 

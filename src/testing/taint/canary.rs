@@ -172,6 +172,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[allow(clippy::needless_pass_by_value, reason = "reads as a value at the call site")]
     fn value(own: Value, form: Form) -> (Value, Vec<String>) {
         let payload = json!({ "a": own });
         Spot::all(&payload, "/a", "/a", &mut 0).remove(0).value(form)
