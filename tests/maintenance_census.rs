@@ -141,7 +141,9 @@ async fn what_is_stored_without_a_version_is_of_the_one_that_it_is_read_as<B: Ba
     let db = B::make().await;
     let placed = || event("Placed").version(1).version(2).upcast(1, step);
     let store = db.prepared(Schemas::new([placed().legacy_version(2)]).unwrap()).await;
-    db.append_bare("old", &[NewEvent::raw("Placed", 0, "{}")]).await;
+    let position = GlobalPosition::try_from(1).unwrap();
+    let old = NewEvent::raw("Placed", 0, "{}");
+    insert(&db, PersistedEvent::from_new(aggregate("Order", "old"), AggregateVersion::FIRST, position, old)).await;
     let census = db.census(&store, &every()).await;
     assert_eq!(census.not_stored(), [("Placed".into(), EventVersion::new(1))]);
     assert_eq!(census.may_delete_step("Placed", 1), Answer::Yes);
