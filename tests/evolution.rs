@@ -232,7 +232,7 @@ async fn a_missing_version_is_read_as_the_schema_says() {
 }
 
 fn problems(schemas: std::result::Result<Schemas, SchemaErrors>) -> String {
-    schemas.map(|_| String::new()).unwrap_or_else(|errors| errors.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    schemas.map_or_else(|errors| errors.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), |_| String::new())
 }
 
 #[test]
