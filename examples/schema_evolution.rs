@@ -178,7 +178,7 @@ async fn main() -> BoxResult {
             match store.append(&mut tx, &aggregate, NoStream, &order(release, customer, name, email)?).await {
                 Ok(_) => tx.commit().await?,
                 Err(error) if error.is_shredded() && customer == "bob" => {
-                    println!("release {release}: Bob's order is refused, his keys are gone")
+                    println!("release {release}: Bob's order is refused, his keys are gone");
                 }
                 Err(error) => return Err(error.into()),
             }
