@@ -544,6 +544,16 @@ pub enum Error {
         /// What it did.
         problem: &'static str,
     },
+    /// The row of a stored event holds what no event store of this crate writes there.
+    #[error("the event at position {position} is invalid: its {what} {problem}; correct the row, or restore it from a backup")]
+    InvalidEvent {
+        /// The position.
+        position: GlobalPosition,
+        /// Which column.
+        what: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// A row of the store or the key table holds what this crate never writes there.
     #[error("{what} in the database is invalid: it {problem}; restore the row from a backup")]
     InvalidRow {

@@ -248,6 +248,30 @@ async fn a_census_without_a_registry_counts<B: Backend>() {
     assert!(census.unneeded_steps().is_empty() && census.not_stored().is_empty());
 }
 
+/// A version that no store of this crate wrote stops a census. It says where.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_makes_no_sense_is_named() {
+    let census = async |result: Result<Census>| {
+        let Err(Error::InvalidEvent { position, what, .. }) = result else { panic!("{result:?}") };
+        assert_eq!((position.get(), what), (2, "event_version"));
+    };
+    let (options, none) = (CensusOptions::default(), &mut |_: CensusProgress| {});
+    let sql = "UPDATE events SET event_version = -1 WHERE global_position = 2";
+    let (postgres, sqlite) = (Postgres::new().await, Sqlite::new().await);
+    let store = postgres.prepared(schemas()).await;
+    postgres.append(&store, "1", &[named(2), named(2), named(2)]).await;
+    sqlx::query(sql).execute(&postgres.pool).await.unwrap();
+    census(store.census(&mut *postgres.pool.acquire().await.unwrap(), &options, none).await).await;
+    let read = postgres.read(&store).await;
+    assert!(matches!(read, Err(Error::InvalidEvent { position, .. }) if position.get() == 2), "{read:?}");
+    let store = sqlite.prepared(schemas()).await;
+    sqlite.append(&store, "1", &[named(2), named(2), named(2)]).await;
+    sqlx::query(sql).execute(&sqlite.pool).await.unwrap();
+    census(store.census(&mut *sqlite.pool.acquire().await.unwrap(), &options, none).await).await;
+    let read = sqlite.read(&store).await;
+    assert!(matches!(read, Err(Error::InvalidEvent { position, .. }) if position.get() == 2), "{read:?}");
+}
+
 /// What a transaction in flight has appended is going to be there when `accept_plaintext` goes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i2_what_is_in_flight_is_part_of_the_proof() {

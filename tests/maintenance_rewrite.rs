@@ -720,6 +720,20 @@ async fn many_values_beside_a_long_text_take_no_longer_than_both() {
     assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
 }
 
+/// A batch is bounded by what its payloads weigh, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_events_make_small_batches() {
+    let (db, copy) = (Sqlite::new().await, Sqlite::new().await);
+    let store = db.prepared(schemas()).await;
+    for megabytes in [20, 30, 60, 1] {
+        db.append_bare("1", &[NewEvent::raw("Stranger", 1, vec![b'x'; megabytes << 20])]).await;
+    }
+    let (mut from, mut to, mut told) = (db.pool.acquire().await.unwrap(), copy.pool.acquire().await.unwrap(), Vec::new());
+    let mut tell = |progress: RewriteProgress<'_>| told.push(progress.position.get());
+    let done = store.rewrite(&mut from, &SqliteStore::new(), &mut to, &RewriteOptions::default(), &mut tell).await.unwrap();
+    assert_eq!((done.copied, told), (4, vec![2, 4]));
+}
+
 /// Into other tables of the same database: a release can switch from one to the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i8_other_tables_of_the_same_database_and_what_is_in_flight() {

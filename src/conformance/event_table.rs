@@ -135,11 +135,18 @@ where
             assert_eq!(count.created_at, (from.created_at.min(to.created_at), from.created_at.max(to.created_at)));
         }
     }
+    let two = (NESTED.len() + SEALED.len()) as u64;
     let of = |versions: &[(&str, u32)]| versions.iter().map(|(name, number)| ((*name).into(), version(*number))).collect();
     for (query, expected) in [
         (StoredQuery::default(), vec![0, 1, 2, 3, 4, 5]),
         (StoredQuery { limit: 2, ..StoredQuery::default() }, vec![0, 1]),
         (StoredQuery { limit: 0, ..StoredQuery::default() }, vec![]),
+        (StoredQuery { max_bytes: 0, ..StoredQuery::default() }, vec![0]),
+        (StoredQuery { max_bytes: two, ..StoredQuery::default() }, vec![0, 1]),
+        (StoredQuery { max_bytes: two - 1, ..StoredQuery::default() }, vec![0]),
+        (StoredQuery { max_bytes: two, limit: 1, ..StoredQuery::default() }, vec![0]),
+        (StoredQuery { max_bytes: two, without_header: true, ..StoredQuery::default() }, vec![0, 3, 4]),
+        (StoredQuery { max_bytes: u64::MAX, ..StoredQuery::default() }, vec![0, 1, 2, 3, 4, 5]),
         (StoredQuery { without_header: true, ..StoredQuery::default() }, vec![0, 3, 4]),
         (StoredQuery { versions: of(&[("A", 1), ("B", 2)]), ..StoredQuery::default() }, vec![0, 1, 4, 5]),
         (StoredQuery { versions: of(&[("A", 2), ("B", 1)]), without_header: true, ..StoredQuery::default() }, vec![3]),

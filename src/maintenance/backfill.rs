@@ -5,7 +5,7 @@ mod page;
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, GlobalPosition, PersistedEvent};
 use crate::maintenance::look::read_as;
-use crate::maintenance::pace::{Pace, may_retry};
+use crate::maintenance::pace::{PAGE_BYTES, Pace, may_retry};
 use crate::schema::Schemas;
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredQuery};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BackfillOptions {
-    /// How many events are sealed, verified and committed at a time. 500 by default.
+    /// How many events are sealed, verified and committed at a time; fewer if they have more than 64 MiB. 500 by default.
     pub batch: u32,
     /// Begins after this position: at the start by default. See [`Backfilled::next`].
     pub after: GlobalPosition,
@@ -193,6 +193,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
         let mut query = StoredQuery {
             range: PositionRange { after: options.after, up_to: Some(last) },
             limit: pace.batch(options.batch),
+            max_bytes: PAGE_BYTES,
             versions: protected_versions(sealer.schemas(), &options.event_types),
             without_header: !options.every_payload,
         };
@@ -205,7 +206,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
             let mut page = Page::new(sealer, table, options, events);
             if options.dry_run {
                 page.look(connection).await?;
-            } else {
+            } else if found > 0 {
                 let mut attempt = 0;
                 while let Err(error) = table.in_transaction(connection, &mut page).await {
                     attempt += 1;
@@ -220,7 +221,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
             done.unchanged += outcome.unchanged;
             done.raced += outcome.raced;
             done.skipped += skipped.len() as u64;
-            query.range.after = if found < query.limit as usize { last } else { position };
+            query.range.after = position;
             done.next = settled.min(query.range.after).max(options.after);
             progress(BackfillProgress { position: query.range.after, last, done: &done, skipped: &skipped });
             for skipped in &skipped {

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::event::{EventType, EventVersion, GlobalPosition};
 use crate::maintenance::look::{Look, look, read_as};
+use crate::maintenance::pace::PAGE_BYTES;
 use crate::schema::{SchemaVersion, Schemas};
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery};
@@ -31,7 +32,7 @@ pub struct CensusOptions {
     /// transaction in flight is about to commit would be missing from the proof. On PostgreSQL that takes a lock for a moment,
     /// which a replica or a connection in a transaction can't have: see [`Census::is_settled`].
     pub every_payload: bool,
-    /// How many payloads are looked at at a time. 500 by default.
+    /// How many payloads are looked at at a time; fewer if they have more than 64 MiB. 500 by default.
     pub batch: u32,
 }
 
@@ -335,6 +336,7 @@ impl Census {
         let mut query = StoredQuery {
             range: self.range,
             limit: options.batch.max(1),
+            max_bytes: PAGE_BYTES,
             versions: index.keys().cloned().collect(),
             without_header: !options.every_payload,
         };
@@ -357,12 +359,10 @@ impl Census {
                     }
                 }
             }
+            let Some(last) = page.last() else { return Ok(()) };
+            query.range.after = last.global_position;
             told.looked_at += page.len() as u64;
             progress(told);
-            match page.last() {
-                Some(last) if page.len() as u64 >= u64::from(query.limit) => query.range.after = last.global_position,
-                _ => return Ok(()),
-            }
         }
     }
 

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// How often a batch that others got in the way of is tried.
 pub(super) const ATTEMPTS: u32 = 20;
 
+/// How many bytes of payloads a batch may have: what is in memory, and in one statement. One event is always taken.
+pub(super) const PAGE_BYTES: u64 = 64 << 20;
+
 /// Spreads events over time.
 pub(super) struct Pace {
     per_second: Option<NonZeroU32>,

@@ -6,7 +6,7 @@ mod page;
 
 use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
-use crate::maintenance::pace::{ATTEMPTS, Pace, may_retry};
+use crate::maintenance::pace::{ATTEMPTS, PAGE_BYTES, Pace, may_retry};
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery};
 use page::{Carry, MakeKeys, Outcome};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RewriteOptions {
-    /// How many events are read, verified and committed at a time. 500 by default.
+    /// How many events are read, verified and committed at a time; fewer if they have more than 64 MiB. 500 by default.
     pub batch: u32,
     /// Not more events than this in a second; as fast as it goes by default.
     pub events_per_second: Option<NonZeroU32>,
@@ -227,7 +227,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
         };
         let mut done = Rewritten { up_to: begin_after(table, connection, target, target_connection).await?, ..Rewritten::default() };
         let mut pace = Pace::new(options.events_per_second);
-        let mut query = StoredQuery { limit: pace.batch(options.batch), ..StoredQuery::default() };
+        let mut query = StoredQuery { limit: pace.batch(options.batch), max_bytes: PAGE_BYTES, ..StoredQuery::default() };
         while done.up_to < last {
             query.range = PositionRange { after: done.up_to, up_to: Some(last) };
             let events = table.stored_events(connection, &query).await?;

@@ -474,12 +474,16 @@ fn log(rows: &[PgRow]) -> Result<Vec<PersistedEvent>> {
 
 fn persisted(row: &PgRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
     let event_type = EventType::from(column::<&str>(row, 3)?);
-    let event_version = u32::try_from(column::<Option<i32>>(row, 4)?.unwrap_or(0))
-        .map_err(|_| Error::InvalidRow { what: "event_version", problem: "is negative" })?;
+    let position = GlobalPosition::try_from(column::<i64>(row, 0)?)?;
+    let event_version = u32::try_from(column::<Option<i32>>(row, 4)?.unwrap_or(0)).map_err(|_| Error::InvalidEvent {
+        position,
+        what: "event_version",
+        problem: "is negative",
+    })?;
     Ok(PersistedEvent {
         aggregate,
         aggregate_version: column::<i64>(row, 1)?.try_into()?,
-        global_position: column::<i64>(row, 0)?.try_into()?,
+        global_position: position,
         event_id: column(row, 2)?,
         stored_type: event_type.clone(),
         event_type,

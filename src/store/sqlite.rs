@@ -274,12 +274,16 @@ fn log(rows: &[SqliteRow]) -> Result<Vec<PersistedEvent>> {
 
 fn persisted(row: &SqliteRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
     let event_type = EventType::from(column::<&str>(row, 5)?);
-    let event_version = u32::try_from(column::<Option<i64>>(row, 6)?.unwrap_or(0))
-        .map_err(|_| Error::InvalidRow { what: "event_version", problem: "is negative or too large" })?;
+    let position = GlobalPosition::try_from(column::<i64>(row, 0)?)?;
+    let event_version = u32::try_from(column::<Option<i64>>(row, 6)?.unwrap_or(0)).map_err(|_| Error::InvalidEvent {
+        position,
+        what: "event_version",
+        problem: "is negative or too large",
+    })?;
     Ok(PersistedEvent {
         aggregate,
         aggregate_version: column::<i64>(row, 3)?.try_into()?,
-        global_position: column::<i64>(row, 0)?.try_into()?,
+        global_position: position,
         event_id: uuid(column(row, 4)?)?,
         stored_type: event_type.clone(),
         event_type,

@@ -38,7 +38,7 @@ pub trait EventTable: Send + Sync {
     /// How many events of each stored type and version there are, with and without a header, in one scan. In any order.
     async fn count_events(&self, tx: &mut Self::Tx, range: PositionRange) -> Result<Vec<StoredCount>>;
 
-    /// Events as they are stored, in ascending order of position.
+    /// Events as they are stored, in ascending order of position. Fewer than there could be are no sign of the end: none are.
     async fn stored_events(&self, tx: &mut Self::Tx, query: &StoredQuery) -> Result<Vec<PersistedEvent>>;
 
     /// The events at these positions as they are stored, in ascending order of position. Positions without one are left
@@ -110,6 +110,9 @@ pub struct StoredQuery {
     pub range: PositionRange,
     /// How many at most.
     pub limit: u32,
+    /// How many bytes their payloads may have, all together: there are fewer events if the next one would be too much. The
+    /// first one is there, however large it is.
+    pub max_bytes: u64,
     /// Only of these stored types and versions; all if empty.
     pub versions: Vec<(EventType, EventVersion)>,
     /// Only those whose payload does not [start with a header](starts_with_header).
@@ -117,9 +120,9 @@ pub struct StoredQuery {
 }
 
 impl Default for StoredQuery {
-    /// The first 500.
+    /// The first 500, or 64 MiB of them.
     fn default() -> Self {
-        Self { range: PositionRange::default(), limit: 500, versions: Vec::new(), without_header: false }
+        Self { range: PositionRange::default(), limit: 500, max_bytes: 64 << 20, versions: Vec::new(), without_header: false }
     }
 }
 

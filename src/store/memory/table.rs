@@ -47,7 +47,14 @@ impl EventTable for MemoryStore {
         };
         let tables = tx.read()?;
         let events = from(&tables.events, query.range.after).iter().take_while(|event| query.range.contains(event.global_position));
-        Ok(events.filter(|event| wanted(event)).take(query.limit as usize).map(|event| PersistedEvent::clone(event)).collect())
+        let mut bytes = 0;
+        let fits = |event: &&Arc<PersistedEvent>| {
+            let is_first = bytes == 0;
+            bytes += event.payload.len() as u64;
+            is_first || bytes <= query.max_bytes
+        };
+        let page = events.filter(|event| wanted(event)).take(query.limit as usize).take_while(fits);
+        Ok(page.map(|event| PersistedEvent::clone(event)).collect())
     }
 
     async fn stored_events_at(&self, tx: &mut MemoryTx, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>> {

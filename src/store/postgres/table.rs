@@ -87,10 +87,14 @@ impl EventTable for PostgresStore {
     async fn stored_events(&self, tx: &mut PgConnection, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
         let (types, versions): (Vec<&str>, Vec<i64>) =
             query.versions.iter().map(|(name, version)| (name.as_str(), i64::from(version.get()))).unzip();
-        let sql = "SELECT {columns}, {aggregate_type}, {aggregate_id} FROM {events} WHERE global_position > $1 AND global_position <= $2
+        // A payload's length is known without fetching it.
+        let sql = "SELECT {columns}, {aggregate_type}, {aggregate_id}
+             FROM (SELECT *, sum(octet_length(payload)) OVER (ORDER BY global_position) AS page_bytes_so_far
+             FROM (SELECT * FROM {events} WHERE global_position > $1 AND global_position <= $2
              AND (cardinality($3::text[]) = 0 OR (event_type, coalesce(event_version, 0)::bigint) IN (SELECT * FROM UNNEST($3::text[], $4::bigint[])))
              AND NOT ($5::boolean AND {with_header})
-             ORDER BY global_position LIMIT $6";
+             ORDER BY global_position LIMIT $6) AS page) AS page
+             WHERE page_bytes_so_far <= $7 OR page_bytes_so_far = octet_length(payload) ORDER BY global_position";
         let rows = self
             .maintain(sql)
             .bind(query.range.after.get())
@@ -99,6 +103,7 @@ impl EventTable for PostgresStore {
             .bind(versions)
             .bind(query.without_header)
             .bind(i64::from(query.limit))
+            .bind(i64::try_from(query.max_bytes).unwrap_or(i64::MAX))
             .fetch_all(tx)
             .await;
         log(&rows.map_err(database("reading stored events"))?)
@@ -233,13 +238,18 @@ impl PostgresStore {
 }
 
 fn count(row: &PgRow) -> Result<StoredCount> {
-    let version = u32::try_from(column::<i32>(row, 1)?).map_err(|_| Error::InvalidRow { what: "event_version", problem: "is negative" })?;
+    let positions = (GlobalPosition::try_from(column::<i64>(row, 4)?)?, column::<i64>(row, 5)?.try_into()?);
+    let version = u32::try_from(column::<i32>(row, 1)?).map_err(|_| Error::InvalidEvent {
+        position: positions.0,
+        what: "event_version",
+        problem: "is negative",
+    })?;
     Ok(StoredCount {
         event_type: column::<&str>(row, 0)?.into(),
         event_version: EventVersion::new(version),
         with_header: column(row, 2)?,
         events: column::<i64>(row, 3)?.unsigned_abs(),
-        positions: (column::<i64>(row, 4)?.try_into()?, column::<i64>(row, 5)?.try_into()?),
+        positions,
         created_at: (timestamp(row, 6, "events.created_at")?, timestamp(row, 7, "events.created_at")?),
     })
 }

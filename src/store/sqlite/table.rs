@@ -61,10 +61,15 @@ impl EventTable for SqliteStore {
 
     async fn stored_events(&self, tx: &mut SqliteConnection, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
         let versions = query.versions.iter().map(|(name, version)| (name.as_str(), version.get())).collect::<Vec<_>>();
-        let sql = r#"SELECT {columns} FROM "{events}" WHERE global_position > ?1 AND global_position <= ?2
+        // A payload's length is known without fetching it.
+        let sql = r#"SELECT {columns} FROM "{events}" WHERE global_position IN (
+               SELECT global_position FROM (
+               SELECT global_position, bytes, sum(bytes) OVER (ORDER BY global_position) AS so_far FROM (
+               SELECT global_position, length(payload) AS bytes FROM "{events}" WHERE global_position > ?1 AND global_position <= ?2
                AND (?3 IS NULL OR EXISTS (SELECT 1 FROM json_each(?3) AS v WHERE v.value ->> 0 = event_type AND v.value ->> 1 = coalesce(event_version, 0)))
                AND NOT (?4 AND {with_header})
-               ORDER BY global_position LIMIT ?5"#;
+               ORDER BY global_position LIMIT ?5)) WHERE so_far <= ?6 OR so_far = bytes)
+               ORDER BY global_position"#;
         let rows = self
             .maintain(sql)
             .bind(query.range.after.get())
@@ -72,6 +77,7 @@ impl EventTable for SqliteStore {
             .bind((!versions.is_empty()).then(|| json(&versions)).transpose()?)
             .bind(query.without_header)
             .bind(i64::from(query.limit))
+            .bind(i64::try_from(query.max_bytes).unwrap_or(i64::MAX))
             .fetch_all(tx)
             .await;
         log(&rows.map_err(database("reading stored events"))?)
@@ -138,14 +144,18 @@ impl EventTable for SqliteStore {
 }
 
 fn count(row: &SqliteRow) -> Result<StoredCount> {
-    let version = u32::try_from(column::<i64>(row, 1)?)
-        .map_err(|_| Error::InvalidRow { what: "event_version", problem: "is negative or too large" })?;
+    let positions = (GlobalPosition::try_from(column::<i64>(row, 4)?)?, column::<i64>(row, 5)?.try_into()?);
+    let version = u32::try_from(column::<i64>(row, 1)?).map_err(|_| Error::InvalidEvent {
+        position: positions.0,
+        what: "event_version",
+        problem: "is negative or too large",
+    })?;
     Ok(StoredCount {
         event_type: column::<&str>(row, 0)?.into(),
         event_version: EventVersion::new(version),
         with_header: column(row, 2)?,
         events: column::<i64>(row, 3)?.unsigned_abs(),
-        positions: (column::<i64>(row, 4)?.try_into()?, column::<i64>(row, 5)?.try_into()?),
+        positions,
         created_at: (from_text(column(row, 6)?, "created_at")?, from_text(column(row, 7)?, "created_at")?),
     })
 }
