@@ -407,27 +407,28 @@ impl Census {
         if self.registered.is_none() {
             return NO_REGISTRY;
         }
+        let mut reasons = Vec::new();
         for row in self.rows.iter().filter(|row| row.event_type == event_type) {
             match (row.registration, row.protection) {
                 (_, Some(protection)) if protection.open() > 0 => {
                     let at = protection.first_open.map_or(row.positions.0, |(position, _)| position);
-                    let because = format!(
+                    reasons.push(format!(
                         "of {} version {}, {} stored events are plaintext, {} partly sealed, {} unreadable (the first at position {at})",
                         row.event_type, row.event_version, protection.plaintext, protection.partly_sealed, protection.unreadable
-                    );
-                    return Answer::No { because };
+                    ));
                 }
                 (Some(Registration::Current | Registration::Outdated), _) => {}
                 _ => {
-                    let because = format!(
+                    reasons.push(format!(
                         "{} stored events are of version {}, which is not registered: nobody knows what is protected in them",
                         row.events, row.event_version
-                    );
-                    return Answer::No { because };
+                    ));
                 }
             }
         }
-        if self.is_partial {
+        if !reasons.is_empty() {
+            Answer::No { because: reasons.join("; ") }
+        } else if self.is_partial {
             PARTIAL
         } else if !self.every_payload {
             Answer::Unknown { because: "sealed payloads were not looked into: take a census of every payload" }
