@@ -76,7 +76,7 @@ pub struct Backfilled {
 
 /// An event that was left as it is, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("{event_type} version {event_version} of {aggregate} (event {event_id}, position {position}) was left as it is")]
+#[error("{event_type} version {event_version} of {aggregate} (position {position}) was left as it is")]
 #[non_exhaustive]
 pub struct Skipped {
     /// Whose event.
