@@ -147,7 +147,7 @@ pub enum Error {
     },
     /// A protected field is present, but what names its key scope is not.
     #[error(
-        "event {event_id}: {field} is protected by the {kind} named at {pointer}, which is absent or null: set it, or leave the field out"
+        "event {event_id}: {field} is protected by the {kind} named at {pointer}, which is absent or null: set it, or leave the field out, to append the event; for one that is stored, let this version of the schema name another owner, such as the aggregate"
     )]
     MissingScopeId {
         /// The event.
@@ -259,6 +259,16 @@ pub enum Error {
     /// The key tables have not been set up.
     #[error("the key tables are not set up: run their migrations first, with migrate() of the key store")]
     NotMigrated,
+    /// A table of events has not been set up.
+    #[error(
+        "the {of} has no event tables ({table} is missing): call migrate() of the event store on it, or configure the names that its tables have"
+    )]
+    NoEventTables {
+        /// `target` of a rewrite, or `database`.
+        of: &'static str,
+        /// The table.
+        table: String,
+    },
     /// A migration would make tables that exist already, without having been made by it.
     #[error(
         "the tables exist already, and were not made by this migration: an existing event store needs only the key tables; otherwise configure other names"
@@ -482,6 +492,14 @@ pub enum Error {
         /// The last position of the target.
         position: GlobalPosition,
     },
+    /// A store can't be rewritten into itself.
+    #[error("source and target are the same table of events: rewrite into other tables, or into another database")]
+    TargetIsSource,
+    /// The target of a rewrite is where nobody can write while the source is locked.
+    #[error(
+        "source and target are in the same SQLite file, in which only one connection can write (or one connection has the other's file attached, or both are in memory, where that can't be told): rewrite into another file"
+    )]
+    TargetInSameFile,
     /// The target of a rewrite has more or fewer events than the source.
     #[error(
         "up to position {up_to}, the target holds {copied} events and the source {events}: somebody else wrote to the target; rewrite into an empty store"

@@ -166,8 +166,8 @@ pub use split::{KeySide, SplitKeys, SplitStore, SplitTx};
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
 pub use store::{
-    EventStore, EventStoreExt, EventTable, MemoryStore, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork,
-    starts_with_header,
+    EventStore, EventStoreExt, EventTable, MemoryStore, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation,
+    TableWork, starts_with_header,
 };
 #[cfg(feature = "postgres")]
 pub use store::{PostgresStore, PostgresTables};

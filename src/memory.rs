@@ -137,6 +137,11 @@ impl MemoryTx {
         self.db.begin()
     }
 
+    /// What tells its database from all others, as long as either is there.
+    pub(crate) fn database(&self) -> *const () {
+        Arc::as_ptr(&self.db.committed).cast()
+    }
+
     /// Has this transaction written or locked anything?
     pub(crate) fn is_writing(&self) -> bool {
         self.staged.is_some()

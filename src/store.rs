@@ -14,7 +14,8 @@ pub use memory::MemoryStore;
 pub use postgres::{PostgresStore, PostgresTables};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
-pub use table::{EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, starts_with_header};
+pub(crate) use table::check_apart;
+pub use table::{EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, starts_with_header};
 
 use crate::error::Result;
 use crate::event::{AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange};

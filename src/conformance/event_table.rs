@@ -16,6 +16,7 @@ where
     D: Database,
     S: EventStore<Tx = D::Tx> + EventTable<Tx = D::Tx>,
 {
+    a_table_is_where_it_is(db, store).await;
     stored_events_are_counted_and_read(db, store).await;
     work_is_committed_or_forgotten(db, store).await;
     payloads_are_replaced_while_they_are_what_was_read(db, store).await;
@@ -44,6 +45,14 @@ fn stored(number: i64, id: &str, aggregate_version: i64, payload: &[u8]) -> Pers
         .with_created_at(now() - Duration::from_secs(86_400));
     let aggregate_version = must(AggregateVersion::try_from(aggregate_version), "a version");
     PersistedEvent::from_new(aggregate("Inserted \u{1f600}", id), aggregate_version, position(number), event)
+}
+
+/// Whoever asks.
+async fn a_table_is_where_it_is<D: Database, S: EventTable<Tx = D::Tx>>(db: &D, store: &S) {
+    let (mut one, mut other) = (must(db.connect().await, "connect"), must(db.connect().await, "connect"));
+    let first = must(store.location(db.connection(&mut one)).await, "location");
+    let second = must(store.location(db.connection(&mut other)).await, "location");
+    assert_eq!(first, second, "two connections to one database say that the table is in two places");
 }
 
 enum Does<'w> {

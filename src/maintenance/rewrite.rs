@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
 use crate::maintenance::pace::{ATTEMPTS, PAGE_BYTES, Pace, may_retry};
 use crate::sealed_store::SealedStore;
-use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery};
+use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery, check_apart};
 use page::{Carry, MakeKeys, Outcome};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -156,6 +156,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// last call: keys that are missing are made in the source. Positions, aggregate versions,
     /// ids, times and order stay; type, version, payload and metadata become what readers see.
     ///
+    /// A rewrite copies no keys, and may make some in the source: copy them last (`docs/operations.md` says how).
+    ///
     /// - What is live is sealed anew under the active keys, bound to its new type and version.
     /// - What is shredded becomes a void entry at the place to which its redaction moved.
     /// - An event that is of its current version and sealed is copied byte by byte.
@@ -199,7 +201,9 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// # Errors
     /// [`Error::Unreadable`] names the first event that can't be read (unless told to
     /// [copy such events](RewriteOptions::copy_unreadable)), one of a disabled scope among them;
-    /// [`Error::ForeignTarget`] or [`Error::IncompleteTarget`] if the target holds something else; [`Error::InTransaction`],
+    /// [`Error::ForeignTarget`] or [`Error::IncompleteTarget`] if the target holds something else; [`Error::NoEventTables`] if
+    /// it was not migrated; [`Error::TargetIsSource`] and, on SQLite, [`Error::TargetInSameFile`] at once, on a dry run too
+    /// (databases in memory count as one); [`Error::InTransaction`],
     /// [`Error::Collision`] (retryable) if others got in the way again and again, [`Error::NotVerified`],
     /// [`Error::Database`]; errors of the KMS. Batches that were committed before stay.
     pub async fn rewrite<T: EventTable + ?Sized>(
@@ -211,6 +215,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
         progress: &mut (dyn FnMut(RewriteProgress<'_>) + Send),
     ) -> Result<Rewritten> {
         let (table, sealer) = (self.inner(), self.sealer());
+        check_apart(table.location(connection).await?.as_ref(), target.location(target_connection).await?.as_ref())?;
         sealer.keys().warm_up(connection).await?;
         let mut attempt = 0;
         let last = loop {
@@ -337,7 +342,10 @@ async fn begin_after<S: EventTable + ?Sized, T: EventTable + ?Sized>(
     target: &T,
     target_connection: &mut T::Tx,
 ) -> Result<GlobalPosition> {
-    let position = target.last_position(target_connection).await?;
+    let position = target.last_position(target_connection).await.map_err(|error| match error {
+        Error::NoEventTables { table, .. } => Error::NoEventTables { of: "target", table },
+        error => error,
+    })?;
     if position > GlobalPosition::START {
         let copied = target.stored_events_at(target_connection, &[position]).await?;
         let original = source.stored_events_at(connection, &[position]).await?;

@@ -71,6 +71,34 @@ pub trait EventTable: Send + Sync {
     /// [`Error::Collision`](crate::Error::Collision) then. Takes a connection that is not in a transaction
     /// ([`Error::InTransaction`](crate::Error::InTransaction)).
     async fn settled_position(&self, connection: &mut Self::Tx) -> Result<GlobalPosition>;
+
+    /// Where the table is, so that it can be told from the target of a rewrite. Takes no locks, and the connection need not
+    /// be in a transaction. `None`, which is what a table says that does not implement it, if that can't be told.
+    async fn location(&self, connection: &mut Self::Tx) -> Result<Option<TableLocation>> {
+        let _ = connection;
+        Ok(None)
+    }
+}
+
+/// Where a table of events is: see [`EventTable::location`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableLocation {
+    /// In a database that many connections can write to at the same time. Equal for one table, however it was come to, and
+    /// different for every two.
+    Table(String),
+    /// In a database to which one connection can write at a time: the files that a transaction of this connection locks.
+    Files(Vec<String>),
+}
+
+/// Refuses a target that is the source, or that can't be written to while the source is locked.
+pub(crate) fn check_apart(source: Option<&TableLocation>, target: Option<&TableLocation>) -> Result<()> {
+    match (source, target) {
+        (Some(TableLocation::Table(source)), Some(TableLocation::Table(target))) if source == target => Err(Error::TargetIsSource),
+        (Some(TableLocation::Files(source)), Some(TableLocation::Files(target))) if source.iter().any(|file| target.contains(file)) => {
+            Err(Error::TargetInSameFile)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Work to be done in a transaction: see [`EventTable::in_transaction`].
@@ -263,6 +291,10 @@ impl<T: EventTable + ?Sized> EventTable for Arc<T> {
 
     async fn settled_position(&self, connection: &mut Self::Tx) -> Result<GlobalPosition> {
         (**self).settled_position(connection).await
+    }
+
+    async fn location(&self, connection: &mut Self::Tx) -> Result<Option<TableLocation>> {
+        (**self).location(connection).await
     }
 }
 

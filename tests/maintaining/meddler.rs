@@ -176,4 +176,9 @@ impl<S: EventTable> EventTable for Meddler<S> {
     async fn settled_position(&self, connection: &mut S::Tx) -> Result<GlobalPosition> {
         self.call(self.meet(), self.inner.settled_position(connection)).await
     }
+
+    /// Before anything is done, and not counted.
+    async fn location(&self, connection: &mut S::Tx) -> Result<Option<TableLocation>> {
+        self.inner.location(connection).await
+    }
 }

@@ -26,6 +26,11 @@ pub trait Backend: Database<Tx: Send> + Sized {
         Self::make().await
     }
 
+    /// As if nobody had migrated it. `false` where that can't be.
+    async fn drop_events(&self) -> bool {
+        false
+    }
+
     /// A process, with caches of its own.
     fn process(&self, schemas: Schemas) -> SealedStore<Self::Store> {
         SealedStore::new(Self::Store::default(), Self::Keys::default(), Arc::clone(&KEYRING), schemas)
@@ -122,6 +127,10 @@ impl Backend for Sqlite {
     async fn make() -> Self {
         Self::new().await
     }
+
+    async fn drop_events(&self) -> bool {
+        sqlx::raw_sql("DROP TABLE events; DROP TABLE aggregate_heads").execute(&self.pool).await.is_ok()
+    }
 }
 
 #[async_trait]
@@ -131,6 +140,10 @@ impl Backend for Postgres {
 
     async fn make() -> Self {
         Self::new().await
+    }
+
+    async fn drop_events(&self) -> bool {
+        sqlx::raw_sql("DROP TABLE events, aggregate_heads").execute(&self.pool).await.is_ok()
     }
 
     /// Making a database takes longer than all that is done in it. Rows of keys can't be deleted.

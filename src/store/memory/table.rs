@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
 use crate::memory::MemoryTx;
 use crate::store::table::{
-    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, check_insert, starts_with_header,
+    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, check_insert, starts_with_header,
 };
 use async_trait::async_trait;
 use std::collections::HashMap;
@@ -98,5 +98,9 @@ impl EventTable for MemoryStore {
             return Err(Error::InTransaction { operation: "looking for the settled position" });
         }
         Ok(last_position(&connection.read()?.events))
+    }
+
+    async fn location(&self, connection: &mut MemoryTx) -> Result<Option<TableLocation>> {
+        Ok(Some(TableLocation::Table(format!("memory {:p}", connection.database()))))
     }
 }

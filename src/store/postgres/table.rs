@@ -3,10 +3,11 @@
 use super::{COLUMNS, PostgresStore, log, metadata_as_jsonb};
 use crate::error::{Error, Result};
 use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
-use crate::postgres::{UNIQUE_VIOLATION, column, database, qualified, sql_state, timestamp};
+use crate::postgres::{UNDEFINED_TABLE, UNIQUE_VIOLATION, column, database, qualified, sql_state, timestamp};
 use crate::sql::{in_transaction, not_in_transaction};
 use crate::store::table::{
-    EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, check_insert,
+    EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
+    check_insert,
 };
 use async_trait::async_trait;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -45,7 +46,7 @@ impl PostgresStore {
         let before: String =
             sqlx::query_scalar("SELECT current_setting('lock_timeout')").fetch_one(&mut *tx).await.map_err(database(operation))?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(database(operation))?;
-        self.maintain(&format!("LOCK TABLE {{events}} IN {mode} MODE")).execute(&mut *tx).await.map_err(database(operation))?;
+        self.maintain(&format!("LOCK TABLE {{events}} IN {mode} MODE")).execute(&mut *tx).await.map_err(self.failed(operation))?;
         // The caller's own statements wait as it wants them to.
         sqlx::query("SELECT set_config('lock_timeout', $1, true)").bind(before).execute(tx).await.map_err(database(operation))?;
         Ok(())
@@ -71,7 +72,7 @@ impl EventTable for PostgresStore {
 
     async fn last_position(&self, tx: &mut PgConnection) -> Result<GlobalPosition> {
         let row = self.maintain("SELECT coalesce(max(global_position), 0) FROM {events}").fetch_one(tx).await;
-        column::<i64>(&row.map_err(database("reading the last position"))?, 0)?.try_into()
+        column::<i64>(&row.map_err(self.failed("reading the last position"))?, 0)?.try_into()
     }
 
     async fn count_events(&self, tx: &mut PgConnection, range: PositionRange) -> Result<Vec<StoredCount>> {
@@ -215,14 +216,35 @@ impl EventTable for PostgresStore {
         tx.rollback().await.map_err(database(OPERATION))?;
         settled
     }
+
+    /// The numbers of database and table are those of one server, which is told from others by the moment of its start.
+    async fn location(&self, connection: &mut PgConnection) -> Result<Option<TableLocation>> {
+        let sql = "SELECT concat_ws(' ', 'postgres', extract(epoch FROM pg_postmaster_start_time()), d.oid, to_regclass($1)::oid), to_regclass($1) IS NULL
+             FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()";
+        let row = sqlx::query(sql).bind(self.table()).fetch_one(connection).await.map_err(database("looking where the events are"))?;
+        let (location, missing): (String, bool) = (column(&row, 0)?, column(&row, 1)?);
+        Ok((!missing).then_some(TableLocation::Table(location)))
+    }
 }
 
 impl PostgresStore {
+    /// As `database` says, or that the table is not there.
+    fn failed(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
+        move |source| match sql_state(&source) {
+            Some(UNDEFINED_TABLE) => Error::NoEventTables { of: "database", table: self.table() },
+            _ => database(operation)(source),
+        }
+    }
+
+    /// The table of events, in its schema and quoted.
+    fn table(&self) -> String {
+        qualified(self.tables.schema.as_deref(), &self.tables.events)
+    }
+
     /// Moves the sequence of positions beyond the last one that is in the table. Never back.
     async fn move_sequence(&self, tx: &mut PgConnection, operation: &'static str) -> Result<()> {
-        let table = qualified(self.tables.schema.as_deref(), &self.tables.events);
         let sequence: Option<String> = sqlx::query_scalar("SELECT pg_get_serial_sequence($1, 'global_position')")
-            .bind(table)
+            .bind(self.table())
             .fetch_one(&mut *tx)
             .await
             .map_err(database(operation))?;

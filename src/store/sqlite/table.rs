@@ -6,7 +6,8 @@ use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
 use crate::sql::{in_transaction, not_in_transaction};
 use crate::sqlite::{column, database, from_text, to_text, uuid};
 use crate::store::table::{
-    EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, check_insert,
+    EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
+    check_insert,
 };
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -48,7 +49,13 @@ impl EventTable for SqliteStore {
 
     async fn last_position(&self, tx: &mut SqliteConnection) -> Result<GlobalPosition> {
         let row = self.maintain(r#"SELECT coalesce(max(global_position), 0) FROM "{events}""#).fetch_one(tx).await;
-        column::<i64>(&row.map_err(database("reading the last position"))?, 0)?.try_into()
+        let row = row.map_err(|source| match source.as_database_error() {
+            Some(error) if error.message().starts_with("no such table") => {
+                Error::NoEventTables { of: "database", table: self.events.clone() }
+            }
+            _ => database("reading the last position")(source),
+        })?;
+        column::<i64>(&row, 0)?.try_into()
     }
 
     async fn count_events(&self, tx: &mut SqliteConnection, range: PositionRange) -> Result<Vec<StoredCount>> {
@@ -141,6 +148,32 @@ impl EventTable for SqliteStore {
         not_in_transaction(connection, "looking for the settled position")?;
         self.last_position(connection).await
     }
+
+    /// A transaction that may write locks every file that the connection has open. Databases in memory have no names, and
+    /// connections may share one: they are all taken for the same.
+    async fn location(&self, connection: &mut SqliteConnection) -> Result<Option<TableLocation>> {
+        let rows = sqlx::query("PRAGMA database_list").fetch_all(connection).await.map_err(database("looking where the events are"))?;
+        let mut files = Vec::with_capacity(rows.len());
+        for row in &rows {
+            match column::<Option<String>>(row, 2)?.filter(|file| !file.is_empty()) {
+                Some(file) => files.push(identity(file)),
+                None if column::<&str>(row, 1)? == "main" => files.push("memory".to_owned()),
+                // Attached in memory, or of this connection alone.
+                None => {}
+            }
+        }
+        Ok(Some(TableLocation::Files(files)))
+    }
+}
+
+/// What a file is known by, whatever links lead to it. What is no file of this system is known by its name.
+fn identity(file: String) -> String {
+    #[cfg(unix)]
+    if let Ok(metadata) = std::fs::metadata(&file) {
+        use std::os::unix::fs::MetadataExt;
+        return format!("device {} file {}", metadata.dev(), metadata.ino());
+    }
+    std::fs::canonicalize(&file).map_or(file, |path| path.to_string_lossy().into_owned())
 }
 
 fn count(row: &SqliteRow) -> Result<StoredCount> {
