@@ -25,6 +25,8 @@ pub use describe::{ProtectedPlace, SchemaVersion, StepInfo, StepKind};
 pub use problem::{SchemaError, SchemaErrors, SchemaProblem};
 pub(crate) use redaction::Owners;
 pub use step::{SplitPart, StepContext};
+#[cfg(feature = "testing")]
+pub(crate) use testing::Reads;
 #[allow(unused_imports, reason = "for rewriting")]
 pub(crate) use upcast::{Journey, Readable};
 
@@ -67,7 +69,7 @@ pub struct Schemas {
     nothing: VersionSchema,
     /// What Rust types are decoded from.
     #[cfg(feature = "testing")]
-    decoded: Vec<(EventType, EventVersion, testing::Reads)>,
+    decoded: Vec<(EventType, EventVersion, Reads)>,
 }
 
 pub(crate) struct TypeSchema {

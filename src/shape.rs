@@ -1,10 +1,12 @@
 //! Shapes: what serde reads into a type, as JSON that people can compare.
 
 mod fill;
+mod places;
 mod presence;
 mod samples;
 mod trace;
 
+pub(crate) use places::{At, may_hold, touches, written};
 use presence::{Presence, presence};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

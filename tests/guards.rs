@@ -4,6 +4,8 @@
 mod golden;
 #[path = "guards/lock.rs"]
 mod lock;
+#[path = "guards/protection.rs"]
+mod protection;
 #[path = "guards/shape.rs"]
 mod shape;
 #[path = "guards/taint.rs"]

@@ -11,6 +11,8 @@ use serde_json::Value;
 /// What is known of a Rust type that payloads are read into.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reads {
+    /// What the type is called.
+    pub(crate) name: &'static str,
     pub(crate) shape: fn() -> Shape,
     /// JSON that it can be read from.
     pub(crate) sample: fn() -> Option<Value>,
@@ -20,7 +22,12 @@ pub(crate) struct Reads {
 
 impl Reads {
     pub(crate) fn of<T: DeserializeOwned>() -> Self {
-        Self { shape: Shape::of::<T>, sample: sample_of::<T>, decode: |event| event.decode::<T>().map(drop) }
+        Self {
+            name: std::any::type_name::<T>(),
+            shape: Shape::of::<T>,
+            sample: sample_of::<T>,
+            decode: |event| event.decode::<T>().map(drop),
+        }
     }
 }
 
@@ -39,11 +46,17 @@ impl Schemas {
 
     /// What payloads of this type and version are read into: by the step from there, or by who decodes them.
     pub(crate) fn reads(&self, event_type: &EventType, event_version: EventVersion) -> Option<Reads> {
-        let by_step = match self.types.get(event_type)?.version(event_version)?.step.as_ref() {
+        self.all_reads(event_type, event_version).next()
+    }
+
+    /// All of them.
+    pub(crate) fn all_reads(&self, event_type: &EventType, event_version: EventVersion) -> impl Iterator<Item = Reads> {
+        let schema = self.types.get(event_type).and_then(|schema| schema.version(event_version));
+        let by_step = match schema.and_then(|schema| schema.step.as_ref()) {
             Some(Step::Next(function)) => Some(function.reads),
             _ => None,
         };
-        by_step.or_else(|| self.decoders(event_type, event_version).next())
+        by_step.into_iter().chain(schema.into_iter().flat_map(move |_| self.decoders(event_type, event_version)))
     }
 
     /// The Rust types that events of this type and version are decoded into.

@@ -1,6 +1,7 @@
 //! The schema lock: what every version looks like, in a file that changes with new versions only.
 
 mod file;
+mod protection;
 mod report;
 mod shapes;
 
@@ -8,7 +9,7 @@ pub(super) use report::ADVICE;
 pub use report::{ChangeKind, SchemaChange};
 
 use crate::event::{EventType, EventVersion};
-use crate::schema::{SchemaVersion, Schemas};
+use crate::schema::{Reads, SchemaVersion, Schemas};
 use crate::shape::{Shape, not_traced_in};
 use crate::testing::{GoldenCorpus, GuardError, Mode, files};
 use file::{FORMAT, LockFile, VersionEntry};
@@ -30,6 +31,13 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 /// type that [`decodes`](crate::SchemasBuilder::decodes) names for the current version; [samples](Self::sample). What
 /// none of them tells is `not traced` in the file, which says why, and guards nothing there:
 /// [`deny_not_traced`](Self::deny_not_traced) makes it a failure. [`Shape`] has the details.
+///
+/// # Protection and types
+/// Where a Rust type tells the shape, its protection must fit it, which is looked at whatever is recorded: a
+/// [`Sensitive`](crate::Sensitive) that no pointer protects is stored in the clear; a protected pointer, or one to the owner's id,
+/// that leads to no member is misspelt; and a protected value must be able to be erased, so it is read as a `Sensitive`, an
+/// `Option`, or what [`redact_as`](crate::EventSchema::redact_as) puts in its place. Of several types of a version, one must have
+/// the members. Values in maps, behind `#[serde(flatten)]` and in a `serde_json::Value` are not known, and not looked at.
 ///
 /// # What it can't see
 /// What types and steps make of what they read: another `deserialize_with`, another check (as `try_from` makes), another default,
@@ -66,7 +74,7 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 pub struct SchemaLock<'s> {
     path: PathBuf,
     schemas: &'s Schemas,
-    given: BTreeMap<(EventType, EventVersion), Shape>,
+    given: BTreeMap<(EventType, EventVersion), Reads>,
     samples: BTreeMap<(EventType, EventVersion), Vec<Value>>,
     deny_not_traced: bool,
 }
@@ -91,7 +99,7 @@ impl<'s> SchemaLock<'s> {
 
     /// Says which Rust type a version is read into.
     pub fn shape_of<T: DeserializeOwned>(mut self, event_type: impl Into<EventType>, version: u32) -> Self {
-        self.given.insert((event_type.into(), EventVersion::new(version)), Shape::of::<T>());
+        self.given.insert((event_type.into(), EventVersion::new(version)), Reads::of::<T>());
         self
     }
 
@@ -162,10 +170,16 @@ impl<'s> SchemaLock<'s> {
             for (pointer, why) in missing.into_iter().filter(|_| self.deny_not_traced) {
                 comparing.add(&name, ChangeKind::NotTraced { pointer, why });
             }
+            let contradictions = protection::contradictions(version, self.types(&name));
+            let fits = contradictions.is_empty();
+            contradictions.into_iter().for_each(|contradiction| comparing.add(&name, contradiction));
             let entries = &mut file.types.entry(name.0.as_str().to_owned()).or_default().versions;
             let now = VersionEntry::of(version, &shape);
             match entries.get_mut(&name.1.get()) {
-                Some(before) => comparing.compare(&name, before, now),
+                Some(before) if fits => comparing.compare(&name, before, now),
+                // What contradicts itself is not written, nor accepted.
+                Some(before) => comparing.compare(&name, &mut before.clone(), now),
+                None if !fits => {}
                 None if mode == Mode::Check => comparing.add(&name, ChangeKind::NotRecorded),
                 None => drop(entries.insert(name.1.get(), now)),
             }
@@ -186,10 +200,15 @@ impl<'s> SchemaLock<'s> {
         if changes.is_empty() { Ok(Locked { versions: versions.len(), written, not_traced }) } else { Err(GuardError::Schema { changes }) }
     }
 
+    /// The Rust types that a version is read into.
+    fn types(&self, name: &(EventType, EventVersion)) -> impl Iterator<Item = Reads> {
+        self.given.get(name).copied().into_iter().chain(self.schemas.all_reads(&name.0, name.1))
+    }
+
     /// The shape of a version, by whatever tells it.
     fn shape(&self, name: &(EventType, EventVersion)) -> Shape {
         if let Some(given) = self.given.get(name) {
-            return given.clone();
+            return (given.shape)();
         }
         let read = self.schemas.reads(&name.0, name.1).map(|reads| (reads.shape)());
         match (read, self.samples.get(name)) {

@@ -71,6 +71,38 @@ pub enum ChangeKind {
         /// The version that is registered; `None` if there is none.
         is: Option<EventVersion>,
     },
+    /// A [`Sensitive`](crate::Sensitive) is at a place that is not protected.
+    SensitiveInTheClear {
+        /// The place in the payload.
+        pointer: String,
+        /// The Rust type.
+        target: &'static str,
+    },
+    /// A place is protected that the type does not have.
+    NoSuchMember {
+        /// The protected place.
+        pointer: String,
+        /// The Rust type.
+        target: &'static str,
+    },
+    /// The type has no member to name the owner of a protected place.
+    NoSuchOwner {
+        /// The protected place.
+        pointer: String,
+        /// Where the owner's id should be.
+        id: String,
+        /// The Rust type.
+        target: &'static str,
+    },
+    /// The type can't be read once a protected place is erased.
+    UnreadableOnceErased {
+        /// The protected place.
+        pointer: String,
+        /// What then stands in for it.
+        stand_in: Value,
+        /// The Rust type.
+        target: &'static str,
+    },
     /// The test gives a shape or a sample of a version that is not registered.
     NotRegistered,
     /// The shape is not known, and the test wants it to be.
@@ -147,6 +179,22 @@ impl fmt::Display for ChangeKind {
                 write!(f, "what is stored without a version was read as version {}, is as {}: put it back, ", shown(was), shown(is))?;
                 f.write_str("stored events are as they were")
             }
+            Self::SensitiveInTheClear { pointer, target } => {
+                write!(f, "{pointer} is a Sensitive in {target}, but not protected: it is stored in the clear; protect it")
+            }
+            Self::NoSuchMember { pointer, target } => write!(
+                f,
+                "{pointer} is protected, but {target} has no such member: correct the pointer, or give the type the member (as a \
+                 Sensitive<serde::de::IgnoredAny> if it is of no use to it)"
+            ),
+            Self::NoSuchOwner { pointer, id, target } => {
+                write!(f, "{pointer} belongs to whom {id} names, but {target} has no such member: correct the pointer to the owner's id")
+            }
+            Self::UnreadableOnceErased { pointer, stand_in, target } => write!(
+                f,
+                "{pointer} is protected, but {target} can't be read any more once {stand_in} stands in for it: make it a Sensitive or an \
+                 Option, or name a stand-in that fits with redact_as"
+            ),
             Self::NotRegistered => f.write_str("the test says what it looks like, but it is not registered: correct its type or version"),
             Self::NotTraced { pointer, why } => write!(f, "its shape is not known at {pointer:?}: {why}"),
         }
