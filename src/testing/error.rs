@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum GuardError {
     /// Stored events no longer come out as recorded, or do not stand being redacted.
-    #[error("{}", Report(differences, "the golden corpus differs", crate::testing::golden::ADVICE))]
+    #[error("{}", Report(differences, "the golden corpus differs", &crate::testing::golden::advice(differences)))]
     Golden {
         /// What differs. Never empty.
         differences: Vec<Difference>,
@@ -70,7 +70,7 @@ impl fmt::Debug for GuardError {
 }
 
 /// A headline, one line for each finding, and what to do.
-struct Report<'a, T>(&'a [T], &'static str, &'static str);
+struct Report<'a, T>(&'a [T], &'static str, &'a str);
 
 impl<T: fmt::Display> fmt::Display for Report<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

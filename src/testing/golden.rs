@@ -5,7 +5,7 @@ mod keys;
 mod read;
 mod report;
 
-pub(super) use report::ADVICE;
+pub(super) use report::advice;
 pub use report::{Difference, Mismatch, Run};
 
 use crate::error::Result;
@@ -41,7 +41,8 @@ const KEYS: &str = "test-keys.json";
 /// - after all its keys were shredded (one that was stored in plaintext is sealed first), and must come out as
 ///   recorded, too, with no shredded value left anywhere (texts and numbers of four characters or more);
 /// - after the keys of each of its owners were shredded, if there are several;
-/// - and each of these twice, which shows steps that use the time or a random number.
+/// - and each of these twice, which shows steps that use the time of day or a random number; a step that uses the date fails
+///   from the next day on.
 ///
 /// # Recording
 /// [`case`](Self::case) names an event that the test wants. What is not in the folder yet is written by running the
@@ -88,6 +89,18 @@ struct Given {
     event: PersistedEvent,
     /// It lies in a store like this; otherwise it is what was appended.
     is_stored: bool,
+    /// Is something of it sealed, if its version protects anything?
+    has_protected: bool,
+}
+
+/// What a case that is in the folder is to one that the test gives.
+enum Recorded {
+    /// The same event, whatever its id and time.
+    Same,
+    /// Another event: what differs.
+    Other(&'static str),
+    /// It can't be opened, which is reported where it is read.
+    NotOpened,
 }
 
 /// What a corpus that holds consists of.
@@ -137,11 +150,20 @@ impl GoldenCorpus {
     }
 
     /// Wants a case of this name: an event as a service would have appended it, at any version. It is sealed under the
-    /// test keys when it is recorded.
-    pub fn case(mut self, name: &str, aggregate: &AggregateRef, event: NewEvent) -> Self {
+    /// test keys when it is recorded; if its version protects anything, something of it must be.
+    pub fn case(self, name: &str, aggregate: &AggregateRef, event: NewEvent) -> Self {
+        self.appended(name, aggregate, event, true)
+    }
+
+    /// The same for an event that has no value at any place that its version protects.
+    pub fn case_without_protected(self, name: &str, aggregate: &AggregateRef, event: NewEvent) -> Self {
+        self.appended(name, aggregate, event, false)
+    }
+
+    fn appended(mut self, name: &str, aggregate: &AggregateRef, event: NewEvent, has_protected: bool) -> Self {
         let position = GlobalPosition::try_from(1).unwrap_or_default();
         let event = PersistedEvent::from_new(aggregate.clone(), AggregateVersion::FIRST, position, event);
-        self.given.push(Given { name: name.to_owned(), event, is_stored: false });
+        self.given.push(Given { name: name.to_owned(), event, is_stored: false, has_protected });
         self
     }
 
@@ -149,7 +171,7 @@ impl GoldenCorpus {
     ///
     /// One that is sealed can only be opened if it was sealed under the corpus's own keys.
     pub fn stored_case(mut self, name: &str, event: PersistedEvent) -> Self {
-        self.given.push(Given { name: name.to_owned(), event, is_stored: true });
+        self.given.push(Given { name: name.to_owned(), event, is_stored: true, has_protected: false });
         self
     }
 
@@ -185,25 +207,37 @@ impl GoldenCorpus {
         let mut found = Vec::new();
         let mut cases = self.cases.clone();
         let mut written = BTreeSet::new();
+        let mut not_sealed = BTreeSet::new();
         for given in &self.given {
             let name = &given.name;
             check_name(name).map_err(|problem| GuardError::file(&self.path(name), problem))?;
-            match cases.get(name) {
-                Some(case) if self.is_same(case, &given.event)? => {}
-                Some(_) if mode != Mode::Accept => found.push(difference(name, Mismatch::OtherEvent)),
+            let recorded = cases.get(name).map(|case| self.compare(case, &given.event)).transpose()?;
+            match recorded {
+                Some(Recorded::Same | Recorded::NotOpened) => {}
+                Some(Recorded::Other(what)) if mode != Mode::Accept => {
+                    found.push(difference(name, Mismatch::OtherEvent { what }));
+                    continue;
+                }
                 // One that is new is read, too: what is wrong with it shows before it is recorded.
                 _ => {
                     let stored = if given.is_stored { Ok(given.event.clone()) } else { self.seal(&given.event) };
                     let case = |stored| CaseFile { eventseal_golden: FORMAT, stored: Stored::of(&stored), expected: None };
                     match stored {
                         Ok(stored) => drop(cases.insert(name.clone(), case(stored))),
-                        Err(error) => found.push(difference(name, Mismatch::NotSealed(chain(&error)))),
+                        Err(error) => {
+                            found.push(difference(name, Mismatch::NotSealed(chain(&error))));
+                            continue;
+                        }
                     }
                 }
             }
+            if given.has_protected && self.is_protected(&given.event) && cases.get(name).is_some_and(|case| !case.stored.is_sealed()) {
+                found.push(difference(name, Mismatch::NothingSealed));
+                not_sealed.insert(name.clone());
+            }
         }
         if cases.is_empty() && found.is_empty() {
-            return Err(GuardError::file(&self.folder, "holds no cases: name the right folder, or record cases"));
+            return Err(GuardError::file(&self.folder, "holds no cases, and the test names none: add .case(…), or name the right folder"));
         }
         for (name, case) in &mut cases {
             let event = case.stored.event().map_err(|problem| GuardError::file(&self.path(name), problem))?;
@@ -214,6 +248,7 @@ impl GoldenCorpus {
                     report(name, &Run::Live, Some(&expected.live), Some(&actual.live), &mut found);
                     report(name, &Run::Redacted, expected.redacted.as_ref(), actual.redacted.as_ref(), &mut found);
                 }
+                _ if not_sealed.contains(name) => {}
                 None if mode == Mode::Check => found.push(difference(name, Mismatch::NotRecorded)),
                 _ => {
                     case.expected = Some(actual);
@@ -263,15 +298,34 @@ impl GoldenCorpus {
         })
     }
 
-    /// Is this the event that was recorded, whatever its id and time?
-    fn is_same(&self, case: &CaseFile, given: &PersistedEvent) -> Result<bool, GuardError> {
+    /// Is this the event that was recorded?
+    fn compare(&self, case: &CaseFile, given: &PersistedEvent) -> Result<Recorded, GuardError> {
         let recorded = case.stored.event().map_err(|problem| GuardError::file(&self.folder, problem))?;
-        let known = |event: &PersistedEvent| (event.aggregate.clone(), event.stored_type.clone(), event.stored_version);
         let metadata = |event: &PersistedEvent| event.metadata.as_ref().and_then(|json| serde_json::from_slice::<Value>(json).ok());
-        let opened = block_on(self.sealer.open_as_stored(&mut self.keys.db.begin(), &recorded));
-        // What can't be opened any more is reported where it is read.
-        let is_same_payload = recorded.payload == given.payload || opened.is_ok_and(|opened| opened.payload == given.payload);
-        Ok(known(&recorded) == known(given) && metadata(&recorded) == metadata(given) && is_same_payload)
+        let differs = [
+            ("event type", recorded.stored_type != given.stored_type),
+            ("version", recorded.stored_version != given.stored_version),
+            ("aggregate", recorded.aggregate != given.aggregate),
+            ("metadata", metadata(&recorded) != metadata(given)),
+        ];
+        if let Some((what, _)) = differs.into_iter().find(|(_, differs)| *differs) {
+            return Ok(Recorded::Other(what));
+        }
+        if recorded.payload == given.payload {
+            return Ok(Recorded::Same);
+        }
+        Ok(match block_on(self.sealer.open_as_stored(&mut self.keys.db.begin(), &recorded)) {
+            Ok(opened) if opened.payload == given.payload => Recorded::Same,
+            Ok(_) => Recorded::Other("payload"),
+            Err(_) => Recorded::NotOpened,
+        })
+    }
+
+    /// Does the version of this event protect anything?
+    fn is_protected(&self, event: &PersistedEvent) -> bool {
+        let version = self.sealer.schemas().stands_for(&event.stored_type, event.stored_version);
+        let versions = self.sealer.schemas().versions();
+        versions.iter().any(|known| known.event_type == event.stored_type && known.event_version == version && !known.protected.is_empty())
     }
 
     fn uncovered(&self, cases: &BTreeMap<String, CaseFile>) -> Vec<(EventType, EventVersion)> {

@@ -97,7 +97,7 @@ fn nothing_is_recorded_unless_asked() {
     assert_eq!(found.iter().map(|difference| &difference.mismatch).collect::<Vec<_>>(), [&Mismatch::NotRecorded]);
     assert!(files(folder.path()).is_empty());
     let empty = GoldenCorpus::open(folder.path().join("nowhere"), order_schemas(right_step)).unwrap().check().unwrap_err();
-    assert!(empty.to_string().contains("holds no cases"), "{empty}");
+    assert!(empty.to_string().contains("holds no cases, and the test names none: add .case(…)"), "{empty}");
 }
 
 #[test]
@@ -300,10 +300,13 @@ fn an_event_that_no_service_could_append_is_reported() {
 #[test]
 fn a_case_is_one_event_for_good() {
     let folder = recorded();
-    let other = NewEvent::raw("OrderPlaced", 1, r#"{"customer_id":"c","email":"x","guests":[]}"#);
+    let other = NewEvent::raw("OrderPlaced", 1, r#"{"customer_id":"c","email":"x","guests":[]}"#).with_metadata(r#"{"source":"web"}"#);
     let with_other = || GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case("placed_v1", &order(), other.clone());
     let found = differences(with_other().record());
-    assert_eq!(found[0].mismatch, Mismatch::OtherEvent);
+    assert_eq!(found[0].mismatch, Mismatch::OtherEvent { what: "payload" });
+    let expected =
+        "placed_v1: the test names another payload than the recorded one: put it back (use literal JSON), or choose another name";
+    assert!(found.len() == 1 && found[0].to_string().starts_with(expected), "{found:?}");
     with_other().accept().unwrap();
     with_other().check().unwrap();
     for name in ["", "../x", "a/b", "test-keys", ".x"] {
@@ -327,9 +330,40 @@ fn altered_events_and_lost_keys_are_reported() {
     let other = recorded();
     std::fs::copy(other.path().join("test-keys.json"), folder.path().join("test-keys.json")).unwrap();
     let found = differences(GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().check());
-    assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("is not in the key table")), "{found:?}");
+    assert_eq!(found[0].mismatch, Mismatch::KeyLost);
+    let named = corpus(folder.path(), order_schemas(right_step));
+    for result in [named.check(), named.record(), named.accept()] {
+        let report = result.unwrap_err().to_string();
+        assert!(report.contains("- placed_v1: test-keys.json is missing or lacks the key of this case: restore it"), "{report}");
+        assert!(!report.contains("another") && !report.contains("EVENTSEAL_GOLDEN"), "one thing, which nobody can accept: {report}");
+    }
     std::fs::write(&path, "{}").unwrap();
     assert!(matches!(GoldenCorpus::open(folder.path(), order_schemas(right_step)), Err(GuardError::File { .. })));
+}
+
+#[test]
+fn a_version_that_is_not_registered_any_more_is_not_taken_for_another_event() {
+    let folder = recorded();
+    let later = event("OrderPlaced").version(2).protect(&["/contact/email"], subject("Customer", "/customer_id"));
+    let found = differences(corpus(folder.path(), Schemas::new([later]).unwrap()).check());
+    assert!(found.len() == 1 && matches!(&found[0].mismatch, Mismatch::Unreadable(_)), "{found:?}");
+}
+
+#[test]
+fn a_case_of_a_protected_version_has_something_sealed() {
+    let misspelt = || Schemas::new([event("Registered").version(1).protect(&["/emial"], Owner::Aggregate)]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let registered = || NewEvent::raw("Registered", 1, r#"{"email":"ada@example.org"}"#);
+    let corpus = || GoldenCorpus::open(folder.path(), misspelt()).unwrap();
+    let case = || corpus().case("registered", &aggregate("Customer", "1"), registered());
+    for result in [case().check(), case().record(), case().accept()] {
+        let report = result.unwrap_err().to_string();
+        assert!(report.contains("- registered: its version protects something, but nothing of it is sealed"), "{report}");
+        assert!(!report.contains("EVENTSEAL_GOLDEN"), "{report}");
+    }
+    assert!(files(folder.path()).iter().all(|(name, _)| name == "test-keys.json"), "it is not recorded");
+    corpus().case_without_protected("registered", &aggregate("Customer", "1"), registered()).record().unwrap();
+    assert_eq!(differences(case().check())[0].mismatch, Mismatch::NothingSealed, "recorded or not");
 }
 
 /// This crate's own corpus: what format version 1 sealed opens for ever. No change may edit it.

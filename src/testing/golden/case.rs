@@ -1,6 +1,7 @@
 //! A case as a file: what lies in the store, and what readers shall get.
 
 use crate::event::{AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, Part, PersistedEvent, aggregate};
+use crate::seal::may_hold_header;
 use crate::shape::sorted;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -164,6 +165,11 @@ impl Stored {
         let position = GlobalPosition::try_from(self.global_position).map_err(|error| error.to_string())?;
         let aggregate = aggregate(self.aggregate_type.as_str(), self.aggregate_id.as_str());
         Ok(PersistedEvent::from_new(aggregate, version, position, event))
+    }
+
+    /// Is something in it sealed?
+    pub(super) fn is_sealed(&self) -> bool {
+        self.event().is_ok_and(|event| may_hold_header(&event.payload))
     }
 
     pub(super) fn event_type(&self) -> EventType {

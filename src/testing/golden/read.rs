@@ -1,6 +1,6 @@
 //! Reading one case in every way: live and redacted, twice each.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{NewEvent, PersistedEvent};
 use crate::key::KeyScope;
 use crate::memory::{MemoryDb, MemoryTx};
@@ -29,18 +29,25 @@ pub(super) async fn read_case(
     let live = match reading.live(db).await {
         Ok(live) => live,
         Err(error) => {
-            reading.add(Run::Live, Mismatch::Unreadable(chain(&error)));
+            reading.add(Run::Live, unreadable(&error));
             return None;
         }
     };
     let redacted = match reading.redacted(db).await {
         Ok(redacted) => redacted,
         Err(error) => {
-            reading.add(Run::Redacted, Mismatch::Unreadable(chain(&error)));
+            reading.add(Run::Redacted, unreadable(&error));
             return None;
         }
     };
     (found.len() == before).then_some(Expected { live, redacted })
+}
+
+fn unreadable(error: &Error) -> Mismatch {
+    match error {
+        Error::MissingKey { .. } => Mismatch::KeyLost,
+        error => Mismatch::Unreadable(chain(error)),
+    }
 }
 
 struct Reading<'a> {

@@ -4,10 +4,27 @@ use crate::key::KeyScope;
 use serde_json::Value;
 use std::fmt;
 
-pub(crate) const ADVICE: &str =
-    "If a change is meant: run the test with EVENTSEAL_GOLDEN=accept, read the difference in version control, and commit it.
-If not: readers of stored events would get something else than before, so correct the step or the schema.
-New cases are recorded with EVENTSEAL_GOLDEN=record. Neither belongs into a CI's configuration.";
+/// What to do about these.
+pub(crate) fn advice(differences: &[Difference]) -> String {
+    let any = |wanted: fn(&Mismatch) -> bool| differences.iter().any(|difference| wanted(&difference.mismatch));
+    let mut lines = Vec::new();
+    if any(|mismatch| matches!(mismatch, Mismatch::Differs { .. } | Mismatch::OtherEvent { .. })) {
+        lines.push(
+            "If a change is meant: run the test with EVENTSEAL_GOLDEN=accept, read the difference in version control, and commit it.",
+        );
+    }
+    if any(|mismatch| matches!(mismatch, Mismatch::Differs { .. })) {
+        lines.push("If not: readers of stored events would get something else than before, so correct the step or the schema.");
+    }
+    if any(|mismatch| *mismatch == Mismatch::NotRecorded) {
+        lines.push("New cases are recorded with EVENTSEAL_GOLDEN=record.");
+    }
+    lines.push(match lines.is_empty() {
+        true => "None of this can be accepted: correct the step, the schema or the test, or put the file back.",
+        false => "No CI's configuration says record or accept.",
+    });
+    lines.join("\n")
+}
 
 /// One thing that is not as recorded.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +86,14 @@ pub enum Mismatch {
     /// The case is new.
     NotRecorded,
     /// The test gives another event than the one that was recorded under this name.
-    OtherEvent,
+    OtherEvent {
+        /// What is another: `"payload"`, `"metadata"`, `"event type"`, `"version"` or `"aggregate"`.
+        what: &'static str,
+    },
+    /// The version protects something, but nothing of the event that the test gives is sealed.
+    NothingSealed,
+    /// The test keys beside the cases lack one that the event was sealed under.
+    KeyLost,
 }
 
 impl fmt::Display for Difference {
@@ -107,7 +131,15 @@ impl fmt::Display for Mismatch {
                 "the value at {protected} was shredded, but is still at {pointer}: protect that place too, or give the case a value that is nowhere else"
             ),
             Self::NotRecorded => f.write_str("not recorded yet: run with EVENTSEAL_GOLDEN=record, and commit the file"),
-            Self::OtherEvent => f.write_str("another event is recorded under this name: choose another name"),
+            Self::OtherEvent { what } => write!(
+                f,
+                "the test names another {what} than the recorded one: put it back (use literal JSON), or choose another name for a new case"
+            ),
+            Self::NothingSealed => f.write_str(
+                "its version protects something, but nothing of it is sealed: give it a value at each protected place, correct a pointer \
+                 that is misspelt, or say .case_without_protected(…)",
+            ),
+            Self::KeyLost => f.write_str("test-keys.json is missing or lacks the key of this case: restore it from version control"),
         }
     }
 }
