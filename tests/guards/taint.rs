@@ -294,6 +294,20 @@ fn a_leak_further_on_is_the_fault_of_that_step() {
 }
 
 #[test]
+fn a_leak_is_named_by_the_places_of_the_step_and_once() {
+    let named = event("Named").version(1).protect(&["/name"], Owner::Aggregate);
+    let named = named.version(2).protect(&["/person/name"], Owner::Aggregate).version(3).protect(&["/person/name"], Owner::Aggregate);
+    let named = named.change(1, Changes::new().move_value("/name", "/person/name")).upcast(2, |mut named: Value| {
+        named["nick"] = named["person"]["name"].clone();
+        Ok::<_, Never>(named)
+    });
+    let schemas = Schemas::new([named]).unwrap();
+    let check = TaintCheck::new(&schemas).sample("Named", 1, json!({ "name": "Ada Lovelace" }));
+    let check = check.sample("Named", 2, json!({ "person": { "name": "Grace Hopper" } }));
+    assert_eq!(leaks(check.check()), [leak(2, "Named 3", "/person/name", "payload/nick")], "version 2 has no /name");
+}
+
+#[test]
 fn a_sample_of_which_nothing_can_be_replaced_is_told_from_what_is_elsewhere() {
     #[derive(Serialize, Deserialize)]
     struct Moved {

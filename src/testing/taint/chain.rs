@@ -138,13 +138,19 @@ impl<'a> Runner<'a> {
     fn look_at(&mut self, taken: Taken, canaries: &[Canary], leaked: &mut Vec<Canary>) {
         let Taken { from, before, after } = taken;
         self.taken.insert(from.clone());
+        // Where this version has them, which may have come from another with other places.
+        let mut protected_here: Vec<(String, String)> = Vec::new();
         for protected in self.versions.get(&from).map(|version| version.protected.as_slice()).unwrap_or_default() {
             for place in places_of(&before, &protected.pointer) {
                 let Some(value) = before.pointer(&place).filter(|value| !value.is_null()) else { continue };
                 let key = (from.clone(), protected.pointer.clone());
                 each_leaf(value, &mut |_, leaf| {
-                    if matches!(leaf, Leaf::Value(_)) && found(leaf, canaries).next().is_some() {
+                    if !matches!(leaf, Leaf::Value(_)) {
+                        return;
+                    }
+                    for canary in found(leaf, canaries) {
                         self.tainted.insert(key.clone());
+                        protected_here.push((canary.text.clone(), protected.pointer.clone()));
                     }
                 });
                 self.reached.insert(key);
@@ -170,7 +176,9 @@ impl<'a> Runner<'a> {
         }
         for (target, pointer, canary) in leaks {
             let (target_type, target_version) = target;
-            self.find(&from, TaintProblem::Leak { target_type, target_version, pointer, protected: canary.protected.clone() });
+            let here = protected_here.iter().find(|(text, _)| *text == canary.text).map(|(_, place)| place);
+            let protected = here.unwrap_or(&canary.protected).clone();
+            self.find(&from, TaintProblem::Leak { target_type, target_version, pointer, protected });
             // Where it goes from there is not the next step's fault.
             leaked.push(canary);
         }

@@ -31,7 +31,7 @@ pub enum TaintProblem {
         target_version: EventVersion,
         /// Where the value is, in `payload` or `metadata`: `payload/contact/name`.
         pointer: String,
-        /// Where it was protected before.
+        /// Where the version that the step starts from protects it.
         protected: String,
     },
     /// The step fails on every payload that was tried.
