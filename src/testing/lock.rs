@@ -250,7 +250,7 @@ impl Comparing<'_> {
             before.step.clone_from(&now.step);
         }
         if shape_is_new && before.shape != now.shape {
-            self.add(name, ChangeKind::NotRecorded);
+            self.add(name, ChangeKind::ShapeNotRecorded);
             before.shape = now.shape.clone();
         }
         for differs in shapes::differences(&before.shape, &now.shape) {

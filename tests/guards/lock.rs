@@ -182,7 +182,7 @@ fn a_renamed_field_is_caught() {
     let report = GuardError::Schema { changes: found }.to_string();
     assert!(
         report.contains(
-            r#"- OrderPlaced version 1: the shape changed at "/struct/email": was {"sensitive":"string"}, is absent; put it back, stored events"#
+            r#"- OrderPlaced version 1: member /email changed: was {"sensitive":"string"}, is absent; put it back, stored events"#
         ),
         "{report}"
     );
@@ -317,6 +317,23 @@ fn protection_that_is_taken_away_added_or_given_to_others_is_caught() {
 }
 
 #[test]
+fn places_of_shapes_are_shown_as_those_of_payloads() {
+    for (pointer, shown) in [
+        ("", "the payload"),
+        ("/struct/carrier", "member /carrier"),
+        ("/struct/struct/option/struct/list/list/struct/a~1b/default", "member /struct/list/*/a~1b"),
+        ("/enum/Sent/tuple/0/map", "member /Sent/0/*"),
+        ("/struct/map/key", "the keys of member /map"),
+        ("/struct/contact/deny_unknown_fields", "deny_unknown_fields of member /contact"),
+    ] {
+        let change = ChangeKind::Shape { pointer: pointer.into(), was: Some("string".into()), is: None };
+        assert_eq!(change.to_string(), format!("{shown} changed: was \"string\", is absent"));
+    }
+    let change = ChangeKind::NotTraced { pointer: "/struct/carrier".into(), why: "because".into() };
+    assert_eq!(change.to_string(), "the shape of member /carrier is not known: because");
+}
+
+#[test]
 fn a_removed_version_or_type_is_caught() {
     let without_v1 = event("OrderPlaced").version(2).protect(&["/contact/email"], customer());
     let found = caught(&schemas([without_v1, shipped()]));
@@ -420,7 +437,9 @@ fn types_that_exist_as_json_only_are_known_by_samples() {
     assert!(found.iter().all(|found| matches!(&found.change, ChangeKind::NotTraced { why, .. } if why.contains("shape_of"))), "{found:?}");
 
     let sampled = || lock().sample("Noted", 1, json!({ "text": "a" })).sample("Noted", 2, json!({ "text": "a", "by": 7 }));
-    assert_eq!(changes(sampled().check()).len(), 2, "what was not known is news");
+    let news = changes(sampled().check());
+    assert!(news.len() == 2 && news.iter().all(|found| found.change == ChangeKind::ShapeNotRecorded), "{news:?}");
+    assert!(news[0].to_string().starts_with("Noted version 1: its shape was not known, and now is: record it"), "{news:?}");
     assert!(sampled().record().unwrap().not_traced.is_empty());
     sampled().deny_not_traced().check().unwrap();
     let other = lock().sample("Noted", 1, json!({ "text": "a" })).sample("Noted", 2, json!({ "text": "a", "by": "x" }));

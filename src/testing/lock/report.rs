@@ -28,6 +28,8 @@ pub struct SchemaChange {
 pub enum ChangeKind {
     /// The version is new.
     NotRecorded,
+    /// Nothing was known of the shape when the version was recorded, and now something is.
+    ShapeNotRecorded,
     /// The version is not registered any more.
     Removed,
     /// A place of the shape is another.
@@ -146,10 +148,13 @@ impl fmt::Display for ChangeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotRecorded => f.write_str("not recorded yet: run with EVENTSEAL_SCHEMAS=record, and commit the file"),
+            Self::ShapeNotRecorded => {
+                f.write_str("its shape was not known, and now is: record it with EVENTSEAL_SCHEMAS=record, and commit the file")
+            }
             Self::Removed => f.write_str(
                 "is not registered any more, but events of it may be stored: put it back, unless a census finds none in any store",
             ),
-            Self::Shape { pointer, was, is } => write!(f, "the shape changed at {pointer:?}: was {}, is {}", Shown(was), Shown(is)),
+            Self::Shape { pointer, was, is } => write!(f, "{} changed: was {}, is {}", Place(pointer), Shown(was), Shown(is)),
             Self::Protection { pointer, was: None, is: Some(owner) } => {
                 write!(f, "{pointer} was not protected, is now ({owner}): stored events hold it in plaintext")
             }
@@ -196,8 +201,30 @@ impl fmt::Display for ChangeKind {
                  Option, or name a stand-in that fits with redact_as"
             ),
             Self::NotRegistered => f.write_str("the test says what it looks like, but it is not registered: correct its type or version"),
-            Self::NotTraced { pointer, why } => write!(f, "its shape is not known at {pointer:?}: {why}"),
+            Self::NotTraced { pointer, why } => write!(f, "the shape of {} is not known: {why}", Place(pointer)),
         }
+    }
+}
+
+/// A place of a shape, as people find it in the payload.
+struct Place<'a>(&'a str);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut place, mut aspect) = (String::new(), "");
+        let mut tokens = self.0.split('/').skip(1);
+        while let Some(token) = tokens.next() {
+            match token {
+                "struct" | "enum" | "tuple" => place.extend(tokens.next().into_iter().flat_map(|name| ["/", name])),
+                "list" | "map" => place.push_str("/*"),
+                "key" => aspect = "the keys of ",
+                "deny_unknown_fields" => aspect = "deny_unknown_fields of ",
+                // What it is wrapped in.
+                _ => {}
+            }
+        }
+        f.write_str(aspect)?;
+        if place.is_empty() { f.write_str("the payload") } else { write!(f, "member {place}") }
     }
 }
 
