@@ -19,6 +19,7 @@ on_both! {
     ranges_add_up,
     steps_are_needed_or_can_go,
     an_event_without_a_version_is_of_the_one_that_it_is_read_as,
+    a_table_without_anything_registered_is_no_proof,
     what_the_schemas_do_not_know_is_named,
     payloads_are_looked_into,
     tables_have_the_names_that_were_chosen,
@@ -253,6 +254,21 @@ async fn an_event_without_a_version_is_of_the_one_that_it_is_read_as(world: Worl
     assert_ne!(all["may_refuse_plaintext"]["OrderPlaced"], true);
 }
 
+async fn a_table_without_anything_registered_is_no_proof(world: World) {
+    let world = shop(world).await;
+    let other = json!({ "eventseal_schemas": 1, "types": { "Elsewhere": { "versions": {
+        "1": version(json!({ "/email": "the aggregate" }), step("typed", &[("Elsewhere", 2)])),
+        "2": version(json!({}), Value::Null),
+    } } } });
+    let text = world.census(&other, &["--payloads=all"], 0).out;
+    assert!(text.contains("\nWarning: no events of registered types are stored here: is this the right table?\n"), "{text}");
+    let because = "unknown, no events of registered types are stored here";
+    assert!(text.contains(&format!("Steps that no stored event needs: {because}\n")), "{text}");
+    assert!(text.contains(&format!("Types that need no accept_plaintext: {because}\n")), "{text}");
+    let known = world.census(&lock(), &[], 0).out;
+    assert!(!known.contains("Warning"), "{known}");
+}
+
 async fn what_the_schemas_do_not_know_is_named(world: World) {
     let world = shop(world).await;
     world.census(&lock(), &["--check"], 0);
@@ -344,9 +360,9 @@ async fn a_lock_that_makes_no_sense_is_refused() {
         let message = output.error()["message"].as_str().unwrap().to_owned();
         assert!(message.contains("bad.json") && message.contains(expected), "{message}");
     };
-    refused("", "is none");
-    refused("[]", "is none");
-    refused(r#"{"types":{}}"#, "is none");
+    refused("", "bad.json is no schema lock: it has no member \"eventseal_schemas\"");
+    refused("[]", "bad.json is no schema lock: it has no member \"eventseal_schemas\"");
+    refused(r#"{"types":{}}"#, "bad.json is no schema lock: it has no member \"eventseal_schemas\"");
     refused(r#"{"eventseal_schemas":2}"#, "has format 2, not 1: use a newer eventseal");
     refused(r#"{"eventseal_schemas":1}"#, "is damaged: missing field `types`");
     refused(r#"{"eventseal_schemas":1,"types":{"A":{"versions":{"x":{}}}}}"#, "is damaged");

@@ -13,6 +13,8 @@ pub(crate) struct Findings<'a> {
     steps: Vec<FoundStep<'a>>,
     /// For each protected type, whether it can do without plaintext. `None` if no payload was looked into.
     refuses_plaintext: Option<Vec<(&'a str, Answer)>>,
+    /// Nothing is stored of any registered type, which is more often the wrong table than a new one.
+    is_strange: bool,
 }
 
 struct FoundStep<'a> {
@@ -26,14 +28,19 @@ struct FoundStep<'a> {
 
 impl<'a> Findings<'a> {
     pub(crate) fn of(census: &'a Census, registered: &'a Registered, payloads: Option<Payloads>) -> Self {
+        let is_strange = census.rows.iter().all(|row| row.registration == Some(Registration::UnknownType));
+        let or_unknown = |answer: Answer| match answer {
+            Answer::Yes if is_strange => Answer::Unknown { because: "no events of registered types are stored here" },
+            answer => answer,
+        };
         let steps = registered.steps().map(|(event_type, from, step)| {
             let needs = |row: &&CensusRow| row.steps.iter().any(|(name, version)| *name == event_type && version.get() == from);
             let events = census.rows.iter().filter(needs).map(|row| row.events).sum();
-            FoundStep { event_type, from, step, events, can_go: census.may_delete_step(event_type, from) }
+            FoundStep { event_type, from, step, events, can_go: or_unknown(census.may_delete_step(event_type, from)) }
         });
-        let refuses = |name: &'a str| (name, census.may_refuse_plaintext(name));
+        let refuses = |name: &'a str| (name, or_unknown(census.may_refuse_plaintext(name)));
         let refuses_plaintext = payloads.map(|_| registered.protected_types().map(refuses).collect());
-        Self { rows: &census.rows, registered, steps: steps.collect(), refuses_plaintext }
+        Self { rows: &census.rows, registered, steps: steps.collect(), refuses_plaintext, is_strange }
     }
 
     fn rows(&self, wanted: impl Fn(&CensusRow) -> bool) -> impl Iterator<Item = &CensusRow> {
@@ -46,6 +53,9 @@ impl<'a> Findings<'a> {
     }
 
     pub(crate) fn write(&self, text: &mut String) {
+        if self.is_strange {
+            let _ = writeln!(text, "\nWarning: no events of registered types are stored here: is this the right table?");
+        }
         self.write_steps(text);
         section(
             text,

@@ -58,7 +58,10 @@ impl Registered {
         match serde_json::from_slice::<Value>(&bytes).ok().as_ref().map(|lock| &lock["eventseal_schemas"]) {
             Some(Value::Number(format)) if format.as_u64() == Some(1) => {}
             Some(Value::Number(format)) => return Err(bad(&name, &format!("has format {format}, not 1: use a newer eventseal"))),
-            _ => return Err(bad(&name, "is none, since it says no \"eventseal_schemas\": pass the file that eventseal::testing wrote")),
+            _ => {
+                let problem = "is no schema lock: it has no member \"eventseal_schemas\"; pass the file that eventseal::testing wrote";
+                return Err(Failure::failed("schemas", format!("{name} {problem}")));
+            }
         }
         let lock: Lock = serde_json::from_slice(&bytes).map_err(|error| bad(&name, &format!("is damaged: {error}; write it anew")))?;
         Ok(Self { types: lock.types, name })
