@@ -175,7 +175,7 @@ pub use store::{PostgresStore, PostgresTables};
 /// What `events!` expands to. No stability is promised.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::event::typed::{VisitPayloads, are_distinct, catch_all, decode, encode, unexpected_type};
+    pub use crate::event::typed::{Twice, VisitPayloads, catch_all, decode, encode, unexpected_type};
 }
 
 /// The README's code, compiled and run.

@@ -275,10 +275,11 @@ macro_rules! events {
 #[macro_export]
 macro_rules! __events_impl {
     ($name:ident, $has_catch_all:literal, $event:ident, $otherwise:expr, { $($arm:ident($payload:ty),)+ } { $($encode_other:tt)* }) => {
-        const _: () = ::std::assert!(
-            $crate::__private::are_distinct(<$name as $crate::TypedEvent>::DECODES),
-            "two arms are of the same event type: keep one"
-        );
+        const _: () = {
+            const TWICE: $crate::__private::Twice = $crate::__private::Twice::of(<$name as $crate::TypedEvent>::DECODES);
+            // Here, so that the compiler points at the enum.
+            ::std::assert!(TWICE.is_not(), "{}", TWICE.message());
+        };
 
         #[automatically_derived]
         impl $crate::TypedEvent for $name {
@@ -340,21 +341,59 @@ pub fn catch_all<E>(event: &PersistedEvent) -> Error {
     Error::CatchAll { event_id: event.event_id, event_type: event.event_type.clone(), target: std::any::type_name::<E>() }
 }
 
-/// Is each event type named once? For the compiler, which stops where two arms of an enum are of one type.
-#[must_use]
-pub const fn are_distinct(arms: &[(&str, u32)]) -> bool {
-    let mut index = 0;
-    while index < arms.len() {
-        let mut other = 0;
-        while other < index {
-            if is_same(arms[index].0, arms[other].0) {
-                return false;
+/// An event type that two arms of an enum name, if there is one. For the compiler, which stops there.
+#[derive(Debug)]
+pub struct Twice {
+    /// Nothing formats at compile time, so the text is put together by hand.
+    text: [u8; 512],
+    length: usize,
+}
+
+impl Twice {
+    /// Looks for it.
+    #[must_use]
+    pub const fn of(arms: &[(&str, u32)]) -> Self {
+        let mut twice = Self { text: [0; 512], length: 0 };
+        let mut index = 0;
+        while index < arms.len() {
+            let mut other = 0;
+            while other < index {
+                if is_same(arms[index].0, arms[other].0) && twice.is_not() {
+                    twice.push("two arms are of the event type ");
+                    twice.push(arms[index].0);
+                    twice.push(": keep one");
+                }
+                other += 1;
             }
-            other += 1;
+            index += 1;
         }
-        index += 1;
+        twice
     }
-    true
+
+    const fn push(&mut self, text: &str) {
+        let mut index = 0;
+        while index < text.len() && self.length < self.text.len() {
+            self.text[self.length] = text.as_bytes()[index];
+            self.length += 1;
+            index += 1;
+        }
+    }
+
+    /// Is there none?
+    #[must_use]
+    pub const fn is_not(&self) -> bool {
+        self.length == 0
+    }
+
+    /// What the compiler says.
+    #[must_use]
+    pub const fn message(&self) -> &str {
+        match std::str::from_utf8(self.text.split_at(self.length).0) {
+            Ok(text) => text,
+            // The name is too long, and cut within a character.
+            Err(_) => "two arms are of the same event type: keep one",
+        }
+    }
 }
 
 /// `==` of texts is not const.
