@@ -98,6 +98,14 @@ fn what_is_protected_can_be_erased() {
     }
     assert_eq!(said::<Lenient>(protecting(&["/name", "/note", "/tags"])), [""; 0]);
 
+    /// What a step needs, which is nothing of it.
+    #[derive(Deserialize)]
+    #[allow(dead_code, reason = "only its shape matters")]
+    struct Trimmed {
+        name: Sensitive<IgnoredAny>,
+    }
+    assert_eq!(said::<Trimmed>(protecting(&["/name"])), [""; 0]);
+
     /// Of which nothing can be made up.
     #[derive(Deserialize)]
     #[allow(dead_code, reason = "only its shape matters")]
