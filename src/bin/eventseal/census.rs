@@ -83,15 +83,17 @@ fn no_table(error: Error) -> Failure {
         Error::Database { source, .. } => source.downcast_ref::<sqlx::Error>(),
         _ => None,
     };
+    let code = code.and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code);
     // PostgreSQL: no such table, column or schema. SQLite: a statement that makes no sense.
-    match code.and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code).as_deref() {
-        Some("42P01" | "42703" | "3F000" | "1") => Failure::failed(
-            "no_events",
-            "there is no table of events by that name, or its columns have other names: look whether --database, --schema, \
-             --events-table and --streams are right",
-        ),
-        _ => error.into(),
+    let is_missing = matches!(error, Error::NoEventTables { .. }) || matches!(code.as_deref(), Some("42P01" | "42703" | "3F000" | "1"));
+    if !is_missing {
+        return error.into();
     }
+    Failure::failed(
+        "no_events",
+        "there is no table of events by that name, or its columns have other names: look whether --database, --schema, \
+         --events-table and --streams are right",
+    )
 }
 
 fn report(place: &str, census: &Census, registered: Option<&Registered>, args: &args::Census) -> Report {

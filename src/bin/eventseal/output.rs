@@ -125,7 +125,7 @@ impl Failure {
                 Error::ScopeState { .. } => "scope_state",
                 Error::NamespaceMismatch { .. } => "namespace_mismatch",
                 Error::NotMigrated => "not_migrated",
-                Error::NoEventTables { .. } => "no_event_tables",
+                Error::NoEventTables { .. } => "no_events",
                 Error::TablesExist { .. } => "tables_exist",
                 Error::KmsUnavailable { .. } => "kms_unavailable",
                 Error::KmsRefused { .. } => "kms_refused",
