@@ -129,16 +129,16 @@ async fn i5_an_append_that_waited_for_a_rotation_uses_the_new_key() {
 /// Runs a call in a transaction until the server has done its statement that contains this text, and no further.
 async fn until<T>(db: &Postgres, pid: i32, text: &str, call: &mut (impl Future<Output = T> + Unpin)) {
     loop {
-        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut *call).poll(context))).await;
-        assert!(polled.is_pending(), "the call came to its end");
-        loop {
-            let (state, query): (String, String) =
-                sqlx::query_as("SELECT state, query FROM pg_stat_activity WHERE pid = $1").bind(pid).fetch_one(&db.pool).await.unwrap();
-            match state.as_str() {
-                "idle in transaction" if query.contains(text) => return,
-                "idle in transaction" => break,
-                _ => {}
+        // Looked at before the call is polled: who polls may let it send its next statement.
+        let (state, query): (String, String) =
+            sqlx::query_as("SELECT state, query FROM pg_stat_activity WHERE pid = $1").bind(pid).fetch_one(&db.pool).await.unwrap();
+        match state.as_str() {
+            "idle in transaction" if query.contains(text) => return,
+            "idle in transaction" => {
+                let polled = std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut *call).poll(context))).await;
+                assert!(polled.is_pending(), "the call came to its end");
             }
+            _ => {}
         }
     }
 }
