@@ -494,9 +494,9 @@ fn persisted(row: &PgRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
         correlation_id: column(row, 7)?,
         causation_id: column(row, 8)?,
         metadata: column::<Option<&str>>(row, 9)?.map(|metadata| metadata.as_bytes().to_vec()),
-        created_at: timestamp(row, 10, "events.created_at").inspect_err(|_| {
-            let position: Option<i64> = column(row, 0).ok();
-            tracing::warn!(position, "a stored event has no time that there is");
+        created_at: timestamp(row, 10, "events.created_at").map_err(|error| match error {
+            Error::InvalidRow { problem, .. } => Error::InvalidEvent { position, what: "created_at", problem },
+            error => error,
         })?,
         part: Part::WHOLE,
         redacted: Vec::new(),
