@@ -217,15 +217,17 @@ impl Making {
 
     fn move_in(&mut self, element: &mut Node<'_>, around: &str, from: &[Step<'_>], to: &[Step<'_>]) -> Result<(), Failure> {
         let fail = |problem| failed(problem, around);
-        let (from_place, to_place) = (place_of(around, from), place_of(around, to));
-        if self.redacted.is_strictly_inside(&from_place) {
+        if self.redacted.is_strictly_inside(&self.redacted.place_of(around, from)) {
             return self.erase(element, around, to);
         }
         let Some(value) = element.take(from).map_err(fail)? else { return Ok(()) };
-        self.check_free(element, around, (&from_place, to))?;
+        self.check_free(element, around, (&|| place_of(around, from), to))?;
         element.put(to, value).map_err(fail)?;
-        let carried = self.redacted.take_from(&from_place);
-        self.redacted.carry(&carried, &from_place, &to_place);
+        if !self.redacted.0.is_empty() {
+            let (from_place, to_place) = (place_of(around, from), place_of(around, to));
+            let carried = self.redacted.take_from(&from_place);
+            self.redacted.carry(&carried, &from_place, &to_place);
+        }
         Ok(())
     }
 
@@ -248,7 +250,7 @@ impl Making {
             }
             let Some(value) = &value else { return Ok(()) };
             self.grow(size, !carried.is_empty())?;
-            self.check_free(element, around, (&from_place, to))?;
+            self.check_free(element, around, (&|| from_place.clone(), to))?;
             element.put(to, value.clone()).map_err(|problem| failed(problem, around))?;
             self.redacted.carry(&carried, &from_place, &place_of(around, to));
             Ok(())
@@ -275,11 +277,11 @@ impl Making {
     }
 
     /// Nothing that is live is overwritten.
-    fn check_free(&self, element: &mut Node<'_>, around: &str, (from_place, to): (&str, &[Step<'_>])) -> Result<(), Failure> {
-        let place = place_of(around, to);
+    fn check_free(&self, element: &mut Node<'_>, around: &str, (from, to): (&dyn Fn() -> String, &[Step<'_>])) -> Result<(), Failure> {
         match element.get(to).map_err(|problem| failed(problem, around))? {
-            Some(found) if !found.is_null() && self.redacted.around(&place).is_none() => {
-                let problem = format!("there is a value at {place} already, which {from_place} would overwrite: remove it first");
+            Some(found) if !found.is_null() && self.redacted.around(&self.redacted.place_of(around, to)).is_none() => {
+                let place = place_of(around, to);
+                let problem = format!("there is a value at {place} already, which {} would overwrite: remove it first", from());
                 Err(Failure::new(problem))
             }
             _ => Ok(()),
@@ -287,7 +289,7 @@ impl Making {
     }
 
     fn set_default<'a>(&mut self, element: &mut Node<'a>, around: &str, at: &[Step<'_>], text: &'a str) -> Result<(), Failure> {
-        if self.redacted.around(&place_of(around, at)).is_some() {
+        if self.redacted.around(&self.redacted.place_of(around, at)).is_some() {
             return Ok(());
         }
         let fail = |problem| failed(problem, around);
@@ -350,6 +352,11 @@ fn failed(problem: Problem, around: &str) -> Failure {
 struct Redactions(BTreeSet<JsonPointer>);
 
 impl Redactions {
+    /// A place to look for here, if there is anything to be found.
+    fn place_of(&self, around: &str, way: &[Step<'_>]) -> String {
+        if self.0.is_empty() { String::new() } else { place_of(around, way) }
+    }
+
     /// The redacted place that this one is, or is inside of.
     fn around<'p>(&self, place: &'p str) -> Option<&'p str> {
         if self.0.is_empty() {

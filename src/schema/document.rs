@@ -7,6 +7,7 @@ use crate::pointer::{JsonPointer, Places, Token, array_index, push_escaped};
 use crate::raw;
 use serde_json::Value;
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 /// A JSON value.
 #[derive(Clone, Debug)]
@@ -39,7 +40,15 @@ impl Name<'_> {
     }
 
     fn is(&self, name: &str) -> bool {
-        self.said().is_ok_and(|said| said == name)
+        match self {
+            Self::Said(said) => said == name,
+            // An escape is longer than what it says, so most names are told apart by their lengths.
+            Self::Spelled(spelled) => match spelled.len().cmp(&(name.len() + 2)) {
+                Ordering::Less => false,
+                Ordering::Equal => spelled.get(1..=name.len()) == Some(name) && !name.contains('\\'),
+                Ordering::Greater => spelled.contains('\\') && raw::name(spelled).is_ok_and(|said| said == name),
+            },
+        }
     }
 
     fn write(&self, out: &mut String) {
@@ -397,6 +406,24 @@ mod tests {
         assert_eq!(put("7", "/a").unwrap_err(), Problem::NoContainer(String::new()));
         assert_eq!(Node::Text("[1]").take(&way(&steps("/0"))).unwrap_err(), Problem::IsElement("/0".into()));
         assert_eq!(Node::Text(r#"{"0":[1]}"#).elements().unwrap().len(), 0, "an object has no elements");
+    }
+
+    #[test]
+    fn a_name_is_what_it_says_however_it_is_spelled() {
+        for (spelled, name, expected) in [
+            (r#""ab""#, "ab", true),
+            (r#""ab""#, "abc", false),
+            (r#""abc""#, "ab", false),
+            (r#""a\u0062""#, "ab", true),
+            (r#""a\u0062""#, "a\\u0062", false),
+            (r#""a\\b""#, "a\\b", true),
+            (r#""a\\b""#, "a\\\\b", false),
+            (r#""\ud800""#, "x", false),
+            (r#""""#, "", true),
+        ] {
+            assert_eq!(Name::Spelled(spelled).is(name), expected, "{spelled} {name}");
+            assert!(Name::Said(name.to_owned()).is(name));
+        }
     }
 
     #[test]
