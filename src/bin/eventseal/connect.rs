@@ -36,24 +36,38 @@ macro_rules! on {
 pub(crate) use on;
 
 /// A kind of database.
-pub(crate) trait Backend: Connection + Send + 'static {
+pub(crate) trait Backend: Connection + Sized + Send + 'static {
     type Keys: KeyStore<Tx = Self> + Clone + 'static;
     /// Begins a transaction that is going to write.
     const BEGIN: &'static str;
     /// Is there one lock for the whole database?
     const ONE_WRITER: bool;
+    /// The newest migration of the key tables that this command knows.
+    const NEWEST_MIGRATION: u32;
+    /// The newest migration of the key tables that was run; `None` if the tables were not made by migrations.
+    async fn applied_migration(db: &mut Db<Self>) -> Result<Option<u32>, Error>;
 }
 
 impl Backend for SqliteConnection {
     type Keys = SqliteKeys;
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const ONE_WRITER: bool = true;
+    const NEWEST_MIGRATION: u32 = SqliteKeys::NEWEST_MIGRATION;
+
+    async fn applied_migration(db: &mut Db<Self>) -> Result<Option<u32>, Error> {
+        db.keys.applied_migration(&mut db.connection).await
+    }
 }
 
 impl Backend for PgConnection {
     type Keys = PostgresKeys;
     const BEGIN: &'static str = "BEGIN";
     const ONE_WRITER: bool = false;
+    const NEWEST_MIGRATION: u32 = PostgresKeys::NEWEST_MIGRATION;
+
+    async fn applied_migration(db: &mut Db<Self>) -> Result<Option<u32>, Error> {
+        db.keys.applied_migration(&mut db.connection).await
+    }
 }
 
 /// What an URL says, before anything is connected.

@@ -1,0 +1,55 @@
+//! The master key: does it open what it should?
+
+use super::checks::Checks;
+use super::keys::integrity;
+use crate::connect::{Backend, Db};
+use crate::output::{Failure, count};
+use crate::{args, master_key};
+use eventseal::{Error, KekContext, KekState, KekUsage, Kms, Namespace};
+use std::sync::Arc;
+
+pub(super) async fn open(args: &args::MasterKey, checks: &mut Checks) -> Option<Arc<dyn Kms>> {
+    match master_key::open(args).await {
+        Ok(kms) => return Some(kms),
+        Err(Failure::Library(error)) => checks.failed("master key", &error, "correct the keyring, or name another one"),
+        Err(failure) => checks.problem("master key", "not tried", failure.message()),
+    }
+    None
+}
+
+/// Opens every key-encryption key that is in use.
+pub(super) async fn round_trips<C: Backend>(
+    db: &mut Db<C>,
+    kms: Arc<dyn Kms>,
+    namespace: &Namespace,
+    usage: Vec<KekUsage>,
+    checks: &mut Checks,
+) {
+    let mut opened = 0_u64;
+    let in_use = usage.into_iter().filter(|usage| usage.kek.state != KekState::Retired || usage.live_keys > 0);
+    for kek in in_use.map(|usage| usage.kek) {
+        if kek.provider != kms.provider() {
+            let found = format!("{} was wrapped by {}, not by {}", kek.kek_id, kek.provider, kms.provider());
+            checks.problem("master key", found, "name that provider, or run eventseal move-master-key --from-…");
+            continue;
+        }
+        let context = KekContext { namespace: namespace.clone(), kek_id: kek.kek_id };
+        match kms.unwrap_kek(&kek.wrapped, &context).await {
+            Ok(_) => opened += 1,
+            Err(error) => checks.failed("master key", &error, "do what it says; applications can't open these keys either"),
+        }
+    }
+    if opened > 0 {
+        checks.good("master key", format!("{} opens {}", kms.provider(), count(opened, "key-encryption key")));
+    }
+    // With everything in place this makes nothing, and opens the integrity key.
+    if opened > 0 && matches!(integrity(db).await, Ok(true)) {
+        match db.manager(kms).prepare(&mut db.connection).await {
+            Ok(()) => checks.good("data keys", "the integrity key opens"),
+            Err(error @ (Error::WrongKey { .. } | Error::InvalidRow { .. })) => {
+                checks.failed("data keys", &error, "restore the row of the integrity key from a backup, and no other");
+            }
+            Err(error) => checks.failed("data keys", &error, "do what it says"),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Can the key tables be written to? Tried, and rolled back.
+
+use super::checks::Checks;
+use crate::connect::{Backend, Db};
+use eventseal::{Error, KeyScope, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeState};
+use time::OffsetDateTime;
+
+/// Could they be written to?
+pub(super) async fn writing<C: Backend>(db: &mut Db<C>, checks: &mut Checks) -> bool {
+    match write(db).await {
+        Ok(()) => {
+            checks.good("writing", "allowed (tried, and rolled back)");
+            return true;
+        }
+        Err(Error::Collision { .. }) => checks.problem("writing", "others held a lock all the time", "run it again"),
+        Err(error) => checks.failed("writing", &error, "let this user insert into and update the key tables"),
+    }
+    false
+}
+
+/// Writes to every table that operations write to, and takes it back.
+async fn write<C: Backend>(db: &mut Db<C>) -> Result<(), Error> {
+    let failed = |source: sqlx::Error| Error::Database { operation: "beginning a transaction", source: source.into() };
+    let keys = db.keys.clone();
+    let mut tx = db.connection.begin_with(C::BEGIN).await.map_err(failed)?;
+    let done = try_writing(&keys, &mut *tx).await;
+    tx.rollback().await.map_err(failed)?;
+    done
+}
+
+async fn try_writing<C: Backend>(keys: &C::Keys, tx: &mut C) -> Result<(), Error> {
+    let scope = KeyScope::new("$eventseal", "doctor");
+    keys.create_scopes(tx, std::slice::from_ref(&scope)).await?;
+    keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Update).await?;
+    keys.destroy_keys(tx, &scope, OffsetDateTime::now_utc()).await?;
+    let change = ScopeChange {
+        scope,
+        action: ScopeAction::Shred,
+        state: ScopeState::Shredded,
+        generation: 1,
+        reason: "tried by eventseal doctor, and rolled back".to_owned(),
+        at: OffsetDateTime::now_utc(),
+    };
+    keys.change_scope(tx, &change).await
+}
