@@ -7,6 +7,7 @@ mod maintenance;
 mod manager;
 mod material;
 mod memory;
+mod operator;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
@@ -17,6 +18,7 @@ pub use life_cycle::{KekMoves, RewrapOptions, RewrapProgress, Rewrapped};
 pub(crate) use maintenance::UsableKeys;
 pub use manager::{KeyManager, Shredding};
 pub use memory::MemoryKeys;
+pub use operator::KeyOperator;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresKeys;
 #[cfg(feature = "sqlite")]
@@ -199,6 +201,8 @@ pub struct ScopeChange {
     pub generation: u32,
     /// Why, in the caller's words.
     pub reason: String,
+    /// Who, as the caller said it; `None` if nobody said, or if it was recorded before actors were.
+    pub actor: Option<String>,
     /// When.
     pub at: OffsetDateTime,
 }

@@ -140,9 +140,9 @@ pub use keys::PostgresKeys;
 #[cfg(feature = "sqlite")]
 pub use keys::SqliteKeys;
 pub use keys::{
-    DataKeyRecord, KekMoves, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyManager, KeyStore, MemoryKeys, NewDataKey, Retirement,
-    RewrapBatch, RewrapOptions, RewrapProgress, Rewrapped, RewrappedBatch, Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord,
-    ScopeState, Shredding,
+    DataKeyRecord, KekMoves, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyManager, KeyOperator, KeyStore, MemoryKeys, NewDataKey,
+    Retirement, RewrapBatch, RewrapOptions, RewrapProgress, Rewrapped, RewrappedBatch, Rewrapper, ScopeAction, ScopeChange, ScopeLock,
+    ScopeRecord, ScopeState, Shredding,
 };
 #[cfg(feature = "aws-kms")]
 pub use kms::AwsKms;

@@ -8,7 +8,7 @@ mod command;
 mod common;
 
 use command::{Database, OTHER_SECRET, PASSWORD, SECRET, World, eventseal, run};
-use eventseal::{Keyring, Namespace};
+use eventseal::{Keyring, Namespace, PostgresKeys};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 
@@ -36,6 +36,7 @@ const COMMANDS: [&[&str]; 18] = [
 on_both! {
     a_database_is_set_up,
     a_scope_is_shown_shredded_and_reopened,
+    the_history_names_who_did_it,
     keys_are_put_out_of_use_and_back,
     keys_are_rotated_rewrapped_and_retired,
     a_key_that_does_not_open_is_named,
@@ -75,7 +76,7 @@ macro_rules! snapshot {
 async fn a_database_is_set_up(world: World) {
     world.run(&["status", "--json"]).refused(1, "not_migrated");
     snapshot!(world, "migrate", world.run(&["migrate", "--namespace", "shop"]).ended(0));
-    assert_eq!(world.json(&["migrate", "--namespace", "shop"])["migration"], 2, "idempotent");
+    assert_eq!(world.json(&["migrate", "--namespace", "shop"])["migration"], PostgresKeys::NEWEST_MIGRATION, "idempotent");
     world.run(&["migrate", "--namespace", "other", "--json"]).refused(4, "namespace_mismatch");
     snapshot!(world, "status_empty", world.run(&["status"]).ended(0));
     world.run(&["rotate-kek", "--json"]).refused(1, "no_active_kek");
@@ -104,19 +105,21 @@ async fn a_scope_is_shown_shredded_and_reopened(world: World) {
     world.run(&["shred", "Customer", "cust_99", "--reason", "request 118", "--yes", "--json"]).refused(4, "unknown_scope");
     world.run(&["shred", "$eventseal", "integrity", "--reason", "why not", "--yes", "--json"]).refused(4, "scope_state");
     world.run(&["shred", "Customer", "cust_1", "--reason", "", "--yes", "--json"]).refused(2, "invalid_text");
+    world.run(&["shred", "Customer", "cust_1", "--reason", "r", "--actor", "", "--yes", "--json"]).refused(2, "invalid_text");
     world.run(&["shred", "Customer", "cust_1", "--yes", "--json"]).refused(2, "usage");
     assert_eq!(world.read().await, (3, 0), "nothing was shredded so far");
 
     world.run(&["rotate-data-key", "Customer", "cust_1"]).ended(0);
     // Without a master key: erasure must not depend on the KMS.
-    let shredded =
-        run(world.command(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]).env_remove("EVENTSEAL_KEYRING_FILE"));
+    let shredded = run(world
+        .command(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes", "--actor", "clerk 7"])
+        .env_remove("EVENTSEAL_KEYRING_FILE"));
     snapshot!(world, "shred", shredded.ended(0));
     assert_eq!(world.read().await, (2, 1));
     let again = world.json(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]);
     assert_eq!((&again["destroyed"], &again["was_shredded"]), (&Value::Array(Vec::new()), &true.into()));
 
-    let reopened = world.json(&["reopen", "Customer", "cust_1", "--reason", "came back\nwith\u{1b}[2J"]);
+    let reopened = world.json(&["reopen", "Customer", "cust_1", "--reason", "came back\nwith\u{1b}[2J", "--actor", "clerk\n8"]);
     assert_eq!(reopened["key"]["version"], 3);
     world.run(&["reopen", "Customer", "cust_1", "--reason", "again", "--json"]).refused(4, "scope_state");
     world.run(&["reopen", "Customer", "cust_99", "--reason", "again", "--json"]).refused(4, "unknown_scope");
@@ -136,6 +139,26 @@ async fn a_scope_is_shown_shredded_and_reopened(world: World) {
     let tombstone = world.json(&["shred", "Customer", "cust_99", "--reason", "request 119", "--yes", "--allow-unknown"]);
     assert_eq!(tombstone["destroyed"], Value::Array(Vec::new()));
     assert!(world.append(99..100).await.unwrap_err().is_shredded());
+}
+
+async fn the_history_names_who_did_it(world: World) {
+    let world = world.with_keys(0..2).await;
+    let user = run(Command::new("id").arg("-un").stdin(Stdio::null())).out.trim_end().to_owned();
+    // The user of the operating system, whatever the environment says of him.
+    let disable = ["disable", "Customer", "cust_0", "--reason", "incident 3"];
+    run(world.command(&disable).env("USER", "somebody").env("LOGNAME", "somebody")).ended(0);
+    run(world.command(&["enable", "Customer", "cust_0", "--reason", "over"]).env("SUDO_USER", "ada")).ended(0);
+    let shredded = world.json(&["shred", "Customer", "cust_0", "--reason", "request 1", "--yes", "--actor", "clerk 7"]);
+    assert_eq!(shredded["actor"], "clerk 7");
+    // An older version goes on writing without it.
+    let now = if world.is_postgres() { "now()" } else { "'2026-01-02T03:04:05.000000Z'" };
+    let older = "INSERT INTO key_scope_changes (scope_kind, scope_id, action, state, generation, reason, changed_at)";
+    world.execute(format!("{older} VALUES ('Customer', 'cust_0', 'reopen', 'live', 2, 'from before', {now})")).await;
+    let history = world.json(&["keys", "show", "Customer", "cust_0"]);
+    let actors: Vec<Value> = history["changes"].as_array().unwrap().iter().map(|change| change["actor"].clone()).collect();
+    let with_sudo = if user == "root" { "ada (as root)".to_owned() } else { user.clone() };
+    assert_eq!(actors, [Value::from(user), with_sudo.into(), "clerk 7".into(), Value::Null]);
+    world.run(&["keys", "show", "Customer", "cust_0"]).ended(0);
 }
 
 async fn keys_are_put_out_of_use_and_back(world: World) {
@@ -309,9 +332,10 @@ async fn doctor_finds_what_is_wrong(world: World) {
     let without = run(world.command(&["doctor", "--json"]).env_remove("EVENTSEAL_KEYRING_FILE")).ended(5).json();
     assert!(without.to_string().contains("no master key"), "{without}");
 
-    world.execute("UPDATE _keys_migrations SET version = 3 WHERE version = 2").await;
+    let newest = PostgresKeys::NEWEST_MIGRATION;
+    world.execute(format!("UPDATE _keys_migrations SET version = version + 1 WHERE version = {newest}")).await;
     assert_eq!(problems(&[]), ["migrations"]);
-    world.execute("UPDATE _keys_migrations SET version = 2 WHERE version = 3").await;
+    world.execute(format!("UPDATE _keys_migrations SET version = {newest} WHERE version = {newest} + 1")).await;
     let bytes = if world.is_postgres() { "decode(repeat('01', 65), 'hex')" } else { "randomblob(65)" };
     world.execute(format!("CREATE TABLE before AS SELECT wrapped_key FROM data_keys; UPDATE data_keys SET wrapped_key = {bytes}")).await;
     assert_eq!(problems(&[]), ["data keys"]);

@@ -386,8 +386,39 @@ async fn a_reopened_scope_seals_anew_and_keeps_its_old_events_redacted() {
     assert_eq!((history.state, history.generation, history.active_key), (ScopeState::Live, 2, Some(key.key_id)));
     let changes: Vec<_> = history.changes.iter().map(|change| (change.action, change.reason.as_str())).collect();
     assert_eq!(changes, [(ScopeAction::Shred, "request 1"), (ScopeAction::Reopen, "signed up again")]);
+    assert!(history.changes.iter().all(|change| change.actor.is_none()), "nobody said who");
     shred(&db, &store).await;
     assert!(read(&db, &store).await.unwrap().iter().all(|event| event.payload == ERASED));
+}
+
+#[tokio::test]
+async fn the_history_names_who_did_what() {
+    let (db, store) = shop().await;
+    append(&db, &store, placed()).await.unwrap();
+    let clerk = store.keys().acting_as("clerk 7");
+    let mut tx = db.begin();
+    clerk.disable(&mut tx, &customer(), "incident 3").await.unwrap();
+    clerk.enable(&mut tx, &customer(), "it is over").await.unwrap();
+    store.keys().acting_as(String::from("billing")).shred(&mut tx, &customer(), "request 1").await.unwrap();
+    clerk.reopen(&mut tx, &customer(), "signed up again").await.unwrap();
+    store.keys().disable(&mut tx, &customer(), "nobody says").await.unwrap();
+    for nobody in [String::new(), "a\0b".to_owned(), "x".repeat(1_025)] {
+        let keys = store.keys().acting_as(nobody);
+        let refused = [
+            keys.shred(&mut tx, &customer(), "r").await.map(drop),
+            keys.reopen(&mut tx, &customer(), "r").await.map(drop),
+            keys.disable(&mut tx, &customer(), "r").await,
+            keys.enable(&mut tx, &customer(), "r").await,
+        ];
+        for refused in refused {
+            assert!(matches!(refused, Err(Error::InvalidText { what: "the actor", .. })), "{refused:?}");
+        }
+    }
+    let history = store.keys().key_history(&mut tx, &customer()).await.unwrap().unwrap();
+    let actors: Vec<_> = history.changes.iter().map(|change| (change.action.as_str(), change.actor.as_deref())).collect();
+    let clerk = Some("clerk 7");
+    let expected = [("disable", clerk), ("enable", clerk), ("shred", Some("billing")), ("reopen", clerk), ("disable", None)];
+    assert_eq!(actors, expected);
 }
 
 #[tokio::test]

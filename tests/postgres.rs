@@ -525,7 +525,7 @@ async fn statements_on_a_million_keys_use_indexes() {
             let kinds = list(count, &|_| "Customer".to_owned());
             let scopes = list(count, &|index| format!("c{}", 1 + index * 997));
             let mut texts = [&kinds, &scopes].into_iter().cycle();
-            let mut words = ["'Customer'", "'c77'", "'shred'", "'shredded'", "'reason'"].into_iter().cycle();
+            let mut words = ["'Customer'", "'c77'", "'shred'", "'shredded'", "'reason'", "'actor'"].into_iter().cycle();
             let values = types.iter().map(|kind| match kind.as_str() {
                 "text[]" => texts.next().unwrap().clone(),
                 "uuid[]" => list(count, &|index| ids[index].to_string()),

@@ -107,6 +107,7 @@ async fn shred<K: KeyStore>(keys: &K, tx: &mut K::Tx, scope: &KeyScope, at: Offs
         state: ScopeState::Shredded,
         generation: 1,
         reason: "conformance".to_owned(),
+        actor: Some("the suite".to_owned()),
         at,
     };
     let destroyed = keys.destroy_keys(tx, scope, change.at).await?;
@@ -225,6 +226,7 @@ pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>
         (history.changes.len(), history.changes[0].reason.as_str(), history.changes[0].action),
         (1, "conformance", ScopeAction::Shred)
     );
+    assert_eq!(history.changes[0].actor.as_deref(), Some("the suite"), "the history says who did it");
     let untouched = must(keys.scopes(tx, &[other], ScopeLock::None).await, "scopes").remove(0);
     assert!(untouched.active.is_some_and(|key| key.wrapped_key.is_some()), "another scope was touched");
 }

@@ -9,6 +9,7 @@ use crate::event::{check_text, now};
 use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::kek_cache::KekCache;
 use crate::keys::material::{Cached, key_of};
+use crate::keys::operator::{Cause, KeyOperator};
 use crate::keys::{DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState};
 use crate::kms::Kms;
 use crate::secret::SecretKey;
@@ -142,7 +143,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// and on disabled ones; a second time it destroys nothing. From the commit on, every statement sees
     /// the scope's fields redacted. Backups of the key table still hold the keys: let them expire.
     ///
-    /// `reason` is kept for good in the scope's history: name the request, not the person.
+    /// `reason` is kept for good in the scope's history: name the request, not the person. Who does it can be named with
+    /// [`acting_as`](Self::acting_as).
     ///
     /// Roll the transaction back if this future was dropped before it was done, as by a timeout, or shred the
     /// scope again: what was committed halfway is an error for those who append to the scope.
@@ -151,7 +153,11 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// [`Error::NotInTransaction`], [`Error::InvalidText`], [`Error::ScopeState`] for this crate's own
     /// scopes, [`Error::NamespaceMismatch`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn shred(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<Shredding> {
-        check_change(scope, reason)?;
+        self.shred_because(tx, scope, Cause::of(reason)).await
+    }
+
+    pub(super) async fn shred_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<Shredding> {
+        check_change(scope, cause)?;
         self.begin_change(tx).await?;
         self.store.create_scopes(tx, std::slice::from_ref(scope)).await?;
         let record = self.lock(tx, scope).await?;
@@ -165,7 +171,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 action: ScopeAction::Shred,
                 state: ScopeState::Shredded,
                 generation: record.generation,
-                reason: reason.to_owned(),
+                reason: cause.reason.to_owned(),
+                actor: cause.actor.map(str::to_owned),
                 at,
             };
             self.store.change_scope(tx, &change).await?;
@@ -186,7 +193,11 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// [`Error::ScopeState`] if the scope is not shredded, or has keys that are not destroyed nevertheless, and
     /// as [`shred`](Self::shred); errors of the KMS.
     pub async fn reopen(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<KeyInfo> {
-        check_change(scope, reason)?;
+        self.reopen_because(tx, scope, Cause::of(reason)).await
+    }
+
+    pub(super) async fn reopen_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<KeyInfo> {
+        check_change(scope, cause)?;
         self.announce_writing(tx).await?;
         let (namespace, kek, secret) = self.active_kek(tx, &self.partition_of(scope)).await?;
         let record = self.lock(tx, scope).await?;
@@ -199,7 +210,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             action: ScopeAction::Reopen,
             state: ScopeState::Live,
             generation: next(record.generation, "key_scopes.generation")?,
-            reason: reason.to_owned(),
+            reason: cause.reason.to_owned(),
+            actor: cause.actor.map(str::to_owned),
             at: now(),
         };
         self.store.change_scope(tx, &change).await?;
@@ -231,15 +243,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// # Errors
     /// [`Error::ScopeState`] if the scope is not live, and as [`shred`](Self::shred).
     pub async fn disable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
-        self.switch(
-            tx,
-            scope,
-            reason,
-            (ScopeState::Live, ScopeState::Disabled),
-            ScopeAction::Disable,
-            "is not live, so it can't be disabled",
-        )
-        .await
+        self.switch(tx, scope, Cause::of(reason), ScopeAction::Disable).await
     }
 
     /// Puts a disabled scope's keys into use again.
@@ -247,7 +251,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// # Errors
     /// [`Error::ScopeState`] if the scope is not disabled, and as [`shred`](Self::shred).
     pub async fn enable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
-        self.switch(tx, scope, reason, (ScopeState::Disabled, ScopeState::Live), ScopeAction::Enable, "is not disabled").await
+        self.switch(tx, scope, Cause::of(reason), ScopeAction::Enable).await
     }
 
     /// Everything the key table knows of a scope: its keys, when they were made and destroyed, and what
@@ -259,23 +263,42 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         self.store.history(tx, scope).await
     }
 
-    async fn switch(
-        &self,
-        tx: &mut Tx,
-        scope: &KeyScope,
-        reason: &str,
-        (from, to): (ScopeState, ScopeState),
-        action: ScopeAction,
-        problem: &'static str,
-    ) -> Result<()> {
-        check_change(scope, reason)?;
+    /// Names who does what follows, for the history of the scopes that it changes: a person, or the name of a service.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// # async fn erase<C: Send + 'static>(keys: &KeyManager<C>, tx: &mut C) -> Result<()> {
+    /// let customer = KeyScope::new("Customer", "cust_42");
+    /// keys.acting_as("clerk 7").shred(tx, &customer, "request 118").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn acting_as(&self, actor: impl Into<String>) -> KeyOperator<'_, Tx> {
+        KeyOperator { keys: self, actor: actor.into() }
+    }
+
+    /// Disables or enables.
+    pub(super) async fn switch(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>, action: ScopeAction) -> Result<()> {
+        let (from, to, problem) = if action == ScopeAction::Disable {
+            (ScopeState::Live, ScopeState::Disabled, "is not live, so it can't be disabled")
+        } else {
+            (ScopeState::Disabled, ScopeState::Live, "is not disabled")
+        };
+        check_change(scope, cause)?;
         self.begin_change(tx).await?;
         let record = self.lock(tx, scope).await?;
         if record.state != from {
             return Err(Error::ScopeState { scope: scope.clone(), problem });
         }
-        let change =
-            ScopeChange { scope: scope.clone(), action, state: to, generation: record.generation, reason: reason.to_owned(), at: now() };
+        let change = ScopeChange {
+            scope: scope.clone(),
+            action,
+            state: to,
+            generation: record.generation,
+            reason: cause.reason.to_owned(),
+            actor: cause.actor.map(str::to_owned),
+            at: now(),
+        };
         self.store.change_scope(tx, &change).await?;
         // For readers that do not look at the rows every time.
         let mut cache = lock(&self.keys);
@@ -364,9 +387,10 @@ fn check_usable(record: &ScopeRecord) -> Result<()> {
     }
 }
 
-fn check_change(scope: &KeyScope, reason: &str) -> Result<()> {
+fn check_change(scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
     scope.check()?;
-    check_text("the reason", reason)?;
+    check_text("the reason", cause.reason)?;
+    cause.actor.map_or(Ok(()), |actor| check_text("the actor", actor))?;
     if scope.is_reserved() {
         return Err(Error::ScopeState {
             scope: scope.clone(),

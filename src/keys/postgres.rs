@@ -63,6 +63,7 @@ pub struct PostgresKeys {
 const MIGRATIONS: [(&str, &str); PostgresKeys::NEWEST_MIGRATION as usize] = [
     ("keys", include_str!("../../migrations/postgres/keys/0001_keys.sql")),
     ("rewrap", include_str!("../../migrations/postgres/keys/0002_rewrap.sql")),
+    ("actor", include_str!("../../migrations/postgres/keys/0003_actor.sql")),
 ];
 
 impl Default for PostgresKeys {
@@ -149,7 +150,7 @@ impl PostgresKeys {
     }
 
     /// The number of the newest migration that this version of the crate has.
-    pub const NEWEST_MIGRATION: u32 = 2;
+    pub const NEWEST_MIGRATION: u32 = 3;
 
     /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are
     /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
@@ -414,6 +415,7 @@ impl KeyStore for PostgresKeys {
             .bind(i64::from(change.generation))
             .bind(&change.reason)
             .bind(change.at)
+            .bind(change.actor.as_deref())
             .execute(tx)
             .await
             .map_err(database("changing a key scope"))?;
@@ -457,6 +459,7 @@ impl KeyStore for PostgresKeys {
                 state: ScopeState::parse(column(row, 1)?)?,
                 generation: small(row, 2, "key_scope_changes.generation")?,
                 reason: column(row, 3)?,
+                actor: column(row, 5)?,
                 at: timestamp(row, 4, "key_scope_changes.at")?,
             })
         });

@@ -36,6 +36,7 @@ pub struct SqliteKeys {
 const MIGRATIONS: [(&str, &str); SqliteKeys::NEWEST_MIGRATION as usize] = [
     ("keys", include_str!("../../migrations/sqlite/keys/0001_keys.sql")),
     ("rewrap", include_str!("../../migrations/sqlite/keys/0002_rewrap.sql")),
+    ("actor", include_str!("../../migrations/sqlite/keys/0003_actor.sql")),
 ];
 
 impl Default for SqliteKeys {
@@ -102,7 +103,7 @@ impl SqliteKeys {
     }
 
     /// The number of the newest migration that this version of the crate has.
-    pub const NEWEST_MIGRATION: u32 = 2;
+    pub const NEWEST_MIGRATION: u32 = 3;
 
     /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are
     /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
@@ -336,6 +337,7 @@ impl KeyStore for SqliteKeys {
             .bind(change.generation)
             .bind(&change.reason)
             .bind(to_text(change.at))
+            .bind(change.actor.as_deref())
             .execute(tx)
             .await
             .map_err(database("recording a change of a key scope"))?;
@@ -389,6 +391,7 @@ impl KeyStore for SqliteKeys {
                 state: ScopeState::parse(column(row, 1)?)?,
                 generation: column(row, 2)?,
                 reason: column(row, 3)?,
+                actor: column(row, 5)?,
                 at: from_text(column(row, 4)?, "changed_at")?,
             })
         });

@@ -152,6 +152,17 @@ impl Scope {
     }
 }
 
+/// What the history keeps of a change.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Cause {
+    /// Why. Kept for good: name the request, not the person
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Who does it. Kept for good. By default the user of the operating system
+    #[arg(long, value_name = "NAME")]
+    pub(crate) actor: Option<String>,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -271,9 +282,8 @@ Examples:
 pub(crate) struct Shred {
     #[command(flatten)]
     pub(crate) scope: Scope,
-    /// Why. Kept for good: name the request, not the person
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) cause: Cause,
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,
@@ -293,9 +303,8 @@ Examples:
 pub(crate) struct Reopen {
     #[command(flatten)]
     pub(crate) scope: Scope,
-    /// Why. Kept for good: name the request, not the person
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) cause: Cause,
     /// Whose key-encryption key wraps the new key; by default that of the scope's newest key
     #[arg(long, value_name = "NAME")]
     pub(crate) partition: Option<String>,
@@ -315,9 +324,8 @@ Examples:
 pub(crate) struct Change {
     #[command(flatten)]
     pub(crate) scope: Scope,
-    /// Why. Kept for good: name the request, not the person
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) cause: Cause,
     #[command(flatten)]
     pub(crate) database: Database,
 }

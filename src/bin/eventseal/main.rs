@@ -3,6 +3,7 @@
 //! It knows the library's public API, and nothing of its own about keys. Each command turns its arguments into a
 //! [`Report`](output::Report) or a [`Failure`](output::Failure); this file prints it and ends the process.
 
+mod actor;
 mod args;
 mod census;
 mod connect;

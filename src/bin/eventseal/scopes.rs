@@ -1,5 +1,6 @@
 //! The commands about one key scope.
 
+use crate::actor;
 use crate::args::{Change, Reopen, RotateDataKey, Scope, Show, Shred};
 use crate::connect::{Backend, Db, connect, on};
 use crate::master_key::{self, NoMasterKey};
@@ -22,6 +23,7 @@ pub(crate) async fn show(args: Show) -> Result<Report, Failure> {
 }
 
 pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
+    let actor = actor::of(&args.cause)?;
     let scope = args.scope.key_scope();
     on!(connect(&args.database).await?, db => {
         db.namespace().await?;
@@ -33,7 +35,7 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
             confirm(&scope, before.as_ref(), json)?;
         }
         let manager = db.manager(Arc::new(NoMasterKey));
-        let done = db.transact(db.begin(), async |tx| manager.shred(tx, &scope, &args.reason).await).await?;
+        let done = db.transact(db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, &args.cause.reason).await).await?;
         let mut text = format!("Shredded {}: {} destroyed at {}.\n", shown(&scope.to_string()), count(done.destroyed.len() as u64, "data key"), time(done.at));
         for key_id in &done.destroyed {
             let _ = writeln!(text, "  {key_id}");
@@ -51,7 +53,8 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
             "id": scope.id(),
             "destroyed": destroyed,
             "at": exact_time(done.at),
-            "reason": args.reason,
+            "reason": args.cause.reason,
+            "actor": actor,
             "was_shredded": before.is_some_and(|before| before.state == ScopeState::Shredded),
         });
         Ok(Report::new(text, json))
@@ -59,13 +62,14 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
 }
 
 pub(crate) async fn reopen(args: Reopen) -> Result<Report, Failure> {
+    let actor = actor::of(&args.cause)?;
     let kms = master_key::open(&args.master_key).await?;
     let scope = args.scope.key_scope();
     on!(connect(&args.database).await?, db => {
         let partition = partition(&mut db, &scope, args.partition).await?;
         let manager = db.manager(kms).kek_partition(move |_| partition.clone());
         // Not a transaction that writes from the start: the master key may be asked for in it.
-        let key = db.transact("BEGIN", async |tx| manager.reopen(tx, &scope, &args.reason).await).await?;
+        let key = db.transact("BEGIN", async |tx| manager.acting_as(&actor).reopen(tx, &scope, &args.cause.reason).await).await?;
         Ok(new_key(&scope, &key, "Reopened"))
     })
 }
@@ -91,11 +95,14 @@ pub(crate) async fn enable(args: Change) -> Result<Report, Failure> {
 
 async fn switch(scope: &Scope, args: &Change, action: ScopeAction) -> Result<Report, Failure> {
     let scope = scope.key_scope();
+    let actor = actor::of(&args.cause)?;
     on!(connect(&args.database).await?, db => {
         let manager = db.manager(Arc::new(NoMasterKey));
         let disable = action == ScopeAction::Disable;
         db.transact(db.begin(), async |tx| {
-            if disable { manager.disable(tx, &scope, &args.reason).await } else { manager.enable(tx, &scope, &args.reason).await }
+            let keys = manager.acting_as(&actor);
+            let reason = &args.cause.reason;
+            if disable { keys.disable(tx, &scope, reason).await } else { keys.enable(tx, &scope, reason).await }
         })
         .await?;
         let (done, state) = if disable {
@@ -103,7 +110,7 @@ async fn switch(scope: &Scope, args: &Change, action: ScopeAction) -> Result<Rep
         } else {
             ("Enabled", "Its keys can be used again.")
         };
-        let json = json!({ "kind": scope.kind(), "id": scope.id(), "state": if disable { "disabled" } else { "live" }, "reason": args.reason });
+        let json = json!({ "kind": scope.kind(), "id": scope.id(), "state": if disable { "disabled" } else { "live" }, "reason": args.cause.reason, "actor": actor });
         Ok(Report::new(format!("{done} {}. {state}", shown(&scope.to_string())), json))
     })
 }
@@ -167,12 +174,12 @@ fn describe(history: &KeyHistory) -> String {
     });
     text.push_str(&if history.keys.is_empty() { "It never had a key.".to_owned() } else { table(&[">KEY", "ID", "STATE"], rows) });
     if !history.changes.is_empty() {
-        let rows = history
-            .changes
-            .iter()
-            .map(|change| vec![time(change.at), change.action.as_str().to_owned(), change.generation.to_string(), shown(&change.reason)]);
+        let rows = history.changes.iter().map(|change| {
+            let (action, who) = (change.action.as_str().to_owned(), change.actor.as_deref().map(shown).unwrap_or_default());
+            vec![time(change.at), action, change.generation.to_string(), who, shown(&change.reason)]
+        });
         text.push_str("\n\n");
-        text.push_str(&table(&["WHEN", "WHAT", ">GENERATION", "WHY"], rows));
+        text.push_str(&table(&["WHEN", "WHAT", ">GENERATION", "WHO", "WHY"], rows));
     }
     text
 }
@@ -188,6 +195,7 @@ fn as_json(history: &KeyHistory) -> Value {
                 "state": change.state.as_str(),
                 "generation": change.generation,
                 "reason": change.reason,
+                "actor": change.actor,
                 "at": exact_time(change.at),
             })
         })

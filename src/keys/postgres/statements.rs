@@ -140,11 +140,11 @@ statements! {
             UPDATE {key_scopes} SET state = $4, generation = $5, active_key_id = CASE WHEN $4 = 'shredded' THEN NULL ELSE active_key_id END
             WHERE scope_kind = $1 AND scope_id = $2
         )
-        INSERT INTO {key_scope_changes} (scope_kind, scope_id, action, state, generation, reason, changed_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        INSERT INTO {key_scope_changes} (scope_kind, scope_id, action, state, generation, reason, changed_at, actor)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     destroy_keys: "UPDATE {data_keys} SET wrapped_key = NULL, state = 'shredded', shredded_at = $3
         WHERE scope_kind = $1 AND scope_id = $2 AND state = 'live' RETURNING key_id, version",
     history_keys: "SELECT {key} FROM {data_keys} AS k WHERE k.scope_kind = $1 AND k.scope_id = $2 ORDER BY k.version",
-    history_changes: "SELECT action, state, generation, reason, changed_at FROM {key_scope_changes}
+    history_changes: "SELECT action, state, generation, reason, changed_at, actor FROM {key_scope_changes}
         WHERE scope_kind = $1 AND scope_id = $2 ORDER BY change_id",
 }

@@ -128,8 +128,8 @@ impl Statements {
             )
             .into(),
             add_change: format!(
-                r#"INSERT INTO "{p}key_scope_changes" (scope_kind, scope_id, action, state, generation, reason, changed_at)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"#
+                r#"INSERT INTO "{p}key_scope_changes" (scope_kind, scope_id, action, state, generation, reason, changed_at, actor)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"#
             )
             .into(),
             destroy_keys: format!(
@@ -140,7 +140,7 @@ impl Statements {
             history_keys: format!(r#"SELECT {KEY} FROM "{p}data_keys" AS k WHERE scope_kind = ?1 AND scope_id = ?2 ORDER BY version"#)
                 .into(),
             history_changes: format!(
-                r#"SELECT action, state, generation, reason, changed_at FROM "{p}key_scope_changes"
+                r#"SELECT action, state, generation, reason, changed_at, actor FROM "{p}key_scope_changes"
                    WHERE scope_kind = ?1 AND scope_id = ?2 ORDER BY change_id"#
             )
             .into(),

@@ -39,6 +39,7 @@ async fn try_writing<C: Backend>(keys: &C::Keys, tx: &mut C) -> Result<(), Error
         state: ScopeState::Shredded,
         generation: 1,
         reason: "tried by eventseal doctor, and rolled back".to_owned(),
+        actor: Some("eventseal doctor".to_owned()),
         at: OffsetDateTime::now_utc(),
     };
     keys.change_scope(tx, &change).await

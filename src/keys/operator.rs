@@ -1,0 +1,70 @@
+//! Changes of scopes with the name of whoever makes them.
+
+use crate::error::Result;
+use crate::key::KeyScope;
+use crate::keys::{KeyInfo, KeyManager, ScopeAction, Shredding};
+
+/// A [`KeyManager`] in somebody's hands: [`KeyManager::acting_as`] makes one.
+///
+/// What is done through it has the actor's name in its history, beside the reason. The name is kept for good, and
+/// nobody checks it: take an account of the operators, such as `clerk 7`, and never the person whose data it is about.
+///
+/// Every method fails as that of [`KeyManager`] does, and with [`Error::InvalidText`](crate::Error::InvalidText) if
+/// the actor's name is empty, longer than 1,024 bytes or holds a NUL character.
+#[derive(Debug)]
+pub struct KeyOperator<'a, Tx> {
+    pub(super) keys: &'a KeyManager<Tx>,
+    pub(super) actor: String,
+}
+
+/// Why something is done and by whom, in the caller's words.
+#[derive(Clone, Copy)]
+pub(super) struct Cause<'a> {
+    pub(super) reason: &'a str,
+    pub(super) actor: Option<&'a str>,
+}
+
+impl<'a> Cause<'a> {
+    /// Nobody said who does it.
+    pub(super) fn of(reason: &'a str) -> Self {
+        Self { reason, actor: None }
+    }
+}
+
+impl<Tx: Send + 'static> KeyOperator<'_, Tx> {
+    /// As [`KeyManager::shred`].
+    ///
+    /// # Errors
+    /// As [`KeyManager::shred`].
+    pub async fn shred(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<Shredding> {
+        self.keys.shred_because(tx, scope, self.because(reason)).await
+    }
+
+    /// As [`KeyManager::reopen`].
+    ///
+    /// # Errors
+    /// As [`KeyManager::reopen`].
+    pub async fn reopen(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<KeyInfo> {
+        self.keys.reopen_because(tx, scope, self.because(reason)).await
+    }
+
+    /// As [`KeyManager::disable`].
+    ///
+    /// # Errors
+    /// As [`KeyManager::disable`].
+    pub async fn disable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
+        self.keys.switch(tx, scope, self.because(reason), ScopeAction::Disable).await
+    }
+
+    /// As [`KeyManager::enable`].
+    ///
+    /// # Errors
+    /// As [`KeyManager::enable`].
+    pub async fn enable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
+        self.keys.switch(tx, scope, self.because(reason), ScopeAction::Enable).await
+    }
+
+    fn because<'r>(&'r self, reason: &'r str) -> Cause<'r> {
+        Cause { reason, actor: Some(&self.actor) }
+    }
+}
