@@ -6,6 +6,8 @@
 #[macro_use]
 mod command;
 mod common;
+#[path = "cli/terminal.rs"]
+mod terminal;
 
 use command::{Database, OTHER_SECRET, PASSWORD, SECRET, World, eventseal, run};
 use eventseal::{Keyring, Namespace, PostgresKeys};
@@ -47,6 +49,7 @@ on_both! {
     doctor_finds_what_is_wrong,
     a_lock_that_others_hold_is_not_waited_for_for_ever,
     nothing_secret_is_printed,
+    what_is_about_to_change_is_named_first,
 }
 
 /// Ids, times and places differ from run to run; what takes their place is as wide.
@@ -118,6 +121,13 @@ async fn a_scope_is_shown_shredded_and_reopened(world: World) {
     assert_eq!(world.read().await, (2, 1));
     let again = world.json(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]);
     assert_eq!((&again["destroyed"], &again["was_shredded"]), (&Value::Array(Vec::new()), &true.into()));
+    assert_eq!((&again["destroyed_before"], &again["namespace"]), (&2.into(), &"shop".into()));
+    let again = world.run(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]).ended(0);
+    assert!(
+        again.out.starts_with("Nothing was left to do: Customer cust_1 was shredded before. 2 data keys were destroyed then."),
+        "{again:?}"
+    );
+    assert!(again.err.starts_with("Shredding Customer cust_1 for good in namespace shop ("), "{again:?}");
 
     let reopened = world.json(&["reopen", "Customer", "cust_1", "--reason", "came back\nwith\u{1b}[2J", "--actor", "clerk\n8"]);
     assert_eq!(reopened["key"]["version"], 3);
@@ -138,6 +148,10 @@ async fn a_scope_is_shown_shredded_and_reopened(world: World) {
 
     let tombstone = world.json(&["shred", "Customer", "cust_99", "--reason", "request 119", "--yes", "--allow-unknown"]);
     assert_eq!(tombstone["destroyed"], Value::Array(Vec::new()));
+    let unknown = world.run(&["shred", "Customer", "cust_98", "--reason", "request 120", "--yes", "--allow-unknown"]).ended(0);
+    assert!(unknown.out.contains("Nothing was ever sealed for it, and nothing will be."), "{unknown:?}");
+    let once_more = world.run(&["shred", "Customer", "cust_98", "--reason", "request 120", "--yes"]).ended(0);
+    assert!(once_more.out.contains("Nothing was left to do") && once_more.out.contains("never had a key"), "{once_more:?}");
     assert!(world.append(99..100).await.unwrap_err().is_shredded());
 }
 
@@ -377,6 +391,47 @@ async fn a_lock_that_others_hold_is_not_waited_for_for_ever(world: World) {
     assert_eq!(world.json(&shred[..8])["destroyed"].as_array().unwrap().len(), 1);
 }
 
+/// Whoever has the wrong database in his environment can see it; the URL's password he can't.
+async fn what_is_about_to_change_is_named_first(world: World) {
+    let world = world.with_keys(0..2).await;
+    let place = match &world.database {
+        Database::Sqlite(db) => format!("(SQLite, {}", db.folder.path().display()),
+        Database::Postgres(db) => format!("(PostgreSQL, {} on ", db.options.get_database().unwrap()),
+    };
+    let old = world.keks()[0]["kek"].as_str().unwrap().to_owned();
+    let commands: [&[&str]; 9] = [
+        &["rotate-kek"],
+        &["rewrap"],
+        &["retire-kek", &old],
+        &["move-master-key"],
+        &["rotate-data-key", "Customer", "cust_1"],
+        &["disable", "Customer", "cust_1", "--reason", "r"],
+        &["enable", "Customer", "cust_1", "--reason", "r"],
+        &["shred", "Customer", "cust_1", "--reason", "r", "--yes"],
+        &["reopen", "Customer", "cust_1", "--reason", "r"],
+    ];
+    for arguments in commands {
+        let said = match &world.database {
+            Database::Postgres(_) => run(world.command(arguments).env("DATABASE_URL", with_password(&world.url()))),
+            Database::Sqlite(_) => world.run(arguments),
+        };
+        let said = said.ended(0);
+        // Rewrapping changes nothing that anybody could miss.
+        let named = said.err.contains("in namespace shop ") && said.err.contains(&place);
+        assert!(named || arguments == ["rewrap"], "{arguments:?}: {said:?}");
+    }
+    let disabled = world.json(&["disable", "Customer", "cust_0", "--reason", "r"]);
+    assert_eq!(disabled["namespace"], "shop");
+    assert!(disabled["database"].as_str().unwrap().starts_with(&place[1..]), "{disabled}");
+}
+
+/// The server of the tests asks for none.
+fn with_password(url: &str) -> String {
+    let with = url.replacen("postgres@", &format!("postgres:{PASSWORD}@"), 1);
+    assert_ne!(with, url);
+    with
+}
+
 async fn nothing_secret_is_printed(world: World) {
     let world = world.with_keys(0..20).await;
     let kek = world.keks()[0]["kek"].as_str().unwrap().to_owned();
@@ -542,28 +597,6 @@ fn completions_and_the_man_page_are_made() {
     run(&mut eventseal(&["man", "--directory", folder.path().to_str().unwrap()])).ended(0);
     assert!(folder.path().join("eventseal-rewrap.1").exists());
     run(&mut eventseal(&["man", "--directory", "/no/such/folder", "--json"])).refused(1, "io");
-}
-
-#[tokio::test]
-async fn a_shred_is_confirmed_on_a_terminal() {
-    let world = World::sqlite().await.with_keys(0..2).await;
-    let shred = |typed: &str| {
-        // util-linux's script runs the command on a terminal of its own.
-        let command = format!("'{}' shred Customer cust_0 --reason 'request 1'", env!("CARGO_BIN_EXE_eventseal"));
-        let mut script = Command::new("script");
-        script.args(["-qec", &command, "/dev/null"]).env("DATABASE_URL", world.url()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = script.spawn().expect("script (of util-linux) is needed: install it, such as: sudo apt-get install bsdutils");
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), typed.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
-    };
-    let (code, shown) = shred("cust_1\n");
-    assert_eq!(code, 4, "{shown}");
-    assert!(shown.contains("This destroys 1 data key, the oldest made at") && shown.contains("nothing was destroyed"), "{shown}");
-    assert_eq!(world.read().await, (2, 0));
-    let (code, shown) = shred("cust_0\n");
-    assert_eq!(code, 0, "{shown}");
-    assert_eq!(world.read().await, (1, 1));
 }
 
 /// The library and the command agree on what a keyring and a namespace are.

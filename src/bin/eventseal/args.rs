@@ -23,6 +23,7 @@ Exit codes:
   3  the same command may succeed later as it is (a lock, an outage)
   4  nothing was done: not confirmed, or the keys are in a state that does not allow it
   5  doctor, or status or census with --check, found something to do
+  130  interrupted (Ctrl-C), 143 by SIGTERM: it says what was done, and stays
 
 Environment:
   DATABASE_URL            the database; the only place for a URL with a password
@@ -134,6 +135,14 @@ pub(crate) struct MasterKey {
     /// The key in AWS KMS: id, ARN or alias/… [env: EVENTSEAL_AWS_KMS_KEY]
     #[arg(long, value_name = "KEY", conflicts_with = "keyring")]
     pub(crate) aws_kms_key: Option<String>,
+}
+
+/// For long work.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Progress {
+    /// Without a terminal, print how far it is this often; 0: at every step. Never with --json
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) progress_every: u32,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -385,6 +394,8 @@ pub(crate) struct Rewrap {
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
+    pub(crate) progress: Progress,
+    #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]
     pub(crate) master_key: MasterKey,
@@ -424,6 +435,8 @@ pub(crate) struct MoveMasterKey {
     /// Only say what would be moved
     #[arg(long)]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) progress: Progress,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]

@@ -9,12 +9,11 @@ mod registered;
 use crate::args::{self, Payloads};
 use crate::connect::{AnyDb, Backend, connect, postgres_store, sqlite_store};
 use crate::master_key::NoMasterKey;
-use crate::output::{Exit, Failure, Report, count, exact_time, number, progress_bar, shown, table};
+use crate::output::{Exit, Failure, Progress, Report, count, exact_time, number, shown, table};
 use eventseal::{
     Census, CensusOptions, CensusProgress, CensusRow, Error, EventStore, EventTable, GlobalPosition, PositionRange, SealedStore,
 };
 use findings::Findings;
-use indicatif::ProgressBar;
 use registered::Registered;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -22,18 +21,18 @@ use time::OffsetDateTime;
 
 pub(crate) async fn census(args: args::Census, json: bool) -> Result<Report, Failure> {
     let registered = args.schemas.as_deref().map(Registered::read).transpose()?;
-    let bar = progress_bar(json, "{msg}");
+    let mut bar = Progress::new(json, args.progress.progress_every, "positions");
     let (place, census) = match connect(&args.database).await? {
         AnyDb::Sqlite(mut db) => {
             let store = sqlite_store(&args.names())?;
-            (db.place, take(store, db.keys, &mut db.connection, registered.as_ref(), &args, &bar).await?)
+            (db.place, take(store, db.keys, &mut db.connection, registered.as_ref(), &args, &mut bar).await?)
         }
         AnyDb::Postgres(mut db) => {
             let store = postgres_store(&args.database, &args.names())?;
-            (db.place, take(store, db.keys, &mut db.connection, registered.as_ref(), &args, &bar).await?)
+            (db.place, take(store, db.keys, &mut db.connection, registered.as_ref(), &args, &mut bar).await?)
         }
     };
-    bar.finish_and_clear();
+    bar.finish();
     Ok(report(&place, &census, registered.as_ref(), &args))
 }
 
@@ -43,7 +42,7 @@ async fn take<C: Backend, S>(
     connection: &mut C,
     registered: Option<&Registered>,
     args: &args::Census,
-    bar: &ProgressBar,
+    bar: &mut Progress,
 ) -> Result<Census, Failure>
 where
     S: EventStore<Tx = C> + EventTable<Tx = C>,
@@ -65,16 +64,15 @@ where
     taken.map_err(no_table)
 }
 
-fn show(bar: &ProgressBar, after: i64, progress: CensusProgress) {
+fn show(bar: &mut Progress, after: i64, progress: CensusProgress) {
     let (done, all, unit) = if progress.looked_at > 0 {
         (progress.looked_at, progress.to_look_at, "payloads")
     } else {
         let from_start = |position: GlobalPosition| position.get().saturating_sub(after).unsigned_abs();
         (from_start(progress.counted_to), from_start(progress.last), "positions")
     };
-    bar.set_message(unit);
-    bar.set_length(all);
-    bar.set_position(done);
+    bar.count(unit);
+    bar.at(done, all);
 }
 
 /// Says so where the tables are called otherwise.

@@ -1,7 +1,8 @@
 //! Connections: which database a URL means, and what the two kinds have in common.
 
 use crate::args;
-use crate::output::{Failure, shown};
+use crate::interrupt;
+use crate::output::{Failure, shown, tell};
 use eventseal::{Error, KeyManager, KeyStore, Kms, Namespace, PostgresKeys, PostgresStore, PostgresTables, SqliteKeys, SqliteStore};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -185,6 +186,20 @@ impl<C: Backend> Db<C> {
         Ok(self.keys.namespace(&mut self.connection).await?.ok_or(Error::NotMigrated)?)
     }
 
+    /// Says which keys are about to be changed, before they are. Goes to standard error; JSON has it in its result.
+    pub(crate) async fn announce(&mut self, json: bool, what: &str) -> Result<Namespace, Failure> {
+        let namespace = self.namespace().await?;
+        if !json {
+            tell(&format!("{what} in {}.\n", self.whereabouts(&namespace)))?;
+        }
+        Ok(namespace)
+    }
+
+    /// Which key database, without passwords.
+    pub(crate) fn whereabouts(&self, namespace: &Namespace) -> String {
+        format!("namespace {} ({})", shown(namespace.as_str()), shown(&self.place))
+    }
+
     /// How a transaction begins that is going to write.
     pub(crate) const fn begin(&self) -> &'static str {
         C::BEGIN
@@ -213,6 +228,7 @@ impl<C: Backend> Db<C> {
         let mut tx = self.connection.begin_with(begin).await.map_err(collision("beginning a transaction"))?;
         match work(&mut tx).await {
             Ok(done) => {
+                interrupt::uncertain();
                 tx.commit().await.map_err(collision("committing"))?;
                 Ok(done)
             }

@@ -11,7 +11,7 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Report {
     clap_complete::generate(shell, &mut Cli::command(), "eventseal", &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
     let json = json!({ "shell": shell.to_string(), "script": script });
-    Report::new(script, json)
+    Report::verbatim(script, json)
 }
 
 pub(crate) fn man(directory: Option<&Path>) -> Result<Report, Failure> {
@@ -25,5 +25,5 @@ pub(crate) fn man(directory: Option<&Path>) -> Result<Report, Failure> {
     clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(failed)?;
     let page = String::from_utf8_lossy(&page).into_owned();
     let json = json!({ "page": page });
-    Ok(Report::new(page, json))
+    Ok(Report::verbatim(page, json))
 }

@@ -2,10 +2,10 @@
 
 use crate::args::{MoveMasterKey, Prepare, RetireKek, Rewrap, RotateKek};
 use crate::connect::{Backend, Db, connect, on};
+use crate::interrupt;
 use crate::master_key::{self, NoMasterKey};
-use crate::output::{Exit, Failure, Report, count, exact_time, number, progress_bar, shown};
+use crate::output::{Exit, Failure, Progress, Report, count, exact_time, rate, shown};
 use eventseal::{Error, KekId, KekMoves, KekRecord, KekUsage, KeyManager, KeyStore, RewrapOptions, RewrapProgress, Rewrapped};
-use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ pub(crate) async fn prepare(args: Prepare) -> Result<Report, Failure> {
     let kms = master_key::open(&args.master_key).await?;
     on!(connect(&args.database).await?, db => {
         let manager = db.manager(kms);
+        interrupt::uncertain();
         manager.prepare(&mut db.connection).await?;
         let kek = manager.create_kek(&mut db.connection, &args.partition).await?;
         let text = format!("Keys can be used. Partition {} has the active key-encryption key\n  {}", shown(&kek.partition), kek.kek_id);
@@ -22,12 +23,14 @@ pub(crate) async fn prepare(args: Prepare) -> Result<Report, Failure> {
     })
 }
 
-pub(crate) async fn rotate(args: RotateKek) -> Result<Report, Failure> {
+pub(crate) async fn rotate(args: RotateKek, json: bool) -> Result<Report, Failure> {
     let kms = master_key::open(&args.master_key).await?;
     on!(connect(&args.database).await?, db => {
-        db.namespace().await?;
+        let partition = shown(&args.partition);
+        let namespace = db.announce(json, &format!("Giving partition {partition} a new key-encryption key")).await?;
         let old = db.keys.active_kek(&mut db.connection, &args.partition).await?;
         let manager = db.manager(kms);
+        interrupt::uncertain();
         let kek = manager.rotate_kek(&mut db.connection, &args.partition).await?;
         let text = format!(
             "Partition {} has a new key-encryption key. Active from now on:\n  {}\n\nNext: eventseal rewrap.",
@@ -36,16 +39,18 @@ pub(crate) async fn rotate(args: RotateKek) -> Result<Report, Failure> {
         );
         let mut json = kek_json(&kek);
         json["replaced"] = old.map(|old| old.kek_id.to_string()).into();
-        Ok(Report::new(text, json))
+        Ok(Report::new(text, json).of(&namespace, &db.place))
     })
 }
 
-pub(crate) async fn retire(args: RetireKek) -> Result<Report, Failure> {
+pub(crate) async fn retire(args: RetireKek, json: bool) -> Result<Report, Failure> {
     let kek_id = KekId(args.kek);
     on!(connect(&args.database).await?, db => {
-        db.namespace().await?;
+        let namespace = db.announce(json, &format!("Retiring key-encryption key {kek_id} for good")).await?;
+        interrupt::uncertain();
         db.manager(Arc::new(NoMasterKey)).retire_kek(&mut db.connection, kek_id).await?;
-        Ok(Report::new(format!("Retired key-encryption key {kek_id}."), json!({ "kek": kek_id.to_string(), "state": "retired" })))
+        let report = Report::new(format!("Retired key-encryption key {kek_id}."), json!({ "kek": kek_id.to_string(), "state": "retired" }));
+        Ok(report.of(&namespace, &db.place))
     })
 }
 
@@ -66,7 +71,7 @@ pub(crate) async fn rewrap(args: Rewrap, json: bool) -> Result<Report, Failure> 
     on!(connect(&args.database).await?, db => {
         let manager = db.manager(kms);
         let start = Instant::now();
-        let done = rewrap_all(&mut db, &manager, &options, &progress_bar(json, "data keys")).await?;
+        let done = rewrap_all(&mut db, &manager, &options, &mut Progress::new(json, args.progress.progress_every, "data keys")).await?;
         Ok(rewrapped(&done, start.elapsed()))
     })
 }
@@ -79,7 +84,7 @@ async fn rewrap_all<C: Backend>(
     db: &mut Db<C>,
     manager: &KeyManager<C>,
     options: &RewrapOptions,
-    bar: &ProgressBar,
+    bar: &mut Progress,
 ) -> Result<Rewrapped, Failure> {
     let mut all = Rewrapped::default();
     let mut last_change = Instant::now();
@@ -91,8 +96,10 @@ async fn rewrap_all<C: Backend>(
                 progressed = before + progress.rewrapped;
                 last_change = Instant::now();
             }
-            bar.set_length(before + progress.total);
-            bar.set_position(progressed + progress.bad);
+            bar.at(progressed + progress.bad, before + progress.total);
+            if progressed > 0 {
+                interrupt::kept(format!("{} wrapped anew, and stay so; run it again for the others", were(progressed, "data key")));
+            }
             if C::ONE_WRITER {
                 // Those who wait for the write lock only look now and then whether it is free.
                 #[allow(clippy::disallowed_methods, reason = "nobody says that he waits, and nothing else runs on this thread")]
@@ -123,16 +130,18 @@ async fn rewrap_all<C: Backend>(
         #[allow(clippy::disallowed_methods, reason = "nothing tells when another process lets go of its keys")]
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    bar.finish_and_clear();
+    bar.finish();
     Ok(all)
 }
 
 fn rewrapped(done: &Rewrapped, took: Duration) -> Report {
     let bad: Vec<String> = done.bad.iter().map(ToString::to_string).collect();
     let seconds = took.as_secs_f64();
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rate to look at")]
-    let rate = (done.rewrapped as f64 / seconds.max(0.001)) as u64;
-    let mut text = format!("{} wrapped anew in {seconds:.1} s ({}/s).\n", count(done.rewrapped, "data key"), number(rate));
+    let mut text = count(done.rewrapped, "data key") + " wrapped anew";
+    let _ = match done.rewrapped {
+        0 => writeln!(text, "."),
+        many => writeln!(text, " in {seconds:.1} s ({}).", rate(many, took)),
+    };
     let held = done.remaining.saturating_sub(bad.len() as u64);
     let mut exit = Exit::Done;
     if held > 0 {
@@ -157,7 +166,7 @@ fn rewrapped(done: &Rewrapped, took: Duration) -> Report {
     Report::new(text, json).ending(exit)
 }
 
-pub(crate) async fn move_master_key(args: MoveMasterKey) -> Result<Report, Failure> {
+pub(crate) async fn move_master_key(args: MoveMasterKey, json: bool) -> Result<Report, Failure> {
     let from = master_key::open_from(&args).await?;
     let kms = master_key::open(&args.master_key).await?;
     if from.as_ref().is_some_and(|from| from.provider() == kms.provider()) {
@@ -176,9 +185,19 @@ pub(crate) async fn move_master_key(args: MoveMasterKey) -> Result<Report, Failu
             let from = from.as_ref().map(|from| from.provider().to_owned());
             would_move(&usage, &provider, &target, from.as_deref())
         } else {
+            let to = format!("{provider} {}", shown(&target));
+            let namespace = db.announce(json, &format!("Moving all key-encryption keys to {to}")).await?;
+            let all = db.keys.kek_usage(&mut db.connection).await?.len() as u64;
             let manager = db.manager(kms);
-            let done = manager.move_master_key(&mut db.connection, from.as_deref(), &mut |_| {}).await?;
-            Ok(moved(&done, &provider, &target))
+            let mut bar = Progress::new(json, args.progress.progress_every, "key-encryption keys");
+            let mut show = |moves: &KekMoves| {
+                let moved = moves.moved.len() as u64;
+                bar.at(moved + moves.already.len() as u64, all);
+                interrupt::kept(format!("{} moved, and stay so; run it again for the others", were(moved, "key-encryption key")));
+            };
+            let done = manager.move_master_key(&mut db.connection, from.as_deref(), &mut show).await?;
+            bar.finish();
+            Ok(moved(&done, &provider, &target).of(&namespace, &db.place))
         }
     })
 }
@@ -221,6 +240,11 @@ fn moved(done: &KekMoves, provider: &str, target: &str) -> Report {
     let ids = |keks: &[KekId]| keks.iter().map(ToString::to_string).collect::<Vec<_>>();
     let json = json!({ "provider": provider, "master_key": target, "moved": ids(&done.moved), "already": ids(&done.already), "dead": ids(&done.dead) });
     Report::new(text, json)
+}
+
+/// `1 data key was`, `2,000 data keys were`.
+fn were(how_many: u64, what: &str) -> String {
+    format!("{} {}", count(how_many, what), if how_many == 1 { "was" } else { "were" })
 }
 
 fn kek_json(kek: &KekRecord) -> Value {

@@ -9,6 +9,7 @@ mod census;
 mod connect;
 mod doctor;
 mod generate;
+mod interrupt;
 mod keks;
 mod master_key;
 mod migrate;
@@ -32,10 +33,12 @@ fn main() -> ExitCode {
     };
     let json = cli.json;
     let done = args::check_secrets(&matches).and_then(|()| {
+        interrupt::listen(json)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::failed("runtime", format!("no runtime: {error}")))?;
         runtime.block_on(run(cli))
     });
+    interrupt::done();
     match done {
         Ok(report) => report.print(json),
         Err(failure) => failure.print(json),
@@ -51,14 +54,14 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Keys(args::Keys::Show(args)) => scopes::show(args).await,
         Command::Shred(args) => scopes::shred(args, cli.json).await,
-        Command::Reopen(args) => scopes::reopen(args).await,
-        Command::Disable(args) => scopes::disable(args).await,
-        Command::Enable(args) => scopes::enable(args).await,
-        Command::RotateDataKey(args) => scopes::rotate_data_key(args).await,
-        Command::RotateKek(args) => keks::rotate(args).await,
+        Command::Reopen(args) => scopes::reopen(args, cli.json).await,
+        Command::Disable(args) => scopes::disable(args, cli.json).await,
+        Command::Enable(args) => scopes::enable(args, cli.json).await,
+        Command::RotateDataKey(args) => scopes::rotate_data_key(args, cli.json).await,
+        Command::RotateKek(args) => keks::rotate(args, cli.json).await,
         Command::Rewrap(args) => keks::rewrap(args, cli.json).await,
-        Command::RetireKek(args) => keks::retire(args).await,
-        Command::MoveMasterKey(args) => keks::move_master_key(args).await,
+        Command::RetireKek(args) => keks::retire(args, cli.json).await,
+        Command::MoveMasterKey(args) => keks::move_master_key(args, cli.json).await,
         Command::Completions { shell } => Ok(generate::completions(shell)),
         Command::Man { directory } => generate::man(directory.as_deref()),
     }

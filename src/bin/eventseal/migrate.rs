@@ -2,6 +2,7 @@
 
 use crate::args::{Dialect, Migrate};
 use crate::connect::{AnyDb, Target, connect_to, postgres_keys, postgres_store, sqlite_keys, sqlite_store, target};
+use crate::interrupt;
 use crate::output::{Failure, Report, shown};
 use serde_json::json;
 
@@ -13,6 +14,7 @@ pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {
         Target::Sqlite(options, keys) => Target::Sqlite(Box::new(options.create_if_missing(true)), keys),
         postgres @ Target::Postgres(..) => postgres,
     };
+    interrupt::kept("every migration that was finished stays; run it again for the others");
     let (place, applied) = match connect_to(target, &args.database).await? {
         AnyDb::Sqlite(mut db) => {
             if args.events {
@@ -35,8 +37,8 @@ pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {
         shown(args.namespace.as_str()),
         shown(&place)
     );
-    let json = json!({ "namespace": args.namespace.as_str(), "migration": applied, "events": args.events });
-    Ok(Report::new(text, json))
+    let json = json!({ "migration": applied, "events": args.events });
+    Ok(Report::new(text, json).of(&args.namespace, &place))
 }
 
 fn print(args: &Migrate, dialect: Dialect) -> Result<Report, Failure> {
@@ -58,5 +60,5 @@ fn print(args: &Migrate, dialect: Dialect) -> Result<Report, Failure> {
     };
     let sql = events + &keys;
     let json = json!({ "sql": sql });
-    Ok(Report::new(sql, json))
+    Ok(Report::verbatim(sql, json))
 }

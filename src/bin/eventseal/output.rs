@@ -1,11 +1,15 @@
 //! What the command prints, and with which code it ends.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use eventseal::Error;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+mod progress;
+mod table;
+
+pub(crate) use progress::{Progress, rate};
+pub(crate) use table::table;
+
+use eventseal::{Error, Namespace};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -25,6 +29,10 @@ pub(crate) enum Exit {
     Refused = 4,
     /// `doctor`, or `status` or `census` with `--check`, found something to do.
     Problems = 5,
+    /// Ctrl-C.
+    Interrupted = 130,
+    /// A supervisor asked it to end.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {
@@ -39,11 +47,25 @@ pub(crate) struct Report {
     pub(crate) text: String,
     pub(crate) json: Value,
     pub(crate) exit: Exit,
+    /// Is the text for programs, so that its lines must stay as they are?
+    as_it_is: bool,
 }
 
 impl Report {
     pub(crate) fn new(text: impl Into<String>, json: Value) -> Self {
-        Self { text: text.into(), json, exit: Exit::Done }
+        Self { text: text.into(), json, exit: Exit::Done, as_it_is: false }
+    }
+
+    /// SQL, a script, a page.
+    pub(crate) fn verbatim(text: impl Into<String>, json: Value) -> Self {
+        Self { as_it_is: true, ..Self::new(text, json) }
+    }
+
+    /// Says which keys this is about, for programs; people were told before.
+    pub(crate) fn of(mut self, namespace: &Namespace, place: &str) -> Self {
+        self.json["namespace"] = namespace.as_str().into();
+        self.json["database"] = place.into();
+        self
     }
 
     pub(crate) fn ending(self, exit: Exit) -> Self {
@@ -54,6 +76,9 @@ impl Report {
         let mut text = if json { format!("{:#}", self.json) } else { self.text.trim_end().to_owned() };
         text.push('\n');
         let mut out = std::io::stdout().lock();
+        if !json && !self.as_it_is {
+            text = table::wrapped(&text, table::width(&out));
+        }
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             // Whoever reads has seen enough.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Failed.into(),
@@ -71,6 +96,8 @@ pub(crate) enum Failure {
     Refused { kind: &'static str, problem: String },
     /// Something outside of the library.
     Failed { kind: &'static str, problem: String },
+    /// Somebody ended it.
+    Interrupted { exit: Exit, problem: String },
     /// What the library says.
     Library(Box<Error>),
 }
@@ -95,6 +122,7 @@ impl Failure {
             Self::Usage(_) => Exit::Usage,
             Self::Refused { .. } => Exit::Refused,
             Self::Failed { .. } => Exit::Failed,
+            Self::Interrupted { exit, .. } => *exit,
             Self::Library(error) => match &**error {
                 error if error.is_retryable() || is_outage(error) => Exit::Retryable,
                 Error::InvalidText { .. } => Exit::Usage,
@@ -113,6 +141,7 @@ impl Failure {
     fn kind(&self) -> &'static str {
         match self {
             Self::Usage(_) => "usage",
+            Self::Interrupted { .. } => "interrupted",
             Self::Refused { kind, .. } | Self::Failed { kind, .. } => kind,
             Self::Library(error) => match &**error {
                 Error::InvalidText { .. } => "invalid_text",
@@ -141,7 +170,9 @@ impl Failure {
 
     pub(crate) fn message(&self) -> String {
         match self {
-            Self::Usage(problem) | Self::Refused { problem, .. } | Self::Failed { problem, .. } => problem.clone(),
+            Self::Usage(problem) | Self::Refused { problem, .. } | Self::Failed { problem, .. } | Self::Interrupted { problem, .. } => {
+                problem.clone()
+            }
             Self::Library(error) => error.to_string(),
         }
     }
@@ -181,6 +212,9 @@ impl Failure {
             format!("{:#}\n", json!({ "error": error }))
         } else if let Self::Usage(problem) = self {
             format!("error: {}\n", problem.trim_start_matches("error: "))
+        } else if let Self::Interrupted { problem, .. } = self {
+            // Not beside what the terminal shows of the key.
+            format!("{}{problem}\n", if std::io::stderr().is_terminal() { "\n" } else { "" })
         } else {
             let mut text = format!("error: {}\n", self.message());
             for cause in self.causes() {
@@ -191,8 +225,10 @@ impl Failure {
             }
             text
         };
+        let mut err = std::io::stderr().lock();
+        let text = if json { text } else { table::wrapped(&text, table::width(&err)) };
         // If nobody listens, the exit code still says it.
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        let _ = err.write_all(text.as_bytes());
         self.exit().into()
     }
 }
@@ -219,32 +255,12 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
     causes
 }
 
-/// A table without lines, at most 80 columns wide where nobody says otherwise. `>` before a name aligns it to the right.
-pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(80);
-    table.set_header(columns.iter().map(|name| name.trim_start_matches('>')));
-    for row in rows {
-        table.add_row(row);
-    }
-    for (index, name) in columns.iter().enumerate() {
-        if let Some(column) = table.column_mut(index) {
-            column.set_padding((0, if index + 1 == columns.len() { 0 } else { 2 }));
-            if name.starts_with('>') {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-    }
-    table.trim_fmt()
-}
-
-/// On a terminal only, and never in the way of JSON.
-pub(crate) fn progress_bar(json: bool, unit: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), if json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() });
-    match ProgressStyle::with_template(&format!("{{bar:30}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left")) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+/// Says something on standard error before the result is there.
+pub(crate) fn tell(text: &str) -> Result<(), Failure> {
+    let mut err = std::io::stderr().lock();
+    let text = table::wrapped(text, table::width(&err));
+    let told = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+    told.map_err(|error| Failure::failed("terminal", format!("standard error failed: {error}")))
 }
 
 /// RFC 3339, UTC, in seconds.

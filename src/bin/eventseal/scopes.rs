@@ -1,14 +1,14 @@
 //! The commands about one key scope.
 
 use crate::actor;
-use crate::args::{Change, Reopen, RotateDataKey, Scope, Show, Shred};
+use crate::args::{Change, Reopen, RotateDataKey, Show, Shred};
 use crate::connect::{Backend, Db, connect, on};
 use crate::master_key::{self, NoMasterKey};
-use crate::output::{Failure, Report, count, exact_time, shown, table, time};
-use eventseal::{KeyHistory, KeyId, KeyInfo, KeyScope, KeyStore, Kms, ScopeAction, ScopeState};
+use crate::output::{Failure, Report, count, exact_time, shown, table, tell, time};
+use eventseal::{KeyHistory, KeyId, KeyInfo, KeyScope, KeyStore, Kms, ScopeAction, ScopeState, Shredding};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::{BufRead, IsTerminal, Write as _};
+use std::io::{BufRead, IsTerminal};
 use std::sync::Arc;
 
 pub(crate) async fn show(args: Show) -> Result<Report, Failure> {
@@ -26,79 +26,102 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
     let actor = actor::of(&args.cause)?;
     let scope = args.scope.key_scope();
     on!(connect(&args.database).await?, db => {
-        db.namespace().await?;
+        let namespace = db.namespace().await?;
         let before = db.keys.history(&mut db.connection, &scope).await?;
         if before.is_none() && !args.allow_unknown {
             return Err(unknown(&scope, "; --allow-unknown shreds it all the same, so that nothing ever will be"));
         }
-        if !args.yes {
-            confirm(&scope, before.as_ref(), json)?;
+        if args.yes {
+            db.announce(json, &format!("Shredding {} for good", shown(&scope.to_string()))).await?;
+        } else {
+            confirm(&scope, before.as_ref(), &db.whereabouts(&namespace), json)?;
         }
         let manager = db.manager(Arc::new(NoMasterKey));
         let done = db.transact(db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, &args.cause.reason).await).await?;
-        let mut text = format!("Shredded {}: {} destroyed at {}.\n", shown(&scope.to_string()), count(done.destroyed.len() as u64, "data key"), time(done.at));
-        for key_id in &done.destroyed {
-            let _ = writeln!(text, "  {key_id}");
-        }
-        if done.destroyed.is_empty() {
-            text.push_str(match &before {
-                Some(before) if before.state == ScopeState::Shredded => "It was shredded before.\n",
-                _ => "Nothing was ever sealed for it, and nothing will be.\n",
-            });
-        }
-        text.push_str("Backups and replicas of the key table hold the keys until they expire or catch up.");
+        let was_shredded = before.as_ref().is_some_and(|before| before.state == ScopeState::Shredded);
+        let already = before.map_or(0, |before| before.keys.iter().filter(|key| key.shredded_at.is_some()).count() as u64);
         let destroyed: Vec<String> = done.destroyed.iter().map(KeyId::to_string).collect();
         let json = json!({
             "kind": scope.kind(),
             "id": scope.id(),
             "destroyed": destroyed,
+            "destroyed_before": already,
             "at": exact_time(done.at),
             "reason": args.cause.reason,
             "actor": actor,
-            "was_shredded": before.is_some_and(|before| before.state == ScopeState::Shredded),
+            "was_shredded": was_shredded,
         });
-        Ok(Report::new(text, json))
+        Ok(Report::new(shredded(&scope, &done, was_shredded, already), json).of(&namespace, &db.place))
     })
 }
 
-pub(crate) async fn reopen(args: Reopen) -> Result<Report, Failure> {
+fn shredded(scope: &KeyScope, done: &Shredding, was_shredded: bool, already: u64) -> String {
+    let scope = shown(&scope.to_string());
+    let before = if already == 1 { "1 data key was".to_owned() } else { format!("{} were", count(already, "data key")) };
+    let mut text = match (done.destroyed.len() as u64, was_shredded) {
+        (0, true) if already == 0 => format!("Nothing was left to do: {scope} was shredded before, and never had a key.\n"),
+        (0, true) => format!("Nothing was left to do: {scope} was shredded before. {before} destroyed then.\n"),
+        (0, false) if already == 0 => format!("Shredded {scope}. Nothing was ever sealed for it, and nothing will be.\n"),
+        (now, _) => {
+            let mut text = format!("Shredded {scope}: {} destroyed at {}.\n", count(now, "data key"), time(done.at));
+            for key_id in &done.destroyed {
+                let _ = writeln!(text, "  {key_id}");
+            }
+            if already > 0 {
+                let _ = writeln!(text, "{before} destroyed before.");
+            }
+            if was_shredded {
+                text.push_str("It was shredded before, so these had come back: look for a restore of a part of the key tables.\n");
+            }
+            text
+        }
+    };
+    text.push_str("Backups and replicas of the key table hold the keys until they expire or catch up.");
+    text
+}
+
+pub(crate) async fn reopen(args: Reopen, json: bool) -> Result<Report, Failure> {
     let actor = actor::of(&args.cause)?;
     let kms = master_key::open(&args.master_key).await?;
     let scope = args.scope.key_scope();
     on!(connect(&args.database).await?, db => {
         let partition = partition(&mut db, &scope, args.partition).await?;
+        let namespace = db.announce(json, &format!("Reopening {}", shown(&scope.to_string()))).await?;
         let manager = db.manager(kms).kek_partition(move |_| partition.clone());
         // Not a transaction that writes from the start: the master key may be asked for in it.
         let key = db.transact("BEGIN", async |tx| manager.acting_as(&actor).reopen(tx, &scope, &args.cause.reason).await).await?;
-        Ok(new_key(&scope, &key, "Reopened"))
+        Ok(new_key(&scope, &key, "Reopened").of(&namespace, &db.place))
     })
 }
 
-pub(crate) async fn rotate_data_key(args: RotateDataKey) -> Result<Report, Failure> {
+pub(crate) async fn rotate_data_key(args: RotateDataKey, json: bool) -> Result<Report, Failure> {
     let kms: Arc<dyn Kms> = master_key::open(&args.master_key).await?;
     let scope = args.scope.key_scope();
     on!(connect(&args.database).await?, db => {
         let partition = partition(&mut db, &scope, args.partition).await?;
+        let namespace = db.announce(json, &format!("Giving {} a new data key", shown(&scope.to_string()))).await?;
         let manager = db.manager(kms).kek_partition(move |_| partition.clone());
         let key = db.transact("BEGIN", async |tx| manager.rotate_data_key(tx, &scope).await).await?;
-        Ok(new_key(&scope, &key, "Rotated"))
+        Ok(new_key(&scope, &key, "Rotated").of(&namespace, &db.place))
     })
 }
 
-pub(crate) async fn disable(args: Change) -> Result<Report, Failure> {
-    switch(&args.scope, &args, ScopeAction::Disable).await
+pub(crate) async fn disable(args: Change, json: bool) -> Result<Report, Failure> {
+    switch(&args, ScopeAction::Disable, json).await
 }
 
-pub(crate) async fn enable(args: Change) -> Result<Report, Failure> {
-    switch(&args.scope, &args, ScopeAction::Enable).await
+pub(crate) async fn enable(args: Change, json: bool) -> Result<Report, Failure> {
+    switch(&args, ScopeAction::Enable, json).await
 }
 
-async fn switch(scope: &Scope, args: &Change, action: ScopeAction) -> Result<Report, Failure> {
-    let scope = scope.key_scope();
+async fn switch(args: &Change, action: ScopeAction, json: bool) -> Result<Report, Failure> {
+    let scope = args.scope.key_scope();
     let actor = actor::of(&args.cause)?;
     on!(connect(&args.database).await?, db => {
         let manager = db.manager(Arc::new(NoMasterKey));
         let disable = action == ScopeAction::Disable;
+        let doing = if disable { "Disabling" } else { "Enabling" };
+        let namespace = db.announce(json, &format!("{doing} {}", shown(&scope.to_string()))).await?;
         db.transact(db.begin(), async |tx| {
             let keys = manager.acting_as(&actor);
             let reason = &args.cause.reason;
@@ -111,7 +134,7 @@ async fn switch(scope: &Scope, args: &Change, action: ScopeAction) -> Result<Rep
             ("Enabled", "Its keys can be used again.")
         };
         let json = json!({ "kind": scope.kind(), "id": scope.id(), "state": if disable { "disabled" } else { "live" }, "reason": args.cause.reason, "actor": actor });
-        Ok(Report::new(format!("{done} {}. {state}", shown(&scope.to_string())), json))
+        Ok(Report::new(format!("{done} {}. {state}", shown(&scope.to_string())), json).of(&namespace, &db.place))
     })
 }
 
@@ -133,7 +156,7 @@ fn unknown(scope: &KeyScope, hint: &str) -> Failure {
 }
 
 /// Shows what is about to be destroyed, and lets the operator type the id.
-fn confirm(scope: &KeyScope, history: Option<&KeyHistory>, json: bool) -> Result<(), Failure> {
+fn confirm(scope: &KeyScope, history: Option<&KeyHistory>, whereabouts: &str, json: bool) -> Result<(), Failure> {
     if json || !std::io::stdin().is_terminal() {
         let problem = "a shred can't be undone, and there is nobody to ask: pass --yes".to_owned();
         return Err(Failure::refused("not_confirmed", problem));
@@ -145,11 +168,11 @@ fn confirm(scope: &KeyScope, history: Option<&KeyHistory>, json: bool) -> Result
         let _ = writeln!(text, "{}\n", describe(history).trim_end());
         let _ = writeln!(text, "This destroys {}{since}.", count(live.len() as u64, "data key"));
     }
-    let _ = write!(text, "It can't be undone. Type the scope's id ({}) to go on: ", shown(scope.id()));
-    let mut out = std::io::stderr().lock();
+    let _ = writeln!(text, "It is about {whereabouts}, and can't be undone.");
+    let _ = write!(text, "Type the scope's id ({}) to go on: ", shown(scope.id()));
+    tell(&text)?;
     let mut typed = String::new();
-    let asked = out.write_all(text.as_bytes()).and_then(|()| out.flush()).and_then(|()| std::io::stdin().lock().read_line(&mut typed));
-    asked.map_err(|error| Failure::failed("terminal", format!("the terminal failed: {error}")))?;
+    std::io::stdin().lock().read_line(&mut typed).map_err(|error| Failure::failed("terminal", format!("the terminal failed: {error}")))?;
     if typed.trim_end_matches(['\r', '\n']) == scope.id() {
         Ok(())
     } else {

@@ -1,6 +1,6 @@
 //! What a census can be asked for.
 
-use super::Database;
+use super::{Database, Progress};
 use crate::connect::EventNames;
 use clap::Args;
 use std::path::PathBuf;
@@ -44,6 +44,8 @@ pub(crate) struct Census {
     /// The columns are named as the newest eventsalsa/store does: stream_* (PostgreSQL)
     #[arg(long)]
     pub(crate) streams: bool,
+    #[command(flatten)]
+    pub(crate) progress: Progress,
     #[command(flatten)]
     pub(crate) database: Database,
 }
