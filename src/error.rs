@@ -171,6 +171,21 @@ pub enum Error {
         /// What is wrong.
         problem: &'static str,
     },
+    /// The event was made of a Rust value in which a [`Sensitive`](crate::Sensitive) stands at a place that the schema does not
+    /// protect, so it would be stored in the clear. Nothing was stored.
+    #[error(
+        "event {event_id}: {pointer} is a Sensitive, but {event_type} version {event_version} does not protect it, so it would be stored in the clear: protect the place in the schema (of a type that is registered), or take the Sensitive away if everybody may read it"
+    )]
+    SensitiveInTheClear {
+        /// The event.
+        event_id: Uuid,
+        /// Its type.
+        event_type: EventType,
+        /// Its version.
+        event_version: EventVersion,
+        /// The place. If the `Sensitive` is part of a text or the name of a member there, this place would have to be protected.
+        pointer: JsonPointer,
+    },
     /// A limit of the sealed format, or a narrower one of this process, is exceeded.
     #[error("event {event_id}: {what} is over the limit of {limit}: make the payload smaller, or several events of it")]
     LimitExceeded {

@@ -14,7 +14,7 @@ pub use typed::{EventPayload, TypedEvent};
 
 use crate::error::{Error, Result, describe_without_values};
 use crate::pointer::JsonPointer;
-use crate::sensitive;
+use crate::sensitive::{self, SensitivePlace};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -43,17 +43,40 @@ pub struct NewEvent {
     pub causation_id: Option<String>,
     /// When it happened, kept in microseconds.
     pub created_at: OffsetDateTime,
+    sensitive: Sensitives,
 }
+
+/// Where in the value that an event was made of a `Sensitive` stood. Says nothing about whether two events are equal.
+#[derive(Clone, Default)]
+struct Sensitives(Vec<SensitivePlace>);
+
+impl PartialEq for Sensitives {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Sensitives {}
 
 impl NewEvent {
     /// An event whose payload is `payload` written as JSON.
     ///
+    /// The event remembers where in the value a [`Sensitive`](crate::Sensitive) stood. [`Sealer::seal`](crate::Sealer::seal), and
+    /// so every append to a [`SealedStore`](crate::SealedStore), refuses to store it where the schema protects none of these
+    /// places ([`Error::SensitiveInTheClear`]). A store that is not wrapped has no schemas, and stores what it is given. Whoever
+    /// changes the public fields of the event afterwards changes nothing of that: the places are those of the value, and are
+    /// looked for under what is then its type and version. For other bytes, make an event with [`raw`](Self::raw), which
+    /// remembers nothing.
+    ///
+    /// What JSON can't say is refused, so that what is read is what was passed: a float that is not finite (serde_json writes
+    /// `null`), a `Sensitive` that is redacted, a `Some` in or around a `Sensitive` that is written as `null`, two members of
+    /// a map with one name. What another serializer writes inside a `Serialize` of your own is out of reach of this.
+    ///
     /// # Errors
-    /// [`Error::Encode`] if serde can't write the value as JSON.
+    /// [`Error::Encode`] if serde can't write the value as JSON, or if JSON can't say it.
     pub fn json<T: Serialize + ?Sized>(event_type: impl Into<EventType>, version: u32, payload: &T) -> Result<Self> {
-        let payload = serde_json::to_vec(payload)
-            .map_err(|error| Error::Encode { target: std::any::type_name::<T>(), problem: describe_without_values(&error, b"") })?;
-        Ok(Self::raw(event_type, version, payload))
+        let (payload, sensitive) = sensitive::write(payload)?;
+        Ok(Self { sensitive: Sensitives(sensitive), ..Self::raw(event_type, version, payload) })
     }
 
     /// An event whose payload is these very bytes.
@@ -69,10 +92,16 @@ impl NewEvent {
             correlation_id: None,
             causation_id: None,
             created_at: now(),
+            sensitive: Sensitives::default(),
         }
     }
 
-    /// The same event around another payload.
+    /// Where a `Sensitive` stood in the value that the event was made of.
+    pub(crate) fn sensitive_places(&self) -> &[SensitivePlace] {
+        &self.sensitive.0
+    }
+
+    /// The same event around a sealed payload, in which nothing is in the clear.
     pub(crate) fn with_payload(&self, payload: Vec<u8>) -> Self {
         Self {
             event_id: self.event_id,
@@ -84,6 +113,7 @@ impl NewEvent {
             correlation_id: self.correlation_id.clone(),
             causation_id: self.causation_id.clone(),
             created_at: self.created_at,
+            sensitive: Sensitives::default(),
         }
     }
 

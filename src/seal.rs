@@ -3,6 +3,7 @@
 //! [`plan`] says what is protected, [`scan`] finds it, [`sealing`] and [`opening`] replace it where it
 //! stands, [`format`](mod@format) is the header, [`crypto`] the primitives.
 
+pub(crate) mod clear;
 pub(crate) mod crypto;
 pub(crate) mod format;
 pub(crate) mod opening;

@@ -12,6 +12,7 @@ use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
 use crate::schema::{Owners, Readable, Schemas, VersionSchema};
+use crate::seal::clear::check_sensitive;
 use crate::seal::crypto::{DataKey, Salts};
 use crate::seal::opening::{Closed, Opened, inspect};
 use crate::seal::sealing::{Draft, SealingKey, check_unprotected};
@@ -124,7 +125,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`Error::ReservedMember`], [`Error::DuplicateMember`], [`Error::ShapeMismatch`],
     /// [`Error::MissingScopeId`], [`Error::InvalidScopeId`], [`Error::LimitExceeded`],
     /// [`Error::UndeclaredVersion`], [`Error::UnknownType`],
-    /// [`Error::UnreadablePayload`]. For the keys: [`Error::Shredded`],
+    /// [`Error::UnreadablePayload`], [`Error::SensitiveInTheClear`]. For the keys: [`Error::Shredded`],
     /// [`Error::Disabled`], [`Error::NoActiveKek`], [`Error::WrongKey`],
     /// [`Error::InvalidRow`](crate::Error::InvalidRow) if the active key is not the scope's own, errors of
     /// the KMS. For the database: [`Error::NotMigrated`](crate::Error::NotMigrated),
@@ -142,6 +143,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`Error::UndeclaredVersion`]: crate::Error::UndeclaredVersion
     /// [`Error::UnknownType`]: crate::Error::UnknownType
     /// [`Error::UnreadablePayload`]: crate::Error::UnreadablePayload
+    /// [`Error::SensitiveInTheClear`]: crate::Error::SensitiveInTheClear
     /// [`Error::Shredded`]: crate::Error::Shredded
     /// [`Error::Disabled`]: crate::Error::Disabled
     /// [`Error::NoActiveKek`]: crate::Error::NoActiveKek
@@ -150,7 +152,9 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         check_append(aggregate, events)?;
         let mut drafts = Vec::with_capacity(events.len());
         for event in events {
-            drafts.push(match self.schemas.for_append(event)? {
+            let plan = self.schemas.for_append(event)?;
+            check_sensitive(plan, event)?;
+            drafts.push(match plan {
                 Some(plan) if plan.protects() => Draft::new(plan, aggregate, event)?,
                 _ => {
                     check_unprotected(event)?;

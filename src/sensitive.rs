@@ -2,8 +2,10 @@
 
 mod marking;
 mod redactable;
+mod writing;
 
 pub(crate) use marking::encode;
+pub(crate) use writing::{SensitivePlace, write};
 
 use crate::pointer::{JsonPointer, Places};
 use redactable::Redactable;
@@ -122,6 +124,8 @@ enum Mode {
     /// Redacted values are written as this marker, so that they can be found again. It is drawn when the
     /// first is written, for this one call, so that no payload can hold it, not even one that was made here.
     Marking(Option<Uuid>),
+    /// An event is made: where values stand is noted, and a redacted one is refused.
+    Appending,
 }
 
 /// How redacted places were read. The later kinds prevail.
@@ -153,7 +157,9 @@ fn in_mode<T>(mode: Mode, run: impl FnOnce() -> T) -> T {
 impl<T: Serialize> Serialize for Sensitive<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
+            Self::Present(value) if MODE.get() == Mode::Appending => writing::sensitive(value, serializer),
             Self::Present(value) => value.serialize(serializer),
+            Self::Redacted if MODE.get() == Mode::Appending => Err(writing::redacted()),
             Self::Redacted => match marking::marker() {
                 Ok(Some(marker)) => serializer.serialize_str(&marking::text_of(marker)),
                 Ok(None) => serializer.serialize_unit(),

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::pointer::JsonPointer;
 use crate::random;
-use crate::sensitive::{MODE, Mode, in_mode};
+use crate::sensitive::{MODE, Mode, in_mode, writing};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -11,8 +11,8 @@ use uuid::Uuid;
 /// Writes a value as JSON, and says where in it shredded fields are. `null` stands in for them.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<(Value, Vec<JsonPointer>)> {
     let failed = |problem| Error::Encode { target: std::any::type_name::<T>(), problem };
-    let (written, marker) = in_mode(Mode::Marking(None), || (serde_json::to_value(value), MODE.get()));
-    let mut value = written.map_err(|error| failed(crate::error::describe_without_values(&error, b"")))?;
+    let (written, marker) = in_mode(Mode::Marking(None), || (writing::to_value(value), MODE.get()));
+    let mut value = written?;
     let mut found = Vec::new();
     if let Mode::Marking(Some(marker)) = marker {
         take_markers(&mut value, &text_of(marker), &mut String::new(), &mut found)
@@ -30,7 +30,7 @@ pub(super) fn marker() -> Result<Option<Uuid>> {
             MODE.set(Mode::Marking(Some(marker)));
             Ok(Some(marker))
         }
-        Mode::Plain | Mode::Exact => Ok(None),
+        Mode::Plain | Mode::Exact | Mode::Appending => Ok(None),
     }
 }
 

@@ -1,0 +1,121 @@
+//! Is every `Sensitive` of an event that is to be appended at a protected place?
+
+use crate::error::{Error, Result};
+use crate::event::NewEvent;
+use crate::pointer::{JsonPointer, Pattern, Places, Token, array_index, push_escaped};
+use crate::raw;
+use crate::seal::plan::Plan;
+
+/// Refuses an event that was made of a value in which a `Sensitive` would be stored in the clear; without a plan, any.
+pub(crate) fn check_sensitive(plan: Option<&Plan>, event: &NewEvent) -> Result<()> {
+    let places = event.sensitive_places();
+    if places.is_empty() || plan.is_some_and(|plan| plan.whole.is_some()) {
+        return Ok(());
+    }
+    let patterns: Vec<&Pattern> = plan.into_iter().flat_map(|plan| &plan.fields).filter_map(|field| field.pattern.as_ref()).collect();
+    let in_the_clear = |pointer: JsonPointer| Error::SensitiveInTheClear {
+        event_id: event.event_id,
+        event_type: event.event_type.clone(),
+        event_version: event.event_version,
+        pointer,
+    };
+    let mut open = Vec::new();
+    for place in places {
+        let tokens: Vec<String> = place.pointer.tokens().collect();
+        match how(&patterns, &tokens) {
+            Covered::Whole => {}
+            // A container of which every part is protected.
+            Covered::Below if place.is_exact => open.push(place.pointer.clone()),
+            Covered::Below | Covered::No => return Err(in_the_clear(place.pointer.clone())),
+        }
+    }
+    if open.is_empty() {
+        return Ok(());
+    }
+    let text = std::str::from_utf8(&event.payload).unwrap_or_default();
+    let mut look = Look { patterns: &patterns, tokens: Vec::new(), left: open.len() };
+    match look.walk(text, &Places::of(&open)) {
+        Some(place) => Err(in_the_clear(place)),
+        // The payload is not the one that was written.
+        None if look.left > 0 => Err(in_the_clear(open.swap_remove(0))),
+        None => Ok(()),
+    }
+}
+
+/// What is protected of a place.
+enum Covered {
+    /// The place, or one around it.
+    Whole,
+    /// Places inside it.
+    Below,
+    No,
+}
+
+fn how(patterns: &[&Pattern], place: &[String]) -> Covered {
+    let agrees = |pattern: &&&Pattern| {
+        pattern.tokens().iter().zip(place).all(|(token, name)| match token {
+            Token::Name(known) => known == name,
+            Token::Each => array_index(name).is_some(),
+        })
+    };
+    match patterns.iter().filter(agrees).map(|pattern| pattern.tokens().len()).min() {
+        Some(length) if length <= place.len() => Covered::Whole,
+        Some(_) => Covered::Below,
+        None => Covered::No,
+    }
+}
+
+/// Looks into containers of which parts are protected.
+struct Look<'p> {
+    patterns: &'p [&'p Pattern],
+    tokens: Vec<String>,
+    /// How many places were not found so far.
+    left: usize,
+}
+
+impl Look<'_> {
+    /// Goes to the places, and looks what is inside them. Returns what is in the clear.
+    fn walk(&mut self, text: &str, places: &Places) -> Option<JsonPointer> {
+        if places.is_place() {
+            self.left -= 1;
+            return self.inside(text);
+        }
+        self.each_child(text, &mut |look, name, child| look.walk(child, places.step(name)?))
+    }
+
+    /// The first part of a value that nothing protects.
+    fn inside(&mut self, text: &str) -> Option<JsonPointer> {
+        match how(self.patterns, &self.tokens) {
+            Covered::Whole => None,
+            Covered::Below if text.starts_with(['{', '[']) => self.each_child(text, &mut |look, _, child| look.inside(child)),
+            Covered::Below | Covered::No => Some(self.here()),
+        }
+    }
+
+    fn each_child(&mut self, text: &str, look: &mut dyn FnMut(&mut Self, &str, &str) -> Option<JsonPointer>) -> Option<JsonPointer> {
+        let children: Vec<(String, &str)> = if text.starts_with('{') {
+            let members = raw::members(text).unwrap_or_default();
+            members.into_iter().filter_map(|(name, value)| Some((raw::name(name).ok()?.into_owned(), value.get()))).collect()
+        } else if text.starts_with('[') {
+            let elements = raw::elements(text).unwrap_or_default();
+            elements.into_iter().enumerate().map(|(index, value)| (index.to_string(), value.get())).collect()
+        } else {
+            Vec::new()
+        };
+        children.into_iter().find_map(|(name, child)| {
+            self.tokens.push(name.clone());
+            let found = look(self, &name, child);
+            self.tokens.pop();
+            found
+        })
+    }
+
+    fn here(&self) -> JsonPointer {
+        let mut place = String::new();
+        for token in &self.tokens {
+            place.push('/');
+            push_escaped(&mut place, token);
+        }
+        JsonPointer::new_unchecked(place)
+    }
+}

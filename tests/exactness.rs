@@ -1,0 +1,419 @@
+//! What is appended is what is read, protected where it says so, or it is refused: Rust values, odd JSON, erasures in any type.
+
+mod common;
+
+use common::world::*;
+use eventseal::ExpectedVersion::Any;
+use eventseal::*;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+fn customer() -> Owner {
+    subject("Customer", "/customer_id")
+}
+
+async fn try_append(world: &World, store: &SealedStore<MemoryStore>, id: &str, event: NewEvent) -> Result<()> {
+    let mut tx = world.db.begin();
+    store.append(&mut tx, &aggregate("Order", id), Any, &[event]).await?;
+    tx.commit()
+}
+
+fn problem<T: Serialize>(value: &T) -> String {
+    match NewEvent::json("Met", 1, value) {
+        Err(Error::Encode { problem, .. }) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+// ---- what JSON can't say
+
+#[test]
+fn what_would_not_be_read_as_it_was_passed_is_refused() {
+    #[derive(Serialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        Weight { weight: Sensitive<f64> },
+        Pair(BTreeMap<String, f32>),
+    }
+    #[derive(Serialize)]
+    struct Flat<T> {
+        #[serde(flatten)]
+        rest: T,
+    }
+    #[derive(Serialize)]
+    #[serde(tag = "t", content = "c")]
+    enum Adjacent {
+        Pair(u8, Sensitive<f64>),
+    }
+    #[derive(Serialize)]
+    enum Outer {
+        Inner(Tagged),
+    }
+    for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let weight = || Tagged::Weight { weight: number.into() };
+        for (place, problem) in [
+            ("the root", problem(&number)),
+            ("/0/a~1b", problem(&[BTreeMap::from([("a/b", number)])])),
+            ("/weights/1", problem(&object("weights", Sensitive::from(vec![1.0, number])))),
+            ("/a", problem(&object("a", Sensitive::from(Some(number))))),
+            ("/a", problem(&object("a", Some(Sensitive::from(number))))),
+            ("/weight", problem(&weight())),
+            ("/Inner/weight", problem(&Outer::Inner(weight()))),
+            ("/weight", problem(&Flat { rest: weight() })),
+            ("/x/weight", problem(&Flat { rest: BTreeMap::from([("x", weight())]) })),
+            ("/c/1", problem(&Adjacent::Pair(1, number.into()))),
+            ("/x", problem(&Tagged::Pair(BTreeMap::from([("x".to_owned(), number as f32)])))),
+        ] {
+            assert!(problem.starts_with(&format!("the float at {place} is not finite")), "{problem}");
+        }
+    }
+    for problem in [
+        problem(&object("a", Sensitive::<String>::Redacted)),
+        problem(&object("a", Some(Sensitive::<String>::Redacted))),
+        problem(&object("a", Sensitive::Present(Sensitive::<u8>::Redacted))),
+        problem(&Flat { rest: object("a", Sensitive::<u8>::Redacted) }),
+    ] {
+        assert!(problem.contains("is redacted: what was shredded has no value"), "{problem}");
+    }
+    for problem in [
+        problem(&object("a", Some(Sensitive::Present(None::<u8>)))),
+        problem(&object("a", Some(Sensitive::Present(())))),
+        problem(&object("a", Sensitive::Present(Some(None::<u8>)))),
+        problem(&object("a", Sensitive::Present(Some(())))),
+    ] {
+        assert!(problem.starts_with("the Some at /a would be written as null"), "{problem}");
+    }
+}
+
+/// An object of one member.
+fn object<T>(name: &str, value: T) -> BTreeMap<String, T> {
+    BTreeMap::from([(name.to_owned(), value)])
+}
+
+#[test]
+fn a_member_that_would_be_written_twice_is_refused() {
+    #[derive(Serialize)]
+    struct Collides {
+        total: u8,
+        #[serde(flatten)]
+        rest: BTreeMap<String, u8>,
+    }
+    let problem = problem(&Collides { total: 1, rest: object("total", 2) });
+    assert!(problem.starts_with("the member /total would be written twice"), "{problem}");
+}
+
+/// All sorts of values, as serde_json writes them.
+#[test]
+fn what_json_can_say_is_written_as_serde_json_writes_it() {
+    #[derive(Serialize)]
+    struct Unit;
+    #[derive(Serialize)]
+    struct Newtype(Sensitive<u8>);
+    #[derive(Serialize)]
+    struct Pair(u8, Sensitive<()>);
+    #[derive(Serialize)]
+    enum Kind {
+        Unit,
+        Newtype(Sensitive<u8>),
+        Pair(u8, i8),
+        Struct {
+            a: Sensitive<Option<u8>>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            b: Option<u8>,
+        },
+    }
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        A(Sensitive<BTreeMap<i64, char>>),
+    }
+    #[derive(Serialize)]
+    struct All {
+        none: Option<Sensitive<u8>>,
+        double: Option<Option<u8>>,
+        wide: (u128, i128, f32, f64, bool),
+        kinds: Vec<Kind>,
+        unit: Unit,
+        newtype: Newtype,
+        pair: Pair,
+        untagged: Untagged,
+        raw: Box<serde_json::value::RawValue>,
+        value: Sensitive<Value>,
+        bytes: [u8; 2],
+        names: BTreeMap<bool, &'static str>,
+        text: String,
+        #[serde(flatten)]
+        flat: BTreeMap<String, Sensitive<Vec<u8>>>,
+    }
+    let all = All {
+        none: None,
+        double: Some(None),
+        wide: (u128::MAX, i128::MIN, 0.1, 1e300, true),
+        kinds: vec![Kind::Unit, Kind::Newtype(1.into()), Kind::Pair(1, -1), Kind::Struct { a: Sensitive::Present(None), b: None }],
+        unit: Unit,
+        newtype: Newtype(2.into()),
+        pair: Pair(1, Sensitive::Present(())),
+        untagged: Untagged::A(BTreeMap::from([(-3, 'x')]).into()),
+        raw: serde_json::value::RawValue::from_string(r#"{"a" : 1.0}"#.to_owned()).unwrap(),
+        value: json!({"a": [1, -2, 0.5, null, {"b": "c"}]}).into(),
+        bytes: [1, 2],
+        names: BTreeMap::from([(true, "yes")]),
+        text: "\"\\\n\u{1f980}".to_owned(),
+        flat: object("flat/~", vec![1].into()),
+    };
+    let event = NewEvent::json("All", 1, &all).unwrap();
+    assert_eq!(String::from_utf8(event.payload).unwrap(), serde_json::to_string(&all).unwrap());
+}
+
+#[tokio::test]
+async fn a_null_in_a_sensitive_is_read_as_it_was_passed() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Notes {
+        customer_id: String,
+        unit: Sensitive<()>,
+        none: Sensitive<Option<u8>>,
+        some: Sensitive<Option<u8>>,
+    }
+    let world = World::new();
+    let store = world.store(Schemas::new([event("Noted").version(1).protect(&["/unit", "/none", "/some"], customer())]).unwrap()).await;
+    let notes = |a, b, c| Notes { customer_id: "42".to_owned(), unit: a, none: b, some: c };
+    let passed = notes(Sensitive::Present(()), Sensitive::Present(None), Sensitive::Present(Some(1)));
+    try_append(&world, &store, "1", NewEvent::json("Noted", 1, &passed).unwrap()).await.unwrap();
+    assert_eq!(world.read(&store, "1").await.unwrap()[0].decode::<Notes>().unwrap(), passed);
+    world.shred(&store, "42").await;
+    let erased = notes(Sensitive::Redacted, Sensitive::Redacted, Sensitive::Redacted);
+    assert_eq!(world.read(&store, "1").await.unwrap()[0].decode::<Notes>().unwrap(), erased);
+}
+
+#[tokio::test]
+async fn a_step_that_returns_no_number_fails() {
+    #[derive(Serialize, Deserialize)]
+    struct Weight {
+        weight: f64,
+    }
+    let divide = |old: Weight| Ok::<_, Infallible>(Weight { weight: 1.0 / old.weight });
+    for new in [
+        event("Weighed").version(1).version(2).upcast(1, divide),
+        event("Weighed").version(1).version(2).change(1, Changes::new().map_value("/weight", |weight: f64| 1.0 / weight)),
+    ] {
+        let world = World::new();
+        let old = world.store(Schemas::new([event("Weighed").version(1)]).unwrap()).await;
+        world.append(&old, "1", &[NewEvent::raw("Weighed", 1, r#"{"weight":0.0}"#)]).await;
+        let store = world.store(Schemas::new([new]).unwrap()).await;
+        let error = world.read(&store, "1").await.unwrap_err();
+        assert!(matches!(&error, Error::Upcast { problem, .. } if problem.contains("is not finite")), "{error:?}");
+    }
+}
+
+// ---- a Sensitive in the clear
+
+#[derive(Serialize)]
+struct Contact {
+    email: Sensitive<String>,
+}
+
+/// Where a `Sensitive` would be in the clear, if anywhere.
+async fn in_the_clear<T: Serialize>(protected: &[&str], value: &T) -> Option<String> {
+    let version = event("Met").version(1);
+    let version = if protected.is_empty() { version } else { version.protect(protected, Owner::Aggregate) };
+    let world = World::new();
+    let store = world.store(Schemas::new([version]).unwrap()).await;
+    let new = NewEvent::json("Met", 1, value).unwrap();
+    let id = new.event_id;
+    match try_append(&world, &store, "1", new).await {
+        Ok(()) => None,
+        Err(Error::SensitiveInTheClear { event_id, event_type, event_version, pointer }) => {
+            assert_eq!((event_id, event_type.as_str(), event_version.get()), (id, "Met", 1));
+            assert!(store.inner().read_stream(&mut world.db.begin(), &aggregate("Order", "1")).await.unwrap().events.is_empty());
+            Some(pointer.as_str().to_owned())
+        }
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+macro_rules! assert_clear {
+    ($($protected:expr, $value:expr => $expected:expr;)+) => {$(
+        assert_eq!(in_the_clear(&$protected, &$value).await.as_deref(), $expected, "{}", stringify!($value));
+    )+};
+}
+
+#[tokio::test]
+async fn i2_a_sensitive_at_a_place_that_nothing_protects_is_not_stored() {
+    #[derive(Serialize)]
+    struct Flat<T> {
+        other: Sensitive<u8>,
+        #[serde(flatten)]
+        rest: T,
+    }
+    #[derive(Serialize)]
+    #[serde(tag = "kind")]
+    enum Internal {
+        Card { email: Sensitive<String> },
+        Newtype(Contact),
+        Wrapped(Sensitive<BTreeMap<String, u8>>),
+    }
+    #[derive(Serialize)]
+    #[serde(tag = "t", content = "c")]
+    enum Adjacent {
+        Card { email: Sensitive<String> },
+        Pair(u8, Sensitive<u8>),
+    }
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Card { email: Sensitive<String> },
+    }
+    #[derive(Serialize)]
+    enum External {
+        Card { email: Sensitive<String> },
+        Pair(u8, Sensitive<u8>),
+        Newtype(Sensitive<u8>),
+    }
+    #[derive(Serialize)]
+    struct Outer<T> {
+        inner: T,
+    }
+    let email = || Sensitive::from("a@x");
+    let contact = || Contact { email: email() };
+    assert_clear! {
+        ["/email"], contact() => None;
+        ["/emial"], contact() => Some("/email");
+        [], contact() => Some("/email");
+        ["/inner"], Outer { inner: contact() } => None;
+        ["/inner/name"], Outer { inner: contact() } => Some("/inner/email");
+        ["/inner/*/email"], Outer { inner: [contact(), contact()] } => None;
+        ["/inner/0/email"], Outer { inner: [contact(), contact()] } => Some("/inner/1/email");
+        ["/inner/a~1b"], Outer { inner: object("a/b", email()) } => None;
+        ["/inner/a"], Outer { inner: object("b", email()) } => Some("/inner/b");
+        // Several in one another.
+        ["/inner"], Outer { inner: Sensitive::from(contact()) } => None;
+        ["/inner/email"], Outer { inner: Sensitive::from(contact()) } => None;
+        ["/inner/a"], Outer { inner: Sensitive::from(BTreeMap::from([("a", 1), ("b", 2)])) } => Some("/inner/b");
+        ["/inner/*/a"], Outer { inner: Sensitive::from(vec![object("a", 1), object("b", 2)]) } => Some("/inner/1/b");
+        ["/inner/*/a"], Outer { inner: Sensitive::from(vec![object("a", 1)]) } => None;
+        ["/inner/a"], Outer { inner: Sensitive::from(None::<BTreeMap<String, u8>>) } => Some("/inner");
+        ["/inner/0"], Outer { inner: Sensitive::Present(Sensitive::Present(1)) } => Some("/inner");
+        // Where serde moves members, or keeps them in a buffer.
+        ["/other", "/email"], Flat { other: 1.into(), rest: contact() } => None;
+        ["/other"], Flat { other: 1.into(), rest: contact() } => Some("/email");
+        ["/email"], Flat { other: 1.into(), rest: contact() } => Some("/other");
+        ["/other", "/a"], Flat { other: 1.into(), rest: Sensitive::from(object("a", 1)) } => None;
+        ["/other"], Flat { other: 1.into(), rest: Sensitive::from(object("a", 1)) } => Some("/a");
+        ["/other"], Flat { other: 1.into(), rest: Sensitive::from(None::<BTreeMap<String, u8>>) } => None;
+        ["/other", "/email"], Flat { other: 1.into(), rest: Internal::Newtype(contact()) } => None;
+        ["/other"], Flat { other: 1.into(), rest: Internal::Card { email: email() } } => Some("/email");
+        ["/email"], Internal::Card { email: email() } => None;
+        ["/kind"], Internal::Newtype(contact()) => Some("/email");
+        ["/a"], Internal::Wrapped(object("a", 1).into()) => Some("/kind");
+        ["/c/email"], Adjacent::Card { email: email() } => None;
+        ["/email"], Adjacent::Card { email: email() } => Some("/c/email");
+        ["/c/1"], Adjacent::Pair(1, 2.into()) => None;
+        ["/c/0"], Adjacent::Pair(1, 2.into()) => Some("/c/1");
+        ["/email"], Untagged::Card { email: email() } => None;
+        ["/Card/email"], Untagged::Card { email: email() } => Some("/email");
+        ["/Card/email"], External::Card { email: email() } => None;
+        ["/email"], External::Card { email: email() } => Some("/Card/email");
+        ["/Pair/1"], External::Pair(1, 2.into()) => None;
+        ["/Pair/0"], External::Pair(1, 2.into()) => Some("/Pair/1");
+        ["/Newtype"], External::Newtype(2.into()) => None;
+        ["/x"], External::Newtype(2.into()) => Some("/Newtype");
+        ["/inner/Pair/1", "/inner/Card/email"], Outer { inner: External::Pair(1, 2.into()) } => None;
+    }
+}
+
+/// Serde's internally tagged enums keep tuple variants of an enum inside in a buffer until the tag is written.
+#[tokio::test]
+async fn i2_a_sensitive_that_went_through_a_buffer_is_known_again() {
+    #[derive(Serialize)]
+    #[serde(tag = "kind")]
+    enum Outer {
+        Inner(Inner),
+    }
+    #[derive(Serialize)]
+    enum Inner {
+        Pair(u8, Sensitive<Vec<Sensitive<u8>>>),
+        Struct { a: u8, b: Sensitive<u8> },
+    }
+    let pair = || Outer::Inner(Inner::Pair(1, vec![2.into(), 3.into()].into()));
+    assert_clear! {
+        ["/Pair/1"], pair() => None;
+        ["/Pair/0"], pair() => Some("/Pair/1");
+        ["/Pair/1/*"], pair() => None;
+        ["/Struct/b"], Outer::Inner(Inner::Struct { a: 1, b: 2.into() }) => None;
+        ["/Struct/a"], Outer::Inner(Inner::Struct { a: 1, b: 2.into() }) => Some("/Struct/b");
+    }
+}
+
+/// What another serializer writes is somewhere in the value that it becomes.
+#[tokio::test]
+async fn i2_a_sensitive_in_a_text_or_a_name_needs_protection_around_it() {
+    struct Text(Contact);
+    impl Serialize for Text {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_str(&serde_json::to_string(&self.0).unwrap())
+        }
+    }
+    struct Named;
+    impl Serialize for Named {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map([(Sensitive::Present("name"), 1)])
+        }
+    }
+    let text = || BTreeMap::from([("text", Text(Contact { email: "a@x".into() }))]);
+    assert_clear! {
+        ["/text"], text() => None;
+        ["/other"], text() => Some("/text");
+        ["/text"], BTreeMap::from([("text", Named)]) => None;
+        ["/text/name"], BTreeMap::from([("text", Named)]) => Some("/text");
+    }
+}
+
+#[tokio::test]
+async fn i2_who_changes_the_event_does_not_silence_the_check() {
+    let world = World::new();
+    let protected = || event("Met").version(1).protect(&["/email"], Owner::Aggregate);
+    let schemas = Schemas::builder([protected(), event("Plain").version(1), event("Whole").version(1).protect_whole(Owner::Aggregate)]);
+    let store = world.store(schemas.build().unwrap()).await;
+    let contact = || NewEvent::json("Met", 1, &Contact { email: "a@x".into() }).unwrap();
+    let append = async |change: &dyn Fn(&mut NewEvent)| {
+        let mut new = contact();
+        change(&mut new);
+        try_append(&world, &store, &new.event_id.to_string(), new).await
+    };
+    let is_refused = |result: Result<()>| matches!(result, Err(Error::SensitiveInTheClear { .. }));
+    assert!(append(&|_| ()).await.is_ok());
+    assert!(append(&|new| new.event_type = "Whole".into()).await.is_ok());
+    assert!(is_refused(append(&|new| new.event_type = "Plain".into()).await));
+    assert!(append(&|new| new.payload = br#"{"email":"b@x","x":1}"#.to_vec()).await.is_ok());
+    assert!(is_refused(append(&|new| (new.event_type, new.payload) = ("Plain".into(), b"{}".to_vec())).await));
+    let raw = NewEvent::raw("Plain", 1, contact().payload);
+    assert!(raw == raw.clone() && try_append(&world, &store, "raw", raw).await.is_ok(), "bytes say nothing");
+    // A container whose parts are protected, and bytes in which it is not there.
+    let parts = event("Parts").version(1).protect(&["/list/*/a"], Owner::Aggregate);
+    let store = world.store(Schemas::new([parts]).unwrap()).await;
+    let mut new = NewEvent::json("Parts", 1, &object("list", Sensitive::from(vec![object("a", 1)]))).unwrap();
+    new.payload = b"{}".to_vec();
+    assert!(is_refused(try_append(&world, &store, "parts", new).await));
+}
+
+#[tokio::test]
+async fn i2_a_sensitive_of_a_type_that_is_not_registered_is_not_stored() {
+    #[derive(Serialize, Deserialize)]
+    struct Shipped {
+        to: Sensitive<String>,
+    }
+    impl EventPayload for Shipped {
+        const TYPE: &'static str = "Shipped";
+        const VERSION: u32 = 1;
+    }
+    events! { enum OrderEvent { Shipped(Shipped) } }
+    let world = World::new();
+    let store = world.store(Schemas::builder([event("Met").version(1)]).build().unwrap()).await;
+    let shipped = || Shipped { to: "Ada".into() };
+    for new in [NewEvent::of(&shipped()), NewEvent::of(&OrderEvent::from(shipped())), NewEvent::json("Shipped", 1, &shipped())] {
+        let error = try_append(&world, &store, "1", new.unwrap()).await.unwrap_err();
+        assert!(matches!(&error, Error::SensitiveInTheClear { pointer, .. } if pointer.as_str() == "/to"), "{error:?}");
+    }
+}
