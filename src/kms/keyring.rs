@@ -46,7 +46,11 @@ impl Keyring {
         Self::parse(&text)
     }
 
-    /// Reads the keyring in a file. On Unix, a file that its group or others may read or write is refused.
+    /// Reads the keyring in a file, or what comes out of a pipe: `/dev/stdin`, `/dev/fd/3`, a shell's `<(…)`.
+    ///
+    /// On Unix, a file or pipe that others may read or write is refused. One that belongs to root may be read by its group,
+    /// as platforms mount secrets for a user who can't change their modes (Kubernetes with `fsGroup` and
+    /// `defaultMode: 0440`, systemd, Docker with `mode: 0440`).
     ///
     /// # Errors
     /// [`Error::Keyring`] if the file can't be read, is open to others or is not a keyring.
@@ -54,21 +58,16 @@ impl Keyring {
         let path = path.as_ref();
         let unreadable = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => problem(format!("{} does not exist: make it once with Keyring::create_file", path.display())),
+            std::io::ErrorKind::PermissionDenied => problem(format!(
+                "{} can't be read: {error}: give it to the user that runs this process; where a platform mounts it, {MOUNT}",
+                path.display()
+            )),
             _ => problem(format!("{} can't be read: {error}", path.display())),
         };
-        let file = std::fs::File::open(path).map_err(unreadable)?;
+        let file = open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = metadata.permissions().mode() & 0o777;
-            if mode & 0o077 != 0 {
-                return Err(problem(format!(
-                    "{} is open to others (mode {mode:03o}): chmod 600 it, and replace its keys if somebody may have read them",
-                    path.display()
-                )));
-            }
-        }
+        check_access(path, &metadata)?;
         // Room for the whole file beforehand: a growing buffer would leave copies of keys behind. A pipe does
         // not say how much is in it.
         let size = if metadata.is_file() { metadata.len().min(MAX_FILE) } else { MAX_FILE };
@@ -153,6 +152,55 @@ impl Keyring {
     pub fn active_id(&self) -> &str {
         &self.entries[0].0
     }
+}
+
+/// What can be done about a file whose mode this process can't change.
+const MOUNT: &str = "mount it with mode 0400 for this user, or with 0440 for its group";
+
+#[cfg(unix)]
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::fd::AsFd;
+    let is_input = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|input| path == Path::new(input));
+    match std::fs::File::open(path) {
+        // A pipe that another user made, before this process became somebody else: it is open already, and can't be
+        // opened once more.
+        Err(error) if is_input && error.kind() == std::io::ErrorKind::PermissionDenied => {
+            std::io::stdin().as_fd().try_clone_to_owned().map(Into::into)
+        }
+        opened => opened,
+    }
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::File::open(path)
+}
+
+/// May anybody else read the keys, or put others in their place?
+#[cfg(unix)]
+fn check_access(path: &Path, metadata: &std::fs::Metadata) -> Result<()> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let kind = metadata.file_type();
+    if !kind.is_file() && !kind.is_fifo() {
+        return Err(problem(format!("{} is neither a file nor a pipe: name one that holds a keyring", path.display())));
+    }
+    let mode = metadata.mode() & 0o777;
+    let of_root = metadata.uid() == 0;
+    // Only root gives a file of root to a group, and only to one that shall have it.
+    let closed = if of_root { 0o037 } else { 0o077 };
+    if mode & closed == 0 {
+        return Ok(());
+    }
+    let open_to = match mode & 0o007 {
+        0 => "its group",
+        _ => "every user",
+    };
+    let remedy = if of_root {
+        format!("chmod 600 it, or where a platform mounts it, {MOUNT}")
+    } else {
+        "chmod 600 it; if others use this machine, they may have read it: give it new keys then".to_owned()
+    };
+    Err(problem(format!("{} is open to {open_to} (mode {mode:04o}): {remedy}", path.display())))
 }
 
 const ALLOWED_ID: &str = "1 to 64 letters, digits, '-', '_' or '.'";
@@ -301,10 +349,46 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(Keyring::from_file(&path).unwrap().active_id(), "main");
         assert!(Keyring::create_file(&path, "main").is_err(), "an existing keyring must not be overwritten");
-        for mode in [0o640, 0o604, 0o660, 0o644] {
+        let of_root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&path).unwrap()) == 0;
+        for mode in [0o640, 0o440, 0o604, 0o660, 0o644, 0o444, 0o606, 0o620, 0o610] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let error = Keyring::from_file(&path).unwrap_err();
-            assert!(error.to_string().contains("chmod 600"), "{error}");
+            let read = Keyring::from_file(&path);
+            if of_root && [0o640, 0o440].contains(&mode) {
+                assert_eq!(read.unwrap().active_id(), "main", "{mode:o}: as platforms mount it");
+                continue;
+            }
+            let error = read.unwrap_err().to_string();
+            assert!(error.contains("chmod 600") && error.contains(&format!("{mode:04o}")), "{error}");
+            // Of what root made readable nobody knows whether anybody else is there to read it.
+            assert_eq!(error.contains("new keys"), !of_root, "{error}");
+        }
+    }
+
+    /// Whoever is not root gives his file to nobody.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_of_a_user_is_for_that_user_alone() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keyring");
+        Keyring::create_file(&path, "main").unwrap();
+        // Only root may give a file away; for anybody else it is a user's already.
+        let _ = chown(&path, Some(65_534), None);
+        assert_eq!(Keyring::from_file(&path).unwrap().active_id(), "main");
+        for mode in [0o640, 0o440, 0o444, 0o660] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = Keyring::from_file(&path).unwrap_err().to_string();
+            assert!(error.contains("chmod 600") && error.contains("new keys"), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_neither_a_file_nor_a_pipe_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path(), Path::new("/dev/zero"), Path::new("/dev/null")] {
+            let error = Keyring::from_file(path).unwrap_err().to_string();
+            assert!(error.contains("neither a file nor a pipe"), "{error}");
         }
     }
 }

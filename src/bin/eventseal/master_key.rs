@@ -43,15 +43,29 @@ pub(crate) async fn open_from(args: &args::MoveMasterKey) -> Result<Option<Arc<d
 }
 
 fn keyring(path: &Path) -> Result<Arc<dyn Kms>, Failure> {
-    // What is no file may be a key that was put in its place: it is not repeated.
-    if !path.is_file() {
-        return Err(Failure::Usage(format!(
-            "the keyring's file, named by --keyring, --from-keyring or {FILE}, does not exist: make it once with \
-             (umask 077; echo \"main:$(openssl rand -base64 32)\" > FILE). If a keyring's text was given instead: others can read a \
-             command line, so replace its keys, and set {TEXT}"
-        )));
+    // It is not repeated: it may be a key that was put in the place of a file.
+    if matches!(path.try_exists(), Ok(false)) || path.as_os_str().len() > 4_096 {
+        let remedy = if is_key(path) {
+            format!("That is a keyring's text, and others can read a command line: give it new keys, and put them into {TEXT}")
+        } else {
+            "Make it once with (umask 077; echo \"main:$(openssl rand -base64 32)\" > FILE)".to_owned()
+        };
+        return Err(Failure::Usage(format!("the keyring's file, named by --keyring, --from-keyring or {FILE}, does not exist. {remedy}")));
     }
     Ok(Arc::new(Keyring::from_file(path)?))
+}
+
+/// Is there a key of 32 bytes in what should name a file? A path in a folder that exists is none.
+fn is_key(path: &Path) -> bool {
+    let in_folder = path.parent().is_some_and(|folder| folder.components().count() > 1 && folder.is_dir());
+    let bytes = |text: &str| {
+        let hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let text = text.trim_end_matches('=');
+        let base64 = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte));
+        // 32 bytes are 43 of these.
+        hex || (text.len() == 43 && base64)
+    };
+    !in_folder && path.to_string_lossy().split([':', ',', '\n', ' ']).any(bytes)
 }
 
 fn from_text() -> Result<Arc<dyn Kms>, Failure> {
