@@ -284,6 +284,18 @@ pub enum Error {
         /// The table.
         table: String,
     },
+    /// An append can't be written in the configured order: a table lacks the unique constraint that it needs. A table
+    /// that is partitioned by position can't have one on the version in the stream.
+    #[error(
+        "the table {table:?}, or that of its heads, lacks the unique constraint on type, id and version of a stream (of the heads: on type and id) that appends in this order need: if all writers take the head row first, as eventsalsa/store does from 0.1 on, configure PostgresTables::heads_first(); otherwise add the constraint"
+    )]
+    NoUniqueVersion {
+        /// The table of events.
+        table: String,
+        /// What the database said.
+        #[source]
+        source: BoxError,
+    },
     /// A migration would make tables that exist already, without having been made by it.
     #[error(
         "the tables exist already, and were not made by this migration: an existing event store needs only the key tables; otherwise configure other names"

@@ -13,6 +13,8 @@ use time::OffsetDateTime;
 const COLLISIONS: [&str; 3] = ["40001", "40P01", "55P03"];
 /// `unique_violation`
 pub(crate) const UNIQUE_VIOLATION: &str = "23505";
+/// `invalid_column_reference`: among others, ON CONFLICT names columns that no unique constraint has.
+pub(crate) const NO_SUCH_CONSTRAINT: &str = "42P10";
 /// `undefined_table`
 pub(crate) const UNDEFINED_TABLE: &str = "42P01";
 /// `duplicate_table`

@@ -106,6 +106,22 @@ async fn postgres_stores_with_names_of_their_own_keep_the_contract() {
     every_way(&db, store, keys).await;
 }
 
+/// As the newest eventsalsa makes them where events are partitioned by position.
+#[tokio::test]
+async fn postgres_stores_over_partitions_keep_the_contract() {
+    let (db, store) = (Postgres::empty().await, PostgresStore::with_tables(PostgresTables::streams()).unwrap());
+    db.partitioned(&[(1, 20), (20, 3_000), (3_000, 7_000)]).await;
+    PostgresKeys::new().migrate(&mut db.connect().await.unwrap(), &Namespace::new("conformance").unwrap()).await.unwrap();
+    every_way(&db, store, PostgresKeys::new()).await;
+}
+
+#[tokio::test]
+async fn postgres_tables_of_partitions_keep_the_contract() {
+    let (db, store) = (Postgres::empty().await, PostgresStore::with_tables(PostgresTables::streams()).unwrap());
+    db.partitioned(&[(1, 10), (10, 100)]).await;
+    conformance::event_table(&db, &store).await;
+}
+
 #[tokio::test]
 async fn memory_tables_keep_the_contract() {
     conformance::event_table(&Memory::new(), &MemoryStore::new()).await;

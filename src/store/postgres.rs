@@ -1,5 +1,6 @@
 //! Events in PostgreSQL.
 
+mod heads_first;
 mod table;
 
 use crate::error::{Error, Result};
@@ -7,7 +8,7 @@ use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
     Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
 };
-use crate::postgres::{UNIQUE_VIOLATION, column, database, migrate, migration, qualified, sql_state, timestamp};
+use crate::postgres::{NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, column, database, migrate, migration, qualified, sql_state, timestamp};
 use crate::sql::{check_name, in_transaction};
 use crate::store::EventStore;
 use async_trait::async_trait;
@@ -42,6 +43,7 @@ pub struct PostgresTables {
     aggregate_id: String,
     aggregate_version: String,
     channel: Option<String>,
+    heads_first: bool,
 }
 
 impl Default for PostgresTables {
@@ -52,17 +54,18 @@ impl Default for PostgresTables {
 
 impl PostgresTables {
     /// The names of eventsalsa/store 0.0.2: `events` and `aggregate_heads`, with `aggregate_type`,
-    /// `aggregate_id` and `aggregate_version`.
+    /// `aggregate_id` and `aggregate_version`. Events are written first, as all 0.0 versions do: see
+    /// [`events_first`](Self::events_first).
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The newer spelling of eventsalsa/store: `events` and `stream_heads`, with `stream_type`, `stream_id` and
-    /// `stream_version`.
+    /// The names of eventsalsa/store from 0.1 on: `events` and `stream_heads`, with `stream_type`, `stream_id` and
+    /// `stream_version`. The head is written first, as these versions do: see [`heads_first`](Self::heads_first).
     #[must_use]
     pub fn streams() -> Self {
-        Self::named("events", "stream_heads", ["stream_type", "stream_id", "stream_version"])
+        Self::named("events", "stream_heads", ["stream_type", "stream_id", "stream_version"]).heads_first()
     }
 
     fn named(events: &str, heads: &str, [aggregate_type, aggregate_id, aggregate_version]: [&str; 3]) -> Self {
@@ -74,6 +77,7 @@ impl PostgresTables {
             aggregate_id: aggregate_id.to_owned(),
             aggregate_version: aggregate_version.to_owned(),
             channel: None,
+            heads_first: false,
         }
     }
 
@@ -102,6 +106,33 @@ impl PostgresTables {
     #[must_use]
     pub fn columns(mut self, aggregate_type: impl Into<String>, aggregate_id: impl Into<String>, version: impl Into<String>) -> Self {
         (self.aggregate_type, self.aggregate_id, self.aggregate_version) = (aggregate_type.into(), aggregate_id.into(), version.into());
+        self
+    }
+
+    /// Appends take the head row first, then insert events. eventsalsa/store writes in this order from 0.1 on, and
+    /// [`streams`](Self::streams) begins with it.
+    ///
+    /// All writers of a table must use one order. Two that write to one stream in different orders wait for each other:
+    /// PostgreSQL ends one of them as a deadlock ([`Error::Collision`](crate::Error::Collision)).
+    ///
+    /// In this order the head row decides, and the table of events needs no unique constraint. It may be partitioned by
+    /// `global_position`, natively or by pg_partman. Such a table has no constraint that refuses an event id twice:
+    /// the append looks for the ids itself. Give the table an index on `event_id`, or each append reads all of it. Two
+    /// transactions that append the same id to *different* streams at the same time can both succeed there.
+    #[must_use]
+    pub const fn heads_first(mut self) -> Self {
+        self.heads_first = true;
+        self
+    }
+
+    /// Appends insert events first, then move the head. eventsalsa/store 0.0 writes in this order, and
+    /// [`new`](Self::new) begins with it. See [`heads_first`](Self::heads_first) on mixing the two.
+    ///
+    /// In this order a unique constraint on type, id and version of the stream decides: without one, an append is
+    /// [`Error::NoUniqueVersion`](crate::Error::NoUniqueVersion).
+    #[must_use]
+    pub const fn events_first(mut self) -> Self {
+        self.heads_first = false;
         self
     }
 
@@ -140,7 +171,8 @@ impl PostgresTables {
 }
 
 /// Events in a PostgreSQL database (15 or newer), in the tables of eventsalsa/store, so that an existing
-/// database can be wrapped as it is.
+/// database can be wrapped as it is. Where other programs write to the same tables, configure the order in which they
+/// write: [`PostgresTables::heads_first`].
 ///
 /// An append is one statement. A conflict of versions does not abort the caller's transaction. Under
 /// `REPEATABLE READ` and `SERIALIZABLE`, PostgreSQL reports some conflicts as serialization failures instead:
@@ -194,8 +226,8 @@ impl PostgresStore {
         let fill = |sql: &str| Arc::<str>::from(tables.fill(&sql.replace("{columns}", COLUMNS)));
         // The first event decides: if another transaction has its version, or is about to commit it, nothing
         // is inserted, nothing raises an error, and the rest, which select from it, do nothing either.
-        // Events come before the head, as eventsalsa writes them: the other way round deadlocks with it.
-        let mut append = r"
+        // Events come before the head, as eventsalsa 0.0 writes them: the other way round deadlocks with it.
+        let events_first = r"
             WITH head AS (
                 SELECT coalesce((SELECT h.{aggregate_version} FROM {heads} AS h
                                  WHERE h.{aggregate_type} = $1 AND h.{aggregate_id} = $2), 0) AS version
@@ -227,8 +259,8 @@ impl PostgresStore {
                 SET {aggregate_version} = excluded.{aggregate_version}, updated_at = excluded.updated_at
             ), appended AS (
                 SELECT global_position, version FROM first UNION ALL SELECT global_position, version FROM others
-            )"
-        .to_owned();
+            )";
+        let mut append = if tables.heads_first { heads_first::APPEND } else { events_first }.to_owned();
         append += match &tables.channel {
             None => "SELECT global_position, version, false FROM appended",
             // A CTE that nothing refers to would not be run.
@@ -342,6 +374,7 @@ impl EventStore for PostgresStore {
             let mut rows = rows.map_err(|source| match sql_state(&source) {
                 // Another transaction appended an event of the same id at the same time. The next attempt will see it.
                 Some(UNIQUE_VIOLATION) => Error::Collision { source: Some(source.into()) },
+                Some(NO_SUCH_CONSTRAINT) => Error::NoUniqueVersion { table: self.tables.events.clone(), source: source.into() },
                 _ => database("appending events")(source),
             })?;
             if !rows.is_empty() {

@@ -146,6 +146,41 @@ impl Postgres {
     }
 }
 
+/// Events as eventsalsa/store 0.1 and later make them where they are partitioned by position: a sequence of its own, and
+/// no unique constraint but the primary key. With a partition for what no other one takes, as pg_partman makes it.
+#[cfg(feature = "postgres")]
+const PARTITIONED: &str = "
+    CREATE SEQUENCE events_global_position_seq;
+    CREATE TABLE events (
+        global_position BIGINT NOT NULL DEFAULT nextval('events_global_position_seq'),
+        stream_type TEXT NOT NULL, stream_id TEXT NOT NULL, stream_version BIGINT NOT NULL,
+        event_id UUID NOT NULL, event_type TEXT NOT NULL, event_version INT NOT NULL DEFAULT 1, payload BYTEA NOT NULL,
+        trace_id TEXT, correlation_id TEXT, causation_id TEXT, metadata JSONB, created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+        PRIMARY KEY (global_position)
+    ) PARTITION BY RANGE (global_position);
+    CREATE TABLE events_default PARTITION OF events DEFAULT;
+    CREATE INDEX idx_events_stream ON events (stream_type, stream_id, stream_version);
+    CREATE INDEX idx_events_event_type ON events (event_type, global_position);
+    CREATE INDEX idx_events_correlation ON events (correlation_id) WHERE correlation_id IS NOT NULL;
+    CREATE INDEX idx_events_stream_type_position ON events (stream_type, global_position);
+    CREATE TABLE stream_heads (
+        stream_type TEXT NOT NULL, stream_id TEXT NOT NULL, stream_version BIGINT NOT NULL,
+        updated_at TIMESTAMPTZ NOT NULL DEFAULT now(), PRIMARY KEY (stream_type, stream_id)
+    );
+    CREATE INDEX idx_stream_heads_updated ON stream_heads (updated_at);";
+
+#[cfg(feature = "postgres")]
+impl Postgres {
+    /// Makes partitioned tables of events, with partitions for these positions (the second excluded) and one for the rest.
+    pub async fn partitioned(&self, partitions: &[(i64, i64)]) {
+        let mut sql = PARTITIONED.to_owned();
+        for (from, to) in partitions {
+            sql += &format!("CREATE TABLE events_p{from} PARTITION OF events FOR VALUES FROM ({from}) TO ({to});");
+        }
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&self.pool).await.unwrap();
+    }
+}
+
 #[cfg(feature = "postgres")]
 async fn administer(sql: String) {
     let mut connection = <PgConnection as sqlx::Connection>::connect_with(&cluster::server()).await.unwrap();

@@ -12,6 +12,7 @@ use crate::store::table::{
 use async_trait::async_trait;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, query::Query};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -20,6 +21,8 @@ use uuid::Uuid;
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// How long appends may be kept waiting for the sake of maintenance.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
+const VERSION_TAKEN: Error =
+    Error::InvalidRow { what: "the aggregate version of an event to be inserted", problem: "is in the table already" };
 
 impl PostgresStore {
     /// Does a payload start with a header? As [`starts_with_header`](crate::starts_with_header) says. Only the first bytes
@@ -41,12 +44,12 @@ impl PostgresStore {
         sqlx::query(AssertSqlSafe(self.tables.fill(&sql)))
     }
 
-    /// Keeps everybody else from inserting until the transaction ends.
-    async fn lock_out(&self, tx: &mut PgConnection, mode: &str, operation: &'static str) -> Result<()> {
+    /// Keeps everybody else from inserting until the transaction ends. Partitions are locked with their table.
+    async fn lock_out(&self, tx: &mut PgConnection, tables: &str, mode: &str, operation: &'static str) -> Result<()> {
         let before: String =
             sqlx::query_scalar("SELECT current_setting('lock_timeout')").fetch_one(&mut *tx).await.map_err(database(operation))?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(database(operation))?;
-        self.maintain(&format!("LOCK TABLE {{events}} IN {mode} MODE")).execute(&mut *tx).await.map_err(self.failed(operation))?;
+        self.maintain(&format!("LOCK TABLE {tables} IN {mode} MODE")).execute(&mut *tx).await.map_err(self.failed(operation))?;
         // The caller's own statements wait as it wants them to.
         sqlx::query("SELECT set_config('lock_timeout', $1, true)").bind(before).execute(tx).await.map_err(database(operation))?;
         Ok(())
@@ -150,9 +153,12 @@ impl EventTable for PostgresStore {
         }
         // Positions are given out within an INSERT, which holds a lock on the table that this one excludes: so none is on
         // its way, and moving the sequence takes none back.
-        self.lock_out(tx, "SHARE ROW EXCLUSIVE", OPERATION).await?;
+        // Heads are moved below: a writer that takes them first must not be met half way.
+        let tables = if self.tables.heads_first { "{heads}, {events}" } else { "{events}" };
+        self.lock_out(tx, tables, "SHARE ROW EXCLUSIVE", OPERATION).await?;
         check_insert(self.last_position(tx).await?, events)?;
         let batch = Batch::new(events)?;
+        self.check_unknown(tx, &batch, OPERATION).await?;
         let sql = "INSERT INTO {events} (global_position, {aggregate_type}, {aggregate_id}, {aggregate_version}, event_id, event_type,
                  event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at)
              SELECT e.position, e.aggregate_type, e.aggregate_id, e.aggregate_version, e.event_id, e.event_type,
@@ -161,16 +167,13 @@ impl EventTable for PostgresStore {
                  $9::text[], $10::text[], $11::text[], $12::text[], $13::timestamptz[])
                  AS e (position, aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version, payload,
                      trace_id, correlation_id, causation_id, metadata, created_at)
-             ORDER BY e.position
-             ON CONFLICT (event_id) DO NOTHING
-             RETURNING event_id";
-        let inserted = self
-            .maintain(sql)
+             ORDER BY e.position";
+        self.maintain(sql)
             .bind(batch.positions)
             .bind(&batch.aggregate_types)
             .bind(&batch.aggregate_ids)
             .bind(&batch.aggregate_versions)
-            .bind(batch.event_ids)
+            .bind(&batch.event_ids)
             .bind(batch.event_types)
             .bind(batch.event_versions)
             .bind(batch.payloads)
@@ -179,18 +182,12 @@ impl EventTable for PostgresStore {
             .bind(batch.causation_ids)
             .bind(batch.metadata)
             .bind(batch.created_at)
-            .fetch_all(&mut *tx)
+            .execute(&mut *tx)
             .await
             .map_err(|source| match sql_state(&source) {
-                Some(UNIQUE_VIOLATION) => {
-                    Error::InvalidRow { what: "the aggregate version of an event to be inserted", problem: "is in the table already" }
-                }
+                Some(UNIQUE_VIOLATION) => VERSION_TAKEN,
                 _ => database(OPERATION)(source),
             })?;
-        let inserted = inserted.iter().map(|row| column::<Uuid>(row, 0)).collect::<Result<std::collections::HashSet<_>>>()?;
-        if let Some(known) = events.iter().find(|event| !inserted.contains(&event.event_id)) {
-            return Err(Error::DuplicateEventId { event_id: known.event_id });
-        }
         let heads = "INSERT INTO {heads} AS h ({aggregate_type}, {aggregate_id}, {aggregate_version}, updated_at)
              SELECT e.aggregate_type, e.aggregate_id, max(e.aggregate_version), now()
              FROM UNNEST($1::text[], $2::text[], $3::bigint[]) AS e (aggregate_type, aggregate_id, aggregate_version)
@@ -208,7 +205,7 @@ impl EventTable for PostgresStore {
         const OPERATION: &str = "looking for the settled position";
         not_in_transaction(connection, OPERATION)?;
         let mut tx = connection.begin_with(BEGIN).await.map_err(database(OPERATION))?;
-        let settled = match self.lock_out(&mut tx, "SHARE", OPERATION).await {
+        let settled = match self.lock_out(&mut tx, "{events}", "SHARE", OPERATION).await {
             // A statement of its own: its snapshot is newer than the lock.
             Ok(()) => self.last_position(&mut tx).await,
             Err(error) => Err(error),
@@ -241,13 +238,34 @@ impl PostgresStore {
         qualified(self.tables.schema.as_deref(), &self.tables.events)
     }
 
+    /// Refuses ids and versions that the table has. It is locked, and may have no constraint that would refuse them.
+    async fn check_unknown(&self, tx: &mut PgConnection, batch: &Batch, operation: &'static str) -> Result<()> {
+        let sql = "SELECT event_id FROM {events} WHERE event_id = ANY ($1) LIMIT 1";
+        let known = self.maintain(sql).bind(&batch.event_ids).fetch_optional(&mut *tx).await.map_err(database(operation))?;
+        if let Some(row) = known {
+            return Err(Error::DuplicateEventId { event_id: column(&row, 0)? });
+        }
+        let sql = "SELECT FROM UNNEST($1::text[], $2::text[], $3::bigint[]) AS new (type, id, version),
+                 LATERAL (SELECT FROM {events} AS e WHERE e.{aggregate_type} = new.type AND e.{aggregate_id} = new.id
+                     AND e.{aggregate_version} = new.version OFFSET 0) AS known LIMIT 1";
+        let taken = self.maintain(sql).bind(&batch.aggregate_types).bind(&batch.aggregate_ids).bind(&batch.aggregate_versions);
+        let taken = taken.fetch_optional(tx).await.map_err(database(operation))?;
+        let versions = batch.aggregate_types.iter().zip(&batch.aggregate_ids).zip(&batch.aggregate_versions);
+        let unique = versions.collect::<HashSet<_>>().len() == batch.event_ids.len();
+        if taken.is_none() && unique { Ok(()) } else { Err(VERSION_TAKEN) }
+    }
+
     /// Moves the sequence of positions beyond the last one that is in the table. Never back.
     async fn move_sequence(&self, tx: &mut PgConnection, operation: &'static str) -> Result<()> {
-        let sequence: Option<String> = sqlx::query_scalar("SELECT pg_get_serial_sequence($1, 'global_position')")
-            .bind(self.table())
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(database(operation))?;
+        // The column's own one, or the one that its default names.
+        let sql = "SELECT coalesce(pg_get_serial_sequence($1, 'global_position'),
+                 (SELECT d.refobjid::regclass::text FROM pg_catalog.pg_attrdef AS f
+                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+                  JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid
+                      AND d.refclassid = 'pg_catalog.pg_class'::regclass
+                  JOIN pg_catalog.pg_class AS s ON s.oid = d.refobjid AND s.relkind = 'S'
+                  WHERE f.adrelid = to_regclass($1) AND a.attname = 'global_position' LIMIT 1))";
+        let sequence: Option<String> = sqlx::query_scalar(sql).bind(self.table()).fetch_one(&mut *tx).await.map_err(database(operation))?;
         // A table that gets its positions from elsewhere has to see to that itself.
         let Some(sequence) = sequence else { return Ok(()) };
         // The name comes quoted from the catalog.
