@@ -22,7 +22,7 @@ use crate::event::{AggregateRef, Appended, EventFilter, EventPage, ExpectedVersi
 use async_trait::async_trait;
 use std::sync::Arc;
 
-/// An append-only store of events. Append and read follow [eventsalsa/store] 0.0.2.
+/// An append-only store of events. Append and read follow [eventsalsa/store].
 ///
 /// The caller owns the transaction: no method begins, commits or rolls back one, sets a savepoint or
 /// changes an isolation level. `&mut tx` of a `sqlx::Transaction` coerces to the connection that the

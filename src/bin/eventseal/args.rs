@@ -260,6 +260,15 @@ Examples:
   eventseal doctor --keyring /etc/shop/keyring
   eventseal doctor --aws-kms-key alias/eventseal --json")]
 pub(crate) struct Doctor {
+    /// Another name for the table of events (PostgreSQL)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) events_table: Option<String>,
+    /// Another name for the table of heads (PostgreSQL)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) heads_table: Option<String>,
+    /// The application is configured with PostgresTables::heads_first(); stream_* columns mean it anyway
+    #[arg(long)]
+    pub(crate) heads_first: bool,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]

@@ -8,6 +8,7 @@ mod database;
 mod keys;
 mod master_key;
 mod migrations;
+mod write_order;
 mod writing;
 
 use crate::args::Doctor;
@@ -37,6 +38,7 @@ pub(crate) async fn doctor(args: Doctor) -> Result<Report, Failure> {
         AnyDb::Postgres(mut db) => {
             database::postgres(&mut db, &mut checks).await;
             tables(&mut db, kms, &mut checks).await;
+            write_order::postgres(&mut db, &args, &mut checks).await;
         }
     }
     Ok(checks.report())
