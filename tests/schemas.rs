@@ -54,6 +54,14 @@ fn every_contradiction_is_reported_on_its_own() {
         (e().protect(&[""], Owner::Aggregate), vec!["Pointer"]),
         (e().protect(&["/a~3"], Owner::Aggregate), vec!["Pointer"]),
         (e().protect(&["/$seal"], Owner::Aggregate), vec!["Pointer"]),
+        (e().protect(&["/*"], Owner::Aggregate), vec!["NeverSeals"]),
+        (e().protect(&["/*/email"], subject("K", "/*/id")), vec!["NeverSeals"]),
+        (e().protect(&[&"/a".repeat(129)], Owner::Aggregate), vec!["NeverSeals"]),
+        (e().protect(&[&format!("/{}", "a".repeat(4_096))], Owner::Aggregate), vec!["NeverSeals"]),
+        (e().protect(&[], Owner::Aggregate), vec!["NamesNothing"]),
+        (e().protect_whole(Owner::Aggregate).protect_whole(customer()), vec!["WholeTwice"]),
+        (e().protect(&["/a"], subject("K", "/$seal")), vec!["ScopePointer"]),
+        (e().protect(&["/a"], subject("K", "/b".repeat(129))), vec!["ScopePointer"]),
         (e().protect(&["/a", "/a/b"], Owner::Aggregate), vec!["Overlap"]),
         (e().protect(&["/a"], Owner::Aggregate).protect(&["/a"], customer()), vec!["Overlap"]),
         (e().protect(&["/a/*/b", "/a/0"], Owner::Aggregate), vec!["Overlap", "Pointer"]),
@@ -74,6 +82,44 @@ fn every_contradiction_is_reported_on_its_own() {
         let mut found: Vec<String> = problems([event]).iter().map(|problem| problem.split(": ").nth(1).unwrap().to_owned()).collect();
         found.sort_unstable();
         assert_eq!(found, expected, "{described}");
+    }
+}
+
+/// What a version takes over from others adds up; the last one named is not the only one.
+#[test]
+fn i2_a_version_protects_what_every_version_named_protects() {
+    let schemas = Schemas::new([event("E")
+        .version(1)
+        .protect(&["/a"], Owner::Aggregate)
+        .version(2)
+        .protect(&["/b"], Owner::Aggregate)
+        .version(3)
+        .protect_same_as(1)
+        .protect_same_as(2)
+        .upcast(1, same)
+        .upcast(2, same)]);
+    let versions = schemas.unwrap().versions();
+    let mut protected: Vec<&str> = versions[2].protected.iter().map(|place| place.pointer.as_str()).collect();
+    protected.sort_unstable();
+    assert_eq!(protected, ["/a", "/b"]);
+    let whole = |owner| event("E").version(1).protect_whole(owner);
+    let twice = whole(Owner::Aggregate).version(2).protect_same_as(1).protect_whole(customer()).upcast(1, same);
+    assert_eq!(problems([twice]), ["E v2: WholeTwice"]);
+}
+
+/// The longest and the deepest pointers that can seal.
+#[tokio::test]
+async fn i1_pointers_at_their_limits_seal() {
+    for (pointer, payload) in [
+        (format!("/{}", "a".repeat(4_095)), format!(r#"{{"{}":"Ada"}}"#, "a".repeat(4_095))),
+        ("/a".repeat(128), format!("{}\"Ada\"{}", "{\"a\":".repeat(128), "}".repeat(128))),
+    ] {
+        let world = World::new();
+        let store = world.store(Schemas::new([event("E").version(1).protect(&[&pointer], Owner::Aggregate)]).unwrap()).await;
+        world.append(&store, "1", &[NewEvent::raw("E", 1, payload.clone())]).await;
+        let stored = store.inner().read_stream(&mut world.db.begin(), &aggregate("Order", "1")).await.unwrap().events.remove(0);
+        assert!(!String::from_utf8(stored.payload).unwrap().contains("Ada"));
+        assert_eq!(world.read(&store, "1").await.unwrap()[0].payload, payload.as_bytes());
     }
 }
 

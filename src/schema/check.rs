@@ -11,8 +11,9 @@ use crate::schema::step::{MetadataFn, Step};
 use crate::schema::typed::check_decoders;
 use crate::schema::{Schemas, TypeSchema, VersionSchema};
 use crate::seal::crypto::PAD;
+use crate::seal::format::MAX_POINTER;
 use crate::seal::plan::{Field, FieldOwner, Plan};
-use crate::seal::scan::SEAL_MEMBER;
+use crate::seal::scan::{MAX_DEPTH, SEAL_MEMBER};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -97,7 +98,8 @@ fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
         if number == 0 || i32::try_from(number).is_err() {
             found.add(&name, Some(number), SchemaProblem::VersionNumber);
         }
-        if let Some(same) = version.same_as {
+        // What the version says itself comes last, and wins.
+        for same in std::mem::take(&mut version.same_as).into_iter().rev() {
             match declared.get(&same) {
                 Some(other) => inherit(&mut version, other),
                 None => found.add(&name, Some(number), SchemaProblem::SameAsUnknown(same)),
@@ -199,9 +201,9 @@ fn check_changes(types: &HashMap<EventType, TypeSchema>, name: &EventType, schem
 
 fn inherit(version: &mut VersionDecl, other: &VersionDecl) {
     version.fields.extend(other.fields.iter().cloned());
+    version.whole_twice |= version.whole.is_some() && other.whole.is_some();
     version.whole = version.whole.take().or_else(|| other.whole.clone());
     version.unprotected |= other.unprotected;
-    // What the version says itself comes later, and wins.
     version.stand_ins.splice(0..0, other.stand_ins.iter().cloned());
     version.pads.splice(0..0, other.pads.iter().cloned());
 }
@@ -226,6 +228,12 @@ impl CheckVersion<'_> {
         }
         if !version.fields.is_empty() && version.whole.is_some() {
             self.add(SchemaProblem::FieldsAndWhole);
+        }
+        if version.names_nothing {
+            self.add(SchemaProblem::NamesNothing);
+        }
+        if version.whole_twice {
+            self.add(SchemaProblem::WholeTwice);
         }
         let mut plan = Plan::default();
         for field in &version.fields {
@@ -276,6 +284,10 @@ impl CheckVersion<'_> {
         if pattern.tokens().first() == Some(&Token::Name(SEAL_MEMBER.to_owned())) {
             self.add(SchemaProblem::Pointer(field.pointer.clone(), "is the header's own place"));
         }
+        if let Some(reason) = never_seals(&pattern) {
+            self.add(SchemaProblem::NeverSeals(field.pointer.clone(), reason));
+            return None;
+        }
         let owner = self.owner(field, Some(&pattern), captures);
         let place = (pattern.stars() == 0).then(|| JsonPointer::new_unchecked(pattern.at(&[])));
         Some(Field { pattern: Some(pattern), place, owner, pad: PAD, stand_in: "null".into() })
@@ -314,6 +326,12 @@ impl CheckVersion<'_> {
                 return 0;
             }
         };
+        if pattern.tokens().first() == Some(&Token::Name(SEAL_MEMBER.to_owned())) {
+            self.add(SchemaProblem::ScopePointer(id.to_owned(), "is the header's own place, which no payload has".to_owned()));
+        }
+        if pattern.tokens().len() > MAX_DEPTH {
+            self.add(SchemaProblem::ScopePointer(id.to_owned(), TOO_DEEP.to_owned()));
+        }
         let shared = pattern.up_to_last_star();
         let bound = shared.is_empty() || field.is_some_and(|field| field.tokens().starts_with(shared));
         if !bound {
@@ -346,6 +364,22 @@ impl CheckVersion<'_> {
         }
     }
 }
+
+/// Why nothing that is sealed can ever stand at these places. Without this, a plan would name them and every payload pass.
+fn never_seals(pattern: &Pattern) -> Option<&'static str> {
+    if pattern.tokens().first() == Some(&Token::Each) {
+        return Some(
+            "a '*' stands for the elements of an array, and a payload with protected members is an object: name the members, or use protect_whole()",
+        );
+    }
+    if pattern.tokens().len() > MAX_DEPTH {
+        return Some(TOO_DEEP);
+    }
+    // The shortest place that it means.
+    (pattern.at(&[]).len() > MAX_POINTER).then_some("a sealed payload holds pointers of up to 4,096 bytes")
+}
+
+const TOO_DEEP: &str = "lies deeper than the 128 levels that a payload may have";
 
 fn find<'p>(plan: &'p mut Plan, pointer: &str) -> Option<&'p mut Field> {
     if pointer.is_empty() {

@@ -95,7 +95,11 @@ pub(super) struct VersionDecl {
     pub(super) fields: Vec<FieldDecl>,
     pub(super) whole: Option<FieldDecl>,
     pub(super) unprotected: bool,
-    pub(super) same_as: Option<u32>,
+    /// A `protect` that names no pointer.
+    pub(super) names_nothing: bool,
+    /// The whole payload is protected more than once.
+    pub(super) whole_twice: bool,
+    pub(super) same_as: Vec<u32>,
     /// Pointers that `redact_as` and `pad_to` named.
     pub(super) stand_ins: Vec<(String, Value)>,
     pub(super) pads: Vec<(String, usize)>,
@@ -118,10 +122,13 @@ impl EventSchema {
     /// (a member that is itself named `*` is written `~2`).
     ///
     /// A value of any JSON type can be protected. Absent values, and `null`s whose subject is not named,
-    /// are left alone.
+    /// are left alone. A payload of another shape than the pointers say can't be appended
+    /// ([`Error::ShapeMismatch`](crate::Error::ShapeMismatch)). A pointer can't begin with `*`: a payload with protected members
+    /// is an object, and an object has no elements. Name the members, or use [`protect_whole`](Self::protect_whole).
     #[allow(clippy::needless_pass_by_value, reason = "reads as an owner at the call site")]
     pub fn protect(self, pointers: &[&str], owner: Owner) -> Self {
         self.in_version(|version| {
+            version.names_nothing |= pointers.is_empty();
             version.fields.extend(pointers.iter().map(|pointer| FieldDecl { pointer: (*pointer).to_owned(), owner: owner.clone() }));
         })
     }
@@ -134,12 +141,15 @@ impl EventSchema {
     /// one such event keeps a whole stream from being [decoded](crate::Stream::decode). [`decodes`](SchemasBuilder::decodes) says so
     /// at startup.
     pub fn protect_whole(self, owner: Owner) -> Self {
-        self.in_version(|version| version.whole = Some(FieldDecl { pointer: String::new(), owner }))
+        self.in_version(|version| {
+            version.whole_twice |= version.whole.is_some();
+            version.whole = Some(FieldDecl { pointer: String::new(), owner });
+        })
     }
 
     /// Protects what version `number` protects, in the same way.
     pub fn protect_same_as(self, number: u32) -> Self {
-        self.in_version(|version| version.same_as = Some(number))
+        self.in_version(|version| version.same_as.push(number))
     }
 
     /// Says that this version of a protected type protects nothing, and why that is right.

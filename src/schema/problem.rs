@@ -57,6 +57,12 @@ pub enum SchemaProblem {
     ProtectedAndNot,
     #[error("it protects single fields and the whole payload: choose one")]
     FieldsAndWhole,
+    #[error("it protects the whole payload twice, perhaps for two owners: keep one")]
+    WholeTwice,
+    #[error(".protect(&[], …) names no pointer: name what it protects, or say .unprotected(reason)")]
+    NamesNothing,
+    #[error("pointer {0:?} can never seal anything: {1}")]
+    NeverSeals(String, &'static str),
     #[error(".protect_same_as({0}) names a version that is not declared before it")]
     SameAsUnknown(u32),
     #[error("pointer {0:?} {1}")]

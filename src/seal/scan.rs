@@ -73,11 +73,10 @@ pub(crate) fn scan(text: &[u8], wanted: &Wanted) -> Result<Scan, ScanError> {
     }
     let mut scanner = Scanner { text, at: 0, depth: 0, wanted, indexes: Vec::new(), found: Scan::default() };
     scanner.white_space();
-    let root = (!wanted.nodes.is_empty()).then_some(0);
-    if scanner.peek() == Some(b'{') {
-        scanner.object(root, true)?;
-    } else {
-        scanner.value(root)?;
+    match (wanted.nodes.is_empty(), scanner.peek()) {
+        (true, Some(b'{')) => scanner.object(None, true)?,
+        (true, _) => scanner.skip_value()?,
+        (false, _) => scanner.node(0, true)?,
     }
     scanner.white_space();
     if scanner.at < text.len() {
@@ -98,7 +97,14 @@ struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// A value; `node` says what is wanted at or below it.
     fn value(&mut self, node: Option<usize>) -> Result<(), ScanError> {
-        let Some(id) = node else { return self.skip_value() };
+        match node {
+            Some(id) => self.node(id, false),
+            None => self.skip_value(),
+        }
+    }
+
+    /// A value at which, or below which, something is wanted. The root is one like any other: its shape is looked at too.
+    fn node(&mut self, id: usize, is_root: bool) -> Result<(), ScanError> {
         let wanted: &'a Wanted = self.wanted;
         let node = &wanted.nodes[id];
         let start = self.at;
@@ -118,7 +124,7 @@ impl<'a> Scanner<'a> {
                     if node.each.is_some_and(|each| wanted.nodes[each].leads_to_field) {
                         return self.misshapen(node, "an array");
                     }
-                    self.object(Some(id), false)?;
+                    self.object(Some(id), is_root)?;
                 }
                 Some(b'[') => {
                     let named = |(name, child): &(Box<str>, usize)| wanted.nodes[*child].leads_to_field && array_index(name).is_none();
@@ -544,10 +550,16 @@ mod tests {
             (r#"{"a":[]}"#, &["/a/b"], "/a"),
             (r#"{"a":{}}"#, &["/a/*"], "/a"),
             (r#"{"a":[{"b":1}]}"#, &["/a/*/b/c"], "/a/0/b"),
+            (r#"{"a":1}"#, &["/*"], ""),
+            (r#"{"a":{"b":1}}"#, &["/*/b"], ""),
+            ("{}", &["/*"], ""),
+            ("[{}]", &["/a"], ""),
+            ("1", &["/*"], ""),
         ] {
             assert!(matches!(found(text, fields), Err(ScanError::Shape { place: found, .. }) if found == place), "{text}");
         }
-        assert!(matches!(found("[]", &["/a"]), Err(ScanError::Shape { .. })));
+        assert_eq!(found("[1,[2]]", &["/*"]).unwrap(), ["1", "[2]"]);
+        assert_eq!(found("null", &["/*", "/a"]).unwrap(), Vec::<String>::new());
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! the engine can't be made to write (headers of an attacker, void entries) is put together here. A long
 //! file, because it is a list.
 
+pub(super) mod later;
+
 use super::{Binding, Bytes, Case, Key, Protected, Status, Vectors, WrappedKey, bytes_of, hex_of, parse};
 use crate::key::KeyId;
 use crate::seal::crypto::{EventKey, PAD};
