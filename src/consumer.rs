@@ -1,6 +1,6 @@
 //! Consumers: code that is shown events, one at a time.
 
-use crate::error::{BoxError, Error, Result};
+use crate::error::{BoxError, Error, Result, StepError};
 use crate::event::PersistedEvent;
 use async_trait::async_trait;
 
@@ -50,7 +50,7 @@ pub async fn run_consumers<Tx: Send>(tx: &mut Tx, events: &[PersistedEvent], con
                     consumer: consumer.name().to_owned(),
                     aggregate: event.aggregate.clone(),
                     version: event.aggregate_version,
-                    source,
+                    source: StepError(source),
                 })?;
             }
         }

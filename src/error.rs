@@ -6,8 +6,11 @@
 //! never values: no payload, no key, no wrapped key is ever put into an error (invariant I9).
 
 mod describe;
+mod driver;
 
 pub(crate) use describe::describe_without_values;
+pub use driver::DriverError;
+pub(crate) use driver::Failure;
 
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, Unreadable};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
@@ -24,8 +27,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// What went wrong, and what to do about it.
 ///
-/// Match on the variants for detail; use [`is_conflict`](Error::is_conflict),
-/// [`is_retryable`](Error::is_retryable) and [`is_shredded`](Error::is_shredded) to decide what to do.
+/// Match on the variants for detail; use [`is_conflict`](Error::is_conflict), [`is_retryable`](Error::is_retryable),
+/// [`is_outage`](Error::is_outage) and [`is_shredded`](Error::is_shredded) to decide what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -113,8 +116,12 @@ pub enum Error {
         /// Where in the line.
         column: usize,
     },
-    /// The metadata is not JSON, or not such as the store's column can hold (PostgreSQL's JSONB holds no `\u0000`).
-    #[error("event {event_id}: the metadata is not JSON that the store can keep: pass a valid JSON document without NUL, or None")]
+    /// The metadata is not JSON, or not such as the store's column can hold. PostgreSQL's JSONB holds no `\u0000`, no unpaired
+    /// surrogate, no number of more than 131,072 digits before or 16,383 behind the point, and no document that is nested deeper
+    /// than 6,000 levels or longer than 32 MiB.
+    #[error(
+        "event {event_id}: the metadata is not JSON that the store can keep: pass a valid JSON document (for PostgreSQL without NUL, unpaired surrogates, and numbers of more than 131072 digits), or None"
+    )]
     InvalidMetadata {
         /// The event.
         event_id: Uuid,
@@ -303,7 +310,69 @@ pub enum Error {
     TablesExist {
         /// What the database said.
         #[source]
-        source: BoxError,
+        source: DriverError,
+    },
+    /// A column that this version of the crate needs is not in its table: a migration was forgotten, or the columns have
+    /// other names.
+    #[error(
+        "the tables have not the columns that are needed for {operation}: run the newest migrations, with migrate() of the event store and of the key store, or correct the names that the columns were configured with"
+    )]
+    OutdatedTables {
+        /// For what.
+        operation: &'static str,
+        /// What the database said.
+        #[source]
+        source: DriverError,
+    },
+    /// The tables were migrated by a newer version of the crate, in a way that this version must not work with. Other newer
+    /// migrations do not stop it.
+    #[error(
+        "the tables are at migration {found}, which this version of eventseal (it knows {known}) can't work with: deploy the newer code"
+    )]
+    NewerTables {
+        /// The newest migration that was run.
+        found: u32,
+        /// The newest one that this version has.
+        known: u32,
+    },
+    /// The user that the connection was made with may not do this.
+    #[error("the database's user may not do what is needed for {operation}: grant it, or connect as another user")]
+    PermissionDenied {
+        /// For what.
+        operation: &'static str,
+        /// What the database said.
+        #[source]
+        source: DriverError,
+    },
+    /// The position that the sequence gave to an event is in the table already. Repeating it fails again, as often as there
+    /// are such positions.
+    #[error(
+        "the sequence of positions is behind the events of the table: set it beyond the last one, with setval() and max(global_position)"
+    )]
+    PositionTaken {
+        /// What the database said.
+        #[source]
+        source: DriverError,
+    },
+    /// Events with positions of their own were to be inserted, and it can't be found out which sequence gives out the next ones.
+    #[error(
+        "no sequence is found that the positions of {table} come from: let global_position be an identity, or have the default nextval() of a sequence; nothing was inserted"
+    )]
+    NoSequence {
+        /// The table.
+        table: String,
+    },
+    /// A prepared statement is not where it was prepared: a pooler between this process and the database gives each
+    /// transaction another session.
+    #[error(
+        "a prepared statement was lost or met another one while {operation}: a pooler such as PgBouncer gives transactions to different sessions; let it track statements (max_prepared_statements, PgBouncer 1.21), or connect directly"
+    )]
+    PooledStatements {
+        /// During what.
+        operation: &'static str,
+        /// What the database said.
+        #[source]
+        source: DriverError,
     },
 
     // ---- transactions
@@ -565,23 +634,32 @@ pub enum Error {
         version: AggregateVersion,
         /// What it returned.
         #[source]
-        source: BoxError,
+        source: StepError,
     },
     /// Another transaction got in the way: roll back and run the transaction again.
     #[error("the transaction collided with another one: roll it back and run it again")]
     Collision {
         /// What the database said.
         #[source]
-        source: Option<BoxError>,
+        source: Option<DriverError>,
     },
-    /// The database failed.
-    #[error("the database failed while {operation}")]
+    /// The database failed. [`is_outage`](Error::is_outage) says whether it is away; nothing was committed then.
+    #[error("the database failed while {operation}{}", driver::remedy(source))]
     Database {
         /// During what.
         operation: &'static str,
         /// What its driver said.
         #[source]
-        source: BoxError,
+        source: DriverError,
+    },
+    /// The connection was lost while a transaction of this crate was being committed. Whether it is committed is not known.
+    #[error("the connection was lost while {operation} was being committed, so it may be done or not: look, before you do it again")]
+    OutcomeUnknown {
+        /// What was being committed.
+        operation: &'static str,
+        /// What the driver said.
+        #[source]
+        source: DriverError,
     },
     /// The wrapped store does not keep the contract of [`EventStore`](crate::EventStore).
     #[error("the wrapped store broke its contract: {problem}; run it through the conformance suite")]
@@ -609,9 +687,9 @@ pub enum Error {
     },
 }
 
-/// An error that a step of the application returned.
+/// An error that the application's own code returned: a step, or a consumer.
 ///
-/// It is also the [`source`](std::error::Error::source) of [`Error::Upcast`]. Its `Debug` shows nothing,
+/// It is also the [`source`](std::error::Error::source) of [`Error::Upcast`] and [`Error::Consumer`]. Its `Debug` shows nothing,
 /// because what the application's error shows may hold payload values; who prints it on purpose derefs it.
 pub struct StepError(pub(crate) BoxError);
 
@@ -637,10 +715,36 @@ impl Error {
         matches!(self, Self::VersionConflict { .. } | Self::DuplicateEventId { .. })
     }
 
-    /// The same call may succeed later as it is: in a new transaction, or when the KMS answers again.
+    /// The same call may succeed later as it is: in a new transaction, or when database or KMS answer again.
+    ///
+    /// Nothing of the transaction is committed then. [`OutcomeUnknown`](Self::OutcomeUnknown) is an outage and not retryable: look
+    /// first.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Collision { .. } | Self::KmsUnavailable { .. })
+        match self {
+            Self::Collision { .. } | Self::KmsUnavailable { .. } => true,
+            Self::Database { source, .. } => source.is_outage(),
+            Self::Unreadable(unreadable) => unreadable.error.is_retryable(),
+            Self::Consumer { source, .. } => matches!(driver::meaning(&*source.0), Failure::Collision | Failure::Outage),
+            _ => false,
+        }
+    }
+
+    /// The database or the KMS is away, is starting or stopping, takes no connection or no write, or has no room left. It
+    /// says nothing about what was asked: an outage is never an erasure.
+    ///
+    /// PostgreSQL: errors of the connection, SQLSTATE class 08, 25006 (a read-only server, as after a fail-over), 25P03 and
+    /// 57P05 (it ended an idle session), 53100, 53200, 53300, 57P01 to 57P03, 58030; a pool's time-out. SQLite: `IOERR`,
+    /// `CANTOPEN`, `FULL`. A lock that others hold is a [`Collision`](Self::Collision) instead.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::KmsUnavailable { .. } | Self::OutcomeUnknown { .. } => true,
+            Self::Database { source, .. } => source.is_outage(),
+            Self::Unreadable(unreadable) => unreadable.error.is_outage(),
+            Self::Consumer { source, .. } => driver::meaning(&*source.0) == Failure::Outage,
+            _ => false,
+        }
     }
 
     /// An append met a shredded scope.

@@ -331,7 +331,7 @@ pub fn check_append(aggregate: &AggregateRef, events: &[NewEvent]) -> Result<()>
             });
         }
         if let Some(metadata) = &event.metadata
-            && serde_json::from_slice::<serde::de::IgnoredAny>(metadata).is_err()
+            && !std::str::from_utf8(metadata).is_ok_and(is_json)
         {
             return Err(Error::InvalidMetadata { event_id: event.event_id });
         }
@@ -343,6 +343,11 @@ pub fn check_append(aggregate: &AggregateRef, events: &[NewEvent]) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// Is this JSON as its grammar has it? Without a limit to numbers or to nesting.
+pub(crate) fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 /// Checks a name or id: not empty, no NUL, at most 1,024 bytes.

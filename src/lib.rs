@@ -129,7 +129,7 @@ pub mod testing;
 mod wrap;
 
 pub use consumer::{Consumer, run_consumers};
-pub use error::{BoxError, Error, Result, StepError};
+pub use error::{BoxError, DriverError, Error, Result, StepError};
 pub use event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventPayload, EventType, EventVersion, ExpectedVersion,
     GlobalPosition, NewEvent, OpenedPage, Part, PersistedEvent, Stream, TypedEvent, Unreadable, VersionRange, aggregate, check_append,

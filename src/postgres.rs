@@ -1,7 +1,7 @@
 //! What the PostgreSQL adapters share: errors, names, migrations.
 
-use crate::error::{Error, Result};
-use crate::sql::not_in_transaction;
+use crate::error::{BoxError, Error, Failure, Result};
+use crate::sql::{database, newest, newest_migrations, not_beyond, not_in_transaction, say_if_newer};
 use sqlx::error::BoxDynError;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgDatabaseError, PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
@@ -9,8 +9,6 @@ use sqlx::{AssertSqlSafe, Decode, PgConnection, Postgres, Row, SqlSafeStr, Type}
 use std::borrow::Cow;
 use time::OffsetDateTime;
 
-/// `serialization_failure`, `deadlock_detected`, `lock_not_available`: the transaction can be run again.
-const COLLISIONS: [&str; 3] = ["40001", "40P01", "55P03"];
 /// `unique_violation`
 pub(crate) const UNIQUE_VIOLATION: &str = "23505";
 /// `invalid_column_reference`: among others, ON CONFLICT names columns that no unique constraint has.
@@ -19,20 +17,62 @@ pub(crate) const NO_SUCH_CONSTRAINT: &str = "42P10";
 pub(crate) const UNDEFINED_TABLE: &str = "42P01";
 /// `duplicate_table`
 const DUPLICATE_TABLE: &str = "42P07";
+/// `restrict_violation`: what the triggers of this crate raise, and PostgreSQL itself does not.
+const RESTRICT_VIOLATION: &str = "23001";
 
-/// Tells a collision, which can be tried again, from everything else.
-pub(crate) fn database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |source| {
-        if sql_state(&source).is_some_and(|state| COLLISIONS.contains(&state)) {
-            Error::Collision { source: Some(source.into()) }
-        } else {
-            Error::Database { operation, source: source.into() }
-        }
+/// What an SQLSTATE means.
+pub(crate) fn failure(state: &str) -> Failure {
+    match state {
+        // serialization_failure, deadlock_detected, lock_not_available: the transaction can be run again.
+        "40001" | "40P01" | "55P03" => Failure::Collision,
+        // read_only_sql_transaction: the server is a standby now.
+        "25006"
+        // The server ended a session that was idle: a transaction of it is rolled back.
+        | "25P03" | "57P05"
+        // disk_full, out_of_memory, too_many_connections
+        | "53100" | "53200" | "53300"
+        // admin_shutdown, crash_shutdown, cannot_connect_now
+        | "57P01" | "57P02" | "57P03"
+        // io_error
+        | "58030" => Failure::Outage,
+        // insufficient_privilege, row-level security too
+        "42501" => Failure::Permission,
+        // undefined_table, invalid_schema_name
+        UNDEFINED_TABLE | "3F000" => Failure::MissingTable,
+        // undefined_column
+        "42703" => Failure::MissingColumn,
+        // invalid_sql_statement_name, duplicate_prepared_statement
+        "26000" | "42P05" => Failure::LostStatement,
+        // Connection exceptions. PgBouncer says 08P01 when it can't reach the server or lets nobody in.
+        state if state.starts_with("08") => Failure::Outage,
+        _ => Failure::Other,
     }
+}
+
+/// A message, without the values that some of them quote. Details, which quote rows, are left out altogether.
+pub(crate) fn shown(error: &PgDatabaseError) -> String {
+    let (state, message) = (error.code(), error.message());
+    if error.routine() == Some("exec_stmt_raise") && state != RESTRICT_VIOLATION {
+        // Somebody's trigger or function says what it likes, rows too.
+        return "a function of the database raised an error".to_owned();
+    }
+    if state.starts_with("22") {
+        // Data exceptions quote the data.
+        let values = message.find(['"', ':', '\'', '«', '„', '“', '‘']).unwrap_or(message.len());
+        return if values < message.len() { format!("{}…", &message[..values]) } else { message.to_owned() };
+    }
+    message.to_owned()
 }
 
 pub(crate) fn sql_state(error: &sqlx::Error) -> Option<&str> {
     Some(error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.code())
+}
+
+/// Is it this column alone that a unique constraint is about? The constraint's name may be any, and the transaction is aborted, so
+/// that nothing can be looked up. The columns stand in the detail, in whatever language the rest of it is.
+pub(crate) fn violates(error: &sqlx::Error, column: &str) -> bool {
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.and_then(PgDatabaseError::detail).is_some_and(|detail| detail.contains(&format!("({column})=(")))
 }
 
 pub(crate) fn column<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, index: usize) -> Result<T> {
@@ -110,15 +150,38 @@ pub(crate) async fn migrate(
             sqlx::query(create).execute(&mut *connection).await.map_err(database(OPERATION))?;
         }
     }
+    let bookkeeping = qualified(schema, bookkeeping);
+    let known = newest(&migrations);
+    let applied = applied_migration(connection, &bookkeeping, known).await?;
+    say_if_newer(applied, known);
     let mut migrator = Migrator::with_migrations(migrations);
-    migrator.dangerous_set_table_name(qualified(schema, bookkeeping));
-    run_all(&migrator, connection).await.map_err(|error| match error {
+    migrator.dangerous_set_table_name(bookkeeping);
+    // Migrations add, so that older code goes on during a deployment. Those that don't are marked, see above.
+    migrator.set_ignore_missing(true);
+    let done = run_all(&migrator, connection).await;
+    if done.is_err() {
+        // The driver keeps its advisory lock after an error, and with it everybody else's migrations.
+        let _ = connection.unlock().await;
+    }
+    done.map_err(|error| match error {
         MigrateError::ExecuteMigration(source, _) if sql_state(&source) == Some(DUPLICATE_TABLE) => {
             Error::TablesExist { source: source.into() }
         }
         MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => database(OPERATION)(source),
-        other => Error::Database { operation: OPERATION, source: other.into() },
+        other => Error::database(OPERATION, BoxError::from(other)),
     })
+}
+
+/// The newest migration that was run; `None` if there is no bookkeeping. The connection must not be in a transaction, which a
+/// table that is missing would abort.
+pub(crate) async fn applied_migration(connection: &mut PgConnection, bookkeeping: &str, known: u32) -> Result<Option<u32>> {
+    let sql = AssertSqlSafe(newest_migrations(bookkeeping));
+    let found = sqlx::query_as::<_, (Option<i64>, Option<i64>)>(sql).fetch_one(connection).await;
+    match found {
+        Ok((newest, breaking)) => not_beyond(newest, breaking, known),
+        Err(error) if Failure::from(&error) == Failure::MissingTable => Ok(None),
+        Err(error) => Err(database("reading which migrations were run")(error)),
+    }
 }
 
 async fn run_all<C: Migrate>(migrator: &Migrator, connection: &mut C) -> Result<(), MigrateError> {

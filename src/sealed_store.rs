@@ -149,6 +149,9 @@ impl<S: EventStore> EventStore for SealedStore<S> {
 
     /// As the wrapped store, after sealing. The result holds the payloads as the caller passed them.
     /// [`Error::Contract`] means that the wrapped store has written them: roll back.
+    ///
+    /// If the future is dropped before it is done, roll back, as [`EventStore::append`] says. Keys that were made for the events
+    /// may be in the transaction without them, which does no harm.
     async fn append(
         &self,
         tx: &mut Self::Tx,

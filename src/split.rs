@@ -13,6 +13,7 @@ use crate::keys::{
     ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
+use crate::sql::{committing, database};
 use crate::store::EventStore;
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
@@ -75,11 +76,11 @@ impl<E: Database, K: Database> SplitTx<Transaction<'static, E>, K> {
     /// Commits the events, then what was changed in the database of the keys, and lets go of the locks.
     ///
     /// # Errors
-    /// [`Error::Database`]. If it names the keys, the events are committed, and a shred, reopening, rotation or stop
-    /// in this transaction is not: do it again.
+    /// [`Error::Database`], [`Error::Collision`], [`Error::OutcomeUnknown`]. If it names the keys, the events are committed, and
+    /// a shred, reopening, rotation or stop in this transaction is not, or nobody knows: do it again.
     pub async fn commit(self) -> Result<()> {
         let (events, keys) = self.into_parts();
-        events.commit().await.map_err(database("committing the events"))?;
+        events.commit().await.map_err(committing("the events"))?;
         keys.commit().await
     }
 }
@@ -130,7 +131,7 @@ impl<K: Database> KeySide<K> {
     /// [`Error::Database`].
     pub async fn commit(self) -> Result<()> {
         match self.held {
-            Some(held) => held.commit().await.map_err(database("committing the keys")),
+            Some(held) => held.commit().await.map_err(committing("the keys")),
             None => Ok(()),
         }
     }
@@ -153,10 +154,6 @@ impl<K: Database> fmt::Debug for KeySide<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeySide").field("shared", &self.shared).field("changed", &self.changed).finish_non_exhaustive()
     }
-}
-
-fn database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |source| Error::Database { operation, source: source.into() }
 }
 
 /// An event store in a [`SplitTx`].

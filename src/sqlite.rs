@@ -1,9 +1,10 @@
 //! What the SQLite adapters share: errors, times, migrations.
 
-use crate::error::{Error, Result};
-use crate::sql::not_in_transaction;
+use crate::error::{BoxError, Error, Failure, Result};
+use crate::sql::{database, newest, newest_migrations, not_beyond, not_in_transaction, say_if_newer};
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteError, SqliteRow};
 use sqlx::{AssertSqlSafe, Decode, Row, SqlSafeStr, Sqlite, SqliteConnection, Type};
 use std::borrow::Cow;
 use time::OffsetDateTime;
@@ -12,13 +13,40 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use uuid::Uuid;
 
-/// Tells a collision, which can be tried again, from everything else.
-pub(crate) fn database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |source| {
-        // The low byte is the primary code: 5 is SQLITE_BUSY (517 its BUSY_SNAPSHOT), 6 is SQLITE_LOCKED.
-        let collided = matches!(result_code(&source).map(|code| code & 0xff), Some(5 | 6));
-        if collided { Error::Collision { source: Some(source.into()) } } else { Error::Database { operation, source: source.into() } }
+/// What a result code means.
+pub(crate) fn failure(error: &SqliteError) -> Failure {
+    let code: Option<u32> = error.code().and_then(|code| code.parse().ok());
+    // The low byte is the primary code.
+    match code.map(|code| code & 0xff) {
+        // SQLITE_BUSY (517 is its BUSY_SNAPSHOT), SQLITE_LOCKED
+        Some(5 | 6) => Failure::Collision,
+        // SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
+        Some(10 | 13 | 14) => Failure::Outage,
+        // SQLITE_PERM, SQLITE_READONLY, SQLITE_AUTH
+        Some(3 | 8 | 23) => Failure::Permission,
+        // SQLITE_ERROR is everything that is wrong with a statement: the message alone tells, and is never translated.
+        Some(1) if error.message().starts_with("no such table") => Failure::MissingTable,
+        Some(1) if error.message().starts_with("no such column") || error.message().contains(" has no column named ") => {
+            Failure::MissingColumn
+        }
+        _ => Failure::Other,
     }
+}
+
+/// A message, without the values that a trigger of somebody else's may quote.
+pub(crate) fn shown(error: &SqliteError) -> String {
+    const OWN_TRIGGERS: &[&str] = &[
+        include_str!("../migrations/sqlite/events/0001_events.sql"),
+        include_str!("../migrations/sqlite/keys/0001_keys.sql"),
+        include_str!("../migrations/sqlite/keys/0002_rewrap.sql"),
+        include_str!("../migrations/sqlite/keys/0003_actor.sql"),
+    ];
+    // SQLITE_CONSTRAINT_TRIGGER
+    let raised = error.code().as_deref() == Some("1811");
+    if raised && !OWN_TRIGGERS.iter().any(|sql| sql.contains(&format!("'{}'", error.message()))) {
+        return "a trigger of the database raised an error".to_owned();
+    }
+    error.message().to_owned()
 }
 
 /// SQLite's extended result code.
@@ -58,15 +86,31 @@ pub(crate) fn migration(version: i64, description: &'static str, sql: String) ->
 /// Runs migrations under a bookkeeping table of their own. Idempotent.
 pub(crate) async fn migrate(connection: &mut SqliteConnection, bookkeeping: String, migrations: Vec<Migration>) -> Result<()> {
     not_in_transaction(connection, "migrating")?;
+    let known = newest(&migrations);
+    let applied = applied_migration(connection, &format!("\"{bookkeeping}\""), known).await?;
+    say_if_newer(applied, known);
     let mut migrator = Migrator::with_migrations(migrations);
     migrator.dangerous_set_table_name(bookkeeping);
+    // Migrations add, so that older code goes on during a deployment. Those that don't are marked, see above.
+    migrator.set_ignore_missing(true);
     // Readers and the writer do not block one another. The mode stays with the file.
     sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await.map_err(database("switching to write-ahead logging"))?;
     let run = |error: MigrateError| match error {
         MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => database("migrating")(source),
-        other => Error::Database { operation: "migrating", source: other.into() },
+        other => Error::database("migrating", BoxError::from(other)),
     };
     run_all(&migrator, connection).await.map_err(run)
+}
+
+/// The newest migration that was run; `None` if there is no bookkeeping.
+pub(crate) async fn applied_migration(connection: &mut SqliteConnection, bookkeeping: &str, known: u32) -> Result<Option<u32>> {
+    let sql = AssertSqlSafe(newest_migrations(bookkeeping));
+    let found = sqlx::query_as::<_, (Option<i64>, Option<i64>)>(sql).fetch_one(connection).await;
+    match found {
+        Ok((newest, breaking)) => not_beyond(newest, breaking, known),
+        Err(error) if Failure::from(&error) == Failure::MissingTable => Ok(None),
+        Err(error) => Err(database("reading which migrations were run")(error)),
+    }
 }
 
 async fn run_all<C: Migrate>(migrator: &Migrator, connection: &mut C) -> Result<(), MigrateError> {

@@ -59,6 +59,12 @@ pub trait EventStore: Send + Sync {
     /// written, and the caller's transaction can go on.
     /// [`Error::Collision`](crate::Error::Collision) if another transaction is in the way: roll back and
     /// try again. [`Error::Database`](crate::Error::Database) for all else: roll back.
+    ///
+    /// # Cancellation
+    /// When the future is dropped before it is done, as a time-out around it does, the database may carry the statement out all
+    /// the same. Afterwards either all of the events are in the caller's transaction or none, and nothing says which; so roll
+    /// back. Whoever goes on and commits stores whole appends only, and perhaps this one. (PostgreSQL, SQLite and memory keep to
+    /// this; an implementation of several statements must, too.)
     async fn append(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, expected: ExpectedVersion, events: &[NewEvent])
     -> Result<Appended>;
 

@@ -49,6 +49,8 @@ on_both! {
     printed_migrations_make_the_same_tables,
     tables_have_the_names_that_were_chosen,
     doctor_finds_what_is_wrong,
+    newer_migrations_stop_nobody_unless_they_are_marked,
+    nothing_in_the_database_moves_the_cursor,
     a_lock_that_others_hold_is_not_waited_for_for_ever,
     nothing_secret_is_printed,
     what_is_about_to_change_is_named_first,
@@ -326,6 +328,50 @@ async fn tables_have_the_names_that_were_chosen(world: World) {
     }
 }
 
+async fn newer_migrations_stop_nobody_unless_they_are_marked(world: World) {
+    world.run(&["migrate", "--namespace", "shop", "--events"]).ended(0);
+    world
+        .execute(
+            "INSERT INTO _keys_migrations (version, description, installed_on, success, checksum, execution_time)
+             SELECT 90, 'additive', installed_on, success, checksum, execution_time FROM _keys_migrations WHERE version = 1",
+        )
+        .await;
+    let said = world.run(&["migrate", "--namespace", "shop"]).ended(0);
+    assert!(said.out.contains("migration 90 of a newer version"), "{said:?}");
+    assert_eq!(world.json(&["migrate", "--namespace", "shop"])["migration"], 90);
+    world.run(&["prepare"]).ended(0);
+    assert_eq!(world.json(&["doctor"])["ok"], true);
+    world.execute("UPDATE _keys_migrations SET description = 'breaking: another state' WHERE version = 90").await;
+    for command in [&["migrate", "--namespace", "shop", "--json"][..], &["prepare", "--json"], &["status", "--json"]] {
+        world.run(command).refused(1, "newer_tables");
+    }
+    let doctor = world.run(&["doctor", "--json"]).ended(5).json();
+    assert!(doctor.to_string().contains("deploy the newer code"), "{doctor}");
+}
+
+async fn nothing_in_the_database_moves_the_cursor(world: World) {
+    let world = world.with_keys(0..1).await;
+    let forged = "a' || char(27) || '[2J' || char(10) || 'forged' || char(155) || '";
+    let forged = if world.is_postgres() { forged.replace("char(", "chr(") } else { forged.to_owned() };
+    world.execute(format!("UPDATE key_encryption_keys SET \"partition\" = '{forged}', provider = '{forged}'")).await;
+    let keyring = world.keyring("other.keyring", &format!("other:{OTHER_SECRET}"));
+    for arguments in [
+        &["status"][..],
+        &["status", "--json"],
+        &["status", "--max-age", "0"],
+        &["status", "--max-age", "0", "--json"],
+        &["doctor"],
+        &["doctor", "--json"],
+        &["move-master-key", "--keyring", keyring.to_str().unwrap()],
+        &["move-master-key", "--keyring", keyring.to_str().unwrap(), "--json"],
+    ] {
+        let output = world.run(arguments);
+        let text = format!("{}{}", output.out, output.err);
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{arguments:?}: {text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("forged")), "{arguments:?}: {text}");
+    }
+}
+
 async fn doctor_finds_what_is_wrong(world: World) {
     let problems = |arguments: &[&str]| -> Vec<String> {
         let found = world.run(&[&["doctor", "--json"], arguments].concat()).ended(5).json();
@@ -348,10 +394,6 @@ async fn doctor_finds_what_is_wrong(world: World) {
     let without = run(world.command(&["doctor", "--json"]).env_remove("EVENTSEAL_KEYRING_FILE")).ended(5).json();
     assert!(without.to_string().contains("no master key"), "{without}");
 
-    let newest = PostgresKeys::NEWEST_MIGRATION;
-    world.execute(format!("UPDATE _keys_migrations SET version = version + 1 WHERE version = {newest}")).await;
-    assert_eq!(problems(&[]), ["migrations"]);
-    world.execute(format!("UPDATE _keys_migrations SET version = {newest} WHERE version = {newest} + 1")).await;
     let bytes = if world.is_postgres() { "decode(repeat('01', 65), 'hex')" } else { "randomblob(65)" };
     world.execute(format!("CREATE TABLE before AS SELECT wrapped_key FROM data_keys; UPDATE data_keys SET wrapped_key = {bytes}")).await;
     assert_eq!(problems(&[]), ["data keys"]);

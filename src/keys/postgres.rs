@@ -16,8 +16,10 @@ use crate::keys::{
     Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::postgres::{UNDEFINED_TABLE, column, database, migrate, migration, optional_timestamp, qualified, small, sql_state, timestamp};
-use crate::sql::{check_name, in_transaction, not_in_transaction};
+use crate::postgres::{
+    UNDEFINED_TABLE, applied_migration, column, migrate, migration, optional_timestamp, qualified, small, sql_state, timestamp,
+};
+use crate::sql::{check_name, committing, in_transaction, key_database as database, not_in_transaction};
 use async_trait::async_trait;
 use keks::{insert_kek, kek};
 use sqlx::postgres::{PgArguments, PgRow};
@@ -100,8 +102,8 @@ impl PostgresKeys {
     }
 
     /// Makes shred, reopen, rotate, disable and enable give up with [`Error::Collision`] when they have waited this
-    /// long for a lock, and the first append of a scope when another one is making its key. In milliseconds; 0
-    /// waits for ever. The transaction's own `lock_timeout`, which holds otherwise, is put back afterwards.
+    /// long for a lock, and the first append of a scope when another one is making its key. Rounded up to
+    /// milliseconds, and at most 24 days; [`Duration::ZERO`] waits for ever. The transaction's own `lock_timeout`, which holds otherwise, is put back afterwards.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = Some(timeout);
@@ -120,7 +122,8 @@ impl PostgresKeys {
     ///
     /// # Errors
     /// [`Error::NamespaceMismatch`] if the tables exist under another namespace, [`Error::TablesExist`],
-    /// [`Error::InTransaction`], [`Error::Database`].
+    /// [`Error::NewerTables`] if this version can't work with what a newer one has made of them (other newer migrations are left
+    /// as they are), [`Error::InTransaction`], [`Error::PermissionDenied`], [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection, namespace: &Namespace) -> Result<()> {
         let fill = |(number, (name, sql)): (i64, (&'static str, &str))| migration(number, name, self.names.fill(sql));
         let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
@@ -156,18 +159,13 @@ impl PostgresKeys {
     /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
     ///
     /// # Errors
-    /// [`Error::InTransaction`], [`Error::Database`].
+    /// [`Error::NewerTables`], [`Error::InTransaction`], [`Error::Database`].
     pub async fn applied_migration(&self, connection: &mut PgConnection) -> Result<Option<u32>> {
         const OPERATION: &str = "reading which migrations were run";
         // A table that is missing would abort the caller's transaction.
         not_in_transaction(connection, OPERATION)?;
         let bookkeeping = qualified(self.names.schema.as_deref(), &self.bookkeeping());
-        let newest = AssertSqlSafe(format!("SELECT max(version) FROM {bookkeeping} WHERE success"));
-        match sqlx::query_scalar::<_, Option<i64>>(newest).fetch_one(connection).await {
-            Ok(newest) => Ok(newest.and_then(|newest| u32::try_from(newest).ok())),
-            Err(error) if sql_state(&error) == Some(UNDEFINED_TABLE) => Ok(None),
-            Err(error) => Err(database(OPERATION)(error)),
-        }
+        applied_migration(connection, &bookkeeping, Self::NEWEST_MIGRATION).await
     }
 
     fn bookkeeping(&self) -> String {
@@ -186,7 +184,7 @@ impl PostgresKeys {
         let Some(timeout) = self.lock_timeout else { return Ok(None) };
         let failed = || database("setting lock_timeout");
         let before: String = sqlx::query_scalar("SELECT current_setting('lock_timeout')").fetch_one(&mut *tx).await.map_err(failed())?;
-        set_lock_timeout(tx, format!("{}ms", timeout.as_millis())).await?;
+        set_lock_timeout(tx, format!("{}ms", milliseconds(timeout))).await?;
         Ok(Some(before))
     }
 
@@ -355,7 +353,7 @@ impl KeyStore for PostgresKeys {
         if created.rows_affected() == 1 {
             self.insert(&mut tx, std::slice::from_ref(key)).await?;
         }
-        tx.commit().await.map_err(failed())
+        tx.commit().await.map_err(committing("inserting the integrity key"))
     }
 
     async fn scopes(&self, tx: &mut PgConnection, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
@@ -483,16 +481,21 @@ async fn begin<'c>(connection: &'c mut PgConnection, operation: &'static str) ->
 
 /// Commits what went well, and rolls the rest back, so that the connection can be used again.
 async fn end<T>(tx: Transaction<'_, Postgres>, done: Result<T>, operation: &'static str) -> Result<T> {
-    match done {
-        Ok(_) => tx.commit().await,
-        Err(_) => tx.rollback().await,
+    match &done {
+        Ok(_) => tx.commit().await.map_err(committing(operation))?,
+        // What failed is what matters; a connection that broke takes its transaction with it.
+        Err(_) => drop(tx.rollback().await),
     }
-    .map_err(database(operation))?;
     done
 }
 
 fn query(sql: &Arc<str>) -> Query<'static, Postgres, PgArguments> {
     sqlx::query(AssertSqlSafe(Arc::clone(sql)))
+}
+
+/// What PostgreSQL takes, for which 0 means no time-out: so nothing but 0 becomes 0.
+fn milliseconds(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }
 
 async fn set_lock_timeout(tx: &mut PgConnection, value: String) -> Result<()> {
@@ -532,4 +535,15 @@ fn data_key(row: &PgRow, scope_state: ScopeState) -> Result<DataKeyRecord> {
         shredded_at: optional_timestamp(row, 7, "data_keys.shredded_at")?,
         scope_state,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_out_is_rounded_to_none() {
+        let times = [Duration::ZERO, Duration::from_nanos(1), Duration::from_micros(1_001), Duration::from_secs(5), Duration::MAX];
+        assert_eq!(times.map(milliseconds), [0, 1, 2, 5_000, i32::MAX]);
+    }
 }

@@ -10,8 +10,8 @@ use crate::keys::{
     ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::sql::{check_name, in_transaction, not_in_transaction};
-use crate::sqlite::{column, database, from_text, migrate, migration, to_text, uuid};
+use crate::sql::{check_name, committing, in_transaction, key_database as database, not_in_transaction};
+use crate::sqlite::{applied_migration, column, from_text, migrate, migration, to_text, uuid};
 use async_trait::async_trait;
 use keks::{insert_kek, kek};
 use sqlx::sqlite::SqliteRow;
@@ -72,7 +72,8 @@ impl SqliteKeys {
     ///
     /// # Errors
     /// [`Error::NamespaceMismatch`] if the tables exist under another namespace,
-    /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
+    /// [`Error::NewerTables`] if this version can't work with what a newer one has made of them (other newer migrations are left
+    /// as they are), [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection, namespace: &Namespace) -> Result<()> {
         let fill = |(number, (name, sql)): (i64, (&'static str, &str))| migration(number, name, self.fill(sql));
         let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
@@ -109,16 +110,9 @@ impl SqliteKeys {
     /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
     ///
     /// # Errors
-    /// [`Error::Database`].
+    /// [`Error::NewerTables`], [`Error::Database`].
     pub async fn applied_migration(&self, connection: &mut SqliteConnection) -> Result<Option<u32>> {
-        let failed = || database("reading which migrations were run");
-        let known = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1");
-        if known.bind(self.bookkeeping()).fetch_one(&mut *connection).await.map_err(failed())? == 0 {
-            return Ok(None);
-        }
-        let newest = AssertSqlSafe(format!(r#"SELECT max(version) FROM "{}" WHERE success"#, self.bookkeeping()));
-        let newest: Option<i64> = sqlx::query_scalar(newest).fetch_one(connection).await.map_err(failed())?;
-        Ok(newest.and_then(|newest| u32::try_from(newest).ok()))
+        applied_migration(connection, &format!("\"{}\"", self.bookkeeping()), Self::NEWEST_MIGRATION).await
     }
 
     fn bookkeeping(&self) -> String {
@@ -271,7 +265,7 @@ impl KeyStore for SqliteKeys {
             self.create_scopes(&mut tx, std::slice::from_ref(&key.scope)).await?;
             self.insert(&mut tx, key).await?;
         }
-        tx.commit().await.map_err(failed())
+        tx.commit().await.map_err(committing("inserting the integrity key"))
     }
 
     async fn scopes(&self, tx: &mut SqliteConnection, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
@@ -415,11 +409,11 @@ async fn begin<'c>(connection: &'c mut SqliteConnection, operation: &'static str
 
 /// Commits what went well, and rolls the rest back, so that the connection can be used again.
 async fn end<T>(tx: Transaction<'_, Sqlite>, done: Result<T>, operation: &'static str) -> Result<T> {
-    match done {
-        Ok(_) => tx.commit().await,
-        Err(_) => tx.rollback().await,
+    match &done {
+        Ok(_) => tx.commit().await.map_err(committing(operation))?,
+        // What failed is what matters; a connection that broke takes its transaction with it.
+        Err(_) => drop(tx.rollback().await),
     }
-    .map_err(database(operation))?;
     done
 }
 
@@ -431,7 +425,7 @@ async fn overwrite_freed(tx: &mut SqliteConnection) -> Result<()> {
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value).map_err(|source| Error::Database { operation: "writing a list", source: source.into() })
+    serde_json::to_string(value).map_err(|source| Error::database("writing a list", source))
 }
 
 fn scope_list(scopes: &[KeyScope]) -> Result<String> {

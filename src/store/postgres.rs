@@ -1,15 +1,16 @@
 //! Events in PostgreSQL.
 
 mod heads_first;
+mod jsonb;
 mod table;
 
 use crate::error::{Error, Result};
 use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
-    Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
+    Part, PersistedEvent, Stream, VersionRange, aggregate, check_append, is_json,
 };
-use crate::postgres::{NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, column, database, migrate, migration, qualified, sql_state, timestamp};
-use crate::sql::{check_name, in_transaction};
+use crate::postgres::{NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, column, migrate, migration, qualified, sql_state, timestamp, violates};
+use crate::sql::{check_name, event_database as database, in_transaction};
 use crate::store::EventStore;
 use async_trait::async_trait;
 use sqlx::postgres::PgRow;
@@ -372,6 +373,7 @@ impl EventStore for PostgresStore {
                 .fetch_all(&mut *tx)
                 .await;
             let mut rows = rows.map_err(|source| match sql_state(&source) {
+                Some(UNIQUE_VIOLATION) if violates(&source, "global_position") => Error::PositionTaken { source: source.into() },
                 // Another transaction appended an event of the same id at the same time. The next attempt will see it.
                 Some(UNIQUE_VIOLATION) => Error::Collision { source: Some(source.into()) },
                 Some(NO_SUCH_CONSTRAINT) => Error::NoUniqueVersion { table: self.tables.events.clone(), source: source.into() },
@@ -467,27 +469,11 @@ impl<'e> Batch<'e> {
     }
 }
 
-/// JSONB holds no NUL and no lone surrogates: an error of the database would abort the caller's transaction.
+/// An error of the database would abort the caller's transaction.
 fn metadata_as_jsonb(event_id: Uuid, metadata: Option<&[u8]>) -> Result<Option<&str>> {
     let Some(metadata) = metadata else { return Ok(None) };
-    let invalid = || Error::InvalidMetadata { event_id };
-    let text = std::str::from_utf8(metadata).map_err(|_| invalid())?;
-    if text.contains(r"\u") {
-        let value: serde_json::Value = serde_json::from_str(text).map_err(|_| invalid())?;
-        if holds_nul(&value) {
-            return Err(invalid());
-        }
-    }
-    Ok(Some(text))
-}
-
-fn holds_nul(value: &serde_json::Value) -> bool {
-    match value {
-        serde_json::Value::String(text) => text.contains('\0'),
-        serde_json::Value::Array(values) => values.iter().any(holds_nul),
-        serde_json::Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
-        _ => false,
-    }
+    let text = std::str::from_utf8(metadata).ok().filter(|text| is_json(text) && jsonb::holds(text));
+    text.map(Some).ok_or(Error::InvalidMetadata { event_id })
 }
 
 /// Rows of any aggregates, whose type and id follow the other columns.

@@ -7,8 +7,8 @@ use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
     Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
 };
-use crate::sql::{check_name, in_transaction};
-use crate::sqlite::{column, database, from_text, is_unique_violation, migrate, migration, to_text, uuid};
+use crate::sql::{check_name, event_database as database, in_transaction};
+use crate::sqlite::{column, from_text, is_unique_violation, migrate, migration, to_text, uuid};
 use crate::store::EventStore;
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;

@@ -77,13 +77,7 @@ fn show(bar: &mut Progress, after: i64, progress: CensusProgress) {
 
 /// Says so where the tables are called otherwise.
 fn no_table(error: Error) -> Failure {
-    let code = match &error {
-        Error::Database { source, .. } => source.downcast_ref::<sqlx::Error>(),
-        _ => None,
-    };
-    let code = code.and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code);
-    // PostgreSQL: no such table, column or schema. SQLite: a statement that makes no sense.
-    let is_missing = matches!(error, Error::NoEventTables { .. }) || matches!(code.as_deref(), Some("42P01" | "42703" | "3F000" | "1"));
+    let is_missing = matches!(error, Error::NoEventTables { .. } | Error::OutdatedTables { .. });
     if !is_missing {
         return error.into();
     }

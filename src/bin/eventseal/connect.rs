@@ -151,13 +151,23 @@ fn timeout(args: &args::Database) -> Duration {
     Duration::from_secs(args.lock_timeout.into())
 }
 
-/// Connects, without looking at any table.
+/// Connects, and refuses key tables that a newer version has changed in a way that this one can't work with.
 pub(crate) async fn connect(args: &args::Database) -> Result<AnyDb, Failure> {
-    connect_to(target(args)?, args).await
+    let mut db = connect_to(target(args)?, args).await?;
+    let applied = match &mut db {
+        AnyDb::Sqlite(db) => Backend::applied_migration(db).await,
+        AnyDb::Postgres(db) => Backend::applied_migration(db).await,
+    };
+    match applied {
+        Err(error @ Error::NewerTables { .. }) => Err(error.into()),
+        // Whoever may not read the bookkeeping can use the keys all the same.
+        _ => Ok(db),
+    }
 }
 
+/// Connects, without looking at any table.
 pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<AnyDb, Failure> {
-    let failed = |source: sqlx::Error| Error::Database { operation: "connecting", source: source.into() };
+    let failed = |source: sqlx::Error| Error::database("connecting", source);
     let timeout = timeout(args);
     Ok(match target {
         Target::Sqlite(options, keys) => {
@@ -225,11 +235,11 @@ impl<C: Backend> Db<C> {
     }
 
     async fn attempt<T>(&mut self, begin: &'static str, work: &mut impl AsyncFnMut(&mut C) -> Result<T, Error>) -> Result<T, Error> {
-        let mut tx = self.connection.begin_with(begin).await.map_err(collision("beginning a transaction"))?;
+        let mut tx = self.connection.begin_with(begin).await.map_err(|error| Error::database("beginning a transaction", error))?;
         match work(&mut tx).await {
             Ok(done) => {
                 interrupt::uncertain();
-                tx.commit().await.map_err(collision("committing"))?;
+                tx.commit().await.map_err(|error| Error::committing("what the command did", error))?;
                 Ok(done)
             }
             Err(error) => {
@@ -237,18 +247,6 @@ impl<C: Backend> Db<C> {
                 let _ = tx.rollback().await;
                 Err(error)
             }
-        }
-    }
-}
-
-/// A lock that others hold, or a failure of the database.
-fn collision(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |source| {
-        let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        match code.as_deref() {
-            // SQLite's "busy" and its relatives; PostgreSQL's serialization failure, deadlock and lock timeout.
-            Some("5" | "6" | "261" | "517" | "40001" | "40P01" | "55P03") => Error::Collision { source: Some(source.into()) },
-            _ => Error::Database { operation, source: source.into() },
         }
     }
 }

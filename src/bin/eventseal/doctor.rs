@@ -12,7 +12,7 @@ mod write_order;
 mod writing;
 
 use crate::args::Doctor;
-use crate::connect::{AnyDb, Backend, Db, connect};
+use crate::connect::{AnyDb, Backend, Db, connect_to, target};
 use crate::output::{Failure, Report};
 use checks::Checks;
 use eventseal::Kms;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub(crate) async fn doctor(args: Doctor) -> Result<Report, Failure> {
     let mut checks = Checks::default();
     let kms = master_key::open(&args.master_key, &mut checks).await;
-    let db = match connect(&args.database).await {
+    let db = match connect_to(target(&args.database)?, &args.database).await {
         Err(Failure::Library(error)) => {
             checks.failed("database", &error, "look whether the URL is right, the server runs, and lets this user in");
             return Ok(checks.report());

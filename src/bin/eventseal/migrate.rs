@@ -4,6 +4,7 @@ use crate::args::{Dialect, Migrate};
 use crate::connect::{AnyDb, Target, connect_to, postgres_keys, postgres_store, sqlite_keys, sqlite_store, target};
 use crate::interrupt;
 use crate::output::{Failure, Report, shown};
+use eventseal::{PostgresKeys, SqliteKeys};
 use serde_json::json;
 
 pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {
@@ -15,29 +16,33 @@ pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {
         postgres @ Target::Postgres(..) => postgres,
     };
     interrupt::kept("every migration that was finished stays; run it again for the others");
-    let (place, applied) = match connect_to(target, &args.database).await? {
+    let (place, applied, known) = match connect_to(target, &args.database).await? {
         AnyDb::Sqlite(mut db) => {
             if args.events {
                 sqlite_store(&args.names())?.migrate(&mut db.connection).await?;
             }
             db.keys.migrate(&mut db.connection, &args.namespace).await?;
-            (db.place, db.keys.applied_migration(&mut db.connection).await?)
+            (db.place, db.keys.applied_migration(&mut db.connection).await?, SqliteKeys::NEWEST_MIGRATION)
         }
         AnyDb::Postgres(mut db) => {
             if args.events {
                 postgres_store(&args.database, &args.names())?.migrate(&mut db.connection).await?;
             }
             db.keys.migrate(&mut db.connection, &args.namespace).await?;
-            (db.place, db.keys.applied_migration(&mut db.connection).await?)
+            (db.place, db.keys.applied_migration(&mut db.connection).await?, PostgresKeys::NEWEST_MIGRATION)
         }
     };
     let what = if args.events { "The tables of keys and events are" } else { "The key tables are" };
+    let newer = applied.filter(|applied| *applied > known).map(|applied| {
+        format!("\nThe key tables are at migration {applied} of a newer version. This command knows {known}, and left them as they are.")
+    });
     let text = format!(
-        "{what} up to date, in namespace {}.\n{}\n\nNext: eventseal prepare, or start the application.",
+        "{what} up to date, in namespace {}.\n{}{}\n\nNext: eventseal prepare, or start the application.",
         shown(args.namespace.as_str()),
-        shown(&place)
+        shown(&place),
+        newer.unwrap_or_default()
     );
-    let json = json!({ "migration": applied, "events": args.events });
+    let json = json!({ "migration": applied, "known_migration": known, "events": args.events });
     Ok(Report::new(text, json).of(&args.namespace, &place))
 }
 

@@ -73,7 +73,7 @@ impl Report {
     }
 
     pub(crate) fn print(&self, json: bool) -> ExitCode {
-        let mut text = if json { format!("{:#}", self.json) } else { self.text.trim_end().to_owned() };
+        let mut text = if json { in_json(&self.json) } else { in_lines(self.text.trim_end()) };
         text.push('\n');
         let mut out = std::io::stdout().lock();
         if !json && !self.as_it_is {
@@ -124,7 +124,7 @@ impl Failure {
             Self::Failed { .. } => Exit::Failed,
             Self::Interrupted { exit, .. } => *exit,
             Self::Library(error) => match &**error {
-                error if error.is_retryable() || is_outage(error) => Exit::Retryable,
+                error if error.is_retryable() => Exit::Retryable,
                 Error::InvalidText { .. } => Exit::Usage,
                 Error::ScopeState { .. }
                 | Error::Shredded { .. }
@@ -160,7 +160,12 @@ impl Failure {
                 Error::KmsRefused { .. } => "kms_refused",
                 Error::Keyring { .. } => "keyring",
                 Error::Collision { .. } => "collision",
-                error @ Error::Database { .. } if is_outage(error) => "database_unavailable",
+                Error::OutdatedTables { .. } => "outdated_tables",
+                Error::NewerTables { .. } => "newer_tables",
+                Error::PermissionDenied { .. } => "permission_denied",
+                Error::PooledStatements { .. } => "pooler",
+                Error::OutcomeUnknown { .. } => "outcome_unknown",
+                error @ Error::Database { .. } if error.is_outage() => "database_unavailable",
                 Error::Database { .. } => "database",
                 Error::InvalidRow { .. } => "invalid_row",
                 _ => "other",
@@ -188,6 +193,13 @@ impl Failure {
             Error::Disabled { .. } => Some("eventseal enable makes them usable again"),
             Error::TablesExist { .. } => Some("leave --events out if the event store is there already"),
             Error::Collision { .. } => Some("run it again; --lock-timeout says how long to wait for others"),
+            Error::OutdatedTables { .. } => Some("eventseal migrate --namespace NAME, by this version of eventseal"),
+            Error::NewerTables { .. } => Some("use a newer eventseal"),
+            Error::PermissionDenied { .. } => Some("eventseal doctor shows what this user may do; --database names another one"),
+            Error::PooledStatements { .. } => Some("let --database name the database itself, not the pooler"),
+            Error::OutcomeUnknown { .. } => {
+                Some("eventseal status, or keys show, says what is there now; then run it again if it is needed")
+            }
             _ => None,
         }
     }
@@ -209,16 +221,16 @@ impl Failure {
             if let Some(help) = self.help() {
                 error["help"] = help.into();
             }
-            format!("{:#}\n", json!({ "error": error }))
+            in_json(&json!({ "error": error })) + "\n"
         } else if let Self::Usage(problem) = self {
-            format!("error: {}\n", problem.trim_start_matches("error: "))
+            format!("error: {}\n", in_lines(problem.trim_start_matches("error: ")))
         } else if let Self::Interrupted { problem, .. } = self {
             // Not beside what the terminal shows of the key.
             format!("{}{problem}\n", if std::io::stderr().is_terminal() { "\n" } else { "" })
         } else {
-            let mut text = format!("error: {}\n", self.message());
+            let mut text = format!("error: {}\n", shown(&self.message()));
             for cause in self.causes() {
-                let _ = writeln!(text, "  because: {}", cause.replace('\n', "\n    "));
+                let _ = writeln!(text, "  because: {}", shown(&cause));
             }
             if let Some(help) = self.help() {
                 let _ = writeln!(text, "  help: {help}");
@@ -231,16 +243,6 @@ impl Failure {
         let _ = err.write_all(text.as_bytes());
         self.exit().into()
     }
-}
-
-/// Is the database away, or too busy to talk? Then nothing is known about what was asked.
-fn is_outage(error: &Error) -> bool {
-    let Error::Database { source, .. } = error else { return false };
-    let Some(error) = source.downcast_ref::<sqlx::Error>() else { return false };
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    // PostgreSQL: connection exceptions, too many connections, shutdown, crash, start-up.
-    let away = ["53300", "57P01", "57P02", "57P03"];
-    matches!(error, sqlx::Error::Io(_)) || code.is_some_and(|code| code.starts_with("08") || away.contains(&&*code))
 }
 
 /// An error's sources, without those that only repeat.
@@ -294,7 +296,38 @@ pub(crate) fn count(how_many: u64, what: &str) -> String {
 
 /// Somebody else's words on a terminal: control characters could forge lines, or worse.
 pub(crate) fn shown(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    escaped(text, &[])
+}
+
+/// A whole text of several lines. Whatever was put into it without [`shown`] can forge a line, and do nothing worse.
+fn in_lines(text: &str) -> String {
+    escaped(text, &['\n', '\t'])
+}
+
+/// JSON leaves some control characters as they are, and a terminal obeys them. Outside of strings there are none but ends of lines.
+fn in_json(value: &Value) -> String {
+    let mut text = String::new();
+    for c in format!("{value:#}").chars() {
+        if forges(c) && c != '\n' {
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c)
+        }
+    }
+    text
+}
+
+/// Control characters, and those that change the direction of what follows.
+fn forges(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str, kept: &[char]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if forges(c) && !kept.contains(&c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -309,6 +342,10 @@ mod tests {
 
     #[test]
     fn nobody_forges_lines() {
-        assert_eq!(shown("a\n\u{1b}[2Jé"), "a\\n\\u{1b}[2Jé");
+        assert_eq!(shown("a\n\u{1b}[2Jé\u{202e}"), "a\\n\\u{1b}[2Jé\\u{202e}");
+        let value = json!({ "a": "\u{9b}2J\u{202e}\n" });
+        assert_eq!(in_json(&value), "{\n  \"a\": \"\\u009b2J\\u202e\\n\"\n}");
+        assert_eq!(serde_json::from_str::<Value>(&in_json(&value)).unwrap(), value);
+        assert_eq!(in_lines("a\n\t\u{1b}[2J\r"), "a\n\t\\u{1b}[2J\\r");
     }
 }

@@ -40,7 +40,7 @@ fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status,
     for (heading, items) in [("Rotation due", &due), ("Unfinished", &unfinished)] {
         let _ = writeln!(text, "\n{heading}{}", if items.is_empty() { ": nothing" } else { "" });
         for (problem, remedy) in items {
-            let _ = writeln!(text, "  {problem}\n    {remedy}");
+            let _ = writeln!(text, "  {}\n    {}", shown(problem), shown(remedy));
         }
     }
     let list = |items: &[(String, String)]| {

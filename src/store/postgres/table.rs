@@ -3,8 +3,8 @@
 use super::{COLUMNS, PostgresStore, log, metadata_as_jsonb};
 use crate::error::{Error, Result};
 use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
-use crate::postgres::{UNDEFINED_TABLE, UNIQUE_VIOLATION, column, database, qualified, sql_state, timestamp};
-use crate::sql::{in_transaction, not_in_transaction};
+use crate::postgres::{UNDEFINED_TABLE, UNIQUE_VIOLATION, column, qualified, sql_state, timestamp};
+use crate::sql::{committing, event_database as database, in_transaction, not_in_transaction};
 use crate::store::table::{
     EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
     check_insert,
@@ -65,9 +65,10 @@ impl EventTable for PostgresStore {
         not_in_transaction(connection, OPERATION)?;
         let mut tx = connection.begin_with(BEGIN).await.map_err(database(OPERATION))?;
         match work.run(&mut tx).await {
-            Ok(()) => tx.commit().await.map_err(database(OPERATION)),
+            Ok(()) => tx.commit().await.map_err(committing(OPERATION)),
             Err(error) => {
-                tx.rollback().await.map_err(database(OPERATION))?;
+                // What failed is what matters; a connection that broke takes its transaction with it.
+                let _ = tx.rollback().await;
                 Err(error)
             }
         }
@@ -157,6 +158,7 @@ impl EventTable for PostgresStore {
         let tables = if self.tables.heads_first { "{heads}, {events}" } else { "{events}" };
         self.lock_out(tx, tables, "SHARE ROW EXCLUSIVE", OPERATION).await?;
         check_insert(self.last_position(tx).await?, events)?;
+        let sequence = self.sequence(tx, OPERATION).await?;
         let batch = Batch::new(events)?;
         self.check_unknown(tx, &batch, OPERATION).await?;
         let sql = "INSERT INTO {events} (global_position, {aggregate_type}, {aggregate_id}, {aggregate_version}, event_id, event_type,
@@ -196,7 +198,7 @@ impl EventTable for PostgresStore {
              SET {aggregate_version} = greatest(h.{aggregate_version}, excluded.{aggregate_version}), updated_at = excluded.updated_at";
         let heads = self.maintain(heads).bind(batch.aggregate_types).bind(batch.aggregate_ids).bind(batch.aggregate_versions);
         heads.execute(&mut *tx).await.map_err(database(OPERATION))?;
-        self.move_sequence(tx, OPERATION).await
+        self.move_sequence(tx, sequence, OPERATION).await
     }
 
     /// Every append inserts, and so holds a lock on the table until its transaction ends, from before it is given a position.
@@ -255,19 +257,27 @@ impl PostgresStore {
         if taken.is_none() && unique { Ok(()) } else { Err(VERSION_TAKEN) }
     }
 
+    /// The sequence that positions come from, quoted: an identity's, or the one that the default of the column uses, whoever owns
+    /// it. It is looked for before anything is inserted: an append after that would be given a position that is taken.
+    async fn sequence(&self, tx: &mut PgConnection, operation: &'static str) -> Result<String> {
+        let sql = "SELECT s.oid::regclass::text FROM pg_catalog.pg_attribute AS a
+             JOIN pg_catalog.pg_class AS s ON s.relkind = 'S'
+             LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+             WHERE a.attrelid = to_regclass($1) AND a.attname = 'global_position' AND EXISTS (
+                 SELECT FROM pg_catalog.pg_depend AS p
+                 WHERE p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass AND p.refobjid = s.oid
+                     OR a.attidentity <> '' AND p.classid = 'pg_class'::regclass AND p.objid = s.oid AND p.deptype = 'i'
+                         AND p.refclassid = 'pg_class'::regclass AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum)";
+        let found: Vec<String> = sqlx::query_scalar(sql).bind(self.table()).fetch_all(tx).await.map_err(database(operation))?;
+        match <[String; 1]>::try_from(found) {
+            Ok([sequence]) => Ok(sequence),
+            // A default that names it as text, a trigger, or several of them.
+            Err(_) => Err(Error::NoSequence { table: self.table() }),
+        }
+    }
+
     /// Moves the sequence of positions beyond the last one that is in the table. Never back.
-    async fn move_sequence(&self, tx: &mut PgConnection, operation: &'static str) -> Result<()> {
-        // The column's own one, or the one that its default names.
-        let sql = "SELECT coalesce(pg_get_serial_sequence($1, 'global_position'),
-                 (SELECT d.refobjid::regclass::text FROM pg_catalog.pg_attrdef AS f
-                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
-                  JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid
-                      AND d.refclassid = 'pg_catalog.pg_class'::regclass
-                  JOIN pg_catalog.pg_class AS s ON s.oid = d.refobjid AND s.relkind = 'S'
-                  WHERE f.adrelid = to_regclass($1) AND a.attname = 'global_position' LIMIT 1))";
-        let sequence: Option<String> = sqlx::query_scalar(sql).bind(self.table()).fetch_one(&mut *tx).await.map_err(database(operation))?;
-        // A table that gets its positions from elsewhere has to see to that itself.
-        let Some(sequence) = sequence else { return Ok(()) };
+    async fn move_sequence(&self, tx: &mut PgConnection, sequence: String, operation: &'static str) -> Result<()> {
         // The name comes quoted from the catalog.
         let sql = format!(
             "SELECT setval($1::regclass, greatest((SELECT max(global_position) FROM {{events}}), (SELECT last_value FROM {sequence})))"

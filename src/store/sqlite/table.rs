@@ -3,8 +3,8 @@
 use super::{COLUMNS, SqliteStore, log};
 use crate::error::{Error, Result};
 use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
-use crate::sql::{in_transaction, not_in_transaction};
-use crate::sqlite::{column, database, from_text, to_text, uuid};
+use crate::sql::{committing, event_database as database, in_transaction, not_in_transaction};
+use crate::sqlite::{column, from_text, to_text, uuid};
 use crate::store::table::{
     EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
     check_insert,
@@ -39,9 +39,10 @@ impl EventTable for SqliteStore {
         not_in_transaction(connection, OPERATION)?;
         let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(database(OPERATION))?;
         match work.run(&mut tx).await {
-            Ok(()) => tx.commit().await.map_err(database(OPERATION)),
+            Ok(()) => tx.commit().await.map_err(committing(OPERATION)),
             Err(error) => {
-                tx.rollback().await.map_err(database(OPERATION))?;
+                // What failed is what matters; a connection that broke takes its transaction with it.
+                let _ = tx.rollback().await;
                 Err(error)
             }
         }
@@ -222,5 +223,5 @@ fn batch(events: &[PersistedEvent]) -> Result<(String, Vec<u8>)> {
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value).map_err(|source| Error::Database { operation: "writing a list", source: source.into() })
+    serde_json::to_string(value).map_err(|source| Error::database("writing a list", source))
 }

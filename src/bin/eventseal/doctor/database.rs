@@ -67,5 +67,5 @@ pub(super) async fn file(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
 }
 
 fn reading(source: sqlx::Error) -> Error {
-    Error::Database { operation: "looking at its settings", source: source.into() }
+    Error::database("looking at its settings", source)
 }

@@ -69,7 +69,7 @@ pub(super) async fn postgres(db: &mut Db<PgConnection>, args: &Doctor, checks: &
         Ok(None) if args.events_table.is_none() => {}
         Ok(None) => checks.problem(NAME, format!("there is no table {events:?}"), "correct --events-table, or --schema"),
         Err(source) => {
-            let error = Error::Database { operation: "looking at the tables of events", source: source.into() };
+            let error = Error::database("looking at the tables of events", source);
             checks.failed(NAME, &error, "let this user read the catalog");
         }
     }

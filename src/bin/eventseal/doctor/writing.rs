@@ -20,7 +20,7 @@ pub(super) async fn writing<C: Backend>(db: &mut Db<C>, checks: &mut Checks) -> 
 
 /// Writes to every table that operations write to, and takes it back.
 async fn write<C: Backend>(db: &mut Db<C>) -> Result<(), Error> {
-    let failed = |source: sqlx::Error| Error::Database { operation: "beginning a transaction", source: source.into() };
+    let failed = |source: sqlx::Error| Error::database("beginning a transaction", source);
     let keys = db.keys.clone();
     let mut tx = db.connection.begin_with(C::BEGIN).await.map_err(failed)?;
     let done = try_writing(&keys, &mut *tx).await;
