@@ -1,7 +1,9 @@
 //! The port to the key table, and what its rows say.
 
+mod ahead;
 mod kek;
 mod kek_cache;
+mod key_cache;
 mod life_cycle;
 mod maintenance;
 mod manager;
@@ -12,7 +14,9 @@ mod operator;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod sweeper;
 
+pub(crate) use ahead::Pinned;
 pub use kek::{KekRecord, KekState, KekUsage, Retirement, RewrapBatch, RewrappedBatch, Rewrapper};
 pub use life_cycle::{KekMoves, RewrapOptions, RewrapProgress, Rewrapped};
 pub(crate) use maintenance::UsableKeys;
@@ -262,6 +266,21 @@ pub struct KeyHistory {
 pub trait KeyStore: Send + Sync {
     /// A connection in a transaction, as the event store on the same database has it.
     type Tx: Send + 'static;
+
+    /// May a transaction look before it locks? An append then looks at its scopes first if their keys are not at hand, so
+    /// that it can ask the KMS while nothing is locked. `false` for a database in which a transaction that has read can't
+    /// write any more once another one wrote, as in SQLite: there it looks only if it knows that the KMS must be asked.
+    fn can_look_first(&self) -> bool {
+        true
+    }
+
+    /// May statements on this connection see less than what is committed when they start, or more, because they are in a
+    /// transaction? What they show is then no proof of how things are: readers that may lag do not go by it. `true`, the
+    /// default, is always safe; it costs those readers what they hoped to save.
+    fn is_in_transaction(&self, tx: &Self::Tx) -> bool {
+        let _ = tx;
+        true
+    }
 
     /// The namespace that was set when the tables were made; `None` if they hold none.
     async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>>;

@@ -110,6 +110,14 @@ pub trait Kms: Send + Sync {
     /// The id of the active master key, as [`WrappedKek::master_key_id`] has it for what it wraps.
     async fn master_key_id(&self) -> Result<String>;
 
+    /// May new data keys be made under a key-encryption key that this master key holds? Asked of the active one, after
+    /// [`unwrap_kek`](Self::unwrap_kek) has opened it. `false` for a master key that is configured for opening only. A decorator
+    /// passes it on.
+    fn makes_keys_under(&self, master_key_id: &str) -> bool {
+        let _ = master_key_id;
+        true
+    }
+
     /// Makes a key-encryption key, 32 bytes from a cryptographic generator, and hands it out wrapped by the active
     /// master key.
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek>;
@@ -133,6 +141,10 @@ impl<K: Kms + ?Sized> Kms for std::sync::Arc<K> {
 
     async fn master_key_id(&self) -> Result<String> {
         (**self).master_key_id().await
+    }
+
+    fn makes_keys_under(&self, master_key_id: &str) -> bool {
+        (**self).makes_keys_under(master_key_id)
     }
 
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {

@@ -60,7 +60,7 @@ impl<S: EventStore> SealedStore<S> {
         self
     }
 
-    /// Keeps opened key-encryption keys for this long before the KMS is asked again: see
+    /// Keeps opened keys for this long before the KMS is asked again: see
     /// [`Sealer::kek_cache_period`].
     #[must_use]
     pub fn kek_cache_period(mut self, period: Duration) -> Self {
@@ -71,10 +71,8 @@ impl<S: EventStore> SealedStore<S> {
     /// Lets reads open events under keys whose rows were looked at no longer ago than this, instead of looking every
     /// time: it saves a round trip for each page whose keys are at hand.
     ///
-    /// **Reads then lag behind a shred or a stop of another process by up to this long**; so take seconds, and only where
-    /// the law and your users allow it. What this process shreds or disables itself it forgets at once. Appends are not
-    /// affected: they always look. Without this call, or with zero, a committed shred holds for every read that starts
-    /// after it.
+    /// **A read may then show what another process shredded or stopped, if it begins within this time after that was
+    /// committed.** See [`Sealer::reads_may_lag`] for what counts, and for standbys.
     #[must_use]
     pub fn reads_may_lag(mut self, lag: Duration) -> Self {
         self.sealer = self.sealer.reads_may_lag(lag);

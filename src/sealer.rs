@@ -79,9 +79,15 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         self
     }
 
-    /// Keeps opened key-encryption keys for this long, or up to a tenth less, before the KMS is asked again. An hour by
-    /// default. What is taken from the master key's permissions takes effect when this has passed; so does an outage
-    /// of the KMS.
+    /// Keeps opened key-encryption keys, and the data keys that they opened, for this long, or up to a tenth less, before the
+    /// KMS is asked again. An hour by default.
+    ///
+    /// When this has passed, the keys are wiped from memory, also in a process that does nothing any more. So what is taken
+    /// from the master key's permissions takes effect then; so does an outage of the KMS. A call that is under way keeps what
+    /// it has until it returns. With zero, nothing is kept: every call asks the KMS.
+    ///
+    /// A failure of the KMS is remembered for a second. Those who need the same key meanwhile get it at once, instead of waiting
+    /// for a time-out each.
     #[must_use]
     pub fn kek_cache_period(mut self, period: Duration) -> Self {
         self.keys.keep_keks_for(period);
@@ -91,10 +97,20 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// Lets reads open events under keys whose rows were looked at no longer ago than this, instead of looking every
     /// time: it saves a round trip for each page whose keys are at hand.
     ///
-    /// **Reads then lag behind a shred or a stop of another process by up to this long**; so take seconds, and only where
-    /// the law and your users allow it. What this process shreds or disables itself it forgets at once. Appends are not
-    /// affected: they always look. Without this call, or with zero, a committed shred holds for every read that starts
-    /// after it.
+    /// **A read may then show what another process shredded or stopped, if it begins within this time after that was
+    /// committed**; so take seconds, and only where the law and your users allow it. The time is counted from before the look
+    /// at the rows. Only looks on a connection that is not in a transaction count, because a transaction may see what was there
+    /// when it began. A `BEGIN` that the driver does not know of is not seen as one.
+    ///
+    /// What this process shreds or stops itself, by this same `Sealer` or store, is looked at every time from that call on, until
+    /// it was seen to be committed, and for this long after that.
+    ///
+    /// Two things this can't know of. On a standby, all reads lag behind by what the standby lags, with or without this call:
+    /// this time comes on top of it, also for reads on the primary in a process that reads on both. And time is that of this
+    /// machine's monotonic clock, which may stand still while the machine is suspended.
+    ///
+    /// Appends are not affected: they always look. Without this call, or with zero, a committed shred holds for every read that
+    /// starts after it.
     #[must_use]
     pub fn reads_may_lag(mut self, lag: Duration) -> Self {
         self.keys.let_reads_lag(lag);
@@ -115,6 +131,10 @@ impl<Tx: Send + 'static> Sealer<Tx> {
 
     /// Seals the protected fields of events of one aggregate. Creates the keys that are missing, and
     /// locks all of them against a shred until the transaction ends.
+    ///
+    /// The KMS is asked before anything is locked, if it has to be asked. If another process rotated a key in between, or on
+    /// SQLite since the last look, then the call fails with [`Error::Collision`](crate::Error::Collision); the next try opens that
+    /// key first. What the caller's transaction has locked before this call stays locked meanwhile.
     ///
     /// Borrows the events if nothing in them is protected. Every call draws fresh salts, so never store
     /// the same sealed event twice: seal again on a retry.

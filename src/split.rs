@@ -299,6 +299,14 @@ where
 {
     type Tx = SplitTx<T, K>;
 
+    fn can_look_first(&self) -> bool {
+        self.inner.can_look_first()
+    }
+
+    fn is_in_transaction(&self, tx: &Self::Tx) -> bool {
+        tx.keys.held.is_some()
+    }
+
     async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>> {
         read!(tx, |connection| self.inner.namespace(connection))
     }

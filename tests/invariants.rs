@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 const CANARY: &str = "c4n4ry";
 
@@ -53,6 +54,11 @@ trait Backend: Database<Tx: Send> + Sized {
     async fn read<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str) -> Result<Vec<PersistedEvent>> {
         let mut transaction = self.begin().await.unwrap();
         Ok(store.read_stream(self.tx(&mut transaction), &aggregate("Order", id)).await?.events)
+    }
+
+    /// A transaction that goes on seeing what is there when it first reads.
+    async fn begin_snapshot(&self) -> Self::Transaction {
+        self.begin().await.unwrap()
     }
 
     async fn stored(&self) -> Vec<PersistedEvent> {
@@ -103,6 +109,10 @@ impl Backend for Postgres {
     async fn make() -> Self {
         Self::new().await
     }
+
+    async fn begin_snapshot(&self) -> Self::Transaction {
+        self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap()
+    }
 }
 
 macro_rules! on_every_database {
@@ -125,6 +135,8 @@ on_every_database! {
     i9_errors_show_no_values,
     i10_a_page_costs_one_key_query,
     i5_reads_that_may_lag_do_so_and_appends_do_not,
+    i5_an_old_snapshot_renews_nothing_for_readers_that_lag,
+    i5_what_a_process_shreds_itself_it_never_shows_again,
 }
 
 fn customer() -> Owner {
@@ -249,8 +261,8 @@ async fn i3_what_was_moved_is_refused<B: Backend>() {
     }
 }
 
-/// A KMS that can be down.
-struct Flaky(Arc<AtomicBool>, Arc<AtomicUsize>);
+/// A KMS that can be down, counts its calls, and takes its time.
+struct Flaky(Arc<AtomicBool>, Arc<AtomicUsize>, Duration);
 
 #[async_trait]
 impl Kms for Flaky {
@@ -268,6 +280,7 @@ impl Kms for Flaky {
 
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         self.1.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(self.2).await;
         if self.0.load(Ordering::SeqCst) {
             Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "down".into() })
         } else {
@@ -289,12 +302,19 @@ async fn i4_only_a_shred_redacts<B: Backend>() {
     let store = db.prepared(schemas()).await;
     db.append(&store, "1", &[placed("1")]).await.unwrap();
     let down = Arc::new(AtomicBool::new(true));
-    let cold = db.process_with(B::Keys::default(), Flaky(Arc::clone(&down), Arc::default()), schemas());
+    let cold = db.process_with(B::Keys::default(), Flaky(Arc::clone(&down), Arc::default(), Duration::ZERO), schemas());
     let error = db.read(&cold, "1").await.unwrap_err();
     assert!(matches!(error, Error::KmsUnavailable { .. }) && error.is_retryable(), "{error:?}");
     assert!(db.append(&cold, "1", &[placed("1")]).await.unwrap_err().is_retryable());
     down.store(false, Ordering::SeqCst);
-    assert_eq!(db.read(&cold, "1").await.unwrap()[0].payload, placed("1").payload, "it recovers without a restart");
+    // It recovers without a restart, when the failure is forgotten.
+    let events = loop {
+        match db.read(&cold, "1").await {
+            Ok(events) => break events,
+            Err(error) => assert!(matches!(error, Error::KmsUnavailable { .. })),
+        }
+    };
+    assert_eq!(events[0].payload, placed("1").payload);
     let foreign = db.process_with(B::Keys::default(), Keyring::generate("main").unwrap(), schemas());
     assert!(matches!(db.read(&foreign, "1").await, Err(Error::KmsRefused { .. })));
     let scope = KeyScope::new("Customer", "1");
@@ -456,6 +476,14 @@ impl<Ks> Counting<Ks> {
 impl<Ks: KeyStore> KeyStore for Counting<Ks> {
     type Tx = Ks::Tx;
 
+    fn can_look_first(&self) -> bool {
+        self.0.can_look_first()
+    }
+
+    fn is_in_transaction(&self, tx: &Ks::Tx) -> bool {
+        self.0.is_in_transaction(tx)
+    }
+
     async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>> {
         self.count(2);
         self.0.namespace(tx).await
@@ -538,7 +566,7 @@ async fn i10_a_page_costs_one_key_query<B: Backend>() {
     let db = B::make().await;
     let (counts, calls) = (Arc::<[AtomicUsize; 3]>::default(), Arc::<AtomicUsize>::default());
     let keys = Counting(B::Keys::default(), Arc::clone(&counts));
-    let store = db.process_with(keys, Flaky(Arc::default(), Arc::clone(&calls)), schemas());
+    let store = db.process_with(keys, Flaky(Arc::default(), Arc::clone(&calls), Duration::ZERO), schemas());
     store.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
     let events = || (0..50).map(|customer| placed(&customer.to_string())).collect::<Vec<_>>();
     db.append(&store, "1", &events()).await.unwrap();
@@ -553,23 +581,106 @@ async fn i10_a_page_costs_one_key_query<B: Backend>() {
     assert_eq!(calls.load(Ordering::SeqCst), 1, "one call to the KMS for each key-encryption key");
 }
 
+/// A report that takes its time, in one snapshot from before a shred, keeps nobody from seeing it.
+async fn i5_an_old_snapshot_renews_nothing_for_readers_that_lag<B: Backend>() {
+    let db = B::make().await;
+    let lag = Duration::from_millis(300);
+    let lagging = db.prepared(schemas()).await.reads_may_lag(lag);
+    let operator = db.process(schemas());
+    db.append(&lagging, "1", &[placed("1")]).await.unwrap();
+    let mut report = db.begin_snapshot().await;
+    let in_report = async |report: &mut B::Transaction| {
+        let stream = lagging.read_stream(db.tx(report), &aggregate("Order", "1")).await;
+        stream.unwrap().events[0].is_redacted()
+    };
+    let mut connection = db.connect().await.unwrap();
+    let mut shows_it = async || {
+        let stream = lagging.read_stream(db.connection(&mut connection), &aggregate("Order", "1")).await.unwrap();
+        !stream.events[0].is_redacted()
+    };
+    assert!(!in_report(&mut report).await && shows_it().await);
+    db.shred(&operator, "1").await;
+    let shredded = std::time::Instant::now();
+    loop {
+        // By the time before the read: the lag is of statements that begin.
+        let begins = shredded.elapsed();
+        if !shows_it().await {
+            break;
+        }
+        assert!(begins <= lag, "a statement that began {begins:?} after the shred saw plaintext");
+        if std::any::type_name::<B>() != std::any::type_name::<Memory>() {
+            assert!(!in_report(&mut report).await, "the snapshot is from before the shred");
+        }
+    }
+}
+
+/// Also where a read of another connection comes between the shred and its commit, and puts the key back.
+async fn i5_what_a_process_shreds_itself_it_never_shows_again<B: Backend>() {
+    let db = B::make().await;
+    let hour = Duration::from_secs(3_600);
+    let lagging = db.prepared(schemas()).await.reads_may_lag(hour);
+    db.append(&lagging, "1", &[placed("1"), placed("2"), placed("3")]).await.unwrap();
+    let mut other = db.connect().await.unwrap();
+    let mut read = async || {
+        let stream = lagging.read_stream(db.connection(&mut other), &aggregate("Order", "1")).await?;
+        Ok::<_, Error>(stream.events.iter().map(PersistedEvent::is_redacted).collect::<Vec<_>>())
+    };
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().shred(db.tx(&mut transaction), &KeyScope::new("Customer", "1"), "request").await.unwrap();
+    let own = lagging.read_stream(db.tx(&mut transaction), &aggregate("Order", "1")).await.unwrap();
+    assert!(own.events[0].is_redacted(), "the transaction sees what it did");
+    for _ in 0..2 {
+        assert_eq!(read().await.unwrap(), [false; 3], "it is not committed");
+    }
+    db.commit(transaction).await.unwrap();
+    assert_eq!(read().await.unwrap(), [true, false, false]);
+    // A stop, and its end.
+    let scope = KeyScope::new("Customer", "2");
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().disable(db.tx(&mut transaction), &scope, "stop").await.unwrap();
+    assert_eq!(read().await.unwrap(), [true, false, false]);
+    db.commit(transaction).await.unwrap();
+    assert!(matches!(read().await, Err(Error::Disabled { .. })));
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().enable(db.tx(&mut transaction), &scope, "go").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    assert_eq!(read().await.unwrap(), [true, false, false]);
+    // What is rolled back did not happen.
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().shred(db.tx(&mut transaction), &KeyScope::new("Customer", "3"), "request").await.unwrap();
+    drop(transaction);
+    assert_eq!(read().await.unwrap(), [true, false, false]);
+}
+
 async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {
     let db = B::make().await;
     let counts = Arc::<[AtomicUsize; 3]>::default();
     let take = || [0, 1, 2].map(|what| counts[what].swap(0, Ordering::SeqCst));
     let keys = || Counting(B::Keys::default(), Arc::clone(&counts));
-    let hour = std::time::Duration::from_secs(3_600);
+    let hour = Duration::from_secs(3_600);
     let lagging = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(hour);
     lagging.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
-    let strict = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(std::time::Duration::ZERO);
+    let strict = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(Duration::ZERO);
     db.append(&strict, "1", &[placed("1"), placed("2"), placed("3")]).await.unwrap();
+    let read_outside = async |process: &SealedStore<B::Store>| {
+        let mut connection = db.connect().await.unwrap();
+        process.read_stream(db.connection(&mut connection), &aggregate("Order", "1")).await
+    };
     for process in [&lagging, &strict] {
-        db.read(process, "1").await.unwrap();
+        read_outside(process).await.unwrap();
     }
     take();
     db.read(&lagging, "1").await.unwrap();
+    read_outside(&lagging).await.unwrap();
     assert_eq!(take(), [0, 0, 0], "the keys were looked at less than an hour ago");
     db.read(&strict, "1").await.unwrap();
+    assert_eq!(take(), [1, 0, 0]);
+    // The lag is counted from before the look, however long the KMS took after it.
+    let lag = Duration::from_millis(100);
+    let slow = db.process_with(keys(), Flaky(Arc::default(), Arc::default(), lag * 2), schemas()).reads_may_lag(lag);
+    read_outside(&slow).await.unwrap();
+    take();
+    read_outside(&slow).await.unwrap();
     assert_eq!(take(), [1, 0, 0]);
     // Another process shreds: a read may lag, an append does not.
     db.shred(&strict, "1").await;

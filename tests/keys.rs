@@ -197,7 +197,14 @@ async fn i4_an_outage_of_the_kms_is_an_error_and_never_an_erasure() {
     store.keys().shred(&mut tx, &KeyScope::new("Customer", "43"), "during the outage").await.unwrap();
     tx.commit().unwrap();
     down.store(false, Ordering::SeqCst);
-    assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload, "it recovers without a restart");
+    // It recovers without a restart, when the failure is forgotten.
+    let events = loop {
+        match read(&db, &store).await {
+            Ok(events) => break events,
+            Err(error) => assert!(matches!(error, Error::KmsUnavailable { .. })),
+        }
+    };
+    assert_eq!(events[0].payload, placed().payload);
     append(&db, &store, placed()).await.unwrap();
     down.store(true, Ordering::SeqCst);
     assert_eq!(read(&db, &store).await.unwrap().len(), 2, "what is cached goes on during an outage");
@@ -337,8 +344,8 @@ async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
     append_all(&db, &store, &orders).await;
     assert_eq!(
         keys.take(),
-        ["scopes Share", "create_scopes", "scopes Share", "namespace", "active_kek", "insert_keys"],
-        "first keys of 7 scopes"
+        ["scopes None", "namespace", "active_kek", "create_scopes", "scopes Share", "insert_keys"],
+        "first keys of 7 scopes: a look, and what the KMS may be needed for, before anything is locked"
     );
     append_all(&db, &store, &orders.iter().map(|event| event.clone().with_id(uuid::Uuid::now_v7())).collect::<Vec<_>>()).await;
     assert_eq!(keys.take(), ["scopes Share"]);
@@ -600,7 +607,7 @@ async fn i6_one_store_makes_and_changes_keys_in_one_database_only() {
             mismatch(store.keys().reopen(&mut tx, &scope, "r").await.map(drop));
             mismatch(store.keys().disable(&mut tx, &scope, "r").await);
         }
-        assert!(matches!(append(&b, &store, placed()).await, Err(Error::WrongKey { .. } | Error::KmsRefused { .. })));
+        mismatch(append(&b, &store, placed()).await);
         for (db, process) in [(&a, cold()), (&b, cold())] {
             assert_eq!(read(db, &process).await.unwrap()[0].payload, placed().payload, "a restart opens everything");
         }

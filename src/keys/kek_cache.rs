@@ -1,8 +1,11 @@
-//! Opened key-encryption keys: each is asked for once, by whoever comes first, and kept for a while.
+//! Opened key-encryption keys: each is asked for once, by whoever comes first, and kept for a while. So is the answer that
+//! there is none, for a moment.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::KekId;
+use crate::keys::kek::KekRecord;
 use crate::keys::manager::lock;
+use crate::kms::KmsFailure;
 use crate::random;
 use crate::secret::SecretKey;
 use std::collections::HashMap;
@@ -10,20 +13,41 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
+/// How long a failure of the KMS is the answer for those who come after it. Long enough that a crowd does not wait in turn
+/// for one time-out after the other, short enough that nobody notices when the KMS is back.
+pub(super) const FAILURES_ARE_KEPT: Duration = Duration::from_secs(1);
+
 pub(super) struct KekCache {
     period: Duration,
-    entries: Mutex<HashMap<KekId, Arc<OnceCell<Opened>>>>,
+    entries: Mutex<HashMap<KekId, Entry>>,
 }
 
-struct Opened {
-    secret: Arc<SecretKey>,
+/// An opened key-encryption key.
+pub(super) struct Kek {
+    pub(super) secret: SecretKey,
+    /// Until when it may be kept, and what it opened with it; `None` is for ever.
+    pub(super) until: Option<Instant>,
+}
+
+struct Entry {
+    /// What is asked: a row that was exchanged is another question.
+    asked: KekRecord,
+    answer: Arc<OnceCell<Answer>>,
+}
+
+struct Answer {
+    kek: Result<Arc<Kek>, Failure>,
     until: Option<Instant>,
 }
 
-impl Opened {
-    fn is_fresh(&self) -> bool {
-        self.until.is_none_or(|until| Instant::now() < until)
+impl Answer {
+    fn is_fresh(&self, now: Instant) -> bool {
+        is_fresh(self.until, now)
     }
+}
+
+pub(super) fn is_fresh(until: Option<Instant>, now: Instant) -> bool {
+    until.is_none_or(|until| now < until)
 }
 
 impl KekCache {
@@ -31,34 +55,57 @@ impl KekCache {
         Self { period, entries: Mutex::default() }
     }
 
-    pub(super) fn get(&self, kek_id: KekId) -> Option<Arc<SecretKey>> {
-        let entries = lock(&self.entries);
-        let opened = entries.get(&kek_id)?.get()?;
-        opened.is_fresh().then(|| Arc::clone(&opened.secret))
+    pub(super) fn get(&self, kek_id: KekId) -> Option<Arc<Kek>> {
+        self.answer(kek_id)?.ok()
     }
 
-    /// The key, opened by `open` if it is not at hand. Those who come meanwhile wait for the one who asks.
-    pub(super) async fn get_or_open(&self, kek_id: KekId, open: impl Future<Output = Result<SecretKey>>) -> Result<Arc<SecretKey>> {
+    /// What is known of a key without asking: it, or why it was not to be had a moment ago.
+    pub(super) fn answer(&self, kek_id: KekId) -> Option<Result<Arc<Kek>>> {
+        let mut entries = lock(&self.entries);
+        let answer = entries.get(&kek_id)?.answer.get()?;
+        if !answer.is_fresh(Instant::now()) {
+            // Keys are not kept longer than they may be used.
+            entries.remove(&kek_id);
+            return None;
+        }
+        Some(answer.kek.as_ref().map(Arc::clone).map_err(Failure::error))
+    }
+
+    /// The key, opened by `open` if it is not at hand. Those who come meanwhile wait for the one who asks, and get what he
+    /// gets, be it that the KMS does not answer.
+    pub(super) async fn get_or_open(&self, asked: &KekRecord, open: impl Future<Output = Result<SecretKey>>) -> Result<Arc<Kek>> {
         let cell = {
             let mut entries = lock(&self.entries);
-            // Keys are not kept longer than they may be used.
-            entries.retain(|_, cell| cell.get().is_none_or(Opened::is_fresh));
-            Arc::clone(entries.entry(kek_id).or_default())
+            let now = Instant::now();
+            entries.retain(|_, entry| entry.answer.get().is_none_or(|answer| answer.is_fresh(now)));
+            let same = |entry: &Entry| entry.answer.get().is_some_and(|answer| answer.kek.is_ok()) || entry.asked.wrapped == asked.wrapped;
+            if entries.get(&asked.kek_id).is_some_and(|entry| !same(entry)) {
+                entries.remove(&asked.kek_id);
+            }
+            let new = || Entry { asked: asked.clone(), answer: Arc::default() };
+            Arc::clone(&entries.entry(asked.kek_id).or_insert_with(new).answer)
         };
         let open = async {
-            let secret = Arc::new(open.await?);
-            Ok(Opened { secret, until: Instant::now().checked_add(self.jittered()) })
+            let (kek, period) = match open.await {
+                Ok(secret) => (Ok(secret), self.jittered()),
+                Err(error) => (Err(Failure::of(error)?), FAILURES_ARE_KEPT),
+            };
+            let until = Instant::now().checked_add(period);
+            Ok::<_, Error>(Answer { kek: kek.map(|secret| Arc::new(Kek { secret, until })), until })
         };
-        cell.get_or_try_init(|| open).await.map(|opened| Arc::clone(&opened.secret))
+        let answer = cell.get_or_try_init(|| open).await?;
+        answer.kek.as_ref().map(Arc::clone).map_err(Failure::error)
+    }
+
+    /// Drops what has expired, and says when something will.
+    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
+        let mut entries = lock(&self.entries);
+        entries.retain(|_, entry| entry.answer.get().is_none_or(|answer| answer.is_fresh(now)));
+        entries.values().filter_map(|entry| entry.answer.get()?.until).min()
     }
 
     pub(super) fn remove(&self, kek_id: KekId) {
         lock(&self.entries).remove(&kek_id);
-    }
-
-    /// Is any key at hand, so that the KMS will probably not have to be asked?
-    pub(super) fn is_warm(&self) -> bool {
-        lock(&self.entries).values().any(|cell| cell.get().is_some_and(Opened::is_fresh))
     }
 
     /// Up to a tenth less than the period, so that processes that started together do not ask together for ever.
@@ -66,5 +113,30 @@ impl KekCache {
         let mut byte = [0];
         let less = if random::fill(&mut byte).is_ok() { u32::from(byte[0]) } else { 0 };
         self.period - self.period / 2_560 * less
+    }
+}
+
+/// What the KMS said, for all who wait for it: an error can't be copied.
+#[derive(Clone)]
+enum Failure {
+    Unavailable { failure: KmsFailure, source: Arc<dyn std::error::Error + Send + Sync> },
+    Refused { kek_id: KekId, failure: KmsFailure, problem: String },
+}
+
+impl Failure {
+    /// Any other error is of the one who asked, and the next one asks again.
+    fn of(error: Error) -> Result<Self> {
+        match error {
+            Error::KmsUnavailable { failure, source } => Ok(Self::Unavailable { failure, source: source.into() }),
+            Error::KmsRefused { kek_id, failure, problem } => Ok(Self::Refused { kek_id, failure, problem }),
+            error => Err(error),
+        }
+    }
+
+    fn error(&self) -> Error {
+        match self.clone() {
+            Self::Unavailable { failure, source } => Error::KmsUnavailable { failure, source: Box::new(source) },
+            Self::Refused { kek_id, failure, problem } => Error::KmsRefused { kek_id, failure, problem },
+        }
     }
 }

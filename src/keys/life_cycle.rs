@@ -6,6 +6,7 @@ use crate::event::now;
 use crate::key::{KekId, KeyId, Namespace};
 use crate::keys::DataKeyRecord;
 use crate::keys::kek::{KekRecord, KekState, KekUsage, Retirement, RewrapBatch, Rewrapper};
+use crate::keys::kek_cache::Kek;
 use crate::keys::manager::{KeyManager, lock, no_active_kek};
 use crate::kms::{KekContext, Kms, KmsFailure};
 use crate::random;
@@ -109,9 +110,13 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         // A key that the applications can't open must not become the active one: neither because it does not open, nor
         // because this is another KMS than theirs.
         self.kek(&old).await?;
-        self.unwrap_kek(&kek).await?;
-        if !self.store.replace_kek(connection, old.kek_id, &kek).await? {
-            return Err(Error::Collision { source: None });
+        self.kek(&kek).await?;
+        match self.store.replace_kek(connection, old.kek_id, &kek).await {
+            Ok(true) => self.expect_active(&kek),
+            other => {
+                self.cache.keks.remove(kek.kek_id);
+                return Err(other.err().unwrap_or(Error::Collision { source: None }));
+            }
         }
         tracing::info!(from = %old.kek_id, to = %kek.kek_id, partition, "the key-encryption key was rotated");
         Ok(kek)
@@ -195,7 +200,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     pub async fn retire_kek(&self, connection: &mut Tx, kek_id: KekId) -> Result<()> {
         match self.store.retire_kek(connection, kek_id).await? {
             Retirement::Done => {
-                self.keks.remove(kek_id);
+                self.cache.keks.remove(kek_id);
                 tracing::info!(%kek_id, "the key-encryption key is retired");
                 Ok(())
             }
@@ -289,8 +294,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let opened = self.kms.unwrap_kek(&wrapped, context).await?;
         let same = |secret: &SecretKey| bool::from(secret.expose().ct_eq(opened.expose()));
         // What this process has cached was opened by the old master key, and is another proof.
-        let cached = self.keks.get(kek.kek_id);
-        if !expected.as_ref().is_none_or(same) || !cached.as_deref().is_none_or(same) {
+        let cached = self.cache.keks.get(kek.kek_id);
+        if !expected.as_ref().is_none_or(same) || !cached.as_ref().is_none_or(|kek| same(&kek.secret)) {
             let problem = "it opens to another key than before under the new master key: nothing was changed".to_owned();
             return Err(Error::KmsRefused { kek_id: kek.kek_id, failure: KmsFailure::WrongContext, problem });
         }
@@ -337,7 +342,7 @@ fn outdated<'u>(usage: &'u [KekUsage], options: &'u RewrapOptions) -> impl Itera
 struct Rewrapping<'a> {
     namespace: &'a Namespace,
     to: KekId,
-    keks: HashMap<KekId, Arc<SecretKey>>,
+    keks: HashMap<KekId, Arc<Kek>>,
     /// What was wrapped and is not known to be committed, to compare with.
     written: Mutex<HashMap<KeyId, (DataKeyRecord, SecretKey)>>,
 }
@@ -352,8 +357,8 @@ impl Rewrapper for Rewrapping<'_> {
     fn rewrap(&self, key: &DataKeyRecord) -> Result<Option<Vec<u8>>> {
         let (Some(old), Some(new)) = (self.keks.get(&key.kek_id), self.keks.get(&self.to)) else { return Ok(None) };
         let Some(wrapped) = &key.wrapped_key else { return Ok(None) };
-        let Some(secret) = self.bound(key, key.kek_id).with(|bound| unwrap_key(old, bound, wrapped)) else { return Ok(None) };
-        let rewrapped = self.bound(key, self.to).with(|bound| wrap_key(new, bound, &secret))?;
+        let Some(secret) = self.bound(key, key.kek_id).with(|bound| unwrap_key(&old.secret, bound, wrapped)) else { return Ok(None) };
+        let rewrapped = self.bound(key, self.to).with(|bound| wrap_key(&new.secret, bound, &secret))?;
         lock(&self.written).insert(key.key_id, (key.clone(), secret));
         Ok(Some(rewrapped))
     }
@@ -361,7 +366,7 @@ impl Rewrapper for Rewrapping<'_> {
     fn opens(&self, key_id: KeyId, wrapped: &[u8]) -> bool {
         let written = lock(&self.written);
         let (Some((key, secret)), Some(kek)) = (written.get(&key_id), self.keks.get(&self.to)) else { return false };
-        let opened = self.bound(key, self.to).with(|bound| unwrap_key(kek, bound, wrapped));
+        let opened = self.bound(key, self.to).with(|bound| unwrap_key(&kek.secret, bound, wrapped));
         opened.is_some_and(|opened| opened.expose().ct_eq(secret.expose()).into())
     }
 }

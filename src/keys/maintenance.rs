@@ -4,7 +4,9 @@
 use crate::error::{Error, Result};
 use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::ScopeLock;
+use crate::keys::ahead::Pinned;
 use crate::keys::manager::{KeyManager, PARTITION, check_and_take};
+use crate::keys::material::with_integrity;
 use crate::seal::crypto::DataKey;
 use crate::seal::opening::{KeyFault, KeyStatus};
 use std::collections::{HashMap, HashSet};
@@ -74,7 +76,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Asks the KMS, if it has to be asked, while nothing is locked.
     pub(crate) async fn warm_up(&self, connection: &mut Tx) -> Result<()> {
         self.check_namespace(connection).await?;
-        if !self.is_warm() {
+        if !self.has_active_at_hand(PARTITION) {
             self.active_kek(connection, PARTITION).await?;
         }
         Ok(())
@@ -82,22 +84,36 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     /// The active keys of these scopes, made where there are none, and locked as an append locks them. What is wrong with
     /// one scope does not concern the others.
-    pub(crate) async fn usable_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<UsableKeys> {
-        let Locked { usable, unusable, .. } = self.lock_scopes(tx, scopes).await?;
-        self.keys_of(tx, usable, unusable).await
+    ///
+    /// The KMS is not asked: a key-encryption key that is neither pinned nor cached is a [`Error::Collision`], and
+    /// [`open_missed`](Self::open_missed) opens it before the next try.
+    pub(crate) async fn usable_keys(&self, tx: &mut Tx, scopes: &[KeyScope], pinned: &Pinned) -> Result<UsableKeys> {
+        let Locked { usable, unusable, .. } = self.lock_scopes(tx, scopes, pinned).await?;
+        self.keys_of(tx, usable, unusable, pinned).await
     }
 
     /// The same, but none is made: those that would have to be are named instead.
-    pub(crate) async fn existing_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Result<UsableKeys, Vec<KeyScope>>> {
-        let Locked { usable, unusable, missing } = self.lock_scopes(tx, scopes).await?;
+    pub(crate) async fn existing_keys(
+        &self,
+        tx: &mut Tx,
+        scopes: &[KeyScope],
+        pinned: &Pinned,
+    ) -> Result<Result<UsableKeys, Vec<KeyScope>>> {
+        let Locked { usable, unusable, missing } = self.lock_scopes(tx, scopes, pinned).await?;
         if !missing.is_empty() {
             return Ok(Err(missing));
         }
-        self.keys_of(tx, usable, unusable).await.map(Ok)
+        self.keys_of(tx, usable, unusable, pinned).await.map(Ok)
     }
 
-    async fn keys_of(&self, tx: &mut Tx, usable: Vec<KeyScope>, unusable: HashMap<KeyScope, Unusable>) -> Result<UsableKeys> {
-        let keys = self.sealing_keys(tx, &usable).await.map_err(|error| match error {
+    async fn keys_of(
+        &self,
+        tx: &mut Tx,
+        usable: Vec<KeyScope>,
+        unusable: HashMap<KeyScope, Unusable>,
+        pinned: &Pinned,
+    ) -> Result<UsableKeys> {
+        let keys = self.locked_keys(tx, &usable, with_integrity(&usable), pinned).await.map_err(|error| match error {
             // It was made after it was looked for, and shredded before it could be locked here.
             Error::Shredded { .. } | Error::Disabled { .. } => Error::Collision { source: None },
             error => error,
@@ -106,7 +122,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok(UsableKeys { namespace: keys.namespace, integrity: keys.integrity, keys: by_scope, unusable })
     }
 
-    async fn lock_scopes(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Locked> {
+    async fn lock_scopes(&self, tx: &mut Tx, scopes: &[KeyScope], pinned: &Pinned) -> Result<Locked> {
         let (mut usable, mut unusable) = (Vec::with_capacity(scopes.len()), HashMap::new());
         for scope in scopes {
             match check_name(scope) {
@@ -126,7 +142,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             }
         }
         let has_key: HashSet<KeyScope> = active.iter().map(|key| key.scope.clone()).collect();
-        let opened = self.open_all(tx, &namespace, &active).await?;
+        let opened = self.open_all(tx, &namespace, &active, None, Some(pinned)).await?;
         for key in active {
             if let Some(Err(fault)) = opened.get(&key.key_id) {
                 unusable.insert(key.scope, Unusable::Key(key.key_id, *fault));
@@ -138,11 +154,11 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Are all of these keys still there to open what they sealed?
-    pub(crate) async fn are_live(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>) -> Result<bool> {
+    pub(crate) async fn are_live(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>, pinned: &Pinned) -> Result<bool> {
         if key_ids.is_empty() {
             return Ok(true);
         }
-        let (_, keys) = self.opening_keys_now(tx, key_ids).await?;
+        let (_, keys) = self.opening_keys_now(tx, key_ids, Some(pinned)).await?;
         Ok(key_ids.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. }))))
     }
 

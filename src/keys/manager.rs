@@ -7,22 +7,19 @@
 use crate::error::{Error, Result};
 use crate::event::{check_text, now};
 use crate::key::{KeyId, KeyScope, Namespace};
-use crate::keys::kek_cache::KekCache;
-use crate::keys::material::{Cached, key_of};
+use crate::keys::ahead::{ActiveKek, Hints};
+use crate::keys::material::key_of;
 use crate::keys::operator::{Cause, KeyOperator};
-use crate::keys::{DataKeyRecord, KekRecord, KeyHistory, KeyInfo, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState};
+use crate::keys::sweeper::Caches;
+use crate::keys::{DataKeyRecord, KeyHistory, KeyInfo, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState};
 use crate::kms::Kms;
-use crate::secret::SecretKey;
-use lru::LruCache;
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
 
 pub(super) const PARTITION: &str = "default";
 const KEK_CACHE_PERIOD: Duration = Duration::from_secs(3_600);
-const CACHED_KEYS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// The keys of a store: what operators call. Application code meets it as
 /// [`SealedStore::keys`](crate::SealedStore::keys).
@@ -38,8 +35,8 @@ pub struct KeyManager<Tx> {
     pub(super) configured: Option<Namespace>,
     /// Of the one database that all of this is about.
     pub(super) namespace: OnceLock<Namespace>,
-    pub(super) keks: KekCache,
-    pub(super) keys: Mutex<LruCache<KeyId, Cached>>,
+    pub(super) cache: Arc<Caches>,
+    pub(super) hints: Mutex<Hints>,
     partition_of: Option<PartitionOf>,
     /// How old a look at a key's row may be for a reader; `None`: it is read every time.
     pub(super) read_lag: Option<Duration>,
@@ -69,10 +66,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             kms: Arc::new(kms),
             configured: None,
             namespace: OnceLock::new(),
-            keks: KekCache::new(KEK_CACHE_PERIOD),
+            cache: Arc::new(Caches::new(KEK_CACHE_PERIOD)),
+            hints: Mutex::new(Hints::new()),
             partition_of: None,
             read_lag: None,
-            keys: Mutex::new(LruCache::new(CACHED_KEYS)),
         }
     }
 
@@ -102,7 +99,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     pub(crate) fn keep_keks_for(&mut self, period: Duration) {
-        self.keks = KekCache::new(period);
+        self.cache = Arc::new(Caches::new(period));
     }
 
     pub(crate) fn expect_namespace(&mut self, namespace: Namespace) {
@@ -116,7 +113,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// KMS answers. Idempotent; several processes may call it at once.
     ///
     /// A process that was not prepared asks the KMS in its first append, before anything is locked. On SQLite
-    /// that append may then fail with [`Error::Collision`], if another one wrote meanwhile: run it again.
+    /// that append may then fail with [`Error::Collision`], if another one wrote meanwhile: run it again. So may
+    /// the first one after a key-encryption key was rotated by another process.
     ///
     /// # Errors
     /// [`Error::NotMigrated`], [`Error::NamespaceMismatch`], [`Error::InTransaction`],
@@ -125,15 +123,18 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {
         let kek = self.create_kek(connection, PARTITION).await?;
         let namespace = self.check_namespace(connection).await?;
-        let secret = self.kek(&kek).await?;
+        let active = ActiveKek { namespace: namespace.clone(), kek_id: kek.kek_id, kek: self.kek(&kek).await? };
+        self.expect_active(&kek);
         let scope = KeyScope::integrity();
         if self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.is_empty() {
-            let key = self.make_key(&namespace, &scope, 1, kek.kek_id, &secret)?;
+            self.check_held(&kek)?;
+            let key = self.make_key(&scope, 1, &active)?;
             self.store.install_key(connection, &key).await?;
         }
         let record = self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.pop();
         let (_, key) = record.map(check_and_take).transpose()?.flatten().ok_or_else(|| no_active_kek(PARTITION))?;
-        let opened = self.open_all(connection, &namespace, std::slice::from_ref(&key)).await?;
+        let opened = self.open_all(connection, &namespace, std::slice::from_ref(&key), None, None).await?;
+        self.cache.keys.activate(&key.scope, key.key_id);
         key_of(&opened, key.key_id).map(drop)
     }
 
@@ -177,12 +178,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             };
             self.store.change_scope(tx, &change).await?;
         }
-        // For the sake of memory only: whoever reads an older snapshot may put a key back, but none is used
-        // without a look at its row.
-        let mut cache = lock(&self.keys);
-        for key_id in &destroyed {
-            cache.pop(key_id);
-        }
+        // Nothing is used without a look at its row, but by readers that lag.
+        self.cache.keys.change(scope, true, self.read_lag);
         tracing::info!(kind = scope.kind(), id = scope.id(), destroyed = destroyed.len(), "shredded, once committed");
         Ok(Shredding { scope: scope.clone(), destroyed, at })
     }
@@ -198,8 +195,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     pub(super) async fn reopen_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<KeyInfo> {
         check_change(scope, cause)?;
+        let pinned = self.open_partition_ahead(tx, scope).await?;
         self.announce_writing(tx).await?;
-        let (namespace, kek, secret) = self.active_kek(tx, &self.partition_of(scope)).await?;
+        let active = self.active_kek_at_hand(tx, scope, &pinned).await?;
         let record = self.lock(tx, scope).await?;
         if record.state != ScopeState::Shredded {
             return Err(Error::ScopeState { scope: scope.clone(), problem: "is not shredded, so there is nothing to reopen" });
@@ -215,7 +213,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             at: now(),
         };
         self.store.change_scope(tx, &change).await?;
-        self.add_key(tx, &namespace, &record, &kek, &secret).await
+        self.add_key(tx, &record, &active).await
     }
 
     /// Gives a scope a new active data key. Its older keys go on opening what they sealed.
@@ -226,12 +224,13 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// [`Error::Collision`] (retryable), [`Error::Database`]; errors of the KMS.
     pub async fn rotate_data_key(&self, tx: &mut Tx, scope: &KeyScope) -> Result<KeyInfo> {
         scope.check()?;
+        let pinned = self.open_partition_ahead(tx, scope).await?;
         self.announce_writing(tx).await?;
-        let (namespace, kek, secret) = self.active_kek(tx, &self.partition_of(scope)).await?;
+        let active = self.active_kek_at_hand(tx, scope, &pinned).await?;
         let record = self.lock(tx, scope).await?;
         check_usable(&record)?;
         check_active(&record)?;
-        self.add_key(tx, &namespace, &record, &kek, &secret).await
+        self.add_key(tx, &record, &active).await
     }
 
     /// Puts a scope's keys out of use: an emergency stop that [`enable`](Self::enable) reverses.
@@ -300,25 +299,19 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             at: now(),
         };
         self.store.change_scope(tx, &change).await?;
-        // For readers that do not look at the rows every time.
-        let mut cache = lock(&self.keys);
-        let of_scope: Vec<KeyId> = cache.iter().filter(|(_, cached)| cached.row.scope == *scope).map(|(key_id, _)| *key_id).collect();
-        for key_id in of_scope {
-            cache.pop(&key_id);
-        }
+        self.cache.keys.change(scope, to != ScopeState::Live, self.read_lag);
         Ok(())
     }
 
-    /// Before the first look in a transaction that is going to write: a database that can't turn a
-    /// reader into a writer must know. Locks no scopes, but perhaps the whole database: so nothing is said
-    /// while the KMS may have to be asked, which can take as long as it likes.
+    /// In a transaction that is going to write: a database that can't turn a reader into a writer must know. Locks no
+    /// scopes, but perhaps the whole database: so the KMS is asked before.
     async fn announce_writing(&self, tx: &mut Tx) -> Result<()> {
-        if self.is_warm() { self.store.scopes(tx, &[], ScopeLock::Share).await.map(drop) } else { Ok(()) }
+        self.store.scopes(tx, &[], ScopeLock::Share).await.map(drop)
     }
 
     /// Before a change that needs no KMS: is this the database that it is believed to be?
     async fn begin_change(&self, tx: &mut Tx) -> Result<()> {
-        self.store.scopes(tx, &[], ScopeLock::Share).await?;
+        self.announce_writing(tx).await?;
         self.check_namespace(tx).await.map(drop)
     }
 
@@ -338,16 +331,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok(())
     }
 
-    async fn add_key(
-        &self,
-        tx: &mut Tx,
-        namespace: &Namespace,
-        record: &ScopeRecord,
-        kek: &KekRecord,
-        secret: &SecretKey,
-    ) -> Result<KeyInfo> {
+    async fn add_key(&self, tx: &mut Tx, record: &ScopeRecord, active: &ActiveKek) -> Result<KeyInfo> {
         let version = next(record.last_version, "data_keys.version")?;
-        let key = self.make_key(namespace, &record.scope, version, kek.kek_id, secret)?;
+        let key = self.make_key(&record.scope, version, active)?;
         self.store.insert_keys(tx, std::slice::from_ref(&key)).await?;
         Ok(KeyInfo { key_id: key.key_id, version: key.version, kek_id: key.kek_id, created_at: key.created_at, shredded_at: None })
     }
@@ -378,7 +364,7 @@ fn check_active(record: &ScopeRecord) -> Result<()> {
     Err(Error::InvalidRow { what: "key_scopes.active_key_id", problem })
 }
 
-fn check_usable(record: &ScopeRecord) -> Result<()> {
+pub(super) fn check_usable(record: &ScopeRecord) -> Result<()> {
     let scope = record.scope.clone();
     match record.state {
         ScopeState::Live => Ok(()),

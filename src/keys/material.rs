@@ -3,8 +3,11 @@
 use crate::error::{Error, Result};
 use crate::event::now;
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
-use crate::keys::manager::{KeyManager, PARTITION, check_and_take, lock, next, no_active_kek};
-use crate::keys::{DataKeyRecord, KekRecord, NewDataKey, ScopeLock, ScopeState};
+use crate::keys::ahead::{ActiveKek, Pinned};
+use crate::keys::kek_cache::Kek;
+use crate::keys::manager::{KeyManager, PARTITION, check_and_take, check_usable, next, no_active_kek};
+use crate::keys::sweeper::sweep_at;
+use crate::keys::{DataKeyRecord, KekRecord, NewDataKey, ScopeLock, ScopeRecord, ScopeState};
 use crate::kms::{KekContext, KmsFailure};
 use crate::random;
 use crate::seal::crypto::DataKey;
@@ -21,22 +24,6 @@ pub(crate) struct SealingKeys {
     pub(crate) namespace: Namespace,
     pub(crate) keys: Vec<(KeyId, Arc<DataKey>)>,
     pub(crate) integrity: (KeyId, Arc<DataKey>),
-}
-
-/// An unwrapped key, and the row it was unwrapped from: another row means another look.
-pub(super) struct Cached {
-    pub(super) row: DataKeyRecord,
-    key: Arc<DataKey>,
-    /// When the row was last read, and was this one.
-    seen: Instant,
-}
-
-impl Cached {
-    /// Is this the row that the key was unwrapped from, in all that the wrapping is bound to?
-    fn is_from(&self, row: &DataKeyRecord) -> bool {
-        let bound = |row: &DataKeyRecord| (row.version, row.kek_id);
-        self.row.wrapped_key == row.wrapped_key && self.row.scope == row.scope && bound(&self.row) == bound(row)
-    }
 }
 
 /// Unwrapped keys, and those that could not be.
@@ -66,6 +53,14 @@ fn status_without_key(row: &DataKeyRecord) -> Option<KeyStatus> {
     }
 }
 
+/// These scopes and the one of the integrity key, in the order in which they are locked.
+pub(super) fn with_integrity(scopes: &[KeyScope]) -> Vec<KeyScope> {
+    let mut wanted = scopes.to_vec();
+    wanted.push(KeyScope::integrity());
+    wanted.sort_unstable();
+    wanted
+}
+
 impl<Tx: Send + 'static> KeyManager<Tx> {
     /// The active keys of these scopes, made if they do not exist yet, and locked until the caller's
     /// transaction ends.
@@ -79,28 +74,44 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 });
             }
         }
-        if !self.is_warm() {
-            // Nothing was opened yet. Ask the KMS now, while nothing is locked.
-            self.active_kek(tx, PARTITION).await?;
-        }
+        let wanted = with_integrity(scopes);
+        let pinned = self.open_ahead(tx, &wanted).await?;
+        self.locked_keys(tx, scopes, wanted, &pinned).await
+    }
+
+    /// The same, of what was opened before: the KMS is not asked any more.
+    pub(super) async fn locked_keys(
+        &self,
+        tx: &mut Tx,
+        scopes: &[KeyScope],
+        wanted: Vec<KeyScope>,
+        pinned: &Pinned,
+    ) -> Result<SealingKeys> {
         let namespace = self.namespace(tx).await?;
-        let mut wanted = scopes.to_vec();
-        wanted.push(KeyScope::integrity());
-        wanted.sort_unstable();
-        let records = self.store.scopes(tx, &wanted, ScopeLock::Share).await?;
-        let mut active: HashMap<KeyScope, DataKeyRecord> =
-            records.into_iter().map(check_and_take).filter_map(Result::transpose).collect::<Result<_>>()?;
-        if !active.contains_key(&KeyScope::integrity()) {
+        if pinned.all_new {
+            let new: Vec<KeyScope> = wanted.iter().filter(|scope| !scope.is_reserved()).cloned().collect();
+            self.store.create_scopes(tx, &new).await?;
+        }
+        let mut records = self.store.scopes(tx, &wanted, ScopeLock::Share).await?;
+        if !records.iter().any(|record| record.scope == KeyScope::integrity() && record.active.is_some()) {
             return Err(no_active_kek(PARTITION));
         }
-        let missing: Vec<KeyScope> = wanted.into_iter().filter(|scope| !active.contains_key(scope)).collect();
-        if !missing.is_empty() {
-            for (scope, key) in self.create_first_keys(tx, &missing).await? {
-                active.insert(scope, key);
-            }
+        let known: HashSet<&KeyScope> = records.iter().map(|record| &record.scope).collect();
+        let unknown: Vec<KeyScope> = wanted.into_iter().filter(|scope| !known.contains(scope)).collect();
+        for record in &records {
+            check_usable(record)?;
         }
+        if !unknown.is_empty() {
+            // Scopes first, then the locking read again: whoever inserted a scope first makes its key.
+            self.store.create_scopes(tx, &unknown).await?;
+            records.extend(self.store.scopes(tx, &unknown, ScopeLock::Share).await?);
+        }
+        let active = self.active_or_new(tx, records, pinned).await?;
         let records: Vec<DataKeyRecord> = active.values().cloned().collect();
-        let opened = self.open_all(tx, &namespace, &records).await?;
+        let opened = self.open_all(tx, &namespace, &records, None, Some(pinned)).await?;
+        for record in &records {
+            self.cache.keys.activate(&record.scope, record.key_id);
+        }
         let key_of_scope = |scope: &KeyScope| {
             let record = active.get(scope).ok_or_else(|| no_active_kek(PARTITION))?;
             Ok::<_, Error>((record.key_id, key_of(&opened, record.key_id)?))
@@ -110,29 +121,24 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok(SealingKeys { namespace, keys, integrity })
     }
 
-    /// Scopes first, then the locking read again: whoever inserted a scope first makes its key.
-    async fn create_first_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Vec<(KeyScope, DataKeyRecord)>> {
-        self.store.create_scopes(tx, scopes).await?;
-        let records = self.store.scopes(tx, scopes, ScopeLock::Share).await?;
+    /// The active keys of locked scopes, made for those that have none.
+    async fn active_or_new(&self, tx: &mut Tx, records: Vec<ScopeRecord>, pinned: &Pinned) -> Result<HashMap<KeyScope, DataKeyRecord>> {
         let mut keks = HashMap::new();
-        let mut active = Vec::with_capacity(scopes.len());
+        let mut active = HashMap::with_capacity(records.len());
         let mut new = Vec::new();
         for record in records {
             let last_version = record.last_version;
             let scope = record.scope.clone();
             match check_and_take(record)? {
-                Some(found) => active.push(found),
+                Some((scope, key)) => drop(active.insert(scope, key)),
                 None => {
                     let version = next(last_version, "data_keys.version")?;
                     let partition = self.partition_of(&scope);
-                    let (namespace, kek, secret) = match keks.entry(partition) {
+                    let active = match keks.entry(partition) {
                         Entry::Occupied(known) => known.into_mut(),
-                        Entry::Vacant(unknown) => {
-                            let kek = self.active_kek(tx, unknown.key()).await?;
-                            unknown.insert(kek)
-                        }
+                        Entry::Vacant(unknown) => unknown.insert(self.active_kek_at_hand(tx, &scope, pinned).await?),
                     };
-                    new.push(self.make_key(namespace, &scope, version, kek.kek_id, secret)?);
+                    new.push(self.make_key(&scope, version, active)?);
                 }
             }
         }
@@ -158,35 +164,38 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// What the key table says of these keys, in one query.
     pub(crate) async fn opening_keys(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>) -> Result<(Namespace, Keys)> {
         let namespace = self.namespace(tx).await?;
-        if let Some(keys) = self.seen_lately(key_ids) {
-            return Ok((namespace, keys));
+        if let Some(seen) = self.read_lag.and_then(|lag| self.cache.keys.seen_within(lag, key_ids)) {
+            let keys = seen.into_iter().map(|(key_id, scope, key)| (key_id, KeyStatus::Live { scope, key }));
+            return Ok((namespace, keys.collect()));
         }
-        self.opening_keys_now(tx, key_ids).await
+        self.opening_keys_now(tx, key_ids, None).await
     }
 
-    /// The same, for those who must not lag.
-    pub(crate) async fn opening_keys_now(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>) -> Result<(Namespace, Keys)> {
+    /// The same, for those who must not lag; and, if `pinned`, must not ask the KMS, because they hold locks.
+    pub(crate) async fn opening_keys_now(
+        &self,
+        tx: &mut Tx,
+        key_ids: &HashSet<KeyId>,
+        pinned: Option<&Pinned>,
+    ) -> Result<(Namespace, Keys)> {
         let namespace = self.namespace(tx).await?;
         let mut key_ids: Vec<KeyId> = key_ids.iter().copied().collect();
         key_ids.sort_unstable();
+        // A transaction may see what was so long ago, and what it has not committed itself.
+        let seen = if self.store.is_in_transaction(tx) { None } else { Some(Instant::now()) };
         let records = self.store.data_keys(tx, &key_ids).await?;
         let mut keys = Keys::with_capacity(key_ids.len());
         let mut live = Vec::with_capacity(records.len());
         for record in records {
             match status_without_key(&record) {
                 Some(status) => {
+                    self.cache.keys.remove(record.key_id, &record.scope, seen, self.read_lag);
                     keys.insert(record.key_id, status);
                 }
                 None => live.push(record),
             }
         }
-        {
-            let mut cache = lock(&self.keys);
-            for key_id in keys.keys() {
-                cache.pop(key_id);
-            }
-        }
-        let mut opened = self.open_all(tx, &namespace, &live).await?;
+        let mut opened = self.open_all(tx, &namespace, &live, seen, pinned).await?;
         for record in live {
             match opened.remove(&record.key_id) {
                 Some(Ok(key)) => keys.insert(record.key_id, KeyStatus::Live { scope: record.scope, key }),
@@ -197,38 +206,28 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok((namespace, keys))
     }
 
-    /// All of these keys as they were when their rows were last read, if the reader accepts that.
-    fn seen_lately(&self, key_ids: &HashSet<KeyId>) -> Option<Keys> {
-        let lag = self.read_lag?;
-        let mut cache = lock(&self.keys);
-        let seen = key_ids.iter().map(|key_id| {
-            let cached = cache.get(key_id).filter(|cached| cached.seen.elapsed() < lag)?;
-            Some((*key_id, KeyStatus::Live { scope: cached.row.scope.clone(), key: Arc::clone(&cached.key) }))
-        });
-        seen.collect()
-    }
-
     /// Unwraps these keys, or finds them in the cache. A row that does not open is a matter of that key alone;
-    /// a KMS that does not answer is one of all.
-    pub(super) async fn open_all(&self, tx: &mut Tx, namespace: &Namespace, records: &[DataKeyRecord]) -> Result<OpenedKeys> {
+    /// a KMS that does not answer is one of all. `seen` is from before the rows were read, if they are what is committed.
+    pub(super) async fn open_all(
+        &self,
+        tx: &mut Tx,
+        namespace: &Namespace,
+        records: &[DataKeyRecord],
+        seen: Option<Instant>,
+        pinned: Option<&Pinned>,
+    ) -> Result<OpenedKeys> {
         let mut opened = HashMap::with_capacity(records.len());
         let mut closed = Vec::new();
-        {
-            let mut cache = lock(&self.keys);
-            for record in records {
-                match cache.get_mut(&record.key_id) {
-                    Some(cached) if cached.is_from(record) => {
-                        cached.seen = Instant::now();
-                        opened.insert(record.key_id, Ok(Arc::clone(&cached.key)));
-                    }
-                    _ => closed.push(record),
-                }
+        for record in records {
+            match self.cache.keys.get(record, seen) {
+                Some(key) => drop(opened.insert(record.key_id, Ok(key))),
+                None => closed.push(record),
             }
         }
         if closed.is_empty() {
             return Ok(opened);
         }
-        let keks = self.keks_of(tx, &closed).await?;
+        let keks = self.keks_of(tx, &closed, pinned).await?;
         for record in closed {
             let Some(kek) = keks.get(&record.kek_id) else {
                 opened.insert(record.key_id, Err(KeyFault::MissingKek { kek_id: record.kek_id }));
@@ -236,41 +235,64 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             };
             let bound = BoundKey { namespace, key_id: record.key_id, scope: &record.scope, version: record.version, kek_id: record.kek_id };
             let wrapped = record.wrapped_key.as_deref().unwrap_or_default();
-            let Some(secret) = bound.with(|associated_data| unwrap_key(kek, associated_data, wrapped)) else {
+            let Some(secret) = bound.with(|associated_data| unwrap_key(&kek.secret, associated_data, wrapped)) else {
                 opened.insert(record.key_id, Err(KeyFault::WrongKey { kek_id: record.kek_id }));
                 continue;
             };
             let key = Arc::new(DataKey::new(secret.expose())?);
-            lock(&self.keys).put(record.key_id, Cached { row: record.clone(), key: Arc::clone(&key), seen: Instant::now() });
+            // What a key-encryption key opened is kept no longer than that is.
+            self.cache.keys.put(record.clone(), Arc::clone(&key), kek.until, seen);
             opened.insert(record.key_id, Ok(key));
         }
         Ok(opened)
     }
 
-    /// The key-encryption keys of these data keys. The KMS is asked once per key and process.
-    async fn keks_of(&self, tx: &mut Tx, records: &[&DataKeyRecord]) -> Result<HashMap<KekId, Arc<SecretKey>>> {
+    /// The key-encryption keys of these data keys. The KMS is asked once per key and process, and not at all by those who
+    /// hold locks: they have pinned what they need.
+    pub(super) async fn keks_of(
+        &self,
+        tx: &mut Tx,
+        records: &[&DataKeyRecord],
+        pinned: Option<&Pinned>,
+    ) -> Result<HashMap<KekId, Arc<Kek>>> {
         let wanted: HashSet<KekId> = records.iter().map(|record| record.kek_id).collect();
-        let mut keks: HashMap<KekId, Arc<SecretKey>> = HashMap::with_capacity(wanted.len());
+        let mut keks: HashMap<KekId, Arc<Kek>> = HashMap::with_capacity(wanted.len());
         let mut unknown = Vec::new();
         for kek_id in wanted {
-            match self.keks.get(kek_id) {
-                Some(kek) => {
-                    keks.insert(kek_id, kek);
-                }
+            let kek = pinned.and_then(|pinned| pinned.keks.get(&kek_id).cloned()).or_else(|| self.cache.keks.get(kek_id));
+            match kek {
+                Some(kek) => drop(keks.insert(kek_id, kek)),
                 None => unknown.push(kek_id),
             }
         }
-        if !unknown.is_empty() {
-            for record in self.store.keks(tx, &unknown).await? {
+        if unknown.is_empty() {
+            return Ok(keks);
+        }
+        if pinned.is_some() {
+            // Of another database, nothing would ever be open.
+            self.check_namespace(tx).await?;
+        }
+        let mut missed = None;
+        for record in self.store.keks(tx, &unknown).await? {
+            if pinned.is_none() {
                 keks.insert(record.kek_id, self.kek(&record).await?);
+            } else if let Some(Err(failure)) = self.cache.keks.answer(record.kek_id) {
+                return Err(failure);
+            } else {
+                let scopes = records.iter().filter(|key| key.kek_id == record.kek_id).map(|key| &key.scope);
+                missed = Some(self.missed(&record, scopes));
             }
         }
-        Ok(keks)
+        missed.map_or(Ok(keks), Err)
     }
 
     /// Opens a key-encryption key; callers that come at the same time share one call to the KMS.
-    pub(super) async fn kek(&self, record: &KekRecord) -> Result<Arc<SecretKey>> {
-        self.keks.get_or_open(record.kek_id, self.unwrap_kek(record)).await
+    pub(super) async fn kek(&self, record: &KekRecord) -> Result<Arc<Kek>> {
+        let kek = self.cache.keks.get_or_open(record, self.unwrap_kek(record)).await?;
+        if let Some(until) = kek.until {
+            sweep_at(&self.cache, until);
+        }
+        Ok(kek)
     }
 
     /// Asks the KMS.
@@ -287,33 +309,13 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         self.kms.unwrap_kek(&record.wrapped, &KekContext { namespace, kek_id: record.kek_id }).await
     }
 
-    /// Is a key-encryption key at hand, so that the KMS will not have to be asked?
-    pub(super) fn is_warm(&self) -> bool {
-        self.keks.is_warm()
-    }
-
-    /// For making keys. What is wrapped for another namespace than the database's would never open again.
-    pub(super) async fn active_kek(&self, tx: &mut Tx, partition: &str) -> Result<(Namespace, KekRecord, Arc<SecretKey>)> {
-        let namespace = self.check_namespace(tx).await?;
-        let kek = self.store.active_kek(tx, partition).await?.ok_or_else(|| no_active_kek(partition))?;
-        let secret = self.kek(&kek).await?;
-        Ok((namespace, kek, secret))
-    }
-
     #[allow(clippy::unused_self, reason = "keys are made by the key manager")]
-    pub(super) fn make_key(
-        &self,
-        namespace: &Namespace,
-        scope: &KeyScope,
-        version: u32,
-        kek_id: KekId,
-        kek: &SecretKey,
-    ) -> Result<NewDataKey> {
+    pub(super) fn make_key(&self, scope: &KeyScope, version: u32, active: &ActiveKek) -> Result<NewDataKey> {
         let key_id = KeyId(random::uuid()?);
         let secret = random::key()?;
-        let bound = BoundKey { namespace, key_id, scope, version, kek_id };
-        let wrapped_key = bound.with(|associated_data| wrap_key(kek, associated_data, &secret))?;
-        Ok(NewDataKey { key_id, scope: scope.clone(), version, kek_id, wrapped_key, created_at: now() })
+        let bound = BoundKey { namespace: &active.namespace, key_id, scope, version, kek_id: active.kek_id };
+        let wrapped_key = bound.with(|associated_data| wrap_key(&active.kek.secret, associated_data, &secret))?;
+        Ok(NewDataKey { key_id, scope: scope.clone(), version, kek_id: active.kek_id, wrapped_key, created_at: now() })
     }
 
     /// The database's namespace. It never changes, so it is read once: with another database, what is read

@@ -29,6 +29,10 @@ impl MemoryKeys {
 impl KeyStore for MemoryKeys {
     type Tx = MemoryTx;
 
+    fn is_in_transaction(&self, tx: &MemoryTx) -> bool {
+        tx.is_writing()
+    }
+
     async fn namespace(&self, tx: &mut MemoryTx) -> Result<Option<Namespace>> {
         Ok(Some(tx.read()?.namespace.clone()))
     }

@@ -259,6 +259,10 @@ impl PostgresKeys {
 impl KeyStore for PostgresKeys {
     type Tx = PgConnection;
 
+    fn is_in_transaction(&self, tx: &PgConnection) -> bool {
+        tx.is_in_transaction()
+    }
+
     async fn namespace(&self, tx: &mut PgConnection) -> Result<Option<Namespace>> {
         match query(&self.sql.namespace).fetch_optional(tx).await {
             Ok(row) => row.map(|row| Namespace::new(column::<String>(&row, 0)?)).transpose(),

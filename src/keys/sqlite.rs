@@ -165,6 +165,14 @@ impl SqliteKeys {
 impl KeyStore for SqliteKeys {
     type Tx = SqliteConnection;
 
+    fn can_look_first(&self) -> bool {
+        false
+    }
+
+    fn is_in_transaction(&self, tx: &SqliteConnection) -> bool {
+        tx.is_in_transaction()
+    }
+
     async fn namespace(&self, tx: &mut SqliteConnection) -> Result<Option<Namespace>> {
         let found = sqlx::query_scalar::<_, String>(AssertSqlSafe(Arc::clone(&self.sql.namespace))).fetch_optional(tx).await;
         match found {

@@ -213,6 +213,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
                     if !may_retry(&error, attempt).await? {
                         return Err(error);
                     }
+                    page.open_missed().await?;
                 }
             }
             let (outcome, skipped) = page.finish();

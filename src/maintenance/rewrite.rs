@@ -6,6 +6,7 @@ mod page;
 
 use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
+use crate::keys::Pinned;
 use crate::maintenance::pace::{ATTEMPTS, PAGE_BYTES, Pace, may_retry};
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery, check_apart};
@@ -271,15 +272,15 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
         if events.first().is_none_or(|first| first.global_position <= before) {
             return Ok(None);
         }
-        let mut attempt = 0;
+        let (mut attempt, mut pinned) = (0, Pinned::default());
         loop {
-            let mut carry = Carry::new(sealer, target, target_connection, options, events, before);
+            let mut carry = Carry::new(sealer, target, target_connection, options, events, before, &pinned);
             let result = if options.dry_run { carry.look(connection).await } else { table.in_transaction(connection, &mut carry).await };
             let (outcome, missing) = carry.finish();
             let result = match result {
                 Ok(()) if missing.is_empty() => return Ok(Some(outcome)),
                 // A key without an event is harmless, an event without its key is lost: so they are committed first.
-                Ok(()) => table.in_transaction(connection, &mut MakeKeys { sealer, scopes: missing }).await,
+                Ok(()) => table.in_transaction(connection, &mut MakeKeys { sealer, scopes: missing, pinned: &pinned }).await,
                 Err(error) => Err(error),
             };
             attempt += 1;
@@ -300,6 +301,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
                     if !may_retry(&error, attempt).await? {
                         return Err(error);
                     }
+                    sealer.keys().open_missed(&mut pinned).await?;
                 }
             }
         }

@@ -4,7 +4,7 @@ use super::{Known, Read, Sealer, readable};
 use crate::error::Result;
 use crate::event::PersistedEvent;
 use crate::key::{KeyId, KeyScope};
-use crate::keys::UsableKeys;
+use crate::keys::{Pinned, UsableKeys};
 use crate::schema::Journey;
 use crate::seal::Place;
 use crate::seal::opening::{Closed, KeyStatus, Opened, inspect};
@@ -44,16 +44,18 @@ impl OpenedRow<'_> {
 }
 
 impl<Tx: Send + 'static> Sealer<Tx> {
-    /// Opens events at their stored type and version. The keys' rows are looked at now, whatever lag readers accept.
+    /// Opens events at their stored type and version. The keys' rows are looked at now, whatever lag readers accept. With
+    /// `pinned`, the KMS is not asked, because locks are held.
     pub(crate) async fn open_rows<'s>(
         &'s self,
         tx: &mut Tx,
         events: &[&PersistedEvent],
         reading: Reading,
+        pinned: Option<&Pinned>,
     ) -> Result<Vec<Result<OpenedRow<'s>>>> {
         let reads: Vec<Result<Read<'s, '_>>> = events.iter().map(|event| self.read_row(event, reading)).collect();
         let key_ids: HashSet<KeyId> = reads.iter().flatten().filter_map(Read::closed).flat_map(Closed::key_ids).collect();
-        let keys = if key_ids.is_empty() { None } else { Some(self.keys.opening_keys_now(tx, &key_ids).await?) };
+        let keys = if key_ids.is_empty() { None } else { Some(self.keys.opening_keys_now(tx, &key_ids, pinned).await?) };
         let rows = events.iter().zip(reads).map(|(event, read)| {
             let read = read?;
             let (Read::Sealed(closed, schema), Some((namespace, keys))) = (&read, &keys) else {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::event::PersistedEvent;
 use crate::key::{KeyId, KeyScope};
+use crate::keys::Pinned;
 use crate::maintenance::backfill::{BackfillOptions, Skipped};
 use crate::maintenance::look::{Look, look, read_as};
 use crate::seal::crypto::Salts;
@@ -20,6 +21,8 @@ pub(super) struct Page<'a, T: EventTable + ?Sized> {
     table: &'a T,
     options: &'a BackfillOptions,
     events: Vec<PersistedEvent>,
+    /// What the KMS opened before anything was locked.
+    pinned: Pinned,
     outcome: Outcome,
     skipped: Vec<(usize, Error)>,
 }
@@ -59,7 +62,12 @@ struct Sealed<'e> {
 
 impl<'a, T: EventTable + ?Sized> Page<'a, T> {
     pub(super) fn new(sealer: &'a Sealer<T::Tx>, table: &'a T, options: &'a BackfillOptions, events: Vec<PersistedEvent>) -> Self {
-        Self { sealer, table, options, events, outcome: Outcome::default(), skipped: Vec::new() }
+        Self { sealer, table, options, events, pinned: Pinned::default(), outcome: Outcome::default(), skipped: Vec::new() }
+    }
+
+    /// Has the KMS open what an earlier try did not find open, while nothing is locked.
+    pub(super) async fn open_missed(&mut self) -> Result<()> {
+        self.sealer.keys().open_missed(&mut self.pinned).await
     }
 
     pub(super) fn finish(mut self) -> (Outcome, Vec<Skipped>) {
@@ -72,7 +80,7 @@ impl<'a, T: EventTable + ?Sized> Page<'a, T> {
     /// A dry run: what would be sealed, as far as can be told without making keys.
     pub(super) async fn look(&mut self, connection: &mut T::Tx) -> Result<()> {
         let (mut outcome, mut skipped) = (Outcome::default(), Vec::new());
-        let open = open_events(self.sealer, connection, &self.events, &mut outcome, &mut skipped).await?;
+        let open = open_events(self.sealer, connection, &self.events, None, &mut outcome, &mut skipped).await?;
         for open in &open {
             let draft = match open.draft(&open.voids) {
                 Ok(Some(draft)) => draft,
@@ -115,7 +123,7 @@ impl<T: EventTable + ?Sized> TableWork<T::Tx> for Page<'_, T> {
     async fn run(&mut self, tx: &mut T::Tx) -> Result<()> {
         // It may be run again.
         let (mut outcome, mut skipped) = (Outcome::default(), Vec::new());
-        let open = open_events(self.sealer, tx, &self.events, &mut outcome, &mut skipped).await?;
+        let open = open_events(self.sealer, tx, &self.events, Some(&self.pinned), &mut outcome, &mut skipped).await?;
         let sealed = self.seal(tx, &open, &mut outcome, &mut skipped).await?;
         let replacements: Vec<PayloadReplacement> = sealed.iter().map(Sealed::replacement).collect();
         let replaced = match replacements.as_slice() {
@@ -123,7 +131,7 @@ impl<T: EventTable + ?Sized> TableWork<T::Tx> for Page<'_, T> {
             some => self.table.replace_payloads(tx, some).await?.into_iter().collect(),
         };
         let (written, raced): (Vec<_>, Vec<_>) = sealed.into_iter().partition(|sealed| replaced.contains(&sealed.event.global_position));
-        verify(self.sealer, self.table, tx, &written).await?;
+        verify(self.sealer, self.table, tx, &self.pinned, &written).await?;
         outcome.raced = raced.len() as u64;
         outcome.sealed = written.len() as u64;
         outcome.erased = written.iter().filter(|sealed| sealed.erases).count() as u64;
@@ -154,10 +162,10 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
-        let keys = self.sealer.keys().usable_keys(tx, &scopes).await?;
+        let keys = self.sealer.keys().usable_keys(tx, &scopes, &self.pinned).await?;
         // What was opened before the locks were had may have been shredded in between, and its scope even reopened.
         let live: HashSet<KeyId> = drafts.iter().flat_map(|(open, _)| open.live.keys().copied()).collect();
-        if !self.sealer.keys().are_live(tx, &live).await? {
+        if !self.sealer.keys().are_live(tx, &live, &self.pinned).await? {
             return Err(Error::Collision { source: None });
         }
         let mut destroyed: HashMap<KeyScope, Option<KeyId>> = HashMap::new();
@@ -244,6 +252,7 @@ async fn open_events<'e, Tx: Send + 'static>(
     sealer: &'e Sealer<Tx>,
     tx: &mut Tx,
     events: &'e [PersistedEvent],
+    pinned: Option<&Pinned>,
     outcome: &mut Outcome,
     skipped: &mut Vec<(usize, Error)>,
 ) -> Result<Vec<Open<'e>>> {
@@ -274,7 +283,7 @@ async fn open_events<'e, Tx: Send + 'static>(
         return Ok(found);
     }
     let rows: Vec<&PersistedEvent> = partly.iter().map(|(_, event, _)| *event).collect();
-    let opened = sealer.open_rows(tx, &rows, Reading::WithPlaintext).await?;
+    let opened = sealer.open_rows(tx, &rows, Reading::WithPlaintext, pinned).await?;
     for ((index, event, plan), row) in partly.into_iter().zip(opened) {
         match row {
             Ok(row) => {
@@ -290,7 +299,13 @@ async fn open_events<'e, Tx: Send + 'static>(
 }
 
 /// Reads what was written back from the database, and opens it as a reader does that accepts no plaintext.
-async fn verify<T: EventTable + ?Sized>(sealer: &Sealer<T::Tx>, table: &T, tx: &mut T::Tx, written: &[Sealed<'_>]) -> Result<()> {
+async fn verify<T: EventTable + ?Sized>(
+    sealer: &Sealer<T::Tx>,
+    table: &T,
+    tx: &mut T::Tx,
+    pinned: &Pinned,
+    written: &[Sealed<'_>],
+) -> Result<()> {
     if written.is_empty() {
         return Ok(());
     }
@@ -308,7 +323,7 @@ async fn verify<T: EventTable + ?Sized>(sealer: &Sealer<T::Tx>, table: &T, tx: &
         }
         rows.push(row);
     }
-    let opened = sealer.open_rows(tx, &rows.iter().collect::<Vec<_>>(), Reading::Strictly).await?;
+    let opened = sealer.open_rows(tx, &rows.iter().collect::<Vec<_>>(), Reading::Strictly, Some(pinned)).await?;
     for (sealed, opened) in written.iter().zip(opened) {
         let differs = |problem| Error::NotVerified { event_id: sealed.event.event_id, problem };
         let opened = opened.map_err(|error| {

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::event::{GlobalPosition, PersistedEvent, Unreadable};
 use crate::key::{KeyId, KeyScope};
-use crate::keys::UsableKeys;
+use crate::keys::{Pinned, UsableKeys};
 use crate::maintenance::rewrite::carry::{Anew, Fate, fate_of};
 use crate::maintenance::rewrite::{Kept, KeptBecause, RewriteOptions};
 use crate::seal::crypto::Salts;
@@ -16,12 +16,13 @@ use std::collections::{HashMap, HashSet};
 pub(super) struct MakeKeys<'a, Tx> {
     pub(super) sealer: &'a Sealer<Tx>,
     pub(super) scopes: Vec<KeyScope>,
+    pub(super) pinned: &'a Pinned,
 }
 
 #[async_trait]
 impl<Tx: Send + 'static> TableWork<Tx> for MakeKeys<'_, Tx> {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
-        self.sealer.keys().usable_keys(tx, &self.scopes).await.map(drop)
+        self.sealer.keys().usable_keys(tx, &self.scopes, self.pinned).await.map(drop)
     }
 }
 
@@ -50,6 +51,8 @@ pub(super) struct Carry<'a, Tx, T: EventTable + ?Sized> {
     events: &'a [PersistedEvent],
     /// The target's last position before them.
     before: GlobalPosition,
+    /// What the KMS opened before anything was locked.
+    pinned: &'a Pinned,
     outcome: Outcome,
     /// The scopes whose first keys have to be made before.
     missing: Vec<KeyScope>,
@@ -70,8 +73,9 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
         options: &'a RewriteOptions,
         events: &'a [PersistedEvent],
         before: GlobalPosition,
+        pinned: &'a Pinned,
     ) -> Self {
-        Self { sealer, target, target_connection, options, events, before, outcome: Outcome::default(), missing: Vec::new() }
+        Self { sealer, target, target_connection, options, events, before, pinned, outcome: Outcome::default(), missing: Vec::new() }
     }
 
     pub(super) fn finish(self) -> (Outcome, Vec<KeyScope>) {
@@ -81,7 +85,7 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
     /// A dry run: what would be done, as far as can be told without making keys.
     pub(super) async fn look(&mut self, connection: &mut Tx) -> Result<()> {
         let sealer = self.sealer;
-        let fates = fates(sealer, connection, self.events, self.options).await?;
+        let fates = fates(sealer, connection, self.events, self.options, None).await?;
         let scopes: Vec<KeyScope> = scopes_of(&fates).into_iter().collect();
         let unusable = sealer.keys().look_at_scopes(connection, &scopes).await?;
         let mut outcome = Outcome::default();
@@ -183,8 +187,9 @@ async fn fates<'a, Tx: Send + 'static>(
     tx: &mut Tx,
     events: &'a [PersistedEvent],
     options: &RewriteOptions,
+    pinned: Option<&Pinned>,
 ) -> Result<Vec<Fate<'a>>> {
-    let rows = sealer.open_rows(tx, &events.iter().collect::<Vec<_>>(), Reading::AsReaders).await?;
+    let rows = sealer.open_rows(tx, &events.iter().collect::<Vec<_>>(), Reading::AsReaders, pinned).await?;
     let fates = events.iter().zip(rows).map(|(event, row)| match row.and_then(|row| fate_of(sealer, event, row)) {
         Ok(fate) => Ok(fate),
         Err(error) if options.copy_unreadable => Ok(Fate::Kept(KeptBecause::Unreadable, Some(error))),
@@ -205,11 +210,11 @@ enum NotAnew {
 impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<Tx> for Carry<'_, Tx, T> {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
         let sealer = self.sealer;
-        let fates = fates(sealer, tx, self.events, self.options).await?;
+        let fates = fates(sealer, tx, self.events, self.options, Some(self.pinned)).await?;
         let scopes = scopes_of(&fates);
         let live: HashSet<KeyId> = fates.iter().filter_map(Fate::anew).flat_map(|anew| anew.live.keys().copied()).collect();
         let keys = if fates.iter().any(|fate| fate.anew().is_some()) {
-            match sealer.keys().existing_keys(tx, &scopes.into_iter().collect::<Vec<_>>()).await? {
+            match sealer.keys().existing_keys(tx, &scopes.into_iter().collect::<Vec<_>>(), self.pinned).await? {
                 Ok(keys) => Some(keys),
                 Err(missing) => {
                     self.missing = missing;
@@ -220,13 +225,13 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<Tx> for Carry<'_, Tx,
             None
         };
         // What was opened before the locks were had may have been shredded in between, and its scope even reopened.
-        if !sealer.keys().are_live(tx, &live).await? {
+        if !sealer.keys().are_live(tx, &live, self.pinned).await? {
             return Err(Error::Collision { source: None });
         }
         let mut outcome = Outcome::default();
         let written = self.write(fates, keys.as_ref(), &mut outcome)?;
         self.outcome = outcome;
-        let mut insert = Insert { sealer, source: tx, target: self.target, before: self.before, written };
+        let mut insert = Insert { sealer, source: tx, target: self.target, before: self.before, pinned: self.pinned, written };
         self.target.in_transaction(self.target_connection, &mut insert).await
     }
 }
@@ -239,6 +244,7 @@ struct Insert<'a, Tx, T: EventTable + ?Sized> {
     target: &'a T,
     /// After which it is inserted.
     before: GlobalPosition,
+    pinned: &'a Pinned,
     written: Vec<Written>,
 }
 
@@ -271,7 +277,7 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_,
                 expected.push(opens_to);
             }
         }
-        let opened = self.sealer.open_rows(self.source, &sealed, Reading::Strictly).await?;
+        let opened = self.sealer.open_rows(self.source, &sealed, Reading::Strictly, Some(self.pinned)).await?;
         for ((row, (payload, redacted)), opened) in sealed.iter().zip(expected).zip(opened) {
             let differs = |problem| Error::NotVerified { event_id: row.event_id, problem };
             let opened = opened.map_err(|error| {

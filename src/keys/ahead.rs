@@ -1,0 +1,189 @@
+//! Key-encryption keys are opened before anything is locked.
+//!
+//! A KMS may take as long as it likes, and locks keep others waiting: those who append for the same subjects, and a shred. So
+//! a call looks at the rows first, without locks, and has the KMS open what they need. Then it takes the locking read. What it
+//! finds there may be another key than before, because somebody rotated in between. That one is not asked for any more: the
+//! call fails with a retryable [`Error::Collision`], and notes what was missing, so that the next one looks for it.
+
+use crate::error::{Error, Result};
+use crate::key::{KekId, KeyScope, Namespace};
+use crate::keys::kek_cache::Kek;
+use crate::keys::manager::{KeyManager, lock, no_active_kek};
+use crate::keys::{DataKeyRecord, KekRecord, ScopeLock, ScopeState};
+use crate::kms::KmsFailure;
+use lru::LruCache;
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+/// What a call has opened ahead. It lasts as long as the call, so that nothing can expire between the look and the lock.
+#[derive(Default)]
+pub(crate) struct Pinned {
+    pub(super) keks: HashMap<KekId, Arc<Kek>>,
+    pub(super) active: HashMap<String, ActiveKek>,
+    /// There was no row for any of the scopes, so there is nothing to lock before they are made.
+    pub(super) all_new: bool,
+}
+
+/// What wraps new keys of a partition.
+#[derive(Clone)]
+pub(super) struct ActiveKek {
+    pub(super) namespace: Namespace,
+    pub(super) kek_id: KekId,
+    pub(super) kek: Arc<Kek>,
+}
+
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+/// What earlier calls found, to guess by. Whatever was guessed, the rows decide.
+pub(super) struct Hints {
+    /// Under which key each partition's new keys are wrapped.
+    partitions: LruCache<String, KekId>,
+    /// The scopes that a call found, under its locks, to need a key that was not open.
+    missed: LruCache<KeyScope, ()>,
+    /// The keys that were not open.
+    missed_keks: HashMap<KekId, KekRecord>,
+}
+
+impl Hints {
+    pub(super) fn new() -> Self {
+        Self { partitions: LruCache::new(REMEMBERED), missed: LruCache::new(REMEMBERED), missed_keks: HashMap::new() }
+    }
+}
+
+impl<Tx: Send + 'static> KeyManager<Tx> {
+    /// Opens what an append for these scopes will need, those of this crate among them, before it locks them.
+    pub(super) async fn open_ahead(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Pinned> {
+        let mut pinned = Pinned::default();
+        if self.has_all_at_hand(scopes) {
+            return Ok(pinned);
+        }
+        self.namespace(tx).await?;
+        let records = self.store.scopes(tx, scopes, ScopeLock::None).await?;
+        let known: HashSet<&KeyScope> = records.iter().map(|record| &record.scope).collect();
+        let unknown = scopes.iter().filter(|scope| !scope.is_reserved() && !known.contains(scope));
+        pinned.all_new = known.len() == 1 && known.contains(&KeyScope::integrity()) && scopes.len() > 1;
+        let without_key = records.iter().filter(|record| record.state == ScopeState::Live && record.active.is_none());
+        let partitions: HashSet<String> =
+            unknown.chain(without_key.map(|record| &record.scope)).map(|scope| self.partition_of(scope)).collect();
+        let sealing = records.iter().filter(|record| record.state == ScopeState::Live).filter_map(|record| record.active.as_ref());
+        let closed: Vec<&DataKeyRecord> =
+            sealing.filter(|key| key.wrapped_key.is_some() && self.cache.keys.get(key, None).is_none()).collect();
+        pinned.keks = self.keks_of(tx, &closed, None).await?;
+        for partition in partitions {
+            let active = self.active_kek(tx, &partition).await?;
+            pinned.keks.insert(active.kek_id, Arc::clone(&active.kek));
+            pinned.active.insert(partition, active);
+        }
+        let mut hints = lock(&self.hints);
+        for scope in scopes {
+            hints.missed.pop(scope);
+        }
+        Ok(pinned)
+    }
+
+    /// The same for a change that makes a key for a scope that has, or had, others.
+    pub(super) async fn open_partition_ahead(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Pinned> {
+        let (mut pinned, partition) = (Pinned::default(), self.partition_of(scope));
+        let missed = lock(&self.hints).missed.pop(scope).is_some();
+        if missed || self.store.can_look_first() || !self.has_active_at_hand(&partition) {
+            let active = self.active_kek(tx, &partition).await?;
+            pinned.active.insert(partition, active);
+        }
+        Ok(pinned)
+    }
+
+    /// Opens what earlier calls found to be closed, on a connection that holds no locks: for those who repeat a transaction.
+    pub(crate) async fn open_missed(&self, pinned: &mut Pinned) -> Result<()> {
+        let missed: Vec<KekRecord> = lock(&self.hints).missed_keks.drain().map(|(_, record)| record).collect();
+        for record in missed {
+            pinned.keks.insert(record.kek_id, self.kek(&record).await?);
+        }
+        Ok(())
+    }
+
+    /// Will the locks probably show nothing that the KMS would have to be asked for? Where it costs nothing but a query, a
+    /// look makes sure. Where a transaction that has looked may not be able to write any more, the last look has to do.
+    fn has_all_at_hand(&self, scopes: &[KeyScope]) -> bool {
+        let missed = {
+            let hints = lock(&self.hints);
+            scopes.iter().any(|scope| hints.missed.contains(scope))
+        };
+        let sure = !self.store.can_look_first();
+        let at_hand = |scope: &KeyScope| {
+            self.cache.keys.is_at_hand(scope) || (sure && !scope.is_reserved() && self.has_active_at_hand(&self.partition_of(scope)))
+        };
+        !missed && scopes.iter().all(at_hand)
+    }
+
+    pub(super) fn has_active_at_hand(&self, partition: &str) -> bool {
+        let kek_id = lock(&self.hints).partitions.peek(partition).copied();
+        kek_id.is_some_and(|kek_id| self.cache.keks.get(kek_id).is_some())
+    }
+
+    /// Notes what wraps a partition's new keys.
+    pub(super) fn expect_active(&self, record: &KekRecord) {
+        lock(&self.hints).partitions.put(record.partition.clone(), record.kek_id);
+    }
+
+    /// What wraps new keys, for a call that holds no locks.
+    pub(super) async fn active_kek(&self, tx: &mut Tx, partition: &str) -> Result<ActiveKek> {
+        let (namespace, record) = self.active_record(tx, partition).await?;
+        let kek = self.kek(&record).await?;
+        self.check_held(&record)?;
+        self.expect_active(&record);
+        Ok(ActiveKek { namespace, kek_id: record.kek_id, kek })
+    }
+
+    /// The same for one that does.
+    pub(super) async fn active_kek_at_hand(&self, tx: &mut Tx, scope: &KeyScope, pinned: &Pinned) -> Result<ActiveKek> {
+        let partition = self.partition_of(scope);
+        if let Some(active) = pinned.active.get(&partition) {
+            return Ok(active.clone());
+        }
+        let (namespace, record) = self.active_record(tx, &partition).await?;
+        let kek = match pinned.keks.get(&record.kek_id) {
+            Some(kek) => Arc::clone(kek),
+            None => match self.cache.keks.answer(record.kek_id) {
+                Some(answer) => answer?,
+                None => return Err(self.missed(&record, [scope])),
+            },
+        };
+        self.check_held(&record)?;
+        self.expect_active(&record);
+        Ok(ActiveKek { namespace, kek_id: record.kek_id, kek })
+    }
+
+    /// What is wrapped for another namespace than the database's would never open again.
+    async fn active_record(&self, tx: &mut Tx, partition: &str) -> Result<(Namespace, KekRecord)> {
+        let namespace = self.check_namespace(tx).await?;
+        let record = self.store.active_kek(tx, partition).await?.ok_or_else(|| no_active_kek(partition))?;
+        Ok((namespace, record))
+    }
+
+    /// Whoever can write to the key table could otherwise have new keys wrapped under one that he knows.
+    pub(super) fn check_held(&self, record: &KekRecord) -> Result<()> {
+        if self.kms.makes_keys_under(&record.wrapped.master_key_id) {
+            return Ok(());
+        }
+        let problem = format!(
+            "it is the active one, but master key {:?} holds it, under which this process only opens: move it to the one that is \
+             configured with move_master_key(), or find out who made it active",
+            record.wrapped.master_key_id
+        );
+        Err(Error::KmsRefused { kek_id: record.kek_id, failure: KmsFailure::WrongKey, problem })
+    }
+
+    /// Under locks, a key is needed that is not open.
+    pub(super) fn missed<'s>(&self, record: &KekRecord, scopes: impl IntoIterator<Item = &'s KeyScope>) -> Error {
+        let mut hints = lock(&self.hints);
+        for scope in scopes {
+            hints.missed.put(scope.clone(), ());
+        }
+        hints.missed_keks.insert(record.kek_id, record.clone());
+        tracing::debug!(kek_id = %record.kek_id, "a key-encryption key was not open when its scopes were locked: the next try opens it first");
+        Error::Collision {
+            source: Some("a key-encryption key was rotated meanwhile, and is not open yet: the next try opens it first".into()),
+        }
+    }
+}

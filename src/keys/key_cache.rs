@@ -1,0 +1,149 @@
+//! Unwrapped data keys, and what this process knows without looking.
+//!
+//! Nothing here decides what may be done with a key: rows do, in the caller's transaction. Only a reader that accepts to lag
+//! uses a key on the strength of an earlier look.
+
+use crate::key::{KeyId, KeyScope};
+use crate::keys::DataKeyRecord;
+use crate::keys::kek_cache::is_fresh;
+use crate::keys::manager::lock;
+use crate::seal::crypto::DataKey;
+use lru::LruCache;
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const CACHED_KEYS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+pub(super) struct KeyCache(Mutex<Cached>);
+
+struct Cached {
+    keys: LruCache<KeyId, CachedKey>,
+    /// The key that each scope sealed under when it was last looked at.
+    active: LruCache<KeyScope, KeyId>,
+    /// What this process changed, and others may not have seen yet: readers that lag look at it every time, until they
+    /// have seen the change, and for the lag from then on.
+    changed: LruCache<KeyScope, Option<Instant>>,
+}
+
+/// An unwrapped key, and the row it was unwrapped from: another row means another look.
+struct CachedKey {
+    row: DataKeyRecord,
+    key: Arc<DataKey>,
+    /// As long as the key-encryption key that opened it; `None` is for ever.
+    until: Option<Instant>,
+    /// Before which look the row was this one; `None` if nothing but old snapshots has shown it yet.
+    seen: Option<Instant>,
+}
+
+impl CachedKey {
+    /// Is this the row that the key was unwrapped from, in all that the wrapping is bound to?
+    fn is_from(&self, row: &DataKeyRecord) -> bool {
+        let bound = |row: &DataKeyRecord| (row.version, row.kek_id);
+        self.row.wrapped_key == row.wrapped_key && self.row.scope == row.scope && bound(&self.row) == bound(row)
+    }
+}
+
+impl KeyCache {
+    pub(super) fn new() -> Self {
+        let [keys, active, changed] = [(); 3].map(|()| CACHED_KEYS);
+        Self(Mutex::new(Cached { keys: LruCache::new(keys), active: LruCache::new(active), changed: LruCache::new(changed) }))
+    }
+
+    /// The key that this row says, if it was unwrapped before. `seen` is a time before the row was read, by a statement that
+    /// sees all that was committed when it starts.
+    pub(super) fn get(&self, row: &DataKeyRecord, seen: Option<Instant>) -> Option<Arc<DataKey>> {
+        let mut cached = lock(&self.0);
+        let entry = cached.keys.get_mut(&row.key_id)?;
+        if !is_fresh(entry.until, Instant::now()) {
+            cached.keys.pop(&row.key_id);
+            return None;
+        }
+        if !entry.is_from(row) {
+            return None;
+        }
+        entry.seen = entry.seen.max(seen);
+        Some(Arc::clone(&entry.key))
+    }
+
+    pub(super) fn put(&self, row: DataKeyRecord, key: Arc<DataKey>, until: Option<Instant>, seen: Option<Instant>) {
+        let mut cached = lock(&self.0);
+        // Under the lock: what is put after the sweep would stay.
+        if is_fresh(until, Instant::now()) {
+            cached.keys.put(row.key_id, CachedKey { row, key, until, seen });
+        }
+    }
+
+    /// All of these keys, with their scopes, if each was looked at no longer ago than this.
+    pub(super) fn seen_within(&self, lag: Duration, key_ids: &HashSet<KeyId>) -> Option<Vec<(KeyId, KeyScope, Arc<DataKey>)>> {
+        let mut cached = lock(&self.0);
+        let Cached { keys, changed, .. } = &mut *cached;
+        let now = Instant::now();
+        let seen = key_ids.iter().map(|key_id| {
+            let cached = keys.get(key_id).filter(|cached| is_fresh(cached.until, now))?;
+            if now.saturating_duration_since(cached.seen?) >= lag {
+                return None;
+            }
+            let scope = &cached.row.scope;
+            if let Some(until) = changed.peek(scope) {
+                if is_fresh(*until, now) {
+                    return None;
+                }
+                changed.pop(scope);
+            }
+            Some((*key_id, scope.clone(), Arc::clone(&cached.key)))
+        });
+        seen.collect()
+    }
+
+    /// A row says that its key is not to be used. `seen` as with [`get`](Self::get).
+    pub(super) fn remove(&self, key_id: KeyId, scope: &KeyScope, seen: Option<Instant>, lag: Option<Duration>) {
+        let mut cached = lock(&self.0);
+        cached.keys.pop(&key_id);
+        // Those who looked before this and are slow may put the key back, as it was then: for so long it is not believed.
+        if seen.is_some() && cached.changed.peek(scope) == Some(&None) {
+            let until = Instant::now().checked_add(lag.unwrap_or_default());
+            cached.changed.put(scope.clone(), until);
+        }
+    }
+
+    /// This process changes what may be done with a scope's keys, in a transaction that is not committed yet. From here on
+    /// no reader lags for that scope: until the change was seen, or, if it is none that takes something away, for the lag.
+    pub(super) fn change(&self, scope: &KeyScope, takes_away: bool, lag: Option<Duration>) {
+        let mut cached = lock(&self.0);
+        let of_scope: Vec<KeyId> = cached.keys.iter().filter(|(_, key)| key.row.scope == *scope).map(|(key_id, _)| *key_id).collect();
+        for key_id in of_scope {
+            cached.keys.pop(&key_id);
+        }
+        cached.active.pop(scope);
+        if let Some(lag) = lag {
+            let until = if takes_away { None } else { Instant::now().checked_add(lag) };
+            cached.changed.put(scope.clone(), until);
+        }
+    }
+
+    /// Notes under which key a scope seals.
+    pub(super) fn activate(&self, scope: &KeyScope, key_id: KeyId) {
+        let mut cached = lock(&self.0);
+        if cached.active.get(scope) != Some(&key_id) {
+            cached.active.put(scope.clone(), key_id);
+        }
+    }
+
+    /// Is the key at hand under which the scope sealed when it was last looked at?
+    pub(super) fn is_at_hand(&self, scope: &KeyScope) -> bool {
+        let cached = lock(&self.0);
+        let key = cached.active.peek(scope).and_then(|key_id| cached.keys.peek(key_id));
+        key.is_some_and(|key| is_fresh(key.until, Instant::now()))
+    }
+
+    /// Drops what has expired. When to come again is known of the key-encryption keys: none outlives its own.
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut cached = lock(&self.0);
+        let expired: Vec<KeyId> = cached.keys.iter().filter(|(_, key)| !is_fresh(key.until, now)).map(|(key_id, _)| *key_id).collect();
+        for key_id in expired {
+            cached.keys.pop(&key_id);
+        }
+    }
+}

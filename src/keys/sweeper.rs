@@ -1,0 +1,179 @@
+//! Keys that have expired leave memory, also in a process that asks for none of them any more.
+//!
+//! One thread for the whole process, and only while something is cached: it sleeps until the next key expires, has it
+//! dropped, which wipes it, and ends when nothing is left to wait for. Caches also drop what has expired whenever they are
+//! used, so that nothing depends on the thread but what nobody asks for.
+
+use crate::keys::kek_cache::KekCache;
+use crate::keys::key_cache::KeyCache;
+use crate::keys::manager::lock;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// All that a key manager has opened.
+pub(super) struct Caches {
+    pub(super) keks: KekCache,
+    pub(super) keys: KeyCache,
+}
+
+impl Caches {
+    pub(super) fn new(period: Duration) -> Self {
+        Self { keks: KekCache::new(period), keys: KeyCache::new() }
+    }
+
+    /// Drops what has expired, and says when to come again.
+    fn sweep(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.keys.sweep(now);
+        self.keks.sweep(now)
+    }
+}
+
+struct Watched {
+    caches: Vec<(Instant, Weak<Caches>)>,
+    /// Is there a thread?
+    running: bool,
+}
+
+static WATCHED: Mutex<Watched> = Mutex::new(Watched { caches: Vec::new(), running: false });
+static CHANGED: Condvar = Condvar::new();
+
+/// Has caches swept at this time.
+pub(super) fn sweep_at(caches: &Arc<Caches>, at: Instant) {
+    let mut watched = lock(&WATCHED);
+    watched.add(Arc::downgrade(caches), at);
+    if !watched.running {
+        let thread = std::thread::Builder::new().name("eventseal-sweeper".to_owned()).spawn(run);
+        match thread {
+            Ok(_) => watched.running = true,
+            Err(error) => tracing::warn!(%error, "no thread to drop expired keys: they are dropped when keys are used next"),
+        }
+    }
+    CHANGED.notify_all();
+}
+
+impl Watched {
+    /// Each cache is there once, with the time that is next.
+    fn add(&mut self, cache: Weak<Caches>, at: Instant) {
+        match self.caches.iter_mut().find(|(_, known)| known.ptr_eq(&cache)) {
+            Some((known, _)) => *known = at.min(*known),
+            None => self.caches.push((at, cache)),
+        }
+    }
+}
+
+fn run() {
+    let mut watched = lock(&WATCHED);
+    loop {
+        watched.caches.retain(|(_, cache)| cache.strong_count() > 0);
+        let Some(next) = watched.caches.iter().map(|(at, _)| *at).min() else {
+            watched.running = false;
+            return;
+        };
+        let wait = next.saturating_duration_since(Instant::now());
+        if !wait.is_zero() {
+            watched = CHANGED.wait_timeout(watched, wait).unwrap_or_else(PoisonError::into_inner).0;
+            continue;
+        }
+        let now = Instant::now();
+        let (due, later) = std::mem::take(&mut watched.caches).into_iter().partition(|(at, _)| *at <= now);
+        watched.caches = later;
+        drop(watched);
+        // Whoever fills a cache meanwhile does not wait for this.
+        let due: Vec<(Instant, Weak<Caches>)> = due;
+        let again: Vec<_> = due.into_iter().filter_map(|(_, cache)| Some((cache.upgrade()?.sweep()?, cache))).collect();
+        watched = lock(&WATCHED);
+        for (at, cache) in again {
+            watched.add(cache, at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::kek::{KekRecord, KekState};
+    use crate::kms::WrappedKek;
+    use crate::random;
+    use crate::seal::crypto::DataKey;
+    use crate::secret::SecretKey;
+    use crate::{DataKeyRecord, KekId, KeyId, KeyScope, ScopeState};
+    use uuid::Uuid;
+
+    fn record(kek_id: KekId) -> KekRecord {
+        let at = crate::event::now();
+        let wrapped = WrappedKek { master_key_id: "main".to_owned(), ciphertext: vec![1] };
+        let (partition, provider) = ("default".to_owned(), "keyring".to_owned());
+        KekRecord { kek_id, partition, provider, wrapped, state: KekState::Active, created_at: at, wrapped_at: at }
+    }
+
+    async fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
+        std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(context).is_pending())).await
+    }
+
+    /// Nobody asks for anything any more, and the keys are gone all the same: dropped, which wipes them.
+    #[tokio::test]
+    async fn expired_keys_leave_the_memory_of_an_idle_process() {
+        let caches = Arc::new(Caches::new(Duration::from_millis(100)));
+        for _ in 0..2 {
+            let kek_id = KekId(Uuid::now_v7());
+            let kek = caches.keks.get_or_open(&record(kek_id), async { random::key() }).await.unwrap();
+            sweep_at(&caches, kek.until.unwrap());
+            let row = DataKeyRecord {
+                key_id: KeyId(Uuid::now_v7()),
+                scope: KeyScope::new("Customer", "1"),
+                version: 1,
+                kek_id,
+                wrapped_key: Some(vec![1]),
+                created_at: crate::event::now(),
+                shredded_at: None,
+                scope_state: ScopeState::Live,
+            };
+            let key = Arc::new(DataKey::new(SecretKey::new([1; 32]).expose()).unwrap());
+            caches.keys.put(row, Arc::clone(&key), kek.until, None);
+            let (kek, key) = ((Arc::downgrade(&kek), drop(kek)).0, (Arc::downgrade(&key), drop(key)).0);
+            while kek.strong_count() > 0 || key.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        // A cache that is gone is forgotten, and the thread with the last one.
+        drop(caches);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_opened_by_an_expired_one_is_not_kept() {
+        let caches = Arc::new(Caches::new(Duration::ZERO));
+        let kek_id = KekId(Uuid::now_v7());
+        let kek = caches.keks.get_or_open(&record(kek_id), async { random::key() }).await.unwrap();
+        assert!(caches.keks.get(kek_id).is_none());
+        let kek = (Arc::downgrade(&kek), drop(kek)).0;
+        assert_eq!(kek.strong_count(), 0, "nothing is kept");
+    }
+
+    /// Whoever comes after a row was exchanged does not get the answer to the question before.
+    #[tokio::test]
+    async fn a_failure_is_the_answer_for_the_same_row_only() {
+        let caches = Arc::new(Caches::new(Duration::from_secs(60)));
+        let old = record(KekId(Uuid::now_v7()));
+        let refusal = || crate::Error::KmsRefused { kek_id: old.kek_id, failure: crate::KmsFailure::KeyDisabled, problem: String::new() };
+        assert!(caches.keks.get_or_open(&old, async { Err(refusal()) }).await.is_err());
+        assert!(caches.keks.get_or_open(&old, async { random::key() }).await.is_err(), "it is remembered");
+        let wrapped = WrappedKek { master_key_id: "new".to_owned(), ciphertext: vec![2] };
+        let moved = KekRecord { wrapped, ..old.clone() };
+        assert!(caches.keks.get_or_open(&moved, async { random::key() }).await.is_ok());
+        assert!(caches.keks.get_or_open(&old, async { Err(refusal()) }).await.is_ok(), "an open key is that key, however it is wrapped");
+    }
+
+    /// Whoever asks may be dropped while he waits: the next one asks.
+    #[tokio::test]
+    async fn a_call_that_was_dropped_leaves_nobody_waiting() {
+        let caches = Arc::new(Caches::new(Duration::from_secs(60)));
+        let record = record(KekId(Uuid::now_v7()));
+        let mut hangs = Box::pin(caches.keks.get_or_open(&record, std::future::pending()));
+        assert!(is_pending(&mut hangs).await);
+        let mut next = Box::pin(caches.keks.get_or_open(&record, async { random::key() }));
+        assert!(is_pending(&mut next).await);
+        drop(hangs);
+        next.await.unwrap();
+    }
+}
