@@ -93,3 +93,10 @@ impl Engine {
 pub fn statements_of(keys: &crate::PostgresKeys) -> Vec<(&'static str, Arc<str>)> {
     keys.statements()
 }
+
+/// Every statement of an event store, by name.
+#[cfg(feature = "postgres")]
+#[must_use]
+pub fn event_statements_of(store: &crate::PostgresStore) -> Vec<(&'static str, Arc<str>)> {
+    store.statements()
+}

@@ -1,5 +1,6 @@
 //! Events in PostgreSQL.
 
+mod filtered;
 mod heads_first;
 mod jsonb;
 mod table;
@@ -15,12 +16,18 @@ use crate::store::EventStore;
 use async_trait::async_trait;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// How often an append at any version makes way for others before it reports a collision.
 const ATTEMPTS: u32 = 100;
+
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("events", include_str!("../../migrations/postgres/events/0001_events.sql")),
+    ("indexes", include_str!("../../migrations/postgres/events/0002_indexes.sql")),
+];
 
 /// What [`persisted`] reads.
 const COLUMNS: &str = "global_position, {aggregate_version}, event_id, event_type, event_version, payload, \
@@ -165,6 +172,7 @@ impl PostgresTables {
         let schema = self.schema.as_deref();
         sql.replace("{events}", &qualified(schema, &self.events))
             .replace("{heads}", &qualified(schema, &self.heads))
+            .replace("{events_name}", &self.events)
             .replace("{aggregate_type}", &qualified(None, &self.aggregate_type))
             .replace("{aggregate_id}", &qualified(None, &self.aggregate_id))
             .replace("{aggregate_version}", &qualified(None, &self.aggregate_version))
@@ -196,6 +204,9 @@ struct Statements {
     known_id: Arc<str>,
     read_stream: Arc<str>,
     read_log: Arc<str>,
+    read_event_types: Arc<str>,
+    read_aggregate_types: Arc<str>,
+    read_both_types: Arc<str>,
     last_position: Arc<str>,
 }
 
@@ -287,15 +298,17 @@ impl PostgresStore {
             ),
             read_log: fill(
                 "SELECT {columns}, {aggregate_type}, {aggregate_id} FROM {events} WHERE global_position > $1
-                 AND ($2::text[] IS NULL OR {aggregate_type} = ANY ($2)) AND ($3::text[] IS NULL OR event_type = ANY ($3))
-                 ORDER BY global_position LIMIT $4",
+                 ORDER BY global_position LIMIT $2",
             ),
+            read_event_types: fill(&filtered::by("event_type", "")),
+            read_aggregate_types: fill(&filtered::by("{aggregate_type}", "")),
+            read_both_types: fill(&filtered::by("event_type", "AND e.{aggregate_type} = ANY ($4)")),
             last_position: fill("SELECT coalesce(max(global_position), 0) FROM {events}"),
         };
         Self { tables: Arc::new(tables), sql: Arc::new(sql) }
     }
 
-    /// Makes the event tables, and their schema if one is configured and missing. Idempotent.
+    /// Makes the event tables, and their schema if one is configured and missing, or brings them up to date. Idempotent.
     ///
     /// For a new store only: a database of eventsalsa/store has its tables, and needs nothing but
     /// those of the keys. The bookkeeping is in a table named after the events table. Takes an advisory lock
@@ -305,13 +318,32 @@ impl PostgresStore {
     /// [`Error::TablesExist`], [`Error::InTransaction`], [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection) -> Result<()> {
         let bookkeeping = format!("_{}_migrations", self.tables.events);
-        migrate(connection, self.tables.schema.as_deref(), &bookkeeping, vec![migration(1, "events", self.migration_sql())]).await
+        let migrations = (1..).zip(MIGRATIONS).map(|(number, (name, sql))| migration(number, name, self.tables.fill(sql)));
+        migrate(connection, self.tables.schema.as_deref(), &bookkeeping, migrations.collect()).await
     }
 
     /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own.
     #[must_use]
     pub fn migration_sql(&self) -> String {
-        self.tables.fill(include_str!("../../migrations/postgres/events/0001_events.sql"))
+        self.tables.fill(&MIGRATIONS.map(|(_, sql)| sql).join("\n"))
+    }
+
+    /// The statements by name, so that their plans can be read.
+    #[cfg(feature = "internals")]
+    pub(crate) fn statements(&self) -> Vec<(&'static str, Arc<str>)> {
+        let sql = &*self.sql;
+        let all = [
+            ("append", &sql.append),
+            ("head", &sql.head),
+            ("known_id", &sql.known_id),
+            ("read_stream", &sql.read_stream),
+            ("read_log", &sql.read_log),
+            ("read_event_types", &sql.read_event_types),
+            ("read_aggregate_types", &sql.read_aggregate_types),
+            ("read_both_types", &sql.read_both_types),
+            ("last_position", &sql.last_position),
+        ];
+        all.map(|(name, sql)| (name, Arc::clone(sql))).to_vec()
     }
 
     /// The aggregate's last version.
@@ -414,15 +446,21 @@ impl EventStore for PostgresStore {
     }
 
     async fn read_events(&self, tx: &mut PgConnection, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
-        let list = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
-        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.read_log)))
-            .bind(after.get())
-            .bind(list(&filter.aggregate_types))
-            .bind(list(&filter.event_types))
-            .bind(i64::from(limit))
-            .fetch_all(tx)
-            .await
-            .map_err(database("reading the log"))?;
+        let (sql, driving, also) = match (filter.event_types.as_slice(), filter.aggregate_types.as_slice()) {
+            ([], []) => (&self.sql.read_log, None, None),
+            (events, []) => (&self.sql.read_event_types, Some(events), None),
+            ([], aggregates) => (&self.sql.read_aggregate_types, Some(aggregates), None),
+            (events, aggregates) => (&self.sql.read_both_types, Some(events), Some(aggregates)),
+        };
+        let mut query = sqlx::query(AssertSqlSafe(Arc::clone(sql))).bind(after.get()).bind(i64::from(limit));
+        if let Some(names) = driving {
+            // Each name is looked for once.
+            query = query.bind(names.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect::<Vec<_>>());
+        }
+        if let Some(names) = also {
+            query = query.bind(names);
+        }
+        let rows = query.fetch_all(tx).await.map_err(database("reading the log"))?;
         let events = log(&rows)?;
         let next = events.last().map_or(after, |event| event.global_position);
         let scanned = u32::try_from(events.len()).unwrap_or(limit);
