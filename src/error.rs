@@ -83,8 +83,11 @@ pub enum Error {
         /// What could be done.
         hint: String,
     },
-    /// The registry does not know the type, and was built with `deny_unknown_types()`.
-    #[error("event {event_id}: type {event_type} is not registered: add it to the schemas, or do not build them with deny_unknown_types()")]
+    /// The registry does not know the type of an event that is appended or read.
+    #[error(
+        "event {event_id}: type {event_type} is not registered: add event({event_type:?}) to the schemas, ask only for the types that are registered (EventFilter::event_types), or build the schemas with allow_unknown_types()",
+        event_type = event_type.as_str()
+    )]
     UnknownType {
         /// The event.
         event_id: Uuid,
@@ -470,6 +473,17 @@ pub enum Error {
         what: &'static str,
         /// Its number.
         value: u8,
+    },
+    /// A sealed payload would have been handed out as if it were plaintext: its type is not registered, or the event was read
+    /// past the [`SealedStore`](crate::SealedStore). Its values are ciphertext, live or shredded.
+    #[error(
+        "event {event_id}: the payload of {event_type} is sealed, and nothing has opened it: read it through a SealedStore or Sealer with schemas that register {event_type}; a service that carries sealed events on builds its schemas with pass_through_sealed()"
+    )]
+    StillSealed {
+        /// The event.
+        event_id: Uuid,
+        /// Its type.
+        event_type: EventType,
     },
     /// The stored version is newer than the newest that the process knows.
     #[error(

@@ -14,6 +14,7 @@ pub use typed::{EventPayload, TypedEvent};
 
 use crate::error::{Error, Result, describe_without_values};
 use crate::pointer::JsonPointer;
+use crate::seal::is_sealed;
 use crate::sensitive::{self, SensitivePlace};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -250,7 +251,12 @@ impl PersistedEvent {
     ///
     /// # Errors
     /// [`Error::Decode`] if the payload does not fit the type. It names the place, never a value.
+    /// [`Error::StillSealed`] if it was read past the [`SealedStore`](crate::SealedStore): ciphertext is no value.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
+        // What is too deep to be looked through is no sealed payload, or not any more.
+        if !matches!(is_sealed(&self.payload), Ok(false)) {
+            return Err(Error::StillSealed { event_id: self.event_id, event_type: self.event_type.clone() });
+        }
         sensitive::decode(&self.payload, &self.redacted).map_err(|error| Error::Decode {
             event_id: self.event_id,
             event_type: self.event_type.clone(),

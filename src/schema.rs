@@ -58,7 +58,8 @@ use step::{MetadataFn, Step};
 pub struct Schemas {
     types: HashMap<EventType, TypeSchema>,
     accept_plaintext: HashSet<EventType>,
-    deny_unknown_types: bool,
+    allow_unknown_types: bool,
+    pass_through_sealed: bool,
     pass_through_newer: bool,
     allow_older_appends: bool,
     deny_unreadable_payloads: bool,
@@ -102,9 +103,9 @@ impl TypeSchema {
 }
 
 impl Schemas {
-    /// Builds a registry with the default policies: types it does not know pass through untouched,
-    /// versions newer than it knows are an error, only current versions can be appended, and a
-    /// protected place without a seal is an error. [`builder`](Self::builder) has the others.
+    /// Builds a registry with the default policies: types and versions that it does not know are an error,
+    /// at append and on read, only current versions can be appended, and a protected place without a seal
+    /// is an error. [`builder`](Self::builder) has the others.
     ///
     /// # Errors
     /// [`SchemaErrors`] lists everything that is contradictory, at once.
@@ -120,10 +121,9 @@ impl Schemas {
     /// The plan for an event that is to be appended; `None` if its type is not registered.
     pub(crate) fn for_append(&self, event: &NewEvent) -> Result<Option<&Plan>> {
         let Some(schema) = self.types.get(&event.event_type) else {
-            return if self.deny_unknown_types {
-                Err(Error::UnknownType { event_id: event.event_id, event_type: event.event_type.clone() })
-            } else {
-                Ok(None)
+            return match self.allow_unknown_types {
+                true => Ok(None),
+                false => Err(Error::UnknownType { event_id: event.event_id, event_type: event.event_type.clone() }),
             };
         };
         let undeclared = |hint| {
@@ -167,7 +167,7 @@ impl Schemas {
     }
 
     /// How to read what is stored under this type and version, and which version that is if it stands for another;
-    /// `None` if it passes through untouched.
+    /// `None` if the type is not registered, and may pass through untouched.
     pub(crate) fn for_read(
         &self,
         event_id: uuid::Uuid,
@@ -175,7 +175,10 @@ impl Schemas {
         stored: EventVersion,
     ) -> Result<Option<(&VersionSchema, EventVersion)>> {
         let Some(schema) = self.types.get(event_type) else {
-            return if self.deny_unknown_types { Err(Error::UnknownType { event_id, event_type: event_type.clone() }) } else { Ok(None) };
+            return match self.allow_unknown_types || self.pass_through_sealed {
+                true => Ok(None),
+                false => Err(Error::UnknownType { event_id, event_type: event_type.clone() }),
+            };
         };
         let version = schema.legacy.filter(|_| stored.get() == 0).unwrap_or(stored);
         match schema.version(version) {
@@ -191,6 +194,11 @@ impl Schemas {
                 oldest: EventVersion::new(schema.first),
             }),
         }
+    }
+
+    /// May events of unknown types be handed out sealed?
+    pub(crate) fn passes_sealed(&self) -> bool {
+        self.pass_through_sealed
     }
 
     pub(crate) fn accepts_plaintext(&self, event_type: &EventType) -> bool {

@@ -15,8 +15,8 @@ use crate::schema::{Owners, Readable, Schemas, VersionSchema};
 use crate::seal::clear::check_sensitive;
 use crate::seal::crypto::{DataKey, Salts};
 use crate::seal::opening::{Closed, Opened, inspect};
-use crate::seal::sealing::{Draft, SealingKey, check_unprotected};
-use crate::seal::{Place, may_hold_header};
+use crate::seal::sealing::{Draft, SealingKey, check_unprotected, refuse};
+use crate::seal::{Place, begins_sealed, is_sealed, may_hold_header};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -226,6 +226,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`Error::NewerVersion`](crate::Error::NewerVersion),
     /// [`Error::UnknownVersion`](crate::Error::UnknownVersion),
     /// [`Error::UnknownType`](crate::Error::UnknownType),
+    /// [`Error::StillSealed`](crate::Error::StillSealed),
     /// [`Error::InvalidPayload`](crate::Error::InvalidPayload) and
     /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) (what is stored is not what the schema
     /// protects), [`Error::Upcast`](crate::Error::Upcast);
@@ -299,22 +300,28 @@ impl<Tx: Send + 'static> Sealer<Tx> {
 
     fn how_to_read<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
         let Some((schema, version)) = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version)? else {
-            return Ok(Read::AsStored);
+            return self.not_registered(event);
         };
         // Even where nothing is protected now, a header is opened: it may have been protected once.
-        // A step must never see ciphertext, however the header's name is spelled.
-        let spelled_otherwise = !schema.is_current() && memchr::memchr(b'\\', &event.payload).is_some();
-        if schema.plan.protects() || spelled_otherwise || may_hold_header(&event.payload) {
+        if schema.plan.protects() || may_hold_header(&event.payload) {
             let accept_plaintext = self.schemas.accepts_plaintext(&event.stored_type) || !schema.plan.protects();
             match inspect(&schema.plan, event.event_id, &event.stored_type, &event.payload, accept_plaintext) {
                 Ok(Some(closed)) => return Ok(Read::Sealed(Box::new(closed), (schema, version))),
                 Ok(None) => {}
                 // The name stood in bytes that are no JSON, and none was promised.
-                Err(crate::Error::InvalidPayload { .. } | crate::Error::LimitExceeded { .. }) if !schema.plan.protects() => {}
+                Err(crate::Error::InvalidPayload { .. }) if !schema.plan.protects() && !begins_sealed(&event.payload) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(if schema.is_current() && version == event.stored_version { Read::AsStored } else { Read::Plain((schema, version)) })
+    }
+
+    /// An event whose type may pass through untouched. Ciphertext is not to be taken for values.
+    fn not_registered<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
+        if !self.schemas.passes_sealed() && is_sealed(&event.payload).map_err(|error| refuse(event.event_id, error))? {
+            return Err(crate::Error::StillSealed { event_id: event.event_id, event_type: event.stored_type.clone() });
+        }
+        Ok(Read::AsStored)
     }
 }
 

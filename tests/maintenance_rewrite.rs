@@ -91,6 +91,7 @@ fn schemas() -> Schemas {
     .accept_plaintext("Placed")
     .accept_plaintext("Ordered")
     .allow_older_appends()
+    .allow_unknown_types()
     .build()
     .unwrap()
 }

@@ -21,7 +21,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 fn schemas() -> Schemas {
-    Schemas::new([
+    Schemas::builder([
         event("Fields")
             .version(1)
             .protect(&["/email", "/customer/name"], subject("Customer", "/customer_id"))
@@ -33,6 +33,8 @@ fn schemas() -> Schemas {
         event("WholeOfSubject").version(1).protect_whole(subject("Customer", "/customer/id")),
         event("Open").version(1),
     ])
+    .allow_unknown_types()
+    .build()
     .unwrap()
 }
 

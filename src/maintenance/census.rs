@@ -155,7 +155,8 @@ pub enum Registration {
     Newer(EventVersion),
     /// The type is registered, but not this version; the oldest one registered is this.
     Missing(EventVersion),
-    /// The type is not registered.
+    /// The type is not registered: reads of its events fail, unless the registry
+    /// [allows unknown types](crate::SchemasBuilder::allow_unknown_types).
     UnknownType,
 }
 

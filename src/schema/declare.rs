@@ -325,7 +325,8 @@ impl std::fmt::Debug for EventSchema {
 pub struct SchemasBuilder {
     pub(super) events: Vec<EventSchema>,
     pub(super) accept_plaintext: Vec<EventType>,
-    pub(super) deny_unknown_types: bool,
+    pub(super) allow_unknown_types: bool,
+    pub(super) pass_through_sealed: bool,
     pub(super) pass_through_newer: bool,
     pub(super) allow_older_appends: bool,
     pub(super) deny_unreadable_payloads: bool,
@@ -340,7 +341,8 @@ impl SchemasBuilder {
         Self {
             events: events.into_iter().collect(),
             accept_plaintext: Vec::new(),
-            deny_unknown_types: false,
+            allow_unknown_types: false,
+            pass_through_sealed: false,
             pass_through_newer: false,
             allow_older_appends: false,
             deny_unreadable_payloads: false,
@@ -360,9 +362,29 @@ impl SchemasBuilder {
         self
     }
 
-    /// Refuses events of types that are not registered, instead of passing them through untouched.
-    pub fn deny_unknown_types(mut self) -> Self {
-        self.deny_unknown_types = true;
+    /// Lets events of types that are not registered pass through untouched, at append and on read, instead of failing with
+    /// [`Error::UnknownType`](crate::Error::UnknownType).
+    ///
+    /// **Nothing in them is protected**: a type whose name is misspelt, or that was forgotten here, is stored in the clear.
+    /// It is often enough to read only what is registered:
+    ///
+    /// - Reads that name their types in [`EventFilter::event_types`](crate::EventFilter::event_types) never meet others.
+    /// - [`read_events_each`](crate::SealedStore::read_events_each) shows an unknown type as an error beside its position.
+    /// - `event("Pinged").version(1)` registers a type in which there is nothing to protect.
+    pub fn allow_unknown_types(mut self) -> Self {
+        self.allow_unknown_types = true;
+        self
+    }
+
+    /// Hands out sealed events of types that are not registered as they are stored, for a service that carries events on
+    /// without opening them, such as a relay. Otherwise they fail with [`Error::StillSealed`](crate::Error::StillSealed).
+    ///
+    /// Their payloads are ciphertext, also where keys were shredded: never show them as values. Types that are not
+    /// registered can be read then, sealed or not; to append them as well takes
+    /// [`allow_unknown_types`](Self::allow_unknown_types). What is sealed already is never appended: to store it elsewhere,
+    /// append to the wrapped store itself.
+    pub fn pass_through_sealed(mut self) -> Self {
+        self.pass_through_sealed = true;
         self
     }
 

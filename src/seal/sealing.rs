@@ -11,8 +11,8 @@ use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
 use crate::seal::format::{Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PADDING, MAX_PAYLOAD, MAX_POINTER, Mode, write_core};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::scan::{Hit, SEAL_MEMBER, Scan, ScanError, scan, unescape};
-use crate::seal::wanted::{Target, Wanted};
-use crate::seal::{Place, WHOLE_MEMBER, may_hold_header, push_token, token_length};
+use crate::seal::wanted::Target;
+use crate::seal::{Place, WHOLE_MEMBER, is_sealed, may_hold_header, push_token, token_length};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -461,25 +461,17 @@ pub(crate) fn refuse(event_id: Uuid, error: ScanError) -> Error {
 
 /// Refuses a payload that could be mistaken for a sealed one, whatever its type.
 ///
-/// Payloads of unprotected types may be any bytes: only a JSON object with the reserved member is refused.
+/// Payloads of unprotected types may be any bytes: only what [`is_sealed`] is refused.
 pub(crate) fn check_unprotected(event: &NewEvent) -> Result<()> {
     check_unprotected_payload(event.event_id, &event.payload)
 }
 
 pub(crate) fn check_unprotected_payload(event_id: Uuid, payload: &[u8]) -> Result<()> {
-    let spelled = may_hold_header(payload);
-    // Without an escape there is one spelling only.
-    if !spelled && memchr::memchr(b'\\', payload).is_none() {
-        return Ok(());
+    match is_sealed(payload) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Error::ReservedMember { event_id }),
+        Err(error) => Err(refuse(event_id, error)),
     }
-    let reserved = match scan(payload, &Wanted::default()) {
-        Ok(found) => found.seal.is_some(),
-        Err(ScanError::Duplicate { .. }) => true,
-        // What can't be looked through can't be told from a sealed payload.
-        Err(error @ ScanError::TooDeep) => return Err(refuse(event_id, error)),
-        Err(_) => false,
-    };
-    if reserved { Err(Error::ReservedMember { event_id }) } else { Ok(()) }
 }
 
 #[cfg(test)]

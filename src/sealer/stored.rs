@@ -105,7 +105,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             return self.how_to_read(event);
         }
         let Some(known) = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version)? else {
-            return Ok(Read::AsStored);
+            return self.not_registered(event);
         };
         let accept_plaintext = reading == Reading::WithPlaintext;
         Ok(match inspect(&known.0.plan, event.event_id, &event.stored_type, &event.payload, accept_plaintext)? {

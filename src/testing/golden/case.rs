@@ -1,7 +1,7 @@
 //! A case as a file: what lies in the store, and what readers shall get.
 
 use crate::event::{AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, Part, PersistedEvent, aggregate};
-use crate::seal::may_hold_header;
+use crate::seal::is_sealed;
 use crate::shape::sorted;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -169,7 +169,7 @@ impl Stored {
 
     /// Is something in it sealed?
     pub(super) fn is_sealed(&self) -> bool {
-        self.event().is_ok_and(|event| may_hold_header(&event.payload))
+        self.event().is_ok_and(|event| !matches!(is_sealed(&event.payload), Ok(false)))
     }
 
     pub(super) fn event_type(&self) -> EventType {

@@ -81,7 +81,7 @@ impl<'a> Findings<'a> {
             text,
             "Stored, but not registered",
             self.rows(|row| row.registration == Some(Registration::UnknownType)).map(Events),
-            "register these types, unless they are to pass through untouched",
+            "register these types, or allow unknown ones: they can't be read otherwise",
         );
         match &self.refuses_plaintext {
             None => section(
