@@ -181,6 +181,17 @@ pub enum Error {
         /// What is wrong.
         problem: &'static str,
     },
+    /// A member of the payload, at any depth, has a name that serde_json keeps for itself (`$serde_json::private::…`): it would
+    /// read the object around it as something else, such as the JSON in a text, and so hide it from what is protected.
+    #[error(
+        "event {event_id}: the name of the member {pointer} is one that serde_json keeps for itself, and would read as something else: give it another name to append it; of a stored event, take the payload's bytes, or move or remove the member with a declarative step"
+    )]
+    PrivateMember {
+        /// The event.
+        event_id: Uuid,
+        /// The member.
+        pointer: JsonPointer,
+    },
     /// The event was made of a Rust value in which a [`Sensitive`](crate::Sensitive) stands at a place that the schema does not
     /// protect, so it would be stored in the clear. Nothing was stored.
     #[error(

@@ -12,10 +12,10 @@ pub use pages::{Appended, EventFilter, EventPage, OpenedPage, Stream, Unreadable
 pub(crate) use typed::VisitPayloads;
 pub use typed::{EventPayload, TypedEvent};
 
-use crate::error::{Error, Result, describe_without_values};
+use crate::error::{Error, Result};
 use crate::pointer::JsonPointer;
 use crate::seal::is_sealed;
-use crate::sensitive::{self, SensitivePlace};
+use crate::sensitive::{self, SensitivePlace, Undecodable};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -247,22 +247,27 @@ impl PersistedEvent {
     /// Reads the payload into a Rust type.
     ///
     /// A [`Sensitive`](crate::Sensitive) field is redacted exactly if its place is in
-    /// [`redacted`](Self::redacted), whatever stands in for it there.
+    /// [`redacted`](Self::redacted), whatever stands in for it there. Of members that are repeated in one object, the last
+    /// one is read.
     ///
     /// # Errors
-    /// [`Error::Decode`] if the payload does not fit the type. It names the place, never a value.
+    /// [`Error::Decode`] if the payload does not fit the type. It names the place, never a value. [`Error::PrivateMember`] if a
+    /// member, at any depth, has a name that serde_json would take for something else.
     /// [`Error::StillSealed`] if it was read past the [`SealedStore`](crate::SealedStore): ciphertext is no value.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
         // What is too deep to be looked through is no sealed payload, or not any more.
         if !matches!(is_sealed(&self.payload), Ok(false)) {
             return Err(Error::StillSealed { event_id: self.event_id, event_type: self.event_type.clone() });
         }
-        sensitive::decode(&self.payload, &self.redacted).map_err(|error| Error::Decode {
-            event_id: self.event_id,
-            event_type: self.event_type.clone(),
-            event_version: self.event_version,
-            target: std::any::type_name::<T>(),
-            problem: describe_without_values(&error, &self.payload) + &self.say_what_is_redacted(),
+        sensitive::decode(&self.payload, &self.redacted).map_err(|error| match error {
+            Undecodable::Private(pointer) => Error::PrivateMember { event_id: self.event_id, pointer },
+            error => Error::Decode {
+                event_id: self.event_id,
+                event_type: self.event_type.clone(),
+                event_version: self.event_version,
+                target: std::any::type_name::<T>(),
+                problem: error.describe(&self.payload) + &self.say_what_is_redacted(),
+            },
         })
     }
 

@@ -1,5 +1,9 @@
 //! JSON text split into its members or elements, each as it is spelled.
 
+mod names;
+
+pub(crate) use names::{PRIVATE, is_shallow, private_member, without_repeated};
+
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;

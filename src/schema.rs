@@ -32,6 +32,7 @@ pub(crate) use upcast::{Journey, Readable};
 
 use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, NewEvent};
+use crate::raw;
 use crate::seal::plan::Plan;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -154,6 +155,9 @@ impl Schemas {
                 ));
             }
             None => {}
+        }
+        if let Some(pointer) = raw::private_member(&event.payload) {
+            return Err(Error::PrivateMember { event_id: event.event_id, pointer });
         }
         if self.deny_unreadable_payloads {
             // As a step would: into a Value, which says no to more than a syntax check.

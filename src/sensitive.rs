@@ -7,7 +7,9 @@ mod writing;
 pub(crate) use marking::encode;
 pub(crate) use writing::{SensitivePlace, write};
 
+use crate::error::describe_without_values;
 use crate::pointer::{JsonPointer, Places};
+use crate::raw;
 use redactable::Redactable;
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -199,14 +201,56 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sensitive<T> {
     }
 }
 
+/// Why a payload can't be read into a type.
+#[derive(Debug)]
+pub(crate) enum Undecodable {
+    Json(serde_json::Error),
+    /// A member has a name that serde_json keeps for itself.
+    Private(JsonPointer),
+}
+
+impl From<serde_json::Error> for Undecodable {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error)
+    }
+}
+
+impl Undecodable {
+    /// Without values.
+    pub(crate) fn describe(&self, payload: &[u8]) -> String {
+        match self {
+            Self::Json(error) => describe_without_values(error, payload),
+            Self::Private(place) => private_name(place),
+        }
+    }
+}
+
+/// What there is to say of a member whose name serde_json keeps for itself.
+pub(crate) fn private_name(place: &JsonPointer) -> String {
+    format!("the name of the member {place} is one that serde_json keeps for itself: move or remove it with a declarative step before")
+}
+
 /// Reads a payload in which exactly these places are redacted.
-pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<T, serde_json::Error> {
+pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<T, Undecodable> {
     decode_watched(payload, redacted).map(|(value, _)| value)
 }
 
 /// Reads a payload in which exactly these places are redacted. The flag says whether every redaction is known to
 /// the value: each of these places was read by a `Sensitive`, or not at all.
-pub(crate) fn decode_watched<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<(T, bool), serde_json::Error> {
+///
+/// Of members that are repeated the last one counts, as it does for a `serde_json::Value`: what serde derives refuses them,
+/// and then it is asked again.
+pub(crate) fn decode_watched<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<(T, bool), Undecodable> {
+    if let Some(place) = raw::private_member(payload) {
+        return Err(Undecodable::Private(place));
+    }
+    read(payload, redacted).or_else(|error| match std::str::from_utf8(payload).ok().and_then(raw::without_repeated) {
+        Some(payload) => read(payload.as_bytes(), redacted),
+        None => Err(error),
+    })
+}
+
+fn read<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<(T, bool), Undecodable> {
     if redacted.is_empty() {
         return Ok((in_mode(Mode::Exact, || serde_json::from_slice(payload))?, true));
     }

@@ -265,7 +265,14 @@ impl<'a> Node<'a> {
     }
 
     /// As a value of serde_json, which can't hold everything that is JSON.
-    pub(super) fn into_value(self) -> Result<Value, serde_json::Error> {
+    pub(super) fn into_value(mut self) -> Result<Value, serde_json::Error> {
+        // What has a name that serde_json would take for something else, it is not asked to read as a whole.
+        if let Self::Text(text) = &self
+            && raw::private_member(text.as_bytes()).is_some()
+            && raw::is_shallow(text)
+        {
+            self.expand().map_err(|_| serde::de::Error::custom("not JSON"))?;
+        }
         match self {
             Self::Text(text) => serde_json::from_str(text),
             Self::Parsed(value) => Ok(value),

@@ -1,5 +1,6 @@
 //! An event's metadata on its way to the current version.
 
+use crate::schema::document::Node;
 use serde_json::Value;
 use std::cell::OnceCell;
 use std::fmt;
@@ -23,7 +24,8 @@ impl<'a> Metadata<'a> {
 
     /// `None` if there is none, or none that is JSON.
     pub(super) fn value(&self) -> Option<&Value> {
-        self.value.get_or_init(|| self.stored.and_then(|stored| serde_json::from_slice(stored).ok())).as_ref()
+        let read = |stored: &[u8]| Node::Text(std::str::from_utf8(stored).ok()?).into_value().ok();
+        self.value.get_or_init(|| self.stored.and_then(read)).as_ref()
     }
 
     /// Is there something that is not JSON?

@@ -3,6 +3,7 @@
 use crate::error::{BoxError, StepError, describe_without_values};
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion};
 use crate::pointer::{JsonPointer, Pattern};
+use crate::raw;
 use crate::schema::changes::Change;
 use crate::schema::describe::StepKind;
 use crate::schema::document::Node;
@@ -254,15 +255,25 @@ fn decode<A: DeserializeOwned + 'static>(payload: Node<'_>, redacted: &[JsonPoin
     }
     // What functions return is read as it is, short of being printed; where that fails, text has more to say.
     if let (Node::Parsed(value), []) = (&payload, redacted)
+        && !has_private_name(value)
         && let Ok(decoded) = sensitive::decode_value(value)
     {
         return Ok((decoded, true));
     }
     let text = payload.bytes();
     sensitive::decode_watched(&text, redacted).map_err(|error| {
-        let problem = describe_without_values(&error, &text);
+        let problem = error.describe(&text);
         Failure::new(format!("the payload does not decode into {}: {problem}", std::any::type_name::<A>()))
     })
+}
+
+/// Has it a member that serde_json would take for something else?
+fn has_private_name(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => members.iter().any(|(name, member)| name.starts_with(raw::PRIVATE) || has_private_name(member)),
+        Value::Array(elements) => elements.iter().any(has_private_name),
+        _ => false,
+    }
 }
 
 /// Writes a value, and says where in it shredded fields are.

@@ -1,0 +1,205 @@
+//! Names of members that mean trouble: repeated ones, and those that serde_json keeps for itself.
+//!
+//! One pass over the text, without recursion, and only where there is a reason for it.
+
+use crate::pointer::{JsonPointer, push_escaped};
+use crate::raw;
+use memchr::memmem::Finder;
+use serde::de::IgnoredAny;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// How the names begin by which serde_json tells raw values and big numbers from objects. It takes an object of the
+/// application that has such a member for what it is not: for the JSON in a text, or for a number.
+pub(crate) const PRIVATE: &str = "$serde_json::private::";
+
+/// How deep serde_json goes.
+const MAX_DEPTH: usize = 127;
+
+/// The first member of a JSON text, at any depth, whose name serde_json keeps for itself.
+pub(crate) fn private_member(payload: &[u8]) -> Option<JsonPointer> {
+    static PLAIN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(PRIVATE));
+    // No character of the name has a short escape.
+    static ESCAPED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\\u00"));
+    if PLAIN.find(payload).is_none() && ESCAPED.find(payload).is_none() {
+        return None;
+    }
+    let text = std::str::from_utf8(payload).ok()?;
+    let place = look(text, false).private?;
+    serde_json::from_str::<IgnoredAny>(text).is_ok().then_some(place)
+}
+
+/// Does a JSON text nest no deeper than serde_json goes?
+pub(crate) fn is_shallow(text: &str) -> bool {
+    look(text, false).depth <= MAX_DEPTH
+}
+
+/// A JSON text in which the last one is left of members that are repeated; `None` if there are none, or if it is no JSON.
+pub(crate) fn without_repeated(text: &str) -> Option<String> {
+    serde_json::from_str::<IgnoredAny>(text).ok()?;
+    let mut cuts = look(text, true).repeated;
+    if cuts.is_empty() {
+        return None;
+    }
+    cuts.sort_unstable();
+    let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
+    for (start, end) in cuts {
+        // What is inside of another is gone with it.
+        if start >= copied {
+            out.push_str(text.get(copied..start)?);
+            copied = end;
+        }
+    }
+    out.push_str(text.get(copied..)?);
+    Some(out)
+}
+
+#[derive(Default)]
+struct Look {
+    private: Option<JsonPointer>,
+    /// Members that others of their name follow, each with its comma.
+    repeated: Vec<(usize, usize)>,
+    depth: usize,
+}
+
+/// A container that is not closed yet.
+enum Open<'t> {
+    Object { start: usize, name: Option<&'t str>, is_named: bool, seen: HashMap<Cow<'t, str>, (usize, usize)> },
+    Array { index: usize },
+}
+
+/// Looks through a JSON text. Of what is none, it makes something or other.
+fn look(text: &str, wants_repeated: bool) -> Look {
+    let (bytes, mut found, mut open) = (text.as_bytes(), Look::default(), Vec::new());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let start = at;
+        at += 1;
+        match byte {
+            b'"' => {
+                at = end_of_string(bytes, at);
+                if let Some(Open::Object { start: begins, name, is_named: is_named @ false, .. }) = open.last_mut() {
+                    let spelled = text.get(start..at).unwrap_or_default();
+                    (*begins, *name, *is_named) = (start, Some(spelled), true);
+                    if found.private.is_none() && is_private(spelled) {
+                        found.private = Some(place_of(&open));
+                    }
+                }
+            }
+            b'{' => open.push(Open::Object { start: at, name: None, is_named: false, seen: HashMap::new() }),
+            b'[' => open.push(Open::Array { index: 0 }),
+            b',' | b'}' | b']' => {
+                match open.last_mut() {
+                    Some(Open::Object { start, name, is_named, seen }) => {
+                        if wants_repeated
+                            && let Some(said) = name.take().and_then(|spelled| raw::name(spelled).ok())
+                            && let Some(before) = seen.insert(said, (*start, at))
+                        {
+                            found.repeated.push(before);
+                        }
+                        *is_named = false;
+                    }
+                    Some(Open::Array { index }) => *index += 1,
+                    None => {}
+                }
+                if *byte != b',' {
+                    open.pop();
+                }
+            }
+            _ => {}
+        }
+        found.depth = found.depth.max(open.len());
+    }
+    found
+}
+
+/// Just behind the closing quote.
+fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(next) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
+        at += next + 1;
+        if bytes.get(at - 1) == Some(&b'"') {
+            return at;
+        }
+        at += 1;
+    }
+    bytes.len()
+}
+
+fn is_private(spelled: &str) -> bool {
+    if spelled.contains('\\') {
+        raw::name(spelled).is_ok_and(|name| name.starts_with(PRIVATE))
+    } else {
+        spelled.get(1..).is_some_and(|name| name.starts_with(PRIVATE))
+    }
+}
+
+fn place_of(open: &[Open<'_>]) -> JsonPointer {
+    let mut place = String::new();
+    for container in open {
+        place.push('/');
+        match container {
+            Open::Object { name, .. } => push_escaped(&mut place, &name.and_then(|name| raw::name(name).ok()).unwrap_or_default()),
+            Open::Array { index } => place.push_str(&index.to_string()),
+        }
+    }
+    JsonPointer::new_unchecked(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    #[test]
+    fn of_members_that_are_repeated_the_last_one_stays() {
+        for (text, expected) in [
+            (r#" {"a":1, "a" : 2 }"#, r#" {"a" : 2 }"#),
+            (r#"{"a":{"b":1,"b":2},"c":[{"x":"}\\\"","x":1e400}],"\u0061":[1]}"#, r#"{"c":[{"x":1e400}],"\u0061":[1]}"#),
+            (r#"{"a":1,"a":2,"a":3,"b":{}}"#, r#"{"a":3,"b":{}}"#),
+        ] {
+            assert_eq!(without_repeated(text).as_deref(), Some(expected));
+        }
+        for none in [r#"{"a":{"a":1},"b":["a","a"]}"#, "[]", "1", "", "{\"a\":1,\"a\":}", r#"{"\ud800":1,"\ud800":2}"#] {
+            assert_eq!(without_repeated(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn names_that_serde_json_keeps_for_itself_are_found() {
+        let place = |text: &str| private_member(text.as_bytes()).map(|place| place.as_str().to_owned());
+        let raw = "$serde_json::private::RawValue";
+        assert_eq!(place(&format!(r#"{{"{raw}":1}}"#)), Some(format!("/{raw}")));
+        assert_eq!(place(&format!(r#"{{"x":0,"a/b":[0,{{"c":1,"{raw}":1}}]}}"#)), Some(format!("/a~1b/1/{raw}")));
+        assert_eq!(place(r#"[{"\u0024serde_json::private::N\u0075mber":"1"}]"#), Some("/0/$serde_json::private::Number".to_owned()));
+        for none in [format!(r#"{{"a":"{raw}","b":["{raw}"]}}"#), format!(r#"{{"x{raw}":1,"\u0000":1}}"#), format!(r#"{{"{raw}":}}"#)] {
+            assert_eq!(place(&none), None, "{none}");
+        }
+        assert!(is_shallow(&"[".repeat(127)) && !is_shallow(&"[".repeat(128)));
+    }
+
+    fn json() -> impl Strategy<Value = String> {
+        let leaf = prop::sample::select(vec!["1", "null", "\"}\"", "[]", "\"\\\\\"", "{}"]).prop_map(str::to_owned);
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            let name = prop::sample::select(vec!["a", "b", "\\u0061", "\\\""]);
+            prop_oneof![
+                prop::collection::vec((name, inner.clone()), 0..4).prop_map(|members| {
+                    let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\" : {value}")).collect();
+                    format!("{{{}}}", members.join(" , "))
+                }),
+                prop::collection::vec(inner, 0..3).prop_map(|elements| format!("[{}]", elements.join(","))),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_left_is_what_serde_json_reads(text in json()) {
+            let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+            let left = without_repeated(&text).unwrap_or_else(|| text.clone());
+            prop_assert_eq!(read(&left), read(&text));
+            prop_assert_eq!(without_repeated(&left), None);
+        }
+    }
+}
