@@ -593,3 +593,248 @@ mod repeated {
         }
     }
 }
+
+// ---- erasures in types that serde reads through a buffer
+
+/// An event as a reader gets it, with these places redacted.
+fn redacted(payload: &str, places: &[&str]) -> PersistedEvent {
+    let event = NewEvent::raw("Paid", 1, payload);
+    let mut event = PersistedEvent::from_new(aggregate("Order", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
+    event.redacted = places.iter().map(|place| JsonPointer::parse(place).unwrap()).collect();
+    event
+}
+
+mod buffered {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Field = Option<Sensitive<Value>>;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Three {
+        a: Sensitive<Value>,
+        #[serde(default)]
+        b: Field,
+        c: Nested,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(untagged)]
+    enum Nested {
+        List(Vec<Sensitive<Value>>),
+        Object { x: Sensitive<Value> },
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code)]
+    #[serde(tag = "kind")]
+    enum Internal {
+        Other { d: u8 },
+        Card(Three),
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(tag = "kind", content = "content")]
+    enum Adjacent {
+        Card(Three),
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code)]
+    #[serde(untagged)]
+    enum Untagged {
+        Other { d: u8 },
+        Card(Three),
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Flat<T> {
+        #[serde(flatten)]
+        inner: T,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Wrapper<T> {
+        inner: T,
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop::sample::select(vec![
+            json!(null),
+            json!(false),
+            json!(true),
+            json!(0),
+            json!(-1),
+            json!(u64::MAX),
+            json!(0.1),
+            json!(""),
+            json!("erased"),
+            json!("e\n"),
+            json!([]),
+            json!([0]),
+            json!(["erased"]),
+            json!({}),
+            json!({"a": "erased"}),
+            json!({"x": null}),
+        ])
+    }
+
+    /// A value, and whether it stands in for one that was erased.
+    fn field() -> impl Strategy<Value = (Value, bool)> {
+        (value(), any::<bool>())
+    }
+
+    fn expected((value, is_erased): &(Value, bool)) -> Sensitive<Value> {
+        if *is_erased { Sensitive::Redacted } else { Sensitive::Present(value.clone()) }
+    }
+
+    fn check<T: serde::de::DeserializeOwned>(
+        document: &Value,
+        around: &str,
+        erased: &[String],
+        expected: &Three,
+        get: impl Fn(T) -> Three,
+    ) -> std::result::Result<(), TestCaseError> {
+        let erased: Vec<String> = erased.iter().map(|place| format!("{around}{place}")).collect();
+        let event = redacted(&document.to_string(), &erased.iter().map(String::as_str).collect::<Vec<_>>());
+        match event.decode::<T>() {
+            Ok(value) => prop_assert_eq!(&get(value), expected, "{} {}", std::any::type_name::<T>(), document),
+            Err(error) => prop_assert!(false, "{error} {} {document}", std::any::type_name::<T>()),
+        }
+        Ok(())
+    }
+
+    macro_rules! get {
+        ($pattern:pat => $value:expr) => {
+            |it| match it {
+                $pattern => $value,
+                #[allow(unreachable_patterns)]
+                other => panic!("{other:?}"),
+            }
+        };
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// A `Sensitive` is redacted if its place is, whatever stands there, and whatever serde does on the way.
+        #[test]
+        fn i4_an_erasure_is_exact_in_any_type(a in field(), b in field(), x in field(), list in any::<bool>()) {
+            let mut three = json!({"a": a.0, "b": b.0});
+            three["c"] = if list { json!([x.0, x.0]) } else { json!({"x": x.0}) };
+            let nested = || if list { Nested::List(vec![expected(&x), expected(&x)]) } else { Nested::Object { x: expected(&x) } };
+            let b_read = if b == (json!(null), false) { None } else { Some(expected(&b)) };
+            let expected = Three { a: expected(&a), b: b_read, c: nested() };
+            let inner: &[&str] = if list { &["/c/0", "/c/1"] } else { &["/c/x"] };
+            let places = [(a.1, &["/a"][..]), (b.1, &["/b"]), (x.1, inner)];
+            let erased: Vec<String> =
+                places.into_iter().filter(|(is_erased, _)| *is_erased).flat_map(|(_, places)| places).map(|place| (*place).to_owned()).collect();
+            check::<Three>(&three, "", &erased, &expected, |it| it)?;
+            check(&three, "", &erased, &expected, get!(Untagged::Card(it) => it))?;
+            check(&three, "", &erased, &expected, |it: Flat<Three>| it.inner)?;
+            check(&three, "", &erased, &expected, get!(Flat { inner: Untagged::Card(it) } => it))?;
+            check(&json!({"inner": three}), "/inner", &erased, &expected, |it: Wrapper<Flat<Three>>| it.inner.inner)?;
+            check(&json!([three]), "/0", &erased, &expected, |it: (Untagged,)| get!(Untagged::Card(it) => it)(it.0))?;
+            let adjacent = json!({"content": three, "kind": "Card"});
+            check(&adjacent, "/content", &erased, &expected, |Adjacent::Card(it)| it)?;
+            check(&adjacent, "/content", &erased, &expected, |Flat { inner: Adjacent::Card(it) }| it)?;
+            let mut internal = three;
+            internal["kind"] = json!("Card");
+            check(&internal, "", &erased, &expected, get!(Internal::Card(it) => it))?;
+            check(&internal, "", &erased, &expected, get!(Flat { inner: Internal::Card(it) } => it))?;
+            check(&json!({"inner": internal}), "/inner", &erased, &expected, get!(Wrapper { inner: Internal::Card(it) } => it))?;
+        }
+    }
+}
+
+#[test]
+fn i4_a_type_that_knows_of_no_redactions_finds_the_stand_in_beside_those_that_do() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Paid {
+        Card {
+            plain: String,
+            text: Sensitive<String>,
+            none: Option<String>,
+            note: Sensitive<Option<String>>,
+            flag: bool,
+            is: Sensitive<bool>,
+        },
+    }
+    let payload = r#"{"kind":"Card","plain":"erased","text":"erased","none":null,"note":null,"flag":false,"is":false}"#;
+    let paid = |text, note, is| Paid::Card { plain: "erased".into(), text, none: None, note, flag: false, is };
+    let (present, none, no) = (Sensitive::from("erased"), Sensitive::Present(None), Sensitive::Present(false));
+    for (places, expected) in [
+        (&["/plain"][..], paid(present.clone(), none.clone(), no)),
+        (&["/plain", "/text"], paid(Sensitive::Redacted, none.clone(), no)),
+        (&["/none"], paid(present.clone(), none.clone(), no)),
+        (&["/none", "/note"], paid(present.clone(), Sensitive::Redacted, no)),
+        (&["/flag"], paid(present.clone(), none.clone(), no)),
+        (&["/is"], paid(present.clone(), none.clone(), Sensitive::Redacted)),
+        (&["/plain", "/text", "/none", "/note", "/flag", "/is"], paid(Sensitive::Redacted, Sensitive::Redacted, Sensitive::Redacted)),
+    ] {
+        assert_eq!(redacted(payload, places).decode::<Paid>().unwrap(), expected, "{places:?}");
+    }
+}
+
+#[test]
+fn i4_a_list_is_live_though_an_element_is_erased() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(untagged)]
+    enum Lists {
+        Of { list: Sensitive<Vec<Sensitive<Vec<String>>>>, map: Sensitive<BTreeMap<String, Sensitive<String>>> },
+    }
+    let event = redacted(r#"{"list":[["erased"],["x"]],"map":{"a":"erased"}}"#, &["/list/0", "/map/a"]);
+    let list = vec![Sensitive::Redacted, vec!["x".to_owned()].into()].into();
+    let expected = Lists::Of { list, map: BTreeMap::from([("a".to_owned(), Sensitive::Redacted)]).into() };
+    assert_eq!(event.decode::<Lists>().unwrap(), expected);
+}
+
+#[test]
+fn i4_what_is_inside_of_something_erased_is_erased() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Contact {
+        email: Sensitive<String>,
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Plain {
+        contact: Contact,
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        Card { contact: Contact },
+    }
+    let event = redacted(r#"{"kind":"Card","contact":{"email":"erased@invalid"}}"#, &["/contact"]);
+    let contact = || Contact { email: Sensitive::Redacted };
+    assert_eq!(event.decode::<Plain>().unwrap(), Plain { contact: contact() });
+    assert_eq!(event.decode::<Tagged>().unwrap(), Tagged::Card { contact: contact() });
+}
+
+/// A buffer of the application's own loses everything that tells a redaction from a value.
+#[test]
+fn i4_what_may_be_either_is_refused() {
+    #[derive(Debug, PartialEq)]
+    struct Own<T>(T);
+    impl<'de, T: serde::de::DeserializeOwned> Deserialize<'de> for Own<T> {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+            let value = Value::deserialize(deserializer)?;
+            T::deserialize(value).map(Self).map_err(serde::de::Error::custom)
+        }
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Card<T> {
+        a: Sensitive<T>,
+        b: Sensitive<T>,
+    }
+    let refused = |event: &PersistedEvent| {
+        let error = event.decode::<Own<Card<Option<String>>>>().unwrap_err();
+        assert!(matches!(&error, Error::Decode { problem, .. } if problem.contains("may be a value or stand in")), "{error:?}");
+    };
+    refused(&redacted(r#"{"a":"erased","b":"x"}"#, &["/a"]));
+    refused(&redacted(r#"{"a":null,"b":"x"}"#, &["/a"]));
+    refused(&redacted(r#"{"a":"x","b":null}"#, &["/b"]));
+    // What can't be a value is none.
+    let card = redacted(r#"{"a":null,"b":"x"}"#, &["/a"]).decode::<Own<Card<String>>>().unwrap();
+    assert_eq!(card, Own(Card { a: Sensitive::Redacted, b: "x".into() }));
+}

@@ -237,7 +237,7 @@ impl Schemas {
         moved.is_exact = false;
         let Some(plan) = self.plan_of(moved) else { return };
         let mut found = before.redacted_after(payload, plan, owners, &event.aggregate, is_split);
-        // Where serde loses track of places, a `Sensitive` takes a live null for a redaction.
+        // Plain serde, which a step may call, takes a live null for a redaction.
         found.extend(moved.redacted.drain(..).filter(|place| !before.held_live_null(place)));
         moved.redacted = found.into_iter().collect();
         moved.redacted.sort_unstable();

@@ -30,7 +30,7 @@ pub(super) fn marker() -> Result<Option<Uuid>> {
             MODE.set(Mode::Marking(Some(marker)));
             Ok(Some(marker))
         }
-        Mode::Plain | Mode::Exact | Mode::Appending => Ok(None),
+        Mode::Plain | Mode::Exact | Mode::Watching | Mode::Erased | Mode::Appending => Ok(None),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::pointer::Places;
 use crate::raw;
-use crate::sensitive::{Mode, Seen, Sensitive, TOKEN, in_mode};
+use crate::sensitive::{Mode, Seen, Sensitive, TOKEN, buffered, in_mode};
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
@@ -46,7 +46,7 @@ impl<'de, 'p> Redactable<'de, 'p> {
             return in_mode(Mode::Exact, || read(&mut json));
         }
         self.seen.set(self.seen.get().max(how));
-        in_mode(Mode::Plain, || read(&mut json))
+        in_mode(if self.is_redacted() { Mode::Erased } else { Mode::Plain }, || read(&mut json))
     }
 }
 
@@ -82,6 +82,13 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
                 visitor.visit_map(Members { members: split_object(self.raw)?, places, seen, value: None })
             }
             Some(places) => visitor.visit_seq(Elements { elements: split_array(self.raw)?, places, seen, index: 0 }),
+            None if self.is_redacted() => match buffered::show(self.raw, visitor) {
+                Ok(shown) => {
+                    seen.set(Seen::Buffered);
+                    shown
+                }
+                Err(visitor) => self.read(Seen::Buffered, |json| json.deserialize_any(visitor)),
+            },
             None => self.read(Seen::Buffered, |json| json.deserialize_any(visitor)),
         }
     }

@@ -1,0 +1,461 @@
+//! Reading a `Sensitive` out of a buffer of serde's, which has forgotten where in the payload it stood.
+//!
+//! Serde keeps what it can't place yet in a buffer: below `#[serde(flatten)]`, in internally tagged and untagged enums. So what
+//! is redacted must be known by itself when it comes out again, and types that do not know of redactions must still
+//! find the stand-in:
+//!
+//! - `null` goes in as a `None`, which no JSON does; what reads it takes both for the same.
+//! - A text goes in as a reference into the payload, and comes out as the same one.
+//! - Everything else may look like a live value. Then the payload is read once more with marks in these places that
+//!   nothing but a `Sensitive` understands.
+//!
+//! Buffers of the application's own (a `serde_json::Value`) lose all that. What comes out of them and can't be told from a
+//! redaction is refused.
+
+use crate::sensitive::{Mode, Sensitive, in_mode};
+use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer};
+use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::forward_to_deserialize_any;
+use serde_json::Value;
+use std::any::type_name;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+/// No text begins like this, because it is no UTF-8.
+const MARK: &[u8] = b"\xff$eventseal::erased\xff";
+
+/// What was seen in one reading of a payload.
+#[derive(Default)]
+pub(super) struct Reading {
+    /// Redacted values that went into a buffer of serde's: where they begin in memory, where they end, and what stands there.
+    shown: RefCell<BTreeMap<usize, (usize, Value)>>,
+    /// What stood in for redacted values that went to somebody else who takes any value.
+    shown_elsewhere: RefCell<Vec<Value>>,
+    /// Redacted values that a `Sensitive` read.
+    claimed: RefCell<BTreeSet<usize>>,
+    /// Values that are shown as marks.
+    marked: BTreeSet<usize>,
+    /// A live value looked like a redacted one, or the other way round.
+    is_doubtful: Cell<bool>,
+    /// The same, and no mark can help.
+    is_lost: Cell<bool>,
+    /// Whatever is not marked is live.
+    is_settled: bool,
+    /// A `null` is redacted in a buffer of serde's.
+    has_null: Cell<bool>,
+}
+
+thread_local! {
+    static READING: RefCell<Option<Rc<Reading>>> = const { RefCell::new(None) };
+}
+
+impl Reading {
+    pub(super) fn marking(marked: BTreeSet<usize>, is_settled: bool) -> Self {
+        Self { marked, is_settled, ..Self::default() }
+    }
+
+    /// Reads, and returns what was seen.
+    pub(super) fn run<T>(self, read: impl FnOnce() -> T) -> (T, Rc<Self>) {
+        struct Restore(Option<Rc<Reading>>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                READING.set(self.0.take());
+            }
+        }
+        let reading = Rc::new(self);
+        let _restore = Restore(READING.replace(Some(Rc::clone(&reading))));
+        (in_mode(Mode::Watching, read), reading)
+    }
+
+    /// What may be a `Sensitive`'s, and was not read as one for sure.
+    pub(super) fn open(&self) -> BTreeSet<usize> {
+        let claimed = self.claimed.borrow();
+        self.shown.borrow().keys().filter(|start| !claimed.contains(start)).copied().collect()
+    }
+
+    /// Was each of the marks read by a `Sensitive`?
+    pub(super) fn all_marks_were_read(&self) -> bool {
+        self.marked.is_subset(&self.claimed.borrow())
+    }
+
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_doubtful.get()
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.get()
+    }
+
+    pub(super) fn has_null(&self) -> bool {
+        self.has_null.get()
+    }
+}
+
+/// Shows a redacted value to who takes any; `None` if it is to be shown as it is.
+pub(super) fn show<'de, V: Visitor<'de>>(raw: &'de str, visitor: V) -> Result<Result<V::Value, serde_json::Error>, V> {
+    let Some(reading) = READING.with_borrow(Option::clone) else { return Err(visitor) };
+    let stand_in = || serde_json::from_str(raw).unwrap_or_default();
+    if !type_name::<V::Value>().contains("Content") {
+        let (stand_in, mut known) = (stand_in(), reading.shown_elsewhere.borrow_mut());
+        if !known.contains(&stand_in) {
+            known.push(stand_in);
+        }
+        return Err(visitor);
+    }
+    let start = raw.as_ptr() as usize;
+    reading.shown.borrow_mut().entry(start).or_insert_with(|| (start + raw.len(), stand_in()));
+    if reading.marked.contains(&start) {
+        return Ok(visitor.visit_bytes(&[MARK, &start.to_ne_bytes()].concat()));
+    }
+    if raw == "null" {
+        reading.has_null.set(true);
+        return Ok(visitor.visit_none());
+    }
+    Err(visitor)
+}
+
+/// Where a `Sensitive` is read from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// From JSON text, or from what can't be redacted: the name of a member, the members around a flattened one.
+    Direct,
+    /// From a buffer of serde's.
+    Serde,
+    Unknown,
+}
+
+/// By its name, which is a help and no promise: where it is unknown, what is doubtful is refused.
+fn source_of<D>() -> Source {
+    let name = type_name::<D>().split('<').next().unwrap_or_default();
+    if name.contains("serde_json::de::") || name.contains("FlatMapDeserializer") || name.contains("MapKeyDeserializer") {
+        Source::Direct
+    } else if name.contains("ContentDeserializer") || name.contains("ContentRefDeserializer") || name.ends_with("::OfSerde") {
+        Source::Serde
+    } else {
+        Source::Unknown
+    }
+}
+
+/// Reads a `Sensitive` that may have been in a buffer.
+pub(super) fn read<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Sensitive<T>, D::Error> {
+    let source = source_of::<D>();
+    let Some(reading) = READING.with_borrow(Option::clone).filter(|_| source != Source::Direct) else {
+        return T::deserialize(deserializer).map(Sensitive::Present);
+    };
+    let tree = deserializer.deserialize_any(Plant)?;
+    match (reading.judge(&tree, source), source) {
+        (Verdict::Redacted, _) => Ok(Sensitive::Redacted),
+        (Verdict::Doubtful, Source::Unknown) => {
+            let before = (reading.is_doubtful.get(), reading.is_lost.get());
+            match T::deserialize(Buffered::<D::Error>::new(tree)) {
+                Ok(value) => {
+                    reading.is_lost.set(true);
+                    Ok(Sensitive::Present(value))
+                }
+                // A live value would have been read.
+                Err(_) => {
+                    reading.is_doubtful.set(before.0);
+                    reading.is_lost.set(before.1);
+                    Ok(Sensitive::Redacted)
+                }
+            }
+        }
+        (verdict, source) => {
+            if verdict == Verdict::Doubtful {
+                reading.is_doubtful.set(true);
+                // Whichever it is: it is read once more.
+                return Ok(Sensitive::Redacted);
+            }
+            match source {
+                Source::Serde => T::deserialize(OfSerde::<D::Error>(Buffered::new(tree))),
+                _ => T::deserialize(Buffered::<D::Error>::new(tree)),
+            }
+            .map(Sensitive::Present)
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Redacted,
+    Live,
+    Doubtful,
+}
+
+impl Reading {
+    fn judge(&self, tree: &Tree<'_>, source: Source) -> Verdict {
+        match tree {
+            Tree::Bytes(bytes) => {
+                let start = bytes.strip_prefix(MARK).and_then(|start| Some(usize::from_ne_bytes(start.try_into().ok()?)));
+                return match start.filter(|start| self.marked.contains(start)) {
+                    Some(start) => self.claim(start),
+                    None => Verdict::Live,
+                };
+            }
+            Tree::None if source == Source::Serde => return Verdict::Redacted,
+            _ => {}
+        }
+        let shown = self.shown.borrow();
+        if let Some((address, is_in_list)) = tree.address()
+            && let Some((start, (end, stand_in))) = shown.range(..=address).next_back()
+            && address < *end
+            && (!is_in_list || tree.is(stand_in))
+        {
+            let start = *start;
+            drop(shown);
+            return self.claim(start);
+        }
+        // A borrowed text, and null, say for sure that they are live, unless a buffer that nobody knows made them.
+        if source == Source::Serde && (self.is_settled || matches!(tree, Tree::Unit | Tree::Str(_))) {
+            return Verdict::Live;
+        }
+        let elsewhere = self.shown_elsewhere.borrow();
+        let elsewhere = if source == Source::Unknown { elsewhere.as_slice() } else { &[] };
+        let marked = |start: &usize| self.marked.contains(start);
+        let mut candidates = shown.iter().filter(|(start, _)| !marked(start)).map(|(_, (_, stand_in))| stand_in).chain(elsewhere);
+        if candidates.any(|stand_in| tree.is(stand_in)) { Verdict::Doubtful } else { Verdict::Live }
+    }
+
+    fn claim(&self, start: usize) -> Verdict {
+        self.claimed.borrow_mut().insert(start);
+        Verdict::Redacted
+    }
+}
+
+/// A value that was in a buffer.
+#[derive(Debug)]
+enum Tree<'de> {
+    Unit,
+    None,
+    Bool(bool),
+    I64(i64),
+    U64(u64),
+    F64(f64),
+    Str(&'de str),
+    String(String),
+    Bytes(Vec<u8>),
+    Seq(Vec<Self>),
+    Map(Vec<(Self, Self)>),
+}
+
+impl Tree<'_> {
+    /// Where in memory the first text in it is, and whether it is in a list: then it may have been erased without the list.
+    fn address(&self) -> Option<(usize, bool)> {
+        match self {
+            // What is inside of something that is erased, is.
+            Tree::Str(text) => Some((text.as_ptr() as usize, false)),
+            Tree::Map(members) => members.iter().find_map(|(name, _)| name.address()),
+            Tree::Seq(elements) => elements.iter().find_map(|element| Some((element.address()?.0, true))),
+            _ => None,
+        }
+    }
+
+    fn is(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Tree::Unit | Tree::None, Value::Null) => true,
+            (Tree::Bool(it), Value::Bool(value)) => it == value,
+            (Tree::I64(it), Value::Number(number)) => number.as_i64() == Some(*it),
+            (Tree::U64(it), Value::Number(number)) => number.as_u64() == Some(*it),
+            #[allow(clippy::float_cmp, reason = "is it just this one?")]
+            (Tree::F64(it), Value::Number(number)) => number.as_f64() == Some(*it),
+            (Tree::Str(it), Value::String(value)) => it == value,
+            (Tree::String(it), Value::String(value)) => it == value,
+            (Tree::Seq(it), Value::Array(value)) => it.len() == value.len() && it.iter().zip(value).all(|(it, value)| it.is(value)),
+            (Tree::Map(it), Value::Object(value)) => {
+                it.len() == value.len()
+                    && it.iter().all(|(name, it)| name.text().and_then(|name| value.get(name)).is_some_and(|value| it.is(value)))
+            }
+            // With arbitrary_precision, numbers come as maps.
+            (Tree::Map(it), Value::Number(number)) => {
+                matches!(it.as_slice(), [(_, spelled)] if spelled.text() == Some(number.to_string().as_str()))
+            }
+            _ => false,
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Tree::Str(text) => Some(text),
+            Tree::String(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// Makes a tree of any value.
+struct Plant;
+
+impl<'de> Deserialize<'de> for Tree<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Plant)
+    }
+}
+
+macro_rules! visits {
+    ($($method:ident($type:ty) => $make:expr;)*) => {$(
+        fn $method<E>(self, value: $type) -> Result<Tree<'de>, E> {
+            Ok($make(value))
+        }
+    )*};
+}
+
+impl<'de> Visitor<'de> for Plant {
+    type Value = Tree<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    visits! {
+        visit_bool(bool) => Tree::Bool;
+        visit_i64(i64) => Tree::I64;
+        visit_u64(u64) => Tree::U64;
+        visit_f64(f64) => Tree::F64;
+        visit_borrowed_str(&'de str) => Tree::Str;
+        visit_str(&str) => |text: &str| Tree::String(text.to_owned());
+        visit_string(String) => Tree::String;
+        visit_bytes(&[u8]) => |bytes: &[u8]| Tree::Bytes(bytes.to_vec());
+    }
+
+    fn visit_unit<E>(self) -> Result<Tree<'de>, E> {
+        Ok(Tree::Unit)
+    }
+
+    fn visit_none<E>(self) -> Result<Tree<'de>, E> {
+        Ok(Tree::None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Tree<'de>, A::Error> {
+        let mut seq = Vec::new();
+        while let Some(element) = elements.next_element()? {
+            seq.push(element);
+        }
+        Ok(Tree::Seq(seq))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Tree<'de>, A::Error> {
+        let mut map = Vec::new();
+        while let Some(member) = members.next_entry()? {
+            map.push(member);
+        }
+        Ok(Tree::Map(map))
+    }
+}
+
+/// Reads out of a tree, as serde reads out of its buffers.
+struct Buffered<'de, E> {
+    tree: Tree<'de>,
+    error: PhantomData<E>,
+}
+
+/// The same, of a buffer of serde's.
+struct OfSerde<'de, E>(Buffered<'de, E>);
+
+impl<'de, E> Buffered<'de, E> {
+    fn new(tree: Tree<'de>) -> Self {
+        Self { tree, error: PhantomData }
+    }
+}
+
+/// What `inner` is wrapped in on its way out.
+trait Wrap<'de, E: de::Error>: Deserializer<'de, Error = E> + IntoDeserializer<'de, E> {
+    fn wrap(tree: Tree<'de>) -> Self;
+    fn tree(self) -> Tree<'de>;
+}
+
+macro_rules! reads {
+    ($type:ident, $wrap:expr, $tree:expr) => {
+        impl<'de, E: de::Error> Wrap<'de, E> for $type<'de, E> {
+            fn wrap(tree: Tree<'de>) -> Self {
+                ($wrap)(Buffered::new(tree))
+            }
+
+            fn tree(self) -> Tree<'de> {
+                ($tree)(self)
+            }
+        }
+
+        impl<'de, E: de::Error> IntoDeserializer<'de, E> for $type<'de, E> {
+            type Deserializer = Self;
+
+            fn into_deserializer(self) -> Self {
+                self
+            }
+        }
+
+        impl<'de, E: de::Error> Deserializer<'de> for $type<'de, E> {
+            type Error = E;
+
+            fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
+                any::<Self, E, V>(self, visitor)
+            }
+
+            fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
+                match self.tree() {
+                    Tree::Unit => visitor.visit_unit(),
+                    Tree::None => visitor.visit_none(),
+                    tree => visitor.visit_some(Self::wrap(tree)),
+                }
+            }
+
+            fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, E> {
+                visitor.visit_newtype_struct(self)
+            }
+
+            fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, E> {
+                match self.tree() {
+                    Tree::Map(members) if members.len() == 1 => {
+                        let members = members.into_iter().map(|(name, value)| (Self::wrap(name), Self::wrap(value)));
+                        visitor.visit_enum(MapAccessDeserializer::new(MapDeserializer::new(members)))
+                    }
+                    Tree::Str(text) => visitor.visit_enum(text.into_deserializer()),
+                    Tree::String(text) => visitor.visit_enum(text.into_deserializer()),
+                    tree => any::<Self, E, V>(Self::wrap(tree), visitor),
+                }
+            }
+
+            forward_to_deserialize_any! {
+                bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+                tuple_struct map struct identifier ignored_any
+            }
+        }
+    };
+}
+
+reads!(Buffered, std::convert::identity, |it: Self| it.tree);
+reads!(OfSerde, OfSerde, |it: Self| it.0.tree);
+
+fn any<'de, W: Wrap<'de, E>, E: de::Error, V: Visitor<'de>>(from: W, visitor: V) -> Result<V::Value, E> {
+    match from.tree() {
+        Tree::Unit => visitor.visit_unit(),
+        Tree::None => visitor.visit_none(),
+        Tree::Bool(value) => visitor.visit_bool(value),
+        Tree::I64(value) => visitor.visit_i64(value),
+        Tree::U64(value) => visitor.visit_u64(value),
+        Tree::F64(value) => visitor.visit_f64(value),
+        Tree::Str(text) => visitor.visit_borrowed_str(text),
+        Tree::String(text) => visitor.visit_string(text),
+        Tree::Bytes(bytes) => visitor.visit_byte_buf(bytes),
+        Tree::Seq(elements) => {
+            let mut elements = SeqDeserializer::new(elements.into_iter().map(W::wrap));
+            let value = visitor.visit_seq(&mut elements)?;
+            elements.end().map(|()| value)
+        }
+        Tree::Map(members) => {
+            let mut members = MapDeserializer::new(members.into_iter().map(|(name, value)| (W::wrap(name), W::wrap(value))));
+            let value = visitor.visit_map(&mut members)?;
+            members.end().map(|()| value)
+        }
+    }
+}
