@@ -72,6 +72,13 @@ pub trait Database: Send + Sync {
     /// The connection in a transaction.
     fn tx<'t>(&self, transaction: &'t mut Self::Transaction) -> &'t mut Self::Tx;
 
+    /// Does the store print JSON anew, as a JSONB column does? White space, spellings of numbers, the order of members and members
+    /// that come twice may be lost then, and nothing else: see [`EventStore`](crate::EventStore). `false`, which is what a store
+    /// of bytes says, has payloads compared byte for byte.
+    fn respells_json(&self) -> bool {
+        false
+    }
+
     /// Commits a transaction.
     ///
     /// # Errors
@@ -85,4 +92,13 @@ fn must<T>(result: Result<T>, what: &str) -> T {
         Ok(value) => value,
         Err(error) => panic!("{what} failed: {error} ({error:?})"),
     }
+}
+
+/// Bytes as somebody can read them.
+fn text(bytes: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(bytes))
+}
+
+fn same_bytes(rule: &str, found: &[u8], expected: &[u8]) {
+    assert!(found == expected, "{rule}: {} was passed, {} came back", text(expected), text(found));
 }

@@ -167,7 +167,7 @@ pub use split::{KeySide, SplitKeys, SplitStore, SplitTx};
 pub use store::SqliteStore;
 pub use store::{
     EventStore, EventStoreExt, EventTable, MemoryStore, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation,
-    TableWork, starts_with_header,
+    TableWork, holds_header, starts_with_header,
 };
 #[cfg(feature = "postgres")]
 pub use store::{PostgresStore, PostgresTables};

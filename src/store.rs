@@ -15,7 +15,9 @@ pub use postgres::{PostgresStore, PostgresTables};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 pub(crate) use table::check_apart;
-pub use table::{EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, starts_with_header};
+pub use table::{
+    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, holds_header, starts_with_header,
+};
 
 use crate::error::Result;
 use crate::event::{AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange};
@@ -27,6 +29,12 @@ use std::sync::Arc;
 /// The caller owns the transaction: no method begins, commits or rolls back one, sets a savepoint or
 /// changes an isolation level. `&mut tx` of a `sqlx::Transaction` coerces to the connection that the
 /// methods take.
+///
+/// Payloads are bytes. They come back as they were appended, or the append is refused. A store that prints JSON anew, as a
+/// column of type JSONB does, keeps the value only: members in another order, other white space, numbers spelled
+/// otherwise, of members that come twice the last. Sealed values survive that, since a seal is a string. The header may
+/// come to lie elsewhere in the payload. Such a store refuses what is no JSON, and tells the suite by
+/// `conformance::Database::respells_json`.
 ///
 /// Conveniences are in [`EventStoreExt`], written on top of these four methods, so that a decorator that
 /// implements the four decorates everything.

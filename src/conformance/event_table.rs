@@ -111,8 +111,14 @@ where
     D: Database,
     S: EventStore<Tx = D::Tx> + EventTable<Tx = D::Tx>,
 {
-    let payloads =
-        [("A", 1, NESTED), ("A", 1, SEALED), ("A", 2, " \n{\"$seal\":\"AQ\"}"), ("B", 1, "\u{0}not json"), ("A", 1, ""), ("A", 1, SEALED)];
+    let payloads = [
+        ("A", 1, NESTED),
+        ("A", 1, SEALED),
+        ("A", 2, " \n{ \"$seal\" : \"AQ\"}"),
+        ("B", 1, "\u{0}not json"),
+        ("A", 1, ""),
+        ("A", 1, SEALED),
+    ];
     let events: Vec<NewEvent> = payloads.map(|(name, version, payload)| NewEvent::raw(name, version, payload)).to_vec();
     let appended = append(db, store, "read", &events).await;
     let mut connection = must(db.connect().await, "connect");

@@ -10,7 +10,7 @@ use uuid::Uuid;
 pub async fn kms<K: Kms>(kms: &K) {
     let context = |name: &str| KekContext { namespace: must(Namespace::new(name), "a namespace"), kek_id: KekId(Uuid::now_v7()) };
     let here = context("here");
-    assert!(!kms.provider().is_empty());
+    assert!(!kms.provider().is_empty(), "a provider has a name");
     let wrapped = must(kms.generate_kek(&here).await, "generate_kek");
     assert_eq!(wrapped.master_key_id, must(kms.master_key_id().await, "master_key_id"), "a move would not know what it has moved");
     let other_wrapped = must(kms.generate_kek(&here).await, "generate_kek");

@@ -3,7 +3,9 @@
 use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
 use async_trait::async_trait;
-use std::collections::HashSet;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -219,21 +221,40 @@ impl std::fmt::Debug for PayloadReplacement {
     }
 }
 
-/// What every sealed payload begins with, white space aside: the header comes first, whatever is sealed.
-pub(crate) const HEADER_START: &[u8] = br#"{"$seal":""#;
+/// What every sealed payload begins with, as it is written: the header comes first, whatever is sealed. A store that prints
+/// JSON anew may put white space between these.
+pub(crate) const HEADER_START: [&str; 4] = ["{", "\"$seal\"", ":", "\""];
 /// How far into a payload it is looked for: no database has to fetch the rest.
 pub(crate) const HEADER_WITHIN: usize = 64;
 
-/// Does a payload begin with a header, as far as its first 64 bytes say?
+/// Does a payload begin with a header, as far as its first 64 bytes say? White space between the tokens does not matter: a
+/// column of type JSONB puts some behind the colon.
 ///
-/// Here the root's first member is `$seal`, so no value inside the payload can be taken for one. A sealed payload that a
-/// store has re-spelled, or that has a page of white space in front, may be missed: then it is looked at like plaintext,
+/// Here the root's first member is `$seal`, so no value inside the payload can be taken for one. A sealed payload that has a
+/// page of white space in front, or whose members were put into another order, is missed: then it is looked at like plaintext,
 /// and found to be sealed. What the header covers is not said.
+///
+/// **A store that prints JSON anew** keeps members in an order of its own (JSONB: shorter names first). Its
+/// [`EventTable`] asks whether the root *has* the member, wherever it lies: `payload ? '$seal'` in PostgreSQL,
+/// [`holds_header`] where there is no such question.
 #[must_use]
 pub fn starts_with_header(payload: &[u8]) -> bool {
-    let start = payload.get(..HEADER_WITHIN).unwrap_or(payload);
-    let blank = start.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
-    start[blank..].starts_with(HEADER_START)
+    let mut rest = payload.get(..HEADER_WITHIN).unwrap_or(payload);
+    HEADER_START.iter().all(|token| {
+        let blank = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
+        rest = &rest[blank..];
+        let found = rest.strip_prefix(token.as_bytes());
+        rest = found.unwrap_or_default();
+        found.is_some()
+    })
+}
+
+/// Does the root of a payload have the member `$seal` with a string for its value, wherever it lies? For tables whose store
+/// prints JSON anew; reads all of the payload. `false` for what is no JSON.
+#[must_use]
+pub fn holds_header(payload: &[u8]) -> bool {
+    let root = serde_json::from_slice::<HashMap<Cow<'_, str>, &RawValue>>(payload);
+    root.is_ok_and(|root| root.get("$seal").is_some_and(|value| value.get().starts_with('"')))
 }
 
 /// What every table checks before it inserts events with positions of their own.
@@ -303,6 +324,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_header_is_found_wherever_jsonb_puts_it() {
+        for (payload, expected) in [
+            (&br#"{"a": 1, "$seal": "AQ"}"#[..], true),
+            (br#"{"a": {"$seal": "AQ"}}"#, false),
+            (br#"{"$seal": {"a": 1}}"#, false),
+            (br#"{"a": 1, "\u0024seal": "AQ"}"#, true),
+            (br#"{"$seal": "AQ""#, false),
+            (b"[]", false),
+        ] {
+            assert_eq!(holds_header(payload), expected, "{}", String::from_utf8_lossy(payload));
+        }
+    }
+
+    #[test]
     fn a_header_is_at_the_start_or_not_taken_for_one() {
         for (payload, expected) in [
             (&br#"{"$seal":"AQ","a":1}"#[..], true),
@@ -312,8 +347,15 @@ mod tests {
             (br#"["$seal"]"#, false),
             (b"", false),
             (&[b" ".repeat(60), br#"{"$seal":"AQ"}"#.to_vec()].concat(), false),
+            (b"{\"$seal\": \"AQ\", \"a\": 1}", true),
+            (b"{\n  \"$seal\"\t:\r\"AQ\"}", true),
+            (b"{ \"$ seal\": \"AQ\"}", false),
+            (b"{\"$seal\": 1}", false),
+            (b"\x0c{\"$seal\": \"AQ\"}", false),
+            (b"{\"$sealed\": \"AQ\"}", false),
         ] {
             assert_eq!(starts_with_header(payload), expected, "{}", String::from_utf8_lossy(payload));
+            assert!(holds_header(payload) || !expected);
         }
     }
 }

@@ -28,15 +28,19 @@ impl PostgresStore {
     /// Does a payload start with a header? As [`starts_with_header`](crate::starts_with_header) says. Only the first bytes
     /// are fetched of a payload that is stored out of line.
     fn with_header() -> String {
-        let start = HEADER_START.iter().fold(String::new(), |mut hex, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
+        let trim = |text: String| format!(r"ltrim({text}, '\x20090a0d'::bytea)");
+        let mut rest = format!("substring(payload FROM 1 FOR {HEADER_WITHIN})");
+        let tests = HEADER_START.map(|token| {
+            let start = trim(std::mem::take(&mut rest));
+            rest = format!("substring({start} FROM {})", token.len() + 1);
+            let hex = token.bytes().fold(String::new(), |mut hex, byte| {
+                // Writing to a string does not fail.
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            });
+            format!(r"substring({start} FROM 1 FOR {}) = '\x{hex}'::bytea", token.len())
         });
-        format!(
-            r"(substring(ltrim(substring(payload FROM 1 FOR {HEADER_WITHIN}), '\x20090a0d'::bytea) FROM 1 FOR {}) = '\x{start}'::bytea)",
-            HEADER_START.len()
-        )
+        format!("({})", tests.join(" AND "))
     }
 
     fn maintain(&self, sql: &str) -> Query<'static, Postgres, PgArguments> {

@@ -17,11 +17,13 @@ impl SqliteStore {
     /// Does a payload start with a header? As [`starts_with_header`](crate::starts_with_header) says. Of an empty one, SQLite
     /// would say neither yes nor no.
     fn with_header() -> String {
-        let start = String::from_utf8_lossy(HEADER_START);
-        format!(
-            "coalesce(substr(ltrim(CAST(substr(payload, 1, {HEADER_WITHIN}) AS TEXT), char(32, 9, 10, 13)), 1, {}) = '{start}', false)",
-            HEADER_START.len()
-        )
+        let mut rest = format!("CAST(substr(payload, 1, {HEADER_WITHIN}) AS TEXT)");
+        let tests = HEADER_START.map(|token| {
+            let start = format!("ltrim({}, char(32, 9, 10, 13))", std::mem::take(&mut rest));
+            rest = format!("substr({start}, {})", token.len() + 1);
+            format!("substr({start}, 1, {}) = '{token}'", token.len())
+        });
+        format!("coalesce({}, false)", tests.join(" AND "))
     }
 
     fn maintain(&self, sql: &str) -> Query<'static, Sqlite, SqliteArguments> {
