@@ -188,9 +188,9 @@ impl PostgresTables {
 /// [`Error::Collision`], to be tried again in a new transaction.
 ///
 /// Positions come from a sequence: see [`EventStore::read_events`] on what a follower of the log must not
-/// do. Statements are prepared once per connection; behind PgBouncer in transaction mode, either let it
-/// track them (`max_prepared_statements`, PgBouncer 1.21) or switch the driver's cache off
-/// (`PgConnectOptions::statement_cache_capacity(0)`).
+/// do. Statements are prepared once per connection. Behind PgBouncer in transaction mode, let it track them
+/// (`max_prepared_statements`, PgBouncer 1.21). `PgConnectOptions::statement_cache_capacity(0)` alone does not help: the driver
+/// still names every statement. [`Error::PooledStatements`] says when one was lost; `docs/operations.md` has what else works.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
     tables: Arc<PostgresTables>,

@@ -90,7 +90,7 @@ fn version(bin: &Path) -> Option<u32> {
 }
 
 /// PostgreSQL refuses to run as root: another user for it, if this is root.
-fn unprivileged() -> Option<(u32, u32)> {
+pub(crate) fn unprivileged() -> Option<(u32, u32)> {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     let users = if root { std::fs::read_to_string("/etc/passwd").expect("the user database") } else { return None };
     let ids = |name: &str| {

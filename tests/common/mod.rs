@@ -6,6 +6,8 @@
 pub mod cluster;
 #[cfg(feature = "aws-kms")]
 pub mod moto;
+#[cfg(feature = "postgres")]
+pub mod pgbouncer;
 pub mod world;
 
 use async_trait::async_trait;

@@ -8,6 +8,7 @@ mod database;
 mod keys;
 mod master_key;
 mod migrations;
+mod pooler;
 mod write_order;
 mod writing;
 
@@ -36,6 +37,7 @@ pub(crate) async fn doctor(args: Doctor) -> Result<Report, Failure> {
             }
         }
         AnyDb::Postgres(mut db) => {
+            pooler::statements(&args.database, &mut checks).await;
             database::postgres(&mut db, &mut checks).await;
             tables(&mut db, kms, &mut checks).await;
             write_order::postgres(&mut db, &args, &mut checks).await;

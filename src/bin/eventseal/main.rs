@@ -14,6 +14,7 @@ mod keks;
 mod master_key;
 mod migrate;
 mod output;
+mod pooler;
 mod scopes;
 mod status;
 

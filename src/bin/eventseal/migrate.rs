@@ -4,6 +4,7 @@ use crate::args::{Dialect, Migrate};
 use crate::connect::{AnyDb, Target, connect_to, postgres_keys, postgres_store, sqlite_keys, sqlite_store, target};
 use crate::interrupt;
 use crate::output::{Failure, Report, shown};
+use crate::pooler::{self, Sessions};
 use eventseal::{PostgresKeys, SqliteKeys};
 use serde_json::json;
 
@@ -15,6 +16,13 @@ pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {
         Target::Sqlite(options, keys) => Target::Sqlite(Box::new(options.create_if_missing(true)), keys),
         postgres @ Target::Postgres(..) => postgres,
     };
+    if let Target::Postgres(options, _) = &target
+        && pooler::sessions(options).await.is_ok_and(|sessions| sessions != Sessions::Own)
+    {
+        let problem = "a pooler gives transactions to different sessions, and migrate locks others out by a lock of its session: let \
+                       --database name the database itself. Nothing was done";
+        return Err(Failure::refused("pooler", problem));
+    }
     interrupt::kept("every migration that was finished stays; run it again for the others");
     let (place, applied, known) = match connect_to(target, &args.database).await? {
         AnyDb::Sqlite(mut db) => {
