@@ -32,7 +32,10 @@ pub(crate) enum Failure {
 /// It is the [`source`](std::error::Error::source) of [`Error::Database`] and its relatives. `Debug` and `Display` show the
 /// code, the message and the names of table and constraint. They show no row and no value, and escape control characters.
 /// Its own `source` is `None`, for the same reason: [`driver`](Self::driver) has everything that the driver said.
-pub struct DriverError {
+// In a box: errors are returned everywhere, and this one is rare.
+pub struct DriverError(Box<Said>);
+
+struct Said {
     failure: Failure,
     code: Option<String>,
     table: Option<String>,
@@ -44,36 +47,37 @@ pub struct DriverError {
 impl DriverError {
     /// `message` is shown as it is: it must quote no values.
     pub(crate) fn new(failure: Failure, message: &str, driver: BoxError) -> Self {
-        Self { failure, code: None, table: None, constraint: None, message: printable(message), driver }
+        Self(Box::new(Said { failure, code: None, table: None, constraint: None, message: printable(message), driver }))
     }
 
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) fn with_code(self, code: Option<&str>, table: Option<&str>, constraint: Option<&str>) -> Self {
-        Self { code: code.map(printable), table: table.map(printable), constraint: constraint.map(printable), ..self }
+        let (code, table, constraint) = (code.map(printable), table.map(printable), constraint.map(printable));
+        Self(Box::new(Said { code, table, constraint, ..*self.0 }))
     }
 
     /// PostgreSQL's SQLSTATE, or SQLite's extended result code.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
-        self.code.as_deref()
+        self.0.code.as_deref()
     }
 
     /// The table that the database names.
     #[must_use]
     pub fn table(&self) -> Option<&str> {
-        self.table.as_deref()
+        self.0.table.as_deref()
     }
 
     /// The constraint that the database names.
     #[must_use]
     pub fn constraint(&self) -> Option<&str> {
-        self.constraint.as_deref()
+        self.0.constraint.as_deref()
     }
 
     /// Is the database away, or does it not take what it takes at other times? See [`Error::is_outage`].
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        self.failure == Failure::Outage
+        self.0.failure == Failure::Outage
     }
 
     /// The error as the driver made it, such as a `sqlx::Error` to downcast to.
@@ -81,25 +85,25 @@ impl DriverError {
     /// **Its `Debug` may show rows of the table**, wrapped keys and payloads among them: put it into no log.
     #[must_use]
     pub fn driver(&self) -> &(dyn StdError + Send + Sync + 'static) {
-        &*self.driver
+        &*self.0.driver
     }
 }
 
 impl fmt::Display for DriverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        self.code.as_ref().map_or(Ok(()), |code| write!(f, " (code {code})"))
+        f.write_str(&self.0.message)?;
+        self.0.code.as_ref().map_or(Ok(()), |code| write!(f, " (code {code})"))
     }
 }
 
 impl fmt::Debug for DriverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DriverError")
-            .field("failure", &self.failure)
-            .field("code", &self.code)
-            .field("message", &self.message)
-            .field("table", &self.table)
-            .field("constraint", &self.constraint)
+            .field("failure", &self.0.failure)
+            .field("code", &self.0.code)
+            .field("message", &self.0.message)
+            .field("table", &self.0.table)
+            .field("constraint", &self.0.constraint)
             .finish_non_exhaustive()
     }
 }
@@ -154,7 +158,7 @@ impl Error {
     #[must_use]
     pub fn database(operation: &'static str, source: impl Into<DriverError>) -> Self {
         let source = source.into();
-        match source.failure {
+        match source.0.failure {
             Failure::Collision => Self::Collision { source: Some(source) },
             Failure::Permission => Self::PermissionDenied { operation, source },
             Failure::MissingColumn => Self::OutdatedTables { operation, source },
@@ -187,7 +191,7 @@ pub(super) fn meaning(error: &(dyn StdError + Send + Sync + 'static)) -> Failure
     if let Some(error) = error.downcast_ref::<sqlx::Error>() {
         return Failure::from(error);
     }
-    error.downcast_ref::<DriverError>().map_or(Failure::Other, |error| error.failure)
+    error.downcast_ref::<DriverError>().map_or(Failure::Other, |error| error.0.failure)
 }
 
 /// What to do about a failure of the database, as far as it can be told.
