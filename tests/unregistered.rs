@@ -136,7 +136,7 @@ async fn a_relay_carries_sealed_events_on_and_takes_none_for_values() {
     // What is to be read by somebody else can be stored by nobody as if it were new.
     let again = NewEvent::raw("Met", 1, carried.payload.clone());
     let mut tx = world.db.begin();
-    assert!(is_unknown(&relay.append(&mut tx, &aggregate("Order", "2"), Any, &[again.clone()]).await));
+    assert!(is_unknown(&relay.append(&mut tx, &aggregate("Order", "2"), Any, std::slice::from_ref(&again)).await));
     let allowing = world.store(Schemas::builder([]).pass_through_sealed().allow_unknown_types().build().unwrap()).await;
     let refused = allowing.append(&mut tx, &aggregate("Order", "2"), Any, &[again]).await;
     assert!(matches!(refused, Err(Error::ReservedMember { .. })), "{refused:?}");
