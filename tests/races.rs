@@ -641,7 +641,8 @@ async fn race(writer: Writer, start: Start, allowed: Allowed, contenders: impl F
     }
     writer.migrate(&db).await;
     let keyring = Arc::new(Keyring::generate("main").unwrap());
-    let schemas = || Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap();
+    let placed = || event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"));
+    let schemas = || Schemas::builder([placed(), event("Noted").version(1).unprotected("what the other writer writes")]).build().unwrap();
     let mut stores = Vec::new();
     for _ in 0..3 {
         let store = SealedStore::new(writer.store(), PostgresKeys::new(), Arc::clone(&keyring), schemas());
