@@ -142,7 +142,7 @@ where
         assert_eq!(
             found,
             expected.iter().map(|expected| (expected.0, expected.1, expected.2, expected.3)).collect::<Vec<_>>(),
-            "{range:?}"
+            "events are counted by type, version and header: {range:?}"
         );
         for (count, expected) in counts.iter().zip(&expected) {
             let (from, to): (&PersistedEvent, &PersistedEvent) = (&appended[expected.4], &appended[expected.5]);
@@ -172,8 +172,8 @@ where
         ),
     ] {
         let found = must(store.stored_events(connection, &query).await, "read");
-        assert_eq!(found.len(), expected.len(), "{query:?}");
-        assert!(found.iter().zip(&expected).all(|(found, index)| found == &appended[*index]), "{query:?}");
+        assert_eq!(found.len(), expected.len(), "a query gives what it asks for: {query:?}");
+        assert!(found.iter().zip(&expected).all(|(found, index)| found == &appended[*index]), "a query gives what it asks for: {query:?}");
     }
     let at = [last, first, last, position(i64::MAX)];
     let found = must(store.stored_events_at(connection, &at).await, "read");
@@ -212,7 +212,7 @@ where
     }
     assert_eq!(payload().await.as_deref(), Some(&b"{}"[..]), "what was dropped left something");
     assert_eq!(must(work(db, store, Does::Replace(&changes), false).await, "replace"), [appended.global_position]);
-    assert_eq!(payload().await.as_deref(), Some(&b"{\"a\":1}"[..]));
+    assert_eq!(payload().await.as_deref(), Some(&b"{\"a\":1}"[..]), "what succeeds is committed");
 
     let mut transaction = must(db.begin().await, "begin");
     must(
@@ -221,9 +221,9 @@ where
     );
     let mut nothing = Work { store, does: Does::Replace(&[]), replaced: Vec::new(), fails: false, hangs: false };
     let refused = store.in_transaction(db.tx(&mut transaction), &mut nothing).await;
-    assert!(matches!(refused, Err(Error::InTransaction { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::InTransaction { .. })), "a connection in a transaction is refused: {refused:?}");
     let refused = store.settled_position(db.tx(&mut transaction)).await;
-    assert!(matches!(refused, Err(Error::InTransaction { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::InTransaction { .. })), "a connection in a transaction is refused: {refused:?}");
 }
 
 /// Runs a future that never ends for as long as it gets on. The databases answer within a second.
@@ -265,7 +265,8 @@ where
     ];
     let mut replaced = must(work(db, store, Does::Replace(&changes), false).await, "replace");
     replaced.sort_unstable();
-    assert_eq!(replaced, [before[0].global_position, before[3].global_position]);
+    let fitting = [before[0].global_position, before[3].global_position];
+    assert_eq!(replaced, fitting, "a payload is exchanged only while it is what was read");
     let again = must(work(db, store, Does::Replace(&changes), false).await, "replace");
     assert_eq!(again, [], "what was exchanged is no longer what was read");
     let positions: Vec<GlobalPosition> = before.iter().map(|event| event.global_position).collect();
@@ -344,7 +345,7 @@ where
     ] {
         let refused = work(db, store, Does::Insert(&events), false).await;
         let kind = refused.map_or_else(|error| format!("{error:?}"), |_| "Ok".to_owned());
-        assert!(kind.starts_with(expected), "expected {expected}, got {kind}");
+        assert!(kind.starts_with(expected), "what does not belong is not inserted: expected {expected}, got {kind}");
         assert!(all(db, store).await == before, "{expected}: something was inserted");
     }
     must(work(db, store, Does::Insert(&[]), false).await, "insert nothing");
