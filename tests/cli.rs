@@ -6,6 +6,8 @@
 #[macro_use]
 mod command;
 mod common;
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/keyrings.rs"]
 mod keyrings;
 #[path = "cli/terminal.rs"]

@@ -37,12 +37,12 @@ async fn doctor_looks_whether_events_can_be_written_in_the_configured_order() {
     good(&world, &[], "events first");
     good(&world, &["--heads-first"], "heads first");
     sql(&world, "ALTER TABLE events DROP CONSTRAINT events_aggregate_type_aggregate_id_aggregate_version_key").await;
-    problem(&world, &[], "without a unique constraint on type, id and version", "heads_first()");
+    problem(&world, &[], "without a unique constraint on type, id and version", "heads_first");
     good(&world, &["--heads-first"], "heads first");
     // A deferrable constraint decides nothing for ON CONFLICT.
     let deferrable = "ALTER TABLE events ADD UNIQUE (aggregate_type, aggregate_id, aggregate_version) DEFERRABLE";
     sql(&world, deferrable).await;
-    problem(&world, &[], "without a unique constraint on type, id and version", "heads_first()");
+    problem(&world, &[], "without a unique constraint on type, id and version", "heads_first");
     sql(&world, "ALTER TABLE aggregate_heads DROP CONSTRAINT aggregate_heads_pkey").await;
     problem(&world, &["--heads-first"], "the heads have no unique constraint", "primary key");
     sql(&world, "DROP TABLE aggregate_heads").await;
@@ -68,6 +68,6 @@ async fn doctor_looks_at_partitions() {
             sql(&world, &format!("ALTER TABLE {table} RENAME COLUMN stream_{column} TO aggregate_{column}")).await;
         }
     }
-    problem(&world, &["--heads-table", "stream_heads"], "appends that write events first fail", "heads_first()");
+    problem(&world, &["--heads-table", "stream_heads"], "appends that write events first fail", "heads_first");
     good(&world, &["--heads-table", "stream_heads", "--heads-first"], "heads first");
 }

@@ -1,6 +1,8 @@
 //! A PostgreSQL server for tests, benchmarks and examples: the one that `DATABASE_URL` names, or a throw-away
 //! cluster that is made here and goes with the process, however the process ends.
 
+#![allow(dead_code, reason = "no test file uses all of it")]
+
 use sqlx::postgres::PgConnectOptions;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::chown;
@@ -42,8 +44,55 @@ const GUARD: &str = r#"
     cd / && rm -rf "$folder"
 "#;
 
-#[allow(clippy::zombie_processes, reason = "the guard outlives this process, to clean up after it")]
+/// A copy of a cluster that follows it, and can only be read.
+const STANDBY: &str = r#"
+    bin=$1 folder=$2 primary=$3
+    # Some link only the server's programs to their PATH.
+    copy=$bin/pg_basebackup
+    [ -x "$copy" ] || copy=$(dirname "$(readlink -f "$bin/postgres")")/pg_basebackup
+    [ -x "$copy" ] || copy=$(pg_config --bindir)/pg_basebackup
+    "$copy" -h "$primary" -U postgres -D "$folder/data" -R -X stream -c fast --no-sync >"$folder/log" 2>&1 &&
+    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=off -c max_connections=300" \
+        start >>"$folder/log" 2>&1 && echo ready || { cat "$folder/log" >&2; echo failed; }
+    cat >/dev/null
+    "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null 2>&1
+    cd / && rm -rf "$folder"
+"#;
+
+/// A cluster of the test's own, of which standbys can be made.
+pub(crate) struct Primary(Server);
+
+/// Follows a [`Primary`] for as long as it lives.
+pub(crate) struct Standby(Server);
+
+impl Primary {
+    pub(crate) fn start() -> Self {
+        Self(start())
+    }
+
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        self.0.options.clone()
+    }
+
+    /// With everything that is committed now.
+    pub(crate) fn standby(&self) -> Standby {
+        let folder = self.0.options.get_socket().expect("a throw-away cluster has a socket").to_owned();
+        Standby(start_with(STANDBY, &[folder.as_os_str()]))
+    }
+}
+
+impl Standby {
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        self.0.options.clone()
+    }
+}
+
 fn start() -> Server {
+    start_with(GUARD, &[])
+}
+
+#[allow(clippy::zombie_processes, reason = "the guard outlives this process, to clean up after it")]
+fn start_with(script: &str, arguments: &[&std::ffi::OsStr]) -> Server {
     let bin = binaries().unwrap_or_else(|| {
         panic!(
             "PostgreSQL 15 or newer is needed: install its server (on Debian and Ubuntu: sudo apt-get install postgresql), \
@@ -52,7 +101,7 @@ fn start() -> Server {
     });
     let folder = tempfile::Builder::new().prefix("eventseal-").tempdir().expect("a temporary folder").keep();
     let mut guard = Command::new("sh");
-    guard.args(["-c", GUARD, "guard"]).arg(&bin).arg(&folder).current_dir(&folder);
+    guard.args(["-c", script, "guard"]).arg(&bin).arg(&folder).args(arguments).current_dir(&folder);
     // A process group of its own: an interrupt from the keyboard must not end it before it has cleaned up.
     guard.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
     if let Some((user, group)) = unprivileged() {

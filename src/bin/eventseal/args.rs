@@ -204,7 +204,7 @@ pub(crate) struct Migrate {
 
 impl Migrate {
     pub(crate) fn names(&self) -> EventNames<'_> {
-        EventNames { events: self.events_table.as_deref(), heads: self.heads_table.as_deref(), streams: self.streams }
+        EventNames { events: self.events_table.as_deref(), heads: self.heads_table.as_deref(), streams: self.streams, heads_first: false }
     }
 }
 
@@ -260,19 +260,38 @@ Examples:
   eventseal doctor --keyring /etc/shop/keyring
   eventseal doctor --aws-kms-key alias/eventseal --json")]
 pub(crate) struct Doctor {
-    /// Another name for the table of events (PostgreSQL)
+    /// Another name for the table of events
     #[arg(long, value_name = "NAME")]
     pub(crate) events_table: Option<String>,
-    /// Another name for the table of heads (PostgreSQL)
+    /// Another name for the table of heads
     #[arg(long, value_name = "NAME")]
     pub(crate) heads_table: Option<String>,
-    /// The application is configured with PostgresTables::heads_first(); stream_* columns mean it anyway
+    /// The application takes the head row first (heads_first of PostgresTables); stream_* columns mean it anyway
     #[arg(long)]
     pub(crate) heads_first: bool,
+    /// The columns and heads are named as the newest eventsalsa/store does: stream_* (PostgreSQL)
+    #[arg(long)]
+    pub(crate) streams: bool,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]
     pub(crate) master_key: MasterKey,
+}
+
+impl Doctor {
+    pub(crate) fn names(&self) -> EventNames<'_> {
+        EventNames {
+            events: self.events_table.as_deref(),
+            heads: self.heads_table.as_deref(),
+            streams: self.streams,
+            heads_first: self.heads_first,
+        }
+    }
+
+    /// Did anybody say that there are events?
+    pub(crate) fn names_events(&self) -> bool {
+        self.events_table.is_some() || self.heads_table.is_some() || self.streams || self.heads_first
+    }
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ use eventseal::{Error, KeyManager, KeyStore, Kms, Namespace, PostgresKeys, Postg
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ pub(crate) struct Db<C: Backend> {
     pub(crate) keys: C::Keys,
     /// Which database, without passwords.
     pub(crate) place: String,
+    /// The file of a SQLite database.
+    pub(crate) file: Option<PathBuf>,
     timeout: Duration,
 }
 
@@ -124,6 +127,7 @@ pub(crate) struct EventNames<'a> {
     pub(crate) events: Option<&'a str>,
     pub(crate) heads: Option<&'a str>,
     pub(crate) streams: bool,
+    pub(crate) heads_first: bool,
 }
 
 pub(crate) fn sqlite_store(names: &EventNames<'_>) -> Result<SqliteStore, Failure> {
@@ -144,12 +148,30 @@ pub(crate) fn postgres_store(args: &args::Database, names: &EventNames<'_>) -> R
     if let Some(heads) = names.heads {
         tables = tables.heads(heads);
     }
+    if names.heads_first {
+        tables = tables.heads_first();
+    }
     Ok(PostgresStore::with_tables(tables)?)
 }
 
 fn timeout(args: &args::Database) -> Duration {
     Duration::from_secs(args.lock_timeout.into())
 }
+
+/// Makes the file of a SQLite database that is to be made, for its owner alone: it holds the wrapped keys. SQLite gives its
+/// other files the same mode.
+#[cfg(unix)]
+pub(crate) fn make_file(path: &Path) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let in_memory = path.to_str().is_some_and(|path| path.contains(":memory:") || path.starts_with("file:"));
+    if !in_memory {
+        // If it is there already, or can't be made, opening it will tell.
+        let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn make_file(_: &Path) {}
 
 /// Connects, and refuses key tables that a newer version has changed in a way that this one can't work with.
 pub(crate) async fn connect(args: &args::Database) -> Result<AnyDb, Failure> {
@@ -180,13 +202,13 @@ pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<
                 }
                 _ => failed(error).into(),
             })?;
-            AnyDb::Sqlite(Db { connection, keys, place: format!("SQLite, {}", path.display()), timeout })
+            AnyDb::Sqlite(Db { connection, keys, place: format!("SQLite, {}", path.display()), file: Some(path), timeout })
         }
         Target::Postgres(options, keys) => {
             let host = options.get_socket().map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string());
             let name = options.get_database().unwrap_or_else(|| options.get_username());
             let place = format!("PostgreSQL, {name} on {host}");
-            AnyDb::Postgres(Db { connection: options.connect().await.map_err(failed)?, keys, place, timeout })
+            AnyDb::Postgres(Db { connection: options.connect().await.map_err(failed)?, keys, place, file: None, timeout })
         }
     })
 }

@@ -5,15 +5,17 @@
 
 mod checks;
 mod database;
+mod events;
 mod keys;
 mod master_key;
 mod migrations;
+mod place;
 mod pooler;
 mod write_order;
 mod writing;
 
 use crate::args::Doctor;
-use crate::connect::{AnyDb, Backend, Db, connect_to, target};
+use crate::connect::{AnyDb, Backend, Db, connect_to, postgres_store, sqlite_store, target};
 use crate::output::{Failure, Report};
 use checks::Checks;
 use eventseal::Kms;
@@ -27,27 +29,41 @@ pub(crate) async fn doctor(args: Doctor) -> Result<Report, Failure> {
             checks.failed("database", &error, "look whether the URL is right, the server runs, and lets this user in");
             return Ok(checks.report());
         }
+        Err(Failure::Failed { problem, .. }) => {
+            checks.problem("database", problem, "correct the URL, or eventseal migrate --namespace NAME");
+            return Ok(checks.report());
+        }
         db => db?,
     };
     match db {
         AnyDb::Sqlite(mut db) => {
             database::sqlite(&mut db, &mut checks).await;
-            if tables(&mut db, kms, &mut checks).await {
+            if let Some(file) = db.file.clone() {
+                place::file_mode(&file, &mut checks);
+            }
+            let writable = tables(&mut db, kms, true, &mut checks).await;
+            if writable {
                 database::file(&mut db, &mut checks).await;
             }
+            let store = sqlite_store(&args.names());
+            events::events(&mut db, store, &args, writable, &mut checks).await;
         }
         AnyDb::Postgres(mut db) => {
             pooler::statements(&args.database, &mut checks).await;
             database::postgres(&mut db, &mut checks).await;
-            tables(&mut db, kms, &mut checks).await;
+            place::search_path(&mut db, &args.database, &mut checks).await;
+            let primary = database::is_primary(&mut db, &mut checks).await;
+            tables(&mut db, kms, primary, &mut checks).await;
             write_order::postgres(&mut db, &args, &mut checks).await;
+            let store = postgres_store(&args.database, &args.names());
+            events::events(&mut db, store, &args, primary, &mut checks).await;
         }
     }
     Ok(checks.report())
 }
 
-/// What is the same on every database. Could the key tables be written to?
-async fn tables<C: Backend>(db: &mut Db<C>, kms: Option<Arc<dyn Kms>>, checks: &mut Checks) -> bool {
+/// What is the same on every database. Could the key tables be written to? Not tried on a standby.
+async fn tables<C: Backend>(db: &mut Db<C>, kms: Option<Arc<dyn Kms>>, primary: bool, checks: &mut Checks) -> bool {
     migrations::applied(db, checks).await;
     let Some(namespace) = keys::namespace(db, checks).await else { return false };
     if let Some(usage) = keys::reading(db, checks).await {
@@ -56,5 +72,5 @@ async fn tables<C: Backend>(db: &mut Db<C>, kms: Option<Arc<dyn Kms>>, checks: &
             master_key::round_trips(db, kms, &namespace, usage, checks).await;
         }
     }
-    writing::writing(db, checks).await
+    primary && writing::writing(db, checks).await
 }

@@ -1,7 +1,7 @@
 //! `migrate`: the tables of keys, and of events if they are wanted.
 
 use crate::args::{Dialect, Migrate};
-use crate::connect::{AnyDb, Target, connect_to, postgres_keys, postgres_store, sqlite_keys, sqlite_store, target};
+use crate::connect::{AnyDb, Target, connect_to, make_file, postgres_keys, postgres_store, sqlite_keys, sqlite_store, target};
 use crate::interrupt;
 use crate::output::{Failure, Report, shown};
 use crate::pooler::{self, Sessions};
@@ -13,7 +13,10 @@ pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {
         return print(&args, dialect);
     }
     let target = match target(&args.database)? {
-        Target::Sqlite(options, keys) => Target::Sqlite(Box::new(options.create_if_missing(true)), keys),
+        Target::Sqlite(options, keys) => {
+            make_file(options.get_filename());
+            Target::Sqlite(Box::new(options.create_if_missing(true)), keys)
+        }
         postgres @ Target::Postgres(..) => postgres,
     };
     if let Target::Postgres(options, _) = &target

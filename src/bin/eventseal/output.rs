@@ -2,9 +2,11 @@
 
 mod progress;
 mod table;
+mod words;
 
 pub(crate) use progress::{Progress, rate};
 pub(crate) use table::table;
+pub(crate) use words::in_commands;
 
 use eventseal::{Error, Namespace};
 use serde_json::{Value, json};
@@ -178,19 +180,15 @@ impl Failure {
             Self::Usage(problem) | Self::Refused { problem, .. } | Self::Failed { problem, .. } | Self::Interrupted { problem, .. } => {
                 problem.clone()
             }
-            Self::Library(error) => error.to_string(),
+            Self::Library(error) => in_commands(&error.to_string()),
         }
     }
 
-    /// What the message of the library, which speaks to programmers, is in terms of this command.
+    /// What helps, where the message does not say it.
     fn help(&self) -> Option<&'static str> {
         let Self::Library(error) = self else { return None };
         match &**error {
-            Error::NotMigrated => Some("eventseal migrate --namespace NAME; and look whether --schema and --prefix are right"),
-            Error::NoActiveKek { .. } => Some("eventseal prepare, with --partition for one of your own"),
             Error::KekInUse { .. } => Some("eventseal status shows what is to be done first: rotate-kek, then rewrap"),
-            Error::Shredded { .. } => Some("eventseal reopen begins a new generation of keys, if that is lawful"),
-            Error::Disabled { .. } => Some("eventseal enable makes them usable again"),
             Error::TablesExist { .. } => Some("leave --events out if the event store is there already"),
             Error::Collision { .. } => Some("run it again; --lock-timeout says how long to wait for others"),
             Error::OutdatedTables { .. } => Some("eventseal migrate --namespace NAME, by this version of eventseal"),
@@ -249,7 +247,7 @@ impl Failure {
 pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
     let sources = std::iter::successors(error.source(), |source| source.source());
     let mut causes: Vec<String> = Vec::new();
-    for cause in sources.map(ToString::to_string) {
+    for cause in sources.map(|source| in_commands(&source.to_string())) {
         if !causes.last().is_some_and(|last| last.ends_with(&cause)) {
             causes.push(cause);
         }

@@ -59,6 +59,6 @@ pub(crate) enum Payloads {
 
 impl Census {
     pub(crate) fn names(&self) -> EventNames<'_> {
-        EventNames { events: self.events_table.as_deref(), heads: None, streams: self.streams }
+        EventNames { events: self.events_table.as_deref(), heads: None, streams: self.streams, heads_first: false }
     }
 }

@@ -1,6 +1,6 @@
 //! What the checks of `doctor` found, and how it is shown.
 
-use crate::output::{Exit, Report, causes, shown};
+use crate::output::{Exit, Report, causes, in_commands, shown};
 use eventseal::Error;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -26,7 +26,7 @@ impl Checks {
     }
 
     pub(super) fn failed(&mut self, name: &'static str, error: &Error, remedy: impl Into<String>) {
-        let found = std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ");
+        let found = std::iter::once(in_commands(&error.to_string())).chain(causes(error)).collect::<Vec<_>>().join(": ");
         self.problem(name, found, remedy);
     }
 

@@ -66,6 +66,26 @@ pub(super) async fn file(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
     }
 }
 
+/// Is this the server that is written to? On a standby that is said, and no fault.
+pub(super) async fn is_primary(db: &mut Db<PgConnection>, checks: &mut Checks) -> bool {
+    let row = sqlx::query_as::<_, (bool, Option<f64>)>(
+        "SELECT pg_is_in_recovery(), CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+             ELSE EXTRACT(EPOCH FROM now() - pg_last_xact_replay_timestamp()) END::float8",
+    );
+    match row.fetch_one(&mut db.connection).await {
+        Ok((false, _)) => true,
+        Ok((true, behind)) => {
+            let behind = behind.map_or_else(String::new, |seconds| format!(", {seconds:.0} s behind"));
+            checks.good("standby", format!("this is a standby{behind}: it can be read; keys are changed on the primary"));
+            false
+        }
+        Err(source) => {
+            checks.failed("standby", &reading(source), "look at the server's log");
+            true
+        }
+    }
+}
+
 fn reading(source: sqlx::Error) -> Error {
     Error::database("looking at its settings", source)
 }

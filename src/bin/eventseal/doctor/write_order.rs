@@ -85,7 +85,7 @@ fn judge(found: &Found, heads_first: bool, checks: &mut Checks) {
         checks.problem(NAME, "the heads have no unique constraint on type and id", remedy);
     } else if !heads_first && !found.unique_versions {
         let found = format!("{kind}, without a unique constraint on type, id and version: appends that write events first fail");
-        let remedy = "if every writer takes the head row first, configure PostgresTables::heads_first() in the application, and pass \
+        let remedy = "if every writer takes the head row first, configure heads_first of PostgresTables in the application, and pass \
                       --heads-first here; otherwise add the constraint";
         checks.problem(NAME, found, remedy);
     } else if !found.id_index {
