@@ -8,6 +8,8 @@ mod command;
 mod common;
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/grants.rs"]
+mod grants;
 #[path = "cli/keyrings.rs"]
 mod keyrings;
 #[path = "cli/terminal.rs"]

@@ -25,6 +25,10 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
             checks.good("events", "there is no table of that name here; --events-table and --streams name another one");
             return;
         }
+        // An operator of keys needs no events.
+        Err(Error::PermissionDenied { .. }) if !args.names_events() => {
+            return checks.good("events", "this user may not read them");
+        }
         // Many things are called events.
         Err(error) if is_of_another_shape(&error) && !args.names_events() => {
             checks.good("events", "the table of that name has other columns; --streams and --events-table name the right one");
