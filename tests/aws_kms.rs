@@ -158,8 +158,8 @@ async fn i3_another_master_key_or_an_altered_ciphertext_is_refused() {
         ("a byte within", altered(length / 2), KmsFailure::WrongContext),
         ("cut", WrappedKek { ciphertext: wrapped.ciphertext[..20].to_vec(), ..wrapped.clone() }, KmsFailure::WrongContext),
         ("another key", by(&other), KmsFailure::WrongKey),
-        ("a key that is not there", by(ARN), KmsFailure::KeyNotFound),
-        ("an alias that is not there", by("alias/none"), KmsFailure::KeyNotFound),
+        ("a key that is not there", by(ARN), KmsFailure::WrongKey),
+        ("an alias that is not there", by("alias/none"), KmsFailure::WrongKey),
     ] {
         for error in [kms.unwrap_kek(&wrapped, &here).await.unwrap_err(), kms.rewrap_kek(&wrapped, &here).await.unwrap_err()] {
             assert_eq!(failure_of(&error), expected, "{what}: {error}");
@@ -186,8 +186,15 @@ async fn an_alias_chooses_and_the_arn_stays() {
     let opened = kms.unwrap_kek(&old, &here).await.unwrap();
 
     assert_eq!(kms.master_key_id().await.unwrap(), first);
+    assert!(kms.makes_keys_under(&first) && !kms.makes_keys_under(&second));
     client.update_alias().alias_name(&alias).target_key_id(&second).send().await.unwrap();
+    let refused = kms.unwrap_kek(&old, &here).await.unwrap_err();
+    assert!(failure_of(&refused) == KmsFailure::WrongKey && refused.to_string().contains("also_opens"), "{refused}");
+    assert_eq!(failure_of(&kms.rewrap_kek(&old, &here).await.unwrap_err()), KmsFailure::WrongKey);
+    assert!(!kms.makes_keys_under(&first), "the alias means another key now");
+    let kms = AwsKms::new(client.clone(), &alias).also_opens(&first);
     assert_eq!(kms.unwrap_kek(&old, &here).await.unwrap().expose(), opened.expose(), "the old key is named, so it still opens");
+    assert!(!kms.makes_keys_under(&first), "for opening only");
     assert_eq!(kms.generate_kek(&here).await.unwrap().master_key_id, second);
     let moved = kms.rewrap_kek(&old, &here).await.unwrap();
     assert_eq!(moved.master_key_id, second);
@@ -197,6 +204,85 @@ async fn an_alias_chooses_and_the_arn_stays() {
     client.schedule_key_deletion().key_id(id(&first)).send().await.unwrap();
     assert_eq!(kms.unwrap_kek(&moved, &here).await.unwrap().expose(), opened.expose());
     assert_eq!(failure_of(&kms.unwrap_kek(&old, &here).await.unwrap_err()), KmsFailure::KeyPendingDeletion);
+}
+
+/// The replicas of a key in other regions open what it wrapped, and take it over. The region that a row names may be gone.
+#[tokio::test]
+async fn a_replica_opens_what_its_multi_region_key_wrapped() {
+    let moto = Moto::shared();
+    let client = |region: &'static str| Client::from_conf(config(moto.port).region(Region::new(region)).build());
+    let (central, west) = (client("eu-central-1"), client("eu-west-1"));
+    let made = central.create_key().multi_region(true).send().await.unwrap().key_metadata.unwrap();
+    let (key, primary) = (made.key_id.clone(), made.arn.unwrap());
+    let replicated = central.replicate_key().key_id(&key).replica_region("eu-west-1").send().await.unwrap();
+    let replica = replicated.replica_key_metadata.unwrap().arn.unwrap();
+    let alias = format!("alias/{}", Uuid::now_v7());
+    west.create_alias().alias_name(&alias).target_key_id(&key).send().await.unwrap();
+    let here = context();
+    let wrapped = AwsKms::new(central.clone(), &primary).generate_kek(&here).await.unwrap();
+    assert_eq!(wrapped.master_key_id, primary);
+    let opened = AwsKms::new(central.clone(), &primary).unwrap_kek(&wrapped, &here).await.unwrap();
+    // However the key is configured there: a service that fails over may know the ARN of its old region only.
+    for name in [&replica, &primary, &key, &alias] {
+        let there = AwsKms::new(west.clone(), name);
+        assert_eq!(there.unwrap_kek(&wrapped, &here).await.unwrap().expose(), opened.expose(), "{name}");
+        assert!(there.makes_keys_under(&wrapped.master_key_id), "{name}: it is the same key");
+        assert_eq!(there.master_key_id().await.unwrap(), replica, "{name}");
+        let moved = there.rewrap_kek(&wrapped, &here).await.unwrap();
+        assert_eq!(moved.master_key_id, replica, "{name}");
+    }
+    // The same id in another account, and a key without replicas, are other keys.
+    let foreign = WrappedKek { master_key_id: primary.replace(":123456789012:", ":210987654321:"), ..wrapped.clone() };
+    assert_eq!(failure_of(&AwsKms::new(west.clone(), &replica).unwrap_kek(&foreign, &here).await.unwrap_err()), KmsFailure::WrongKey);
+    let single = WrappedKek { master_key_id: ARN.replace("eu-central-1", "eu-west-1"), ..wrapped };
+    assert_eq!(failure_of(&AwsKms::new(central, ARN).unwrap_kek(&single, &here).await.unwrap_err()), KmsFailure::WrongKey);
+}
+
+/// Whoever can write to the key table may have a key in some account that this process's role may decrypt under.
+#[tokio::test]
+async fn i3_a_planted_key_is_not_used_for_new_keys() {
+    let moto = Moto::shared();
+    let (client, ours, theirs) = (moto.client(), moto.key().await, moto.key().await);
+    let db = Sqlite::new().await;
+    process(AwsKms::new(client.clone(), &ours)).keys().prepare(&mut db.pool.acquire().await.unwrap()).await.unwrap();
+    let planted = context().kek_id;
+    let ciphertext = client
+        .encrypt()
+        .key_id(&theirs)
+        .plaintext(Blob::new(KEY))
+        .encryption_context("eventseal-namespace", "conformance")
+        .encryption_context("eventseal-kek", planted.to_string())
+        .send()
+        .await
+        .unwrap();
+    let keys = SqliteKeys::new();
+    let mut connection = db.pool.acquire().await.unwrap();
+    let active = keys.active_kek(&mut connection, "default").await.unwrap().unwrap();
+    let wrapped = WrappedKek { master_key_id: theirs.clone(), ciphertext: ciphertext.ciphertext_blob.unwrap().into_inner() };
+    let planted = KekRecord { kek_id: planted, wrapped, ..active.clone() };
+    assert!(keys.replace_kek(&mut connection, active.kek_id, &planted).await.unwrap());
+    drop(connection);
+    let alias = format!("alias/{}", Uuid::now_v7());
+    client.create_alias().alias_name(&alias).target_key_id(&ours).send().await.unwrap();
+    for kms in [
+        AwsKms::new(client.clone(), &ours),
+        AwsKms::new(client.clone(), &alias),
+        // Configured, but for opening.
+        AwsKms::new(client.clone(), &ours).also_opens(&theirs),
+        AwsKms::new(client.clone(), &alias).also_opens(&theirs),
+    ] {
+        let shown = format!("{kms:?}");
+        let refused = append(&db, &process(kms), "1").await.unwrap_err();
+        assert_eq!(failure_of(&refused), KmsFailure::WrongKey, "{shown}: {refused}");
+    }
+    // The one who is configured for it is another process.
+    append(&db, &process(AwsKms::new(client.clone(), &theirs).also_opens(&ours)), "1").await.unwrap();
+    // And what it made opens where that key is for opening, as during a move.
+    let moving = process(AwsKms::new(client.clone(), &ours).also_opens(&theirs));
+    assert_eq!(read(&db, &moving).await.unwrap(), [false]);
+    append(&db, &moving, "1").await.unwrap();
+    moving.keys().move_master_key(&mut db.pool.acquire().await.unwrap(), None, &mut |_| {}).await.unwrap();
+    append(&db, &process(AwsKms::new(client.clone(), &ours)), "2").await.unwrap();
 }
 
 #[tokio::test]
@@ -315,7 +401,8 @@ async fn i9_only_opaque_ids_are_sent() {
     let made = json!({ "KeyId": ARN, "CiphertextBlob": ciphertext }).to_string();
     let opened = json!({ "KeyId": ARN, "Plaintext": plaintext }).to_string();
     let described = json!({ "KeyMetadata": { "KeyId": "1", "Arn": ARN } }).to_string();
-    let replay = answers(&[(200, &made), (200, &opened), (200, &made), (200, &made), (200, &described)]);
+    let moved = json!({ "KeyId": ARN, "SourceKeyId": ARN, "CiphertextBlob": ciphertext }).to_string();
+    let replay = answers(&[(200, &made), (200, &opened), (200, &made), (200, &moved), (200, &described)]);
     let kms = answered_by(&replay, 1);
     let here = context();
     for (what, answer) in all(&kms, &wrapped(), &here).await {
@@ -328,12 +415,12 @@ async fn i9_only_opaque_ids_are_sent() {
     let alias = "alias/eventseal";
     let expected = [
         ("GenerateDataKeyWithoutPlaintext", json!({ "KeyId": alias, "KeySpec": "AES_256", "EncryptionContext": ids })),
-        ("Decrypt", json!({ "KeyId": ARN, "CiphertextBlob": old, "EncryptionContext": ids })),
+        ("Decrypt", json!({ "KeyId": alias, "CiphertextBlob": old, "EncryptionContext": ids })),
         ("Encrypt", json!({ "KeyId": alias, "Plaintext": plaintext, "EncryptionContext": ids })),
         (
             "ReEncrypt",
             json!({
-                "SourceKeyId": ARN, "CiphertextBlob": old, "SourceEncryptionContext": ids,
+                "SourceKeyId": alias, "CiphertextBlob": old, "SourceEncryptionContext": ids,
                 "DestinationKeyId": alias, "DestinationEncryptionContext": ids,
             }),
         ),
@@ -655,6 +742,16 @@ async fn read(db: &Sqlite, store: &Store) -> Result<Vec<bool>> {
     Ok(stream.events.iter().map(redacted).collect())
 }
 
+/// The same, when the KMS answers again, and its failure is forgotten.
+async fn recovered(db: &Sqlite, store: &Store) -> Vec<bool> {
+    loop {
+        match read(db, store).await {
+            Ok(read) => return read,
+            Err(error) => assert_ne!(failure_of(&error), KmsFailure::Other),
+        }
+    }
+}
+
 async fn shred(db: &Sqlite, store: &Store, customer: &str) {
     let mut tx = db.pool.begin().await.unwrap();
     store.keys().shred(&mut tx, &KeyScope::new("Customer", customer), "request").await.unwrap();
@@ -700,7 +797,7 @@ async fn i4_an_outage_fails_what_needs_the_kms_and_nothing_else() {
 
     // It recovers without a restart.
     moto.go_on();
-    assert_eq!(read(&db, &cold).await.unwrap(), [false, true, false]);
+    assert_eq!(recovered(&db, &cold).await, [false, true, false]);
     append(&db, &cold, "1").await.unwrap();
     assert!(append(&db, &cold, "2").await.unwrap_err().is_shredded());
 
@@ -710,21 +807,23 @@ async fn i4_an_outage_fails_what_needs_the_kms_and_nothing_else() {
     assert_eq!(failure_of(&read(&db, &refused).await.unwrap_err()), KmsFailure::KeyDisabled);
     assert_eq!(read(&db, &warm).await.unwrap(), [false, true, false, false]);
     moto.client().enable_key().key_id(id(&arn)).send().await.unwrap();
-    assert_eq!(read(&db, &refused).await.unwrap(), [false, true, false, false]);
+    assert_eq!(recovered(&db, &refused).await, [false, true, false, false]);
 
     // Another provider does not try its luck.
     let keyring = SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Keyring::generate("main").unwrap(), schemas());
     assert_eq!(failure_of(&read(&db, &keyring).await.unwrap_err()), KmsFailure::WrongKey);
 }
 
-/// So its role needs no other permission: this process names a key that is not there.
+/// So its role needs no other permission, also where the key is named by an alias: `Decrypt` itself says what that means.
 #[tokio::test]
 async fn a_process_of_a_prepared_database_only_decrypts() {
     let moto = Moto::shared();
     let db = Sqlite::new().await;
-    let operator = process(AwsKms::new(moto.client(), moto.key().await));
+    let (arn, alias) = (moto.key().await, format!("alias/{}", Uuid::now_v7()));
+    moto.client().create_alias().alias_name(&alias).target_key_id(&arn).send().await.unwrap();
+    let operator = process(AwsKms::new(moto.client(), &arn));
     operator.keys().prepare(&mut db.pool.acquire().await.unwrap()).await.unwrap();
-    let service = process(AwsKms::new(moto.client(), "alias/none"));
+    let service = process(AwsKms::new(moto.client(), &alias));
     service.keys().prepare(&mut db.pool.acquire().await.unwrap()).await.unwrap();
     append(&db, &service, "1").await.unwrap();
     shred(&db, &service, "2").await;
@@ -742,7 +841,7 @@ async fn i11_key_encryption_keys_move_between_master_keys() {
     let mut connection = db.pool.acquire().await.unwrap();
     let ring = Arc::new(Keyring::generate("main").unwrap());
     let on_keyring = || SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Arc::clone(&ring), schemas());
-    let on_aws = || process(AwsKms::new(client.clone(), &alias));
+    let on_aws = || process(AwsKms::new(client.clone(), &alias).also_opens(&first));
     let before = on_keyring();
     before.keys().prepare(&mut connection).await.unwrap();
     append(&db, &before, "1").await.unwrap();

@@ -15,6 +15,7 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
@@ -39,8 +40,15 @@ const SAID: usize = 300;
 /// # }
 /// ```
 ///
-/// The key may be named by id, ARN or alias. What is stored beside each key-encryption key, and named when it is opened,
-/// is the ARN of the key that wrapped it: an alias that is pointed elsewhere changes what wraps new keys, and nothing else.
+/// The key may be named by id, ARN or alias. What is stored beside each key-encryption key is the ARN of the key that wrapped
+/// it. Rows in a database are not to be trusted with the choice of a key, so what is opened is what is configured: this key, and
+/// those that [`also_opens`](Self::also_opens) names. Point an alias at another key after the key-encryption keys were moved to it,
+/// or name the old one with `also_opens`.
+///
+/// New data keys are made under a key-encryption key only if this key holds it; one that `also_opens` names is for opening.
+///
+/// Of a multi-region key (`mrk-…`), the replica in the client's region is used, whichever region an ARN names: it opens what
+/// the others wrapped.
 ///
 /// Every call carries an encryption context of two opaque ids, `eventseal-namespace` and `eventseal-kek`. It is in the
 /// audit trail in the clear, so a namespace must not name a person.
@@ -61,6 +69,9 @@ const SAID: usize = 300;
 pub struct AwsKms {
     client: Client,
     key: String,
+    also: Vec<String>,
+    /// The ARN that the alias or id of `key` was found to mean, when it last opened something.
+    means: Mutex<Option<String>>,
 }
 
 impl AwsKms {
@@ -76,7 +87,78 @@ impl AwsKms {
             limits.take_defaults_from(&TimeoutConfig::builder().operation_attempt_timeout(TRY).operation_timeout(CALL).build());
             Client::from_conf(client.config().to_builder().timeout_config(limits).build())
         };
-        Self { client, key: key.into() }
+        let key = here(&client, &key.into());
+        Self { client, key, also: Vec::new(), means: Mutex::default() }
+    }
+
+    /// Lets key-encryption keys be opened, and moved from, under this key too: the one from before a move, or, in a process
+    /// that is configured for the old one still, the one that they are moved to. Its full ARN is best: then nothing has to be
+    /// tried out. No new data keys are made under what it holds.
+    ///
+    /// Without it, a row that names another key than the configured one is [`Error::KmsRefused`] with
+    /// [`KmsFailure::WrongKey`]: whoever can write to the key table could otherwise have keys opened that he made.
+    #[must_use]
+    pub fn also_opens(mut self, key: impl Into<String>) -> Self {
+        self.also.push(here(&self.client, &key.into()));
+        self
+    }
+
+    /// Under which names the KMS may be asked to open what this row says: the key itself where it is configured by ARN or id;
+    /// else the aliases that are configured, of which one may mean it. The KMS compares.
+    fn names_for(&self, wrapped: &WrappedKek, kek_id: KekId) -> Result<Vec<String>> {
+        let arn = here(&self.client, &wrapped.master_key_id);
+        if is_key_arn(&arn) {
+            if same_key(&self.key, &arn) {
+                return Ok(vec![arn]);
+            }
+            // The alias of the configured key comes first: if it opens it, new keys may be made under it.
+            let mut names: Vec<String> = Some(&self.key).filter(|name| is_alias(name)).into_iter().cloned().collect();
+            match self.also.iter().any(|name| same_key(name, &arn)) {
+                true => names.push(arn),
+                false => names.extend(self.also.iter().filter(|name| is_alias(name)).cloned()),
+            }
+            if !names.is_empty() {
+                return Ok(names);
+            }
+        }
+        let problem = format!(
+            "the row names master key {:?}, under which this process is not configured to open: if that is yours, name it with \
+             also_opens(); if not, somebody else wrote the row",
+            wrapped.master_key_id
+        );
+        Err(Error::KmsRefused { kek_id, failure: KmsFailure::WrongKey, problem })
+    }
+
+    /// The KMS has opened what the row names, under this name. An alias may mean another key than the row says.
+    fn check_alias(&self, name: &str, wrapped: &WrappedKek, used: Option<&str>, kek_id: KekId) -> Result<()> {
+        if !is_alias(name) {
+            return Ok(());
+        }
+        let Some(used) = used.filter(|used| is_key_arn(used)).map(|used| here(&self.client, used)) else {
+            return Err(unavailable(KmsFailure::MalformedAnswer, "an answer without the ARN of the key"));
+        };
+        let right = used == here(&self.client, &wrapped.master_key_id);
+        if name == self.key {
+            *lock(&self.means) = Some(used);
+        }
+        if right {
+            return Ok(());
+        }
+        let problem = "the row names another master key than the one that wrapped it: restore it from a backup".to_owned();
+        Err(Error::KmsRefused { kek_id, failure: KmsFailure::WrongKey, problem })
+    }
+
+    /// What an alias means is refused: that is no answer yet, if there are other names.
+    fn keep_trying(&self, name: &str, wrapped: &WrappedKek, failure: Error, refusal: &mut Option<Error>) -> Result<()> {
+        if !is_alias(name) || !matches!(failure, Error::KmsRefused { .. }) {
+            return Err(failure);
+        }
+        let mut means = lock(&self.means);
+        if name == self.key && means.as_deref() == Some(&*here(&self.client, &wrapped.master_key_id)) {
+            *means = None;
+        }
+        refusal.get_or_insert(failure);
+        Ok(())
     }
 
     /// Takes region, credentials, endpoint and retries from where AWS's own tools have them: the environment
@@ -148,7 +230,7 @@ impl AwsKms {
 /// Names the key, not the client's credentials.
 impl fmt::Debug for AwsKms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AwsKms").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("AwsKms").field("key", &self.key).field("also_opens", &self.also).finish_non_exhaustive()
     }
 }
 
@@ -159,13 +241,18 @@ impl Kms for AwsKms {
     }
 
     async fn master_key_id(&self) -> Result<String> {
-        if self.key.starts_with("arn:") && self.key.contains(":key/") {
+        if is_key_arn(&self.key) {
             return Ok(self.key.clone());
         }
         let described = self.client.describe_key().key_id(&self.key).send().await;
         let described = described.map_err(|error| self.failure(KekId(uuid::Uuid::nil()), &self.key, &error))?;
         let arn = described.key_metadata.and_then(|key| key.arn).filter(|arn| !arn.is_empty());
         arn.ok_or_else(|| unavailable(KmsFailure::MalformedAnswer, "DescribeKey did not return an ARN"))
+    }
+
+    fn makes_keys_under(&self, master_key_id: &str) -> bool {
+        let arn = here(&self.client, master_key_id);
+        same_key(&self.key, &arn) || lock(&self.means).as_deref() == Some(&*arn)
     }
 
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
@@ -184,16 +271,27 @@ impl Kms for AwsKms {
     // Nothing is logged here, nor where a key is wrapped: `LOG_SENSITIVE_BODIES` and `LOG_SIGNABLE_BODY`, which somebody may
     // have set for another client of the process, make the SDK log the key.
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
-        let opened = self
-            .client
-            .decrypt()
-            .key_id(&wrapped.master_key_id)
-            .ciphertext_blob(Blob::new(wrapped.ciphertext.clone()))
-            .set_encryption_context(Some(bound_to(context)))
-            .send()
-            .with_subscriber(NoSubscriber::default())
-            .await
-            .map_err(|error| self.failure(context.kek_id, &wrapped.master_key_id, &error))?;
+        let names = self.names_for(wrapped, context.kek_id)?;
+        let mut refusal = None;
+        let (opened, name) = 'opened: {
+            for name in &names {
+                let sent = self
+                    .client
+                    .decrypt()
+                    .key_id(name)
+                    .ciphertext_blob(Blob::new(wrapped.ciphertext.clone()))
+                    .set_encryption_context(Some(bound_to(context)))
+                    .send()
+                    .with_subscriber(NoSubscriber::default())
+                    .await;
+                match sent {
+                    Ok(opened) => break 'opened (opened, name),
+                    Err(error) => self.keep_trying(name, wrapped, self.failure(context.kek_id, name, &error), &mut refusal)?,
+                }
+            }
+            return Err(refusal.unwrap_or(Error::Cryptography));
+        };
+        self.check_alias(name, wrapped, opened.key_id.as_deref(), context.kek_id)?;
         let plaintext = Zeroizing::new(opened.plaintext.map(Blob::into_inner).unwrap_or_default());
         let mut key = <[u8; 32]>::try_from(plaintext.as_slice())
             .map_err(|_| unavailable(KmsFailure::MalformedAnswer, "Decrypt did not return 32 bytes"))?;
@@ -217,18 +315,60 @@ impl Kms for AwsKms {
     }
 
     async fn rewrap_kek(&self, old: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
-        let moved = self
-            .client
-            .re_encrypt()
-            .source_key_id(&old.master_key_id)
-            .ciphertext_blob(Blob::new(old.ciphertext.clone()))
-            .set_source_encryption_context(Some(bound_to(context)))
-            .destination_key_id(&self.key)
-            .set_destination_encryption_context(Some(bound_to(context)))
-            .send()
-            .await
-            .map_err(|error| self.failure(context.kek_id, &format!("{} or {}", old.master_key_id, self.key), &error))?;
+        let names = self.names_for(old, context.kek_id)?;
+        let mut refusal = None;
+        let (moved, name) = 'moved: {
+            for name in &names {
+                let sent = self
+                    .client
+                    .re_encrypt()
+                    .source_key_id(name)
+                    .ciphertext_blob(Blob::new(old.ciphertext.clone()))
+                    .set_source_encryption_context(Some(bound_to(context)))
+                    .destination_key_id(&self.key)
+                    .set_destination_encryption_context(Some(bound_to(context)))
+                    .send()
+                    .await;
+                match sent {
+                    Ok(moved) => break 'moved (moved, name),
+                    Err(error) => {
+                        let failure = self.failure(context.kek_id, &format!("{name} or {}", self.key), &error);
+                        self.keep_trying(name, old, failure, &mut refusal)?;
+                    }
+                }
+            }
+            return Err(refusal.unwrap_or(Error::Cryptography));
+        };
+        self.check_alias(name, old, moved.source_key_id.as_deref(), context.kek_id)?;
         wrapped(moved.key_id, moved.ciphertext_blob)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_key_arn(name: &str) -> bool {
+    name.starts_with("arn:") && name.contains(":key/")
+}
+
+fn is_alias(name: &str) -> bool {
+    name.starts_with("alias/") || name.contains(":alias/")
+}
+
+/// Does this name, an ARN or id, mean the key of that ARN? Ids are of the client's account and region, which the KMS knows.
+fn same_key(name: &str, arn: &str) -> bool {
+    if is_key_arn(name) { name == arn } else { !is_alias(name) && arn.rsplit_once(":key/").is_some_and(|(_, id)| id == name) }
+}
+
+/// The replica of a multi-region key that this client can reach; all other names as they are.
+fn here(client: &Client, name: &str) -> String {
+    let parts: Vec<&str> = name.splitn(6, ':').collect();
+    match (parts.as_slice(), client.config().region()) {
+        ([arn, partition, service, _, account, resource], Some(region)) if resource.starts_with("key/mrk-") => {
+            format!("{arn}:{partition}:{service}:{region}:{account}:{resource}")
+        }
+        _ => name.to_owned(),
     }
 }
 
@@ -290,9 +430,11 @@ fn meaning(code: Option<&str>, status: u16) -> Meaning {
         Some("InvalidCiphertextException") => {
             Refusal(KmsFailure::WrongContext, "the row was altered, or belongs to another namespace: restore it from a backup")
         }
-        Some("IncorrectKeyException") => {
-            Refusal(KmsFailure::WrongKey, "the row names another master key than the one that wrapped it: restore it from a backup")
-        }
+        Some("IncorrectKeyException") => Refusal(
+            KmsFailure::WrongKey,
+            "another master key wrapped it: name that one with also_opens(), if it is yours; if not, the row was altered: restore it from a \
+             backup",
+        ),
         Some("InvalidKeyUsageException") => Refusal(KmsFailure::WrongKey, "use a symmetric key for encryption and decryption"),
         Some(
             "UnrecognizedClientException"

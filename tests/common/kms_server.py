@@ -8,8 +8,10 @@ import logging
 import os
 import sys
 from threading import Thread
+from uuid import uuid4
 
 from moto.core.exceptions import JsonRESTError
+from moto.kms import models
 from moto.kms.models import KmsBackend
 from moto.kms.responses import KmsResponse
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -55,6 +57,14 @@ def re_encrypt(self):
 
 
 KmsBackend.encrypt, KmsBackend.decrypt, KmsResponse.re_encrypt = encrypt, decrypt, re_encrypt
+
+
+def generate_key_id(multi_region=False):
+    """Of AWS's length: moto's own ids of multi-region keys are longer than its ciphertexts have room for, and open nothing."""
+    return f"mrk-{uuid4().hex}" if multi_region else str(uuid4())
+
+
+models.generate_key_id = generate_key_id
 
 
 class Handler(MotoRequestHandler):

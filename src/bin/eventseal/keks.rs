@@ -168,7 +168,7 @@ fn rewrapped(done: &Rewrapped, took: Duration) -> Report {
 
 pub(crate) async fn move_master_key(args: MoveMasterKey, json: bool) -> Result<Report, Failure> {
     let from = master_key::open_from(&args).await?;
-    let kms = master_key::open(&args.master_key).await?;
+    let kms = master_key::open_target(&args).await?;
     if from.as_ref().is_some_and(|from| from.provider() == kms.provider()) {
         let problem = match kms.provider() {
             "keyring" => "both are keyrings: put all entries into one, the new one first, and pass that as --keyring alone",

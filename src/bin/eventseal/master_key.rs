@@ -10,20 +10,31 @@ use std::sync::Arc;
 const TEXT: &str = "EVENTSEAL_KEYRING";
 const FILE: &str = "EVENTSEAL_KEYRING_FILE";
 const AWS: &str = "EVENTSEAL_AWS_KMS_KEY";
+/// Keys in AWS KMS that what they hold is opened under too, with commas between.
+const AWS_ALSO: &str = "EVENTSEAL_AWS_KMS_ALSO_OPENS";
 
 /// The master key that a command works with. What the command line says goes before the environment.
 pub(crate) async fn open(args: &args::MasterKey) -> Result<Arc<dyn Kms>, Failure> {
+    open_beside(args, None).await
+}
+
+/// The master key that keys are moved to. Within AWS KMS, it opens under the one that they are moved from.
+pub(crate) async fn open_target(args: &args::MoveMasterKey) -> Result<Arc<dyn Kms>, Failure> {
+    open_beside(&args.master_key, args.from_aws_kms_key.as_deref()).await
+}
+
+async fn open_beside(args: &args::MasterKey, also: Option<&str>) -> Result<Arc<dyn Kms>, Failure> {
     if let Some(path) = &args.keyring {
         return keyring(path);
     }
     if let Some(key) = &args.aws_kms_key {
-        return aws(key).await;
+        return aws(key, also).await;
     }
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     match (set(TEXT).is_some(), set(FILE), set(AWS)) {
         (true, None, None) => from_text(),
         (false, Some(path), None) => keyring(&PathBuf::from(path)),
-        (false, None, Some(key)) => aws(&key.to_string_lossy()).await,
+        (false, None, Some(key)) => aws(&key.to_string_lossy(), also).await,
         (false, None, None) => Err(Failure::Usage(format!(
             "no master key: pass --keyring FILE or --aws-kms-key KEY, or set {FILE}, {TEXT} (the keyring's text) or {AWS}"
         ))),
@@ -37,7 +48,7 @@ pub(crate) async fn open(args: &args::MasterKey) -> Result<Arc<dyn Kms>, Failure
 pub(crate) async fn open_from(args: &args::MoveMasterKey) -> Result<Option<Arc<dyn Kms>>, Failure> {
     match (&args.from_keyring, &args.from_aws_kms_key) {
         (Some(path), _) => keyring(path).map(Some),
-        (None, Some(key)) => aws(key).await.map(Some),
+        (None, Some(key)) => aws(key, None).await.map(Some),
         (None, None) => Ok(None),
     }
 }
@@ -80,13 +91,15 @@ fn from_text() -> Result<Arc<dyn Kms>, Failure> {
 
 /// AWS KMS, with region and credentials from AWS's own variables and files.
 #[cfg(feature = "aws-config")]
-async fn aws(key: &str) -> Result<Arc<dyn Kms>, Failure> {
-    Ok(Arc::new(eventseal::AwsKms::from_env(key).await))
+async fn aws(key: &str, also: Option<&str>) -> Result<Arc<dyn Kms>, Failure> {
+    let configured = std::env::var(AWS_ALSO).unwrap_or_default();
+    let also = configured.split(',').map(str::trim).filter(|name| !name.is_empty()).chain(also);
+    Ok(Arc::new(also.fold(eventseal::AwsKms::from_env(key).await, |kms, name| kms.also_opens(name))))
 }
 
 #[cfg(not(feature = "aws-config"))]
 #[allow(clippy::unused_async, reason = "the other one awaits")]
-async fn aws(_key: &str) -> Result<Arc<dyn Kms>, Failure> {
+async fn aws(_key: &str, _also: Option<&str>) -> Result<Arc<dyn Kms>, Failure> {
     let problem = "this eventseal was built without AWS KMS: build it with --features cli,aws-config";
     Err(Failure::Usage(problem.into()))
 }
