@@ -8,10 +8,9 @@ import logging
 import os
 import sys
 from threading import Thread
-from uuid import uuid4
 
 from moto.core.exceptions import JsonRESTError
-from moto.kms import models
+from moto.kms import utils
 from moto.kms.models import KmsBackend
 from moto.kms.responses import KmsResponse
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -59,12 +58,20 @@ def re_encrypt(self):
 KmsBackend.encrypt, KmsBackend.decrypt, KmsResponse.re_encrypt = encrypt, decrypt, re_encrypt
 
 
-def generate_key_id(multi_region=False):
-    """Of AWS's length: moto's own ids of multi-region keys are longer than its ciphertexts have room for, and open nothing."""
-    return f"mrk-{uuid4().hex}" if multi_region else str(uuid4())
+# The ids of multi-region keys are longer than moto's ciphertexts have room for: they would open nothing.
+KEY_ID_LEN = 40
+utils.HEADER_LEN += KEY_ID_LEN - utils.KEY_ID_LEN
+utils.CIPHERTEXT_HEADER_FORMAT = f">{KEY_ID_LEN}s{utils.IV_LEN}s{utils.TAG_LEN}s"
+deserialize = utils._deserialize_ciphertext_blob
 
 
-models.generate_key_id = generate_key_id
+def deserialize_padded(ciphertext_blob):
+    """The shorter ids are padded."""
+    found = deserialize(ciphertext_blob)
+    return found._replace(key_id=found.key_id.rstrip("\0"))
+
+
+utils._deserialize_ciphertext_blob = deserialize_padded
 
 
 class Handler(MotoRequestHandler):
