@@ -207,6 +207,16 @@ pub enum Error {
         /// The place. If the `Sensitive` is part of a text or the name of a member there, this place would have to be protected.
         pointer: JsonPointer,
     },
+    /// The aggregate's type, which is the kind of its own scope, can be confused with a kind that the schemas declare.
+    #[error(
+        "aggregate type {aggregate_type:?} owns protected values, and differs from the scope kind {declared:?} of the schemas by case, white space or one letter: a shred of one does not reach the other; write them the same, give the owner a name with Owner::Aggregate.scope_kind(…), or build the schemas with distinct_kinds({aggregate_type:?}, {declared:?})"
+    )]
+    SimilarKind {
+        /// The aggregate's type.
+        aggregate_type: String,
+        /// The kind that the schemas declare.
+        declared: String,
+    },
     /// A limit of the sealed format, or a narrower one of this process, is exceeded.
     #[error("event {event_id}: {what} is over the limit of {limit}: make the payload smaller, or several events of it")]
     LimitExceeded {

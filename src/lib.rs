@@ -104,6 +104,7 @@ mod keys;
 mod kms;
 mod maintenance;
 mod memory;
+mod number;
 mod pointer;
 #[cfg(feature = "postgres")]
 mod postgres;

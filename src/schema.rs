@@ -10,6 +10,7 @@ mod declare;
 mod describe;
 mod document;
 mod graph;
+mod kinds;
 mod metadata;
 mod problem;
 mod redaction;
@@ -34,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, NewEvent};
 use crate::raw;
 use crate::seal::plan::Plan;
+use kinds::Kinds;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use step::{MetadataFn, Step};
@@ -61,6 +63,7 @@ pub struct Schemas {
     accept_plaintext: HashSet<EventType>,
     allow_unknown_types: bool,
     pass_through_sealed: bool,
+    kinds: Kinds,
     pass_through_newer: bool,
     allow_older_appends: bool,
     deny_unreadable_payloads: bool,
@@ -241,6 +244,28 @@ impl Schemas {
             }
         }
         found.into_iter().collect()
+    }
+}
+
+impl Schemas {
+    /// The kinds of the scopes that the schemas name, sorted: those of [`subject`]s and those of
+    /// [`scope_kind`](Owner::scope_kind). Where an event's own aggregate is the owner, its type is the kind, which is known
+    /// with the event only.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// let placed = event("OrderPlaced").version(1).protect(&["/email"], subject("Customer", "/customer_id"));
+    /// assert_eq!(Schemas::new([placed])?.scope_kinds(), ["Customer"]);
+    /// # Ok::<(), SchemaErrors>(())
+    /// ```
+    #[must_use]
+    pub fn scope_kinds(&self) -> Vec<&str> {
+        self.kinds.declared().collect()
+    }
+
+    /// A declared kind that this one can be confused with.
+    pub(crate) fn similar_kind(&self, kind: &str) -> Option<&str> {
+        self.kinds.similar_to(kind).first().map(|kind| &***kind)
     }
 }
 

@@ -144,7 +144,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`check_append`](crate::check_append), [`Error::InvalidPayload`],
     /// [`Error::ReservedMember`], [`Error::DuplicateMember`], [`Error::ShapeMismatch`],
     /// [`Error::MissingScopeId`], [`Error::InvalidScopeId`], [`Error::LimitExceeded`],
-    /// [`Error::UndeclaredVersion`], [`Error::UnknownType`],
+    /// [`Error::UndeclaredVersion`], [`Error::UnknownType`], [`Error::SimilarKind`](crate::Error::SimilarKind),
     /// [`Error::UnreadablePayload`], [`Error::SensitiveInTheClear`]. For the keys: [`Error::Shredded`],
     /// [`Error::Disabled`], [`Error::NoActiveKek`], [`Error::WrongKey`],
     /// [`Error::InvalidRow`](crate::Error::InvalidRow) if the active key is not the scope's own, errors of
@@ -187,6 +187,13 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             return Ok(Cow::Borrowed(events));
         }
         let scopes: HashSet<&KeyScope> = drafts.iter().flatten().flat_map(|draft| &draft.scopes).collect();
+        // The kind of an aggregate's own scope is known here only.
+        let own = aggregate.aggregate_type();
+        if scopes.iter().any(|scope| scope.kind() == own)
+            && let Some(declared) = self.schemas.similar_kind(own)
+        {
+            return Err(crate::Error::SimilarKind { aggregate_type: own.to_owned(), declared: declared.to_owned() });
+        }
         let scopes: Vec<KeyScope> = scopes.into_iter().cloned().collect();
         let keys = self.keys.sealing_keys(tx, &scopes).await?;
         let by_scope: HashMap<&KeyScope, &(KeyId, Arc<DataKey>)> = scopes.iter().zip(&keys.keys).collect();

@@ -6,6 +6,7 @@ use crate::schema::carry::{check_carried, check_change};
 use crate::schema::changes::Changes;
 use crate::schema::declare::{EventSchema, FieldDecl, Owner, SchemasBuilder, StepDecl, VersionDecl};
 use crate::schema::graph::{check_lengths, check_targets};
+use crate::schema::kinds::check_kinds;
 use crate::schema::problem::{SchemaError, SchemaErrors, SchemaProblem};
 use crate::schema::step::{MetadataFn, Step};
 use crate::schema::typed::check_decoders;
@@ -41,6 +42,7 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         let concerned = types.values_mut().filter(|schema| schema.legacy.is_none() && schema.version(EventVersion::new(version)).is_some());
         concerned.for_each(|schema| schema.legacy = Some(EventVersion::new(version)));
     }
+    let kinds = check_kinds(&types, builder.distinct_kinds, &mut found);
     check_decoders(&builder.decoders, &types, &mut found);
     let accept_plaintext: HashSet<EventType> = builder.accept_plaintext.into_iter().collect();
     for name in &accept_plaintext {
@@ -64,6 +66,7 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         accept_plaintext,
         allow_unknown_types: builder.allow_unknown_types,
         pass_through_sealed: builder.pass_through_sealed,
+        kinds,
         pass_through_newer: builder.pass_through_newer,
         allow_older_appends: builder.allow_older_appends,
         deny_unreadable_payloads: builder.deny_unreadable_payloads,

@@ -327,6 +327,7 @@ pub struct SchemasBuilder {
     pub(super) accept_plaintext: Vec<EventType>,
     pub(super) allow_unknown_types: bool,
     pub(super) pass_through_sealed: bool,
+    pub(super) distinct_kinds: Vec<(Arc<str>, Arc<str>)>,
     pub(super) pass_through_newer: bool,
     pub(super) allow_older_appends: bool,
     pub(super) deny_unreadable_payloads: bool,
@@ -343,6 +344,7 @@ impl SchemasBuilder {
             accept_plaintext: Vec::new(),
             allow_unknown_types: false,
             pass_through_sealed: false,
+            distinct_kinds: Vec::new(),
             pass_through_newer: false,
             allow_older_appends: false,
             deny_unreadable_payloads: false,
@@ -385,6 +387,23 @@ impl SchemasBuilder {
     /// append to the wrapped store itself.
     pub fn pass_through_sealed(mut self) -> Self {
         self.pass_through_sealed = true;
+        self
+    }
+
+    /// Says that two scope kinds are different on purpose, such as `Item` and `Items`.
+    ///
+    /// Kinds that differ by case, by white space or by one letter are a problem otherwise: a shred of `Customer` does not reach
+    /// what is sealed for `customer`.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// let of = |name: &str, kind: &str| event(name).version(1).protect(&["/text"], subject(kind, "/id"));
+    /// let both = || [of("Sold", "Item"), of("Listed", "Items")];
+    /// assert!(Schemas::new(both()).is_err());
+    /// assert!(Schemas::builder(both()).distinct_kinds("Item", "Items").build().is_ok());
+    /// ```
+    pub fn distinct_kinds(mut self, kind: impl Into<Arc<str>>, other: impl Into<Arc<str>>) -> Self {
+        self.distinct_kinds.push((kind.into(), other.into()));
         self
     }
 

@@ -71,6 +71,10 @@ pub enum SchemaProblem {
     Overlap(String, String),
     #[error("scope kind {0:?} {1}")]
     ScopeKind(String, &'static str),
+    #[error(
+        "its scope kind {kind:?} is too similar to {other:?} of {event_type} version {event_version}: a shred of one does not reach the other; write them the same, or build the schemas with distinct_kinds({kind:?}, {other:?})"
+    )]
+    SimilarKinds { kind: String, other: String, event_type: EventType, event_version: u32 },
     #[error("scope pointer {0:?} {1}")]
     ScopePointer(String, String),
     #[error("{0:?} is not protected in this version, so it has no stand-in and no padding")]

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::event::PersistedEvent;
 use crate::key::KeyScope;
 use crate::maintenance::rewrite::KeptBecause;
+use crate::number::{canonical, respelled};
 use crate::seal::plan::Plan;
 use crate::seal::scan::{locate, unescape};
 use crate::seal::sealing::{Draft, Voids};
@@ -206,7 +207,8 @@ fn leaves(value: &[u8], each: impl FnMut(Kind, Cow<'_, str>)) {
     in_the_clear(value, Vec::new(), each);
 }
 
-/// Of valid JSON, or of such with values cut out. Numbers as they are spelled, and as serde_json spells them.
+/// Of valid JSON, or of such with values cut out. A number comes as it is spelled, as a program spells it that has read it, and
+/// as what it is, whatever its spelling.
 fn tokens(json: &[u8], each: &mut impl FnMut(Kind, Cow<'_, str>)) {
     let mut at = 0;
     while let Some(byte) = json.get(at) {
@@ -226,10 +228,16 @@ fn tokens(json: &[u8], each: &mut impl FnMut(Kind, Cow<'_, str>)) {
                 let is_number = |byte: &u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
                 let length = rest.iter().take_while(|byte| is_number(byte)).count();
                 let number = String::from_utf8_lossy(&rest[..length]);
-                if let Ok(read) = serde_json::from_str::<serde_json::Number>(&number)
-                    && read.to_string() != *number
-                {
-                    each(Kind::Number, read.to_string().into());
+                // A mark in front, so that nothing but numbers looks like one.
+                let value = canonical(&number);
+                for spelled in respelled(&number) {
+                    if let Some(rounded) = canonical(&spelled).filter(|rounded| value.as_ref() != Some(rounded)) {
+                        each(Kind::Number, format!("={rounded}").into());
+                    }
+                    each(Kind::Number, spelled.into());
+                }
+                if let Some(value) = value {
+                    each(Kind::Number, format!("={value}").into());
                 }
                 each(Kind::Number, number);
                 length
@@ -270,13 +278,15 @@ mod tests {
     #[test]
     fn leaves_are_found_whatever_serde_json_makes_of_the_rest() {
         use Kind::{Name, Number, Text, Truth};
-        let json = r#"{"a" : "x\"\u0079", "b":[1.50,-1e400,"",true,null, false],"\ud800":{"c":"\ud800s"}, "n":1234567890123456789012345}"#;
+        let json = r#"{"a" : "x\"\u0079", "b":[1.50,-1e400,"",true,null, false],"\ud800":{"c":"\ud800s"}, "n":12}"#;
         let expected = [
             (Name, "a"),
             (Text, "x\"y"),
             (Name, "b"),
             (Number, "1.5"),
+            (Number, "=15e-1"),
             (Number, "1.50"),
+            (Number, "=-1e400"),
             (Number, "-1e400"),
             (Truth, "true"),
             (Truth, "false"),
@@ -284,13 +294,18 @@ mod tests {
             (Name, "c"),
             (Text, r"\ud800s"),
             (Name, "n"),
-            (Number, "1.2345678901234568e+24"),
-            (Number, "1234567890123456789012345"),
+            (Number, "12.0"),
+            (Number, "=12e0"),
+            (Number, "12"),
         ];
         let expected: Vec<_> = expected.into_iter().map(|(kind, text)| (kind, text.to_owned())).collect();
         assert_eq!(found(json), expected);
         for text in ["no JSON \"", "\"", "\"\\", "tru"] {
             assert_eq!(found(text), [(Text, text.to_owned())]);
+        }
+        let wide = found("1234567890123456789012345");
+        for value in ["=1234567890123456789012345e0", "=12345678901234568e8"] {
+            assert!(wide.contains(&(Number, value.to_owned())), "exact, and as an f64 has it: {wide:?}");
         }
         let mut clear = Vec::new();
         in_the_clear(br#"{"a":"cut","b":"c"}"#, vec![(5, 10)], |_, text| clear.push(text.into_owned()));

@@ -6,6 +6,7 @@ use crate::key::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
 use crate::maintenance::rewrite::carry::{Anew, Fate, fate_of};
 use crate::maintenance::rewrite::{Kept, KeptBecause, RewriteOptions};
+use crate::number::is_same_value;
 use crate::seal::crypto::Salts;
 use crate::sealer::{Reading, Sealer, seal_draft};
 use crate::store::{EventTable, TableWork};
@@ -326,11 +327,11 @@ fn unreadable(event: &PersistedEvent, error: Error) -> Error {
     }))
 }
 
-/// A database may re-space and re-order metadata.
+/// A database may re-space and re-order metadata, and spell its numbers otherwise.
 fn is_same_json(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
     let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok();
     match (a, b) {
-        (Some(a), Some(b)) => a == b || json(a).is_some_and(|a| json(b) == Some(a)),
+        (Some(a), Some(b)) => a == b || json(a).is_some_and(|a| json(b).is_some_and(|b| is_same_value(&a, &b))),
         (a, b) => a == b,
     }
 }
