@@ -30,6 +30,10 @@ use time::OffsetDateTime;
 /// [`Sealer`](crate::Sealer) beside a store that is not reached through this crate; `K` is the kind of database of the
 /// keys. Dropping it rolls both back.
 ///
+/// It needs more than one connection at a time: that of the events, one that holds locks on keys until the commit, and
+/// another one to look at keys and to make them. Where both sides share a pool, it must have at least three for each
+/// transaction that runs at once; a smaller one waits for itself until its time-out.
+///
 /// ```
 /// # use eventseal::*;
 /// # #[cfg(feature = "sqlite")]
