@@ -626,7 +626,7 @@ mod buffered {
     }
 
     #[derive(Debug, Deserialize)]
-    #[allow(dead_code)]
+    #[allow(dead_code, clippy::large_enum_variant)]
     #[serde(tag = "kind")]
     enum Internal {
         Other { d: u8 },
@@ -640,7 +640,7 @@ mod buffered {
     }
 
     #[derive(Debug, Deserialize)]
-    #[allow(dead_code)]
+    #[allow(dead_code, clippy::large_enum_variant)]
     #[serde(untagged)]
     enum Untagged {
         Other { d: u8 },
