@@ -309,7 +309,7 @@ fn in_json(value: &Value) -> String {
         if forges(c) && c != '\n' {
             let _ = write!(text, "\\u{:04x}", u32::from(c));
         } else {
-            text.push(c)
+            text.push(c);
         }
     }
     text

@@ -12,7 +12,7 @@ pub(super) async fn statements(args: &args::Database, checks: &mut Checks) {
     match sessions(&options).await {
         Ok(Sessions::Own) => checks.good(NAME, "none that shares sessions"),
         Ok(Sessions::Shared) => {
-            checks.good(NAME, "shares sessions, and keeps prepared statements apart; migrate needs a direct connection")
+            checks.good(NAME, "shares sessions, and keeps prepared statements apart; migrate needs a direct connection");
         }
         Ok(Sessions::SharedWithLosses) => checks.problem(
             NAME,
