@@ -22,8 +22,10 @@ struct Noted {
     text: String,
 }
 
+type Step = fn(Paid) -> Noted;
+
 /// Steps that carry a protected number into the clear, as a number or in a text.
-fn steps() -> [(&'static str, fn(Paid) -> Noted); 2] {
+fn steps() -> [(&'static str, Step); 2] {
     [
         ("as a number", |old| Noted { total: old.amount, text: String::new() }),
         ("in a text", |old| Noted { total: 0.5, text: format!("paid {} EUR", old.amount) }),
