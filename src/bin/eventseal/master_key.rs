@@ -94,7 +94,7 @@ fn from_text() -> Result<Arc<dyn Kms>, Failure> {
 async fn aws(key: &str, also: Option<&str>) -> Result<Arc<dyn Kms>, Failure> {
     let configured = std::env::var(AWS_ALSO).unwrap_or_default();
     let also = configured.split(',').map(str::trim).filter(|name| !name.is_empty()).chain(also);
-    Ok(Arc::new(also.fold(eventseal::AwsKms::from_env(key).await, |kms, name| kms.also_opens(name))))
+    Ok(Arc::new(also.fold(eventseal::AwsKms::from_env(key).await, eventseal::AwsKms::also_opens)))
 }
 
 #[cfg(not(feature = "aws-config"))]

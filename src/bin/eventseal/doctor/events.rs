@@ -52,7 +52,7 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
     match append(db, &store).await {
         Ok(()) => checks.good("events", format!("{read}, and appended to (tried, and rolled back)")),
         Err(Error::Collision { .. }) => {
-            checks.good("events", format!("{read}; whether they can be appended to is not known: others held a lock"))
+            checks.good("events", format!("{read}; whether they can be appended to is not known: others held a lock"));
         }
         Err(Error::PermissionDenied { .. }) => {
             checks.good("events", format!("{read}; this user may not append"));
