@@ -450,7 +450,7 @@ still needs the old entry. Can be interrupted and run again at any time. Data ke
 
 Examples:
   eventseal move-master-key --keyring /etc/shop/keyring --dry-run
-  eventseal move-master-key --from-aws-kms-key alias/eventseal-2026 --aws-kms-key alias/eventseal-2027
+  eventseal move-master-key --from-aws-kms-key alias/shop-2026 --aws-kms-key alias/shop-2027
   eventseal move-master-key --from-keyring /etc/shop/keyring --aws-kms-key alias/eventseal
   eventseal move-master-key --from-aws-kms-key alias/eventseal --keyring /etc/shop/keyring")]
 pub(crate) struct MoveMasterKey {
