@@ -12,6 +12,8 @@ mod common;
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventseal::internals::Engine;
 use eventseal::{NewEvent, aggregate, event, subject};
 use std::hint::black_box;
@@ -73,4 +75,40 @@ fn main() {
         }
         println!("{name:<32}{median:>10.0}{:>12.2}", median / floor);
     }
+    hostile(&engine);
+}
+
+/// What it costs to refuse a payload whose header nobody authenticated: as many pointers, as long as can be, over many members that
+/// are none of them. Beside it the same bytes with a header that is refused before anything is looked for.
+fn hostile(engine: &Engine) {
+    const POINTERS: u16 = 4_096;
+    let members = ",\"y\":0".repeat(1_000_000);
+    let payload = |last: u16| {
+        let mut header = [&[1, 1, 0, 0][..], &[7; 32], &[0, 1], &[4; 16], &POINTERS.to_be_bytes()].concat();
+        for number in 1..=POINTERS {
+            let pointer = format!("/{}{:04x}", "x".repeat(4_080), if number == POINTERS { last } else { number });
+            header.extend_from_slice(&[&[0, 0, 0][..], &u16::try_from(pointer.len()).unwrap().to_be_bytes(), pointer.as_bytes()].concat());
+        }
+        header.extend_from_slice(&[9; 48]);
+        format!("{{\"$seal\":\"{}\"{members}}}", URL_SAFE_NO_PAD.encode(header)).into_bytes()
+    };
+    let median = |payload: &[u8]| {
+        let mut times: Vec<f64> = (0..9)
+            .map(|_| {
+                let start = Instant::now();
+                black_box(engine.open(black_box(payload)).unwrap_err());
+                start.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    // The last pointer is that of another entry: malformed.
+    let (hostile, malformed) = (payload(POINTERS), payload(1));
+    let (took, floor) = (median(&hostile), median(&malformed));
+    println!(
+        "\nhostile header, {} MB, {POINTERS} pointers: {took:.0} ms, × {:.2} of refusing it unread",
+        hostile.len() / 1_000_000,
+        took / floor
+    );
 }

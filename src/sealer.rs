@@ -6,7 +6,7 @@ mod testing;
 
 pub(crate) use stored::{OpenedRow, Reading, seal_draft};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{AggregateRef, EventVersion, NewEvent, PersistedEvent, Unreadable, check_append};
 use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
@@ -16,7 +16,7 @@ use crate::seal::clear::check_sensitive;
 use crate::seal::crypto::{DataKey, Salts};
 use crate::seal::opening::{Closed, Opened, inspect};
 use crate::seal::sealing::{Draft, SealingKey, check_unprotected, refuse};
-use crate::seal::{Place, begins_sealed, is_sealed, may_hold_header};
+use crate::seal::{Place, is_sealed, may_hold_header};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -212,9 +212,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
                 event_type: &event.event_type,
                 event_version: event.event_version,
             };
-            // `by_scope` has every scope of every draft.
-            let draft_keys: Vec<SealingKey<'_>> =
-                draft.scopes.iter().filter_map(|scope| by_scope.get(scope)).map(|(id, key)| SealingKey { id: *id, key }).collect();
+            let draft_keys = draft.scopes.iter().map(|scope| key_of(&by_scope, scope)).collect::<Result<Vec<_>>>()?;
             let payload = draft.seal(&place, &draft_keys, &integrity, &salts.next()?)?;
             sealed.push(event.with_payload(payload));
         }
@@ -233,7 +231,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`Error::NewerVersion`](crate::Error::NewerVersion),
     /// [`Error::UnknownVersion`](crate::Error::UnknownVersion),
     /// [`Error::UnknownType`](crate::Error::UnknownType),
-    /// [`Error::StillSealed`](crate::Error::StillSealed),
+    /// [`Error::StillSealed`](Error::StillSealed),
     /// [`Error::InvalidPayload`](crate::Error::InvalidPayload) and
     /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) (what is stored is not what the schema
     /// protects), [`Error::Upcast`](crate::Error::Upcast);
@@ -315,8 +313,6 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             match inspect(&schema.plan, event.event_id, &event.stored_type, &event.payload, accept_plaintext) {
                 Ok(Some(closed)) => return Ok(Read::Sealed(Box::new(closed), (schema, version))),
                 Ok(None) => {}
-                // The name stood in bytes that are no JSON, and none was promised.
-                Err(crate::Error::InvalidPayload { .. }) if !schema.plan.protects() && !begins_sealed(&event.payload) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -326,9 +322,20 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// An event whose type may pass through untouched. Ciphertext is not to be taken for values.
     fn not_registered<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
         if !self.schemas.passes_sealed() && is_sealed(&event.payload).map_err(|error| refuse(event.event_id, error))? {
-            return Err(crate::Error::StillSealed { event_id: event.event_id, event_type: event.stored_type.clone() });
+            return Err(Error::StillSealed { event_id: event.event_id, event_type: event.stored_type.clone() });
         }
         Ok(Read::AsStored)
+    }
+}
+
+/// A scope without a key is an error. Were it left out, the keys behind it would move up, and values be sealed under somebody else's.
+fn key_of<'k>(by_scope: &HashMap<&KeyScope, &'k (KeyId, Arc<DataKey>)>, scope: &KeyScope) -> Result<SealingKey<'k>> {
+    match by_scope.get(scope) {
+        Some((id, key)) => Ok(SealingKey { id: *id, key }),
+        None => Err(Error::ScopeState {
+            scope: scope.clone(),
+            problem: "has no key, though one was asked for: this is a bug, please report it",
+        }),
     }
 }
 
@@ -381,5 +388,23 @@ fn readable(mut event: PersistedEvent, opened: Option<Opened>) -> Readable {
 impl<Tx> fmt::Debug for Sealer<Tx> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sealer").field("keys", &self.keys).field("schemas", &self.schemas).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn i3_a_scope_without_a_key_is_an_error_and_moves_no_other() {
+        let scopes = ["1", "2", "3"].map(|id| KeyScope::new("Customer", id));
+        let keys: Vec<_> =
+            (1..=3_u8).map(|key| (KeyId(Uuid::from_u128(key.into())), Arc::new(DataKey::new(&[key; 32]).unwrap()))).collect();
+        let mut by_scope: HashMap<&KeyScope, &(KeyId, Arc<DataKey>)> = scopes.iter().zip(&keys).collect();
+        assert!(key_of(&by_scope, &scopes[1]).is_ok_and(|key| key.id == keys[1].0));
+        by_scope.remove(&scopes[0]);
+        let found = scopes.iter().map(|scope| key_of(&by_scope, scope)).collect::<Result<Vec<_>>>();
+        assert!(matches!(found, Err(Error::ScopeState { scope, .. }) if scope == scopes[0]));
     }
 }

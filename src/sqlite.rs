@@ -7,10 +7,10 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteError, SqliteRow};
 use sqlx::{AssertSqlSafe, Decode, Row, SqlSafeStr, Sqlite, SqliteConnection, Type};
 use std::borrow::Cow;
-use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 /// What a result code means.
@@ -62,12 +62,16 @@ pub(crate) fn is_unique_violation(error: &sqlx::Error) -> bool {
 /// As text that sorts by time: UTC, microseconds.
 pub(crate) fn to_text(at: OffsetDateTime) -> String {
     const FORMAT: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-    // Formatting a time into a String fails for years beyond 9999 only.
-    at.to_offset(time::UtcOffset::UTC).format(FORMAT).unwrap_or_default()
+    // Neither fails for times that are read from here or pass `check_append`: they are in UTC, of years 0 to 9999.
+    at.checked_to_offset(UtcOffset::UTC).unwrap_or(at).format(FORMAT).unwrap_or_default()
 }
 
+/// In UTC. A time of the years 0 to 9999 may be none in UTC (`9999-12-31T23:59:59-01:00`), and others that take it for one would panic.
 pub(crate) fn from_text(text: &str, what: &'static str) -> Result<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| Error::InvalidRow { what, problem: "is not a time" })
+    let invalid = |problem| Error::InvalidRow { what, problem };
+    let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| invalid("is not a time"))?;
+    let at = at.checked_to_offset(UtcOffset::UTC).filter(|at| (0..=9999).contains(&at.year()));
+    at.ok_or_else(|| invalid("is a time of a year that is not 0 to 9999 in UTC"))
 }
 
 pub(crate) fn column<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(row: &'r SqliteRow, index: usize) -> Result<T> {
@@ -127,5 +131,20 @@ mod tests {
         assert_eq!(to_text(at), "2023-11-14T22:13:20.000001Z");
         assert_eq!(from_text(&to_text(at), "created_at").unwrap(), at);
         assert!(from_text("yesterday", "created_at").is_err());
+    }
+
+    #[test]
+    fn times_that_are_none_in_utc_are_refused() {
+        for text in ["9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999999-00:01", "0000-01-01T00:00:00+00:01", "", "infinity", "0"] {
+            assert!(matches!(from_text(text, "created_at"), Err(Error::InvalidRow { what: "created_at", .. })), "{text}");
+        }
+        for (text, written) in [
+            ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+            ("9999-12-31T23:59:59+00:01", "9999-12-31T23:58:59.000000Z"),
+            ("0000-01-01T00:00:00-00:01", "0000-01-01T00:01:00.000000Z"),
+        ] {
+            let at = from_text(text, "created_at").unwrap();
+            assert_eq!((to_text(at).as_str(), at.offset()), (written, UtcOffset::UTC));
+        }
     }
 }

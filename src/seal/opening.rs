@@ -15,7 +15,7 @@ use crate::seal::plan::Plan;
 use crate::seal::scan::{Scan, ScanError, SealMember, locate, scan};
 use crate::seal::sealing::refuse;
 use crate::seal::wanted::{Target, Wanted};
-use crate::seal::{Place, WHOLE_MEMBER, read_token};
+use crate::seal::{Place, WHOLE_MEMBER, begins_sealed, may_hold_header, read_token};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -98,8 +98,9 @@ pub(crate) fn inspect<'a>(
         // Bytes that are no JSON have no seal; where the whole payload is protected, any bytes may lie there.
         Err(_) if plan.whole.is_some() && accept_plaintext => return Ok(None),
         Err(_) if plan.whole.is_some() => return Err(unsealed(JsonPointer::root())),
-        // Payloads of unprotected types may be any bytes, and nothing is missed in them.
-        Err(_) if !plan.protects() => return Ok(None),
+        // Payloads of unprotected types may be any bytes, but for those that were sealed and are damaged.
+        Err(_) if !plan.protects() && !may_hold_header(payload) => return Ok(None),
+        Err(ScanError::Syntax { .. }) if !plan.protects() && !begins_sealed(payload) => return Ok(None),
         Err(error) => return Err(refuse(event_id, error)),
     };
     let Some(seal) = found.seal else {

@@ -98,6 +98,7 @@ impl<'a> Draft<'a> {
             return Err(Error::LimitExceeded { event_id, what: "the number of protected values", limit: MAX_ENTRIES });
         }
         let names = Names::new(plan, &found.hits);
+        let mut known_scopes = HashMap::new();
         // Fields of one owner mostly stand together: the owner is resolved once for them.
         let mut last: Option<(&FieldOwner, Option<usize>, u16)> = None;
         for hit in &found.hits {
@@ -116,7 +117,7 @@ impl<'a> Draft<'a> {
             let scope = match known {
                 Some((_, _, scope)) => scope,
                 None => match scope_of(plan, field, &pointer, named, aggregate, event_id, payload) {
-                    Ok(scope) => draft.scope_index(event_id, scope)?,
+                    Ok(scope) => draft.scope_index(event_id, scope, &mut known_scopes)?,
                     // That a value is null says nothing about a subject that is not named.
                     Err(Error::MissingScopeId { .. }) if &payload[hit.start..hit.end] == b"null" => continue,
                     Err(error) => return Err(error),
@@ -158,19 +159,28 @@ impl<'a> Draft<'a> {
         let hit = Hit { target: Target::Field(0), indexes: Vec::new(), start: 0, end: payload.len() };
         let named = Names::new(plan, &found.hits).owner_of(field, &hit);
         let scope = scope_of(plan, field, "", named, aggregate, event_id, payload)?;
-        let scope = draft.scope_index(event_id, scope)?;
+        let scope = draft.scope_index(event_id, scope, &mut HashMap::new())?;
         draft.push(event_id, (0, payload.len()), "".into(), Under::Scope(scope), field.pad)?;
         Ok(draft)
     }
 
-    fn scope_index(&mut self, event_id: Uuid, scope: KeyScope) -> Result<u16> {
-        let index = self.scopes.iter().position(|known| *known == scope).unwrap_or(self.scopes.len());
-        if index == self.scopes.len() {
+    /// `index`: where the scopes are, once there are too many to look through each time.
+    fn scope_index(&mut self, event_id: Uuid, scope: KeyScope, index: &mut HashMap<KeyScope, usize>) -> Result<u16> {
+        const FEW: usize = 16;
+        let known = match self.scopes.len() {
+            ..=FEW => self.scopes.iter().position(|known| *known == scope),
+            _ => index.get(&scope).copied(),
+        };
+        let at = known.unwrap_or(self.scopes.len());
+        if known.is_none() {
             self.scopes.push(scope);
+            if self.scopes.len() > FEW {
+                index.extend(self.scopes.iter().cloned().zip(0..).skip(index.len()));
+            }
         }
         self.check_keys(event_id)?;
         #[allow(clippy::cast_possible_truncation, reason = "below MAX_KEYS")]
-        Ok(index as u16)
+        Ok(at as u16)
     }
 
     fn push_void(&mut self, event_id: Uuid, span: (usize, usize), pointer: Cow<'a, str>, key_id: KeyId) -> Result<()> {
@@ -260,8 +270,12 @@ impl<'a> Draft<'a> {
         (out, redacted)
     }
 
-    /// Encrypts. `keys` are the active keys of [`scopes`](Self::scopes), in that order.
+    /// Encrypts. `keys` are the active keys of [`scopes`](Self::scopes), in that order, one for each: a value goes by the index of its
+    /// scope, and with one key less it would be sealed under somebody else's.
     pub(crate) fn seal(&self, place: &Place<'_>, keys: &[SealingKey<'_>], integrity: &SealingKey<'_>, salt: &[u8; 16]) -> Result<Vec<u8>> {
+        if keys.len() != self.scopes.len() {
+            return Err(Error::Cryptography);
+        }
         let key_ids: Vec<KeyId> = keys.iter().map(|key| key.id).chain(self.destroyed.iter().copied()).collect();
         #[allow(clippy::cast_possible_truncation, reason = "below MAX_KEYS")]
         let live = keys.len() as u16;
@@ -485,6 +499,38 @@ mod tests {
         assert_eq!(scope_id(b"1234567890123456789012345").unwrap(), "1234567890123456789012345");
         for wrong in [&b"1.0"[..], b"1e3", b"-0", b"true", b"[]", b"\"\"", b"\"\\u0000\"", b"\"\\ud800\"", b"{}"] {
             assert!(scope_id(wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
+        }
+    }
+
+    /// One key less, and what belongs to the second customer would be sealed under the key of the third.
+    #[test]
+    fn i3_nothing_is_sealed_unless_every_scope_has_a_key() {
+        let schemas = crate::Schemas::new([crate::event("Met").version(1).protect(&["/l/*/name"], crate::subject("Customer", "/l/*/id"))]);
+        let schemas = schemas.unwrap();
+        let aggregate = crate::aggregate("Order", "1");
+        let elements = |count: usize| (0..count).map(|id| format!(r#"{{"id":{id},"name":"Ada"}}"#)).collect::<Vec<_>>().join(",");
+        for count in [1, 3, 40] {
+            let event = NewEvent::raw("Met", 1, format!(r#"{{"l":[{}]}}"#, [elements(count), elements(count)].join(",")));
+            let schema = schemas.for_read(event.event_id, &event.event_type, event.event_version).unwrap().unwrap().0;
+            let draft = Draft::new(&schema.plan, &aggregate, &event).unwrap().unwrap();
+            let ids: Vec<&str> = draft.scopes.iter().map(KeyScope::id).collect();
+            assert_eq!(ids, (0..count).map(|id| id.to_string()).collect::<Vec<_>>(), "each once, in order of first use");
+            let place = Place {
+                namespace: &crate::Namespace::new("n").unwrap(),
+                aggregate: &aggregate,
+                event_id: event.event_id,
+                event_type: &event.event_type,
+                event_version: event.event_version,
+            };
+            let key = DataKey::new(&[7; 32]).unwrap();
+            let keys = |count: usize| -> Vec<SealingKey<'_>> {
+                (0..count).map(|id| SealingKey { id: KeyId(Uuid::from_u128(id as u128)), key: &key }).collect()
+            };
+            let integrity = SealingKey { id: KeyId(Uuid::nil()), key: &key };
+            assert!(draft.seal(&place, &keys(count), &integrity, &[0; 16]).is_ok());
+            for wrong in [0, count - 1, count + 1] {
+                assert!(draft.seal(&place, &keys(wrong), &integrity, &[0; 16]).is_err(), "{wrong} keys for {count} scopes");
+            }
         }
     }
 }

@@ -296,8 +296,11 @@ def open_payload(case, text, keys):
     # 1. The text.
     try:
         root = Scanner(text).document()
-    except Fault:
+    except Fault as fault:
         if plan and not whole:
+            raise
+        might_be_sealed = re.search(rb"\$seal|\\u00(24|73|65|61|6c)", text, re.IGNORECASE)
+        if not plan and (might_be_sealed if fault.kind == "LimitExceeded" else re.match(rb'\s*{"\$seal":"', text)):
             raise
         if accepting or not plan:
             return text, []

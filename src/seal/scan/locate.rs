@@ -35,7 +35,7 @@ struct Locator<'a> {
     spans: Vec<Option<(usize, usize)>>,
 }
 
-impl Locator<'_> {
+impl<'a> Locator<'a> {
     /// A value that these pointers lead to or through. They share what stands before the byte `at`.
     fn value(&mut self, mut range: Range<usize>, at: usize) -> Option<()> {
         let start = self.scanner.at;
@@ -60,6 +60,7 @@ impl Locator<'_> {
     }
 
     fn object(&mut self, range: Range<usize>, at: usize) -> Option<()> {
+        let steps = self.steps(range.clone(), at);
         self.scanner.enter().ok()?;
         self.scanner.white_space();
         let mut missing = range.len();
@@ -76,7 +77,7 @@ impl Locator<'_> {
             let unescaped = if escaped { unescape(name) } else { None };
             // A lone surrogate can't be the name of any member that is looked for.
             let name = if escaped { unescaped.as_deref() } else { std::str::from_utf8(name).ok() };
-            let wanted = name.map_or(0..0, |name| self.named(&range, at, name));
+            let wanted = name.map_or(0..0, |name| named(&steps, name));
             self.scanner.white_space();
             if self.scanner.peek() != Some(b':') {
                 return None;
@@ -102,14 +103,8 @@ impl Locator<'_> {
     }
 
     fn array(&mut self, range: Range<usize>, at: usize) -> Option<()> {
-        let mut wanted = Vec::new();
-        let mut rest = range;
-        while !rest.is_empty() {
-            let step = step_at(self.pointers[rest.start], at);
-            let group = rest.start..rest.start + self.pointers[rest.clone()].partition_point(|pointer| step_at(pointer, at) == step);
-            rest.start = group.end;
-            wanted.push((array_index(step)?, group));
-        }
+        let steps = self.steps(range, at).into_iter();
+        let mut wanted = steps.map(|(step, group)| Some((array_index(step)?, group))).collect::<Option<Vec<_>>>()?;
         // They were sorted as text.
         wanted.sort_unstable_by_key(|(index, _)| *index);
         let mut wanted = wanted.into_iter().peekable();
@@ -137,26 +132,40 @@ impl Locator<'_> {
         self.value(group, next)
     }
 
-    /// The pointers whose next step is the member of this name.
-    fn named(&self, range: &Range<usize>, at: usize, name: &str) -> Range<usize> {
-        let mut escaped = String::new();
-        let name = if name.contains(['~', '/']) {
-            push_escaped(&mut escaped, name);
-            &escaped
-        } else {
-            name
-        };
-        let pointers = &self.pointers[range.clone()];
-        let start = pointers.partition_point(|pointer| step_at(pointer, at) < name);
-        let length = pointers[start..].partition_point(|pointer| step_at(pointer, at) == name);
-        range.start + start..range.start + start + length
+    /// What the next steps of these pointers are, and which pointers have each. Made once for each object and array on the way, so
+    /// that a pointer is read once from its start to its end, however many members there are.
+    fn steps(&self, range: Range<usize>, at: usize) -> Vec<(&'a str, Range<usize>)> {
+        let mut steps: Vec<(&'a str, Range<usize>)> = Vec::new();
+        for index in range {
+            let step = step_at(self.pointers[index], at);
+            match steps.last_mut() {
+                Some((last, group)) if *last == step => group.end += 1,
+                _ => steps.push((step, index..index + 1)),
+            }
+        }
+        steps
     }
+}
+
+/// The pointers whose next step is the member of this name.
+fn named(steps: &[(&str, Range<usize>)], name: &str) -> Range<usize> {
+    let mut escaped = String::new();
+    let name = if name.contains(['~', '/']) {
+        push_escaped(&mut escaped, name);
+        &escaped
+    } else {
+        name
+    };
+    steps.binary_search_by(|(step, _)| (*step).cmp(name)).map_or(0..0, |at| steps[at].1.clone())
 }
 
 /// The step behind the slash at `at`, as it is written in the pointer: a place has one spelling.
 fn step_at(pointer: &str, at: usize) -> &str {
     let rest = pointer.get(at + 1..).unwrap_or_default();
-    rest.split_once('/').map_or(rest, |(step, _)| step)
+    let step = rest.split_once('/').map_or(rest, |(step, _)| step);
+    #[cfg(test)]
+    tests::READ.set(tests::READ.get() + step.len());
+    step
 }
 
 /// Step by step, and not byte by byte: `/a/b` is beside `/a`, and `/a!` is not between them.
@@ -176,6 +185,11 @@ mod tests {
     use crate::seal::scan::scan;
     use crate::seal::wanted::Target;
     use proptest::prelude::*;
+
+    thread_local! {
+        /// How many bytes of pointers were looked at.
+        pub(super) static READ: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
 
     fn texts<'t>(text: &'t str, pointers: &[&str]) -> Option<Vec<&'t str>> {
         Some(locate(text.as_bytes(), pointers)?.into_iter().map(|(start, end)| &text[start..end]).collect())
@@ -225,6 +239,21 @@ mod tests {
         let pointers: Vec<String> = (0..4_096).rev().map(|number| format!("/{number:x}{}", "/a".repeat(126))).collect();
         let found = texts(&text, &pointers.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
         assert!(found.into_iter().eq((0..4_096).rev().map(|number| number.to_string())));
+    }
+
+    /// A pointer is read from its start to its end, and not again for every member that there is: nothing vouches for the header yet.
+    #[test]
+    fn members_do_not_make_pointers_be_read_again() {
+        let way = "x".repeat(1_000);
+        let pointers: Vec<String> = (0..4_096).map(|number| format!("/{way}/{way}{number:04x}")).collect();
+        let pointers: Vec<&str> = pointers.iter().map(String::as_str).collect();
+        let length: usize = pointers.iter().map(|pointer| pointer.len()).sum();
+        let members = ",\"y\":0".repeat(20_000);
+        for text in [format!("{{\"a\":0{members}}}"), format!("{{\"{way}\":{{\"a\":0{members}}},\"b\":0{members}}}")] {
+            READ.set(0);
+            assert_eq!(locate(text.as_bytes(), &pointers), None);
+            assert!(READ.get() <= 2 * length, "{} bytes of pointers were read, of {length}", READ.get());
+        }
     }
 
     fn json() -> impl Strategy<Value = String> {

@@ -155,6 +155,8 @@ impl Stored {
         };
         let created_at =
             OffsetDateTime::parse(&self.created_at, &Rfc3339).map_err(|error| format!("stored.created_at is not RFC 3339: {error}"))?;
+        // As stores hand times out: steps take them for times that there are in UTC.
+        let created_at = created_at.checked_to_offset(time::UtcOffset::UTC).ok_or("stored.created_at is no time in UTC")?;
         let mut event =
             NewEvent::raw(self.event_type.as_str(), self.event_version, payload).with_id(self.event_id).with_created_at(created_at);
         event.metadata = self.metadata.as_ref().map(|metadata| metadata.to_string().into_bytes());
