@@ -192,7 +192,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         if scopes.iter().any(|scope| scope.kind() == own)
             && let Some(declared) = self.schemas.similar_kind(own)
         {
-            return Err(crate::Error::SimilarKind { aggregate_type: own.to_owned(), declared: declared.to_owned() });
+            return Err(Error::SimilarKind { aggregate_type: own.to_owned(), declared: declared.to_owned() });
         }
         let scopes: Vec<KeyScope> = scopes.into_iter().cloned().collect();
         let keys = self.keys.sealing_keys(tx, &scopes).await?;

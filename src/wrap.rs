@@ -12,10 +12,12 @@
 use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::random;
-use crate::seal::crypto::{Transcript, expand, prk};
+use crate::seal::crypto::Transcript;
 use crate::secret::SecretKey;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
+use hkdf::Hkdf;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 const VERSION: u8 = 1;
@@ -60,7 +62,8 @@ fn cipher(wrapping: &SecretKey, associated_data: &[&[u8]], salt: &[u8; SALT]) ->
     items.push(salt);
     let bound = Transcript::of(&items);
     let mut key = Zeroizing::new([0; 32]);
-    expand(&prk(wrapping.expose()).ok()?, &[b"eventseal/v1/wrap", bound.as_bytes()], &mut *key);
+    let hkdf = Hkdf::<Sha256>::from_prk(wrapping.expose()).ok()?;
+    hkdf.expand_multi_info(&[b"eventseal/v1/wrap", bound.as_bytes()], &mut *key).ok()?;
     Some((Aes256Gcm::new_from_slice(&*key).ok()?, bound))
 }
 
