@@ -59,6 +59,8 @@ async fn doctor_looks_at_partitions() {
     world.run(&["prepare"]).ended(0);
     let Database::Postgres(db) = &world.database else { unreachable!() };
     db.partitioned(&[(1, 10)]).await;
+    good(&world, &[], "heads first, as eventsalsa from 0.1 on; events are partitioned");
+    sql(&world, "DROP INDEX idx_events_event_id").await;
     problem(&world, &[], "events are partitioned, without an index on event_id", "CREATE INDEX");
     sql(&world, "CREATE INDEX ON events (event_id)").await;
     good(&world, &[], "heads first, as eventsalsa from 0.1 on; events are partitioned");

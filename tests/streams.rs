@@ -232,7 +232,6 @@ async fn filtered_reads_and_appends_use_indexes() {
             "aggregate"
         } else {
             db.partitioned(&[(1, 50_000), (50_000, 100_000)]).await;
-            connection.execute("CREATE INDEX ON events (event_id)").await.unwrap();
             "stream"
         };
         let fill = format!(

@@ -235,8 +235,9 @@ pub(crate) const HEADER_WITHIN: usize = 64;
 /// and found to be sealed. What the header covers is not said.
 ///
 /// **A store that prints JSON anew** keeps members in an order of its own (JSONB: shorter names first). Its
-/// [`EventTable`] asks whether the root *has* the member, wherever it lies: `payload ? '$seal'` in PostgreSQL,
-/// [`holds_header`] where there is no such question.
+/// [`EventTable`] asks whether the root *has* the member, wherever it lies: `jsonb_typeof(payload -> '$seal') = 'string'` in
+/// PostgreSQL, [`holds_header`] where there is no such question. (`payload ? '$seal'` is also true of an array with that string
+/// in it.)
 #[must_use]
 pub fn starts_with_header(payload: &[u8]) -> bool {
     let mut rest = payload.get(..HEADER_WITHIN).unwrap_or(payload);

@@ -149,7 +149,8 @@ impl Postgres {
 }
 
 /// Events as eventsalsa/store 0.1 and later make them where they are partitioned by position: a sequence of its own, and
-/// no unique constraint but the primary key. With a partition for what no other one takes, as pg_partman makes it.
+/// no unique constraint but the primary key. With a partition for what no other one takes, as pg_partman makes it, and the
+/// index on event ids that `doctor` asks for.
 #[cfg(feature = "postgres")]
 const PARTITIONED: &str = "
     CREATE SEQUENCE events_global_position_seq;
@@ -162,6 +163,7 @@ const PARTITIONED: &str = "
     ) PARTITION BY RANGE (global_position);
     CREATE TABLE events_default PARTITION OF events DEFAULT;
     CREATE INDEX idx_events_stream ON events (stream_type, stream_id, stream_version);
+    CREATE INDEX idx_events_event_id ON events (event_id);
     CREATE INDEX idx_events_event_type ON events (event_type, global_position);
     CREATE INDEX idx_events_correlation ON events (correlation_id) WHERE correlation_id IS NOT NULL;
     CREATE INDEX idx_events_stream_type_position ON events (stream_type, global_position);
