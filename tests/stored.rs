@@ -315,7 +315,7 @@ fn nothing_stored_in_sqlite_panics() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let keyring = Arc::new(Keyring::generate("main").unwrap());
     let (template, target) = runtime.block_on(async { (template(&keyring).await, Sqlite::new().await) });
-    let columns = runtime.block_on(async { columns(&mut *template.pool.acquire().await.unwrap()).await });
+    let columns = runtime.block_on(async { columns(&mut template.pool.acquire().await.unwrap()).await });
     assert!(columns.len() > 30, "{columns:?}");
     runtime.block_on(async {
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&target.pool).await.unwrap();
