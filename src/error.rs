@@ -291,6 +291,17 @@ pub enum Error {
         /// Why not, and what would be possible.
         problem: &'static str,
     },
+    /// The database accepted a change of keys, and did not make it. Nothing may be concluded from it: a shred that ends with
+    /// this has destroyed nothing for certain.
+    #[error(
+        "{operation} had no effect: the database accepted the change, and {table} is not as it should be; roll the transaction back, look at the row-level policies, triggers and rules of {table}, and at what this role may change"
+    )]
+    NoEffect {
+        /// What was to be done.
+        operation: &'static str,
+        /// The table that did not change, without prefix.
+        table: &'static str,
+    },
     /// The database was migrated for another namespace than the one configured, or than the one of the
     /// database that the store was used on before.
     #[error(
@@ -407,12 +418,33 @@ pub enum Error {
         operation: &'static str,
     },
     /// The operation commits on its own.
-    #[error("{operation} commits on its own: pass a connection that is not in a transaction")]
+    ///
+    /// Asked is the database, not the driver. The driver does not know of a transaction that it began for a future that was
+    /// dropped, nor of a raw `BEGIN`.
+    #[error(
+        "{operation} commits on its own: pass a connection that is not in a transaction; if you began none, a begin() on it was cancelled, so close it and take another one"
+    )]
     InTransaction {
         /// The operation.
         operation: &'static str,
     },
 
+    /// A call that commits on its own did, and the database says that nothing was committed.
+    #[error(
+        "{operation}: the database did not commit it, though it raised no error; nothing was changed, look at the server's log and do it again"
+    )]
+    NotCommitted {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// A commit on this connection could be lost with the power, and the call must last.
+    #[error(
+        "{operation} must outlast a loss of power, and commits on this connection do not: open it with PRAGMA synchronous = FULL, in sqlx with SqliteConnectOptions::synchronous(SqliteSynchronous::Full)"
+    )]
+    NotDurable {
+        /// The operation.
+        operation: &'static str,
+    },
     /// Keys were changed in this [`SplitTx`](crate::SplitTx), and events can't depend on that before it is committed.
     #[error("keys in another database were changed in this transaction: commit it, and append in a new one")]
     SplitChange,

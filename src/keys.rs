@@ -1,6 +1,7 @@
 //! The port to the key table, and what its rows say.
 
 mod ahead;
+mod effect;
 mod kek;
 mod kek_cache;
 mod key_cache;
@@ -12,6 +13,7 @@ mod memory;
 mod operator;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod restored;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod sweeper;
@@ -25,6 +27,7 @@ pub use memory::MemoryKeys;
 pub use operator::KeyOperator;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresKeys;
+pub use restored::RestoredScopes;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteKeys;
 
@@ -87,7 +90,7 @@ pub struct ScopeRecord {
     pub state: ScopeState,
     /// 1 at first, one more with every reopening.
     pub generation: u32,
-    /// The highest version of a data key that the scope ever had; 0 for none.
+    /// The highest version of a data key that the scope ever had, whether it is active or not; 0 for none.
     pub last_version: u32,
     /// The key for sealing; `None` while there is none.
     pub active: Option<DataKeyRecord>,
@@ -255,6 +258,11 @@ pub struct KeyHistory {
 /// other or fails with a retryable [`Error::Collision`](crate::Error::Collision), and no event is
 /// committed under a destroyed key. A database with one writer at a time may use its write lock for both.
 ///
+/// # Effect
+/// A database may accept a change and not make it: a row-level policy, a trigger or a rule keeps it away. Every method that
+/// changes something finds that out, from the rows that were changed or by reading them again, and fails with
+/// [`Error::NoEffect`](crate::Error::NoEffect).
+///
 /// # Errors
 /// Every method fails with [`Error::Database`](crate::Error::Database) if the database does, and with the
 /// retryable [`Error::Collision`](crate::Error::Collision) if another transaction is in the way. Those that
@@ -345,19 +353,26 @@ pub trait KeyStore: Send + Sync {
     /// Inserts live scopes of generation 1 without keys, in ascending order; leaves those that exist.
     async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()>;
 
-    /// Inserts data keys and makes each the active one of its scope. The scopes exist and are locked.
+    /// Inserts data keys and makes each the active one of its scope. The scopes exist, are live and locked:
+    /// [`Error::ScopeState`](crate::Error::ScopeState) otherwise.
     /// [`Error::Collision`](crate::Error::Collision) if their key-encryption key was retired meanwhile.
     async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()>;
+
+    /// Says that what this transaction commits must outlast a crash of the database, whatever its settings are: keys that
+    /// are committed before the events that need them, in another database. Changes of scopes see to it themselves.
+    async fn commit_durably(&self, tx: &mut Self::Tx) -> Result<()>;
 
     /// The rows of these data keys, in any order, in one statement without locks. Unknown ids are left out.
     async fn data_keys(&self, tx: &mut Self::Tx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>>;
 
     /// Sets state and generation of a locked scope and adds the change to its history. A scope that is
-    /// shredded has no active key afterwards.
+    /// shredded has no active key afterwards. A scope that is not there is
+    /// [`Error::NoEffect`](crate::Error::NoEffect).
     async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()>;
 
     /// Destroys every wrapped key of a locked scope, notes in the rows when, and returns the ids of those that
-    /// were not destroyed before, by version.
+    /// were not destroyed before, by version. Looks whether one is left nevertheless:
+    /// [`Error::NoEffect`](crate::Error::NoEffect).
     async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>>;
 
     /// All that is known of a scope; `None` if it was never seen.

@@ -142,8 +142,8 @@ pub use keys::PostgresKeys;
 pub use keys::SqliteKeys;
 pub use keys::{
     DataKeyRecord, KekMoves, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyManager, KeyOperator, KeyStore, MemoryKeys, NewDataKey,
-    Retirement, RewrapBatch, RewrapOptions, RewrapProgress, Rewrapped, RewrappedBatch, Rewrapper, ScopeAction, ScopeChange, ScopeLock,
-    ScopeRecord, ScopeState, Shredding,
+    RestoredScopes, Retirement, RewrapBatch, RewrapOptions, RewrapProgress, Rewrapped, RewrappedBatch, Rewrapper, ScopeAction, ScopeChange,
+    ScopeLock, ScopeRecord, ScopeState, Shredding,
 };
 #[cfg(feature = "aws-kms")]
 pub use kms::AwsKms;

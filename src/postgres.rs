@@ -1,7 +1,9 @@
 //! What the PostgreSQL adapters share: errors, names, migrations.
 
+pub(crate) mod own;
+
 use crate::error::{BoxError, Error, Failure, Result};
-use crate::sql::{database, newest, newest_migrations, not_beyond, not_in_transaction, say_if_newer};
+use crate::sql::{database, newest, newest_migrations, not_beyond, say_if_newer};
 use sqlx::error::BoxDynError;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgDatabaseError, PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
@@ -137,7 +139,7 @@ pub(crate) async fn migrate(
     migrations: Vec<Migration>,
 ) -> Result<()> {
     const OPERATION: &str = "migrating";
-    not_in_transaction(connection, OPERATION)?;
+    own::outside(connection, OPERATION).await?;
     if let Some(schema) = schema {
         // Looked up first: CREATE SCHEMA IF NOT EXISTS needs a privilege even where the schema exists.
         let missing: bool = sqlx::query_scalar("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)")

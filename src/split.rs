@@ -3,7 +3,8 @@
 //! Two databases commit one after the other, and a process can die in between. A key without an event is harmless, an
 //! event without its key is lost; so a key that an append makes is committed before the events are. A shred must still
 //! not slip in between; so the locks on the scopes are taken again at once, what they protect is looked at again, and they
-//! are held until the caller says how the events' transaction ended.
+//! are held until the caller says how the events' transaction ended. A connection can be lost meanwhile, and the locks with
+//! it; so they are looked at right before the events are committed.
 
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange};
@@ -22,6 +23,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::DerefMut;
+use std::sync::Arc;
 use time::OffsetDateTime;
 
 /// A transaction on events in one database, and what goes with it in the database of the keys.
@@ -77,13 +79,16 @@ impl<E: Database, K: Database> SplitTx<Transaction<'static, E>, K> {
         Ok(Self::new(events, keys))
     }
 
-    /// Commits the events, then what was changed in the database of the keys, and lets go of the locks.
+    /// Looks whether the locks on the keys are still [held](KeySide::confirm), commits the events, then what was changed in
+    /// the database of the keys, and lets go of the locks.
     ///
     /// # Errors
-    /// [`Error::Database`], [`Error::Collision`], [`Error::OutcomeUnknown`]. If it names the keys, the events are committed, and
-    /// a shred, reopening, rotation or stop in this transaction is not, or nobody knows: do it again.
+    /// The retryable [`Error::Collision`] if the locks were lost: nothing is committed. [`Error::Database`],
+    /// [`Error::Collision`], [`Error::OutcomeUnknown`]: if it names the keys, the events are committed, and a shred, reopening,
+    /// rotation or stop in this transaction is not, or nobody knows: do it again.
     pub async fn commit(self) -> Result<()> {
-        let (events, keys) = self.into_parts();
+        let (events, mut keys) = self.into_parts();
+        keys.confirm().await?;
         events.commit().await.map_err(committing("the events"))?;
         keys.commit().await
     }
@@ -92,7 +97,8 @@ impl<E: Database, K: Database> SplitTx<Transaction<'static, E>, K> {
 impl<T, K: Database> SplitTx<T, K> {
     /// Around a transaction on the events that was begun already.
     pub fn new(events: T, keys: &Pool<K>) -> Self {
-        let keys = KeySide { pool: keys.clone(), held: None, shared: HashMap::new(), updated: HashSet::new(), changed: false };
+        let (shared, updated) = (HashMap::new(), HashSet::new());
+        let keys = KeySide { pool: keys.clone(), tables: None, held: None, shared, updated, changed: false };
         Self { events, keys }
     }
 
@@ -101,7 +107,8 @@ impl<T, K: Database> SplitTx<T, K> {
         &mut self.events
     }
 
-    /// Both sides, for those who commit themselves: first the events, then the keys. Keep the keys until then.
+    /// Both sides, for those who commit themselves: [`confirm`](KeySide::confirm) the keys, commit the events, then the keys.
+    /// Keep the keys until then.
     #[must_use]
     pub fn into_parts(self) -> (T, KeySide<K>) {
         (self.events, self.keys)
@@ -118,6 +125,8 @@ impl<T, K: Database> fmt::Debug for SplitTx<T, K> {
 /// lets go of both.
 pub struct KeySide<K: Database> {
     pool: Pool<K>,
+    /// What the locks were taken with.
+    tables: Option<Arc<dyn KeyStore<Tx = K::Connection>>>,
     /// Has the locks.
     held: Option<Transaction<'static, K>>,
     /// The scopes that appends share a lock on, with the key that they seal under.
@@ -129,6 +138,37 @@ pub struct KeySide<K: Database> {
 }
 
 impl<K: Database> KeySide<K> {
+    /// Looks whether the keys that events were sealed under are still locked, and as they were. Right before the events are
+    /// committed: a connection that was lost has lost its locks, and a shred may have come in between.
+    ///
+    /// What is left is the moment between this and the commit of the events.
+    ///
+    /// # Errors
+    /// The retryable [`Error::Collision`] if they are not: roll the events back, and do all of it again.
+    pub async fn confirm(&mut self) -> Result<()> {
+        if self.shared.is_empty() {
+            return Ok(());
+        }
+        let (Some(tables), Some(held)) = (&self.tables, &mut self.held) else { return Err(Error::Collision { source: None }) };
+        let scopes: Vec<KeyScope> = self.shared.keys().cloned().collect();
+        let records = tables.scopes(held, &scopes, ScopeLock::Share).await.map_err(|error| match error {
+            Error::Database { source, .. } => Error::Collision { source: Some(source) },
+            error => error,
+        })?;
+        if self.are_unchanged(&records) { Ok(()) } else { Err(Error::Collision { source: None }) }
+    }
+
+    /// Are these all scopes that events were sealed for, with the keys they had? What this transaction has changed itself is
+    /// locked for nobody else.
+    fn are_unchanged(&self, records: &[ScopeRecord]) -> bool {
+        let unchanged = records.iter().filter(|record| {
+            let active = record.active.as_ref().map(|key| key.key_id);
+            let as_before = record.state == ScopeState::Live && self.shared.get(&record.scope).is_some_and(|expected| *expected == active);
+            as_before || self.updated.contains(&record.scope)
+        });
+        unchanged.count() == self.shared.len()
+    }
+
     /// Commits what was changed, and lets go of the locks.
     ///
     /// # Errors
@@ -223,20 +263,20 @@ where
 /// A first key that an append makes is committed at once. After shred, reopen, rotate, disable or enable, the same
 /// `SplitTx` takes no more appends ([`Error::SplitChange`]): commit it, and begin another.
 pub struct SplitKeys<Ks, T, K> {
-    inner: Ks,
+    inner: Arc<Ks>,
     tx: PhantomData<fn(T, K)>,
 }
 
 impl<Ks, T, K> SplitKeys<Ks, T, K> {
     /// The keys are in these tables.
     pub fn new(keys: Ks) -> Self {
-        Self { inner: keys, tx: PhantomData }
+        Self { inner: Arc::new(keys), tx: PhantomData }
     }
 }
 
-impl<Ks: Clone, T, K> Clone for SplitKeys<Ks, T, K> {
+impl<Ks, T, K> Clone for SplitKeys<Ks, T, K> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone())
+        Self { inner: Arc::clone(&self.inner), tx: PhantomData }
     }
 }
 
@@ -248,7 +288,7 @@ impl<Ks: fmt::Debug, T, K> fmt::Debug for SplitKeys<Ks, T, K> {
 
 impl<Ks, T, K> SplitKeys<Ks, T, K>
 where
-    Ks: KeyStore<Tx = K::Connection>,
+    Ks: KeyStore<Tx = K::Connection> + 'static,
     T: Send + 'static,
     K: Database,
 {
@@ -257,7 +297,10 @@ where
         if side.changed {
             return Err(Error::SplitChange);
         }
-        self.inner.insert_keys(side.hold().await?, keys).await?;
+        let held = side.hold().await?;
+        // Events that outlast a crash must not have lost their key in it.
+        self.inner.commit_durably(held).await?;
+        self.inner.insert_keys(held, keys).await?;
         if let Some(held) = side.held.take() {
             held.commit().await.map_err(database("committing new keys"))?;
         }
@@ -267,11 +310,7 @@ where
         // For a moment nothing was locked. Whatever this transaction seals under must be as it was.
         let scopes: Vec<KeyScope> = side.shared.keys().cloned().collect();
         let records = self.inner.scopes(side.hold().await?, &scopes, ScopeLock::Share).await?;
-        let unchanged = records.iter().filter(|record| {
-            let active = record.active.as_ref().map(|key| key.key_id);
-            record.state == ScopeState::Live && side.shared.get(&record.scope).is_some_and(|expected| *expected == active)
-        });
-        if unchanged.count() == scopes.len() { Ok(()) } else { Err(Error::Collision { source: None }) }
+        if side.are_unchanged(&records) { Ok(()) } else { Err(Error::Collision { source: None }) }
     }
 }
 
@@ -297,7 +336,7 @@ macro_rules! read {
 #[async_trait]
 impl<Ks, T, K> KeyStore for SplitKeys<Ks, T, K>
 where
-    Ks: KeyStore<Tx = K::Connection>,
+    Ks: KeyStore<Tx = K::Connection> + 'static,
     T: Send + 'static,
     K: Database,
 {
@@ -361,6 +400,8 @@ where
         }
         let records = self.inner.scopes(side.hold().await?, scopes, lock).await?;
         if lock == ScopeLock::Share {
+            let tables: Arc<dyn KeyStore<Tx = K::Connection>> = Arc::<Ks>::clone(&self.inner);
+            side.tables = Some(tables);
             let shared = records.iter().filter(|record| !record.scope.is_reserved());
             side.shared.extend(shared.map(|record| (record.scope.clone(), record.active.as_ref().map(|key| key.key_id))));
         } else {
@@ -380,6 +421,10 @@ where
         }
         side.changed = true;
         self.inner.insert_keys(side.hold().await?, keys).await
+    }
+
+    async fn commit_durably(&self, tx: &mut Self::Tx) -> Result<()> {
+        self.inner.commit_durably(tx.keys.hold().await?).await
     }
 
     async fn data_keys(&self, tx: &mut Self::Tx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {

@@ -1,7 +1,9 @@
 //! What the SQLite adapters share: errors, times, migrations.
 
+pub(crate) mod own;
+
 use crate::error::{BoxError, Error, Failure, Result};
-use crate::sql::{database, newest, newest_migrations, not_beyond, not_in_transaction, say_if_newer};
+use crate::sql::{database, newest, newest_migrations, not_beyond, say_if_newer};
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteError, SqliteRow};
@@ -40,6 +42,7 @@ pub(crate) fn shown(error: &SqliteError) -> String {
         include_str!("../migrations/sqlite/keys/0001_keys.sql"),
         include_str!("../migrations/sqlite/keys/0002_rewrap.sql"),
         include_str!("../migrations/sqlite/keys/0003_actor.sql"),
+        include_str!("../migrations/sqlite/keys/0004_keks.sql"),
     ];
     // SQLITE_CONSTRAINT_TRIGGER
     let raised = error.code().as_deref() == Some("1811");
@@ -89,7 +92,7 @@ pub(crate) fn migration(version: i64, description: &'static str, sql: String) ->
 
 /// Runs migrations under a bookkeeping table of their own. Idempotent.
 pub(crate) async fn migrate(connection: &mut SqliteConnection, bookkeeping: String, migrations: Vec<Migration>) -> Result<()> {
-    not_in_transaction(connection, "migrating")?;
+    own::outside(connection, "migrating").await?;
     let known = newest(&migrations);
     let applied = applied_migration(connection, &format!("\"{bookkeeping}\""), known).await?;
     say_if_newer(applied, known);

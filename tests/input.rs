@@ -143,6 +143,10 @@ impl KeyStore for FailingKeys {
     async fn insert_keys(&self, tx: &mut MemoryTx, keys: &[NewDataKey]) -> Result<()> {
         self.call("inserting keys")?.insert_keys(tx, keys).await
     }
+    async fn commit_durably(&self, tx: &mut MemoryTx) -> Result<()> {
+        self.call("making a commit durable")?.commit_durably(tx).await
+    }
+
     async fn data_keys(&self, tx: &mut MemoryTx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
         self.call("reading keys")?.data_keys(tx, key_ids).await
     }

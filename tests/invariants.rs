@@ -544,6 +544,10 @@ impl<Ks: KeyStore> KeyStore for Counting<Ks> {
         self.0.insert_keys(tx, keys).await
     }
 
+    async fn commit_durably(&self, tx: &mut Self::Tx) -> Result<()> {
+        self.0.commit_durably(tx).await
+    }
+
     async fn data_keys(&self, tx: &mut Self::Tx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
         self.count(0);
         self.0.data_keys(tx, key_ids).await

@@ -314,6 +314,10 @@ impl KeyStore for RecordingKeys {
         self.note("insert_keys");
         self.inner.insert_keys(tx, keys).await
     }
+    async fn commit_durably(&self, tx: &mut MemoryTx) -> Result<()> {
+        MemoryKeys::new().commit_durably(tx).await
+    }
+
     async fn data_keys(&self, tx: &mut MemoryTx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
         self.note("data_keys");
         self.inner.data_keys(tx, key_ids).await
@@ -362,8 +366,8 @@ async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
     store.keys().shred(&mut tx, &customer(), "request").await.unwrap();
     assert_eq!(
         keys.take(),
-        ["scopes Share", "namespace", "create_scopes", "scopes Update", "destroy_keys", "change_scope"],
-        "the scope row is locked first, keys change in a later statement, and only then is it said"
+        ["scopes Share", "namespace", "create_scopes", "scopes Update", "destroy_keys", "change_scope", "history", "data_keys"],
+        "the scope row is locked first, keys change in a later statement, only then is it said, and then it is looked at"
     );
 }
 

@@ -248,6 +248,10 @@ impl KeyStore for Meddling {
         Ok(())
     }
 
+    async fn commit_durably(&self, tx: &mut PgConnection) -> Result<()> {
+        self.inner.commit_durably(tx).await
+    }
+
     async fn data_keys(&self, tx: &mut PgConnection, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
         self.inner.data_keys(tx, key_ids).await
     }

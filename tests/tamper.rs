@@ -635,6 +635,9 @@ impl KeyStore for Broken {
     async fn rewrap_batch(&self, tx: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
         self.inner.rewrap_batch(tx, batch, by).await
     }
+    async fn commit_durably(&self, tx: &mut MemoryTx) -> Result<()> {
+        self.inner.commit_durably(tx).await
+    }
     async fn install_key(&self, tx: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
         self.inner.install_key(tx, key).await
     }

@@ -19,6 +19,8 @@ use uuid::Uuid;
 pub async fn key_store<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     first_keys_are_installed_once(db, keys).await;
     scopes_and_keys_are_kept(db, keys).await;
+    the_newest_key_is_known_whatever_is_active(db, keys).await;
+    changes_that_change_nothing_are_errors(db, keys).await;
     shredded_keys_leave_tombstones(db, keys).await;
     no_key_outlives_a_concurrent_shred(db, keys).await;
     key_encryption_keys_are_rotated_moved_and_retired(db, keys).await;
@@ -183,6 +185,74 @@ pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: 
     assert!(must(keys.history(db.tx(&mut transaction), &unknown).await, "history").is_none());
 }
 
+/// The highest version is that of all keys, not that of the active one: whoever writes the table may have made an older key
+/// the active one again, and it must be found out.
+pub async fn the_newest_key_is_known_whatever_is_active<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
+    let kek_id = active_kek(db, keys).await;
+    let (scope, first) = scope_with_key(db, keys, "newest").await;
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Update).await, "scopes");
+    let (newest, older) = (key(&scope, 3, kek_id), key(&scope, 2, kek_id));
+    must(keys.insert_keys(tx, std::slice::from_ref(&newest)).await, "insert_keys");
+    must(keys.insert_keys(tx, std::slice::from_ref(&older)).await, "insert_keys");
+    must(db.commit(transaction).await, "commit");
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    for lock in [ScopeLock::None, ScopeLock::Share, ScopeLock::Update] {
+        let record = must(keys.scopes(tx, std::slice::from_ref(&scope), lock).await, "scopes").remove(0);
+        assert_eq!(record.active.map(|key| key.key_id), Some(older.key_id), "the key that was inserted last is the active one");
+        assert_eq!(record.last_version, 3, "last_version must be the highest version that there is, whichever key is active");
+    }
+    let Some(history) = must(keys.history(tx, &scope).await, "history") else { panic!("a scope with keys has a history") };
+    let found: Vec<KeyId> = history.keys.iter().map(|key| key.key_id).collect();
+    assert_eq!(found, [first.key_id, older.key_id, newest.key_id], "a history is in ascending order of version");
+}
+
+/// What is changed is there: a change of something that is not there is an error, and no silence.
+pub async fn changes_that_change_nothing_are_errors<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
+    let kek_id = active_kek(db, keys).await;
+    let unknown = fresh("not there");
+    let change = ScopeChange {
+        scope: unknown.clone(),
+        action: ScopeAction::Disable,
+        state: ScopeState::Disabled,
+        generation: 1,
+        reason: "conformance".to_owned(),
+        actor: None,
+        at: now(),
+    };
+    let mut transaction = must(db.begin().await, "begin");
+    let changed = keys.change_scope(db.tx(&mut transaction), &change).await;
+    assert!(changed.is_err(), "change_scope said that it changed a scope that is not there");
+    drop(transaction);
+    let mut transaction = must(db.begin().await, "begin");
+    let inserted = keys.insert_keys(db.tx(&mut transaction), &[key(&unknown, 1, kek_id)]).await;
+    assert!(inserted.is_err(), "insert_keys said that it gave a key to a scope that is not there");
+    drop(transaction);
+    let (scope, _) = scope_with_key(db, keys, "changed").await;
+    for (action, state) in [(ScopeAction::Disable, ScopeState::Disabled), (ScopeAction::Enable, ScopeState::Live)] {
+        let mut transaction = must(db.begin().await, "begin");
+        let tx = db.tx(&mut transaction);
+        must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Update).await, "scopes");
+        let change = ScopeChange { scope: scope.clone(), action, state, ..change.clone() };
+        must(keys.change_scope(tx, &change).await, "change_scope");
+        let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::None).await, "scopes").remove(0);
+        assert_eq!(record.state, state, "change_scope did not set the state that it was given");
+        let Some(history) = must(keys.history(tx, &scope).await, "history") else { panic!("a scope with keys has a history") };
+        assert_eq!(history.changes.last(), Some(&change), "change_scope did not record the change");
+        if state == ScopeState::Disabled {
+            let refused = keys.insert_keys(tx, &[key(&scope, 2, kek_id)]).await;
+            assert!(refused.is_err(), "insert_keys gave a key to a scope that is not live");
+            // A refusal may have ended the transaction.
+            drop(transaction);
+            let mut transaction = must(db.begin().await, "begin");
+            must(keys.change_scope(db.tx(&mut transaction), &change).await, "change_scope");
+            must(db.commit(transaction).await, "commit");
+        }
+    }
+}
+
 /// A shred empties every key row of the scope and keeps all of them; nothing of it can be undone.
 pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let (scope, first) = scope_with_key(db, keys, "shredded").await;
@@ -191,7 +261,8 @@ pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>
     let tx = db.tx(&mut transaction);
     must(keys.insert_keys(tx, &[key(&scope, 2, first.kek_id)]).await, "insert_keys");
     let destroyed = must(shred(keys, tx, &scope, now()).await, "shred");
-    assert_eq!((destroyed.len(), destroyed[0]), (2, first.key_id));
+    assert_eq!(destroyed.len(), 2, "destroy_keys must destroy every key of the scope, and say which");
+    assert_eq!(destroyed[0], first.key_id, "destroy_keys names keys in ascending order of version");
     assert!(must(keys.destroy_keys(tx, &scope, now()).await, "destroying again").is_empty());
     let refused = keys.insert_keys(tx, &[key(&fresh("no such scope"), 1, first.kek_id)]).await;
     drop(refused); // a foreign key may refuse it, or nothing may happen: it must not panic

@@ -196,8 +196,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     ///
     /// # Errors
     /// [`Error::KekInUse`] while a live data key needs it, it is the active one of its partition, or unknown;
-    /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
+    /// [`Error::NotMigrated`], [`Error::NamespaceMismatch`], [`Error::NoEffect`], [`Error::InTransaction`],
+    /// [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn retire_kek(&self, connection: &mut Tx, kek_id: KekId) -> Result<()> {
+        self.check_namespace(connection).await?;
         match self.store.retire_kek(connection, kek_id).await? {
             Retirement::Done => {
                 self.cache.keks.remove(kek_id);

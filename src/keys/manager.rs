@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::event::{check_text, now};
 use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::ahead::{ActiveKek, Hints};
+use crate::keys::effect::no_effect;
 use crate::keys::material::key_of;
 use crate::keys::operator::{Cause, KeyOperator};
 use crate::keys::sweeper::Caches;
@@ -52,6 +53,11 @@ pub struct Shredding {
     pub scope: KeyScope,
     /// The keys that were destroyed just now: none if the scope had none, or was shredded before.
     pub destroyed: Vec<KeyId>,
+    /// The keys that had been destroyed before.
+    pub already: Vec<KeyId>,
+    /// Was the scope shredded before? Keys that were destroyed now nevertheless had come back, as with a restore of a
+    /// part of the tables.
+    pub was_shredded: bool,
     /// When.
     pub at: OffsetDateTime,
 }
@@ -150,9 +156,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Roll the transaction back if this future was dropped before it was done, as by a timeout, or shred the
     /// scope again: what was committed halfway is an error for those who append to the scope.
     ///
+    /// Before it returns, it looks whether the keys are gone, the scope says so, and the shred is recorded.
+    ///
     /// # Errors
     /// [`Error::NotInTransaction`], [`Error::InvalidText`], [`Error::ScopeState`] for this crate's own
-    /// scopes, [`Error::NamespaceMismatch`], [`Error::Collision`] (retryable), [`Error::Database`].
+    /// scopes, [`Error::NoEffect`] if keys are left: roll back then; [`Error::NamespaceMismatch`], [`Error::Collision`]
+    /// (retryable), [`Error::Database`].
     pub async fn shred(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<Shredding> {
         self.shred_because(tx, scope, Cause::of(reason)).await
     }
@@ -161,27 +170,32 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         check_change(scope, cause)?;
         self.begin_change(tx).await?;
         self.store.create_scopes(tx, std::slice::from_ref(scope)).await?;
-        let record = self.lock(tx, scope).await?;
+        let record = self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop();
+        let record = record.ok_or_else(|| no_effect("shredding", "key_scopes"))?;
         let at = now();
         // The keys first: if this future is dropped halfway and the transaction committed all the same, then
         // nothing says that keys are destroyed which are not.
         let destroyed = self.store.destroy_keys(tx, scope, at).await?;
-        if record.state != ScopeState::Shredded {
-            let change = ScopeChange {
-                scope: scope.clone(),
-                action: ScopeAction::Shred,
-                state: ScopeState::Shredded,
-                generation: record.generation,
-                reason: cause.reason.to_owned(),
-                actor: cause.actor.map(str::to_owned),
-                at,
-            };
-            self.store.change_scope(tx, &change).await?;
+        // Whenever keys were destroyed, also if the scope had been shredded before and they had come back.
+        let change = (record.state != ScopeState::Shredded || !destroyed.is_empty()).then(|| ScopeChange {
+            scope: scope.clone(),
+            action: ScopeAction::Shred,
+            state: ScopeState::Shredded,
+            generation: record.generation,
+            reason: cause.reason.to_owned(),
+            actor: cause.actor.map(str::to_owned),
+            at,
+        });
+        if let Some(change) = &change {
+            self.store.change_scope(tx, change).await?;
         }
+        let mut already = self.look_at_shred(tx, scope, change.as_ref()).await?;
+        already.retain(|key_id| !destroyed.contains(key_id));
         // Nothing is used without a look at its row, but by readers that lag.
         self.cache.keys.change(scope, true, self.read_lag);
         tracing::info!(kind = scope.kind(), id = scope.id(), destroyed = destroyed.len(), "shredded, once committed");
-        Ok(Shredding { scope: scope.clone(), destroyed, at })
+        let was_shredded = record.state == ScopeState::Shredded;
+        Ok(Shredding { scope: scope.clone(), destroyed, already, was_shredded, at })
     }
 
     /// Begins a new generation of keys for a shredded scope. What was shredded stays shredded.
@@ -213,14 +227,19 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             at: now(),
         };
         self.store.change_scope(tx, &change).await?;
-        self.add_key(tx, &record, &active).await
+        self.look_at_change(tx, &change, "reopening").await?;
+        self.add_key(tx, &record, &active, "reopening").await
     }
 
     /// Gives a scope a new active data key. Its older keys go on opening what they sealed.
     ///
+    /// Also where somebody made an older key the active one again, under which nothing is sealed any more: the new key is
+    /// the newest.
+    ///
     /// # Errors
     /// [`Error::Shredded`], [`Error::Disabled`], [`Error::ScopeState`] if the scope has no keys yet,
-    /// [`Error::InvalidRow`] if its active key is not its own, [`Error::NotInTransaction`],
+    /// [`Error::InvalidRow`] if its active key is not its own or is destroyed, [`Error::NoEffect`],
+    /// [`Error::NotInTransaction`],
     /// [`Error::Collision`] (retryable), [`Error::Database`]; errors of the KMS.
     pub async fn rotate_data_key(&self, tx: &mut Tx, scope: &KeyScope) -> Result<KeyInfo> {
         scope.check()?;
@@ -229,8 +248,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let active = self.active_kek_at_hand(tx, scope, &pinned).await?;
         let record = self.lock(tx, scope).await?;
         check_usable(&record)?;
-        check_active(&record)?;
-        self.add_key(tx, &record, &active).await
+        check_own(&record)?;
+        self.add_key(tx, &record, &active, "rotating a data key").await
     }
 
     /// Puts a scope's keys out of use: an emergency stop that [`enable`](Self::enable) reverses.
@@ -299,6 +318,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             at: now(),
         };
         self.store.change_scope(tx, &change).await?;
+        let operation = if to == ScopeState::Live { "enabling" } else { "disabling" };
+        self.look_at_change(tx, &change, operation).await?;
         self.cache.keys.change(scope, to != ScopeState::Live, self.read_lag);
         Ok(())
     }
@@ -331,10 +352,11 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok(())
     }
 
-    async fn add_key(&self, tx: &mut Tx, record: &ScopeRecord, active: &ActiveKek) -> Result<KeyInfo> {
+    async fn add_key(&self, tx: &mut Tx, record: &ScopeRecord, active: &ActiveKek, operation: &'static str) -> Result<KeyInfo> {
         let version = next(record.last_version, "data_keys.version")?;
         let key = self.make_key(&record.scope, version, active)?;
         self.store.insert_keys(tx, std::slice::from_ref(&key)).await?;
+        self.look_at_new_key(tx, &record.scope, key.key_id, operation).await?;
         Ok(KeyInfo { key_id: key.key_id, version: key.version, kek_id: key.kek_id, created_at: key.created_at, shredded_at: None })
     }
 }
@@ -350,18 +372,29 @@ pub(super) fn check_and_take(record: ScopeRecord) -> Result<Option<(KeyScope, Da
 /// scope would let the values outlive the shred of their owner; under one that is destroyed, lose them;
 /// under one that was rotated away, show them to whoever knows it.
 fn check_active(record: &ScopeRecord) -> Result<()> {
-    let Some(key) = &record.active else { return Ok(()) };
-    let problem = if key.scope != record.scope {
-        "names a key of another scope"
-    } else if key.wrapped_key.is_none() || key.shredded_at.is_some() {
-        "names a destroyed key: if a shred was cut short, shred the scope again"
-    } else if key.version != record.last_version {
-        "names a key that is not the scope's newest"
-    } else {
-        return Ok(());
-    };
+    check_own(record)?;
+    match &record.active {
+        Some(key) if key.version != record.last_version => {
+            Err(invalid_active_key(record, key, "names a key that is not the scope's newest: rotate its data key"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is wrong with an active key even if another one is about to take its place.
+fn check_own(record: &ScopeRecord) -> Result<()> {
+    match &record.active {
+        Some(key) if key.scope != record.scope => Err(invalid_active_key(record, key, "names a key of another scope")),
+        Some(key) if key.wrapped_key.is_none() || key.shredded_at.is_some() => {
+            Err(invalid_active_key(record, key, "names a destroyed key: if a shred was cut short, shred the scope again"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn invalid_active_key(record: &ScopeRecord, key: &DataKeyRecord, problem: &'static str) -> Error {
     tracing::warn!(kind = record.scope.kind(), id = record.scope.id(), key_id = %key.key_id, "the scope's active key {problem}");
-    Err(Error::InvalidRow { what: "key_scopes.active_key_id", problem })
+    Error::InvalidRow { what: "key_scopes.active_key_id", problem }
 }
 
 pub(super) fn check_usable(record: &ScopeRecord) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::effect::no_effect;
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
     Rewrapper, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
@@ -151,10 +152,10 @@ impl KeyStore for MemoryKeys {
         connection.write_now(|tables| {
             if !tables.scopes.contains_key(&key.scope) {
                 tables.scopes.insert(key.scope.clone(), new_scope());
-                insert(tables, key);
+                insert(tables, key)?;
             }
-        });
-        Ok(())
+            Ok(())
+        })
     }
 
     async fn scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
@@ -178,9 +179,10 @@ impl KeyStore for MemoryKeys {
         if keys.iter().any(|key| tables.keks.get(&key.kek_id).is_some_and(|kek| kek.state == KekState::Retired)) {
             return Err(Error::Collision { source: None });
         }
-        for key in keys {
-            insert(tables, key);
-        }
+        keys.iter().try_for_each(|key| insert(tables, key))
+    }
+
+    async fn commit_durably(&self, _: &mut MemoryTx) -> Result<()> {
         Ok(())
     }
 
@@ -190,14 +192,13 @@ impl KeyStore for MemoryKeys {
     }
 
     async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
-        if let Some(row) = tx.write()?.scopes.get_mut(&change.scope) {
-            row.state = change.state;
-            row.generation = change.generation;
-            if change.state == ScopeState::Shredded {
-                row.active = None;
-            }
-            row.changes.push(change.clone());
+        let row = tx.write()?.scopes.get_mut(&change.scope).ok_or_else(|| no_effect("changing a key scope", "key_scopes"))?;
+        row.state = change.state;
+        row.generation = change.generation;
+        if change.state == ScopeState::Shredded {
+            row.active = None;
         }
+        row.changes.push(change.clone());
         Ok(())
     }
 
@@ -243,14 +244,19 @@ fn new_scope() -> ScopeRow {
     ScopeRow { state: ScopeState::Live, generation: 1, active: None, keys: Vec::new(), changes: Vec::new() }
 }
 
-fn insert(tables: &mut Tables, key: &NewDataKey) {
-    if let Some(row) = tables.scopes.get_mut(&key.scope) {
-        row.active = Some(key.key_id);
-        row.keys.push(key.key_id);
-        let info = KeyInfo { key_id: key.key_id, version: key.version, kek_id: key.kek_id, created_at: key.created_at, shredded_at: None };
-        let row = DataKeyRow { scope: key.scope.clone(), info, wrapped_key: Some(key.wrapped_key.clone()), wrapped_at: key.created_at };
-        tables.data_keys.insert(key.key_id, Arc::new(row));
+fn insert(tables: &mut Tables, key: &NewDataKey) -> Result<()> {
+    let refused = |problem| Error::ScopeState { scope: key.scope.clone(), problem };
+    let row = tables.scopes.get_mut(&key.scope).ok_or_else(|| refused("is not there, so it can't be given a key"))?;
+    if row.state != ScopeState::Live {
+        return Err(refused("is not live, so it can't be given a key"));
     }
+    row.active = Some(key.key_id);
+    row.keys.push(key.key_id);
+    row.keys.sort_by_key(|key_id| tables.data_keys.get(key_id).map_or(key.version, |row| row.info.version));
+    let info = KeyInfo { key_id: key.key_id, version: key.version, kek_id: key.kek_id, created_at: key.created_at, shredded_at: None };
+    let row = DataKeyRow { scope: key.scope.clone(), info, wrapped_key: Some(key.wrapped_key.clone()), wrapped_at: key.created_at };
+    tables.data_keys.insert(key.key_id, Arc::new(row));
+    Ok(())
 }
 
 fn scope_record(tables: &Tables, scope: &KeyScope) -> Option<ScopeRecord> {

@@ -7,24 +7,26 @@
 //! - an append shares its lock with other appends (`FOR SHARE`), whoever changes a scope does not (`FOR UPDATE`).
 
 mod keks;
+mod restored;
 mod statements;
 
 use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::effect::no_effect;
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
     Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::postgres::{
-    UNDEFINED_TABLE, applied_migration, column, migrate, migration, optional_timestamp, qualified, small, sql_state, timestamp,
+    UNDEFINED_TABLE, applied_migration, column, migrate, migration, optional_timestamp, own, qualified, small, sql_state, timestamp,
 };
-use crate::sql::{check_name, committing, in_transaction, key_database as database, not_in_transaction};
+use crate::sql::{check_name, in_transaction, key_database as database, not_in_transaction};
 use async_trait::async_trait;
-use keks::{insert_kek, kek};
+use keks::kek;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres};
 use statements::{Names, Statements};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +52,10 @@ use uuid::Uuid;
 /// so keep transactions short, and set a [`lock_timeout`](Self::lock_timeout): the shred then fails with the
 /// retryable [`Error::Collision`] instead of queueing.
 ///
+/// # Durability
+/// A transaction that changes a scope is committed with `synchronous_commit = on`, whatever the default is: a shred that was
+/// reported must outlast a crash. What is stronger stays. Appends that make a key are as durable as the transaction was.
+///
 /// # Isolation levels
 /// Under `READ COMMITTED` every statement sees what was committed before it. Under `REPEATABLE READ` and
 /// `SERIALIZABLE` a transaction goes on seeing what it saw first: reads in a transaction that began before a shred
@@ -66,6 +72,7 @@ const MIGRATIONS: [(&str, &str); PostgresKeys::NEWEST_MIGRATION as usize] = [
     ("keys", include_str!("../../migrations/postgres/keys/0001_keys.sql")),
     ("rewrap", include_str!("../../migrations/postgres/keys/0002_rewrap.sql")),
     ("actor", include_str!("../../migrations/postgres/keys/0003_actor.sql")),
+    ("keks", include_str!("../../migrations/postgres/keys/0004_keks.sql")),
 ];
 
 impl Default for PostgresKeys {
@@ -128,15 +135,14 @@ impl PostgresKeys {
         let fill = |(number, (name, sql)): (i64, (&'static str, &str))| migration(number, name, self.names.fill(sql));
         let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
         migrate(connection, self.names.schema.as_deref(), &self.bookkeeping(), migrations).await?;
-        query(&self.sql.set_namespace)
-            .bind(namespace.as_str())
-            .bind(OffsetDateTime::now_utc())
-            .execute(&mut *connection)
-            .await
-            .map_err(database("naming the key database"))?;
+        const OPERATION: &str = "naming the key database";
+        let mut tx = own::begin(connection, OPERATION).await?;
+        let set = query(&self.sql.set_namespace).bind(namespace.as_str()).bind(OffsetDateTime::now_utc()).execute(&mut *tx).await;
+        own::end(tx, set.map(drop).map_err(database(OPERATION)), OPERATION).await?.look(connection, OPERATION).await?;
         match self.namespace(connection).await? {
-            Some(found) if found != *namespace => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
-            _ => Ok(()),
+            Some(found) if found == *namespace => Ok(()),
+            Some(found) => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
+            None => Err(no_effect(OPERATION, "key_namespace")),
         }
     }
 
@@ -153,7 +159,7 @@ impl PostgresKeys {
     }
 
     /// The number of the newest migration that this version of the crate has.
-    pub const NEWEST_MIGRATION: u32 = 3;
+    pub const NEWEST_MIGRATION: u32 = 4;
 
     /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are
     /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
@@ -244,13 +250,20 @@ impl PostgresKeys {
         }
         let inserted = inserted.iter().map(|row| column(row, 0)).collect::<Result<Vec<Uuid>>>()?;
         let mut kek_ids: Vec<KekId> = keys.iter().map(|key| key.kek_id).collect();
+        kek_ids.sort_unstable();
         kek_ids.dedup();
-        if self.keks(tx, &kek_ids).await?.iter().any(|kek| kek.state == KekState::Retired) {
+        let keks = self.keks(tx, &kek_ids).await?;
+        if keks.iter().any(|kek| kek.state == KekState::Retired) {
             return Err(Error::Collision { source: None });
         }
-        match keys.iter().find(|key| !inserted.contains(&key.key_id.0)) {
-            Some(refused) => Err(Error::ScopeState { scope: refused.scope.clone(), problem: "is not live, so it can't be given a key" }),
-            None => Ok(()),
+        if let Some(kek_id) = kek_ids.into_iter().find(|kek_id| !keks.iter().any(|kek| kek.kek_id == *kek_id)) {
+            return Err(Error::MissingKek { kek_id });
+        }
+        let Some(refused) = keys.iter().find(|key| !inserted.contains(&key.key_id.0)) else { return Ok(()) };
+        match self.look(tx, std::slice::from_ref(&refused.scope)).await?.pop() {
+            Some(record) if record.state == ScopeState::Live => Err(no_effect("inserting data keys", "data_keys or key_scopes")),
+            Some(_) => Err(Error::ScopeState { scope: refused.scope.clone(), problem: "is not live, so it can't be given a key" }),
+            None => Err(Error::ScopeState { scope: refused.scope.clone(), problem: "is not there, so it can't be given a key" }),
         }
     }
 }
@@ -287,8 +300,10 @@ impl KeyStore for PostgresKeys {
     }
 
     async fn install_kek(&self, connection: &mut PgConnection, kek: &KekRecord) -> Result<()> {
-        not_in_transaction(connection, "preparing keys")?;
-        insert_kek(connection, &self.sql.install_kek, kek).await
+        const OPERATION: &str = "preparing keys";
+        let mut tx = own::begin(connection, OPERATION).await?;
+        let done = self.install_in(&mut tx, kek).await;
+        own::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
     }
 
     async fn kek_usage(&self, tx: &mut PgConnection) -> Result<Vec<KekUsage>> {
@@ -304,10 +319,10 @@ impl KeyStore for PostgresKeys {
     }
 
     async fn replace_kek(&self, connection: &mut PgConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        not_in_transaction(connection, "rotating a key-encryption key")?;
-        let mut tx = begin(connection, "rotating a key-encryption key").await?;
+        const OPERATION: &str = "rotating a key-encryption key";
+        let mut tx = own::begin(connection, OPERATION).await?;
         let done = self.replace_in(&mut tx, replaced, kek).await;
-        end(tx, done, "rotating a key-encryption key").await
+        own::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
     }
 
     async fn move_kek(
@@ -318,46 +333,31 @@ impl KeyStore for PostgresKeys {
         wrapped: &WrappedKek,
         at: OffsetDateTime,
     ) -> Result<bool> {
-        not_in_transaction(connection, "moving a key-encryption key")?;
-        let moved = query(&self.sql.move_kek)
-            .bind(old.kek_id.0)
-            .bind(&old.wrapped.master_key_id)
-            .bind(&old.wrapped.ciphertext)
-            .bind(provider)
-            .bind(&wrapped.master_key_id)
-            .bind(&wrapped.ciphertext)
-            .bind(at)
-            .execute(connection)
-            .await
-            .map_err(database("moving a key-encryption key"))?;
-        Ok(moved.rows_affected() == 1)
+        const OPERATION: &str = "moving a key-encryption key";
+        let mut tx = own::begin(connection, OPERATION).await?;
+        let done = self.move_in(&mut tx, old, provider, wrapped, at).await;
+        own::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
     }
 
     async fn retire_kek(&self, connection: &mut PgConnection, kek_id: KekId) -> Result<Retirement> {
-        not_in_transaction(connection, "retiring a key-encryption key")?;
-        let mut tx = begin(connection, "retiring a key-encryption key").await?;
+        const OPERATION: &str = "retiring a key-encryption key";
+        let mut tx = own::begin(connection, OPERATION).await?;
         let done = self.retire_in(&mut tx, kek_id).await;
-        end(tx, done, "retiring a key-encryption key").await
+        own::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
     }
 
     async fn rewrap_batch(&self, connection: &mut PgConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
-        not_in_transaction(connection, "rewrapping data keys")?;
-        let mut tx = begin(connection, "rewrapping data keys").await?;
+        const OPERATION: &str = "rewrapping data keys";
+        let mut tx = own::begin(connection, OPERATION).await?;
         let done = self.rewrap_in(&mut tx, batch, by).await;
-        end(tx, done, "rewrapping data keys").await
+        own::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
     }
 
     async fn install_key(&self, connection: &mut PgConnection, key: &NewDataKey) -> Result<()> {
-        not_in_transaction(connection, "preparing keys")?;
-        let failed = || database("inserting the integrity key");
-        let mut tx = connection.begin_with(BEGIN).await.map_err(failed())?;
-        // Whoever inserts the scope makes its key; others wait for that here, and then insert nothing.
-        let (kinds, ids) = columns(std::slice::from_ref(&key.scope));
-        let created = query(&self.sql.create_scopes).bind(kinds).bind(ids).execute(&mut *tx).await.map_err(failed())?;
-        if created.rows_affected() == 1 {
-            self.insert(&mut tx, std::slice::from_ref(key)).await?;
-        }
-        tx.commit().await.map_err(committing("inserting the integrity key"))
+        const OPERATION: &str = "preparing keys";
+        let mut tx = own::begin(connection, OPERATION).await?;
+        let done = self.install_key_in(&mut tx, key).await;
+        own::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
     }
 
     async fn scopes(&self, tx: &mut PgConnection, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
@@ -371,7 +371,8 @@ impl KeyStore for PostgresKeys {
             ScopeLock::None => self.look(tx, scopes).await,
             ScopeLock::Share => self.share(tx, scopes).await,
             ScopeLock::Update => {
-                loop {
+                // Each scope can appear but once between the two statements.
+                for _ in 0..=scopes.len() {
                     let before = self.begin_waiting(tx).await?;
                     let (kinds, ids) = columns(scopes);
                     let locked = query(&self.sql.lock_scopes).bind(kinds).bind(ids).execute(&mut *tx).await;
@@ -384,6 +385,8 @@ impl KeyStore for PostgresKeys {
                     }
                     // A scope was committed between the two: it is there, and not locked yet.
                 }
+                // It can be read, but not locked.
+                Err(no_effect("locking key scopes", "key_scopes"))
             }
         }
     }
@@ -401,6 +404,11 @@ impl KeyStore for PostgresKeys {
         self.insert(tx, keys).await
     }
 
+    async fn commit_durably(&self, tx: &mut PgConnection) -> Result<()> {
+        in_transaction(tx, "making a commit durable")?;
+        own::commit_durably(tx).await
+    }
+
     async fn data_keys(&self, tx: &mut PgConnection, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
         let ids: Vec<Uuid> = key_ids.iter().map(|key_id| key_id.0).collect();
         let rows = query(&self.sql.data_keys).bind(ids).fetch_all(tx).await.map_err(database("reading data keys"))?;
@@ -408,8 +416,10 @@ impl KeyStore for PostgresKeys {
     }
 
     async fn change_scope(&self, tx: &mut PgConnection, change: &ScopeChange) -> Result<()> {
-        in_transaction(tx, "changing a key scope")?;
-        query(&self.sql.change_scope)
+        const OPERATION: &str = "changing a key scope";
+        in_transaction(tx, OPERATION)?;
+        own::commit_durably(tx).await?;
+        let recorded = query(&self.sql.change_scope)
             .bind(change.scope.kind())
             .bind(change.scope.id())
             .bind(change.action.as_str())
@@ -420,19 +430,25 @@ impl KeyStore for PostgresKeys {
             .bind(change.actor.as_deref())
             .execute(tx)
             .await
-            .map_err(database("changing a key scope"))?;
-        Ok(())
+            .map_err(database(OPERATION))?;
+        if recorded.rows_affected() == 1 { Ok(()) } else { Err(no_effect(OPERATION, "key_scopes or key_scope_changes")) }
     }
 
     async fn destroy_keys(&self, tx: &mut PgConnection, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
-        in_transaction(tx, "destroying data keys")?;
+        const OPERATION: &str = "destroying data keys";
+        in_transaction(tx, OPERATION)?;
+        own::commit_durably(tx).await?;
         let rows = query(&self.sql.destroy_keys)
             .bind(scope.kind())
             .bind(scope.id())
             .bind(at)
-            .fetch_all(tx)
+            .fetch_all(&mut *tx)
             .await
-            .map_err(database("destroying data keys"))?;
+            .map_err(database(OPERATION))?;
+        let left = query(&self.sql.any_key_of_scope).bind(scope.kind()).bind(scope.id()).fetch_optional(tx).await;
+        if left.map_err(database(OPERATION))?.is_some() {
+            return Err(no_effect(OPERATION, "data_keys"));
+        }
         let destroyed = rows.iter().map(|row| Ok((column::<i64>(row, 1)?, KeyId(column(row, 0)?))));
         let mut destroyed = destroyed.collect::<Result<Vec<(i64, KeyId)>>>()?;
         destroyed.sort_unstable_by_key(|(version, _)| *version);
@@ -474,23 +490,6 @@ impl KeyStore for PostgresKeys {
             changes: changes.collect::<Result<_>>()?,
         }))
     }
-}
-
-/// Whatever the database's default is: after a lock was waited for, the next statement must see what was committed.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
-
-async fn begin<'c>(connection: &'c mut PgConnection, operation: &'static str) -> Result<Transaction<'c, Postgres>> {
-    connection.begin_with(BEGIN).await.map_err(database(operation))
-}
-
-/// Commits what went well, and rolls the rest back, so that the connection can be used again.
-async fn end<T>(tx: Transaction<'_, Postgres>, done: Result<T>, operation: &'static str) -> Result<T> {
-    match &done {
-        Ok(_) => tx.commit().await.map_err(committing(operation))?,
-        // What failed is what matters; a connection that broke takes its transaction with it.
-        Err(_) => drop(tx.rollback().await),
-    }
-    done
 }
 
 fn query(sql: &Arc<str>) -> Query<'static, Postgres, PgArguments> {

@@ -1,21 +1,23 @@
 //! Keys in SQLite.
 
 mod keks;
+mod restored;
 mod statements;
 
 use crate::error::{Error, Result};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::effect::no_effect;
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper,
-    ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
+    Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::sql::{check_name, committing, in_transaction, key_database as database, not_in_transaction};
-use crate::sqlite::{applied_migration, column, from_text, migrate, migration, to_text, uuid};
+use crate::sql::{check_name, in_transaction, key_database as database};
+use crate::sqlite::{applied_migration, column, from_text, migrate, migration, own, to_text, uuid};
 use async_trait::async_trait;
-use keks::{insert_kek, kek};
+use keks::kek;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use statements::Statements;
 use std::sync::Arc;
 use time::OffsetDateTime;
@@ -27,6 +29,11 @@ use time::OffsetDateTime;
 /// statement and holds it until the transaction ends. Connections that write keys are switched to
 /// `PRAGMA secure_delete` and stay so, so that bytes of destroyed keys do not stay in the file. What
 /// `SqliteStore` says about transactions that ended below the driver is true here too.
+///
+/// # Durability
+/// A shred must outlast a loss of power. SQLite sets that for a connection, with `PRAGMA synchronous`, and does not let a
+/// transaction change it. Changes of scopes are therefore refused on a connection below `FULL`, which is the default of SQLite
+/// and of sqlx, with [`Error::NotDurable`]; appends and reads are not. What commits on its own sets it meanwhile.
 #[derive(Clone, Debug)]
 pub struct SqliteKeys {
     prefix: String,
@@ -37,6 +44,7 @@ const MIGRATIONS: [(&str, &str); SqliteKeys::NEWEST_MIGRATION as usize] = [
     ("keys", include_str!("../../migrations/sqlite/keys/0001_keys.sql")),
     ("rewrap", include_str!("../../migrations/sqlite/keys/0002_rewrap.sql")),
     ("actor", include_str!("../../migrations/sqlite/keys/0003_actor.sql")),
+    ("keks", include_str!("../../migrations/sqlite/keys/0004_keks.sql")),
 ];
 
 impl Default for SqliteKeys {
@@ -78,15 +86,18 @@ impl SqliteKeys {
         let fill = |(number, (name, sql)): (i64, (&'static str, &str))| migration(number, name, self.fill(sql));
         let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
         migrate(connection, self.bookkeeping(), migrations).await?;
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.set_namespace)))
+        const OPERATION: &str = "naming the key database";
+        let mut own = own::begin(connection, OPERATION).await?;
+        let set = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.set_namespace)))
             .bind(namespace.as_str())
             .bind(to_text(OffsetDateTime::now_utc()))
-            .execute(&mut *connection)
-            .await
-            .map_err(database("naming the key database"))?;
+            .execute(&mut *own.tx)
+            .await;
+        own::end(own, set.map(drop).map_err(database(OPERATION)), OPERATION).await?.restore(connection, OPERATION).await?;
         match self.namespace(connection).await? {
-            Some(found) if found != *namespace => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
-            _ => Ok(()),
+            Some(found) if found == *namespace => Ok(()),
+            Some(found) => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
+            None => Err(no_effect(OPERATION, "key_namespace")),
         }
     }
 
@@ -104,7 +115,7 @@ impl SqliteKeys {
     }
 
     /// The number of the newest migration that this version of the crate has.
-    pub const NEWEST_MIGRATION: u32 = 3;
+    pub const NEWEST_MIGRATION: u32 = 4;
 
     /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are
     /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
@@ -129,6 +140,7 @@ impl SqliteKeys {
     }
 
     async fn insert(&self, tx: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {
+        const OPERATION: &str = "inserting data keys";
         let key_id = key.key_id.0.hyphenated().to_string();
         let inserted = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.insert_key)))
             .bind(&key_id)
@@ -142,22 +154,36 @@ impl SqliteKeys {
             .await
             .map_err(database("inserting a data key"))?;
         if inserted.rows_affected() == 0 {
-            // Retired meanwhile, or never there.
-            let known = !self.keks(tx, &[key.kek_id]).await?.is_empty();
-            return Err(if known { Error::Collision { source: None } } else { Error::MissingKek { kek_id: key.kek_id } });
+            // Retired meanwhile, never there, or kept away.
+            return Err(match self.keks(tx, &[key.kek_id]).await?.pop() {
+                Some(kek) if kek.state == KekState::Retired => Error::Collision { source: None },
+                Some(_) => no_effect(OPERATION, "data_keys"),
+                None => Error::MissingKek { kek_id: key.kek_id },
+            });
         }
         let activated = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.activate_key)))
             .bind(&key_id)
             .bind(key.scope.kind())
             .bind(key.scope.id())
-            .execute(tx)
+            .execute(&mut *tx)
             .await
             .map_err(database("activating a data key"))?;
-        if activated.rows_affected() == 1 {
-            Ok(())
-        } else {
-            Err(Error::ScopeState { scope: key.scope.clone(), problem: "is not live, so it can't be given a key" })
+        if activated.rows_affected() != 1 {
+            return match self.look(tx, &key.scope).await? {
+                Some(record) if record.state == ScopeState::Live => Err(no_effect(OPERATION, "key_scopes")),
+                Some(_) => Err(Error::ScopeState { scope: key.scope.clone(), problem: "is not live, so it can't be given a key" }),
+                None => Err(Error::ScopeState { scope: key.scope.clone(), problem: "is not there, so it can't be given a key" }),
+            };
         }
+        // SQLite counts a row that a trigger has put back.
+        match self.look(tx, &key.scope).await?.and_then(|record| record.active) {
+            Some(active) if active.key_id == key.key_id && active.wrapped_key.as_ref() == Some(&key.wrapped_key) => Ok(()),
+            _ => Err(no_effect(OPERATION, "data_keys or key_scopes")),
+        }
+    }
+
+    async fn look(&self, tx: &mut SqliteConnection, scope: &KeyScope) -> Result<Option<ScopeRecord>> {
+        Ok(self.scopes(tx, std::slice::from_ref(scope), ScopeLock::None).await?.pop())
     }
 }
 
@@ -203,8 +229,10 @@ impl KeyStore for SqliteKeys {
     }
 
     async fn install_kek(&self, connection: &mut SqliteConnection, kek: &KekRecord) -> Result<()> {
-        not_in_transaction(connection, "preparing keys")?;
-        insert_kek(connection, &self.sql.install_kek, kek).await
+        const OPERATION: &str = "preparing keys";
+        let mut own = begin(connection, OPERATION).await?;
+        let done = self.install_in(&mut own.tx, kek).await;
+        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
     }
 
     async fn kek_usage(&self, tx: &mut SqliteConnection) -> Result<Vec<KekUsage>> {
@@ -222,9 +250,10 @@ impl KeyStore for SqliteKeys {
     }
 
     async fn replace_kek(&self, connection: &mut SqliteConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        let mut tx = begin(connection, "rotating a key-encryption key").await?;
-        let done = self.replace_in(&mut tx, replaced, kek).await;
-        end(tx, done, "rotating a key-encryption key").await
+        const OPERATION: &str = "rotating a key-encryption key";
+        let mut own = begin(connection, OPERATION).await?;
+        let done = self.replace_in(&mut own.tx, replaced, kek).await;
+        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
     }
 
     async fn move_kek(
@@ -235,45 +264,32 @@ impl KeyStore for SqliteKeys {
         wrapped: &WrappedKek,
         at: OffsetDateTime,
     ) -> Result<bool> {
-        not_in_transaction(connection, "moving a key-encryption key")?;
-        overwrite_freed(connection).await?;
-        let moved = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.move_kek)))
-            .bind(old.kek_id.0.hyphenated().to_string())
-            .bind(&old.wrapped.master_key_id)
-            .bind(&old.wrapped.ciphertext)
-            .bind(provider)
-            .bind(&wrapped.master_key_id)
-            .bind(&wrapped.ciphertext)
-            .bind(to_text(at))
-            .execute(connection)
-            .await
-            .map_err(database("moving a key-encryption key"))?;
-        Ok(moved.rows_affected() == 1)
+        const OPERATION: &str = "moving a key-encryption key";
+        let mut own = begin(connection, OPERATION).await?;
+        let done = self.move_in(&mut own.tx, old, provider, wrapped, at).await;
+        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
     }
 
     async fn retire_kek(&self, connection: &mut SqliteConnection, kek_id: KekId) -> Result<Retirement> {
-        let mut tx = begin(connection, "retiring a key-encryption key").await?;
-        let done = self.retire_in(&mut tx, kek_id).await;
-        end(tx, done, "retiring a key-encryption key").await
+        const OPERATION: &str = "retiring a key-encryption key";
+        let mut own = begin(connection, OPERATION).await?;
+        let done = self.retire_in(&mut own.tx, kek_id).await;
+        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
     }
 
     async fn rewrap_batch(&self, connection: &mut SqliteConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        const OPERATION: &str = "rewrapping data keys";
         // The write lock stands in for locks on rows: another runner waits, and finds other rows.
-        let mut tx = begin(connection, "rewrapping data keys").await?;
-        let done = self.rewrap_in(&mut tx, batch, by).await;
-        end(tx, done, "rewrapping data keys").await
+        let mut own = begin(connection, OPERATION).await?;
+        let done = self.rewrap_in(&mut own.tx, batch, by).await;
+        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
     }
 
     async fn install_key(&self, connection: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {
-        not_in_transaction(connection, "preparing keys")?;
-        let failed = || database("inserting the integrity key");
-        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
-        let known = self.scopes(&mut tx, std::slice::from_ref(&key.scope), ScopeLock::None).await?;
-        if known.is_empty() {
-            self.create_scopes(&mut tx, std::slice::from_ref(&key.scope)).await?;
-            self.insert(&mut tx, key).await?;
-        }
-        tx.commit().await.map_err(committing("inserting the integrity key"))
+        const OPERATION: &str = "preparing keys";
+        let mut own = begin(connection, OPERATION).await?;
+        let done = self.install_key_in(&mut own.tx, key).await;
+        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
     }
 
     async fn scopes(&self, tx: &mut SqliteConnection, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
@@ -311,6 +327,12 @@ impl KeyStore for SqliteKeys {
         Ok(())
     }
 
+    async fn commit_durably(&self, tx: &mut SqliteConnection) -> Result<()> {
+        const OPERATION: &str = "committing keys in another database than the events";
+        in_transaction(tx, OPERATION)?;
+        own::check_durable(tx, OPERATION).await
+    }
+
     async fn data_keys(&self, tx: &mut SqliteConnection, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
         let ids: Vec<String> = key_ids.iter().map(|key_id| key_id.0.hyphenated().to_string()).collect();
         let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.data_keys)))
@@ -322,16 +344,18 @@ impl KeyStore for SqliteKeys {
     }
 
     async fn change_scope(&self, tx: &mut SqliteConnection, change: &ScopeChange) -> Result<()> {
-        in_transaction(tx, "changing a key scope")?;
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.change_scope)))
+        const OPERATION: &str = "changing a key scope";
+        in_transaction(tx, OPERATION)?;
+        own::check_durable(tx, OPERATION).await?;
+        let changed = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.change_scope)))
             .bind(change.scope.kind())
             .bind(change.scope.id())
             .bind(change.state.as_str())
             .bind(change.generation)
             .execute(&mut *tx)
             .await
-            .map_err(database("changing a key scope"))?;
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.add_change)))
+            .map_err(database(OPERATION))?;
+        let recorded = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.add_change)))
             .bind(change.scope.kind())
             .bind(change.scope.id())
             .bind(change.action.as_str())
@@ -343,20 +367,35 @@ impl KeyStore for SqliteKeys {
             .execute(tx)
             .await
             .map_err(database("recording a change of a key scope"))?;
-        Ok(())
+        match (changed.rows_affected(), recorded.rows_affected()) {
+            (1, 1) => Ok(()),
+            (1, _) => Err(no_effect(OPERATION, "key_scope_changes")),
+            _ => Err(no_effect(OPERATION, "key_scopes")),
+        }
     }
 
     async fn destroy_keys(&self, tx: &mut SqliteConnection, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
-        in_transaction(tx, "destroying data keys")?;
-        let failed = || database("destroying data keys");
+        const OPERATION: &str = "destroying data keys";
+        in_transaction(tx, OPERATION)?;
+        let failed = || database(OPERATION);
+        own::check_durable(tx, OPERATION).await?;
         overwrite_freed(tx).await?;
         let mut destroyed = sqlx::query_as::<_, (String, u32)>(AssertSqlSafe(Arc::clone(&self.sql.destroy_keys)))
             .bind(scope.kind())
             .bind(scope.id())
             .bind(to_text(at))
-            .fetch_all(tx)
+            .fetch_all(&mut *tx)
             .await
             .map_err(failed())?;
+        let left = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.any_key_of_scope)))
+            .bind(scope.kind())
+            .bind(scope.id())
+            .fetch_optional(tx)
+            .await
+            .map_err(failed())?;
+        if left.is_some() {
+            return Err(no_effect(OPERATION, "data_keys"));
+        }
         destroyed.sort_unstable_by_key(|(_, version)| *version);
         destroyed.iter().map(|(key_id, _)| uuid(key_id).map(KeyId)).collect()
     }
@@ -409,20 +448,10 @@ impl KeyStore for SqliteKeys {
 }
 
 /// Begins a transaction that writes keys.
-async fn begin<'c>(connection: &'c mut SqliteConnection, operation: &'static str) -> Result<Transaction<'c, Sqlite>> {
-    not_in_transaction(connection, operation)?;
+async fn begin<'c>(connection: &'c mut SqliteConnection, operation: &'static str) -> Result<own::Own<'c>> {
+    own::outside(connection, operation).await?;
     overwrite_freed(connection).await?;
-    connection.begin_with("BEGIN IMMEDIATE").await.map_err(database(operation))
-}
-
-/// Commits what went well, and rolls the rest back, so that the connection can be used again.
-async fn end<T>(tx: Transaction<'_, Sqlite>, done: Result<T>, operation: &'static str) -> Result<T> {
-    match &done {
-        Ok(_) => tx.commit().await.map_err(committing(operation))?,
-        // What failed is what matters; a connection that broke takes its transaction with it.
-        Err(_) => drop(tx.rollback().await),
-    }
-    done
+    own::begin(connection, operation).await
 }
 
 /// Lets SQLite overwrite bytes that it frees, instead of leaving them in the file's pages: those of

@@ -99,6 +99,8 @@ impl World {
     }
 
     pub async fn postgres() -> Self {
+        // Nothing that doctor would have against it.
+        crate::common::cluster::DURABLE.store(true, std::sync::atomic::Ordering::SeqCst);
         Self::over(Database::Postgres(Box::new(Postgres::empty().await)))
     }
 

@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::str::FromStr;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set before the server is asked for, it makes one whose commits outlast a crash.
+pub(crate) static DURABLE: AtomicBool = AtomicBool::new(false);
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| match std::env::var("DATABASE_URL") {
     Ok(url) if url.starts_with("postgres") => {
@@ -52,7 +56,7 @@ const STANDBY: &str = r#"
     [ -x "$copy" ] || copy=$(dirname "$(readlink -f "$bin/postgres")")/pg_basebackup
     [ -x "$copy" ] || copy=$(pg_config --bindir)/pg_basebackup
     "$copy" -h "$primary" -U postgres -D "$folder/data" -R -X stream -c fast --no-sync >"$folder/log" 2>&1 &&
-    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=off -c max_connections=300" \
+    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=${EVENTSEAL_DURABLE:-off} -c max_connections=300" \
         start >>"$folder/log" 2>&1 && echo ready || { cat "$folder/log" >&2; echo failed; }
     cat >/dev/null
     "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null 2>&1
@@ -104,6 +108,9 @@ fn start_with(script: &str, arguments: &[&std::ffi::OsStr]) -> Server {
     guard.args(["-c", script, "guard"]).arg(&bin).arg(&folder).args(arguments).current_dir(&folder);
     // A process group of its own: an interrupt from the keyboard must not end it before it has cleaned up.
     guard.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+    if DURABLE.load(Ordering::SeqCst) {
+        guard.env("EVENTSEAL_DURABLE", "on");
+    }
     if let Some((user, group)) = unprivileged() {
         chown(&folder, Some(user), Some(group)).expect("giving the folder to the server's user");
         guard.uid(user).gid(group);

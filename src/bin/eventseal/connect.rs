@@ -3,7 +3,9 @@
 use crate::args;
 use crate::interrupt;
 use crate::output::{Failure, shown, tell};
-use eventseal::{Error, KeyManager, KeyStore, Kms, Namespace, PostgresKeys, PostgresStore, PostgresTables, SqliteKeys, SqliteStore};
+use eventseal::{
+    Error, KeyManager, KeyStore, Kms, Namespace, PostgresKeys, PostgresStore, PostgresTables, RestoredScopes, SqliteKeys, SqliteStore,
+};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
@@ -50,6 +52,8 @@ pub(crate) trait Backend: Connection + Sized + Send + 'static {
     const NEWEST_MIGRATION: u32;
     /// The newest migration of the key tables that was run; `None` if the tables were not made by migrations.
     async fn applied_migration(db: &mut Db<Self>) -> Result<Option<u32>, Error>;
+    /// Scopes that were shredded and have live keys.
+    async fn restored_scopes(db: &mut Db<Self>, limit: u32) -> Result<RestoredScopes, Error>;
 }
 
 impl Backend for SqliteConnection {
@@ -57,6 +61,10 @@ impl Backend for SqliteConnection {
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const ONE_WRITER: bool = true;
     const NEWEST_MIGRATION: u32 = SqliteKeys::NEWEST_MIGRATION;
+
+    async fn restored_scopes(db: &mut Db<Self>, limit: u32) -> Result<RestoredScopes, Error> {
+        db.keys.restored_scopes(&mut db.connection, limit).await
+    }
 
     async fn applied_migration(db: &mut Db<Self>) -> Result<Option<u32>, Error> {
         db.keys.applied_migration(&mut db.connection).await
@@ -68,6 +76,10 @@ impl Backend for PgConnection {
     const BEGIN: &'static str = "BEGIN";
     const ONE_WRITER: bool = false;
     const NEWEST_MIGRATION: u32 = PostgresKeys::NEWEST_MIGRATION;
+
+    async fn restored_scopes(db: &mut Db<Self>, limit: u32) -> Result<RestoredScopes, Error> {
+        db.keys.restored_scopes(&mut db.connection, limit).await
+    }
 
     async fn applied_migration(db: &mut Db<Self>) -> Result<Option<u32>, Error> {
         db.keys.applied_migration(&mut db.connection).await

@@ -5,12 +5,14 @@
 
 mod checks;
 mod database;
+mod durability;
 mod events;
 mod keys;
 mod master_key;
 mod migrations;
 mod place;
 mod pooler;
+mod restored;
 mod write_order;
 mod writing;
 
@@ -38,6 +40,7 @@ pub(crate) async fn doctor(args: Doctor) -> Result<Report, Failure> {
     match db {
         AnyDb::Sqlite(mut db) => {
             database::sqlite(&mut db, &mut checks).await;
+            durability::sqlite(&mut db, &mut checks).await;
             if let Some(file) = db.file.clone() {
                 place::file_mode(&file, &mut checks);
             }
@@ -51,6 +54,7 @@ pub(crate) async fn doctor(args: Doctor) -> Result<Report, Failure> {
         AnyDb::Postgres(mut db) => {
             pooler::statements(&args.database, &mut checks).await;
             database::postgres(&mut db, &mut checks).await;
+            durability::postgres(&mut db, &mut checks).await;
             place::search_path(&mut db, &args.database, &mut checks).await;
             let primary = database::is_primary(&mut db, &mut checks).await;
             tables(&mut db, kms, primary, &mut checks).await;
@@ -68,6 +72,7 @@ async fn tables<C: Backend>(db: &mut Db<C>, kms: Option<Arc<dyn Kms>>, primary: 
     let Some(namespace) = keys::namespace(db, checks).await else { return false };
     if let Some(usage) = keys::reading(db, checks).await {
         keys::in_place(db, &usage, checks).await;
+        restored::restored(db, checks).await;
         if let Some(kms) = kms {
             master_key::round_trips(db, kms, &namespace, usage, checks).await;
         }

@@ -154,6 +154,7 @@ impl Failure {
                 Error::NoActiveKek { .. } => "no_active_kek",
                 Error::KekInUse { .. } => "kek_in_use",
                 Error::ScopeState { .. } => "scope_state",
+                Error::NoEffect { .. } => "no_effect",
                 Error::NamespaceMismatch { .. } => "namespace_mismatch",
                 Error::NotMigrated => "not_migrated",
                 Error::NoEventTables { .. } => "no_events",

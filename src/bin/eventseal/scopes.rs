@@ -5,7 +5,7 @@ use crate::args::{Change, Reopen, RotateDataKey, Show, Shred};
 use crate::connect::{Backend, Db, connect, on};
 use crate::master_key::{self, NoMasterKey};
 use crate::output::{Failure, Report, count, exact_time, shown, table, tell, time};
-use eventseal::{KeyHistory, KeyId, KeyInfo, KeyScope, KeyStore, Kms, ScopeAction, ScopeState, Shredding};
+use eventseal::{KeyHistory, KeyId, KeyInfo, KeyScope, KeyStore, Kms, ScopeAction, Shredding};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal};
@@ -38,25 +38,24 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
         }
         let manager = db.manager(Arc::new(NoMasterKey));
         let done = db.transact(db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, &args.cause.reason).await).await?;
-        let was_shredded = before.as_ref().is_some_and(|before| before.state == ScopeState::Shredded);
-        let already = before.map_or(0, |before| before.keys.iter().filter(|key| key.shredded_at.is_some()).count() as u64);
         let destroyed: Vec<String> = done.destroyed.iter().map(KeyId::to_string).collect();
         let json = json!({
             "kind": scope.kind(),
             "id": scope.id(),
             "destroyed": destroyed,
-            "destroyed_before": already,
+            "destroyed_before": done.already.len(),
             "at": exact_time(done.at),
             "reason": args.cause.reason,
             "actor": actor,
-            "was_shredded": was_shredded,
+            "was_shredded": done.was_shredded,
         });
-        Ok(Report::new(shredded(&scope, &done, was_shredded, already), json).of(&namespace, &db.place))
+        Ok(Report::new(shredded(&done), json).of(&namespace, &db.place))
     })
 }
 
-fn shredded(scope: &KeyScope, done: &Shredding, was_shredded: bool, already: u64) -> String {
-    let scope = shown(&scope.to_string());
+fn shredded(done: &Shredding) -> String {
+    let (was_shredded, already) = (done.was_shredded, done.already.len() as u64);
+    let scope = shown(&done.scope.to_string());
     let before = if already == 1 { "1 data key was".to_owned() } else { format!("{} were", count(already, "data key")) };
     let mut text = match (done.destroyed.len() as u64, was_shredded) {
         (0, true) if already == 0 => format!("Nothing was left to do: {scope} was shredded before, and never had a key.\n"),

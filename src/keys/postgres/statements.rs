@@ -59,9 +59,8 @@ const SCOPE: &str = "s.scope_kind, s.scope_id, s.state, s.generation, {last_vers
 const KEK: &str = r#"e.kek_id, e."partition", e.provider, e.master_key_id, e.wrapped_kek, e.state, e.created_at,
     coalesce(e.wrapped_at, e.created_at)"#;
 const NEW_KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state"#;
-/// The active key has the highest version; where there is none, one that was shredded has.
-const LAST_VERSION: &str = "coalesce(k.version,
-    (SELECT max(d.version) FROM {data_keys} AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id))";
+/// Whether it is active or not: what is active is named by a column that anybody who writes the table may have set.
+const LAST_VERSION: &str = "(SELECT max(d.version) FROM {data_keys} AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id)";
 
 // LATERAL, with something that keeps the planner from turning it into a join: one look into the index for each wanted
 // row, however small the table was when the plan was made. In the order of the arrays, which is that of the locks.
@@ -139,11 +138,13 @@ statements! {
     change_scope: "WITH changed AS (
             UPDATE {key_scopes} SET state = $4, generation = $5, active_key_id = CASE WHEN $4 = 'shredded' THEN NULL ELSE active_key_id END
             WHERE scope_kind = $1 AND scope_id = $2
+            RETURNING scope_kind, scope_id, state, generation
         )
         INSERT INTO {key_scope_changes} (scope_kind, scope_id, action, state, generation, reason, changed_at, actor)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        SELECT scope_kind, scope_id, $3::text, state, generation, $6::text, $7::timestamptz, $8::text FROM changed",
     destroy_keys: "UPDATE {data_keys} SET wrapped_key = NULL, state = 'shredded', shredded_at = $3
         WHERE scope_kind = $1 AND scope_id = $2 AND state = 'live' RETURNING key_id, version",
+    any_key_of_scope: "SELECT key_id FROM {data_keys} WHERE scope_kind = $1 AND scope_id = $2 AND wrapped_key IS NOT NULL LIMIT 1",
     history_keys: "SELECT {key} FROM {data_keys} AS k WHERE k.scope_kind = $1 AND k.scope_id = $2 ORDER BY k.version",
     history_changes: "SELECT action, state, generation, reason, changed_at, actor FROM {key_scope_changes}
         WHERE scope_kind = $1 AND scope_id = $2 ORDER BY change_id",

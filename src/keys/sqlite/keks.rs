@@ -3,27 +3,79 @@
 use super::{SqliteKeys, data_key, json};
 use crate::error::{Error, Result};
 use crate::key::KekId;
-use crate::keys::{KekRecord, KekState, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState};
+use crate::keys::effect::no_effect;
+use crate::keys::{KekRecord, KekState, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState};
 use crate::kms::WrappedKek;
 use crate::sql::key_database as database;
 use crate::sqlite::{column, from_text, to_text, uuid};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::sync::Arc;
+use time::OffsetDateTime;
 
 impl SqliteKeys {
+    pub(super) async fn install_in(&self, tx: &mut SqliteConnection, kek: &KekRecord) -> Result<()> {
+        let installed = insert_kek(tx, &self.sql.install_kek, kek).await?;
+        match self.active_kek(tx, &kek.partition).await? {
+            Some(active) if installed == 0 || active == *kek => Ok(()),
+            _ => Err(no_effect("preparing keys", "key_encryption_keys")),
+        }
+    }
+
+    pub(super) async fn install_key_in(&self, tx: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {
+        if self.look(tx, &key.scope).await?.is_some() {
+            return Ok(());
+        }
+        self.create_scopes(tx, std::slice::from_ref(&key.scope)).await?;
+        self.insert(tx, key).await
+    }
+
     pub(super) async fn replace_in(&self, tx: &mut SqliteConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        const OPERATION: &str = "rotating a key-encryption key";
+        let no_effect = || Err(no_effect(OPERATION, "key_encryption_keys"));
         let demoted = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.demote_kek)))
             .bind(replaced.0.hyphenated().to_string())
             .bind(&kek.partition)
             .execute(&mut *tx)
             .await
-            .map_err(database("rotating a key-encryption key"))?;
+            .map_err(database(OPERATION))?;
         if demoted.rows_affected() == 0 {
-            return Ok(false);
+            let active = self.active_kek(tx, &kek.partition).await?.is_some_and(|active| active.kek_id == replaced);
+            return if active { no_effect() } else { Ok(false) };
         }
         insert_kek(tx, &self.sql.promote_kek, kek).await?;
-        Ok(true)
+        if self.active_kek(tx, &kek.partition).await?.as_ref() == Some(kek) { Ok(true) } else { no_effect() }
+    }
+
+    pub(super) async fn move_in(
+        &self,
+        tx: &mut SqliteConnection,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        const OPERATION: &str = "moving a key-encryption key";
+        let moved = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.move_kek)))
+            .bind(old.kek_id.0.hyphenated().to_string())
+            .bind(&old.wrapped.master_key_id)
+            .bind(&old.wrapped.ciphertext)
+            .bind(provider)
+            .bind(&wrapped.master_key_id)
+            .bind(&wrapped.ciphertext)
+            .bind(to_text(at))
+            .execute(&mut *tx)
+            .await
+            .map_err(database(OPERATION))?
+            .rows_affected();
+        let Some(row) = self.keks(tx, &[old.kek_id]).await?.pop() else { return Ok(false) };
+        let is_moved = (row.provider.as_str(), &row.wrapped, row.wrapped_at) == (provider, wrapped, at);
+        match (moved == 1, is_moved, row.wrapped == old.wrapped) {
+            (true, true, _) => Ok(true),
+            // Somebody else has changed it.
+            (false, _, false) => Ok(false),
+            _ => Err(no_effect(OPERATION, "key_encryption_keys")),
+        }
     }
 
     pub(super) async fn retire_in(&self, tx: &mut SqliteConnection, kek_id: KekId) -> Result<Retirement> {
@@ -38,8 +90,11 @@ impl SqliteKeys {
         if live > 0 {
             return Ok(Retirement::InUse(live));
         }
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.retire_kek))).bind(&id).execute(tx).await.map_err(failed())?;
-        Ok(Retirement::Done)
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.retire_kek))).bind(&id).execute(&mut *tx).await.map_err(failed())?;
+        match self.keks(tx, &[kek_id]).await?.pop() {
+            Some(kek) if kek.state == KekState::Retired => Ok(Retirement::Done),
+            _ => Err(no_effect("retiring a key-encryption key", "key_encryption_keys")),
+        }
     }
 
     pub(super) async fn rewrap_in(&self, tx: &mut SqliteConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
@@ -73,16 +128,19 @@ impl SqliteKeys {
             match written {
                 Some(written) if by.opens(key.key_id, &written) => outcome.rewrapped += 1,
                 Some(_) => return Err(Error::WrongKey { key_id: key.key_id, kek_id: batch.to }),
-                // Nobody else writes now: the key-encryption key was retired meanwhile.
-                None => return Err(Error::Collision { source: None }),
+                // Nobody else writes now: the key-encryption key was retired meanwhile, or something keeps the change away.
+                None => {
+                    let retired = self.keks(tx, &[batch.to]).await?.iter().all(|kek| kek.state == KekState::Retired);
+                    return Err(if retired { Error::Collision { source: None } } else { no_effect("rewrapping data keys", "data_keys") });
+                }
             }
         }
         Ok(outcome)
     }
 }
 
-pub(super) async fn insert_kek(connection: &mut SqliteConnection, sql: &Arc<str>, kek: &KekRecord) -> Result<()> {
-    sqlx::query(AssertSqlSafe(Arc::clone(sql)))
+async fn insert_kek(connection: &mut SqliteConnection, sql: &Arc<str>, kek: &KekRecord) -> Result<u64> {
+    let inserted = sqlx::query(AssertSqlSafe(Arc::clone(sql)))
         .bind(kek.kek_id.0.hyphenated().to_string())
         .bind(&kek.partition)
         .bind(&kek.provider)
@@ -93,7 +151,7 @@ pub(super) async fn insert_kek(connection: &mut SqliteConnection, sql: &Arc<str>
         .execute(connection)
         .await
         .map_err(database("inserting a key-encryption key"))?;
-    Ok(())
+    Ok(inserted.rows_affected())
 }
 
 pub(super) fn kek(row: &SqliteRow) -> Result<KekRecord> {

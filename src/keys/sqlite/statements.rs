@@ -26,6 +26,7 @@ pub(super) struct Statements {
     pub(super) change_scope: Arc<str>,
     pub(super) add_change: Arc<str>,
     pub(super) destroy_keys: Arc<str>,
+    pub(super) any_key_of_scope: Arc<str>,
     pub(super) history_keys: Arc<str>,
     pub(super) history_changes: Arc<str>,
 }
@@ -135,6 +136,10 @@ impl Statements {
             destroy_keys: format!(
                 r#"UPDATE "{p}data_keys" SET wrapped_key = NULL, state = 'shredded', shredded_at = ?3
                    WHERE scope_kind = ?1 AND scope_id = ?2 AND state = 'live' RETURNING key_id, version"#
+            )
+            .into(),
+            any_key_of_scope: format!(
+                r#"SELECT 1 FROM "{p}data_keys" WHERE scope_kind = ?1 AND scope_id = ?2 AND wrapped_key IS NOT NULL LIMIT 1"#
             )
             .into(),
             history_keys: format!(r#"SELECT {KEY} FROM "{p}data_keys" AS k WHERE scope_kind = ?1 AND scope_id = ?2 ORDER BY version"#)

@@ -3,8 +3,8 @@
 use super::{COLUMNS, PostgresStore, log, metadata_as_jsonb};
 use crate::error::{Error, Result};
 use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
-use crate::postgres::{UNDEFINED_TABLE, UNIQUE_VIOLATION, column, qualified, sql_state, timestamp};
-use crate::sql::{committing, event_database as database, in_transaction, not_in_transaction};
+use crate::postgres::{UNDEFINED_TABLE, UNIQUE_VIOLATION, column, own, qualified, sql_state, timestamp};
+use crate::sql::{event_database as database, in_transaction};
 use crate::store::table::{
     EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
     check_insert,
@@ -66,16 +66,9 @@ impl EventTable for PostgresStore {
 
     async fn in_transaction(&self, connection: &mut PgConnection, work: &mut dyn TableWork<PgConnection>) -> Result<()> {
         const OPERATION: &str = "maintenance";
-        not_in_transaction(connection, OPERATION)?;
-        let mut tx = connection.begin_with(BEGIN).await.map_err(database(OPERATION))?;
-        match work.run(&mut tx).await {
-            Ok(()) => tx.commit().await.map_err(committing(OPERATION)),
-            Err(error) => {
-                // What failed is what matters; a connection that broke takes its transaction with it.
-                let _ = tx.rollback().await;
-                Err(error)
-            }
-        }
+        let mut tx = own::begin(connection, OPERATION).await?;
+        let done = work.run(&mut tx).await;
+        own::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
     }
 
     async fn last_position(&self, tx: &mut PgConnection) -> Result<GlobalPosition> {
@@ -209,7 +202,7 @@ impl EventTable for PostgresStore {
     /// When a lock that excludes these is had, no position is on its way.
     async fn settled_position(&self, connection: &mut PgConnection) -> Result<GlobalPosition> {
         const OPERATION: &str = "looking for the settled position";
-        not_in_transaction(connection, OPERATION)?;
+        own::outside(connection, OPERATION).await?;
         let mut tx = connection.begin_with(BEGIN).await.map_err(database(OPERATION))?;
         let settled = match self.lock_out(&mut tx, "{events}", "SHARE", OPERATION).await {
             // A statement of its own: its snapshot is newer than the lock.

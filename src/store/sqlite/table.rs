@@ -3,15 +3,15 @@
 use super::{COLUMNS, SqliteStore, log};
 use crate::error::{Error, Result};
 use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
-use crate::sql::{committing, event_database as database, in_transaction, not_in_transaction};
-use crate::sqlite::{column, from_text, to_text, uuid};
+use crate::sql::{event_database as database, in_transaction, not_in_transaction};
+use crate::sqlite::{column, from_text, own, to_text, uuid};
 use crate::store::table::{
     EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
     check_insert,
 };
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, query::Query};
+use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection, query::Query};
 
 impl SqliteStore {
     /// Does a payload start with a header? As [`starts_with_header`](crate::starts_with_header) says. Of an empty one, SQLite
@@ -38,16 +38,9 @@ impl EventTable for SqliteStore {
 
     async fn in_transaction(&self, connection: &mut SqliteConnection, work: &mut dyn TableWork<SqliteConnection>) -> Result<()> {
         const OPERATION: &str = "maintenance";
-        not_in_transaction(connection, OPERATION)?;
-        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(database(OPERATION))?;
-        match work.run(&mut tx).await {
-            Ok(()) => tx.commit().await.map_err(committing(OPERATION)),
-            Err(error) => {
-                // What failed is what matters; a connection that broke takes its transaction with it.
-                let _ = tx.rollback().await;
-                Err(error)
-            }
-        }
+        let mut own = own::begin(connection, OPERATION).await?;
+        let done = work.run(&mut own.tx).await;
+        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
     }
 
     async fn last_position(&self, tx: &mut SqliteConnection) -> Result<GlobalPosition> {

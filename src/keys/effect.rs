@@ -1,0 +1,64 @@
+//! What a change has left behind, as the transaction that made it sees it. A database may accept a change and not make it:
+//! a row-level policy, a trigger or a rule keeps it away, and nothing says so. A shred that kept the keys would be reported
+//! as an erasure.
+
+use crate::error::{Error, Result};
+use crate::key::{KeyId, KeyScope};
+use crate::keys::manager::KeyManager;
+use crate::keys::{KeyHistory, ScopeChange, ScopeState};
+
+/// A change that did nothing to a table.
+pub(super) fn no_effect(operation: &'static str, table: &'static str) -> Error {
+    Error::NoEffect { operation, table }
+}
+
+impl<Tx: Send + 'static> KeyManager<Tx> {
+    /// Is nothing left of a shredded scope's keys? Returns all of them that were ever there.
+    pub(super) async fn look_at_shred(&self, tx: &mut Tx, scope: &KeyScope, change: Option<&ScopeChange>) -> Result<Vec<KeyId>> {
+        const OPERATION: &str = "shredding";
+        let history = self.history_after(tx, scope, OPERATION).await?;
+        let key_ids: Vec<KeyId> = history.keys.iter().map(|key| key.key_id).collect();
+        let rows = self.store.data_keys(tx, &key_ids).await?;
+        let left = rows.iter().any(|key| key.wrapped_key.is_some() || key.shredded_at.is_none());
+        if left || rows.len() != key_ids.len() {
+            return Err(no_effect(OPERATION, "data_keys"));
+        }
+        if history.state != ScopeState::Shredded || history.active_key.is_some() {
+            return Err(no_effect(OPERATION, "key_scopes"));
+        }
+        check_recorded(&history, change, OPERATION)?;
+        Ok(key_ids)
+    }
+
+    /// Is a scope as a change was to leave it, and the change in its history?
+    pub(super) async fn look_at_change(&self, tx: &mut Tx, change: &ScopeChange, operation: &'static str) -> Result<()> {
+        let history = self.history_after(tx, &change.scope, operation).await?;
+        if (history.state, history.generation) != (change.state, change.generation) {
+            return Err(no_effect(operation, "key_scopes"));
+        }
+        check_recorded(&history, Some(change), operation)
+    }
+
+    /// Is a new key there, and the active one of its scope?
+    pub(super) async fn look_at_new_key(&self, tx: &mut Tx, scope: &KeyScope, key_id: KeyId, operation: &'static str) -> Result<()> {
+        let history = self.history_after(tx, scope, operation).await?;
+        if !history.keys.iter().any(|key| key.key_id == key_id && key.shredded_at.is_none()) {
+            return Err(no_effect(operation, "data_keys"));
+        }
+        if history.active_key != Some(key_id) {
+            return Err(no_effect(operation, "key_scopes"));
+        }
+        Ok(())
+    }
+
+    async fn history_after(&self, tx: &mut Tx, scope: &KeyScope, operation: &'static str) -> Result<KeyHistory> {
+        self.store.history(tx, scope).await?.ok_or_else(|| no_effect(operation, "key_scopes"))
+    }
+}
+
+fn check_recorded(history: &KeyHistory, change: Option<&ScopeChange>, operation: &'static str) -> Result<()> {
+    match change {
+        Some(change) if history.changes.last() != Some(change) => Err(no_effect(operation, "key_scope_changes")),
+        _ => Ok(()),
+    }
+}
