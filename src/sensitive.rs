@@ -275,7 +275,7 @@ fn read<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result
     let places = Places::of(redacted);
     let attempt = |reading: Reading| {
         let seen = Cell::new(Seen::AsSensitive);
-        let root = Redactable { raw: document.get(), places: Some(&places), seen: &seen };
+        let root = Redactable { raw: document.get(), places: Some(&places), seen: &seen, is_part: false };
         let (value, reading) = reading.run(|| T::deserialize(root));
         (value, seen.get(), reading)
     };
@@ -307,7 +307,7 @@ fn read_again<T>(
     }
     // A `null` has no doubt in it, but an `Option<Sensitive<T>>` would take it for `None`.
     let open = reading.open();
-    let (marked, again) = attempt(Reading::marking(open.clone(), false));
+    let (marked, again) = attempt(Reading::marking(reading.outermost(&open), false));
     if let (Ok(value), true, false, false) = (marked, again.all_marks_were_read(), again.is_doubtful(), again.is_lost()) {
         return Ok(value);
     }

@@ -811,6 +811,86 @@ fn i4_what_is_inside_of_something_erased_is_erased() {
     assert_eq!(event.decode::<Tagged>().unwrap(), Tagged::Card { contact: contact() });
 }
 
+#[test]
+fn i4_whatever_is_inside_of_something_erased_is_erased_in_a_buffer_too() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Contact {
+        number: Sensitive<i64>,
+        float: Sensitive<f64>,
+        flag: Sensitive<bool>,
+        text: Sensitive<String>,
+        escaped: Sensitive<String>,
+        null: Sensitive<Option<u8>>,
+        optional: Option<Sensitive<u8>>,
+        empty: Sensitive<Vec<u8>>,
+        list: Sensitive<Vec<Sensitive<u8>>>,
+        deep: BTreeMap<String, Sensitive<u8>>,
+        plain: u8,
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Direct {
+        contact: Contact,
+        number: Sensitive<i64>,
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        Card(Direct),
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Card(Direct),
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Flat {
+        #[serde(flatten)]
+        card: Direct,
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Whole {
+        Card { contact: Sensitive<Contact>, number: Sensitive<i64> },
+    }
+    let contact = r#"{"number":5,"float":0.5,"flag":true,"text":"e","escaped":"\n","null":null,"optional":null,"empty":[],"list":[0],"deep":{"a":5},"plain":5}"#;
+    let payload = format!(r#"{{"kind":"Card","contact":{contact},"number":5}}"#);
+    // In any number at once: the live one beside has the same value as one in it.
+    for (places, is_erased) in [(&["/contact"][..], false), (&["/contact", "/number"], true), (&["/contact", "/contact/text"], false)] {
+        let event = redacted(&payload, places);
+        let number = || if is_erased { Sensitive::Redacted } else { 5.into() };
+        let expected = || Direct {
+            contact: Contact {
+                number: Sensitive::Redacted,
+                float: Sensitive::Redacted,
+                flag: Sensitive::Redacted,
+                text: Sensitive::Redacted,
+                escaped: Sensitive::Redacted,
+                null: Sensitive::Redacted,
+                optional: Some(Sensitive::Redacted),
+                empty: Sensitive::Redacted,
+                list: Sensitive::Redacted,
+                deep: BTreeMap::from([("a".to_owned(), Sensitive::Redacted)]),
+                plain: 5,
+            },
+            number: number(),
+        };
+        let is_exact = |contact: &Contact| *contact == expected().contact;
+        let same = |mut card: Direct| {
+            // Beside a plain field that is erased, `decode` promises less of an optional Sensitive.
+            card.contact.optional = Some(Sensitive::Redacted);
+            assert!(is_exact(&card.contact), "{:?}", card.contact);
+            assert_eq!(card, expected(), "{places:?}");
+        };
+        same(event.decode::<Direct>().unwrap());
+        let Tagged::Card(card) = event.decode().unwrap();
+        same(card);
+        let Untagged::Card(card) = event.decode().unwrap();
+        same(card);
+        same(event.decode::<Flat>().unwrap().card);
+        assert_eq!(event.decode::<Whole>().unwrap(), Whole::Card { contact: Sensitive::Redacted, number: number() });
+    }
+}
+
 /// A buffer of the application's own loses everything that tells a redaction from a value.
 #[test]
 fn i4_what_may_be_either_is_refused() {

@@ -30,8 +30,8 @@ const MARK: &[u8] = b"\xff$eventseal::erased\xff";
 /// What was seen in one reading of a payload.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// Redacted values that went into a buffer of serde's: where they begin in memory, where they end, and what stands there.
-    shown: RefCell<BTreeMap<usize, (usize, Value)>>,
+    /// Redacted values that went into a buffer of serde's, and the parts of them, by where they begin in memory.
+    shown: RefCell<BTreeMap<usize, Shown>>,
     /// What stood in for redacted values that went to somebody else who takes any value.
     shown_elsewhere: RefCell<Vec<Value>>,
     /// Redacted values that a `Sensitive` read.
@@ -46,6 +46,13 @@ pub(super) struct Reading {
     is_settled: bool,
     /// A `null` is redacted in a buffer of serde's.
     has_null: Cell<bool>,
+}
+
+struct Shown {
+    end: usize,
+    /// The redacted value that this is a part of.
+    around: Option<usize>,
+    stand_in: Value,
 }
 
 thread_local! {
@@ -70,10 +77,30 @@ impl Reading {
         (in_mode(Mode::Watching, read), reading)
     }
 
-    /// What may be a `Sensitive`'s, and was not read as one for sure.
+    /// Whatever it is part of: a buffer may be read part by part.
+    fn note_elsewhere(&self, stand_in: Value) {
+        match &stand_in {
+            Value::Object(members) => members.values().for_each(|it| self.note_elsewhere(it.clone())),
+            Value::Array(elements) => elements.iter().for_each(|it| self.note_elsewhere(it.clone())),
+            _ => {}
+        }
+        let mut known = self.shown_elsewhere.borrow_mut();
+        if !known.contains(&stand_in) {
+            known.push(stand_in);
+        }
+    }
+
+    /// What may be a `Sensitive`'s, and was not read as one for sure. Containers come before their parts.
     pub(super) fn open(&self) -> BTreeSet<usize> {
-        let claimed = self.claimed.borrow();
-        self.shown.borrow().keys().filter(|start| !claimed.contains(start)).copied().collect()
+        let (shown, claimed) = (self.shown.borrow(), self.claimed.borrow());
+        let is_open = |start: &usize| enclosing(&shown, *start).all(|(start, _)| !claimed.contains(&start));
+        shown.keys().copied().filter(is_open).collect()
+    }
+
+    /// Those that are not parts of others.
+    pub(super) fn outermost(&self, open: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let shown = self.shown.borrow();
+        open.iter().copied().filter(|start| enclosing(&shown, *start).skip(1).all(|(start, _)| !open.contains(&start))).collect()
     }
 
     /// Was each of the marks read by a `Sensitive`?
@@ -94,27 +121,50 @@ impl Reading {
     }
 }
 
-/// Shows a redacted value to who takes any; `None` if it is to be shown as it is.
-pub(super) fn show<'de, V: Visitor<'de>>(raw: &'de str, visitor: V) -> Result<Result<V::Value, serde_json::Error>, V> {
-    let Some(reading) = READING.with_borrow(Option::clone) else { return Err(visitor) };
-    let stand_in = || serde_json::from_str(raw).unwrap_or_default();
+/// What is shown of a redacted value.
+pub(super) enum Show {
+    Mark(Vec<u8>),
+    None,
+    /// Each member or element as a redacted value of its own.
+    Parts,
+    AsItIs,
+}
+
+/// How a redacted value is shown to who takes any.
+pub(super) fn show<'de, V: Visitor<'de>>(raw: &'de str) -> Show {
+    let Some(reading) = READING.with_borrow(Option::clone) else { return Show::AsItIs };
+    // What is too deep for serde_json is not shown, but refused by it.
+    let Ok(stand_in) = serde_json::from_str::<Value>(raw) else { return Show::AsItIs };
     if !type_name::<V::Value>().contains("Content") {
-        let (stand_in, mut known) = (stand_in(), reading.shown_elsewhere.borrow_mut());
-        if !known.contains(&stand_in) {
-            known.push(stand_in);
-        }
-        return Err(visitor);
+        reading.note_elsewhere(stand_in);
+        return Show::AsItIs;
     }
-    let start = raw.as_ptr() as usize;
-    reading.shown.borrow_mut().entry(start).or_insert_with(|| (start + raw.len(), stand_in()));
+    let (start, end) = (raw.as_ptr() as usize, raw.as_ptr() as usize + raw.len());
+    let is_container = stand_in.is_object() || stand_in.is_array();
+    let mut shown = reading.shown.borrow_mut();
+    let around = innermost(&shown, start).find(|(around, it)| *around != start && end <= it.end).map(|(around, _)| around);
+    shown.entry(start).or_insert(Shown { end, around, stand_in });
+    drop(shown);
     if reading.marked.contains(&start) {
-        return Ok(visitor.visit_bytes(&[MARK, &start.to_ne_bytes()].concat()));
+        return Show::Mark([MARK, &start.to_ne_bytes()].concat());
     }
     if raw == "null" {
         reading.has_null.set(true);
-        return Ok(visitor.visit_none());
+        return Show::None;
     }
-    Err(visitor)
+    if is_container { Show::Parts } else { Show::AsItIs }
+}
+
+/// Redacted values that an address is in, from the inside to the outside.
+fn innermost(shown: &BTreeMap<usize, Shown>, address: usize) -> impl Iterator<Item = (usize, &Shown)> {
+    let nearest = shown.range(..=address).next_back().map(|(start, _)| *start);
+    nearest.into_iter().flat_map(|start| enclosing(shown, start)).filter(move |(_, it)| address < it.end)
+}
+
+/// A redacted value, and those that it is a part of.
+fn enclosing(shown: &BTreeMap<usize, Shown>, start: usize) -> impl Iterator<Item = (usize, &Shown)> {
+    let of = |start: usize| shown.get(&start).map(|it| (start, it));
+    std::iter::successors(of(start), move |(_, it)| of(it.around?))
 }
 
 /// Where a `Sensitive` is read from.
@@ -200,12 +250,8 @@ impl Reading {
         }
         let shown = self.shown.borrow();
         if let Some((address, is_in_list)) = tree.address()
-            && let Some((start, (end, stand_in))) = shown.range(..=address).next_back()
-            && address < *end
-            && (!is_in_list || tree.is(stand_in))
+            && let Some((start, _)) = innermost(&shown, address).find(|(_, it)| !is_in_list || tree.is(&it.stand_in))
         {
-            let start = *start;
-            drop(shown);
             return self.claim(start);
         }
         // A borrowed text, and null, say for sure that they are live, unless a buffer that nobody knows made them.
@@ -215,7 +261,7 @@ impl Reading {
         let elsewhere = self.shown_elsewhere.borrow();
         let elsewhere = if source == Source::Unknown { elsewhere.as_slice() } else { &[] };
         let marked = |start: &usize| self.marked.contains(start);
-        let mut candidates = shown.iter().filter(|(start, _)| !marked(start)).map(|(_, (_, stand_in))| stand_in).chain(elsewhere);
+        let mut candidates = shown.iter().filter(|(start, _)| !marked(start)).map(|(_, it)| &it.stand_in).chain(elsewhere);
         if candidates.any(|stand_in| tree.is(stand_in)) { Verdict::Doubtful } else { Verdict::Live }
     }
 

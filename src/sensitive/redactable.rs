@@ -5,6 +5,7 @@
 
 use crate::pointer::Places;
 use crate::raw;
+use crate::sensitive::buffered::Show;
 use crate::sensitive::{Mode, Seen, Sensitive, TOKEN, buffered, in_mode};
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
@@ -23,20 +24,32 @@ pub(super) struct Redactable<'de, 'p> {
     pub(super) places: Option<&'p Places>,
     /// How redacted places were read so far.
     pub(super) seen: &'p Cell<Seen>,
+    /// This is part of something that is redacted, and is shown as a value of its own.
+    pub(super) is_part: bool,
 }
 
 impl<'de, 'p> Redactable<'de, 'p> {
-    fn child(raw: &'de RawValue, places: &'p Places, seen: &'p Cell<Seen>, step: &str) -> Self {
-        Redactable { raw: raw.get(), places: places.step(step), seen }
+    fn child(&self, raw: &'de RawValue, places: &'p Places, step: &str) -> Self {
+        let places = if self.is_redacted() { Some(places) } else { places.step(step) };
+        Redactable { raw: raw.get(), places, seen: self.seen, is_part: self.is_redacted() }
     }
 
     fn is_redacted(&self) -> bool {
-        self.places.is_some_and(Places::is_place)
+        self.is_part || self.places.is_some_and(Places::is_place)
     }
 
     /// The places, if this is a container on the way to some.
     fn on_the_way(&self) -> Option<&'p Places> {
-        self.places.filter(|places| places.leads_on() && self.raw.starts_with(['{', '[']))
+        self.places.filter(|places| places.leads_on() && !self.is_redacted() && self.raw.starts_with(['{', '[']))
+    }
+
+    /// Shows each member or element by itself.
+    fn show_parts<V: Visitor<'de>>(self, places: &'p Places, visitor: V) -> Result<V::Value, serde_json::Error> {
+        if self.raw.starts_with('{') {
+            visitor.visit_map(Members { members: split_object(self.raw)?, places, of: self, value: None })
+        } else {
+            visitor.visit_seq(Elements { elements: split_array(self.raw)?, places, of: self, index: 0 })
+        }
     }
 
     /// Has serde_json read the value, exactly as it would where nothing at all is redacted.
@@ -76,21 +89,19 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
     type Error = serde_json::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        let seen = self.seen;
-        match self.on_the_way() {
-            Some(places) if self.raw.starts_with('{') => {
-                visitor.visit_map(Members { members: split_object(self.raw)?, places, seen, value: None })
-            }
-            Some(places) => visitor.visit_seq(Elements { elements: split_array(self.raw)?, places, seen, index: 0 }),
-            None if self.is_redacted() => match buffered::show(self.raw, visitor) {
-                Ok(shown) => {
-                    seen.set(Seen::Buffered);
-                    shown
-                }
-                Err(visitor) => self.read(Seen::Buffered, |json| json.deserialize_any(visitor)),
-            },
-            None => self.read(Seen::Buffered, |json| json.deserialize_any(visitor)),
+        if let Some(places) = self.on_the_way() {
+            return self.show_parts(places, visitor);
         }
+        if let Some(places) = self.places.filter(|_| self.is_redacted()) {
+            self.seen.set(Seen::Buffered);
+            match buffered::show::<V>(self.raw) {
+                Show::Mark(mark) => return visitor.visit_bytes(&mark),
+                Show::None => return visitor.visit_none(),
+                Show::Parts => return self.show_parts(places, visitor),
+                Show::AsItIs => {}
+            }
+        }
+        self.read(Seen::Buffered, |json| json.deserialize_any(visitor))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Self::Error> {
@@ -123,7 +134,7 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
                 match (members.next(), members.next()) {
                     (Some((variant, value)), None) => {
                         let variant = raw::name(variant)?;
-                        let value = Redactable::child(value, places, self.seen, &variant);
+                        let value = self.child(value, places, &variant);
                         visitor.visit_enum(Variant { value, variant: variant.into_owned() })
                     }
                     _ => Err(de::Error::custom("a variant is an object of one member")),
@@ -162,7 +173,7 @@ fn split_array(text: &str) -> Result<std::vec::IntoIter<&RawValue>, serde_json::
 struct Members<'de, 'p> {
     members: Split<'de>,
     places: &'p Places,
-    seen: &'p Cell<Seen>,
+    of: Redactable<'de, 'p>,
     value: Option<Redactable<'de, 'p>>,
 }
 
@@ -172,7 +183,11 @@ impl<'de> MapAccess<'de> for Members<'de, '_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Self::Error> {
         let Some((spelled, value)) = self.members.next() else { return Ok(None) };
         let name = raw::name(spelled)?;
-        self.value = Some(Redactable::child(value, self.places, self.seen, &name));
+        self.value = Some(self.of.child(value, self.places, &name));
+        if self.of.is_redacted() {
+            // A buffer takes it as it is; and where in memory it is tells what it belongs to.
+            return seed.deserialize(&mut serde_json::Deserializer::from_str(spelled)).map(Some);
+        }
         // As a JSON document of its own, so that numeric and enum keys work as serde_json has them.
         let key = serde_json::Map::from_iter([(name.into_owned(), Value::Null)]);
         let mut keys = KeyOf(Some(seed), PhantomData);
@@ -214,7 +229,7 @@ impl<'de, K: DeserializeSeed<'de>> KeyOf<'de, K> {
 struct Elements<'de, 'p> {
     elements: std::vec::IntoIter<&'de RawValue>,
     places: &'p Places,
-    seen: &'p Cell<Seen>,
+    of: Redactable<'de, 'p>,
     index: usize,
 }
 
@@ -223,7 +238,7 @@ impl<'de> SeqAccess<'de> for Elements<'de, '_> {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Self::Error> {
         let Some(raw) = self.elements.next() else { return Ok(None) };
-        let element = Redactable::child(raw, self.places, self.seen, &self.index.to_string());
+        let element = self.of.child(raw, self.places, &self.index.to_string());
         self.index += 1;
         seed.deserialize(element).map(Some)
     }
