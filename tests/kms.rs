@@ -61,9 +61,9 @@ trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
         let mut transaction = self.begin().await?;
         let (keys, tx) = (store.keys(), self.tx(&mut transaction));
         match change {
-            Change::Shred(scope) => drop(keys.shred(tx, scope, "request").await?),
-            Change::Reopen(scope) => drop(keys.reopen(tx, scope, "request").await?),
-            Change::Rotate(scope) => drop(keys.rotate_data_key(tx, scope).await?),
+            Change::Shred(scope) => keys.shred(tx, scope, "request").await.map(drop)?,
+            Change::Reopen(scope) => keys.reopen(tx, scope, "request").await.map(drop)?,
+            Change::Rotate(scope) => keys.rotate_data_key(tx, scope).await.map(drop)?,
         }
         self.commit(transaction).await
     }
@@ -289,9 +289,12 @@ async fn no_lock_of_maintenance_is_held_while_the_kms_is_asked<B: Backend>() {
     assert_eq!(kms.got_through.load(Ordering::SeqCst), 2, "a shred waited for the KMS during a rewrite");
 }
 
+/// What a KMS that does not work answers.
+type Failure = fn(KekId) -> Error;
+
 /// A KMS that can be down, and takes its time to say so.
 struct Fickle {
-    failure: Mutex<Option<fn(KekId) -> Error>>,
+    failure: Mutex<Option<Failure>>,
     slow: AtomicBool,
     asked: AtomicUsize,
 }
@@ -301,7 +304,7 @@ impl Fickle {
         Arc::new(Self { failure: Mutex::default(), slow: AtomicBool::new(false), asked: AtomicUsize::new(0) })
     }
 
-    fn fail(&self, with: Option<fn(KekId) -> Error>) {
+    fn fail(&self, with: Option<Failure>) {
         *self.failure.lock().unwrap() = with;
     }
 }
@@ -323,6 +326,7 @@ impl Kms for Fickle {
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if self.slow.load(Ordering::SeqCst) {
+            #[allow(clippy::disallowed_methods, reason = "it plays a slow KMS, and waits for nothing")]
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         let failure = *self.failure.lock().unwrap();
@@ -355,7 +359,7 @@ async fn an_outage_is_waited_for_once<B: Backend>() {
     db.append(&writer, "1").await.unwrap();
     let kms = Fickle::new();
     kms.slow.store(true, Ordering::SeqCst);
-    let cases: [(fn(KekId) -> Error, fn(Error)); 2] = [
+    let cases: [(Failure, fn(Error)); 2] = [
         (timed_out, |error| {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             assert_eq!(source.as_deref(), Some("no answer within 20 s"));
