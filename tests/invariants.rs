@@ -280,6 +280,7 @@ impl Kms for Flaky {
 
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         self.1.fetch_add(1, Ordering::SeqCst);
+        #[allow(clippy::disallowed_methods, reason = "it plays a slow KMS, and waits for nothing")]
         tokio::time::sleep(self.2).await;
         if self.0.load(Ordering::SeqCst) {
             Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "down".into() })
