@@ -471,7 +471,7 @@ async fn i6_a_key_in_another_database_is_on_the_disk_before_the_event_that_needs
     );
     store.keys().prepare(&mut SplitTx::begin(&events.pool, &pool).await.unwrap()).await.unwrap();
     for customer in 0..20 {
-        let end = log(&mut *pool.acquire().await.unwrap()).await;
+        let end = log(&mut pool.acquire().await.unwrap()).await;
         let mut tx = SplitTx::begin(&events.pool, &pool).await.unwrap();
         store.append(&mut tx, &aggregate("Order", "1"), Any, &[placed(&customer.to_string())]).await.unwrap();
         assert!(is_flushed(&keys, &end).await, "the event can be committed, and its key be lost");
