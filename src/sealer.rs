@@ -30,6 +30,9 @@ use std::time::Duration;
 /// same transaction, so that no event is committed without its keys. One database per `Sealer`, as with
 /// `SealedStore`.
 ///
+/// A framework that begins and commits by itself leaves no transaction to share: `Sealer<SplitTx<(), K>>` is for those, as
+/// [`SplitTx`](crate::SplitTx) shows.
+///
 /// ```
 /// # use eventseal::*;
 /// # #[tokio::main(flavor = "current_thread")]

@@ -32,9 +32,9 @@ use time::OffsetDateTime;
 /// [`Sealer`](crate::Sealer) beside a store that is not reached through this crate; `K` is the kind of database of the
 /// keys. Dropping it rolls both back.
 ///
-/// It needs more than one connection at a time: that of the events, one that holds locks on keys until the commit, and
-/// another one to look at keys and to make them. Where both sides share a pool, it must have at least three for each
-/// transaction that runs at once; a smaller one waits for itself until its time-out.
+/// It needs two connections at a time: that of the events, and one of the keys, which holds locks until the commit. Where both
+/// are taken from one pool, the pool must be larger than the number of transactions that run at once: when each holds its first
+/// connection, and none is left, all of them wait until the pool's time-out ends it. Twice as many, and nobody waits.
 ///
 /// ```
 /// # use eventseal::*;
@@ -59,6 +59,61 @@ use time::OffsetDateTime;
 ///
 /// let mut tx = SplitTx::begin(&events, &keys).await?;
 /// assert_eq!(store.read_stream(&mut tx, &ada).await?.events[0].payload, br#"{"name":"Ada"}"#);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "sqlite"))]
+/// # fn main() {}
+/// ```
+///
+/// # Frameworks that own their transaction
+///
+/// The repositories of cqrs-es and others like it begin and commit inside a call, so nothing can join their transaction. Seal before
+/// that call, and let go of the locks after it. The keys that it needs are committed then, and no shred slips in between. The
+/// framework's database, its driver and the version of sqlx it is built on do not matter: events are bytes here.
+///
+/// ```
+/// # use eventseal::*;
+/// # #[cfg(feature = "sqlite")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # use sqlx::{Sqlite, SqlitePool};
+/// # use std::sync::Mutex;
+/// # let folder = tempfile::tempdir()?;
+/// # let keys = SqlitePool::connect_lazy(&format!("sqlite://{}/keys.db?mode=rwc", folder.path().display()))?;
+/// # SqliteKeys::new().migrate(&mut *keys.acquire().await?, &Namespace::new("shop")?).await?;
+/// # let schemas = Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])?;
+/// /// What the framework has: each call is a transaction of its own.
+/// #[derive(Default)]
+/// struct Repository {
+///     rows: Mutex<Vec<(uuid::Uuid, Vec<u8>)>>,
+/// }
+///
+/// impl Repository {
+///     async fn persist(&self, events: &[NewEvent]) {
+///         self.rows.lock().unwrap().extend(events.iter().map(|event| (event.event_id, event.payload.clone())));
+///     }
+/// }
+///
+/// let sealer: Sealer<SplitTx<(), Sqlite>> = Sealer::new(SplitKeys::new(SqliteKeys::new()), Keyring::generate("main")?, schemas);
+/// sealer.keys().prepare(&mut SplitTx::new((), &keys)).await?;
+/// let repository = Repository::default();
+///
+/// // Wherever the framework is about to persist:
+/// let ada = aggregate("Customer", "42");
+/// let events = [NewEvent::raw("Registered", 1, r#"{"name":"Ada"}"#)];
+/// let mut tx = SplitTx::new((), &keys);
+/// let sealed = sealer.seal(&mut tx, &ada, &events).await?;
+/// repository.persist(&sealed).await;
+/// let ((), locks) = tx.into_parts();
+/// locks.commit().await?; // dropped where persisting failed: nothing is lost
+///
+/// // Wherever it has loaded:
+/// let (event_id, payload) = repository.rows.lock().unwrap()[0].clone();
+/// assert!(!String::from_utf8_lossy(&payload).contains("Ada"));
+/// let stored = NewEvent::raw("Registered", 1, payload).with_id(event_id);
+/// let stored = PersistedEvent::from_new(ada, AggregateVersion::FIRST, GlobalPosition::START, stored);
+/// let opened = sealer.open(&mut SplitTx::new((), &keys), vec![stored]).await?;
+/// assert_eq!(opened[0].payload, br#"{"name":"Ada"}"#);
 /// # Ok(())
 /// # }
 /// # #[cfg(not(feature = "sqlite"))]

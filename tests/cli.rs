@@ -10,6 +10,8 @@ mod common;
 mod doctor;
 #[path = "cli/grants.rs"]
 mod grants;
+#[path = "cli/json.rs"]
+mod json;
 #[path = "cli/keyrings.rs"]
 mod keyrings;
 #[path = "cli/terminal.rs"]

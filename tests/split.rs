@@ -323,3 +323,61 @@ async fn events_do_not_depend_on_changes_of_keys_that_are_committed_after_them()
     tx.commit().await.unwrap();
     assert_eq!(shop.read().await.len(), version + 1);
 }
+
+/// As a service has it whose framework takes its connections from the same pool.
+#[tokio::test]
+async fn a_shared_pool_must_be_larger_than_the_number_of_transactions_at_once() {
+    let db = Postgres::new().await;
+    let pool = |connections: u32| {
+        let options = sqlx::postgres::PgPoolOptions::new().max_connections(connections).min_connections(0);
+        options.acquire_timeout(std::time::Duration::from_millis(300)).connect_lazy_with(db.options.clone())
+    };
+    let store = || {
+        let (events, keys) = (SplitStore::new(PostgresStore::new()), SplitKeys::new(PostgresKeys::new()));
+        SealedStore::<_>::new(events, keys, Arc::clone(&KEYRING), schemas())
+    };
+    let order = aggregate("Order", "1");
+
+    // One connection is not enough for one transaction: what must be acquired is held by the one that waits.
+    let one = pool(1);
+    let alone = store();
+    let mut tx: Tx<Pg, Pg> = SplitTx::begin(&one, &one).await.unwrap();
+    let error = alone.append(&mut tx, &order, Any, &[placed("1")]).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("keys"), "{error:?}");
+    drop(tx);
+
+    // Two are, whatever it does.
+    let two = pool(2);
+    let store = store();
+    store.keys().prepare(&mut SplitTx::begin(&two, &two).await.unwrap()).await.unwrap();
+    for _ in 0..2 {
+        let mut tx: Tx<Pg, Pg> = SplitTx::begin(&two, &two).await.unwrap();
+        store.append(&mut tx, &order, Any, &[placed("1"), placed("42")]).await.unwrap();
+        store.read_stream(&mut tx, &order).await.unwrap();
+        store.append(&mut tx, &order, Any, &[placed("3")]).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let mut tx: Tx<Pg, Pg> = SplitTx::begin(&two, &two).await.unwrap();
+    store.keys().rotate_data_key(&mut tx, &customer()).await.unwrap();
+    store.keys().shred(&mut tx, &customer(), "request").await.unwrap();
+    store.keys().reopen(&mut tx, &customer(), "came back").await.unwrap();
+    tx.commit().await.unwrap();
+
+    // Of three at once, three connections let none get on; a fourth lets one after the other end.
+    for (connections, works) in [(3, false), (4, true)] {
+        let pool = pool(connections);
+        let mut waiting = Vec::new();
+        for _ in 0..3 {
+            waiting.push(SplitTx::begin(&pool, &pool).await.unwrap());
+        }
+        let append = |index: usize, mut tx: Tx<Pg, Pg>| {
+            let store = &store;
+            async move {
+                store.append(&mut tx, &aggregate("Order", index.to_string()), Any, &[placed(&index.to_string())]).await?;
+                tx.commit().await
+            }
+        };
+        let all = futures::future::join_all(waiting.into_iter().enumerate().map(|(index, tx)| append(index + 10, tx))).await;
+        assert_eq!(all.iter().all(Result::is_ok), works, "{connections}: {all:?}");
+    }
+}

@@ -100,6 +100,7 @@ fn report(place: &str, census: &Census, registered: Option<&Registered>, args: &
         let _ = writeln!(text, "\n{}", counts(&census.rows));
     }
     let mut json = json!({
+        "database": place,
         "events": events,
         "after": census.range.after.get(),
         "up_to": up_to,

@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 pub(crate) async fn prepare(args: Prepare) -> Result<Report, Failure> {
     let kms = master_key::open(&args.master_key).await?;
     on!(connect(&args.database).await?, db => {
+        let namespace = db.namespace().await?;
         let manager = db.manager(kms);
         interrupt::uncertain();
         manager.prepare(&mut db.connection).await?;
         let kek = manager.create_kek(&mut db.connection, &args.partition).await?;
         let text = format!("Keys can be used. Partition {} has the active key-encryption key\n  {}", shown(&kek.partition), kek.kek_id);
-        Ok(Report::new(text, kek_json(&kek)))
+        Ok(Report::new(text, kek_json(&kek)).of(&namespace, &db.place))
     })
 }
 
@@ -61,18 +62,20 @@ pub(crate) async fn rewrap(args: Rewrap, json: bool) -> Result<Report, Failure> 
     options.dry_run = args.dry_run;
     if args.dry_run {
         return on!(connect(&args.database).await?, db => {
+            let namespace = db.namespace().await?;
             let manager = db.manager(Arc::new(NoMasterKey));
             let found = manager.rewrap(&mut db.connection, &options, &mut |_| {}).await?;
             let text = format!("{} would be wrapped anew. Nothing was changed.", count(found.rewrapped, "data key"));
-            Ok(Report::new(text, json!({ "dry_run": true, "would_rewrap": found.rewrapped })))
+            Ok(Report::new(text, json!({ "dry_run": true, "would_rewrap": found.rewrapped })).of(&namespace, &db.place))
         });
     }
     let kms = master_key::open(&args.master_key).await?;
     on!(connect(&args.database).await?, db => {
+        let namespace = db.namespace().await?;
         let manager = db.manager(kms);
         let start = Instant::now();
         let done = rewrap_all(&mut db, &manager, &options, &mut Progress::new(json, args.progress.progress_every, "data keys")).await?;
-        Ok(rewrapped(&done, start.elapsed()))
+        Ok(rewrapped(&done, start.elapsed()).of(&namespace, &db.place))
     })
 }
 
@@ -180,10 +183,10 @@ pub(crate) async fn move_master_key(args: MoveMasterKey, json: bool) -> Result<R
     let provider = kms.provider().to_owned();
     on!(connect(&args.database).await?, db => {
         if args.dry_run {
-            db.namespace().await?;
+            let namespace = db.namespace().await?;
             let usage = db.keys.kek_usage(&mut db.connection).await?;
             let from = from.as_ref().map(|from| from.provider().to_owned());
-            would_move(&usage, &provider, &target, from.as_deref())
+            Ok(would_move(&usage, &provider, &target, from.as_deref())?.of(&namespace, &db.place))
         } else {
             let to = format!("{provider} {}", shown(&target));
             let namespace = db.announce(json, &format!("Moving all key-encryption keys to {to}")).await?;

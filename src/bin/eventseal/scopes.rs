@@ -14,9 +14,9 @@ use std::sync::Arc;
 pub(crate) async fn show(args: Show) -> Result<Report, Failure> {
     let scope = args.scope.key_scope();
     on!(connect(&args.database).await?, db => {
-        db.namespace().await?;
+        let namespace = db.namespace().await?;
         match db.keys.history(&mut db.connection, &scope).await? {
-            Some(history) => Ok(Report::new(describe(&history), as_json(&history))),
+            Some(history) => Ok(Report::new(describe(&history), as_json(&history)).of(&namespace, &db.place)),
             None => Err(unknown(&scope, "")),
         }
     })

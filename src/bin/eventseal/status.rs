@@ -47,13 +47,12 @@ fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status,
         items.iter().map(|(problem, remedy)| json!({ "problem": problem, "remedy": remedy })).collect::<Vec<_>>()
     };
     let json = json!({
-        "namespace": namespace.as_str(),
         "keks": usage.iter().map(usage_json).collect::<Vec<_>>(),
         "rotation_due": list(&due),
         "unfinished": list(&unfinished),
     });
     let exit = if args.check && !(due.is_empty() && unfinished.is_empty()) { Exit::Problems } else { Exit::Done };
-    Report::new(text, json).ending(exit)
+    Report::new(text, json).of(namespace, place).ending(exit)
 }
 
 /// Active keys that have wrapped for longer than they should.
