@@ -77,6 +77,9 @@
 //! - `conformance`: the contracts of the ports as functions to run your own implementation through.
 //! - `testing`: guards for your own CI: a golden corpus, a taint check, a schema lock.
 //!
+//! The adapters for SQL need sqlx 0.9 in the service too: connections and transactions of another version are other types, and the
+//! compiler says `expected sqlx_postgres::connection::PgConnection, found PgConnection`.
+//!
 //! The sealed format is specified in `docs/format.md`, the threat model in `SECURITY.md`.
 
 // What tests, benchmarks and examples may do, and the library may not.

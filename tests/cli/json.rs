@@ -287,32 +287,43 @@ async fn failures(printed: &mut Printed) {
     printed.failure(&run(&mut eventseal(&["status", "--database", &url, "--json"])));
 }
 
-/// Which kinds there are, the sources of the command say best.
+/// Which kinds of failures and checks there are, the sources of the command say best.
 #[test]
-fn the_page_has_every_kind_of_failure() {
-    let mut named = BTreeSet::new();
+fn the_page_has_every_kind_of_failure_and_every_check() {
+    let (mut failures, mut checks) = (BTreeSet::new(), BTreeSet::new());
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin/eventseal")];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if entry.is_dir() {
-                folders.push(entry);
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
                 continue;
             }
-            let source = std::fs::read_to_string(&entry).unwrap();
-            let literal = |rest: &str| rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()).map(str::to_owned);
-            for call in ["Failure::refused(", "Failure::failed("] {
-                let kinds = source.split(call).skip(1).map(literal);
-                named.extend(kinds.map(|kind| kind.unwrap_or_else(|| panic!("{}: name the kind in the call", entry.display()))));
+            let source = std::fs::read_to_string(&path).unwrap();
+            let literals = |before: &str| source.split(before).skip(1).map(literal).collect::<Vec<_>>();
+            for kind in ["Failure::refused(", "Failure::failed("].map(literals).concat() {
+                failures.insert(kind.unwrap_or_else(|| panic!("{}: name the kind in the call", path.display())));
             }
-            if entry.ends_with("output.rs") {
+            if path.ends_with("output.rs") {
                 let body = source.split("fn kind(&self)").nth(1).unwrap().split("\n    }\n").next().unwrap();
-                named.extend(body.split("=> ").skip(1).filter_map(literal));
+                failures.extend(body.split("=> ").skip(1).filter_map(literal));
             }
+            // A name of a check, or a constant that is one.
+            let calls = ["checks.good(", "checks.problem(", "checks.failed(", "const NAME: &str ="];
+            checks.extend(calls.map(literals).concat().into_iter().flatten());
         }
     }
-    let documented: BTreeSet<String> = kinds().into_keys().map(str::to_owned).collect();
-    let undocumented: Vec<_> = named.difference(&documented).collect();
-    assert!(undocumented.is_empty(), "docs/command-json.md, \"{KINDS}\": add rows for {undocumented:?}");
-    let gone: Vec<_> = documented.difference(&named).collect();
-    assert!(gone.is_empty(), "docs/command-json.md, \"{KINDS}\": nothing prints {gone:?} any more");
+    same(KINDS, &kinds().into_keys().collect(), &failures);
+    same("doctor", &sections()["doctor"]["checks[].check"].words, &checks);
+}
+
+/// What stands in quotation marks where this begins.
+fn literal(rest: &str) -> Option<String> {
+    rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()).map(str::to_owned)
+}
+
+fn same(section: &str, documented: &BTreeSet<&str>, named: &BTreeSet<String>) {
+    let new: Vec<_> = named.iter().filter(|name| !documented.contains(name.as_str())).collect();
+    assert!(new.is_empty(), "docs/command-json.md, \"{section}\": add {new:?}");
+    let gone: Vec<_> = documented.iter().filter(|name| !named.contains(**name)).collect();
+    assert!(gone.is_empty(), "docs/command-json.md, \"{section}\": nothing prints {gone:?} any more");
 }
