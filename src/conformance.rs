@@ -43,6 +43,9 @@ pub use kms::*;
 
 use crate::error::Result;
 use async_trait::async_trait;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 /// The database that an implementation is tested on: how to begin and commit a transaction.
 #[async_trait]
@@ -92,6 +95,20 @@ fn must<T>(result: Result<T>, what: &str) -> T {
         Ok(value) => value,
         Err(error) => panic!("{what} failed: {error} ({error:?})"),
     }
+}
+
+/// Runs a future that may have to wait for as long as it gets on. The databases answer within a second.
+async fn until_idle<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    let began = Instant::now();
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if began.elapsed() > Duration::from_secs(1) => Poll::Ready(None),
+        Poll::Pending => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 /// Bytes as somebody can read them.

@@ -6,7 +6,7 @@
 mod common;
 
 use async_trait::async_trait;
-use common::Postgres;
+use common::{Postgres, caught};
 use eventseal::conformance::{self, Database};
 use eventseal::*;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
@@ -25,17 +25,21 @@ const TABLE: &str = "
 /// One writer at a time, so that no position is in flight when it is had.
 const LOCK: i64 = 7;
 
-/// Where a header is looked for.
-#[derive(Clone, Copy, Debug)]
-enum Looks {
-    /// Where JSONB may have put it.
-    Anywhere,
-    /// As a table of bytes does.
-    AtTheStart,
+/// What a mutant of the store does wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wrong {
+    Nothing,
+    /// For the header, as a table of bytes does.
+    LooksAtTheFirstBytes,
+    TakesNoLock,
+    AbortsAtConflicts,
+    AppendsOutsideTransactions,
+    ReplacesOutsideTransactions,
+    InsertsOutsideTransactions,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct JsonbStore(Looks);
+struct JsonbStore(Wrong);
 
 fn failed(source: sqlx::Error) -> Error {
     Error::Database { operation: "a statement on the log", source: source.into() }
@@ -44,8 +48,8 @@ fn failed(source: sqlx::Error) -> Error {
 impl JsonbStore {
     fn query(self, sql: &str) -> Query<'static, sqlx::Postgres, PgArguments> {
         let with_header = match self.0 {
-            Looks::Anywhere => "coalesce(jsonb_typeof(payload -> '$seal') = 'string', false)",
-            Looks::AtTheStart => r#"starts_with(payload::text, '{"$seal": "')"#,
+            Wrong::LooksAtTheFirstBytes => r#"starts_with(payload::text, '{"$seal": "')"#,
+            _ => "coalesce(jsonb_typeof(payload -> '$seal') = 'string', false)",
         };
         sqlx::query(AssertSqlSafe(sql.replace("{with_header}", with_header)))
     }
@@ -78,6 +82,10 @@ impl JsonbStore {
         inserted.execute(tx).await.map(drop).map_err(failed)
     }
 
+    fn needs_transaction(self, tx: &PgConnection, unless: Wrong) -> Result<()> {
+        if tx.is_in_transaction() || self.0 == unless { Ok(()) } else { Err(Error::NotInTransaction { operation: "writing" }) }
+    }
+
     /// Refuses what would abort the transaction.
     async fn check_ids(self, tx: &mut PgConnection, ids: Vec<uuid::Uuid>) -> Result<()> {
         let known = self.query("SELECT id FROM log WHERE id = ANY ($1) LIMIT 1").bind(ids).fetch_optional(tx).await.map_err(failed)?;
@@ -98,17 +106,13 @@ fn event_of(row: &PgRow) -> Result<PersistedEvent> {
     Ok(PersistedEvent::from_new(stream, version.try_into()?, position.try_into()?, event))
 }
 
-fn in_transaction(tx: &PgConnection) -> Result<()> {
-    if tx.is_in_transaction() { Ok(()) } else { Err(Error::NotInTransaction { operation: "writing" }) }
-}
-
 #[async_trait]
 impl EventStore for JsonbStore {
     type Tx = PgConnection;
 
     async fn append(&self, tx: &mut PgConnection, of: &AggregateRef, expected: ExpectedVersion, events: &[NewEvent]) -> Result<Appended> {
         check_append(of, events)?;
-        in_transaction(tx)?;
+        self.needs_transaction(tx, Wrong::AppendsOutsideTransactions)?;
         // JSONB holds JSON, and no string with a zero byte.
         let holds = |event: &NewEvent| {
             serde_json::from_slice::<serde_json::Value>(&event.payload).is_ok_and(|value| !value.to_string().contains("\\u0000"))
@@ -116,12 +120,17 @@ impl EventStore for JsonbStore {
         if !events.iter().all(holds) {
             return Err(Error::InvalidText { what: "a payload", problem: "is nothing that JSONB can hold" });
         }
-        self.query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await.map_err(failed)?;
+        if self.0 != Wrong::TakesNoLock {
+            self.query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await.map_err(failed)?;
+        }
         let head = self.query("SELECT max(version) FROM log WHERE stream_type = $1 AND stream_id = $2");
         let head =
             head.bind(of.aggregate_type().to_owned()).bind(of.aggregate_id().to_owned()).fetch_one(&mut *tx).await.map_err(failed)?;
         let actual = head.get::<Option<i64>, _>(0).map(AggregateVersion::try_from).transpose()?;
         if !expected.accepts(actual) {
+            if self.0 == Wrong::AbortsAtConflicts {
+                self.query("SELECT 1 / 0").execute(tx).await.unwrap_err();
+            }
             return Err(Error::VersionConflict { aggregate: of.clone(), expected, actual });
         }
         self.check_ids(tx, events.iter().map(|event| event.event_id).collect()).await?;
@@ -245,7 +254,7 @@ impl EventTable for JsonbStore {
     }
 
     async fn replace_payloads(&self, tx: &mut PgConnection, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
-        in_transaction(tx)?;
+        self.needs_transaction(tx, Wrong::ReplacesOutsideTransactions)?;
         let mut replacements: Vec<&PayloadReplacement> = replacements.iter().collect();
         replacements.sort_by_key(|replacement| replacement.position);
         let mut replaced = Vec::new();
@@ -261,7 +270,7 @@ impl EventTable for JsonbStore {
     }
 
     async fn insert_events(&self, tx: &mut PgConnection, events: &[PersistedEvent]) -> Result<()> {
-        in_transaction(tx)?;
+        self.needs_transaction(tx, Wrong::InsertsOutsideTransactions)?;
         self.query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await.map_err(failed)?;
         let mut last = self.last_position(tx).await?;
         let mut ids: Vec<uuid::Uuid> = Vec::new();
@@ -350,7 +359,7 @@ async fn sealed<S: EventStore<Tx = PgConnection>>(db: &Jsonb, store: S, schemas:
 
 #[tokio::test]
 async fn a_store_of_jsonb_keeps_the_contract() {
-    let (db, store) = (Jsonb::new().await, JsonbStore(Looks::Anywhere));
+    let (db, store) = (Jsonb::new().await, JsonbStore(Wrong::Nothing));
     conformance::event_store(&db, &store).await;
     let suite = event(conformance::EVENT_TYPE).version(conformance::EVENT_VERSION).protect(&["/text"], subject("Owner", "/owner"));
     conformance::event_store(&db, &sealed(&db, store, Schemas::new([suite]).unwrap()).await).await;
@@ -358,16 +367,29 @@ async fn a_store_of_jsonb_keeps_the_contract() {
 
 #[tokio::test]
 async fn a_table_of_jsonb_keeps_the_contract() {
-    conformance::event_table(&Jsonb::new().await, &JsonbStore(Looks::Anywhere)).await;
+    conformance::event_table(&Jsonb::new().await, &JsonbStore(Wrong::Nothing)).await;
 }
 
 #[tokio::test]
-async fn a_table_of_jsonb_that_looks_at_the_first_bytes_is_found_out() {
-    let db = Jsonb::new().await;
-    let suite = tokio::spawn(async move { conformance::event_table(&db, &JsonbStore(Looks::AtTheStart)).await });
-    let panic = suite.await.unwrap_err().into_panic();
-    let message = panic.downcast_ref::<String>().unwrap();
-    assert!(message.contains("events are counted by type, version and header"), "{message}");
+async fn rules_that_take_a_real_database_are_checked() {
+    for (wrong, rule) in [
+        (Wrong::TakesNoLock, "both appended at the same version"),
+        (Wrong::AbortsAtConflicts, "append after a conflict, which writes nothing and leaves the transaction usable, failed"),
+        (Wrong::AppendsOutsideTransactions, "an append outside of a transaction is refused"),
+    ] {
+        let db = Jsonb::new().await;
+        // Nothing but the lock keeps a version from being given twice.
+        sqlx::raw_sql("ALTER TABLE log DROP CONSTRAINT log_stream_type_stream_id_version_key").execute(&db.0.pool).await.unwrap();
+        caught(&format!("{wrong:?}"), rule, async move { conformance::event_store(&db, &JsonbStore(wrong)).await }).await;
+    }
+    for (wrong, rule) in [
+        (Wrong::LooksAtTheFirstBytes, "events are counted by type, version and header"),
+        (Wrong::ReplacesOutsideTransactions, "payloads are replaced in a transaction only"),
+        (Wrong::InsertsOutsideTransactions, "events are inserted in a transaction only"),
+    ] {
+        let db = Jsonb::new().await;
+        caught(&format!("{wrong:?}"), rule, async move { conformance::event_table(&db, &JsonbStore(wrong)).await }).await;
+    }
 }
 
 /// The customer's name is protected; `id` is a shorter name than `$seal`, so JSONB puts it first.
@@ -385,7 +407,7 @@ async fn append(db: &Jsonb, store: &impl EventStore<Tx = PgConnection>, count: u
 #[tokio::test]
 async fn i1_i2_events_in_jsonb_are_sealed_read_counted_backfilled_and_shredded() {
     let db = Jsonb::new().await;
-    let bare = JsonbStore(Looks::Anywhere);
+    let bare = JsonbStore(Wrong::Nothing);
     let store = sealed(&db, bare, schemas()).await;
     append(&db, &store, 3).await;
     append(&db, &bare, 2).await;
@@ -399,7 +421,7 @@ async fn i1_i2_events_in_jsonb_are_sealed_read_counted_backfilled_and_shredded()
     let census = store.census(&mut connection, &CensusOptions::default(), &mut |_| {}).await.unwrap();
     assert_eq!((census.rows[0].with_header, census.rows[0].without_header()), (3, 2));
     // A table that looks at the first bytes finds none of them.
-    let blind = sealed(&db, JsonbStore(Looks::AtTheStart), schemas()).await;
+    let blind = sealed(&db, JsonbStore(Wrong::LooksAtTheFirstBytes), schemas()).await;
     let missed = blind.census(&mut connection, &CensusOptions::default(), &mut |_| {}).await.unwrap();
     assert_eq!((missed.rows[0].with_header, missed.rows[0].without_header()), (0, 5));
 

@@ -1,7 +1,7 @@
 //! The contract of an event store.
 
-use crate::conformance::{Database, must, same_bytes, text};
-use crate::error::Error;
+use crate::conformance::{Database, must, same_bytes, text, until_idle};
+use crate::error::{Error, Result};
 use crate::event::{
     AggregateRef, AggregateVersion, EventFilter, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, VersionRange, aggregate,
 };
@@ -26,9 +26,11 @@ pub async fn event_store<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: 
     streams_have_inclusive_bounds(db, store).await;
     the_log_is_read_in_pages(db, store).await;
     rolled_back_appends_leave_nothing(db, store).await;
+    appends_need_a_transaction(db, store).await;
     bad_appends_write_nothing(db, store).await;
     large_batches_keep_their_order(db, store).await;
     one_of_two_concurrent_appends_wins(db, store).await;
+    an_append_beside_one_that_is_not_committed_waits_or_loses(db, store).await;
 }
 
 fn new_event(number: u32) -> NewEvent {
@@ -318,6 +320,20 @@ pub async fn rolled_back_appends_leave_nothing<D: Database, S: EventStore<Tx = D
     assert_eq!(appended[0].aggregate_version, AggregateVersion::FIRST, "versions of a transaction that was rolled back are given again");
 }
 
+/// An append on a connection that is not in a transaction is refused. A database whose connections all are in one, as that in
+/// memory, forgets it with the connection.
+pub async fn appends_need_a_transaction<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
+    let aggregate = fresh("outside");
+    let mut outside = must(db.connect().await, "connect");
+    let refused = store.append(db.connection(&mut outside), &aggregate, ExpectedVersion::Any, &new_events(0..1)).await;
+    drop(outside);
+    let is_refused = matches!(refused, Ok(_) | Err(Error::NotInTransaction { .. }));
+    assert!(is_refused, "an append outside of a transaction is refused with NotInTransaction, not {refused:?}");
+    let mut transaction = must(db.begin().await, "begin");
+    let left = must(store.read_stream(db.tx(&mut transaction), &aggregate).await, "read").events.len();
+    assert_eq!(left, 0, "an append outside of a transaction is refused");
+}
+
 /// What must be refused is refused before anything is written.
 pub async fn bad_appends_write_nothing<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let good = fresh("bad");
@@ -372,15 +388,7 @@ pub async fn large_batches_keep_their_order<D: Database, S: EventStore<Tx = D::T
 /// Of two transactions that append to one aggregate at the same version, one commits.
 pub async fn one_of_two_concurrent_appends_wins<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("race");
-    let attempt = |number: u32| {
-        let aggregate = &aggregate;
-        async move {
-            let mut transaction = db.begin().await?;
-            store.append(db.tx(&mut transaction), aggregate, ExpectedVersion::NoStream, &new_events(number..number + 1)).await?;
-            db.commit(transaction).await
-        }
-    };
-    let (a, b) = super::key_store::join(attempt(1), attempt(2)).await;
+    let (a, b) = super::key_store::join(begin_the_stream(db, store, &aggregate, 1), begin_the_stream(db, store, &aggregate, 2)).await;
     for lost in [&a, &b].into_iter().filter_map(|result| result.as_ref().err()) {
         assert!(lost.is_conflict() || lost.is_retryable(), "the loser must learn what happened: {lost:?}");
     }
@@ -388,4 +396,29 @@ pub async fn one_of_two_concurrent_appends_wins<D: Database, S: EventStore<Tx = 
     let mut transaction = must(db.begin().await, "begin");
     let stream = must(store.read_stream(db.tx(&mut transaction), &aggregate).await, "read");
     assert_eq!(stream.events.len(), usize::from(a.is_ok()) + usize::from(b.is_ok()));
+}
+
+async fn begin_the_stream<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S, aggregate: &AggregateRef, number: u32) -> Result<()> {
+    let mut transaction = db.begin().await?;
+    store.append(db.tx(&mut transaction), aggregate, ExpectedVersion::NoStream, &new_events(number..number + 1)).await?;
+    db.commit(transaction).await
+}
+
+/// The other one has the version, and may yet roll back: whoever wants it too waits, or one of the two is told at its commit.
+pub async fn an_append_beside_one_that_is_not_committed_waits_or_loses<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
+    let aggregate = fresh("beside");
+    let mut transaction = must(db.begin().await, "begin");
+    must(store.append(db.tx(&mut transaction), &aggregate, ExpectedVersion::NoStream, &new_events(1..2)).await, "append");
+    let mut second = Box::pin(begin_the_stream(db, store, &aggregate, 2));
+    let ended = until_idle(second.as_mut()).await;
+    let first = db.commit(transaction).await;
+    let second = match ended {
+        Some(ended) => ended,
+        None => second.await,
+    };
+    for lost in [&first, &second].into_iter().filter_map(|result| result.as_ref().err()) {
+        assert!(lost.is_conflict() || lost.is_retryable(), "the loser must learn what happened: {lost:?}");
+    }
+    assert!(first.is_err() || second.is_err(), "both appended at the same version");
+    assert!(first.is_ok() || second.is_ok(), "of two appends at the same version one wins");
 }

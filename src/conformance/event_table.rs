@@ -1,6 +1,6 @@
 //! The contract of the rows of an event store.
 
-use crate::conformance::{Database, must, same_json, text};
+use crate::conformance::{Database, must, same_json, text, until_idle};
 use crate::error::{Error, Result};
 use crate::event::{
     AggregateVersion, EventFilter, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, Part, PersistedEvent, aggregate, now,
@@ -123,8 +123,10 @@ where
     let appended = append(db, store, "read", &events).await;
     let as_stored = all(db, store).await;
     assert_eq!(as_stored.len(), appended.len(), "a query gives what it asks for: all events");
+    let ascend = as_stored.is_sorted_by(|a, b| a.global_position < b.global_position);
+    assert!(ascend, "stored events come in ascending order of position");
     for (stored, appended) in as_stored.iter().zip(&appended) {
-        same_but_payload(stored, appended);
+        same_but_payload("events are read as they are stored", stored, appended);
         same_payload(db, "payloads are read as they are stored", &stored.payload, &appended.payload);
     }
     // As a database that prints JSON anew has them.
@@ -209,11 +211,11 @@ fn same_payload<D: Database>(db: &D, rule: &str, found: &[u8], expected: &[u8]) 
 }
 
 /// Everything but the payload, and metadata as JSON.
-fn same_but_payload(found: &PersistedEvent, expected: &PersistedEvent) {
+fn same_but_payload(rule: &str, found: &PersistedEvent, expected: &PersistedEvent) {
     let json = |bytes: &Vec<u8>| serde_json::from_slice::<serde_json::Value>(bytes).unwrap_or_default();
     assert_eq!(found.metadata.as_ref().map(json), expected.metadata.as_ref().map(json), "metadata is kept as JSON");
     let found = PersistedEvent { payload: expected.payload.clone(), metadata: expected.metadata.clone(), ..found.clone() };
-    assert!(found == *expected, "nothing but the payload changes: {found:?} is not {expected:?}");
+    assert!(found == *expected, "{rule}: {found:?} is not {expected:?}");
 }
 
 /// What succeeds is committed; what fails, or is dropped in the middle, leaves nothing.
@@ -240,8 +242,8 @@ where
         let mut connection = must(db.connect().await, "connect");
         let hangs = store.in_transaction(db.connection(&mut connection), &mut hanging);
         // Dropped when the work has been done and the transaction has not ended.
-        let reached = poll_until_idle(hangs).await;
-        assert!(!reached, "a transaction ended before its work did");
+        let reached = until_idle(std::pin::pin!(hangs)).await;
+        assert!(reached.is_none(), "a transaction ended before its work did");
         assert_eq!(hanging.replaced.len(), 1, "the work was not done");
     }
     assert_eq!(payload().await.as_deref(), Some(&b"{}"[..]), "what was dropped left something");
@@ -258,22 +260,6 @@ where
     assert!(matches!(refused, Err(Error::InTransaction { .. })), "a connection in a transaction is refused: {refused:?}");
     let refused = store.settled_position(db.tx(&mut transaction)).await;
     assert!(matches!(refused, Err(Error::InTransaction { .. })), "a connection in a transaction is refused: {refused:?}");
-}
-
-/// Runs a future that never ends for as long as it gets on. The databases answer within a second.
-async fn poll_until_idle<F: Future>(future: F) -> bool {
-    let (mut future, began) = (std::pin::pin!(future), std::time::Instant::now());
-    std::future::poll_fn(|context| {
-        if future.as_mut().poll(context).is_ready() {
-            return std::task::Poll::Ready(true);
-        }
-        if began.elapsed() > Duration::from_secs(1) {
-            return std::task::Poll::Ready(false);
-        }
-        context.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await
 }
 
 /// Compare and swap, by position, id and payload.
@@ -314,7 +300,7 @@ where
             _ => &before.payload,
         };
         same_payload(db, "nothing but the payload changes", &after.payload, payload);
-        same_but_payload(after, before);
+        same_but_payload("nothing but the payload changes", after, before);
     }
     let forgery = change(1, "\"forged\"");
     let mut outside = must(db.connect().await, "connect");
@@ -355,7 +341,7 @@ where
     let found = all(db, store).await;
     for (found, expected) in found[found.len() - 4..].iter().zip(&events) {
         same_payload(db, "events are inserted as they are", &found.payload, &expected.payload);
-        same_but_payload(found, expected);
+        same_but_payload("events are inserted as they are", found, expected);
         assert!(found.part == Part::WHOLE, "{found:?} is not {expected:?}");
     }
     let mut transaction = must(db.begin().await, "begin");

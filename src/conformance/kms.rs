@@ -12,16 +12,19 @@ pub async fn kms<K: Kms>(kms: &K) {
     let here = context("here");
     assert!(!kms.provider().is_empty(), "a provider has a name");
     let wrapped = must(kms.generate_kek(&here).await, "generate_kek");
-    assert_eq!(wrapped.master_key_id, must(kms.master_key_id().await, "master_key_id"), "a move would not know what it has moved");
+    let active = must(kms.master_key_id().await, "master_key_id");
+    assert_eq!(wrapped.master_key_id, active, "a move would not know what it has moved");
     let other_wrapped = must(kms.generate_kek(&here).await, "generate_kek");
     let key = must(kms.unwrap_kek(&wrapped, &here).await, "unwrap_kek");
     let other_key = must(kms.unwrap_kek(&other_wrapped, &here).await, "unwrap_kek");
     assert_ne!(key.expose(), other_key.expose(), "every key is new");
     assert_ne!(wrapped, other_wrapped);
     assert!(!wrapped.ciphertext.windows(32).any(|window| window == key.expose()), "the key is in its own ciphertext");
+    assert!(kms.makes_keys_under(&wrapped.master_key_id), "the active master key makes data keys");
     let again = must(kms.wrap_kek(&key, &here).await, "wrap_kek");
     let moved = must(kms.rewrap_kek(&wrapped, &here).await, "rewrap_kek");
     for wrapped in [&wrapped, &again, &moved] {
+        assert_eq!(wrapped.master_key_id, active, "a key-encryption key is wrapped by, and moved to the active master key");
         let opened = must(kms.unwrap_kek(wrapped, &here).await, "unwrap_kek");
         assert_eq!(opened.expose(), key.expose(), "a key-encryption key stays what it is");
     }

@@ -23,6 +23,18 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 #[cfg(feature = "sqlite")]
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 
+/// Runs a suite, which must fail and say this.
+#[cfg(feature = "conformance")]
+pub async fn caught(name: &str, rule: &str, suite: impl Future<Output = ()> + Send + 'static) {
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), tokio::spawn(suite)).await.expect("the suite does not end");
+    let panic = match ended {
+        Ok(()) => panic!("{name}: nobody noticed that it breaks the rule: {rule}"),
+        Err(error) => error.into_panic(),
+    };
+    let message = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap();
+    assert!(message.contains(rule), "{name} was found, but the message does not name the rule {rule:?}: {message}");
+}
+
 pub struct Memory(pub MemoryDb);
 
 impl Memory {
