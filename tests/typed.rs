@@ -476,6 +476,29 @@ async fn a_split_that_an_erasure_stops_needs_a_catch_all() {
     assert!(matches!(erased.decode::<Shipping>().as_deref(), Ok([Shipping::Other(other)]) if other.is_redacted()));
 }
 
+/// A buffer of the application's own hides which values stand in for erased ones.
+#[test]
+fn i4_a_type_that_can_not_tell_what_is_erased_is_found_at_startup() {
+    #[derive(Debug, Serialize)]
+    struct Kept {
+        carrier: Sensitive<String>,
+    }
+    impl<'de> Deserialize<'de> for Kept {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            #[derive(Deserialize)]
+            struct Fields {
+                carrier: Sensitive<String>,
+            }
+            let fields: Fields = serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+            Ok(Self { carrier: fields.carrier })
+        }
+    }
+    payload! { Kept: "OrderShipped" version 1; }
+    let whole = event("OrderShipped").version(1).protect_whole(Owner::Aggregate).redact_as("", json!({ "carrier": "erased" }));
+    let found = problems(Schemas::builder([whole]).decodes::<Kept>());
+    assert!(found.len() == 1 && found[0].contains("Kept can't be decoded from {\"carrier\":\"erased\"}"), "{found:?}");
+}
+
 /// Of an event that was protected whole, erasure leaves what stands in for it.
 #[tokio::test]
 async fn types_that_can_not_be_decoded_once_they_are_erased_are_found_at_startup() {

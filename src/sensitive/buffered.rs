@@ -135,7 +135,7 @@ pub(super) fn show<'de, V: Visitor<'de>>(raw: &'de str) -> Show {
     let Some(reading) = READING.with_borrow(Option::clone) else { return Show::AsItIs };
     // What is too deep for serde_json is not shown, but refused by it.
     let Ok(stand_in) = serde_json::from_str::<Value>(raw) else { return Show::AsItIs };
-    if !type_name::<V::Value>().contains("Content") {
+    if !is_buffer::<V::Value>() {
         reading.note_elsewhere(stand_in);
         return Show::AsItIs;
     }
@@ -179,22 +179,44 @@ enum Source {
 
 /// By its name, which is a help and no promise: where it is unknown, what is doubtful is refused.
 fn source_of<D>() -> Source {
-    let name = type_name::<D>().split('<').next().unwrap_or_default();
-    if name.contains("serde_json::de::") || name.contains("FlatMapDeserializer") || name.contains("MapKeyDeserializer") {
+    let name = type_name::<D>().trim_start_matches("&mut ").split('<').next().unwrap_or_default();
+    let of_serde = |ending| is_of_serde(name) && name.ends_with(ending);
+    if of_serde("::FlatMapDeserializer") || name.starts_with("serde_json::") && name.ends_with("::MapKeyDeserializer") {
         Source::Direct
-    } else if name.contains("ContentDeserializer") || name.contains("ContentRefDeserializer") || name.ends_with("::OfSerde") {
+    } else if type_name::<OfSerde<'_, ()>>().starts_with(&format!("{name}<")) {
+        Source::Serde
+    } else if of_serde("::ContentDeserializer") || of_serde("::ContentRefDeserializer") {
         Source::Serde
     } else {
         Source::Unknown
     }
 }
 
+/// Does a buffer of serde's take it, by itself or beside a tag?
+fn is_buffer<V>() -> bool {
+    type_name::<V>()
+        .split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':')
+        .any(|name| is_of_serde(name) && name.ends_with("Content"))
+}
+
+fn is_of_serde(name: &str) -> bool {
+    #[cfg(test)]
+    if tests::RENAMED.get().is_some_and(|renamed| name.ends_with(renamed)) {
+        return false;
+    }
+    name.starts_with("serde::") || name.starts_with("serde_core::")
+}
+
 /// Reads a `Sensitive` that may have been in a buffer.
 pub(super) fn read<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Sensitive<T>, D::Error> {
-    let source = source_of::<D>();
+    let mut source = source_of::<D>();
     let Some(reading) = READING.with_borrow(Option::clone).filter(|_| source != Source::Direct) else {
         return T::deserialize(deserializer).map(Sensitive::Present);
     };
+    // Then serde's buffers may have other names than those that are known, and hold it.
+    if reading.shown.borrow().is_empty() && !reading.shown_elsewhere.borrow().is_empty() {
+        source = Source::Unknown;
+    }
     let tree = deserializer.deserialize_any(Plant)?;
     match (reading.judge(&tree, source), source) {
         (Verdict::Redacted, _) => Ok(Sensitive::Redacted),
@@ -502,6 +524,78 @@ fn any<'de, W: Wrap<'de, E>, E: de::Error, V: Visitor<'de>>(from: W, visitor: V)
             let mut members = MapDeserializer::new(members.into_iter().map(|(name, value)| (W::wrap(name), W::wrap(value))));
             let value = visitor.visit_map(&mut members)?;
             members.end().map(|()| value)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pointer::JsonPointer;
+    use crate::sensitive::decode;
+    use serde::Deserialize;
+    use serde::de::DeserializeOwned;
+    use serde_json::json;
+
+    thread_local! {
+        /// The end of a name of serde's that is not known.
+        pub(super) static RENAMED: Cell<Option<&'static str>> = const { Cell::new(None) };
+    }
+
+    #[derive(Deserialize)]
+    struct Pair {
+        a: Sensitive<Value>,
+        b: Sensitive<Value>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        Card(Pair),
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Card(Pair),
+    }
+
+    #[derive(Deserialize)]
+    struct Flat {
+        #[serde(flatten)]
+        pair: Pair,
+    }
+
+    /// How many were read. Each of them has to be exact.
+    fn read<T: DeserializeOwned>(values: &[Value], pair_of: fn(T) -> Pair) -> usize {
+        let mut count = 0;
+        for (a, b) in values.iter().flat_map(|a| values.iter().map(move |b| (a, b))) {
+            for erased in [&["/a"][..], &["/b"], &["/a", "/b"]] {
+                let payload = json!({"a": a, "b": b, "kind": "Card"}).to_string();
+                let places: Vec<_> = erased.iter().map(|place| JsonPointer::parse(place).unwrap()).collect();
+                let Ok(value) = decode::<T>(payload.as_bytes(), &places) else { continue };
+                let pair = pair_of(value);
+                for (place, written, read) in [("/a", a, pair.a), ("/b", b, pair.b)] {
+                    let expected = if erased.contains(&place) { None } else { Some(written) };
+                    assert_eq!(read.expose(), expected, "{place} {payload} {erased:?} {:?}", RENAMED.get());
+                }
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Then nothing is told by the names of its types, and what is doubtful is refused.
+    #[test]
+    fn i4_a_serde_whose_buffers_have_other_names_leads_to_no_guess() {
+        let values = [json!(null), json!(true), json!(5), json!(0.5), json!("e"), json!("\n"), json!([]), json!([0]), json!({"x": 5})];
+        let count = values.len() * values.len() * 3;
+        for renamed in [None, Some("Content"), Some("Deserializer"), Some("")] {
+            RENAMED.set(renamed);
+            let counts =
+                [read(&values, |Tagged::Card(pair)| pair), read(&values, |Untagged::Card(pair)| pair), read(&values, |Flat { pair }| pair)];
+            RENAMED.set(None);
+            assert_eq!(counts == [count; 3], renamed.is_none(), "{renamed:?} {counts:?}");
         }
     }
 }
