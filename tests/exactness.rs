@@ -918,3 +918,56 @@ fn i4_what_may_be_either_is_refused() {
     let card = redacted(r#"{"a":null,"b":"x"}"#, &["/a"]).decode::<Own<Card<String>>>().unwrap();
     assert_eq!(card, Own(Card { a: Sensitive::Redacted, b: "x".into() }));
 }
+
+#[tokio::test]
+async fn i9_a_name_that_is_sensitive_gets_into_no_error() {
+    struct Members<T>(T);
+    impl<T: Serialize + Copy> Serialize for Members<T> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let name = || Sensitive::Present("ada@example.org");
+            serializer.collect_map([(name(), self.0), (name(), self.0)])
+        }
+    }
+    let names = BTreeMap::from([("ada@example.org", f64::NAN)]);
+    for shown in
+        [problem(&object("m", Members(1))), problem(&object("m", Members(f64::NAN))), problem(&object("m", Sensitive::Present(names)))]
+    {
+        assert!(shown.contains("/m/***") && !shown.contains("ada"), "{shown}");
+    }
+
+    #[derive(Serialize)]
+    struct One {
+        m: BTreeMap<Name, Sensitive<u8>>,
+    }
+    #[derive(PartialEq, Eq, PartialOrd, Ord)]
+    struct Name;
+    impl Serialize for Name {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            Sensitive::Present("ada@example.org").serialize(serializer)
+        }
+    }
+    let one = One { m: BTreeMap::from([(Name, Sensitive::Present(1))]) };
+    let world = World::new();
+    let store = world.store(Schemas::new([event("Met").version(1)]).unwrap()).await;
+    let error = try_append(&world, &store, "1", NewEvent::json("Met", 1, &one).unwrap()).await.unwrap_err();
+    assert!(matches!(error, Error::SensitiveInTheClear { .. }) && !format!("{error} {error:?}").contains("ada"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_name_that_serde_json_keeps_for_itself_costs_no_more_the_deeper_it_is() {
+    let schema = || event("Noted").version(1).version(2).upcast(1, |old: Value| Ok::<_, Infallible>(old));
+    let deep = |name: &str| {
+        let inner = format!(r#"{{"n":[{}0],"{name}":1}}"#, "0,".repeat(100_000));
+        format!("{}{inner}{}", r#"{"a":"#.repeat(120), "}".repeat(120))
+    };
+    let mut took = Vec::new();
+    for name in ["any", "$serde_json::private::RawValue"] {
+        let world = World::new();
+        stored(&world, &deep(name)).await;
+        let start = std::time::Instant::now();
+        let read = read_with(&world, schema()).await.unwrap();
+        took.push(start.elapsed());
+        assert!(String::from_utf8_lossy(&read.payload).contains(&format!("\"{name}\":1")), "{name}");
+    }
+    assert!(took[1] < took[0] * 12, "{took:?}");
+}

@@ -224,3 +224,28 @@ async fn no_policy_but_the_one_for_relays_lets_ciphertext_through() {
         }
     }
 }
+
+#[tokio::test]
+async fn ciphertext_that_is_no_json_any_more_is_not_handed_out_where_nothing_is_protected() {
+    let (world, _) = with_met().await;
+    let sealed = stored(&world).await;
+    let text = String::from_utf8(sealed.payload.clone()).unwrap();
+    let open_end = text.strip_suffix('}').unwrap();
+    let deep = format!("{open_end},\"x\":{}{}}}", "[".repeat(200), "]".repeat(200));
+    let mut no_utf8 = sealed.payload.clone();
+    no_utf8.insert(no_utf8.len() - 2, 0xff);
+    for payload in [open_end.as_bytes().to_vec(), format!("{text}x").into_bytes(), no_utf8, deep.into_bytes()] {
+        let refused = |result: Result<PersistedEvent>| {
+            let is_refused = matches!(result, Err(Error::InvalidPayload { .. } | Error::LimitExceeded { .. }));
+            assert!(is_refused, "{:?}", result.map(|event| String::from_utf8_lossy(&event.payload).into_owned()));
+        };
+        let mut damaged = sealed.clone();
+        damaged.payload = payload;
+        refused(open(&world, Schemas::new([event("Met").version(1)]).unwrap(), damaged.clone()).await);
+        damaged.stored_version = EventVersion::new(2);
+        refused(open(&world, Schemas::builder([met()]).pass_through_newer().build().unwrap(), damaged).await);
+    }
+    let mut bytes = sealed;
+    bytes.payload = b"\xff no JSON".to_vec();
+    assert_eq!(open(&world, Schemas::new([event("Met").version(1)]).unwrap(), bytes.clone()).await.unwrap().payload, bytes.payload);
+}

@@ -6,6 +6,7 @@ use crate::pointer::{JsonPointer, push_escaped};
 use crate::raw;
 use memchr::memmem::Finder;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -13,9 +14,6 @@ use std::sync::LazyLock;
 /// How the names begin by which serde_json tells raw values and big numbers from objects. It takes an object of the
 /// application that has such a member for what it is not: for the JSON in a text, or for a number.
 pub(crate) const PRIVATE: &str = "$serde_json::private::";
-
-/// How deep serde_json goes.
-const MAX_DEPTH: usize = 127;
 
 /// The first member of a JSON text, at any depth, whose name serde_json keeps for itself.
 pub(crate) fn private_member(payload: &[u8]) -> Option<JsonPointer> {
@@ -30,9 +28,36 @@ pub(crate) fn private_member(payload: &[u8]) -> Option<JsonPointer> {
     serde_json::from_str::<IgnoredAny>(text).is_ok().then_some(place)
 }
 
-/// Does a JSON text nest no deeper than serde_json goes?
-pub(crate) fn is_shallow(text: &str) -> bool {
-    look(text, false).depth <= MAX_DEPTH
+/// What is put in front of private names, and once more in front of those that begin with it already, so that it can be taken
+/// away again.
+const HIDING: char = '~';
+
+/// A JSON text in which serde_json takes no name for its own; `None` if there is none, or if it is no JSON.
+pub(crate) fn hide_private(text: &str) -> Option<String> {
+    private_member(text.as_bytes())?;
+    let names = look(text, false).hideable;
+    let (mut out, mut copied) = (String::with_capacity(text.len() + names.len()), 0);
+    for start in names {
+        out.push_str(text.get(copied..start)?);
+        out.push(HIDING);
+        copied = start;
+    }
+    out.push_str(text.get(copied..)?);
+    Some(out)
+}
+
+/// Takes away what [`hide_private`] put there.
+pub(crate) fn show_private(value: Value) -> Value {
+    let shown = |name: String| if is_hideable(&name) { name.strip_prefix(HIDING).map(str::to_owned).unwrap_or(name) } else { name };
+    match value {
+        Value::Object(members) => members.into_iter().map(|(name, value)| (shown(name), show_private(value))).collect(),
+        Value::Array(elements) => elements.into_iter().map(show_private).collect(),
+        other => other,
+    }
+}
+
+fn is_hideable(name: &str) -> bool {
+    name.trim_start_matches(HIDING).starts_with(PRIVATE)
 }
 
 /// A JSON text in which the last one is left of members that are repeated; `None` if there are none, or if it is no JSON.
@@ -60,7 +85,8 @@ struct Look {
     private: Option<JsonPointer>,
     /// Members that others of their name follow, each with its comma.
     repeated: Vec<(usize, usize)>,
-    depth: usize,
+    /// Where names begin, behind the quote, that are private or look like hidden ones.
+    hideable: Vec<usize>,
 }
 
 /// A container that is not closed yet.
@@ -82,8 +108,11 @@ fn look(text: &str, wants_repeated: bool) -> Look {
                 if let Some(Open::Object { start: begins, name, is_named: is_named @ false, .. }) = open.last_mut() {
                     let spelled = text.get(start..at).unwrap_or_default();
                     (*begins, *name, *is_named) = (start, Some(spelled), true);
-                    if found.private.is_none() && is_private(spelled) {
-                        found.private = Some(place_of(&open));
+                    if let Some(said) = raw::name(spelled).ok().filter(|said| is_hideable(said)) {
+                        found.hideable.push(start + 1);
+                        if found.private.is_none() && said.starts_with(PRIVATE) {
+                            found.private = Some(place_of(&open));
+                        }
                     }
                 }
             }
@@ -109,7 +138,6 @@ fn look(text: &str, wants_repeated: bool) -> Look {
             }
             _ => {}
         }
-        found.depth = found.depth.max(open.len());
     }
     found
 }
@@ -124,14 +152,6 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     bytes.len()
-}
-
-fn is_private(spelled: &str) -> bool {
-    if spelled.contains('\\') {
-        raw::name(spelled).is_ok_and(|name| name.starts_with(PRIVATE))
-    } else {
-        spelled.get(1..).is_some_and(|name| name.starts_with(PRIVATE))
-    }
 }
 
 fn place_of(open: &[Open<'_>]) -> JsonPointer {
@@ -150,7 +170,6 @@ fn place_of(open: &[Open<'_>]) -> JsonPointer {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::Value;
 
     #[test]
     fn of_members_that_are_repeated_the_last_one_stays() {
@@ -176,7 +195,16 @@ mod tests {
         for none in [format!(r#"{{"a":"{raw}","b":["{raw}"]}}"#), format!(r#"{{"x{raw}":1,"\u0000":1}}"#), format!(r#"{{"{raw}":}}"#)] {
             assert_eq!(place(&none), None, "{none}");
         }
-        assert!(is_shallow(&"[".repeat(127)) && !is_shallow(&"[".repeat(128)));
+    }
+
+    #[test]
+    fn private_names_are_hidden_from_serde_json_and_come_back() {
+        let raw = "$serde_json::private::RawValue";
+        let text = format!(r#"{{"a":[{{"{raw}":"1","\u007e{raw}":2,"~~{raw}":3,"~":"{raw}"}}],"{raw}":1e2}}"#);
+        let read = show_private(serde_json::from_str(&hide_private(&text).unwrap()).unwrap());
+        let inner = serde_json::json!({ raw: "1", format!("~{raw}"): 2, format!("~~{raw}"): 3, "~": raw });
+        assert_eq!((&read["a"][0], read[raw].as_f64()), (&inner, Some(100.0)));
+        assert_eq!(hide_private(r#"{"a":1}"#), None);
     }
 
     fn json() -> impl Strategy<Value = String> {

@@ -265,16 +265,13 @@ impl<'a> Node<'a> {
     }
 
     /// As a value of serde_json, which can't hold everything that is JSON.
-    pub(super) fn into_value(mut self) -> Result<Value, serde_json::Error> {
-        // What has a name that serde_json would take for something else, it is not asked to read as a whole.
-        if let Self::Text(text) = &self
-            && raw::private_member(text.as_bytes()).is_some()
-            && raw::is_shallow(text)
-        {
-            self.expand().map_err(|_| serde::de::Error::custom("not JSON"))?;
-        }
+    pub(super) fn into_value(self) -> Result<Value, serde_json::Error> {
         match self {
-            Self::Text(text) => serde_json::from_str(text),
+            // Names that serde_json would take for something else are hidden from it.
+            Self::Text(text) => match raw::hide_private(text) {
+                Some(hidden) => serde_json::from_str(&hidden).map(raw::show_private),
+                None => serde_json::from_str(text),
+            },
             Self::Parsed(value) => Ok(value),
             Self::Object(members) => {
                 let members = members.into_iter().map(|(name, node)| Ok((name.said()?.into_owned(), node.into_value()?)));

@@ -153,6 +153,19 @@ fn writes_members_here<S>() -> bool {
     name.contains("FlatMapSerializer<") && name.contains(module_path!())
 }
 
+/// Stands in the path for a name that is a `Sensitive` or inside of one, because the path gets into errors. No place is missed by
+/// that: what counts is the place around such a name, or the outermost `Sensitive`.
+const HIDDEN: &str = "***";
+
+/// Is the name of a member a `Sensitive`, perhaps out of a buffer of serde's?
+fn holds_sensitive<K: Serialize + ?Sized>(key: &K) -> bool {
+    let watch = Watch::default();
+    let at = At { watch: &watch, is_inside: false, is_some: false, is_sensitive: false };
+    // What can't be a name is refused by the serializer that is to write it.
+    let _ = key.serialize(Watching { inner: &mut serde_json::Serializer::new(std::io::sink()), at });
+    watch.seen.get() > 0
+}
+
 /// A place, and what is around it.
 #[derive(Clone, Copy)]
 struct At<'w> {
@@ -394,11 +407,12 @@ impl<'w, C> Compound<'w, C> {
     fn named<K: Serialize + ?Sized, E: ser::Error>(&mut self, key: &K) -> Result<(), E> {
         // As JSON spells it, but for the quotes that all names have.
         let spelled = serde_json::to_string(key).map_err(E::custom)?;
-        self.name = match raw::name(&spelled) {
+        let name = match raw::name(&spelled) {
             Ok(name) if spelled.starts_with('"') => name.into_owned(),
             _ => spelled,
         };
-        if self.at.watch.is_append && !self.names.insert(self.name.clone()) {
+        self.name = if self.at.is_inside || holds_sensitive(key) { HIDDEN.to_owned() } else { name.clone() };
+        if self.at.watch.is_append && !self.names.insert(name) {
             let watch = self.at.watch;
             let place = watch.within(&self.name, || watch.here());
             return Err(watch.refuse(format!("the member {place} would be written twice, and read once: give each a name of its own")));
