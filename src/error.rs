@@ -291,8 +291,8 @@ pub enum Error {
         /// Why not, and what would be possible.
         problem: &'static str,
     },
-    /// The database accepted a change of keys, and did not make it. Nothing may be concluded from it: a shred that ends with
-    /// this has destroyed nothing for certain.
+    /// The database accepted a change of keys, or events, and did not make all of it. Nothing may be concluded from it: a shred
+    /// that ends with this has destroyed nothing for certain.
     #[error(
         "{operation} had no effect: the database accepted the change, and {table} is not as it should be; roll the transaction back, look at the row-level policies, triggers and rules of {table}, and at what this role may change"
     )]

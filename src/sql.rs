@@ -4,6 +4,11 @@
 use crate::error::{DriverError, Error, Failure, Result};
 use sqlx::Connection;
 
+/// Has the table all the events that were written? A trigger of somebody else's may leave a row out and say nothing.
+pub(crate) fn check_stored(stored: usize, events: usize, operation: &'static str) -> Result<()> {
+    if stored == events { Ok(()) } else { Err(Error::NoEffect { operation, table: "events" }) }
+}
+
 /// Checks the name of a table, a column, a schema or a channel.
 pub(crate) fn check_name(what: &'static str, name: &str) -> Result<()> {
     let problem = match name.as_bytes() {

@@ -66,7 +66,8 @@ pub trait EventStore: Send + Sync {
     /// [`Error::DuplicateEventId`](crate::Error::DuplicateEventId) if the store has the event: nothing was
     /// written, and the caller's transaction can go on.
     /// [`Error::Collision`](crate::Error::Collision) if another transaction is in the way: roll back and
-    /// try again. [`Error::Database`](crate::Error::Database) for all else: roll back.
+    /// try again. [`Error::NoEffect`](crate::Error::NoEffect) if the database took the events and did not store all of them.
+    /// [`Error::Database`](crate::Error::Database) for all else: roll back.
     ///
     /// # Cancellation
     /// When the future is dropped before it is done, as a time-out around it does, the database may carry the statement out all

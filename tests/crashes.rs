@@ -358,6 +358,34 @@ async fn i5_i6_i11_whatever_ends_in_the_middle_leaves_nothing_half_done() {
     println!("stopped {stopped} times");
 }
 
+/// Whoever is told to try again rotates twice, if the first time was committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_committed_is_never_called_retryable() {
+    let db = Postgres::new().await;
+    store("").keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
+    let active = async || {
+        let kek = PostgresKeys::new().active_kek(&mut db.pool.acquire().await.unwrap(), "default").await.unwrap();
+        kek.unwrap().kek_id
+    };
+    let rotate = async |proxy: &Proxy| {
+        let mut connection = PgConnection::connect_with(&proxy.options(&db)).await.unwrap();
+        let before = proxy.requests.load(Ordering::SeqCst);
+        store("").keys().rotate_kek(&mut connection, "default").await.map(|_| before)
+    };
+    let calm = Proxy::start(&db, None).await;
+    let first = rotate(&calm).await.unwrap();
+    for request in first..calm.requests.load(Ordering::SeqCst) {
+        for done in [false, true] {
+            let (before, point) = (active().await, Point { request, done });
+            let proxy = Proxy::start(&db, Some((point, Kill::Cut))).await;
+            let error = rotate(&proxy).await.unwrap_err();
+            settle(&db).await;
+            assert!(error.is_outage(), "{point:?}: {error:?}");
+            assert!(!error.is_retryable() || active().await == before, "{point:?}: {error:?}");
+        }
+    }
+}
+
 /// A rewrite has two connections. Whichever goes, at whichever statement: the copy is all or nothing, and running it again
 /// completes it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -135,6 +135,7 @@ on_every_database! {
     i9_errors_show_no_values,
     i10_a_page_costs_one_key_query,
     i5_reads_that_may_lag_do_so_and_appends_do_not,
+    i5_an_older_tombstone_is_not_taken_for_a_shred_that_is_under_way,
     i5_an_old_snapshot_renews_nothing_for_readers_that_lag,
     i5_what_a_process_shreds_itself_it_never_shows_again,
 }
@@ -655,6 +656,35 @@ async fn i5_what_a_process_shreds_itself_it_never_shows_again<B: Backend>() {
     lagging.keys().shred(db.tx(&mut transaction), &KeyScope::new("Customer", "3"), "request").await.unwrap();
     drop(transaction);
     assert_eq!(read().await.unwrap(), [true, false, false]);
+}
+
+/// The scope was shredded and reopened before: what is left of that says nothing of the shred that is not committed yet.
+async fn i5_an_older_tombstone_is_not_taken_for_a_shred_that_is_under_way<B: Backend>() {
+    let db = B::make().await;
+    let lag = Duration::from_millis(500);
+    let lagging = db.prepared(schemas()).await.reads_may_lag(lag);
+    let (operator, scope) = (db.process(schemas()), KeyScope::new("Customer", "1"));
+    operator.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
+    db.append(&lagging, "old", &[placed("1")]).await.unwrap();
+    db.shred(&operator, "1").await;
+    let mut transaction = db.begin().await.unwrap();
+    operator.keys().reopen(db.tx(&mut transaction), &scope, "came back").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    db.append(&lagging, "new", &[placed("1")]).await.unwrap();
+    let mut other = db.connect().await.unwrap();
+    let mut is_redacted = async |id| {
+        let stream = lagging.read_stream(db.connection(&mut other), &aggregate("Order", id)).await.unwrap();
+        stream.events[0].is_redacted()
+    };
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().shred(db.tx(&mut transaction), &scope, "request").await.unwrap();
+    assert!(is_redacted("old").await && !is_redacted("new").await, "it is not committed");
+    let looked = std::time::Instant::now();
+    while looked.elapsed() <= lag {
+        assert!(!is_redacted("new").await);
+    }
+    db.commit(transaction).await.unwrap();
+    assert!(is_redacted("new").await, "the process that shredded it shows it once more");
 }
 
 async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {

@@ -40,6 +40,25 @@ async fn impatient(db: &Sqlite) -> SqliteConnection {
     SqliteConnection::connect_with(&options).await.unwrap()
 }
 
+/// A trigger of somebody else's may leave a row out and say nothing.
+#[tokio::test]
+async fn an_event_that_the_database_did_not_store_is_not_reported_as_appended() {
+    let (db, store) = (Sqlite::new().await, SqliteStore::new());
+    let events = [placed("42"), NewEvent::raw("Left", 1, "{}"), placed("42")];
+    let mut tx = db.pool.begin().await.unwrap();
+    let stored = store.append(&mut tx, &aggregate("Order", "1"), Any, &events).await.unwrap().events;
+    tx.rollback().await.unwrap();
+    let trigger = "CREATE TRIGGER leaves_out BEFORE INSERT ON events WHEN new.event_type = 'Left' BEGIN SELECT raise(IGNORE); END";
+    sqlx::query(trigger).execute(&db.pool).await.unwrap();
+    let mut tx = db.pool.begin().await.unwrap();
+    let error = store.append(&mut tx, &aggregate("Order", "1"), Any, &events).await.unwrap_err();
+    assert!(matches!(error, Error::NoEffect { table: "events", .. }) && !error.is_retryable(), "{error:?}");
+    tx.rollback().await.unwrap();
+    let mut tx = db.pool.begin().await.unwrap();
+    let error = store.insert_events(&mut tx, &stored).await.unwrap_err();
+    assert!(matches!(error, Error::NoEffect { table: "events", .. }), "a copy: {error:?}");
+}
+
 #[tokio::test]
 async fn an_append_or_shred_needs_a_transaction_that_the_driver_knows() {
     let db = Sqlite::new().await;

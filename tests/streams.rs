@@ -126,6 +126,28 @@ async fn a_head_that_is_behind_its_events_is_named_as_the_problem_on_partitions(
     }
 }
 
+/// A trigger of somebody else's may leave a row out and say nothing.
+#[tokio::test]
+async fn an_event_that_the_database_did_not_store_is_not_reported_as_appended() {
+    for tables in [PostgresTables::new(), PostgresTables::streams()] {
+        let (db, store) = (Postgres::empty().await, PostgresStore::with_tables(tables).unwrap());
+        store.migrate(&mut db.pool.acquire().await.unwrap()).await.unwrap();
+        let events = [placed("42"), NewEvent::raw("Left", 1, "{}"), placed("42")];
+        let mut tx = db.pool.begin().await.unwrap();
+        let stored = store.append(&mut tx, &aggregate("Order", "1"), Any, &events).await.unwrap().events;
+        tx.rollback().await.unwrap();
+        db.pool.execute("CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'").await.unwrap();
+        let trigger =
+            "CREATE TRIGGER leaves_out BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.event_type = 'Left') EXECUTE FUNCTION leave_out()";
+        db.pool.execute(trigger).await.unwrap();
+        let error = append(&db, &store, "1", &events).await.unwrap_err();
+        assert!(matches!(error, Error::NoEffect { table: "events", .. }) && !error.is_retryable(), "{error:?}");
+        let mut tx = db.pool.begin().await.unwrap();
+        let error = store.insert_events(&mut tx, &stored).await.unwrap_err();
+        assert!(matches!(error, Error::NoEffect { table: "events", .. }), "a copy: {error:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_notification_is_sent_for_an_append_to_partitions() {
     let db = partitioned().await;

@@ -189,6 +189,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         for record in records {
             match status_without_key(&record) {
                 Some(status) => {
+                    // Of a scope that was reopened, an old tombstone says nothing of the change that is under way.
+                    let seen = seen.filter(|_| record.scope_state != ScopeState::Live);
                     self.cache.keys.remove(record.key_id, &record.scope, seen, self.read_lag);
                     keys.insert(record.key_id, status);
                 }

@@ -75,12 +75,13 @@ pub(crate) async fn end<T>(mut tx: Transaction<'_, Postgres>, done: Result<T>, o
 }
 
 impl<T> Committed<T> {
-    /// Asks the server whether the transaction was committed, from outside of it.
+    /// Asks the server whether the transaction was committed, from outside of it. An outage here comes after the commit, so
+    /// that it must not be tried again.
     pub(crate) async fn look(self, connection: &mut PgConnection, operation: &'static str) -> Result<T> {
         let Some(id) = self.transaction else { return Ok(self.done) };
         let status = AssertSqlSafe(format!("SELECT pg_xact_status('{id}'::xid8)"));
-        let status = sqlx::raw_sql(status).fetch_one(connection).await.map_err(database(operation))?;
-        let status: Option<String> = status.try_get(0).map_err(database(operation))?;
+        let status = sqlx::raw_sql(status).fetch_one(connection).await.map_err(committing(operation))?;
+        let status: Option<String> = status.try_get(0).map_err(committing(operation))?;
         if status.as_deref() == Some("committed") { Ok(self.done) } else { Err(Error::NotCommitted { operation }) }
     }
 }

@@ -11,7 +11,7 @@ use crate::event::{
     Part, PersistedEvent, Stream, VersionRange, aggregate, check_append, is_json,
 };
 use crate::postgres::{NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, column, migrate, migration, qualified, sql_state, timestamp, violates};
-use crate::sql::{check_name, event_database as database, in_transaction};
+use crate::sql::{check_name, check_stored, event_database as database, in_transaction};
 use crate::store::EventStore;
 use async_trait::async_trait;
 use sqlx::postgres::PgRow;
@@ -412,6 +412,7 @@ impl EventStore for PostgresStore {
                 _ => database("appending events")(source),
             })?;
             if !rows.is_empty() {
+                check_stored(rows.len(), events.len(), "appending events")?;
                 // RETURNING promises no order.
                 rows.sort_unstable_by_key(|(_, version, _)| *version);
                 let appended = rows.into_iter().zip(events).map(|((position, version, _), event)| {

@@ -7,7 +7,7 @@ use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
     Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
 };
-use crate::sql::{check_name, event_database as database, in_transaction};
+use crate::sql::{check_name, check_stored, event_database as database, in_transaction};
 use crate::sqlite::{column, from_text, is_unique_violation, migrate, migration, to_text, uuid};
 use crate::store::EventStore;
 use async_trait::async_trait;
@@ -186,6 +186,7 @@ impl EventStore for SqliteStore {
         if rows.is_empty() {
             return Err(Error::VersionConflict { aggregate: aggregate.clone(), expected, actual: self.head(tx, aggregate).await? });
         }
+        check_stored(rows.len(), events.len(), "appending events")?;
         // RETURNING promises no order.
         rows.sort_unstable_by_key(|(_, version)| *version);
         let appended = rows.into_iter().zip(events).map(|((position, version), event)| {

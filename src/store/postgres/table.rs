@@ -4,7 +4,7 @@ use super::{COLUMNS, PostgresStore, log, metadata_as_jsonb};
 use crate::error::{Error, Result};
 use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
 use crate::postgres::{UNDEFINED_TABLE, UNIQUE_VIOLATION, column, own, qualified, sql_state, timestamp};
-use crate::sql::{event_database as database, in_transaction};
+use crate::sql::{check_stored, event_database as database, in_transaction};
 use crate::store::table::{
     EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
     check_insert,
@@ -167,7 +167,8 @@ impl EventTable for PostgresStore {
                  AS e (position, aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version, payload,
                      trace_id, correlation_id, causation_id, metadata, created_at)
              ORDER BY e.position";
-        self.maintain(sql)
+        let inserted = self
+            .maintain(sql)
             .bind(batch.positions)
             .bind(&batch.aggregate_types)
             .bind(&batch.aggregate_ids)
@@ -187,6 +188,7 @@ impl EventTable for PostgresStore {
                 Some(UNIQUE_VIOLATION) => VERSION_TAKEN,
                 _ => database(OPERATION)(source),
             })?;
+        check_stored(usize::try_from(inserted.rows_affected()).unwrap_or(usize::MAX), events.len(), OPERATION)?;
         let heads = "INSERT INTO {heads} AS h ({aggregate_type}, {aggregate_id}, {aggregate_version}, updated_at)
              SELECT e.aggregate_type, e.aggregate_id, max(e.aggregate_version), now()
              FROM UNNEST($1::text[], $2::text[], $3::bigint[]) AS e (aggregate_type, aggregate_id, aggregate_version)

@@ -3,7 +3,7 @@
 use super::{COLUMNS, SqliteStore, log};
 use crate::error::{Error, Result};
 use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
-use crate::sql::{event_database as database, in_transaction, not_in_transaction};
+use crate::sql::{check_stored, event_database as database, in_transaction, not_in_transaction};
 use crate::sqlite::{column, from_text, own, to_text, uuid};
 use crate::store::table::{
     EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
@@ -130,7 +130,8 @@ impl EventTable for SqliteStore {
                    coalesce(substr(?2, 1 + (e.value ->> 7), e.value ->> 8), x''),
                    e.value ->> 9, e.value ->> 10, e.value ->> 11, e.value ->> 12, e.value ->> 13
                FROM json_each(?1) AS e ORDER BY e.key"#;
-        self.maintain(sql).bind(&batch).bind(payloads).execute(&mut *tx).await.map_err(database(OPERATION))?;
+        let inserted = self.maintain(sql).bind(&batch).bind(payloads).execute(&mut *tx).await.map_err(database(OPERATION))?;
+        check_stored(usize::try_from(inserted.rows_affected()).unwrap_or(usize::MAX), events.len(), OPERATION)?;
         // The trigger took the last one inserted. Where positions do not ascend with versions, that is another one.
         let heads = r#"UPDATE "{heads}" AS h SET aggregate_version = (
                    SELECT max(e.aggregate_version) FROM "{events}" AS e WHERE (e.aggregate_type, e.aggregate_id) = (h.aggregate_type, h.aggregate_id))
