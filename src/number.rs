@@ -38,8 +38,17 @@ pub(crate) fn respelled(number: &str) -> impl Iterator<Item = String> {
     as_json.into_iter().chain(as_text).filter(move |spelled| *spelled != number)
 }
 
-/// Are these the same JSON? A database may re-order members and spell numbers otherwise.
-#[allow(dead_code, reason = "of stores that may do so")]
+/// Does serde_json read this number into an `f64`, and not into an integer, where it keeps no spellings?
+pub(crate) fn is_float(number: &Number) -> bool {
+    !(number.is_i64() || number.is_u64()) || number.to_string() == "-0"
+}
+
+/// That `f64`, unless the number is beyond all of them.
+pub(crate) fn read_as_float(number: &Number) -> Option<Number> {
+    is_float(number).then(|| number.as_f64().and_then(Number::from_f64)).flatten()
+}
+
+/// Are these the same JSON? A database may re-order members, and it or a step may spell numbers otherwise.
 pub(crate) fn is_same_value(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => {
@@ -85,6 +94,20 @@ mod tests {
         for other in [r#"{"a":[1.5]}"#, r#"{"a":[1.5,101],"b":"1.5"}"#, r#"{"a":[1.5,100],"b":1.5}"#, r#"{"a":[1.5,100],"c":"1.5"}"#] {
             assert!(!same(r#"{"a":[1.50,1e2],"b":"1.5"}"#, other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_number_is_read_as_a_float_in_every_build_or_in_none() {
+        let read = |number: &str| read_as_float(&serde_json::from_str(number).unwrap()).map(|number| number.to_string());
+        for integer in ["0", "-7", "9223372036854775807", "-9223372036854775808", "18446744073709551615"] {
+            assert_eq!(read(integer), None, "{integer}");
+        }
+        for (number, float) in
+            [("9900.50", "9900.5"), ("1e2", "100.0"), ("1.0", "1.0"), ("-0", "-0.0"), ("0.1000000000000000000000001", "0.1")]
+        {
+            assert_eq!(read(number).as_deref(), Some(float), "{number}");
+        }
+        assert_eq!(read("18446744073709551616"), Number::from_f64(18_446_744_073_709_551_616.0).map(|number| number.to_string()));
     }
 
     #[test]

@@ -438,6 +438,8 @@ mod tests {
         let expected = serde_json::json!({"b": [{"d": [4]}, {"c": 2}], "a": "x"});
         assert_eq!(serde_json::from_str::<Value>(&node.text()).unwrap(), expected);
         assert_eq!(node.into_value().unwrap(), expected);
-        assert!(Node::Text("1e400").into_value().is_err());
+        // Beyond every f64: held only where a crate of the build has serde_json keep numbers as they are spelled.
+        assert_eq!(Node::Text("1e400").into_value().is_ok(), serde_json::from_str::<Value>("1e400").is_ok());
+        assert!(Node::Text("1e").into_value().is_err());
     }
 }

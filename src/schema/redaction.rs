@@ -6,6 +6,7 @@
 
 use crate::event::AggregateRef;
 use crate::key::KeyScope;
+use crate::number::{is_same_value, read_as_float};
 use crate::pointer::{JsonPointer, Pattern, Places, Token, array_index};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use serde_json::{Number, Value};
@@ -17,8 +18,8 @@ use std::sync::Arc;
 pub(crate) struct Owners {
     shredded: HashSet<KeyScope>,
     live: HashSet<KeyScope>,
-    /// Scopes whose ids are integers that serde_json rounds, by what it makes of them; `None` if it makes
-    /// the same of two.
+    /// Scopes whose ids are integers that serde_json may round, by what it or an `f64` makes of them; `None` if that
+    /// makes the same of two.
     rounded: HashMap<KeyScope, Option<KeyScope>>,
 }
 
@@ -45,8 +46,11 @@ impl Owners {
             if !is_wide || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
                 continue;
             }
-            if let Ok(number) = serde_json::from_str::<Number>(id) {
-                let known = rounded.entry(KeyScope::new(scope.kind(), number.to_string())).or_insert_with(|| Some(scope.clone()));
+            // Where serde_json keeps spellings, a step may still round, such as by reading into an f64.
+            let read = serde_json::from_str::<Number>(id).ok();
+            let floating = read.as_ref().and_then(read_as_float);
+            for spelled in read.into_iter().chain(floating).map(|number| number.to_string()).collect::<HashSet<_>>() {
+                let known = rounded.entry(KeyScope::new(scope.kind(), spelled)).or_insert_with(|| Some(scope.clone()));
                 if known.as_ref() != Some(scope) {
                     *known = None;
                 }
@@ -115,7 +119,7 @@ impl<'p> Before<'p> {
         let mut stand_ins = vec![Value::Null];
         for value in redacted.iter().filter_map(|place| payload.pointer(place.as_str())) {
             // As many as the schema has, so few.
-            if !stand_ins.contains(value) {
+            if !stand_ins.iter().any(|known| is_same_value(known, value)) {
                 stand_ins.push(value.clone());
             }
         }
@@ -142,7 +146,7 @@ impl<'p> Before<'p> {
             let Some(pattern) = &field.pattern else { continue };
             let new_stand_in: Value = serde_json::from_str(&field.stand_in).unwrap_or_default();
             for (place, indexes, value) in places(after, pattern) {
-                if *value != new_stand_in && !self.stand_ins.contains(value) {
+                if !is_same_value(value, &new_stand_in) && !self.stand_ins.iter().any(|known| is_same_value(known, value)) {
                     continue;
                 }
                 let counts = match owners.of(plan, field, &indexes, after, aggregate) {
@@ -175,11 +179,16 @@ impl<'p> Before<'p> {
 
     /// Is this a redacted place that the step left as it was?
     fn is_kept(&self, place: &JsonPointer, value: &Value) -> bool {
-        if !self.places.at(place).is_some_and(Places::is_place) || self.payload.pointer(place.as_str()) != Some(value) {
+        if !self.places.at(place).is_some_and(Places::is_place) || !self.held(place, value) {
             return false;
         }
         // Elements of an array may have changed places. That matters unless they are all redacted there.
         self.in_arrays.get(&any_element(&self.payload, place)).is_none_or(|all| *all)
+    }
+
+    /// Did this value stand there, however its numbers were spelled? A step that reads numbers spells them anew.
+    fn held(&self, place: &JsonPointer, value: &Value) -> bool {
+        self.payload.pointer(place.as_str()).is_some_and(|before| is_same_value(before, value))
     }
 
     /// Was there a `null` that had been written?
@@ -189,13 +198,21 @@ impl<'p> Before<'p> {
 
     /// Is this a live value that the step left as it was?
     fn was_live(&self, place: &JsonPointer, value: &Value, after: &Value, plan: &Plan, field: &Field, indexes: &[u32]) -> bool {
-        if self.payload.pointer(place.as_str()) != Some(value) || self.places.touch(place) {
+        if !self.held(place, value) || self.places.touch(place) {
             return false;
         }
         let FieldOwner::Subject { capture, .. } = &field.owner else { return true };
         let Some(id) = plan.captures.get(*capture).map(|pattern| pattern.at(indexes)) else { return true };
         // Somebody else's, such as another element of the array, or of the whole of which this is a part.
-        self.payload.pointer(&id).is_none_or(|named| named.is_null() || after.pointer(&id) == Some(named))
+        self.payload.pointer(&id).is_none_or(|named| named.is_null() || after.pointer(&id).is_some_and(|id| may_be_same(named, id)))
+    }
+}
+
+/// May a step have made the one id of the other? It may round a wide number.
+fn may_be_same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64().is_some_and(|a| b.as_f64() == Some(a)),
+        _ => a == b,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The shape that several payloads have in common.
 
+use crate::number::is_float;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -38,7 +39,7 @@ impl Seen {
             }
             Value::String(_) => self.leaf("string"),
             Value::Bool(_) => self.leaf("bool"),
-            Value::Number(number) if number.is_f64() => self.leaf("float"),
+            Value::Number(number) if is_float(number) => self.leaf("float"),
             Value::Number(_) => self.leaf("integer"),
         }
     }

@@ -10,6 +10,7 @@ pub mod moto;
 pub mod pgbouncer;
 pub mod world;
 
+#[cfg(feature = "conformance")]
 use async_trait::async_trait;
 use eventseal::*;
 #[cfg(feature = "sqlite")]
@@ -33,6 +34,11 @@ pub async fn caught(name: &str, rule: &str, suite: impl Future<Output = ()> + Se
     };
     let message = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap();
     assert!(message.contains(rule), "{name} was found, but the message does not name the rule {rule:?}: {message}");
+}
+
+/// Does serde_json keep numbers as they are spelled in this build? A crate of the build may have turned that on.
+pub fn keeps_spellings() -> bool {
+    serde_json::from_str::<serde_json::Value>("1e400").is_ok()
 }
 
 pub struct Memory(pub MemoryDb);

@@ -422,6 +422,61 @@ fn what_was_sealed_once_opens_for_ever() {
     assert_eq!(checked.cases, 8);
 }
 
+/// One build records, another checks: serde_json may keep numbers as they are spelled in one of them only.
+#[test]
+fn a_corpus_is_the_same_whichever_way_serde_json_spells_numbers() {
+    let schemas = |step: fn(f64) -> Value| {
+        let paid = event("Paid").version(1).protect(&["/amount"], Owner::Aggregate).version(2).protect_same_as(1);
+        let step = move |mut old: Value| {
+            if let Some(list) = old["list"].as_array_mut() {
+                list.iter_mut().for_each(|one| *one = step(one.as_f64().unwrap()));
+            }
+            Ok::<_, Infallible>(old)
+        };
+        Schemas::new([paid.upcast(1, step)]).unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let case = |schemas| {
+        let new = NewEvent::raw("Paid", 1, r#"{"amount":9900.50,"rate":1e2,"list":[1.50,2.5e0],"wide":0.10000000000000000000000001}"#);
+        GoldenCorpus::open(folder.path(), schemas).unwrap().case("paid", &order(), new.with_metadata(r#"{"at":1.50}"#))
+    };
+    case(schemas(Value::from)).record().unwrap();
+    let path = folder.path().join("paid.json");
+    let recorded = std::fs::read_to_string(&path).unwrap();
+    let expected = &recorded[recorded.find("\"expected\"").unwrap()..];
+    for spelled in ["9900.5", "100.0", "1.5", "2.5", "0.1"] {
+        assert!(expected.contains(&format!(" {spelled}")), "{spelled}: {expected}");
+    }
+    // As it was recorded by a build that keeps spellings, before there was one spelling for all.
+    let kept = expected.replace("9900.5", "9900.50").replace("100.0", "1e+2").replace("1.5", "1.50");
+    assert_ne!(kept, expected);
+    std::fs::write(&path, recorded.replace(expected, &kept)).unwrap();
+    case(schemas(Value::from)).check().unwrap();
+    let found = differences(case(schemas(|one| Value::from(one + 0.25))).check());
+    assert!(found.iter().any(|found| matches!(found.mismatch, Mismatch::Differs { .. })), "another value is another: {found:?}");
+}
+
+/// A step that spells what was shredded otherwise has kept it.
+#[test]
+fn a_shredded_number_in_another_spelling_is_caught() {
+    static KEPT: AtomicU64 = AtomicU64::new(0);
+    let step = |mut old: Value| {
+        if let Some(amount) = old["amount"].as_f64() {
+            KEPT.store(amount.to_bits(), Ordering::SeqCst);
+        }
+        old["note"] = f64::from_bits(KEPT.load(Ordering::SeqCst)).into();
+        Ok::<_, Infallible>(old)
+    };
+    let paid = event("Paid").version(1).protect(&["/amount"], Owner::Aggregate).version(2).protect_same_as(1).upcast(1, step);
+    let folder = tempfile::tempdir().unwrap();
+    let new = NewEvent::raw("Paid", 1, r#"{"amount":9900.50}"#);
+    let found = differences(GoldenCorpus::open(folder.path(), Schemas::new([paid]).unwrap()).unwrap().case("paid", &order(), new).record());
+    assert!(
+        found.iter().any(|found| matches!(&found.mismatch, Mismatch::Survives { pointer, .. } if pointer == "/0/payload/note")),
+        "{found:?}"
+    );
+}
+
 #[test]
 fn what_was_stored_without_a_version_is_read_as_the_one_it_stands_for() {
     let schemas = || {

@@ -1,6 +1,7 @@
 //! A case as a file: what lies in the store, and what readers shall get.
 
 use crate::event::{AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, Part, PersistedEvent, aggregate};
+use crate::number::read_as_float;
 use crate::seal::is_sealed;
 use crate::shape::sorted;
 use base64::Engine;
@@ -58,12 +59,23 @@ pub(super) struct Outcome {
 
 /// `null` is a value here, not the absence of one.
 fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+    Value::deserialize(deserializer).map(as_read).map(Some)
+}
+
+/// The same value with its numbers spelled in one way, whether or not serde_json keeps spellings in this build: a file
+/// that one build recorded is compared in the other, too.
+pub(super) fn as_read(value: Value) -> Value {
+    match value {
+        Value::Number(number) => Value::Number(read_as_float(&number).unwrap_or(number)),
+        Value::Array(elements) => elements.into_iter().map(as_read).collect(),
+        Value::Object(members) => members.into_iter().map(|(name, value)| (name, as_read(value))).collect(),
+        other => other,
+    }
 }
 
 impl Outcome {
     pub(super) fn of(event: &PersistedEvent) -> Self {
-        let json = serde_json::from_slice::<Value>(&event.payload).ok().filter(is_exact).map(sorted);
+        let json = serde_json::from_slice::<Value>(&event.payload).ok().filter(is_exact).map(sorted).map(as_read);
         let text = std::str::from_utf8(&event.payload).ok();
         Self {
             event_type: event.event_type.as_str().to_owned(),
@@ -71,7 +83,7 @@ impl Outcome {
             payload_text: text.filter(|_| json.is_none()).map(str::to_owned),
             payload_base64: text.is_none().then(|| STANDARD.encode(&event.payload)),
             payload: json,
-            metadata: event.metadata.as_ref().and_then(|metadata| serde_json::from_slice(metadata).ok()).map(sorted),
+            metadata: event.metadata.as_ref().and_then(|metadata| serde_json::from_slice(metadata).ok()).map(sorted).map(as_read),
             redacted: event.redacted.iter().map(|place| place.as_str().to_owned()).collect(),
             part: (event.part != Part::WHOLE).then_some([event.part.index, event.part.count]),
         }
@@ -183,11 +195,11 @@ impl Stored {
     }
 }
 
-/// Does serde_json hold every number as it is written? What it rounds is compared as text.
+/// Does serde_json hold every number as it is written, in any build? What it may round is compared as text.
 fn is_exact(value: &Value) -> bool {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
     match value {
-        Value::Number(number) => !number.is_f64() || number.as_f64().is_some_and(|number| number.abs() < EXACT),
+        Value::Number(number) => number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|number| number.abs() < EXACT),
         Value::Array(elements) => elements.iter().all(is_exact),
         Value::Object(members) => members.values().all(is_exact),
         _ => true,

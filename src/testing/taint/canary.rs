@@ -1,7 +1,8 @@
 //! Canaries: values that stand nowhere by chance, as close to the sample's own as a step needs them to be.
 
+use crate::number::{is_float, read_as_float};
 use crate::testing::json::{Leaf, each_leaf};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 /// A single value at a protected place, and what it was in the sample.
 pub(super) struct Spot {
@@ -64,7 +65,7 @@ impl Spot {
                 let texts = parts(&text).filter(|part| letters(part) >= TELLING_LETTERS).map(str::to_owned).collect();
                 (text.into(), texts)
             }
-            (Value::Number(own), Form::Words) if own.is_f64() => {
+            (Value::Number(own), Form::Words) if is_float(own) => {
                 let number = other_number(self.number);
                 (Value::from(f64::from(number) + 0.5), vec![number.to_string()])
             }
@@ -72,9 +73,7 @@ impl Spot {
                 let number = other_number(self.number);
                 (number.into(), vec![number.to_string()])
             }
-            (Value::Number(own), _) => {
-                (self.own.clone(), vec![own.to_string()].into_iter().filter(|text| letters(text) >= TELLING).collect())
-            }
+            (Value::Number(own), _) => (self.own.clone(), vec![spelled(own)].into_iter().filter(|text| letters(text) >= TELLING).collect()),
             (Value::String(own), Form::Own) => {
                 // Words are what members and constants are called, too; a year tells more.
                 let is_word = |part: &str| part != own && part.chars().all(char::is_alphabetic);
@@ -156,12 +155,17 @@ fn other_letters(own: &str, number: usize) -> String {
     own.chars().map(other).collect()
 }
 
+/// A number as it is looked for: in one spelling, also where serde_json keeps them all.
+fn spelled(number: &Number) -> String {
+    read_as_float(number).map_or_else(|| number.to_string(), |read| read.to_string())
+}
+
 /// The canaries that a text or number of an event holds.
 pub(super) fn found<'c>(leaf: Leaf<'_>, canaries: &'c [Canary]) -> impl Iterator<Item = &'c Canary> + use<'c> {
     let text = match leaf {
         Leaf::Name(name) => name.to_lowercase(),
         Leaf::Value(Value::String(text)) => text.to_lowercase(),
-        Leaf::Value(Value::Number(number)) => number.to_string(),
+        Leaf::Value(Value::Number(number)) => spelled(number),
         Leaf::Value(_) => String::new(),
     };
     canaries.iter().filter(move |canary| text.contains(&canary.text))
