@@ -183,9 +183,10 @@ fn source_of<D>() -> Source {
     let of_serde = |ending| is_of_serde(name) && name.ends_with(ending);
     if of_serde("::FlatMapDeserializer") || name.starts_with("serde_json::") && name.ends_with("::MapKeyDeserializer") {
         Source::Direct
-    } else if type_name::<OfSerde<'_, ()>>().starts_with(&format!("{name}<")) {
-        Source::Serde
-    } else if of_serde("::ContentDeserializer") || of_serde("::ContentRefDeserializer") {
+    } else if type_name::<OfSerde<'_, ()>>().starts_with(&format!("{name}<"))
+        || of_serde("::ContentDeserializer")
+        || of_serde("::ContentRefDeserializer")
+    {
         Source::Serde
     } else {
         Source::Unknown
