@@ -89,7 +89,10 @@ async fn a_sqlite_file_is_for_its_owner() {
     sqlx::Connection::close(connection).await.unwrap();
     let found = |expected: bool| {
         let said = run(&mut eventseal(&["doctor", "--database", &url, "--json"]));
-        assert_eq!(check(&said, "file mode").0, expected, "{said:?}");
+        let (ok, found) = check(&said, "file mode");
+        assert_eq!(ok, expected, "{said:?}");
+        // It is the database that is named, and not the files beside it that SQLite gives the same mode.
+        assert!(ok || found.contains("shop.db is open"), "{said:?}");
     };
     found(true);
     for (mode, ok) in [(0o644, false), (0o604, false), (0o602, false), (0o660, true)] {

@@ -18,7 +18,8 @@ pub(super) fn file_mode(path: &std::path::Path, checks: &mut Checks) {
     let files = [path.to_owned(), with("-wal"), with("-shm")];
     // A database in memory has no file, and not every file has a log.
     let modes = files.iter().filter_map(|file| Some((file, std::fs::metadata(file).ok()?.permissions().mode() & 0o777)));
-    let Some((file, mode)) = modes.max_by_key(|(_, mode)| mode & 0o007) else { return };
+    // The first of those that are equally open: the database itself, where it is.
+    let Some((file, mode)) = modes.min_by_key(|(_, mode)| std::cmp::Reverse(mode & 0o007)) else { return };
     if mode & 0o007 == 0 {
         return checks.good("file mode", format!("{mode:04o}, closed to others"));
     }
