@@ -971,3 +971,37 @@ async fn a_name_that_serde_json_keeps_for_itself_costs_no_more_the_deeper_it_is(
     }
     assert!(took[1] < took[0] * 12, "{took:?}");
 }
+
+#[test]
+fn i4_a_deserialize_that_keeps_json_as_text_knows_what_is_erased_or_is_refused() {
+    #[derive(Debug, PartialEq)]
+    struct Kept<T>(Inner<T>);
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Inner<T> {
+        name: Sensitive<T>,
+        other: Sensitive<T>,
+    }
+    impl<'de, T: serde::de::DeserializeOwned> Deserialize<'de> for Kept<T> {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+            let text = Box::<serde_json::value::RawValue>::deserialize(deserializer)?;
+            serde_json::from_str(text.get()).map(Self).map_err(serde::de::Error::custom)
+        }
+    }
+    let there = |value: &str| Sensitive::Present(value.to_owned());
+    let erased = |payload: &str| redacted(payload, &["/name"]);
+    let null = erased(r#"{"name":null,"other":"o"}"#).decode::<Kept<String>>().unwrap();
+    assert_eq!(null, Kept(Inner { name: Sensitive::Redacted, other: there("o") }));
+    for unclear in [r#"{"name":"gone","other":"o"}"#, r#"{"name":"o","other":"gone"}"#] {
+        let refused = erased(unclear).decode::<Kept<String>>();
+        assert!(
+            matches!(&refused, Err(Error::Decode { problem, .. }) if problem.contains("a Sensitive went through a buffer")),
+            "{refused:?}"
+        );
+    }
+    let unclear = erased(r#"{"name":null,"other":"o"}"#).decode::<Kept<Option<String>>>();
+    assert!(matches!(unclear, Err(Error::Decode { .. })), "erased, and not a null that was written: {unclear:?}");
+    let inside = redacted(r#"{"a":[{"name":null,"other":"o"}]}"#, &["/a/0/name"]).decode::<BTreeMap<String, Vec<Kept<String>>>>().unwrap();
+    assert_eq!(inside["a"][0].0.name, Sensitive::Redacted);
+    let live = redacted(r#"{"name":null,"other":"o"}"#, &["/elsewhere"]).decode::<Kept<Option<String>>>().unwrap();
+    assert_eq!(live.0.name, Sensitive::Present(None), "nothing in the text is erased");
+}

@@ -12,6 +12,8 @@
 //! Buffers of the application's own (a `serde_json::Value`) lose all that. What comes out of them and can't be told from a
 //! redaction is refused.
 
+use crate::pointer::Places;
+use crate::raw;
 use crate::sensitive::{Mode, Sensitive, in_mode};
 use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer};
 use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
@@ -165,6 +167,29 @@ fn innermost(shown: &BTreeMap<usize, Shown>, address: usize) -> impl Iterator<It
 fn enclosing(shown: &BTreeMap<usize, Shown>, start: usize) -> impl Iterator<Item = (usize, &Shown)> {
     let of = |start: usize| shown.get(&start).map(|it| (start, it));
     std::iter::successors(of(start), move |(_, it)| of(it.around?))
+}
+
+/// Notes what stands in for redacted values in a text that somebody keeps as such, in a `RawValue`, and may read later.
+pub(super) fn show_text(raw: &str, places: &Places) {
+    let Some(reading) = READING.with_borrow(Option::clone) else { return };
+    if places.is_place() {
+        let (stand_in, mut known) = (serde_json::from_str(raw).unwrap_or_default(), reading.shown_elsewhere.borrow_mut());
+        if !known.contains(&stand_in) {
+            known.push(stand_in);
+        }
+    } else if raw.starts_with('{') {
+        for (name, value) in raw::members(raw).unwrap_or_default() {
+            if let Some(places) = raw::name(name).ok().and_then(|name| places.step(&name)) {
+                show_text(value.get(), places);
+            }
+        }
+    } else if raw.starts_with('[') {
+        for (index, value) in raw::elements(raw).unwrap_or_default().into_iter().enumerate() {
+            if let Some(places) = places.step(&index.to_string()) {
+                show_text(value.get(), places);
+            }
+        }
+    }
 }
 
 /// Where a `Sensitive` is read from.

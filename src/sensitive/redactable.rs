@@ -110,6 +110,9 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
         }
         // A RawValue, which serde_json makes of the text and of nothing else.
         if self.places.is_none() || name.starts_with("$serde_json::") {
+            if let Some(places) = self.places {
+                buffered::show_text(self.raw, places);
+            }
             return self.read(Seen::Buffered, |json| json.deserialize_newtype_struct(name, visitor));
         }
         visitor.visit_newtype_struct(self)
