@@ -14,6 +14,7 @@ mod operator;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod restored;
+mod similar;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod sweeper;
@@ -374,6 +375,10 @@ pub trait KeyStore: Send + Sync {
     /// were not destroyed before, by version. Looks whether one is left nevertheless:
     /// [`Error::NoEffect`](crate::Error::NoEffect).
     async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>>;
+
+    /// The scopes that have a row under one of these ids, whatever their kind, in any order and without locks. One look into the
+    /// index for each kind and id: it must not read every scope.
+    async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>>;
 
     /// All that is known of a scope; `None` if it was never seen.
     async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>>;

@@ -496,6 +496,10 @@ where
         self.inner.destroy_keys(tx.keys.hold().await?, scope, at).await
     }
 
+    async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>> {
+        read!(tx, |connection| self.inner.scopes_with_ids(connection, ids))
+    }
+
     async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         read!(tx, |connection| self.inner.history(connection, scope))
     }

@@ -8,6 +8,8 @@ mod command;
 mod common;
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/doubts.rs"]
+mod doubts;
 #[path = "cli/grants.rs"]
 mod grants;
 #[path = "cli/json.rs"]

@@ -156,6 +156,9 @@ impl KeyStore for FailingKeys {
     async fn destroy_keys(&self, tx: &mut MemoryTx, scope: &KeyScope, at: time::OffsetDateTime) -> Result<Vec<KeyId>> {
         self.call("destroying keys")?.destroy_keys(tx, scope, at).await
     }
+    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
+        self.call("reading keys")?.scopes_with_ids(tx, ids).await
+    }
     async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         self.inner.history(tx, scope).await
     }

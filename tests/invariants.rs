@@ -563,6 +563,10 @@ impl<Ks: KeyStore> KeyStore for Counting<Ks> {
         self.0.destroy_keys(tx, scope, at).await
     }
 
+    async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>> {
+        self.0.scopes_with_ids(tx, ids).await
+    }
+
     async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         self.0.history(tx, scope).await
     }

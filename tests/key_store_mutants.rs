@@ -19,6 +19,7 @@ enum Fault {
     TakesTheActiveKeyForTheNewest,
     SaysThatItInstalled,
     RetiresNothing,
+    FindsOneKind,
 }
 
 #[derive(Clone, Copy)]
@@ -94,6 +95,14 @@ impl KeyStore for Mutant {
             _ => self.0.destroy_keys(tx, scope, at).await,
         }
     }
+    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
+        let mut found = self.0.scopes_with_ids(tx, ids).await?;
+        if self.1 == Fault::FindsOneKind {
+            let kind = found.first().map(|scope| scope.kind().to_owned());
+            found.retain(|scope| Some(scope.kind()) == kind.as_deref());
+        }
+        Ok(found)
+    }
     async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         let mut history = self.0.history(tx, scope).await?;
         if self.1 == Fault::ForgetsTheHistory {
@@ -114,6 +123,7 @@ async fn a_store_that_breaks_a_rule_is_caught_by_name() {
         (Fault::TakesTheActiveKeyForTheNewest, "last_version must be the highest version"),
         (Fault::SaysThatItInstalled, "not committed"),
         (Fault::RetiresNothing, "Retired"),
+        (Fault::FindsOneKind, "scopes_with_ids finds the scopes of every kind"),
     ] {
         let suite = async move { conformance::key_store(&Memory::new(), &Mutant(MemoryKeys::new(), fault)).await };
         let Err(caught) = tokio::spawn(suite).await else {

@@ -330,6 +330,9 @@ impl KeyStore for RecordingKeys {
         self.note("destroy_keys");
         self.inner.destroy_keys(tx, scope, at).await
     }
+    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
+        self.inner.scopes_with_ids(tx, ids).await
+    }
     async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         self.note("history");
         self.inner.history(tx, scope).await

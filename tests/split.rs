@@ -264,6 +264,10 @@ impl KeyStore for Meddling {
         self.inner.destroy_keys(tx, scope, at).await
     }
 
+    async fn scopes_with_ids(&self, tx: &mut PgConnection, ids: &[String]) -> Result<Vec<KeyScope>> {
+        self.inner.scopes_with_ids(tx, ids).await
+    }
+
     async fn history(&self, tx: &mut PgConnection, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         self.inner.history(tx, scope).await
     }

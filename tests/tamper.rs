@@ -661,6 +661,9 @@ impl KeyStore for Broken {
     async fn destroy_keys(&self, tx: &mut MemoryTx, scope: &KeyScope, at: time::OffsetDateTime) -> Result<Vec<KeyId>> {
         self.inner.destroy_keys(tx, scope, at).await
     }
+    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
+        self.inner.scopes_with_ids(tx, ids).await
+    }
     async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         self.inner.history(tx, scope).await
     }

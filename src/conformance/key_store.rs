@@ -21,6 +21,7 @@ pub async fn key_store<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     scopes_and_keys_are_kept(db, keys).await;
     the_newest_key_is_known_whatever_is_active(db, keys).await;
     changes_that_change_nothing_are_errors(db, keys).await;
+    scopes_are_found_by_their_ids(db, keys).await;
     shredded_keys_leave_tombstones(db, keys).await;
     no_key_outlives_a_concurrent_shred(db, keys).await;
     key_encryption_keys_are_rotated_moved_and_retired(db, keys).await;
@@ -251,6 +252,30 @@ pub async fn changes_that_change_nothing_are_errors<D: Database, K: KeyStore<Tx 
             must(db.commit(transaction).await, "commit");
         }
     }
+}
+
+/// Whoever shreds one scope is told of others under the same id: of whatever kind, byte for byte, and shredded ones too.
+pub async fn scopes_are_found_by_their_ids<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
+    let id = fresh("found by its id").id().to_owned();
+    let shouted = id.to_uppercase();
+    let scope = |kind: &str, id: &str| KeyScope::new(kind, id);
+    let kinds = ["A", "Conformance", "conformance", "\u{1f600}"];
+    let mut expected: Vec<KeyScope> = kinds.into_iter().map(|kind| scope(kind, &id)).collect();
+    expected.push(scope("Conformance", &shouted));
+    let others = [scope("Conformance", &format!("{id} ")), scope("Elsewhere", &format!("{id}2"))];
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, &[&expected[..], &others].concat()).await, "create_scopes");
+    must(shred(keys, tx, &expected[0], now()).await, "shred");
+    let mut found = must(keys.scopes_with_ids(tx, &[shouted, id.clone(), "no such id".to_owned()]).await, "scopes_with_ids");
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected, "scopes_with_ids finds the scopes of every kind under these ids, and no others");
+    assert!(must(keys.scopes_with_ids(tx, &[]).await, "scopes_with_ids").is_empty(), "no ids, no scopes");
+    drop(transaction);
+    let mut transaction = must(db.begin().await, "begin");
+    let found = must(keys.scopes_with_ids(db.tx(&mut transaction), &[id]).await, "scopes_with_ids");
+    assert!(found.is_empty(), "scopes that were rolled back are not found");
 }
 
 /// A shred empties every key row of the scope and keeps all of them; nothing of it can be undone.

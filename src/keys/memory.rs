@@ -219,6 +219,11 @@ impl KeyStore for MemoryKeys {
         Ok(destroyed)
     }
 
+    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
+        let tables = tx.read()?;
+        Ok(tables.scopes.keys().filter(|scope| ids.iter().any(|id| id == scope.id())).cloned().collect())
+    }
+
     async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         let tables = tx.read()?;
         Ok(tables.scopes.get(scope).map(|row| KeyHistory {

@@ -455,6 +455,11 @@ impl KeyStore for PostgresKeys {
         Ok(destroyed.into_iter().map(|(_, key_id)| key_id).collect())
     }
 
+    async fn scopes_with_ids(&self, tx: &mut PgConnection, ids: &[String]) -> Result<Vec<KeyScope>> {
+        let rows = query(&self.sql.scopes_with_ids).bind(ids.to_vec()).fetch_all(tx).await.map_err(database("looking for key scopes"))?;
+        rows.iter().map(|row| Ok(KeyScope::new(column::<&str>(row, 0)?, column::<&str>(row, 1)?))).collect()
+    }
+
     async fn history(&self, tx: &mut PgConnection, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         let Some(record) = self.look(tx, std::slice::from_ref(scope)).await?.pop() else { return Ok(None) };
         let failed = || database("reading a key history");

@@ -400,6 +400,15 @@ impl KeyStore for SqliteKeys {
         destroyed.iter().map(|(key_id, _)| uuid(key_id).map(KeyId)).collect()
     }
 
+    async fn scopes_with_ids(&self, tx: &mut SqliteConnection, ids: &[String]) -> Result<Vec<KeyScope>> {
+        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.scopes_with_ids)))
+            .bind(json(&ids)?)
+            .fetch_all(tx)
+            .await
+            .map_err(database("looking for key scopes"))?;
+        rows.iter().map(|row| Ok(KeyScope::new(column::<&str>(row, 0)?, column::<&str>(row, 1)?))).collect()
+    }
+
     async fn history(&self, tx: &mut SqliteConnection, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         let Some(record) = self.scopes(tx, std::slice::from_ref(scope), ScopeLock::None).await?.pop() else { return Ok(None) };
         let failed = || database("reading a key history");

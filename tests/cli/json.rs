@@ -232,6 +232,13 @@ async fn every_result(printed: &mut Printed) {
     ended("rewrap --dry-run", &["rewrap", "--dry-run"], 0);
     ended("rewrap", &["rewrap"], 1);
     ended("shred", &["shred", "Customer", "cust_2", "--reason", "lost anyway", "--yes"], 0);
+    let owners = world.folder.path().join("owners.json");
+    let lock = r#"{"eventseal_schemas":1,"types":{"Placed":{"versions":{"1":{"protected":{"/name":"Customer at /customer"}}}}}}"#;
+    std::fs::write(&owners, lock).unwrap();
+    let schemas = ["--schemas", owners.to_str().unwrap()];
+    let other = ["shred", "customer", "cust_2", "--reason", "spelled otherwise", "--yes", "--allow-unknown"];
+    ended("shred", &[&other[..], &schemas].concat(), 0);
+    ended("keys show", &[&["keys", "show", "Customer", "cust_2"][..], &schemas].concat(), 0);
     ended("status", &["status"], 0);
     ended("retire-kek", &["retire-kek", &old], 0);
     ended("status", &["status", "--max-age", "0", "--check"], 5);

@@ -300,10 +300,14 @@ Needs no master key, and shows no key material.
 
 Examples:
   eventseal keys show Customer cust_42
+  eventseal keys show Customer cust_42 --schemas schemas.json
   eventseal keys show Customer cust_42 --json > proof-of-erasure-118.json")]
 pub(crate) struct Show {
     #[command(flatten)]
     pub(crate) scope: Scope,
+    /// A schema lock of eventseal::testing: says whether the application knows such a kind
+    #[arg(long, value_name = "FILE")]
+    pub(crate) schemas: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) database: Database,
 }
@@ -311,7 +315,8 @@ pub(crate) struct Show {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Needs no master key. Shows what would be destroyed, and asks for the scope's id; without a terminal it wants --yes. \
-Backups of the key table still hold the keys: let them expire.
+Backups of the key table still hold the keys: let them expire. Other scopes under this id, or another spelling of it, are \
+named and not touched.
 
 Examples:
   eventseal shred Customer cust_42 --reason 'request 118'
@@ -321,6 +326,9 @@ pub(crate) struct Shred {
     pub(crate) scope: Scope,
     #[command(flatten)]
     pub(crate) cause: Cause,
+    /// A schema lock of eventseal::testing: says whether the application knows such a kind
+    #[arg(long, value_name = "FILE")]
+    pub(crate) schemas: Option<PathBuf>,
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,

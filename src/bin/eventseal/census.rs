@@ -4,17 +4,16 @@
 //! lock of the application.
 
 mod findings;
-mod registered;
 
 use crate::args::{self, Payloads};
 use crate::connect::{AnyDb, Backend, connect, postgres_store, sqlite_store};
 use crate::master_key::NoMasterKey;
 use crate::output::{Exit, Failure, Progress, Report, count, exact_time, number, shown, table};
+use crate::registered::Registered;
 use eventseal::{
     Census, CensusOptions, CensusProgress, CensusRow, Error, EventStore, EventTable, GlobalPosition, PositionRange, SealedStore,
 };
 use findings::Findings;
-use registered::Registered;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use time::OffsetDateTime;

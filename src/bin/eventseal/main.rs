@@ -15,6 +15,7 @@ mod master_key;
 mod migrate;
 mod output;
 mod pooler;
+mod registered;
 mod scopes;
 mod status;
 
@@ -53,7 +54,7 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
         Command::Status(args) => status::status(args).await,
         Command::Census(args) => census::census(args, cli.json).await,
         Command::Doctor(args) => doctor::doctor(args).await,
-        Command::Keys(args::Keys::Show(args)) => scopes::show(args).await,
+        Command::Keys(args::Keys::Show(args)) => scopes::show(args, cli.json).await,
         Command::Shred(args) => scopes::shred(args, cli.json).await,
         Command::Reopen(args) => scopes::reopen(args, cli.json).await,
         Command::Disable(args) => scopes::disable(args, cli.json).await,

@@ -1,36 +1,45 @@
 //! The commands about one key scope.
 
+mod doubts;
+
 use crate::actor;
 use crate::args::{Change, Reopen, RotateDataKey, Show, Shred};
 use crate::connect::{Backend, Db, connect, on};
 use crate::master_key::{self, NoMasterKey};
 use crate::output::{Failure, Report, count, exact_time, shown, table, tell, time};
+use doubts::Doubts;
 use eventseal::{KeyHistory, KeyId, KeyInfo, KeyScope, KeyStore, Kms, ScopeAction, Shredding};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal};
 use std::sync::Arc;
 
-pub(crate) async fn show(args: Show) -> Result<Report, Failure> {
+pub(crate) async fn show(args: Show, json: bool) -> Result<Report, Failure> {
     let scope = args.scope.key_scope();
+    let doubts = Doubts::of_kind(&scope, args.schemas.as_deref())?;
     on!(connect(&args.database).await?, db => {
         let namespace = db.namespace().await?;
-        match db.keys.history(&mut db.connection, &scope).await? {
-            Some(history) => Ok(Report::new(describe(&history), as_json(&history)).of(&namespace, &db.place)),
-            None => Err(unknown(&scope, "")),
-        }
+        let history = db.keys.history(&mut db.connection, &scope).await?;
+        let doubts = doubts.and_of_id(&mut db).await?;
+        let history = history.ok_or_else(|| unknown(&scope, &doubts.hint()))?;
+        doubts.tell(json)?;
+        Ok(Report::new(describe(&history), doubts.within(as_json(&history))).of(&namespace, &db.place))
     })
 }
 
 pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
     let actor = actor::of(&args.cause)?;
     let scope = args.scope.key_scope();
+    let doubts = Doubts::of_kind(&scope, args.schemas.as_deref())?;
     on!(connect(&args.database).await?, db => {
         let namespace = db.namespace().await?;
         let before = db.keys.history(&mut db.connection, &scope).await?;
+        let doubts = doubts.and_of_id(&mut db).await?;
         if before.is_none() && !args.allow_unknown {
-            return Err(unknown(&scope, "; --allow-unknown shreds it all the same, so that nothing ever will be"));
+            let hint = doubts.hint() + "; --allow-unknown shreds it all the same, so that nothing ever will be";
+            return Err(unknown(&scope, &hint));
         }
+        doubts.tell(json)?;
         if args.yes {
             db.announce(json, &format!("Shredding {} for good", shown(&scope.to_string()))).await?;
         } else {
@@ -49,7 +58,7 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
             "actor": actor,
             "was_shredded": done.was_shredded,
         });
-        Ok(Report::new(shredded(&done), json).of(&namespace, &db.place))
+        Ok(Report::new(shredded(&done), doubts.within(json)).of(&namespace, &db.place))
     })
 }
 

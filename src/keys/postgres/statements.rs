@@ -100,6 +100,17 @@ statements! {
         FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
         CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0) AS s
         LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true",
+    // From one kind to the next, in the primary key: there are few kinds and many ids.
+    scopes_with_ids: "WITH RECURSIVE kinds (kind) AS (
+            (SELECT s.scope_kind FROM {key_scopes} AS s ORDER BY s.scope_kind LIMIT 1)
+            UNION ALL
+            SELECT (SELECT s.scope_kind FROM {key_scopes} AS s WHERE s.scope_kind > kinds.kind ORDER BY s.scope_kind LIMIT 1)
+            FROM kinds WHERE kinds.kind IS NOT NULL
+        )
+        SELECT s.scope_kind, s.scope_id
+        FROM kinds
+        CROSS JOIN UNNEST((SELECT $1::text[])) AS w (id)
+        CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = kinds.kind AND s.scope_id = w.id OFFSET 0) AS s",
     // Every append reads the reserved scopes, which nobody changes: they are read without a lock.
     share_scopes: "SELECT {key}, {scope}
         FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)

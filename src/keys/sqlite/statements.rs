@@ -19,6 +19,7 @@ pub(super) struct Statements {
     pub(super) rewrap_next: Arc<str>,
     pub(super) rewrap_key: Arc<str>,
     pub(super) scopes: Arc<str>,
+    pub(super) scopes_with_ids: Arc<str>,
     pub(super) create_scopes: Arc<str>,
     pub(super) insert_key: Arc<str>,
     pub(super) activate_key: Arc<str>,
@@ -99,6 +100,19 @@ impl Statements {
                    FROM json_each(?1) AS w
                    CROSS JOIN "{p}key_scopes" AS s ON s.scope_kind = w.value ->> 0 AND s.scope_id = w.value ->> 1
                    LEFT JOIN "{p}data_keys" AS k ON k.key_id = s.active_key_id"#
+            )
+            .into(),
+            // From one kind to the next, in the primary key: there are few kinds and many ids.
+            scopes_with_ids: format!(
+                r#"WITH RECURSIVE kinds (kind) AS (
+                       SELECT min(scope_kind) FROM "{p}key_scopes"
+                       UNION ALL
+                       SELECT (SELECT min(s.scope_kind) FROM "{p}key_scopes" AS s WHERE s.scope_kind > kinds.kind)
+                       FROM kinds WHERE kinds.kind IS NOT NULL
+                   )
+                   SELECT s.scope_kind, s.scope_id
+                   FROM kinds CROSS JOIN json_each(?1) AS w CROSS JOIN "{p}key_scopes" AS s
+                   WHERE s.scope_kind = kinds.kind AND s.scope_id = w.value"#
             )
             .into(),
             create_scopes: format!(

@@ -1,8 +1,8 @@
 //! What a census says to a registry: which steps are needed, and what is stored that should not be, or not like that.
 
-use super::registered::{Registered, Step};
 use crate::args::Payloads;
 use crate::output::{count, number, shown};
+use crate::registered::{Registered, Step};
 use eventseal::{Answer, Census, CensusRow, Protection, Registration};
 use serde_json::{Map, Value, json};
 use std::fmt::{self, Display, Write as _};

@@ -1,12 +1,11 @@
-//! The registry of an application, as far as its schema lock tells: which versions there are, what they protect, and
-//! where their steps lead. What the steps do, nobody knows here; they are never taken.
+//! The registry of an application, as far as its schema lock tells: which versions there are, what they protect and by whose keys,
+//! and where their steps lead. What the steps do, nobody knows here; they are never taken.
 
 use crate::output::{Failure, shown};
-use eventseal::{CensusRow, EventSchema, Owner, Schemas, SplitPart, StepContext, event};
+use eventseal::{CensusRow, EventSchema, Owner, SchemaProblem, Schemas, SplitPart, StepContext, event, subject};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::Path;
 
@@ -33,7 +32,7 @@ struct Type {
 struct Version {
     /// Pointers, and whose keys protect them.
     #[serde(default)]
-    protected: BTreeMap<String, IgnoredAny>,
+    protected: BTreeMap<String, String>,
     step: Option<Step>,
 }
 
@@ -97,6 +96,62 @@ impl Registered {
             known.versions.iter().filter_map(|(number, version)| Some((name.as_str(), *number, version.step.as_ref()?)))
         })
     }
+}
+
+/// What the schemas say of a kind of scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KindIs {
+    Known,
+    /// The schemas name no such kind, but protect values by their own aggregates, and a schema lock does not say what types these have.
+    PerhapsAnAggregate,
+    Unknown,
+}
+
+/// As a schema lock spells owners. A kind may hold any text, so it is compared and not cut out where that can be had.
+const OWN: &str = "the aggregate";
+const OWN_AS: &str = "the aggregate as ";
+const SUBJECT_AT: &str = " at ";
+
+impl Registered {
+    /// The name of the file.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn owners(&self) -> impl Iterator<Item = &str> {
+        let versions = self.types.values().flat_map(|known| known.versions.values());
+        versions.flat_map(|version| version.protected.values()).map(String::as_str)
+    }
+
+    /// The kinds of scopes that the schemas name.
+    pub(crate) fn kinds(&self) -> BTreeSet<&str> {
+        let named = |owner| match owner {
+            OWN => None,
+            _ => str::strip_prefix(owner, OWN_AS).or_else(|| owner.split_once(SUBJECT_AT).map(|(kind, _)| kind)),
+        };
+        self.owners().filter_map(named).collect()
+    }
+
+    pub(crate) fn kind(&self, kind: &str) -> KindIs {
+        let names = |owner: &str| {
+            owner.strip_prefix(OWN_AS) == Some(kind) || owner.strip_prefix(kind).is_some_and(|rest| rest.starts_with(SUBJECT_AT))
+        };
+        if self.owners().any(names) {
+            KindIs::Known
+        } else if self.owners().any(|owner| owner == OWN) && !self.kinds().into_iter().any(|known| are_similar(kind, known)) {
+            KindIs::PerhapsAnAggregate
+        } else {
+            // An aggregate of a type that is nearly a kind is refused when it is appended to.
+            KindIs::Unknown
+        }
+    }
+}
+
+/// Would a registry refuse these two kinds beside each other?
+fn are_similar(a: &str, b: &str) -> bool {
+    let of = |name: &str, kind: &str| event(name).version(1).protect(&["/value"], subject(kind, "/id"));
+    let refused = Schemas::new([of("A", a), of("B", b)]).err();
+    refused.is_some_and(|refused| refused.errors.iter().any(|error| matches!(error.problem, SchemaProblem::SimilarKinds { .. })))
 }
 
 fn bad(name: &str, problem: &str) -> Failure {

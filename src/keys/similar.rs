@@ -1,0 +1,94 @@
+//! Other scopes that may be the same person: under this id or another spelling of it.
+
+use crate::error::Result;
+use crate::key::KeyScope;
+use crate::keys::KeyManager;
+use uuid::Uuid;
+
+impl<Tx: Send + 'static> KeyManager<Tx> {
+    /// The other scopes that the key table knows under this id, whatever their kind, or under another spelling of it. A
+    /// [`shred`](Self::shred) of one scope does not reach any other: look at these before you call somebody erased.
+    ///
+    /// Spellings are white space at either end, lower and upper case (as a whole, or of the first letter), and the forms of a UUID.
+    /// Any other difference is not found. Shredded scopes are among those that are. It changes and locks nothing, and needs no
+    /// KMS.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// # async fn erase<C: Send + 'static>(keys: &KeyManager<C>, tx: &mut C) -> Result<()> {
+    /// let customer = KeyScope::new("Customer", "cust_42");
+    /// keys.shred(tx, &customer, "request 118").await?;
+    /// for other in keys.similar_scopes(tx, &customer).await? {
+    ///     eprintln!("{other} has keys of its own: is it the same person?");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidText`](crate::Error::InvalidText), [`Error::Database`](crate::Error::Database).
+    pub async fn similar_scopes(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Vec<KeyScope>> {
+        scope.check()?;
+        let mut found = self.store.scopes_with_ids(tx, &spellings(scope.id())).await?;
+        found.retain(|other| other != scope && !other.is_reserved());
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+}
+
+/// The id itself, and how else it may have been written.
+fn spellings(id: &str) -> Vec<String> {
+    let bare = id.trim();
+    let mut all = vec![id.to_owned(), bare.to_lowercase(), bare.to_uppercase()];
+    let mut rest = bare.chars();
+    if let Some(first) = rest.next() {
+        all.extend([first.to_uppercase().chain(rest.clone()).collect(), first.to_lowercase().chain(rest).collect()]);
+    }
+    if let Ok(uuid) = Uuid::parse_str(bare) {
+        let forms = [uuid.hyphenated().to_string(), uuid.simple().to_string(), uuid.braced().to_string(), uuid.urn().to_string()];
+        all.extend(forms.iter().map(|form| form.to_uppercase()));
+        all.extend(forms);
+        // The prefix stays in lower case more often than not.
+        all.push(format!("urn:uuid:{}", uuid.hyphenated().to_string().to_uppercase()));
+    }
+    // What a line of a file or a form leaves behind.
+    all.extend([bare.to_owned(), format!("{bare} "), format!(" {bare}"), format!("{bare}\n"), format!("{bare}\r"), format!("{bare}\r\n")]);
+    all.retain(|spelling| !spelling.is_empty());
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_are_found_from_one_another() {
+        let near = |a: &str, b: &str| spellings(a).iter().any(|spelling| spelling == b);
+        let uuid = [
+            "0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11",
+            "0b9f6a9e7d0c4d3e9f0e3c1f3f0a7b11",
+            "{0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11}",
+            "urn:uuid:0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11",
+            "urn:uuid:0B9F6A9E-7D0C-4D3E-9F0E-3C1F3F0A7B11",
+            "0B9F6A9E-7D0C-4D3E-9F0E-3C1F3F0A7B11",
+            "0B9F6A9E7D0C4D3E9F0E3C1F3F0A7B11",
+            "{0B9F6A9E-7D0C-4D3E-9F0E-3C1F3F0A7B11}",
+            " 0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11",
+        ];
+        for a in uuid {
+            for b in &uuid[..8] {
+                assert!(near(a, b), "{a} and {b}");
+            }
+        }
+        let names = ["cust_42", "CUST_42", "Cust_42", "cust_42 ", " cust_42", "cust_42\n", "cust_42\r\n"];
+        for other in names {
+            assert!(near("cust_42", other) && near(other, "cust_42"), "{other:?}");
+        }
+        assert!(near("Straße", "STRASSE") && near("straße", "STRASSE"));
+        assert!(!near("cust_42", "cust_4") && !near("cust_42", "cust_421") && !near("7", "07"));
+        assert!(!spellings(" ").iter().any(String::is_empty));
+    }
+}
