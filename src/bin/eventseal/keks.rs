@@ -170,15 +170,16 @@ fn rewrapped(done: &Rewrapped, took: Duration) -> Report {
 }
 
 pub(crate) async fn move_master_key(args: MoveMasterKey, json: bool) -> Result<Report, Failure> {
-    let from = master_key::open_from(&args).await?;
     let kms = master_key::open_target(&args).await?;
-    if from.as_ref().is_some_and(|from| from.provider() == kms.provider()) {
-        let problem = match kms.provider() {
-            "keyring" => "both are keyrings: put all entries into one, the new one first, and pass that as --keyring alone",
-            _ => "both are of one provider, which moves keys by itself: leave --from-… out",
-        };
-        return Err(Failure::Usage(problem.into()));
-    }
+    let from = match master_key::open_from(&args).await? {
+        Some(from) if from.provider() != kms.provider() => Some(from),
+        Some(from) if from.provider() == "keyring" => {
+            let problem = "both are keyrings: put all entries into one, the new one first, and pass that as --keyring alone";
+            return Err(Failure::Usage(problem.into()));
+        }
+        // AWS KMS moves between its own keys, and the target opens under the other one.
+        Some(_) | None => None,
+    };
     let target = kms.master_key_id().await?;
     let provider = kms.provider().to_owned();
     on!(connect(&args.database).await?, db => {
