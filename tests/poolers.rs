@@ -133,8 +133,9 @@ async fn the_command_recognises_a_pooler() {
     let keyring = Arc::new(Keyring::create_file(folder.path().join("ring"), "main").unwrap());
     store(&keyring).keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
     let (bin, version) = binary();
-    let (code, direct) = run(&["doctor"], &db.options, folder.path());
-    assert_eq!((code, &pooler_check(&direct)["ok"]), (0, &serde_json::Value::Bool(true)), "{direct}");
+    // The cluster of the tests does not wait for the disk, which doctor finds too: only the check of poolers counts here.
+    let (_, direct) = run(&["doctor"], &db.options, folder.path());
+    assert_eq!(&pooler_check(&direct)["ok"], &serde_json::Value::Bool(true), "{direct}");
     for connections in [1, 3] {
         let pooler = PgBouncer::start(&bin, &db.options, connections, losing(version));
         let options = pooler.options(&db.options);
@@ -145,7 +146,7 @@ async fn the_command_recognises_a_pooler() {
     }
     if version >= (1, 21) {
         let pooler = PgBouncer::start(&bin, &db.options, 2, TRACK);
-        let (code, report) = run(&["doctor"], &pooler.options(&db.options), folder.path());
-        assert_eq!((code, &pooler_check(&report)["ok"]), (0, &serde_json::Value::Bool(true)), "{report}");
+        let (_, report) = run(&["doctor"], &pooler.options(&db.options), folder.path());
+        assert_eq!(&pooler_check(&report)["ok"], &serde_json::Value::Bool(true), "{report}");
     }
 }
