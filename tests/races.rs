@@ -682,9 +682,7 @@ async fn race(writer: Writer, start: Start, allowed: Allowed, contenders: impl F
             count(&counts.collisions),
             count(&counts.deadlocks)
         );
-        // At SERIALIZABLE, on partitions, about every second round gets one through, with the index on event ids (115 of 200) as
-        // without it (104 of 200). Few rounds may have bad luck.
-        assert!(count(&counts.done) > rounds / 10, "hardly any transaction got through");
+        assert!(count(&counts.done) > rounds / 3, "hardly any transaction got through");
         let calm = allowed == Allowed::Nothing && level == "READ COMMITTED";
         assert!(!calm || count(&counts.collisions) == 0, "a collision where one could have waited");
         let ours_calm = allowed == Allowed::TheirCollisions && level == "READ COMMITTED";
