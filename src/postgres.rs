@@ -70,11 +70,17 @@ pub(crate) fn sql_state(error: &sqlx::Error) -> Option<&str> {
     Some(error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.code())
 }
 
-/// Is it this column alone that a unique constraint is about? The constraint's name may be any, and the transaction is aborted, so
-/// that nothing can be looked up. The columns stand in the detail, in whatever language the rest of it is.
-pub(crate) fn violates(error: &sqlx::Error, column: &str) -> bool {
-    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
-    error.and_then(PgDatabaseError::detail).is_some_and(|detail| detail.contains(&format!("({column})=(")))
+/// The columns of the unique constraint that was violated, separated by commas. The constraint's name may be any, and the
+/// transaction is aborted, so that nothing can be looked up. The columns stand in the first parentheses of the detail, in
+/// whatever language the rest of it is; their values, which may hold any text, come after them. `None` where the server tells
+/// no detail, which it does not to those who may not read the columns.
+pub(crate) fn violated_columns(error: &sqlx::Error) -> Option<&str> {
+    columns_in(error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.detail()?)
+}
+
+fn columns_in(detail: &str) -> Option<&str> {
+    let (_, columns) = detail.split_once('(')?;
+    columns.split_once(")=(").map(|(columns, _)| columns)
 }
 
 pub(crate) fn column<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, index: usize) -> Result<T> {
@@ -188,4 +194,22 @@ pub(crate) async fn applied_migration(connection: &mut PgConnection, bookkeeping
 
 async fn run_all<C: Migrate>(migrator: &Migrator, connection: &mut C) -> Result<(), MigrateError> {
     migrator.run_direct(None, connection, false).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_told_from_values() {
+        for (detail, columns) in [
+            ("Key (global_position)=(5) already exists.", Some("global_position")),
+            ("Schlüssel »(global_position)=(5)« existiert bereits.", Some("global_position")),
+            ("La clé « (stream_type, \"Id\")=((global_position)=(, 1) » existe déjà.", Some("stream_type, \"Id\"")),
+            ("Key (lower(correlation_id))=((global_position)=(7)) already exists.", Some("lower(correlation_id)")),
+            ("Duplicate keys exist.", None),
+        ] {
+            assert_eq!(columns_in(detail), columns, "{detail}");
+        }
+    }
 }

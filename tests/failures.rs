@@ -492,6 +492,31 @@ async fn a_position_that_is_taken_is_not_tried_again_for_ever() {
     assert!(error.to_string().contains("setval()"), "{error}");
 }
 
+/// What a detail quotes of the rows is anybody's text. It must not pass for the name of a column.
+#[tokio::test]
+async fn what_a_constraint_is_about_is_not_read_from_values() {
+    let (db, store) = postgres().await;
+    let (text, append) = ("(global_position)=(1)", async |store: &SealedStore<PostgresStore>, order: &AggregateRef, event: NewEvent| {
+        let mut tx = db.pool.begin().await.unwrap();
+        store.append(&mut tx, order, Any, &[event, placed("43")]).await.map(|_| drop(tx)).unwrap_err()
+    });
+    // The second version of a stream is there, and nobody has the first: its rows quote the stream's id.
+    let insert = "INSERT INTO events (aggregate_type, aggregate_id, aggregate_version, event_id, event_type, payload)
+        VALUES ('Order', '(global_position)=(1)', 2, gen_random_uuid(), 'Noted', '')";
+    db.pool.execute(insert).await.unwrap();
+    let error = append(&store, &aggregate("Order", text), placed("42")).await;
+    assert!(matches!(error, Error::Collision { source: Some(_) }), "{error:?}");
+    // Somebody else's constraint is not one of ours, which would be worth another attempt.
+    db.pool.execute("CREATE UNIQUE INDEX once ON events (event_type, (trace_id))").await.unwrap();
+    let traced = || placed("42").with_trace_id(text);
+    let mut tx = db.pool.begin().await.unwrap();
+    store.append(&mut tx, &order(), Any, &[traced()]).await.unwrap();
+    tx.commit().await.unwrap();
+    let error = append(&store, &order(), traced()).await;
+    assert!(matches!(error, Error::Database { .. }) && !error.is_retryable(), "{error:?}");
+    assert!(!format!("{error:?}").contains(text), "{error:?}");
+}
+
 // ---- futures that were dropped
 
 /// Polls a future for so long, and drops it. Did it end?

@@ -4,7 +4,7 @@ mod common;
 
 use async_trait::async_trait;
 use common::Sqlite;
-use eventseal::ExpectedVersion::{Any, NoStream};
+use eventseal::ExpectedVersion::{Any, Exact, NoStream};
 use eventseal::*;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{Connection, SqliteConnection};
@@ -57,6 +57,15 @@ async fn an_event_that_the_database_did_not_store_is_not_reported_as_appended() 
     let mut tx = db.pool.begin().await.unwrap();
     let error = store.insert_events(&mut tx, &stored).await.unwrap_err();
     assert!(matches!(error, Error::NoEffect { table: "events", .. }), "a copy: {error:?}");
+    tx.rollback().await.unwrap();
+    // Nor is it a conflict where nothing at all was stored.
+    let mut tx = db.pool.begin().await.unwrap();
+    for expected in [Any, NoStream] {
+        let error = store.append(&mut tx, &aggregate("Order", "1"), expected, &events[1..2]).await.unwrap_err();
+        assert!(matches!(error, Error::NoEffect { table: "events", .. }), "{expected:?}: {error:?}");
+    }
+    let error = store.append(&mut tx, &aggregate("Order", "1"), Exact(1.try_into().unwrap()), &events[1..2]).await.unwrap_err();
+    assert!(matches!(error, Error::VersionConflict { .. }), "a conflict stays one: {error:?}");
 }
 
 #[tokio::test]

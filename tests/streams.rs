@@ -126,6 +126,35 @@ async fn a_head_that_is_behind_its_events_is_named_as_the_problem_on_partitions(
     }
 }
 
+/// Of all that was appended nothing is stored: nobody else took the version, and trying again changes nothing.
+#[tokio::test]
+async fn an_append_of_which_nothing_is_stored_is_no_conflict() {
+    let leave_out = "CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
+    let triggered = |table: &str| format!("CREATE TRIGGER leaves_out BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION leave_out()");
+    for (tables, table, named) in [
+        (PostgresTables::new(), "events", "events"),
+        (PostgresTables::new().notify("told"), "events", "events"),
+        (PostgresTables::streams(), "events", "events"),
+        (PostgresTables::streams().notify("told"), "events", "events"),
+        (PostgresTables::streams(), "stream_heads", "heads"),
+    ] {
+        let (db, store) = (Postgres::empty().await, PostgresStore::with_tables(tables).unwrap());
+        store.migrate(&mut db.pool.acquire().await.unwrap()).await.unwrap();
+        append(&db, &store, "there", &[placed("42")]).await.unwrap();
+        db.pool.execute(leave_out).await.unwrap();
+        db.pool.execute(AssertSqlSafe(triggered(table))).await.unwrap();
+        for (id, expected) in [("new", Any), ("new", NoStream), ("there", Any), ("there", Exact(AggregateVersion::FIRST))] {
+            let mut tx = db.pool.begin().await.unwrap();
+            let error = store.append(&mut tx, &aggregate("Order", id), expected, &[placed("42"), placed("43")]).await.unwrap_err();
+            assert!(matches!(error, Error::NoEffect { table, .. } if table == named), "{table}, {id}, {expected:?}: {error:?}");
+            assert!(!error.is_retryable() && !error.is_conflict(), "{error:?}");
+        }
+        let mut tx = db.pool.begin().await.unwrap();
+        let error = store.append(&mut tx, &aggregate("Order", "there"), NoStream, &[placed("42")]).await.unwrap_err();
+        assert!(matches!(error, Error::VersionConflict { .. }), "a conflict stays one: {error:?}");
+    }
+}
+
 /// A trigger of somebody else's may leave a row out and say nothing.
 #[tokio::test]
 async fn an_event_that_the_database_did_not_store_is_not_reported_as_appended() {

@@ -10,7 +10,9 @@ use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
     Part, PersistedEvent, Stream, VersionRange, aggregate, check_append, is_json,
 };
-use crate::postgres::{NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, column, migrate, migration, qualified, sql_state, timestamp, violates};
+use crate::postgres::{
+    NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, column, migrate, migration, qualified, sql_state, timestamp, violated_columns,
+};
 use crate::sql::{check_name, check_stored, event_database as database, in_transaction};
 use crate::store::EventStore;
 use async_trait::async_trait;
@@ -273,18 +275,17 @@ impl PostgresStore {
                 SELECT global_position, version FROM first UNION ALL SELECT global_position, version FROM others
             )";
         let mut append = if tables.heads_first { heads_first::APPEND } else { events_first }.to_owned();
-        append += match &tables.channel {
-            None => "SELECT global_position, version, false FROM appended",
+        // Where the head comes first, it may have moved though no event was stored: a row of nothing tells that from a conflict.
+        let from = if tables.heads_first { "moved LEFT JOIN appended ON true" } else { "appended" };
+        append += &match &tables.channel {
+            None => format!("SELECT global_position, version, false FROM {from}"),
             // A CTE that nothing refers to would not be run.
-            Some(_) => {
+            Some(channel) => format!(
                 ", told AS MATERIALIZED (
                     SELECT pg_notify('{channel}', max(global_position)::text) AS told FROM appended HAVING count(*) > 0
-                ) SELECT global_position, version, told.told IS NULL FROM appended, told"
-            }
+                ) SELECT global_position, version, told.told IS NULL FROM {from} LEFT JOIN told ON true"
+            ),
         };
-        if let Some(channel) = &tables.channel {
-            append = append.replace("{channel}", channel);
-        }
         let sql = Statements {
             append: fill(&append),
             head: fill(
@@ -360,6 +361,21 @@ impl PostgresStore {
         (head > 0).then(|| head.try_into()).transpose()
     }
 
+    /// What an append means that a unique constraint refused.
+    fn violation(&self, source: sqlx::Error) -> Error {
+        let versions = [&self.tables.aggregate_type, &self.tables.aggregate_id, &self.tables.aggregate_version];
+        // Names that are not all lower case come quoted.
+        let own = |column: &str| column == "event_id" || versions.iter().any(|own| *own == column.trim_matches('"'));
+        match violated_columns(&source) {
+            Some("global_position") => Error::PositionTaken { source: source.into() },
+            // Another transaction appended an event of the same id, or the same version, at the same time. The next attempt will see it.
+            None => Error::Collision { source: Some(source.into()) },
+            Some(columns) if columns.split(", ").any(own) => Error::Collision { source: Some(source.into()) },
+            // Somebody else's constraint: nothing changes by trying again.
+            Some(_) => database("appending events")(source),
+        }
+    }
+
     async fn known_id(&self, tx: &mut PgConnection, ids: &[Uuid]) -> Result<Option<Uuid>> {
         sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.sql.known_id)))
             .bind(ids)
@@ -380,6 +396,7 @@ impl EventStore for PostgresStore {
         expected: ExpectedVersion,
         events: &[NewEvent],
     ) -> Result<Appended> {
+        const OPERATION: &str = "appending events";
         check_append(aggregate, events)?;
         in_transaction(tx, "appending")?;
         let batch = Batch::new(events)?;
@@ -388,8 +405,9 @@ impl EventStore for PostgresStore {
             ExpectedVersion::NoStream => Some(0),
             ExpectedVersion::Exact(version) => Some(version.get()),
         };
+        let mut before = None;
         for _ in 0..ATTEMPTS {
-            let rows = sqlx::query_as::<_, (i64, i64, bool)>(AssertSqlSafe(Arc::clone(&self.sql.append)))
+            let rows = sqlx::query_as::<_, (Option<i64>, Option<i64>, bool)>(AssertSqlSafe(Arc::clone(&self.sql.append)))
                 .bind(aggregate.aggregate_type())
                 .bind(aggregate.aggregate_id())
                 .bind(expected_head)
@@ -404,18 +422,18 @@ impl EventStore for PostgresStore {
                 .bind(&batch.created_at)
                 .fetch_all(&mut *tx)
                 .await;
-            let mut rows = rows.map_err(|source| match sql_state(&source) {
-                Some(UNIQUE_VIOLATION) if violates(&source, "global_position") => Error::PositionTaken { source: source.into() },
-                // Another transaction appended an event of the same id at the same time. The next attempt will see it.
-                Some(UNIQUE_VIOLATION) => Error::Collision { source: Some(source.into()) },
+            let rows = rows.map_err(|source| match sql_state(&source) {
+                Some(UNIQUE_VIOLATION) => self.violation(source),
                 Some(NO_SUCH_CONSTRAINT) => Error::NoUniqueVersion { table: self.tables.events.clone(), source: source.into() },
-                _ => database("appending events")(source),
+                _ => database(OPERATION)(source),
             })?;
             if !rows.is_empty() {
-                check_stored(rows.len(), events.len(), "appending events")?;
+                // A head that moved without any event is a row too, of nothing.
+                let mut rows: Vec<(i64, i64)> = rows.into_iter().filter_map(|(position, version, _)| position.zip(version)).collect();
+                check_stored(rows.len(), events.len(), OPERATION)?;
                 // RETURNING promises no order.
-                rows.sort_unstable_by_key(|(_, version, _)| *version);
-                let appended = rows.into_iter().zip(events).map(|((position, version, _), event)| {
+                rows.sort_unstable_by_key(|(_, version)| *version);
+                let appended = rows.into_iter().zip(events).map(|((position, version), event)| {
                     Ok(PersistedEvent::from_new(aggregate.clone(), version.try_into()?, position.try_into()?, event.clone()))
                 });
                 return Ok(Appended { events: appended.collect::<Result<_>>()? });
@@ -427,7 +445,11 @@ impl EventStore for PostgresStore {
             if let Some(event_id) = self.known_id(tx, &batch.event_ids).await? {
                 return Err(Error::DuplicateEventId { event_id });
             }
-            // Another transaction took the version and has committed since: the next statement sees its events.
+            // Another transaction took the version and has committed since: the next statement sees its events. If that one began
+            // where the stream still ends, nobody took the version from it.
+            if before.replace(actual) == Some(actual) {
+                return Err(Error::NoEffect { operation: OPERATION, table: if self.tables.heads_first { "heads" } else { "events" } });
+            }
         }
         Err(Error::Collision { source: None })
     }

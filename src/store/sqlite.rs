@@ -184,7 +184,10 @@ impl EventStore for SqliteStore {
             Err(error) => return Err(database("appending events")(error)),
         };
         if rows.is_empty() {
-            return Err(Error::VersionConflict { aggregate: aggregate.clone(), expected, actual: self.head(tx, aggregate).await? });
+            let actual = self.head(tx, aggregate).await?;
+            if !expected.accepts(actual) {
+                return Err(Error::VersionConflict { aggregate: aggregate.clone(), expected, actual });
+            }
         }
         check_stored(rows.len(), events.len(), "appending events")?;
         // RETURNING promises no order.
