@@ -7,8 +7,8 @@ use common::Sqlite;
 use eventseal::ExpectedVersion::{Any, Exact, NoStream};
 use eventseal::*;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sqlx::{Connection, SqliteConnection};
-use std::sync::atomic::{AtomicBool, Ordering};
+use sqlx::{Connection, Executor, SqliteConnection};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -38,6 +38,74 @@ async fn store(db: &Sqlite) -> SealedStore<SqliteStore> {
 async fn impatient(db: &Sqlite) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(db.folder.path().join("test.db")).busy_timeout(Duration::ZERO);
     SqliteConnection::connect_with(&options).await.unwrap()
+}
+
+/// A page of the log costs what it holds, however much the log has of other types: with and without statistics.
+#[tokio::test]
+async fn filtered_reads_use_indexes() {
+    let (db, store) = (Sqlite::new().await, SqliteStore::new());
+    let mut connection = db.pool.acquire().await.unwrap();
+    let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120000)
+        INSERT INTO events (aggregate_type, aggregate_id, aggregate_version, event_id, event_type, payload, created_at)
+        SELECT CASE WHEN i % 50000 = 0 THEN 'Rare' ELSE 'Order' END, 'o' || (i / 10), i % 10 + 1,
+            printf('00000000-0000-4000-8000-%012d', i), CASE WHEN i % 30000 = 0 THEN 'Seldom' ELSE 'Placed' END, x'7b7d', '2026-01-01T00:00:00Z'
+        FROM n";
+    connection.execute(fill).await.unwrap();
+    let filter = |aggregates: &[&str], events: &[&str]| EventFilter {
+        aggregate_types: aggregates.iter().map(ToString::to_string).collect(),
+        event_types: events.iter().map(ToString::to_string).collect(),
+    };
+    for statistics in [false, true] {
+        if statistics {
+            connection.execute("ANALYZE").await.unwrap();
+        }
+        for (after, filter, expected) in [
+            (1, filter(&[], &[]), vec![2, 3, 4]),
+            (1, filter(&[], &["Seldom"]), vec![30_000, 60_000, 90_000]),
+            (1, filter(&["Rare", "Rare", "None"], &[]), vec![50_000, 100_000]),
+            (1, filter(&["Order"], &["Seldom", "None"]), vec![30_000, 60_000, 90_000]),
+            (1, filter(&["Rare", "Order"], &["Placed", "Seldom", "Placed"]), vec![2, 3, 4]),
+            (1, filter(&[], &["None"]), vec![]),
+            (119_990, filter(&["Order"], &["Placed"]), vec![119_991, 119_992, 119_993]),
+            (119_990, filter(&["Order"], &[]), vec![119_991, 119_992, 119_993]),
+        ] {
+            let steps = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&steps);
+            let count = move || counted.fetch_add(1, Ordering::SeqCst) < usize::MAX;
+            connection.lock_handle().await.unwrap().set_progress_handler(1, count);
+            let page = store.read_events(&mut connection, after.try_into().unwrap(), 3, &filter).await.unwrap();
+            connection.lock_handle().await.unwrap().remove_progress_handler();
+            let found: Vec<_> = page.events.iter().map(|event| event.global_position.get()).collect();
+            assert_eq!((found, page.scanned as usize), (expected.clone(), expected.len()), "{filter:?}");
+            // Of SQLite's machine. A walk over the table takes some for each row.
+            let steps = steps.load(Ordering::SeqCst);
+            assert!(steps > 0 && steps < 1_000, "{filter:?}, statistics: {statistics}: {steps} steps");
+        }
+    }
+}
+
+/// The tables of the first release candidate have no indexes for it: a filtered read is right all the same, and the next
+/// migration adds them.
+#[tokio::test]
+async fn filtered_reads_work_before_the_indexes_are_there() {
+    let (db, store) = (Sqlite::empty().await, SqliteStore::new());
+    let mut connection = db.pool.acquire().await.unwrap();
+    store.migrate(&mut connection).await.unwrap();
+    let names = "SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'idx_%' ORDER BY name";
+    let indexes: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut *connection).await.unwrap();
+    assert_eq!(indexes, ["idx_events_event_type", "idx_events_type_position"]);
+    connection.execute("DROP INDEX idx_events_event_type; DROP INDEX idx_events_type_position").await.unwrap();
+    connection.execute("DELETE FROM _events_migrations WHERE version = 2").await.unwrap();
+    let mut tx = connection.begin().await.unwrap();
+    store.append(&mut tx, &aggregate("Order", "1"), Any, &[placed("42"), NewEvent::raw("Noted", 1, "{}"), placed("43")]).await.unwrap();
+    tx.commit().await.unwrap();
+    let read = EventFilter { aggregate_types: vec!["Order".to_owned()], event_types: vec!["Placed".to_owned()] };
+    for _ in 0..2 {
+        let page = store.read_events(&mut connection, GlobalPosition::START, 10, &read).await.unwrap();
+        assert_eq!(page.events.iter().map(|event| event.global_position.get()).collect::<Vec<_>>(), [1, 3]);
+        store.migrate(&mut connection).await.unwrap();
+    }
+    assert_eq!(sqlx::query_scalar::<_, String>(names).fetch_all(&mut *connection).await.unwrap(), indexes);
 }
 
 /// A trigger of somebody else's may leave a row out and say nothing.

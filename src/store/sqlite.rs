@@ -1,5 +1,6 @@
 //! Events in SQLite.
 
+mod filtered;
 mod table;
 
 use crate::error::{Error, Result};
@@ -11,9 +12,15 @@ use crate::sql::{check_name, check_stored, event_database as database, in_transa
 use crate::sqlite::{column, from_text, is_unique_violation, migrate, migration, to_text, uuid};
 use crate::store::EventStore;
 use async_trait::async_trait;
+use filtered::{ReadLog, is_missing_index};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::sync::Arc;
+
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("events", include_str!("../../migrations/sqlite/events/0001_events.sql")),
+    ("indexes", include_str!("../../migrations/sqlite/events/0002_indexes.sql")),
+];
 
 /// What [`persisted`] reads.
 const COLUMNS: &str = "global_position, aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version, \
@@ -39,7 +46,7 @@ pub struct SqliteStore {
     head: Arc<str>,
     known_id: Arc<str>,
     read_stream: Arc<str>,
-    read_log: Arc<str>,
+    read_log: ReadLog,
     last_position: Arc<str>,
 }
 
@@ -68,6 +75,7 @@ impl SqliteStore {
 
     /// The names were checked.
     fn over(events: &str, heads: &str) -> Self {
+        let fill = |sql: &str| Arc::<str>::from(sql.replace("{columns}", COLUMNS).replace("{events}", events));
         Self {
             // One statement, whatever the size of the batch. SQLite collects the SELECT's rows before it
             // inserts any, because the table has a trigger.
@@ -93,13 +101,7 @@ impl SqliteStore {
                    AND aggregate_version >= ?3 AND aggregate_version <= ?4 ORDER BY aggregate_version"#
             )
             .into(),
-            read_log: format!(
-                r#"SELECT {COLUMNS} FROM "{events}" WHERE global_position > ?1
-                   AND (?2 IS NULL OR aggregate_type IN (SELECT value FROM json_each(?2)))
-                   AND (?3 IS NULL OR event_type IN (SELECT value FROM json_each(?3)))
-                   ORDER BY global_position LIMIT ?4"#
-            )
-            .into(),
+            read_log: ReadLog::new(fill),
             last_position: format!(r#"SELECT coalesce(max(global_position), 0) FROM "{events}""#).into(),
             events: events.to_owned(),
             heads: heads.to_owned(),
@@ -112,13 +114,19 @@ impl SqliteStore {
     /// # Errors
     /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection) -> Result<()> {
-        migrate(connection, format!("_{}_migrations", self.events), vec![migration(1, "events", self.migration_sql())]).await
+        let migrations = (1..).zip(MIGRATIONS).map(|(number, (name, sql))| migration(number, name, self.fill(sql)));
+        migrate(connection, format!("_{}_migrations", self.events), migrations.collect()).await
     }
 
     /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own.
     #[must_use]
     pub fn migration_sql(&self) -> String {
-        include_str!("../../migrations/sqlite/events/0001_events.sql").replace("{events}", &self.events).replace("{heads}", &self.heads)
+        self.fill(&MIGRATIONS.map(|(_, sql)| sql).join("\n"))
+    }
+
+    /// A SQL text with the names filled in.
+    fn fill(&self, sql: &str) -> String {
+        sql.replace("{events}", &self.events).replace("{heads}", &self.heads)
     }
 
     async fn head(&self, tx: &mut SqliteConnection, aggregate: &AggregateRef) -> Result<Option<AggregateVersion>> {
@@ -213,15 +221,15 @@ impl EventStore for SqliteStore {
     }
 
     async fn read_events(&self, tx: &mut SqliteConnection, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
-        let list = |names: &[String]| (!names.is_empty()).then(|| serde_json::json!(names).to_string());
-        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.read_log)))
-            .bind(after.get())
-            .bind(list(&filter.aggregate_types))
-            .bind(list(&filter.event_types))
-            .bind(i64::from(limit))
-            .fetch_all(tx)
-            .await
-            .map_err(database("reading the log"))?;
+        let walk = || self.read_log.walk(filter, after.get(), limit);
+        let rows = match self.read_log.indexed(filter, after.get(), limit) {
+            Some(read) => match read.fetch_all(&mut *tx).await {
+                Err(error) if is_missing_index(&error) => walk().fetch_all(tx).await,
+                rows => rows,
+            },
+            None => walk().fetch_all(tx).await,
+        };
+        let rows = rows.map_err(database("reading the log"))?;
         let events = log(&rows)?;
         let next = events.last().map_or(after, |event| event.global_position);
         let scanned = u32::try_from(events.len()).unwrap_or(limit);

@@ -27,8 +27,8 @@ impl SqliteStore {
     }
 
     fn maintain(&self, sql: &str) -> Query<'static, Sqlite, SqliteArguments> {
-        let sql = sql.replace("{events}", &self.events).replace("{heads}", &self.heads).replace("{columns}", COLUMNS);
-        sqlx::query(AssertSqlSafe(sql.replace("{with_header}", &Self::with_header())))
+        let sql = sql.replace("{columns}", COLUMNS).replace("{with_header}", &Self::with_header());
+        sqlx::query(AssertSqlSafe(self.fill(&sql)))
     }
 }
 
