@@ -63,6 +63,20 @@ const STANDBY: &str = r#"
     cd / && rm -rf "$folder"
 "#;
 
+/// No process of the server runs while the others are ended: one that noticed would still write. What they shared must be free
+/// before the next one starts.
+const CRASH: &str = r#"
+    bin=$1 folder=$2
+    first=$(head -n 1 "$folder/data/postmaster.pid")
+    kill -STOP $first || exit
+    all="$first $(cat /proc/$first/task/*/children)"
+    kill -STOP $all && kill -KILL $all || exit
+    # What nobody has waited for has ended too, and would be taken for a server that runs.
+    for pid in $all; do while [ -d /proc/$pid ] && ! grep -q '^State:.[ZX]' /proc/$pid/status 2>/dev/null; do :; done; done
+    rm -f "$folder/data/postmaster.pid" "$folder"/.s.PGSQL.*
+    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w restart >>"$folder/log" 2>&1 && echo ready || cat "$folder/log" >&2
+"#;
+
 /// A cluster of the test's own, of which standbys can be made.
 pub(crate) struct Primary(Server);
 
@@ -74,6 +88,24 @@ impl Primary {
         Self(start())
     }
 
+    /// Waits for the disk, whatever [`DURABLE`] says.
+    pub(crate) fn durable() -> Self {
+        Self(start_with(GUARD, &[], true))
+    }
+
+    /// Ends all processes of this server at the same moment, so that none of them writes anything more, and starts it again
+    /// with the options that it had.
+    pub(crate) fn crash(&self) {
+        let folder = self.0.options.get_socket().expect("a throw-away cluster has a socket");
+        let mut script = Command::new("sh");
+        script.args(["-c", CRASH, "crash"]).arg(binaries().expect("it was started")).arg(folder).current_dir(folder);
+        if let Some((user, group)) = unprivileged() {
+            script.uid(user).gid(group);
+        }
+        let output = script.stdin(Stdio::null()).stderr(Stdio::inherit()).output().expect("running sh");
+        assert!(output.stdout.ends_with(b"ready\n"), "{output:?}");
+    }
+
     pub(crate) fn options(&self) -> PgConnectOptions {
         self.0.options.clone()
     }
@@ -81,7 +113,7 @@ impl Primary {
     /// With everything that is committed now.
     pub(crate) fn standby(&self) -> Standby {
         let folder = self.0.options.get_socket().expect("a throw-away cluster has a socket").to_owned();
-        Standby(start_with(STANDBY, &[folder.as_os_str()]))
+        Standby(start_with(STANDBY, &[folder.as_os_str()], DURABLE.load(Ordering::SeqCst)))
     }
 }
 
@@ -92,11 +124,11 @@ impl Standby {
 }
 
 fn start() -> Server {
-    start_with(GUARD, &[])
+    start_with(GUARD, &[], DURABLE.load(Ordering::SeqCst))
 }
 
 #[allow(clippy::zombie_processes, reason = "the guard outlives this process, to clean up after it")]
-fn start_with(script: &str, arguments: &[&std::ffi::OsStr]) -> Server {
+fn start_with(script: &str, arguments: &[&std::ffi::OsStr], durable: bool) -> Server {
     let bin = binaries().unwrap_or_else(|| {
         panic!(
             "PostgreSQL 15 or newer is needed: install its server (on Debian and Ubuntu: sudo apt-get install postgresql), \
@@ -108,7 +140,7 @@ fn start_with(script: &str, arguments: &[&std::ffi::OsStr]) -> Server {
     guard.args(["-c", script, "guard"]).arg(&bin).arg(&folder).args(arguments).current_dir(&folder);
     // A process group of its own: an interrupt from the keyboard must not end it before it has cleaned up.
     guard.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-    if DURABLE.load(Ordering::SeqCst) {
+    if durable {
         guard.env("EVENTSEAL_DURABLE", "on");
     }
     if let Some((user, group)) = unprivileged() {
