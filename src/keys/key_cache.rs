@@ -138,12 +138,59 @@ impl KeyCache {
         key.is_some_and(|key| is_fresh(key.until, Instant::now()))
     }
 
-    /// Drops what has expired. When to come again is known of the key-encryption keys: none outlives its own.
-    pub(super) fn sweep(&self, now: Instant) {
+    /// Drops what has expired, and says when something will. Keys are kept as long as the key-encryption key that opened
+    /// them, and that one may have left before: retired, or opened ahead of a lock and not cached any more.
+    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut cached = lock(&self.0);
         let expired: Vec<KeyId> = cached.keys.iter().filter(|(_, key)| !is_fresh(key.until, now)).map(|(key_id, _)| *key_id).collect();
         for key_id in expired {
             cached.keys.pop(&key_id);
         }
+        cached.keys.iter().filter_map(|(_, key)| key.until).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::ScopeState;
+    use crate::{KekId, random};
+    use uuid::Uuid;
+
+    /// Those who use keys do not rely on those who sweep them away: the sweeper may be late, or not there at all.
+    #[test]
+    fn what_has_expired_is_not_used_whether_it_was_swept_or_not() {
+        let cache = KeyCache::new();
+        let put = |until: Option<Instant>| {
+            let row = DataKeyRecord {
+                key_id: KeyId(Uuid::now_v7()),
+                scope: KeyScope::new("Customer", Uuid::now_v7().to_string()),
+                version: 1,
+                kek_id: KekId(Uuid::now_v7()),
+                wrapped_key: Some(vec![1]),
+                created_at: crate::event::now(),
+                shredded_at: None,
+                scope_state: ScopeState::Live,
+            };
+            let key = Arc::new(DataKey::new(random::key().unwrap().expose()).unwrap());
+            cache.put(row.clone(), key, until, Some(Instant::now()));
+            cache.activate(&row.scope, row.key_id);
+            row
+        };
+        let until = Instant::now() + Duration::from_millis(20);
+        let (kept, expired) = (put(None), [put(Some(until)), put(Some(until))]);
+        while Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let lag = Duration::from_secs(3_600);
+        let seen = |row: &DataKeyRecord| cache.seen_within(lag, &HashSet::from([row.key_id])).is_some();
+        assert!(seen(&kept) && cache.is_at_hand(&kept.scope) && cache.get(&kept, None).is_some());
+        for row in &expired {
+            assert!(!seen(row), "a reader that lags used an expired key");
+            assert!(!cache.is_at_hand(&row.scope), "an expired key is not at hand");
+        }
+        assert!(cache.get(&expired[0], None).is_none(), "an expired key was used");
+        assert_eq!(cache.sweep(Instant::now()), None, "nothing is left that expires");
+        assert!(cache.get(&kept, None).is_some());
     }
 }

@@ -230,6 +230,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             return Ok(opened);
         }
         let keks = self.keks_of(tx, &closed, pinned).await?;
+        if let Some(until) = keks.values().filter_map(|kek| kek.until).min() {
+            // Also for keys that were pinned, and have left the cache since.
+            sweep_at(&self.cache, until);
+        }
         for record in closed {
             let Some(kek) = keks.get(&record.kek_id) else {
                 opened.insert(record.key_id, Err(KeyFault::MissingKek { kek_id: record.kek_id }));

@@ -24,8 +24,7 @@ impl Caches {
     /// Drops what has expired, and says when to come again.
     fn sweep(&self) -> Option<Instant> {
         let now = Instant::now();
-        self.keys.sweep(now);
-        self.keks.sweep(now)
+        [self.keys.sweep(now), self.keks.sweep(now)].into_iter().flatten().min()
     }
 }
 
@@ -107,6 +106,32 @@ mod tests {
         KekRecord { kek_id, partition, provider, wrapped, state: KekState::Active, created_at: at, wrapped_at: at }
     }
 
+    fn data_key(kek_id: KekId) -> DataKeyRecord {
+        DataKeyRecord {
+            key_id: KeyId(Uuid::now_v7()),
+            scope: KeyScope::new("Customer", "1"),
+            version: 1,
+            kek_id,
+            wrapped_key: Some(vec![1]),
+            created_at: crate::event::now(),
+            shredded_at: None,
+            scope_state: ScopeState::Live,
+        }
+    }
+
+    fn opened() -> Arc<DataKey> {
+        Arc::new(DataKey::new(SecretKey::new([1; 32]).expose()).unwrap())
+    }
+
+    /// Waits until a key is gone, or says that it stays.
+    async fn is_dropped<T>(key: Weak<T>) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while key.strong_count() > 0 && Instant::now() < deadline {
+            tokio::task::yield_now().await;
+        }
+        key.strong_count() == 0
+    }
+
     async fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
         std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(context).is_pending())).await
     }
@@ -119,22 +144,10 @@ mod tests {
             let kek_id = KekId(Uuid::now_v7());
             let kek = caches.keks.get_or_open(&record(kek_id), async { random::key() }).await.unwrap();
             sweep_at(&caches, kek.until.unwrap());
-            let row = DataKeyRecord {
-                key_id: KeyId(Uuid::now_v7()),
-                scope: KeyScope::new("Customer", "1"),
-                version: 1,
-                kek_id,
-                wrapped_key: Some(vec![1]),
-                created_at: crate::event::now(),
-                shredded_at: None,
-                scope_state: ScopeState::Live,
-            };
-            let key = Arc::new(DataKey::new(SecretKey::new([1; 32]).expose()).unwrap());
+            let (row, key) = (data_key(kek_id), opened());
             caches.keys.put(row, Arc::clone(&key), kek.until, None);
             let (kek, key) = ((Arc::downgrade(&kek), drop(kek)).0, (Arc::downgrade(&key), drop(key)).0);
-            while kek.strong_count() > 0 || key.strong_count() > 0 {
-                tokio::task::yield_now().await;
-            }
+            assert!(is_dropped(kek).await && is_dropped(key).await, "an expired key stays in memory");
         }
         // A cache that is gone is forgotten, and the thread with the last one.
         drop(caches);
@@ -146,8 +159,42 @@ mod tests {
         let kek_id = KekId(Uuid::now_v7());
         let kek = caches.keks.get_or_open(&record(kek_id), async { random::key() }).await.unwrap();
         assert!(caches.keks.get(kek_id).is_none());
-        let kek = (Arc::downgrade(&kek), drop(kek)).0;
-        assert_eq!(kek.strong_count(), 0, "nothing is kept");
+        let (row, key) = (data_key(kek_id), opened());
+        caches.keys.put(row, Arc::clone(&key), kek.until, None);
+        let (kek, key) = ((Arc::downgrade(&kek), drop(kek)).0, (Arc::downgrade(&key), drop(key)).0);
+        assert_eq!((kek.strong_count(), key.strong_count()), (0, 0), "nothing is kept");
+        // Nor is it taken for open by those who come next.
+        for _ in 0..2 {
+            let asked = std::cell::Cell::new(false);
+            let open = async {
+                asked.set(true);
+                random::key()
+            };
+            caches.keks.get_or_open(&record(kek_id), open).await.unwrap();
+            assert!(asked.get(), "an expired key was used");
+        }
+    }
+
+    /// A key-encryption key that is retired leaves the cache. What it opened leaves when that would have expired.
+    #[tokio::test]
+    async fn expired_data_keys_leave_memory_where_nothing_else_is_waited_for() {
+        let caches = Arc::new(Caches::new(Duration::from_millis(50)));
+        let others = caches.keks.get_or_open(&record(KekId(Uuid::now_v7())), async { random::key() }).await.unwrap();
+        let (first, key) = (others.until.unwrap(), opened());
+        caches.keys.put(data_key(KekId(Uuid::now_v7())), Arc::clone(&key), Some(first + Duration::from_millis(100)), None);
+        sweep_at(&caches, first);
+        assert!(is_dropped((Arc::downgrade(&key), drop(key)).0).await, "a data key outlives its key-encryption key in memory");
+    }
+
+    /// The time that comes first counts, whoever told of it last.
+    #[tokio::test]
+    async fn a_later_time_does_not_put_off_an_earlier_one() {
+        let (caches, key) = (Arc::new(Caches::new(Duration::from_secs(3_600))), opened());
+        let soon = Instant::now() + Duration::from_millis(50);
+        caches.keys.put(data_key(KekId(Uuid::now_v7())), Arc::clone(&key), Some(soon), None);
+        sweep_at(&caches, soon);
+        sweep_at(&caches, soon + Duration::from_secs(3_600));
+        assert!(is_dropped((Arc::downgrade(&key), drop(key)).0).await, "a key that expired waits for another one");
     }
 
     /// Whoever comes after a row was exchanged does not get the answer to the question before.
