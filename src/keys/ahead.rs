@@ -34,6 +34,7 @@ pub(super) struct ActiveKek {
 }
 
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+const REMEMBERED_KEKS: NonZeroUsize = NonZeroUsize::new(100).unwrap();
 
 /// What earlier calls found, to guess by. Whatever was guessed, the rows decide.
 pub(super) struct Hints {
@@ -41,13 +42,24 @@ pub(super) struct Hints {
     partitions: LruCache<String, KekId>,
     /// The scopes that a call found, under its locks, to need a key that was not open.
     missed: LruCache<KeyScope, ()>,
-    /// The keys that were not open.
-    missed_keks: HashMap<KekId, KekRecord>,
+    /// The keys that were not open. Whoever opens them ahead empties it; where nobody does, a few are enough.
+    missed_keks: LruCache<KekId, KekRecord>,
 }
 
 impl Hints {
     pub(super) fn new() -> Self {
-        Self { partitions: LruCache::new(REMEMBERED), missed: LruCache::new(REMEMBERED), missed_keks: HashMap::new() }
+        Self { partitions: LruCache::new(REMEMBERED), missed: LruCache::new(REMEMBERED), missed_keks: LruCache::new(REMEMBERED_KEKS) }
+    }
+
+    fn note_missed<'s>(&mut self, record: &KekRecord, scopes: impl IntoIterator<Item = &'s KeyScope>) {
+        for scope in scopes {
+            self.missed.put(scope.clone(), ());
+        }
+        self.missed_keks.put(record.kek_id, record.clone());
+    }
+
+    fn take_missed(&mut self) -> Vec<KekRecord> {
+        std::iter::from_fn(|| self.missed_keks.pop_lru()).map(|(_, record)| record).collect()
     }
 }
 
@@ -95,7 +107,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     /// Opens what earlier calls found to be closed, on a connection that holds no locks: for those who repeat a transaction.
     pub(crate) async fn open_missed(&self, pinned: &mut Pinned) -> Result<()> {
-        let missed: Vec<KekRecord> = lock(&self.hints).missed_keks.drain().map(|(_, record)| record).collect();
+        let missed = lock(&self.hints).take_missed();
         for record in missed {
             pinned.keks.insert(record.kek_id, self.kek(&record).await?);
         }
@@ -176,14 +188,42 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     /// Under locks, a key is needed that is not open.
     pub(super) fn missed<'s>(&self, record: &KekRecord, scopes: impl IntoIterator<Item = &'s KeyScope>) -> Error {
-        let mut hints = lock(&self.hints);
-        for scope in scopes {
-            hints.missed.put(scope.clone(), ());
-        }
-        hints.missed_keks.insert(record.kek_id, record.clone());
+        lock(&self.hints).note_missed(record, scopes);
         tracing::debug!(kek_id = %record.kek_id, "a key-encryption key was not open when its scopes were locked: the next try opens it first");
         Error::Collision {
             source: Some("a key-encryption key was rotated meanwhile, and is not open yet: the next try opens it first".into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::KekState;
+    use crate::kms::WrappedKek;
+    use uuid::Uuid;
+
+    /// A process that never does maintenance never takes them.
+    #[test]
+    fn what_was_missed_is_remembered_within_bounds() {
+        let mut hints = Hints::new();
+        let at = crate::event::now();
+        let record = || KekRecord {
+            kek_id: KekId(Uuid::now_v7()),
+            partition: "default".to_owned(),
+            provider: "keyring".to_owned(),
+            wrapped: WrappedKek { master_key_id: "main".to_owned(), ciphertext: vec![1] },
+            state: KekState::Active,
+            created_at: at,
+            wrapped_at: at,
+        };
+        let last = record();
+        for missed in std::iter::repeat_with(record).take(1_000).chain([last.clone()]) {
+            hints.note_missed(&missed, [&KeyScope::new("Customer", "1")]);
+        }
+        let taken = hints.take_missed();
+        assert_eq!(taken.len(), REMEMBERED_KEKS.get(), "what nobody takes grows for ever");
+        assert_eq!(taken.last(), Some(&last));
+        assert!(hints.take_missed().is_empty());
     }
 }
