@@ -433,6 +433,33 @@ async fn i9_only_opaque_ids_are_sent() {
     assert_eq!(sent.collect::<Vec<_>>(), expected.map(|(operation, body)| (operation.to_owned(), body)));
 }
 
+/// The same id may be named in another account, where this role may decrypt: what is configured is asked, and the answer compared.
+#[tokio::test]
+async fn i3_a_row_does_not_choose_the_account_of_a_key_that_is_configured_by_its_id() {
+    let opened = json!({ "KeyId": ARN, "Plaintext": STANDARD.encode(KEY) }).to_string();
+    let moved = json!({ "KeyId": ARN, "SourceKeyId": ARN, "CiphertextBlob": STANDARD.encode("new") }).to_string();
+    let here = context();
+    for (key, also) in [(id(ARN), None), ("alias/other", Some(id(ARN)))] {
+        let replay = answers(&[(200, &opened), (200, &moved), (200, &opened), (200, &moved)]);
+        let kms = AwsKms::new(Client::from_conf(config(1).http_client(replay.clone()).build()), key);
+        let kms = if let Some(also) = also { kms.also_opens(also) } else { kms };
+        let kms = if also.is_some() { kms } else { kms.also_opens("arn:aws:kms:eu-central-1:123456789012:key/another") };
+        if also.is_none() {
+            kms.unwrap_kek(&wrapped(), &here).await.unwrap();
+            kms.rewrap_kek(&wrapped(), &here).await.unwrap();
+        }
+        let foreign = WrappedKek { master_key_id: ARN.replace("123456789012", "210987654321"), ..wrapped() };
+        for refused in [kms.unwrap_kek(&foreign, &here).await.map(drop), kms.rewrap_kek(&foreign, &here).await.map(drop)] {
+            assert_eq!(failure_of(&refused.unwrap_err()), KmsFailure::WrongKey);
+        }
+        for request in replay.actual_requests() {
+            let body: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+            let asked = body.get("SourceKeyId").or_else(|| body.get("KeyId")).unwrap().as_str().unwrap().to_owned();
+            assert!([id(ARN), "alias/other"].contains(&asked.as_str()), "asked under {asked}, which nobody configured");
+        }
+    }
+}
+
 /// By AWS's documentation of the four operations, and of the errors that all of them have in common.
 #[tokio::test]
 async fn i4_every_answer_means_what_aws_says_it_means() {

@@ -103,19 +103,20 @@ impl AwsKms {
         self
     }
 
-    /// Under which names the KMS may be asked to open what this row says: the key itself where it is configured by ARN or id;
-    /// else the aliases that are configured, of which one may mean it. The KMS compares.
+    /// Under which names the KMS may be asked to open what this row says: what is configured for it, by ARN or id; else the
+    /// aliases that are configured, of which one may mean it. The KMS compares. No row chooses a name: of an id that is
+    /// configured, it could name another account.
     fn names_for(&self, wrapped: &WrappedKek, kek_id: KekId) -> Result<Vec<String>> {
         let arn = here(&self.client, &wrapped.master_key_id);
         if is_key_arn(&arn) {
             if same_key(&self.key, &arn) {
-                return Ok(vec![arn]);
+                return Ok(vec![self.key.clone()]);
             }
             // The alias of the configured key comes first: if it opens it, new keys may be made under it.
             let mut names: Vec<String> = Some(&self.key).filter(|name| is_alias(name)).into_iter().cloned().collect();
-            match self.also.iter().any(|name| same_key(name, &arn)) {
-                true => names.push(arn),
-                false => names.extend(self.also.iter().filter(|name| is_alias(name)).cloned()),
+            match self.also.iter().find(|name| same_key(name, &arn)) {
+                Some(name) => names.push(name.clone()),
+                None => names.extend(self.also.iter().filter(|name| is_alias(name)).cloned()),
             }
             if !names.is_empty() {
                 return Ok(names);
@@ -129,9 +130,10 @@ impl AwsKms {
         Err(Error::KmsRefused { kek_id, failure: KmsFailure::WrongKey, problem })
     }
 
-    /// The KMS has opened what the row names, under this name. An alias may mean another key than the row says.
-    fn check_alias(&self, name: &str, wrapped: &WrappedKek, used: Option<&str>, kek_id: KekId) -> Result<()> {
-        if !is_alias(name) {
+    /// The KMS has opened what the row names, under this name. An alias may mean another key than the row says, and an id too:
+    /// one of another account or region.
+    fn check_used(&self, name: &str, wrapped: &WrappedKek, used: Option<&str>, kek_id: KekId) -> Result<()> {
+        if is_key_arn(name) {
             return Ok(());
         }
         let Some(used) = used.filter(|used| is_key_arn(used)).map(|used| here(&self.client, used)) else {
@@ -291,7 +293,7 @@ impl Kms for AwsKms {
             }
             return Err(refusal.unwrap_or(Error::Cryptography));
         };
-        self.check_alias(name, wrapped, opened.key_id.as_deref(), context.kek_id)?;
+        self.check_used(name, wrapped, opened.key_id.as_deref(), context.kek_id)?;
         let plaintext = Zeroizing::new(opened.plaintext.map(Blob::into_inner).unwrap_or_default());
         let mut key = <[u8; 32]>::try_from(plaintext.as_slice())
             .map_err(|_| unavailable(KmsFailure::MalformedAnswer, "Decrypt did not return 32 bytes"))?;
@@ -339,7 +341,7 @@ impl Kms for AwsKms {
             }
             return Err(refusal.unwrap_or(Error::Cryptography));
         };
-        self.check_alias(name, old, moved.source_key_id.as_deref(), context.kek_id)?;
+        self.check_used(name, old, moved.source_key_id.as_deref(), context.kek_id)?;
         wrapped(moved.key_id, moved.ciphertext_blob)
     }
 }
