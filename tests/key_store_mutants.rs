@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use common::Memory;
 use eventseal::conformance;
 use eventseal::*;
+use std::sync::Mutex;
 use time::OffsetDateTime;
 
 /// The rule that is broken.
@@ -20,6 +21,51 @@ enum Fault {
     SaysThatItInstalled,
     RetiresNothing,
     FindsOneKind,
+    ForgetsTheActor,
+    ReplacesNothing,
+    ReplacesNothingAndSaysOtherwise,
+    ReplacesWhatIsNotActive,
+    LeavesTheOldOneActive,
+    MovesNothingAndSaysOtherwise,
+    MovesWithoutTheTime,
+    MovesWhatWasMoved,
+    RewrapsNothingAndSaysOtherwise,
+    RewrapsWithoutLooking,
+    RewrapsWhatDoesNotOpen,
+    LeavesOutRewraps,
+}
+
+/// Has nothing written, and keeps what would be said.
+struct Pretending<'a> {
+    by: &'a dyn Rewrapper,
+    said: Mutex<Vec<(KeyId, bool)>>,
+}
+
+impl Rewrapper for Pretending<'_> {
+    fn rewrap(&self, key: &DataKeyRecord) -> Result<Option<Vec<u8>>> {
+        if let Some(wrapped) = self.by.rewrap(key)? {
+            self.said.lock().unwrap().push((key.key_id, self.by.opens(key.key_id, &wrapped)));
+        }
+        Ok(None)
+    }
+
+    fn opens(&self, _: KeyId, _: &[u8]) -> bool {
+        true
+    }
+}
+
+/// Does not look at what was written, or writes what does not open.
+struct Blind<'a>(&'a dyn Rewrapper, Fault);
+
+impl Rewrapper for Blind<'_> {
+    fn rewrap(&self, key: &DataKeyRecord) -> Result<Option<Vec<u8>>> {
+        let wrapped = self.0.rewrap(key)?;
+        Ok(if self.1 == Fault::RewrapsWhatDoesNotOpen { wrapped.or_else(|| key.wrapped_key.clone()) } else { wrapped })
+    }
+
+    fn opens(&self, key_id: KeyId, wrapped: &[u8]) -> bool {
+        self.1 == Fault::RewrapsWithoutLooking || wrapped.first() == Some(&255) || self.0.opens(key_id, wrapped)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -45,10 +91,31 @@ impl KeyStore for Mutant {
         self.0.kek_usage(tx).await
     }
     async fn replace_kek(&self, tx: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        self.0.replace_kek(tx, replaced, kek).await
+        let is_active = self.0.active_kek(tx, &kek.partition).await?.is_some_and(|active| active.kek_id == replaced);
+        match self.1 {
+            Fault::ReplacesNothing => Ok(false),
+            Fault::ReplacesNothingAndSaysOtherwise => Ok(is_active),
+            Fault::ReplacesWhatIsNotActive => match self.0.active_kek(tx, &kek.partition).await? {
+                Some(active) => self.0.replace_kek(tx, active.kek_id, kek).await,
+                None => Ok(false),
+            },
+            // The new key is there, in a place where nobody looks for it.
+            Fault::LeavesTheOldOneActive if is_active => {
+                let hidden = KekRecord { partition: format!("{} hidden", kek.partition), ..kek.clone() };
+                self.0.install_kek(tx, &hidden).await.map(|()| true)
+            }
+            _ => self.0.replace_kek(tx, replaced, kek).await,
+        }
     }
     async fn move_kek(&self, tx: &mut MemoryTx, old: &KekRecord, provider: &str, wrapped: &WrappedKek, at: OffsetDateTime) -> Result<bool> {
-        self.0.move_kek(tx, old, provider, wrapped, at).await
+        let current = self.0.keks(tx, &[old.kek_id]).await?.pop();
+        let unchanged = current.as_ref().is_some_and(|row| row.wrapped == old.wrapped);
+        match (self.1, current) {
+            (Fault::MovesNothingAndSaysOtherwise, _) => Ok(unchanged),
+            (Fault::MovesWithoutTheTime, _) => self.0.move_kek(tx, old, provider, wrapped, old.wrapped_at).await,
+            (Fault::MovesWhatWasMoved, Some(row)) => self.0.move_kek(tx, &row, provider, wrapped, at).await,
+            _ => self.0.move_kek(tx, old, provider, wrapped, at).await,
+        }
     }
     async fn retire_kek(&self, tx: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
         let usage = self.0.kek_usage(tx).await?;
@@ -56,7 +123,26 @@ impl KeyStore for Mutant {
         if self.1 == Fault::RetiresNothing && idle { Ok(Retirement::Done) } else { self.0.retire_kek(tx, kek_id).await }
     }
     async fn rewrap_batch(&self, tx: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
-        self.0.rewrap_batch(tx, batch, by).await
+        match self.1 {
+            Fault::RewrapsNothingAndSaysOtherwise => {
+                let pretending = Pretending { by, said: Mutex::default() };
+                let mut outcome = self.0.rewrap_batch(tx, batch, &pretending).await?;
+                let said = pretending.said.into_inner().unwrap();
+                if let Some((key_id, _)) = said.iter().find(|(_, opens)| !opens) {
+                    return Err(Error::WrongKey { key_id: *key_id, kek_id: batch.to });
+                }
+                outcome.bad.retain(|key_id| !said.iter().any(|(said, _)| said == key_id));
+                outcome.rewrapped = u32::try_from(said.len()).unwrap();
+                Ok(outcome)
+            }
+            Fault::RewrapsWithoutLooking | Fault::RewrapsWhatDoesNotOpen => self.0.rewrap_batch(tx, batch, &Blind(by, self.1)).await,
+            Fault::LeavesOutRewraps => {
+                let half = RewrapBatch { limit: batch.limit - 1, ..batch.clone() };
+                let outcome = self.0.rewrap_batch(tx, &half, by).await?;
+                Ok(RewrappedBatch { found: outcome.found + 1, rewrapped: outcome.rewrapped + 1, ..outcome })
+            }
+            _ => self.0.rewrap_batch(tx, batch, by).await,
+        }
     }
     async fn install_key(&self, tx: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
         self.0.install_key(tx, key).await
@@ -83,7 +169,11 @@ impl KeyStore for Mutant {
         self.0.data_keys(tx, key_ids).await
     }
     async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
-        if self.1 == Fault::ChangesNoScope { Ok(()) } else { self.0.change_scope(tx, change).await }
+        match self.1 {
+            Fault::ChangesNoScope => Ok(()),
+            Fault::ForgetsTheActor => self.0.change_scope(tx, &ScopeChange { actor: None, ..change.clone() }).await,
+            _ => self.0.change_scope(tx, change).await,
+        }
     }
     async fn destroy_keys(&self, tx: &mut MemoryTx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
         match self.1 {
@@ -124,6 +214,18 @@ async fn a_store_that_breaks_a_rule_is_caught_by_name() {
         (Fault::SaysThatItInstalled, "not committed"),
         (Fault::RetiresNothing, "Retired"),
         (Fault::FindsOneKind, "scopes_with_ids finds the scopes of every kind"),
+        (Fault::ForgetsTheActor, "the history says who did it"),
+        (Fault::ReplacesNothing, "replace_kek must replace the active key-encryption key"),
+        (Fault::ReplacesNothingAndSaysOtherwise, "replace_kek must make the new key-encryption key the active one"),
+        (Fault::ReplacesWhatIsNotActive, "replace_kek replaces nothing but the active key-encryption key"),
+        (Fault::LeavesTheOldOneActive, "replace_kek must make the new key-encryption key the active one"),
+        (Fault::MovesNothingAndSaysOtherwise, "move_kek must exchange provider, wrapping and time"),
+        (Fault::MovesWithoutTheTime, "move_kek must exchange provider, wrapping and time"),
+        (Fault::MovesWhatWasMoved, "move_kek must leave a row alone that was changed meanwhile"),
+        (Fault::RewrapsNothingAndSaysOtherwise, "rewrap_batch must write what it says that it wrapped anew"),
+        (Fault::RewrapsWithoutLooking, "rewrap_batch must look at what was written"),
+        (Fault::RewrapsWhatDoesNotOpen, "rewrap_batch must leave alone, and name, what does not open"),
+        (Fault::LeavesOutRewraps, "rewrap_batch must count"),
     ] {
         let suite = async move { conformance::key_store(&Memory::new(), &Mutant(MemoryKeys::new(), fault)).await };
         let Err(caught) = tokio::spawn(suite).await else {

@@ -404,8 +404,16 @@ pub async fn key_encryption_keys_are_rotated_moved_and_retired<D: Database, K: K
     let partition = fresh("partition").id().to_owned();
     let (first, second, stray) = (kek(&partition), kek(&partition), kek(&partition));
     must(keys.install_kek(conn, &first).await, "install_kek");
-    assert!(!must(keys.replace_kek(conn, stray.kek_id, &second).await, "replace_kek"), "what is not active can't be replaced");
-    assert!(must(keys.replace_kek(conn, first.kek_id, &second).await, "replace_kek"));
+    assert!(
+        !must(keys.replace_kek(conn, stray.kek_id, &second).await, "replace_kek"),
+        "replace_kek replaces nothing but the active key-encryption key"
+    );
+    assert!(
+        must(keys.replace_kek(conn, first.kek_id, &second).await, "replace_kek"),
+        "replace_kek must replace the active key-encryption key, and say so"
+    );
+    let active = must(keys.active_kek(conn, &partition).await, "active_kek");
+    assert_eq!(active.as_ref(), Some(&second), "replace_kek must make the new key-encryption key the active one, as it was given");
     assert!(
         !must(keys.replace_kek(conn, first.kek_id, &stray).await, "replace_kek"),
         "two processes rotated at once: the second must learn it"
@@ -413,15 +421,29 @@ pub async fn key_encryption_keys_are_rotated_moved_and_retired<D: Database, K: K
     let active = must(keys.active_kek(conn, &partition).await, "active_kek");
     assert_eq!(active.as_ref().map(|kek| (kek.kek_id, kek.state)), Some((second.kek_id, KekState::Active)));
     let old = usage_of(db, keys, first.kek_id).await;
-    assert_eq!((old.kek.state, old.live_keys, old.oldest_wrap), (KekState::DecryptOnly, 0, None));
+    assert_eq!(
+        (old.kek.state, old.live_keys, old.oldest_wrap),
+        (KekState::DecryptOnly, 0, None),
+        "replace_kek must leave the old key-encryption key for opening only"
+    );
     assert_eq!((&old.kek.wrapped, old.kek.created_at, old.kek.wrapped_at), (&first.wrapped, first.created_at, first.wrapped_at));
 
     let elsewhere = WrappedKek { master_key_id: "another".to_owned(), ciphertext: vec![9, 9] };
     let later = now() + time::Duration::SECOND;
-    assert!(must(keys.move_kek(conn, &first, "other provider", &elsewhere, later).await, "move_kek"));
-    assert!(!must(keys.move_kek(conn, &first, "other provider", &elsewhere, later).await, "move_kek"), "the row was changed meanwhile");
+    assert!(
+        must(keys.move_kek(conn, &first, "other provider", &elsewhere, later).await, "move_kek"),
+        "move_kek must move a row that is as it was, and say so"
+    );
     let moved = usage_of(db, keys, first.kek_id).await.kek;
-    assert_eq!((moved.provider.as_str(), &moved.wrapped, moved.wrapped_at), ("other provider", &elsewhere, later));
+    assert_eq!(
+        (moved.provider.as_str(), &moved.wrapped, moved.wrapped_at),
+        ("other provider", &elsewhere, later),
+        "move_kek must exchange provider, wrapping and time of the row"
+    );
+    let third = WrappedKek { master_key_id: "a third".to_owned(), ciphertext: vec![3] };
+    let again = must(keys.move_kek(conn, &first, "a third provider", &third, later).await, "move_kek");
+    let left = usage_of(db, keys, first.kek_id).await.kek;
+    assert!(!again && left == moved, "move_kek must leave a row alone that was changed meanwhile, and say so");
     assert_eq!((moved.state, moved.created_at), (KekState::DecryptOnly, first.created_at));
 
     let scope = fresh("retired");
@@ -486,7 +508,7 @@ pub async fn data_keys_are_wrapped_anew_in_batches<D: Database, K: KeyStore<Tx =
     assert!(must(keys.replace_kek(conn, old.kek_id, &new).await, "replace_kek"));
     let mut batch = RewrapBatch { from: vec![old.kek_id], to: new.kek_id, after: None, limit: 4, at: now() + time::Duration::MINUTE };
     let refused = keys.rewrap_batch(conn, &batch, &Marking { written_opens: false }).await;
-    assert!(matches!(refused, Err(Error::WrongKey { .. })), "what was written must be looked at: {refused:?}");
+    assert!(matches!(refused, Err(Error::WrongKey { .. })), "rewrap_batch must look at what was written: {refused:?}");
     assert_eq!(usage_of(db, keys, new.kek_id).await.live_keys, 0, "a batch that failed was written");
     let by = Marking { written_opens: true };
     let (mut found, mut rewrapped, mut seen_bad) = (0, 0, Vec::new());
@@ -501,16 +523,18 @@ pub async fn data_keys_are_wrapped_anew_in_batches<D: Database, K: KeyStore<Tx =
         assert!(batch.after < outcome.last, "it would go round in circles");
         batch.after = outcome.last;
     }
-    assert_eq!((found, rewrapped, seen_bad), (6, 5, vec![bad]));
+    assert_eq!(seen_bad, [bad], "rewrap_batch must leave alone, and name, what does not open");
+    assert_eq!((found, rewrapped), (6, 5), "rewrap_batch must count what it found and what it wrapped anew");
     let again = must(keys.rewrap_batch(conn, &RewrapBatch { after: None, ..batch.clone() }, &by).await, "rewrap_batch");
-    assert_eq!((again.found, again.rewrapped), (1, 0), "none is wrapped twice");
+    assert_eq!((again.found, again.rewrapped), (1, 0), "rewrap_batch must write what it says that it wrapped anew, and wrap none twice");
     let mut transaction = must(db.begin().await, "begin");
     let records = must(keys.data_keys(db.tx(&mut transaction), &ids).await, "data_keys");
     drop(transaction);
     for record in records {
         let expected = if record.key_id == bad { old.kek_id } else { new.kek_id };
-        assert_eq!(record.kek_id, expected);
-        assert!(record.key_id == bad || by.opens(record.key_id, record.wrapped_key.as_deref().unwrap_or_default()));
+        assert_eq!(record.kek_id, expected, "rewrap_batch must write which key-encryption key wraps a data key now");
+        let opens = by.opens(record.key_id, record.wrapped_key.as_deref().unwrap_or_default());
+        assert!(record.key_id == bad || opens, "rewrap_batch must write the new wrapping");
     }
     let newest = kek(&partition);
     assert!(must(keys.replace_kek(conn, new.kek_id, &newest).await, "replace_kek"));
