@@ -8,12 +8,14 @@ use common::{Postgres, Sqlite};
 use eventseal::ExpectedVersion::Any;
 use eventseal::conformance::Database;
 use eventseal::*;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 const OLD: &str = "old:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const BOTH: &str = "new:AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\nold:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -306,11 +308,7 @@ async fn i11_what_is_said_to_be_committed_is_committed_on_a_connection_whose_beg
     let db = Postgres::new().await;
     let (store, unused) = with_scopes(&db).await;
     let both = db.process(BOTH);
-    let seen = async || -> Vec<String> {
-        let rows = "SELECT format('%s %s %s', kek_id, state, master_key_id) FROM key_encryption_keys
-            UNION ALL SELECT format('%s %s', key_id, kek_id) FROM data_keys ORDER BY 1";
-        sqlx::query_scalar(rows).fetch_all(&db.pool).await.unwrap()
-    };
+    let seen = async || keys_of(&db).await;
     for operation in ["create_kek", "rotate_kek", "rewrap", "retire_kek", "move_master_key", "install_key", "migrate", "backfill"] {
         let mut connection = PgConnection::connect_with(&db.options).await.unwrap();
         cancel_begin(&mut connection, &db).await;
@@ -411,6 +409,111 @@ async fn i11_sqlite_commits_on_its_own_outside_of_transactions_that_the_driver_d
         let mut other = db.pool.acquire().await.unwrap();
         assert!(SqliteKeys::new().active_kek(&mut other, &partition).await.unwrap().is_some(), "after {polls} polls");
     }
+}
+
+/// Stands between a client and the server, and turns each COMMIT into a ROLLBACK: no error is raised, and nothing is committed.
+/// So it is where a transaction had failed, or ended, and nobody noticed.
+async fn rolls_back_instead(server: &PgConnectOptions) -> PgConnectOptions {
+    const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
+    const ROLLBACK: &[u8] = b"Q\0\0\0\x0dROLLBACK\0";
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let real = server.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server: Box<dyn Stream> = match real.get_socket() {
+                Some(folder) => Box::new(UnixStream::connect(folder.join(format!(".s.PGSQL.{}", real.get_port()))).await.unwrap()),
+                None => Box::new(TcpStream::connect((real.get_host(), real.get_port())).await.unwrap()),
+            };
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), tokio::io::split(server));
+            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 65_536];
+                while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+                    let sent = &buffer[..read];
+                    to_server.write_all(if sent == COMMIT { ROLLBACK } else { sent }).await.unwrap();
+                }
+            });
+        }
+    });
+    let options = if server.get_socket().is_some() { PgConnectOptions::new_without_pgpass() } else { server.clone() };
+    let options = options.username(server.get_username()).database(server.get_database().unwrap());
+    options.host("127.0.0.1").port(port).ssl_mode(PgSslMode::Disable)
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// All that a database says of its keys.
+async fn keys_of(db: &Postgres) -> Vec<String> {
+    let rows = "SELECT format('%s %s %s', kek_id, state, master_key_id) FROM key_encryption_keys
+        UNION ALL SELECT format('%s %s', key_id, kek_id) FROM data_keys ORDER BY 1";
+    sqlx::query_scalar(rows).fetch_all(&db.pool).await.unwrap()
+}
+
+/// The driver takes the answer to a COMMIT for a commit, whatever it says.
+#[tokio::test]
+async fn i11_what_was_rolled_back_without_an_error_is_not_said_to_be_committed() {
+    let db = Postgres::new().await;
+    let (store, unused) = with_scopes(&db).await;
+    let mut connection = PgConnection::connect_with(&rolls_back_instead(&db.options).await).await.unwrap();
+    for operation in ["create_kek", "rotate_kek", "rewrap", "retire_kek", "move_master_key"] {
+        let before = keys_of(&db).await;
+        let done = match operation {
+            "create_kek" => store.keys().create_kek(&mut connection, "tenant").await.map(drop),
+            "rotate_kek" => store.keys().rotate_kek(&mut connection, "default").await.map(drop),
+            "rewrap" => store.keys().rewrap(&mut connection, &RewrapOptions::default(), &mut |_| {}).await.map(drop),
+            "retire_kek" => store.keys().retire_kek(&mut connection, unused).await,
+            _ => db.process(BOTH).keys().move_master_key(&mut connection, None, &mut |_| {}).await.map(drop),
+        };
+        let Err(error) = done else { panic!("{operation}: it was not committed") };
+        assert!(matches!(error, Error::NotCommitted { .. }) && !error.is_retryable(), "{operation}: {error:?}");
+        assert!(error.to_string().contains("nothing was changed"), "{error}");
+        assert_eq!(keys_of(&db).await, before, "{operation}");
+    }
+    // The connection goes on: it is in no transaction, as far as either side knows.
+    store.keys().kek_usage(&mut connection).await.unwrap();
+}
+
+/// What the server finds wrong when it commits.
+#[tokio::test]
+async fn i11_a_commit_that_is_refused_is_an_error_and_changes_nothing() {
+    let db = Postgres::new().await;
+    let (store, _) = with_scopes(&db).await;
+    db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END';
+         CREATE CONSTRAINT TRIGGER refuses AFTER INSERT OR UPDATE ON key_encryption_keys DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION refuse()"
+            .to_owned(),
+    )
+    .await;
+    let before = keys_of(&db).await;
+    let mut connection = db.pool.acquire().await.unwrap();
+    let error = store.keys().rotate_kek(&mut connection, "default").await.unwrap_err();
+    assert!(matches!(error, Error::Database { .. }) && !error.is_retryable(), "{error:?}");
+    assert_eq!(keys_of(&db).await, before);
+    db.execute("DROP TRIGGER refuses ON key_encryption_keys".to_owned()).await;
+    store.keys().rotate_kek(&mut connection, "default").await.unwrap();
+
+    let db = Sqlite::new().await;
+    let (store, _) = with_scopes(&db).await;
+    let options = SqliteConnectOptions::new().filename(db.folder.path().join("test.db")).synchronous(SqliteSynchronous::Normal);
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    db.execute(
+        "CREATE TABLE parent (id INTEGER PRIMARY KEY) STRICT;
+         CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED) STRICT;
+         CREATE TRIGGER refuses AFTER INSERT ON key_encryption_keys BEGIN INSERT INTO child VALUES (1); END"
+            .to_owned(),
+    )
+    .await;
+    let before = store.keys().kek_usage(&mut connection).await.unwrap();
+    let error = store.keys().rotate_kek(&mut connection, "default").await.unwrap_err();
+    assert!(matches!(error, Error::Database { .. }) && !error.is_retryable(), "{error:?}");
+    assert_eq!(store.keys().kek_usage(&mut connection).await.unwrap(), before);
+    let setting: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(setting, 1, "the caller's setting is his own again");
+    db.execute("DROP TRIGGER refuses".to_owned()).await;
+    store.keys().rotate_kek(&mut connection, "default").await.unwrap();
 }
 
 /// How far the log is.

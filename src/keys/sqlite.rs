@@ -93,7 +93,7 @@ impl SqliteKeys {
             .bind(to_text(OffsetDateTime::now_utc()))
             .execute(&mut *own.tx)
             .await;
-        own::end(own, set.map(drop).map_err(database(OPERATION)), OPERATION).await?.restore(connection, OPERATION).await?;
+        own::end(own, set.map(drop).map_err(database(OPERATION)), OPERATION).await.restore(connection, OPERATION).await?;
         match self.namespace(connection).await? {
             Some(found) if found == *namespace => Ok(()),
             Some(found) => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
@@ -232,7 +232,7 @@ impl KeyStore for SqliteKeys {
         const OPERATION: &str = "preparing keys";
         let mut own = begin(connection, OPERATION).await?;
         let done = self.install_in(&mut own.tx, kek).await;
-        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
+        own::end(own, done, OPERATION).await.restore(connection, OPERATION).await
     }
 
     async fn kek_usage(&self, tx: &mut SqliteConnection) -> Result<Vec<KekUsage>> {
@@ -253,7 +253,7 @@ impl KeyStore for SqliteKeys {
         const OPERATION: &str = "rotating a key-encryption key";
         let mut own = begin(connection, OPERATION).await?;
         let done = self.replace_in(&mut own.tx, replaced, kek).await;
-        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
+        own::end(own, done, OPERATION).await.restore(connection, OPERATION).await
     }
 
     async fn move_kek(
@@ -267,14 +267,14 @@ impl KeyStore for SqliteKeys {
         const OPERATION: &str = "moving a key-encryption key";
         let mut own = begin(connection, OPERATION).await?;
         let done = self.move_in(&mut own.tx, old, provider, wrapped, at).await;
-        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
+        own::end(own, done, OPERATION).await.restore(connection, OPERATION).await
     }
 
     async fn retire_kek(&self, connection: &mut SqliteConnection, kek_id: KekId) -> Result<Retirement> {
         const OPERATION: &str = "retiring a key-encryption key";
         let mut own = begin(connection, OPERATION).await?;
         let done = self.retire_in(&mut own.tx, kek_id).await;
-        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
+        own::end(own, done, OPERATION).await.restore(connection, OPERATION).await
     }
 
     async fn rewrap_batch(&self, connection: &mut SqliteConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
@@ -282,14 +282,14 @@ impl KeyStore for SqliteKeys {
         // The write lock stands in for locks on rows: another runner waits, and finds other rows.
         let mut own = begin(connection, OPERATION).await?;
         let done = self.rewrap_in(&mut own.tx, batch, by).await;
-        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
+        own::end(own, done, OPERATION).await.restore(connection, OPERATION).await
     }
 
     async fn install_key(&self, connection: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {
         const OPERATION: &str = "preparing keys";
         let mut own = begin(connection, OPERATION).await?;
         let done = self.install_key_in(&mut own.tx, key).await;
-        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
+        own::end(own, done, OPERATION).await.restore(connection, OPERATION).await
     }
 
     async fn scopes(&self, tx: &mut SqliteConnection, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {

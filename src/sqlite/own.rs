@@ -29,13 +29,17 @@ pub(crate) async fn begin<'c>(connection: &'c mut SqliteConnection, operation: &
 }
 
 /// Commits what went well, and rolls the rest back, so that the connection can be used again.
-pub(crate) async fn end<T>(own: Own<'_>, done: Result<T>, operation: &'static str) -> Result<Committed<T>> {
-    match &done {
-        Ok(_) => own.tx.commit().await.map_err(committing(operation))?,
-        // What failed is what matters; a connection that broke takes its transaction with it.
-        Err(_) => drop(own.tx.rollback().await),
-    }
-    Ok(Committed { done, weaker: own.weaker })
+pub(crate) async fn end<T>(own: Own<'_>, done: Result<T>, operation: &'static str) -> Committed<T> {
+    let done = match done {
+        // Where this fails, the transaction is rolled back when it is dropped.
+        Ok(done) => own.tx.commit().await.map_err(committing(operation)).map(|()| done),
+        Err(error) => {
+            // What failed is what matters; a connection that broke takes its transaction with it.
+            drop(own.tx.rollback().await);
+            Err(error)
+        }
+    };
+    Committed { done, weaker: own.weaker }
 }
 
 /// What has ended. The connection is as it was before once it was [`restored`](Self::restore).

@@ -40,7 +40,7 @@ impl EventTable for SqliteStore {
         const OPERATION: &str = "maintenance";
         let mut own = own::begin(connection, OPERATION).await?;
         let done = work.run(&mut own.tx).await;
-        own::end(own, done, OPERATION).await?.restore(connection, OPERATION).await
+        own::end(own, done, OPERATION).await.restore(connection, OPERATION).await
     }
 
     async fn last_position(&self, tx: &mut SqliteConnection) -> Result<GlobalPosition> {
