@@ -16,7 +16,8 @@ where
     keys.prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
     let scope = |kind: &str, id: &str| KeyScope::new(kind, id);
     let simple = HYPHENATED.replace('-', "").to_uppercase();
-    let with_keys: [(&str, &str); 9] = [
+    let with_keys: [(&str, &str); 10] = [
+        ("Customer", "Mixed"),
         ("Customer", "cust_42"),
         ("customer", "cust_42"),
         ("Order", "cust_42"),
@@ -47,6 +48,9 @@ where
     assert_eq!(similar("Customer", "cust_42").await, named(&others));
     // Whoever misspells the one that was meant finds it, too.
     assert!(similar("Customer", " Cust_42").await.contains(&("Customer".to_owned(), "cust_42".to_owned())));
+    assert!(similar("Customer", "cUsT_42").await.contains(&("Customer".to_owned(), "CUST_42".to_owned())));
+    assert_eq!(similar("Customer", "MIXED").await, named(&[("Customer", "Mixed")]));
+    assert_eq!(similar("Customer", "mIXED").await, named(&[("Customer", "Mixed")]));
     assert_eq!(similar("Customer", HYPHENATED).await, named(&[("Person", &simple)]));
     assert_eq!(similar("Person", &format!("{{{HYPHENATED}}}")).await, named(&[("Customer", HYPHENATED), ("Person", &simple)]));
     assert_eq!(similar("Customer", "cust_4").await, []);

@@ -9,9 +9,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// The other scopes that the key table knows under this id, whatever their kind, or under another spelling of it. A
     /// [`shred`](Self::shred) of one scope does not reach any other: look at these before you call somebody erased.
     ///
-    /// Spellings are white space at either end, lower and upper case (as a whole, or of the first letter), and the forms of a UUID.
-    /// Any other difference is not found. Shredded scopes are among those that are. It changes and locks nothing, and needs no
-    /// KMS.
+    /// Spellings are white space at either end, lower and upper case, and the forms of a UUID. In an id of up to 8 letters, each
+    /// letter may be in either case. In a longer one, all of them, the first one, or the first of each word: every spelling is
+    /// a look of its own into the index, which compares byte for byte. Any other difference is not found, nor two at once. Shredded
+    /// scopes are among those that are. It changes and locks nothing, and needs no KMS.
     ///
     /// ```
     /// # use eventseal::*;
@@ -41,6 +42,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 fn spellings(id: &str) -> Vec<String> {
     let bare = id.trim();
     let mut all = vec![id.to_owned(), bare.to_lowercase(), bare.to_uppercase()];
+    all.extend(cases(bare));
     let mut rest = bare.chars();
     if let Some(first) = rest.next() {
         all.extend([first.to_uppercase().chain(rest.clone()).collect(), first.to_lowercase().chain(rest).collect()]);
@@ -58,6 +60,32 @@ fn spellings(id: &str) -> Vec<String> {
     all.sort_unstable();
     all.dedup();
     all
+}
+
+/// In an id with more letters than these, there are too many ways to write it.
+const LETTERS: usize = 8;
+
+/// An id's letters in either case.
+fn cases(id: &str) -> Vec<String> {
+    let has_case = |letter: char| !letter.to_lowercase().eq(letter.to_uppercase());
+    if id.chars().filter(|letter| has_case(*letter)).count() > LETTERS {
+        let mut in_word = false;
+        let title = id.chars().map(|letter| {
+            let first = !std::mem::replace(&mut in_word, letter.is_alphanumeric());
+            if first { letter.to_uppercase().to_string() } else { letter.to_lowercase().to_string() }
+        });
+        let mut rest = id.chars();
+        let first: String = rest.next().into_iter().flat_map(char::to_uppercase).chain(rest.flat_map(char::to_lowercase)).collect();
+        return vec![title.collect(), first];
+    }
+    id.chars().fold(vec![String::new()], |spellings, letter| {
+        let either = if has_case(letter) {
+            vec![letter.to_lowercase().to_string(), letter.to_uppercase().to_string()]
+        } else {
+            vec![letter.to_string()]
+        };
+        spellings.iter().flat_map(|before| either.iter().map(move |letter| format!("{before}{letter}"))).collect()
+    })
 }
 
 #[cfg(test)]
@@ -88,6 +116,14 @@ mod tests {
             assert!(near("cust_42", other) && near(other, "cust_42"), "{other:?}");
         }
         assert!(near("Straße", "STRASSE") && near("straße", "STRASSE"));
+        for (a, b) in [("CUST_42", "Cust_42"), ("cUsT_42", "CuSt_42"), ("customer-id-42", "Customer-Id-42"), ("CUSTOMER-42", "Customer-42")]
+        {
+            assert!(near(a, b) && (near(b, a) || a == "cUsT_42"), "{a} and {b}");
+        }
+        assert!(near("CuSt_42", "cUsT_42") && near("ADA@EXAMPLE.COM", "Ada@Example.Com") && near("ada@example.com", "Ada@Example.Com"));
+        for id in ["abcdefgh", "abcdefghi", "AbCdEfGh-ijkl", &"ä".repeat(500)] {
+            assert!(spellings(id).len() < 300, "{id}: each is a look");
+        }
         assert!(!near("cust_42", "cust_4") && !near("cust_42", "cust_421") && !near("7", "07"));
         assert!(!spellings(" ").iter().any(String::is_empty));
     }
