@@ -8,7 +8,7 @@
 
 #![allow(missing_docs, reason = "a benchmark")]
 
-#[path = "../tests/common/cluster.rs"]
+#[path = "../tests/support/cluster.rs"]
 mod cluster;
 
 use async_trait::async_trait;

@@ -7,7 +7,7 @@
 //! installed. Everything it prints, it checks.
 
 // The throw-away cluster of the tests. A service has a DATABASE_URL.
-#[path = "../tests/common/cluster.rs"]
+#[path = "../tests/support/cluster.rs"]
 mod cluster;
 
 use eventseal::*;

@@ -1,17 +1,15 @@
 //! Sealing and opening allocate their output and a few small buffers, however large the payload; steps
 //! allocate in proportion to it.
 
-mod sealing;
-
 use allocation_counter::measure;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventseal::internals::Engine;
 use eventseal::*;
-use sealing::World;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
+use support::sealing::World;
 
 #[test]
 fn memory_is_the_output_and_a_few_small_buffers() {

@@ -6,9 +6,6 @@
 //! the client process is killed. Afterwards the tables are as they were before or, if the commit had been done, as they
 //! are when all went well.
 
-mod common;
-
-use common::Postgres;
 use eventseal::ExpectedVersion::Any;
 use eventseal::*;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -17,6 +14,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use support::Postgres;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::Command;
@@ -312,7 +310,7 @@ async fn settle(db: &Postgres) {
 async fn i5_i6_i11_whatever_ends_in_the_middle_leaves_nothing_half_done() {
     if let Ok(operation) = std::env::var("EVENTSEAL_CHILD") {
         // This process is the client that another one is going to kill.
-        let options = common::cluster::server().database(&std::env::var("EVENTSEAL_DATABASE").unwrap());
+        let options = support::cluster::server().database(&std::env::var("EVENTSEAL_DATABASE").unwrap());
         let options = through(Path::new(&std::env::var_os("EVENTSEAL_PROXY").unwrap()), &options);
         act(&options, &operation, &std::env::var("EVENTSEAL_NAME").unwrap()).await.unwrap();
         return;

@@ -4,10 +4,8 @@
 //! writes the log in the background: what a commit did not wait for is lost for certain, and each test shows that it is. A process
 //! that works on a SQLite file is killed likewise.
 
-mod common;
-
-use common::cluster::Primary;
-use common::{Postgres, Sqlite};
+use support::cluster::Primary;
+use support::{Postgres, Sqlite};
 use eventseal::ExpectedVersion::Any;
 use eventseal::*;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};

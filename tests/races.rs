@@ -9,9 +9,6 @@
 //!
 //! `RACES=20000` sets the number of rounds at each isolation level and of each kind, `RACE_SEED=7` repeats a run's choices.
 
-mod common;
-
-use common::Postgres;
 use eventseal::*;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnection;
@@ -21,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
+use support::Postgres;
 use tokio::sync::watch;
 use uuid::Uuid;
 

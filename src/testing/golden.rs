@@ -66,7 +66,7 @@ const KEYS: &str = "test-keys.json";
 /// #[test]
 /// # */
 /// fn stored_events_come_out_as_ever() -> Result<(), GuardError> {
-///     GoldenCorpus::open("tests/guards/example", schemas()?)?
+///     GoldenCorpus::open("tests/it/guards/example", schemas()?)?
 ///         .case("registered_v1", &aggregate("Customer", "1"), NewEvent::raw("Registered", 1, r#"{"name":"Ada Lovelace"}"#))
 ///         .check()
 ///         .map(drop)

@@ -61,7 +61,7 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 /// #[test]
 /// # */
 /// fn no_schema_changes_without_a_new_version() -> Result<(), GuardError> {
-///     SchemaLock::new("tests/guards/example-schemas.json", &schemas()?)
+///     SchemaLock::new("tests/it/guards/example-schemas.json", &schemas()?)
 ///         .shape_of::<Registered>("Registered", 1) // not needed if the schemas were built with decodes::<Registered>()
 ///         .deny_not_traced()
 ///         .check()

@@ -1,0 +1,121 @@
+//! The library speaks to programmers, this command to operators: what the one calls by a method, the other does by a command.
+
+/// What the library says, and what that is here.
+const WORDS: &[(&str, &str)] = &[
+    ("reopen() starts a new generation if that is lawful", "eventseal reopen starts a new generation, if that is lawful"),
+    ("enable() makes them usable again", "eventseal enable makes them usable again"),
+    (
+        "call keys().prepare() once at startup, and keys().create_kek() for each partition of your own, on a connection that is not in a \
+         transaction",
+        "run eventseal prepare, with --partition for one of your own",
+    ),
+    (
+        "run their migrations first, with migrate() of the key store",
+        "run eventseal migrate --namespace NAME, and look whether --schema and --prefix are right",
+    ),
+    (
+        "call migrate() of the event store on it, or configure the names that its tables have",
+        "run eventseal migrate --events, or name its tables with --events-table and --streams",
+    ),
+    ("configure PostgresTables::heads_first();", "configure heads_first of PostgresTables in the application;"),
+    (
+        "run the newest migrations, with migrate() of the event store and of the key store, or correct the names that the columns were \
+         configured with",
+        "run eventseal migrate --namespace NAME, with --events for the tables of events, or see whether --streams is right",
+    ),
+    (
+        "pass a connection that is not in a transaction; if you began none, a begin() on it was cancelled, so close it and take another one",
+        "run the command again, on a connection of the server itself if a pooler is between",
+    ),
+    (
+        "open it with PRAGMA synchronous = FULL, in sqlx with SqliteConnectOptions::synchronous(SqliteSynchronous::Full)",
+        "the setting synchronous of the database must be FULL",
+    ),
+    ("name it with also_opens()", "name it with --from-aws-kms-key, or in EVENTSEAL_AWS_KMS_ALSO_OPENS"),
+    ("name that one with also_opens()", "name that one with --from-aws-kms-key, or in EVENTSEAL_AWS_KMS_ALSO_OPENS"),
+    ("kek_usage() lists those that are", "eventseal status lists those that are"),
+    ("make it once with Keyring::create_file", "make it once with (umask 077; echo \"main:$(openssl rand -base64 32)\" > FILE)"),
+    ("pass one begun with begin() or begin_with(), not a bare connection and not a raw BEGIN", "please report this"),
+];
+
+/// A message of the library in the words of this command.
+pub(crate) fn in_commands(message: &str) -> String {
+    WORDS.iter().fold(message.to_owned(), |message, (call, command)| message.replace(call, command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What only applications do: the command seals, opens and appends nothing.
+    const OF_APPLICATIONS: &[&str] = &[
+        "deny_unknown_types()",
+        "allow_unknown_types()",
+        "protect_whole()",
+        "pass_through_newer()",
+        "allow_older_appends()",
+        "accept_plaintext()",
+        "scope_kind()",
+        "pass_through_sealed()",
+        "Owner::Aggregate.scope_kind",
+        "EventFilter::event_types",
+        // Of SQL.
+        "setval()",
+        "nextval()",
+        "Keyring::from_file",
+    ];
+
+    /// What the library may say to this command, as it is written there.
+    const SOURCES: &[&str] = &[
+        include_str!("../../../../src/error.rs"),
+        include_str!("../../../../src/keys/life_cycle.rs"),
+        include_str!("../../../../src/keys/manager.rs"),
+        include_str!("../../../../src/keys/material.rs"),
+        include_str!("../../../../src/keys/postgres.rs"),
+        include_str!("../../../../src/keys/sqlite.rs"),
+        include_str!("../../../../src/kms/keyring.rs"),
+        include_str!("../../../../src/kms/aws.rs"),
+        include_str!("../../../../src/postgres.rs"),
+        include_str!("../../../../src/sqlite.rs"),
+        include_str!("../../../../src/sql.rs"),
+    ];
+
+    /// The first call in a text: `name()` or `Type::name`.
+    fn call(text: &str) -> Option<&str> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':' || c == '.' || c == '(' || c == ')';
+        text.split(|c: char| !is_name(c)).find(|word| {
+            let call = word.strip_suffix("()").is_some_and(|name| name.ends_with(|c: char| c.is_ascii_alphabetic()));
+            call || word.split_once("::").is_some_and(|(of, name)| of.starts_with(char::is_uppercase) && !name.is_empty())
+        })
+    }
+
+    /// Texts between quotation marks in the lines of a source, without those of its tests and comments.
+    fn texts(source: &str) -> impl Iterator<Item = &str> {
+        let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let lines = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+        lines.flat_map(|line| line.split('"').skip(1).step_by(2))
+    }
+
+    #[test]
+    fn messages_speak_of_commands() {
+        let mut calls = 0;
+        let mut untranslated = Vec::new();
+        for text in SOURCES.iter().copied().flat_map(texts) {
+            calls += usize::from(call(text).is_some());
+            let said = OF_APPLICATIONS.iter().fold(in_commands(text), |said, elsewhere| said.replace(elsewhere, ""));
+            untranslated.extend(call(&said).map(|call| format!("{call} in: {text}")));
+        }
+        assert!(untranslated.is_empty(), "add to WORDS what it is here, or to OF_APPLICATIONS: {untranslated:#?}");
+        assert!(calls > 8, "they were found: {calls}");
+    }
+
+    #[test]
+    fn calls_are_found() {
+        for text in ["call keys().prepare() once", "with migrate() of", "Keyring::create_file"] {
+            assert!(call(text).is_some(), "{text}");
+        }
+        for text in ["(a lock)", "eventseal::error", "sqlite::memory:", "a (b) c", "$(openssl rand)"] {
+            assert_eq!(call(text), None);
+        }
+    }
+}

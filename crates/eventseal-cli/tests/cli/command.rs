@@ -1,0 +1,275 @@
+//! The `eventseal` command as a process, on a database of either kind.
+
+#![allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use eventseal::ExpectedVersion::Any;
+use eventseal::*;
+use serde_json::Value;
+use sqlx::ConnectOptions;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use support::{Postgres, Sqlite};
+
+/// Whatever happens, none of these is ever printed.
+pub const SECRET: &str = "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LWNhbmE=";
+pub const OTHER_SECRET: &str = "b3RoZXItY2FuYXJ5LW90aGVyLWNhbmFyeS1vdGhlciE=";
+pub const PASSWORD: &str = "canary-password";
+
+pub enum Database {
+    Sqlite(Sqlite),
+    Postgres(Box<Postgres>),
+}
+
+pub struct World {
+    pub database: Database,
+    pub folder: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+pub struct Output {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Output {
+    /// What went to standard output, as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// What a failure said on standard error, as JSON.
+    pub fn error(&self) -> Value {
+        assert_eq!(self.out, "", "a failure has no result");
+        serde_json::from_str::<Value>(&self.err).unwrap_or_else(|error| panic!("{error}: {self:?}"))["error"].clone()
+    }
+
+    #[track_caller]
+    pub fn ended(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        self
+    }
+
+    /// A failure with `--json`: this kind and this exit code.
+    #[track_caller]
+    pub fn refused(self, code: i32, kind: &str) -> Self {
+        assert_eq!((self.code, self.error()["kind"].as_str()), (code, Some(kind)), "{self:?}");
+        assert_eq!(self.error()["exit_code"], code);
+        assert_eq!(self.error()["retryable"], code == 3);
+        self
+    }
+}
+
+/// Runs a command to its end, and looks whether it told a secret.
+#[track_caller]
+pub fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    let output = Output {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    };
+    for secret in [SECRET, OTHER_SECRET, PASSWORD] {
+        assert!(!output.out.contains(secret) && !output.err.contains(secret), "I9: a secret was printed: {output:?}");
+    }
+    assert!(!output.err.contains("panicked"), "{output:?}");
+    // Operators run commands. SQL and scripts have calls of their own.
+    let prose = command.get_args().next().is_some_and(|name| ["doctor", "status", "keys", "shred", "census"].iter().any(|of| name == *of));
+    let said = if prose { [&output.err[..], &output.out].concat() } else { output.err.clone() };
+    assert!(!said.contains("()") && !said.contains("Keyring::"), "a message speaks of calls: {output:?}");
+    output
+}
+
+/// The command in an empty environment.
+pub fn eventseal(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_eventseal"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+impl World {
+    pub async fn sqlite() -> Self {
+        let db = Sqlite::empty().await;
+        // As `migrate` makes it.
+        let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
+        std::fs::set_permissions(db.folder.path().join("test.db"), mode).unwrap();
+        Self::over(Database::Sqlite(db))
+    }
+
+    pub async fn postgres() -> Self {
+        // Nothing that doctor would have against it.
+        support::cluster::DURABLE.store(true, std::sync::atomic::Ordering::SeqCst);
+        Self::over(Database::Postgres(Box::new(Postgres::empty().await)))
+    }
+
+    fn over(database: Database) -> Self {
+        let world = Self { database, folder: tempfile::tempdir().unwrap() };
+        world.keyring("ring", &format!("main:{SECRET}\n"));
+        world
+    }
+
+    /// With tables, prepared, and with a data key for each of these customers.
+    pub async fn with_keys(self, customers: std::ops::Range<usize>) -> Self {
+        self.run(&["migrate", "--namespace", "shop", "--events"]).ended(0);
+        self.run(&["prepare"]).ended(0);
+        self.append(customers).await.unwrap();
+        self
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.database, Database::Postgres(_))
+    }
+
+    pub fn url(&self) -> String {
+        match &self.database {
+            Database::Sqlite(db) => format!("sqlite://{}", db.folder.path().join("test.db").display()),
+            Database::Postgres(db) => db.options.to_url_lossy().to_string(),
+        }
+    }
+
+    pub fn keyring(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = eventseal(arguments);
+        command.env("DATABASE_URL", self.url()).env("EVENTSEAL_KEYRING_FILE", self.folder.path().join("ring"));
+        command
+    }
+
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        run(&mut self.command(arguments))
+    }
+
+    /// What the command says as JSON; it must succeed.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        self.run(&[arguments, &["--json"]].concat()).ended(0).json()
+    }
+
+    fn kms(&self) -> Keyring {
+        Keyring::from_file(self.folder.path().join("ring")).unwrap()
+    }
+
+    /// An event for each customer, in a transaction.
+    pub async fn append(&self, customers: std::ops::Range<usize>) -> Result<()> {
+        let events: Vec<NewEvent> = customers.map(placed).collect();
+        if events.is_empty() {
+            return Ok(());
+        }
+        let order = aggregate("Order", uuid::Uuid::now_v7().to_string());
+        match &self.database {
+            Database::Sqlite(db) => {
+                let store = SealedStore::new(SqliteStore::new(), SqliteKeys::new(), self.kms(), schemas());
+                // A process that has just started reads before it writes.
+                let mut tx = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+                store.append(&mut tx, &order, Any, &events).await?;
+                tx.commit().await.unwrap();
+            }
+            Database::Postgres(db) => {
+                let store = SealedStore::new(PostgresStore::new(), PostgresKeys::new(), self.kms(), schemas());
+                let mut tx = db.pool.begin().await.unwrap();
+                store.append(&mut tx, &order, Any, &events).await?;
+                tx.commit().await.unwrap();
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the whole log as an application would: how many events are plain, and how many are redacted.
+    pub async fn read(&self) -> (usize, usize) {
+        let (mut plain, mut redacted, mut after) = (0, 0, GlobalPosition::START);
+        loop {
+            let page = match &self.database {
+                Database::Sqlite(db) => {
+                    let store = SealedStore::new(SqliteStore::new(), SqliteKeys::new(), self.kms(), schemas());
+                    let mut connection = db.pool.acquire().await.unwrap();
+                    store.read_events(&mut connection, after, 5_000, &EventFilter::default()).await.unwrap()
+                }
+                Database::Postgres(db) => {
+                    let store = SealedStore::new(PostgresStore::new(), PostgresKeys::new(), self.kms(), schemas());
+                    let mut connection = db.pool.acquire().await.unwrap();
+                    store.read_events(&mut connection, after, 5_000, &EventFilter::default()).await.unwrap()
+                }
+            };
+            for event in &page.events {
+                if event.redacted.is_empty() {
+                    assert!(String::from_utf8_lossy(&event.payload).contains("Ada"), "I1");
+                    plain += 1;
+                } else {
+                    redacted += 1;
+                }
+            }
+            if page.scanned < 5_000 {
+                return (plain, redacted);
+            }
+            after = page.next;
+        }
+    }
+
+    /// The first column of all rows, as text.
+    pub async fn column(&self, sql: &'static str) -> Vec<String> {
+        match &self.database {
+            Database::Sqlite(db) => sqlx::query_scalar(sql).fetch_all(&db.pool).await.unwrap(),
+            Database::Postgres(db) => sqlx::query_scalar(sql).fetch_all(&db.pool).await.unwrap(),
+        }
+    }
+
+    pub async fn execute(&self, sql: impl Into<String>) {
+        let sql = sqlx::AssertSqlSafe(sql.into());
+        match &self.database {
+            Database::Sqlite(db) => drop(sqlx::raw_sql(sql).execute(&db.pool).await.unwrap()),
+            Database::Postgres(db) => drop(sqlx::raw_sql(sql).execute(&db.pool).await.unwrap()),
+        }
+    }
+
+    /// Everything that is wrapped, in the forms in which somebody might print it.
+    pub async fn wrapped(&self) -> Vec<String> {
+        let sql = if self.is_postgres() {
+            "SELECT encode(wrapped_key, 'hex') FROM data_keys WHERE wrapped_key IS NOT NULL
+             UNION ALL SELECT encode(wrapped_kek, 'hex') FROM key_encryption_keys"
+        } else {
+            "SELECT lower(hex(wrapped_key)) FROM data_keys WHERE wrapped_key IS NOT NULL
+             UNION ALL SELECT lower(hex(wrapped_kek)) FROM key_encryption_keys"
+        };
+        let hex = self.column(sql).await;
+        let bytes =
+            |hex: &String| (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect::<Vec<u8>>();
+        hex.iter().flat_map(|hex| [hex.clone(), hex.to_uppercase(), STANDARD.encode(bytes(hex)), format!("{:?}", bytes(hex))]).collect()
+    }
+
+    /// The key-encryption keys as `status` has them, oldest first.
+    pub fn keks(&self) -> Vec<Value> {
+        self.json(&["status"])["keks"].as_array().unwrap().clone()
+    }
+}
+
+pub fn schemas() -> Schemas {
+    Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap()
+}
+
+fn placed(customer: usize) -> NewEvent {
+    NewEvent::raw("Placed", 1, format!(r#"{{"customer":"cust_{customer}","name":"Ada"}}"#))
+}
+
+/// Runs the same test on both kinds of database.
+#[macro_export]
+macro_rules! on_both {
+    ($($name:ident,)*) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(super::World::sqlite().await).await; })*
+        }
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(super::World::postgres().await).await; })*
+        }
+    };
+}

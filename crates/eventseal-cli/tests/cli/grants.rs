@@ -1,0 +1,135 @@
+//! The roles of `docs/operations.md` on a real PostgreSQL: each can do its job, and is refused beyond it.
+
+use crate::command::{Database, Output, World, run, schemas};
+use eventseal::ExpectedVersion::Any;
+use eventseal::*;
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnection;
+
+const ROLES: [&str; 4] = ["reader", "service", "operator", "eraser"];
+
+/// The SQL of the guide, with names of this test for its roles: they are the server's, not the database's.
+fn grants(mark: &str) -> String {
+    let guide = include_str!("../../../../docs/operations.md");
+    let section = guide.split("### Grants on PostgreSQL").nth(1).expect("the guide has a section on grants");
+    let sql = section.split("```sql\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("which has SQL");
+    ROLES.iter().fold(sql.to_owned(), |sql, role| sql.replace(&format!("shop_{role}"), &format!("{role}_{mark}")))
+}
+
+struct Roles<'w> {
+    world: &'w World,
+    mark: String,
+}
+
+impl Roles<'_> {
+    fn options(&self, role: &str) -> sqlx::postgres::PgConnectOptions {
+        let Database::Postgres(db) = &self.world.database else { unreachable!() };
+        db.options.clone().username(&format!("{role}_{}", self.mark))
+    }
+
+    async fn connect(&self, role: &str) -> PgConnection {
+        self.options(role).connect().await.unwrap()
+    }
+
+    fn run(&self, role: &str, arguments: &[&str]) -> Output {
+        let url = self.options(role).to_url_lossy().to_string();
+        run(self.world.command(&[arguments, &["--json"]].concat()).env("DATABASE_URL", url))
+    }
+
+    /// These work.
+    fn may(&self, role: &str, commands: &[&[&str]]) {
+        for arguments in commands {
+            let said = self.run(role, arguments);
+            assert_eq!(said.code, 0, "{role} may {arguments:?}: {said:?}");
+        }
+    }
+
+    /// These are refused by the database, and change nothing.
+    fn may_not(&self, role: &str, commands: &[&[&str]]) {
+        for arguments in commands {
+            let said = self.run(role, arguments);
+            assert_eq!((said.code, said.error()["kind"].as_str()), (1, Some("permission_denied")), "{role}, {arguments:?}: {said:?}");
+        }
+    }
+
+    async fn append(&self, role: &str, customer: &str) -> Result<()> {
+        let store = self.store();
+        let mut connection = self.connect(role).await;
+        let mut tx = sqlx::Connection::begin(&mut connection).await.unwrap();
+        let event = NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{customer}","name":"Ada"}}"#));
+        store.append(&mut tx, &aggregate("Order", uuid::Uuid::now_v7().to_string()), Any, &[event]).await?;
+        tx.commit().await.unwrap();
+        Ok(())
+    }
+
+    async fn read(&self, role: &str) -> Result<usize> {
+        let mut connection = self.connect(role).await;
+        Ok(self.store().read_events(&mut connection, GlobalPosition::START, 100, &EventFilter::default()).await?.events.len())
+    }
+
+    fn store(&self) -> SealedStore<PostgresStore> {
+        let ring = Keyring::from_file(self.world.folder.path().join("ring")).unwrap();
+        SealedStore::new(PostgresStore::new(), PostgresKeys::new(), ring, schemas())
+    }
+
+    async fn refused(&self, role: &str, sql: &'static str) {
+        let mut connection = self.connect(role).await;
+        let error = sqlx::raw_sql(sql).execute(&mut connection).await.expect_err(sql);
+        let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
+        assert_eq!(code.as_deref(), Some("42501"), "{role}: {sql}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_role_can_do_its_job_and_no_more() {
+    let world = World::postgres().await.with_keys(0..4).await;
+    let mark = uuid::Uuid::now_v7().simple().to_string();
+    world.execute(grants(&mark)).await;
+    let roles = Roles { world: &world, mark };
+
+    let shred: &[&str] = &["shred", "Customer", "cust_3", "--reason", "r", "--yes"];
+    let disable: &[&str] = &["disable", "Customer", "cust_3", "--reason", "r"];
+    let rotate_key: &[&str] = &["rotate-data-key", "Customer", "cust_1"];
+    let show: &[&str] = &["keys", "show", "Customer", "cust_1"];
+
+    // A follower of the log.
+    assert_eq!(roles.read("reader").await.unwrap(), 4);
+    assert!(matches!(roles.append("reader", "cust_0").await, Err(Error::PermissionDenied { .. })));
+    roles.may("reader", &[show, &["status"], &["census"]]);
+    roles.may_not("reader", &[shred, disable, rotate_key, &["rotate-kek"]]);
+
+    // The application: it makes the keys of new customers.
+    roles.append("service", "cust_0").await.unwrap();
+    roles.append("service", "somebody new").await.unwrap();
+    assert_eq!(roles.read("service").await.unwrap(), 6);
+    roles.may("service", &[&["prepare"], show, &["status"]]);
+    roles.may_not("service", &[shred, disable, &["rotate-kek"]]);
+    roles.refused("service", "UPDATE data_keys SET wrapped_key = NULL").await;
+    roles.refused("service", "UPDATE key_scopes SET state = 'disabled'").await;
+    roles.refused("service", "DELETE FROM events").await;
+    roles.refused("service", "UPDATE key_encryption_keys SET wrapped_kek = ''").await;
+
+    // Whoever answers requests for erasure: no master key, no events.
+    roles.may("eraser", &[show, shred, &["keys", "show", "Customer", "cust_3"]]);
+    assert!(matches!(roles.append("eraser", "cust_0").await, Err(Error::PermissionDenied { .. })));
+    assert!(matches!(roles.read("eraser").await, Err(Error::PermissionDenied { .. })));
+    roles.may_not("eraser", &[rotate_key, &["rotate-kek"]]);
+    roles.refused("eraser", "SELECT wrapped_kek FROM key_encryption_keys").await;
+    roles.refused("eraser", "SELECT FROM events").await;
+
+    // Keys, and no events.
+    roles.may("operator", &[&["rotate-kek"], &["rewrap"], &["status"], rotate_key, &["move-master-key"], &["prepare", "--partition", "p"]]);
+    let old = world.keks()[0]["kek"].as_str().unwrap().to_owned();
+    roles.may("operator", &[&["retire-kek", &old], &["disable", "Customer", "cust_2", "--reason", "r"]]);
+    roles.may("operator", &[&["enable", "Customer", "cust_2", "--reason", "r"], &["reopen", "Customer", "cust_3", "--reason", "r"]]);
+    roles.may("operator", &[&["doctor"]]);
+    assert!(matches!(roles.read("operator").await, Err(Error::PermissionDenied { .. })));
+    roles.refused("operator", "DELETE FROM key_scope_changes").await;
+    for role in ROLES {
+        roles.refused(role, "CREATE TABLE key_namespace_of_mine (a int)").await;
+        roles.refused(role, "DROP TABLE key_scopes").await;
+    }
+    for role in ROLES {
+        world.execute(format!("DROP OWNED BY {role}_{0}; DROP ROLE {role}_{0}", roles.mark)).await;
+    }
+}

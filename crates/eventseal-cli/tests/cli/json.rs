@@ -1,0 +1,336 @@
+//! `docs/command-json.md` against what the command prints: each field that is printed has a row there, and each row is
+//! printed, with its type.
+//!
+//! A new field needs a row; a new command needs a section, and a run in [`every_result`]. A row whose description begins with
+//! "Only" needs a run that prints it, and every other row is in every result of its section.
+
+use crate::COMMANDS;
+use crate::command::{Database, OTHER_SECRET, Output, SECRET, World, eventseal, run};
+use eventseal::ExpectedVersion::Any;
+use eventseal::{EventStore, NewEvent, SqliteStore, aggregate};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+const PAGE: &str = include_str!("../../../../docs/command-json.md");
+
+#[derive(Debug)]
+struct Row {
+    /// `time or null` are two.
+    types: Vec<&'static str>,
+    /// May it be missing?
+    only: bool,
+    /// What a word can be.
+    words: BTreeSet<&'static str>,
+}
+
+type Section = BTreeMap<&'static str, Row>;
+
+/// What stands in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The rows of all tables of three columns, by the heading above them.
+fn rows() -> Vec<(&'static str, [&'static str; 3])> {
+    let mut heading = "";
+    let mut rows = Vec::new();
+    for line in PAGE.lines() {
+        if let Some(text) = line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with("##")) {
+            heading = text;
+        }
+        let cells: Vec<&str> = line.split(" | ").collect();
+        if let (true, [first, second, third]) = (line.starts_with("| `"), &cells[..]) {
+            let third = third.strip_suffix(" |").expect("a row ends with a bar");
+            rows.push((heading, [quoted(first).next().expect("a name"), *second, third]));
+        }
+    }
+    rows
+}
+
+fn sections() -> BTreeMap<&'static str, Section> {
+    let mut sections: BTreeMap<_, Section> = BTreeMap::new();
+    for (heading, [path, types, description]) in rows().into_iter().filter(|(heading, _)| *heading != KINDS) {
+        let row =
+            Row { types: types.split(" or ").collect(), only: description.starts_with("Only "), words: quoted(description).collect() };
+        assert!(sections.entry(heading).or_default().insert(path, row).is_none(), "{heading}: two rows for `{path}`");
+    }
+    sections
+}
+
+const KINDS: &str = "Kinds of failures";
+const FAILURE: &str = "A failure";
+
+/// The kinds of failures, with the exit codes that the page names.
+fn kinds() -> BTreeMap<&'static str, Vec<u64>> {
+    let kinds = rows().into_iter().filter(|(heading, _)| *heading == KINDS);
+    kinds.map(|(_, [kind, codes, _])| (kind, codes.split(", ").map(|code| code.parse().unwrap()).collect())).collect()
+}
+
+/// What runs of the command printed, and what the page does not say of it.
+struct Printed {
+    sections: BTreeMap<&'static str, Section>,
+    seen: BTreeSet<(String, String, &'static str)>,
+    problems: BTreeSet<String>,
+}
+
+impl Printed {
+    fn result(&mut self, section: &str, output: &Output) {
+        assert_eq!(output.err, "", "{section}: a result has standard error for itself");
+        self.value(section, "", &output.json());
+    }
+
+    fn failure(&mut self, output: &Output) {
+        self.value(FAILURE, "", &json!({ "error": output.error() }));
+        let error = output.error();
+        let (kind, code) = (error["kind"].as_str().unwrap(), error["exit_code"].as_u64().unwrap());
+        if !kinds().get(kind).is_some_and(|codes| codes.contains(&code)) {
+            self.problems.insert(format!("\"{KINDS}\": add exit code {code} to the row of `{kind}`"));
+        }
+        assert_eq!(i32::try_from(code), Ok(output.code));
+    }
+
+    fn value(&mut self, section: &str, path: &str, value: &Value) {
+        if !path.is_empty() {
+            self.field(section, path, value);
+        }
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.value(section, &format!("{path}[]"), item)),
+            Value::Object(members) => {
+                let child = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                let rows = self.sections.get(section);
+                let is_map = rows.is_some_and(|rows| rows.contains_key(&child("*")[..]));
+                let missing: Vec<String> = rows
+                    .into_iter()
+                    .flatten()
+                    .filter(|(row, about)| !about.only && !row.ends_with(['*', ']']) && parent(row) == path)
+                    .filter(|(row, _)| !members.contains_key(row.rsplit('.').next().unwrap()))
+                    .map(|(row, _)| {
+                        format!("\"{section}\": `{row}` is not in every result: begin its description with \"Only\", or print it")
+                    })
+                    .collect();
+                self.problems.extend(missing);
+                for (name, member) in members {
+                    self.value(section, &child(if is_map { "*" } else { name }), member);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn field(&mut self, section: &str, path: &str, value: &Value) {
+        let Some(row) = self.sections.get(section).and_then(|rows| rows.get(path)) else {
+            self.problems.insert(format!("\"{section}\": add a row: | `{path}` | {} | what it says. |", kind_of(value)));
+            return;
+        };
+        match row.types.iter().find(|name| is_of(value, name, row)) {
+            Some(name) => drop(self.seen.insert((section.to_owned(), path.to_owned(), name))),
+            None => {
+                let types = row.types.join(" or ");
+                self.problems.insert(format!("\"{section}\": `{path}` is documented as {types}, but was {value}: correct its row"));
+            }
+        }
+    }
+
+    /// What is on the page, and was not printed.
+    fn missing(&self) -> impl Iterator<Item = String> {
+        let all = self.sections.iter().flat_map(|(section, rows)| rows.iter().map(move |(path, row)| (*section, *path, row)));
+        all.flat_map(|(section, path, row)| row.types.iter().map(move |name| (section, path, *name)))
+            .filter(|(section, path, name)| !self.seen.contains(&((*section).to_owned(), (*path).to_owned(), name)))
+            .map(|(section, path, name)| {
+                format!("\"{section}\": `{path}` was never printed as {name}: remove it from the page, or add a run that prints it")
+            })
+    }
+}
+
+/// Of `a[].b.c` it is `a[].b`.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(parent, _)| parent)
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "… or null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_u64() => "integer",
+        Value::Number(_) => "number",
+        Value::String(text) if is_id(text) => "id",
+        Value::String(text) if is_time(text) => "time",
+        Value::String(_) => "string",
+        Value::Array(_) => "list",
+        Value::Object(_) => "object",
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    uuid::Uuid::parse_str(text).is_ok_and(|id| id.to_string() == text)
+}
+
+fn is_time(text: &str) -> bool {
+    text.ends_with('Z') && OffsetDateTime::parse(text, &Rfc3339).is_ok()
+}
+
+fn is_of(value: &Value, name: &str, row: &Row) -> bool {
+    match name {
+        "string" => value.is_string(),
+        "word" => value.as_str().is_some_and(|text| row.words.contains(text)),
+        "id" => value.as_str().is_some_and(is_id),
+        "time" => value.as_str().is_some_and(is_time),
+        "integer" => value.as_u64().is_some_and(|number| i64::try_from(number).is_ok()),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        "object" => value.is_object(),
+        "list" => value.is_array(),
+        "null" => value.is_null(),
+        _ => panic!("the page has a type that it does not explain: {name}"),
+    }
+}
+
+#[tokio::test]
+async fn the_page_says_what_is_printed() {
+    let mut printed = Printed { sections: sections(), seen: BTreeSet::new(), problems: BTreeSet::new() };
+    for command in COMMANDS.iter().filter(|command| !command.is_empty() && **command != ["keys"]) {
+        let name = command.join(" ");
+        assert!(printed.sections.contains_key(&name[..]), "docs/command-json.md: add a section ### {name}");
+    }
+    every_result(&mut printed).await;
+    failures(&mut printed).await;
+    let problems: Vec<String> = printed.problems.iter().cloned().chain(printed.missing()).collect();
+    assert!(problems.is_empty(), "docs/command-json.md and the command say different things:\n{}", problems.join("\n"));
+}
+
+/// Runs each command, in such states that each field is printed in each of its types.
+async fn every_result(printed: &mut Printed) {
+    let world = World::sqlite().await;
+    let mut ended = |section: &str, arguments: &[&str], code: i32| -> Value {
+        let output = world.run(&[arguments, &["--json"]].concat()).ended(code);
+        printed.result(section, &output);
+        output.json()
+    };
+    ended("migrate", &["migrate", "--namespace", "shop", "--events"], 0);
+    ended("migrate --print", &["migrate", "--namespace", "shop", "--print"], 0);
+    let old = ended("prepare", &["prepare"], 0)["kek"].as_str().unwrap().to_owned();
+    world.append(0..4).await.unwrap();
+    ended("doctor", &["doctor"], 0);
+    ended("doctor", &["doctor", "--keyring", "/no/such/file"], 5);
+
+    let (scope, reason) = (["Customer", "cust_1"], ["--reason", "request 1"]);
+    let about = |command: &'static [&str]| [command, &scope[..]].concat();
+    ended("rotate-data-key", &about(&["rotate-data-key"]), 0);
+    ended("disable", &[&about(&["disable"])[..], &reason].concat(), 0);
+    ended("enable", &[&about(&["enable"])[..], &reason].concat(), 0);
+    ended("shred", &[&about(&["shred"])[..], &reason, &["--yes"]].concat(), 0);
+    ended("reopen", &[&about(&["reopen"])[..], &reason].concat(), 0);
+    // Before there were actors.
+    world.execute("UPDATE key_scope_changes SET actor = NULL WHERE action = 'disable'").await;
+    ended("keys show", &about(&["keys", "show"]), 0);
+
+    ended("rotate-kek", &["rotate-kek"], 0);
+    world.execute("UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = 'cust_2'").await;
+    ended("rewrap --dry-run", &["rewrap", "--dry-run"], 0);
+    ended("rewrap", &["rewrap"], 1);
+    ended("shred", &["shred", "Customer", "cust_2", "--reason", "lost anyway", "--yes"], 0);
+    let owners = world.folder.path().join("owners.json");
+    let lock = r#"{"eventseal_schemas":1,"types":{"Placed":{"versions":{"1":{"protected":{"/name":"Customer at /customer"}}}}}}"#;
+    std::fs::write(&owners, lock).unwrap();
+    let schemas = ["--schemas", owners.to_str().unwrap()];
+    let other = ["shred", "customer", "cust_2", "--reason", "spelled otherwise", "--yes", "--allow-unknown"];
+    ended("shred", &[&other[..], &schemas].concat(), 0);
+    ended("keys show", &[&["keys", "show", "Customer", "cust_2"][..], &schemas].concat(), 0);
+    ended("status", &["status"], 0);
+    ended("retire-kek", &["retire-kek", &old], 0);
+    ended("status", &["status", "--max-age", "0", "--check"], 5);
+
+    world.execute("UPDATE key_encryption_keys SET master_key_id = 'gone' WHERE state = 'retired'").await;
+    let both = world.keyring("both", &format!("next:{OTHER_SECRET}\nmain:{SECRET}\n"));
+    let moving = ["move-master-key", "--keyring", both.to_str().unwrap()];
+    let dry = [&moving[..], &["--dry-run"]].concat();
+    ended("move-master-key --dry-run", &dry, 0);
+    ended("move-master-key", &moving, 0);
+    ended("move-master-key", &moving, 0);
+    ended("move-master-key --dry-run", &dry, 0);
+
+    ended("completions", &["completions", "bash"], 0);
+    ended("man", &["man"], 0);
+    ended("man", &["man", "--directory", world.folder.path().to_str().unwrap()], 0);
+
+    let Database::Sqlite(db) = &world.database else { unreachable!() };
+    let mut tx = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let bare = [NewEvent::raw("Placed", 2, r#"{"name":"Ada"}"#), NewEvent::raw("Unknown", 1, "{}")];
+    SqliteStore::new().append(&mut tx, &aggregate("Order", "bare"), Any, &bare).await.unwrap();
+    tx.commit().await.unwrap();
+    let version = |protected: Value, step: Value| json!({ "protected": protected, "step": step });
+    let next = |name: &str| json!({ "kind": "typed", "to": [{ "type": name, "version": 2 }] });
+    let protected = || json!({ "/name": "Customer at /customer" });
+    let lock = json!({ "eventseal_schemas": 1, "types": {
+        "Placed": { "versions": { "1": version(protected(), next("Placed")), "2": version(protected(), Value::Null) } },
+        "Gone": { "versions": { "1": version(json!({}), next("Gone")), "2": version(json!({}), Value::Null) } },
+    } });
+    let path = world.folder.path().join("schemas.json");
+    std::fs::write(&path, lock.to_string()).unwrap();
+    let schemas = ["--schemas", path.to_str().unwrap()];
+    ended("census", &["census"], 0);
+    ended("census", &[&["census"], &schemas[..]].concat(), 0);
+    ended("census", &[&["census"], &schemas[..], &["--payloads=all"]].concat(), 0);
+    // Of a part of the log, it can't tell.
+    ended("census", &[&["census"], &schemas[..], &["--payloads=all", "--up-to", "3"]].concat(), 0);
+}
+
+async fn failures(printed: &mut Printed) {
+    let world = World::sqlite().await;
+    printed.failure(&world.run(&["status", "--json"]).refused(1, "not_migrated"));
+    printed.failure(&world.run(&["frobnicate", "--json"]).refused(2, "usage"));
+    let world = world.with_keys(0..1).await;
+    printed.failure(&world.run(&["keys", "show", "Customer", "none", "--json"]).refused(4, "unknown_scope"));
+    let kek = world.keks()[0]["kek"].as_str().unwrap().to_owned();
+    let refused = world.run(&["retire-kek", &kek, "--json"]).refused(4, "kek_in_use");
+    assert!(refused.error()["help"].is_string());
+    printed.failure(&refused);
+    // Something with a cause below it.
+    let no_database = world.folder.path().join("ring");
+    let url = format!("sqlite://{}", no_database.display());
+    printed.failure(&run(&mut eventseal(&["status", "--database", &url, "--json"])));
+}
+
+/// Which kinds of failures and checks there are, the sources of the command say best.
+#[test]
+fn the_page_has_every_kind_of_failure_and_every_check() {
+    let (mut failures, mut checks) = (BTreeSet::new(), BTreeSet::new());
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).unwrap();
+            let literals = |before: &str| source.split(before).skip(1).map(literal).collect::<Vec<_>>();
+            for kind in ["Failure::refused(", "Failure::failed("].map(literals).concat() {
+                failures.insert(kind.unwrap_or_else(|| panic!("{}: name the kind in the call", path.display())));
+            }
+            if path.ends_with("output.rs") {
+                let body = source.split("fn kind(&self)").nth(1).unwrap().split("\n    }\n").next().unwrap();
+                failures.extend(body.split("=> ").skip(1).filter_map(literal));
+            }
+            // A name of a check, or a constant that is one.
+            let calls = ["checks.good(", "checks.problem(", "checks.failed(", "const NAME: &str ="];
+            checks.extend(calls.map(literals).concat().into_iter().flatten());
+        }
+    }
+    same(KINDS, &kinds().into_keys().collect(), &failures);
+    same("doctor", &sections()["doctor"]["checks[].check"].words, &checks);
+}
+
+/// What stands in quotation marks where this begins.
+fn literal(rest: &str) -> Option<String> {
+    rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()).map(str::to_owned)
+}
+
+fn same(section: &str, documented: &BTreeSet<&str>, named: &BTreeSet<String>) {
+    let new: Vec<_> = named.iter().filter(|name| !documented.contains(name.as_str())).collect();
+    assert!(new.is_empty(), "docs/command-json.md, \"{section}\": add {new:?}");
+    let gone: Vec<_> = documented.iter().filter(|name| !named.contains(**name)).collect();
+    assert!(gone.is_empty(), "docs/command-json.md, \"{section}\": nothing prints {gone:?} any more");
+}

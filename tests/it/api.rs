@@ -1,0 +1,50 @@
+//! What the types promise, pinned.
+
+use eventseal::*;
+use std::sync::Arc;
+
+fn is_send_sync_unpin<T: Send + Sync + Unpin>() {}
+
+#[test]
+fn public_types_are_send_sync_and_unpin() {
+    is_send_sync_unpin::<SealedStore<MemoryStore>>();
+    is_send_sync_unpin::<SealedStore<Arc<dyn EventStore<Tx = MemoryTx>>>>();
+    is_send_sync_unpin::<Sealer<MemoryTx>>();
+    is_send_sync_unpin::<KeyManager<MemoryTx>>();
+    is_send_sync_unpin::<Schemas>();
+    is_send_sync_unpin::<Keyring>();
+    is_send_sync_unpin::<MemoryDb>();
+    is_send_sync_unpin::<MemoryTx>();
+    is_send_sync_unpin::<NewEvent>();
+    is_send_sync_unpin::<PersistedEvent>();
+    is_send_sync_unpin::<Error>();
+    is_send_sync_unpin::<Sensitive<String>>();
+    is_send_sync_unpin::<Census>();
+    is_send_sync_unpin::<Backfilled>();
+    is_send_sync_unpin::<Rewritten>();
+    is_send_sync_unpin::<SecretKey>();
+    #[cfg(feature = "databases")]
+    is_send_sync_unpin::<SealedStore<SqliteStore>>();
+}
+
+/// The ports can be trait objects, and calls on them can be spawned.
+#[test]
+fn ports_are_dyn_compatible_and_their_futures_are_send() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let store: Arc<dyn EventStore<Tx = MemoryTx>> = Arc::new(MemoryStore::new());
+    let _keys: Arc<dyn KeyStore<Tx = MemoryTx>> = Arc::new(MemoryKeys::new());
+    let _kms: Arc<dyn Kms> = Arc::new(Keyring::generate("main").unwrap());
+    let db = MemoryDb::new(Namespace::new("test").unwrap());
+    let (events, keys) = (db.clone(), MemoryKeys::new());
+    let _future = is_send(async move { store.read_stream(&mut events.begin(), &aggregate("A", "1")).await.map(drop) });
+    let table: Arc<dyn EventTable<Tx = MemoryTx>> = Arc::new(MemoryStore::new());
+    let sealed = SealedStore::new(MemoryStore::new(), keys, Keyring::generate("main").unwrap(), Schemas::new([]).unwrap());
+    let _future = is_send(async move {
+        let (mut tx, mut other, mut told) = (db.begin(), db.begin(), 0);
+        sealed.census(&mut tx, &CensusOptions::default(), &mut |_| {}).await?;
+        sealed.backfill(&mut tx, &BackfillOptions::default(), &mut |_| told += 1).await?;
+        sealed.rewrite(&mut tx, &*table, &mut other, &RewriteOptions::default(), &mut |_| {}).await.map(drop)
+    });
+}

@@ -1,0 +1,7 @@
+//! Guards for the user's CI: each must let right schemas pass and catch real mistakes.
+
+mod golden;
+mod lock;
+mod protection;
+mod shape;
+mod taint;

@@ -1,0 +1,734 @@
+//! The invariants of the design, on every database: memory, SQLite and PostgreSQL. What holds on one must hold on all;
+//! the finer points are tested where they belong (`roundtrip`, `tamper`, `input`, `keys`, `schemas`).
+
+use async_trait::async_trait;
+use eventseal::ExpectedVersion::{Any, NoStream};
+use eventseal::conformance::Database;
+use eventseal::*;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use support::{Memory, Postgres, Sqlite};
+
+const CANARY: &str = "c4n4ry";
+
+static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
+
+#[async_trait]
+trait Backend: Database<Tx: Send> + Sized {
+    type Store: EventStore<Tx = Self::Tx> + Clone + Default + 'static;
+    type Keys: KeyStore<Tx = Self::Tx> + Clone + Default + 'static;
+
+    async fn make() -> Self;
+
+    /// A process, with caches of its own.
+    fn process(&self, schemas: Schemas) -> SealedStore<Self::Store> {
+        self.process_with(Self::Keys::default(), Arc::clone(&KEYRING), schemas)
+    }
+
+    fn process_with(
+        &self,
+        keys: impl KeyStore<Tx = Self::Tx> + 'static,
+        kms: impl Kms + 'static,
+        schemas: Schemas,
+    ) -> SealedStore<Self::Store> {
+        SealedStore::new(Self::Store::default(), keys, kms, schemas)
+    }
+
+    async fn prepared(&self, schemas: Schemas) -> SealedStore<Self::Store> {
+        let store = self.process(schemas);
+        store.keys().prepare(self.connection(&mut self.connect().await.unwrap())).await.unwrap();
+        store
+    }
+
+    async fn append<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str, events: &[NewEvent]) -> Result<()> {
+        let mut transaction = self.begin().await.unwrap();
+        store.append(self.tx(&mut transaction), &aggregate("Order", id), Any, events).await?;
+        self.commit(transaction).await
+    }
+
+    async fn read<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str) -> Result<Vec<PersistedEvent>> {
+        let mut transaction = self.begin().await.unwrap();
+        Ok(store.read_stream(self.tx(&mut transaction), &aggregate("Order", id)).await?.events)
+    }
+
+    /// A transaction that goes on seeing what is there when it first reads.
+    async fn begin_snapshot(&self) -> Self::Transaction {
+        self.begin().await.unwrap()
+    }
+
+    async fn stored(&self) -> Vec<PersistedEvent> {
+        let mut transaction = self.begin().await.unwrap();
+        let (store, all) = (Self::Store::default(), EventFilter::default());
+        store.read_events(self.tx(&mut transaction), GlobalPosition::START, 10_000, &all).await.unwrap().events
+    }
+
+    async fn shred(&self, store: &SealedStore<Self::Store>, id: &str) -> Shredding {
+        let mut transaction = self.begin().await.unwrap();
+        let scope = KeyScope::new("Customer", id);
+        let shredding = store.keys().shred(self.tx(&mut transaction), &scope, "request").await.unwrap();
+        self.commit(transaction).await.unwrap();
+        shredding
+    }
+
+    async fn history(&self, store: &SealedStore<Self::Store>, id: &str) -> Option<KeyHistory> {
+        let mut transaction = self.begin().await.unwrap();
+        store.keys().key_history(self.tx(&mut transaction), &KeyScope::new("Customer", id)).await.unwrap()
+    }
+}
+
+#[async_trait]
+impl Backend for Memory {
+    type Store = MemoryStore;
+    type Keys = MemoryKeys;
+
+    async fn make() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl Backend for Sqlite {
+    type Store = SqliteStore;
+    type Keys = SqliteKeys;
+
+    async fn make() -> Self {
+        Self::new().await
+    }
+}
+
+#[async_trait]
+impl Backend for Postgres {
+    type Store = PostgresStore;
+    type Keys = PostgresKeys;
+
+    async fn make() -> Self {
+        Self::new().await
+    }
+
+    async fn begin_snapshot(&self) -> Self::Transaction {
+        self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap()
+    }
+}
+
+macro_rules! on_every_database {
+    ($($name:ident,)*) => {
+        mod on_memory { $(#[tokio::test] async fn $name() { super::$name::<super::Memory>().await; })* }
+        mod on_sqlite { $(#[tokio::test] async fn $name() { super::$name::<super::Sqlite>().await; })* }
+        mod on_postgres { $(#[tokio::test] async fn $name() { super::$name::<super::Postgres>().await; })* }
+    };
+}
+
+on_every_database! {
+    i1_what_was_appended_is_read_byte_for_byte,
+    i2_no_protected_value_reaches_the_store,
+    i3_what_was_moved_is_refused,
+    i4_only_a_shred_redacts,
+    i5_a_committed_shred_holds_for_every_statement_after_it,
+    i6_an_event_and_its_keys_are_committed_together,
+    i7_upcasters_see_values_or_redactions,
+    i8_a_follower_sees_everything_once,
+    i9_errors_show_no_values,
+    i10_a_page_costs_one_key_query,
+    i5_reads_that_may_lag_do_so_and_appends_do_not,
+    i5_an_older_tombstone_is_not_taken_for_a_shred_that_is_under_way,
+    i5_an_old_snapshot_renews_nothing_for_readers_that_lag,
+    i5_what_a_process_shreds_itself_it_never_shows_again,
+}
+
+fn customer() -> Owner {
+    subject("Customer", "/customer")
+}
+
+fn schemas() -> Schemas {
+    Schemas::new([
+        event("Placed").version(1).protect(&["/name", "/lines/*/text"], customer()),
+        event("Note").version(1).protect_whole(Owner::Aggregate),
+        event("Counted").version(1),
+    ])
+    .unwrap()
+}
+
+fn placed(customer: &str) -> NewEvent {
+    NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{customer}","name":"{CANARY}"}}"#))
+}
+
+async fn i1_what_was_appended_is_read_byte_for_byte<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(schemas()).await;
+    let values = [
+        "1.0",
+        "-0",
+        "1e400",
+        "1234567890123456789012345",
+        "true",
+        "null",
+        r#""\ud800""#,
+        r#""é \u00e9 \/ \u0000""#,
+        "[]",
+        "{}",
+        "[[[1, 2] , 3]]",
+        r#"{ "a" : 1, "a" : 2 }"#,
+        r#"{"":{"~/*":[]}}"#,
+        r#""""#,
+        "\"\u{1f600}\u{0}\"".trim_end_matches('\0'),
+    ];
+    let mut events = Vec::new();
+    for value in values {
+        if serde_json::from_str::<&serde_json::value::RawValue>(value).is_err() {
+            continue;
+        }
+        events.push(NewEvent::raw("Placed", 1, format!("\t{{ \"customer\":\"7\" , \"n\\u0061me\" : {value},\"x\":{value}}}\r\n")));
+        events.push(NewEvent::raw("Placed", 1, format!(r#"{{"lines":[{{"text":{value}}},{{}},{{"text":1}}],"customer":-7}}"#)));
+        events.push(NewEvent::raw("Note", 1, value));
+    }
+    events.push(NewEvent::raw("Note", 1, (0..=255).collect::<Vec<u8>>()));
+    events.push(NewEvent::raw("Counted", 1, vec![0, 159, 146, 150]));
+    assert!(events.len() > 40);
+    db.append(&store, "1", &events).await.unwrap();
+    for process in [&store, &db.process(schemas())] {
+        let read = db.read(process, "1").await.unwrap();
+        assert!(read.iter().zip(&events).all(|(read, new)| read.payload == new.payload && read.event_id == new.event_id));
+        assert_eq!(read.len(), events.len());
+    }
+}
+
+async fn i2_no_protected_value_reaches_the_store<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[placed("1"), NewEvent::raw("Note", 1, CANARY), NewEvent::raw("Counted", 1, "{}")]).await.unwrap();
+    db.shred(&store, "2").await;
+    // Each fails after a good event of the same batch, and the transaction is committed all the same.
+    let bad = [
+        format!(r#"{{"name":"{CANARY}"}}"#),
+        format!(r#"{{"customer":[],"name":"{CANARY}"}}"#),
+        format!(r#"{{"customer":"1","lines":"{CANARY}"}}"#),
+        format!(r#"{{"customer":"1","name":"{CANARY}","name":"{CANARY}"}}"#),
+        format!(r#"{{"$seal":"x","customer":"1","name":"{CANARY}"}}"#),
+        format!(r#"{{"customer":"2","name":"{CANARY}"}}"#),
+        CANARY.to_owned(),
+    ];
+    for payload in bad {
+        let mut transaction = db.begin().await.unwrap();
+        let events = [placed("1"), NewEvent::raw("Placed", 1, payload)];
+        let error = store.append(db.tx(&mut transaction), &aggregate("Order", "1"), Any, &events).await.unwrap_err();
+        assert!(!format!("{error} {error:?}").contains(CANARY), "I9");
+        db.commit(transaction).await.unwrap();
+    }
+    let stored = db.stored().await;
+    assert_eq!(stored.len(), 3);
+    assert!(stored.iter().all(|event| !String::from_utf8_lossy(&event.payload).contains(CANARY)));
+}
+
+async fn i3_what_was_moved_is_refused<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[placed("1"), placed("1"), placed("2")]).await.unwrap();
+    let sealed = db.stored().await;
+    let text = |event: &PersistedEvent| serde_json::from_slice::<Value>(&event.payload).unwrap();
+    let with = |event: &PersistedEvent, name: &str, value: &Value| {
+        let mut payload = text(event);
+        payload[name] = value.clone();
+        NewEvent::raw("Placed", 1, payload.to_string())
+    };
+    let cases = [
+        ("a whole payload under another event id", NewEvent::raw("Placed", 1, sealed[0].payload.clone())),
+        ("a value of another event", with(&sealed[0], "name", &text(&sealed[1])["name"]).with_id(uuid::Uuid::now_v7())),
+        ("a header of another event", with(&sealed[0], "$seal", &text(&sealed[2])["$seal"])),
+        ("plaintext for a sealed value", with(&sealed[0], "name", &json!("Eve"))),
+        (
+            "a sealed value without its header",
+            NewEvent::raw("Placed", 1, json!({"customer": "1", "name": text(&sealed[0])["name"]}).to_string()),
+        ),
+    ];
+    for (index, (what, event)) in cases.into_iter().enumerate() {
+        let id = format!("moved-{index}");
+        db.append(&B::Store::default(), &id, &[event]).await.unwrap();
+        for shredded in [false, true] {
+            if shredded && index == 4 {
+                db.shred(&store, "1").await;
+                db.shred(&store, "2").await;
+            }
+            let error = db.read(&store, &id).await.unwrap_err();
+            assert!(error.is_tampered(), "{what}: {error:?}");
+        }
+    }
+    for index in 0..5 {
+        assert!(db.read(&store, &format!("moved-{index}")).await.unwrap_err().is_tampered(), "not even after a shred");
+    }
+}
+
+/// A KMS that can be down, counts its calls, and takes its time.
+struct Flaky(Arc<AtomicBool>, Arc<AtomicUsize>, Duration);
+
+#[async_trait]
+impl Kms for Flaky {
+    fn provider(&self) -> &str {
+        KEYRING.provider()
+    }
+
+    async fn master_key_id(&self) -> Result<String> {
+        KEYRING.master_key_id().await
+    }
+
+    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
+        KEYRING.generate_kek(context).await
+    }
+
+    async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        #[allow(clippy::disallowed_methods, reason = "it plays a slow KMS, and waits for nothing")]
+        tokio::time::sleep(self.2).await;
+        if self.0.load(Ordering::SeqCst) {
+            Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "down".into() })
+        } else {
+            KEYRING.unwrap_kek(wrapped, context).await
+        }
+    }
+
+    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
+        KEYRING.wrap_kek(kek, context).await
+    }
+
+    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
+        KEYRING.rewrap_kek(wrapped, context).await
+    }
+}
+
+async fn i4_only_a_shred_redacts<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[placed("1")]).await.unwrap();
+    let down = Arc::new(AtomicBool::new(true));
+    let cold = db.process_with(B::Keys::default(), Flaky(Arc::clone(&down), Arc::default(), Duration::ZERO), schemas());
+    let error = db.read(&cold, "1").await.unwrap_err();
+    assert!(matches!(error, Error::KmsUnavailable { .. }) && error.is_retryable(), "{error:?}");
+    assert!(db.append(&cold, "1", &[placed("1")]).await.unwrap_err().is_retryable());
+    down.store(false, Ordering::SeqCst);
+    // It recovers without a restart, when the failure is forgotten.
+    let events = loop {
+        match db.read(&cold, "1").await {
+            Ok(events) => break events,
+            Err(error) => assert!(matches!(error, Error::KmsUnavailable { .. })),
+        }
+    };
+    assert_eq!(events[0].payload, placed("1").payload);
+    let foreign = db.process_with(B::Keys::default(), Keyring::generate("main").unwrap(), schemas());
+    assert!(matches!(db.read(&foreign, "1").await, Err(Error::KmsRefused { .. })));
+    let scope = KeyScope::new("Customer", "1");
+    let mut transaction = db.begin().await.unwrap();
+    store.keys().disable(db.tx(&mut transaction), &scope, "stop").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    assert!(matches!(db.read(&store, "1").await, Err(Error::Disabled { .. })));
+    assert!(matches!(db.append(&store, "1", &[placed("1")]).await, Err(Error::Disabled { .. })));
+    let mut transaction = db.begin().await.unwrap();
+    store.keys().enable(db.tx(&mut transaction), &scope, "go").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    assert_eq!(db.read(&store, "1").await.unwrap()[0].payload, placed("1").payload);
+    db.shred(&store, "1").await;
+    let erased = db.read(&store, "1").await.unwrap().remove(0);
+    assert_eq!((&*erased.payload, erased.redacted.len()), (&br#"{"customer":"1","name":null}"#[..], 1));
+    // Whoever can't check the tag sees no redaction either.
+    assert!(matches!(db.read(&foreign, "1").await, Err(Error::KmsRefused { .. })));
+}
+
+async fn i5_a_committed_shred_holds_for_every_statement_after_it<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(schemas()).await;
+    let other = db.process(schemas());
+    db.append(&store, "1", &[placed("1"), placed("2")]).await.unwrap();
+    assert_eq!(db.read(&other, "1").await.unwrap().len(), 2, "the other process has the keys cached");
+    let mut transaction = db.begin().await.unwrap();
+    store.keys().shred(db.tx(&mut transaction), &KeyScope::new("Customer", "1"), "request").await.unwrap();
+    let within = store.read_stream(db.tx(&mut transaction), &aggregate("Order", "1")).await.unwrap();
+    assert!(within.events[0].is_redacted(), "the transaction itself sees it");
+    drop(transaction);
+    assert!(!db.read(&store, "1").await.unwrap()[0].is_redacted(), "rolled back");
+    assert_eq!(db.shred(&store, "1").await.destroyed.len(), 1);
+    for process in [&store, &other] {
+        let read = db.read(process, "1").await.unwrap();
+        assert!(read[0].is_redacted() && !String::from_utf8_lossy(&read[0].payload).contains(CANARY));
+        assert_eq!(read[1].payload, placed("2").payload, "another customer's events stay");
+        assert!(db.append(process, "1", &[placed("1")]).await.unwrap_err().is_shredded());
+    }
+    let mut transaction = db.begin().await.unwrap();
+    store.keys().reopen(db.tx(&mut transaction), &KeyScope::new("Customer", "1"), "came back").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    db.append(&other, "1", &[placed("1")]).await.unwrap();
+    let read = db.read(&store, "1").await.unwrap();
+    assert!(read[0].is_redacted() && !read[2].is_redacted(), "what was shredded stays shredded");
+    assert_eq!(db.shred(&store, "stranger").await.destroyed, []);
+    assert!(db.append(&store, "1", &[placed("stranger")]).await.unwrap_err().is_shredded());
+}
+
+async fn i6_an_event_and_its_keys_are_committed_together<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(schemas()).await;
+    let mut transaction = db.begin().await.unwrap();
+    store.append(db.tx(&mut transaction), &aggregate("Order", "1"), NoStream, &[placed("1"), placed("2")]).await.unwrap();
+    drop(transaction);
+    assert!(db.history(&store, "1").await.is_none() && db.stored().await.is_empty());
+    // The key of the transaction that was rolled back is cached, and must not be used.
+    db.append(&store, "1", &[placed("1"), placed("2")]).await.unwrap();
+    let cold = db.process(schemas());
+    assert_eq!(db.read(&cold, "1").await.unwrap()[1].payload, placed("2").payload);
+    assert_eq!(db.history(&store, "1").await.unwrap().keys.len(), 1);
+    let mut transaction = db.begin().await.unwrap();
+    let conflict = store.append(db.tx(&mut transaction), &aggregate("Order", "1"), NoStream, &[placed("3")]).await.unwrap_err();
+    assert!(conflict.is_conflict());
+    store.append(db.tx(&mut transaction), &aggregate("Order", "1"), Any, &[placed("3")]).await.expect("the transaction goes on");
+    db.commit(transaction).await.unwrap();
+    assert_eq!(db.read(&cold, "1").await.unwrap()[2].payload, placed("3").payload);
+}
+
+async fn i7_upcasters_see_values_or_redactions<B: Backend>() {
+    fn seen(value: &Value) -> bool {
+        value.is_null() || value == CANARY
+    }
+    let db = B::make().await;
+    let v1 = db.prepared(Schemas::new([event("Placed").version(1).protect(&["/name"], customer())]).unwrap()).await;
+    db.append(&v1, "1", &[placed("1"), placed("2")]).await.unwrap();
+    let v2 = event("Placed").version(1).protect(&["/name"], customer()).version(2).protect(&["/person/name"], customer()).upcast(
+        1,
+        |old: Value| {
+            assert!(seen(&old["name"]) && old.get("$seal").is_none());
+            Ok::<_, Infallible>(json!({ "customer": old["customer"], "person": { "name": old["name"] } }))
+        },
+    );
+    let store = db.process(Schemas::new([v2]).unwrap());
+    db.shred(&v1, "1").await;
+    let read = db.read(&store, "1").await.unwrap();
+    assert_eq!(read[0].redacted, [JsonPointer::parse("/person/name").unwrap()]);
+    assert!(read[1].redacted.is_empty() && String::from_utf8_lossy(&read[1].payload).contains(CANARY));
+    assert_eq!((read[0].event_version.get(), read[0].stored_version.get()), (2, 1));
+}
+
+async fn i8_a_follower_sees_everything_once<B: Backend>() {
+    let db = B::make().await;
+    let written = db.prepared(schemas()).await;
+    for number in 0..6 {
+        let counted = NewEvent::raw("Counted", 1, format!(r#"{{"number":{number}}}"#));
+        db.append(&written, &format!("{}", number % 2), &[placed("1"), counted]).await.unwrap();
+    }
+    let number = |value: &Value| value["number"].as_u64().unwrap();
+    let split_or_drop = event("Counted").version(1).version(2).split(1, &[("Counted", 2)], move |old: Value, _| {
+        let parts = number(&old) % 3;
+        Ok::<_, Infallible>(
+            (0..parts).map(|part| SplitPart::new("Counted", 2, json!({ "number": number(&old) * 10 + part }))).collect::<Vec<_>>(),
+        )
+    });
+    let schemas = Schemas::new([event("Placed").version(1).protect(&["/name", "/lines/*/text"], customer()), split_or_drop]).unwrap();
+    let reader = db.process(schemas);
+    let mut all = Vec::new();
+    for limit in [1, 2, 3, 5, 100] {
+        let (mut after, mut seen) = (GlobalPosition::START, Vec::new());
+        loop {
+            let mut transaction = db.begin().await.unwrap();
+            let page = reader.read_events(db.tx(&mut transaction), after, limit, &EventFilter::default()).await.unwrap();
+            seen.extend(page.events.iter().map(|event| (event.global_position, event.part.index, event.payload.clone())));
+            after = page.next;
+            if page.scanned < limit {
+                break;
+            }
+        }
+        assert!(seen.is_sorted_by(|a, b| (a.0, a.1) < (b.0, b.1)), "twice, or out of order");
+        assert_eq!(seen.len(), 6 + 2 * 3, "of six counted, two have no part, two one and two two");
+        all.push(seen);
+    }
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+async fn i9_errors_show_no_values<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[placed("1")]).await.unwrap();
+    let sealed = String::from_utf8(db.stored().await.remove(0).payload).unwrap();
+    db.append(&B::Store::default(), "2", &[NewEvent::raw("Placed", 1, placed("1").payload)]).await.unwrap();
+    db.append(&B::Store::default(), "3", &[NewEvent::raw("Placed", 1, format!("{{\"name\":\"{CANARY}"))]).await.unwrap();
+    db.append(&B::Store::default(), "4", &[NewEvent::raw("Placed", 1, sealed.replace("\"name\":\"", "\"name\":\"AAAA"))]).await.unwrap();
+    for id in ["2", "3", "4"] {
+        let error = db.read(&store, id).await.unwrap_err();
+        let mut text = format!("{error} {error:?}");
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text += &format!(" {cause} {cause:?}");
+            source = cause.source();
+        }
+        assert!(!text.contains(CANARY) && !text.contains("AAAA"), "{text}");
+    }
+    let event = db.read(&store, "1").await.unwrap().remove(0);
+    assert!(!format!("{event:?} {store:?} {:?}", placed("1")).contains(CANARY));
+}
+
+/// Counts what is asked of the key table.
+#[derive(Clone)]
+struct Counting<Ks>(Ks, Arc<[AtomicUsize; 3]>);
+
+impl<Ks> Counting<Ks> {
+    fn count(&self, what: usize) {
+        self.1[what].fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl<Ks: KeyStore> KeyStore for Counting<Ks> {
+    type Tx = Ks::Tx;
+
+    fn can_look_first(&self) -> bool {
+        self.0.can_look_first()
+    }
+
+    fn is_in_transaction(&self, tx: &Ks::Tx) -> bool {
+        self.0.is_in_transaction(tx)
+    }
+
+    async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>> {
+        self.count(2);
+        self.0.namespace(tx).await
+    }
+
+    async fn active_kek(&self, tx: &mut Self::Tx, partition: &str) -> Result<Option<KekRecord>> {
+        self.count(2);
+        self.0.active_kek(tx, partition).await
+    }
+
+    async fn keks(&self, tx: &mut Self::Tx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
+        self.count(2);
+        self.0.keks(tx, kek_ids).await
+    }
+
+    async fn install_kek(&self, tx: &mut Self::Tx, kek: &KekRecord) -> Result<()> {
+        self.0.install_kek(tx, kek).await
+    }
+
+    async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {
+        self.0.kek_usage(tx).await
+    }
+    async fn replace_kek(&self, tx: &mut Self::Tx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        self.0.replace_kek(tx, replaced, kek).await
+    }
+    async fn move_kek(
+        &self,
+        tx: &mut Self::Tx,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: time::OffsetDateTime,
+    ) -> Result<bool> {
+        self.0.move_kek(tx, old, provider, wrapped, at).await
+    }
+    async fn retire_kek(&self, tx: &mut Self::Tx, kek_id: KekId) -> Result<Retirement> {
+        self.0.retire_kek(tx, kek_id).await
+    }
+    async fn rewrap_batch(&self, tx: &mut Self::Tx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        self.0.rewrap_batch(tx, batch, by).await
+    }
+    async fn install_key(&self, tx: &mut Self::Tx, key: &NewDataKey) -> Result<()> {
+        self.0.install_key(tx, key).await
+    }
+
+    async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
+        self.count(1);
+        self.0.scopes(tx, scopes, lock).await
+    }
+
+    async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()> {
+        self.count(2);
+        self.0.create_scopes(tx, scopes).await
+    }
+
+    async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()> {
+        self.count(2);
+        self.0.insert_keys(tx, keys).await
+    }
+
+    async fn commit_durably(&self, tx: &mut Self::Tx) -> Result<()> {
+        self.0.commit_durably(tx).await
+    }
+
+    async fn data_keys(&self, tx: &mut Self::Tx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
+        self.count(0);
+        self.0.data_keys(tx, key_ids).await
+    }
+
+    async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()> {
+        self.0.change_scope(tx, change).await
+    }
+
+    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: time::OffsetDateTime) -> Result<Vec<KeyId>> {
+        self.0.destroy_keys(tx, scope, at).await
+    }
+
+    async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>> {
+        self.0.scopes_with_ids(tx, ids).await
+    }
+
+    async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
+        self.0.history(tx, scope).await
+    }
+}
+
+async fn i10_a_page_costs_one_key_query<B: Backend>() {
+    let db = B::make().await;
+    let (counts, calls) = (Arc::<[AtomicUsize; 3]>::default(), Arc::<AtomicUsize>::default());
+    let keys = Counting(B::Keys::default(), Arc::clone(&counts));
+    let store = db.process_with(keys, Flaky(Arc::default(), Arc::clone(&calls), Duration::ZERO), schemas());
+    store.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
+    let events = || (0..50).map(|customer| placed(&customer.to_string())).collect::<Vec<_>>();
+    db.append(&store, "1", &events()).await.unwrap();
+    let take = || [0, 1, 2].map(|what| counts[what].swap(0, Ordering::SeqCst));
+    take();
+    db.append(&store, "1", &events()).await.unwrap();
+    assert_eq!(take(), [0, 1, 0], "an append of 50 scopes is one locking query");
+    db.append(&store, "1", &[NewEvent::raw("Counted", 1, "{}")]).await.unwrap();
+    assert_eq!(take(), [0, 0, 0], "what is not protected costs nothing");
+    assert_eq!(db.read(&store, "1").await.unwrap().len(), 101);
+    assert_eq!(take(), [1, 0, 0], "a stream of 50 keys is one query");
+    assert_eq!(calls.load(Ordering::SeqCst), 1, "one call to the KMS for each key-encryption key");
+}
+
+/// A report that takes its time, in one snapshot from before a shred, keeps nobody from seeing it.
+async fn i5_an_old_snapshot_renews_nothing_for_readers_that_lag<B: Backend>() {
+    let db = B::make().await;
+    let lag = Duration::from_millis(300);
+    let lagging = db.prepared(schemas()).await.reads_may_lag(lag);
+    let operator = db.process(schemas());
+    db.append(&lagging, "1", &[placed("1")]).await.unwrap();
+    let mut report = db.begin_snapshot().await;
+    let in_report = async |report: &mut B::Transaction| {
+        let stream = lagging.read_stream(db.tx(report), &aggregate("Order", "1")).await;
+        stream.unwrap().events[0].is_redacted()
+    };
+    let mut connection = db.connect().await.unwrap();
+    let mut shows_it = async || {
+        let stream = lagging.read_stream(db.connection(&mut connection), &aggregate("Order", "1")).await.unwrap();
+        !stream.events[0].is_redacted()
+    };
+    assert!(!in_report(&mut report).await && shows_it().await);
+    db.shred(&operator, "1").await;
+    let shredded = std::time::Instant::now();
+    loop {
+        // By the time before the read: the lag is of statements that begin.
+        let begins = shredded.elapsed();
+        if !shows_it().await {
+            break;
+        }
+        assert!(begins <= lag, "a statement that began {begins:?} after the shred saw plaintext");
+        if std::any::type_name::<B>() != std::any::type_name::<Memory>() {
+            assert!(!in_report(&mut report).await, "the snapshot is from before the shred");
+        }
+    }
+}
+
+/// Also where a read of another connection comes between the shred and its commit, and puts the key back.
+async fn i5_what_a_process_shreds_itself_it_never_shows_again<B: Backend>() {
+    let db = B::make().await;
+    let hour = Duration::from_secs(3_600);
+    let lagging = db.prepared(schemas()).await.reads_may_lag(hour);
+    db.append(&lagging, "1", &[placed("1"), placed("2"), placed("3")]).await.unwrap();
+    let mut other = db.connect().await.unwrap();
+    let mut read = async || {
+        let stream = lagging.read_stream(db.connection(&mut other), &aggregate("Order", "1")).await?;
+        Ok::<_, Error>(stream.events.iter().map(PersistedEvent::is_redacted).collect::<Vec<_>>())
+    };
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().shred(db.tx(&mut transaction), &KeyScope::new("Customer", "1"), "request").await.unwrap();
+    let own = lagging.read_stream(db.tx(&mut transaction), &aggregate("Order", "1")).await.unwrap();
+    assert!(own.events[0].is_redacted(), "the transaction sees what it did");
+    for _ in 0..2 {
+        assert_eq!(read().await.unwrap(), [false; 3], "it is not committed");
+    }
+    db.commit(transaction).await.unwrap();
+    assert_eq!(read().await.unwrap(), [true, false, false]);
+    // A stop, and its end.
+    let scope = KeyScope::new("Customer", "2");
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().disable(db.tx(&mut transaction), &scope, "stop").await.unwrap();
+    assert_eq!(read().await.unwrap(), [true, false, false]);
+    db.commit(transaction).await.unwrap();
+    assert!(matches!(read().await, Err(Error::Disabled { .. })));
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().enable(db.tx(&mut transaction), &scope, "go").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    assert_eq!(read().await.unwrap(), [true, false, false]);
+    // What is rolled back did not happen.
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().shred(db.tx(&mut transaction), &KeyScope::new("Customer", "3"), "request").await.unwrap();
+    drop(transaction);
+    assert_eq!(read().await.unwrap(), [true, false, false]);
+}
+
+/// The scope was shredded and reopened before: what is left of that says nothing of the shred that is not committed yet.
+async fn i5_an_older_tombstone_is_not_taken_for_a_shred_that_is_under_way<B: Backend>() {
+    let db = B::make().await;
+    let lag = Duration::from_millis(500);
+    let lagging = db.prepared(schemas()).await.reads_may_lag(lag);
+    let (operator, scope) = (db.process(schemas()), KeyScope::new("Customer", "1"));
+    operator.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
+    db.append(&lagging, "old", &[placed("1")]).await.unwrap();
+    db.shred(&operator, "1").await;
+    let mut transaction = db.begin().await.unwrap();
+    operator.keys().reopen(db.tx(&mut transaction), &scope, "came back").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    db.append(&lagging, "new", &[placed("1")]).await.unwrap();
+    let mut other = db.connect().await.unwrap();
+    let mut is_redacted = async |id| {
+        let stream = lagging.read_stream(db.connection(&mut other), &aggregate("Order", id)).await.unwrap();
+        stream.events[0].is_redacted()
+    };
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().shred(db.tx(&mut transaction), &scope, "request").await.unwrap();
+    assert!(is_redacted("old").await && !is_redacted("new").await, "it is not committed");
+    let looked = std::time::Instant::now();
+    while looked.elapsed() <= lag {
+        assert!(!is_redacted("new").await);
+    }
+    db.commit(transaction).await.unwrap();
+    assert!(is_redacted("new").await, "the process that shredded it shows it once more");
+}
+
+async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {
+    let db = B::make().await;
+    let counts = Arc::<[AtomicUsize; 3]>::default();
+    let take = || [0, 1, 2].map(|what| counts[what].swap(0, Ordering::SeqCst));
+    let keys = || Counting(B::Keys::default(), Arc::clone(&counts));
+    let hour = Duration::from_secs(3_600);
+    let lagging = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(hour);
+    lagging.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
+    let strict = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(Duration::ZERO);
+    db.append(&strict, "1", &[placed("1"), placed("2"), placed("3")]).await.unwrap();
+    let read_outside = async |process: &SealedStore<B::Store>| {
+        let mut connection = db.connect().await.unwrap();
+        process.read_stream(db.connection(&mut connection), &aggregate("Order", "1")).await
+    };
+    for process in [&lagging, &strict] {
+        read_outside(process).await.unwrap();
+    }
+    take();
+    db.read(&lagging, "1").await.unwrap();
+    read_outside(&lagging).await.unwrap();
+    assert_eq!(take(), [0, 0, 0], "the keys were looked at less than an hour ago");
+    db.read(&strict, "1").await.unwrap();
+    assert_eq!(take(), [1, 0, 0]);
+    // The lag is counted from before the look, however long the KMS took after it.
+    let lag = Duration::from_millis(100);
+    let slow = db.process_with(keys(), Flaky(Arc::default(), Arc::default(), lag * 2), schemas()).reads_may_lag(lag);
+    read_outside(&slow).await.unwrap();
+    take();
+    read_outside(&slow).await.unwrap();
+    assert_eq!(take(), [1, 0, 0]);
+    // Another process shreds: a read may lag, an append does not.
+    db.shred(&strict, "1").await;
+    assert!(!db.read(&lagging, "1").await.unwrap()[0].is_redacted() && db.read(&strict, "1").await.unwrap()[0].is_redacted());
+    assert!(db.append(&lagging, "1", &[placed("1")]).await.unwrap_err().is_shredded());
+    // What the process does itself it knows, and with it looks at the rest again.
+    db.shred(&lagging, "2").await;
+    let read = db.read(&lagging, "1").await.unwrap();
+    assert!(read[0].is_redacted() && read[1].is_redacted() && !read[2].is_redacted());
+    let mut transaction = db.begin().await.unwrap();
+    lagging.keys().disable(db.tx(&mut transaction), &KeyScope::new("Customer", "3"), "stop").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    assert!(matches!(db.read(&lagging, "1").await, Err(Error::Disabled { .. })));
+}

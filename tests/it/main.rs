@@ -1,0 +1,68 @@
+//! Tests of the library through its public API, one module for each subject. `support` has the databases and worlds they
+//! share. What needs a process of its own is beside this folder: races, crashes, allocations, compile-fail tests.
+//!
+//! Without the feature `databases` this is what reads or writes JSON and needs no database: `scripts/test` runs that with
+//! the features of serde_json that keep spellings.
+
+mod api;
+#[cfg(feature = "databases")]
+mod aws_kms;
+mod changes;
+#[cfg(feature = "databases")]
+mod conformance;
+mod evolution;
+mod exactness;
+#[cfg(feature = "databases")]
+mod failures;
+mod guards;
+#[cfg(feature = "databases")]
+mod input;
+#[cfg(feature = "databases")]
+mod invariants;
+#[cfg(feature = "databases")]
+mod jsonb;
+#[cfg(feature = "databases")]
+mod key_store_mutants;
+#[cfg(feature = "databases")]
+mod keys;
+#[cfg(feature = "databases")]
+mod kinds;
+#[cfg(feature = "databases")]
+mod kms;
+#[cfg(feature = "databases")]
+mod maintenance_backfill;
+#[cfg(feature = "databases")]
+mod maintenance_census;
+#[cfg(feature = "databases")]
+mod maintenance_copies;
+#[cfg(feature = "databases")]
+mod maintenance_rewrite;
+#[cfg(feature = "databases")]
+mod mutants;
+mod numbers;
+#[cfg(feature = "databases")]
+mod oracle;
+#[cfg(feature = "databases")]
+mod postgres;
+#[cfg(feature = "databases")]
+mod promises;
+#[cfg(feature = "databases")]
+mod rotation;
+mod roundtrip;
+mod schemas;
+#[cfg(feature = "databases")]
+mod similar;
+#[cfg(feature = "databases")]
+mod split;
+#[cfg(feature = "databases")]
+mod sqlite;
+#[cfg(feature = "databases")]
+mod stored;
+#[cfg(feature = "databases")]
+mod streams;
+#[cfg(feature = "databases")]
+mod table_mutants;
+#[cfg(feature = "databases")]
+mod tamper;
+mod typed;
+mod unregistered;

@@ -1,0 +1,625 @@
+//! The life of key-encryption keys on every database (invariants I5, I10 and I11): rotated, followed by the data keys,
+//! retired, moved to other master keys, and what is cached of them. No event is touched by any of it.
+
+use async_trait::async_trait;
+use eventseal::ExpectedVersion::Any;
+use eventseal::conformance::Database;
+use eventseal::*;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+use support::{Memory, Postgres, Sqlite};
+
+const OLD: &str = "old:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+const NEW: &str = "new:AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+fn keyring(text: &str) -> Keyring {
+    Keyring::parse(text).unwrap()
+}
+
+static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(keyring(OLD)));
+
+fn schemas() -> Schemas {
+    Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap()
+}
+
+fn placed(customer: &str) -> NewEvent {
+    NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{customer}","name":"Ada"}}"#))
+}
+
+fn batches_of(batch: u32) -> RewrapOptions {
+    let mut options = RewrapOptions::default();
+    options.batch = batch;
+    options
+}
+
+#[async_trait]
+trait Backend: Database<Tx: Send> + Sized + 'static {
+    type Store: EventStore<Tx = Self::Tx> + Clone + Default + 'static;
+    type Keys: KeyStore<Tx = Self::Tx> + Clone + Default + 'static;
+
+    async fn make() -> Self;
+
+    fn process(&self, kms: impl Kms + 'static) -> SealedStore<Self::Store> {
+        SealedStore::new(Self::Store::default(), Self::Keys::default(), kms, schemas())
+    }
+
+    async fn prepared(&self, kms: impl Kms + 'static) -> SealedStore<Self::Store> {
+        let store = self.process(kms);
+        store.keys().prepare(self.connection(&mut self.connect().await.unwrap())).await.unwrap();
+        store
+    }
+
+    /// As applications do: once more if something was in the way, such as a key that was rotated and is not open yet.
+    async fn append(&self, store: &SealedStore<Self::Store>, id: &str, customers: std::ops::Range<usize>) -> Result<()> {
+        loop {
+            match self.try_to_append(store, id, customers.clone()).await {
+                Err(Error::Collision { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_to_append(&self, store: &SealedStore<Self::Store>, id: &str, customers: std::ops::Range<usize>) -> Result<()> {
+        let events: Vec<NewEvent> = customers.map(|customer| placed(&customer.to_string())).collect();
+        let mut transaction = self.begin().await?;
+        store.append(self.tx(&mut transaction), &aggregate("Order", id), Any, &events).await?;
+        self.commit(transaction).await
+    }
+
+    /// When the KMS answers again, and its failure is forgotten.
+    async fn recovered(&self, store: &SealedStore<Self::Store>, id: &str) -> Vec<PersistedEvent> {
+        loop {
+            match self.read(store, id).await {
+                Ok(events) => return events,
+                Err(error) => assert!(matches!(error, Error::KmsUnavailable { .. }), "{error:?}"),
+            }
+        }
+    }
+
+    async fn read(&self, store: &SealedStore<Self::Store>, id: &str) -> Result<Vec<PersistedEvent>> {
+        let mut transaction = self.begin().await?;
+        Ok(store.read_stream(self.tx(&mut transaction), &aggregate("Order", id)).await?.events)
+    }
+
+    async fn shred(&self, store: &SealedStore<Self::Store>, customer: &str) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        store.keys().shred(self.tx(&mut transaction), &KeyScope::new("Customer", customer), "request").await?;
+        self.commit(transaction).await
+    }
+
+    async fn usage(&self, store: &SealedStore<Self::Store>) -> Vec<KekUsage> {
+        let mut connection = self.connect().await.unwrap();
+        store.keys().kek_usage(self.connection(&mut connection)).await.unwrap()
+    }
+
+    async fn rotate(&self, store: &SealedStore<Self::Store>) -> KekRecord {
+        store.keys().rotate_kek(self.connection(&mut self.connect().await.unwrap()), "default").await.unwrap()
+    }
+
+    async fn rewrap(&self, store: &SealedStore<Self::Store>, options: &RewrapOptions) -> Result<Rewrapped> {
+        store.keys().rewrap(self.connection(&mut self.connect().await.unwrap()), options, &mut |_| {}).await
+    }
+
+    async fn retire(&self, store: &SealedStore<Self::Store>, kek_id: KekId) -> Result<()> {
+        store.keys().retire_kek(self.connection(&mut self.connect().await.unwrap()), kek_id).await
+    }
+
+    /// Puts other bytes into a data key's row, as a bad disk or a bad restore would.
+    async fn spoil(&self, customer: &str);
+}
+
+#[async_trait]
+impl Backend for Memory {
+    type Store = MemoryStore;
+    type Keys = MemoryKeys;
+
+    async fn make() -> Self {
+        Self::new()
+    }
+
+    async fn spoil(&self, _: &str) {}
+}
+
+#[async_trait]
+impl Backend for Sqlite {
+    type Store = SqliteStore;
+    type Keys = SqliteKeys;
+
+    async fn make() -> Self {
+        Self::new().await
+    }
+
+    async fn spoil(&self, customer: &str) {
+        let sql = "UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = ?1";
+        sqlx::query(sql).bind(customer).execute(&self.pool).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Backend for Postgres {
+    type Store = PostgresStore;
+    type Keys = PostgresKeys;
+
+    async fn make() -> Self {
+        Self::new().await
+    }
+
+    async fn spoil(&self, customer: &str) {
+        let sql = "UPDATE data_keys SET wrapped_key = decode(repeat('01', 65), 'hex') WHERE scope_id = $1";
+        sqlx::query(sql).bind(customer).execute(&self.pool).await.unwrap();
+    }
+}
+
+macro_rules! on_every_database {
+    ($($name:ident,)*) => {
+        mod on_memory { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Memory>().await; })* }
+        mod on_sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Sqlite>().await; })* }
+        mod on_postgres { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Postgres>().await; })* }
+    };
+}
+
+on_every_database! {
+    data_keys_follow_a_rotated_key_and_the_old_one_is_retired,
+    i11_a_rewrap_that_was_cut_short_is_completed_by_the_next,
+    a_bad_key_is_reported_and_keeps_nobody_from_their_turn,
+    i10_the_kms_is_asked_once_for_each_key_and_cache_period,
+    i4_an_outage_stops_only_what_needs_a_key_that_is_not_cached,
+    partitions_have_keys_of_their_own,
+    i11_keys_move_from_one_master_key_to_another_and_back,
+    i11_a_move_that_stopped_halfway_is_completed_by_the_next,
+    i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way,
+}
+
+async fn data_keys_follow_a_rotated_key_and_the_old_one_is_retired<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(Arc::clone(&KEYRING)).await;
+    let other = db.prepared(Arc::clone(&KEYRING)).await;
+    db.append(&store, "1", 0..25).await.unwrap();
+    db.shred(&store, "3").await.unwrap();
+    let before = db.read(&other, "1").await.unwrap();
+    let old = db.usage(&store).await.remove(0).kek;
+    let new = db.rotate(&store).await;
+    assert!(matches!(db.retire(&store, old.kek_id).await, Err(Error::KekInUse { .. })), "24 keys and the integrity key need it");
+    assert!(matches!(db.retire(&store, new.kek_id).await, Err(Error::KekInUse { .. })), "the active key is not retired");
+    db.append(&other, "2", 24..27).await.unwrap();
+    let mut dry = batches_of(10);
+    dry.dry_run = true;
+    let would = db.rewrap(&store, &dry).await.unwrap();
+    assert_eq!((would.rewrapped, would.remaining), (25, 25));
+    let mut told = Vec::new();
+    let done = {
+        let mut connection = db.connect().await.unwrap();
+        store.keys().rewrap(db.connection(&mut connection), &batches_of(10), &mut |progress| told.push(progress)).await.unwrap()
+    };
+    assert_eq!((done.rewrapped, done.remaining, done.bad.len()), (25, 0, 0));
+    let counts: Vec<u64> = told.iter().map(|progress| progress.rewrapped).collect();
+    assert_eq!((counts, told[0].total), (vec![0, 10, 20, 25], 25));
+    let usage = db.usage(&store).await;
+    assert_eq!(
+        usage.iter().map(|usage| (usage.kek.state, usage.live_keys)).collect::<Vec<_>>(),
+        [(KekState::DecryptOnly, 0), (KekState::Active, 27)]
+    );
+    assert!(usage[1].oldest_wrap.is_some_and(|at| at >= usage[1].kek.created_at));
+    db.retire(&store, old.kek_id).await.unwrap();
+    db.retire(&store, old.kek_id).await.expect("retiring twice changes nothing");
+    assert_eq!(db.rewrap(&store, &RewrapOptions::default()).await.unwrap().rewrapped, 0, "there is nothing to do");
+    for process in [&store, &other, &db.process(Arc::clone(&KEYRING))] {
+        let after = db.read(process, "1").await.unwrap();
+        assert!(after.iter().zip(&before).all(|(after, before)| (&after.payload, &after.redacted) == (&before.payload, &before.redacted)));
+        assert!(after[3].is_redacted(), "no shredded key comes back");
+    }
+}
+
+async fn i11_a_rewrap_that_was_cut_short_is_completed_by_the_next<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(Arc::clone(&KEYRING)).await;
+    db.append(&store, "1", 0..30).await.unwrap();
+    db.rotate(&store).await;
+    // Dropped while it works, ever later. Whatever was done stays, and is not done again.
+    let (mut total, mut rounds) = (0, 0);
+    for polls in (0_u32..).map(|round| 1 + round + (1 << (round / 4).min(20))) {
+        let mut done = 0;
+        let finished = {
+            let mut connection = db.connect().await.unwrap();
+            let mut progress = |progress: RewrapProgress| done = progress.rewrapped;
+            let options = batches_of(4);
+            let mut rewrap = Box::pin(store.keys().rewrap(db.connection(&mut connection), &options, &mut progress));
+            let mut finished = false;
+            for _ in 0..polls {
+                let polled = std::future::poll_fn(|context| std::task::Poll::Ready(rewrap.as_mut().poll(context))).await;
+                if let std::task::Poll::Ready(result) = polled {
+                    finished = result.unwrap().remaining == 0;
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            finished
+        };
+        total += done;
+        rounds += 1;
+        let cold = db.process(Arc::clone(&KEYRING));
+        assert!(db.read(&cold, "1").await.unwrap().iter().all(|event| event.payload.ends_with(br#""name":"Ada"}"#)), "every key opens");
+        if finished {
+            break;
+        }
+    }
+    let usage = db.usage(&store).await;
+    assert_eq!((usage[0].live_keys, usage[1].live_keys), (0, 31), "after {rounds} attempts");
+    assert!(total <= 31, "{total} of 31 keys were rewrapped: some were done twice");
+}
+
+async fn a_bad_key_is_reported_and_keeps_nobody_from_their_turn<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(Arc::clone(&KEYRING)).await;
+    db.append(&store, "1", 0..9).await.unwrap();
+    db.spoil("4").await;
+    let spoilt = u64::from(std::any::type_name::<B>() != std::any::type_name::<Memory>());
+    let old = db.usage(&store).await.remove(0).kek;
+    db.rotate(&store).await;
+    let done = db.rewrap(&store, &batches_of(3)).await.unwrap();
+    assert_eq!((done.rewrapped, done.bad.len() as u64, done.remaining), (10 - spoilt, spoilt, spoilt));
+    assert_eq!(db.retire(&store, old.kek_id).await.is_err(), spoilt == 1, "what may be saved from a backup still needs the old key");
+}
+
+/// A keyring that counts its calls, and can be down.
+struct Counting {
+    keyring: Keyring,
+    unwraps: AtomicUsize,
+    down: AtomicBool,
+    /// How many more calls it answers.
+    answers: Mutex<Option<usize>>,
+}
+
+impl Counting {
+    fn new(text: &str) -> Arc<Self> {
+        Arc::new(Self { keyring: keyring(text), unwraps: AtomicUsize::new(0), down: AtomicBool::new(false), answers: Mutex::default() })
+    }
+
+    async fn answer(&self) -> Result<()> {
+        // Let others in, as a network call would.
+        tokio::task::yield_now().await;
+        let mut answers = self.answers.lock().unwrap();
+        let tired = answers.as_mut().is_some_and(|left| match left.checked_sub(1) {
+            Some(less) => {
+                *left = less;
+                false
+            }
+            None => true,
+        });
+        if tired || self.down.load(Ordering::SeqCst) {
+            return Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "connection refused".into() });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Kms for Counting {
+    fn provider(&self) -> &str {
+        self.keyring.provider()
+    }
+
+    async fn master_key_id(&self) -> Result<String> {
+        self.keyring.master_key_id().await
+    }
+
+    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
+        self.answer().await?;
+        self.keyring.generate_kek(context).await
+    }
+
+    async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
+        self.unwraps.fetch_add(1, Ordering::SeqCst);
+        self.answer().await?;
+        self.keyring.unwrap_kek(wrapped, context).await
+    }
+
+    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
+        self.answer().await?;
+        self.keyring.wrap_kek(kek, context).await
+    }
+
+    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
+        self.answer().await?;
+        self.keyring.rewrap_kek(wrapped, context).await
+    }
+}
+
+async fn i10_the_kms_is_asked_once_for_each_key_and_cache_period<B: Backend>() {
+    let db = Arc::new(B::make().await);
+    let writer = db.prepared(Arc::clone(&KEYRING)).await;
+    db.append(&writer, "1", 0..50).await.unwrap();
+    let kms = Counting::new(OLD);
+    let store = Arc::new(db.process(Arc::clone(&kms)));
+    let readers = (0..1_000).map(|_| {
+        let (db, store) = (Arc::clone(&db), Arc::clone(&store));
+        tokio::spawn(async move { db.read(&store, "1").await.map(|events| events.len()) })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        assert_eq!(reader.await.unwrap().unwrap(), 50);
+    }
+    assert_eq!(kms.unwraps.load(Ordering::SeqCst), 1, "a thousand readers, one call");
+    db.rotate(&writer).await;
+    db.append(&writer, "2", 50..60).await.unwrap();
+    assert_eq!(db.read(&store, "2").await.unwrap().len(), 10);
+    assert_eq!(kms.unwraps.load(Ordering::SeqCst), 2, "one call for each key-encryption key");
+    // Nothing is kept: every new data key needs a call.
+    let kms = Counting::new(OLD);
+    let forgetful = db.process(Arc::clone(&kms)).kek_cache_period(Duration::ZERO);
+    for customer in 100..103 {
+        db.append(&forgetful, "3", customer..customer + 1).await.unwrap();
+    }
+    assert!(kms.unwraps.load(Ordering::SeqCst) >= 3);
+}
+
+async fn i4_an_outage_stops_only_what_needs_a_key_that_is_not_cached<B: Backend>() {
+    let db = B::make().await;
+    let kms = Counting::new(OLD);
+    let store = db.prepared(Arc::clone(&kms)).await;
+    db.append(&store, "1", 0..3).await.unwrap();
+    kms.down.store(true, Ordering::SeqCst);
+    db.append(&store, "1", 0..3).await.expect("the keys are cached");
+    db.append(&store, "2", 3..6).await.expect("a new data key is wrapped by the cached key-encryption key");
+    db.shred(&store, "5").await.expect("a shred needs no KMS");
+    assert!(db.read(&store, "2").await.unwrap()[2].is_redacted());
+    let cold = db.process(Arc::clone(&kms));
+    for error in [db.read(&cold, "1").await.map(drop).unwrap_err(), db.append(&cold, "1", 0..1).await.unwrap_err()] {
+        assert!(error.is_retryable() && matches!(error, Error::KmsUnavailable { .. }), "{error:?}");
+    }
+    let mut connection = db.connect().await.unwrap();
+    let rotated = store.keys().rotate_kek(db.connection(&mut connection), "default").await;
+    assert!(rotated.unwrap_err().is_retryable());
+    drop(connection);
+    assert_eq!(db.usage(&store).await.len(), 1, "a rotation that failed left no key");
+    kms.down.store(false, Ordering::SeqCst);
+    assert_eq!(db.recovered(&cold, "1").await.len(), 6, "it recovers without a restart");
+    db.append(&cold, "1", 0..1).await.unwrap();
+    db.rotate(&store).await;
+}
+
+async fn partitions_have_keys_of_their_own<B: Backend>() {
+    let db = B::make().await;
+    let of_tenant = |scope: &KeyScope| if scope.id().starts_with('1') { "tenant-1".to_owned() } else { "tenant-2".to_owned() };
+    let store = db.process(Arc::clone(&KEYRING)).kek_partition(of_tenant);
+    let mut connection = db.connect().await.unwrap();
+    store.keys().prepare(db.connection(&mut connection)).await.unwrap();
+    store.keys().create_kek(db.connection(&mut connection), "tenant-1").await.unwrap();
+    let error = db.append(&store, "1", 1..3).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::NoActiveKek { partition } if partition == "tenant-2"),
+        "an append makes no key-encryption key: {error:?}"
+    );
+    let kek = store.keys().create_kek(db.connection(&mut connection), "tenant-2").await.unwrap();
+    assert_eq!(store.keys().create_kek(db.connection(&mut connection), "tenant-2").await.unwrap().kek_id, kek.kek_id, "idempotent");
+    db.append(&store, "1", 1..5).await.unwrap();
+    let live = |usage: &[KekUsage]| {
+        let mut live: Vec<(String, KekState, u64)> = usage.iter().map(|u| (u.kek.partition.clone(), u.kek.state, u.live_keys)).collect();
+        live.sort_by_key(|(partition, state, _)| (partition.clone(), state.as_str()));
+        live
+    };
+    let before = [("default", KekState::Active, 1), ("tenant-1", KekState::Active, 1), ("tenant-2", KekState::Active, 3)];
+    assert_eq!(live(&db.usage(&store).await), before.map(|(partition, state, keys)| (partition.to_owned(), state, keys)));
+    for partition in ["tenant-1", "tenant-2"] {
+        store.keys().rotate_kek(db.connection(&mut connection), partition).await.unwrap();
+    }
+    let mut only = RewrapOptions::default();
+    only.partition = Some("tenant-2".to_owned());
+    assert_eq!(store.keys().rewrap(db.connection(&mut connection), &only, &mut |_| {}).await.unwrap().rewrapped, 3);
+    let after = [
+        ("default", KekState::Active, 1),
+        ("tenant-1", KekState::Active, 0),
+        ("tenant-1", KekState::DecryptOnly, 1),
+        ("tenant-2", KekState::Active, 3),
+        ("tenant-2", KekState::DecryptOnly, 0),
+    ];
+    assert_eq!(live(&db.usage(&store).await), after.map(|(partition, state, keys)| (partition.to_owned(), state, keys)));
+    assert_eq!(store.keys().rewrap(db.connection(&mut connection), &RewrapOptions::default(), &mut |_| {}).await.unwrap().rewrapped, 1);
+    drop(connection);
+    assert_eq!(db.read(&db.process(Arc::clone(&KEYRING)), "1").await.unwrap().len(), 4, "a reader needs to know of no partition");
+}
+
+/// The same keyring under another provider's name.
+struct Elsewhere(Keyring);
+
+#[async_trait]
+impl Kms for Elsewhere {
+    fn provider(&self) -> &str {
+        "elsewhere"
+    }
+
+    async fn master_key_id(&self) -> Result<String> {
+        self.0.master_key_id().await
+    }
+
+    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
+        self.0.generate_kek(context).await
+    }
+
+    async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
+        self.0.unwrap_kek(wrapped, context).await
+    }
+
+    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
+        self.0.wrap_kek(kek, context).await
+    }
+
+    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
+        self.0.rewrap_kek(wrapped, context).await
+    }
+}
+
+async fn i11_keys_move_from_one_master_key_to_another_and_back<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(keyring(OLD)).await;
+    db.append(&store, "1", 0..3).await.unwrap();
+    db.rotate(&store).await;
+    let mut connection = db.connect().await.unwrap();
+    let conn = db.connection(&mut connection);
+    // Within the provider: the new key first, the old one for opening.
+    let both = db.process(keyring(&format!("{NEW}\n{OLD}")));
+    let moves = both.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap();
+    assert_eq!((moves.moved.len(), moves.already.len()), (2, 0));
+    let again = both.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap();
+    assert_eq!((again.moved.len(), again.already.len()), (0, 2), "none is wrapped twice");
+    assert_eq!(db.read(&db.process(keyring(NEW)), "1").await.unwrap().len(), 3, "the old master key can go");
+    assert!(matches!(db.read(&db.process(keyring(OLD)), "1").await, Err(Error::KmsRefused { .. })), "and is not needed any more");
+    // To another provider, and back.
+    let there = db.process(Elsewhere(keyring(OLD)));
+    let refused = there.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(&refused, Error::KmsRefused { problem, .. } if problem.contains("keyring")), "{refused:?}");
+    let wrong = there.keys().move_master_key(conn, Some(&keyring(OLD)), &mut |_| {}).await.unwrap_err();
+    assert!(matches!(wrong, Error::KmsRefused { .. }) && !wrong.is_retryable(), "{wrong:?}");
+    assert_eq!(there.keys().move_master_key(conn, Some(&keyring(NEW)), &mut |_| {}).await.unwrap().moved.len(), 2);
+    assert_eq!(db.read(&there, "1").await.unwrap().len(), 3);
+    assert!(matches!(db.read(&db.process(keyring(NEW)), "1").await, Err(Error::KmsRefused { .. })), "that provider has none any more");
+    let back = db.process(keyring(OLD));
+    assert_eq!(back.keys().move_master_key(conn, Some(&Elsewhere(keyring(OLD))), &mut |_| {}).await.unwrap().moved.len(), 2);
+    assert_eq!(db.read(&db.process(keyring(OLD)), "1").await.unwrap().len(), 3);
+    assert_eq!(db.read(&store, "1").await.unwrap().len(), 3, "a running process did not notice");
+}
+
+async fn i11_a_move_that_stopped_halfway_is_completed_by_the_next<B: Backend>() {
+    for answers in 0.. {
+        let db = B::make().await;
+        let store = db.prepared(keyring(OLD)).await;
+        db.append(&store, "1", 0..2).await.unwrap();
+        db.rotate(&store).await;
+        db.append(&store, "1", 2..4).await.unwrap();
+        let kms = Counting::new(&format!("{NEW},{OLD}"));
+        *kms.answers.lock().unwrap() = Some(answers);
+        let mover = db.process(Arc::clone(&kms));
+        let mut connection = db.connect().await.unwrap();
+        let stopped = mover.keys().move_master_key(db.connection(&mut connection), None, &mut |_| {}).await;
+        drop(connection);
+        let both = db.process(keyring(&format!("{NEW},{OLD}")));
+        assert_eq!(db.read(&both, "1").await.unwrap().len(), 4, "every key opens");
+        *kms.answers.lock().unwrap() = None;
+        let mut connection = db.connect().await.unwrap();
+        let rest = mover.keys().move_master_key(db.connection(&mut connection), None, &mut |_| {}).await.unwrap();
+        drop(connection);
+        assert_eq!(rest.moved.len() + rest.already.len(), 2);
+        assert_eq!(db.read(&db.process(keyring(NEW)), "1").await.unwrap().len(), 4);
+        if stopped.is_ok() {
+            assert!(answers >= 4, "it was stopped at every call");
+            break;
+        }
+    }
+}
+
+async fn i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(keyring(OLD)).await;
+    db.append(&store, "1", 0..2).await.unwrap();
+    let first = db.usage(&store).await.remove(0).kek;
+    // Another master key of the same name is another one, for rotating as for moving.
+    let impostor = keyring(&NEW.replace("new:", "old:"));
+    let wrong = db.process(impostor);
+    let mut connection = db.connect().await.unwrap();
+    let conn = db.connection(&mut connection);
+    let refused = wrong.keys().rotate_kek(conn, "default").await.unwrap_err();
+    assert!(matches!(refused, Error::KmsRefused { .. }), "{refused:?}");
+    let refused = wrong.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(refused, Error::KmsRefused { .. }), "nothing of it is there already: {refused:?}");
+    drop(connection);
+    assert_eq!(db.usage(&store).await.len(), 1, "an active key that no application can open");
+
+    // One of three is lost. While it wraps something, the move says so, and moves the others all the same.
+    db.rotate(&store).await;
+    db.append(&store, "1", 2..4).await.unwrap();
+    let lost = Counting::new(NEW);
+    let mut connection = db.connect().await.unwrap();
+    let conn = db.connection(&mut connection);
+    let broken = WrappedKek { master_key_id: "lost".to_owned(), ciphertext: vec![1; 65] };
+    let keys = B::Keys::default();
+    assert!(keys.move_kek(conn, &first, lost.provider(), &broken, first.created_at).await.unwrap());
+    let both = db.process(keyring(&format!("{NEW}\n{OLD}")));
+    let refused = both.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(refused, Error::KmsRefused { kek_id, .. } if kek_id == first.kek_id), "{refused:?}");
+    let there = |usage: &[KekUsage]| usage.iter().filter(|usage| usage.kek.wrapped.master_key_id == "new").count();
+    assert_eq!(there(&keys.kek_usage(conn).await.unwrap()), 1, "the other one was moved");
+    // Its data keys are moved by the process that has it open still; then nobody needs it.
+    store.keys().rewrap(conn, &RewrapOptions::default(), &mut |_| {}).await.unwrap_or_default();
+    drop(connection);
+    let usage = db.usage(&store).await;
+    if usage.iter().any(|usage| usage.kek.kek_id == first.kek_id && usage.live_keys == 0) {
+        db.retire(&store, first.kek_id).await.unwrap();
+        let mut connection = db.connect().await.unwrap();
+        let moves = both.keys().move_master_key(db.connection(&mut connection), None, &mut |_| {}).await.unwrap();
+        assert_eq!((moves.moved.len(), moves.already.len(), moves.dead), (0, 1, vec![first.kek_id]));
+    } else {
+        panic!("the process that had the key open could not rewrap: {usage:?}");
+    }
+}
+
+/// While keys are rotated and rewrapped again and again, appends, reads and shreds go on; two runners at once do each key
+/// once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i5_i11_a_rewrap_disturbs_nobody_and_brings_nothing_back() {
+    let db = Arc::new(Postgres::new().await);
+    let store = Arc::new(db.prepared(Arc::clone(&KEYRING)).await);
+    db.append(&store, "before", 0..300).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut tasks = Vec::new();
+    for task in 0..3_usize {
+        let (db, store, stop) = (Arc::clone(&db), Arc::clone(&store), Arc::clone(&stop));
+        tasks.push(tokio::spawn(async move {
+            let mut rounds = 0;
+            while !stop.load(Ordering::SeqCst) {
+                let fresh = 1_000 + task * 100_000 + rounds;
+                match task {
+                    0 => db.append(&store, &format!("order-{rounds}"), fresh..fresh + 3).await.expect("an append failed"),
+                    1 => assert_eq!(db.read(&store, "before").await.expect("a read failed").len(), 300),
+                    _ => db.shred(&store, &(rounds % 150).to_string()).await.expect("a shred failed"),
+                }
+                rounds += 1;
+            }
+            rounds
+        }));
+    }
+    let mut retired = Vec::new();
+    for _ in 0..8 {
+        let old = db.usage(&store).await.into_iter().find(|usage| usage.kek.state == KekState::Active).unwrap().kek;
+        db.rotate(&store).await;
+        let other = db.process(Arc::clone(&KEYRING));
+        let options = batches_of(20);
+        let (a, b) = tokio::join!(db.rewrap(&store, &options), db.rewrap(&other, &options));
+        assert!(a.unwrap().bad.is_empty() && b.unwrap().bad.is_empty());
+        // An append in flight may have used the old key: it is found by the next run.
+        while db.rewrap(&store, &options).await.unwrap().remaining > 0 {}
+        while let Err(error) = db.retire(&store, old.kek_id).await {
+            assert!(matches!(error, Error::KekInUse { .. }), "{error:?}");
+            db.rewrap(&store, &options).await.unwrap();
+        }
+        retired.push(old.kek_id);
+    }
+    stop.store(true, Ordering::SeqCst);
+    for task in tasks {
+        assert!(task.await.unwrap() > 3, "nothing went on meanwhile");
+    }
+    let cold = db.process(Arc::clone(&KEYRING));
+    let events = db.read(&cold, "before").await.unwrap();
+    let shredded: i64 = sqlx::query_scalar("SELECT count(*) FROM key_scopes WHERE state = 'shredded'").fetch_one(&db.pool).await.unwrap();
+    assert_eq!(events.iter().filter(|event| event.is_redacted()).count() as i64, shredded);
+    let usage = db.usage(&store).await;
+    assert!(usage.iter().all(|usage| (usage.kek.state == KekState::Active) == (usage.live_keys > 0)));
+    assert!(retired.iter().all(|kek_id| usage.iter().any(|usage| usage.kek.kek_id == *kek_id && usage.kek.state == KekState::Retired)));
+}
+
+/// Two runners over the same keys: each is wrapped once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i11_two_runners_wrap_each_key_once() {
+    let db = Postgres::new().await;
+    let store = db.prepared(Arc::clone(&KEYRING)).await;
+    for thousand in 0..3 {
+        db.append(&store, &thousand.to_string(), thousand * 1_000..(thousand + 1) * 1_000).await.unwrap();
+    }
+    db.rotate(&store).await;
+    let other = db.process(Arc::clone(&KEYRING));
+    let options = batches_of(50);
+    let (a, b) = tokio::join!(db.rewrap(&store, &options), db.rewrap(&other, &options));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert_eq!(a.rewrapped + b.rewrapped, 3_001, "{a:?} {b:?}");
+    assert!(a.rewrapped > 0 && b.rewrapped > 0, "one did all the work: {a:?} {b:?}");
+    assert_eq!(db.usage(&store).await[0].live_keys, 0);
+}

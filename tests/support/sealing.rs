@@ -1,0 +1,81 @@
+//! One sealer over one database in memory, for tests of what lies in the store.
+
+use eventseal::*;
+use futures::executor::block_on;
+
+/// In every protected value that can hold it, and nowhere else: where this shows, plaintext leaked.
+pub const CANARY: &str = "c4n4ry";
+
+/// The same for numbers.
+pub const DIGITS: &str = "27182818284590452353";
+
+pub fn holds_canary(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    text.contains(CANARY) || text.contains(DIGITS)
+}
+
+/// The event as somebody altered it in the store.
+pub fn with_payload(event: &PersistedEvent, payload: impl Into<Vec<u8>>) -> PersistedEvent {
+    let mut event = event.clone();
+    event.payload = payload.into();
+    event
+}
+
+/// Nothing in memory ever waits, so tests that aren't async themselves can block.
+pub struct World {
+    pub db: MemoryDb,
+    pub sealer: Sealer<MemoryTx>,
+}
+
+impl World {
+    pub fn new(schemas: Schemas) -> Self {
+        Self::with_keyring(Keyring::generate("main").unwrap(), schemas)
+    }
+
+    pub fn with_keyring(keyring: Keyring, schemas: Schemas) -> Self {
+        Self::over(MemoryDb::new(Namespace::new("test").unwrap()), MemoryKeys::new(), keyring, schemas)
+    }
+
+    pub fn over(db: MemoryDb, keys: impl KeyStore<Tx = MemoryTx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
+        let sealer = Sealer::new(keys, kms, schemas);
+        block_on(sealer.keys().prepare(&mut db.begin())).unwrap();
+        Self { db, sealer }
+    }
+
+    /// As it would lie in the store.
+    pub fn seal(&self, aggregate: &AggregateRef, event: NewEvent) -> Result<PersistedEvent> {
+        let mut tx = self.db.begin();
+        let sealed = block_on(self.sealer.seal(&mut tx, aggregate, &[event]))?.into_owned().remove(0);
+        tx.commit()?;
+        Ok(PersistedEvent::from_new(aggregate.clone(), AggregateVersion::FIRST, GlobalPosition::START, sealed))
+    }
+
+    /// What a reader gets, if it is one event.
+    pub fn open(&self, stored: &PersistedEvent) -> Result<PersistedEvent> {
+        let mut opened = block_on(self.sealer.open(&mut self.db.begin(), vec![stored.clone()]))?;
+        assert_eq!(opened.len(), 1);
+        Ok(opened.remove(0))
+    }
+
+    pub fn shred(&self, kind: &str, id: &str) {
+        let mut tx = self.db.begin();
+        block_on(self.sealer.keys().shred(&mut tx, &KeyScope::new(kind, id), "request 1")).unwrap();
+        tx.commit().unwrap();
+    }
+
+    pub fn disable(&self, kind: &str, id: &str) {
+        let mut tx = self.db.begin();
+        block_on(self.sealer.keys().disable(&mut tx, &KeyScope::new(kind, id), "incident 1")).unwrap();
+        tx.commit().unwrap();
+    }
+
+    pub fn enable(&self, kind: &str, id: &str) {
+        let mut tx = self.db.begin();
+        block_on(self.sealer.keys().enable(&mut tx, &KeyScope::new(kind, id), "incident 1 is over")).unwrap();
+        tx.commit().unwrap();
+    }
+
+    pub fn history(&self, kind: &str, id: &str) -> Option<KeyHistory> {
+        block_on(self.sealer.keys().key_history(&mut self.db.begin(), &KeyScope::new(kind, id))).unwrap()
+    }
+}

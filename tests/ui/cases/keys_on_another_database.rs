@@ -1,0 +1,11 @@
+//! Keys and events on different types of database can't share a transaction.
+use eventseal::{KeyStore, Keyring, MemoryStore, Schemas, SealedStore};
+
+struct OtherTx;
+
+fn wrap(keys: impl KeyStore<Tx = OtherTx> + 'static) {
+    let schemas = Schemas::new([]).unwrap();
+    let _ = SealedStore::new(MemoryStore::new(), keys, Keyring::generate("main").unwrap(), schemas);
+}
+
+fn main() {}
