@@ -8,6 +8,7 @@
 
 #![allow(missing_docs, reason = "a benchmark")]
 
+#[allow(dead_code, unreachable_pub, reason = "tests use the rest")]
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
 

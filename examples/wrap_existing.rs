@@ -7,6 +7,7 @@
 //! installed. Everything it prints, it checks.
 
 // The throw-away cluster of the tests. A service has a DATABASE_URL.
+#[allow(dead_code, unreachable_pub, reason = "tests use the rest")]
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
 

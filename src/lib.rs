@@ -73,7 +73,6 @@
 //!
 //! # Features
 //! - `sqlite` (default): `SqliteStore` and `SqliteKeys`.
-//! - `cli`: the `eventseal` command, for operators.
 //! - `conformance`: the contracts of the ports as functions to run your own implementation through.
 //! - `testing`: guards for your own CI: a golden corpus, a taint check, a schema lock.
 //!

@@ -4,8 +4,6 @@
 //! writes the log in the background: what a commit did not wait for is lost for certain, and each test shows that it is. A process
 //! that works on a SQLite file is killed likewise.
 
-use support::cluster::Primary;
-use support::{Postgres, Sqlite};
 use eventseal::ExpectedVersion::Any;
 use eventseal::*;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
@@ -13,6 +11,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode};
 use sqlx::{Connection, Executor};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use support::cluster::Primary;
+use support::{Postgres, Sqlite};
 
 fn keyring() -> Keyring {
     Keyring::parse("main:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap()

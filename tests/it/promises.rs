@@ -11,9 +11,9 @@ use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use support::{Postgres, Sqlite};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use support::{Postgres, Sqlite};
 
 const OLD: &str = "old:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const BOTH: &str = "new:AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\nold:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
