@@ -15,7 +15,7 @@ use crate::seal::crypto::PAD;
 use crate::seal::format::MAX_POINTER;
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::scan::{MAX_DEPTH, SEAL_MEMBER};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 const MAX_PAD: usize = 65_536;
@@ -101,6 +101,13 @@ fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
         let number = version.number;
         if number == 0 || i32::try_from(number).is_err() {
             found.add(&name, Some(number), SchemaProblem::VersionNumber);
+        }
+        // Before it gets what others say, which it may say otherwise.
+        for pointer in said_twice(&version.stand_ins) {
+            found.add(&name, Some(number), SchemaProblem::StandInTwice(pointer));
+        }
+        for pointer in said_twice(&version.pads) {
+            found.add(&name, Some(number), SchemaProblem::PadTwice(pointer));
         }
         // What the version says itself comes last, and wins.
         for same in std::mem::take(&mut version.same_as).into_iter().rev() {
@@ -201,6 +208,12 @@ fn check_changes(types: &HashMap<EventType, TypeSchema>, name: &EventType, schem
             }
         }
     }
+}
+
+/// The pointers that have two different things said of them, each once.
+fn said_twice<T: PartialEq>(said: &[(String, T)]) -> BTreeSet<String> {
+    let differs = |(at, (pointer, it)): (usize, &(String, T))| said[..at].iter().any(|(known, other)| known == pointer && other != it);
+    said.iter().enumerate().filter(|named| differs(*named)).map(|(_, (pointer, _))| pointer.clone()).collect()
 }
 
 fn inherit(version: &mut VersionDecl, other: &VersionDecl) {

@@ -79,6 +79,10 @@ pub enum SchemaProblem {
     ScopePointer(String, String),
     #[error("{0:?} is not protected in this version, so it has no stand-in and no padding")]
     NotProtected(String),
+    #[error("redact_as names two different stand-ins for {0:?}: keep one")]
+    StandInTwice(String),
+    #[error("pad_to names two different paddings for {0:?}: keep one")]
+    PadTwice(String),
     #[error("{0} is not a padding: use a multiple of 32 up to 65,536")]
     Pad(usize),
     #[error("pointer {0:?} ends in '*': single elements of an array can't be moved, removed or made up")]

@@ -75,6 +75,12 @@ fn every_contradiction_is_reported_on_its_own() {
         (e().protect(&["/a"], Owner::Aggregate).redact_as("/b", "x"), vec!["NotProtected"]),
         (e().protect(&["/a"], Owner::Aggregate).pad_to("/b", 64), vec!["NotProtected"]),
         (e().protect(&["/a"], Owner::Aggregate).pad_to("/a", 33), vec!["Pad"]),
+        (e().protect(&["/a"], Owner::Aggregate).redact_as("/a", "x").redact_as("/a", "y").redact_as("/a", "x"), vec!["StandInTwice"]),
+        (e().protect(&["/a"], Owner::Aggregate).pad_to("/a", 64).pad_to("/a", 96), vec!["PadTwice"]),
+        (
+            e().protect_whole(Owner::Aggregate).redact_as("", "x").redact_as("", json!(null)).pad_to("", 64).pad_to("", 32),
+            vec!["PadTwice", "StandInTwice"],
+        ),
         (e().protect(&["/a"], Owner::Aggregate).pad_to("/a", 1 << 20), vec!["Pad"]),
     ] {
         let described = format!("{event:?}");
