@@ -122,12 +122,12 @@ pub enum Error {
     /// The metadata is not JSON, or not such as the store's column can hold. PostgreSQL's JSONB holds no `\u0000`, no unpaired
     /// surrogate, no number of more than 131,072 digits before or 16,383 behind the point, and no document that is nested deeper
     /// than 6,000 levels or longer than 32 MiB.
-    #[error(
-        "event {event_id}: the metadata is not JSON that the store can keep: pass a valid JSON document (for PostgreSQL without NUL, unpaired surrogates, and numbers of more than 131072 digits), or None"
-    )]
+    #[error("event {event_id}: the metadata {problem}")]
     InvalidMetadata {
         /// The event.
         event_id: Uuid,
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
     },
     /// The payload's root has a member that this crate reserves for its header.
     #[error(
@@ -182,7 +182,8 @@ pub enum Error {
         problem: &'static str,
     },
     /// A member of the payload, at any depth, has a name that serde_json keeps for itself (`$serde_json::private::…`): it would
-    /// read the object around it as something else, such as the JSON in a text, and so hide it from what is protected.
+    /// read the object around it as something else, such as the JSON in a text, and so hide it from what is protected. Refused in what is
+    /// protected as in what is not, at append as when it is decoded. Names that are protected, or may have been, are shown as `***`.
     #[error(
         "event {event_id}: the name of the member {pointer} is one that serde_json keeps for itself, and would read as something else: give it another name to append it; of a stored event, take the payload's bytes, or move or remove the member with a declarative step"
     )]

@@ -344,7 +344,7 @@ pub fn check_append(aggregate: &AggregateRef, events: &[NewEvent]) -> Result<()>
         if let Some(metadata) = &event.metadata
             && !std::str::from_utf8(metadata).is_ok_and(is_json)
         {
-            return Err(Error::InvalidMetadata { event_id: event.event_id });
+            return Err(Error::InvalidMetadata { event_id: event.event_id, problem: NOT_JSON });
         }
     }
     if events.len() > 1 {
@@ -355,6 +355,9 @@ pub fn check_append(aggregate: &AggregateRef, events: &[NewEvent]) -> Result<()>
     }
     Ok(())
 }
+
+/// What is wrong with such metadata.
+pub(crate) const NOT_JSON: &str = "is not JSON: pass a valid JSON document, or None";
 
 /// Is this JSON as its grammar has it? Without a limit to numbers or to nesting.
 pub(crate) fn is_json(text: &str) -> bool {

@@ -7,8 +7,8 @@ mod table;
 
 use crate::error::{Error, Result};
 use crate::event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
-    Part, PersistedEvent, Stream, VersionRange, aggregate, check_append, is_json,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NOT_JSON,
+    NewEvent, Part, PersistedEvent, Stream, VersionRange, aggregate, check_append, is_json,
 };
 use crate::postgres::{
     NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, column, migrate, migration, qualified, sql_state, timestamp, violated_columns,
@@ -533,8 +533,9 @@ impl<'e> Batch<'e> {
 /// An error of the database would abort the caller's transaction.
 fn metadata_as_jsonb(event_id: Uuid, metadata: Option<&[u8]>) -> Result<Option<&str>> {
     let Some(metadata) = metadata else { return Ok(None) };
-    let text = std::str::from_utf8(metadata).ok().filter(|text| is_json(text) && jsonb::holds(text));
-    text.map(Some).ok_or(Error::InvalidMetadata { event_id })
+    let refused = |problem| Error::InvalidMetadata { event_id, problem };
+    let text = std::str::from_utf8(metadata).ok().filter(|text| is_json(text)).ok_or(refused(NOT_JSON))?;
+    jsonb::problem(text).map_or(Ok(Some(text)), |problem| Err(refused(problem)))
 }
 
 /// Rows of any aggregates, whose type and id follow the other columns.

@@ -5,8 +5,8 @@ mod table;
 
 use crate::error::{Error, Result};
 use crate::event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
-    Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NOT_JSON,
+    NewEvent, Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
 };
 use crate::sql::{check_name, check_stored, event_database as database, in_transaction};
 use crate::sqlite::{column, from_text, is_unique_violation, migrate, migration, to_text, uuid};
@@ -260,7 +260,7 @@ fn batch(events: &[NewEvent]) -> Result<(String, Vec<u8>)> {
             &event.trace_id,
             &event.correlation_id,
             &event.causation_id,
-            metadata.transpose().map_err(|_| Error::InvalidMetadata { event_id: event.event_id })?,
+            metadata.transpose().map_err(|_| Error::InvalidMetadata { event_id: event.event_id, problem: NOT_JSON })?,
             to_text(event.created_at),
         ));
         payloads.extend_from_slice(&event.payload);

@@ -8,6 +8,7 @@ use proptest::test_runner::TestRunner;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::{Arc, LazyLock};
 use std::task::Poll;
@@ -350,7 +351,7 @@ async fn metadata_is_refused_exactly_where_the_database_would_refuse_it() {
     let mut tx = db.pool.begin().await.unwrap();
     let mut runner = TestRunner::default();
     let strategy = metadata();
-    let (mut taken, mut refused) = (0, 0);
+    let (mut taken, mut refused, mut causes) = (0, 0, BTreeMap::new());
     for number in 0..1_500 {
         let text = strategy.new_tree(&mut runner).unwrap().current();
         let event = NewEvent::raw("Noted", 1, "{}").with_metadata(text.clone());
@@ -363,12 +364,24 @@ async fn metadata_is_refused_exactly_where_the_database_would_refuse_it() {
         match ours {
             Ok(_) => taken += 1,
             Err(error) => {
-                assert!(matches!(error, Error::InvalidMetadata { .. }), "{error:?}");
+                let Error::InvalidMetadata { problem, .. } = error else { panic!("{error:?}") };
+                // It names what the database would have stumbled over, unless that is further on than where it is no JSON.
+                let theirs = theirs.unwrap_err();
+                let code = theirs.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
+                let cause = match &*code {
+                    "22003" => "holds a number",
+                    "22P05" | "22P02" => "half of a surrogate pair",
+                    "54001" => "is nested deeper",
+                    _ => panic!("{theirs:?}"),
+                };
+                assert!(problem.contains(cause) || problem.contains("is not JSON"), "{code}: {problem}: {start}");
+                causes.insert(cause, problem.contains(cause) || causes.get(cause).is_some_and(|it| *it));
                 refused += 1;
             }
         }
     }
     assert!(taken > 300 && refused > 300, "{taken} taken, {refused} refused");
+    assert!(causes.len() == 3 && causes.values().all(|is_named| *is_named), "{causes:?}");
     tx.commit().await.unwrap();
 }
 

@@ -16,10 +16,16 @@ const MAX_SCALE: i64 = 16_383;
 /// Where the parser of numbers refuses an exponent as such, even one of zero.
 const EXPONENT_END: i64 = (i32::MAX / 2) as i64;
 
-/// Can JSONB hold this text, which is JSON in UTF-8?
-pub(super) fn holds(json: &str) -> bool {
+const TOO_LONG: &str = "is longer than the 32 MiB that PostgreSQL's JSONB is sure to hold: shorten it";
+const TEXT: &str = "holds \\u0000 or half of a surrogate pair, which PostgreSQL's JSONB refuses: remove it";
+const NUMBER: &str =
+    "holds a number of more than 131,072 digits before or 16,383 behind its point, which PostgreSQL's JSONB refuses: write it as a string";
+const TOO_DEEP: &str = "is nested deeper than the 6,000 levels that PostgreSQL is sure to parse: flatten it";
+
+/// Why JSONB can't hold this text, which is JSON in UTF-8; `None` if it can.
+pub(super) fn problem(json: &str) -> Option<&'static str> {
     if json.len() > MAX_LENGTH {
-        return false;
+        return Some(TOO_LONG);
     }
     let text = json.as_bytes();
     let (mut at, mut depth) = (0, 0_usize);
@@ -27,19 +33,19 @@ pub(super) fn holds(json: &str) -> bool {
         match byte {
             b'"' => match string(text, at + 1) {
                 Some(end) => at = end,
-                None => return false,
+                None => return Some(TEXT),
             },
             b'-' | b'0'..=b'9' => {
                 let length = text[at..].iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')).count();
                 if !is_numeric(&text[at..at + length]) {
-                    return false;
+                    return Some(NUMBER);
                 }
                 at += length;
             }
             b'[' | b'{' => {
                 depth += 1;
                 if depth > MAX_DEPTH {
-                    return false;
+                    return Some(TOO_DEEP);
                 }
                 at += 1;
             }
@@ -50,7 +56,7 @@ pub(super) fn holds(json: &str) -> bool {
             _ => at += 1,
         }
     }
-    true
+    None
 }
 
 /// Where a string ends that begins here; `None` if it holds `\u0000` or half of a surrogate pair.
@@ -124,19 +130,21 @@ mod tests {
 
     #[test]
     fn what_jsonb_can_not_hold_is_known() {
+        let holds = |json: &str| problem(json).is_none();
         for json in ["0e1073741822", "1e131071", "0.1e131072", "10e131070", "1e-16383", r#""\ud83d\ude00""#, r#"{"\\u0000":[1e400,"é"]}"#]
         {
             assert!(holds(json), "{json}");
         }
         for json in ["0e1073741823", "0e99999999999999999999", "1e131072", "10e131071", "1e-16384", "0e-16384", "0.1e-16383"] {
-            assert!(!holds(json), "{json}");
+            assert_eq!(problem(json), Some(NUMBER), "{json}");
         }
         for json in [r#""\u0000""#, r#"{"\ud83d":1}"#, r#""\ud83dx""#, r#""\ude00""#, r#""\ud83d\ud83d\ude00""#, r#""\ud83d\n""#] {
-            assert!(!holds(json), "{json}");
+            assert_eq!(problem(json), Some(TEXT), "{json}");
         }
         let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(holds(&nested(MAX_DEPTH)) && !holds(&nested(MAX_DEPTH + 1)));
+        assert!(holds(&nested(MAX_DEPTH)));
+        assert_eq!(problem(&nested(MAX_DEPTH + 1)), Some(TOO_DEEP));
         assert!(holds(&format!("[{}[]]", "[],".repeat(2 * MAX_DEPTH))), "beside one another is not in one another");
-        assert!(!holds(&format!("\"{}\"", "x".repeat(MAX_LENGTH))));
+        assert_eq!(problem(&format!("\"{}\"", "x".repeat(MAX_LENGTH))), Some(TOO_LONG));
     }
 }

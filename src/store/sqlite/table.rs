@@ -2,7 +2,7 @@
 
 use super::{COLUMNS, SqliteStore, log};
 use crate::error::{Error, Result};
-use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
+use crate::event::{EventVersion, GlobalPosition, NOT_JSON, PersistedEvent};
 use crate::sql::{check_stored, event_database as database, in_transaction, not_in_transaction};
 use crate::sqlite::{column, from_text, own, to_text, uuid};
 use crate::store::table::{
@@ -196,7 +196,7 @@ fn batch(events: &[PersistedEvent]) -> Result<(String, Vec<u8>)> {
     let mut rows = Vec::with_capacity(events.len());
     for event in events {
         let metadata = event.metadata.as_ref().map(|metadata| std::str::from_utf8(metadata));
-        let metadata = metadata.transpose().map_err(|_| Error::InvalidMetadata { event_id: event.event_id })?;
+        let metadata = metadata.transpose().map_err(|_| Error::InvalidMetadata { event_id: event.event_id, problem: NOT_JSON })?;
         rows.push(serde_json::json!([
             event.global_position.get(),
             event.aggregate.aggregate_type(),
