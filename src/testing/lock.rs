@@ -37,7 +37,10 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 /// [`Sensitive`](crate::Sensitive) that no pointer protects is stored in the clear; a protected pointer, or one to the owner's id,
 /// that leads to no member is misspelt; and a protected value must be able to be erased, so it is read as a `Sensitive`, an
 /// `Option`, or what [`redact_as`](crate::EventSchema::redact_as) puts in its place. Of several types of a version, one must have
-/// the members. Values in maps, behind `#[serde(flatten)]` and in a `serde_json::Value` are not known, and not looked at.
+/// the members. Values in maps, behind `#[serde(flatten)]` and in a `serde_json::Value` are not known, and not looked at. Nor are types
+/// that look at the value first, such as tagged and untagged enums. There, [samples](Self::sample) help: each that a type reads must
+/// still be read once what is protected in it is erased. A `Sensitive` that comes out of a buffer of your own is not, if what stands
+/// in for it may as well be a value; `decode` fails for such events, and so does this.
 ///
 /// # What it can't see
 /// What types and steps make of what they read: another `deserialize_with`, another check (as `try_from` makes), another default,
@@ -170,7 +173,7 @@ impl<'s> SchemaLock<'s> {
             for (pointer, why) in missing.into_iter().filter(|_| self.deny_not_traced) {
                 comparing.add(&name, ChangeKind::NotTraced { pointer, why });
             }
-            let contradictions = protection::contradictions(version, self.types(&name));
+            let contradictions = protection::contradictions(version, self.types(&name), self.samples.get(&name).map_or(&[], Vec::as_slice));
             let fits = contradictions.is_empty();
             contradictions.into_iter().for_each(|contradiction| comparing.add(&name, contradiction));
             let entries = &mut file.types.entry(name.0.as_str().to_owned()).or_default().versions;

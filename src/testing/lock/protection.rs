@@ -16,10 +16,10 @@ struct Traced {
     shape: Shape,
 }
 
-/// Where protection and types contradict each other. Where a shape is not known, nothing does.
-pub(super) fn contradictions(version: &SchemaVersion, types: impl Iterator<Item = Reads>) -> Vec<ChangeKind> {
+/// Where protection and types contradict each other. Where a shape is not known, nothing does but what is tried with samples.
+pub(super) fn contradictions(version: &SchemaVersion, types: impl Iterator<Item = Reads>, samples: &[Value]) -> Vec<ChangeKind> {
     let types = types.map(|reads| Traced { shape: (reads.shape)(), reads });
-    let types: Vec<Traced> = types.filter(|traced| !traced.shape.is_unknown()).collect();
+    let (unknown, types): (Vec<Traced>, Vec<Traced>) = types.partition(|traced| traced.shape.is_unknown());
     let mut found = Vec::new();
     let mut add = |change: ChangeKind| {
         if !found.contains(&change) {
@@ -47,7 +47,9 @@ pub(super) fn contradictions(version: &SchemaVersion, types: impl Iterator<Item 
             add(ChangeKind::NoSuchOwner { pointer: place.pointer.clone(), id: id.clone(), target });
         }
         let Some(pattern) = pattern else { continue };
-        for traced in types.iter().filter(|traced| !can_be_erased(traced, place, pattern)) {
+        let fails = |traced: &Traced| samples.iter().any(|sample| by_trying(traced, place, sample) == Some(false));
+        let of_known = types.iter().filter(|traced| !can_be_erased(traced, place, pattern) || fails(traced));
+        for traced in of_known.chain(unknown.iter().filter(|traced| fails(traced))) {
             let (pointer, stand_in) = (place.pointer.clone(), place.stand_in.clone());
             add(ChangeKind::UnreadableOnceErased { pointer, stand_in, target: traced.reads.name });
         }
@@ -63,15 +65,16 @@ fn type_without(types: &[Traced], pattern: &Pattern) -> Option<&'static str> {
 
 /// Can a payload still be read once this place is erased? By trying, or else by the shape.
 fn can_be_erased(traced: &Traced, place: &ProtectedPlace, pattern: &Pattern) -> bool {
-    by_trying(traced, place).unwrap_or_else(|| match traced.shape.at(pattern.tokens()) {
+    let made_up = (traced.reads.sample)().and_then(|sample| by_trying(traced, place, &sample));
+    made_up.unwrap_or_else(|| match traced.shape.at(pattern.tokens()) {
         At::Known(shape) => may_hold(shape, &place.stand_in),
         At::Absent | At::Unknown => true,
     })
 }
 
-/// `None` if nothing was made up that the type reads, or that has a value there.
-fn by_trying(traced: &Traced, place: &ProtectedPlace) -> Option<bool> {
-    let mut payload = (traced.reads.sample)()?;
+/// `None` if the type does not read the sample, or if there is no value there.
+fn by_trying(traced: &Traced, place: &ProtectedPlace, sample: &Value) -> Option<bool> {
+    let mut payload = sample.clone();
     (traced.reads.decode)(&event(&payload, Vec::new())).ok()?;
     let places = places_of(&payload, &place.pointer);
     for place_of_it in &places {

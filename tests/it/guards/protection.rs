@@ -219,3 +219,138 @@ fn a_read_model_may_leave_members_out() {
         "{changes:?}"
     );
 }
+
+/// What a `Deserialize` of the application keeps in a buffer of its own.
+macro_rules! kept {
+    ($name:ident) => {
+        #[derive(Debug)]
+        #[allow(dead_code, reason = "only whether it is read matters")]
+        struct $name {
+            name: Sensitive<String>,
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+                #[derive(Deserialize)]
+                struct Fields {
+                    name: Sensitive<String>,
+                }
+                let fields: Fields = serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+                Ok(Self { name: fields.name })
+            }
+        }
+    };
+}
+
+/// Once something else than `null` stands in for it, a `Sensitive` out of such a buffer can't be told from a live one. It is not
+/// decoded, and the lock says so before, wherever in a type it is: also where no type can be traced.
+#[test]
+fn i4_what_can_not_be_decided_is_not_decoded_and_the_lock_says_so() {
+    kept!(Kept);
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code, reason = "only whether it is read matters")]
+    struct Clear {
+        name: Sensitive<String>,
+    }
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code, reason = "only whether it is read matters")]
+    struct Plain {
+        name: String,
+    }
+    #[derive(Debug, Deserialize)]
+    #[serde(tag = "kind")]
+    #[allow(dead_code, reason = "only whether it is read matters")]
+    enum Internal<T> {
+        Card(T),
+        Cash { paid: u8 },
+    }
+    #[derive(Debug, Deserialize)]
+    #[serde(untagged)]
+    #[allow(dead_code, reason = "only whether it is read matters")]
+    enum Untagged<T> {
+        Cash { paid: u8 },
+        Card(T),
+    }
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code, reason = "only whether it is read matters")]
+    struct Flat<T> {
+        kind: String,
+        #[serde(flatten)]
+        inner: T,
+    }
+
+    fn check<T: serde::de::DeserializeOwned + std::fmt::Debug>(stand_in: &Value, is_readable: bool) {
+        let schema = protecting(&["/name"]).redact_as("/name", stand_in.clone());
+        let schemas = Schemas::new([schema]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let lock = || SchemaLock::new(folder.path().join("schemas.json"), &schemas).shape_of::<T>("Typo", 1);
+        let live = json!({"kind": "Card", "name": "Ada", "total": 7});
+        let lock = lock().sample("Typo", 1, json!({"kind": "Cash", "paid": 1})).sample("Typo", 1, live.clone());
+        let found = match lock.record() {
+            Err(GuardError::Schema { changes }) => changes,
+            other => other.map(|_| Vec::new()).unwrap(),
+        };
+        let target = std::any::type_name::<T>();
+        let expected = ChangeKind::UnreadableOnceErased { pointer: "/name".to_owned(), stand_in: stand_in.clone(), target };
+        let expected = if is_readable { vec![] } else { vec![expected] };
+        assert_eq!(found.into_iter().map(|found| found.change).collect::<Vec<_>>(), expected, "{target} {stand_in}");
+
+        // What the lock says is what readers meet. Nobody takes one for the other.
+        let read = |name: &Value, redacted: &[&str]| {
+            let mut payload = live.clone();
+            payload["name"] = name.clone();
+            let event = NewEvent::raw("Typo", 1, payload.to_string());
+            let mut event = PersistedEvent::from_new(aggregate("Typo", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
+            event.redacted = redacted.iter().map(|place| JsonPointer::parse(place).unwrap()).collect();
+            event.decode::<T>()
+        };
+        assert!(format!("{:?}", read(&json!("Ada"), &[]).unwrap()).contains("***") || target.contains("Plain"));
+        match read(stand_in, &["/name"]) {
+            Ok(value) => assert!(is_readable && (format!("{value:?}").contains("redacted") || target.contains("Plain")), "{value:?}"),
+            Err(error) => assert!(!is_readable && matches!(error, Error::Decode { .. }), "{error:?}"),
+        }
+        // A live one that looks the same, where something else is erased.
+        if let Ok(value) = read(stand_in, &["/total"]) {
+            assert!(!format!("{value:?}").contains("redacted"), "{target} {stand_in}");
+        }
+    }
+
+    macro_rules! all {
+        ($inner:ty, $stand_in:expr, $is_readable:expr) => {
+            check::<$inner>(&$stand_in, $is_readable);
+            check::<Internal<$inner>>(&$stand_in, $is_readable);
+            check::<Untagged<$inner>>(&$stand_in, $is_readable);
+            check::<Flat<$inner>>(&$stand_in, $is_readable);
+        };
+    }
+    // Serde's own buffers lose nothing.
+    for stand_in in [json!(null), json!("gone"), json!("Ada"), json!(0), json!(7), json!(true), json!({"a": 1}), json!(["gone"])] {
+        all!(Clear, stand_in, true);
+    }
+    // Into a text no number, no object and no list is read, so these can be nothing but an erasure.
+    for (stand_in, is_readable) in [(json!(null), true), (json!(0), true), (json!({"a": 1}), true), (json!("gone"), false)] {
+        all!(Kept, stand_in, is_readable);
+    }
+    // Types that do not know of redactions read the stand-in.
+    for (stand_in, is_readable) in [(json!("gone"), true), (json!(null), false), (json!(0), false)] {
+        all!(Plain, stand_in, is_readable);
+    }
+}
+
+/// Samples are for types that read them.
+#[test]
+fn a_sample_of_another_type_says_nothing() {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    #[allow(dead_code, reason = "only whether it is read matters")]
+    enum Untagged {
+        Card { name: String },
+    }
+    let schemas = Schemas::new([protecting(&["/name"])]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let check = |sample: Value| {
+        let lock = SchemaLock::new(folder.path().join(format!("{}.json", sample["n"])), &schemas);
+        lock.shape_of::<Untagged>("Typo", 1).sample("Typo", 1, sample).record().is_ok()
+    };
+    assert!(check(json!({"n": 1, "title": "x"})) && check(json!({"n": 2, "name": 1})));
+    assert!(!check(json!({"n": 3, "name": "x"})));
+}
