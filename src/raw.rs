@@ -2,7 +2,7 @@
 
 mod names;
 
-pub(crate) use names::{PRIVATE, hide_private, private_member, show_private, without_repeated};
+pub(crate) use names::{PRIVATE, hide_private, private_member, show_private, without_names, without_repeated};
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;

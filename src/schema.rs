@@ -160,6 +160,10 @@ impl Schemas {
             None => {}
         }
         if let Some(pointer) = raw::private_member(&event.payload) {
+            let pointer = match version.plan.protected_above(&pointer) {
+                Some(from) => raw::without_names(&pointer, from),
+                None => pointer,
+            };
             return Err(Error::PrivateMember { event_id: event.event_id, pointer });
         }
         if self.deny_unreadable_payloads {

@@ -56,6 +56,31 @@ fn a_forged_header_costs_no_more_than_its_own_size() {
     }
 }
 
+/// Names are looked through wherever one may be serde_json's own, and nobody says how deep a payload is that protects nothing.
+#[test]
+fn what_is_decoded_costs_no_more_than_a_few_times_its_own_size() {
+    let (depth, escaped) = (2_000_000, r#"{"\u0061":1}"#);
+    let event = |payload: String| {
+        let new = NewEvent::raw("Placed", 1, payload);
+        PersistedEvent::from_new(aggregate("Order", "1"), AggregateVersion::FIRST, GlobalPosition::START, new)
+    };
+    let arrays = format!("{}{escaped}{}", "[".repeat(depth), "]".repeat(depth));
+    let objects = format!("{}{escaped}{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+    for payload in [format!(r#"{{"deep":{arrays}}}"#), format!(r#"{{"deep":{objects}}}"#), arrays] {
+        let size = u64::try_from(payload.len()).unwrap();
+        let event = event(payload);
+        for is_decoded in [true, false] {
+            let cost = measure(|| match is_decoded {
+                // serde_json takes a byte for each level.
+                true => drop(event.decode::<serde::de::IgnoredAny>()),
+                // What can't be read is looked through once more, for members that are repeated.
+                false => assert!(event.decode::<String>().is_err()),
+            });
+            assert!(cost.bytes_max <= 2 * size + 100_000, "{cost:?} for a payload of {size}");
+        }
+    }
+}
+
 #[test]
 fn what_redactions_cost_in_a_step_grows_with_their_number_and_not_with_its_square() {
     const FIELDS: [&str; 4] = ["name", "mail", "phone", "note"];

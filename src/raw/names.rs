@@ -28,6 +28,25 @@ pub(crate) fn private_member(payload: &[u8]) -> Option<JsonPointer> {
     serde_json::from_str::<IgnoredAny>(text).is_ok().then_some(place)
 }
 
+/// The same place, without what may be a value of the application: of its tokens, those from `from` on are shown as `***`, and of the
+/// private name at its end what serde_json knows of it.
+pub(crate) fn without_names(place: &JsonPointer, from: usize) -> JsonPointer {
+    const HIDDEN: &str = "***";
+    let tokens: Vec<&str> = place.as_str().split('/').skip(1).collect();
+    let mut shown = String::new();
+    for (index, token) in tokens.iter().enumerate() {
+        let known = token.strip_prefix(PRIVATE).filter(|_| index + 1 == tokens.len());
+        shown.push('/');
+        match known {
+            _ if index < from => shown.push_str(token),
+            Some("RawValue" | "Number") => shown.push_str(token),
+            Some(_) => shown.extend([PRIVATE, HIDDEN]),
+            None => shown.push_str(HIDDEN),
+        }
+    }
+    JsonPointer::new_unchecked(shown)
+}
+
 /// What is put in front of private names, and once more in front of those that begin with it already, so that it can be taken
 /// away again.
 const HIDING: char = '~';
@@ -89,51 +108,136 @@ struct Look {
     hideable: Vec<usize>,
 }
 
+/// As many levels as a protected payload may have. Deeper ones are looked through like others, at the cost of a bit each: whoever
+/// writes a payload must not decide how much memory it takes to look at it. serde_json reads no members there, so of those that
+/// are repeated none has to go.
+const KEPT: usize = crate::seal::scan::MAX_DEPTH;
+
 /// A container that is not closed yet.
 enum Open<'t> {
-    Object { start: usize, name: Option<&'t str>, is_named: bool, seen: HashMap<Cow<'t, str>, (usize, usize)> },
+    Object { start: usize, name: Option<&'t str>, seen: HashMap<Cow<'t, str>, (usize, usize)> },
     Array { index: usize },
+}
+
+/// All containers that are not closed yet.
+#[derive(Default)]
+struct Levels<'t> {
+    depth: usize,
+    /// The outermost of them.
+    kept: Vec<Open<'t>>,
+    /// Which of the others are objects.
+    deeper: Vec<u64>,
+}
+
+impl<'t> Levels<'t> {
+    fn open(&mut self, container: Open<'t>) {
+        if self.depth < KEPT {
+            self.kept.push(container);
+        } else {
+            let (word, bit) = Self::bit(self.depth);
+            if bit == 0 {
+                self.deeper.push(0);
+            }
+            self.deeper[word] |= u64::from(matches!(container, Open::Object { .. })) << bit;
+        }
+        self.depth += 1;
+    }
+
+    fn close(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        if self.depth < KEPT {
+            self.kept.pop();
+            return;
+        }
+        let (word, bit) = Self::bit(self.depth);
+        self.deeper[word] &= !(1 << bit);
+        if bit == 0 {
+            self.deeper.pop();
+        }
+    }
+
+    fn is_in_object(&self) -> bool {
+        match self.depth.checked_sub(KEPT + 1) {
+            None => matches!(self.kept.last(), Some(Open::Object { .. })),
+            Some(_) => {
+                let (word, bit) = Self::bit(self.depth - 1);
+                self.deeper[word] >> bit & 1 == 1
+            }
+        }
+    }
+
+    /// The innermost, if it is kept.
+    fn innermost(&mut self) -> Option<&mut Open<'t>> {
+        if self.depth > KEPT { None } else { self.kept.last_mut() }
+    }
+
+    fn bit(level: usize) -> (usize, usize) {
+        ((level - KEPT) / 64, (level - KEPT) % 64)
+    }
+
+    /// The place of what is about to be read; of what is deeper than those that are kept, the last of them around it.
+    fn place(&self) -> JsonPointer {
+        let mut place = String::new();
+        for container in &self.kept {
+            place.push('/');
+            match container {
+                Open::Object { name, .. } => push_escaped(&mut place, &name.and_then(|name| raw::name(name).ok()).unwrap_or_default()),
+                Open::Array { index } => place.push_str(&index.to_string()),
+            }
+        }
+        JsonPointer::new_unchecked(place)
+    }
 }
 
 /// Looks through a JSON text. Of what is none, it makes something or other.
 fn look(text: &str, wants_repeated: bool) -> Look {
-    let (bytes, mut found, mut open) = (text.as_bytes(), Look::default(), Vec::new());
-    let mut at = 0;
+    let (bytes, mut found, mut levels) = (text.as_bytes(), Look::default(), Levels::default());
+    let (mut at, mut is_name_next) = (0, false);
     while let Some(byte) = bytes.get(at) {
-        let start = at;
+        let begin = at;
         at += 1;
         match byte {
             b'"' => {
                 at = end_of_string(bytes, at);
-                if let Some(Open::Object { start: begins, name, is_named: is_named @ false, .. }) = open.last_mut() {
-                    let spelled = text.get(start..at).unwrap_or_default();
-                    (*begins, *name, *is_named) = (start, Some(spelled), true);
+                if std::mem::take(&mut is_name_next) {
+                    let spelled = text.get(begin..at).unwrap_or_default();
+                    if let Some(Open::Object { start, name, .. }) = levels.innermost() {
+                        (*start, *name) = (begin, Some(spelled));
+                    }
                     if let Some(said) = raw::name(spelled).ok().filter(|said| is_hideable(said)) {
-                        found.hideable.push(start + 1);
+                        found.hideable.push(begin + 1);
                         if found.private.is_none() && said.starts_with(PRIVATE) {
-                            found.private = Some(place_of(&open));
+                            found.private = Some(levels.place());
                         }
                     }
                 }
             }
-            b'{' => open.push(Open::Object { start: at, name: None, is_named: false, seen: HashMap::new() }),
-            b'[' => open.push(Open::Array { index: 0 }),
+            b'{' => {
+                levels.open(Open::Object { start: at, name: None, seen: HashMap::new() });
+                is_name_next = true;
+            }
+            b'[' => {
+                levels.open(Open::Array { index: 0 });
+                is_name_next = false;
+            }
             b',' | b'}' | b']' => {
-                match open.last_mut() {
-                    Some(Open::Object { start, name, is_named, seen }) => {
+                match levels.innermost() {
+                    Some(Open::Object { start, name, seen }) => {
                         if wants_repeated
                             && let Some(said) = name.take().and_then(|spelled| raw::name(spelled).ok())
                             && let Some(before) = seen.insert(said, (*start, at))
                         {
                             found.repeated.push(before);
                         }
-                        *is_named = false;
                     }
                     Some(Open::Array { index }) => *index += 1,
                     None => {}
                 }
-                if *byte != b',' {
-                    open.pop();
+                if *byte == b',' {
+                    is_name_next = levels.is_in_object();
+                } else {
+                    levels.close();
+                    is_name_next = false;
                 }
             }
             _ => {}
@@ -154,22 +258,11 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
     bytes.len()
 }
 
-fn place_of(open: &[Open<'_>]) -> JsonPointer {
-    let mut place = String::new();
-    for container in open {
-        place.push('/');
-        match container {
-            Open::Object { name, .. } => push_escaped(&mut place, &name.and_then(|name| raw::name(name).ok()).unwrap_or_default()),
-            Open::Array { index } => place.push_str(&index.to_string()),
-        }
-    }
-    JsonPointer::new_unchecked(place)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::cmp::Ordering;
 
     #[test]
     fn of_members_that_are_repeated_the_last_one_stays() {
@@ -205,6 +298,34 @@ mod tests {
         let inner = serde_json::json!({ raw: "1", format!("~{raw}"): 2, format!("~~{raw}"): 3, "~": raw });
         assert_eq!((&read["a"][0], read[raw].as_f64()), (&inner, Some(100.0)));
         assert_eq!(hide_private(r#"{"a":1}"#), None);
+    }
+
+    #[test]
+    fn names_are_found_behind_any_number_of_levels_that_cost_a_bit_each() {
+        let private = "$serde_json::private::Number";
+        for depth in [KEPT - 1, KEPT, KEPT + 1, KEPT + 63, KEPT + 64, KEPT + 65, KEPT + 200, 100_000] {
+            let nested = |inner: &str| format!("{}{inner}{}", "{\"a\":[".repeat(depth / 2), "]}".repeat(depth / 2));
+            let deep = nested(&format!(r#"0,{{"x":["{private}",{{}}],"{private}":1}}"#));
+            let last = match (depth / 2 * 2).cmp(&KEPT) {
+                Ordering::Less => format!("/1/{private}"),
+                Ordering::Equal => "/1".to_owned(),
+                Ordering::Greater => "/0".to_owned(),
+            };
+            let expected = format!("{}/a{last}", "/a/0".repeat(depth.min(KEPT) / 2 - 1));
+            assert_eq!(private_member(deep.as_bytes()).unwrap().as_str(), expected, "{depth}");
+            // Nothing stays behind of levels that are closed again.
+            for beside in [format!(r#"[{},{{"a":1,"{private}":1}}]"#, nested("")), format!(r#"[{},["{private}",{{}}]]"#, nested("0"))] {
+                let expected = beside.contains("a\":1").then(|| format!("/1/{private}"));
+                assert_eq!(private_member(beside.as_bytes()).map(|place| place.as_str().to_owned()), expected, "{depth}");
+            }
+            let inside = nested(&format!(r#"[{{}},["{private}"],{{"b":["{private}",[]],"c":"{private}"}}]"#));
+            assert_eq!(private_member(inside.as_bytes()), None, "{depth}");
+        }
+        let mut levels = Levels::default();
+        (0..KEPT + 64_000).for_each(|_| levels.open(Open::Array { index: 0 }));
+        assert_eq!((levels.kept.len(), levels.deeper.len()), (KEPT, 1_000));
+        (0..KEPT + 64_000).for_each(|_| levels.close());
+        assert!(levels.kept.is_empty() && levels.deeper.is_empty());
     }
 
     fn json() -> impl Strategy<Value = String> {

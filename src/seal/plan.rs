@@ -82,6 +82,13 @@ impl Plan {
         self.field_at(place).map_or("null", |field| &field.stand_in)
     }
 
+    /// How many of a place's tokens lead to what is protected, if it is there or around it.
+    pub(crate) fn protected_above(&self, place: &JsonPointer) -> Option<usize> {
+        let text = place.as_str();
+        let ends = text.match_indices('/').map(|(at, _)| at).chain([text.len()]);
+        ends.enumerate().find(|(_, end)| self.field_at(&JsonPointer::new_unchecked(&text[..*end])).is_some()).map(|(count, _)| count)
+    }
+
     /// What is protected just there.
     pub(crate) fn field_at(&self, place: &JsonPointer) -> Option<&Field> {
         if place.as_str().is_empty() {
