@@ -37,7 +37,9 @@ use uuid::Uuid;
 /// missing, too: `#[serde(default)] note: Sensitive<Option<T>>`, or `Option<Sensitive<T>>` where missing and `null` are the same.
 /// `decode` and typed steps read an erased `Option<Sensitive<T>>` as `Some(Redacted)` too, but not one in a
 /// newtype of your own, nor in a tagged or untagged enum in which a type that does not know of redactions reads another erased
-/// value; and plain serde reads `None`.
+/// value; and plain serde reads `None`. So does whatever keeps JSON as text first, such as a `RawValue`, and reads that later: an
+/// `Option` takes the `null` that stands in for an erased value, and asks nobody. Put the `Option` inside there
+/// (`Sensitive<Option<T>>`): then `decode` fails where it can't tell.
 ///
 /// In what a typed step returns, write it as a value of its own: inside another text (JSON in a string), or as
 /// the name of a member, a redaction can't be told, and the step fails for shredded events.
@@ -259,7 +261,8 @@ pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointe
 /// and then it is asked again.
 pub(crate) fn decode_watched<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<(T, bool), Undecodable> {
     if let Some(place) = raw::private_member(payload) {
-        return Err(Undecodable::Private(place));
+        // Nobody knows here what was protected.
+        return Err(Undecodable::Private(raw::without_names(&place, 0)));
     }
     read(payload, redacted).or_else(|error| match std::str::from_utf8(payload).ok().and_then(raw::without_repeated) {
         Some(payload) => read(payload.as_bytes(), redacted),

@@ -11,6 +11,7 @@ use crate::sensitive::{Mode, TOKEN, in_mode};
 use serde::ser::{self, Serialize, Serializer};
 use std::any::type_name;
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::rc::Rc;
@@ -72,10 +73,10 @@ struct Watch {
     depth: Cell<usize>,
     /// How often one was seen where it was written.
     seen: Cell<usize>,
-    /// How often one was seen later than it was written: serde kept it in a buffer meanwhile.
-    replayed: Cell<usize>,
-    /// Where one was written that was not seen.
-    unseen: RefCell<Vec<String>>,
+    /// Where one was seen later than it was written, because somebody kept it in a buffer meanwhile, and whose buffer that was.
+    replayed: RefCell<Vec<(&'static str, String)>>,
+    /// Where one was written that was not seen, and whose serializer wrote it.
+    unseen: RefCell<Vec<(&'static str, String)>>,
     /// Why the value is refused.
     problem: RefCell<Option<String>>,
 }
@@ -112,14 +113,38 @@ impl Watch {
     }
 
     fn places(&self) -> Vec<SensitivePlace> {
-        let mut places = self.found.take();
-        let unseen = self.unseen.take();
-        // Those that went through a buffer were all seen when they came out of it. If there are more, another serializer
-        // wrote them, and all that is known is where in the value its text went.
-        if unseen.len() != self.replayed.get() {
-            places.extend(unseen.into_iter().map(|place| SensitivePlace { pointer: JsonPointer::new_unchecked(place), is_exact: false }));
+        let (mut places, unseen, mut replayed) = (self.found.take(), self.unseen.take(), self.replayed.take());
+        // What goes into a buffer comes out of the same crate's, there or further inside. The inner ones choose first.
+        let mut inner_first: Vec<_> = unseen.iter().collect();
+        inner_first.sort_by_key(|(_, place)| Reverse(place.len()));
+        // Of several of one crate, nobody knows which of them did not come out.
+        let mut lost = HashSet::new();
+        for (of, place) in inner_first {
+            match replayed.iter().position(|(by, at)| by == of && is_at_or_in(at, place)) {
+                Some(index) => drop(replayed.swap_remove(index)),
+                None => drop(lost.insert(*of)),
+            }
         }
+        places.extend(
+            unseen
+                .into_iter()
+                .filter(|(of, _)| lost.contains(of))
+                .map(|(_, place)| SensitivePlace { pointer: JsonPointer::new_unchecked(place), is_exact: false }),
+        );
         places
+    }
+}
+
+fn is_at_or_in(place: &str, outer: &str) -> bool {
+    place.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The crate that a type is of. A help and no promise: where names are spelled otherwise, what was written is not found again.
+fn crate_of<T: ?Sized>() -> &'static str {
+    let name = type_name::<T>().trim_start_matches("&mut ").trim_start_matches('&').trim_start_matches("alloc::boxed::Box<");
+    match name.split("::").next().unwrap_or(name) {
+        "serde_core" => "serde",
+        name => name,
     }
 }
 
@@ -132,7 +157,7 @@ pub(super) fn sensitive<T: Serialize, S: Serializer>(value: &T, serializer: S) -
     let result = serializer.serialize_newtype_struct(TOKEN, value);
     watch.depth.set(depth);
     if depth == 0 && seen == watch.seen.get() && !writes_members_here::<S>() {
-        watch.unseen.borrow_mut().push(watch.path.borrow().clone());
+        watch.unseen.borrow_mut().push((crate_of::<S>(), watch.path.borrow().clone()));
     }
     result
 }
@@ -288,7 +313,7 @@ impl<'w, S: Serializer> Serializer for Watching<'w, S> {
             if !at.is_inside {
                 at.watch.note();
                 if at.watch.depth.get() == 0 {
-                    at.watch.replayed.set(at.watch.replayed.get() + 1);
+                    at.watch.replayed.borrow_mut().push((crate_of::<T>(), at.watch.path.borrow().clone()));
                 }
             }
             at = At { is_inside: true, is_sensitive: true, ..at };

@@ -368,6 +368,73 @@ async fn i2_a_sensitive_in_a_text_or_a_name_needs_protection_around_it() {
     }
 }
 
+/// What comes out of one buffer does not stand for what went into a text, though there be as many of one as of the other.
+#[tokio::test]
+async fn i2_a_sensitive_in_a_text_is_not_taken_for_one_that_somebody_wrote_twice() {
+    /// As a buffer writes what it was given.
+    struct Again(String);
+    impl Serialize for Again {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_newtype_struct("$eventseal::Sensitive", &self.0)
+        }
+    }
+    struct Twice(Sensitive<String>);
+    impl Serialize for Twice {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            #[derive(Serialize)]
+            struct Written {
+                email: Again,
+                mail: Again,
+                text: String,
+            }
+            let kept = || Again(serde_json::to_value(&self.0).unwrap().as_str().unwrap().to_owned());
+            Written { email: kept(), mail: Again("a@x".to_owned()), text: serde_json::to_string(&self.0).unwrap() }.serialize(serializer)
+        }
+    }
+    #[derive(Serialize)]
+    #[serde(tag = "kind")]
+    enum Outer {
+        Inner(Inner),
+    }
+    #[derive(Serialize)]
+    enum Inner {
+        Pair(u8, Sensitive<u8>, InText),
+    }
+    struct InText;
+    impl Serialize for InText {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_str(&serde_json::to_string(&Sensitive::<String>::from("a@x")).unwrap())
+        }
+    }
+    assert_clear! {
+        ["/email", "/mail"], Twice("a@x".into()) => Some("");
+        ["/inner"], object("inner", Twice("a@x".into())) => None;
+        ["/Pair/1"], Outer::Inner(Inner::Pair(1, 2.into(), InText)) => Some("");
+        ["/a/Pair/1", "/text"], object("a", Outer::Inner(Inner::Pair(1, 2.into(), InText))) => Some("/a");
+    }
+    // Others that came out of their buffers stay known.
+    #[derive(Serialize)]
+    struct Beside {
+        tagged: OnlyPair,
+        text: InText,
+    }
+    #[derive(Serialize)]
+    #[serde(tag = "kind")]
+    enum OnlyPair {
+        Inner(Pair),
+    }
+    #[derive(Serialize)]
+    enum Pair {
+        Pair(u8, Sensitive<u8>),
+    }
+    let beside = || Beside { tagged: OnlyPair::Inner(Pair::Pair(1, 2.into())), text: InText };
+    assert_clear! {
+        ["/tagged/Pair/1", "/text"], beside() => None;
+        ["/tagged/Pair/1"], beside() => Some("/text");
+        ["/tagged/Pair/0", "/text"], beside() => Some("/tagged/Pair/1");
+    }
+}
+
 #[tokio::test]
 async fn i2_who_changes_the_event_does_not_silence_the_check() {
     let world = World::new();
@@ -467,6 +534,56 @@ async fn a_name_that_serde_json_keeps_for_itself_is_refused_at_append() {
     }
 }
 
+/// What `decode` could not read is not stored, wherever it stands; and what is protected is not told, names included.
+#[tokio::test]
+async fn i9_a_private_name_in_a_protected_value_is_refused_and_nothing_around_it_is_shown() {
+    #[derive(Serialize, Deserialize)]
+    struct Whole {
+        contacts: Sensitive<BTreeMap<String, Value>>,
+    }
+    #[derive(Serialize, Deserialize)]
+    struct Flat {
+        #[serde(flatten)]
+        contacts: BTreeMap<String, Sensitive<Value>>,
+    }
+    #[derive(Serialize, Deserialize)]
+    struct Parts {
+        contacts: Sensitive<Vec<BTreeMap<String, Value>>>,
+    }
+    let secret = "ada@example.org";
+    let value = |name: &str| json!({ name: "12" });
+    let contact = |name: &str| BTreeMap::from([(secret.to_owned(), value(name))]);
+    let customer = || Owner::Aggregate;
+    for name in [RAW, NUMBER, "$serde_json::private::ada@example.org"] {
+        let last = if name.contains(secret) { "$serde_json::private::***" } else { name };
+        let typed = |value: &dyn Fn() -> Result<NewEvent>| value().unwrap();
+        let whole = typed(&|| NewEvent::json("Noted", 1, &Whole { contacts: contact(name).into() }));
+        let flat = typed(&|| NewEvent::json("Noted", 1, &Flat { contacts: object("a", value(name).into()) }));
+        let parts = typed(&|| {
+            NewEvent::json("Noted", 1, &Parts { contacts: vec![object("a", json!(1)), object("b", json!([contact(name)]))].into() })
+        });
+        let clear = NewEvent::raw("Noted", 1, json!({ "a": "x", "open": contact(name) }).to_string());
+        let protecting = |pointers: &[&str]| event("Noted").version(1).protect(pointers, customer());
+        for (new, schema, place) in [
+            (whole.clone(), protecting(&["/contacts"]), format!("/contacts/***/{last}")),
+            (whole, event("Noted").version(1).protect_whole(customer()), format!("/***/***/{last}")),
+            (flat, protecting(&["/a"]), format!("/a/{last}")),
+            (parts, protecting(&["/contacts/*/a", "/contacts/*/b"]), format!("/contacts/1/b/***/***/{last}")),
+            (clear, protecting(&["/a"]), format!("/open/{secret}/{name}")),
+        ] {
+            let world = World::new();
+            let store = world.store(Schemas::new([schema]).unwrap()).await;
+            let payload = new.payload.clone();
+            let error = try_append(&world, &store, "1", new).await.unwrap_err();
+            assert!(matches!(&error, Error::PrivateMember { pointer, .. } if pointer.as_str() == place), "{place}: {error:?}");
+            // That is what decode does, which does not know what was protected.
+            let error = redacted(std::str::from_utf8(&payload).unwrap(), &[]).decode::<Value>().unwrap_err();
+            let hidden = matches!(&error, Error::PrivateMember { pointer, .. } if pointer.as_str().ends_with(&format!("/***/{last}")) || pointer.as_str() == format!("/***/{last}"));
+            assert!(hidden && !format!("{error} {error:?}").contains(secret), "{error:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_stored_name_that_serde_json_keeps_for_itself_is_read_as_it_is_or_named() {
     for (name, text) in [(RAW, r#""{\"email\":\"a@x\"}""#), (RAW, r#""no json""#), (NUMBER, r#""12""#), (NUMBER, "[]"), (RAW, "1")] {
@@ -477,10 +594,11 @@ async fn a_stored_name_that_serde_json_keeps_for_itself_is_read_as_it_is_or_name
         // Nobody looks.
         let read = read_with(&world, noted()).await.unwrap();
         assert_eq!(String::from_utf8(read.payload.clone()).unwrap(), payload);
-        let place = format!("/note/{name}");
+        // It may have been protected, and its names with it.
+        let (place, shown) = (format!("/note/{name}"), format!("/***/{name}"));
         for error in [read.decode::<Value>().unwrap_err(), read.decode::<BTreeMap<String, serde::de::IgnoredAny>>().map(drop).unwrap_err()]
         {
-            assert!(matches!(&error, Error::PrivateMember { pointer, .. } if pointer.as_str() == place), "{error:?}");
+            assert!(matches!(&error, Error::PrivateMember { pointer, .. } if pointer.as_str() == shown), "{error:?}");
         }
         // Declarative steps work on the text, and steps over the value get what is there.
         let changed = read_with(&world, noted().version(2).change(1, Changes::new().set_default("/x", 1))).await.unwrap();
@@ -502,7 +620,7 @@ async fn a_stored_name_that_serde_json_keeps_for_itself_is_read_as_it_is_or_name
         for schema in [typed(noted(), 1), typed(over_value(), 2)] {
             let error = read_with(&world, schema).await.unwrap_err();
             assert!(
-                matches!(&error, Error::Upcast { problem, .. } if problem.contains(&place) && problem.contains("keeps for itself")),
+                matches!(&error, Error::Upcast { problem, .. } if problem.contains(&shown) && problem.contains("keeps for itself")),
                 "{error:?}"
             );
         }
@@ -1000,6 +1118,24 @@ fn i4_a_deserialize_that_keeps_json_as_text_knows_what_is_erased_or_is_refused()
     assert!(matches!(unclear, Err(Error::Decode { .. })), "erased, and not a null that was written: {unclear:?}");
     let inside = redacted(r#"{"a":[{"name":null,"other":"o"}]}"#, &["/a/0/name"]).decode::<BTreeMap<String, Vec<Kept<String>>>>().unwrap();
     assert_eq!(inside["a"][0].0.name, Sensitive::Redacted);
+    // What `Sensitive` says of an Option around it: nobody asks it about a null, so there is nothing to refuse.
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Outside {
+        name: Option<Sensitive<String>>,
+        other: Option<Sensitive<String>>,
+    }
+    struct KeptOutside(Outside);
+    impl<'de> Deserialize<'de> for KeptOutside {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+            let text = Box::<serde_json::value::RawValue>::deserialize(deserializer)?;
+            serde_json::from_str(text.get()).map(Self).map_err(serde::de::Error::custom)
+        }
+    }
+    let outside = erased(r#"{"name":null,"other":"o"}"#).decode::<KeptOutside>().unwrap().0;
+    assert_eq!(outside, Outside { name: None, other: Some(there("o")) });
+    let read = erased(r#"{"name":null,"other":"o"}"#).decode::<Outside>().unwrap();
+    assert_eq!(read, Outside { name: Some(Sensitive::Redacted), other: Some(there("o")) });
+    assert!(erased(r#"{"name":"gone","other":"o"}"#).decode::<KeptOutside>().is_err(), "no null, so it is asked");
     let live = redacted(r#"{"name":null,"other":"o"}"#, &["/elsewhere"]).decode::<Kept<Option<String>>>().unwrap();
     assert_eq!(live.0.name, Sensitive::Present(None), "nothing in the text is erased");
 }

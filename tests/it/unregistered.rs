@@ -131,6 +131,15 @@ async fn a_relay_carries_sealed_events_on_and_takes_none_for_values() {
     let carried = world.read(&relay, "1").await.unwrap().remove(0);
     assert_eq!(carried, stored(&world).await);
     assert!(is_still_sealed(&carried.decode::<Met>()) && is_still_sealed(&carried.decode::<Value>()));
+    // A copy is made by whoever may read it, and by nobody else.
+    let copying = async |schemas: SchemasBuilder| {
+        let (store, copy) = (world.store(schemas.build().unwrap()).await, MemoryDb::new(Namespace::new("copy").unwrap()));
+        let options = RewriteOptions::default();
+        store.rewrite(&mut world.db.begin(), &MemoryStore::new(), &mut copy.begin(), &options, &mut |_| {}).await
+    };
+    assert_eq!(copying(Schemas::builder([]).pass_through_sealed()).await.unwrap().copied, 1);
+    let stopped = copying(Schemas::builder([])).await;
+    assert!(matches!(stopped, Err(Error::Unreadable(unreadable)) if matches!(unreadable.error, Error::UnknownType { .. })));
     // What is to be read by somebody else can be stored by nobody as if it were new.
     let again = NewEvent::raw("Met", 1, carried.payload.clone());
     let mut tx = world.db.begin();
