@@ -173,7 +173,11 @@ pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: 
     let second = key(&scope, 2, kek_id);
     must(keys.insert_keys(tx, std::slice::from_ref(&second)).await, "insert_keys");
     let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::None).await, "scopes").remove(0);
-    assert_eq!((record.last_version, record.active.map(|key| key.key_id)), (2, Some(second.key_id)));
+    assert_eq!(
+        (record.last_version, record.active.map(|key| key.key_id)),
+        (2, Some(second.key_id)),
+        "insert_keys must insert every key, the last one as the active one"
+    );
     let ids = [second.key_id, KeyId(Uuid::now_v7()), first.key_id];
     let mut found = must(keys.data_keys(tx, &ids).await, "data_keys");
     found.sort_by_key(|key| key.version);

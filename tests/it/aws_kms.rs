@@ -438,7 +438,11 @@ async fn i3_a_row_does_not_choose_the_account_of_a_key_that_is_configured_by_its
     let moved = json!({ "KeyId": ARN, "SourceKeyId": ARN, "CiphertextBlob": STANDARD.encode("new") }).to_string();
     let here = context();
     for (key, also) in [(id(ARN), None), ("alias/other", Some(id(ARN)))] {
-        let replay = answers(&[(200, &opened), (200, &moved), (200, &opened), (200, &moved)]);
+        let not_this = r#"{"__type":"IncorrectKeyException"}"#;
+        let replay = match also {
+            None => answers(&[(200, &opened), (200, &moved), (200, &opened), (200, &moved)]),
+            Some(_) => answers(&[(400, not_this), (200, &opened), (400, not_this), (200, &moved)]),
+        };
         let kms = AwsKms::new(Client::from_conf(config(1).http_client(replay.clone()).build()), key);
         let kms = if let Some(also) = also { kms.also_opens(also) } else { kms };
         let kms = if also.is_some() { kms } else { kms.also_opens("arn:aws:kms:eu-central-1:123456789012:key/another") };

@@ -15,6 +15,8 @@ enum Fault {
     DestroysNothingAndSaysOtherwise,
     ChangesNoScope,
     ForgetsTheHistory,
+    RecordsTheStateOnly,
+    InsertsNoSecondKey,
     TakesTheActiveKeyForTheNewest,
     SaysThatItInstalled,
     RetiresNothing,
@@ -158,7 +160,8 @@ impl KeyStore for Mutant {
         self.0.create_scopes(tx, scopes).await
     }
     async fn insert_keys(&self, tx: &mut MemoryTx, keys: &[NewDataKey]) -> Result<()> {
-        self.0.insert_keys(tx, keys).await
+        let kept_away = self.1 == Fault::InsertsNoSecondKey && keys.iter().all(|key| key.version > 1);
+        if kept_away { Ok(()) } else { self.0.insert_keys(tx, keys).await }
     }
     async fn commit_durably(&self, tx: &mut MemoryTx) -> Result<()> {
         self.0.commit_durably(tx).await
@@ -169,6 +172,7 @@ impl KeyStore for Mutant {
     async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
         match self.1 {
             Fault::ChangesNoScope => Ok(()),
+            Fault::RecordsTheStateOnly => self.0.change_scope(tx, &ScopeChange { state: ScopeState::Live, ..change.clone() }).await,
             Fault::ForgetsTheActor => self.0.change_scope(tx, &ScopeChange { actor: None, ..change.clone() }).await,
             _ => self.0.change_scope(tx, change).await,
         }
@@ -193,6 +197,15 @@ impl KeyStore for Mutant {
     }
     async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         let mut history = self.0.history(tx, scope).await?;
+        if self.1 == Fault::RecordsTheStateOnly {
+            for change in history.iter_mut().flat_map(|history| &mut history.changes) {
+                change.state = match change.action {
+                    ScopeAction::Shred => ScopeState::Shredded,
+                    ScopeAction::Disable => ScopeState::Disabled,
+                    ScopeAction::Reopen | ScopeAction::Enable => ScopeState::Live,
+                };
+            }
+        }
         if self.1 == Fault::ForgetsTheHistory {
             history.iter_mut().for_each(|history| history.changes.clear());
         }
@@ -208,6 +221,8 @@ async fn a_store_that_breaks_a_rule_is_caught_by_name() {
         (Fault::DestroysNothingAndSaysOtherwise, "destroying again"),
         (Fault::ChangesNoScope, "change_scope said that it changed a scope that is not there"),
         (Fault::ForgetsTheHistory, "change_scope did not record the change"),
+        (Fault::RecordsTheStateOnly, "change_scope did not set the state that it was given"),
+        (Fault::InsertsNoSecondKey, "insert_keys must insert every key, the last one as the active one"),
         (Fault::TakesTheActiveKeyForTheNewest, "last_version must be the highest version"),
         (Fault::SaysThatItInstalled, "not committed"),
         (Fault::RetiresNothing, "Retired"),
@@ -236,10 +251,12 @@ async fn a_store_that_breaks_a_rule_is_caught_by_name() {
     }
 }
 
-/// The manager does not trust a store either: a shred that it reports has happened.
+/// The manager does not trust a store either: a change that it reports has happened.
 #[tokio::test]
-async fn i5_a_shred_that_a_store_does_not_make_is_not_reported() {
-    for fault in [Fault::DestroysNothing, Fault::DestroysNothingAndSaysOtherwise, Fault::ChangesNoScope, Fault::ForgetsTheHistory] {
+async fn i5_a_change_that_a_store_does_not_make_is_not_reported() {
+    let of_shreds = [Fault::DestroysNothing, Fault::DestroysNothingAndSaysOtherwise];
+    let of_changes = [Fault::ChangesNoScope, Fault::ForgetsTheHistory, Fault::RecordsTheStateOnly];
+    for fault in of_shreds.into_iter().chain(of_changes).chain([Fault::InsertsNoSecondKey]) {
         let db = MemoryDb::new(Namespace::new("mutants").unwrap());
         let schemas = Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap();
         let store = SealedStore::new(MemoryStore::new(), Mutant(MemoryKeys::new(), fault), Keyring::generate("main").unwrap(), schemas);
@@ -247,7 +264,16 @@ async fn i5_a_shred_that_a_store_does_not_make_is_not_reported() {
         let mut tx = db.begin();
         let placed = NewEvent::raw("Placed", 1, r#"{"customer":"42","name":"Ada"}"#);
         store.append(&mut tx, &aggregate("Order", "1"), ExpectedVersion::Any, &[placed]).await.unwrap();
-        let refused = store.keys().shred(&mut tx, &KeyScope::new("Customer", "42"), "r").await;
+        let scope = KeyScope::new("Customer", "42");
+        let refused = if fault == Fault::InsertsNoSecondKey {
+            store.keys().rotate_data_key(&mut tx, &scope).await.map(drop)
+        } else {
+            if of_changes.contains(&fault) {
+                let refused = store.keys().disable(&mut tx, &scope, "r").await;
+                assert!(matches!(refused, Err(Error::NoEffect { .. })), "{fault:?}: {refused:?}");
+            }
+            store.keys().shred(&mut tx, &scope, "r").await.map(drop)
+        };
         assert!(matches!(refused, Err(Error::NoEffect { .. })), "{fault:?}: {refused:?}");
     }
 }

@@ -410,11 +410,11 @@ async fn i11_sqlite_commits_on_its_own_outside_of_transactions_that_the_driver_d
     }
 }
 
-/// Stands between a client and the server, and turns each COMMIT into a ROLLBACK: no error is raised, and nothing is committed.
-/// So it is where a transaction had failed, or ended, and nobody noticed.
-async fn rolls_back_instead(server: &PgConnectOptions) -> PgConnectOptions {
-    const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
-    const ROLLBACK: &[u8] = b"Q\0\0\0\x0dROLLBACK\0";
+const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
+const ROLLBACK: &[u8] = b"Q\0\0\0\x0dROLLBACK\0";
+
+/// Stands between a client and the server, and sends something else than what the client sends, or ends the connection.
+async fn between(server: &PgConnectOptions, instead: fn(&[u8]) -> Option<&[u8]>) -> PgConnectOptions {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let real = server.clone();
@@ -425,13 +425,14 @@ async fn rolls_back_instead(server: &PgConnectOptions) -> PgConnectOptions {
                 None => Box::new(TcpStream::connect((real.get_host(), real.get_port())).await.unwrap()),
             };
             let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), tokio::io::split(server));
-            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+            let back = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
             tokio::spawn(async move {
                 let mut buffer = vec![0; 65_536];
                 while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
-                    let sent = &buffer[..read];
-                    to_server.write_all(if sent == COMMIT { ROLLBACK } else { sent }).await.unwrap();
+                    let Some(sent) = instead(&buffer[..read]) else { break };
+                    to_server.write_all(sent).await.unwrap();
                 }
+                back.abort();
             });
         }
     });
@@ -455,7 +456,9 @@ async fn keys_of(db: &Postgres) -> Vec<String> {
 async fn i11_what_was_rolled_back_without_an_error_is_not_said_to_be_committed() {
     let db = Postgres::new().await;
     let (store, unused) = with_scopes(&db).await;
-    let mut connection = PgConnection::connect_with(&rolls_back_instead(&db.options).await).await.unwrap();
+    // No error is raised. So it is where a transaction had failed, or ended, and nobody noticed.
+    let rolls_back = between(&db.options, |sent| Some(if sent == COMMIT { ROLLBACK } else { sent })).await;
+    let mut connection = PgConnection::connect_with(&rolls_back).await.unwrap();
     for operation in ["create_kek", "rotate_kek", "rewrap", "retire_kek", "move_master_key"] {
         let before = keys_of(&db).await;
         let done = match operation {
@@ -472,6 +475,41 @@ async fn i11_what_was_rolled_back_without_an_error_is_not_said_to_be_committed()
     }
     // The connection goes on: it is in no transaction, as far as either side knows.
     store.keys().kek_usage(&mut connection).await.unwrap();
+}
+
+/// It was committed, and must not be done again blindly.
+#[tokio::test]
+async fn i11_an_outage_after_the_commit_says_that_nobody_knows() {
+    let db = Postgres::new().await;
+    let (store, _) = with_scopes(&db).await;
+    fn is_look(sent: &[u8]) -> bool {
+        sent.windows(14).any(|bytes| bytes == b"pg_xact_status")
+    }
+    let ends = between(&db.options, |sent| if is_look(sent) { None } else { Some(sent) }).await;
+    let mut connection = PgConnection::connect_with(&ends).await.unwrap();
+    let before = keys_of(&db).await;
+    let error = store.keys().rotate_kek(&mut connection, "default").await.unwrap_err();
+    assert!(matches!(error, Error::OutcomeUnknown { .. }) && error.is_outage() && !error.is_retryable(), "{error:?}");
+    assert_ne!(keys_of(&db).await, before, "it is done");
+}
+
+/// The events are committed then, and the shred is not, or nobody knows.
+#[tokio::test]
+async fn i5_an_outage_while_keys_of_their_own_database_are_committed_says_that_nobody_knows() {
+    let (events, keys) = (Postgres::new().await, Postgres::new().await);
+    let store = SealedStore::new(
+        SplitStore::new(PostgresStore::new()),
+        SplitKeys::new(PostgresKeys::new()),
+        Keyring::parse(OLD).unwrap(),
+        schemas(),
+    );
+    store.keys().prepare(&mut SplitTx::begin(&events.pool, &keys.pool).await.unwrap()).await.unwrap();
+    let mut tx = SplitTx::begin(&events.pool, &keys.pool).await.unwrap();
+    store.keys().shred(&mut tx, &scope("live"), "r").await.unwrap();
+    let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
+    keys.pool.execute(end).await.unwrap();
+    let error = tx.commit().await.unwrap_err();
+    assert!(matches!(error, Error::OutcomeUnknown { operation: "the keys", .. }) && !error.is_retryable(), "{error:?}");
 }
 
 /// What the server finds wrong when it commits.
