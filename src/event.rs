@@ -14,7 +14,7 @@ pub use typed::{EventPayload, TypedEvent};
 
 use crate::error::{Error, Result};
 use crate::pointer::JsonPointer;
-use crate::seal::is_sealed;
+use crate::seal::detect::is_sealed;
 use crate::sensitive::{self, SensitivePlace, Undecodable};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -102,6 +102,17 @@ impl NewEvent {
         &self.sensitive.0
     }
 
+    /// How this event is to lie in the store, as one of `aggregate`.
+    pub(crate) fn to_store<'a>(&'a self, aggregate: &'a AggregateRef) -> EventRef<'a> {
+        EventRef {
+            aggregate,
+            event_id: self.event_id,
+            event_type: &self.event_type,
+            event_version: self.event_version,
+            payload: &self.payload,
+        }
+    }
+
     /// The same event around a sealed payload, in which nothing is in the clear.
     pub(crate) fn with_payload(&self, payload: Vec<u8>) -> Self {
         Self {
@@ -173,6 +184,25 @@ impl fmt::Debug for NewEvent {
     }
 }
 
+/// An event as it lies in the store, or is to lie there: what a seal covers, and what it is bound to.
+#[derive(Clone, Copy)]
+pub(crate) struct EventRef<'a> {
+    pub(crate) aggregate: &'a AggregateRef,
+    pub(crate) event_id: Uuid,
+    /// The stored type, not the one that readers see.
+    pub(crate) event_type: &'a EventType,
+    /// The stored version, not the one that readers see.
+    pub(crate) event_version: EventVersion,
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> EventRef<'a> {
+    /// The same event around another payload.
+    pub(crate) fn with_payload(self, payload: &'a [u8]) -> Self {
+        Self { payload, ..self }
+    }
+}
+
 /// Which of several events an upcaster made of one stored event: `0 of 1` unless it was split.
 ///
 /// Parts share the stored event's id, version and position. An idempotence mark that tells them
@@ -241,6 +271,17 @@ impl PersistedEvent {
             created_at: microseconds(event.created_at),
             part: Part::WHOLE,
             redacted: Vec::new(),
+        }
+    }
+
+    /// How this event lies in the store.
+    pub(crate) fn as_stored(&self) -> EventRef<'_> {
+        EventRef {
+            aggregate: &self.aggregate,
+            event_id: self.event_id,
+            event_type: &self.stored_type,
+            event_version: self.stored_version,
+            payload: &self.payload,
         }
     }
 

@@ -2,15 +2,15 @@
 //! SQL of the key tables. Not part of the public API: it may change or go at any time.
 
 use crate::error::Result;
-use crate::event::{AggregateRef, NewEvent};
+use crate::event::{AggregateRef, EventRef, NewEvent};
 use crate::key::{KeyId, KeyScope, Namespace};
 use crate::random;
 use crate::schema::{EventSchema, Schemas};
 use crate::seal::crypto::{DataKey, Salts};
+use crate::seal::detect::may_hold_header;
 use crate::seal::opening::{KeyStatus, Keys, inspect};
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, SealingKey};
-use crate::seal::{Place, may_hold_header};
 use std::sync::Arc;
 
 /// One event, its schema and its keys, ready to be sealed and opened again and again.
@@ -32,7 +32,7 @@ impl Engine {
         let new_key = || Ok::<_, crate::Error>((KeyId(random::uuid()?), Arc::new(DataKey::new(random::key()?.expose())?)));
         let schemas = Schemas::new([schema])?;
         let scopes = match schemas.for_append(&event)? {
-            Some(plan) => Draft::new(plan, &aggregate, &event)?.map(|draft| draft.scopes).unwrap_or_default(),
+            Some(plan) => Draft::new(plan, event.to_store(&aggregate))?.map(|draft| draft.scopes).unwrap_or_default(),
             None => Vec::new(),
         };
         let mut keys = Vec::new();
@@ -49,17 +49,11 @@ impl Engine {
 
     fn plan(&self) -> Result<&Plan> {
         let schema = self.schemas.for_read(self.event.event_id, &self.event.event_type, self.event.event_version)?;
-        schema.map(|(schema, _)| &schema.plan).ok_or(crate::Error::EmptyAppend)
+        schema.map(|known| &known.schema.plan).ok_or(crate::Error::EmptyAppend)
     }
 
-    fn place(&self) -> Place<'_> {
-        Place {
-            namespace: &self.namespace,
-            aggregate: &self.aggregate,
-            event_id: self.event.event_id,
-            event_type: &self.event.event_type,
-            event_version: self.event.event_version,
-        }
+    fn event(&self) -> EventRef<'_> {
+        self.event.to_store(&self.aggregate)
     }
 
     /// What an append does for each event once it has the keys, the draw of a salt included.
@@ -67,10 +61,10 @@ impl Engine {
     /// # Errors
     /// Those of sealing.
     pub fn seal(&self) -> Result<Vec<u8>> {
-        let Some(draft) = Draft::new(self.plan()?, &self.aggregate, &self.event)? else { return Ok(self.event.payload.clone()) };
+        let Some(draft) = Draft::new(self.plan()?, self.event())? else { return Ok(self.event.payload.clone()) };
         let keys: Vec<SealingKey<'_>> = self.keys.iter().map(|(id, key)| SealingKey { id: *id, key }).collect();
         let integrity = SealingKey { id: self.integrity.0, key: &self.integrity.1 };
-        draft.seal(&self.place(), &keys, &integrity, &Salts::draw(1)?.next()?)
+        draft.seal(&self.namespace, &keys, &integrity, &Salts::draw(1)?.next()?)
     }
 
     /// What a read does for each event once it has the keys: `None` if the stored bytes are handed out.
@@ -82,8 +76,8 @@ impl Engine {
         if !plan.protects() && !may_hold_header(stored) {
             return Ok(None);
         }
-        let closed = inspect(plan, self.event.event_id, &self.event.event_type, stored, false)?;
-        closed.map(|closed| closed.open(plan, &self.place(), &self.statuses).map(|opened| opened.payload)).transpose()
+        let closed = inspect(plan, self.event().with_payload(stored), false)?;
+        closed.map(|closed| closed.open(plan, &self.namespace, &self.statuses).map(|opened| opened.payload)).transpose()
     }
 }
 

@@ -28,11 +28,10 @@ pub(crate) use redaction::Owners;
 pub use step::{SplitPart, StepContext};
 #[cfg(feature = "testing")]
 pub(crate) use testing::Reads;
-#[allow(unused_imports, reason = "for rewriting")]
 pub(crate) use upcast::{Journey, Readable};
 
 use crate::error::{Error, Result};
-use crate::event::{EventType, EventVersion, NewEvent};
+use crate::event::{EventType, EventVersion, NewEvent, PersistedEvent};
 use crate::raw;
 use crate::seal::plan::Plan;
 use kinds::Kinds;
@@ -92,6 +91,21 @@ pub(crate) struct VersionSchema {
     step: Option<Step>,
     /// What happens to the metadata in that step.
     metadata: Option<MetadataFn>,
+}
+
+/// What events of a stored type and version are read as.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadAs<'s> {
+    pub(crate) schema: &'s VersionSchema,
+    /// The number of that version. Another than the stored one if the events were stored before versions were counted.
+    pub(crate) version: EventVersion,
+}
+
+impl ReadAs<'_> {
+    /// Is the event under its stored version handed out as it is, once it is opened?
+    pub(crate) fn is_current(&self, event: &PersistedEvent) -> bool {
+        self.schema.is_current() && self.version == event.stored_version
+    }
 }
 
 impl TypeSchema {
@@ -179,12 +193,7 @@ impl Schemas {
 
     /// How to read what is stored under this type and version, and which version that is if it stands for another;
     /// `None` if the type is not registered, and may pass through untouched.
-    pub(crate) fn for_read(
-        &self,
-        event_id: uuid::Uuid,
-        event_type: &EventType,
-        stored: EventVersion,
-    ) -> Result<Option<(&VersionSchema, EventVersion)>> {
+    pub(crate) fn for_read(&self, event_id: uuid::Uuid, event_type: &EventType, stored: EventVersion) -> Result<Option<ReadAs<'_>>> {
         let Some(schema) = self.types.get(event_type) else {
             return match self.allow_unknown_types || self.pass_through_sealed {
                 true => Ok(None),
@@ -193,8 +202,8 @@ impl Schemas {
         };
         let version = schema.legacy.filter(|_| stored.get() == 0).unwrap_or(stored);
         match schema.version(version) {
-            Some(known) => Ok(Some((known, version))),
-            None if version > schema.last() && self.pass_through_newer => Ok(Some((&self.nothing, version))),
+            Some(schema) => Ok(Some(ReadAs { schema, version })),
+            None if version > schema.last() && self.pass_through_newer => Ok(Some(ReadAs { schema: &self.nothing, version })),
             None if version > schema.last() => {
                 Err(Error::NewerVersion { event_id, event_type: event_type.clone(), event_version: version, known: schema.last() })
             }

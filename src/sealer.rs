@@ -4,19 +4,17 @@ mod stored;
 #[cfg(feature = "testing")]
 mod testing;
 
-pub(crate) use stored::{OpenedRow, Reading, seal_draft};
+pub(crate) use stored::{Coverage, OpenedRow, Reader, Reading, seal_draft};
 
 use crate::error::{Error, Result};
-use crate::event::{AggregateRef, EventVersion, NewEvent, PersistedEvent, Unreadable, check_append};
+use crate::event::{AggregateRef, NewEvent, PersistedEvent, Unreadable, check_append};
 use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
-use crate::schema::{Owners, Readable, Schemas, VersionSchema};
+use crate::schema::Schemas;
 use crate::seal::clear::check_sensitive;
 use crate::seal::crypto::{DataKey, Salts};
-use crate::seal::opening::{Closed, Opened, inspect};
-use crate::seal::sealing::{Draft, SealingKey, check_unprotected, refuse};
-use crate::seal::{Place, is_sealed, may_hold_header};
+use crate::seal::sealing::{Draft, SealingKey, check_unprotected};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -178,7 +176,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             let plan = self.schemas.for_append(event)?;
             check_sensitive(plan, event)?;
             drafts.push(match plan {
-                Some(plan) if plan.protects() => Draft::new(plan, aggregate, event)?,
+                Some(plan) if plan.protects() => Draft::new(plan, event.to_store(aggregate))?,
                 _ => {
                     check_unprotected(event)?;
                     None
@@ -208,15 +206,8 @@ impl<Tx: Send + 'static> Sealer<Tx> {
                 sealed.push(event.clone());
                 continue;
             };
-            let place = Place {
-                namespace: &keys.namespace,
-                aggregate,
-                event_id: event.event_id,
-                event_type: &event.event_type,
-                event_version: event.event_version,
-            };
             let draft_keys = draft.scopes.iter().map(|scope| key_of(&by_scope, scope)).collect::<Result<Vec<_>>>()?;
-            let payload = draft.seal(&place, &draft_keys, &integrity, &salts.next()?)?;
+            let payload = draft.seal(&keys.namespace, &draft_keys, &integrity, &salts.next()?)?;
             sealed.push(event.with_payload(payload));
         }
         Ok(Cow::Owned(sealed))
@@ -242,14 +233,14 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// of the key table; errors of the KMS and of the database. A shredded key is not an error: its fields
     /// are redacted. The first event that can't be read fails the call: see [`open_each`](Self::open_each).
     pub async fn open(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
-        let unsealed = self.unseal(tx, &events).await?;
-        if unsealed.iter().all(|unsealed| matches!(unsealed, Ok((None, None)))) {
+        let rows = self.open_rows(tx, &events, Reading::AsReaders, Reader::User).await?;
+        if rows.iter().all(|row| row.as_ref().is_ok_and(OpenedRow::is_as_stored)) {
             return Ok(events);
         }
         let mut out = Vec::with_capacity(events.len());
-        for (event, unsealed) in events.into_iter().zip(unsealed) {
+        for (event, row) in events.into_iter().zip(rows) {
             let (event_id, position) = (event.event_id, event.global_position);
-            if let Err(error) = unsealed.and_then(|unsealed| self.upcast(event, unsealed, &mut out)) {
+            if let Err(error) = row.and_then(|row| self.upcast(event, row, &mut out)) {
                 // Not every error says where it happened, and whoever follows the log is stuck there.
                 tracing::warn!(%event_id, %position, "a stored event can't be read");
                 return Err(error);
@@ -258,76 +249,24 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         Ok(out)
     }
 
-    /// The same, but an event that can't be read is an error of its own, and the others are read all the same.
+    /// As [`open`](Self::open), but an event that can't be read is an error of its own, and the others are read all the same.
     /// One result for each stored event, in their order.
     ///
     /// # Errors
     /// Of the KMS and of the database, [`Error::NotMigrated`](crate::Error::NotMigrated): these say nothing
     /// about one event.
     pub async fn open_each(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>> {
-        let unsealed = self.unseal(tx, &events).await?;
-        let each = events.into_iter().zip(unsealed).map(|(event, unsealed)| {
+        let rows = self.open_rows(tx, &events, Reading::AsReaders, Reader::User).await?;
+        let each = events.into_iter().zip(rows).map(|(event, row)| {
             let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
             let (global_position, event_id) = (event.global_position, event.event_id);
             let mut out = Vec::with_capacity(1);
-            match unsealed.and_then(|unsealed| self.upcast(event, unsealed, &mut out)) {
-                Ok(()) => Ok(out),
+            match row.and_then(|row| self.upcast(event, row, &mut out)) {
+                Ok(_) => Ok(out),
                 Err(error) => Err(Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error })),
             }
         });
         Ok(each.collect())
-    }
-
-    /// Opens each event, or says why not.
-    async fn unseal<'s>(&'s self, tx: &mut Tx, events: &[PersistedEvent]) -> Result<Vec<Result<Unsealed<'s>>>> {
-        let reads: Vec<Result<Read<'s, '_>>> = events.iter().map(|event| self.how_to_read(event)).collect();
-        let key_ids: HashSet<KeyId> = reads.iter().flatten().filter_map(Read::closed).flat_map(Closed::key_ids).collect();
-        let keys = if key_ids.is_empty() { None } else { Some(self.keys.opening_keys(tx, &key_ids).await?) };
-        let unsealed = events.iter().zip(reads).map(|(event, read)| {
-            let read = read?;
-            let (Read::Sealed(closed, schema), Some((namespace, keys))) = (&read, &keys) else { return Ok((None, read.schema())) };
-            let place = Place {
-                namespace,
-                aggregate: &event.aggregate,
-                event_id: event.event_id,
-                event_type: &event.stored_type,
-                event_version: event.stored_version,
-            };
-            Ok((Some(closed.open(&schema.0.plan, &place, keys)?), Some(*schema)))
-        });
-        Ok(unsealed.collect())
-    }
-
-    fn upcast(&self, event: PersistedEvent, (opened, schema): Unsealed<'_>, out: &mut Vec<PersistedEvent>) -> Result<()> {
-        match schema {
-            None => out.push(event),
-            Some(schema) => drop(self.schemas.upcast(schema, readable(event, opened), out)?),
-        }
-        Ok(())
-    }
-
-    fn how_to_read<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
-        let Some((schema, version)) = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version)? else {
-            return self.not_registered(event);
-        };
-        // Even where nothing is protected now, a header is opened: it may have been protected once.
-        if schema.plan.protects() || may_hold_header(&event.payload) {
-            let accept_plaintext = self.schemas.accepts_plaintext(&event.stored_type) || !schema.plan.protects();
-            match inspect(&schema.plan, event.event_id, &event.stored_type, &event.payload, accept_plaintext) {
-                Ok(Some(closed)) => return Ok(Read::Sealed(Box::new(closed), (schema, version))),
-                Ok(None) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(if schema.is_current() && version == event.stored_version { Read::AsStored } else { Read::Plain((schema, version)) })
-    }
-
-    /// An event whose type may pass through untouched. Ciphertext is not to be taken for values.
-    fn not_registered<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
-        if !self.schemas.passes_sealed() && is_sealed(&event.payload).map_err(|error| refuse(event.event_id, error))? {
-            return Err(Error::StillSealed { event_id: event.event_id, event_type: event.stored_type.clone() });
-        }
-        Ok(Read::AsStored)
     }
 }
 
@@ -340,52 +279,6 @@ fn key_of<'k>(by_scope: &HashMap<&KeyScope, &'k (KeyId, Arc<DataKey>)>, scope: &
             problem: "has no key, though one was asked for: this is a bug, please report it",
         }),
     }
-}
-
-/// What is to be done with a stored event.
-enum Read<'s, 'e> {
-    /// Nothing: the reader gets the very bytes.
-    AsStored,
-    /// It is only upcast.
-    Plain(Known<'s>),
-    /// It is opened, then upcast.
-    Sealed(Box<Closed<'e>>, Known<'s>),
-}
-
-/// A registered version: what it says, and its number.
-type Known<'s> = (&'s VersionSchema, EventVersion);
-
-/// What was sealed, if anything was, and the schema to upcast by, if the event is not to be handed out as it is.
-type Unsealed<'s> = (Option<Opened>, Option<Known<'s>>);
-
-impl<'s, 'e> Read<'s, 'e> {
-    fn closed(&self) -> Option<&Closed<'e>> {
-        match self {
-            Self::Sealed(closed, _) => Some(closed),
-            _ => None,
-        }
-    }
-
-    fn schema(&self) -> Option<Known<'s>> {
-        match self {
-            Self::AsStored => None,
-            Self::Plain(schema) | Self::Sealed(_, schema) => Some(*schema),
-        }
-    }
-}
-
-fn readable(mut event: PersistedEvent, opened: Option<Opened>) -> Readable {
-    let mut shredded = HashSet::new();
-    let mut live = HashSet::new();
-    if let Some(opened) = opened {
-        event.payload = opened.payload;
-        for redacted in opened.redacted {
-            event.redacted.push(redacted.place);
-            shredded.insert(redacted.scope);
-        }
-        live = opened.live;
-    }
-    Readable { event, owners: Owners::new(shredded, live) }
 }
 
 impl<Tx> fmt::Debug for Sealer<Tx> {

@@ -249,7 +249,7 @@ fn protected_versions(schemas: &Schemas, wanted: &[EventType]) -> Vec<(EventType
     let with_none = registered.flat_map(|(name, version)| [(name.clone(), version), (name, EventVersion::new(0))]);
     let mut found: BTreeSet<(EventType, EventVersion)> = with_none.collect();
     found.retain(|(name, version)| {
-        let protects = read_as(schemas, name, *version).is_some_and(|(schema, _)| schema.plan.protects());
+        let protects = read_as(schemas, name, *version).is_some_and(|known| known.schema.plan.protects());
         protects && (wanted.is_empty() || wanted.contains(name))
     });
     found.into_iter().collect()

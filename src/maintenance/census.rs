@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::event::{EventType, EventVersion, GlobalPosition};
 use crate::maintenance::look::{Look, look, read_as};
 use crate::maintenance::pace::PAGE_BYTES;
-use crate::schema::{SchemaVersion, Schemas};
+use crate::schema::{ReadAs, SchemaVersion, Schemas};
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -290,7 +290,7 @@ impl Census {
         let registered = self.registered.as_deref().unwrap_or_default();
         for row in &mut self.rows {
             // An event that says no version is read as the one that the registry names for these.
-            let version = read_as(schemas, &row.event_type, row.event_version).map_or(row.event_version, |(_, version)| version);
+            let version = read_as(schemas, &row.event_type, row.event_version).map_or(row.event_version, |known| known.version);
             let of_type = || registered.iter().filter(|known| known.event_type == row.event_type).map(|known| known.event_version);
             let known = registered.iter().find(|known| known.event_type == row.event_type && known.event_version == version);
             row.registration = Some(match (known, of_type().min(), of_type().max()) {
@@ -346,7 +346,7 @@ impl Census {
             for event in &page {
                 let row = index.get(&(event.stored_type.clone(), event.stored_version)).and_then(|at| self.rows.get_mut(*at));
                 let Some(protection) = row.and_then(|row| row.protection.as_mut()) else { continue };
-                let Some((schema, _)) = read_as(schemas, &event.stored_type, event.stored_version) else { continue };
+                let Some(ReadAs { schema, .. }) = read_as(schemas, &event.stored_type, event.stored_version) else { continue };
                 match look(&schema.plan, event) {
                     Look::Sealed => protection.sealed += 1,
                     Look::Nothing => protection.nothing_to_protect += 1,

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::event::{EventType, EventVersion, PersistedEvent};
-use crate::schema::{Schemas, VersionSchema};
+use crate::schema::{ReadAs, Schemas};
 use crate::seal::opening::inspect;
 use crate::seal::plan::Plan;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ pub(super) enum Look {
 
 /// Looks at what is stored: read errors are those of a reader that accepts no plaintext.
 pub(super) fn look(plan: &Plan, event: &PersistedEvent) -> Look {
-    let inspect = |accept_plaintext| inspect(plan, event.event_id, &event.stored_type, &event.payload, accept_plaintext);
+    let inspect = |accept_plaintext| inspect(plan, event.as_stored(), accept_plaintext);
     match inspect(false) {
         Ok(Some(_)) => Look::Sealed,
         Ok(None) => Look::Nothing,
@@ -37,10 +37,6 @@ pub(super) fn look(plan: &Plan, event: &PersistedEvent) -> Look {
 }
 
 /// How events of a stored type and version are read, and as which version; `None` if they are not, or are unknown.
-pub(super) fn read_as<'s>(
-    schemas: &'s Schemas,
-    event_type: &EventType,
-    version: EventVersion,
-) -> Option<(&'s VersionSchema, EventVersion)> {
+pub(super) fn read_as<'s>(schemas: &'s Schemas, event_type: &EventType, version: EventVersion) -> Option<ReadAs<'s>> {
     schemas.for_read(Uuid::nil(), event_type, version).ok().flatten()
 }

@@ -10,7 +10,7 @@ use crate::schema::document::Node;
 use crate::schema::metadata::Metadata;
 use crate::schema::redaction::{Before, Owners};
 use crate::schema::step::{Failure, MetadataFn, Step, StepContext, Stepped};
-use crate::schema::{Schemas, VersionSchema};
+use crate::schema::{ReadAs, Schemas, VersionSchema};
 use crate::seal::plan::Plan;
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,6 +33,11 @@ pub(crate) struct Journey {
     pub(crate) is_exact: bool,
 }
 
+impl Journey {
+    /// No step was taken.
+    pub(crate) const UNCHANGED: Self = Self { is_whole: true, is_exact: true };
+}
+
 /// A payload on its way.
 #[derive(Clone)]
 struct Moving<'a> {
@@ -50,11 +55,11 @@ impl Schemas {
     /// Runs the chain from `version` on, whose schema this is: the stored version, or the one that it stands for.
     pub(crate) fn upcast(
         &self,
-        (schema, version): (&VersionSchema, EventVersion),
+        ReadAs { schema, version }: ReadAs<'_>,
         readable: Readable,
         out: &mut Vec<PersistedEvent>,
     ) -> Result<Journey> {
-        let mut journey = Journey { is_whole: true, is_exact: true };
+        let mut journey = Journey::UNCHANGED;
         let mut event = readable.event;
         event.event_version = version;
         if schema.step.is_none() {

@@ -6,19 +6,19 @@
 //! and only a tombstone together with a valid tag ever becomes a redaction (invariant I4).
 
 use crate::error::{Error, Result};
-use crate::event::EventType;
-use crate::key::{KekId, KeyId, KeyScope};
+use crate::event::EventRef;
+use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::pointer::{JsonPointer, Pattern, Token};
+use crate::seal::binding::Binding;
 use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
+use crate::seal::detect::{begins_sealed, may_hold_header};
 use crate::seal::format::{Document, EntryKind, Header, HeaderError, MAX_STORED, Mode};
 use crate::seal::plan::Plan;
-use crate::seal::scan::{Scan, ScanError, SealMember, locate, scan};
-use crate::seal::sealing::refuse;
+use crate::seal::scan::{Scan, ScanError, SealMember, WHOLE_MEMBER, locate, scan};
+use crate::seal::token::read_token;
 use crate::seal::wanted::{Target, Wanted};
-use crate::seal::{Place, WHOLE_MEMBER, begins_sealed, may_hold_header, read_token};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// What the key table says of a key.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ pub(crate) type Keys = HashMap<KeyId, KeyStatus>;
 
 /// A stored payload, with its header read and the places it covers found.
 pub(crate) struct Closed<'a> {
-    payload: &'a [u8],
+    event: EventRef<'a>,
     header: Header,
     /// Where the header's member stands.
     cut: (usize, usize),
@@ -80,15 +80,10 @@ pub(crate) struct Redacted {
 }
 
 /// Reads what lies at a place in the store; `None` if there is no seal and needs none.
-pub(crate) fn inspect<'a>(
-    plan: &Plan,
-    event_id: Uuid,
-    event_type: &EventType,
-    payload: &'a [u8],
-    accept_plaintext: bool,
-) -> Result<Option<Closed<'a>>> {
+pub(crate) fn inspect<'a>(plan: &Plan, event: EventRef<'a>, accept_plaintext: bool) -> Result<Option<Closed<'a>>> {
+    let EventRef { event_id, payload, .. } = event;
     let tampered = |problem| Error::Tampered { event_id, problem };
-    let unsealed = |pointer| Error::Unsealed { event_id, event_type: event_type.clone(), pointer };
+    let unsealed = |pointer| Error::Unsealed { event_id, event_type: event.event_type.clone(), pointer };
     if payload.len() > MAX_STORED {
         return Err(Error::LimitExceeded { event_id, what: "the stored payload's size in bytes", limit: MAX_STORED });
     }
@@ -101,7 +96,7 @@ pub(crate) fn inspect<'a>(
         // Payloads of unprotected types may be any bytes, but for those that were sealed and are damaged.
         Err(_) if !plan.protects() && !may_hold_header(payload) => return Ok(None),
         Err(ScanError::Syntax { .. }) if !plan.protects() && !begins_sealed(payload) => return Ok(None),
-        Err(error) => return Err(refuse(event_id, error)),
+        Err(error) => return Err(error.in_event(event_id)),
     };
     let Some(seal) = found.seal else {
         if !accept_plaintext {
@@ -114,7 +109,7 @@ pub(crate) fn inspect<'a>(
         }
         return Ok(None);
     };
-    let closed = Closed::read(plan, event_id, payload, &found, seal)?;
+    let closed = Closed::read(plan, event, &found, seal)?;
     if !accept_plaintext && closed.header.mode == Mode::Fields && !(closed.covers_plan && plan.whole.is_none()) {
         if plan.whole.is_some() {
             return Err(unsealed(JsonPointer::root()));
@@ -137,7 +132,8 @@ fn plaintext_places<'a>(plan: &'a Plan, payload: &'a [u8], found: &'a Scan) -> i
 }
 
 impl<'a> Closed<'a> {
-    fn read(plan: &Plan, event_id: Uuid, payload: &'a [u8], found: &Scan, seal: SealMember) -> Result<Self> {
+    fn read(plan: &Plan, event: EventRef<'a>, found: &Scan, seal: SealMember) -> Result<Self> {
+        let EventRef { event_id, payload, .. } = event;
         let tampered = |problem| Error::Tampered { event_id, problem };
         let mut bytes = Vec::new();
         read_token(&payload[seal.value.0..seal.value.1], &mut bytes).ok_or_else(|| tampered("the header is not base64url"))?;
@@ -156,7 +152,7 @@ impl<'a> Closed<'a> {
             Mode::Whole => None,
         };
         let values = values.ok_or_else(|| tampered("a sealed value is missing"))?;
-        Ok(Self { payload, header, cut: seal.cut, values, covers_plan })
+        Ok(Self { event, header, cut: seal.cut, values, covers_plan })
     }
 
     /// The data keys, and the key of the tag.
@@ -175,15 +171,15 @@ impl<'a> Closed<'a> {
     }
 
     /// Authenticates the header, decrypts what is live and redacts what is shredded.
-    pub(crate) fn open(&self, plan: &Plan, place: &Place<'_>, keys: &Keys) -> Result<Opened> {
-        let authentic = self.authenticate(place, keys)?;
-        let event_id = place.event_id;
+    pub(crate) fn open(&self, plan: &Plan, namespace: &Namespace, keys: &Keys) -> Result<Opened> {
+        let authentic = self.authenticate(namespace, keys)?;
+        let event_id = self.event.event_id;
         let tampered = |problem| Error::Tampered { event_id, problem };
         let mut order: Vec<usize> = (0..self.values.len()).collect();
         if !self.values.is_sorted() {
             order.sort_unstable_by_key(|entry| self.values[*entry]);
         }
-        let mut out = Vec::with_capacity(self.payload.len());
+        let mut out = Vec::with_capacity(self.event.payload.len());
         let mut buffer = Vec::new();
         let mut redacted = Vec::new();
         let mut copied = 0;
@@ -196,7 +192,7 @@ impl<'a> Closed<'a> {
                 self.copy_between(&mut out, copied, start);
             }
             copied = end;
-            let value = &self.payload[start..end];
+            let value = &self.event.payload[start..end];
             let key = usize::from(entry.key);
             let scope = match (&authentic.keys[key], authentic.shredded[key], entry.kind) {
                 (Some(event_key), _, EntryKind::Sealed) => {
@@ -224,7 +220,7 @@ impl<'a> Closed<'a> {
             redacted.push(Redacted { place: pointer, scope: scope.clone(), key_id: self.header.keys[key] });
         }
         if !whole {
-            self.copy_between(&mut out, copied, self.payload.len());
+            self.copy_between(&mut out, copied, self.event.payload.len());
         }
         let live = match redacted.as_slice() {
             [] => HashSet::new(),
@@ -236,7 +232,7 @@ impl<'a> Closed<'a> {
     /// Copies what was never sealed, leaving out the header.
     fn copy_between(&self, out: &mut Vec<u8>, from: usize, to: usize) {
         let (cut_start, cut_end) = self.cut;
-        let mut copy = |from: usize, to: usize| out.extend_from_slice(self.payload.get(from..to).unwrap_or_default());
+        let mut copy = |from: usize, to: usize| out.extend_from_slice(self.event.payload.get(from..to).unwrap_or_default());
         if from <= cut_start && cut_end <= to {
             copy(from, cut_start);
             copy(cut_end, to);
@@ -249,10 +245,10 @@ impl<'a> Closed<'a> {
     ///
     /// Altered headers are told from missing, disabled and shredded keys first: what does not hold
     /// must not be explained by the state of a key that it merely names.
-    fn authenticate<'k>(&self, place: &Place<'_>, keys: &'k Keys) -> Result<Authentic<'k>> {
-        let event_id = place.event_id;
+    fn authenticate<'k>(&self, namespace: &Namespace, keys: &'k Keys) -> Result<Authentic<'k>> {
+        let event_id = self.event.event_id;
         let tampered = |problem| Error::Tampered { event_id, problem };
-        let transcript = place.transcript(self.header.core());
+        let transcript = Binding::of(namespace, self.event).transcript(self.header.core());
         let mut event_keys: Vec<Option<EventKey>> = (0..self.header.keys.len()).map(|_| None).collect();
         for (index, commitment) in self.header.commitments() {
             if let Some(KeyStatus::Live { scope, key }) = keys.get(&self.header.keys[index]) {

@@ -11,11 +11,16 @@ mod locate;
 
 pub(crate) use locate::locate;
 
-use crate::pointer::{Pattern, array_index};
+use crate::error::Error;
+use crate::pointer::{JsonPointer, Pattern, array_index};
 use crate::seal::wanted::{Node, Target, Wanted};
+use uuid::Uuid;
 
 /// The header's member in the root of a sealed payload.
 pub(crate) const SEAL_MEMBER: &str = "$seal";
+
+/// The member that holds the ciphertext of a wholly sealed payload.
+pub(crate) const WHOLE_MEMBER: &str = "$sealed";
 
 /// How many places a pass notes before it gives up: no document may make it collect without bound.
 pub(crate) const MAX_HITS: usize = 65_536;
@@ -64,6 +69,19 @@ pub(crate) enum ScanError {
     TooMany,
     Duplicate { place: String },
     Shape { place: String, expected: &'static str },
+}
+
+impl ScanError {
+    /// What the scanner could not accept, as an error about the event whose payload it is.
+    pub(crate) fn in_event(self, event_id: Uuid) -> Error {
+        match self {
+            Self::Syntax { offset, problem } => Error::InvalidPayload { event_id, offset, problem },
+            Self::TooDeep => Error::LimitExceeded { event_id, what: "the payload's nesting", limit: MAX_DEPTH },
+            Self::TooMany => Error::LimitExceeded { event_id, what: "the number of protected values and of their owners", limit: MAX_HITS },
+            Self::Duplicate { place } => Error::DuplicateMember { event_id, pointer: JsonPointer::new_unchecked(place) },
+            Self::Shape { place, expected } => Error::ShapeMismatch { event_id, pointer: JsonPointer::new_unchecked(place), expected },
+        }
+    }
 }
 
 /// Scans a whole JSON text.

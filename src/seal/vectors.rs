@@ -9,12 +9,11 @@
 mod write;
 
 use crate::error::Error;
-use crate::event::{AggregateRef, EventType, EventVersion, NewEvent, aggregate};
+use crate::event::{AggregateRef, EventRef, EventType, EventVersion, NewEvent, aggregate};
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::kms::{KekContext, Keyring, Kms, WrappedKek};
 use crate::pointer::{JsonPointer, Pattern};
 use crate::schema::{Owner, Schemas, event, subject};
-use crate::seal::Place;
 use crate::seal::crypto::DataKey;
 use crate::seal::opening::{KeyStatus, Keys, inspect};
 use crate::seal::plan::{Field, FieldOwner, Plan};
@@ -147,14 +146,15 @@ impl Case {
     }
 
     fn open_with(&self, payload: &[u8], keys: &Keys) -> Result<(Vec<u8>, Vec<String>), Error> {
-        let (event_id, event_type) = (parse(&self.event_id), EventType::from(self.event_type.clone()));
-        self.with_plan(|plan| {
-            let accept_plaintext = self.accept_plaintext || !plan.protects();
-            let Some(closed) = inspect(plan, event_id, &event_type, payload, accept_plaintext)? else {
-                return Ok((payload.to_vec(), Vec::new()));
-            };
-            let opened = self.in_place(|place| closed.open(plan, place, keys))?;
-            Ok((opened.payload, opened.redacted.iter().map(|redacted| redacted.place.as_str().to_owned()).collect()))
+        self.with_event(payload, |event| {
+            self.with_plan(|plan| {
+                let accept_plaintext = self.accept_plaintext || !plan.protects();
+                let Some(closed) = inspect(plan, event, accept_plaintext)? else {
+                    return Ok((payload.to_vec(), Vec::new()));
+                };
+                let opened = closed.open(plan, &self.namespace(), keys)?;
+                Ok((opened.payload, opened.redacted.iter().map(|redacted| redacted.place.as_str().to_owned()).collect()))
+            })
         })
     }
 
@@ -162,8 +162,9 @@ impl Case {
     fn seal(&self) -> Vec<u8> {
         let new = NewEvent::raw(self.event_type.clone(), self.event_version, self.plaintext.as_ref().unwrap().bytes())
             .with_id(parse(&self.event_id));
+        let aggregate = self.aggregate();
         self.with_plan(|plan| {
-            let Some(draft) = Draft::new(plan, &self.aggregate(), &new).unwrap() else { return new.payload.clone() };
+            let Some(draft) = Draft::new(plan, new.to_store(&aggregate)).unwrap() else { return new.payload.clone() };
             let active = |scope: &KeyScope| {
                 let key = self.keys.iter().find(|key| key.scope() == *scope).unwrap();
                 (key.id(), key.data_key())
@@ -172,18 +173,22 @@ impl Case {
             let keys: Vec<_> = keys.iter().map(|(id, key)| SealingKey { id: *id, key }).collect();
             let (id, key) = active(&KeyScope::integrity());
             let salt = bytes_of(self.salt.as_ref().unwrap());
-            self.in_place(|place| draft.seal(place, &keys, &SealingKey { id, key: &key }, &salt.try_into().unwrap())).unwrap()
+            draft.seal(&self.namespace(), &keys, &SealingKey { id, key: &key }, &salt.try_into().unwrap()).unwrap()
         })
     }
 
-    fn in_place<T>(&self, use_it: impl FnOnce(&Place<'_>) -> T) -> T {
-        use_it(&Place {
-            namespace: &Namespace::new(self.namespace.as_str()).unwrap(),
+    fn with_event<T>(&self, payload: &[u8], use_it: impl FnOnce(EventRef<'_>) -> T) -> T {
+        use_it(EventRef {
             aggregate: &self.aggregate(),
             event_id: parse(&self.event_id),
             event_type: &EventType::from(self.event_type.clone()),
             event_version: EventVersion::new(self.event_version),
+            payload,
         })
+    }
+
+    fn namespace(&self) -> Namespace {
+        Namespace::new(self.namespace.as_str()).unwrap()
     }
 
     fn aggregate(&self) -> AggregateRef {
@@ -196,7 +201,7 @@ impl Case {
         }
         let schemas = self.schemas();
         let schema = schemas.for_read(parse(&self.event_id), &self.event_type.as_str().into(), EventVersion::new(self.event_version));
-        use_it(&schema.unwrap().unwrap().0.plan)
+        use_it(&schema.unwrap().unwrap().schema.plan)
     }
 
     /// Schemas refuse a plan that can never seal. A reader that has one must not take it for no plan.

@@ -1,14 +1,17 @@
-//! What maintenance does with events where they are stored: opens them without upcasting, and seals them there.
+//! The one way in which stored events are read: opened at their stored type and version, then upcast.
+//!
+//! Users and maintenance take it alike. They differ in what they accept ([`Reading`]), and in how they look at keys ([`Reader`]).
 
-use super::{Known, Read, Sealer, readable};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::PersistedEvent;
 use crate::key::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
-use crate::schema::Journey;
-use crate::seal::Place;
-use crate::seal::opening::{Closed, KeyStatus, Opened, inspect};
+use crate::schema::{Journey, Owners, ReadAs, Readable};
+use crate::seal::detect::{is_sealed, may_hold_header};
+use crate::seal::opening::{Closed, KeyStatus, Keys, Opened, inspect};
 use crate::seal::sealing::{Draft, SealingKey};
+use crate::sealer::Sealer;
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 
 /// What is asked of stored events.
@@ -22,110 +25,179 @@ pub(crate) enum Reading {
     WithPlaintext,
 }
 
+/// Who reads: this says how the keys' rows are looked at.
+#[derive(Clone, Copy)]
+pub(crate) enum Reader<'p> {
+    /// A user. Rows may have been looked at as long ago as users accept.
+    User,
+    /// Maintenance. Rows are looked at now, and the [`Coverage`] of seals is noted.
+    Maintenance,
+    /// Maintenance that holds locks, so that the KMS is not asked: what it opened before is at hand.
+    Locked(&'p Pinned),
+}
+
 /// A stored event that was opened, and not upcast.
 pub(crate) struct OpenedRow<'s> {
-    /// `None`: it is not sealed, and is read as it is stored.
+    /// What it is upcast from; `None`: readers get it as it is stored.
+    read_as: Option<ReadAs<'s>>,
+    /// `None`: it is not sealed.
     pub(crate) opened: Option<Opened>,
-    /// What it is read by; `None`: it is of no concern to the registry, or current and not sealed.
-    pub(super) schema: Option<Known<'s>>,
-    /// The places that its header has entries for.
-    pub(crate) covered: Vec<String>,
-    /// The live keys that it is sealed under, and whose they are.
+    /// Empty if it is not sealed, and for users, who have no need of it.
+    pub(crate) coverage: Coverage,
+}
+
+/// What a seal covers, and under whose keys.
+#[derive(Default)]
+pub(crate) struct Coverage {
+    /// The places that the header has entries for.
+    pub(crate) places: Vec<String>,
+    /// The live keys that something is sealed under, and whose they are.
     pub(crate) live: HashMap<KeyId, KeyScope>,
-    /// Whose live keys its values are sealed under, by place. The owner that the payload names is not authenticated, this is.
+    /// Whose live keys the values are sealed under, by place. The owner that the payload names is not authenticated, this is.
     pub(crate) owners: HashMap<String, KeyScope>,
 }
 
-impl OpenedRow<'_> {
-    /// Is the event handed out as it is once it is opened: under its stored version, which is a current one?
-    pub(crate) fn is_current(&self, event: &PersistedEvent) -> bool {
-        self.schema.is_none_or(|(schema, version)| schema.is_current() && version == event.stored_version)
-    }
+/// What is to be done with a stored event.
+enum Read<'s, 'e> {
+    /// Nothing: the reader gets the very bytes.
+    AsStored,
+    /// It is only upcast.
+    Plain(ReadAs<'s>),
+    /// It is opened, then upcast.
+    Sealed(Box<Closed<'e>>, ReadAs<'s>),
 }
 
 impl<Tx: Send + 'static> Sealer<Tx> {
-    /// Opens events at their stored type and version. The keys' rows are looked at now, whatever lag readers accept. With
-    /// `pinned`, the KMS is not asked, because locks are held.
-    pub(crate) async fn open_rows<'s>(
+    /// Opens each event at its stored type and version, or says why not. One query of the key table, or none if nothing is
+    /// sealed.
+    pub(crate) async fn open_rows<'s, E: Borrow<PersistedEvent> + Sync>(
         &'s self,
         tx: &mut Tx,
-        events: &[&PersistedEvent],
+        events: &[E],
         reading: Reading,
-        pinned: Option<&Pinned>,
+        reader: Reader<'_>,
     ) -> Result<Vec<Result<OpenedRow<'s>>>> {
-        let reads: Vec<Result<Read<'s, '_>>> = events.iter().map(|event| self.read_row(event, reading)).collect();
+        let reads: Vec<Result<Read<'s, '_>>> = events.iter().map(|event| self.how_to_read(event.borrow(), reading)).collect();
         let key_ids: HashSet<KeyId> = reads.iter().flatten().filter_map(Read::closed).flat_map(Closed::key_ids).collect();
-        let keys = if key_ids.is_empty() { None } else { Some(self.keys.opening_keys_now(tx, &key_ids, pinned).await?) };
-        let rows = events.iter().zip(reads).map(|(event, read)| {
+        let keys = match reader {
+            _ if key_ids.is_empty() => None,
+            Reader::User => Some(self.keys.opening_keys(tx, &key_ids).await?),
+            Reader::Maintenance => Some(self.keys.opening_keys_now(tx, &key_ids, None).await?),
+            Reader::Locked(pinned) => Some(self.keys.opening_keys_now(tx, &key_ids, Some(pinned)).await?),
+        };
+        let rows = reads.into_iter().map(|read| {
             let read = read?;
-            let (Read::Sealed(closed, schema), Some((namespace, keys))) = (&read, &keys) else {
-                return Ok(OpenedRow {
-                    opened: None,
-                    schema: read.schema(),
-                    covered: Vec::new(),
-                    live: HashMap::new(),
-                    owners: HashMap::new(),
-                });
+            let (Read::Sealed(closed, read_as), Some((namespace, keys))) = (&read, &keys) else {
+                return Ok(OpenedRow { read_as: read.read_as(), opened: None, coverage: Coverage::default() });
             };
-            let place = Place {
-                namespace,
-                aggregate: &event.aggregate,
-                event_id: event.event_id,
-                event_type: &event.stored_type,
-                event_version: event.stored_version,
+            let opened = closed.open(&read_as.schema.plan, namespace, keys)?;
+            let coverage = match reader {
+                Reader::User => Coverage::default(),
+                Reader::Maintenance | Reader::Locked(_) => Coverage::of(closed, keys),
             };
-            let opened = closed.open(&schema.0.plan, &place, keys)?;
-            let live = closed.key_ids().filter_map(|key_id| match keys.get(&key_id) {
-                Some(KeyStatus::Live { scope, .. }) if !scope.is_reserved() => Some((key_id, scope.clone())),
-                _ => None,
-            });
-            let live: HashMap<KeyId, KeyScope> = live.collect();
-            let owners = closed.entries().filter_map(|(place, key_id)| Some((place.to_owned(), live.get(&key_id)?.clone())));
-            Ok(OpenedRow {
-                opened: Some(opened),
-                schema: Some(*schema),
-                owners: owners.collect(),
-                live,
-                covered: closed.covered().into_iter().map(str::to_owned).collect(),
-            })
+            Ok(OpenedRow { read_as: Some(*read_as), opened: Some(opened), coverage })
         });
         Ok(rows.collect())
     }
 
-    /// What readers make of an event that was opened, and what became of its redactions on the way.
-    pub(crate) fn upcast_row(&self, event: PersistedEvent, row: OpenedRow<'_>) -> Result<(Vec<PersistedEvent>, Journey)> {
-        let mut events = Vec::with_capacity(1);
-        let Some(schema) = row.schema else { return Ok((vec![event], Journey { is_whole: true, is_exact: true })) };
-        let journey = self.schemas.upcast(schema, readable(event, row.opened), &mut events)?;
-        Ok((events, journey))
-    }
-
-    fn read_row<'s, 'e>(&'s self, event: &'e PersistedEvent, reading: Reading) -> Result<Read<'s, 'e>> {
-        if reading == Reading::AsReaders {
-            return self.how_to_read(event);
-        }
-        let Some(known) = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version)? else {
+    fn how_to_read<'s, 'e>(&'s self, event: &'e PersistedEvent, reading: Reading) -> Result<Read<'s, 'e>> {
+        let Some(read_as) = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version)? else {
             return self.not_registered(event);
         };
-        let accept_plaintext = reading == Reading::WithPlaintext;
-        Ok(match inspect(&known.0.plan, event.event_id, &event.stored_type, &event.payload, accept_plaintext)? {
-            Some(closed) => Read::Sealed(Box::new(closed), known),
-            None => Read::Plain(known),
-        })
+        let plan = &read_as.schema.plan;
+        let accept_plaintext = match reading {
+            Reading::AsReaders => self.schemas.accepts_plaintext(&event.stored_type) || !plan.protects(),
+            Reading::Strictly => false,
+            Reading::WithPlaintext => true,
+        };
+        // Even where nothing is protected now, a header is opened: it may have been protected once.
+        if (reading != Reading::AsReaders || plan.protects() || may_hold_header(&event.payload))
+            && let Some(closed) = inspect(plan, event.as_stored(), accept_plaintext)?
+        {
+            return Ok(Read::Sealed(Box::new(closed), read_as));
+        }
+        Ok(if read_as.is_current(event) { Read::AsStored } else { Read::Plain(read_as) })
+    }
+
+    /// An event whose type may pass through untouched. Ciphertext is not to be taken for values.
+    fn not_registered<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
+        if !self.schemas.passes_sealed() && is_sealed(&event.payload).map_err(|error| error.in_event(event.event_id))? {
+            return Err(Error::StillSealed { event_id: event.event_id, event_type: event.stored_type.clone() });
+        }
+        Ok(Read::AsStored)
+    }
+
+    /// Adds what readers make of an event that was opened, and says what became of its redactions on the way.
+    pub(crate) fn upcast(&self, event: PersistedEvent, row: OpenedRow<'_>, out: &mut Vec<PersistedEvent>) -> Result<Journey> {
+        match row.read_as {
+            None => {
+                out.push(event);
+                Ok(Journey::UNCHANGED)
+            }
+            Some(read_as) => self.schemas.upcast(read_as, readable(event, row.opened), out),
+        }
     }
 }
 
-/// Seals a draft of an event at its stored type and version. Every scope of it must be usable.
-pub(crate) fn seal_draft(draft: &Draft<'_>, event: &PersistedEvent, keys: &UsableKeys, salt: &[u8; 16]) -> Result<Vec<u8>> {
-    let place = Place {
-        namespace: &keys.namespace,
-        aggregate: &event.aggregate,
-        event_id: event.event_id,
-        event_type: &event.stored_type,
-        event_version: event.stored_version,
-    };
+impl<'s, 'e> Read<'s, 'e> {
+    fn closed(&self) -> Option<&Closed<'e>> {
+        match self {
+            Self::Sealed(closed, _) => Some(closed),
+            _ => None,
+        }
+    }
+
+    fn read_as(&self) -> Option<ReadAs<'s>> {
+        match self {
+            Self::AsStored => None,
+            Self::Plain(read_as) | Self::Sealed(_, read_as) => Some(*read_as),
+        }
+    }
+}
+
+impl OpenedRow<'_> {
+    /// Do readers get the stored bytes: neither opened nor upcast?
+    pub(super) fn is_as_stored(&self) -> bool {
+        self.read_as.is_none() && self.opened.is_none()
+    }
+
+    /// Is the event handed out as it is once it is opened: under its stored version, which is a current one?
+    pub(crate) fn is_current(&self, event: &PersistedEvent) -> bool {
+        self.read_as.is_none_or(|read_as| read_as.is_current(event))
+    }
+}
+
+impl Coverage {
+    fn of(closed: &Closed<'_>, keys: &Keys) -> Self {
+        let live = closed.key_ids().filter_map(|key_id| match keys.get(&key_id) {
+            Some(KeyStatus::Live { scope, .. }) if !scope.is_reserved() => Some((key_id, scope.clone())),
+            _ => None,
+        });
+        let live: HashMap<KeyId, KeyScope> = live.collect();
+        let owners = closed.entries().filter_map(|(place, key_id)| Some((place.to_owned(), live.get(&key_id)?.clone())));
+        Self { owners: owners.collect(), places: closed.covered().into_iter().map(str::to_owned).collect(), live }
+    }
+}
+
+/// The event with what was opened in it.
+pub(super) fn readable(mut event: PersistedEvent, opened: Option<Opened>) -> Readable {
+    let mut shredded = HashSet::new();
+    let mut live = HashSet::new();
+    if let Some(opened) = opened {
+        event.payload = opened.payload;
+        for redacted in opened.redacted {
+            event.redacted.push(redacted.place);
+            shredded.insert(redacted.scope);
+        }
+        live = opened.live;
+    }
+    Readable { event, owners: Owners::new(shredded, live) }
+}
+
+/// Seals a draft of a stored event. Every scope of it must be usable.
+pub(crate) fn seal_draft(draft: &Draft<'_>, keys: &UsableKeys, salt: &[u8; 16]) -> Result<Vec<u8>> {
     let of_scope = |scope: &KeyScope| keys.key(scope).map(|(id, key)| SealingKey { id: *id, key });
     let sealing: Vec<SealingKey<'_>> = draft.scopes.iter().map(of_scope).collect::<Result<_>>()?;
     let integrity = SealingKey { id: keys.integrity.0, key: &keys.integrity.1 };
-    draft.seal(&place, &sealing, &integrity, salt)
+    draft.seal(&keys.namespace, &sealing, &integrity, salt)
 }

@@ -13,7 +13,7 @@ use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, Glob
 use crate::keys::MemoryKeys;
 use crate::memory::MemoryTx;
 use crate::schema::Schemas;
-use crate::seal::is_sealed;
+use crate::seal::detect::is_sealed;
 use crate::sealer::Sealer;
 use crate::testing::error::chain;
 use crate::testing::json::differences;

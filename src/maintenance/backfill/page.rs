@@ -6,10 +6,11 @@ use crate::key::{KeyId, KeyScope};
 use crate::keys::Pinned;
 use crate::maintenance::backfill::{BackfillOptions, Skipped};
 use crate::maintenance::look::{Look, look, read_as};
+use crate::schema::ReadAs;
 use crate::seal::crypto::Salts;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids};
-use crate::sealer::{Reading, Sealer, seal_draft};
+use crate::sealer::{Coverage, Reader, Reading, Sealer, seal_draft};
 use crate::store::{EventTable, PayloadReplacement, TableWork};
 use async_trait::async_trait;
 use std::borrow::Cow;
@@ -44,12 +45,8 @@ struct Open<'e> {
     payload: Cow<'e, [u8]>,
     /// What is void already.
     voids: Voids,
-    /// What is covered already.
-    covered: Vec<String>,
-    /// The live keys that it is sealed under, and whose they are.
-    live: HashMap<KeyId, KeyScope>,
-    /// Whose they are, by place.
-    owners: HashMap<String, KeyScope>,
+    /// What is sealed already.
+    coverage: Coverage,
 }
 
 /// What is written for an event, and what it must open to.
@@ -80,7 +77,7 @@ impl<'a, T: EventTable + ?Sized> Page<'a, T> {
     /// A dry run: what would be sealed, as far as can be told without making keys.
     pub(super) async fn look(&mut self, connection: &mut T::Tx) -> Result<()> {
         let (mut outcome, mut skipped) = (Outcome::default(), Vec::new());
-        let open = open_events(self.sealer, connection, &self.events, None, &mut outcome, &mut skipped).await?;
+        let open = open_events(self.sealer, connection, &self.events, Reader::Maintenance, &mut outcome, &mut skipped).await?;
         for open in &open {
             let draft = match open.draft(&open.voids) {
                 Ok(Some(draft)) => draft,
@@ -123,7 +120,7 @@ impl<T: EventTable + ?Sized> TableWork<T::Tx> for Page<'_, T> {
     async fn run(&mut self, tx: &mut T::Tx) -> Result<()> {
         // It may be run again.
         let (mut outcome, mut skipped) = (Outcome::default(), Vec::new());
-        let open = open_events(self.sealer, tx, &self.events, Some(&self.pinned), &mut outcome, &mut skipped).await?;
+        let open = open_events(self.sealer, tx, &self.events, Reader::Locked(&self.pinned), &mut outcome, &mut skipped).await?;
         let sealed = self.seal(tx, &open, &mut outcome, &mut skipped).await?;
         let replacements: Vec<PayloadReplacement> = sealed.iter().map(Sealed::replacement).collect();
         let replaced = match replacements.as_slice() {
@@ -157,14 +154,15 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
                 Err(error) => skipped.push((open.index, error)),
             }
         }
-        let scopes: HashSet<&KeyScope> = drafts.iter().flat_map(|(open, draft)| draft.scopes.iter().chain(open.live.values())).collect();
+        let scopes: HashSet<&KeyScope> =
+            drafts.iter().flat_map(|(open, draft)| draft.scopes.iter().chain(open.coverage.live.values())).collect();
         let scopes: Vec<KeyScope> = scopes.into_iter().cloned().collect();
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
         let keys = self.sealer.keys().usable_keys(tx, &scopes, &self.pinned).await?;
         // What was opened before the locks were had may have been shredded in between, and its scope even reopened.
-        let live: HashSet<KeyId> = drafts.iter().flat_map(|(open, _)| open.live.keys().copied()).collect();
+        let live: HashSet<KeyId> = drafts.iter().flat_map(|(open, _)| open.coverage.live.keys().copied()).collect();
         if !self.sealer.keys().are_live(tx, &live, &self.pinned).await? {
             return Err(Error::Collision { source: None });
         }
@@ -201,7 +199,7 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
                 skipped.push((open.index, error));
                 continue;
             }
-            let payload = seal_draft(&draft, open.event, &keys, &salts.next()?)?;
+            let payload = seal_draft(&draft, &keys, &salts.next()?)?;
             let (opens_to, redacted) = draft.opens_to(open.plan);
             let redacted = redacted.iter().map(|place| place.as_str().to_owned()).collect();
             sealed.push(Sealed { event: open.event, payload, opens_to: (opens_to, redacted), erases });
@@ -213,14 +211,14 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
 impl Open<'_> {
     /// What is to be sealed; `None` if that is nothing.
     fn draft(&self, voids: &Voids) -> Result<Option<Draft<'_>>> {
-        let draft = Draft::with_voids(self.plan, &self.event.aggregate, self.event.event_id, &self.payload, voids)?;
+        let draft = Draft::with_voids(self.plan, self.event.as_stored().with_payload(&self.payload), voids)?;
         // Who names the owners could otherwise have a live value erased as somebody's who was shredded, or keep it from a shred.
-        if let Some(pointer) = draft.as_ref().and_then(|draft| draft.moved_to_another(&self.owners)) {
+        if let Some(pointer) = draft.as_ref().and_then(|draft| draft.moved_to_another(&self.coverage.owners)) {
             return Err(Error::OtherOwner { event_id: self.event.event_id, pointer });
         }
         let places: HashSet<&str> = draft.iter().flat_map(Draft::places).collect();
         // What was sealed once, and is not protected any more, must not come to lie in the clear.
-        match self.covered.iter().find(|place| !places.contains(place.as_str())) {
+        match self.coverage.places.iter().find(|place| !places.contains(place.as_str())) {
             Some(_) => Err(Error::Unsealed {
                 event_id: self.event.event_id,
                 event_type: self.event.stored_type.clone(),
@@ -231,7 +229,7 @@ impl Open<'_> {
     }
 
     fn first_in_the_clear(&self, places: &HashSet<&str>) -> crate::JsonPointer {
-        let place = places.iter().filter(|place| !self.covered.iter().any(|covered| covered == *place)).min();
+        let place = places.iter().filter(|place| !self.coverage.places.iter().any(|covered| covered == *place)).min();
         crate::JsonPointer::new_unchecked(place.copied().unwrap_or_default())
     }
 }
@@ -252,27 +250,18 @@ async fn open_events<'e, Tx: Send + 'static>(
     sealer: &'e Sealer<Tx>,
     tx: &mut Tx,
     events: &'e [PersistedEvent],
-    pinned: Option<&Pinned>,
+    reader: Reader<'_>,
     outcome: &mut Outcome,
     skipped: &mut Vec<(usize, Error)>,
 ) -> Result<Vec<Open<'e>>> {
     let (mut found, mut partly) = (Vec::new(), Vec::new());
     for (index, event) in events.iter().enumerate() {
-        let Some((schema, _)) = read_as(sealer.schemas(), &event.stored_type, event.stored_version) else { continue };
+        let Some(ReadAs { schema, .. }) = read_as(sealer.schemas(), &event.stored_type, event.stored_version) else { continue };
         let plan = &schema.plan;
         match look(plan, event) {
             Look::Plaintext => {
                 let payload = Cow::Borrowed(&event.payload[..]);
-                found.push(Open {
-                    index,
-                    event,
-                    plan,
-                    payload,
-                    voids: Voids::new(),
-                    covered: Vec::new(),
-                    live: HashMap::new(),
-                    owners: HashMap::new(),
-                });
+                found.push(Open { index, event, plan, payload, voids: Voids::new(), coverage: Coverage::default() });
             }
             Look::Partly => partly.push((index, event, plan)),
             Look::Sealed | Look::Nothing => outcome.unchanged += 1,
@@ -283,14 +272,14 @@ async fn open_events<'e, Tx: Send + 'static>(
         return Ok(found);
     }
     let rows: Vec<&PersistedEvent> = partly.iter().map(|(_, event, _)| *event).collect();
-    let opened = sealer.open_rows(tx, &rows, Reading::WithPlaintext, pinned).await?;
+    let opened = sealer.open_rows(tx, &rows, Reading::WithPlaintext, reader).await?;
     for ((index, event, plan), row) in partly.into_iter().zip(opened) {
         match row {
             Ok(row) => {
                 let Some(opened) = row.opened else { continue };
                 let voids = opened.redacted.into_iter().map(|redacted| (redacted.place, redacted.key_id)).collect();
                 let payload = Cow::Owned(opened.payload);
-                found.push(Open { index, event, plan, payload, voids, covered: row.covered, live: row.live, owners: row.owners });
+                found.push(Open { index, event, plan, payload, voids, coverage: row.coverage });
             }
             Err(error) => skipped.push((index, error)),
         }
@@ -323,7 +312,7 @@ async fn verify<T: EventTable + ?Sized>(
         }
         rows.push(row);
     }
-    let opened = sealer.open_rows(tx, &rows.iter().collect::<Vec<_>>(), Reading::Strictly, Some(pinned)).await?;
+    let opened = sealer.open_rows(tx, &rows, Reading::Strictly, Reader::Locked(pinned)).await?;
     for (sealed, opened) in written.iter().zip(opened) {
         let differs = |problem| Error::NotVerified { event_id: sealed.event.event_id, problem };
         let opened = opened.map_err(|error| {

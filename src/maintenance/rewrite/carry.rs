@@ -7,7 +7,7 @@ use crate::maintenance::look::{Look, look, read_as};
 use crate::maintenance::rewrite::KeptBecause;
 use crate::maintenance::rewrite::guard::{Secrets, check_owners};
 use crate::pointer::JsonPointer;
-use crate::schema::Schemas;
+use crate::schema::{ReadAs, Schemas};
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids, check_unprotected_payload};
 use crate::sealer::{OpenedRow, Sealer};
@@ -41,7 +41,7 @@ pub(super) fn fate_of<'s, Tx: Send + 'static>(
     row: OpenedRow<'s>,
 ) -> Result<Fate<'s>, Error> {
     let stored = read_as(sealer.schemas(), &event.stored_type, event.stored_version);
-    let Some((schema, _)) = stored else { return Ok(Fate::Same) };
+    let Some(ReadAs { schema, .. }) = stored else { return Ok(Fate::Same) };
     let is_sealed = !schema.plan.protects() || matches!(look(&schema.plan, event), Look::Sealed | Look::Nothing);
     if row.is_current(event) && is_sealed {
         return Ok(Fate::Same);
@@ -49,10 +49,12 @@ pub(super) fn fate_of<'s, Tx: Send + 'static>(
     if let Err(error) = check_owners(&schema.plan, event, &row) {
         return Ok(Fate::Kept(KeptBecause::OtherOwner, Some(error)));
     }
-    let (secrets, covered, is_current, live) = (Secrets::of(&row), row.covered.clone(), row.is_current(event), row.live.clone());
+    let (secrets, covered, is_current, live) =
+        (Secrets::of(&row), row.coverage.places.clone(), row.is_current(event), row.coverage.live.clone());
     let redacted: Vec<(KeyId, KeyScope)> =
         row.opened.iter().flat_map(|opened| &opened.redacted).map(|r| (r.key_id, r.scope.clone())).collect();
-    let (mut events, journey) = sealer.upcast_row(event.clone(), row)?;
+    let mut events = Vec::with_capacity(1);
+    let journey = sealer.upcast(event.clone(), row, &mut events)?;
     let kept = |because| Ok(Fate::Kept(because, None));
     if events.is_empty() {
         return kept(KeptBecause::Dropped);
@@ -109,7 +111,7 @@ pub(super) fn fate_of<'s, Tx: Send + 'static>(
 }
 
 fn plan_of<'s>(schemas: &'s Schemas, event: &PersistedEvent) -> Option<&'s Plan> {
-    read_as(schemas, &event.stored_type, event.stored_version).map(|(schema, _)| &schema.plan).filter(|plan| plan.protects())
+    read_as(schemas, &event.stored_type, event.stored_version).map(|known| &known.schema.plan).filter(|plan| plan.protects())
 }
 
 /// Which destroyed key the void entry of each place names. `None` if that can't be said for certain.
@@ -122,7 +124,7 @@ fn keys_of(plan: &Plan, event: &PersistedEvent, places: &[JsonPointer], destroye
         return Some(Voids::new());
     }
     // Whose the places are by the new plan.
-    let draft = Draft::with_voids(plan, &event.aggregate, event.event_id, &event.payload, &Voids::new()).ok()??;
+    let draft = Draft::new(plan, event.as_stored()).ok()??;
     let mut voids = Voids::new();
     for scope in &draft.scopes {
         let of_scope: HashSet<KeyId> = destroyed.iter().filter(|(_, owner)| owner == scope).map(|(key_id, _)| *key_id).collect();
@@ -137,7 +139,7 @@ impl<'s> Anew<'s> {
     /// What is to be sealed; `None` if that is nothing.
     pub(super) fn draft(&self) -> Result<Option<Draft<'_>>, Error> {
         match self.plan {
-            Some(plan) => Draft::with_voids(plan, &self.event.aggregate, self.event.event_id, &self.event.payload, &self.voids),
+            Some(plan) => Draft::with_voids(plan, self.event.as_stored(), &self.voids),
             None => check_unprotected_payload(self.event.event_id, &self.event.payload).map(|()| None),
         }
     }

@@ -46,17 +46,17 @@ pub(super) struct TooMuch;
 
 impl Secrets {
     pub(super) fn of(row: &OpenedRow<'_>) -> Result<Self, TooMuch> {
-        let Some(opened) = row.opened.as_ref().filter(|_| !row.owners.is_empty()) else { return Ok(Self::default()) };
+        let Some(opened) = row.opened.as_ref().filter(|_| !row.coverage.owners.is_empty()) else { return Ok(Self::default()) };
         let payload = &opened.payload[..];
-        let places: Vec<&str> = row.covered.iter().map(String::as_str).collect();
+        let places: Vec<&str> = row.coverage.places.iter().map(String::as_str).collect();
         let spans = match places.as_slice() {
             // Of these bytes, nothing is known.
             [""] => vec![(0, payload.len())],
             places => locate(payload, places).ok_or(TooMuch)?,
         };
-        let mut secrets = Self { scopes: row.owners.values().cloned().collect(), ..Self::default() };
+        let mut secrets = Self { scopes: row.coverage.owners.values().cloned().collect(), ..Self::default() };
         for (place, (start, end)) in places.iter().zip(&spans) {
-            let Some(owner) = row.owners.get(*place) else { continue };
+            let Some(owner) = row.coverage.owners.get(*place) else { continue };
             leaves(&payload[*start..*end], |kind, text| {
                 // The names of members say what an object has, not whose it is.
                 if matches!(kind, Kind::Text | Kind::Number) {
@@ -166,10 +166,10 @@ impl Secrets {
 /// Does the stored event itself name other owners than those that its values are sealed for? Nobody authenticates what names
 /// them, so what its steps make of that is worth nothing.
 pub(super) fn check_owners(plan: &Plan, event: &PersistedEvent, row: &OpenedRow<'_>) -> Result<()> {
-    let Some(opened) = row.opened.as_ref().filter(|_| !row.owners.is_empty()) else { return Ok(()) };
+    let Some(opened) = row.opened.as_ref().filter(|_| !row.coverage.owners.is_empty()) else { return Ok(()) };
     let voids: Voids = opened.redacted.iter().map(|redacted| (redacted.place.clone(), redacted.key_id)).collect();
-    let draft = Draft::with_voids(plan, &event.aggregate, event.event_id, &opened.payload, &voids)?;
-    match draft.and_then(|draft| draft.moved_to_another(&row.owners)) {
+    let draft = Draft::with_voids(plan, event.as_stored().with_payload(&opened.payload), &voids)?;
+    match draft.and_then(|draft| draft.moved_to_another(&row.coverage.owners)) {
         Some(pointer) => Err(Error::OtherOwner { event_id: event.event_id, pointer }),
         None => Ok(()),
     }

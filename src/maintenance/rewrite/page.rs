@@ -8,7 +8,7 @@ use crate::maintenance::rewrite::carry::{Anew, Fate, fate_of};
 use crate::maintenance::rewrite::{Kept, KeptBecause, RewriteOptions};
 use crate::number::is_same_value;
 use crate::seal::crypto::Salts;
-use crate::sealer::{Reading, Sealer, seal_draft};
+use crate::sealer::{Reader, Reading, Sealer, seal_draft};
 use crate::store::{EventTable, TableWork};
 use async_trait::async_trait;
 use std::collections::{HashMap, HashSet};
@@ -86,7 +86,7 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
     /// A dry run: what would be done, as far as can be told without making keys.
     pub(super) async fn look(&mut self, connection: &mut Tx) -> Result<()> {
         let sealer = self.sealer;
-        let fates = fates(sealer, connection, self.events, self.options, None).await?;
+        let fates = fates(sealer, connection, self.events, self.options, Reader::Maintenance).await?;
         let scopes: Vec<KeyScope> = scopes_of(&fates).into_iter().collect();
         let unusable = sealer.keys().look_at_scopes(connection, &scopes).await?;
         let mut outcome = Outcome::default();
@@ -165,7 +165,7 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
                         Err(error) => return Err(NotAnew::Unusable(error)),
                     }
                 }
-                let payload = seal_draft(&draft, &anew.event, keys, salt).map_err(NotAnew::Failed)?;
+                let payload = seal_draft(&draft, keys, salt).map_err(NotAnew::Failed)?;
                 // A draft has a plan.
                 let (opens_to, redacted) = anew.plan.map(|plan| draft.opens_to(plan)).unwrap_or_default();
                 Some((payload, (opens_to, redacted.iter().map(|place| place.as_str().to_owned()).collect())))
@@ -188,9 +188,9 @@ async fn fates<'a, Tx: Send + 'static>(
     tx: &mut Tx,
     events: &'a [PersistedEvent],
     options: &RewriteOptions,
-    pinned: Option<&Pinned>,
+    reader: Reader<'_>,
 ) -> Result<Vec<Fate<'a>>> {
-    let rows = sealer.open_rows(tx, &events.iter().collect::<Vec<_>>(), Reading::AsReaders, pinned).await?;
+    let rows = sealer.open_rows(tx, events, Reading::AsReaders, reader).await?;
     let fates = events.iter().zip(rows).map(|(event, row)| match row.and_then(|row| fate_of(sealer, event, row)) {
         Ok(fate) => Ok(fate),
         Err(error) if options.copy_unreadable => Ok(Fate::Kept(KeptBecause::Unreadable, Some(error))),
@@ -211,7 +211,7 @@ enum NotAnew {
 impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<Tx> for Carry<'_, Tx, T> {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
         let sealer = self.sealer;
-        let fates = fates(sealer, tx, self.events, self.options, Some(self.pinned)).await?;
+        let fates = fates(sealer, tx, self.events, self.options, Reader::Locked(self.pinned)).await?;
         let scopes = scopes_of(&fates);
         let live: HashSet<KeyId> = fates.iter().filter_map(Fate::anew).flat_map(|anew| anew.live.keys().copied()).collect();
         let keys = if fates.iter().any(|fate| fate.anew().is_some()) {
@@ -278,7 +278,7 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_,
                 expected.push(opens_to);
             }
         }
-        let opened = self.sealer.open_rows(self.source, &sealed, Reading::Strictly, Some(self.pinned)).await?;
+        let opened = self.sealer.open_rows(self.source, &sealed, Reading::Strictly, Reader::Locked(self.pinned)).await?;
         for ((row, (payload, redacted)), opened) in sealed.iter().zip(expected).zip(opened) {
             let differs = |problem| Error::NotVerified { event_id: row.event_id, problem };
             let opened = opened.map_err(|error| {

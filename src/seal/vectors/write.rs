@@ -10,7 +10,7 @@ use super::{Binding, Bytes, Case, Key, Protected, Status, Vectors, WrappedKey, b
 use crate::key::KeyId;
 use crate::seal::crypto::{EventKey, PAD};
 use crate::seal::format::{Document, EntryKind, Mode, write_core};
-use crate::seal::{push_token, read_token};
+use crate::seal::token::{push_token, read_token};
 use crate::secret::SecretKey;
 use crate::wrap::wrap_with_salt;
 use EntryKind::{Sealed, Void};
@@ -981,7 +981,7 @@ impl Case {
         let ids: Vec<_> = keys.iter().map(|label| key(label).id()).collect();
         let salt = salt(&self.name);
         let mut header = write_core(Document::Payload, mode, &salt, key(integrity).id(), &ids, entries.iter().copied());
-        let transcript = self.in_place(|place| place.transcript(&header));
+        let transcript = self.with_event(&[], |event| crate::seal::binding::Binding::of(&self.namespace(), event).transcript(&header));
         header.extend_from_slice(&key(integrity).data_key().header_tag(&transcript));
         let mut event_keys = Vec::new();
         for (index, label) in (0_u16..).zip(keys) {

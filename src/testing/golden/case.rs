@@ -2,7 +2,7 @@
 
 use crate::event::{AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, Part, PersistedEvent, aggregate};
 use crate::number::read_as_float;
-use crate::seal::is_sealed;
+use crate::seal::detect::is_sealed;
 use crate::shape::sorted;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
