@@ -9,7 +9,7 @@ use eventseal::*;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
-use support::sealing::World;
+use support::sealing::SealerWorld;
 
 #[test]
 fn memory_is_the_output_and_a_few_small_buffers() {
@@ -107,7 +107,7 @@ fn what_redactions_cost_in_a_step_grows_with_their_number_and_not_with_its_squar
     for schemas in all {
         let cost = |count: usize| {
             let db = MemoryDb::new(Namespace::new("test").unwrap());
-            let world = |schemas| World::over(db.clone(), MemoryKeys::new(), Arc::clone(&keyring), Schemas::new(schemas).unwrap());
+            let world = |schemas| SealerWorld::over(db.clone(), MemoryKeys::new(), Arc::clone(&keyring), Schemas::new(schemas).unwrap());
             let (writer, reader) = (world(vec![old()]), world(schemas()));
             let guests: Vec<Value> = (0..count).map(|_| json!({"id":"a","name":"n","mail":"m","phone":"p","note":"o"})).collect();
             let stored = writer.seal(&aggregate("Order", "1"), NewEvent::json("Met", 1, &json!({ "guests": guests })).unwrap()).unwrap();

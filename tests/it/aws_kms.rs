@@ -19,8 +19,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::Sqlite;
 use support::moto::{Moto, config};
+use support::{Sqlite, whole};
 use uuid::Uuid;
 
 const KEY: [u8; 32] = *b"0123456789012345678901234567890A";
@@ -46,17 +46,6 @@ fn failure_of(error: &Error) -> KmsFailure {
         }
         other => panic!("not an error of the KMS: {other:?}"),
     }
-}
-
-/// All that can be seen of an error, its sources too.
-fn shown(error: &Error) -> String {
-    let mut text = format!("{error} {error:?}");
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text += &format!(" {cause} {cause:?}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Is the beginning of this key in the text: as it is, in hexadecimal, in base64, or as `Debug` lists the bytes of these?
@@ -269,9 +258,9 @@ async fn i3_a_planted_key_is_not_used_for_new_keys() {
         AwsKms::new(client.clone(), &ours).also_opens(&theirs),
         AwsKms::new(client.clone(), &alias).also_opens(&theirs),
     ] {
-        let shown = format!("{kms:?}");
+        let whole = format!("{kms:?}");
         let refused = append(&db, &process(kms), "1").await.unwrap_err();
-        assert_eq!(failure_of(&refused), KmsFailure::WrongKey, "{shown}: {refused}");
+        assert_eq!(failure_of(&refused), KmsFailure::WrongKey, "{whole}: {refused}");
     }
     // The one who is configured for it is another process.
     append(&db, &process(AwsKms::new(client.clone(), &theirs).also_opens(&ours)), "1").await.unwrap();
@@ -516,10 +505,10 @@ async fn i4_every_answer_means_what_aws_says_it_means() {
             let retryable = matches!(expected, Throttled | TimedOut | Unreachable | MalformedAnswer);
             assert_eq!(error.is_retryable(), retryable, "{status} {code} for {what}");
             assert!(error.to_string().contains(remedy), "{error}");
-            assert!(shown(&error).contains(code) && shown(&error).contains(expected.as_str()), "{}", shown(&error));
+            assert!(whole(&error).contains(code) && whole(&error).contains(expected.as_str()), "{}", whole(&error));
             assert!(retryable || error.to_string().contains("what AWS says"), "{error}");
             assert!(!error.is_shredded() && !error.is_tampered());
-            assert_without_key(&shown(&error), &KEY);
+            assert_without_key(&whole(&error), &KEY);
         }
         assert_eq!(failure_of(&kms.master_key_id().await.unwrap_err()), expected, "{status} {code} for DescribeKey");
         assert_eq!(replay.actual_requests().count(), 5, "no retries beyond the client's");
@@ -556,7 +545,7 @@ async fn i9_an_answer_that_makes_no_sense_is_retryable_and_is_not_shown() {
             let error = answer.expect_err(what);
             assert_eq!(failure_of(&error), KmsFailure::MalformedAnswer, "{what} of {body:?}: {error:?}");
             assert!(error.is_retryable());
-            assert_without_key(&shown(&error), &KEY);
+            assert_without_key(&whole(&error), &KEY);
         }
         assert_eq!(failure_of(&kms.master_key_id().await.unwrap_err()), KmsFailure::MalformedAnswer, "DescribeKey of {body:?}");
     }
@@ -564,7 +553,7 @@ async fn i9_an_answer_that_makes_no_sense_is_retryable_and_is_not_shown() {
     for status in [400, 503] {
         let body = json!({ "__type": "InvalidCiphertextException", "Plaintext": plaintext }).to_string();
         let error = answered_by(&answers(&[(status, &*body)]), 1).unwrap_kek(&wrapped(), &context()).await.unwrap_err();
-        assert_without_key(&shown(&error), &KEY);
+        assert_without_key(&whole(&error), &KEY);
     }
 }
 
@@ -630,13 +619,13 @@ async fn i4_a_kms_that_is_not_there_is_an_outage() {
         ("another protocol", nonsense, KmsFailure::Unreachable),
     ] {
         let error = unwrap_error(config(port)).await;
-        assert_eq!(failure_of(&error), expected, "{what}: {}", shown(&error));
-        assert_without_key(&shown(&error), &KEY);
+        assert_eq!(failure_of(&error), expected, "{what}: {}", whole(&error));
+        assert_without_key(&whole(&error), &KEY);
         assert!(error.is_retryable() && error.to_string().contains("retry when it answers again"), "{what}: {error}");
     }
     let error = unwrap_error(config(1).endpoint_url("http://kms.invalid")).await;
     // Where there is no name server, that takes its time.
-    assert!(matches!(failure_of(&error), KmsFailure::Unreachable | KmsFailure::TimedOut), "an unknown host: {}", shown(&error));
+    assert!(matches!(failure_of(&error), KmsFailure::Unreachable | KmsFailure::TimedOut), "an unknown host: {}", whole(&error));
 }
 
 /// With nothing left to read and no time to linger, closing sends a reset.
@@ -706,24 +695,24 @@ impl ProvideCredentials for Failing {
 async fn missing_credentials_are_told_from_an_outage_of_what_provides_them() {
     let with = |provider| config(1).credentials_provider(Failing(provider));
     let error = unwrap_error(with(|| CredentialsError::not_loaded("nowhere to be found"))).await;
-    assert_eq!(failure_of(&error), KmsFailure::Credentials, "{}", shown(&error));
+    assert_eq!(failure_of(&error), KmsFailure::Credentials, "{}", whole(&error));
     assert!(error.to_string().contains("set them in the environment") && error.to_string().contains("nowhere to be found"), "{error}");
     let error = unwrap_error(with(|| CredentialsError::invalid_configuration("a loop of profiles"))).await;
-    assert_eq!(failure_of(&error), KmsFailure::Credentials, "{}", shown(&error));
+    assert_eq!(failure_of(&error), KmsFailure::Credentials, "{}", whole(&error));
     let error = unwrap_error(with(|| CredentialsError::provider_error("503 from STS"))).await;
-    assert_eq!(failure_of(&error), KmsFailure::Unreachable, "{}", shown(&error));
+    assert_eq!(failure_of(&error), KmsFailure::Unreachable, "{}", whole(&error));
     let error = unwrap_error(with(|| CredentialsError::provider_timed_out(Duration::from_secs(1)))).await;
-    assert_eq!(failure_of(&error), KmsFailure::TimedOut, "{}", shown(&error));
+    assert_eq!(failure_of(&error), KmsFailure::TimedOut, "{}", whole(&error));
 
     let bare = || Config::builder().behavior_version(BehaviorVersion::latest()).endpoint_url("http://127.0.0.1:1");
     let client = aws_smithy_http_client::Builder::new().build_http();
     // A client that was built without a provider of credentials: the SDK does not say so in a way that a program could tell
     // from an outage, and an outage must not be a refusal.
     let error = unwrap_error(bare().http_client(client.clone()).region(Region::new("eu-central-1"))).await;
-    assert!(error.is_retryable() && shown(&error).contains("Be sure to set an identity, such as credentials"), "{}", shown(&error));
+    assert!(error.is_retryable() && whole(&error).contains("Be sure to set an identity, such as credentials"), "{}", whole(&error));
     let no_region = aws_sdk_kms::config::Credentials::new("test", "test", None, None, "test");
     let error = unwrap_error(bare().http_client(client).credentials_provider(no_region)).await;
-    assert!(!error.is_retryable() && error.to_string().contains("AWS_REGION"), "{}", shown(&error));
+    assert!(!error.is_retryable() && error.to_string().contains("AWS_REGION"), "{}", whole(&error));
 }
 
 #[tokio::test]

@@ -2,11 +2,8 @@
 
 use eventseal::*;
 use serde_json::{Value, json};
+use support::customer;
 use support::world::{World, json_of, pointers};
-
-fn customer() -> Owner {
-    subject("Customer", "/customer")
-}
 
 /// A payload of an unprotected type, after these changes.
 async fn changed(payload: &str, changes: Changes) -> Result<String> {

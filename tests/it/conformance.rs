@@ -7,7 +7,7 @@ use eventseal::*;
 use serde_json::Value;
 use sqlx::{Row, SqliteConnection};
 use std::sync::Arc;
-use support::{Memory, Postgres, Sqlite};
+use support::{Memory, Postgres, Sqlite, contains};
 
 fn sealed_schemas() -> Schemas {
     Schemas::new([event(EVENT_TYPE).version(EVENT_VERSION).protect(&["/text"], subject("Owner", "/owner"))]).unwrap()
@@ -56,10 +56,6 @@ where
     let (bare, sealed): (Vec<_>, Vec<_>) = page.events.iter().partition(|event| !contains(&event.payload, "$seal"));
     assert!(bare.iter().all(|event| contains(&event.payload, "text ")) && !bare.is_empty());
     assert!(sealed.iter().all(|event| !contains(&event.payload, "text ")) && sealed.len() > 2 * bare.len());
-}
-
-fn contains(payload: &[u8], text: &str) -> bool {
-    String::from_utf8_lossy(payload).contains(text)
 }
 
 #[tokio::test]

@@ -9,13 +9,10 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::collections::BTreeMap;
-use std::error::Error as _;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use support::{Postgres, Sqlite};
-
-static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
+use support::{KEYRING, Postgres, Sqlite, whole};
 
 fn schemas() -> Schemas {
     Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap()
@@ -47,17 +44,6 @@ async fn sqlite() -> (Sqlite, SealedStore<SqliteStore>) {
     let (db, store) = (Sqlite::new().await, on_sqlite());
     store.keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
     (db, store)
-}
-
-/// Everything that a log could show of an error.
-fn shown(error: &Error) -> String {
-    let mut text = format!("{error} {error:?}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(" {error} {error:?}");
-        source = error.source();
-    }
-    text
 }
 
 fn assert_outage(error: &Error) {
@@ -408,7 +394,7 @@ async fn i9_no_row_and_no_value_is_shown_of_a_database_error() {
     for event in [placed("x"), big, placed("42").with_trace_id(secret), placed("42").with_correlation_id(secret)] {
         let mut tx = db.pool.begin().await.unwrap();
         let error = on_postgres_with_unknown_types().append(&mut tx, &order(), Any, &[event]).await.unwrap_err();
-        let text = shown(&error);
+        let text = whole(&error);
         assert!(!text.contains("\\\\x") && !text.contains("SECRET") && !text.contains("534543") && !text.contains('\u{1b}'), "{text}");
         let Error::Database { source, .. } = &error else { panic!("{error:?}") };
         assert!(source.driver().is::<sqlx::Error>() && source.code().is_some(), "whoever asks for it gets it");

@@ -9,16 +9,18 @@ use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, Exact, NoStream};
 use eventseal::*;
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use support::faults::{Faulty, KeyFaults, KmsFaults, StoreFaults};
 use support::sealing::{CANARY, holds_canary};
+use support::whole;
 
 // ---- a store that keeps everything, and parts that fail
 
 /// Everything that was handed to the wrapped store, whatever became of it.
 #[derive(Clone, Default)]
 struct Recorder {
+    inner: MemoryStore,
     given: Arc<Mutex<Vec<NewEvent>>>,
     fails: Arc<AtomicBool>,
 }
@@ -36,8 +38,12 @@ impl Recorder {
 }
 
 #[async_trait]
-impl EventStore for Recorder {
-    type Tx = MemoryTx;
+impl StoreFaults for Recorder {
+    type Inner = MemoryStore;
+
+    fn inner(&self) -> &MemoryStore {
+        &self.inner
+    }
 
     async fn append(
         &self,
@@ -50,19 +56,7 @@ impl EventStore for Recorder {
         if self.fails.load(Ordering::Relaxed) {
             return Err(Error::Database { operation: "inserting events", source: "the disk is full".into() });
         }
-        MemoryStore::new().append(tx, aggregate, expected, events).await
-    }
-
-    async fn read_aggregate_stream(&self, tx: &mut MemoryTx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
-        MemoryStore::new().read_aggregate_stream(tx, aggregate, range).await
-    }
-
-    async fn read_events(&self, tx: &mut MemoryTx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
-        MemoryStore::new().read_events(tx, after, limit, filter).await
-    }
-
-    async fn latest_global_position(&self, tx: &mut MemoryTx) -> Result<GlobalPosition> {
-        MemoryStore::new().latest_global_position(tx).await
+        self.inner.append(tx, aggregate, expected, events).await
     }
 }
 
@@ -85,80 +79,15 @@ struct FailingKeys {
     budget: Budget,
 }
 
-impl FailingKeys {
-    fn call(&self, operation: &'static str) -> Result<&MemoryKeys> {
-        if self.budget.spend() { Ok(&self.inner) } else { Err(Error::Database { operation, source: "the connection is gone".into() }) }
-    }
-}
+impl KeyFaults for FailingKeys {
+    type Inner = MemoryKeys;
 
-#[async_trait]
-impl KeyStore for FailingKeys {
-    type Tx = MemoryTx;
-
-    async fn namespace(&self, tx: &mut MemoryTx) -> Result<Option<Namespace>> {
-        self.call("reading the namespace")?.namespace(tx).await
-    }
-    async fn active_kek(&self, tx: &mut MemoryTx, partition: &str) -> Result<Option<KekRecord>> {
-        self.call("reading the active key")?.active_kek(tx, partition).await
-    }
-    async fn keks(&self, tx: &mut MemoryTx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
-        self.call("reading keys")?.keks(tx, kek_ids).await
-    }
-    async fn install_kek(&self, tx: &mut MemoryTx, kek: &KekRecord) -> Result<()> {
-        self.call("installing a key")?.install_kek(tx, kek).await
-    }
-    async fn kek_usage(&self, tx: &mut MemoryTx) -> Result<Vec<KekUsage>> {
-        self.call("installing a key")?.kek_usage(tx).await
-    }
-    async fn replace_kek(&self, tx: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        self.call("installing a key")?.replace_kek(tx, replaced, kek).await
-    }
-    async fn move_kek(
-        &self,
-        tx: &mut MemoryTx,
-        old: &KekRecord,
-        provider: &str,
-        wrapped: &WrappedKek,
-        at: time::OffsetDateTime,
-    ) -> Result<bool> {
-        self.call("installing a key")?.move_kek(tx, old, provider, wrapped, at).await
-    }
-    async fn retire_kek(&self, tx: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
-        self.call("installing a key")?.retire_kek(tx, kek_id).await
-    }
-    async fn rewrap_batch(&self, tx: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
-        self.call("installing a key")?.rewrap_batch(tx, batch, by).await
-    }
-    async fn install_key(&self, tx: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
-        self.call("installing a key")?.install_key(tx, key).await
-    }
-    async fn scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
-        self.call("reading scopes")?.scopes(tx, scopes, lock).await
-    }
-    async fn create_scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope]) -> Result<()> {
-        self.call("creating scopes")?.create_scopes(tx, scopes).await
-    }
-    async fn insert_keys(&self, tx: &mut MemoryTx, keys: &[NewDataKey]) -> Result<()> {
-        self.call("inserting keys")?.insert_keys(tx, keys).await
-    }
-    async fn commit_durably(&self, tx: &mut MemoryTx) -> Result<()> {
-        self.call("making a commit durable")?.commit_durably(tx).await
+    fn inner(&self) -> &MemoryKeys {
+        &self.inner
     }
 
-    async fn data_keys(&self, tx: &mut MemoryTx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
-        self.call("reading keys")?.data_keys(tx, key_ids).await
-    }
-    async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
-        self.call("changing a scope")?.change_scope(tx, change).await
-    }
-    async fn destroy_keys(&self, tx: &mut MemoryTx, scope: &KeyScope, at: time::OffsetDateTime) -> Result<Vec<KeyId>> {
-        self.call("destroying keys")?.destroy_keys(tx, scope, at).await
-    }
-    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
-        self.call("reading keys")?.scopes_with_ids(tx, ids).await
-    }
-    async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
-        self.inner.history(tx, scope).await
+    fn before(&self, call: &'static str) -> Result<()> {
+        if self.budget.spend() { Ok(()) } else { Err(Error::Database { operation: call, source: "the connection is gone".into() }) }
     }
 }
 
@@ -178,10 +107,11 @@ impl FailingKms {
 }
 
 #[async_trait]
-impl Kms for FailingKms {
-    fn provider(&self) -> &str {
-        self.inner.provider()
+impl KmsFaults for FailingKms {
+    fn inner(&self) -> &dyn Kms {
+        &self.inner
     }
+
     async fn master_key_id(&self) -> Result<String> {
         self.call()?.master_key_id().await
     }
@@ -189,6 +119,7 @@ impl Kms for FailingKms {
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
         self.call()?.generate_kek(context).await
     }
+
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         self.call()?.unwrap_kek(wrapped, context).await
     }
@@ -208,7 +139,7 @@ const KEYRING: &str = "main:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
 struct Shop {
     db: MemoryDb,
-    store: SealedStore<Recorder>,
+    store: SealedStore<Faulty<Recorder>>,
     recorder: Recorder,
     keys: Budget,
     kms: Budget,
@@ -244,9 +175,9 @@ impl Shop {
     fn unprepared(db: MemoryDb, schemas: SchemasBuilder) -> Self {
         let (recorder, keys, kms) = (Recorder::default(), Budget::unlimited(), Budget::unlimited());
         let store = SealedStore::new(
-            recorder.clone(),
-            FailingKeys { inner: MemoryKeys::new(), budget: keys.clone() },
-            FailingKms { inner: Keyring::parse(KEYRING).unwrap(), budget: kms.clone() },
+            Faulty(recorder.clone()),
+            Faulty(FailingKeys { inner: MemoryKeys::new(), budget: keys.clone() }),
+            Faulty(FailingKms { inner: Keyring::parse(KEYRING).unwrap(), budget: kms.clone() }),
             schemas.build().unwrap(),
         );
         Self { db, store, recorder, keys, kms }
@@ -300,15 +231,8 @@ impl Shop {
 
 /// I9: neither the error nor anything that caused it repeats a payload.
 fn assert_silent(what: &str, error: &Error) {
-    let mut texts = vec![format!("{error}"), format!("{error:?}"), format!("{error:#?}")];
-    let mut source = error.source();
-    while let Some(cause) = source {
-        texts.extend([format!("{cause}"), format!("{cause:?}")]);
-        source = cause.source();
-    }
-    for text in texts {
-        assert!(!holds_canary(text.as_bytes()), "{what}: {text}");
-    }
+    let text = whole(error);
+    assert!(!holds_canary(text.as_bytes()), "{what}: {text}");
 }
 
 fn order() -> AggregateRef {

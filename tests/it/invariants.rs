@@ -3,123 +3,16 @@
 
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
-use eventseal::conformance::Database;
 use eventseal::*;
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use support::{Memory, Postgres, Sqlite};
-
-const CANARY: &str = "c4n4ry";
-
-static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
-
-#[async_trait]
-trait Backend: Database<Tx: Send> + Sized {
-    type Store: EventStore<Tx = Self::Tx> + Clone + Default + 'static;
-    type Keys: KeyStore<Tx = Self::Tx> + Clone + Default + 'static;
-
-    async fn make() -> Self;
-
-    /// A process, with caches of its own.
-    fn process(&self, schemas: Schemas) -> SealedStore<Self::Store> {
-        self.process_with(Self::Keys::default(), Arc::clone(&KEYRING), schemas)
-    }
-
-    fn process_with(
-        &self,
-        keys: impl KeyStore<Tx = Self::Tx> + 'static,
-        kms: impl Kms + 'static,
-        schemas: Schemas,
-    ) -> SealedStore<Self::Store> {
-        SealedStore::new(Self::Store::default(), keys, kms, schemas)
-    }
-
-    async fn prepared(&self, schemas: Schemas) -> SealedStore<Self::Store> {
-        let store = self.process(schemas);
-        store.keys().prepare(self.connection(&mut self.connect().await.unwrap())).await.unwrap();
-        store
-    }
-
-    async fn append<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str, events: &[NewEvent]) -> Result<()> {
-        let mut transaction = self.begin().await.unwrap();
-        store.append(self.tx(&mut transaction), &aggregate("Order", id), Any, events).await?;
-        self.commit(transaction).await
-    }
-
-    async fn read<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str) -> Result<Vec<PersistedEvent>> {
-        let mut transaction = self.begin().await.unwrap();
-        Ok(store.read_stream(self.tx(&mut transaction), &aggregate("Order", id)).await?.events)
-    }
-
-    /// A transaction that goes on seeing what is there when it first reads.
-    async fn begin_snapshot(&self) -> Self::Transaction {
-        self.begin().await.unwrap()
-    }
-
-    async fn stored(&self) -> Vec<PersistedEvent> {
-        let mut transaction = self.begin().await.unwrap();
-        let (store, all) = (Self::Store::default(), EventFilter::default());
-        store.read_events(self.tx(&mut transaction), GlobalPosition::START, 10_000, &all).await.unwrap().events
-    }
-
-    async fn shred(&self, store: &SealedStore<Self::Store>, id: &str) -> Shredding {
-        let mut transaction = self.begin().await.unwrap();
-        let scope = KeyScope::new("Customer", id);
-        let shredding = store.keys().shred(self.tx(&mut transaction), &scope, "request").await.unwrap();
-        self.commit(transaction).await.unwrap();
-        shredding
-    }
-
-    async fn history(&self, store: &SealedStore<Self::Store>, id: &str) -> Option<KeyHistory> {
-        let mut transaction = self.begin().await.unwrap();
-        store.keys().key_history(self.tx(&mut transaction), &KeyScope::new("Customer", id)).await.unwrap()
-    }
-}
-
-#[async_trait]
-impl Backend for Memory {
-    type Store = MemoryStore;
-    type Keys = MemoryKeys;
-
-    async fn make() -> Self {
-        Self::new()
-    }
-}
-
-#[async_trait]
-impl Backend for Sqlite {
-    type Store = SqliteStore;
-    type Keys = SqliteKeys;
-
-    async fn make() -> Self {
-        Self::new().await
-    }
-}
-
-#[async_trait]
-impl Backend for Postgres {
-    type Store = PostgresStore;
-    type Keys = PostgresKeys;
-
-    async fn make() -> Self {
-        Self::new().await
-    }
-
-    async fn begin_snapshot(&self) -> Self::Transaction {
-        self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap()
-    }
-}
-
-macro_rules! on_every_database {
-    ($($name:ident,)*) => {
-        mod on_memory { $(#[tokio::test] async fn $name() { super::$name::<super::Memory>().await; })* }
-        mod on_sqlite { $(#[tokio::test] async fn $name() { super::$name::<super::Sqlite>().await; })* }
-        mod on_postgres { $(#[tokio::test] async fn $name() { super::$name::<super::Postgres>().await; })* }
-    };
-}
+use support::backend::Backend;
+use support::faults::{Faulty, KeyFaults, KmsFaults};
+use support::sealing::CANARY;
+use support::{KEYRING, Memory, customer, on_every_database, whole};
 
 on_every_database! {
     i1_what_was_appended_is_read_byte_for_byte,
@@ -136,10 +29,6 @@ on_every_database! {
     i5_an_older_tombstone_is_not_taken_for_a_shred_that_is_under_way,
     i5_an_old_snapshot_renews_nothing_for_readers_that_lag,
     i5_what_a_process_shreds_itself_it_never_shows_again,
-}
-
-fn customer() -> Owner {
-    subject("Customer", "/customer")
 }
 
 fn schemas() -> Schemas {
@@ -187,7 +76,7 @@ async fn i1_what_was_appended_is_read_byte_for_byte<B: Backend>() {
     events.push(NewEvent::raw("Note", 1, (0..=255).collect::<Vec<u8>>()));
     events.push(NewEvent::raw("Counted", 1, vec![0, 159, 146, 150]));
     assert!(events.len() > 40);
-    db.append(&store, "1", &events).await.unwrap();
+    db.append(&store, "1", &events).await;
     for process in [&store, &db.process(schemas())] {
         let read = db.read(process, "1").await.unwrap();
         assert!(read.iter().zip(&events).all(|(read, new)| read.payload == new.payload && read.event_id == new.event_id));
@@ -198,7 +87,7 @@ async fn i1_what_was_appended_is_read_byte_for_byte<B: Backend>() {
 async fn i2_no_protected_value_reaches_the_store<B: Backend>() {
     let db = B::make().await;
     let store = db.prepared(schemas()).await;
-    db.append(&store, "1", &[placed("1"), NewEvent::raw("Note", 1, CANARY), NewEvent::raw("Counted", 1, "{}")]).await.unwrap();
+    db.append(&store, "1", &[placed("1"), NewEvent::raw("Note", 1, CANARY), NewEvent::raw("Counted", 1, "{}")]).await;
     db.shred(&store, "2").await;
     // Each fails after a good event of the same batch, and the transaction is committed all the same.
     let bad = [
@@ -225,7 +114,7 @@ async fn i2_no_protected_value_reaches_the_store<B: Backend>() {
 async fn i3_what_was_moved_is_refused<B: Backend>() {
     let db = B::make().await;
     let store = db.prepared(schemas()).await;
-    db.append(&store, "1", &[placed("1"), placed("1"), placed("2")]).await.unwrap();
+    db.append(&store, "1", &[placed("1"), placed("1"), placed("2")]).await;
     let sealed = db.stored().await;
     let text = |event: &PersistedEvent| serde_json::from_slice::<Value>(&event.payload).unwrap();
     let with = |event: &PersistedEvent, name: &str, value: &Value| {
@@ -245,7 +134,7 @@ async fn i3_what_was_moved_is_refused<B: Backend>() {
     ];
     for (index, (what, event)) in cases.into_iter().enumerate() {
         let id = format!("moved-{index}");
-        db.append(&B::Store::default(), &id, &[event]).await.unwrap();
+        db.append(&B::Store::default(), &id, &[event]).await;
         for shredded in [false, true] {
             if shredded && index == 4 {
                 db.shred(&store, "1").await;
@@ -264,17 +153,9 @@ async fn i3_what_was_moved_is_refused<B: Backend>() {
 struct Flaky(Arc<AtomicBool>, Arc<AtomicUsize>, Duration);
 
 #[async_trait]
-impl Kms for Flaky {
-    fn provider(&self) -> &str {
-        KEYRING.provider()
-    }
-
-    async fn master_key_id(&self) -> Result<String> {
-        KEYRING.master_key_id().await
-    }
-
-    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.generate_kek(context).await
+impl KmsFaults for Flaky {
+    fn inner(&self) -> &dyn Kms {
+        &*KEYRING
     }
 
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
@@ -287,25 +168,17 @@ impl Kms for Flaky {
             KEYRING.unwrap_kek(wrapped, context).await
         }
     }
-
-    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.wrap_kek(kek, context).await
-    }
-
-    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.rewrap_kek(wrapped, context).await
-    }
 }
 
 async fn i4_only_a_shred_redacts<B: Backend>() {
     let db = B::make().await;
     let store = db.prepared(schemas()).await;
-    db.append(&store, "1", &[placed("1")]).await.unwrap();
+    db.append(&store, "1", &[placed("1")]).await;
     let down = Arc::new(AtomicBool::new(true));
-    let cold = db.process_with(B::Keys::default(), Flaky(Arc::clone(&down), Arc::default(), Duration::ZERO), schemas());
+    let cold = db.process_with(B::Keys::default(), Faulty(Flaky(Arc::clone(&down), Arc::default(), Duration::ZERO)), schemas());
     let error = db.read(&cold, "1").await.unwrap_err();
     assert!(matches!(error, Error::KmsUnavailable { .. }) && error.is_retryable(), "{error:?}");
-    assert!(db.append(&cold, "1", &[placed("1")]).await.unwrap_err().is_retryable());
+    assert!(db.try_append(&cold, "1", &[placed("1")]).await.unwrap_err().is_retryable());
     down.store(false, Ordering::SeqCst);
     // It recovers without a restart, when the failure is forgotten.
     let events = loop {
@@ -322,7 +195,7 @@ async fn i4_only_a_shred_redacts<B: Backend>() {
     store.keys().disable(db.tx(&mut transaction), &scope, "stop").await.unwrap();
     db.commit(transaction).await.unwrap();
     assert!(matches!(db.read(&store, "1").await, Err(Error::Disabled { .. })));
-    assert!(matches!(db.append(&store, "1", &[placed("1")]).await, Err(Error::Disabled { .. })));
+    assert!(matches!(db.try_append(&store, "1", &[placed("1")]).await, Err(Error::Disabled { .. })));
     let mut transaction = db.begin().await.unwrap();
     store.keys().enable(db.tx(&mut transaction), &scope, "go").await.unwrap();
     db.commit(transaction).await.unwrap();
@@ -338,7 +211,7 @@ async fn i5_a_committed_shred_holds_for_every_statement_after_it<B: Backend>() {
     let db = B::make().await;
     let store = db.prepared(schemas()).await;
     let other = db.process(schemas());
-    db.append(&store, "1", &[placed("1"), placed("2")]).await.unwrap();
+    db.append(&store, "1", &[placed("1"), placed("2")]).await;
     assert_eq!(db.read(&other, "1").await.unwrap().len(), 2, "the other process has the keys cached");
     let mut transaction = db.begin().await.unwrap();
     store.keys().shred(db.tx(&mut transaction), &KeyScope::new("Customer", "1"), "request").await.unwrap();
@@ -351,16 +224,16 @@ async fn i5_a_committed_shred_holds_for_every_statement_after_it<B: Backend>() {
         let read = db.read(process, "1").await.unwrap();
         assert!(read[0].is_redacted() && !String::from_utf8_lossy(&read[0].payload).contains(CANARY));
         assert_eq!(read[1].payload, placed("2").payload, "another customer's events stay");
-        assert!(db.append(process, "1", &[placed("1")]).await.unwrap_err().is_shredded());
+        assert!(db.try_append(process, "1", &[placed("1")]).await.unwrap_err().is_shredded());
     }
     let mut transaction = db.begin().await.unwrap();
     store.keys().reopen(db.tx(&mut transaction), &KeyScope::new("Customer", "1"), "came back").await.unwrap();
     db.commit(transaction).await.unwrap();
-    db.append(&other, "1", &[placed("1")]).await.unwrap();
+    db.append(&other, "1", &[placed("1")]).await;
     let read = db.read(&store, "1").await.unwrap();
     assert!(read[0].is_redacted() && !read[2].is_redacted(), "what was shredded stays shredded");
     assert_eq!(db.shred(&store, "stranger").await.destroyed, []);
-    assert!(db.append(&store, "1", &[placed("stranger")]).await.unwrap_err().is_shredded());
+    assert!(db.try_append(&store, "1", &[placed("stranger")]).await.unwrap_err().is_shredded());
 }
 
 async fn i6_an_event_and_its_keys_are_committed_together<B: Backend>() {
@@ -371,7 +244,7 @@ async fn i6_an_event_and_its_keys_are_committed_together<B: Backend>() {
     drop(transaction);
     assert!(db.history(&store, "1").await.is_none() && db.stored().await.is_empty());
     // The key of the transaction that was rolled back is cached, and must not be used.
-    db.append(&store, "1", &[placed("1"), placed("2")]).await.unwrap();
+    db.append(&store, "1", &[placed("1"), placed("2")]).await;
     let cold = db.process(schemas());
     assert_eq!(db.read(&cold, "1").await.unwrap()[1].payload, placed("2").payload);
     assert_eq!(db.history(&store, "1").await.unwrap().keys.len(), 1);
@@ -389,7 +262,7 @@ async fn i7_upcasters_see_values_or_redactions<B: Backend>() {
     }
     let db = B::make().await;
     let v1 = db.prepared(Schemas::new([event("Placed").version(1).protect(&["/name"], customer())]).unwrap()).await;
-    db.append(&v1, "1", &[placed("1"), placed("2")]).await.unwrap();
+    db.append(&v1, "1", &[placed("1"), placed("2")]).await;
     let v2 = event("Placed").version(1).protect(&["/name"], customer()).version(2).protect(&["/person/name"], customer()).upcast(
         1,
         |old: Value| {
@@ -410,7 +283,7 @@ async fn i8_a_follower_sees_everything_once<B: Backend>() {
     let written = db.prepared(schemas()).await;
     for number in 0..6 {
         let counted = NewEvent::raw("Counted", 1, format!(r#"{{"number":{number}}}"#));
-        db.append(&written, &format!("{}", number % 2), &[placed("1"), counted]).await.unwrap();
+        db.append(&written, &format!("{}", number % 2), &[placed("1"), counted]).await;
     }
     let number = |value: &Value| value["number"].as_u64().unwrap();
     let split_or_drop = event("Counted").version(1).version(2).split(1, &[("Counted", 2)], move |old: Value, _| {
@@ -443,19 +316,14 @@ async fn i8_a_follower_sees_everything_once<B: Backend>() {
 async fn i9_errors_show_no_values<B: Backend>() {
     let db = B::make().await;
     let store = db.prepared(schemas()).await;
-    db.append(&store, "1", &[placed("1")]).await.unwrap();
+    db.append(&store, "1", &[placed("1")]).await;
     let sealed = String::from_utf8(db.stored().await.remove(0).payload).unwrap();
-    db.append(&B::Store::default(), "2", &[NewEvent::raw("Placed", 1, placed("1").payload)]).await.unwrap();
-    db.append(&B::Store::default(), "3", &[NewEvent::raw("Placed", 1, format!("{{\"name\":\"{CANARY}"))]).await.unwrap();
-    db.append(&B::Store::default(), "4", &[NewEvent::raw("Placed", 1, sealed.replace("\"name\":\"", "\"name\":\"AAAA"))]).await.unwrap();
+    db.append(&B::Store::default(), "2", &[NewEvent::raw("Placed", 1, placed("1").payload)]).await;
+    db.append(&B::Store::default(), "3", &[NewEvent::raw("Placed", 1, format!("{{\"name\":\"{CANARY}"))]).await;
+    db.append(&B::Store::default(), "4", &[NewEvent::raw("Placed", 1, sealed.replace("\"name\":\"", "\"name\":\"AAAA"))]).await;
     for id in ["2", "3", "4"] {
         let error = db.read(&store, id).await.unwrap_err();
-        let mut text = format!("{error} {error:?}");
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text += &format!(" {cause} {cause:?}");
-            source = cause.source();
-        }
+        let text = whole(&error);
         assert!(!text.contains(CANARY) && !text.contains("AAAA"), "{text}");
     }
     let event = db.read(&store, "1").await.unwrap().remove(0);
@@ -472,117 +340,37 @@ impl<Ks> Counting<Ks> {
     }
 }
 
-#[async_trait]
-impl<Ks: KeyStore> KeyStore for Counting<Ks> {
-    type Tx = Ks::Tx;
+impl<Ks: KeyStore> KeyFaults for Counting<Ks> {
+    type Inner = Ks;
 
-    fn can_look_first(&self) -> bool {
-        self.0.can_look_first()
-    }
-
-    fn is_in_transaction(&self, tx: &Ks::Tx) -> bool {
-        self.0.is_in_transaction(tx)
+    fn inner(&self) -> &Ks {
+        &self.0
     }
 
-    async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>> {
-        self.count(2);
-        self.0.namespace(tx).await
-    }
-
-    async fn active_kek(&self, tx: &mut Self::Tx, partition: &str) -> Result<Option<KekRecord>> {
-        self.count(2);
-        self.0.active_kek(tx, partition).await
-    }
-
-    async fn keks(&self, tx: &mut Self::Tx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
-        self.count(2);
-        self.0.keks(tx, kek_ids).await
-    }
-
-    async fn install_kek(&self, tx: &mut Self::Tx, kek: &KekRecord) -> Result<()> {
-        self.0.install_kek(tx, kek).await
-    }
-
-    async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {
-        self.0.kek_usage(tx).await
-    }
-    async fn replace_kek(&self, tx: &mut Self::Tx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        self.0.replace_kek(tx, replaced, kek).await
-    }
-    async fn move_kek(
-        &self,
-        tx: &mut Self::Tx,
-        old: &KekRecord,
-        provider: &str,
-        wrapped: &WrappedKek,
-        at: time::OffsetDateTime,
-    ) -> Result<bool> {
-        self.0.move_kek(tx, old, provider, wrapped, at).await
-    }
-    async fn retire_kek(&self, tx: &mut Self::Tx, kek_id: KekId) -> Result<Retirement> {
-        self.0.retire_kek(tx, kek_id).await
-    }
-    async fn rewrap_batch(&self, tx: &mut Self::Tx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
-        self.0.rewrap_batch(tx, batch, by).await
-    }
-    async fn install_key(&self, tx: &mut Self::Tx, key: &NewDataKey) -> Result<()> {
-        self.0.install_key(tx, key).await
-    }
-
-    async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
-        self.count(1);
-        self.0.scopes(tx, scopes, lock).await
-    }
-
-    async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()> {
-        self.count(2);
-        self.0.create_scopes(tx, scopes).await
-    }
-
-    async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()> {
-        self.count(2);
-        self.0.insert_keys(tx, keys).await
-    }
-
-    async fn commit_durably(&self, tx: &mut Self::Tx) -> Result<()> {
-        self.0.commit_durably(tx).await
-    }
-
-    async fn data_keys(&self, tx: &mut Self::Tx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
-        self.count(0);
-        self.0.data_keys(tx, key_ids).await
-    }
-
-    async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()> {
-        self.0.change_scope(tx, change).await
-    }
-
-    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: time::OffsetDateTime) -> Result<Vec<KeyId>> {
-        self.0.destroy_keys(tx, scope, at).await
-    }
-
-    async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>> {
-        self.0.scopes_with_ids(tx, ids).await
-    }
-
-    async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
-        self.0.history(tx, scope).await
+    fn before(&self, call: &'static str) -> Result<()> {
+        match call {
+            "data_keys" => self.count(0),
+            "scopes" => self.count(1),
+            "namespace" | "active_kek" | "keks" | "create_scopes" | "insert_keys" => self.count(2),
+            _ => {}
+        }
+        Ok(())
     }
 }
 
 async fn i10_a_page_costs_one_key_query<B: Backend>() {
     let db = B::make().await;
     let (counts, calls) = (Arc::<[AtomicUsize; 3]>::default(), Arc::<AtomicUsize>::default());
-    let keys = Counting(B::Keys::default(), Arc::clone(&counts));
-    let store = db.process_with(keys, Flaky(Arc::default(), Arc::clone(&calls), Duration::ZERO), schemas());
+    let keys = Faulty(Counting(B::Keys::default(), Arc::clone(&counts)));
+    let store = db.process_with(keys, Faulty(Flaky(Arc::default(), Arc::clone(&calls), Duration::ZERO)), schemas());
     store.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
     let events = || (0..50).map(|customer| placed(&customer.to_string())).collect::<Vec<_>>();
-    db.append(&store, "1", &events()).await.unwrap();
+    db.append(&store, "1", &events()).await;
     let take = || [0, 1, 2].map(|what| counts[what].swap(0, Ordering::SeqCst));
     take();
-    db.append(&store, "1", &events()).await.unwrap();
+    db.append(&store, "1", &events()).await;
     assert_eq!(take(), [0, 1, 0], "an append of 50 scopes is one locking query");
-    db.append(&store, "1", &[NewEvent::raw("Counted", 1, "{}")]).await.unwrap();
+    db.append(&store, "1", &[NewEvent::raw("Counted", 1, "{}")]).await;
     assert_eq!(take(), [0, 0, 0], "what is not protected costs nothing");
     assert_eq!(db.read(&store, "1").await.unwrap().len(), 101);
     assert_eq!(take(), [1, 0, 0], "a stream of 50 keys is one query");
@@ -595,7 +383,7 @@ async fn i5_an_old_snapshot_renews_nothing_for_readers_that_lag<B: Backend>() {
     let lag = Duration::from_millis(300);
     let lagging = db.prepared(schemas()).await.reads_may_lag(lag);
     let operator = db.process(schemas());
-    db.append(&lagging, "1", &[placed("1")]).await.unwrap();
+    db.append(&lagging, "1", &[placed("1")]).await;
     let mut report = db.begin_snapshot().await;
     let in_report = async |report: &mut B::Transaction| {
         let stream = lagging.read_stream(db.tx(report), &aggregate("Order", "1")).await;
@@ -627,7 +415,7 @@ async fn i5_what_a_process_shreds_itself_it_never_shows_again<B: Backend>() {
     let db = B::make().await;
     let hour = Duration::from_secs(3_600);
     let lagging = db.prepared(schemas()).await.reads_may_lag(hour);
-    db.append(&lagging, "1", &[placed("1"), placed("2"), placed("3")]).await.unwrap();
+    db.append(&lagging, "1", &[placed("1"), placed("2"), placed("3")]).await;
     let mut other = db.connect().await.unwrap();
     let mut read = async || {
         let stream = lagging.read_stream(db.connection(&mut other), &aggregate("Order", "1")).await?;
@@ -667,12 +455,12 @@ async fn i5_an_older_tombstone_is_not_taken_for_a_shred_that_is_under_way<B: Bac
     let lagging = db.prepared(schemas()).await.reads_may_lag(lag);
     let (operator, scope) = (db.process(schemas()), KeyScope::new("Customer", "1"));
     operator.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
-    db.append(&lagging, "old", &[placed("1")]).await.unwrap();
+    db.append(&lagging, "old", &[placed("1")]).await;
     db.shred(&operator, "1").await;
     let mut transaction = db.begin().await.unwrap();
     operator.keys().reopen(db.tx(&mut transaction), &scope, "came back").await.unwrap();
     db.commit(transaction).await.unwrap();
-    db.append(&lagging, "new", &[placed("1")]).await.unwrap();
+    db.append(&lagging, "new", &[placed("1")]).await;
     let mut other = db.connect().await.unwrap();
     let mut is_redacted = async |id| {
         let stream = lagging.read_stream(db.connection(&mut other), &aggregate("Order", id)).await.unwrap();
@@ -693,12 +481,12 @@ async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {
     let db = B::make().await;
     let counts = Arc::<[AtomicUsize; 3]>::default();
     let take = || [0, 1, 2].map(|what| counts[what].swap(0, Ordering::SeqCst));
-    let keys = || Counting(B::Keys::default(), Arc::clone(&counts));
+    let keys = || Faulty(Counting(B::Keys::default(), Arc::clone(&counts)));
     let hour = Duration::from_secs(3_600);
     let lagging = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(hour);
     lagging.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
     let strict = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(Duration::ZERO);
-    db.append(&strict, "1", &[placed("1"), placed("2"), placed("3")]).await.unwrap();
+    db.append(&strict, "1", &[placed("1"), placed("2"), placed("3")]).await;
     let read_outside = async |process: &SealedStore<B::Store>| {
         let mut connection = db.connect().await.unwrap();
         process.read_stream(db.connection(&mut connection), &aggregate("Order", "1")).await
@@ -714,7 +502,7 @@ async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {
     assert_eq!(take(), [1, 0, 0]);
     // The lag is counted from before the look, however long the KMS took after it.
     let lag = Duration::from_millis(100);
-    let slow = db.process_with(keys(), Flaky(Arc::default(), Arc::default(), lag * 2), schemas()).reads_may_lag(lag);
+    let slow = db.process_with(keys(), Faulty(Flaky(Arc::default(), Arc::default(), lag * 2)), schemas()).reads_may_lag(lag);
     read_outside(&slow).await.unwrap();
     take();
     read_outside(&slow).await.unwrap();
@@ -722,7 +510,7 @@ async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {
     // Another process shreds: a read may lag, an append does not.
     db.shred(&strict, "1").await;
     assert!(!db.read(&lagging, "1").await.unwrap()[0].is_redacted() && db.read(&strict, "1").await.unwrap()[0].is_redacted());
-    assert!(db.append(&lagging, "1", &[placed("1")]).await.unwrap_err().is_shredded());
+    assert!(db.try_append(&lagging, "1", &[placed("1")]).await.unwrap_err().is_shredded());
     // What the process does itself it knows, and with it looks at the rest again.
     db.shred(&lagging, "2").await;
     let read = db.read(&lagging, "1").await.unwrap();

@@ -8,10 +8,8 @@ use eventseal::conformance::{self, Database};
 use eventseal::*;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row, query::Query};
-use std::sync::{Arc, LazyLock};
-use support::{Postgres, caught};
-
-static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
+use std::sync::Arc;
+use support::{KEYRING, Postgres, caught};
 
 const TABLE: &str = "
     CREATE TABLE log (

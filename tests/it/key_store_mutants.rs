@@ -5,6 +5,7 @@ use eventseal::conformance;
 use eventseal::*;
 use std::sync::Mutex;
 use support::Memory;
+use support::faults::{Faulty, KeyFaults};
 use time::OffsetDateTime;
 
 /// The rule that is broken.
@@ -72,24 +73,17 @@ impl Rewrapper for Blind<'_> {
 struct Mutant(MemoryKeys, Fault);
 
 #[async_trait]
-impl KeyStore for Mutant {
-    type Tx = MemoryTx;
+impl KeyFaults for Mutant {
+    type Inner = MemoryKeys;
 
-    async fn namespace(&self, tx: &mut MemoryTx) -> Result<Option<Namespace>> {
-        self.0.namespace(tx).await
+    fn inner(&self) -> &MemoryKeys {
+        &self.0
     }
-    async fn active_kek(&self, tx: &mut MemoryTx, partition: &str) -> Result<Option<KekRecord>> {
-        self.0.active_kek(tx, partition).await
-    }
-    async fn keks(&self, tx: &mut MemoryTx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
-        self.0.keks(tx, kek_ids).await
-    }
+
     async fn install_kek(&self, tx: &mut MemoryTx, kek: &KekRecord) -> Result<()> {
         if self.1 == Fault::SaysThatItInstalled { Ok(()) } else { self.0.install_kek(tx, kek).await }
     }
-    async fn kek_usage(&self, tx: &mut MemoryTx) -> Result<Vec<KekUsage>> {
-        self.0.kek_usage(tx).await
-    }
+
     async fn replace_kek(&self, tx: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
         let is_active = self.0.active_kek(tx, &kek.partition).await?.is_some_and(|active| active.kek_id == replaced);
         match self.1 {
@@ -107,6 +101,7 @@ impl KeyStore for Mutant {
             _ => self.0.replace_kek(tx, replaced, kek).await,
         }
     }
+
     async fn move_kek(&self, tx: &mut MemoryTx, old: &KekRecord, provider: &str, wrapped: &WrappedKek, at: OffsetDateTime) -> Result<bool> {
         let current = self.0.keks(tx, &[old.kek_id]).await?.pop();
         let unchanged = current.as_ref().is_some_and(|row| row.wrapped == old.wrapped);
@@ -117,11 +112,13 @@ impl KeyStore for Mutant {
             _ => self.0.move_kek(tx, old, provider, wrapped, at).await,
         }
     }
+
     async fn retire_kek(&self, tx: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
         let usage = self.0.kek_usage(tx).await?;
         let idle = usage.iter().any(|usage| usage.kek.kek_id == kek_id && usage.live_keys == 0 && usage.kek.state != KekState::Active);
         if self.1 == Fault::RetiresNothing && idle { Ok(Retirement::Done) } else { self.0.retire_kek(tx, kek_id).await }
     }
+
     async fn rewrap_batch(&self, tx: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
         match self.1 {
             Fault::RewrapsNothingAndSaysOtherwise => {
@@ -144,9 +141,7 @@ impl KeyStore for Mutant {
             _ => self.0.rewrap_batch(tx, batch, by).await,
         }
     }
-    async fn install_key(&self, tx: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
-        self.0.install_key(tx, key).await
-    }
+
     async fn scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
         let mut records = self.0.scopes(tx, scopes, lock).await?;
         if self.1 == Fault::TakesTheActiveKeyForTheNewest {
@@ -156,19 +151,12 @@ impl KeyStore for Mutant {
         }
         Ok(records)
     }
-    async fn create_scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope]) -> Result<()> {
-        self.0.create_scopes(tx, scopes).await
-    }
+
     async fn insert_keys(&self, tx: &mut MemoryTx, keys: &[NewDataKey]) -> Result<()> {
         let kept_away = self.1 == Fault::InsertsNoSecondKey && keys.iter().all(|key| key.version > 1);
         if kept_away { Ok(()) } else { self.0.insert_keys(tx, keys).await }
     }
-    async fn commit_durably(&self, tx: &mut MemoryTx) -> Result<()> {
-        self.0.commit_durably(tx).await
-    }
-    async fn data_keys(&self, tx: &mut MemoryTx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
-        self.0.data_keys(tx, key_ids).await
-    }
+
     async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
         match self.1 {
             Fault::ChangesNoScope => Ok(()),
@@ -177,6 +165,7 @@ impl KeyStore for Mutant {
             _ => self.0.change_scope(tx, change).await,
         }
     }
+
     async fn destroy_keys(&self, tx: &mut MemoryTx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
         match self.1 {
             Fault::DestroysNothing => Ok(Vec::new()),
@@ -187,6 +176,7 @@ impl KeyStore for Mutant {
             _ => self.0.destroy_keys(tx, scope, at).await,
         }
     }
+
     async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
         let mut found = self.0.scopes_with_ids(tx, ids).await?;
         if self.1 == Fault::FindsOneKind {
@@ -195,6 +185,7 @@ impl KeyStore for Mutant {
         }
         Ok(found)
     }
+
     async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         let mut history = self.0.history(tx, scope).await?;
         if self.1 == Fault::RecordsTheStateOnly {
@@ -240,7 +231,7 @@ async fn a_store_that_breaks_a_rule_is_caught_by_name() {
         (Fault::RewrapsWhatDoesNotOpen, "rewrap_batch must leave alone, and name, what does not open"),
         (Fault::LeavesOutRewraps, "rewrap_batch must count"),
     ] {
-        let suite = async move { conformance::key_store(&Memory::new(), &Mutant(MemoryKeys::new(), fault)).await };
+        let suite = async move { conformance::key_store(&Memory::new(), &Faulty(Mutant(MemoryKeys::new(), fault))).await };
         let Err(caught) = tokio::spawn(suite).await else {
             assert_eq!(fault, Fault::None, "not caught");
             continue;
@@ -259,7 +250,8 @@ async fn i5_a_change_that_a_store_does_not_make_is_not_reported() {
     for fault in of_shreds.into_iter().chain(of_changes).chain([Fault::InsertsNoSecondKey]) {
         let db = MemoryDb::new(Namespace::new("mutants").unwrap());
         let schemas = Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap();
-        let store = SealedStore::new(MemoryStore::new(), Mutant(MemoryKeys::new(), fault), Keyring::generate("main").unwrap(), schemas);
+        let store =
+            SealedStore::new(MemoryStore::new(), Faulty(Mutant(MemoryKeys::new(), fault)), Keyring::generate("main").unwrap(), schemas);
         store.keys().prepare(&mut db.begin()).await.unwrap();
         let mut tx = db.begin();
         let placed = NewEvent::raw("Placed", 1, r#"{"customer":"42","name":"Ada"}"#);

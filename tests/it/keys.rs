@@ -5,6 +5,8 @@ use eventseal::ExpectedVersion::Any;
 use eventseal::*;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use support::KEYRING;
+use support::faults::{Faulty, KeyFaults, KmsFaults, StoreFaults};
 
 type Store = SealedStore<MemoryStore>;
 
@@ -120,8 +122,6 @@ async fn i6_an_event_and_its_new_key_are_committed_together_or_not_at_all() {
     assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload);
 }
 
-static KEYRING: std::sync::LazyLock<Arc<Keyring>> = std::sync::LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
-
 /// A KMS that counts its calls, and can be down.
 struct CountingKms {
     inner: Arc<Keyring>,
@@ -144,13 +144,9 @@ impl CountingKms {
 }
 
 #[async_trait]
-impl Kms for CountingKms {
-    fn provider(&self) -> &str {
-        self.inner.provider()
-    }
-
-    async fn master_key_id(&self) -> Result<String> {
-        self.inner.master_key_id().await
+impl KmsFaults for CountingKms {
+    fn inner(&self) -> &dyn Kms {
+        &self.inner
     }
 
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
@@ -165,19 +161,11 @@ impl Kms for CountingKms {
         self.fail_if_down()?;
         self.inner.unwrap_kek(wrapped, context).await
     }
-
-    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
-        self.inner.wrap_kek(kek, context).await
-    }
-
-    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
-        self.inner.rewrap_kek(wrapped, context).await
-    }
 }
 
 #[tokio::test]
 async fn i4_an_outage_of_the_kms_is_an_error_and_never_an_erasure() {
-    let (db, kms) = (MemoryDb::new(Namespace::new("test").unwrap()), CountingKms::over(Arc::clone(&KEYRING)));
+    let (db, kms) = (MemoryDb::new(Namespace::new("test").unwrap()), Faulty(CountingKms::over(Arc::clone(&KEYRING))));
     let down = Arc::clone(&kms.down);
     let writer = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
     writer.keys().prepare(&mut db.begin()).await.unwrap();
@@ -212,7 +200,7 @@ async fn i4_an_outage_of_the_kms_is_an_error_and_never_an_erasure() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i10_a_thousand_readers_ask_the_kms_once() {
     let db = MemoryDb::new(Namespace::new("test").unwrap());
-    let kms = CountingKms::over(Arc::clone(&KEYRING));
+    let kms = Faulty(CountingKms::over(Arc::clone(&KEYRING)));
     let unwraps = Arc::clone(&kms.unwraps);
     let writer = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
     writer.keys().prepare(&mut db.begin()).await.unwrap();
@@ -248,98 +236,35 @@ impl RecordingKeys {
 }
 
 #[async_trait]
-impl KeyStore for RecordingKeys {
-    type Tx = MemoryTx;
+impl KeyFaults for RecordingKeys {
+    type Inner = MemoryKeys;
 
-    async fn namespace(&self, tx: &mut MemoryTx) -> Result<Option<Namespace>> {
-        self.note("namespace");
-        self.inner.namespace(tx).await
+    fn inner(&self) -> &MemoryKeys {
+        &self.inner
     }
-    async fn active_kek(&self, tx: &mut MemoryTx, partition: &str) -> Result<Option<KekRecord>> {
-        self.note("active_kek");
-        self.inner.active_kek(tx, partition).await
+
+    fn before(&self, call: &'static str) -> Result<()> {
+        if call != "scopes" {
+            self.note(call);
+        }
+        Ok(())
     }
-    async fn keks(&self, tx: &mut MemoryTx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
-        self.note("keks");
-        self.inner.keks(tx, kek_ids).await
-    }
-    async fn install_kek(&self, connection: &mut MemoryTx, kek: &KekRecord) -> Result<()> {
-        self.note("install_kek");
-        self.inner.install_kek(connection, kek).await
-    }
-    async fn kek_usage(&self, connection: &mut MemoryTx) -> Result<Vec<KekUsage>> {
-        self.note("install_key");
-        self.inner.kek_usage(connection).await
-    }
-    async fn replace_kek(&self, connection: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        self.note("install_key");
-        self.inner.replace_kek(connection, replaced, kek).await
-    }
-    async fn move_kek(
-        &self,
-        connection: &mut MemoryTx,
-        old: &KekRecord,
-        provider: &str,
-        wrapped: &WrappedKek,
-        at: time::OffsetDateTime,
-    ) -> Result<bool> {
-        self.note("install_key");
-        self.inner.move_kek(connection, old, provider, wrapped, at).await
-    }
-    async fn retire_kek(&self, connection: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
-        self.note("install_key");
-        self.inner.retire_kek(connection, kek_id).await
-    }
-    async fn rewrap_batch(&self, connection: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
-        self.note("install_key");
-        self.inner.rewrap_batch(connection, batch, by).await
-    }
-    async fn install_key(&self, connection: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
-        self.note("install_key");
-        self.inner.install_key(connection, key).await
-    }
+
     async fn scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
         assert!(scopes.is_sorted(), "scopes are locked in ascending order");
         self.note(format!("scopes {lock:?}"));
         self.inner.scopes(tx, scopes, lock).await
     }
+
     async fn create_scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope]) -> Result<()> {
         assert!(scopes.is_sorted(), "scopes are created in ascending order");
-        self.note("create_scopes");
         self.inner.create_scopes(tx, scopes).await
-    }
-    async fn insert_keys(&self, tx: &mut MemoryTx, keys: &[NewDataKey]) -> Result<()> {
-        self.note("insert_keys");
-        self.inner.insert_keys(tx, keys).await
-    }
-    async fn commit_durably(&self, tx: &mut MemoryTx) -> Result<()> {
-        MemoryKeys::new().commit_durably(tx).await
-    }
-
-    async fn data_keys(&self, tx: &mut MemoryTx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
-        self.note("data_keys");
-        self.inner.data_keys(tx, key_ids).await
-    }
-    async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
-        self.note("change_scope");
-        self.inner.change_scope(tx, change).await
-    }
-    async fn destroy_keys(&self, tx: &mut MemoryTx, scope: &KeyScope, at: time::OffsetDateTime) -> Result<Vec<KeyId>> {
-        self.note("destroy_keys");
-        self.inner.destroy_keys(tx, scope, at).await
-    }
-    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
-        self.inner.scopes_with_ids(tx, ids).await
-    }
-    async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
-        self.note("history");
-        self.inner.history(tx, scope).await
     }
 }
 
 #[tokio::test]
 async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
-    let keys = RecordingKeys::default();
+    let keys = Faulty(RecordingKeys::default());
     let db = MemoryDb::new(Namespace::new("test").unwrap());
     let store = SealedStore::new(MemoryStore::new(), keys.clone(), Keyring::generate("main").unwrap(), schemas());
     store.keys().prepare(&mut db.begin()).await.unwrap();
@@ -509,8 +434,12 @@ struct Misordered {
 }
 
 #[async_trait]
-impl EventStore for Misordered {
-    type Tx = MemoryTx;
+impl StoreFaults for Misordered {
+    type Inner = MemoryStore;
+
+    fn inner(&self) -> &MemoryStore {
+        &self.inner
+    }
 
     async fn append(
         &self,
@@ -522,15 +451,6 @@ impl EventStore for Misordered {
         let mut appended = self.inner.append(tx, aggregate, expected, events).await?;
         (self.misorder)(&mut appended.events);
         Ok(appended)
-    }
-    async fn read_aggregate_stream(&self, tx: &mut MemoryTx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
-        self.inner.read_aggregate_stream(tx, aggregate, range).await
-    }
-    async fn read_events(&self, tx: &mut MemoryTx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
-        self.inner.read_events(tx, after, limit, filter).await
-    }
-    async fn latest_global_position(&self, tx: &mut MemoryTx) -> Result<GlobalPosition> {
-        self.inner.latest_global_position(tx).await
     }
 }
 
@@ -547,7 +467,7 @@ async fn i3_no_appended_event_gets_the_payload_of_another_one() {
     ];
     for (number, misorder) in misorders.into_iter().enumerate() {
         let db = MemoryDb::new(Namespace::new("test").unwrap());
-        let inner = Misordered { inner: MemoryStore::new(), misorder };
+        let inner = Faulty(Misordered { inner: MemoryStore::new(), misorder });
         let store = SealedStore::new(inner, MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
         store.keys().prepare(&mut db.begin()).await.unwrap();
         let appended = store.append(&mut db.begin(), &aggregate("Order", "1"), Any, &[placed(), placed()]).await;

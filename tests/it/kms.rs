@@ -2,15 +2,13 @@
 //! not (no lock is held while it is asked), nobody waits longer than for one answer, and what it opened is not kept for ever.
 
 use async_trait::async_trait;
-use eventseal::ExpectedVersion::Any;
-use eventseal::conformance::Database;
 use eventseal::*;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::{Memory, Postgres, Sqlite};
-
-static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
+use support::backend::Backend;
+use support::faults::{Faulty, KmsFaults};
+use support::{KEYRING, customer_scope, on_every_database};
 
 fn schemas() -> Schemas {
     Schemas::builder([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))])
@@ -23,34 +21,24 @@ fn placed(customer: &str) -> NewEvent {
     NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{customer}","name":"Ada"}}"#))
 }
 
-fn customer(id: &str) -> KeyScope {
-    KeyScope::new("Customer", id)
-}
-
 #[async_trait]
-trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
-    type Store: EventStore<Tx = Self::Tx> + EventTable<Tx = Self::Tx> + Clone + Default + 'static;
-    type Keys: KeyStore<Tx = Self::Tx> + Clone + Default + 'static;
-
-    async fn make() -> Self;
-
-    fn process(&self, kms: impl Kms + 'static) -> SealedStore<Self::Store> {
-        SealedStore::new(Self::Store::default(), Self::Keys::default(), kms, schemas())
+trait Shop: Backend {
+    fn with_kms(&self, kms: impl Kms + 'static) -> SealedStore<Self::Store> {
+        self.process_with(Self::Keys::default(), kms, schemas())
     }
 
-    async fn prepared(&self, kms: impl Kms + 'static) -> SealedStore<Self::Store> {
-        let store = self.process(kms);
-        store.keys().prepare(self.connection(&mut self.connect().await.unwrap())).await.unwrap();
+    async fn prepared_with(&self, kms: impl Kms + 'static) -> SealedStore<Self::Store> {
+        let store = self.with_kms(kms);
+        self.prepare(&store).await;
         store
     }
 
-    async fn append<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str) -> Result<()> {
-        let mut transaction = self.begin().await?;
-        store.append(self.tx(&mut transaction), &aggregate("Order", "1"), Any, &[placed(id)]).await?;
-        self.commit(transaction).await
+    async fn place<S: EventStore<Tx = Self::Tx>>(&self, store: &S, customer: &str) -> Result<()> {
+        self.try_append(store, "1", &[placed(customer)]).await.map(drop)
     }
 
-    async fn read(&self, store: &SealedStore<Self::Store>) -> Result<Vec<PersistedEvent>> {
+    /// Outside a transaction.
+    async fn orders(&self, store: &SealedStore<Self::Store>) -> Result<Vec<PersistedEvent>> {
         let mut connection = self.connect().await?;
         Ok(store.read_stream(self.connection(&mut connection), &aggregate("Order", "1")).await?.events)
     }
@@ -71,49 +59,13 @@ trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
     }
 }
 
+impl<B: Backend> Shop for B {}
+
 #[derive(Clone, Copy)]
 enum Change<'a> {
     Shred(&'a KeyScope),
     Reopen(&'a KeyScope),
     Rotate(&'a KeyScope),
-}
-
-#[async_trait]
-impl Backend for Memory {
-    type Store = MemoryStore;
-    type Keys = MemoryKeys;
-
-    async fn make() -> Self {
-        Self::new()
-    }
-}
-
-#[async_trait]
-impl Backend for Sqlite {
-    type Store = SqliteStore;
-    type Keys = SqliteKeys;
-
-    async fn make() -> Self {
-        Self::new().await
-    }
-}
-
-#[async_trait]
-impl Backend for Postgres {
-    type Store = PostgresStore;
-    type Keys = PostgresKeys;
-
-    async fn make() -> Self {
-        Self::new().await
-    }
-}
-
-macro_rules! on_every_database {
-    ($($name:ident,)*) => {
-        mod on_memory { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Memory>().await; })* }
-        mod on_sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Sqlite>().await; })* }
-        mod on_postgres { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Postgres>().await; })* }
-    };
 }
 
 on_every_database! {
@@ -132,13 +84,13 @@ struct Watching<B: Backend> {
 }
 
 impl<B: Backend> Watching<B> {
-    fn new(db: &Arc<B>) -> Arc<Self> {
-        Arc::new(Self { db: Arc::clone(db), shred: Mutex::default(), got_through: AtomicUsize::new(0) })
+    fn new(db: &Arc<B>) -> Arc<Faulty<Self>> {
+        Arc::new(Faulty(Self { db: Arc::clone(db), shred: Mutex::default(), got_through: AtomicUsize::new(0) }))
     }
 
     async fn watch(&self) {
         let Some(scope) = self.shred.lock().unwrap().take() else { return };
-        let other = self.db.process(Arc::clone(&KEYRING));
+        let other = self.db.with_kms(Arc::clone(&KEYRING));
         let shred = self.db.change(&other, Change::Shred(&scope));
         if let Ok(shred) = tokio::time::timeout(Duration::from_secs(3), shred).await {
             shred.unwrap();
@@ -148,30 +100,14 @@ impl<B: Backend> Watching<B> {
 }
 
 #[async_trait]
-impl<B: Backend> Kms for Watching<B> {
-    fn provider(&self) -> &str {
-        KEYRING.provider()
-    }
-
-    async fn master_key_id(&self) -> Result<String> {
-        KEYRING.master_key_id().await
-    }
-
-    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.generate_kek(context).await
+impl<B: Backend> KmsFaults for Watching<B> {
+    fn inner(&self) -> &dyn Kms {
+        &*KEYRING
     }
 
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         self.watch().await;
         KEYRING.unwrap_kek(wrapped, context).await
-    }
-
-    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.wrap_kek(kek, context).await
-    }
-
-    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.rewrap_kek(wrapped, context).await
     }
 }
 
@@ -189,14 +125,14 @@ async fn tried<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T>) -> Resul
 
 async fn no_lock_is_held_while_the_kms_is_asked<B: Backend>() {
     let db = Arc::new(B::make().await);
-    let operator = db.prepared(Arc::clone(&KEYRING)).await;
+    let operator = db.prepared_with(Arc::clone(&KEYRING)).await;
     let tenants = |scope: &KeyScope| if scope.id().starts_with("tenant") { "tenants".to_owned() } else { "default".to_owned() };
     operator.keys().create_kek(db.connection(&mut db.connect().await.unwrap()), "tenants").await.unwrap();
     let kms = Watching::new(&db);
-    let warm = db.process(Arc::clone(&kms)).kek_partition(tenants);
+    let warm = db.with_kms(Arc::clone(&kms)).kek_partition(tenants);
     warm.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
-    db.append(&warm, "0").await.unwrap();
-    let forgetful = || db.process(Arc::clone(&kms)).kek_cache_period(Duration::ZERO);
+    db.place(&warm, "0").await.unwrap();
+    let forgetful = || db.with_kms(Arc::clone(&kms)).kek_cache_period(Duration::ZERO);
     let asked = |scope: &KeyScope| {
         *kms.shred.lock().unwrap() = Some(scope.clone());
         kms.got_through.store(0, Ordering::SeqCst);
@@ -209,75 +145,75 @@ async fn no_lock_is_held_while_the_kms_is_asked<B: Backend>() {
     // Appends: by a process that has opened nothing, for a subject with and without a key.
     for id in ["known to others", "new"] {
         if id != "new" {
-            db.append(&operator, id).await.unwrap();
+            db.place(&operator, id).await.unwrap();
         }
-        asked(&customer(id));
-        let cold = db.process(Arc::clone(&kms));
-        let result = tried(id, async || db.append(&cold, id).await).await;
+        asked(&customer_scope(id));
+        let cold = db.with_kms(Arc::clone(&kms));
+        let result = tried(id, async || db.place(&cold, id).await).await;
         assert!(result.unwrap_err().is_shredded(), "it was shredded while the KMS was asked, so the lock shows that");
         checked(&format!("a cold process, a subject that is {id}"));
     }
     // By one that keeps nothing: whatever it opened ahead has expired when it locks.
-    db.append(&operator, "expired").await.unwrap();
-    asked(&customer("expired"));
-    let result = tried("expired", async || db.append(&forgetful(), "expired").await).await;
+    db.place(&operator, "expired").await.unwrap();
+    asked(&customer_scope("expired"));
+    let result = tried("expired", async || db.place(&forgetful(), "expired").await).await;
     assert!(result.unwrap_err().is_shredded());
     checked("an expired key");
-    tried("expired, another", async || db.append(&forgetful(), "another").await).await.unwrap();
+    tried("expired, another", async || db.place(&forgetful(), "another").await).await.unwrap();
     // The first use of a partition.
-    asked(&customer("tenant 1"));
-    let result = tried("a partition", async || db.append(&warm, "tenant 1").await).await;
+    asked(&customer_scope("tenant 1"));
+    let result = tried("a partition", async || db.place(&warm, "tenant 1").await).await;
     assert!(result.unwrap_err().is_shredded());
     checked("the first use of a partition");
     // After a rotation: a subject whose key another process made, and one without a key.
     for id in ["rotated, known", "rotated, new"] {
         db.rotate_kek(&operator).await;
         if id == "rotated, known" {
-            db.append(&operator, id).await.unwrap();
+            db.place(&operator, id).await.unwrap();
         }
-        asked(&customer(id));
-        let result = tried(id, async || db.append(&warm, id).await).await;
+        asked(&customer_scope(id));
+        let result = tried(id, async || db.place(&warm, id).await).await;
         assert!(result.unwrap_err().is_shredded(), "{id}");
         checked(id);
-        tried(id, async || db.append(&warm, &format!("after {id}")).await).await.unwrap();
+        tried(id, async || db.place(&warm, &format!("after {id}")).await).await.unwrap();
     }
     // A subject that this process knows, and whose key another one exchanged.
-    db.append(&warm, "exchanged").await.unwrap();
+    db.place(&warm, "exchanged").await.unwrap();
     db.rotate_kek(&operator).await;
-    db.change(&operator, Change::Rotate(&customer("exchanged"))).await.unwrap();
-    asked(&customer("exchanged"));
-    assert!(tried("exchanged", async || db.append(&warm, "exchanged").await).await.unwrap_err().is_shredded());
+    db.change(&operator, Change::Rotate(&customer_scope("exchanged"))).await.unwrap();
+    asked(&customer_scope("exchanged"));
+    assert!(tried("exchanged", async || db.place(&warm, "exchanged").await).await.unwrap_err().is_shredded());
     checked("a key that was exchanged");
     // Changes that make a key.
-    db.append(&operator, "kept").await.unwrap();
+    db.place(&operator, "kept").await.unwrap();
     db.rotate_kek(&operator).await;
-    asked(&customer("kept"));
-    assert!(tried("rotating", async || db.change(&warm, Change::Rotate(&customer("kept"))).await).await.unwrap_err().is_shredded());
+    asked(&customer_scope("kept"));
+    assert!(tried("rotating", async || db.change(&warm, Change::Rotate(&customer_scope("kept"))).await).await.unwrap_err().is_shredded());
     checked("a new data key after a rotation");
     db.rotate_kek(&operator).await;
-    asked(&customer("kept"));
-    tried("reopening", async || db.change(&warm, Change::Reopen(&customer("kept"))).await).await.unwrap();
+    asked(&customer_scope("kept"));
+    tried("reopening", async || db.change(&warm, Change::Reopen(&customer_scope("kept"))).await).await.unwrap();
     checked("a reopening after a rotation");
 }
 
 async fn no_lock_of_maintenance_is_held_while_the_kms_is_asked<B: Backend>() {
     let db = Arc::new(B::make().await);
-    let operator = db.prepared(Arc::clone(&KEYRING)).await;
+    let operator = db.prepared_with(Arc::clone(&KEYRING)).await;
     for id in ["1", "2"] {
-        db.append(&operator, id).await.unwrap();
+        db.place(&operator, id).await.unwrap();
         // In the clear, from before the store was wrapped.
-        db.append(operator.inner(), id).await.unwrap();
+        db.place(operator.inner(), id).await.unwrap();
         db.rotate_kek(&operator).await;
     }
     let kms = Watching::new(&db);
-    let forgetful = db.process(Arc::clone(&kms)).kek_cache_period(Duration::ZERO);
+    let forgetful = db.with_kms(Arc::clone(&kms)).kek_cache_period(Duration::ZERO);
     let mut connection = db.connect().await.unwrap();
-    *kms.shred.lock().unwrap() = Some(customer("bystander"));
+    *kms.shred.lock().unwrap() = Some(customer_scope("bystander"));
     let done = forgetful.backfill(db.connection(&mut connection), &BackfillOptions::default(), &mut |_| {}).await.unwrap();
     assert_eq!((done.sealed, done.skipped), (2, 0));
     assert_eq!(kms.got_through.load(Ordering::SeqCst), 1, "a shred waited for the KMS during a backfill");
     let target = B::make().await;
-    *kms.shred.lock().unwrap() = Some(customer("bystander"));
+    *kms.shred.lock().unwrap() = Some(customer_scope("bystander"));
     let mut to = target.connect().await.unwrap();
     let copied = forgetful
         .rewrite(db.connection(&mut connection), &B::Store::default(), target.connection(&mut to), &RewriteOptions::default(), &mut |_| {})
@@ -298,8 +234,8 @@ struct Fickle {
 }
 
 impl Fickle {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { failure: Mutex::default(), slow: AtomicBool::new(false), asked: AtomicUsize::new(0) })
+    fn new() -> Arc<Faulty<Self>> {
+        Arc::new(Faulty(Self { failure: Mutex::default(), slow: AtomicBool::new(false), asked: AtomicUsize::new(0) }))
     }
 
     fn fail(&self, with: Option<Failure>) {
@@ -308,17 +244,9 @@ impl Fickle {
 }
 
 #[async_trait]
-impl Kms for Fickle {
-    fn provider(&self) -> &str {
-        KEYRING.provider()
-    }
-
-    async fn master_key_id(&self) -> Result<String> {
-        KEYRING.master_key_id().await
-    }
-
-    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.generate_kek(context).await
+impl KmsFaults for Fickle {
+    fn inner(&self) -> &dyn Kms {
+        &*KEYRING
     }
 
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
@@ -333,14 +261,6 @@ impl Kms for Fickle {
             None => KEYRING.unwrap_kek(wrapped, context).await,
         }
     }
-
-    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.wrap_kek(kek, context).await
-    }
-
-    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.rewrap_kek(wrapped, context).await
-    }
 }
 
 fn timed_out(_: KekId) -> Error {
@@ -353,8 +273,8 @@ fn denied(kek_id: KekId) -> Error {
 
 async fn an_outage_is_waited_for_once<B: Backend>() {
     let db = Arc::new(B::make().await);
-    let writer = db.prepared(Arc::clone(&KEYRING)).await;
-    db.append(&writer, "1").await.unwrap();
+    let writer = db.prepared_with(Arc::clone(&KEYRING)).await;
+    db.place(&writer, "1").await.unwrap();
     let kms = Fickle::new();
     kms.slow.store(true, Ordering::SeqCst);
     let cases: [(Failure, fn(Error)); 2] = [
@@ -372,11 +292,11 @@ async fn an_outage_is_waited_for_once<B: Backend>() {
     for (failure, check) in cases {
         kms.fail(Some(failure));
         kms.asked.store(0, Ordering::SeqCst);
-        let cold = Arc::new(db.process(Arc::clone(&kms)));
+        let cold = Arc::new(db.with_kms(Arc::clone(&kms)));
         let start = Instant::now();
         let readers = (0..20).map(|_| {
             let (db, cold) = (Arc::clone(&db), Arc::clone(&cold));
-            tokio::spawn(async move { db.read(&cold).await.map(drop).unwrap_err() })
+            tokio::spawn(async move { db.orders(&cold).await.map(drop).unwrap_err() })
         });
         for reader in readers.collect::<Vec<_>>() {
             check(reader.await.unwrap());
@@ -386,7 +306,7 @@ async fn an_outage_is_waited_for_once<B: Backend>() {
         assert!(asked <= 1 + took.as_secs() as usize, "the KMS was asked {asked} times in {took:?}");
         // It recovers without a restart, soon.
         kms.fail(None);
-        while let Err(error) = db.read(&cold).await {
+        while let Err(error) = db.orders(&cold).await {
             check(error);
         }
         assert!(kms.asked.load(Ordering::SeqCst) > asked);
@@ -395,9 +315,9 @@ async fn an_outage_is_waited_for_once<B: Backend>() {
     kms.slow.store(false, Ordering::SeqCst);
     kms.fail(Some(|_| Error::Random));
     kms.asked.store(0, Ordering::SeqCst);
-    let cold = db.process(Arc::clone(&kms));
+    let cold = db.with_kms(Arc::clone(&kms));
     for _ in 0..2 {
-        assert!(matches!(db.read(&cold).await, Err(Error::Random)));
+        assert!(matches!(db.orders(&cold).await, Err(Error::Random)));
     }
     assert_eq!(kms.asked.load(Ordering::SeqCst), 2);
 }
@@ -406,25 +326,25 @@ async fn what_was_opened_is_not_kept_longer_than_the_period<B: Backend>() {
     let db = B::make().await;
     let kms = Fickle::new();
     let period = Duration::from_millis(200);
-    let store = db.process(Arc::clone(&kms)).kek_cache_period(period).reads_may_lag(Duration::from_secs(3_600));
+    let store = db.with_kms(Arc::clone(&kms)).kek_cache_period(period).reads_may_lag(Duration::from_secs(3_600));
     store.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
-    db.append(&store, "1").await.unwrap();
-    db.read(&store).await.unwrap();
+    db.place(&store, "1").await.unwrap();
+    db.orders(&store).await.unwrap();
     // Access to the master key is taken away.
     kms.fail(Some(denied));
     let taken_away = Instant::now();
     let refused = |result: Result<()>| matches!(result, Err(Error::KmsRefused { failure: KmsFailure::AccessDenied, .. }));
     let deadline = period + Duration::from_secs(20);
-    while !refused(db.read(&store).await.map(drop)) {
+    while !refused(db.orders(&store).await.map(drop)) {
         assert!(taken_away.elapsed() < deadline, "it reads on");
         tokio::task::yield_now().await;
     }
-    assert!(refused(db.append(&store, "1").await), "for a subject whose data key was opened before");
-    assert!(refused(db.append(&store, "2").await));
+    assert!(refused(db.place(&store, "1").await), "for a subject whose data key was opened before");
+    assert!(refused(db.place(&store, "2").await));
     // And given back.
     kms.fail(None);
-    while db.read(&store).await.is_err() {
+    while db.orders(&store).await.is_err() {
         tokio::task::yield_now().await;
     }
-    tried("given back", async || db.append(&store, "1").await).await.unwrap();
+    tried("given back", async || db.place(&store, "1").await).await.unwrap();
 }

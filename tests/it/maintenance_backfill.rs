@@ -5,10 +5,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::maintaining::*;
-use support::on_every_database;
-
-const CANARY: &str = "c4n4ry";
+use support::backend::{Backend, insert};
+use support::faults::{Faulty, KmsFaults};
+use support::meddler::{Meddler, Trouble};
+use support::sealing::CANARY;
+use support::{KEYRING, Postgres, Sqlite, contains, customer, on_every_database, whole};
 
 on_every_database! {
     i1_i2_what_was_in_the_clear_is_sealed_and_reads_the_same,
@@ -99,7 +100,7 @@ async fn i1_i2_what_was_in_the_clear_is_sealed_and_reads_the_same<B: Backend>() 
     ];
     db.append_bare("1", &plain).await;
     db.append(&store, "1", &[placed("ada"), placed("kim")]).await;
-    let (before, read) = (db.stored().await, db.read(&store).await.unwrap());
+    let (before, read) = (db.stored().await, db.read_log(&store).await.unwrap());
     assert!(matches!(db.census(&store, &every()).await.may_refuse_plaintext("Placed"), Answer::No { .. }));
 
     let (mut connection, mut told) = (db.connect().await.unwrap(), Vec::new());
@@ -110,7 +111,7 @@ async fn i1_i2_what_was_in_the_clear_is_sealed_and_reads_the_same<B: Backend>() 
     drop(connection);
     assert_eq!((done.sealed, done.erased, done.unchanged, done.raced, done.skipped), (4, 0, 2, 0, 0));
     assert!(told.len() >= 3 && told.is_sorted() && told.last().unwrap().1 == 4);
-    let (after, now) = (db.stored().await, db.read(&store).await.unwrap());
+    let (after, now) = (db.stored().await, db.read_log(&store).await.unwrap());
     assert!(now == read, "I1: byte for byte");
     assert_eq!(done.next, after.last().unwrap().global_position);
     for (before, after) in before.iter().zip(&after) {
@@ -127,11 +128,11 @@ async fn i1_i2_what_was_in_the_clear_is_sealed_and_reads_the_same<B: Backend>() 
     assert_eq!((again.sealed, again.unchanged), (0, 2));
     let census = db.census(&store, &every()).await;
     assert!(census.may_refuse_plaintext("Placed").is_yes() && census.may_refuse_plaintext("Whole").is_yes());
-    assert!(db.read(&db.process(strict())).await.unwrap() == read);
+    assert!(db.read_log(&db.process(strict())).await.unwrap() == read);
 
     // And what was sealed after the fact is shredded like everything else.
     db.shred(&store, "eve").await;
-    let shredded = db.read(&store).await.unwrap();
+    let shredded = db.read_log(&store).await.unwrap();
     assert_eq!(shredded[7].redacted.len(), 3);
     assert!(!contains(&shredded[7].payload, CANARY) && contains(&shredded[0].payload, CANARY));
 }
@@ -206,7 +207,7 @@ async fn i4_plaintext_of_the_shredded_is_left_or_erased<B: Backend>() {
     let stored = db.stored().await;
     assert!(!contains(&stored[1].payload, CANARY) && !contains(&stored[2].payload, CANARY), "erased means gone");
     assert!(contains(&stored[3].payload, CANARY), "without a key of the owner, nothing can say that it was erased");
-    let read = db.read(&store).await.unwrap();
+    let read = db.read_log(&store).await.unwrap();
     let places = |event: &PersistedEvent| event.redacted.iter().map(|place| place.as_str().to_owned()).collect::<Vec<_>>();
     assert_eq!(places(&read[1]), ["/name", "/lines/0/text", "/lines/1/text"]);
     assert_eq!(places(&read[2]), ["/name", "/lines/0/text", "/lines/1/text"]);
@@ -214,14 +215,14 @@ async fn i4_plaintext_of_the_shredded_is_left_or_erased<B: Backend>() {
     assert_eq!(text, r#"{"customer":"gone","name":"erased","note":"stays","lines":[{"text":null},{"text":null}],"total":1}"#);
     // Reopened, the subject has new keys, and what was erased stays erased.
     db.reopen(&store, "gone").await;
-    assert!(db.read(&store).await.unwrap() == read);
+    assert!(db.read_log(&store).await.unwrap() == read);
     // A subject that comes into being and is shredded again has a key to name.
     db.reopen(&store, "never").await;
     db.shred(&store, "never").await;
     let done = db.backfill(&store, &erasing()).await.unwrap();
     assert_eq!((done.sealed, done.erased, done.skipped), (1, 1, 0));
     assert!(db.census(&store, &every()).await.may_refuse_plaintext("Placed").is_yes());
-    assert!(db.read(&db.process(strict())).await.unwrap().iter().skip(1).take(3).all(PersistedEvent::is_redacted));
+    assert!(db.read_log(&db.process(strict())).await.unwrap().iter().skip(1).take(3).all(PersistedEvent::is_redacted));
 
     // The whole payload of an aggregate that was shredded.
     let order = KeyScope::new("Order", "2");
@@ -231,7 +232,7 @@ async fn i4_plaintext_of_the_shredded_is_left_or_erased<B: Backend>() {
     db.commit(transaction).await.unwrap();
     db.append_bare("2", &[NewEvent::raw("Whole", 1, format!("{CANARY}\0"))]).await;
     assert_eq!(db.backfill(&store, &erasing()).await.unwrap().erased, 1);
-    let (stored, read) = (db.stored().await, db.read(&db.process(strict())).await.unwrap());
+    let (stored, read) = (db.stored().await, db.read_log(&db.process(strict())).await.unwrap());
     assert!(!contains(&stored.last().unwrap().payload, CANARY));
     assert_eq!((read.last().unwrap().payload.as_slice(), places(read.last().unwrap())), (&b"null"[..], vec![String::new()]));
 }
@@ -247,7 +248,7 @@ async fn i4_protection_that_grew_is_completed<B: Backend>() {
     db.shred(&old, "eve").await;
     let wide = || event("Placed").version(1).protect(&["/name"], customer()).protect(&["/email"], subject("Customer", "/host"));
     let store = db.process(Schemas::builder([wide()]).accept_plaintext("Placed").build().unwrap());
-    let read = db.read(&store).await.unwrap();
+    let read = db.read_log(&store).await.unwrap();
     assert_eq!(db.backfill(&store, &small()).await.unwrap().sealed, 0, "what starts with a header is not looked into");
     let options = with(small(), |options| options.every_payload = true);
     let done = db.backfill(&store, &options).await.unwrap();
@@ -257,10 +258,10 @@ async fn i4_protection_that_grew_is_completed<B: Backend>() {
     assert!(
         !contains(&stored[0].payload, CANARY) && !contains(&stored[1].payload, CANARY) && !contains(&stored[2].payload, r#""old":"x""#)
     );
-    assert!(db.read(&store).await.unwrap() == read, "redactions included");
+    assert!(db.read_log(&store).await.unwrap() == read, "redactions included");
     assert_eq!(read[1].redacted.len(), 1);
     db.shred(&store, "kim").await;
-    let now = db.read(&store).await.unwrap();
+    let now = db.read_log(&store).await.unwrap();
     assert_eq!((now[0].redacted.len(), now[1].redacted.len()), (1, 2));
 }
 
@@ -297,10 +298,10 @@ async fn i4_i5_a_sealed_value_stays_with_the_owner_it_was_sealed_for<B: Backend>
             assert!(!whole(error).contains(CANARY), "I9");
         }
         assert!(db.stored().await == before);
-        let ada = db.read(&store).await.unwrap().remove(0);
+        let ada = db.read_log(&store).await.unwrap().remove(0);
         assert!(contains(&ada.payload, CANARY) && !ada.is_redacted(), "I4: she was not shredded");
         db.shred(&store, "ada").await;
-        assert!(!contains(&db.read(&store).await.unwrap()[0].payload, CANARY), "I5: her shred reaches it");
+        assert!(!contains(&db.read_log(&store).await.unwrap()[0].payload, CANARY), "I5: her shred reaches it");
     }
 }
 
@@ -358,17 +359,9 @@ async fn events_without_a_version_are_sealed_as_they_are_read<B: Backend>() {
 struct Down(AtomicBool, AtomicUsize);
 
 #[async_trait::async_trait]
-impl Kms for Down {
-    fn provider(&self) -> &str {
-        KEYRING.provider()
-    }
-
-    async fn master_key_id(&self) -> Result<String> {
-        KEYRING.master_key_id().await
-    }
-
-    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.generate_kek(context).await
+impl KmsFaults for Down {
+    fn inner(&self) -> &dyn Kms {
+        &*KEYRING
     }
 
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
@@ -378,14 +371,6 @@ impl Kms for Down {
         }
         KEYRING.unwrap_kek(wrapped, context).await
     }
-
-    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.wrap_kek(kek, context).await
-    }
-
-    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
-        KEYRING.rewrap_kek(wrapped, context).await
-    }
 }
 
 async fn an_outage_stops_and_a_collision_does_not<B: Backend>() {
@@ -393,12 +378,12 @@ async fn an_outage_stops_and_a_collision_does_not<B: Backend>() {
     drop(db.prepared(accepting()).await);
     db.append_bare("1", &[placed("ada"), placed("eve"), placed("kim")]).await;
     let before = db.stored().await;
-    let kms = Arc::new(Down(AtomicBool::new(true), AtomicUsize::new(100)));
+    let kms = Arc::new(Faulty(Down(AtomicBool::new(true), AtomicUsize::new(100))));
     let store = SealedStore::new(B::Store::default(), B::Keys::default(), Arc::clone(&kms), accepting());
     let stopped = db.backfill(&store, &small()).await;
     assert!(matches!(stopped, Err(Error::KmsUnavailable { .. })), "{stopped:?}");
     assert!(db.stored().await == before, "an outage says nothing about an event");
-    kms.0.store(false, Ordering::SeqCst);
+    kms.0.0.store(false, Ordering::SeqCst);
     assert_eq!(after_the_outage(&db, &store).await.sealed, 3);
 
     // In the middle of a batch: for a key that only some of its events need.
@@ -407,13 +392,13 @@ async fn an_outage_stops_and_a_collision_does_not<B: Backend>() {
     far.keys().create_kek(db.connection(&mut db.connect().await.unwrap()), "far").await.unwrap();
     db.append_bare("far", &[placed("ada"), placed("ada"), placed("near"), placed("far"), placed("eve")]).await;
     let before = db.stored().await;
-    let kms = Arc::new(Down(AtomicBool::new(false), AtomicUsize::new(1)));
+    let kms = Arc::new(Faulty(Down(AtomicBool::new(false), AtomicUsize::new(1))));
     let store = SealedStore::new(B::Store::default(), B::Keys::default(), Arc::clone(&kms), accepting()).kek_partition(partition);
     let stopped = db.backfill(&store, &small()).await;
     assert!(matches!(stopped, Err(Error::KmsUnavailable { .. })), "{stopped:?}");
     let sealed = before.iter().zip(&db.stored().await).filter(|(before, after)| before != after).count();
     assert_eq!(sealed, 2, "the batch before it stays, and of its own nothing does");
-    kms.1.store(100, Ordering::SeqCst);
+    kms.0.1.store(100, Ordering::SeqCst);
     let done = after_the_outage(&db, &store).await;
     assert_eq!((done.sealed, done.skipped), (3, 0));
 
@@ -510,7 +495,7 @@ async fn i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
         for trouble in [Trouble::Fails, Trouble::FailsDone, Trouble::Hangs, Trouble::HangsDone] {
             let id = format!("{call} {trouble:?}");
             db.append_bare(&id, &[placed("ada"), placed(&id), placed("ada")]).await;
-            let read = db.read(&db.process(accepting())).await.unwrap();
+            let read = db.read_log(&db.process(accepting())).await.unwrap();
             let (store, meddler) = db.meddling(accepting());
             meddler.trouble(call, trouble);
             let mut connection = db.connect().await.unwrap();
@@ -518,12 +503,12 @@ async fn i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
             let ended = until_idle(&meddler, store.backfill(db.connection(&mut connection), &small(), &mut report)).await;
             assert!(ended.is_none_or(|result| result.is_err()), "{id}: it went on");
             drop(connection);
-            assert!(db.read(&db.process(accepting())).await.unwrap() == read, "{id}: I11: every event is readable");
+            assert!(db.read_log(&db.process(accepting())).await.unwrap() == read, "{id}: I11: every event is readable");
             meddler.peace();
             let done = db.backfill(&store, &small()).await.unwrap();
             assert!(done.sealed <= 3 && done.skipped == 0);
             assert!(db.stored().await.iter().all(|event| !contains(&event.payload, CANARY)), "{id}: running it again completes it");
-            assert!(db.read(&db.process(strict())).await.unwrap() == read);
+            assert!(db.read_log(&db.process(strict())).await.unwrap() == read);
             stopped += 1;
         }
     }
@@ -586,7 +571,7 @@ async fn i5_i11_others_go_on_meanwhile<B: Backend>() {
                     Err(error) => assert!(error.is_retryable(), "{error:?}"),
                 }
             }
-            for event in db.read(&other).await.unwrap() {
+            for event in db.read_log(&other).await.unwrap() {
                 let gone = people[..=number].iter().step_by(2).any(|gone| contains(&event.payload, &format!("\"{gone}\"")));
                 assert!(!gone || event.is_redacted() || contains(&event.payload, CANARY));
             }
@@ -595,7 +580,7 @@ async fn i5_i11_others_go_on_meanwhile<B: Backend>() {
     let (done, ()) = tokio::join!(sealing, meanwhile);
     assert!(done.sealed >= 200, "{done:?}");
     let strict = db.process(strict());
-    for event in db.read(&strict).await.unwrap() {
+    for event in db.read_log(&strict).await.unwrap() {
         let gone = people[..10].iter().step_by(2).any(|gone| contains(&event.payload, &format!("\"{gone}\"")));
         assert_eq!(event.is_redacted(), gone, "I5: the shred holds for what was sealed meanwhile");
         assert_eq!(contains(&event.payload, CANARY), !gone);
@@ -608,13 +593,13 @@ async fn i11_two_at_once_seal_everything_once<B: Backend>() {
     let (a, b) = (db.prepared(accepting()).await, db.process(accepting()));
     let events: Vec<NewEvent> = (0..60).map(|number| placed(&format!("p{}", number % 7))).collect();
     db.append_bare("1", &events).await;
-    let read = db.read(&a).await.unwrap();
+    let read = db.read_log(&a).await.unwrap();
     let mut options = BackfillOptions::default();
     options.batch = 5;
     let (a, b) = tokio::join!(db.backfill(&a, &options), db.backfill(&b, &options));
     let (a, b) = (a.unwrap(), b.unwrap());
     assert_eq!(a.sealed + b.sealed, 60, "{a:?} {b:?}");
-    assert!(db.read(&db.process(strict())).await.unwrap() == read);
+    assert!(db.read_log(&db.process(strict())).await.unwrap() == read);
 }
 
 async fn a_later_call_begins_where_nothing_can_appear<B: Backend>() {
@@ -684,7 +669,7 @@ async fn i5_what_is_shredded_before_the_lock_is_had_does_not_come_back() {
         let done = running.await.unwrap().unwrap();
         // Ada's own plaintext can't be sealed without a reopened scope; what was shredded is redacted all the same.
         assert_eq!(done.sealed, u64::from(reopens || host == "kim"), "{done:?}");
-        let read = db.read(&db.process(schemas())).await.unwrap();
+        let read = db.read_log(&db.process(schemas())).await.unwrap();
         assert!(!contains(&read[0].payload, CANARY) && read[0].is_redacted(), "I5: {host} {reopens}");
     }
 }

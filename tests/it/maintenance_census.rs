@@ -3,8 +3,8 @@
 use eventseal::*;
 use serde_json::Value;
 use std::convert::Infallible;
-use support::maintaining::*;
-use support::on_every_database;
+use support::backend::{Backend, insert};
+use support::{Postgres, Sqlite, customer, on_every_database};
 
 on_every_database! {
     a_census_counts_and_says_what_is_needed,
@@ -260,13 +260,13 @@ async fn a_row_that_makes_no_sense_is_named() {
     postgres.append(&store, "1", &[named(2), named(2), named(2)]).await;
     sqlx::query(sql).execute(&postgres.pool).await.unwrap();
     census(store.census(&mut *postgres.pool.acquire().await.unwrap(), &options, none).await).await;
-    let read = postgres.read(&store).await;
+    let read = postgres.read_log(&store).await;
     assert!(matches!(read, Err(Error::InvalidEvent { position, .. }) if position.get() == 2), "{read:?}");
     let store = sqlite.prepared(schemas()).await;
     sqlite.append(&store, "1", &[named(2), named(2), named(2)]).await;
     sqlx::query(sql).execute(&sqlite.pool).await.unwrap();
     census(store.census(&mut *sqlite.pool.acquire().await.unwrap(), &options, none).await).await;
-    let read = sqlite.read(&store).await;
+    let read = sqlite.read_log(&store).await;
     assert!(matches!(read, Err(Error::InvalidEvent { position, .. }) if position.get() == 2), "{read:?}");
 }
 

@@ -5,8 +5,8 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, SqlitePool};
 use std::process::Command;
 use std::sync::Arc;
-use support::maintaining::*;
-use support::on_every_database;
+use support::backend::{Backend, Meddled, payloads};
+use support::{KEYRING, Postgres, Sqlite, customer, on_every_database};
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
@@ -61,7 +61,7 @@ async fn a_store_is_not_rewritten_into_itself<B: Backend>() {
         for dry_run in [true, false] {
             let refused = rewrite(&db, &store, &db, &B::Store::default(), dry_run).await.unwrap_err();
             assert!(matches!(refused, Error::TargetIsSource | Error::TargetInSameFile) && !refused.is_retryable(), "{refused:?}");
-            let refused = rewrite(&db, &store, &db, &Arc::new(Meddler::<B::Store>::default()), dry_run).await.unwrap_err();
+            let refused = rewrite(&db, &store, &db, &Arc::new(Meddled::<B>::default()), dry_run).await.unwrap_err();
             assert!(matches!(refused, Error::TargetIsSource | Error::TargetInSameFile), "through others: {refused:?}");
         }
     }
@@ -185,7 +185,7 @@ async fn rewritten<B: Backend>(db: &B, copy: &B) -> (SealedStore<B::Store>, Vec<
     let done = rewrite(db, &store, copy, &B::Store::default(), false).await.unwrap();
     assert_eq!(done.rewritten, 5, "{done:?}");
     // What readers of the original see of what was in the clear is no different.
-    let read = db.read(&store).await.unwrap();
+    let read = db.read_log(&store).await.unwrap();
     (store, read)
 }
 
@@ -198,7 +198,7 @@ fn same(read: &[PersistedEvent], copied: &[PersistedEvent]) {
 async fn goes_on<B: Backend>(db: &B, original: &SealedStore<B::Store>, copy: &B, read: &[PersistedEvent]) {
     let copied = copy.process(schemas());
     let kim = KeyScope::new("Customer", "kim");
-    same(read, &copy.read(&copied).await.unwrap());
+    same(read, &copy.read_log(&copied).await.unwrap());
     let (mut here, mut there) = (copy.connect().await.unwrap(), db.connect().await.unwrap());
     let keys = copied.keys().key_history(copy.connection(&mut here), &kim).await.unwrap().unwrap();
     assert_eq!(keys, original.keys().key_history(db.connection(&mut there), &kim).await.unwrap().unwrap());
@@ -207,15 +207,15 @@ async fn goes_on<B: Backend>(db: &B, original: &SealedStore<B::Store>, copy: &B,
     copied.keys().prepare(copy.connection(&mut copy.connect().await.unwrap())).await.unwrap();
     copy.append(&copied, "1", &[placed("ada", "eva"), placed("new", "kim")]).await;
     assert_eq!(copy.shred(&copied, "ada").await.destroyed.len(), 1);
-    assert!(copy.read(&copied).await.unwrap()[0].is_redacted());
-    assert!(!db.read(original).await.unwrap()[0].is_redacted(), "as the manual says");
+    assert!(copy.read_log(&copied).await.unwrap()[0].is_redacted());
+    assert!(!db.read_log(original).await.unwrap()[0].is_redacted(), "as the manual says");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i6_keys_are_copied_last_on_sqlite() {
     let (db, copy) = (Sqlite::new().await, Sqlite::new().await);
     let (original, read) = rewritten(&db, &copy).await;
-    let unreadable = copy.read(&copy.process(schemas())).await.unwrap_err();
+    let unreadable = copy.read_log(&copy.process(schemas())).await.unwrap_err();
     assert!(matches!(unreadable, Error::MissingKey { .. }), "before the keys are there: {unreadable:?}");
     let sql = recipe("sql").replace("shop.db", &db.folder.path().join("test.db").display().to_string());
     let mut connection = copy.pool.acquire().await.unwrap();
@@ -234,7 +234,7 @@ async fn i6_keys_are_copied_last_on_sqlite() {
 async fn i6_keys_are_copied_last_on_postgres() {
     let (db, copy) = (Postgres::new().await, Postgres::new().await);
     let (original, read) = rewritten(&db, &copy).await;
-    let unreadable = copy.read(&copy.process(schemas())).await.unwrap_err();
+    let unreadable = copy.read_log(&copy.process(schemas())).await.unwrap_err();
     assert!(matches!(unreadable, Error::MissingKey { .. }), "before the keys are there: {unreadable:?}");
     let run = |copy: &Postgres| {
         let mut shell = Command::new("bash");
@@ -278,5 +278,5 @@ async fn i5_keys_may_stay_with_the_original() {
     tx.commit().await.unwrap();
     let mut tx = SplitTx::begin(&copy.pool, &db.pool).await.unwrap();
     assert!(store.read_events(&mut tx, GlobalPosition::START, 100, &EventFilter::default()).await.unwrap().events[0].is_redacted());
-    assert!(db.read(&original).await.unwrap()[0].is_redacted(), "in the original too");
+    assert!(db.read_log(&original).await.unwrap()[0].is_redacted(), "in the original too");
 }

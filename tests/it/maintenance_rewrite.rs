@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
-use support::maintaining::*;
-use support::on_every_database;
-
-const CANARY: &str = "c4n4ry";
+use support::backend::{Backend, Meddled, insert, payloads};
+use support::meddler::Trouble;
+use support::sealing::CANARY;
+use support::{KEYRING, Memory, Postgres, Sqlite, contains, customer, on_every_database, whole};
 
 on_every_database! {
     i1_i7_a_copy_reads_the_same_and_is_up_to_date,
@@ -175,7 +175,7 @@ async fn i1_i7_a_copy_reads_the_same_and_is_up_to_date<B: Backend>() {
     db.append(&store, "1", &[NewEvent::raw("Whole", 1, format!("[\"{CANARY}\"]")), ordered("eve"), NewEvent::raw("Counted", 1, "{}")])
         .await;
     db.shred(&store, "eve").await;
-    let (before, read) = (db.stored().await, seen(db.read(&store).await.unwrap()));
+    let (before, read) = (db.stored().await, seen(db.read_log(&store).await.unwrap()));
 
     let (mut connection, mut other, mut told) = (db.connect().await.unwrap(), copy.connect().await.unwrap(), Vec::new());
     let done = store
@@ -211,10 +211,10 @@ async fn i1_i7_a_copy_reads_the_same_and_is_up_to_date<B: Backend>() {
     db.append(&store, "1", &[placed("ada"), ordered("kim")]).await;
     let more = rewrite(&db, &store, &copy, &target, &small()).await.unwrap();
     assert_eq!((more.copied, more.rewritten), (1, 1));
-    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read(&store).await.unwrap()));
+    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read_log(&store).await.unwrap()));
     // A shred reaches both.
     db.shred(&store, "ada").await;
-    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read(&store).await.unwrap()));
+    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read_log(&store).await.unwrap()));
     assert_eq!(read_copy(&db, &copy).await.unwrap().iter().filter(|event| event.is_redacted()).count(), 5);
     // And a copy of the copy is the copy.
     let last = copy.append_bare("1", &[NewEvent::raw("Counted", 1, "{}")]).await.remove(0);
@@ -247,7 +247,7 @@ async fn i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored<B: Backe
     for name in ["eve", "bob", "pat"] {
         db.shred(&store, name).await;
     }
-    let (before, read) = (db.stored().await, seen(db.read(&store).await.unwrap()));
+    let (before, read) = (db.stored().await, seen(db.read_log(&store).await.unwrap()));
     let done = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await.unwrap();
     let kept: Vec<(usize, KeptBecause)> = done
         .first_kept
@@ -303,7 +303,7 @@ async fn i2_what_was_sealed_does_not_come_to_lie_in_the_clear<B: Backend>() {
     }
     let after = copy.stored().await;
     assert!(!contains(&after[0].payload, CANARY) && stored_as(&after[0]) == ("Open", 1));
-    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read(&store).await.unwrap()));
+    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read_log(&store).await.unwrap()));
 
     // What serde_json can't hold beside it hides nothing from a typed step that does not read it.
     #[derive(serde::Deserialize)]
@@ -394,7 +394,7 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
     assert_eq!(B::Store::default().replace_payloads(db.tx(&mut transaction), &[replacement]).await.unwrap().len(), 1);
     db.commit(transaction).await.unwrap();
 
-    let (before, read) = (db.stored().await, seen(db.read(&store).await.unwrap()));
+    let (before, read) = (db.stored().await, seen(db.read_log(&store).await.unwrap()));
     for options in [with(small(), |options| options.dry_run = true), small()] {
         let done = rewrite(&db, &store, &copy, &B::Store::default(), &options).await.unwrap();
         let kept: Vec<_> = done
@@ -429,7 +429,7 @@ async fn i4_a_disabled_key_stops_the_run_and_names_the_event<B: Backend>() {
     }
     db.enable(&store, "eve").await;
     assert_eq!(rewrite(&db, &store, &copy, &target, &small()).await.unwrap().rewritten, 1);
-    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read(&store).await.unwrap()));
+    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read_log(&store).await.unwrap()));
 
     // Unless it is told to copy what can't be read.
     let copy = B::make().await;
@@ -474,7 +474,7 @@ async fn i11_nothing_that_does_not_open_is_committed<B: Backend>() {
     let store = db.prepared(schemas()).await;
     db.append(&store, "1", &[placed("ada"), placed("eve"), ordered("ada")]).await;
     db.shred(&store, "eve").await;
-    let target = Meddler::<B::Store>::default();
+    let target = Meddled::<B>::default();
     type Rows = Box<dyn Fn(&mut Vec<PersistedEvent>) + Send + Sync>;
     let other = |event: &mut PersistedEvent| event.created_at += Duration::from_secs(1);
     let changes: [(&str, Rows); 9] = [
@@ -522,7 +522,7 @@ async fn i8_i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
     };
     let (mut db, mut copy) = (fill(B::make().await).await, B::make().await);
     let (calls, target_calls) = {
-        let ((store, source), target) = (db.meddling(schemas()), Meddler::<B::Store>::default());
+        let ((store, source), target) = (db.meddling(schemas()), Meddled::<B>::default());
         rewrite(&db, &store, &copy, &target, &small()).await.unwrap();
         (source.calls(), target.calls())
     };
@@ -530,8 +530,8 @@ async fn i8_i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
     for (in_target, call) in (0..calls).map(|call| (false, call)).chain((0..target_calls).map(|call| (true, call))) {
         for trouble in [Trouble::Fails, Trouble::FailsDone, Trouble::Hangs, Trouble::HangsDone] {
             (db, copy) = (fill(db.again().await).await, copy.again().await);
-            let read = seen(db.read(&db.process(schemas())).await.unwrap());
-            let ((store, source), target) = (db.meddling(schemas()), Meddler::<B::Store>::default());
+            let read = seen(db.read_log(&db.process(schemas())).await.unwrap());
+            let ((store, source), target) = (db.meddling(schemas()), Meddled::<B>::default());
             if in_target { &target } else { &source }.trouble(call, trouble);
             let what = format!("{} {call} {trouble:?}", if in_target { "target" } else { "source" });
             {
@@ -547,7 +547,7 @@ async fn i8_i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
                     }
                 }
             }
-            assert!(seen(db.read(&db.process(schemas())).await.unwrap()) == read, "{what}: the source is what it was");
+            assert!(seen(db.read_log(&db.process(schemas())).await.unwrap()) == read, "{what}: the source is what it was");
             let part = seen(read_copy(&db, &copy).await.unwrap());
             assert!(part == read[..part.len()], "{what}: a shorter copy that is complete in itself");
             source.peace();
@@ -562,7 +562,7 @@ async fn i6_keys_are_committed_before_their_events<B: Backend + 'static>() {
     let (db, copy) = (std::sync::Arc::new(B::make().await), B::make().await);
     let store = db.prepared(schemas()).await;
     db.append_bare("1", &[placed("new"), placed("newer")]).await;
-    let target = Meddler::<B::Store>::default();
+    let target = Meddled::<B>::default();
     let (looker, looked) = (std::sync::Arc::clone(&db), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
     let told = std::sync::Arc::clone(&looked);
     *target.state.before_write.lock().await = Some(Box::new(move || {
@@ -628,7 +628,7 @@ async fn i5_others_go_on_meanwhile<B: Backend>() {
     let (rewritten, ()) = tokio::join!(copying, meanwhile);
     assert!(rewritten > 50, "{rewritten}");
     rewrite(&db, &store, &copy, &target, &options).await.unwrap();
-    let (now, source) = (read_copy(&db, &copy).await.unwrap(), db.read(&store).await.unwrap());
+    let (now, source) = (read_copy(&db, &copy).await.unwrap(), db.read_log(&store).await.unwrap());
     assert_eq!((now.len(), source.len()), (130, 130));
     for event in now.iter().filter(|event| !event.aggregate.aggregate_id().starts_with("plain")) {
         let gone = people.iter().step_by(2).any(|gone| contains(&event.payload, &format!("\"{gone}\"")));
@@ -653,7 +653,7 @@ async fn events_without_a_version_get_the_current_one<B: Backend>() {
         old.event_version = EventVersion::new(0);
         insert(&db, old).await;
     }
-    let read = db.read(&store).await.unwrap();
+    let read = db.read_log(&store).await.unwrap();
     assert_eq!(rewrite(&db, &store, &copy, &B::Store::default(), &small()).await.unwrap().rewritten, 2);
     let after = copy.stored().await;
     assert_eq!(after.iter().map(stored_as).collect::<Vec<_>>(), [("Placed", 2), ("Counted", 1)]);
@@ -767,7 +767,7 @@ async fn i8_other_tables_of_the_same_database_and_what_is_in_flight() {
     let done = running.await.unwrap().unwrap();
     assert_eq!((done.copied, done.rewritten, done.up_to.get()), (1, 3, 4));
     let copied = SealedStore::new(target, PostgresKeys::new(), std::sync::Arc::clone(&*KEYRING), schemas());
-    assert!(seen(db.read(&copied).await.unwrap()) == seen(db.read(&*store).await.unwrap()));
+    assert!(seen(db.read_log(&copied).await.unwrap()) == seen(db.read_log(&*store).await.unwrap()));
     let appended = db.append(&copied, "1", &[ordered("ada")]).await;
     assert_eq!((appended[0].aggregate_version.get(), appended[0].global_position.get()), (3, 5));
     let mut connection = db.pool.acquire().await.unwrap();
@@ -851,7 +851,7 @@ async fn i8_two_at_once_lose_nothing() {
             assert_eq!(second.await.unwrap().unwrap().up_to.get(), 6);
         }
         let now = seen(read_copy(&db, &copy).await.unwrap());
-        assert!(now == seen(db.read(&*store).await.unwrap()), "{} of 6, and it says {done:?}", now.len());
+        assert!(now == seen(db.read_log(&*store).await.unwrap()), "{} of 6, and it says {done:?}", now.len());
     }
 }
 
@@ -861,7 +861,7 @@ async fn i5_a_shred_waits_until_the_copy_is_committed() {
     let (db, copy) = (std::sync::Arc::new(Postgres::new().await), Postgres::new().await);
     let store = db.prepared(schemas()).await;
     db.append(&store, "1", &[placed("ada"), placed("eve")]).await;
-    let target = Meddler::<PostgresStore>::default();
+    let target = Meddled::<Postgres>::default();
     let (shredder, (told, shredded)) = (std::sync::Arc::clone(&db), std::sync::mpsc::channel());
     *target.state.before_write.lock().await = Some(Box::new(move || {
         let (db, told) = (std::sync::Arc::clone(&shredder), told.clone());
@@ -886,7 +886,7 @@ async fn i6_what_was_written_is_opened_with_the_keys_that_are_there() {
     let (db, copy) = (std::sync::Arc::new(Postgres::new().await), Postgres::new().await);
     let store = db.prepared(schemas()).await;
     db.append(&store, "1", &[placed("ada"), placed("eve")]).await;
-    let target = Meddler::<PostgresStore>::default();
+    let target = Meddled::<Postgres>::default();
     let vandal = std::sync::Arc::clone(&db);
     *target.state.before_write.lock().await = Some(Box::new(move || {
         let db = std::sync::Arc::clone(&vandal);

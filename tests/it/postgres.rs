@@ -5,12 +5,12 @@ use eventseal::*;
 use serde_json::Value;
 use sqlx::postgres::{PgConnection, PgListener};
 use sqlx::{AssertSqlSafe, Connection, Executor};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake};
 use std::time::Duration;
-use support::Postgres;
+use support::{KEYRING, Postgres};
 use uuid::Uuid;
-
-static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
 
 fn schemas() -> Schemas {
     Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap()
@@ -124,19 +124,35 @@ async fn i5_an_append_that_waited_for_a_rotation_uses_the_new_key() {
     assert_eq!((record.last_version, record.active.map(|key| key.key_id)), (2, Some(rotated.key_id)));
 }
 
+/// Notes that an answer has come.
+#[derive(Default)]
+struct Answered(AtomicBool);
+
+impl Wake for Answered {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Runs a call in a transaction until the server has done its statement that contains this text, and no further.
 async fn until<T>(db: &Postgres, pid: i32, text: &str, call: &mut (impl Future<Output = T> + Unpin)) {
+    let answered = Arc::new(Answered::default());
     loop {
-        // Looked at before the call is polled: who polls may let it send its next statement.
+        // Looked at before the call is polled: whoever polls may let it send its next statement.
         let (state, query): (String, String) =
             sqlx::query_as("SELECT state, query FROM pg_stat_activity WHERE pid = $1").bind(pid).fetch_one(&db.pool).await.unwrap();
-        match state.as_str() {
-            "idle in transaction" if query.contains(text) => return,
-            "idle in transaction" => {
-                let polled = std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut *call).poll(context))).await;
-                assert!(polled.is_pending(), "the call came to its end");
-            }
-            _ => {}
+        if state != "idle in transaction" {
+            continue;
+        }
+        if query.contains(text) {
+            return;
+        }
+        answered.0.store(false, Ordering::SeqCst);
+        let polled = std::pin::Pin::new(&mut *call).poll(&mut Context::from_waker(&Arc::clone(&answered).into()));
+        assert!(polled.is_pending(), "the call came to its end");
+        // Until the server has answered, it may not have begun with the statement, and would still show the one before.
+        while !answered.0.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -3,7 +3,6 @@
 
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
-use eventseal::conformance::Database;
 use eventseal::*;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
@@ -11,7 +10,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use support::{Postgres, Sqlite};
+use support::backend::Backend;
+use support::{Postgres, Sqlite, on_sqlite_and_postgres};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
@@ -31,12 +31,7 @@ fn scope(customer: &str) -> KeyScope {
 }
 
 #[async_trait]
-trait Backend: Database<Tx: Send> + Sized + 'static {
-    type Store: EventStore<Tx = Self::Tx> + EventTable<Tx = Self::Tx> + Clone + Default + 'static;
-    type Keys: KeyStore<Tx = Self::Tx> + Clone + Default + 'static;
-
-    async fn make() -> Self;
-
+trait Scripted: Backend {
     async fn execute(&self, sql: String) {
         self.raw(&sql).await.unwrap();
     }
@@ -49,20 +44,13 @@ trait Backend: Database<Tx: Send> + Sized + 'static {
     /// Ends that.
     async fn let_through(&self, change: &str, table: &str);
 
-    fn process(&self, keyring: &str) -> SealedStore<Self::Store> {
-        SealedStore::new(Self::Store::default(), Self::Keys::default(), Keyring::parse(keyring).unwrap(), schemas())
+    fn with_keyring(&self, keyring: &str) -> SealedStore<Self::Store> {
+        self.process_with(Self::Keys::default(), Keyring::parse(keyring).unwrap(), schemas())
     }
 }
 
 #[async_trait]
-impl Backend for Sqlite {
-    type Store = SqliteStore;
-    type Keys = SqliteKeys;
-
-    async fn make() -> Self {
-        Self::new().await
-    }
-
+impl Scripted for Sqlite {
     async fn raw(&self, sql: &str) -> sqlx::Result<()> {
         self.pool.execute(AssertSqlSafe(sql.to_owned())).await.map(drop)
     }
@@ -77,14 +65,7 @@ impl Backend for Sqlite {
 }
 
 #[async_trait]
-impl Backend for Postgres {
-    type Store = PostgresStore;
-    type Keys = PostgresKeys;
-
-    async fn make() -> Self {
-        Self::new().await
-    }
-
+impl Scripted for Postgres {
     async fn raw(&self, sql: &str) -> sqlx::Result<()> {
         self.pool.execute(AssertSqlSafe(sql.to_owned())).await.map(drop)
     }
@@ -100,14 +81,7 @@ impl Backend for Postgres {
     }
 }
 
-macro_rules! on_both {
-    ($($name:ident,)*) => {
-        mod on_sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Sqlite>().await; })* }
-        mod on_postgres { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Postgres>().await; })* }
-    };
-}
-
-on_both! {
+on_sqlite_and_postgres! {
     i5_a_change_that_is_kept_away_is_an_error_of_its_own,
     i5_keys_that_come_back_are_destroyed_on_the_record,
     what_is_retired_stays_so_and_in_its_partition,
@@ -116,8 +90,8 @@ on_both! {
 }
 
 /// A database with customers `live`, `disabled` and `shredded`, and a rotated key-encryption key.
-async fn with_scopes<B: Backend>(db: &B) -> (SealedStore<B::Store>, KekId) {
-    let store = db.process(OLD);
+async fn with_scopes<B: Scripted>(db: &B) -> (SealedStore<B::Store>, KekId) {
+    let store = db.with_keyring(OLD);
     let mut connection = db.connect().await.unwrap();
     let connection = db.connection(&mut connection);
     store.keys().prepare(connection).await.unwrap();
@@ -133,7 +107,7 @@ async fn with_scopes<B: Backend>(db: &B) -> (SealedStore<B::Store>, KekId) {
     (store, unused.kek_id)
 }
 
-async fn change<B: Backend>(db: &B, store: &SealedStore<B::Store>, unused: KekId, operation: &str) -> Result<()> {
+async fn change<B: Scripted>(db: &B, store: &SealedStore<B::Store>, unused: KekId, operation: &str) -> Result<()> {
     let keys = store.keys();
     let mut connection = db.connect().await?;
     let connection = db.connection(&mut connection);
@@ -142,7 +116,7 @@ async fn change<B: Backend>(db: &B, store: &SealedStore<B::Store>, unused: KekId
         "rotate_kek" => return keys.rotate_kek(connection, "default").await.map(drop),
         "rewrap" => return keys.rewrap(connection, &RewrapOptions::default(), &mut |_| {}).await.map(drop),
         "retire_kek" => return keys.retire_kek(connection, unused).await,
-        "move_master_key" => return db.process(BOTH).keys().move_master_key(connection, None, &mut |_| {}).await.map(drop),
+        "move_master_key" => return db.with_keyring(BOTH).keys().move_master_key(connection, None, &mut |_| {}).await.map(drop),
         _ => {}
     }
     let mut transaction = db.begin().await?;
@@ -159,7 +133,7 @@ async fn change<B: Backend>(db: &B, store: &SealedStore<B::Store>, unused: KekId
     }
 }
 
-async fn i5_a_change_that_is_kept_away_is_an_error_of_its_own<B: Backend>() {
+async fn i5_a_change_that_is_kept_away_is_an_error_of_its_own<B: Scripted>() {
     let db = B::make().await;
     let (store, unused) = with_scopes(&db).await;
     let cases: [(&str, &str, &[&str]); 6] = [
@@ -189,7 +163,7 @@ async fn i5_a_change_that_is_kept_away_is_an_error_of_its_own<B: Backend>() {
 }
 
 /// A restore of a part of the tables brings back keys under a tombstone.
-async fn i5_keys_that_come_back_are_destroyed_on_the_record<B: Backend>() {
+async fn i5_keys_that_come_back_are_destroyed_on_the_record<B: Scripted>() {
     let db = B::make().await;
     let (store, _) = with_scopes(&db).await;
     let shred = async |customer: &'static str| {
@@ -209,7 +183,7 @@ async fn i5_keys_that_come_back_are_destroyed_on_the_record<B: Backend>() {
     assert_eq!((done.destroyed.len(), done.already.len(), done.was_shredded), (1, 0, false));
 }
 
-async fn what_is_retired_stays_so_and_in_its_partition<B: Backend>() {
+async fn what_is_retired_stays_so_and_in_its_partition<B: Scripted>() {
     let db = B::make().await;
     let (store, unused) = with_scopes(&db).await;
     let mut connection = db.connect().await.unwrap();
@@ -230,7 +204,7 @@ async fn what_is_retired_stays_so_and_in_its_partition<B: Backend>() {
     store.keys().rotate_kek(db.connection(&mut connection), "default").await.unwrap();
 }
 
-async fn an_older_active_key_seals_nothing_and_a_rotation_puts_it_right<B: Backend>() {
+async fn an_older_active_key_seals_nothing_and_a_rotation_puts_it_right<B: Scripted>() {
     let db = B::make().await;
     let (store, _) = with_scopes(&db).await;
     let mut transaction = db.begin().await.unwrap();
@@ -249,10 +223,10 @@ async fn an_older_active_key_seals_nothing_and_a_rotation_puts_it_right<B: Backe
     assert_eq!(read.events[0].payload, placed("live").payload, "older keys go on opening");
 }
 
-async fn a_key_is_retired_in_its_own_database_only<B: Backend>() {
+async fn a_key_is_retired_in_its_own_database_only<B: Scripted>() {
     let (db, other) = (B::make().await, B::make().await);
     let (_, unused) = with_scopes(&db).await;
-    let elsewhere = other.process(OLD).for_namespace(Namespace::new("elsewhere").unwrap());
+    let elsewhere = other.with_keyring(OLD).for_namespace(Namespace::new("elsewhere").unwrap());
     let mut connection = db.connect().await.unwrap();
     let refused = elsewhere.keys().retire_kek(db.connection(&mut connection), unused).await;
     assert!(matches!(refused, Err(Error::NamespaceMismatch { .. })), "{refused:?}");
@@ -305,7 +279,7 @@ async fn cancel_begin(connection: &mut PgConnection, db: &Postgres) {
 async fn i11_what_is_said_to_be_committed_is_committed_on_a_connection_whose_begin_was_cancelled() {
     let db = Postgres::new().await;
     let (store, unused) = with_scopes(&db).await;
-    let both = db.process(BOTH);
+    let both = db.with_keyring(BOTH);
     let seen = async || keys_of(&db).await;
     for operation in ["create_kek", "rotate_kek", "rewrap", "retire_kek", "move_master_key", "install_key", "migrate", "backfill"] {
         let mut connection = PgConnection::connect_with(&db.options).await.unwrap();
@@ -341,14 +315,14 @@ async fn i11_what_is_said_to_be_committed_is_committed_on_a_connection_whose_beg
         } else {
             let _ = connection.execute(sql).await;
         }
-        let refused = fresh.process(OLD).keys().create_kek(&mut connection, "default").await;
+        let refused = fresh.with_keyring(OLD).keys().create_kek(&mut connection, "default").await;
         assert!(refused.is_err(), "{sql}: {refused:?}");
         // One that has failed answers no question, so nothing but a write gets as far as this.
         let refused = PostgresKeys::new().install_kek(&mut connection, &kek).await;
         assert!(matches!(refused, Err(Error::InTransaction { .. })), "{sql}: {refused:?}");
     }
     let mut connection = PgConnection::connect_with(&fresh.options).await.unwrap();
-    fresh.process(OLD).keys().prepare(&mut connection).await.unwrap();
+    fresh.with_keyring(OLD).keys().prepare(&mut connection).await.unwrap();
 }
 
 /// An append and a shred belong to their caller's transaction. The driver begins within the one that it does not know of, and
@@ -384,7 +358,7 @@ async fn i11_sqlite_commits_on_its_own_outside_of_transactions_that_the_driver_d
             "rotate_kek" => store.keys().rotate_kek(&mut connection, "default").await.map(drop),
             "rewrap" => store.keys().rewrap(&mut connection, &RewrapOptions::default(), &mut |_| {}).await.map(drop),
             "retire_kek" => store.keys().retire_kek(&mut connection, unused).await,
-            "move_master_key" => db.process(BOTH).keys().move_master_key(&mut connection, None, &mut |_| {}).await.map(drop),
+            "move_master_key" => db.with_keyring(BOTH).keys().move_master_key(&mut connection, None, &mut |_| {}).await.map(drop),
             _ => SqliteKeys::new().migrate(&mut connection, &Namespace::new("conformance").unwrap()).await,
         };
         assert!(matches!(refused, Err(Error::InTransaction { .. })), "{operation}: {refused:?}");
@@ -466,7 +440,7 @@ async fn i11_what_was_rolled_back_without_an_error_is_not_said_to_be_committed()
             "rotate_kek" => store.keys().rotate_kek(&mut connection, "default").await.map(drop),
             "rewrap" => store.keys().rewrap(&mut connection, &RewrapOptions::default(), &mut |_| {}).await.map(drop),
             "retire_kek" => store.keys().retire_kek(&mut connection, unused).await,
-            _ => db.process(BOTH).keys().move_master_key(&mut connection, None, &mut |_| {}).await.map(drop),
+            _ => db.with_keyring(BOTH).keys().move_master_key(&mut connection, None, &mut |_| {}).await.map(drop),
         };
         let Err(error) = done else { panic!("{operation}: it was not committed") };
         assert!(matches!(error, Error::NotCommitted { .. }) && !error.is_retryable(), "{operation}: {error:?}");
@@ -711,7 +685,7 @@ async fn i5_no_event_is_committed_after_the_lock_on_its_key_was_lost() {
 }
 
 /// A restore of a part of the tables, in each of the ways in which it can go wrong.
-async fn restored<B: Backend>(db: &B) {
+async fn restored<B: Scripted>(db: &B) {
     let (store, _) = with_scopes(db).await;
     let mut transaction = db.begin().await.unwrap();
     let tx = db.tx(&mut transaction);

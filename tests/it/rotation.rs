@@ -2,13 +2,13 @@
 //! retired, moved to other master keys, and what is cached of them. No event is touched by any of it.
 
 use async_trait::async_trait;
-use eventseal::ExpectedVersion::Any;
-use eventseal::conformance::Database;
 use eventseal::*;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
-use support::{Memory, Postgres, Sqlite};
+use support::backend::Backend;
+use support::faults::{Faulty, KmsFaults};
+use support::{Memory, Postgres, Sqlite, on_every_database};
 
 const OLD: &str = "old:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const NEW: &str = "new:AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -34,37 +34,30 @@ fn batches_of(batch: u32) -> RewrapOptions {
 }
 
 #[async_trait]
-trait Backend: Database<Tx: Send> + Sized + 'static {
-    type Store: EventStore<Tx = Self::Tx> + Clone + Default + 'static;
-    type Keys: KeyStore<Tx = Self::Tx> + Clone + Default + 'static;
-
-    async fn make() -> Self;
-
-    fn process(&self, kms: impl Kms + 'static) -> SealedStore<Self::Store> {
-        SealedStore::new(Self::Store::default(), Self::Keys::default(), kms, schemas())
+trait Rotated: Backend {
+    fn with_kms(&self, kms: impl Kms + 'static) -> SealedStore<Self::Store> {
+        self.process_with(Self::Keys::default(), kms, schemas())
     }
 
-    async fn prepared(&self, kms: impl Kms + 'static) -> SealedStore<Self::Store> {
-        let store = self.process(kms);
-        store.keys().prepare(self.connection(&mut self.connect().await.unwrap())).await.unwrap();
+    async fn prepared_with(&self, kms: impl Kms + 'static) -> SealedStore<Self::Store> {
+        let store = self.with_kms(kms);
+        self.prepare(&store).await;
         store
     }
 
     /// As applications do: once more if something was in the way, such as a key that was rotated and is not open yet.
-    async fn append(&self, store: &SealedStore<Self::Store>, id: &str, customers: std::ops::Range<usize>) -> Result<()> {
+    async fn place(&self, store: &SealedStore<Self::Store>, id: &str, customers: std::ops::Range<usize>) -> Result<()> {
         loop {
-            match self.try_to_append(store, id, customers.clone()).await {
+            match self.try_to_place(store, id, customers.clone()).await {
                 Err(Error::Collision { .. }) => {}
                 other => return other,
             }
         }
     }
 
-    async fn try_to_append(&self, store: &SealedStore<Self::Store>, id: &str, customers: std::ops::Range<usize>) -> Result<()> {
+    async fn try_to_place(&self, store: &SealedStore<Self::Store>, id: &str, customers: std::ops::Range<usize>) -> Result<()> {
         let events: Vec<NewEvent> = customers.map(|customer| placed(&customer.to_string())).collect();
-        let mut transaction = self.begin().await?;
-        store.append(self.tx(&mut transaction), &aggregate("Order", id), Any, &events).await?;
-        self.commit(transaction).await
+        self.try_append(store, id, &events).await.map(drop)
     }
 
     /// When the KMS answers again, and its failure is forgotten.
@@ -75,17 +68,6 @@ trait Backend: Database<Tx: Send> + Sized + 'static {
                 Err(error) => assert!(matches!(error, Error::KmsUnavailable { .. }), "{error:?}"),
             }
         }
-    }
-
-    async fn read(&self, store: &SealedStore<Self::Store>, id: &str) -> Result<Vec<PersistedEvent>> {
-        let mut transaction = self.begin().await?;
-        Ok(store.read_stream(self.tx(&mut transaction), &aggregate("Order", id)).await?.events)
-    }
-
-    async fn shred(&self, store: &SealedStore<Self::Store>, customer: &str) -> Result<()> {
-        let mut transaction = self.begin().await?;
-        store.keys().shred(self.tx(&mut transaction), &KeyScope::new("Customer", customer), "request").await?;
-        self.commit(transaction).await
     }
 
     async fn usage(&self, store: &SealedStore<Self::Store>) -> Vec<KekUsage> {
@@ -107,56 +89,40 @@ trait Backend: Database<Tx: Send> + Sized + 'static {
 
     /// Puts other bytes into a data key's row, as a bad disk or a bad restore would.
     async fn spoil(&self, customer: &str);
+
+    /// Closes a connection that is not to be used again.
+    fn discard(connection: Self::Connection);
 }
 
 #[async_trait]
-impl Backend for Memory {
-    type Store = MemoryStore;
-    type Keys = MemoryKeys;
-
-    async fn make() -> Self {
-        Self::new()
-    }
-
+impl Rotated for Memory {
     async fn spoil(&self, _: &str) {}
+
+    fn discard(_: MemoryTx) {}
 }
 
 #[async_trait]
-impl Backend for Sqlite {
-    type Store = SqliteStore;
-    type Keys = SqliteKeys;
-
-    async fn make() -> Self {
-        Self::new().await
-    }
-
+impl Rotated for Sqlite {
     async fn spoil(&self, customer: &str) {
         let sql = "UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = ?1";
         sqlx::query(sql).bind(customer).execute(&self.pool).await.unwrap();
     }
+
+    fn discard(mut connection: Self::Connection) {
+        connection.close_on_drop();
+    }
 }
 
 #[async_trait]
-impl Backend for Postgres {
-    type Store = PostgresStore;
-    type Keys = PostgresKeys;
-
-    async fn make() -> Self {
-        Self::new().await
-    }
-
+impl Rotated for Postgres {
     async fn spoil(&self, customer: &str) {
         let sql = "UPDATE data_keys SET wrapped_key = decode(repeat('01', 65), 'hex') WHERE scope_id = $1";
         sqlx::query(sql).bind(customer).execute(&self.pool).await.unwrap();
     }
-}
 
-macro_rules! on_every_database {
-    ($($name:ident,)*) => {
-        mod on_memory { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Memory>().await; })* }
-        mod on_sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Sqlite>().await; })* }
-        mod on_postgres { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Postgres>().await; })* }
-    };
+    fn discard(mut connection: Self::Connection) {
+        connection.close_on_drop();
+    }
 }
 
 on_every_database! {
@@ -171,18 +137,18 @@ on_every_database! {
     i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way,
 }
 
-async fn data_keys_follow_a_rotated_key_and_the_old_one_is_retired<B: Backend>() {
+async fn data_keys_follow_a_rotated_key_and_the_old_one_is_retired<B: Rotated>() {
     let db = B::make().await;
-    let store = db.prepared(Arc::clone(&KEYRING)).await;
-    let other = db.prepared(Arc::clone(&KEYRING)).await;
-    db.append(&store, "1", 0..25).await.unwrap();
-    db.shred(&store, "3").await.unwrap();
+    let store = db.prepared_with(Arc::clone(&KEYRING)).await;
+    let other = db.prepared_with(Arc::clone(&KEYRING)).await;
+    db.place(&store, "1", 0..25).await.unwrap();
+    db.shred(&store, "3").await;
     let before = db.read(&other, "1").await.unwrap();
     let old = db.usage(&store).await.remove(0).kek;
     let new = db.rotate(&store).await;
     assert!(matches!(db.retire(&store, old.kek_id).await, Err(Error::KekInUse { .. })), "24 keys and the integrity key need it");
     assert!(matches!(db.retire(&store, new.kek_id).await, Err(Error::KekInUse { .. })), "the active key is not retired");
-    db.append(&other, "2", 24..27).await.unwrap();
+    db.place(&other, "2", 24..27).await.unwrap();
     let mut dry = batches_of(10);
     dry.dry_run = true;
     let would = db.rewrap(&store, &dry).await.unwrap();
@@ -204,17 +170,17 @@ async fn data_keys_follow_a_rotated_key_and_the_old_one_is_retired<B: Backend>()
     db.retire(&store, old.kek_id).await.unwrap();
     db.retire(&store, old.kek_id).await.expect("retiring twice changes nothing");
     assert_eq!(db.rewrap(&store, &RewrapOptions::default()).await.unwrap().rewrapped, 0, "there is nothing to do");
-    for process in [&store, &other, &db.process(Arc::clone(&KEYRING))] {
+    for process in [&store, &other, &db.with_kms(Arc::clone(&KEYRING))] {
         let after = db.read(process, "1").await.unwrap();
         assert!(after.iter().zip(&before).all(|(after, before)| (&after.payload, &after.redacted) == (&before.payload, &before.redacted)));
         assert!(after[3].is_redacted(), "no shredded key comes back");
     }
 }
 
-async fn i11_a_rewrap_that_was_cut_short_is_completed_by_the_next<B: Backend>() {
+async fn i11_a_rewrap_that_was_cut_short_is_completed_by_the_next<B: Rotated>() {
     let db = B::make().await;
-    let store = db.prepared(Arc::clone(&KEYRING)).await;
-    db.append(&store, "1", 0..30).await.unwrap();
+    let store = db.prepared_with(Arc::clone(&KEYRING)).await;
+    db.place(&store, "1", 0..30).await.unwrap();
     db.rotate(&store).await;
     // Dropped while it works, ever later. Whatever was done stays, and is not done again.
     let (mut total, mut rounds) = (0, 0);
@@ -225,20 +191,29 @@ async fn i11_a_rewrap_that_was_cut_short_is_completed_by_the_next<B: Backend>() 
             let mut progress = |progress: RewrapProgress| done = progress.rewrapped;
             let options = batches_of(4);
             let mut rewrap = Box::pin(store.keys().rewrap(db.connection(&mut connection), &options, &mut progress));
-            let mut finished = false;
+            let mut ended = None;
             for _ in 0..polls {
                 let polled = std::future::poll_fn(|context| std::task::Poll::Ready(rewrap.as_mut().poll(context))).await;
                 if let std::task::Poll::Ready(result) = polled {
-                    finished = result.unwrap().remaining == 0;
+                    ended = Some(result);
                     break;
                 }
                 tokio::task::yield_now().await;
             }
-            finished
+            drop(rewrap);
+            match ended {
+                // The round before was cut short in the BEGIN. The driver does not know of it, and keeps the connection.
+                Some(Err(Error::InTransaction { .. })) => {
+                    B::discard(connection);
+                    false
+                }
+                Some(ended) => ended.unwrap().remaining == 0,
+                None => false,
+            }
         };
         total += done;
         rounds += 1;
-        let cold = db.process(Arc::clone(&KEYRING));
+        let cold = db.with_kms(Arc::clone(&KEYRING));
         assert!(db.read(&cold, "1").await.unwrap().iter().all(|event| event.payload.ends_with(br#""name":"Ada"}"#)), "every key opens");
         if finished {
             break;
@@ -249,10 +224,10 @@ async fn i11_a_rewrap_that_was_cut_short_is_completed_by_the_next<B: Backend>() 
     assert!(total <= 31, "{total} of 31 keys were rewrapped: some were done twice");
 }
 
-async fn a_bad_key_is_reported_and_keeps_nobody_from_their_turn<B: Backend>() {
+async fn a_bad_key_is_reported_and_keeps_nobody_from_their_turn<B: Rotated>() {
     let db = B::make().await;
-    let store = db.prepared(Arc::clone(&KEYRING)).await;
-    db.append(&store, "1", 0..9).await.unwrap();
+    let store = db.prepared_with(Arc::clone(&KEYRING)).await;
+    db.place(&store, "1", 0..9).await.unwrap();
     db.spoil("4").await;
     let spoilt = u64::from(std::any::type_name::<B>() != std::any::type_name::<Memory>());
     let old = db.usage(&store).await.remove(0).kek;
@@ -272,8 +247,9 @@ struct Counting {
 }
 
 impl Counting {
-    fn new(text: &str) -> Arc<Self> {
-        Arc::new(Self { keyring: keyring(text), unwraps: AtomicUsize::new(0), down: AtomicBool::new(false), answers: Mutex::default() })
+    fn new(text: &str) -> Arc<Faulty<Self>> {
+        let (unwraps, down) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(Faulty(Self { keyring: keyring(text), unwraps, down, answers: Mutex::default() }))
     }
 
     async fn answer(&self) -> Result<()> {
@@ -295,13 +271,9 @@ impl Counting {
 }
 
 #[async_trait]
-impl Kms for Counting {
-    fn provider(&self) -> &str {
-        self.keyring.provider()
-    }
-
-    async fn master_key_id(&self) -> Result<String> {
-        self.keyring.master_key_id().await
+impl KmsFaults for Counting {
+    fn inner(&self) -> &dyn Kms {
+        &self.keyring
     }
 
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
@@ -326,12 +298,12 @@ impl Kms for Counting {
     }
 }
 
-async fn i10_the_kms_is_asked_once_for_each_key_and_cache_period<B: Backend>() {
+async fn i10_the_kms_is_asked_once_for_each_key_and_cache_period<B: Rotated>() {
     let db = Arc::new(B::make().await);
-    let writer = db.prepared(Arc::clone(&KEYRING)).await;
-    db.append(&writer, "1", 0..50).await.unwrap();
+    let writer = db.prepared_with(Arc::clone(&KEYRING)).await;
+    db.place(&writer, "1", 0..50).await.unwrap();
     let kms = Counting::new(OLD);
-    let store = Arc::new(db.process(Arc::clone(&kms)));
+    let store = Arc::new(db.with_kms(Arc::clone(&kms)));
     let readers = (0..1_000).map(|_| {
         let (db, store) = (Arc::clone(&db), Arc::clone(&store));
         tokio::spawn(async move { db.read(&store, "1").await.map(|events| events.len()) })
@@ -341,30 +313,30 @@ async fn i10_the_kms_is_asked_once_for_each_key_and_cache_period<B: Backend>() {
     }
     assert_eq!(kms.unwraps.load(Ordering::SeqCst), 1, "a thousand readers, one call");
     db.rotate(&writer).await;
-    db.append(&writer, "2", 50..60).await.unwrap();
+    db.place(&writer, "2", 50..60).await.unwrap();
     assert_eq!(db.read(&store, "2").await.unwrap().len(), 10);
     assert_eq!(kms.unwraps.load(Ordering::SeqCst), 2, "one call for each key-encryption key");
     // Nothing is kept: every new data key needs a call.
     let kms = Counting::new(OLD);
-    let forgetful = db.process(Arc::clone(&kms)).kek_cache_period(Duration::ZERO);
+    let forgetful = db.with_kms(Arc::clone(&kms)).kek_cache_period(Duration::ZERO);
     for customer in 100..103 {
-        db.append(&forgetful, "3", customer..customer + 1).await.unwrap();
+        db.place(&forgetful, "3", customer..customer + 1).await.unwrap();
     }
     assert!(kms.unwraps.load(Ordering::SeqCst) >= 3);
 }
 
-async fn i4_an_outage_stops_only_what_needs_a_key_that_is_not_cached<B: Backend>() {
+async fn i4_an_outage_stops_only_what_needs_a_key_that_is_not_cached<B: Rotated>() {
     let db = B::make().await;
     let kms = Counting::new(OLD);
-    let store = db.prepared(Arc::clone(&kms)).await;
-    db.append(&store, "1", 0..3).await.unwrap();
+    let store = db.prepared_with(Arc::clone(&kms)).await;
+    db.place(&store, "1", 0..3).await.unwrap();
     kms.down.store(true, Ordering::SeqCst);
-    db.append(&store, "1", 0..3).await.expect("the keys are cached");
-    db.append(&store, "2", 3..6).await.expect("a new data key is wrapped by the cached key-encryption key");
-    db.shred(&store, "5").await.expect("a shred needs no KMS");
+    db.place(&store, "1", 0..3).await.expect("the keys are cached");
+    db.place(&store, "2", 3..6).await.expect("a new data key is wrapped by the cached key-encryption key");
+    db.try_shred(&store, "5").await.expect("a shred needs no KMS");
     assert!(db.read(&store, "2").await.unwrap()[2].is_redacted());
-    let cold = db.process(Arc::clone(&kms));
-    for error in [db.read(&cold, "1").await.map(drop).unwrap_err(), db.append(&cold, "1", 0..1).await.unwrap_err()] {
+    let cold = db.with_kms(Arc::clone(&kms));
+    for error in [db.read(&cold, "1").await.map(drop).unwrap_err(), db.place(&cold, "1", 0..1).await.unwrap_err()] {
         assert!(error.is_retryable() && matches!(error, Error::KmsUnavailable { .. }), "{error:?}");
     }
     let mut connection = db.connect().await.unwrap();
@@ -374,25 +346,25 @@ async fn i4_an_outage_stops_only_what_needs_a_key_that_is_not_cached<B: Backend>
     assert_eq!(db.usage(&store).await.len(), 1, "a rotation that failed left no key");
     kms.down.store(false, Ordering::SeqCst);
     assert_eq!(db.recovered(&cold, "1").await.len(), 6, "it recovers without a restart");
-    db.append(&cold, "1", 0..1).await.unwrap();
+    db.place(&cold, "1", 0..1).await.unwrap();
     db.rotate(&store).await;
 }
 
-async fn partitions_have_keys_of_their_own<B: Backend>() {
+async fn partitions_have_keys_of_their_own<B: Rotated>() {
     let db = B::make().await;
     let of_tenant = |scope: &KeyScope| if scope.id().starts_with('1') { "tenant-1".to_owned() } else { "tenant-2".to_owned() };
-    let store = db.process(Arc::clone(&KEYRING)).kek_partition(of_tenant);
+    let store = db.with_kms(Arc::clone(&KEYRING)).kek_partition(of_tenant);
     let mut connection = db.connect().await.unwrap();
     store.keys().prepare(db.connection(&mut connection)).await.unwrap();
     store.keys().create_kek(db.connection(&mut connection), "tenant-1").await.unwrap();
-    let error = db.append(&store, "1", 1..3).await.unwrap_err();
+    let error = db.place(&store, "1", 1..3).await.unwrap_err();
     assert!(
         matches!(&error, Error::NoActiveKek { partition } if partition == "tenant-2"),
         "an append makes no key-encryption key: {error:?}"
     );
     let kek = store.keys().create_kek(db.connection(&mut connection), "tenant-2").await.unwrap();
     assert_eq!(store.keys().create_kek(db.connection(&mut connection), "tenant-2").await.unwrap().kek_id, kek.kek_id, "idempotent");
-    db.append(&store, "1", 1..5).await.unwrap();
+    db.place(&store, "1", 1..5).await.unwrap();
     let live = |usage: &[KekUsage]| {
         let mut live: Vec<(String, KekState, u64)> = usage.iter().map(|u| (u.kek.partition.clone(), u.kek.state, u.live_keys)).collect();
         live.sort_by_key(|(partition, state, _)| (partition.clone(), state.as_str()));
@@ -416,90 +388,74 @@ async fn partitions_have_keys_of_their_own<B: Backend>() {
     assert_eq!(live(&db.usage(&store).await), after.map(|(partition, state, keys)| (partition.to_owned(), state, keys)));
     assert_eq!(store.keys().rewrap(db.connection(&mut connection), &RewrapOptions::default(), &mut |_| {}).await.unwrap().rewrapped, 1);
     drop(connection);
-    assert_eq!(db.read(&db.process(Arc::clone(&KEYRING)), "1").await.unwrap().len(), 4, "a reader needs to know of no partition");
+    assert_eq!(db.read(&db.with_kms(Arc::clone(&KEYRING)), "1").await.unwrap().len(), 4, "a reader needs to know of no partition");
 }
 
 /// The same keyring under another provider's name.
 struct Elsewhere(Keyring);
 
 #[async_trait]
-impl Kms for Elsewhere {
-    fn provider(&self) -> &str {
+impl KmsFaults for Elsewhere {
+    fn inner(&self) -> &dyn Kms {
+        &self.0
+    }
+
+    fn provider(&self) -> &'static str {
         "elsewhere"
-    }
-
-    async fn master_key_id(&self) -> Result<String> {
-        self.0.master_key_id().await
-    }
-
-    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
-        self.0.generate_kek(context).await
-    }
-
-    async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
-        self.0.unwrap_kek(wrapped, context).await
-    }
-
-    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
-        self.0.wrap_kek(kek, context).await
-    }
-
-    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
-        self.0.rewrap_kek(wrapped, context).await
     }
 }
 
-async fn i11_keys_move_from_one_master_key_to_another_and_back<B: Backend>() {
+async fn i11_keys_move_from_one_master_key_to_another_and_back<B: Rotated>() {
     let db = B::make().await;
-    let store = db.prepared(keyring(OLD)).await;
-    db.append(&store, "1", 0..3).await.unwrap();
+    let store = db.prepared_with(keyring(OLD)).await;
+    db.place(&store, "1", 0..3).await.unwrap();
     db.rotate(&store).await;
     let mut connection = db.connect().await.unwrap();
     let conn = db.connection(&mut connection);
     // Within the provider: the new key first, the old one for opening.
-    let both = db.process(keyring(&format!("{NEW}\n{OLD}")));
+    let both = db.with_kms(keyring(&format!("{NEW}\n{OLD}")));
     let moves = both.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap();
     assert_eq!((moves.moved.len(), moves.already.len()), (2, 0));
     let again = both.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap();
     assert_eq!((again.moved.len(), again.already.len()), (0, 2), "none is wrapped twice");
-    assert_eq!(db.read(&db.process(keyring(NEW)), "1").await.unwrap().len(), 3, "the old master key can go");
-    assert!(matches!(db.read(&db.process(keyring(OLD)), "1").await, Err(Error::KmsRefused { .. })), "and is not needed any more");
+    assert_eq!(db.read(&db.with_kms(keyring(NEW)), "1").await.unwrap().len(), 3, "the old master key can go");
+    assert!(matches!(db.read(&db.with_kms(keyring(OLD)), "1").await, Err(Error::KmsRefused { .. })), "and is not needed any more");
     // To another provider, and back.
-    let there = db.process(Elsewhere(keyring(OLD)));
+    let there = db.with_kms(Faulty(Elsewhere(keyring(OLD))));
     let refused = there.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
     assert!(matches!(&refused, Error::KmsRefused { problem, .. } if problem.contains("keyring")), "{refused:?}");
     let wrong = there.keys().move_master_key(conn, Some(&keyring(OLD)), &mut |_| {}).await.unwrap_err();
     assert!(matches!(wrong, Error::KmsRefused { .. }) && !wrong.is_retryable(), "{wrong:?}");
     assert_eq!(there.keys().move_master_key(conn, Some(&keyring(NEW)), &mut |_| {}).await.unwrap().moved.len(), 2);
     assert_eq!(db.read(&there, "1").await.unwrap().len(), 3);
-    assert!(matches!(db.read(&db.process(keyring(NEW)), "1").await, Err(Error::KmsRefused { .. })), "that provider has none any more");
-    let back = db.process(keyring(OLD));
-    assert_eq!(back.keys().move_master_key(conn, Some(&Elsewhere(keyring(OLD))), &mut |_| {}).await.unwrap().moved.len(), 2);
-    assert_eq!(db.read(&db.process(keyring(OLD)), "1").await.unwrap().len(), 3);
+    assert!(matches!(db.read(&db.with_kms(keyring(NEW)), "1").await, Err(Error::KmsRefused { .. })), "that provider has none any more");
+    let back = db.with_kms(keyring(OLD));
+    assert_eq!(back.keys().move_master_key(conn, Some(&Faulty(Elsewhere(keyring(OLD)))), &mut |_| {}).await.unwrap().moved.len(), 2);
+    assert_eq!(db.read(&db.with_kms(keyring(OLD)), "1").await.unwrap().len(), 3);
     assert_eq!(db.read(&store, "1").await.unwrap().len(), 3, "a running process did not notice");
 }
 
-async fn i11_a_move_that_stopped_halfway_is_completed_by_the_next<B: Backend>() {
+async fn i11_a_move_that_stopped_halfway_is_completed_by_the_next<B: Rotated>() {
     for answers in 0.. {
         let db = B::make().await;
-        let store = db.prepared(keyring(OLD)).await;
-        db.append(&store, "1", 0..2).await.unwrap();
+        let store = db.prepared_with(keyring(OLD)).await;
+        db.place(&store, "1", 0..2).await.unwrap();
         db.rotate(&store).await;
-        db.append(&store, "1", 2..4).await.unwrap();
+        db.place(&store, "1", 2..4).await.unwrap();
         let kms = Counting::new(&format!("{NEW},{OLD}"));
         *kms.answers.lock().unwrap() = Some(answers);
-        let mover = db.process(Arc::clone(&kms));
+        let mover = db.with_kms(Arc::clone(&kms));
         let mut connection = db.connect().await.unwrap();
         let stopped = mover.keys().move_master_key(db.connection(&mut connection), None, &mut |_| {}).await;
         drop(connection);
-        let both = db.process(keyring(&format!("{NEW},{OLD}")));
+        let both = db.with_kms(keyring(&format!("{NEW},{OLD}")));
         assert_eq!(db.read(&both, "1").await.unwrap().len(), 4, "every key opens");
         *kms.answers.lock().unwrap() = None;
         let mut connection = db.connect().await.unwrap();
         let rest = mover.keys().move_master_key(db.connection(&mut connection), None, &mut |_| {}).await.unwrap();
         drop(connection);
         assert_eq!(rest.moved.len() + rest.already.len(), 2);
-        assert_eq!(db.read(&db.process(keyring(NEW)), "1").await.unwrap().len(), 4);
+        assert_eq!(db.read(&db.with_kms(keyring(NEW)), "1").await.unwrap().len(), 4);
         if stopped.is_ok() {
             assert!(answers >= 4, "it was stopped at every call");
             break;
@@ -507,14 +463,14 @@ async fn i11_a_move_that_stopped_halfway_is_completed_by_the_next<B: Backend>() 
     }
 }
 
-async fn i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way<B: Backend>() {
+async fn i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way<B: Rotated>() {
     let db = B::make().await;
-    let store = db.prepared(keyring(OLD)).await;
-    db.append(&store, "1", 0..2).await.unwrap();
+    let store = db.prepared_with(keyring(OLD)).await;
+    db.place(&store, "1", 0..2).await.unwrap();
     let first = db.usage(&store).await.remove(0).kek;
     // Another master key of the same name is another one, for rotating as for moving.
     let impostor = keyring(&NEW.replace("new:", "old:"));
-    let wrong = db.process(impostor);
+    let wrong = db.with_kms(impostor);
     let mut connection = db.connect().await.unwrap();
     let conn = db.connection(&mut connection);
     let refused = wrong.keys().rotate_kek(conn, "default").await.unwrap_err();
@@ -526,14 +482,14 @@ async fn i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way<B: Backend
 
     // One of three is lost. While it wraps something, the move says so, and moves the others all the same.
     db.rotate(&store).await;
-    db.append(&store, "1", 2..4).await.unwrap();
+    db.place(&store, "1", 2..4).await.unwrap();
     let lost = Counting::new(NEW);
     let mut connection = db.connect().await.unwrap();
     let conn = db.connection(&mut connection);
     let broken = WrappedKek { master_key_id: "lost".to_owned(), ciphertext: vec![1; 65] };
     let keys = B::Keys::default();
     assert!(keys.move_kek(conn, &first, lost.provider(), &broken, first.created_at).await.unwrap());
-    let both = db.process(keyring(&format!("{NEW}\n{OLD}")));
+    let both = db.with_kms(keyring(&format!("{NEW}\n{OLD}")));
     let refused = both.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
     assert!(matches!(refused, Error::KmsRefused { kek_id, .. } if kek_id == first.kek_id), "{refused:?}");
     let there = |usage: &[KekUsage]| usage.iter().filter(|usage| usage.kek.wrapped.master_key_id == "new").count();
@@ -557,8 +513,8 @@ async fn i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way<B: Backend
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i5_i11_a_rewrap_disturbs_nobody_and_brings_nothing_back() {
     let db = Arc::new(Postgres::new().await);
-    let store = Arc::new(db.prepared(Arc::clone(&KEYRING)).await);
-    db.append(&store, "before", 0..300).await.unwrap();
+    let store = Arc::new(db.prepared_with(Arc::clone(&KEYRING)).await);
+    db.place(&store, "before", 0..300).await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
     for task in 0..3_usize {
@@ -568,9 +524,9 @@ async fn i5_i11_a_rewrap_disturbs_nobody_and_brings_nothing_back() {
             while !stop.load(Ordering::SeqCst) {
                 let fresh = 1_000 + task * 100_000 + rounds;
                 match task {
-                    0 => db.append(&store, &format!("order-{rounds}"), fresh..fresh + 3).await.expect("an append failed"),
+                    0 => db.place(&store, &format!("order-{rounds}"), fresh..fresh + 3).await.expect("an append failed"),
                     1 => assert_eq!(db.read(&store, "before").await.expect("a read failed").len(), 300),
-                    _ => db.shred(&store, &(rounds % 150).to_string()).await.expect("a shred failed"),
+                    _ => drop(db.try_shred(&store, &(rounds % 150).to_string()).await.expect("a shred failed")),
                 }
                 rounds += 1;
             }
@@ -581,7 +537,7 @@ async fn i5_i11_a_rewrap_disturbs_nobody_and_brings_nothing_back() {
     for _ in 0..8 {
         let old = db.usage(&store).await.into_iter().find(|usage| usage.kek.state == KekState::Active).unwrap().kek;
         db.rotate(&store).await;
-        let other = db.process(Arc::clone(&KEYRING));
+        let other = db.with_kms(Arc::clone(&KEYRING));
         let options = batches_of(20);
         let (a, b) = tokio::join!(db.rewrap(&store, &options), db.rewrap(&other, &options));
         assert!(a.unwrap().bad.is_empty() && b.unwrap().bad.is_empty());
@@ -597,7 +553,7 @@ async fn i5_i11_a_rewrap_disturbs_nobody_and_brings_nothing_back() {
     for task in tasks {
         assert!(task.await.unwrap() > 3, "nothing went on meanwhile");
     }
-    let cold = db.process(Arc::clone(&KEYRING));
+    let cold = db.with_kms(Arc::clone(&KEYRING));
     let events = db.read(&cold, "before").await.unwrap();
     let shredded: i64 = sqlx::query_scalar("SELECT count(*) FROM key_scopes WHERE state = 'shredded'").fetch_one(&db.pool).await.unwrap();
     assert_eq!(events.iter().filter(|event| event.is_redacted()).count() as i64, shredded);
@@ -610,12 +566,12 @@ async fn i5_i11_a_rewrap_disturbs_nobody_and_brings_nothing_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i11_two_runners_wrap_each_key_once() {
     let db = Postgres::new().await;
-    let store = db.prepared(Arc::clone(&KEYRING)).await;
+    let store = db.prepared_with(Arc::clone(&KEYRING)).await;
     for thousand in 0..3 {
-        db.append(&store, &thousand.to_string(), thousand * 1_000..(thousand + 1) * 1_000).await.unwrap();
+        db.place(&store, &thousand.to_string(), thousand * 1_000..(thousand + 1) * 1_000).await.unwrap();
     }
     db.rotate(&store).await;
-    let other = db.process(Arc::clone(&KEYRING));
+    let other = db.with_kms(Arc::clone(&KEYRING));
     let options = batches_of(50);
     let (a, b) = tokio::join!(db.rewrap(&store, &options), db.rewrap(&other, &options));
     let (a, b) = (a.unwrap(), b.unwrap());

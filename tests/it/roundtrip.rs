@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use support::sealing::{CANARY, DIGITS, World, holds_canary, with_payload};
+use support::sealing::{CANARY, DIGITS, SealerWorld, holds_canary, with_payload};
 
 fn schemas() -> Schemas {
     Schemas::builder([
@@ -124,7 +124,7 @@ fn tokens(bare: &str, document: &[Segment]) -> Vec<String> {
 }
 
 /// The invariant, and what must hold of the stored text on the way. Returns that text and its tokens.
-fn check(world: &World, document: &[Segment]) -> (PersistedEvent, Vec<String>) {
+fn check(world: &SealerWorld, document: &[Segment]) -> (PersistedEvent, Vec<String>) {
     let payload = text_of(document);
     assert!(is_json(payload.as_bytes()), "the test made no JSON: {payload}");
     let stored = world.seal(&order(), NewEvent::raw("Fields", 1, payload.as_str())).unwrap();
@@ -475,7 +475,7 @@ fn the_generator_makes_documents_worth_testing() {
 
 #[test]
 fn i1_any_document_comes_back_byte_for_byte() {
-    let world = World::new(schemas());
+    let world = SealerWorld::new(schemas());
     proptest!(config(2_000), |(document in documents(false))| {
         check(&world, &document);
     });
@@ -483,7 +483,7 @@ fn i1_any_document_comes_back_byte_for_byte() {
 
 #[test]
 fn i1_nasty_documents_come_back_byte_for_byte() {
-    let world = World::new(schemas());
+    let world = SealerWorld::new(schemas());
     let deep = format!("{{\"customer_id\":1,\"email\":«{}\"c4n4ry\"{}»}}", "[".repeat(127), "]".repeat(127));
     let long = format!("{{\"customer_id\":1,\"email\":«\"{}\"»}}", CANARY.repeat(50_000));
     let many = (0..1_000).map(|line| format!("{{\"to\":{},\"note\":«\"c4n4ry {line}\"»}}", line % 50)).collect::<Vec<_>>().join(",");
@@ -553,7 +553,7 @@ fn i1_nasty_documents_come_back_byte_for_byte() {
 /// A database may re-space and re-order what is stored: names are what values are found by.
 #[test]
 fn i1_protected_values_survive_a_jsonb_column_exactly() {
-    let world = World::new(schemas());
+    let world = SealerWorld::new(schemas());
     proptest!(config(1_000), |(document in documents(true), reverse in any::<bool>(), spaces in any::<bool>())| {
         let (stored, tokens) = check(&world, &document);
         let reprinted = print(&serde_json::from_slice(&stored.payload).unwrap(), reverse, spaces);
@@ -624,7 +624,7 @@ fn print(value: &Value, reverse: bool, spaces: bool) -> String {
 
 #[test]
 fn i1_the_header_may_stand_anywhere_in_the_root() {
-    let world = World::new(schemas());
+    let world = SealerWorld::new(schemas());
     let (stored, _) = check(&world, &template(r#"{"customer_id":"a","email":«"c4n4ry"»,"z":1}"#));
     let text = String::from_utf8(stored.payload.clone()).unwrap();
     let header = text[1..=text.find(',').unwrap()].trim_end_matches(',').to_owned();
@@ -646,7 +646,7 @@ fn i1_the_header_may_stand_anywhere_in_the_root() {
 
 // ---- whole payloads
 
-fn check_whole(world: &World, event_type: &str, payload: &[u8]) {
+fn check_whole(world: &SealerWorld, event_type: &str, payload: &[u8]) {
     let stored = world.seal(&order(), NewEvent::raw(event_type, 1, payload)).unwrap();
     let sealed: Value = serde_json::from_slice(&stored.payload).unwrap();
     let members: Vec<&String> = sealed.as_object().unwrap().keys().collect();
@@ -663,7 +663,7 @@ fn check_whole(world: &World, event_type: &str, payload: &[u8]) {
 
 #[test]
 fn i1_whole_payloads_are_any_bytes() {
-    let world = World::new(schemas());
+    let world = SealerWorld::new(schemas());
     for payload in [&b""[..], b"\0", b"\x80", b"\x80\0\0", &[0xff; 100], b"{", b"null", b"{}", b"{\"$sealed\":1}", b"c4n4ry", &[0; 4096]] {
         check_whole(&world, "Whole", payload);
     }
@@ -676,7 +676,7 @@ fn i1_whole_payloads_are_any_bytes() {
 
 #[test]
 fn i1_whole_payloads_are_json_of_a_subject() {
-    let world = World::new(schemas());
+    let world = SealerWorld::new(schemas());
     proptest!(config(300), |(bytes in vec(any::<u8>(), 0..300))| {
         let mut dice = Dice { bytes: &bytes, tame: false };
         let id = dice.id();
@@ -722,7 +722,7 @@ async fn i1_a_batch_of_all_kinds_comes_back_byte_for_byte() {
 /// Padding hides lengths: `true` and `false` must look alike even after an erasure.
 #[test]
 fn sealed_values_of_one_padded_length_have_one_length() {
-    let world = World::new(schemas());
+    let world = SealerWorld::new(schemas());
     let length = |value: &str| {
         let event = NewEvent::raw("Fields", 1, format!("{{\"customer_id\":1,\"email\":{value},\"a/b\":{value}}}"));
         let sealed = world.seal(&order(), event).unwrap();
@@ -739,7 +739,7 @@ fn sealed_values_of_one_padded_length_have_one_length() {
 /// Every key is made once, whatever the spelling of the ids.
 #[test]
 fn scope_ids_are_decoded_strings_and_spelled_integers() {
-    let world = World::new(schemas());
+    let world = SealerWorld::new(schemas());
     for (id, name) in [(r#""cust-1""#, "cust-1"), (r#""cust\u002d1""#, "cust-1"), ("7", "7"), (r#""7""#, "7"), ("-7", "-7")] {
         check(&world, &template(&format!("{{\"customer_id\":{id},\"email\":«\"{CANARY}\"»}}")));
         let history = block_on(world.sealer.keys().key_history(&mut world.db.begin(), &KeyScope::new("Customer", name))).unwrap();

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
-use support::keeps_spellings;
 use support::world::{World, json_of, pointers};
+use support::{customer, keeps_spellings, whole};
 
 fn same(value: Value) -> std::result::Result<Value, Infallible> {
     Ok(value)
@@ -22,10 +22,6 @@ fn problems(events: impl IntoIterator<Item = EventSchema>) -> Vec<String> {
     let errors = Schemas::new(events).expect_err("these schemas have problems").errors;
     let kind = |problem: &SchemaProblem| format!("{problem:?}").split(['(', ' ']).next().unwrap().to_owned();
     errors.iter().map(|error| format!("{} v{}: {}", error.event_type, error.version.unwrap_or(0), kind(&error.problem))).collect()
-}
-
-fn customer() -> Owner {
-    subject("Customer", "/customer")
 }
 
 #[test]
@@ -886,17 +882,6 @@ async fn i9_a_failing_step_names_the_event_and_the_step_but_no_value() {
     }
 }
 
-/// What everything that logs a chain of errors may show.
-fn chain(error: &Error) -> String {
-    let mut text = format!("{error} {error:?} {error:#?}");
-    let mut next = std::error::Error::source(error);
-    while let Some(source) = next {
-        text += &format!(" {source} {source:?}");
-        next = source.source();
-    }
-    text
-}
-
 #[tokio::test]
 async fn i9_what_serde_json_says_inside_a_step_shows_no_value() {
     #[derive(Debug)]
@@ -924,7 +909,7 @@ async fn i9_what_serde_json_says_inside_a_step_shows_no_value() {
     ] {
         let store = world.store(Schemas::new([step.version(2).protect_same_as(1)]).unwrap()).await;
         let error = world.read(&store, "1").await.unwrap_err();
-        assert!(!chain(&error).contains("SECRET"), "{}", chain(&error));
+        assert!(!whole(&error).contains("SECRET"), "{}", whole(&error));
         assert!(error.to_string().ends_with("it returned an error: invalid type, expected u8"), "{error}");
     }
 }

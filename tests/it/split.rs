@@ -6,10 +6,9 @@ use eventseal::conformance::{self, Database, EVENT_TYPE, EVENT_VERSION};
 use eventseal::*;
 use sqlx::{PgConnection, Pool, Transaction};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
-use support::{Postgres, Sqlite};
-
-static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
+use std::sync::{Arc, Mutex};
+use support::faults::{Faulty, KeyFaults};
+use support::{KEYRING, Postgres, Sqlite};
 
 type Tx<E, K> = SplitTx<Transaction<'static, E>, K>;
 type Pg = sqlx::Postgres;
@@ -176,49 +175,11 @@ struct Meddling {
 }
 
 #[async_trait]
-impl KeyStore for Meddling {
-    type Tx = PgConnection;
+impl KeyFaults for Meddling {
+    type Inner = PostgresKeys;
 
-    async fn namespace(&self, tx: &mut PgConnection) -> Result<Option<Namespace>> {
-        self.inner.namespace(tx).await
-    }
-
-    async fn active_kek(&self, tx: &mut PgConnection, partition: &str) -> Result<Option<KekRecord>> {
-        self.inner.active_kek(tx, partition).await
-    }
-
-    async fn keks(&self, tx: &mut PgConnection, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
-        self.inner.keks(tx, kek_ids).await
-    }
-
-    async fn install_kek(&self, tx: &mut PgConnection, kek: &KekRecord) -> Result<()> {
-        self.inner.install_kek(tx, kek).await
-    }
-
-    async fn kek_usage(&self, tx: &mut PgConnection) -> Result<Vec<KekUsage>> {
-        self.inner.kek_usage(tx).await
-    }
-    async fn replace_kek(&self, tx: &mut PgConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        self.inner.replace_kek(tx, replaced, kek).await
-    }
-    async fn move_kek(
-        &self,
-        tx: &mut PgConnection,
-        old: &KekRecord,
-        provider: &str,
-        wrapped: &WrappedKek,
-        at: time::OffsetDateTime,
-    ) -> Result<bool> {
-        self.inner.move_kek(tx, old, provider, wrapped, at).await
-    }
-    async fn retire_kek(&self, tx: &mut PgConnection, kek_id: KekId) -> Result<Retirement> {
-        self.inner.retire_kek(tx, kek_id).await
-    }
-    async fn rewrap_batch(&self, tx: &mut PgConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
-        self.inner.rewrap_batch(tx, batch, by).await
-    }
-    async fn install_key(&self, tx: &mut PgConnection, key: &NewDataKey) -> Result<()> {
-        self.inner.install_key(tx, key).await
+    fn inner(&self) -> &PostgresKeys {
+        &self.inner
     }
 
     async fn scopes(&self, tx: &mut PgConnection, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
@@ -235,39 +196,11 @@ impl KeyStore for Meddling {
         self.inner.scopes(tx, scopes, lock).await
     }
 
-    async fn create_scopes(&self, tx: &mut PgConnection, scopes: &[KeyScope]) -> Result<()> {
-        self.inner.create_scopes(tx, scopes).await
-    }
-
     async fn insert_keys(&self, tx: &mut PgConnection, keys: &[NewDataKey]) -> Result<()> {
         self.inner.insert_keys(tx, keys).await?;
         // The next look at the scopes comes after the commit.
         self.armed.store(self.meddle.lock().unwrap().is_some(), Ordering::SeqCst);
         Ok(())
-    }
-
-    async fn commit_durably(&self, tx: &mut PgConnection) -> Result<()> {
-        self.inner.commit_durably(tx).await
-    }
-
-    async fn data_keys(&self, tx: &mut PgConnection, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
-        self.inner.data_keys(tx, key_ids).await
-    }
-
-    async fn change_scope(&self, tx: &mut PgConnection, change: &ScopeChange) -> Result<()> {
-        self.inner.change_scope(tx, change).await
-    }
-
-    async fn destroy_keys(&self, tx: &mut PgConnection, scope: &KeyScope, at: time::OffsetDateTime) -> Result<Vec<KeyId>> {
-        self.inner.destroy_keys(tx, scope, at).await
-    }
-
-    async fn scopes_with_ids(&self, tx: &mut PgConnection, ids: &[String]) -> Result<Vec<KeyScope>> {
-        self.inner.scopes_with_ids(tx, ids).await
-    }
-
-    async fn history(&self, tx: &mut PgConnection, scope: &KeyScope) -> Result<Option<KeyHistory>> {
-        self.inner.history(tx, scope).await
     }
 }
 
@@ -275,7 +208,7 @@ impl KeyStore for Meddling {
 async fn i5_a_shred_between_the_commit_of_a_key_and_the_next_lock_is_noticed() {
     for what in ["shred", "shred and reopen"] {
         let keys = Meddling { inner: PostgresKeys::new(), armed: Arc::default(), meddle: Arc::default(), pool: Arc::default() };
-        let shop = Shop::new(keys.clone()).await;
+        let shop = Shop::new(Faulty(keys.clone())).await;
         // A key of another customer, that the same transaction used before, is locked again as well.
         let mut tx = shop.db.begin().await.unwrap();
         shop.append(&mut tx, placed("7")).await.unwrap();

@@ -5,10 +5,11 @@ use eventseal::ExpectedVersion::{Any, Exact, NoStream};
 use eventseal::*;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{Connection, Executor, SqliteConnection};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use support::Sqlite;
+use support::faults::{Faulty, KmsFaults};
+use support::{KEYRING, Sqlite};
 use tokio::sync::Notify;
 
 fn schemas() -> Schemas {
@@ -18,8 +19,6 @@ fn schemas() -> Schemas {
 fn placed(customer: &str) -> NewEvent {
     NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{customer}","name":"Ada"}}"#))
 }
-
-static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
 
 /// A process that has nothing cached.
 fn cold() -> SealedStore<SqliteStore> {
@@ -236,16 +235,11 @@ struct Hanging {
 }
 
 #[async_trait]
-impl Kms for Hanging {
-    fn provider(&self) -> &str {
-        self.keyring.provider()
+impl KmsFaults for Hanging {
+    fn inner(&self) -> &dyn Kms {
+        &self.keyring
     }
-    async fn master_key_id(&self) -> Result<String> {
-        self.keyring.master_key_id().await
-    }
-    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
-        self.keyring.generate_kek(context).await
-    }
+
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         if self.hangs.load(Ordering::SeqCst) {
             self.asked.notify_one();
@@ -253,21 +247,13 @@ impl Kms for Hanging {
         }
         self.keyring.unwrap_kek(wrapped, context).await
     }
-
-    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
-        self.keyring.wrap_kek(kek, context).await
-    }
-
-    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
-        self.keyring.rewrap_kek(wrapped, context).await
-    }
 }
 
 /// SQLite's write lock is that of the whole database: nobody may hold it while waiting for a KMS.
 #[tokio::test]
 async fn i5_a_kms_that_hangs_keeps_no_writer_waiting() {
     let db = Sqlite::new().await;
-    let kms = Arc::new(Hanging { keyring: Keyring::generate("main").unwrap(), hangs: false.into(), asked: Notify::new() });
+    let kms = Arc::new(Faulty(Hanging { keyring: Keyring::generate("main").unwrap(), hangs: false.into(), asked: Notify::new() }));
     let process = || Arc::new(SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Arc::clone(&kms), schemas()));
     process().keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
     let scope = KeyScope::new("Customer", "42");
@@ -303,7 +289,7 @@ async fn i5_a_kms_that_hangs_keeps_no_writer_waiting() {
 #[tokio::test]
 async fn a_cold_append_that_was_overtaken_is_retryable_and_then_warm() {
     let db = Sqlite::new().await;
-    let kms = Arc::new(Hanging { keyring: Keyring::generate("main").unwrap(), hangs: false.into(), asked: Notify::new() });
+    let kms = Arc::new(Faulty(Hanging { keyring: Keyring::generate("main").unwrap(), hangs: false.into(), asked: Notify::new() }));
     let process = || SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Arc::clone(&kms), schemas());
     let (warm, cold, order) = (process(), process(), aggregate("Order", "1"));
     warm.keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();

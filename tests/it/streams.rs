@@ -5,10 +5,8 @@ use eventseal::ExpectedVersion::{Any, Exact, NoStream};
 use eventseal::*;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
-use std::sync::{Arc, LazyLock};
-use support::Postgres;
-
-static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
+use std::sync::Arc;
+use support::{KEYRING, Postgres};
 
 fn schemas() -> Schemas {
     let placed = event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"));

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use eventseal::conformance;
 use eventseal::*;
 use std::time::Duration;
+use support::faults::{Faulty, StoreFaults, TableFaults};
 use support::{Memory, caught};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,11 +39,19 @@ enum WrongTable {
 }
 
 #[derive(Clone)]
-struct MutantTable(WrongTable, MemoryDb);
+struct MutantTable(WrongTable, MemoryDb, MemoryStore);
+
+fn mutant(wrong: WrongTable, memory: &Memory) -> Faulty<MutantTable> {
+    Faulty(MutantTable(wrong, memory.0.clone(), MemoryStore::new()))
+}
 
 #[async_trait]
-impl EventStore for MutantTable {
-    type Tx = MemoryTx;
+impl StoreFaults for MutantTable {
+    type Inner = MemoryStore;
+
+    fn inner(&self) -> &MemoryStore {
+        &self.2
+    }
 
     async fn append(&self, tx: &mut MemoryTx, of: &AggregateRef, expected: ExpectedVersion, events: &[NewEvent]) -> Result<Appended> {
         let mut appended = MemoryStore::new().append(tx, of, expected, events).await?;
@@ -50,18 +59,6 @@ impl EventStore for MutantTable {
             appended.events[0].global_position = GlobalPosition::START;
         }
         Ok(appended)
-    }
-
-    async fn read_aggregate_stream(&self, tx: &mut MemoryTx, of: &AggregateRef, range: VersionRange) -> Result<Stream> {
-        MemoryStore::new().read_aggregate_stream(tx, of, range).await
-    }
-
-    async fn read_events(&self, tx: &mut MemoryTx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
-        MemoryStore::new().read_events(tx, after, limit, filter).await
-    }
-
-    async fn latest_global_position(&self, tx: &mut MemoryTx) -> Result<GlobalPosition> {
-        MemoryStore::new().latest_global_position(tx).await
     }
 }
 
@@ -77,8 +74,12 @@ impl TableWork<MemoryTx> for Swallow<'_> {
 }
 
 #[async_trait]
-impl EventTable for MutantTable {
-    type Tx = MemoryTx;
+impl TableFaults for MutantTable {
+    type Inner = MemoryStore;
+
+    fn inner(&self) -> &MemoryStore {
+        &self.2
+    }
 
     async fn in_transaction(&self, connection: &mut MemoryTx, work: &mut dyn TableWork<MemoryTx>) -> Result<()> {
         match self.0 {
@@ -216,7 +217,7 @@ impl EventTable for MutantTable {
 #[tokio::test]
 async fn rules_of_an_event_table_are_checked() {
     let memory = Memory::new();
-    conformance::event_table(&memory, &MutantTable(WrongTable::Nothing, memory.0.clone())).await;
+    conformance::event_table(&memory, &mutant(WrongTable::Nothing, &memory)).await;
     for (wrong, rule) in [
         (WrongTable::KeepsWhatFailed, "what failed left something"),
         (WrongTable::ForgetsWhatWasDone, "what succeeds is committed"),
@@ -245,7 +246,7 @@ async fn rules_of_an_event_table_are_checked() {
         (WrongTable::LeavesThePositions, "positions go on after those that were inserted"),
     ] {
         let memory = Memory::new();
-        let mutant = MutantTable(wrong, memory.0.clone());
+        let mutant = mutant(wrong, &memory);
         caught(&format!("{wrong:?}"), rule, async move { conformance::event_table(&memory, &mutant).await }).await;
     }
 }

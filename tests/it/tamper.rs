@@ -17,7 +17,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
-use support::sealing::{World, holds_canary, with_payload};
+use support::faults::{Faulty, KeyFaults};
+use support::sealing::{SealerWorld, holds_canary, with_payload};
 
 // ---- what is altered
 
@@ -83,21 +84,21 @@ fn schemas() -> Schemas {
     Schemas::builder(declared(&Seen::default())).allow_older_appends().allow_unknown_types().build().unwrap()
 }
 
-fn world() -> World {
-    World::new(schemas())
+fn world() -> SealerWorld {
+    SealerWorld::new(schemas())
 }
 
 fn order() -> AggregateRef {
     aggregate("Order", "ord-1")
 }
 
-fn seal(world: &World, event_type: &str, payload: &str) -> PersistedEvent {
+fn seal(world: &SealerWorld, event_type: &str, payload: &str) -> PersistedEvent {
     let stored = world.seal(&order(), NewEvent::raw(event_type, 1, payload)).unwrap();
     assert!(!holds_canary(&stored.payload));
     stored
 }
 
-fn shred_all(world: &World) {
+fn shred_all(world: &SealerWorld) {
     SCOPES.iter().for_each(|(kind, id)| world.shred(kind, id));
 }
 
@@ -257,7 +258,7 @@ enum State {
 const STATES: [State; 3] = [State::Live, State::Half, State::Shredded];
 
 impl State {
-    fn bring_about(self, world: &World) {
+    fn bring_about(self, world: &SealerWorld) {
         match self {
             Self::Live => {}
             Self::Half => [("Customer", "cust-1"), ("Recipient", "rec-1")].iter().for_each(|(kind, id)| world.shred(kind, id)),
@@ -267,7 +268,7 @@ impl State {
 }
 
 /// Events of every protected type, sealed in one world and then brought into a state.
-fn in_state(state: State) -> (World, Vec<PersistedEvent>) {
+fn in_state(state: State) -> (SealerWorld, Vec<PersistedEvent>) {
     let world = world();
     let events = vec![seal(&world, "Placed", PLACED), seal(&world, "Gifts", GIFTS), seal(&world, "Joined", JOINED)];
     state.bring_about(&world);
@@ -475,7 +476,7 @@ fn i3_i4_no_bit_of_a_stored_payload_changes_what_is_protected() {
 // ---- moves
 
 /// Events that differ from the first in one respect each, and of other shapes.
-fn neighbours(world: &World) -> Vec<PersistedEvent> {
+fn neighbours(world: &SealerWorld) -> Vec<PersistedEvent> {
     let elsewhere = world.seal(&aggregate("Order", "ord-2"), NewEvent::raw("Placed", 1, PLACED)).unwrap();
     vec![
         seal(world, "Placed", PLACED),
@@ -596,74 +597,21 @@ impl Broken {
 }
 
 #[async_trait]
-impl KeyStore for Broken {
-    type Tx = MemoryTx;
+impl KeyFaults for Broken {
+    type Inner = MemoryKeys;
+
+    fn inner(&self) -> &MemoryKeys {
+        &self.inner
+    }
 
     async fn namespace(&self, _: &mut MemoryTx) -> Result<Option<Namespace>> {
         Namespace::new(self.namespace).map(Some)
     }
-    async fn active_kek(&self, tx: &mut MemoryTx, partition: &str) -> Result<Option<KekRecord>> {
-        self.inner.active_kek(tx, partition).await
-    }
-    async fn keks(&self, tx: &mut MemoryTx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
-        self.inner.keks(tx, kek_ids).await
-    }
-    async fn install_kek(&self, tx: &mut MemoryTx, kek: &KekRecord) -> Result<()> {
-        self.inner.install_kek(tx, kek).await
-    }
-    async fn kek_usage(&self, tx: &mut MemoryTx) -> Result<Vec<KekUsage>> {
-        self.inner.kek_usage(tx).await
-    }
-    async fn replace_kek(&self, tx: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        self.inner.replace_kek(tx, replaced, kek).await
-    }
-    async fn move_kek(
-        &self,
-        tx: &mut MemoryTx,
-        old: &KekRecord,
-        provider: &str,
-        wrapped: &WrappedKek,
-        at: time::OffsetDateTime,
-    ) -> Result<bool> {
-        self.inner.move_kek(tx, old, provider, wrapped, at).await
-    }
-    async fn retire_kek(&self, tx: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
-        self.inner.retire_kek(tx, kek_id).await
-    }
-    async fn rewrap_batch(&self, tx: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
-        self.inner.rewrap_batch(tx, batch, by).await
-    }
-    async fn commit_durably(&self, tx: &mut MemoryTx) -> Result<()> {
-        self.inner.commit_durably(tx).await
-    }
-    async fn install_key(&self, tx: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
-        self.inner.install_key(tx, key).await
-    }
-    async fn scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
-        self.inner.scopes(tx, scopes, lock).await
-    }
-    async fn create_scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope]) -> Result<()> {
-        self.inner.create_scopes(tx, scopes).await
-    }
-    async fn insert_keys(&self, tx: &mut MemoryTx, keys: &[NewDataKey]) -> Result<()> {
-        self.inner.insert_keys(tx, keys).await
-    }
+
     async fn data_keys(&self, tx: &mut MemoryTx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
         let mut rows = self.inner.data_keys(tx, key_ids).await?;
         rows.retain(|row| !self.lost.contains(&row.key_id));
         Ok(rows)
-    }
-    async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
-        self.inner.change_scope(tx, change).await
-    }
-    async fn destroy_keys(&self, tx: &mut MemoryTx, scope: &KeyScope, at: time::OffsetDateTime) -> Result<Vec<KeyId>> {
-        self.inner.destroy_keys(tx, scope, at).await
-    }
-    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
-        self.inner.scopes_with_ids(tx, ids).await
-    }
-    async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
-        self.inner.history(tx, scope).await
     }
 }
 
@@ -697,7 +645,7 @@ impl Kms for Careless {
 #[test]
 fn i4_a_lost_key_row_is_missing_and_not_shredded() {
     for state in STATES {
-        let world = World::with_keyring(Keyring::parse(KEYRING).unwrap(), schemas());
+        let world = SealerWorld::with_keyring(Keyring::parse(KEYRING).unwrap(), schemas());
         let events =
             [seal(&world, "Placed", PLACED), seal(&world, "Gifts", GIFTS), seal(&world, "Joined", JOINED), seal(&world, "Whole", PLACED)];
         state.bring_about(&world);
@@ -710,7 +658,7 @@ fn i4_a_lost_key_row_is_missing_and_not_shredded() {
             for lost in 1_usize..1 << (ids.len() + 1) {
                 let lost: Vec<KeyId> =
                     ids.iter().chain([&integrity]).enumerate().filter(|(bit, _)| lost >> bit & 1 == 1).map(|(_, id)| *id).collect();
-                let sealer = Sealer::new(Broken::without(lost.clone()), Keyring::parse(KEYRING).unwrap(), schemas());
+                let sealer = Sealer::new(Faulty(Broken::without(lost.clone())), Keyring::parse(KEYRING).unwrap(), schemas());
                 let result = futures::executor::block_on(sealer.open(&mut world.db.begin(), vec![stored.clone()]));
                 match result {
                     Err(Error::MissingKey { key_id, .. }) => assert!(lost.contains(&key_id)),
@@ -726,24 +674,24 @@ fn i4_a_lost_key_row_is_missing_and_not_shredded() {
 /// A namespace separates three times: by its rows, by the KMS, and by what data keys are wrapped with.
 #[test]
 fn i3_i4_a_seal_does_not_open_in_another_namespace() {
-    let here = World::with_keyring(Keyring::parse(KEYRING).unwrap(), schemas());
+    let here = SealerWorld::with_keyring(Keyring::parse(KEYRING).unwrap(), schemas());
     let stored = seal(&here, "Placed", PLACED);
     // The same master key, another database: its keys are not there.
     let there =
-        World::over(MemoryDb::new(Namespace::new("other").unwrap()), MemoryKeys::new(), Keyring::parse(KEYRING).unwrap(), schemas());
+        SealerWorld::over(MemoryDb::new(Namespace::new("other").unwrap()), MemoryKeys::new(), Keyring::parse(KEYRING).unwrap(), schemas());
     assert!(matches!(there.open(&stored), Err(Error::MissingKey { .. })));
     // Not even if the scopes of the same names were shredded there.
     shred_all(&there);
     assert!(matches!(there.open(&stored), Err(Error::MissingKey { .. })));
     // The same rows under another name: the KMS refuses.
-    let renamed = |kms: Box<dyn Kms>| Sealer::new(Broken::renamed(), Arc::<dyn Kms>::from(kms), schemas());
-    let open = |sealer: &Sealer<MemoryTx>, world: &World, stored: &PersistedEvent| {
+    let renamed = |kms: Box<dyn Kms>| Sealer::new(Faulty(Broken::renamed()), Arc::<dyn Kms>::from(kms), schemas());
+    let open = |sealer: &Sealer<MemoryTx>, world: &SealerWorld, stored: &PersistedEvent| {
         futures::executor::block_on(sealer.open(&mut world.db.begin(), vec![stored.clone()]))
     };
     let refused = open(&renamed(Box::new(Keyring::parse(KEYRING).unwrap())), &here, &stored);
     assert!(matches!(refused, Err(Error::KmsRefused { .. })), "{refused:?}");
     // And if the KMS does not care, the wrapped keys do.
-    let careless = World::over(MemoryDb::new(Namespace::new("test").unwrap()), MemoryKeys::new(), Careless, schemas());
+    let careless = SealerWorld::over(MemoryDb::new(Namespace::new("test").unwrap()), MemoryKeys::new(), Careless, schemas());
     let stored = seal(&careless, "Placed", PLACED);
     let refused = open(&renamed(Box::new(Careless)), &careless, &stored);
     assert!(matches!(refused, Err(Error::WrongKey { .. })), "{refused:?}");
@@ -1242,7 +1190,7 @@ fn i4_a_disabled_scope_is_an_error_whatever_is_altered() {
 fn i3_accepting_plaintext_does_not_accept_broken_seals() {
     let schemas = || Schemas::builder(declared(&Seen::default())).accept_plaintext("Placed").accept_plaintext("Whole").build().unwrap();
     for shredded in [false, true] {
-        let world = World::new(schemas());
+        let world = SealerWorld::new(schemas());
         let stored = seal(&world, "Placed", PLACED);
         let other = seal(&world, "Placed", PLACED);
         let whole = seal(&world, "Whole", PLACED);
@@ -1275,7 +1223,7 @@ fn i3_accepting_plaintext_does_not_accept_broken_seals() {
 #[test]
 fn i7_an_upcaster_is_never_shown_what_could_not_be_opened() {
     let seen = Seen::default();
-    let world = World::new(Schemas::builder(declared(&seen)).allow_older_appends().build().unwrap());
+    let world = SealerWorld::new(Schemas::builder(declared(&seen)).allow_older_appends().build().unwrap());
     let stored = seal(&world, "Evolved", PLACED);
     let open_all_flipped = || {
         for at in 0..stored.payload.len() * 8 {
@@ -1303,7 +1251,7 @@ fn i7_an_upcaster_is_never_shown_what_could_not_be_opened() {
 #[test]
 fn i4_versions_that_are_not_known_yet_are_refused_or_opened_by_their_header() {
     let newer = |declared: EventSchema| Schemas::builder([declared]).pass_through_newer().build().unwrap();
-    let world = World::new(schemas());
+    let world = SealerWorld::new(schemas());
     let stored = seal(&world, "Evolved", PLACED);
     let mut stored_v2 = world.seal(&order(), NewEvent::raw("Evolved", 2, PLACED)).unwrap();
     assert_eq!(world.open(&stored).unwrap().event_version.get(), 2);
@@ -1311,9 +1259,9 @@ fn i4_versions_that_are_not_known_yet_are_refused_or_opened_by_their_header() {
     let result = futures::executor::block_on(reader.open(&mut world.db.begin(), vec![stored_v2.clone()]));
     assert!(matches!(result, Err(Error::KmsRefused { .. })), "another KMS is no erasure: {result:?}");
     let keyring = || Keyring::parse(KEYRING).unwrap();
-    let writer = World::with_keyring(keyring(), schemas());
+    let writer = SealerWorld::with_keyring(keyring(), schemas());
     stored_v2 = writer.seal(&order(), NewEvent::raw("Evolved", 2, PLACED)).unwrap();
-    let reader = World::over(writer.db.clone(), MemoryKeys::new(), keyring(), newer(placed("Evolved")));
+    let reader = SealerWorld::over(writer.db.clone(), MemoryKeys::new(), keyring(), newer(placed("Evolved")));
     assert_eq!(reader.open(&stored_v2).unwrap().payload, PLACED.as_bytes());
     let altered = edited(&stored_v2, |value| value["email"] = json!("c4n4ry"));
     assert!(tampered(&reader.open(&altered)));
@@ -1329,7 +1277,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 /// What must hold of anything that a store could hand back.
-fn check_anything(world: &World, template: &PersistedEvent, payload: Vec<u8>) {
+fn check_anything(world: &SealerWorld, template: &PersistedEvent, payload: Vec<u8>) {
     let original = match template.stored_type.as_str() {
         "Gifts" => GIFTS,
         "Joined" => JOINED,
@@ -1352,7 +1300,7 @@ fn check_anything(world: &World, template: &PersistedEvent, payload: Vec<u8>) {
     }
 }
 
-fn fuzzed(world: &World) -> Vec<PersistedEvent> {
+fn fuzzed(world: &SealerWorld) -> Vec<PersistedEvent> {
     let mut events: Vec<PersistedEvent> = [("Placed", PLACED), ("Placed", PLACED), ("Gifts", GIFTS), ("Joined", JOINED), ("Whole", PLACED)]
         .map(|(name, payload)| seal(world, name, payload))
         .into();

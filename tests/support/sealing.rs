@@ -22,12 +22,12 @@ pub fn with_payload(event: &PersistedEvent, payload: impl Into<Vec<u8>>) -> Pers
 }
 
 /// Nothing in memory ever waits, so tests that aren't async themselves can block.
-pub struct World {
+pub struct SealerWorld {
     pub db: MemoryDb,
     pub sealer: Sealer<MemoryTx>,
 }
 
-impl World {
+impl SealerWorld {
     pub fn new(schemas: Schemas) -> Self {
         Self::with_keyring(Keyring::generate("main").unwrap(), schemas)
     }

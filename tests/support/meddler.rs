@@ -1,5 +1,6 @@
 //! A store that fails, hangs or writes something else when it is told to.
 
+use crate::faults::{StoreFaults, TableFaults};
 use async_trait::async_trait;
 use eventseal::*;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -110,30 +111,21 @@ impl<S> Meddler<S> {
     }
 }
 
-#[async_trait]
-impl<S: EventStore> EventStore for Meddler<S> {
-    type Tx = S::Tx;
+impl<S: EventStore> StoreFaults for Meddler<S> {
+    type Inner = S;
 
-    async fn append(&self, tx: &mut S::Tx, aggregate: &AggregateRef, expected: ExpectedVersion, events: &[NewEvent]) -> Result<Appended> {
-        self.inner.append(tx, aggregate, expected, events).await
-    }
-
-    async fn read_aggregate_stream(&self, tx: &mut S::Tx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
-        self.inner.read_aggregate_stream(tx, aggregate, range).await
-    }
-
-    async fn read_events(&self, tx: &mut S::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
-        self.inner.read_events(tx, after, limit, filter).await
-    }
-
-    async fn latest_global_position(&self, tx: &mut S::Tx) -> Result<GlobalPosition> {
-        self.inner.latest_global_position(tx).await
+    fn inner(&self) -> &S {
+        &self.inner
     }
 }
 
 #[async_trait]
-impl<S: EventTable> EventTable for Meddler<S> {
-    type Tx = S::Tx;
+impl<S: EventTable> TableFaults for Meddler<S> {
+    type Inner = S;
+
+    fn inner(&self) -> &S {
+        &self.inner
+    }
 
     async fn in_transaction(&self, connection: &mut S::Tx, work: &mut dyn TableWork<S::Tx>) -> Result<()> {
         self.call(self.meet(), self.inner.in_transaction(connection, work)).await
@@ -175,10 +167,5 @@ impl<S: EventTable> EventTable for Meddler<S> {
 
     async fn settled_position(&self, connection: &mut S::Tx) -> Result<GlobalPosition> {
         self.call(self.meet(), self.inner.settled_position(connection)).await
-    }
-
-    /// Before anything is done, and not counted.
-    async fn location(&self, connection: &mut S::Tx) -> Result<Option<TableLocation>> {
-        self.inner.location(connection).await
     }
 }

@@ -1,19 +1,20 @@
-//! Databases of all kinds, and stores on them, for the tests of maintenance.
+//! What a test asks of any database: a sealed store on it, appends, reads and changes of keys, each in a transaction of its own.
+//! [`on_every_database!`](crate::on_every_database) runs a test on each of them.
 
-mod meddler;
-
-pub use crate::{Memory, Postgres, Sqlite};
+use crate::faults::Faulty;
+use crate::meddler::Meddler;
+use crate::{KEYRING, Memory, Postgres, Sqlite, customer_scope};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
 use eventseal::conformance::Database;
 use eventseal::*;
-pub use meddler::{Meddler, Trouble};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-pub static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::generate("main").unwrap()));
+/// The store of a database, which gets into trouble when it is told to.
+pub type Meddled<B> = Faulty<Meddler<<B as Backend>::Store>>;
 
 #[async_trait]
-pub trait Backend: Database<Tx: Send> + Sized {
+pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
     type Store: EventStore<Tx = Self::Tx> + EventTable<Tx = Self::Tx> + Clone + Default + 'static;
     type Keys: KeyStore<Tx = Self::Tx> + Clone + Default + 'static;
 
@@ -29,28 +30,51 @@ pub trait Backend: Database<Tx: Send> + Sized {
         false
     }
 
+    /// A transaction that goes on seeing what is there when it first reads.
+    async fn begin_snapshot(&self) -> Self::Transaction {
+        self.begin().await.unwrap()
+    }
+
     /// A process, with caches of its own.
     fn process(&self, schemas: Schemas) -> SealedStore<Self::Store> {
-        SealedStore::new(Self::Store::default(), Self::Keys::default(), Arc::clone(&KEYRING), schemas)
+        self.process_with(Self::Keys::default(), Arc::clone(&KEYRING), schemas)
+    }
+
+    fn process_with(
+        &self,
+        keys: impl KeyStore<Tx = Self::Tx> + 'static,
+        kms: impl Kms + 'static,
+        schemas: Schemas,
+    ) -> SealedStore<Self::Store> {
+        SealedStore::new(Self::Store::default(), keys, kms, schemas)
     }
 
     /// A process whose store gets into trouble when it is told to.
-    fn meddling(&self, schemas: Schemas) -> (SealedStore<Meddler<Self::Store>>, Meddler<Self::Store>) {
-        let meddler = Meddler::default();
+    fn meddling(&self, schemas: Schemas) -> (SealedStore<Meddled<Self>>, Meddled<Self>) {
+        let meddler = Meddled::<Self>::default();
         (SealedStore::new(meddler.clone(), Self::Keys::default(), Arc::clone(&KEYRING), schemas), meddler)
+    }
+
+    async fn prepare(&self, store: &SealedStore<Self::Store>) {
+        store.keys().prepare(self.connection(&mut self.connect().await.unwrap())).await.unwrap();
     }
 
     async fn prepared(&self, schemas: Schemas) -> SealedStore<Self::Store> {
         let store = self.process(schemas);
-        store.keys().prepare(self.connection(&mut self.connect().await.unwrap())).await.unwrap();
+        self.prepare(&store).await;
         store
     }
 
     async fn append<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str, events: &[NewEvent]) -> Vec<PersistedEvent> {
-        let mut transaction = self.begin().await.unwrap();
-        let appended = store.append(self.tx(&mut transaction), &aggregate("Order", id), Any, events).await.unwrap();
-        self.commit(transaction).await.unwrap();
-        appended.events
+        self.try_append(store, id, events).await.unwrap()
+    }
+
+    /// To an order. Commits, unless the append fails.
+    async fn try_append<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str, events: &[NewEvent]) -> Result<Vec<PersistedEvent>> {
+        let mut transaction = self.begin().await?;
+        let appended = store.append(self.tx(&mut transaction), &aggregate("Order", id), Any, events).await?;
+        self.commit(transaction).await?;
+        Ok(appended.events)
     }
 
     /// As an application did that knew nothing of sealing.
@@ -58,38 +82,56 @@ pub trait Backend: Database<Tx: Send> + Sized {
         self.append(&Self::Store::default(), id, events).await
     }
 
-    async fn read<S: EventStore<Tx = Self::Tx>>(&self, store: &S) -> Result<Vec<PersistedEvent>> {
-        let mut transaction = self.begin().await.unwrap();
+    /// The events of an order.
+    async fn read<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str) -> Result<Vec<PersistedEvent>> {
+        let mut transaction = self.begin().await?;
+        Ok(store.read_stream(self.tx(&mut transaction), &aggregate("Order", id)).await?.events)
+    }
+
+    /// All events.
+    async fn read_log<S: EventStore<Tx = Self::Tx>>(&self, store: &S) -> Result<Vec<PersistedEvent>> {
+        let mut transaction = self.begin().await?;
         Ok(store.read_events(self.tx(&mut transaction), GlobalPosition::START, 100_000, &EventFilter::default()).await?.events)
     }
 
+    /// All events as they lie in the table.
     async fn stored(&self) -> Vec<PersistedEvent> {
-        self.read(&Self::Store::default()).await.unwrap()
+        self.read_log(&Self::Store::default()).await.unwrap()
     }
 
     async fn shred(&self, store: &SealedStore<Self::Store>, id: &str) -> Shredding {
-        let mut transaction = self.begin().await.unwrap();
-        let shredding = store.keys().shred(self.tx(&mut transaction), &KeyScope::new("Customer", id), "request").await.unwrap();
-        self.commit(transaction).await.unwrap();
-        shredding
+        self.try_shred(store, id).await.unwrap()
+    }
+
+    /// Of a customer. Commits, unless the shred fails.
+    async fn try_shred(&self, store: &SealedStore<Self::Store>, id: &str) -> Result<Shredding> {
+        let mut transaction = self.begin().await?;
+        let shredding = store.keys().shred(self.tx(&mut transaction), &customer_scope(id), "request").await?;
+        self.commit(transaction).await?;
+        Ok(shredding)
     }
 
     async fn disable(&self, store: &SealedStore<Self::Store>, id: &str) {
         let mut transaction = self.begin().await.unwrap();
-        store.keys().disable(self.tx(&mut transaction), &KeyScope::new("Customer", id), "stop").await.unwrap();
+        store.keys().disable(self.tx(&mut transaction), &customer_scope(id), "stop").await.unwrap();
         self.commit(transaction).await.unwrap();
     }
 
     async fn enable(&self, store: &SealedStore<Self::Store>, id: &str) {
         let mut transaction = self.begin().await.unwrap();
-        store.keys().enable(self.tx(&mut transaction), &KeyScope::new("Customer", id), "go on").await.unwrap();
+        store.keys().enable(self.tx(&mut transaction), &customer_scope(id), "go on").await.unwrap();
         self.commit(transaction).await.unwrap();
     }
 
     async fn reopen(&self, store: &SealedStore<Self::Store>, id: &str) {
         let mut transaction = self.begin().await.unwrap();
-        store.keys().reopen(self.tx(&mut transaction), &KeyScope::new("Customer", id), "back").await.unwrap();
+        store.keys().reopen(self.tx(&mut transaction), &customer_scope(id), "back").await.unwrap();
         self.commit(transaction).await.unwrap();
+    }
+
+    async fn history(&self, store: &SealedStore<Self::Store>, id: &str) -> Option<KeyHistory> {
+        let mut transaction = self.begin().await.unwrap();
+        store.keys().key_history(self.tx(&mut transaction), &customer_scope(id)).await.unwrap()
     }
 
     async fn backfill<S: EventStore<Tx = Self::Tx> + EventTable<Tx = Self::Tx>>(
@@ -144,6 +186,10 @@ impl Backend for Postgres {
         sqlx::raw_sql("DROP TABLE events, aggregate_heads").execute(&self.pool).await.is_ok()
     }
 
+    async fn begin_snapshot(&self) -> Self::Transaction {
+        self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap()
+    }
+
     /// Making a database takes longer than all that is done in it. Rows of keys can't be deleted.
     async fn again(self) -> Self {
         sqlx::query("TRUNCATE events, aggregate_heads RESTART IDENTITY").execute(&self.pool).await.unwrap();
@@ -151,32 +197,37 @@ impl Backend for Postgres {
     }
 }
 
+/// Makes tests of functions that are generic over their [`Backend`](crate::backend::Backend): one for each database.
 #[macro_export]
 macro_rules! on_every_database {
     ($($name:ident,)*) => {
-        mod on_memory { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Memory>().await; })* }
-        mod on_sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Sqlite>().await; })* }
-        mod on_postgres { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name::<super::Postgres>().await; })* }
+        $crate::on_database!(on_memory, $crate::Memory, $($name,)*);
+        $crate::on_sqlite_and_postgres!($($name,)*);
     };
 }
 
-pub fn customer() -> Owner {
-    subject("Customer", "/customer")
+/// The same without the one in memory.
+#[macro_export]
+macro_rules! on_sqlite_and_postgres {
+    ($($name:ident,)*) => {
+        $crate::on_database!(on_sqlite, $crate::Sqlite, $($name,)*);
+        $crate::on_database!(on_postgres, $crate::Postgres, $($name,)*);
+    };
 }
 
-pub fn contains(payload: &[u8], text: &str) -> bool {
-    payload.windows(text.len()).any(|window| window == text.as_bytes())
-}
-
-/// An error with everything that it was caused by, as a log shows it.
-pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = format!("{error} {error:?}");
-    let mut next = error.source();
-    while let Some(source) = next {
-        text += &format!(": {source} {source:?}");
-        next = source.source();
-    }
-    text
+/// The same for one database, in a module of this name.
+#[macro_export]
+macro_rules! on_database {
+    ($module:ident, $database:ty, $($name:ident,)*) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name::<$database>().await;
+                }
+            )*
+        }
+    };
 }
 
 /// Every payload as its readers see it, whatever else changes.

@@ -1,0 +1,460 @@
+//! Parts that do what another part does, except where a test says otherwise: key stores, event stores, event tables and KMSs.
+//!
+//! A test implements [`KeyFaults`], [`StoreFaults`], [`TableFaults`] or [`KmsFaults`] for a type of its own and writes only the
+//! calls that it changes. [`Faulty`] makes the port out of it.
+
+use async_trait::async_trait;
+use eventseal::*;
+use time::OffsetDateTime;
+
+/// A port with the faults of `T`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faulty<T>(pub T);
+
+impl<T> std::ops::Deref for Faulty<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// What a faulty key store does. Each call goes to the inner key store, unless a test writes its own.
+#[async_trait]
+pub trait KeyFaults: Send + Sync {
+    type Inner: KeyStore;
+
+    fn inner(&self) -> &Self::Inner;
+
+    /// Runs before each call that takes a connection, and gets the call's name. An error takes the place of the call.
+    fn before(&self, call: &'static str) -> Result<()> {
+        let _ = call;
+        Ok(())
+    }
+
+    fn can_look_first(&self) -> bool {
+        self.inner().can_look_first()
+    }
+
+    fn is_in_transaction(&self, tx: &KeyTx<Self>) -> bool {
+        self.inner().is_in_transaction(tx)
+    }
+
+    async fn namespace(&self, tx: &mut KeyTx<Self>) -> Result<Option<Namespace>> {
+        self.inner().namespace(tx).await
+    }
+
+    async fn active_kek(&self, tx: &mut KeyTx<Self>, partition: &str) -> Result<Option<KekRecord>> {
+        self.inner().active_kek(tx, partition).await
+    }
+
+    async fn keks(&self, tx: &mut KeyTx<Self>, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
+        self.inner().keks(tx, kek_ids).await
+    }
+
+    async fn install_kek(&self, connection: &mut KeyTx<Self>, kek: &KekRecord) -> Result<()> {
+        self.inner().install_kek(connection, kek).await
+    }
+
+    async fn kek_usage(&self, tx: &mut KeyTx<Self>) -> Result<Vec<KekUsage>> {
+        self.inner().kek_usage(tx).await
+    }
+
+    async fn replace_kek(&self, connection: &mut KeyTx<Self>, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        self.inner().replace_kek(connection, replaced, kek).await
+    }
+
+    async fn move_kek(
+        &self,
+        connection: &mut KeyTx<Self>,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        self.inner().move_kek(connection, old, provider, wrapped, at).await
+    }
+
+    async fn retire_kek(&self, connection: &mut KeyTx<Self>, kek_id: KekId) -> Result<Retirement> {
+        self.inner().retire_kek(connection, kek_id).await
+    }
+
+    async fn rewrap_batch(&self, connection: &mut KeyTx<Self>, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        self.inner().rewrap_batch(connection, batch, by).await
+    }
+
+    async fn install_key(&self, connection: &mut KeyTx<Self>, key: &NewDataKey) -> Result<()> {
+        self.inner().install_key(connection, key).await
+    }
+
+    async fn scopes(&self, tx: &mut KeyTx<Self>, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
+        self.inner().scopes(tx, scopes, lock).await
+    }
+
+    async fn create_scopes(&self, tx: &mut KeyTx<Self>, scopes: &[KeyScope]) -> Result<()> {
+        self.inner().create_scopes(tx, scopes).await
+    }
+
+    async fn insert_keys(&self, tx: &mut KeyTx<Self>, keys: &[NewDataKey]) -> Result<()> {
+        self.inner().insert_keys(tx, keys).await
+    }
+
+    async fn commit_durably(&self, tx: &mut KeyTx<Self>) -> Result<()> {
+        self.inner().commit_durably(tx).await
+    }
+
+    async fn data_keys(&self, tx: &mut KeyTx<Self>, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
+        self.inner().data_keys(tx, key_ids).await
+    }
+
+    async fn change_scope(&self, tx: &mut KeyTx<Self>, change: &ScopeChange) -> Result<()> {
+        self.inner().change_scope(tx, change).await
+    }
+
+    async fn destroy_keys(&self, tx: &mut KeyTx<Self>, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+        self.inner().destroy_keys(tx, scope, at).await
+    }
+
+    async fn scopes_with_ids(&self, tx: &mut KeyTx<Self>, ids: &[String]) -> Result<Vec<KeyScope>> {
+        self.inner().scopes_with_ids(tx, ids).await
+    }
+
+    async fn history(&self, tx: &mut KeyTx<Self>, scope: &KeyScope) -> Result<Option<KeyHistory>> {
+        self.inner().history(tx, scope).await
+    }
+}
+
+/// The transaction of the key store inside.
+pub type KeyTx<T> = <<T as KeyFaults>::Inner as KeyStore>::Tx;
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: KeyFaults> KeyStore for Faulty<T> {
+    type Tx = KeyTx<T>;
+
+    fn can_look_first(&self) -> bool {
+        self.0.can_look_first()
+    }
+
+    fn is_in_transaction(&self, tx: &Self::Tx) -> bool {
+        self.0.is_in_transaction(tx)
+    }
+
+    async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>> {
+        self.0.before("namespace")?;
+        self.0.namespace(tx).await
+    }
+
+    async fn active_kek(&self, tx: &mut Self::Tx, partition: &str) -> Result<Option<KekRecord>> {
+        self.0.before("active_kek")?;
+        self.0.active_kek(tx, partition).await
+    }
+
+    async fn keks(&self, tx: &mut Self::Tx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
+        self.0.before("keks")?;
+        self.0.keks(tx, kek_ids).await
+    }
+
+    async fn install_kek(&self, connection: &mut Self::Tx, kek: &KekRecord) -> Result<()> {
+        self.0.before("install_kek")?;
+        self.0.install_kek(connection, kek).await
+    }
+
+    async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {
+        self.0.before("kek_usage")?;
+        self.0.kek_usage(tx).await
+    }
+
+    async fn replace_kek(&self, connection: &mut Self::Tx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        self.0.before("replace_kek")?;
+        self.0.replace_kek(connection, replaced, kek).await
+    }
+
+    async fn move_kek(
+        &self,
+        connection: &mut Self::Tx,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        self.0.before("move_kek")?;
+        self.0.move_kek(connection, old, provider, wrapped, at).await
+    }
+
+    async fn retire_kek(&self, connection: &mut Self::Tx, kek_id: KekId) -> Result<Retirement> {
+        self.0.before("retire_kek")?;
+        self.0.retire_kek(connection, kek_id).await
+    }
+
+    async fn rewrap_batch(&self, connection: &mut Self::Tx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        self.0.before("rewrap_batch")?;
+        self.0.rewrap_batch(connection, batch, by).await
+    }
+
+    async fn install_key(&self, connection: &mut Self::Tx, key: &NewDataKey) -> Result<()> {
+        self.0.before("install_key")?;
+        self.0.install_key(connection, key).await
+    }
+
+    async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
+        self.0.before("scopes")?;
+        self.0.scopes(tx, scopes, lock).await
+    }
+
+    async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()> {
+        self.0.before("create_scopes")?;
+        self.0.create_scopes(tx, scopes).await
+    }
+
+    async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()> {
+        self.0.before("insert_keys")?;
+        self.0.insert_keys(tx, keys).await
+    }
+
+    async fn commit_durably(&self, tx: &mut Self::Tx) -> Result<()> {
+        self.0.before("commit_durably")?;
+        self.0.commit_durably(tx).await
+    }
+
+    async fn data_keys(&self, tx: &mut Self::Tx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
+        self.0.before("data_keys")?;
+        self.0.data_keys(tx, key_ids).await
+    }
+
+    async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()> {
+        self.0.before("change_scope")?;
+        self.0.change_scope(tx, change).await
+    }
+
+    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+        self.0.before("destroy_keys")?;
+        self.0.destroy_keys(tx, scope, at).await
+    }
+
+    async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>> {
+        self.0.before("scopes_with_ids")?;
+        self.0.scopes_with_ids(tx, ids).await
+    }
+
+    async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
+        self.0.before("history")?;
+        self.0.history(tx, scope).await
+    }
+}
+
+/// What a faulty event store does. Each call goes to the inner store, unless a test writes its own.
+#[async_trait]
+pub trait StoreFaults: Send + Sync {
+    type Inner: EventStore;
+
+    fn inner(&self) -> &Self::Inner;
+
+    async fn append(
+        &self,
+        tx: &mut StoreTx<Self>,
+        aggregate: &AggregateRef,
+        expected: ExpectedVersion,
+        events: &[NewEvent],
+    ) -> Result<Appended> {
+        self.inner().append(tx, aggregate, expected, events).await
+    }
+
+    async fn read_aggregate_stream(&self, tx: &mut StoreTx<Self>, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+        self.inner().read_aggregate_stream(tx, aggregate, range).await
+    }
+
+    async fn read_events(&self, tx: &mut StoreTx<Self>, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+        self.inner().read_events(tx, after, limit, filter).await
+    }
+
+    async fn latest_global_position(&self, tx: &mut StoreTx<Self>) -> Result<GlobalPosition> {
+        self.inner().latest_global_position(tx).await
+    }
+}
+
+/// The transaction of the event store inside.
+pub type StoreTx<T> = <<T as StoreFaults>::Inner as EventStore>::Tx;
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: StoreFaults> EventStore for Faulty<T> {
+    type Tx = StoreTx<T>;
+
+    async fn append(
+        &self,
+        tx: &mut Self::Tx,
+        aggregate: &AggregateRef,
+        expected: ExpectedVersion,
+        events: &[NewEvent],
+    ) -> Result<Appended> {
+        self.0.append(tx, aggregate, expected, events).await
+    }
+
+    async fn read_aggregate_stream(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+        self.0.read_aggregate_stream(tx, aggregate, range).await
+    }
+
+    async fn read_events(&self, tx: &mut Self::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+        self.0.read_events(tx, after, limit, filter).await
+    }
+
+    async fn latest_global_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {
+        self.0.latest_global_position(tx).await
+    }
+}
+
+/// What a faulty event table does. Each call goes to the inner table, unless a test writes its own.
+#[async_trait]
+pub trait TableFaults: Send + Sync {
+    type Inner: EventTable;
+
+    fn inner(&self) -> &Self::Inner;
+
+    async fn in_transaction(&self, connection: &mut TableTx<Self>, work: &mut dyn TableWork<TableTx<Self>>) -> Result<()> {
+        self.inner().in_transaction(connection, work).await
+    }
+
+    async fn last_position(&self, tx: &mut TableTx<Self>) -> Result<GlobalPosition> {
+        self.inner().last_position(tx).await
+    }
+
+    async fn count_events(&self, tx: &mut TableTx<Self>, range: PositionRange) -> Result<Vec<StoredCount>> {
+        self.inner().count_events(tx, range).await
+    }
+
+    async fn stored_events(&self, tx: &mut TableTx<Self>, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
+        self.inner().stored_events(tx, query).await
+    }
+
+    async fn stored_events_at(&self, tx: &mut TableTx<Self>, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>> {
+        self.inner().stored_events_at(tx, positions).await
+    }
+
+    async fn replace_payloads(&self, tx: &mut TableTx<Self>, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+        self.inner().replace_payloads(tx, replacements).await
+    }
+
+    async fn insert_events(&self, tx: &mut TableTx<Self>, events: &[PersistedEvent]) -> Result<()> {
+        self.inner().insert_events(tx, events).await
+    }
+
+    async fn settled_position(&self, connection: &mut TableTx<Self>) -> Result<GlobalPosition> {
+        self.inner().settled_position(connection).await
+    }
+
+    async fn location(&self, connection: &mut TableTx<Self>) -> Result<Option<TableLocation>> {
+        self.inner().location(connection).await
+    }
+}
+
+/// The transaction of the event table inside.
+pub type TableTx<T> = <<T as TableFaults>::Inner as EventTable>::Tx;
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: TableFaults> EventTable for Faulty<T> {
+    type Tx = TableTx<T>;
+
+    async fn in_transaction(&self, connection: &mut Self::Tx, work: &mut dyn TableWork<Self::Tx>) -> Result<()> {
+        self.0.in_transaction(connection, work).await
+    }
+
+    async fn last_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {
+        self.0.last_position(tx).await
+    }
+
+    async fn count_events(&self, tx: &mut Self::Tx, range: PositionRange) -> Result<Vec<StoredCount>> {
+        self.0.count_events(tx, range).await
+    }
+
+    async fn stored_events(&self, tx: &mut Self::Tx, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
+        self.0.stored_events(tx, query).await
+    }
+
+    async fn stored_events_at(&self, tx: &mut Self::Tx, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>> {
+        self.0.stored_events_at(tx, positions).await
+    }
+
+    async fn replace_payloads(&self, tx: &mut Self::Tx, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+        self.0.replace_payloads(tx, replacements).await
+    }
+
+    async fn insert_events(&self, tx: &mut Self::Tx, events: &[PersistedEvent]) -> Result<()> {
+        self.0.insert_events(tx, events).await
+    }
+
+    async fn settled_position(&self, connection: &mut Self::Tx) -> Result<GlobalPosition> {
+        self.0.settled_position(connection).await
+    }
+
+    async fn location(&self, connection: &mut Self::Tx) -> Result<Option<TableLocation>> {
+        self.0.location(connection).await
+    }
+}
+
+/// What a faulty KMS does. Each call goes to the inner KMS, unless a test writes its own.
+#[async_trait]
+pub trait KmsFaults: Send + Sync {
+    fn inner(&self) -> &dyn Kms;
+
+    fn provider(&self) -> &str {
+        self.inner().provider()
+    }
+
+    fn makes_keys_under(&self, master_key_id: &str) -> bool {
+        self.inner().makes_keys_under(master_key_id)
+    }
+
+    async fn master_key_id(&self) -> Result<String> {
+        self.inner().master_key_id().await
+    }
+
+    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
+        self.inner().generate_kek(context).await
+    }
+
+    async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
+        self.inner().unwrap_kek(wrapped, context).await
+    }
+
+    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
+        self.inner().wrap_kek(kek, context).await
+    }
+
+    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
+        self.inner().rewrap_kek(wrapped, context).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: KmsFaults> Kms for Faulty<T> {
+    fn provider(&self) -> &str {
+        self.0.provider()
+    }
+
+    fn makes_keys_under(&self, master_key_id: &str) -> bool {
+        self.0.makes_keys_under(master_key_id)
+    }
+
+    async fn master_key_id(&self) -> Result<String> {
+        self.0.master_key_id().await
+    }
+
+    async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {
+        self.0.generate_kek(context).await
+    }
+
+    async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
+        self.0.unwrap_kek(wrapped, context).await
+    }
+
+    async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek> {
+        self.0.wrap_kek(kek, context).await
+    }
+
+    async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek> {
+        self.0.rewrap_kek(wrapped, context).await
+    }
+}
