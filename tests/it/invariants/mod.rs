@@ -1,6 +1,8 @@
 //! The invariants of the design, on every database: memory, SQLite and PostgreSQL. What holds on one must hold on all;
 //! the finer points are tested where they belong (`roundtrip`, `tamper`, `input`, `keys`, `schemas`).
 
+mod lag;
+
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
 use eventseal::*;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use support::backend::Backend;
 use support::faults::{Faulty, KeyFaults, KmsFaults};
 use support::sealing::CANARY;
-use support::{KEYRING, Memory, customer, on_every_database, whole};
+use support::{KEYRING, customer, on_every_database, whole};
 
 on_every_database! {
     i1_what_was_appended_is_read_byte_for_byte,
@@ -25,10 +27,6 @@ on_every_database! {
     i8_a_follower_sees_everything_once,
     i9_errors_show_no_values,
     i10_a_page_costs_one_key_query,
-    i5_reads_that_may_lag_do_so_and_appends_do_not,
-    i5_an_older_tombstone_is_not_taken_for_a_shred_that_is_under_way,
-    i5_an_old_snapshot_renews_nothing_for_readers_that_lag,
-    i5_what_a_process_shreds_itself_it_never_shows_again,
 }
 
 fn schemas() -> Schemas {
@@ -375,148 +373,4 @@ async fn i10_a_page_costs_one_key_query<B: Backend>() {
     assert_eq!(db.read(&store, "1").await.unwrap().len(), 101);
     assert_eq!(take(), [1, 0, 0], "a stream of 50 keys is one query");
     assert_eq!(calls.load(Ordering::SeqCst), 1, "one call to the KMS for each key-encryption key");
-}
-
-/// A report that takes its time, in one snapshot from before a shred, keeps nobody from seeing it.
-async fn i5_an_old_snapshot_renews_nothing_for_readers_that_lag<B: Backend>() {
-    let db = B::make().await;
-    let lag = Duration::from_millis(300);
-    let lagging = db.prepared(schemas()).await.reads_may_lag(lag);
-    let operator = db.process(schemas());
-    db.append(&lagging, "1", &[placed("1")]).await;
-    let mut report = db.begin_snapshot().await;
-    let in_report = async |report: &mut B::Transaction| {
-        let stream = lagging.read_stream(db.tx(report), &aggregate("Order", "1")).await;
-        stream.unwrap().events[0].is_redacted()
-    };
-    let mut connection = db.connect().await.unwrap();
-    let mut shows_it = async || {
-        let stream = lagging.read_stream(db.connection(&mut connection), &aggregate("Order", "1")).await.unwrap();
-        !stream.events[0].is_redacted()
-    };
-    assert!(!in_report(&mut report).await && shows_it().await);
-    db.shred(&operator, "1").await;
-    let shredded = std::time::Instant::now();
-    loop {
-        // By the time before the read: the lag is of statements that begin.
-        let begins = shredded.elapsed();
-        if !shows_it().await {
-            break;
-        }
-        assert!(begins <= lag, "a statement that began {begins:?} after the shred saw plaintext");
-        if std::any::type_name::<B>() != std::any::type_name::<Memory>() {
-            assert!(!in_report(&mut report).await, "the snapshot is from before the shred");
-        }
-    }
-}
-
-/// Also where a read of another connection comes between the shred and its commit, and puts the key back.
-async fn i5_what_a_process_shreds_itself_it_never_shows_again<B: Backend>() {
-    let db = B::make().await;
-    let hour = Duration::from_secs(3_600);
-    let lagging = db.prepared(schemas()).await.reads_may_lag(hour);
-    db.append(&lagging, "1", &[placed("1"), placed("2"), placed("3")]).await;
-    let mut other = db.connect().await.unwrap();
-    let mut read = async || {
-        let stream = lagging.read_stream(db.connection(&mut other), &aggregate("Order", "1")).await?;
-        Ok::<_, Error>(stream.events.iter().map(PersistedEvent::is_redacted).collect::<Vec<_>>())
-    };
-    let mut transaction = db.begin().await.unwrap();
-    lagging.keys().shred(db.tx(&mut transaction), &KeyScope::new("Customer", "1"), "request").await.unwrap();
-    let own = lagging.read_stream(db.tx(&mut transaction), &aggregate("Order", "1")).await.unwrap();
-    assert!(own.events[0].is_redacted(), "the transaction sees what it did");
-    for _ in 0..2 {
-        assert_eq!(read().await.unwrap(), [false; 3], "it is not committed");
-    }
-    db.commit(transaction).await.unwrap();
-    assert_eq!(read().await.unwrap(), [true, false, false]);
-    // A stop, and its end.
-    let scope = KeyScope::new("Customer", "2");
-    let mut transaction = db.begin().await.unwrap();
-    lagging.keys().disable(db.tx(&mut transaction), &scope, "stop").await.unwrap();
-    assert_eq!(read().await.unwrap(), [true, false, false]);
-    db.commit(transaction).await.unwrap();
-    assert!(matches!(read().await, Err(Error::Disabled { .. })));
-    let mut transaction = db.begin().await.unwrap();
-    lagging.keys().enable(db.tx(&mut transaction), &scope, "go").await.unwrap();
-    db.commit(transaction).await.unwrap();
-    assert_eq!(read().await.unwrap(), [true, false, false]);
-    // What is rolled back did not happen.
-    let mut transaction = db.begin().await.unwrap();
-    lagging.keys().shred(db.tx(&mut transaction), &KeyScope::new("Customer", "3"), "request").await.unwrap();
-    drop(transaction);
-    assert_eq!(read().await.unwrap(), [true, false, false]);
-}
-
-/// The scope was shredded and reopened before: what is left of that says nothing of the shred that is not committed yet.
-async fn i5_an_older_tombstone_is_not_taken_for_a_shred_that_is_under_way<B: Backend>() {
-    let db = B::make().await;
-    let lag = Duration::from_millis(500);
-    let lagging = db.prepared(schemas()).await.reads_may_lag(lag);
-    let (operator, scope) = (db.process(schemas()), KeyScope::new("Customer", "1"));
-    operator.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
-    db.append(&lagging, "old", &[placed("1")]).await;
-    db.shred(&operator, "1").await;
-    let mut transaction = db.begin().await.unwrap();
-    operator.keys().reopen(db.tx(&mut transaction), &scope, "came back").await.unwrap();
-    db.commit(transaction).await.unwrap();
-    db.append(&lagging, "new", &[placed("1")]).await;
-    let mut other = db.connect().await.unwrap();
-    let mut is_redacted = async |id| {
-        let stream = lagging.read_stream(db.connection(&mut other), &aggregate("Order", id)).await.unwrap();
-        stream.events[0].is_redacted()
-    };
-    let mut transaction = db.begin().await.unwrap();
-    lagging.keys().shred(db.tx(&mut transaction), &scope, "request").await.unwrap();
-    assert!(is_redacted("old").await && !is_redacted("new").await, "it is not committed");
-    let looked = std::time::Instant::now();
-    while looked.elapsed() <= lag {
-        assert!(!is_redacted("new").await);
-    }
-    db.commit(transaction).await.unwrap();
-    assert!(is_redacted("new").await, "the process that shredded it shows it once more");
-}
-
-async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {
-    let db = B::make().await;
-    let counts = Arc::<[AtomicUsize; 3]>::default();
-    let take = || [0, 1, 2].map(|what| counts[what].swap(0, Ordering::SeqCst));
-    let keys = || Faulty(Counting(B::Keys::default(), Arc::clone(&counts)));
-    let hour = Duration::from_secs(3_600);
-    let lagging = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(hour);
-    lagging.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
-    let strict = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(Duration::ZERO);
-    db.append(&strict, "1", &[placed("1"), placed("2"), placed("3")]).await;
-    let read_outside = async |process: &SealedStore<B::Store>| {
-        let mut connection = db.connect().await.unwrap();
-        process.read_stream(db.connection(&mut connection), &aggregate("Order", "1")).await
-    };
-    for process in [&lagging, &strict] {
-        read_outside(process).await.unwrap();
-    }
-    take();
-    db.read(&lagging, "1").await.unwrap();
-    read_outside(&lagging).await.unwrap();
-    assert_eq!(take(), [0, 0, 0], "the keys were looked at less than an hour ago");
-    db.read(&strict, "1").await.unwrap();
-    assert_eq!(take(), [1, 0, 0]);
-    // The lag is counted from before the look, however long the KMS took after it.
-    let lag = Duration::from_millis(100);
-    let slow = db.process_with(keys(), Faulty(Flaky(Arc::default(), Arc::default(), lag * 2)), schemas()).reads_may_lag(lag);
-    read_outside(&slow).await.unwrap();
-    take();
-    read_outside(&slow).await.unwrap();
-    assert_eq!(take(), [1, 0, 0]);
-    // Another process shreds: a read may lag, an append does not.
-    db.shred(&strict, "1").await;
-    assert!(!db.read(&lagging, "1").await.unwrap()[0].is_redacted() && db.read(&strict, "1").await.unwrap()[0].is_redacted());
-    assert!(db.try_append(&lagging, "1", &[placed("1")]).await.unwrap_err().is_shredded());
-    // What the process does itself it knows, and with it looks at the rest again.
-    db.shred(&lagging, "2").await;
-    let read = db.read(&lagging, "1").await.unwrap();
-    assert!(read[0].is_redacted() && read[1].is_redacted() && !read[2].is_redacted());
-    let mut transaction = db.begin().await.unwrap();
-    lagging.keys().disable(db.tx(&mut transaction), &KeyScope::new("Customer", "3"), "stop").await.unwrap();
-    db.commit(transaction).await.unwrap();
-    assert!(matches!(db.read(&lagging, "1").await, Err(Error::Disabled { .. })));
 }
