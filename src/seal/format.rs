@@ -13,6 +13,7 @@
 use crate::key::KeyId;
 use crate::pointer::JsonPointer;
 use crate::seal::scan::SEAL_MEMBER;
+use crate::seal::scan::Span;
 use uuid::Uuid;
 
 pub(crate) const FORMAT: u8 = 1;
@@ -69,7 +70,7 @@ pub(crate) struct Entry {
     pub(crate) key: u16,
     pub(crate) kind: EntryKind,
     /// Where the pointer stands in the header.
-    pointer: (usize, usize),
+    pointer: Span,
 }
 
 /// A parsed header.
@@ -167,7 +168,7 @@ impl Header {
 
 fn pointer_in(bytes: &[u8], entry: Entry) -> &str {
     // Was checked when the entry was read.
-    std::str::from_utf8(&bytes[entry.pointer.0..entry.pointer.1]).unwrap_or_default()
+    std::str::from_utf8(entry.pointer.of(bytes)).unwrap_or_default()
 }
 
 fn all_distinct<T: Ord>(items: impl IntoIterator<Item = T>) -> bool {
@@ -213,7 +214,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let is_pointer = std::str::from_utf8(self.take(length)?).is_ok_and(JsonPointer::is_valid);
         if is_pointer && usize::from(key) < keys && length <= MAX_POINTER {
-            Ok(Entry { key, kind, pointer: (start, self.at) })
+            Ok(Entry { key, kind, pointer: Span { start, end: self.at } })
         } else {
             Err(HeaderError::Malformed)
         }

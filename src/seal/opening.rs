@@ -14,7 +14,7 @@ use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
 use crate::seal::detect::{begins_sealed, may_hold_header};
 use crate::seal::format::{Document, EntryKind, Header, HeaderError, MAX_STORED, Mode};
 use crate::seal::plan::Plan;
-use crate::seal::scan::{Scan, ScanError, SealMember, WHOLE_MEMBER, locate, scan};
+use crate::seal::scan::{Scan, ScanError, SealMember, Span, WHOLE_MEMBER, locate, scan};
 use crate::seal::token::read_token;
 use crate::seal::wanted::{Target, Wanted};
 use std::collections::{HashMap, HashSet};
@@ -55,9 +55,9 @@ pub(crate) struct Closed<'a> {
     event: EventRef<'a>,
     header: Header,
     /// Where the header's member stands.
-    cut: (usize, usize),
+    cut: Span,
     /// Where the value of each entry stands, in the order of the entries.
-    values: Vec<(usize, usize)>,
+    values: Vec<Span>,
     /// The entries are just the places that the plan protects.
     covers_plan: bool,
 }
@@ -126,7 +126,7 @@ pub(crate) fn inspect<'a>(plan: &Plan, event: EventRef<'a>, accept_plaintext: bo
 /// entry that it replaced is missed as such.
 fn plaintext_places<'a>(plan: &'a Plan, payload: &'a [u8], found: &'a Scan) -> impl Iterator<Item = JsonPointer> + 'a {
     found.hits.iter().filter_map(|hit| match hit.target {
-        Target::Field(index) if &payload[hit.start..hit.end] != b"null" => Some(plan.fields[index].place(&hit.indexes)),
+        Target::Field(index) if hit.span.of(payload) != b"null" => Some(plan.fields[index].place(&hit.indexes)),
         _ => None,
     })
 }
@@ -136,7 +136,7 @@ impl<'a> Closed<'a> {
         let EventRef { event_id, payload, .. } = event;
         let tampered = |problem| Error::Tampered { event_id, problem };
         let mut bytes = Vec::new();
-        read_token(&payload[seal.value.0..seal.value.1], &mut bytes).ok_or_else(|| tampered("the header is not base64url"))?;
+        read_token(seal.value.of(payload), &mut bytes).ok_or_else(|| tampered("the header is not base64url"))?;
         let header = Header::parse(bytes, Document::Payload).map_err(|error| match error {
             HeaderError::Unsupported { what, value } => Error::Unsupported { event_id, what, value },
             HeaderError::Malformed => tampered("the header is malformed"),
@@ -187,12 +187,12 @@ impl<'a> Closed<'a> {
         for index in order {
             let entry = self.header.entries[index];
             let pointer = self.header.pointer(entry);
-            let (start, end) = self.values[index];
+            let span = self.values[index];
             if !whole {
-                self.copy_between(&mut out, copied, start);
+                self.copy_between(&mut out, copied, span.start);
             }
-            copied = end;
-            let value = &self.event.payload[start..end];
+            copied = span.end;
+            let value = span.of(self.event.payload);
             let key = usize::from(entry.key);
             let scope = match (&authentic.keys[key], authentic.shredded[key], entry.kind) {
                 (Some(event_key), _, EntryKind::Sealed) => {
@@ -231,11 +231,10 @@ impl<'a> Closed<'a> {
 
     /// Copies what was never sealed, leaving out the header.
     fn copy_between(&self, out: &mut Vec<u8>, from: usize, to: usize) {
-        let (cut_start, cut_end) = self.cut;
         let mut copy = |from: usize, to: usize| out.extend_from_slice(self.event.payload.get(from..to).unwrap_or_default());
-        if from <= cut_start && cut_end <= to {
-            copy(from, cut_start);
-            copy(cut_end, to);
+        if from <= self.cut.start && self.cut.end <= to {
+            copy(from, self.cut.start);
+            copy(self.cut.end, to);
         } else {
             copy(from, to);
         }
@@ -318,7 +317,7 @@ struct Authentic<'k> {
 }
 
 /// The values of the entries, if the schema's places are just these, in this order: the usual case.
-fn in_order(plan: &Plan, header: &Header, found: &Scan) -> Option<Vec<(usize, usize)>> {
+fn in_order(plan: &Plan, header: &Header, found: &Scan) -> Option<Vec<Span>> {
     if found.hits.len() != header.entries.len() {
         return None;
     }
@@ -328,14 +327,14 @@ fn in_order(plan: &Plan, header: &Header, found: &Scan) -> Option<Vec<(usize, us
             let Target::Field(index) = hit.target else { return None };
             let field = &plan.fields[index];
             let same = field.place_text(&hit.indexes) == header.pointer(*entry);
-            same.then_some((hit.start, hit.end))
+            same.then_some(hit.span)
         })
         .collect()
 }
 
-fn locate_whole(payload: &[u8]) -> Option<Vec<(usize, usize)>> {
+fn locate_whole(payload: &[u8]) -> Option<Vec<Span>> {
     let mut wanted = Wanted::default();
     wanted.add(&Pattern::from_tokens(vec![Token::Name(WHOLE_MEMBER.to_owned())]), Target::Field(0));
     let found = scan(payload, &wanted).ok()?;
-    found.hits.first().map(|hit| vec![(hit.start, hit.end)])
+    found.hits.first().map(|hit| vec![hit.span])
 }

@@ -49,7 +49,7 @@ pub(super) fn scope_of(plan: &Plan, field: &Field, place: &str, named: Option<&H
         }
         FieldOwner::Subject { kind, capture } => {
             let pointer = || plan.captures[*capture].as_str().to_owned();
-            match named.map(|named| &event.payload[named.start..named.end]) {
+            match named.map(|named| named.span.of(event.payload)) {
                 None | Some(b"null") => Err(Error::MissingScopeId {
                     event_id,
                     field: JsonPointer::new_unchecked(place),

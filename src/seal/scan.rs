@@ -2,13 +2,14 @@
 //!
 //! One pass over the bytes checks that they are JSON ([RFC 8259]) and notes where the values at the
 //! wanted places start and end, so that they can be replaced where they stand and everything else can
-//! stay as it is, byte for byte. Knows nothing of keys or encryption. Longer than its neighbours, because
-//! it is one state machine.
+//! stay as it is, byte for byte. Knows nothing of keys or encryption.
 //!
 //! [RFC 8259]: https://www.rfc-editor.org/rfc/rfc8259
 
+mod grammar;
 mod locate;
 
+pub(crate) use grammar::unescape;
 pub(crate) use locate::locate;
 
 use crate::error::Error;
@@ -28,25 +29,41 @@ pub(crate) const MAX_HITS: usize = 65_536;
 /// How deep arrays and objects may nest. A constant of the format; serde_json, and so a step, gives up at 128.
 pub(crate) const MAX_DEPTH: usize = 128;
 
+/// Where something stands in a text: from its first byte on, to before `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+impl Span {
+    /// What stands there.
+    pub(crate) fn of(self, text: &[u8]) -> &[u8] {
+        &text[self.start..self.end]
+    }
+
+    pub(crate) fn length(self) -> usize {
+        self.end - self.start
+    }
+}
+
 /// A wanted place that is there.
 #[derive(Debug)]
 pub(crate) struct Hit {
     pub(crate) target: Target,
     /// The array elements that the `*` on the way stood for.
     pub(crate) indexes: Vec<u32>,
-    /// The value's text, from here …
-    pub(crate) start: usize,
-    /// … to here.
-    pub(crate) end: usize,
+    /// The text of its value.
+    pub(crate) span: Span,
 }
 
 /// Where the header's member stands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SealMember {
     /// The member with one comma beside it: what is taken away to remove it.
-    pub(crate) cut: (usize, usize),
+    pub(crate) cut: Span,
     /// The text of its value.
-    pub(crate) value: (usize, usize),
+    pub(crate) value: Span,
 }
 
 /// What a pass found.
@@ -128,7 +145,7 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         let hit = self.found.hits.len();
         for target in [node.field.map(Target::Field), node.capture.map(Target::Capture)].into_iter().flatten() {
-            self.found.hits.push(Hit { target, indexes: self.indexes.clone(), start, end: start });
+            self.found.hits.push(Hit { target, indexes: self.indexes.clone(), span: Span { start, end: start } });
         }
         let marked = self.found.hits.len();
         if marked > MAX_HITS {
@@ -163,7 +180,7 @@ impl<'a> Scanner<'a> {
         }
         let end = self.at;
         for hit in &mut self.found.hits[hit..marked] {
-            hit.end = end;
+            hit.span.end = end;
         }
         Ok(())
     }
@@ -182,32 +199,14 @@ impl<'a> Scanner<'a> {
             return self.leave();
         }
         loop {
-            let member_start = self.at;
-            if self.peek() != Some(b'"') {
-                return self.fail("a member name or '}' is expected");
-            }
-            let escaped = self.string()?;
-            let name = &self.text[member_start + 1..self.at - 1];
-            let unescaped;
-            let name = if escaped {
-                unescaped = unescape(name);
-                // A lone surrogate can't be the name of any wanted member.
-                unescaped.as_ref().map(String::as_bytes)
-            } else {
-                Some(name)
-            };
-            self.white_space();
-            if self.peek() != Some(b':') {
-                return self.fail("':' is expected");
-            }
-            self.at += 1;
-            self.white_space();
+            let start = self.at;
+            let name = self.member()?;
             let value_start = self.at;
-            let is_seal = is_root && name == Some(SEAL_MEMBER.as_bytes());
+            let is_seal = is_root && name.as_deref() == Some(SEAL_MEMBER.as_bytes());
             if is_seal && self.found.seal.is_some() {
                 return Err(ScanError::Duplicate { place: format!("/{SEAL_MEMBER}") });
             }
-            match name.and_then(|name| find(children, name)) {
+            match name.and_then(|name| find(children, &name)) {
                 Some(index) => {
                     let child = children[index].1;
                     if !seen.insert(index) {
@@ -217,24 +216,22 @@ impl<'a> Scanner<'a> {
                 }
                 None => self.skip_value()?,
             }
-            let value_end = self.at;
+            let value = Span { start: value_start, end: self.at };
             self.white_space();
-            let comma = self.at;
-            let more = self.peek() == Some(b',');
             if is_root {
                 self.found.members += 1;
             }
             if is_seal {
-                let cut = match (more, comma_before) {
-                    (true, _) => (member_start, comma + 1),
-                    (false, Some(before)) => (before, value_end),
-                    (false, None) => (member_start, value_end),
+                let cut = match (self.peek(), comma_before) {
+                    (Some(b','), _) => Span { start, end: self.at + 1 },
+                    (_, Some(before)) => Span { start: before, end: value.end },
+                    (_, None) => Span { start, end: value.end },
                 };
-                self.found.seal = Some(SealMember { cut, value: (value_start, value_end) });
+                self.found.seal = Some(SealMember { cut, value });
             }
             match self.peek() {
                 Some(b',') => {
-                    comma_before = Some(comma);
+                    comma_before = Some(self.at);
                     self.at += 1;
                     self.white_space();
                 }
@@ -278,185 +275,6 @@ impl<'a> Scanner<'a> {
                 _ => return self.fail("',' or ']' is expected"),
             }
         }
-    }
-
-    /// A value in which nothing is wanted, without recursion.
-    fn skip_value(&mut self) -> Result<(), ScanError> {
-        // One bit per open container: set for an object.
-        let mut objects = 0_u128;
-        let outside = self.depth;
-        loop {
-            // A value starts here.
-            match self.peek() {
-                Some(b'"') => {
-                    self.string()?;
-                }
-                Some(b'-' | b'0'..=b'9') => self.number()?,
-                Some(open @ (b'{' | b'[')) => {
-                    self.enter()?;
-                    self.white_space();
-                    let close = if open == b'{' { b'}' } else { b']' };
-                    if self.peek() == Some(close) {
-                        self.leave()?;
-                    } else {
-                        objects = objects << 1 | u128::from(open == b'{');
-                        if open == b'{' {
-                            self.name()?;
-                        }
-                        continue;
-                    }
-                }
-                Some(b't') => self.literal(b"true")?,
-                Some(b'f') => self.literal(b"false")?,
-                Some(b'n') => self.literal(b"null")?,
-                Some(_) => return self.fail("a value is expected"),
-                None => return self.fail("it ends too early"),
-            }
-            // A value ended here.
-            loop {
-                if self.depth == outside {
-                    return Ok(());
-                }
-                self.white_space();
-                let in_object = objects & 1 == 1;
-                match self.peek() {
-                    Some(b',') => {
-                        self.at += 1;
-                        self.white_space();
-                        if in_object {
-                            self.name()?;
-                        }
-                        break;
-                    }
-                    Some(b'}') if in_object => {}
-                    Some(b']') if !in_object => {}
-                    _ => return self.fail(if in_object { "',' or '}' is expected" } else { "',' or ']' is expected" }),
-                }
-                objects >>= 1;
-                self.leave()?;
-            }
-        }
-    }
-
-    fn name(&mut self) -> Result<(), ScanError> {
-        if self.peek() != Some(b'"') {
-            return self.fail("a member name is expected");
-        }
-        self.string()?;
-        self.white_space();
-        if self.peek() != Some(b':') {
-            return self.fail("':' is expected");
-        }
-        self.at += 1;
-        self.white_space();
-        Ok(())
-    }
-
-    /// A string; says whether it holds escapes.
-    #[inline]
-    fn string(&mut self) -> Result<bool, ScanError> {
-        self.at += 1;
-        let mut escaped = false;
-        loop {
-            self.at += plain_prefix(&self.text[self.at..]);
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(escaped);
-                }
-                Some(b'\\') => {
-                    escaped = true;
-                    self.escape()?;
-                }
-                Some(_) => return self.fail("a control character in a string must be escaped"),
-                None => return self.fail("a string does not end"),
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Result<(), ScanError> {
-        match self.text.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.at += 2;
-                Ok(())
-            }
-            Some(b'u') if self.text.get(self.at + 2..self.at + 6).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) => {
-                self.at += 6;
-                Ok(())
-            }
-            _ => self.fail("an escape is invalid"),
-        }
-    }
-
-    fn number(&mut self) -> Result<(), ScanError> {
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        match self.peek() {
-            Some(b'0') => self.at += 1,
-            Some(b'1'..=b'9') => self.digits()?,
-            _ => return self.fail("a digit is expected"),
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Ok(())
-    }
-
-    fn digits(&mut self) -> Result<(), ScanError> {
-        let digits = self.text[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.at += digits;
-        if digits == 0 { self.fail("a digit is expected") } else { Ok(()) }
-    }
-
-    fn literal(&mut self, literal: &'static [u8]) -> Result<(), ScanError> {
-        if self.text[self.at..].starts_with(literal) {
-            self.at += literal.len();
-            Ok(())
-        } else {
-            self.fail("a value is expected")
-        }
-    }
-
-    #[inline]
-    fn white_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
-            self.at += 1;
-        }
-    }
-
-    #[inline]
-    fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
-    }
-
-    fn enter(&mut self) -> Result<(), ScanError> {
-        if self.depth == MAX_DEPTH {
-            return Err(ScanError::TooDeep);
-        }
-        self.depth += 1;
-        self.at += 1;
-        Ok(())
-    }
-
-    #[allow(clippy::unnecessary_wraps, reason = "ends the functions that can fail")]
-    fn leave(&mut self) -> Result<(), ScanError> {
-        self.depth -= 1;
-        self.at += 1;
-        Ok(())
-    }
-
-    fn fail<T>(&self, problem: &'static str) -> Result<T, ScanError> {
-        let problem = if self.at >= self.text.len() { "it ends too early" } else { problem };
-        Err(ScanError::Syntax { offset: self.at, problem })
     }
 
     fn misshapen(&self, node: &Node, expected: &'static str) -> Result<(), ScanError> {
@@ -508,33 +326,6 @@ fn find(children: &[(Box<str>, usize)], name: &[u8]) -> Option<usize> {
     }
 }
 
-/// How many bytes stand before the next quote, backslash or control character. Eight at a time.
-#[inline]
-fn plain_prefix(text: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    const QUOTES: u64 = ONES * 0x22;
-    const BACKSLASHES: u64 = ONES * 0x5c;
-    let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
-    let (words, rest) = text.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        // The lowest set bit is exact; false positives of the borrow come after it only.
-        let special = zero_byte(word ^ QUOTES) | zero_byte(word ^ BACKSLASHES) | (word.wrapping_sub(ONES * 0x20) & !word & HIGH);
-        if special != 0 {
-            return index * 8 + special.trailing_zeros() as usize / 8;
-        }
-    }
-    let special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
-    words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
-}
-
-/// The text that a JSON string (without its quotes) stands for; `None` for a lone surrogate.
-pub(crate) fn unescape(raw: &[u8]) -> Option<String> {
-    let quoted = [b"\"", raw, b"\""].concat();
-    serde_json::from_slice(&quoted).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -549,7 +340,7 @@ mod tests {
 
     fn found(text: &str, fields: &[&str]) -> Result<Vec<String>, ScanError> {
         let scan = scan(text.as_bytes(), &wanted(fields))?;
-        Ok(scan.hits.iter().map(|hit| text[hit.start..hit.end].to_owned()).collect())
+        Ok(scan.hits.iter().map(|hit| text[hit.span.start..hit.span.end].to_owned()).collect())
     }
 
     #[test]
@@ -660,21 +451,10 @@ mod tests {
             (r#"{"$seal":"x"}"#, "{}"),
         ] {
             let seal = scan(text.as_bytes(), &Wanted::default()).unwrap().seal.unwrap();
-            assert_eq!(format!("{}{}", &text[..seal.cut.0], &text[seal.cut.1..]), rest);
-            assert_eq!(&text[seal.value.0..seal.value.1], "\"x\"");
+            assert_eq!(format!("{}{}", &text[..seal.cut.start], &text[seal.cut.end..]), rest);
+            assert_eq!(&text[seal.value.start..seal.value.end], "\"x\"");
         }
         assert!(scan(br#"{"a":{"$seal":1}}"#, &Wanted::default()).unwrap().seal.is_none());
         assert!(scan(br#"{"$seal":1,"$seal":2}"#, &Wanted::default()).is_err());
-    }
-
-    #[test]
-    fn every_string_length_ends_where_it_should() {
-        for length in 0..40 {
-            for end in ['"', '\\', '\u{1f}'] {
-                let text = format!("{}{end}é\u{20}\u{7f}\"", "ä ~".repeat(length));
-                assert_eq!(plain_prefix(text.as_bytes()), length * 4, "{text:?}");
-            }
-            assert_eq!(plain_prefix("x".repeat(length).as_bytes()), length);
-        }
     }
 }

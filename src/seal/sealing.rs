@@ -13,7 +13,7 @@ use crate::seal::detect::{is_sealed, may_hold_header};
 use crate::seal::format::{Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PADDING, MAX_PAYLOAD, MAX_POINTER, Mode, write_core};
 use crate::seal::owner::{Names, scope_of};
 use crate::seal::plan::{Field, FieldOwner, Plan};
-use crate::seal::scan::{Hit, SEAL_MEMBER, Scan, ScanError, WHOLE_MEMBER, scan};
+use crate::seal::scan::{Hit, SEAL_MEMBER, Scan, ScanError, Span, WHOLE_MEMBER, scan};
 use crate::seal::token::{push_token, token_length};
 use crate::seal::wanted::Target;
 use std::borrow::Cow;
@@ -37,11 +37,20 @@ pub(crate) struct Draft<'a> {
 }
 
 struct Sealed<'a> {
-    start: usize,
-    end: usize,
+    span: Span,
     pointer: Cow<'a, str>,
     under: Under,
     pad: usize,
+}
+
+/// The owner that was resolved last.
+#[derive(Clone, Copy)]
+struct LastOwner<'p> {
+    owner: &'p FieldOwner,
+    /// Where the subject is named in the payload.
+    named_at: Option<usize>,
+    /// The index of its scope.
+    scope: u16,
 }
 
 /// What stands for a value in the header.
@@ -51,6 +60,15 @@ enum Under {
     Scope(u16),
     /// A void entry under this destroyed key: nothing of the value is kept.
     Destroyed(u16),
+}
+
+/// A place that is to be sealed.
+pub(crate) struct Owned<'d> {
+    pub(crate) place: &'d str,
+    /// Where its value stands.
+    pub(crate) span: Span,
+    /// Whose it is.
+    pub(crate) scope: &'d KeyScope,
 }
 
 /// Places that are to be void, each with the destroyed key that its entry names.
@@ -98,31 +116,30 @@ impl<'a> Draft<'a> {
         let names = Names::new(plan, &found.hits);
         let mut known_scopes = HashMap::new();
         // Fields of one owner mostly stand together: the owner is resolved once for them.
-        let mut last: Option<(&FieldOwner, Option<usize>, u16)> = None;
+        let mut last: Option<LastOwner<'_>> = None;
         for hit in &found.hits {
             let Target::Field(index) = hit.target else { continue };
             let field = &plan.fields[index];
             let named = names.owner_of(field, hit);
-            let span = (hit.start, hit.end);
             let pointer = field.place_text(&hit.indexes);
             if !voids.is_empty()
                 && let Some(key_id) = voids.get(&JsonPointer::new_unchecked(&*pointer))
             {
-                draft.push_void(span, pointer, *key_id)?;
+                draft.push_void(hit.span, pointer, *key_id)?;
                 continue;
             }
-            let known = last.filter(|(owner, at, _)| *owner == &field.owner && *at == named.map(|named| named.start));
-            let scope = match known {
-                Some((_, _, scope)) => scope,
+            let named_at = named.map(|named| named.span.start);
+            let scope = match last.filter(|last| last.owner == &field.owner && last.named_at == named_at) {
+                Some(last) => last.scope,
                 None => match scope_of(plan, field, &pointer, named, event) {
                     Ok(scope) => draft.scope_index(scope, &mut known_scopes)?,
                     // That a value is null says nothing about a subject that is not named.
-                    Err(Error::MissingScopeId { .. }) if &payload[hit.start..hit.end] == b"null" => continue,
+                    Err(Error::MissingScopeId { .. }) if hit.span.of(payload) == b"null" => continue,
                     Err(error) => return Err(error),
                 },
             };
-            last = Some((&field.owner, named.map(|named| named.start), scope));
-            draft.push(span, pointer, Under::Scope(scope), field.pad)?;
+            last = Some(LastOwner { owner: &field.owner, named_at, scope });
+            draft.push(hit.span, pointer, Under::Scope(scope), field.pad)?;
         }
         if draft.sealed.is_empty() {
             return Ok(None);
@@ -135,10 +152,11 @@ impl<'a> Draft<'a> {
 
     fn whole(plan: &Plan, field: &Field, event: EventRef<'a>, voids: &Voids) -> Result<Self> {
         let EventRef { event_id, payload, .. } = event;
+        let span = Span { start: 0, end: payload.len() };
         let mut draft =
             Self { event, mode: Mode::Whole, body: 0, sealed: Vec::new(), scopes: Vec::new(), destroyed: Vec::new(), padding: 0 };
         if let Some(key_id) = voids.get(&JsonPointer::root()) {
-            draft.push_void((0, payload.len()), "".into(), *key_id)?;
+            draft.push_void(span, "".into(), *key_id)?;
             return Ok(draft);
         }
         let found = match scan(payload, &plan.to_seal) {
@@ -155,11 +173,11 @@ impl<'a> Draft<'a> {
         if found.seal.is_some() {
             return Err(Error::ReservedMember { event_id });
         }
-        let hit = Hit { target: Target::Field(0), indexes: Vec::new(), start: 0, end: payload.len() };
+        let hit = Hit { target: Target::Field(0), indexes: Vec::new(), span };
         let named = Names::new(plan, &found.hits).owner_of(field, &hit);
         let scope = scope_of(plan, field, "", named, event)?;
         let scope = draft.scope_index(scope, &mut HashMap::new())?;
-        draft.push((0, payload.len()), "".into(), Under::Scope(scope), field.pad)?;
+        draft.push(span, "".into(), Under::Scope(scope), field.pad)?;
         Ok(draft)
     }
 
@@ -182,7 +200,7 @@ impl<'a> Draft<'a> {
         Ok(at as u16)
     }
 
-    fn push_void(&mut self, span: (usize, usize), pointer: Cow<'a, str>, key_id: KeyId) -> Result<()> {
+    fn push_void(&mut self, span: Span, pointer: Cow<'a, str>, key_id: KeyId) -> Result<()> {
         let index = self.destroyed.iter().position(|known| *known == key_id).unwrap_or(self.destroyed.len());
         if index == self.destroyed.len() {
             self.destroyed.push(key_id);
@@ -210,14 +228,14 @@ impl<'a> Draft<'a> {
     }
 
     /// Where the values of the places stand.
-    pub(crate) fn spans(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.sealed.iter().map(|sealed| (sealed.start, sealed.end))
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Span> {
+        self.sealed.iter().map(|sealed| sealed.span)
     }
 
-    /// The places that are to be sealed, with where they stand and whose they are.
-    pub(crate) fn owned(&self) -> impl Iterator<Item = (&str, (usize, usize), &KeyScope)> {
+    /// The places that are to be sealed, and whose they are.
+    pub(crate) fn owned(&self) -> impl Iterator<Item = Owned<'_>> {
         self.sealed.iter().filter_map(|sealed| match sealed.under {
-            Under::Scope(index) => Some((&*sealed.pointer, (sealed.start, sealed.end), self.scopes.get(usize::from(index))?)),
+            Under::Scope(index) => Some(Owned { place: &sealed.pointer, span: sealed.span, scope: self.scopes.get(usize::from(index))? }),
             Under::Destroyed(_) => None,
         })
     }
@@ -227,20 +245,20 @@ impl<'a> Draft<'a> {
         if owners.is_empty() {
             return None;
         }
-        let moved = self.owned().find(|(place, _, scope)| owners.get(*place).is_some_and(|owner| owner != *scope));
-        moved.map(|(place, ..)| JsonPointer::new_unchecked(place))
+        let moved = self.owned().find(|owned| owners.get(owned.place).is_some_and(|owner| owner != owned.scope));
+        moved.map(|owned| JsonPointer::new_unchecked(owned.place))
     }
 
-    fn push(&mut self, (start, end): (usize, usize), pointer: Cow<'a, str>, under: Under, pad: usize) -> Result<()> {
+    fn push(&mut self, span: Span, pointer: Cow<'a, str>, under: Under, pad: usize) -> Result<()> {
         let event_id = self.event.event_id;
         let over = |what, limit| Err(Error::LimitExceeded { event_id, what, limit });
         if pointer.len() > MAX_POINTER {
             return over("the length of a protected pointer in bytes", MAX_POINTER);
         }
-        let sealed = Sealed { start, end, pointer, under, pad };
+        let sealed = Sealed { span, pointer, under, pad };
         // Many small values and much padding would store many times what was passed.
         if matches!(under, Under::Scope(_)) {
-            self.padding += sealed.padded_length() - (end - start);
+            self.padding += sealed.padded_length() - span.length();
         }
         if self.padding > MAX_PADDING {
             return over("the padding of all protected values in bytes", MAX_PADDING);
@@ -261,9 +279,9 @@ impl<'a> Draft<'a> {
         let (mut out, mut redacted, mut copied) = (Vec::with_capacity(self.event.payload.len()), Vec::new(), 0);
         for sealed in self.sealed.iter().filter(|sealed| matches!(sealed.under, Under::Destroyed(_))) {
             let place = JsonPointer::new_unchecked(&*sealed.pointer);
-            out.extend_from_slice(&self.event.payload[copied..sealed.start]);
+            out.extend_from_slice(&self.event.payload[copied..sealed.span.start]);
             out.extend_from_slice(plan.stand_in(&place).as_bytes());
-            copied = sealed.end;
+            copied = sealed.span.end;
             redacted.push(place);
         }
         out.extend_from_slice(&self.event.payload[copied..]);
@@ -314,9 +332,9 @@ impl<'a> Draft<'a> {
         out.push(b',');
         let mut copied = self.body;
         for (index, sealed) in (0_u16..).zip(&self.sealed) {
-            out.extend_from_slice(&self.event.payload[copied..sealed.start]);
+            out.extend_from_slice(&self.event.payload[copied..sealed.span.start]);
             self.push_sealed(&mut out, &mut buffer, index, sealed, keys)?;
-            copied = sealed.end;
+            copied = sealed.span.end;
         }
         out.extend_from_slice(&self.event.payload[copied..]);
         Ok(out)
@@ -339,7 +357,7 @@ impl<'a> Draft<'a> {
     fn push_sealed(&self, out: &mut Vec<u8>, buffer: &mut Vec<u8>, index: u16, sealed: &Sealed, keys: &[EventKey]) -> Result<()> {
         match sealed.under {
             Under::Scope(scope) => {
-                let value = &self.event.payload[sealed.start..sealed.end];
+                let value = sealed.span.of(self.event.payload);
                 keys[usize::from(scope)].seal(index, &sealed.pointer, value, sealed.pad, buffer)?;
                 push_token(out, buffer);
             }
@@ -351,7 +369,7 @@ impl<'a> Draft<'a> {
 
 impl Sealed<'_> {
     fn padded_length(&self) -> usize {
-        (self.end - self.start + 1).next_multiple_of(self.pad.max(PAD))
+        (self.span.length() + 1).next_multiple_of(self.pad.max(PAD))
     }
 
     fn token_length(&self) -> usize {

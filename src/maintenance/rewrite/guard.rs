@@ -10,8 +10,8 @@ use crate::key::KeyScope;
 use crate::maintenance::rewrite::KeptBecause;
 use crate::number::{canonical, respelled};
 use crate::seal::plan::Plan;
-use crate::seal::scan::{locate, unescape};
-use crate::seal::sealing::{Draft, Voids};
+use crate::seal::scan::{Span, locate, unescape};
+use crate::seal::sealing::{Draft, Owned, Voids};
 use crate::sealer::OpenedRow;
 use aho_corasick::AhoCorasick;
 use serde::de::IgnoredAny;
@@ -51,13 +51,13 @@ impl Secrets {
         let places: Vec<&str> = row.coverage.places.iter().map(String::as_str).collect();
         let spans = match places.as_slice() {
             // Of these bytes, nothing is known.
-            [""] => vec![(0, payload.len())],
+            [""] => vec![Span { start: 0, end: payload.len() }],
             places => locate(payload, places).ok_or(TooMuch)?,
         };
         let mut secrets = Self { scopes: row.coverage.owners.values().cloned().collect(), ..Self::default() };
-        for (place, (start, end)) in places.iter().zip(&spans) {
+        for (place, span) in places.iter().zip(&spans) {
             let Some(owner) = row.coverage.owners.get(*place) else { continue };
-            leaves(&payload[*start..*end], |kind, text| {
+            leaves(span.of(payload), |kind, text| {
                 // The names of members say what an object has, not whose it is.
                 if matches!(kind, Kind::Text | Kind::Number) {
                     match secrets.owners.get_mut(&*text) {
@@ -145,9 +145,9 @@ impl Secrets {
 
     fn moves(&self, payload: &[u8], draft: &Draft<'_>) -> Result<bool, TooMuch> {
         let (mut compared, mut moved) = (0, Ok(false));
-        for (_, (start, end), scope) in draft.owned() {
+        for Owned { span, scope, .. } in draft.owned() {
             let is_stranger = !self.scopes.contains(scope);
-            leaves(&payload[start..end], |kind, text| {
+            leaves(span.of(payload), |kind, text| {
                 if !matches!(moved, Ok(false)) {
                     return;
                 }
@@ -188,11 +188,11 @@ enum Kind {
 }
 
 /// What a payload says in the clear once the values at some places are sealed.
-fn in_the_clear(payload: &[u8], mut sealed: Vec<(usize, usize)>, mut each: impl FnMut(Kind, Cow<'_, str>)) {
+fn in_the_clear(payload: &[u8], mut sealed: Vec<Span>, mut each: impl FnMut(Kind, Cow<'_, str>)) {
     if !sealed.is_empty() || serde_json::from_slice::<IgnoredAny>(payload).is_ok() {
         sealed.sort_unstable();
         let mut from = 0;
-        for (start, end) in sealed {
+        for Span { start, end } in sealed {
             tokens(payload.get(from..start).unwrap_or_default(), &mut each);
             from = from.max(end);
         }
@@ -308,7 +308,7 @@ mod tests {
             assert!(wide.contains(&(Number, value.to_owned())), "exact, and as an f64 has it: {wide:?}");
         }
         let mut clear = Vec::new();
-        in_the_clear(br#"{"a":"cut","b":"c"}"#, vec![(5, 10)], |_, text| clear.push(text.into_owned()));
+        in_the_clear(br#"{"a":"cut","b":"c"}"#, vec![Span { start: 5, end: 10 }], |_, text| clear.push(text.into_owned()));
         assert_eq!(clear, ["a", "b", "c"]);
     }
 

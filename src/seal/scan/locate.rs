@@ -4,7 +4,7 @@
 //! in a document that has none of them. So no tree is built: the sorted pointers are one, and a way is followed
 //! only as far as the document goes.
 
-use super::{Scan, Scanner, unescape};
+use super::{Scan, Scanner, Span};
 use crate::pointer::{array_index, push_escaped};
 use crate::seal::wanted::Wanted;
 use std::cmp::Ordering;
@@ -12,7 +12,7 @@ use std::ops::Range;
 
 /// Where the values at these places are, in the order of the pointers, which differ from one another. `None` if
 /// one is missing, or if a member on the way to one, or at it, occurs twice.
-pub(crate) fn locate(text: &[u8], pointers: &[&str]) -> Option<Vec<(usize, usize)>> {
+pub(crate) fn locate(text: &[u8], pointers: &[&str]) -> Option<Vec<Span>> {
     let mut order: Vec<usize> = (0..pointers.len()).collect();
     order.sort_unstable_by(|a, b| by_steps(pointers[*a], pointers[*b]));
     let sorted: Vec<&str> = order.iter().map(|index| pointers[*index]).collect();
@@ -21,7 +21,7 @@ pub(crate) fn locate(text: &[u8], pointers: &[&str]) -> Option<Vec<(usize, usize
     let mut locator = Locator { scanner, pointers: &sorted, spans: vec![None; sorted.len()] };
     locator.scanner.white_space();
     locator.value(0..sorted.len(), 0)?;
-    let mut spans = vec![(0, 0); sorted.len()];
+    let mut spans = vec![Span { start: 0, end: 0 }; sorted.len()];
     for (index, span) in order.into_iter().zip(locator.spans) {
         spans[index] = span?;
     }
@@ -32,7 +32,7 @@ struct Locator<'a> {
     scanner: Scanner<'a>,
     /// Sorted, so that those which share their first steps stand together.
     pointers: &'a [&'a str],
-    spans: Vec<Option<(usize, usize)>>,
+    spans: Vec<Option<Span>>,
 }
 
 impl<'a> Locator<'a> {
@@ -54,7 +54,7 @@ impl<'a> Locator<'a> {
             }
         }
         if is_target {
-            self.spans[target] = Some((start, self.scanner.at));
+            self.spans[target] = Some(Span { start, end: self.scanner.at });
         }
         Some(())
     }
@@ -68,22 +68,9 @@ impl<'a> Locator<'a> {
             return None;
         }
         loop {
-            let start = self.scanner.at + 1;
-            if self.scanner.peek() != Some(b'"') {
-                return None;
-            }
-            let escaped = self.scanner.string().ok()?;
-            let name = &self.scanner.text[start..self.scanner.at - 1];
-            let unescaped = if escaped { unescape(name) } else { None };
-            // A lone surrogate can't be the name of any member that is looked for.
-            let name = if escaped { unescaped.as_deref() } else { std::str::from_utf8(name).ok() };
+            let name = self.scanner.member().ok()?;
+            let name = name.as_deref().and_then(|name| std::str::from_utf8(name).ok());
             let wanted = name.map_or(0..0, |name| named(&steps, name));
-            self.scanner.white_space();
-            if self.scanner.peek() != Some(b':') {
-                return None;
-            }
-            self.scanner.at += 1;
-            self.scanner.white_space();
             if wanted.is_empty() {
                 self.scanner.skip_value().ok()?;
             } else if self.spans[wanted.start].is_some() {
@@ -192,7 +179,7 @@ mod tests {
     }
 
     fn texts<'t>(text: &'t str, pointers: &[&str]) -> Option<Vec<&'t str>> {
-        Some(locate(text.as_bytes(), pointers)?.into_iter().map(|(start, end)| &text[start..end]).collect())
+        Some(locate(text.as_bytes(), pointers)?.into_iter().map(|span| &text[span.start..span.end]).collect())
     }
 
     #[test]
@@ -289,7 +276,7 @@ mod tests {
             let found = scan(text.as_bytes(), &wanted).ok();
             for hit in found.iter().flat_map(|found| &found.hits) {
                 if let Target::Field(index) = hit.target {
-                    expected[index] = Some((hit.start, hit.end));
+                    expected[index] = Some(hit.span);
                 }
             }
             let expected: Option<Vec<_>> = found.and(expected.into_iter().collect());
