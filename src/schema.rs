@@ -17,6 +17,7 @@ mod redaction;
 mod step;
 #[cfg(feature = "testing")]
 mod testing;
+mod type_version;
 mod typed;
 mod upcast;
 

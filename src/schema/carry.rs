@@ -1,9 +1,9 @@
 //! Checks of declarative steps: what they say makes sense, and what was protected stays protected.
 
-use crate::event::EventType;
 use crate::pointer::{JsonPointer, Pattern, Token, array_index};
 use crate::schema::changes::Change;
 use crate::schema::problem::SchemaProblem;
+use crate::schema::type_version::TypeVersion;
 use crate::seal::plan::{FieldOwner, Plan};
 use crate::seal::scan::SEAL_MEMBER;
 
@@ -80,7 +80,7 @@ fn lies(tracked: &[Token], named: &[Token]) -> Lies {
 }
 
 /// Follows what `from` protects through the changes: where it ends, `to` must protect it.
-pub(super) fn check_carried(changes: &[Change<Pattern>], from: &Plan, (target, to): (&(EventType, u32), &Plan)) -> Vec<SchemaProblem> {
+pub(super) fn check_carried(changes: &[Change<Pattern>], from: &Plan, target: &TypeVersion, to: &Plan) -> Vec<SchemaProblem> {
     let mut problems = Vec::new();
     let whole = from.whole.iter().map(|_| Tracked { origin: String::new(), tokens: Vec::new() });
     let fields = from.fields.iter().filter_map(|field| field.pattern.as_ref());
@@ -107,16 +107,16 @@ pub(super) fn check_carried(changes: &[Change<Pattern>], from: &Plan, (target, t
             problems.push(SchemaProblem::LeavesProtection {
                 from: JsonPointer::new_unchecked(place.origin),
                 to: JsonPointer::new_unchecked(text_of(&place.tokens)),
-                event_type: target.0.clone(),
-                event_version: target.1,
+                event_type: target.event_type.clone(),
+                event_version: target.number(),
             });
         }
     }
     problems.extend(lost_owners(changes, to).into_iter().map(|(id, field)| SchemaProblem::OwnerLost {
         id,
         field,
-        event_type: target.0.clone(),
-        event_version: target.1,
+        event_type: target.event_type.clone(),
+        event_version: target.number(),
     }));
     problems.dedup();
     problems

@@ -4,6 +4,7 @@ use crate::event::EventType;
 use crate::pointer::{JsonPointer, Pattern, Token};
 use crate::schema::document::{Node, Problem, Step, pointer_of, way};
 use crate::schema::step::{Failure, Mapping};
+use crate::schema::type_version::TypeVersion;
 use crate::seal::format::MAX_PAYLOAD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -45,7 +46,7 @@ use std::ops::Bound;
 #[must_use = "pass it to EventSchema::change"]
 pub struct Changes {
     pub(super) changes: Vec<Change<String>>,
-    pub(super) renamed: Vec<(EventType, u32)>,
+    pub(super) renamed: Vec<TypeVersion>,
 }
 
 /// One change, with its places as `P`.
@@ -119,7 +120,7 @@ impl Changes {
     ///
     /// Readers that filter by the new name see the old events too.
     pub fn rename_type(mut self, event_type: impl Into<EventType>, event_version: u32) -> Self {
-        self.renamed.push((event_type.into(), event_version));
+        self.renamed.push(TypeVersion::new(event_type.into(), event_version));
         self
     }
 
@@ -131,7 +132,8 @@ impl Changes {
 
 impl std::fmt::Debug for Changes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Changes").field("changes", &self.changes.len()).field("renamed", &self.renamed).finish()
+        let renamed: Vec<(&EventType, u32)> = self.renamed.iter().map(|target| (&target.event_type, target.number())).collect();
+        f.debug_struct("Changes").field("changes", &self.changes.len()).field("renamed", &renamed).finish()
     }
 }
 
@@ -221,7 +223,7 @@ impl Making {
             return self.erase(element, around, to);
         }
         let Some(value) = element.take(from).map_err(fail)? else { return Ok(()) };
-        self.check_free(element, around, (&|| place_of(around, from), to))?;
+        self.check_free(element, around, to, &|| place_of(around, from))?;
         element.put(to, value).map_err(fail)?;
         if !self.redacted.0.is_empty() {
             let (from_place, to_place) = (place_of(around, from), place_of(around, to));
@@ -250,7 +252,7 @@ impl Making {
             }
             let Some(value) = &value else { return Ok(()) };
             self.grow(size, !carried.is_empty())?;
-            self.check_free(element, around, (&|| from_place.clone(), to))?;
+            self.check_free(element, around, to, &|| from_place.clone())?;
             element.put(to, value.clone()).map_err(|problem| failed(problem, around))?;
             self.redacted.carry(&carried, &from_place, &place_of(around, to));
             Ok(())
@@ -276,8 +278,8 @@ impl Making {
         }
     }
 
-    /// Nothing that is live is overwritten.
-    fn check_free(&self, element: &mut Node<'_>, around: &str, (from, to): (&dyn Fn() -> String, &[Step<'_>])) -> Result<(), Failure> {
+    /// Nothing that is live is overwritten. `from` names the place that the value comes from.
+    fn check_free(&self, element: &mut Node<'_>, around: &str, to: &[Step<'_>], from: &dyn Fn() -> String) -> Result<(), Failure> {
         match element.get(to).map_err(|problem| failed(problem, around))? {
             Some(found) if !found.is_null() && self.redacted.around(&self.redacted.place_of(around, to)).is_none() => {
                 let place = place_of(around, to);

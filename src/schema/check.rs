@@ -9,6 +9,7 @@ use crate::schema::graph::{check_lengths, check_targets};
 use crate::schema::kinds::check_kinds;
 use crate::schema::problem::{SchemaError, SchemaErrors, SchemaProblem};
 use crate::schema::step::{MetadataFn, Step};
+use crate::schema::type_version::TypeVersion;
 use crate::schema::typed::check_decoders;
 use crate::schema::{Schemas, TypeSchema, VersionSchema};
 use crate::seal::crypto::PAD;
@@ -31,9 +32,9 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
             found.add(&name, None, SchemaProblem::TypeTwice);
         }
     }
-    let (edges, has_cycle) = check_targets(&types, &mut found);
-    if !has_cycle {
-        check_lengths(&edges, builder.max_steps, &mut found);
+    let chains = check_targets(&types, &mut found);
+    if !chains.has_cycle {
+        check_lengths(&chains.targets, builder.max_steps, &mut found);
     }
     for (name, schema) in &types {
         check_changes(&types, name, schema, &mut found);
@@ -55,8 +56,9 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         return Err(SchemaErrors { errors: found.errors });
     }
     let mut ancestors: Vec<(EventType, EventType)> = Vec::new();
-    for ((from, _), targets) in &edges {
-        ancestors.extend(targets.iter().filter(|(target, _)| target != from).map(|(target, _)| (target.clone(), from.clone())));
+    for (TypeVersion { event_type: from, .. }, targets) in &chains.targets {
+        let targets = targets.iter().map(|target| &target.event_type).filter(|target| *target != from);
+        ancestors.extend(targets.map(|target| (target.clone(), from.clone())));
     }
     ancestors.sort_unstable();
     ancestors.dedup();
@@ -96,56 +98,13 @@ fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
     if event.misplaced {
         found.add(&name, None, SchemaProblem::BeforeVersion);
     }
-    let mut declared: BTreeMap<u32, VersionDecl> = BTreeMap::new();
-    for mut version in event.versions {
-        let number = version.number;
-        if number == 0 || i32::try_from(number).is_err() {
-            found.add(&name, Some(number), SchemaProblem::VersionNumber);
-        }
-        // Before it gets what others say, which it may say otherwise.
-        for pointer in said_twice(&version.stand_ins) {
-            found.add(&name, Some(number), SchemaProblem::StandInTwice(pointer));
-        }
-        for pointer in said_twice(&version.pads) {
-            found.add(&name, Some(number), SchemaProblem::PadTwice(pointer));
-        }
-        // What the version says itself comes last, and wins.
-        for same in std::mem::take(&mut version.same_as).into_iter().rev() {
-            match declared.get(&same) {
-                Some(other) => inherit(&mut version, other),
-                None => found.add(&name, Some(number), SchemaProblem::SameAsUnknown(same)),
-            }
-        }
-        if declared.insert(number, version).is_some() {
-            found.add(&name, Some(number), SchemaProblem::VersionTwice);
-        }
-    }
+    let declared = check_versions(&name, event.versions, found);
     let (Some(first), Some(last)) = (declared.keys().next().copied(), declared.keys().next_back().copied()) else {
         found.add(&name, None, SchemaProblem::NoVersion);
         return TypeSchema { versions: Vec::new(), first: 1, legacy: None };
     };
-    let mut steps: BTreeMap<u32, Step> = BTreeMap::new();
-    for (from, step) in event.steps {
-        if !declared.contains_key(&from) {
-            found.add(&name, Some(from), SchemaProblem::StepFromUnknown);
-        }
-        let step = match step {
-            StepDecl::Ready(step) => step,
-            StepDecl::Changes(changes) => compile(changes, &mut |problem| found.add(&name, Some(from), problem)),
-        };
-        if steps.insert(from, step).is_some() {
-            found.add(&name, Some(from), SchemaProblem::StepTwice);
-        }
-    }
-    let mut metadata: BTreeMap<u32, MetadataFn> = BTreeMap::new();
-    for (from, step) in event.metadata_steps {
-        if !steps.get(&from).is_some_and(|step| !matches!(step, Step::Drop)) {
-            found.add(&name, Some(from), SchemaProblem::MetadataWithoutStep);
-        }
-        if metadata.insert(from, step).is_some() {
-            found.add(&name, Some(from), SchemaProblem::MetadataTwice);
-        }
-    }
+    let mut steps = check_steps(&name, event.steps, &declared, found);
+    let mut metadata = check_metadata_steps(&name, event.metadata_steps, &steps, found);
     if event.legacy.len() > 1 {
         found.add(&name, None, SchemaProblem::LegacyTwice);
     }
@@ -173,6 +132,77 @@ fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
     TypeSchema { versions, first, legacy }
 }
 
+/// The versions by number, each with what it takes over from others.
+fn check_versions(name: &EventType, versions: Vec<VersionDecl>, found: &mut Found) -> BTreeMap<u32, VersionDecl> {
+    let mut declared: BTreeMap<u32, VersionDecl> = BTreeMap::new();
+    for mut version in versions {
+        let number = version.number;
+        if number == 0 || i32::try_from(number).is_err() {
+            found.add(name, Some(number), SchemaProblem::VersionNumber);
+        }
+        // Before it gets what others say, which it may say otherwise.
+        for pointer in said_twice(&version.stand_ins) {
+            found.add(name, Some(number), SchemaProblem::StandInTwice(pointer));
+        }
+        for pointer in said_twice(&version.pads) {
+            found.add(name, Some(number), SchemaProblem::PadTwice(pointer));
+        }
+        // What the version says itself comes last, and wins.
+        for same in std::mem::take(&mut version.same_as).into_iter().rev() {
+            match declared.get(&same) {
+                Some(other) => inherit(&mut version, other),
+                None => found.add(name, Some(number), SchemaProblem::SameAsUnknown(same)),
+            }
+        }
+        if declared.insert(number, version).is_some() {
+            found.add(name, Some(number), SchemaProblem::VersionTwice);
+        }
+    }
+    declared
+}
+
+/// The steps by the version that they lead from.
+fn check_steps(
+    name: &EventType,
+    declared_steps: Vec<(u32, StepDecl)>,
+    declared: &BTreeMap<u32, VersionDecl>,
+    found: &mut Found,
+) -> BTreeMap<u32, Step> {
+    let mut steps: BTreeMap<u32, Step> = BTreeMap::new();
+    for (from, step) in declared_steps {
+        if !declared.contains_key(&from) {
+            found.add(name, Some(from), SchemaProblem::StepFromUnknown);
+        }
+        let step = match step {
+            StepDecl::Ready(step) => step,
+            StepDecl::Changes(changes) => compile(changes, &mut |problem| found.add(name, Some(from), problem)),
+        };
+        if steps.insert(from, step).is_some() {
+            found.add(name, Some(from), SchemaProblem::StepTwice);
+        }
+    }
+    steps
+}
+
+/// The steps of metadata by the version that they lead from.
+fn check_metadata_steps(
+    name: &EventType,
+    declared: Vec<(u32, MetadataFn)>,
+    steps: &BTreeMap<u32, Step>,
+    found: &mut Found,
+) -> BTreeMap<u32, MetadataFn> {
+    let mut metadata: BTreeMap<u32, MetadataFn> = BTreeMap::new();
+    for (from, step) in declared {
+        if !steps.get(&from).is_some_and(|step| !matches!(step, Step::Drop)) {
+            found.add(name, Some(from), SchemaProblem::MetadataWithoutStep);
+        }
+        if metadata.insert(from, step).is_some() {
+            found.add(name, Some(from), SchemaProblem::MetadataTwice);
+        }
+    }
+    metadata
+}
+
 /// Reads the pointers of a declarative step. What is wrong with one leaves it out.
 fn compile(changes: Changes, add: &mut impl FnMut(SchemaProblem)) -> Step {
     if changes.renamed.len() > 1 {
@@ -194,16 +224,16 @@ fn compile(changes: Changes, add: &mut impl FnMut(SchemaProblem)) -> Step {
 
 /// What was protected stays so through every declarative step of a type.
 fn check_changes(types: &HashMap<EventType, TypeSchema>, name: &EventType, schema: &TypeSchema, found: &mut Found) {
-    for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
+    for (at, version) in schema.numbered(name) {
         // What is wrong with a change was left out of the step: what follows from that would only confuse.
-        if found.errors.iter().any(|error| error.event_type == *name && error.version == Some(number)) {
+        if found.errors.iter().any(|error| error.event_type == *name && error.version == Some(at.number())) {
             continue;
         }
         let Some(step @ Step::Change(_, changes)) = &version.step else { continue };
-        for target in step.targets(name, number) {
-            if let Some(to) = types.get(&target.0).and_then(|schema| schema.version(EventVersion::new(target.1))) {
-                for problem in check_carried(changes, &version.plan, (&target, &to.plan)) {
-                    found.add(name, Some(number), problem);
+        for target in step.targets(&at) {
+            if let Some(to) = target.find(types) {
+                for problem in check_carried(changes, &version.plan, &target, &to.plan) {
+                    found.add(name, Some(at.number()), problem);
                 }
             }
         }

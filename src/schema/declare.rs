@@ -7,6 +7,7 @@ use crate::schema::changes::Changes;
 use crate::schema::check::check;
 use crate::schema::problem::SchemaErrors;
 use crate::schema::step::{MetadataFn, SplitPart, Step, StepContext, metadata_step};
+use crate::schema::type_version::TypeVersion;
 use crate::schema::typed::Decoder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -289,7 +290,7 @@ impl EventSchema {
         E: Into<BoxError>,
         F: Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, E> + Send + Sync + 'static,
     {
-        let targets = targets.iter().map(|(name, version)| (EventType::from(*name), *version)).collect();
+        let targets = targets.iter().map(|(name, version)| TypeVersion::new(EventType::from(*name), *version)).collect();
         self.with_step(from, StepDecl::Ready(Step::split(targets, step)))
     }
 

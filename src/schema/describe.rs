@@ -2,6 +2,7 @@
 
 use crate::event::{EventType, EventVersion};
 use crate::schema::declare::Owner;
+use crate::schema::type_version::TypeVersion;
 use crate::schema::{Schemas, VersionSchema};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use serde_json::Value;
@@ -84,8 +85,8 @@ impl Schemas {
             .types
             .iter()
             .flat_map(|(name, schema)| {
-                schema.versions.iter().zip(schema.first..=u32::MAX).map(|(version, number)| {
-                    let described = version.describe(name.clone(), number);
+                schema.numbered(name).map(|(at, version)| {
+                    let described = version.describe(at);
                     SchemaVersion { is_legacy: schema.legacy == Some(described.event_version), ..described }
                 })
             })
@@ -96,13 +97,13 @@ impl Schemas {
 }
 
 impl VersionSchema {
-    fn describe(&self, event_type: EventType, number: u32) -> SchemaVersion {
+    fn describe(&self, at: TypeVersion) -> SchemaVersion {
         let step = self.step.as_ref().map(|step| StepInfo {
             kind: step.kind(),
-            targets: step.targets(&event_type, number).into_iter().map(|(target, version)| (target, EventVersion::new(version))).collect(),
+            targets: step.targets(&at).into_iter().map(|target| (target.event_type, target.event_version)).collect(),
         });
         let protected = protected_places(&self.plan);
-        SchemaVersion { event_type, event_version: EventVersion::new(number), is_legacy: false, protected, step }
+        SchemaVersion { event_type: at.event_type, event_version: at.event_version, is_legacy: false, protected, step }
     }
 }
 

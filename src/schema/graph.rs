@@ -1,37 +1,39 @@
 //! Where steps lead, all types together.
 
-use crate::event::{EventType, EventVersion};
+use crate::event::EventType;
 use crate::schema::TypeSchema;
 use crate::schema::check::Found;
 use crate::schema::problem::SchemaProblem;
+use crate::schema::type_version::TypeVersion;
 use std::collections::{HashMap, HashSet};
 
-pub(super) type Node = (EventType, u32);
+/// Where the steps of all types lead.
+pub(super) struct Chains {
+    pub(super) targets: HashMap<TypeVersion, Vec<TypeVersion>>,
+    pub(super) has_cycle: bool,
+}
 
 /// Every step leads somewhere, and none back.
-pub(super) fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) -> (HashMap<Node, Vec<Node>>, bool) {
-    let mut edges: HashMap<Node, Vec<Node>> = HashMap::new();
+pub(super) fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) -> Chains {
+    let mut edges: HashMap<TypeVersion, Vec<TypeVersion>> = HashMap::new();
     for (name, schema) in types {
-        for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
+        for (at, version) in schema.numbered(name) {
             let Some(step) = &version.step else { continue };
-            let targets = step.targets(name, number);
-            for (target, target_version) in &targets {
-                let known = types.get(target).is_some_and(|schema| schema.version(EventVersion::new(*target_version)).is_some());
-                if !known {
-                    found.add(name, Some(number), SchemaProblem::UnknownTarget(target.clone(), *target_version));
-                }
+            let targets = step.targets(&at);
+            for target in targets.iter().filter(|target| target.find(types).is_none()) {
+                found.add(name, Some(at.number()), SchemaProblem::UnknownTarget(target.event_type.clone(), target.number()));
             }
-            edges.insert((name.clone(), number), targets);
+            edges.insert(at, targets);
         }
     }
     let mut has_cycle = false;
     for start in edges.keys() {
-        let mut seen: HashSet<&Node> = HashSet::new();
-        let mut open: Vec<&Node> = edges.get(start).into_iter().flatten().collect();
+        let mut seen: HashSet<&TypeVersion> = HashSet::new();
+        let mut open: Vec<&TypeVersion> = edges.get(start).into_iter().flatten().collect();
         while let Some(node) = open.pop() {
             if node == start {
                 has_cycle = true;
-                found.add(&start.0, Some(start.1), SchemaProblem::Cycle);
+                found.add(&start.event_type, Some(start.number()), SchemaProblem::Cycle);
                 break;
             }
             if seen.insert(node) {
@@ -39,17 +41,18 @@ pub(super) fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut 
             }
         }
     }
-    (edges, has_cycle)
+    Chains { targets: edges, has_cycle }
 }
 
 /// No chain is longer than allowed; there is no cycle. Said of the version it starts from, unless a longer one goes through that.
-pub(super) fn check_lengths(edges: &HashMap<Node, Vec<Node>>, max: usize, found: &mut Found) {
-    let mut lengths: HashMap<&Node, usize> = HashMap::new();
+pub(super) fn check_lengths(edges: &HashMap<TypeVersion, Vec<TypeVersion>>, max: usize, found: &mut Found) {
+    let mut lengths: HashMap<&TypeVersion, usize> = HashMap::new();
     // Backwards from what has no step: a node's length is known once those of its targets are.
-    let mut open: Vec<&Node> = edges.keys().collect();
+    let mut open: Vec<&TypeVersion> = edges.keys().collect();
     while let Some(node) = open.pop() {
         let targets = edges.get(node).map_or(&[][..], Vec::as_slice);
-        let missing: Vec<&Node> = targets.iter().filter(|target| edges.contains_key(*target) && !lengths.contains_key(target)).collect();
+        let missing: Vec<&TypeVersion> =
+            targets.iter().filter(|target| edges.contains_key(*target) && !lengths.contains_key(target)).collect();
         if missing.is_empty() {
             let longest = targets.iter().filter_map(|target| lengths.get(target)).max().copied().unwrap_or_default();
             lengths.insert(node, longest + 1);
@@ -58,10 +61,10 @@ pub(super) fn check_lengths(edges: &HashMap<Node, Vec<Node>>, max: usize, found:
             open.extend(missing);
         }
     }
-    let inner: HashSet<&Node> = edges.values().flatten().collect();
+    let inner: HashSet<&TypeVersion> = edges.values().flatten().collect();
     for (node, length) in lengths {
         if length > max && !inner.contains(node) {
-            found.add(&node.0, Some(node.1), SchemaProblem::ChainTooLong(length, max));
+            found.add(&node.event_type, Some(node.number()), SchemaProblem::ChainTooLong(length, max));
         }
     }
 }

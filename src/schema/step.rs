@@ -10,6 +10,7 @@ use crate::schema::document::Node;
 use crate::schema::metadata::Metadata;
 #[cfg(feature = "testing")]
 use crate::schema::testing::Reads;
+use crate::schema::type_version::TypeVersion;
 use crate::sensitive;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -81,10 +82,10 @@ impl std::fmt::Debug for SplitPart {
 pub(super) enum Step {
     /// To the next version of the same type.
     Next(Function),
-    /// The same, or to a version of another type, by changes that were checked.
-    Change(Option<(EventType, u32)>, Vec<Change<Pattern>>),
+    /// To the next version, or to a version of another type, by changes that were checked.
+    Change(Option<TypeVersion>, Vec<Change<Pattern>>),
     /// To events of these types and versions.
-    Split(Vec<(EventType, u32)>, SplitFn),
+    Split(Vec<TypeVersion>, SplitFn),
     /// To nothing.
     Drop,
 }
@@ -99,7 +100,7 @@ pub(super) struct Function {
 }
 
 type NextFn = Box<dyn Fn(Node<'_>, &StepContext<'_>) -> Result<Stepped, Failure> + Send + Sync>;
-type SplitFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, Failure> + Send + Sync>;
+pub(super) type SplitFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, Failure> + Send + Sync>;
 pub(super) type MetadataFn = Box<dyn Fn(Option<Value>, &StepContext<'_>) -> Result<Option<Value>, Failure> + Send + Sync>;
 
 /// A payload after a function.
@@ -168,7 +169,7 @@ impl Step {
         })
     }
 
-    pub(super) fn split<E, F>(targets: Vec<(EventType, u32)>, step: F) -> Self
+    pub(super) fn split<E, F>(targets: Vec<TypeVersion>, step: F) -> Self
     where
         E: Into<BoxError>,
         F: Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, E> + Send + Sync + 'static,
@@ -185,20 +186,20 @@ impl Step {
         }
     }
 
-    /// Such as `typed, to Order version 2`, for a step of this type from this version.
-    pub(super) fn describe(&self, event_type: &EventType, from: u32) -> String {
+    /// Such as `typed, to Order version 2`, for a step from this version.
+    pub(super) fn describe(&self, from: &TypeVersion) -> String {
         let targets: Vec<String> =
-            self.targets(event_type, from).iter().map(|(target, version)| format!("{target} version {version}")).collect();
+            self.targets(from).iter().map(|target| format!("{} version {}", target.event_type, target.event_version)).collect();
         match targets.as_slice() {
             [] => self.kind().as_str().to_owned(),
             targets => format!("{}, to {}", self.kind().as_str(), targets.join(" and ")),
         }
     }
 
-    /// Where the step leads, for a step of this type from this version.
-    pub(super) fn targets(&self, event_type: &EventType, from: u32) -> Vec<(EventType, u32)> {
+    /// Where the step leads, for a step from this version.
+    pub(super) fn targets(&self, from: &TypeVersion) -> Vec<TypeVersion> {
         match self {
-            Self::Next(..) | Self::Change(None, _) => vec![(event_type.clone(), from.saturating_add(1))],
+            Self::Next(..) | Self::Change(None, _) => vec![from.next()],
             Self::Change(Some(target), _) => vec![target.clone()],
             Self::Split(targets, _) => targets.clone(),
             Self::Drop => Vec::new(),

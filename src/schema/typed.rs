@@ -11,6 +11,7 @@ use crate::schema::problem::SchemaProblem;
 use crate::schema::step::Step;
 #[cfg(feature = "testing")]
 use crate::schema::testing::Reads;
+use crate::schema::type_version::TypeVersion;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -75,13 +76,14 @@ pub(super) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, Ty
             let Some(last) = schema.versions.last() else { continue };
             let current = schema.last().get();
             // A last step within the type leads to a version that is missing, which is a problem of its own too.
-            let leads_elsewhere = |step: &Step| step.targets(&event_type, current).iter().all(|(target, _)| *target != event_type);
+            let at = TypeVersion { event_type: event_type.clone(), event_version: schema.last() };
+            let leads_elsewhere = |step: &Step| step.targets(&at).iter().all(|target| target.event_type != event_type);
             if last.step.as_ref().is_some_and(leads_elsewhere) {
                 found.add(&event_type, Some(current), SchemaProblem::NeverSeen(decoder.target));
             } else if version != current {
                 found.add(&event_type, Some(version), SchemaProblem::NotCurrent(decoder.target, current));
             } else {
-                for (_, stand_in) in erased.iter().filter(|((name, number), _)| *name == event_type && *number == current) {
+                for (_, stand_in) in erased.iter().filter(|(end, _)| *end == at) {
                     if (decoder.can_decode)(&erased_event(name, version, stand_in)).is_err() {
                         found.add(&event_type, Some(version), SchemaProblem::UndecodableOnceErased(decoder.target, stand_in.to_string()));
                     }
@@ -89,9 +91,9 @@ pub(super) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, Ty
             }
         }
         if !decoder.has_catch_all {
-            for ((event_type, version), targets) in &unsplittable {
+            for (at, targets) in &unsplittable {
                 if leads_to_decoded(targets, types, decoder) {
-                    found.add(event_type, Some(*version), SchemaProblem::NeedsCatchAll(decoder.target));
+                    found.add(&at.event_type, Some(at.number()), SchemaProblem::NeedsCatchAll(decoder.target));
                 }
             }
         }
@@ -100,14 +102,12 @@ pub(super) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, Ty
 
 /// The versions that are split, and at which redacted events arrive of which nothing is left to split: those that were
 /// protected whole, here or where they come from. Readers see them as they are.
-fn unsplittable_once_erased(types: &HashMap<EventType, TypeSchema>) -> BTreeMap<(EventType, u32), &Vec<(EventType, u32)>> {
-    let numbered = |schema: &'_ TypeSchema| (schema.first..=u32::MAX).take(schema.versions.len());
-    let all = types.iter().flat_map(|(name, schema)| schema.versions.iter().zip(numbered(schema)).map(move |known| (name, known)));
-    let mut open: Vec<(EventType, u32)> =
-        all.filter(|(_, (version, _))| version.plan.whole.is_some()).map(|(name, (_, number))| (name.clone(), number)).collect();
+fn unsplittable_once_erased(types: &HashMap<EventType, TypeSchema>) -> BTreeMap<TypeVersion, &Vec<TypeVersion>> {
+    let all = types.iter().flat_map(|(name, schema)| schema.numbered(name));
+    let mut open: Vec<TypeVersion> = all.filter(|(_, version)| version.plan.whole.is_some()).map(|(at, _)| at).collect();
     let (mut found, mut seen) = (BTreeMap::new(), HashSet::new());
     while let Some(at) = open.pop() {
-        let Some(step) = types.get(&at.0).and_then(|schema| schema.version(EventVersion::new(at.1))?.step.as_ref()) else { continue };
+        let Some(step) = at.find(types).and_then(|schema| schema.step.as_ref()) else { continue };
         if !seen.insert(at.clone()) {
             continue;
         }
@@ -115,7 +115,7 @@ fn unsplittable_once_erased(types: &HashMap<EventType, TypeSchema>) -> BTreeMap<
             Step::Split(targets, _) => {
                 found.insert(at, targets);
             }
-            step => open.extend(step.targets(&at.0, at.1)),
+            step => open.extend(step.targets(&at)),
         }
     }
     found
@@ -123,22 +123,21 @@ fn unsplittable_once_erased(types: &HashMap<EventType, TypeSchema>) -> BTreeMap<
 
 /// As what events that are protected whole come once they are erased: where their ways end, with the stand-in. No step is
 /// called for them; they pass through, and take the stand-in of what is protected whole there.
-fn erased_wholes(types: &HashMap<EventType, TypeSchema>) -> BTreeSet<((EventType, u32), Arc<str>)> {
-    let schema_of = |at: &(EventType, u32)| types.get(&at.0).and_then(|schema| schema.version(EventVersion::new(at.1)));
-    let whole_at = |at: &(EventType, u32)| schema_of(at).and_then(|schema| schema.plan.whole.as_ref());
-    let numbered = |schema: &TypeSchema| (schema.first..=u32::MAX).take(schema.versions.len());
-    let all = types.iter().flat_map(|(name, schema)| numbered(schema).map(|number| (name.clone(), number)));
-    let mut open: Vec<_> = all.filter_map(|at| whole_at(&at).map(|whole| (at.clone(), Arc::clone(&whole.stand_in)))).collect();
+fn erased_wholes(types: &HashMap<EventType, TypeSchema>) -> BTreeSet<(TypeVersion, Arc<str>)> {
+    let whole_at = |at: &TypeVersion| at.find(types).and_then(|schema| schema.plan.whole.as_ref());
+    let all = types.iter().flat_map(|(name, schema)| schema.numbered(name));
+    let mut open: Vec<_> =
+        all.filter_map(|(at, version)| version.plan.whole.as_ref().map(|whole| (at, Arc::clone(&whole.stand_in)))).collect();
     let (mut found, mut seen) = (BTreeSet::new(), HashSet::new());
     while let Some((at, stand_in)) = open.pop() {
         if !seen.insert((at.clone(), Arc::clone(&stand_in))) {
             continue;
         }
-        match schema_of(&at).map(|schema| schema.step.as_ref()) {
+        match at.find(types).map(|schema| schema.step.as_ref()) {
             Some(None) => drop(found.insert((at, stand_in))),
             // A split does not happen.
             None | Some(Some(Step::Split(..))) => {}
-            Some(Some(step)) => open.extend(step.targets(&at.0, at.1).into_iter().map(|target| {
+            Some(Some(step)) => open.extend(step.targets(&at).into_iter().map(|target| {
                 let stand_in = whole_at(&target).map_or_else(|| Arc::clone(&stand_in), |whole| Arc::clone(&whole.stand_in));
                 (target, stand_in)
             })),
@@ -154,18 +153,17 @@ fn erased_event(event_type: &str, version: u32, stand_in: &str) -> PersistedEven
     PersistedEvent { redacted: vec![JsonPointer::root()], ..event }
 }
 
-fn leads_to_decoded(targets: &[(EventType, u32)], types: &HashMap<EventType, TypeSchema>, decoder: &Decoder) -> bool {
-    let mut open: Vec<(EventType, u32)> = targets.to_vec();
+fn leads_to_decoded(targets: &[TypeVersion], types: &HashMap<EventType, TypeSchema>, decoder: &Decoder) -> bool {
+    let mut open: Vec<TypeVersion> = targets.to_vec();
     let mut seen = HashSet::new();
     while let Some(target) = open.pop() {
-        if decoder.decodes(&target.0) {
+        if decoder.decodes(&target.event_type) {
             return true;
         }
-        let schema = types.get(&target.0).and_then(|schema| schema.version(EventVersion::new(target.1)));
-        if let Some(step) = schema.and_then(|schema| schema.step.as_ref())
+        if let Some(step) = target.find(types).and_then(|schema| schema.step.as_ref())
             && !seen.contains(&target)
         {
-            open.extend(step.targets(&target.0, target.1));
+            open.extend(step.targets(&target));
             seen.insert(target);
         }
     }

@@ -3,13 +3,14 @@
 //! A payload is parsed once on its way, and no further than its steps look into it, and printed once.
 
 use crate::error::{Error, Result};
-use crate::event::{EventType, EventVersion, Part, PersistedEvent};
-use crate::pointer::{JsonPointer, Places};
-use crate::schema::changes;
+use crate::event::{Part, PersistedEvent};
+use crate::pointer::{JsonPointer, Pattern, Places};
+use crate::schema::changes::{self, Change};
 use crate::schema::document::Node;
 use crate::schema::metadata::Metadata;
 use crate::schema::redaction::{Before, Owners};
-use crate::schema::step::{Failure, MetadataFn, Step, StepContext, Stepped};
+use crate::schema::step::{Failure, Function, MetadataFn, SplitFn, Step, StepContext, Stepped};
+use crate::schema::type_version::TypeVersion;
 use crate::schema::{ReadAs, Schemas, VersionSchema};
 use crate::seal::plan::Plan;
 use serde_json::Value;
@@ -41,8 +42,7 @@ impl Journey {
 /// A payload on its way.
 #[derive(Clone)]
 struct Moving<'a> {
-    event_type: EventType,
-    event_version: EventVersion,
+    at: TypeVersion,
     payload: Node<'a>,
     /// Sorted.
     redacted: Vec<JsonPointer>,
@@ -76,12 +76,12 @@ impl Schemas {
                 None => done.push(moving),
                 Some((schema, step)) => {
                     journey.is_whole &= !matches!(step, Step::Split(..) | Step::Drop);
-                    let from = (moving.event_type.clone(), moving.event_version);
+                    let from = moving.at.clone();
                     let next = self.take_step(step, schema.metadata.as_ref(), moving, &event, &readable.owners)?;
                     let parts = done.len() + open.len() + next.len();
                     if parts > self.max_parts {
                         let problem = format!("one event became more than {}: split it into fewer, or raise max_parts", self.max_parts);
-                        return Err(failed(&event, from, step, Failure::new(problem)));
+                        return Err(failed(&event, &from, step, Failure::new(problem)));
                     }
                     open.extend(next.into_iter().rev());
                 }
@@ -114,17 +114,13 @@ impl Schemas {
         Ok(Some(parts.collect()))
     }
 
-    fn schema_of(&self, event_type: &EventType, version: EventVersion) -> Option<&VersionSchema> {
-        self.types.get(event_type)?.version(version)
-    }
-
     fn plan_of(&self, moving: &Moving<'_>) -> Option<&Plan> {
-        self.schema_of(&moving.event_type, moving.event_version).map(|schema| &schema.plan)
+        moving.at.find(&self.types).map(|schema| &schema.plan)
     }
 
     /// The next step, if there is one that can be taken.
     fn step_of(&self, moving: &Moving<'_>) -> Option<(&VersionSchema, &Step)> {
-        let schema = self.schema_of(&moving.event_type, moving.event_version)?;
+        let schema = moving.at.find(&self.types)?;
         match schema.step.as_ref()? {
             // Nothing is left that says which parts there were.
             Step::Split(..) if moving.is_erased() => None,
@@ -140,10 +136,8 @@ impl Schemas {
         event: &PersistedEvent,
         owners: &Owners,
     ) -> Result<Vec<Moving<'a>>> {
-        let from = (moving.event_type.clone(), moving.event_version);
-        let fail = |failure: Failure| failed(event, from.clone(), step, failure);
-        let is_erased = moving.is_erased();
         let payload = std::mem::replace(&mut moving.payload, Node::Text("null"));
+        let fail = |failure: Failure| failed(event, &moving.at, step, failure);
         let context = StepContext {
             event_id: event.event_id,
             aggregate: &event.aggregate,
@@ -158,68 +152,15 @@ impl Schemas {
             Some(step) => Rc::new(change_metadata(step, &context).map_err(fail)?),
             None => Rc::clone(&moving.metadata),
         };
-        let is_exact = moving.is_exact;
-        let to = |(event_type, version): (EventType, u32), payload| Moving {
-            event_type,
-            event_version: EventVersion::new(version),
-            payload,
-            redacted: Vec::new(),
-            metadata: Rc::clone(&metadata),
-            is_exact,
-        };
-        let mut next = match step {
+        let transit = Transit { schemas: self, from: &moving, metadata, context: &context, owners };
+        let next = match step {
             Step::Drop => return Ok(Vec::new()),
-            Step::Next(..) | Step::Change(..) if is_erased => {
-                // A payload of which nothing is left has nothing that a step could work on.
-                let target = step.targets(&from.0, from.1.get()).pop().unwrap_or_else(|| (from.0.clone(), from.1.get()));
-                let mut moved = to(target, payload);
-                moved.redacted.clone_from(&moving.redacted);
-                if let Some(whole) = self.plan_of(&moved).and_then(|plan| plan.whole.as_ref()) {
-                    moved.payload = Node::Text(&whole.stand_in);
-                }
-                return Ok(vec![moved]);
-            }
-            Step::Next(function) => {
-                let kept = (!moving.redacted.is_empty()).then(|| payload.clone());
-                let Stepped { payload, redacted, is_exact } = guarded(|| (function.run)(payload, &context)).map_err(fail)?;
-                let target = (from.0.clone(), from.1.get().saturating_add(1));
-                let mut moved = to(target, Node::NULL);
-                moved.redacted = redacted;
-                moved.redacted.sort_unstable();
-                if let Some(kept) = kept.filter(|_| !is_exact) {
-                    let before = Before::new(kept.into_value().map_err(|_| fail(Failure::unreadable()))?, &moving.redacted);
-                    self.find_redacted(&mut moved, &payload, &before, owners, event, false);
-                }
-                moved.payload = Node::Parsed(payload);
-                vec![moved]
-            }
-            Step::Change(target, changes) => {
-                let target = target.clone().unwrap_or_else(|| (from.0.clone(), from.1.get().saturating_add(1)));
-                let mut moved = to(target, payload);
-                moved.redacted.clone_from(&moving.redacted);
-                guarded(|| changes::make(changes, &mut moved.payload, &mut moved.redacted)).map_err(fail)?;
-                vec![moved]
-            }
-            Step::Split(targets, function) => {
-                let payload = payload.into_value().map_err(|_| fail(Failure::unreadable()))?;
-                let before = (!moving.redacted.is_empty()).then(|| Before::new(payload.clone(), &moving.redacted));
-                let mut next = Vec::new();
-                for part in guarded(|| function(payload, &context)).map_err(fail)? {
-                    let target = (part.event_type, part.event_version);
-                    if !targets.contains(&target) {
-                        let problem = format!("it returned {} version {}, which is not among its declared targets", target.0, target.1);
-                        return Err(fail(Failure::new(problem)));
-                    }
-                    let mut moved = to(target, Node::NULL);
-                    if let Some(before) = &before {
-                        self.find_redacted(&mut moved, &part.payload, before, owners, event, true);
-                    }
-                    moved.payload = Node::Parsed(part.payload);
-                    next.push(moved);
-                }
-                next
-            }
+            Step::Next(..) | Step::Change(..) if moving.is_erased() => return Ok(vec![transit.erased(step, payload)]),
+            Step::Next(function) => transit.next(function, payload).map(|moved| vec![moved]),
+            Step::Change(target, changes) => transit.change(target.as_ref(), changes, payload).map(|moved| vec![moved]),
+            Step::Split(targets, function) => transit.split(targets, function, payload),
         };
+        let mut next = next.map_err(fail)?;
         for moved in &mut next {
             let Some(plan) = self.plan_of(moved) else { continue };
             if plan.whole.is_none() && !moved.payload.is_object() {
@@ -229,19 +170,83 @@ impl Schemas {
         }
         Ok(next)
     }
+}
+
+/// A step that is being taken.
+struct Transit<'t, 'a> {
+    schemas: &'a Schemas,
+    /// From where, without the payload.
+    from: &'t Moving<'a>,
+    /// As it is after the step.
+    metadata: Rc<Metadata<'a>>,
+    context: &'t StepContext<'t>,
+    owners: &'t Owners,
+}
+
+impl<'a> Transit<'_, 'a> {
+    /// A payload that has arrived, with nothing redacted in it yet.
+    fn to(&self, at: TypeVersion, payload: Node<'a>) -> Moving<'a> {
+        Moving { at, payload, redacted: Vec::new(), metadata: Rc::clone(&self.metadata), is_exact: self.from.is_exact }
+    }
+
+    /// A payload of which nothing is left has nothing that a step could work on.
+    fn erased(&self, step: &Step, payload: Node<'a>) -> Moving<'a> {
+        let target = step.targets(&self.from.at).pop().unwrap_or_else(|| self.from.at.clone());
+        let mut moved = self.to(target, payload);
+        moved.redacted.clone_from(&self.from.redacted);
+        if let Some(whole) = self.schemas.plan_of(&moved).and_then(|plan| plan.whole.as_ref()) {
+            moved.payload = Node::Text(&whole.stand_in);
+        }
+        moved
+    }
+
+    fn next(&self, function: &Function, payload: Node<'a>) -> Result<Moving<'a>, Failure> {
+        let kept = (!self.from.redacted.is_empty()).then(|| payload.clone());
+        let Stepped { payload, redacted, is_exact } = guarded(|| (function.run)(payload, self.context))?;
+        let mut moved = self.to(self.from.at.next(), Node::NULL);
+        moved.redacted = redacted;
+        moved.redacted.sort_unstable();
+        if let Some(kept) = kept.filter(|_| !is_exact) {
+            let before = Before::new(kept.into_value().map_err(|_| Failure::unreadable())?, &self.from.redacted);
+            self.find_redacted(&mut moved, &payload, &before, false);
+        }
+        moved.payload = Node::Parsed(payload);
+        Ok(moved)
+    }
+
+    fn change(&self, target: Option<&TypeVersion>, changes: &'a [Change<Pattern>], payload: Node<'a>) -> Result<Moving<'a>, Failure> {
+        let mut moved = self.to(target.cloned().unwrap_or_else(|| self.from.at.next()), payload);
+        moved.redacted.clone_from(&self.from.redacted);
+        guarded(|| changes::make(changes, &mut moved.payload, &mut moved.redacted))?;
+        Ok(moved)
+    }
+
+    fn split(&self, targets: &[TypeVersion], function: &SplitFn, payload: Node<'a>) -> Result<Vec<Moving<'a>>, Failure> {
+        let payload = payload.into_value().map_err(|_| Failure::unreadable())?;
+        let before = (!self.from.redacted.is_empty()).then(|| Before::new(payload.clone(), &self.from.redacted));
+        let mut next = Vec::new();
+        for part in guarded(|| function(payload, self.context))? {
+            let target = TypeVersion::new(part.event_type, part.event_version);
+            if !targets.contains(&target) {
+                let TypeVersion { event_type, event_version } = target;
+                let problem = format!("it returned {event_type} version {event_version}, which is not among its declared targets");
+                return Err(Failure::new(problem));
+            }
+            let mut moved = self.to(target, Node::NULL);
+            if let Some(before) = &before {
+                self.find_redacted(&mut moved, &part.payload, before, true);
+            }
+            moved.payload = Node::Parsed(part.payload);
+            next.push(moved);
+        }
+        Ok(next)
+    }
+
     /// Looks for what is redacted after a function that can't say so itself.
-    fn find_redacted(
-        &self,
-        moved: &mut Moving<'_>,
-        payload: &Value,
-        before: &Before<'_>,
-        owners: &Owners,
-        event: &PersistedEvent,
-        is_split: bool,
-    ) {
+    fn find_redacted(&self, moved: &mut Moving<'_>, payload: &Value, before: &Before<'_>, is_split: bool) {
         moved.is_exact = false;
-        let Some(plan) = self.plan_of(moved) else { return };
-        let mut found = before.redacted_after(payload, plan, owners, &event.aggregate, is_split);
+        let Some(plan) = self.schemas.plan_of(moved) else { return };
+        let mut found = before.redacted_after(payload, plan, self.owners, self.context.aggregate, is_split);
         // Plain serde, which a step may call, takes a live null for a redaction.
         found.extend(moved.redacted.drain(..).filter(|place| !before.held_live_null(place)));
         moved.redacted = found.into_iter().collect();
@@ -254,8 +259,7 @@ impl<'a> Moving<'a> {
         let mut redacted = std::mem::take(&mut event.redacted);
         redacted.sort_unstable();
         Moving {
-            event_type: event.event_type.clone(),
-            event_version: event.event_version,
+            at: TypeVersion { event_type: event.event_type.clone(), event_version: event.event_version },
             payload: std::str::from_utf8(payload).map_or(Node::Opaque(payload), Node::Text),
             redacted,
             metadata: Rc::new(Metadata::stored(metadata)),
@@ -271,8 +275,8 @@ impl<'a> Moving<'a> {
     /// `event` has everything but the payload.
     fn into_event(self, mut event: PersistedEvent, part: Part) -> PersistedEvent {
         event.payload = self.payload.bytes().into_owned();
-        event.event_type = self.event_type;
-        event.event_version = self.event_version;
+        event.event_type = self.at.event_type;
+        event.event_version = self.at.event_version;
         event.redacted = self.redacted;
         event.part = part;
         event
@@ -300,12 +304,12 @@ fn guarded<T>(step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(Failure::new("it panicked")))
 }
 
-fn failed(event: &PersistedEvent, from: (EventType, EventVersion), step: &Step, failure: Failure) -> Error {
+fn failed(event: &PersistedEvent, from: &TypeVersion, step: &Step, failure: Failure) -> Error {
     Error::Upcast {
         event_id: event.event_id,
-        step: step.describe(&from.0, from.1.get()),
-        event_type: from.0,
-        from: from.1,
+        step: step.describe(from),
+        event_type: from.event_type.clone(),
+        from: from.event_version,
         problem: failure.problem,
         source: failure.source,
     }
