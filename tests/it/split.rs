@@ -7,6 +7,7 @@ use eventseal::*;
 use sqlx::{PgConnection, Pool, Transaction};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use support::customer_scope;
 use support::faults::{Faulty, KeyFaults};
 use support::{KEYRING, Postgres, Sqlite};
 
@@ -55,10 +56,6 @@ fn schemas() -> Schemas {
 
 fn placed(customer: &str) -> NewEvent {
     NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{customer}","name":"Ada"}}"#))
-}
-
-fn customer() -> KeyScope {
-    KeyScope::new("Customer", "42")
 }
 
 #[tokio::test]
@@ -112,7 +109,7 @@ impl Shop {
 
     async fn shred(&self) -> Result<Shredding> {
         let mut tx = self.db.keys.begin().await.unwrap();
-        let shredding = self.operator.keys().shred(&mut tx, &customer(), "request").await?;
+        let shredding = self.operator.keys().shred(&mut tx, &customer_scope("42"), "request").await?;
         tx.commit().await.unwrap();
         Ok(shredding)
     }
@@ -187,9 +184,9 @@ impl KeyFaults for Meddling {
             let (pool, what) = (self.pool.lock().unwrap().clone().unwrap(), self.meddle.lock().unwrap().clone().unwrap());
             let operator = SealedStore::new(PostgresStore::new(), PostgresKeys::new(), Arc::clone(&KEYRING), schemas());
             let mut tx = pool.begin().await.unwrap();
-            operator.keys().shred(&mut tx, &customer(), "between").await?;
+            operator.keys().shred(&mut tx, &customer_scope("42"), "between").await?;
             if what == "shred and reopen" {
-                operator.keys().reopen(&mut tx, &customer(), "between").await?;
+                operator.keys().reopen(&mut tx, &customer_scope("42"), "between").await?;
             }
             tx.commit().await.unwrap();
         }
@@ -231,14 +228,14 @@ async fn events_do_not_depend_on_changes_of_keys_that_are_committed_after_them()
     shop.append(&mut tx, placed("42")).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = shop.db.begin().await.unwrap();
-    shop.store.keys().rotate_data_key(&mut tx, &customer()).await.unwrap();
+    shop.store.keys().rotate_data_key(&mut tx, &customer_scope("42")).await.unwrap();
     let refused = shop.append(&mut tx, placed("42")).await.unwrap_err();
     assert!(matches!(refused, Error::SplitChange), "{refused:?}");
     drop(tx);
     assert_eq!(shop.keys().await, 1, "a rotation that was not committed left nothing");
     let mut tx = shop.db.begin().await.unwrap();
     shop.append(&mut tx, placed("42")).await.unwrap();
-    shop.store.keys().shred(&mut tx, &customer(), "request").await.unwrap();
+    shop.store.keys().shred(&mut tx, &customer_scope("42"), "request").await.unwrap();
     let within = shop.store.read_stream(&mut tx, &aggregate("Order", "1")).await.unwrap();
     assert!(within.events.len() == 2 && within.events.iter().all(PersistedEvent::is_redacted), "a transaction sees its own shred");
     tx.commit().await.unwrap();
@@ -293,9 +290,9 @@ async fn a_shared_pool_must_be_larger_than_the_number_of_transactions_at_once() 
         tx.commit().await.unwrap();
     }
     let mut tx: Tx<Pg, Pg> = SplitTx::begin(&two, &two).await.unwrap();
-    store.keys().rotate_data_key(&mut tx, &customer()).await.unwrap();
-    store.keys().shred(&mut tx, &customer(), "request").await.unwrap();
-    store.keys().reopen(&mut tx, &customer(), "came back").await.unwrap();
+    store.keys().rotate_data_key(&mut tx, &customer_scope("42")).await.unwrap();
+    store.keys().shred(&mut tx, &customer_scope("42"), "request").await.unwrap();
+    store.keys().reopen(&mut tx, &customer_scope("42"), "came back").await.unwrap();
     tx.commit().await.unwrap();
 
     // Of three at once, three connections let none get on; a fourth lets one after the other end.

@@ -1,5 +1,5 @@
 //! The tables of eventsalsa/store 0.1 and later: the head row first, and events that may be partitioned by position.
-//! What both writers come to when they meet is in `races.rs`.
+//! What both writers come to when they meet is in `tests/races`.
 
 use eventseal::ExpectedVersion::{Any, Exact, NoStream};
 use eventseal::*;

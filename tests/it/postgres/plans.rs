@@ -1,0 +1,122 @@
+//! Prepared statements and their plans.
+
+use super::{placed, store};
+use eventseal::ExpectedVersion::{Exact, NoStream};
+use eventseal::*;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, Executor};
+use support::Postgres;
+use uuid::Uuid;
+
+#[tokio::test]
+async fn statements_are_prepared_once() {
+    let db = Postgres::new().await;
+    let store = store(&db).await;
+    let mut connection = db.pool.acquire().await.unwrap();
+    let mut counts = Vec::new();
+    for round in 0..30 {
+        let mut tx = connection.begin().await.unwrap();
+        let order = aggregate("Order", "1");
+        let expected = if round == 0 { NoStream } else { Exact(AggregateVersion::try_from(round).unwrap()) };
+        store.append(&mut tx, &order, expected, &[placed("42")]).await.unwrap();
+        store.read_stream(&mut tx, &order).await.unwrap();
+        tx.commit().await.unwrap();
+        counts.push(sqlx::query_scalar::<_, i64>("SELECT count(*) FROM pg_prepared_statements").fetch_one(&mut *connection).await.unwrap());
+    }
+    assert_eq!(counts[1], counts[29], "{counts:?}");
+    let planned_anew: i64 = sqlx::query_scalar("SELECT max(custom_plans) FROM pg_prepared_statements WHERE statement LIKE '%UNNEST%'")
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
+    assert!(planned_anew <= 5, "a statement is planned anew each time");
+}
+
+/// Every look into a key table of a million rows goes through an index, whether PostgreSQL plans for these values or for
+/// any.
+#[tokio::test]
+async fn statements_on_a_million_keys_use_indexes() {
+    const ROWS: i64 = 1_000_000;
+    let db = Postgres::new().await;
+    let mut connection = db.pool.acquire().await.unwrap();
+    connection
+        .execute(AssertSqlSafe(format!(
+            "BEGIN;
+             INSERT INTO key_encryption_keys VALUES (md5('kek')::uuid, 'default', 'local', 'main', '\\x00', 'active', now());
+             ALTER TABLE data_keys DISABLE TRIGGER ALL;
+             ALTER TABLE key_scope_changes DISABLE TRIGGER ALL;
+             INSERT INTO key_scopes SELECT 'Customer', 'c' || i, 'live', 1, md5(i::text)::uuid FROM generate_series(1, {ROWS}) AS i;
+             INSERT INTO data_keys SELECT md5(i::text)::uuid, 'Customer', 'c' || i, 1, decode(repeat('ab', 65), 'hex'), md5('kek')::uuid,
+                 'live', now() FROM generate_series(1, {ROWS}) AS i;
+             INSERT INTO key_scope_changes (scope_kind, scope_id, action, state, generation, reason, changed_at)
+                 SELECT 'Customer', 'c' || i, 'disable', 'disabled', 1, 'plan', now() FROM generate_series(1, {ROWS}) AS i;
+             ALTER TABLE data_keys ENABLE TRIGGER ALL;
+             ALTER TABLE key_scope_changes ENABLE TRIGGER ALL;
+             COMMIT;
+             ANALYZE;"
+        )))
+        .await
+        .unwrap();
+    let ids: Vec<Uuid> = sqlx::query_scalar("SELECT key_id FROM data_keys LIMIT 100").fetch_all(&mut *connection).await.unwrap();
+    let list = |count: usize, of: &dyn Fn(usize) -> String| format!("'{{{}}}'", (0..count).map(of).collect::<Vec<_>>().join(","));
+    let statements = internals::statements_of(&PostgresKeys::new());
+    assert!(statements.len() >= 15);
+    // Reports for operators, which count every row.
+    let counts = ["kek_usage", "count_keys_of_kek"];
+    for (name, sql) in statements.into_iter().filter(|(name, _)| !counts.contains(name)) {
+        connection.execute(AssertSqlSafe(format!("PREPARE {name} AS {sql}"))).await.unwrap();
+        let types: Vec<String> = sqlx::query_scalar("SELECT unnest(parameter_types)::text FROM pg_prepared_statements WHERE name = $1")
+            .bind(name)
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
+        for (mode, count) in [("force_generic_plan", 1), ("force_custom_plan", 1), ("force_custom_plan", 100)] {
+            connection.execute(AssertSqlSafe(format!("SET plan_cache_mode = {mode}"))).await.unwrap();
+            let kinds = list(count, &|_| "Customer".to_owned());
+            let scopes = list(count, &|index| format!("c{}", 1 + index * 997));
+            let mut texts = [&kinds, &scopes].into_iter().cycle();
+            let mut words = ["'Customer'", "'c77'", "'shred'", "'shredded'", "'reason'", "'actor'"].into_iter().cycle();
+            let values = types.iter().map(|kind| match kind.as_str() {
+                "text[]" => texts.next().unwrap().clone(),
+                "uuid[]" => list(count, &|index| ids[index].to_string()),
+                "text" => words.next().unwrap().to_owned(),
+                "bigint[]" => list(count, &|_| "2".to_owned()),
+                "bytea[]" => list(count, &|_| r"\\x00".to_owned()),
+                "timestamp with time zone[]" => list(count, &|_| "2026-01-01".to_owned()),
+                "bigint" => "2".to_owned(),
+                "uuid" => format!("'{}'", ids[0]),
+                "bytea" => r"'\x00'".to_owned(),
+                "timestamp with time zone" => "'2026-01-01'".to_owned(),
+                other => panic!("{name} has a parameter of type {other}"),
+            });
+            let values = values.collect::<Vec<_>>().join(", ");
+            let arguments = if values.is_empty() { String::new() } else { format!("({values})") };
+            let explain = AssertSqlSafe(format!("EXPLAIN (FORMAT JSON) EXECUTE {name}{arguments}"));
+            let plan: Value = sqlx::query_scalar(explain).fetch_one(&mut *connection).await.unwrap();
+            let mut scans = Vec::new();
+            collect_scans(&plan, &mut scans);
+            for (node, relation) in &scans {
+                // These two have a handful of rows.
+                let small = ["key_namespace", "key_encryption_keys"].contains(&relation.as_str());
+                assert!(small || node.contains("Index"), "{name} ({mode}): {node} on {relation}\n{plan:#}");
+            }
+            let writes_only = ["set_namespace", "install_kek", "promote_kek", "create_scopes"];
+            assert!(!scans.is_empty() || writes_only.contains(&name), "{name}: the plan was not understood\n{plan:#}");
+        }
+    }
+}
+
+/// The nodes of a plan that read a table.
+fn collect_scans(plan: &Value, scans: &mut Vec<(String, String)>) {
+    match plan {
+        Value::Array(plans) => plans.iter().for_each(|plan| collect_scans(plan, scans)),
+        Value::Object(members) => {
+            if let (Some(node), Some(relation)) = (members.get("Node Type"), members.get("Relation Name"))
+                && node != "ModifyTable"
+            {
+                scans.push((node.as_str().unwrap().to_owned(), relation.as_str().unwrap().to_owned()));
+            }
+            members.values().for_each(|member| collect_scans(member, scans));
+        }
+        _ => {}
+    }
+}
