@@ -4,12 +4,12 @@
 
 mod names;
 mod pages;
+mod payload_type;
 pub(crate) mod typed;
 
 pub use names::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, VersionRange, aggregate};
 pub use pages::{Appended, EventFilter, EventPage, OpenedPage, Stream, Unreadable};
-#[cfg(feature = "testing")]
-pub(crate) use typed::VisitPayloads;
+pub use payload_type::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
 pub use typed::{EventPayload, TypedEvent};
 
 use crate::error::{Error, Result};
@@ -296,8 +296,7 @@ impl PersistedEvent {
     /// member, at any depth, has a name that serde_json would take for something else.
     /// [`Error::StillSealed`] if it was read past the [`SealedStore`](crate::SealedStore): ciphertext is no value.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
-        // What is too deep to be looked through is no sealed payload, or not any more.
-        if !matches!(is_sealed(&self.payload), Ok(false)) {
+        if self.is_sealed() {
             return Err(Error::StillSealed { event_id: self.event_id, event_type: self.event_type.clone() });
         }
         sensitive::decode(&self.payload, &self.redacted).map_err(|error| match error {
@@ -310,6 +309,13 @@ impl PersistedEvent {
                 problem: error.describe(&self.payload) + &self.say_what_is_redacted(),
             },
         })
+    }
+
+    /// Is the payload ciphertext, or could it be? So it is if the event was read past the [`SealedStore`](crate::SealedStore).
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        // What is too deep to be looked through is no sealed payload, or not any more.
+        !matches!(is_sealed(&self.payload), Ok(false))
     }
 
     /// A redaction is why most payloads that were fine do not fit any more.

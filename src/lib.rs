@@ -74,7 +74,8 @@
 //! # Features
 //! - `sqlite` (default): `SqliteStore` and `SqliteKeys`.
 //! - `conformance`: the contracts of the ports as functions to run your own implementation through.
-//! - `testing`: guards for your own CI: a golden corpus, a taint check, a schema lock.
+//!
+//! The crate `eventseal-testing` has guards for your own CI: a golden corpus, a taint check, a schema lock.
 //!
 //! The adapters for SQL need sqlx 0.9 in the service too: connections and transactions of another version are other types, and the
 //! compiler says `expected sqlx_postgres::connection::PgConnection, found PgConnection`.
@@ -118,8 +119,6 @@ mod sealed_store;
 mod sealer;
 mod secret;
 mod sensitive;
-#[cfg(feature = "testing")]
-mod shape;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod split;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -127,15 +126,14 @@ mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
-#[cfg(feature = "testing")]
-pub mod testing;
 mod wrap;
 
 pub use consumer::{Consumer, run_consumers};
 pub use error::{BoxError, DriverError, Error, Result, StepError};
 pub use event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventPayload, EventType, EventVersion, ExpectedVersion,
-    GlobalPosition, NewEvent, OpenedPage, Part, PersistedEvent, Stream, TypedEvent, Unreadable, VersionRange, aggregate, check_append,
+    AggregateRef, AggregateVersion, Answers, Appended, Asked, EventFilter, EventPage, EventPayload, EventType, EventVersion,
+    ExpectedVersion, Given, GlobalPosition, NewEvent, OpenedPage, Part, Parts, PayloadType, PersistedEvent, Question, Refusal, Stream,
+    TypedEvent, Unreadable, VersionRange, aggregate, check_append,
 };
 pub use key::{KekId, KeyId, KeyScope, Namespace};
 #[cfg(feature = "postgres")]
@@ -157,8 +155,8 @@ pub use maintenance::{
 pub use memory::{MemoryDb, MemoryTx};
 pub use pointer::JsonPointer;
 pub use schema::{
-    Changes, EventSchema, Owner, ProtectedPlace, SchemaError, SchemaErrors, SchemaProblem, SchemaVersion, Schemas, SchemasBuilder,
-    SplitPart, StepContext, StepInfo, StepKind, event, subject,
+    Changes, EventSchema, LockFile, LockedStep, LockedTarget, LockedType, LockedVersion, Owner, ProtectedPlace, SchemaError, SchemaErrors,
+    SchemaProblem, SchemaVersion, Schemas, SchemasBuilder, SplitPart, StepContext, StepInfo, StepKind, event, subject,
 };
 pub use sealed_store::SealedStore;
 pub use sealer::Sealer;
@@ -178,7 +176,8 @@ pub use store::{PostgresStore, PostgresTables};
 /// What `events!` expands to. No stability is promised.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::event::typed::{Twice, VisitPayloads, catch_all, decode, encode, unexpected_type};
+    pub use crate::event::PayloadType;
+    pub use crate::event::typed::{Twice, catch_all, decode, encode, unexpected_type};
 }
 
 /// The README's code, compiled and run.

@@ -11,12 +11,11 @@ mod describe;
 mod document;
 mod graph;
 mod kinds;
+mod lock_file;
 mod metadata;
 mod problem;
 mod redaction;
 mod step;
-#[cfg(feature = "testing")]
-mod testing;
 mod type_version;
 mod typed;
 mod upcast;
@@ -24,21 +23,21 @@ mod upcast;
 pub use changes::Changes;
 pub use declare::{EventSchema, Owner, SchemasBuilder, event, subject};
 pub use describe::{ProtectedPlace, SchemaVersion, StepInfo, StepKind};
+pub use lock_file::{LockFile, LockedStep, LockedTarget, LockedType, LockedVersion};
 pub use problem::{SchemaError, SchemaErrors, SchemaProblem};
 pub(crate) use redaction::Owners;
 pub use step::{SplitPart, StepContext};
-#[cfg(feature = "testing")]
-pub(crate) use testing::Reads;
 pub(crate) use upcast::{Journey, Readable};
 
 use crate::error::{Error, Result};
-use crate::event::{EventType, EventVersion, NewEvent, PersistedEvent};
+use crate::event::{EventType, EventVersion, NewEvent, PayloadType, PersistedEvent};
 use crate::raw;
 use crate::seal::plan::Plan;
 use kinds::Kinds;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use step::{MetadataFn, Step};
+use type_version::TypeVersion;
 
 /// The registry of event schemas.
 ///
@@ -72,9 +71,8 @@ pub struct Schemas {
     ancestors: Vec<(EventType, EventType)>,
     /// For what is not in the registry.
     nothing: VersionSchema,
-    /// What Rust types are decoded from.
-    #[cfg(feature = "testing")]
-    decoded: Vec<(EventType, EventVersion, Reads)>,
+    /// Which Rust types events are decoded into.
+    decoded_into: HashMap<TypeVersion, Vec<PayloadType>>,
 }
 
 pub(crate) struct TypeSchema {
@@ -135,6 +133,14 @@ impl Schemas {
     /// Begins a registry with other policies.
     pub fn builder(events: impl IntoIterator<Item = EventSchema>) -> SchemasBuilder {
         SchemasBuilder::new(events)
+    }
+
+    /// The same registry, in which events of old versions can be appended, as with
+    /// [`allow_older_appends`](SchemasBuilder::allow_older_appends): for tests and tools that seal what a service appended years ago.
+    #[must_use]
+    pub fn with_older_appends(mut self) -> Self {
+        self.allow_older_appends = true;
+        self
     }
 
     /// The plan for an event that is to be appended; `None` if its type is not registered.

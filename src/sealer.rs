@@ -1,9 +1,8 @@
 //! The sealer: events in, events out, with keys looked up in between.
 
 mod stored;
-#[cfg(feature = "testing")]
-mod testing;
 
+use stored::readable;
 pub(crate) use stored::{Coverage, OpenedRow, Reader, Reading, seal_draft};
 
 use crate::error::{Error, Result};
@@ -267,6 +266,25 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             }
         });
         Ok(each.collect())
+    }
+
+    /// Opens stored events and leaves them at their stored type and version: what was appended, and not what readers get. For audits,
+    /// exports and tests of steps.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for those of steps.
+    pub async fn open_as_stored(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
+        let rows = self.open_rows(tx, &events, Reading::AsReaders, Reader::User).await?;
+        events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?.opened).event)).collect()
+    }
+
+    /// Whose keys an event of this aggregate would be sealed under, each once: whose data is in it. Empty if nothing is protected.
+    ///
+    /// # Errors
+    /// Those of [`seal`](Self::seal) that the schemas and the payload have.
+    pub fn scopes_of(&self, aggregate: &AggregateRef, event: &NewEvent) -> Result<Vec<KeyScope>> {
+        let Some(plan) = self.schemas.for_append(event)? else { return Ok(Vec::new()) };
+        Ok(Draft::new(plan, event.to_store(aggregate))?.map(|draft| draft.scopes).unwrap_or_default())
     }
 }
 

@@ -119,9 +119,17 @@ impl<T> fmt::Debug for Sensitive<T> {
     }
 }
 
+impl Sensitive<()> {
+    /// What a `Sensitive` calls itself when it asks a `Deserializer` for a newtype, whatever is in it: `Sensitive::NAME`.
+    ///
+    /// A deserializer that knows this name, and what is redacted, answers with `visit_some` for a value and with `visit_unit` for
+    /// one that was erased. Every other one reads as plain serde does.
+    pub const NAME: &'static str = "$eventseal::Sensitive";
+}
+
 // ---- how decode and the type talk to each other
 
-pub(crate) const TOKEN: &str = "$eventseal::Sensitive";
+pub(crate) const TOKEN: &str = Sensitive::NAME;
 
 /// What this thread's serde calls of `Sensitive` mean.
 #[derive(Clone, Copy, PartialEq, Eq)]

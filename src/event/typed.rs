@@ -3,7 +3,7 @@
 //! Nothing here knows of schemas: `SchemasBuilder::decodes` compares what is declared here with them.
 
 use crate::error::{Error, Result};
-use crate::event::{EventPage, EventVersion, NewEvent, PersistedEvent, Stream};
+use crate::event::{EventPage, EventVersion, NewEvent, PayloadType, PersistedEvent, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -73,17 +73,13 @@ pub trait TypedEvent: Sized {
     /// from the store and is there already.
     fn encode(&self) -> Result<NewEvent>;
 
-    /// Shows a visitor the payload type of each event type, where it is known. For `events!` to implement: it is how
-    /// the guards of the feature `testing` learn what payloads look like.
-    #[doc(hidden)]
-    fn visit_payloads<V: VisitPayloads>(_: &mut V) {}
-}
-
-/// Looks at payload types. Not part of the public API.
-#[doc(hidden)]
-pub trait VisitPayloads {
-    /// Looks at one.
-    fn visit<T: EventPayload>(&mut self);
+    /// The Rust types of the payloads, in the order of [`DECODES`](Self::DECODES); none, if they are not known.
+    ///
+    /// They are how the guards of the crate `eventseal-testing` learn what payloads look like.
+    #[must_use]
+    fn payload_types() -> Vec<PayloadType> {
+        Vec::new()
+    }
 }
 
 impl<T: EventPayload> TypedEvent for T {
@@ -109,8 +105,8 @@ impl<T: EventPayload> TypedEvent for T {
         NewEvent::json(T::TYPE, T::VERSION, self)
     }
 
-    fn visit_payloads<V: VisitPayloads>(visitor: &mut V) {
-        visitor.visit::<T>();
+    fn payload_types() -> Vec<PayloadType> {
+        vec![PayloadType::of::<T>()]
     }
 }
 
@@ -303,8 +299,8 @@ macro_rules! __events_impl {
                 }
             }
 
-            fn visit_payloads<__Visitor: $crate::__private::VisitPayloads>(__visitor: &mut __Visitor) {
-                $($crate::__private::VisitPayloads::visit::<$payload>(__visitor);)+
+            fn payload_types() -> ::std::vec::Vec<$crate::__private::PayloadType> {
+                ::std::vec![$($crate::__private::PayloadType::of::<$payload>()),+]
             }
         }
 

@@ -10,7 +10,7 @@ use crate::schema::kinds::check_kinds;
 use crate::schema::problem::{SchemaError, SchemaErrors, SchemaProblem};
 use crate::schema::step::{MetadataFn, Step};
 use crate::schema::type_version::TypeVersion;
-use crate::schema::typed::check_decoders;
+use crate::schema::typed::{check_decoders, decoded_into};
 use crate::schema::{Schemas, TypeSchema, VersionSchema};
 use crate::seal::crypto::PAD;
 use crate::seal::format::MAX_POINTER;
@@ -74,8 +74,7 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         deny_unreadable_payloads: builder.deny_unreadable_payloads,
         max_parts: builder.max_parts,
         nothing: VersionSchema::default(),
-        #[cfg(feature = "testing")]
-        decoded: builder.decoders.into_iter().flat_map(|decoder| decoder.reads).collect(),
+        decoded_into: decoded_into(&builder.decoders),
     })
 }
 

@@ -1,6 +1,6 @@
 //! What a registry says of itself: for reports, guards and operators' tools.
 
-use crate::event::{EventType, EventVersion};
+use crate::event::{EventType, EventVersion, PayloadType};
 use crate::schema::declare::Owner;
 use crate::schema::type_version::TypeVersion;
 use crate::schema::{Schemas, VersionSchema};
@@ -22,6 +22,8 @@ pub struct SchemaVersion {
     pub protected: Vec<ProtectedPlace>,
     /// The step from it; `None` of current versions.
     pub step: Option<StepInfo>,
+    /// The Rust types that [`decodes`](crate::SchemasBuilder::decodes) names for it.
+    pub decoded_into: Vec<PayloadType>,
 }
 
 /// A protected place of a payload.
@@ -45,6 +47,8 @@ pub struct StepInfo {
     pub kind: StepKind,
     /// Types and versions; none if the event is dropped.
     pub targets: Vec<(EventType, EventVersion)>,
+    /// The Rust type that the step reads, if it is [typed](StepKind::Typed) or [over a value](StepKind::Value).
+    pub reads: Option<PayloadType>,
 }
 
 /// How a step is written.
@@ -86,8 +90,9 @@ impl Schemas {
             .iter()
             .flat_map(|(name, schema)| {
                 schema.numbered(name).map(|(at, version)| {
+                    let decoded_into = self.decoded_into.get(&at).cloned().unwrap_or_default();
                     let described = version.describe(at);
-                    SchemaVersion { is_legacy: schema.legacy == Some(described.event_version), ..described }
+                    SchemaVersion { is_legacy: schema.legacy == Some(described.event_version), decoded_into, ..described }
                 })
             })
             .collect();
@@ -101,9 +106,11 @@ impl VersionSchema {
         let step = self.step.as_ref().map(|step| StepInfo {
             kind: step.kind(),
             targets: step.targets(&at).into_iter().map(|target| (target.event_type, target.event_version)).collect(),
+            reads: step.reads(),
         });
         let protected = protected_places(&self.plan);
-        SchemaVersion { event_type: at.event_type, event_version: at.event_version, is_legacy: false, protected, step }
+        let TypeVersion { event_type, event_version } = at;
+        SchemaVersion { event_type, event_version, is_legacy: false, protected, step, decoded_into: Vec::new() }
     }
 }
 

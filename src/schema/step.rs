@@ -1,15 +1,13 @@
 //! One step of a chain: from the payload of one version to the next.
 
 use crate::error::{BoxError, StepError, describe_without_values};
-use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion};
+use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, PayloadType};
 use crate::pointer::{JsonPointer, Pattern};
 use crate::raw;
 use crate::schema::changes::Change;
 use crate::schema::describe::StepKind;
 use crate::schema::document::Node;
 use crate::schema::metadata::Metadata;
-#[cfg(feature = "testing")]
-use crate::schema::testing::Reads;
 use crate::schema::type_version::TypeVersion;
 use crate::sensitive;
 use serde::Serialize;
@@ -95,8 +93,7 @@ pub(super) struct Function {
     kind: StepKind,
     pub(super) run: NextFn,
     /// What it reads.
-    #[cfg(feature = "testing")]
-    pub(super) reads: Reads,
+    reads: PayloadType,
 }
 
 type NextFn = Box<dyn Fn(Node<'_>, &StepContext<'_>) -> Result<Stepped, Failure> + Send + Sync>;
@@ -164,8 +161,7 @@ impl Step {
                 let (payload, redacted) = encode(new)?;
                 Ok(Stepped { payload, redacted, is_exact })
             }),
-            #[cfg(feature = "testing")]
-            reads: Reads::of::<A>(),
+            reads: PayloadType::of::<A>(),
         })
     }
 
@@ -183,6 +179,14 @@ impl Step {
             Self::Change(..) => StepKind::Declarative,
             Self::Split(..) => StepKind::Split,
             Self::Drop => StepKind::Drop,
+        }
+    }
+
+    /// The Rust type that it reads; `None` if it is a list of changes, or reads no type of its own.
+    pub(super) fn reads(&self) -> Option<PayloadType> {
+        match self {
+            Self::Next(function) => Some(function.reads),
+            _ => None,
         }
     }
 

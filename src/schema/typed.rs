@@ -1,16 +1,12 @@
 //! Do the Rust types that events are decoded into fit the schemas?
 
 use crate::error::Result;
-use crate::event::{AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, PersistedEvent, TypedEvent, aggregate};
-#[cfg(feature = "testing")]
-use crate::event::{EventPayload, VisitPayloads};
+use crate::event::{AggregateVersion, EventType, GlobalPosition, NewEvent, PayloadType, PersistedEvent, TypedEvent, aggregate};
 use crate::pointer::JsonPointer;
 use crate::schema::TypeSchema;
 use crate::schema::check::Found;
 use crate::schema::problem::SchemaProblem;
 use crate::schema::step::Step;
-#[cfg(feature = "testing")]
-use crate::schema::testing::Reads;
 use crate::schema::type_version::TypeVersion;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,9 +18,8 @@ pub(super) struct Decoder {
     arms: &'static [(&'static str, u32)],
     has_catch_all: bool,
     can_decode: fn(&PersistedEvent) -> Result<()>,
-    /// Into which types.
-    #[cfg(feature = "testing")]
-    pub(super) reads: Vec<(EventType, EventVersion, Reads)>,
+    /// Of the arms, in their order, if they are known.
+    payload_types: Vec<PayloadType>,
 }
 
 impl Decoder {
@@ -34,8 +29,7 @@ impl Decoder {
             arms: E::DECODES,
             has_catch_all: E::HAS_CATCH_ALL,
             can_decode: |event| E::decode(event).map(drop),
-            #[cfg(feature = "testing")]
-            reads: reads_of::<E>(),
+            payload_types: E::payload_types(),
         }
     }
 
@@ -44,17 +38,15 @@ impl Decoder {
     }
 }
 
-#[cfg(feature = "testing")]
-fn reads_of<E: TypedEvent>() -> Vec<(EventType, EventVersion, Reads)> {
-    struct Collect(Vec<(EventType, EventVersion, Reads)>);
-    impl VisitPayloads for Collect {
-        fn visit<T: EventPayload>(&mut self) {
-            self.0.push((T::TYPE.into(), EventVersion::new(T::VERSION), Reads::of::<T>()));
+/// The Rust types that events are decoded into, by type and version.
+pub(super) fn decoded_into(decoders: &[Decoder]) -> HashMap<TypeVersion, Vec<PayloadType>> {
+    let mut all: HashMap<TypeVersion, Vec<PayloadType>> = HashMap::new();
+    for decoder in decoders {
+        for (&(event_type, version), payload_type) in decoder.arms.iter().zip(&decoder.payload_types) {
+            all.entry(TypeVersion::new(event_type.into(), version)).or_default().push(*payload_type);
         }
     }
-    let mut collect = Collect(Vec::new());
-    E::visit_payloads(&mut collect);
-    collect.0
+    all
 }
 
 /// What each type decodes is what readers see.

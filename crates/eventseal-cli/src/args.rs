@@ -305,7 +305,7 @@ Examples:
 pub(crate) struct Show {
     #[command(flatten)]
     pub(crate) scope: Scope,
-    /// A schema lock of eventseal::testing: says whether the application knows such a kind
+    /// A schema lock of eventseal-testing: says whether the application knows such a kind
     #[arg(long, value_name = "FILE")]
     pub(crate) schemas: Option<PathBuf>,
     #[command(flatten)]
@@ -326,7 +326,7 @@ pub(crate) struct Shred {
     pub(crate) scope: Scope,
     #[command(flatten)]
     pub(crate) cause: Cause,
-    /// A schema lock of eventseal::testing: says whether the application knows such a kind
+    /// A schema lock of eventseal-testing: says whether the application knows such a kind
     #[arg(long, value_name = "FILE")]
     pub(crate) schemas: Option<PathBuf>,
     /// Do not ask

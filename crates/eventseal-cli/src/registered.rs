@@ -2,8 +2,9 @@
 //! and where their steps lead. What the steps do, nobody knows here; they are never taken.
 
 use crate::output::{Failure, shown};
-use eventseal::{CensusRow, EventSchema, Owner, SchemaProblem, Schemas, SplitPart, StepContext, event, subject};
-use serde::Deserialize;
+use eventseal::{
+    CensusRow, EventSchema, LockFile, LockedStep, LockedType, Owner, SchemaProblem, Schemas, SplitPart, StepContext, event, subject,
+};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -12,41 +13,8 @@ use std::path::Path;
 /// A schema lock. Members that do not matter here are ignored.
 #[derive(Debug)]
 pub(crate) struct Registered {
-    types: BTreeMap<String, Type>,
+    types: BTreeMap<String, LockedType>,
     name: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Lock {
-    types: BTreeMap<String, Type>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Type {
-    /// What an event without a version is read as.
-    legacy_version: Option<u32>,
-    versions: BTreeMap<u32, Version>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Version {
-    /// Pointers, and whose keys protect them.
-    #[serde(default)]
-    protected: BTreeMap<String, String>,
-    step: Option<Step>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Step {
-    pub(crate) kind: String,
-    pub(crate) to: Vec<Target>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Target {
-    #[serde(rename = "type")]
-    pub(crate) event_type: String,
-    pub(crate) version: u32,
 }
 
 impl Registered {
@@ -55,20 +23,22 @@ impl Registered {
         let bytes = std::fs::read(path).map_err(|error| bad(&name, &format!("can't be read: {error}")))?;
         // Before anything that another format may have changed.
         match serde_json::from_slice::<Value>(&bytes).ok().as_ref().map(|lock| &lock["eventseal_schemas"]) {
-            Some(Value::Number(format)) if format.as_u64() == Some(1) => {}
-            Some(Value::Number(format)) => return Err(bad(&name, &format!("has format {format}, not 1: use a newer eventseal"))),
+            Some(Value::Number(format)) if format.as_u64() == Some(LockFile::FORMAT.into()) => {}
+            Some(Value::Number(format)) => {
+                return Err(bad(&name, &format!("has format {format}, not {}: use a newer eventseal", LockFile::FORMAT)));
+            }
             _ => {
-                let problem = "is no schema lock: it has no member \"eventseal_schemas\"; pass the file that eventseal::testing wrote";
+                let problem = "is no schema lock: it has no member \"eventseal_schemas\"; pass the file that eventseal-testing wrote";
                 return Err(Failure::failed("schemas", format!("{name} {problem}")));
             }
         }
-        let lock: Lock = serde_json::from_slice(&bytes).map_err(|error| bad(&name, &format!("is damaged: {error}; write it anew")))?;
+        let lock: LockFile = serde_json::from_slice(&bytes).map_err(|error| bad(&name, &format!("is damaged: {error}; write it anew")))?;
         Ok(Self { types: lock.types, name })
     }
 
     /// As a registry. What is protected matters only where payloads are looked into.
     pub(crate) fn schemas(&self, with_protection: bool) -> Result<Schemas, Failure> {
-        let events = self.types.iter().map(|(name, known)| known.declare(name, with_protection));
+        let events = self.types.iter().map(|(name, known)| declare(known, name, with_protection));
         Schemas::new(events)
             .map_err(|errors| bad(&self.name, &format!("contradicts itself: {}; write it anew", shown(&errors.to_string()))))
     }
@@ -91,7 +61,7 @@ impl Registered {
     }
 
     /// Every step, with the type and version it starts from.
-    pub(crate) fn steps(&self) -> impl Iterator<Item = (&str, u32, &Step)> {
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (&str, u32, &LockedStep)> {
         self.types.iter().flat_map(|(name, known)| {
             known.versions.iter().filter_map(|(number, version)| Some((name.as_str(), *number, version.step.as_ref()?)))
         })
@@ -107,7 +77,8 @@ pub(crate) enum KindIs {
     Unknown,
 }
 
-/// As a schema lock spells owners. A kind may hold any text, so it is compared and not cut out where that can be had.
+/// As an `Owner` is displayed, and so a schema lock spells it. A kind may hold any text, so it is compared and not cut out where that
+/// can be had.
 const OWN: &str = "the aggregate";
 const OWN_AS: &str = "the aggregate as ";
 const SUBJECT_AT: &str = " at ";
@@ -158,41 +129,37 @@ fn bad(name: &str, problem: &str) -> Failure {
     Failure::failed("schemas", format!("the schema lock {name} {problem}"))
 }
 
-impl Type {
-    fn declare(&self, name: &str, with_protection: bool) -> EventSchema {
-        let mut schema = event(name);
-        for (number, version) in &self.versions {
-            schema = schema.version(*number);
-            schema = match &version.protected {
-                protected if protected.is_empty() || !with_protection => schema.unprotected("so the schema lock says"),
-                protected => protected.keys().fold(schema, |schema, pointer| match pointer.as_str() {
-                    // Whether something lies in the clear does not depend on whose it is.
-                    "" => schema.protect_whole(Owner::Aggregate),
-                    pointer => schema.protect(&[pointer], Owner::Aggregate),
-                }),
-            };
-            schema = match &version.step {
-                Some(step) => step.declare(schema, name, *number),
-                None => schema,
-            };
-        }
-        match self.legacy_version {
-            Some(version) => schema.legacy_version(version),
+fn declare(known: &LockedType, name: &str, with_protection: bool) -> EventSchema {
+    let mut schema = event(name);
+    for (number, version) in &known.versions {
+        schema = schema.version(*number);
+        schema = match &version.protected {
+            protected if protected.is_empty() || !with_protection => schema.unprotected("so the schema lock says"),
+            protected => protected.keys().fold(schema, |schema, pointer| match pointer.as_str() {
+                // Whether something lies in the clear does not depend on whose it is.
+                "" => schema.protect_whole(Owner::Aggregate),
+                pointer => schema.protect(&[pointer], Owner::Aggregate),
+            }),
+        };
+        schema = match &version.step {
+            Some(step) => declare_step(step, schema, name, *number),
             None => schema,
-        }
+        };
+    }
+    match known.legacy_version {
+        Some(version) => schema.legacy_version(version),
+        None => schema,
     }
 }
 
-impl Step {
-    fn declare(&self, schema: EventSchema, name: &str, from: u32) -> EventSchema {
-        let targets: Vec<(&str, u32)> = self.to.iter().map(|target| (target.event_type.as_str(), target.version)).collect();
-        match &targets[..] {
-            [] => schema.drop_from(from),
-            [(target, version)] if *target == name && from.checked_add(1) == Some(*version) => {
-                schema.upcast_with(from, |_: Value, _| Err::<Value, _>("a schema lock has no steps to take"))
-            }
-            targets => schema.split(from, targets, never_taken),
+fn declare_step(step: &LockedStep, schema: EventSchema, name: &str, from: u32) -> EventSchema {
+    let targets: Vec<(&str, u32)> = step.to.iter().map(|target| (target.event_type.as_str(), target.version)).collect();
+    match &targets[..] {
+        [] => schema.drop_from(from),
+        [(target, version)] if *target == name && from.checked_add(1) == Some(*version) => {
+            schema.upcast_with(from, |_: Value, _| Err::<Value, _>("a schema lock has no steps to take"))
         }
+        targets => schema.split(from, targets, never_taken),
     }
 }
 

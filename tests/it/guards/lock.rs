@@ -1,7 +1,7 @@
 //! The schema lock: what it lets pass, and the mistakes that it catches.
 
-use eventseal::testing::{ChangeKind, GuardError, Locked, SchemaChange, SchemaLock};
 use eventseal::*;
+use eventseal_testing::{ChangeKind, GoldenCorpus, GuardError, Locked, SchemaChange, SchemaLock};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -451,12 +451,12 @@ fn types_that_exist_as_json_only_are_known_by_samples() {
     let found = changes(sampled().sample("Notted", 1, json!({})).check());
     assert_eq!((found.len(), &found[0].change), (1, &ChangeKind::NotRegistered));
 
-    let corpus = testing::GoldenCorpus::open(folder.path().join("golden"), schemas()).unwrap();
+    let corpus = GoldenCorpus::open(folder.path().join("golden"), schemas()).unwrap();
     let note = |version, payload: &str| NewEvent::raw("Noted", version, payload);
     let note_1 = aggregate("Note", "1");
     let corpus = corpus.case("v1", &note_1, note(1, r#"{"text":"x"}"#)).case("v2", &note_1, note(2, r#"{"text":"x","by":1}"#));
     corpus.record().unwrap();
-    let corpus = testing::GoldenCorpus::open(folder.path().join("golden"), schemas()).unwrap();
+    let corpus = GoldenCorpus::open(folder.path().join("golden"), schemas()).unwrap();
     lock().samples_of(&corpus).deny_not_traced().check().unwrap();
 }
 

@@ -3,5 +3,7 @@
 mod golden;
 mod lock;
 mod protection;
+mod recording;
+mod registry;
 mod shape;
 mod taint;

@@ -1,7 +1,7 @@
 //! The schema lock: does what is protected fit the types that it is read into?
 
-use eventseal::testing::{ChangeKind, GuardError, SchemaChange, SchemaLock};
 use eventseal::*;
+use eventseal_testing::{ChangeKind, GuardError, SchemaChange, SchemaLock};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

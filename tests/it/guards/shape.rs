@@ -1,7 +1,7 @@
 //! Shapes: what serde reads into a type.
 
 use eventseal::Sensitive;
-use eventseal::testing::Shape;
+use eventseal_testing::Shape;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! The taint check: what it lets pass, and the mistakes that it catches.
 
-use eventseal::testing::{GoldenCorpus, GuardError, TaintCheck, TaintFinding, TaintProblem, Tainted};
 use eventseal::*;
+use eventseal_testing::{GoldenCorpus, GuardError, TaintCheck, TaintFinding, TaintProblem, Tainted};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::cell::RefCell;

@@ -20,7 +20,7 @@ Examples:
   eventseal census --schemas schemas.json --payloads=all --check
   eventseal census --after 12000000 --json | jq '.types[] | select(.without_header > 0)'")]
 pub(crate) struct Census {
-    /// A schema lock of eventseal::testing: what is registered and protected, and where steps lead
+    /// A schema lock of eventseal-testing: what is registered and protected, and where steps lead
     #[arg(long, value_name = "FILE")]
     pub(crate) schemas: Option<PathBuf>,
     /// Look into payloads of protected versions for what lies in the clear: those without a header, or all

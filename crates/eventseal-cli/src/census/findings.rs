@@ -2,8 +2,8 @@
 
 use crate::args::Payloads;
 use crate::output::{count, number, shown};
-use crate::registered::{Registered, Step};
-use eventseal::{Answer, Census, CensusRow, Protection, Registration};
+use crate::registered::Registered;
+use eventseal::{Answer, Census, CensusRow, LockedStep, Protection, Registration};
 use serde_json::{Map, Value, json};
 use std::fmt::{self, Display, Write as _};
 
@@ -20,7 +20,7 @@ pub(crate) struct Findings<'a> {
 struct FoundStep<'a> {
     event_type: &'a str,
     from: u32,
-    step: &'a Step,
+    step: &'a LockedStep,
     /// How many stored events need it.
     events: u64,
     can_go: Answer,

@@ -4,6 +4,7 @@
 use crate::command::{Database, Output, World, eventseal, run};
 use eventseal::ExpectedVersion::Any;
 use eventseal::*;
+use eventseal_testing::SchemaLock;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -407,7 +408,7 @@ async fn the_lock_that_the_tests_of_an_application_write_is_understood() {
     .unwrap();
     let world = shop(World::sqlite().await).await;
     let path = world.folder.path().join("written.json");
-    testing::SchemaLock::new(&path, &schemas).record().unwrap();
+    SchemaLock::new(&path, &schemas).record().unwrap();
     let written: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let census = world.census_json(&written, &["--payloads=all"]);
     assert_eq!(names(&census["steps"], |step| step["can_go"] == false), ["Noted 1", "OrderPlaced 1", "OrderPlaced 2"]);
@@ -430,7 +431,7 @@ async fn i2_what_is_stored_without_a_version_is_not_called_sealed() {
     let of_type = Schemas::new([placed().legacy_version(2)]).unwrap();
     let of_all = Schemas::builder([placed()]).legacy_version(2).build().unwrap();
     for schemas in [of_type, of_all] {
-        testing::SchemaLock::new(&path, &schemas).record().unwrap();
+        SchemaLock::new(&path, &schemas).record().unwrap();
         let written: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         std::fs::remove_file(&path).unwrap();
         world.census(&written, &["--payloads=all", "--check"], 5);

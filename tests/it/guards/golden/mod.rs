@@ -3,8 +3,8 @@
 mod steps;
 mod stored;
 
-use eventseal::testing::{Difference, GoldenCorpus, GuardError, Mismatch};
 use eventseal::*;
+use eventseal_testing::{Checked, Difference, GoldenCorpus, GuardError, Mismatch};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::path::Path;
@@ -52,7 +52,7 @@ fn recorded() -> tempfile::TempDir {
     folder
 }
 
-fn differences(result: Result<testing::Checked, GuardError>) -> Vec<Difference> {
+fn differences(result: Result<Checked, GuardError>) -> Vec<Difference> {
     match result {
         Err(GuardError::Golden { differences }) => differences,
         other => panic!("{other:?}"),

@@ -1,8 +1,8 @@
 //! Steps that are wrong are caught.
 
 use super::{corpus, differences, files, order, order_schemas, recorded, right_step};
-use eventseal::testing::{GoldenCorpus, GuardError, Mismatch, Run};
 use eventseal::*;
+use eventseal_testing::{Checked, GoldenCorpus, GuardError, Mismatch, Run};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,7 +168,7 @@ fn a_type_that_can_not_be_decoded_once_redacted_is_caught() {
         const TYPE: &'static str = "Registered";
         const VERSION: u32 = 1;
     }
-    fn checked<T: TypedEvent>() -> Result<testing::Checked, GuardError> {
+    fn checked<T: TypedEvent>() -> Result<Checked, GuardError> {
         let registered = event("Registered").version(1).protect(&["/name"], Owner::Aggregate);
         let schemas = Schemas::builder([registered]).decodes::<T>().build().unwrap();
         let folder = tempfile::tempdir().unwrap();

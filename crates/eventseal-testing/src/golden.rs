@@ -1,0 +1,388 @@
+//! The golden corpus: stored events that must come out as recorded for as long as they exist.
+
+mod case;
+mod keys;
+mod read;
+mod report;
+
+pub(super) use report::advice;
+pub use report::{Difference, Mismatch, Run};
+
+use crate::block_on;
+use crate::error::{GuardError, chain};
+use crate::files::{self, Mode};
+use crate::json::differences;
+use case::{CaseFile, FORMAT, Outcome, Stored, as_json};
+use eventseal::{
+    AggregateRef, AggregateVersion, EventType, EventVersion, GlobalPosition, KeyScope, MemoryKeys, MemoryTx, NewEvent, PersistedEvent,
+    Result, Schemas, Sealer,
+};
+use keys::KeyDb;
+use read::{new_event, open_as_stored, read_case, stands_for};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::slice::from_ref;
+
+const VARIABLE: &str = "EVENTSEAL_GOLDEN";
+const KEYS: &str = "test-keys.json";
+
+/// A folder of stored events, each with what readers shall get.
+///
+/// One JSON file is one case. `test-keys.json` beside them holds the keys that the sealed ones were sealed under, so
+/// that they open for years: they are made for the corpus, and protect nothing. The corpus so also shows that what
+/// this version of the crate sealed can still be opened by the next.
+///
+/// Every case is read
+/// - with its keys, and must come out as recorded;
+/// - after all its keys were shredded (one that was stored in plaintext is sealed first), and must come out as
+///   recorded, too, with no shredded value left anywhere (texts and numbers of four characters or more);
+/// - after the keys of each of its owners were shredded, if there are several;
+/// - and each of these twice, which shows steps that use the time of day or a random number; a step that uses the date fails
+///   from the next day on.
+///
+/// # Recording
+/// [`case`](Self::case) names an event that the test wants. What is not in the folder yet is written by running the
+/// test with `EVENTSEAL_GOLDEN=record`, which changes no file that is there. `EVENTSEAL_GOLDEN=accept` writes
+/// changed results, too. Files can also be written by hand, without `expected`: see one for its members. Stored
+/// events of production can be used if they hold nobody's data, and are in plaintext.
+///
+/// ```
+/// use eventseal_testing::{GoldenCorpus, GuardError};
+/// use eventseal::{NewEvent, Owner, Schemas, aggregate, event};
+/// use serde_json::{Value, json};
+///
+/// fn schemas() -> Result<Schemas, eventseal::SchemaErrors> {
+///     Schemas::new([event("Registered")
+///         .version(1).protect(&["/name"], Owner::Aggregate)
+///         .version(2).protect(&["/person/name"], Owner::Aggregate)
+///         .upcast(1, |mut old: Value| Ok::<_, std::fmt::Error>(json!({ "person": { "name": old["name"].take() } })))])
+/// }
+///
+/// # /*
+/// #[test]
+/// # */
+/// fn stored_events_come_out_as_ever() -> Result<(), GuardError> {
+///     GoldenCorpus::open("tests/example", schemas()?)?
+///         .case("registered_v1", &aggregate("Customer", "1"), NewEvent::raw("Registered", 1, r#"{"name":"Ada Lovelace"}"#))
+///         .check()
+///         .map(drop)
+/// }
+/// # stored_events_come_out_as_ever()?;
+/// # Ok::<(), GuardError>(())
+/// ```
+#[must_use = "check() it"]
+pub struct GoldenCorpus {
+    folder: PathBuf,
+    sealer: Sealer<MemoryTx>,
+    keys: KeyDb,
+    cases: BTreeMap<String, CaseFile>,
+    given: Vec<Given>,
+}
+
+/// A case that a test wants.
+struct Given {
+    name: String,
+    event: PersistedEvent,
+    /// It lies in a store like this; otherwise it is what was appended.
+    is_stored: bool,
+    /// Is something of it sealed, if its version protects anything?
+    has_protected: bool,
+}
+
+/// What a case that is in the folder is to one that the test gives.
+enum Recorded {
+    /// The same event, whatever its id and time.
+    Same,
+    /// Another event: what differs.
+    Other(&'static str),
+    /// It can't be opened, which is reported where it is read.
+    NotOpened,
+}
+
+/// What a corpus that holds consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Checked {
+    /// How many cases there are.
+    pub cases: usize,
+    /// Those that were written just now.
+    pub written: Vec<String>,
+    /// Registered versions of which there is no case: nothing guards them.
+    pub uncovered: Vec<(EventType, EventVersion)>,
+}
+
+impl GoldenCorpus {
+    /// Reads a folder of cases, for the registry of the service. A folder that is not there is an empty one.
+    ///
+    /// # Errors
+    /// [`GuardError::File`] if something in the folder is not of a corpus, [`GuardError::Other`].
+    pub fn open(folder: impl AsRef<Path>, schemas: Schemas) -> Result<Self, GuardError> {
+        let folder = folder.as_ref().to_owned();
+        // Before the keys, which are written first: another test may record the corpus at this moment.
+        let mut cases = BTreeMap::new();
+        let mut sealed = None;
+        for path in json_files(&folder)? {
+            let (Some(name), Some(case)) = (path.file_stem().and_then(|name| name.to_str()), files::read::<CaseFile>(&path)?) else {
+                continue;
+            };
+            if case.eventseal_golden != FORMAT {
+                let problem = format!("is of format {}: this version of eventseal reads format {FORMAT}", case.eventseal_golden);
+                return Err(GuardError::file(&path, problem));
+            }
+            let event = case.stored.event().map_err(|problem| GuardError::file(&path, problem))?;
+            cases.insert(name.to_owned(), case);
+            if event.is_sealed() {
+                sealed.get_or_insert(path);
+            }
+        }
+        let path = folder.join(KEYS);
+        let keys = match (files::read(&path)?, sealed) {
+            (Some(file), _) => block_on(KeyDb::load(&file)).map_err(|problem| GuardError::file(&path, problem))?,
+            (None, None) => block_on(KeyDb::generate())?,
+            (None, Some(sealed)) => {
+                let problem = format!("is sealed, but there is no {KEYS} beside it: restore that from version control");
+                return Err(GuardError::file(&sealed, problem));
+            }
+        };
+        let sealer = Sealer::new(MemoryKeys::new(), keys.keyring()?, schemas.with_older_appends());
+        Ok(Self { folder, sealer, keys, cases, given: Vec::new() })
+    }
+
+    /// Wants a case of this name: an event as a service would have appended it, at any version. It is sealed under the
+    /// test keys when it is recorded; if its version protects anything, something of it must be.
+    pub fn case(self, name: &str, aggregate: &AggregateRef, event: NewEvent) -> Self {
+        self.appended(name, aggregate, event, true)
+    }
+
+    /// The same for an event that has no value at any place that its version protects.
+    pub fn case_without_protected(self, name: &str, aggregate: &AggregateRef, event: NewEvent) -> Self {
+        self.appended(name, aggregate, event, false)
+    }
+
+    fn appended(mut self, name: &str, aggregate: &AggregateRef, event: NewEvent, has_protected: bool) -> Self {
+        let position = GlobalPosition::try_from(1).unwrap_or_default();
+        let event = PersistedEvent::from_new(aggregate.clone(), AggregateVersion::FIRST, position, event);
+        self.given.push(Given { name: name.to_owned(), event, is_stored: false, has_protected });
+        self
+    }
+
+    /// Wants a case of this name: an event just as it lies in a store. A payload in plaintext stays so.
+    ///
+    /// One that is sealed can only be opened if it was sealed under the corpus's own keys.
+    pub fn stored_case(mut self, name: &str, event: PersistedEvent) -> Self {
+        self.given.push(Given { name: name.to_owned(), event, is_stored: true, has_protected: false });
+        self
+    }
+
+    /// Reads every case in every way. Writes nothing, unless the environment variable `EVENTSEAL_GOLDEN` says `record`
+    /// or `accept`.
+    ///
+    /// # Errors
+    /// [`GuardError::Golden`] lists everything that differs, with the place and both values; [`GuardError::File`] if
+    /// there is nothing to check.
+    pub fn check(&self) -> Result<Checked, GuardError> {
+        self.run(Mode::from_env(VARIABLE)?)
+    }
+
+    /// The same, after writing what is new: what `EVENTSEAL_GOLDEN=record` does. Not for tests that a CI runs.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn record(&self) -> Result<Checked, GuardError> {
+        self.run(Mode::Record)
+    }
+
+    /// Writes what is new and what changed: what `EVENTSEAL_GOLDEN=accept` does. Not for tests that a CI runs.
+    ///
+    /// What can't be read, is not deterministic or survives a shred is never accepted.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn accept(&self) -> Result<Checked, GuardError> {
+        self.run(Mode::Accept)
+    }
+
+    fn run(&self, mode: Mode) -> Result<Checked, GuardError> {
+        let mut found = Vec::new();
+        let mut cases = self.cases.clone();
+        let mut written = BTreeSet::new();
+        let mut not_sealed = BTreeSet::new();
+        let mut scopes: BTreeSet<KeyScope> = BTreeSet::new();
+        for given in &self.given {
+            let name = &given.name;
+            check_name(name).map_err(|problem| GuardError::file(&self.path(name), problem))?;
+            let recorded = cases.get(name).map(|case| self.compare(case, &given.event)).transpose()?;
+            match recorded {
+                Some(Recorded::Same | Recorded::NotOpened) => {}
+                Some(Recorded::Other(what)) if mode != Mode::Accept => {
+                    found.push(difference(name, Mismatch::OtherEvent { what }));
+                    continue;
+                }
+                // One that is new is read, too: what is wrong with it shows before it is recorded.
+                _ => {
+                    let stored = if given.is_stored { Ok(given.event.clone()) } else { self.seal(&given.event, &mut scopes) };
+                    let case = |stored| CaseFile { eventseal_golden: FORMAT, stored: Stored::of(&stored), expected: None };
+                    match stored {
+                        Ok(stored) => drop(cases.insert(name.clone(), case(stored))),
+                        Err(error) => {
+                            found.push(difference(name, Mismatch::NotSealed(chain(&error))));
+                            continue;
+                        }
+                    }
+                }
+            }
+            if given.has_protected && self.is_protected(&given.event) && cases.get(name).is_some_and(|case| !case.stored.is_sealed()) {
+                found.push(difference(name, Mismatch::NothingSealed));
+                not_sealed.insert(name.clone());
+            }
+        }
+        if cases.is_empty() && found.is_empty() {
+            return Err(GuardError::file(&self.folder, "holds no cases, and the test names none: add .case(…), or name the right folder"));
+        }
+        for (name, case) in &mut cases {
+            let event = case.stored.event().map_err(|problem| GuardError::file(&self.path(name), problem))?;
+            let Some(actual) = block_on(read_case(&self.sealer, &self.keys, name, &event, &mut found)) else { continue };
+            match &case.expected {
+                Some(expected) if *expected == actual => continue,
+                Some(expected) if mode != Mode::Accept => {
+                    report(name, &Run::Live, Some(&expected.live), Some(&actual.live), &mut found);
+                    report(name, &Run::Redacted, expected.redacted.as_ref(), actual.redacted.as_ref(), &mut found);
+                }
+                _ if not_sealed.contains(name) => {}
+                None if mode == Mode::Check => found.push(difference(name, Mismatch::NotRecorded)),
+                _ => {
+                    case.expected = Some(actual);
+                    written.insert(name.clone());
+                }
+            }
+        }
+        if !written.is_empty() {
+            // The keys first: a case without its keys is lost.
+            files::write(&self.folder.join(KEYS), &block_on(self.keys.save(&scopes))?)?;
+            for (name, case) in cases.iter().filter(|(name, _)| written.contains(*name)) {
+                files::write(&self.path(name), case)?;
+            }
+        }
+        if !found.is_empty() {
+            return Err(GuardError::Golden { differences: found });
+        }
+        Ok(Checked { cases: cases.len(), written: written.into_iter().collect(), uncovered: self.uncovered(&cases) })
+    }
+
+    /// The stored events as they were appended, as far as they can be opened, and those that the test gives and that are not recorded
+    /// yet: samples for other guards, which so don't depend on what was recorded first.
+    pub(crate) fn plain_events(&self) -> Vec<PersistedEvent> {
+        let open = |event: &PersistedEvent| block_on(open_as_stored(&self.sealer, &mut self.keys.db.begin(), event)).ok();
+        let recorded = self.cases.values().filter_map(|case| open(&case.stored.event().ok()?));
+        let new = self.given.iter().filter(|given| !self.cases.contains_key(&given.name));
+        let new = new.filter_map(|given| if given.is_stored { open(&given.event) } else { Some(given.event.clone()) });
+        let of_version = |mut event: PersistedEvent| {
+            event.event_version = stands_for(self.sealer.schemas(), &event);
+            event
+        };
+        recorded.chain(new).map(of_version).collect()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.json"))
+    }
+
+    /// Seals an event under the test keys, and keeps the keys that are made for it.
+    fn seal(&self, event: &PersistedEvent, scopes: &mut BTreeSet<KeyScope>) -> Result<PersistedEvent> {
+        block_on(async {
+            let mut tx = self.keys.db.begin();
+            let new = new_event(event);
+            let mut stored = event.clone();
+            if let Some(sealed) = self.sealer.seal(&mut tx, &event.aggregate, from_ref(&new)).await?.first() {
+                stored.payload.clone_from(&sealed.payload);
+            }
+            tx.commit()?;
+            scopes.extend(self.sealer.scopes_of(&event.aggregate, &new)?);
+            Ok(stored)
+        })
+    }
+
+    /// Is this the event that was recorded?
+    fn compare(&self, case: &CaseFile, given: &PersistedEvent) -> Result<Recorded, GuardError> {
+        let recorded = case.stored.event().map_err(|problem| GuardError::file(&self.folder, problem))?;
+        let metadata = |event: &PersistedEvent| event.metadata.as_ref().and_then(|json| serde_json::from_slice::<Value>(json).ok());
+        let differs = [
+            ("event type", recorded.stored_type != given.stored_type),
+            ("version", recorded.stored_version != given.stored_version),
+            ("aggregate", recorded.aggregate != given.aggregate),
+            ("metadata", metadata(&recorded) != metadata(given)),
+        ];
+        if let Some((what, _)) = differs.into_iter().find(|(_, differs)| *differs) {
+            return Ok(Recorded::Other(what));
+        }
+        if recorded.payload == given.payload {
+            return Ok(Recorded::Same);
+        }
+        Ok(match block_on(open_as_stored(&self.sealer, &mut self.keys.db.begin(), &recorded)) {
+            Ok(opened) if opened.payload == given.payload => Recorded::Same,
+            Ok(_) => Recorded::Other("payload"),
+            Err(_) => Recorded::NotOpened,
+        })
+    }
+
+    /// Does the version of this event protect anything?
+    fn is_protected(&self, event: &PersistedEvent) -> bool {
+        let version = stands_for(self.sealer.schemas(), event);
+        let versions = self.sealer.schemas().versions();
+        versions.iter().any(|known| known.event_type == event.stored_type && known.event_version == version && !known.protected.is_empty())
+    }
+
+    fn uncovered(&self, cases: &BTreeMap<String, CaseFile>) -> Vec<(EventType, EventVersion)> {
+        let stored = cases.values().filter_map(|case| case.stored.event().ok());
+        let covered: BTreeSet<_> = stored.map(|event| (event.stored_type.clone(), stands_for(self.sealer.schemas(), &event))).collect();
+        let versions = self.sealer.schemas().versions().into_iter().map(|version| (version.event_type, version.event_version));
+        versions.filter(|version| !covered.contains(version)).collect()
+    }
+}
+
+fn difference(case: &str, mismatch: Mismatch) -> Difference {
+    Difference { case: case.to_owned(), run: Run::Live, mismatch }
+}
+
+fn report(case: &str, run: &Run, expected: Option<&Vec<Outcome>>, actual: Option<&Vec<Outcome>>, found: &mut Vec<Difference>) {
+    let list = |events: Option<&Vec<Outcome>>| events.map_or(Value::Null, |events| as_json(events));
+    for differs in differences(&list(expected), &list(actual)) {
+        let mismatch = Mismatch::Differs { pointer: differs.pointer, expected: differs.expected, actual: differs.actual };
+        found.push(Difference { case: case.to_owned(), run: run.clone(), mismatch });
+    }
+}
+
+fn check_name(name: &str) -> Result<(), &'static str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_plain) {
+        return Err("is no name for a case: use letters, digits, '-', '_' and '.'");
+    }
+    if format!("{name}.json") == KEYS { Err("is where the test keys are: choose another name") } else { Ok(()) }
+}
+
+/// The cases' files, in order. None if there is no folder.
+fn json_files(folder: &Path) -> Result<Vec<PathBuf>, GuardError> {
+    let unreadable = |error: std::io::Error| GuardError::file(folder, format!("can't be read: {error}"));
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "json") && path.file_name().is_some_and(|name| name != KEYS) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+impl fmt::Debug for GoldenCorpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GoldenCorpus").field("folder", &self.folder).field("cases", &self.cases.keys()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,198 @@
+//! A case as a file: what lies in the store, and what readers shall get.
+
+use crate::number::read_as_float;
+use crate::shape::sorted;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use eventseal::{AggregateVersion, GlobalPosition, NewEvent, Part, PersistedEvent, aggregate};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+pub(super) const FORMAT: u32 = 1;
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CaseFile {
+    pub(super) eventseal_golden: u32,
+    pub(super) stored: Stored,
+    /// `None` until it is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expected: Option<Expected>,
+}
+
+/// What readers get.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Expected {
+    pub(super) live: Vec<Outcome>,
+    /// After every key was shredded; `None` if nothing is protected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) redacted: Option<Vec<Outcome>>,
+}
+
+/// One event that a reader gets, but for what never changes: ids, positions, times.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Outcome {
+    #[serde(rename = "type")]
+    event_type: String,
+    version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "even_null")]
+    payload: Option<Value>,
+    /// What is no JSON, or such as serde_json would round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload_text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "even_null")]
+    metadata: Option<Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    redacted: Vec<String>,
+    /// `[index, count]`, unless it is the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    part: Option<[u32; 2]>,
+}
+
+/// `null` is a value here, not the absence of one.
+fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(as_read).map(Some)
+}
+
+/// The same value with its numbers spelled in one way, whether or not serde_json keeps spellings in this build: a file
+/// that one build recorded is compared in the other, too.
+pub(super) fn as_read(value: Value) -> Value {
+    match value {
+        Value::Number(number) => Value::Number(read_as_float(&number).unwrap_or(number)),
+        Value::Array(elements) => elements.into_iter().map(as_read).collect(),
+        Value::Object(members) => members.into_iter().map(|(name, value)| (name, as_read(value))).collect(),
+        other => other,
+    }
+}
+
+impl Outcome {
+    pub(super) fn of(event: &PersistedEvent) -> Self {
+        let json = serde_json::from_slice::<Value>(&event.payload).ok().filter(is_exact).map(sorted).map(as_read);
+        let text = std::str::from_utf8(&event.payload).ok();
+        Self {
+            event_type: event.event_type.as_str().to_owned(),
+            version: event.event_version.get(),
+            payload_text: text.filter(|_| json.is_none()).map(str::to_owned),
+            payload_base64: text.is_none().then(|| STANDARD.encode(&event.payload)),
+            payload: json,
+            metadata: event.metadata.as_ref().and_then(|metadata| serde_json::from_slice(metadata).ok()).map(sorted).map(as_read),
+            redacted: event.redacted.iter().map(|place| place.as_str().to_owned()).collect(),
+            part: (event.part != Part::WHOLE).then_some([event.part.index, event.part.count]),
+        }
+    }
+
+    /// What a value could stand in, by name.
+    pub(super) fn contents(&self) -> Vec<(&'static str, Value)> {
+        let text = self.payload_text.clone().map(Value::String);
+        let contents = [("payload", self.payload.clone()), ("payload_text", text), ("metadata", self.metadata.clone())];
+        contents.into_iter().filter_map(|(name, content)| Some((name, content?))).collect()
+    }
+}
+
+/// Events as a value, to be compared.
+pub(super) fn as_json(events: &[Outcome]) -> Value {
+    serde_json::to_value(events).unwrap_or_default()
+}
+
+/// An event as it lies in the store.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Stored {
+    aggregate_type: String,
+    aggregate_id: String,
+    #[serde(default = "one")]
+    aggregate_version: i64,
+    #[serde(default = "one")]
+    global_position: i64,
+    event_id: Uuid,
+    event_type: String,
+    event_version: u32,
+    created_at: String,
+    /// The very bytes as text. Whoever writes a case by hand may put the JSON itself here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload: Option<Value>,
+    /// Bytes that are not text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    causation_id: Option<String>,
+}
+
+fn one() -> i64 {
+    1
+}
+
+impl Stored {
+    pub(super) fn of(event: &PersistedEvent) -> Self {
+        let text = std::str::from_utf8(&event.payload).ok();
+        Self {
+            aggregate_type: event.aggregate.aggregate_type().to_owned(),
+            aggregate_id: event.aggregate.aggregate_id().to_owned(),
+            aggregate_version: event.aggregate_version.get(),
+            global_position: event.global_position.get(),
+            event_id: event.event_id,
+            event_type: event.stored_type.as_str().to_owned(),
+            event_version: event.stored_version.get(),
+            created_at: event.created_at.format(&Rfc3339).unwrap_or_default(),
+            payload: text.map(Value::from),
+            payload_base64: text.is_none().then(|| STANDARD.encode(&event.payload)),
+            metadata: event.metadata.as_ref().and_then(|metadata| serde_json::from_slice(metadata).ok()).map(sorted),
+            trace_id: event.trace_id.clone(),
+            correlation_id: event.correlation_id.clone(),
+            causation_id: event.causation_id.clone(),
+        }
+    }
+
+    /// The event, or what is wrong with the file.
+    pub(super) fn event(&self) -> Result<PersistedEvent, String> {
+        let payload = match (&self.payload, &self.payload_base64) {
+            (Some(Value::String(text)), None) => text.as_bytes().to_vec(),
+            (Some(json), None) => json.to_string().into_bytes(),
+            (None, Some(text)) => STANDARD.decode(text).map_err(|error| format!("stored.payload_base64 is not base64: {error}"))?,
+            _ => return Err("stored has either payload or payload_base64".to_owned()),
+        };
+        let created_at =
+            OffsetDateTime::parse(&self.created_at, &Rfc3339).map_err(|error| format!("stored.created_at is not RFC 3339: {error}"))?;
+        // As stores hand times out: steps take them for times that there are in UTC.
+        let created_at = created_at.checked_to_offset(time::UtcOffset::UTC).ok_or("stored.created_at is no time in UTC")?;
+        let mut event =
+            NewEvent::raw(self.event_type.as_str(), self.event_version, payload).with_id(self.event_id).with_created_at(created_at);
+        event.metadata = self.metadata.as_ref().map(|metadata| metadata.to_string().into_bytes());
+        event.trace_id.clone_from(&self.trace_id);
+        event.correlation_id.clone_from(&self.correlation_id);
+        event.causation_id.clone_from(&self.causation_id);
+        let version = AggregateVersion::try_from(self.aggregate_version).map_err(|error| error.to_string())?;
+        let position = GlobalPosition::try_from(self.global_position).map_err(|error| error.to_string())?;
+        let aggregate = aggregate(self.aggregate_type.as_str(), self.aggregate_id.as_str());
+        Ok(PersistedEvent::from_new(aggregate, version, position, event))
+    }
+
+    /// Is something in it sealed?
+    pub(super) fn is_sealed(&self) -> bool {
+        self.event().is_ok_and(|event| event.is_sealed())
+    }
+}
+
+/// Does serde_json hold every number as it is written, in any build? What it may round is compared as text.
+fn is_exact(value: &Value) -> bool {
+    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
+    match value {
+        Value::Number(number) => number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|number| number.abs() < EXACT),
+        Value::Array(elements) => elements.iter().all(is_exact),
+        Value::Object(members) => members.values().all(is_exact),
+        _ => true,
+    }
+}

@@ -1,0 +1,238 @@
+//! Reading one case in every way: live and redacted, twice each.
+
+use crate::error::chain;
+use crate::golden::case::{Expected, Outcome, as_json, as_read};
+use crate::golden::keys::KeyDb;
+use crate::golden::report::{Difference, Mismatch, Run};
+use crate::json::{Leaf, differences, each_leaf};
+use eventseal::{Error, EventVersion, KeyScope, MemoryTx, NewEvent, PayloadType, PersistedEvent, Result, SchemaVersion, Schemas, Sealer};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::slice::from_ref;
+
+/// Shorter texts and numbers stand everywhere by chance.
+const TELLING: usize = 4;
+
+/// Reads a case, and reports what is wrong with it whatever is expected. `None` if it can't be read.
+pub(super) async fn read_case(
+    sealer: &Sealer<MemoryTx>,
+    keys: &KeyDb,
+    case: &str,
+    event: &PersistedEvent,
+    found: &mut Vec<Difference>,
+) -> Option<Expected> {
+    let before = found.len();
+    let mut reading = Reading { sealer, keys, case, event, found };
+    let live = match reading.live().await {
+        Ok(live) => live,
+        Err(error) => {
+            reading.add(Run::Live, unreadable(&error));
+            return None;
+        }
+    };
+    let redacted = match reading.redacted().await {
+        Ok(redacted) => redacted,
+        Err(error) => {
+            reading.add(Run::Redacted, unreadable(&error));
+            return None;
+        }
+    };
+    (found.len() == before).then_some(Expected { live, redacted })
+}
+
+fn unreadable(error: &Error) -> Mismatch {
+    match error {
+        Error::MissingKey { .. } => Mismatch::KeyLost,
+        error => Mismatch::Unreadable(chain(error)),
+    }
+}
+
+struct Reading<'a> {
+    sealer: &'a Sealer<MemoryTx>,
+    keys: &'a KeyDb,
+    case: &'a str,
+    event: &'a PersistedEvent,
+    found: &'a mut Vec<Difference>,
+}
+
+impl Reading<'_> {
+    async fn live(&mut self) -> Result<Vec<Outcome>> {
+        let mut tx = self.keys.db.begin();
+        self.twice(&mut tx, self.event, Run::Live).await
+    }
+
+    /// `None` if nothing is protected. All keys are shredded in transactions that are never committed.
+    async fn redacted(&mut self) -> Result<Option<Vec<Outcome>>> {
+        let mut tx = self.keys.db.begin();
+        let plain = open_as_stored(self.sealer, &mut tx, self.event).await?;
+        let Some(sealed) = self.sealed(&mut tx, &plain).await? else { return Ok(None) };
+        let redacted = self.shredded(&mut tx, &sealed, &plain, None).await?;
+        // Steps that stand everything being redacted may still fail where only a part is.
+        let owners = self.sealer.scopes_of(&plain.aggregate, &self.new_event(&plain))?;
+        if owners.len() > 1 {
+            for owner in owners {
+                let mut tx = self.keys.db.begin();
+                let Some(sealed) = self.sealed(&mut tx, &plain).await? else { continue };
+                if let Err(error) = self.shredded(&mut tx, &sealed, &plain, Some(&owner)).await {
+                    self.add(Run::RedactedFor(owner), Mismatch::Unreadable(chain(&error)));
+                }
+            }
+        }
+        Ok(Some(redacted))
+    }
+
+    /// The event as it is stored, or sealed now if it was stored in plaintext; `None` if there is nothing to seal.
+    async fn sealed(&self, tx: &mut MemoryTx, plain: &PersistedEvent) -> Result<Option<PersistedEvent>> {
+        if plain.payload != self.event.payload {
+            return Ok(Some(self.event.clone()));
+        }
+        let new = self.new_event(plain);
+        let sealed = self.sealer.seal(tx, &plain.aggregate, from_ref(&new)).await?;
+        Ok(sealed.first().filter(|sealed| sealed.payload != plain.payload).map(|sealed| {
+            let mut event = plain.clone();
+            event.payload.clone_from(&sealed.payload);
+            (event.stored_version, event.event_version) = (sealed.event_version, sealed.event_version);
+            event
+        }))
+    }
+
+    /// The event for an append, which takes no version 0.
+    fn new_event(&self, plain: &PersistedEvent) -> NewEvent {
+        let mut new = new_event(plain);
+        new.event_version = stands_for(self.sealer.schemas(), plain);
+        new
+    }
+
+    async fn shredded(
+        &mut self,
+        tx: &mut MemoryTx,
+        sealed: &PersistedEvent,
+        plain: &PersistedEvent,
+        owner: Option<&KeyScope>,
+    ) -> Result<Vec<Outcome>> {
+        let (run, scopes) = match owner {
+            Some(owner) => (Run::RedactedFor(owner.clone()), vec![owner.clone()]),
+            // Those that the event was sealed under, whatever the schemas say by now, and those that it was sealed under just now.
+            None => {
+                let now = self.sealer.scopes_of(&plain.aggregate, &self.new_event(plain))?;
+                (Run::Redacted, self.keys.scopes().cloned().chain(now).collect::<BTreeSet<_>>().into_iter().collect())
+            }
+        };
+        for scope in &scopes {
+            self.sealer.keys().shred(tx, scope, "a guard's test").await?;
+        }
+        let events = self.twice(tx, sealed, run.clone()).await?;
+        let erased = open_as_stored(self.sealer, tx, sealed).await?;
+        for (protected, value) in shredded_values(plain, &erased, run == Run::Redacted) {
+            for (index, event) in events.iter().enumerate() {
+                for (part, content) in event.contents() {
+                    each_leaf(&content, &mut |place, leaf| {
+                        if holds(leaf, &value) {
+                            let pointer = format!("/{index}/{part}{place}");
+                            self.add(run.clone(), Mismatch::Survives { pointer, protected: protected.clone() });
+                        }
+                    });
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    async fn twice(&mut self, tx: &mut MemoryTx, event: &PersistedEvent, run: Run) -> Result<Vec<Outcome>> {
+        let events = self.sealer.open(tx, vec![event.clone()]).await?;
+        for event in &events {
+            // What the service decodes events into must take them, redacted or not.
+            for decoded_into in decoders(self.sealer.schemas(), event) {
+                decoded_into.read(event)?;
+            }
+        }
+        let first: Vec<Outcome> = events.iter().map(Outcome::of).collect();
+        let second: Vec<Outcome> = self.sealer.open(tx, vec![event.clone()]).await?.iter().map(Outcome::of).collect();
+        for differs in differences(&as_json(&first), &as_json(&second)) {
+            let mismatch = Mismatch::NotDeterministic { pointer: differs.pointer, first: differs.expected, second: differs.actual };
+            self.add(run.clone(), mismatch);
+        }
+        Ok(first)
+    }
+
+    fn add(&mut self, run: Run, mismatch: Mismatch) {
+        self.found.push(Difference { case: self.case.to_owned(), run, mismatch });
+    }
+}
+
+/// The Rust types that an event is decoded into.
+fn decoders(schemas: &Schemas, event: &PersistedEvent) -> Vec<PayloadType> {
+    let is_of = |known: &SchemaVersion| known.event_type == event.event_type && known.event_version == event.event_version;
+    schemas.versions().into_iter().find(is_of).map(|known| known.decoded_into).unwrap_or_default()
+}
+
+/// The version that a stored one stands for: another one only for events that were stored without.
+pub(super) fn stands_for(schemas: &Schemas, event: &PersistedEvent) -> EventVersion {
+    let is_meant = |known: &SchemaVersion| known.is_legacy && known.event_type == event.stored_type;
+    let legacy = || schemas.versions().into_iter().find(is_meant).map(|known| known.event_version);
+    (event.stored_version.get() == 0).then(legacy).flatten().unwrap_or(event.stored_version)
+}
+
+/// Opens an event, and leaves it at its stored version.
+pub(super) async fn open_as_stored(sealer: &Sealer<MemoryTx>, tx: &mut MemoryTx, event: &PersistedEvent) -> Result<PersistedEvent> {
+    let opened = sealer.open_as_stored(tx, vec![event.clone()]).await?.pop();
+    Ok(opened.unwrap_or_else(|| event.clone()))
+}
+
+/// What an append of this event would have been given.
+pub(super) fn new_event(event: &PersistedEvent) -> NewEvent {
+    let mut new = NewEvent::raw(event.stored_type.clone(), event.stored_version.get(), event.payload.clone())
+        .with_id(event.event_id)
+        .with_created_at(event.created_at);
+    new.metadata.clone_from(&event.metadata);
+    new
+}
+
+/// Telling values of the plaintext that were shredded, with their places.
+///
+/// If only a part was shredded, a value that is live elsewhere at a protected place is none of them.
+fn shredded_values(plain: &PersistedEvent, erased: &PersistedEvent, all: bool) -> Vec<(String, String)> {
+    let mut values: Vec<(String, String)> = Vec::new();
+    // The contents that are searched for them spell numbers in this way, too.
+    let Ok(document) = serde_json::from_slice::<Value>(&plain.payload).map(as_read) else {
+        let text = std::str::from_utf8(&plain.payload).ok().filter(|text| text.chars().count() >= TELLING);
+        return text.map(|text| (String::new(), text.to_owned())).into_iter().collect();
+    };
+    for place in &erased.redacted {
+        let Some(value) = document.pointer(place.as_str()) else { continue };
+        each_leaf(value, &mut |below, leaf| {
+            if let Some(text) = telling(leaf) {
+                values.push((format!("{place}{below}", place = place.as_str()), text));
+            }
+        });
+    }
+    if !all && let Ok(rest) = serde_json::from_slice::<Value>(&erased.payload).map(as_read) {
+        values.retain(|(_, value)| {
+            let mut is_live = false;
+            each_leaf(&rest, &mut |_, leaf| is_live |= holds(leaf, value));
+            !is_live
+        });
+    }
+    values.sort();
+    values.dedup();
+    values
+}
+
+fn telling(leaf: Leaf<'_>) -> Option<String> {
+    let text = match leaf {
+        Leaf::Name(_) => return None,
+        Leaf::Value(Value::String(text)) => text.clone(),
+        Leaf::Value(Value::Number(number)) => number.to_string(),
+        Leaf::Value(_) => return None,
+    };
+    (text.chars().count() >= TELLING).then_some(text)
+}
+
+fn holds(leaf: Leaf<'_>, text: &str) -> bool {
+    match leaf {
+        Leaf::Name(name) => name.contains(text),
+        Leaf::Value(Value::String(found)) => found.contains(text),
+        Leaf::Value(Value::Number(found)) => found.to_string() == text,
+        Leaf::Value(_) => false,
+    }
+}

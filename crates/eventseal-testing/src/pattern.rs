@@ -1,0 +1,66 @@
+//! Protected places as a registry names them: JSON Pointers in which a `*` stands for every element of an array, and `~2` for a
+//! member whose name begins as that does.
+
+/// One step of a [`Pattern`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// A member of this name, or the array element of this index.
+    Name(String),
+    /// Every element of an array.
+    Each,
+}
+
+/// A protected place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pattern(Vec<Token>);
+
+impl Pattern {
+    /// Reads what a registry says; `None` for `""`, the whole payload. A registry refuses what is no pointer.
+    pub(crate) fn parse(pointer: &str) -> Option<Self> {
+        let token = |token: &str| match token {
+            "*" => Token::Each,
+            // The escape of the escape comes last, so that it makes no other.
+            name => Token::Name(name.replace("~2", "*").replace("~1", "/").replace("~0", "~")),
+        };
+        Some(Self(pointer.strip_prefix('/')?.split('/').map(token).collect()))
+    }
+
+    pub(crate) fn tokens(&self) -> &[Token] {
+        &self.0
+    }
+}
+
+/// Appends a member's name to a JSON Pointer.
+pub(crate) fn push_escaped(place: &mut String, name: &str) {
+    for character in name.chars() {
+        match character {
+            '~' => place.push_str("~0"),
+            '/' => place.push_str("~1"),
+            other => place.push(other),
+        }
+    }
+}
+
+/// An array index as RFC 6901 spells it: decimal, without leading zeros.
+pub(crate) fn array_index(token: &str) -> Option<usize> {
+    let canonical = token == "0" || (!token.starts_with('0') && token.bytes().all(|byte| byte.is_ascii_digit()));
+    canonical.then(|| token.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_read_as_a_registry_means_it() {
+        let name = |name: &str| Token::Name(name.to_owned());
+        let pattern = Pattern::parse("/a~1b/*/~2/~01~12/").unwrap();
+        assert_eq!(pattern.tokens(), [name("a/b"), Token::Each, name("*"), name("~1/2"), name("")]);
+        assert_eq!(Pattern::parse(""), None);
+    }
+
+    #[test]
+    fn an_index_has_one_spelling() {
+        assert_eq!(["0", "12", "01", "", "-1", "x"].map(array_index), [Some(0), Some(12), None, None, None, None]);
+    }
+}

@@ -1,0 +1,217 @@
+//! Tracing: what a `Deserialize` implementation asks for, found out by answering it.
+//!
+//! One question at a time: a path leads through the type to one place, and what is asked for there ends the attempt.
+//! So no value has to be made up on the way (but for the elements before one of a tuple), and a field that refuses
+//! what it gets hides no other.
+
+use crate::shape::fill::{Fill, Filling, Text};
+use eventseal::{Answers, Asked as Kind, Given, Parts, PayloadType, Question, Refusal, Sensitive};
+use std::cell::{Cell, RefCell};
+
+/// One step further into a type.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Hop {
+    /// Of an `Option`, a newtype, a `Sensitive`.
+    Inner,
+    Element,
+    Index(usize),
+    Key,
+    MapValue,
+    Field(&'static str),
+    Variant(&'static str),
+}
+
+/// What a type asked for. Types by their names, to find them again inside themselves.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Asked {
+    Leaf(&'static str),
+    /// Whatever comes.
+    Any,
+    /// Whatever comes, and decides by that what it is.
+    Looks,
+    Option,
+    Sensitive,
+    Newtype(&'static str),
+    List,
+    Tuple(usize),
+    Map,
+    /// The name of a member, which only types with `#[serde(flatten)]` ask a map for.
+    Identifier,
+    Struct(&'static str, &'static [&'static str]),
+    Enum(&'static str, &'static [&'static str]),
+}
+
+/// What a type asks for at the end of a path; `None` if it does not get there.
+pub(super) fn ask(of: PayloadType, path: &[Hop]) -> Option<Asked> {
+    let filling = Filling::lean();
+    filling.attempts(|filling| {
+        let answer = RefCell::new(None);
+        let refusal = of.ask(&At { path, end: End::Ask(&answer), filling }).err().unwrap_or(Refusal::Other);
+        answer.into_inner().ok_or(refusal)
+    })
+}
+
+/// Fills the struct at the end of a path, and says how it took that.
+pub(super) fn fill_struct(of: PayloadType, path: &[Hop], filling: &Filling) -> Result<(), Refusal> {
+    let result = Cell::new(Err(Refusal::Other));
+    let _ = of.ask(&At { path, end: End::Fill(&result), filling });
+    result.into_inner()
+}
+
+/// Does the struct at the end of a path refuse members that it does not know?
+pub(super) fn refuses_others(of: PayloadType, path: &[Hop]) -> bool {
+    const OTHER: &str = "$eventseal::other";
+    // A struct that accepts unknown members skips the value, or asks for it.
+    ask(of, &[path, &[Hop::Field(OTHER)]].concat()).is_none()
+}
+
+#[derive(Clone, Copy)]
+struct At<'a> {
+    path: &'a [Hop],
+    end: End<'a>,
+    filling: &'a Filling,
+}
+
+/// What is done at the end of the path.
+#[derive(Clone, Copy)]
+enum End<'a> {
+    /// What is asked for is noted down.
+    Ask(&'a RefCell<Option<Asked>>),
+    /// The struct that is there is filled.
+    Fill(&'a Cell<Result<(), Refusal>>),
+}
+
+/// How an answer is given.
+pub(super) type Give<'g> = &'g mut dyn FnMut(Given<'_>) -> Result<(), Refusal>;
+
+impl<'a> At<'a> {
+    /// The next hop and what comes behind it, or the end: what is asked for here is the answer.
+    fn next(self, asked: Asked) -> Result<(&'a Hop, Self), Refusal> {
+        match self.path.split_first() {
+            Some((hop, path)) => Ok((hop, Self { path, ..self })),
+            None => {
+                if let End::Ask(answer) = self.end {
+                    *answer.borrow_mut() = Some(asked);
+                }
+                Err(Refusal::Other)
+            }
+        }
+    }
+
+    fn leaf(self, name: &'static str) -> Result<(), Refusal> {
+        self.next(Asked::Leaf(name))?;
+        Err(Refusal::Other)
+    }
+
+    fn fill(self) -> Fill<'a> {
+        self.filling.at_the_side()
+    }
+
+    fn members(self, name: &'static str, fields: &'static [&'static str], give: Give<'_>) -> Result<(), Refusal> {
+        if let (End::Fill(result), []) = (self.end, self.path) {
+            result.set(self.filling.start().members(fields, give));
+            return Err(Refusal::Other);
+        }
+        let (hop, at) = self.next(Asked::Struct(name, fields))?;
+        give(Given::Map(&mut Entry::new(hop, at)))
+    }
+}
+
+impl Answers for At<'_> {
+    fn answer(&self, question: &Question, give: Give<'_>) -> Result<(), Refusal> {
+        match question.asked {
+            Kind::Bool => self.leaf("bool"),
+            Kind::Char => self.leaf("char"),
+            Kind::Text => self.leaf("string"),
+            Kind::Bytes => self.leaf("bytes"),
+            Kind::Unit => self.leaf("null"),
+            Kind::Ignored => self.leaf("ignored"),
+            Kind::Number(name) => self.leaf(name),
+            Kind::Any => {
+                self.next(if question.for_type == VALUE { Asked::Any } else { Asked::Looks })?;
+                Err(Refusal::Other)
+            }
+            Kind::Identifier => {
+                self.next(Asked::Identifier)?;
+                Err(Refusal::Other)
+            }
+            Kind::Option => give(Given::Some(&self.next(Asked::Option)?.1)),
+            Kind::Newtype(Sensitive::NAME) => give(Given::Some(&self.next(Asked::Sensitive)?.1)),
+            // A RawValue.
+            Kind::Newtype(name) if name.starts_with("$serde_json::") => give(Given::Newtype(&self.next(Asked::Any)?.1)),
+            Kind::Newtype(_) => give(Given::Newtype(&self.next(Asked::Newtype(question.for_type))?.1)),
+            Kind::List => give(Given::List(&mut Elements { left: 0, at: Some(self.next(Asked::List)?.1), fill: self.fill() })),
+            Kind::Tuple(length) => {
+                let (Hop::Index(left), at) = self.next(Asked::Tuple(length))? else { return Err(Refusal::Other) };
+                give(Given::List(&mut Elements { left: *left, at: Some(at), fill: self.fill() }))
+            }
+            Kind::Map => {
+                let (hop, at) = self.next(Asked::Map)?;
+                give(Given::Map(&mut Entry::new(hop, at)))
+            }
+            Kind::Struct(fields) => self.members(question.for_type, fields, give),
+            Kind::Enum(variants) => {
+                let (Hop::Variant(variant), at) = self.next(Asked::Enum(question.for_type, variants))? else {
+                    return Err(Refusal::Other);
+                };
+                give(Given::Variant(variant, &at))
+            }
+            Kind::UnitVariant => self.next(Asked::Leaf("null")).map(drop),
+            _ => Err(Refusal::Other),
+        }
+    }
+}
+
+/// What `serde_json::Value` is called.
+const VALUE: &str = "serde_json::value::Value";
+
+/// Elements that are made up, then the one that matters.
+struct Elements<'a> {
+    left: usize,
+    at: Option<At<'a>>,
+    fill: Fill<'a>,
+}
+
+impl Parts for Elements<'_> {
+    fn next(&mut self, read: &mut dyn FnMut(&dyn Answers) -> Result<(), Refusal>) -> Result<bool, Refusal> {
+        if self.left > 0 {
+            self.left -= 1;
+            return read(&self.fill.index(self.left)).map(|()| true);
+        }
+        match self.at.take() {
+            Some(at) => read(&at).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
+
+/// The one member of a map or a struct that matters.
+struct Entry<'a> {
+    hop: &'a Hop,
+    at: Option<At<'a>>,
+    is_value_next: bool,
+}
+
+impl<'a> Entry<'a> {
+    fn new(hop: &'a Hop, at: At<'a>) -> Self {
+        Self { hop, at: Some(at), is_value_next: false }
+    }
+}
+
+impl Parts for Entry<'_> {
+    fn next(&mut self, read: &mut dyn FnMut(&dyn Answers) -> Result<(), Refusal>) -> Result<bool, Refusal> {
+        if std::mem::take(&mut self.is_value_next) {
+            let at = self.at.take().ok_or(Refusal::Other)?;
+            return read(&at).map(|()| true);
+        }
+        let Some(at) = self.at else { return Ok(false) };
+        match self.hop {
+            Hop::Field(name) => read(&Text(name))?,
+            Hop::Key => read(&at)?,
+            Hop::MapValue => read(&at.fill().index(0))?,
+            _ => return Ok(false),
+        }
+        self.is_value_next = true;
+        Ok(true)
+    }
+}

@@ -1,0 +1,243 @@
+//! Running a chain with canaries in it, and looking at what comes out of each step.
+
+use crate::error::{GuardError, chain};
+use crate::json::{Leaf, each_leaf, places_of};
+use crate::taint::Tainted;
+use crate::taint::canary::{Canary, Form, Spot, found};
+use crate::taint::report::{TaintFinding, TaintProblem};
+use eventseal::{EventType, EventVersion, PersistedEvent, SchemaVersion, Schemas};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) type Version = (EventType, EventVersion);
+
+/// Runs chains, and remembers what was found and what was seen.
+pub(super) struct Runner<'a> {
+    schemas: &'a Schemas,
+    versions: &'a BTreeMap<Version, &'a SchemaVersion>,
+    findings: Vec<TaintFinding>,
+    /// Steps that were taken with canaries.
+    taken: BTreeSet<Version>,
+    /// How steps failed at first.
+    failed: BTreeMap<Version, String>,
+    /// Protected places that had a canary when their step was taken.
+    tainted: BTreeSet<(Version, String)>,
+    /// Protected places that had a value when their step was taken.
+    reached: BTreeSet<(Version, String)>,
+}
+
+/// A step that was taken.
+struct Taken {
+    from: Version,
+    before: Value,
+    after: Vec<PersistedEvent>,
+}
+
+/// How far a payload came.
+struct Journey {
+    taken: Vec<Taken>,
+    failed: Option<(Version, String)>,
+}
+
+impl<'a> Runner<'a> {
+    pub(super) fn new(schemas: &'a Schemas, versions: &'a BTreeMap<Version, &'a SchemaVersion>) -> Self {
+        Self {
+            schemas,
+            versions,
+            findings: Vec::new(),
+            taken: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            tainted: BTreeSet::new(),
+            reached: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn find(&mut self, step: &Version, problem: TaintProblem) {
+        let finding = TaintFinding { event_type: step.0.clone(), event_version: step.1, problem };
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+
+    /// Did a step from this version get a canary at this protected place?
+    pub(super) fn has_tainted(&self, version: &Version, pointer: &str) -> bool {
+        self.tainted.contains(&(version.clone(), pointer.to_owned()))
+    }
+
+    /// Sends a payload with canaries through all steps from its version on.
+    pub(super) fn run(&mut self, start: &Version, sample: &PersistedEvent) {
+        let Some(version) = self.versions.get(start) else { return };
+        if version.step.is_none() {
+            return;
+        }
+        let Ok(payload) = serde_json::from_slice::<Value>(&sample.payload) else { return };
+        let mut spots = Vec::new();
+        let mut number = 0;
+        for protected in &version.protected {
+            for place in places_of(&payload, &protected.pointer) {
+                spots.extend(Spot::all(&payload, &protected.pointer, &place, &mut number));
+            }
+        }
+        let forms = self.forms(sample, &payload, &spots);
+        let (tainted, canaries) = taint(sample, &payload, &spots, &forms);
+        let journey = self.travel(&tainted);
+        if let Some((step, error)) = journey.failed {
+            self.failed.entry(step).or_insert(error);
+        }
+        let mut leaked: Vec<Canary> = Vec::new();
+        for taken in journey.taken {
+            self.look_at(taken, &canaries, &mut leaked);
+        }
+    }
+
+    /// For each spot the form that is furthest from the sample and that all steps still take.
+    fn forms(&self, sample: &PersistedEvent, payload: &Value, spots: &[Spot]) -> Vec<Form> {
+        let reach = |forms: &[Form]| {
+            let journey = self.travel(&taint(sample, payload, spots, forms).0);
+            (journey.failed.is_none(), journey.taken.len())
+        };
+        let all = vec![Form::Words; spots.len()];
+        if reach(&all).0 {
+            return all;
+        }
+        let mut forms = vec![Form::Own; spots.len()];
+        let own = reach(&forms);
+        for index in 0..spots.len() {
+            for form in [Form::Words, Form::Letters] {
+                let before = std::mem::replace(&mut forms[index], form);
+                if reach(&forms) >= own {
+                    break;
+                }
+                forms[index] = before;
+            }
+        }
+        forms
+    }
+
+    /// Takes every step, as far as they can be taken.
+    fn travel(&self, start: &PersistedEvent) -> Journey {
+        let mut journey = Journey { taken: Vec::new(), failed: None };
+        let mut open = vec![start.clone()];
+        while let Some(event) = open.pop() {
+            let from = (event.event_type.clone(), event.event_version);
+            match self.schemas.step_once(&event) {
+                Ok(None) => {}
+                Ok(Some(after)) => {
+                    open.extend(after.iter().cloned());
+                    let before = serde_json::from_slice(&event.payload).unwrap_or_default();
+                    journey.taken.push(Taken { from, before, after });
+                }
+                Err(error) => drop(journey.failed.get_or_insert((from, chain(&error)))),
+            }
+        }
+        journey
+    }
+
+    fn look_at(&mut self, taken: Taken, canaries: &[Canary], leaked: &mut Vec<Canary>) {
+        let Taken { from, before, after } = taken;
+        self.taken.insert(from.clone());
+        // Where this version has them, which may have come from another with other places.
+        let mut protected_here: Vec<(String, String)> = Vec::new();
+        for protected in self.versions.get(&from).map(|version| version.protected.as_slice()).unwrap_or_default() {
+            for place in places_of(&before, &protected.pointer) {
+                let Some(value) = before.pointer(&place).filter(|value| !value.is_null()) else { continue };
+                let key = (from.clone(), protected.pointer.clone());
+                each_leaf(value, &mut |_, leaf| {
+                    if !matches!(leaf, Leaf::Value(_)) {
+                        return;
+                    }
+                    for canary in found(leaf, canaries) {
+                        self.tainted.insert(key.clone());
+                        protected_here.push((canary.text.clone(), protected.pointer.clone()));
+                    }
+                });
+                self.reached.insert(key);
+            }
+        }
+        let mut leaks: Vec<(Version, String, Canary)> = Vec::new();
+        for event in &after {
+            let target = (event.event_type.clone(), event.event_version);
+            let payload: Value = serde_json::from_slice(&event.payload).unwrap_or_default();
+            let protected = self.versions.get(&target).map(|version| version.protected.as_slice()).unwrap_or_default();
+            let protected: Vec<String> = protected.iter().flat_map(|place| places_of(&payload, &place.pointer)).collect();
+            let metadata: Value = event.metadata.as_ref().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
+            for (what, content) in [("payload", &payload), ("metadata", &metadata)] {
+                each_leaf(content, &mut |place, leaf| {
+                    if what == "payload" && protected.iter().any(|protected| is_within(place, leaf, protected)) {
+                        return;
+                    }
+                    for canary in found(leaf, canaries).filter(|canary| !leaked.contains(canary)) {
+                        leaks.push((target.clone(), format!("{what}{place}"), canary.clone()));
+                    }
+                });
+            }
+        }
+        for (target, pointer, canary) in leaks {
+            let (target_type, target_version) = target;
+            let here = protected_here.iter().find(|(text, _)| *text == canary.text).map(|(_, place)| place);
+            let protected = here.unwrap_or(&canary.protected).clone();
+            self.find(&from, TaintProblem::Leak { target_type, target_version, pointer, protected });
+            // Where it goes from there is not the next step's fault.
+            leaked.push(canary);
+        }
+    }
+
+    /// Says what was not seen of a step from a version.
+    pub(super) fn look_for_gaps(&mut self, version: &Version, pointer: &str) {
+        if !self.taken.contains(version) {
+            let error = self.failed.get(version).cloned().unwrap_or_else(|| "no payload of this version is JSON".to_owned());
+            self.find(version, TaintProblem::NotRun { error });
+        } else if !self.reached.contains(&(version.clone(), pointer.to_owned())) {
+            self.find(version, TaintProblem::NoValue { pointer: pointer.to_owned() });
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<Tainted, GuardError> {
+        if !self.findings.is_empty() {
+            return Err(GuardError::Taint { findings: self.findings });
+        }
+        let not_tainted = self.reached.difference(&self.tainted).map(|(version, place)| (version.0.clone(), version.1, place.clone()));
+        let steps = self.tainted.iter().map(|(version, _)| version).collect::<BTreeSet<_>>().len();
+        Ok(Tainted { steps, not_tainted: not_tainted.collect() })
+    }
+}
+
+/// Is this a value at or below the protected place, or the name of a member below it?
+fn is_within(place: &str, leaf: Leaf<'_>, protected: &str) -> bool {
+    let Some(below) = place.strip_prefix(protected) else { return false };
+    below.starts_with('/') || below.is_empty() && matches!(leaf, Leaf::Value(_))
+}
+
+/// The same event with another payload.
+pub(super) fn with_payload(event: &PersistedEvent, payload: &Value) -> PersistedEvent {
+    let mut event = event.clone();
+    event.payload = payload.to_string().into_bytes();
+    event
+}
+
+/// The event with each spot in its form, and the texts to look for.
+fn taint(sample: &PersistedEvent, payload: &Value, spots: &[Spot], forms: &[Form]) -> (PersistedEvent, Vec<Canary>) {
+    let mut payload = payload.clone();
+    let mut canaries = Vec::new();
+    let mut own = Vec::new();
+    for (spot, form) in spots.iter().zip(forms) {
+        let (value, texts) = spot.value(*form);
+        if let Some(place) = payload.pointer_mut(&spot.place) {
+            *place = value;
+        }
+        let list = if *form == Form::Own { &mut own } else { &mut canaries };
+        list.extend(texts.into_iter().map(|text| Canary { text: text.to_lowercase(), protected: spot.protected.clone() }));
+    }
+    // A value of the sample tells nothing if it stands elsewhere, too.
+    let metadata: Value = sample.metadata.as_ref().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
+    for (content, may_be_spot) in [(&payload, true), (&metadata, false)] {
+        each_leaf(content, &mut |place, leaf| {
+            let is_spot = may_be_spot && matches!(leaf, Leaf::Value(_)) && spots.iter().any(|spot| spot.place == place);
+            if !is_spot {
+                own.retain(|canary| found(leaf, std::slice::from_ref(canary)).next().is_none());
+            }
+        });
+    }
+    canaries.extend(own);
+    (with_payload(sample, &payload), canaries)
+}

@@ -1,0 +1,57 @@
+//! Payloads to be tainted: samples, and what is made up where there is none.
+
+use crate::pattern::{Pattern, Token};
+use eventseal::{Owner, SchemaVersion};
+use serde_json::{Map, Value, json};
+
+/// Words that can be split at spaces, dots and an `@`.
+const TEXT: &str = "some text@example.org";
+const ID: &str = "id-1";
+
+/// The least that a step over values gets along with: the protected places, and the ids of their owners.
+pub(super) fn minimal(version: &SchemaVersion) -> Value {
+    let mut payload = Value::Object(Map::new());
+    complete(&mut payload, version);
+    payload
+}
+
+/// Puts a text where a protected place has no value, and an id where its owner has none.
+pub(super) fn complete(payload: &mut Value, version: &SchemaVersion) {
+    for place in &version.protected {
+        if let Owner::Subject { id, .. } = &place.owner
+            && let Some(pattern) = Pattern::parse(id)
+        {
+            put(payload, pattern.tokens(), &json!(ID));
+        }
+        match Pattern::parse(&place.pointer) {
+            Some(pattern) => put(payload, pattern.tokens(), &json!(TEXT)),
+            // The whole payload.
+            None if payload.as_object().is_some_and(Map::is_empty) => *payload = json!({ "text": TEXT }),
+            None => {}
+        }
+    }
+}
+
+/// Puts a value there, unless there is one. What has no place for it stays as it is.
+fn put(at: &mut Value, tokens: &[Token], value: &Value) {
+    match (tokens, at) {
+        ([], at @ Value::Null) => *at = value.clone(),
+        ([Token::Name(name), rest @ ..], at @ (Value::Null | Value::Object(_))) => {
+            if at.is_null() {
+                *at = Value::Object(Map::new());
+            }
+            if let Value::Object(members) = at {
+                put(members.entry(name.clone()).or_insert(Value::Null), rest, value);
+            }
+        }
+        ([Token::Each, rest @ ..], at @ (Value::Null | Value::Array(_))) => {
+            if at.is_null() || at.as_array().is_some_and(Vec::is_empty) {
+                *at = json!([null]);
+            }
+            if let Value::Array(elements) = at {
+                elements.iter_mut().for_each(|element| put(element, rest, value));
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,162 @@
+//! A registry as a file that people read and commit: what every version protects, and where its step leads.
+//!
+//! `eventseal-testing` writes it, with the shapes of payloads; the command `eventseal` reads it, to know an application's registry
+//! without running the application.
+
+use crate::schema::declare::Owner;
+use crate::schema::{SchemaVersion, Schemas};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A schema lock: the contents of a registry, as a file.
+///
+/// It serializes to JSON whose bytes are the same for the same registry, so that a difference in version control is a difference of
+/// the schemas. The crate `eventseal-testing` keeps one up to date; the command `eventseal` takes it with `--schemas`.
+///
+/// Members that a file has and this version does not know are ignored.
+///
+/// ```
+/// # use eventseal::*;
+/// let schemas = Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])?;
+/// let lock = serde_json::to_string(&LockFile::of(&schemas)).unwrap();
+/// let registered = r#"{"versions":{"1":{"protected":{"/name":"the aggregate"},"step":null}}}"#;
+/// assert_eq!(lock, format!(r#"{{"eventseal_schemas":1,"types":{{"Registered":{registered}}}}}"#));
+/// # Ok::<(), SchemaErrors>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LockFile {
+    /// The file's format: [`FORMAT`](Self::FORMAT).
+    pub eventseal_schemas: u32,
+    /// Every event type, by name.
+    pub types: BTreeMap<String, LockedType>,
+}
+
+/// An event type in a [`LockFile`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LockedType {
+    /// Which version events are read as that are stored without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legacy_version: Option<u32>,
+    /// Every version.
+    pub versions: BTreeMap<u32, LockedVersion>,
+}
+
+/// A version of an event type in a [`LockFile`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LockedVersion {
+    /// Whose keys protect what, by pointer: an [`Owner`] as it is displayed.
+    #[serde(default)]
+    pub protected: BTreeMap<String, String>,
+    /// Stand-ins by pointer, where they are not `null`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub redact_as: BTreeMap<String, Value>,
+    /// What payloads look like, which a registry does not know: `eventseal-testing` finds it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Value>,
+    /// The step from it; `None` of current versions.
+    pub step: Option<LockedStep>,
+}
+
+/// A step in a [`LockFile`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LockedStep {
+    /// How it is written: the word of a [`StepKind`](crate::StepKind).
+    pub kind: String,
+    /// Where it leads.
+    pub to: Vec<LockedTarget>,
+}
+
+/// Where a step in a [`LockFile`] leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LockedTarget {
+    /// The event type.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// The version.
+    pub version: u32,
+}
+
+impl LockFile {
+    /// The format that this version writes and reads.
+    pub const FORMAT: u32 = 1;
+
+    /// The lock of a registry, without shapes.
+    #[must_use]
+    pub fn of(schemas: &Schemas) -> Self {
+        let mut file = Self::default();
+        for version in schemas.versions() {
+            let of_type = file.types.entry(version.event_type.as_str().to_owned()).or_default();
+            if version.is_legacy {
+                of_type.legacy_version = Some(version.event_version.get());
+            }
+            of_type.versions.insert(version.event_version.get(), LockedVersion::from(&version));
+        }
+        file
+    }
+}
+
+/// A file in which there is no type yet.
+impl Default for LockFile {
+    fn default() -> Self {
+        Self { eventseal_schemas: Self::FORMAT, types: BTreeMap::new() }
+    }
+}
+
+/// Without a shape.
+impl From<&SchemaVersion> for LockedVersion {
+    fn from(version: &SchemaVersion) -> Self {
+        let step = version.step.as_ref().map(|step| LockedStep {
+            kind: step.kind.as_str().to_owned(),
+            to: step
+                .targets
+                .iter()
+                .map(|(event_type, version)| LockedTarget { event_type: event_type.as_str().to_owned(), version: version.get() })
+                .collect(),
+        });
+        let protected = version.protected.iter().map(|place| (place.pointer.clone(), place.owner.to_string())).collect();
+        let stand_ins = version.protected.iter().filter(|place| !place.stand_in.is_null());
+        let redact_as = stand_ins.map(|place| (place.pointer.clone(), sorted(place.stand_in.clone()))).collect();
+        Self { protected, redact_as, shape: None, step }
+    }
+}
+
+/// The same value with its members in order of name, whichever order serde_json was built to keep.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Array(elements) => elements.into_iter().map(sorted).collect(),
+        Value::Object(members) => {
+            let mut members: Vec<(String, Value)> = members.into_iter().map(|(name, value)| (name, sorted(value))).collect();
+            members.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(Map::from_iter(members))
+        }
+        other => other,
+    }
+}
+
+/// `the aggregate`, `the aggregate as Customer`, `Customer at /customer_id`.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Aggregate => f.write_str("the aggregate"),
+            Self::AggregateAs { kind } => write!(f, "the aggregate as {kind}"),
+            Self::Subject { kind, id } => write!(f, "{kind} at {id}"),
+        }
+    }
+}
+
+impl fmt::Display for LockedStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let targets: Vec<String> = self.to.iter().map(|target| format!("{} version {}", target.event_type, target.version)).collect();
+        match targets.as_slice() {
+            [] => f.write_str(&self.kind),
+            _ => write!(f, "{} to {}", self.kind, targets.join(" and ")),
+        }
+    }
+}
