@@ -9,7 +9,7 @@ use crate::maintenance::pace::{PAGE_BYTES, Pace, may_retry};
 use crate::schema::Schemas;
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredQuery};
-use page::Page;
+use page::{Outcome, Page};
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use uuid::Uuid;
@@ -207,29 +207,14 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
             if options.dry_run {
                 page.look(connection).await?;
             } else if found > 0 {
-                let mut attempt = 0;
-                while let Err(error) = table.in_transaction(connection, &mut page).await {
-                    attempt += 1;
-                    if !may_retry(&error, attempt).await? {
-                        return Err(error);
-                    }
-                    page.open_missed().await?;
-                }
+                commit(table, connection, &mut page).await?;
             }
             let (outcome, skipped) = page.finish();
-            done.sealed += outcome.sealed;
-            done.erased += outcome.erased;
-            done.unchanged += outcome.unchanged;
-            done.raced += outcome.raced;
-            done.skipped += skipped.len() as u64;
+            done.add(outcome, &skipped);
             query.range.after = position;
             done.next = settled.min(query.range.after).max(options.after);
             progress(BackfillProgress { position: query.range.after, last, done: &done, skipped: &skipped });
-            for skipped in &skipped {
-                tracing::warn!(event_id = %skipped.event_id, position = %skipped.position, error = %skipped.error, "not sealed");
-            }
-            let room = REPORTED.saturating_sub(done.first_skipped.len());
-            done.first_skipped.extend(skipped.into_iter().take(room));
+            done.keep_first(skipped);
             pace.keep(found).await?;
         }
         tracing::info!(
@@ -240,6 +225,38 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
             "plaintext was sealed"
         );
         Ok(done)
+    }
+}
+
+/// Commits a page, however often others get in the way.
+async fn commit<T: EventTable + ?Sized>(table: &T, connection: &mut T::Tx, page: &mut Page<'_, T>) -> Result<()> {
+    let mut attempt = 0;
+    while let Err(error) = table.in_transaction(connection, page).await {
+        attempt += 1;
+        if !may_retry(&error, attempt).await? {
+            return Err(error);
+        }
+        page.open_missed().await?;
+    }
+    Ok(())
+}
+
+impl Backfilled {
+    fn add(&mut self, outcome: Outcome, skipped: &[Skipped]) {
+        self.sealed += outcome.sealed;
+        self.erased += outcome.erased;
+        self.unchanged += outcome.unchanged;
+        self.raced += outcome.raced;
+        self.skipped += skipped.len() as u64;
+    }
+
+    /// Logs what was skipped, and keeps the first of it.
+    fn keep_first(&mut self, skipped: Vec<Skipped>) {
+        for skipped in &skipped {
+            tracing::warn!(event_id = %skipped.event_id, position = %skipped.position, error = %skipped.error, "not sealed");
+        }
+        let room = REPORTED.saturating_sub(self.first_skipped.len());
+        self.first_skipped.extend(skipped.into_iter().take(room));
     }
 }
 

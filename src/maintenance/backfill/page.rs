@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::event::PersistedEvent;
 use crate::key::{KeyId, KeyScope};
-use crate::keys::Pinned;
+use crate::keys::{Pinned, UsableKeys};
 use crate::maintenance::backfill::{BackfillOptions, Skipped};
 use crate::maintenance::look::{Look, look, read_as};
 use crate::schema::ReadAs;
@@ -169,36 +169,15 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
         let mut destroyed: HashMap<KeyScope, Option<KeyId>> = HashMap::new();
         let mut salts = Salts::draw(drafts.len())?;
         let mut sealed = Vec::with_capacity(drafts.len());
-        for (open, mut draft) in drafts {
-            let mut voids = open.voids.clone();
-            let mut error = None;
-            for scope in &draft.scopes {
-                match keys.key(scope) {
-                    Ok(_) => {}
-                    Err(Error::Shredded { .. }) if self.options.erase_shredded => {
-                        if !destroyed.contains_key(scope) {
-                            destroyed.insert(scope.clone(), self.sealer.keys().destroyed_key(tx, scope).await?);
-                        }
-                        match destroyed.get(scope) {
-                            Some(Some(key_id)) => voids.extend(draft.places_of(scope).map(|place| (place, *key_id))),
-                            _ => error = Some(never_had_a_key(scope)),
-                        }
-                    }
-                    Err(problem) => error = Some(problem),
+        for (open, draft) in drafts {
+            let (draft, erases) = match self.erase_shredded(tx, open, draft, &keys, &mut destroyed).await? {
+                Ready::Seal { draft, erases } => (draft, erases),
+                Ready::Nothing => continue,
+                Ready::Skip(error) => {
+                    skipped.push((open.index, error));
+                    continue;
                 }
-            }
-            let erases = voids.len() > open.voids.len();
-            if error.is_none() && erases {
-                match open.draft(&voids) {
-                    Ok(Some(with_voids)) => draft = with_voids,
-                    Ok(None) => continue,
-                    Err(problem) => error = Some(problem),
-                }
-            }
-            if let Some(error) = error {
-                skipped.push((open.index, error));
-                continue;
-            }
+            };
             let payload = seal_draft(&draft, &keys, &salts.next()?)?;
             let (opens_to, redacted) = draft.opens_to(open.plan);
             let redacted = redacted.iter().map(|place| place.as_str().to_owned()).collect();
@@ -206,6 +185,51 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
         }
         Ok(sealed)
     }
+
+    /// Makes void what belongs to scopes that were shredded, if that was asked for.
+    async fn erase_shredded<'e>(
+        &self,
+        tx: &mut T::Tx,
+        open: &'e Open<'e>,
+        draft: Draft<'e>,
+        keys: &UsableKeys,
+        destroyed: &mut HashMap<KeyScope, Option<KeyId>>,
+    ) -> Result<Ready<'e>> {
+        let mut voids = open.voids.clone();
+        let mut error = None;
+        for scope in &draft.scopes {
+            match keys.key(scope) {
+                Ok(_) => {}
+                Err(Error::Shredded { .. }) if self.options.erase_shredded => {
+                    if !destroyed.contains_key(scope) {
+                        destroyed.insert(scope.clone(), self.sealer.keys().destroyed_key(tx, scope).await?);
+                    }
+                    match destroyed.get(scope) {
+                        Some(Some(key_id)) => voids.extend(draft.places_of(scope).map(|place| (place, *key_id))),
+                        _ => error = Some(never_had_a_key(scope)),
+                    }
+                }
+                Err(problem) => error = Some(problem),
+            }
+        }
+        let erases = voids.len() > open.voids.len();
+        Ok(match error {
+            Some(error) => Ready::Skip(error),
+            None if !erases => Ready::Seal { draft, erases },
+            None => match open.draft(&voids) {
+                Ok(Some(draft)) => Ready::Seal { draft, erases },
+                Ok(None) => Ready::Nothing,
+                Err(problem) => Ready::Skip(problem),
+            },
+        })
+    }
+}
+
+/// What is to be done with an event, once the states of its scopes are known.
+enum Ready<'e> {
+    Seal { draft: Draft<'e>, erases: bool },
+    Nothing,
+    Skip(Error),
 }
 
 impl Open<'_> {

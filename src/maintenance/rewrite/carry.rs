@@ -5,9 +5,9 @@ use crate::event::PersistedEvent;
 use crate::key::{KeyId, KeyScope};
 use crate::maintenance::look::{Look, look, read_as};
 use crate::maintenance::rewrite::KeptBecause;
-use crate::maintenance::rewrite::guard::{Secrets, check_owners};
+use crate::maintenance::rewrite::guard::{Secrets, TooMuch, check_owners};
 use crate::pointer::JsonPointer;
-use crate::schema::{ReadAs, Schemas};
+use crate::schema::{Journey, ReadAs, Schemas};
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids, check_unprotected_payload};
 use crate::sealer::{OpenedRow, Sealer};
@@ -49,65 +49,107 @@ pub(super) fn fate_of<'s, Tx: Send + 'static>(
     if let Err(error) = check_owners(&schema.plan, event, &row) {
         return Ok(Fate::Kept(KeptBecause::OtherOwner, Some(error)));
     }
-    let (secrets, covered, is_current, live) =
-        (Secrets::of(&row), row.coverage.places.clone(), row.is_current(event), row.coverage.live.clone());
-    let redacted: Vec<(KeyId, KeyScope)> =
-        row.opened.iter().flat_map(|opened| &opened.redacted).map(|r| (r.key_id, r.scope.clone())).collect();
-    let mut events = Vec::with_capacity(1);
-    let journey = sealer.upcast(event.clone(), row, &mut events)?;
-    let kept = |because| Ok(Fate::Kept(because, None));
-    if events.is_empty() {
-        return kept(KeptBecause::Dropped);
-    }
-    let (true, Some(mut new)) = (journey.is_whole, events.pop().filter(|_| events.is_empty())) else {
-        return kept(KeptBecause::Split);
+    let stored = Stored {
+        plan: &schema.plan,
+        is_current: row.is_current(event),
+        secrets: Secrets::of(&row),
+        places: row.coverage.places.clone(),
+        live: row.coverage.live.clone(),
+        destroyed: row.opened.iter().flat_map(|opened| &opened.redacted).map(|r| (r.key_id, r.scope.clone())).collect(),
     };
-    if !redacted.is_empty() && !journey.is_exact {
-        return kept(KeptBecause::RedactionsUncertain);
+    let mut seen = Vec::with_capacity(1);
+    let journey = sealer.upcast(event.clone(), row, &mut seen)?;
+    Ok(match stored.anew(sealer.schemas(), seen, journey) {
+        Ok(anew) => Fate::Anew(Box::new(anew)),
+        Err(Reason { because, error }) => Fate::Kept(because, error),
+    })
+}
+
+/// Why an event is copied as it is stored, although it should be written anew.
+struct Reason {
+    because: KeptBecause,
+    error: Option<Error>,
+}
+
+impl From<KeptBecause> for Reason {
+    fn from(because: KeptBecause) -> Self {
+        Self { because, error: None }
     }
-    new.stored_type.clone_from(&new.event_type);
-    new.stored_version = new.event_version;
-    let places = std::mem::take(&mut new.redacted);
-    let plan = plan_of(sealer.schemas(), &new);
-    let voids = match plan {
-        None if places.is_empty() => Voids::new(),
-        None => return kept(KeptBecause::RedactionElsewhere),
-        Some(plan) => {
-            if places.iter().any(|place| plan.field_at(place).is_none()) {
-                return kept(KeptBecause::RedactionElsewhere);
-            }
-            match keys_of(plan, &new, &places, &redacted) {
-                Some(voids) => voids,
-                None => return kept(KeptBecause::RedactionAmbiguous),
-            }
+}
+
+/// What is known of an event as it is stored.
+struct Stored<'s> {
+    plan: &'s Plan,
+    /// No step changes it.
+    is_current: bool,
+    secrets: Result<Secrets, TooMuch>,
+    /// What its seal covers.
+    places: Vec<String>,
+    live: HashMap<KeyId, KeyScope>,
+    /// The destroyed keys that it is redacted by, and whose they were.
+    destroyed: Vec<(KeyId, KeyScope)>,
+}
+
+impl<'s> Stored<'s> {
+    /// How it is written anew. `seen` is what its readers see.
+    fn anew(self, schemas: &'s Schemas, mut seen: Vec<PersistedEvent>, journey: Journey) -> Result<Anew<'s>, Reason> {
+        if seen.is_empty() {
+            return Err(KeptBecause::Dropped.into());
         }
+        let (true, Some(mut new)) = (journey.is_whole, seen.pop().filter(|_| seen.is_empty())) else {
+            return Err(KeptBecause::Split.into());
+        };
+        if !self.destroyed.is_empty() && !journey.is_exact {
+            return Err(KeptBecause::RedactionsUncertain.into());
+        }
+        new.stored_type.clone_from(&new.event_type);
+        new.stored_version = new.event_version;
+        let redacted = std::mem::take(&mut new.redacted);
+        let plan = plan_of(schemas, &new);
+        let voids = voids_of(plan, &new, &redacted, &self.destroyed)?;
+        let anew = Anew { event: new, plan, voids, live: self.live.clone() };
+        self.check(&anew)?;
+        Ok(anew)
+    }
+
+    /// Nothing is lost on the way, and nothing that was sealed comes to lie in the clear or with somebody else.
+    fn check(&self, anew: &Anew<'_>) -> Result<(), Reason> {
+        let draft = anew.draft().map_err(|error| Reason { because: KeptBecause::NotAppendable, error: Some(error) })?;
+        let keeps_redactions = match &draft {
+            // The stand-ins are those of the plan, or readers of the copy would see others.
+            Some(draft) => draft.voids() == anew.voids.len() && draft.opens_to(anew.plan.unwrap_or(self.plan)).0 == anew.event.payload,
+            None => anew.voids.is_empty(),
+        };
+        if !keeps_redactions {
+            return Err(KeptBecause::RedactionElsewhere.into());
+        }
+        // No step changed it: places mean the same as before.
+        let loses = self.is_current && {
+            let places: HashSet<&str> = draft.iter().flat_map(Draft::places).collect();
+            self.places.iter().any(|place| !places.contains(place.as_str()))
+        };
+        let refused = match &self.secrets {
+            Ok(secrets) if !loses => secrets.refuse(&anew.event.payload, draft.as_ref()),
+            _ => Some(KeptBecause::InTheClear),
+        };
+        refused.map_or(Ok(()), |because| Err(because.into()))
+    }
+}
+
+/// The void entries of an event that is written anew: one for each place that is redacted in it.
+fn voids_of(
+    plan: Option<&Plan>,
+    event: &PersistedEvent,
+    redacted: &[JsonPointer],
+    destroyed: &[(KeyId, KeyScope)],
+) -> Result<Voids, KeptBecause> {
+    let Some(plan) = plan else {
+        return if redacted.is_empty() { Ok(Voids::new()) } else { Err(KeptBecause::RedactionElsewhere) };
     };
-    let anew = Anew { event: new, plan, voids, live };
-    match anew.draft() {
-        Ok(Some(draft)) if draft.voids() != anew.voids.len() => kept(KeptBecause::RedactionElsewhere),
-        // The stand-ins are those of the plan, or readers of the copy would see others.
-        Ok(Some(draft)) if draft.opens_to(anew.plan.unwrap_or(&schema.plan)).0 != anew.event.payload => {
-            kept(KeptBecause::RedactionElsewhere)
-        }
-        Ok(None) if !anew.voids.is_empty() => kept(KeptBecause::RedactionElsewhere),
-        Ok(draft) => {
-            // No step changed it: places mean the same as before.
-            let loses = is_current && {
-                let places: HashSet<&str> = draft.iter().flat_map(Draft::places).collect();
-                covered.iter().any(|place| !places.contains(place.as_str()))
-            };
-            let refused = match secrets {
-                Ok(secrets) if !loses => secrets.refuse(&anew.event.payload, draft.as_ref()),
-                _ => Some(KeptBecause::InTheClear),
-            };
-            drop(draft);
-            match refused {
-                Some(because) => kept(because),
-                None => Ok(Fate::Anew(Box::new(anew))),
-            }
-        }
-        Err(error) => Ok(Fate::Kept(KeptBecause::NotAppendable, Some(error))),
+    if redacted.iter().any(|place| plan.field_at(place).is_none()) {
+        return Err(KeptBecause::RedactionElsewhere);
     }
+    keys_of(plan, event, redacted, destroyed).ok_or(KeptBecause::RedactionAmbiguous)
 }
 
 fn plan_of<'s>(schemas: &'s Schemas, event: &PersistedEvent) -> Option<&'s Plan> {
