@@ -100,15 +100,7 @@ impl<'a> Draft<'a> {
         if found.seal.is_some() {
             return Err(Error::ReservedMember { event_id });
         }
-        let mut draft = Self {
-            event,
-            mode: Mode::Fields,
-            body: found.body.unwrap_or_default(),
-            sealed: Vec::with_capacity(found.hits.len()),
-            scopes: Vec::new(),
-            destroyed: Vec::new(),
-            padding: 0,
-        };
+        let mut draft = Self { body: found.body.unwrap_or_default(), ..Self::empty(event, Mode::Fields, found.hits.len()) };
         // Also of places that hold null, so that no document takes long to look through.
         if found.hits.iter().filter(|hit| matches!(hit.target, Target::Field(_))).count() > MAX_ENTRIES {
             return Err(Error::LimitExceeded { event_id, what: "the number of protected values", limit: MAX_ENTRIES });
@@ -150,11 +142,15 @@ impl<'a> Draft<'a> {
         Ok(Some(draft))
     }
 
+    fn empty(event: EventRef<'a>, mode: Mode, places: usize) -> Self {
+        let sealed = Vec::with_capacity(places);
+        Self { event, mode, body: 0, sealed, scopes: Vec::new(), destroyed: Vec::new(), padding: 0 }
+    }
+
     fn whole(plan: &Plan, field: &Field, event: EventRef<'a>, voids: &Voids) -> Result<Self> {
         let EventRef { event_id, payload, .. } = event;
         let span = Span { start: 0, end: payload.len() };
-        let mut draft =
-            Self { event, mode: Mode::Whole, body: 0, sealed: Vec::new(), scopes: Vec::new(), destroyed: Vec::new(), padding: 0 };
+        let mut draft = Self::empty(event, Mode::Whole, 1);
         if let Some(key_id) = voids.get(&JsonPointer::root()) {
             draft.push_void(span, "".into(), *key_id)?;
             return Ok(draft);
