@@ -10,7 +10,7 @@ use crate::event::EventRef;
 use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::pointer::{JsonPointer, Pattern, Token};
 use crate::seal::binding::Binding;
-use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
+use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD, Transcript};
 use crate::seal::detect::{begins_sealed, may_hold_header};
 use crate::seal::format::{Document, EntryKind, Header, HeaderError, MAX_STORED, Mode};
 use crate::seal::plan::Plan;
@@ -245,9 +245,19 @@ impl<'a> Closed<'a> {
     /// Altered headers are told from missing, disabled and shredded keys first: what does not hold
     /// must not be explained by the state of a key that it merely names.
     fn authenticate<'k>(&self, namespace: &Namespace, keys: &'k Keys) -> Result<Authentic<'k>> {
-        let event_id = self.event.event_id;
-        let tampered = |problem| Error::Tampered { event_id, problem };
         let transcript = Binding::of(namespace, self.event).transcript(self.header.core());
+        let event_keys = self.check_commitments(&transcript, keys)?;
+        // A live key vouches for the whole header. Where one is not live, the tag does, if its key is at hand.
+        let all_live = self.header.keys.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. })));
+        if !all_live && !self.tag_holds(&transcript, keys) {
+            return Err(Error::Tampered { event_id: self.event.event_id, problem: "the header's tag is not authentic" });
+        }
+        Ok(Authentic { keys: event_keys, shredded: self.check_states(keys)? })
+    }
+
+    /// The live keys that something is sealed under, each of which has committed itself to this header.
+    fn check_commitments(&self, transcript: &Transcript, keys: &Keys) -> Result<Vec<Option<EventKey>>> {
+        let tampered = |problem| Error::Tampered { event_id: self.event.event_id, problem };
         let mut event_keys: Vec<Option<EventKey>> = (0..self.header.keys.len()).map(|_| None).collect();
         for (index, commitment) in self.header.commitments() {
             if let Some(KeyStatus::Live { scope, key }) = keys.get(&self.header.keys[index]) {
@@ -255,30 +265,31 @@ impl<'a> Closed<'a> {
                     return Err(tampered("the header names an integrity key as a data key"));
                 }
                 #[allow(clippy::cast_possible_truncation, reason = "below MAX_KEYS")]
-                let event_key = key.event_key(&transcript, index as u16)?;
+                let event_key = key.event_key(transcript, index as u16)?;
                 if !event_key.commitment_is(commitment) {
                     return Err(tampered("the header is not authentic"));
                 }
                 event_keys[index] = Some(event_key);
             }
         }
-        // A live key vouches for the whole header. Where one is not live, the tag does, if its key is at hand.
-        let all_live = self.header.keys.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. })));
-        let integrity = keys.get(&self.header.integrity_key);
-        if !all_live {
-            let holds = match integrity {
-                Some(KeyStatus::Live { scope, key }) => {
-                    *scope == KeyScope::integrity() && key.header_tag_is(&transcript, self.header.tag())
-                }
-                Some(KeyStatus::Disabled { scope }) => *scope == KeyScope::integrity(),
-                Some(KeyStatus::Shredded { .. }) => false,
-                Some(KeyStatus::Faulty(_)) | None => true,
-            };
-            if !holds {
-                return Err(tampered("the header's tag is not authentic"));
-            }
+        Ok(event_keys)
+    }
+
+    /// Is the tag right, as far as that can be told? A key that is not at hand says nothing: [`check_states`](Self::check_states)
+    /// sees to that.
+    fn tag_holds(&self, transcript: &Transcript, keys: &Keys) -> bool {
+        match keys.get(&self.header.integrity_key) {
+            Some(KeyStatus::Live { scope, key }) => *scope == KeyScope::integrity() && key.header_tag_is(transcript, self.header.tag()),
+            Some(KeyStatus::Disabled { scope }) => *scope == KeyScope::integrity(),
+            Some(KeyStatus::Shredded { .. }) => false,
+            Some(KeyStatus::Faulty(_)) | None => true,
         }
-        let mut shredded = Vec::with_capacity(event_keys.len());
+    }
+
+    /// Whose the shredded keys were, in the order of the keys. Every other key must be live.
+    fn check_states<'k>(&self, keys: &'k Keys) -> Result<Vec<Option<&'k KeyScope>>> {
+        let event_id = self.event.event_id;
+        let mut shredded = Vec::with_capacity(self.header.keys.len());
         for key_id in &self.header.keys {
             shredded.push(match keys.get(key_id) {
                 None => return Err(Error::MissingKey { event_id, key_id: *key_id }),
@@ -290,14 +301,14 @@ impl<'a> Closed<'a> {
         }
         if shredded.iter().any(Option::is_some) {
             // Nothing is redacted on the word of a header whose tag could not be checked.
-            match integrity {
+            match keys.get(&self.header.integrity_key) {
                 None => return Err(Error::MissingKey { event_id, key_id: self.header.integrity_key }),
                 Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
                 Some(KeyStatus::Faulty(fault)) => return Err(fault.error(self.header.integrity_key)),
                 Some(_) => {}
             }
         }
-        Ok(Authentic { keys: event_keys, shredded })
+        Ok(shredded)
     }
 }
 
