@@ -52,7 +52,7 @@ fn types_that_are_not_registered_are_found_at_startup() {
 fn two_arms_of_one_type_are_found_at_startup_where_the_compiler_can_not_see_them() {
     assert_eq!(
         problems(Schemas::builder([event("OrderPaid").version(1)]).decodes::<Twice>()),
-        ["OrderPaid: it::typed::Twice decodes it twice: keep one"]
+        ["OrderPaid: it::typed::startup::Twice decodes it twice: keep one"]
     );
 }
 
@@ -91,7 +91,7 @@ async fn a_split_that_an_erasure_stops_needs_a_catch_all() {
             event("OrderShipped").version(1),
         ])
     };
-    let message = "Parcel version 2: it::typed::Sent decodes what it is split into, but a redacted event that was protected whole can't be \
+    let message = "Parcel version 2: it::typed::startup::Sent decodes what it is split into, but a redacted event that was protected whole can't be \
                    split, and comes as it is: add a catch-all (`_ => Other`)";
     for box_is_whole in [true, false] {
         let problems = problems(schemas(box_is_whole).decodes::<Sent>());
@@ -279,10 +279,10 @@ fn all_of_it_is_reported_at_once_and_nothing_twice() {
         .decodes::<Twice>(),
     );
     let expected = [
-        "OrderPaid: it::typed::Twice decodes it twice",
+        "OrderPaid: it::typed::startup::Twice decodes it twice",
         "OrderPaid version 1: there is no step to the next version",
         "OrderPaid version 1: it::typed::OrderEvent decodes this version, but the current one is 2",
-        "OrderPaid version 1: it::typed::Twice decodes this version, but the current one is 2",
+        "OrderPaid version 1: it::typed::startup::Twice decodes this version, but the current one is 2",
         "OrderPlaced version 1: its step leads to OrderPlaced version 2, which is not declared",
         "OrderPlaced version 2: it::typed::OrderEvent decodes this version, but the current one is 1",
         "OrderShipped: it has no version",
