@@ -5,8 +5,125 @@ use eventseal::*;
 use serde_json::{Value, json};
 use support::sealing::with_payload;
 
+/// Keys of two other scopes, one of which is shredded whatever the state is.
+#[derive(Clone, Copy)]
+struct Others {
+    gone: [u8; 16],
+    live: [u8; 16],
+}
+
 /// An alteration of a header, and of the document to go with it.
-type Forgery<'a> = (&'static str, Box<dyn Fn(&mut Header) + 'a>, Box<dyn Fn(&mut Value) + 'a>);
+type Forgery = (&'static str, fn(&mut Header, Others), fn(&mut Value));
+
+fn nothing(_: &mut Value) {}
+
+const FORGERIES: &[Forgery] = &[
+    (
+        "the second field taken away, its key with it",
+        |header, _| {
+            header.entries.pop();
+            header.keys.pop();
+            header.commitments.pop();
+        },
+        |value| drop(value["courier"].as_object_mut().unwrap().remove("phone")),
+    ),
+    (
+        "the first field taken away, its key with it",
+        |header, _| {
+            header.entries.remove(0);
+            header.entries[0].0 = 0;
+            header.keys.remove(0);
+            header.commitments.remove(0);
+        },
+        |value| drop(value.as_object_mut().unwrap().remove("email")),
+    ),
+    ("fields exchanged", |header, _| header.entries.swap(0, 1), nothing),
+    (
+        "pointers and values exchanged",
+        |header, _| {
+            let first = header.entries[0].2.clone();
+            header.entries[0].2 = std::mem::replace(&mut header.entries[1].2, first);
+        },
+        |value| {
+            let email = value["email"].take();
+            value["email"] = std::mem::replace(&mut value["courier"]["phone"], email);
+        },
+    ),
+    ("keys exchanged", |header, _| header.keys.swap(0, 1), nothing),
+    (
+        "keys exchanged with their commitments",
+        |header, _| {
+            header.keys.swap(0, 1);
+            header.commitments.swap(0, 1);
+        },
+        nothing,
+    ),
+    ("the first key is a shredded one", |header, others| header.keys[0] = others.gone, nothing),
+    ("the second key is a shredded one", |header, others| header.keys[1] = others.gone, nothing),
+    ("the first key is a live one", |header, others| header.keys[0] = others.live, nothing),
+    ("the first key is the integrity key", |header, _| header.keys[0] = header.integrity_key, nothing),
+    ("the integrity key is a live data key", |header, others| header.integrity_key = others.live, nothing),
+    ("the integrity key is a shredded data key", |header, others| header.integrity_key = others.gone, nothing),
+    (
+        "a void entry of a shredded key is added",
+        |header, others| {
+            header.keys.push(others.gone);
+            header.entries.push((2, 1, "/total".to_owned()));
+        },
+        |value| value["total"] = Value::Null,
+    ),
+    (
+        "a sealed entry of a shredded key is added",
+        |header, others| {
+            header.keys.push(others.gone);
+            header.commitments.push([0; 32]);
+            header.entries.push((2, 0, "/total".to_owned()));
+        },
+        |value| value["total"] = value["email"].clone(),
+    ),
+    (
+        "the first entry is void",
+        |header, _| {
+            header.entries[0].1 = 1;
+            header.commitments.remove(0);
+        },
+        |value| value["email"] = Value::Null,
+    ),
+    (
+        "all entries are void, of a shredded key",
+        |header, others| {
+            header.keys = vec![others.gone];
+            header.commitments.clear();
+            header.entries.iter_mut().for_each(|entry| (entry.0, entry.1) = (0, 1));
+        },
+        |value| {
+            value["email"] = Value::Null;
+            value["courier"]["phone"] = Value::Null;
+        },
+    ),
+    (
+        "all entries are void, of their own keys",
+        |header, _| {
+            header.commitments.clear();
+            header.entries.iter_mut().for_each(|entry| entry.1 = 1);
+        },
+        |value| {
+            value["email"] = Value::Null;
+            value["courier"]["phone"] = Value::Null;
+        },
+    ),
+    ("a tag of zeros, an altered salt", |header, _| (header.tag, header.salt) = ([0; 16], [0; 16]), nothing),
+    ("an entry at the root", |header, _| header.entries[0].2.clear(), nothing),
+    ("an entry that is no pointer", |header, _| "email".clone_into(&mut header.entries[0].2), nothing),
+    ("an entry with a bad escape", |header, _| "/~2".clone_into(&mut header.entries[0].2), nothing),
+    ("an entry of the header itself", |header, _| "/$seal".clone_into(&mut header.entries[0].2), |value| value["email"] = Value::Null),
+    ("an entry very deep down", |header, _| header.entries[0].2 = "/a".repeat(200), nothing),
+    ("an entry very long", |header, _| header.entries[0].2 = format!("/{}", "a".repeat(5_000)), nothing),
+    ("entries twice", |header, _| header.entries.push(header.entries[0].clone()), nothing),
+    ("no entries", |header, _| header.entries.clear(), nothing),
+    ("no keys", |header, _| (header.keys, header.commitments) = (Vec::new(), Vec::new()), nothing),
+    ("whole mode", |header, _| header.fixed[3] = 1, nothing),
+];
 
 #[test]
 fn i3_i4_a_manifest_can_not_be_rewritten() {
@@ -18,123 +135,10 @@ fn i3_i4_a_manifest_can_not_be_rewritten() {
         let live = world.seal(&aggregate("Order", "ord-3"), NewEvent::raw("Joined", 1, JOINED.replace("cust-1", "cust-4"))).unwrap();
         world.shred("Customer", "cust-3");
         state.bring_about(&world);
-        let gone_key = Header::of(&gone).keys[0];
-        let live_key = Header::of(&live).keys[0];
-        let nothing = || Box::new(|_: &mut Value| {});
-        let forgeries: Vec<Forgery<'_>> = vec![
-            (
-                "the second field taken away, its key with it",
-                Box::new(|header| {
-                    header.entries.pop();
-                    header.keys.pop();
-                    header.commitments.pop();
-                }),
-                Box::new(|value| drop(value["courier"].as_object_mut().unwrap().remove("phone"))),
-            ),
-            (
-                "the first field taken away, its key with it",
-                Box::new(|header| {
-                    header.entries.remove(0);
-                    header.entries[0].0 = 0;
-                    header.keys.remove(0);
-                    header.commitments.remove(0);
-                }),
-                Box::new(|value| drop(value.as_object_mut().unwrap().remove("email"))),
-            ),
-            ("fields exchanged", Box::new(|header| header.entries.swap(0, 1)), nothing()),
-            (
-                "pointers and values exchanged",
-                Box::new(|header| {
-                    let first = header.entries[0].2.clone();
-                    header.entries[0].2 = std::mem::replace(&mut header.entries[1].2, first);
-                }),
-                Box::new(|value| {
-                    let email = value["email"].take();
-                    value["email"] = std::mem::replace(&mut value["courier"]["phone"], email);
-                }),
-            ),
-            ("keys exchanged", Box::new(|header| header.keys.swap(0, 1)), nothing()),
-            (
-                "keys exchanged with their commitments",
-                Box::new(|header| {
-                    header.keys.swap(0, 1);
-                    header.commitments.swap(0, 1);
-                }),
-                nothing(),
-            ),
-            ("the first key is a shredded one", Box::new(move |header| header.keys[0] = gone_key), nothing()),
-            ("the second key is a shredded one", Box::new(move |header| header.keys[1] = gone_key), nothing()),
-            ("the first key is a live one", Box::new(move |header| header.keys[0] = live_key), nothing()),
-            ("the first key is the integrity key", Box::new(|header| header.keys[0] = header.integrity_key), nothing()),
-            ("the integrity key is a live data key", Box::new(move |header| header.integrity_key = live_key), nothing()),
-            ("the integrity key is a shredded data key", Box::new(move |header| header.integrity_key = gone_key), nothing()),
-            (
-                "a void entry of a shredded key is added",
-                Box::new(move |header| {
-                    header.keys.push(gone_key);
-                    header.entries.push((2, 1, "/total".to_owned()));
-                }),
-                Box::new(|value| value["total"] = Value::Null),
-            ),
-            (
-                "a sealed entry of a shredded key is added",
-                Box::new(move |header| {
-                    header.keys.push(gone_key);
-                    header.commitments.push([0; 32]);
-                    header.entries.push((2, 0, "/total".to_owned()));
-                }),
-                Box::new(|value| value["total"] = value["email"].clone()),
-            ),
-            (
-                "the first entry is void",
-                Box::new(|header| {
-                    header.entries[0].1 = 1;
-                    header.commitments.remove(0);
-                }),
-                Box::new(|value| value["email"] = Value::Null),
-            ),
-            (
-                "all entries are void, of a shredded key",
-                Box::new(move |header| {
-                    header.keys = vec![gone_key];
-                    header.commitments.clear();
-                    header.entries.iter_mut().for_each(|entry| (entry.0, entry.1) = (0, 1));
-                }),
-                Box::new(|value| {
-                    value["email"] = Value::Null;
-                    value["courier"]["phone"] = Value::Null;
-                }),
-            ),
-            (
-                "all entries are void, of their own keys",
-                Box::new(|header| {
-                    header.commitments.clear();
-                    header.entries.iter_mut().for_each(|entry| entry.1 = 1);
-                }),
-                Box::new(|value| {
-                    value["email"] = Value::Null;
-                    value["courier"]["phone"] = Value::Null;
-                }),
-            ),
-            ("a tag of zeros, an altered salt", Box::new(|header| (header.tag, header.salt) = ([0; 16], [0; 16])), nothing()),
-            ("an entry at the root", Box::new(|header| header.entries[0].2.clear()), nothing()),
-            ("an entry that is no pointer", Box::new(|header| "email".clone_into(&mut header.entries[0].2)), nothing()),
-            ("an entry with a bad escape", Box::new(|header| "/~2".clone_into(&mut header.entries[0].2)), nothing()),
-            (
-                "an entry of the header itself",
-                Box::new(|header| "/$seal".clone_into(&mut header.entries[0].2)),
-                Box::new(|value| value["email"] = Value::Null),
-            ),
-            ("an entry very deep down", Box::new(|header| header.entries[0].2 = "/a".repeat(200)), nothing()),
-            ("an entry very long", Box::new(|header| header.entries[0].2 = format!("/{}", "a".repeat(5_000))), nothing()),
-            ("entries twice", Box::new(|header| header.entries.push(header.entries[0].clone())), nothing()),
-            ("no entries", Box::new(|header| header.entries.clear()), nothing()),
-            ("no keys", Box::new(|header| (header.keys, header.commitments) = (Vec::new(), Vec::new())), nothing()),
-            ("whole mode", Box::new(|header| header.fixed[3] = 1), nothing()),
-        ];
-        for (what, forge, edit) in &forgeries {
+        let others = Others { gone: Header::of(&gone).keys[0], live: Header::of(&live).keys[0] };
+        for (what, forge, edit) in FORGERIES {
             let mut header = Header::of(&stored);
-            forge(&mut header);
+            forge(&mut header, others);
             let forged = with_header(&edited(&stored, edit), &header.bytes());
             let result = world.open(&forged);
             assert!(tampered(&result), "{state:?}, {what}: {result:?}");
