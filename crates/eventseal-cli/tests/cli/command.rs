@@ -1,7 +1,5 @@
 //! The `eventseal` command as a process, on a database of either kind.
 
-#![allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use eventseal::ExpectedVersion::Any;
@@ -13,48 +11,48 @@ use std::process::{Command, Stdio};
 use support::{Postgres, Sqlite};
 
 /// Whatever happens, none of these is ever printed.
-pub const SECRET: &str = "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LWNhbmE=";
-pub const OTHER_SECRET: &str = "b3RoZXItY2FuYXJ5LW90aGVyLWNhbmFyeS1vdGhlciE=";
-pub const PASSWORD: &str = "canary-password";
+pub(crate) const SECRET: &str = "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LWNhbmE=";
+pub(crate) const OTHER_SECRET: &str = "b3RoZXItY2FuYXJ5LW90aGVyLWNhbmFyeS1vdGhlciE=";
+pub(crate) const PASSWORD: &str = "canary-password";
 
-pub enum Database {
+pub(crate) enum Database {
     Sqlite(Sqlite),
     Postgres(Box<Postgres>),
 }
 
-pub struct World {
-    pub database: Database,
-    pub folder: tempfile::TempDir,
+pub(crate) struct World {
+    pub(crate) database: Database,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 #[derive(Debug)]
-pub struct Output {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Output {
     /// What went to standard output, as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// What a failure said on standard error, as JSON.
-    pub fn error(&self) -> Value {
+    pub(crate) fn error(&self) -> Value {
         assert_eq!(self.out, "", "a failure has no result");
         serde_json::from_str::<Value>(&self.err).unwrap_or_else(|error| panic!("{error}: {self:?}"))["error"].clone()
     }
 
     #[track_caller]
-    pub fn ended(self, code: i32) -> Self {
+    pub(crate) fn ended(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:?}");
         self
     }
 
     /// A failure with `--json`: this kind and this exit code.
     #[track_caller]
-    pub fn refused(self, code: i32, kind: &str) -> Self {
+    pub(crate) fn refused(self, code: i32, kind: &str) -> Self {
         assert_eq!((self.code, self.error()["kind"].as_str()), (code, Some(kind)), "{self:?}");
         assert_eq!(self.error()["exit_code"], code);
         assert_eq!(self.error()["retryable"], code == 3);
@@ -64,7 +62,7 @@ impl Output {
 
 /// Runs a command to its end, and looks whether it told a secret.
 #[track_caller]
-pub fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     let output = Output {
         code: output.status.code().unwrap_or(-1),
@@ -83,14 +81,14 @@ pub fn run(command: &mut Command) -> Output {
 }
 
 /// The command in an empty environment.
-pub fn eventseal(arguments: &[&str]) -> Command {
+pub(crate) fn eventseal(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_eventseal"));
     command.args(arguments).env_clear().stdin(Stdio::null());
     command
 }
 
 impl World {
-    pub async fn sqlite() -> Self {
+    pub(crate) async fn sqlite() -> Self {
         let db = Sqlite::empty().await;
         // As `migrate` makes it.
         let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
@@ -98,7 +96,7 @@ impl World {
         Self::over(Database::Sqlite(db))
     }
 
-    pub async fn postgres() -> Self {
+    pub(crate) async fn postgres() -> Self {
         // Nothing that doctor would have against it.
         support::cluster::DURABLE.store(true, std::sync::atomic::Ordering::SeqCst);
         Self::over(Database::Postgres(Box::new(Postgres::empty().await)))
@@ -111,25 +109,25 @@ impl World {
     }
 
     /// With tables, prepared, and with a data key for each of these customers.
-    pub async fn with_keys(self, customers: std::ops::Range<usize>) -> Self {
+    pub(crate) async fn with_keys(self, customers: std::ops::Range<usize>) -> Self {
         self.run(&["migrate", "--namespace", "shop", "--events"]).ended(0);
         self.run(&["prepare"]).ended(0);
         self.append(customers).await.unwrap();
         self
     }
 
-    pub fn is_postgres(&self) -> bool {
+    pub(crate) fn is_postgres(&self) -> bool {
         matches!(self.database, Database::Postgres(_))
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         match &self.database {
             Database::Sqlite(db) => format!("sqlite://{}", db.folder.path().join("test.db").display()),
             Database::Postgres(db) => db.options.to_url_lossy().to_string(),
         }
     }
 
-    pub fn keyring(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn keyring(&self, name: &str, text: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -137,20 +135,20 @@ impl World {
         path
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = eventseal(arguments);
         command.env("DATABASE_URL", self.url()).env("EVENTSEAL_KEYRING_FILE", self.folder.path().join("ring"));
         command
     }
 
     #[track_caller]
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         run(&mut self.command(arguments))
     }
 
     /// What the command says as JSON; it must succeed.
     #[track_caller]
-    pub fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         self.run(&[arguments, &["--json"]].concat()).ended(0).json()
     }
 
@@ -159,7 +157,7 @@ impl World {
     }
 
     /// An event for each customer, in a transaction.
-    pub async fn append(&self, customers: std::ops::Range<usize>) -> Result<()> {
+    pub(crate) async fn append(&self, customers: std::ops::Range<usize>) -> Result<()> {
         let events: Vec<NewEvent> = customers.map(placed).collect();
         if events.is_empty() {
             return Ok(());
@@ -184,7 +182,7 @@ impl World {
     }
 
     /// Reads the whole log as an application would: how many events are plain, and how many are redacted.
-    pub async fn read(&self) -> (usize, usize) {
+    pub(crate) async fn read(&self) -> (usize, usize) {
         let (mut plain, mut redacted, mut after) = (0, 0, GlobalPosition::START);
         loop {
             let page = match &self.database {
@@ -215,14 +213,14 @@ impl World {
     }
 
     /// The first column of all rows, as text.
-    pub async fn column(&self, sql: &'static str) -> Vec<String> {
+    pub(crate) async fn column(&self, sql: &'static str) -> Vec<String> {
         match &self.database {
             Database::Sqlite(db) => sqlx::query_scalar(sql).fetch_all(&db.pool).await.unwrap(),
             Database::Postgres(db) => sqlx::query_scalar(sql).fetch_all(&db.pool).await.unwrap(),
         }
     }
 
-    pub async fn execute(&self, sql: impl Into<String>) {
+    pub(crate) async fn execute(&self, sql: impl Into<String>) {
         let sql = sqlx::AssertSqlSafe(sql.into());
         match &self.database {
             Database::Sqlite(db) => drop(sqlx::raw_sql(sql).execute(&db.pool).await.unwrap()),
@@ -231,7 +229,7 @@ impl World {
     }
 
     /// Everything that is wrapped, in the forms in which somebody might print it.
-    pub async fn wrapped(&self) -> Vec<String> {
+    pub(crate) async fn wrapped(&self) -> Vec<String> {
         let sql = if self.is_postgres() {
             "SELECT encode(wrapped_key, 'hex') FROM data_keys WHERE wrapped_key IS NOT NULL
              UNION ALL SELECT encode(wrapped_kek, 'hex') FROM key_encryption_keys"
@@ -246,12 +244,12 @@ impl World {
     }
 
     /// The key-encryption keys as `status` has them, oldest first.
-    pub fn keks(&self) -> Vec<Value> {
+    pub(crate) fn keks(&self) -> Vec<Value> {
         self.json(&["status"])["keks"].as_array().unwrap().clone()
     }
 }
 
-pub fn schemas() -> Schemas {
+pub(crate) fn schemas() -> Schemas {
     Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap()
 }
 
