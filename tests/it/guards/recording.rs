@@ -50,21 +50,29 @@ fn a_lock_and_a_corpus_are_recorded_in_either_order() {
 /// Tests of one binary run at the same time: one records the corpus, and others read it.
 #[test]
 fn a_corpus_can_be_read_while_it_is_recorded() {
-    for _ in 0..20 {
+    const MORE: usize = 25;
+    let large = |folder: &Path| {
+        let noted = || NewEvent::raw("Noted", 1, format!(r#"{{"text":"{}"}}"#, "a note ".repeat(300)));
+        let more = |corpus: GoldenCorpus, number| corpus.case(&format!("more_{number}"), &aggregate("Customer", "1"), noted());
+        (0..MORE).fold(corpus(folder).unwrap(), more)
+    };
+    for _ in 0..4 {
         let folder = tempfile::tempdir().unwrap();
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !is_done.load(Ordering::Relaxed) {
-                    drop(corpus(folder.path()).unwrap());
-                }
-            });
-            let recorded = corpus(folder.path()).unwrap().record();
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_done.load(Ordering::Relaxed) {
+                        drop(corpus(folder.path()).unwrap());
+                    }
+                });
+            }
+            let recorded = large(folder.path()).record();
             is_done.store(true, Ordering::Relaxed);
             recorded.unwrap();
         });
-        assert_eq!(corpus(folder.path()).unwrap().check().unwrap().cases, 3);
-        let left: Vec<_> = std::fs::read_dir(folder.path().join("golden")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left.len(), 4, "nothing is left beside the files: {left:?}");
+        assert_eq!(large(folder.path()).check().unwrap().cases, MORE + 3);
+        let left = std::fs::read_dir(folder.path().join("golden")).unwrap().count();
+        assert_eq!(left, MORE + 4, "nothing is left beside the files");
     }
 }
