@@ -1,5 +1,5 @@
 //! The contracts of the ports as functions: run your own [`EventStore`](crate::EventStore),
-//! [`EventTable`](crate::EventTable), [`KeyStore`](crate::KeyStore) or [`Kms`](crate::Kms) through them.
+//! [`EventTable`](crate::store::EventTable), [`KeyStore`](crate::keys::KeyStore) or [`Kms`](crate::kms::Kms) through them.
 //!
 //! Feature `conformance`. Each function panics where an implementation breaks its contract. Give each
 //! call a database of its own: the functions assume that they are alone in it.

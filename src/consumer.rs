@@ -1,5 +1,7 @@
 //! Consumers: code that is shown events, one at a time.
 
+pub use crate::event::{OpenedPage, Unreadable};
+
 use crate::error::{BoxError, Error, Result, StepError};
 use crate::event::PersistedEvent;
 use async_trait::async_trait;

@@ -13,7 +13,7 @@ pub use payload_type::{Answers, Asked, Given, Parts, PayloadType, Question, Refu
 pub use typed::{EventPayload, TypedEvent};
 
 use crate::error::{Error, Result};
-use crate::pointer::JsonPointer;
+use crate::json::pointer::JsonPointer;
 use crate::seal::detect::is_sealed;
 use crate::sensitive::{self, SensitivePlace, Undecodable};
 use serde::Serialize;

@@ -1,12 +1,12 @@
 //! What this crate's own benchmarks and tests of plans look at: the sealing engine without key look-ups, the
 //! SQL of the key tables. Not part of the public API: it may change or go at any time.
 
+use crate::crypto::primitives::{DataKey, Salts};
+use crate::crypto::random;
 use crate::error::Result;
 use crate::event::{AggregateRef, EventRef, NewEvent};
-use crate::key::{KeyId, KeyScope, Namespace};
-use crate::random;
+use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::schema::{EventSchema, Schemas};
-use crate::seal::crypto::{DataKey, Salts};
 use crate::seal::detect::may_hold_header;
 use crate::seal::opening::{KeyStatus, Keys, inspect};
 use crate::seal::plan::Plan;
@@ -84,13 +84,13 @@ impl Engine {
 /// Every statement on the key tables, by name.
 #[cfg(feature = "postgres")]
 #[must_use]
-pub fn statements_of(keys: &crate::PostgresKeys) -> Vec<(&'static str, Arc<str>)> {
+pub fn statements_of(keys: &crate::postgres::PostgresKeys) -> Vec<(&'static str, Arc<str>)> {
     keys.statements()
 }
 
 /// Every statement of an event store, by name.
 #[cfg(feature = "postgres")]
 #[must_use]
-pub fn event_statements_of(store: &crate::PostgresStore) -> Vec<(&'static str, Arc<str>)> {
+pub fn event_statements_of(store: &crate::postgres::PostgresStore) -> Vec<(&'static str, Arc<str>)> {
     store.statements()
 }

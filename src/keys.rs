@@ -1,39 +1,31 @@
 //! The port to the key table, and what its rows say.
 
 mod ahead;
-mod effect;
+pub(crate) mod effect;
 mod kek;
 mod kek_cache;
+mod keks;
 mod key_cache;
-mod life_cycle;
-mod maintenance;
 mod manager;
 mod material;
-mod memory;
+pub(crate) mod names;
 mod operator;
-#[cfg(feature = "postgres")]
-mod postgres;
-mod restored;
+pub(crate) mod restored;
 mod similar;
-#[cfg(feature = "sqlite")]
-mod sqlite;
 mod sweeper;
+mod usable;
 
 pub(crate) use ahead::Pinned;
 pub use kek::{KekRecord, KekState, KekUsage, Retirement, RewrapBatch, RewrappedBatch, Rewrapper};
-pub use life_cycle::{KekMoves, RewrapOptions, RewrapProgress, Rewrapped};
-pub(crate) use maintenance::UsableKeys;
+pub use keks::{KekMoves, RewrapOptions, RewrapProgress, Rewrapped};
 pub use manager::{KeyManager, Shredding};
-pub use memory::MemoryKeys;
+pub use names::{KekId, KeyId};
 pub use operator::KeyOperator;
-#[cfg(feature = "postgres")]
-pub use postgres::PostgresKeys;
 pub use restored::RestoredScopes;
-#[cfg(feature = "sqlite")]
-pub use sqlite::SqliteKeys;
+pub(crate) use usable::UsableKeys;
 
 use crate::error::{Error, Result};
-use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::names::{KeyScope, Namespace};
 use crate::kms::WrappedKek;
 use async_trait::async_trait;
 use std::fmt;

@@ -2,15 +2,15 @@
 
 #[cfg(feature = "aws-kms")]
 mod aws;
-mod keyring;
+pub(crate) mod keyring;
 
+pub use crate::crypto::secret::SecretKey;
 #[cfg(feature = "aws-kms")]
 pub use aws::AwsKms;
-pub use keyring::Keyring;
+pub(crate) use keyring::Keyring;
 
 use crate::error::Result;
-use crate::key::{KekId, Namespace};
-use crate::secret::SecretKey;
+use crate::keys::names::{KekId, Namespace};
 use async_trait::async_trait;
 use std::fmt;
 

@@ -96,82 +96,49 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod consumer;
-mod error;
+pub mod consumer;
+mod crypto;
+pub mod error;
 mod event;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
-mod key;
-mod keys;
-mod kms;
-mod maintenance;
-mod memory;
-mod number;
-mod pointer;
+mod json;
+pub mod keys;
+pub mod kms;
+pub mod maintenance;
+pub mod memory;
 #[cfg(feature = "postgres")]
-mod postgres;
-mod random;
-mod raw;
-mod schema;
+pub mod postgres;
+pub mod schema;
 mod seal;
 mod sealed_store;
 mod sealer;
-mod secret;
 mod sensitive;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod split;
+pub mod split;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
-mod sqlite;
-mod store;
-mod wrap;
+pub mod sqlite;
+pub mod store;
 
-pub use consumer::{Consumer, run_consumers};
-pub use error::{BoxError, DriverError, Error, Result, StepError};
+pub use error::variants::{Error, Result};
 pub use event::{
-    AggregateRef, AggregateVersion, Answers, Appended, Asked, EventFilter, EventPage, EventPayload, EventType, EventVersion,
-    ExpectedVersion, Given, GlobalPosition, NewEvent, OpenedPage, Part, Parts, PayloadType, PersistedEvent, Question, Refusal, Stream,
-    TypedEvent, Unreadable, VersionRange, aggregate, check_append,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventPayload, EventType, EventVersion, ExpectedVersion,
+    GlobalPosition, NewEvent, Part, PersistedEvent, Stream, TypedEvent, VersionRange, aggregate,
 };
-pub use key::{KekId, KeyId, KeyScope, Namespace};
-#[cfg(feature = "postgres")]
-pub use keys::PostgresKeys;
-#[cfg(feature = "sqlite")]
-pub use keys::SqliteKeys;
-pub use keys::{
-    DataKeyRecord, KekMoves, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyManager, KeyOperator, KeyStore, MemoryKeys, NewDataKey,
-    RestoredScopes, Retirement, RewrapBatch, RewrapOptions, RewrapProgress, Rewrapped, RewrappedBatch, Rewrapper, ScopeAction, ScopeChange,
-    ScopeLock, ScopeRecord, ScopeState, Shredding,
-};
-#[cfg(feature = "aws-kms")]
-pub use kms::AwsKms;
-pub use kms::{KekContext, Keyring, Kms, KmsFailure, WrappedKek};
-pub use maintenance::{
-    Answer, BackfillOptions, BackfillProgress, Backfilled, Census, CensusOptions, CensusProgress, CensusRow, Kept, KeptBecause, Protection,
-    Registration, RewriteOptions, RewriteProgress, Rewritten, Skipped,
-};
-pub use memory::{MemoryDb, MemoryTx};
-pub use pointer::JsonPointer;
-pub use schema::{
-    Changes, EventSchema, LockFile, LockedStep, LockedTarget, LockedType, LockedVersion, Owner, ProtectedPlace, SchemaError, SchemaErrors,
-    SchemaProblem, SchemaVersion, Schemas, SchemasBuilder, SplitPart, StepContext, StepInfo, StepKind, event, subject,
-};
+pub use json::pointer::JsonPointer;
+pub use keys::names::{KeyScope, Namespace};
+pub use kms::keyring::Keyring;
+pub use schema::declare::{Owner, event, subject};
+pub use schema::registry::Schemas;
+pub use schema::upcast::changes::Changes;
 pub use sealed_store::SealedStore;
 pub use sealer::Sealer;
-pub use secret::SecretKey;
 pub use sensitive::Sensitive;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use split::{KeySide, SplitKeys, SplitStore, SplitTx};
-#[cfg(feature = "sqlite")]
-pub use store::SqliteStore;
-pub use store::{
-    EventStore, EventStoreExt, EventTable, MemoryStore, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation,
-    TableWork, holds_header, starts_with_header,
-};
-#[cfg(feature = "postgres")]
-pub use store::{PostgresStore, PostgresTables};
+pub use store::event_store::EventStore;
+pub use store::ext::EventStoreExt;
 
 /// What `events!` expands to. No stability is promised.
 #[doc(hidden)]

@@ -1,6 +1,6 @@
 //! What is done to a store as a whole, beside the application: counted, sealed after the fact, copied.
 //!
-//! Works on the rows of a store through [`EventTable`](crate::EventTable), never through
+//! Works on the rows of a store through [`EventTable`](crate::store::EventTable), never through
 //! [`EventStore`](crate::EventStore), and needs the keys only where something is sealed or opened.
 
 mod backfill;

@@ -1,8 +1,14 @@
 //! A database in memory, with real transactions: for tests, demonstrations and ephemeral services.
 
+mod events;
+mod keys;
+
+pub use events::MemoryStore;
+pub use keys::MemoryKeys;
+
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, PersistedEvent};
-use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{KekRecord, KeyInfo, ScopeChange, ScopeState};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -10,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A database in memory that [`MemoryStore`](crate::MemoryStore) and [`MemoryKeys`](crate::MemoryKeys)
+/// A database in memory that [`MemoryStore`](crate::memory::MemoryStore) and [`MemoryKeys`](crate::memory::MemoryKeys)
 /// share. Cloning it gives another handle to the same database.
 ///
 /// Statements see what was committed before they start, and what their own transaction wrote.

@@ -1,6 +1,11 @@
 //! What the PostgreSQL adapters share: errors, names, migrations.
 
-pub(crate) mod own;
+mod events;
+mod keys;
+pub(crate) mod own_transaction;
+
+pub use events::{PostgresStore, PostgresTables};
+pub use keys::PostgresKeys;
 
 use crate::error::{BoxError, Error, Failure, Result};
 use crate::sql::{database, newest, newest_migrations, not_beyond, say_if_newer};
@@ -145,7 +150,7 @@ pub(crate) async fn migrate(
     migrations: Vec<Migration>,
 ) -> Result<()> {
     const OPERATION: &str = "migrating";
-    own::outside(connection, OPERATION).await?;
+    own_transaction::outside(connection, OPERATION).await?;
     if let Some(schema) = schema {
         // Looked up first: CREATE SCHEMA IF NOT EXISTS needs a privilege even where the schema exists.
         let missing: bool = sqlx::query_scalar("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)")

@@ -5,7 +5,7 @@ use crate::event::{
     AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage, PersistedEvent, Stream,
     VersionRange,
 };
-use crate::key::{KeyScope, Namespace};
+use crate::keys::names::{KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
 use crate::schema::Schemas;

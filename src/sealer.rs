@@ -5,14 +5,14 @@ mod stored;
 use stored::readable;
 pub(crate) use stored::{Coverage, OpenedRow, Reader, Reading, seal_draft};
 
+use crate::crypto::primitives::{DataKey, Salts};
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, NewEvent, PersistedEvent, Unreadable, check_append};
-use crate::key::{KeyId, KeyScope, Namespace};
+use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
 use crate::schema::Schemas;
 use crate::seal::clear::check_sensitive;
-use crate::seal::crypto::{DataKey, Salts};
 use crate::seal::sealing::{Draft, SealingKey, check_unprotected};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -28,7 +28,7 @@ use std::time::Duration;
 /// `SealedStore`.
 ///
 /// A framework that begins and commits by itself leaves no transaction to share: `Sealer<SplitTx<(), K>>` is for those, as
-/// [`SplitTx`](crate::SplitTx) shows.
+/// [`SplitTx`](crate::split::SplitTx) shows.
 ///
 /// ```
 /// # use eventseal::*;
@@ -141,7 +141,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     ///
     /// # Errors
     /// For what the caller passed, before anything is written: those of
-    /// [`check_append`](crate::check_append), [`Error::InvalidPayload`],
+    /// [`check_append`](crate::store::check_append), [`Error::InvalidPayload`],
     /// [`Error::ReservedMember`], [`Error::DuplicateMember`], [`Error::ShapeMismatch`],
     /// [`Error::MissingScopeId`], [`Error::InvalidScopeId`], [`Error::LimitExceeded`],
     /// [`Error::UndeclaredVersion`], [`Error::UnknownType`], [`Error::SimilarKind`](crate::Error::SimilarKind),

@@ -218,7 +218,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sensitive<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pointer::JsonPointer;
+    use crate::json::pointer::JsonPointer;
     use serde_json::Value;
     use serde_json::value::RawValue;
     use std::collections::BTreeMap;

@@ -8,7 +8,7 @@
 
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange};
-use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeChange,
     ScopeLock, ScopeRecord, ScopeState,

@@ -1,6 +1,11 @@
 //! What the SQLite adapters share: errors, times, migrations.
 
-pub(crate) mod own;
+mod events;
+mod keys;
+pub(crate) mod own_transaction;
+
+pub use events::SqliteStore;
+pub use keys::SqliteKeys;
 
 use crate::error::{BoxError, Error, Failure, Result};
 use crate::sql::{database, newest, newest_migrations, not_beyond, say_if_newer};
@@ -92,7 +97,7 @@ pub(crate) fn migration(version: i64, description: &'static str, sql: String) ->
 
 /// Runs migrations under a bookkeeping table of their own. Idempotent.
 pub(crate) async fn migrate(connection: &mut SqliteConnection, bookkeeping: String, migrations: Vec<Migration>) -> Result<()> {
-    own::outside(connection, "migrating").await?;
+    own_transaction::outside(connection, "migrating").await?;
     let known = newest(&migrations);
     let applied = applied_migration(connection, &format!("\"{bookkeeping}\""), known).await?;
     say_if_newer(applied, known);

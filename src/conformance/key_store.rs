@@ -3,7 +3,7 @@
 use crate::conformance::{Database, must};
 use crate::error::{Error, Result};
 use crate::event::now;
-use crate::key::{KekId, KeyId, KeyScope};
+use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KekUsage, KeyStore, NewDataKey, Retirement, RewrapBatch, Rewrapper, ScopeAction, ScopeChange,
     ScopeLock, ScopeState,

@@ -2,7 +2,7 @@
 
 use crate::conformance::must;
 use crate::error::Error;
-use crate::key::{KekId, Namespace};
+use crate::keys::names::{KekId, Namespace};
 use crate::kms::{KekContext, Kms, WrappedKek};
 use uuid::Uuid;
 

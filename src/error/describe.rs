@@ -74,7 +74,7 @@ fn is_name(quoted: &str, document: &[u8]) -> bool {
 }
 
 /// Which versions are missing between a stored one and the oldest that is registered.
-pub(super) fn gap(stored: EventVersion, oldest: EventVersion) -> String {
+pub(crate) fn gap(stored: EventVersion, oldest: EventVersion) -> String {
     match (stored.get(), oldest.get()) {
         (0, _) => "is stored without a version: say in its schema which one that is, with legacy_version(n)".to_owned(),
         (stored, oldest) if stored + 1 == oldest => {

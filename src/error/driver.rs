@@ -179,7 +179,7 @@ impl Error {
 }
 
 /// What an error of the application's own code means, if that is one of this crate or of a driver.
-pub(super) fn meaning(error: &(dyn StdError + Send + Sync + 'static)) -> Failure {
+pub(crate) fn meaning(error: &(dyn StdError + Send + Sync + 'static)) -> Failure {
     if let Some(error) = error.downcast_ref::<Error>() {
         return match error {
             error if error.is_outage() && error.is_retryable() => Failure::Outage,
@@ -195,7 +195,7 @@ pub(super) fn meaning(error: &(dyn StdError + Send + Sync + 'static)) -> Failure
 }
 
 /// What to do about a failure of the database, as far as it can be told.
-pub(super) fn remedy(source: &DriverError) -> &'static str {
+pub(crate) fn remedy(source: &DriverError) -> &'static str {
     if source.is_outage() { ": it is away, or takes no writes now; roll back, and run the transaction again when it does" } else { "" }
 }
 

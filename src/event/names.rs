@@ -180,7 +180,7 @@ impl PartialEq<&str> for EventType {
 /// The version of an event type's payload schema: 1 for the first.
 ///
 /// 0 stands for "none" in stores that were filled before schemas had versions; it can't be appended, and is read as
-/// [`legacy_version`](crate::EventSchema::legacy_version) says.
+/// [`legacy_version`](crate::schema::EventSchema::legacy_version) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventVersion(u32);
 

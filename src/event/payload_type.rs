@@ -12,7 +12,7 @@ use std::fmt;
 
 /// A Rust type that payloads are read into.
 ///
-/// [`StepInfo::reads`](crate::StepInfo::reads) and [`SchemaVersion::decoded_into`](crate::SchemaVersion::decoded_into) have those
+/// [`StepInfo::reads`](crate::schema::StepInfo::reads) and [`SchemaVersion::decoded_into`](crate::schema::SchemaVersion::decoded_into) have those
 /// of a registry.
 ///
 /// # What it costs

@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 /// type is a [`TypedEvent`] by itself, and an arm of the enums that [`events!`](crate::events) makes. Only current
 /// versions need it: the types that a typed step starts from are never decoded otherwise.
 ///
-/// The payload of a type that is [protected whole](crate::EventSchema::protect_whole) is a `#[serde(transparent)]` newtype over a
+/// The payload of a type that is [protected whole](crate::schema::EventSchema::protect_whole) is a `#[serde(transparent)]` newtype over a
 /// [`Sensitive`](crate::Sensitive), since nothing else is left of it once it is erased.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is the payload of no event type",
@@ -215,7 +215,7 @@ impl EventPage {
 /// An event of a right type at another version than its arm's is an error, catch-all or not: it would be read as
 /// something that it is not, or ignored as something unknown. [`SchemasBuilder::decodes`] finds at startup where a
 /// version of the code and that of the schemas differ. What remains are versions that
-/// [`pass_through_newer`](crate::SchemasBuilder::pass_through_newer) lets through, and stores that are read without schemas.
+/// [`pass_through_newer`](crate::schema::SchemasBuilder::pass_through_newer) lets through, and stores that are read without schemas.
 ///
 /// # What a catch-all is for
 /// Enums that are meant for some of the types of a stream, such as those of a read model. It can't be encoded: the
@@ -226,8 +226,8 @@ impl EventPage {
 /// enum has no generics, and the attributes of serde stay where they matter, on the payloads. A `#[cfg]` on an arm is
 /// not understood.
 ///
-/// [`SchemasBuilder`]: crate::SchemasBuilder
-/// [`SchemasBuilder::decodes`]: crate::SchemasBuilder::decodes
+/// [`SchemasBuilder`]: crate::schema::SchemasBuilder
+/// [`SchemasBuilder::decodes`]: crate::schema::SchemasBuilder::decodes
 #[macro_export]
 macro_rules! events {
     (

@@ -6,9 +6,9 @@
 //! call fails with a retryable [`Error::Collision`], and notes what was missing, so that the next one looks for it.
 
 use crate::error::{Error, Result};
-use crate::key::{KekId, KeyScope, Namespace};
 use crate::keys::kek_cache::Kek;
 use crate::keys::manager::{KeyManager, lock, no_active_kek};
+use crate::keys::names::{KekId, KeyScope, Namespace};
 use crate::keys::{DataKeyRecord, KekRecord, ScopeLock, ScopeState};
 use crate::kms::KmsFailure;
 use lru::LruCache;
@@ -19,25 +19,25 @@ use std::sync::Arc;
 /// What a call has opened ahead. It lasts as long as the call, so that nothing can expire between the look and the lock.
 #[derive(Default)]
 pub(crate) struct Pinned {
-    pub(super) keks: HashMap<KekId, Arc<Kek>>,
-    pub(super) active: HashMap<String, ActiveKek>,
+    pub(crate) keks: HashMap<KekId, Arc<Kek>>,
+    pub(crate) active: HashMap<String, ActiveKek>,
     /// There was no row for any of the scopes, so there is nothing to lock before they are made.
-    pub(super) all_new: bool,
+    pub(crate) all_new: bool,
 }
 
 /// What wraps new keys of a partition.
 #[derive(Clone)]
-pub(super) struct ActiveKek {
-    pub(super) namespace: Namespace,
-    pub(super) kek_id: KekId,
-    pub(super) kek: Arc<Kek>,
+pub(crate) struct ActiveKek {
+    pub(crate) namespace: Namespace,
+    pub(crate) kek_id: KekId,
+    pub(crate) kek: Arc<Kek>,
 }
 
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 const REMEMBERED_KEKS: NonZeroUsize = NonZeroUsize::new(100).unwrap();
 
 /// What earlier calls found, to guess by. Whatever was guessed, the rows decide.
-pub(super) struct Hints {
+pub(crate) struct Hints {
     /// Under which key each partition's new keys are wrapped.
     partitions: LruCache<String, KekId>,
     /// The scopes that a call found, under its locks, to need a key that was not open.
@@ -47,7 +47,7 @@ pub(super) struct Hints {
 }
 
 impl Hints {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { partitions: LruCache::new(REMEMBERED), missed: LruCache::new(REMEMBERED), missed_keks: LruCache::new(REMEMBERED_KEKS) }
     }
 
@@ -65,7 +65,7 @@ impl Hints {
 
 impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Opens what an append for these scopes will need, those of this crate among them, before it locks them.
-    pub(super) async fn open_ahead(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Pinned> {
+    pub(crate) async fn open_ahead(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Pinned> {
         let mut pinned = Pinned::default();
         if self.has_all_at_hand(scopes) {
             return Ok(pinned);
@@ -95,7 +95,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// The same for a change that makes a key for a scope that has, or had, others.
-    pub(super) async fn open_partition_ahead(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Pinned> {
+    pub(crate) async fn open_partition_ahead(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Pinned> {
         let (mut pinned, partition) = (Pinned::default(), self.partition_of(scope));
         let missed = lock(&self.hints).missed.pop(scope).is_some();
         if missed || self.store.can_look_first() || !self.has_active_at_hand(&partition) {
@@ -128,18 +128,18 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         !missed && scopes.iter().all(at_hand)
     }
 
-    pub(super) fn has_active_at_hand(&self, partition: &str) -> bool {
+    pub(crate) fn has_active_at_hand(&self, partition: &str) -> bool {
         let kek_id = lock(&self.hints).partitions.peek(partition).copied();
         kek_id.is_some_and(|kek_id| self.cache.keks.get(kek_id).is_some())
     }
 
     /// Notes what wraps a partition's new keys.
-    pub(super) fn expect_active(&self, record: &KekRecord) {
+    pub(crate) fn expect_active(&self, record: &KekRecord) {
         lock(&self.hints).partitions.put(record.partition.clone(), record.kek_id);
     }
 
     /// What wraps new keys, for a call that holds no locks.
-    pub(super) async fn active_kek(&self, tx: &mut Tx, partition: &str) -> Result<ActiveKek> {
+    pub(crate) async fn active_kek(&self, tx: &mut Tx, partition: &str) -> Result<ActiveKek> {
         let (namespace, record) = self.active_record(tx, partition).await?;
         let kek = self.kek(&record).await?;
         self.check_held(&record)?;
@@ -148,7 +148,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// The same for one that does.
-    pub(super) async fn active_kek_at_hand(&self, tx: &mut Tx, scope: &KeyScope, pinned: &Pinned) -> Result<ActiveKek> {
+    pub(crate) async fn active_kek_at_hand(&self, tx: &mut Tx, scope: &KeyScope, pinned: &Pinned) -> Result<ActiveKek> {
         let partition = self.partition_of(scope);
         if let Some(active) = pinned.active.get(&partition) {
             return Ok(active.clone());
@@ -174,7 +174,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Whoever can write to the key table could otherwise have new keys wrapped under one that he knows.
-    pub(super) fn check_held(&self, record: &KekRecord) -> Result<()> {
+    pub(crate) fn check_held(&self, record: &KekRecord) -> Result<()> {
         if self.kms.makes_keys_under(&record.wrapped.master_key_id) {
             return Ok(());
         }
@@ -187,7 +187,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Under locks, a key is needed that is not open.
-    pub(super) fn missed<'s>(&self, record: &KekRecord, scopes: impl IntoIterator<Item = &'s KeyScope>) -> Error {
+    pub(crate) fn missed<'s>(&self, record: &KekRecord, scopes: impl IntoIterator<Item = &'s KeyScope>) -> Error {
         lock(&self.hints).note_missed(record, scopes);
         tracing::debug!(kek_id = %record.kek_id, "a key-encryption key was not open when its scopes were locked: the next try opens it first");
         Error::Collision {

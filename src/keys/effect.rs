@@ -3,18 +3,18 @@
 //! as an erasure.
 
 use crate::error::{Error, Result};
-use crate::key::{KeyId, KeyScope};
 use crate::keys::manager::KeyManager;
+use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyHistory, ScopeChange, ScopeState};
 
 /// A change that did nothing to a table.
-pub(super) fn no_effect(operation: &'static str, table: &'static str) -> Error {
+pub(crate) fn no_effect(operation: &'static str, table: &'static str) -> Error {
     Error::NoEffect { operation, table }
 }
 
 impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Is nothing left of a shredded scope's keys? Returns all of them that were ever there.
-    pub(super) async fn look_at_shred(&self, tx: &mut Tx, scope: &KeyScope, change: Option<&ScopeChange>) -> Result<Vec<KeyId>> {
+    pub(crate) async fn look_at_shred(&self, tx: &mut Tx, scope: &KeyScope, change: Option<&ScopeChange>) -> Result<Vec<KeyId>> {
         const OPERATION: &str = "shredding";
         let history = self.history_after(tx, scope, OPERATION).await?;
         let key_ids: Vec<KeyId> = history.keys.iter().map(|key| key.key_id).collect();
@@ -31,7 +31,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Is a scope as a change was to leave it, and the change in its history?
-    pub(super) async fn look_at_change(&self, tx: &mut Tx, change: &ScopeChange, operation: &'static str) -> Result<()> {
+    pub(crate) async fn look_at_change(&self, tx: &mut Tx, change: &ScopeChange, operation: &'static str) -> Result<()> {
         let history = self.history_after(tx, &change.scope, operation).await?;
         if (history.state, history.generation) != (change.state, change.generation) {
             return Err(no_effect(operation, "key_scopes"));
@@ -40,7 +40,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Is a new key there, and the active one of its scope?
-    pub(super) async fn look_at_new_key(&self, tx: &mut Tx, scope: &KeyScope, key_id: KeyId, operation: &'static str) -> Result<()> {
+    pub(crate) async fn look_at_new_key(&self, tx: &mut Tx, scope: &KeyScope, key_id: KeyId, operation: &'static str) -> Result<()> {
         let history = self.history_after(tx, scope, operation).await?;
         if !history.keys.iter().any(|key| key.key_id == key_id && key.shredded_at.is_none()) {
             return Err(no_effect(operation, "data_keys"));

@@ -1,8 +1,8 @@
 //! What key tables say of key-encryption keys, and how they change.
 
 use crate::error::{Error, Result};
-use crate::key::{KekId, KeyId};
 use crate::keys::DataKeyRecord;
+use crate::keys::names::{KekId, KeyId};
 use crate::kms::WrappedKek;
 use time::OffsetDateTime;
 

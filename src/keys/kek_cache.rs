@@ -1,13 +1,13 @@
 //! Opened key-encryption keys: each is asked for once, by whoever comes first, and kept for a while. So is the answer that
 //! there is none, for a moment.
 
+use crate::crypto::random;
+use crate::crypto::secret::SecretKey;
 use crate::error::{Error, Result};
-use crate::key::KekId;
 use crate::keys::kek::KekRecord;
 use crate::keys::manager::lock;
+use crate::keys::names::KekId;
 use crate::kms::KmsFailure;
-use crate::random;
-use crate::secret::SecretKey;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ use tokio::sync::OnceCell;
 
 /// How long a failure of the KMS is the answer for those who come after it. Long enough that a crowd does not wait in turn
 /// for one time-out after the other, short enough that nobody notices when the KMS is back.
-pub(super) const FAILURES_ARE_KEPT: Duration = Duration::from_secs(1);
+pub(crate) const FAILURES_ARE_KEPT: Duration = Duration::from_secs(1);
 
-pub(super) struct KekCache {
+pub(crate) struct KekCache {
     period: Duration,
     entries: Mutex<HashMap<KekId, Entry>>,
 }
 
 /// An opened key-encryption key.
-pub(super) struct Kek {
-    pub(super) secret: SecretKey,
+pub(crate) struct Kek {
+    pub(crate) secret: SecretKey,
     /// Until when it may be kept, and what it opened with it; `None` is for ever.
-    pub(super) until: Option<Instant>,
+    pub(crate) until: Option<Instant>,
 }
 
 struct Entry {
@@ -46,21 +46,21 @@ impl Answer {
     }
 }
 
-pub(super) fn is_fresh(until: Option<Instant>, now: Instant) -> bool {
+pub(crate) fn is_fresh(until: Option<Instant>, now: Instant) -> bool {
     until.is_none_or(|until| now < until)
 }
 
 impl KekCache {
-    pub(super) fn new(period: Duration) -> Self {
+    pub(crate) fn new(period: Duration) -> Self {
         Self { period, entries: Mutex::default() }
     }
 
-    pub(super) fn get(&self, kek_id: KekId) -> Option<Arc<Kek>> {
+    pub(crate) fn get(&self, kek_id: KekId) -> Option<Arc<Kek>> {
         self.answer(kek_id)?.ok()
     }
 
     /// What is known of a key without asking: it, or why it was not to be had a moment ago.
-    pub(super) fn answer(&self, kek_id: KekId) -> Option<Result<Arc<Kek>>> {
+    pub(crate) fn answer(&self, kek_id: KekId) -> Option<Result<Arc<Kek>>> {
         let mut entries = lock(&self.entries);
         let answer = entries.get(&kek_id)?.answer.get()?;
         if !answer.is_fresh(Instant::now()) {
@@ -73,7 +73,7 @@ impl KekCache {
 
     /// The key, opened by `open` if it is not at hand. Those who come meanwhile wait for the one who asks, and get what he
     /// gets, be it that the KMS does not answer.
-    pub(super) async fn get_or_open(&self, asked: &KekRecord, open: impl Future<Output = Result<SecretKey>>) -> Result<Arc<Kek>> {
+    pub(crate) async fn get_or_open(&self, asked: &KekRecord, open: impl Future<Output = Result<SecretKey>>) -> Result<Arc<Kek>> {
         let cell = {
             let mut entries = lock(&self.entries);
             let now = Instant::now();
@@ -98,13 +98,13 @@ impl KekCache {
     }
 
     /// Drops what has expired, and says when something will.
-    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut entries = lock(&self.entries);
         entries.retain(|_, entry| entry.answer.get().is_none_or(|answer| answer.is_fresh(now)));
         entries.values().filter_map(|entry| entry.answer.get()?.until).min()
     }
 
-    pub(super) fn remove(&self, kek_id: KekId) {
+    pub(crate) fn remove(&self, kek_id: KekId) {
         lock(&self.entries).remove(&kek_id);
     }
 

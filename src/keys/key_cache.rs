@@ -3,11 +3,11 @@
 //! Nothing here decides what may be done with a key: rows do, in the caller's transaction. Only a reader that accepts to lag
 //! uses a key on the strength of an earlier look.
 
-use crate::key::{KeyId, KeyScope};
+use crate::crypto::primitives::DataKey;
 use crate::keys::DataKeyRecord;
 use crate::keys::kek_cache::is_fresh;
 use crate::keys::manager::lock;
-use crate::seal::crypto::DataKey;
+use crate::keys::names::{KeyId, KeyScope};
 use lru::LruCache;
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 const CACHED_KEYS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
-pub(super) struct KeyCache(Mutex<Cached>);
+pub(crate) struct KeyCache(Mutex<Cached>);
 
 struct Cached {
     keys: LruCache<KeyId, CachedKey>,
@@ -46,14 +46,14 @@ impl CachedKey {
 }
 
 impl KeyCache {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let [keys, active, changed] = [(); 3].map(|()| CACHED_KEYS);
         Self(Mutex::new(Cached { keys: LruCache::new(keys), active: LruCache::new(active), changed: LruCache::new(changed) }))
     }
 
     /// The key that this row says, if it was unwrapped before. `seen` is a time before the row was read, by a statement that
     /// sees all that was committed when it starts.
-    pub(super) fn get(&self, row: &DataKeyRecord, seen: Option<Instant>) -> Option<Arc<DataKey>> {
+    pub(crate) fn get(&self, row: &DataKeyRecord, seen: Option<Instant>) -> Option<Arc<DataKey>> {
         let mut cached = lock(&self.0);
         let entry = cached.keys.get_mut(&row.key_id)?;
         if !is_fresh(entry.until, Instant::now()) {
@@ -67,7 +67,7 @@ impl KeyCache {
         Some(Arc::clone(&entry.key))
     }
 
-    pub(super) fn put(&self, row: DataKeyRecord, key: Arc<DataKey>, until: Option<Instant>, seen: Option<Instant>) {
+    pub(crate) fn put(&self, row: DataKeyRecord, key: Arc<DataKey>, until: Option<Instant>, seen: Option<Instant>) {
         let mut cached = lock(&self.0);
         // Under the lock: what is put after the sweep would stay.
         if is_fresh(until, Instant::now()) {
@@ -76,7 +76,7 @@ impl KeyCache {
     }
 
     /// All of these keys, with their scopes, if each was looked at no longer ago than this.
-    pub(super) fn seen_within(&self, lag: Duration, key_ids: &HashSet<KeyId>) -> Option<Vec<(KeyId, KeyScope, Arc<DataKey>)>> {
+    pub(crate) fn seen_within(&self, lag: Duration, key_ids: &HashSet<KeyId>) -> Option<Vec<(KeyId, KeyScope, Arc<DataKey>)>> {
         let mut cached = lock(&self.0);
         let Cached { keys, changed, .. } = &mut *cached;
         let now = Instant::now();
@@ -98,7 +98,7 @@ impl KeyCache {
     }
 
     /// A row says that its key is not to be used. `seen` as with [`get`](Self::get).
-    pub(super) fn remove(&self, key_id: KeyId, scope: &KeyScope, seen: Option<Instant>, lag: Option<Duration>) {
+    pub(crate) fn remove(&self, key_id: KeyId, scope: &KeyScope, seen: Option<Instant>, lag: Option<Duration>) {
         let mut cached = lock(&self.0);
         cached.keys.pop(&key_id);
         // Those who looked before this and are slow may put the key back, as it was then: for so long it is not believed.
@@ -110,7 +110,7 @@ impl KeyCache {
 
     /// This process changes what may be done with a scope's keys, in a transaction that is not committed yet. From here on
     /// no reader lags for that scope: until the change was seen, or, if it is none that takes something away, for the lag.
-    pub(super) fn change(&self, scope: &KeyScope, takes_away: bool, lag: Option<Duration>) {
+    pub(crate) fn change(&self, scope: &KeyScope, takes_away: bool, lag: Option<Duration>) {
         let mut cached = lock(&self.0);
         let of_scope: Vec<KeyId> = cached.keys.iter().filter(|(_, key)| key.row.scope == *scope).map(|(key_id, _)| *key_id).collect();
         for key_id in of_scope {
@@ -124,7 +124,7 @@ impl KeyCache {
     }
 
     /// Notes under which key a scope seals.
-    pub(super) fn activate(&self, scope: &KeyScope, key_id: KeyId) {
+    pub(crate) fn activate(&self, scope: &KeyScope, key_id: KeyId) {
         let mut cached = lock(&self.0);
         if cached.active.get(scope) != Some(&key_id) {
             cached.active.put(scope.clone(), key_id);
@@ -132,7 +132,7 @@ impl KeyCache {
     }
 
     /// Is the key at hand under which the scope sealed when it was last looked at?
-    pub(super) fn is_at_hand(&self, scope: &KeyScope) -> bool {
+    pub(crate) fn is_at_hand(&self, scope: &KeyScope) -> bool {
         let cached = lock(&self.0);
         let key = cached.active.peek(scope).and_then(|key_id| cached.keys.peek(key_id));
         key.is_some_and(|key| is_fresh(key.until, Instant::now()))
@@ -140,7 +140,7 @@ impl KeyCache {
 
     /// Drops what has expired, and says when something will. Keys are kept as long as the key-encryption key that opened
     /// them, and that one may have left before: retired, or opened ahead of a lock and not cached any more.
-    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut cached = lock(&self.0);
         let expired: Vec<KeyId> = cached.keys.iter().filter(|(_, key)| !is_fresh(key.until, now)).map(|(key_id, _)| *key_id).collect();
         for key_id in expired {

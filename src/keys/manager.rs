@@ -6,10 +6,10 @@
 
 use crate::error::{Error, Result};
 use crate::event::{check_text, now};
-use crate::key::{KeyId, KeyScope, Namespace};
 use crate::keys::ahead::{ActiveKek, Hints};
 use crate::keys::effect::no_effect;
 use crate::keys::material::key_of;
+use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::operator::{Cause, KeyOperator};
 use crate::keys::sweeper::Caches;
 use crate::keys::{DataKeyRecord, KeyHistory, KeyInfo, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState};
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
 
-pub(super) const PARTITION: &str = "default";
+pub(crate) const PARTITION: &str = "default";
 const KEK_CACHE_PERIOD: Duration = Duration::from_secs(3_600);
 
 /// The keys of a store: what operators call. Application code meets it as
@@ -31,16 +31,16 @@ const KEK_CACHE_PERIOD: Duration = Duration::from_secs(3_600);
 /// Everything but [`prepare`](Self::prepare) runs in the caller's transaction and takes effect when the
 /// caller commits.
 pub struct KeyManager<Tx> {
-    pub(super) store: Arc<dyn KeyStore<Tx = Tx>>,
-    pub(super) kms: Arc<dyn Kms>,
-    pub(super) configured: Option<Namespace>,
+    pub(crate) store: Arc<dyn KeyStore<Tx = Tx>>,
+    pub(crate) kms: Arc<dyn Kms>,
+    pub(crate) configured: Option<Namespace>,
     /// Of the one database that all of this is about.
-    pub(super) namespace: OnceLock<Namespace>,
-    pub(super) cache: Arc<Caches>,
-    pub(super) hints: Mutex<Hints>,
+    pub(crate) namespace: OnceLock<Namespace>,
+    pub(crate) cache: Arc<Caches>,
+    pub(crate) hints: Mutex<Hints>,
     partition_of: Option<PartitionOf>,
     /// How old a look at a key's row may be for a reader; `None`: it is read every time.
-    pub(super) read_lag: Option<Duration>,
+    pub(crate) read_lag: Option<Duration>,
 }
 
 /// Chooses the partition of a scope's keys.
@@ -89,7 +89,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Which partition's key-encryption key wraps the keys of a scope.
-    pub(super) fn partition_of(&self, scope: &KeyScope) -> String {
+    pub(crate) fn partition_of(&self, scope: &KeyScope) -> String {
         match &self.partition_of {
             Some(partition_of) if !scope.is_reserved() => partition_of(scope),
             _ => PARTITION.to_owned(),
@@ -166,7 +166,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         self.shred_because(tx, scope, Cause::of(reason)).await
     }
 
-    pub(super) async fn shred_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<Shredding> {
+    pub(crate) async fn shred_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<Shredding> {
         check_change(scope, cause)?;
         self.begin_change(tx).await?;
         self.store.create_scopes(tx, std::slice::from_ref(scope)).await?;
@@ -207,7 +207,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         self.reopen_because(tx, scope, Cause::of(reason)).await
     }
 
-    pub(super) async fn reopen_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<KeyInfo> {
+    pub(crate) async fn reopen_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<KeyInfo> {
         check_change(scope, cause)?;
         let pinned = self.open_partition_ahead(tx, scope).await?;
         self.announce_writing(tx).await?;
@@ -296,7 +296,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Disables or enables.
-    pub(super) async fn switch(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>, action: ScopeAction) -> Result<()> {
+    pub(crate) async fn switch(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>, action: ScopeAction) -> Result<()> {
         let (from, to, problem) = if action == ScopeAction::Disable {
             (ScopeState::Live, ScopeState::Disabled, "is not live, so it can't be disabled")
         } else {
@@ -362,7 +362,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 }
 
 /// The active key of a scope that may be used; `None` if it has none yet.
-pub(super) fn check_and_take(record: ScopeRecord) -> Result<Option<(KeyScope, DataKeyRecord)>> {
+pub(crate) fn check_and_take(record: ScopeRecord) -> Result<Option<(KeyScope, DataKeyRecord)>> {
     check_usable(&record)?;
     check_active(&record)?;
     Ok(record.active.map(|key| (record.scope, key)))
@@ -397,7 +397,7 @@ fn invalid_active_key(record: &ScopeRecord, key: &DataKeyRecord, problem: &'stat
     Error::InvalidRow { what: "key_scopes.active_key_id", problem }
 }
 
-pub(super) fn check_usable(record: &ScopeRecord) -> Result<()> {
+pub(crate) fn check_usable(record: &ScopeRecord) -> Result<()> {
     let scope = record.scope.clone();
     match record.state {
         ScopeState::Live => Ok(()),
@@ -420,16 +420,16 @@ fn check_change(scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
 }
 
 /// One more than a number in a row, which may be any.
-pub(super) fn next(number: u32, what: &'static str) -> Result<u32> {
+pub(crate) fn next(number: u32, what: &'static str) -> Result<u32> {
     number.checked_add(1).ok_or(Error::InvalidRow { what, problem: "can't grow any more" })
 }
 
-pub(super) fn no_active_kek(partition: &str) -> Error {
+pub(crate) fn no_active_kek(partition: &str) -> Error {
     Error::NoActiveKek { partition: partition.to_owned() }
 }
 
 /// A panic while one of these locks is held leaves nothing half done behind it.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,19 +1,19 @@
 //! Key material: looked up, unwrapped, cached and made. What [`KeyManager`] does for sealing and opening.
 
+use crate::crypto::primitives::DataKey;
+use crate::crypto::random;
+use crate::crypto::secret::SecretKey;
+use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_key};
 use crate::error::{Error, Result};
 use crate::event::now;
-use crate::key::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::ahead::{ActiveKek, Pinned};
 use crate::keys::kek_cache::Kek;
 use crate::keys::manager::{KeyManager, PARTITION, check_and_take, check_usable, next, no_active_kek};
+use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::sweeper::sweep_at;
 use crate::keys::{DataKeyRecord, KekRecord, NewDataKey, ScopeLock, ScopeRecord, ScopeState};
 use crate::kms::{KekContext, KmsFailure};
-use crate::random;
-use crate::seal::crypto::DataKey;
 use crate::seal::opening::{KeyFault, KeyStatus, Keys};
-use crate::secret::SecretKey;
-use crate::wrap::{BoundKey, unwrap_key, wrap_key};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,9 +27,9 @@ pub(crate) struct SealingKeys {
 }
 
 /// Unwrapped keys, and those that could not be.
-pub(super) type OpenedKeys = HashMap<KeyId, Result<Arc<DataKey>, KeyFault>>;
+pub(crate) type OpenedKeys = HashMap<KeyId, Result<Arc<DataKey>, KeyFault>>;
 
-pub(super) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>> {
+pub(crate) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>> {
     match opened.get(&key_id) {
         Some(Ok(key)) => Ok(Arc::clone(key)),
         Some(Err(fault)) => Err(fault.error(key_id)),
@@ -54,7 +54,7 @@ fn status_without_key(row: &DataKeyRecord) -> Option<KeyStatus> {
 }
 
 /// These scopes and the one of the integrity key, in the order in which they are locked.
-pub(super) fn with_integrity(scopes: &[KeyScope]) -> Vec<KeyScope> {
+pub(crate) fn with_integrity(scopes: &[KeyScope]) -> Vec<KeyScope> {
     let mut wanted = scopes.to_vec();
     wanted.push(KeyScope::integrity());
     wanted.sort_unstable();
@@ -80,7 +80,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// The same, of what was opened before: the KMS is not asked any more.
-    pub(super) async fn locked_keys(
+    pub(crate) async fn locked_keys(
         &self,
         tx: &mut Tx,
         scopes: &[KeyScope],
@@ -210,7 +210,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     /// Unwraps these keys, or finds them in the cache. A row that does not open is a matter of that key alone;
     /// a KMS that does not answer is one of all. `seen` is from before the rows were read, if they are what is committed.
-    pub(super) async fn open_all(
+    pub(crate) async fn open_all(
         &self,
         tx: &mut Tx,
         namespace: &Namespace,
@@ -255,7 +255,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     /// The key-encryption keys of these data keys. The KMS is asked once per key and process, and not at all by those who
     /// hold locks: they have pinned what they need.
-    pub(super) async fn keks_of(
+    pub(crate) async fn keks_of(
         &self,
         tx: &mut Tx,
         records: &[&DataKeyRecord],
@@ -293,7 +293,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Opens a key-encryption key; callers that come at the same time share one call to the KMS.
-    pub(super) async fn kek(&self, record: &KekRecord) -> Result<Arc<Kek>> {
+    pub(crate) async fn kek(&self, record: &KekRecord) -> Result<Arc<Kek>> {
         let kek = self.cache.keks.get_or_open(record, self.unwrap_kek(record)).await?;
         if let Some(until) = kek.until {
             sweep_at(&self.cache, until);
@@ -302,7 +302,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Asks the KMS.
-    pub(super) async fn unwrap_kek(&self, record: &KekRecord) -> Result<SecretKey> {
+    pub(crate) async fn unwrap_kek(&self, record: &KekRecord) -> Result<SecretKey> {
         if record.provider != self.kms.provider() {
             let problem = format!(
                 "it was wrapped by provider {:?}, this process uses {:?}: configure the provider that wrapped it",
@@ -316,7 +316,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     #[allow(clippy::unused_self, reason = "keys are made by the key manager")]
-    pub(super) fn make_key(&self, scope: &KeyScope, version: u32, active: &ActiveKek) -> Result<NewDataKey> {
+    pub(crate) fn make_key(&self, scope: &KeyScope, version: u32, active: &ActiveKek) -> Result<NewDataKey> {
         let key_id = KeyId(random::uuid()?);
         let secret = random::key()?;
         let bound = BoundKey { namespace: &active.namespace, key_id, scope, version, kek_id: active.kek_id };
@@ -326,7 +326,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     /// The database's namespace. It never changes, so it is read once: with another database, what is read
     /// with it does not open.
-    pub(super) async fn namespace(&self, tx: &mut Tx) -> Result<Namespace> {
+    pub(crate) async fn namespace(&self, tx: &mut Tx) -> Result<Namespace> {
         match self.namespace.get() {
             Some(namespace) => Ok(namespace.clone()),
             None => self.check_namespace(tx).await,
@@ -335,7 +335,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     /// Reads the database's namespace, and compares it with the configured one and with the one that was read
     /// first.
-    pub(super) async fn check_namespace(&self, tx: &mut Tx) -> Result<Namespace> {
+    pub(crate) async fn check_namespace(&self, tx: &mut Tx) -> Result<Namespace> {
         let found = self.store.namespace(tx).await?.ok_or(Error::NotMigrated)?;
         let expected = self.configured.as_ref().unwrap_or_else(|| self.namespace.get_or_init(|| found.clone()));
         if *expected != found {

@@ -1,7 +1,7 @@
 //! Changes of scopes with the name of whoever makes them.
 
 use crate::error::Result;
-use crate::key::KeyScope;
+use crate::keys::names::KeyScope;
 use crate::keys::{KeyInfo, KeyManager, ScopeAction, Shredding};
 
 /// A [`KeyManager`] in somebody's hands: [`KeyManager::acting_as`] makes one.
@@ -13,20 +13,20 @@ use crate::keys::{KeyInfo, KeyManager, ScopeAction, Shredding};
 /// the actor's name is empty, longer than 1,024 bytes or holds a NUL character.
 #[derive(Debug)]
 pub struct KeyOperator<'a, Tx> {
-    pub(super) keys: &'a KeyManager<Tx>,
-    pub(super) actor: String,
+    pub(crate) keys: &'a KeyManager<Tx>,
+    pub(crate) actor: String,
 }
 
 /// Why something is done and by whom, in the caller's words.
 #[derive(Clone, Copy)]
-pub(super) struct Cause<'a> {
-    pub(super) reason: &'a str,
-    pub(super) actor: Option<&'a str>,
+pub(crate) struct Cause<'a> {
+    pub(crate) reason: &'a str,
+    pub(crate) actor: Option<&'a str>,
 }
 
 impl<'a> Cause<'a> {
     /// Nobody said who does it.
-    pub(super) fn of(reason: &'a str) -> Self {
+    pub(crate) fn of(reason: &'a str) -> Self {
         Self { reason, actor: None }
     }
 }

@@ -1,6 +1,6 @@
 //! What a restore of a part of the key tables leaves: keys that are there, though their scope was shredded.
 
-use crate::key::KeyScope;
+use crate::keys::names::KeyScope;
 
 /// Scopes that have live keys, though the last thing that is recorded of them is that their keys were destroyed. Somebody
 /// restored a part of the tables, or wrote to them: shred these scopes again.
@@ -16,7 +16,7 @@ pub struct RestoredScopes {
 /// Only scopes that were shredded at some time are looked at. Names between braces are filled in; the parameter is how
 /// many are wanted.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub(super) const RESTORED: &str = "SELECT s.scope_kind, s.scope_id, count(*) OVER ()
+pub(crate) const RESTORED: &str = "SELECT s.scope_kind, s.scope_id, count(*) OVER ()
     FROM (
         SELECT scope_kind, scope_id FROM {key_scopes} WHERE state = 'shredded'
         UNION

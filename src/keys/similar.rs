@@ -1,8 +1,8 @@
 //! Other scopes that may be the same person: under this id or another spelling of it.
 
 use crate::error::Result;
-use crate::key::KeyScope;
 use crate::keys::KeyManager;
+use crate::keys::names::KeyScope;
 use uuid::Uuid;
 
 impl<Tx: Send + 'static> KeyManager<Tx> {

@@ -11,13 +11,13 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// All that a key manager has opened.
-pub(super) struct Caches {
-    pub(super) keks: KekCache,
-    pub(super) keys: KeyCache,
+pub(crate) struct Caches {
+    pub(crate) keks: KekCache,
+    pub(crate) keys: KeyCache,
 }
 
 impl Caches {
-    pub(super) fn new(period: Duration) -> Self {
+    pub(crate) fn new(period: Duration) -> Self {
         Self { keks: KekCache::new(period), keys: KeyCache::new() }
     }
 
@@ -38,7 +38,7 @@ static WATCHED: Mutex<Watched> = Mutex::new(Watched { caches: Vec::new(), runnin
 static CHANGED: Condvar = Condvar::new();
 
 /// Has caches swept at this time.
-pub(super) fn sweep_at(caches: &Arc<Caches>, at: Instant) {
+pub(crate) fn sweep_at(caches: &Arc<Caches>, at: Instant) {
     let mut watched = lock(&WATCHED);
     watched.add(Arc::downgrade(caches), at);
     if !watched.running {
@@ -91,11 +91,11 @@ fn run() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::primitives::DataKey;
+    use crate::crypto::random;
+    use crate::crypto::secret::SecretKey;
     use crate::keys::kek::{KekRecord, KekState};
     use crate::kms::WrappedKek;
-    use crate::random;
-    use crate::seal::crypto::DataKey;
-    use crate::secret::SecretKey;
     use crate::{DataKeyRecord, KekId, KeyId, KeyScope, ScopeState};
     use uuid::Uuid;
 
@@ -203,7 +203,8 @@ mod tests {
     async fn a_failure_is_the_answer_for_the_same_row_only() {
         let caches = Arc::new(Caches::new(Duration::from_secs(60)));
         let old = record(KekId(Uuid::now_v7()));
-        let refusal = || crate::Error::KmsRefused { kek_id: old.kek_id, failure: crate::KmsFailure::KeyDisabled, problem: String::new() };
+        let refusal =
+            || crate::Error::KmsRefused { kek_id: old.kek_id, failure: crate::kms::KmsFailure::KeyDisabled, problem: String::new() };
         assert!(caches.keks.get_or_open(&old, async { Err(refusal()) }).await.is_err());
         assert!(caches.keks.get_or_open(&old, async { random::key() }).await.is_err(), "it is remembered");
         let wrapped = WrappedKek { master_key_id: "new".to_owned(), ciphertext: vec![2] };

@@ -2,10 +2,10 @@
 //!
 //! Knows nothing of data keys, scopes or events: it makes, opens and moves key-encryption keys.
 
+use crate::crypto::secret::SecretKey;
 use crate::error::{Error, Result};
-use crate::key::KekId;
+use crate::keys::names::KekId;
 use crate::kms::{KekContext, Kms, KmsFailure, WrappedKek};
-use crate::secret::SecretKey;
 use async_trait::async_trait;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::Client;

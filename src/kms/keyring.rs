@@ -1,10 +1,10 @@
 //! A keyring: master keys in a file or an environment variable, for those without a KMS.
 
+use crate::crypto::random;
+use crate::crypto::secret::SecretKey;
+use crate::crypto::wrap::{unwrap_key, wrap_key};
 use crate::error::{Error, Result};
 use crate::kms::{KekContext, Kms, KmsFailure, WrappedKek};
-use crate::random;
-use crate::secret::SecretKey;
-use crate::wrap::{unwrap_key, wrap_key};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

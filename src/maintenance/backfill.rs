@@ -1,6 +1,6 @@
 //! Backfill: seals in place what was stored in the clear.
 
-mod page;
+mod batch;
 
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, AggregateVersion, EventType, EventVersion, GlobalPosition, PersistedEvent};
@@ -9,7 +9,7 @@ use crate::maintenance::pace::{PAGE_BYTES, Pace, may_retry};
 use crate::schema::Schemas;
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredQuery};
-use page::{Outcome, Page};
+use batch::{Outcome, Page};
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use uuid::Uuid;
@@ -27,7 +27,7 @@ pub struct BackfillOptions {
     /// Not more events than this in a second; as fast as it goes by default.
     pub events_per_second: Option<NonZeroU32>,
     /// Also looks into payloads that start with a header, and seals protected values beside it. Needed only where versions
-    /// were given more to protect after events of them had been sealed; a [census](crate::CensusOptions::every_payload) of every
+    /// were given more to protect after events of them had been sealed; a [census](crate::maintenance::CensusOptions::every_payload) of every
     /// payload finds that. It reads all of them.
     pub every_payload: bool,
     /// Erases plaintext whose owner was shredded, instead of leaving and reporting it: the value is gone afterwards, and
@@ -136,9 +136,9 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// touched. A call that ended early, however it did, has left every event readable: call it again.
     ///
     /// Nothing but payloads changes: neither positions, versions and times nor types and versions as stored. The schemas
-    /// need [`accept_plaintext`](crate::SchemasBuilder::accept_plaintext) until it is done, for the sake of readers. It can go
+    /// need [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) until it is done, for the sake of readers. It can go
     /// when no process appends past the wrapped store any more, and
-    /// [`Census::may_refuse_plaintext`](crate::Census::may_refuse_plaintext) says so.
+    /// [`Census::may_refuse_plaintext`](crate::maintenance::Census::may_refuse_plaintext) says so.
     ///
     /// An event that can't be sealed is left as it is and reported, with the error that an append of it would be, such as
     /// [`Error::ShapeMismatch`], [`Error::MissingScopeId`] or [`Error::Disabled`]. So is one of which a part is sealed for

@@ -26,7 +26,7 @@ pub struct CensusOptions {
     pub positions_per_scan: Option<u64>,
     /// Looks into every payload of the protected versions, not just into those that do not start with a header.
     ///
-    /// Without it, a payload counts as sealed if it [starts with a header](crate::starts_with_header). Whoever seals writes
+    /// Without it, a payload counts as sealed if it [starts with a header](crate::store::starts_with_header). Whoever seals writes
     /// it there, and no value of a payload can pretend to be one; but what it covers is not known. A protected value
     /// beside a header is there if a version was given more to protect after events of it had been sealed, or if somebody
     /// wrote to the store. So only with it is the census a proof that nothing protected is in the clear; it costs a read
@@ -120,7 +120,7 @@ pub struct CensusRow {
     pub event_version: EventVersion,
     /// How many there are.
     pub events: u64,
-    /// How many of them [start with a header](crate::starts_with_header), and are therefore sealed.
+    /// How many of them [start with a header](crate::store::starts_with_header), and are therefore sealed.
     pub with_header: u64,
     /// The position of the first and of the last.
     pub positions: (GlobalPosition, GlobalPosition),
@@ -160,7 +160,7 @@ pub enum Registration {
     /// The type is registered, but not this version; the oldest one registered is this.
     Missing(EventVersion),
     /// The type is not registered: reads of its events fail, unless the registry
-    /// [allows unknown types](crate::SchemasBuilder::allow_unknown_types).
+    /// [allows unknown types](crate::schema::SchemasBuilder::allow_unknown_types).
     UnknownType,
 }
 

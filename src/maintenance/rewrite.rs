@@ -1,8 +1,8 @@
 //! Rewrite: a copy of a store whose events are of their current versions.
 
-mod carry;
-mod guard;
-mod page;
+mod batch;
+mod fate;
+mod leaks;
 
 use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
@@ -10,7 +10,7 @@ use crate::keys::Pinned;
 use crate::maintenance::pace::{ATTEMPTS, PAGE_BYTES, Pace, may_retry};
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery, check_apart};
-use page::{Carry, MakeKeys, Outcome};
+use batch::{Carry, MakeKeys, Outcome};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use uuid::Uuid;
@@ -153,7 +153,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     ///
     /// The target is an empty table, or one that an earlier call began, for the *same* keys and namespace: other tables in
     /// the same database (not on SQLite, which lets only one connection write), or another database, to which the key
-    /// tables are copied or in front of which they stay ([`SplitStore`](crate::SplitStore)). If they are copied, then after the
+    /// tables are copied or in front of which they stay ([`SplitStore`](crate::split::SplitStore)). If they are copied, then after the
     /// last call: keys that are missing are made in the source. Positions, aggregate versions,
     /// ids, times and order stay; type, version, payload and metadata become what readers see.
     ///
@@ -165,7 +165,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// - An event is copied as it is stored, and counted with the reason, if its steps split or drop it, if its redactions
     ///   can't be carried over for certain, if a protected value would come to lie in the clear or with
     ///   [another owner](KeptBecause::OtherOwner), or if the outcome could not be appended. Readers of the copy see the same as readers of the source, so the steps it needs have to stay: a
-    ///   [census](crate::Census) of the target says which these are.
+    ///   [census](crate::maintenance::Census) of the target says which these are.
     ///
     /// In batches. A batch of the target is one transaction; the scopes of all its live values are locked in the source, as
     /// an append locks them, until it has committed, and keys that have to be made are committed before. Each batch is read

@@ -1,28 +1,34 @@
 //! Everything that can be wrong with schemas, found in one go.
 
+mod chains;
+pub(crate) mod decoders;
+pub(crate) mod kinds;
+mod protection;
+
+use crate::crypto::primitives::PAD;
 use crate::event::{EventType, EventVersion, check_text};
-use crate::pointer::{JsonPointer, Pattern, Token, array_index};
-use crate::schema::carry::{check_carried, check_change};
-use crate::schema::changes::Changes;
+use crate::json::pointer::{JsonPointer, Pattern, Token, array_index};
+use crate::json::scan::{MAX_DEPTH, SEAL_MEMBER};
+use crate::schema::check::chains::{check_lengths, check_targets};
+use crate::schema::check::decoders::check_decoders;
+use crate::schema::check::decoders::decoded_into;
+use crate::schema::check::kinds::check_kinds;
+use crate::schema::check::protection::{check_carried, check_change};
 use crate::schema::declare::{EventSchema, FieldDecl, Owner, SchemasBuilder, StepDecl, VersionDecl};
-use crate::schema::graph::{check_lengths, check_targets};
-use crate::schema::kinds::check_kinds;
 use crate::schema::problem::{SchemaError, SchemaErrors, SchemaProblem};
-use crate::schema::step::{MetadataFn, Step};
 use crate::schema::type_version::TypeVersion;
-use crate::schema::typed::{check_decoders, decoded_into};
+use crate::schema::upcast::changes::Changes;
+use crate::schema::upcast::step::{MetadataFn, Step};
 use crate::schema::{Schemas, TypeSchema, VersionSchema};
-use crate::seal::crypto::PAD;
 use crate::seal::format::MAX_POINTER;
 use crate::seal::plan::{Field, FieldOwner, Plan};
-use crate::seal::scan::{MAX_DEPTH, SEAL_MEMBER};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 const MAX_PAD: usize = 65_536;
 
 /// Checks a set of schemas and compiles it.
-pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
+pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
     let mut found = Found::default();
     let mut types: HashMap<EventType, TypeSchema> = HashMap::new();
     for event in builder.events {
@@ -79,12 +85,12 @@ pub(super) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
 }
 
 #[derive(Default)]
-pub(super) struct Found {
+pub(crate) struct Found {
     errors: Vec<SchemaError>,
 }
 
 impl Found {
-    pub(super) fn add(&mut self, event_type: &EventType, version: Option<u32>, problem: SchemaProblem) {
+    pub(crate) fn add(&mut self, event_type: &EventType, version: Option<u32>, problem: SchemaProblem) {
         self.errors.push(SchemaError { event_type: event_type.clone(), version, problem });
     }
 }

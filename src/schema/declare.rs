@@ -3,12 +3,12 @@
 use crate::error::BoxError;
 use crate::event::{EventType, TypedEvent};
 use crate::schema::Schemas;
-use crate::schema::changes::Changes;
 use crate::schema::check::check;
+use crate::schema::check::decoders::Decoder;
 use crate::schema::problem::SchemaErrors;
-use crate::schema::step::{MetadataFn, SplitPart, Step, StepContext, metadata_step};
 use crate::schema::type_version::TypeVersion;
-use crate::schema::typed::Decoder;
+use crate::schema::upcast::changes::Changes;
+use crate::schema::upcast::step::{MetadataFn, SplitPart, Step, StepContext, metadata_step};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -76,40 +76,40 @@ impl Owner {
 /// current one. [`Schemas::new`] checks everything.
 #[must_use = "declare it to Schemas::new"]
 pub struct EventSchema {
-    pub(super) name: EventType,
-    pub(super) versions: Vec<VersionDecl>,
-    pub(super) steps: Vec<(u32, StepDecl)>,
-    pub(super) metadata_steps: Vec<(u32, MetadataFn)>,
-    pub(super) legacy: Vec<u32>,
+    pub(crate) name: EventType,
+    pub(crate) versions: Vec<VersionDecl>,
+    pub(crate) steps: Vec<(u32, StepDecl)>,
+    pub(crate) metadata_steps: Vec<(u32, MetadataFn)>,
+    pub(crate) legacy: Vec<u32>,
     /// Something was said of a version before any was begun.
-    pub(super) misplaced: bool,
+    pub(crate) misplaced: bool,
 }
 
-pub(super) enum StepDecl {
+pub(crate) enum StepDecl {
     Ready(Step),
     Changes(Changes),
 }
 
 #[derive(Clone, Default)]
-pub(super) struct VersionDecl {
-    pub(super) number: u32,
-    pub(super) fields: Vec<FieldDecl>,
-    pub(super) whole: Option<FieldDecl>,
-    pub(super) unprotected: bool,
+pub(crate) struct VersionDecl {
+    pub(crate) number: u32,
+    pub(crate) fields: Vec<FieldDecl>,
+    pub(crate) whole: Option<FieldDecl>,
+    pub(crate) unprotected: bool,
     /// A `protect` that names no pointer.
-    pub(super) names_nothing: bool,
+    pub(crate) names_nothing: bool,
     /// The whole payload is protected more than once.
-    pub(super) whole_twice: bool,
-    pub(super) same_as: Vec<u32>,
+    pub(crate) whole_twice: bool,
+    pub(crate) same_as: Vec<u32>,
     /// Pointers that `redact_as` and `pad_to` named.
-    pub(super) stand_ins: Vec<(String, Value)>,
-    pub(super) pads: Vec<(String, usize)>,
+    pub(crate) stand_ins: Vec<(String, Value)>,
+    pub(crate) pads: Vec<(String, usize)>,
 }
 
 #[derive(Clone)]
-pub(super) struct FieldDecl {
-    pub(super) pointer: String,
-    pub(super) owner: Owner,
+pub(crate) struct FieldDecl {
+    pub(crate) pointer: String,
+    pub(crate) owner: Owner,
 }
 
 impl EventSchema {
@@ -324,22 +324,22 @@ impl std::fmt::Debug for EventSchema {
 #[derive(Debug)]
 #[must_use = "build() it"]
 pub struct SchemasBuilder {
-    pub(super) events: Vec<EventSchema>,
-    pub(super) accept_plaintext: Vec<EventType>,
-    pub(super) allow_unknown_types: bool,
-    pub(super) pass_through_sealed: bool,
-    pub(super) distinct_kinds: Vec<(Arc<str>, Arc<str>)>,
-    pub(super) pass_through_newer: bool,
-    pub(super) allow_older_appends: bool,
-    pub(super) deny_unreadable_payloads: bool,
-    pub(super) legacy_version: Option<u32>,
-    pub(super) max_parts: usize,
-    pub(super) max_steps: usize,
-    pub(super) decoders: Vec<Decoder>,
+    pub(crate) events: Vec<EventSchema>,
+    pub(crate) accept_plaintext: Vec<EventType>,
+    pub(crate) allow_unknown_types: bool,
+    pub(crate) pass_through_sealed: bool,
+    pub(crate) distinct_kinds: Vec<(Arc<str>, Arc<str>)>,
+    pub(crate) pass_through_newer: bool,
+    pub(crate) allow_older_appends: bool,
+    pub(crate) deny_unreadable_payloads: bool,
+    pub(crate) legacy_version: Option<u32>,
+    pub(crate) max_parts: usize,
+    pub(crate) max_steps: usize,
+    pub(crate) decoders: Vec<Decoder>,
 }
 
 impl SchemasBuilder {
-    pub(super) fn new(events: impl IntoIterator<Item = EventSchema>) -> Self {
+    pub(crate) fn new(events: impl IntoIterator<Item = EventSchema>) -> Self {
         Self {
             events: events.into_iter().collect(),
             accept_plaintext: Vec::new(),

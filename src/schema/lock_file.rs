@@ -66,7 +66,7 @@ pub struct LockedVersion {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LockedStep {
-    /// How it is written: the word of a [`StepKind`](crate::StepKind).
+    /// How it is written: the word of a [`StepKind`](crate::schema::StepKind).
     pub kind: String,
     /// Where it leads.
     pub to: Vec<LockedTarget>,

@@ -1,7 +1,7 @@
 //! What can be wrong with schemas, in words.
 
 use crate::event::EventType;
-use crate::pointer::JsonPointer;
+use crate::json::pointer::JsonPointer;
 use std::fmt;
 
 /// Everything that is wrong with a set of schemas.

@@ -5,34 +5,34 @@ use crate::schema::{TypeSchema, VersionSchema};
 use std::collections::HashMap;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct TypeVersion {
-    pub(super) event_type: EventType,
-    pub(super) event_version: EventVersion,
+pub(crate) struct TypeVersion {
+    pub(crate) event_type: EventType,
+    pub(crate) event_version: EventVersion,
 }
 
 impl TypeVersion {
-    pub(super) fn new(event_type: EventType, event_version: u32) -> Self {
+    pub(crate) fn new(event_type: EventType, event_version: u32) -> Self {
         Self { event_type, event_version: EventVersion::new(event_version) }
     }
 
     /// The next version of the same type.
-    pub(super) fn next(&self) -> Self {
+    pub(crate) fn next(&self) -> Self {
         Self::new(self.event_type.clone(), self.number().saturating_add(1))
     }
 
-    pub(super) fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         self.event_version.get()
     }
 
     /// What is registered for this version, if it is.
-    pub(super) fn find<'t>(&self, types: &'t HashMap<EventType, TypeSchema>) -> Option<&'t VersionSchema> {
+    pub(crate) fn find<'t>(&self, types: &'t HashMap<EventType, TypeSchema>) -> Option<&'t VersionSchema> {
         types.get(&self.event_type)?.version(self.event_version)
     }
 }
 
 impl TypeSchema {
     /// The versions, each with what is registered for it. `name` is the name of this type.
-    pub(super) fn numbered<'t>(&'t self, name: &'t EventType) -> impl Iterator<Item = (TypeVersion, &'t VersionSchema)> {
+    pub(crate) fn numbered<'t>(&'t self, name: &'t EventType) -> impl Iterator<Item = (TypeVersion, &'t VersionSchema)> {
         (self.first..=u32::MAX).zip(&self.versions).map(|(number, schema)| (TypeVersion::new(name.clone(), number), schema))
     }
 }

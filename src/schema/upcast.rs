@@ -2,15 +2,20 @@
 //!
 //! A payload is parsed once on its way, and no further than its steps look into it, and printed once.
 
+pub(crate) mod changes;
+mod metadata;
+pub(crate) mod redaction;
+pub(in crate::schema) mod step;
+
 use crate::error::{Error, Result};
 use crate::event::{Part, PersistedEvent};
-use crate::pointer::{JsonPointer, Pattern, Places};
-use crate::schema::changes::{self, Change};
-use crate::schema::document::Node;
-use crate::schema::metadata::Metadata;
-use crate::schema::redaction::{Before, Owners};
-use crate::schema::step::{Failure, Function, MetadataFn, SplitFn, Step, StepContext, Stepped};
+use crate::json::document::Node;
+use crate::json::pointer::{JsonPointer, Pattern, Places};
 use crate::schema::type_version::TypeVersion;
+use crate::schema::upcast::changes::Change;
+use crate::schema::upcast::metadata::Metadata;
+use crate::schema::upcast::redaction::{Before, Owners};
+use crate::schema::upcast::step::{Failure, Function, MetadataFn, SplitFn, Step, StepContext, Stepped};
 use crate::schema::{ReadAs, Schemas, VersionSchema};
 use crate::seal::plan::Plan;
 use serde_json::Value;

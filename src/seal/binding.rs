@@ -1,8 +1,8 @@
 //! What a seal is bound to: moved to another event, aggregate or namespace, it does not open.
 
+use crate::crypto::primitives::Transcript;
 use crate::event::EventRef;
-use crate::key::Namespace;
-use crate::seal::crypto::Transcript;
+use crate::keys::names::Namespace;
 
 /// Where an event belongs: what its seal is bound to besides the header.
 pub(crate) struct Binding<'a> {

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::event::NewEvent;
-use crate::pointer::{JsonPointer, Pattern, Places, Token, array_index, push_escaped};
-use crate::raw;
+use crate::json::pointer::{JsonPointer, Pattern, Places, Token, array_index, push_escaped};
+use crate::json::raw;
 use crate::seal::plan::Plan;
 
 /// Refuses an event that was made of a value in which a `Sensitive` would be stored in the clear; without a plan, any.

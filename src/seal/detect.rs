@@ -1,7 +1,7 @@
 //! Is a payload sealed? Told from its bytes, without keys and without a plan.
 
-use crate::seal::scan::{SEAL_MEMBER, ScanError, scan};
-use crate::seal::wanted::Wanted;
+use crate::json::scan::{SEAL_MEMBER, ScanError, scan};
+use crate::json::wanted::Wanted;
 use memchr::memmem::Finder;
 use std::sync::LazyLock;
 

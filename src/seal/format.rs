@@ -10,17 +10,16 @@
 //! Numbers are big-endian. There is one spelling of a header: whatever this module would not write, it
 //! does not read. `docs/format.md` is the specification.
 
-use crate::key::KeyId;
-use crate::pointer::JsonPointer;
-use crate::seal::scan::SEAL_MEMBER;
-use crate::seal::scan::Span;
+use crate::crypto::primitives::{COMMITMENT, TAG};
+use crate::json::pointer::JsonPointer;
+use crate::json::scan::SEAL_MEMBER;
+use crate::json::scan::Span;
+use crate::keys::names::KeyId;
 use uuid::Uuid;
 
 pub(crate) const FORMAT: u8 = 1;
 /// HKDF-SHA256, HMAC-SHA256, AES-256-GCM.
 pub(crate) const SUITE: u8 = 1;
-pub(crate) const TAG: usize = 16;
-pub(crate) const COMMITMENT: usize = 32;
 /// How many places one event may seal.
 pub(crate) const MAX_ENTRIES: usize = 4_096;
 /// How many data keys one event may use.

@@ -5,18 +5,20 @@
 //! whoever can write to the store, so nothing panics, nothing is trusted before it is authenticated,
 //! and only a tombstone together with a valid tag ever becomes a redaction (invariant I4).
 
+use crate::crypto::primitives::Transcript;
+use crate::crypto::primitives::{DataKey, EventKey, GCM_TAG, PAD};
 use crate::error::{Error, Result};
 use crate::event::EventRef;
-use crate::key::{KekId, KeyId, KeyScope, Namespace};
-use crate::pointer::{JsonPointer, Pattern, Token};
+use crate::json::pointer::{JsonPointer, Pattern, Token};
+use crate::json::scan::Span;
+use crate::json::scan::{Scan, ScanError, SealMember, WHOLE_MEMBER, locate, scan};
+use crate::json::wanted::{Target, Wanted};
+use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::seal::binding::Binding;
-use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD, Transcript};
 use crate::seal::detect::{begins_sealed, may_hold_header};
 use crate::seal::format::{Document, EntryKind, Header, HeaderError, MAX_STORED, Mode};
 use crate::seal::plan::Plan;
-use crate::seal::scan::{Scan, ScanError, SealMember, Span, WHOLE_MEMBER, locate, scan};
 use crate::seal::token::read_token;
-use crate::seal::wanted::{Target, Wanted};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

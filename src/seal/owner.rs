@@ -2,11 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::event::{EventRef, MAX_TEXT};
-use crate::key::KeyScope;
-use crate::pointer::JsonPointer;
+use crate::json::pointer::JsonPointer;
+use crate::json::scan::{Hit, unescape};
+use crate::json::wanted::Target;
+use crate::keys::names::KeyScope;
 use crate::seal::plan::{Field, FieldOwner, Plan};
-use crate::seal::scan::{Hit, unescape};
-use crate::seal::wanted::Target;
 use std::borrow::Cow;
 use std::collections::HashMap;
 

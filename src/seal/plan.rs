@@ -1,7 +1,7 @@
 //! What is protected in the payloads of one event type at one version, compiled for the scanner.
 
-use crate::pointer::{JsonPointer, Pattern};
-use crate::seal::wanted::{Target, Wanted};
+use crate::json::pointer::{JsonPointer, Pattern};
+use crate::json::wanted::{Target, Wanted};
 use std::borrow::Cow;
 use std::sync::Arc;
 

@@ -3,19 +3,20 @@
 //! In two steps, because keys are looked up in between: [`Draft::new`] finds what is to be sealed and
 //! whose it is, and reports every error the caller's input can cause; [`Draft::seal`] encrypts.
 
+use crate::crypto::primitives::{DataKey, EventKey, GCM_TAG, PAD};
 use crate::error::{Error, Result};
 use crate::event::{EventRef, NewEvent};
-use crate::key::{KeyId, KeyScope, Namespace};
-use crate::pointer::JsonPointer;
+use crate::json::pointer::JsonPointer;
+use crate::json::scan::Span;
+use crate::json::scan::{Hit, SEAL_MEMBER, Scan, ScanError, WHOLE_MEMBER, scan};
+use crate::json::wanted::Target;
+use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::seal::binding::Binding;
-use crate::seal::crypto::{DataKey, EventKey, GCM_TAG, PAD};
 use crate::seal::detect::{is_sealed, may_hold_header};
 use crate::seal::format::{Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PADDING, MAX_PAYLOAD, MAX_POINTER, Mode, write_core};
 use crate::seal::owner::{Names, scope_of};
 use crate::seal::plan::{Field, FieldOwner, Plan};
-use crate::seal::scan::{Hit, SEAL_MEMBER, Scan, ScanError, Span, WHOLE_MEMBER, scan};
 use crate::seal::token::{push_token, token_length};
-use crate::seal::wanted::Target;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use uuid::Uuid;

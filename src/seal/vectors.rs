@@ -8,18 +8,17 @@
 
 mod write;
 
+use crate::crypto::primitives::DataKey;
+use crate::crypto::secret::SecretKey;
+use crate::crypto::wrap::{BoundKey, unwrap_key};
 use crate::error::Error;
 use crate::event::{AggregateRef, EventRef, EventType, EventVersion, NewEvent, aggregate};
-use crate::key::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::kms::{KekContext, Keyring, Kms, WrappedKek};
-use crate::pointer::{JsonPointer, Pattern};
 use crate::schema::{Owner, Schemas, event, subject};
-use crate::seal::crypto::DataKey;
 use crate::seal::opening::{KeyStatus, Keys, inspect};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::sealing::{Draft, SealingKey};
-use crate::secret::SecretKey;
-use crate::wrap::{BoundKey, unwrap_key};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};

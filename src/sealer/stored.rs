@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::event::PersistedEvent;
-use crate::key::{KeyId, KeyScope};
+use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
 use crate::schema::{Journey, Owners, ReadAs, Readable};
 use crate::seal::detect::{is_sealed, may_hold_header};

@@ -12,8 +12,8 @@
 //! Buffers of the application's own (a `serde_json::Value`) lose all that. What comes out of them and can't be told from a
 //! redaction is refused.
 
-use crate::pointer::Places;
-use crate::raw;
+use crate::json::pointer::Places;
+use crate::json::raw;
 use crate::sensitive::tree::{Buffered, OfSerde, Plant, Tree};
 use crate::sensitive::{Mode, Sensitive, in_mode};
 use serde::de::{Deserialize, Deserializer, Visitor};
@@ -319,7 +319,7 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pointer::JsonPointer;
+    use crate::json::pointer::JsonPointer;
     use crate::sensitive::decode;
     use serde::Deserialize;
     use serde::de::DeserializeOwned;

@@ -1,8 +1,8 @@
 //! Reading a payload, of which it is known what is redacted, into a Rust type.
 
 use crate::error::describe_without_values;
-use crate::pointer::{JsonPointer, Places};
-use crate::raw;
+use crate::json::pointer::{JsonPointer, Places};
+use crate::json::raw;
 use crate::sensitive::buffered::Reading;
 use crate::sensitive::redactable::Redactable;
 use crate::sensitive::{Mode, Seen, in_mode};

@@ -1,8 +1,8 @@
 //! Writing a value so that shredded fields can be found in it again.
 
+use crate::crypto::random;
 use crate::error::{Error, Result};
-use crate::pointer::JsonPointer;
-use crate::random;
+use crate::json::pointer::JsonPointer;
 use crate::sensitive::{MODE, Mode, in_mode, writing};
 use serde::Serialize;
 use serde_json::Value;
@@ -56,7 +56,7 @@ fn take_markers(value: &mut Value, marker: &str, place: &mut String, found: &mut
                     return Err(Stray);
                 }
                 place.push('/');
-                crate::pointer::push_escaped(place, name);
+                crate::json::pointer::push_escaped(place, name);
                 take_markers(member, marker, place, found)?;
                 place.truncate(length);
             }

@@ -3,8 +3,8 @@
 //! Where nothing is redacted it hands over to serde_json; on the way to a redacted place it splits the
 //! text into raw members and elements, so that every other value is read as it is spelled.
 
-use crate::pointer::Places;
-use crate::raw;
+use crate::json::pointer::Places;
+use crate::json::raw;
 use crate::sensitive::buffered::Show;
 use crate::sensitive::{Mode, Seen, Sensitive, TOKEN, buffered, in_mode};
 use serde::Deserialize;

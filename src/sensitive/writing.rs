@@ -7,7 +7,7 @@
 mod compound;
 
 use crate::error::{Error, Result, describe_without_values};
-use crate::pointer::{JsonPointer, push_escaped};
+use crate::json::pointer::{JsonPointer, push_escaped};
 use crate::sensitive::{Mode, TOKEN, in_mode};
 use compound::Compound;
 use serde::ser::{self, Serialize, Serializer};

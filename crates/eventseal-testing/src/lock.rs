@@ -4,7 +4,7 @@ mod protection;
 mod report;
 mod shapes;
 
-pub(super) use report::ADVICE;
+pub(crate) use report::ADVICE;
 pub use report::{ChangeKind, SchemaChange};
 
 use crate::error::GuardError;

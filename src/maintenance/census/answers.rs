@@ -72,7 +72,7 @@ impl Census {
         }
     }
 
-    /// May [`accept_plaintext`](crate::SchemasBuilder::accept_plaintext) go for this type? Every event of it is sealed, or
+    /// May [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) go for this type? Every event of it is sealed, or
     /// has nothing to protect; or else it would be an error to readers.
     ///
     /// Only a census of [every payload](CensusOptions::every_payload) that is [settled](Self::is_settled) says "yes".

@@ -7,12 +7,12 @@
 pub(super) mod later;
 
 use super::{Binding, Bytes, Case, Key, Protected, Status, Vectors, WrappedKey, bytes_of, hex_of, parse};
-use crate::key::KeyId;
-use crate::seal::crypto::{EventKey, PAD};
+use crate::crypto::primitives::{EventKey, PAD};
+use crate::crypto::secret::SecretKey;
+use crate::crypto::wrap::wrap_with_salt;
+use crate::keys::names::KeyId;
 use crate::seal::format::{Document, EntryKind, Mode, write_core};
 use crate::seal::token::{push_token, read_token};
-use crate::secret::SecretKey;
-use crate::wrap::wrap_with_salt;
 use EntryKind::{Sealed, Void};
 use Status::{Disabled, Live, Missing, Shredded};
 use aes_gcm::aead::{AeadInOut, KeyInit};

@@ -1,6 +1,6 @@
 //! Writing lists, maps and structs, with the way to each value in them noted.
 
-use crate::raw;
+use crate::json::raw;
 use crate::sensitive::writing::{At, HIDDEN, Value, holds_sensitive};
 use serde::ser::{self, Serialize};
 use std::collections::HashSet;

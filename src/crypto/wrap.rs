@@ -1,0 +1,115 @@
+//! Wrapping: a 32-byte key under another one, bound to what it is for.
+//!
+//! ```text
+//! A       = SHA-256(each item of the associated data, then the salt, behind its length)
+//! key     = HKDF-Expand-SHA256(wrapping key, "eventseal/v1/wrap" ‖ A, 32)
+//! wrapped = 1 ‖ salt (16) ‖ AES-256-GCM(key, nonce = 0, aad = A, key to wrap)
+//! ```
+//!
+//! A fresh salt makes every derived key new, so the nonce can be constant and the number of keys under
+//! one wrapping key is not limited by random nonces (NIST SP 800-38D, section 8.3).
+
+use crate::crypto::primitives::Transcript;
+use crate::crypto::random;
+use crate::crypto::secret::SecretKey;
+use crate::error::{Error, Result};
+use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use aes_gcm::{Aes256Gcm, Nonce};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+const VERSION: u8 = 1;
+const SALT: usize = 16;
+const WRAPPED: usize = 1 + SALT + 32 + 16;
+
+pub(crate) fn wrap_key(wrapping: &SecretKey, associated_data: &[&[u8]], key: &SecretKey) -> Result<Vec<u8>> {
+    let mut salt = [0; SALT];
+    random::fill(&mut salt)?;
+    wrap_with_salt(wrapping, associated_data, &salt, key)
+}
+
+/// The salt must be fresh: only [`wrap_key`] and the frozen vectors choose it.
+pub(crate) fn wrap_with_salt(wrapping: &SecretKey, associated_data: &[&[u8]], salt: &[u8; SALT], key: &SecretKey) -> Result<Vec<u8>> {
+    let (cipher, bound) = cipher(wrapping, associated_data, salt).ok_or(Error::Cryptography)?;
+    let mut wrapped = Vec::with_capacity(WRAPPED);
+    wrapped.push(VERSION);
+    wrapped.extend_from_slice(salt);
+    wrapped.extend_from_slice(key.expose());
+    let tag = cipher
+        .encrypt_inout_detached(&Nonce::default(), bound.as_bytes(), wrapped[1 + SALT..].as_mut().into())
+        .map_err(|_| Error::Cryptography)?;
+    wrapped.extend_from_slice(&tag);
+    Ok(wrapped)
+}
+
+/// `None` if it is not what [`wrap_key`] made for this wrapping key and associated data.
+pub(crate) fn unwrap_key(wrapping: &SecretKey, associated_data: &[&[u8]], wrapped: &[u8]) -> Option<SecretKey> {
+    let wrapped: &[u8; WRAPPED] = wrapped.try_into().ok()?;
+    let [VERSION, rest @ ..] = wrapped else { return None };
+    let (salt, rest) = rest.split_first_chunk::<SALT>()?;
+    let (ciphertext, tag) = rest.split_first_chunk::<32>()?;
+    let tag: &[u8; 16] = tag.try_into().ok()?;
+    let (cipher, bound) = cipher(wrapping, associated_data, salt)?;
+    let mut key = Zeroizing::new(*ciphertext);
+    cipher.decrypt_inout_detached(&Nonce::default(), bound.as_bytes(), key.as_mut_slice().into(), tag.into()).ok()?;
+    Some(SecretKey::new(*key))
+}
+
+fn cipher(wrapping: &SecretKey, associated_data: &[&[u8]], salt: &[u8; SALT]) -> Option<(Aes256Gcm, Transcript)> {
+    let mut items = associated_data.to_vec();
+    items.push(salt);
+    let bound = Transcript::of(&items);
+    let mut key = Zeroizing::new([0; 32]);
+    let hkdf = Hkdf::<Sha256>::from_prk(wrapping.expose()).ok()?;
+    hkdf.expand_multi_info(&[b"eventseal/v1/wrap", bound.as_bytes()], &mut *key).ok()?;
+    Some((Aes256Gcm::new_from_slice(&*key).ok()?, bound))
+}
+
+/// What a wrapped data key is bound to: rows can't be swapped.
+pub(crate) struct BoundKey<'a> {
+    pub(crate) namespace: &'a Namespace,
+    pub(crate) key_id: KeyId,
+    pub(crate) scope: &'a KeyScope,
+    pub(crate) version: u32,
+    pub(crate) kek_id: KekId,
+}
+
+impl BoundKey<'_> {
+    pub(crate) fn with<T>(&self, use_it: impl FnOnce(&[&[u8]]) -> T) -> T {
+        use_it(&[
+            b"eventseal/v1/dek",
+            self.namespace.as_str().as_bytes(),
+            self.key_id.0.as_bytes(),
+            self.scope.kind().as_bytes(),
+            self.scope.id().as_bytes(),
+            &self.version.to_be_bytes(),
+            self.kek_id.0.as_bytes(),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> SecretKey {
+        SecretKey::new([byte; 32])
+    }
+
+    #[test]
+    fn a_key_opens_under_its_own_wrapping_key_and_binding_only() {
+        let wrapped = wrap_key(&key(1), &[b"a", b"b"], &key(2)).unwrap();
+        assert_eq!(unwrap_key(&key(1), &[b"a", b"b"], &wrapped).unwrap().expose(), &[2; 32]);
+        assert!(unwrap_key(&key(3), &[b"a", b"b"], &wrapped).is_none());
+        assert!(unwrap_key(&key(1), &[b"ab", b""], &wrapped).is_none());
+        for bit in 0..wrapped.len() * 8 {
+            let mut altered = wrapped.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert!(unwrap_key(&key(1), &[b"a", b"b"], &altered).is_none(), "bit {bit}");
+        }
+        assert!(unwrap_key(&key(1), &[b"a", b"b"], &wrapped[1..]).is_none());
+        assert_ne!(wrapped, wrap_key(&key(1), &[b"a", b"b"], &key(2)).unwrap());
+    }
+}

@@ -1,0 +1,460 @@
+//! Finds protected places in a JSON text without building a tree of it.
+//!
+//! One pass over the bytes checks that they are JSON ([RFC 8259]) and notes where the values at the
+//! wanted places start and end, so that they can be replaced where they stand and everything else can
+//! stay as it is, byte for byte. Knows nothing of keys or encryption.
+//!
+//! [RFC 8259]: https://www.rfc-editor.org/rfc/rfc8259
+
+mod grammar;
+mod locate;
+
+pub(crate) use grammar::unescape;
+pub(crate) use locate::locate;
+
+use crate::error::Error;
+use crate::json::pointer::{JsonPointer, Pattern, array_index};
+use crate::json::wanted::{Node, Target, Wanted};
+use uuid::Uuid;
+
+/// The header's member in the root of a sealed payload.
+pub(crate) const SEAL_MEMBER: &str = "$seal";
+
+/// The member that holds the ciphertext of a wholly sealed payload.
+pub(crate) const WHOLE_MEMBER: &str = "$sealed";
+
+/// How many places a pass notes before it gives up: no document may make it collect without bound.
+pub(crate) const MAX_HITS: usize = 65_536;
+
+/// How deep arrays and objects may nest. A constant of the format; serde_json, and so a step, gives up at 128.
+pub(crate) const MAX_DEPTH: usize = 128;
+
+/// Where something stands in a text: from its first byte on, to before `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+impl Span {
+    /// What stands there.
+    pub(crate) fn of(self, text: &[u8]) -> &[u8] {
+        &text[self.start..self.end]
+    }
+
+    pub(crate) fn length(self) -> usize {
+        self.end - self.start
+    }
+}
+
+/// A wanted place that is there.
+#[derive(Debug)]
+pub(crate) struct Hit {
+    pub(crate) target: Target,
+    /// The array elements that the `*` on the way stood for.
+    pub(crate) indexes: Vec<u32>,
+    /// The text of its value.
+    pub(crate) span: Span,
+}
+
+/// Where the header's member stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SealMember {
+    /// The member with one comma beside it: what is taken away to remove it.
+    pub(crate) cut: Span,
+    /// The text of its value.
+    pub(crate) value: Span,
+}
+
+/// What a pass found.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// In the order of the document.
+    pub(crate) hits: Vec<Hit>,
+    pub(crate) seal: Option<SealMember>,
+    /// Just behind the root's opening brace; `None` if the root is not an object.
+    pub(crate) body: Option<usize>,
+    /// How many members the root has, the header's included.
+    pub(crate) members: usize,
+}
+
+/// Why a pass could not be finished.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ScanError {
+    Syntax { offset: usize, problem: &'static str },
+    TooDeep,
+    TooMany,
+    Duplicate { place: String },
+    Shape { place: String, expected: &'static str },
+}
+
+impl ScanError {
+    /// What the scanner could not accept, as an error about the event whose payload it is.
+    pub(crate) fn in_event(self, event_id: Uuid) -> Error {
+        match self {
+            Self::Syntax { offset, problem } => Error::InvalidPayload { event_id, offset, problem },
+            Self::TooDeep => Error::LimitExceeded { event_id, what: "the payload's nesting", limit: MAX_DEPTH },
+            Self::TooMany => Error::LimitExceeded { event_id, what: "the number of protected values and of their owners", limit: MAX_HITS },
+            Self::Duplicate { place } => Error::DuplicateMember { event_id, pointer: JsonPointer::new_unchecked(place) },
+            Self::Shape { place, expected } => Error::ShapeMismatch { event_id, pointer: JsonPointer::new_unchecked(place), expected },
+        }
+    }
+}
+
+/// Scans a whole JSON text.
+pub(crate) fn scan(text: &[u8], wanted: &Wanted) -> Result<Scan, ScanError> {
+    if let Err(error) = std::str::from_utf8(text) {
+        return Err(ScanError::Syntax { offset: error.valid_up_to(), problem: "not UTF-8" });
+    }
+    let mut scanner = Scanner { text, at: 0, depth: 0, wanted, indexes: Vec::new(), found: Scan::default() };
+    scanner.white_space();
+    match (wanted.nodes.is_empty(), scanner.peek()) {
+        (true, Some(b'{')) => scanner.object(None, true)?,
+        (true, _) => scanner.skip_value()?,
+        (false, _) => scanner.node(0, true)?,
+    }
+    scanner.white_space();
+    if scanner.at < text.len() {
+        return scanner.fail("something follows the document");
+    }
+    Ok(scanner.found)
+}
+
+struct Scanner<'a> {
+    text: &'a [u8],
+    at: usize,
+    depth: usize,
+    wanted: &'a Wanted,
+    indexes: Vec<u32>,
+    found: Scan,
+}
+
+impl<'a> Scanner<'a> {
+    /// A value; `node` says what is wanted at or below it.
+    fn value(&mut self, node: Option<usize>) -> Result<(), ScanError> {
+        match node {
+            Some(id) => self.node(id, false),
+            None => self.skip_value(),
+        }
+    }
+
+    /// A value at which, or below which, something is wanted. The root is one like any other: its shape is looked at too.
+    fn node(&mut self, id: usize, is_root: bool) -> Result<(), ScanError> {
+        let wanted: &'a Wanted = self.wanted;
+        let node = &wanted.nodes[id];
+        let start = self.at;
+        let hit = self.found.hits.len();
+        for target in [node.field.map(Target::Field), node.capture.map(Target::Capture)].into_iter().flatten() {
+            self.found.hits.push(Hit { target, indexes: self.indexes.clone(), span: Span { start, end: start } });
+        }
+        let marked = self.found.hits.len();
+        if marked > MAX_HITS {
+            return Err(ScanError::TooMany);
+        }
+        if node.children.is_empty() && node.each.is_none() {
+            self.skip_value()?;
+        } else {
+            match self.peek() {
+                Some(b'{') => {
+                    if node.each.is_some_and(|each| wanted.nodes[each].leads_to_field) {
+                        return self.misshapen(node, "an array");
+                    }
+                    self.object(Some(id), is_root)?;
+                }
+                Some(b'[') => {
+                    let named = |(name, child): &(Box<str>, usize)| wanted.nodes[*child].leads_to_field && array_index(name).is_none();
+                    if node.children.iter().any(named) {
+                        return self.misshapen(node, "an object");
+                    }
+                    self.array(Some(id))?;
+                }
+                Some(b'n') => self.skip_value()?,
+                _ => {
+                    self.skip_value()?;
+                    let below = node.each.into_iter().chain(node.children.iter().map(|(_, child)| *child));
+                    if below.into_iter().any(|child| wanted.nodes[child].leads_to_field) {
+                        return self.misshapen(node, if node.each.is_some() { "an array or null" } else { "an object or null" });
+                    }
+                }
+            }
+        }
+        let end = self.at;
+        for hit in &mut self.found.hits[hit..marked] {
+            hit.span.end = end;
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, node: Option<usize>, is_root: bool) -> Result<(), ScanError> {
+        self.enter()?;
+        if is_root {
+            self.found.body = Some(self.at);
+        }
+        let wanted: &'a Wanted = self.wanted;
+        let children = node.map_or(&[][..], |id| &wanted.nodes[id].children);
+        let mut seen = Seen::new(children.len());
+        let mut comma_before = None;
+        self.white_space();
+        if self.peek() == Some(b'}') {
+            return self.leave();
+        }
+        loop {
+            let start = self.at;
+            let name = self.member()?;
+            let value_start = self.at;
+            let is_seal = is_root && name.as_deref() == Some(SEAL_MEMBER.as_bytes());
+            if is_seal && self.found.seal.is_some() {
+                return Err(ScanError::Duplicate { place: format!("/{SEAL_MEMBER}") });
+            }
+            match name.and_then(|name| find(children, &name)) {
+                Some(index) => {
+                    let child = children[index].1;
+                    if !seen.insert(index) {
+                        return Err(ScanError::Duplicate { place: self.place(&wanted.nodes[child]) });
+                    }
+                    self.value(Some(child))?;
+                }
+                None => self.skip_value()?,
+            }
+            let value = Span { start: value_start, end: self.at };
+            self.white_space();
+            if is_root {
+                self.found.members += 1;
+            }
+            if is_seal {
+                let cut = match (self.peek(), comma_before) {
+                    (Some(b','), _) => Span { start, end: self.at + 1 },
+                    (_, Some(before)) => Span { start: before, end: value.end },
+                    (_, None) => Span { start, end: value.end },
+                };
+                self.found.seal = Some(SealMember { cut, value });
+            }
+            match self.peek() {
+                Some(b',') => {
+                    comma_before = Some(self.at);
+                    self.at += 1;
+                    self.white_space();
+                }
+                Some(b'}') => return self.leave(),
+                _ => return self.fail("',' or '}' is expected"),
+            }
+        }
+    }
+
+    fn array(&mut self, node: Option<usize>) -> Result<(), ScanError> {
+        self.enter()?;
+        let wanted: &'a Wanted = self.wanted;
+        let node = node.map(|id| &wanted.nodes[id]);
+        self.white_space();
+        if self.peek() == Some(b']') {
+            return self.leave();
+        }
+        let mut index = 0_u32;
+        loop {
+            let each = node.and_then(|node| node.each);
+            let named = node.and_then(|node| {
+                let at = node.elements.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+                Some(node.elements[at].1)
+            });
+            match (each, named) {
+                (Some(each), _) => {
+                    self.indexes.push(index);
+                    self.value(Some(each))?;
+                    self.indexes.pop();
+                }
+                (None, child) => self.value(child)?,
+            }
+            index = index.saturating_add(1);
+            self.white_space();
+            match self.peek() {
+                Some(b',') => {
+                    self.at += 1;
+                    self.white_space();
+                }
+                Some(b']') => return self.leave(),
+                _ => return self.fail("',' or ']' is expected"),
+            }
+        }
+    }
+
+    fn misshapen(&self, node: &Node, expected: &'static str) -> Result<(), ScanError> {
+        Err(ScanError::Shape { place: self.place(node), expected })
+    }
+
+    fn place(&self, node: &Node) -> String {
+        let mut way = Vec::new();
+        let mut came = &node.came;
+        while let Some((parent, step)) = came {
+            way.push(step.clone());
+            came = &self.wanted.nodes[*parent].came;
+        }
+        way.reverse();
+        Pattern::from_tokens(way).at(&self.indexes)
+    }
+}
+
+/// Which children of a node were met in an object.
+enum Seen {
+    Few(u64),
+    Many(Vec<bool>),
+}
+
+impl Seen {
+    fn new(children: usize) -> Self {
+        if children <= 64 { Self::Few(0) } else { Self::Many(vec![false; children]) }
+    }
+
+    /// `false` if it was there already.
+    fn insert(&mut self, index: usize) -> bool {
+        match self {
+            Self::Few(bits) => {
+                let bit = 1 << index;
+                let new = *bits & bit == 0;
+                *bits |= bit;
+                new
+            }
+            Self::Many(seen) => !std::mem::replace(&mut seen[index], true),
+        }
+    }
+}
+
+fn find(children: &[(Box<str>, usize)], name: &[u8]) -> Option<usize> {
+    if children.len() <= 8 {
+        children.iter().position(|(known, _)| known.as_bytes() == name)
+    } else {
+        children.binary_search_by(|(known, _)| known.as_bytes().cmp(name)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(fields: &[&str]) -> Wanted {
+        let mut wanted = Wanted::default();
+        for (index, field) in fields.iter().enumerate() {
+            wanted.add(&Pattern::parse(field).unwrap(), Target::Field(index));
+        }
+        wanted
+    }
+
+    fn found(text: &str, fields: &[&str]) -> Result<Vec<String>, ScanError> {
+        let scan = scan(text.as_bytes(), &wanted(fields))?;
+        Ok(scan.hits.iter().map(|hit| text[hit.span.start..hit.span.end].to_owned()).collect())
+    }
+
+    #[test]
+    fn places_are_found_whatever_their_spelling() {
+        let text = " {\"a\" :\t[ {\"b\":1.0} , {\"b\" : [ ] },{\"c\":2}], \"\\u0078\" :{\"~/*\":\"v\"}}\n";
+        assert_eq!(found(text, &["/a/*/b", "/x/~0~1~2"]).unwrap(), ["1.0", "[ ]", "\"v\""]);
+        assert_eq!(found(text, &["/a/1"]).unwrap(), ["{\"b\" : [ ] }"]);
+    }
+
+    #[test]
+    fn absent_and_null_ancestors_hold_nothing_but_a_scalar_is_refused() {
+        assert_eq!(found("{\"a\":null}", &["/a/b"]).unwrap(), Vec::<String>::new());
+        assert_eq!(found("{}", &["/a/b"]).unwrap(), Vec::<String>::new());
+        for (text, fields, place) in [
+            (r#"{"a":"bob"}"#, &["/a/b"][..], "/a"),
+            (r#"{"a":[]}"#, &["/a/b"], "/a"),
+            (r#"{"a":{}}"#, &["/a/*"], "/a"),
+            (r#"{"a":[{"b":1}]}"#, &["/a/*/b/c"], "/a/0/b"),
+            (r#"{"a":1}"#, &["/*"], ""),
+            (r#"{"a":{"b":1}}"#, &["/*/b"], ""),
+            ("{}", &["/*"], ""),
+            ("[{}]", &["/a"], ""),
+            ("1", &["/*"], ""),
+        ] {
+            assert!(matches!(found(text, fields), Err(ScanError::Shape { place: found, .. }) if found == place), "{text}");
+        }
+        assert_eq!(found("[1,[2]]", &["/*"]).unwrap(), ["1", "[2]"]);
+        assert_eq!(found("null", &["/*", "/a"]).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn duplicates_matter_on_wanted_paths_only() {
+        assert_eq!(found(r#"{"x":1,"x":2,"a":3}"#, &["/a"]).unwrap(), ["3"]);
+        assert_eq!(found(r#"{"a":1,"\u0061":2}"#, &["/a"]), Err(ScanError::Duplicate { place: "/a".into() }));
+        assert_eq!(found(r#"{"a":{"b":1},"a":null}"#, &["/a/b"]), Err(ScanError::Duplicate { place: "/a".into() }));
+    }
+
+    #[test]
+    fn what_serde_json_refuses_is_refused_and_the_other_way_round() {
+        for text in [
+            "",
+            " ",
+            "{",
+            "}",
+            "[1,]",
+            "{\"a\":1,}",
+            "{\"a\"}",
+            "01",
+            "-",
+            "1.",
+            "1e",
+            "1e+",
+            ".5",
+            "+1",
+            "tru",
+            "nul",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\u{1}\"",
+            "\"abc",
+            "{a:1}",
+            "[1 2]",
+            "1 2",
+            "[}",
+            "{]",
+            "\"a\tb\"",
+            "nullx",
+            "{\"a\":1 \"b\":2}",
+            "[,1]",
+            "\u{feff}1",
+        ] {
+            assert!(scan(text.as_bytes(), &Wanted::default()).is_err(), "accepted {text:?}");
+            assert!(serde_json::from_str::<serde::de::IgnoredAny>(text).is_err(), "{text:?}");
+        }
+        for text in [
+            "0",
+            "-0",
+            "1.0e+5",
+            "[]",
+            "{}",
+            " [ ] ",
+            "\"\\ud800\"",
+            "\"é😀\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
+            "[[],{},[{\"a\":[]}]]",
+            "1e400",
+            "true",
+            "null",
+        ] {
+            assert!(scan(text.as_bytes(), &Wanted::default()).is_ok(), "refused {text:?}");
+        }
+        assert!(scan(b"\"\xff\"", &Wanted::default()).is_err());
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(scan(nested(MAX_DEPTH).as_bytes(), &Wanted::default()).is_ok());
+        assert!(matches!(scan(nested(MAX_DEPTH + 1).as_bytes(), &Wanted::default()), Err(ScanError::TooDeep)));
+        assert!(matches!(scan("[".repeat(1_000_000).as_bytes(), &Wanted::default()), Err(ScanError::TooDeep)));
+    }
+
+    #[test]
+    fn the_header_is_found_and_cut_at_any_position() {
+        for (text, rest) in [
+            (r#"{"$seal":"x","a":1}"#, r#"{"a":1}"#),
+            (r#"{"a":1,"$seal":"x"}"#, r#"{"a":1}"#),
+            (r#"{"a":1, "\u0024seal": "x" , "b":2}"#, r#"{"a":1,  "b":2}"#),
+            (r#"{"$seal":"x"}"#, "{}"),
+        ] {
+            let seal = scan(text.as_bytes(), &Wanted::default()).unwrap().seal.unwrap();
+            assert_eq!(format!("{}{}", &text[..seal.cut.start], &text[seal.cut.end..]), rest);
+            assert_eq!(&text[seal.value.start..seal.value.end], "\"x\"");
+        }
+        assert!(scan(br#"{"a":{"$seal":1}}"#, &Wanted::default()).unwrap().seal.is_none());
+        assert!(scan(br#"{"$seal":1,"$seal":2}"#, &Wanted::default()).is_err());
+    }
+}

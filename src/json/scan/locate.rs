@@ -1,0 +1,286 @@
+//! Finds the places that a header names.
+//!
+//! When they are looked for, nothing of the header is authentic yet, and it may name thousands of places deep
+//! in a document that has none of them. So no tree is built: the sorted pointers are one, and a way is followed
+//! only as far as the document goes.
+
+use super::{Scan, Scanner, Span};
+use crate::json::pointer::{array_index, push_escaped};
+use crate::json::wanted::Wanted;
+use std::cmp::Ordering;
+use std::ops::Range;
+
+/// Where the values at these places are, in the order of the pointers, which differ from one another. `None` if
+/// one is missing, or if a member on the way to one, or at it, occurs twice.
+pub(crate) fn locate(text: &[u8], pointers: &[&str]) -> Option<Vec<Span>> {
+    let mut order: Vec<usize> = (0..pointers.len()).collect();
+    order.sort_unstable_by(|a, b| by_steps(pointers[*a], pointers[*b]));
+    let sorted: Vec<&str> = order.iter().map(|index| pointers[*index]).collect();
+    let nothing = Wanted::default();
+    let scanner = Scanner { text, at: 0, depth: 0, wanted: &nothing, indexes: Vec::new(), found: Scan::default() };
+    let mut locator = Locator { scanner, pointers: &sorted, spans: vec![None; sorted.len()] };
+    locator.scanner.white_space();
+    locator.value(0..sorted.len(), 0)?;
+    let mut spans = vec![Span { start: 0, end: 0 }; sorted.len()];
+    for (index, span) in order.into_iter().zip(locator.spans) {
+        spans[index] = span?;
+    }
+    Some(spans)
+}
+
+struct Locator<'a> {
+    scanner: Scanner<'a>,
+    /// Sorted, so that those which share their first steps stand together.
+    pointers: &'a [&'a str],
+    spans: Vec<Option<Span>>,
+}
+
+impl<'a> Locator<'a> {
+    /// A value that these pointers lead to or through. They share what stands before the byte `at`.
+    fn value(&mut self, mut range: Range<usize>, at: usize) -> Option<()> {
+        let start = self.scanner.at;
+        let target = range.start;
+        let is_target = self.pointers.get(target).is_some_and(|pointer| pointer.len() == at);
+        if is_target {
+            range.start += 1;
+        }
+        if range.is_empty() {
+            self.scanner.skip_value().ok()?;
+        } else {
+            match self.scanner.peek() {
+                Some(b'{') => self.object(range, at)?,
+                Some(b'[') => self.array(range, at)?,
+                _ => return None,
+            }
+        }
+        if is_target {
+            self.spans[target] = Some(Span { start, end: self.scanner.at });
+        }
+        Some(())
+    }
+
+    fn object(&mut self, range: Range<usize>, at: usize) -> Option<()> {
+        let steps = self.steps(range.clone(), at);
+        self.scanner.enter().ok()?;
+        self.scanner.white_space();
+        let mut missing = range.len();
+        if self.scanner.peek() == Some(b'}') {
+            return None;
+        }
+        loop {
+            let name = self.scanner.member().ok()?;
+            let name = name.as_deref().and_then(|name| std::str::from_utf8(name).ok());
+            let wanted = name.map_or(0..0, |name| named(&steps, name));
+            if wanted.is_empty() {
+                self.scanner.skip_value().ok()?;
+            } else if self.spans[wanted.start].is_some() {
+                return None; // the member occurs twice
+            } else {
+                missing -= wanted.len();
+                self.step(wanted, at)?;
+            }
+            self.scanner.white_space();
+            match self.scanner.peek() {
+                Some(b',') => self.scanner.at += 1,
+                Some(b'}') if missing == 0 => return self.scanner.leave().ok(),
+                _ => return None,
+            }
+            self.scanner.white_space();
+        }
+    }
+
+    fn array(&mut self, range: Range<usize>, at: usize) -> Option<()> {
+        let steps = self.steps(range, at).into_iter();
+        let mut wanted = steps.map(|(step, group)| Some((array_index(step)?, group))).collect::<Option<Vec<_>>>()?;
+        // They were sorted as text.
+        wanted.sort_unstable_by_key(|(index, _)| *index);
+        let mut wanted = wanted.into_iter().peekable();
+        self.scanner.enter().ok()?;
+        self.scanner.white_space();
+        for index in 0_u32.. {
+            match wanted.next_if(|(next, _)| *next == index) {
+                Some((_, group)) => self.step(group, at)?,
+                None => self.scanner.skip_value().ok()?,
+            }
+            self.scanner.white_space();
+            match self.scanner.peek() {
+                Some(b',') => self.scanner.at += 1,
+                Some(b']') if wanted.peek().is_none() => return self.scanner.leave().ok(),
+                _ => return None,
+            }
+            self.scanner.white_space();
+        }
+        None
+    }
+
+    /// Goes on with the pointers that have the next step in common.
+    fn step(&mut self, group: Range<usize>, at: usize) -> Option<()> {
+        let next = at + 1 + step_at(self.pointers[group.start], at).len();
+        self.value(group, next)
+    }
+
+    /// What the next steps of these pointers are, and which pointers have each. Made once for each object and array on the way, so
+    /// that a pointer is read once from its start to its end, however many members there are.
+    fn steps(&self, range: Range<usize>, at: usize) -> Vec<(&'a str, Range<usize>)> {
+        let mut steps: Vec<(&'a str, Range<usize>)> = Vec::new();
+        for index in range {
+            let step = step_at(self.pointers[index], at);
+            match steps.last_mut() {
+                Some((last, group)) if *last == step => group.end += 1,
+                _ => steps.push((step, index..index + 1)),
+            }
+        }
+        steps
+    }
+}
+
+/// The pointers whose next step is the member of this name.
+fn named(steps: &[(&str, Range<usize>)], name: &str) -> Range<usize> {
+    let mut escaped = String::new();
+    let name = if name.contains(['~', '/']) {
+        push_escaped(&mut escaped, name);
+        &escaped
+    } else {
+        name
+    };
+    steps.binary_search_by(|(step, _)| (*step).cmp(name)).map_or(0..0, |at| steps[at].1.clone())
+}
+
+/// The step behind the slash at `at`, as it is written in the pointer: a place has one spelling.
+fn step_at(pointer: &str, at: usize) -> &str {
+    let rest = pointer.get(at + 1..).unwrap_or_default();
+    let step = rest.split_once('/').map_or(rest, |(step, _)| step);
+    #[cfg(test)]
+    tests::READ.set(tests::READ.get() + step.len());
+    step
+}
+
+/// Step by step, and not byte by byte: `/a/b` is beside `/a`, and `/a!` is not between them.
+fn by_steps(a: &str, b: &str) -> Ordering {
+    const BLOCK: usize = 64;
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let blocks = a.chunks_exact(BLOCK).zip(b.chunks_exact(BLOCK)).take_while(|(a, b)| a == b).count() * BLOCK;
+    let same = blocks + a[blocks..].iter().zip(&b[blocks..]).take_while(|(a, b)| a == b).count();
+    let rank = |byte: &u8| if *byte == b'/' { 0 } else { u16::from(*byte) + 1 };
+    a.get(same).map(rank).cmp(&b.get(same).map(rank))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::pointer::{JsonPointer, Pattern, Token};
+    use crate::json::scan::scan;
+    use crate::json::wanted::Target;
+    use proptest::prelude::*;
+
+    thread_local! {
+        /// How many bytes of pointers were looked at.
+        pub(crate) static READ: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    fn texts<'t>(text: &'t str, pointers: &[&str]) -> Option<Vec<&'t str>> {
+        Some(locate(text.as_bytes(), pointers)?.into_iter().map(|span| &text[span.start..span.end]).collect())
+    }
+
+    #[test]
+    fn places_are_found_in_any_order_and_spelling() {
+        let text = " {\"a\" :\t[ {\"b\":1.0} , {\"b\" : [ ] },{\"c\":2}], \"\\u0078\" :{\"~/*\":\"v\"}, \"a!\":0, \"\":{\"\":5}}\n";
+        assert_eq!(
+            texts(text, &["/x/~0~1*", "/a/1/b", "/a!", "/a/0", "/a/0/b", "//"]).unwrap(),
+            ["\"v\"", "[ ]", "0", "{\"b\":1.0}", "1.0", "5"]
+        );
+        assert_eq!(texts("[1,[2],3]", &["/2", "/1/0"]).unwrap(), ["3", "2"]);
+        assert_eq!(texts("[0,1,2,3,4,5,6,7,8,9,10,11]", &["/11", "/2", "/10", "/1"]).unwrap(), ["11", "2", "10", "1"]);
+    }
+
+    #[test]
+    fn what_is_missing_twice_or_of_another_shape_is_not_found() {
+        for (text, pointer) in [
+            ("{}", "/a"),
+            ("[]", "/0"),
+            ("{\"a\":1}", "/b"),
+            ("{\"a\":null}", "/a/b"),
+            ("{\"a\":\"b\"}", "/a/b"),
+            ("{\"a\":[1]}", "/a/b"),
+            ("{\"a\":[1]}", "/a/1"),
+            ("{\"a\":[1]}", "/a/00"),
+            ("{\"a\":[1]}", "/a/-"),
+            ("{\"a\":1,\"\\u0061\":2}", "/a"),
+            ("{\"a\":{\"b\":1},\"a\":{\"b\":1}}", "/a/b"),
+            ("{\"a\":null,\"a\":{\"b\":1}}", "/a/b"),
+            ("{\"\\ud800\":1}", "/\u{fffd}"),
+            ("{\"a\"", "/a"),
+            ("{\"a\":1", "/a"),
+        ] {
+            assert_eq!(texts(text, &[pointer]), None, "{text} {pointer}");
+            assert_eq!(texts(text, &[pointer, "/z"]), None, "{text} {pointer}");
+        }
+    }
+
+    /// As many and as deep as the format allows.
+    #[test]
+    fn thousands_of_deep_places_are_found_if_they_are_there() {
+        let (open, close) = ("{\"a\":".repeat(126), "}".repeat(126));
+        let members: Vec<String> = (0..4_096).map(|number| format!("\"{number:x}\":{open}{number}{close}")).collect();
+        let text = format!("{{{}}}", members.join(","));
+        let pointers: Vec<String> = (0..4_096).rev().map(|number| format!("/{number:x}{}", "/a".repeat(126))).collect();
+        let found = texts(&text, &pointers.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        assert!(found.into_iter().eq((0..4_096).rev().map(|number| number.to_string())));
+    }
+
+    /// A pointer is read from its start to its end, and not again for every member that there is: nothing vouches for the header yet.
+    #[test]
+    fn members_do_not_make_pointers_be_read_again() {
+        let way = "x".repeat(1_000);
+        let pointers: Vec<String> = (0..4_096).map(|number| format!("/{way}/{way}{number:04x}")).collect();
+        let pointers: Vec<&str> = pointers.iter().map(String::as_str).collect();
+        let length: usize = pointers.iter().map(|pointer| pointer.len()).sum();
+        let members = ",\"y\":0".repeat(20_000);
+        for text in [format!("{{\"a\":0{members}}}"), format!("{{\"{way}\":{{\"a\":0{members}}},\"b\":0{members}}}")] {
+            READ.set(0);
+            assert_eq!(locate(text.as_bytes(), &pointers), None);
+            assert!(READ.get() <= 2 * length, "{} bytes of pointers were read, of {length}", READ.get());
+        }
+    }
+
+    fn json() -> impl Strategy<Value = String> {
+        let name = prop::sample::select(vec!["a", "a!", "0", "1", "10", "~", "/", "\\u0061", "", "\\ud800"]);
+        let leaf = prop::sample::select(vec!["1", "null", "\"x\"", "[]", "{}"]).prop_map(str::to_owned);
+        leaf.prop_recursive(4, 30, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(" ,"))),
+                prop::collection::vec((name.clone(), inner), 0..4).prop_map(|items| format!(
+                    "{{{}}}",
+                    items.iter().map(|(name, item)| format!("\"{name}\": {item}")).collect::<Vec<_>>().join(",")
+                )),
+            ]
+        })
+    }
+
+    fn pointer() -> impl Strategy<Value = String> {
+        let step = prop::sample::select(vec!["/a", "/a!", "/0", "/1", "/10", "/~0", "/~1", "/"]);
+        prop::collection::vec(step, 1..4).prop_map(|steps| steps.concat())
+    }
+
+    proptest! {
+        /// The schema's places are found by a tree; both must agree on what a document has, and where.
+        #[test]
+        fn i3_a_header_s_places_are_those_that_a_schema_would_find(text in json(), pointers in prop::collection::btree_set(pointer(), 1..4)) {
+            let pointers: Vec<&str> = pointers.iter().map(String::as_str).collect();
+            let mut wanted = Wanted::default();
+            for (index, pointer) in pointers.iter().enumerate() {
+                let tokens = JsonPointer::new_unchecked(*pointer).tokens().map(Token::Name).collect();
+                wanted.add(&Pattern::from_tokens(tokens), Target::Field(index));
+            }
+            let mut expected = vec![None; pointers.len()];
+            let found = scan(text.as_bytes(), &wanted).ok();
+            for hit in found.iter().flat_map(|found| &found.hits) {
+                if let Target::Field(index) = hit.target {
+                    expected[index] = Some(hit.span);
+                }
+            }
+            let expected: Option<Vec<_>> = found.and(expected.into_iter().collect());
+            prop_assert_eq!(locate(text.as_bytes(), &pointers), expected);
+        }
+    }
+}

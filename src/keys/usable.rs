@@ -1,0 +1,197 @@
+//! Keys for many scopes at once, of which some can't be used: what maintenance needs, where one subject's state must not
+//! stop all others.
+
+use crate::crypto::primitives::DataKey;
+use crate::error::{Error, Result};
+use crate::keys::ScopeLock;
+use crate::keys::ahead::Pinned;
+use crate::keys::manager::{KeyManager, PARTITION, check_and_take};
+use crate::keys::material::with_integrity;
+use crate::keys::names::{KeyId, KeyScope, Namespace};
+use crate::seal::opening::{KeyFault, KeyStatus};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// What can be sealed under, and what can't.
+pub(crate) struct UsableKeys {
+    pub(crate) namespace: Namespace,
+    pub(crate) integrity: (KeyId, Arc<DataKey>),
+    keys: HashMap<KeyScope, (KeyId, Arc<DataKey>)>,
+    unusable: HashMap<KeyScope, Unusable>,
+}
+
+/// Why nothing can be sealed for a scope.
+#[derive(Clone, Copy)]
+enum Unusable {
+    Shredded,
+    Disabled,
+    Named { what: &'static str, problem: &'static str },
+    Row { what: &'static str, problem: &'static str },
+    Key(KeyId, KeyFault),
+}
+
+impl Unusable {
+    /// Errors about one scope. All others are about more than that.
+    fn of(error: Error) -> Result<Self> {
+        match error {
+            Error::Shredded { .. } => Ok(Self::Shredded),
+            Error::Disabled { .. } => Ok(Self::Disabled),
+            Error::InvalidText { what, problem } => Ok(Self::Named { what, problem }),
+            Error::InvalidRow { what, problem } => Ok(Self::Row { what, problem }),
+            error => Err(error),
+        }
+    }
+
+    fn error(self, scope: &KeyScope) -> Error {
+        match self {
+            Self::Shredded => Error::Shredded { scope: scope.clone() },
+            Self::Disabled => Error::Disabled { scope: scope.clone() },
+            Self::Named { what, problem } => Error::InvalidText { what, problem },
+            Self::Row { what, problem } => Error::InvalidRow { what, problem },
+            Self::Key(key_id, fault) => fault.error(key_id),
+        }
+    }
+}
+
+/// Scopes that are locked.
+struct Locked {
+    usable: Vec<KeyScope>,
+    unusable: HashMap<KeyScope, Unusable>,
+    /// Those of the usable ones that have no key yet.
+    missing: Vec<KeyScope>,
+}
+
+impl UsableKeys {
+    /// The key to seal under for a scope that was asked for, or why there is none.
+    pub(crate) fn key(&self, scope: &KeyScope) -> Result<&(KeyId, Arc<DataKey>)> {
+        match (self.keys.get(scope), self.unusable.get(scope)) {
+            (Some(key), _) => Ok(key),
+            (None, Some(unusable)) => Err(unusable.error(scope)),
+            (None, None) => Err(Error::ScopeState { scope: scope.clone(), problem: "was not locked: this is a bug, please report it" }),
+        }
+    }
+}
+
+impl<Tx: Send + 'static> KeyManager<Tx> {
+    /// Asks the KMS, if it has to be asked, while nothing is locked.
+    pub(crate) async fn warm_up(&self, connection: &mut Tx) -> Result<()> {
+        self.check_namespace(connection).await?;
+        if !self.has_active_at_hand(PARTITION) {
+            self.active_kek(connection, PARTITION).await?;
+        }
+        Ok(())
+    }
+
+    /// The active keys of these scopes, made where there are none, and locked as an append locks them. What is wrong with
+    /// one scope does not concern the others.
+    ///
+    /// The KMS is not asked: a key-encryption key that is neither pinned nor cached is a [`Error::Collision`], and
+    /// [`open_missed`](Self::open_missed) opens it before the next try.
+    pub(crate) async fn usable_keys(&self, tx: &mut Tx, scopes: &[KeyScope], pinned: &Pinned) -> Result<UsableKeys> {
+        let Locked { usable, unusable, .. } = self.lock_scopes(tx, scopes, pinned).await?;
+        self.keys_of(tx, usable, unusable, pinned).await
+    }
+
+    /// The same, but none is made: those that would have to be are named instead.
+    pub(crate) async fn existing_keys(
+        &self,
+        tx: &mut Tx,
+        scopes: &[KeyScope],
+        pinned: &Pinned,
+    ) -> Result<Result<UsableKeys, Vec<KeyScope>>> {
+        let Locked { usable, unusable, missing } = self.lock_scopes(tx, scopes, pinned).await?;
+        if !missing.is_empty() {
+            return Ok(Err(missing));
+        }
+        self.keys_of(tx, usable, unusable, pinned).await.map(Ok)
+    }
+
+    async fn keys_of(
+        &self,
+        tx: &mut Tx,
+        usable: Vec<KeyScope>,
+        unusable: HashMap<KeyScope, Unusable>,
+        pinned: &Pinned,
+    ) -> Result<UsableKeys> {
+        let keys = self.locked_keys(tx, &usable, with_integrity(&usable), pinned).await.map_err(|error| match error {
+            // It was made after it was looked for, and shredded before it could be locked here.
+            Error::Shredded { .. } | Error::Disabled { .. } => Error::Collision { source: None },
+            error => error,
+        })?;
+        let by_scope = usable.into_iter().zip(keys.keys).collect();
+        Ok(UsableKeys { namespace: keys.namespace, integrity: keys.integrity, keys: by_scope, unusable })
+    }
+
+    async fn lock_scopes(&self, tx: &mut Tx, scopes: &[KeyScope], pinned: &Pinned) -> Result<Locked> {
+        let (mut usable, mut unusable) = (Vec::with_capacity(scopes.len()), HashMap::new());
+        for scope in scopes {
+            match check_name(scope) {
+                Ok(()) => usable.push(scope.clone()),
+                Err(error) => drop(unusable.insert(scope.clone(), Unusable::of(error)?)),
+            }
+        }
+        usable.sort_unstable();
+        usable.dedup();
+        let namespace = self.namespace(tx).await?;
+        let mut active = Vec::with_capacity(usable.len());
+        for record in self.store.scopes(tx, &usable, ScopeLock::Share).await? {
+            let scope = record.scope.clone();
+            match check_and_take(record) {
+                Ok(key) => active.extend(key.map(|(_, key)| key)),
+                Err(error) => drop(unusable.insert(scope, Unusable::of(error)?)),
+            }
+        }
+        let has_key: HashSet<KeyScope> = active.iter().map(|key| key.scope.clone()).collect();
+        let opened = self.open_all(tx, &namespace, &active, None, Some(pinned)).await?;
+        for key in active {
+            if let Some(Err(fault)) = opened.get(&key.key_id) {
+                unusable.insert(key.scope, Unusable::Key(key.key_id, *fault));
+            }
+        }
+        usable.retain(|scope| !unusable.contains_key(scope));
+        let missing = usable.iter().filter(|scope| !has_key.contains(scope)).cloned().collect();
+        Ok(Locked { usable, unusable, missing })
+    }
+
+    /// Are all of these keys still there to open what they sealed?
+    pub(crate) async fn are_live(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>, pinned: &Pinned) -> Result<bool> {
+        if key_ids.is_empty() {
+            return Ok(true);
+        }
+        let (_, keys) = self.opening_keys_now(tx, key_ids, Some(pinned)).await?;
+        Ok(key_ids.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. }))))
+    }
+
+    /// Why nothing could be sealed for each of these scopes now, if so: a look that locks and makes nothing.
+    pub(crate) async fn look_at_scopes(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<HashMap<KeyScope, Error>> {
+        let (mut wanted, mut found) = (Vec::with_capacity(scopes.len()), HashMap::new());
+        for scope in scopes {
+            match check_name(scope) {
+                Ok(()) => wanted.push(scope.clone()),
+                Err(error) => drop(found.insert(scope.clone(), error)),
+            }
+        }
+        for record in self.store.scopes(tx, &wanted, ScopeLock::None).await? {
+            let scope = record.scope.clone();
+            if let Err(error) = check_and_take(record) {
+                found.insert(scope, error);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The last key of a scope that was destroyed.
+    pub(crate) async fn destroyed_key(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Option<KeyId>> {
+        let history = self.store.history(tx, scope).await?;
+        let keys = history.into_iter().flat_map(|history| history.keys);
+        Ok(keys.filter(|key| key.shredded_at.is_some()).max_by_key(|key| key.version).map(|key| key.key_id))
+    }
+}
+
+fn check_name(scope: &KeyScope) -> Result<()> {
+    scope.check()?;
+    if scope.is_reserved() {
+        return Err(Error::InvalidText { what: "the scope kind", problem: "starts with '$', which is reserved" });
+    }
+    Ok(())
+}

@@ -1,0 +1,361 @@
+//! One batch of a backfill: from what was read to what is committed.
+
+use crate::crypto::primitives::Salts;
+use crate::error::{Error, Result};
+use crate::event::PersistedEvent;
+use crate::keys::names::{KeyId, KeyScope};
+use crate::keys::{Pinned, UsableKeys};
+use crate::maintenance::backfill::{BackfillOptions, Skipped};
+use crate::maintenance::look::{Look, look, read_as};
+use crate::schema::ReadAs;
+use crate::seal::plan::Plan;
+use crate::seal::sealing::{Draft, Voids};
+use crate::sealer::{Coverage, Reader, Reading, Sealer, seal_draft};
+use crate::store::{EventTable, PayloadReplacement, TableWork};
+use async_trait::async_trait;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+/// The events of a batch, and what became of them.
+pub(super) struct Page<'a, T: EventTable + ?Sized> {
+    sealer: &'a Sealer<T::Tx>,
+    table: &'a T,
+    options: &'a BackfillOptions,
+    events: Vec<PersistedEvent>,
+    /// What the KMS opened before anything was locked.
+    pinned: Pinned,
+    outcome: Outcome,
+    skipped: Vec<(usize, Error)>,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct Outcome {
+    pub(super) sealed: u64,
+    pub(super) erased: u64,
+    pub(super) unchanged: u64,
+    pub(super) raced: u64,
+}
+
+/// An event with something in the clear.
+struct Open<'e> {
+    index: usize,
+    event: &'e PersistedEvent,
+    plan: &'e Plan,
+    /// What is to be sealed.
+    payload: Cow<'e, [u8]>,
+    /// What is void already.
+    voids: Voids,
+    /// What is sealed already.
+    coverage: Coverage,
+}
+
+/// What is written for an event, and what it must open to.
+struct Sealed<'e> {
+    event: &'e PersistedEvent,
+    payload: Vec<u8>,
+    opens_to: (Vec<u8>, HashSet<String>),
+    erases: bool,
+}
+
+impl<'a, T: EventTable + ?Sized> Page<'a, T> {
+    pub(super) fn new(sealer: &'a Sealer<T::Tx>, table: &'a T, options: &'a BackfillOptions, events: Vec<PersistedEvent>) -> Self {
+        Self { sealer, table, options, events, pinned: Pinned::default(), outcome: Outcome::default(), skipped: Vec::new() }
+    }
+
+    /// Has the KMS open what an earlier try did not find open, while nothing is locked.
+    pub(super) async fn open_missed(&mut self) -> Result<()> {
+        self.sealer.keys().open_missed(&mut self.pinned).await
+    }
+
+    pub(super) fn finish(mut self) -> (Outcome, Vec<Skipped>) {
+        self.skipped.sort_by_key(|(index, _)| *index);
+        let events = &self.events;
+        let skipped = self.skipped.into_iter().filter_map(|(index, error)| Some(Skipped::new(events.get(index)?, error)));
+        (self.outcome, skipped.collect())
+    }
+
+    /// A dry run: what would be sealed, as far as can be told without making keys.
+    pub(super) async fn look(&mut self, connection: &mut T::Tx) -> Result<()> {
+        let (mut outcome, mut skipped) = (Outcome::default(), Vec::new());
+        let open = open_events(self.sealer, connection, &self.events, Reader::Maintenance, &mut outcome, &mut skipped).await?;
+        for open in &open {
+            let draft = match open.draft(&open.voids) {
+                Ok(Some(draft)) => draft,
+                Ok(None) => {
+                    outcome.unchanged += 1;
+                    continue;
+                }
+                Err(error) => {
+                    skipped.push((open.index, error));
+                    continue;
+                }
+            };
+            let (mut error, mut erases) = (None, false);
+            for (scope, problem) in self.sealer.keys().look_at_scopes(connection, &draft.scopes).await? {
+                match problem {
+                    Error::Shredded { .. } if self.options.erase_shredded => {
+                        erases = true;
+                        if self.sealer.keys().destroyed_key(connection, &scope).await?.is_none() {
+                            error = Some(never_had_a_key(&scope));
+                        }
+                    }
+                    problem => error = Some(problem),
+                }
+            }
+            match error {
+                Some(error) => skipped.push((open.index, error)),
+                None => {
+                    outcome.sealed += 1;
+                    outcome.erased += u64::from(erases);
+                }
+            }
+        }
+        (self.outcome, self.skipped) = (outcome, skipped);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl<T: EventTable + ?Sized> TableWork<T::Tx> for Page<'_, T> {
+    async fn run(&mut self, tx: &mut T::Tx) -> Result<()> {
+        // It may be run again.
+        let (mut outcome, mut skipped) = (Outcome::default(), Vec::new());
+        let open = open_events(self.sealer, tx, &self.events, Reader::Locked(&self.pinned), &mut outcome, &mut skipped).await?;
+        let sealed = self.seal(tx, &open, &mut outcome, &mut skipped).await?;
+        let replacements: Vec<PayloadReplacement> = sealed.iter().map(Sealed::replacement).collect();
+        let replaced = match replacements.as_slice() {
+            [] => HashSet::new(),
+            some => self.table.replace_payloads(tx, some).await?.into_iter().collect(),
+        };
+        let (written, raced): (Vec<_>, Vec<_>) = sealed.into_iter().partition(|sealed| replaced.contains(&sealed.event.global_position));
+        verify(self.sealer, self.table, tx, &self.pinned, &written).await?;
+        outcome.raced = raced.len() as u64;
+        outcome.sealed = written.len() as u64;
+        outcome.erased = written.iter().filter(|sealed| sealed.erases).count() as u64;
+        (self.outcome, self.skipped) = (outcome, skipped);
+        Ok(())
+    }
+}
+
+impl<T: EventTable + ?Sized> Page<'_, T> {
+    /// Seals what can be, under locks that last until the transaction ends.
+    async fn seal<'e>(
+        &self,
+        tx: &mut T::Tx,
+        open: &'e [Open<'e>],
+        outcome: &mut Outcome,
+        skipped: &mut Vec<(usize, Error)>,
+    ) -> Result<Vec<Sealed<'e>>> {
+        let mut drafts = Vec::with_capacity(open.len());
+        for open in open {
+            match open.draft(&open.voids) {
+                Ok(Some(draft)) => drafts.push((open, draft)),
+                Ok(None) => outcome.unchanged += 1,
+                Err(error) => skipped.push((open.index, error)),
+            }
+        }
+        let scopes: HashSet<&KeyScope> =
+            drafts.iter().flat_map(|(open, draft)| draft.scopes.iter().chain(open.coverage.live.values())).collect();
+        let scopes: Vec<KeyScope> = scopes.into_iter().cloned().collect();
+        if drafts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = self.sealer.keys().usable_keys(tx, &scopes, &self.pinned).await?;
+        // What was opened before the locks were had may have been shredded in between, and its scope even reopened.
+        let live: HashSet<KeyId> = drafts.iter().flat_map(|(open, _)| open.coverage.live.keys().copied()).collect();
+        if !self.sealer.keys().are_live(tx, &live, &self.pinned).await? {
+            return Err(Error::Collision { source: None });
+        }
+        let mut destroyed: HashMap<KeyScope, Option<KeyId>> = HashMap::new();
+        let mut salts = Salts::draw(drafts.len())?;
+        let mut sealed = Vec::with_capacity(drafts.len());
+        for (open, draft) in drafts {
+            let (draft, erases) = match self.erase_shredded(tx, open, draft, &keys, &mut destroyed).await? {
+                Ready::Seal { draft, erases } => (draft, erases),
+                Ready::Nothing => continue,
+                Ready::Skip(error) => {
+                    skipped.push((open.index, error));
+                    continue;
+                }
+            };
+            let payload = seal_draft(&draft, &keys, &salts.next()?)?;
+            let (opens_to, redacted) = draft.opens_to(open.plan);
+            let redacted = redacted.iter().map(|place| place.as_str().to_owned()).collect();
+            sealed.push(Sealed { event: open.event, payload, opens_to: (opens_to, redacted), erases });
+        }
+        Ok(sealed)
+    }
+
+    /// Makes void what belongs to scopes that were shredded, if that was asked for.
+    async fn erase_shredded<'e>(
+        &self,
+        tx: &mut T::Tx,
+        open: &'e Open<'e>,
+        draft: Draft<'e>,
+        keys: &UsableKeys,
+        destroyed: &mut HashMap<KeyScope, Option<KeyId>>,
+    ) -> Result<Ready<'e>> {
+        let mut voids = open.voids.clone();
+        let mut error = None;
+        for scope in &draft.scopes {
+            match keys.key(scope) {
+                Ok(_) => {}
+                Err(Error::Shredded { .. }) if self.options.erase_shredded => {
+                    if !destroyed.contains_key(scope) {
+                        destroyed.insert(scope.clone(), self.sealer.keys().destroyed_key(tx, scope).await?);
+                    }
+                    match destroyed.get(scope) {
+                        Some(Some(key_id)) => voids.extend(draft.places_of(scope).map(|place| (place, *key_id))),
+                        _ => error = Some(never_had_a_key(scope)),
+                    }
+                }
+                Err(problem) => error = Some(problem),
+            }
+        }
+        let erases = voids.len() > open.voids.len();
+        Ok(match error {
+            Some(error) => Ready::Skip(error),
+            None if !erases => Ready::Seal { draft, erases },
+            None => match open.draft(&voids) {
+                Ok(Some(draft)) => Ready::Seal { draft, erases },
+                Ok(None) => Ready::Nothing,
+                Err(problem) => Ready::Skip(problem),
+            },
+        })
+    }
+}
+
+/// What is to be done with an event, once the states of its scopes are known.
+enum Ready<'e> {
+    Seal { draft: Draft<'e>, erases: bool },
+    Nothing,
+    Skip(Error),
+}
+
+impl Open<'_> {
+    /// What is to be sealed; `None` if that is nothing.
+    fn draft(&self, voids: &Voids) -> Result<Option<Draft<'_>>> {
+        let draft = Draft::with_voids(self.plan, self.event.as_stored().with_payload(&self.payload), voids)?;
+        // Who names the owners could otherwise have a live value erased as somebody's who was shredded, or keep it from a shred.
+        if let Some(pointer) = draft.as_ref().and_then(|draft| draft.moved_to_another(&self.coverage.owners)) {
+            return Err(Error::OtherOwner { event_id: self.event.event_id, pointer });
+        }
+        let places: HashSet<&str> = draft.iter().flat_map(Draft::places).collect();
+        // What was sealed once, and is not protected any more, must not come to lie in the clear.
+        match self.coverage.places.iter().find(|place| !places.contains(place.as_str())) {
+            Some(_) => Err(Error::Unsealed {
+                event_id: self.event.event_id,
+                event_type: self.event.stored_type.clone(),
+                pointer: self.first_in_the_clear(&places),
+            }),
+            None => Ok(draft),
+        }
+    }
+
+    fn first_in_the_clear(&self, places: &HashSet<&str>) -> crate::JsonPointer {
+        let place = places.iter().filter(|place| !self.coverage.places.iter().any(|covered| covered == *place)).min();
+        crate::JsonPointer::new_unchecked(place.copied().unwrap_or_default())
+    }
+}
+
+impl Sealed<'_> {
+    fn replacement(&self) -> PayloadReplacement {
+        PayloadReplacement {
+            position: self.event.global_position,
+            event_id: self.event.event_id,
+            old: self.event.payload.clone(),
+            new: self.payload.clone(),
+        }
+    }
+}
+
+/// Of these events, those with a protected value in the clear, ready to be sealed.
+async fn open_events<'e, Tx: Send + 'static>(
+    sealer: &'e Sealer<Tx>,
+    tx: &mut Tx,
+    events: &'e [PersistedEvent],
+    reader: Reader<'_>,
+    outcome: &mut Outcome,
+    skipped: &mut Vec<(usize, Error)>,
+) -> Result<Vec<Open<'e>>> {
+    let (mut found, mut partly) = (Vec::new(), Vec::new());
+    for (index, event) in events.iter().enumerate() {
+        let Some(ReadAs { schema, .. }) = read_as(sealer.schemas(), &event.stored_type, event.stored_version) else { continue };
+        let plan = &schema.plan;
+        match look(plan, event) {
+            Look::Plaintext => {
+                let payload = Cow::Borrowed(&event.payload[..]);
+                found.push(Open { index, event, plan, payload, voids: Voids::new(), coverage: Coverage::default() });
+            }
+            Look::Partly => partly.push((index, event, plan)),
+            Look::Sealed | Look::Nothing => outcome.unchanged += 1,
+            Look::Unreadable(error) => skipped.push((index, error)),
+        }
+    }
+    if partly.is_empty() {
+        return Ok(found);
+    }
+    let rows: Vec<&PersistedEvent> = partly.iter().map(|(_, event, _)| *event).collect();
+    let opened = sealer.open_rows(tx, &rows, Reading::WithPlaintext, reader).await?;
+    for ((index, event, plan), row) in partly.into_iter().zip(opened) {
+        match row {
+            Ok(row) => {
+                let Some(opened) = row.opened else { continue };
+                let voids = opened.redacted.into_iter().map(|redacted| (redacted.place, redacted.key_id)).collect();
+                let payload = Cow::Owned(opened.payload);
+                found.push(Open { index, event, plan, payload, voids, coverage: row.coverage });
+            }
+            Err(error) => skipped.push((index, error)),
+        }
+    }
+    Ok(found)
+}
+
+/// Reads what was written back from the database, and opens it as a reader does that accepts no plaintext.
+async fn verify<T: EventTable + ?Sized>(
+    sealer: &Sealer<T::Tx>,
+    table: &T,
+    tx: &mut T::Tx,
+    pinned: &Pinned,
+    written: &[Sealed<'_>],
+) -> Result<()> {
+    if written.is_empty() {
+        return Ok(());
+    }
+    let positions: Vec<_> = written.iter().map(|sealed| sealed.event.global_position).collect();
+    let mut stored: HashMap<_, PersistedEvent> =
+        table.stored_events_at(tx, &positions).await?.into_iter().map(|event| (event.global_position, event)).collect();
+    let mut rows = Vec::with_capacity(written.len());
+    for sealed in written {
+        let differs = |problem| Error::NotVerified { event_id: sealed.event.event_id, problem };
+        let row = stored.remove(&sealed.event.global_position).ok_or_else(|| differs("it is not in the store"))?;
+        let mut same = sealed.event.clone();
+        same.payload.clone_from(&row.payload);
+        if row != same {
+            return Err(differs("more than its payload changed"));
+        }
+        rows.push(row);
+    }
+    let opened = sealer.open_rows(tx, &rows, Reading::Strictly, Reader::Locked(pinned)).await?;
+    for (sealed, opened) in written.iter().zip(opened) {
+        let differs = |problem| Error::NotVerified { event_id: sealed.event.event_id, problem };
+        let opened = opened.map_err(|error| {
+            tracing::warn!(event_id = %sealed.event.event_id, %error, "what was written does not open");
+            differs("it does not open")
+        })?;
+        let opened = opened.opened.ok_or_else(|| differs("it is not sealed"))?;
+        if opened.payload != sealed.opens_to.0 {
+            return Err(differs("it opens to something else"));
+        }
+        let redacted: HashSet<String> = opened.redacted.iter().map(|redacted| redacted.place.as_str().to_owned()).collect();
+        if redacted != sealed.opens_to.1 {
+            return Err(differs("something else is redacted in it"));
+        }
+    }
+    Ok(())
+}
+
+fn never_had_a_key(scope: &KeyScope) -> Error {
+    let problem = "was shredded before it had a key, so no seal can say that something was erased: reopen it and shred it again";
+    Error::ScopeState { scope: scope.clone(), problem }
+}

@@ -1,0 +1,337 @@
+//! One batch of a rewrite: from what was read in the source to what is committed in the target.
+
+use crate::crypto::primitives::Salts;
+use crate::error::{Error, Result};
+use crate::event::{GlobalPosition, PersistedEvent, Unreadable};
+use crate::json::number::is_same_value;
+use crate::keys::names::{KeyId, KeyScope};
+use crate::keys::{Pinned, UsableKeys};
+use crate::maintenance::rewrite::fate::{Anew, Fate, fate_of};
+use crate::maintenance::rewrite::{Kept, KeptBecause, RewriteOptions};
+use crate::sealer::{Reader, Reading, Sealer, seal_draft};
+use crate::store::{EventTable, TableWork};
+use async_trait::async_trait;
+use std::collections::{HashMap, HashSet};
+
+/// Makes keys that are needed, and nothing else.
+pub(super) struct MakeKeys<'a, Tx> {
+    pub(super) sealer: &'a Sealer<Tx>,
+    pub(super) scopes: Vec<KeyScope>,
+    pub(super) pinned: &'a Pinned,
+}
+
+#[async_trait]
+impl<Tx: Send + 'static> TableWork<Tx> for MakeKeys<'_, Tx> {
+    async fn run(&mut self, tx: &mut Tx) -> Result<()> {
+        self.sealer.keys().usable_keys(tx, &self.scopes, self.pinned).await.map(drop)
+    }
+}
+
+/// What became of a batch.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) copied: u64,
+    pub(super) rewritten: u64,
+    pub(super) with_voids: u64,
+    pub(super) kept: Vec<Kept>,
+}
+
+impl Outcome {
+    /// How many events it is about.
+    pub(super) fn events(&self) -> u64 {
+        self.copied + self.rewritten + self.kept.len() as u64
+    }
+}
+
+/// Carries a batch over, in a transaction of the source that holds the locks until the target has committed.
+pub(super) struct Carry<'a, Tx, T: EventTable + ?Sized> {
+    sealer: &'a Sealer<Tx>,
+    target: &'a T,
+    target_connection: &'a mut T::Tx,
+    options: &'a RewriteOptions,
+    events: &'a [PersistedEvent],
+    /// The target's last position before them.
+    before: GlobalPosition,
+    /// What the KMS opened before anything was locked.
+    pinned: &'a Pinned,
+    outcome: Outcome,
+    /// The scopes whose first keys have to be made before.
+    missing: Vec<KeyScope>,
+}
+
+/// What is written for an event, and what it must be.
+struct Written {
+    event: PersistedEvent,
+    /// If it is sealed anew: what it must open to, and what is redacted in it.
+    opens_to: Option<(Vec<u8>, HashSet<String>)>,
+}
+
+impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
+    pub(super) fn new(
+        sealer: &'a Sealer<Tx>,
+        target: &'a T,
+        target_connection: &'a mut T::Tx,
+        options: &'a RewriteOptions,
+        events: &'a [PersistedEvent],
+        before: GlobalPosition,
+        pinned: &'a Pinned,
+    ) -> Self {
+        Self { sealer, target, target_connection, options, events, before, pinned, outcome: Outcome::default(), missing: Vec::new() }
+    }
+
+    pub(super) fn finish(self) -> (Outcome, Vec<KeyScope>) {
+        (self.outcome, self.missing)
+    }
+
+    /// A dry run: what would be done, as far as can be told without making keys.
+    pub(super) async fn look(&mut self, connection: &mut Tx) -> Result<()> {
+        let sealer = self.sealer;
+        let fates = fates(sealer, connection, self.events, self.options, Reader::Maintenance).await?;
+        let scopes: Vec<KeyScope> = scopes_of(&fates).into_iter().collect();
+        let unusable = sealer.keys().look_at_scopes(connection, &scopes).await?;
+        let mut outcome = Outcome::default();
+        for (event, fate) in self.events.iter().zip(fates) {
+            match fate {
+                Fate::Same => outcome.copied += 1,
+                Fate::Kept(because, error) => outcome.kept.push(Kept::new(event, because, error)),
+                Fate::Anew(anew) => {
+                    let draft = anew.draft()?;
+                    let problem = draft.iter().flat_map(|draft| &draft.scopes).find_map(|scope| Some((scope, unusable.get(scope)?)));
+                    match problem {
+                        Some((scope, Error::Shredded { .. })) => {
+                            let error = Error::Shredded { scope: scope.clone() };
+                            outcome.kept.push(Kept::new(event, KeptBecause::OwnerShredded, Some(error)));
+                        }
+                        Some((scope, Error::Disabled { .. })) if !self.options.copy_unreadable => {
+                            return Err(unreadable(event, Error::Disabled { scope: scope.clone() }));
+                        }
+                        Some(_) if !self.options.copy_unreadable => {
+                            return Err(unreadable(event, Error::InvalidRow { what: "the key of a scope", problem: "can't be used" }));
+                        }
+                        Some(_) => outcome.kept.push(Kept::new(event, KeptBecause::Unreadable, None)),
+                        None => {
+                            outcome.rewritten += 1;
+                            outcome.with_voids += u64::from(!anew.voids.is_empty());
+                        }
+                    }
+                }
+            }
+        }
+        self.outcome = outcome;
+        Ok(())
+    }
+
+    /// Seals what is to be sealed anew.
+    fn write(&self, fates: Vec<Fate<'a>>, keys: Option<&UsableKeys>, outcome: &mut Outcome) -> Result<Vec<Written>> {
+        let anew = fates.iter().filter(|fate| matches!(fate, Fate::Anew(_))).count();
+        let mut salts = Salts::draw(anew.max(1))?;
+        let mut written = Vec::with_capacity(fates.len());
+        for (event, fate) in self.events.iter().zip(fates) {
+            let kept = match fate {
+                Fate::Same => {
+                    outcome.copied += 1;
+                    None
+                }
+                Fate::Kept(because, error) => Some((because, error)),
+                Fate::Anew(anew) => match self.seal(*anew, keys, &salts.next()?) {
+                    Ok((anew, voids)) => {
+                        outcome.rewritten += 1;
+                        outcome.with_voids += u64::from(voids);
+                        written.push(anew);
+                        continue;
+                    }
+                    Err(NotAnew::Kept(because, error)) => Some((because, error)),
+                    Err(NotAnew::Unusable(error)) if self.options.copy_unreadable => Some((KeptBecause::Unreadable, Some(error))),
+                    Err(NotAnew::Unusable(error)) => return Err(unreadable(event, error)),
+                    Err(NotAnew::Failed(error)) => return Err(error),
+                },
+            };
+            outcome.kept.extend(kept.map(|(because, error)| Kept::new(event, because, error)));
+            written.push(Written { event: event.clone(), opens_to: None });
+        }
+        Ok(written)
+    }
+
+    fn seal(&self, anew: Anew<'_>, keys: Option<&UsableKeys>, salt: &[u8; 16]) -> Result<(Written, bool), NotAnew> {
+        let draft = anew.draft().map_err(NotAnew::Failed)?;
+        let sealed = match draft {
+            None => None,
+            Some(draft) => {
+                let keys = keys.ok_or(NotAnew::Failed(Error::Collision { source: None }))?;
+                for scope in &draft.scopes {
+                    match keys.key(scope) {
+                        Ok(_) => {}
+                        Err(error @ Error::Shredded { .. }) => return Err(NotAnew::Kept(KeptBecause::OwnerShredded, Some(error))),
+                        Err(error) => return Err(NotAnew::Unusable(error)),
+                    }
+                }
+                let payload = seal_draft(&draft, keys, salt).map_err(NotAnew::Failed)?;
+                // A draft has a plan.
+                let (opens_to, redacted) = anew.plan.map(|plan| draft.opens_to(plan)).unwrap_or_default();
+                Some((payload, (opens_to, redacted.iter().map(|place| place.as_str().to_owned()).collect())))
+            }
+        };
+        let (payload, opens_to) = match sealed {
+            Some((payload, opens_to)) => (payload, Some(opens_to)),
+            None => (anew.event.payload.clone(), None),
+        };
+        let voids = !anew.voids.is_empty();
+        let mut event = anew.event;
+        event.payload = payload;
+        Ok((Written { event, opens_to }, voids))
+    }
+}
+
+/// What is to become of each event, by what its readers see now.
+async fn fates<'a, Tx: Send + 'static>(
+    sealer: &'a Sealer<Tx>,
+    tx: &mut Tx,
+    events: &'a [PersistedEvent],
+    options: &RewriteOptions,
+    reader: Reader<'_>,
+) -> Result<Vec<Fate<'a>>> {
+    let rows = sealer.open_rows(tx, events, Reading::AsReaders, reader).await?;
+    let fates = events.iter().zip(rows).map(|(event, row)| match row.and_then(|row| fate_of(sealer, event, row)) {
+        Ok(fate) => Ok(fate),
+        Err(error) if options.copy_unreadable => Ok(Fate::Kept(KeptBecause::Unreadable, Some(error))),
+        Err(error) => Err(unreadable(event, error)),
+    });
+    fates.collect()
+}
+
+/// Why an event is not written anew after all.
+enum NotAnew {
+    Kept(KeptBecause, Option<Error>),
+    /// A key that it needs can't be used.
+    Unusable(Error),
+    Failed(Error),
+}
+
+#[async_trait]
+impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<Tx> for Carry<'_, Tx, T> {
+    async fn run(&mut self, tx: &mut Tx) -> Result<()> {
+        let sealer = self.sealer;
+        let fates = fates(sealer, tx, self.events, self.options, Reader::Locked(self.pinned)).await?;
+        let scopes = scopes_of(&fates);
+        let live: HashSet<KeyId> = fates.iter().filter_map(Fate::anew).flat_map(|anew| anew.live.keys().copied()).collect();
+        let keys = if fates.iter().any(|fate| fate.anew().is_some()) {
+            match sealer.keys().existing_keys(tx, &scopes.into_iter().collect::<Vec<_>>(), self.pinned).await? {
+                Ok(keys) => Some(keys),
+                Err(missing) => {
+                    self.missing = missing;
+                    return Ok(());
+                }
+            }
+        } else {
+            None
+        };
+        // What was opened before the locks were had may have been shredded in between, and its scope even reopened.
+        if !sealer.keys().are_live(tx, &live, self.pinned).await? {
+            return Err(Error::Collision { source: None });
+        }
+        let mut outcome = Outcome::default();
+        let written = self.write(fates, keys.as_ref(), &mut outcome)?;
+        self.outcome = outcome;
+        let mut insert = Insert { sealer, source: tx, target: self.target, before: self.before, pinned: self.pinned, written };
+        self.target.in_transaction(self.target_connection, &mut insert).await
+    }
+}
+
+/// Inserts a batch into the target, and verifies it there.
+struct Insert<'a, Tx, T: EventTable + ?Sized> {
+    sealer: &'a Sealer<Tx>,
+    /// For the keys.
+    source: &'a mut Tx,
+    target: &'a T,
+    /// After which it is inserted.
+    before: GlobalPosition,
+    pinned: &'a Pinned,
+    written: Vec<Written>,
+}
+
+#[async_trait]
+impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_, Tx, T> {
+    async fn run(&mut self, tx: &mut T::Tx) -> Result<()> {
+        if self.target.last_position(tx).await? != self.before {
+            return Err(Error::Collision { source: None });
+        }
+        let events: Vec<PersistedEvent> = self.written.iter().map(|written| written.event.clone()).collect();
+        self.target.insert_events(tx, &events).await?;
+        let positions: Vec<_> = events.iter().map(|event| event.global_position).collect();
+        let stored = self.target.stored_events_at(tx, &positions).await?;
+        let by_position: HashMap<_, &PersistedEvent> = stored.iter().map(|event| (event.global_position, event)).collect();
+        let (mut sealed, mut expected) = (Vec::new(), Vec::new());
+        for written in &self.written {
+            let differs = |problem| Error::NotVerified { event_id: written.event.event_id, problem };
+            let row = *by_position.get(&written.event.global_position).ok_or_else(|| differs("it is not in the store"))?;
+            let mut same = row.clone();
+            if !is_same_json(same.metadata.as_deref(), written.event.metadata.as_deref()) {
+                return Err(differs("its metadata is not what was written"));
+            }
+            same.metadata.clone_from(&written.event.metadata);
+            (same.event_type, same.event_version) = (written.event.event_type.clone(), written.event.event_version);
+            if same != written.event {
+                return Err(differs("it is not what was written"));
+            }
+            if let Some(opens_to) = &written.opens_to {
+                sealed.push(row);
+                expected.push(opens_to);
+            }
+        }
+        let opened = self.sealer.open_rows(self.source, &sealed, Reading::Strictly, Reader::Locked(self.pinned)).await?;
+        for ((row, (payload, redacted)), opened) in sealed.iter().zip(expected).zip(opened) {
+            let differs = |problem| Error::NotVerified { event_id: row.event_id, problem };
+            let opened = opened.map_err(|error| {
+                tracing::warn!(event_id = %row.event_id, %error, "what was written does not open");
+                differs("it does not open")
+            })?;
+            let opened = opened.opened.ok_or_else(|| differs("it is not sealed"))?;
+            let places: HashSet<&str> = opened.redacted.iter().map(|redacted| redacted.place.as_str()).collect();
+            if opened.payload != *payload || places.len() != redacted.len() || !redacted.iter().all(|place| places.contains(place.as_str()))
+            {
+                return Err(differs("it opens to something else"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'s> Fate<'s> {
+    fn anew(&self) -> Option<&Anew<'s>> {
+        match self {
+            Self::Anew(anew) => Some(anew),
+            _ => None,
+        }
+    }
+}
+
+/// The scopes that are to be locked: of what is live, and of what is to be sealed.
+fn scopes_of(fates: &[Fate<'_>]) -> HashSet<KeyScope> {
+    let mut scopes = HashSet::new();
+    for anew in fates.iter().filter_map(Fate::anew) {
+        scopes.extend(anew.live.values().cloned());
+        if let Ok(Some(draft)) = anew.draft() {
+            scopes.extend(draft.scopes.iter().cloned());
+        }
+    }
+    scopes
+}
+
+fn unreadable(event: &PersistedEvent, error: Error) -> Error {
+    Error::Unreadable(Box::new(Unreadable {
+        aggregate: event.aggregate.clone(),
+        aggregate_version: event.aggregate_version,
+        global_position: event.global_position,
+        event_id: event.event_id,
+        error,
+    }))
+}
+
+/// A database may re-space and re-order metadata, and spell its numbers otherwise.
+fn is_same_json(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
+    let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok();
+    match (a, b) {
+        (Some(a), Some(b)) => a == b || json(a).is_some_and(|a| json(b).is_some_and(|b| is_same_value(&a, &b))),
+        (a, b) => a == b,
+    }
+}

@@ -1,0 +1,108 @@
+//! Events in a [`MemoryDb`](crate::memory::MemoryDb).
+
+mod rows;
+
+use crate::error::{Error, Result};
+use crate::event::{
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, Stream,
+    VersionRange, check_append,
+};
+use crate::memory::{MemoryTx, Tables};
+use crate::store::EventStore;
+use async_trait::async_trait;
+use std::sync::Arc;
+
+/// The events of a [`MemoryDb`](crate::memory::MemoryDb).
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct MemoryStore;
+
+impl MemoryStore {
+    /// The store. It has no state: the database is behind the transaction.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+#[async_trait]
+impl EventStore for MemoryStore {
+    type Tx = MemoryTx;
+
+    async fn append(
+        &self,
+        tx: &mut MemoryTx,
+        aggregate: &AggregateRef,
+        expected: ExpectedVersion,
+        events: &[NewEvent],
+    ) -> Result<Appended> {
+        check_append(aggregate, events)?;
+        tx.lock()?;
+        let tables = tx.read()?;
+        let current =
+            tables.streams.get(aggregate).and_then(|stream| tables.events.get(*stream.last()?)).map(|last| last.aggregate_version);
+        if !expected.accepts(current) {
+            return Err(Error::VersionConflict { aggregate: aggregate.clone(), expected, actual: current });
+        }
+        if let Some(known) = events.iter().find(|event| tables.event_ids.contains(&event.event_id)) {
+            return Err(Error::DuplicateEventId { event_id: known.event_id });
+        }
+        drop(tables);
+        let tables = tx.write()?;
+        let mut version = current.map_or(AggregateVersion::FIRST, AggregateVersion::next);
+        let mut appended = Vec::with_capacity(events.len());
+        for event in events {
+            let position = last_position(&tables.events).get().saturating_add(1).try_into()?;
+            let event = PersistedEvent::from_new(aggregate.clone(), version, position, event.clone());
+            version = version.next();
+            push(tables, event.clone());
+            appended.push(event);
+        }
+        Ok(Appended { events: appended })
+    }
+
+    async fn read_aggregate_stream(&self, tx: &mut MemoryTx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+        let tables = tx.read()?;
+        let stream = tables.streams.get(aggregate).map_or(&[][..], Vec::as_slice);
+        let events: Vec<PersistedEvent> = stream
+            .iter()
+            .map(|index| &tables.events[*index])
+            .filter(|event| range.contains(event.aggregate_version.get()))
+            .map(|event| PersistedEvent::clone(event))
+            .collect();
+        let last_version = events.last().map(|event| event.aggregate_version);
+        Ok(Stream { aggregate: aggregate.clone(), events, last_version })
+    }
+
+    async fn read_events(&self, tx: &mut MemoryTx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+        let tables = tx.read()?;
+        let events: Vec<PersistedEvent> = from(&tables.events, after)
+            .iter()
+            .filter(|event| filter.matches(event.aggregate.aggregate_type(), event.stored_type.as_str()))
+            .take(usize::try_from(limit).unwrap_or(usize::MAX))
+            .map(|event| PersistedEvent::clone(event))
+            .collect();
+        let next = events.last().map_or(after, |event| event.global_position);
+        let scanned = u32::try_from(events.len()).unwrap_or(limit);
+        Ok(EventPage { events, scanned, next })
+    }
+
+    async fn latest_global_position(&self, tx: &mut MemoryTx) -> Result<GlobalPosition> {
+        Ok(last_position(&tx.read()?.events))
+    }
+}
+
+/// The events after a position. Positions ascend, with gaps where events were inserted with positions of their own.
+fn from(events: &[Arc<PersistedEvent>], after: GlobalPosition) -> &[Arc<PersistedEvent>] {
+    &events[events.partition_point(|event| event.global_position <= after)..]
+}
+
+fn last_position(events: &[Arc<PersistedEvent>]) -> GlobalPosition {
+    events.last().map_or(GlobalPosition::START, |event| event.global_position)
+}
+
+fn push(tables: &mut Tables, event: PersistedEvent) {
+    tables.event_ids.insert(event.event_id);
+    tables.streams.entry(event.aggregate.clone()).or_default().push(tables.events.len());
+    tables.events.push(Arc::new(event));
+}

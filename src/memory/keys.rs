@@ -1,0 +1,291 @@
+//! Keys in a [`MemoryDb`](crate::memory::MemoryDb).
+
+use crate::error::{Error, Result};
+use crate::keys::effect::no_effect;
+use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::{
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
+    Rewrapper, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+};
+use crate::kms::WrappedKek;
+use crate::memory::{DataKeyRow, MemoryTx, ScopeRow, Tables};
+use async_trait::async_trait;
+use std::sync::Arc;
+use time::OffsetDateTime;
+
+/// The key tables of a [`MemoryDb`](crate::memory::MemoryDb).
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct MemoryKeys;
+
+impl MemoryKeys {
+    /// The key tables. They have no state here: the database is behind the transaction.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+#[async_trait]
+impl KeyStore for MemoryKeys {
+    type Tx = MemoryTx;
+
+    fn is_in_transaction(&self, tx: &MemoryTx) -> bool {
+        tx.is_writing()
+    }
+
+    async fn namespace(&self, tx: &mut MemoryTx) -> Result<Option<Namespace>> {
+        Ok(Some(tx.read()?.namespace.clone()))
+    }
+
+    async fn active_kek(&self, tx: &mut MemoryTx, partition: &str) -> Result<Option<KekRecord>> {
+        Ok(active(&*tx.read()?, partition).cloned())
+    }
+
+    async fn keks(&self, tx: &mut MemoryTx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
+        let tables = tx.read()?;
+        Ok(kek_ids.iter().filter_map(|kek_id| tables.keks.get(kek_id).cloned()).collect())
+    }
+
+    async fn install_kek(&self, connection: &mut MemoryTx, kek: &KekRecord) -> Result<()> {
+        not_writing(connection, "preparing keys")?;
+        connection.write_now(|tables| {
+            if active(tables, &kek.partition).is_none() {
+                tables.keks.insert(kek.kek_id, kek.clone());
+            }
+        });
+        Ok(())
+    }
+
+    async fn kek_usage(&self, tx: &mut MemoryTx) -> Result<Vec<KekUsage>> {
+        let tables = tx.read()?;
+        let mut usage: Vec<KekUsage> = tables
+            .keks
+            .values()
+            .map(|kek| {
+                let wrapped = || tables.data_keys.values().filter(|key| key.info.kek_id == kek.kek_id && key.wrapped_key.is_some());
+                KekUsage { kek: kek.clone(), live_keys: wrapped().count() as u64, oldest_wrap: wrapped().map(|key| key.wrapped_at).min() }
+            })
+            .collect();
+        usage.sort_by_key(|usage| (usage.kek.created_at, usage.kek.kek_id));
+        Ok(usage)
+    }
+
+    async fn replace_kek(&self, connection: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
+        not_writing(connection, "rotating a key-encryption key")?;
+        Ok(connection.write_now(|tables| {
+            let old = tables.keks.get_mut(&replaced).filter(|old| old.state == KekState::Active && old.partition == kek.partition);
+            let Some(old) = old else { return false };
+            old.state = KekState::DecryptOnly;
+            tables.keks.insert(kek.kek_id, kek.clone());
+            true
+        }))
+    }
+
+    async fn move_kek(
+        &self,
+        connection: &mut MemoryTx,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        not_writing(connection, "moving a key-encryption key")?;
+        Ok(connection.write_now(|tables| {
+            let Some(kek) = tables.keks.get_mut(&old.kek_id).filter(|kek| kek.wrapped == old.wrapped) else { return false };
+            (kek.provider, kek.wrapped, kek.wrapped_at) = (provider.to_owned(), wrapped.clone(), at);
+            true
+        }))
+    }
+
+    async fn retire_kek(&self, connection: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
+        not_writing(connection, "retiring a key-encryption key")?;
+        Ok(connection.write_now(|tables| {
+            let live = tables.data_keys.values().filter(|key| key.info.kek_id == kek_id && key.wrapped_key.is_some()).count();
+            match tables.keks.get_mut(&kek_id) {
+                None => Retirement::Unknown,
+                Some(kek) if kek.state == KekState::Active => Retirement::Active,
+                Some(_) if live > 0 => Retirement::InUse(live as u64),
+                Some(kek) => {
+                    kek.state = KekState::Retired;
+                    Retirement::Done
+                }
+            }
+        }))
+    }
+
+    async fn rewrap_batch(&self, connection: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+        not_writing(connection, "rewrapping data keys")?;
+        connection.write_now(|tables| {
+            if tables.keks.get(&batch.to).is_some_and(|kek| kek.state == KekState::Retired) {
+                return Err(Error::Collision { source: None });
+            }
+            let wanted = |row: &DataKeyRow| batch.from.contains(&row.info.kek_id) && row.wrapped_key.is_some();
+            let mut found: Vec<KeyId> = tables.data_keys.iter().filter(|(_, row)| wanted(row)).map(|(key_id, _)| *key_id).collect();
+            found.retain(|key_id| batch.after.is_none_or(|after| *key_id > after));
+            found.sort_unstable();
+            found.truncate(batch.limit as usize);
+            let mut outcome =
+                RewrappedBatch { found: u32::try_from(found.len()).unwrap_or(u32::MAX), last: found.last().copied(), ..Default::default() };
+            let mut written = Vec::new();
+            for key_id in found {
+                let Some(record) = key_record(tables, key_id) else { continue };
+                match by.rewrap(&record)? {
+                    Some(wrapped) if !by.opens(key_id, &wrapped) => return Err(Error::WrongKey { key_id, kek_id: batch.to }),
+                    Some(wrapped) => written.push((key_id, wrapped)),
+                    None => outcome.bad.push(key_id),
+                }
+            }
+            for (key_id, wrapped) in written {
+                if let Some(row) = tables.data_keys.get_mut(&key_id) {
+                    let row = Arc::make_mut(row);
+                    (row.wrapped_key, row.info.kek_id, row.wrapped_at) = (Some(wrapped), batch.to, batch.at);
+                    outcome.rewrapped += 1;
+                }
+            }
+            Ok(outcome)
+        })
+    }
+
+    async fn install_key(&self, connection: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
+        not_writing(connection, "preparing keys")?;
+        connection.write_now(|tables| {
+            if !tables.scopes.contains_key(&key.scope) {
+                tables.scopes.insert(key.scope.clone(), new_scope());
+                insert(tables, key)?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
+        if lock != ScopeLock::None {
+            tx.lock()?;
+        }
+        let tables = tx.read()?;
+        Ok(scopes.iter().filter_map(|scope| scope_record(&tables, scope)).collect())
+    }
+
+    async fn create_scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope]) -> Result<()> {
+        let tables = tx.write()?;
+        for scope in scopes {
+            tables.scopes.entry(scope.clone()).or_insert_with(new_scope);
+        }
+        Ok(())
+    }
+
+    async fn insert_keys(&self, tx: &mut MemoryTx, keys: &[NewDataKey]) -> Result<()> {
+        let tables = tx.write()?;
+        if keys.iter().any(|key| tables.keks.get(&key.kek_id).is_some_and(|kek| kek.state == KekState::Retired)) {
+            return Err(Error::Collision { source: None });
+        }
+        keys.iter().try_for_each(|key| insert(tables, key))
+    }
+
+    async fn commit_durably(&self, _: &mut MemoryTx) -> Result<()> {
+        Ok(())
+    }
+
+    async fn data_keys(&self, tx: &mut MemoryTx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
+        let tables = tx.read()?;
+        Ok(key_ids.iter().filter_map(|key_id| key_record(&tables, *key_id)).collect())
+    }
+
+    async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
+        let row = tx.write()?.scopes.get_mut(&change.scope).ok_or_else(|| no_effect("changing a key scope", "key_scopes"))?;
+        row.state = change.state;
+        row.generation = change.generation;
+        if change.state == ScopeState::Shredded {
+            row.active = None;
+        }
+        row.changes.push(change.clone());
+        Ok(())
+    }
+
+    async fn destroy_keys(&self, tx: &mut MemoryTx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+        let tables = tx.write()?;
+        let keys = tables.scopes.get(scope).map(|row| row.keys.clone()).unwrap_or_default();
+        let mut destroyed = Vec::new();
+        for key_id in keys {
+            if let Some(row) = tables.data_keys.get_mut(&key_id)
+                && row.wrapped_key.is_some()
+            {
+                let row = Arc::make_mut(row);
+                row.wrapped_key = None;
+                row.info.shredded_at = Some(at);
+                destroyed.push(key_id);
+            }
+        }
+        Ok(destroyed)
+    }
+
+    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
+        let tables = tx.read()?;
+        Ok(tables.scopes.keys().filter(|scope| ids.iter().any(|id| id == scope.id())).cloned().collect())
+    }
+
+    async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
+        let tables = tx.read()?;
+        Ok(tables.scopes.get(scope).map(|row| KeyHistory {
+            scope: scope.clone(),
+            state: row.state,
+            generation: row.generation,
+            active_key: row.active,
+            keys: row.keys.iter().filter_map(|key_id| tables.data_keys.get(key_id)).map(|key| key.info.clone()).collect(),
+            changes: row.changes.clone(),
+        }))
+    }
+}
+
+fn not_writing(connection: &MemoryTx, operation: &'static str) -> Result<()> {
+    if connection.is_writing() { Err(Error::InTransaction { operation }) } else { Ok(()) }
+}
+
+fn active<'t>(tables: &'t Tables, partition: &str) -> Option<&'t KekRecord> {
+    tables.keks.values().find(|kek| kek.partition == partition && kek.state == KekState::Active)
+}
+
+fn new_scope() -> ScopeRow {
+    ScopeRow { state: ScopeState::Live, generation: 1, active: None, keys: Vec::new(), changes: Vec::new() }
+}
+
+fn insert(tables: &mut Tables, key: &NewDataKey) -> Result<()> {
+    let refused = |problem| Error::ScopeState { scope: key.scope.clone(), problem };
+    let row = tables.scopes.get_mut(&key.scope).ok_or_else(|| refused("is not there, so it can't be given a key"))?;
+    if row.state != ScopeState::Live {
+        return Err(refused("is not live, so it can't be given a key"));
+    }
+    row.active = Some(key.key_id);
+    row.keys.push(key.key_id);
+    row.keys.sort_by_key(|key_id| tables.data_keys.get(key_id).map_or(key.version, |row| row.info.version));
+    let info = KeyInfo { key_id: key.key_id, version: key.version, kek_id: key.kek_id, created_at: key.created_at, shredded_at: None };
+    let row = DataKeyRow { scope: key.scope.clone(), info, wrapped_key: Some(key.wrapped_key.clone()), wrapped_at: key.created_at };
+    tables.data_keys.insert(key.key_id, Arc::new(row));
+    Ok(())
+}
+
+fn scope_record(tables: &Tables, scope: &KeyScope) -> Option<ScopeRecord> {
+    let row = tables.scopes.get(scope)?;
+    let last = row.keys.last().and_then(|key_id| tables.data_keys.get(key_id));
+    Some(ScopeRecord {
+        scope: scope.clone(),
+        state: row.state,
+        generation: row.generation,
+        last_version: last.map_or(0, |key| key.info.version),
+        active: row.active.and_then(|key_id| key_record(tables, key_id)),
+    })
+}
+
+fn key_record(tables: &Tables, key_id: KeyId) -> Option<DataKeyRecord> {
+    let row = tables.data_keys.get(&key_id)?;
+    Some(DataKeyRecord {
+        key_id,
+        scope: row.scope.clone(),
+        version: row.info.version,
+        kek_id: row.info.kek_id,
+        wrapped_key: row.wrapped_key.clone(),
+        created_at: row.info.created_at,
+        shredded_at: row.info.shredded_at,
+        scope_state: tables.scopes.get(&row.scope)?.state,
+    })
+}

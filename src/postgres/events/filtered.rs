@@ -1,0 +1,27 @@
+//! Reads of the log that are filtered by types.
+
+/// The log of these types ($3), after a position ($1), up to a limit ($2).
+///
+/// Each type is a range of the index on the column and the position, so that a page costs as much as it holds and not as much
+/// as the log has of other types. The range is a comparison of rows, which no other index answers: for `=` PostgreSQL walks
+/// the log in order of position when it thinks that a type is frequent, and it can't know better of a type that it has not
+/// counted. Rows are fetched last, one by one by position, however many PostgreSQL expects.
+pub(crate) fn by(column: &str, and: &str) -> String {
+    r"
+    SELECT e.* FROM (
+        SELECT one.at FROM UNNEST($3::text[]) AS type (name)
+        CROSS JOIN LATERAL (
+            SELECT e.global_position AS at FROM {events} AS e
+            WHERE (e.{column}, e.global_position) > (type.name, $1)
+                AND (e.{column}, e.global_position) <= (type.name, 9223372036854775807) {and}
+            ORDER BY e.{column}, e.global_position LIMIT $2
+        ) AS one
+        ORDER BY one.at LIMIT $2
+    ) AS page
+    CROSS JOIN LATERAL (
+        SELECT {columns}, {aggregate_type}, {aggregate_id} FROM {events} WHERE global_position = page.at OFFSET 0
+    ) AS e
+    ORDER BY page.at"
+        .replace("{column}", column)
+        .replace("{and}", and)
+}

@@ -1,0 +1,38 @@
+//! The append that takes the head row first, as eventsalsa/store does from 0.1 on.
+//!
+//! The head row decides, so the table of events needs no unique constraint: it may be partitioned by position.
+
+/// One statement. Order is by data flow: events are inserted from what moving the head returned.
+///
+/// The head moves only from where this statement's snapshot saw it, also when any version will do. A transaction that
+/// waited for the row looks for known ids in a snapshot that is older than the wait: it inserts nothing, and the next
+/// statement sees what was committed meanwhile. The row stays locked, so that one more statement is enough.
+///
+/// Where no constraint would refuse a version twice, a head that is behind its events would: nothing is inserted then.
+pub(crate) const APPEND: &str = r"
+    WITH head AS MATERIALIZED (
+        SELECT coalesce((SELECT h.{aggregate_version} FROM {heads} AS h
+                         WHERE h.{aggregate_type} = $1 AND h.{aggregate_id} = $2), 0) AS version
+    ), moved AS (
+        INSERT INTO {heads} AS h ({aggregate_type}, {aggregate_id}, {aggregate_version}, updated_at)
+        SELECT $1, $2, head.version + cardinality($4::uuid[]), now()
+        FROM head
+        WHERE ($3::bigint IS NULL OR head.version = $3)
+            AND NOT EXISTS (SELECT FROM UNNEST((SELECT $4::uuid[])) AS new (id),
+                LATERAL (SELECT FROM {events} AS e WHERE e.event_id = new.id OFFSET 0) AS known)
+            AND NOT EXISTS (SELECT FROM {events} AS e
+                WHERE e.{aggregate_type} = $1 AND e.{aggregate_id} = $2 AND e.{aggregate_version} > head.version)
+        ON CONFLICT ({aggregate_type}, {aggregate_id}) DO UPDATE
+        SET {aggregate_version} = excluded.{aggregate_version}, updated_at = excluded.updated_at
+        WHERE h.{aggregate_version} = excluded.{aggregate_version} - cardinality($4)
+        RETURNING {aggregate_version} - cardinality($4) AS before
+    ), appended AS (
+        INSERT INTO {events} ({aggregate_type}, {aggregate_id}, {aggregate_version}, event_id, event_type, event_version,
+            payload, trace_id, correlation_id, causation_id, metadata, created_at)
+        SELECT $1, $2, moved.before + e.number, e.event_id, e.event_type, e.event_version,
+            e.payload, e.trace_id, e.correlation_id, e.causation_id, e.metadata::jsonb, e.created_at
+        FROM moved, UNNEST((SELECT $4::uuid[]), (SELECT $5::text[]), (SELECT $6::int[]), (SELECT $7::bytea[]), (SELECT $8::text[]), (SELECT $9::text[]), (SELECT $10::text[]), (SELECT $11::text[]), (SELECT $12::timestamptz[])) WITH ORDINALITY
+            AS e (event_id, event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at, number)
+        ORDER BY e.number
+        RETURNING global_position, {aggregate_version} AS version
+    )";

@@ -1,0 +1,70 @@
+//! Where steps lead, all types together.
+
+use crate::event::EventType;
+use crate::schema::TypeSchema;
+use crate::schema::check::Found;
+use crate::schema::problem::SchemaProblem;
+use crate::schema::type_version::TypeVersion;
+use std::collections::{HashMap, HashSet};
+
+/// Where the steps of all types lead.
+pub(crate) struct Chains {
+    pub(crate) targets: HashMap<TypeVersion, Vec<TypeVersion>>,
+    pub(crate) has_cycle: bool,
+}
+
+/// Every step leads somewhere, and none back.
+pub(crate) fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) -> Chains {
+    let mut edges: HashMap<TypeVersion, Vec<TypeVersion>> = HashMap::new();
+    for (name, schema) in types {
+        for (at, version) in schema.numbered(name) {
+            let Some(step) = &version.step else { continue };
+            let targets = step.targets(&at);
+            for target in targets.iter().filter(|target| target.find(types).is_none()) {
+                found.add(name, Some(at.number()), SchemaProblem::UnknownTarget(target.event_type.clone(), target.number()));
+            }
+            edges.insert(at, targets);
+        }
+    }
+    let mut has_cycle = false;
+    for start in edges.keys() {
+        let mut seen: HashSet<&TypeVersion> = HashSet::new();
+        let mut open: Vec<&TypeVersion> = edges.get(start).into_iter().flatten().collect();
+        while let Some(node) = open.pop() {
+            if node == start {
+                has_cycle = true;
+                found.add(&start.event_type, Some(start.number()), SchemaProblem::Cycle);
+                break;
+            }
+            if seen.insert(node) {
+                open.extend(edges.get(node).into_iter().flatten());
+            }
+        }
+    }
+    Chains { targets: edges, has_cycle }
+}
+
+/// No chain is longer than allowed; there is no cycle. Said of the version it starts from, unless a longer one goes through that.
+pub(crate) fn check_lengths(edges: &HashMap<TypeVersion, Vec<TypeVersion>>, max: usize, found: &mut Found) {
+    let mut lengths: HashMap<&TypeVersion, usize> = HashMap::new();
+    // Backwards from what has no step: a node's length is known once those of its targets are.
+    let mut open: Vec<&TypeVersion> = edges.keys().collect();
+    while let Some(node) = open.pop() {
+        let targets = edges.get(node).map_or(&[][..], Vec::as_slice);
+        let missing: Vec<&TypeVersion> =
+            targets.iter().filter(|target| edges.contains_key(*target) && !lengths.contains_key(target)).collect();
+        if missing.is_empty() {
+            let longest = targets.iter().filter_map(|target| lengths.get(target)).max().copied().unwrap_or_default();
+            lengths.insert(node, longest + 1);
+        } else {
+            open.push(node);
+            open.extend(missing);
+        }
+    }
+    let inner: HashSet<&TypeVersion> = edges.values().flatten().collect();
+    for (node, length) in lengths {
+        if length > max && !inner.contains(node) {
+            found.add(&node.event_type, Some(node.number()), SchemaProblem::ChainTooLong(length, max));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Scope kinds that look like one and are two: `Customer` and `customer` have keys of their own, and who shreds one of them
+//! leaves half of a person readable.
+
+use crate::event::EventType;
+use crate::schema::TypeSchema;
+use crate::schema::check::Found;
+use crate::schema::problem::SchemaProblem;
+use crate::seal::plan::FieldOwner;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The kinds that the schemas declare.
+#[derive(Default)]
+pub(crate) struct Kinds {
+    /// With how each is compared.
+    declared: BTreeMap<Arc<str>, Vec<char>>,
+    /// Pairs that are said to be different, in both orders.
+    distinct: BTreeSet<(Arc<str>, Arc<str>)>,
+}
+
+/// Collects the kinds of all types, and adds a problem for each pair that is too similar.
+pub(crate) fn check_kinds(types: &HashMap<EventType, TypeSchema>, distinct: Vec<(Arc<str>, Arc<str>)>, found: &mut Found) -> Kinds {
+    let mut sorted: Vec<_> = types.iter().collect();
+    sorted.sort_unstable_by_key(|(name, _)| *name);
+    let mut kinds = Kinds::default();
+    for (a, b) in distinct {
+        kinds.distinct.insert((Arc::clone(&b), Arc::clone(&a)));
+        kinds.distinct.insert((a, b));
+    }
+    let mut places: HashMap<Arc<str>, (&EventType, u32)> = HashMap::new();
+    for (name, schema) in sorted {
+        for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
+            for field in version.plan.fields.iter().chain(&version.plan.whole) {
+                let (FieldOwner::Aggregate { kind: Some(kind) } | FieldOwner::Subject { kind, .. }) = &field.owner else { continue };
+                if kinds.declared.contains_key(kind) {
+                    continue;
+                }
+                for other in kinds.similar_to(kind) {
+                    if let Some((event_type, event_version)) = places.get(other) {
+                        found.add(
+                            name,
+                            Some(number),
+                            SchemaProblem::SimilarKinds {
+                                kind: kind.to_string(),
+                                other: other.to_string(),
+                                event_type: (*event_type).clone(),
+                                event_version: *event_version,
+                            },
+                        );
+                    }
+                }
+                kinds.declared.insert(Arc::clone(kind), folded(kind));
+                places.insert(Arc::clone(kind), (name, number));
+            }
+        }
+    }
+    kinds
+}
+
+impl Kinds {
+    pub(crate) fn declared(&self) -> impl Iterator<Item = &str> {
+        self.declared.keys().map(|kind| &**kind)
+    }
+
+    /// The declared kinds that `kind` is too similar to; none if it is one of them.
+    pub(crate) fn similar_to(&self, kind: &str) -> Vec<&Arc<str>> {
+        if self.declared.contains_key(kind) {
+            return Vec::new();
+        }
+        let letters = folded(kind);
+        let similar = self.declared.iter().filter(|(other, known)| is_similar(&letters, known) && !self.are_distinct(kind, other));
+        similar.map(|(other, _)| other).collect()
+    }
+
+    fn are_distinct(&self, a: &str, b: &str) -> bool {
+        self.distinct.iter().any(|(one, other)| **one == *a && **other == *b)
+    }
+}
+
+/// Without white space and case.
+fn folded(kind: &str) -> Vec<char> {
+    kind.chars().filter(|char| !char.is_whitespace()).flat_map(char::to_lowercase).collect()
+}
+
+/// The same, or one letter added, left out, exchanged, or swapped with its neighbour. Any two names of one letter are that near,
+/// so it says nothing of these.
+fn is_similar(a: &[char], b: &[char]) -> bool {
+    if a.len().min(b.len()) < 2 {
+        return a == b;
+    }
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let (a, b) = (&a[same..], &b[same..]);
+    let same = a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count();
+    let (a, b) = (&a[..a.len() - same], &b[..b.len() - same]);
+    match (a, b) {
+        ([] | [_], [] | [_]) => true,
+        ([a1, a2], [b1, b2]) => a1 == b2 && a2 == b1,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_similar_by_case_white_space_and_one_edit() {
+        let similar = |a: &str, b: &str| is_similar(&folded(a), &folded(b)) && is_similar(&folded(b), &folded(a));
+        for other in ["customer", " Customer", "CUSTOMER ", "Customers", "Custmer", "Custoner", "Cutsomer", "customers", "Cus tomer"] {
+            assert!(similar("Customer", other), "{other}");
+        }
+        for other in ["Consumers", "Guest", "Custom", "Customer2B", "Cuostmre", ""] {
+            assert!(!similar("Customer", other), "{other}");
+        }
+        assert!(similar("G", "g ") && !similar("G", "H") && !similar("G", ""));
+    }
+}

@@ -1,0 +1,198 @@
+//! Checks of declarative steps: what they say makes sense, and what was protected stays protected.
+
+use crate::json::pointer::{JsonPointer, Pattern, Token, array_index};
+use crate::json::scan::SEAL_MEMBER;
+use crate::schema::problem::SchemaProblem;
+use crate::schema::type_version::TypeVersion;
+use crate::schema::upcast::changes::Change;
+use crate::seal::plan::{FieldOwner, Plan};
+
+/// What is wrong with a change by itself.
+pub(crate) fn check_change(change: &Change<Pattern>) -> Option<SchemaProblem> {
+    match change {
+        Change::Move { from, to } => ends_in_member(from)
+            .or_else(|| same_elements(from, to, from.up_to_last_star() == to.up_to_last_star()))
+            .or_else(|| apart(from, to))
+            .or_else(|| not_the_header(from))
+            .or_else(|| not_the_header(to)),
+        Change::Copy { from, to } => ends_in_member(to)
+            .or_else(|| same_elements(from, to, to.up_to_last_star().starts_with(from.up_to_last_star())))
+            .or_else(|| apart(from, to))
+            .or_else(|| not_the_header(from))
+            .or_else(|| not_the_header(to)),
+        Change::Default { at, .. } | Change::Remove { at } => ends_in_member(at).or_else(|| not_the_header(at)),
+        Change::Map { at, .. } => not_the_header(at),
+    }
+}
+
+fn ends_in_member(pattern: &Pattern) -> Option<SchemaProblem> {
+    let is_element = pattern.tokens().last() == Some(&Token::Each);
+    is_element.then(|| SchemaProblem::Element(pattern.as_str().to_owned()))
+}
+
+fn same_elements(from: &Pattern, to: &Pattern, same: bool) -> Option<SchemaProblem> {
+    (!same).then(|| SchemaProblem::OtherElements(from.as_str().to_owned(), to.as_str().to_owned()))
+}
+
+fn apart(from: &Pattern, to: &Pattern) -> Option<SchemaProblem> {
+    from.overlaps(to).then(|| SchemaProblem::IntoItself(from.as_str().to_owned(), to.as_str().to_owned()))
+}
+
+fn not_the_header(pattern: &Pattern) -> Option<SchemaProblem> {
+    let is_header = pattern.tokens().first() == Some(&Token::Name(SEAL_MEMBER.to_owned()));
+    is_header.then(|| SchemaProblem::Pointer(pattern.as_str().to_owned(), "is the header's own place"))
+}
+
+/// A place where protected plaintext may be.
+struct Tracked {
+    /// Where it was in the old version.
+    origin: String,
+    tokens: Vec<Token>,
+}
+
+/// How a tracked place lies to one that a change names.
+#[derive(PartialEq, Eq)]
+enum Lies {
+    Elsewhere,
+    /// It is the same place, or inside.
+    Inside,
+    /// Perhaps: one of them names an array element that the other means among all.
+    PerhapsInside,
+    /// It is around it.
+    Around,
+}
+
+fn lies(tracked: &[Token], named: &[Token]) -> Lies {
+    let mut certain = true;
+    for pair in tracked.iter().zip(named) {
+        match pair {
+            (Token::Each, Token::Each) => {}
+            (Token::Name(a), Token::Name(b)) if a == b => {}
+            (Token::Each, Token::Name(index)) | (Token::Name(index), Token::Each) if array_index(index).is_some() => certain = false,
+            _ => return Lies::Elsewhere,
+        }
+    }
+    match (tracked.len() >= named.len(), certain) {
+        (true, true) => Lies::Inside,
+        (true, false) => Lies::PerhapsInside,
+        (false, _) => Lies::Around,
+    }
+}
+
+/// Follows what `from` protects through the changes: where it ends, `to` must protect it.
+pub(crate) fn check_carried(changes: &[Change<Pattern>], from: &Plan, target: &TypeVersion, to: &Plan) -> Vec<SchemaProblem> {
+    let mut problems = Vec::new();
+    let whole = from.whole.iter().map(|_| Tracked { origin: String::new(), tokens: Vec::new() });
+    let fields = from.fields.iter().filter_map(|field| field.pattern.as_ref());
+    let fields = fields.map(|pattern| Tracked { origin: pattern.as_str().to_owned(), tokens: pattern.tokens().to_vec() });
+    let mut tracked: Vec<Tracked> = whole.chain(fields).collect();
+    for change in changes {
+        match change {
+            Change::Move { from, to } => transfer(&mut tracked, from, to, true, &mut problems),
+            Change::Copy { from, to } => transfer(&mut tracked, from, to, false, &mut problems),
+            Change::Remove { at } => tracked.retain(|place| lies(&place.tokens, at.tokens()) != Lies::Inside),
+            Change::Default { .. } => {}
+            Change::Map { at, .. } => {
+                let inside = tracked.iter().find(|place| {
+                    place.tokens.len() > at.tokens().len() && matches!(lies(&place.tokens, at.tokens()), Lies::Inside | Lies::PerhapsInside)
+                });
+                if let Some(place) = inside {
+                    problems.push(SchemaProblem::MapsAround(at.as_str().to_owned(), text_of(&place.tokens)));
+                }
+            }
+        }
+    }
+    for place in tracked {
+        if !covers(to, &place.tokens) {
+            problems.push(SchemaProblem::LeavesProtection {
+                from: JsonPointer::new_unchecked(place.origin),
+                to: JsonPointer::new_unchecked(text_of(&place.tokens)),
+                event_type: target.event_type.clone(),
+                event_version: target.number(),
+            });
+        }
+    }
+    problems.extend(lost_owners(changes, to).into_iter().map(|(id, field)| SchemaProblem::OwnerLost {
+        id,
+        field,
+        event_type: target.event_type.clone(),
+        event_version: target.number(),
+    }));
+    problems.dedup();
+    problems
+}
+
+/// The subjects' ids that the new version needs and the changes take away, with a field that each is needed for.
+fn lost_owners(changes: &[Change<Pattern>], to: &Plan) -> Vec<(String, String)> {
+    let is_lost = |id: &Pattern| {
+        changes.iter().fold(false, |lost, change| {
+            let takes = |at: &Pattern| lies(id.tokens(), at.tokens()) == Lies::Inside;
+            // A place that is around it, or perhaps is it, may hold it.
+            let gives = |at: &Pattern| lies(id.tokens(), at.tokens()) != Lies::Elsewhere;
+            match change {
+                Change::Move { from, to } => (lost || takes(from)) && !gives(to),
+                Change::Copy { to, .. } => lost && !gives(to),
+                Change::Default { at, .. } => lost && !gives(at),
+                Change::Remove { at } => lost || takes(at),
+                Change::Map { .. } => lost,
+            }
+        })
+    };
+    let subjects = to.fields.iter().chain(&to.whole).filter_map(|field| match &field.owner {
+        FieldOwner::Subject { capture, .. } => Some((to.captures.get(*capture)?, field)),
+        FieldOwner::Aggregate { .. } => None,
+    });
+    let lost = subjects.filter(|(id, _)| is_lost(id));
+    lost.map(|(id, field)| {
+        (id.as_str().to_owned(), field.pattern.as_ref().map_or_else(|| "the payload".to_owned(), |field| field.as_str().to_owned()))
+    })
+    .collect()
+}
+
+fn transfer(tracked: &mut Vec<Tracked>, from: &Pattern, to: &Pattern, is_move: bool, problems: &mut Vec<SchemaProblem>) {
+    let mut arrived = Vec::new();
+    tracked.retain(|place| {
+        let lies = lies(&place.tokens, from.tokens());
+        let rest = match lies {
+            Lies::Elsewhere => return true,
+            Lies::Inside | Lies::PerhapsInside => &place.tokens[from.tokens().len()..],
+            // A part of what is protected is as sensitive as the whole.
+            Lies::Around => &[],
+        };
+        arrived.push(Tracked { origin: place.origin.clone(), tokens: [to.tokens(), rest].concat() });
+        !(is_move && lies == Lies::Inside)
+    });
+    // Where the whole payload is protected, nothing is changed once it is erased.
+    let around = tracked.iter().find(|place| !place.tokens.is_empty() && lies(&place.tokens, to.tokens()) == Lies::Around);
+    if let Some(place) = around {
+        problems.push(SchemaProblem::IntoProtected(from.as_str().to_owned(), to.as_str().to_owned(), text_of(&place.tokens)));
+    }
+    tracked.extend(arrived);
+}
+
+/// Is everything at this place protected?
+fn covers(plan: &Plan, place: &[Token]) -> bool {
+    let covers = |field: &Pattern| {
+        field.tokens().len() <= place.len()
+            && field.tokens().iter().zip(place).all(|pair| match pair {
+                (Token::Each, Token::Each) => true,
+                (Token::Name(a), Token::Name(b)) => a == b,
+                // What looks like an index may as well name a member of an object, which no `*` means.
+                (Token::Each, Token::Name(_)) | (Token::Name(_), Token::Each) => false,
+            })
+    };
+    plan.whole.is_some() || plan.fields.iter().filter_map(|field| field.pattern.as_ref()).any(covers)
+}
+
+fn text_of(tokens: &[Token]) -> String {
+    let mut text = String::new();
+    for token in tokens {
+        text.push('/');
+        match token {
+            Token::Each => text.push('*'),
+            Token::Name(name) if name == "*" => text.push_str("~2"),
+            Token::Name(name) => crate::json::pointer::push_escaped(&mut text, name),
+        }
+    }
+    text
+}

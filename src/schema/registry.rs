@@ -1,0 +1,279 @@
+//! The registry: which versions of which types there are, and how each is read and written.
+
+use crate::error::{Error, Result};
+use crate::event::{EventType, EventVersion, NewEvent, PayloadType, PersistedEvent};
+use crate::json::raw;
+use crate::schema::check::kinds::Kinds;
+use crate::schema::declare::{EventSchema, SchemasBuilder};
+use crate::schema::problem::SchemaErrors;
+use crate::schema::type_version::TypeVersion;
+use crate::schema::upcast::step::{MetadataFn, Step};
+use crate::seal::plan::Plan;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+
+/// The registry of event schemas.
+///
+/// ```
+/// use eventseal::{Owner, Schemas, event, subject};
+/// use serde_json::{Value, json};
+///
+/// let schemas = Schemas::new([
+///     event("CustomerRegistered").version(1).protect(&["/name", "/email"], Owner::Aggregate),
+///     event("OrderPlaced")
+///         .version(1).protect(&["/email"], subject("Customer", "/customer_id"))
+///         .version(2).protect(&["/contact"], subject("Customer", "/customer_id"))
+///         .upcast(1, |mut order: Value| {
+///             order["contact"] = json!({ "email": order["email"].take() });
+///             Ok::<_, std::convert::Infallible>(order)
+///         }),
+/// ])?;
+/// # Ok::<(), eventseal::SchemaErrors>(())
+/// ```
+pub struct Schemas {
+    pub(in crate::schema) types: HashMap<EventType, TypeSchema>,
+    pub(in crate::schema) accept_plaintext: HashSet<EventType>,
+    pub(in crate::schema) allow_unknown_types: bool,
+    pub(in crate::schema) pass_through_sealed: bool,
+    pub(in crate::schema) kinds: Kinds,
+    pub(in crate::schema) pass_through_newer: bool,
+    pub(in crate::schema) allow_older_appends: bool,
+    pub(in crate::schema) deny_unreadable_payloads: bool,
+    pub(in crate::schema) max_parts: usize,
+    /// Types to which steps of other types lead, with those.
+    pub(in crate::schema) ancestors: Vec<(EventType, EventType)>,
+    /// For what is not in the registry.
+    pub(in crate::schema) nothing: VersionSchema,
+    /// Which Rust types events are decoded into.
+    pub(in crate::schema) decoded_into: HashMap<TypeVersion, Vec<PayloadType>>,
+}
+
+pub(crate) struct TypeSchema {
+    /// From `first` on, without gaps.
+    pub(in crate::schema) versions: Vec<VersionSchema>,
+    pub(in crate::schema) first: u32,
+    /// What version 0, which is none, stands for.
+    pub(in crate::schema) legacy: Option<EventVersion>,
+}
+
+#[derive(Default)]
+pub(crate) struct VersionSchema {
+    pub(crate) plan: Plan,
+    /// To the next version, or to other types. `None` of current versions only.
+    pub(in crate::schema) step: Option<Step>,
+    /// What happens to the metadata in that step.
+    pub(in crate::schema) metadata: Option<MetadataFn>,
+}
+
+/// What events of a stored type and version are read as.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadAs<'s> {
+    pub(crate) schema: &'s VersionSchema,
+    /// The number of that version. Another than the stored one if the events were stored before versions were counted.
+    pub(crate) version: EventVersion,
+}
+
+impl ReadAs<'_> {
+    /// Is the event under its stored version handed out as it is, once it is opened?
+    pub(crate) fn is_current(&self, event: &PersistedEvent) -> bool {
+        self.schema.is_current() && self.version == event.stored_version
+    }
+}
+
+impl TypeSchema {
+    pub(in crate::schema) fn version(&self, version: EventVersion) -> Option<&VersionSchema> {
+        let index = version.get().checked_sub(self.first)?;
+        self.versions.get(usize::try_from(index).ok()?)
+    }
+
+    pub(in crate::schema) fn last(&self) -> EventVersion {
+        let count = u32::try_from(self.versions.len()).unwrap_or(u32::MAX);
+        EventVersion::new(self.first.saturating_add(count).saturating_sub(1))
+    }
+}
+
+impl Schemas {
+    /// Builds a registry with the default policies: types and versions that it does not know are an error,
+    /// at append and on read, only current versions can be appended, and a protected place without a seal
+    /// is an error. [`builder`](Self::builder) has the others.
+    ///
+    /// # Errors
+    /// [`SchemaErrors`] lists everything that is contradictory, at once.
+    pub fn new(events: impl IntoIterator<Item = EventSchema>) -> Result<Self, SchemaErrors> {
+        Self::builder(events).build()
+    }
+
+    /// Begins a registry with other policies.
+    pub fn builder(events: impl IntoIterator<Item = EventSchema>) -> SchemasBuilder {
+        SchemasBuilder::new(events)
+    }
+
+    /// The same registry, in which events of old versions can be appended, as with
+    /// [`allow_older_appends`](SchemasBuilder::allow_older_appends): for tests and tools that seal what a service appended years ago.
+    #[must_use]
+    pub fn with_older_appends(mut self) -> Self {
+        self.allow_older_appends = true;
+        self
+    }
+
+    /// The plan for an event that is to be appended; `None` if its type is not registered.
+    pub(crate) fn for_append(&self, event: &NewEvent) -> Result<Option<&Plan>> {
+        let Some(schema) = self.types.get(&event.event_type) else {
+            return match self.allow_unknown_types {
+                true => Ok(None),
+                false => Err(Error::UnknownType { event_id: event.event_id, event_type: event.event_type.clone() }),
+            };
+        };
+        let undeclared = |hint| {
+            Err(Error::UndeclaredVersion {
+                event_id: event.event_id,
+                event_type: event.event_type.clone(),
+                event_version: event.event_version,
+                hint,
+            })
+        };
+        let Some(version) = schema.version(event.event_version) else {
+            return undeclared(format!(
+                "versions {} to {} are declared: declare this one, or append version {}",
+                schema.first,
+                schema.last(),
+                schema.last()
+            ));
+        };
+        match &version.step {
+            Some(_) if self.allow_older_appends => {}
+            Some(_) if event.event_version == schema.last() => {
+                return undeclared("the type lives on in other types only: append those".to_owned());
+            }
+            Some(_) => {
+                return undeclared(format!(
+                    "the current version is {}: append that, or build the schemas with allow_older_appends()",
+                    schema.last()
+                ));
+            }
+            None => {}
+        }
+        if let Some(pointer) = raw::private_member(&event.payload) {
+            let pointer = match version.plan.protected_above(&pointer) {
+                Some(from) => raw::without_names(&pointer, from),
+                None => pointer,
+            };
+            return Err(Error::PrivateMember { event_id: event.event_id, pointer });
+        }
+        if self.deny_unreadable_payloads {
+            // As a step would: into a Value, which says no to more than a syntax check.
+            serde_json::from_slice::<serde_json::Value>(&event.payload).map_err(|error| Error::UnreadablePayload {
+                event_id: event.event_id,
+                line: error.line(),
+                column: error.column(),
+            })?;
+        }
+        Ok(Some(&version.plan))
+    }
+
+    /// How to read what is stored under this type and version, and which version that is if it stands for another;
+    /// `None` if the type is not registered, and may pass through untouched.
+    pub(crate) fn for_read(&self, event_id: uuid::Uuid, event_type: &EventType, stored: EventVersion) -> Result<Option<ReadAs<'_>>> {
+        let Some(schema) = self.types.get(event_type) else {
+            return match self.allow_unknown_types || self.pass_through_sealed {
+                true => Ok(None),
+                false => Err(Error::UnknownType { event_id, event_type: event_type.clone() }),
+            };
+        };
+        let version = schema.legacy.filter(|_| stored.get() == 0).unwrap_or(stored);
+        match schema.version(version) {
+            Some(schema) => Ok(Some(ReadAs { schema, version })),
+            None if version > schema.last() && self.pass_through_newer => Ok(Some(ReadAs { schema: &self.nothing, version })),
+            None if version > schema.last() => {
+                Err(Error::NewerVersion { event_id, event_type: event_type.clone(), event_version: version, known: schema.last() })
+            }
+            None => Err(Error::UnknownVersion {
+                event_id,
+                event_type: event_type.clone(),
+                event_version: version,
+                oldest: EventVersion::new(schema.first),
+            }),
+        }
+    }
+
+    /// May events of unknown types be handed out sealed?
+    pub(crate) fn passes_sealed(&self) -> bool {
+        self.pass_through_sealed
+    }
+
+    pub(crate) fn accepts_plaintext(&self, event_type: &EventType) -> bool {
+        self.accept_plaintext.contains(event_type)
+    }
+}
+
+impl Schemas {
+    /// The types under which events are stored that readers see as one of `wanted`: these themselves, and those from
+    /// which steps lead to them. Sorted, each once.
+    ///
+    /// [`SealedStore`](crate::SealedStore) reads by these when its callers filter by type.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// let schemas = Schemas::new([
+    ///     event("OrderCreated").version(1).change(1, Changes::new().rename_type("OrderPlaced", 1)),
+    ///     event("OrderPlaced").version(1),
+    /// ])?;
+    /// assert_eq!(schemas.stored_types(&["OrderPlaced"]), ["OrderCreated", "OrderPlaced"]);
+    /// # Ok::<(), SchemaErrors>(())
+    /// ```
+    #[must_use]
+    pub fn stored_types(&self, wanted: &[impl AsRef<str>]) -> Vec<String> {
+        let mut found: BTreeSet<String> = wanted.iter().map(|name| name.as_ref().to_owned()).collect();
+        let mut leads: HashMap<&str, Vec<&EventType>> = HashMap::new();
+        for (target, from) in &self.ancestors {
+            leads.entry(target.as_str()).or_default().push(from);
+        }
+        let mut open: Vec<String> = found.iter().cloned().collect();
+        while let Some(name) = open.pop() {
+            for from in leads.get(name.as_str()).into_iter().flatten() {
+                if found.insert(from.as_str().to_owned()) {
+                    open.push(from.as_str().to_owned());
+                }
+            }
+        }
+        found.into_iter().collect()
+    }
+}
+
+impl Schemas {
+    /// The kinds of the scopes that the schemas name, sorted: those of [`subject`]s and those of
+    /// [`scope_kind`](Owner::scope_kind). Where an event's own aggregate is the owner, its type is the kind, which is known
+    /// with the event only.
+    ///
+    /// ```
+    /// # use eventseal::*;
+    /// let placed = event("OrderPlaced").version(1).protect(&["/email"], subject("Customer", "/customer_id"));
+    /// assert_eq!(Schemas::new([placed])?.scope_kinds(), ["Customer"]);
+    /// # Ok::<(), SchemaErrors>(())
+    /// ```
+    #[must_use]
+    pub fn scope_kinds(&self) -> Vec<&str> {
+        self.kinds.declared().collect()
+    }
+
+    /// A declared kind that this one can be confused with.
+    pub(crate) fn similar_kind(&self, kind: &str) -> Option<&str> {
+        self.kinds.similar_to(kind).first().map(|kind| &***kind)
+    }
+}
+
+impl VersionSchema {
+    /// May a stored payload be handed out as it is, once it turns out to hold no header?
+    pub(crate) fn is_current(&self) -> bool {
+        self.step.is_none()
+    }
+}
+
+/// Lists the types and their versions.
+impl fmt::Debug for Schemas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut types: Vec<_> = self.types.iter().map(|(name, schema)| (name, schema.first, schema.last().get())).collect();
+        types.sort_unstable();
+        f.debug_list().entries(types).finish()
+    }
+}

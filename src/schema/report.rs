@@ -1,0 +1,138 @@
+//! What a registry says of itself: for reports, guards and operators' tools.
+
+use crate::event::{EventType, EventVersion, PayloadType};
+use crate::schema::declare::Owner;
+use crate::schema::type_version::TypeVersion;
+use crate::schema::{Schemas, VersionSchema};
+use crate::seal::plan::{Field, FieldOwner, Plan};
+use serde_json::Value;
+
+/// One version of a registered event type; see [`Schemas::versions`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SchemaVersion {
+    /// The event type.
+    pub event_type: EventType,
+    /// The version.
+    pub event_version: EventVersion,
+    /// Are events that are stored without a version read as this one?
+    /// [`legacy_version`](crate::schema::EventSchema::legacy_version) says so.
+    pub is_legacy: bool,
+    /// What it protects.
+    pub protected: Vec<ProtectedPlace>,
+    /// The step from it; `None` of current versions.
+    pub step: Option<StepInfo>,
+    /// The Rust types that [`decodes`](crate::schema::SchemasBuilder::decodes) names for it.
+    pub decoded_into: Vec<PayloadType>,
+}
+
+/// A protected place of a payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProtectedPlace {
+    /// A JSON Pointer, in which a `*` stands for every element of an array; `""` for the whole payload.
+    pub pointer: String,
+    /// Whose keys protect it.
+    pub owner: Owner,
+    /// What stands in for it once its keys are shredded: `null`, unless [`redact_as`](crate::schema::EventSchema::redact_as) says
+    /// otherwise.
+    pub stand_in: Value,
+}
+
+/// A step, and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StepInfo {
+    /// How it is written.
+    pub kind: StepKind,
+    /// Types and versions; none if the event is dropped.
+    pub targets: Vec<(EventType, EventVersion)>,
+    /// The Rust type that the step reads, if it is [typed](StepKind::Typed) or [over a value](StepKind::Value).
+    pub reads: Option<PayloadType>,
+}
+
+/// How a step is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StepKind {
+    /// A list of changes: [`change`](crate::schema::EventSchema::change).
+    Declarative,
+    /// A function between Rust types: [`upcast`](crate::schema::EventSchema::upcast).
+    Typed,
+    /// A function that reads a `serde_json::Value`.
+    Value,
+    /// Into several events: [`split`](crate::schema::EventSchema::split).
+    Split,
+    /// Into none: [`drop_from`](crate::schema::EventSchema::drop_from).
+    Drop,
+}
+
+impl StepKind {
+    /// The word for it: `declarative`, `typed`, `value`, `split`, `drop`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Declarative => "declarative",
+            Self::Typed => "typed",
+            Self::Value => "value",
+            Self::Split => "split",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl Schemas {
+    /// Every registered version, by type and version.
+    #[must_use]
+    pub fn versions(&self) -> Vec<SchemaVersion> {
+        let mut all: Vec<SchemaVersion> = self
+            .types
+            .iter()
+            .flat_map(|(name, schema)| {
+                schema.numbered(name).map(|(at, version)| {
+                    let decoded_into = self.decoded_into.get(&at).cloned().unwrap_or_default();
+                    let described = version.describe(at);
+                    SchemaVersion { is_legacy: schema.legacy == Some(described.event_version), decoded_into, ..described }
+                })
+            })
+            .collect();
+        all.sort_unstable_by(|a, b| (&a.event_type, a.event_version).cmp(&(&b.event_type, b.event_version)));
+        all
+    }
+}
+
+impl VersionSchema {
+    fn describe(&self, at: TypeVersion) -> SchemaVersion {
+        let step = self.step.as_ref().map(|step| StepInfo {
+            kind: step.kind(),
+            targets: step.targets(&at).into_iter().map(|target| (target.event_type, target.event_version)).collect(),
+            reads: step.reads(),
+        });
+        let protected = protected_places(&self.plan);
+        let TypeVersion { event_type, event_version } = at;
+        SchemaVersion { event_type, event_version, is_legacy: false, protected, step, decoded_into: Vec::new() }
+    }
+}
+
+fn protected_places(plan: &Plan) -> Vec<ProtectedPlace> {
+    plan.fields
+        .iter()
+        .chain(&plan.whole)
+        .map(|field| ProtectedPlace {
+            pointer: field.pattern.as_ref().map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
+            owner: owner_of(plan, field),
+            stand_in: serde_json::from_str(&field.stand_in).unwrap_or_default(),
+        })
+        .collect()
+}
+
+fn owner_of(plan: &Plan, field: &Field) -> Owner {
+    match &field.owner {
+        FieldOwner::Aggregate { kind: None } => Owner::Aggregate,
+        FieldOwner::Aggregate { kind: Some(kind) } => Owner::AggregateAs { kind: kind.clone() },
+        FieldOwner::Subject { kind, capture } => Owner::Subject {
+            kind: kind.clone(),
+            id: plan.captures.get(*capture).map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
+        },
+    }
+}

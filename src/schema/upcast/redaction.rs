@@ -1,0 +1,269 @@
+//! Which places of a payload are redacted after a step that can't say so itself.
+//!
+//! A step over `serde_json::Value` may move anything anywhere, and a stand-in looks like any other value.
+//! A live value must never be reported as redacted (invariant I4), so nothing is guessed here: without
+//! evidence of whose a value is, it counts as live. Linear in the sizes of the payloads.
+
+use crate::event::AggregateRef;
+use crate::json::number::{is_same_value, read_as_float};
+use crate::json::pointer::{JsonPointer, Pattern, Places, Token, array_index};
+use crate::keys::names::KeyScope;
+use crate::seal::plan::{Field, FieldOwner, Plan};
+use serde_json::{Number, Value};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// Whose keys an event was sealed under, and what became of them.
+#[derive(Default)]
+pub(crate) struct Owners {
+    shredded: HashSet<KeyScope>,
+    live: HashSet<KeyScope>,
+    /// Scopes whose ids are integers that serde_json may round, by what it or an `f64` makes of them; `None` if that
+    /// makes the same of two.
+    rounded: HashMap<KeyScope, Option<KeyScope>>,
+}
+
+/// What is known of the owner of a place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owned {
+    /// Its keys were shredded in this event.
+    Shredded,
+    /// Its keys are live in this event.
+    Live,
+    /// The event was sealed under no such keys, or under several generations of them.
+    Elsewhere,
+    /// The payload does not say who it is.
+    Unnamed,
+}
+
+impl Owners {
+    pub(crate) fn new(shredded: HashSet<KeyScope>, live: HashSet<KeyScope>) -> Self {
+        let mut rounded: HashMap<KeyScope, Option<KeyScope>> = HashMap::new();
+        for scope in shredded.iter().chain(&live) {
+            let id = scope.id();
+            let digits = id.strip_prefix('-').unwrap_or(id);
+            let is_wide = id.parse::<i64>().is_err() && id.parse::<u64>().is_err();
+            if !is_wide || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                continue;
+            }
+            // Where serde_json keeps spellings, a step may still round, such as by reading into an f64.
+            let read = serde_json::from_str::<Number>(id).ok();
+            let floating = read.as_ref().and_then(read_as_float);
+            for spelled in read.into_iter().chain(floating).map(|number| number.to_string()).collect::<HashSet<_>>() {
+                let known = rounded.entry(KeyScope::new(scope.kind(), spelled)).or_insert_with(|| Some(scope.clone()));
+                if known.as_ref() != Some(scope) {
+                    *known = None;
+                }
+            }
+        }
+        Self { shredded, live, rounded }
+    }
+
+    fn of(&self, plan: &Plan, field: &Field, indexes: &[u32], payload: &Value, aggregate: &AggregateRef) -> Owned {
+        match &field.owner {
+            FieldOwner::Aggregate { kind } => {
+                let kind = kind.as_deref().unwrap_or_else(|| aggregate.aggregate_type());
+                self.state(&KeyScope::new(kind, aggregate.aggregate_id()))
+            }
+            FieldOwner::Subject { kind, capture } => {
+                let id = plan.captures.get(*capture).and_then(|pattern| payload.pointer(&pattern.at(indexes)));
+                match id {
+                    Some(Value::String(id)) => self.state(&KeyScope::new(Arc::clone(kind), id.as_str())),
+                    Some(Value::Number(id)) => {
+                        let named = KeyScope::new(Arc::clone(kind), id.to_string());
+                        match self.rounded.get(&named) {
+                            Some(Some(exact)) => self.state(exact),
+                            None if id.is_i64() || id.is_u64() => self.state(&named),
+                            _ => Owned::Unnamed,
+                        }
+                    }
+                    _ => Owned::Unnamed,
+                }
+            }
+        }
+    }
+
+    fn state(&self, scope: &KeyScope) -> Owned {
+        match (self.shredded.contains(scope), self.live.contains(scope)) {
+            (true, false) => Owned::Shredded,
+            (false, true) => Owned::Live,
+            _ => Owned::Elsewhere,
+        }
+    }
+}
+
+/// A payload before a step, with what is redacted in it.
+pub(crate) struct Before<'p> {
+    payload: Value,
+    redacted: &'p [JsonPointer],
+    places: Places,
+    /// What stood in for the redacted values, each once.
+    stand_ins: Vec<Value>,
+    /// Of redacted places in arrays, with `*` for the indexes: is the same place of every element redacted?
+    in_arrays: HashMap<Vec<Token>, bool>,
+}
+
+impl<'p> Before<'p> {
+    pub(crate) fn new(payload: Value, redacted: &'p [JsonPointer]) -> Self {
+        let tree = Places::of(redacted);
+        let mut in_arrays = HashMap::new();
+        for place in redacted {
+            let tokens = any_element(&payload, place);
+            if !tokens.contains(&Token::Each) || in_arrays.contains_key(&tokens) {
+                continue;
+            }
+            let pattern = Pattern::from_tokens(tokens);
+            let all = places(&payload, &pattern).iter().all(|(place, ..)| tree.at(place).is_some_and(Places::is_place));
+            in_arrays.insert(pattern.into_tokens(), all);
+        }
+        let mut stand_ins = vec![Value::Null];
+        for value in redacted.iter().filter_map(|place| payload.pointer(place.as_str())) {
+            // As many as the schema has, so few.
+            if !stand_ins.iter().any(|known| is_same_value(known, value)) {
+                stand_ins.push(value.clone());
+            }
+        }
+        Self { payload, redacted, places: tree, stand_ins, in_arrays }
+    }
+
+    /// Which places of `after` are redacted. `split`: `after` is but a part of what the step made.
+    ///
+    /// A place counts if the new version protects it, if it holds a stand-in, and if
+    /// - its owner is named there, and is one whose keys were shredded in this event; or
+    /// - it is the very place that was redacted before and was left alone, and no live owner is named there.
+    ///
+    /// A place that held the same value before, and was live, does not count: the step left it alone.
+    pub(crate) fn redacted_after(
+        &self,
+        after: &Value,
+        plan: &Plan,
+        owners: &Owners,
+        aggregate: &AggregateRef,
+        split: bool,
+    ) -> HashSet<JsonPointer> {
+        let mut found = HashSet::new();
+        for field in &plan.fields {
+            let Some(pattern) = &field.pattern else { continue };
+            let new_stand_in: Value = serde_json::from_str(&field.stand_in).unwrap_or_default();
+            for (place, indexes, value) in places(after, pattern) {
+                if !is_same_value(value, &new_stand_in) && !self.stand_ins.iter().any(|known| is_same_value(known, value)) {
+                    continue;
+                }
+                let counts = match owners.of(plan, field, &indexes, after, aggregate) {
+                    Owned::Shredded => !self.was_live(&place, value, after, plan, field, &indexes),
+                    Owned::Live => false,
+                    // In a part, the same pointer means little: it only speaks where nothing speaks against it.
+                    Owned::Elsewhere => !split && self.is_kept(&place, value),
+                    Owned::Unnamed => self.is_kept(&place, value),
+                };
+                if counts {
+                    found.insert(place);
+                }
+            }
+        }
+        if !split {
+            // Places inside what the new version protects, or around it.
+            for place in self.redacted {
+                let touches = plan.whole.is_some() || {
+                    let tokens = Pattern::from_tokens(place.tokens().map(Token::Name).collect());
+                    plan.field_at(place).is_none()
+                        && plan.fields.iter().filter_map(|field| field.pattern.as_ref()).any(|pattern| pattern.overlaps(&tokens))
+                };
+                if touches && after.pointer(place.as_str()).is_some_and(|value| self.is_kept(place, value)) {
+                    found.insert(place.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// Is this a redacted place that the step left as it was?
+    fn is_kept(&self, place: &JsonPointer, value: &Value) -> bool {
+        if !self.places.at(place).is_some_and(Places::is_place) || !self.held(place, value) {
+            return false;
+        }
+        // Elements of an array may have changed places. That matters unless they are all redacted there.
+        self.in_arrays.get(&any_element(&self.payload, place)).is_none_or(|all| *all)
+    }
+
+    /// Did this value stand there, however its numbers were spelled? A step that reads numbers spells them anew.
+    fn held(&self, place: &JsonPointer, value: &Value) -> bool {
+        self.payload.pointer(place.as_str()).is_some_and(|before| is_same_value(before, value))
+    }
+
+    /// Was there a `null` that had been written?
+    pub(crate) fn held_live_null(&self, place: &JsonPointer) -> bool {
+        self.payload.pointer(place.as_str()).is_some_and(Value::is_null) && !self.places.touch(place)
+    }
+
+    /// Is this a live value that the step left as it was?
+    fn was_live(&self, place: &JsonPointer, value: &Value, after: &Value, plan: &Plan, field: &Field, indexes: &[u32]) -> bool {
+        if !self.held(place, value) || self.places.touch(place) {
+            return false;
+        }
+        let FieldOwner::Subject { capture, .. } = &field.owner else { return true };
+        let Some(id) = plan.captures.get(*capture).map(|pattern| pattern.at(indexes)) else { return true };
+        // Somebody else's, such as another element of the array, or of the whole of which this is a part.
+        self.payload.pointer(&id).is_none_or(|named| named.is_null() || after.pointer(&id).is_some_and(|id| may_be_same(named, id)))
+    }
+}
+
+/// May a step have made the one id of the other? It may round a wide number.
+fn may_be_same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64().is_some_and(|a| b.as_f64() == Some(a)),
+        _ => a == b,
+    }
+}
+
+/// The steps to a place, with `*` for the indexes of arrays.
+fn any_element(value: &Value, place: &JsonPointer) -> Vec<Token> {
+    let mut at = Some(value);
+    let step = |token: String| match at {
+        Some(Value::Array(elements)) => {
+            at = array_index(&token).and_then(|index| elements.get(usize::try_from(index).ok()?));
+            Token::Each
+        }
+        Some(Value::Object(members)) => {
+            at = members.get(&token);
+            Token::Name(token)
+        }
+        _ => {
+            at = None;
+            Token::Name(token)
+        }
+    };
+    place.tokens().map(step).collect()
+}
+
+type Found<'v> = Vec<(JsonPointer, Vec<u32>, &'v Value)>;
+
+/// The places in a value that a pattern means, each with the array elements on its way.
+fn places<'v>(value: &'v Value, pattern: &Pattern) -> Found<'v> {
+    fn walk<'v>(value: &'v Value, pattern: &Pattern, tokens: &[Token], indexes: &mut Vec<u32>, found: &mut Found<'v>) {
+        match (tokens, value) {
+            ([], _) => found.push((JsonPointer::new_unchecked(pattern.at(indexes)), indexes.clone(), value)),
+            ([Token::Name(name), rest @ ..], Value::Object(members)) => {
+                if let Some(member) = members.get(name) {
+                    walk(member, pattern, rest, indexes, found);
+                }
+            }
+            ([Token::Name(name), rest @ ..], Value::Array(elements)) => {
+                if let Some(element) = array_index(name).and_then(|index| elements.get(usize::try_from(index).ok()?)) {
+                    walk(element, pattern, rest, indexes, found);
+                }
+            }
+            ([Token::Each, rest @ ..], Value::Array(elements)) => {
+                for (index, element) in (0..).zip(elements) {
+                    indexes.push(index);
+                    walk(element, pattern, rest, indexes, found);
+                    indexes.pop();
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk(value, pattern, pattern.tokens(), &mut Vec::new(), &mut found);
+    found
+}

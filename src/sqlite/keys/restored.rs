@@ -1,0 +1,27 @@
+//! What a restore of a part of SQLite's key tables leaves.
+
+use super::SqliteKeys;
+use crate::error::Result;
+use crate::keys::names::KeyScope;
+use crate::keys::restored::{RESTORED, RestoredScopes};
+use crate::sql::key_database as database;
+use crate::sqlite::column;
+use sqlx::{AssertSqlSafe, SqliteConnection};
+
+impl SqliteKeys {
+    /// The scopes that have live keys, though the last thing that is recorded of them is that these were destroyed: how many
+    /// there are, and the first `limit` of them. For operators: the tables are read from end to end.
+    ///
+    /// # Errors
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn restored_scopes(&self, connection: &mut SqliteConnection, limit: u32) -> Result<RestoredScopes> {
+        let sql = AssertSqlSafe(self.fill(&RESTORED.replace('{', "\"{").replace('}', "}\"")));
+        let rows = sqlx::query(sql).bind(i64::from(limit.max(1))).fetch_all(connection).await;
+        let mut restored = RestoredScopes::default();
+        for row in rows.map_err(database("looking for restored keys"))? {
+            restored.count = column::<i64>(&row, 2)?.unsigned_abs();
+            restored.first.push(KeyScope::new(column::<&str>(&row, 0)?, column::<&str>(&row, 1)?));
+        }
+        Ok(restored)
+    }
+}

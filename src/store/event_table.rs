@@ -1,0 +1,362 @@
+//! The port to the rows of an event store, for maintenance.
+
+use crate::error::{Error, Result};
+use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
+use async_trait::async_trait;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// The stored events as rows: counted, read as they lie there, exchanged where they are, and inserted with the positions
+/// they have. For [`Census`](crate::maintenance::Census), [`backfill`](crate::SealedStore::backfill) and
+/// [`rewrite`](crate::SealedStore::rewrite); applications use [`EventStore`](crate::EventStore).
+///
+/// Nothing is opened, upcast or checked against schemas here, and no notification is sent.
+///
+/// `conformance::event_table` (feature `conformance`) checks an implementation against this contract.
+///
+/// # Errors
+/// Every method fails with [`Error::Database`](crate::Error::Database) if the database does, with
+/// [`Error::InvalidRow`](crate::Error::InvalidRow) for a row that it can't read, and with the retryable
+/// [`Error::Collision`](crate::Error::Collision) if another transaction is in the way.
+#[async_trait]
+pub trait EventTable: Send + Sync {
+    /// A connection, in a transaction where a method says so; as the event store on the same database has it.
+    type Tx: Send + 'static;
+
+    /// Does some work in a transaction of its own, and commits it if the work succeeds; if it fails, or if the future is
+    /// dropped, nothing of it is left. The transaction may write from its start on, and its statements see what was
+    /// committed before each of them.
+    ///
+    /// A connection in a transaction is refused with [`Error::InTransaction`](crate::Error::InTransaction).
+    async fn in_transaction(&self, connection: &mut Self::Tx, work: &mut dyn TableWork<Self::Tx>) -> Result<()>;
+
+    /// The position of the last event that is visible; [`GlobalPosition::START`] if there is none.
+    async fn last_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition>;
+
+    /// How many events of each stored type and version there are, with and without a header, in one scan. In any order.
+    async fn count_events(&self, tx: &mut Self::Tx, range: PositionRange) -> Result<Vec<StoredCount>>;
+
+    /// Events as they are stored, in ascending order of position. Fewer than there could be are no sign of the end: none are.
+    async fn stored_events(&self, tx: &mut Self::Tx, query: &StoredQuery) -> Result<Vec<PersistedEvent>>;
+
+    /// The events at these positions as they are stored, in ascending order of position. Positions without one are left
+    /// out.
+    async fn stored_events_at(&self, tx: &mut Self::Tx, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>>;
+
+    /// Exchanges payloads, each only if the row still is what it was when it was read, and returns the positions of those
+    /// that were. Rows are locked in ascending order of position. Nothing else of a row changes.
+    ///
+    /// Refuses a connection that is not in a transaction with
+    /// [`Error::NotInTransaction`](crate::Error::NotInTransaction).
+    async fn replace_payloads(&self, tx: &mut Self::Tx, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>>;
+
+    /// Inserts events with all that they have: ids, positions, versions, times, under their stored type and version. They
+    /// come in ascending order of position, and after all that are in the table; otherwise nothing is inserted, and the
+    /// error is [`Error::OutOfRange`](crate::Error::OutOfRange). An event whose id the table has is
+    /// [`Error::DuplicateEventId`](crate::Error::DuplicateEventId).
+    ///
+    /// The aggregates are at the versions of their last events afterwards, and the next append gets a higher position.
+    ///
+    /// Refuses a connection that is not in a transaction with
+    /// [`Error::NotInTransaction`](crate::Error::NotInTransaction).
+    async fn insert_events(&self, tx: &mut Self::Tx, events: &[PersistedEvent]) -> Result<()>;
+
+    /// The position up to which everything is committed: no event will ever appear at it or before it that is not there
+    /// already.
+    ///
+    /// Where positions come from a sequence, this waits for the transactions that have appended and not yet ended, and
+    /// keeps new ones waiting meanwhile, but never for long: it is
+    /// [`Error::Collision`](crate::Error::Collision) then. Takes a connection that is not in a transaction
+    /// ([`Error::InTransaction`](crate::Error::InTransaction)).
+    async fn settled_position(&self, connection: &mut Self::Tx) -> Result<GlobalPosition>;
+
+    /// Where the table is, so that it can be told from the target of a rewrite. Takes no locks, and the connection need not
+    /// be in a transaction. `None`, which is what a table says that does not implement it, if that can't be told.
+    async fn location(&self, connection: &mut Self::Tx) -> Result<Option<TableLocation>> {
+        let _ = connection;
+        Ok(None)
+    }
+}
+
+/// Where a table of events is: see [`EventTable::location`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableLocation {
+    /// In a database that many connections can write to at the same time. Equal for one table, however it was come to, and
+    /// different for every two.
+    Table(String),
+    /// In a database to which one connection can write at a time: the files that a transaction of this connection locks.
+    Files(Vec<String>),
+}
+
+/// Refuses a target that is the source, or that can't be written to while the source is locked.
+pub(crate) fn check_apart(source: Option<&TableLocation>, target: Option<&TableLocation>) -> Result<()> {
+    match (source, target) {
+        (Some(TableLocation::Table(source)), Some(TableLocation::Table(target))) if source == target => Err(Error::TargetIsSource),
+        (Some(TableLocation::Files(source)), Some(TableLocation::Files(target))) if source.iter().any(|file| target.contains(file)) => {
+            Err(Error::TargetInSameFile)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Work to be done in a transaction: see [`EventTable::in_transaction`].
+#[async_trait]
+pub trait TableWork<Tx: Send>: Send {
+    /// Does it. Never begins, commits or rolls back.
+    async fn run(&mut self, tx: &mut Tx) -> Result<()>;
+}
+
+/// A part of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PositionRange {
+    /// From the first position after this one.
+    pub after: GlobalPosition,
+    /// Up to and with this one; `None` for the end.
+    pub up_to: Option<GlobalPosition>,
+}
+
+impl PositionRange {
+    /// Is the position in the range?
+    #[must_use]
+    pub fn contains(self, position: GlobalPosition) -> bool {
+        position > self.after && self.up_to.is_none_or(|up_to| position <= up_to)
+    }
+
+    /// The last position as a number, for statements.
+    #[allow(dead_code, reason = "of databases")]
+    pub(crate) fn end(self) -> i64 {
+        self.up_to.map_or(i64::MAX, GlobalPosition::get)
+    }
+}
+
+/// Which stored events are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredQuery {
+    /// Where.
+    pub range: PositionRange,
+    /// How many at most.
+    pub limit: u32,
+    /// How many bytes their payloads may have, all together: there are fewer events if the next one would be too much. The
+    /// first one is there, however large it is.
+    pub max_bytes: u64,
+    /// Only of these stored types and versions; all if empty.
+    pub versions: Vec<(EventType, EventVersion)>,
+    /// Only those whose payload does not [start with a header](starts_with_header).
+    pub without_header: bool,
+}
+
+impl Default for StoredQuery {
+    /// The first 500, or 64 MiB of them.
+    fn default() -> Self {
+        Self { range: PositionRange::default(), limit: 500, max_bytes: 64 << 20, versions: Vec::new(), without_header: false }
+    }
+}
+
+/// How many stored events have a type and version, and do or do not start with a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredCount {
+    /// The type as stored.
+    pub event_type: EventType,
+    /// The version as stored.
+    pub event_version: EventVersion,
+    /// Do their payloads [start with a header](starts_with_header)?
+    pub with_header: bool,
+    /// How many.
+    pub events: u64,
+    /// The position of the first and of the last.
+    pub positions: (GlobalPosition, GlobalPosition),
+    /// The earliest and the latest time.
+    pub created_at: (OffsetDateTime, OffsetDateTime),
+}
+
+impl StoredCount {
+    /// One event, to be counted on with [`add`](Self::add): for implementers without a database to count for them.
+    #[must_use]
+    pub fn of(event: &PersistedEvent) -> Self {
+        Self {
+            event_type: event.stored_type.clone(),
+            event_version: event.stored_version,
+            with_header: starts_with_header(&event.payload),
+            events: 1,
+            positions: (event.global_position, event.global_position),
+            created_at: (event.created_at, event.created_at),
+        }
+    }
+
+    /// Adds the count of another range of the same type and version.
+    pub fn add(&mut self, other: &Self) {
+        self.events = self.events.saturating_add(other.events);
+        self.positions = (self.positions.0.min(other.positions.0), self.positions.1.max(other.positions.1));
+        self.created_at = (self.created_at.0.min(other.created_at.0), self.created_at.1.max(other.created_at.1));
+    }
+}
+
+/// A payload to be exchanged for another one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PayloadReplacement {
+    /// Where.
+    pub position: GlobalPosition,
+    /// Of which event.
+    pub event_id: Uuid,
+    /// What was read there.
+    pub old: Vec<u8>,
+    /// What is to be there.
+    pub new: Vec<u8>,
+}
+
+/// Shows sizes, not contents.
+impl std::fmt::Debug for PayloadReplacement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PayloadReplacement")
+            .field("position", &self.position.get())
+            .field("event_id", &self.event_id)
+            .field("old", &format_args!("{} bytes", self.old.len()))
+            .field("new", &format_args!("{} bytes", self.new.len()))
+            .finish()
+    }
+}
+
+/// What every sealed payload begins with, as it is written: the header comes first, whatever is sealed. A store that prints
+/// JSON anew may put white space between these.
+pub(crate) const HEADER_START: [&str; 4] = ["{", "\"$seal\"", ":", "\""];
+/// How far into a payload it is looked for: no database has to fetch the rest.
+pub(crate) const HEADER_WITHIN: usize = 64;
+
+/// Does a payload begin with a header, as far as its first 64 bytes say? White space between the tokens does not matter: a
+/// column of type JSONB puts some behind the colon.
+///
+/// Here the root's first member is `$seal`, so no value inside the payload can be taken for one. A sealed payload that has a
+/// page of white space in front, or whose members were put into another order, is missed: then it is looked at like plaintext,
+/// and found to be sealed. What the header covers is not said.
+///
+/// **A store that prints JSON anew** keeps members in an order of its own (JSONB: shorter names first). Its
+/// [`EventTable`] asks whether the root *has* the member, wherever it lies: `jsonb_typeof(payload -> '$seal') = 'string'` in
+/// PostgreSQL, [`holds_header`] where there is no such question. (`payload ? '$seal'` is also true of an array with that string
+/// in it.)
+#[must_use]
+pub fn starts_with_header(payload: &[u8]) -> bool {
+    let mut rest = payload.get(..HEADER_WITHIN).unwrap_or(payload);
+    HEADER_START.iter().all(|token| {
+        let blank = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
+        rest = &rest[blank..];
+        let found = rest.strip_prefix(token.as_bytes());
+        rest = found.unwrap_or_default();
+        found.is_some()
+    })
+}
+
+/// Does the root of a payload have the member `$seal` with a string for its value, wherever it lies? For tables whose store
+/// prints JSON anew; reads all of the payload. `false` for what is no JSON.
+#[must_use]
+pub fn holds_header(payload: &[u8]) -> bool {
+    let root = serde_json::from_slice::<HashMap<Cow<'_, str>, &RawValue>>(payload);
+    root.is_ok_and(|root| root.get("$seal").is_some_and(|value| value.get().starts_with('"')))
+}
+
+/// What every table checks before it inserts events with positions of their own.
+pub(crate) fn check_insert(last: GlobalPosition, events: &[PersistedEvent]) -> Result<()> {
+    let mut last = last;
+    let mut ids = HashSet::with_capacity(events.len());
+    for event in events {
+        if event.global_position <= last {
+            return Err(Error::OutOfRange {
+                what: "global position",
+                value: event.global_position.get(),
+                hint: "events are inserted in ascending order of position, after all that are in the table",
+            });
+        }
+        last = event.global_position;
+        if !ids.insert(event.event_id) {
+            return Err(Error::DuplicateEventId { event_id: event.event_id });
+        }
+    }
+    Ok(())
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: EventTable + ?Sized> EventTable for Arc<T> {
+    type Tx = T::Tx;
+
+    async fn in_transaction(&self, connection: &mut Self::Tx, work: &mut dyn TableWork<Self::Tx>) -> Result<()> {
+        (**self).in_transaction(connection, work).await
+    }
+
+    async fn last_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {
+        (**self).last_position(tx).await
+    }
+
+    async fn count_events(&self, tx: &mut Self::Tx, range: PositionRange) -> Result<Vec<StoredCount>> {
+        (**self).count_events(tx, range).await
+    }
+
+    async fn stored_events(&self, tx: &mut Self::Tx, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
+        (**self).stored_events(tx, query).await
+    }
+
+    async fn stored_events_at(&self, tx: &mut Self::Tx, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>> {
+        (**self).stored_events_at(tx, positions).await
+    }
+
+    async fn replace_payloads(&self, tx: &mut Self::Tx, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+        (**self).replace_payloads(tx, replacements).await
+    }
+
+    async fn insert_events(&self, tx: &mut Self::Tx, events: &[PersistedEvent]) -> Result<()> {
+        (**self).insert_events(tx, events).await
+    }
+
+    async fn settled_position(&self, connection: &mut Self::Tx) -> Result<GlobalPosition> {
+        (**self).settled_position(connection).await
+    }
+
+    async fn location(&self, connection: &mut Self::Tx) -> Result<Option<TableLocation>> {
+        (**self).location(connection).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_found_wherever_jsonb_puts_it() {
+        for (payload, expected) in [
+            (&br#"{"a": 1, "$seal": "AQ"}"#[..], true),
+            (br#"{"a": {"$seal": "AQ"}}"#, false),
+            (br#"{"$seal": {"a": 1}}"#, false),
+            (br#"{"a": 1, "\u0024seal": "AQ"}"#, true),
+            (br#"{"$seal": "AQ""#, false),
+            (b"[]", false),
+        ] {
+            assert_eq!(holds_header(payload), expected, "{}", String::from_utf8_lossy(payload));
+        }
+    }
+
+    #[test]
+    fn a_header_is_at_the_start_or_not_taken_for_one() {
+        for (payload, expected) in [
+            (&br#"{"$seal":"AQ","a":1}"#[..], true),
+            (b" \r\n\t{\"$seal\":\"AQ\"}", true),
+            (br#"{"a":{"$seal":"AQEA"}}"#, false),
+            (br#"{"a":1,"$seal":"AQEA"}"#, false),
+            (br#"["$seal"]"#, false),
+            (b"", false),
+            (&[b" ".repeat(60), br#"{"$seal":"AQ"}"#.to_vec()].concat(), false),
+            (b"{\"$seal\": \"AQ\", \"a\": 1}", true),
+            (b"{\n  \"$seal\"\t:\r\"AQ\"}", true),
+            (b"{ \"$ seal\": \"AQ\"}", false),
+            (b"{\"$seal\": 1}", false),
+            (b"\x0c{\"$seal\": \"AQ\"}", false),
+            (b"{\"$sealed\": \"AQ\"}", false),
+        ] {
+            assert_eq!(starts_with_header(payload), expected, "{}", String::from_utf8_lossy(payload));
+            assert!(holds_header(payload) || !expected);
+        }
+    }
+}
