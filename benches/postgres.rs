@@ -14,7 +14,8 @@ mod cluster;
 mod common;
 
 use eventseal::ExpectedVersion::NoStream;
-use eventseal::*;
+use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
+use eventseal::{AggregateRef, EventStore, EventStoreExt, Keyring, Namespace, NewEvent, Schemas, SealedStore, aggregate, event, subject};
 use sqlx::PgConnection;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use std::sync::Arc;

@@ -13,7 +13,10 @@
 mod cluster;
 
 use async_trait::async_trait;
-use eventseal::*;
+use eventseal::keys::{KekId, RewrapOptions};
+use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject};
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::sync::Arc;

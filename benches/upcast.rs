@@ -11,7 +11,11 @@
 mod common;
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
+use eventseal::schema::EventSchema;
+use eventseal::{
+    Changes, EventFilter, EventStore, GlobalPosition, Keyring, Namespace, NewEvent, PersistedEvent, Schemas, SealedStore, aggregate, event,
+};
 use futures::executor::block_on;
 use serde_json::Value;
 use std::convert::Infallible;

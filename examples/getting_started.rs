@@ -5,7 +5,15 @@
 
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Exact, NoStream};
-use eventseal::*;
+use eventseal::consumer::{Consumer, run_consumers};
+use eventseal::error::BoxError;
+use eventseal::keys::ScopeState;
+use eventseal::schema::SchemaErrors;
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{
+    EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, Sensitive,
+    Stream, aggregate, event, subject,
+};
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{Row, SqliteConnection};

@@ -5,14 +5,20 @@
 //! Everything it prints, it checks.
 
 use eventseal::ExpectedVersion::NoStream;
-use eventseal::*;
+use eventseal::maintenance::{Answer, CensusOptions};
+use eventseal::schema::{SchemaErrors, SplitPart};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{
+    Changes, EventFilter, EventPayload, EventStore, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Schemas, SealedStore,
+    Sensitive, aggregate, event, events, subject,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-type BoxResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+type BoxResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 // ---- how release 4 sees the world
 
@@ -80,7 +86,7 @@ impl From<OrderPlacedV2> for OrderSubmitted {
 }
 
 /// The schemas of each release: every one knows all that came before it.
-fn schemas(release: u32) -> std::result::Result<Schemas, SchemaErrors> {
+fn schemas(release: u32) -> Result<Schemas, SchemaErrors> {
     let customer = || subject("Customer", "/customer_id");
     let mut placed = event("OrderPlaced").version(1).protect(&["/name", "/email"], customer());
     if release >= 2 {

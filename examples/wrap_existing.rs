@@ -11,7 +11,11 @@
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
 
-use eventseal::*;
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::{
+    EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, Sensitive, Stream,
+    aggregate, event, subject,
+};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};

@@ -6,7 +6,8 @@
 //!
 //! ```
 //! use eventseal::conformance::{self, Database};
-//! use eventseal::{MemoryDb, MemoryStore, MemoryTx, Namespace, Result};
+//! use eventseal::{Namespace, Result};
+//! use eventseal::memory::{MemoryDb, MemoryStore, MemoryTx};
 //!
 //! struct Mine(MemoryDb);
 //!

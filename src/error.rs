@@ -1,4 +1,4 @@
-//! What is inside an [`Error`](crate::Error).
+//! What is inside an [`Error`].
 
 mod describe;
 mod driver;

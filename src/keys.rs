@@ -248,19 +248,19 @@ pub struct KeyHistory {
 /// # The race between an append and a shred
 /// An append holds [`ScopeLock::Share`] on its scopes from before it seals until its transaction ends; a
 /// shred holds [`ScopeLock::Update`] and destroys keys in a later statement. So one of them waits for the
-/// other or fails with a retryable [`Error::Collision`](crate::Error::Collision), and no event is
+/// other or fails with a retryable [`Error::Collision`], and no event is
 /// committed under a destroyed key. A database with one writer at a time may use its write lock for both.
 ///
 /// # Effect
 /// A database may accept a change and not make it: a row-level policy, a trigger or a rule keeps it away. Every method that
 /// changes something finds that out, from the rows that were changed or by reading them again, and fails with
-/// [`Error::NoEffect`](crate::Error::NoEffect).
+/// [`Error::NoEffect`].
 ///
 /// # Errors
-/// Every method fails with [`Error::Database`](crate::Error::Database) if the database does, and with the
-/// retryable [`Error::Collision`](crate::Error::Collision) if another transaction is in the way. Those that
+/// Every method fails with [`Error::Database`] if the database does, and with the
+/// retryable [`Error::Collision`] if another transaction is in the way. Those that
 /// write or lock refuse a connection that is not in a transaction with
-/// [`Error::NotInTransaction`](crate::Error::NotInTransaction).
+/// [`Error::NotInTransaction`].
 ///
 /// `conformance::key_store` (feature `conformance`) checks an implementation against all of this.
 #[async_trait]
@@ -296,7 +296,7 @@ pub trait KeyStore: Send + Sync {
     ///
     /// Committed when it returns: a key-encryption key that is used before it is committed would lose
     /// data on a rollback. A connection in a transaction is refused with
-    /// [`Error::InTransaction`](crate::Error::InTransaction).
+    /// [`Error::InTransaction`].
     async fn install_kek(&self, connection: &mut Self::Tx, kek: &KekRecord) -> Result<()>;
 
     /// All key-encryption keys, oldest first, with what they wrap. Counts every live data key.
@@ -326,7 +326,7 @@ pub trait KeyStore: Send + Sync {
     /// they are as they were read. What was written is looked at before it is committed. Never touches scopes.
     /// Committed when it returns; of a batch that fails nothing is written.
     ///
-    /// [`Error::WrongKey`](crate::Error::WrongKey) if what was written does not open.
+    /// [`Error::WrongKey`] if what was written does not open.
     async fn rewrap_batch(&self, connection: &mut Self::Tx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch>;
 
     /// Inserts the first key of a scope and makes it active, unless the scope is known: then nothing
@@ -337,7 +337,7 @@ pub trait KeyStore: Send + Sync {
     /// are left out.
     ///
     /// With a lock, the rows are locked in ascending order of scope, and a connection that is not in a
-    /// transaction is refused with [`Error::NotInTransaction`](crate::Error::NotInTransaction).
+    /// transaction is refused with [`Error::NotInTransaction`].
     /// Without scopes, such a call says that the transaction is going to write: a database with one writer
     /// at a time takes its write lock, so that what is read next can't get in the way.
     /// [`ScopeLock::Share`] does not lock [reserved](KeyScope::is_reserved) scopes: every append reads them.
@@ -347,8 +347,8 @@ pub trait KeyStore: Send + Sync {
     async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()>;
 
     /// Inserts data keys and makes each the active one of its scope. The scopes exist, are live and locked:
-    /// [`Error::ScopeState`](crate::Error::ScopeState) otherwise.
-    /// [`Error::Collision`](crate::Error::Collision) if their key-encryption key was retired meanwhile.
+    /// [`Error::ScopeState`] otherwise.
+    /// [`Error::Collision`] if their key-encryption key was retired meanwhile.
     async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()>;
 
     /// Says that what this transaction commits must outlast a crash of the database, whatever its settings are: keys that
@@ -360,12 +360,12 @@ pub trait KeyStore: Send + Sync {
 
     /// Sets state and generation of a locked scope and adds the change to its history. A scope that is
     /// shredded has no active key afterwards. A scope that is not there is
-    /// [`Error::NoEffect`](crate::Error::NoEffect).
+    /// [`Error::NoEffect`].
     async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()>;
 
     /// Destroys every wrapped key of a locked scope, notes in the rows when, and returns the ids of those that
     /// were not destroyed before, by version. Looks whether one is left nevertheless:
-    /// [`Error::NoEffect`](crate::Error::NoEffect).
+    /// [`Error::NoEffect`].
     async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>>;
 
     /// The scopes that have a row under one of these ids, whatever their kind, in any order and without locks. One look into the

@@ -7,7 +7,6 @@ pub(crate) mod keyring;
 pub use crate::crypto::secret::SecretKey;
 #[cfg(feature = "aws-kms")]
 pub use aws::AwsKms;
-pub(crate) use keyring::Keyring;
 
 use crate::error::Result;
 use crate::keys::names::{KekId, Namespace};

@@ -7,7 +7,8 @@
 //!
 //! ```
 //! use eventseal::ExpectedVersion::NoStream;
-//! use eventseal::*;
+//! use eventseal::{EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore, Sensitive, aggregate, event, subject};
+//! use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 //! use serde::{Deserialize, Serialize};
 //! # use std::convert::Infallible;
 //!
@@ -64,11 +65,12 @@
 //! ```
 //!
 //! # Where to look
-//! - Wrapping a store: [`SealedStore`], the port [`EventStore`], the stores [`MemoryStore`] and `SqliteStore`.
-//! - What is protected, and how payloads evolve: [`Schemas`], [`event()`], [`subject()`], [`Owner`].
-//! - Keys: [`KeyManager`], the ports [`KeyStore`] and [`Kms`], the [`Keyring`].
-//! - Maintenance: [`Census`], [`SealedStore::backfill`], [`SealedStore::rewrite`], the port [`EventTable`].
-//! - Events: [`NewEvent`], [`PersistedEvent`], [`Sensitive`], [`Consumer`]; as Rust types: [`EventPayload`], [`events!`].
+//! - Wrapping a store: [`SealedStore`], over anything that is an [`EventStore`]; in [`memory`], `sqlite`, `postgres`, or your own.
+//! - What is protected, and how payloads evolve: [`Schemas`], [`event()`], [`subject()`], [`Owner`], and the rest of [`schema`].
+//! - Keys, and what is done with them: [`keys::KeyManager`], which [`SealedStore::keys`] gives out.
+//! - Master keys: the [`Keyring`] for a start, and [`kms`].
+//! - Events: [`NewEvent`], [`PersistedEvent`], [`Sensitive`]; as Rust types: [`EventPayload`], [`events!`]; projections: [`consumer`].
+//! - A log as a whole, counted, sealed after the fact or copied: [`maintenance`].
 //! - Stores that can't be an [`EventStore`]: [`Sealer`].
 //!
 //! # Features

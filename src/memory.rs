@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A database in memory that [`MemoryStore`](crate::memory::MemoryStore) and [`MemoryKeys`](crate::memory::MemoryKeys)
+/// A database in memory that [`MemoryStore`] and [`MemoryKeys`]
 /// share. Cloning it gives another handle to the same database.
 ///
 /// Statements see what was committed before they start, and what their own transaction wrote.
@@ -25,7 +25,8 @@ use uuid::Uuid;
 /// [`Error::Collision`], at its next statement or at its commit.
 ///
 /// ```
-/// # use eventseal::{MemoryDb, Namespace};
+/// # use eventseal::Namespace;
+/// # use eventseal::memory::MemoryDb;
 /// # fn main() -> eventseal::Result<()> {
 /// let db = MemoryDb::new(Namespace::new("example")?);
 /// let tx = db.begin();

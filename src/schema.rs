@@ -1,6 +1,6 @@
 //! What is protected and how payloads evolve, for every event type and version: declared, checked, run.
 //!
-//! [`Schemas`](crate::Schemas) is built once at startup and reports every contradiction at once, so that a gap in a chain is
+//! [`Schemas`] is built once at startup and reports every contradiction at once, so that a gap in a chain is
 //! found at deployment and not in production. Declarations begin with [`event`](crate::event()).
 
 mod check;

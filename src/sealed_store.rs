@@ -93,7 +93,8 @@ impl<S: EventStore> SealedStore<S> {
     /// missing. Never show what is unreadable as redacted: it may come back.
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::{Error, EventFilter, GlobalPosition, Result, SealedStore};
+    /// # use eventseal::memory::{MemoryStore, MemoryTx};
     /// # async fn follow(store: &SealedStore<MemoryStore>, tx: &mut MemoryTx, mut after: GlobalPosition) -> Result<()> {
     /// let page = store.read_events_each(tx, after, 100, &EventFilter::default()).await?;
     /// for result in page.events {

@@ -31,7 +31,8 @@ use std::time::Duration;
 /// [`SplitTx`](crate::split::SplitTx) shows.
 ///
 /// ```
-/// # use eventseal::*;
+/// # use eventseal::{AggregateVersion, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas, Sealer, aggregate, event};
+/// # use eventseal::memory::{MemoryDb, MemoryKeys};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<()> {
 /// let schemas = Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])?;

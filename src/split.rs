@@ -37,7 +37,9 @@ use time::OffsetDateTime;
 /// connection, and none is left, all of them wait until the pool's time-out ends it. Twice as many, and nobody waits.
 ///
 /// ```
-/// # use eventseal::*;
+/// # use eventseal::{EventStore, EventStoreExt, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Schemas, SealedStore, aggregate, event};
+/// # use eventseal::split::{SplitKeys, SplitStore, SplitTx};
+/// # use eventseal::sqlite::{SqliteKeys, SqliteStore};
 /// # #[cfg(feature = "sqlite")]
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
@@ -72,7 +74,9 @@ use time::OffsetDateTime;
 /// framework's database, its driver and the version of sqlx it is built on do not matter: events are bytes here.
 ///
 /// ```
-/// # use eventseal::*;
+/// # use eventseal::{AggregateVersion, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas, Sealer, aggregate, event};
+/// # use eventseal::split::{SplitKeys, SplitTx};
+/// # use eventseal::sqlite::SqliteKeys;
 /// # #[cfg(feature = "sqlite")]
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {

@@ -1,6 +1,6 @@
 //! Ports for stores of your own: the rows of an event table, for maintenance, and what every store checks.
 //!
-//! [`EventStore`](crate::EventStore) is the port that appends and reads; [`EventTable`] is the port for census, backfill and
+//! [`EventStore`] is the port that appends and reads; [`EventTable`] is the port for census, backfill and
 //! rewrite.
 
 pub(crate) mod event_store;
@@ -13,4 +13,3 @@ pub(crate) use event_table::check_apart;
 pub use event_table::{
     EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, holds_header, starts_with_header,
 };
-pub(crate) use ext::EventStoreExt;

@@ -5,7 +5,11 @@ use allocation_counter::measure;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventseal::internals::Engine;
-use eventseal::*;
+use eventseal::memory::{MemoryDb, MemoryKeys};
+use eventseal::schema::{EventSchema, SplitPart};
+use eventseal::{
+    AggregateVersion, Error, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas, aggregate, event, subject,
+};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -7,7 +7,14 @@
 //! are when all went well.
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::keys::KeyStore;
+use eventseal::keys::ScopeAction;
+use eventseal::maintenance::{BackfillOptions, RewriteOptions, Rewritten};
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::{
+    Changes, EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result,
+    Schemas, SealedStore, Sealer, aggregate, event, subject,
+};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
 use std::path::Path;

@@ -5,7 +5,12 @@
 //! that works on a SQLite file is killed likewise.
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::keys::KeyStore;
+use eventseal::keys::ScopeState;
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::split::{SplitKeys, SplitStore, SplitTx};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Schemas, SealedStore, aggregate, event, subject};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode};
 use sqlx::{Connection, Executor};

@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::event::{
     AggregateRef, AggregateVersion, EventFilter, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, VersionRange, aggregate,
 };
-use crate::store::{EventStore, EventStoreExt};
+use crate::store::EventStore;
+use crate::store::ext::EventStoreExt;
 use serde_json::Value;
 use uuid::Uuid;
 

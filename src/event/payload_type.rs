@@ -53,7 +53,7 @@ impl PayloadType {
     /// Lets the type's `Deserialize` ask for a value, and for all that it wants to know of it.
     ///
     /// ```
-    /// use eventseal::{Given, Answers, Asked, PayloadType, Question, Refusal};
+    /// use eventseal::schema::{Given, Answers, Asked, PayloadType, Question, Refusal};
     /// use std::cell::Cell;
     ///
     /// #[derive(serde::Deserialize)]

@@ -149,7 +149,8 @@ impl EventPage {
 /// [`PersistedEvent`], in a `Box`, for all events of other types. Without it, such an event is an error.
 ///
 /// ```
-/// use eventseal::*;
+/// use eventseal::{EventPayload, EventStore, EventStoreExt, ExpectedVersion, Keyring, Namespace, NewEvent, Result, Schemas, SealedStore, Sensitive, aggregate, event, events, subject};
+/// use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Debug, Serialize, Deserialize)]

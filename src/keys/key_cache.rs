@@ -153,8 +153,9 @@ impl KeyCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::random;
     use crate::keys::ScopeState;
-    use crate::{KekId, random};
+    use crate::keys::names::KekId;
     use uuid::Uuid;
 
     /// Those who use keys do not rely on those who sweep them away: the sweeper may be late, or not there at all.

@@ -284,7 +284,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Names who does what follows, for the history of the scopes that it changes: a person, or the name of a service.
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::{KeyScope, Result};
+    /// # use eventseal::keys::KeyManager;
     /// # async fn erase<C: Send + 'static>(keys: &KeyManager<C>, tx: &mut C) -> Result<()> {
     /// let customer = KeyScope::new("Customer", "cust_42");
     /// keys.acting_as("clerk 7").shred(tx, &customer, "request 118").await?;

@@ -15,7 +15,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// scopes are among those that are. It changes and locks nothing, and needs no KMS.
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::{KeyScope, Result};
+    /// # use eventseal::keys::KeyManager;
     /// # async fn erase<C: Send + 'static>(keys: &KeyManager<C>, tx: &mut C) -> Result<()> {
     /// let customer = KeyScope::new("Customer", "cust_42");
     /// keys.shred(tx, &customer, "request 118").await?;

@@ -95,8 +95,9 @@ mod tests {
     use crate::crypto::random;
     use crate::crypto::secret::SecretKey;
     use crate::keys::kek::{KekRecord, KekState};
+    use crate::keys::names::{KekId, KeyId, KeyScope};
+    use crate::keys::{DataKeyRecord, ScopeState};
     use crate::kms::WrappedKek;
-    use crate::{DataKeyRecord, KekId, KeyId, KeyScope, ScopeState};
     use uuid::Uuid;
 
     fn record(kek_id: KekId) -> KekRecord {

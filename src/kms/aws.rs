@@ -31,7 +31,8 @@ const SAID: usize = 300;
 /// A symmetric key in AWS KMS that wraps key-encryption keys.
 ///
 /// ```no_run
-/// # use eventseal::*;
+/// # use eventseal::Result;
+/// # use eventseal::kms::AwsKms;
 /// # async fn kms(config: &aws_sdk_kms::Config) -> Result<()> {
 /// // In a service: Client::new(&aws_config::load_defaults(BehaviorVersion::latest()).await).
 /// let client = aws_sdk_kms::Client::from_conf(config.clone());

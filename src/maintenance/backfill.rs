@@ -150,7 +150,9 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// keeps of dead rows and SQLite of old pages.
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore, aggregate, event};
+    /// # use eventseal::maintenance::BackfillOptions;
+    /// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let db = MemoryDb::new(Namespace::new("demo")?);

@@ -68,7 +68,9 @@ pub struct CensusProgress {
 /// version, or through a store that is not wrapped, it may be outdated when it is done.
 ///
 /// ```
-/// # use eventseal::*;
+/// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore, aggregate, event};
+/// # use eventseal::maintenance::{Answer, CensusOptions};
+/// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let schemas = Schemas::new([event("Registered")

@@ -181,7 +181,9 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// Connections are not in transactions.
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore, aggregate, event};
+    /// # use eventseal::maintenance::RewriteOptions;
+    /// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let schemas = Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])?;

@@ -38,7 +38,8 @@ const COLUMNS: &str = "global_position, {aggregate_version}, event_id, event_typ
 /// What the tables of an event store in PostgreSQL are called.
 ///
 /// ```
-/// # use eventseal::*;
+/// # use eventseal::Result;
+/// # use eventseal::postgres::{PostgresStore, PostgresTables};
 /// # fn main() -> Result<()> {
 /// let store = PostgresStore::with_tables(PostgresTables::streams().in_schema("shop").notify("shop_events"))?;
 /// # Ok(())

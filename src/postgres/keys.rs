@@ -38,7 +38,8 @@ use uuid::Uuid;
 /// `data_keys` and `key_scope_changes`, in a schema and behind a prefix if they are chosen.
 ///
 /// ```
-/// # use eventseal::*;
+/// # use eventseal::Result;
+/// # use eventseal::postgres::PostgresKeys;
 /// # use std::time::Duration;
 /// # fn main() -> Result<()> {
 /// let keys = PostgresKeys::new().in_schema("keys")?.with_prefix("shop_")?.lock_timeout(Duration::from_secs(5));

@@ -3,7 +3,7 @@
 mod chains;
 pub(crate) mod decoders;
 pub(crate) mod kinds;
-mod protection;
+pub(crate) mod protection;
 
 use crate::crypto::primitives::PAD;
 use crate::event::{EventType, EventVersion, check_text};

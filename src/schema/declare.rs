@@ -222,7 +222,7 @@ impl EventSchema {
     /// redacted.
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::event;
     /// # use serde_json::{Value, json};
     /// event("OrderPlaced").version(1).version(2).upcast_with(1, |mut order: Value, context| {
     ///     order["placed_on"] = json!(context.created_at.date().to_string());
@@ -253,7 +253,7 @@ impl EventSchema {
     /// none, and may return that. Stored metadata never changes.
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::{Changes, event};
     /// # use serde_json::Value;
     /// event("OrderPlaced").version(1).version(2)
     ///     .change(1, Changes::new()) // the payload stays
@@ -397,7 +397,7 @@ impl SchemasBuilder {
     /// what is sealed for `customer`.
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::{Schemas, event, subject};
     /// let of = |name: &str, kind: &str| event(name).version(1).protect(&["/text"], subject(kind, "/id"));
     /// let both = || [of("Sold", "Item"), of("Listed", "Items")];
     /// assert!(Schemas::new(both()).is_err());
@@ -465,7 +465,8 @@ impl SchemasBuilder {
     /// [`Sensitive`](crate::Sensitive):
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::{EventPayload, Owner, Schemas, Sensitive, event};
+    /// # use eventseal::schema::SchemaErrors;
     /// # use serde::{Deserialize, Serialize};
     /// #[derive(Serialize, Deserialize)]
     /// struct Scan { text: String }

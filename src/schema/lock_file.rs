@@ -18,7 +18,8 @@ use std::fmt;
 /// Members that a file has and this version does not know are ignored.
 ///
 /// ```
-/// # use eventseal::*;
+/// # use eventseal::{Owner, Schemas, event};
+/// # use eventseal::schema::{LockFile, SchemaErrors};
 /// let schemas = Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])?;
 /// let lock = serde_json::to_string(&LockFile::of(&schemas)).unwrap();
 /// let registered = r#"{"versions":{"1":{"protected":{"/name":"the aggregate"},"step":null}}}"#;

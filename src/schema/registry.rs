@@ -28,7 +28,7 @@ use std::fmt;
 ///             Ok::<_, std::convert::Infallible>(order)
 ///         }),
 /// ])?;
-/// # Ok::<(), eventseal::SchemaErrors>(())
+/// # Ok::<(), eventseal::schema::SchemaErrors>(())
 /// ```
 pub struct Schemas {
     pub(in crate::schema) types: HashMap<EventType, TypeSchema>,
@@ -213,7 +213,8 @@ impl Schemas {
     /// [`SealedStore`](crate::SealedStore) reads by these when its callers filter by type.
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::{Changes, Schemas, event};
+    /// # use eventseal::schema::SchemaErrors;
     /// let schemas = Schemas::new([
     ///     event("OrderCreated").version(1).change(1, Changes::new().rename_type("OrderPlaced", 1)),
     ///     event("OrderPlaced").version(1),
@@ -241,12 +242,13 @@ impl Schemas {
 }
 
 impl Schemas {
-    /// The kinds of the scopes that the schemas name, sorted: those of [`subject`]s and those of
-    /// [`scope_kind`](Owner::scope_kind). Where an event's own aggregate is the owner, its type is the kind, which is known
+    /// The kinds of the scopes that the schemas name, sorted: those of [`subject`](crate::subject())s and those of
+    /// [`scope_kind`](crate::Owner::scope_kind). Where an event's own aggregate is the owner, its type is the kind, which is known
     /// with the event only.
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::{Schemas, event, subject};
+    /// # use eventseal::schema::SchemaErrors;
     /// let placed = event("OrderPlaced").version(1).protect(&["/email"], subject("Customer", "/customer_id"));
     /// assert_eq!(Schemas::new([placed])?.scope_kinds(), ["Customer"]);
     /// # Ok::<(), SchemaErrors>(())

@@ -109,7 +109,7 @@ impl Schemas {
     /// out as a live value more often than when a stored event is read.
     ///
     /// ```
-    /// # use eventseal::*;
+    /// # use eventseal::{AggregateVersion, Changes, GlobalPosition, NewEvent, PersistedEvent, Schemas, aggregate, event};
     /// let schemas = Schemas::new([event("OrderPlaced").version(1).version(2).change(1, Changes::new().move_value("/email", "/contact"))])?;
     /// let stored = NewEvent::raw("OrderPlaced", 1, r#"{"email":"ada@example.org"}"#);
     /// let stored = PersistedEvent::from_new(aggregate("Order", "1"), AggregateVersion::FIRST, GlobalPosition::START, stored);

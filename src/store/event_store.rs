@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// come to lie elsewhere in the payload. Such a store refuses what is no JSON, and tells the suite by
 /// `conformance::Database::respells_json`.
 ///
-/// Conveniences are in [`EventStoreExt`], written on top of these four methods, so that a decorator that
+/// Conveniences are in [`EventStoreExt`](crate::EventStoreExt), written on top of these four methods, so that a decorator that
 /// implements the four decorates everything.
 ///
 /// `conformance::event_store` (feature `conformance`) checks an implementation against this contract.

@@ -1,6 +1,14 @@
 //! What the types promise, pinned.
 
-use eventseal::*;
+use eventseal::keys::{KeyManager, KeyStore};
+use eventseal::kms::{Kms, SecretKey};
+use eventseal::maintenance::{BackfillOptions, Backfilled, Census, CensusOptions, RewriteOptions, Rewritten};
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
+use eventseal::sqlite::SqliteStore;
+use eventseal::store::EventTable;
+use eventseal::{
+    Error, EventStore, EventStoreExt, Keyring, Namespace, NewEvent, PersistedEvent, Schemas, SealedStore, Sealer, Sensitive, aggregate,
+};
 use std::sync::Arc;
 
 fn is_send_sync_unpin<T: Send + Sync + Unpin>() {}

@@ -1,6 +1,8 @@
 //! Declarative steps: what they do to a payload, and that protection and redactions go with it.
 
-use eventseal::*;
+use eventseal::memory::MemoryStore;
+use eventseal::schema::EventSchema;
+use eventseal::{Changes, Error, NewEvent, Owner, Result, Schemas, event, subject};
 use serde_json::{Value, json};
 use support::customer;
 use support::world::{World, json_of, pointers};

@@ -3,7 +3,15 @@
 
 use async_trait::async_trait;
 use eventseal::conformance::{self, Database, EVENT_TYPE, EVENT_VERSION};
-use eventseal::*;
+use eventseal::keys::KeyStore;
+use eventseal::memory::{MemoryKeys, MemoryStore};
+use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::store::check_append;
+use eventseal::{
+    AggregateRef, AggregateVersion, Appended, Error, EventFilter, EventPage, EventStore, ExpectedVersion, GlobalPosition, Keyring,
+    Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, Stream, VersionRange, aggregate, event, subject,
+};
 use serde_json::Value;
 use sqlx::{Row, SqliteConnection};
 use std::sync::Arc;

@@ -2,7 +2,14 @@
 
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::consumer::{Consumer, run_consumers};
+use eventseal::error::BoxError;
+use eventseal::memory::{MemoryKeys, MemoryStore, MemoryTx};
+use eventseal::schema::{EventSchema, SchemaErrors, SplitPart, StepContext};
+use eventseal::{
+    AggregateVersion, Changes, Error, EventFilter, EventStore, EventStoreExt, EventVersion, GlobalPosition, NewEvent, PersistedEvent,
+    Result, Schemas, SealedStore, Sealer, aggregate, event, subject,
+};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Mutex;

@@ -5,7 +5,13 @@
 
 use async_trait::async_trait;
 use eventseal::conformance::{self, Database};
-use eventseal::*;
+use eventseal::maintenance::{BackfillOptions, CensusOptions};
+use eventseal::postgres::PostgresKeys;
+use eventseal::store::{EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, check_append};
+use eventseal::{
+    AggregateRef, AggregateVersion, Appended, Error, EventFilter, EventPage, EventStore, EventStoreExt, ExpectedVersion, GlobalPosition,
+    KeyScope, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, Stream, VersionRange, aggregate, event, subject,
+};
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row, query::Query};
 use std::sync::Arc;

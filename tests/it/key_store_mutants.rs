@@ -2,7 +2,15 @@
 
 use async_trait::async_trait;
 use eventseal::conformance;
-use eventseal::*;
+use eventseal::keys::{
+    DataKeyRecord, KekId, KekRecord, KekState, KeyHistory, KeyId, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper,
+    ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+};
+use eventseal::kms::WrappedKek;
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
+use eventseal::{
+    Error, EventStore, ExpectedVersion, KeyScope, Keyring, Namespace, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+};
 use std::sync::Mutex;
 use support::Memory;
 use support::faults::{Faulty, KeyFaults};

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::memory::MemoryStore;
+use eventseal::schema::{EventSchema, SchemaProblem};
+use eventseal::{Changes, Error, EventStore, NewEvent, Owner, Schemas, SealedStore, aggregate, event, subject};
 use support::world::World;
 
 fn of(name: &str, kind: &str) -> EventSchema {

@@ -2,7 +2,12 @@
 //! not (no lock is held while it is asked), nobody waits longer than for one answer, and what it opened is not kept for ever.
 
 use async_trait::async_trait;
-use eventseal::*;
+use eventseal::keys::KekId;
+use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
+use eventseal::maintenance::{BackfillOptions, RewriteOptions};
+use eventseal::{
+    Error, EventStore, EventStoreExt, KeyScope, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

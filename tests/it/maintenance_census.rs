@@ -1,6 +1,12 @@
 //! The census and the rows it counts, on every database.
 
-use eventseal::*;
+use eventseal::maintenance::{Answer, BackfillOptions, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};
+use eventseal::postgres::PostgresStore;
+use eventseal::store::EventTable;
+use eventseal::{
+    AggregateVersion, Error, EventStore, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, Owner, PersistedEvent, Result, Schemas,
+    aggregate, event,
+};
 use serde_json::Value;
 use std::convert::Infallible;
 use support::backend::{Backend, insert};

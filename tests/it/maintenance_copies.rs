@@ -1,6 +1,14 @@
 //! Where a copy of a store may be, how it comes to its keys, and what maintenance says of it.
 
-use eventseal::*;
+use eventseal::maintenance::{BackfillOptions, CensusOptions, RewriteOptions, Rewritten};
+use eventseal::postgres::{PostgresStore, PostgresTables};
+use eventseal::split::{SplitKeys, SplitStore, SplitTx};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::store::EventTable;
+use eventseal::{
+    Changes, Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent, Result, Schemas,
+    SealedStore, aggregate, event, subject,
+};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, SqlitePool};
 use std::process::Command;

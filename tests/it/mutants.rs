@@ -5,7 +5,13 @@
 
 use async_trait::async_trait;
 use eventseal::conformance;
-use eventseal::*;
+use eventseal::keys::KekId;
+use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
+use eventseal::memory::{MemoryDb, MemoryStore, MemoryTx};
+use eventseal::{
+    AggregateRef, Appended, Error, EventFilter, EventPage, EventStore, ExpectedVersion, GlobalPosition, Keyring, Namespace, NewEvent,
+    PersistedEvent, Result, Stream, VersionRange,
+};
 use serde_json::Value;
 use std::sync::Mutex;
 use support::{Memory, caught};

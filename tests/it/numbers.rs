@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use eventseal::*;
+use eventseal::maintenance::{KeptBecause, RewriteOptions};
+use eventseal::memory::{MemoryDb, MemoryStore};
+use eventseal::{Namespace, NewEvent, Schemas, event, subject};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::convert::Infallible;

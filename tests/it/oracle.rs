@@ -2,7 +2,8 @@
 //! tree of the document, one pointer after the other, and collects what must not be found.
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::schema::SchemaErrors;
+use eventseal::{EventStore, EventStoreExt, NewEvent, Owner, Result, Schemas, aggregate, event, subject};
 use futures::executor::block_on;
 use proptest::prelude::*;
 use std::fmt::Write;

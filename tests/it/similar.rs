@@ -1,7 +1,11 @@
 //! One person may have keys under several scopes: a shred of one does not reach the others, so they can be found.
 
 use eventseal::conformance::Database;
-use eventseal::*;
+use eventseal::keys::{KeyManager, KeyStore};
+use eventseal::memory::MemoryKeys;
+use eventseal::postgres::PostgresKeys;
+use eventseal::sqlite::SqliteKeys;
+use eventseal::{Error, KeyScope, Keyring};
 use support::{Memory, Postgres, Sqlite};
 
 const HYPHENATED: &str = "0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11";

@@ -3,7 +3,13 @@
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
 use eventseal::conformance::{self, Database, EVENT_TYPE, EVENT_VERSION};
-use eventseal::*;
+use eventseal::keys::{KeyStore, NewDataKey, ScopeLock, ScopeRecord, Shredding};
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::split::{SplitKeys, SplitStore, SplitTx};
+use eventseal::sqlite::SqliteKeys;
+use eventseal::{
+    Appended, Error, EventStore, EventStoreExt, KeyScope, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+};
 use sqlx::{PgConnection, Pool, Transaction};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -4,7 +4,14 @@
 //! that reads is called: readers, consumers, census, backfill, rewrite, and what the command calls for keys.
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::keys::RewrapOptions;
+use eventseal::maintenance::{BackfillOptions, CensusOptions, RewriteOptions};
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{
+    Changes, Error, EventFilter, EventStore, EventStoreExt, EventVersion, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Owner,
+    Schemas, SealedStore, aggregate, event, subject,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;

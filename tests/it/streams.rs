@@ -2,7 +2,14 @@
 //! What both writers come to when they meet is in `tests/races`.
 
 use eventseal::ExpectedVersion::{Any, Exact, NoStream};
-use eventseal::*;
+use eventseal::maintenance::{BackfillOptions, CensusOptions, CensusRow, RewriteOptions};
+use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
+use eventseal::store::EventTable;
+use eventseal::store::TableWork;
+use eventseal::{
+    AggregateVersion, Appended, Changes, Error, EventFilter, EventStore, EventStoreExt, Namespace, NewEvent, PersistedEvent, Result,
+    Schemas, SealedStore, aggregate, event, internals, subject,
+};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
 use std::sync::Arc;

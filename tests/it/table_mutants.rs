@@ -3,7 +3,9 @@
 
 use async_trait::async_trait;
 use eventseal::conformance;
-use eventseal::*;
+use eventseal::memory::{MemoryDb, MemoryStore, MemoryTx};
+use eventseal::store::{EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork};
+use eventseal::{AggregateRef, Appended, Error, EventStore, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, Result};
 use std::time::Duration;
 use support::faults::{Faulty, StoreFaults, TableFaults};
 use support::{Memory, caught};

@@ -3,7 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::maintenance::RewriteOptions;
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+use eventseal::schema::{EventSchema, SchemasBuilder};
+use eventseal::{
+    Error, EventFilter, EventPayload, EventStore, EventStoreExt, EventVersion, GlobalPosition, Namespace, NewEvent, Owner, PersistedEvent,
+    Result, Schemas, SealedStore, Sealer, Sensitive, TypedEvent, aggregate, event, subject,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::convert::Infallible;

@@ -11,7 +11,8 @@
 
 mod running;
 
-use eventseal::*;
+use eventseal::keys::ScopeState;
+use eventseal::postgres::{PostgresStore, PostgresTables};
 use running::race;
 use sqlx::AssertSqlSafe;
 use support::Postgres;

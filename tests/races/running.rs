@@ -1,7 +1,12 @@
 //! Runs transactions against each other, and asks the model whether the outcome can be explained.
 
 use super::{Allowed, Expect, LANES, LEVELS, Op, Outcome, Random, Scope, Start, World, Writer};
-use eventseal::*;
+use eventseal::keys::{KeyId, ScopeState};
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::{
+    AggregateVersion, Error, EventStore, EventStoreExt, ExpectedVersion, KeyScope, Keyring, NewEvent, Result, Schemas, SealedStore,
+    aggregate, event, subject,
+};
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Transaction};

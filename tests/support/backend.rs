@@ -7,7 +7,16 @@ use crate::{KEYRING, Memory, Postgres, Sqlite, customer_scope};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
 use eventseal::conformance::Database;
-use eventseal::*;
+use eventseal::keys::{KeyHistory, KeyStore, Shredding};
+use eventseal::kms::Kms;
+use eventseal::maintenance::{BackfillOptions, Backfilled, Census, CensusOptions};
+use eventseal::memory::{MemoryKeys, MemoryStore};
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::store::{EventTable, TableWork};
+use eventseal::{
+    EventFilter, EventStore, EventStoreExt, GlobalPosition, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate,
+};
 use std::sync::Arc;
 
 /// The store of a database, which gets into trouble when it is told to.

@@ -3,7 +3,10 @@
 #[cfg(feature = "databases")]
 use crate::cluster;
 use async_trait::async_trait;
-use eventseal::*;
+use eventseal::memory::{MemoryDb, MemoryTx};
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{Error, Namespace, Result, conformance};
 #[cfg(feature = "databases")]
 use sqlx::SqliteConnection;
 #[cfg(feature = "databases")]

@@ -4,7 +4,16 @@
 //! calls that it changes. [`Faulty`] makes the port out of it.
 
 use async_trait::async_trait;
-use eventseal::*;
+use eventseal::keys::{
+    DataKeyRecord, KekId, KekRecord, KekUsage, KeyHistory, KeyId, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper,
+    ScopeChange, ScopeLock, ScopeRecord,
+};
+use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
+use eventseal::store::{EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork};
+use eventseal::{
+    AggregateRef, Appended, EventFilter, EventPage, EventStore, ExpectedVersion, GlobalPosition, KeyScope, Namespace, NewEvent,
+    PersistedEvent, Result, Stream, VersionRange,
+};
 use time::OffsetDateTime;
 
 /// A port with the faults of `T`.

@@ -21,7 +21,7 @@ pub mod world;
 pub use databases::Memory;
 #[cfg(feature = "databases")]
 pub use databases::{Postgres, Sqlite};
-use eventseal::*;
+use eventseal::{KeyScope, Keyring, Owner, subject};
 use std::sync::{Arc, LazyLock};
 
 /// The keyring of tests that need one and don't say which. Databases have no keys in common, so tests can share it.

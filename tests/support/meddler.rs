@@ -2,7 +2,8 @@
 
 use crate::faults::{StoreFaults, TableFaults};
 use async_trait::async_trait;
-use eventseal::*;
+use eventseal::store::{EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork};
+use eventseal::{Error, EventStore, GlobalPosition, PersistedEvent, Result};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 

@@ -1,6 +1,11 @@
 //! One sealer over one database in memory, for tests of what lies in the store.
 
-use eventseal::*;
+use eventseal::keys::{KeyHistory, KeyStore};
+use eventseal::kms::Kms;
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryTx};
+use eventseal::{
+    AggregateRef, AggregateVersion, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result, Schemas, Sealer,
+};
 use futures::executor::block_on;
 
 /// In every protected value that can hold it, and nowhere else: where this shows, plaintext leaked.

@@ -1,7 +1,11 @@
 //! A database in memory, a keyring, and what a test asks of them.
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
+use eventseal::schema::EventSchema;
+use eventseal::{
+    EventStore, EventStoreExt, JsonPointer, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate,
+};
 use serde_json::Value;
 use std::sync::Arc;
 

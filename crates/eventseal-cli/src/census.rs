@@ -1,6 +1,6 @@
 //! `census`: how many events of each stored type and version there are, and which steps they need.
 //!
-//! Shows what the library's [`Census`](eventseal::Census) found. It has no registry in code, but may be given the schema
+//! Shows what the library's [`Census`](eventseal::maintenance::Census) found. It has no registry in code, but may be given the schema
 //! lock of the application.
 
 mod findings;
@@ -10,9 +10,9 @@ use crate::connect::{AnyDb, Backend, connect, postgres_store, sqlite_store};
 use crate::master_key::NoMasterKey;
 use crate::output::{Exit, Failure, Progress, Report, count, exact_time, number, shown, table};
 use crate::registered::Registered;
-use eventseal::{
-    Census, CensusOptions, CensusProgress, CensusRow, Error, EventStore, EventTable, GlobalPosition, PositionRange, SealedStore,
-};
+use eventseal::maintenance::{Census, CensusOptions, CensusProgress, CensusRow};
+use eventseal::store::{EventTable, PositionRange};
+use eventseal::{Error, EventStore, GlobalPosition, SealedStore};
 use findings::Findings;
 use serde_json::{Value, json};
 use std::fmt::Write as _;

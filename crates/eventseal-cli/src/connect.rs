@@ -3,9 +3,11 @@
 use crate::args;
 use crate::interrupt;
 use crate::output::{Failure, shown, tell};
-use eventseal::{
-    Error, KeyManager, KeyStore, Kms, Namespace, PostgresKeys, PostgresStore, PostgresTables, RestoredScopes, SqliteKeys, SqliteStore,
-};
+use eventseal::keys::{KeyManager, KeyStore, RestoredScopes};
+use eventseal::kms::Kms;
+use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{Error, Namespace};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};

@@ -20,7 +20,7 @@ use crate::args::Doctor;
 use crate::connect::{AnyDb, Backend, Db, connect_to, postgres_store, sqlite_store, target};
 use crate::output::{Failure, Report};
 use checks::Checks;
-use eventseal::Kms;
+use eventseal::kms::Kms;
 use std::sync::Arc;
 
 pub(crate) async fn doctor(args: Doctor) -> Result<Report, Failure> {

@@ -3,7 +3,8 @@
 use crate::args;
 use crate::output::Failure;
 use async_trait::async_trait;
-use eventseal::{Error, KekContext, Keyring, Kms, Result as Sealed, SecretKey, WrappedKek};
+use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
+use eventseal::{Error, Keyring, Result as Sealed};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -94,7 +95,7 @@ fn from_text() -> Result<Arc<dyn Kms>, Failure> {
 async fn aws(key: &str, also: Option<&str>) -> Result<Arc<dyn Kms>, Failure> {
     let configured = std::env::var(AWS_ALSO).unwrap_or_default();
     let also = configured.split(',').map(str::trim).filter(|name| !name.is_empty()).chain(also);
-    Ok(Arc::new(also.fold(eventseal::AwsKms::from_env(key).await, eventseal::AwsKms::also_opens)))
+    Ok(Arc::new(also.fold(eventseal::kms::AwsKms::from_env(key).await, eventseal::kms::AwsKms::also_opens)))
 }
 
 #[cfg(not(feature = "aws-kms"))]

@@ -5,7 +5,8 @@ use crate::connect::{AnyDb, Target, connect_to, make_file, postgres_keys, postgr
 use crate::interrupt;
 use crate::output::{Failure, Report, shown};
 use crate::pooler::{self, Sessions};
-use eventseal::{PostgresKeys, SqliteKeys};
+use eventseal::postgres::PostgresKeys;
+use eventseal::sqlite::SqliteKeys;
 use serde_json::json;
 
 pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {

@@ -2,9 +2,9 @@
 //! and where their steps lead. What the steps do, nobody knows here; they are never taken.
 
 use crate::output::{Failure, shown};
-use eventseal::{
-    CensusRow, EventSchema, LockFile, LockedStep, LockedType, Owner, SchemaProblem, Schemas, SplitPart, StepContext, event, subject,
-};
+use eventseal::maintenance::CensusRow;
+use eventseal::schema::{EventSchema, LockFile, LockedStep, LockedType, SchemaProblem, SplitPart, StepContext};
+use eventseal::{Owner, Schemas, event, subject};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

@@ -3,7 +3,8 @@
 use crate::golden::Difference;
 use crate::lock::SchemaChange;
 use crate::taint::TaintFinding;
-use eventseal::{Error, SchemaErrors};
+use eventseal::Error;
+use eventseal::schema::SchemaErrors;
 use std::fmt;
 use std::path::{Path, PathBuf};
 

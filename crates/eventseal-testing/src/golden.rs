@@ -13,9 +13,9 @@ use crate::error::{GuardError, chain};
 use crate::files::{self, Mode};
 use crate::json::differences;
 use case::{CaseFile, FORMAT, Outcome, Stored, as_json};
+use eventseal::memory::{MemoryKeys, MemoryTx};
 use eventseal::{
-    AggregateRef, AggregateVersion, EventType, EventVersion, GlobalPosition, KeyScope, MemoryKeys, MemoryTx, NewEvent, PersistedEvent,
-    Result, Schemas, Sealer,
+    AggregateRef, AggregateVersion, EventType, EventVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent, Result, Schemas, Sealer,
 };
 use keys::KeyDb;
 use read::{new_event, open_as_stored, read_case, stands_for};
@@ -53,7 +53,7 @@ const KEYS: &str = "test-keys.json";
 /// use eventseal::{NewEvent, Owner, Schemas, aggregate, event};
 /// use serde_json::{Value, json};
 ///
-/// fn schemas() -> Result<Schemas, eventseal::SchemaErrors> {
+/// fn schemas() -> Result<Schemas, eventseal::schema::SchemaErrors> {
 ///     Schemas::new([event("Registered")
 ///         .version(1).protect(&["/name"], Owner::Aggregate)
 ///         .version(2).protect(&["/person/name"], Owner::Aggregate)

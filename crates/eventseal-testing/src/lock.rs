@@ -12,7 +12,8 @@ use crate::files::{self, Mode};
 use crate::golden::GoldenCorpus;
 use crate::json;
 use crate::shape::{Shape, not_traced_in};
-use eventseal::{EventType, EventVersion, LockFile, LockedVersion, PayloadType, SchemaVersion, Schemas};
+use eventseal::schema::{LockFile, LockedVersion, PayloadType, SchemaVersion};
+use eventseal::{EventType, EventVersion, Schemas};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 ///
 /// # Where shapes come from
 /// In this order: what [`shape_of`](Self::shape_of) names; the Rust type that the step from the version reads; the
-/// type that [`decodes`](eventseal::SchemasBuilder::decodes) names for the current version; [samples](Self::sample). What
+/// type that [`decodes`](eventseal::schema::SchemasBuilder::decodes) names for the current version; [samples](Self::sample). What
 /// none of them tells is `not traced` in the file, which says why, and guards nothing there:
 /// [`deny_not_traced`](Self::deny_not_traced) makes it a failure. [`Shape`] has the details.
 ///
@@ -36,7 +37,7 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 /// Where a Rust type tells the shape, its protection must fit it, which is looked at whatever is recorded: a
 /// [`Sensitive`](eventseal::Sensitive) that no pointer protects is stored in the clear; a protected pointer, or one to the owner's id,
 /// that leads to no member is misspelt; and a protected value must be able to be erased, so it is read as a `Sensitive`, an
-/// `Option`, or what [`redact_as`](eventseal::EventSchema::redact_as) puts in its place. Of several types of a version, one must have
+/// `Option`, or what [`redact_as`](eventseal::schema::EventSchema::redact_as) puts in its place. Of several types of a version, one must have
 /// the members. Values in maps, behind `#[serde(flatten)]` and in a `serde_json::Value` are not known, and not looked at. Nor are types
 /// that look at the value first, such as tagged and untagged enums. There, [samples](Self::sample) help: each that a type reads must
 /// still be read once what is protected in it is erased. A `Sensitive` that comes out of a buffer of your own is not, if what stands
@@ -54,7 +55,7 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 /// ```
 /// use eventseal_testing::{GuardError, SchemaLock};
 /// # use eventseal::{Owner, Schemas, event};
-/// # fn schemas() -> Result<Schemas, eventseal::SchemaErrors> {
+/// # fn schemas() -> Result<Schemas, eventseal::schema::SchemaErrors> {
 /// #     Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])
 /// # }
 /// #[derive(serde::Deserialize)]

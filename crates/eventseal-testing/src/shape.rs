@@ -6,7 +6,7 @@ mod presence;
 mod samples;
 mod trace;
 
-use eventseal::PayloadType;
+use eventseal::schema::PayloadType;
 pub(crate) use places::{At, may_hold, touches, written};
 use presence::{Presence, presence};
 use serde::de::DeserializeOwned;

@@ -12,7 +12,8 @@ use crate::error::GuardError;
 use crate::golden::GoldenCorpus;
 use crate::shape::sample_of;
 use chain::{Runner, Version, with_payload};
-use eventseal::{AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, PersistedEvent, SchemaVersion, Schemas, aggregate};
+use eventseal::schema::SchemaVersion;
+use eventseal::{AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, PersistedEvent, Schemas, aggregate};
 use payload::{complete, minimal};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ use uuid::Uuid;
 /// use serde_json::json;
 /// # use eventseal::{Owner, Schemas, event};
 /// # use serde_json::Value;
-/// # fn schemas() -> Result<Schemas, eventseal::SchemaErrors> {
+/// # fn schemas() -> Result<Schemas, eventseal::schema::SchemaErrors> {
 /// #     let registered = event("Registered").version(1).protect(&["/name"], Owner::Aggregate);
 /// #     Schemas::new([registered.version(2).protect(&["/person/name"], Owner::Aggregate)
 /// #         .upcast(1, |mut old: Value| Ok::<_, std::fmt::Error>(json!({ "person": { "name": old["name"].take() } })))])

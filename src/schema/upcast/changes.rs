@@ -39,7 +39,7 @@ use serde_json::Value;
 ///         .set_default("/currency", "EUR")
 ///         .map_value("/total", |euros: f64| (euros * 100.0).round() as u64)
 ///         .remove("/legacy_flag"))])?;
-/// # Ok::<(), eventseal::SchemaErrors>(())
+/// # Ok::<(), eventseal::schema::SchemaErrors>(())
 /// ```
 #[derive(Default)]
 #[must_use = "pass it to EventSchema::change"]

@@ -12,7 +12,12 @@ use aws_smithy_types::body::SdkBody;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::keys::KekId;
+use eventseal::kms::{AwsKms, KekContext, KmsFailure, SecretKey, WrappedKek};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{
+    Error, EventStore, EventStoreExt, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+};
 use std::time::Duration;
 use support::Sqlite;
 use support::moto::config;

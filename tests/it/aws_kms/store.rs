@@ -1,7 +1,9 @@
 //! A sealed store with AWS KMS.
 
 use super::{Store, again, append, context, failure_of, id, process, read, schemas};
-use eventseal::*;
+use eventseal::kms::{AwsKms, KmsFailure};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{KeyScope, Keyring, SealedStore};
 use std::sync::Arc;
 use support::Sqlite;
 use support::moto::Moto;

@@ -1,7 +1,7 @@
 //! A `Sensitive` that nothing protects is not stored.
 
 use super::{object, try_append};
-use eventseal::*;
+use eventseal::{Error, EventPayload, EventStoreExt, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event, events};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use support::world::*;

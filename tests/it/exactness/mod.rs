@@ -6,7 +6,11 @@ mod through_buffers;
 mod written;
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::memory::MemoryStore;
+use eventseal::{
+    AggregateVersion, Error, EventStore, GlobalPosition, JsonPointer, NewEvent, Owner, PersistedEvent, Result, SealedStore, aggregate,
+    subject,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use support::world::*;

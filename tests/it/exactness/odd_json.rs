@@ -2,7 +2,9 @@
 
 use super::{customer, object, redacted, try_append};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::memory::MemoryStore;
+use eventseal::schema::{EventSchema, StepContext};
+use eventseal::{Changes, Error, EventStore, NewEvent, Owner, PersistedEvent, Result, Schemas, Sensitive, aggregate, event};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

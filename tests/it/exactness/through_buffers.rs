@@ -1,7 +1,7 @@
 //! Erasures in types that serde reads through a buffer.
 
 use super::{object, problem, redacted, try_append};
-use eventseal::*;
+use eventseal::{Error, NewEvent, PersistedEvent, Result, Schemas, Sensitive, event};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

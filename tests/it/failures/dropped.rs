@@ -2,7 +2,7 @@
 
 use super::{placed, postgres, sqlite};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::{EventStore, EventStoreExt, aggregate};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,8 @@
 //! Metadata that the database would refuse.
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::postgres::PostgresStore;
+use eventseal::{Error, EventStore, NewEvent, aggregate};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;

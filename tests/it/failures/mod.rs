@@ -7,7 +7,9 @@ mod positions;
 mod set_up;
 mod shown;
 
-use eventseal::*;
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{AggregateRef, NewEvent, Schemas, SealedStore, aggregate, event, subject};
 use std::sync::Arc;
 use support::{KEYRING, Postgres, Sqlite};
 

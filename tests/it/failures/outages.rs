@@ -2,7 +2,10 @@
 
 use super::{order, placed, postgres, sqlite};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::consumer::Consumer;
+use eventseal::error::BoxError;
+use eventseal::split::SplitTx;
+use eventseal::{Error, EventStore, EventStoreExt, NewEvent, PersistedEvent, Result};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};

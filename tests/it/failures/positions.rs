@@ -2,7 +2,9 @@
 
 use super::{order, placed, postgres};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::maintenance::RewriteOptions;
+use eventseal::postgres::{PostgresStore, PostgresTables};
+use eventseal::{Error, EventStore, NewEvent};
 use sqlx::{Connection, Executor};
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use super::{on_postgres, on_sqlite, order, placed, postgres, sqlite};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{Error, EventStore, EventStoreExt, KeyScope, Namespace};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use support::{Postgres, Sqlite};
 

@@ -2,7 +2,9 @@
 
 use super::{order, placed, postgres};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::keys::KeyManager;
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::{AggregateRef, Error, EventStore, KeyScope, NewEvent, Schemas, SealedStore, aggregate, event, subject};
 use sqlx::Executor;
 use std::sync::Arc;
 use std::time::Duration;

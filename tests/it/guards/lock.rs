@@ -1,6 +1,7 @@
 //! The schema lock: what it lets pass, and the mistakes that it catches.
 
-use eventseal::*;
+use eventseal::schema::EventSchema;
+use eventseal::{EventPayload, EventVersion, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event, events, subject};
 use eventseal_testing::{ChangeKind, GoldenCorpus, GuardError, Locked, SchemaChange, SchemaLock};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

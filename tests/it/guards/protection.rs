@@ -1,6 +1,7 @@
 //! The schema lock: does what is protected fit the types that it is read into?
 
-use eventseal::*;
+use eventseal::schema::EventSchema;
+use eventseal::{EventPayload, Owner, Schemas, Sensitive, event};
 use eventseal_testing::{ChangeKind, GuardError, SchemaChange, SchemaLock};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,10 @@
 //! What the guards know of a registry, they know through its public API: so does everybody else.
 
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryTx};
+use eventseal::schema::{Answers, Asked, Given, LockFile, PayloadType, Question, Refusal};
 use eventseal::{
-    AggregateVersion, Answers, Asked, Changes, Error, EventPayload, Given, GlobalPosition, JsonPointer, Keyring, LockFile, MemoryDb,
-    MemoryKeys, MemoryTx, Namespace, NewEvent, Owner, PayloadType, PersistedEvent, Question, Refusal, Schemas, Sealer, Sensitive,
-    aggregate, event, subject,
+    AggregateVersion, Changes, Error, EventPayload, GlobalPosition, JsonPointer, Keyring, Namespace, NewEvent, Owner, PersistedEvent,
+    Schemas, Sealer, Sensitive, aggregate, event, subject,
 };
 use eventseal_testing::{SchemaLock, TaintCheck};
 use serde::{Deserialize, Serialize};

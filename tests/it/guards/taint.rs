@@ -1,6 +1,8 @@
 //! The taint check: what it lets pass, and the mistakes that it catches.
 
-use eventseal::*;
+use eventseal::error::BoxError;
+use eventseal::schema::{EventSchema, SplitPart};
+use eventseal::{Changes, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event, subject};
 use eventseal_testing::{GoldenCorpus, GuardError, TaintCheck, TaintFinding, TaintProblem, Tainted};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

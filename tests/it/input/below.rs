@@ -2,7 +2,8 @@
 
 use super::{KEYRING, Shop, assert_silent, declared, good, order, placed};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::memory::{MemoryDb, MemoryKeys};
+use eventseal::{Error, EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, Schemas, SealedStore, event};
 use std::sync::atomic::Ordering;
 
 #[tokio::test]

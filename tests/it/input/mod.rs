@@ -11,7 +11,14 @@ mod payloads;
 
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
-use eventseal::*;
+use eventseal::keys::KeyHistory;
+use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
+use eventseal::schema::{SchemasBuilder, StepContext};
+use eventseal::{
+    AggregateRef, Appended, Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Owner,
+    Result, Schemas, SealedStore, aggregate, event, subject,
+};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

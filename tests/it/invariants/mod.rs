@@ -5,7 +5,13 @@ mod lag;
 
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
-use eventseal::*;
+use eventseal::keys::KeyStore;
+use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
+use eventseal::schema::SplitPart;
+use eventseal::{
+    Error, EventFilter, EventStore, EventStoreExt, GlobalPosition, JsonPointer, KeyScope, Keyring, NewEvent, Owner, PersistedEvent, Result,
+    Schemas, aggregate, event,
+};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;

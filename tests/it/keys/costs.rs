@@ -3,7 +3,10 @@
 use super::{append, placed, read, schemas};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::keys::{ScopeLock, ScopeRecord};
+use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
+use eventseal::{Error, EventFilter, EventStore, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Result, SealedStore, aggregate};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use support::KEYRING;

@@ -2,7 +2,9 @@
 
 use super::{ERASED, append, placed, read, shop, shred};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::keys::{ScopeAction, ScopeState};
+use eventseal::memory::{MemoryKeys, MemoryStore};
+use eventseal::{Error, EventStore, KeyScope, Keyring, Owner, Schemas, SealedStore, aggregate, event};
 use support::customer_scope;
 
 #[tokio::test]

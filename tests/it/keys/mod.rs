@@ -6,7 +6,11 @@ mod shreds;
 mod stores;
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::keys::Shredding;
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+use eventseal::{
+    EventStore, EventStoreExt, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+};
 use std::sync::Arc;
 use support::KEYRING;
 use support::customer_scope;

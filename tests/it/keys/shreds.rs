@@ -2,7 +2,8 @@
 
 use super::{ERASED, append, placed, read, schemas, shop, shred};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::memory::{MemoryKeys, MemoryStore};
+use eventseal::{Error, EventStore, EventStoreExt, JsonPointer, Keyring, SealedStore, aggregate};
 use std::sync::Arc;
 use support::KEYRING;
 use support::customer_scope;

@@ -3,7 +3,12 @@
 use super::{append, placed, read, schemas, shop, shred};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::kms::SecretKey;
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
+use eventseal::{
+    AggregateRef, Appended, Error, EventStore, ExpectedVersion, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result,
+    SealedStore, aggregate,
+};
 use std::sync::{Arc, Mutex};
 use support::KEYRING;
 use support::customer_scope;

@@ -1,7 +1,11 @@
 //! What is sealed, what is erased and what is left.
 
 use super::{accepting, erasing, every, in_transaction, placed, small, strict, with};
-use eventseal::*;
+use eventseal::maintenance::{Answer, Registration};
+use eventseal::store::PayloadReplacement;
+use eventseal::{
+    Error, EventStore, EventStoreExt, EventVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent, Schemas, aggregate, event, subject,
+};
 use support::backend::{Backend, insert};
 use support::sealing::CANARY;
 use support::{Sqlite, contains, customer, on_every_database, whole};

@@ -1,7 +1,9 @@
 //! Outages, collisions, and runs that end in the middle.
 
 use super::{accepting, in_transaction, placed, small, strict};
-use eventseal::*;
+use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
+use eventseal::maintenance::{BackfillOptions, BackfillProgress, Backfilled};
+use eventseal::{Error, KeyScope, Result, SealedStore};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use support::backend::Backend;

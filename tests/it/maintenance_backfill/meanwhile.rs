@@ -1,7 +1,9 @@
 //! What others do meanwhile: appends, shreds and another backfill.
 
 use super::{accepting, every, placed, small, strict, with};
-use eventseal::*;
+use eventseal::maintenance::{BackfillOptions, Backfilled};
+use eventseal::postgres::PostgresStore;
+use eventseal::{EventStore, ExpectedVersion, GlobalPosition, KeyScope, NewEvent, Schemas, aggregate, event, subject};
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 use support::backend::Backend;

@@ -4,7 +4,9 @@ mod content;
 mod failures;
 mod meanwhile;
 
-use eventseal::*;
+use eventseal::maintenance::{BackfillOptions, CensusOptions};
+use eventseal::schema::EventSchema;
+use eventseal::{EventStore, ExpectedVersion, NewEvent, Owner, Schemas, aggregate, event};
 use support::backend::Backend;
 use support::customer;
 use support::sealing::CANARY;

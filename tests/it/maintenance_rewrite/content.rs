@@ -1,7 +1,12 @@
 //! What a copy says.
 
 use super::{ordered, placed, places, read_copy, read_copy_by, rewrite, schemas, seen, seller, small, stored_as, with};
-use eventseal::*;
+use eventseal::maintenance::KeptBecause;
+use eventseal::store::PayloadReplacement;
+use eventseal::{
+    AggregateVersion, Changes, Error, EventStore, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, Schemas, Sealer,
+    aggregate, event,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -1,7 +1,8 @@
 //! Runs that stop, fail or are repeated.
 
 use super::{ordered, placed, read_copy, rewrite, schemas, seen, small, with};
-use eventseal::*;
+use eventseal::maintenance::{KeptBecause, RewriteProgress, Rewritten};
+use eventseal::{Error, EventStore, EventVersion, KeyScope, NewEvent, PersistedEvent};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};

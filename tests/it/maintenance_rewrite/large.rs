@@ -1,7 +1,10 @@
 //! Large events.
 
 use super::{rewrite, schemas, small};
-use eventseal::*;
+use eventseal::maintenance::{RewriteOptions, RewriteProgress};
+use eventseal::memory::MemoryStore;
+use eventseal::sqlite::SqliteStore;
+use eventseal::{Changes, EventStore, NewEvent, Schemas, event};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use support::backend::Backend;

@@ -1,7 +1,9 @@
 //! What others do meanwhile: appends, shreds and another rewrite.
 
 use super::{ordered, placed, read_copy, rewrite, schemas, seen, small, with};
-use eventseal::*;
+use eventseal::maintenance::CensusOptions;
+use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
+use eventseal::{Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, KeyScope, NewEvent, SealedStore, aggregate};
 use std::time::Duration;
 use support::backend::{Backend, Meddled};
 use support::sealing::CANARY;

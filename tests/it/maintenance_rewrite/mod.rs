@@ -5,7 +5,12 @@ mod failures;
 mod large;
 mod meanwhile;
 
-use eventseal::*;
+use eventseal::maintenance::{RewriteOptions, Rewritten};
+use eventseal::schema::{SplitPart, StepContext};
+use eventseal::store::EventTable;
+use eventseal::{
+    Changes, EventStore, EventVersion, JsonPointer, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, Sealer, event, subject,
+};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use support::backend::Backend;

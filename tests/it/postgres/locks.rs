@@ -2,7 +2,9 @@
 
 use super::{append, pid, placed, store, until, waits, with_keys};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::keys::{RewrapOptions, ScopeLock};
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::{Error, EventStore, EventStoreExt, KeyScope, aggregate};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::sync::Arc;

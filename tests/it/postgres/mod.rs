@@ -5,7 +5,9 @@ mod plans;
 mod tables;
 
 use eventseal::ExpectedVersion::{Any, NoStream};
-use eventseal::*;
+use eventseal::maintenance::CensusOptions;
+use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
+use eventseal::{Appended, Error, EventStore, EventStoreExt, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject};
 use serde_json::Value;
 use sqlx::postgres::{PgConnection, PgListener};
 use sqlx::{AssertSqlSafe, Connection, Executor};

@@ -2,7 +2,8 @@
 
 use super::{placed, store};
 use eventseal::ExpectedVersion::{Exact, NoStream};
-use eventseal::*;
+use eventseal::postgres::PostgresKeys;
+use eventseal::{AggregateVersion, EventStore, EventStoreExt, aggregate, internals};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use support::Postgres;

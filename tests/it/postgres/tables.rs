@@ -2,7 +2,8 @@
 
 use super::{append, placed, schemas, store};
 use eventseal::ExpectedVersion::{Any, NoStream};
-use eventseal::*;
+use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
+use eventseal::{Error, EventStore, EventStoreExt, Namespace, SealedStore, aggregate};
 use sqlx::{AssertSqlSafe, Executor};
 use std::sync::Arc;
 use support::customer_scope;

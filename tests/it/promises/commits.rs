@@ -2,7 +2,12 @@
 
 use super::{BOTH, OLD, Scripted, placed, schemas, scope, with_scopes};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::keys::{KeyId, NewDataKey, RewrapOptions, ScopeState};
+use eventseal::maintenance::BackfillOptions;
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::split::{SplitKeys, SplitStore, SplitTx};
+use eventseal::sqlite::SqliteKeys;
+use eventseal::{Error, EventStore, Keyring, Namespace, SealedStore, aggregate};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sqlx::{Connection, Executor};

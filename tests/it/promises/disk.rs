@@ -2,7 +2,9 @@
 
 use super::{OLD, Scripted, placed, schemas, scope, with_scopes};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::split::{SplitKeys, SplitStore, SplitTx};
+use eventseal::{Error, EventStore, Keyring, SealedStore, aggregate};
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sqlx::{Connection, Executor};

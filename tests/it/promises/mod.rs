@@ -7,7 +7,8 @@ mod rows;
 
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::keys::{KekId, RewrapOptions};
+use eventseal::{EventStore, KeyScope, Keyring, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject};
 use sqlx::{AssertSqlSafe, Executor};
 use support::backend::Backend;
 use support::{Postgres, Sqlite};

@@ -2,7 +2,9 @@
 
 use super::{OLD, Scripted, change, placed, scope, with_scopes};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::postgres::PostgresKeys;
+use eventseal::sqlite::SqliteKeys;
+use eventseal::{Error, EventStore, EventStoreExt, Namespace, aggregate};
 use sqlx::{AssertSqlSafe, Executor};
 use support::{Postgres, Sqlite, on_sqlite_and_postgres};
 

@@ -2,7 +2,9 @@
 
 use super::{Counting, NEW, OLD, Rotated, keyring};
 use async_trait::async_trait;
-use eventseal::*;
+use eventseal::keys::{KekUsage, RewrapOptions};
+use eventseal::kms::{Kms, WrappedKek};
+use eventseal::{Error, Keyring};
 use std::sync::Arc;
 use support::faults::{Faulty, KmsFaults};
 use support::on_every_database;

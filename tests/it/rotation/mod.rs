@@ -4,7 +4,11 @@
 mod masters;
 
 use async_trait::async_trait;
-use eventseal::*;
+use eventseal::keys::KeyStore;
+use eventseal::keys::{KekId, KekRecord, KekState, KekUsage, RewrapOptions, RewrapProgress, Rewrapped};
+use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
+use eventseal::memory::MemoryTx;
+use eventseal::{Error, KeyScope, Keyring, NewEvent, PersistedEvent, Result, Schemas, SealedStore, event, subject};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;

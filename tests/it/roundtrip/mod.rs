@@ -12,7 +12,7 @@ mod whole;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use eventseal::*;
+use eventseal::{AggregateRef, NewEvent, Owner, PersistedEvent, Schemas, aggregate, event, subject};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::de::IgnoredAny;

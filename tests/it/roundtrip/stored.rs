@@ -2,7 +2,8 @@
 
 use super::{check, order, schemas, template};
 use eventseal::ExpectedVersion::NoStream;
-use eventseal::*;
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+use eventseal::{EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, SealedStore};
 use futures::executor::block_on;
 use serde_json::Value;
 use support::sealing::{CANARY, SealerWorld, holds_canary};

@@ -1,7 +1,7 @@
 //! Whole payloads.
 
 use super::{Dice, config, is_base64url, order, print, schemas};
-use eventseal::*;
+use eventseal::NewEvent;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::Value;

@@ -2,7 +2,10 @@
 
 use super::{V1, v1_schemas};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::consumer::Consumer;
+use eventseal::error::BoxError;
+use eventseal::memory::{MemoryKeys, MemoryTx};
+use eventseal::{Error, EventStore, EventStoreExt, NewEvent, PersistedEvent, Schemas, SealedStore, aggregate, event};
 use std::sync::Arc;
 use support::customer;
 use support::world::World;
@@ -19,7 +22,7 @@ impl Consumer<MemoryTx> for Counting {
         self.1
     }
 
-    async fn handle(&self, _: &mut MemoryTx, event: &PersistedEvent) -> std::result::Result<(), BoxError> {
+    async fn handle(&self, _: &mut MemoryTx, event: &PersistedEvent) -> Result<(), BoxError> {
         if event.payload == b"{\"fail\":true}" {
             return Err("asked to".into());
         }

@@ -1,7 +1,8 @@
 //! What schemas refuse at startup, and what they protect.
 
 use super::{no_parts, same};
-use eventseal::*;
+use eventseal::schema::{EventSchema, SchemaProblem};
+use eventseal::{Error, EventStore, EventStoreExt, NewEvent, Owner, Schemas, aggregate, event, subject};
 use serde_json::json;
 use support::customer;
 use support::world::World;

@@ -8,18 +8,19 @@ mod splits;
 mod steps;
 mod whole;
 
-use eventseal::*;
+use eventseal::schema::{SplitPart, StepContext};
+use eventseal::{PersistedEvent, Schemas, Sensitive, event};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::convert::Infallible;
 use support::customer;
 use support::world::{json_of, pointers};
 
-fn same(value: Value) -> std::result::Result<Value, Infallible> {
+fn same(value: Value) -> Result<Value, Infallible> {
     Ok(value)
 }
 
-fn no_parts(_: Value, _: &StepContext<'_>) -> std::result::Result<Vec<SplitPart>, Infallible> {
+fn no_parts(_: Value, _: &StepContext<'_>) -> Result<Vec<SplitPart>, Infallible> {
     Ok(vec![])
 }
 

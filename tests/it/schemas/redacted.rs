@@ -1,7 +1,8 @@
 //! What counts as redacted after a step.
 
 use super::seen;
-use eventseal::*;
+use eventseal::schema::{EventSchema, SplitPart};
+use eventseal::{Owner, Sensitive, event, subject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::convert::Infallible;

@@ -2,7 +2,9 @@
 
 use super::{PlacedV1, V1, same, v1_schemas};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::memory::MemoryStore;
+use eventseal::schema::{EventSchema, SplitPart};
+use eventseal::{Error, EventStore, NewEvent, Owner, Schemas, aggregate, event};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -143,7 +145,7 @@ async fn i9_a_failing_step_names_the_event_and_the_step_but_no_value() {
     for (schemas, problem) in [
         (v2(v1().upcast(1, |_: PlacedV1| Ok::<_, Infallible>(json!({})))), "does not decode into it::schemas::PlacedV1: invalid type"),
         (v2(v1().upcast_with(1, |_: Value, _| Err::<Value, _>("no"))), "it returned an error"),
-        (v2(v1().upcast_with(1, |_: Value, _| -> std::result::Result<Value, Infallible> { panic!("SECRET") })), "it panicked"),
+        (v2(v1().upcast_with(1, |_: Value, _| -> Result<Value, Infallible> { panic!("SECRET") })), "it panicked"),
         (v2(v1().upcast_with(1, |_: Value, _| Ok::<_, Infallible>(json!(["SECRET"])))), "did not return a JSON object"),
         (
             v2(v1().split(1, &[("Placed", 2)], |_, _| Ok::<_, Infallible>(vec![SplitPart::new("Other", 1, json!({}))]))),

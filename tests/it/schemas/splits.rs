@@ -1,7 +1,12 @@
 //! Events that are split into several or dropped.
 
 use super::{V1, v1_schemas};
-use eventseal::*;
+use eventseal::memory::MemoryStore;
+use eventseal::schema::SplitPart;
+use eventseal::{
+    AggregateVersion, EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, NewEvent, PersistedEvent, Schemas, SealedStore,
+    Sensitive, aggregate, event,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;

@@ -1,7 +1,8 @@
 //! Steps: what closures and typed steps see of what is redacted.
 
 use super::{PlacedV1, V1, v1_schemas};
-use eventseal::*;
+use eventseal::schema::EventSchema;
+use eventseal::{EventStore, NewEvent, Schemas, Sensitive, event, subject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::convert::Infallible;

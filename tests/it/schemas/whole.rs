@@ -1,7 +1,8 @@
 //! Payloads that are protected as a whole.
 
 use super::seen;
-use eventseal::*;
+use eventseal::schema::{SplitPart, StepContext};
+use eventseal::{Owner, Sensitive, event};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::convert::Infallible;

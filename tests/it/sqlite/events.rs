@@ -2,7 +2,8 @@
 
 use super::{cold, placed, store};
 use eventseal::ExpectedVersion::{Any, Exact, NoStream};
-use eventseal::*;
+use eventseal::sqlite::SqliteStore;
+use eventseal::{Error, EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, NewEvent, aggregate};
 use sqlx::{Connection, Executor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

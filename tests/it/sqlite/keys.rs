@@ -2,7 +2,8 @@
 
 use super::{cold, placed, schemas, store};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{Error, EventStore, EventStoreExt, KeyScope, Keyring, Namespace, SealedStore, aggregate};
 use sqlx::Connection;
 use support::Sqlite;
 

@@ -3,7 +3,13 @@
 use super::{impatient, placed, schemas, store};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
-use eventseal::*;
+use eventseal::keys::{ScopeLock, ScopeState};
+use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{
+    AggregateVersion, Error, EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Result,
+    SealedStore, aggregate,
+};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use std::sync::Arc;

@@ -4,7 +4,8 @@ mod events;
 mod keys;
 mod locks;
 
-use eventseal::*;
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{NewEvent, Schemas, SealedStore, event, subject};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Bytes and mutations by chance.
 
 use super::{GIFTS, JOINED, PLACED, PLACES, seal, shred_all, text, world};
-use eventseal::*;
+use eventseal::{JsonPointer, PersistedEvent};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::Value;

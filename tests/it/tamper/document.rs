@@ -1,7 +1,7 @@
 //! Documents that are rearranged around their seals.
 
 use super::{PLACED, STATES, State, edited, in_state, protected, tampered, text, token};
-use eventseal::*;
+use eventseal::{Error, PersistedEvent, Result};
 use serde_json::{Value, json};
 use support::sealing::{holds_canary, with_payload};
 

@@ -1,7 +1,7 @@
 //! Headers that somebody wrote who knows the format.
 
 use super::{Header, JOINED, PLACED, STATES, edited, seal, tampered, token, with_header, world};
-use eventseal::*;
+use eventseal::{Error, JsonPointer, KeyScope, NewEvent, aggregate};
 use serde_json::{Value, json};
 use support::sealing::with_payload;
 

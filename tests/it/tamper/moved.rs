@@ -3,7 +3,7 @@
 use super::{
     GIFTS, Header, JOINED, PAIR, PLACED, PLACED_BY_OTHERS, STATES, same_reading, seal, tampered, tokens, with_header, with_token, world,
 };
-use eventseal::*;
+use eventseal::{AggregateVersion, Error, EventVersion, NewEvent, PersistedEvent, aggregate};
 use support::sealing::{SealerWorld, with_payload};
 
 /// Events that differ from the first in one respect each, and of other shapes.

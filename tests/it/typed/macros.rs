@@ -1,7 +1,7 @@
 //! The macro, wherever it is used.
 
 use super::{OrderEvent, OrderPaid, OrderShipped, Shipping, placed, shipped, stored};
-use eventseal::*;
+use eventseal::NewEvent;
 
 mod elsewhere {
     //! The macro needs nothing in scope, and what the caller names otherwise is not mistaken for its own.

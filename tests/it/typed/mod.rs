@@ -1,6 +1,9 @@
 //! Typed events: what decodes into what, and what is refused, at startup and on reading.
 
-use eventseal::*;
+use eventseal::schema::EventSchema;
+use eventseal::{
+    AggregateVersion, EventPayload, GlobalPosition, NewEvent, Owner, PersistedEvent, Sensitive, aggregate, event, events, subject,
+};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 

@@ -6,7 +6,17 @@ use super::{
 use allocation_counter::measure;
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::consumer::Consumer;
+use eventseal::error::BoxError;
+use eventseal::keys::KeyStore;
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::schema::SplitPart;
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{
+    Error, EventFilter, EventPage, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent,
+    Result, Schemas, SealedStore, Sealer, Sensitive, Stream, TypedEvent, aggregate, event,
+};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};

@@ -2,7 +2,12 @@
 
 use super::{OrderEvent, OrderPaid, OrderPlaced, OrderShipped, Shipping, shipped};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+use eventseal::schema::{EventSchema, SchemasBuilder};
+use eventseal::{
+    AggregateVersion, Changes, Error, EventPayload, EventStore, EventStoreExt, GlobalPosition, JsonPointer, KeyScope, Keyring, Namespace,
+    NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, Sensitive, TypedEvent, aggregate, event,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::convert::Infallible;

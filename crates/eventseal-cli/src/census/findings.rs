@@ -3,7 +3,8 @@
 use crate::args::Payloads;
 use crate::output::{count, number, shown};
 use crate::registered::Registered;
-use eventseal::{Answer, Census, CensusRow, LockedStep, Protection, Registration};
+use eventseal::maintenance::{Answer, Census, CensusRow, Protection, Registration};
+use eventseal::schema::LockedStep;
 use serde_json::{Map, Value, json};
 use std::fmt::{self, Display, Write as _};
 

@@ -5,7 +5,9 @@ use super::keys::integrity;
 use crate::connect::{Backend, Db};
 use crate::output::{Failure, count};
 use crate::{args, master_key};
-use eventseal::{Error, KekContext, KekState, KekUsage, Kms, Namespace};
+use eventseal::keys::{KekState, KekUsage};
+use eventseal::kms::{KekContext, Kms};
+use eventseal::{Error, Namespace};
 use std::sync::Arc;
 
 pub(super) async fn open(args: &args::MasterKey, checks: &mut Checks) -> Option<Arc<dyn Kms>> {

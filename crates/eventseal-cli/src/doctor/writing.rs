@@ -2,7 +2,8 @@
 
 use super::checks::Checks;
 use crate::connect::{Backend, Db};
-use eventseal::{Error, KeyScope, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeState};
+use eventseal::keys::{KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeState};
+use eventseal::{Error, KeyScope};
 use time::OffsetDateTime;
 
 /// Could they be written to?

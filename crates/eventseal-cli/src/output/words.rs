@@ -67,12 +67,12 @@ mod tests {
 
     /// What the library may say to this command, as it is written there.
     const SOURCES: &[&str] = &[
-        include_str!("../../../../src/error.rs"),
-        include_str!("../../../../src/keys/life_cycle.rs"),
+        include_str!("../../../../src/error/variants.rs"),
+        include_str!("../../../../src/keys/keks.rs"),
         include_str!("../../../../src/keys/manager.rs"),
         include_str!("../../../../src/keys/material.rs"),
-        include_str!("../../../../src/keys/postgres.rs"),
-        include_str!("../../../../src/keys/sqlite.rs"),
+        include_str!("../../../../src/postgres/keys.rs"),
+        include_str!("../../../../src/sqlite/keys.rs"),
         include_str!("../../../../src/kms/keyring.rs"),
         include_str!("../../../../src/kms/aws.rs"),
         include_str!("../../../../src/postgres.rs"),

@@ -3,7 +3,9 @@
 
 use crate::command::{Database, Output, World, eventseal, run};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{Changes, EventStore, Keyring, NewEvent, Owner, Schemas, SealedStore, aggregate, event, subject};
 use eventseal_testing::SchemaLock;
 use serde_json::{Value, json};
 use std::convert::Infallible;

@@ -3,7 +3,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{EventFilter, EventStore, GlobalPosition, Keyring, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject};
 use serde_json::Value;
 use sqlx::ConnectOptions;
 use std::path::PathBuf;

@@ -2,7 +2,8 @@
 
 use crate::command::{Database, Output, World, run, schemas};
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::{Error, EventFilter, EventStore, GlobalPosition, Keyring, NewEvent, Result, SealedStore, aggregate};
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnection;
 

@@ -7,7 +7,8 @@
 use crate::COMMANDS;
 use crate::command::{Database, OTHER_SECRET, Output, SECRET, World, eventseal, run};
 use eventseal::ExpectedVersion::Any;
-use eventseal::{EventStore, NewEvent, SqliteStore, aggregate};
+use eventseal::sqlite::SqliteStore;
+use eventseal::{EventStore, NewEvent, aggregate};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -17,7 +17,8 @@ mod rewrap_process;
 mod terminal;
 
 use command::{Database, OTHER_SECRET, PASSWORD, SECRET, World, eventseal, run};
-use eventseal::{Keyring, Namespace, PostgresKeys};
+use eventseal::postgres::PostgresKeys;
+use eventseal::{Keyring, Namespace};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 

@@ -4,7 +4,8 @@
 //! what its version can do is tested, and nothing is skipped.
 
 use eventseal::ExpectedVersion::Any;
-use eventseal::*;
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::{Error, EventStore, EventStoreExt, Keyring, NewEvent, Schemas, SealedStore, aggregate, event, subject};
 use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use std::collections::BTreeMap;

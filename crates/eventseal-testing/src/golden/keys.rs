@@ -2,10 +2,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use eventseal::{
-    Error, KekId, KekRecord, KekState, KeyId, KeyManager, KeyScope, KeyStore, Keyring, MemoryDb, MemoryKeys, Namespace, NewDataKey, Result,
-    WrappedKek,
-};
+use eventseal::keys::{KekId, KekRecord, KekState, KeyId, KeyManager, KeyStore, NewDataKey};
+use eventseal::kms::WrappedKek;
+use eventseal::memory::{MemoryDb, MemoryKeys};
+use eventseal::{Error, KeyScope, Keyring, Namespace, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use time::OffsetDateTime;

@@ -6,9 +6,8 @@ use crate::json::places_of;
 use crate::lock::report::ChangeKind;
 use crate::pattern::Pattern;
 use crate::shape::{At, Shape, may_hold, sample_of, touches, written};
-use eventseal::{
-    AggregateVersion, GlobalPosition, JsonPointer, NewEvent, Owner, PayloadType, PersistedEvent, ProtectedPlace, SchemaVersion, aggregate,
-};
+use eventseal::schema::{PayloadType, ProtectedPlace, SchemaVersion};
+use eventseal::{AggregateVersion, GlobalPosition, JsonPointer, NewEvent, Owner, PersistedEvent, aggregate};
 use serde_json::Value;
 
 /// A type, and what it looks like.

@@ -3,7 +3,8 @@
 //! Types that check their texts and numbers get one candidate after the other.
 
 use crate::shape::trace::Give;
-use eventseal::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal, Sensitive};
+use eventseal::Sensitive;
+use eventseal::schema::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
 use serde_json::{Map, Value, json};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,7 @@
 
 use crate::shape::fill::Filling;
 use crate::shape::trace::{Hop, fill_struct};
-use eventseal::{PayloadType, Refusal};
+use eventseal::schema::{PayloadType, Refusal};
 
 /// What is known of a member.
 #[derive(Clone, Copy, PartialEq, Eq)]

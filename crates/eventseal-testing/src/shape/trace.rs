@@ -5,7 +5,8 @@
 //! what it gets hides no other.
 
 use crate::shape::fill::{Fill, Filling, Text};
-use eventseal::{Answers, Asked as Kind, Given, Parts, PayloadType, Question, Refusal, Sensitive};
+use eventseal::Sensitive;
+use eventseal::schema::{Answers, Asked as Kind, Given, Parts, PayloadType, Question, Refusal};
 use std::cell::{Cell, RefCell};
 
 /// One step further into a type.

@@ -5,7 +5,8 @@ use crate::json::{Leaf, each_leaf, places_of};
 use crate::taint::Tainted;
 use crate::taint::canary::{Canary, Form, Spot, found};
 use crate::taint::report::{TaintFinding, TaintProblem};
-use eventseal::{EventType, EventVersion, PersistedEvent, SchemaVersion, Schemas};
+use eventseal::schema::SchemaVersion;
+use eventseal::{EventType, EventVersion, PersistedEvent, Schemas};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 

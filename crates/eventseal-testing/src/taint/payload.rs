@@ -1,7 +1,8 @@
 //! Payloads to be tainted: samples, and what is made up where there is none.
 
 use crate::pattern::{Pattern, Token};
-use eventseal::{Owner, SchemaVersion};
+use eventseal::Owner;
+use eventseal::schema::SchemaVersion;
 use serde_json::{Map, Value, json};
 
 /// Words that can be split at spaces, dots and an `@`.

@@ -3,7 +3,9 @@
 mod steps;
 mod stored;
 
-use eventseal::*;
+use eventseal::error::BoxError;
+use eventseal::schema::StepContext;
+use eventseal::{AggregateRef, EventVersion, NewEvent, Result, Schemas, aggregate, event, subject};
 use eventseal_testing::{Checked, Difference, GoldenCorpus, GuardError, Mismatch};
 use serde_json::{Value, json};
 use std::convert::Infallible;

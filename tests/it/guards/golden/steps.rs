@@ -1,7 +1,9 @@
 //! Steps that are wrong are caught.
 
 use super::{corpus, differences, files, order, order_schemas, recorded, right_step};
-use eventseal::*;
+use eventseal::error::BoxError;
+use eventseal::schema::StepContext;
+use eventseal::{EventPayload, KeyScope, NewEvent, Owner, Result, Schemas, Sensitive, TypedEvent, aggregate, event};
 use eventseal_testing::{Checked, GoldenCorpus, GuardError, Mismatch, Run};
 use serde_json::{Value, json};
 use std::convert::Infallible;

@@ -1,7 +1,8 @@
 //! What is stored: copies, plaintext, altered events, old formats.
 
 use super::{corpus, differences, files, order, order_schemas, recorded, right_step};
-use eventseal::*;
+use eventseal::schema::{SplitPart, StepContext};
+use eventseal::{AggregateVersion, GlobalPosition, NewEvent, Owner, PersistedEvent, Schemas, aggregate, event, subject};
 use eventseal_testing::{GoldenCorpus, GuardError, Mismatch, Run};
 use serde_json::{Value, json};
 use std::convert::Infallible;
