@@ -1,6 +1,7 @@
 //! Runs transactions against each other, and asks the model whether the outcome can be explained.
 
 use super::{Allowed, Expect, LANES, LEVELS, Op, Outcome, Random, Scope, Start, World, Writer};
+use eventseal::keys::KeyStore;
 use eventseal::keys::{KeyId, ScopeState};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::{

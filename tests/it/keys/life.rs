@@ -2,6 +2,7 @@
 
 use super::{ERASED, append, placed, read, shop, shred};
 use eventseal::ExpectedVersion::Any;
+use eventseal::NewEvent;
 use eventseal::keys::{ScopeAction, ScopeState};
 use eventseal::memory::{MemoryKeys, MemoryStore};
 use eventseal::{Error, EventStore, KeyScope, Keyring, Owner, Schemas, SealedStore, aggregate, event};

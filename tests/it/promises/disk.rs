@@ -4,6 +4,7 @@ use super::{OLD, Scripted, placed, schemas, scope, with_scopes};
 use eventseal::ExpectedVersion::Any;
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::split::{SplitKeys, SplitStore, SplitTx};
+use eventseal::sqlite::SqliteKeys;
 use eventseal::{Error, EventStore, Keyring, SealedStore, aggregate};
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};

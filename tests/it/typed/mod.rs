@@ -1,9 +1,7 @@
 //! Typed events: what decodes into what, and what is refused, at startup and on reading.
 
 use eventseal::schema::EventSchema;
-use eventseal::{
-    AggregateVersion, EventPayload, GlobalPosition, NewEvent, Owner, PersistedEvent, Sensitive, aggregate, event, events, subject,
-};
+use eventseal::{AggregateVersion, GlobalPosition, NewEvent, Owner, PersistedEvent, Sensitive, aggregate, event, events, subject};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 
@@ -50,7 +48,7 @@ enum OrderPaid {
 
 macro_rules! payload {
     ($($payload:ty: $name:literal version $version:literal;)+) => {
-        $(impl EventPayload for $payload {
+        $(impl eventseal::EventPayload for $payload {
             const TYPE: &'static str = $name;
             const VERSION: u32 = $version;
         })+

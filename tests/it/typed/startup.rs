@@ -2,7 +2,10 @@
 
 use super::{OrderEvent, OrderPaid, OrderPlaced, OrderShipped, Shipping, shipped};
 use eventseal::ExpectedVersion::Any;
+use eventseal::events;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+use eventseal::schema::SplitPart;
+use eventseal::schema::StepContext;
 use eventseal::schema::{EventSchema, SchemasBuilder};
 use eventseal::{
     AggregateVersion, Changes, Error, EventPayload, EventStore, EventStoreExt, GlobalPosition, JsonPointer, KeyScope, Keyring, Namespace,
