@@ -1,6 +1,6 @@
 //! The shape that several payloads have in common.
 
-use crate::json::number::is_float;
+use crate::number::is_float;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
