@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 /// Makes the changes. `redacted` is sorted afterwards.
-pub(in crate::schema) fn make<'a>(
+pub(crate) fn make<'a>(
     changes: &'a [Change<Pattern>],
     payload: &mut Node<'a>,
     redacted: &mut Vec<JsonPointer>,
