@@ -5,6 +5,7 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::types::{KeySpec, KeyUsageType};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use eventseal::kms::Kms;
 use eventseal::kms::{AwsKms, KmsFailure, WrappedKek};
 use serde_json::{Value, json};
 use support::moto::{Moto, config};

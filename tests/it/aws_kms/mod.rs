@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use eventseal::ExpectedVersion::Any;
 use eventseal::keys::KekId;
+use eventseal::kms::Kms;
 use eventseal::kms::{AwsKms, KekContext, KmsFailure, SecretKey, WrappedKek};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{

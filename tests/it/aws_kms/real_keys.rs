@@ -6,6 +6,8 @@ use aws_sdk_kms::config::Region;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
 use eventseal::keys::KekRecord;
+use eventseal::keys::KeyStore;
+use eventseal::kms::Kms;
 use eventseal::kms::{AwsKms, KekContext, KmsFailure, SecretKey, WrappedKek};
 use eventseal::sqlite::SqliteKeys;
 use eventseal::{Namespace, conformance};

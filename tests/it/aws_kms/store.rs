@@ -1,6 +1,7 @@
 //! A sealed store with AWS KMS.
 
 use super::{Store, again, append, context, failure_of, id, process, read, schemas};
+use eventseal::kms::Kms;
 use eventseal::kms::{AwsKms, KmsFailure};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{KeyScope, Keyring, SealedStore};

@@ -9,6 +9,7 @@ use aws_sdk_kms::{Client, Config};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use eventseal::Error;
+use eventseal::kms::Kms;
 use eventseal::kms::{AwsKms, KmsFailure};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,6 +1,14 @@
 //! The schema lock: does what is protected fit the types that it is read into?
 
+use eventseal::AggregateVersion;
+use eventseal::Error;
+use eventseal::GlobalPosition;
+use eventseal::JsonPointer;
+use eventseal::NewEvent;
+use eventseal::PersistedEvent;
+use eventseal::aggregate;
 use eventseal::schema::EventSchema;
+use eventseal::subject;
 use eventseal::{EventPayload, Owner, Schemas, Sensitive, event};
 use eventseal_testing::{ChangeKind, GuardError, SchemaChange, SchemaLock};
 use serde::de::IgnoredAny;

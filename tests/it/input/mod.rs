@@ -12,6 +12,7 @@ mod payloads;
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
 use eventseal::keys::KeyHistory;
+use eventseal::keys::KeyStore;
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
 use eventseal::schema::{SchemasBuilder, StepContext};

@@ -3,6 +3,7 @@
 use super::{append, placed, read, schemas};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
+use eventseal::keys::KeyStore;
 use eventseal::keys::{ScopeLock, ScopeRecord};
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};

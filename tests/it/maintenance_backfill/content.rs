@@ -2,6 +2,7 @@
 
 use super::{accepting, erasing, every, in_transaction, placed, small, strict, with};
 use eventseal::maintenance::{Answer, Registration};
+use eventseal::store::EventTable;
 use eventseal::store::PayloadReplacement;
 use eventseal::{
     Error, EventStore, EventStoreExt, EventVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent, Schemas, aggregate, event, subject,

@@ -2,6 +2,7 @@
 
 use super::{ordered, placed, places, read_copy, read_copy_by, rewrite, schemas, seen, seller, small, stored_as, with};
 use eventseal::maintenance::KeptBecause;
+use eventseal::store::EventTable;
 use eventseal::store::PayloadReplacement;
 use eventseal::{
     AggregateVersion, Changes, Error, EventStore, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, Schemas, Sealer,

@@ -1,7 +1,9 @@
 //! Runs that stop, fail or are repeated.
 
 use super::{ordered, placed, read_copy, rewrite, schemas, seen, small, with};
+use eventseal::keys::KeyStore;
 use eventseal::maintenance::{KeptBecause, RewriteProgress, Rewritten};
+use eventseal::store::EventTable;
 use eventseal::{Error, EventStore, EventVersion, KeyScope, NewEvent, PersistedEvent};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

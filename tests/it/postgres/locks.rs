@@ -2,6 +2,7 @@
 
 use super::{append, pid, placed, store, until, waits, with_keys};
 use eventseal::ExpectedVersion::Any;
+use eventseal::keys::KeyStore;
 use eventseal::keys::{RewrapOptions, ScopeLock};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::{Error, EventStore, EventStoreExt, KeyScope, aggregate};

@@ -1,7 +1,9 @@
 //! Commits that are cancelled, refused, rolled back or not answered.
 
 use super::{BOTH, OLD, Scripted, placed, schemas, scope, with_scopes};
+use eventseal::EventStoreExt;
 use eventseal::ExpectedVersion::Any;
+use eventseal::keys::KeyStore;
 use eventseal::keys::{KeyId, NewDataKey, RewrapOptions, ScopeState};
 use eventseal::maintenance::BackfillOptions;
 use eventseal::postgres::{PostgresKeys, PostgresStore};

@@ -2,6 +2,7 @@
 
 use super::{OLD, Scripted, placed, schemas, scope, with_scopes};
 use eventseal::ExpectedVersion::Any;
+use eventseal::keys::KeyStore;
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::split::{SplitKeys, SplitStore, SplitTx};
 use eventseal::sqlite::SqliteKeys;

@@ -2,6 +2,7 @@
 
 use super::{Counting, NEW, OLD, Rotated, keyring};
 use async_trait::async_trait;
+use eventseal::keys::KeyStore;
 use eventseal::keys::{KekUsage, RewrapOptions};
 use eventseal::kms::{Kms, WrappedKek};
 use eventseal::{Error, Keyring};

@@ -3,6 +3,7 @@
 use super::{cold, placed, store};
 use eventseal::ExpectedVersion::{Any, Exact, NoStream};
 use eventseal::sqlite::SqliteStore;
+use eventseal::store::EventTable;
 use eventseal::{Error, EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, NewEvent, aggregate};
 use sqlx::{Connection, Executor};
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use super::{impatient, placed, schemas, store};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
+use eventseal::keys::KeyStore;
 use eventseal::keys::{ScopeLock, ScopeState};
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};

@@ -2,6 +2,7 @@
 
 use super::{Careless, GIFTS, Header, JOINED, KEYRING, PLACED, STATES, schemas, seal, shred_all, tampered, with_header, world};
 use async_trait::async_trait;
+use eventseal::keys::KeyStore;
 use eventseal::keys::{DataKeyRecord, KeyId};
 use eventseal::kms::Kms;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryTx};

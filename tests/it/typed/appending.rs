@@ -1,6 +1,7 @@
 //! What is encoded.
 
 use super::{OrderEvent, Shipping, placed, stored};
+use eventseal::TypedEvent;
 use eventseal::{Error, NewEvent, events};
 use serde::{Deserialize, Serialize};
 

@@ -2,6 +2,7 @@
 
 use super::{OrderEvent, OrderPaid, OrderShipped, Shipping, placed, shipped, stored};
 use eventseal::NewEvent;
+use eventseal::TypedEvent;
 
 mod elsewhere {
     //! The macro needs nothing in scope, and what the caller names otherwise is not mistaken for its own.

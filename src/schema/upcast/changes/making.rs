@@ -9,11 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 /// Makes the changes. `redacted` is sorted afterwards.
-pub(crate) fn make<'a>(
-    changes: &'a [Change<Pattern>],
-    payload: &mut Node<'a>,
-    redacted: &mut Vec<JsonPointer>,
-) -> Result<(), Failure> {
+pub(crate) fn make<'a>(changes: &'a [Change<Pattern>], payload: &mut Node<'a>, redacted: &mut Vec<JsonPointer>) -> Result<(), Failure> {
     let places = Redactions(std::mem::take(redacted).into_iter().collect());
     let mut making = Making { redacted: places, room: MAX_PAYLOAD, room_of_erased: 8 * MAX_PAYLOAD };
     for change in changes {
