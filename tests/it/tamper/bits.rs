@@ -1,11 +1,11 @@
 //! Single bits of headers, sealed values and whole payloads.
 
 use super::{
-    Header, STATES, State, edited, in_state, kind, protected, same_reading, tampered, text, token, tokens, with_header, with_token,
+    Header, Part, STATES, State, edited, in_state, kind, protected, same_reading, tampered, text, token, tokens, with_header, with_token,
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use eventseal::{Error, Part};
+use eventseal::Error;
 use support::sealing::with_payload;
 
 #[test]

@@ -1,12 +1,12 @@
 //! Key rows that are lost, that come from another namespace, or whose scope is disabled.
 
-use super::{Careless, GIFTS, Header, JOINED, KEYRING, PLACED, STATES, schemas, seal, shred_all, tampered, with_header, world};
+use super::{Careless, GIFTS, Header, JOINED, KEYRING, PLACED, Part, STATES, schemas, seal, shred_all, tampered, with_header, world};
 use async_trait::async_trait;
 use eventseal::keys::KeyStore;
 use eventseal::keys::{DataKeyRecord, KeyId};
 use eventseal::kms::Kms;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryTx};
-use eventseal::{Error, JsonPointer, KeyScope, Keyring, Namespace, Part, PersistedEvent, Result, Sealer};
+use eventseal::{Error, JsonPointer, KeyScope, Keyring, Namespace, PersistedEvent, Result, Sealer};
 use std::sync::Arc;
 use support::faults::{Faulty, KeyFaults};
 use support::sealing::SealerWorld;

@@ -1,11 +1,12 @@
 //! What schemas accept, plaintext and unknown versions, does not make altered payloads acceptable.
 
 use super::{
-    Careless, Header, KEYRING, PLACED, Seen, declared, edited, order, placed, protected, schemas, seal, shred_all, tampered, with_header,
+    Careless, Header, KEYRING, PLACED, Part, Seen, declared, edited, order, placed, protected, schemas, seal, shred_all, tampered,
+    with_header,
 };
 use eventseal::memory::MemoryKeys;
 use eventseal::schema::EventSchema;
-use eventseal::{Error, Keyring, NewEvent, Part, Schemas, Sealer};
+use eventseal::{Error, Keyring, NewEvent, Schemas, Sealer};
 use serde_json::{Value, json};
 use support::sealing::{SealerWorld, with_payload};
 

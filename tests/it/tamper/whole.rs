@@ -1,9 +1,9 @@
 //! Payloads that are sealed as a whole.
 
-use super::{Header, JOINED, edited, seal, shred_all, tampered, text, token, with_header, world};
+use super::{Header, JOINED, Part, edited, seal, shred_all, tampered, text, token, with_header, world};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use eventseal::{Error, Part};
+use eventseal::Error;
 use serde_json::{Value, json};
 use support::sealing::with_payload;
 
