@@ -1,7 +1,7 @@
 //! What JSON can't say, and how the rest is written.
 
 use super::{customer, object, problem, try_append};
-use eventseal::{Changes, Error, EventStore, NewEvent, Schemas, Sensitive, event};
+use eventseal::{Changes, Error, NewEvent, Schemas, Sensitive, event};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

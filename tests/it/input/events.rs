@@ -3,7 +3,7 @@
 use super::{Shop, assert_silent, declared, good, order, placed, strict};
 use eventseal::ExpectedVersion::{Any, Exact, NoStream};
 use eventseal::memory::{MemoryDb, MemoryKeys};
-use eventseal::{AggregateVersion, Error, EventStore, Keyring, Namespace, NewEvent, Sealer, aggregate};
+use eventseal::{AggregateVersion, Error, Keyring, Namespace, NewEvent, Sealer, aggregate};
 
 #[tokio::test]
 async fn i2_i9_only_declared_current_versions_are_appended() {

@@ -4,8 +4,7 @@ use super::{Shop, all_are_refused, assert_silent, case, declared, order, placed}
 use eventseal::ExpectedVersion::Any;
 use eventseal::memory::{MemoryDb, MemoryKeys};
 use eventseal::{
-    AggregateVersion, Error, EventStore, EventStoreExt, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas,
-    Sealer, event,
+    AggregateVersion, Error, EventStoreExt, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas, Sealer, event,
 };
 use support::sealing::CANARY;
 

@@ -1,7 +1,7 @@
 //! I5 for readers that may lag.
 
 use super::{Counting, Flaky, placed, schemas};
-use eventseal::{Error, EventStore, EventStoreExt, KeyScope, PersistedEvent, SealedStore, aggregate};
+use eventseal::{Error, EventStoreExt, KeyScope, PersistedEvent, SealedStore, aggregate};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -5,7 +5,7 @@ use eventseal::maintenance::{Answer, Registration};
 use eventseal::store::EventTable;
 use eventseal::store::PayloadReplacement;
 use eventseal::{
-    Error, EventStore, EventStoreExt, EventVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent, Schemas, aggregate, event, subject,
+    Error, EventStoreExt, EventVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent, Schemas, aggregate, event, subject,
 };
 use support::backend::{Backend, insert};
 use support::sealing::CANARY;

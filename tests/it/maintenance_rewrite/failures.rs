@@ -4,7 +4,7 @@ use super::{ordered, placed, read_copy, rewrite, schemas, seen, small, with};
 use eventseal::keys::KeyStore;
 use eventseal::maintenance::{KeptBecause, RewriteProgress, Rewritten};
 use eventseal::store::EventTable;
-use eventseal::{Error, EventStore, EventVersion, KeyScope, NewEvent, PersistedEvent};
+use eventseal::{Error, EventVersion, KeyScope, NewEvent, PersistedEvent};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};

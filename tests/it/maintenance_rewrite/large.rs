@@ -4,7 +4,7 @@ use super::{rewrite, schemas, small};
 use eventseal::maintenance::{RewriteOptions, RewriteProgress};
 use eventseal::memory::MemoryStore;
 use eventseal::sqlite::SqliteStore;
-use eventseal::{Changes, EventStore, NewEvent, Schemas, event};
+use eventseal::{Changes, NewEvent, Schemas, event};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use support::backend::Backend;

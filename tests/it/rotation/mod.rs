@@ -4,7 +4,7 @@
 mod masters;
 
 use async_trait::async_trait;
-use eventseal::keys::KeyStore;
+
 use eventseal::keys::{KekId, KekRecord, KekState, KekUsage, RewrapOptions, RewrapProgress, Rewrapped};
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
 use eventseal::memory::MemoryTx;

@@ -2,7 +2,7 @@
 
 use super::{no_parts, same};
 use eventseal::schema::{EventSchema, SchemaProblem};
-use eventseal::{Error, EventStore, EventStoreExt, NewEvent, Owner, Schemas, aggregate, event, subject};
+use eventseal::{Error, EventStoreExt, NewEvent, Owner, Schemas, aggregate, event, subject};
 use serde_json::json;
 use support::customer;
 use support::world::World;

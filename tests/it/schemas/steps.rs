@@ -2,7 +2,7 @@
 
 use super::{PlacedV1, V1, v1_schemas};
 use eventseal::schema::EventSchema;
-use eventseal::{EventStore, NewEvent, Schemas, Sensitive, event, subject};
+use eventseal::{NewEvent, Schemas, Sensitive, event, subject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::convert::Infallible;
