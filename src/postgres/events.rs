@@ -35,6 +35,11 @@ const MIGRATIONS: [(&str, &str); 2] = [
 const COLUMNS: &str = "global_position, {aggregate_version}, event_id, event_type, event_version, payload, \
      trace_id, correlation_id, causation_id, metadata::text, created_at";
 
+/// One of these ids that the table has. Each is looked for by itself, through an index even where the table was empty when the plan
+/// was made.
+const KNOWN_ID: &str = "SELECT new.id FROM UNNEST($1::uuid[]) AS new (id),
+     LATERAL (SELECT FROM {events} AS e WHERE e.event_id = new.id OFFSET 0) AS known LIMIT 1";
+
 /// What the tables of an event store in PostgreSQL are called.
 ///
 /// ```
@@ -289,11 +294,13 @@ impl PostgresStore {
         };
         let sql = Statements {
             append: fill(&append),
+            // By an order, not by max(), for which a plan that is made for an empty table may take any index.
             head: fill(
                 "SELECT coalesce((SELECT {aggregate_version} FROM {heads} WHERE {aggregate_type} = $1 AND {aggregate_id} = $2), 0),
-                     coalesce((SELECT max({aggregate_version}) FROM {events} WHERE {aggregate_type} = $1 AND {aggregate_id} = $2), 0)",
+                     coalesce((SELECT {aggregate_version} FROM {events} WHERE {aggregate_type} = $1 AND {aggregate_id} = $2
+                               ORDER BY {aggregate_version} DESC LIMIT 1), 0)",
             ),
-            known_id: fill("SELECT event_id FROM {events} WHERE event_id = ANY ($1) LIMIT 1"),
+            known_id: fill(KNOWN_ID),
             read_stream: fill(
                 "SELECT {columns} FROM {events} WHERE {aggregate_type} = $1 AND {aggregate_id} = $2
                  AND {aggregate_version} >= $3 AND {aggregate_version} <= $4 ORDER BY {aggregate_version}",

@@ -273,6 +273,24 @@ async fn inserting_meets_no_writer_half_way() {
     inserting.await.unwrap().unwrap();
 }
 
+/// What each statement of a store is given.
+fn arguments(statement: &str) -> &'static str {
+    match statement {
+        "append" => {
+            "'Order', 'o7', NULL, ARRAY[md5('n')::uuid], '{Placed}', '{1}', ARRAY['x'::bytea], '{NULL}', '{NULL}', '{NULL}', '{NULL}', ARRAY[now()]"
+        }
+        "head" => "'Order', 'o7'",
+        "known_id" => "ARRAY[md5('n')::uuid]",
+        "read_stream" => "'Order', 'o7', 0, 100",
+        "read_log" => "1, 100",
+        "read_event_types" => "1, 100, '{Seldom,None}'",
+        "read_aggregate_types" => "1, 100, '{Rare,None}'",
+        "read_both_types" => "1, 100, '{Seldom,None}', '{Rare,None}'",
+        "last_position" => "",
+        other => panic!("{other} is not looked at"),
+    }
+}
+
 /// A page of the log costs what it holds, however much the log has of other types, whether PostgreSQL plans for these values
 /// or for any; on one table, and on partitions.
 #[tokio::test]
@@ -312,20 +330,7 @@ async fn filtered_reads_and_appends_use_indexes() {
         }
         drop(tx);
         for (statement, sql) in internals::event_statements_of(&store) {
-            let arguments = match statement {
-                "append" => {
-                    "'Order', 'o7', NULL, ARRAY[md5('n')::uuid], '{Placed}', '{1}', ARRAY['x'::bytea], '{NULL}', '{NULL}', '{NULL}', '{NULL}', ARRAY[now()]"
-                }
-                "head" => "'Order', 'o7'",
-                "known_id" => "ARRAY[md5('n')::uuid]",
-                "read_stream" => "'Order', 'o7', 0, 100",
-                "read_log" => "1, 100",
-                "read_event_types" => "1, 100, '{Seldom,None}'",
-                "read_aggregate_types" => "1, 100, '{Rare,None}'",
-                "read_both_types" => "1, 100, '{Seldom,None}', '{Rare,None}'",
-                "last_position" => "",
-                other => panic!("{other} is not looked at"),
-            };
+            let arguments = arguments(statement);
             let statement = format!("{statement}_{name}");
             connection.execute(AssertSqlSafe(format!("PREPARE {statement} AS {sql}"))).await.unwrap();
             for mode in ["force_generic_plan", "force_custom_plan"] {
@@ -346,4 +351,71 @@ async fn filtered_reads_and_appends_use_indexes() {
             }
         }
     }
+}
+
+/// Partitions are made before anything is in them, and connections live for long: a plan that was made then is still the one when
+/// they are full.
+#[tokio::test]
+async fn plans_that_were_made_for_empty_tables_are_good_for_full_ones() {
+    for (tables, name) in [(PostgresTables::new(), "aggregate"), (PostgresTables::streams(), "stream")] {
+        let (db, store) = (Postgres::empty().await, PostgresStore::with_tables(tables).unwrap());
+        let mut connection = db.pool.acquire().await.unwrap();
+        match name {
+            "aggregate" => store.migrate(&mut connection).await.unwrap(),
+            _ => db.partitioned(&[(1, 50_000), (50_000, 200_000)]).await,
+        }
+        connection.execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
+        let mut executes = Vec::new();
+        for (statement, sql) in internals::event_statements_of(&store) {
+            connection.execute(AssertSqlSafe(format!("PREPARE {statement} AS {sql}"))).await.unwrap();
+            let arguments = Some(arguments(statement)).filter(|arguments| !arguments.is_empty());
+            let execute = format!("EXECUTE {statement} {}", arguments.map_or_else(String::new, |arguments| format!("({arguments})")));
+            connection.execute(AssertSqlSafe(format!("BEGIN; {execute}; ROLLBACK"))).await.unwrap();
+            executes.push(execute);
+        }
+        let fill = format!(
+            "INSERT INTO events ({name}_type, {name}_id, {name}_version, event_id, event_type, payload)
+             SELECT 'Order', 'o' || i / 10, i % 10 + 1, md5(i::text)::uuid, CASE WHEN i % 30000 = 0 THEN 'Seldom' ELSE 'Placed' END, '{{}}'
+             FROM generate_series(100, 120000) AS i"
+        );
+        db.pool.execute(AssertSqlSafe(fill)).await.unwrap();
+        for execute in executes {
+            connection.execute("BEGIN").await.unwrap();
+            let explain = AssertSqlSafe(format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {execute}"));
+            let plan: serde_json::Value = sqlx::query_scalar(explain).fetch_one(&mut *connection).await.unwrap();
+            connection.execute("ROLLBACK").await.unwrap();
+            let pages = |member: &str| plan[0]["Plan"][member].as_u64().unwrap();
+            let read = pages("Shared Hit Blocks") + pages("Shared Read Blocks");
+            assert!(read < 600, "{execute} of {name} reads {read} pages: {plan:#}");
+        }
+    }
+}
+
+/// What pg_partman does beside making partitions: rows that no partition took move into one, and old ones are detached.
+#[tokio::test]
+async fn partitions_that_are_made_and_detached_meanwhile_change_nothing_else() {
+    let db = Postgres::empty().await;
+    db.partitioned(&[(1, 4)]).await;
+    PostgresKeys::new().migrate(&mut db.pool.acquire().await.unwrap(), &Namespace::new("streams").unwrap()).await.unwrap();
+    let store = sealed(&db, bare()).await;
+    for _ in 0..6 {
+        append(&db, &store, "1", &[placed("42")]).await.unwrap();
+    }
+    let read = async || {
+        let events = store.read_stream(&mut db.pool.acquire().await.unwrap(), &aggregate("Order", "1")).await.unwrap().events;
+        events.into_iter().map(|event| (event.global_position.get(), event.payload)).collect::<Vec<_>>()
+    };
+    let before = read().await;
+    assert_eq!(count(&db, "SELECT count(*) FROM events_default").await, 3);
+    let make = "BEGIN; CREATE TEMP TABLE moved ON COMMIT DROP AS SELECT * FROM events_default;
+        DELETE FROM events_default; CREATE TABLE events_p4 PARTITION OF events FOR VALUES FROM (4) TO (100);
+        INSERT INTO events SELECT * FROM moved; COMMIT";
+    db.pool.execute(make).await.unwrap();
+    assert_eq!(count(&db, "SELECT count(*) FROM events_p4").await, 3);
+    assert_eq!(read().await, before);
+    assert_eq!(append(&db, &store, "1", &[placed("42")]).await.unwrap().last_version().get(), 7);
+    // The head knows how far the stream was, whatever became of its events.
+    db.pool.execute("ALTER TABLE events DETACH PARTITION events_p1; ALTER TABLE events DETACH PARTITION events_p4").await.unwrap();
+    assert_eq!(append(&db, &store, "1", &[placed("42")]).await.unwrap().last_version().get(), 8);
+    assert_eq!(read().await.len(), 1);
 }

@@ -8,7 +8,9 @@
 /// waited for the row looks for known ids in a snapshot that is older than the wait: it inserts nothing, and the next
 /// statement sees what was committed meanwhile. The row stays locked, so that one more statement is enough.
 ///
-/// Where no constraint would refuse a version twice, a head that is behind its events would: nothing is inserted then.
+/// Where no constraint would refuse a version twice, a head that is behind its events would: nothing is inserted then. They are
+/// looked for in an order that only the index on type, id and version has. Without it, a plan that is made while a partition is
+/// empty may take another index, and walks all events of the type when the partition is full.
 pub(crate) const APPEND: &str = r"
     WITH head AS MATERIALIZED (
         SELECT coalesce((SELECT h.{aggregate_version} FROM {heads} AS h
@@ -21,7 +23,8 @@ pub(crate) const APPEND: &str = r"
             AND NOT EXISTS (SELECT FROM UNNEST((SELECT $4::uuid[])) AS new (id),
                 LATERAL (SELECT FROM {events} AS e WHERE e.event_id = new.id OFFSET 0) AS known)
             AND NOT EXISTS (SELECT FROM {events} AS e
-                WHERE e.{aggregate_type} = $1 AND e.{aggregate_id} = $2 AND e.{aggregate_version} > head.version)
+                WHERE e.{aggregate_type} = $1 AND e.{aggregate_id} = $2 AND e.{aggregate_version} > head.version
+                ORDER BY e.{aggregate_version} LIMIT 1 OFFSET 0)
         ON CONFLICT ({aggregate_type}, {aggregate_id}) DO UPDATE
         SET {aggregate_version} = excluded.{aggregate_version}, updated_at = excluded.updated_at
         WHERE h.{aggregate_version} = excluded.{aggregate_version} - cardinality($4)

@@ -1,6 +1,6 @@
 //! The rows of PostgreSQL's events, for maintenance.
 
-use super::{COLUMNS, PostgresStore, log, metadata_as_jsonb};
+use super::{COLUMNS, KNOWN_ID, PostgresStore, log, metadata_as_jsonb};
 use crate::error::{Error, Result};
 use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
 use crate::postgres::{UNDEFINED_TABLE, UNIQUE_VIOLATION, column, own_transaction, qualified, sql_state, timestamp};
@@ -241,8 +241,7 @@ impl PostgresStore {
 
     /// Refuses ids and versions that the table has. It is locked, and may have no constraint that would refuse them.
     async fn check_unknown(&self, tx: &mut PgConnection, batch: &Batch, operation: &'static str) -> Result<()> {
-        let sql = "SELECT event_id FROM {events} WHERE event_id = ANY ($1) LIMIT 1";
-        let known = self.maintain(sql).bind(&batch.event_ids).fetch_optional(&mut *tx).await.map_err(database(operation))?;
+        let known = self.maintain(KNOWN_ID).bind(&batch.event_ids).fetch_optional(&mut *tx).await.map_err(database(operation))?;
         if let Some(row) = known {
             return Err(Error::DuplicateEventId { event_id: column(&row, 0)? });
         }
