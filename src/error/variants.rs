@@ -21,7 +21,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// What went wrong, and what to do about it.
 ///
-/// Match on the variants for detail; use [`is_conflict`](Error::is_conflict), [`is_retryable`](Error::is_retryable),
+/// Match on the variants for detail, and on [`kind`](Error::kind) for what they mean in one word; use [`is_conflict`](Error::is_conflict), [`is_retryable`](Error::is_retryable),
 /// [`is_outage`](Error::is_outage) and [`is_shredded`](Error::is_shredded) to decide what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -8,6 +8,7 @@ pub(crate) use progress::{Progress, rate};
 pub(crate) use table::table;
 pub(crate) use words::in_commands;
 
+use eventseal::error::ErrorKind;
 use eventseal::{Error, Namespace};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -125,15 +126,15 @@ impl Failure {
             Self::Refused { .. } => Exit::Refused,
             Self::Failed { .. } => Exit::Failed,
             Self::Interrupted { exit, .. } => *exit,
-            Self::Library(error) => match &**error {
-                error if error.is_retryable() => Exit::Retryable,
-                Error::InvalidText { .. } => Exit::Usage,
-                Error::ScopeState { .. }
-                | Error::Shredded { .. }
-                | Error::Disabled { .. }
-                | Error::KekInUse { .. }
-                | Error::NamespaceMismatch { .. }
-                | Error::TablesExist { .. } => Exit::Refused,
+            Self::Library(error) => match error.kind() {
+                kind if kind.is_retryable() => Exit::Retryable,
+                ErrorKind::InvalidText => Exit::Usage,
+                ErrorKind::ScopeState
+                | ErrorKind::Shredded
+                | ErrorKind::Disabled
+                | ErrorKind::KekInUse
+                | ErrorKind::NamespaceMismatch
+                | ErrorKind::TablesExist => Exit::Refused,
                 _ => Exit::Failed,
             },
         }
@@ -145,34 +146,7 @@ impl Failure {
             Self::Usage(_) => "usage",
             Self::Interrupted { .. } => "interrupted",
             Self::Refused { kind, .. } | Self::Failed { kind, .. } => kind,
-            Self::Library(error) => match &**error {
-                Error::InvalidText { .. } => "invalid_text",
-                Error::Shredded { .. } => "shredded",
-                Error::Disabled { .. } => "disabled",
-                Error::WrongKey { .. } => "wrong_key",
-                Error::MissingKek { .. } => "missing_kek",
-                Error::NoActiveKek { .. } => "no_active_kek",
-                Error::KekInUse { .. } => "kek_in_use",
-                Error::ScopeState { .. } => "scope_state",
-                Error::NoEffect { .. } => "no_effect",
-                Error::NamespaceMismatch { .. } => "namespace_mismatch",
-                Error::NotMigrated => "not_migrated",
-                Error::NoEventTables { .. } => "no_events",
-                Error::TablesExist { .. } => "tables_exist",
-                Error::KmsUnavailable { .. } => "kms_unavailable",
-                Error::KmsRefused { .. } => "kms_refused",
-                Error::Keyring { .. } => "keyring",
-                Error::Collision { .. } => "collision",
-                Error::OutdatedTables { .. } => "outdated_tables",
-                Error::NewerTables { .. } => "newer_tables",
-                Error::PermissionDenied { .. } => "permission_denied",
-                Error::PooledStatements { .. } => "pooler",
-                Error::OutcomeUnknown { .. } => "outcome_unknown",
-                error @ Error::Database { .. } if error.is_outage() => "database_unavailable",
-                Error::Database { .. } => "database",
-                Error::InvalidRow { .. } => "invalid_row",
-                _ => "other",
-            },
+            Self::Library(error) => error.kind().as_str(),
         }
     }
 

@@ -7,6 +7,7 @@
 use crate::COMMANDS;
 use crate::command::{Database, OTHER_SECRET, Output, SECRET, World, eventseal, run};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::ErrorKind;
 use eventseal::sqlite::SqliteStore;
 use eventseal::{EventStore, NewEvent, aggregate};
 use serde_json::{Value, json};
@@ -295,10 +296,11 @@ async fn failures(printed: &mut Printed) {
     printed.failure(&run(&mut eventseal(&["status", "--database", &url, "--json"])));
 }
 
-/// Which kinds of failures and checks there are, the sources of the command say best.
+/// Which kinds of failures and checks there are, the library and the sources of the command say best.
 #[test]
 fn the_page_has_every_kind_of_failure_and_every_check() {
-    let (mut failures, mut checks) = (BTreeSet::new(), BTreeSet::new());
+    let mut checks = BTreeSet::new();
+    let mut failures: BTreeSet<_> = ErrorKind::ALL.iter().map(|kind| kind.as_str().to_owned()).collect();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
