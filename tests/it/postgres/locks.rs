@@ -1,6 +1,6 @@
 //! Locks, isolation levels and time-outs.
 
-use super::{append, pid, placed, store, until, waits, with_keys};
+use super::{append, has_done, pid, placed, store, waits, with_keys};
 use eventseal::ExpectedVersion::Any;
 use eventseal::keys::KeyStore;
 use eventseal::keys::{RewrapOptions, ScopeLock};
@@ -62,17 +62,18 @@ async fn i5_a_scope_that_appears_between_lock_and_look_is_locked_too() {
     let (db, keys) = (Postgres::new().await, PostgresKeys::new());
     let scope = [customer_scope("42")];
     let mut locking = db.pool.begin().await.unwrap();
-    // The statements are prepared, so that each is one round trip from here on.
-    keys.scopes(&mut locking, &scope, ScopeLock::Update).await.unwrap();
-    let pid = pid(&mut locking).await;
-    let records = {
-        let mut call = Box::pin(keys.scopes(&mut locking, &scope, ScopeLock::Update));
-        until(&db, pid, "FOR UPDATE", &mut call).await;
+    // Its look at the keys waits for this lock. What locks the scopes reads no keys.
+    let mut blocking = db.pool.begin().await.unwrap();
+    blocking.execute("LOCK TABLE data_keys IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let meanwhile = async {
+        waits(&db).await;
         let mut other = db.pool.begin().await.unwrap();
         keys.create_scopes(&mut other, &scope).await.unwrap();
         other.commit().await.unwrap();
-        call.await.unwrap()
+        blocking.rollback().await.unwrap();
     };
+    let (records, ()) = tokio::join!(keys.scopes(&mut locking, &scope, ScopeLock::Update), meanwhile);
+    let records = records.unwrap();
     assert_eq!(records.len(), 1);
     let mut third = db.pool.begin().await.unwrap();
     third.execute("SET LOCAL lock_timeout = '100ms'").await.unwrap();
@@ -85,10 +86,12 @@ async fn i5_an_append_sees_no_scope_that_it_has_not_locked() {
     let (store, keys) = (store(&db).await, PostgresKeys::new());
     append(&db, &store, "1", placed("42")).await.unwrap();
     let scopes = [customer_scope("42"), KeyScope::new("Customer", "43")];
-    let mut appending = db.pool.begin().await.unwrap();
-    keys.scopes(&mut appending, &scopes, ScopeLock::Share).await.unwrap();
-    appending.rollback().await.unwrap();
-    let mut appending = db.pool.begin().await.unwrap();
+    // The same connection twice, so that the statement is prepared, and sent when the call is first polled.
+    let mut connection = db.pool.acquire().await.unwrap();
+    let mut preparing = connection.begin().await.unwrap();
+    keys.scopes(&mut preparing, &scopes, ScopeLock::Share).await.unwrap();
+    preparing.rollback().await.unwrap();
+    let mut appending = connection.begin().await.unwrap();
     let pid = pid(&mut appending).await;
     let mut rotating = db.pool.begin().await.unwrap();
     store.keys().rotate_data_key(&mut rotating, &customer_scope("42")).await.unwrap();
@@ -97,7 +100,7 @@ async fn i5_an_append_sees_no_scope_that_it_has_not_locked() {
     assert!(polled.is_pending());
     waits(&db).await;
     rotating.commit().await.unwrap();
-    until(&db, pid, "FOR SHARE", &mut call).await;
+    has_done(&db, pid, "FOR SHARE").await;
     append(&db, &store, "2", placed("43")).await.unwrap();
     let records = call.await.unwrap();
     assert!(records.iter().all(|record| record.scope == customer_scope("42")), "a scope that nobody has locked: {records:?}");

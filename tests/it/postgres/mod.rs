@@ -12,8 +12,6 @@ use serde_json::Value;
 use sqlx::postgres::{PgConnection, PgListener};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Wake};
 use support::customer_scope;
 use support::{KEYRING, Postgres};
 
@@ -81,37 +79,10 @@ async fn an_append_or_shred_needs_a_transaction_that_the_driver_knows() {
     assert_eq!(store.read_stream(&mut connection, &order).await.unwrap().events.len(), 1, "reading needs none");
 }
 
-/// Notes that an answer has come.
-#[derive(Default)]
-struct Answered(AtomicBool);
-
-impl Wake for Answered {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-/// Runs a call in a transaction until the server has done its statement that contains this text, and no further.
-async fn until<T>(db: &Postgres, pid: i32, text: &str, call: &mut (impl Future<Output = T> + Unpin)) {
-    let answered = Arc::new(Answered::default());
-    loop {
-        // Looked at before the call is polled: whoever polls may let it send its next statement.
-        let (state, query): (String, String) =
-            sqlx::query_as("SELECT state, query FROM pg_stat_activity WHERE pid = $1").bind(pid).fetch_one(&db.pool).await.unwrap();
-        if state != "idle in transaction" {
-            continue;
-        }
-        if query.contains(text) {
-            return;
-        }
-        answered.0.store(false, Ordering::SeqCst);
-        let polled = std::pin::Pin::new(&mut *call).poll(&mut Context::from_waker(&Arc::clone(&answered).into()));
-        assert!(polled.is_pending(), "the call came to its end");
-        // Until the server has answered, it may not have begun with the statement, and would still show the one before.
-        while !answered.0.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
-        }
-    }
+/// Waits until the server has done the statement with this text. The call that sent it is not polled meanwhile, so it sends no more.
+async fn has_done(db: &Postgres, pid: i32, text: &str) {
+    let sql = "SELECT state = 'idle in transaction' AND query LIKE '%' || $2 || '%' FROM pg_stat_activity WHERE pid = $1";
+    while !sqlx::query_scalar::<_, bool>(sql).bind(pid).bind(text).fetch_one(&db.pool).await.unwrap() {}
 }
 
 async fn pid(tx: &mut PgConnection) -> i32 {
