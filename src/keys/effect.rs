@@ -2,15 +2,10 @@
 //! a row-level policy, a trigger or a rule keeps it away, and nothing says so. A shred that kept the keys would be reported
 //! as an erasure.
 
-use crate::error::{Error, Result};
+use crate::error::{Result, no_effect};
 use crate::keys::manager::KeyManager;
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyHistory, ScopeChange, ScopeState};
-
-/// A change that did nothing to a table.
-pub(crate) fn no_effect(operation: &'static str, table: &'static str) -> Error {
-    Error::NoEffect { operation, table }
-}
 
 impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Is nothing left of a shredded scope's keys? Returns all of them that were ever there.

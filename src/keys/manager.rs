@@ -4,10 +4,9 @@
 //! may be done with it is read from the key table in the caller's transaction every time ("strict"), so
 //! a committed shred holds for every statement that starts after it (invariant I5).
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, no_effect};
 use crate::event::{check_text, now};
 use crate::keys::ahead::{ActiveKek, Hints};
-use crate::keys::effect::no_effect;
 use crate::keys::material::key_of;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::operator::{Cause, KeyOperator};

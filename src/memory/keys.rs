@@ -1,7 +1,6 @@
 //! Keys in a [`MemoryDb`](crate::memory::MemoryDb).
 
-use crate::error::{Error, Result};
-use crate::keys::effect::no_effect;
+use crate::error::{Error, Result, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,

@@ -12,6 +12,7 @@ mod changes;
 mod conformance;
 mod evolution;
 mod exactness;
+mod facade;
 #[cfg(feature = "databases")]
 mod failures;
 mod guards;
@@ -29,6 +30,7 @@ mod keys;
 mod kinds;
 #[cfg(feature = "databases")]
 mod kms;
+mod layers;
 #[cfg(feature = "databases")]
 mod maintenance_backfill;
 #[cfg(feature = "databases")]
@@ -52,6 +54,7 @@ mod roundtrip;
 mod schemas;
 #[cfg(feature = "databases")]
 mod similar;
+mod sources;
 #[cfg(feature = "databases")]
 mod split;
 #[cfg(feature = "databases")]

@@ -1,8 +1,7 @@
 //! Key-encryption keys in PostgreSQL, inside transactions that the port's methods begin and end.
 
 use super::{PostgresKeys, columns, data_key, query};
-use crate::error::{Error, Result};
-use crate::keys::effect::no_effect;
+use crate::error::{Error, Result, no_effect};
 use crate::keys::names::{KekId, KeyId};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState,

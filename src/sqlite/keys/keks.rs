@@ -1,8 +1,7 @@
 //! Key-encryption keys in SQLite, inside transactions that the port's methods begin and end.
 
 use super::{SqliteKeys, data_key, json};
-use crate::error::{Error, Result};
-use crate::keys::effect::no_effect;
+use crate::error::{Error, Result, no_effect};
 use crate::keys::names::KekId;
 use crate::keys::{KekRecord, KekState, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState};
 use crate::kms::WrappedKek;

@@ -1,0 +1,106 @@
+//! The imports of the library follow the table of layers in CONTRIBUTING.md.
+
+use crate::sources::{Library, repository};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+/// Arrows that run up today, each with its reason. This list may only shrink: an entry that no longer occurs fails the test.
+const KNOWN: &[(&str, &str, &str)] = &[
+    ("error", "kms", "`Error::Kms` holds the failure that the port names"),
+    ("error", "schema", "`Error::Schemas` holds the problems that schemas have, each a type of theirs"),
+    ("event", "seal", "`PersistedEvent::decode` refuses ciphertext, and only the sealed format knows the sign of it"),
+    ("sql", "postgres", "an error of sqlx is of any database, and only the database's own module knows its codes"),
+    ("sql", "sqlite", "an error of sqlx is of any database, and only the database's own module knows its codes"),
+];
+
+struct Layer {
+    name: String,
+    modules: Vec<String>,
+    may_import: Vec<String>,
+}
+
+/// The rows of the table whose first column is `layer`.
+fn layers(text: &str) -> Vec<Layer> {
+    let mut lines = text.lines().skip_while(|line| !line.starts_with("| layer |"));
+    assert!(lines.next().is_some(), "CONTRIBUTING.md has no table that begins with `| layer |`");
+    let rows = lines.skip(1).take_while(|line| line.starts_with('|'));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [name, modules, may_import] = cells[..] else { panic!("a row of the layers without three cells: {row}") };
+        let modules = modules.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        let may_import = may_import.split(',').map(|name| name.trim().to_owned()).collect();
+        Layer { name: name.to_owned(), modules, may_import }
+    })
+    .collect()
+}
+
+/// The module of the table that `module` is, or lies in: the longest that fits.
+fn named<'a>(module: &str, of: &BTreeMap<&'a str, &Layer>) -> Option<&'a str> {
+    let fits = |name: &str| module == name || module.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"));
+    of.keys().copied().filter(|name| fits(name)).max_by_key(|name| name.len())
+}
+
+#[test]
+fn imports_follow_the_layers() {
+    let library = Library::read();
+    let layers = layers(&fs::read_to_string(repository().join("CONTRIBUTING.md")).unwrap());
+    let mut of: BTreeMap<&str, &Layer> = BTreeMap::new();
+    let mut crates = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for layer in &layers {
+        for module in &layer.modules {
+            if module.starts_with("crates/") {
+                crates.insert(module.clone());
+            } else if !library.modules.contains_key(module.as_str()) {
+                wrong.push(format!("the row `{}` names `{module}`, and src has no such module", layer.name));
+            } else if of.insert(module, layer).is_some() {
+                wrong.push(format!("`{module}` is in two rows"));
+            }
+        }
+    }
+
+    let folders = fs::read_dir(repository().join("crates")).unwrap();
+    let there: BTreeSet<_> = folders.map(|folder| format!("crates/{}", folder.unwrap().file_name().display())).collect();
+    if there != crates {
+        wrong.push(format!("the crates are {there:?}, and the table names {crates:?}"));
+    }
+    let is_named =
+        |name: &String| name == "nothing else" || name == "the public API alone" || layers.iter().any(|layer| layer.name == *name);
+    for layer in &layers {
+        for name in layer.may_import.iter().filter(|name| !is_named(name)) {
+            wrong.push(format!("the row `{}` may import `{name}`, and no row is called so", layer.name));
+        }
+    }
+
+    // A module that is split between layers names each of its children; the others stand for all that lies in them.
+    for path in library.modules.keys().filter(|path| !path.is_empty()) {
+        let parent = path.rsplit_once("::").map_or("", |(parent, _)| parent);
+        let parent_is_split = of.keys().any(|name| name.strip_prefix(parent).is_some_and(|rest| rest.starts_with("::")));
+        if named(path, &of).is_none() || (parent_is_split && !of.contains_key(path.as_str())) {
+            wrong.push(format!("no row names `{path}`"));
+        }
+    }
+
+    let mut met = BTreeSet::new();
+    for (path, module) in library.modules.iter().filter(|(path, _)| !path.is_empty()) {
+        let Some(from) = named(path, &of) else { continue };
+        for way in &module.paths {
+            let Some((home, _)) = library.home(way) else { continue };
+            let Some(to) = named(&home, &of) else { continue };
+            if from == to || of[from].may_import.contains(&of[to].name) {
+                continue;
+            }
+            if let Some(known) = KNOWN.iter().find(|known| known.0 == from && known.1 == to) {
+                met.insert(*known);
+                continue;
+            }
+            let (above, below) = (&of[from].name, &of[to].name);
+            wrong.push(format!("`{path}` ({above}) imports crate::{}, which is in `{home}` ({below})", way.join("::")));
+        }
+    }
+    for (from, to, _) in KNOWN.iter().filter(|known| !met.contains(*known)) {
+        wrong.push(format!("`{from}` no longer imports `{to}`: take the arrow out of KNOWN"));
+    }
+    wrong.dedup();
+    assert!(wrong.is_empty(), "the imports do not follow CONTRIBUTING.md:\n{}", wrong.join("\n"));
+}
