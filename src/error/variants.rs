@@ -279,7 +279,7 @@ pub enum Error {
         problem: String,
     },
     /// The operation does not apply to the scope as it is.
-    #[error("{scope}: {problem}")]
+    #[error("{scope} {problem}")]
     ScopeState {
         /// The scope.
         scope: KeyScope,
@@ -300,7 +300,7 @@ pub enum Error {
     /// The database was migrated for another namespace than the one configured, or than the one of the
     /// database that the store was used on before.
     #[error(
-        "the key tables belong to namespace {found}, but {configured} is expected: connect to the right database or correct the configuration; every database needs a store of its own"
+        "the key tables belong to namespace {found}, but {configured} is expected: use the namespace that this database has, or connect to the other database"
     )]
     NamespaceMismatch {
         /// What the process was configured for, or has used before.

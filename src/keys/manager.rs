@@ -408,6 +408,9 @@ pub(crate) fn check_usable(record: &ScopeRecord) -> Result<()> {
 
 fn check_change(scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
     scope.check()?;
+    if cause.reason.is_empty() {
+        return Err(Error::InvalidText { what: "the reason", problem: "is empty: say why, such as the number of the request" });
+    }
     check_text("the reason", cause.reason)?;
     cause.actor.map_or(Ok(()), |actor| check_text("the actor", actor))?;
     if scope.is_reserved() {

@@ -76,15 +76,14 @@ fn show(bar: &mut Progress, after: i64, progress: CensusProgress) {
 
 /// Says so where the tables are called otherwise.
 fn no_table(error: Error) -> Failure {
-    let is_missing = matches!(error, Error::NoEventTables { .. } | Error::OutdatedTables { .. });
-    if !is_missing {
-        return error.into();
-    }
-    Failure::failed(
-        "no_events",
-        "there is no table of events by that name, or its columns have other names: look whether --database, --schema, \
-         --events-table and --streams are right",
-    )
+    let what = match &error {
+        Error::NoEventTables { table, .. } => format!("there is no table of events {}", shown(table)),
+        Error::OutdatedTables { .. } => "the columns of the table of events have other names".to_owned(),
+        _ => return error.into(),
+    };
+    let remedy = "look whether --database, --schema, --events-table and --streams are right; eventseal migrate --namespace NAME --events \
+                  makes the tables where there are none";
+    Failure::failed("no_events", format!("{what}: {remedy}"))
 }
 
 fn report(place: &str, census: &Census, registered: Option<&Registered>, args: &args::Census) -> Report {

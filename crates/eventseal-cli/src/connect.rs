@@ -210,8 +210,10 @@ pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<
             let path = options.get_filename().to_owned();
             let connection = options.connect().await.map_err(|error| match path.try_exists() {
                 Ok(false) => {
-                    let problem =
-                        format!("{} does not exist: correct the path, or make it with eventseal migrate", shown(&path.to_string_lossy()));
+                    let problem = format!(
+                        "{} does not exist: correct the path, or make it with eventseal migrate --namespace NAME",
+                        shown(&path.to_string_lossy())
+                    );
                     Failure::failed("no_database", problem)
                 }
                 _ => failed(error).into(),

@@ -321,7 +321,9 @@ async fn tables_have_the_names_that_were_chosen(world: World) {
     world.run(&[&["migrate", "--namespace", "shop"], &names[..]].concat()).ended(0);
     assert_eq!(world.json(&["census", "--events-table", "log"])["events"], 0);
     assert!(world.run(&["census", "--events-table", "log"]).ended(0).out.ends_with("\n0 events\n"));
-    world.run(&["census", "--json"]).refused(1, "no_events");
+    let refused = world.run(&["census", "--json"]).refused(1, "no_events");
+    let message = refused.error()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("events") && message.contains("eventseal migrate --namespace NAME --events"), "{message}");
     world.run(&["census", "--events-table", "a\"b", "--json"]).refused(2, "invalid_text");
     let in_schema = ["--schema", "safe", "--streams"];
     if world.is_postgres() {
