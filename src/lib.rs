@@ -84,6 +84,8 @@
 //!
 //! The sealed format is specified in `docs/format.md`, the threat model in `SECURITY.md`.
 
+// The documentation site shows which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // What tests, benchmarks and examples may do, and the library may not.
 #![warn(
     clippy::cast_lossless,
