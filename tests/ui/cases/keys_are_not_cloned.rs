@@ -1,5 +1,5 @@
 //! Key material can't be copied by accident.
-use eventseal::SecretKey;
+use eventseal::kms::SecretKey;
 
 fn main() {
     let key = SecretKey::new([0; 32]);

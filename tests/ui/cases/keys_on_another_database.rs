@@ -1,5 +1,7 @@
 //! Keys and events on different types of database can't share a transaction.
-use eventseal::{KeyStore, Keyring, MemoryStore, Schemas, SealedStore};
+use eventseal::{Keyring, Schemas, SealedStore};
+use eventseal::keys::KeyStore;
+use eventseal::memory::MemoryStore;
 
 struct OtherTx;
 
