@@ -75,7 +75,7 @@ impl Census {
     /// May [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) go for this type? Every event of it is sealed, or
     /// has nothing to protect; or else it would be an error to readers.
     ///
-    /// Only a census of [every payload](crate::CensusOptions::every_payload) that is [settled](Self::is_settled) says "yes".
+    /// Only a census of [every payload](crate::maintenance::CensusOptions::every_payload) that is [settled](Self::is_settled) says "yes".
     #[must_use]
     pub fn may_refuse_plaintext(&self, event_type: &str) -> Answer {
         if self.registered.is_none() {
