@@ -65,13 +65,28 @@
 //! ```
 //!
 //! # Where to look
-//! - Wrapping a store: [`SealedStore`], over anything that is an [`EventStore`]; in [`memory`], `sqlite`, `postgres`, or your own.
-//! - What is protected, and how payloads evolve: [`Schemas`], [`event()`], [`subject()`], [`Owner`], and the rest of [`schema`].
-//! - Keys, and what is done with them: [`keys::KeyManager`], which [`SealedStore::keys`] gives out.
-//! - Master keys: the [`Keyring`] for a start, and [`kms`].
-//! - Events: [`NewEvent`], [`PersistedEvent`], [`Sensitive`]; as Rust types: [`EventPayload`], [`events!`]; projections: [`consumer`].
-//! - A log as a whole, counted, sealed after the fact or copied: [`maintenance`].
-//! - Stores that can't be an [`EventStore`]: [`Sealer`].
+//! 1. To wrap a store, see [`SealedStore`]: it goes over any [`EventStore`], in [`memory`], on SQLite or PostgreSQL, or your own.
+//! 2. To say what is protected and how payloads evolve, see [`Schemas`], [`event()`] and the rest of [`schema`].
+//! 3. To shred, rotate or look at keys, see [`keys::KeyManager`], which [`SealedStore::keys`] gives out.
+//! 4. To choose where master keys live, see [`Keyring`] for a start, and [`kms`].
+//! 5. To write and read events as Rust types, see [`EventPayload`], [`Sensitive`] and, for projections, [`consumer`].
+//! 6. To count, seal or copy a log as a whole, see [`maintenance`]; to seal payloads of a store that can't be an [`EventStore`],
+//!    see [`Sealer`].
+//! 7. To run it, from set-up to emergencies, read the guides in [`manual`].
+//!
+//! # How a payload travels
+//! ```text
+//!  append  NewEvent ─► schema ─► plan ─► scan ─► keys ─► seal ─► inner store
+//!                      which     which   where   one     what
+//!                      version   values  they    for     is
+//!                                        stand   each    stored
+//!                                                owner
+//!
+//!  read    inner store ─► keys ─► open ─► upcast ─► reader
+//!                         those   or      to the
+//!                         named   redact  newest
+//!                         in it           version
+//! ```
 //!
 //! # Features
 //! - `sqlite` (default): `SqliteStore` and `SqliteKeys`.
@@ -82,7 +97,7 @@
 //! The adapters for SQL need sqlx 0.9 in the service too: connections and transactions of another version are other types, and the
 //! compiler says `expected sqlx_postgres::connection::PgConnection, found PgConnection`.
 //!
-//! The sealed format is specified in `docs/format.md`, the threat model in `SECURITY.md`.
+//! The sealed format is specified in [`manual::format`], the threat model in `SECURITY.md`.
 
 // The documentation site shows which feature an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -111,6 +126,9 @@ mod json;
 pub mod keys;
 pub mod kms;
 pub mod maintenance;
+#[cfg(any(doc, docsrs))]
+#[cfg(not(doctest))]
+pub mod manual;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;

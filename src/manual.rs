@@ -1,0 +1,23 @@
+//! The guides, as pages of this documentation. They are the files of `docs` in the repository.
+//!
+//! - [`evolution`]: how to change payloads, from "another field is needed" to "the old step is gone".
+//! - [`operations`]: how to set eventseal up, run it, and act in an emergency.
+//! - [`command_json`]: what the command prints with `--json`.
+//! - [`format`](mod@format): the bytes that are stored, so precisely that a reader can be built from the page.
+
+// Links from one guide to another: the first definition of a name counts, so these stand before the guides' own, which
+// lead to files.
+
+#[doc = "[where-a-store-is-rewritten]: operations#rewrite-a-store\n"]
+#[doc = include_str!("../docs/evolution.md")]
+pub mod evolution {}
+
+#[doc = "[json-of-the-command]: command_json\n"]
+#[doc = include_str!("../docs/operations.md")]
+pub mod operations {}
+
+#[doc = include_str!("../docs/command-json.md")]
+pub mod command_json {}
+
+#[doc = include_str!("../docs/format.md")]
+pub mod format {}
