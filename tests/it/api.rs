@@ -4,6 +4,7 @@ use eventseal::keys::{KeyManager, KeyStore};
 use eventseal::kms::{Kms, SecretKey};
 use eventseal::maintenance::{BackfillOptions, Backfilled, Census, CensusOptions, RewriteOptions, Rewritten};
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
+#[cfg(feature = "databases")]
 use eventseal::sqlite::SqliteStore;
 use eventseal::store::EventTable;
 use eventseal::{

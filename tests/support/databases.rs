@@ -3,10 +3,14 @@
 #[cfg(feature = "databases")]
 use crate::cluster;
 use async_trait::async_trait;
+#[cfg(feature = "databases")]
+use eventseal::Error;
 use eventseal::memory::{MemoryDb, MemoryTx};
+#[cfg(feature = "databases")]
 use eventseal::postgres::{PostgresKeys, PostgresStore};
+#[cfg(feature = "databases")]
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
-use eventseal::{Error, Namespace, Result, conformance};
+use eventseal::{Namespace, Result, conformance};
 #[cfg(feature = "databases")]
 use sqlx::SqliteConnection;
 #[cfg(feature = "databases")]

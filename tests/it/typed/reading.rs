@@ -10,8 +10,10 @@ use eventseal::consumer::Consumer;
 use eventseal::error::BoxError;
 use eventseal::keys::KeyStore;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
+#[cfg(feature = "databases")]
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::schema::SplitPart;
+#[cfg(feature = "databases")]
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{
     Error, EventFilter, EventPage, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent,
