@@ -1,6 +1,6 @@
 //! `census`: how many events of each stored type and version there are, and which steps they need.
 //!
-//! Shows what the library's [`Census`](eventseal::maintenance::Census) found. It has no registry in code, but may be given the schema
+//! Shows what the library's [`Census`] found. It has no registry in code, but may be given the schema
 //! lock of the application.
 
 mod findings;

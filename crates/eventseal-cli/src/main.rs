@@ -1,7 +1,7 @@
 //! The `eventseal` command: what operators do with the keys of an event store.
 //!
 //! It knows the library's public API, and nothing of its own about keys. Each command turns its arguments into a
-//! [`Report`](output::Report) or a [`Failure`](output::Failure); this file prints it and ends the process.
+//! [`Report`] or a [`Failure`]; this file prints it and ends the process.
 
 mod actor;
 mod args;
