@@ -23,6 +23,7 @@ pub(crate) enum Failure {
     /// A table is there, and one of its columns is not.
     MissingColumn,
     /// A prepared statement is not where it was prepared.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "only PostgreSQL has statements of a session"))]
     LostStatement,
     Other,
 }
