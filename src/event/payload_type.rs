@@ -82,7 +82,7 @@ impl PayloadType {
     }
 }
 
-/// Types of one name are the same: no two of a program have one.
+/// Compares names. A program may hold two types of one path, such as those of two versions of a crate: they count as equal.
 impl PartialEq for PayloadType {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name

@@ -120,8 +120,11 @@ impl Schemas {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Upcast`] if the step fails.
+    /// [`Error::StillSealed`] if nothing has opened the event: no step sees ciphertext. [`Error::Upcast`] if the step fails.
     pub fn step_once(&self, event: &PersistedEvent) -> Result<Option<Vec<PersistedEvent>>> {
+        if event.is_sealed() {
+            return Err(Error::StillSealed { event_id: event.event_id, event_type: event.event_type.clone() });
+        }
         let mut stored = event.clone();
         let (payload, metadata) = (std::mem::take(&mut stored.payload), stored.metadata.take());
         let start = Moving::start(&mut stored, &payload, metadata.as_deref());

@@ -166,6 +166,15 @@ async fn what_was_read_past_the_sealed_store_does_not_decode() {
     assert!(is_still_sealed(&stream.decode::<Met>()));
 }
 
+#[tokio::test]
+async fn i7_a_step_that_is_taken_alone_sees_no_ciphertext_either() {
+    let (world, store) = with_met().await;
+    let schemas = Schemas::new([met().version(2).protect_same_as(1).upcast(1, |old: Value| Ok::<_, Infallible>(old))]).unwrap();
+    assert!(is_still_sealed(&schemas.step_once(&stored(&world).await)));
+    let opened = world.read(&store, "1").await.unwrap().remove(0);
+    assert_eq!(schemas.step_once(&opened).unwrap().unwrap()[0].payload, MET.as_bytes());
+}
+
 /// However the payload was written, and whatever a store has made of its spelling since.
 #[tokio::test]
 async fn the_reserved_member_is_found_however_it_is_spelled_and_nowhere_else() {
