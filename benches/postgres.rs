@@ -2,9 +2,10 @@
 //!
 //! `EVENTSEAL_DURABLE=on cargo bench --bench postgres --features postgres`
 //!
-//! Runs on a throw-away cluster, or on `DATABASE_URL`. With `EVENTSEAL_DURABLE=on` the cluster waits for the disk at each
-//! commit, as PostgreSQL does by default; without, a commit costs little and sealing shows as much as it ever can. Bare and sealed runs take turns within one run; ratios are what
-//! counts. Payloads are those of `benches/seal.rs`: 1 KiB, 23 members, 3 of them protected.
+//! Runs on a throw-away cluster, or on `DATABASE_URL`. With `EVENTSEAL_DURABLE=on` the cluster waits for the disk at
+//! each commit, as PostgreSQL does by default; without, a commit costs little and sealing shows as much as it ever can.
+//! Bare and sealed runs take turns within one run; ratios are what counts. Payloads are those of `benches/seal.rs`: 1
+//! KiB, 23 members, 3 of them protected.
 
 #![allow(missing_docs, reason = "a benchmark")]
 
@@ -15,7 +16,10 @@ mod common;
 
 use eventseal::ExpectedVersion::NoStream;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
-use eventseal::{AggregateRef, EventStore, EventStoreExt, Keyring, Namespace, NewEvent, Schemas, SealedStore, aggregate, event, subject};
+use eventseal::{
+    AggregateRef, EventStore, EventStoreExt, Keyring, Namespace, NewEvent, Schemas, SealedStore, aggregate, event,
+    subject,
+};
 use sqlx::PgConnection;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use std::sync::Arc;
@@ -27,7 +31,10 @@ type Store = Arc<dyn EventStore<Tx = PgConnection>>;
 const ROUNDS: usize = 60;
 
 fn schemas() -> Schemas {
-    Schemas::new([event("OrderPlaced").version(1).protect(&["/name", "/email", "/address"], subject("Customer", "/customer_id"))]).unwrap()
+    Schemas::new([event("OrderPlaced")
+        .version(1)
+        .protect(&["/name", "/email", "/address"], subject("Customer", "/customer_id"))])
+    .unwrap()
 }
 
 async fn tables(pool: &PgPool, name: &str) -> PostgresStore {
@@ -87,8 +94,16 @@ fn median(values: &mut [f64]) -> f64 {
 
 /// The times of bare and sealed runs, of the same work, as events per second and as a ratio.
 fn report(what: &str, events: usize, bare: &[Duration], sealed: &[Duration]) {
-    let rate = |times: &[Duration]| median(&mut times.iter().map(|time| events as f64 / time.as_secs_f64()).collect::<Vec<_>>());
-    let ratio = median(&mut bare.iter().zip(sealed).map(|(bare, sealed)| bare.as_secs_f64() / sealed.as_secs_f64()).collect::<Vec<_>>());
+    let rate = |times: &[Duration]| {
+        median(&mut times.iter().map(|time| events as f64 / time.as_secs_f64()).collect::<Vec<_>>())
+    };
+    let ratio = median(
+        &mut bare
+            .iter()
+            .zip(sealed)
+            .map(|(bare, sealed)| bare.as_secs_f64() / sealed.as_secs_f64())
+            .collect::<Vec<_>>(),
+    );
     println!("{what:<48}{:>12.0}{:>12.0}{ratio:>10.2}", rate(bare), rate(sealed));
 }
 
@@ -97,7 +112,12 @@ async fn main() {
     let admin = PgPoolOptions::new().max_connections(1).connect_with(cluster::server()).await.unwrap();
     let name = format!("eventseal_bench_{}", std::process::id());
     sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();
-    let pool = PgPoolOptions::new().max_connections(8).min_connections(8).connect_with(cluster::server().database(&name)).await.unwrap();
+    let pool = PgPoolOptions::new()
+        .max_connections(8)
+        .min_connections(8)
+        .connect_with(cluster::server().database(&name))
+        .await
+        .unwrap();
     let (bare, wrapped) = (tables(&pool, "bare").await, tables(&pool, "sealed").await);
     PostgresKeys::new().migrate(&mut pool.acquire().await.unwrap(), &Namespace::new("bench").unwrap()).await.unwrap();
     let keyring = Arc::new(Keyring::generate("main").unwrap());

@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --bench rewrap --features postgres`
 //!
-//! 100,000 data keys (`KEYS` for another number), in batches of 500. `floor` writes as many bytes to the same rows in the
-//! same batches, each with one `UPDATE … FROM UNNEST` in a transaction of its own, without reading, unwrapping, wrapping or
-//! checking any. Both take turns within one run; the ratio is what counts.
+//! 100,000 data keys (`KEYS` for another number), in batches of 500. `floor` writes as many bytes to the same rows in
+//! the same batches, each with one `UPDATE … FROM UNNEST` in a transaction of its own, without reading, unwrapping,
+//! wrapping or checking any. Both take turns within one run; the ratio is what counts.
 
 #![allow(missing_docs, reason = "a benchmark")]
 
@@ -16,7 +16,9 @@ use async_trait::async_trait;
 use eventseal::keys::{KekId, RewrapOptions};
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
-use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject};
+use eventseal::{
+    EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+};
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::sync::Arc;
@@ -62,7 +64,10 @@ impl Kms for Counting {
 /// The same bytes under another key-encryption key's name, which is put right afterwards.
 async fn floor(connection: &mut PgConnection, other: KekId) -> Duration {
     let rows: Vec<(Uuid, Vec<u8>, Uuid)> =
-        sqlx::query_as("SELECT key_id, wrapped_key, kek_id FROM data_keys ORDER BY key_id").fetch_all(&mut *connection).await.unwrap();
+        sqlx::query_as("SELECT key_id, wrapped_key, kek_id FROM data_keys ORDER BY key_id")
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
     let start = Instant::now();
     for batch in rows.chunks(BATCH) {
         let mut tx = connection.begin().await.unwrap();
@@ -103,7 +108,8 @@ async fn main() {
     let mut connection = pool.acquire().await.unwrap();
     PostgresStore::new().migrate(&mut connection).await.unwrap();
     PostgresKeys::new().migrate(&mut connection, &Namespace::new("bench").unwrap()).await.unwrap();
-    let schemas = Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap();
+    let schemas =
+        Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap();
     let kms = Arc::new(Counting(Keyring::generate("main").unwrap(), AtomicUsize::new(0)));
     let store = SealedStore::new(PostgresStore::new(), PostgresKeys::new(), Arc::clone(&kms), schemas);
     store.keys().prepare(&mut connection).await.unwrap();

@@ -25,7 +25,8 @@ const ITERATIONS: u32 = 300;
 fn main() {
     let payload = common::payload();
     let plain_schema = event("OrderPlaced").version(1);
-    let schema = event("OrderPlaced").version(1).protect(&["/name", "/email", "/address"], subject("Customer", "/customer_id"));
+    let schema =
+        event("OrderPlaced").version(1).protect(&["/name", "/email", "/address"], subject("Customer", "/customer_id"));
     let new = NewEvent::raw("OrderPlaced", 1, payload.clone());
     let engine = Engine::new(schema, aggregate("Order", "ord_123"), new.clone()).unwrap();
     let plain = Engine::new(plain_schema, aggregate("Order", "ord_123"), new).unwrap();
@@ -40,7 +41,8 @@ fn main() {
             let mut nonce = [0; 12];
             nonce[11] = index;
             let mut buffer = [index; 32];
-            let tag = cipher.encrypt_inout_detached(&Nonce::from(nonce), b"/email", buffer.as_mut_slice().into()).unwrap();
+            let tag =
+                cipher.encrypt_inout_detached(&Nonce::from(nonce), b"/email", buffer.as_mut_slice().into()).unwrap();
             black_box((buffer, tag));
         }
         black_box(copy);
@@ -78,8 +80,8 @@ fn main() {
     hostile(&engine);
 }
 
-/// What it costs to refuse a payload whose header nobody authenticated: as many pointers, as long as can be, over many members that
-/// are none of them. Beside it the same bytes with a header that is refused before anything is looked for.
+/// What it costs to refuse a payload whose header nobody authenticated: as many pointers, as long as can be, over many
+/// members that are none of them. Beside it the same bytes with a header that is refused before anything is looked for.
 fn hostile(engine: &Engine) {
     const POINTERS: u16 = 4_096;
     let members = ",\"y\":0".repeat(1_000_000);
@@ -87,7 +89,9 @@ fn hostile(engine: &Engine) {
         let mut header = [&[1, 1, 0, 0][..], &[7; 32], &[0, 1], &[4; 16], &POINTERS.to_be_bytes()].concat();
         for number in 1..=POINTERS {
             let pointer = format!("/{}{:04x}", "x".repeat(4_080), if number == POINTERS { last } else { number });
-            header.extend_from_slice(&[&[0, 0, 0][..], &u16::try_from(pointer.len()).unwrap().to_be_bytes(), pointer.as_bytes()].concat());
+            header.extend_from_slice(
+                &[&[0, 0, 0][..], &u16::try_from(pointer.len()).unwrap().to_be_bytes(), pointer.as_bytes()].concat(),
+            );
         }
         header.extend_from_slice(&[9; 48]);
         format!("{{\"$seal\":\"{}\"{members}}}", URL_SAFE_NO_PAD.encode(header)).into_bytes()

@@ -3,8 +3,8 @@
 //! `cargo bench --bench upcast`
 //!
 //! Pages of 100 events of 1 KiB in memory. All rows are measured in turns within one run, so that a machine whose speed
-//! drifts slows all of them alike; ratios are what counts. `value` parses the payload into a `serde_json::Value`, moves one
-//! member and prints it again: what a step costs where payloads are trees.
+//! drifts slows all of them alike; ratios are what counts. `value` parses the payload into a `serde_json::Value`, moves
+//! one member and prints it again: what a step costs where payloads are trees.
 
 #![allow(missing_docs, reason = "a benchmark")]
 
@@ -14,7 +14,8 @@ use eventseal::ExpectedVersion::Any;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
 use eventseal::schema::EventSchema;
 use eventseal::{
-    Changes, EventFilter, EventStore, GlobalPosition, Keyring, Namespace, NewEvent, PersistedEvent, Schemas, SealedStore, aggregate, event,
+    Changes, EventFilter, EventStore, GlobalPosition, Keyring, Namespace, NewEvent, PersistedEvent, Schemas,
+    SealedStore, aggregate, event,
 };
 use futures::executor::block_on;
 use serde_json::Value;
@@ -48,8 +49,9 @@ fn placed() -> EventSchema {
 
 /// `count` steps, each of which adds a member.
 fn chain(count: u32) -> EventSchema {
-    (1..=count)
-        .fold(placed(), |event, from| event.version(from + 1).change(from, Changes::new().set_default(format!("/added_{from}"), from)))
+    (1..=count).fold(placed(), |event, from| {
+        event.version(from + 1).change(from, Changes::new().set_default(format!("/added_{from}"), from))
+    })
 }
 
 fn values(count: u32) -> EventSchema {
@@ -67,7 +69,8 @@ fn main() {
     let moved = Changes::new().move_value("/email", "/contact_email");
     let bare = MemoryStore::new();
     let current = one(placed());
-    let many = (0..1_000).map(|number| if number == 500 { placed() } else { event(format!("OrderPlaced{number}")).version(1) });
+    let many = (0..1_000)
+        .map(|number| if number == 500 { placed() } else { event(format!("OrderPlaced{number}")).version(1) });
     let among = store(Schemas::new(many).unwrap());
     let move_one = one(placed().version(2).change(1, moved));
     let (one_step, ten_steps, one_value, ten_values) = (one(chain(1)), one(chain(10)), one(values(1)), one(values(10)));

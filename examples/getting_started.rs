@@ -11,8 +11,8 @@ use eventseal::keys::ScopeState;
 use eventseal::schema::SchemaErrors;
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{
-    EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, Sensitive,
-    Stream, aggregate, event, subject,
+    EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas,
+    SealedStore, Sensitive, Stream, aggregate, event, subject,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
@@ -47,7 +47,11 @@ struct OrderPlacedV1 {
 
 impl From<OrderPlacedV1> for OrderPlaced {
     fn from(old: OrderPlacedV1) -> Self {
-        Self { customer_id: old.customer_id, customer: Person { name: old.name, email: old.email }, shipping_address: old.address }
+        Self {
+            customer_id: old.customer_id,
+            customer: Person { name: old.name, email: old.email },
+            shipping_address: old.address,
+        }
     }
 }
 
@@ -89,7 +93,10 @@ fn schemas() -> std::result::Result<Schemas, SchemaErrors> {
 /// What last year's code knew.
 fn last_years_schemas() -> std::result::Result<Schemas, SchemaErrors> {
     let customer = subject("Customer", "/customer_id");
-    Schemas::new([event("OrderPlaced").version(1).protect(&["/name", "/email", "/address"], customer), event("OrderLineAdded").version(1)])
+    Schemas::new([
+        event("OrderPlaced").version(1).protect(&["/name", "/email", "/address"], customer),
+        event("OrderLineAdded").version(1),
+    ])
 }
 
 // ---- a read model, kept in the same transaction
@@ -169,7 +176,9 @@ impl Order {
     }
 
     fn tell(&self) -> String {
-        let show = |value: Option<&Sensitive<String>>| value.and_then(Sensitive::expose).cloned().unwrap_or_else(|| "[erased]".to_owned());
+        let show = |value: Option<&Sensitive<String>>| {
+            value.and_then(Sensitive::expose).cloned().unwrap_or_else(|| "[erased]".to_owned())
+        };
         let customer = self.customer.as_ref();
         format!(
             "{} line{}, {}, {} | {} <{}>, {}",
@@ -188,7 +197,9 @@ impl Order {
 async fn main() -> BoxResult {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("shop.db");
-    let pool = SqlitePoolOptions::new().connect_with(SqliteConnectOptions::new().filename(&file).create_if_missing(true)).await?;
+    let pool = SqlitePoolOptions::new()
+        .connect_with(SqliteConnectOptions::new().filename(&file).create_if_missing(true))
+        .await?;
 
     chapter("A shop opens");
     // Migrations, once: the event log, the key tables with their namespace, and the shop's own read model.
@@ -197,7 +208,8 @@ async fn main() -> BoxResult {
     SqliteStore::new().migrate(&mut connection).await?;
     keys.migrate(&mut connection, &Namespace::new("getting-started")?).await?;
     sqlx::query(
-        "CREATE TABLE order_overview_v1 (order_id TEXT PRIMARY KEY, customer_id TEXT, lines INTEGER, cents INTEGER, status TEXT, version INTEGER)",
+        "CREATE TABLE order_overview_v1 (order_id TEXT PRIMARY KEY, customer_id TEXT, lines INTEGER, cents INTEGER, \
+         status TEXT, version INTEGER)",
     )
     .execute(&mut *connection)
     .await?;
@@ -222,7 +234,10 @@ async fn main() -> BoxResult {
         address: "12 St James's Square, London".into(),
     };
     let mut tx = pool.begin().await?;
-    let events = [NewEvent::json("OrderPlaced", 1, &placed)?, NewEvent::json("OrderLineAdded", 1, &line("Punched cards", 500, 4))?];
+    let events = [
+        NewEvent::json("OrderPlaced", 1, &placed)?,
+        NewEvent::json("OrderLineAdded", 1, &line("Punched cards", 500, 4))?,
+    ];
     last_years_store.append(&mut tx, &old_order, NoStream, &events).await?;
     tx.commit().await?;
     say("Last year it sold 500 punched cards. Its code wrote OrderPlaced version 1.");
@@ -272,7 +287,10 @@ async fn main() -> BoxResult {
     assert_eq!(types, ["OrderLineAdded", "OrderLineAdded", "OrderConfirmed"]);
     say(&format!("The whole stream has {} events; versions 2 to 4 are {}.", whole.events.len(), types.join(", ")));
     let rebuilt = Order::rebuild(&whole)?.tell();
-    assert_eq!(rebuilt, "2 lines, 17257.50 €, confirmed | Ada Lovelace <ada@example.org>, 12 St James's Square, London");
+    assert_eq!(
+        rebuilt,
+        "2 lines, 17257.50 €, confirmed | Ada Lovelace <ada@example.org>, 12 St James's Square, London"
+    );
     say(&format!("The aggregate, rebuilt: {rebuilt}."));
 
     chapter("Last year's event, read by this year's code");
@@ -305,7 +323,10 @@ async fn main() -> BoxResult {
     let shredding = store.keys().shred(&mut tx, &scope, "erasure request 118").await?;
     tx.commit().await?;
     assert_eq!(shredding.destroyed.len(), 2);
-    say(&format!("Shredded {scope}: {} keys destroyed (one was rotated), not one event rewritten.", shredding.destroyed.len()));
+    say(&format!(
+        "Shredded {scope}: {} keys destroyed (one was rotated), not one event rewritten.",
+        shredding.destroyed.len()
+    ));
     for (aggregate, expected) in [
         (&order, "2 lines, 17257.50 €, confirmed | [erased] <[erased]>, [erased]"),
         (&old_order, "1 line, 20.00 €, open | [erased] <[erased]>, [erased]"),
@@ -323,7 +344,8 @@ async fn main() -> BoxResult {
 
     let mut tx = pool.begin().await?;
     let more = NewEvent::json("OrderPlaced", 2, &address)?;
-    let error = store.append(&mut tx, &aggregate("Order", "ord_125"), NoStream, &[more]).await.expect_err("the keys are gone");
+    let error =
+        store.append(&mut tx, &aggregate("Order", "ord_125"), NoStream, &[more]).await.expect_err("the keys are gone");
     assert!(error.is_shredded());
     say(&format!("A new order for the same customer is refused: {error}."));
     // What concerns no person goes on.
@@ -363,23 +385,27 @@ fn euros(cents: u32) -> String {
 }
 
 async fn overview(pool: &SqlitePool) -> BoxResult<String> {
-    let row = sqlx::query("SELECT order_id, customer_id, lines, cents, status, version FROM order_overview_v1").fetch_one(pool).await?;
+    let row = sqlx::query("SELECT order_id, customer_id, lines, cents, status, version FROM order_overview_v1")
+        .fetch_one(pool)
+        .await?;
     let (id, customer, lines): (String, String, u32) = (row.get(0), row.get(1), row.get(2));
     let (cents, status, version): (u32, String, i64) = (row.get(3), row.get(4), row.get(5));
     Ok(format!("{id} of {customer}: {lines} lines, {}, {status}, version {version}", euros(cents)))
 }
 
 async fn stored_payload(connection: &mut SqliteConnection, order: &str) -> BoxResult<String> {
-    let payload: Vec<u8> = sqlx::query_scalar("SELECT payload FROM events WHERE aggregate_id = ?1 AND aggregate_version = 1")
-        .bind(order)
-        .fetch_one(connection)
-        .await?;
+    let payload: Vec<u8> =
+        sqlx::query_scalar("SELECT payload FROM events WHERE aggregate_id = ?1 AND aggregate_version = 1")
+            .bind(order)
+            .fetch_one(connection)
+            .await?;
     Ok(String::from_utf8(payload)?)
 }
 
 /// Leaves out the middle of long tokens.
 fn shortened(payload: &str) -> String {
-    let shorten =
-        |token: &str| if token.len() > 40 { format!("{}…{}", &token[..12], &token[token.len() - 6..]) } else { token.to_owned() };
+    let shorten = |token: &str| {
+        if token.len() > 40 { format!("{}…{}", &token[..12], &token[token.len() - 6..]) } else { token.to_owned() }
+    };
     payload.split('"').map(shorten).collect::<Vec<_>>().join("\"")
 }

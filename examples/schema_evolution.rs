@@ -1,6 +1,6 @@
-//! Four releases of a shop, each with another idea of what an order is, over one log that is never rewritten. A customer
-//! asks to be forgotten between the second and the third. `cargo run --example schema_evolution` tells the story on a
-//! SQLite file of its own.
+//! Four releases of a shop, each with another idea of what an order is, over one log that is never rewritten. A
+//! customer asks to be forgotten between the second and the third. `cargo run --example schema_evolution` tells the
+//! story on a SQLite file of its own.
 //!
 //! Everything it prints, it checks.
 
@@ -9,8 +9,8 @@ use eventseal::maintenance::{Answer, CensusOptions};
 use eventseal::schema::{SchemaErrors, SplitPart};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{
-    Changes, EventFilter, EventPayload, EventStore, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Schemas, SealedStore,
-    Sensitive, aggregate, event, events, subject,
+    Changes, EventFilter, EventPayload, EventStore, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Schemas,
+    SealedStore, Sensitive, aggregate, event, events, subject,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -122,7 +122,10 @@ fn schemas(release: u32) -> Result<Schemas, SchemaErrors> {
                 "send_to": order["contact"]["email"],
                 "total_cents": order["total_cents"],
             });
-            Ok::<_, Infallible>(vec![SplitPart::new("OrderSubmitted", 4, order), SplitPart::new("InvoiceRequested", 1, invoice)])
+            Ok::<_, Infallible>(vec![
+                SplitPart::new("OrderSubmitted", 4, order),
+                SplitPart::new("InvoiceRequested", 1, invoice),
+            ])
         });
     Schemas::builder([
         placed.change(3, Changes::new().rename_type("OrderSubmitted", 3)),
@@ -136,10 +139,18 @@ fn schemas(release: u32) -> Result<Schemas, SchemaErrors> {
 /// What each release appends.
 fn order(release: u32, customer: &str, name: &str, email: &str) -> BoxResult<Vec<NewEvent>> {
     let contact = |name: &str| Contact { name: name.into(), email: email.into() };
-    let submitted =
-        |name: &str| OrderSubmitted { customer_id: customer.into(), contact: contact(name), total_cents: 990, currency: "EUR".into() };
+    let submitted = |name: &str| OrderSubmitted {
+        customer_id: customer.into(),
+        contact: contact(name),
+        total_cents: 990,
+        currency: "EUR".into(),
+    };
     Ok(match release {
-        1 => vec![NewEvent::json("OrderPlaced", 1, &json!({"customer_id": customer, "name": name, "email": email, "total": 9.9}))?],
+        1 => vec![NewEvent::json(
+            "OrderPlaced",
+            1,
+            &json!({"customer_id": customer, "name": name, "email": email, "total": 9.9}),
+        )?],
         2 => {
             let placed = OrderPlacedV2 {
                 customer_id: customer.into(),
@@ -204,7 +215,9 @@ async fn main() -> BoxResult {
     println!("{:<21}{:<21}{:<10}{:<17}TOTAL", "STORED AS", "READ AS", "NAME", "E-MAIL");
     for (stored, event) in page.events.iter().zip(page.decode::<OrderEvent>()?) {
         let (name, email, total) = match &event {
-            OrderEvent::Submitted(order) => (shown(&order.contact.name), shown(&order.contact.email), order.total_cents),
+            OrderEvent::Submitted(order) => {
+                (shown(&order.contact.name), shown(&order.contact.email), order.total_cents)
+            }
             OrderEvent::InvoiceRequested(invoice) => ("", shown(&invoice.send_to), invoice.total_cents),
         };
         let stored_as = format!("{} v{}", stored.stored_type, stored.stored_version);
@@ -215,14 +228,19 @@ async fn main() -> BoxResult {
         assert_eq!((total, stored.is_redacted()), (990, is_bob));
         assert!(name.is_empty() || name == if is_bob { "(erased)" } else { "Ada" });
     }
-    // Six orders and one invoice were stored; the five orders that are older than the split are seen as two events each.
+    // Six orders and one invoice were stored; the five orders that are older than the split are seen as two events
+    // each.
     assert_eq!((page.scanned, page.events.len()), (7, 12));
 
     // Whoever asks for a type by its name finds what was stored under older ones.
     let invoices = EventFilter { event_types: vec!["InvoiceRequested".into()], ..EventFilter::default() };
     let invoices = store.read_events(&mut connection, GlobalPosition::START, 100, &invoices).await?;
     assert_eq!(invoices.events.len(), 6);
-    println!("\n{} invoices, {} of them out of events that were stored as orders", invoices.events.len(), invoices.events.len() - 1);
+    println!(
+        "\n{} invoices, {} of them out of events that were stored as orders",
+        invoices.events.len(),
+        invoices.events.len() - 1
+    );
 
     // Not a byte of what is stored has changed.
     let stored = store.inner().read_events(&mut connection, GlobalPosition::START, 1, &all).await?.events.remove(0);

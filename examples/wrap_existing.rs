@@ -13,8 +13,8 @@ mod cluster;
 
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::{
-    EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, Sensitive, Stream,
-    aggregate, event, subject,
+    EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore,
+    Sensitive, Stream, aggregate, event, subject,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
@@ -84,13 +84,15 @@ async fn tell(pool: &PgPool) -> BoxResult {
     say("Two events in the tables of eventsalsa/store, in the clear.");
 
     chapter("It is wrapped");
-    // What is new: key tables beside the events, a master key elsewhere, and a line for each protected type. Events that
-    // were stored before are accepted as they are.
+    // What is new: key tables beside the events, a master key elsewhere, and a line for each protected type. Events
+    // that were stored before are accepted as they are.
     let keys = PostgresKeys::new();
     keys.migrate(&mut *pool.acquire().await?, &Namespace::new("wrap-existing")?).await?;
-    let schemas = Schemas::builder([event("ContactChanged").version(1).protect(&["/email"], subject("Customer", "/customer_id"))])
-        .accept_plaintext("ContactChanged")
-        .build()?;
+    let schemas = Schemas::builder([event("ContactChanged")
+        .version(1)
+        .protect(&["/email"], subject("Customer", "/customer_id"))])
+    .accept_plaintext("ContactChanged")
+    .build()?;
     let store = SealedStore::new(PostgresStore::new(), keys, Keyring::generate("main")?, schemas);
     store.keys().prepare(&mut *pool.acquire().await?).await?;
     say("Only the key tables were added. No event was touched.");
@@ -120,11 +122,17 @@ async fn tell(pool: &PgPool) -> BoxResult {
     assert_eq!(emails(&stream)?, ["ada@example.org", "ada@example.net", "[erased]"]);
     assert_eq!(rows(pool).await?, stored, "a shred rewrites no event");
     say(&format!("One key destroyed, no row rewritten. A reader sees: {}.", emails(&stream)?.join(", ")));
-    say("What was stored in the clear before the store was wrapped still is: it has to be sealed first, or removed by hand.");
+    say(
+        "What was stored in the clear before the store was wrapped still is: it has to be sealed first, or removed by \
+         hand.",
+    );
 
     let mut tx = pool.begin().await?;
     let changed = NewEvent::json("ContactChanged", 1, &ContactChanged::new("ada@example.edu", false))?;
-    let refused = store.append(&mut tx, &customer, stream.expected_version(), &[changed]).await.expect_err("the customer is gone");
+    let refused = store
+        .append(&mut tx, &customer, stream.expected_version(), &[changed])
+        .await
+        .expect_err("the customer is gone");
     assert!(refused.is_shredded());
     say(&format!("A new event for the same customer is refused: {refused}."));
 
@@ -142,15 +150,19 @@ fn emails(stream: &Stream) -> Result<Vec<String>> {
 
 /// What lies in the table.
 async fn rows(pool: &PgPool) -> BoxResult<Vec<String>> {
-    let sql =
-        "SELECT 'version ' || aggregate_version || '  ' || event_type || '  ' || convert_from(payload, 'UTF8') FROM events ORDER BY 1";
+    let sql = "SELECT 'version ' || aggregate_version || '  ' || event_type || '  ' || convert_from(payload, 'UTF8') \
+        FROM events ORDER BY 1";
     Ok(sqlx::query_scalar(sql).fetch_all(pool).await?)
 }
 
 /// The row with its long words cut.
 fn shortened(row: &str) -> String {
     let cut = |word: &str| {
-        if word.len() > 40 && word.is_ascii() { format!("{}…{}", &word[..10], &word[word.len() - 6..]) } else { word.to_owned() }
+        if word.len() > 40 && word.is_ascii() {
+            format!("{}…{}", &word[..10], &word[word.len() - 6..])
+        } else {
+            word.to_owned()
+        }
     };
     row.split('"').map(cut).collect::<Vec<_>>().join("\"")
 }

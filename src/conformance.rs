@@ -1,5 +1,6 @@
 //! The contracts of the ports as functions: run your own [`EventStore`](crate::EventStore),
-//! [`EventTable`](crate::store::EventTable), [`KeyStore`](crate::keys::KeyStore) or [`Kms`](crate::kms::Kms) through them.
+//! [`EventTable`](crate::store::EventTable), [`KeyStore`](crate::keys::KeyStore) or [`Kms`](crate::kms::Kms) through
+//! them.
 //!
 //! Feature `conformance`. Each function panics where an implementation breaks its contract. Give each
 //! call a database of its own: the functions assume that they are alone in it.
@@ -76,9 +77,9 @@ pub trait Database: Send + Sync {
     /// The connection in a transaction.
     fn tx<'t>(&self, transaction: &'t mut Self::Transaction) -> &'t mut Self::Tx;
 
-    /// Does the store print JSON anew, as a JSONB column does? White space, spellings of numbers, the order of members and members
-    /// that come twice may be lost then, and nothing else: see [`EventStore`](crate::EventStore). `false`, which is what a store
-    /// of bytes says, has payloads compared byte for byte.
+    /// Does the store print JSON anew, as a JSONB column does? White space, spellings of numbers, the order of members
+    /// and members that come twice may be lost then, and nothing else: see [`EventStore`](crate::EventStore). `false`,
+    /// which is what a store of bytes says, has payloads compared byte for byte.
     fn respells_json(&self) -> bool {
         false
     }

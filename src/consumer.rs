@@ -26,8 +26,8 @@ pub trait Consumer<Tx: Send>: Send + Sync {
 
     /// Only events of these types are handled, as readers see them: after upcasting. `None`, the default, means all.
     ///
-    /// A follower of the log passes the same names to [`EventFilter`](crate::EventFilter), which finds events that are stored
-    /// under another name too.
+    /// A follower of the log passes the same names to [`EventFilter`](crate::EventFilter), which finds events that are
+    /// stored under another name too.
     fn event_types(&self) -> Option<&[&str]> {
         None
     }
@@ -43,10 +43,15 @@ pub trait Consumer<Tx: Send>: Send + Sync {
 ///
 /// # Errors
 /// [`Error::Consumer`] names the consumer that failed and the event it failed at.
-pub async fn run_consumers<Tx: Send>(tx: &mut Tx, events: &[PersistedEvent], consumers: &[&dyn Consumer<Tx>]) -> Result<()> {
+pub async fn run_consumers<Tx: Send>(
+    tx: &mut Tx,
+    events: &[PersistedEvent],
+    consumers: &[&dyn Consumer<Tx>],
+) -> Result<()> {
     for event in events {
         for consumer in consumers {
-            let of_type = consumer.aggregate_types().is_none_or(|types| types.contains(&event.aggregate.aggregate_type()));
+            let of_type =
+                consumer.aggregate_types().is_none_or(|types| types.contains(&event.aggregate.aggregate_type()));
             if of_type && consumer.event_types().is_none_or(|types| types.contains(&event.event_type.as_str())) {
                 consumer.handle(tx, event).await.map_err(|source| Error::Consumer {
                     consumer: consumer.name().to_owned(),

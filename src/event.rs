@@ -7,7 +7,9 @@ mod pages;
 mod payload_type;
 pub(crate) mod typed;
 
-pub use names::{AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, VersionRange, aggregate};
+pub use names::{
+    AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, VersionRange, aggregate,
+};
 pub use pages::{Appended, EventFilter, EventPage, OpenedPage, Stream, Unreadable};
 pub use payload_type::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
 pub use typed::{EventPayload, TypedEvent};
@@ -62,16 +64,17 @@ impl Eq for Sensitives {}
 impl NewEvent {
     /// An event whose payload is `payload` written as JSON.
     ///
-    /// The event remembers where in the value a [`Sensitive`](crate::Sensitive) stood. [`Sealer::seal`](crate::Sealer::seal), and
-    /// so every append to a [`SealedStore`](crate::SealedStore), refuses to store it where the schema protects none of these
-    /// places ([`Error::SensitiveInTheClear`]). A store that is not wrapped has no schemas, and stores what it is given. Whoever
-    /// changes the public fields of the event afterwards changes nothing of that: the places are those of the value, and are
-    /// looked for under what is then its type and version. For other bytes, make an event with [`raw`](Self::raw), which
-    /// remembers nothing.
+    /// The event remembers where in the value a [`Sensitive`](crate::Sensitive) stood.
+    /// [`Sealer::seal`](crate::Sealer::seal), and so every append to a [`SealedStore`](crate::SealedStore), refuses to
+    /// store it where the schema protects none of these places ([`Error::SensitiveInTheClear`]). A store that is not
+    /// wrapped has no schemas, and stores what it is given. Whoever changes the public fields of the event afterwards
+    /// changes nothing of that: the places are those of the value, and are looked for under what is then its type and
+    /// version. For other bytes, make an event with [`raw`](Self::raw), which remembers nothing.
     ///
-    /// What JSON can't say is refused, so that what is read is what was passed: a float that is not finite (serde_json writes
-    /// `null`), a `Sensitive` that is redacted, a `Some` in or around a `Sensitive` that is written as `null`, two members of
-    /// a map with one name. What another serializer writes inside a `Serialize` of your own is out of reach of this.
+    /// What JSON can't say is refused, so that what is read is what was passed: a float that is not finite (serde_json
+    /// writes `null`), a `Sensitive` that is redacted, a `Some` in or around a `Sensitive` that is written as `null`,
+    /// two members of a map with one name. What another serializer writes inside a `Serialize` of your own is out of
+    /// reach of this.
     ///
     /// # Errors
     /// [`Error::Encode`] if serde can't write the value as JSON, or if JSON can't say it.
@@ -253,7 +256,12 @@ pub struct PersistedEvent {
 impl PersistedEvent {
     /// An event just as it was appended, with what the store assigned. For implementers of stores.
     #[must_use]
-    pub fn from_new(aggregate: AggregateRef, version: AggregateVersion, position: GlobalPosition, event: NewEvent) -> Self {
+    pub fn from_new(
+        aggregate: AggregateRef,
+        version: AggregateVersion,
+        position: GlobalPosition,
+        event: NewEvent,
+    ) -> Self {
         Self {
             aggregate,
             aggregate_version: version,
@@ -287,13 +295,12 @@ impl PersistedEvent {
 
     /// Reads the payload into a Rust type.
     ///
-    /// A [`Sensitive`](crate::Sensitive) field is redacted exactly if its place is in
-    /// [`redacted`](Self::redacted), whatever stands in for it there. Of members that are repeated in one object, the last
-    /// one is read.
+    /// A [`Sensitive`](crate::Sensitive) field is redacted exactly if its place is in [`redacted`](Self::redacted),
+    /// whatever stands in for it there. Of members that are repeated in one object, the last one is read.
     ///
     /// # Errors
-    /// [`Error::Decode`] if the payload does not fit the type. It names the place, never a value. [`Error::PrivateMember`] if a
-    /// member, at any depth, has a name that serde_json would take for something else.
+    /// [`Error::Decode`] if the payload does not fit the type. It names the place, never a value.
+    /// [`Error::PrivateMember`] if a member, at any depth, has a name that serde_json would take for something else.
     /// [`Error::StillSealed`] if it was read past the [`SealedStore`](crate::SealedStore): ciphertext is no value.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
         if self.is_sealed() {
@@ -311,7 +318,8 @@ impl PersistedEvent {
         })
     }
 
-    /// Is the payload ciphertext, or could it be? So it is if the event was read past the [`SealedStore`](crate::SealedStore).
+    /// Is the payload ciphertext, or could it be? So it is if the event was read past the
+    /// [`SealedStore`](crate::SealedStore).
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         // What is too deep to be looked through is no sealed payload, or not any more.
@@ -356,9 +364,9 @@ impl fmt::Debug for PersistedEvent {
 /// The checks that every store makes before it appends anything. For implementers of stores.
 ///
 /// # Errors
-/// [`Error::EmptyAppend`], [`Error::InvalidText`] (a name or id is empty or holds NUL),
-/// [`Error::OutOfRange`] (event version 0 or over 2³¹-1, a year that no database keeps), [`Error::DuplicateEventId`] (within the
-/// batch), [`Error::InvalidMetadata`].
+/// [`Error::EmptyAppend`], [`Error::InvalidText`] (a name or id is empty or holds NUL), [`Error::OutOfRange`] (event
+/// version 0 or over 2³¹-1, a year that no database keeps), [`Error::DuplicateEventId`] (within the batch),
+/// [`Error::InvalidMetadata`].
 pub fn check_append(aggregate: &AggregateRef, events: &[NewEvent]) -> Result<()> {
     aggregate.check()?;
     if events.is_empty() {
@@ -373,8 +381,11 @@ pub fn check_append(aggregate: &AggregateRef, events: &[NewEvent]) -> Result<()>
                 hint: "event versions are 1 to 2147483647",
             });
         }
-        let ids =
-            [("the trace id", &event.trace_id), ("the correlation id", &event.correlation_id), ("the causation id", &event.causation_id)];
+        let ids = [
+            ("the trace id", &event.trace_id),
+            ("the correlation id", &event.correlation_id),
+            ("the causation id", &event.causation_id),
+        ];
         for (what, id) in ids {
             if id.as_ref().is_some_and(|id| id.contains('\0')) {
                 return Err(Error::InvalidText { what, problem: "holds a NUL character: remove it" });

@@ -29,7 +29,8 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the arguments.
     pub fn new(schema: EventSchema, aggregate: AggregateRef, event: NewEvent) -> Result<Self> {
-        let new_key = || Ok::<_, crate::Error>((KeyId(random::uuid()?), Arc::new(DataKey::new(random::key()?.expose())?)));
+        let new_key =
+            || Ok::<_, crate::Error>((KeyId(random::uuid()?), Arc::new(DataKey::new(random::key()?.expose())?)));
         let schemas = Schemas::new([schema])?;
         let scopes = match schemas.for_append(&event)? {
             Some(plan) => Draft::new(plan, event.to_store(&aggregate))?.map(|draft| draft.scopes).unwrap_or_default(),

@@ -183,7 +183,8 @@ impl ScopeAction {
     /// # Errors
     /// [`Error::InvalidRow`] if it is another one.
     pub fn parse(word: &str) -> Result<Self> {
-        let known = [Self::Shred, Self::Reopen, Self::Disable, Self::Enable].into_iter().find(|action| action.as_str() == word);
+        let known =
+            [Self::Shred, Self::Reopen, Self::Disable, Self::Enable].into_iter().find(|action| action.as_str() == word);
         known.ok_or(Error::InvalidRow { what: "the action of a scope change", problem: "is unknown" })
     }
 }
@@ -252,8 +253,8 @@ pub struct KeyHistory {
 /// committed under a destroyed key. A database with one writer at a time may use its write lock for both.
 ///
 /// # Effect
-/// A database may accept a change and not make it: a row-level policy, a trigger or a rule keeps it away. Every method that
-/// changes something finds that out, from the rows that were changed or by reading them again, and fails with
+/// A database may accept a change and not make it: a row-level policy, a trigger or a rule keeps it away. Every method
+/// that changes something finds that out, from the rows that were changed or by reading them again, and fails with
 /// [`Error::NoEffect`].
 ///
 /// # Errors
@@ -268,16 +269,17 @@ pub trait KeyStore: Send + Sync {
     /// A connection in a transaction, as the event store on the same database has it.
     type Tx: Send + 'static;
 
-    /// May a transaction look before it locks? An append then looks at its scopes first if their keys are not at hand, so
-    /// that it can ask the KMS while nothing is locked. `false` for a database in which a transaction that has read can't
-    /// write any more once another one wrote, as in SQLite: there it looks only if it knows that the KMS must be asked.
+    /// May a transaction look before it locks? An append then looks at its scopes first if their keys are not at hand,
+    /// so that it can ask the KMS while nothing is locked. `false` for a database in which a transaction that has read
+    /// can't write any more once another one wrote, as in SQLite: there it looks only if it knows that the KMS must be
+    /// asked.
     fn can_look_first(&self) -> bool {
         true
     }
 
-    /// May statements on this connection see less than what is committed when they start, or more, because they are in a
-    /// transaction? What they show is then no proof of how things are: readers that may lag do not go by it. `true`, the
-    /// default, is always safe; it costs those readers what they hoped to save.
+    /// May statements on this connection see less than what is committed when they start, or more, because they are in
+    /// a transaction? What they show is then no proof of how things are: readers that may lag do not go by it. `true`,
+    /// the default, is always safe; it costs those readers what they hoped to save.
     fn is_in_transaction(&self, tx: &Self::Tx) -> bool {
         let _ = tx;
         true
@@ -327,7 +329,12 @@ pub trait KeyStore: Send + Sync {
     /// Committed when it returns; of a batch that fails nothing is written.
     ///
     /// [`Error::WrongKey`] if what was written does not open.
-    async fn rewrap_batch(&self, connection: &mut Self::Tx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch>;
+    async fn rewrap_batch(
+        &self,
+        connection: &mut Self::Tx,
+        batch: &RewrapBatch,
+        by: &dyn Rewrapper,
+    ) -> Result<RewrappedBatch>;
 
     /// Inserts the first key of a scope and makes it active, unless the scope is known: then nothing
     /// happens. Committed when it returns, as with [`install_kek`](Self::install_kek).
@@ -351,8 +358,9 @@ pub trait KeyStore: Send + Sync {
     /// [`Error::Collision`] if their key-encryption key was retired meanwhile.
     async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()>;
 
-    /// Says that what this transaction commits must outlast a crash of the database, whatever its settings are: keys that
-    /// are committed before the events that need them, in another database. Changes of scopes see to it themselves.
+    /// Says that what this transaction commits must outlast a crash of the database, whatever its settings are: keys
+    /// that are committed before the events that need them, in another database. Changes of scopes see to it
+    /// themselves.
     async fn commit_durably(&self, tx: &mut Self::Tx) -> Result<()>;
 
     /// The rows of these data keys, in any order, in one statement without locks. Unknown ids are left out.
@@ -368,8 +376,8 @@ pub trait KeyStore: Send + Sync {
     /// [`Error::NoEffect`].
     async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>>;
 
-    /// The scopes that have a row under one of these ids, whatever their kind, in any order and without locks. One look into the
-    /// index for each kind and id: it must not read every scope.
+    /// The scopes that have a row under one of these ids, whatever their kind, in any order and without locks. One look
+    /// into the index for each kind and id: it must not read every scope.
     async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>>;
 
     /// All that is known of a scope; `None` if it was never seen.

@@ -110,8 +110,8 @@ pub trait Kms: Send + Sync {
     async fn master_key_id(&self) -> Result<String>;
 
     /// May new data keys be made under a key-encryption key that this master key holds? Asked of the active one, after
-    /// [`unwrap_kek`](Self::unwrap_kek) has opened it. `false` for a master key that is configured for opening only. A decorator
-    /// passes it on.
+    /// [`unwrap_kek`](Self::unwrap_kek) has opened it. `false` for a master key that is configured for opening only. A
+    /// decorator passes it on.
     fn makes_keys_under(&self, master_key_id: &str) -> bool {
         let _ = master_key_id;
         true

@@ -65,13 +65,14 @@
 //! ```
 //!
 //! # Where to look
-//! 1. To wrap a store, see [`SealedStore`]: it goes over any [`EventStore`], in [`memory`], on SQLite or PostgreSQL, or your own.
+//! 1. To wrap a store, see [`SealedStore`]: it goes over any [`EventStore`], in [`memory`], on SQLite or PostgreSQL, or
+//!    your own.
 //! 2. To say what is protected and how payloads evolve, see [`Schemas`], [`event()`] and the rest of [`schema`].
 //! 3. To shred, rotate or look at keys, see [`keys::KeyManager`], which [`SealedStore::keys`] gives out.
 //! 4. To choose where master keys live, see [`Keyring`] for a start, and [`kms`].
 //! 5. To write and read events as Rust types, see [`EventPayload`], [`Sensitive`] and, for projections, [`consumer`].
-//! 6. To count, seal or copy a log as a whole, see [`maintenance`]; to seal payloads of a store that can't be an [`EventStore`],
-//!    see [`Sealer`].
+//! 6. To count, seal or copy a log as a whole, see [`maintenance`]; to seal payloads of a store that can't be an
+//!    [`EventStore`], see [`Sealer`].
 //! 7. To run it, from set-up to emergencies, read the guides in [`manual`].
 //!
 //! # How a payload travels
@@ -94,8 +95,8 @@
 //!
 //! The crate `eventseal-testing` has guards for your own CI: a golden corpus, a taint check, a schema lock.
 //!
-//! The adapters for SQL need sqlx 0.9 in the service too: connections and transactions of another version are other types, and the
-//! compiler says `expected sqlx_postgres::connection::PgConnection, found PgConnection`.
+//! The adapters for SQL need sqlx 0.9 in the service too: connections and transactions of another version are other
+//! types, and the compiler says `expected sqlx_postgres::connection::PgConnection, found PgConnection`.
 //!
 //! The sealed format is specified in [`manual::format`], the threat model in `SECURITY.md`.
 
@@ -111,7 +112,10 @@
     clippy::missing_panics_doc,
     clippy::needless_pass_by_value
 )]
-#![cfg_attr(not(test), warn(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used))]
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)
+)]
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -147,8 +151,8 @@ pub mod store;
 
 pub use error::variants::{Error, Result};
 pub use event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventPayload, EventType, EventVersion, ExpectedVersion,
-    GlobalPosition, NewEvent, Part, PersistedEvent, Stream, TypedEvent, VersionRange, aggregate,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventPayload, EventType, EventVersion,
+    ExpectedVersion, GlobalPosition, NewEvent, Part, PersistedEvent, Stream, TypedEvent, VersionRange, aggregate,
 };
 pub use json::pointer::JsonPointer;
 pub use keys::names::{KeyScope, Namespace};

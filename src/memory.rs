@@ -156,7 +156,8 @@ impl MemoryTx {
 
     /// The tables as a statement sees them.
     pub(crate) fn read(&self) -> Result<Arc<Tables>> {
-        let (revision, committed) = self.db.with_committed(|committed| (committed.revision, Arc::clone(&committed.tables)));
+        let (revision, committed) =
+            self.db.with_committed(|committed| (committed.revision, Arc::clone(&committed.tables)));
         match &self.staged {
             None => Ok(committed),
             Some(staged) if staged.base == revision => Ok(Arc::clone(&staged.tables)),
@@ -166,7 +167,8 @@ impl MemoryTx {
 
     /// The tables for a statement that writes or locks.
     pub(crate) fn write(&mut self) -> Result<&mut Tables> {
-        let (revision, committed) = self.db.with_committed(|committed| (committed.revision, Arc::clone(&committed.tables)));
+        let (revision, committed) =
+            self.db.with_committed(|committed| (committed.revision, Arc::clone(&committed.tables)));
         let staged = self.staged.get_or_insert(Staged { base: revision, tables: committed });
         if staged.base != revision {
             return Err(Error::Collision { source: None });
@@ -176,7 +178,8 @@ impl MemoryTx {
 
     /// Notes a lock without copying anything: whoever commits first wins.
     pub(crate) fn lock(&mut self) -> Result<()> {
-        let (revision, committed) = self.db.with_committed(|committed| (committed.revision, Arc::clone(&committed.tables)));
+        let (revision, committed) =
+            self.db.with_committed(|committed| (committed.revision, Arc::clone(&committed.tables)));
         let staged = self.staged.get_or_insert(Staged { base: revision, tables: committed });
         if staged.base == revision { Ok(()) } else { Err(Error::Collision { source: None }) }
     }

@@ -75,10 +75,10 @@ pub(crate) fn sql_state(error: &sqlx::Error) -> Option<&str> {
     Some(error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.code())
 }
 
-/// The columns of the unique constraint that was violated, separated by commas. The constraint's name may be any, and the
-/// transaction is aborted, so that nothing can be looked up. The columns stand in the first parentheses of the detail, in
-/// whatever language the rest of it is; their values, which may hold any text, come after them. `None` where the server tells
-/// no detail, which it does not to those who may not read the columns.
+/// The columns of the unique constraint that was violated, separated by commas. The constraint's name may be any, and
+/// the transaction is aborted, so that nothing can be looked up. The columns stand in the first parentheses of the
+/// detail, in whatever language the rest of it is; their values, which may hold any text, come after them. `None` where
+/// the server tells no detail, which it does not to those who may not read the columns.
 pub(crate) fn violated_columns(error: &sqlx::Error) -> Option<&str> {
     columns_in(error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.detail()?)
 }
@@ -128,7 +128,8 @@ pub(crate) fn optional_timestamp(row: &PgRow, index: usize, what: &'static str) 
 
 /// A count or version that this crate keeps in 32 bits and PostgreSQL, which has no unsigned integers, in 64.
 pub(crate) fn small(row: &PgRow, index: usize, what: &'static str) -> Result<u32> {
-    u32::try_from(column::<i64>(row, index)?).map_err(|_| Error::InvalidRow { what, problem: "is negative or too large" })
+    u32::try_from(column::<i64>(row, index)?)
+        .map_err(|_| Error::InvalidRow { what, problem: "is negative or too large" })
 }
 
 /// A name in its schema, quoted. Both were checked.
@@ -153,11 +154,12 @@ pub(crate) async fn migrate(
     own_transaction::outside(connection, OPERATION).await?;
     if let Some(schema) = schema {
         // Looked up first: CREATE SCHEMA IF NOT EXISTS needs a privilege even where the schema exists.
-        let missing: bool = sqlx::query_scalar("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)")
-            .bind(schema)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(database(OPERATION))?;
+        let missing: bool =
+            sqlx::query_scalar("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)")
+                .bind(schema)
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(database(OPERATION))?;
         if missing {
             let create = AssertSqlSafe(format!(r#"CREATE SCHEMA IF NOT EXISTS "{schema}""#));
             sqlx::query(create).execute(&mut *connection).await.map_err(database(OPERATION))?;
@@ -185,9 +187,13 @@ pub(crate) async fn migrate(
     })
 }
 
-/// The newest migration that was run; `None` if there is no bookkeeping. The connection must not be in a transaction, which a
-/// table that is missing would abort.
-pub(crate) async fn applied_migration(connection: &mut PgConnection, bookkeeping: &str, known: u32) -> Result<Option<u32>> {
+/// The newest migration that was run; `None` if there is no bookkeeping. The connection must not be in a transaction,
+/// which a table that is missing would abort.
+pub(crate) async fn applied_migration(
+    connection: &mut PgConnection,
+    bookkeeping: &str,
+    known: u32,
+) -> Result<Option<u32>> {
     let sql = AssertSqlSafe(newest_migrations(bookkeeping));
     let found = sqlx::query_as::<_, (Option<i64>, Option<i64>)>(sql).fetch_one(connection).await;
     match found {

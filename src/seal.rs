@@ -1,7 +1,8 @@
 //! The sealing engine: bytes and keys in, bytes out. Pure and synchronous.
 //!
-//! [`plan`] says what is protected, [`scan`](crate::json::scan) finds it, [`sealing`] and [`opening`] replace it where it
-//! stands, [`format`](mod@format) is the header, [`binding`] what it is bound to, [`primitives`](crate::crypto::primitives) what it is made of.
+//! [`plan`] says what is protected, [`scan`](crate::json::scan) finds it, [`sealing`] and [`opening`] replace it where
+//! it stands, [`format`](mod@format) is the header, [`binding`] what it is bound to,
+//! [`primitives`](crate::crypto::primitives) what it is made of.
 
 pub(crate) mod binding;
 pub(crate) mod clear;

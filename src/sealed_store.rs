@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::event::{
-    AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage, PersistedEvent, Stream,
-    VersionRange,
+    AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage,
+    PersistedEvent, Stream, VersionRange,
 };
 use crate::keys::names::{KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
@@ -111,8 +111,15 @@ impl<S: EventStore> SealedStore<S> {
     ///
     /// # Errors
     /// Those of the wrapped store, of the KMS and of the key table as a whole.
-    pub async fn read_events_each(&self, tx: &mut S::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<OpenedPage> {
-        let EventPage { events, scanned, next } = self.inner.read_events(tx, after, limit, &self.stored(filter)).await?;
+    pub async fn read_events_each(
+        &self,
+        tx: &mut S::Tx,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<OpenedPage> {
+        let EventPage { events, scanned, next } =
+            self.inner.read_events(tx, after, limit, &self.stored(filter)).await?;
         let mut events = self.sealer.open_each(tx, events).await?;
         for parts in events.iter_mut().flatten() {
             keep_wanted(parts, filter);
@@ -149,8 +156,8 @@ impl<S: EventStore> EventStore for SealedStore<S> {
     /// As the wrapped store, after sealing. The result holds the payloads as the caller passed them.
     /// [`Error::Contract`] means that the wrapped store has written them: roll back.
     ///
-    /// If the future is dropped before it is done, roll back, as [`EventStore::append`] says. Keys that were made for the events
-    /// may be in the transaction without them, which does no harm.
+    /// If the future is dropped before it is done, roll back, as [`EventStore::append`] says. Keys that were made for
+    /// the events may be in the transaction without them, which does no harm.
     async fn append(
         &self,
         tx: &mut Self::Tx,
@@ -163,7 +170,9 @@ impl<S: EventStore> EventStore for SealedStore<S> {
         // Each event gets its own payload back, not that of another one.
         let ids_of_appended = appended.events.iter().map(|event| event.event_id);
         if !ids_of_appended.eq(events.iter().map(|event| event.event_id)) {
-            return Err(Error::Contract { problem: "append did not return the events that it was given, in their order" });
+            return Err(Error::Contract {
+                problem: "append did not return the events that it was given, in their order",
+            });
         }
         for (appended, event) in appended.events.iter_mut().zip(events) {
             appended.payload.clone_from(&event.payload);
@@ -171,16 +180,27 @@ impl<S: EventStore> EventStore for SealedStore<S> {
         Ok(appended)
     }
 
-    async fn read_aggregate_stream(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut Self::Tx,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream> {
         let stream = self.inner.read_aggregate_stream(tx, aggregate, range).await?;
         let events = self.sealer.open(tx, stream.events).await?;
         Ok(Stream { events, ..stream })
     }
 
-    /// As the wrapped store, with one difference: `filter` names event types as readers see them. Events that are stored
-    /// under another type and become one of these are found too, and parts of other types are left out. `scanned` counts
-    /// all that were looked at.
-    async fn read_events(&self, tx: &mut Self::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+    /// As the wrapped store, with one difference: `filter` names event types as readers see them. Events that are
+    /// stored under another type and become one of these are found too, and parts of other types are left out.
+    /// `scanned` counts all that were looked at.
+    async fn read_events(
+        &self,
+        tx: &mut Self::Tx,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage> {
         let page = self.inner.read_events(tx, after, limit, &self.stored(filter)).await?;
         let mut events = self.sealer.open(tx, page.events).await?;
         keep_wanted(&mut events, filter);

@@ -27,8 +27,8 @@ use std::time::Duration;
 /// same transaction, so that no event is committed without its keys. One database per `Sealer`, as with
 /// `SealedStore`.
 ///
-/// A framework that begins and commits by itself leaves no transaction to share: `Sealer<SplitTx<(), K>>` is for those, as
-/// [`SplitTx`](crate::split::SplitTx) shows.
+/// A framework that begins and commits by itself leaves no transaction to share: `Sealer<SplitTx<(), K>>` is for those,
+/// as [`SplitTx`](crate::split::SplitTx) shows.
 ///
 /// ```
 /// # use eventseal::{AggregateVersion, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas, Sealer, aggregate, event};
@@ -80,15 +80,15 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         self
     }
 
-    /// Keeps opened key-encryption keys, and the data keys that they opened, for this long, or up to a tenth less, before the
-    /// KMS is asked again. An hour by default.
+    /// Keeps opened key-encryption keys, and the data keys that they opened, for this long, or up to a tenth less,
+    /// before the KMS is asked again. An hour by default.
     ///
-    /// When this has passed, the keys are wiped from memory, also in a process that does nothing any more. So what is taken
-    /// from the master key's permissions takes effect then; so does an outage of the KMS. A call that is under way keeps what
-    /// it has until it returns. With zero, nothing is kept: every call asks the KMS.
+    /// When this has passed, the keys are wiped from memory, also in a process that does nothing any more. So what is
+    /// taken from the master key's permissions takes effect then; so does an outage of the KMS. A call that is under
+    /// way keeps what it has until it returns. With zero, nothing is kept: every call asks the KMS.
     ///
-    /// A failure of the KMS is remembered for a second. Those who need the same key meanwhile get it at once, instead of waiting
-    /// for a time-out each.
+    /// A failure of the KMS is remembered for a second. Those who need the same key meanwhile get it at once, instead
+    /// of waiting for a time-out each.
     #[must_use]
     pub fn kek_cache_period(mut self, period: Duration) -> Self {
         self.keys.keep_keks_for(period);
@@ -99,19 +99,19 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// time: it saves a round trip for each page whose keys are at hand.
     ///
     /// **A read may then show what another process shredded or stopped, if it begins within this time after that was
-    /// committed**; so take seconds, and only where the law and your users allow it. The time is counted from before the look
-    /// at the rows. Only looks on a connection that is not in a transaction count, because a transaction may see what was there
-    /// when it began. A `BEGIN` that the driver does not know of is not seen as one.
+    /// committed**; so take seconds, and only where the law and your users allow it. The time is counted from before
+    /// the look at the rows. Only looks on a connection that is not in a transaction count, because a transaction may
+    /// see what was there when it began. A `BEGIN` that the driver does not know of is not seen as one.
     ///
-    /// What this process shreds or stops itself, by this same `Sealer` or store, is looked at every time from that call on, until
-    /// it was seen to be committed, and for this long after that.
+    /// What this process shreds or stops itself, by this same `Sealer` or store, is looked at every time from that call
+    /// on, until it was seen to be committed, and for this long after that.
     ///
-    /// Two things this can't know of. On a standby, all reads lag behind by what the standby lags, with or without this call:
-    /// this time comes on top of it, also for reads on the primary in a process that reads on both. And time is that of this
-    /// machine's monotonic clock, which may stand still while the machine is suspended.
+    /// Two things this can't know of. On a standby, all reads lag behind by what the standby lags, with or without this
+    /// call: this time comes on top of it, also for reads on the primary in a process that reads on both. And time is
+    /// that of this machine's monotonic clock, which may stand still while the machine is suspended.
     ///
-    /// Appends are not affected: they always look. Without this call, or with zero, a committed shred holds for every read that
-    /// starts after it.
+    /// Appends are not affected: they always look. Without this call, or with zero, a committed shred holds for every
+    /// read that starts after it.
     #[must_use]
     pub fn reads_may_lag(mut self, lag: Duration) -> Self {
         self.keys.let_reads_lag(lag);
@@ -133,9 +133,9 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// Seals the protected fields of events of one aggregate. Creates the keys that are missing, and
     /// locks all of them against a shred until the transaction ends.
     ///
-    /// The KMS is asked before anything is locked, if it has to be asked. If another process rotated a key in between, or on
-    /// SQLite since the last look, then the call fails with [`Error::Collision`](crate::Error::Collision); the next try opens that
-    /// key first. What the caller's transaction has locked before this call stays locked meanwhile.
+    /// The KMS is asked before anything is locked, if it has to be asked. If another process rotated a key in between,
+    /// or on SQLite since the last look, then the call fails with [`Error::Collision`](crate::Error::Collision); the
+    /// next try opens that key first. What the caller's transaction has locked before this call stays locked meanwhile.
     ///
     /// Borrows the events if nothing in them is protected. Every call draws fresh salts, so never store
     /// the same sealed event twice: seal again on a retry.
@@ -169,7 +169,12 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// [`Error::Disabled`]: crate::Error::Disabled
     /// [`Error::NoActiveKek`]: crate::Error::NoActiveKek
     /// [`Error::WrongKey`]: crate::Error::WrongKey
-    pub async fn seal<'e>(&self, tx: &mut Tx, aggregate: &AggregateRef, events: &'e [NewEvent]) -> Result<Cow<'e, [NewEvent]>> {
+    pub async fn seal<'e>(
+        &self,
+        tx: &mut Tx,
+        aggregate: &AggregateRef,
+        events: &'e [NewEvent],
+    ) -> Result<Cow<'e, [NewEvent]>> {
         check_append(aggregate, events)?;
         let mut drafts = Vec::with_capacity(events.len());
         for event in events {
@@ -249,13 +254,17 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         Ok(out)
     }
 
-    /// As [`open`](Self::open), but an event that can't be read is an error of its own, and the others are read all the same.
-    /// One result for each stored event, in their order.
+    /// As [`open`](Self::open), but an event that can't be read is an error of its own, and the others are read all the
+    /// same. One result for each stored event, in their order.
     ///
     /// # Errors
     /// Of the KMS and of the database, [`Error::NotMigrated`](crate::Error::NotMigrated): these say nothing
     /// about one event.
-    pub async fn open_each(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>> {
+    pub async fn open_each(
+        &self,
+        tx: &mut Tx,
+        events: Vec<PersistedEvent>,
+    ) -> Result<Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>> {
         let rows = self.open_rows(tx, &events, Reading::AsReaders, Reader::User).await?;
         let each = events.into_iter().zip(rows).map(|(event, row)| {
             let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
@@ -263,14 +272,16 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             let mut out = Vec::with_capacity(1);
             match row.and_then(|row| self.upcast(event, row, &mut out)) {
                 Ok(_) => Ok(out),
-                Err(error) => Err(Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error })),
+                Err(error) => {
+                    Err(Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error }))
+                }
             }
         });
         Ok(each.collect())
     }
 
-    /// Opens stored events and leaves them at their stored type and version: what was appended, and not what readers get. For audits,
-    /// exports and tests of steps.
+    /// Opens stored events and leaves them at their stored type and version: what was appended, and not what readers
+    /// get. For audits, exports and tests of steps.
     ///
     /// # Errors
     /// As [`open`](Self::open), but for those of steps.
@@ -279,7 +290,8 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?.opened).event)).collect()
     }
 
-    /// Whose keys an event of this aggregate would be sealed under, each once: whose data is in it. Empty if nothing is protected.
+    /// Whose keys an event of this aggregate would be sealed under, each once: whose data is in it. Empty if nothing is
+    /// protected.
     ///
     /// # Errors
     /// Those of [`seal`](Self::seal) that the schemas and the payload have.
@@ -289,7 +301,8 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     }
 }
 
-/// A scope without a key is an error. Were it left out, the keys behind it would move up, and values be sealed under somebody else's.
+/// A scope without a key is an error. Were it left out, the keys behind it would move up, and values be sealed under
+/// somebody else's.
 fn key_of<'k>(by_scope: &HashMap<&KeyScope, &'k (KeyId, Arc<DataKey>)>, scope: &KeyScope) -> Result<SealingKey<'k>> {
     match by_scope.get(scope) {
         Some((id, key)) => Ok(SealingKey { id: *id, key }),
@@ -314,8 +327,9 @@ mod tests {
     #[test]
     fn i3_a_scope_without_a_key_is_an_error_and_moves_no_other() {
         let scopes = ["1", "2", "3"].map(|id| KeyScope::new("Customer", id));
-        let keys: Vec<_> =
-            (1..=3_u8).map(|key| (KeyId(Uuid::from_u128(key.into())), Arc::new(DataKey::new(&[key; 32]).unwrap()))).collect();
+        let keys: Vec<_> = (1..=3_u8)
+            .map(|key| (KeyId(Uuid::from_u128(key.into())), Arc::new(DataKey::new(&[key; 32]).unwrap())))
+            .collect();
         let mut by_scope: HashMap<&KeyScope, &(KeyId, Arc<DataKey>)> = scopes.iter().zip(&keys).collect();
         assert!(key_of(&by_scope, &scopes[1]).is_ok_and(|key| key.id == keys[1].0));
         by_scope.remove(&scopes[0]);

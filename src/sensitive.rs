@@ -22,18 +22,18 @@ use uuid::Uuid;
 ///
 /// Prints as `Sensitive(***)`. Written as the value itself, or as `null` if it was shredded.
 ///
-/// [`PersistedEvent::decode`](crate::PersistedEvent::decode) knows what is redacted, so it tells a
-/// shredded field from a `null` that was written, also below `#[serde(flatten)]` and in tagged and untagged enums. Plain serde
-/// does not know, and reads any `null` as redacted. Where a `Deserialize` of your own keeps the value in a buffer, such as a
+/// [`PersistedEvent::decode`](crate::PersistedEvent::decode) knows what is redacted, so it tells a shredded field from
+/// a `null` that was written, also below `#[serde(flatten)]` and in tagged and untagged enums. Plain serde does not
+/// know, and reads any `null` as redacted. Where a `Deserialize` of your own keeps the value in a buffer, such as a
 /// `serde_json::Value`, and what comes out of it may be either, `decode` fails and says so.
 ///
 /// A field that may be `null` is a `Sensitive<Option<T>>`: erased, `null` and present are three things. One that may be
-/// missing, too: `#[serde(default)] note: Sensitive<Option<T>>`, or `Option<Sensitive<T>>` where missing and `null` are the same.
-/// `decode` and typed steps read an erased `Option<Sensitive<T>>` as `Some(Redacted)` too, but not one in a
-/// newtype of your own, nor in a tagged or untagged enum in which a type that does not know of redactions reads another erased
-/// value; and plain serde reads `None`. So does whatever keeps JSON as text first, such as a `RawValue`, and reads that later: an
-/// `Option` takes the `null` that stands in for an erased value, and asks nobody. Put the `Option` inside there
-/// (`Sensitive<Option<T>>`): then `decode` fails where it can't tell.
+/// missing, too: `#[serde(default)] note: Sensitive<Option<T>>`, or `Option<Sensitive<T>>` where missing and `null` are
+/// the same. `decode` and typed steps read an erased `Option<Sensitive<T>>` as `Some(Redacted)` too, but not one in a
+/// newtype of your own, nor in a tagged or untagged enum in which a type that does not know of redactions reads another
+/// erased value; and plain serde reads `None`. So does whatever keeps JSON as text first, such as a `RawValue`, and
+/// reads that later: an `Option` takes the `null` that stands in for an erased value, and asks nobody. Put the `Option`
+/// inside there (`Sensitive<Option<T>>`): then `decode` fails where it can't tell.
 ///
 /// In what a typed step returns, write it as a value of its own: inside another text (JSON in a string), or as
 /// the name of a member, a redaction can't be told, and the step fails for shredded events.
@@ -88,7 +88,8 @@ impl<T> Sensitive<T> {
     }
 }
 
-/// A value that is there, so that `#[serde(default)]` reads a member that is missing as one that is present, not as shredded.
+/// A value that is there, so that `#[serde(default)]` reads a member that is missing as one that is present, not as
+/// shredded.
 impl<T: Default> Default for Sensitive<T> {
     fn default() -> Self {
         Self::Present(T::default())
@@ -114,10 +115,11 @@ impl<T> fmt::Debug for Sensitive<T> {
 }
 
 impl Sensitive<()> {
-    /// What a `Sensitive` calls itself when it asks a `Deserializer` for a newtype, whatever is in it: `Sensitive::NAME`.
+    /// What a `Sensitive` calls itself when it asks a `Deserializer` for a newtype, whatever is in it:
+    /// `Sensitive::NAME`.
     ///
-    /// A deserializer that knows this name, and what is redacted, answers with `visit_some` for a value and with `visit_unit` for
-    /// one that was erased. Every other one reads as plain serde does.
+    /// A deserializer that knows this name, and what is redacted, answers with `visit_some` for a value and with
+    /// `visit_unit` for one that was erased. Every other one reads as plain serde does.
     pub const NAME: &'static str = "$eventseal::Sensitive";
 }
 
@@ -253,8 +255,11 @@ mod tests {
 
     #[test]
     fn decode_redacts_exactly_the_listed_places() {
-        let order: Order =
-            decode(PAYLOAD.as_bytes(), &pointers(&["/name", "/lines/1/to", "/by_number/8", "/kind/Gift/from", "/plain"])).unwrap();
+        let order: Order = decode(
+            PAYLOAD.as_bytes(),
+            &pointers(&["/name", "/lines/1/to", "/by_number/8", "/kind/Gift/from", "/plain"]),
+        )
+        .unwrap();
         assert_eq!(order.name, Sensitive::Redacted);
         assert_eq!(order.note, Sensitive::Present(None), "a null that was written is a value");
         assert_eq!(order.plain, "[erased]", "a plain field reads the stand-in");
@@ -322,7 +327,10 @@ mod tests {
         let places = ["/gone", "/raw/gone", "/ignored/gone", "/pair/0", "/shape/Pair/0", "/map/a"];
         let redacted: AllSorts = decode(payload.as_bytes(), &pointers(&places)).unwrap();
         assert_eq!(redacted.gone, Sensitive::Redacted);
-        assert_eq!((redacted.wide, redacted.low, redacted.small, redacted.unit), (live.wide, live.low, live.small, live.unit));
+        assert_eq!(
+            (redacted.wide, redacted.low, redacted.small, redacted.unit),
+            (live.wide, live.low, live.small, live.unit)
+        );
         assert_eq!((redacted.raw.get(), redacted.bytes), (live.raw.get(), live.bytes));
         assert_eq!((redacted.pair, redacted.shape), (live.pair, live.shape));
         assert_eq!((redacted.newtype, redacted.map), (live.newtype, live.map));
@@ -356,7 +364,11 @@ mod tests {
             assert_eq!(both(r#"{"field":"x"}"#, &elsewhere), (Sensitive::Present(Some("x".into())), Some("x".into())));
         }
         assert_eq!(decode::<Outside>(b"{}", &erased).unwrap().field, None);
-        assert_eq!(decode::<Plain>(br#"{"field":null}"#, &erased).unwrap().field, None, "a plain field reads the stand-in");
+        assert_eq!(
+            decode::<Plain>(br#"{"field":null}"#, &erased).unwrap().field,
+            None,
+            "a plain field reads the stand-in"
+        );
     }
 
     #[test]

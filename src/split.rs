@@ -2,16 +2,18 @@
 //!
 //! Two databases commit one after the other, and a process can die in between. A key without an event is harmless, an
 //! event without its key is lost; so a key that an append makes is committed before the events are. A shred must still
-//! not slip in between; so the locks on the scopes are taken again at once, what they protect is looked at again, and they
-//! are held until the caller says how the events' transaction ended. A connection can be lost meanwhile, and the locks with
-//! it; so they are looked at right before the events are committed.
+//! not slip in between; so the locks on the scopes are taken again at once, what they protect is looked at again, and
+//! they are held until the caller says how the events' transaction ended. A connection can be lost meanwhile, and the
+//! locks with it; so they are looked at right before the events are committed.
 
 use crate::error::{Error, Result};
-use crate::event::{AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange};
+use crate::event::{
+    AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange,
+};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeChange,
-    ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
+    Rewrapper, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::sql::{committing, database};
@@ -32,9 +34,10 @@ use time::OffsetDateTime;
 /// [`Sealer`](crate::Sealer) beside a store that is not reached through this crate; `K` is the kind of database of the
 /// keys. Dropping it rolls both back.
 ///
-/// It needs two connections at a time: that of the events, and one of the keys, which holds locks until the commit. Where both
-/// are taken from one pool, the pool must be larger than the number of transactions that run at once: when each holds its first
-/// connection, and none is left, all of them wait until the pool's time-out ends it. Twice as many, and nobody waits.
+/// It needs two connections at a time: that of the events, and one of the keys, which holds locks until the commit.
+/// Where both are taken from one pool, the pool must be larger than the number of transactions that run at once: when
+/// each holds its first connection, and none is left, all of them wait until the pool's time-out ends it. Twice as
+/// many, and nobody waits.
 ///
 /// ```
 /// # use eventseal::{EventStore, EventStoreExt, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Schemas, SealedStore, aggregate, event};
@@ -69,9 +72,10 @@ use time::OffsetDateTime;
 ///
 /// # Frameworks that own their transaction
 ///
-/// The repositories of cqrs-es and others like it begin and commit inside a call, so nothing can join their transaction. Seal before
-/// that call, and let go of the locks after it. The keys that it needs are committed then, and no shred slips in between. The
-/// framework's database, its driver and the version of sqlx it is built on do not matter: events are bytes here.
+/// The repositories of cqrs-es and others like it begin and commit inside a call, so nothing can join their
+/// transaction. Seal before that call, and let go of the locks after it. The keys that it needs are committed then, and
+/// no shred slips in between. The framework's database, its driver and the version of sqlx it is built on do not
+/// matter: events are bytes here.
 ///
 /// ```
 /// # use eventseal::{AggregateVersion, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas, Sealer, aggregate, event};
@@ -138,13 +142,13 @@ impl<E: Database, K: Database> SplitTx<Transaction<'static, E>, K> {
         Ok(Self::new(events, keys))
     }
 
-    /// Looks whether the locks on the keys are still [held](KeySide::confirm), commits the events, then what was changed in
-    /// the database of the keys, and lets go of the locks.
+    /// Looks whether the locks on the keys are still [held](KeySide::confirm), commits the events, then what was
+    /// changed in the database of the keys, and lets go of the locks.
     ///
     /// # Errors
     /// The retryable [`Error::Collision`] if the locks were lost: nothing is committed. [`Error::Database`],
-    /// [`Error::Collision`], [`Error::OutcomeUnknown`]: if it names the keys, the events are committed, and a shred, reopening,
-    /// rotation or stop in this transaction is not, or nobody knows: do it again.
+    /// [`Error::Collision`], [`Error::OutcomeUnknown`]: if it names the keys, the events are committed, and a shred,
+    /// reopening, rotation or stop in this transaction is not, or nobody knows: do it again.
     pub async fn commit(self) -> Result<()> {
         let (events, mut keys) = self.into_parts();
         keys.confirm().await?;
@@ -166,8 +170,8 @@ impl<T, K: Database> SplitTx<T, K> {
         &mut self.events
     }
 
-    /// Both sides, for those who commit themselves: [`confirm`](KeySide::confirm) the keys, commit the events, then the keys.
-    /// Keep the keys until then.
+    /// Both sides, for those who commit themselves: [`confirm`](KeySide::confirm) the keys, commit the events, then the
+    /// keys. Keep the keys until then.
     #[must_use]
     pub fn into_parts(self) -> (T, KeySide<K>) {
         (self.events, self.keys)
@@ -180,8 +184,8 @@ impl<T, K: Database> fmt::Debug for SplitTx<T, K> {
     }
 }
 
-/// What a [`SplitTx`] does in the database of the keys: holds locks, and changes that are not committed yet. Dropping it
-/// lets go of both.
+/// What a [`SplitTx`] does in the database of the keys: holds locks, and changes that are not committed yet. Dropping
+/// it lets go of both.
 pub struct KeySide<K: Database> {
     pool: Pool<K>,
     /// What the locks were taken with.
@@ -197,8 +201,8 @@ pub struct KeySide<K: Database> {
 }
 
 impl<K: Database> KeySide<K> {
-    /// Looks whether the keys that events were sealed under are still locked, and as they were. Right before the events are
-    /// committed: a connection that was lost has lost its locks, and a shred may have come in between.
+    /// Looks whether the keys that events were sealed under are still locked, and as they were. Right before the events
+    /// are committed: a connection that was lost has lost its locks, and a shred may have come in between.
     ///
     /// What is left is the moment between this and the commit of the events.
     ///
@@ -208,7 +212,9 @@ impl<K: Database> KeySide<K> {
         if self.shared.is_empty() {
             return Ok(());
         }
-        let (Some(tables), Some(held)) = (&self.tables, &mut self.held) else { return Err(Error::Collision { source: None }) };
+        let (Some(tables), Some(held)) = (&self.tables, &mut self.held) else {
+            return Err(Error::Collision { source: None });
+        };
         let scopes: Vec<KeyScope> = self.shared.keys().cloned().collect();
         let records = tables.scopes(held, &scopes, ScopeLock::Share).await.map_err(|error| match error {
             Error::Database { source, .. } => Error::Collision { source: Some(source) },
@@ -217,12 +223,13 @@ impl<K: Database> KeySide<K> {
         if self.are_unchanged(&records) { Ok(()) } else { Err(Error::Collision { source: None }) }
     }
 
-    /// Are these all scopes that events were sealed for, with the keys they had? What this transaction has changed itself is
-    /// locked for nobody else.
+    /// Are these all scopes that events were sealed for, with the keys they had? What this transaction has changed
+    /// itself is locked for nobody else.
     fn are_unchanged(&self, records: &[ScopeRecord]) -> bool {
         let unchanged = records.iter().filter(|record| {
             let active = record.active.as_ref().map(|key| key.key_id);
-            let as_before = record.state == ScopeState::Live && self.shared.get(&record.scope).is_some_and(|expected| *expected == active);
+            let as_before = record.state == ScopeState::Live
+                && self.shared.get(&record.scope).is_some_and(|expected| *expected == active);
             as_before || self.updated.contains(&record.scope)
         });
         unchanged.count() == self.shared.len()
@@ -304,11 +311,22 @@ where
         self.inner.append(&mut tx.events, aggregate, expected, events).await
     }
 
-    async fn read_aggregate_stream(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut Self::Tx,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream> {
         self.inner.read_aggregate_stream(&mut tx.events, aggregate, range).await
     }
 
-    async fn read_events(&self, tx: &mut Self::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+    async fn read_events(
+        &self,
+        tx: &mut Self::Tx,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage> {
         self.inner.read_events(&mut tx.events, after, limit, filter).await
     }
 
@@ -433,7 +451,14 @@ where
         read!(tx, |connection| self.inner.replace_kek(connection, replaced, kek))
     }
 
-    async fn move_kek(&self, tx: &mut Self::Tx, old: &KekRecord, provider: &str, wrapped: &WrappedKek, at: OffsetDateTime) -> Result<bool> {
+    async fn move_kek(
+        &self,
+        tx: &mut Self::Tx,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
         read!(tx, |connection| self.inner.move_kek(connection, old, provider, wrapped, at))
     }
 
@@ -462,7 +487,8 @@ where
             let tables: Arc<dyn KeyStore<Tx = K::Connection>> = Arc::<Ks>::clone(&self.inner);
             side.tables = Some(tables);
             let shared = records.iter().filter(|record| !record.scope.is_reserved());
-            side.shared.extend(shared.map(|record| (record.scope.clone(), record.active.as_ref().map(|key| key.key_id))));
+            side.shared
+                .extend(shared.map(|record| (record.scope.clone(), record.active.as_ref().map(|key| key.key_id))));
         } else {
             side.updated.extend(scopes.iter().cloned());
         }

@@ -15,7 +15,9 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<()> {
         [] => "is empty: name it",
         [first, ..] if first.is_ascii_digit() => "starts with a digit: begin it with a letter",
         bytes if bytes.len() > 32 => "is longer than 32 bytes: shorten it",
-        bytes if !bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_') => "may hold letters, digits and '_' only",
+        bytes if !bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_') => {
+            "may hold letters, digits and '_' only"
+        }
         _ => return Ok(()),
     };
     Err(Error::InvalidText { what, problem })
@@ -29,13 +31,16 @@ pub(crate) fn not_in_transaction(connection: &impl Connection, operation: &'stat
     if connection.is_in_transaction() { Err(Error::InTransaction { operation }) } else { Ok(()) }
 }
 
-/// What the description of a migration begins with that older code must not work with. Nothing has it so far: migrations add
-/// what is new, so that the code of the last version goes on while the next one is deployed.
+/// What the description of a migration begins with that older code must not work with. Nothing has it so far:
+/// migrations add what is new, so that the code of the last version goes on while the next one is deployed.
 const BREAKING: &str = "breaking";
 
 /// The newest migration that was run, and the newest breaking one.
 pub(crate) fn newest_migrations(bookkeeping: &str) -> String {
-    format!("SELECT max(version), max(CASE WHEN description LIKE '{BREAKING}%' THEN version END) FROM {bookkeeping} WHERE success")
+    format!(
+        "SELECT max(version), max(CASE WHEN description LIKE '{BREAKING}%' THEN version END) FROM {bookkeeping} WHERE \
+         success"
+    )
 }
 
 /// Refuses tables that a newer version has changed in a way that this one must not work with.
@@ -70,7 +75,13 @@ pub(crate) fn committing(operation: &'static str) -> impl Fn(sqlx::Error) -> Err
 
 /// An error of a statement on the key tables.
 pub(crate) fn key_database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |source| if Failure::from(&source) == Failure::MissingTable { Error::NotMigrated } else { Error::database(operation, source) }
+    move |source| {
+        if Failure::from(&source) == Failure::MissingTable {
+            Error::NotMigrated
+        } else {
+            Error::database(operation, source)
+        }
+    }
 }
 
 /// An error of a statement on the tables of events.
@@ -92,8 +103,11 @@ impl From<sqlx::Error> for DriverError {
         let Some(database) = error.as_database_error() else {
             return Self::new(failure, &about(&error), error.into());
         };
-        let (code, table, constraint) =
-            (database.code().map(String::from), database.table().map(str::to_owned), database.constraint().map(str::to_owned));
+        let (code, table, constraint) = (
+            database.code().map(String::from),
+            database.table().map(str::to_owned),
+            database.constraint().map(str::to_owned),
+        );
         let shown = shown(database);
         Self::new(failure, &shown, error.into()).with_code(code.as_deref(), table.as_deref(), constraint.as_deref())
     }

@@ -33,7 +33,9 @@ pub(crate) fn failure(error: &SqliteError) -> Failure {
         Some(3 | 8 | 23) => Failure::Permission,
         // SQLITE_ERROR is everything that is wrong with a statement: the message alone tells, and is never translated.
         Some(1) if error.message().starts_with("no such table") => Failure::MissingTable,
-        Some(1) if error.message().starts_with("no such column") || error.message().contains(" has no column named ") => {
+        Some(1)
+            if error.message().starts_with("no such column") || error.message().contains(" has no column named ") =>
+        {
             Failure::MissingColumn
         }
         _ => Failure::Other,
@@ -69,12 +71,14 @@ pub(crate) fn is_unique_violation(error: &sqlx::Error) -> bool {
 
 /// As text that sorts by time: UTC, microseconds.
 pub(crate) fn to_text(at: OffsetDateTime) -> String {
-    const FORMAT: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+    const FORMAT: &[BorrowedFormatItem<'_>] =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
     // Neither fails for times that are read from here or pass `check_append`: they are in UTC, of years 0 to 9999.
     at.checked_to_offset(UtcOffset::UTC).unwrap_or(at).format(FORMAT).unwrap_or_default()
 }
 
-/// In UTC. A time of the years 0 to 9999 may be none in UTC (`9999-12-31T23:59:59-01:00`), and others that take it for one would panic.
+/// In UTC. A time of the years 0 to 9999 may be none in UTC (`9999-12-31T23:59:59-01:00`), and others that take it for
+/// one would panic.
 pub(crate) fn from_text(text: &str, what: &'static str) -> Result<OffsetDateTime> {
     let invalid = |problem| Error::InvalidRow { what, problem };
     let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| invalid("is not a time"))?;
@@ -96,7 +100,11 @@ pub(crate) fn migration(version: i64, description: &'static str, sql: String) ->
 }
 
 /// Runs migrations under a bookkeeping table of their own. Idempotent.
-pub(crate) async fn migrate(connection: &mut SqliteConnection, bookkeeping: String, migrations: Vec<Migration>) -> Result<()> {
+pub(crate) async fn migrate(
+    connection: &mut SqliteConnection,
+    bookkeeping: String,
+    migrations: Vec<Migration>,
+) -> Result<()> {
     own_transaction::outside(connection, "migrating").await?;
     let known = newest(&migrations);
     let applied = applied_migration(connection, &format!("\"{bookkeeping}\""), known).await?;
@@ -106,7 +114,10 @@ pub(crate) async fn migrate(connection: &mut SqliteConnection, bookkeeping: Stri
     // Migrations add, so that older code goes on during a deployment. Those that don't are marked, see above.
     migrator.set_ignore_missing(true);
     // Readers and the writer do not block one another. The mode stays with the file.
-    sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await.map_err(database("switching to write-ahead logging"))?;
+    sqlx::query("PRAGMA journal_mode = WAL")
+        .execute(&mut *connection)
+        .await
+        .map_err(database("switching to write-ahead logging"))?;
     let run = |error: MigrateError| match error {
         MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => database("migrating")(source),
         other => Error::database("migrating", BoxError::from(other)),
@@ -115,7 +126,11 @@ pub(crate) async fn migrate(connection: &mut SqliteConnection, bookkeeping: Stri
 }
 
 /// The newest migration that was run; `None` if there is no bookkeeping.
-pub(crate) async fn applied_migration(connection: &mut SqliteConnection, bookkeeping: &str, known: u32) -> Result<Option<u32>> {
+pub(crate) async fn applied_migration(
+    connection: &mut SqliteConnection,
+    bookkeeping: &str,
+    known: u32,
+) -> Result<Option<u32>> {
     let sql = AssertSqlSafe(newest_migrations(bookkeeping));
     let found = sqlx::query_as::<_, (Option<i64>, Option<i64>)>(sql).fetch_one(connection).await;
     match found {
@@ -143,8 +158,18 @@ mod tests {
 
     #[test]
     fn times_that_are_none_in_utc_are_refused() {
-        for text in ["9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999999-00:01", "0000-01-01T00:00:00+00:01", "", "infinity", "0"] {
-            assert!(matches!(from_text(text, "created_at"), Err(Error::InvalidRow { what: "created_at", .. })), "{text}");
+        for text in [
+            "9999-12-31T23:59:59-23:59",
+            "9999-12-31T23:59:59.999999-00:01",
+            "0000-01-01T00:00:00+00:01",
+            "",
+            "infinity",
+            "0",
+        ] {
+            assert!(
+                matches!(from_text(text, "created_at"), Err(Error::InvalidRow { what: "created_at", .. })),
+                "{text}"
+            );
         }
         for (text, written) in [
             ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),

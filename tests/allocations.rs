@@ -8,7 +8,8 @@ use eventseal::internals::Engine;
 use eventseal::memory::{MemoryDb, MemoryKeys};
 use eventseal::schema::{EventSchema, SplitPart};
 use eventseal::{
-    AggregateVersion, Error, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas, aggregate, event, subject,
+    AggregateVersion, Error, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas, aggregate,
+    event, subject,
 };
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -18,13 +19,16 @@ use support::sealing::SealerWorld;
 #[test]
 fn memory_is_the_output_and_a_few_small_buffers() {
     for size in [100, 1_000, 100_000, 10_000_000] {
-        let payload = format!(r#"{{"customer":"42","name":"Ada Lovelace","text":"{}","email":"ada@x"}}"#, "x".repeat(size));
+        let payload =
+            format!(r#"{{"customer":"42","name":"Ada Lovelace","text":"{}","email":"ada@x"}}"#, "x".repeat(size));
         let schema = event("Placed").version(1).protect(&["/name", "/email"], subject("Customer", "/customer"));
         let engine = Engine::new(schema, aggregate("Order", "1"), NewEvent::raw("Placed", 1, payload)).unwrap();
         let sealed = engine.seal().unwrap();
         let output = u64::try_from(sealed.len()).unwrap();
-        for (name, cost) in [("seal", measure(|| drop(engine.seal().unwrap()))), ("open", measure(|| drop(engine.open(&sealed).unwrap())))]
-        {
+        for (name, cost) in [
+            ("seal", measure(|| drop(engine.seal().unwrap()))),
+            ("open", measure(|| drop(engine.open(&sealed).unwrap()))),
+        ] {
             assert!(cost.count_total <= 24, "{name} of {size}: {cost:?}");
             assert!(cost.bytes_total <= output + 8_192, "{name} of {size}: {cost:?}");
         }
@@ -36,10 +40,12 @@ fn memory_is_the_output_and_a_few_small_buffers() {
 #[test]
 fn a_forged_header_costs_no_more_than_its_own_size() {
     let schema = event("Placed").version(1).protect(&["/email"], Owner::Aggregate);
-    let engine = Engine::new(schema, aggregate("Order", "1"), NewEvent::raw("Placed", 1, r#"{"email":"ada@x"}"#)).unwrap();
+    let engine =
+        Engine::new(schema, aggregate("Order", "1"), NewEvent::raw("Placed", 1, r#"{"email":"ada@x"}"#)).unwrap();
     let deep: Vec<String> = (0..4_096).map(|number| format!("/{number:x}{}", "/a".repeat(127))).collect();
     let elements: Vec<String> = (0..4_096).map(|number| format!("/x/{number}{}", "/0".repeat(126))).collect();
-    let long: Vec<String> = (0..4_096).map(|number| format!("/{}{}/{number:x}", "b/".repeat(125), "c".repeat(3_700))).collect();
+    let long: Vec<String> =
+        (0..4_096).map(|number| format!("/{}{}/{number:x}", "b/".repeat(125), "c".repeat(3_700))).collect();
     for pointers in [deep, elements, long] {
         let mut header = [&[1, 1, 0, 0][..], &[7; 16], &[8; 16], &[0, 1], &[9; 16], &4_096_u16.to_be_bytes()].concat();
         for pointer in &pointers {
@@ -50,7 +56,8 @@ fn a_forged_header_costs_no_more_than_its_own_size() {
         header.extend_from_slice(&[0; 16 + 32]);
         let header = URL_SAFE_NO_PAD.encode(header);
         for filler in [0, 4_000_000] {
-            let stored = format!(r#"{{"$seal":"{header}","email":"x","x":[{}0]}}"#, "0,".repeat(filler / 2)).into_bytes();
+            let stored =
+                format!(r#"{{"$seal":"{header}","email":"x","x":[{}0]}}"#, "0,".repeat(filler / 2)).into_bytes();
             let mut result = None;
             let cost = measure(|| result = Some(engine.open(&stored)));
             assert!(matches!(result, Some(Err(Error::Tampered { problem: "a sealed value is missing", .. }))));
@@ -60,7 +67,8 @@ fn a_forged_header_costs_no_more_than_its_own_size() {
     }
 }
 
-/// Names are looked through wherever one may be serde_json's own, and nobody says how deep a payload is that protects nothing.
+/// Names are looked through wherever one may be serde_json's own, and nobody says how deep a payload is that protects
+/// nothing.
 #[test]
 fn what_is_decoded_costs_no_more_than_a_few_times_its_own_size() {
     let (depth, escaped) = (2_000_000, r#"{"\u0061":1}"#);
@@ -89,12 +97,17 @@ fn what_is_decoded_costs_no_more_than_a_few_times_its_own_size() {
 fn what_redactions_cost_in_a_step_grows_with_their_number_and_not_with_its_square() {
     const FIELDS: [&str; 4] = ["name", "mail", "phone", "note"];
     let guests = FIELDS.map(|field| format!("/guests/*/{field}"));
-    let old = || event("Met").version(1).protect(&guests.each_ref().map(String::as_str), subject("Guest", "/guests/*/id"));
+    let old =
+        || event("Met").version(1).protect(&guests.each_ref().map(String::as_str), subject("Guest", "/guests/*/id"));
     let part = || {
-        event("Guest").version(1).protect(&FIELDS.map(|field| format!("/{field}")).each_ref().map(String::as_str), subject("Guest", "/id"))
+        event("Guest")
+            .version(1)
+            .protect(&FIELDS.map(|field| format!("/{field}")).each_ref().map(String::as_str), subject("Guest", "/id"))
     };
     let split = || {
-        let parts = |old: Value| old["guests"].as_array().unwrap().iter().map(|guest| SplitPart::new("Guest", 1, guest.clone())).collect();
+        let parts = |old: Value| {
+            old["guests"].as_array().unwrap().iter().map(|guest| SplitPart::new("Guest", 1, guest.clone())).collect()
+        };
         vec![old().split(1, &[("Guest", 1)], move |old, _| Ok::<_, Infallible>(parts(old))), part()]
     };
     let closure = || {
@@ -105,16 +118,23 @@ fn what_redactions_cost_in_a_step_grows_with_their_number_and_not_with_its_squar
             Ok::<_, Infallible>(old)
         })]
     };
-    let kept = || vec![old().version(2).protect(&["/guests"], Owner::Aggregate).upcast(1, |old: Value| Ok::<_, Infallible>(old))];
+    let kept = || {
+        vec![old().version(2).protect(&["/guests"], Owner::Aggregate).upcast(1, |old: Value| Ok::<_, Infallible>(old))]
+    };
     let keyring = Arc::new(Keyring::generate("main").unwrap());
     let all: [&dyn Fn() -> Vec<EventSchema>; 3] = [&split, &closure, &kept];
     for schemas in all {
         let cost = |count: usize| {
             let db = MemoryDb::new(Namespace::new("test").unwrap());
-            let world = |schemas| SealerWorld::over(db.clone(), MemoryKeys::new(), Arc::clone(&keyring), Schemas::new(schemas).unwrap());
+            let world = |schemas| {
+                SealerWorld::over(db.clone(), MemoryKeys::new(), Arc::clone(&keyring), Schemas::new(schemas).unwrap())
+            };
             let (writer, reader) = (world(vec![old()]), world(schemas()));
-            let guests: Vec<Value> = (0..count).map(|_| json!({"id":"a","name":"n","mail":"m","phone":"p","note":"o"})).collect();
-            let stored = writer.seal(&aggregate("Order", "1"), NewEvent::json("Met", 1, &json!({ "guests": guests })).unwrap()).unwrap();
+            let guests: Vec<Value> =
+                (0..count).map(|_| json!({"id":"a","name":"n","mail":"m","phone":"p","note":"o"})).collect();
+            let stored = writer
+                .seal(&aggregate("Order", "1"), NewEvent::json("Met", 1, &json!({ "guests": guests })).unwrap())
+                .unwrap();
             writer.shred("Guest", "a");
             let mut redacted = 0;
             let cost = measure(|| {

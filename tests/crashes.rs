@@ -12,8 +12,8 @@ use eventseal::keys::ScopeAction;
 use eventseal::maintenance::{BackfillOptions, RewriteOptions, Rewritten};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::{
-    Changes, EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result,
-    Schemas, SealedStore, Sealer, aggregate, event, subject,
+    Changes, EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent,
+    PersistedEvent, Result, Schemas, SealedStore, Sealer, aggregate, event, subject,
 };
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
@@ -47,7 +47,8 @@ struct Point {
     done: bool,
 }
 
-const OPERATIONS: [&str; 8] = ["prepare", "append", "first append", "shred", "shred of a stranger", "reopen", "rotate", "backfill"];
+const OPERATIONS: [&str; 8] =
+    ["prepare", "append", "first append", "shred", "shred of a stranger", "reopen", "rotate", "backfill"];
 
 fn keyring() -> Keyring {
     Keyring::parse("main:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap()
@@ -69,7 +70,11 @@ fn is_plain(event: &PersistedEvent) -> bool {
 }
 
 /// One operation, as a process that has just started does it.
-async fn act(options: &PgConnectOptions, operation: &str, name: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn act(
+    options: &PgConnectOptions,
+    operation: &str,
+    name: &str,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut connection = PgConnection::connect_with(options).await?;
     if operation == "prepare" {
         store(name).keys().prepare(&mut connection).await?;
@@ -84,7 +89,9 @@ async fn act(options: &PgConnectOptions, operation: &str, name: &str) -> Result<
     }
     let mut tx = connection.begin().await?;
     match operation {
-        "append" | "first append" => drop(store.append(&mut tx, &aggregate("Order", name), Any, &[placed(name), placed(name)]).await?),
+        "append" | "first append" => {
+            drop(store.append(&mut tx, &aggregate("Order", name), Any, &[placed(name), placed(name)]).await?)
+        }
         "shred" | "shred of a stranger" => drop(store.keys().shred(&mut tx, &scope, "crash").await?),
         "reopen" => store.keys().reopen(&mut tx, &scope, "crash").await.map(|_| ())?,
         "rotate" => store.keys().rotate_data_key(&mut tx, &scope).await.map(|_| ())?,
@@ -98,13 +105,21 @@ async fn act(options: &PgConnectOptions, operation: &str, name: &str) -> Result<
 async fn set_up(db: &Postgres, operation: &str, name: &str) {
     let mut connection = db.pool.acquire().await.unwrap();
     if operation == "prepare" {
-        PostgresKeys::new().with_prefix(name).unwrap().migrate(&mut connection, &Namespace::new("conformance").unwrap()).await.unwrap();
+        PostgresKeys::new()
+            .with_prefix(name)
+            .unwrap()
+            .migrate(&mut connection, &Namespace::new("conformance").unwrap())
+            .await
+            .unwrap();
         return;
     }
     let store = store("");
     let mut tx = connection.begin().await.unwrap();
     if operation == "backfill" {
-        PostgresStore::new().append(&mut tx, &aggregate("Order", name), Any, &[placed(name), placed(name)]).await.unwrap();
+        PostgresStore::new()
+            .append(&mut tx, &aggregate("Order", name), Any, &[placed(name), placed(name)])
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         return;
     }
@@ -131,16 +146,21 @@ async fn look(db: &Postgres, operation: &str, name: &str) -> String {
     let scope = KeyScope::new("Customer", name);
     let history = match PostgresKeys::new().history(&mut connection, &scope).await.unwrap() {
         Some(history) => {
-            let keys: Vec<(u32, bool)> = history.keys.iter().map(|key| (key.version, key.shredded_at.is_some())).collect();
+            let keys: Vec<(u32, bool)> =
+                history.keys.iter().map(|key| (key.version, key.shredded_at.is_some())).collect();
             let active = history.keys.iter().position(|key| Some(key.key_id) == history.active_key);
             let changes: Vec<ScopeAction> = history.changes.iter().map(|change| change.action).collect();
-            let wrapped: i64 =
-                sqlx::query_scalar("SELECT count(wrapped_key) FROM data_keys WHERE scope_kind = 'Customer' AND scope_id = $1")
-                    .bind(name)
-                    .fetch_one(&mut *connection)
-                    .await
-                    .unwrap();
-            format!("{:?} generation {} keys {keys:?} active {active:?} wrapped {wrapped} {changes:?}", history.state, history.generation)
+            let wrapped: i64 = sqlx::query_scalar(
+                "SELECT count(wrapped_key) FROM data_keys WHERE scope_kind = 'Customer' AND scope_id = $1",
+            )
+            .bind(name)
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
+            format!(
+                "{:?} generation {} keys {keys:?} active {active:?} wrapped {wrapped} {changes:?}",
+                history.state, history.generation
+            )
         }
         None => "never seen".to_owned(),
     };
@@ -149,11 +169,16 @@ async fn look(db: &Postgres, operation: &str, name: &str) -> String {
         .fetch_optional(&mut *connection)
         .await
         .unwrap();
-    let read = store("").read_stream(&mut connection, &aggregate("Order", name)).await.expect("I11: every committed event is readable");
-    let events: Vec<&str> = read.events.iter().map(|event| if event.is_redacted() { "redacted" } else { "plain" }).collect();
+    let read = store("")
+        .read_stream(&mut connection, &aggregate("Order", name))
+        .await
+        .expect("I11: every committed event is readable");
+    let events: Vec<&str> =
+        read.events.iter().map(|event| if event.is_redacted() { "redacted" } else { "plain" }).collect();
     assert!(read.events.iter().all(|event| event.is_redacted() != is_plain(event)));
     let sealed: Vec<bool> = sqlx::query_scalar(
-        "SELECT position('\"$seal\"'::bytea IN payload) > 0 FROM events WHERE aggregate_id = $1 ORDER BY aggregate_version",
+        "SELECT position('\"$seal\"'::bytea IN payload) > 0 FROM events WHERE aggregate_id = $1 ORDER BY \
+         aggregate_version",
     )
     .bind(name)
     .fetch_all(&mut *connection)
@@ -191,14 +216,19 @@ impl Proxy {
     /// One connection: its requests one at a time, each with its answer.
     async fn serve(&self, mut client: UnixStream, options: &PgConnectOptions) -> Option<()> {
         let mut server: Box<dyn Stream> = match options.get_socket() {
-            Some(folder) => Box::new(UnixStream::connect(folder.join(format!(".s.PGSQL.{}", options.get_port()))).await.ok()?),
+            Some(folder) => {
+                Box::new(UnixStream::connect(folder.join(format!(".s.PGSQL.{}", options.get_port()))).await.ok()?)
+            }
             None => Box::new(tokio::net::TcpStream::connect((options.get_host(), options.get_port())).await.ok()?),
         };
         // The startup message has no type. Its answer ends as all answers do; the backend's process id is in it.
         let startup = body(&mut client).await?;
         server.write_all(&startup).await.ok()?;
         let answer = answer(&mut server).await?;
-        let pid = answer.iter().find(|message| message[0] == b'K').map(|message| i32::from_be_bytes(message[5..9].try_into().unwrap()));
+        let pid = answer
+            .iter()
+            .find(|message| message[0] == b'K')
+            .map(|message| i32::from_be_bytes(message[5..9].try_into().unwrap()));
         client.write_all(&answer.concat()).await.ok()?;
         loop {
             let mut request = Vec::new();
@@ -283,7 +313,10 @@ async fn run(db: &Postgres, proxy: &Proxy, operation: &str, name: &str) {
         child.args(["--exact", "i5_i6_i11_whatever_ends_in_the_middle_leaves_nothing_half_done"]);
         child.env("EVENTSEAL_CHILD", operation).env("EVENTSEAL_NAME", name).env("EVENTSEAL_PROXY", proxy.folder.path());
         if std::env::var_os("DATABASE_URL").is_none() {
-            child.env("DATABASE_URL", format!("postgres://postgres@localhost?host={}", db.options.get_socket().unwrap().display()));
+            child.env(
+                "DATABASE_URL",
+                format!("postgres://postgres@localhost?host={}", db.options.get_socket().unwrap().display()),
+            );
         }
         child.env("EVENTSEAL_DATABASE", db.options.get_database().unwrap());
         let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -302,7 +335,8 @@ async fn settle(db: &Postgres) {
     let mut connection = db.pool.acquire().await.unwrap();
     loop {
         let busy: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL",
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND \
+             xact_start IS NOT NULL",
         )
         .fetch_one(&mut *connection)
         .await
@@ -393,8 +427,8 @@ async fn what_was_committed_is_never_called_retryable() {
     }
 }
 
-/// A rewrite has two connections. Whichever goes, at whichever statement: the copy is all or nothing, and running it again
-/// completes it.
+/// A rewrite has two connections. Whichever goes, at whichever statement: the copy is all or nothing, and running it
+/// again completes it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i8_i11_a_rewrite_that_loses_a_connection_is_completed() {
     let (db, copy) = (Postgres::new().await, Postgres::new().await);
@@ -402,18 +436,23 @@ async fn i8_i11_a_rewrite_that_loses_a_connection_is_completed() {
     set_up(&db, "reopen", "shredded").await;
     let mut options = RewriteOptions::default();
     options.batch = 1_000;
-    let rewrite = async |source: &PgConnectOptions, target: &PgConnectOptions| -> Result<Rewritten, Box<dyn std::error::Error>> {
-        let (mut source, mut target) = (PgConnection::connect_with(source).await?, PgConnection::connect_with(target).await?);
-        Ok(evolved().rewrite(&mut source, &PostgresStore::new(), &mut target, &options, &mut |_| {}).await?)
-    };
+    let rewrite =
+        async |source: &PgConnectOptions, target: &PgConnectOptions| -> Result<Rewritten, Box<dyn std::error::Error>> {
+            let (mut source, mut target) =
+                (PgConnection::connect_with(source).await?, PgConnection::connect_with(target).await?);
+            Ok(evolved().rewrite(&mut source, &PostgresStore::new(), &mut target, &options, &mut |_| {}).await?)
+        };
     let read = async || {
         let (mut source, mut target) = (db.pool.acquire().await.unwrap(), copy.pool.acquire().await.unwrap());
         let all = EventFilter::default();
-        let stored = PostgresStore::new().read_events(&mut target, GlobalPosition::START, 1_000, &all).await.unwrap().events;
+        let stored =
+            PostgresStore::new().read_events(&mut target, GlobalPosition::START, 1_000, &all).await.unwrap().events;
         let sealer = Sealer::new(PostgresKeys::new(), keyring(), evolved_schemas());
         let copied = sealer.open(&mut source, stored).await.expect("I11: every committed event is readable");
         let original = evolved().read_events(&mut source, GlobalPosition::START, 1_000, &all).await.unwrap().events;
-        let seen = |event: PersistedEvent| (event.global_position, event.event_id, event.event_version, event.payload, event.redacted);
+        let seen = |event: PersistedEvent| {
+            (event.global_position, event.event_id, event.event_version, event.payload, event.redacted)
+        };
         (copied.into_iter().map(seen).collect::<Vec<_>>(), original.into_iter().map(seen).collect::<Vec<_>>())
     };
     let mut stopped = 0;
@@ -425,8 +464,10 @@ async fn i8_i11_a_rewrite_that_loses_a_connection_is_completed() {
                 set_up(&db, "backfill", &format!("new {on_source} {request} {done} {kill:?}")).await;
                 sqlx::query("TRUNCATE events, aggregate_heads RESTART IDENTITY").execute(&copy.pool).await.unwrap();
                 let stop = Some((Point { request, done }, kill));
-                let (source, target) =
-                    (Proxy::start(&db, stop.filter(|_| on_source)).await, Proxy::start(&copy, stop.filter(|_| !on_source)).await);
+                let (source, target) = (
+                    Proxy::start(&db, stop.filter(|_| on_source)).await,
+                    Proxy::start(&copy, stop.filter(|_| !on_source)).await,
+                );
                 let ended = rewrite(&source.options(&db), &target.options(&copy)).await;
                 let requests = if on_source { &source } else { &target }.requests.load(Ordering::SeqCst);
                 let was_reached = requests > request;
@@ -453,7 +494,8 @@ async fn i8_i11_a_rewrite_that_loses_a_connection_is_completed() {
 
 fn evolved_schemas() -> Schemas {
     let customer = || subject("Customer", "/customer");
-    let placed = event("Placed").version(1).protect(&["/name"], customer()).version(2).protect(&["/full_name"], customer());
+    let placed =
+        event("Placed").version(1).protect(&["/name"], customer()).version(2).protect(&["/full_name"], customer());
     let placed = placed.change(1, Changes::new().move_value("/name", "/full_name"));
     Schemas::builder([placed]).accept_plaintext("Placed").build().unwrap()
 }

@@ -1,8 +1,8 @@
 //! What is committed outlasts a crash where that matters, whatever the database does by default (invariants I5 and I6).
 //!
-//! A PostgreSQL server of the test's own is killed with all its processes at once. Its database commits asynchronously, and nothing
-//! writes the log in the background: what a commit did not wait for is lost for certain, and each test shows that it is. A process
-//! that works on a SQLite file is killed likewise.
+//! A PostgreSQL server of the test's own is killed with all its processes at once. Its database commits asynchronously,
+//! and nothing writes the log in the background: what a commit did not wait for is lost for certain, and each test
+//! shows that it is. A process that works on a SQLite file is killed likewise.
 
 use eventseal::ExpectedVersion::Any;
 use eventseal::keys::KeyStore;
@@ -10,7 +10,9 @@ use eventseal::keys::ScopeState;
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::split::{SplitKeys, SplitStore, SplitTx};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
-use eventseal::{EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Schemas, SealedStore, aggregate, event, subject};
+use eventseal::{
+    EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Schemas, SealedStore, aggregate, event, subject,
+};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode};
 use sqlx::{Connection, Executor};
@@ -73,10 +75,11 @@ impl Server {
     /// From now on the log is written by commits alone. All that was committed so far is on the disk.
     async fn hold_the_log(&self) {
         let mut connection = self.connect().await;
-        let settings: (String, String) = sqlx::query_as("SELECT current_setting('fsync'), current_setting('synchronous_commit')")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
+        let settings: (String, String) =
+            sqlx::query_as("SELECT current_setting('fsync'), current_setting('synchronous_commit')")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
         assert_eq!(settings, ("on".to_owned(), "off".to_owned()));
         connection.execute("CHECKPOINT").await.unwrap();
         let writer: i32 = sqlx::query_scalar("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
@@ -94,9 +97,11 @@ impl Server {
     /// Ends the server, and starts it again.
     async fn crash(&self) {
         self.commit_plainly().await;
-        let before: i64 = sqlx::query_scalar("SELECT count(*) FROM asynchronous").fetch_one(&mut self.connect().await).await.unwrap();
+        let before: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM asynchronous").fetch_one(&mut self.connect().await).await.unwrap();
         self.0.crash();
-        let after: i64 = sqlx::query_scalar("SELECT count(*) FROM asynchronous").fetch_one(&mut self.connect().await).await.unwrap();
+        let after: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM asynchronous").fetch_one(&mut self.connect().await).await.unwrap();
         assert_eq!((before, after), (1, 0), "the crash took nothing: it would show nothing");
     }
 
@@ -105,7 +110,10 @@ impl Server {
         let mut connection = self.connect().await;
         let history = PostgresKeys::new().history(&mut connection, &customer(id)).await.unwrap();
         let sql = "SELECT count(wrapped_key) FROM data_keys WHERE scope_kind = 'Customer' AND scope_id = $1";
-        (history.map(|history| history.state), sqlx::query_scalar(sql).bind(id).fetch_one(&mut connection).await.unwrap())
+        (
+            history.map(|history| history.state),
+            sqlx::query_scalar(sql).bind(id).fetch_one(&mut connection).await.unwrap(),
+        )
     }
 
     async fn append(&self, id: &str) {
@@ -137,7 +145,8 @@ async fn i5_a_shred_outlasts_the_crash_of_a_server_that_commits_asynchronously()
     let mut tx = connection.begin().await.unwrap();
     store().keys().disable(&mut tx, &customer("stopped"), "request").await.unwrap();
     tx.commit().await.unwrap();
-    // Without what the crate does for it, this server loses a shred that was committed: the same, with the setting taken back.
+    // Without what the crate does for it, this server loses a shred that was committed: the same, with the setting
+    // taken back.
     let mut tx = connection.begin().await.unwrap();
     store().keys().shred(&mut tx, &customer("undone"), "request").await.unwrap();
     tx.execute("SET LOCAL synchronous_commit = off").await.unwrap();
@@ -156,7 +165,12 @@ async fn i6_a_key_in_another_database_outlasts_its_crash_and_a_key_beside_its_ev
     let (events, server) = (Postgres::new().await, Server::start().await);
     store().keys().prepare(&mut server.connect().await).await.unwrap();
     let keys = PgPool::connect_lazy_with(server.options());
-    let split = SealedStore::new(SplitStore::new(PostgresStore::new()), SplitKeys::new(PostgresKeys::new()), keyring(), schemas());
+    let split = SealedStore::new(
+        SplitStore::new(PostgresStore::new()),
+        SplitKeys::new(PostgresKeys::new()),
+        keyring(),
+        schemas(),
+    );
     server.hold_the_log().await;
     let mut tx = SplitTx::begin(&events.pool, &keys).await.unwrap();
     split.append(&mut tx, &aggregate("Order", "apart"), Any, &[placed("apart")]).await.unwrap();
@@ -168,7 +182,8 @@ async fn i6_a_key_in_another_database_outlasts_its_crash_and_a_key_beside_its_ev
     server.crash().await;
     assert_eq!(server.scope("apart").await, (Some(ScopeState::Live), 1));
     let mut tx = SplitTx::begin(&events.pool, &PgPool::connect_lazy_with(server.options())).await.unwrap();
-    let read = split.read_stream(&mut tx, &aggregate("Order", "apart")).await.expect("I6: every committed event is readable");
+    let read =
+        split.read_stream(&mut tx, &aggregate("Order", "apart")).await.expect("I6: every committed event is readable");
     assert!(String::from_utf8_lossy(&read.events[0].payload).contains("Ada"));
     let active = PostgresKeys::new().active_kek(&mut server.connect().await, "tenant").await.unwrap();
     assert_eq!(active.map(|kek| kek.kek_id), Some(tenant.kek_id));
@@ -199,7 +214,8 @@ async fn child(path: &str, journal: SqliteJournalMode, commits: bool) {
     if commits {
         tx.commit().await.unwrap();
     } else {
-        let rows = "INSERT INTO filler SELECT hex(randomblob(500)) FROM (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n)";
+        let rows = "INSERT INTO filler SELECT hex(randomblob(500)) FROM (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL \
+            SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n)";
         tx.execute(rows).await.unwrap();
     }
     println!("\nwritten");

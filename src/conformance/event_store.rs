@@ -3,7 +3,8 @@
 use crate::conformance::{Database, must, same_bytes, text, until_idle};
 use crate::error::{Error, Result};
 use crate::event::{
-    AggregateRef, AggregateVersion, EventFilter, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, VersionRange, aggregate,
+    AggregateRef, AggregateVersion, EventFilter, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent,
+    VersionRange, aggregate,
 };
 use crate::store::EventStore;
 use crate::store::ext::EventStoreExt;
@@ -36,7 +37,8 @@ pub async fn event_store<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: 
 
 fn new_event(number: u32) -> NewEvent {
     // Spelled as no printer spells it, so that a store that prints payloads anew is found out.
-    let payload = format!("{{ \"text\":\"text {number} \\u00E9\u{1f600}\",\n \"owner\" :\"owner-1\",\"number\":  {number}}}");
+    let payload =
+        format!("{{ \"text\":\"text {number} \\u00E9\u{1f600}\",\n \"owner\" :\"owner-1\",\"number\":  {number}}}");
     NewEvent::raw(EVENT_TYPE, EVENT_VERSION, payload)
 }
 
@@ -72,9 +74,15 @@ pub async fn appends_assign_versions_and_positions<D: Database, S: EventStore<Tx
     let first = append(db, store, &aggregate, ExpectedVersion::NoStream, &new_events(0..3)).await;
     let mut transaction = must(db.begin().await, "begin");
     let more = new_events(3..5);
-    let second = must(store.append(db.tx(&mut transaction), &aggregate, ExpectedVersion::Any, &more).await, "append at any version");
+    let second = must(
+        store.append(db.tx(&mut transaction), &aggregate, ExpectedVersion::Any, &more).await,
+        "append at any version",
+    );
     for (appended, passed) in second.events.iter().zip(&more) {
-        assert_eq!(appended.event_id, passed.event_id, "the result holds the events in the order in which they were passed");
+        assert_eq!(
+            appended.event_id, passed.event_id,
+            "the result holds the events in the order in which they were passed"
+        );
         same_bytes("the result holds payloads as they were passed", &appended.payload, &passed.payload);
     }
     assert_eq!(second.last_version().get(), 5, "versions are consecutive, from 1 on");
@@ -85,12 +93,19 @@ pub async fn appends_assign_versions_and_positions<D: Database, S: EventStore<Tx
     assert!(ascend, "a stream's versions ascend");
     assert_eq!(within.last_version.map(AggregateVersion::get), Some(5), "a transaction sees what it appended");
     let latest = must(store.latest_global_position(db.tx(&mut transaction)).await, "latest position");
-    assert_eq!(latest, second.last_position(), "the latest position is that of the last event visible to the transaction");
+    assert_eq!(
+        latest,
+        second.last_position(),
+        "the latest position is that of the last event visible to the transaction"
+    );
     must(db.commit(transaction).await, "commit");
     let all: Vec<PersistedEvent> = first.into_iter().chain(second.events).collect();
     let consecutive = all.iter().zip(1..).all(|(event, version)| event.aggregate_version.get() == version);
     assert!(consecutive, "versions are consecutive, from 1 on");
-    assert!(all.is_sorted_by(|a, b| a.global_position < b.global_position), "positions ascend within and between appends");
+    assert!(
+        all.is_sorted_by(|a, b| a.global_position < b.global_position),
+        "positions ascend within and between appends"
+    );
 }
 
 /// Every mode of optimistic concurrency, and that a conflict leaves the transaction usable.
@@ -98,7 +113,8 @@ pub async fn expected_versions_are_checked<D: Database, S: EventStore<Tx = D::Tx
     let aggregate = fresh("expected");
     let version = |number: i64| must(AggregateVersion::try_from(number), "a version");
     let mut transaction = must(db.begin().await, "begin");
-    let conflict = store.append(db.tx(&mut transaction), &aggregate, ExpectedVersion::Exact(version(1)), &new_events(0..1)).await;
+    let conflict =
+        store.append(db.tx(&mut transaction), &aggregate, ExpectedVersion::Exact(version(1)), &new_events(0..1)).await;
     assert!(
         matches!(conflict, Err(Error::VersionConflict { actual: None, .. })),
         "the expected version is checked against the aggregate's last event: {conflict:?}"
@@ -145,9 +161,16 @@ pub async fn everything_appended_is_read<D: Database, S: EventStore<Tx = D::Tx>>
     same_payload(db, read, &full.payload);
     assert_eq!(read.metadata.as_deref().map(json), full.metadata.as_deref().map(json), "metadata is kept as JSON");
     let ids = (&read.trace_id, &read.correlation_id, &read.causation_id);
-    assert_eq!(ids, (&full.trace_id, &full.correlation_id, &full.causation_id), "trace, correlation and causation ids are kept");
+    assert_eq!(
+        ids,
+        (&full.trace_id, &full.correlation_id, &full.causation_id),
+        "trace, correlation and causation ids are kept"
+    );
     assert_eq!(read.created_at, full.created_at, "times are kept in microseconds");
-    let nothing = bare.metadata.is_none() && bare.trace_id.is_none() && bare.correlation_id.is_none() && bare.causation_id.is_none();
+    let nothing = bare.metadata.is_none()
+        && bare.trace_id.is_none()
+        && bare.correlation_id.is_none()
+        && bare.causation_id.is_none();
     assert!(nothing, "what was not given is not there");
     assert_eq!((read.part.index, read.part.count), (0, 1));
     assert!(read.redacted.is_empty());
@@ -169,7 +192,9 @@ fn same_payload<D: Database>(db: &D, read: &PersistedEvent, appended: &[u8]) {
 /// Numbers are equal whatever their spelling.
 pub(super) fn same_json(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| a.to_bits() == b.to_bits()),
+        (Value::Number(a), Value::Number(b)) => {
+            a == b || a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| a.to_bits() == b.to_bits())
+        }
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_json(a, b)),
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same_json(a, b)))
@@ -178,11 +203,11 @@ pub(super) fn same_json(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// White space, spellings of numbers, the order of members, members that come twice, escapes, bytes that are no JSON: each is
-/// kept as it is, or refused at append. A store may refuse what it can't keep; it may not change it.
+/// White space, spellings of numbers, the order of members, members that come twice, escapes, bytes that are no JSON:
+/// each is kept as it is, or refused at append. A store may refuse what it can't keep; it may not change it.
 ///
-/// A database whose [`respells_json`](Database::respells_json) says so keeps the value of JSON only. Of members that come twice
-/// it keeps the last.
+/// A database whose [`respells_json`](Database::respells_json) says so keeps the value of JSON only. Of members that
+/// come twice it keeps the last.
 pub async fn payloads_are_kept_as_they_are_spelled<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let (first, second) = (r#""owner":"owner-1","text":"text 7""#, r#""number":1"#);
     let payloads: [Vec<u8>; 7] = [
@@ -202,7 +227,9 @@ pub async fn payloads_are_kept_as_they_are_spelled<D: Database, S: EventStore<Tx
         match appended {
             Ok(_) => must(db.commit(transaction).await, "commit"),
             // The first four are JSON that every store holds.
-            Err(error) if index < 4 => panic!("payloads are kept byte for byte: {} was refused: {error}", text(payload)),
+            Err(error) if index < 4 => {
+                panic!("payloads are kept byte for byte: {} was refused: {error}", text(payload))
+            }
             Err(_) => continue,
         }
         let mut transaction = must(db.begin().await, "begin");
@@ -223,7 +250,10 @@ pub async fn uncommitted_appends_are_seen_by_nobody_else<D: Database, S: EventSt
     let aggregate = fresh("uncommitted");
     let mut other = must(db.connect().await, "connect");
     let mut transaction = must(db.begin().await, "begin");
-    must(store.append(db.tx(&mut transaction), &aggregate, ExpectedVersion::NoStream, &new_events(0..1)).await, "append");
+    must(
+        store.append(db.tx(&mut transaction), &aggregate, ExpectedVersion::NoStream, &new_events(0..1)).await,
+        "append",
+    );
     let seen = must(store.read_stream(db.connection(&mut other), &aggregate).await, "read").events.len();
     assert_eq!(seen, 0, "{RULE}");
     must(db.commit(transaction).await, "commit");
@@ -248,11 +278,18 @@ pub async fn streams_have_inclusive_bounds<D: Database, S: EventStore<Tx = D::Tx
         (VersionRange { from: Some(4), to: Some(2) }, vec![]),
     ] {
         let stream = must(store.read_aggregate_stream(db.tx(&mut transaction), &aggregate, range).await, "read");
-        assert_eq!(stream.events.iter().map(number_of).collect::<Vec<_>>(), expected, "bounds are inclusive, versions ascend: {range:?}");
+        assert_eq!(
+            stream.events.iter().map(number_of).collect::<Vec<_>>(),
+            expected,
+            "bounds are inclusive, versions ascend: {range:?}"
+        );
         assert_eq!(stream.last_version.map(|version| version.get().unsigned_abs()), expected.last().copied());
     }
     let unknown = must(store.read_stream(db.tx(&mut transaction), &fresh("unknown")).await, "read");
-    assert!(unknown.events.is_empty() && unknown.last_version.is_none(), "an aggregate without events is an empty stream");
+    assert!(
+        unknown.events.is_empty() && unknown.last_version.is_none(),
+        "an aggregate without events is an empty stream"
+    );
 }
 
 /// Following the log in pages of any size sees everything once; filters and limits count stored events.
@@ -269,8 +306,10 @@ pub async fn the_log_is_read_in_pages<D: Database, S: EventStore<Tx = D::Tx>>(db
     for limit in [1, 2, 4, 9, 100] {
         let (mut after, mut seen) = (start, Vec::new());
         loop {
-            let page = must(store.read_events(db.tx(&mut transaction), after, limit, &EventFilter::default()).await, "read");
-            let within = page.events.iter().all(|event| event.global_position > after && event.global_position <= page.next);
+            let page =
+                must(store.read_events(db.tx(&mut transaction), after, limit, &EventFilter::default()).await, "read");
+            let within =
+                page.events.iter().all(|event| event.global_position > after && event.global_position <= page.next);
             assert!(within, "a page begins after the position it was asked for, and ends at `next`");
             assert_eq!(page.scanned as usize, page.events.len(), "`scanned` counts the stored events that match");
             assert!(page.scanned <= limit, "a page holds no more than its limit");
@@ -294,7 +333,11 @@ pub async fn the_log_is_read_in_pages<D: Database, S: EventStore<Tx = D::Tx>>(db
         (filter(&[], &["Unknown"]), vec![]),
     ] {
         let page = must(store.read_events(db.tx(&mut transaction), start, 100, &filter).await, "read");
-        assert_eq!(page.events.iter().map(number_of).collect::<Vec<_>>(), expected, "a filter lets its types through: {filter:?}");
+        assert_eq!(
+            page.events.iter().map(number_of).collect::<Vec<_>>(),
+            expected,
+            "a filter lets its types through: {filter:?}"
+        );
         assert_eq!(page.scanned as usize, expected.len(), "`scanned` counts the stored events that match");
     }
     let nothing = must(store.read_events(db.tx(&mut transaction), start, 0, &EventFilter::default()).await, "read");
@@ -303,7 +346,10 @@ pub async fn the_log_is_read_in_pages<D: Database, S: EventStore<Tx = D::Tx>>(db
     let end = must(store.read_events(db.tx(&mut transaction), latest, 10, &EventFilter::default()).await, "read");
     assert_eq!((end.scanned, end.next), (0, latest), "after the end, next stays where it was");
     let beyond = must(GlobalPosition::try_from(i64::MAX), "a position");
-    assert_eq!(must(store.read_events(db.tx(&mut transaction), beyond, 10, &EventFilter::default()).await, "read").scanned, 0);
+    assert_eq!(
+        must(store.read_events(db.tx(&mut transaction), beyond, 10, &EventFilter::default()).await, "read").scanned,
+        0
+    );
 }
 
 /// Dropping a transaction forgets its appends, and the versions are given again.
@@ -318,11 +364,15 @@ pub async fn rolled_back_appends_leave_nothing<D: Database, S: EventStore<Tx = D
     assert_eq!(left, 0, "a transaction that was rolled back leaves nothing");
     drop(transaction);
     let appended = append(db, store, &aggregate, ExpectedVersion::NoStream, &events).await;
-    assert_eq!(appended[0].aggregate_version, AggregateVersion::FIRST, "versions of a transaction that was rolled back are given again");
+    assert_eq!(
+        appended[0].aggregate_version,
+        AggregateVersion::FIRST,
+        "versions of a transaction that was rolled back are given again"
+    );
 }
 
-/// An append on a connection that is not in a transaction is refused. A database whose connections all are in one, as that in
-/// memory, forgets it with the connection.
+/// An append on a connection that is not in a transaction is refused. A database whose connections all are in one, as
+/// that in memory, forgets it with the connection.
 pub async fn appends_need_a_transaction<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("outside");
     let mut outside = must(db.connect().await, "connect");
@@ -367,7 +417,9 @@ pub async fn bad_appends_write_nothing<D: Database, S: EventStore<Tx = D::Tx>>(d
         assert!(kind.starts_with(expected), "what must be refused is refused: expected {expected}, got {kind}");
     }
     must(
-        store.append(db.tx(&mut transaction), &good, ExpectedVersion::Exact(AggregateVersion::FIRST), &new_events(1..2)).await,
+        store
+            .append(db.tx(&mut transaction), &good, ExpectedVersion::Exact(AggregateVersion::FIRST), &new_events(1..2))
+            .await,
         "append after refusals",
     );
     must(db.commit(transaction).await, "commit after refusals");
@@ -380,7 +432,10 @@ pub async fn bad_appends_write_nothing<D: Database, S: EventStore<Tx = D::Tx>>(d
 pub async fn large_batches_keep_their_order<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("large");
     let appended = append(db, store, &aggregate, ExpectedVersion::NoStream, &new_events(0..2_000)).await;
-    assert!(appended.is_sorted_by(|a, b| a.global_position < b.global_position && a.aggregate_version < b.aggregate_version));
+    assert!(
+        appended
+            .is_sorted_by(|a, b| a.global_position < b.global_position && a.aggregate_version < b.aggregate_version)
+    );
     let mut transaction = must(db.begin().await, "begin");
     let stream = must(store.read_stream(db.tx(&mut transaction), &aggregate).await, "read");
     assert!(stream.events.iter().map(number_of).eq(0..2_000));
@@ -389,7 +444,9 @@ pub async fn large_batches_keep_their_order<D: Database, S: EventStore<Tx = D::T
 /// Of two transactions that append to one aggregate at the same version, one commits.
 pub async fn one_of_two_concurrent_appends_wins<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("race");
-    let (a, b) = super::key_store::join(begin_the_stream(db, store, &aggregate, 1), begin_the_stream(db, store, &aggregate, 2)).await;
+    let (a, b) =
+        super::key_store::join(begin_the_stream(db, store, &aggregate, 1), begin_the_stream(db, store, &aggregate, 2))
+            .await;
     for lost in [&a, &b].into_iter().filter_map(|result| result.as_ref().err()) {
         assert!(lost.is_conflict() || lost.is_retryable(), "the loser must learn what happened: {lost:?}");
     }
@@ -399,17 +456,31 @@ pub async fn one_of_two_concurrent_appends_wins<D: Database, S: EventStore<Tx = 
     assert_eq!(stream.events.len(), usize::from(a.is_ok()) + usize::from(b.is_ok()));
 }
 
-async fn begin_the_stream<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S, aggregate: &AggregateRef, number: u32) -> Result<()> {
+async fn begin_the_stream<D: Database, S: EventStore<Tx = D::Tx>>(
+    db: &D,
+    store: &S,
+    aggregate: &AggregateRef,
+    number: u32,
+) -> Result<()> {
     let mut transaction = db.begin().await?;
-    store.append(db.tx(&mut transaction), aggregate, ExpectedVersion::NoStream, &new_events(number..number + 1)).await?;
+    store
+        .append(db.tx(&mut transaction), aggregate, ExpectedVersion::NoStream, &new_events(number..number + 1))
+        .await?;
     db.commit(transaction).await
 }
 
-/// The other one has the version, and may yet roll back: whoever wants it too waits, or one of the two is told at its commit.
-pub async fn an_append_beside_one_that_is_not_committed_waits_or_loses<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
+/// The other one has the version, and may yet roll back: whoever wants it too waits, or one of the two is told at its
+/// commit.
+pub async fn an_append_beside_one_that_is_not_committed_waits_or_loses<D: Database, S: EventStore<Tx = D::Tx>>(
+    db: &D,
+    store: &S,
+) {
     let aggregate = fresh("beside");
     let mut transaction = must(db.begin().await, "begin");
-    must(store.append(db.tx(&mut transaction), &aggregate, ExpectedVersion::NoStream, &new_events(1..2)).await, "append");
+    must(
+        store.append(db.tx(&mut transaction), &aggregate, ExpectedVersion::NoStream, &new_events(1..2)).await,
+        "append",
+    );
     let mut second = Box::pin(begin_the_stream(db, store, &aggregate, 2));
     let ended = until_idle(second.as_mut()).await;
     let first = db.commit(transaction).await;

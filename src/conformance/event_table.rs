@@ -3,7 +3,8 @@
 use crate::conformance::{Database, must, same_json, text, until_idle};
 use crate::error::{Error, Result};
 use crate::event::{
-    AggregateVersion, EventFilter, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, Part, PersistedEvent, aggregate, now,
+    AggregateVersion, EventFilter, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, Part, PersistedEvent,
+    aggregate, now,
 };
 use crate::store::{EventStore, EventTable, PayloadReplacement, PositionRange, StoredQuery, TableWork};
 use async_trait::async_trait;
@@ -83,7 +84,12 @@ impl<S: EventTable> TableWork<S::Tx> for Work<'_, S> {
     }
 }
 
-async fn work<D: Database, S: EventTable<Tx = D::Tx>>(db: &D, store: &S, does: Does<'_>, fails: bool) -> Result<Vec<GlobalPosition>> {
+async fn work<D: Database, S: EventTable<Tx = D::Tx>>(
+    db: &D,
+    store: &S,
+    does: Does<'_>,
+    fails: bool,
+) -> Result<Vec<GlobalPosition>> {
     let mut work = Work { store, does, replaced: Vec::new(), fails, hangs: false };
     let mut connection = must(db.connect().await, "connect");
     store.in_transaction(db.connection(&mut connection), &mut work).await?;
@@ -92,7 +98,12 @@ async fn work<D: Database, S: EventTable<Tx = D::Tx>>(db: &D, store: &S, does: D
     Ok(work.replaced)
 }
 
-async fn append<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S, id: &str, events: &[NewEvent]) -> Vec<PersistedEvent> {
+async fn append<D: Database, S: EventStore<Tx = D::Tx>>(
+    db: &D,
+    store: &S,
+    id: &str,
+    events: &[NewEvent],
+) -> Vec<PersistedEvent> {
     let mut transaction = must(db.begin().await, "begin");
     let appended = store.append(db.tx(&mut transaction), &aggregate("Table", id), ExpectedVersion::Any, events).await;
     must(db.commit(transaction).await, "commit");
@@ -146,9 +157,13 @@ where
         (PositionRange { after: last, up_to: None }, vec![]),
     ] {
         let mut counts = must(store.count_events(connection, range).await, "count");
-        counts.sort_by(|a, b| (&a.event_type, a.event_version, a.with_header).cmp(&(&b.event_type, b.event_version, b.with_header)));
-        let found: Vec<_> =
-            counts.iter().map(|count| (count.event_type.as_str(), count.event_version.get(), count.with_header, count.events)).collect();
+        counts.sort_by(|a, b| {
+            (&a.event_type, a.event_version, a.with_header).cmp(&(&b.event_type, b.event_version, b.with_header))
+        });
+        let found: Vec<_> = counts
+            .iter()
+            .map(|count| (count.event_type.as_str(), count.event_version.get(), count.with_header, count.events))
+            .collect();
         assert_eq!(
             found,
             expected.iter().map(|expected| (expected.0, expected.1, expected.2, expected.3)).collect::<Vec<_>>(),
@@ -161,7 +176,8 @@ where
         }
     }
     let two = (appended[0].payload.len() + appended[1].payload.len()) as u64;
-    let of = |versions: &[(&str, u32)]| versions.iter().map(|(name, number)| ((*name).into(), version(*number))).collect();
+    let of =
+        |versions: &[(&str, u32)]| versions.iter().map(|(name, number)| ((*name).into(), version(*number))).collect();
     for (query, expected) in [
         (StoredQuery::default(), vec![0, 1, 2, 3, 4, 5]),
         (StoredQuery { limit: 2, ..StoredQuery::default() }, vec![0, 1]),
@@ -177,19 +193,36 @@ where
         (StoredQuery { versions: of(&[("A", 2), ("B", 1)]), without_header: true, ..StoredQuery::default() }, vec![3]),
         (StoredQuery { versions: of(&[("A' OR 1=1 --", 1)]), ..StoredQuery::default() }, vec![]),
         (
-            StoredQuery { range: PositionRange { after: first, up_to: Some(appended[4].global_position) }, ..StoredQuery::default() },
+            StoredQuery {
+                range: PositionRange { after: first, up_to: Some(appended[4].global_position) },
+                ..StoredQuery::default()
+            },
             vec![1, 2, 3, 4],
         ),
     ] {
         let found = must(store.stored_events(connection, &query).await, "read");
         assert_eq!(found.len(), expected.len(), "a query gives what it asks for: {query:?}");
-        assert!(found.iter().zip(&expected).all(|(found, index)| found == &appended[*index]), "a query gives what it asks for: {query:?}");
+        assert!(
+            found.iter().zip(&expected).all(|(found, index)| found == &appended[*index]),
+            "a query gives what it asks for: {query:?}"
+        );
     }
     let at = [last, first, last, position(i64::MAX)];
     let found = must(store.stored_events_at(connection, &at).await, "read");
-    assert!(found == [appended[0].clone(), appended[5].clone()], "events at positions come in ascending order, each once");
-    assert_eq!(must(store.last_position(connection).await, "last"), last, "the last position is that of the last event");
-    assert_eq!(must(store.settled_position(connection).await, "settled"), last, "all is settled where nothing is in flight");
+    assert!(
+        found == [appended[0].clone(), appended[5].clone()],
+        "events at positions come in ascending order, each once"
+    );
+    assert_eq!(
+        must(store.last_position(connection).await, "last"),
+        last,
+        "the last position is that of the last event"
+    );
+    assert_eq!(
+        must(store.settled_position(connection).await, "settled"),
+        last,
+        "all is settled where nothing is in flight"
+    );
 }
 
 fn empty<D: Database>(db: &D) -> &'static [u8] {
@@ -214,7 +247,8 @@ fn same_payload<D: Database>(db: &D, rule: &str, found: &[u8], expected: &[u8]) 
 fn same_but_payload(rule: &str, found: &PersistedEvent, expected: &PersistedEvent) {
     let json = |bytes: &Vec<u8>| serde_json::from_slice::<serde_json::Value>(bytes).unwrap_or_default();
     assert_eq!(found.metadata.as_ref().map(json), expected.metadata.as_ref().map(json), "metadata is kept as JSON");
-    let found = PersistedEvent { payload: expected.payload.clone(), metadata: expected.metadata.clone(), ..found.clone() };
+    let found =
+        PersistedEvent { payload: expected.payload.clone(), metadata: expected.metadata.clone(), ..found.clone() };
     assert!(found == *expected, "{rule}: {found:?} is not {expected:?}");
 }
 
@@ -232,13 +266,15 @@ where
         new: new.into(),
     };
     let changes = [change("{}", "{\"a\":1}")];
-    let payload =
-        || async { all(db, store).await.into_iter().find(|event| event.event_id == appended.event_id).map(|event| event.payload) };
+    let payload = || async {
+        all(db, store).await.into_iter().find(|event| event.event_id == appended.event_id).map(|event| event.payload)
+    };
     let failed = work(db, store, Does::Replace(&changes), true).await;
     assert!(matches!(failed, Err(Error::Cryptography)), "the work's own error comes back: {failed:?}");
     assert_eq!(payload().await.as_deref(), Some(&b"{}"[..]), "what failed left something");
     {
-        let mut hanging = Work { store, does: Does::Replace(&changes), replaced: Vec::new(), fails: false, hangs: true };
+        let mut hanging =
+            Work { store, does: Does::Replace(&changes), replaced: Vec::new(), fails: false, hangs: true };
         let mut connection = must(db.connect().await, "connect");
         let hangs = store.in_transaction(db.connection(&mut connection), &mut hanging);
         // Dropped when the work has been done and the transaction has not ended.
@@ -252,14 +288,27 @@ where
 
     let mut transaction = must(db.begin().await, "begin");
     must(
-        store.append(db.tx(&mut transaction), &aggregate("Table", "open"), ExpectedVersion::Any, &[NewEvent::raw("Work", 1, "{}")]).await,
+        store
+            .append(
+                db.tx(&mut transaction),
+                &aggregate("Table", "open"),
+                ExpectedVersion::Any,
+                &[NewEvent::raw("Work", 1, "{}")],
+            )
+            .await,
         "append",
     );
     let mut nothing = Work { store, does: Does::Replace(&[]), replaced: Vec::new(), fails: false, hangs: false };
     let refused = store.in_transaction(db.tx(&mut transaction), &mut nothing).await;
-    assert!(matches!(refused, Err(Error::InTransaction { .. })), "a connection in a transaction is refused: {refused:?}");
+    assert!(
+        matches!(refused, Err(Error::InTransaction { .. })),
+        "a connection in a transaction is refused: {refused:?}"
+    );
     let refused = store.settled_position(db.tx(&mut transaction)).await;
-    assert!(matches!(refused, Err(Error::InTransaction { .. })), "a connection in a transaction is refused: {refused:?}");
+    assert!(
+        matches!(refused, Err(Error::InTransaction { .. })),
+        "a connection in a transaction is refused: {refused:?}"
+    );
 }
 
 /// Compare and swap, by position, id and payload.
@@ -268,8 +317,9 @@ where
     D: Database,
     S: EventStore<Tx = D::Tx> + EventTable<Tx = D::Tx>,
 {
-    let events: Vec<NewEvent> =
-        (0..4).map(|number| NewEvent::raw("Swap", 1, format!("{{\"n\":{number}}}")).with_metadata("{\"m\":1}")).collect();
+    let events: Vec<NewEvent> = (0..4)
+        .map(|number| NewEvent::raw("Swap", 1, format!("{{\"n\":{number}}}")).with_metadata("{\"m\":1}"))
+        .collect();
     let before = append(db, store, "swap", &events).await;
     let (odd, empty) = (either(db, "\u{0}\u{1f600} not json", "\"\u{1f600}\""), either(db, "", "[]"));
     let change = |index: usize, new: &str| PayloadReplacement {
@@ -307,8 +357,8 @@ where
     let refused = store.replace_payloads(db.connection(&mut outside), std::slice::from_ref(&forgery)).await;
     drop(outside);
     // A database in memory has no connections outside of transactions: what one did is forgotten with it.
-    let is_refused =
-        matches!(&refused, Err(Error::NotInTransaction { .. })) || refused.as_ref().is_ok_and(|done| *done == [forgery.position]);
+    let is_refused = matches!(&refused, Err(Error::NotInTransaction { .. }))
+        || refused.as_ref().is_ok_and(|done| *done == [forgery.position]);
     assert!(is_refused, "payloads are replaced in a transaction only: {refused:?}");
     let left = must(store.stored_events_at(db.connection(&mut connection), &[forgery.position]).await, "read");
     assert!(left == after[1..2], "payloads are replaced in a transaction only");
@@ -326,13 +376,20 @@ where
     (bare.metadata, bare.trace_id, bare.correlation_id, bare.causation_id) = (None, None, None, None);
     bare.stored_version = version(0);
     bare.event_version = version(0);
-    let events =
-        [stored(last + 5, "a", 1, b"{}"), stored(last + 9, "a", 2, SEALED.as_bytes()), bare, stored(last + 1_000, "a", 3, empty(db))];
+    let events = [
+        stored(last + 5, "a", 1, b"{}"),
+        stored(last + 9, "a", 2, SEALED.as_bytes()),
+        bare,
+        stored(last + 1_000, "a", 3, empty(db)),
+    ];
     let mut outside = must(db.connect().await, "connect");
     let refused = store.insert_events(db.connection(&mut outside), &events).await;
     drop(outside);
     // As for payloads: a database in memory forgets it.
-    assert!(matches!(refused, Ok(()) | Err(Error::NotInTransaction { .. })), "events are inserted in a transaction only: {refused:?}");
+    assert!(
+        matches!(refused, Ok(()) | Err(Error::NotInTransaction { .. })),
+        "events are inserted in a transaction only: {refused:?}"
+    );
     let end = all(db, store).await.last().map_or(0, |event| event.global_position.get());
     assert_eq!(end, last, "events are inserted in a transaction only");
     let forgotten = work(db, store, Does::Insert(&events), true).await;
@@ -352,7 +409,10 @@ where
     assert_eq!(more.aggregate_version.get(), 4);
     assert!(more.global_position.get() > last + 1_000, "positions go on after those that were inserted");
     let page = must(store.read_events(tx, position(last + 9), 2, &EventFilter::default()).await, "read");
-    assert_eq!(page.events.iter().map(|event| event.global_position.get()).collect::<Vec<_>>(), [last + 40, last + 1_000]);
+    assert_eq!(
+        page.events.iter().map(|event| event.global_position.get()).collect::<Vec<_>>(),
+        [last + 40, last + 1_000]
+    );
     assert_eq!(must(store.latest_global_position(tx).await, "latest"), more.global_position);
     must(db.commit(transaction).await, "commit");
 }
@@ -374,7 +434,10 @@ where
     for (events, expected) in [
         (vec![stored(last, "p", 1, empty(db))], "OutOfRange"),
         (vec![stored(last + 2, "p", 1, empty(db)), stored(last + 1, "p", 2, empty(db))], "OutOfRange"),
-        (vec![stored(last + 1, "p", 1, empty(db)), with_id(stored(last + 2, "p", 2, empty(db)), known.event_id)], "DuplicateEventId"),
+        (
+            vec![stored(last + 1, "p", 1, empty(db)), with_id(stored(last + 2, "p", 2, empty(db)), known.event_id)],
+            "DuplicateEventId",
+        ),
         (vec![with_id(stored(last + 1, "p", 1, empty(db)), twice.event_id), twice], "DuplicateEventId"),
     ] {
         let refused = work(db, store, Does::Insert(&events), false).await;

@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::event::now;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyStore, NewDataKey, Retirement, RewrapBatch, Rewrapper, ScopeAction, ScopeChange,
-    ScopeLock, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyStore, NewDataKey, Retirement, RewrapBatch, Rewrapper,
+    ScopeAction, ScopeChange, ScopeLock, ScopeState,
 };
 use crate::kms::WrappedKek;
 use std::future::{Future, poll_fn};
@@ -123,7 +123,10 @@ pub async fn first_keys_are_installed_once<D: Database, K: KeyStore<Tx = D::Tx>>
     let mut connection = must(db.connect().await, "connect");
     let conn = db.connection(&mut connection);
     assert!(must(keys.namespace(conn).await, "namespace").is_some(), "migrated tables name their namespace");
-    assert!(must(keys.active_kek(conn, "default").await, "active_kek").is_none(), "the suite needs tables without keys");
+    assert!(
+        must(keys.active_kek(conn, "default").await, "active_kek").is_none(),
+        "the suite needs tables without keys"
+    );
     let (first, second, elsewhere) = (kek("default"), kek("default"), kek("elsewhere"));
     for new in [&first, &second, &elsewhere] {
         must(keys.install_kek(conn, new).await, "install_kek");
@@ -137,7 +140,11 @@ pub async fn first_keys_are_installed_once<D: Database, K: KeyStore<Tx = D::Tx>>
     let Some(active) = must(keys.active_kek(tx, "default").await, "active_kek") else { panic!("it was not committed") };
     assert_eq!((active.kek_id, &active.wrapped, active.created_at), (first.kek_id, &first.wrapped, first.created_at));
     let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Share).await, "scopes").remove(0);
-    assert_eq!((record.last_version, record.generation, record.active.is_some()), (1, 1, true), "a first key is installed once");
+    assert_eq!(
+        (record.last_version, record.generation, record.active.is_some()),
+        (1, 1, true),
+        "a first key is installed once"
+    );
     drop(others);
 
     let mut transaction = must(db.begin().await, "begin");
@@ -161,7 +168,10 @@ pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: 
         let records = must(keys.scopes(tx, &[scope.clone(), unknown.clone()], lock).await, "scopes");
         assert_eq!(records.len(), 1, "unknown scopes are left out");
         let record = &records[0];
-        assert_eq!((&record.scope, record.state, record.generation, record.last_version), (&scope, ScopeState::Live, 1, 1));
+        assert_eq!(
+            (&record.scope, record.state, record.generation, record.last_version),
+            (&scope, ScopeState::Live, 1, 1)
+        );
         let active = record.active.as_ref();
         assert_eq!(
             active.map(|key| (key.key_id, key.version, key.kek_id, key.created_at)),
@@ -169,7 +179,10 @@ pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: 
         );
         assert_eq!(active.and_then(|key| key.wrapped_key.as_ref()), Some(&first.wrapped_key));
     }
-    must(keys.create_scopes(tx, &[scope.clone(), fresh("new")]).await, "creating a known scope again, beside a new one");
+    must(
+        keys.create_scopes(tx, &[scope.clone(), fresh("new")]).await,
+        "creating a known scope again, beside a new one",
+    );
     let second = key(&scope, 2, kek_id);
     must(keys.insert_keys(tx, std::slice::from_ref(&second)).await, "insert_keys");
     let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::None).await, "scopes").remove(0);
@@ -182,7 +195,9 @@ pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: 
     let mut found = must(keys.data_keys(tx, &ids).await, "data_keys");
     found.sort_by_key(|key| key.version);
     assert_eq!(found.iter().map(|key| key.key_id).collect::<Vec<_>>(), [first.key_id, second.key_id]);
-    assert!(found.iter().all(|key| key.scope == scope && key.scope_state == ScopeState::Live && key.shredded_at.is_none()));
+    assert!(
+        found.iter().all(|key| key.scope == scope && key.scope_state == ScopeState::Live && key.shredded_at.is_none())
+    );
     drop(transaction);
     let mut transaction = must(db.begin().await, "begin");
     let found = must(keys.data_keys(db.tx(&mut transaction), &ids).await, "data_keys");
@@ -190,8 +205,8 @@ pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: 
     assert!(must(keys.history(db.tx(&mut transaction), &unknown).await, "history").is_none());
 }
 
-/// The highest version is that of all keys, not that of the active one: whoever writes the table may have made an older key
-/// the active one again, and it must be found out.
+/// The highest version is that of all keys, not that of the active one: whoever writes the table may have made an older
+/// key the active one again, and it must be found out.
 pub async fn the_newest_key_is_known_whatever_is_active<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let kek_id = active_kek(db, keys).await;
     let (scope, first) = scope_with_key(db, keys, "newest").await;
@@ -206,10 +221,19 @@ pub async fn the_newest_key_is_known_whatever_is_active<D: Database, K: KeyStore
     let tx = db.tx(&mut transaction);
     for lock in [ScopeLock::None, ScopeLock::Share, ScopeLock::Update] {
         let record = must(keys.scopes(tx, std::slice::from_ref(&scope), lock).await, "scopes").remove(0);
-        assert_eq!(record.active.map(|key| key.key_id), Some(older.key_id), "the key that was inserted last is the active one");
-        assert_eq!(record.last_version, 3, "last_version must be the highest version that there is, whichever key is active");
+        assert_eq!(
+            record.active.map(|key| key.key_id),
+            Some(older.key_id),
+            "the key that was inserted last is the active one"
+        );
+        assert_eq!(
+            record.last_version, 3,
+            "last_version must be the highest version that there is, whichever key is active"
+        );
     }
-    let Some(history) = must(keys.history(tx, &scope).await, "history") else { panic!("a scope with keys has a history") };
+    let Some(history) = must(keys.history(tx, &scope).await, "history") else {
+        panic!("a scope with keys has a history")
+    };
     let found: Vec<KeyId> = history.keys.iter().map(|key| key.key_id).collect();
     assert_eq!(found, [first.key_id, older.key_id, newest.key_id], "a history is in ascending order of version");
 }
@@ -244,7 +268,9 @@ pub async fn changes_that_change_nothing_are_errors<D: Database, K: KeyStore<Tx 
         must(keys.change_scope(tx, &change).await, "change_scope");
         let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::None).await, "scopes").remove(0);
         assert_eq!(record.state, state, "change_scope did not set the state that it was given");
-        let Some(history) = must(keys.history(tx, &scope).await, "history") else { panic!("a scope with keys has a history") };
+        let Some(history) = must(keys.history(tx, &scope).await, "history") else {
+            panic!("a scope with keys has a history")
+        };
         assert_eq!(history.changes.last(), Some(&change), "change_scope did not record the change");
         if state == ScopeState::Disabled {
             let refused = keys.insert_keys(tx, &[key(&scope, 2, kek_id)]).await;
@@ -258,7 +284,8 @@ pub async fn changes_that_change_nothing_are_errors<D: Database, K: KeyStore<Tx 
     }
 }
 
-/// Whoever shreds one scope is told of others under the same id: of whatever kind, byte for byte, and shredded ones too.
+/// Whoever shreds one scope is told of others under the same id: of whatever kind, byte for byte, and shredded ones
+/// too.
 pub async fn scopes_are_found_by_their_ids<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let id = fresh("found by its id").id().to_owned();
     let shouted = id.to_uppercase();
@@ -271,7 +298,8 @@ pub async fn scopes_are_found_by_their_ids<D: Database, K: KeyStore<Tx = D::Tx>>
     let tx = db.tx(&mut transaction);
     must(keys.create_scopes(tx, &[&expected[..], &others].concat()).await, "create_scopes");
     must(shred(keys, tx, &expected[0], now()).await, "shred");
-    let mut found = must(keys.scopes_with_ids(tx, &[shouted, id.clone(), "no such id".to_owned()]).await, "scopes_with_ids");
+    let mut found =
+        must(keys.scopes_with_ids(tx, &[shouted, id.clone(), "no such id".to_owned()]).await, "scopes_with_ids");
     found.sort_unstable();
     expected.sort_unstable();
     assert_eq!(found, expected, "scopes_with_ids finds the scopes of every kind under these ids, and no others");
@@ -304,7 +332,9 @@ pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>
     must(db.commit(transaction).await, "commit");
     let mut transaction = must(db.begin().await, "begin");
     let tx = db.tx(&mut transaction);
-    let Some(history) = must(keys.history(tx, &scope).await, "history") else { panic!("a shredded scope has a history") };
+    let Some(history) = must(keys.history(tx, &scope).await, "history") else {
+        panic!("a shredded scope has a history")
+    };
     let key_ids: Vec<KeyId> = history.keys.iter().map(|key| key.key_id).collect();
     let found = must(keys.data_keys(tx, &key_ids).await, "data_keys");
     assert!(found.len() == 2 && key_ids[0] == first.key_id);
@@ -417,7 +447,11 @@ pub async fn key_encryption_keys_are_rotated_moved_and_retired<D: Database, K: K
         "replace_kek must replace the active key-encryption key, and say so"
     );
     let active = must(keys.active_kek(conn, &partition).await, "active_kek");
-    assert_eq!(active.as_ref(), Some(&second), "replace_kek must make the new key-encryption key the active one, as it was given");
+    assert_eq!(
+        active.as_ref(),
+        Some(&second),
+        "replace_kek must make the new key-encryption key the active one, as it was given"
+    );
     assert!(
         !must(keys.replace_kek(conn, first.kek_id, &stray).await, "replace_kek"),
         "two processes rotated at once: the second must learn it"
@@ -430,7 +464,10 @@ pub async fn key_encryption_keys_are_rotated_moved_and_retired<D: Database, K: K
         (KekState::DecryptOnly, 0, None),
         "replace_kek must leave the old key-encryption key for opening only"
     );
-    assert_eq!((&old.kek.wrapped, old.kek.created_at, old.kek.wrapped_at), (&first.wrapped, first.created_at, first.wrapped_at));
+    assert_eq!(
+        (&old.kek.wrapped, old.kek.created_at, old.kek.wrapped_at),
+        (&first.wrapped, first.created_at, first.wrapped_at)
+    );
 
     let elsewhere = WrappedKek { master_key_id: "another".to_owned(), ciphertext: vec![9, 9] };
     let later = now() + time::Duration::SECOND;
@@ -463,7 +500,11 @@ pub async fn key_encryption_keys_are_rotated_moved_and_retired<D: Database, K: K
     let mut transaction = must(db.begin().await, "begin");
     must(shred(keys, db.tx(&mut transaction), &scope, now()).await, "shred");
     must(db.commit(transaction).await, "commit");
-    assert_eq!(must(keys.retire_kek(conn, first.kek_id).await, "retire_kek"), Retirement::Done, "a tombstone needs no key");
+    assert_eq!(
+        must(keys.retire_kek(conn, first.kek_id).await, "retire_kek"),
+        Retirement::Done,
+        "a tombstone needs no key"
+    );
     assert_eq!(usage_of(db, keys, first.kek_id).await.kek.state, KekState::Retired);
     let scope = fresh("late");
     let mut transaction = must(db.begin().await, "begin");
@@ -477,7 +518,9 @@ pub async fn key_encryption_keys_are_rotated_moved_and_retired<D: Database, K: K
     let mut transaction = must(db.begin().await, "begin");
     let tx = db.tx(&mut transaction);
     must(keys.create_scopes(tx, &[fresh("in a transaction")]).await, "create_scopes");
-    for refused in [keys.replace_kek(tx, second.kek_id, &stray).await.map(drop), keys.retire_kek(tx, first.kek_id).await.map(drop)] {
+    for refused in
+        [keys.replace_kek(tx, second.kek_id, &stray).await.map(drop), keys.retire_kek(tx, first.kek_id).await.map(drop)]
+    {
         assert!(matches!(refused, Err(Error::InTransaction { .. })), "{refused:?}");
     }
 }
@@ -510,7 +553,13 @@ pub async fn data_keys_are_wrapped_anew_in_batches<D: Database, K: KeyStore<Tx =
     ids.sort_unstable();
     let conn = db.connection(&mut connection);
     assert!(must(keys.replace_kek(conn, old.kek_id, &new).await, "replace_kek"));
-    let mut batch = RewrapBatch { from: vec![old.kek_id], to: new.kek_id, after: None, limit: 4, at: now() + time::Duration::MINUTE };
+    let mut batch = RewrapBatch {
+        from: vec![old.kek_id],
+        to: new.kek_id,
+        after: None,
+        limit: 4,
+        at: now() + time::Duration::MINUTE,
+    };
     let refused = keys.rewrap_batch(conn, &batch, &Marking { written_opens: false }).await;
     assert!(matches!(refused, Err(Error::WrongKey { .. })), "rewrap_batch must look at what was written: {refused:?}");
     assert_eq!(usage_of(db, keys, new.kek_id).await.live_keys, 0, "a batch that failed was written");
@@ -530,7 +579,11 @@ pub async fn data_keys_are_wrapped_anew_in_batches<D: Database, K: KeyStore<Tx =
     assert_eq!(seen_bad, [bad], "rewrap_batch must leave alone, and name, what does not open");
     assert_eq!((found, rewrapped), (6, 5), "rewrap_batch must count what it found and what it wrapped anew");
     let again = must(keys.rewrap_batch(conn, &RewrapBatch { after: None, ..batch.clone() }, &by).await, "rewrap_batch");
-    assert_eq!((again.found, again.rewrapped), (1, 0), "rewrap_batch must write what it says that it wrapped anew, and wrap none twice");
+    assert_eq!(
+        (again.found, again.rewrapped),
+        (1, 0),
+        "rewrap_batch must write what it says that it wrapped anew, and wrap none twice"
+    );
     let mut transaction = must(db.begin().await, "begin");
     let records = must(keys.data_keys(db.tx(&mut transaction), &ids).await, "data_keys");
     drop(transaction);

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 /// Runs all of the suite.
 pub async fn kms<K: Kms>(kms: &K) {
-    let context = |name: &str| KekContext { namespace: must(Namespace::new(name), "a namespace"), kek_id: KekId(Uuid::now_v7()) };
+    let context =
+        |name: &str| KekContext { namespace: must(Namespace::new(name), "a namespace"), kek_id: KekId(Uuid::now_v7()) };
     let here = context("here");
     assert!(!kms.provider().is_empty(), "a provider has a name");
     let wrapped = must(kms.generate_kek(&here).await, "generate_kek");
@@ -24,7 +25,10 @@ pub async fn kms<K: Kms>(kms: &K) {
     let again = must(kms.wrap_kek(&key, &here).await, "wrap_kek");
     let moved = must(kms.rewrap_kek(&wrapped, &here).await, "rewrap_kek");
     for wrapped in [&wrapped, &again, &moved] {
-        assert_eq!(wrapped.master_key_id, active, "a key-encryption key is wrapped by, and moved to the active master key");
+        assert_eq!(
+            wrapped.master_key_id, active,
+            "a key-encryption key is wrapped by, and moved to the active master key"
+        );
         let opened = must(kms.unwrap_kek(wrapped, &here).await, "unwrap_kek");
         assert_eq!(opened.expose(), key.expose(), "a key-encryption key stays what it is");
     }

@@ -155,7 +155,8 @@ pub(crate) struct Salts {
 impl Salts {
     pub(crate) fn draw(events: usize) -> Result<Self> {
         let draw = random::key()?;
-        let expand = if events > 1 { Some(Hkdf::from_prk(draw.expose()).map_err(|_| Error::Cryptography)?) } else { None };
+        let expand =
+            if events > 1 { Some(Hkdf::from_prk(draw.expose()).map_err(|_| Error::Cryptography)?) } else { None };
         Ok(Self { draw, expand, next: 0 })
     }
 

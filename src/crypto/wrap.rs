@@ -31,7 +31,12 @@ pub(crate) fn wrap_key(wrapping: &SecretKey, associated_data: &[&[u8]], key: &Se
 }
 
 /// The salt must be fresh: only [`wrap_key`] and the frozen vectors choose it.
-pub(crate) fn wrap_with_salt(wrapping: &SecretKey, associated_data: &[&[u8]], salt: &[u8; SALT], key: &SecretKey) -> Result<Vec<u8>> {
+pub(crate) fn wrap_with_salt(
+    wrapping: &SecretKey,
+    associated_data: &[&[u8]],
+    salt: &[u8; SALT],
+    key: &SecretKey,
+) -> Result<Vec<u8>> {
     let (cipher, bound) = cipher(wrapping, associated_data, salt).ok_or(Error::Cryptography)?;
     let mut wrapped = Vec::with_capacity(WRAPPED);
     wrapped.push(VERSION);

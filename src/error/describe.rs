@@ -28,15 +28,18 @@ fn misfit(text: &str, document: &[u8]) -> Option<String> {
     for kind in ["invalid type", "invalid value", "invalid length"] {
         if text.strip_prefix(kind).is_some_and(|rest| rest.starts_with([':', ' '])) {
             let tail = text.rfind(", expected ").map(|at| &text[at..]);
-            let tail = tail
-                .filter(|tail| tail.matches('`').count().is_multiple_of(2) && memchr::memmem::find(document, tail.as_bytes()).is_none());
+            let tail = tail.filter(|tail| {
+                tail.matches('`').count().is_multiple_of(2) && memchr::memmem::find(document, tail.as_bytes()).is_none()
+            });
             return Some(format!("{kind}{}", tail.unwrap_or_default()));
         }
     }
     for kind in ["unknown variant", "unknown field"] {
         if text.strip_prefix(kind).is_some_and(|rest| rest.starts_with(" `")) {
-            let none = [", there are no variants", ", there are no fields"].into_iter().find(|none| text.ends_with(none));
-            let tail = none.or_else(|| text.rfind(", expected ").map(|at| &text[at..]).filter(|tail| is_list(tail, document)));
+            let none =
+                [", there are no variants", ", there are no fields"].into_iter().find(|none| text.ends_with(none));
+            let tail =
+                none.or_else(|| text.rfind(", expected ").map(|at| &text[at..]).filter(|tail| is_list(tail, document)));
             return Some(format!("{kind}{}", tail.unwrap_or_default()));
         }
     }
@@ -68,7 +71,8 @@ fn is_name(quoted: &str, document: &[u8]) -> bool {
         let before = at.checked_sub(1).and_then(|at| document.get(at)).copied();
         let rest = document.get(at + name.len()..).unwrap_or_default();
         let part_of_a_word = before.is_some_and(is_plain) || rest.first().copied().is_some_and(is_plain);
-        let member = before == Some(b'"') && rest.strip_prefix(b"\"").is_some_and(|rest| rest.trim_ascii_start().starts_with(b":"));
+        let member = before == Some(b'"')
+            && rest.strip_prefix(b"\"").is_some_and(|rest| rest.trim_ascii_start().starts_with(b":"));
         part_of_a_word || member
     })
 }
@@ -78,10 +82,14 @@ pub(crate) fn gap(stored: EventVersion, oldest: EventVersion) -> String {
     match (stored.get(), oldest.get()) {
         (0, _) => "is stored without a version: say in its schema which one that is, with legacy_version(n)".to_owned(),
         (stored, oldest) if stored + 1 == oldest => {
-            format!("version {stored} is older than version {oldest}, the oldest registered: declare it, and its step to version {oldest}")
+            format!(
+                "version {stored} is older than version {oldest}, the oldest registered: declare it, and its step to \
+                 version {oldest}"
+            )
         }
         (stored, oldest) => format!(
-            "version {stored} is older than version {oldest}, the oldest registered: declare versions {stored} to {}, and the steps between them",
+            "version {stored} is older than version {oldest}, the oldest registered: declare versions {stored} to {}, \
+             and the steps between them",
             oldest.saturating_sub(1)
         ),
     }
@@ -151,11 +159,18 @@ mod tests {
         ] {
             assert_eq!(described::<Wanted>(json), expected);
         }
-        assert_eq!(described::<Strict>(r#"{"x, expected `SECRET`":1}"#), "unknown field, expected one of `a`, `b`, `c`");
+        assert_eq!(
+            described::<Strict>(r#"{"x, expected `SECRET`":1}"#),
+            "unknown field, expected one of `a`, `b`, `c`"
+        );
         let error = serde_json::from_str::<Wanted>(r#"{"kind":"A"}"#).unwrap_err();
         assert!(describe_without_values(&error, b"").starts_with("missing field `age`"));
         let error = serde_json::Error::custom("missing field `the name of Ada`");
-        assert_eq!(describe_without_values(&error, b""), "missing field", "where there is no document, names are plain at least");
+        assert_eq!(
+            describe_without_values(&error, b""),
+            "missing field",
+            "where there is no document, names are plain at least"
+        );
     }
 
     #[test]

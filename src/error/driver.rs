@@ -10,7 +10,10 @@ use std::fmt;
 
 /// What an error of a driver means to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(any(feature = "postgres", feature = "sqlite")), allow(dead_code, reason = "what no driver is there to say"))]
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "sqlite")),
+    allow(dead_code, reason = "what no driver is there to say")
+)]
 pub(crate) enum Failure {
     /// Another transaction was in the way.
     Collision,
@@ -30,9 +33,10 @@ pub(crate) enum Failure {
 
 /// What the driver of a database said.
 ///
-/// It is the [`source`](std::error::Error::source) of [`Error::Database`] and its relatives. `Debug` and `Display` show the
-/// code, the message and the names of table and constraint. They show no row and no value, and escape control characters.
-/// Its own `source` is `None`, for the same reason: [`driver`](Self::driver) has everything that the driver said.
+/// It is the [`source`](std::error::Error::source) of [`Error::Database`] and its relatives. `Debug` and `Display` show
+/// the code, the message and the names of table and constraint. They show no row and no value, and escape control
+/// characters. Its own `source` is `None`, for the same reason: [`driver`](Self::driver) has everything that the driver
+/// said.
 // In a box: errors are returned everywhere, and this one is rare.
 pub struct DriverError(Box<Said>);
 
@@ -197,7 +201,11 @@ pub(crate) fn meaning(error: &(dyn StdError + Send + Sync + 'static)) -> Failure
 
 /// What to do about a failure of the database, as far as it can be told.
 pub(crate) fn remedy(source: &DriverError) -> &'static str {
-    if source.is_outage() { ": it is away, or takes no writes now; roll back, and run the transaction again when it does" } else { "" }
+    if source.is_outage() {
+        ": it is away, or takes no writes now; roll back, and run the transaction again when it does"
+    } else {
+        ""
+    }
 }
 
 /// Without characters that could forge a line of a log or move a cursor, and not without end.
@@ -245,7 +253,10 @@ mod tests {
         let during = Error::database("reading", gone());
         assert!(during.is_outage() && during.is_retryable(), "{during:?}");
         let commit = Error::committing("shredding", gone());
-        assert!(matches!(commit, Error::OutcomeUnknown { .. }) && commit.is_outage() && !commit.is_retryable(), "{commit:?}");
+        assert!(
+            matches!(commit, Error::OutcomeUnknown { .. }) && commit.is_outage() && !commit.is_retryable(),
+            "{commit:?}"
+        );
         let other = Error::committing("shredding", "no");
         assert!(matches!(other, Error::Database { .. }) && !other.is_outage() && !other.is_retryable(), "{other:?}");
     }

@@ -9,8 +9,8 @@ macro_rules! kinds {
     ($($(#[$about:meta])* $kind:ident = $word:literal,)*) => {
         /// What an [`Error`] means, in one stable word: for logs, metrics and statuses. See [`Error::kind`].
         ///
-        /// [`as_str`](Self::as_str) and `Display` give the word. It never changes its meaning, unlike the messages. Other kinds may be
-        /// added. The command `eventseal` prints the same words with `--json`.
+        /// [`as_str`](Self::as_str) and `Display` give the word. It never changes its meaning, unlike the messages.
+        /// Other kinds may be added. The command `eventseal` prints the same words with `--json`.
         ///
         /// The kinds come in five groups, by who has something to do:
         ///
@@ -80,15 +80,15 @@ kinds! {
     KmsUnavailable = "kms_unavailable",
 
     // ---- the caller
-    /// The aggregate is not at the expected version, or the event's id is there already. Read again, and decide anew. Not
-    /// retryable as it is.
+    /// The aggregate is not at the expected version, or the event's id is there already. Read again, and decide anew.
+    /// Not retryable as it is.
     Conflict = "conflict",
     /// A name, id, reason or actor is empty, too long, or has characters that it can't have. Correct it. Not retryable.
     InvalidText = "invalid_text",
     /// Something else that was passed can't be: the payload, the metadata, a number. Correct it. Not retryable.
     InvalidInput = "invalid_input",
-    /// The keys of the scope were destroyed: the subject is gone. Leave the event out, or reopen the scope if that is lawful. Not
-    /// retryable.
+    /// The keys of the scope were destroyed: the subject is gone. Leave the event out, or reopen the scope if that is
+    /// lawful. Not retryable.
     Shredded = "shredded",
     /// The scope is disabled, which can be undone. Not retryable before an operator enables it.
     Disabled = "disabled",
@@ -96,24 +96,27 @@ kinds! {
     ScopeState = "scope_state",
     /// The key-encryption key is active, wraps data keys, or does not exist. Rotate and rewrap first. Not retryable.
     KekInUse = "kek_in_use",
-    /// The connection was lost during a commit of this crate, so it may be done or not. Look first. Not retryable blindly.
+    /// The connection was lost during a commit of this crate, so it may be done or not. Look first. Not retryable
+    /// blindly.
     OutcomeUnknown = "outcome_unknown",
 
     // ---- the developer
-    /// The schemas, or the Rust types, do not fit the event: a type or version that they do not know, or another shape. Or they
-    /// contradict themselves. Correct them, or deploy the newer code. Not retryable.
+    /// The schemas, or the Rust types, do not fit the event: a type or version that they do not know, or another shape.
+    /// Or they contradict themselves. Correct them, or deploy the newer code. Not retryable.
     Schemas = "schemas",
-    /// A step or a consumer of the application failed; its own error is the source. If that is a collision or an outage, the kind
-    /// says so instead. Not retryable otherwise.
+    /// A step or a consumer of the application failed; its own error is the source. If that is a collision or an
+    /// outage, the kind says so instead. Not retryable otherwise.
     Application = "application",
-    /// The call does not fit what it was given: no transaction, a transaction too many, a connection that does not last, a target
-    /// that holds something else, or a store that breaks its contract. Correct the program. Not retryable.
+    /// The call does not fit what it was given: no transaction, a transaction too many, a connection that does not
+    /// last, a target that holds something else, or a store that breaks its contract. Correct the program. Not
+    /// retryable.
     Misuse = "misuse",
 
     // ---- the operator
     /// There are no key tables by that name. Run the migrations. Not retryable.
     NotMigrated = "not_migrated",
-    /// There is no table of events by that name, or its columns have other names. Migrate, or correct the names. Not retryable.
+    /// There is no table of events by that name, or its columns have other names. Migrate, or correct the names. Not
+    /// retryable.
     NoEvents = "no_events",
     /// There are tables by that name already, made by something else. Configure other names. Not retryable.
     TablesExist = "tables_exist",
@@ -131,10 +134,11 @@ kinds! {
     KmsRefused = "kms_refused",
     /// The database's user may not do that. Grant it. Not retryable.
     PermissionDenied = "permission_denied",
-    /// Something between the process and the database changes sessions. Let it track statements, or connect directly. Not retryable.
+    /// Something between the process and the database changes sessions. Let it track statements, or connect directly.
+    /// Not retryable.
     Pooler = "pooler",
-    /// The database took a change, and not all of it is there: a shred that ends so has destroyed nothing for certain. Look at
-    /// triggers, rules and policies. Not retryable.
+    /// The database took a change, and not all of it is there: a shred that ends so has destroyed nothing for certain.
+    /// Look at triggers, rules and policies. Not retryable.
     NoEffect = "no_effect",
     /// The database refused a statement. The message and its source say why. Not retryable.
     Database = "database",
@@ -142,11 +146,11 @@ kinds! {
     Other = "other",
 
     // ---- somebody on call
-    /// A stored event is not what was written: it was altered, moved, or never sealed. Restore it, and find out who could write it.
-    /// Not retryable.
+    /// A stored event is not what was written: it was altered, moved, or never sealed. Restore it, and find out who
+    /// could write it. Not retryable.
     Tampered = "tampered",
-    /// The row of a data key is missing, which no erasure does. Restore the key tables, or connect to the right database. Not
-    /// retryable.
+    /// The row of a data key is missing, which no erasure does. Restore the key tables, or connect to the right
+    /// database. Not retryable.
     MissingKey = "missing_key",
     /// The row of a key-encryption key is missing. Restore the key tables. Not retryable.
     MissingKek = "missing_kek",
@@ -171,8 +175,8 @@ impl fmt::Display for ErrorKind {
 }
 
 impl Error {
-    /// What it means, in one stable word: for logs, metrics and statuses. An [`Unreadable`](Self::Unreadable) event has the kind of
-    /// what is wrong with it.
+    /// What it means, in one stable word: for logs, metrics and statuses. An [`Unreadable`](Self::Unreadable) event has
+    /// the kind of what is wrong with it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         // No wildcard: a new variant has to choose.
@@ -242,9 +246,10 @@ impl Error {
             Self::Unreadable(unreadable) => unreadable.error.kind(),
             Self::Collision { .. } => ErrorKind::Collision,
             Self::Database { source, .. } if source.is_outage() => ErrorKind::DatabaseUnavailable,
-            Self::Database { .. } | Self::NoUniqueVersion { .. } | Self::PositionTaken { .. } | Self::NoSequence { .. } => {
-                ErrorKind::Database
-            }
+            Self::Database { .. }
+            | Self::NoUniqueVersion { .. }
+            | Self::PositionTaken { .. }
+            | Self::NoSequence { .. } => ErrorKind::Database,
             Self::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
             Self::Cryptography | Self::Random => ErrorKind::Other,
         }
@@ -256,9 +261,11 @@ fn of_the_application(source: &StepError) -> ErrorKind {
     match meaning(&*source.0) {
         Failure::Collision => ErrorKind::Collision,
         Failure::Outage => source.0.downcast_ref::<Error>().map_or(ErrorKind::DatabaseUnavailable, Error::kind),
-        Failure::Permission | Failure::MissingTable | Failure::MissingColumn | Failure::LostStatement | Failure::Other => {
-            ErrorKind::Application
-        }
+        Failure::Permission
+        | Failure::MissingTable
+        | Failure::MissingColumn
+        | Failure::LostStatement
+        | Failure::Other => ErrorKind::Application,
     }
 }
 
@@ -281,7 +288,12 @@ mod tests {
 
     fn consumer(source: impl Into<BoxError>) -> Error {
         let version = AggregateVersion::FIRST;
-        Error::Consumer { consumer: "c".to_owned(), aggregate: aggregate("Order", "1"), version, source: StepError(source.into()) }
+        Error::Consumer {
+            consumer: "c".to_owned(),
+            aggregate: aggregate("Order", "1"),
+            version,
+            source: StepError(source.into()),
+        }
     }
 
     fn unreadable(error: Error) -> Error {
@@ -300,7 +312,10 @@ mod tests {
         assert_eq!(words.len(), ErrorKind::ALL.len());
         for kind in ErrorKind::ALL {
             let word = kind.as_str();
-            assert!(word.split('_').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase())), "{word}");
+            assert!(
+                word.split('_').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase())),
+                "{word}"
+            );
             // The name in Rust is the same word.
             assert_eq!(word.replace('_', ""), format!("{kind:?}").to_lowercase());
             assert_eq!(format!("{kind:>30}"), format!("{word:>30}"));

@@ -118,7 +118,11 @@ impl TryFrom<i64> for GlobalPosition {
         if value >= 0 {
             Ok(Self(value))
         } else {
-            Err(Error::OutOfRange { what: "global position", value, hint: "positions are 0 (before the first event) or more" })
+            Err(Error::OutOfRange {
+                what: "global position",
+                value,
+                hint: "positions are 0 (before the first event) or more",
+            })
         }
     }
 }

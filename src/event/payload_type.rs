@@ -1,23 +1,25 @@
 //! The Rust types that payloads are read into, and what their `Deserialize` asks for.
 //!
-//! A type can't be stored in a registry, but functions that know it can. Two are kept: one reads an event into the type, the
-//! other lets the type's `Deserialize` ask its questions of somebody who only answers. Whoever answers learns what payloads look
-//! like, without a payload: that is how `eventseal-testing` finds out shapes and makes up samples.
+//! A type can't be stored in a registry, but functions that know it can. Two are kept: one reads an event into the
+//! type, the other lets the type's `Deserialize` ask its questions of somebody who only answers. Whoever answers learns
+//! what payloads look like, without a payload: that is how `eventseal-testing` finds out shapes and makes up samples.
 
 use crate::error::Result;
 use crate::event::PersistedEvent;
-use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
 use std::any::type_name;
 use std::fmt;
 
 /// A Rust type that payloads are read into.
 ///
-/// [`StepInfo::reads`](crate::schema::StepInfo::reads) and [`SchemaVersion::decoded_into`](crate::schema::SchemaVersion::decoded_into) have those
-/// of a registry.
+/// [`StepInfo::reads`](crate::schema::StepInfo::reads) and
+/// [`SchemaVersion::decoded_into`](crate::schema::SchemaVersion::decoded_into) have those of a registry.
 ///
 /// # What it costs
-/// The compiler makes the type's `Deserialize` once more, for [`ask`](Self::ask), and nothing calls it in a service: some
-/// kilobytes of program for each type, and no time.
+/// The compiler makes the type's `Deserialize` once more, for [`ask`](Self::ask), and nothing calls it in a service:
+/// some kilobytes of program for each type, and no time.
 #[derive(Clone, Copy)]
 pub struct PayloadType {
     name: &'static str,
@@ -82,7 +84,8 @@ impl PayloadType {
     }
 }
 
-/// Compares names. A program may hold two types of one path, such as those of two versions of a crate: they count as equal.
+/// Compares names. A program may hold two types of one path, such as those of two versions of a crate: they count as
+/// equal.
 impl PartialEq for PayloadType {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
@@ -105,7 +108,11 @@ pub trait Answers {
     ///
     /// # Errors
     /// A [`Refusal`], which ends it.
-    fn answer(&self, question: &Question, give: &mut dyn FnMut(Given<'_>) -> Result<(), Refusal>) -> Result<(), Refusal>;
+    fn answer(
+        &self,
+        question: &Question,
+        give: &mut dyn FnMut(Given<'_>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal>;
 }
 
 /// What a `Deserialize` asks for at a place.
@@ -114,8 +121,8 @@ pub trait Answers {
 pub struct Question {
     /// What is asked for.
     pub asked: Asked,
-    /// The name of the Rust type that the answer is for, as [`type_name`] has it; `""` for the content of a variant, which is
-    /// no type of its own.
+    /// The name of the Rust type that the answer is for, as [`type_name`] has it; `""` for the content of a variant,
+    /// which is no type of its own.
     pub for_type: &'static str,
 }
 
@@ -143,7 +150,8 @@ pub enum Asked {
     Unit,
     /// An `Option`.
     Option,
-    /// A newtype of this name. A [`Sensitive`](crate::Sensitive) is one called [`Sensitive::NAME`](crate::Sensitive::NAME).
+    /// A newtype of this name. A [`Sensitive`](crate::Sensitive) is one called
+    /// [`Sensitive::NAME`](crate::Sensitive::NAME).
     Newtype(&'static str),
     /// A list of any length.
     List,
@@ -246,7 +254,12 @@ impl Questions<'_> {
         self.ask_for(type_name::<V::Value>(), asked, visitor)
     }
 
-    fn ask_for<'de, V: Visitor<'de>>(self, for_type: &'static str, asked: Asked, visitor: V) -> Result<V::Value, Refusal> {
+    fn ask_for<'de, V: Visitor<'de>>(
+        self,
+        for_type: &'static str,
+        asked: Asked,
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
         let (mut visitor, mut value) = (Some(visitor), None);
         self.0.answer(&Question { asked, for_type }, &mut |answer| {
             let visitor = visitor.take().ok_or(Refusal::Other)?;

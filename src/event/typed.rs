@@ -29,8 +29,9 @@ use serde::de::DeserializeOwned;
 /// type is a [`TypedEvent`] by itself, and an arm of the enums that [`events!`](crate::events) makes. Only current
 /// versions need it: the types that a typed step starts from are never decoded otherwise.
 ///
-/// The payload of a type that is [protected whole](crate::schema::EventSchema::protect_whole) is a `#[serde(transparent)]` newtype over a
-/// [`Sensitive`](crate::Sensitive), since nothing else is left of it once it is erased.
+/// The payload of a type that is [protected whole](crate::schema::EventSchema::protect_whole) is a
+/// `#[serde(transparent)]` newtype over a [`Sensitive`](crate::Sensitive), since nothing else is left of it once it is
+/// erased.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is the payload of no event type",
     note = "implement `eventseal::EventPayload` for it, which names the event type and the version"
@@ -48,7 +49,8 @@ pub trait EventPayload: Serialize + DeserializeOwned {
 /// To be implemented by hand only where neither fits.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no type of events",
-    note = "make an enum with `eventseal::events!`, or implement `eventseal::EventPayload` for the payload of a single event type"
+    note = "make an enum with `eventseal::events!`, or implement `eventseal::EventPayload` for the payload of a single \
+        event type"
 )]
 pub trait TypedEvent: Sized {
     /// The event types that are decoded, each with the version of its payload. No type twice.
@@ -216,7 +218,8 @@ impl EventPage {
 /// An event of a right type at another version than its arm's is an error, catch-all or not: it would be read as
 /// something that it is not, or ignored as something unknown. [`SchemasBuilder::decodes`] finds at startup where a
 /// version of the code and that of the schemas differ. What remains are versions that
-/// [`pass_through_newer`](crate::schema::SchemasBuilder::pass_through_newer) lets through, and stores that are read without schemas.
+/// [`pass_through_newer`](crate::schema::SchemasBuilder::pass_through_newer) lets through, and stores that are read
+/// without schemas.
 ///
 /// # What a catch-all is for
 /// Enums that are meant for some of the types of a stream, such as those of a read model. It can't be encoded: the
@@ -258,16 +261,16 @@ macro_rules! events {
     };
     ($($anything:tt)*) => {
         ::std::compile_error!(
-            "events! takes one enum: `pub enum OrderEvent { Placed(OrderPlaced), Shipped(OrderShipped), _ => Other }`, each variant with \
-             one payload type, and a catch-all (`_ => Other`, without attributes) or none at the end"
+            "events! takes one enum: `pub enum OrderEvent { Placed(OrderPlaced), Shipped(OrderShipped), _ => Other }`, \
+             each variant with one payload type, and a catch-all (`_ => Other`, without attributes) or none at the end"
         );
     };
 }
 
 /// What the enums with and without a catch-all share.
 ///
-/// Generic parameters are not hygienic, and a binding can't shadow a tuple struct: what is named here begins with `__`, so that
-/// payload types may have any other name.
+/// Generic parameters are not hygienic, and a binding can't shadow a tuple struct: what is named here begins with `__`,
+/// so that payload types may have any other name.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __events_impl {
@@ -329,13 +332,21 @@ pub fn encode<T: EventPayload>(payload: &T) -> Result<NewEvent> {
 /// The event is of no type that `E` decodes.
 #[must_use]
 pub fn unexpected_type<E>(event: &PersistedEvent) -> Error {
-    Error::UnexpectedType { event_id: event.event_id, event_type: event.event_type.clone(), target: std::any::type_name::<E>() }
+    Error::UnexpectedType {
+        event_id: event.event_id,
+        event_type: event.event_type.clone(),
+        target: std::any::type_name::<E>(),
+    }
 }
 
 /// The event stands in a catch-all of `E`.
 #[must_use]
 pub fn catch_all<E>(event: &PersistedEvent) -> Error {
-    Error::CatchAll { event_id: event.event_id, event_type: event.event_type.clone(), target: std::any::type_name::<E>() }
+    Error::CatchAll {
+        event_id: event.event_id,
+        event_type: event.event_type.clone(),
+        target: std::any::type_name::<E>(),
+    }
 }
 
 /// An event type that two arms of an enum name, if there is one. For the compiler, which stops there.

@@ -84,7 +84,9 @@ impl Problem {
     pub(crate) fn describe(&self, around: &str) -> String {
         match self {
             Self::NotJson => "the payload is not JSON".to_owned(),
-            Self::NoContainer(place) if around.is_empty() && place.is_empty() => "the root is neither an object nor an array".to_owned(),
+            Self::NoContainer(place) if around.is_empty() && place.is_empty() => {
+                "the root is neither an object nor an array".to_owned()
+            }
             Self::NoContainer(place) => format!("{around}{place} is neither an object nor an array"),
             Self::NoElement(place) => format!("{around}{place} is not an element of its array"),
             Self::IsElement(place) => format!("{around}{place} is an element of an array, which can't be taken out"),
@@ -134,7 +136,12 @@ impl<'a> Node<'a> {
     }
 
     /// Puts stand-ins in these places, each found on one way through the document, however many there are.
-    pub(crate) fn stand_in(&mut self, places: &Places, place: &mut String, stand_in: &dyn Fn(&JsonPointer) -> Option<&'a str>) {
+    pub(crate) fn stand_in(
+        &mut self,
+        places: &Places,
+        place: &mut String,
+        stand_in: &dyn Fn(&JsonPointer) -> Option<&'a str>,
+    ) {
         if places.is_place()
             && let Some(text) = stand_in(&JsonPointer::new_unchecked(place.as_str()))
         {
@@ -159,7 +166,9 @@ impl<'a> Node<'a> {
                     below(&name, value);
                 }
             }),
-            Self::Array(elements) => elements.iter_mut().enumerate().for_each(|(index, value)| below(&index.to_string(), value)),
+            Self::Array(elements) => {
+                elements.iter_mut().enumerate().for_each(|(index, value)| below(&index.to_string(), value))
+            }
             _ => {}
         }
     }
@@ -227,7 +236,9 @@ impl<'a> Node<'a> {
         self.expand()?;
         Ok(match (self, step) {
             // Of members that are repeated, serde_json takes the last.
-            (Self::Object(members), Step(name)) => members.iter_mut().rfind(|(known, _)| known.is(name)).map(|(_, value)| value),
+            (Self::Object(members), Step(name)) => {
+                members.iter_mut().rfind(|(known, _)| known.is(name)).map(|(_, value)| value)
+            }
             (Self::Array(elements), step) => step.index().and_then(|index| elements.get_mut(index)),
             _ => None,
         })
@@ -241,8 +252,12 @@ impl<'a> Node<'a> {
                 match text.trim_ascii_start().as_bytes().first() {
                     Some(b'{') => {
                         let members = raw::members(text).map_err(|_| Problem::NotJson)?;
-                        *self =
-                            Self::Object(members.into_iter().map(|(name, value)| (Name::Spelled(name), Self::Text(value.get()))).collect());
+                        *self = Self::Object(
+                            members
+                                .into_iter()
+                                .map(|(name, value)| (Name::Spelled(name), Self::Text(value.get())))
+                                .collect(),
+                        );
                     }
                     Some(b'[') => {
                         let elements = raw::elements(text).map_err(|_| Problem::NotJson)?;
@@ -274,10 +289,13 @@ impl<'a> Node<'a> {
             },
             Self::Parsed(value) => Ok(value),
             Self::Object(members) => {
-                let members = members.into_iter().map(|(name, node)| Ok((name.said()?.into_owned(), node.into_value()?)));
+                let members =
+                    members.into_iter().map(|(name, node)| Ok((name.said()?.into_owned(), node.into_value()?)));
                 members.collect::<Result<_, _>>().map(Value::Object)
             }
-            Self::Array(elements) => elements.into_iter().map(Self::into_value).collect::<Result<_, _>>().map(Value::Array),
+            Self::Array(elements) => {
+                elements.into_iter().map(Self::into_value).collect::<Result<_, _>>().map(Value::Array)
+            }
             Self::Opaque(bytes) => serde_json::from_slice(bytes),
         }
     }
@@ -287,7 +305,9 @@ impl<'a> Node<'a> {
         match self {
             Self::Text(text) => text.len(),
             Self::Parsed(value) => value.to_string().len(),
-            Self::Object(members) => members.iter().map(|(name, value)| name.length() + value.length() + 2).sum::<usize>() + 2,
+            Self::Object(members) => {
+                members.iter().map(|(name, value)| name.length() + value.length() + 2).sum::<usize>() + 2
+            }
             Self::Array(elements) => elements.iter().map(|value| value.length() + 1).sum::<usize>() + 2,
             Self::Opaque(bytes) => bytes.len(),
         }
@@ -389,7 +409,8 @@ mod tests {
 
     #[test]
     fn what_nobody_looks_at_keeps_its_spelling() {
-        let mut node = Node::Text(r#" { "a" : 1e400, "b\n":{"x":[ 1.0 ]}, "c":9007199254740993.0, "z":1, "z":"\ud800" } "#);
+        let mut node =
+            Node::Text(r#" { "a" : 1e400, "b\n":{"x":[ 1.0 ]}, "c":9007199254740993.0, "z":1, "z":"\ud800" } "#);
         assert!(node.get(&way(&steps("/missing"))).unwrap().is_none());
         assert_eq!(node.text(), r#"{"a":1e400,"b\n":{"x":[ 1.0 ]},"c":9007199254740993.0,"z":1,"z":"\ud800"}"#);
         assert!(node.length().abs_diff(node.text().len()) < 5);

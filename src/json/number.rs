@@ -1,12 +1,12 @@
 //! Numbers by what they are, and not by how they are spelled.
 //!
-//! serde_json keeps a number as it was spelled if any crate of the build turns on its `arbitrary_precision`, and reads it into
-//! an integer or an `f64` otherwise. What is compared here is the same in both.
+//! serde_json keeps a number as it was spelled if any crate of the build turns on its `arbitrary_precision`, and reads
+//! it into an integer or an `f64` otherwise. What is compared here is the same in both.
 
 use serde_json::{Number, Value};
 
-/// The exact value of a number of JSON in one spelling: its digits without zeros at the ends, and a power of ten. `None` if
-/// the text is no number, or of a size that nobody counts with.
+/// The exact value of a number of JSON in one spelling: its digits without zeros at the ends, and a power of ten.
+/// `None` if the text is no number, or of a size that nobody counts with.
 pub(crate) fn canonical(number: &str) -> Option<String> {
     let (sign, rest) = number.strip_prefix('-').map_or(("", number), |rest| ("-", rest));
     let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
@@ -84,30 +84,48 @@ mod tests {
         for other in ["", "-", "x", "1e", "1e99999999999999999999", "1.2.3", "NaN"] {
             assert_eq!(canonical(other), None, "{other}");
         }
-        assert_ne!(canonical("1234567890123456789012345"), canonical("1234567890123456789012346"), "nothing is rounded");
+        assert_ne!(
+            canonical("1234567890123456789012345"),
+            canonical("1234567890123456789012346"),
+            "nothing is rounded"
+        );
     }
 
     #[test]
     fn json_is_the_same_whatever_spells_it() {
-        let same = |a: &str, b: &str| is_same_value(&serde_json::from_str(a).unwrap(), &serde_json::from_str(b).unwrap());
+        let same =
+            |a: &str, b: &str| is_same_value(&serde_json::from_str(a).unwrap(), &serde_json::from_str(b).unwrap());
         assert!(same(r#"{"a":[1.50,1e2],"b":"1.5"}"#, r#"{"b":"1.5","a":[1.5,100.0]}"#));
-        for other in [r#"{"a":[1.5]}"#, r#"{"a":[1.5,101],"b":"1.5"}"#, r#"{"a":[1.5,100],"b":1.5}"#, r#"{"a":[1.5,100],"c":"1.5"}"#] {
+        for other in [
+            r#"{"a":[1.5]}"#,
+            r#"{"a":[1.5,101],"b":"1.5"}"#,
+            r#"{"a":[1.5,100],"b":1.5}"#,
+            r#"{"a":[1.5,100],"c":"1.5"}"#,
+        ] {
             assert!(!same(r#"{"a":[1.50,1e2],"b":"1.5"}"#, other), "{other}");
         }
     }
 
     #[test]
     fn a_number_is_read_as_a_float_in_every_build_or_in_none() {
-        let read = |number: &str| read_as_float(&serde_json::from_str(number).unwrap()).map(|number| number.to_string());
+        let read =
+            |number: &str| read_as_float(&serde_json::from_str(number).unwrap()).map(|number| number.to_string());
         for integer in ["0", "-7", "9223372036854775807", "-9223372036854775808", "18446744073709551615"] {
             assert_eq!(read(integer), None, "{integer}");
         }
-        for (number, float) in
-            [("9900.50", "9900.5"), ("1e2", "100.0"), ("1.0", "1.0"), ("-0", "-0.0"), ("0.1000000000000000000000001", "0.1")]
-        {
+        for (number, float) in [
+            ("9900.50", "9900.5"),
+            ("1e2", "100.0"),
+            ("1.0", "1.0"),
+            ("-0", "-0.0"),
+            ("0.1000000000000000000000001", "0.1"),
+        ] {
             assert_eq!(read(number).as_deref(), Some(float), "{number}");
         }
-        assert_eq!(read("18446744073709551616"), Number::from_f64(18_446_744_073_709_551_616.0).map(|number| number.to_string()));
+        assert_eq!(
+            read("18446744073709551616"),
+            Number::from_f64(18_446_744_073_709_551_616.0).map(|number| number.to_string())
+        );
     }
 
     #[test]

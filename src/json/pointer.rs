@@ -142,7 +142,11 @@ pub(crate) struct Pattern {
 impl Pattern {
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let Some(rest) = text.strip_prefix('/') else {
-            return Err(if text.is_empty() { "is the whole payload: say protect_whole()" } else { "must start with '/'" });
+            return Err(if text.is_empty() {
+                "is the whole payload: say protect_whole()"
+            } else {
+                "must start with '/'"
+            });
         };
         let tokens = rest.split('/').map(parse_token).collect::<Result<_, _>>()?;
         Ok(Self { text: text.to_owned(), tokens })
@@ -255,14 +259,23 @@ mod tests {
         assert_eq!(JsonPointer::parse("/a~1b/m~0n/0").unwrap().tokens().collect::<Vec<_>>(), ["a/b", "m~n", "0"]);
         assert_eq!(JsonPointer::parse("").unwrap(), JsonPointer::root());
         assert_eq!(JsonPointer::parse("/").unwrap().tokens().collect::<Vec<_>>(), [""]);
-        assert!(JsonPointer::parse("a").is_none() && JsonPointer::parse("/~2").is_none() && JsonPointer::parse("/~").is_none());
+        assert!(
+            JsonPointer::parse("a").is_none()
+                && JsonPointer::parse("/~2").is_none()
+                && JsonPointer::parse("/~").is_none()
+        );
     }
 
     #[test]
     fn patterns_overlap_where_a_place_could_be_meant_twice() {
         let overlap = |a: &str, b: &str| Pattern::parse(a).unwrap().overlaps(&Pattern::parse(b).unwrap());
         assert!(overlap("/a", "/a/b") && overlap("/a/*/c", "/a/0") && overlap("/a/*", "/a/*"));
-        assert!(!overlap("/a", "/ab") && !overlap("/a/*/c", "/a/*/d") && !overlap("/a/*", "/a/name") && !overlap("/a/*", "/a/01"));
+        assert!(
+            !overlap("/a", "/ab")
+                && !overlap("/a/*/c", "/a/*/d")
+                && !overlap("/a/*", "/a/name")
+                && !overlap("/a/*", "/a/01")
+        );
     }
 
     #[test]

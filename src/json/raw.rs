@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// The members of an object, in their order: names between their quotes, and values. Refuses what is no object, and what
-/// follows it.
+/// The members of an object, in their order: names between their quotes, and values. Refuses what is no object, and
+/// what follows it.
 pub(crate) fn members(text: &str) -> Result<Vec<(&str, &RawValue)>, serde_json::Error> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
@@ -55,7 +55,10 @@ mod tests {
     fn everything_keeps_its_spelling() {
         let found = members(r#" {"a\u0062" : 1.0 ,"c":[ 1 ], "a\u0062":1e400,"\ud800":null} "#).unwrap();
         let found: Vec<_> = found.iter().map(|(name, value)| (*name, value.get())).collect();
-        assert_eq!(found, [(r#""a\u0062""#, "1.0"), (r#""c""#, "[ 1 ]"), (r#""a\u0062""#, "1e400"), (r#""\ud800""#, "null")]);
+        assert_eq!(
+            found,
+            [(r#""a\u0062""#, "1.0"), (r#""c""#, "[ 1 ]"), (r#""a\u0062""#, "1e400"), (r#""\ud800""#, "null")]
+        );
         assert_eq!(elements(" [1, {} ]").unwrap().iter().map(|value| value.get()).collect::<Vec<_>>(), ["1", "{}"]);
         for wrong in ["", "[]", "{} x", "{\"a\":}", "{\"a\":1", "{1:1}"] {
             assert!(members(wrong).is_err(), "{wrong}");

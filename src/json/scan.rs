@@ -94,9 +94,17 @@ impl ScanError {
         match self {
             Self::Syntax { offset, problem } => Error::InvalidPayload { event_id, offset, problem },
             Self::TooDeep => Error::LimitExceeded { event_id, what: "the payload's nesting", limit: MAX_DEPTH },
-            Self::TooMany => Error::LimitExceeded { event_id, what: "the number of protected values and of their owners", limit: MAX_HITS },
-            Self::Duplicate { place } => Error::DuplicateMember { event_id, pointer: JsonPointer::new_unchecked(place) },
-            Self::Shape { place, expected } => Error::ShapeMismatch { event_id, pointer: JsonPointer::new_unchecked(place), expected },
+            Self::TooMany => Error::LimitExceeded {
+                event_id,
+                what: "the number of protected values and of their owners",
+                limit: MAX_HITS,
+            },
+            Self::Duplicate { place } => {
+                Error::DuplicateMember { event_id, pointer: JsonPointer::new_unchecked(place) }
+            }
+            Self::Shape { place, expected } => {
+                Error::ShapeMismatch { event_id, pointer: JsonPointer::new_unchecked(place), expected }
+            }
         }
     }
 }
@@ -138,7 +146,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A value at which, or below which, something is wanted. The root is one like any other: its shape is looked at too.
+    /// A value at which, or below which, something is wanted. The root is one like any other: its shape is looked at
+    /// too.
     fn node(&mut self, id: usize, is_root: bool) -> Result<(), ScanError> {
         let wanted: &'a Wanted = self.wanted;
         let node = &wanted.nodes[id];
@@ -162,7 +171,9 @@ impl<'a> Scanner<'a> {
                     self.object(Some(id), is_root)?;
                 }
                 Some(b'[') => {
-                    let named = |(name, child): &(Box<str>, usize)| wanted.nodes[*child].leads_to_field && array_index(name).is_none();
+                    let named = |(name, child): &(Box<str>, usize)| {
+                        wanted.nodes[*child].leads_to_field && array_index(name).is_none()
+                    };
                     if node.children.iter().any(named) {
                         return self.misshapen(node, "an object");
                     }
@@ -173,7 +184,10 @@ impl<'a> Scanner<'a> {
                     self.skip_value()?;
                     let below = node.each.into_iter().chain(node.children.iter().map(|(_, child)| *child));
                     if below.into_iter().any(|child| wanted.nodes[child].leads_to_field) {
-                        return self.misshapen(node, if node.each.is_some() { "an array or null" } else { "an object or null" });
+                        return self.misshapen(
+                            node,
+                            if node.each.is_some() { "an array or null" } else { "an object or null" },
+                        );
                     }
                 }
             }
@@ -365,7 +379,10 @@ mod tests {
             ("[{}]", &["/a"], ""),
             ("1", &["/*"], ""),
         ] {
-            assert!(matches!(found(text, fields), Err(ScanError::Shape { place: found, .. }) if found == place), "{text}");
+            assert!(
+                matches!(found(text, fields), Err(ScanError::Shape { place: found, .. }) if found == place),
+                "{text}"
+            );
         }
         assert_eq!(found("[1,[2]]", &["/*"]).unwrap(), ["1", "[2]"]);
         assert_eq!(found("null", &["/*", "/a"]).unwrap(), Vec::<String>::new());

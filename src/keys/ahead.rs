@@ -1,9 +1,10 @@
 //! Key-encryption keys are opened before anything is locked.
 //!
-//! A KMS may take as long as it likes, and locks keep others waiting: those who append for the same subjects, and a shred. So
-//! a call looks at the rows first, without locks, and has the KMS open what they need. Then it takes the locking read. What it
-//! finds there may be another key than before, because somebody rotated in between. That one is not asked for any more: the
-//! call fails with a retryable [`Error::Collision`], and notes what was missing, so that the next one looks for it.
+//! A KMS may take as long as it likes, and locks keep others waiting: those who append for the same subjects, and a
+//! shred. So a call looks at the rows first, without locks, and has the KMS open what they need. Then it takes the
+//! locking read. What it finds there may be another key than before, because somebody rotated in between. That one is
+//! not asked for any more: the call fails with a retryable [`Error::Collision`], and notes what was missing, so that
+//! the next one looks for it.
 
 use crate::error::{Error, Result};
 use crate::keys::kek_cache::Kek;
@@ -16,7 +17,8 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-/// What a call has opened ahead. It lasts as long as the call, so that nothing can expire between the look and the lock.
+/// What a call has opened ahead. It lasts as long as the call, so that nothing can expire between the look and the
+/// lock.
 #[derive(Default)]
 pub(crate) struct Pinned {
     pub(crate) keks: HashMap<KekId, Arc<Kek>>,
@@ -48,7 +50,11 @@ pub(crate) struct Hints {
 
 impl Hints {
     pub(crate) fn new() -> Self {
-        Self { partitions: LruCache::new(REMEMBERED), missed: LruCache::new(REMEMBERED), missed_keks: LruCache::new(REMEMBERED_KEKS) }
+        Self {
+            partitions: LruCache::new(REMEMBERED),
+            missed: LruCache::new(REMEMBERED),
+            missed_keks: LruCache::new(REMEMBERED_KEKS),
+        }
     }
 
     fn note_missed<'s>(&mut self, record: &KekRecord, scopes: impl IntoIterator<Item = &'s KeyScope>) {
@@ -78,7 +84,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let without_key = records.iter().filter(|record| record.state == ScopeState::Live && record.active.is_none());
         let partitions: HashSet<String> =
             unknown.chain(without_key.map(|record| &record.scope)).map(|scope| self.partition_of(scope)).collect();
-        let sealing = records.iter().filter(|record| record.state == ScopeState::Live).filter_map(|record| record.active.as_ref());
+        let sealing = records
+            .iter()
+            .filter(|record| record.state == ScopeState::Live)
+            .filter_map(|record| record.active.as_ref());
         let closed: Vec<&DataKeyRecord> =
             sealing.filter(|key| key.wrapped_key.is_some() && self.cache.keys.get(key, None).is_none()).collect();
         pinned.keks = self.keks_of(tx, &closed, None).await?;
@@ -105,7 +114,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok(pinned)
     }
 
-    /// Opens what earlier calls found to be closed, on a connection that holds no locks: for those who repeat a transaction.
+    /// Opens what earlier calls found to be closed, on a connection that holds no locks: for those who repeat a
+    /// transaction.
     pub(crate) async fn open_missed(&self, pinned: &mut Pinned) -> Result<()> {
         let missed = lock(&self.hints).take_missed();
         for record in missed {
@@ -114,8 +124,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok(())
     }
 
-    /// Will the locks probably show nothing that the KMS would have to be asked for? Where it costs nothing but a query, a
-    /// look makes sure. Where a transaction that has looked may not be able to write any more, the last look has to do.
+    /// Will the locks probably show nothing that the KMS would have to be asked for? Where it costs nothing but a
+    /// query, a look makes sure. Where a transaction that has looked may not be able to write any more, the last look
+    /// has to do.
     fn has_all_at_hand(&self, scopes: &[KeyScope]) -> bool {
         let missed = {
             let hints = lock(&self.hints);
@@ -123,7 +134,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         };
         let sure = !self.store.can_look_first();
         let at_hand = |scope: &KeyScope| {
-            self.cache.keys.is_at_hand(scope) || (sure && !scope.is_reserved() && self.has_active_at_hand(&self.partition_of(scope)))
+            self.cache.keys.is_at_hand(scope)
+                || (sure && !scope.is_reserved() && self.has_active_at_hand(&self.partition_of(scope)))
         };
         !missed && scopes.iter().all(at_hand)
     }
@@ -179,8 +191,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             return Ok(());
         }
         let problem = format!(
-            "it is the active one, but master key {:?} holds it, under which this process only opens: move it to the one that is \
-             configured with move_master_key(), or find out who made it active",
+            "it is the active one, but master key {:?} holds it, under which this process only opens: move it to the \
+             one that is configured with move_master_key(), or find out who made it active",
             record.wrapped.master_key_id
         );
         Err(Error::KmsRefused { kek_id: record.kek_id, failure: KmsFailure::WrongKey, problem })
@@ -189,9 +201,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Under locks, a key is needed that is not open.
     pub(crate) fn missed<'s>(&self, record: &KekRecord, scopes: impl IntoIterator<Item = &'s KeyScope>) -> Error {
         lock(&self.hints).note_missed(record, scopes);
-        tracing::debug!(kek_id = %record.kek_id, "a key-encryption key was not open when its scopes were locked: the next try opens it first");
+        tracing::debug!(kek_id = %record.kek_id, "a key-encryption key was not open when its scopes were locked: the \
+            next try opens it first");
         Error::Collision {
-            source: Some("a key-encryption key was rotated meanwhile, and is not open yet: the next try opens it first".into()),
+            source: Some(
+                "a key-encryption key was rotated meanwhile, and is not open yet: the next try opens it first".into(),
+            ),
         }
     }
 }

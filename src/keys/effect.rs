@@ -1,6 +1,6 @@
-//! What a change has left behind, as the transaction that made it sees it. A database may accept a change and not make it:
-//! a row-level policy, a trigger or a rule keeps it away, and nothing says so. A shred that kept the keys would be reported
-//! as an erasure.
+//! What a change has left behind, as the transaction that made it sees it. A database may accept a change and not make
+//! it: a row-level policy, a trigger or a rule keeps it away, and nothing says so. A shred that kept the keys would be
+//! reported as an erasure.
 
 use crate::error::{Result, no_effect};
 use crate::keys::manager::KeyManager;
@@ -9,7 +9,12 @@ use crate::keys::{KeyHistory, ScopeChange, ScopeState};
 
 impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Is nothing left of a shredded scope's keys? Returns all of them that were ever there.
-    pub(crate) async fn look_at_shred(&self, tx: &mut Tx, scope: &KeyScope, change: Option<&ScopeChange>) -> Result<Vec<KeyId>> {
+    pub(crate) async fn look_at_shred(
+        &self,
+        tx: &mut Tx,
+        scope: &KeyScope,
+        change: Option<&ScopeChange>,
+    ) -> Result<Vec<KeyId>> {
         const OPERATION: &str = "shredding";
         let history = self.history_after(tx, scope, OPERATION).await?;
         let key_ids: Vec<KeyId> = history.keys.iter().map(|key| key.key_id).collect();
@@ -26,7 +31,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Is a scope as a change was to leave it, and the change in its history?
-    pub(crate) async fn look_at_change(&self, tx: &mut Tx, change: &ScopeChange, operation: &'static str) -> Result<()> {
+    pub(crate) async fn look_at_change(
+        &self,
+        tx: &mut Tx,
+        change: &ScopeChange,
+        operation: &'static str,
+    ) -> Result<()> {
         let history = self.history_after(tx, &change.scope, operation).await?;
         if (history.state, history.generation) != (change.state, change.generation) {
             return Err(no_effect(operation, "key_scopes"));
@@ -35,7 +45,13 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Is a new key there, and the active one of its scope?
-    pub(crate) async fn look_at_new_key(&self, tx: &mut Tx, scope: &KeyScope, key_id: KeyId, operation: &'static str) -> Result<()> {
+    pub(crate) async fn look_at_new_key(
+        &self,
+        tx: &mut Tx,
+        scope: &KeyScope,
+        key_id: KeyId,
+        operation: &'static str,
+    ) -> Result<()> {
         let history = self.history_after(tx, scope, operation).await?;
         if !history.keys.iter().any(|key| key.key_id == key_id && key.shredded_at.is_none()) {
             return Err(no_effect(operation, "data_keys"));

@@ -1,5 +1,5 @@
-//! Opened key-encryption keys: each is asked for once, by whoever comes first, and kept for a while. So is the answer that
-//! there is none, for a moment.
+//! Opened key-encryption keys: each is asked for once, by whoever comes first, and kept for a while. So is the answer
+//! that there is none, for a moment.
 
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
-/// How long a failure of the KMS is the answer for those who come after it. Long enough that a crowd does not wait in turn
-/// for one time-out after the other, short enough that nobody notices when the KMS is back.
+/// How long a failure of the KMS is the answer for those who come after it. Long enough that a crowd does not wait in
+/// turn for one time-out after the other, short enough that nobody notices when the KMS is back.
 pub(crate) const FAILURES_ARE_KEPT: Duration = Duration::from_secs(1);
 
 pub(crate) struct KekCache {
@@ -71,14 +71,20 @@ impl KekCache {
         Some(answer.kek.as_ref().map(Arc::clone).map_err(Failure::error))
     }
 
-    /// The key, opened by `open` if it is not at hand. Those who come meanwhile wait for the one who asks, and get what he
-    /// gets, be it that the KMS does not answer.
-    pub(crate) async fn get_or_open(&self, asked: &KekRecord, open: impl Future<Output = Result<SecretKey>>) -> Result<Arc<Kek>> {
+    /// The key, opened by `open` if it is not at hand. Those who come meanwhile wait for the one who asks, and get what
+    /// he gets, be it that the KMS does not answer.
+    pub(crate) async fn get_or_open(
+        &self,
+        asked: &KekRecord,
+        open: impl Future<Output = Result<SecretKey>>,
+    ) -> Result<Arc<Kek>> {
         let cell = {
             let mut entries = lock(&self.entries);
             let now = Instant::now();
             entries.retain(|_, entry| entry.answer.get().is_none_or(|answer| answer.is_fresh(now)));
-            let same = |entry: &Entry| entry.answer.get().is_some_and(|answer| answer.kek.is_ok()) || entry.asked.wrapped == asked.wrapped;
+            let same = |entry: &Entry| {
+                entry.answer.get().is_some_and(|answer| answer.kek.is_ok()) || entry.asked.wrapped == asked.wrapped
+            };
             if entries.get(&asked.kek_id).is_some_and(|entry| !same(entry)) {
                 entries.remove(&asked.kek_id);
             }

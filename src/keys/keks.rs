@@ -90,7 +90,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         self.store.install_kek(connection, &kek).await?;
         // Another process may have been faster: its key is the active one then.
         let kek = self.store.active_kek(connection, partition).await?.ok_or_else(|| no_active_kek(partition))?;
-        tracing::info!(kek_id = %kek.kek_id, %namespace, partition, "a partition's first key-encryption key is in place");
+        tracing::info!(kek_id = %kek.kek_id, %namespace, partition, "a partition's first key-encryption key is in \
+            place");
         Ok(kek)
     }
 
@@ -100,9 +101,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Takes a connection that is not in a transaction, and is committed when it returns.
     ///
     /// # Errors
-    /// [`Error::NoActiveKek`] if the partition has none yet, [`Error::KmsRefused`] if the one it has does not open here,
-    /// [`Error::Collision`] (retryable) if another process
-    /// rotated it at the same time, and as [`create_kek`](Self::create_kek).
+    /// [`Error::NoActiveKek`] if the partition has none yet, [`Error::KmsRefused`] if the one it has does not open
+    /// here, [`Error::Collision`] (retryable) if another process rotated it at the same time, and as
+    /// [`create_kek`](Self::create_kek).
     pub async fn rotate_kek(&self, connection: &mut Tx, partition: &str) -> Result<KekRecord> {
         let namespace = self.check_namespace(connection).await?;
         let old = self.store.active_kek(connection, partition).await?.ok_or_else(|| no_active_kek(partition))?;
@@ -143,7 +144,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     ) -> Result<Rewrapped> {
         let namespace = self.check_namespace(connection).await?;
         let usage = self.store.kek_usage(connection).await?;
-        if let Some(partition) = options.partition.as_ref().filter(|wanted| !usage.iter().any(|usage| usage.kek.partition == **wanted)) {
+        if let Some(partition) =
+            options.partition.as_ref().filter(|wanted| !usage.iter().any(|usage| usage.kek.partition == **wanted))
+        {
             return Err(no_active_kek(partition));
         }
         let total = outdated(&usage, options).map(|usage| usage.live_keys).sum();
@@ -151,14 +154,18 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         if options.dry_run {
             return Ok(Rewrapped { rewrapped: total, remaining: total, ..done });
         }
-        let mut report = |done: &Rewrapped| progress(RewrapProgress { total, rewrapped: done.rewrapped, bad: done.bad.len() as u64 });
+        let mut report = |done: &Rewrapped| {
+            progress(RewrapProgress { total, rewrapped: done.rewrapped, bad: done.bad.len() as u64 })
+        };
         report(&done);
         let mut partitions: Vec<&str> = outdated(&usage, options).map(|usage| usage.kek.partition.as_str()).collect();
         partitions.dedup();
         for partition in partitions {
             let of_partition = || usage.iter().map(|usage| &usage.kek).filter(|kek| kek.partition == partition);
-            let to = of_partition().find(|kek| kek.state == KekState::Active).ok_or_else(|| no_active_kek(partition))?;
-            let mut by = Rewrapping { namespace: &namespace, to: to.kek_id, keks: HashMap::new(), written: Mutex::default() };
+            let to =
+                of_partition().find(|kek| kek.state == KekState::Active).ok_or_else(|| no_active_kek(partition))?;
+            let mut by =
+                Rewrapping { namespace: &namespace, to: to.kek_id, keks: HashMap::new(), written: Mutex::default() };
             by.keks.insert(to.kek_id, self.kek(to).await?);
             let with_keys = outdated(&usage, options).map(|usage| &usage.kek).filter(|kek| kek.partition == partition);
             for kek in with_keys {
@@ -186,7 +193,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
         let usage = self.store.kek_usage(connection).await?;
         done.remaining = outdated(&usage, options).map(|usage| usage.live_keys).sum();
-        tracing::info!(rewrapped = done.rewrapped, bad = done.bad.len(), remaining = done.remaining, "data keys were rewrapped");
+        tracing::info!(
+            rewrapped = done.rewrapped,
+            bad = done.bad.len(),
+            remaining = done.remaining,
+            "data keys were rewrapped"
+        );
         Ok(done)
     }
 
@@ -206,25 +218,28 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 tracing::info!(%kek_id, "the key-encryption key is retired");
                 Ok(())
             }
-            Retirement::InUse(keys) => {
-                Err(Error::KekInUse { kek_id, problem: format!("still wraps {keys} live data keys: rewrap them first") })
-            }
-            Retirement::Active => {
-                Err(Error::KekInUse { kek_id, problem: "is the active one of its partition: rotate it first".to_owned() })
-            }
-            Retirement::Unknown => {
-                Err(Error::KekInUse { kek_id, problem: "is not in the key table: kek_usage() lists those that are".to_owned() })
-            }
+            Retirement::InUse(keys) => Err(Error::KekInUse {
+                kek_id,
+                problem: format!("still wraps {keys} live data keys: rewrap them first"),
+            }),
+            Retirement::Active => Err(Error::KekInUse {
+                kek_id,
+                problem: "is the active one of its partition: rotate it first".to_owned(),
+            }),
+            Retirement::Unknown => Err(Error::KekInUse {
+                kek_id,
+                problem: "is not in the key table: kek_usage() lists those that are".to_owned(),
+            }),
         }
     }
 
     /// Moves every key-encryption key to the active master key of this manager's KMS: inside the KMS, if the same
     /// provider wrapped it, else through `from`, the provider that did.
     ///
-    /// Each is opened by the new master key before its row is exchanged, active ones first; those that were moved before
-    /// are opened, and otherwise left alone. One that is refused does not keep the others from their turn. A call that
-    /// ended early has left every key usable: call it again. The old master key can go when this has returned, no process
-    /// has it configured as the active one any more, and no backup needs it.
+    /// Each is opened by the new master key before its row is exchanged, active ones first; those that were moved
+    /// before are opened, and otherwise left alone. One that is refused does not keep the others from their turn. A
+    /// call that ended early has left every key usable: call it again. The old master key can go when this has
+    /// returned, no process has it configured as the active one any more, and no backup needs it.
     ///
     /// # Errors
     /// When all others were moved: [`Error::KmsRefused`] if a key that is in use does not open, is of another provider
@@ -257,7 +272,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                         progress(&moves);
                     }
                     Ok(false) => moves.already.push(kek.kek_id),
-                    Err(Error::KmsRefused { .. }) if kek.state == KekState::Retired && live_keys == 0 => moves.dead.push(kek.kek_id),
+                    Err(Error::KmsRefused { .. }) if kek.state == KekState::Retired && live_keys == 0 => {
+                        moves.dead.push(kek.kek_id)
+                    }
                     Err(error @ Error::KmsRefused { .. }) => {
                         tracing::warn!(kek_id = %kek.kek_id, %error, "not moved to another master key");
                         refusal.get_or_insert(error);
@@ -298,7 +315,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         // What this process has cached was opened by the old master key, and is another proof.
         let cached = self.cache.keks.get(kek.kek_id);
         if !expected.as_ref().is_none_or(same) || !cached.as_ref().is_none_or(|kek| same(&kek.secret)) {
-            let problem = "it opens to another key than before under the new master key: nothing was changed".to_owned();
+            let problem =
+                "it opens to another key than before under the new master key: nothing was changed".to_owned();
             return Err(Error::KmsRefused { kek_id: kek.kek_id, failure: KmsFailure::WrongContext, problem });
         }
         if !self.store.move_kek(connection, kek, self.kms.provider(), &wrapped, now()).await? {
@@ -359,7 +377,9 @@ impl Rewrapper for Rewrapping<'_> {
     fn rewrap(&self, key: &DataKeyRecord) -> Result<Option<Vec<u8>>> {
         let (Some(old), Some(new)) = (self.keks.get(&key.kek_id), self.keks.get(&self.to)) else { return Ok(None) };
         let Some(wrapped) = &key.wrapped_key else { return Ok(None) };
-        let Some(secret) = self.bound(key, key.kek_id).with(|bound| unwrap_key(&old.secret, bound, wrapped)) else { return Ok(None) };
+        let Some(secret) = self.bound(key, key.kek_id).with(|bound| unwrap_key(&old.secret, bound, wrapped)) else {
+            return Ok(None);
+        };
         let rewrapped = self.bound(key, self.to).with(|bound| wrap_key(&new.secret, bound, &secret))?;
         lock(&self.written).insert(key.key_id, (key.clone(), secret));
         Ok(Some(rewrapped))

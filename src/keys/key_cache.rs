@@ -1,7 +1,7 @@
 //! Unwrapped data keys, and what this process knows without looking.
 //!
-//! Nothing here decides what may be done with a key: rows do, in the caller's transaction. Only a reader that accepts to lag
-//! uses a key on the strength of an earlier look.
+//! Nothing here decides what may be done with a key: rows do, in the caller's transaction. Only a reader that accepts
+//! to lag uses a key on the strength of an earlier look.
 
 use crate::crypto::primitives::DataKey;
 use crate::keys::DataKeyRecord;
@@ -48,11 +48,15 @@ impl CachedKey {
 impl KeyCache {
     pub(crate) fn new() -> Self {
         let [keys, active, changed] = [(); 3].map(|()| CACHED_KEYS);
-        Self(Mutex::new(Cached { keys: LruCache::new(keys), active: LruCache::new(active), changed: LruCache::new(changed) }))
+        Self(Mutex::new(Cached {
+            keys: LruCache::new(keys),
+            active: LruCache::new(active),
+            changed: LruCache::new(changed),
+        }))
     }
 
-    /// The key that this row says, if it was unwrapped before. `seen` is a time before the row was read, by a statement that
-    /// sees all that was committed when it starts.
+    /// The key that this row says, if it was unwrapped before. `seen` is a time before the row was read, by a statement
+    /// that sees all that was committed when it starts.
     pub(crate) fn get(&self, row: &DataKeyRecord, seen: Option<Instant>) -> Option<Arc<DataKey>> {
         let mut cached = lock(&self.0);
         let entry = cached.keys.get_mut(&row.key_id)?;
@@ -76,7 +80,11 @@ impl KeyCache {
     }
 
     /// All of these keys, with their scopes, if each was looked at no longer ago than this.
-    pub(crate) fn seen_within(&self, lag: Duration, key_ids: &HashSet<KeyId>) -> Option<Vec<(KeyId, KeyScope, Arc<DataKey>)>> {
+    pub(crate) fn seen_within(
+        &self,
+        lag: Duration,
+        key_ids: &HashSet<KeyId>,
+    ) -> Option<Vec<(KeyId, KeyScope, Arc<DataKey>)>> {
         let mut cached = lock(&self.0);
         let Cached { keys, changed, .. } = &mut *cached;
         let now = Instant::now();
@@ -101,18 +109,21 @@ impl KeyCache {
     pub(crate) fn remove(&self, key_id: KeyId, scope: &KeyScope, seen: Option<Instant>, lag: Option<Duration>) {
         let mut cached = lock(&self.0);
         cached.keys.pop(&key_id);
-        // Those who looked before this and are slow may put the key back, as it was then: for so long it is not believed.
+        // Those who looked before this and are slow may put the key back, as it was then: for so long it is not
+        // believed.
         if seen.is_some() && cached.changed.peek(scope) == Some(&None) {
             let until = Instant::now().checked_add(lag.unwrap_or_default());
             cached.changed.put(scope.clone(), until);
         }
     }
 
-    /// This process changes what may be done with a scope's keys, in a transaction that is not committed yet. From here on
-    /// no reader lags for that scope: until the change was seen, or, if it is none that takes something away, for the lag.
+    /// This process changes what may be done with a scope's keys, in a transaction that is not committed yet. From here
+    /// on no reader lags for that scope: until the change was seen, or, if it is none that takes something away, for
+    /// the lag.
     pub(crate) fn change(&self, scope: &KeyScope, takes_away: bool, lag: Option<Duration>) {
         let mut cached = lock(&self.0);
-        let of_scope: Vec<KeyId> = cached.keys.iter().filter(|(_, key)| key.row.scope == *scope).map(|(key_id, _)| *key_id).collect();
+        let of_scope: Vec<KeyId> =
+            cached.keys.iter().filter(|(_, key)| key.row.scope == *scope).map(|(key_id, _)| *key_id).collect();
         for key_id in of_scope {
             cached.keys.pop(&key_id);
         }
@@ -138,11 +149,12 @@ impl KeyCache {
         key.is_some_and(|key| is_fresh(key.until, Instant::now()))
     }
 
-    /// Drops what has expired, and says when something will. Keys are kept as long as the key-encryption key that opened
-    /// them, and that one may have left before: retired, or opened ahead of a lock and not cached any more.
+    /// Drops what has expired, and says when something will. Keys are kept as long as the key-encryption key that
+    /// opened them, and that one may have left before: retired, or opened ahead of a lock and not cached any more.
     pub(crate) fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut cached = lock(&self.0);
-        let expired: Vec<KeyId> = cached.keys.iter().filter(|(_, key)| !is_fresh(key.until, now)).map(|(key_id, _)| *key_id).collect();
+        let expired: Vec<KeyId> =
+            cached.keys.iter().filter(|(_, key)| !is_fresh(key.until, now)).map(|(key_id, _)| *key_id).collect();
         for key_id in expired {
             cached.keys.pop(&key_id);
         }

@@ -11,7 +11,9 @@ use crate::keys::material::key_of;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::operator::{Cause, KeyOperator};
 use crate::keys::sweeper::Caches;
-use crate::keys::{DataKeyRecord, KeyHistory, KeyInfo, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState};
+use crate::keys::{
+    DataKeyRecord, KeyHistory, KeyInfo, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+};
 use crate::kms::Kms;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -149,8 +151,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// and on disabled ones; a second time it destroys nothing. From the commit on, every statement sees
     /// the scope's fields redacted. Backups of the key table still hold the keys: let them expire.
     ///
-    /// `reason` is kept for good in the scope's history: name the request, not the person. Who does it can be named with
-    /// [`acting_as`](Self::acting_as).
+    /// `reason` is kept for good in the scope's history: name the request, not the person. Who does it can be named
+    /// with [`acting_as`](Self::acting_as).
     ///
     /// Roll the transaction back if this future was dropped before it was done, as by a timeout, or shred the
     /// scope again: what was committed halfway is an error for those who append to the scope.
@@ -213,7 +215,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let active = self.active_kek_at_hand(tx, scope, &pinned).await?;
         let record = self.lock(tx, scope).await?;
         if record.state != ScopeState::Shredded {
-            return Err(Error::ScopeState { scope: scope.clone(), problem: "is not shredded, so there is nothing to reopen" });
+            return Err(Error::ScopeState {
+                scope: scope.clone(),
+                problem: "is not shredded, so there is nothing to reopen",
+            });
         }
         self.check_all_destroyed(tx, scope).await?;
         let change = ScopeChange {
@@ -232,8 +237,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     /// Gives a scope a new active data key. Its older keys go on opening what they sealed.
     ///
-    /// Also where somebody made an older key the active one again, under which nothing is sealed any more: the new key is
-    /// the newest.
+    /// Also where somebody made an older key the active one again, under which nothing is sealed any more: the new key
+    /// is the newest.
     ///
     /// # Errors
     /// [`Error::Shredded`], [`Error::Disabled`], [`Error::ScopeState`] if the scope has no keys yet,
@@ -296,7 +301,13 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// Disables or enables.
-    pub(crate) async fn switch(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>, action: ScopeAction) -> Result<()> {
+    pub(crate) async fn switch(
+        &self,
+        tx: &mut Tx,
+        scope: &KeyScope,
+        cause: Cause<'_>,
+        action: ScopeAction,
+    ) -> Result<()> {
         let (from, to, problem) = if action == ScopeAction::Disable {
             (ScopeState::Live, ScopeState::Disabled, "is not live, so it can't be disabled")
         } else {
@@ -338,7 +349,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     async fn lock(&self, tx: &mut Tx, scope: &KeyScope) -> Result<ScopeRecord> {
         let record = self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop();
-        record.ok_or_else(|| Error::ScopeState { scope: scope.clone(), problem: "has no keys: nothing was ever sealed for it" })
+        record.ok_or_else(|| Error::ScopeState {
+            scope: scope.clone(),
+            problem: "has no keys: nothing was ever sealed for it",
+        })
     }
 
     /// A key that is there although its scope was shredded must not come into use again.
@@ -352,12 +366,24 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok(())
     }
 
-    async fn add_key(&self, tx: &mut Tx, record: &ScopeRecord, active: &ActiveKek, operation: &'static str) -> Result<KeyInfo> {
+    async fn add_key(
+        &self,
+        tx: &mut Tx,
+        record: &ScopeRecord,
+        active: &ActiveKek,
+        operation: &'static str,
+    ) -> Result<KeyInfo> {
         let version = next(record.last_version, "data_keys.version")?;
         let key = self.make_key(&record.scope, version, active)?;
         self.store.insert_keys(tx, std::slice::from_ref(&key)).await?;
         self.look_at_new_key(tx, &record.scope, key.key_id, operation).await?;
-        Ok(KeyInfo { key_id: key.key_id, version: key.version, kek_id: key.kek_id, created_at: key.created_at, shredded_at: None })
+        Ok(KeyInfo {
+            key_id: key.key_id,
+            version: key.version,
+            kek_id: key.kek_id,
+            created_at: key.created_at,
+            shredded_at: None,
+        })
     }
 }
 
@@ -385,15 +411,18 @@ fn check_active(record: &ScopeRecord) -> Result<()> {
 fn check_own(record: &ScopeRecord) -> Result<()> {
     match &record.active {
         Some(key) if key.scope != record.scope => Err(invalid_active_key(record, key, "names a key of another scope")),
-        Some(key) if key.wrapped_key.is_none() || key.shredded_at.is_some() => {
-            Err(invalid_active_key(record, key, "names a destroyed key: if a shred was cut short, shred the scope again"))
-        }
+        Some(key) if key.wrapped_key.is_none() || key.shredded_at.is_some() => Err(invalid_active_key(
+            record,
+            key,
+            "names a destroyed key: if a shred was cut short, shred the scope again",
+        )),
         _ => Ok(()),
     }
 }
 
 fn invalid_active_key(record: &ScopeRecord, key: &DataKeyRecord, problem: &'static str) -> Error {
-    tracing::warn!(kind = record.scope.kind(), id = record.scope.id(), key_id = %key.key_id, "the scope's active key {problem}");
+    tracing::warn!(kind = record.scope.kind(), id = record.scope.id(), key_id = %key.key_id, "the scope's active key \
+        {problem}");
     Error::InvalidRow { what: "key_scopes.active_key_id", problem }
 }
 
@@ -409,7 +438,10 @@ pub(crate) fn check_usable(record: &ScopeRecord) -> Result<()> {
 fn check_change(scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
     scope.check()?;
     if cause.reason.is_empty() {
-        return Err(Error::InvalidText { what: "the reason", problem: "is empty: say why, such as the number of the request" });
+        return Err(Error::InvalidText {
+            what: "the reason",
+            problem: "is empty: say why, such as the number of the request",
+        });
     }
     check_text("the reason", cause.reason)?;
     cause.actor.map_or(Ok(()), |actor| check_text("the actor", actor))?;

@@ -47,7 +47,9 @@ fn status_without_key(row: &DataKeyRecord) -> Option<KeyStatus> {
         (None, Some(_), _) => Some(KeyStatus::Shredded { scope }),
         (None, None, _) => fault("is missing, though the key was not shredded"),
         (Some(_), Some(_), _) => fault("is there, though the key was shredded"),
-        (Some(_), None, ScopeState::Shredded) => fault("is there, though its scope was shredded: if a shred was cut short, shred it again"),
+        (Some(_), None, ScopeState::Shredded) => {
+            fault("is there, though its scope was shredded: if a shred was cut short, shred it again")
+        }
         (Some(_), None, ScopeState::Disabled) => Some(KeyStatus::Disabled { scope }),
         (Some(_), None, ScopeState::Live) => None,
     }
@@ -122,7 +124,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     }
 
     /// The active keys of locked scopes, made for those that have none.
-    async fn active_or_new(&self, tx: &mut Tx, records: Vec<ScopeRecord>, pinned: &Pinned) -> Result<HashMap<KeyScope, DataKeyRecord>> {
+    async fn active_or_new(
+        &self,
+        tx: &mut Tx,
+        records: Vec<ScopeRecord>,
+        pinned: &Pinned,
+    ) -> Result<HashMap<KeyScope, DataKeyRecord>> {
         let mut keks = HashMap::new();
         let mut active = HashMap::with_capacity(records.len());
         let mut new = Vec::new();
@@ -208,8 +215,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok((namespace, keys))
     }
 
-    /// Unwraps these keys, or finds them in the cache. A row that does not open is a matter of that key alone;
-    /// a KMS that does not answer is one of all. `seen` is from before the rows were read, if they are what is committed.
+    /// Unwraps these keys, or finds them in the cache. A row that does not open is a matter of that key alone; a KMS
+    /// that does not answer is one of all. `seen` is from before the rows were read, if they are what is committed.
     pub(crate) async fn open_all(
         &self,
         tx: &mut Tx,
@@ -239,7 +246,13 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 opened.insert(record.key_id, Err(KeyFault::MissingKek { kek_id: record.kek_id }));
                 continue;
             };
-            let bound = BoundKey { namespace, key_id: record.key_id, scope: &record.scope, version: record.version, kek_id: record.kek_id };
+            let bound = BoundKey {
+                namespace,
+                key_id: record.key_id,
+                scope: &record.scope,
+                version: record.version,
+                kek_id: record.kek_id,
+            };
             let wrapped = record.wrapped_key.as_deref().unwrap_or_default();
             let Some(secret) = bound.with(|associated_data| unwrap_key(&kek.secret, associated_data, wrapped)) else {
                 opened.insert(record.key_id, Err(KeyFault::WrongKey { kek_id: record.kek_id }));
@@ -253,8 +266,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok(opened)
     }
 
-    /// The key-encryption keys of these data keys. The KMS is asked once per key and process, and not at all by those who
-    /// hold locks: they have pinned what they need.
+    /// The key-encryption keys of these data keys. The KMS is asked once per key and process, and not at all by those
+    /// who hold locks: they have pinned what they need.
     pub(crate) async fn keks_of(
         &self,
         tx: &mut Tx,
@@ -265,7 +278,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let mut keks: HashMap<KekId, Arc<Kek>> = HashMap::with_capacity(wanted.len());
         let mut unknown = Vec::new();
         for kek_id in wanted {
-            let kek = pinned.and_then(|pinned| pinned.keks.get(&kek_id).cloned()).or_else(|| self.cache.keks.get(kek_id));
+            let kek =
+                pinned.and_then(|pinned| pinned.keks.get(&kek_id).cloned()).or_else(|| self.cache.keks.get(kek_id));
             match kek {
                 Some(kek) => drop(keks.insert(kek_id, kek)),
                 None => unknown.push(kek_id),

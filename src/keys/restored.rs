@@ -2,8 +2,8 @@
 
 use crate::keys::names::KeyScope;
 
-/// Scopes that have live keys, though the last thing that is recorded of them is that their keys were destroyed. Somebody
-/// restored a part of the tables, or wrote to them: shred these scopes again.
+/// Scopes that have live keys, though the last thing that is recorded of them is that their keys were destroyed.
+/// Somebody restored a part of the tables, or wrote to them: shred these scopes again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RestoredScopes {

@@ -9,10 +9,11 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// The other scopes that the key table knows under this id, whatever their kind, or under another spelling of it. A
     /// [`shred`](Self::shred) of one scope does not reach any other: look at these before you call somebody erased.
     ///
-    /// Spellings are white space at either end, lower and upper case, and the forms of a UUID. In an id of up to 8 letters, each
-    /// letter may be in either case. In a longer one, all of them, the first one, or the first of each word: every spelling is
-    /// a look of its own into the index, which compares byte for byte. Any other difference is not found, nor two at once. Shredded
-    /// scopes are among those that are. It changes and locks nothing, and needs no KMS.
+    /// Spellings are white space at either end, lower and upper case, and the forms of a UUID. In an id of up to 8
+    /// letters, each letter may be in either case. In a longer one, all of them, the first one, or the first of each
+    /// word: every spelling is a look of its own into the index, which compares byte for byte. Any other difference is
+    /// not found, nor two at once. Shredded scopes are among those that are. It changes and locks nothing, and needs no
+    /// KMS.
     ///
     /// ```
     /// # use eventseal::{KeyScope, Result};
@@ -49,14 +50,26 @@ fn spellings(id: &str) -> Vec<String> {
         all.extend([first.to_uppercase().chain(rest.clone()).collect(), first.to_lowercase().chain(rest).collect()]);
     }
     if let Ok(uuid) = Uuid::parse_str(bare) {
-        let forms = [uuid.hyphenated().to_string(), uuid.simple().to_string(), uuid.braced().to_string(), uuid.urn().to_string()];
+        let forms = [
+            uuid.hyphenated().to_string(),
+            uuid.simple().to_string(),
+            uuid.braced().to_string(),
+            uuid.urn().to_string(),
+        ];
         all.extend(forms.iter().map(|form| form.to_uppercase()));
         all.extend(forms);
         // The prefix stays in lower case more often than not.
         all.push(format!("urn:uuid:{}", uuid.hyphenated().to_string().to_uppercase()));
     }
     // What a line of a file or a form leaves behind.
-    all.extend([bare.to_owned(), format!("{bare} "), format!(" {bare}"), format!("{bare}\n"), format!("{bare}\r"), format!("{bare}\r\n")]);
+    all.extend([
+        bare.to_owned(),
+        format!("{bare} "),
+        format!(" {bare}"),
+        format!("{bare}\n"),
+        format!("{bare}\r"),
+        format!("{bare}\r\n"),
+    ]);
     all.retain(|spelling| !spelling.is_empty());
     all.sort_unstable();
     all.dedup();
@@ -76,7 +89,8 @@ fn cases(id: &str) -> Vec<String> {
             if first { letter.to_uppercase().to_string() } else { letter.to_lowercase().to_string() }
         });
         let mut rest = id.chars();
-        let first: String = rest.next().into_iter().flat_map(char::to_uppercase).chain(rest.flat_map(char::to_lowercase)).collect();
+        let first: String =
+            rest.next().into_iter().flat_map(char::to_uppercase).chain(rest.flat_map(char::to_lowercase)).collect();
         return vec![title.collect(), first];
     }
     id.chars().fold(vec![String::new()], |spellings, letter| {
@@ -117,11 +131,19 @@ mod tests {
             assert!(near("cust_42", other) && near(other, "cust_42"), "{other:?}");
         }
         assert!(near("Straße", "STRASSE") && near("straße", "STRASSE"));
-        for (a, b) in [("CUST_42", "Cust_42"), ("cUsT_42", "CuSt_42"), ("customer-id-42", "Customer-Id-42"), ("CUSTOMER-42", "Customer-42")]
-        {
+        for (a, b) in [
+            ("CUST_42", "Cust_42"),
+            ("cUsT_42", "CuSt_42"),
+            ("customer-id-42", "Customer-Id-42"),
+            ("CUSTOMER-42", "Customer-42"),
+        ] {
             assert!(near(a, b) && (near(b, a) || a == "cUsT_42"), "{a} and {b}");
         }
-        assert!(near("CuSt_42", "cUsT_42") && near("ADA@EXAMPLE.COM", "Ada@Example.Com") && near("ada@example.com", "Ada@Example.Com"));
+        assert!(
+            near("CuSt_42", "cUsT_42")
+                && near("ADA@EXAMPLE.COM", "Ada@Example.Com")
+                && near("ada@example.com", "Ada@Example.Com")
+        );
         for id in ["abcdefgh", "abcdefghi", "AbCdEfGh-ijkl", &"ä".repeat(500)] {
             assert!(spellings(id).len() < 300, "{id}: each is a look");
         }

@@ -1,8 +1,8 @@
 //! Keys that have expired leave memory, also in a process that asks for none of them any more.
 //!
 //! One thread for the whole process, and only while something is cached: it sleeps until the next key expires, has it
-//! dropped, which wipes it, and ends when nothing is left to wait for. Caches also drop what has expired whenever they are
-//! used, so that nothing depends on the thread but what nobody asks for.
+//! dropped, which wipes it, and ends when nothing is left to wait for. Caches also drop what has expired whenever they
+//! are used, so that nothing depends on the thread but what nobody asks for.
 
 use crate::keys::kek_cache::KekCache;
 use crate::keys::key_cache::KeyCache;
@@ -45,7 +45,9 @@ pub(crate) fn sweep_at(caches: &Arc<Caches>, at: Instant) {
         let thread = std::thread::Builder::new().name("eventseal-sweeper".to_owned()).spawn(run);
         match thread {
             Ok(_) => watched.running = true,
-            Err(error) => tracing::warn!(%error, "no thread to drop expired keys: they are dropped when keys are used next"),
+            Err(error) => {
+                tracing::warn!(%error, "no thread to drop expired keys: they are dropped when keys are used next")
+            }
         }
     }
     CHANGED.notify_all();
@@ -134,7 +136,10 @@ mod tests {
     }
 
     async fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
-        std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(context).is_pending())).await
+        std::future::poll_fn(|context| {
+            std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(context).is_pending())
+        })
+        .await
     }
 
     /// Nobody asks for anything any more, and the keys are gone all the same: dropped, which wipes them.
@@ -183,9 +188,17 @@ mod tests {
         let caches = Arc::new(Caches::new(Duration::from_millis(50)));
         let others = caches.keks.get_or_open(&record(KekId(Uuid::now_v7())), async { random::key() }).await.unwrap();
         let (first, key) = (others.until.unwrap(), opened());
-        caches.keys.put(data_key(KekId(Uuid::now_v7())), Arc::clone(&key), Some(first + Duration::from_millis(100)), None);
+        caches.keys.put(
+            data_key(KekId(Uuid::now_v7())),
+            Arc::clone(&key),
+            Some(first + Duration::from_millis(100)),
+            None,
+        );
         sweep_at(&caches, first);
-        assert!(is_dropped((Arc::downgrade(&key), drop(key)).0).await, "a data key outlives its key-encryption key in memory");
+        assert!(
+            is_dropped((Arc::downgrade(&key), drop(key)).0).await,
+            "a data key outlives its key-encryption key in memory"
+        );
     }
 
     /// The time that comes first counts, whoever told of it last.
@@ -204,14 +217,20 @@ mod tests {
     async fn a_failure_is_the_answer_for_the_same_row_only() {
         let caches = Arc::new(Caches::new(Duration::from_secs(60)));
         let old = record(KekId(Uuid::now_v7()));
-        let refusal =
-            || crate::Error::KmsRefused { kek_id: old.kek_id, failure: crate::kms::KmsFailure::KeyDisabled, problem: String::new() };
+        let refusal = || crate::Error::KmsRefused {
+            kek_id: old.kek_id,
+            failure: crate::kms::KmsFailure::KeyDisabled,
+            problem: String::new(),
+        };
         assert!(caches.keks.get_or_open(&old, async { Err(refusal()) }).await.is_err());
         assert!(caches.keks.get_or_open(&old, async { random::key() }).await.is_err(), "it is remembered");
         let wrapped = WrappedKek { master_key_id: "new".to_owned(), ciphertext: vec![2] };
         let moved = KekRecord { wrapped, ..old.clone() };
         assert!(caches.keks.get_or_open(&moved, async { random::key() }).await.is_ok());
-        assert!(caches.keks.get_or_open(&old, async { Err(refusal()) }).await.is_ok(), "an open key is that key, however it is wrapped");
+        assert!(
+            caches.keks.get_or_open(&old, async { Err(refusal()) }).await.is_ok(),
+            "an open key is that key, however it is wrapped"
+        );
     }
 
     /// Whoever asks may be dropped while he waits: the next one asks.

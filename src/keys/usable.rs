@@ -1,5 +1,5 @@
-//! Keys for many scopes at once, of which some can't be used: what maintenance needs, where one subject's state must not
-//! stop all others.
+//! Keys for many scopes at once, of which some can't be used: what maintenance needs, where one subject's state must
+//! not stop all others.
 
 use crate::crypto::primitives::DataKey;
 use crate::error::{Error, Result};
@@ -67,7 +67,10 @@ impl UsableKeys {
         match (self.keys.get(scope), self.unusable.get(scope)) {
             (Some(key), _) => Ok(key),
             (None, Some(unusable)) => Err(unusable.error(scope)),
-            (None, None) => Err(Error::ScopeState { scope: scope.clone(), problem: "was not locked: this is a bug, please report it" }),
+            (None, None) => Err(Error::ScopeState {
+                scope: scope.clone(),
+                problem: "was not locked: this is a bug, please report it",
+            }),
         }
     }
 }
@@ -82,8 +85,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok(())
     }
 
-    /// The active keys of these scopes, made where there are none, and locked as an append locks them. What is wrong with
-    /// one scope does not concern the others.
+    /// The active keys of these scopes, made where there are none, and locked as an append locks them. What is wrong
+    /// with one scope does not concern the others.
     ///
     /// The KMS is not asked: a key-encryption key that is neither pinned nor cached is a [`Error::Collision`], and
     /// [`open_missed`](Self::open_missed) opens it before the next try.
@@ -113,11 +116,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         unusable: HashMap<KeyScope, Unusable>,
         pinned: &Pinned,
     ) -> Result<UsableKeys> {
-        let keys = self.locked_keys(tx, &usable, with_integrity(&usable), pinned).await.map_err(|error| match error {
-            // It was made after it was looked for, and shredded before it could be locked here.
-            Error::Shredded { .. } | Error::Disabled { .. } => Error::Collision { source: None },
-            error => error,
-        })?;
+        let keys =
+            self.locked_keys(tx, &usable, with_integrity(&usable), pinned).await.map_err(|error| match error {
+                // It was made after it was looked for, and shredded before it could be locked here.
+                Error::Shredded { .. } | Error::Disabled { .. } => Error::Collision { source: None },
+                error => error,
+            })?;
         let by_scope = usable.into_iter().zip(keys.keys).collect();
         Ok(UsableKeys { namespace: keys.namespace, integrity: keys.integrity, keys: by_scope, unusable })
     }

@@ -41,15 +41,16 @@ const SAID: usize = 300;
 /// # }
 /// ```
 ///
-/// The key may be named by id, ARN or alias. What is stored beside each key-encryption key is the ARN of the key that wrapped
-/// it. Rows in a database are not to be trusted with the choice of a key, so what is opened is what is configured: this key, and
-/// those that [`also_opens`](Self::also_opens) names. Point an alias at another key after the key-encryption keys were moved to it,
-/// or name the old one with `also_opens`.
+/// The key may be named by id, ARN or alias. What is stored beside each key-encryption key is the ARN of the key that
+/// wrapped it. Rows in a database are not to be trusted with the choice of a key, so what is opened is what is
+/// configured: this key, and those that [`also_opens`](Self::also_opens) names. Point an alias at another key after the
+/// key-encryption keys were moved to it, or name the old one with `also_opens`.
 ///
-/// New data keys are made under a key-encryption key only if this key holds it; one that `also_opens` names is for opening.
+/// New data keys are made under a key-encryption key only if this key holds it; one that `also_opens` names is for
+/// opening.
 ///
-/// Of a multi-region key (`mrk-…`), the replica in the client's region is used, whichever region an ARN names: it opens what
-/// the others wrapped.
+/// Of a multi-region key (`mrk-…`), the replica in the client's region is used, whichever region an ARN names: it opens
+/// what the others wrapped.
 ///
 /// Every call carries an encryption context of two opaque ids, `eventseal-namespace` and `eventseal-kek`. It is in the
 /// audit trail in the clear, so a namespace must not name a person.
@@ -62,11 +63,11 @@ const SAID: usize = 300;
 /// | `DescribeKey` | one is moved, and the key is named by id or alias | `kms:DescribeKey` |
 /// | `Encrypt` | one is moved here from another provider | `kms:Encrypt` |
 ///
-/// Retries and time-outs are those of the client. If it sets no time-out but that of connecting, a try may take 5 seconds and a
-/// call 20.
+/// Retries and time-outs are those of the client. If it sets no time-out but that of connecting, a try may take 5
+/// seconds and a call 20.
 ///
-/// An opened key is moved into memory that is wiped. The SDK's own buffers, and those of its connection, are not. The SDK does not
-/// log the two calls in which a key is in the clear, `Decrypt` and `Encrypt`, whatever it is told to log.
+/// An opened key is moved into memory that is wiped. The SDK's own buffers, and those of its connection, are not. The
+/// SDK does not log the two calls in which a key is in the clear, `Decrypt` and `Encrypt`, whatever it is told to log.
 pub struct AwsKms {
     client: Client,
     key: String,
@@ -85,16 +86,18 @@ impl AwsKms {
             client
         } else {
             // What the client has disabled stays so.
-            limits.take_defaults_from(&TimeoutConfig::builder().operation_attempt_timeout(TRY).operation_timeout(CALL).build());
+            limits.take_defaults_from(
+                &TimeoutConfig::builder().operation_attempt_timeout(TRY).operation_timeout(CALL).build(),
+            );
             Client::from_conf(client.config().to_builder().timeout_config(limits).build())
         };
         let key = here(&client, &key.into());
         Self { client, key, also: Vec::new(), means: Mutex::default() }
     }
 
-    /// Lets key-encryption keys be opened, and moved from, under this key too: the one from before a move, or, in a process
-    /// that is configured for the old one still, the one that they are moved to. Its full ARN is best: then nothing has to be
-    /// tried out. No new data keys are made under what it holds.
+    /// Lets key-encryption keys be opened, and moved from, under this key too: the one from before a move, or, in a
+    /// process that is configured for the old one still, the one that they are moved to. Its full ARN is best: then
+    /// nothing has to be tried out. No new data keys are made under what it holds.
     ///
     /// Without it, a row that names another key than the configured one is [`Error::KmsRefused`] with
     /// [`KmsFailure::WrongKey`]: whoever can write to the key table could otherwise have keys opened that he made.
@@ -104,9 +107,9 @@ impl AwsKms {
         self
     }
 
-    /// Under which names the KMS may be asked to open what this row says: what is configured for it, by ARN or id; else the
-    /// aliases that are configured, of which one may mean it. The KMS compares. No row chooses a name: of an id that is
-    /// configured, it could name another account.
+    /// Under which names the KMS may be asked to open what this row says: what is configured for it, by ARN or id; else
+    /// the aliases that are configured, of which one may mean it. The KMS compares. No row chooses a name: of an id
+    /// that is configured, it could name another account.
     fn names_for(&self, wrapped: &WrappedKek, kek_id: KekId) -> Result<Vec<String>> {
         let arn = here(&self.client, &wrapped.master_key_id);
         if is_key_arn(&arn) {
@@ -124,15 +127,15 @@ impl AwsKms {
             }
         }
         let problem = format!(
-            "the row names master key {:?}, under which this process is not configured to open: if that is yours, name it with \
-             also_opens(); if not, somebody else wrote the row",
+            "the row names master key {:?}, under which this process is not configured to open: if that is yours, name \
+             it with also_opens(); if not, somebody else wrote the row",
             wrapped.master_key_id
         );
         Err(Error::KmsRefused { kek_id, failure: KmsFailure::WrongKey, problem })
     }
 
-    /// The KMS has opened what the row names, under this name. An alias may mean another key than the row says, and an id too:
-    /// one of another account or region.
+    /// The KMS has opened what the row names, under this name. An alias may mean another key than the row says, and an
+    /// id too: one of another account or region.
     fn check_used(&self, name: &str, wrapped: &WrappedKek, used: Option<&str>, kek_id: KekId) -> Result<()> {
         if is_key_arn(name) {
             return Ok(());
@@ -147,7 +150,8 @@ impl AwsKms {
         if right {
             return Ok(());
         }
-        let problem = "the row names another master key than the one that wrapped it: restore it from a backup".to_owned();
+        let problem =
+            "the row names another master key than the one that wrapped it: restore it from a backup".to_owned();
         Err(Error::KmsRefused { kek_id, failure: KmsFailure::WrongKey, problem })
     }
 
@@ -166,11 +170,11 @@ impl AwsKms {
 
     /// Takes region, credentials, endpoint and retries from where AWS's own tools have them: the environment
     /// (`AWS_REGION`, `AWS_PROFILE`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` or `AWS_ENDPOINT_URL_KMS`,
-    /// `AWS_MAX_ATTEMPTS`, …), `~/.aws/config` and `~/.aws/credentials`, single sign-on, and the role of the container or
-    /// machine. Connects with the TLS client of the SDK.
+    /// `AWS_MAX_ATTEMPTS`, …), `~/.aws/config` and `~/.aws/credentials`, single sign-on, and the role of the container
+    /// or machine. Connects with the TLS client of the SDK.
     ///
-    /// Nothing is sent to the KMS yet: what is missing shows in the first call. A try may take 5 seconds and a call 20; for
-    /// other limits, build the client yourself.
+    /// Nothing is sent to the KMS yet: what is missing shows in the first call. A try may take 5 seconds and a call 20;
+    /// for other limits, build the client yourself.
     #[cfg(feature = "aws-config")]
     pub async fn from_env(key: impl Into<String>) -> Self {
         let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
@@ -190,9 +194,10 @@ impl AwsKms {
                         refused(failure, format!("{code} for {key}: {remedy} (AWS said: {said})"))
                     }
                     // Not what the parser says of a body that makes no sense: it may quote it.
-                    Meaning::Outage(failure) => {
-                        unavailable(failure, format!("status {status}, {}", answer.err().code().unwrap_or("no error code")))
-                    }
+                    Meaning::Outage(failure) => unavailable(
+                        failure,
+                        format!("status {status}, {}", answer.err().code().unwrap_or("no error code")),
+                    ),
                 }
             }
             SdkError::TimeoutError(_) => unavailable(KmsFailure::TimedOut, "no answer within the client's time-outs"),
@@ -200,9 +205,10 @@ impl AwsKms {
                 Some(error) => self.not_sent(kek_id, error),
                 None => unavailable(KmsFailure::Unreachable, "not sent"),
             },
-            SdkError::ResponseError(answer) => {
-                unavailable(KmsFailure::MalformedAnswer, format!("status {}, and a body that breaks off", answer.raw().status().as_u16()))
-            }
+            SdkError::ResponseError(answer) => unavailable(
+                KmsFailure::MalformedAnswer,
+                format!("status {}, and a body that breaks off", answer.raw().status().as_u16()),
+            ),
             _ => refused(
                 KmsFailure::Other,
                 format!("nothing was sent: check the configuration of the client, and the name of the key, {key:?}"),
@@ -220,7 +226,9 @@ impl AwsKms {
         match causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>()) {
             Some(CredentialsError::ProviderTimedOut(_)) => unavailable(KmsFailure::TimedOut, said),
             // Such as a service for credentials that answers with an error: it may do better next time.
-            Some(CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_)) => unavailable(KmsFailure::Unreachable, said),
+            Some(CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_)) => {
+                unavailable(KmsFailure::Unreachable, said)
+            }
             Some(_) => refused(format!("no credentials: set them in the environment, in ~/.aws or by a role ({said})")),
             None if self.client.config().region().is_none() => {
                 refused(format!("no region: set AWS_REGION, or the client's region ({said})"))
@@ -271,8 +279,8 @@ impl Kms for AwsKms {
         wrapped(made.key_id, made.ciphertext_blob)
     }
 
-    // Nothing is logged here, nor where a key is wrapped: `LOG_SENSITIVE_BODIES` and `LOG_SIGNABLE_BODY`, which somebody may
-    // have set for another client of the process, make the SDK log the key.
+    // Nothing is logged here, nor where a key is wrapped: `LOG_SENSITIVE_BODIES` and `LOG_SIGNABLE_BODY`, which
+    // somebody may have set for another client of the process, make the SDK log the key.
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         let names = self.names_for(wrapped, context.kek_id)?;
         let mut refusal = None;
@@ -289,7 +297,9 @@ impl Kms for AwsKms {
                     .await;
                 match sent {
                     Ok(opened) => break 'opened (opened, name),
-                    Err(error) => self.keep_trying(name, wrapped, self.failure(context.kek_id, name, &error), &mut refusal)?,
+                    Err(error) => {
+                        self.keep_trying(name, wrapped, self.failure(context.kek_id, name, &error), &mut refusal)?
+                    }
                 }
             }
             return Err(refusal.unwrap_or(Error::Cryptography));
@@ -359,9 +369,14 @@ fn is_alias(name: &str) -> bool {
     name.starts_with("alias/") || name.contains(":alias/")
 }
 
-/// Does this name, an ARN or id, mean the key of that ARN? Ids are of the client's account and region, which the KMS knows.
+/// Does this name, an ARN or id, mean the key of that ARN? Ids are of the client's account and region, which the KMS
+/// knows.
 fn same_key(name: &str, arn: &str) -> bool {
-    if is_key_arn(name) { name == arn } else { !is_alias(name) && arn.rsplit_once(":key/").is_some_and(|(_, id)| id == name) }
+    if is_key_arn(name) {
+        name == arn
+    } else {
+        !is_alias(name) && arn.rsplit_once(":key/").is_some_and(|(_, id)| id == name)
+    }
 }
 
 /// The replica of a multi-region key that this client can reach; all other names as they are.
@@ -397,7 +412,9 @@ fn unavailable(failure: KmsFailure, said: impl Into<String>) -> Error {
     Error::KmsUnavailable { failure, source: said.into().into() }
 }
 
-fn causes<'a>(error: &'a (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())
 }
 
@@ -418,8 +435,8 @@ fn meaning(code: Option<&str>, status: u16) -> Meaning {
     match code {
         Some("AccessDeniedException" | "AccessDenied" | "NotAuthorized" | "OptInRequired") => Refusal(
             KmsFailure::AccessDenied,
-            "allow the call for this role and key, with the encryption context of eventseal; for a ciphertext of a key that \
-             does not exist here, AWS says the same: check account and region",
+            "allow the call for this role and key, with the encryption context of eventseal; for a ciphertext of a key \
+             that does not exist here, AWS says the same: check account and region",
         ),
         Some("NotFoundException" | "InvalidArnException") => {
             Refusal(KmsFailure::KeyNotFound, "check region, account and alias; a deleted key is lost for good")
@@ -427,18 +444,21 @@ fn meaning(code: Option<&str>, status: u16) -> Meaning {
         Some("DisabledException") => Refusal(KmsFailure::KeyDisabled, "enable the key again"),
         Some("KMSInvalidStateException") => Refusal(
             KmsFailure::KeyPendingDeletion,
-            "if the key is pending deletion, cancel the deletion at once and enable it; if it is pending import or in a key store, \
-             see its state",
+            "if the key is pending deletion, cancel the deletion at once and enable it; if it is pending import or in \
+             a key store, see its state",
         ),
-        Some("InvalidCiphertextException") => {
-            Refusal(KmsFailure::WrongContext, "the row was altered, or belongs to another namespace: restore it from a backup")
-        }
+        Some("InvalidCiphertextException") => Refusal(
+            KmsFailure::WrongContext,
+            "the row was altered, or belongs to another namespace: restore it from a backup",
+        ),
         Some("IncorrectKeyException") => Refusal(
             KmsFailure::WrongKey,
-            "another master key wrapped it: name that one with also_opens(), if it is yours; if not, the row was altered: restore it from a \
-             backup",
+            "another master key wrapped it: name that one with also_opens(), if it is yours; if not, the row was \
+             altered: restore it from a backup",
         ),
-        Some("InvalidKeyUsageException") => Refusal(KmsFailure::WrongKey, "use a symmetric key for encryption and decryption"),
+        Some("InvalidKeyUsageException") => {
+            Refusal(KmsFailure::WrongKey, "use a symmetric key for encryption and decryption")
+        }
         Some(
             "UnrecognizedClientException"
             | "InvalidClientTokenId"
@@ -451,7 +471,10 @@ fn meaning(code: Option<&str>, status: u16) -> Meaning {
             | "IncompleteSignature"
             | "IncompleteSignatureException"
             | "RequestExpired",
-        ) => Refusal(KmsFailure::Credentials, "AWS does not accept the credentials: renew them, and check this machine's clock"),
+        ) => Refusal(
+            KmsFailure::Credentials,
+            "AWS does not accept the credentials: renew them, and check this machine's clock",
+        ),
         Some(
             "ThrottlingException"
             | "Throttling"
@@ -463,10 +486,16 @@ fn meaning(code: Option<&str>, status: u16) -> Meaning {
             | "LimitExceededException"
             | "SlowDown",
         ) => Outage(KmsFailure::Throttled),
-        Some("DependencyTimeoutException" | "RequestTimeout" | "RequestTimeoutException") => Outage(KmsFailure::TimedOut),
-        Some("KeyUnavailableException" | "KMSInternalException" | "InternalFailure" | "ServiceUnavailable" | "RequestAbortedException") => {
-            Outage(KmsFailure::Unreachable)
+        Some("DependencyTimeoutException" | "RequestTimeout" | "RequestTimeoutException") => {
+            Outage(KmsFailure::TimedOut)
         }
+        Some(
+            "KeyUnavailableException"
+            | "KMSInternalException"
+            | "InternalFailure"
+            | "ServiceUnavailable"
+            | "RequestAbortedException",
+        ) => Outage(KmsFailure::Unreachable),
         // What stands between here and AWS answers too, and in its own words.
         _ if status == 429 => Outage(KmsFailure::Throttled),
         _ if status >= 500 => Outage(KmsFailure::Unreachable),

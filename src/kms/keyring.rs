@@ -41,15 +41,18 @@ impl Keyring {
     /// [`Error::Keyring`] if the variable is not set or not a keyring.
     pub fn from_env(variable: &str) -> Result<Self> {
         let text = std::env::var(variable).map(Zeroizing::new).map_err(|_| {
-            problem(format!("environment variable {variable} is not set to text: set it to `id:base64 of 32 random bytes`, such as \"main:$(openssl rand -base64 32)\""))
+            problem(format!(
+                "environment variable {variable} is not set to text: set it to `id:base64 of 32 random bytes`, such as \
+                 \"main:$(openssl rand -base64 32)\""
+            ))
         })?;
         Self::parse(&text)
     }
 
     /// Reads the keyring in a file, or what comes out of a pipe: `/dev/stdin`, `/dev/fd/3`, a shell's `<(…)`.
     ///
-    /// On Unix, a file or pipe that others may read or write is refused. One that belongs to root may be read by its group,
-    /// as platforms mount secrets for a user who can't change their modes (Kubernetes with `fsGroup` and
+    /// On Unix, a file or pipe that others may read or write is refused. One that belongs to root may be read by its
+    /// group, as platforms mount secrets for a user who can't change their modes (Kubernetes with `fsGroup` and
     /// `defaultMode: 0440`, systemd, Docker with `mode: 0440`).
     ///
     /// # Errors
@@ -57,9 +60,12 @@ impl Keyring {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let unreadable = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::NotFound => problem(format!("{} does not exist: make it once with Keyring::create_file", path.display())),
+            std::io::ErrorKind::NotFound => {
+                problem(format!("{} does not exist: make it once with Keyring::create_file", path.display()))
+            }
             std::io::ErrorKind::PermissionDenied => problem(format!(
-                "{} can't be read: {error}: give it to the user that runs this process; where a platform mounts it, {MOUNT}",
+                "{} can't be read: {error}: give it to the user that runs this process; where a platform mounts it, \
+                 {MOUNT}",
                 path.display()
             )),
             _ => problem(format!("{} can't be read: {error}", path.display())),
@@ -99,7 +105,9 @@ impl Keyring {
             .open(path)
             .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()).and_then(|()| file.sync_all()))
             .map_err(|error| match error.kind() {
-                std::io::ErrorKind::AlreadyExists => problem(format!("{} exists already: read it with Keyring::from_file", path.display())),
+                std::io::ErrorKind::AlreadyExists => {
+                    problem(format!("{} exists already: read it with Keyring::from_file", path.display()))
+                }
                 _ => problem(format!("{} can't be created: {error}", path.display())),
             })?;
         Ok(ring)
@@ -123,17 +131,21 @@ impl Keyring {
         let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
         let parts = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty());
         for (number, entry) in (1..).zip(parts) {
-            let (id, key) = entry.split_once(':').ok_or_else(|| problem(format!("entry {number} is not `id:base64`")))?;
+            let (id, key) =
+                entry.split_once(':').ok_or_else(|| problem(format!("entry {number} is not `id:base64`")))?;
             // By number only: where the order was mixed up, the "id" is a key.
             check_id(id).map_err(|_| problem(format!("entry {number} has an id that is not {ALLOWED_ID}")))?;
             if entries.iter().any(|(known, _)| known == id) {
-                return Err(problem(format!("entry {number} has the id of an earlier one: ids are for ever, give the new key a new one")));
+                return Err(problem(format!(
+                    "entry {number} has the id of an earlier one: ids are for ever, give the new key a new one"
+                )));
             }
             let mut bytes = Zeroizing::new([0_u8; 33]);
             let length = STANDARD.decode_slice(key.trim(), &mut *bytes).unwrap_or_default();
             if length != 32 {
                 return Err(problem(format!(
-                    "entry {number} is not `id:base64 of 32 bytes`, in this order: make a key with `openssl rand -base64 32`"
+                    "entry {number} is not `id:base64 of 32 bytes`, in this order: make a key with `openssl rand \
+                     -base64 32`"
                 )));
             }
             let mut key = [0; 32];
@@ -242,11 +254,16 @@ impl Kms for Keyring {
         let refused = |failure, problem| Error::KmsRefused { kek_id: context.kek_id, failure, problem };
         let id = &wrapped.master_key_id;
         let (_, master) = self.entries.iter().find(|(known, _)| known == id).ok_or_else(|| {
-            refused(KmsFailure::KeyNotFound, format!("the keyring has no master key {id:?}: add the entry that wrapped it"))
+            refused(
+                KmsFailure::KeyNotFound,
+                format!("the keyring has no master key {id:?}: add the entry that wrapped it"),
+            )
         })?;
         unwrap_key(master, &bound_to(context, id), &wrapped.ciphertext).ok_or_else(|| {
-            let problem =
-                format!("it does not open under master key {id:?}: the row was altered, or the keyring has another key of that name");
+            let problem = format!(
+                "it does not open under master key {id:?}: the row was altered, or the keyring has another key of that \
+                 name"
+            );
             refused(KmsFailure::WrongContext, problem)
         })
     }
@@ -328,7 +345,9 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&path).status().unwrap().success());
         let write = |text: Vec<u8>| {
             let path = path.clone();
-            std::thread::spawn(move || std::io::Write::write_all(&mut std::fs::OpenOptions::new().write(true).open(path)?, &text))
+            std::thread::spawn(move || {
+                std::io::Write::write_all(&mut std::fs::OpenOptions::new().write(true).open(path)?, &text)
+            })
         };
         let writer = write(format!("main:{KEY}\n").into_bytes());
         assert_eq!(Keyring::from_file(&path).unwrap().active_id(), "main");

@@ -18,7 +18,8 @@ use uuid::Uuid;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BackfillOptions {
-    /// How many events are sealed, verified and committed at a time; fewer if they have more than 64 MiB. 500 by default.
+    /// How many events are sealed, verified and committed at a time; fewer if they have more than 64 MiB. 500 by
+    /// default.
     pub batch: u32,
     /// Begins after this position: at the start by default. See [`Backfilled::next`].
     pub after: GlobalPosition,
@@ -26,12 +27,12 @@ pub struct BackfillOptions {
     pub event_types: Vec<EventType>,
     /// Not more events than this in a second; as fast as it goes by default.
     pub events_per_second: Option<NonZeroU32>,
-    /// Also looks into payloads that start with a header, and seals protected values beside it. Needed only where versions
-    /// were given more to protect after events of them had been sealed; a [census](crate::maintenance::CensusOptions::every_payload) of every
-    /// payload finds that. It reads all of them.
+    /// Also looks into payloads that start with a header, and seals protected values beside it. Needed only where
+    /// versions were given more to protect after events of them had been sealed; a
+    /// [census](crate::maintenance::CensusOptions::every_payload) of every payload finds that. It reads all of them.
     pub every_payload: bool,
-    /// Erases plaintext whose owner was shredded, instead of leaving and reporting it: the value is gone afterwards, and
-    /// the event reads as if it had been sealed before the shred.
+    /// Erases plaintext whose owner was shredded, instead of leaving and reporting it: the value is gone afterwards,
+    /// and the event reads as if it had been sealed before the shred.
     ///
     /// **There is no way back.** Whether the erasure request meant these values too is yours to decide.
     pub erase_shredded: bool,
@@ -69,8 +70,8 @@ pub struct Backfilled {
     pub skipped: u64,
     /// The first thousand of these. The others are told to `progress`.
     pub first_skipped: Vec<Skipped>,
-    /// Where a later call can begin to find what was stored since: nothing that is committed later is before it. It also
-    /// passes what was skipped.
+    /// Where a later call can begin to find what was stored since: nothing that is committed later is before it. It
+    /// also passes what was skipped.
     pub next: GlobalPosition,
 }
 
@@ -128,26 +129,28 @@ pub struct BackfillProgress<'a> {
 const REPORTED: usize = 1_000;
 
 impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
-    /// Seals in place what was stored in the clear before the store was wrapped, as an append would have sealed it then.
+    /// Seals in place what was stored in the clear before the store was wrapped, as an append would have sealed it
+    /// then.
     ///
-    /// In batches, each in a transaction of its own, on a connection that is not in one. What was written is read back and
-    /// opened, and must be what was there before, byte for byte, or nothing of the batch is committed. Appends, reads and
-    /// shreds go on meanwhile, and several backfills may run at once: an event that somebody changed meanwhile is not
-    /// touched. A call that ended early, however it did, has left every event readable: call it again.
+    /// In batches, each in a transaction of its own, on a connection that is not in one. What was written is read back
+    /// and opened, and must be what was there before, byte for byte, or nothing of the batch is committed. Appends,
+    /// reads and shreds go on meanwhile, and several backfills may run at once: an event that somebody changed
+    /// meanwhile is not touched. A call that ended early, however it did, has left every event readable: call it again.
     ///
-    /// Nothing but payloads changes: neither positions, versions and times nor types and versions as stored. The schemas
-    /// need [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) until it is done, for the sake of readers. It can go
-    /// when no process appends past the wrapped store any more, and
+    /// Nothing but payloads changes: neither positions, versions and times nor types and versions as stored. The
+    /// schemas need [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) until it is done, for the
+    /// sake of readers. It can go when no process appends past the wrapped store any more, and
     /// [`Census::may_refuse_plaintext`](crate::maintenance::Census::may_refuse_plaintext) says so.
     ///
-    /// An event that can't be sealed is left as it is and reported, with the error that an append of it would be, such as
-    /// [`Error::ShapeMismatch`], [`Error::MissingScopeId`] or [`Error::Disabled`]. So is one of which a part is sealed for
-    /// another owner than the payload names now ([`Error::OtherOwner`]): it keeps the owner whose key sealed it. If its owner was shredded
-    /// ([`Error::Shredded`]), somebody has to decide: see [`erase_shredded`](BackfillOptions::erase_shredded). A scope that was
-    /// shredded before it ever had a key has none that a seal could name ([`Error::ScopeState`]).
+    /// An event that can't be sealed is left as it is and reported, with the error that an append of it would be, such
+    /// as [`Error::ShapeMismatch`], [`Error::MissingScopeId`] or [`Error::Disabled`]. So is one of which a part is
+    /// sealed for another owner than the payload names now ([`Error::OtherOwner`]): it keeps the owner whose key sealed
+    /// it. If its owner was shredded ([`Error::Shredded`]), somebody has to decide: see
+    /// [`erase_shredded`](BackfillOptions::erase_shredded). A scope that was shredded before it ever had a key has none
+    /// that a seal could name ([`Error::ScopeState`]).
     ///
-    /// **The plaintext is not gone** from backups, replicas and write-ahead logs, nor, until a `VACUUM`, from what PostgreSQL
-    /// keeps of dead rows and SQLite of old pages.
+    /// **The plaintext is not gone** from backups, replicas and write-ahead logs, nor, until a `VACUUM`, from what
+    /// PostgreSQL keeps of dead rows and SQLite of old pages.
     ///
     /// ```
     /// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore, aggregate, event};
@@ -173,9 +176,9 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     ///
     /// # Errors
     /// What concerns more than one event: [`Error::InTransaction`], [`Error::NotMigrated`],
-    /// [`Error::NamespaceMismatch`], [`Error::NoActiveKek`], [`Error::Collision`] (retryable) if others got in the way of a
-    /// batch again and again, [`Error::NotVerified`], [`Error::Database`]; errors of the KMS. Batches that were committed
-    /// before stay.
+    /// [`Error::NamespaceMismatch`], [`Error::NoActiveKek`], [`Error::Collision`] (retryable) if others got in the way
+    /// of a batch again and again, [`Error::NotVerified`], [`Error::Database`]; errors of the KMS. Batches that were
+    /// committed before stay.
     pub async fn backfill(
         &self,
         connection: &mut <S as EventStore>::Tx,
@@ -262,7 +265,8 @@ impl Backfilled {
     }
 }
 
-/// The stored types and versions whose plan protects something, with those that say no version and are read as one that does.
+/// The stored types and versions whose plan protects something, with those that say no version and are read as one that
+/// does.
 fn protected_versions(schemas: &Schemas, wanted: &[EventType]) -> Vec<(EventType, EventVersion)> {
     let registered = schemas.versions().into_iter().map(|known| (known.event_type, known.event_version));
     let with_none = registered.flat_map(|(name, version)| [(name.clone(), version), (name, EventVersion::new(0))]);

@@ -26,15 +26,15 @@ pub struct CensusOptions {
     pub positions_per_scan: Option<u64>,
     /// Looks into every payload of the protected versions, not just into those that do not start with a header.
     ///
-    /// Without it, a payload counts as sealed if it [starts with a header](crate::store::starts_with_header). Whoever seals writes
-    /// it there, and no value of a payload can pretend to be one; but what it covers is not known. A protected value
-    /// beside a header is there if a version was given more to protect after events of it had been sealed, or if somebody
-    /// wrote to the store. So only with it is the census a proof that nothing protected is in the clear; it costs a read
-    /// of all these payloads.
+    /// Without it, a payload counts as sealed if it [starts with a header](crate::store::starts_with_header). Whoever
+    /// seals writes it there, and no value of a payload can pretend to be one; but what it covers is not known. A
+    /// protected value beside a header is there if a version was given more to protect after events of it had been
+    /// sealed, or if somebody wrote to the store. So only with it is the census a proof that nothing protected is in
+    /// the clear; it costs a read of all these payloads.
     ///
     /// With it, the census also ends where the log is [settled](EventTable::settled_position) when it begins, or what a
-    /// transaction in flight is about to commit would be missing from the proof. On PostgreSQL that takes a lock for a moment,
-    /// which a replica or a connection in a transaction can't have: see [`Census::is_settled`].
+    /// transaction in flight is about to commit would be missing from the proof. On PostgreSQL that takes a lock for a
+    /// moment, which a replica or a connection in a transaction can't have: see [`Census::is_settled`].
     pub every_payload: bool,
     /// How many payloads are looked at at a time; fewer if they have more than 64 MiB. 500 by default.
     pub batch: u32,
@@ -62,10 +62,10 @@ pub struct CensusProgress {
 
 /// How many stored events of each type and version there are, what they need, and how they lie there.
 ///
-/// Taken by [`SealedStore::census`], or by [`take`](Self::take) where there are no schemas at hand. It takes no locks, but for
-/// a moment if it looks into [every payload](CensusOptions::every_payload), and opens nothing, so it can be taken while the
-/// application runs, and needs no keys. It is a look at what is committed: as long as a process appends events of an old
-/// version, or through a store that is not wrapped, it may be outdated when it is done.
+/// Taken by [`SealedStore::census`], or by [`take`](Self::take) where there are no schemas at hand. It takes no locks,
+/// but for a moment if it looks into [every payload](CensusOptions::every_payload), and opens nothing, so it can be
+/// taken while the application runs, and needs no keys. It is a look at what is committed: as long as a process appends
+/// events of an old version, or through a store that is not wrapped, it may be outdated when it is done.
 ///
 /// ```
 /// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore, aggregate, event};
@@ -170,8 +170,8 @@ pub enum Registration {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Protection {
-    /// Sealed: those that start with a header or, if every payload was looked into, those whose header covers everything
-    /// that is protected.
+    /// Sealed: those that start with a header or, if every payload was looked into, those whose header covers
+    /// everything that is protected.
     pub sealed: u64,
     /// With a header that does not cover every protected value.
     pub partly_sealed: u64,
@@ -231,7 +231,8 @@ impl Census {
                 }
                 None => end,
             };
-            let counts = table.count_events(connection, PositionRange { after: told.counted_to, up_to: Some(up_to) }).await?;
+            let counts =
+                table.count_events(connection, PositionRange { after: told.counted_to, up_to: Some(up_to) }).await?;
             for count in &counts {
                 add(&mut rows, count);
             }
@@ -261,9 +262,13 @@ impl Census {
         let registered = self.registered.as_deref().unwrap_or_default();
         for row in &mut self.rows {
             // An event that says no version is read as the one that the registry names for these.
-            let version = read_as(schemas, &row.event_type, row.event_version).map_or(row.event_version, |known| known.version);
-            let of_type = || registered.iter().filter(|known| known.event_type == row.event_type).map(|known| known.event_version);
-            let known = registered.iter().find(|known| known.event_type == row.event_type && known.event_version == version);
+            let version =
+                read_as(schemas, &row.event_type, row.event_version).map_or(row.event_version, |known| known.version);
+            let of_type = || {
+                registered.iter().filter(|known| known.event_type == row.event_type).map(|known| known.event_version)
+            };
+            let known =
+                registered.iter().find(|known| known.event_type == row.event_type && known.event_version == version);
             row.registration = Some(match (known, of_type().min(), of_type().max()) {
                 (Some(known), ..) if known.step.is_none() => Registration::Current,
                 (Some(_), ..) => Registration::Outdated,
@@ -315,9 +320,12 @@ impl Census {
         loop {
             let page = table.stored_events(connection, &query).await?;
             for event in &page {
-                let row = index.get(&(event.stored_type.clone(), event.stored_version)).and_then(|at| self.rows.get_mut(*at));
+                let row =
+                    index.get(&(event.stored_type.clone(), event.stored_version)).and_then(|at| self.rows.get_mut(*at));
                 let Some(protection) = row.and_then(|row| row.protection.as_mut()) else { continue };
-                let Some(ReadAs { schema, .. }) = read_as(schemas, &event.stored_type, event.stored_version) else { continue };
+                let Some(ReadAs { schema, .. }) = read_as(schemas, &event.stored_type, event.stored_version) else {
+                    continue;
+                };
                 match look(&schema.plan, event) {
                     Look::Sealed => protection.sealed += 1,
                     Look::Nothing => protection.nothing_to_protect += 1,

@@ -32,8 +32,8 @@ impl Pace {
     pub(super) async fn keep(&mut self, events: usize) -> Result<()> {
         let Some(limit) = self.per_second else { return Ok(()) };
         self.done += events as u64;
-        let due =
-            Duration::from_secs(self.done / u64::from(limit.get())) + Duration::from_secs(self.done % u64::from(limit.get())) / limit.get();
+        let due = Duration::from_secs(self.done / u64::from(limit.get()))
+            + Duration::from_secs(self.done % u64::from(limit.get())) / limit.get();
         match due.checked_sub(self.began.elapsed()) {
             Some(wait) if !wait.is_zero() => pause(wait).await,
             _ => Ok(()),
@@ -50,8 +50,8 @@ pub(super) async fn may_retry(error: &Error, attempt: u32) -> Result<bool> {
     Ok(true)
 }
 
-/// Waits, on whatever runtime there is: a timer of one of them would panic on another. The thread ends with the wait, or
-/// as soon as nobody waits any more.
+/// Waits, on whatever runtime there is: a timer of one of them would panic on another. The thread ends with the wait,
+/// or as soon as nobody waits any more.
 async fn pause(wait: Duration) -> Result<()> {
     let (done, waiting) = tokio::sync::oneshot::channel();
     let (_ends_with_the_future, gone) = channel::<()>();
@@ -61,7 +61,10 @@ async fn pause(wait: Duration) -> Result<()> {
             let _ = done.send(());
         }
     });
-    timer.map_err(|source| Error::Database { operation: "waiting: no thread could be started", source: source.into() })?;
+    timer.map_err(|source| Error::Database {
+        operation: "waiting: no thread could be started",
+        source: source.into(),
+    })?;
     drop(waiting.await);
     Ok(())
 }

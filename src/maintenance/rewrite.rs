@@ -23,8 +23,8 @@ pub struct RewriteOptions {
     pub batch: u32,
     /// Not more events than this in a second; as fast as it goes by default.
     pub events_per_second: Option<NonZeroU32>,
-    /// Copies events that can't be read as they are stored, instead of stopping at the first. They can't be read in the copy
-    /// either, until what is wrong with them is corrected in both.
+    /// Copies events that can't be read as they are stored, instead of stopping at the first. They can't be read in the
+    /// copy either, until what is wrong with them is corrected in both.
     pub copy_unreadable: bool,
     /// Only says what would be done, from the target's last position on.
     pub dry_run: bool,
@@ -52,12 +52,13 @@ pub enum KeptBecause {
     RedactionAmbiguous,
     /// Its current version protects a value whose owner was shredded, and that is not redacted.
     OwnerShredded,
-    /// A protected value of it would come to lie in the clear, or it would take too long to find out. Strings and numbers are
-    /// looked for; `true`, `false`, and what a step makes of a value, such as its first letter, can't be found.
+    /// A protected value of it would come to lie in the clear, or it would take too long to find out. Strings and
+    /// numbers are looked for; `true`, `false`, and what a step makes of a value, such as its first letter, can't be
+    /// found.
     InTheClear,
-    /// It names another owner of a value than the one that it is sealed for, or its current version gives a value to another
-    /// owner: then a shred of the former would miss it. Who has no live value in the event as it is stored may get what it
-    /// says in the clear and the current version protects, but nothing that a step made.
+    /// It names another owner of a value than the one that it is sealed for, or its current version gives a value to
+    /// another owner: then a shred of the former would miss it. Who has no live value in the event as it is stored may
+    /// get what it says in the clear and the current version protects, but nothing that a step made.
     OtherOwner,
     /// An append of what its steps made of it would be refused.
     NotAppendable,
@@ -151,10 +152,10 @@ const REPORTED: usize = 1_000;
 impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// Copies this store into another one, with the events brought up to their current versions.
     ///
-    /// The target is an empty table, or one that an earlier call began, for the *same* keys and namespace: other tables in
-    /// the same database (not on SQLite, which lets only one connection write), or another database, to which the key
-    /// tables are copied or in front of which they stay ([`SplitStore`](crate::split::SplitStore)). If they are copied, then after the
-    /// last call: keys that are missing are made in the source. Positions, aggregate versions,
+    /// The target is an empty table, or one that an earlier call began, for the *same* keys and namespace: other tables
+    /// in the same database (not on SQLite, which lets only one connection write), or another database, to which the
+    /// key tables are copied or in front of which they stay ([`SplitStore`](crate::split::SplitStore)). If they are
+    /// copied, then after the last call: keys that are missing are made in the source. Positions, aggregate versions,
     /// ids, times and order stay; type, version, payload and metadata become what readers see.
     ///
     /// A rewrite copies no keys, and may make some in the source: copy them last (`docs/operations.md` says how).
@@ -162,21 +163,23 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// - What is live is sealed anew under the active keys, bound to its new type and version.
     /// - What is shredded becomes a void entry at the place to which its redaction moved.
     /// - An event that is of its current version and sealed is copied byte by byte.
-    /// - An event is copied as it is stored, and counted with the reason, if its steps split or drop it, if its redactions
-    ///   can't be carried over for certain, if a protected value would come to lie in the clear or with
-    ///   [another owner](KeptBecause::OtherOwner), or if the outcome could not be appended. Readers of the copy see the same as readers of the source, so the steps it needs have to stay: a
-    ///   [census](crate::maintenance::Census) of the target says which these are.
+    /// - An event is copied as it is stored, and counted with the reason, if its steps split or drop it, if its
+    ///   redactions can't be carried over for certain, if a protected value would come to lie in the clear or with
+    ///   [another owner](KeptBecause::OtherOwner), or if the outcome could not be appended. Readers of the copy see the
+    ///   same as readers of the source, so the steps it needs have to stay: a [census](crate::maintenance::Census) of
+    ///   the target says which these are.
     ///
-    /// In batches. A batch of the target is one transaction; the scopes of all its live values are locked in the source, as
-    /// an append locks them, until it has committed, and keys that have to be made are committed before. Each batch is read
-    /// back from the target before that: what was written must open to what readers of the source see, byte for byte.
+    /// In batches. A batch of the target is one transaction; the scopes of all its live values are locked in the
+    /// source, as an append locks them, until it has committed, and keys that have to be made are committed before.
+    /// Each batch is read back from the target before that: what was written must open to what readers of the source
+    /// see, byte for byte.
     ///
     /// It goes on after the target's last position, and up to where the source is
-    /// [settled](EventTable::settled_position) when it begins: run it again to catch up with what was appended since, and a
-    /// last time when nobody appends any more. A shred reaches both, as long as both use the same keys. A call that ended
-    /// early, however it did, has left a shorter copy that is complete in itself: call it again. Nothing may append to the
-    /// target before it is done. Several calls at once get in each other's way, and lose nothing. At its end, the events of
-    /// both are counted, in one scan each.
+    /// [settled](EventTable::settled_position) when it begins: run it again to catch up with what was appended since,
+    /// and a last time when nobody appends any more. A shred reaches both, as long as both use the same keys. A call
+    /// that ended early, however it did, has left a shorter copy that is complete in itself: call it again. Nothing may
+    /// append to the target before it is done. Several calls at once get in each other's way, and lose nothing. At its
+    /// end, the events of both are counted, in one scan each.
     ///
     /// Connections are not in transactions.
     ///
@@ -202,13 +205,13 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unreadable`] names the first event that can't be read (unless told to
-    /// [copy such events](RewriteOptions::copy_unreadable)), one of a disabled scope among them;
-    /// [`Error::ForeignTarget`] or [`Error::IncompleteTarget`] if the target holds something else; [`Error::NoEventTables`] if
-    /// it was not migrated; [`Error::TargetIsSource`] and, on SQLite, [`Error::TargetInSameFile`] at once, on a dry run too
-    /// (databases in memory count as one); [`Error::InTransaction`],
-    /// [`Error::Collision`] (retryable) if others got in the way again and again, [`Error::NotVerified`],
-    /// [`Error::Database`]; errors of the KMS. Batches that were committed before stay.
+    /// [`Error::Unreadable`] names the first event that can't be read (unless told to [copy such
+    /// events](RewriteOptions::copy_unreadable)), one of a disabled scope among them; [`Error::ForeignTarget`] or
+    /// [`Error::IncompleteTarget`] if the target holds something else; [`Error::NoEventTables`] if it was not migrated;
+    /// [`Error::TargetIsSource`] and, on SQLite, [`Error::TargetInSameFile`] at once, on a dry run too (databases in
+    /// memory count as one); [`Error::InTransaction`], [`Error::Collision`] (retryable) if others got in the way again
+    /// and again, [`Error::NotVerified`], [`Error::Database`]; errors of the KMS. Batches that were committed before
+    /// stay.
     pub async fn rewrite<T: EventTable + ?Sized>(
         &self,
         connection: &mut <S as EventStore>::Tx,
@@ -233,15 +236,20 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
                 }
             }
         };
-        let mut done = Rewritten { up_to: begin_after(table, connection, target, target_connection).await?, ..Rewritten::default() };
+        let mut done = Rewritten {
+            up_to: begin_after(table, connection, target, target_connection).await?,
+            ..Rewritten::default()
+        };
         let mut pace = Pace::new(options.events_per_second);
-        let mut query = StoredQuery { limit: pace.batch(options.batch), max_bytes: PAGE_BYTES, ..StoredQuery::default() };
+        let mut query =
+            StoredQuery { limit: pace.batch(options.batch), max_bytes: PAGE_BYTES, ..StoredQuery::default() };
         while done.up_to < last {
             query.range = PositionRange { after: done.up_to, up_to: Some(last) };
             let events = table.stored_events(connection, &query).await?;
             let found = events.len();
             let Some(position) = events.last().map(|event| event.global_position) else { break };
-            let Some(outcome) = self.carry(connection, target, target_connection, options, &events, position).await? else {
+            let Some(outcome) = self.carry(connection, target, target_connection, options, &events, position).await?
+            else {
                 // Another call writes to the same target: this one goes on after it.
                 done.up_to = begin_after(table, connection, target, target_connection).await?;
                 continue;
@@ -277,21 +285,30 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
         let (mut attempt, mut pinned) = (0, Pinned::default());
         loop {
             let mut carry = Carry::new(sealer, target, target_connection, options, events, before, &pinned);
-            let result = if options.dry_run { carry.look(connection).await } else { table.in_transaction(connection, &mut carry).await };
+            let result = if options.dry_run {
+                carry.look(connection).await
+            } else {
+                table.in_transaction(connection, &mut carry).await
+            };
             let (outcome, missing) = carry.finish();
             let result = match result {
                 Ok(()) if missing.is_empty() => return Ok(Some(outcome)),
                 // A key without an event is harmless, an event without its key is lost: so they are committed first.
-                Ok(()) => table.in_transaction(connection, &mut MakeKeys { sealer, scopes: missing, pinned: &pinned }).await,
+                Ok(()) => {
+                    table.in_transaction(connection, &mut MakeKeys { sealer, scopes: missing, pinned: &pinned }).await
+                }
                 Err(error) => Err(error),
             };
             attempt += 1;
             // Of the target, if others wrote to it at the same time.
-            if matches!(result, Err(Error::Collision { .. } | Error::OutOfRange { .. } | Error::DuplicateEventId { .. })) {
+            if matches!(
+                result,
+                Err(Error::Collision { .. } | Error::OutOfRange { .. } | Error::DuplicateEventId { .. })
+            ) {
                 let now = target.last_position(target_connection).await?;
                 if now != before {
-                    // It was committed in the target, and failed in the source after that, where nothing was written. Or
-                    // somebody else wrote there: what there is then is not this page, or not all of it.
+                    // It was committed in the target, and failed in the source after that, where nothing was written.
+                    // Or somebody else wrote there: what there is then is not this page, or not all of it.
                     let is_this = now == end && outcome.events() == events.len() as u64;
                     return Ok(is_this.then_some(outcome));
                 }

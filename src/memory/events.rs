@@ -4,8 +4,8 @@ mod rows;
 
 use crate::error::{Error, Result};
 use crate::event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, Stream,
-    VersionRange, check_append,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent,
+    PersistedEvent, Stream, VersionRange, check_append,
 };
 use crate::memory::{MemoryTx, Tables};
 use crate::store::EventStore;
@@ -39,8 +39,11 @@ impl EventStore for MemoryStore {
         check_append(aggregate, events)?;
         tx.lock()?;
         let tables = tx.read()?;
-        let current =
-            tables.streams.get(aggregate).and_then(|stream| tables.events.get(*stream.last()?)).map(|last| last.aggregate_version);
+        let current = tables
+            .streams
+            .get(aggregate)
+            .and_then(|stream| tables.events.get(*stream.last()?))
+            .map(|last| last.aggregate_version);
         if !expected.accepts(current) {
             return Err(Error::VersionConflict { aggregate: aggregate.clone(), expected, actual: current });
         }
@@ -61,7 +64,12 @@ impl EventStore for MemoryStore {
         Ok(Appended { events: appended })
     }
 
-    async fn read_aggregate_stream(&self, tx: &mut MemoryTx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut MemoryTx,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream> {
         let tables = tx.read()?;
         let stream = tables.streams.get(aggregate).map_or(&[][..], Vec::as_slice);
         let events: Vec<PersistedEvent> = stream
@@ -74,7 +82,13 @@ impl EventStore for MemoryStore {
         Ok(Stream { aggregate: aggregate.clone(), events, last_version })
     }
 
-    async fn read_events(&self, tx: &mut MemoryTx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+    async fn read_events(
+        &self,
+        tx: &mut MemoryTx,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage> {
         let tables = tx.read()?;
         let events: Vec<PersistedEvent> = from(&tables.events, after)
             .iter()

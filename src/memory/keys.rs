@@ -3,8 +3,8 @@
 use crate::error::{Error, Result, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
-    Rewrapper, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch,
+    RewrappedBatch, Rewrapper, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::memory::{DataKeyRow, MemoryTx, ScopeRow, Tables};
@@ -62,8 +62,14 @@ impl KeyStore for MemoryKeys {
             .keks
             .values()
             .map(|kek| {
-                let wrapped = || tables.data_keys.values().filter(|key| key.info.kek_id == kek.kek_id && key.wrapped_key.is_some());
-                KekUsage { kek: kek.clone(), live_keys: wrapped().count() as u64, oldest_wrap: wrapped().map(|key| key.wrapped_at).min() }
+                let wrapped = || {
+                    tables.data_keys.values().filter(|key| key.info.kek_id == kek.kek_id && key.wrapped_key.is_some())
+                };
+                KekUsage {
+                    kek: kek.clone(),
+                    live_keys: wrapped().count() as u64,
+                    oldest_wrap: wrapped().map(|key| key.wrapped_at).min(),
+                }
             })
             .collect();
         usage.sort_by_key(|usage| (usage.kek.created_at, usage.kek.kek_id));
@@ -73,7 +79,10 @@ impl KeyStore for MemoryKeys {
     async fn replace_kek(&self, connection: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
         not_writing(connection, "rotating a key-encryption key")?;
         Ok(connection.write_now(|tables| {
-            let old = tables.keks.get_mut(&replaced).filter(|old| old.state == KekState::Active && old.partition == kek.partition);
+            let old = tables
+                .keks
+                .get_mut(&replaced)
+                .filter(|old| old.state == KekState::Active && old.partition == kek.partition);
             let Some(old) = old else { return false };
             old.state = KekState::DecryptOnly;
             tables.keks.insert(kek.kek_id, kek.clone());
@@ -91,7 +100,9 @@ impl KeyStore for MemoryKeys {
     ) -> Result<bool> {
         not_writing(connection, "moving a key-encryption key")?;
         Ok(connection.write_now(|tables| {
-            let Some(kek) = tables.keks.get_mut(&old.kek_id).filter(|kek| kek.wrapped == old.wrapped) else { return false };
+            let Some(kek) = tables.keks.get_mut(&old.kek_id).filter(|kek| kek.wrapped == old.wrapped) else {
+                return false;
+            };
             (kek.provider, kek.wrapped, kek.wrapped_at) = (provider.to_owned(), wrapped.clone(), at);
             true
         }))
@@ -100,7 +111,8 @@ impl KeyStore for MemoryKeys {
     async fn retire_kek(&self, connection: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
         not_writing(connection, "retiring a key-encryption key")?;
         Ok(connection.write_now(|tables| {
-            let live = tables.data_keys.values().filter(|key| key.info.kek_id == kek_id && key.wrapped_key.is_some()).count();
+            let live =
+                tables.data_keys.values().filter(|key| key.info.kek_id == kek_id && key.wrapped_key.is_some()).count();
             match tables.keks.get_mut(&kek_id) {
                 None => Retirement::Unknown,
                 Some(kek) if kek.state == KekState::Active => Retirement::Active,
@@ -113,24 +125,35 @@ impl KeyStore for MemoryKeys {
         }))
     }
 
-    async fn rewrap_batch(&self, connection: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+    async fn rewrap_batch(
+        &self,
+        connection: &mut MemoryTx,
+        batch: &RewrapBatch,
+        by: &dyn Rewrapper,
+    ) -> Result<RewrappedBatch> {
         not_writing(connection, "rewrapping data keys")?;
         connection.write_now(|tables| {
             if tables.keks.get(&batch.to).is_some_and(|kek| kek.state == KekState::Retired) {
                 return Err(Error::Collision { source: None });
             }
             let wanted = |row: &DataKeyRow| batch.from.contains(&row.info.kek_id) && row.wrapped_key.is_some();
-            let mut found: Vec<KeyId> = tables.data_keys.iter().filter(|(_, row)| wanted(row)).map(|(key_id, _)| *key_id).collect();
+            let mut found: Vec<KeyId> =
+                tables.data_keys.iter().filter(|(_, row)| wanted(row)).map(|(key_id, _)| *key_id).collect();
             found.retain(|key_id| batch.after.is_none_or(|after| *key_id > after));
             found.sort_unstable();
             found.truncate(batch.limit as usize);
-            let mut outcome =
-                RewrappedBatch { found: u32::try_from(found.len()).unwrap_or(u32::MAX), last: found.last().copied(), ..Default::default() };
+            let mut outcome = RewrappedBatch {
+                found: u32::try_from(found.len()).unwrap_or(u32::MAX),
+                last: found.last().copied(),
+                ..Default::default()
+            };
             let mut written = Vec::new();
             for key_id in found {
                 let Some(record) = key_record(tables, key_id) else { continue };
                 match by.rewrap(&record)? {
-                    Some(wrapped) if !by.opens(key_id, &wrapped) => return Err(Error::WrongKey { key_id, kek_id: batch.to }),
+                    Some(wrapped) if !by.opens(key_id, &wrapped) => {
+                        return Err(Error::WrongKey { key_id, kek_id: batch.to });
+                    }
                     Some(wrapped) => written.push((key_id, wrapped)),
                     None => outcome.bad.push(key_id),
                 }
@@ -191,7 +214,8 @@ impl KeyStore for MemoryKeys {
     }
 
     async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
-        let row = tx.write()?.scopes.get_mut(&change.scope).ok_or_else(|| no_effect("changing a key scope", "key_scopes"))?;
+        let row =
+            tx.write()?.scopes.get_mut(&change.scope).ok_or_else(|| no_effect("changing a key scope", "key_scopes"))?;
         row.state = change.state;
         row.generation = change.generation;
         if change.state == ScopeState::Shredded {
@@ -230,7 +254,12 @@ impl KeyStore for MemoryKeys {
             state: row.state,
             generation: row.generation,
             active_key: row.active,
-            keys: row.keys.iter().filter_map(|key_id| tables.data_keys.get(key_id)).map(|key| key.info.clone()).collect(),
+            keys: row
+                .keys
+                .iter()
+                .filter_map(|key_id| tables.data_keys.get(key_id))
+                .map(|key| key.info.clone())
+                .collect(),
             changes: row.changes.clone(),
         }))
     }
@@ -257,8 +286,19 @@ fn insert(tables: &mut Tables, key: &NewDataKey) -> Result<()> {
     row.active = Some(key.key_id);
     row.keys.push(key.key_id);
     row.keys.sort_by_key(|key_id| tables.data_keys.get(key_id).map_or(key.version, |row| row.info.version));
-    let info = KeyInfo { key_id: key.key_id, version: key.version, kek_id: key.kek_id, created_at: key.created_at, shredded_at: None };
-    let row = DataKeyRow { scope: key.scope.clone(), info, wrapped_key: Some(key.wrapped_key.clone()), wrapped_at: key.created_at };
+    let info = KeyInfo {
+        key_id: key.key_id,
+        version: key.version,
+        kek_id: key.kek_id,
+        created_at: key.created_at,
+        shredded_at: None,
+    };
+    let row = DataKeyRow {
+        scope: key.scope.clone(),
+        info,
+        wrapped_key: Some(key.wrapped_key.clone()),
+        wrapped_at: key.created_at,
+    };
     tables.data_keys.insert(key.key_id, Arc::new(row));
     Ok(())
 }

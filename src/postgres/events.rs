@@ -7,8 +7,8 @@ mod rows;
 
 use crate::error::{Error, Result};
 use crate::event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NOT_JSON,
-    NewEvent, Part, PersistedEvent, Stream, VersionRange, aggregate, check_append, is_json,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion,
+    GlobalPosition, NOT_JSON, NewEvent, Part, PersistedEvent, Stream, VersionRange, aggregate, check_append, is_json,
 };
 use crate::postgres::{
     NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, column, migrate, migration, qualified, sql_state, timestamp, violated_columns,
@@ -32,11 +32,11 @@ const MIGRATIONS: [(&str, &str); 2] = [
 ];
 
 /// What [`persisted`] reads.
-const COLUMNS: &str = "global_position, {aggregate_version}, event_id, event_type, event_version, payload, \
-     trace_id, correlation_id, causation_id, metadata::text, created_at";
+const COLUMNS: &str = "global_position, {aggregate_version}, event_id, event_type, event_version, payload, trace_id, \
+    correlation_id, causation_id, metadata::text, created_at";
 
-/// One of these ids that the table has. Each is looked for by itself, through an index even where the table was empty when the plan
-/// was made.
+/// One of these ids that the table has. Each is looked for by itself, through an index even where the table was empty
+/// when the plan was made.
 const KNOWN_ID: &str = "SELECT new.id FROM UNNEST($1::uuid[]) AS new (id),
      LATERAL (SELECT FROM {events} AS e WHERE e.event_id = new.id OFFSET 0) AS known LIMIT 1";
 
@@ -120,8 +120,14 @@ impl PostgresTables {
 
     /// With other names for the three columns that identify an event within its aggregate, in both tables.
     #[must_use]
-    pub fn columns(mut self, aggregate_type: impl Into<String>, aggregate_id: impl Into<String>, version: impl Into<String>) -> Self {
-        (self.aggregate_type, self.aggregate_id, self.aggregate_version) = (aggregate_type.into(), aggregate_id.into(), version.into());
+    pub fn columns(
+        mut self,
+        aggregate_type: impl Into<String>,
+        aggregate_id: impl Into<String>,
+        version: impl Into<String>,
+    ) -> Self {
+        (self.aggregate_type, self.aggregate_id, self.aggregate_version) =
+            (aggregate_type.into(), aggregate_id.into(), version.into());
         self
     }
 
@@ -168,8 +174,12 @@ impl PostgresTables {
         for column in columns {
             check_name("the column name", column)?;
         }
-        if self.events == self.heads || columns[0] == columns[1] || columns[1] == columns[2] || columns[0] == columns[2] {
-            return Err(Error::InvalidText { what: "a table or column name", problem: "is used twice: tell them apart" });
+        if self.events == self.heads || columns[0] == columns[1] || columns[1] == columns[2] || columns[0] == columns[2]
+        {
+            return Err(Error::InvalidText {
+                what: "a table or column name",
+                problem: "is used twice: tell them apart",
+            });
         }
         self.schema.as_ref().map_or(Ok(()), |schema| check_name("the schema name", schema))?;
         self.channel.as_ref().map_or(Ok(()), |channel| check_name("the channel name", channel))
@@ -195,10 +205,11 @@ impl PostgresTables {
 /// `REPEATABLE READ` and `SERIALIZABLE`, PostgreSQL reports some conflicts as serialization failures instead:
 /// [`Error::Collision`], to be tried again in a new transaction.
 ///
-/// Positions come from a sequence: see [`EventStore::read_events`] on what a follower of the log must not
-/// do. Statements are prepared once per connection. Behind PgBouncer in transaction mode, let it track them
-/// (`max_prepared_statements`, PgBouncer 1.21). `PgConnectOptions::statement_cache_capacity(0)` alone does not help: the driver
-/// still names every statement. [`Error::PooledStatements`] says when one was lost; `docs/operations.md` has what else works.
+/// Positions come from a sequence: see [`EventStore::read_events`] on what a follower of the log must not do.
+/// Statements are prepared once per connection. Behind PgBouncer in transaction mode, let it track them
+/// (`max_prepared_statements`, PgBouncer 1.21). `PgConnectOptions::statement_cache_capacity(0)` alone does not help:
+/// the driver still names every statement. [`Error::PooledStatements`] says when one was lost; `docs/operations.md` has
+/// what else works.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
     tables: Arc<PostgresTables>,
@@ -281,7 +292,8 @@ impl PostgresStore {
                 SELECT global_position, version FROM first UNION ALL SELECT global_position, version FROM others
             )";
         let mut append = if tables.heads_first { heads_first::APPEND } else { events_first }.to_owned();
-        // Where the head comes first, it may have moved though no event was stored: a row of nothing tells that from a conflict.
+        // Where the head comes first, it may have moved though no event was stored: a row of nothing tells that from a
+        // conflict.
         let from = if tables.heads_first { "moved LEFT JOIN appended ON true" } else { "appended" };
         append += &match &tables.channel {
             None => format!("SELECT global_position, version, false FROM {from}"),
@@ -317,7 +329,8 @@ impl PostgresStore {
         Self { tables: Arc::new(tables), sql: Arc::new(sql) }
     }
 
-    /// Makes the event tables, and their schema if one is configured and missing, or brings them up to date. Idempotent.
+    /// Makes the event tables, and their schema if one is configured and missing, or brings them up to date.
+    /// Idempotent.
     ///
     /// For a new store only: a database of eventsalsa/store has its tables, and needs nothing but
     /// those of the keys. The bookkeeping is in a table named after the events table. Takes an advisory lock
@@ -327,7 +340,8 @@ impl PostgresStore {
     /// [`Error::TablesExist`], [`Error::InTransaction`], [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection) -> Result<()> {
         let bookkeeping = format!("_{}_migrations", self.tables.events);
-        let migrations = (1..).zip(MIGRATIONS).map(|(number, (name, sql))| migration(number, name, self.tables.fill(sql)));
+        let migrations =
+            (1..).zip(MIGRATIONS).map(|(number, (name, sql))| migration(number, name, self.tables.fill(sql)));
         migrate(connection, self.tables.schema.as_deref(), &bookkeeping, migrations.collect()).await
     }
 
@@ -376,7 +390,8 @@ impl PostgresStore {
         let own = |column: &str| column == "event_id" || versions.iter().any(|own| *own == column.trim_matches('"'));
         match violated_columns(&source) {
             Some("global_position") => Error::PositionTaken { source: source.into() },
-            // Another transaction appended an event of the same id, or the same version, at the same time. The next attempt will see it.
+            // Another transaction appended an event of the same id, or the same version, at the same time. The next
+            // attempt will see it.
             None => Error::Collision { source: Some(source.into()) },
             Some(columns) if columns.split(", ").any(own) => Error::Collision { source: Some(source.into()) },
             // Somebody else's constraint: nothing changes by trying again.
@@ -415,34 +430,43 @@ impl EventStore for PostgresStore {
         };
         let mut before = None;
         for _ in 0..ATTEMPTS {
-            let rows = sqlx::query_as::<_, (Option<i64>, Option<i64>, bool)>(AssertSqlSafe(Arc::clone(&self.sql.append)))
-                .bind(aggregate.aggregate_type())
-                .bind(aggregate.aggregate_id())
-                .bind(expected_head)
-                .bind(&batch.event_ids)
-                .bind(&batch.event_types)
-                .bind(&batch.event_versions)
-                .bind(&batch.payloads)
-                .bind(&batch.trace_ids)
-                .bind(&batch.correlation_ids)
-                .bind(&batch.causation_ids)
-                .bind(&batch.metadata)
-                .bind(&batch.created_at)
-                .fetch_all(&mut *tx)
-                .await;
+            let rows =
+                sqlx::query_as::<_, (Option<i64>, Option<i64>, bool)>(AssertSqlSafe(Arc::clone(&self.sql.append)))
+                    .bind(aggregate.aggregate_type())
+                    .bind(aggregate.aggregate_id())
+                    .bind(expected_head)
+                    .bind(&batch.event_ids)
+                    .bind(&batch.event_types)
+                    .bind(&batch.event_versions)
+                    .bind(&batch.payloads)
+                    .bind(&batch.trace_ids)
+                    .bind(&batch.correlation_ids)
+                    .bind(&batch.causation_ids)
+                    .bind(&batch.metadata)
+                    .bind(&batch.created_at)
+                    .fetch_all(&mut *tx)
+                    .await;
             let rows = rows.map_err(|source| match sql_state(&source) {
                 Some(UNIQUE_VIOLATION) => self.violation(source),
-                Some(NO_SUCH_CONSTRAINT) => Error::NoUniqueVersion { table: self.tables.events.clone(), source: source.into() },
+                Some(NO_SUCH_CONSTRAINT) => {
+                    Error::NoUniqueVersion { table: self.tables.events.clone(), source: source.into() }
+                }
                 _ => database(OPERATION)(source),
             })?;
             if !rows.is_empty() {
                 // A head that moved without any event is a row too, of nothing.
-                let mut rows: Vec<(i64, i64)> = rows.into_iter().filter_map(|(position, version, _)| position.zip(version)).collect();
+                let mut rows: Vec<(i64, i64)> =
+                    rows.into_iter().filter_map(|(position, version, _)| position.zip(version)).collect();
                 check_stored(rows.len(), events.len(), OPERATION)?;
                 // RETURNING promises no order.
                 rows.sort_unstable_by_key(|(_, version)| *version);
                 let appended = rows.into_iter().zip(events).map(|((position, version), event)| {
-                    Ok(PersistedEvent::from_new(aggregate.clone(), version.try_into()?, position.try_into()?, event.clone()))
+                    Ok(PersistedEvent::from_new(
+                        aggregate.clone(),
+                        version.try_into()?,
+                        position.try_into()?,
+                        event.clone(),
+                    ))
                 });
                 return Ok(Appended { events: appended.collect::<Result<_>>()? });
             }
@@ -453,16 +477,24 @@ impl EventStore for PostgresStore {
             if let Some(event_id) = self.known_id(tx, &batch.event_ids).await? {
                 return Err(Error::DuplicateEventId { event_id });
             }
-            // Another transaction took the version and has committed since: the next statement sees its events. If that one began
-            // where the stream still ends, nobody took the version from it.
+            // Another transaction took the version and has committed since: the next statement sees its events. If that
+            // one began where the stream still ends, nobody took the version from it.
             if before.replace(actual) == Some(actual) {
-                return Err(Error::NoEffect { operation: OPERATION, table: if self.tables.heads_first { "heads" } else { "events" } });
+                return Err(Error::NoEffect {
+                    operation: OPERATION,
+                    table: if self.tables.heads_first { "heads" } else { "events" },
+                });
             }
         }
         Err(Error::Collision { source: None })
     }
 
-    async fn read_aggregate_stream(&self, tx: &mut PgConnection, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut PgConnection,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream> {
         let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.read_stream)))
             .bind(aggregate.aggregate_type())
             .bind(aggregate.aggregate_id())
@@ -476,7 +508,13 @@ impl EventStore for PostgresStore {
         Ok(Stream { aggregate: aggregate.clone(), events, last_version })
     }
 
-    async fn read_events(&self, tx: &mut PgConnection, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+    async fn read_events(
+        &self,
+        tx: &mut PgConnection,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage> {
         let (sql, driving, also) = match (filter.event_types.as_slice(), filter.aggregate_types.as_slice()) {
             ([], []) => (&self.sql.read_log, None, None),
             (events, []) => (&self.sql.read_event_types, Some(events), None),
@@ -527,12 +565,18 @@ impl<'e> Batch<'e> {
             event_ids: events.iter().map(|event| event.event_id).collect(),
             event_types: events.iter().map(|event| event.event_type.as_str()).collect(),
             // check_append saw that it fits.
-            event_versions: events.iter().map(|event| i32::try_from(event.event_version.get()).unwrap_or(i32::MAX)).collect(),
+            event_versions: events
+                .iter()
+                .map(|event| i32::try_from(event.event_version.get()).unwrap_or(i32::MAX))
+                .collect(),
             payloads: events.iter().map(|event| event.payload.as_slice()).collect(),
             trace_ids: events.iter().map(|event| id(&event.trace_id)).collect(),
             correlation_ids: events.iter().map(|event| id(&event.correlation_id)).collect(),
             causation_ids: events.iter().map(|event| id(&event.causation_id)).collect(),
-            metadata: events.iter().map(|event| metadata_as_jsonb(event.event_id, event.metadata.as_deref())).collect::<Result<_>>()?,
+            metadata: events
+                .iter()
+                .map(|event| metadata_as_jsonb(event.event_id, event.metadata.as_deref()))
+                .collect::<Result<_>>()?,
             created_at: events.iter().map(|event| event.created_at).collect(),
         })
     }
@@ -564,11 +608,8 @@ fn log(rows: &[PgRow]) -> Result<Vec<PersistedEvent>> {
 fn persisted(row: &PgRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
     let event_type = EventType::from(column::<&str>(row, 3)?);
     let position = GlobalPosition::try_from(column::<i64>(row, 0)?)?;
-    let event_version = u32::try_from(column::<Option<i32>>(row, 4)?.unwrap_or(0)).map_err(|_| Error::InvalidEvent {
-        position,
-        what: "event_version",
-        problem: "is negative",
-    })?;
+    let event_version = u32::try_from(column::<Option<i32>>(row, 4)?.unwrap_or(0))
+        .map_err(|_| Error::InvalidEvent { position, what: "event_version", problem: "is negative" })?;
     Ok(PersistedEvent {
         aggregate,
         aggregate_version: column::<i64>(row, 1)?.try_into()?,

@@ -13,13 +13,13 @@ mod statements;
 use crate::error::{Error, Result, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
-    Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch,
+    RewrappedBatch, Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::postgres::{
-    UNDEFINED_TABLE, applied_migration, column, migrate, migration, optional_timestamp, own_transaction, qualified, small, sql_state,
-    timestamp,
+    UNDEFINED_TABLE, applied_migration, column, migrate, migration, optional_timestamp, own_transaction, qualified,
+    small, sql_state, timestamp,
 };
 use crate::sql::{check_name, in_transaction, key_database as database, not_in_transaction};
 use async_trait::async_trait;
@@ -54,8 +54,9 @@ use uuid::Uuid;
 /// retryable [`Error::Collision`] instead of queueing.
 ///
 /// # Durability
-/// A transaction that changes a scope is committed with `synchronous_commit = on`, whatever the default is: a shred that was
-/// reported must outlast a crash. What is stronger stays. Appends that make a key are as durable as the transaction was.
+/// A transaction that changes a scope is committed with `synchronous_commit = on`, whatever the default is: a shred
+/// that was reported must outlast a crash. What is stronger stays. Appends that make a key are as durable as the
+/// transaction was.
 ///
 /// # Isolation levels
 /// Under `READ COMMITTED` every statement sees what was committed before it. Under `REPEATABLE READ` and
@@ -110,8 +111,9 @@ impl PostgresKeys {
     }
 
     /// Makes shred, reopen, rotate, disable and enable give up with [`Error::Collision`] when they have waited this
-    /// long for a lock, and the first append of a scope when another one is making its key. Rounded up to
-    /// milliseconds, and at most 24 days; [`Duration::ZERO`] waits for ever. The transaction's own `lock_timeout`, which holds otherwise, is put back afterwards.
+    /// long for a lock, and the first append of a scope when another one is making its key. Rounded up to milliseconds,
+    /// and at most 24 days; [`Duration::ZERO`] waits for ever. The transaction's own `lock_timeout`, which holds
+    /// otherwise, is put back afterwards.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = Some(timeout);
@@ -130,16 +132,23 @@ impl PostgresKeys {
     ///
     /// # Errors
     /// [`Error::NamespaceMismatch`] if the tables exist under another namespace, [`Error::TablesExist`],
-    /// [`Error::NewerTables`] if this version can't work with what a newer one has made of them (other newer migrations are left
-    /// as they are), [`Error::InTransaction`], [`Error::PermissionDenied`], [`Error::Database`].
+    /// [`Error::NewerTables`] if this version can't work with what a newer one has made of them (other newer migrations
+    /// are left as they are), [`Error::InTransaction`], [`Error::PermissionDenied`], [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection, namespace: &Namespace) -> Result<()> {
         let fill = |(number, (name, sql)): (i64, (&'static str, &str))| migration(number, name, self.names.fill(sql));
         let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
         migrate(connection, self.names.schema.as_deref(), &self.bookkeeping(), migrations).await?;
         const OPERATION: &str = "naming the key database";
         let mut tx = own_transaction::begin(connection, OPERATION).await?;
-        let set = query(&self.sql.set_namespace).bind(namespace.as_str()).bind(OffsetDateTime::now_utc()).execute(&mut *tx).await;
-        own_transaction::end(tx, set.map(drop).map_err(database(OPERATION)), OPERATION).await?.look(connection, OPERATION).await?;
+        let set = query(&self.sql.set_namespace)
+            .bind(namespace.as_str())
+            .bind(OffsetDateTime::now_utc())
+            .execute(&mut *tx)
+            .await;
+        own_transaction::end(tx, set.map(drop).map_err(database(OPERATION)), OPERATION)
+            .await?
+            .look(connection, OPERATION)
+            .await?;
         match self.namespace(connection).await? {
             Some(found) if found == *namespace => Ok(()),
             Some(found) => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
@@ -190,7 +199,8 @@ impl PostgresKeys {
     async fn begin_waiting(&self, tx: &mut PgConnection) -> Result<Option<String>> {
         let Some(timeout) = self.lock_timeout else { return Ok(None) };
         let failed = || database("setting lock_timeout");
-        let before: String = sqlx::query_scalar("SELECT current_setting('lock_timeout')").fetch_one(&mut *tx).await.map_err(failed())?;
+        let before: String =
+            sqlx::query_scalar("SELECT current_setting('lock_timeout')").fetch_one(&mut *tx).await.map_err(failed())?;
         set_lock_timeout(tx, format!("{}ms", milliseconds(timeout))).await?;
         Ok(Some(before))
     }
@@ -204,12 +214,18 @@ impl PostgresKeys {
 
     async fn look(&self, tx: &mut PgConnection, scopes: &[KeyScope]) -> Result<Vec<ScopeRecord>> {
         let (kinds, ids) = columns(scopes);
-        let rows = query(&self.sql.scopes).bind(kinds).bind(ids).fetch_all(tx).await.map_err(database("reading key scopes"))?;
+        let rows = query(&self.sql.scopes)
+            .bind(kinds)
+            .bind(ids)
+            .fetch_all(tx)
+            .await
+            .map_err(database("reading key scopes"))?;
         rows.iter().map(scope_record).collect()
     }
 
     async fn share(&self, tx: &mut PgConnection, scopes: &[KeyScope]) -> Result<Vec<ScopeRecord>> {
-        let (reserved, others): (Vec<KeyScope>, Vec<KeyScope>) = scopes.iter().cloned().partition(KeyScope::is_reserved);
+        let (reserved, others): (Vec<KeyScope>, Vec<KeyScope>) =
+            scopes.iter().cloned().partition(KeyScope::is_reserved);
         let ((kinds, ids), (reserved_kinds, reserved_ids)) = (columns(&others), columns(&reserved));
         let rows = query(&self.sql.share_scopes)
             .bind(kinds)
@@ -262,9 +278,17 @@ impl PostgresKeys {
         }
         let Some(refused) = keys.iter().find(|key| !inserted.contains(&key.key_id.0)) else { return Ok(()) };
         match self.look(tx, std::slice::from_ref(&refused.scope)).await?.pop() {
-            Some(record) if record.state == ScopeState::Live => Err(no_effect("inserting data keys", "data_keys or key_scopes")),
-            Some(_) => Err(Error::ScopeState { scope: refused.scope.clone(), problem: "is not live, so it can't be given a key" }),
-            None => Err(Error::ScopeState { scope: refused.scope.clone(), problem: "is not there, so it can't be given a key" }),
+            Some(record) if record.state == ScopeState::Live => {
+                Err(no_effect("inserting data keys", "data_keys or key_scopes"))
+            }
+            Some(_) => Err(Error::ScopeState {
+                scope: refused.scope.clone(),
+                problem: "is not live, so it can't be given a key",
+            }),
+            None => Err(Error::ScopeState {
+                scope: refused.scope.clone(),
+                problem: "is not there, so it can't be given a key",
+            }),
         }
     }
 }
@@ -296,7 +320,8 @@ impl KeyStore for PostgresKeys {
 
     async fn keks(&self, tx: &mut PgConnection, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
         let ids: Vec<Uuid> = kek_ids.iter().map(|kek_id| kek_id.0).collect();
-        let rows = query(&self.sql.keks).bind(ids).fetch_all(tx).await.map_err(database("reading key-encryption keys"))?;
+        let rows =
+            query(&self.sql.keks).bind(ids).fetch_all(tx).await.map_err(database("reading key-encryption keys"))?;
         rows.iter().map(kek).collect()
     }
 
@@ -347,7 +372,12 @@ impl KeyStore for PostgresKeys {
         own_transaction::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
     }
 
-    async fn rewrap_batch(&self, connection: &mut PgConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+    async fn rewrap_batch(
+        &self,
+        connection: &mut PgConnection,
+        batch: &RewrapBatch,
+        by: &dyn Rewrapper,
+    ) -> Result<RewrappedBatch> {
         const OPERATION: &str = "rewrapping data keys";
         let mut tx = own_transaction::begin(connection, OPERATION).await?;
         let done = self.rewrap_in(&mut tx, batch, by).await;
@@ -396,7 +426,12 @@ impl KeyStore for PostgresKeys {
         in_transaction(tx, "creating key scopes")?;
         let before = self.begin_waiting(tx).await?;
         let (kinds, ids) = columns(scopes);
-        query(&self.sql.create_scopes).bind(kinds).bind(ids).execute(&mut *tx).await.map_err(database("creating key scopes"))?;
+        query(&self.sql.create_scopes)
+            .bind(kinds)
+            .bind(ids)
+            .execute(&mut *tx)
+            .await
+            .map_err(database("creating key scopes"))?;
         self.end_waiting(tx, before).await
     }
 
@@ -432,7 +467,11 @@ impl KeyStore for PostgresKeys {
             .execute(tx)
             .await
             .map_err(database(OPERATION))?;
-        if recorded.rows_affected() == 1 { Ok(()) } else { Err(no_effect(OPERATION, "key_scopes or key_scope_changes")) }
+        if recorded.rows_affected() == 1 {
+            Ok(())
+        } else {
+            Err(no_effect(OPERATION, "key_scopes or key_scope_changes"))
+        }
     }
 
     async fn destroy_keys(&self, tx: &mut PgConnection, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
@@ -457,15 +496,29 @@ impl KeyStore for PostgresKeys {
     }
 
     async fn scopes_with_ids(&self, tx: &mut PgConnection, ids: &[String]) -> Result<Vec<KeyScope>> {
-        let rows = query(&self.sql.scopes_with_ids).bind(ids.to_vec()).fetch_all(tx).await.map_err(database("looking for key scopes"))?;
+        let rows = query(&self.sql.scopes_with_ids)
+            .bind(ids.to_vec())
+            .fetch_all(tx)
+            .await
+            .map_err(database("looking for key scopes"))?;
         rows.iter().map(|row| Ok(KeyScope::new(column::<&str>(row, 0)?, column::<&str>(row, 1)?))).collect()
     }
 
     async fn history(&self, tx: &mut PgConnection, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         let Some(record) = self.look(tx, std::slice::from_ref(scope)).await?.pop() else { return Ok(None) };
         let failed = || database("reading a key history");
-        let keys = query(&self.sql.history_keys).bind(scope.kind()).bind(scope.id()).fetch_all(&mut *tx).await.map_err(failed())?;
-        let changes = query(&self.sql.history_changes).bind(scope.kind()).bind(scope.id()).fetch_all(tx).await.map_err(failed())?;
+        let keys = query(&self.sql.history_keys)
+            .bind(scope.kind())
+            .bind(scope.id())
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed())?;
+        let changes = query(&self.sql.history_changes)
+            .bind(scope.kind())
+            .bind(scope.id())
+            .fetch_all(tx)
+            .await
+            .map_err(failed())?;
         let keys = keys.iter().map(|row| {
             let key = data_key(row, record.state)?;
             Ok(KeyInfo {
@@ -508,7 +561,11 @@ fn milliseconds(timeout: Duration) -> i32 {
 }
 
 async fn set_lock_timeout(tx: &mut PgConnection, value: String) -> Result<()> {
-    sqlx::query("SELECT set_config('lock_timeout', $1, true)").bind(value).execute(tx).await.map_err(database("setting lock_timeout"))?;
+    sqlx::query("SELECT set_config('lock_timeout', $1, true)")
+        .bind(value)
+        .execute(tx)
+        .await
+        .map_err(database("setting lock_timeout"))?;
     Ok(())
 }
 
@@ -552,7 +609,13 @@ mod tests {
 
     #[test]
     fn no_time_out_is_rounded_to_none() {
-        let times = [Duration::ZERO, Duration::from_nanos(1), Duration::from_micros(1_001), Duration::from_secs(5), Duration::MAX];
+        let times = [
+            Duration::ZERO,
+            Duration::from_nanos(1),
+            Duration::from_micros(1_001),
+            Duration::from_secs(5),
+            Duration::MAX,
+        ];
         assert_eq!(times.map(milliseconds), [0, 1, 2, 5_000, i32::MAX]);
     }
 }

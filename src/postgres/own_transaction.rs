@@ -42,7 +42,10 @@ async fn probe(connection: &mut PgConnection) -> sqlx::Result<bool> {
 }
 
 /// Begins a transaction of its own, whose commit will be durable.
-pub(crate) async fn begin<'c>(connection: &'c mut PgConnection, operation: &'static str) -> Result<Transaction<'c, Postgres>> {
+pub(crate) async fn begin<'c>(
+    connection: &'c mut PgConnection,
+    operation: &'static str,
+) -> Result<Transaction<'c, Postgres>> {
     outside(connection, operation).await?;
     let mut tx = connection.begin_with(BEGIN).await.map_err(database(operation))?;
     commit_durably(&mut tx).await?;
@@ -58,7 +61,11 @@ pub(crate) struct Committed<T> {
 }
 
 /// Commits what went well, and rolls the rest back, so that the connection can be used again.
-pub(crate) async fn end<T>(mut tx: Transaction<'_, Postgres>, done: Result<T>, operation: &'static str) -> Result<Committed<T>> {
+pub(crate) async fn end<T>(
+    mut tx: Transaction<'_, Postgres>,
+    done: Result<T>,
+    operation: &'static str,
+) -> Result<Committed<T>> {
     let done = match done {
         Ok(done) => done,
         Err(error) => {
@@ -67,7 +74,10 @@ pub(crate) async fn end<T>(mut tx: Transaction<'_, Postgres>, done: Result<T>, o
             return Err(error);
         }
     };
-    let id = sqlx::raw_sql("SELECT pg_current_xact_id_if_assigned()::text").fetch_one(&mut *tx).await.map_err(database(operation))?;
+    let id = sqlx::raw_sql("SELECT pg_current_xact_id_if_assigned()::text")
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(database(operation))?;
     let id: Option<String> = id.try_get(0).map_err(database(operation))?;
     tx.commit().await.map_err(committing(operation))?;
     // There is no transaction 0: what can't be read is not known to be committed.
@@ -75,8 +85,8 @@ pub(crate) async fn end<T>(mut tx: Transaction<'_, Postgres>, done: Result<T>, o
 }
 
 impl<T> Committed<T> {
-    /// Asks the server whether the transaction was committed, from outside of it. An outage here comes after the commit, so
-    /// that it must not be tried again.
+    /// Asks the server whether the transaction was committed, from outside of it. An outage here comes after the
+    /// commit, so that it must not be tried again.
     pub(crate) async fn look(self, connection: &mut PgConnection, operation: &'static str) -> Result<T> {
         let Some(id) = self.transaction else { return Ok(self.done) };
         let status = AssertSqlSafe(format!("SELECT pg_xact_status('{id}'::xid8)"));

@@ -46,7 +46,9 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         check_changes(&types, name, schema, &mut found);
     }
     if let Some(version) = builder.legacy_version {
-        let concerned = types.values_mut().filter(|schema| schema.legacy.is_none() && schema.version(EventVersion::new(version)).is_some());
+        let concerned = types
+            .values_mut()
+            .filter(|schema| schema.legacy.is_none() && schema.version(EventVersion::new(version)).is_some());
         concerned.for_each(|schema| schema.legacy = Some(EventVersion::new(version)));
     }
     let kinds = check_kinds(&types, builder.distinct_kinds, &mut found);
@@ -132,7 +134,11 @@ fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
             found.add(&name, Some(number), SchemaProblem::StepMissing(number));
         }
         let mut check = CheckVersion { name: &name, number, found };
-        versions.push(VersionSchema { plan: check.plan(&version, protected), step, metadata: metadata.remove(&number) });
+        versions.push(VersionSchema {
+            plan: check.plan(&version, protected),
+            step,
+            metadata: metadata.remove(&number),
+        });
     }
     TypeSchema { versions, first, legacy }
 }
@@ -247,7 +253,9 @@ fn check_changes(types: &HashMap<EventType, TypeSchema>, name: &EventType, schem
 
 /// The pointers that have two different things said of them, each once.
 fn said_twice<T: PartialEq>(said: &[(String, T)]) -> BTreeSet<String> {
-    let differs = |(at, (pointer, it)): (usize, &(String, T))| said[..at].iter().any(|(known, other)| known == pointer && other != it);
+    let differs = |(at, (pointer, it)): (usize, &(String, T))| {
+        said[..at].iter().any(|(known, other)| known == pointer && other != it)
+    };
     said.iter().enumerate().filter(|named| differs(*named)).map(|(_, (pointer, _))| pointer.clone()).collect()
 }
 
@@ -305,7 +313,13 @@ impl CheckVersion<'_> {
         self.check_mixed_indexes(&plan);
         if let Some(whole) = &version.whole {
             let owner = self.owner(whole, None, &mut plan.captures);
-            plan.whole = Some(Field { pattern: None, place: Some(JsonPointer::root()), owner, pad: PAD, stand_in: "null".into() });
+            plan.whole = Some(Field {
+                pattern: None,
+                place: Some(JsonPointer::root()),
+                owner,
+                pad: PAD,
+                stand_in: "null".into(),
+            });
         }
         for (pointer, stand_in) in &version.stand_ins {
             match find(&mut plan, pointer) {
@@ -379,7 +393,10 @@ impl CheckVersion<'_> {
             }
         };
         if pattern.tokens().first() == Some(&Token::Name(SEAL_MEMBER.to_owned())) {
-            self.add(SchemaProblem::ScopePointer(id.to_owned(), "is the header's own place, which no payload has".to_owned()));
+            self.add(SchemaProblem::ScopePointer(
+                id.to_owned(),
+                "is the header's own place, which no payload has".to_owned(),
+            ));
         }
         if pattern.tokens().len() > MAX_DEPTH {
             self.add(SchemaProblem::ScopePointer(id.to_owned(), TOO_DEEP.to_owned()));
@@ -401,27 +418,35 @@ impl CheckVersion<'_> {
 
     /// `/a/*/x` and `/a/0/y` in one version would both be wanted of element 0.
     fn check_mixed_indexes(&mut self, plan: &Plan) {
-        let patterns: Vec<&Pattern> = plan.fields.iter().filter_map(|field| field.pattern.as_ref()).chain(&plan.captures).collect();
+        let patterns: Vec<&Pattern> =
+            plan.fields.iter().filter_map(|field| field.pattern.as_ref()).chain(&plan.captures).collect();
         for (index, a) in patterns.iter().enumerate() {
             for b in &patterns[..index] {
                 let differ = a.tokens().iter().zip(b.tokens()).find(|(a, b)| a != b);
                 let mixed = match differ {
-                    Some((Token::Each, Token::Name(name)) | (Token::Name(name), Token::Each)) => array_index(name).is_some(),
+                    Some((Token::Each, Token::Name(name)) | (Token::Name(name), Token::Each)) => {
+                        array_index(name).is_some()
+                    }
                     _ => false,
                 };
                 if mixed {
-                    self.add(SchemaProblem::Pointer(a.as_str().to_owned(), "mixes '*' with an index at the same place as another pointer"));
+                    self.add(SchemaProblem::Pointer(
+                        a.as_str().to_owned(),
+                        "mixes '*' with an index at the same place as another pointer",
+                    ));
                 }
             }
         }
     }
 }
 
-/// Why nothing that is sealed can ever stand at these places. Without this, a plan would name them and every payload pass.
+/// Why nothing that is sealed can ever stand at these places. Without this, a plan would name them and every payload
+/// pass.
 fn never_seals(pattern: &Pattern) -> Option<&'static str> {
     if pattern.tokens().first() == Some(&Token::Each) {
         return Some(
-            "a '*' stands for the elements of an array, and a payload with protected members is an object: name the members, or use protect_whole()",
+            "a '*' stands for the elements of an array, and a payload with protected members is an object: name the \
+             members, or use protect_whole()",
         );
     }
     if pattern.tokens().len() > MAX_DEPTH {

@@ -122,25 +122,28 @@ impl EventSchema {
     /// Protects the values at these JSON Pointers, in which a `*` stands for every element of an array
     /// (a member that is itself named `*` is written `~2`).
     ///
-    /// A value of any JSON type can be protected. Absent values, and `null`s whose subject is not named,
-    /// are left alone. A payload of another shape than the pointers say can't be appended
-    /// ([`Error::ShapeMismatch`](crate::Error::ShapeMismatch)). A pointer can't begin with `*`: a payload with protected members
-    /// is an object, and an object has no elements. Name the members, or use [`protect_whole`](Self::protect_whole).
+    /// A value of any JSON type can be protected. Absent values, and `null`s whose subject is not named, are left
+    /// alone. A payload of another shape than the pointers say can't be appended
+    /// ([`Error::ShapeMismatch`](crate::Error::ShapeMismatch)). A pointer can't begin with `*`: a payload with
+    /// protected members is an object, and an object has no elements. Name the members, or use
+    /// [`protect_whole`](Self::protect_whole).
     #[allow(clippy::needless_pass_by_value, reason = "reads as an owner at the call site")]
     pub fn protect(self, pointers: &[&str], owner: Owner) -> Self {
         self.in_version(|version| {
             version.names_nothing |= pointers.is_empty();
-            version.fields.extend(pointers.iter().map(|pointer| FieldDecl { pointer: (*pointer).to_owned(), owner: owner.clone() }));
+            version.fields.extend(
+                pointers.iter().map(|pointer| FieldDecl { pointer: (*pointer).to_owned(), owner: owner.clone() }),
+            );
         })
     }
 
     /// Protects the whole payload, JSON or not.
     ///
-    /// Once it is redacted, no step is called for it: it comes at the current version, with that version's stand-in
-    /// or, if that version protects fields, still with this one's, and is redacted at the root (`""`). Decode it as a
-    /// [`Sensitive<T>`](crate::Sensitive), or as a newtype over one that is `#[serde(transparent)]`: a struct does not fit `null`, and
-    /// one such event keeps a whole stream from being [decoded](crate::Stream::decode). [`decodes`](SchemasBuilder::decodes) says so
-    /// at startup.
+    /// Once it is redacted, no step is called for it: it comes at the current version, with that version's stand-in or,
+    /// if that version protects fields, still with this one's, and is redacted at the root (`""`). Decode it as a
+    /// [`Sensitive<T>`](crate::Sensitive), or as a newtype over one that is `#[serde(transparent)]`: a struct does not
+    /// fit `null`, and one such event keeps a whole stream from being [decoded](crate::Stream::decode).
+    /// [`decodes`](SchemasBuilder::decodes) says so at startup.
     pub fn protect_whole(self, owner: Owner) -> Self {
         self.in_version(|version| {
             version.whole_twice |= version.whole.is_some();
@@ -198,11 +201,12 @@ impl EventSchema {
     /// was written. Use `Sensitive` in both types where redactions must be exact.
     ///
     /// # What it can read
-    /// What serde reads of JSON into the type. A `serde_json::Value`, and what stands before or after one in a chain, holds
-    /// less than JSON does: no numbers beyond `f64` such as `1e400`, no unpaired surrogates such as `"\ud800"`, nothing
-    /// nested deeper than 127; and it rounds numbers of many digits. Append accepts all of that, because sealing does not
-    /// need to read it, and then such a step fails with [`Error::Upcast`](crate::Error::Upcast) for good: see
-    /// [`deny_unreadable_payloads`](SchemasBuilder::deny_unreadable_payloads). [`change`](Self::change) reads any JSON.
+    /// What serde reads of JSON into the type. A `serde_json::Value`, and what stands before or after one in a chain,
+    /// holds less than JSON does: no numbers beyond `f64` such as `1e400`, no unpaired surrogates such as `"\ud800"`,
+    /// nothing nested deeper than 127; and it rounds numbers of many digits. Append accepts all of that, because
+    /// sealing does not need to read it, and then such a step fails with [`Error::Upcast`](crate::Error::Upcast) for
+    /// good: see [`deny_unreadable_payloads`](SchemasBuilder::deny_unreadable_payloads). [`change`](Self::change) reads
+    /// any JSON.
     ///
     /// # Its errors
     /// What it returns as an error becomes the source of [`Error::Upcast`](crate::Error::Upcast), and whoever
@@ -239,12 +243,12 @@ impl EventSchema {
         self.with_step(from, StepDecl::Ready(Step::function(step)))
     }
 
-    /// The step from version `from` to the next, or with [`Changes::rename_type`] to a version of another type: a list of
-    /// changes. Protection and redactions are carried along exactly, and building the registry checks that nothing
+    /// The step from version `from` to the next, or with [`Changes::rename_type`] to a version of another type: a list
+    /// of changes. Protection and redactions are carried along exactly, and building the registry checks that nothing
     /// protected gets to an unprotected place.
     ///
-    /// Prefer it where it will do: it can be checked, it is faster than a function, and what it does not name stays as it is
-    /// spelled.
+    /// Prefer it where it will do: it can be checked, it is faster than a function, and what it does not name stays as
+    /// it is spelled.
     pub fn change(self, from: u32, changes: Changes) -> Self {
         self.with_step(from, StepDecl::Changes(changes))
     }
@@ -272,8 +276,9 @@ impl EventSchema {
         self
     }
 
-    /// Reads events of this type that are stored without a version (0, or NULL) as version `number`: of stores that were
-    /// filled before schemas had versions. Otherwise they are [`Error::UnknownVersion`](crate::Error::UnknownVersion).
+    /// Reads events of this type that are stored without a version (0, or NULL) as version `number`: of stores that
+    /// were filled before schemas had versions. Otherwise they are
+    /// [`Error::UnknownVersion`](crate::Error::UnknownVersion).
     pub fn legacy_version(mut self, number: u32) -> Self {
         self.legacy.push(number);
         self
@@ -290,7 +295,8 @@ impl EventSchema {
         E: Into<BoxError>,
         F: Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, E> + Send + Sync + 'static,
     {
-        let targets = targets.iter().map(|(name, version)| TypeVersion::new(EventType::from(*name), *version)).collect();
+        let targets =
+            targets.iter().map(|(name, version)| TypeVersion::new(EventType::from(*name), *version)).collect();
         self.with_step(from, StepDecl::Ready(Step::split(targets, step)))
     }
 
@@ -365,27 +371,30 @@ impl SchemasBuilder {
         self
     }
 
-    /// Lets events of types that are not registered pass through untouched, at append and on read, instead of failing with
-    /// [`Error::UnknownType`](crate::Error::UnknownType).
+    /// Lets events of types that are not registered pass through untouched, at append and on read, instead of failing
+    /// with [`Error::UnknownType`](crate::Error::UnknownType).
     ///
-    /// **Nothing in them is protected**: a type whose name is misspelt, or that was forgotten here, is stored in the clear.
-    /// It is often enough to read only what is registered:
+    /// **Nothing in them is protected**: a type whose name is misspelt, or that was forgotten here, is stored in the
+    /// clear. It is often enough to read only what is registered:
     ///
-    /// - Reads that name their types in [`EventFilter::event_types`](crate::EventFilter::event_types) never meet others.
-    /// - [`read_events_each`](crate::SealedStore::read_events_each) shows an unknown type as an error beside its position.
+    /// - Reads that name their types in [`EventFilter::event_types`](crate::EventFilter::event_types) never meet
+    ///   others.
+    /// - [`read_events_each`](crate::SealedStore::read_events_each) shows an unknown type as an error beside its
+    ///   position.
     /// - `event("Pinged").version(1)` registers a type in which there is nothing to protect.
     pub fn allow_unknown_types(mut self) -> Self {
         self.allow_unknown_types = true;
         self
     }
 
-    /// Hands out sealed events of types that are not registered as they are stored, for a service that carries events on
-    /// without opening them, such as a relay. Otherwise they fail with [`Error::StillSealed`](crate::Error::StillSealed).
+    /// Hands out sealed events of types that are not registered as they are stored, for a service that carries events
+    /// on without opening them, such as a relay. Otherwise they fail with
+    /// [`Error::StillSealed`](crate::Error::StillSealed).
     ///
     /// Their payloads are ciphertext, also where keys were shredded: never show them as values. Types that are not
     /// registered can be read then, sealed or not; to append them as well takes
-    /// [`allow_unknown_types`](Self::allow_unknown_types). What is sealed already is never appended: to store it elsewhere,
-    /// append to the wrapped store itself.
+    /// [`allow_unknown_types`](Self::allow_unknown_types). What is sealed already is never appended: to store it
+    /// elsewhere, append to the wrapped store itself.
     pub fn pass_through_sealed(mut self) -> Self {
         self.pass_through_sealed = true;
         self
@@ -393,8 +402,8 @@ impl SchemasBuilder {
 
     /// Says that two scope kinds are different on purpose, such as `Item` and `Items`.
     ///
-    /// Kinds that differ by case, by white space or by one letter are a problem otherwise: a shred of `Customer` does not reach
-    /// what is sealed for `customer`.
+    /// Kinds that differ by case, by white space or by one letter are a problem otherwise: a shred of `Customer` does
+    /// not reach what is sealed for `customer`.
     ///
     /// ```
     /// # use eventseal::{Schemas, event, subject};
@@ -431,8 +440,8 @@ impl SchemasBuilder {
         self
     }
 
-    /// Reads events without a version (0, or NULL) as version `number`, of all types that declare that version and say no
-    /// [`legacy_version`](EventSchema::legacy_version) of their own.
+    /// Reads events without a version (0, or NULL) as version `number`, of all types that declare that version and say
+    /// no [`legacy_version`](EventSchema::legacy_version) of their own.
     pub fn legacy_version(mut self, number: u32) -> Self {
         self.legacy_version = Some(number);
         self
@@ -460,8 +469,8 @@ impl SchemasBuilder {
     /// [protected whole](EventSchema::protect_whole) can't be split and comes as it is. An enum that decodes what it
     /// is split into needs a catch-all for that.
     ///
-    /// Nor does a catch-all help where such an event is of a type that is decoded: the payload type must take what stands in
-    /// for it, `null` unless [`redact_as`](EventSchema::redact_as) says otherwise. A newtype does, over a
+    /// Nor does a catch-all help where such an event is of a type that is decoded: the payload type must take what
+    /// stands in for it, `null` unless [`redact_as`](EventSchema::redact_as) says otherwise. A newtype does, over a
     /// [`Sensitive`](crate::Sensitive):
     ///
     /// ```

@@ -1,7 +1,7 @@
 //! A registry as a file that people read and commit: what every version protects, and where its step leads.
 //!
-//! `eventseal-testing` writes it, with the shapes of payloads; the command `eventseal` reads it, to know an application's registry
-//! without running the application.
+//! `eventseal-testing` writes it, with the shapes of payloads; the command `eventseal` reads it, to know an
+//! application's registry without running the application.
 
 use crate::schema::declare::Owner;
 use crate::schema::{SchemaVersion, Schemas};
@@ -12,8 +12,9 @@ use std::fmt;
 
 /// A schema lock: the contents of a registry, as a file.
 ///
-/// It serializes to JSON whose bytes are the same for the same registry, so that a difference in version control is a difference of
-/// the schemas. The crate `eventseal-testing` keeps one up to date; the command `eventseal` takes it with `--schemas`.
+/// It serializes to JSON whose bytes are the same for the same registry, so that a difference in version control is a
+/// difference of the schemas. The crate `eventseal-testing` keeps one up to date; the command `eventseal` takes it with
+/// `--schemas`.
 ///
 /// Members that a file has and this version does not know are ignored.
 ///
@@ -118,10 +119,14 @@ impl From<&SchemaVersion> for LockedVersion {
             to: step
                 .targets
                 .iter()
-                .map(|(event_type, version)| LockedTarget { event_type: event_type.as_str().to_owned(), version: version.get() })
+                .map(|(event_type, version)| LockedTarget {
+                    event_type: event_type.as_str().to_owned(),
+                    version: version.get(),
+                })
                 .collect(),
         });
-        let protected = version.protected.iter().map(|place| (place.pointer.clone(), place.owner.to_string())).collect();
+        let protected =
+            version.protected.iter().map(|place| (place.pointer.clone(), place.owner.to_string())).collect();
         let stand_ins = version.protected.iter().filter(|place| !place.stand_in.is_null());
         let redact_as = stand_ins.map(|place| (place.pointer.clone(), sorted(place.stand_in.clone()))).collect();
         Self { protected, redact_as, shape: None, step }
@@ -133,7 +138,8 @@ fn sorted(value: Value) -> Value {
     match value {
         Value::Array(elements) => elements.into_iter().map(sorted).collect(),
         Value::Object(members) => {
-            let mut members: Vec<(String, Value)> = members.into_iter().map(|(name, value)| (name, sorted(value))).collect();
+            let mut members: Vec<(String, Value)> =
+                members.into_iter().map(|(name, value)| (name, sorted(value))).collect();
             members.sort_by(|a, b| a.0.cmp(&b.0));
             Value::Object(Map::from_iter(members))
         }
@@ -154,7 +160,8 @@ impl fmt::Display for Owner {
 
 impl fmt::Display for LockedStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let targets: Vec<String> = self.to.iter().map(|target| format!("{} version {}", target.event_type, target.version)).collect();
+        let targets: Vec<String> =
+            self.to.iter().map(|target| format!("{} version {}", target.event_type, target.version)).collect();
         match targets.as_slice() {
             [] => f.write_str(&self.kind),
             _ => write!(f, "{} to {}", self.kind, targets.join(" and ")),

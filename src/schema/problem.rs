@@ -51,7 +51,10 @@ pub enum SchemaProblem {
     UnknownTarget(EventType, u32),
     #[error("its steps lead back to itself")]
     Cycle,
-    #[error("the type is protected, but this version says nothing: add .protect(…), .protect_same_as(n) or .unprotected(reason)")]
+    #[error(
+        "the type is protected, but this version says nothing: add .protect(…), .protect_same_as(n) or \
+         .unprotected(reason)"
+    )]
     Undeclared,
     #[error("it is both protected and unprotected")]
     ProtectedAndNot,
@@ -72,7 +75,8 @@ pub enum SchemaProblem {
     #[error("scope kind {0:?} {1}")]
     ScopeKind(String, &'static str),
     #[error(
-        "its scope kind {kind:?} is too similar to {other:?} of {event_type} version {event_version}: a shred of one does not reach the other; write them the same, or build the schemas with distinct_kinds({kind:?}, {other:?})"
+        "its scope kind {kind:?} is too similar to {other:?} of {event_type} version {event_version}: a shred of one \
+         does not reach the other; write them the same, or build the schemas with distinct_kinds({kind:?}, {other:?})"
     )]
     SimilarKinds { kind: String, other: String, event_type: EventType, event_version: u32 },
     #[error("scope pointer {0:?} {1}")]
@@ -91,16 +95,23 @@ pub enum SchemaProblem {
     OtherElements(String, String),
     #[error("{0:?} and {1:?} overlap: nothing can be moved or copied into itself")]
     IntoItself(String, String),
-    #[error("{0:?} would get to {1:?}, into {2:?}, which is protected as one value: it would be lost when that is erased")]
+    #[error(
+        "{0:?} would get to {1:?}, into {2:?}, which is protected as one value: it would be lost when that is erased"
+    )]
     IntoProtected(String, String, String),
-    #[error("the function for {0:?} would see what is protected at {1:?} inside of it, erased or not: map that alone, or use upcast_with")]
+    #[error(
+        "the function for {0:?} would see what is protected at {1:?} inside of it, erased or not: map that alone, or \
+         use upcast_with"
+    )]
     MapsAround(String, String),
     #[error(
-        "what is protected at {from} gets to {to} of {event_type} version {event_version}, which does not protect it there: protect it, or remove it in the step"
+        "what is protected at {from} gets to {to} of {event_type} version {event_version}, which does not protect it \
+         there: protect it, or remove it in the step"
     )]
     LeavesProtection { from: JsonPointer, to: JsonPointer, event_type: EventType, event_version: u32 },
     #[error(
-        "the step takes {id} away, which names the owner of {field} in {event_type} version {event_version}: keep it, or point the subject at where it goes"
+        "the step takes {id} away, which names the owner of {field} in {event_type} version {event_version}: keep it, \
+         or point the subject at where it goes"
     )]
     OwnerLost { id: String, field: String, event_type: EventType, event_version: u32 },
     #[error("the step renames the type twice")]
@@ -121,16 +132,21 @@ pub enum SchemaProblem {
     NotRegistered(&'static str),
     #[error("{0} decodes it twice: keep one")]
     DecodedTwice(&'static str),
-    #[error("{0} decodes this version, but the current one is {1}: change the VERSION of its payload type, or the schema")]
+    #[error(
+        "{0} decodes this version, but the current one is {1}: change the VERSION of its payload type, or the schema"
+    )]
     NotCurrent(&'static str, u32),
     #[error("{0} decodes it, but readers never see it, because its last step leads elsewhere: decode what it leads to")]
     NeverSeen(&'static str),
     #[error(
-        "{0} decodes what it is split into, but a redacted event that was protected whole can't be split, and comes as it is: add a catch-all (`_ => Other`)"
+        "{0} decodes what it is split into, but a redacted event that was protected whole can't be split, and comes as \
+         it is: add a catch-all (`_ => Other`)"
     )]
     NeedsCatchAll(&'static str),
     #[error(
-        "{0} can't be decoded from {1}, which is what comes once an event that was protected whole is erased, and then no stream with such an event can be decoded: make its payload a transparent newtype over Sensitive, or let .redact_as(\"\", …) say what fits"
+        "{0} can't be decoded from {1}, which is what comes once an event that was protected whole is erased, and then \
+         no stream with such an event can be decoded: make its payload a transparent newtype over Sensitive, or let \
+         .redact_as(\"\", …) say what fits"
     )]
     UndecodableOnceErased(&'static str, String),
 }

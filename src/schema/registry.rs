@@ -109,7 +109,8 @@ impl Schemas {
     }
 
     /// The same registry, in which events of old versions can be appended, as with
-    /// [`allow_older_appends`](SchemasBuilder::allow_older_appends): for tests and tools that seal what a service appended years ago.
+    /// [`allow_older_appends`](SchemasBuilder::allow_older_appends): for tests and tools that seal what a service
+    /// appended years ago.
     #[must_use]
     pub fn with_older_appends(mut self) -> Self {
         self.allow_older_appends = true;
@@ -173,7 +174,12 @@ impl Schemas {
 
     /// How to read what is stored under this type and version, and which version that is if it stands for another;
     /// `None` if the type is not registered, and may pass through untouched.
-    pub(crate) fn for_read(&self, event_id: uuid::Uuid, event_type: &EventType, stored: EventVersion) -> Result<Option<ReadAs<'_>>> {
+    pub(crate) fn for_read(
+        &self,
+        event_id: uuid::Uuid,
+        event_type: &EventType,
+        stored: EventVersion,
+    ) -> Result<Option<ReadAs<'_>>> {
         let Some(schema) = self.types.get(event_type) else {
             return match self.allow_unknown_types || self.pass_through_sealed {
                 true => Ok(None),
@@ -183,10 +189,15 @@ impl Schemas {
         let version = schema.legacy.filter(|_| stored.get() == 0).unwrap_or(stored);
         match schema.version(version) {
             Some(schema) => Ok(Some(ReadAs { schema, version })),
-            None if version > schema.last() && self.pass_through_newer => Ok(Some(ReadAs { schema: &self.nothing, version })),
-            None if version > schema.last() => {
-                Err(Error::NewerVersion { event_id, event_type: event_type.clone(), event_version: version, known: schema.last() })
+            None if version > schema.last() && self.pass_through_newer => {
+                Ok(Some(ReadAs { schema: &self.nothing, version }))
             }
+            None if version > schema.last() => Err(Error::NewerVersion {
+                event_id,
+                event_type: event_type.clone(),
+                event_version: version,
+                known: schema.last(),
+            }),
             None => Err(Error::UnknownVersion {
                 event_id,
                 event_type: event_type.clone(),
@@ -243,8 +254,8 @@ impl Schemas {
 
 impl Schemas {
     /// The kinds of the scopes that the schemas name, sorted: those of [`subject`](crate::subject())s and those of
-    /// [`scope_kind`](crate::Owner::scope_kind). Where an event's own aggregate is the owner, its type is the kind, which is known
-    /// with the event only.
+    /// [`scope_kind`](crate::Owner::scope_kind). Where an event's own aggregate is the owner, its type is the kind,
+    /// which is known with the event only.
     ///
     /// ```
     /// # use eventseal::{Schemas, event, subject};
@@ -274,7 +285,8 @@ impl VersionSchema {
 /// Lists the types and their versions.
 impl fmt::Debug for Schemas {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut types: Vec<_> = self.types.iter().map(|(name, schema)| (name, schema.first, schema.last().get())).collect();
+        let mut types: Vec<_> =
+            self.types.iter().map(|(name, schema)| (name, schema.first, schema.last().get())).collect();
         types.sort_unstable();
         f.debug_list().entries(types).finish()
     }

@@ -34,8 +34,8 @@ pub struct ProtectedPlace {
     pub pointer: String,
     /// Whose keys protect it.
     pub owner: Owner,
-    /// What stands in for it once its keys are shredded: `null`, unless [`redact_as`](crate::schema::EventSchema::redact_as) says
-    /// otherwise.
+    /// What stands in for it once its keys are shredded: `null`, unless
+    /// [`redact_as`](crate::schema::EventSchema::redact_as) says otherwise.
     pub stand_in: Value,
 }
 
@@ -92,7 +92,11 @@ impl Schemas {
                 schema.numbered(name).map(|(at, version)| {
                     let decoded_into = self.decoded_into.get(&at).cloned().unwrap_or_default();
                     let described = version.describe(at);
-                    SchemaVersion { is_legacy: schema.legacy == Some(described.event_version), decoded_into, ..described }
+                    SchemaVersion {
+                        is_legacy: schema.legacy == Some(described.event_version),
+                        decoded_into,
+                        ..described
+                    }
                 })
             })
             .collect();

@@ -32,7 +32,12 @@ impl TypeVersion {
 
 impl TypeSchema {
     /// The versions, each with what is registered for it. `name` is the name of this type.
-    pub(crate) fn numbered<'t>(&'t self, name: &'t EventType) -> impl Iterator<Item = (TypeVersion, &'t VersionSchema)> {
-        (self.first..=u32::MAX).zip(&self.versions).map(|(number, schema)| (TypeVersion::new(name.clone(), number), schema))
+    pub(crate) fn numbered<'t>(
+        &'t self,
+        name: &'t EventType,
+    ) -> impl Iterator<Item = (TypeVersion, &'t VersionSchema)> {
+        (self.first..=u32::MAX)
+            .zip(&self.versions)
+            .map(|(number, schema)| (TypeVersion::new(name.clone(), number), schema))
     }
 }

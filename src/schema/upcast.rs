@@ -85,7 +85,10 @@ impl Schemas {
                     let next = self.take_step(step, schema.metadata.as_ref(), moving, &event, &readable.owners)?;
                     let parts = done.len() + open.len() + next.len();
                     if parts > self.max_parts {
-                        let problem = format!("one event became more than {}: split it into fewer, or raise max_parts", self.max_parts);
+                        let problem = format!(
+                            "one event became more than {}: split it into fewer, or raise max_parts",
+                            self.max_parts
+                        );
                         return Err(failed(&event, &from, step, Failure::new(problem)));
                     }
                     open.extend(next.into_iter().rev());
@@ -102,11 +105,11 @@ impl Schemas {
         Ok(journey)
     }
 
-    /// Takes one step with an event in plaintext, as if it were stored as it is: for tests of a step. `None` if the event is of a
-    /// current version, or of a version that is not registered.
+    /// Takes one step with an event in plaintext, as if it were stored as it is: for tests of a step. `None` if the
+    /// event is of a current version, or of a version that is not registered.
     ///
-    /// Nobody's keys are asked. So where a function over values moves something redacted, nothing shows whose it is, and it comes
-    /// out as a live value more often than when a stored event is read.
+    /// Nobody's keys are asked. So where a function over values moves something redacted, nothing shows whose it is,
+    /// and it comes out as a live value more often than when a stored event is read.
     ///
     /// ```
     /// # use eventseal::{AggregateVersion, Changes, GlobalPosition, NewEvent, PersistedEvent, Schemas, aggregate, event};
@@ -120,7 +123,8 @@ impl Schemas {
     /// ```
     ///
     /// # Errors
-    /// [`Error::StillSealed`] if nothing has opened the event: no step sees ciphertext. [`Error::Upcast`] if the step fails.
+    /// [`Error::StillSealed`] if nothing has opened the event: no step sees ciphertext. [`Error::Upcast`] if the step
+    /// fails.
     pub fn step_once(&self, event: &PersistedEvent) -> Result<Option<Vec<PersistedEvent>>> {
         if event.is_sealed() {
             return Err(Error::StillSealed { event_id: event.event_id, event_type: event.event_type.clone() });
@@ -239,14 +243,24 @@ impl<'a> Transit<'_, 'a> {
         Ok(moved)
     }
 
-    fn change(&self, target: Option<&TypeVersion>, changes: &'a [Change<Pattern>], payload: Node<'a>) -> Result<Moving<'a>, Failure> {
+    fn change(
+        &self,
+        target: Option<&TypeVersion>,
+        changes: &'a [Change<Pattern>],
+        payload: Node<'a>,
+    ) -> Result<Moving<'a>, Failure> {
         let mut moved = self.to(target.cloned().unwrap_or_else(|| self.from.at.next()), payload);
         moved.redacted.clone_from(&self.from.redacted);
         guarded(|| changes::make(changes, &mut moved.payload, &mut moved.redacted))?;
         Ok(moved)
     }
 
-    fn split(&self, targets: &[TypeVersion], function: &SplitFn, payload: Node<'a>) -> Result<Vec<Moving<'a>>, Failure> {
+    fn split(
+        &self,
+        targets: &[TypeVersion],
+        function: &SplitFn,
+        payload: Node<'a>,
+    ) -> Result<Vec<Moving<'a>>, Failure> {
         let payload = payload.into_value().map_err(|_| Failure::unreadable())?;
         let before = (!self.from.redacted.is_empty()).then(|| Before::new(payload.clone(), &self.from.redacted));
         let mut next = Vec::new();
@@ -254,7 +268,9 @@ impl<'a> Transit<'_, 'a> {
             let target = TypeVersion::new(part.event_type, part.event_version);
             if !targets.contains(&target) {
                 let TypeVersion { event_type, event_version } = target;
-                let problem = format!("it returned {event_type} version {event_version}, which is not among its declared targets");
+                let problem = format!(
+                    "it returned {event_type} version {event_version}, which is not among its declared targets"
+                );
                 return Err(Failure::new(problem));
             }
             let mut moved = self.to(target, Node::NULL);

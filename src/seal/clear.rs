@@ -12,7 +12,8 @@ pub(crate) fn check_sensitive(plan: Option<&Plan>, event: &NewEvent) -> Result<(
     if places.is_empty() || plan.is_some_and(|plan| plan.whole.is_some()) {
         return Ok(());
     }
-    let patterns: Vec<&Pattern> = plan.into_iter().flat_map(|plan| &plan.fields).filter_map(|field| field.pattern.as_ref()).collect();
+    let patterns: Vec<&Pattern> =
+        plan.into_iter().flat_map(|plan| &plan.fields).filter_map(|field| field.pattern.as_ref()).collect();
     let in_the_clear = |pointer: JsonPointer| Error::SensitiveInTheClear {
         event_id: event.event_id,
         event_type: event.event_type.clone(),
@@ -87,15 +88,24 @@ impl Look<'_> {
     fn inside(&mut self, text: &str) -> Option<JsonPointer> {
         match how(self.patterns, &self.tokens) {
             Covered::Whole => None,
-            Covered::Below if text.starts_with(['{', '[']) => self.each_child(text, &mut |look, _, child| look.inside(child)),
+            Covered::Below if text.starts_with(['{', '[']) => {
+                self.each_child(text, &mut |look, _, child| look.inside(child))
+            }
             Covered::Below | Covered::No => Some(self.here()),
         }
     }
 
-    fn each_child(&mut self, text: &str, look: &mut dyn FnMut(&mut Self, &str, &str) -> Option<JsonPointer>) -> Option<JsonPointer> {
+    fn each_child(
+        &mut self,
+        text: &str,
+        look: &mut dyn FnMut(&mut Self, &str, &str) -> Option<JsonPointer>,
+    ) -> Option<JsonPointer> {
         let children: Vec<(String, &str)> = if text.starts_with('{') {
             let members = raw::members(text).unwrap_or_default();
-            members.into_iter().filter_map(|(name, value)| Some((raw::name(name).ok()?.into_owned(), value.get()))).collect()
+            members
+                .into_iter()
+                .filter_map(|(name, value)| Some((raw::name(name).ok()?.into_owned(), value.get())))
+                .collect()
         } else if text.starts_with('[') {
             let elements = raw::elements(text).unwrap_or_default();
             elements.into_iter().enumerate().map(|(index, value)| (index.to_string(), value.get())).collect()

@@ -20,8 +20,8 @@ pub(crate) fn may_hold_header(document: &[u8]) -> bool {
 
 /// Is this a sealed payload? The name of the header's member is reserved, so that the root has one is proof.
 ///
-/// A `$seal` deeper down or in a string is none. Bytes that are no JSON, or no JSON any more, are taken for a sealed payload if
-/// they begin like one.
+/// A `$seal` deeper down or in a string is none. Bytes that are no JSON, or no JSON any more, are taken for a sealed
+/// payload if they begin like one.
 ///
 /// # Errors
 /// [`ScanError::TooDeep`]: what can't be looked through can't be told from a sealed payload.

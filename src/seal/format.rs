@@ -117,7 +117,9 @@ impl Header {
             return Err(HeaderError::Malformed);
         }
         let mut read = Reader { bytes: &bytes, at: 0 };
-        let supported = |what, value: u8, known: u8| if value == known { Ok(()) } else { Err(HeaderError::Unsupported { what, value }) };
+        let supported = |what, value: u8, known: u8| {
+            if value == known { Ok(()) } else { Err(HeaderError::Unsupported { what, value }) }
+        };
         supported("format", read.byte()?, FORMAT)?;
         supported("suite", read.byte()?, SUITE)?;
         match read.byte()? {
@@ -145,7 +147,9 @@ impl Header {
         let core = read.at;
         let shape_is_right = match mode {
             Mode::Whole => entries.len() == 1 && pointer_in(&bytes, entries[0]).is_empty(),
-            Mode::Fields => entries.iter().all(|entry| !matches!(pointer_in(&bytes, *entry).split('/').nth(1), None | Some(SEAL_MEMBER))),
+            Mode::Fields => entries
+                .iter()
+                .all(|entry| !matches!(pointer_in(&bytes, *entry).split('/').nth(1), None | Some(SEAL_MEMBER))),
         };
         let (mut used, mut sealing) = (vec![false; keys.len()], vec![false; keys.len()]);
         for entry in &entries {
@@ -256,7 +260,14 @@ mod tests {
     fn header() -> Vec<u8> {
         let keys = [KeyId(Uuid::from_u128(1)), KeyId(Uuid::from_u128(2))];
         let entries = [(0, EntryKind::Sealed, "/a"), (1, EntryKind::Void, "/b/0")];
-        let mut bytes = write_core(Document::Payload, Mode::Fields, &[7; 16], KeyId(Uuid::from_u128(3)), &keys, entries.into_iter());
+        let mut bytes = write_core(
+            Document::Payload,
+            Mode::Fields,
+            &[7; 16],
+            KeyId(Uuid::from_u128(3)),
+            &keys,
+            entries.into_iter(),
+        );
         bytes.extend_from_slice(&[8; TAG + COMMITMENT]);
         bytes
     }
@@ -284,7 +295,10 @@ mod tests {
         for (at, what) in [(0, "format"), (1, "suite"), (2, "part"), (3, "mode")] {
             let mut bytes = header();
             bytes[at] = 9;
-            assert_eq!(Header::parse(bytes, Document::Payload).unwrap_err(), HeaderError::Unsupported { what, value: 9 });
+            assert_eq!(
+                Header::parse(bytes, Document::Payload).unwrap_err(),
+                HeaderError::Unsupported { what, value: 9 }
+            );
         }
         assert_eq!(Header::parse(header(), Document::Metadata).unwrap_err(), HeaderError::Malformed);
     }

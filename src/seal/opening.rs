@@ -200,14 +200,16 @@ impl<'a> Closed<'a> {
                 (Some(event_key), _, EntryKind::Sealed) => {
                     read_token(value, &mut buffer).ok_or_else(|| tampered("a sealed value is not base64url"))?;
                     #[allow(clippy::cast_possible_truncation, reason = "below MAX_ENTRIES")]
-                    let length =
-                        event_key.open(index as u16, pointer, &mut buffer).ok_or_else(|| tampered("a sealed value is not authentic"))?;
+                    let length = event_key
+                        .open(index as u16, pointer, &mut buffer)
+                        .ok_or_else(|| tampered("a sealed value is not authentic"))?;
                     out.extend_from_slice(&buffer[..length]);
                     continue;
                 }
                 (None, Some(scope), EntryKind::Sealed) => {
-                    let shaped =
-                        read_token(value, &mut buffer).is_some() && buffer.len() > GCM_TAG && (buffer.len() - GCM_TAG).is_multiple_of(PAD);
+                    let shaped = read_token(value, &mut buffer).is_some()
+                        && buffer.len() > GCM_TAG
+                        && (buffer.len() - GCM_TAG).is_multiple_of(PAD);
                     if !shaped {
                         return Err(tampered("a sealed value is malformed"));
                     }
@@ -233,7 +235,8 @@ impl<'a> Closed<'a> {
 
     /// Copies what was never sealed, leaving out the header.
     fn copy_between(&self, out: &mut Vec<u8>, from: usize, to: usize) {
-        let mut copy = |from: usize, to: usize| out.extend_from_slice(self.event.payload.get(from..to).unwrap_or_default());
+        let mut copy =
+            |from: usize, to: usize| out.extend_from_slice(self.event.payload.get(from..to).unwrap_or_default());
         if from <= self.cut.start && self.cut.end <= to {
             copy(from, self.cut.start);
             copy(self.cut.end, to);
@@ -252,7 +255,10 @@ impl<'a> Closed<'a> {
         // A live key vouches for the whole header. Where one is not live, the tag does, if its key is at hand.
         let all_live = self.header.keys.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. })));
         if !all_live && !self.tag_holds(&transcript, keys) {
-            return Err(Error::Tampered { event_id: self.event.event_id, problem: "the header's tag is not authentic" });
+            return Err(Error::Tampered {
+                event_id: self.event.event_id,
+                problem: "the header's tag is not authentic",
+            });
         }
         Ok(Authentic { keys: event_keys, shredded: self.check_states(keys)? })
     }
@@ -277,11 +283,13 @@ impl<'a> Closed<'a> {
         Ok(event_keys)
     }
 
-    /// Is the tag right, as far as that can be told? A key that is not at hand says nothing: [`check_states`](Self::check_states)
-    /// sees to that.
+    /// Is the tag right, as far as that can be told? A key that is not at hand says nothing:
+    /// [`check_states`](Self::check_states) sees to that.
     fn tag_holds(&self, transcript: &Transcript, keys: &Keys) -> bool {
         match keys.get(&self.header.integrity_key) {
-            Some(KeyStatus::Live { scope, key }) => *scope == KeyScope::integrity() && key.header_tag_is(transcript, self.header.tag()),
+            Some(KeyStatus::Live { scope, key }) => {
+                *scope == KeyScope::integrity() && key.header_tag_is(transcript, self.header.tag())
+            }
             Some(KeyStatus::Disabled { scope }) => *scope == KeyScope::integrity(),
             Some(KeyStatus::Shredded { .. }) => false,
             Some(KeyStatus::Faulty(_)) | None => true,

@@ -34,13 +34,21 @@ impl<'f> Names<'f> {
         let elements = hit.indexes.get(..self.plan.captures[*capture].stars())?;
         match &self.index {
             Some(index) => index.get(&(*capture, elements)).copied(),
-            None => self.hits.iter().find(|named| named.target == Target::Capture(*capture) && named.indexes == elements),
+            None => {
+                self.hits.iter().find(|named| named.target == Target::Capture(*capture) && named.indexes == elements)
+            }
         }
     }
 }
 
 /// Whose keys protect a place.
-pub(super) fn scope_of(plan: &Plan, field: &Field, place: &str, named: Option<&Hit>, event: EventRef<'_>) -> Result<KeyScope> {
+pub(super) fn scope_of(
+    plan: &Plan,
+    field: &Field,
+    place: &str,
+    named: Option<&Hit>,
+    event: EventRef<'_>,
+) -> Result<KeyScope> {
     let event_id = event.event_id;
     match &field.owner {
         FieldOwner::Aggregate { kind } => {
@@ -56,11 +64,8 @@ pub(super) fn scope_of(plan: &Plan, field: &Field, place: &str, named: Option<&H
                     kind: kind.to_string(),
                     pointer: pointer(),
                 }),
-                Some(id) => scope_id(id).map(|id| KeyScope::new(kind.clone(), id)).map_err(|problem| Error::InvalidScopeId {
-                    event_id,
-                    kind: kind.to_string(),
-                    pointer: pointer(),
-                    problem,
+                Some(id) => scope_id(id).map(|id| KeyScope::new(kind.clone(), id)).map_err(|problem| {
+                    Error::InvalidScopeId { event_id, kind: kind.to_string(), pointer: pointer(), problem }
                 }),
             }
         }
@@ -70,7 +75,9 @@ pub(super) fn scope_of(plan: &Plan, field: &Field, place: &str, named: Option<&H
 /// A scope id is a decoded JSON string, or an integer as it is spelled.
 fn scope_id(value: &[u8]) -> Result<Cow<'_, str>, &'static str> {
     let id = match value {
-        [b'"', inner @ .., b'"'] if inner.contains(&b'\\') => Cow::Owned(unescape(inner).ok_or("is not valid Unicode")?),
+        [b'"', inner @ .., b'"'] if inner.contains(&b'\\') => {
+            Cow::Owned(unescape(inner).ok_or("is not valid Unicode")?)
+        }
         [b'"', inner @ .., b'"'] => String::from_utf8_lossy(inner),
         [b'-' | b'0'..=b'9', ..] => {
             let digits = value.strip_prefix(b"-").unwrap_or(value);

@@ -63,7 +63,9 @@ impl Field {
 impl Plan {
     /// Compiles the scanner's trees. Fields and captures must be complete.
     pub(crate) fn compile(mut self) -> Self {
-        for (index, pattern) in self.fields.iter().enumerate().filter_map(|(index, field)| Some((index, field.pattern.as_ref()?))) {
+        for (index, pattern) in
+            self.fields.iter().enumerate().filter_map(|(index, field)| Some((index, field.pattern.as_ref()?)))
+        {
             self.to_seal.add(pattern, Target::Field(index));
             self.to_open.add(pattern, Target::Field(index));
         }
@@ -86,7 +88,9 @@ impl Plan {
     pub(crate) fn protected_above(&self, place: &JsonPointer) -> Option<usize> {
         let text = place.as_str();
         let ends = text.match_indices('/').map(|(at, _)| at).chain([text.len()]);
-        ends.enumerate().find(|(_, end)| self.field_at(&JsonPointer::new_unchecked(&text[..*end])).is_some()).map(|(count, _)| count)
+        ends.enumerate()
+            .find(|(_, end)| self.field_at(&JsonPointer::new_unchecked(&text[..*end])).is_some())
+            .map(|(count, _)| count)
     }
 
     /// What is protected just there.

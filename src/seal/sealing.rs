@@ -13,7 +13,9 @@ use crate::json::wanted::Target;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::seal::binding::Binding;
 use crate::seal::detect::{is_sealed, may_hold_header};
-use crate::seal::format::{Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PADDING, MAX_PAYLOAD, MAX_POINTER, Mode, write_core};
+use crate::seal::format::{
+    Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PADDING, MAX_PAYLOAD, MAX_POINTER, Mode, write_core,
+};
 use crate::seal::owner::{Names, scope_of};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::token::{push_token, token_length};
@@ -87,8 +89,9 @@ impl<'a> Draft<'a> {
         Self::with_voids(plan, event, &Voids::new())
     }
 
-    /// As [`new`](Self::new), but at the places of `voids` nothing is sealed: they become void, whatever stands there. Those that the plan
-    /// does not protect, or that are not there, are left out: [`voids`](Self::voids) says how many are in.
+    /// As [`new`](Self::new), but at the places of `voids` nothing is sealed: they become void, whatever stands there.
+    /// Those that the plan does not protect, or that are not there, are left out: [`voids`](Self::voids) says how many
+    /// are in.
     pub(crate) fn with_voids(plan: &'a Plan, event: EventRef<'a>, voids: &Voids) -> Result<Option<Self>> {
         let EventRef { event_id, payload, .. } = event;
         if payload.len() > MAX_PAYLOAD {
@@ -101,7 +104,8 @@ impl<'a> Draft<'a> {
         if found.seal.is_some() {
             return Err(Error::ReservedMember { event_id });
         }
-        let mut draft = Self { body: found.body.unwrap_or_default(), ..Self::empty(event, Mode::Fields, found.hits.len()) };
+        let mut draft =
+            Self { body: found.body.unwrap_or_default(), ..Self::empty(event, Mode::Fields, found.hits.len()) };
         // Also of places that hold null, so that no document takes long to look through.
         if found.hits.iter().filter(|hit| matches!(hit.target, Target::Field(_))).count() > MAX_ENTRIES {
             return Err(Error::LimitExceeded { event_id, what: "the number of protected values", limit: MAX_ENTRIES });
@@ -209,7 +213,11 @@ impl<'a> Draft<'a> {
 
     fn check_keys(&self) -> Result<()> {
         if self.scopes.len() + self.destroyed.len() > MAX_KEYS {
-            return Err(Error::LimitExceeded { event_id: self.event.event_id, what: "the number of key scopes", limit: MAX_KEYS });
+            return Err(Error::LimitExceeded {
+                event_id: self.event.event_id,
+                what: "the number of key scopes",
+                limit: MAX_KEYS,
+            });
         }
         Ok(())
     }
@@ -232,7 +240,9 @@ impl<'a> Draft<'a> {
     /// The places that are to be sealed, and whose they are.
     pub(crate) fn owned(&self) -> impl Iterator<Item = Owned<'_>> {
         self.sealed.iter().filter_map(|sealed| match sealed.under {
-            Under::Scope(index) => Some(Owned { place: &sealed.pointer, span: sealed.span, scope: self.scopes.get(usize::from(index))? }),
+            Under::Scope(index) => {
+                Some(Owned { place: &sealed.pointer, span: sealed.span, scope: self.scopes.get(usize::from(index))? })
+            }
             Under::Destroyed(_) => None,
         })
     }
@@ -285,8 +295,9 @@ impl<'a> Draft<'a> {
         (out, redacted)
     }
 
-    /// Encrypts for the event's place in this namespace. `keys` are the active keys of [`scopes`](Self::scopes), in that order, one for each: a value goes by the index of its
-    /// scope, and with one key less it would be sealed under somebody else's.
+    /// Encrypts for the event's place in this namespace. `keys` are the active keys of [`scopes`](Self::scopes), in
+    /// that order, one for each: a value goes by the index of its scope, and with one key less it would be sealed under
+    /// somebody else's.
     pub(crate) fn seal(
         &self,
         namespace: &Namespace,
@@ -351,7 +362,14 @@ impl<'a> Draft<'a> {
         Ok(out)
     }
 
-    fn push_sealed(&self, out: &mut Vec<u8>, buffer: &mut Vec<u8>, index: u16, sealed: &Sealed, keys: &[EventKey]) -> Result<()> {
+    fn push_sealed(
+        &self,
+        out: &mut Vec<u8>,
+        buffer: &mut Vec<u8>,
+        index: u16,
+        sealed: &Sealed,
+        keys: &[EventKey],
+    ) -> Result<()> {
         match sealed.under {
             Under::Scope(scope) => {
                 let value = sealed.span.of(self.event.payload);
@@ -417,16 +435,25 @@ mod tests {
     /// One key less, and what belongs to the second customer would be sealed under the key of the third.
     #[test]
     fn i3_nothing_is_sealed_unless_every_scope_has_a_key() {
-        let schemas = crate::Schemas::new([crate::event("Met").version(1).protect(&["/l/*/name"], crate::subject("Customer", "/l/*/id"))]);
+        let schemas = crate::Schemas::new([crate::event("Met")
+            .version(1)
+            .protect(&["/l/*/name"], crate::subject("Customer", "/l/*/id"))]);
         let schemas = schemas.unwrap();
         let aggregate = crate::aggregate("Order", "1");
-        let elements = |count: usize| (0..count).map(|id| format!(r#"{{"id":{id},"name":"Ada"}}"#)).collect::<Vec<_>>().join(",");
+        let elements =
+            |count: usize| (0..count).map(|id| format!(r#"{{"id":{id},"name":"Ada"}}"#)).collect::<Vec<_>>().join(",");
         for count in [1, 3, 40] {
-            let event = NewEvent::raw("Met", 1, format!(r#"{{"l":[{}]}}"#, [elements(count), elements(count)].join(",")));
-            let schema = schemas.for_read(event.event_id, &event.event_type, event.event_version).unwrap().unwrap().schema;
+            let event =
+                NewEvent::raw("Met", 1, format!(r#"{{"l":[{}]}}"#, [elements(count), elements(count)].join(",")));
+            let schema =
+                schemas.for_read(event.event_id, &event.event_type, event.event_version).unwrap().unwrap().schema;
             let draft = Draft::new(&schema.plan, event.to_store(&aggregate)).unwrap().unwrap();
             let ids: Vec<&str> = draft.scopes.iter().map(KeyScope::id).collect();
-            assert_eq!(ids, (0..count).map(|id| id.to_string()).collect::<Vec<_>>(), "each once, in order of first use");
+            assert_eq!(
+                ids,
+                (0..count).map(|id| id.to_string()).collect::<Vec<_>>(),
+                "each once, in order of first use"
+            );
             let namespace = Namespace::new("n").unwrap();
             let key = DataKey::new(&[7; 32]).unwrap();
             let keys = |count: usize| -> Vec<SealingKey<'_>> {
@@ -435,7 +462,10 @@ mod tests {
             let integrity = SealingKey { id: KeyId(Uuid::nil()), key: &key };
             assert!(draft.seal(&namespace, &keys(count), &integrity, &[0; 16]).is_ok());
             for wrong in [0, count - 1, count + 1] {
-                assert!(draft.seal(&namespace, &keys(wrong), &integrity, &[0; 16]).is_err(), "{wrong} keys for {count} scopes");
+                assert!(
+                    draft.seal(&namespace, &keys(wrong), &integrity, &[0; 16]).is_err(),
+                    "{wrong} keys for {count} scopes"
+                );
             }
         }
     }

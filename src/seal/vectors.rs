@@ -155,7 +155,10 @@ impl Case {
                     return Ok((payload.to_vec(), Vec::new()));
                 };
                 let opened = closed.open(plan, &self.namespace(), keys)?;
-                Ok((opened.payload, opened.redacted.iter().map(|redacted| redacted.place.as_str().to_owned()).collect()))
+                Ok((
+                    opened.payload,
+                    opened.redacted.iter().map(|redacted| redacted.place.as_str().to_owned()).collect(),
+                ))
             })
         })
     }
@@ -202,7 +205,11 @@ impl Case {
             return use_it(&self.plan_of_no_schema());
         }
         let schemas = self.schemas();
-        let schema = schemas.for_read(parse(&self.event_id), &self.event_type.as_str().into(), EventVersion::new(self.event_version));
+        let schema = schemas.for_read(
+            parse(&self.event_id),
+            &self.event_type.as_str().into(),
+            EventVersion::new(self.event_version),
+        );
         use_it(&schema.unwrap().unwrap().schema.plan)
     }
 
@@ -271,13 +278,21 @@ impl WrappedKey {
         let (wrapped, kek_id) = (bytes_of(&self.wrapped), KekId(parse(&self.kek_id)));
         match &self.bound_to {
             Binding::KeyEncryptionKey { master_key_id } => {
-                let ring = Keyring::parse(&format!("{master_key_id}:{}", STANDARD.encode(bytes_of(&self.wrapping_key)))).unwrap();
+                let ring =
+                    Keyring::parse(&format!("{master_key_id}:{}", STANDARD.encode(bytes_of(&self.wrapping_key))))
+                        .unwrap();
                 let wrapped = WrappedKek { master_key_id: master_key_id.clone(), ciphertext: wrapped };
                 futures::executor::block_on(ring.unwrap_kek(&wrapped, &KekContext { namespace, kek_id })).ok()
             }
             Binding::DataKey { key_id, scope_kind, scope_id, version } => {
                 let scope = KeyScope::new(scope_kind.as_str(), scope_id.as_str());
-                let bound = BoundKey { namespace: &namespace, key_id: KeyId(parse(key_id)), scope: &scope, version: *version, kek_id };
+                let bound = BoundKey {
+                    namespace: &namespace,
+                    key_id: KeyId(parse(key_id)),
+                    scope: &scope,
+                    version: *version,
+                    kek_id,
+                };
                 let kek = SecretKey::new(bytes_of(&self.wrapping_key).try_into().unwrap());
                 bound.with(|associated_data| unwrap_key(&kek, associated_data, &wrapped))
             }
@@ -318,7 +333,9 @@ const CHECKS: [(&str, &str); 12] = [
 
 fn kind_of(error: &Error) -> (String, String) {
     let (kind, detail) = match error {
-        Error::Tampered { problem, .. } => ("Tampered", CHECKS.iter().find(|(text, _)| text == problem).unwrap().1.to_owned()),
+        Error::Tampered { problem, .. } => {
+            ("Tampered", CHECKS.iter().find(|(text, _)| text == problem).unwrap().1.to_owned())
+        }
         Error::Unsupported { what, .. } => ("Unsupported", (*what).to_owned()),
         Error::Unsealed { pointer, .. } => ("Unsealed", pointer.as_str().to_owned()),
         Error::ShapeMismatch { pointer, .. } => ("ShapeMismatch", pointer.as_str().to_owned()),
@@ -424,11 +441,15 @@ fn the_files_are_what_the_writer_writes() {
     ] {
         let text = serde_json::to_string_pretty(&vectors).unwrap() + "\n";
         if !path(file).exists() && std::env::var("EVENTSEAL_WRITE_VECTORS").is_ok_and(|value| value == "1") {
-            let mut new = std::fs::OpenOptions::new().write(true).create_new(true).open(path(file)).unwrap_or_else(|error| {
-                panic!("{file}: {error}. Vectors are frozen: new cases go into a new file.");
-            });
+            let mut new =
+                std::fs::OpenOptions::new().write(true).create_new(true).open(path(file)).unwrap_or_else(|error| {
+                    panic!("{file}: {error}. Vectors are frozen: new cases go into a new file.");
+                });
             std::io::Write::write_all(&mut new, text.as_bytes()).unwrap();
         }
-        assert!(std::fs::read_to_string(path(file)).is_ok_and(|frozen| frozen == text), "{file} differs from what the engine writes");
+        assert!(
+            std::fs::read_to_string(path(file)).is_ok_and(|frozen| frozen == text),
+            "{file} differs from what the engine writes"
+        );
     }
 }

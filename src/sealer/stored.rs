@@ -1,6 +1,7 @@
 //! The one way in which stored events are read: opened at their stored type and version, then upcast.
 //!
-//! Users and maintenance take it alike. They differ in what they accept ([`Reading`]), and in how they look at keys ([`Reader`]).
+//! Users and maintenance take it alike. They differ in what they accept ([`Reading`]), and in how they look at keys
+//! ([`Reader`]).
 
 use crate::error::{Error, Result};
 use crate::event::PersistedEvent;
@@ -53,7 +54,8 @@ pub(crate) struct Coverage {
     pub(crate) places: Vec<String>,
     /// The live keys that something is sealed under, and whose they are.
     pub(crate) live: HashMap<KeyId, KeyScope>,
-    /// Whose live keys the values are sealed under, by place. The owner that the payload names is not authenticated, this is.
+    /// Whose live keys the values are sealed under, by place. The owner that the payload names is not authenticated,
+    /// this is.
     pub(crate) owners: HashMap<String, KeyScope>,
 }
 
@@ -68,8 +70,8 @@ enum Read<'s, 'e> {
 }
 
 impl<Tx: Send + 'static> Sealer<Tx> {
-    /// Opens each event at its stored type and version, or says why not. One query of the key table, or none if nothing is
-    /// sealed.
+    /// Opens each event at its stored type and version, or says why not. One query of the key table, or none if nothing
+    /// is sealed.
     pub(crate) async fn open_rows<'s, E: Borrow<PersistedEvent> + Sync>(
         &'s self,
         tx: &mut Tx,
@@ -77,8 +79,10 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         reading: Reading,
         reader: Reader<'_>,
     ) -> Result<Vec<Result<OpenedRow<'s>>>> {
-        let reads: Vec<Result<Read<'s, '_>>> = events.iter().map(|event| self.how_to_read(event.borrow(), reading)).collect();
-        let key_ids: HashSet<KeyId> = reads.iter().flatten().filter_map(Read::closed).flat_map(Closed::key_ids).collect();
+        let reads: Vec<Result<Read<'s, '_>>> =
+            events.iter().map(|event| self.how_to_read(event.borrow(), reading)).collect();
+        let key_ids: HashSet<KeyId> =
+            reads.iter().flatten().filter_map(Read::closed).flat_map(Closed::key_ids).collect();
         let keys = match reader {
             _ if key_ids.is_empty() => None,
             Reader::User => Some(self.keys.opening_keys(tx, &key_ids).await?),
@@ -128,7 +132,12 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     }
 
     /// Adds what readers make of an event that was opened, and says what became of its redactions on the way.
-    pub(crate) fn upcast(&self, event: PersistedEvent, row: OpenedRow<'_>, out: &mut Vec<PersistedEvent>) -> Result<Journey> {
+    pub(crate) fn upcast(
+        &self,
+        event: PersistedEvent,
+        row: OpenedRow<'_>,
+        out: &mut Vec<PersistedEvent>,
+    ) -> Result<Journey> {
         match row.read_as {
             None => {
                 out.push(event);
@@ -174,7 +183,8 @@ impl Coverage {
             _ => None,
         });
         let live: HashMap<KeyId, KeyScope> = live.collect();
-        let owners = closed.entries().filter_map(|(place, key_id)| Some((place.to_owned(), live.get(&key_id)?.clone())));
+        let owners =
+            closed.entries().filter_map(|(place, key_id)| Some((place.to_owned(), live.get(&key_id)?.clone())));
         Self { owners: owners.collect(), places: closed.covered().into_iter().map(str::to_owned).collect(), live }
     }
 }

@@ -1,16 +1,16 @@
 //! Reading a `Sensitive` out of a buffer of serde's, which has forgotten where in the payload it stood.
 //!
-//! Serde keeps what it can't place yet in a buffer: below `#[serde(flatten)]`, in internally tagged and untagged enums. So what
-//! is redacted must be known by itself when it comes out again, and types that do not know of redactions must still
-//! find the stand-in:
+//! Serde keeps what it can't place yet in a buffer: below `#[serde(flatten)]`, in internally tagged and untagged enums.
+//! So what is redacted must be known by itself when it comes out again, and types that do not know of redactions must
+//! still find the stand-in:
 //!
 //! - `null` goes in as a `None`, which no JSON does; what reads it takes both for the same.
 //! - A text goes in as a reference into the payload, and comes out as the same one.
 //! - Everything else may look like a live value. Then the payload is read once more with marks in these places that
 //!   nothing but a `Sensitive` understands.
 //!
-//! Buffers of the application's own (a `serde_json::Value`) lose all that. What comes out of them and can't be told from a
-//! redaction is refused.
+//! Buffers of the application's own (a `serde_json::Value`) lose all that. What comes out of them and can't be told
+//! from a redaction is refused.
 
 use crate::json::pointer::Places;
 use crate::json::raw;
@@ -99,7 +99,10 @@ impl Reading {
     /// Those that are not parts of others.
     pub(super) fn outermost(&self, open: &BTreeSet<usize>) -> BTreeSet<usize> {
         let shown = self.shown.borrow();
-        open.iter().copied().filter(|start| enclosing(&shown, *start).skip(1).all(|(start, _)| !open.contains(&start))).collect()
+        open.iter()
+            .copied()
+            .filter(|start| enclosing(&shown, *start).skip(1).all(|(start, _)| !open.contains(&start)))
+            .collect()
     }
 
     /// Was each of the marks read by a `Sensitive`?
@@ -141,7 +144,8 @@ pub(super) fn show<'de, V: Visitor<'de>>(raw: &'de str) -> Show {
     let (start, end) = (raw.as_ptr() as usize, raw.as_ptr() as usize + raw.len());
     let is_container = stand_in.is_object() || stand_in.is_array();
     let mut shown = reading.shown.borrow_mut();
-    let around = innermost(&shown, start).find(|(around, it)| *around != start && end <= it.end).map(|(around, _)| around);
+    let around =
+        innermost(&shown, start).find(|(around, it)| *around != start && end <= it.end).map(|(around, _)| around);
     shown.entry(start).or_insert(Shown { end, around, stand_in });
     drop(shown);
     if reading.marked.contains(&start) {
@@ -170,7 +174,8 @@ fn enclosing(shown: &BTreeMap<usize, Shown>, start: usize) -> impl Iterator<Item
 pub(super) fn show_text(raw: &str, places: &Places) {
     let Some(reading) = READING.with_borrow(Option::clone) else { return };
     if places.is_place() {
-        let (stand_in, mut known) = (serde_json::from_str(raw).unwrap_or_default(), reading.shown_elsewhere.borrow_mut());
+        let (stand_in, mut known) =
+            (serde_json::from_str(raw).unwrap_or_default(), reading.shown_elsewhere.borrow_mut());
         if !known.contains(&stand_in) {
             known.push(stand_in);
         }
@@ -284,7 +289,8 @@ impl Reading {
     fn judge(&self, tree: &Tree<'_>, source: Source) -> Verdict {
         match tree {
             Tree::Bytes(bytes) => {
-                let start = bytes.strip_prefix(MARK).and_then(|start| Some(usize::from_ne_bytes(start.try_into().ok()?)));
+                let start =
+                    bytes.strip_prefix(MARK).and_then(|start| Some(usize::from_ne_bytes(start.try_into().ok()?)));
                 return match start.filter(|start| self.marked.contains(start)) {
                     Some(start) => self.claim(start),
                     None => Verdict::Live,
@@ -306,7 +312,8 @@ impl Reading {
         let elsewhere = self.shown_elsewhere.borrow();
         let elsewhere = if source == Source::Unknown { elsewhere.as_slice() } else { &[] };
         let marked = |start: &usize| self.marked.contains(start);
-        let mut candidates = shown.iter().filter(|(start, _)| !marked(start)).map(|(_, it)| &it.stand_in).chain(elsewhere);
+        let mut candidates =
+            shown.iter().filter(|(start, _)| !marked(start)).map(|(_, it)| &it.stand_in).chain(elsewhere);
         if candidates.any(|stand_in| tree.is(stand_in)) { Verdict::Doubtful } else { Verdict::Live }
     }
 
@@ -376,12 +383,25 @@ mod tests {
     /// Then nothing is told by the names of its types, and what is doubtful is refused.
     #[test]
     fn i4_a_serde_whose_buffers_have_other_names_leads_to_no_guess() {
-        let values = [json!(null), json!(true), json!(5), json!(0.5), json!("e"), json!("\n"), json!([]), json!([0]), json!({"x": 5})];
+        let values = [
+            json!(null),
+            json!(true),
+            json!(5),
+            json!(0.5),
+            json!("e"),
+            json!("\n"),
+            json!([]),
+            json!([0]),
+            json!({"x": 5}),
+        ];
         let count = values.len() * values.len() * 3;
         for renamed in [None, Some("Content"), Some("Deserializer"), Some("")] {
             RENAMED.set(renamed);
-            let counts =
-                [read(&values, |Tagged::Card(pair)| pair), read(&values, |Untagged::Card(pair)| pair), read(&values, |Flat { pair }| pair)];
+            let counts = [
+                read(&values, |Tagged::Card(pair)| pair),
+                read(&values, |Untagged::Card(pair)| pair),
+                read(&values, |Flat { pair }| pair),
+            ];
             RENAMED.set(None);
             assert_eq!(counts == [count; 3], renamed.is_none(), "{renamed:?} {counts:?}");
         }

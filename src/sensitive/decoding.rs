@@ -37,8 +37,9 @@ impl Undecodable {
             Self::Json(error) => describe_without_values(error, payload),
             Self::Private(place) => private_name(place),
             Self::Unclear => {
-                "a Sensitive went through a buffer (of a Deserialize of your own, or of a tagged or untagged enum), and holds \
-                              what may be a value or stand in for one that was erased: read it without one, or let null stand in for it"
+                "a Sensitive went through a buffer (of a Deserialize of your own, or of a tagged or untagged enum), \
+                 and holds what may be a value or stand in for one that was erased: read it without one, or let null \
+                 stand in for it"
                     .to_owned()
             }
         }
@@ -47,7 +48,10 @@ impl Undecodable {
 
 /// What there is to say of a member whose name serde_json keeps for itself.
 fn private_name(place: &JsonPointer) -> String {
-    format!("the name of the member {place} is one that serde_json keeps for itself: move or remove it with a declarative step before")
+    format!(
+        "the name of the member {place} is one that serde_json keeps for itself: move or remove it with a declarative \
+         step before"
+    )
 }
 
 /// Reads a payload in which exactly these places are redacted.
@@ -58,9 +62,12 @@ pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointe
 /// Reads a payload in which exactly these places are redacted. The flag says whether every redaction is known to
 /// the value: each of these places was read by a `Sensitive`, or not at all.
 ///
-/// Of members that are repeated the last one counts, as it does for a `serde_json::Value`: what serde derives refuses them,
-/// and then it is asked again.
-pub(crate) fn decode_watched<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<(T, bool), Undecodable> {
+/// Of members that are repeated the last one counts, as it does for a `serde_json::Value`: what serde derives refuses
+/// them, and then it is asked again.
+pub(crate) fn decode_watched<T: DeserializeOwned>(
+    payload: &[u8],
+    redacted: &[JsonPointer],
+) -> Result<(T, bool), Undecodable> {
     if let Some(place) = raw::private_member(payload) {
         // Nobody knows here what was protected.
         return Err(Undecodable::Private(raw::without_names(&place, 0)));
@@ -97,7 +104,8 @@ fn read<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result
 /// How many values that a mark may be for are looked at one by one.
 const MAX_DOUBTS: usize = 16;
 
-/// Something redacted went into a buffer of serde's. Where what came out of it leaves a doubt, marks say what is redacted.
+/// Something redacted went into a buffer of serde's. Where what came out of it leaves a doubt, marks say what is
+/// redacted.
 fn read_again<T>(
     value: Result<T, serde_json::Error>,
     reading: &Reading,
@@ -112,7 +120,8 @@ fn read_again<T>(
     // A `null` has no doubt in it, but an `Option<Sensitive<T>>` would take it for `None`.
     let open = reading.open();
     let (marked, again) = attempt(Reading::marking(reading.outermost(&open), false));
-    if let (Ok(value), true, false, false) = (marked, again.all_marks_were_read(), again.is_doubtful(), again.is_lost()) {
+    if let (Ok(value), true, false, false) = (marked, again.all_marks_were_read(), again.is_doubtful(), again.is_lost())
+    {
         return Ok(value);
     }
     if !reading.is_doubtful() {

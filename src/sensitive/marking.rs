@@ -15,8 +15,9 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<(Value, Vec<JsonPointer>
     let mut value = written?;
     let mut found = Vec::new();
     if let Mode::Marking(Some(marker)) = marker {
-        take_markers(&mut value, &text_of(marker), &mut String::new(), &mut found)
-            .map_err(|Stray| failed("a shredded Sensitive is part of another text: write it as a value of its own".to_owned()))?;
+        take_markers(&mut value, &text_of(marker), &mut String::new(), &mut found).map_err(|Stray| {
+            failed("a shredded Sensitive is part of another text: write it as a value of its own".to_owned())
+        })?;
     }
     Ok((value, found))
 }
@@ -42,7 +43,12 @@ pub(super) fn text_of(marker: Uuid) -> String {
 /// A marker that is not a value of its own.
 struct Stray;
 
-fn take_markers(value: &mut Value, marker: &str, place: &mut String, found: &mut Vec<JsonPointer>) -> Result<(), Stray> {
+fn take_markers(
+    value: &mut Value,
+    marker: &str,
+    place: &mut String,
+    found: &mut Vec<JsonPointer>,
+) -> Result<(), Stray> {
     let length = place.len();
     match value {
         Value::String(text) if text == marker => {
@@ -144,7 +150,10 @@ mod tests {
             }
         }
         for error in [encode(&Nested).unwrap_err(), encode(&Named(named)).unwrap_err()] {
-            assert!(matches!(&error, Error::Encode { problem, .. } if problem.contains("a value of its own")), "{error:?}");
+            assert!(
+                matches!(&error, Error::Encode { problem, .. } if problem.contains("a value of its own")),
+                "{error:?}"
+            );
             assert!(!format!("{error:?}").contains("redacted-"), "{error:?}");
         }
         let plain = Nested.serialize(serde_json::value::Serializer).unwrap();

@@ -9,7 +9,9 @@ use crate::sensitive::buffered::Show;
 use crate::sensitive::{Mode, Seen, Sensitive, TOKEN, buffered, in_mode};
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
-use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{
+    self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::any::type_name;
@@ -53,7 +55,11 @@ impl<'de, 'p> Redactable<'de, 'p> {
     }
 
     /// Has serde_json read the value, exactly as it would where nothing at all is redacted.
-    fn read<T>(self, how: Seen, read: impl FnOnce(&mut Json<'de>) -> Result<T, serde_json::Error>) -> Result<T, serde_json::Error> {
+    fn read<T>(
+        self,
+        how: Seen,
+        read: impl FnOnce(&mut Json<'de>) -> Result<T, serde_json::Error>,
+    ) -> Result<T, serde_json::Error> {
         let mut json = serde_json::Deserializer::from_str(self.raw);
         if self.places.is_none() {
             return in_mode(Mode::Exact, || read(&mut json));
@@ -104,7 +110,11 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
         self.read(Seen::Buffered, |json| json.deserialize_any(visitor))
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Self::Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
         if name == TOKEN {
             return if self.is_redacted() { visitor.visit_unit() } else { visitor.visit_some(self) };
         }
@@ -283,7 +293,11 @@ impl<'de> VariantAccess<'de> for VariantValue<'de, '_> {
         self.0.deserialize_tuple(length, visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Self::Error> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
         self.0.deserialize_struct("", fields, visitor)
     }
 }

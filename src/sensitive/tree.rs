@@ -24,7 +24,8 @@ pub(super) enum Tree<'de> {
 }
 
 impl Tree<'_> {
-    /// Where in memory the first text in it is, and whether it is in a list: then it may have been erased without the list.
+    /// Where in memory the first text in it is, and whether it is in a list: then it may have been erased without the
+    /// list.
     pub(super) fn address(&self) -> Option<(usize, bool)> {
         match self {
             // What is inside of something that is erased, is.
@@ -45,10 +46,14 @@ impl Tree<'_> {
             (Tree::F64(it), Value::Number(number)) => number.as_f64() == Some(*it),
             (Tree::Str(it), Value::String(value)) => it == value,
             (Tree::String(it), Value::String(value)) => it == value,
-            (Tree::Seq(it), Value::Array(value)) => it.len() == value.len() && it.iter().zip(value).all(|(it, value)| it.is(value)),
+            (Tree::Seq(it), Value::Array(value)) => {
+                it.len() == value.len() && it.iter().zip(value).all(|(it, value)| it.is(value))
+            }
             (Tree::Map(it), Value::Object(value)) => {
                 it.len() == value.len()
-                    && it.iter().all(|(name, it)| name.text().and_then(|name| value.get(name)).is_some_and(|value| it.is(value)))
+                    && it.iter().all(|(name, it)| {
+                        name.text().and_then(|name| value.get(name)).is_some_and(|value| it.is(value))
+                    })
             }
             // With arbitrary_precision, numbers come as maps.
             (Tree::Map(it), Value::Number(number)) => {
@@ -235,7 +240,8 @@ fn any<'de, W: Wrap<'de, E>, E: de::Error, V: Visitor<'de>>(from: W, visitor: V)
             elements.end().map(|()| value)
         }
         Tree::Map(members) => {
-            let mut members = MapDeserializer::new(members.into_iter().map(|(name, value)| (W::wrap(name), W::wrap(value))));
+            let mut members =
+                MapDeserializer::new(members.into_iter().map(|(name, value)| (W::wrap(name), W::wrap(value))));
             let value = visitor.visit_map(&mut members)?;
             members.end().map(|()| value)
         }

@@ -22,8 +22,8 @@ use std::rc::Rc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SensitivePlace {
     pub(crate) pointer: JsonPointer,
-    /// The value at this place is the `Sensitive`. Otherwise one is somewhere in it, as part of a text or as the name of
-    /// a member.
+    /// The value at this place is the `Sensitive`. Otherwise one is somewhere in it, as part of a text or as the name
+    /// of a member.
     pub(crate) is_exact: bool,
 }
 
@@ -35,8 +35,8 @@ pub(crate) fn write<T: Serialize + ?Sized>(value: &T) -> Result<(Vec<u8>, Vec<Se
     Ok((payload, watch.places()))
 }
 
-/// Writes what a step returned. An event that can't be read is worse than one that says a little less, so only what JSON
-/// can't say at all is refused.
+/// Writes what a step returned. An event that can't be read is worse than one that says a little less, so only what
+/// JSON can't say at all is refused.
 pub(super) fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<serde_json::Value> {
     watched(value, serde_json::value::Serializer, &Rc::default())
 }
@@ -75,7 +75,8 @@ struct Watch {
     depth: Cell<usize>,
     /// How often one was seen where it was written.
     seen: Cell<usize>,
-    /// Where one was seen later than it was written, because somebody kept it in a buffer meanwhile, and whose buffer that was.
+    /// Where one was seen later than it was written, because somebody kept it in a buffer meanwhile, and whose buffer
+    /// that was.
     replayed: RefCell<Vec<(&'static str, String)>>,
     /// Where one was written that was not seen, and whose serializer wrote it.
     unseen: RefCell<Vec<(&'static str, String)>>,
@@ -141,9 +142,11 @@ fn is_at_or_in(place: &str, outer: &str) -> bool {
     place.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The crate that a type is of. A help and no promise: where names are spelled otherwise, what was written is not found again.
+/// The crate that a type is of. A help and no promise: where names are spelled otherwise, what was written is not found
+/// again.
 fn crate_of<T: ?Sized>() -> &'static str {
-    let name = type_name::<T>().trim_start_matches("&mut ").trim_start_matches('&').trim_start_matches("alloc::boxed::Box<");
+    let name =
+        type_name::<T>().trim_start_matches("&mut ").trim_start_matches('&').trim_start_matches("alloc::boxed::Box<");
     match name.split("::").next().unwrap_or(name) {
         "serde_core" => "serde",
         name => name,
@@ -166,22 +169,24 @@ pub(super) fn sensitive<T: Serialize, S: Serializer>(value: &T, serializer: S) -
 
 /// Refuses a `Sensitive` that is redacted.
 pub(super) fn redacted<E: ser::Error>() -> E {
-    const WHY: &str = "is redacted: what was shredded has no value that could be appended; leave it out, or append what is known of it";
+    const WHY: &str = "is redacted: what was shredded has no value that could be appended; leave it out, or append \
+        what is known of it";
     match WATCH.with_borrow(Option::clone) {
         Some(watch) => watch.refuse(format!("a Sensitive at {} or inside it {WHY}", watch.here())),
         None => E::custom(format!("a Sensitive {WHY}")),
     }
 }
 
-/// Does it write the members of what it is given, each of which is seen, and nothing else? `#[serde(flatten)]` does, and what
-/// has no members leaves no trace. A help and no promise: where serde's type is called otherwise, the place is kept as unseen.
+/// Does it write the members of what it is given, each of which is seen, and nothing else? `#[serde(flatten)]` does,
+/// and what has no members leaves no trace. A help and no promise: where serde's type is called otherwise, the place is
+/// kept as unseen.
 fn writes_members_here<S>() -> bool {
     let name = type_name::<S>();
     name.contains("FlatMapSerializer<") && name.contains(module_path!())
 }
 
-/// Stands in the path for a name that is a `Sensitive` or inside of one, because the path gets into errors. No place is missed by
-/// that: what counts is the place around such a name, or the outermost `Sensitive`.
+/// Stands in the path for a name that is a `Sensitive` or inside of one, because the path gets into errors. No place is
+/// missed by that: what counts is the place around such a name, or the outermost `Sensitive`.
 const HIDDEN: &str = "***";
 
 /// Is the name of a member a `Sensitive`, perhaps out of a buffer of serde's?
@@ -220,7 +225,8 @@ impl<'w> At<'w> {
         if self.watch.is_append && self.is_some && self.is_sensitive {
             let here = self.watch.here();
             return Err(self.watch.refuse(format!(
-                "the Some at {here} would be written as null, which reads as None: let one Option say that there is no value, as Sensitive<Option<T>> does"
+                "the Some at {here} would be written as null, which reads as None: let one Option say that there is no \
+                 value, as Sensitive<Option<T>> does"
             )));
         }
         Ok(())
@@ -232,7 +238,10 @@ impl<'w> At<'w> {
             return Ok(());
         }
         let here = self.watch.here();
-        Err(self.watch.refuse(format!("the float at {here} is not finite (NaN or an infinity), and JSON has no such number: pass a finite one, or say that there is none with an Option")))
+        Err(self.watch.refuse(format!(
+            "the float at {here} is not finite (NaN or an infinity), and JSON has no such number: pass a finite one, \
+             or say that there is none with an Option"
+        )))
     }
 }
 

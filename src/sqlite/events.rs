@@ -5,8 +5,8 @@ mod rows;
 
 use crate::error::{Error, Result};
 use crate::event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition, NOT_JSON,
-    NewEvent, Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion,
+    GlobalPosition, NOT_JSON, NewEvent, Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
 };
 use crate::sql::{check_name, check_stored, event_database as database, in_transaction};
 use crate::sqlite::{column, from_text, is_unique_violation, migrate, migration, to_text, uuid};
@@ -23,8 +23,8 @@ const MIGRATIONS: [(&str, &str); 2] = [
 ];
 
 /// What [`persisted`] reads.
-const COLUMNS: &str = "global_position, aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version, \
-     payload, trace_id, correlation_id, causation_id, metadata, created_at";
+const COLUMNS: &str = "global_position, aggregate_type, aggregate_id, aggregate_version, event_id, event_type, \
+    event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at";
 
 /// Events in a SQLite database, in the tables of eventsalsa/store.
 ///
@@ -154,7 +154,11 @@ impl SqliteStore {
             .map_err(database("looking up an event id"))?;
         Ok(match known {
             Some(event_id) => Error::DuplicateEventId { event_id: uuid(&event_id)? },
-            None => Error::VersionConflict { aggregate: aggregate.clone(), expected, actual: self.head(tx, aggregate).await? },
+            None => Error::VersionConflict {
+                aggregate: aggregate.clone(),
+                expected,
+                actual: self.head(tx, aggregate).await?,
+            },
         })
     }
 }
@@ -188,7 +192,9 @@ impl EventStore for SqliteStore {
             .await;
         let mut rows = match rows {
             Ok(rows) => rows,
-            Err(error) if is_unique_violation(&error) => return Err(self.explain_violation(tx, aggregate, expected, &batch).await?),
+            Err(error) if is_unique_violation(&error) => {
+                return Err(self.explain_violation(tx, aggregate, expected, &batch).await?);
+            }
             Err(error) => return Err(database("appending events")(error)),
         };
         if rows.is_empty() {
@@ -206,7 +212,12 @@ impl EventStore for SqliteStore {
         Ok(Appended { events: appended.collect::<Result<_>>()? })
     }
 
-    async fn read_aggregate_stream(&self, tx: &mut SqliteConnection, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut SqliteConnection,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream> {
         let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.read_stream)))
             .bind(aggregate.aggregate_type())
             .bind(aggregate.aggregate_id())
@@ -220,7 +231,13 @@ impl EventStore for SqliteStore {
         Ok(Stream { aggregate: aggregate.clone(), events, last_version })
     }
 
-    async fn read_events(&self, tx: &mut SqliteConnection, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+    async fn read_events(
+        &self,
+        tx: &mut SqliteConnection,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage> {
         let walk = || self.read_log.walk(filter, after.get(), limit);
         let rows = match self.read_log.indexed(filter, after.get(), limit) {
             Some(read) => match read.fetch_all(&mut *tx).await {
@@ -265,7 +282,8 @@ fn batch(events: &[NewEvent]) -> Result<(String, Vec<u8>)> {
         ));
         payloads.extend_from_slice(&event.payload);
     }
-    let rows = serde_json::to_string(&rows).map_err(|source| Error::Database { operation: "writing a batch", source: source.into() })?;
+    let rows = serde_json::to_string(&rows)
+        .map_err(|source| Error::Database { operation: "writing a batch", source: source.into() })?;
     Ok((rows, payloads))
 }
 
@@ -287,11 +305,8 @@ fn log(rows: &[SqliteRow]) -> Result<Vec<PersistedEvent>> {
 fn persisted(row: &SqliteRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
     let event_type = EventType::from(column::<&str>(row, 5)?);
     let position = GlobalPosition::try_from(column::<i64>(row, 0)?)?;
-    let event_version = u32::try_from(column::<Option<i64>>(row, 6)?.unwrap_or(0)).map_err(|_| Error::InvalidEvent {
-        position,
-        what: "event_version",
-        problem: "is negative or too large",
-    })?;
+    let event_version = u32::try_from(column::<Option<i64>>(row, 6)?.unwrap_or(0))
+        .map_err(|_| Error::InvalidEvent { position, what: "event_version", problem: "is negative or too large" })?;
     Ok(PersistedEvent {
         aggregate,
         aggregate_version: column::<i64>(row, 3)?.try_into()?,

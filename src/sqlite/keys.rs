@@ -7,8 +7,8 @@ mod statements;
 use crate::error::{Error, Result, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
-    Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch,
+    RewrappedBatch, Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::sql::{check_name, in_transaction, key_database as database};
@@ -30,9 +30,10 @@ use time::OffsetDateTime;
 /// `SqliteStore` says about transactions that ended below the driver is true here too.
 ///
 /// # Durability
-/// A shred must outlast a loss of power. SQLite sets that for a connection, with `PRAGMA synchronous`, and does not let a
-/// transaction change it. Changes of scopes are therefore refused on a connection below `FULL`, which is the default of SQLite
-/// and of sqlx, with [`Error::NotDurable`]; appends and reads are not. What commits on its own sets it meanwhile.
+/// A shred must outlast a loss of power. SQLite sets that for a connection, with `PRAGMA synchronous`, and does not let
+/// a transaction change it. Changes of scopes are therefore refused on a connection below `FULL`, which is the default
+/// of SQLite and of sqlx, with [`Error::NotDurable`]; appends and reads are not. What commits on its own sets it
+/// meanwhile.
 #[derive(Clone, Debug)]
 pub struct SqliteKeys {
     prefix: String,
@@ -78,9 +79,9 @@ impl SqliteKeys {
     /// The namespace is chosen here, once, and never changes. The bookkeeping is in a table of its own.
     ///
     /// # Errors
-    /// [`Error::NamespaceMismatch`] if the tables exist under another namespace,
-    /// [`Error::NewerTables`] if this version can't work with what a newer one has made of them (other newer migrations are left
-    /// as they are), [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
+    /// [`Error::NamespaceMismatch`] if the tables exist under another namespace, [`Error::NewerTables`] if this version
+    /// can't work with what a newer one has made of them (other newer migrations are left as they are),
+    /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection, namespace: &Namespace) -> Result<()> {
         let fill = |(number, (name, sql)): (i64, (&'static str, &str))| migration(number, name, self.fill(sql));
         let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
@@ -92,7 +93,10 @@ impl SqliteKeys {
             .bind(to_text(OffsetDateTime::now_utc()))
             .execute(&mut *own.tx)
             .await;
-        own_transaction::end(own, set.map(drop).map_err(database(OPERATION)), OPERATION).await.restore(connection, OPERATION).await?;
+        own_transaction::end(own, set.map(drop).map_err(database(OPERATION)), OPERATION)
+            .await
+            .restore(connection, OPERATION)
+            .await?;
         match self.namespace(connection).await? {
             Some(found) if found == *namespace => Ok(()),
             Some(found) => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
@@ -101,12 +105,13 @@ impl SqliteKeys {
     }
 
     /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own. It makes the
-    /// tables and names the key database. Besides, switch the file to write-ahead logging (`PRAGMA journal_mode = WAL`),
-    /// once and outside of a transaction.
+    /// tables and names the key database. Besides, switch the file to write-ahead logging (`PRAGMA journal_mode =
+    /// WAL`), once and outside of a transaction.
     #[must_use]
     pub fn migration_sql(&self, namespace: &Namespace) -> String {
         let name = format!(
-            "\nINSERT INTO \"{}key_namespace\" (only_row, namespace, created_at) VALUES (1, '{}', strftime('%Y-%m-%dT%H:%M:%fZ'));\n",
+            "\nINSERT INTO \"{}key_namespace\" (only_row, namespace, created_at) VALUES (1, '{}', \
+             strftime('%Y-%m-%dT%H:%M:%fZ'));\n",
             self.prefix,
             namespace.as_str().replace('\'', "''")
         );
@@ -170,13 +175,21 @@ impl SqliteKeys {
         if activated.rows_affected() != 1 {
             return match self.look(tx, &key.scope).await? {
                 Some(record) if record.state == ScopeState::Live => Err(no_effect(OPERATION, "key_scopes")),
-                Some(_) => Err(Error::ScopeState { scope: key.scope.clone(), problem: "is not live, so it can't be given a key" }),
-                None => Err(Error::ScopeState { scope: key.scope.clone(), problem: "is not there, so it can't be given a key" }),
+                Some(_) => Err(Error::ScopeState {
+                    scope: key.scope.clone(),
+                    problem: "is not live, so it can't be given a key",
+                }),
+                None => Err(Error::ScopeState {
+                    scope: key.scope.clone(),
+                    problem: "is not there, so it can't be given a key",
+                }),
             };
         }
         // SQLite counts a row that a trigger has put back.
         match self.look(tx, &key.scope).await?.and_then(|record| record.active) {
-            Some(active) if active.key_id == key.key_id && active.wrapped_key.as_ref() == Some(&key.wrapped_key) => Ok(()),
+            Some(active) if active.key_id == key.key_id && active.wrapped_key.as_ref() == Some(&key.wrapped_key) => {
+                Ok(())
+            }
             _ => Err(no_effect(OPERATION, "data_keys or key_scopes")),
         }
     }
@@ -199,7 +212,8 @@ impl KeyStore for SqliteKeys {
     }
 
     async fn namespace(&self, tx: &mut SqliteConnection) -> Result<Option<Namespace>> {
-        let found = sqlx::query_scalar::<_, String>(AssertSqlSafe(Arc::clone(&self.sql.namespace))).fetch_optional(tx).await;
+        let found =
+            sqlx::query_scalar::<_, String>(AssertSqlSafe(Arc::clone(&self.sql.namespace))).fetch_optional(tx).await;
         match found {
             Ok(name) => name.map(Namespace::new).transpose(),
             // SQLITE_ERROR while preparing a statement this simple: there is no such table.
@@ -235,8 +249,10 @@ impl KeyStore for SqliteKeys {
     }
 
     async fn kek_usage(&self, tx: &mut SqliteConnection) -> Result<Vec<KekUsage>> {
-        let rows =
-            sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.kek_usage))).fetch_all(tx).await.map_err(database("counting data keys"))?;
+        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.kek_usage)))
+            .fetch_all(tx)
+            .await
+            .map_err(database("counting data keys"))?;
         let usage = rows.iter().map(|row| {
             let oldest = column::<Option<&str>>(row, 9)?;
             Ok(KekUsage {
@@ -276,7 +292,12 @@ impl KeyStore for SqliteKeys {
         own_transaction::end(own, done, OPERATION).await.restore(connection, OPERATION).await
     }
 
-    async fn rewrap_batch(&self, connection: &mut SqliteConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+    async fn rewrap_batch(
+        &self,
+        connection: &mut SqliteConnection,
+        batch: &RewrapBatch,
+        by: &dyn Rewrapper,
+    ) -> Result<RewrappedBatch> {
         const OPERATION: &str = "rewrapping data keys";
         // The write lock stands in for locks on rows: another runner waits, and finds other rows.
         let mut own = begin(connection, OPERATION).await?;
@@ -291,7 +312,12 @@ impl KeyStore for SqliteKeys {
         own_transaction::end(own, done, OPERATION).await.restore(connection, OPERATION).await
     }
 
-    async fn scopes(&self, tx: &mut SqliteConnection, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
+    async fn scopes(
+        &self,
+        tx: &mut SqliteConnection,
+        scopes: &[KeyScope],
+        lock: ScopeLock,
+    ) -> Result<Vec<ScopeRecord>> {
         if lock != ScopeLock::None {
             in_transaction(tx, "locking key scopes")?;
             sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.take_write_lock)))
@@ -373,7 +399,12 @@ impl KeyStore for SqliteKeys {
         }
     }
 
-    async fn destroy_keys(&self, tx: &mut SqliteConnection, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+    async fn destroy_keys(
+        &self,
+        tx: &mut SqliteConnection,
+        scope: &KeyScope,
+        at: OffsetDateTime,
+    ) -> Result<Vec<KeyId>> {
         const OPERATION: &str = "destroying data keys";
         in_transaction(tx, OPERATION)?;
         let failed = || database(OPERATION);
@@ -409,7 +440,9 @@ impl KeyStore for SqliteKeys {
     }
 
     async fn history(&self, tx: &mut SqliteConnection, scope: &KeyScope) -> Result<Option<KeyHistory>> {
-        let Some(record) = self.scopes(tx, std::slice::from_ref(scope), ScopeLock::None).await?.pop() else { return Ok(None) };
+        let Some(record) = self.scopes(tx, std::slice::from_ref(scope), ScopeLock::None).await?.pop() else {
+            return Ok(None);
+        };
         let failed = || database("reading a key history");
         let keys = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.history_keys)))
             .bind(scope.kind())

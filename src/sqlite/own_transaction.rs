@@ -90,6 +90,10 @@ async fn set_synchronous(connection: &mut SqliteConnection, setting: i64, operat
 
 fn refused(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
     move |error| {
-        if result_code(&error) == Some(WITHIN_A_TRANSACTION) { Error::InTransaction { operation } } else { database(operation)(error) }
+        if result_code(&error) == Some(WITHIN_A_TRANSACTION) {
+            Error::InTransaction { operation }
+        } else {
+            database(operation)(error)
+        }
     }
 }

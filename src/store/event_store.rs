@@ -1,7 +1,9 @@
 //! The port that appends and reads events.
 
 use crate::error::Result;
-use crate::event::{AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange};
+use crate::event::{
+    AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange,
+};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -11,14 +13,14 @@ use std::sync::Arc;
 /// changes an isolation level. `&mut tx` of a `sqlx::Transaction` coerces to the connection that the
 /// methods take.
 ///
-/// Payloads are bytes. They come back as they were appended, or the append is refused. A store that prints JSON anew, as a
-/// column of type JSONB does, keeps the value only: members in another order, other white space, numbers spelled
+/// Payloads are bytes. They come back as they were appended, or the append is refused. A store that prints JSON anew,
+/// as a column of type JSONB does, keeps the value only: members in another order, other white space, numbers spelled
 /// otherwise, of members that come twice the last. Sealed values survive that, since a seal is a string. The header may
 /// come to lie elsewhere in the payload. Such a store refuses what is no JSON, and tells the suite by
 /// `conformance::Database::respells_json`.
 ///
-/// Conveniences are in [`EventStoreExt`](crate::EventStoreExt), written on top of these four methods, so that a decorator that
-/// implements the four decorates everything.
+/// Conveniences are in [`EventStoreExt`](crate::EventStoreExt), written on top of these four methods, so that a
+/// decorator that implements the four decorates everything.
 ///
 /// `conformance::event_store` (feature `conformance`) checks an implementation against this contract.
 ///
@@ -44,19 +46,23 @@ pub trait EventStore: Send + Sync {
     /// Before anything is written: those of [`check_append`](crate::store::check_append);
     /// [`Error::NotInTransaction`](crate::Error::NotInTransaction).
     /// [`Error::VersionConflict`](crate::Error::VersionConflict) if the aggregate is elsewhere,
-    /// [`Error::DuplicateEventId`](crate::Error::DuplicateEventId) if the store has the event: nothing was
-    /// written, and the caller's transaction can go on.
-    /// [`Error::Collision`](crate::Error::Collision) if another transaction is in the way: roll back and
-    /// try again. [`Error::NoEffect`](crate::Error::NoEffect) if the database took the events and did not store all of them.
-    /// [`Error::Database`](crate::Error::Database) for all else: roll back.
+    /// [`Error::DuplicateEventId`](crate::Error::DuplicateEventId) if the store has the event: nothing was written, and
+    /// the caller's transaction can go on. [`Error::Collision`](crate::Error::Collision) if another transaction is in
+    /// the way: roll back and try again. [`Error::NoEffect`](crate::Error::NoEffect) if the database took the events
+    /// and did not store all of them. [`Error::Database`](crate::Error::Database) for all else: roll back.
     ///
     /// # Cancellation
-    /// When the future is dropped before it is done, as a time-out around it does, the database may carry the statement out all
-    /// the same. Afterwards either all of the events are in the caller's transaction or none, and nothing says which; so roll
-    /// back. Whoever goes on and commits stores whole appends only, and perhaps this one. (PostgreSQL, SQLite and memory keep to
-    /// this; an implementation of several statements must, too.)
-    async fn append(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, expected: ExpectedVersion, events: &[NewEvent])
-    -> Result<Appended>;
+    /// When the future is dropped before it is done, as a time-out around it does, the database may carry the statement
+    /// out all the same. Afterwards either all of the events are in the caller's transaction or none, and nothing says
+    /// which; so roll back. Whoever goes on and commits stores whole appends only, and perhaps this one. (PostgreSQL,
+    /// SQLite and memory keep to this; an implementation of several statements must, too.)
+    async fn append(
+        &self,
+        tx: &mut Self::Tx,
+        aggregate: &AggregateRef,
+        expected: ExpectedVersion,
+        events: &[NewEvent],
+    ) -> Result<Appended>;
 
     /// Reads one aggregate's events in ascending order of version. Both bounds are inclusive.
     ///
@@ -65,7 +71,12 @@ pub trait EventStore: Send + Sync {
     /// # Errors
     /// [`Error::Database`](crate::Error::Database), [`Error::InvalidRow`](crate::Error::InvalidRow); of a
     /// decorator, its own.
-    async fn read_aggregate_stream(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream>;
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut Self::Tx,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream>;
 
     /// Reads up to `limit` stored events that match `filter`, in ascending order of position, from the
     /// first after `after` on.
@@ -80,7 +91,13 @@ pub trait EventStore: Send + Sync {
     ///
     /// # Errors
     /// As [`read_aggregate_stream`](Self::read_aggregate_stream).
-    async fn read_events(&self, tx: &mut Self::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage>;
+    async fn read_events(
+        &self,
+        tx: &mut Self::Tx,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage>;
 
     /// The position of the last event visible to the transaction; [`GlobalPosition::START`] if there is
     /// none. Not a safe place to go on from where positions may be in flight.
@@ -105,11 +122,22 @@ impl<S: EventStore + ?Sized> EventStore for Arc<S> {
         (**self).append(tx, aggregate, expected, events).await
     }
 
-    async fn read_aggregate_stream(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut Self::Tx,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream> {
         (**self).read_aggregate_stream(tx, aggregate, range).await
     }
 
-    async fn read_events(&self, tx: &mut Self::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+    async fn read_events(
+        &self,
+        tx: &mut Self::Tx,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage> {
         (**self).read_events(tx, after, limit, filter).await
     }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The stored events as rows: counted, read as they lie there, exchanged where they are, and inserted with the positions
-/// they have. For [`Census`](crate::maintenance::Census), [`backfill`](crate::SealedStore::backfill) and
+/// The stored events as rows: counted, read as they lie there, exchanged where they are, and inserted with the
+/// positions they have. For [`Census`](crate::maintenance::Census), [`backfill`](crate::SealedStore::backfill) and
 /// [`rewrite`](crate::SealedStore::rewrite); applications use [`EventStore`](crate::EventStore).
 ///
 /// Nothing is opened, upcast or checked against schemas here, and no notification is sent.
@@ -27,8 +27,8 @@ pub trait EventTable: Send + Sync {
     /// A connection, in a transaction where a method says so; as the event store on the same database has it.
     type Tx: Send + 'static;
 
-    /// Does some work in a transaction of its own, and commits it if the work succeeds; if it fails, or if the future is
-    /// dropped, nothing of it is left. The transaction may write from its start on, and its statements see what was
+    /// Does some work in a transaction of its own, and commits it if the work succeeds; if it fails, or if the future
+    /// is dropped, nothing of it is left. The transaction may write from its start on, and its statements see what was
     /// committed before each of them.
     ///
     /// A connection in a transaction is refused with [`Error::InTransaction`](crate::Error::InTransaction).
@@ -40,23 +40,28 @@ pub trait EventTable: Send + Sync {
     /// How many events of each stored type and version there are, with and without a header, in one scan. In any order.
     async fn count_events(&self, tx: &mut Self::Tx, range: PositionRange) -> Result<Vec<StoredCount>>;
 
-    /// Events as they are stored, in ascending order of position. Fewer than there could be are no sign of the end: none are.
+    /// Events as they are stored, in ascending order of position. Fewer than there could be are no sign of the end:
+    /// none are.
     async fn stored_events(&self, tx: &mut Self::Tx, query: &StoredQuery) -> Result<Vec<PersistedEvent>>;
 
     /// The events at these positions as they are stored, in ascending order of position. Positions without one are left
     /// out.
     async fn stored_events_at(&self, tx: &mut Self::Tx, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>>;
 
-    /// Exchanges payloads, each only if the row still is what it was when it was read, and returns the positions of those
-    /// that were. Rows are locked in ascending order of position. Nothing else of a row changes.
+    /// Exchanges payloads, each only if the row still is what it was when it was read, and returns the positions of
+    /// those that were. Rows are locked in ascending order of position. Nothing else of a row changes.
     ///
     /// Refuses a connection that is not in a transaction with
     /// [`Error::NotInTransaction`](crate::Error::NotInTransaction).
-    async fn replace_payloads(&self, tx: &mut Self::Tx, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>>;
+    async fn replace_payloads(
+        &self,
+        tx: &mut Self::Tx,
+        replacements: &[PayloadReplacement],
+    ) -> Result<Vec<GlobalPosition>>;
 
-    /// Inserts events with all that they have: ids, positions, versions, times, under their stored type and version. They
-    /// come in ascending order of position, and after all that are in the table; otherwise nothing is inserted, and the
-    /// error is [`Error::OutOfRange`](crate::Error::OutOfRange). An event whose id the table has is
+    /// Inserts events with all that they have: ids, positions, versions, times, under their stored type and version.
+    /// They come in ascending order of position, and after all that are in the table; otherwise nothing is inserted,
+    /// and the error is [`Error::OutOfRange`](crate::Error::OutOfRange). An event whose id the table has is
     /// [`Error::DuplicateEventId`](crate::Error::DuplicateEventId).
     ///
     /// The aggregates are at the versions of their last events afterwards, and the next append gets a higher position.
@@ -74,8 +79,8 @@ pub trait EventTable: Send + Sync {
     /// ([`Error::InTransaction`](crate::Error::InTransaction)).
     async fn settled_position(&self, connection: &mut Self::Tx) -> Result<GlobalPosition>;
 
-    /// Where the table is, so that it can be told from the target of a rewrite. Takes no locks, and the connection need not
-    /// be in a transaction. `None`, which is what a table says that does not implement it, if that can't be told.
+    /// Where the table is, so that it can be told from the target of a rewrite. Takes no locks, and the connection need
+    /// not be in a transaction. `None`, which is what a table says that does not implement it, if that can't be told.
     async fn location(&self, connection: &mut Self::Tx) -> Result<Option<TableLocation>> {
         let _ = connection;
         Ok(None)
@@ -85,18 +90,23 @@ pub trait EventTable: Send + Sync {
 /// Where a table of events is: see [`EventTable::location`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableLocation {
-    /// In a database that many connections can write to at the same time. Equal for one table, however it was come to, and
-    /// different for every two.
+    /// In a database that many connections can write to at the same time. Equal for one table, however it was come to,
+    /// and different for every two.
     Table(String),
-    /// In a database to which one connection can write at a time: the files that a transaction of this connection locks.
+    /// In a database to which one connection can write at a time: the files that a transaction of this connection
+    /// locks.
     Files(Vec<String>),
 }
 
 /// Refuses a target that is the source, or that can't be written to while the source is locked.
 pub(crate) fn check_apart(source: Option<&TableLocation>, target: Option<&TableLocation>) -> Result<()> {
     match (source, target) {
-        (Some(TableLocation::Table(source)), Some(TableLocation::Table(target))) if source == target => Err(Error::TargetIsSource),
-        (Some(TableLocation::Files(source)), Some(TableLocation::Files(target))) if source.iter().any(|file| target.contains(file)) => {
+        (Some(TableLocation::Table(source)), Some(TableLocation::Table(target))) if source == target => {
+            Err(Error::TargetIsSource)
+        }
+        (Some(TableLocation::Files(source)), Some(TableLocation::Files(target)))
+            if source.iter().any(|file| target.contains(file)) =>
+        {
             Err(Error::TargetInSameFile)
         }
         _ => Ok(()),
@@ -140,8 +150,8 @@ pub struct StoredQuery {
     pub range: PositionRange,
     /// How many at most.
     pub limit: u32,
-    /// How many bytes their payloads may have, all together: there are fewer events if the next one would be too much. The
-    /// first one is there, however large it is.
+    /// How many bytes their payloads may have, all together: there are fewer events if the next one would be too much.
+    /// The first one is there, however large it is.
     pub max_bytes: u64,
     /// Only of these stored types and versions; all if empty.
     pub versions: Vec<(EventType, EventVersion)>,
@@ -152,7 +162,13 @@ pub struct StoredQuery {
 impl Default for StoredQuery {
     /// The first 500, or 64 MiB of them.
     fn default() -> Self {
-        Self { range: PositionRange::default(), limit: 500, max_bytes: 64 << 20, versions: Vec::new(), without_header: false }
+        Self {
+            range: PositionRange::default(),
+            limit: 500,
+            max_bytes: 64 << 20,
+            versions: Vec::new(),
+            without_header: false,
+        }
     }
 }
 
@@ -221,23 +237,23 @@ impl std::fmt::Debug for PayloadReplacement {
     }
 }
 
-/// What every sealed payload begins with, as it is written: the header comes first, whatever is sealed. A store that prints
-/// JSON anew may put white space between these.
+/// What every sealed payload begins with, as it is written: the header comes first, whatever is sealed. A store that
+/// prints JSON anew may put white space between these.
 pub(crate) const HEADER_START: [&str; 4] = ["{", "\"$seal\"", ":", "\""];
 /// How far into a payload it is looked for: no database has to fetch the rest.
 pub(crate) const HEADER_WITHIN: usize = 64;
 
-/// Does a payload begin with a header, as far as its first 64 bytes say? White space between the tokens does not matter: a
-/// column of type JSONB puts some behind the colon.
+/// Does a payload begin with a header, as far as its first 64 bytes say? White space between the tokens does not
+/// matter: a column of type JSONB puts some behind the colon.
 ///
-/// Here the root's first member is `$seal`, so no value inside the payload can be taken for one. A sealed payload that has a
-/// page of white space in front, or whose members were put into another order, is missed: then it is looked at like plaintext,
-/// and found to be sealed. What the header covers is not said.
+/// Here the root's first member is `$seal`, so no value inside the payload can be taken for one. A sealed payload that
+/// has a page of white space in front, or whose members were put into another order, is missed: then it is looked at
+/// like plaintext, and found to be sealed. What the header covers is not said.
 ///
 /// **A store that prints JSON anew** keeps members in an order of its own (JSONB: shorter names first). Its
-/// [`EventTable`] asks whether the root *has* the member, wherever it lies: `jsonb_typeof(payload -> '$seal') = 'string'` in
-/// PostgreSQL, [`holds_header`] where there is no such question. (`payload ? '$seal'` is also true of an array with that string
-/// in it.)
+/// [`EventTable`] asks whether the root *has* the member, wherever it lies: `jsonb_typeof(payload -> '$seal') =
+/// 'string'` in PostgreSQL, [`holds_header`] where there is no such question. (`payload ? '$seal'` is also true of an
+/// array with that string in it.)
 #[must_use]
 pub fn starts_with_header(payload: &[u8]) -> bool {
     let mut rest = payload.get(..HEADER_WITHIN).unwrap_or(payload);
@@ -250,8 +266,8 @@ pub fn starts_with_header(payload: &[u8]) -> bool {
     })
 }
 
-/// Does the root of a payload have the member `$seal` with a string for its value, wherever it lies? For tables whose store
-/// prints JSON anew; reads all of the payload. `false` for what is no JSON.
+/// Does the root of a payload have the member `$seal` with a string for its value, wherever it lies? For tables whose
+/// store prints JSON anew; reads all of the payload. `false` for what is no JSON.
 #[must_use]
 pub fn holds_header(payload: &[u8]) -> bool {
     let root = serde_json::from_slice::<HashMap<Cow<'_, str>, &RawValue>>(payload);
@@ -303,7 +319,11 @@ impl<T: EventTable + ?Sized> EventTable for Arc<T> {
         (**self).stored_events_at(tx, positions).await
     }
 
-    async fn replace_payloads(&self, tx: &mut Self::Tx, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+    async fn replace_payloads(
+        &self,
+        tx: &mut Self::Tx,
+        replacements: &[PayloadReplacement],
+    ) -> Result<Vec<GlobalPosition>> {
         (**self).replace_payloads(tx, replacements).await
     }
 

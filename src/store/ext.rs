@@ -21,9 +21,9 @@ pub trait EventStoreExt: EventStore {
     /// committed or rolled back with the events.
     ///
     /// # Errors
-    /// Those of [`EventStore::append`]; [`Error::Consumer`](crate::Error::Consumer) if a consumer fails. The
-    /// events are written then, so the caller must roll back. So it must if the future is dropped before it is done: consumers
-    /// may have handled some events and not others.
+    /// Those of [`EventStore::append`]; [`Error::Consumer`](crate::Error::Consumer) if a consumer fails. The events are
+    /// written then, so the caller must roll back. So it must if the future is dropped before it is done: consumers may
+    /// have handled some events and not others.
     async fn append_and_consume(
         &self,
         tx: &mut Self::Tx,

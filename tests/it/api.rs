@@ -8,7 +8,8 @@ use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
 use eventseal::sqlite::SqliteStore;
 use eventseal::store::EventTable;
 use eventseal::{
-    Error, EventStore, EventStoreExt, Keyring, Namespace, NewEvent, PersistedEvent, Schemas, SealedStore, Sealer, Sensitive, aggregate,
+    Error, EventStore, EventStoreExt, Keyring, Namespace, NewEvent, PersistedEvent, Schemas, SealedStore, Sealer,
+    Sensitive, aggregate,
 };
 use std::sync::Arc;
 
@@ -49,7 +50,8 @@ fn ports_are_dyn_compatible_and_their_futures_are_send() {
     let (events, keys) = (db.clone(), MemoryKeys::new());
     let _future = is_send(async move { store.read_stream(&mut events.begin(), &aggregate("A", "1")).await.map(drop) });
     let table: Arc<dyn EventTable<Tx = MemoryTx>> = Arc::new(MemoryStore::new());
-    let sealed = SealedStore::new(MemoryStore::new(), keys, Keyring::generate("main").unwrap(), Schemas::new([]).unwrap());
+    let sealed =
+        SealedStore::new(MemoryStore::new(), keys, Keyring::generate("main").unwrap(), Schemas::new([]).unwrap());
     let _future = is_send(async move {
         let (mut tx, mut other, mut told) = (db.begin(), db.begin(), 0);
         sealed.census(&mut tx, &CensusOptions::default(), &mut |_| {}).await?;

@@ -9,8 +9,9 @@ use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::store::check_append;
 use eventseal::{
-    AggregateRef, AggregateVersion, Appended, Error, EventFilter, EventPage, EventStore, ExpectedVersion, GlobalPosition, Keyring,
-    Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, Stream, VersionRange, aggregate, event, subject,
+    AggregateRef, AggregateVersion, Appended, Error, EventFilter, EventPage, EventStore, ExpectedVersion,
+    GlobalPosition, Keyring, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, Stream, VersionRange,
+    aggregate, event, subject,
 };
 use serde_json::Value;
 use sqlx::{Row, SqliteConnection};
@@ -79,7 +80,8 @@ async fn sqlite_stores_keep_the_contract() {
 
 #[tokio::test]
 async fn sqlite_stores_with_names_of_their_own_keep_the_contract() {
-    let (store, keys) = (SqliteStore::with_tables("shop_events", "shop_heads").unwrap(), SqliteKeys::with_prefix("shop_").unwrap());
+    let (store, keys) =
+        (SqliteStore::with_tables("shop_events", "shop_heads").unwrap(), SqliteKeys::with_prefix("shop_").unwrap());
     let db = Sqlite::empty().await;
     let mut connection = db.connect().await.unwrap();
     store.migrate(&mut connection).await.unwrap();
@@ -113,7 +115,10 @@ async fn postgres_stores_with_names_of_their_own_keep_the_contract() {
 async fn postgres_stores_over_partitions_keep_the_contract() {
     let (db, store) = (Postgres::empty().await, PostgresStore::with_tables(PostgresTables::streams()).unwrap());
     db.partitioned(&[(1, 20), (20, 3_000), (3_000, 7_000)]).await;
-    PostgresKeys::new().migrate(&mut db.connect().await.unwrap(), &Namespace::new("conformance").unwrap()).await.unwrap();
+    PostgresKeys::new()
+        .migrate(&mut db.connect().await.unwrap(), &Namespace::new("conformance").unwrap())
+        .await
+        .unwrap();
     every_way(&db, store, PostgresKeys::new()).await;
 }
 
@@ -173,10 +178,16 @@ async fn the_keyring_keeps_the_contract_of_a_kms() {
 #[derive(Clone)]
 struct HandWritten;
 
-const LOG: &str = "CREATE TABLE log (position INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT, id TEXT, version INTEGER, event TEXT, UNIQUE (at, id, version))";
+const LOG: &str = "CREATE TABLE log (position INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT, id TEXT, version INTEGER, \
+    event TEXT, UNIQUE (at, id, version))";
 
 impl HandWritten {
-    async fn read(&self, tx: &mut SqliteConnection, sql: &'static str, args: [String; 4]) -> Result<Vec<PersistedEvent>> {
+    async fn read(
+        &self,
+        tx: &mut SqliteConnection,
+        sql: &'static str,
+        args: [String; 4],
+    ) -> Result<Vec<PersistedEvent>> {
         let [a, b, c, d] = args;
         let failed = |source: sqlx::Error| Error::Database { operation: "reading", source: source.into() };
         let rows = sqlx::query(sql).bind(a).bind(b).bind(c).bind(d).fetch_all(tx).await.map_err(failed)?;
@@ -184,14 +195,24 @@ impl HandWritten {
             .map(|row| {
                 let e: Value = serde_json::from_str(row.get("event")).unwrap();
                 let text = |name: &str| e[name].as_str().map(str::to_owned);
-                let mut new =
-                    NewEvent::raw(e["type"].as_str().unwrap(), u32::try_from(e["v"].as_u64().unwrap()).unwrap(), e["payload"].to_string());
+                let mut new = NewEvent::raw(
+                    e["type"].as_str().unwrap(),
+                    u32::try_from(e["v"].as_u64().unwrap()).unwrap(),
+                    e["payload"].to_string(),
+                );
                 new.event_id = e["id"].as_str().unwrap().parse().unwrap();
                 new.metadata = (!e["metadata"].is_null()).then(|| e["metadata"].to_string().into_bytes());
-                (new.trace_id, new.correlation_id, new.causation_id) = (text("trace"), text("correlation"), text("causation"));
-                new.created_at = time::OffsetDateTime::from_unix_timestamp_nanos(e["us"].as_i64().unwrap() as i128 * 1000).unwrap();
+                (new.trace_id, new.correlation_id, new.causation_id) =
+                    (text("trace"), text("correlation"), text("causation"));
+                new.created_at =
+                    time::OffsetDateTime::from_unix_timestamp_nanos(e["us"].as_i64().unwrap() as i128 * 1000).unwrap();
                 let of = aggregate(row.get::<String, _>("at"), row.get::<String, _>("id"));
-                Ok(PersistedEvent::from_new(of, row.get::<i64, _>("version").try_into()?, row.get::<i64, _>("position").try_into()?, new))
+                Ok(PersistedEvent::from_new(
+                    of,
+                    row.get::<i64, _>("version").try_into()?,
+                    row.get::<i64, _>("position").try_into()?,
+                    new,
+                ))
             })
             .collect()
     }
@@ -238,33 +259,60 @@ impl EventStore for HandWritten {
                 .execute(&mut *tx)
                 .await;
             let done = done.map_err(|source| Error::Collision { source: Some(source.into()) })?;
-            appended.push(PersistedEvent::from_new(aggregate.clone(), version, done.last_insert_rowid().try_into()?, event.clone()));
+            appended.push(PersistedEvent::from_new(
+                aggregate.clone(),
+                version,
+                done.last_insert_rowid().try_into()?,
+                event.clone(),
+            ));
             version = version.next();
         }
         Ok(Appended { events: appended })
     }
 
-    async fn read_aggregate_stream(&self, tx: &mut SqliteConnection, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
-        let sql = "SELECT * FROM log WHERE at = ?1 AND id = ?2 AND version >= ?3 + 0 AND version <= ?4 + 0 ORDER BY version";
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut SqliteConnection,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream> {
+        let sql =
+            "SELECT * FROM log WHERE at = ?1 AND id = ?2 AND version >= ?3 + 0 AND version <= ?4 + 0 ORDER BY version";
         let (from, to) = (range.from.unwrap_or(0).to_string(), range.to.unwrap_or(i64::MAX).to_string());
-        let events = self.read(tx, sql, [aggregate.aggregate_type().into(), aggregate.aggregate_id().into(), from, to]).await?;
+        let events =
+            self.read(tx, sql, [aggregate.aggregate_type().into(), aggregate.aggregate_id().into(), from, to]).await?;
         let last_version = events.last().map(|event| event.aggregate_version);
         Ok(Stream { aggregate: aggregate.clone(), events, last_version })
     }
 
-    async fn read_events(&self, tx: &mut SqliteConnection, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
-        let sql = "SELECT * FROM log WHERE position > ?1 + 0 AND (?2 = '[]' OR at IN (SELECT value FROM json_each(?2))) \
-            AND (?3 = '[]' OR event ->> 'type' IN (SELECT value FROM json_each(?3))) ORDER BY position LIMIT ?4 + 0";
+    async fn read_events(
+        &self,
+        tx: &mut SqliteConnection,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage> {
+        let sql = "SELECT * FROM log WHERE position > ?1 + 0 AND (?2 = '[]' OR at IN (SELECT value FROM \
+            json_each(?2))) AND (?3 = '[]' OR event ->> 'type' IN (SELECT value FROM json_each(?3))) ORDER BY position \
+            LIMIT ?4 + 0";
         let list = |names: &[String]| serde_json::to_string(names).unwrap();
         let events = self
-            .read(tx, sql, [after.get().to_string(), list(&filter.aggregate_types), list(&filter.event_types), limit.to_string()])
+            .read(
+                tx,
+                sql,
+                [after.get().to_string(), list(&filter.aggregate_types), list(&filter.event_types), limit.to_string()],
+            )
             .await?;
         let next = events.last().map_or(after, |event| event.global_position);
         Ok(EventPage { scanned: events.len() as u32, events, next })
     }
 
     async fn latest_global_position(&self, tx: &mut SqliteConnection) -> Result<GlobalPosition> {
-        sqlx::query_scalar::<_, i64>("SELECT coalesce(max(position), 0) FROM log").fetch_one(tx).await.unwrap().try_into()
+        sqlx::query_scalar::<_, i64>("SELECT coalesce(max(position), 0) FROM log")
+            .fetch_one(tx)
+            .await
+            .unwrap()
+            .try_into()
     }
 }
 
@@ -273,7 +321,8 @@ impl EventStore for HandWritten {
 async fn any_event_store_can_be_wrapped() {
     let db = Sqlite::new().await;
     sqlx::query(LOG).execute(&mut *db.connect().await.unwrap()).await.unwrap();
-    let store = SealedStore::new(HandWritten, SqliteKeys::new(), Keyring::generate("main").unwrap(), upcasting_schemas());
+    let store =
+        SealedStore::new(HandWritten, SqliteKeys::new(), Keyring::generate("main").unwrap(), upcasting_schemas());
     store.keys().prepare(&mut *db.connect().await.unwrap()).await.unwrap();
     conformance::event_store(&db, &store).await;
     let mut transaction = db.begin().await.unwrap();

@@ -7,8 +7,8 @@ use eventseal::error::BoxError;
 use eventseal::memory::{MemoryKeys, MemoryStore, MemoryTx};
 use eventseal::schema::{EventSchema, SchemaErrors, SplitPart, StepContext};
 use eventseal::{
-    AggregateVersion, Changes, Error, EventFilter, EventStore, EventStoreExt, EventVersion, GlobalPosition, NewEvent, PersistedEvent,
-    Result, Schemas, SealedStore, Sealer, aggregate, event, subject,
+    AggregateVersion, Changes, Error, EventFilter, EventStore, EventStoreExt, EventVersion, GlobalPosition, NewEvent,
+    PersistedEvent, Result, Schemas, SealedStore, Sealer, aggregate, event, subject,
 };
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -20,7 +20,8 @@ fn names(types: &[&str]) -> EventFilter {
     EventFilter { event_types: types.iter().map(|name| (*name).to_owned()).collect(), ..EventFilter::default() }
 }
 
-/// `OrderCreated` was renamed, `AddressChanged` is split, `Noise` is dropped; `Signup` becomes an `OrderCreated` among others.
+/// `OrderCreated` was renamed, `AddressChanged` is split, `Noise` is dropped; `Signup` becomes an `OrderCreated` among
+/// others.
 fn evolved() -> Schemas {
     let part = |name: &str, payload: &Value| SplitPart::new(name.to_owned(), 1, payload.clone());
     Schemas::builder([
@@ -41,14 +42,27 @@ fn evolved() -> Schemas {
     .unwrap()
 }
 
-const STORED: [&str; 9] =
-    ["OrderCreated", "Noise", "AddressChanged", "Called", "OrderPlaced", "Noise", "Unregistered", "Signup", "AddressChanged"];
+const STORED: [&str; 9] = [
+    "OrderCreated",
+    "Noise",
+    "AddressChanged",
+    "Called",
+    "OrderPlaced",
+    "Noise",
+    "Unregistered",
+    "Signup",
+    "AddressChanged",
+];
 
 async fn evolved_world() -> (World, SealedStore<MemoryStore>) {
     let world = World::new();
     for (number, event_type) in STORED.iter().enumerate() {
         world
-            .append(&MemoryStore::new(), &format!("{}", number % 3), &[NewEvent::raw(*event_type, 1, format!(r#"{{"n":{number}}}"#))])
+            .append(
+                &MemoryStore::new(),
+                &format!("{}", number % 3),
+                &[NewEvent::raw(*event_type, 1, format!(r#"{{"n":{number}}}"#))],
+            )
             .await;
     }
     let store = world.store(evolved()).await;
@@ -62,7 +76,9 @@ fn seen(events: &[PersistedEvent]) -> Vec<String> {
 #[tokio::test]
 async fn a_read_by_type_finds_what_was_stored_under_another_name() {
     let (world, store) = evolved_world().await;
-    let read = async |types: &[&str]| store.read_events(&mut world.db.begin(), GlobalPosition::START, 100, &names(types)).await.unwrap();
+    let read = async |types: &[&str]| {
+        store.read_events(&mut world.db.begin(), GlobalPosition::START, 100, &names(types)).await.unwrap()
+    };
     let placed = read(&["OrderPlaced"]).await;
     assert_eq!(seen(&placed.events), ["OrderPlaced 1.0", "OrderPlaced 5.0", "OrderPlaced 8.0"]);
     assert_eq!((placed.scanned, placed.next.get()), (3, 8), "three stored types were looked at");
@@ -76,10 +92,15 @@ async fn a_read_by_type_finds_what_was_stored_under_another_name() {
     assert_eq!(seen(&read(&["Noise"]).await.events), [""; 0]);
     assert_eq!(read(&["Noise"]).await.scanned, 2);
     assert_eq!(read(&[]).await.events.len(), 3 * 2 + 1 + 1 + 1 + 1 + 2);
-    let stored = store.inner().read_events(&mut world.db.begin(), GlobalPosition::START, 100, &names(&["OrderPlaced"])).await.unwrap();
+    let stored = store
+        .inner()
+        .read_events(&mut world.db.begin(), GlobalPosition::START, 100, &names(&["OrderPlaced"]))
+        .await
+        .unwrap();
     assert_eq!(seen(&stored.events), ["OrderPlaced 5.0"], "a plain store knows stored types only");
 
-    let each = store.read_events_each(&mut world.db.begin(), GlobalPosition::START, 100, &names(&["Moved"])).await.unwrap();
+    let each =
+        store.read_events_each(&mut world.db.begin(), GlobalPosition::START, 100, &names(&["Moved"])).await.unwrap();
     let each: Vec<PersistedEvent> = each.events.into_iter().flat_map(std::result::Result::unwrap).collect();
     assert_eq!(seen(&each), ["Moved 3.0", "Moved 3.2", "Moved 9.0", "Moved 9.2"]);
 }
@@ -113,15 +134,16 @@ impl Consumer<MemoryTx> for Overview<'_> {
     async fn handle(&self, _: &mut MemoryTx, event: &PersistedEvent) -> std::result::Result<(), BoxError> {
         let mut left = self.fails_after.lock().unwrap();
         *left = left.checked_sub(1).ok_or("the process was stopped")?;
-        self.staged
-            .lock()
-            .unwrap()
-            .push(format!("{} {}.{} of {}", event.event_type, event.global_position, event.part.index, event.part.count));
+        self.staged.lock().unwrap().push(format!(
+            "{} {}.{} of {}",
+            event.event_type, event.global_position, event.part.index, event.part.count
+        ));
         Ok(())
     }
 }
 
-/// Follows the log in pages until its end or until the consumer fails; what was handled counts only with its checkpoint.
+/// Follows the log in pages until its end or until the consumer fails; what was handled counts only with its
+/// checkpoint.
 async fn follow(
     (world, store): &(World, SealedStore<MemoryStore>),
     projection: &mut Projection,
@@ -161,7 +183,11 @@ async fn i8_a_consumer_that_stops_after_any_event_and_resumes_sees_everything_ex
                     let (index, count) = last.rsplit_once('.').unwrap().1.split_once(" of ").unwrap();
                     types.is_some() || index.parse::<u32>().unwrap() + 1 == count.parse::<u32>().unwrap()
                 });
-                assert!(parts_are_together, "a checkpoint stands between the parts of a stored event: {:?}", projection.handled);
+                assert!(
+                    parts_are_together,
+                    "a checkpoint stands between the parts of a stored event: {:?}",
+                    projection.handled
+                );
                 assert!(follow(&world, &mut projection, (limit, usize::MAX, types)).await);
                 assert_eq!(projection.handled, whole.handled, "pages of {limit}, stopped after {stop_after}");
                 assert_eq!(projection.checkpoint, whole.checkpoint);
@@ -204,16 +230,24 @@ async fn a_gap_below_what_is_registered_is_named() {
     let of = || Schemas::new([chain()]).unwrap();
     let error = text(1, of()).await;
     assert!(
-        error.ends_with("E version 1 is older than version 3, the oldest registered: declare versions 1 to 2, and the steps between them"),
+        error.ends_with(
+            "E version 1 is older than version 3, the oldest registered: declare versions 1 to 2, and the steps \
+             between them"
+        ),
         "{error}"
     );
     let error = text(2, of()).await;
     assert!(
-        error.ends_with("E version 2 is older than version 3, the oldest registered: declare it, and its step to version 3"),
+        error.ends_with(
+            "E version 2 is older than version 3, the oldest registered: declare it, and its step to version 3"
+        ),
         "{error}"
     );
     let error = text(0, of()).await;
-    assert!(error.ends_with("E is stored without a version: say in its schema which one that is, with legacy_version(n)"), "{error}");
+    assert!(
+        error.ends_with("E is stored without a version: say in its schema which one that is, with legacy_version(n)"),
+        "{error}"
+    );
     let error = text(6, of()).await;
     assert!(error.contains("E version 6 is newer than version 5"), "{error}");
     let newer = Schemas::builder([chain()]).pass_through_newer().build().unwrap();
@@ -224,11 +258,16 @@ async fn a_gap_below_what_is_registered_is_named() {
 #[tokio::test]
 async fn a_missing_version_is_read_as_the_schema_says() {
     let read = async |schemas| read_stored(0, schemas).await.unwrap();
-    for (legacy, expected) in [(3, json!({"a": 1, "v3": 3, "v4": 4})), (4, json!({"a": 1, "v4": 4})), (5, json!({"a": 1}))] {
+    for (legacy, expected) in
+        [(3, json!({"a": 1, "v3": 3, "v4": 4})), (4, json!({"a": 1, "v4": 4})), (5, json!({"a": 1}))]
+    {
         let by_type = read(Schemas::new([chain().legacy_version(legacy)]).unwrap()).await;
         let for_all = read(Schemas::builder([chain()]).legacy_version(legacy).build().unwrap()).await;
         for event in [by_type, for_all] {
-            assert_eq!((json_of(&event), event.event_version.get(), event.stored_version.get()), (expected.clone(), 5, 0));
+            assert_eq!(
+                (json_of(&event), event.event_version.get(), event.stored_version.get()),
+                (expected.clone(), 5, 0)
+            );
         }
     }
     let known = read_stored(4, Schemas::new([chain().legacy_version(3)]).unwrap()).await.unwrap();
@@ -236,11 +275,17 @@ async fn a_missing_version_is_read_as_the_schema_says() {
     let own = Schemas::builder([chain().legacy_version(4)]).legacy_version(3).build().unwrap();
     assert_eq!(json_of(&read(own).await), json!({"a": 1, "v4": 4}), "the type's own word counts");
     let others = Schemas::builder([chain()]).legacy_version(1).build().unwrap();
-    assert!(matches!(read_stored(0, others).await.unwrap_err(), Error::UnknownVersion { .. }), "the type has no such version");
+    assert!(
+        matches!(read_stored(0, others).await.unwrap_err(), Error::UnknownVersion { .. }),
+        "the type has no such version"
+    );
 }
 
 fn problems(schemas: std::result::Result<Schemas, SchemaErrors>) -> String {
-    schemas.map_or_else(|errors| errors.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), |_| String::new())
+    schemas.map_or_else(
+        |errors| errors.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        |_| String::new(),
+    )
 }
 
 #[test]
@@ -250,7 +295,10 @@ fn what_policies_can_not_mean_is_refused() {
     assert_eq!(problems_of(chain().legacy_version(3).legacy_version(3)), "E: .legacy_version(…) is said twice");
     let metadata = |event: EventSchema, from| event.upcast_metadata(from, |metadata, _| Ok::<_, Infallible>(metadata));
     assert_eq!(problems_of(metadata(metadata(chain(), 3), 4)), "");
-    assert_eq!(problems_of(metadata(metadata(chain(), 3), 3)), "E version 3: there are two changes of the metadata from this version");
+    assert_eq!(
+        problems_of(metadata(metadata(chain(), 3), 3)),
+        "E version 3: there are two changes of the metadata from this version"
+    );
     let without = "so its metadata can't be changed";
     assert!(problems_of(metadata(chain(), 5)).contains(without) && problems_of(metadata(chain(), 9)).contains(without));
     assert!(problems_of(metadata(event("E").version(1).drop_from(1), 1)).contains(without));
@@ -258,7 +306,11 @@ fn what_policies_can_not_mean_is_refused() {
     assert_eq!(problems(Schemas::builder(two_steps()).max_steps(3).build()), "");
     let too_long = "F version 1: its chain has 3 steps, and 2 are allowed: merge some, or raise max_steps";
     assert_eq!(problems(Schemas::builder(two_steps()).max_steps(2).build()), too_long);
-    assert_eq!(problems(Schemas::builder(two_steps()).max_steps(1).build()), too_long.replace("and 2 are", "and 1 are"), "said once");
+    assert_eq!(
+        problems(Schemas::builder(two_steps()).max_steps(1).build()),
+        too_long.replace("and 2 are", "and 1 are"),
+        "said once"
+    );
 }
 
 #[tokio::test]
@@ -271,7 +323,8 @@ async fn the_number_of_parts_is_limited() {
         }
     };
     let doubling = |last: u32| {
-        let types = (0..last).map(|n| event(format!("T{n}")).version(1).split(1, &[(&format!("T{}", n + 1), 1)], double(n)));
+        let types =
+            (0..last).map(|n| event(format!("T{n}")).version(1).split(1, &[(&format!("T{}", n + 1), 1)], double(n)));
         types.chain([event(format!("T{last}")).version(1)]).collect::<Vec<_>>()
     };
     let read = async |schemas: Schemas| {
@@ -281,9 +334,14 @@ async fn the_number_of_parts_is_limited() {
     };
     assert_eq!(read(Schemas::new(doubling(9)).unwrap()).await.unwrap().len(), 512);
     assert_eq!(read(Schemas::builder(doubling(3)).max_parts(8).build().unwrap()).await.unwrap().len(), 8);
-    for (schemas, limit) in [(Schemas::new(doubling(10)), 1_000), (Schemas::builder(doubling(3)).max_parts(7).build(), 7)] {
+    for (schemas, limit) in
+        [(Schemas::new(doubling(10)), 1_000), (Schemas::builder(doubling(3)).max_parts(7).build(), 7)]
+    {
         let error = read(schemas.unwrap()).await.unwrap_err().to_string();
-        assert!(error.ends_with(&format!("one event became more than {limit}: split it into fewer, or raise max_parts")), "{error}");
+        assert!(
+            error.ends_with(&format!("one event became more than {limit}: split it into fewer, or raise max_parts")),
+            "{error}"
+        );
     }
 }
 
@@ -293,7 +351,9 @@ async fn the_number_of_parts_is_limited() {
 async fn a_step_knows_its_event() {
     let world = World::new();
     let at = time::OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
-    let new = NewEvent::raw("Old", 1, r#"{"customer":"42","name":"Ada"}"#).with_metadata(r#"{"user":"u1"}"#).with_created_at(at);
+    let new = NewEvent::raw("Old", 1, r#"{"customer":"42","name":"Ada"}"#)
+        .with_metadata(r#"{"user":"u1"}"#)
+        .with_created_at(at);
     let old = || event("Old").version(1).protect(&["/name"], subject("Customer", "/customer"));
     let writer = world.store(Schemas::new([old(), event("Other").version(1)]).unwrap()).await;
     world.append(&writer, "7", &[NewEvent::raw("Other", 1, "{}"), new.clone()]).await;
@@ -302,18 +362,30 @@ async fn a_step_knows_its_event() {
     let schemas = Schemas::new([
         event("Other").version(1),
         old().change(1, Changes::new().rename_type("New", 4)),
-        event("New").version(4).protect_name().version(5).protect(&["/name"], subject("Customer", "/customer")).upcast_with(
-            4,
-            move |mut payload: Value, context| {
-                assert_eq!((context.event_id, context.aggregate, context.aggregate_version.get()), (id, &aggregate("Order", "7"), 2));
-                assert_eq!((context.stored_type.as_str(), context.stored_version.get(), context.created_at), ("Old", 1, at));
+        event("New")
+            .version(4)
+            .protect_name()
+            .version(5)
+            .protect(&["/name"], subject("Customer", "/customer"))
+            .upcast_with(4, move |mut payload: Value, context| {
+                assert_eq!(
+                    (context.event_id, context.aggregate, context.aggregate_version.get()),
+                    (id, &aggregate("Order", "7"), 2)
+                );
+                assert_eq!(
+                    (context.stored_type.as_str(), context.stored_version.get(), context.created_at),
+                    ("Old", 1, at)
+                );
                 assert_eq!(context.metadata(), Some(&json!({"user": "u1"})));
-                assert!(context.is_redacted("/name") && context.is_redacted("/name/first") && !context.is_redacted("/customer"));
+                assert!(
+                    context.is_redacted("/name")
+                        && context.is_redacted("/name/first")
+                        && !context.is_redacted("/customer")
+                );
                 assert!(!format!("{context:?}").contains("u1"), "metadata does not print");
                 payload["by"] = context.metadata().unwrap()["user"].clone();
                 Ok::<_, Infallible>(payload)
-            },
-        ),
+            }),
     ]);
     let read = world.read(&world.store(schemas.unwrap()).await, "7").await.unwrap();
     assert_eq!(json_of(&read[1]), json!({"customer": "42", "name": null, "by": "u1"}));
@@ -351,7 +423,11 @@ async fn metadata_comes_up_to_date_with_the_payload() {
         Schemas::new([
             e,
             event("F").version(1),
-            event("Gone").version(1).version(2).change(1, Changes::new()).upcast_metadata(1, |_, _| Ok::<_, Infallible>(None)),
+            event("Gone")
+                .version(1)
+                .version(2)
+                .change(1, Changes::new())
+                .upcast_metadata(1, |_, _| Ok::<_, Infallible>(None)),
         ])
     };
     let world = World::new();
@@ -367,19 +443,29 @@ async fn metadata_comes_up_to_date_with_the_payload() {
         read.iter().map(|event| event.metadata.as_ref().map(|text| serde_json::from_slice(text).unwrap())).collect();
     let kept: Value = serde_json::from_str("1e2").unwrap(); // as this build spells it
     let (one, two) = (json!({"one": 0, "two": 1}), json!({"kept": kept, "one": 1, "two": 2}));
-    assert_eq!(metadata, [Some(one.clone()), Some(one), Some(two.clone()), Some(two), Some(json!({"spelled": 1.0})), None]);
+    assert_eq!(
+        metadata,
+        [Some(one.clone()), Some(one), Some(two.clone()), Some(two), Some(json!({"spelled": 1.0})), None]
+    );
     assert_eq!(read[4].metadata.as_deref(), Some(&br#"{ "spelled":1.0 }"#[..]), "untouched where nothing changes it");
 
     let fails = |step: fn(Option<Value>) -> std::result::Result<Option<Value>, BoxError>| {
-        Schemas::new([event("E").version(1).version(2).change(1, Changes::new()).upcast_metadata(1, move |metadata, _| step(metadata))])
-            .unwrap()
+        Schemas::new([event("E")
+            .version(1)
+            .version(2)
+            .change(1, Changes::new())
+            .upcast_metadata(1, move |metadata, _| step(metadata))])
+        .unwrap()
     };
-    for (schemas, problem) in
-        [(fails(|_| Err("no".into())), "the metadata: it returned an error"), (fails(|_| panic!("SECRET")), "the metadata: it panicked")]
-    {
+    for (schemas, problem) in [
+        (fails(|_| Err("no".into())), "the metadata: it returned an error"),
+        (fails(|_| panic!("SECRET")), "the metadata: it panicked"),
+    ] {
         let error = world.read(&world.store(schemas).await, "1").await.unwrap_err();
         assert!(
-            error.to_string().ends_with(&format!("the step from E version 1 (declarative, to E version 2) failed: {problem}")),
+            error
+                .to_string()
+                .ends_with(&format!("the step from E version 1 (declarative, to E version 2) failed: {problem}")),
             "{error}"
         );
     }
@@ -392,14 +478,17 @@ async fn an_event_that_a_step_fails_for_does_not_hold_up_the_others() {
     for (id, total) in [("1", "1"), ("2", "\"SECRET\""), ("3", "3")] {
         world.append(&plain, id, &[NewEvent::raw("Paid", 1, format!(r#"{{"total":{total}}}"#))]).await;
     }
-    let schemas =
-        Schemas::new([event("Paid").version(1).version(2).change(1, Changes::new().map_value("/total", |total: u64| total * 100))]);
+    let schemas = Schemas::new([event("Paid")
+        .version(1)
+        .version(2)
+        .change(1, Changes::new().map_value("/total", |total: u64| total * 100))]);
     let store = world.store(schemas.unwrap()).await;
     assert_eq!(json_of(&world.read(&store, "3").await.unwrap()[0])["total"], 300);
     let error = world.read(&store, "2").await.unwrap_err();
     let Error::Upcast { event_type, from, step, .. } = &error else { panic!("{error}") };
     assert_eq!((event_type.as_str(), from.get(), step.as_str()), ("Paid", 1, "declarative, to Paid version 2"));
-    let page = store.read_events_each(&mut world.db.begin(), GlobalPosition::START, 9, &EventFilter::default()).await.unwrap();
+    let page =
+        store.read_events_each(&mut world.db.begin(), GlobalPosition::START, 9, &EventFilter::default()).await.unwrap();
     assert_eq!(page.events.iter().map(std::result::Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
 }
 
@@ -426,5 +515,8 @@ async fn functions_read_what_is_left_of_odd_payloads() {
         return;
     }
     let error = read.unwrap_err().to_string();
-    assert!(error.ends_with("(value, to E version 2) failed: the payload is not JSON that serde_json can hold"), "{error}");
+    assert!(
+        error.ends_with("(value, to E version 2) failed: the payload is not JSON that serde_json can hold"),
+        "{error}"
+    );
 }

@@ -1,5 +1,5 @@
-//! The public names of the library are those that `facade.txt` lists, one line each, so that a pull request shows what it adds
-//! and takes away. Each public item has one path.
+//! The public names of the library are those that `facade.txt` lists, one line each, so that a pull request shows what
+//! it adds and takes away. Each public item has one path.
 
 use crate::sources::{Library, joined, repository};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,12 +45,14 @@ fn public_names_are_those_of_the_list() {
         fs::write(&file, lines.join("\n") + "\n").unwrap();
     }
     let listed = fs::read_to_string(&file).unwrap();
-    let (listed, found): (BTreeSet<&str>, BTreeSet<&str>) = (listed.lines().collect(), lines.iter().map(String::as_str).collect());
+    let (listed, found): (BTreeSet<&str>, BTreeSet<&str>) =
+        (listed.lines().collect(), lines.iter().map(String::as_str).collect());
     let more: Vec<_> = found.difference(&listed).map(|line| format!("+ {line}")).collect();
     let less: Vec<_> = listed.difference(&found).map(|line| format!("- {line}")).collect();
     assert!(
         more.is_empty() && less.is_empty(),
-        "the public names are not those of tests/it/facade.txt:\n{}\nif that is meant, run this test with FACADE=record and read the diff",
+        "the public names are not those of tests/it/facade.txt:\n{}\nif that is meant, run this test with \
+         FACADE=record and read the diff",
         [more, less].concat().join("\n")
     );
 }

@@ -1,16 +1,19 @@
 //! An event store whose payloads are a column of type JSONB, on PostgreSQL, written by hand.
 //!
-//! JSONB prints JSON anew: it puts a blank behind colons, and shorter names first. So the header is not where it was written,
-//! and a test of a payload's first bytes misses it.
+//! JSONB prints JSON anew: it puts a blank behind colons, and shorter names first. So the header is not where it was
+//! written, and a test of a payload's first bytes misses it.
 
 use async_trait::async_trait;
 use eventseal::conformance::{self, Database};
 use eventseal::maintenance::{BackfillOptions, CensusOptions};
 use eventseal::postgres::PostgresKeys;
-use eventseal::store::{EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, check_append};
+use eventseal::store::{
+    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, check_append,
+};
 use eventseal::{
-    AggregateRef, AggregateVersion, Appended, Error, EventFilter, EventPage, EventStore, EventStoreExt, ExpectedVersion, GlobalPosition,
-    KeyScope, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, Stream, VersionRange, aggregate, event, subject,
+    AggregateRef, AggregateVersion, Appended, Error, EventFilter, EventPage, EventStore, EventStoreExt,
+    ExpectedVersion, GlobalPosition, KeyScope, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore,
+    Stream, VersionRange, aggregate, event, subject,
 };
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row, query::Query};
@@ -56,7 +59,11 @@ impl JsonbStore {
         sqlx::query(AssertSqlSafe(sql.replace("{with_header}", with_header)))
     }
 
-    async fn events(self, tx: &mut PgConnection, query: Query<'static, sqlx::Postgres, PgArguments>) -> Result<Vec<PersistedEvent>> {
+    async fn events(
+        self,
+        tx: &mut PgConnection,
+        query: Query<'static, sqlx::Postgres, PgArguments>,
+    ) -> Result<Vec<PersistedEvent>> {
         query.fetch_all(tx).await.map_err(failed)?.iter().map(event_of).collect()
     }
 
@@ -85,12 +92,21 @@ impl JsonbStore {
     }
 
     fn needs_transaction(self, tx: &PgConnection, unless: Wrong) -> Result<()> {
-        if tx.is_in_transaction() || self.0 == unless { Ok(()) } else { Err(Error::NotInTransaction { operation: "writing" }) }
+        if tx.is_in_transaction() || self.0 == unless {
+            Ok(())
+        } else {
+            Err(Error::NotInTransaction { operation: "writing" })
+        }
     }
 
     /// Refuses what would abort the transaction.
     async fn check_ids(self, tx: &mut PgConnection, ids: Vec<uuid::Uuid>) -> Result<()> {
-        let known = self.query("SELECT id FROM log WHERE id = ANY ($1) LIMIT 1").bind(ids).fetch_optional(tx).await.map_err(failed)?;
+        let known = self
+            .query("SELECT id FROM log WHERE id = ANY ($1) LIMIT 1")
+            .bind(ids)
+            .fetch_optional(tx)
+            .await
+            .map_err(failed)?;
         known.map_or(Ok(()), |row| Err(Error::DuplicateEventId { event_id: row.get(0) }))
     }
 }
@@ -101,7 +117,8 @@ fn event_of(row: &PgRow) -> Result<PersistedEvent> {
     let mut event = NewEvent::raw(row.get::<String, _>("type"), version, bytes("payload_text").unwrap());
     event.event_id = row.get("id");
     event.metadata = bytes("metadata_text");
-    (event.trace_id, event.correlation_id, event.causation_id) = (row.get("trace"), row.get("correlation"), row.get("causation"));
+    (event.trace_id, event.correlation_id, event.causation_id) =
+        (row.get("trace"), row.get("correlation"), row.get("causation"));
     event.created_at = row.get("at");
     let stream = aggregate(row.get::<String, _>("stream_type"), row.get::<String, _>("stream_id"));
     let (version, position): (i64, i64) = (row.get("version"), row.get("position"));
@@ -112,12 +129,19 @@ fn event_of(row: &PgRow) -> Result<PersistedEvent> {
 impl EventStore for JsonbStore {
     type Tx = PgConnection;
 
-    async fn append(&self, tx: &mut PgConnection, of: &AggregateRef, expected: ExpectedVersion, events: &[NewEvent]) -> Result<Appended> {
+    async fn append(
+        &self,
+        tx: &mut PgConnection,
+        of: &AggregateRef,
+        expected: ExpectedVersion,
+        events: &[NewEvent],
+    ) -> Result<Appended> {
         check_append(of, events)?;
         self.needs_transaction(tx, Wrong::AppendsOutsideTransactions)?;
         // JSONB holds JSON, and no string with a zero byte.
         let holds = |event: &NewEvent| {
-            serde_json::from_slice::<serde_json::Value>(&event.payload).is_ok_and(|value| !value.to_string().contains("\\u0000"))
+            serde_json::from_slice::<serde_json::Value>(&event.payload)
+                .is_ok_and(|value| !value.to_string().contains("\\u0000"))
         };
         if !events.iter().all(holds) {
             return Err(Error::InvalidText { what: "a payload", problem: "is nothing that JSONB can hold" });
@@ -126,8 +150,12 @@ impl EventStore for JsonbStore {
             self.query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await.map_err(failed)?;
         }
         let head = self.query("SELECT max(version) FROM log WHERE stream_type = $1 AND stream_id = $2");
-        let head =
-            head.bind(of.aggregate_type().to_owned()).bind(of.aggregate_id().to_owned()).fetch_one(&mut *tx).await.map_err(failed)?;
+        let head = head
+            .bind(of.aggregate_type().to_owned())
+            .bind(of.aggregate_id().to_owned())
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed)?;
         let actual = head.get::<Option<i64>, _>(0).map(AggregateVersion::try_from).transpose()?;
         if !expected.accepts(actual) {
             if self.0 == Wrong::AbortsAtConflicts {
@@ -139,8 +167,10 @@ impl EventStore for JsonbStore {
         let mut version = actual.map_or(AggregateVersion::FIRST, AggregateVersion::next);
         let mut appended = Vec::new();
         for event in events {
-            let position = self.query("SELECT nextval('log_position_seq')").fetch_one(&mut *tx).await.map_err(failed)?;
-            let event = PersistedEvent::from_new(of.clone(), version, position.get::<i64, _>(0).try_into()?, event.clone());
+            let position =
+                self.query("SELECT nextval('log_position_seq')").fetch_one(&mut *tx).await.map_err(failed)?;
+            let event =
+                PersistedEvent::from_new(of.clone(), version, position.get::<i64, _>(0).try_into()?, event.clone());
             self.insert(tx, &event).await?;
             appended.push(event);
             version = version.next();
@@ -148,7 +178,12 @@ impl EventStore for JsonbStore {
         Ok(Appended { events: appended })
     }
 
-    async fn read_aggregate_stream(&self, tx: &mut PgConnection, of: &AggregateRef, range: VersionRange) -> Result<Stream> {
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut PgConnection,
+        of: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream> {
         let query = self
             .query(
                 "SELECT *, payload::text AS payload_text, metadata::text AS metadata_text FROM log
@@ -163,7 +198,13 @@ impl EventStore for JsonbStore {
         Ok(Stream { aggregate: of.clone(), events, last_version })
     }
 
-    async fn read_events(&self, tx: &mut PgConnection, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+    async fn read_events(
+        &self,
+        tx: &mut PgConnection,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage> {
         let query = self
             .query(
                 "SELECT *, payload::text AS payload_text, metadata::text AS metadata_text FROM log
@@ -180,7 +221,12 @@ impl EventStore for JsonbStore {
     }
 
     async fn latest_global_position(&self, tx: &mut PgConnection) -> Result<GlobalPosition> {
-        self.query("SELECT coalesce(max(position), 0) FROM log").fetch_one(tx).await.map_err(failed)?.get::<i64, _>(0).try_into()
+        self.query("SELECT coalesce(max(position), 0) FROM log")
+            .fetch_one(tx)
+            .await
+            .map_err(failed)?
+            .get::<i64, _>(0)
+            .try_into()
     }
 }
 
@@ -188,7 +234,11 @@ impl EventStore for JsonbStore {
 impl EventTable for JsonbStore {
     type Tx = PgConnection;
 
-    async fn in_transaction(&self, connection: &mut PgConnection, work: &mut dyn TableWork<PgConnection>) -> Result<()> {
+    async fn in_transaction(
+        &self,
+        connection: &mut PgConnection,
+        work: &mut dyn TableWork<PgConnection>,
+    ) -> Result<()> {
         if connection.is_in_transaction() {
             return Err(Error::InTransaction { operation: "maintenance" });
         }
@@ -214,7 +264,8 @@ impl EventTable for JsonbStore {
             let mut one = StoredCount::of(&event_of(&row)?);
             one.with_header = row.get("with_header");
             let same = |count: &&mut StoredCount| {
-                (&count.event_type, count.event_version, count.with_header) == (&one.event_type, one.event_version, one.with_header)
+                (&count.event_type, count.event_version, count.with_header)
+                    == (&one.event_type, one.event_version, one.with_header)
             };
             match counts.iter_mut().find(same) {
                 Some(count) => count.add(&one),
@@ -248,20 +299,31 @@ impl EventTable for JsonbStore {
         self.events(tx, rows).await
     }
 
-    async fn stored_events_at(&self, tx: &mut PgConnection, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>> {
+    async fn stored_events_at(
+        &self,
+        tx: &mut PgConnection,
+        positions: &[GlobalPosition],
+    ) -> Result<Vec<PersistedEvent>> {
         let positions: Vec<i64> = positions.iter().map(|position| position.get()).collect();
-        let sql =
-            "SELECT *, payload::text AS payload_text, metadata::text AS metadata_text FROM log WHERE position = ANY ($1) ORDER BY position";
+        let sql = "SELECT *, payload::text AS payload_text, metadata::text AS metadata_text FROM log WHERE position = \
+            ANY ($1) ORDER BY position";
         self.events(tx, self.query(sql).bind(positions)).await
     }
 
-    async fn replace_payloads(&self, tx: &mut PgConnection, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+    async fn replace_payloads(
+        &self,
+        tx: &mut PgConnection,
+        replacements: &[PayloadReplacement],
+    ) -> Result<Vec<GlobalPosition>> {
         self.needs_transaction(tx, Wrong::ReplacesOutsideTransactions)?;
         let mut replacements: Vec<&PayloadReplacement> = replacements.iter().collect();
         replacements.sort_by_key(|replacement| replacement.position);
         let mut replaced = Vec::new();
         for replacement in replacements {
-            let (old, new) = (String::from_utf8(replacement.old.clone()).unwrap(), String::from_utf8(replacement.new.clone()).unwrap());
+            let (old, new) = (
+                String::from_utf8(replacement.old.clone()).unwrap(),
+                String::from_utf8(replacement.new.clone()).unwrap(),
+            );
             let sql = "UPDATE log SET payload = $1::jsonb WHERE position = $2 AND id = $3 AND payload = $4::jsonb";
             let query = self.query(sql).bind(new).bind(replacement.position.get()).bind(replacement.event_id).bind(old);
             if query.execute(&mut *tx).await.map_err(failed)?.rows_affected() == 1 {
@@ -278,7 +340,11 @@ impl EventTable for JsonbStore {
         let mut ids: Vec<uuid::Uuid> = Vec::new();
         for event in events {
             if event.global_position <= last {
-                return Err(Error::OutOfRange { what: "global position", value: event.global_position.get(), hint: "positions ascend" });
+                return Err(Error::OutOfRange {
+                    what: "global position",
+                    value: event.global_position.get(),
+                    hint: "positions ascend",
+                });
             }
             if ids.contains(&event.event_id) {
                 return Err(Error::DuplicateEventId { event_id: event.event_id });
@@ -302,7 +368,8 @@ impl EventTable for JsonbStore {
             return Err(Error::InTransaction { operation: "looking for the settled position" });
         }
         let mut tx = connection.begin().await.map_err(failed)?;
-        let lock = self.query("SELECT pg_try_advisory_xact_lock($1)").bind(LOCK).fetch_one(&mut *tx).await.map_err(failed)?;
+        let lock =
+            self.query("SELECT pg_try_advisory_xact_lock($1)").bind(LOCK).fetch_one(&mut *tx).await.map_err(failed)?;
         if !lock.get::<bool, _>(0) {
             return Err(Error::Collision { source: None });
         }
@@ -317,7 +384,10 @@ impl Jsonb {
     async fn new() -> Self {
         let db = Postgres::empty().await;
         sqlx::raw_sql(TABLE).execute(&db.pool).await.unwrap();
-        PostgresKeys::new().migrate(&mut db.pool.acquire().await.unwrap(), &Namespace::new("jsonb").unwrap()).await.unwrap();
+        PostgresKeys::new()
+            .migrate(&mut db.pool.acquire().await.unwrap(), &Namespace::new("jsonb").unwrap())
+            .await
+            .unwrap();
         Self(db)
     }
 }
@@ -363,7 +433,9 @@ async fn sealed<S: EventStore<Tx = PgConnection>>(db: &Jsonb, store: S, schemas:
 async fn a_store_of_jsonb_keeps_the_contract() {
     let (db, store) = (Jsonb::new().await, JsonbStore(Wrong::Nothing));
     conformance::event_store(&db, &store).await;
-    let suite = event(conformance::EVENT_TYPE).version(conformance::EVENT_VERSION).protect(&["/text"], subject("Owner", "/owner"));
+    let suite = event(conformance::EVENT_TYPE)
+        .version(conformance::EVENT_VERSION)
+        .protect(&["/text"], subject("Owner", "/owner"));
     conformance::event_store(&db, &sealed(&db, store, Schemas::new([suite]).unwrap()).await).await;
 }
 
@@ -376,13 +448,20 @@ async fn a_table_of_jsonb_keeps_the_contract() {
 async fn rules_that_take_a_real_database_are_checked() {
     for (wrong, rule) in [
         (Wrong::TakesNoLock, "both appended at the same version"),
-        (Wrong::AbortsAtConflicts, "append after a conflict, which writes nothing and leaves the transaction usable, failed"),
+        (
+            Wrong::AbortsAtConflicts,
+            "append after a conflict, which writes nothing and leaves the transaction usable, failed",
+        ),
         (Wrong::AppendsOutsideTransactions, "an append outside of a transaction is refused"),
     ] {
         let db = Jsonb::new().await;
         // Nothing but the lock keeps a version from being given twice.
-        sqlx::raw_sql("ALTER TABLE log DROP CONSTRAINT log_stream_type_stream_id_version_key").execute(&db.0.pool).await.unwrap();
-        caught(&format!("{wrong:?}"), rule, async move { conformance::event_store(&db, &JsonbStore(wrong)).await }).await;
+        sqlx::raw_sql("ALTER TABLE log DROP CONSTRAINT log_stream_type_stream_id_version_key")
+            .execute(&db.0.pool)
+            .await
+            .unwrap();
+        caught(&format!("{wrong:?}"), rule, async move { conformance::event_store(&db, &JsonbStore(wrong)).await })
+            .await;
     }
     for (wrong, rule) in [
         (Wrong::LooksAtTheFirstBytes, "events are counted by type, version and header"),
@@ -390,7 +469,8 @@ async fn rules_that_take_a_real_database_are_checked() {
         (Wrong::InsertsOutsideTransactions, "events are inserted in a transaction only"),
     ] {
         let db = Jsonb::new().await;
-        caught(&format!("{wrong:?}"), rule, async move { conformance::event_table(&db, &JsonbStore(wrong)).await }).await;
+        caught(&format!("{wrong:?}"), rule, async move { conformance::event_table(&db, &JsonbStore(wrong)).await })
+            .await;
     }
 }
 
@@ -413,9 +493,12 @@ async fn i1_i2_events_in_jsonb_are_sealed_read_counted_backfilled_and_shredded()
     let store = sealed(&db, bare, schemas()).await;
     append(&db, &store, 3).await;
     append(&db, &bare, 2).await;
-    let stored: Vec<String> = sqlx::query_scalar("SELECT payload::text FROM log ORDER BY position").fetch_all(&db.0.pool).await.unwrap();
+    let stored: Vec<String> =
+        sqlx::query_scalar("SELECT payload::text FROM log ORDER BY position").fetch_all(&db.0.pool).await.unwrap();
     assert!(
-        stored[..3].iter().all(|payload| payload.starts_with(r#"{"id": "42", "name": ""#) && payload.contains(r#", "$seal": ""#)),
+        stored[..3]
+            .iter()
+            .all(|payload| payload.starts_with(r#"{"id": "42", "name": ""#) && payload.contains(r#", "$seal": ""#)),
         "{stored:?}"
     );
 
@@ -432,14 +515,19 @@ async fn i1_i2_events_in_jsonb_are_sealed_read_counted_backfilled_and_shredded()
     assert_eq!((done.sealed, done.unchanged, done.skipped), (2, 0, 0));
     let census = store.census(&mut connection, &CensusOptions::default(), &mut |_| {}).await.unwrap();
     assert_eq!((census.rows[0].with_header, census.rows[0].without_header()), (5, 0));
-    let names =
-        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM log WHERE payload::text LIKE '%Ada%'").fetch_one(&db.0.pool).await.unwrap();
+    let names = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM log WHERE payload::text LIKE '%Ada%'")
+        .fetch_one(&db.0.pool)
+        .await
+        .unwrap();
     assert_eq!(names, 0, "I2: plaintext is left");
 
     let mut tx = db.0.pool.begin().await.unwrap();
     let stream = store.read_stream(&mut tx, &aggregate("Order", "1")).await.unwrap();
     for event in &stream.events {
-        assert_eq!(serde_json::from_slice::<serde_json::Value>(&event.payload).unwrap(), serde_json::json!({ "id": "42", "name": "Ada" }));
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&event.payload).unwrap(),
+            serde_json::json!({ "id": "42", "name": "Ada" })
+        );
     }
     assert_eq!(stream.events.len(), 5);
     store.keys().shred(&mut tx, &KeyScope::new("Customer", "42"), "asked for").await.unwrap();

@@ -3,13 +3,14 @@
 use async_trait::async_trait;
 use eventseal::conformance;
 use eventseal::keys::{
-    DataKeyRecord, KekId, KekRecord, KekState, KeyHistory, KeyId, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper,
-    ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekId, KekRecord, KekState, KeyHistory, KeyId, KeyStore, NewDataKey, Retirement, RewrapBatch,
+    RewrappedBatch, Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use eventseal::kms::WrappedKek;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
 use eventseal::{
-    Error, EventStore, ExpectedVersion, KeyScope, Keyring, Namespace, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+    Error, EventStore, ExpectedVersion, KeyScope, Keyring, Namespace, NewEvent, Result, Schemas, SealedStore,
+    aggregate, event, subject,
 };
 use std::sync::Mutex;
 use support::Memory;
@@ -110,7 +111,14 @@ impl KeyFaults for Mutant {
         }
     }
 
-    async fn move_kek(&self, tx: &mut MemoryTx, old: &KekRecord, provider: &str, wrapped: &WrappedKek, at: OffsetDateTime) -> Result<bool> {
+    async fn move_kek(
+        &self,
+        tx: &mut MemoryTx,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
         let current = self.0.keks(tx, &[old.kek_id]).await?.pop();
         let unchanged = current.as_ref().is_some_and(|row| row.wrapped == old.wrapped);
         match (self.1, current) {
@@ -123,7 +131,9 @@ impl KeyFaults for Mutant {
 
     async fn retire_kek(&self, tx: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
         let usage = self.0.kek_usage(tx).await?;
-        let idle = usage.iter().any(|usage| usage.kek.kek_id == kek_id && usage.live_keys == 0 && usage.kek.state != KekState::Active);
+        let idle = usage
+            .iter()
+            .any(|usage| usage.kek.kek_id == kek_id && usage.live_keys == 0 && usage.kek.state != KekState::Active);
         if self.1 == Fault::RetiresNothing && idle { Ok(Retirement::Done) } else { self.0.retire_kek(tx, kek_id).await }
     }
 
@@ -140,7 +150,9 @@ impl KeyFaults for Mutant {
                 outcome.rewrapped = u32::try_from(said.len()).unwrap();
                 Ok(outcome)
             }
-            Fault::RewrapsWithoutLooking | Fault::RewrapsWhatDoesNotOpen => self.0.rewrap_batch(tx, batch, &Blind(by, self.1)).await,
+            Fault::RewrapsWithoutLooking | Fault::RewrapsWhatDoesNotOpen => {
+                self.0.rewrap_batch(tx, batch, &Blind(by, self.1)).await
+            }
             Fault::LeavesOutRewraps => {
                 let half = RewrapBatch { limit: batch.limit - 1, ..batch.clone() };
                 let outcome = self.0.rewrap_batch(tx, &half, by).await?;
@@ -168,7 +180,9 @@ impl KeyFaults for Mutant {
     async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
         match self.1 {
             Fault::ChangesNoScope => Ok(()),
-            Fault::RecordsTheStateOnly => self.0.change_scope(tx, &ScopeChange { state: ScopeState::Live, ..change.clone() }).await,
+            Fault::RecordsTheStateOnly => {
+                self.0.change_scope(tx, &ScopeChange { state: ScopeState::Live, ..change.clone() }).await
+            }
             Fault::ForgetsTheActor => self.0.change_scope(tx, &ScopeChange { actor: None, ..change.clone() }).await,
             _ => self.0.change_scope(tx, change).await,
         }
@@ -239,13 +253,18 @@ async fn a_store_that_breaks_a_rule_is_caught_by_name() {
         (Fault::RewrapsWhatDoesNotOpen, "rewrap_batch must leave alone, and name, what does not open"),
         (Fault::LeavesOutRewraps, "rewrap_batch must count"),
     ] {
-        let suite = async move { conformance::key_store(&Memory::new(), &Faulty(Mutant(MemoryKeys::new(), fault))).await };
+        let suite =
+            async move { conformance::key_store(&Memory::new(), &Faulty(Mutant(MemoryKeys::new(), fault))).await };
         let Err(caught) = tokio::spawn(suite).await else {
             assert_eq!(fault, Fault::None, "not caught");
             continue;
         };
         let panic = caught.into_panic();
-        let message = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap();
+        let message = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap();
         assert!(fault != Fault::None && message.contains(rule), "{fault:?}: {message}");
     }
 }
@@ -257,9 +276,14 @@ async fn i5_a_change_that_a_store_does_not_make_is_not_reported() {
     let of_changes = [Fault::ChangesNoScope, Fault::ForgetsTheHistory, Fault::RecordsTheStateOnly];
     for fault in of_shreds.into_iter().chain(of_changes).chain([Fault::InsertsNoSecondKey]) {
         let db = MemoryDb::new(Namespace::new("mutants").unwrap());
-        let schemas = Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap();
-        let store =
-            SealedStore::new(MemoryStore::new(), Faulty(Mutant(MemoryKeys::new(), fault)), Keyring::generate("main").unwrap(), schemas);
+        let schemas =
+            Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap();
+        let store = SealedStore::new(
+            MemoryStore::new(),
+            Faulty(Mutant(MemoryKeys::new(), fault)),
+            Keyring::generate("main").unwrap(),
+            schemas,
+        );
         store.keys().prepare(&mut db.begin()).await.unwrap();
         let mut tx = db.begin();
         let placed = NewEvent::raw("Placed", 1, r#"{"customer":"42","name":"Ada"}"#);

@@ -28,7 +28,8 @@ fn similar_kinds_are_a_problem_that_names_both_and_where_they_are() {
         }
     }
     // Within one type, and each pair once.
-    let later = of("A", "Customer").version(2).protect(&["/text"], subject("customer", "/id")).change(1, Changes::new());
+    let later =
+        of("A", "Customer").version(2).protect(&["/text"], subject("customer", "/id")).change(1, Changes::new());
     let errors = Schemas::new([later, of("B", "customer"), of("C", "Customer")]).unwrap_err().errors;
     let similar = errors.iter().filter(|error| matches!(error.problem, SchemaProblem::SimilarKinds { .. }));
     assert_eq!(similar.map(|error| error.version).collect::<Vec<_>>(), [Some(2)]);
@@ -36,12 +37,18 @@ fn similar_kinds_are_a_problem_that_names_both_and_where_they_are() {
 
 #[test]
 fn kinds_that_differ_and_those_said_to_be_different_are_none() {
-    let schemas = Schemas::new([of("A", "Customer"), of("B", "Guest"), own("C", "Customer"), of("D", "Consumer2")]).unwrap();
+    let schemas =
+        Schemas::new([of("A", "Customer"), of("B", "Guest"), own("C", "Customer"), of("D", "Consumer2")]).unwrap();
     assert_eq!(schemas.scope_kinds(), ["Consumer2", "Customer", "Guest"]);
     for (one, other) in [("Item", "Items"), ("Items", "Item")] {
         Schemas::builder([of("A", "Item"), of("B", "Items")]).distinct_kinds(one, other).build().unwrap();
     }
-    assert!(Schemas::builder([of("A", "Item"), of("B", "Items"), of("C", "item")]).distinct_kinds("Item", "Items").build().is_err());
+    assert!(
+        Schemas::builder([of("A", "Item"), of("B", "Items"), of("C", "item")])
+            .distinct_kinds("Item", "Items")
+            .build()
+            .is_err()
+    );
 }
 
 /// The type of an aggregate is known when it is appended to.

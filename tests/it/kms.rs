@@ -1,12 +1,14 @@
-//! What a KMS that is slow, down or taken away means for those who need it, on every database: nobody waits for it who need
-//! not (no lock is held while it is asked), nobody waits longer than for one answer, and what it opened is not kept for ever.
+//! What a KMS that is slow, down or taken away means for those who need it, on every database: nobody waits for it who
+//! need not (no lock is held while it is asked), nobody waits longer than for one answer, and what it opened is not
+//! kept for ever.
 
 use async_trait::async_trait;
 use eventseal::keys::KekId;
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
 use eventseal::maintenance::{BackfillOptions, RewriteOptions};
 use eventseal::{
-    Error, EventStore, EventStoreExt, KeyScope, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+    Error, EventStore, EventStoreExt, KeyScope, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate,
+    event, subject,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -80,8 +82,8 @@ on_every_database! {
     what_was_opened_is_not_kept_longer_than_the_period,
 }
 
-/// A KMS that keeps its callers waiting until somebody else's shred got through, or did not. The shred is of the subject that
-/// the caller is about, so it waits for whatever the caller holds.
+/// A KMS that keeps its callers waiting until somebody else's shred got through, or did not. The shred is of the
+/// subject that the caller is about, so it waits for whatever the caller holds.
 struct Watching<B: Backend> {
     db: Arc<B>,
     shred: Mutex<Option<KeyScope>>,
@@ -116,8 +118,8 @@ impl<B: Backend> KmsFaults for Watching<B> {
     }
 }
 
-/// Runs a transaction until nobody is in its way. Twice is enough: a key that the locks showed to be closed is opened by the
-/// next try, and where that try's look was overtaken (SQLite), the one after it has the key at hand.
+/// Runs a transaction until nobody is in its way. Twice is enough: a key that the locks showed to be closed is opened
+/// by the next try, and where that try's look was overtaken (SQLite), the one after it has the key at hand.
 async fn tried<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     for _ in 0..3 {
         match call().await {
@@ -131,7 +133,8 @@ async fn tried<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T>) -> Resul
 async fn no_lock_is_held_while_the_kms_is_asked<B: Backend>() {
     let db = Arc::new(B::make().await);
     let operator = db.prepared_with(Arc::clone(&KEYRING)).await;
-    let tenants = |scope: &KeyScope| if scope.id().starts_with("tenant") { "tenants".to_owned() } else { "default".to_owned() };
+    let tenants =
+        |scope: &KeyScope| if scope.id().starts_with("tenant") { "tenants".to_owned() } else { "default".to_owned() };
     operator.keys().create_kek(db.connection(&mut db.connect().await.unwrap()), "tenants").await.unwrap();
     let kms = Watching::new(&db);
     let warm = db.with_kms(Arc::clone(&kms)).kek_partition(tenants);
@@ -193,7 +196,12 @@ async fn no_lock_is_held_while_the_kms_is_asked<B: Backend>() {
     db.place(&operator, "kept").await.unwrap();
     db.rotate_kek(&operator).await;
     asked(&customer_scope("kept"));
-    assert!(tried("rotating", async || db.change(&warm, Change::Rotate(&customer_scope("kept"))).await).await.unwrap_err().is_shredded());
+    assert!(
+        tried("rotating", async || db.change(&warm, Change::Rotate(&customer_scope("kept"))).await)
+            .await
+            .unwrap_err()
+            .is_shredded()
+    );
     checked("a new data key after a rotation");
     db.rotate_kek(&operator).await;
     asked(&customer_scope("kept"));
@@ -214,14 +222,21 @@ async fn no_lock_of_maintenance_is_held_while_the_kms_is_asked<B: Backend>() {
     let forgetful = db.with_kms(Arc::clone(&kms)).kek_cache_period(Duration::ZERO);
     let mut connection = db.connect().await.unwrap();
     *kms.shred.lock().unwrap() = Some(customer_scope("bystander"));
-    let done = forgetful.backfill(db.connection(&mut connection), &BackfillOptions::default(), &mut |_| {}).await.unwrap();
+    let done =
+        forgetful.backfill(db.connection(&mut connection), &BackfillOptions::default(), &mut |_| {}).await.unwrap();
     assert_eq!((done.sealed, done.skipped), (2, 0));
     assert_eq!(kms.got_through.load(Ordering::SeqCst), 1, "a shred waited for the KMS during a backfill");
     let target = B::make().await;
     *kms.shred.lock().unwrap() = Some(customer_scope("bystander"));
     let mut to = target.connect().await.unwrap();
     let copied = forgetful
-        .rewrite(db.connection(&mut connection), &B::Store::default(), target.connection(&mut to), &RewriteOptions::default(), &mut |_| {})
+        .rewrite(
+            db.connection(&mut connection),
+            &B::Store::default(),
+            target.connection(&mut to),
+            &RewriteOptions::default(),
+            &mut |_| {},
+        )
         .await
         .unwrap();
     assert_eq!(copied.copied + copied.rewritten, 4);
@@ -286,11 +301,13 @@ async fn an_outage_is_waited_for_once<B: Backend>() {
         (timed_out, |error| {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             assert_eq!(source.as_deref(), Some("no answer within 20 s"));
-            assert!(error.is_retryable() && matches!(error, Error::KmsUnavailable { failure: KmsFailure::TimedOut, .. }), "{error:?}");
+            assert!(
+                error.is_retryable() && matches!(error, Error::KmsUnavailable { failure: KmsFailure::TimedOut, .. }),
+                "{error:?}"
+            );
         }),
         (denied, |error| {
-            let right =
-                matches!(&error, Error::KmsRefused { failure: KmsFailure::AccessDenied, problem, .. } if problem == "allow the call");
+            let right = matches!(&error, Error::KmsRefused { failure: KmsFailure::AccessDenied, problem, .. } if problem == "allow the call");
             assert!(right && !error.is_retryable(), "{error:?}");
         }),
     ];
@@ -338,7 +355,8 @@ async fn what_was_opened_is_not_kept_longer_than_the_period<B: Backend>() {
     // Access to the master key is taken away.
     kms.fail(Some(denied));
     let taken_away = Instant::now();
-    let refused = |result: Result<()>| matches!(result, Err(Error::KmsRefused { failure: KmsFailure::AccessDenied, .. }));
+    let refused =
+        |result: Result<()>| matches!(result, Err(Error::KmsRefused { failure: KmsFailure::AccessDenied, .. }));
     let deadline = period + Duration::from_secs(20);
     while !refused(db.orders(&store).await.map(drop)) {
         assert!(taken_away.elapsed() < deadline, "it reads on");

@@ -4,7 +4,8 @@ use crate::sources::{Library, repository};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-/// Arrows that run up today, each with its reason. This list may only shrink: an entry that no longer occurs fails the test.
+/// Arrows that run up today, each with its reason. This list may only shrink: an entry that no longer occurs fails the
+/// test.
 const KNOWN: &[(&str, &str, &str)] = &[
     ("error", "kms", "`Error::Kms` holds the failure that the port names"),
     ("error", "schema", "`Error::Schemas` holds the problems that schemas have, each a type of theirs"),
@@ -60,12 +61,14 @@ fn imports_follow_the_layers() {
     }
 
     let folders = fs::read_dir(repository().join("crates")).unwrap();
-    let there: BTreeSet<_> = folders.map(|folder| format!("crates/{}", folder.unwrap().file_name().display())).collect();
+    let there: BTreeSet<_> =
+        folders.map(|folder| format!("crates/{}", folder.unwrap().file_name().display())).collect();
     if there != crates {
         wrong.push(format!("the crates are {there:?}, and the table names {crates:?}"));
     }
-    let is_named =
-        |name: &String| name == "nothing else" || name == "the public API alone" || layers.iter().any(|layer| layer.name == *name);
+    let is_named = |name: &String| {
+        name == "nothing else" || name == "the public API alone" || layers.iter().any(|layer| layer.name == *name)
+    };
     for layer in &layers {
         for name in layer.may_import.iter().filter(|name| !is_named(name)) {
             wrong.push(format!("the row `{}` may import `{name}`, and no row is called so", layer.name));
@@ -75,7 +78,8 @@ fn imports_follow_the_layers() {
     // A module that is split between layers names each of its children; the others stand for all that lies in them.
     for path in library.modules.keys().filter(|path| !path.is_empty()) {
         let parent = path.rsplit_once("::").map_or("", |(parent, _)| parent);
-        let parent_is_split = of.keys().any(|name| name.strip_prefix(parent).is_some_and(|rest| rest.starts_with("::")));
+        let parent_is_split =
+            of.keys().any(|name| name.strip_prefix(parent).is_some_and(|rest| rest.starts_with("::")));
         if named(path, &of).is_none() || (parent_is_split && !of.contains_key(path.as_str())) {
             wrong.push(format!("no row names `{path}`"));
         }

@@ -1,8 +1,8 @@
-//! Tests of the library through its public API, one module for each subject. `support` has the databases and worlds they
-//! share. What needs a process of its own is beside this folder: races, crashes, allocations, compile-fail tests.
+//! Tests of the library through its public API, one module for each subject. `support` has the databases and worlds
+//! they share. What needs a process of its own is beside this folder: races, crashes, allocations, compile-fail tests.
 //!
-//! Without the feature `databases` this is what reads or writes JSON and needs no database: `scripts/test` runs that with
-//! the features of serde_json that keep spellings.
+//! Without the feature `databases` this is what reads or writes JSON and needs no database: `scripts/test` runs that
+//! with the features of serde_json that keep spellings.
 
 mod api;
 #[cfg(feature = "databases")]

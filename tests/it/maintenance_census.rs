@@ -1,11 +1,13 @@
 //! The census and the rows it counts, on every database.
 
-use eventseal::maintenance::{Answer, BackfillOptions, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};
+use eventseal::maintenance::{
+    Answer, BackfillOptions, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration,
+};
 use eventseal::postgres::PostgresStore;
 use eventseal::store::EventTable;
 use eventseal::{
-    AggregateVersion, Error, EventStore, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, Owner, PersistedEvent, Result, Schemas,
-    aggregate, event,
+    AggregateVersion, Error, EventStore, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, Owner,
+    PersistedEvent, Result, Schemas, aggregate, event,
 };
 use serde_json::Value;
 use std::convert::Infallible;
@@ -76,7 +78,11 @@ async fn a_census_counts_and_says_what_is_needed<B: Backend>() {
     let db = B::make().await;
     let store = db.prepared(schemas()).await;
     let empty = db.census(&store, &every()).await;
-    assert!(empty.rows.is_empty() && empty.may_refuse_plaintext("Placed").is_yes() && empty.may_delete_step("Placed", 1).is_yes());
+    assert!(
+        empty.rows.is_empty()
+            && empty.may_refuse_plaintext("Placed").is_yes()
+            && empty.may_delete_step("Placed", 1).is_yes()
+    );
 
     let plain = [
         named(1),
@@ -119,13 +125,24 @@ async fn a_census_counts_and_says_what_is_needed<B: Backend>() {
     assert_eq!(numbers(row(&census, "Old", 1).protection), None);
 
     let needs = |name: &str, version| census.may_delete_step(name, version);
-    assert!(matches!(needs("Placed", 1), Answer::No { because } if because.starts_with("4 stored events of Placed version 1")));
+    assert!(
+        matches!(needs("Placed", 1), Answer::No { because } if because.starts_with("4 stored events of Placed version \
+            1"))
+    );
     assert!(matches!(needs("Placed", 2), Answer::No { .. }));
-    assert!(matches!(needs("Placed", 3), Answer::Unknown { .. }) && matches!(needs("Stranger", 7), Answer::Unknown { .. }));
-    let not_stored: Vec<String> = census.not_stored().iter().map(|(name, version)| format!("{name} {version}")).collect();
+    assert!(
+        matches!(needs("Placed", 3), Answer::Unknown { .. }) && matches!(needs("Stranger", 7), Answer::Unknown { .. })
+    );
+    let not_stored: Vec<String> =
+        census.not_stored().iter().map(|(name, version)| format!("{name} {version}")).collect();
     assert_eq!(not_stored, ["Never 4", "Never 5", "Other 1", "Placed 2"]);
-    assert!(matches!(census.may_refuse_plaintext("Placed"), Answer::No { because } if because.contains("1 stored events are plaintext")));
-    assert!(matches!(census.may_refuse_plaintext("Never"), Answer::No { because } if because.contains("not registered")));
+    assert!(
+        matches!(census.may_refuse_plaintext("Placed"), Answer::No { because } if because.contains("1 stored events \
+            are plaintext"))
+    );
+    assert!(
+        matches!(census.may_refuse_plaintext("Never"), Answer::No { because } if because.contains("not registered"))
+    );
 
     // A part of the log proves nothing about the rest, but disproves.
     let mut part = every();
@@ -170,9 +187,14 @@ async fn a_value_that_looks_like_a_header_hides_nothing<B: Backend>() {
         assert_eq!(numbers(row(&census, "Placed", 3).protection), Some([0, 0, 3, 0, 0]));
     }
     // A header of somebody else's making.
-    db.append_bare("forged", &[NewEvent::raw("Placed", 3, r#"{"$seal":"AQEAAAAA","customer":"ada","name":"Ada"}"#)]).await;
+    db.append_bare("forged", &[NewEvent::raw("Placed", 3, r#"{"$seal":"AQEAAAAA","customer":"ada","name":"Ada"}"#)])
+        .await;
     let census = db.census(&store, &CensusOptions::default()).await;
-    assert_eq!(numbers(row(&census, "Placed", 3).protection), Some([1, 0, 3, 0, 0]), "as far as the start of a payload says");
+    assert_eq!(
+        numbers(row(&census, "Placed", 3).protection),
+        Some([1, 0, 3, 0, 0]),
+        "as far as the start of a payload says"
+    );
     assert_eq!(numbers(row(&db.census(&store, &every()).await, "Placed", 3).protection), Some([0, 0, 3, 0, 1]));
 }
 
@@ -185,7 +207,10 @@ async fn protection_that_grew_is_found_in_every_payload<B: Backend>() {
     let store = db.process(now.accept_plaintext("Placed").build().unwrap());
     let cheap = db.census(&store, &CensusOptions::default()).await;
     assert_eq!(numbers(row(&cheap, "Placed", 1).protection), Some([1, 0, 0, 0, 0]));
-    assert!(matches!(cheap.may_refuse_plaintext("Placed"), Answer::Unknown { .. }), "the cheap census must not call it proven");
+    assert!(
+        matches!(cheap.may_refuse_plaintext("Placed"), Answer::Unknown { .. }),
+        "the cheap census must not call it proven"
+    );
     let census = db.census(&store, &every()).await;
     assert_eq!(numbers(row(&census, "Placed", 1).protection), Some([0, 1, 0, 0, 0]));
     assert!(matches!(census.may_refuse_plaintext("Placed"), Answer::No { .. }));
@@ -202,7 +227,8 @@ async fn a_census_in_ranges_has_the_same_numbers<B: Backend>() {
     let mut options = CensusOptions::default();
     (options.positions_per_scan, options.batch) = (Some(3), 2);
     let (mut connection, mut told) = (db.connect().await.unwrap(), Vec::new());
-    let census = store.census(db.connection(&mut connection), &options, &mut |progress| told.push(progress)).await.unwrap();
+    let census =
+        store.census(db.connection(&mut connection), &options, &mut |progress| told.push(progress)).await.unwrap();
     assert_eq!(census.rows, whole.rows);
     assert!(told.len() > 10 && told.is_sorted_by_key(|progress| (progress.counted_to, progress.looked_at)));
     let last = told.last().unwrap();
@@ -244,8 +270,14 @@ async fn a_census_without_a_registry_counts<B: Backend>() {
     db.append_bare("plain", &[named(1)]).await;
     db.append(&store, "sealed", &[named(3)]).await;
     let mut connection = db.connect().await.unwrap();
-    let census = Census::take(store.inner(), db.connection(&mut connection), &CensusOptions::default(), &mut |_| {}).await.unwrap();
-    let rows: Vec<_> = census.rows.iter().map(|row| (row.event_version.get(), row.events, row.with_header, row.registration)).collect();
+    let census = Census::take(store.inner(), db.connection(&mut connection), &CensusOptions::default(), &mut |_| {})
+        .await
+        .unwrap();
+    let rows: Vec<_> = census
+        .rows
+        .iter()
+        .map(|row| (row.event_version.get(), row.events, row.with_header, row.registration))
+        .collect();
     assert_eq!(rows, [(1, 1, 0, None), (3, 1, 1, None)]);
     assert!(matches!(census.may_delete_step("Never", 4), Answer::Unknown { .. }));
     assert!(matches!(census.may_refuse_plaintext("Never"), Answer::Unknown { .. }));
@@ -280,11 +312,19 @@ async fn a_row_that_makes_no_sense_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i2_what_is_in_flight_is_part_of_the_proof() {
     let db = Postgres::new().await;
-    let schemas = || Schemas::builder([event("Met").version(1).protect(&["/name"], customer())]).accept_plaintext("Met").build().unwrap();
+    let schemas = || {
+        Schemas::builder([event("Met").version(1).protect(&["/name"], customer())])
+            .accept_plaintext("Met")
+            .build()
+            .unwrap()
+    };
     let store = db.prepared(schemas()).await;
     let met = |who: &str| NewEvent::raw("Met", 1, format!(r#"{{"customer":"{who}","name":"{who}"}}"#));
     let mut open = db.pool.begin().await.unwrap();
-    PostgresStore::new().append(&mut open, &aggregate("Order", "open"), ExpectedVersion::Any, &[met("ada")]).await.unwrap();
+    PostgresStore::new()
+        .append(&mut open, &aggregate("Order", "open"), ExpectedVersion::Any, &[met("ada")])
+        .await
+        .unwrap();
     db.append(&store, "1", &[met("eve")]).await;
     let census = db.census(&store, &every()).await;
     assert!(!census.is_settled && census.rows[0].events == 1);
@@ -309,12 +349,14 @@ async fn i8_a_position_in_flight_is_not_settled() {
     for (commits, expected) in [(true, 1), (false, 0)] {
         let before = db.stored().await.len();
         let mut open = db.pool.begin().await.unwrap();
-        let pending = store.append(&mut open, &aggregate("Order", "open"), ExpectedVersion::Any, &[named(1)]).await.unwrap();
+        let pending =
+            store.append(&mut open, &aggregate("Order", "open"), ExpectedVersion::Any, &[named(1)]).await.unwrap();
         let visible = db.append_bare(&format!("done {commits}"), &[named(1)]).await;
         assert!(pending.last_position() < visible[0].global_position);
         let (pool, waiting) = (db.pool.clone(), store.clone());
         let settling = tokio::spawn(async move { waiting.settled_position(&mut *pool.acquire().await.unwrap()).await });
-        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareLock' AND relation = 'events'::regclass";
+        let waits =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareLock' AND relation = 'events'::regclass";
         while sqlx::query_scalar::<_, i64>(waits).fetch_one(&db.pool).await.unwrap() == 0 {
             assert!(!settling.is_finished(), "it did not wait: {:?}", settling.await);
         }
@@ -324,7 +366,11 @@ async fn i8_a_position_in_flight_is_not_settled() {
             open.rollback().await.unwrap();
         }
         assert_eq!(settling.await.unwrap().unwrap(), visible[0].global_position);
-        assert_eq!(db.stored().await.len(), before + 1 + expected, "and what it had waited for is there, or never will be");
+        assert_eq!(
+            db.stored().await.len(),
+            before + 1 + expected,
+            "and what it had waited for is there, or never will be"
+        );
     }
     // It never keeps others waiting for long.
     let mut open = db.pool.begin().await.unwrap();

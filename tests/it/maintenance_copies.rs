@@ -6,8 +6,8 @@ use eventseal::split::{SplitKeys, SplitStore, SplitTx};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::store::EventTable;
 use eventseal::{
-    Changes, Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent, Result, Schemas,
-    SealedStore, aggregate, event, subject,
+    Changes, Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent,
+    Result, Schemas, SealedStore, aggregate, event, subject,
 };
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, SqlitePool};
@@ -41,7 +41,11 @@ fn schemas() -> Schemas {
 }
 
 fn placed(customer: &str, seller: &str) -> NewEvent {
-    NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{customer}","name":"Ada","seller":"{seller}","note":"rings twice"}}"#))
+    NewEvent::raw(
+        "Placed",
+        1,
+        format!(r#"{{"customer":"{customer}","name":"Ada","seller":"{seller}","note":"rings twice"}}"#),
+    )
 }
 
 fn options(dry_run: bool) -> RewriteOptions {
@@ -56,7 +60,9 @@ where
     T: EventTable<Tx = B::Tx>,
 {
     let (mut connection, mut other) = (db.connect().await.unwrap(), copy.connect().await.unwrap());
-    store.rewrite(db.connection(&mut connection), target, copy.connection(&mut other), &options(dry_run), &mut |_| {}).await
+    store
+        .rewrite(db.connection(&mut connection), target, copy.connection(&mut other), &options(dry_run), &mut |_| {})
+        .await
 }
 
 async fn a_store_is_not_rewritten_into_itself<B: Backend>() {
@@ -68,7 +74,10 @@ async fn a_store_is_not_rewritten_into_itself<B: Backend>() {
         }
         for dry_run in [true, false] {
             let refused = rewrite(&db, &store, &db, &B::Store::default(), dry_run).await.unwrap_err();
-            assert!(matches!(refused, Error::TargetIsSource | Error::TargetInSameFile) && !refused.is_retryable(), "{refused:?}");
+            assert!(
+                matches!(refused, Error::TargetIsSource | Error::TargetInSameFile) && !refused.is_retryable(),
+                "{refused:?}"
+            );
             let refused = rewrite(&db, &store, &db, &Arc::new(Meddled::<B>::default()), dry_run).await.unwrap_err();
             assert!(matches!(refused, Error::TargetIsSource | Error::TargetInSameFile), "through others: {refused:?}");
         }
@@ -86,13 +95,17 @@ async fn a_target_without_tables_is_named<B: Backend>() {
     for dry_run in [true, false] {
         let refused = rewrite(&db, &store, &copy, &B::Store::default(), dry_run).await.unwrap_err();
         assert!(matches!(refused, Error::NoEventTables { of: "target", .. }), "{refused:?}");
-        assert!(refused.to_string().starts_with("the target has no event tables") && refused.to_string().contains("migrate()"));
+        assert!(
+            refused.to_string().starts_with("the target has no event tables")
+                && refused.to_string().contains("migrate()")
+        );
     }
     // And as a source, or where they are counted.
     let store = copy.process(schemas());
     let refused = rewrite(&copy, &store, &db, &B::Store::default(), true).await.unwrap_err();
     let mut connection = copy.connect().await.unwrap();
-    let uncounted = store.census(copy.connection(&mut connection), &CensusOptions::default(), &mut |_| {}).await.unwrap_err();
+    let uncounted =
+        store.census(copy.connection(&mut connection), &CensusOptions::default(), &mut |_| {}).await.unwrap_err();
     for error in [refused, uncounted] {
         assert!(matches!(error, Error::NoEventTables { of: "database", .. } | Error::NoActiveKek { .. }), "{error:?}");
     }
@@ -138,16 +151,28 @@ async fn other_tables_of_a_sqlite_file_are_refused_at_once() {
         let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
         let mut other = pool.acquire().await.unwrap();
         for dry_run in [true, false] {
-            let refused = store.rewrite(&mut connection, &target, &mut other, &options(dry_run), &mut |_| {}).await.unwrap_err();
+            let refused =
+                store.rewrite(&mut connection, &target, &mut other, &options(dry_run), &mut |_| {}).await.unwrap_err();
             assert!(matches!(refused, Error::TargetInSameFile) && !refused.is_retryable(), "{refused:?}");
         }
     }
     let (mut connection, mut other) = (db.pool.acquire().await.unwrap(), copy.pool.acquire().await.unwrap());
     sqlx::query("ATTACH ? AS original").bind(file.display().to_string()).execute(&mut *other).await.unwrap();
-    let refused = store.rewrite(&mut connection, &SqliteStore::new(), &mut other, &options(true), &mut |_| {}).await.unwrap_err();
-    assert!(matches!(refused, Error::TargetInSameFile), "a transaction of the target would lock the source: {refused:?}");
+    let refused =
+        store.rewrite(&mut connection, &SqliteStore::new(), &mut other, &options(true), &mut |_| {}).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::TargetInSameFile),
+        "a transaction of the target would lock the source: {refused:?}"
+    );
     sqlx::query("DETACH original").execute(&mut *other).await.unwrap();
-    assert_eq!(store.rewrite(&mut connection, &SqliteStore::new(), &mut other, &options(false), &mut |_| {}).await.unwrap().rewritten, 1);
+    assert_eq!(
+        store
+            .rewrite(&mut connection, &SqliteStore::new(), &mut other, &options(false), &mut |_| {})
+            .await
+            .unwrap()
+            .rewritten,
+        1
+    );
     // Connections of a pool share what is in memory.
     let pool = SqlitePool::connect("sqlite::memory:").await.unwrap();
     let (mut connection, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
@@ -156,7 +181,10 @@ async fn other_tables_of_a_sqlite_file_are_refused_at_once() {
     let refused = store.rewrite(&mut connection, &target, &mut other, &options(false), &mut |_| {}).await.unwrap_err();
     assert!(matches!(refused, Error::TargetInSameFile), "{refused:?}");
     let mut to_file = copy.pool.acquire().await.unwrap();
-    let location = (SqliteStore::new().location(&mut connection).await.unwrap(), SqliteStore::new().location(&mut to_file).await.unwrap());
+    let location = (
+        SqliteStore::new().location(&mut connection).await.unwrap(),
+        SqliteStore::new().location(&mut to_file).await.unwrap(),
+    );
     assert_ne!(location.0, location.1, "a file is not in memory");
 }
 
@@ -183,7 +211,8 @@ fn recipe(language: &str) -> &'static str {
 /// A store with everything that keys can have, whose rewrite makes another key. What its readers see.
 async fn rewritten<B: Backend>(db: &B, copy: &B) -> (SealedStore<B::Store>, Vec<PersistedEvent>) {
     let store = db.prepared(schemas()).await;
-    db.append(&store, "1", &[placed("ada", "kim"), placed("eve", "kim"), placed("pat", "kim"), placed("bob", "kim")]).await;
+    db.append(&store, "1", &[placed("ada", "kim"), placed("eve", "kim"), placed("pat", "kim"), placed("bob", "kim")])
+        .await;
     db.shred(&store, "eve").await;
     db.shred(&store, "pat").await;
     db.reopen(&store, "pat").await;
@@ -253,7 +282,11 @@ async fn i6_keys_are_copied_last_on_postgres() {
         shell.output().expect("bash")
     };
     let done = run(&copy);
-    assert!(done.status.success(), "PostgreSQL's pg_dump and psql are needed: {}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "PostgreSQL's pg_dump and psql are needed: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     goes_on(&db, &original, &copy, &read).await;
     let other = Postgres::new().await;
     other.prepared(schemas()).await;
@@ -272,7 +305,12 @@ fn conninfo(options: &PgConnectOptions) -> String {
 async fn i5_keys_may_stay_with_the_original() {
     let (db, copy) = (Sqlite::new().await, Sqlite::new().await);
     let (original, read) = rewritten(&db, &copy).await;
-    let store = SealedStore::new(SplitStore::new(SqliteStore::new()), SplitKeys::new(SqliteKeys::new()), Arc::clone(&KEYRING), schemas());
+    let store = SealedStore::new(
+        SplitStore::new(SqliteStore::new()),
+        SplitKeys::new(SqliteKeys::new()),
+        Arc::clone(&KEYRING),
+        schemas(),
+    );
     let mut tx = SplitTx::begin(&copy.pool, &db.pool).await.unwrap();
     same(&read, &store.read_events(&mut tx, GlobalPosition::START, 100, &EventFilter::default()).await.unwrap().events);
     tx.commit().await.unwrap();
@@ -285,6 +323,9 @@ async fn i5_keys_may_stay_with_the_original() {
     store.keys().shred(&mut tx, &KeyScope::new("Customer", "ada"), "request").await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = SplitTx::begin(&copy.pool, &db.pool).await.unwrap();
-    assert!(store.read_events(&mut tx, GlobalPosition::START, 100, &EventFilter::default()).await.unwrap().events[0].is_redacted());
+    assert!(
+        store.read_events(&mut tx, GlobalPosition::START, 100, &EventFilter::default()).await.unwrap().events[0]
+            .is_redacted()
+    );
     assert!(db.read_log(&original).await.unwrap()[0].is_redacted(), "in the original too");
 }

@@ -1,7 +1,8 @@
 //! Stores that break one rule of a port each. The suite finds each of them, and says which rule it is.
 //!
-//! A mutant is a thin wrapper around an adapter in memory. One that the suite passes is a rule that nobody checks. Rules that take
-//! a real database (transactions that are missing or aborted, appends at the same time) have their mutants in `jsonb.rs`.
+//! A mutant is a thin wrapper around an adapter in memory. One that the suite passes is a rule that nobody checks.
+//! Rules that take a real database (transactions that are missing or aborted, appends at the same time) have their
+//! mutants in `jsonb.rs`.
 
 use async_trait::async_trait;
 use eventseal::conformance;
@@ -9,8 +10,8 @@ use eventseal::keys::KekId;
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::memory::{MemoryDb, MemoryStore, MemoryTx};
 use eventseal::{
-    AggregateRef, Appended, Error, EventFilter, EventPage, EventStore, ExpectedVersion, GlobalPosition, Keyring, Namespace, NewEvent,
-    PersistedEvent, Result, Stream, VersionRange,
+    AggregateRef, Appended, Error, EventFilter, EventPage, EventStore, ExpectedVersion, GlobalPosition, Keyring,
+    Namespace, NewEvent, PersistedEvent, Result, Stream, VersionRange,
 };
 use serde_json::Value;
 use std::sync::Mutex;
@@ -95,7 +96,9 @@ impl EventStore for Mutant {
         }
         let events = events.to_vec();
         let expected = match (self.wrong, expected) {
-            (Wrong::IgnoresNoStream, ExpectedVersion::NoStream) | (Wrong::IgnoresExact, ExpectedVersion::Exact(_)) => ExpectedVersion::Any,
+            (Wrong::IgnoresNoStream, ExpectedVersion::NoStream) | (Wrong::IgnoresExact, ExpectedVersion::Exact(_)) => {
+                ExpectedVersion::Any
+            }
             (Wrong::RefusesAny, ExpectedVersion::Any) => ExpectedVersion::NoStream,
             (_, expected) => expected,
         };
@@ -132,7 +135,12 @@ impl EventStore for Mutant {
         Ok(appended)
     }
 
-    async fn read_aggregate_stream(&self, tx: &mut MemoryTx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut MemoryTx,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream> {
         let mut range = range;
         match self.wrong {
             Wrong::ExcludesTheFirst => range.from = range.from.map(|from| from + 1),
@@ -151,7 +159,13 @@ impl EventStore for Mutant {
         Ok(stream)
     }
 
-    async fn read_events(&self, tx: &mut MemoryTx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+    async fn read_events(
+        &self,
+        tx: &mut MemoryTx,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage> {
         let mut filter = filter.clone();
         let (mut from, mut limit) = (after, limit);
         match self.wrong {
@@ -266,7 +280,9 @@ impl MutantKms {
 
     fn failed<T>(&self, result: Result<T>) -> Result<T> {
         match result {
-            Err(Error::KmsRefused { .. }) if self.wrong == WrongKms::CallsARefusalAnOutage => Err(Error::Collision { source: None }),
+            Err(Error::KmsRefused { .. }) if self.wrong == WrongKms::CallsARefusalAnOutage => {
+                Err(Error::Collision { source: None })
+            }
             result => result,
         }
     }
@@ -279,7 +295,11 @@ impl Kms for MutantKms {
     }
 
     async fn master_key_id(&self) -> Result<String> {
-        if self.wrong == WrongKms::SaysAnotherMasterKey { Ok("other".to_owned()) } else { self.keyring.master_key_id().await }
+        if self.wrong == WrongKms::SaysAnotherMasterKey {
+            Ok("other".to_owned())
+        } else {
+            self.keyring.master_key_id().await
+        }
     }
 
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek> {

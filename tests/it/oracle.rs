@@ -1,5 +1,5 @@
-//! Does anything protected reach the store? Asked of an oracle that knows the documentation and nothing of the scanner: it walks a
-//! tree of the document, one pointer after the other, and collects what must not be found.
+//! Does anything protected reach the store? Asked of an oracle that knows the documentation and nothing of the scanner:
+//! it walks a tree of the document, one pointer after the other, and collects what must not be found.
 
 use eventseal::ExpectedVersion::Any;
 use eventseal::schema::SchemaErrors;
@@ -127,7 +127,9 @@ fn protected(json: &Json, tokens: &[&str], out: &mut Found) -> Result<(), &'stat
             let elements: &[Json] = if let Json::Array(elements) = json { elements } else { &[] };
             match (*token, index) {
                 ("*", _) => elements.iter().try_for_each(|element| protected(element, rest, out)),
-                (_, Some(index)) => elements.get(index as usize).map_or(Ok(()), |element| protected(element, rest, out)),
+                (_, Some(index)) => {
+                    elements.get(index as usize).map_or(Ok(()), |element| protected(element, rest, out))
+                }
                 _ => Err("an array where a member is meant"),
             }
         }
@@ -169,7 +171,8 @@ fn document() -> impl Strategy<Value = Json> {
 fn pointer() -> impl Strategy<Value = String> {
     let token = || prop::sample::select(vec!["a", "b", "0", "1", "*", "~2", "a~1b", "", "-", "00", "~02"]);
     let first = prop_oneof![12 => token().boxed(), 1 => Just("*").boxed()];
-    (first, prop::collection::vec(token(), 0..3)).prop_map(|(first, rest)| format!("/{}", [vec![first], rest].concat().join("/")))
+    (first, prop::collection::vec(token(), 0..3))
+        .prop_map(|(first, rest)| format!("/{}", [vec![first], rest].concat().join("/")))
 }
 
 #[derive(Clone, Debug)]
@@ -209,12 +212,13 @@ fn cases() -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_global_rejects: 10_000_000, ..ProptestConfig::default() })]
 
-    /// What a plan names is found neither in what is stored nor, once it is shredded, in what is read; or else the append is an
-    /// error. What was stored in the clear is not read as if nothing had been declared.
+    /// What a plan names is found neither in what is stored nor, once it is shredded, in what is read; or else the
+    /// append is an error. What was stored in the clear is not read as if nothing had been declared.
     #[test]
     fn i2_whatever_a_plan_names_is_sealed_or_refused(document in document(), plan in plan()) {
         let Ok(schemas) = declare(&plan) else { return Err(TestCaseError::reject("the schemas are refused")) };
-        prop_assert!(plan.iter().all(|(pointer, _)| !pointer.starts_with("/*")), "a plan that can never seal: {plan:?}");
+        prop_assert!(plan.iter().all(|(pointer, _)| !pointer.starts_with("/*")), "a plan that can never seal: \
+            {plan:?}");
         let mut text = String::new();
         document.write(&mut text);
         let (mut found, mut shape) = (Found::default(), Ok(()));

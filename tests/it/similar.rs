@@ -44,9 +44,16 @@ where
         let found = keys.similar_scopes(db.connection(&mut connection), &scope(kind, id)).await.unwrap();
         found.iter().map(|scope| (scope.kind().to_owned(), scope.id().to_owned())).collect::<Vec<_>>()
     };
-    let named = |scopes: &[(&str, &str)]| scopes.iter().map(|(kind, id)| ((*kind).to_owned(), (*id).to_owned())).collect::<Vec<_>>();
-    let others =
-        [("Customer", "CUST_42"), ("Guest", "cust_42\r\n"), ("Order", "cust_42"), ("Shredded", "cust_42"), ("customer", "cust_42")];
+    let named = |scopes: &[(&str, &str)]| {
+        scopes.iter().map(|(kind, id)| ((*kind).to_owned(), (*id).to_owned())).collect::<Vec<_>>()
+    };
+    let others = [
+        ("Customer", "CUST_42"),
+        ("Guest", "cust_42\r\n"),
+        ("Order", "cust_42"),
+        ("Shredded", "cust_42"),
+        ("customer", "cust_42"),
+    ];
     assert_eq!(similar("Customer", "cust_42").await, named(&others));
     // Whoever misspells the one that was meant finds it, too.
     assert!(similar("Customer", " Cust_42").await.contains(&("Customer".to_owned(), "cust_42".to_owned())));
@@ -54,7 +61,10 @@ where
     assert_eq!(similar("Customer", "MIXED").await, named(&[("Customer", "Mixed")]));
     assert_eq!(similar("Customer", "mIXED").await, named(&[("Customer", "Mixed")]));
     assert_eq!(similar("Customer", HYPHENATED).await, named(&[("Person", &simple)]));
-    assert_eq!(similar("Person", &format!("{{{HYPHENATED}}}")).await, named(&[("Customer", HYPHENATED), ("Person", &simple)]));
+    assert_eq!(
+        similar("Person", &format!("{{{HYPHENATED}}}")).await,
+        named(&[("Customer", HYPHENATED), ("Person", &simple)])
+    );
     assert_eq!(similar("Customer", "cust_4").await, []);
     assert_eq!(similar("Customer", "integrity").await, [], "scopes of the crate's own are nobody's");
 

@@ -1,5 +1,5 @@
-//! Reads the sources of the library, for the tests that hold its layers and its facade: tokens, modules, items and `use` trees.
-//! Knows as much of Rust as those sources need, and panics at what it does not know.
+//! Reads the sources of the library, for the tests that hold its layers and its facade: tokens, modules, items and
+//! `use` trees. Knows as much of Rust as those sources need, and panics at what it does not know.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -92,13 +92,19 @@ impl Library {
                 if !item.name.is_empty() {
                     // An exported macro is an item of the root, wherever it stands.
                     let module = if item.exported { self.modules.get_mut("").unwrap() } else { module };
-                    module.items.push(Item { public: item.public || item.exported, hidden: item.hidden, kind: item.kind, name: item.name });
+                    module.items.push(Item {
+                        public: item.public || item.exported,
+                        hidden: item.hidden,
+                        kind: item.kind,
+                        name: item.name,
+                    });
                 }
             }
         }
     }
 
-    /// The module that defines what `path` names, past re-exports. `None`: nothing of the library, or an exported macro.
+    /// The module that defines what `path` names, past re-exports. `None`: nothing of the library, or an exported
+    /// macro.
     pub(crate) fn home(&self, path: &[String]) -> Option<(String, Option<String>)> {
         let mut module = String::new();
         for (at, name) in path.iter().enumerate() {
@@ -151,10 +157,12 @@ fn from_root(module: &str, way: &[String]) -> Vec<String> {
 
 /// The public types that a macro of this module makes, if it spells their names.
 fn types_made_by(tokens: &[Token]) -> Vec<Item> {
-    let types = tokens
-        .windows(3)
-        .filter(|words| words[0].is("pub") && ["struct", "enum", "trait"].iter().any(|kind| words[1].is(kind)) && words[2].is_name());
-    types.map(|words| Item { public: true, hidden: false, kind: words[1].text.clone(), name: words[2].text.clone() }).collect()
+    let types = tokens.windows(3).filter(|words| {
+        words[0].is("pub") && ["struct", "enum", "trait"].iter().any(|kind| words[1].is(kind)) && words[2].is_name()
+    });
+    types
+        .map(|words| Item { public: true, hidden: false, kind: words[1].text.clone(), name: words[2].text.clone() })
+        .collect()
 }
 
 /// Every path in these tokens that begins with `crate` or `super`. Macros' `$crate` is whoever calls them.
@@ -204,8 +212,9 @@ fn tree(tokens: &[Token], at: &mut usize, before: &[String]) -> Vec<(Vec<String>
             }
             None => panic!("a `use` tree has no end: {way:?}"),
         }
-        let is_path =
-            |at: usize| tokens.get(at).is_some_and(|token| token.is(":")) && tokens.get(at + 1).is_some_and(|token| token.is(":"));
+        let is_path = |at: usize| {
+            tokens.get(at).is_some_and(|token| token.is(":")) && tokens.get(at + 1).is_some_and(|token| token.is(":"))
+        };
         let goes_on = |at: usize| tokens.get(at).is_some_and(|token| token.is_name() || token.is("{") || token.is("*"));
         if is_path(*at) && goes_on(*at + 2) {
             *at += 2;
@@ -250,9 +259,10 @@ impl<'a> ItemTokens<'a> {
             let attribute: String = tokens[from..*at].iter().map(|token| token.text.as_str()).collect();
             hidden |= attribute == "#[doc(hidden)]";
             exported |= attribute == "#[macro_export]";
-            only_for_tests |= ["#[cfg(test)]", "#[cfg(all(test", "#[cfg(doctest)]", "#[cfg(all(doctest", "#[cfg(any(doc"]
-                .iter()
-                .any(|start| attribute.starts_with(start));
+            only_for_tests |=
+                ["#[cfg(test)]", "#[cfg(all(test", "#[cfg(doctest)]", "#[cfg(all(doctest", "#[cfg(any(doc"]
+                    .iter()
+                    .any(|start| attribute.starts_with(start));
         }
         if *at == tokens.len() {
             return Self {
@@ -274,13 +284,16 @@ impl<'a> ItemTokens<'a> {
                 skip_group(tokens, at);
             }
         }
-        while ["async", "unsafe", "extern"].iter().any(|word| tokens[*at].is(word)) || (tokens[*at].is("const") && tokens[*at + 1].is("fn"))
+        while ["async", "unsafe", "extern"].iter().any(|word| tokens[*at].is(word))
+            || (tokens[*at].is("const") && tokens[*at + 1].is("fn"))
         {
             *at += 1;
         }
         let kind = tokens[*at].text.clone();
         let mut name = match kind.as_str() {
-            "fn" | "struct" | "enum" | "trait" | "type" | "const" | "static" | "mod" | "union" => tokens[*at + 1].text.clone(),
+            "fn" | "struct" | "enum" | "trait" | "type" | "const" | "static" | "mod" | "union" => {
+                tokens[*at + 1].text.clone()
+            }
             "macro_rules" => tokens[*at + 2].text.clone(),
             _ => String::new(),
         };

@@ -8,7 +8,8 @@ use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::split::{SplitKeys, SplitStore, SplitTx};
 use eventseal::sqlite::SqliteKeys;
 use eventseal::{
-    Appended, Error, EventStore, EventStoreExt, KeyScope, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+    Appended, Error, EventStore, EventStoreExt, KeyScope, NewEvent, PersistedEvent, Result, Schemas, SealedStore,
+    aggregate, event, subject,
 };
 use sqlx::{PgConnection, Pool, Transaction};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,7 +82,12 @@ async fn sealed_stores_with_keys_on_another_database_keep_the_contract() {
     // Another kind of database for the keys.
     let (events, keys) = (Postgres::new().await, Sqlite::new().await);
     let db = Split { events: events.pool.clone(), keys: keys.pool.clone() };
-    let store = SealedStore::new(SplitStore::new(PostgresStore::new()), SplitKeys::new(SqliteKeys::new()), Arc::clone(&KEYRING), schemas());
+    let store = SealedStore::new(
+        SplitStore::new(PostgresStore::new()),
+        SplitKeys::new(SqliteKeys::new()),
+        Arc::clone(&KEYRING),
+        schemas(),
+    );
     store.keys().prepare(&mut db.begin().await.unwrap()).await.unwrap();
     conformance::event_store(&db, &store).await;
 }
@@ -99,7 +105,12 @@ impl Shop {
     async fn new(keys: impl KeyStore<Tx = PgConnection> + Clone + 'static) -> Self {
         let databases = [Postgres::new().await, Postgres::new().await];
         let db = Split { events: databases[0].pool.clone(), keys: databases[1].pool.clone() };
-        let store = SealedStore::new(SplitStore::new(PostgresStore::new()), SplitKeys::new(keys), Arc::clone(&KEYRING), schemas());
+        let store = SealedStore::new(
+            SplitStore::new(PostgresStore::new()),
+            SplitKeys::new(keys),
+            Arc::clone(&KEYRING),
+            schemas(),
+        );
         store.keys().prepare(&mut db.begin().await.unwrap()).await.unwrap();
         let operator = SealedStore::new(PostgresStore::new(), PostgresKeys::new(), Arc::clone(&KEYRING), schemas());
         Self { db, store, operator, databases }
@@ -122,7 +133,10 @@ impl Shop {
 
     /// How many data keys of customers are committed.
     async fn keys(&self) -> i64 {
-        sqlx::query_scalar("SELECT count(wrapped_key) FROM data_keys WHERE scope_kind = 'Customer'").fetch_one(&self.db.keys).await.unwrap()
+        sqlx::query_scalar("SELECT count(wrapped_key) FROM data_keys WHERE scope_kind = 'Customer'")
+            .fetch_one(&self.db.keys)
+            .await
+            .unwrap()
     }
 }
 
@@ -156,7 +170,8 @@ async fn i5_a_shred_waits_until_the_outcome_of_the_append_is_known() {
             let shop = Arc::clone(&shop);
             async move { shop.shred().await }
         });
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&shop.databases[1].pool).await.unwrap() == 0 {
             assert!(!shredding.is_finished(), "the shred did not wait");
         }
@@ -187,7 +202,8 @@ impl KeyFaults for Meddling {
 
     async fn scopes(&self, tx: &mut PgConnection, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
         if self.armed.swap(false, Ordering::SeqCst) {
-            let (pool, what) = (self.pool.lock().unwrap().clone().unwrap(), self.meddle.lock().unwrap().clone().unwrap());
+            let (pool, what) =
+                (self.pool.lock().unwrap().clone().unwrap(), self.meddle.lock().unwrap().clone().unwrap());
             let operator = SealedStore::new(PostgresStore::new(), PostgresKeys::new(), Arc::clone(&KEYRING), schemas());
             let mut tx = pool.begin().await.unwrap();
             operator.keys().shred(&mut tx, &customer_scope("42"), "between").await?;
@@ -210,7 +226,12 @@ impl KeyFaults for Meddling {
 #[tokio::test]
 async fn i5_a_shred_between_the_commit_of_a_key_and_the_next_lock_is_noticed() {
     for what in ["shred", "shred and reopen"] {
-        let keys = Meddling { inner: PostgresKeys::new(), armed: Arc::default(), meddle: Arc::default(), pool: Arc::default() };
+        let keys = Meddling {
+            inner: PostgresKeys::new(),
+            armed: Arc::default(),
+            meddle: Arc::default(),
+            pool: Arc::default(),
+        };
         let shop = Shop::new(Faulty(keys.clone())).await;
         // A key of another customer, that the same transaction used before, is locked again as well.
         let mut tx = shop.db.begin().await.unwrap();
@@ -243,7 +264,10 @@ async fn events_do_not_depend_on_changes_of_keys_that_are_committed_after_them()
     shop.append(&mut tx, placed("42")).await.unwrap();
     shop.store.keys().shred(&mut tx, &customer_scope("42"), "request").await.unwrap();
     let within = shop.store.read_stream(&mut tx, &aggregate("Order", "1")).await.unwrap();
-    assert!(within.events.len() == 2 && within.events.iter().all(PersistedEvent::is_redacted), "a transaction sees its own shred");
+    assert!(
+        within.events.len() == 2 && within.events.iter().all(PersistedEvent::is_redacted),
+        "a transaction sees its own shred"
+    );
     tx.commit().await.unwrap();
     assert!(shop.read().await.len() == 2 && shop.read().await.iter().all(PersistedEvent::is_redacted));
     let (events, side) = {
@@ -311,11 +335,14 @@ async fn a_shared_pool_must_be_larger_than_the_number_of_transactions_at_once() 
         let append = |index: usize, mut tx: Tx<Pg, Pg>| {
             let store = &store;
             async move {
-                store.append(&mut tx, &aggregate("Order", index.to_string()), Any, &[placed(&index.to_string())]).await?;
+                store
+                    .append(&mut tx, &aggregate("Order", index.to_string()), Any, &[placed(&index.to_string())])
+                    .await?;
                 tx.commit().await
             }
         };
-        let all = futures::future::join_all(waiting.into_iter().enumerate().map(|(index, tx)| append(index + 10, tx))).await;
+        let all =
+            futures::future::join_all(waiting.into_iter().enumerate().map(|(index, tx)| append(index + 10, tx))).await;
         assert_eq!(all.iter().all(Result::is_ok), works, "{connections}: {all:?}");
     }
 }

@@ -1,7 +1,8 @@
-//! Whoever can write to the databases can put anything there. Nothing that is stored makes a call panic: it is read, or an error.
+//! Whoever can write to the databases can put anything there. Nothing that is stored makes a call panic: it is read, or
+//! an error.
 //!
-//! Every column of every table is set to odd values of its own type, with triggers and checks out of the way, and everything
-//! that reads is called: readers, consumers, census, backfill, rewrite, and what the command calls for keys.
+//! Every column of every table is set to odd values of its own type, with triggers and checks out of the way, and
+//! everything that reads is called: readers, consumers, census, backfill, rewrite, and what the command calls for keys.
 
 use eventseal::ExpectedVersion::Any;
 use eventseal::keys::RewrapOptions;
@@ -9,8 +10,8 @@ use eventseal::maintenance::{BackfillOptions, CensusOptions, RewriteOptions};
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{
-    Changes, Error, EventFilter, EventStore, EventStoreExt, EventVersion, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Owner,
-    Schemas, SealedStore, aggregate, event, subject,
+    Changes, Error, EventFilter, EventStore, EventStoreExt, EventVersion, GlobalPosition, KeyScope, Keyring, Namespace,
+    NewEvent, Owner, Schemas, SealedStore, aggregate, event, subject,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -50,7 +51,21 @@ struct Change {
 }
 
 fn odd() -> impl Strategy<Value = Odd> {
-    let integers = vec![i64::MIN, i64::MIN + 1, -1, 0, 1, 2, 3, 1 << 31, (1 << 31) - 1, 1 << 32, (1 << 53) + 1, i64::MAX - 1, i64::MAX];
+    let integers = vec![
+        i64::MIN,
+        i64::MIN + 1,
+        -1,
+        0,
+        1,
+        2,
+        3,
+        1 << 31,
+        (1 << 31) - 1,
+        1 << 32,
+        (1 << 53) + 1,
+        i64::MAX - 1,
+        i64::MAX,
+    ];
     let texts = vec![
         "",
         "\0",
@@ -114,12 +129,8 @@ fn odd() -> impl Strategy<Value = Odd> {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    (any::<prop::sample::Index>(), 0_usize..6, prop::bool::weighted(0.4), odd()).prop_map(|(column, row, all_rows, odd)| Change {
-        column,
-        row,
-        all_rows,
-        odd,
-    })
+    (any::<prop::sample::Index>(), 0_usize..6, prop::bool::weighted(0.4), odd())
+        .prop_map(|(column, row, all_rows, odd)| Change { column, row, all_rows, odd })
 }
 
 fn schemas() -> Schemas {
@@ -160,7 +171,11 @@ async fn template(keyring: &Arc<Keyring>) -> Sqlite {
     let mut connection = db.pool.acquire().await.unwrap();
     store.keys().prepare(&mut connection).await.unwrap();
     let placed = |customer: &str| {
-        NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{customer}","name":"Ada","lines":[{{"note":"a"}},{{"note":2}}]}}"#))
+        NewEvent::raw(
+            "Placed",
+            1,
+            format!(r#"{{"customer":"{customer}","name":"Ada","lines":[{{"note":"a"}},{{"note":2}}]}}"#),
+        )
     };
     let mut with_metadata = placed("2");
     with_metadata.metadata = Some(br#"{"ip":1}"#.to_vec());
@@ -194,7 +209,7 @@ async fn names(sql: &'static str, connection: &mut SqliteConnection) -> Vec<Stri
 /// Table, column, type.
 async fn columns(connection: &mut SqliteConnection) -> Vec<(String, String, String)> {
     let sql = "SELECT m.name, c.name, c.type FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table' \
-               AND m.name NOT LIKE 'sqlite%' AND m.name NOT LIKE '%migrations%' ORDER BY 1, 2";
+        AND m.name NOT LIKE 'sqlite%' AND m.name NOT LIKE '%migrations%' ORDER BY 1, 2";
     let rows: Vec<SqliteRow> = sqlx::query(sql).fetch_all(connection).await.unwrap();
     rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }
@@ -209,11 +224,27 @@ async fn alter(connection: &mut SqliteConnection, columns: &[(String, String, St
     let query = sqlx::query(AssertSqlSafe(update));
     let odd = &change.odd;
     let done = match kind.as_str() {
-        "INTEGER" => query.bind((!odd.is_null).then_some(odd.integer)).bind(old.get::<Option<i64>, _>(0)).execute(connection).await,
-        "TEXT" if column.ends_with("_at") => {
-            query.bind((!odd.is_null).then_some(&odd.time)).bind(old.get::<Option<String>, _>(0)).execute(connection).await
+        "INTEGER" => {
+            query
+                .bind((!odd.is_null).then_some(odd.integer))
+                .bind(old.get::<Option<i64>, _>(0))
+                .execute(connection)
+                .await
         }
-        "TEXT" => query.bind((!odd.is_null).then_some(&odd.text)).bind(old.get::<Option<String>, _>(0)).execute(connection).await,
+        "TEXT" if column.ends_with("_at") => {
+            query
+                .bind((!odd.is_null).then_some(&odd.time))
+                .bind(old.get::<Option<String>, _>(0))
+                .execute(connection)
+                .await
+        }
+        "TEXT" => {
+            query
+                .bind((!odd.is_null).then_some(&odd.text))
+                .bind(old.get::<Option<String>, _>(0))
+                .execute(connection)
+                .await
+        }
         "BLOB" => {
             let old = old.get::<Option<Vec<u8>>, _>(0);
             let new = (!odd.is_null).then(|| odd.bytes.of(old.clone().unwrap_or_default()));
@@ -373,10 +404,15 @@ async fn a_time_at_the_end_of_time_is_an_error_and_no_panic() {
     let census = store.census(&mut connection, &CensusOptions::default(), &mut |_| {}).await.unwrap_err();
     assert!(is_told(&census), "{census}");
     let mut target = copy.pool.acquire().await.unwrap();
-    let rewrite =
-        store.rewrite(&mut connection, &SqliteStore::new(), &mut target, &RewriteOptions::default(), &mut |_| {}).await.unwrap_err();
+    let rewrite = store
+        .rewrite(&mut connection, &SqliteStore::new(), &mut target, &RewriteOptions::default(), &mut |_| {})
+        .await
+        .unwrap_err();
     assert!(is_told(&rewrite), "{rewrite}");
-    sqlx::query("UPDATE key_encryption_keys SET created_at = '9999-12-31T23:59:59-23:59'").execute(&mut *connection).await.unwrap();
+    sqlx::query("UPDATE key_encryption_keys SET created_at = '9999-12-31T23:59:59-23:59'")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
     let usage = store.keys().kek_usage(&mut connection).await.unwrap_err();
     assert!(is_told(&usage), "{usage}");
 }
@@ -397,7 +433,8 @@ fn nothing_stored_in_memory_panics() {
             let new = NewEvent::raw("Placed", 3, r#"{"customer":"1","name":"Ada","lines":[{"text":"a"}]}"#);
             store.append(&mut tx, &order, Any, std::slice::from_ref(&new)).await.unwrap();
             let stored = store.inner().read_stream(&mut tx, &order).await.unwrap().events.remove(0).payload;
-            let mut event = NewEvent::raw(["Placed", "Noted", "Moved", "Unknown"][usize::from(how)], 1, payload.bytes.of(stored));
+            let mut event =
+                NewEvent::raw(["Placed", "Noted", "Moved", "Unknown"][usize::from(how)], 1, payload.bytes.of(stored));
             event.event_version = EventVersion::new(u32::try_from(payload.integer).unwrap_or(1).max(1));
             event = if sealed { event.with_id(new.event_id) } else { event };
             event.metadata = (!metadata.is_null).then(|| metadata.text.clone().into_bytes());
@@ -414,7 +451,17 @@ fn nothing_stored_in_memory_panics() {
             options.every_payload = true;
             drop(store.census(&mut other.begin(), &options, &mut |_| {}).await);
             let copy = MemoryDb::new(Namespace::new("n").unwrap());
-            drop(store.rewrite(&mut other.begin(), &MemoryStore::new(), &mut copy.begin(), &RewriteOptions::default(), &mut |_| {}).await);
+            drop(
+                store
+                    .rewrite(
+                        &mut other.begin(),
+                        &MemoryStore::new(),
+                        &mut copy.begin(),
+                        &RewriteOptions::default(),
+                        &mut |_| {},
+                    )
+                    .await,
+            );
             drop(store.backfill(&mut other.begin(), &BackfillOptions::default(), &mut |_| {}).await);
         });
         Ok(())

@@ -7,8 +7,8 @@ use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::store::EventTable;
 use eventseal::store::TableWork;
 use eventseal::{
-    AggregateVersion, Appended, Changes, Error, EventFilter, EventStore, EventStoreExt, Namespace, NewEvent, PersistedEvent, Result,
-    Schemas, SealedStore, aggregate, event, internals, subject,
+    AggregateVersion, Appended, Changes, Error, EventFilter, EventStore, EventStoreExt, Namespace, NewEvent,
+    PersistedEvent, Result, Schemas, SealedStore, aggregate, event, internals, subject,
 };
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
@@ -34,7 +34,10 @@ fn bare() -> PostgresStore {
 async fn partitioned() -> Postgres {
     let db = Postgres::empty().await;
     db.partitioned(&[(1, 4), (4, 9), (9, 1_000)]).await;
-    PostgresKeys::new().migrate(&mut db.pool.acquire().await.unwrap(), &Namespace::new("streams").unwrap()).await.unwrap();
+    PostgresKeys::new()
+        .migrate(&mut db.pool.acquire().await.unwrap(), &Namespace::new("streams").unwrap())
+        .await
+        .unwrap();
     db
 }
 
@@ -44,7 +47,12 @@ async fn sealed(db: &Postgres, store: PostgresStore) -> SealedStore<PostgresStor
     store
 }
 
-async fn append(db: &Postgres, store: &impl EventStore<Tx = PgConnection>, id: &str, events: &[NewEvent]) -> Result<Appended> {
+async fn append(
+    db: &Postgres,
+    store: &impl EventStore<Tx = PgConnection>,
+    id: &str,
+    events: &[NewEvent],
+) -> Result<Appended> {
     let mut tx = db.pool.begin().await.unwrap();
     let appended = store.append(&mut tx, &aggregate("Order", id), Any, events).await?;
     tx.commit().await.unwrap();
@@ -75,18 +83,28 @@ async fn conflicts_on_partitions_leave_the_transaction_usable() {
     store.append(&mut tx, &order, NoStream, &[placed("42"), placed("43"), placed("44"), placed("45")]).await.unwrap();
     for expected in [NoStream, Exact(AggregateVersion::FIRST)] {
         let conflict = store.append(&mut tx, &order, expected, &[placed("42")]).await.unwrap_err();
-        assert!(matches!(conflict, Error::VersionConflict { actual: Some(version), .. } if version.get() == 4), "{conflict:?}");
+        assert!(
+            matches!(conflict, Error::VersionConflict { actual: Some(version), .. } if version.get() == 4),
+            "{conflict:?}"
+        );
     }
     for id in ["1", "3"] {
         let again = [placed("42"), known.clone()];
         let duplicate = store.append(&mut tx, &aggregate("Order", id), Any, &again).await.unwrap_err();
-        assert!(matches!(duplicate, Error::DuplicateEventId { event_id } if event_id == known.event_id), "{duplicate:?}");
+        assert!(
+            matches!(duplicate, Error::DuplicateEventId { event_id } if event_id == known.event_id),
+            "{duplicate:?}"
+        );
     }
     store.append(&mut tx, &order, Exact(4.try_into().unwrap()), &[placed("46")]).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(count(&db, "SELECT count(*) FROM events").await, 6);
     assert_eq!(count(&db, "SELECT count(*) FROM stream_heads").await, 2, "a refused append left a head");
-    assert_eq!(count(&db, "SELECT count(DISTINCT tableoid) FROM events WHERE stream_id = '1'").await, 2, "in several partitions");
+    assert_eq!(
+        count(&db, "SELECT count(DISTINCT tableoid) FROM events WHERE stream_id = '1'").await,
+        2,
+        "in several partitions"
+    );
 }
 
 /// The one that waits for the head looks for ids in a snapshot from before: it must look again.
@@ -105,7 +123,8 @@ async fn an_id_that_is_appended_twice_to_one_stream_at_the_same_time_is_a_duplic
             let (db, event) = (Arc::clone(&db), event.clone());
             async move { append(&db, &bare(), id, &[event]).await }
         });
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         while count(&db, waiting).await == 0 {}
         first.commit().await.unwrap();
         let error = second.await.unwrap().unwrap_err();
@@ -133,7 +152,9 @@ async fn a_head_that_is_behind_its_events_is_named_as_the_problem_on_partitions(
 #[tokio::test]
 async fn an_append_of_which_nothing_is_stored_is_no_conflict() {
     let leave_out = "CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
-    let triggered = |table: &str| format!("CREATE TRIGGER leaves_out BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION leave_out()");
+    let triggered = |table: &str| {
+        format!("CREATE TRIGGER leaves_out BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION leave_out()")
+    };
     for (tables, table, named) in [
         (PostgresTables::new(), "events", "events"),
         (PostgresTables::new().notify("told"), "events", "events"),
@@ -146,10 +167,18 @@ async fn an_append_of_which_nothing_is_stored_is_no_conflict() {
         append(&db, &store, "there", &[placed("42")]).await.unwrap();
         db.pool.execute(leave_out).await.unwrap();
         db.pool.execute(AssertSqlSafe(triggered(table))).await.unwrap();
-        for (id, expected) in [("new", Any), ("new", NoStream), ("there", Any), ("there", Exact(AggregateVersion::FIRST))] {
+        for (id, expected) in
+            [("new", Any), ("new", NoStream), ("there", Any), ("there", Exact(AggregateVersion::FIRST))]
+        {
             let mut tx = db.pool.begin().await.unwrap();
-            let error = store.append(&mut tx, &aggregate("Order", id), expected, &[placed("42"), placed("43")]).await.unwrap_err();
-            assert!(matches!(error, Error::NoEffect { table, .. } if table == named), "{table}, {id}, {expected:?}: {error:?}");
+            let error = store
+                .append(&mut tx, &aggregate("Order", id), expected, &[placed("42"), placed("43")])
+                .await
+                .unwrap_err();
+            assert!(
+                matches!(error, Error::NoEffect { table, .. } if table == named),
+                "{table}, {id}, {expected:?}: {error:?}"
+            );
             assert!(!error.is_retryable() && !error.is_conflict(), "{error:?}");
         }
         let mut tx = db.pool.begin().await.unwrap();
@@ -168,9 +197,12 @@ async fn an_event_that_the_database_did_not_store_is_not_reported_as_appended() 
         let mut tx = db.pool.begin().await.unwrap();
         let stored = store.append(&mut tx, &aggregate("Order", "1"), Any, &events).await.unwrap().events;
         tx.rollback().await.unwrap();
-        db.pool.execute("CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'").await.unwrap();
-        let trigger =
-            "CREATE TRIGGER leaves_out BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.event_type = 'Left') EXECUTE FUNCTION leave_out()";
+        db.pool
+            .execute("CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+            .await
+            .unwrap();
+        let trigger = "CREATE TRIGGER leaves_out BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.event_type = 'Left') \
+            EXECUTE FUNCTION leave_out()";
         db.pool.execute(trigger).await.unwrap();
         let error = append(&db, &store, "1", &events).await.unwrap_err();
         assert!(matches!(error, Error::NoEffect { table: "events", .. }) && !error.is_retryable(), "{error:?}");
@@ -202,7 +234,10 @@ async fn i1_i8_partitions_are_counted_backfilled_and_rewritten() {
     let census = store.census(&mut connection, &CensusOptions::default(), &mut |_| {}).await.unwrap();
     assert_eq!(census.rows.iter().map(CensusRow::without_header).sum::<u64>(), 12);
     store.backfill(&mut connection, &BackfillOptions::default(), &mut |_| {}).await.unwrap();
-    assert_eq!(count(&db, r#"SELECT count(*) FROM events WHERE convert_from(payload, 'UTF8') LIKE '{"$seal":%'"#).await, 12);
+    assert_eq!(
+        count(&db, r#"SELECT count(*) FROM events WHERE convert_from(payload, 'UTF8') LIKE '{"$seal":%'"#).await,
+        12
+    );
     assert_eq!(count(&db, "SELECT count(*) FROM events WHERE convert_from(payload, 'UTF8') LIKE '%Ada%'").await, 0);
     let before = store.read_stream(&mut connection, &aggregate("Order", "1")).await.unwrap();
     assert!(before.events.iter().all(|event| String::from_utf8_lossy(&event.payload).contains("Ada")));
@@ -230,7 +265,12 @@ async fn nothing_is_inserted_twice_into_partitions() {
     let known = append(&db, &bare(), "1", &[placed("42")]).await.unwrap().events.remove(0);
     let mut connection = db.pool.acquire().await.unwrap();
     let at = |position: i64, version: i64, event: NewEvent| {
-        PersistedEvent::from_new(known.aggregate.clone(), version.try_into().unwrap(), position.try_into().unwrap(), event)
+        PersistedEvent::from_new(
+            known.aggregate.clone(),
+            version.try_into().unwrap(),
+            position.try_into().unwrap(),
+            event,
+        )
     };
     let new = || placed("42");
     for (events, expected) in [
@@ -259,12 +299,18 @@ async fn inserting_meets_no_writer_half_way() {
     append(&db, &bare(), "1", &[placed("42")]).await.unwrap();
     let mut writer = db.pool.begin().await.unwrap();
     writer.execute("UPDATE stream_heads SET stream_version = 2").await.unwrap();
-    let event = PersistedEvent::from_new(aggregate("Order", "other"), AggregateVersion::FIRST, 50.try_into().unwrap(), placed("42"));
+    let event = PersistedEvent::from_new(
+        aggregate("Order", "other"),
+        AggregateVersion::FIRST,
+        50.try_into().unwrap(),
+        placed("42"),
+    );
     let inserting = tokio::spawn({
         let db = Arc::clone(&db);
         async move { bare().in_transaction(&mut *db.pool.acquire().await.unwrap(), &mut Insert(vec![event])).await }
     });
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while count(&db, waiting).await == 0 {}
     let insert = "INSERT INTO events (stream_type, stream_id, stream_version, event_id, event_type, payload)
         VALUES ('Order', '1', 2, gen_random_uuid(), 'Noted', '{}')";
@@ -277,7 +323,8 @@ async fn inserting_meets_no_writer_half_way() {
 fn arguments(statement: &str) -> &'static str {
     match statement {
         "append" => {
-            "'Order', 'o7', NULL, ARRAY[md5('n')::uuid], '{Placed}', '{1}', ARRAY['x'::bytea], '{NULL}', '{NULL}', '{NULL}', '{NULL}', ARRAY[now()]"
+            "'Order', 'o7', NULL, ARRAY[md5('n')::uuid], '{Placed}', '{1}', ARRAY['x'::bytea], '{NULL}', '{NULL}', \
+             '{NULL}', '{NULL}', ARRAY[now()]"
         }
         "head" => "'Order', 'o7'",
         "known_id" => "ARRAY[md5('n')::uuid]",
@@ -291,8 +338,8 @@ fn arguments(statement: &str) -> &'static str {
     }
 }
 
-/// A page of the log costs what it holds, however much the log has of other types, whether PostgreSQL plans for these values
-/// or for any; on one table, and on partitions.
+/// A page of the log costs what it holds, however much the log has of other types, whether PostgreSQL plans for these
+/// values or for any; on one table, and on partitions.
 #[tokio::test]
 async fn filtered_reads_and_appends_use_indexes() {
     for tables in [PostgresTables::new(), PostgresTables::streams()] {
@@ -335,7 +382,8 @@ async fn filtered_reads_and_appends_use_indexes() {
             connection.execute(AssertSqlSafe(format!("PREPARE {statement} AS {sql}"))).await.unwrap();
             for mode in ["force_generic_plan", "force_custom_plan"] {
                 connection.execute(AssertSqlSafe(format!("SET plan_cache_mode = {mode}"))).await.unwrap();
-                let execute = if arguments.is_empty() { statement.clone() } else { format!("{statement}({arguments})") };
+                let execute =
+                    if arguments.is_empty() { statement.clone() } else { format!("{statement}({arguments})") };
                 // Run, not only planned: what counts is what is read.
                 connection.execute("BEGIN").await.unwrap();
                 let explain = AssertSqlSafe(format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {execute}"));
@@ -343,7 +391,10 @@ async fn filtered_reads_and_appends_use_indexes() {
                 connection.execute("ROLLBACK").await.unwrap();
                 let text = plan.to_string();
                 // Of an empty partition, all is read by a scan.
-                assert!(!text.contains("Seq Scan") || text.contains("events_default"), "{statement} ({mode}): {plan:#}");
+                assert!(
+                    !text.contains("Seq Scan") || text.contains("events_default"),
+                    "{statement} ({mode}): {plan:#}"
+                );
                 let plan = &plan[0]["Plan"];
                 let pages = |member: &str| plan[member].as_u64().unwrap();
                 let read = pages("Shared Hit Blocks") + pages("Shared Read Blocks");
@@ -353,8 +404,8 @@ async fn filtered_reads_and_appends_use_indexes() {
     }
 }
 
-/// Partitions are made before anything is in them, and connections live for long: a plan that was made then is still the one when
-/// they are full.
+/// Partitions are made before anything is in them, and connections live for long: a plan that was made then is still
+/// the one when they are full.
 #[tokio::test]
 async fn plans_that_were_made_for_empty_tables_are_good_for_full_ones() {
     for (tables, name) in [(PostgresTables::new(), "aggregate"), (PostgresTables::streams(), "stream")] {
@@ -369,7 +420,10 @@ async fn plans_that_were_made_for_empty_tables_are_good_for_full_ones() {
         for (statement, sql) in internals::event_statements_of(&store) {
             connection.execute(AssertSqlSafe(format!("PREPARE {statement} AS {sql}"))).await.unwrap();
             let arguments = Some(arguments(statement)).filter(|arguments| !arguments.is_empty());
-            let execute = format!("EXECUTE {statement} {}", arguments.map_or_else(String::new, |arguments| format!("({arguments})")));
+            let execute = format!(
+                "EXECUTE {statement} {}",
+                arguments.map_or_else(String::new, |arguments| format!("({arguments})"))
+            );
             connection.execute(AssertSqlSafe(format!("BEGIN; {execute}; ROLLBACK"))).await.unwrap();
             executes.push(execute);
         }
@@ -396,13 +450,17 @@ async fn plans_that_were_made_for_empty_tables_are_good_for_full_ones() {
 async fn partitions_that_are_made_and_detached_meanwhile_change_nothing_else() {
     let db = Postgres::empty().await;
     db.partitioned(&[(1, 4)]).await;
-    PostgresKeys::new().migrate(&mut db.pool.acquire().await.unwrap(), &Namespace::new("streams").unwrap()).await.unwrap();
+    PostgresKeys::new()
+        .migrate(&mut db.pool.acquire().await.unwrap(), &Namespace::new("streams").unwrap())
+        .await
+        .unwrap();
     let store = sealed(&db, bare()).await;
     for _ in 0..6 {
         append(&db, &store, "1", &[placed("42")]).await.unwrap();
     }
     let read = async || {
-        let events = store.read_stream(&mut db.pool.acquire().await.unwrap(), &aggregate("Order", "1")).await.unwrap().events;
+        let events =
+            store.read_stream(&mut db.pool.acquire().await.unwrap(), &aggregate("Order", "1")).await.unwrap().events;
         events.into_iter().map(|event| (event.global_position.get(), event.payload)).collect::<Vec<_>>()
     };
     let before = read().await;
@@ -415,7 +473,10 @@ async fn partitions_that_are_made_and_detached_meanwhile_change_nothing_else() {
     assert_eq!(read().await, before);
     assert_eq!(append(&db, &store, "1", &[placed("42")]).await.unwrap().last_version().get(), 7);
     // The head knows how far the stream was, whatever became of its events.
-    db.pool.execute("ALTER TABLE events DETACH PARTITION events_p1; ALTER TABLE events DETACH PARTITION events_p4").await.unwrap();
+    db.pool
+        .execute("ALTER TABLE events DETACH PARTITION events_p1; ALTER TABLE events DETACH PARTITION events_p4")
+        .await
+        .unwrap();
     assert_eq!(append(&db, &store, "1", &[placed("42")]).await.unwrap().last_version().get(), 8);
     assert_eq!(read().await.len(), 1);
 }

@@ -1,11 +1,15 @@
-//! Tables of events that break one rule each, as [mutants](mutants.rs) of stores do. Those that take a real database are in
-//! `jsonb.rs`.
+//! Tables of events that break one rule each, as [mutants](mutants.rs) of stores do. Those that take a real database
+//! are in `jsonb.rs`.
 
 use async_trait::async_trait;
 use eventseal::conformance;
 use eventseal::memory::{MemoryDb, MemoryStore, MemoryTx};
-use eventseal::store::{EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork};
-use eventseal::{AggregateRef, Appended, Error, EventStore, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, Result};
+use eventseal::store::{
+    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
+};
+use eventseal::{
+    AggregateRef, Appended, Error, EventStore, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, Result,
+};
 use std::time::Duration;
 use support::faults::{Faulty, StoreFaults, TableFaults};
 use support::{Memory, caught};
@@ -55,7 +59,13 @@ impl StoreFaults for MutantTable {
         &self.2
     }
 
-    async fn append(&self, tx: &mut MemoryTx, of: &AggregateRef, expected: ExpectedVersion, events: &[NewEvent]) -> Result<Appended> {
+    async fn append(
+        &self,
+        tx: &mut MemoryTx,
+        of: &AggregateRef,
+        expected: ExpectedVersion,
+        events: &[NewEvent],
+    ) -> Result<Appended> {
         let mut appended = MemoryStore::new().append(tx, of, expected, events).await?;
         if self.0 == WrongTable::LeavesThePositions && events[0].event_type.as_str() == "Inserted" {
             appended.events[0].global_position = GlobalPosition::START;
@@ -164,7 +174,11 @@ impl TableFaults for MutantTable {
         Ok(events)
     }
 
-    async fn replace_payloads(&self, tx: &mut MemoryTx, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+    async fn replace_payloads(
+        &self,
+        tx: &mut MemoryTx,
+        replacements: &[PayloadReplacement],
+    ) -> Result<Vec<GlobalPosition>> {
         let mut replacements = replacements.to_vec();
         if self.0 == WrongTable::ReplacesNothing {
             return Ok(replacements.iter().map(|replacement| replacement.position).collect());
@@ -203,7 +217,9 @@ impl TableFaults for MutantTable {
     async fn settled_position(&self, connection: &mut MemoryTx) -> Result<GlobalPosition> {
         match (self.0, MemoryStore::new().settled_position(connection).await) {
             (WrongTable::SettlesNothing, Ok(_)) => Ok(GlobalPosition::START),
-            (WrongTable::SettlesInATransaction, Err(Error::InTransaction { .. })) => self.last_position(connection).await,
+            (WrongTable::SettlesInATransaction, Err(Error::InTransaction { .. })) => {
+                self.last_position(connection).await
+            }
             (_, settled) => settled,
         }
     }

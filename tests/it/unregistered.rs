@@ -1,4 +1,5 @@
-//! Events of types that the registry does not know, and ciphertext that nobody opened: neither is handed out by default.
+//! Events of types that the registry does not know, and ciphertext that nobody opened: neither is handed out by
+//! default.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
@@ -7,8 +8,8 @@ use eventseal::maintenance::RewriteOptions;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 use eventseal::schema::{EventSchema, SchemasBuilder};
 use eventseal::{
-    Error, EventFilter, EventPayload, EventStore, EventStoreExt, EventVersion, GlobalPosition, Namespace, NewEvent, Owner, PersistedEvent,
-    Result, Schemas, SealedStore, Sealer, Sensitive, TypedEvent, aggregate, event, subject,
+    Error, EventFilter, EventPayload, EventStore, EventStoreExt, EventVersion, GlobalPosition, Namespace, NewEvent,
+    Owner, PersistedEvent, Result, Schemas, SealedStore, Sealer, Sensitive, TypedEvent, aggregate, event, subject,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -63,7 +64,11 @@ async fn open(world: &World, schemas: Schemas, event: PersistedEvent) -> Result<
     sealer.open(&mut world.db.begin(), vec![event]).await.map(|mut events| events.remove(0))
 }
 
-async fn each(world: &World, store: &SealedStore<MemoryStore>, filter: &EventFilter) -> Vec<Result<Vec<PersistedEvent>>> {
+async fn each(
+    world: &World,
+    store: &SealedStore<MemoryStore>,
+    filter: &EventFilter,
+) -> Vec<Result<Vec<PersistedEvent>>> {
     let page = store.read_events_each(&mut world.db.begin(), GlobalPosition::START, 10, filter).await.unwrap();
     page.events.into_iter().map(|result| result.map_err(|unreadable| unreadable.error)).collect()
 }
@@ -73,7 +78,8 @@ async fn an_unknown_type_is_neither_appended_nor_read_unless_the_builder_allows_
     let world = World::new();
     world.append(&MemoryStore::new(), "1", &[NewEvent::raw("Strange", 1, "{}")]).await;
     let strict = world.store(Schemas::new([met(), other()]).unwrap()).await;
-    let appended = strict.append(&mut world.db.begin(), &aggregate("Order", "2"), Any, &[NewEvent::raw("Strange", 1, "{}")]).await;
+    let appended =
+        strict.append(&mut world.db.begin(), &aggregate("Order", "2"), Any, &[NewEvent::raw("Strange", 1, "{}")]).await;
     let error = appended.unwrap_err();
     for remedy in [r#"add event("Strange") to the schemas"#, "EventFilter::event_types", "allow_unknown_types()"] {
         assert!(error.to_string().contains(remedy), "{error}");
@@ -92,7 +98,9 @@ async fn an_unknown_type_is_neither_appended_nor_read_unless_the_builder_allows_
 #[tokio::test]
 async fn a_reader_that_asks_for_types_is_not_disturbed_by_others() {
     let (world, store) = with_met().await;
-    world.append(&MemoryStore::new(), "1", &[NewEvent::raw("Strange", 1, "{}"), NewEvent::raw("Stranger", 1, "{}")]).await;
+    world
+        .append(&MemoryStore::new(), "1", &[NewEvent::raw("Strange", 1, "{}"), NewEvent::raw("Stranger", 1, "{}")])
+        .await;
     world.append(&store, "1", &[NewEvent::raw("Met", 1, MET)]).await;
     let filter = EventFilter { event_types: vec!["Met".into()], ..EventFilter::default() };
     let page = store.read_events(&mut world.db.begin(), GlobalPosition::START, 10, &filter).await.unwrap();
@@ -112,16 +120,24 @@ async fn ciphertext_of_an_unknown_type_is_handed_out_to_nobody_live_or_shredded(
             world.shred(&store, "42").await;
         }
         let error = world.read(&allowing, "1").await.unwrap_err();
-        assert!(matches!(&error, Error::StillSealed { event_type, .. } if event_type.as_str() == "Met"), "{state}: {error:?}");
+        assert!(
+            matches!(&error, Error::StillSealed { event_type, .. } if event_type.as_str() == "Met"),
+            "{state}: {error:?}"
+        );
         assert!(!error.is_tampered() && error.to_string().contains("schemas that register Met"), "{error}");
         assert!(error.to_string().contains("pass_through_sealed()"), "{error}");
         let all = EventFilter::default();
-        assert!(is_still_sealed(&allowing.read_events(&mut world.db.begin(), GlobalPosition::START, 9, &all).await), "{state}");
+        assert!(
+            is_still_sealed(&allowing.read_events(&mut world.db.begin(), GlobalPosition::START, 9, &all).await),
+            "{state}"
+        );
         assert!(is_still_sealed(&each(&world, &allowing, &all).await[0]), "{state}");
         let mut options = RewriteOptions::default();
         options.dry_run = true;
         let copy = MemoryDb::new(Namespace::new("copy").unwrap());
-        let rewritten = allowing.rewrite(&mut world.db.begin(), &MemoryStore::new(), &mut copy.begin(), &options, &mut |_| {}).await;
+        let rewritten = allowing
+            .rewrite(&mut world.db.begin(), &MemoryStore::new(), &mut copy.begin(), &options, &mut |_| {})
+            .await;
         assert!(
             matches!(rewritten, Err(Error::Unreadable(unreadable)) if matches!(unreadable.error, Error::StillSealed { .. })),
             "{state}"
@@ -139,13 +155,16 @@ async fn a_relay_carries_sealed_events_on_and_takes_none_for_values() {
     assert!(is_still_sealed(&carried.decode::<Met>()) && is_still_sealed(&carried.decode::<Value>()));
     // A copy is made by whoever may read it, and by nobody else.
     let copying = async |schemas: SchemasBuilder| {
-        let (store, copy) = (world.store(schemas.build().unwrap()).await, MemoryDb::new(Namespace::new("copy").unwrap()));
+        let (store, copy) =
+            (world.store(schemas.build().unwrap()).await, MemoryDb::new(Namespace::new("copy").unwrap()));
         let options = RewriteOptions::default();
         store.rewrite(&mut world.db.begin(), &MemoryStore::new(), &mut copy.begin(), &options, &mut |_| {}).await
     };
     assert_eq!(copying(Schemas::builder([]).pass_through_sealed()).await.unwrap().copied, 1);
     let stopped = copying(Schemas::builder([])).await;
-    assert!(matches!(stopped, Err(Error::Unreadable(unreadable)) if matches!(unreadable.error, Error::UnknownType { .. })));
+    assert!(
+        matches!(stopped, Err(Error::Unreadable(unreadable)) if matches!(unreadable.error, Error::UnknownType { .. }))
+    );
     // What is to be read by somebody else can be stored by nobody as if it were new.
     let again = NewEvent::raw("Met", 1, carried.payload.clone());
     let mut tx = world.db.begin();
@@ -153,7 +172,11 @@ async fn a_relay_carries_sealed_events_on_and_takes_none_for_values() {
     let allowing = world.store(Schemas::builder([]).pass_through_sealed().allow_unknown_types().build().unwrap()).await;
     let refused = allowing.append(&mut tx, &aggregate("Order", "2"), Any, &[again]).await;
     assert!(matches!(refused, Err(Error::ReservedMember { .. })), "{refused:?}");
-    assert_eq!(open(&world, Schemas::new([met()]).unwrap(), carried).await.unwrap().redacted.len(), 1, "whoever knows the type opens it");
+    assert_eq!(
+        open(&world, Schemas::new([met()]).unwrap(), carried).await.unwrap().redacted.len(),
+        1,
+        "whoever knows the type opens it"
+    );
 }
 
 #[tokio::test]
@@ -169,7 +192,8 @@ async fn what_was_read_past_the_sealed_store_does_not_decode() {
 #[tokio::test]
 async fn i7_a_step_that_is_taken_alone_sees_no_ciphertext_either() {
     let (world, store) = with_met().await;
-    let schemas = Schemas::new([met().version(2).protect_same_as(1).upcast(1, |old: Value| Ok::<_, Infallible>(old))]).unwrap();
+    let schemas =
+        Schemas::new([met().version(2).protect_same_as(1).upcast(1, |old: Value| Ok::<_, Infallible>(old))]).unwrap();
     assert!(is_still_sealed(&schemas.step_once(&stored(&world).await)));
     let opened = world.read(&store, "1").await.unwrap().remove(0);
     assert_eq!(schemas.step_once(&opened).unwrap().unwrap()[0].payload, MET.as_bytes());
@@ -213,7 +237,10 @@ async fn the_reserved_member_is_found_however_it_is_spelled_and_nowhere_else() {
         r#"{"a$seal":1, "b":{"\u0024seal":"AQ"}}"#.to_owned(),
     ] {
         let (unknown, known) = read(&plain).await;
-        assert_eq!((unknown.unwrap().payload, known.unwrap().payload), (plain.clone().into_bytes(), plain.into_bytes()));
+        assert_eq!(
+            (unknown.unwrap().payload, known.unwrap().payload),
+            (plain.clone().into_bytes(), plain.into_bytes())
+        );
     }
 }
 
@@ -239,7 +266,11 @@ async fn no_policy_but_the_one_for_relays_lets_ciphertext_through() {
             match open(&world, schemas(policy).build().unwrap(), event).await {
                 Ok(opened) => {
                     assert!(version == 1 && opened.payload != sealed, "{policy} {version}");
-                    assert_eq!(opened.decode::<Met>().unwrap().email.expose().map(String::as_str), Some("ada@example.org"), "{policy}");
+                    assert_eq!(
+                        opened.decode::<Met>().unwrap().email.expose().map(String::as_str),
+                        Some("ada@example.org"),
+                        "{policy}"
+                    );
                 }
                 Err(error) => assert!(policy == "unknown" || version != 1, "{policy} {version}: {error}"),
             }
@@ -269,5 +300,8 @@ async fn ciphertext_that_is_no_json_any_more_is_not_handed_out_where_nothing_is_
     }
     let mut bytes = sealed;
     bytes.payload = b"\xff no JSON".to_vec();
-    assert_eq!(open(&world, Schemas::new([event("Met").version(1)]).unwrap(), bytes.clone()).await.unwrap().payload, bytes.payload);
+    assert_eq!(
+        open(&world, Schemas::new([event("Met").version(1)]).unwrap(), bytes.clone()).await.unwrap().payload,
+        bytes.payload
+    );
 }

@@ -4,10 +4,11 @@
 //! are held open until another one waits for them, some have taken their snapshot before another one committed. After
 //! every round a model looks for an order of the transactions that committed, one after the other, which gives the same
 //! results, the same key rows and the same events, and in which nothing that began after another's commit comes before
-//! it. If there is none, a key was resurrected, an event was sealed under a destroyed key, or a version was lost or given
-//! twice.
+//! it. If there is none, a key was resurrected, an event was sealed under a destroyed key, or a version was lost or
+//! given twice.
 //!
-//! `RACES=20000` sets the number of rounds at each isolation level and of each kind, `RACE_SEED=7` repeats a run's choices.
+//! `RACES=20000` sets the number of rounds at each isolation level and of each kind, `RACE_SEED=7` repeats a run's
+//! choices.
 
 mod running;
 
@@ -84,7 +85,8 @@ impl Writer {
 
     /// SQL in the names of these tables.
     fn sql(self, sql: &str) -> AssertSqlSafe<String> {
-        let (heads, name) = if self == Self::EventsFirst { ("aggregate_heads", "aggregate") } else { ("stream_heads", "stream") };
+        let (heads, name) =
+            if self == Self::EventsFirst { ("aggregate_heads", "aggregate") } else { ("stream_heads", "stream") };
         AssertSqlSafe(sql.replace("{heads}", heads).replace("{of}", name))
     }
 }
@@ -240,7 +242,8 @@ enum Start {
 enum Allowed {
     /// At READ COMMITTED nothing has to be tried again.
     Nothing,
-    /// At READ COMMITTED the other writer may have to try again, ours has not. Nobody waits for somebody who waits for him.
+    /// At READ COMMITTED the other writer may have to try again, ours has not. Nobody waits for somebody who waits for
+    /// him.
     TheirCollisions,
     Deadlocks,
 }

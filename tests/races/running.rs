@@ -5,8 +5,8 @@ use eventseal::keys::KeyStore;
 use eventseal::keys::{KeyId, ScopeState};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::{
-    AggregateVersion, Error, EventStore, EventStoreExt, ExpectedVersion, KeyScope, Keyring, NewEvent, Result, Schemas, SealedStore,
-    aggregate, event, subject,
+    AggregateVersion, Error, EventStore, EventStoreExt, ExpectedVersion, KeyScope, Keyring, NewEvent, Result, Schemas,
+    SealedStore, aggregate, event, subject,
 };
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnection;
@@ -66,7 +66,8 @@ impl Lane {
         let mut tasks = Vec::new();
         for (index, op) in ops.into_iter().enumerate() {
             let (db, stores, names) = (Arc::clone(&self.db), Arc::clone(&self.stores), self.names.clone());
-            let (first_done, others_ended, pids) = (Arc::clone(&first_done), Arc::clone(&others_ended), Arc::clone(&pids));
+            let (first_done, others_ended, pids) =
+                (Arc::clone(&first_done), Arc::clone(&others_ended), Arc::clone(&pids));
             let (mut others_may, mut first_may) = (others_may.clone(), first_may.clone());
             let (store, writer) = (self.random.below(stores.len()), self.writer);
             tasks.push(tokio::spawn(async move {
@@ -133,7 +134,8 @@ impl Lane {
                     let ran = committed[*index];
                     let mut after = world.clone();
                     let outcome = after.apply(&ran.op, heads);
-                    // A refusal for the keys' sake is rolled back; after a conflict of versions the transaction goes on.
+                    // A refusal for the keys' sake is rolled back; after a conflict of versions the transaction goes
+                    // on.
                     if matches!(outcome, Outcome::Done | Outcome::Conflict) {
                         world = after;
                     }
@@ -158,7 +160,10 @@ impl Lane {
         for (index, name) in self.names.iter().enumerate() {
             let scope = KeyScope::new("Customer", name.as_str());
             let Some(history) = PostgresKeys::new().history(&mut connection, &scope).await.unwrap() else { continue };
-            assert!(history.keys.iter().zip(1..).all(|(key, version)| key.version == version), "key versions have gaps");
+            assert!(
+                history.keys.iter().zip(1..).all(|(key, version)| key.version == version),
+                "key versions have gaps"
+            );
             for key in &history.keys {
                 keys.insert(key.key_id, (index, key.version as usize - 1));
             }
@@ -166,24 +171,31 @@ impl Lane {
                 state: history.state,
                 generation: history.generation,
                 keys: history.keys.iter().map(|key| key.shredded_at.is_none()).collect(),
-                active: history.active_key.map(|active| history.keys.iter().position(|key| key.key_id == active).unwrap()),
+                active: history
+                    .active_key
+                    .map(|active| history.keys.iter().position(|key| key.key_id == active).unwrap()),
             });
-            let wrapped: i64 =
-                sqlx::query_scalar("SELECT count(wrapped_key) FROM data_keys WHERE scope_kind = 'Customer' AND scope_id = $1")
-                    .bind(name)
-                    .fetch_one(&mut *connection)
-                    .await
-                    .unwrap();
+            let wrapped: i64 = sqlx::query_scalar(
+                "SELECT count(wrapped_key) FROM data_keys WHERE scope_kind = 'Customer' AND scope_id = $1",
+            )
+            .bind(name)
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
             let live = history.keys.iter().filter(|key| key.shredded_at.is_none()).count();
             assert_eq!(wrapped as usize, live, "I5: a wrapped key is left under a tombstone");
             assert!(history.state != ScopeState::Shredded || live == 0, "I5: a key of a shredded scope is live");
         }
-        // A reader without a cache, in a statement that begins after all of it. A disabled scope is an error for a reader.
+        // A reader without a cache, in a statement that begins after all of it. A disabled scope is an error for a
+        // reader.
         let disabled = world.scopes.iter().flatten().any(|scope| scope.state == ScopeState::Disabled);
         for (index, name) in self.names.iter().enumerate() {
             let stream = aggregate("Order", name.as_str());
             let raw = self.writer.store().read_stream(&mut connection, &stream).await.unwrap();
-            assert!(raw.events.iter().zip(1..).all(|(event, version)| event.aggregate_version.get() == version), "I8: versions have gaps");
+            assert!(
+                raw.events.iter().zip(1..).all(|(event, version)| event.aggregate_version.get() == version),
+                "I8: versions have gaps"
+            );
             let head = self.writer.sql("SELECT {of}_version FROM {heads} WHERE {of}_type = 'Order' AND {of}_id = $1");
             let head: Option<i64> = sqlx::query_scalar(head).bind(name).fetch_optional(&mut *connection).await.unwrap();
             assert_eq!(head, raw.last_version.map(AggregateVersion::get), "the head is not where the events are");
@@ -191,7 +203,10 @@ impl Lane {
                 let payload: serde_json::Value = serde_json::from_slice(&event.payload).unwrap();
                 let key = payload["$seal"].as_str().map(|seal| keys.get(&key_of(seal)).copied());
                 assert_ne!(key, Some(None), "I6: an event was committed without its key");
-                assert!(key.is_some() != (event.event_type.as_str() == "Noted"), "I2: an event was stored in the clear");
+                assert!(
+                    key.is_some() != (event.event_type.as_str() == "Noted"),
+                    "I2: an event was stored in the clear"
+                );
                 world.streams[index].push(key.flatten());
             }
             if !disabled {
@@ -222,7 +237,14 @@ fn is_deadlock(error: &Error) -> bool {
     source.and_then(sqlx::Error::as_database_error).and_then(DatabaseError::code).as_deref() == Some("40P01")
 }
 
-async fn run(store: &Store, writer: Writer, tx: &mut PgConnection, op: &Op, names: &[String; 2], heads: [usize; 2]) -> Result<()> {
+async fn run(
+    store: &Store,
+    writer: Writer,
+    tx: &mut PgConnection,
+    op: &Op,
+    names: &[String; 2],
+    heads: [usize; 2],
+) -> Result<()> {
     let scope = |scope: &usize| KeyScope::new("Customer", &*names[*scope]);
     let expected = |expect: &Expect, stream: usize| match (expect, heads[stream]) {
         (Expect::Any, _) => ExpectedVersion::Any,
@@ -233,7 +255,9 @@ async fn run(store: &Store, writer: Writer, tx: &mut PgConnection, op: &Op, name
         Op::Append(expect, appends) => {
             for (stream, scopes) in appends {
                 let expected = expected(expect, *stream);
-                let placed = |scope: &usize| NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{}","name":"Ada"}}"#, names[*scope]));
+                let placed = |scope: &usize| {
+                    NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{}","name":"Ada"}}"#, names[*scope]))
+                };
                 let events: Vec<NewEvent> = scopes.iter().map(placed).collect();
                 store.append(tx, &aggregate("Order", &*names[*stream]), expected, &events).await?;
             }
@@ -266,7 +290,12 @@ async fn run(store: &Store, writer: Writer, tx: &mut PgConnection, op: &Op, name
 }
 
 /// `false` if the stream is not at the expected version.
-async fn events_first(writer: Writer, tx: &mut PgConnection, name: &str, expected: ExpectedVersion) -> sqlx::Result<bool> {
+async fn events_first(
+    writer: Writer,
+    tx: &mut PgConnection,
+    name: &str,
+    expected: ExpectedVersion,
+) -> sqlx::Result<bool> {
     let head = writer.sql("SELECT {of}_version FROM {heads} WHERE {of}_type = 'Order' AND {of}_id = $1");
     let head: Option<i64> = sqlx::query_scalar(head).bind(name).fetch_optional(&mut *tx).await?;
     if !expected.accepts(head.map(|head| head.try_into().unwrap())) {
@@ -282,11 +311,18 @@ async fn events_first(writer: Writer, tx: &mut PgConnection, name: &str, expecte
     Ok(true)
 }
 
-/// A new stream's head is inserted and may be there; one at a version is moved from there; at any version, it is counted up.
-async fn heads_first(writer: Writer, tx: &mut PgConnection, name: &str, expected: ExpectedVersion) -> sqlx::Result<bool> {
+/// A new stream's head is inserted and may be there; one at a version is moved from there; at any version, it is
+/// counted up.
+async fn heads_first(
+    writer: Writer,
+    tx: &mut PgConnection,
+    name: &str,
+    expected: ExpectedVersion,
+) -> sqlx::Result<bool> {
     let (sql, at) = match expected {
         ExpectedVersion::NoStream => (
-            "INSERT INTO {heads} ({of}_type, {of}_id, {of}_version, updated_at) VALUES ('Order', $1, $2 + 1, now()) RETURNING {of}_version",
+            "INSERT INTO {heads} ({of}_type, {of}_id, {of}_version, updated_at) VALUES ('Order', $1, $2 + 1, now()) \
+             RETURNING {of}_version",
             0,
         ),
         ExpectedVersion::Exact(version) => (
@@ -354,12 +390,13 @@ impl Waiting for Postgres {
         let mut connection = self.pool.acquire().await.unwrap();
         loop {
             let pids = pids.lock().unwrap().clone();
-            let waiting: i64 =
-                sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ($1) AND wait_event_type = 'Lock'")
-                    .bind(&pids)
-                    .fetch_one(&mut *connection)
-                    .await
-                    .unwrap();
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ($1) AND wait_event_type = 'Lock'",
+            )
+            .bind(&pids)
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
             if *ended.borrow() + waiting as usize >= others {
                 return;
             }
@@ -400,7 +437,8 @@ pub(super) async fn race(
     allowed: Allowed,
     contenders: impl Fn(&mut Random) -> Vec<Op> + Send + Sync + 'static,
 ) {
-    let number = |name: &str, default: usize| std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"));
+    let number =
+        |name: &str, default: usize| std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"));
     let (rounds, seed) = (number("RACES", 2_000), number("RACE_SEED", Uuid::now_v7().as_u128() as usize >> 3));
     let db = Arc::new(Postgres::new().await);
     if writer != Writer::EventsFirst {
@@ -409,7 +447,11 @@ pub(super) async fn race(
     writer.migrate(&db).await;
     let keyring = Arc::new(Keyring::generate("main").unwrap());
     let placed = || event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"));
-    let schemas = || Schemas::builder([placed(), event("Noted").version(1).unprotected("what the other writer writes")]).build().unwrap();
+    let schemas = || {
+        Schemas::builder([placed(), event("Noted").version(1).unprotected("what the other writer writes")])
+            .build()
+            .unwrap()
+    };
     let mut stores = Vec::new();
     for _ in 0..3 {
         let store = SealedStore::new(writer.store(), PostgresKeys::new(), Arc::clone(&keyring), schemas());
@@ -429,11 +471,13 @@ pub(super) async fn race(
                 while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                     let usable = lane.world.scopes.iter().flatten().all(|scope| scope.state == ScopeState::Live);
                     let long = lane.world.streams.iter().any(|stream| stream.len() > 12);
-                    if start == Start::Fresh || long || (start == Start::Usable && !usable) || lane.random.below(6) == 0 {
+                    if start == Start::Fresh || long || (start == Start::Usable && !usable) || lane.random.below(6) == 0
+                    {
                         lane.fresh();
                     }
                     let ops = contenders(&mut lane.random);
-                    let schedule = lane.random.pick(&[Schedule::Free, Schedule::Free, Schedule::Hold, Schedule::Snapshot]);
+                    let schedule =
+                        lane.random.pick(&[Schedule::Free, Schedule::Free, Schedule::Hold, Schedule::Snapshot]);
                     lane.round(level, ops, schedule, &counts).await;
                 }
             })
@@ -443,7 +487,8 @@ pub(super) async fn race(
         }
         let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         println!(
-            "{level}: {rounds} rounds, {} transactions committed, {} refused, {} to be tried again, {} of them deadlocks",
+            "{level}: {rounds} rounds, {} transactions committed, {} refused, {} to be tried again, {} of them \
+             deadlocks",
             count(&counts.done),
             count(&counts.refused),
             count(&counts.collisions),
@@ -454,6 +499,9 @@ pub(super) async fn race(
         assert!(!calm || count(&counts.collisions) == 0, "a collision where one could have waited");
         let ours_calm = allowed == Allowed::TheirCollisions && level == "READ COMMITTED";
         assert!(!ours_calm || count(&counts.ours) == 0, "a conflict of versions was called a collision");
-        assert!(allowed == Allowed::Deadlocks || count(&counts.deadlocks) == 0, "a deadlock where both take locks in one order");
+        assert!(
+            allowed == Allowed::Deadlocks || count(&counts.deadlocks) == 0,
+            "a deadlock where both take locks in one order"
+        );
     }
 }

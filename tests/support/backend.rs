@@ -1,5 +1,5 @@
-//! What a test asks of any database: a sealed store on it, appends, reads and changes of keys, each in a transaction of its own.
-//! [`on_every_database!`](crate::on_every_database) runs a test on each of them.
+//! What a test asks of any database: a sealed store on it, appends, reads and changes of keys, each in a transaction of
+//! its own. [`on_every_database!`](crate::on_every_database) runs a test on each of them.
 
 use crate::faults::Faulty;
 use crate::meddler::Meddler;
@@ -15,7 +15,8 @@ use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::store::{EventTable, TableWork};
 use eventseal::{
-    EventFilter, EventStore, EventStoreExt, GlobalPosition, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate,
+    EventFilter, EventStore, EventStoreExt, GlobalPosition, NewEvent, PersistedEvent, Result, Schemas, SealedStore,
+    aggregate,
 };
 use std::sync::Arc;
 
@@ -74,12 +75,22 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
         store
     }
 
-    async fn append<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str, events: &[NewEvent]) -> Vec<PersistedEvent> {
+    async fn append<S: EventStore<Tx = Self::Tx>>(
+        &self,
+        store: &S,
+        id: &str,
+        events: &[NewEvent],
+    ) -> Vec<PersistedEvent> {
         self.try_append(store, id, events).await.unwrap()
     }
 
     /// To an order. Commits, unless the append fails.
-    async fn try_append<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str, events: &[NewEvent]) -> Result<Vec<PersistedEvent>> {
+    async fn try_append<S: EventStore<Tx = Self::Tx>>(
+        &self,
+        store: &S,
+        id: &str,
+        events: &[NewEvent],
+    ) -> Result<Vec<PersistedEvent>> {
         let mut transaction = self.begin().await?;
         let appended = store.append(self.tx(&mut transaction), &aggregate("Order", id), Any, events).await?;
         self.commit(transaction).await?;
@@ -100,7 +111,10 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
     /// All events.
     async fn read_log<S: EventStore<Tx = Self::Tx>>(&self, store: &S) -> Result<Vec<PersistedEvent>> {
         let mut transaction = self.begin().await?;
-        Ok(store.read_events(self.tx(&mut transaction), GlobalPosition::START, 100_000, &EventFilter::default()).await?.events)
+        Ok(store
+            .read_events(self.tx(&mut transaction), GlobalPosition::START, 100_000, &EventFilter::default())
+            .await?
+            .events)
     }
 
     /// All events as they lie in the table.

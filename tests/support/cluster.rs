@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub static DURABLE: AtomicBool = AtomicBool::new(false);
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| match std::env::var("DATABASE_URL") {
-    Ok(url) if url.starts_with("postgres") => {
-        Server { options: PgConnectOptions::from_str(&url).expect("DATABASE_URL must be a postgres:// URL"), _guard: None }
-    }
+    Ok(url) if url.starts_with("postgres") => Server {
+        options: PgConnectOptions::from_str(&url).expect("DATABASE_URL must be a postgres:// URL"),
+        _guard: None,
+    },
     _ => start(),
 });
 
@@ -61,8 +62,8 @@ const STANDBY: &str = r#"
     cd / && rm -rf "$folder"
 "#;
 
-/// No process of the server runs while the others are ended: one that noticed would still write. What they shared must be free
-/// before the next one starts.
+/// No process of the server runs while the others are ended: one that noticed would still write. What they shared must
+/// be free before the next one starts.
 const CRASH: &str = r#"
     bin=$1 folder=$2
     first=$(head -n 1 "$folder/data/postmaster.pid")
@@ -91,8 +92,8 @@ impl Primary {
         Self(start_with(GUARD, &[], true))
     }
 
-    /// Ends all processes of this server at the same moment, so that none of them writes anything more, and starts it again
-    /// with the options that it had.
+    /// Ends all processes of this server at the same moment, so that none of them writes anything more, and starts it
+    /// again with the options that it had.
     pub fn crash(&self) {
         let folder = self.0.options.get_socket().expect("a throw-away cluster has a socket");
         let mut script = Command::new("sh");
@@ -129,8 +130,9 @@ fn start() -> Server {
 fn start_with(script: &str, arguments: &[&std::ffi::OsStr], durable: bool) -> Server {
     let bin = binaries().unwrap_or_else(|| {
         panic!(
-            "PostgreSQL 15 or newer is needed: install its server (on Debian and Ubuntu: sudo apt-get install postgresql), \
-             put initdb and pg_ctl on the PATH, or set DATABASE_URL to a server on which databases may be created"
+            "PostgreSQL 15 or newer is needed: install its server (on Debian and Ubuntu: sudo apt-get install \
+             postgresql), put initdb and pg_ctl on the PATH, or set DATABASE_URL to a server on which databases may be \
+             created"
         )
     });
     let folder = tempfile::Builder::new().prefix("eventseal-").tempdir().expect("a temporary folder").keep();
@@ -159,8 +161,10 @@ fn binaries() -> Option<PathBuf> {
     let mut of_debian: Vec<PathBuf> = of_debian.map(|entry| entry.path().join("bin")).collect();
     of_debian.sort_by_key(|path| std::cmp::Reverse(version(path)));
     let configured = Command::new("pg_config").arg("--bindir").output().ok().filter(|output| output.status.success());
-    let configured = configured.and_then(|output| String::from_utf8(output.stdout).ok()).map(|path| PathBuf::from(path.trim()));
-    let on_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    let configured =
+        configured.and_then(|output| String::from_utf8(output.stdout).ok()).map(|path| PathBuf::from(path.trim()));
+    let on_path =
+        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
     let mut candidates = on_path.into_iter().chain(configured).chain(of_debian);
     candidates.find(|path| version(path).is_some_and(|version| version >= 15))
 }
@@ -180,7 +184,8 @@ pub fn unprivileged() -> Option<(u32, u32)> {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     let users = if root { std::fs::read_to_string("/etc/passwd").expect("the user database") } else { return None };
     let ids = |name: &str| {
-        let line: Vec<&str> = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|line| line[0] == name)?;
+        let line: Vec<&str> =
+            users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|line| line[0] == name)?;
         Some((line.get(2)?.parse().ok()?, line.get(3)?.parse().ok()?))
     };
     Some(ids("postgres").or_else(|| ids("nobody")).expect("PostgreSQL does not run as root: add a user named postgres"))

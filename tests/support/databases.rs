@@ -144,9 +144,9 @@ impl Postgres {
     }
 }
 
-/// Events as eventsalsa/store 0.1 and later make them where they are partitioned by position: a sequence of its own, and
-/// no unique constraint but the primary key. With a partition for what no other one takes, as pg_partman makes it, and the
-/// index on event ids that `doctor` asks for.
+/// Events as eventsalsa/store 0.1 and later make them where they are partitioned by position: a sequence of its own,
+/// and no unique constraint but the primary key. With a partition for what no other one takes, as pg_partman makes it,
+/// and the index on event ids that `doctor` asks for.
 #[cfg(feature = "databases")]
 const PARTITIONED: &str = "
     CREATE SEQUENCE events_global_position_seq;
@@ -171,7 +171,8 @@ const PARTITIONED: &str = "
 
 #[cfg(feature = "databases")]
 impl Postgres {
-    /// Makes partitioned tables of events, with partitions for these positions (the second excluded) and one for the rest.
+    /// Makes partitioned tables of events, with partitions for these positions (the second excluded) and one for the
+    /// rest.
     pub async fn partitioned(&self, partitions: &[(i64, i64)]) {
         let mut sql = PARTITIONED.to_owned();
         for (from, to) in partitions {

@@ -1,18 +1,21 @@
-//! Parts that do what another part does, except where a test says otherwise: key stores, event stores, event tables and KMSs.
+//! Parts that do what another part does, except where a test says otherwise: key stores, event stores, event tables and
+//! KMSs.
 //!
-//! A test implements [`KeyFaults`], [`StoreFaults`], [`TableFaults`] or [`KmsFaults`] for a type of its own and writes only the
-//! calls that it changes. [`Faulty`] makes the port out of it.
+//! A test implements [`KeyFaults`], [`StoreFaults`], [`TableFaults`] or [`KmsFaults`] for a type of its own and writes
+//! only the calls that it changes. [`Faulty`] makes the port out of it.
 
 use async_trait::async_trait;
 use eventseal::keys::{
-    DataKeyRecord, KekId, KekRecord, KekUsage, KeyHistory, KeyId, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper,
-    ScopeChange, ScopeLock, ScopeRecord,
+    DataKeyRecord, KekId, KekRecord, KekUsage, KeyHistory, KeyId, KeyStore, NewDataKey, Retirement, RewrapBatch,
+    RewrappedBatch, Rewrapper, ScopeChange, ScopeLock, ScopeRecord,
 };
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
-use eventseal::store::{EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork};
+use eventseal::store::{
+    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
+};
 use eventseal::{
-    AggregateRef, Appended, EventFilter, EventPage, EventStore, ExpectedVersion, GlobalPosition, KeyScope, Namespace, NewEvent,
-    PersistedEvent, Result, Stream, VersionRange,
+    AggregateRef, Appended, EventFilter, EventPage, EventStore, ExpectedVersion, GlobalPosition, KeyScope, Namespace,
+    NewEvent, PersistedEvent, Result, Stream, VersionRange,
 };
 use time::OffsetDateTime;
 
@@ -88,7 +91,12 @@ pub trait KeyFaults: Send + Sync {
         self.inner().retire_kek(connection, kek_id).await
     }
 
-    async fn rewrap_batch(&self, connection: &mut KeyTx<Self>, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+    async fn rewrap_batch(
+        &self,
+        connection: &mut KeyTx<Self>,
+        batch: &RewrapBatch,
+        by: &dyn Rewrapper,
+    ) -> Result<RewrappedBatch> {
         self.inner().rewrap_batch(connection, batch, by).await
     }
 
@@ -196,7 +204,12 @@ impl<T: KeyFaults> KeyStore for Faulty<T> {
         self.0.retire_kek(connection, kek_id).await
     }
 
-    async fn rewrap_batch(&self, connection: &mut Self::Tx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+    async fn rewrap_batch(
+        &self,
+        connection: &mut Self::Tx,
+        batch: &RewrapBatch,
+        by: &dyn Rewrapper,
+    ) -> Result<RewrappedBatch> {
         self.0.before("rewrap_batch")?;
         self.0.rewrap_batch(connection, batch, by).await
     }
@@ -269,11 +282,22 @@ pub trait StoreFaults: Send + Sync {
         self.inner().append(tx, aggregate, expected, events).await
     }
 
-    async fn read_aggregate_stream(&self, tx: &mut StoreTx<Self>, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut StoreTx<Self>,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream> {
         self.inner().read_aggregate_stream(tx, aggregate, range).await
     }
 
-    async fn read_events(&self, tx: &mut StoreTx<Self>, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+    async fn read_events(
+        &self,
+        tx: &mut StoreTx<Self>,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage> {
         self.inner().read_events(tx, after, limit, filter).await
     }
 
@@ -300,11 +324,22 @@ impl<T: StoreFaults> EventStore for Faulty<T> {
         self.0.append(tx, aggregate, expected, events).await
     }
 
-    async fn read_aggregate_stream(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, range: VersionRange) -> Result<Stream> {
+    async fn read_aggregate_stream(
+        &self,
+        tx: &mut Self::Tx,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+    ) -> Result<Stream> {
         self.0.read_aggregate_stream(tx, aggregate, range).await
     }
 
-    async fn read_events(&self, tx: &mut Self::Tx, after: GlobalPosition, limit: u32, filter: &EventFilter) -> Result<EventPage> {
+    async fn read_events(
+        &self,
+        tx: &mut Self::Tx,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<EventPage> {
         self.0.read_events(tx, after, limit, filter).await
     }
 
@@ -320,7 +355,11 @@ pub trait TableFaults: Send + Sync {
 
     fn inner(&self) -> &Self::Inner;
 
-    async fn in_transaction(&self, connection: &mut TableTx<Self>, work: &mut dyn TableWork<TableTx<Self>>) -> Result<()> {
+    async fn in_transaction(
+        &self,
+        connection: &mut TableTx<Self>,
+        work: &mut dyn TableWork<TableTx<Self>>,
+    ) -> Result<()> {
         self.inner().in_transaction(connection, work).await
     }
 
@@ -336,11 +375,19 @@ pub trait TableFaults: Send + Sync {
         self.inner().stored_events(tx, query).await
     }
 
-    async fn stored_events_at(&self, tx: &mut TableTx<Self>, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>> {
+    async fn stored_events_at(
+        &self,
+        tx: &mut TableTx<Self>,
+        positions: &[GlobalPosition],
+    ) -> Result<Vec<PersistedEvent>> {
         self.inner().stored_events_at(tx, positions).await
     }
 
-    async fn replace_payloads(&self, tx: &mut TableTx<Self>, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+    async fn replace_payloads(
+        &self,
+        tx: &mut TableTx<Self>,
+        replacements: &[PayloadReplacement],
+    ) -> Result<Vec<GlobalPosition>> {
         self.inner().replace_payloads(tx, replacements).await
     }
 
@@ -385,7 +432,11 @@ impl<T: TableFaults> EventTable for Faulty<T> {
         self.0.stored_events_at(tx, positions).await
     }
 
-    async fn replace_payloads(&self, tx: &mut Self::Tx, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+    async fn replace_payloads(
+        &self,
+        tx: &mut Self::Tx,
+        replacements: &[PayloadReplacement],
+    ) -> Result<Vec<GlobalPosition>> {
         self.0.replace_payloads(tx, replacements).await
     }
 

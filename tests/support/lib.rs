@@ -1,7 +1,13 @@
-//! What tests share: databases, each test's own, a PostgreSQL server, a pooler and a KMS that go with the process, and the
-//! worlds that tests play in.
+//! What tests share: databases, each test's own, a PostgreSQL server, a pooler and a KMS that go with the process, and
+//! the worlds that tests play in.
 
-#![allow(missing_docs, missing_debug_implementations, clippy::must_use_candidate, clippy::new_without_default, reason = "for tests alone")]
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::must_use_candidate,
+    clippy::new_without_default,
+    reason = "for tests alone"
+)]
 
 #[cfg(feature = "databases")]
 pub mod backend;
@@ -54,12 +60,18 @@ pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// Runs a suite, which must fail and say this.
 pub async fn caught(name: &str, rule: &str, suite: impl Future<Output = ()> + Send + 'static) {
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), tokio::spawn(suite)).await.expect("the suite does not end");
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), tokio::spawn(suite))
+        .await
+        .expect("the suite does not end");
     let panic = match ended {
         Ok(()) => panic!("{name}: nobody noticed that it breaks the rule: {rule}"),
         Err(error) => error.into_panic(),
     };
-    let message = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap();
+    let message = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap();
     assert!(message.contains(rule), "{name} was found, but the message does not name the rule {rule:?}: {message}");
 }
 

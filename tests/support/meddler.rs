@@ -148,7 +148,11 @@ impl<S: EventTable> TableFaults for Meddler<S> {
         self.call(self.meet(), self.inner.stored_events_at(tx, positions)).await
     }
 
-    async fn replace_payloads(&self, tx: &mut S::Tx, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+    async fn replace_payloads(
+        &self,
+        tx: &mut S::Tx,
+        replacements: &[PayloadReplacement],
+    ) -> Result<Vec<GlobalPosition>> {
         self.before_write().await;
         let mut replacements = replacements.to_vec();
         if let Some(writes) = &*self.state.writes.lock().unwrap() {

@@ -75,8 +75,10 @@ const SETUP: &str = "run ./scripts/test once, which installs moto in target/pyth
 
 /// A client for a server on this machine, over plain HTTP, that gives up soon.
 pub fn config(port: u16) -> Builder {
-    let times =
-        TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(5)).operation_timeout(Duration::from_secs(10)).build();
+    let times = TimeoutConfig::builder()
+        .operation_attempt_timeout(Duration::from_secs(5))
+        .operation_timeout(Duration::from_secs(10))
+        .build();
     aws_sdk_kms::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-central-1"))

@@ -34,10 +34,13 @@ impl PgBouncer {
     #[allow(clippy::zombie_processes, reason = "the guard outlives this value, to clean up after it")]
     pub fn start(bin: &Path, options: &PgConnectOptions, connections: u32, settings: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("eventseal-").tempdir().expect("a temporary folder").keep();
-        let host = options.get_socket().map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string());
+        let host =
+            options.get_socket().map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string());
         let mut ini = String::new();
-        writeln!(ini, "[databases]\n* = host={host} port={} user={}", options.get_port(), options.get_username()).unwrap();
-        writeln!(ini, "[pgbouncer]\nlisten_addr =\nunix_socket_dir = {}\nlisten_port = 6432", folder.display()).unwrap();
+        writeln!(ini, "[databases]\n* = host={host} port={} user={}", options.get_port(), options.get_username())
+            .unwrap();
+        writeln!(ini, "[pgbouncer]\nlisten_addr =\nunix_socket_dir = {}\nlisten_port = 6432", folder.display())
+            .unwrap();
         writeln!(ini, "pool_mode = transaction\nauth_type = any\ndefault_pool_size = {connections}").unwrap();
         // The driver sends it with every connection.
         writeln!(ini, "ignore_startup_parameters = extra_float_digits\n{settings}").unwrap();
@@ -53,7 +56,9 @@ impl PgBouncer {
         }
         let mut guard = guard.spawn().expect("starting sh");
         let mut word = String::new();
-        BufReader::new(guard.stdout.take().expect("a pipe")).read_line(&mut word).expect("reading from PgBouncer's guard");
+        BufReader::new(guard.stdout.take().expect("a pipe"))
+            .read_line(&mut word)
+            .expect("reading from PgBouncer's guard");
         assert_eq!(word, "ready\n", "PgBouncer did not start: its log is above");
         Self { folder, _guard: guard.stdin.take().expect("a pipe") }
     }
@@ -66,12 +71,15 @@ impl PgBouncer {
 
 /// `PGBOUNCER`, or the one that is installed, and its version.
 pub fn binary() -> (PathBuf, (u32, u32)) {
-    let on_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    let on_path =
+        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
     let installed = on_path.into_iter().chain(["/usr/sbin".into()]).map(|folder| folder.join("pgbouncer"));
     let mut candidates = std::env::var_os("PGBOUNCER").map(PathBuf::from).into_iter().chain(installed);
     let bin = candidates.find(|path| path.is_file());
-    let bin =
-        bin.expect("PgBouncer is needed: install it (on Debian and Ubuntu: sudo apt-get install pgbouncer), or name it with PGBOUNCER");
+    let bin = bin.expect(
+        "PgBouncer is needed: install it (on Debian and Ubuntu: sudo apt-get install pgbouncer), or name it with \
+         PGBOUNCER",
+    );
     let output = Command::new(&bin).arg("--version").output().expect("running PgBouncer");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     let version = text.split_whitespace().find_map(|word| {

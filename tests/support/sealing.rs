@@ -4,7 +4,8 @@ use eventseal::keys::{KeyHistory, KeyStore};
 use eventseal::kms::Kms;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryTx};
 use eventseal::{
-    AggregateRef, AggregateVersion, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result, Schemas, Sealer,
+    AggregateRef, AggregateVersion, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result,
+    Schemas, Sealer,
 };
 use futures::executor::block_on;
 
@@ -41,7 +42,12 @@ impl SealerWorld {
         Self::over(MemoryDb::new(Namespace::new("test").unwrap()), MemoryKeys::new(), keyring, schemas)
     }
 
-    pub fn over(db: MemoryDb, keys: impl KeyStore<Tx = MemoryTx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
+    pub fn over(
+        db: MemoryDb,
+        keys: impl KeyStore<Tx = MemoryTx> + 'static,
+        kms: impl Kms + 'static,
+        schemas: Schemas,
+    ) -> Self {
         let sealer = Sealer::new(keys, kms, schemas);
         block_on(sealer.keys().prepare(&mut db.begin())).unwrap();
         Self { db, sealer }

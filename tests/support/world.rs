@@ -4,7 +4,8 @@ use eventseal::ExpectedVersion::Any;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
 use eventseal::schema::EventSchema;
 use eventseal::{
-    EventStore, EventStoreExt, JsonPointer, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate,
+    EventStore, EventStoreExt, JsonPointer, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result, Schemas,
+    SealedStore, aggregate,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -16,7 +17,10 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        Self { db: MemoryDb::new(Namespace::new("test").unwrap()), keyring: Arc::new(Keyring::generate("main").unwrap()) }
+        Self {
+            db: MemoryDb::new(Namespace::new("test").unwrap()),
+            keyring: Arc::new(Keyring::generate("main").unwrap()),
+        }
     }
 
     pub async fn store(&self, schemas: Schemas) -> SealedStore<MemoryStore> {
@@ -46,7 +50,12 @@ impl World {
     }
 
     /// What readers see of a payload that was appended under `old`, shredded, and read with `new`.
-    pub async fn after(old: EventSchema, payload: &str, shredded: &[(&str, &str)], new: Vec<EventSchema>) -> Vec<PersistedEvent> {
+    pub async fn after(
+        old: EventSchema,
+        payload: &str,
+        shredded: &[(&str, &str)],
+        new: Vec<EventSchema>,
+    ) -> Vec<PersistedEvent> {
         let world = Self::new();
         let writer = world.store(Schemas::new([old]).unwrap()).await;
         world.append(&writer, "1", &[NewEvent::raw("Met", 1, payload)]).await;

@@ -12,9 +12,9 @@ pub(crate) fn of(cause: &Cause) -> Result<String, Failure> {
     if let Some(actor) = &cause.actor {
         return Ok(actor.clone());
     }
-    let user = user()
-        .or_else(number)
-        .ok_or_else(|| Failure::Usage("the operating system does not say who runs this: name the actor with --actor".into()))?;
+    let user = user().or_else(number).ok_or_else(|| {
+        Failure::Usage("the operating system does not say who runs this: name the actor with --actor".into())
+    })?;
     // Whoever became root says who he was; nobody can check it, no more than --actor.
     match std::env::var("SUDO_USER") {
         Ok(before) if user == "root" && !before.is_empty() && before != user => Ok(format!("{before} (as root)")),

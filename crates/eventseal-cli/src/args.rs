@@ -94,7 +94,9 @@ pub(crate) enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the man page
-    #[command(after_help = "Examples:\n  eventseal man | man -l -\n  eventseal man --directory /usr/local/share/man/man1")]
+    #[command(
+        after_help = "Examples:\n  eventseal man | man -l -\n  eventseal man --directory /usr/local/share/man/man1"
+    )]
     Man {
         /// Write a page for each command into this directory instead
         #[arg(long, value_name = "DIR")]
@@ -204,7 +206,12 @@ pub(crate) struct Migrate {
 
 impl Migrate {
     pub(crate) fn names(&self) -> EventNames<'_> {
-        EventNames { events: self.events_table.as_deref(), heads: self.heads_table.as_deref(), streams: self.streams, heads_first: false }
+        EventNames {
+            events: self.events_table.as_deref(),
+            heads: self.heads_table.as_deref(),
+            streams: self.streams,
+            heads_first: false,
+        }
     }
 }
 
@@ -489,12 +496,14 @@ pub(crate) fn check_secrets(matches: &clap::ArgMatches) -> Result<(), Failure> {
     while let Some((_, inner)) = matches.subcommand() {
         matches = inner;
     }
-    let given = matches.ids().any(|id| id.as_str() == "database") && matches.value_source("database") == Some(ValueSource::CommandLine);
-    let url = matches.ids().any(|id| id.as_str() == "database").then(|| matches.get_one::<String>("database")).flatten();
+    let given = matches.ids().any(|id| id.as_str() == "database")
+        && matches.value_source("database") == Some(ValueSource::CommandLine);
+    let url =
+        matches.ids().any(|id| id.as_str() == "database").then(|| matches.get_one::<String>("database")).flatten();
     match url {
         Some(url) if given && has_password(url) => Err(Failure::Usage(format!(
-            "--database has a password in it, which others can read on the command line: set {DATABASE_URL}, or leave the password to \
-             PGPASSWORD or ~/.pgpass; and change this one, if others use the machine"
+            "--database has a password in it, which others can read on the command line: set {DATABASE_URL}, or leave \
+             the password to PGPASSWORD or ~/.pgpass; and change this one, if others use the machine"
         ))),
         _ => Ok(()),
     }
@@ -520,10 +529,21 @@ mod tests {
 
     #[test]
     fn passwords_are_found() {
-        for url in ["postgres://u:p@h/d", "postgres://u:a/b@h/d", "postgres://h/d?sslmode=require&password=p", "postgresql://:p@h"] {
+        for url in [
+            "postgres://u:p@h/d",
+            "postgres://u:a/b@h/d",
+            "postgres://h/d?sslmode=require&password=p",
+            "postgresql://:p@h",
+        ] {
             assert!(has_password(url), "{url}");
         }
-        for url in ["postgres://u@h:5432/d", "postgres://h:5432/d", "sqlite://a:b.db", "sqlite::memory:", "postgres:///d?host=/tmp"] {
+        for url in [
+            "postgres://u@h:5432/d",
+            "postgres://h:5432/d",
+            "sqlite://a:b.db",
+            "sqlite::memory:",
+            "postgres:///d?host=/tmp",
+        ] {
             assert!(!has_password(url), "{url}");
         }
     }

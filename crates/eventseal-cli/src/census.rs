@@ -47,7 +47,8 @@ where
     S: EventStore<Tx = C> + EventTable<Tx = C>,
 {
     let mut options = CensusOptions::default();
-    options.range = PositionRange { after: args.after.try_into()?, up_to: args.up_to.map(GlobalPosition::try_from).transpose()? };
+    options.range =
+        PositionRange { after: args.after.try_into()?, up_to: args.up_to.map(GlobalPosition::try_from).transpose()? };
     options.positions_per_scan = Some(args.batch);
     options.every_payload = args.payloads == Some(Payloads::All);
     let after = args.after;
@@ -81,8 +82,8 @@ fn no_table(error: Error) -> Failure {
         Error::OutdatedTables { .. } => "the columns of the table of events have other names".to_owned(),
         _ => return error.into(),
     };
-    let remedy = "look whether --database, --schema, --events-table and --streams are right; eventseal migrate --namespace NAME --events \
-                  makes the tables where there are none";
+    let remedy = "look whether --database, --schema, --events-table and --streams are right; eventseal migrate \
+        --namespace NAME --events makes the tables where there are none";
     Failure::failed("no_events", format!("{what}: {remedy}"))
 }
 

@@ -96,12 +96,14 @@ pub(crate) enum Target {
 
 pub(crate) fn target(args: &args::Database) -> Result<Target, Failure> {
     let url = args.database.as_deref().filter(|url| !url.is_empty()).ok_or_else(|| {
-        Failure::Usage("no database: set DATABASE_URL, or pass --database sqlite://FILE or postgres://USER@HOST/NAME".into())
+        Failure::Usage(
+            "no database: set DATABASE_URL, or pass --database sqlite://FILE or postgres://USER@HOST/NAME".into(),
+        )
     })?;
     // Neither the URL nor the driver's words about it are repeated: there may be a password in them.
     let unreadable = || {
-        let problem = "the database's URL can't be read: write sqlite://FILE or postgres://USER@HOST/NAME, with special characters \
-                       percent-encoded";
+        let problem = "the database's URL can't be read: write sqlite://FILE or postgres://USER@HOST/NAME, with \
+            special characters percent-encoded";
         Failure::Usage(problem.into())
     };
     match url.split_once(':').map(|(scheme, _)| scheme) {
@@ -172,8 +174,8 @@ fn timeout(args: &args::Database) -> Duration {
     Duration::from_secs(args.lock_timeout.into())
 }
 
-/// Makes the file of a SQLite database that is to be made, for its owner alone: it holds the wrapped keys. SQLite gives its
-/// other files the same mode.
+/// Makes the file of a SQLite database that is to be made, for its owner alone: it holds the wrapped keys. SQLite gives
+/// its other files the same mode.
 #[cfg(unix)]
 pub(crate) fn make_file(path: &Path) {
     use std::os::unix::fs::OpenOptionsExt;
@@ -218,13 +220,27 @@ pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<
                 }
                 _ => failed(error).into(),
             })?;
-            AnyDb::Sqlite(Db { connection, keys, place: format!("SQLite, {}", path.display()), file: Some(path), timeout })
+            AnyDb::Sqlite(Db {
+                connection,
+                keys,
+                place: format!("SQLite, {}", path.display()),
+                file: Some(path),
+                timeout,
+            })
         }
         Target::Postgres(options, keys) => {
-            let host = options.get_socket().map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string());
+            let host = options
+                .get_socket()
+                .map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string());
             let name = options.get_database().unwrap_or_else(|| options.get_username());
             let place = format!("PostgreSQL, {name} on {host}");
-            AnyDb::Postgres(Db { connection: options.connect().await.map_err(failed)?, keys, place, file: None, timeout })
+            AnyDb::Postgres(Db {
+                connection: options.connect().await.map_err(failed)?,
+                keys,
+                place,
+                file: None,
+                timeout,
+            })
         }
     })
 }
@@ -272,8 +288,16 @@ impl<C: Backend> Db<C> {
         }
     }
 
-    async fn attempt<T>(&mut self, begin: &'static str, work: &mut impl AsyncFnMut(&mut C) -> Result<T, Error>) -> Result<T, Error> {
-        let mut tx = self.connection.begin_with(begin).await.map_err(|error| Error::database("beginning a transaction", error))?;
+    async fn attempt<T>(
+        &mut self,
+        begin: &'static str,
+        work: &mut impl AsyncFnMut(&mut C) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut tx = self
+            .connection
+            .begin_with(begin)
+            .await
+            .map_err(|error| Error::database("beginning a transaction", error))?;
         match work(&mut tx).await {
             Ok(done) => {
                 interrupt::uncertain();

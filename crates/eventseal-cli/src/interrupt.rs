@@ -15,8 +15,8 @@ struct Work {
 static WORK: Mutex<Work> = Mutex::new(Work { kept: String::new(), is_done: false });
 
 const NOTHING: &str = "nothing was changed";
-const UNCERTAIN: &str =
-    "it is not certain whether this was done: eventseal keys show, or eventseal status, tells; running it again does no harm";
+const UNCERTAIN: &str = "it is not certain whether this was done: eventseal keys show, or eventseal status, tells; \
+    running it again does no harm";
 
 fn with<T>(change: impl FnOnce(&mut Work) -> T) -> T {
     change(&mut WORK.lock().unwrap_or_else(PoisonError::into_inner))

@@ -6,7 +6,9 @@ use crate::interrupt;
 use crate::master_key::{self, NoMasterKey};
 use crate::output::{Exit, Failure, Progress, Report, count, exact_time, rate, shown};
 use eventseal::Error;
-use eventseal::keys::{KekId, KekMoves, KekRecord, KekUsage, KeyManager, KeyStore, RewrapOptions, RewrapProgress, Rewrapped};
+use eventseal::keys::{
+    KekId, KekMoves, KekRecord, KekUsage, KeyManager, KeyStore, RewrapOptions, RewrapProgress, Rewrapped,
+};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -102,11 +104,17 @@ async fn rewrap_all<C: Backend>(
             }
             bar.at(progressed + progress.bad, before + progress.total);
             if progressed > 0 {
-                interrupt::kept(format!("{} wrapped anew, and stay so; run it again for the others", were(progressed, "data key")));
+                interrupt::kept(format!(
+                    "{} wrapped anew, and stay so; run it again for the others",
+                    were(progressed, "data key")
+                ));
             }
             if C::ONE_WRITER {
                 // Those who wait for the write lock only look now and then whether it is free.
-                #[allow(clippy::disallowed_methods, reason = "nobody says that he waits, and nothing else runs on this thread")]
+                #[allow(
+                    clippy::disallowed_methods,
+                    reason = "nobody says that he waits, and nothing else runs on this thread"
+                )]
                 std::thread::sleep(began.elapsed() / 2);
             }
             began = Instant::now();
@@ -149,7 +157,8 @@ fn rewrapped(done: &Rewrapped, took: Duration) -> Report {
     let held = done.remaining.saturating_sub(bad.len() as u64);
     let mut exit = Exit::Done;
     if held > 0 {
-        let _ = writeln!(text, "{} left: others hold them, or made them meanwhile. Run it again.", count(held, "data key"));
+        let _ =
+            writeln!(text, "{} left: others hold them, or made them meanwhile. Run it again.", count(held, "data key"));
         exit = Exit::Retryable;
     }
     if !bad.is_empty() {
@@ -175,7 +184,8 @@ pub(crate) async fn move_master_key(args: MoveMasterKey, json: bool) -> Result<R
     let from = match master_key::open_from(&args).await? {
         Some(from) if from.provider() != kms.provider() => Some(from),
         Some(from) if from.provider() == "keyring" => {
-            let problem = "both are keyrings: put all entries into one, the new one first, and pass that as --keyring alone";
+            let problem =
+                "both are keyrings: put all entries into one, the new one first, and pass that as --keyring alone";
             return Err(Failure::Usage(problem.into()));
         }
         // AWS KMS moves between its own keys, and the target opens under the other one.
@@ -209,9 +219,13 @@ pub(crate) async fn move_master_key(args: MoveMasterKey, json: bool) -> Result<R
 
 fn would_move(usage: &[KekUsage], provider: &str, target: &str, from: Option<&str>) -> Result<Report, Failure> {
     let is_there = |kek: &KekRecord| kek.provider == provider && kek.wrapped.master_key_id == target;
-    let (already, moving): (Vec<&KekRecord>, Vec<&KekRecord>) = usage.iter().map(|usage| &usage.kek).partition(|kek| is_there(kek));
+    let (already, moving): (Vec<&KekRecord>, Vec<&KekRecord>) =
+        usage.iter().map(|usage| &usage.kek).partition(|kek| is_there(kek));
     if let Some(kek) = moving.iter().find(|kek| kek.provider != provider && Some(kek.provider.as_str()) != from) {
-        let problem = format!("provider {:?} wrapped key-encryption key {}: name that one with --from-…", kek.provider, kek.kek_id);
+        let problem = format!(
+            "provider {:?} wrapped key-encryption key {}: name that one with --from-…",
+            kek.provider, kek.kek_id
+        );
         return Err(Failure::refused("other_provider", problem));
     }
     let mut text = format!(

@@ -74,7 +74,8 @@ fn refuse(problem: &clap::Error) -> ExitCode {
     let json = std::env::args_os().any(|argument| argument == "--json");
     // clap repeats what it does not understand.
     if problem.use_stderr() && std::env::args_os().any(|argument| argument.to_str().is_some_and(args::has_password)) {
-        let problem = "the arguments can't be read, and are not repeated, since one has a password in it: set DATABASE_URL instead";
+        let problem = "the arguments can't be read, and are not repeated, since one has a password in it: set \
+            DATABASE_URL instead";
         return Failure::Usage(problem.into()).print(json);
     }
     if problem.use_stderr() && json {

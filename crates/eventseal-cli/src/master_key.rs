@@ -37,11 +37,12 @@ async fn open_beside(args: &args::MasterKey, also: Option<&str>) -> Result<Arc<d
         (false, Some(path), None) => keyring(&PathBuf::from(path)),
         (false, None, Some(key)) => aws(&key.to_string_lossy(), also).await,
         (false, None, None) => Err(Failure::Usage(format!(
-            "no master key: pass --keyring FILE or --aws-kms-key KEY, or set {FILE}, {TEXT} (the keyring's text) or {AWS}"
+            "no master key: pass --keyring FILE or --aws-kms-key KEY, or set {FILE}, {TEXT} (the keyring's text) or \
+             {AWS}"
         ))),
-        _ => {
-            Err(Failure::Usage(format!("more than one of {TEXT}, {FILE} and {AWS} is set: leave one, or pass --keyring or --aws-kms-key")))
-        }
+        _ => Err(Failure::Usage(format!(
+            "more than one of {TEXT}, {FILE} and {AWS} is set: leave one, or pass --keyring or --aws-kms-key"
+        ))),
     }
 }
 
@@ -58,11 +59,16 @@ fn keyring(path: &Path) -> Result<Arc<dyn Kms>, Failure> {
     // It is not repeated: it may be a key that was put in the place of a file.
     if matches!(path.try_exists(), Ok(false)) || path.as_os_str().len() > 4_096 {
         let remedy = if is_key(path) {
-            format!("That is a keyring's text, and others can read a command line: give it new keys, and put them into {TEXT}")
+            format!(
+                "That is a keyring's text, and others can read a command line: give it new keys, and put them into \
+                 {TEXT}"
+            )
         } else {
             "Make it once with (umask 077; echo \"main:$(openssl rand -base64 32)\" > FILE)".to_owned()
         };
-        return Err(Failure::Usage(format!("the keyring's file, named by --keyring, --from-keyring or {FILE}, does not exist. {remedy}")));
+        return Err(Failure::Usage(format!(
+            "the keyring's file, named by --keyring, --from-keyring or {FILE}, does not exist. {remedy}"
+        )));
     }
     Ok(Arc::new(Keyring::from_file(path)?))
 }
@@ -83,9 +89,10 @@ fn is_key(path: &Path) -> bool {
 fn from_text() -> Result<Arc<dyn Kms>, Failure> {
     match Keyring::from_env(TEXT) {
         Ok(ring) => Ok(Arc::new(ring)),
-        Err(Error::Keyring { problem }) => {
-            Err(Error::Keyring { problem: format!("{TEXT} holds a keyring's text, {FILE} the name of a file; {problem}") }.into())
+        Err(Error::Keyring { problem }) => Err(Error::Keyring {
+            problem: format!("{TEXT} holds a keyring's text, {FILE} the name of a file; {problem}"),
         }
+        .into()),
         Err(error) => Err(error.into()),
     }
 }

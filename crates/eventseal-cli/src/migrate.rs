@@ -1,7 +1,9 @@
 //! `migrate`: the tables of keys, and of events if they are wanted.
 
 use crate::args::{Dialect, Migrate};
-use crate::connect::{AnyDb, Target, connect_to, make_file, postgres_keys, postgres_store, sqlite_keys, sqlite_store, target};
+use crate::connect::{
+    AnyDb, Target, connect_to, make_file, postgres_keys, postgres_store, sqlite_keys, sqlite_store, target,
+};
 use crate::interrupt;
 use crate::output::{Failure, Report, shown};
 use crate::pooler::{self, Sessions};
@@ -23,8 +25,8 @@ pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {
     if let Target::Postgres(options, _) = &target
         && pooler::sessions(options).await.is_ok_and(|sessions| sessions != Sessions::Own)
     {
-        let problem = "a pooler gives transactions to different sessions, and migrate locks others out by a lock of its session: let \
-                       --database name the database itself. Nothing was done";
+        let problem = "a pooler gives transactions to different sessions, and migrate locks others out by a lock of \
+            its session: let --database name the database itself. Nothing was done";
         return Err(Failure::refused("pooler", problem));
     }
     interrupt::kept("every migration that was finished stays; run it again for the others");
@@ -46,7 +48,10 @@ pub(crate) async fn migrate(args: Migrate) -> Result<Report, Failure> {
     };
     let what = if args.events { "The tables of keys and events are" } else { "The key tables are" };
     let newer = applied.filter(|applied| *applied > known).map(|applied| {
-        format!("\nThe key tables are at migration {applied} of a newer version. This command knows {known}, and left them as they are.")
+        format!(
+            "\nThe key tables are at migration {applied} of a newer version. This command knows {known}, and left \
+            them as they are."
+        )
     });
     let text = format!(
         "{what} up to date, in namespace {}.\n{}{}\n\nNext: eventseal prepare, or start the application.",
@@ -69,7 +74,11 @@ fn print(args: &Migrate, dialect: Dialect) -> Result<Report, Failure> {
         let journal = "-- Once, and not in a transaction: PRAGMA journal_mode = WAL;\n\n".to_owned();
         (journal + &events, sqlite_keys(&args.database)?.migration_sql(&args.namespace))
     } else {
-        let mut events = if args.events { postgres_store(&args.database, &args.names())?.migration_sql() + "\n" } else { String::new() };
+        let mut events = if args.events {
+            postgres_store(&args.database, &args.names())?.migration_sql() + "\n"
+        } else {
+            String::new()
+        };
         if let Some(schema) = &args.database.schema {
             events.insert_str(0, &format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\";\n\n"));
         }

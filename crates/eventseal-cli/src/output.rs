@@ -152,9 +152,10 @@ impl Failure {
 
     pub(crate) fn message(&self) -> String {
         match self {
-            Self::Usage(problem) | Self::Refused { problem, .. } | Self::Failed { problem, .. } | Self::Interrupted { problem, .. } => {
-                problem.clone()
-            }
+            Self::Usage(problem)
+            | Self::Refused { problem, .. }
+            | Self::Failed { problem, .. }
+            | Self::Interrupted { problem, .. } => problem.clone(),
             Self::Library(error) => in_commands(&error.to_string()),
         }
     }
@@ -168,7 +169,9 @@ impl Failure {
             Error::Collision { .. } => Some("run it again; --lock-timeout says how long to wait for others"),
             Error::OutdatedTables { .. } => Some("eventseal migrate --namespace NAME, by this version of eventseal"),
             Error::NewerTables { .. } => Some("use a newer eventseal"),
-            Error::PermissionDenied { .. } => Some("eventseal doctor shows what this user may do; --database names another one"),
+            Error::PermissionDenied { .. } => {
+                Some("eventseal doctor shows what this user may do; --database names another one")
+            }
             Error::PooledStatements { .. } => Some("let --database name the database itself, not the pooler"),
             Error::OutcomeUnknown { .. } => {
                 Some("eventseal status, or keys show, says what is there now; then run it again if it is needed")
@@ -277,7 +280,8 @@ fn in_lines(text: &str) -> String {
     escaped(text, &['\n', '\t'])
 }
 
-/// JSON leaves some control characters as they are, and a terminal obeys them. Outside of strings there are none but ends of lines.
+/// JSON leaves some control characters as they are, and a terminal obeys them. Outside of strings there are none but
+/// ends of lines.
 fn in_json(value: &Value) -> String {
     let mut text = String::new();
     for c in format!("{value:#}").chars() {
@@ -292,7 +296,8 @@ fn in_json(value: &Value) -> String {
 
 /// Control characters, and those that change the direction of what follows.
 fn forges(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn escaped(text: &str, kept: &[char]) -> String {

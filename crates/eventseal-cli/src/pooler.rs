@@ -1,5 +1,5 @@
-//! Is there a pooler between this command and PostgreSQL that gives transactions to different sessions, and are prepared
-//! statements safe behind it? Both are tried: a pooler does not say that it is one.
+//! Is there a pooler between this command and PostgreSQL that gives transactions to different sessions, and are
+//! prepared statements safe behind it? Both are tried: a pooler does not say that it is one.
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
@@ -25,7 +25,8 @@ pub(crate) async fn sessions(options: &PgConnectOptions) -> Result<Sessions, sql
     if !are_shared(&mut first, &mut second).await? {
         return Ok(Sessions::Own);
     }
-    let found = if keep_statements(&mut first, &mut second).await { Sessions::Shared } else { Sessions::SharedWithLosses };
+    let found =
+        if keep_statements(&mut first, &mut second).await { Sessions::Shared } else { Sessions::SharedWithLosses };
     Ok(found)
 }
 
@@ -33,7 +34,8 @@ pub(crate) async fn sessions(options: &PgConnectOptions) -> Result<Sessions, sql
 async fn are_shared(first: &mut PgConnection, second: &mut PgConnection) -> Result<bool, sqlx::Error> {
     for _ in 0..TRIES {
         let before = session(first).await?;
-        // The second one is given the session that the first one has just left, and keeps it until its transaction ends.
+        // The second one is given the session that the first one has just left, and keeps it until its transaction
+        // ends.
         let mut tx = second.begin().await?;
         let other = session(&mut tx).await?;
         tx.rollback().await?;

@@ -1,5 +1,5 @@
-//! The registry of an application, as far as its schema lock tells: which versions there are, what they protect and by whose keys,
-//! and where their steps lead. What the steps do, nobody knows here; they are never taken.
+//! The registry of an application, as far as its schema lock tells: which versions there are, what they protect and by
+//! whose keys, and where their steps lead. What the steps do, nobody knows here; they are never taken.
 
 use crate::output::{Failure, shown};
 use eventseal::maintenance::CensusRow;
@@ -25,22 +25,28 @@ impl Registered {
         match serde_json::from_slice::<Value>(&bytes).ok().as_ref().map(|lock| &lock["eventseal_schemas"]) {
             Some(Value::Number(format)) if format.as_u64() == Some(LockFile::FORMAT.into()) => {}
             Some(Value::Number(format)) => {
-                return Err(bad(&name, &format!("has format {format}, not {}: use a newer eventseal", LockFile::FORMAT)));
+                return Err(bad(
+                    &name,
+                    &format!("has format {format}, not {}: use a newer eventseal", LockFile::FORMAT),
+                ));
             }
             _ => {
-                let problem = "is no schema lock: it has no member \"eventseal_schemas\"; pass the file that eventseal-testing wrote";
+                let problem = "is no schema lock: it has no member \"eventseal_schemas\"; pass the file that \
+                    eventseal-testing wrote";
                 return Err(Failure::failed("schemas", format!("{name} {problem}")));
             }
         }
-        let lock: LockFile = serde_json::from_slice(&bytes).map_err(|error| bad(&name, &format!("is damaged: {error}; write it anew")))?;
+        let lock: LockFile = serde_json::from_slice(&bytes)
+            .map_err(|error| bad(&name, &format!("is damaged: {error}; write it anew")))?;
         Ok(Self { types: lock.types, name })
     }
 
     /// As a registry. What is protected matters only where payloads are looked into.
     pub(crate) fn schemas(&self, with_protection: bool) -> Result<Schemas, Failure> {
         let events = self.types.iter().map(|(name, known)| declare(known, name, with_protection));
-        Schemas::new(events)
-            .map_err(|errors| bad(&self.name, &format!("contradicts itself: {}; write it anew", shown(&errors.to_string()))))
+        Schemas::new(events).map_err(|errors| {
+            bad(&self.name, &format!("contradicts itself: {}; write it anew", shown(&errors.to_string())))
+        })
     }
 
     pub(crate) fn is_protected(&self, row: &CensusRow) -> bool {
@@ -51,12 +57,16 @@ impl Registered {
 
     /// Which version events are read as that are stored without one; `None` if these have one, or if nobody says.
     pub(crate) fn legacy_version(&self, row: &CensusRow) -> Option<u32> {
-        self.types.get(row.event_type.as_str()).and_then(|known| known.legacy_version).filter(|_| row.event_version.get() == 0)
+        self.types
+            .get(row.event_type.as_str())
+            .and_then(|known| known.legacy_version)
+            .filter(|_| row.event_version.get() == 0)
     }
 
     /// The types that protect anything.
     pub(crate) fn protected_types(&self) -> impl Iterator<Item = &str> {
-        let protected = self.types.iter().filter(|(_, known)| known.versions.values().any(|version| !version.protected.is_empty()));
+        let protected =
+            self.types.iter().filter(|(_, known)| known.versions.values().any(|version| !version.protected.is_empty()));
         protected.map(|(name, _)| name.as_str())
     }
 
@@ -72,13 +82,14 @@ impl Registered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KindIs {
     Known,
-    /// The schemas name no such kind, but protect values by their own aggregates, and a schema lock does not say what types these have.
+    /// The schemas name no such kind, but protect values by their own aggregates, and a schema lock does not say what
+    /// types these have.
     PerhapsAnAggregate,
     Unknown,
 }
 
-/// As an `Owner` is displayed, and so a schema lock spells it. A kind may hold any text, so it is compared and not cut out where that
-/// can be had.
+/// As an `Owner` is displayed, and so a schema lock spells it. A kind may hold any text, so it is compared and not cut
+/// out where that can be had.
 const OWN: &str = "the aggregate";
 const OWN_AS: &str = "the aggregate as ";
 const SUBJECT_AT: &str = " at ";
@@ -105,11 +116,14 @@ impl Registered {
 
     pub(crate) fn kind(&self, kind: &str) -> KindIs {
         let names = |owner: &str| {
-            owner.strip_prefix(OWN_AS) == Some(kind) || owner.strip_prefix(kind).is_some_and(|rest| rest.starts_with(SUBJECT_AT))
+            owner.strip_prefix(OWN_AS) == Some(kind)
+                || owner.strip_prefix(kind).is_some_and(|rest| rest.starts_with(SUBJECT_AT))
         };
         if self.owners().any(names) {
             KindIs::Known
-        } else if self.owners().any(|owner| owner == OWN) && !self.kinds().into_iter().any(|known| are_similar(kind, known)) {
+        } else if self.owners().any(|owner| owner == OWN)
+            && !self.kinds().into_iter().any(|known| are_similar(kind, known))
+        {
             KindIs::PerhapsAnAggregate
         } else {
             // An aggregate of a type that is nearly a kind is refused when it is appended to.
@@ -122,7 +136,9 @@ impl Registered {
 fn are_similar(a: &str, b: &str) -> bool {
     let of = |name: &str, kind: &str| event(name).version(1).protect(&["/value"], subject(kind, "/id"));
     let refused = Schemas::new([of("A", a), of("B", b)]).err();
-    refused.is_some_and(|refused| refused.errors.iter().any(|error| matches!(error.problem, SchemaProblem::SimilarKinds { .. })))
+    refused.is_some_and(|refused| {
+        refused.errors.iter().any(|error| matches!(error.problem, SchemaProblem::SimilarKinds { .. }))
+    })
 }
 
 fn bad(name: &str, problem: &str) -> Failure {

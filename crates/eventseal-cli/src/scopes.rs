@@ -67,11 +67,16 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
 fn shredded(done: &Shredding) -> String {
     let (was_shredded, already) = (done.was_shredded, done.already.len() as u64);
     let scope = shown(&done.scope.to_string());
-    let before = if already == 1 { "1 data key was".to_owned() } else { format!("{} were", count(already, "data key")) };
+    let before =
+        if already == 1 { "1 data key was".to_owned() } else { format!("{} were", count(already, "data key")) };
     let mut text = match (done.destroyed.len() as u64, was_shredded) {
-        (0, true) if already == 0 => format!("Nothing was left to do: {scope} was shredded before, and never had a key.\n"),
+        (0, true) if already == 0 => {
+            format!("Nothing was left to do: {scope} was shredded before, and never had a key.\n")
+        }
         (0, true) => format!("Nothing was left to do: {scope} was shredded before. {before} destroyed then.\n"),
-        (0, false) if already == 0 => format!("Shredded {scope}. Nothing was ever sealed for it, and nothing will be.\n"),
+        (0, false) if already == 0 => {
+            format!("Shredded {scope}. Nothing was ever sealed for it, and nothing will be.\n")
+        }
         (now, _) => {
             let mut text = format!("Shredded {scope}: {} destroyed at {}.\n", count(now, "data key"), time(done.at));
             for key_id in &done.destroyed {
@@ -81,7 +86,9 @@ fn shredded(done: &Shredding) -> String {
                 let _ = writeln!(text, "{before} destroyed before.");
             }
             if was_shredded {
-                text.push_str("It was shredded before, so these had come back: look for a restore of a part of the key tables.\n");
+                text.push_str(
+                    "It was shredded before, so these had come back: look for a restore of a part of the key tables.\n",
+                );
             }
             text
         }
@@ -161,7 +168,10 @@ async fn partition<C: Backend>(db: &mut Db<C>, scope: &KeyScope, chosen: Option<
 }
 
 fn unknown(scope: &KeyScope, hint: &str) -> Failure {
-    let problem = format!("nothing was ever sealed for {}: look whether kind and id are spelled right{hint}", shown(&scope.to_string()));
+    let problem = format!(
+        "nothing was ever sealed for {}: look whether kind and id are spelled right{hint}",
+        shown(&scope.to_string())
+    );
     Failure::refused("unknown_scope", problem)
 }
 
@@ -174,7 +184,8 @@ fn confirm(scope: &KeyScope, history: Option<&KeyHistory>, whereabouts: &str, js
     let mut text = String::new();
     if let Some(history) = history {
         let live: Vec<&KeyInfo> = history.keys.iter().filter(|key| key.shredded_at.is_none()).collect();
-        let since = live.first().map(|key| format!(", the oldest made at {}", time(key.created_at))).unwrap_or_default();
+        let since =
+            live.first().map(|key| format!(", the oldest made at {}", time(key.created_at))).unwrap_or_default();
         let _ = writeln!(text, "{}\n", describe(history).trim_end());
         let _ = writeln!(text, "This destroys {}{since}.", count(live.len() as u64, "data key"));
     }
@@ -182,7 +193,10 @@ fn confirm(scope: &KeyScope, history: Option<&KeyHistory>, whereabouts: &str, js
     let _ = write!(text, "Type the scope's id ({}) to go on: ", shown(scope.id()));
     tell(&text)?;
     let mut typed = String::new();
-    std::io::stdin().lock().read_line(&mut typed).map_err(|error| Failure::failed("terminal", format!("the terminal failed: {error}")))?;
+    std::io::stdin()
+        .lock()
+        .read_line(&mut typed)
+        .map_err(|error| Failure::failed("terminal", format!("the terminal failed: {error}")))?;
     if typed.trim_end_matches(['\r', '\n']) == scope.id() {
         Ok(())
     } else {
@@ -191,12 +205,18 @@ fn confirm(scope: &KeyScope, history: Option<&KeyHistory>, whereabouts: &str, js
 }
 
 fn new_key(scope: &KeyScope, key: &KeyInfo, done: &str) -> Report {
-    let text = format!("{done} {}: its data key is now version {}.\n  {}", shown(&scope.to_string()), key.version, key.key_id);
+    let text =
+        format!("{done} {}: its data key is now version {}.\n  {}", shown(&scope.to_string()), key.version, key.key_id);
     Report::new(text, json!({ "kind": scope.kind(), "id": scope.id(), "key": key_json(key, Some(key.key_id)) }))
 }
 
 fn describe(history: &KeyHistory) -> String {
-    let mut text = format!("{}: {}, generation {}\n\n", shown(&history.scope.to_string()), history.state.as_str(), history.generation);
+    let mut text = format!(
+        "{}: {}, generation {}\n\n",
+        shown(&history.scope.to_string()),
+        history.state.as_str(),
+        history.generation
+    );
     let rows = history.keys.iter().rev().map(|key| {
         let state = match key.shredded_at {
             Some(at) => format!("destroyed {}\nmade {}", time(at), time(key.created_at)),
@@ -205,10 +225,15 @@ fn describe(history: &KeyHistory) -> String {
         };
         vec![key.version.to_string(), key.key_id.to_string(), state]
     });
-    text.push_str(&if history.keys.is_empty() { "It never had a key.".to_owned() } else { table(&[">KEY", "ID", "STATE"], rows) });
+    text.push_str(&if history.keys.is_empty() {
+        "It never had a key.".to_owned()
+    } else {
+        table(&[">KEY", "ID", "STATE"], rows)
+    });
     if !history.changes.is_empty() {
         let rows = history.changes.iter().map(|change| {
-            let (action, who) = (change.action.as_str().to_owned(), change.actor.as_deref().map(shown).unwrap_or_default());
+            let (action, who) =
+                (change.action.as_str().to_owned(), change.actor.as_deref().map(shown).unwrap_or_default());
             vec![time(change.at), action, change.generation.to_string(), who, shown(&change.reason)]
         });
         text.push_str("\n\n");

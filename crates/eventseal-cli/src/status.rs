@@ -25,8 +25,15 @@ fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status,
     let partitions: BTreeSet<&str> = usage.iter().map(|usage| usage.kek.partition.as_str()).collect();
     for partition in partitions {
         let rows = usage.iter().filter(|usage| usage.kek.partition == partition).map(|usage| {
-            let wrapped = usage.oldest_wrap.map(|at| format!("{}, {} d", at.to_offset(time::UtcOffset::UTC).date(), age(at, now)));
-            vec![usage.kek.kek_id.to_string(), usage.kek.state.as_str().to_owned(), number(usage.live_keys), wrapped.unwrap_or_default()]
+            let wrapped = usage
+                .oldest_wrap
+                .map(|at| format!("{}, {} d", at.to_offset(time::UtcOffset::UTC).date(), age(at, now)));
+            vec![
+                usage.kek.kek_id.to_string(),
+                usage.kek.state.as_str().to_owned(),
+                number(usage.live_keys),
+                wrapped.unwrap_or_default(),
+            ]
         });
         let keks = table(&["KEY-ENCRYPTION KEY", "STATE", ">DATA KEYS", "OLDEST WRAP"], rows);
         let _ = writeln!(text, "\nPartition {}\n{keks}", shown(partition));
@@ -62,7 +69,8 @@ fn due(usage: &[KekUsage], max_age: u32, now: OffsetDateTime) -> Vec<(String, St
     let old = active.filter(|kek| now - kek.created_at >= Duration::days(max_age.into()));
     old.map(|kek| {
         let partition = shown(&kek.partition);
-        let problem = format!("partition {partition}: its active key is {} old", count(age(kek.created_at, now), "day"));
+        let problem =
+            format!("partition {partition}: its active key is {} old", count(age(kek.created_at, now), "day"));
         (problem, format!("eventseal rotate-kek --partition {partition}, then eventseal rewrap"))
     })
     .collect()

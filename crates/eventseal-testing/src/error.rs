@@ -42,7 +42,10 @@ pub enum GuardError {
         problem: String,
     },
     /// An environment variable says what no guard knows.
-    #[error("{variable} is {value:?}: set it to `record` (write what is new) or `accept` (write what changed, too), or not at all")]
+    #[error(
+        "{variable} is {value:?}: set it to `record` (write what is new) or `accept` (write what changed, too), or not \
+         at all"
+    )]
     Variable {
         /// Which variable.
         variable: &'static str,

@@ -1,4 +1,5 @@
-//! JSON files that people read and commit: members in a fixed order, one final newline. And whether they may be written.
+//! JSON files that people read and commit: members in a fixed order, one final newline. And whether they may be
+//! written.
 
 use crate::error::GuardError;
 use serde::Serialize;
@@ -36,7 +37,9 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, GuardE
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(GuardError::file(path, format!("can't be read: {error}"))),
     };
-    let problem = |error| GuardError::file(path, format!("is not a file of this guard: {error}; restore it from version control"));
+    let problem = |error| {
+        GuardError::file(path, format!("is not a file of this guard: {error}; restore it from version control"))
+    };
     serde_json::from_slice(&text).map(Some).map_err(problem)
 }
 

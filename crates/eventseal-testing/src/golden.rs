@@ -15,7 +15,8 @@ use crate::json::differences;
 use case::{CaseFile, FORMAT, Outcome, Stored, as_json};
 use eventseal::memory::{MemoryKeys, MemoryTx};
 use eventseal::{
-    AggregateRef, AggregateVersion, EventType, EventVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent, Result, Schemas, Sealer,
+    AggregateRef, AggregateVersion, EventType, EventVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent,
+    Result, Schemas, Sealer,
 };
 use keys::KeyDb;
 use read::{new_event, open_as_stored, read_case, stands_for};
@@ -39,8 +40,8 @@ const KEYS: &str = "test-keys.json";
 /// - after all its keys were shredded (one that was stored in plaintext is sealed first), and must come out as
 ///   recorded, too, with no shredded value left anywhere (texts and numbers of four characters or more);
 /// - after the keys of each of its owners were shredded, if there are several;
-/// - and each of these twice, which shows steps that use the time of day or a random number; a step that uses the date fails
-///   from the next day on.
+/// - and each of these twice, which shows steps that use the time of day or a random number; a step that uses the date
+///   fails from the next day on.
 ///
 /// # Recording
 /// [`case`](Self::case) names an event that the test wants. What is not in the folder yet is written by running the
@@ -124,11 +125,14 @@ impl GoldenCorpus {
         let mut cases = BTreeMap::new();
         let mut sealed = None;
         for path in json_files(&folder)? {
-            let (Some(name), Some(case)) = (path.file_stem().and_then(|name| name.to_str()), files::read::<CaseFile>(&path)?) else {
+            let (Some(name), Some(case)) =
+                (path.file_stem().and_then(|name| name.to_str()), files::read::<CaseFile>(&path)?)
+            else {
                 continue;
             };
             if case.eventseal_golden != FORMAT {
-                let problem = format!("is of format {}: this version of eventseal reads format {FORMAT}", case.eventseal_golden);
+                let problem =
+                    format!("is of format {}: this version of eventseal reads format {FORMAT}", case.eventseal_golden);
                 return Err(GuardError::file(&path, problem));
             }
             let event = case.stored.event().map_err(|problem| GuardError::file(&path, problem))?;
@@ -222,8 +226,10 @@ impl GoldenCorpus {
                 }
                 // One that is new is read, too: what is wrong with it shows before it is recorded.
                 _ => {
-                    let stored = if given.is_stored { Ok(given.event.clone()) } else { self.seal(&given.event, &mut scopes) };
-                    let case = |stored| CaseFile { eventseal_golden: FORMAT, stored: Stored::of(&stored), expected: None };
+                    let stored =
+                        if given.is_stored { Ok(given.event.clone()) } else { self.seal(&given.event, &mut scopes) };
+                    let case =
+                        |stored| CaseFile { eventseal_golden: FORMAT, stored: Stored::of(&stored), expected: None };
                     match stored {
                         Ok(stored) => drop(cases.insert(name.clone(), case(stored))),
                         Err(error) => {
@@ -233,17 +239,25 @@ impl GoldenCorpus {
                     }
                 }
             }
-            if given.has_protected && self.is_protected(&given.event) && cases.get(name).is_some_and(|case| !case.stored.is_sealed()) {
+            if given.has_protected
+                && self.is_protected(&given.event)
+                && cases.get(name).is_some_and(|case| !case.stored.is_sealed())
+            {
                 found.push(difference(name, Mismatch::NothingSealed));
                 not_sealed.insert(name.clone());
             }
         }
         if cases.is_empty() && found.is_empty() {
-            return Err(GuardError::file(&self.folder, "holds no cases, and the test names none: add .case(…), or name the right folder"));
+            return Err(GuardError::file(
+                &self.folder,
+                "holds no cases, and the test names none: add .case(…), or name the right folder",
+            ));
         }
         for (name, case) in &mut cases {
             let event = case.stored.event().map_err(|problem| GuardError::file(&self.path(name), problem))?;
-            let Some(actual) = block_on(read_case(&self.sealer, &self.keys, name, &event, &mut found)) else { continue };
+            let Some(actual) = block_on(read_case(&self.sealer, &self.keys, name, &event, &mut found)) else {
+                continue;
+            };
             match &case.expected {
                 Some(expected) if *expected == actual => continue,
                 Some(expected) if mode != Mode::Accept => {
@@ -271,10 +285,11 @@ impl GoldenCorpus {
         Ok(Checked { cases: cases.len(), written: written.into_iter().collect(), uncovered: self.uncovered(&cases) })
     }
 
-    /// The stored events as they were appended, as far as they can be opened, and those that the test gives and that are not recorded
-    /// yet: samples for other guards, which so don't depend on what was recorded first.
+    /// The stored events as they were appended, as far as they can be opened, and those that the test gives and that
+    /// are not recorded yet: samples for other guards, which so don't depend on what was recorded first.
     pub(crate) fn plain_events(&self) -> Vec<PersistedEvent> {
-        let open = |event: &PersistedEvent| block_on(open_as_stored(&self.sealer, &mut self.keys.db.begin(), event)).ok();
+        let open =
+            |event: &PersistedEvent| block_on(open_as_stored(&self.sealer, &mut self.keys.db.begin(), event)).ok();
         let recorded = self.cases.values().filter_map(|case| open(&case.stored.event().ok()?));
         let new = self.given.iter().filter(|given| !self.cases.contains_key(&given.name));
         let new = new.filter_map(|given| if given.is_stored { open(&given.event) } else { Some(given.event.clone()) });
@@ -307,7 +322,9 @@ impl GoldenCorpus {
     /// Is this the event that was recorded?
     fn compare(&self, case: &CaseFile, given: &PersistedEvent) -> Result<Recorded, GuardError> {
         let recorded = case.stored.event().map_err(|problem| GuardError::file(&self.folder, problem))?;
-        let metadata = |event: &PersistedEvent| event.metadata.as_ref().and_then(|json| serde_json::from_slice::<Value>(json).ok());
+        let metadata = |event: &PersistedEvent| {
+            event.metadata.as_ref().and_then(|json| serde_json::from_slice::<Value>(json).ok())
+        };
         let differs = [
             ("event type", recorded.stored_type != given.stored_type),
             ("version", recorded.stored_version != given.stored_version),
@@ -331,13 +348,17 @@ impl GoldenCorpus {
     fn is_protected(&self, event: &PersistedEvent) -> bool {
         let version = stands_for(self.sealer.schemas(), event);
         let versions = self.sealer.schemas().versions();
-        versions.iter().any(|known| known.event_type == event.stored_type && known.event_version == version && !known.protected.is_empty())
+        versions.iter().any(|known| {
+            known.event_type == event.stored_type && known.event_version == version && !known.protected.is_empty()
+        })
     }
 
     fn uncovered(&self, cases: &BTreeMap<String, CaseFile>) -> Vec<(EventType, EventVersion)> {
         let stored = cases.values().filter_map(|case| case.stored.event().ok());
-        let covered: BTreeSet<_> = stored.map(|event| (event.stored_type.clone(), stands_for(self.sealer.schemas(), &event))).collect();
-        let versions = self.sealer.schemas().versions().into_iter().map(|version| (version.event_type, version.event_version));
+        let covered: BTreeSet<_> =
+            stored.map(|event| (event.stored_type.clone(), stands_for(self.sealer.schemas(), &event))).collect();
+        let versions =
+            self.sealer.schemas().versions().into_iter().map(|version| (version.event_type, version.event_version));
         versions.filter(|version| !covered.contains(version)).collect()
     }
 }
@@ -346,10 +367,17 @@ fn difference(case: &str, mismatch: Mismatch) -> Difference {
     Difference { case: case.to_owned(), run: Run::Live, mismatch }
 }
 
-fn report(case: &str, run: &Run, expected: Option<&Vec<Outcome>>, actual: Option<&Vec<Outcome>>, found: &mut Vec<Difference>) {
+fn report(
+    case: &str,
+    run: &Run,
+    expected: Option<&Vec<Outcome>>,
+    actual: Option<&Vec<Outcome>>,
+    found: &mut Vec<Difference>,
+) {
     let list = |events: Option<&Vec<Outcome>>| events.map_or(Value::Null, |events| as_json(events));
     for differs in differences(&list(expected), &list(actual)) {
-        let mismatch = Mismatch::Differs { pointer: differs.pointer, expected: differs.expected, actual: differs.actual };
+        let mismatch =
+            Mismatch::Differs { pointer: differs.pointer, expected: differs.expected, actual: differs.actual };
         found.push(Difference { case: case.to_owned(), run: run.clone(), mismatch });
     }
 }
@@ -373,7 +401,9 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>, GuardError> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "json") && path.file_name().is_some_and(|name| name != KEYS) {
+        if path.extension().is_some_and(|extension| extension == "json")
+            && path.file_name().is_some_and(|name| name != KEYS)
+        {
             found.push(path);
         }
     }
@@ -383,6 +413,9 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>, GuardError> {
 
 impl fmt::Debug for GoldenCorpus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GoldenCorpus").field("folder", &self.folder).field("cases", &self.cases.keys()).finish_non_exhaustive()
+        f.debug_struct("GoldenCorpus")
+            .field("folder", &self.folder)
+            .field("cases", &self.cases.keys())
+            .finish_non_exhaustive()
     }
 }

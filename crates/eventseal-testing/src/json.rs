@@ -20,7 +20,8 @@ pub(super) fn differences(expected: &Value, actual: &Value) -> Vec<Differs> {
 fn compare(expected: Option<&Value>, actual: Option<&Value>, place: &mut String, found: &mut Vec<Differs>) {
     match (expected, actual) {
         (Some(Value::Object(before)), Some(Value::Object(after))) => {
-            let mut names: Vec<&String> = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name))).collect();
+            let mut names: Vec<&String> =
+                before.keys().chain(after.keys().filter(|name| !before.contains_key(*name))).collect();
             names.sort_unstable();
             for name in names {
                 at(place, name, |place| compare(before.get(name), after.get(name), place, found));
@@ -121,9 +122,13 @@ mod tests {
 
     #[test]
     fn differences_are_named_where_they_are() {
-        let differ = |a: Value, b: Value| differences(&a, &b).into_iter().map(|differs| differs.pointer).collect::<Vec<_>>();
+        let differ =
+            |a: Value, b: Value| differences(&a, &b).into_iter().map(|differs| differs.pointer).collect::<Vec<_>>();
         assert_eq!(differ(json!({"a":{"b":1},"c":[1,2]}), json!({"c":[1,2],"a":{"b":1}})), [""; 0]);
-        assert_eq!(differ(json!({"a":{"b":1},"c":[1,2]}), json!({"a":{"b":2},"c":[1],"d/e":0})), ["/a/b", "/c/1", "/d~1e"]);
+        assert_eq!(
+            differ(json!({"a":{"b":1},"c":[1,2]}), json!({"a":{"b":2},"c":[1],"d/e":0})),
+            ["/a/b", "/c/1", "/d~1e"]
+        );
         assert_eq!(differ(json!([]), json!({})), [""]);
         assert_eq!(differ(json!({"a":null}), json!({})), ["/a"], "an absent member is not null");
     }

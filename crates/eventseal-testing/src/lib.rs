@@ -7,8 +7,9 @@
 //! - [`TaintCheck`]: no step copies a protected value to a place that its target version does not protect.
 //! - [`SchemaLock`]: no (type, version) changes its shape or its protection without a new version.
 //!
-//! What a guard compares with is in files that are committed. A test writes none of them, unless an environment variable
-//! says so: [`GoldenCorpus`] and [`SchemaLock`] name theirs. A failure lists everything at once, with what to do.
+//! What a guard compares with is in files that are committed. A test writes none of them, unless an environment
+//! variable says so: [`GoldenCorpus`] and [`SchemaLock`] name theirs. A failure lists everything at once, with what to
+//! do.
 
 // What tests may do, and the library may not.
 #![warn(
@@ -20,7 +21,10 @@
     clippy::missing_panics_doc,
     clippy::needless_pass_by_value
 )]
-#![cfg_attr(not(test), warn(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used))]
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)
+)]
 
 mod error;
 mod files;

@@ -28,25 +28,26 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 /// was added or taken away is a failure that says to add a version instead.
 ///
 /// # Where shapes come from
-/// In this order: what [`shape_of`](Self::shape_of) names; the Rust type that the step from the version reads; the
-/// type that [`decodes`](eventseal::schema::SchemasBuilder::decodes) names for the current version; [samples](Self::sample). What
-/// none of them tells is `not traced` in the file, which says why, and guards nothing there:
+/// In this order: what [`shape_of`](Self::shape_of) names; the Rust type that the step from the version reads; the type
+/// that [`decodes`](eventseal::schema::SchemasBuilder::decodes) names for the current version; [samples](Self::sample).
+/// What none of them tells is `not traced` in the file, which says why, and guards nothing there:
 /// [`deny_not_traced`](Self::deny_not_traced) makes it a failure. [`Shape`] has the details.
 ///
 /// # Protection and types
 /// Where a Rust type tells the shape, its protection must fit it, which is looked at whatever is recorded: a
-/// [`Sensitive`](eventseal::Sensitive) that no pointer protects is stored in the clear; a protected pointer, or one to the owner's id,
-/// that leads to no member is misspelt; and a protected value must be able to be erased, so it is read as a `Sensitive`, an
-/// `Option`, or what [`redact_as`](eventseal::schema::EventSchema::redact_as) puts in its place. Of several types of a version, one must have
-/// the members. Values in maps, behind `#[serde(flatten)]` and in a `serde_json::Value` are not known, and not looked at. Nor are types
-/// that look at the value first, such as tagged and untagged enums. There, [samples](Self::sample) help: each that a type reads must
-/// still be read once what is protected in it is erased. A `Sensitive` that comes out of a buffer of your own is not, if what stands
-/// in for it may as well be a value; `decode` fails for such events, and so does this.
+/// [`Sensitive`](eventseal::Sensitive) that no pointer protects is stored in the clear; a protected pointer, or one to
+/// the owner's id, that leads to no member is misspelt; and a protected value must be able to be erased, so it is read
+/// as a `Sensitive`, an `Option`, or what [`redact_as`](eventseal::schema::EventSchema::redact_as) puts in its place.
+/// Of several types of a version, one must have the members. Values in maps, behind `#[serde(flatten)]` and in a
+/// `serde_json::Value` are not known, and not looked at. Nor are types that look at the value first, such as tagged and
+/// untagged enums. There, [samples](Self::sample) help: each that a type reads must still be read once what is
+/// protected in it is erased. A `Sensitive` that comes out of a buffer of your own is not, if what stands in for it may
+/// as well be a value; `decode` fails for such events, and so does this.
 ///
 /// # What it can't see
-/// What types and steps make of what they read: another `deserialize_with`, another check (as `try_from` makes), another default,
-/// other contents of a step, be it a function or a list of [`Changes`](eventseal::Changes). Of a step, it records how it is written and
-/// where it leads. A [`GoldenCorpus`] sees all of this, in the events that it has.
+/// What types and steps make of what they read: another `deserialize_with`, another check (as `try_from` makes),
+/// another default, other contents of a step, be it a function or a list of [`Changes`](eventseal::Changes). Of a step,
+/// it records how it is written and where it leads. A [`GoldenCorpus`] sees all of this, in the events that it has.
 ///
 /// # Recording
 /// Running the test with `EVENTSEAL_SCHEMAS=record` writes what is new: versions that are not in the file, steps from
@@ -98,7 +99,13 @@ pub struct Locked {
 impl<'s> SchemaLock<'s> {
     /// A lock in this file, for the registry of the service.
     pub fn new(path: impl AsRef<Path>, schemas: &'s Schemas) -> Self {
-        Self { path: path.as_ref().to_owned(), schemas, given: BTreeMap::new(), samples: BTreeMap::new(), deny_not_traced: false }
+        Self {
+            path: path.as_ref().to_owned(),
+            schemas,
+            given: BTreeMap::new(),
+            samples: BTreeMap::new(),
+            deny_not_traced: false,
+        }
     }
 
     /// Says which Rust type a version is read into.
@@ -170,8 +177,11 @@ impl<'s> SchemaLock<'s> {
             for (pointer, why) in missing.into_iter().filter(|_| self.deny_not_traced) {
                 comparing.add(&name, ChangeKind::NotTraced { pointer, why });
             }
-            let contradictions =
-                protection::contradictions(version, self.types(version), self.samples.get(&name).map_or(&[], Vec::as_slice));
+            let contradictions = protection::contradictions(
+                version,
+                self.types(version),
+                self.samples.get(&name).map_or(&[], Vec::as_slice),
+            );
             let fits = contradictions.is_empty();
             contradictions.into_iter().for_each(|contradiction| comparing.add(&name, contradiction));
             let entries = &mut file.types.entry(name.0.as_str().to_owned()).or_default().versions;
@@ -199,7 +209,11 @@ impl<'s> SchemaLock<'s> {
         }
         let mut changes = comparing.found;
         changes.sort_by(|a, b| (&a.event_type, a.event_version).cmp(&(&b.event_type, b.event_version)));
-        if changes.is_empty() { Ok(Locked { versions: versions.len(), written, not_traced }) } else { Err(GuardError::Schema { changes }) }
+        if changes.is_empty() {
+            Ok(Locked { versions: versions.len(), written, not_traced })
+        } else {
+            Err(GuardError::Schema { changes })
+        }
     }
 
     /// The Rust types that a version is read into.
@@ -229,14 +243,20 @@ fn registered(version: &SchemaVersion) -> impl Iterator<Item = PayloadType> {
     by_step.into_iter().chain(version.decoded_into.iter().copied())
 }
 
-/// The file, if there is one. It says nothing that this version does not know, so that nothing gets lost when it is written.
+/// The file, if there is one. It says nothing that this version does not know, so that nothing gets lost when it is
+/// written.
 fn read(path: &Path) -> Result<Option<LockFile>, GuardError> {
     let Some(found) = files::read::<Value>(path)? else { return Ok(None) };
-    let other = |problem| GuardError::file(path, format!("is not a file of this guard: {problem}; restore it from version control"));
+    let other = |problem| {
+        GuardError::file(path, format!("is not a file of this guard: {problem}; restore it from version control"))
+    };
     let file: LockFile = serde_json::from_value(found.clone()).map_err(|error| other(error.to_string()))?;
     if file.eventseal_schemas != LockFile::FORMAT {
         let (is, known) = (file.eventseal_schemas, LockFile::FORMAT);
-        return Err(GuardError::file(path, format!("is of format {is}: this version of eventseal reads format {known}")));
+        return Err(GuardError::file(
+            path,
+            format!("is of format {is}: this version of eventseal reads format {known}"),
+        ));
     }
     let known = serde_json::to_value(&file).map_err(|error| other(error.to_string()))?;
     match json::differences(&known, &found).first() {
@@ -258,7 +278,12 @@ struct Comparing<'a> {
 
 impl Comparing<'_> {
     fn add(&mut self, name: &(EventType, EventVersion), change: ChangeKind) {
-        let current = self.versions.iter().filter(|version| version.event_type == name.0).map(|version| version.event_version).max();
+        let current = self
+            .versions
+            .iter()
+            .filter(|version| version.event_type == name.0)
+            .map(|version| version.event_version)
+            .max();
         self.found.push(SchemaChange { event_type: name.0.clone(), event_version: name.1, current, change });
     }
 
@@ -286,7 +311,10 @@ impl Comparing<'_> {
         for differs in shapes::differences(shape_in(before).json(), shape_in(&now).json()) {
             self.add(name, ChangeKind::Shape { pointer: differs.pointer, was: differs.expected, is: differs.actual });
         }
-        let pointers = before.protected.keys().chain(now.protected.keys().filter(|pointer| !before.protected.contains_key(*pointer)));
+        let pointers = before
+            .protected
+            .keys()
+            .chain(now.protected.keys().filter(|pointer| !before.protected.contains_key(*pointer)));
         for pointer in pointers {
             let (was, is) = (before.protected.get(pointer).cloned(), now.protected.get(pointer).cloned());
             if was != is {
@@ -309,16 +337,21 @@ impl Comparing<'_> {
     fn compare_legacy(&mut self, file: &mut LockFile) {
         // Types of which no version is recorded yet are news as a whole.
         for (event_type, entry) in file.types.iter_mut().filter(|(_, entry)| !entry.versions.is_empty()) {
-            let mut of_type = self.versions.iter().filter(|version| version.event_type == event_type.as_str()).peekable();
+            let mut of_type =
+                self.versions.iter().filter(|version| version.event_type == event_type.as_str()).peekable();
             if of_type.peek().is_none() {
                 continue;
             }
-            let (was, is) = (entry.legacy_version, of_type.find(|version| version.is_legacy).map(|version| version.event_version.get()));
+            let (was, is) = (
+                entry.legacy_version,
+                of_type.find(|version| version.is_legacy).map(|version| version.event_version.get()),
+            );
             match (self.mode, was) {
                 _ if was == is => {}
                 (Mode::Accept, _) | (Mode::Record, None) => entry.legacy_version = is,
                 _ => {
-                    let change = ChangeKind::LegacyVersion { was: was.map(EventVersion::new), is: is.map(EventVersion::new) };
+                    let change =
+                        ChangeKind::LegacyVersion { was: was.map(EventVersion::new), is: is.map(EventVersion::new) };
                     self.add(&(EventType::from(event_type.as_str()), EventVersion::new(0)), change);
                 }
             }

@@ -1,7 +1,7 @@
 //! Numbers by what they are, and not by how they are spelled.
 //!
-//! serde_json keeps a number as it was spelled if any crate of the build turns on its `arbitrary_precision`, and reads it into
-//! an integer or an `f64` otherwise. A file that one build recorded is compared in the other, too.
+//! serde_json keeps a number as it was spelled if any crate of the build turns on its `arbitrary_precision`, and reads
+//! it into an integer or an `f64` otherwise. A file that one build recorded is compared in the other, too.
 
 use serde_json::Number;
 
@@ -21,7 +21,8 @@ mod tests {
 
     #[test]
     fn a_number_is_read_as_a_float_in_every_build_or_in_none() {
-        let read = |number: &str| read_as_float(&serde_json::from_str(number).unwrap()).map(|number| number.to_string());
+        let read =
+            |number: &str| read_as_float(&serde_json::from_str(number).unwrap()).map(|number| number.to_string());
         for integer in ["0", "-7", "9223372036854775807", "18446744073709551615"] {
             assert_eq!(read(integer), None, "{integer}");
         }

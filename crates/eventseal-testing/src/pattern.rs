@@ -1,5 +1,5 @@
-//! Protected places as a registry names them: JSON Pointers in which a `*` stands for every element of an array, and `~2` for a
-//! member whose name begins as that does.
+//! Protected places as a registry names them: JSON Pointers in which a `*` stands for every element of an array, and
+//! `~2` for a member whose name begins as that does.
 
 /// One step of a [`Pattern`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -110,7 +110,8 @@ pub(crate) fn sorted(value: Value) -> Value {
     match value {
         Value::Array(elements) => Value::Array(elements.into_iter().map(sorted).collect()),
         Value::Object(members) => {
-            let mut members: Vec<(String, Value)> = members.into_iter().map(|(name, value)| (name, sorted(value))).collect();
+            let mut members: Vec<(String, Value)> =
+                members.into_iter().map(|(name, value)| (name, sorted(value))).collect();
             members.sort_by(|a, b| a.0.cmp(&b.0));
             Value::Object(members.into_iter().collect())
         }
@@ -129,7 +130,10 @@ pub(crate) fn not_traced_in(shape: &Shape) -> Vec<(String, String)> {
                 members.iter().for_each(|(name, member)| look(member, &format!("{place}/{name}"), found));
             }
             Value::Array(elements) => {
-                elements.iter().enumerate().for_each(|(index, element)| look(element, &format!("{place}/{index}"), found));
+                elements
+                    .iter()
+                    .enumerate()
+                    .for_each(|(index, element)| look(element, &format!("{place}/{index}"), found));
             }
             _ => {}
         }
@@ -158,13 +162,17 @@ impl Tracing {
         match asked {
             Asked::Leaf("ignored") | Asked::Any => "any".into(),
             Asked::Leaf(name) => name.into(),
-            Asked::Looks => not_traced("it looks at the value first, such as an enum that is untagged or internally tagged"),
+            Asked::Looks => {
+                not_traced("it looks at the value first, such as an enum that is untagged or internally tagged")
+            }
             Asked::Identifier => not_traced("it has #[serde(flatten)]"),
             Asked::Option => json!({ "option": self.at(Hop::Inner) }),
             Asked::Sensitive => json!({ "sensitive": self.at(Hop::Inner) }),
             Asked::Newtype(name) => self.within(name, |tracing| tracing.at(Hop::Inner)),
             Asked::List => json!({ "list": self.at(Hop::Element) }),
-            Asked::Tuple(length) => json!({ "tuple": (0..length).map(|index| self.at(Hop::Index(index))).collect::<Vec<_>>() }),
+            Asked::Tuple(length) => {
+                json!({ "tuple": (0..length).map(|index| self.at(Hop::Index(index))).collect::<Vec<_>>() })
+            }
             Asked::Map => {
                 let key = self.at(Hop::Key);
                 if key.get(NOT_TRACED).is_some() {
@@ -174,7 +182,8 @@ impl Tracing {
                 if key == "string" { json!({ "map": value }) } else { json!({ "map": value, "key": key }) }
             }
             Asked::Struct(name, fields) => self.within(name, |tracing| {
-                let members: Map<_, _> = fields.iter().map(|field| ((*field).to_owned(), tracing.member(field))).collect();
+                let members: Map<_, _> =
+                    fields.iter().map(|field| ((*field).to_owned(), tracing.member(field))).collect();
                 if refuses_others(tracing.of, &tracing.path) {
                     json!({ "struct": members, "deny_unknown_fields": true })
                 } else {
@@ -182,7 +191,8 @@ impl Tracing {
                 }
             }),
             Asked::Enum(name, variants) => self.within(name, |tracing| {
-                let variants = variants.iter().map(|variant| ((*variant).to_owned(), tracing.at(Hop::Variant(variant))));
+                let variants =
+                    variants.iter().map(|variant| ((*variant).to_owned(), tracing.at(Hop::Variant(variant))));
                 json!({ "enum": variants.collect::<Map<_, _>>() })
             }),
         }

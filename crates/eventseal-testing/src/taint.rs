@@ -13,7 +13,9 @@ use crate::golden::GoldenCorpus;
 use crate::shape::sample_of;
 use chain::{Runner, Version, with_payload};
 use eventseal::schema::SchemaVersion;
-use eventseal::{AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, PersistedEvent, Schemas, aggregate};
+use eventseal::{
+    AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, PersistedEvent, Schemas, aggregate,
+};
 use payload::{complete, minimal};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -34,13 +36,14 @@ use uuid::Uuid;
 /// place that no payload has a value at.
 ///
 /// Steps that check texts (dates, ids, codes) get canaries of the sample's form, or at last the sample's own value, so
-/// choose values that stand nowhere else: neither in the sample nor, as far as numbers such as a year and words of six letters
-/// or more are parts of them, in what steps add.
+/// choose values that stand nowhere else: neither in the sample nor, as far as numbers such as a year and words of six
+/// letters or more are parts of them, in what steps add.
 ///
 /// # What it can't see
 /// Booleans, `null`s, texts shorter than four characters and numbers shorter than four digits, if the step takes no
-/// other; values that a step encodes, hashes, calculates with (an amount in other units, an age) or takes apart within a
-/// word; of a date or an id that it checks, parts shorter than that; what a step does with other payloads than these. [`Tainted::not_tainted`] names the places where nothing could be seen.
+/// other; values that a step encodes, hashes, calculates with (an amount in other units, an age) or takes apart within
+/// a word; of a date or an id that it checks, parts shorter than that; what a step does with other payloads than these.
+/// [`Tainted::not_tainted`] names the places where nothing could be seen.
 ///
 /// ```
 /// use eventseal_testing::{GuardError, TaintCheck};
@@ -120,7 +123,8 @@ impl<'s> TaintCheck<'s> {
         for (name, samples) in &self.samples {
             samples.iter().for_each(|sample| runner.run(name, sample));
         }
-        let with_steps = |(_, version): &(&Version, &&SchemaVersion)| version.step.is_some() && !version.protected.is_empty();
+        let with_steps =
+            |(_, version): &(&Version, &&SchemaVersion)| version.step.is_some() && !version.protected.is_empty();
         // In order of versions, so that what comes out of one step is there for the next.
         for (name, version) in by_name.iter().filter(with_steps) {
             for start in self.made_up(name, version, &runner) {

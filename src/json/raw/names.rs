@@ -28,8 +28,8 @@ pub(crate) fn private_member(payload: &[u8]) -> Option<JsonPointer> {
     serde_json::from_str::<IgnoredAny>(text).is_ok().then_some(place)
 }
 
-/// The same place, without what may be a value of the application: of its tokens, those from `from` on are shown as `***`, and of the
-/// private name at its end what serde_json knows of it.
+/// The same place, without what may be a value of the application: of its tokens, those from `from` on are shown as
+/// `***`, and of the private name at its end what serde_json knows of it.
 pub(crate) fn without_names(place: &JsonPointer, from: usize) -> JsonPointer {
     const HIDDEN: &str = "***";
     let tokens: Vec<&str> = place.as_str().split('/').skip(1).collect();
@@ -47,8 +47,8 @@ pub(crate) fn without_names(place: &JsonPointer, from: usize) -> JsonPointer {
     JsonPointer::new_unchecked(shown)
 }
 
-/// What is put in front of private names, and once more in front of those that begin with it already, so that it can be taken
-/// away again.
+/// What is put in front of private names, and once more in front of those that begin with it already, so that it can be
+/// taken away again.
 const HIDING: char = '~';
 
 /// A JSON text in which serde_json takes no name for its own; `None` if there is none, or if it is no JSON.
@@ -67,7 +67,9 @@ pub(crate) fn hide_private(text: &str) -> Option<String> {
 
 /// Takes away what [`hide_private`] put there.
 pub(crate) fn show_private(value: Value) -> Value {
-    let shown = |name: String| if is_hideable(&name) { name.strip_prefix(HIDING).map(str::to_owned).unwrap_or(name) } else { name };
+    let shown = |name: String| {
+        if is_hideable(&name) { name.strip_prefix(HIDING).map(str::to_owned).unwrap_or(name) } else { name }
+    };
     match value {
         Value::Object(members) => members.into_iter().map(|(name, value)| (shown(name), show_private(value))).collect(),
         Value::Array(elements) => elements.into_iter().map(show_private).collect(),
@@ -79,7 +81,8 @@ fn is_hideable(name: &str) -> bool {
     name.trim_start_matches(HIDING).starts_with(PRIVATE)
 }
 
-/// A JSON text in which the last one is left of members that are repeated; `None` if there are none, or if it is no JSON.
+/// A JSON text in which the last one is left of members that are repeated; `None` if there are none, or if it is no
+/// JSON.
 pub(crate) fn without_repeated(text: &str) -> Option<String> {
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     let mut cuts = look(text, true).repeated;
@@ -108,9 +111,9 @@ struct Look {
     hideable: Vec<usize>,
 }
 
-/// As many levels as a protected payload may have. Deeper ones are looked through like others, at the cost of a bit each: whoever
-/// writes a payload must not decide how much memory it takes to look at it. serde_json reads no members there, so of those that
-/// are repeated none has to go.
+/// As many levels as a protected payload may have. Deeper ones are looked through like others, at the cost of a bit
+/// each: whoever writes a payload must not decide how much memory it takes to look at it. serde_json reads no members
+/// there, so of those that are repeated none has to go.
 const KEPT: usize = crate::json::scan::MAX_DEPTH;
 
 /// A container that is not closed yet.
@@ -181,7 +184,9 @@ impl<'t> Levels<'t> {
         for container in &self.kept {
             place.push('/');
             match container {
-                Open::Object { name, .. } => push_escaped(&mut place, &name.and_then(|name| raw::name(name).ok()).unwrap_or_default()),
+                Open::Object { name, .. } => {
+                    push_escaped(&mut place, &name.and_then(|name| raw::name(name).ok()).unwrap_or_default())
+                }
                 Open::Array { index } => place.push_str(&index.to_string()),
             }
         }
@@ -268,12 +273,16 @@ mod tests {
     fn of_members_that_are_repeated_the_last_one_stays() {
         for (text, expected) in [
             (r#" {"a":1, "a" : 2 }"#, r#" { "a" : 2 }"#),
-            (r#"{"a":{"b":1,"b":2},"c":[{"x":"}\\\"","x":1e400}],"\u0061":[1]}"#, r#"{"c":[{"x":1e400}],"\u0061":[1]}"#),
+            (
+                r#"{"a":{"b":1,"b":2},"c":[{"x":"}\\\"","x":1e400}],"\u0061":[1]}"#,
+                r#"{"c":[{"x":1e400}],"\u0061":[1]}"#,
+            ),
             (r#"{"a":1,"a":2,"a":3,"b":{}}"#, r#"{"a":3,"b":{}}"#),
         ] {
             assert_eq!(without_repeated(text).as_deref(), Some(expected));
         }
-        for none in [r#"{"a":{"a":1},"b":["a","a"]}"#, "[]", "1", "", "{\"a\":1,\"a\":}", r#"{"\ud800":1,"\ud800":2}"#] {
+        for none in [r#"{"a":{"a":1},"b":["a","a"]}"#, "[]", "1", "", "{\"a\":1,\"a\":}", r#"{"\ud800":1,"\ud800":2}"#]
+        {
             assert_eq!(without_repeated(none), None, "{none}");
         }
     }
@@ -284,8 +293,15 @@ mod tests {
         let raw = "$serde_json::private::RawValue";
         assert_eq!(place(&format!(r#"{{"{raw}":1}}"#)), Some(format!("/{raw}")));
         assert_eq!(place(&format!(r#"{{"x":0,"a/b":[0,{{"c":1,"{raw}":1}}]}}"#)), Some(format!("/a~1b/1/{raw}")));
-        assert_eq!(place(r#"[{"\u0024serde_json::private::N\u0075mber":"1"}]"#), Some("/0/$serde_json::private::Number".to_owned()));
-        for none in [format!(r#"{{"a":"{raw}","b":["{raw}"]}}"#), format!(r#"{{"x{raw}":1,"\u0000":1}}"#), format!(r#"{{"{raw}":}}"#)] {
+        assert_eq!(
+            place(r#"[{"\u0024serde_json::private::N\u0075mber":"1"}]"#),
+            Some("/0/$serde_json::private::Number".to_owned())
+        );
+        for none in [
+            format!(r#"{{"a":"{raw}","b":["{raw}"]}}"#),
+            format!(r#"{{"x{raw}":1,"\u0000":1}}"#),
+            format!(r#"{{"{raw}":}}"#),
+        ] {
             assert_eq!(place(&none), None, "{none}");
         }
     }
@@ -314,9 +330,16 @@ mod tests {
             let expected = format!("{}/a{last}", "/a/0".repeat(depth.min(KEPT) / 2 - 1));
             assert_eq!(private_member(deep.as_bytes()).unwrap().as_str(), expected, "{depth}");
             // Nothing stays behind of levels that are closed again.
-            for beside in [format!(r#"[{},{{"a":1,"{private}":1}}]"#, nested("")), format!(r#"[{},["{private}",{{}}]]"#, nested("0"))] {
+            for beside in [
+                format!(r#"[{},{{"a":1,"{private}":1}}]"#, nested("")),
+                format!(r#"[{},["{private}",{{}}]]"#, nested("0")),
+            ] {
                 let expected = beside.contains("a\":1").then(|| format!("/1/{private}"));
-                assert_eq!(private_member(beside.as_bytes()).map(|place| place.as_str().to_owned()), expected, "{depth}");
+                assert_eq!(
+                    private_member(beside.as_bytes()).map(|place| place.as_str().to_owned()),
+                    expected,
+                    "{depth}"
+                );
             }
             let inside = nested(&format!(r#"[{{}},["{private}"],{{"b":["{private}",[]],"c":"{private}"}}]"#));
             assert_eq!(private_member(inside.as_bytes()), None, "{depth}");
@@ -334,7 +357,8 @@ mod tests {
             let name = prop::sample::select(vec!["a", "b", "\\u0061", "\\\""]);
             prop_oneof![
                 prop::collection::vec((name, inner.clone()), 0..4).prop_map(|members| {
-                    let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\" : {value}")).collect();
+                    let members: Vec<String> =
+                        members.iter().map(|(name, value)| format!("\"{name}\" : {value}")).collect();
                     format!("{{{}}}", members.join(" , "))
                 }),
                 prop::collection::vec(inner, 0..3).prop_map(|elements| format!("[{}]", elements.join(","))),

@@ -62,7 +62,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The name of a member, and the way to its value. `None` for a lone surrogate, which can't be in any name that is looked for.
+    /// The name of a member, and the way to its value. `None` for a lone surrogate, which can't be in any name that is
+    /// looked for.
     pub(crate) fn member(&mut self) -> Result<Option<Cow<'a, [u8]>>, ScanError> {
         if self.peek() != Some(b'"') {
             return self.fail("a member name or '}' is expected");
@@ -72,7 +73,11 @@ impl<'a> Scanner<'a> {
         let is_escaped = self.string()?;
         let name = &text[start..self.at - 1];
         self.colon()?;
-        Ok(if is_escaped { unescape(name).map(|name| Cow::Owned(name.into_bytes())) } else { Some(Cow::Borrowed(name)) })
+        Ok(if is_escaped {
+            unescape(name).map(|name| Cow::Owned(name.into_bytes()))
+        } else {
+            Some(Cow::Borrowed(name))
+        })
     }
 
     fn skip_name(&mut self) -> Result<(), ScanError> {
@@ -121,7 +126,9 @@ impl<'a> Scanner<'a> {
                 self.at += 2;
                 Ok(())
             }
-            Some(b'u') if self.text.get(self.at + 2..self.at + 6).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) => {
+            Some(b'u')
+                if self.text.get(self.at + 2..self.at + 6).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) =>
+            {
                 self.at += 6;
                 Ok(())
             }
@@ -213,7 +220,8 @@ fn plain_prefix(text: &[u8]) -> usize {
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
         // The lowest set bit is exact; false positives of the borrow come after it only.
-        let special = zero_byte(word ^ QUOTES) | zero_byte(word ^ BACKSLASHES) | (word.wrapping_sub(ONES * 0x20) & !word & HIGH);
+        let special =
+            zero_byte(word ^ QUOTES) | zero_byte(word ^ BACKSLASHES) | (word.wrapping_sub(ONES * 0x20) & !word & HIGH);
         if special != 0 {
             return index * 8 + special.trailing_zeros() as usize / 8;
         }

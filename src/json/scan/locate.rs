@@ -119,8 +119,8 @@ impl<'a> Locator<'a> {
         self.value(group, next)
     }
 
-    /// What the next steps of these pointers are, and which pointers have each. Made once for each object and array on the way, so
-    /// that a pointer is read once from its start to its end, however many members there are.
+    /// What the next steps of these pointers are, and which pointers have each. Made once for each object and array on
+    /// the way, so that a pointer is read once from its start to its end, however many members there are.
     fn steps(&self, range: Range<usize>, at: usize) -> Vec<(&'a str, Range<usize>)> {
         let mut steps: Vec<(&'a str, Range<usize>)> = Vec::new();
         for index in range {
@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn places_are_found_in_any_order_and_spelling() {
-        let text = " {\"a\" :\t[ {\"b\":1.0} , {\"b\" : [ ] },{\"c\":2}], \"\\u0078\" :{\"~/*\":\"v\"}, \"a!\":0, \"\":{\"\":5}}\n";
+        let text = " {\"a\" :\t[ {\"b\":1.0} , {\"b\" : [ ] },{\"c\":2}], \"\\u0078\" :{\"~/*\":\"v\"}, \"a!\":0, \
+            \"\":{\"\":5}}\n";
         assert_eq!(
             texts(text, &["/x/~0~1*", "/a/1/b", "/a!", "/a/0", "/a/0/b", "//"]).unwrap(),
             ["\"v\"", "[ ]", "0", "{\"b\":1.0}", "1.0", "5"]
@@ -228,7 +229,8 @@ mod tests {
         assert!(found.into_iter().eq((0..4_096).rev().map(|number| number.to_string())));
     }
 
-    /// A pointer is read from its start to its end, and not again for every member that there is: nothing vouches for the header yet.
+    /// A pointer is read from its start to its end, and not again for every member that there is: nothing vouches for
+    /// the header yet.
     #[test]
     fn members_do_not_make_pointers_be_read_again() {
         let way = "x".repeat(1_000);

@@ -58,8 +58,21 @@ struct Sealed<'e> {
 }
 
 impl<'a, T: EventTable + ?Sized> Page<'a, T> {
-    pub(super) fn new(sealer: &'a Sealer<T::Tx>, table: &'a T, options: &'a BackfillOptions, events: Vec<PersistedEvent>) -> Self {
-        Self { sealer, table, options, events, pinned: Pinned::default(), outcome: Outcome::default(), skipped: Vec::new() }
+    pub(super) fn new(
+        sealer: &'a Sealer<T::Tx>,
+        table: &'a T,
+        options: &'a BackfillOptions,
+        events: Vec<PersistedEvent>,
+    ) -> Self {
+        Self {
+            sealer,
+            table,
+            options,
+            events,
+            pinned: Pinned::default(),
+            outcome: Outcome::default(),
+            skipped: Vec::new(),
+        }
     }
 
     /// Has the KMS open what an earlier try did not find open, while nothing is locked.
@@ -70,14 +83,16 @@ impl<'a, T: EventTable + ?Sized> Page<'a, T> {
     pub(super) fn finish(mut self) -> (Outcome, Vec<Skipped>) {
         self.skipped.sort_by_key(|(index, _)| *index);
         let events = &self.events;
-        let skipped = self.skipped.into_iter().filter_map(|(index, error)| Some(Skipped::new(events.get(index)?, error)));
+        let skipped =
+            self.skipped.into_iter().filter_map(|(index, error)| Some(Skipped::new(events.get(index)?, error)));
         (self.outcome, skipped.collect())
     }
 
     /// A dry run: what would be sealed, as far as can be told without making keys.
     pub(super) async fn look(&mut self, connection: &mut T::Tx) -> Result<()> {
         let (mut outcome, mut skipped) = (Outcome::default(), Vec::new());
-        let open = open_events(self.sealer, connection, &self.events, Reader::Maintenance, &mut outcome, &mut skipped).await?;
+        let open =
+            open_events(self.sealer, connection, &self.events, Reader::Maintenance, &mut outcome, &mut skipped).await?;
         for open in &open {
             let draft = match open.draft(&open.voids) {
                 Ok(Some(draft)) => draft,
@@ -120,14 +135,16 @@ impl<T: EventTable + ?Sized> TableWork<T::Tx> for Page<'_, T> {
     async fn run(&mut self, tx: &mut T::Tx) -> Result<()> {
         // It may be run again.
         let (mut outcome, mut skipped) = (Outcome::default(), Vec::new());
-        let open = open_events(self.sealer, tx, &self.events, Reader::Locked(&self.pinned), &mut outcome, &mut skipped).await?;
+        let open = open_events(self.sealer, tx, &self.events, Reader::Locked(&self.pinned), &mut outcome, &mut skipped)
+            .await?;
         let sealed = self.seal(tx, &open, &mut outcome, &mut skipped).await?;
         let replacements: Vec<PayloadReplacement> = sealed.iter().map(Sealed::replacement).collect();
         let replaced = match replacements.as_slice() {
             [] => HashSet::new(),
             some => self.table.replace_payloads(tx, some).await?.into_iter().collect(),
         };
-        let (written, raced): (Vec<_>, Vec<_>) = sealed.into_iter().partition(|sealed| replaced.contains(&sealed.event.global_position));
+        let (written, raced): (Vec<_>, Vec<_>) =
+            sealed.into_iter().partition(|sealed| replaced.contains(&sealed.event.global_position));
         verify(self.sealer, self.table, tx, &self.pinned, &written).await?;
         outcome.raced = raced.len() as u64;
         outcome.sealed = written.len() as u64;
@@ -236,7 +253,8 @@ impl Open<'_> {
     /// What is to be sealed; `None` if that is nothing.
     fn draft(&self, voids: &Voids) -> Result<Option<Draft<'_>>> {
         let draft = Draft::with_voids(self.plan, self.event.as_stored().with_payload(&self.payload), voids)?;
-        // Who names the owners could otherwise have a live value erased as somebody's who was shredded, or keep it from a shred.
+        // Who names the owners could otherwise have a live value erased as somebody's who was shredded, or keep it from
+        // a shred.
         if let Some(pointer) = draft.as_ref().and_then(|draft| draft.moved_to_another(&self.coverage.owners)) {
             return Err(Error::OtherOwner { event_id: self.event.event_id, pointer });
         }
@@ -280,7 +298,9 @@ async fn open_events<'e, Tx: Send + 'static>(
 ) -> Result<Vec<Open<'e>>> {
     let (mut found, mut partly) = (Vec::new(), Vec::new());
     for (index, event) in events.iter().enumerate() {
-        let Some(ReadAs { schema, .. }) = read_as(sealer.schemas(), &event.stored_type, event.stored_version) else { continue };
+        let Some(ReadAs { schema, .. }) = read_as(sealer.schemas(), &event.stored_type, event.stored_version) else {
+            continue;
+        };
         let plan = &schema.plan;
         match look(plan, event) {
             Look::Plaintext => {
@@ -347,7 +367,8 @@ async fn verify<T: EventTable + ?Sized>(
         if opened.payload != sealed.opens_to.0 {
             return Err(differs("it opens to something else"));
         }
-        let redacted: HashSet<String> = opened.redacted.iter().map(|redacted| redacted.place.as_str().to_owned()).collect();
+        let redacted: HashSet<String> =
+            opened.redacted.iter().map(|redacted| redacted.place.as_str().to_owned()).collect();
         if redacted != sealed.opens_to.1 {
             return Err(differs("something else is redacted in it"));
         }
@@ -356,6 +377,7 @@ async fn verify<T: EventTable + ?Sized>(
 }
 
 fn never_had_a_key(scope: &KeyScope) -> Error {
-    let problem = "was shredded before it had a key, so no seal can say that something was erased: reopen it and shred it again";
+    let problem =
+        "was shredded before it had a key, so no seal can say that something was erased: reopen it and shred it again";
     Error::ScopeState { scope: scope.clone(), problem }
 }

@@ -42,8 +42,8 @@ impl std::fmt::Display for Answer {
 impl Census {
     /// May the step from this version go, and the version's declaration with it? No stored event needs it then.
     ///
-    /// Where versions are stored that the registry can't read, nobody knows what their events need, of whichever type they are:
-    /// steps may lead from there through this one.
+    /// Where versions are stored that the registry can't read, nobody knows what their events need, of whichever type
+    /// they are: steps may lead from there through this one.
     ///
     /// "Yes" is about what is stored: a process that still appends this version needs the step to be read.
     #[must_use]
@@ -65,17 +65,18 @@ impl Census {
                 Answer::No { because }
             }
             None if self.is_partial => PARTIAL,
-            None if self.rows.iter().any(CensusRow::is_unreadable) => {
-                Answer::Unknown { because: "events are stored in versions that are not registered, and what these need is not known" }
-            }
+            None if self.rows.iter().any(CensusRow::is_unreadable) => Answer::Unknown {
+                because: "events are stored in versions that are not registered, and what these need is not known",
+            },
             None => Answer::Yes,
         }
     }
 
-    /// May [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) go for this type? Every event of it is sealed, or
-    /// has nothing to protect; or else it would be an error to readers.
+    /// May [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) go for this type? Every event of it is
+    /// sealed, or has nothing to protect; or else it would be an error to readers.
     ///
-    /// Only a census of [every payload](crate::maintenance::CensusOptions::every_payload) that is [settled](Self::is_settled) says "yes".
+    /// Only a census of [every payload](crate::maintenance::CensusOptions::every_payload) that is
+    /// [settled](Self::is_settled) says "yes".
     #[must_use]
     pub fn may_refuse_plaintext(&self, event_type: &str) -> Answer {
         if self.registered.is_none() {
@@ -87,14 +88,20 @@ impl Census {
                 (_, Some(protection)) if protection.open() > 0 => {
                     let at = protection.first_open.map_or(row.positions.0, |(position, _)| position);
                     reasons.push(format!(
-                        "of {} version {}, {} stored events are plaintext, {} partly sealed, {} unreadable (the first at position {at})",
-                        row.event_type, row.event_version, protection.plaintext, protection.partly_sealed, protection.unreadable
+                        "of {} version {}, {} stored events are plaintext, {} partly sealed, {} unreadable (the first \
+                         at position {at})",
+                        row.event_type,
+                        row.event_version,
+                        protection.plaintext,
+                        protection.partly_sealed,
+                        protection.unreadable
                     ));
                 }
                 (Some(Registration::Current | Registration::Outdated), _) => {}
                 _ => {
                     reasons.push(format!(
-                        "{} stored events are of version {}, which is not registered: nobody knows what is protected in them",
+                        "{} stored events are of version {}, which is not registered: nobody knows what is protected \
+                         in them",
                         row.events, row.event_version
                     ));
                 }
@@ -114,30 +121,35 @@ impl Census {
     }
 
     /// The registered types and versions whose steps no stored event needs. Empty wherever
-    /// [`may_delete_step`](Self::may_delete_step) can't tell: of a part of the log, without a registry, beside versions that it
-    /// does not know.
+    /// [`may_delete_step`](Self::may_delete_step) can't tell: of a part of the log, without a registry, beside versions
+    /// that it does not know.
     #[must_use]
     pub fn unneeded_steps(&self) -> Vec<(EventType, EventVersion)> {
         let registered = self.registered.as_deref().unwrap_or_default();
-        let steps = registered.iter().filter(|known| self.may_delete_step(known.event_type.as_str(), known.event_version.get()).is_yes());
+        let steps = registered
+            .iter()
+            .filter(|known| self.may_delete_step(known.event_type.as_str(), known.event_version.get()).is_yes());
         steps.map(|known| (known.event_type.clone(), known.event_version)).collect()
     }
 
-    /// The registered types and versions of which nothing is stored. An event without a version is stored in the one that it
-    /// is read as.
+    /// The registered types and versions of which nothing is stored. An event without a version is stored in the one
+    /// that it is read as.
     #[must_use]
     pub fn not_stored(&self) -> Vec<(EventType, EventVersion)> {
         let is_of = |row: &CensusRow, known: &SchemaVersion| {
             row.event_version == known.event_version || known.is_legacy && row.event_version.get() == 0
         };
-        let is_stored = |known: &SchemaVersion| self.rows.iter().any(|row| row.event_type == known.event_type && is_of(row, known));
+        let is_stored =
+            |known: &SchemaVersion| self.rows.iter().any(|row| row.event_type == known.event_type && is_of(row, known));
         let registered = self.registered.iter().flatten().filter(|known| !is_stored(known));
         registered.map(|known| (known.event_type.clone(), known.event_version)).collect()
     }
 }
 
-const NO_REGISTRY: Answer = Answer::Unknown { because: "the census was taken without a registry: take it with SealedStore::census" };
+const NO_REGISTRY: Answer =
+    Answer::Unknown { because: "the census was taken without a registry: take it with SealedStore::census" };
 const NOT_SETTLED: Answer = Answer::Unknown {
-    because: "transactions in flight may have appended what the census did not see: take it again when they have ended, on the primary, on a connection that is not in a transaction and may lock the events",
+    because: "transactions in flight may have appended what the census did not see: take it again when they have \
+        ended, on the primary, on a connection that is not in a transaction and may lock the events",
 };
 const PARTIAL: Answer = Answer::Unknown { because: "the census is of a part of the log: take it of all of it" };

@@ -76,7 +76,17 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
         before: GlobalPosition,
         pinned: &'a Pinned,
     ) -> Self {
-        Self { sealer, target, target_connection, options, events, before, pinned, outcome: Outcome::default(), missing: Vec::new() }
+        Self {
+            sealer,
+            target,
+            target_connection,
+            options,
+            events,
+            before,
+            pinned,
+            outcome: Outcome::default(),
+            missing: Vec::new(),
+        }
     }
 
     pub(super) fn finish(self) -> (Outcome, Vec<KeyScope>) {
@@ -96,7 +106,10 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
                 Fate::Kept(because, error) => outcome.kept.push(Kept::new(event, because, error)),
                 Fate::Anew(anew) => {
                     let draft = anew.draft()?;
-                    let problem = draft.iter().flat_map(|draft| &draft.scopes).find_map(|scope| Some((scope, unusable.get(scope)?)));
+                    let problem = draft
+                        .iter()
+                        .flat_map(|draft| &draft.scopes)
+                        .find_map(|scope| Some((scope, unusable.get(scope)?)));
                     match problem {
                         Some((scope, Error::Shredded { .. })) => {
                             let error = Error::Shredded { scope: scope.clone() };
@@ -106,7 +119,10 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
                             return Err(unreadable(event, Error::Disabled { scope: scope.clone() }));
                         }
                         Some(_) if !self.options.copy_unreadable => {
-                            return Err(unreadable(event, Error::InvalidRow { what: "the key of a scope", problem: "can't be used" }));
+                            return Err(unreadable(
+                                event,
+                                Error::InvalidRow { what: "the key of a scope", problem: "can't be used" },
+                            ));
                         }
                         Some(_) => outcome.kept.push(Kept::new(event, KeptBecause::Unreadable, None)),
                         None => {
@@ -141,7 +157,9 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
                         continue;
                     }
                     Err(NotAnew::Kept(because, error)) => Some((because, error)),
-                    Err(NotAnew::Unusable(error)) if self.options.copy_unreadable => Some((KeptBecause::Unreadable, Some(error))),
+                    Err(NotAnew::Unusable(error)) if self.options.copy_unreadable => {
+                        Some((KeptBecause::Unreadable, Some(error)))
+                    }
                     Err(NotAnew::Unusable(error)) => return Err(unreadable(event, error)),
                     Err(NotAnew::Failed(error)) => return Err(error),
                 },
@@ -161,7 +179,9 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
                 for scope in &draft.scopes {
                     match keys.key(scope) {
                         Ok(_) => {}
-                        Err(error @ Error::Shredded { .. }) => return Err(NotAnew::Kept(KeptBecause::OwnerShredded, Some(error))),
+                        Err(error @ Error::Shredded { .. }) => {
+                            return Err(NotAnew::Kept(KeptBecause::OwnerShredded, Some(error)));
+                        }
                         Err(error) => return Err(NotAnew::Unusable(error)),
                     }
                 }
@@ -213,7 +233,8 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<Tx> for Carry<'_, Tx,
         let sealer = self.sealer;
         let fates = fates(sealer, tx, self.events, self.options, Reader::Locked(self.pinned)).await?;
         let scopes = scopes_of(&fates);
-        let live: HashSet<KeyId> = fates.iter().filter_map(Fate::anew).flat_map(|anew| anew.live.keys().copied()).collect();
+        let live: HashSet<KeyId> =
+            fates.iter().filter_map(Fate::anew).flat_map(|anew| anew.live.keys().copied()).collect();
         let keys = if fates.iter().any(|fate| fate.anew().is_some()) {
             match sealer.keys().existing_keys(tx, &scopes.into_iter().collect::<Vec<_>>(), self.pinned).await? {
                 Ok(keys) => Some(keys),
@@ -232,7 +253,8 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<Tx> for Carry<'_, Tx,
         let mut outcome = Outcome::default();
         let written = self.write(fates, keys.as_ref(), &mut outcome)?;
         self.outcome = outcome;
-        let mut insert = Insert { sealer, source: tx, target: self.target, before: self.before, pinned: self.pinned, written };
+        let mut insert =
+            Insert { sealer, source: tx, target: self.target, before: self.before, pinned: self.pinned, written };
         self.target.in_transaction(self.target_connection, &mut insert).await
     }
 }
@@ -259,11 +281,13 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_,
         self.target.insert_events(tx, &events).await?;
         let positions: Vec<_> = events.iter().map(|event| event.global_position).collect();
         let stored = self.target.stored_events_at(tx, &positions).await?;
-        let by_position: HashMap<_, &PersistedEvent> = stored.iter().map(|event| (event.global_position, event)).collect();
+        let by_position: HashMap<_, &PersistedEvent> =
+            stored.iter().map(|event| (event.global_position, event)).collect();
         let (mut sealed, mut expected) = (Vec::new(), Vec::new());
         for written in &self.written {
             let differs = |problem| Error::NotVerified { event_id: written.event.event_id, problem };
-            let row = *by_position.get(&written.event.global_position).ok_or_else(|| differs("it is not in the store"))?;
+            let row =
+                *by_position.get(&written.event.global_position).ok_or_else(|| differs("it is not in the store"))?;
             let mut same = row.clone();
             if !is_same_json(same.metadata.as_deref(), written.event.metadata.as_deref()) {
                 return Err(differs("its metadata is not what was written"));
@@ -278,7 +302,8 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_,
                 expected.push(opens_to);
             }
         }
-        let opened = self.sealer.open_rows(self.source, &sealed, Reading::Strictly, Reader::Locked(self.pinned)).await?;
+        let opened =
+            self.sealer.open_rows(self.source, &sealed, Reading::Strictly, Reader::Locked(self.pinned)).await?;
         for ((row, (payload, redacted)), opened) in sealed.iter().zip(expected).zip(opened) {
             let differs = |problem| Error::NotVerified { event_id: row.event_id, problem };
             let opened = opened.map_err(|error| {
@@ -287,7 +312,9 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_,
             })?;
             let opened = opened.opened.ok_or_else(|| differs("it is not sealed"))?;
             let places: HashSet<&str> = opened.redacted.iter().map(|redacted| redacted.place.as_str()).collect();
-            if opened.payload != *payload || places.len() != redacted.len() || !redacted.iter().all(|place| places.contains(place.as_str()))
+            if opened.payload != *payload
+                || places.len() != redacted.len()
+                || !redacted.iter().all(|place| places.contains(place.as_str()))
             {
                 return Err(differs("it opens to something else"));
             }

@@ -117,7 +117,10 @@ impl<'s> Stored<'s> {
         let draft = anew.draft().map_err(|error| Reason { because: KeptBecause::NotAppendable, error: Some(error) })?;
         let keeps_redactions = match &draft {
             // The stand-ins are those of the plan, or readers of the copy would see others.
-            Some(draft) => draft.voids() == anew.voids.len() && draft.opens_to(anew.plan.unwrap_or(self.plan)).0 == anew.event.payload,
+            Some(draft) => {
+                draft.voids() == anew.voids.len()
+                    && draft.opens_to(anew.plan.unwrap_or(self.plan)).0 == anew.event.payload
+            }
             None => anew.voids.is_empty(),
         };
         if !keeps_redactions {
@@ -153,11 +156,18 @@ fn voids_of(
 }
 
 fn plan_of<'s>(schemas: &'s Schemas, event: &PersistedEvent) -> Option<&'s Plan> {
-    read_as(schemas, &event.stored_type, event.stored_version).map(|known| &known.schema.plan).filter(|plan| plan.protects())
+    read_as(schemas, &event.stored_type, event.stored_version)
+        .map(|known| &known.schema.plan)
+        .filter(|plan| plan.protects())
 }
 
 /// Which destroyed key the void entry of each place names. `None` if that can't be said for certain.
-fn keys_of(plan: &Plan, event: &PersistedEvent, places: &[JsonPointer], destroyed: &[(KeyId, KeyScope)]) -> Option<Voids> {
+fn keys_of(
+    plan: &Plan,
+    event: &PersistedEvent,
+    places: &[JsonPointer],
+    destroyed: &[(KeyId, KeyScope)],
+) -> Option<Voids> {
     let distinct: HashSet<KeyId> = destroyed.iter().map(|(key_id, _)| *key_id).collect();
     if let (1, Some((key_id, _))) = (distinct.len(), destroyed.first()) {
         return Some(places.iter().map(|place| (place.clone(), *key_id)).collect());
@@ -169,7 +179,8 @@ fn keys_of(plan: &Plan, event: &PersistedEvent, places: &[JsonPointer], destroye
     let draft = Draft::new(plan, event.as_stored()).ok()??;
     let mut voids = Voids::new();
     for scope in &draft.scopes {
-        let of_scope: HashSet<KeyId> = destroyed.iter().filter(|(_, owner)| owner == scope).map(|(key_id, _)| *key_id).collect();
+        let of_scope: HashSet<KeyId> =
+            destroyed.iter().filter(|(_, owner)| owner == scope).map(|(key_id, _)| *key_id).collect();
         if let (1, Some(key_id)) = (of_scope.len(), of_scope.iter().next()) {
             voids.extend(draft.places_of(scope).filter(|place| places.contains(place)).map(|place| (place, *key_id)));
         }

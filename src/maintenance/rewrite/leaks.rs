@@ -1,8 +1,9 @@
-//! Guards what is sealed in an event that is written anew: none of it may come to lie in the clear, or with another owner.
+//! Guards what is sealed in an event that is written anew: none of it may come to lie in the clear, or with another
+//! owner.
 //!
-//! Steps are code of the application, so nobody says where a value went. It is looked for: every sealed string and number, as
-//! a whole and, from four bytes on, as a part of others. In one pass over the texts as they are spelled, whatever they hold,
-//! and with a bound: what would take longer is not written anew.
+//! Steps are code of the application, so nobody says where a value went. It is looked for: every sealed string and
+//! number, as a whole and, from four bytes on, as a part of others. In one pass over the texts as they are spelled,
+//! whatever they hold, and with a bound: what would take longer is not written anew.
 
 use crate::error::{Error, Result};
 use crate::event::PersistedEvent;
@@ -47,7 +48,9 @@ pub(super) struct TooMuch;
 
 impl Secrets {
     pub(super) fn of(row: &OpenedRow<'_>) -> Result<Self, TooMuch> {
-        let Some(opened) = row.opened.as_ref().filter(|_| !row.coverage.owners.is_empty()) else { return Ok(Self::default()) };
+        let Some(opened) = row.opened.as_ref().filter(|_| !row.coverage.owners.is_empty()) else {
+            return Ok(Self::default());
+        };
         let payload = &opened.payload[..];
         let places: Vec<&str> = row.coverage.places.iter().map(String::as_str).collect();
         let spans = match places.as_slice() {
@@ -121,7 +124,8 @@ impl Secrets {
     /// Why an event must not be stored as this draft would have it, if so.
     ///
     /// A value that was sealed for one owner goes to no other. To somebody who has no live value in the event as it is
-    /// stored goes nothing but what it says in the clear, as it says it: a value that a step made could be made of anything.
+    /// stored goes nothing but what it says in the clear, as it says it: a value that a step made could be made of
+    /// anything.
     pub(super) fn refuse(&self, payload: &[u8], draft: Option<&Draft<'_>>) -> Option<KeptBecause> {
         if self.scopes.is_empty() {
             return None;
@@ -155,7 +159,8 @@ impl Secrets {
                 moved = if is_stranger && kind != Kind::Name && !self.clear.contains(&*text) {
                     Ok(true)
                 } else {
-                    let of_another = |secret: &str| self.owners.get(secret).is_some_and(|owners| !owners.contains(scope));
+                    let of_another =
+                        |secret: &str| self.owners.get(secret).is_some_and(|owners| !owners.contains(scope));
                     self.in_text(&text, &mut compared, of_another)
                 };
             });
@@ -164,8 +169,8 @@ impl Secrets {
     }
 }
 
-/// Does the stored event itself name other owners than those that its values are sealed for? Nobody authenticates what names
-/// them, so what its steps make of that is worth nothing.
+/// Does the stored event itself name other owners than those that its values are sealed for? Nobody authenticates what
+/// names them, so what its steps make of that is worth nothing.
 pub(super) fn check_owners(plan: &Plan, event: &PersistedEvent, row: &OpenedRow<'_>) -> Result<()> {
     let Some(opened) = row.opened.as_ref().filter(|_| !row.coverage.owners.is_empty()) else { return Ok(()) };
     let voids: Voids = opened.redacted.iter().map(|redacted| (redacted.place.clone(), redacted.key_id)).collect();
@@ -208,8 +213,8 @@ fn leaves(value: &[u8], each: impl FnMut(Kind, Cow<'_, str>)) {
     in_the_clear(value, Vec::new(), each);
 }
 
-/// Of valid JSON, or of such with values cut out. A number comes as it is spelled, as a program spells it that has read it, and
-/// as what it is, whatever its spelling.
+/// Of valid JSON, or of such with values cut out. A number comes as it is spelled, as a program spells it that has read
+/// it, and as what it is, whatever its spelling.
 fn tokens(json: &[u8], each: &mut impl FnMut(Kind, Cow<'_, str>)) {
     let mut at = 0;
     while let Some(byte) = json.get(at) {
@@ -219,9 +224,13 @@ fn tokens(json: &[u8], each: &mut impl FnMut(Kind, Cow<'_, str>)) {
                 let length = string_length(rest);
                 let inner = &rest[1..length.saturating_sub(1).max(1)];
                 if !inner.is_empty() {
-                    let text = if memchr::memchr(b'\\', inner).is_some() { unescape(inner).map(Cow::Owned) } else { None };
+                    let text =
+                        if memchr::memchr(b'\\', inner).is_some() { unescape(inner).map(Cow::Owned) } else { None };
                     let is_name = rest[length..].trim_ascii_start().first() == Some(&b':');
-                    each(if is_name { Kind::Name } else { Kind::Text }, text.unwrap_or_else(|| String::from_utf8_lossy(inner)));
+                    each(
+                        if is_name { Kind::Name } else { Kind::Text },
+                        text.unwrap_or_else(|| String::from_utf8_lossy(inner)),
+                    );
                 }
                 length
             }
@@ -309,7 +318,9 @@ mod tests {
             assert!(wide.contains(&(Number, value.to_owned())), "exact, and as an f64 has it: {wide:?}");
         }
         let mut clear = Vec::new();
-        in_the_clear(br#"{"a":"cut","b":"c"}"#, vec![Span { start: 5, end: 10 }], |_, text| clear.push(text.into_owned()));
+        in_the_clear(br#"{"a":"cut","b":"c"}"#, vec![Span { start: 5, end: 10 }], |_, text| {
+            clear.push(text.into_owned())
+        });
         assert_eq!(clear, ["a", "b", "c"]);
     }
 

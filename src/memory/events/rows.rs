@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
 use crate::memory::MemoryTx;
 use crate::store::event_table::{
-    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, check_insert, starts_with_header,
+    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, check_insert,
+    starts_with_header,
 };
 use async_trait::async_trait;
 use std::collections::HashMap;
@@ -30,7 +31,9 @@ impl EventTable for MemoryStore {
 
     async fn count_events(&self, tx: &mut MemoryTx, range: PositionRange) -> Result<Vec<StoredCount>> {
         let mut counts: HashMap<(EventType, EventVersion, bool), StoredCount> = HashMap::new();
-        for event in from(&tx.read()?.events, range.after).iter().take_while(|event| range.contains(event.global_position)) {
+        for event in
+            from(&tx.read()?.events, range.after).iter().take_while(|event| range.contains(event.global_position))
+        {
             let one = StoredCount::of(event);
             let key = (one.event_type.clone(), one.event_version, one.with_header);
             counts.entry(key).and_modify(|count| count.add(&one)).or_insert(one);
@@ -40,13 +43,16 @@ impl EventTable for MemoryStore {
 
     async fn stored_events(&self, tx: &mut MemoryTx, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
         let wanted = |event: &PersistedEvent| {
-            let of_version =
-                |(event_type, version): &(EventType, EventVersion)| *event_type == event.stored_type && *version == event.stored_version;
+            let of_version = |(event_type, version): &(EventType, EventVersion)| {
+                *event_type == event.stored_type && *version == event.stored_version
+            };
             (query.versions.is_empty() || query.versions.iter().any(of_version))
                 && !(query.without_header && starts_with_header(&event.payload))
         };
         let tables = tx.read()?;
-        let events = from(&tables.events, query.range.after).iter().take_while(|event| query.range.contains(event.global_position));
+        let events = from(&tables.events, query.range.after)
+            .iter()
+            .take_while(|event| query.range.contains(event.global_position));
         let mut bytes = 0;
         let fits = |event: &&Arc<PersistedEvent>| {
             let is_first = bytes == 0;
@@ -62,15 +68,24 @@ impl EventTable for MemoryStore {
         let mut positions = positions.to_vec();
         positions.sort_unstable();
         positions.dedup();
-        let index = |position: &GlobalPosition| tables.events.binary_search_by_key(position, |event| event.global_position).ok();
+        let index = |position: &GlobalPosition| {
+            tables.events.binary_search_by_key(position, |event| event.global_position).ok()
+        };
         Ok(positions.iter().filter_map(index).map(|index| PersistedEvent::clone(&tables.events[index])).collect())
     }
 
-    async fn replace_payloads(&self, tx: &mut MemoryTx, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+    async fn replace_payloads(
+        &self,
+        tx: &mut MemoryTx,
+        replacements: &[PayloadReplacement],
+    ) -> Result<Vec<GlobalPosition>> {
         let tables = tx.write()?;
         let mut replaced = Vec::with_capacity(replacements.len());
         for replacement in replacements {
-            let Ok(index) = tables.events.binary_search_by_key(&replacement.position, |event| event.global_position) else { continue };
+            let Ok(index) = tables.events.binary_search_by_key(&replacement.position, |event| event.global_position)
+            else {
+                continue;
+            };
             let event = &mut tables.events[index];
             if event.event_id == replacement.event_id && event.payload == replacement.old {
                 Arc::make_mut(event).payload.clone_from(&replacement.new);

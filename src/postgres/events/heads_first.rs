@@ -8,9 +8,9 @@
 /// waited for the row looks for known ids in a snapshot that is older than the wait: it inserts nothing, and the next
 /// statement sees what was committed meanwhile. The row stays locked, so that one more statement is enough.
 ///
-/// Where no constraint would refuse a version twice, a head that is behind its events would: nothing is inserted then. They are
-/// looked for in an order that only the index on type, id and version has. Without it, a plan that is made while a partition is
-/// empty may take another index, and walks all events of the type when the partition is full.
+/// Where no constraint would refuse a version twice, a head that is behind its events would: nothing is inserted then.
+/// They are looked for in an order that only the index on type, id and version has. Without it, a plan that is made
+/// while a partition is empty may take another index, and walks all events of the type when the partition is full.
 pub(crate) const APPEND: &str = r"
     WITH head AS MATERIALIZED (
         SELECT coalesce((SELECT h.{aggregate_version} FROM {heads} AS h

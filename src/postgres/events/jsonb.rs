@@ -1,13 +1,14 @@
 //! What PostgreSQL's JSONB can hold.
 //!
-//! An error of the database would abort the caller's transaction, so what it refuses is refused before it is sent, and nothing
-//! else is. The rules are those of PostgreSQL's `jsonb_in` and `numeric_in`; a test holds them against the real ones. The one
-//! that can't be exact is nesting: how deep it may be depends on the server's `max_stack_depth` and on how it was built.
+//! An error of the database would abort the caller's transaction, so what it refuses is refused before it is sent, and
+//! nothing else is. The rules are those of PostgreSQL's `jsonb_in` and `numeric_in`; a test holds them against the real
+//! ones. The one that can't be exact is nesting: how deep it may be depends on the server's `max_stack_depth` and on
+//! how it was built.
 
 /// How deep arrays and objects may nest. A server with the default `max_stack_depth` of 2 MB gives up at 13,000 levels.
 const MAX_DEPTH: usize = 6_000;
-/// JSONB keeps the sizes of arrays and objects in 28 bits. A text of this length can't make one that is larger, whatever it
-/// says: an element takes 12 bytes at most where its text takes two.
+/// JSONB keeps the sizes of arrays and objects in 28 bits. A text of this length can't make one that is larger,
+/// whatever it says: an element takes 12 bytes at most where its text takes two.
 const MAX_LENGTH: usize = 32 << 20;
 /// The most significant digit of a number is at most here: 131,072 digits before the point.
 const MAX_MAGNITUDE: i64 = 131_071;
@@ -18,8 +19,8 @@ const EXPONENT_END: i64 = (i32::MAX / 2) as i64;
 
 const TOO_LONG: &str = "is longer than the 32 MiB that PostgreSQL's JSONB is sure to hold: shorten it";
 const TEXT: &str = "holds \\u0000 or half of a surrogate pair, which PostgreSQL's JSONB refuses: remove it";
-const NUMBER: &str =
-    "holds a number of more than 131,072 digits before or 16,383 behind its point, which PostgreSQL's JSONB refuses: write it as a string";
+const NUMBER: &str = "holds a number of more than 131,072 digits before or 16,383 behind its point, which PostgreSQL's \
+    JSONB refuses: write it as a string";
 const TOO_DEEP: &str = "is nested deeper than the 6,000 levels that PostgreSQL is sure to parse: flatten it";
 
 /// Why JSONB can't hold this text, which is JSON in UTF-8; `None` if it can.
@@ -36,7 +37,10 @@ pub(crate) fn problem(json: &str) -> Option<&'static str> {
                 None => return Some(TEXT),
             },
             b'-' | b'0'..=b'9' => {
-                let length = text[at..].iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')).count();
+                let length = text[at..]
+                    .iter()
+                    .take_while(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'))
+                    .count();
                 if !is_numeric(&text[at..at + length]) {
                     return Some(NUMBER);
                 }
@@ -131,14 +135,30 @@ mod tests {
     #[test]
     fn what_jsonb_can_not_hold_is_known() {
         let holds = |json: &str| problem(json).is_none();
-        for json in ["0e1073741822", "1e131071", "0.1e131072", "10e131070", "1e-16383", r#""\ud83d\ude00""#, r#"{"\\u0000":[1e400,"é"]}"#]
-        {
+        for json in [
+            "0e1073741822",
+            "1e131071",
+            "0.1e131072",
+            "10e131070",
+            "1e-16383",
+            r#""\ud83d\ude00""#,
+            r#"{"\\u0000":[1e400,"é"]}"#,
+        ] {
             assert!(holds(json), "{json}");
         }
-        for json in ["0e1073741823", "0e99999999999999999999", "1e131072", "10e131071", "1e-16384", "0e-16384", "0.1e-16383"] {
+        for json in
+            ["0e1073741823", "0e99999999999999999999", "1e131072", "10e131071", "1e-16384", "0e-16384", "0.1e-16383"]
+        {
             assert_eq!(problem(json), Some(NUMBER), "{json}");
         }
-        for json in [r#""\u0000""#, r#"{"\ud83d":1}"#, r#""\ud83dx""#, r#""\ude00""#, r#""\ud83d\ud83d\ude00""#, r#""\ud83d\n""#] {
+        for json in [
+            r#""\u0000""#,
+            r#"{"\ud83d":1}"#,
+            r#""\ud83dx""#,
+            r#""\ude00""#,
+            r#""\ud83d\ud83d\ude00""#,
+            r#""\ud83d\n""#,
+        ] {
             assert_eq!(problem(json), Some(TEXT), "{json}");
         }
         let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));

@@ -6,8 +6,8 @@ use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
 use crate::postgres::{UNDEFINED_TABLE, UNIQUE_VIOLATION, column, own_transaction, qualified, sql_state, timestamp};
 use crate::sql::{check_stored, event_database as database, in_transaction};
 use crate::store::event_table::{
-    EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
-    check_insert,
+    EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery,
+    TableLocation, TableWork, check_insert,
 };
 use async_trait::async_trait;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -25,8 +25,8 @@ const VERSION_TAKEN: Error =
     Error::InvalidRow { what: "the aggregate version of an event to be inserted", problem: "is in the table already" };
 
 impl PostgresStore {
-    /// Does a payload start with a header? As [`starts_with_header`](crate::store::starts_with_header) says. Only the first bytes
-    /// are fetched of a payload that is stored out of line.
+    /// Does a payload start with a header? As [`starts_with_header`](crate::store::starts_with_header) says. Only the
+    /// first bytes are fetched of a payload that is stored out of line.
     fn with_header() -> String {
         let trim = |text: String| format!(r"ltrim({text}, '\x20090a0d'::bytea)");
         let mut rest = format!("substring(payload FROM 1 FOR {HEADER_WITHIN})");
@@ -50,12 +50,21 @@ impl PostgresStore {
 
     /// Keeps everybody else from inserting until the transaction ends. Partitions are locked with their table.
     async fn lock_out(&self, tx: &mut PgConnection, tables: &str, mode: &str, operation: &'static str) -> Result<()> {
-        let before: String =
-            sqlx::query_scalar("SELECT current_setting('lock_timeout')").fetch_one(&mut *tx).await.map_err(database(operation))?;
+        let before: String = sqlx::query_scalar("SELECT current_setting('lock_timeout')")
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(database(operation))?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(database(operation))?;
-        self.maintain(&format!("LOCK TABLE {tables} IN {mode} MODE")).execute(&mut *tx).await.map_err(self.failed(operation))?;
+        self.maintain(&format!("LOCK TABLE {tables} IN {mode} MODE"))
+            .execute(&mut *tx)
+            .await
+            .map_err(self.failed(operation))?;
         // The caller's own statements wait as it wants them to.
-        sqlx::query("SELECT set_config('lock_timeout', $1, true)").bind(before).execute(tx).await.map_err(database(operation))?;
+        sqlx::query("SELECT set_config('lock_timeout', $1, true)")
+            .bind(before)
+            .execute(tx)
+            .await
+            .map_err(database(operation))?;
         Ok(())
     }
 }
@@ -64,7 +73,11 @@ impl PostgresStore {
 impl EventTable for PostgresStore {
     type Tx = PgConnection;
 
-    async fn in_transaction(&self, connection: &mut PgConnection, work: &mut dyn TableWork<PgConnection>) -> Result<()> {
+    async fn in_transaction(
+        &self,
+        connection: &mut PgConnection,
+        work: &mut dyn TableWork<PgConnection>,
+    ) -> Result<()> {
         const OPERATION: &str = "maintenance";
         let mut tx = own_transaction::begin(connection, OPERATION).await?;
         let done = work.run(&mut tx).await;
@@ -111,15 +124,23 @@ impl EventTable for PostgresStore {
         log(&rows.map_err(database("reading stored events"))?)
     }
 
-    async fn stored_events_at(&self, tx: &mut PgConnection, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>> {
+    async fn stored_events_at(
+        &self,
+        tx: &mut PgConnection,
+        positions: &[GlobalPosition],
+    ) -> Result<Vec<PersistedEvent>> {
         let positions: Vec<i64> = positions.iter().map(|position| position.get()).collect();
-        let sql =
-            "SELECT {columns}, {aggregate_type}, {aggregate_id} FROM {events} WHERE global_position = ANY ($1) ORDER BY global_position";
+        let sql = "SELECT {columns}, {aggregate_type}, {aggregate_id} FROM {events} WHERE global_position = ANY ($1) \
+            ORDER BY global_position";
         let rows = self.maintain(sql).bind(positions).fetch_all(tx).await;
         log(&rows.map_err(database("reading stored events"))?)
     }
 
-    async fn replace_payloads(&self, tx: &mut PgConnection, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+    async fn replace_payloads(
+        &self,
+        tx: &mut PgConnection,
+        replacements: &[PayloadReplacement],
+    ) -> Result<Vec<GlobalPosition>> {
         const OPERATION: &str = "replacing payloads";
         in_transaction(tx, OPERATION)?;
         // Locked in order first, so that two of these do not lock each other out. Who waited looks at the row anew.
@@ -149,9 +170,9 @@ impl EventTable for PostgresStore {
         if events.is_empty() {
             return Ok(());
         }
-        // Positions are given out within an INSERT, which holds a lock on the table that this one excludes: so none is on
-        // its way, and moving the sequence takes none back.
-        // Heads are moved below: a writer that takes them first must not be met half way.
+        // Positions are given out within an INSERT, which holds a lock on the table that this one excludes: so none is
+        // on its way, and moving the sequence takes none back. Heads are moved below: a writer that takes them first
+        // must not be met half way.
         let tables = if self.tables.heads_first { "{heads}, {events}" } else { "{events}" };
         self.lock_out(tx, tables, "SHARE ROW EXCLUSIVE", OPERATION).await?;
         check_insert(self.last_position(tx).await?, events)?;
@@ -195,13 +216,14 @@ impl EventTable for PostgresStore {
              GROUP BY e.aggregate_type, e.aggregate_id ORDER BY e.aggregate_type, e.aggregate_id
              ON CONFLICT ({aggregate_type}, {aggregate_id}) DO UPDATE
              SET {aggregate_version} = greatest(h.{aggregate_version}, excluded.{aggregate_version}), updated_at = excluded.updated_at";
-        let heads = self.maintain(heads).bind(batch.aggregate_types).bind(batch.aggregate_ids).bind(batch.aggregate_versions);
+        let heads =
+            self.maintain(heads).bind(batch.aggregate_types).bind(batch.aggregate_ids).bind(batch.aggregate_versions);
         heads.execute(&mut *tx).await.map_err(database(OPERATION))?;
         self.move_sequence(tx, sequence, OPERATION).await
     }
 
-    /// Every append inserts, and so holds a lock on the table until its transaction ends, from before it is given a position.
-    /// When a lock that excludes these is had, no position is on its way.
+    /// Every append inserts, and so holds a lock on the table until its transaction ends, from before it is given a
+    /// position. When a lock that excludes these is had, no position is on its way.
     async fn settled_position(&self, connection: &mut PgConnection) -> Result<GlobalPosition> {
         const OPERATION: &str = "looking for the settled position";
         own_transaction::outside(connection, OPERATION).await?;
@@ -219,7 +241,11 @@ impl EventTable for PostgresStore {
     async fn location(&self, connection: &mut PgConnection) -> Result<Option<TableLocation>> {
         let sql = "SELECT concat_ws(' ', 'postgres', extract(epoch FROM pg_postmaster_start_time()), d.oid, to_regclass($1)::oid), to_regclass($1) IS NULL
              FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()";
-        let row = sqlx::query(sql).bind(self.table()).fetch_one(connection).await.map_err(database("looking where the events are"))?;
+        let row = sqlx::query(sql)
+            .bind(self.table())
+            .fetch_one(connection)
+            .await
+            .map_err(database("looking where the events are"))?;
         let (location, missing): (String, bool) = (column(&row, 0)?, column(&row, 1)?);
         Ok((!missing).then_some(TableLocation::Table(location)))
     }
@@ -241,22 +267,29 @@ impl PostgresStore {
 
     /// Refuses ids and versions that the table has. It is locked, and may have no constraint that would refuse them.
     async fn check_unknown(&self, tx: &mut PgConnection, batch: &Batch, operation: &'static str) -> Result<()> {
-        let known = self.maintain(KNOWN_ID).bind(&batch.event_ids).fetch_optional(&mut *tx).await.map_err(database(operation))?;
+        let known = self
+            .maintain(KNOWN_ID)
+            .bind(&batch.event_ids)
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(database(operation))?;
         if let Some(row) = known {
             return Err(Error::DuplicateEventId { event_id: column(&row, 0)? });
         }
         let sql = "SELECT FROM UNNEST($1::text[], $2::text[], $3::bigint[]) AS new (type, id, version),
                  LATERAL (SELECT FROM {events} AS e WHERE e.{aggregate_type} = new.type AND e.{aggregate_id} = new.id
                      AND e.{aggregate_version} = new.version OFFSET 0) AS known LIMIT 1";
-        let taken = self.maintain(sql).bind(&batch.aggregate_types).bind(&batch.aggregate_ids).bind(&batch.aggregate_versions);
+        let taken =
+            self.maintain(sql).bind(&batch.aggregate_types).bind(&batch.aggregate_ids).bind(&batch.aggregate_versions);
         let taken = taken.fetch_optional(tx).await.map_err(database(operation))?;
         let versions = batch.aggregate_types.iter().zip(&batch.aggregate_ids).zip(&batch.aggregate_versions);
         let unique = versions.collect::<HashSet<_>>().len() == batch.event_ids.len();
         if taken.is_none() && unique { Ok(()) } else { Err(VERSION_TAKEN) }
     }
 
-    /// The sequence that positions come from, quoted: an identity's, or the one that the default of the column uses, whoever owns
-    /// it. It is looked for before anything is inserted: an append after that would be given a position that is taken.
+    /// The sequence that positions come from, quoted: an identity's, or the one that the default of the column uses,
+    /// whoever owns it. It is looked for before anything is inserted: an append after that would be given a position
+    /// that is taken.
     async fn sequence(&self, tx: &mut PgConnection, operation: &'static str) -> Result<String> {
         let sql = "SELECT s.oid::regclass::text FROM pg_catalog.pg_attribute AS a
              JOIN pg_catalog.pg_class AS s ON s.relkind = 'S'
@@ -266,7 +299,8 @@ impl PostgresStore {
                  WHERE p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass AND p.refobjid = s.oid
                      OR a.attidentity <> '' AND p.classid = 'pg_class'::regclass AND p.objid = s.oid AND p.deptype = 'i'
                          AND p.refclassid = 'pg_class'::regclass AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum)";
-        let found: Vec<String> = sqlx::query_scalar(sql).bind(self.table()).fetch_all(tx).await.map_err(database(operation))?;
+        let found: Vec<String> =
+            sqlx::query_scalar(sql).bind(self.table()).fetch_all(tx).await.map_err(database(operation))?;
         match <[String; 1]>::try_from(found) {
             Ok([sequence]) => Ok(sequence),
             // A default that names it as text, a trigger, or several of them.
@@ -278,7 +312,8 @@ impl PostgresStore {
     async fn move_sequence(&self, tx: &mut PgConnection, sequence: String, operation: &'static str) -> Result<()> {
         // The name comes quoted from the catalog.
         let sql = format!(
-            "SELECT setval($1::regclass, greatest((SELECT max(global_position) FROM {{events}}), (SELECT last_value FROM {sequence})))"
+            "SELECT setval($1::regclass, greatest((SELECT max(global_position) FROM {{events}}), (SELECT last_value \
+             FROM {sequence})))"
         );
         self.maintain(&sql).bind(sequence).execute(tx).await.map_err(database(operation))?;
         Ok(())
@@ -321,7 +356,9 @@ struct Batch {
 
 impl Batch {
     fn new(events: &[PersistedEvent]) -> Result<Self> {
-        let metadata = |event: &PersistedEvent| Ok(metadata_as_jsonb(event.event_id, event.metadata.as_deref())?.map(str::to_owned));
+        let metadata = |event: &PersistedEvent| {
+            Ok(metadata_as_jsonb(event.event_id, event.metadata.as_deref())?.map(str::to_owned))
+        };
         let version = |event: &PersistedEvent| {
             i32::try_from(event.stored_version.get()).map_err(|_| Error::OutOfRange {
                 what: "event version",

@@ -4,7 +4,8 @@ use super::{PostgresKeys, columns, data_key, query};
 use crate::error::{Error, Result, no_effect};
 use crate::keys::names::{KekId, KeyId};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper,
+    ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::postgres::{column, timestamp};
@@ -29,7 +30,12 @@ impl PostgresKeys {
         let scope = std::slice::from_ref(&key.scope);
         // Whoever inserts the scope makes its key; others wait for that here, and then insert nothing.
         let (kinds, ids) = columns(scope);
-        let created = query(&self.sql.create_scopes).bind(kinds).bind(ids).execute(&mut *tx).await.map_err(database(OPERATION))?;
+        let created = query(&self.sql.create_scopes)
+            .bind(kinds)
+            .bind(ids)
+            .execute(&mut *tx)
+            .await
+            .map_err(database(OPERATION))?;
         if created.rows_affected() == 1 {
             return self.insert(tx, std::slice::from_ref(key)).await;
         }
@@ -87,7 +93,11 @@ impl PostgresKeys {
         let Some(row) = row else {
             // It can be read, but not locked.
             let known = !self.keks(tx, &[kek_id]).await?.is_empty();
-            return if known { Err(no_effect("retiring a key-encryption key", "key_encryption_keys")) } else { Ok(Retirement::Unknown) };
+            return if known {
+                Err(no_effect("retiring a key-encryption key", "key_encryption_keys"))
+            } else {
+                Ok(Retirement::Unknown)
+            };
         };
         if KekState::parse(column(&row, 0)?)? == KekState::Active {
             return Ok(Retirement::Active);
@@ -105,7 +115,12 @@ impl PostgresKeys {
         }
     }
 
-    pub(crate) async fn rewrap_in(&self, tx: &mut PgConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+    pub(crate) async fn rewrap_in(
+        &self,
+        tx: &mut PgConnection,
+        batch: &RewrapBatch,
+        by: &dyn Rewrapper,
+    ) -> Result<RewrappedBatch> {
         let failed = || database("rewrapping data keys");
         // One key-encryption key after the other: each is one range of the index.
         let mut keys: Vec<DataKeyRecord> = Vec::new();
@@ -145,9 +160,14 @@ impl PostgresKeys {
             .await
             .map_err(failed())?;
         if rows.len() != ids.len() {
-            // The rows are locked. Either the key-encryption key was retired meanwhile, or something keeps the change away.
+            // The rows are locked. Either the key-encryption key was retired meanwhile, or something keeps the change
+            // away.
             let retired = self.keks(tx, &[batch.to]).await?.iter().all(|kek| kek.state == KekState::Retired);
-            return Err(if retired { Error::Collision { source: None } } else { no_effect("rewrapping data keys", "data_keys") });
+            return Err(if retired {
+                Error::Collision { source: None }
+            } else {
+                no_effect("rewrapping data keys", "data_keys")
+            });
         }
         for row in &rows {
             let key_id = KeyId(column(row, 0)?);

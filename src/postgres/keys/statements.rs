@@ -18,7 +18,9 @@ impl Names {
     /// A SQL text with the names filled in, quoted. An index lives in the schema of its table, and is named without it.
     pub(crate) fn fill(&self, sql: &str) -> String {
         let mut sql = sql.to_owned();
-        for name in ["key_namespace", "key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes", "keys_refuse"] {
+        for name in
+            ["key_namespace", "key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes", "keys_refuse"]
+        {
             sql = sql.replace(&format!("{{{name}}}"), &self.table(name));
         }
         for index in ["key_encryption_keys_one_active", "data_keys_by_kek", "key_scope_changes_by_scope"] {
@@ -60,7 +62,8 @@ const KEK: &str = r#"e.kek_id, e."partition", e.provider, e.master_key_id, e.wra
     coalesce(e.wrapped_at, e.created_at)"#;
 const NEW_KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state"#;
 /// Whether it is active or not: what is active is named by a column that anybody who writes the table may have set.
-const LAST_VERSION: &str = "(SELECT max(d.version) FROM {data_keys} AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id)";
+const LAST_VERSION: &str =
+    "(SELECT max(d.version) FROM {data_keys} AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id)";
 
 // LATERAL, with something that keeps the planner from turning it into a join: one look into the index for each wanted
 // row, however small the table was when the plan was made. In the order of the arrays, which is that of the locks.
@@ -68,7 +71,8 @@ const LAST_VERSION: &str = "(SELECT max(d.version) FROM {data_keys} AS d WHERE d
 // statement anew each time, which takes longer than running it.
 statements! {
     namespace: "SELECT namespace FROM {key_namespace}",
-    set_namespace: "INSERT INTO {key_namespace} (only_row, namespace, created_at) VALUES (1, $1, $2) ON CONFLICT DO NOTHING",
+    set_namespace: "INSERT INTO {key_namespace} (only_row, namespace, created_at) VALUES (1, $1, $2) ON CONFLICT DO \
+        NOTHING",
     active_kek: r#"SELECT {kek} FROM {key_encryption_keys} AS e WHERE e."partition" = $1 AND e.state = 'active'"#,
     keks: "SELECT {kek} FROM {key_encryption_keys} AS e WHERE e.kek_id = ANY ($1)",
     install_kek: r#"INSERT INTO {key_encryption_keys} ({new_kek}) VALUES ($1, $2, $3, $4, $5, $6, $7, 'active')
@@ -155,7 +159,8 @@ statements! {
         SELECT scope_kind, scope_id, $3::text, state, generation, $6::text, $7::timestamptz, $8::text FROM changed",
     destroy_keys: "UPDATE {data_keys} SET wrapped_key = NULL, state = 'shredded', shredded_at = $3
         WHERE scope_kind = $1 AND scope_id = $2 AND state = 'live' RETURNING key_id, version",
-    any_key_of_scope: "SELECT key_id FROM {data_keys} WHERE scope_kind = $1 AND scope_id = $2 AND wrapped_key IS NOT NULL LIMIT 1",
+    any_key_of_scope: "SELECT key_id FROM {data_keys} WHERE scope_kind = $1 AND scope_id = $2 AND wrapped_key IS NOT \
+        NULL LIMIT 1",
     history_keys: "SELECT {key} FROM {data_keys} AS k WHERE k.scope_kind = $1 AND k.scope_id = $2 ORDER BY k.version",
     history_changes: "SELECT action, state, generation, reason, changed_at, actor FROM {key_scope_changes}
         WHERE scope_kind = $1 AND scope_id = $2 ORDER BY change_id",

@@ -21,7 +21,11 @@ pub(crate) fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut 
             let Some(step) = &version.step else { continue };
             let targets = step.targets(&at);
             for target in targets.iter().filter(|target| target.find(types).is_none()) {
-                found.add(name, Some(at.number()), SchemaProblem::UnknownTarget(target.event_type.clone(), target.number()));
+                found.add(
+                    name,
+                    Some(at.number()),
+                    SchemaProblem::UnknownTarget(target.event_type.clone(), target.number()),
+                );
             }
             edges.insert(at, targets);
         }
@@ -44,7 +48,8 @@ pub(crate) fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut 
     Chains { targets: edges, has_cycle }
 }
 
-/// No chain is longer than allowed; there is no cycle. Said of the version it starts from, unless a longer one goes through that.
+/// No chain is longer than allowed; there is no cycle. Said of the version it starts from, unless a longer one goes
+/// through that.
 pub(crate) fn check_lengths(edges: &HashMap<TypeVersion, Vec<TypeVersion>>, max: usize, found: &mut Found) {
     let mut lengths: HashMap<&TypeVersion, usize> = HashMap::new();
     // Backwards from what has no step: a node's length is known once those of its targets are.

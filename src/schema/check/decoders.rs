@@ -1,7 +1,9 @@
 //! Do the Rust types that events are decoded into fit the schemas?
 
 use crate::error::Result;
-use crate::event::{AggregateVersion, EventType, GlobalPosition, NewEvent, PayloadType, PersistedEvent, TypedEvent, aggregate};
+use crate::event::{
+    AggregateVersion, EventType, GlobalPosition, NewEvent, PayloadType, PersistedEvent, TypedEvent, aggregate,
+};
 use crate::json::pointer::JsonPointer;
 use crate::schema::TypeSchema;
 use crate::schema::check::Found;
@@ -77,7 +79,11 @@ pub(crate) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, Ty
             } else {
                 for (_, stand_in) in erased.iter().filter(|(end, _)| *end == at) {
                     if (decoder.can_decode)(&erased_event(name, version, stand_in)).is_err() {
-                        found.add(&event_type, Some(version), SchemaProblem::UndecodableOnceErased(decoder.target, stand_in.to_string()));
+                        found.add(
+                            &event_type,
+                            Some(version),
+                            SchemaProblem::UndecodableOnceErased(decoder.target, stand_in.to_string()),
+                        );
                     }
                 }
             }
@@ -96,7 +102,8 @@ pub(crate) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, Ty
 /// protected whole, here or where they come from. Readers see them as they are.
 fn unsplittable_once_erased(types: &HashMap<EventType, TypeSchema>) -> BTreeMap<TypeVersion, &Vec<TypeVersion>> {
     let all = types.iter().flat_map(|(name, schema)| schema.numbered(name));
-    let mut open: Vec<TypeVersion> = all.filter(|(_, version)| version.plan.whole.is_some()).map(|(at, _)| at).collect();
+    let mut open: Vec<TypeVersion> =
+        all.filter(|(_, version)| version.plan.whole.is_some()).map(|(at, _)| at).collect();
     let (mut found, mut seen) = (BTreeMap::new(), HashSet::new());
     while let Some(at) = open.pop() {
         let Some(step) = at.find(types).and_then(|schema| schema.step.as_ref()) else { continue };
@@ -113,13 +120,14 @@ fn unsplittable_once_erased(types: &HashMap<EventType, TypeSchema>) -> BTreeMap<
     found
 }
 
-/// As what events that are protected whole come once they are erased: where their ways end, with the stand-in. No step is
-/// called for them; they pass through, and take the stand-in of what is protected whole there.
+/// As what events that are protected whole come once they are erased: where their ways end, with the stand-in. No step
+/// is called for them; they pass through, and take the stand-in of what is protected whole there.
 fn erased_wholes(types: &HashMap<EventType, TypeSchema>) -> BTreeSet<(TypeVersion, Arc<str>)> {
     let whole_at = |at: &TypeVersion| at.find(types).and_then(|schema| schema.plan.whole.as_ref());
     let all = types.iter().flat_map(|(name, schema)| schema.numbered(name));
-    let mut open: Vec<_> =
-        all.filter_map(|(at, version)| version.plan.whole.as_ref().map(|whole| (at, Arc::clone(&whole.stand_in)))).collect();
+    let mut open: Vec<_> = all
+        .filter_map(|(at, version)| version.plan.whole.as_ref().map(|whole| (at, Arc::clone(&whole.stand_in))))
+        .collect();
     let (mut found, mut seen) = (BTreeSet::new(), HashSet::new());
     while let Some((at, stand_in)) = open.pop() {
         if !seen.insert((at.clone(), Arc::clone(&stand_in))) {
@@ -130,7 +138,8 @@ fn erased_wholes(types: &HashMap<EventType, TypeSchema>) -> BTreeSet<(TypeVersio
             // A split does not happen.
             None | Some(Some(Step::Split(..))) => {}
             Some(Some(step)) => open.extend(step.targets(&at).into_iter().map(|target| {
-                let stand_in = whole_at(&target).map_or_else(|| Arc::clone(&stand_in), |whole| Arc::clone(&whole.stand_in));
+                let stand_in =
+                    whole_at(&target).map_or_else(|| Arc::clone(&stand_in), |whole| Arc::clone(&whole.stand_in));
                 (target, stand_in)
             })),
         }
@@ -141,7 +150,8 @@ fn erased_wholes(types: &HashMap<EventType, TypeSchema>) -> BTreeSet<(TypeVersio
 /// What readers get of it.
 fn erased_event(event_type: &str, version: u32, stand_in: &str) -> PersistedEvent {
     let event = NewEvent::raw(event_type, version, stand_in);
-    let event = PersistedEvent::from_new(aggregate("Erased", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
+    let event =
+        PersistedEvent::from_new(aggregate("Erased", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
     PersistedEvent { redacted: vec![JsonPointer::root()], ..event }
 }
 

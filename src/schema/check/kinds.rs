@@ -1,5 +1,5 @@
-//! Scope kinds that look like one and are two: `Customer` and `customer` have keys of their own, and who shreds one of them
-//! leaves half of a person readable.
+//! Scope kinds that look like one and are two: `Customer` and `customer` have keys of their own, and who shreds one of
+//! them leaves half of a person readable.
 
 use crate::event::EventType;
 use crate::schema::TypeSchema;
@@ -19,7 +19,11 @@ pub(crate) struct Kinds {
 }
 
 /// Collects the kinds of all types, and adds a problem for each pair that is too similar.
-pub(crate) fn check_kinds(types: &HashMap<EventType, TypeSchema>, distinct: Vec<(Arc<str>, Arc<str>)>, found: &mut Found) -> Kinds {
+pub(crate) fn check_kinds(
+    types: &HashMap<EventType, TypeSchema>,
+    distinct: Vec<(Arc<str>, Arc<str>)>,
+    found: &mut Found,
+) -> Kinds {
     let mut sorted: Vec<_> = types.iter().collect();
     sorted.sort_unstable_by_key(|(name, _)| *name);
     let mut kinds = Kinds::default();
@@ -31,7 +35,10 @@ pub(crate) fn check_kinds(types: &HashMap<EventType, TypeSchema>, distinct: Vec<
     for (name, schema) in sorted {
         for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
             for field in version.plan.fields.iter().chain(&version.plan.whole) {
-                let (FieldOwner::Aggregate { kind: Some(kind) } | FieldOwner::Subject { kind, .. }) = &field.owner else { continue };
+                let (FieldOwner::Aggregate { kind: Some(kind) } | FieldOwner::Subject { kind, .. }) = &field.owner
+                else {
+                    continue;
+                };
                 if kinds.declared.contains_key(kind) {
                     continue;
                 }
@@ -68,7 +75,10 @@ impl Kinds {
             return Vec::new();
         }
         let letters = folded(kind);
-        let similar = self.declared.iter().filter(|(other, known)| is_similar(&letters, known) && !self.are_distinct(kind, other));
+        let similar = self
+            .declared
+            .iter()
+            .filter(|(other, known)| is_similar(&letters, known) && !self.are_distinct(kind, other));
         similar.map(|(other, _)| other).collect()
     }
 
@@ -82,8 +92,8 @@ fn folded(kind: &str) -> Vec<char> {
     kind.chars().filter(|char| !char.is_whitespace()).flat_map(char::to_lowercase).collect()
 }
 
-/// The same, or one letter added, left out, exchanged, or swapped with its neighbour. Any two names of one letter are that near,
-/// so it says nothing of these.
+/// The same, or one letter added, left out, exchanged, or swapped with its neighbour. Any two names of one letter are
+/// that near, so it says nothing of these.
 fn is_similar(a: &[char], b: &[char]) -> bool {
     if a.len().min(b.len()) < 2 {
         return a == b;
@@ -106,7 +116,17 @@ mod tests {
     #[test]
     fn kinds_are_similar_by_case_white_space_and_one_edit() {
         let similar = |a: &str, b: &str| is_similar(&folded(a), &folded(b)) && is_similar(&folded(b), &folded(a));
-        for other in ["customer", " Customer", "CUSTOMER ", "Customers", "Custmer", "Custoner", "Cutsomer", "customers", "Cus tomer"] {
+        for other in [
+            "customer",
+            " Customer",
+            "CUSTOMER ",
+            "Customers",
+            "Custmer",
+            "Custoner",
+            "Cutsomer",
+            "customers",
+            "Cus tomer",
+        ] {
             assert!(similar("Customer", other), "{other}");
         }
         for other in ["Consumers", "Guest", "Custom", "Customer2B", "Cuostmre", ""] {

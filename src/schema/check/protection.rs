@@ -68,7 +68,9 @@ fn lies(tracked: &[Token], named: &[Token]) -> Lies {
         match pair {
             (Token::Each, Token::Each) => {}
             (Token::Name(a), Token::Name(b)) if a == b => {}
-            (Token::Each, Token::Name(index)) | (Token::Name(index), Token::Each) if array_index(index).is_some() => certain = false,
+            (Token::Each, Token::Name(index)) | (Token::Name(index), Token::Each) if array_index(index).is_some() => {
+                certain = false
+            }
             _ => return Lies::Elsewhere,
         }
     }
@@ -80,11 +82,17 @@ fn lies(tracked: &[Token], named: &[Token]) -> Lies {
 }
 
 /// Follows what `from` protects through the changes: where it ends, `to` must protect it.
-pub(crate) fn check_carried(changes: &[Change<Pattern>], from: &Plan, target: &TypeVersion, to: &Plan) -> Vec<SchemaProblem> {
+pub(crate) fn check_carried(
+    changes: &[Change<Pattern>],
+    from: &Plan,
+    target: &TypeVersion,
+    to: &Plan,
+) -> Vec<SchemaProblem> {
     let mut problems = Vec::new();
     let whole = from.whole.iter().map(|_| Tracked { origin: String::new(), tokens: Vec::new() });
     let fields = from.fields.iter().filter_map(|field| field.pattern.as_ref());
-    let fields = fields.map(|pattern| Tracked { origin: pattern.as_str().to_owned(), tokens: pattern.tokens().to_vec() });
+    let fields =
+        fields.map(|pattern| Tracked { origin: pattern.as_str().to_owned(), tokens: pattern.tokens().to_vec() });
     let mut tracked: Vec<Tracked> = whole.chain(fields).collect();
     for change in changes {
         match change {
@@ -94,7 +102,8 @@ pub(crate) fn check_carried(changes: &[Change<Pattern>], from: &Plan, target: &T
             Change::Default { .. } => {}
             Change::Map { at, .. } => {
                 let inside = tracked.iter().find(|place| {
-                    place.tokens.len() > at.tokens().len() && matches!(lies(&place.tokens, at.tokens()), Lies::Inside | Lies::PerhapsInside)
+                    place.tokens.len() > at.tokens().len()
+                        && matches!(lies(&place.tokens, at.tokens()), Lies::Inside | Lies::PerhapsInside)
                 });
                 if let Some(place) = inside {
                     problems.push(SchemaProblem::MapsAround(at.as_str().to_owned(), text_of(&place.tokens)));
@@ -144,12 +153,21 @@ fn lost_owners(changes: &[Change<Pattern>], to: &Plan) -> Vec<(String, String)> 
     });
     let lost = subjects.filter(|(id, _)| is_lost(id));
     lost.map(|(id, field)| {
-        (id.as_str().to_owned(), field.pattern.as_ref().map_or_else(|| "the payload".to_owned(), |field| field.as_str().to_owned()))
+        (
+            id.as_str().to_owned(),
+            field.pattern.as_ref().map_or_else(|| "the payload".to_owned(), |field| field.as_str().to_owned()),
+        )
     })
     .collect()
 }
 
-fn transfer(tracked: &mut Vec<Tracked>, from: &Pattern, to: &Pattern, is_move: bool, problems: &mut Vec<SchemaProblem>) {
+fn transfer(
+    tracked: &mut Vec<Tracked>,
+    from: &Pattern,
+    to: &Pattern,
+    is_move: bool,
+    problems: &mut Vec<SchemaProblem>,
+) {
     let mut arrived = Vec::new();
     tracked.retain(|place| {
         let lies = lies(&place.tokens, from.tokens());
@@ -163,9 +181,14 @@ fn transfer(tracked: &mut Vec<Tracked>, from: &Pattern, to: &Pattern, is_move: b
         !(is_move && lies == Lies::Inside)
     });
     // Where the whole payload is protected, nothing is changed once it is erased.
-    let around = tracked.iter().find(|place| !place.tokens.is_empty() && lies(&place.tokens, to.tokens()) == Lies::Around);
+    let around =
+        tracked.iter().find(|place| !place.tokens.is_empty() && lies(&place.tokens, to.tokens()) == Lies::Around);
     if let Some(place) = around {
-        problems.push(SchemaProblem::IntoProtected(from.as_str().to_owned(), to.as_str().to_owned(), text_of(&place.tokens)));
+        problems.push(SchemaProblem::IntoProtected(
+            from.as_str().to_owned(),
+            to.as_str().to_owned(),
+            text_of(&place.tokens),
+        ));
     }
     tracked.extend(arrived);
 }

@@ -11,20 +11,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// A declarative step: a list of changes, made one after the other. See [`EventSchema::change`](crate::schema::EventSchema::change).
+/// A declarative step: a list of changes, made one after the other. See
+/// [`EventSchema::change`](crate::schema::EventSchema::change).
 ///
 /// Places are JSON Pointers in which a `*` stands for every element of an array, as in
-/// [`protect`](crate::schema::EventSchema::protect). What no change names keeps its spelling: numbers of any size, the order of
-/// members. Payloads may be any JSON, also such as `serde_json` can't hold.
+/// [`protect`](crate::schema::EventSchema::protect). What no change names keeps its spelling: numbers of any size, the
+/// order of members. Payloads may be any JSON, also such as `serde_json` can't hold.
 ///
 /// **Protection is carried along.** Building the registry follows every protected place of the old version through the
 /// changes: where it ends, the new version must protect it, or the schemas are refused.
 ///
-/// **So are redactions.** A value that was erased is redacted at its new place, with the new version's stand-in. A default
-/// never fills it, and no function is called for it. No change fails because something was erased.
+/// **So are redactions.** A value that was erased is redacted at its new place, with the new version's stand-in. A
+/// default never fills it, and no function is called for it. No change fails because something was erased.
 ///
-/// **They are bounded.** Copies and defaults for the elements of arrays may make a payload larger by 64 MiB at most; by 512 MiB
-/// where something in them is erased, because a stand-in may take more room than what it stands for.
+/// **They are bounded.** Copies and defaults for the elements of arrays may make a payload larger by 64 MiB at most; by
+/// 512 MiB where something in them is erased, because a stand-in may take more room than what it stands for.
 ///
 /// ```
 /// use eventseal::{Changes, Schemas, event, subject};
@@ -65,15 +66,15 @@ impl Changes {
 
     /// Moves the value at `from`, with everything in it, to `to`. Nothing happens where there is none.
     ///
-    /// Objects that are missing on the way to `to`, or `null`, are made. Both pointers have the same `*`s, which stand for
-    /// the same elements. If a value that is not `null` stands at `to` already, the step fails: nothing is overwritten
-    /// silently; [`remove`](Self::remove) it first, if it may go. Elements of arrays can't be moved.
+    /// Objects that are missing on the way to `to`, or `null`, are made. Both pointers have the same `*`s, which stand
+    /// for the same elements. If a value that is not `null` stands at `to` already, the step fails: nothing is
+    /// overwritten silently; [`remove`](Self::remove) it first, if it may go. Elements of arrays can't be moved.
     pub fn move_value(self, from: impl Into<String>, to: impl Into<String>) -> Self {
         self.with(Change::Move { from: from.into(), to: to.into() })
     }
 
-    /// Copies the value at `from` to `to`, in other respects as [`move_value`](Self::move_value). Where `to` has more `*`s,
-    /// every element gets a copy.
+    /// Copies the value at `from` to `to`, in other respects as [`move_value`](Self::move_value). Where `to` has more
+    /// `*`s, every element gets a copy.
     pub fn copy_value(self, from: impl Into<String>, to: impl Into<String>) -> Self {
         self.with(Change::Copy { from: from.into(), to: to.into() })
     }
@@ -114,8 +115,8 @@ impl Changes {
         self.with(Change::Map { at: at.into(), mapping: Mapping::new(map) })
     }
 
-    /// Makes the event one of another type and version, which goes on through that type's own steps. At most once in a step,
-    /// at any place in it. A type whose last version is renamed lives on in the other one only.
+    /// Makes the event one of another type and version, which goes on through that type's own steps. At most once in a
+    /// step, at any place in it. A type whose last version is renamed lives on in the other one only.
     ///
     /// Readers that filter by the new name see the old events too.
     pub fn rename_type(mut self, event_type: impl Into<EventType>, event_version: u32) -> Self {
@@ -131,7 +132,8 @@ impl Changes {
 
 impl std::fmt::Debug for Changes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let renamed: Vec<(&EventType, u32)> = self.renamed.iter().map(|target| (&target.event_type, target.number())).collect();
+        let renamed: Vec<(&EventType, u32)> =
+            self.renamed.iter().map(|target| (&target.event_type, target.number())).collect();
         f.debug_struct("Changes").field("changes", &self.changes.len()).field("renamed", &renamed).finish()
     }
 }

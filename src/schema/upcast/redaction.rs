@@ -146,7 +146,9 @@ impl<'p> Before<'p> {
             let Some(pattern) = &field.pattern else { continue };
             let new_stand_in: Value = serde_json::from_str(&field.stand_in).unwrap_or_default();
             for (place, indexes, value) in places(after, pattern) {
-                if !is_same_value(value, &new_stand_in) && !self.stand_ins.iter().any(|known| is_same_value(known, value)) {
+                if !is_same_value(value, &new_stand_in)
+                    && !self.stand_ins.iter().any(|known| is_same_value(known, value))
+                {
                     continue;
                 }
                 let counts = match owners.of(plan, field, &indexes, after, aggregate) {
@@ -167,7 +169,11 @@ impl<'p> Before<'p> {
                 let touches = plan.whole.is_some() || {
                     let tokens = Pattern::from_tokens(place.tokens().map(Token::Name).collect());
                     plan.field_at(place).is_none()
-                        && plan.fields.iter().filter_map(|field| field.pattern.as_ref()).any(|pattern| pattern.overlaps(&tokens))
+                        && plan
+                            .fields
+                            .iter()
+                            .filter_map(|field| field.pattern.as_ref())
+                            .any(|pattern| pattern.overlaps(&tokens))
                 };
                 if touches && after.pointer(place.as_str()).is_some_and(|value| self.is_kept(place, value)) {
                     found.insert(place.clone());
@@ -197,14 +203,24 @@ impl<'p> Before<'p> {
     }
 
     /// Is this a live value that the step left as it was?
-    fn was_live(&self, place: &JsonPointer, value: &Value, after: &Value, plan: &Plan, field: &Field, indexes: &[u32]) -> bool {
+    fn was_live(
+        &self,
+        place: &JsonPointer,
+        value: &Value,
+        after: &Value,
+        plan: &Plan,
+        field: &Field,
+        indexes: &[u32],
+    ) -> bool {
         if !self.held(place, value) || self.places.touch(place) {
             return false;
         }
         let FieldOwner::Subject { capture, .. } = &field.owner else { return true };
         let Some(id) = plan.captures.get(*capture).map(|pattern| pattern.at(indexes)) else { return true };
         // Somebody else's, such as another element of the array, or of the whole of which this is a part.
-        self.payload.pointer(&id).is_none_or(|named| named.is_null() || after.pointer(&id).is_some_and(|id| may_be_same(named, id)))
+        self.payload
+            .pointer(&id)
+            .is_none_or(|named| named.is_null() || after.pointer(&id).is_some_and(|id| may_be_same(named, id)))
     }
 }
 

@@ -98,7 +98,8 @@ pub(crate) struct Function {
 
 type NextFn = Box<dyn Fn(Node<'_>, &StepContext<'_>) -> Result<Stepped, Failure> + Send + Sync>;
 pub(crate) type SplitFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Vec<SplitPart>, Failure> + Send + Sync>;
-pub(crate) type MetadataFn = Box<dyn Fn(Option<Value>, &StepContext<'_>) -> Result<Option<Value>, Failure> + Send + Sync>;
+pub(crate) type MetadataFn =
+    Box<dyn Fn(Option<Value>, &StepContext<'_>) -> Result<Option<Value>, Failure> + Send + Sync>;
 
 /// A payload after a function.
 pub(crate) struct Stepped {
@@ -192,8 +193,11 @@ impl Step {
 
     /// Such as `typed, to Order version 2`, for a step from this version.
     pub(crate) fn describe(&self, from: &TypeVersion) -> String {
-        let targets: Vec<String> =
-            self.targets(from).iter().map(|target| format!("{} version {}", target.event_type, target.event_version)).collect();
+        let targets: Vec<String> = self
+            .targets(from)
+            .iter()
+            .map(|target| format!("{} version {}", target.event_type, target.event_version))
+            .collect();
         match targets.as_slice() {
             [] => self.kind().as_str().to_owned(),
             targets => format!("{}, to {}", self.kind().as_str(), targets.join(" and ")),
@@ -235,7 +239,14 @@ impl Mapping {
         Self(Box::new(move |value| {
             // Where in the value it does not fit would tell how long that is.
             let cut = |failure: Failure| {
-                Failure::new(failure.problem.replacen("the payload", "the value", 1).split(" at line ").next().unwrap_or_default())
+                Failure::new(
+                    failure
+                        .problem
+                        .replacen("the payload", "the value", 1)
+                        .split(" at line ")
+                        .next()
+                        .unwrap_or_default(),
+                )
             };
             let (old, _) = decode::<A>(value, &[]).map_err(cut)?;
             match encode(map(old).map_err(Failure::returned)?)? {
@@ -275,7 +286,9 @@ fn decode<A: DeserializeOwned + 'static>(payload: Node<'_>, redacted: &[JsonPoin
 /// Has it a member that serde_json would take for something else?
 fn has_private_name(value: &Value) -> bool {
     match value {
-        Value::Object(members) => members.iter().any(|(name, member)| name.starts_with(raw::PRIVATE) || has_private_name(member)),
+        Value::Object(members) => {
+            members.iter().any(|(name, member)| name.starts_with(raw::PRIVATE) || has_private_name(member))
+        }
         Value::Array(elements) => elements.iter().any(has_private_name),
         _ => false,
     }

@@ -61,7 +61,9 @@ impl<'w, C> Compound<'w, C> {
         if self.at.watch.is_append && !self.names.insert(name) {
             let watch = self.at.watch;
             let place = watch.within(&self.name, || watch.here());
-            return Err(watch.refuse(format!("the member {place} would be written twice, and read once: give each a name of its own")));
+            return Err(watch.refuse(format!(
+                "the member {place} would be written twice, and read once: give each a name of its own"
+            )));
         }
         Ok(())
     }
@@ -136,7 +138,11 @@ impl<C: ser::SerializeMap> ser::SerializeMap for Compound<'_, C> {
         self.member(&name, |inner, at| inner.serialize_value(&Value { value, at }))
     }
 
-    fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(&mut self, key: &K, value: &V) -> Result<(), C::Error> {
+    fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(
+        &mut self,
+        key: &K,
+        value: &V,
+    ) -> Result<(), C::Error> {
         self.named(key)?;
         let name = std::mem::take(&mut self.name);
         self.member(&name, |inner, at| inner.serialize_entry(key, &Value { value, at }))

@@ -58,10 +58,10 @@ pub(crate) fn is_missing_index(error: &sqlx::Error) -> bool {
 
 /// The log of these types (?3).
 ///
-/// Each type is a range of the index on the column and the position, so that a page costs as much as it holds and not as much
-/// as the log has of other types. The index is named: after an `ANALYZE` that found a few frequent types, SQLite would walk the
-/// log. SQLite has no `LATERAL`, but a table-valued function may take what stands before it: the positions of each type pass
-/// through a list. Rows are fetched last, by position.
+/// Each type is a range of the index on the column and the position, so that a page costs as much as it holds and not
+/// as much as the log has of other types. The index is named: after an `ANALYZE` that found a few frequent types,
+/// SQLite would walk the log. SQLite has no `LATERAL`, but a table-valued function may take what stands before it: the
+/// positions of each type pass through a list. Rows are fetched last, by position.
 fn by(column: &str, index: &str, and: &str) -> String {
     r#"SELECT {columns} FROM "{events}" WHERE global_position IN (
            SELECT one.value FROM (SELECT DISTINCT value AS name FROM json_each(?3)) AS type

@@ -6,16 +6,16 @@ use crate::event::{EventVersion, GlobalPosition, NOT_JSON, PersistedEvent};
 use crate::sql::{check_stored, event_database as database, in_transaction, not_in_transaction};
 use crate::sqlite::{column, from_text, own_transaction, to_text, uuid};
 use crate::store::event_table::{
-    EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
-    check_insert,
+    EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery,
+    TableLocation, TableWork, check_insert,
 };
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection, query::Query};
 
 impl SqliteStore {
-    /// Does a payload start with a header? As [`starts_with_header`](crate::store::starts_with_header) says. Of an empty one, SQLite
-    /// would say neither yes nor no.
+    /// Does a payload start with a header? As [`starts_with_header`](crate::store::starts_with_header) says. Of an
+    /// empty one, SQLite would say neither yes nor no.
     fn with_header() -> String {
         let mut rest = format!("CAST(substr(payload, 1, {HEADER_WITHIN}) AS TEXT)");
         let tests = HEADER_START.map(|token| {
@@ -36,7 +36,11 @@ impl SqliteStore {
 impl EventTable for SqliteStore {
     type Tx = SqliteConnection;
 
-    async fn in_transaction(&self, connection: &mut SqliteConnection, work: &mut dyn TableWork<SqliteConnection>) -> Result<()> {
+    async fn in_transaction(
+        &self,
+        connection: &mut SqliteConnection,
+        work: &mut dyn TableWork<SqliteConnection>,
+    ) -> Result<()> {
         const OPERATION: &str = "maintenance";
         let mut own = own_transaction::begin(connection, OPERATION).await?;
         let done = work.run(&mut own.tx).await;
@@ -86,21 +90,33 @@ impl EventTable for SqliteStore {
         log(&rows.map_err(database("reading stored events"))?)
     }
 
-    async fn stored_events_at(&self, tx: &mut SqliteConnection, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>> {
+    async fn stored_events_at(
+        &self,
+        tx: &mut SqliteConnection,
+        positions: &[GlobalPosition],
+    ) -> Result<Vec<PersistedEvent>> {
         let positions = json(&positions.iter().map(|position| position.get()).collect::<Vec<_>>())?;
         let sql = r#"SELECT {columns} FROM "{events}" WHERE global_position IN (SELECT value FROM json_each(?1)) ORDER BY global_position"#;
         let rows = self.maintain(sql).bind(positions).fetch_all(tx).await;
         log(&rows.map_err(database("reading stored events"))?)
     }
 
-    async fn replace_payloads(&self, tx: &mut SqliteConnection, replacements: &[PayloadReplacement]) -> Result<Vec<GlobalPosition>> {
+    async fn replace_payloads(
+        &self,
+        tx: &mut SqliteConnection,
+        replacements: &[PayloadReplacement],
+    ) -> Result<Vec<GlobalPosition>> {
         const OPERATION: &str = "replacing payloads";
         in_transaction(tx, OPERATION)?;
         // What is replaced is plaintext. Copies that were left behind before can only be vacuumed away.
-        sqlx::query("PRAGMA secure_delete = ON").execute(&mut *tx).await.map_err(database("switching secure deletion on"))?;
+        sqlx::query("PRAGMA secure_delete = ON")
+            .execute(&mut *tx)
+            .await
+            .map_err(database("switching secure deletion on"))?;
         let mut replaced = Vec::with_capacity(replacements.len());
         for replacement in replacements {
-            let sql = r#"UPDATE "{events}" SET payload = ?1 WHERE global_position = ?2 AND event_id = ?3 AND payload = ?4"#;
+            let sql =
+                r#"UPDATE "{events}" SET payload = ?1 WHERE global_position = ?2 AND event_id = ?3 AND payload = ?4"#;
             let done = self
                 .maintain(sql)
                 .bind(replacement.new.clone())
@@ -121,7 +137,9 @@ impl EventTable for SqliteStore {
         in_transaction(tx, OPERATION)?;
         check_insert(self.last_position(tx).await?, events)?;
         let (batch, payloads) = batch(events)?;
-        let known = self.maintain(r#"SELECT event_id FROM "{events}" WHERE event_id IN (SELECT value ->> 4 FROM json_each(?1)) LIMIT 1"#);
+        let known = self.maintain(
+            r#"SELECT event_id FROM "{events}" WHERE event_id IN (SELECT value ->> 4 FROM json_each(?1)) LIMIT 1"#,
+        );
         if let Some(row) = known.bind(&batch).fetch_optional(&mut *tx).await.map_err(database(OPERATION))? {
             return Err(Error::DuplicateEventId { event_id: uuid(column(&row, 0)?)? });
         }
@@ -130,7 +148,8 @@ impl EventTable for SqliteStore {
                    coalesce(substr(?2, 1 + (e.value ->> 7), e.value ->> 8), x''),
                    e.value ->> 9, e.value ->> 10, e.value ->> 11, e.value ->> 12, e.value ->> 13
                FROM json_each(?1) AS e ORDER BY e.key"#;
-        let inserted = self.maintain(sql).bind(&batch).bind(payloads).execute(&mut *tx).await.map_err(database(OPERATION))?;
+        let inserted =
+            self.maintain(sql).bind(&batch).bind(payloads).execute(&mut *tx).await.map_err(database(OPERATION))?;
         check_stored(usize::try_from(inserted.rows_affected()).unwrap_or(usize::MAX), events.len(), OPERATION)?;
         // The trigger took the last one inserted. Where positions do not ascend with versions, that is another one.
         let heads = r#"UPDATE "{heads}" AS h SET aggregate_version = (
@@ -146,10 +165,13 @@ impl EventTable for SqliteStore {
         self.last_position(connection).await
     }
 
-    /// A transaction that may write locks every file that the connection has open. Databases in memory have no names, and
-    /// connections may share one: they are all taken for the same.
+    /// A transaction that may write locks every file that the connection has open. Databases in memory have no names,
+    /// and connections may share one: they are all taken for the same.
     async fn location(&self, connection: &mut SqliteConnection) -> Result<Option<TableLocation>> {
-        let rows = sqlx::query("PRAGMA database_list").fetch_all(connection).await.map_err(database("looking where the events are"))?;
+        let rows = sqlx::query("PRAGMA database_list")
+            .fetch_all(connection)
+            .await
+            .map_err(database("looking where the events are"))?;
         let mut files = Vec::with_capacity(rows.len());
         for row in &rows {
             match column::<Option<String>>(row, 2)?.filter(|file| !file.is_empty()) {
@@ -196,7 +218,8 @@ fn batch(events: &[PersistedEvent]) -> Result<(String, Vec<u8>)> {
     let mut rows = Vec::with_capacity(events.len());
     for event in events {
         let metadata = event.metadata.as_ref().map(|metadata| std::str::from_utf8(metadata));
-        let metadata = metadata.transpose().map_err(|_| Error::InvalidMetadata { event_id: event.event_id, problem: NOT_JSON })?;
+        let metadata =
+            metadata.transpose().map_err(|_| Error::InvalidMetadata { event_id: event.event_id, problem: NOT_JSON })?;
         rows.push(serde_json::json!([
             event.global_position.get(),
             event.aggregate.aggregate_type(),

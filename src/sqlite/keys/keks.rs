@@ -3,7 +3,9 @@
 use super::{SqliteKeys, data_key, json};
 use crate::error::{Error, Result, no_effect};
 use crate::keys::names::KekId;
-use crate::keys::{KekRecord, KekState, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState};
+use crate::keys::{
+    KekRecord, KekState, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState,
+};
 use crate::kms::WrappedKek;
 use crate::sql::key_database as database;
 use crate::sqlite::{column, from_text, to_text, uuid};
@@ -80,7 +82,11 @@ impl SqliteKeys {
     pub(crate) async fn retire_in(&self, tx: &mut SqliteConnection, kek_id: KekId) -> Result<Retirement> {
         let failed = || database("retiring a key-encryption key");
         let id = kek_id.0.hyphenated().to_string();
-        let row = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.kek_state))).bind(&id).fetch_optional(&mut *tx).await.map_err(failed())?;
+        let row = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.kek_state)))
+            .bind(&id)
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(failed())?;
         let Some(row) = row else { return Ok(Retirement::Unknown) };
         let live = column::<i64>(&row, 1)?.unsigned_abs();
         if KekState::parse(column(&row, 0)?)? == KekState::Active {
@@ -89,14 +95,23 @@ impl SqliteKeys {
         if live > 0 {
             return Ok(Retirement::InUse(live));
         }
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.retire_kek))).bind(&id).execute(&mut *tx).await.map_err(failed())?;
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.retire_kek)))
+            .bind(&id)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed())?;
         match self.keks(tx, &[kek_id]).await?.pop() {
             Some(kek) if kek.state == KekState::Retired => Ok(Retirement::Done),
             _ => Err(no_effect("retiring a key-encryption key", "key_encryption_keys")),
         }
     }
 
-    pub(crate) async fn rewrap_in(&self, tx: &mut SqliteConnection, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+    pub(crate) async fn rewrap_in(
+        &self,
+        tx: &mut SqliteConnection,
+        batch: &RewrapBatch,
+        by: &dyn Rewrapper,
+    ) -> Result<RewrappedBatch> {
         let failed = || database("rewrapping data keys");
         let from: Vec<String> = batch.from.iter().map(|kek_id| kek_id.0.hyphenated().to_string()).collect();
         let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.rewrap_next)))
@@ -106,7 +121,8 @@ impl SqliteKeys {
             .fetch_all(&mut *tx)
             .await
             .map_err(failed())?;
-        let keys = rows.iter().map(|row| data_key(row, ScopeState::parse(column(row, 8)?)?)).collect::<Result<Vec<_>>>()?;
+        let keys =
+            rows.iter().map(|row| data_key(row, ScopeState::parse(column(row, 8)?)?)).collect::<Result<Vec<_>>>()?;
         let found = u32::try_from(keys.len()).unwrap_or(u32::MAX);
         let mut outcome = RewrappedBatch { found, last: keys.last().map(|key| key.key_id), ..Default::default() };
         for key in keys {
@@ -127,10 +143,15 @@ impl SqliteKeys {
             match written {
                 Some(written) if by.opens(key.key_id, &written) => outcome.rewrapped += 1,
                 Some(_) => return Err(Error::WrongKey { key_id: key.key_id, kek_id: batch.to }),
-                // Nobody else writes now: the key-encryption key was retired meanwhile, or something keeps the change away.
+                // Nobody else writes now: the key-encryption key was retired meanwhile, or something keeps the change
+                // away.
                 None => {
                     let retired = self.keks(tx, &[batch.to]).await?.iter().all(|kek| kek.state == KekState::Retired);
-                    return Err(if retired { Error::Collision { source: None } } else { no_effect("rewrapping data keys", "data_keys") });
+                    return Err(if retired {
+                        Error::Collision { source: None }
+                    } else {
+                        no_effect("rewrapping data keys", "data_keys")
+                    });
                 }
             }
         }

@@ -9,8 +9,8 @@ use crate::sqlite::column;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 impl SqliteKeys {
-    /// The scopes that have live keys, though the last thing that is recorded of them is that these were destroyed: how many
-    /// there are, and the first `limit` of them. For operators: the tables are read from end to end.
+    /// The scopes that have live keys, though the last thing that is recorded of them is that these were destroyed: how
+    /// many there are, and the first `limit` of them. For operators: the tables are read from end to end.
     ///
     /// # Errors
     /// [`Error::Database`](crate::Error::Database).

@@ -35,10 +35,11 @@ pub(crate) struct Statements {
 impl Statements {
     /// The prefix was checked.
     pub(crate) fn new(p: &str) -> Self {
-        const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
-        const KEK: &str =
-            r#"kek_id, "partition", provider, master_key_id, wrapped_kek, state, created_at, coalesce(wrapped_at, created_at)"#;
-        const NEW_KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state"#;
+        const KEY: &str =
+            "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
+        const KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, state, created_at, coalesce(wrapped_at, created_at)"#;
+        const NEW_KEK: &str =
+            r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state"#;
         Self {
             namespace: format!(r#"SELECT namespace FROM "{p}key_namespace""#).into(),
             // Not with ON CONFLICT, nor where scopes are created: the triggers that guard against REPLACE come first.

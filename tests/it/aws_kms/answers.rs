@@ -27,7 +27,11 @@ async fn i9_only_opaque_ids_are_sent() {
         answer.expect(what);
     }
     assert_eq!(kms.master_key_id().await.unwrap(), ARN);
-    assert_eq!(AwsKms::new(Moto::shared().client(), ARN).master_key_id().await.unwrap(), ARN, "an ARN is not asked for");
+    assert_eq!(
+        AwsKms::new(Moto::shared().client(), ARN).master_key_id().await.unwrap(),
+        ARN,
+        "an ARN is not asked for"
+    );
     let ids = json!({ "eventseal-namespace": "shop", "eventseal-kek": here.kek_id.to_string() });
     let old = STANDARD.encode("ciphertext");
     let alias = "alias/eventseal";
@@ -51,7 +55,8 @@ async fn i9_only_opaque_ids_are_sent() {
     assert_eq!(sent.collect::<Vec<_>>(), expected.map(|(operation, body)| (operation.to_owned(), body)));
 }
 
-/// The same id may be named in another account, where this role may decrypt: what is configured is asked, and the answer compared.
+/// The same id may be named in another account, where this role may decrypt: what is configured is asked, and the
+/// answer compared.
 #[tokio::test]
 async fn i3_a_row_does_not_choose_the_account_of_a_key_that_is_configured_by_its_id() {
     let opened = json!({ "KeyId": ARN, "Plaintext": STANDARD.encode(KEY) }).to_string();
@@ -65,13 +70,16 @@ async fn i3_a_row_does_not_choose_the_account_of_a_key_that_is_configured_by_its
         };
         let kms = AwsKms::new(Client::from_conf(config(1).http_client(replay.clone()).build()), key);
         let kms = if let Some(also) = also { kms.also_opens(also) } else { kms };
-        let kms = if also.is_some() { kms } else { kms.also_opens("arn:aws:kms:eu-central-1:123456789012:key/another") };
+        let kms =
+            if also.is_some() { kms } else { kms.also_opens("arn:aws:kms:eu-central-1:123456789012:key/another") };
         if also.is_none() {
             kms.unwrap_kek(&wrapped(), &here).await.unwrap();
             kms.rewrap_kek(&wrapped(), &here).await.unwrap();
         }
         let foreign = WrappedKek { master_key_id: ARN.replace("123456789012", "210987654321"), ..wrapped() };
-        for refused in [kms.unwrap_kek(&foreign, &here).await.map(drop), kms.rewrap_kek(&foreign, &here).await.map(drop)] {
+        for refused in
+            [kms.unwrap_kek(&foreign, &here).await.map(drop), kms.rewrap_kek(&foreign, &here).await.map(drop)]
+        {
             assert_eq!(failure_of(&refused.unwrap_err()), KmsFailure::WrongKey);
         }
         for request in replay.actual_requests() {
@@ -86,8 +94,8 @@ async fn i3_a_row_does_not_choose_the_account_of_a_key_that_is_configured_by_its
 #[tokio::test]
 async fn i4_every_answer_means_what_aws_says_it_means() {
     use KmsFailure::{
-        AccessDenied, Credentials, KeyDisabled, KeyNotFound, KeyPendingDeletion, MalformedAnswer, Other, Throttled, TimedOut, Unreachable,
-        WrongContext, WrongKey,
+        AccessDenied, Credentials, KeyDisabled, KeyNotFound, KeyPendingDeletion, MalformedAnswer, Other, Throttled,
+        TimedOut, Unreachable, WrongContext, WrongKey,
     };
     let cases = [
         (400, "AccessDeniedException", AccessDenied, "allow the call"),
@@ -178,7 +186,11 @@ async fn i9_an_answer_that_makes_no_sense_is_retryable_and_is_not_shown() {
             assert!(error.is_retryable());
             assert_without_key(&whole(&error), &KEY);
         }
-        assert_eq!(failure_of(&kms.master_key_id().await.unwrap_err()), KmsFailure::MalformedAnswer, "DescribeKey of {body:?}");
+        assert_eq!(
+            failure_of(&kms.master_key_id().await.unwrap_err()),
+            KmsFailure::MalformedAnswer,
+            "DescribeKey of {body:?}"
+        );
     }
     // An error that comes with a key, from whatever stands in between.
     for status in [400, 503] {
@@ -218,6 +230,12 @@ async fn a_key_for_signatures_is_the_wrong_kind() {
     let error = answered_by(&replay, 1).generate_kek(&context()).await.unwrap_err();
     assert_eq!(failure_of(&error), KmsFailure::WrongKey);
     // Moto makes such keys too, though it does not mind their use.
-    let made = Moto::shared().client().create_key().key_usage(KeyUsageType::SignVerify).key_spec(KeySpec::EccNistP256).send().await;
+    let made = Moto::shared()
+        .client()
+        .create_key()
+        .key_usage(KeyUsageType::SignVerify)
+        .key_spec(KeySpec::EccNistP256)
+        .send()
+        .await;
     assert!(made.is_ok());
 }

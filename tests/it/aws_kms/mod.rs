@@ -17,7 +17,8 @@ use eventseal::kms::Kms;
 use eventseal::kms::{AwsKms, KekContext, KmsFailure, SecretKey, WrappedKek};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{
-    Error, EventStore, EventStoreExt, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+    Error, EventStore, EventStoreExt, Namespace, NewEvent, PersistedEvent, Result, Schemas, SealedStore, aggregate,
+    event, subject,
 };
 use std::time::Duration;
 use support::Sqlite;
@@ -49,12 +50,14 @@ fn failure_of(error: &Error) -> KmsFailure {
     }
 }
 
-/// Is the beginning of this key in the text: as it is, in hexadecimal, in base64, or as `Debug` lists the bytes of these?
+/// Is the beginning of this key in the text: as it is, in hexadecimal, in base64, or as `Debug` lists the bytes of
+/// these?
 fn holds(text: &str, key: &[u8; 32]) -> bool {
     let listed = |bytes: &[u8]| format!("{bytes:?}").trim_matches(['[', ']']).to_owned();
     let base64 = STANDARD.encode(&key[..9]);
     let hex: String = key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    let forms = [listed(&key[..8]), listed(base64.as_bytes()), base64, hex, String::from_utf8_lossy(&key[..8]).into_owned()];
+    let forms =
+        [listed(&key[..8]), listed(base64.as_bytes()), base64, hex, String::from_utf8_lossy(&key[..8]).into_owned()];
     forms.iter().any(|form| text.contains(form))
 }
 
@@ -81,7 +84,12 @@ fn id(arn: &str) -> &str {
 /// Runs a test of this file in a process of its own, with this environment and no other. What it said, if it failed.
 fn again(module: &str, test: &str, environment: &[(&str, &str)]) -> Result<(), String> {
     let mut process = std::process::Command::new(std::env::current_exe().unwrap());
-    let output = process.args(["--exact", &format!("{module}::{test}")]).env_clear().envs(environment.iter().copied()).output().unwrap();
+    let output = process
+        .args(["--exact", &format!("{module}::{test}")])
+        .env_clear()
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     if output.status.success() && said.contains("1 passed") { Ok(()) } else { Err(said.into_owned()) }
 }
@@ -97,7 +105,10 @@ fn answers(answers: &[(u16, &str)]) -> StaticReplayClient {
 /// A client without retries, but those that a test adds.
 fn answered_by(replay: &StaticReplayClient, tries: u32) -> AwsKms {
     let retries = RetryConfig::standard().with_max_attempts(tries).with_initial_backoff(Duration::from_millis(1));
-    AwsKms::new(Client::from_conf(config(1).http_client(replay.clone()).retry_config(retries).build()), "alias/eventseal")
+    AwsKms::new(
+        Client::from_conf(config(1).http_client(replay.clone()).retry_config(retries).build()),
+        "alias/eventseal",
+    )
 }
 
 fn schemas() -> Schemas {

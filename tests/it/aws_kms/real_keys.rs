@@ -37,7 +37,9 @@ async fn i3_a_key_opens_in_its_own_context_only() {
     kms.unwrap_kek(&wrapped, &here).await.unwrap();
     let elsewhere = KekContext { namespace: Namespace::new("other").unwrap(), ..here.clone() };
     for other in [elsewhere, context()] {
-        for error in [kms.unwrap_kek(&wrapped, &other).await.unwrap_err(), kms.rewrap_kek(&wrapped, &other).await.unwrap_err()] {
+        for error in
+            [kms.unwrap_kek(&wrapped, &other).await.unwrap_err(), kms.rewrap_kek(&wrapped, &other).await.unwrap_err()]
+        {
             assert_eq!(failure_of(&error), KmsFailure::WrongContext);
             assert!(error.to_string().contains("restore it from a backup"), "{error}");
         }
@@ -84,19 +86,28 @@ async fn i3_another_master_key_or_an_altered_ciphertext_is_refused() {
     for (what, wrapped, expected) in [
         ("the last byte", altered(length - 1), KmsFailure::WrongContext),
         ("a byte within", altered(length / 2), KmsFailure::WrongContext),
-        ("cut", WrappedKek { ciphertext: wrapped.ciphertext[..20].to_vec(), ..wrapped.clone() }, KmsFailure::WrongContext),
+        (
+            "cut",
+            WrappedKek { ciphertext: wrapped.ciphertext[..20].to_vec(), ..wrapped.clone() },
+            KmsFailure::WrongContext,
+        ),
         ("another key", by(&other), KmsFailure::WrongKey),
         ("a key that is not there", by(ARN), KmsFailure::WrongKey),
         ("an alias that is not there", by("alias/none"), KmsFailure::WrongKey),
     ] {
-        for error in [kms.unwrap_kek(&wrapped, &here).await.unwrap_err(), kms.rewrap_kek(&wrapped, &here).await.unwrap_err()] {
+        for error in
+            [kms.unwrap_kek(&wrapped, &here).await.unwrap_err(), kms.rewrap_kek(&wrapped, &here).await.unwrap_err()]
+        {
             assert_eq!(failure_of(&error), expected, "{what}: {error}");
         }
     }
     for key in ["alias/none", ARN] {
         let error = AwsKms::new(moto.client(), key).generate_kek(&here).await.unwrap_err();
         assert_eq!(failure_of(&error), KmsFailure::KeyNotFound);
-        assert!(error.to_string().contains(key) && error.to_string().contains("check region, account and alias"), "{error}");
+        assert!(
+            error.to_string().contains(key) && error.to_string().contains("check region, account and alias"),
+            "{error}"
+        );
     }
 }
 
@@ -110,7 +121,11 @@ async fn an_alias_chooses_and_the_arn_stays() {
     let here = context();
     let old = kms.generate_kek(&here).await.unwrap();
     let old_wrapped = kms.wrap_kek(&SecretKey::new(KEY), &here).await.unwrap();
-    assert_eq!((&old.master_key_id, &old_wrapped.master_key_id), (&first, &first), "what is stored is the key, not the alias");
+    assert_eq!(
+        (&old.master_key_id, &old_wrapped.master_key_id),
+        (&first, &first),
+        "what is stored is the key, not the alias"
+    );
     let opened = kms.unwrap_kek(&old, &here).await.unwrap();
 
     assert_eq!(kms.master_key_id().await.unwrap(), first);
@@ -121,7 +136,11 @@ async fn an_alias_chooses_and_the_arn_stays() {
     assert_eq!(failure_of(&kms.rewrap_kek(&old, &here).await.unwrap_err()), KmsFailure::WrongKey);
     assert!(!kms.makes_keys_under(&first), "the alias means another key now");
     let kms = AwsKms::new(client.clone(), &alias).also_opens(&first);
-    assert_eq!(kms.unwrap_kek(&old, &here).await.unwrap().expose(), opened.expose(), "the old key is named, so it still opens");
+    assert_eq!(
+        kms.unwrap_kek(&old, &here).await.unwrap().expose(),
+        opened.expose(),
+        "the old key is named, so it still opens"
+    );
     assert!(!kms.makes_keys_under(&first), "for opening only");
     assert_eq!(kms.generate_kek(&here).await.unwrap().master_key_id, second);
     let moved = kms.rewrap_kek(&old, &here).await.unwrap();
@@ -134,7 +153,8 @@ async fn an_alias_chooses_and_the_arn_stays() {
     assert_eq!(failure_of(&kms.unwrap_kek(&old, &here).await.unwrap_err()), KmsFailure::KeyPendingDeletion);
 }
 
-/// The replicas of a key in other regions open what it wrapped, and take it over. The region that a row names may be gone.
+/// The replicas of a key in other regions open what it wrapped, and take it over. The region that a row names may be
+/// gone.
 #[tokio::test]
 async fn a_replica_opens_what_its_multi_region_key_wrapped() {
     let moto = Moto::shared();
@@ -161,9 +181,15 @@ async fn a_replica_opens_what_its_multi_region_key_wrapped() {
     }
     // The same id in another account, and a key without replicas, are other keys.
     let foreign = WrappedKek { master_key_id: primary.replace(":123456789012:", ":210987654321:"), ..wrapped.clone() };
-    assert_eq!(failure_of(&AwsKms::new(west.clone(), &replica).unwrap_kek(&foreign, &here).await.unwrap_err()), KmsFailure::WrongKey);
+    assert_eq!(
+        failure_of(&AwsKms::new(west.clone(), &replica).unwrap_kek(&foreign, &here).await.unwrap_err()),
+        KmsFailure::WrongKey
+    );
     let single = WrappedKek { master_key_id: ARN.replace("eu-central-1", "eu-west-1"), ..wrapped };
-    assert_eq!(failure_of(&AwsKms::new(central, ARN).unwrap_kek(&single, &here).await.unwrap_err()), KmsFailure::WrongKey);
+    assert_eq!(
+        failure_of(&AwsKms::new(central, ARN).unwrap_kek(&single, &here).await.unwrap_err()),
+        KmsFailure::WrongKey
+    );
 }
 
 /// Whoever can write to the key table may have a key in some account that this process's role may decrypt under.
@@ -186,7 +212,8 @@ async fn i3_a_planted_key_is_not_used_for_new_keys() {
     let keys = SqliteKeys::new();
     let mut connection = db.pool.acquire().await.unwrap();
     let active = keys.active_kek(&mut connection, "default").await.unwrap().unwrap();
-    let wrapped = WrappedKek { master_key_id: theirs.clone(), ciphertext: ciphertext.ciphertext_blob.unwrap().into_inner() };
+    let wrapped =
+        WrappedKek { master_key_id: theirs.clone(), ciphertext: ciphertext.ciphertext_blob.unwrap().into_inner() };
     let planted = KekRecord { kek_id: planted, wrapped, ..active.clone() };
     assert!(keys.replace_kek(&mut connection, active.kek_id, &planted).await.unwrap());
     drop(connection);
@@ -258,7 +285,8 @@ async fn i4_a_key_that_is_not_enabled_refuses_everything_and_comes_back() {
     }
 }
 
-/// The SDK can be told to log bodies, by variables that hold for all of its clients in a process. Keys are not among them.
+/// The SDK can be told to log bodies, by variables that hold for all of its clients in a process. Keys are not among
+/// them.
 #[tokio::test]
 async fn i9_no_level_of_logging_shows_a_key() {
     #[derive(Clone, Default)]
@@ -273,7 +301,11 @@ async fn i9_no_level_of_logging_shows_a_key() {
         }
     }
     if std::env::var("LOG_SENSITIVE_BODIES").is_err() {
-        let output = again(THIS, "i9_no_level_of_logging_shows_a_key", &[("LOG_SIGNABLE_BODY", "true"), ("LOG_SENSITIVE_BODIES", "true")]);
+        let output = again(
+            THIS,
+            "i9_no_level_of_logging_shows_a_key",
+            &[("LOG_SIGNABLE_BODY", "true"), ("LOG_SENSITIVE_BODIES", "true")],
+        );
         return output.unwrap_or_else(|said| panic!("{said}"));
     }
     let moto = Moto::shared();
@@ -282,7 +314,8 @@ async fn i9_no_level_of_logging_shows_a_key() {
     let here = context();
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_max_level(tracing::Level::TRACE).finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(move || writer.clone()).with_max_level(tracing::Level::TRACE).finish();
     let guard = tracing::subscriber::set_default(subscriber);
     let wrapped = kms.wrap_kek(&SecretKey::new(KEY), &here).await.unwrap();
     assert_eq!(kms.unwrap_kek(&wrapped, &here).await.unwrap().expose(), &KEY);

@@ -81,11 +81,13 @@ async fn i4_an_outage_fails_what_needs_the_kms_and_nothing_else() {
     assert_eq!(recovered(&db, &refused).await, [false, true, false, false]);
 
     // Another provider does not try its luck.
-    let keyring = SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Keyring::generate("main").unwrap(), schemas());
+    let keyring =
+        SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Keyring::generate("main").unwrap(), schemas());
     assert_eq!(failure_of(&read(&db, &keyring).await.unwrap_err()), KmsFailure::WrongKey);
 }
 
-/// So its role needs no other permission, also where the key is named by an alias: `Decrypt` itself says what that means.
+/// So its role needs no other permission, also where the key is named by an alias: `Decrypt` itself says what that
+/// means.
 #[tokio::test]
 async fn a_process_of_a_prepared_database_only_decrypts() {
     let moto = Moto::shared();
@@ -130,7 +132,11 @@ async fn i11_key_encryption_keys_move_between_master_keys() {
     let aws = on_aws();
     append(&db, &aws, "1").await.unwrap();
     assert_eq!(read(&db, &aws).await.unwrap(), [false; 2]);
-    on_keyring().keys().move_master_key(&mut connection, Some(&AwsKms::new(client.clone(), &alias)), &mut |_| {}).await.unwrap();
+    on_keyring()
+        .keys()
+        .move_master_key(&mut connection, Some(&AwsKms::new(client.clone(), &alias)), &mut |_| {})
+        .await
+        .unwrap();
     assert_eq!(read(&db, &on_keyring()).await.unwrap(), [false; 2]);
 }
 

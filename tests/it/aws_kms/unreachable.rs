@@ -31,7 +31,10 @@ fn misbehaving(end: impl Fn(TcpStream) + Send + 'static) -> u16 {
 }
 
 async fn unwrap_error(config: aws_sdk_kms::config::Builder) -> Error {
-    AwsKms::new(Client::from_conf(config.build()), "alias/eventseal").unwrap_kek(&wrapped(), &context()).await.unwrap_err()
+    AwsKms::new(Client::from_conf(config.build()), "alias/eventseal")
+        .unwrap_kek(&wrapped(), &context())
+        .await
+        .unwrap_err()
 }
 
 #[tokio::test]
@@ -40,7 +43,11 @@ async fn i4_a_kms_that_is_not_there_is_an_outage() {
     let hung_up = misbehaving(drop);
     let reset = misbehaving(|connection| socket_without_linger(&connection));
     let half = misbehaving(|mut connection| {
-        let _ = write!(connection, "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{{\"Plaintext\":\"{}\"", STANDARD.encode(KEY));
+        let _ = write!(
+            connection,
+            "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{{\"Plaintext\":\"{}\"",
+            STANDARD.encode(KEY)
+        );
     });
     let nonsense = misbehaving(|mut connection| {
         let _ = connection.write_all(b"220 mail.example.org ESMTP\r\n\r\n");
@@ -59,7 +66,11 @@ async fn i4_a_kms_that_is_not_there_is_an_outage() {
     }
     let error = unwrap_error(config(1).endpoint_url("http://kms.invalid")).await;
     // Where there is no name server, that takes its time.
-    assert!(matches!(failure_of(&error), KmsFailure::Unreachable | KmsFailure::TimedOut), "an unknown host: {}", whole(&error));
+    assert!(
+        matches!(failure_of(&error), KmsFailure::Unreachable | KmsFailure::TimedOut),
+        "an unknown host: {}",
+        whole(&error)
+    );
 }
 
 /// With nothing left to read and no time to linger, closing sends a reset.
@@ -73,8 +84,9 @@ fn socket_without_linger(connection: &TcpStream) {
 async fn i4_a_kms_that_stalls_is_an_outage_after_the_clients_time() {
     let stalled = misbehaving(std::mem::forget);
     let started = Instant::now();
-    let limits =
-        TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(50)).operation_timeout(Duration::from_millis(150));
+    let limits = TimeoutConfig::builder()
+        .operation_attempt_timeout(Duration::from_millis(50))
+        .operation_timeout(Duration::from_millis(150));
     let error = unwrap_error(config(stalled).timeout_config(limits.build())).await;
     assert_eq!(failure_of(&error), KmsFailure::TimedOut, "{error:?}");
     assert!(error.is_retryable() && started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
@@ -130,7 +142,10 @@ async fn missing_credentials_are_told_from_an_outage_of_what_provides_them() {
     let with = |provider| config(1).credentials_provider(Failing(provider));
     let error = unwrap_error(with(|| CredentialsError::not_loaded("nowhere to be found"))).await;
     assert_eq!(failure_of(&error), KmsFailure::Credentials, "{}", whole(&error));
-    assert!(error.to_string().contains("set them in the environment") && error.to_string().contains("nowhere to be found"), "{error}");
+    assert!(
+        error.to_string().contains("set them in the environment") && error.to_string().contains("nowhere to be found"),
+        "{error}"
+    );
     let error = unwrap_error(with(|| CredentialsError::invalid_configuration("a loop of profiles"))).await;
     assert_eq!(failure_of(&error), KmsFailure::Credentials, "{}", whole(&error));
     let error = unwrap_error(with(|| CredentialsError::provider_error("503 from STS"))).await;
@@ -140,10 +155,14 @@ async fn missing_credentials_are_told_from_an_outage_of_what_provides_them() {
 
     let bare = || Config::builder().behavior_version(BehaviorVersion::latest()).endpoint_url("http://127.0.0.1:1");
     let client = aws_smithy_http_client::Builder::new().build_http();
-    // A client that was built without a provider of credentials: the SDK does not say so in a way that a program could tell
-    // from an outage, and an outage must not be a refusal.
+    // A client that was built without a provider of credentials: the SDK does not say so in a way that a program could
+    // tell from an outage, and an outage must not be a refusal.
     let error = unwrap_error(bare().http_client(client.clone()).region(Region::new("eu-central-1"))).await;
-    assert!(error.is_retryable() && whole(&error).contains("Be sure to set an identity, such as credentials"), "{}", whole(&error));
+    assert!(
+        error.is_retryable() && whole(&error).contains("Be sure to set an identity, such as credentials"),
+        "{}",
+        whole(&error)
+    );
     let no_region = aws_sdk_kms::config::Credentials::new("test", "test", None, None, "test");
     let error = unwrap_error(bare().http_client(client).credentials_provider(no_region)).await;
     assert!(!error.is_retryable() && error.to_string().contains("AWS_REGION"), "{}", whole(&error));

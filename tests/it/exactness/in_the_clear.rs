@@ -1,7 +1,9 @@
 //! A `Sensitive` that nothing protects is not stored.
 
 use super::{object, try_append};
-use eventseal::{Error, EventPayload, EventStoreExt, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event, events};
+use eventseal::{
+    Error, EventPayload, EventStoreExt, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event, events,
+};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use support::world::*;
@@ -23,7 +25,15 @@ async fn in_the_clear<T: Serialize>(protected: &[&str], value: &T) -> Option<Str
         Ok(()) => None,
         Err(Error::SensitiveInTheClear { event_id, event_type, event_version, pointer }) => {
             assert_eq!((event_id, event_type.as_str(), event_version.get()), (id, "Met", 1));
-            assert!(store.inner().read_stream(&mut world.db.begin(), &aggregate("Order", "1")).await.unwrap().events.is_empty());
+            assert!(
+                store
+                    .inner()
+                    .read_stream(&mut world.db.begin(), &aggregate("Order", "1"))
+                    .await
+                    .unwrap()
+                    .events
+                    .is_empty()
+            );
             Some(pointer.as_str().to_owned())
         }
         Err(other) => panic!("{other:?}"),
@@ -167,7 +177,8 @@ async fn i2_a_sensitive_in_a_text_or_a_name_needs_protection_around_it() {
     }
 }
 
-/// What comes out of one buffer does not stand for what went into a text, though there be as many of one as of the other.
+/// What comes out of one buffer does not stand for what went into a text, though there be as many of one as of the
+/// other.
 #[tokio::test]
 async fn i2_a_sensitive_in_a_text_is_not_taken_for_one_that_somebody_wrote_twice() {
     /// As a buffer writes what it was given.
@@ -187,7 +198,8 @@ async fn i2_a_sensitive_in_a_text_is_not_taken_for_one_that_somebody_wrote_twice
                 text: String,
             }
             let kept = || Again(serde_json::to_value(&self.0).unwrap().as_str().unwrap().to_owned());
-            Written { email: kept(), mail: Again("a@x".to_owned()), text: serde_json::to_string(&self.0).unwrap() }.serialize(serializer)
+            Written { email: kept(), mail: Again("a@x".to_owned()), text: serde_json::to_string(&self.0).unwrap() }
+                .serialize(serializer)
         }
     }
     #[derive(Serialize)]
@@ -238,7 +250,11 @@ async fn i2_a_sensitive_in_a_text_is_not_taken_for_one_that_somebody_wrote_twice
 async fn i2_who_changes_the_event_does_not_silence_the_check() {
     let world = World::new();
     let protected = || event("Met").version(1).protect(&["/email"], Owner::Aggregate);
-    let schemas = Schemas::builder([protected(), event("Plain").version(1), event("Whole").version(1).protect_whole(Owner::Aggregate)]);
+    let schemas = Schemas::builder([
+        protected(),
+        event("Plain").version(1),
+        event("Whole").version(1).protect_whole(Owner::Aggregate),
+    ]);
     let store = world.store(schemas.build().unwrap()).await;
     let contact = || NewEvent::json("Met", 1, &Contact { email: "a@x".into() }).unwrap();
     let append = async |change: &dyn Fn(&mut NewEvent)| {
@@ -276,7 +292,9 @@ async fn i2_a_sensitive_of_a_type_that_is_not_registered_is_not_stored() {
     let world = World::new();
     let store = world.store(Schemas::builder([event("Met").version(1)]).allow_unknown_types().build().unwrap()).await;
     let shipped = || Shipped { to: "Ada".into() };
-    for new in [NewEvent::of(&shipped()), NewEvent::of(&OrderEvent::from(shipped())), NewEvent::json("Shipped", 1, &shipped())] {
+    for new in
+        [NewEvent::of(&shipped()), NewEvent::of(&OrderEvent::from(shipped())), NewEvent::json("Shipped", 1, &shipped())]
+    {
         let error = try_append(&world, &store, "1", new.unwrap()).await.unwrap_err();
         assert!(matches!(&error, Error::SensitiveInTheClear { pointer, .. } if pointer.as_str() == "/to"), "{error:?}");
     }

@@ -1,4 +1,5 @@
-//! What is appended is what is read, protected where it says so, or it is refused: Rust values, odd JSON, erasures in any type.
+//! What is appended is what is read, protected where it says so, or it is refused: Rust values, odd JSON, erasures in
+//! any type.
 
 mod in_the_clear;
 mod odd_json;
@@ -8,8 +9,8 @@ mod written;
 use eventseal::ExpectedVersion::Any;
 use eventseal::memory::MemoryStore;
 use eventseal::{
-    AggregateVersion, Error, EventStore, GlobalPosition, JsonPointer, NewEvent, Owner, PersistedEvent, Result, SealedStore, aggregate,
-    subject,
+    AggregateVersion, Error, EventStore, GlobalPosition, JsonPointer, NewEvent, Owner, PersistedEvent, Result,
+    SealedStore, aggregate, subject,
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -40,7 +41,8 @@ fn object<T>(name: &str, value: T) -> BTreeMap<String, T> {
 /// An event as a reader gets it, with these places redacted.
 fn redacted(payload: &str, places: &[&str]) -> PersistedEvent {
     let event = NewEvent::raw("Paid", 1, payload);
-    let mut event = PersistedEvent::from_new(aggregate("Order", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
+    let mut event =
+        PersistedEvent::from_new(aggregate("Order", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
     event.redacted = places.iter().map(|place| JsonPointer::parse(place).unwrap()).collect();
     event
 }

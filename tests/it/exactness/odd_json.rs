@@ -4,7 +4,9 @@ use super::{customer, object, redacted, try_append};
 use eventseal::ExpectedVersion::Any;
 use eventseal::memory::MemoryStore;
 use eventseal::schema::{EventSchema, StepContext};
-use eventseal::{Changes, Error, EventStore, NewEvent, Owner, PersistedEvent, Result, Schemas, Sensitive, aggregate, event};
+use eventseal::{
+    Changes, Error, EventStore, NewEvent, Owner, PersistedEvent, Result, Schemas, Sensitive, aggregate, event,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -45,14 +47,22 @@ async fn a_name_that_serde_json_keeps_for_itself_is_refused_at_append() {
             let schema = event("Noted").version(1);
             let schema = if is_protected { schema.protect(&["/list/*/email"], customer()) } else { schema };
             let schemas = Schemas::builder([schema]);
-            let store = world.store(if is_strict { schemas.deny_unreadable_payloads() } else { schemas }.build().unwrap()).await;
+            let store = world
+                .store(if is_strict { schemas.deny_unreadable_payloads() } else { schemas }.build().unwrap())
+                .await;
             for (new, place) in [
                 (NewEvent::raw("Noted", 1, deep.as_str()), format!("/list/0/{RAW}")),
                 (NewEvent::raw("Noted", 1, spelled), format!("/contact/{NUMBER}")),
-                (NewEvent::json("Noted", 1, &Note { note: Value::Object(object.clone()) }).unwrap(), format!("/note/{RAW}")),
+                (
+                    NewEvent::json("Noted", 1, &Note { note: Value::Object(object.clone()) }).unwrap(),
+                    format!("/note/{RAW}"),
+                ),
             ] {
                 let error = try_append(&world, &store, "1", new).await.unwrap_err();
-                assert!(matches!(&error, Error::PrivateMember { pointer, .. } if pointer.as_str() == place), "{error:?}");
+                assert!(
+                    matches!(&error, Error::PrivateMember { pointer, .. } if pointer.as_str() == place),
+                    "{error:?}"
+                );
             }
             // As a value it is a text like any other.
             try_append(&world, &store, "2", NewEvent::raw("Noted", 1, format!(r#"{{"note":"{RAW}"}}"#))).await.unwrap();
@@ -86,7 +96,11 @@ async fn i9_a_private_name_in_a_protected_value_is_refused_and_nothing_around_it
         let whole = typed(&|| NewEvent::json("Noted", 1, &Whole { contacts: contact(name).into() }));
         let flat = typed(&|| NewEvent::json("Noted", 1, &Flat { contacts: object("a", value(name).into()) }));
         let parts = typed(&|| {
-            NewEvent::json("Noted", 1, &Parts { contacts: vec![object("a", json!(1)), object("b", json!([contact(name)]))].into() })
+            NewEvent::json(
+                "Noted",
+                1,
+                &Parts { contacts: vec![object("a", json!(1)), object("b", json!([contact(name)]))].into() },
+            )
         });
         let clear = NewEvent::raw("Noted", 1, json!({ "a": "x", "open": contact(name) }).to_string());
         let protecting = |pointers: &[&str]| event("Noted").version(1).protect(pointers, customer());
@@ -101,7 +115,10 @@ async fn i9_a_private_name_in_a_protected_value_is_refused_and_nothing_around_it
             let store = world.store(Schemas::new([schema]).unwrap()).await;
             let payload = new.payload.clone();
             let error = try_append(&world, &store, "1", new).await.unwrap_err();
-            assert!(matches!(&error, Error::PrivateMember { pointer, .. } if pointer.as_str() == place), "{place}: {error:?}");
+            assert!(
+                matches!(&error, Error::PrivateMember { pointer, .. } if pointer.as_str() == place),
+                "{place}: {error:?}"
+            );
             // That is what decode does, which does not know what was protected.
             let error = redacted(std::str::from_utf8(&payload).unwrap(), &[]).decode::<Value>().unwrap_err();
             let hidden = matches!(&error, Error::PrivateMember { pointer, .. } if pointer.as_str().ends_with(&format!("/***/{last}")) || pointer.as_str() == format!("/***/{last}"));
@@ -112,7 +129,9 @@ async fn i9_a_private_name_in_a_protected_value_is_refused_and_nothing_around_it
 
 #[tokio::test]
 async fn a_stored_name_that_serde_json_keeps_for_itself_is_read_as_it_is_or_named() {
-    for (name, text) in [(RAW, r#""{\"email\":\"a@x\"}""#), (RAW, r#""no json""#), (NUMBER, r#""12""#), (NUMBER, "[]"), (RAW, "1")] {
+    for (name, text) in
+        [(RAW, r#""{\"email\":\"a@x\"}""#), (RAW, r#""no json""#), (NUMBER, r#""12""#), (NUMBER, "[]"), (RAW, "1")]
+    {
         let world = World::new();
         let payload = format!(r#"{{"note":{{"{name}":{text}}},"n":1.5}}"#);
         stored(&world, &payload).await;
@@ -122,19 +141,25 @@ async fn a_stored_name_that_serde_json_keeps_for_itself_is_read_as_it_is_or_name
         assert_eq!(String::from_utf8(read.payload.clone()).unwrap(), payload);
         // It may have been protected, and its names with it.
         let (place, shown) = (format!("/note/{name}"), format!("/***/{name}"));
-        for error in [read.decode::<Value>().unwrap_err(), read.decode::<BTreeMap<String, serde::de::IgnoredAny>>().map(drop).unwrap_err()]
-        {
+        for error in [
+            read.decode::<Value>().unwrap_err(),
+            read.decode::<BTreeMap<String, serde::de::IgnoredAny>>().map(drop).unwrap_err(),
+        ] {
             assert!(matches!(&error, Error::PrivateMember { pointer, .. } if pointer.as_str() == shown), "{error:?}");
         }
         // Declarative steps work on the text, and steps over the value get what is there.
-        let changed = read_with(&world, noted().version(2).change(1, Changes::new().set_default("/x", 1))).await.unwrap();
+        let changed =
+            read_with(&world, noted().version(2).change(1, Changes::new().set_default("/x", 1))).await.unwrap();
         assert_eq!(String::from_utf8(changed.payload).unwrap(), payload.replace("1.5}", r#"1.5,"x":1}"#));
         let content: Value = serde_json::from_str(text).unwrap();
         let expected = content.clone();
         let over_value = || {
             let expected = expected.clone();
             noted().version(2).upcast_with(1, move |value: Value, context: &StepContext<'_>| {
-                assert_eq!(value["note"].as_object().unwrap().iter().collect::<Vec<_>>(), [(&name.to_owned(), &expected)]);
+                assert_eq!(
+                    value["note"].as_object().unwrap().iter().collect::<Vec<_>>(),
+                    [(&name.to_owned(), &expected)]
+                );
                 assert_eq!(context.metadata(), Some(&value));
                 Ok::<_, Infallible>(value)
             })
@@ -142,7 +167,8 @@ async fn a_stored_name_that_serde_json_keeps_for_itself_is_read_as_it_is_or_name
         let same = read_with(&world, over_value()).await.unwrap();
         assert!(String::from_utf8(same.payload).unwrap().contains(&format!(r#"{{"{name}":{text}}}"#)));
         // Types may have a Value in them, which would read something else.
-        let typed = |schema: EventSchema, from| schema.version(from + 1).upcast(from, |note: Note| Ok::<_, Infallible>(note));
+        let typed =
+            |schema: EventSchema, from| schema.version(from + 1).upcast(from, |note: Note| Ok::<_, Infallible>(note));
         for schema in [typed(noted(), 1), typed(over_value(), 2)] {
             let error = read_with(&world, schema).await.unwrap_err();
             assert!(
@@ -181,8 +207,13 @@ mod repeated {
 
     fn inner() -> impl Strategy<Value = String> {
         let number = || prop::sample::select(vec!["1", "2", "3"]).prop_map(str::to_owned);
-        let map = prop::collection::vec((prop::sample::select(vec!["p", "q", "\\u0070"]), number()), 0..3).prop_map(object);
-        let member = prop_oneof![number().prop_map(|x| ("x", x)), number().prop_map(|x| ("\\u0078", x)), map.prop_map(|y| ("y", y))];
+        let map =
+            prop::collection::vec((prop::sample::select(vec!["p", "q", "\\u0070"]), number()), 0..3).prop_map(object);
+        let member = prop_oneof![
+            number().prop_map(|x| ("x", x)),
+            number().prop_map(|x| ("\\u0078", x)),
+            map.prop_map(|y| ("y", y))
+        ];
         prop::collection::vec(member, 0..4).prop_map(object)
     }
 
@@ -202,7 +233,8 @@ mod repeated {
         runtime.block_on(async {
             let world = World::new();
             let first = Schemas::builder([event("Noted").version(1)]);
-            let writer = world.store(if is_strict { first.deny_unreadable_payloads() } else { first }.build().unwrap()).await;
+            let writer =
+                world.store(if is_strict { first.deny_unreadable_payloads() } else { first }.build().unwrap()).await;
             world.append(&writer, "1", &[NewEvent::raw("Noted", 1, payload)]).await;
             read_with(&world, schema).await.unwrap()
         })

@@ -174,7 +174,10 @@ fn i4_a_type_that_knows_of_no_redactions_finds_the_stand_in_beside_those_that_do
         (&["/none", "/note"], paid(present.clone(), Sensitive::Redacted, no)),
         (&["/flag"], paid(present.clone(), none.clone(), no)),
         (&["/is"], paid(present.clone(), none.clone(), Sensitive::Redacted)),
-        (&["/plain", "/text", "/none", "/note", "/flag", "/is"], paid(Sensitive::Redacted, Sensitive::Redacted, Sensitive::Redacted)),
+        (
+            &["/plain", "/text", "/none", "/note", "/flag", "/is"],
+            paid(Sensitive::Redacted, Sensitive::Redacted, Sensitive::Redacted),
+        ),
     ] {
         assert_eq!(redacted(payload, places).decode::<Paid>().unwrap(), expected, "{places:?}");
     }
@@ -258,7 +261,9 @@ fn i4_whatever_is_inside_of_something_erased_is_erased_in_a_buffer_too() {
     let contact = r#"{"number":5,"float":0.5,"flag":true,"text":"e","escaped":"\n","null":null,"optional":null,"empty":[],"list":[0],"deep":{"a":5},"plain":5}"#;
     let payload = format!(r#"{{"kind":"Card","contact":{contact},"number":5}}"#);
     // In any number at once: the live one beside has the same value as one in it.
-    for (places, is_erased) in [(&["/contact"][..], false), (&["/contact", "/number"], true), (&["/contact", "/contact/text"], false)] {
+    for (places, is_erased) in
+        [(&["/contact"][..], false), (&["/contact", "/number"], true), (&["/contact", "/contact/text"], false)]
+    {
         let event = redacted(&payload, places);
         let number = || if is_erased { Sensitive::Redacted } else { 5.into() };
         let expected = || Direct {
@@ -312,7 +317,10 @@ fn i4_what_may_be_either_is_refused() {
     }
     let refused = |event: &PersistedEvent| {
         let error = event.decode::<Own<Card<Option<String>>>>().unwrap_err();
-        assert!(matches!(&error, Error::Decode { problem, .. } if problem.contains("may be a value or stand in")), "{error:?}");
+        assert!(
+            matches!(&error, Error::Decode { problem, .. } if problem.contains("may be a value or stand in")),
+            "{error:?}"
+        );
     };
     refused(&redacted(r#"{"a":"erased","b":"x"}"#, &["/a"]));
     refused(&redacted(r#"{"a":null,"b":"x"}"#, &["/a"]));
@@ -332,9 +340,11 @@ async fn i9_a_name_that_is_sensitive_gets_into_no_error() {
         }
     }
     let names = BTreeMap::from([("ada@example.org", f64::NAN)]);
-    for shown in
-        [problem(&object("m", Members(1))), problem(&object("m", Members(f64::NAN))), problem(&object("m", Sensitive::Present(names)))]
-    {
+    for shown in [
+        problem(&object("m", Members(1))),
+        problem(&object("m", Members(f64::NAN))),
+        problem(&object("m", Sensitive::Present(names))),
+    ] {
         assert!(shown.contains("/m/***") && !shown.contains("ada"), "{shown}");
     }
 
@@ -353,7 +363,10 @@ async fn i9_a_name_that_is_sensitive_gets_into_no_error() {
     let world = World::new();
     let store = world.store(Schemas::new([event("Met").version(1)]).unwrap()).await;
     let error = try_append(&world, &store, "1", NewEvent::json("Met", 1, &one).unwrap()).await.unwrap_err();
-    assert!(matches!(error, Error::SensitiveInTheClear { .. }) && !format!("{error} {error:?}").contains("ada"), "{error:?}");
+    assert!(
+        matches!(error, Error::SensitiveInTheClear { .. }) && !format!("{error} {error:?}").contains("ada"),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -378,13 +391,16 @@ fn i4_a_deserialize_that_keeps_json_as_text_knows_what_is_erased_or_is_refused()
     for unclear in [r#"{"name":"gone","other":"o"}"#, r#"{"name":"o","other":"gone"}"#] {
         let refused = erased(unclear).decode::<Kept<String>>();
         assert!(
-            matches!(&refused, Err(Error::Decode { problem, .. }) if problem.contains("a Sensitive went through a buffer")),
+            matches!(&refused, Err(Error::Decode { problem, .. }) if problem.contains("a Sensitive went through a \
+                buffer")),
             "{refused:?}"
         );
     }
     let unclear = erased(r#"{"name":null,"other":"o"}"#).decode::<Kept<Option<String>>>();
     assert!(matches!(unclear, Err(Error::Decode { .. })), "erased, and not a null that was written: {unclear:?}");
-    let inside = redacted(r#"{"a":[{"name":null,"other":"o"}]}"#, &["/a/0/name"]).decode::<BTreeMap<String, Vec<Kept<String>>>>().unwrap();
+    let inside = redacted(r#"{"a":[{"name":null,"other":"o"}]}"#, &["/a/0/name"])
+        .decode::<BTreeMap<String, Vec<Kept<String>>>>()
+        .unwrap();
     assert_eq!(inside["a"][0].0.name, Sensitive::Redacted);
     // What `Sensitive` says of an Option around it: nobody asks it about a null, so there is nothing to refuse.
     #[derive(Debug, PartialEq, Deserialize)]

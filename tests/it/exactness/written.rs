@@ -125,7 +125,12 @@ fn what_json_can_say_is_written_as_serde_json_writes_it() {
         none: None,
         double: Some(None),
         wide: (u128::MAX, i128::MIN, 0.1, 1e300, true),
-        kinds: vec![Kind::Unit, Kind::Newtype(1.into()), Kind::Pair(1, -1), Kind::Struct { a: Sensitive::Present(None), b: None }],
+        kinds: vec![
+            Kind::Unit,
+            Kind::Newtype(1.into()),
+            Kind::Pair(1, -1),
+            Kind::Struct { a: Sensitive::Present(None), b: None },
+        ],
         unit: Unit,
         newtype: Newtype(2.into()),
         pair: Pair(1, Sensitive::Present(())),
@@ -151,7 +156,9 @@ async fn a_null_in_a_sensitive_is_read_as_it_was_passed() {
         some: Sensitive<Option<u8>>,
     }
     let world = World::new();
-    let store = world.store(Schemas::new([event("Noted").version(1).protect(&["/unit", "/none", "/some"], customer())]).unwrap()).await;
+    let store = world
+        .store(Schemas::new([event("Noted").version(1).protect(&["/unit", "/none", "/some"], customer())]).unwrap())
+        .await;
     let notes = |a, b, c| Notes { customer_id: "42".to_owned(), unit: a, none: b, some: c };
     let passed = notes(Sensitive::Present(()), Sensitive::Present(None), Sensitive::Present(Some(1)));
     try_append(&world, &store, "1", NewEvent::json("Noted", 1, &passed).unwrap()).await.unwrap();
@@ -170,7 +177,10 @@ async fn a_step_that_returns_no_number_fails() {
     let divide = |old: Weight| Ok::<_, Infallible>(Weight { weight: 1.0 / old.weight });
     for new in [
         event("Weighed").version(1).version(2).upcast(1, divide),
-        event("Weighed").version(1).version(2).change(1, Changes::new().map_value("/weight", |weight: f64| 1.0 / weight)),
+        event("Weighed")
+            .version(1)
+            .version(2)
+            .change(1, Changes::new().map_value("/weight", |weight: f64| 1.0 / weight)),
     ] {
         let world = World::new();
         let old = world.store(Schemas::new([event("Weighed").version(1)]).unwrap()).await;

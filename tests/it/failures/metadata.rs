@@ -31,17 +31,22 @@ fn metadata() -> impl Strategy<Value = String> {
         Just("9".repeat(131_072)),
         Just("9".repeat(131_073))
     ];
-    let number =
-        ("-?", "(0|[1-9][0-9]{0,3})", proptest::option::of(digits.clone()), proptest::option::of(("[eE]", "[+]?0{0,2}", exponent)))
-            .prop_map(|(sign, whole, fraction, exponent)| {
-                let fraction = fraction.map(|fraction| format!(".{fraction}")).unwrap_or_default();
-                let exponent = exponent.map(
+    let number = (
+        "-?",
+        "(0|[1-9][0-9]{0,3})",
+        proptest::option::of(digits.clone()),
+        proptest::option::of(("[eE]", "[+]?0{0,2}", exponent)),
+    )
+        .prop_map(|(sign, whole, fraction, exponent)| {
+            let fraction = fraction.map(|fraction| format!(".{fraction}")).unwrap_or_default();
+            let exponent =
+                exponent.map(
                     |(e, zeros, exponent)| {
                         if exponent < 0 { format!("{e}{exponent}") } else { format!("{e}{zeros}{exponent}") }
                     },
                 );
-                format!("{sign}{whole}{fraction}{}", exponent.unwrap_or_default())
-            });
+            format!("{sign}{whole}{fraction}{}", exponent.unwrap_or_default())
+        });
     let whole = digits.prop_map(|digits| format!("1{}", &digits[1..]));
     let piece = prop_oneof![
         4 => "[a-z é😀]{0,3}",
@@ -62,7 +67,16 @@ fn metadata() -> impl Strategy<Value = String> {
         let (open, close) = if object { (r#"{"a":"#, "}") } else { ("[", "]") };
         format!("{}1{}", open.repeat(depth), close.repeat(depth))
     });
-    let wrong = prop_oneof![Just("01"), Just("1."), Just("nul"), Just("NaN"), Just("'a'"), Just("\u{feff}1"), Just("1 2"), Just("")];
+    let wrong = prop_oneof![
+        Just("01"),
+        Just("1."),
+        Just("nul"),
+        Just("NaN"),
+        Just("'a'"),
+        Just("\u{feff}1"),
+        Just("1 2"),
+        Just("")
+    ];
     let leaf = prop_oneof![
         6 => number,
         3 => whole,
@@ -75,7 +89,8 @@ fn metadata() -> impl Strategy<Value = String> {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(|values| format!("[{}]", values.join(" , "))),
             proptest::collection::vec((string.clone(), inner), 0..4).prop_map(|members| {
-                let members: Vec<String> = members.into_iter().map(|(name, value)| format!("{name} : {value}")).collect();
+                let members: Vec<String> =
+                    members.into_iter().map(|(name, value)| format!("{name} : {value}")).collect();
                 format!("{{{}}}", members.join(","))
             }),
         ]
@@ -103,9 +118,14 @@ async fn metadata_is_refused_exactly_where_the_database_would_refuse_it() {
             Ok(_) => taken += 1,
             Err(error) => {
                 let Error::InvalidMetadata { problem, .. } = error else { panic!("{error:?}") };
-                // It names what the database would have stumbled over, unless that is further on than where it is no JSON.
+                // It names what the database would have stumbled over, unless that is further on than where it is no
+                // JSON.
                 let theirs = theirs.unwrap_err();
-                let code = theirs.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
+                let code = theirs
+                    .as_database_error()
+                    .and_then(sqlx::error::DatabaseError::code)
+                    .unwrap_or_default()
+                    .into_owned();
                 let cause = match &*code {
                     "22003" => "holds a number",
                     "22P05" | "22P02" => "half of a surrogate pair",

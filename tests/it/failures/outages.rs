@@ -52,13 +52,15 @@ async fn a_server_that_takes_no_connection_or_no_write_is_an_outage() {
 #[tokio::test]
 async fn a_file_that_can_not_be_opened_or_is_full_is_an_outage_and_one_that_is_locked_is_not() {
     let (db, store) = sqlite().await;
-    let missing = SqliteConnection::connect(&format!("sqlite://{}/none/x.db", db.folder.path().display())).await.unwrap_err();
+    let missing =
+        SqliteConnection::connect(&format!("sqlite://{}/none/x.db", db.folder.path().display())).await.unwrap_err();
     assert_outage(&Error::database("connecting", missing));
     let mut connection = db.pool.acquire().await.unwrap();
     let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *connection).await.unwrap();
     connection.execute(AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"))).await.unwrap();
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let large = NewEvent::raw("Placed", 1, format!(r#"{{"customer":"42","name":"Ada","x":"{}"}}"#, "x".repeat(100_000)));
+    let large =
+        NewEvent::raw("Placed", 1, format!(r#"{{"customer":"42","name":"Ada","x":"{}"}}"#, "x".repeat(100_000)));
     assert_outage(&store.append(&mut tx, &order(), Any, &[large]).await.unwrap_err());
     drop(tx);
     connection.execute("PRAGMA max_page_count = 1000000").await.unwrap();
@@ -99,7 +101,8 @@ async fn what_a_consumer_met_is_told_apart_too() {
             "projection"
         }
         async fn handle(&self, tx: &mut PgConnection, _: &PersistedEvent) -> Result<(), BoxError> {
-            tx.execute("DO $$ BEGIN RAISE EXCEPTION 'Ada' USING ERRCODE = '40001', DETAIL = 'row (Ada)'; END $$").await?;
+            tx.execute("DO $$ BEGIN RAISE EXCEPTION 'Ada' USING ERRCODE = '40001', DETAIL = 'row (Ada)'; END $$")
+                .await?;
             Ok(())
         }
     }

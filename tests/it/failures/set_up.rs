@@ -20,12 +20,18 @@ async fn missing_tables_columns_and_permissions_are_errors_of_their_own() {
             true => on_postgres().read_stream(&mut tx, &order()).await.unwrap_err(),
             false => on_postgres().append(&mut tx, &order(), Any, &[placed("42")]).await.unwrap_err(),
         };
-        assert!(matches!(&error, Error::NoEventTables { table, .. } if table.contains("events") || table.contains("heads")), "{error:?}");
+        assert!(
+            matches!(&error, Error::NoEventTables { table, .. } if table.contains("events") || table.contains("heads")),
+            "{error:?}"
+        );
         assert!(!error.is_retryable() && !error.is_outage());
     }
     PostgresStore::new().migrate(&mut connection).await.unwrap();
     let role = format!("reader_{}", uuid::Uuid::now_v7().simple());
-    connection.execute(AssertSqlSafe(format!("CREATE ROLE {role}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"))).await.unwrap();
+    connection
+        .execute(AssertSqlSafe(format!("CREATE ROLE {role}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")))
+        .await
+        .unwrap();
     let mut tx = connection.begin().await.unwrap();
     tx.execute(AssertSqlSafe(format!("SET LOCAL ROLE {role}"))).await.unwrap();
     let error = on_postgres().append(&mut tx, &order(), Any, &[placed("42")]).await.unwrap_err();
@@ -49,7 +55,10 @@ async fn missing_tables_columns_and_permissions_are_errors_of_their_own_on_sqlit
     on_sqlite().keys().prepare(&mut connection).await.unwrap();
     let mut tx = connection.begin().await.unwrap();
     let error = on_sqlite().append(&mut tx, &order(), Any, &[placed("42")]).await.unwrap_err();
-    assert!(matches!(&error, Error::NoEventTables { table, .. } if table == "events" || table == "aggregate_heads"), "{error:?}");
+    assert!(
+        matches!(&error, Error::NoEventTables { table, .. } if table == "events" || table == "aggregate_heads"),
+        "{error:?}"
+    );
     tx.rollback().await.unwrap();
     SqliteStore::new().migrate(&mut connection).await.unwrap();
     connection.execute("PRAGMA query_only = ON").await.unwrap();
@@ -84,7 +93,10 @@ async fn a_newer_migration_does_not_stop_older_code_unless_it_is_marked() {
     assert_eq!(PostgresKeys::new().applied_migration(&mut connection).await.unwrap(), Some(90));
     store.keys().prepare(&mut connection).await.unwrap();
     for table in ["_keys_migrations", "_events_migrations"] {
-        connection.execute(AssertSqlSafe(format!("UPDATE {table} SET description = 'breaking: x' WHERE version = 90"))).await.unwrap();
+        connection
+            .execute(AssertSqlSafe(format!("UPDATE {table} SET description = 'breaking: x' WHERE version = 90")))
+            .await
+            .unwrap();
     }
     for error in [
         PostgresKeys::new().migrate(&mut connection, &namespace).await.unwrap_err(),
@@ -110,7 +122,8 @@ async fn a_migration_that_fails_holds_up_nobody_elses() {
     connection.execute("CREATE TABLE events (x INT)").await.unwrap();
     let error = PostgresStore::new().migrate(&mut connection).await.unwrap_err();
     assert!(matches!(error, Error::TablesExist { .. }), "{error:?}");
-    let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database \
+        WHERE datname = current_database())";
     let held: i64 = sqlx::query_scalar(held).fetch_one(&mut *connection).await.unwrap();
     assert_eq!(held, 0, "the session still has the lock that others wait for");
 }

@@ -32,7 +32,10 @@ async fn i9_no_row_and_no_value_is_shown_of_a_database_error() {
         let mut tx = db.pool.begin().await.unwrap();
         let error = on_postgres_with_unknown_types().append(&mut tx, &order(), Any, &[event]).await.unwrap_err();
         let text = whole(&error);
-        assert!(!text.contains("\\\\x") && !text.contains("SECRET") && !text.contains("534543") && !text.contains('\u{1b}'), "{text}");
+        assert!(
+            !text.contains("\\\\x") && !text.contains("SECRET") && !text.contains("534543") && !text.contains('\u{1b}'),
+            "{text}"
+        );
         let Error::Database { source, .. } = &error else { panic!("{error:?}") };
         assert!(source.driver().is::<sqlx::Error>() && source.code().is_some(), "whoever asks for it gets it");
     }
@@ -45,7 +48,9 @@ async fn i9_no_row_and_no_value_is_shown_of_a_database_error() {
 
 fn on_postgres_with_unknown_types() -> SealedStore<PostgresStore> {
     let other = event("Other").version(1).unprotected("for a test");
-    let schemas = Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer")), other]).unwrap();
+    let schemas =
+        Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer")), other])
+            .unwrap();
     SealedStore::new(PostgresStore::new(), PostgresKeys::new(), Arc::clone(&KEYRING), schemas)
 }
 
@@ -70,10 +75,11 @@ async fn a_lock_timeout_below_a_millisecond_is_one() {
 #[tokio::test]
 async fn what_a_constraint_is_about_is_not_read_from_values() {
     let (db, store) = postgres().await;
-    let (text, append) = ("(global_position)=(1)", async |store: &SealedStore<PostgresStore>, order: &AggregateRef, event: NewEvent| {
-        let mut tx = db.pool.begin().await.unwrap();
-        store.append(&mut tx, order, Any, &[event, placed("43")]).await.map(|_| drop(tx)).unwrap_err()
-    });
+    let (text, append) =
+        ("(global_position)=(1)", async |store: &SealedStore<PostgresStore>, order: &AggregateRef, event: NewEvent| {
+            let mut tx = db.pool.begin().await.unwrap();
+            store.append(&mut tx, order, Any, &[event, placed("43")]).await.map(|_| drop(tx)).unwrap_err()
+        });
     // The second version of a stream is there, and nobody has the first: its rows quote the stream's id.
     let insert = "INSERT INTO events (aggregate_type, aggregate_id, aggregate_version, event_id, event_type, payload)
         VALUES ('Order', '(global_position)=(1)', 2, gen_random_uuid(), 'Noted', '')";

@@ -1,7 +1,9 @@
 //! The schema lock: what it lets pass, and the mistakes that it catches.
 
 use eventseal::schema::EventSchema;
-use eventseal::{EventPayload, EventVersion, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event, events, subject};
+use eventseal::{
+    EventPayload, EventVersion, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event, events, subject,
+};
 use eventseal_testing::{ChangeKind, GoldenCorpus, GuardError, Locked, SchemaChange, SchemaLock};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -79,7 +81,10 @@ struct Recorded {
 fn recorded() -> Recorded {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("locks/schemas.json");
-    let locked = SchemaLock::new(&path, &schemas([placed_from::<OrderPlacedV1>(), shipped()])).deny_not_traced().record().unwrap();
+    let locked = SchemaLock::new(&path, &schemas([placed_from::<OrderPlacedV1>(), shipped()]))
+        .deny_not_traced()
+        .record()
+        .unwrap();
     assert!(locked.written && locked.versions == 3 && locked.not_traced.is_empty());
     Recorded { _folder: folder, path }
 }
@@ -141,8 +146,8 @@ fn nothing_is_recorded_unless_asked() {
     assert!(!path.exists());
 }
 
-/// Checks, records, and says what was found both times; the file must stay as it is. Then accepts, unless protection and
-/// types contradict each other now, which `protection.rs` is about.
+/// Checks, records, and says what was found both times; the file must stay as it is. Then accepts, unless protection
+/// and types contradict each other now, which `protection.rs` is about.
 fn caught(schemas: &Schemas) -> Vec<SchemaChange> {
     let recorded = recorded();
     let before = text(&recorded.path);
@@ -153,7 +158,9 @@ fn caught(schemas: &Schemas) -> Vec<SchemaChange> {
     let (contradictions, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| {
         matches!(
             found.change,
-            ChangeKind::SensitiveInTheClear { .. } | ChangeKind::NoSuchMember { .. } | ChangeKind::UnreadableOnceErased { .. }
+            ChangeKind::SensitiveInTheClear { .. }
+                | ChangeKind::NoSuchMember { .. }
+                | ChangeKind::UnreadableOnceErased { .. }
         )
     });
     if contradictions.is_empty() {
@@ -176,7 +183,8 @@ fn a_renamed_field_is_caught() {
         note: Option<String>,
     }
     let found = caught(&schemas([placed_from::<Renamed>(), shipped()]));
-    let shape = |pointer: &str, was: Option<Value>, is: Option<Value>| ChangeKind::Shape { pointer: pointer.into(), was, is };
+    let shape =
+        |pointer: &str, was: Option<Value>, is: Option<Value>| ChangeKind::Shape { pointer: pointer.into(), was, is };
     let email = json!({ "sensitive": "string" });
     let kinds: Vec<_> = found.iter().map(|found| found.change.clone()).collect();
     assert_eq!(kinds, [shape("/struct/email", Some(email.clone()), None), shape("/struct/mail", None, Some(email))]);
@@ -208,12 +216,16 @@ fn a_changed_current_type_is_caught() {
             Shipped(Changed),
         }
     }
-    let changed = Schemas::builder([placed_from::<OrderPlacedV1>(), shipped()]).decodes::<ChangedEvent>().build().unwrap();
+    let changed =
+        Schemas::builder([placed_from::<OrderPlacedV1>(), shipped()]).decodes::<ChangedEvent>().build().unwrap();
     let found = caught(&changed);
     let added = json!({ "default": { "list": "u8" } });
     assert_eq!(found[0].change, ChangeKind::Shape { pointer: "/struct/parcels".into(), was: None, is: Some(added) });
     let message = found[0].to_string();
-    assert!(found.len() == 1 && message.contains("stored events lack it, which this type allows: accept it"), "{message}");
+    assert!(
+        found.len() == 1 && message.contains("stored events lack it, which this type allows: accept it"),
+        "{message}"
+    );
     assert!(message.ends_with("add version 2 and a step from 1 to 2"), "{message}");
 }
 
@@ -266,19 +278,26 @@ fn another_name_of_a_field_that_goes_is_caught() {
     let alias = || Some(json!({ "alias of": "email" }));
     assert_eq!(found[0].change, ChangeKind::Shape { pointer: "/struct/e_mail".into(), was: None, is: alias() });
     let recorded = recorded();
-    let (with, without) = (schemas([placed_from::<Named>(), shipped()]), schemas([placed_from::<OrderPlacedV1>(), shipped()]));
+    let (with, without) =
+        (schemas([placed_from::<Named>(), shipped()]), schemas([placed_from::<OrderPlacedV1>(), shipped()]));
     SchemaLock::new(&recorded.path, &with).accept().unwrap();
     let found = changes(SchemaLock::new(&recorded.path, &without).check());
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!(found[1].change, ChangeKind::Shape { pointer: "/struct/mail".into(), was: alias(), is: None });
-    assert!(found[1].to_string().ends_with("put it back, stored events of this version are as they were"), "{}", found[1]);
+    assert!(
+        found[1].to_string().ends_with("put it back, stored events of this version are as they were"),
+        "{}",
+        found[1]
+    );
 }
 
 #[test]
 fn another_stand_in_is_caught() {
     let with = |stand_in: Value| {
         let v1 = event("OrderPlaced").version(1).protect(&["/email"], customer()).redact_as("/email", stand_in);
-        v1.version(2).protect(&["/contact/email"], customer()).upcast(1, |_: OrderPlacedV1| Err::<OrderPlaced, _>("not in this test"))
+        v1.version(2)
+            .protect(&["/contact/email"], customer())
+            .upcast(1, |_: OrderPlacedV1| Err::<OrderPlaced, _>("not in this test"))
     };
     let found = caught(&schemas([with(json!("erased")), shipped()]));
     let expected = ChangeKind::StandIn { pointer: "/email".into(), was: Value::Null, is: json!("erased") };
@@ -287,8 +306,15 @@ fn another_stand_in_is_caught() {
     SchemaLock::new(&recorded.path, &schemas([with(json!({ "b": 1, "a": 2 })), shipped()])).accept().unwrap();
     SchemaLock::new(&recorded.path, &schemas([with(json!({ "a": 2, "b": 1 })), shipped()])).check().unwrap();
     let found = changes(SchemaLock::new(&recorded.path, &schemas([with(Value::Null), shipped()])).check());
-    assert!(matches!(found[..], [SchemaChange { change: ChangeKind::StandIn { is: Value::Null, .. }, .. }]), "{found:?}");
-    assert!(found[0].to_string().contains(r#"for "/email" once it is erased was {"a":2,"b":1}, is null"#), "{}", found[0]);
+    assert!(
+        matches!(found[..], [SchemaChange { change: ChangeKind::StandIn { is: Value::Null, .. }, .. }]),
+        "{found:?}"
+    );
+    assert!(
+        found[0].to_string().contains(r#"for "/email" once it is erased was {"a":2,"b":1}, is null"#),
+        "{}",
+        found[0]
+    );
 }
 
 #[test]
@@ -311,8 +337,15 @@ fn protection_that_is_taken_away_added_or_given_to_others_is_caught() {
     ] {
         let found = caught(&schemas([schema, shipped()]));
         assert_eq!(found.len(), 1, "{found:?}");
-        let what_to_do = ["put it back, stored events of this version are as they were", "leave version 2 as it was, and add version 3"];
-        assert!(found[0].to_string().contains(what_to_do[usize::from(found[0].event_version.get() == 2)]), "{}", found[0]);
+        let what_to_do = [
+            "put it back, stored events of this version are as they were",
+            "leave version 2 as it was, and add version 3",
+        ];
+        assert!(
+            found[0].to_string().contains(what_to_do[usize::from(found[0].event_version.get() == 2)]),
+            "{}",
+            found[0]
+        );
         assert_eq!(found[0].change, ChangeKind::Protection { pointer: pointer.into(), was, is });
     }
 }
@@ -338,7 +371,11 @@ fn places_of_shapes_are_shown_as_those_of_payloads() {
 fn a_removed_version_or_type_is_caught() {
     let without_v1 = event("OrderPlaced").version(2).protect(&["/contact/email"], customer());
     let found = caught(&schemas([without_v1, shipped()]));
-    assert_eq!((found.len(), found[0].event_version.get(), &found[0].change), (1, 1, &ChangeKind::Removed), "{found:?}");
+    assert_eq!(
+        (found.len(), found[0].event_version.get(), &found[0].change),
+        (1, 1, &ChangeKind::Removed),
+        "{found:?}"
+    );
     let found = caught(&Schemas::new([placed_from::<OrderPlacedV1>()]).unwrap());
     let removed = found.iter().find(|found| found.event_type == "OrderShipped").unwrap();
     assert_eq!((removed.current, &removed.change), (None, &ChangeKind::Removed));
@@ -349,7 +386,10 @@ fn a_removed_version_or_type_is_caught() {
 fn a_type_that_is_no_longer_known_is_caught() {
     let found = caught(&Schemas::new([placed_from::<OrderPlacedV1>(), shipped()]).unwrap());
     assert_eq!(found.len(), 2, "nobody says any more into what the current versions are decoded: {found:?}");
-    assert!(found.iter().all(|found| matches!(&found.change, ChangeKind::Shape { pointer, .. } if pointer.is_empty())), "{found:?}");
+    assert!(
+        found.iter().all(|found| matches!(&found.change, ChangeKind::Shape { pointer, .. } if pointer.is_empty())),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -370,7 +410,10 @@ fn another_version_for_what_is_stored_without_one_is_caught() {
         let schemas = schemas([other, shipped()]);
         let lock = SchemaLock::new(&recorded.path, &schemas);
         for found in [changes(lock.check()), changes(lock.record())] {
-            assert!(matches!(found[..], [SchemaChange { change: ChangeKind::LegacyVersion { was: Some(_), .. }, .. }]), "{found:?}");
+            assert!(
+                matches!(found[..], [SchemaChange { change: ChangeKind::LegacyVersion { was: Some(_), .. }, .. }]),
+                "{found:?}"
+            );
             assert!(found[0].to_string().contains("was read as version 1, is as "), "{}", found[0]);
         }
         assert_eq!(text(&recorded.path), before);
@@ -387,7 +430,8 @@ fn a_step_that_leads_elsewhere_is_caught() {
     let lock = SchemaLock::new(&recorded.path, &schemas).shape_of::<OrderPlacedV1>("OrderPlaced", 1);
     let found = changes(lock.record());
     let step = |text: &str| Some(text.to_owned());
-    let expected = ChangeKind::Step { was: step("typed to OrderPlaced version 2"), is: step("split to OrderShipped version 1") };
+    let expected =
+        ChangeKind::Step { was: step("typed to OrderPlaced version 2"), is: step("split to OrderShipped version 1") };
     assert_eq!(found.iter().map(|found| &found.change).collect::<Vec<_>>(), [&expected]);
     lock.accept().unwrap();
 }
@@ -405,8 +449,11 @@ fn a_new_version_is_recorded_and_changes_nothing_else() {
     }
     let recorded = recorded();
     let shipped = shipped().version(2).upcast(1, |_: OrderShipped| Err::<OrderShippedV2, _>("not in this test"));
-    let schemas =
-        Schemas::builder([placed_from::<OrderPlacedV1>(), shipped]).decodes::<OrderPlaced>().decodes::<OrderShippedV2>().build().unwrap();
+    let schemas = Schemas::builder([placed_from::<OrderPlacedV1>(), shipped])
+        .decodes::<OrderPlaced>()
+        .decodes::<OrderShippedV2>()
+        .build()
+        .unwrap();
     let lock = SchemaLock::new(&recorded.path, &schemas).deny_not_traced();
     let found = changes(lock.check());
     assert_eq!(found.len(), 2, "{found:?}");
@@ -418,7 +465,10 @@ fn a_new_version_is_recorded_and_changes_nothing_else() {
     let mut after: Value = serde_json::from_str(&text(&recorded.path)).unwrap();
     let versions = after["types"]["OrderShipped"]["versions"].as_object_mut().unwrap();
     assert_eq!(versions.remove("2").unwrap()["shape"], json!({ "struct": { "carrier": "string", "parcels": "u8" } }));
-    assert_eq!(versions["1"]["step"].take(), json!({ "kind": "typed", "to": [{ "type": "OrderShipped", "version": 2 }] }));
+    assert_eq!(
+        versions["1"]["step"].take(),
+        json!({ "kind": "typed", "to": [{ "type": "OrderShipped", "version": 2 }] })
+    );
     assert_eq!(before, after);
 }
 
@@ -435,12 +485,21 @@ fn types_that_exist_as_json_only_are_known_by_samples() {
     let locked = lock().record().unwrap();
     assert_eq!(locked.not_traced, [("Noted".into(), EventVersion::new(1)), ("Noted".into(), EventVersion::new(2))]);
     let found = changes(lock().deny_not_traced().check());
-    assert!(found.iter().all(|found| matches!(&found.change, ChangeKind::NotTraced { why, .. } if why.contains("shape_of"))), "{found:?}");
+    assert!(
+        found
+            .iter()
+            .all(|found| matches!(&found.change, ChangeKind::NotTraced { why, .. } if why.contains("shape_of"))),
+        "{found:?}"
+    );
 
-    let sampled = || lock().sample("Noted", 1, json!({ "text": "a" })).sample("Noted", 2, json!({ "text": "a", "by": 7 }));
+    let sampled =
+        || lock().sample("Noted", 1, json!({ "text": "a" })).sample("Noted", 2, json!({ "text": "a", "by": 7 }));
     let news = changes(sampled().check());
     assert!(news.len() == 2 && news.iter().all(|found| found.change == ChangeKind::ShapeNotRecorded), "{news:?}");
-    assert!(news[0].to_string().starts_with("Noted version 1: its shape was not known, and now is: record it"), "{news:?}");
+    assert!(
+        news[0].to_string().starts_with("Noted version 1: its shape was not known, and now is: record it"),
+        "{news:?}"
+    );
     assert!(sampled().record().unwrap().not_traced.is_empty());
     sampled().deny_not_traced().check().unwrap();
     let other = lock().sample("Noted", 1, json!({ "text": "a" })).sample("Noted", 2, json!({ "text": "a", "by": "x" }));
@@ -455,7 +514,8 @@ fn types_that_exist_as_json_only_are_known_by_samples() {
     let corpus = GoldenCorpus::open(folder.path().join("golden"), schemas()).unwrap();
     let note = |version, payload: &str| NewEvent::raw("Noted", version, payload);
     let note_1 = aggregate("Note", "1");
-    let corpus = corpus.case("v1", &note_1, note(1, r#"{"text":"x"}"#)).case("v2", &note_1, note(2, r#"{"text":"x","by":1}"#));
+    let corpus =
+        corpus.case("v1", &note_1, note(1, r#"{"text":"x"}"#)).case("v2", &note_1, note(2, r#"{"text":"x","by":1}"#));
     corpus.record().unwrap();
     let corpus = GoldenCorpus::open(folder.path().join("golden"), schemas()).unwrap();
     lock().samples_of(&corpus).deny_not_traced().check().unwrap();
@@ -467,7 +527,9 @@ fn a_file_that_is_no_lock_is_refused() {
     let schemas = schemas([placed_from::<OrderPlacedV1>(), shipped()]);
     for content in ["", "{}", r#"{"eventseal_schemas":2,"types":{}}"#, r#"{"eventseal_schemas":1,"types":{},"x":1}"#] {
         std::fs::write(&recorded.path, content).unwrap();
-        for result in [SchemaLock::new(&recorded.path, &schemas).check(), SchemaLock::new(&recorded.path, &schemas).accept()] {
+        for result in
+            [SchemaLock::new(&recorded.path, &schemas).check(), SchemaLock::new(&recorded.path, &schemas).accept()]
+        {
             assert!(matches!(result, Err(GuardError::File { .. })), "{content}");
         }
         assert_eq!(text(&recorded.path), content);

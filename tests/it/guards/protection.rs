@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// What a lock says of version 1 of `Typo`, read as this type; it is the same whether it checks, records or accepts, and
-/// nothing is written.
+/// What a lock says of version 1 of `Typo`, read as this type; it is the same whether it checks, records or accepts,
+/// and nothing is written.
 fn found<T: serde::de::DeserializeOwned>(typo: EventSchema) -> Vec<SchemaChange> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("schemas.json");
@@ -32,7 +32,10 @@ fn found<T: serde::de::DeserializeOwned>(typo: EventSchema) -> Vec<SchemaChange>
     if !found.is_empty() {
         assert_eq!(found, changes(lock.check()));
         assert_eq!(found, changes(lock.accept()));
-        assert!(!std::fs::read_to_string(&path).unwrap_or_default().contains("Typo"), "what contradicts itself is not recorded");
+        assert!(
+            !std::fs::read_to_string(&path).unwrap_or_default().contains("Typo"),
+            "what contradicts itself is not recorded"
+        );
     }
     found
 }
@@ -61,7 +64,10 @@ fn a_misspelt_pointer_is_caught() {
     let report = SchemaLock::new(&path, &schemas).check().unwrap_err().to_string();
     let name = std::any::type_name::<Typo>();
     for line in [
-        format!("- Typo version 1: /email is a Sensitive in {name}, but not protected: it is stored in the clear; protect it\n"),
+        format!(
+            "- Typo version 1: /email is a Sensitive in {name}, but not protected: it is stored in the clear; protect \
+             it\n"
+        ),
         format!("- Typo version 1: /emial is protected, but {name} has no such member: correct the pointer"),
     ] {
         assert!(report.contains(&line), "{report}");
@@ -88,8 +94,8 @@ fn what_is_protected_can_be_erased() {
     let erased = said::<Plain>(protecting(&["/name"]));
     assert_eq!(
         erased,
-        ["Typo version 1: /name is protected, but T can't be read any more once null stands in for it: make it a Sensitive or an Option, \
-          or name a stand-in that fits with redact_as"]
+        ["Typo version 1: /name is protected, but T can't be read any more once null stands in for it: make it a \
+            Sensitive or an Option, or name a stand-in that fits with redact_as"]
     );
     assert_eq!(said::<Plain>(protecting(&["/name"]).redact_as("/name", json!("?"))), [""; 0]);
     assert_eq!(said::<Plain>(protecting(&["/name"]).redact_as("/name", json!(0))).len(), 1);
@@ -153,7 +159,8 @@ fn the_pointer_to_the_owner_must_lead_somewhere() {
     assert_eq!(said::<Typo>(guests("/guests/*/id")), [""; 0]);
     assert_eq!(said::<Typo>(guests("/customer_id")), [""; 0]);
     let found = said::<Typo>(guests("/guests/*/ID"));
-    let expected = "Typo version 1: /guests/*/name belongs to whom /guests/*/ID names, but T has no such member: correct the pointer to the owner's id";
+    let expected = "Typo version 1: /guests/*/name belongs to whom /guests/*/ID names, but T has no such member: \
+        correct the pointer to the owner's id";
     assert_eq!(found, [expected]);
 }
 
@@ -183,13 +190,22 @@ fn nothing_is_said_of_what_is_not_known() {
         Plain,
         Named { name: Sensitive<String> },
     }
-    let rest =
-        ["/point/0", "/point/1", "/person/name", "/kind/Named/name", "/phones/home", "/any/x/y", "/ignored/x", "/person/parents/*/name"];
+    let rest = [
+        "/point/0",
+        "/point/1",
+        "/person/name",
+        "/kind/Named/name",
+        "/phones/home",
+        "/any/x/y",
+        "/ignored/x",
+        "/person/parents/*/name",
+    ];
     assert_eq!(said::<Known>(protecting(&[&["/email"], &rest[..]].concat())), [""; 0]);
     assert_eq!(said::<Known>(protecting(&[&["/mail"], &rest[..]].concat())), [""; 0], "by its other name");
     let found = said::<Known>(protecting(&["/person/parents/*/nmae"]));
-    let in_the_clear =
-        |place| format!("Typo version 1: {place} is a Sensitive in T, but not protected: it is stored in the clear; protect it");
+    let in_the_clear = |place| {
+        format!("Typo version 1: {place} is a Sensitive in T, but not protected: it is stored in the clear; protect it")
+    };
     let places = ["/email", "/kind/Named/name", "/person/name", "/phones/*", "/point/0", "/point/1"];
     assert_eq!(found, places.map(in_the_clear));
 
@@ -224,7 +240,9 @@ fn a_read_model_may_leave_members_out() {
     let alone = Schemas::builder([protecting(&["/email"])]).decodes::<ReadModel>().build().unwrap();
     let Err(GuardError::Schema { changes }) = lock(&alone) else { panic!("the member is nowhere") };
     assert!(
-        changes.iter().any(|found| matches!(&found.change, ChangeKind::NoSuchMember { pointer, .. } if pointer == "/email")),
+        changes
+            .iter()
+            .any(|found| matches!(&found.change, ChangeKind::NoSuchMember { pointer, .. } if pointer == "/email")),
         "{changes:?}"
     );
 }
@@ -243,15 +261,16 @@ macro_rules! kept {
                 struct Fields {
                     name: Sensitive<String>,
                 }
-                let fields: Fields = serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+                let fields: Fields =
+                    serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
                 Ok(Self { name: fields.name })
             }
         }
     };
 }
 
-/// Once something else than `null` stands in for it, a `Sensitive` out of such a buffer can't be told from a live one. It is not
-/// decoded, and the lock says so before, wherever in a type it is: also where no type can be traced.
+/// Once something else than `null` stands in for it, a `Sensitive` out of such a buffer can't be told from a live one.
+/// It is not decoded, and the lock says so before, wherever in a type it is: also where no type can be traced.
 #[test]
 fn i4_what_can_not_be_decided_is_not_decoded_and_the_lock_says_so() {
     kept!(Kept);
@@ -299,7 +318,8 @@ fn i4_what_can_not_be_decided_is_not_decoded_and_the_lock_says_so() {
             other => other.map(|_| Vec::new()).unwrap(),
         };
         let target = std::any::type_name::<T>();
-        let expected = ChangeKind::UnreadableOnceErased { pointer: "/name".to_owned(), stand_in: stand_in.clone(), target };
+        let expected =
+            ChangeKind::UnreadableOnceErased { pointer: "/name".to_owned(), stand_in: stand_in.clone(), target };
         let expected = if is_readable { vec![] } else { vec![expected] };
         assert_eq!(found.into_iter().map(|found| found.change).collect::<Vec<_>>(), expected, "{target} {stand_in}");
 
@@ -308,13 +328,17 @@ fn i4_what_can_not_be_decided_is_not_decoded_and_the_lock_says_so() {
             let mut payload = live.clone();
             payload["name"] = name.clone();
             let event = NewEvent::raw("Typo", 1, payload.to_string());
-            let mut event = PersistedEvent::from_new(aggregate("Typo", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
+            let mut event =
+                PersistedEvent::from_new(aggregate("Typo", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
             event.redacted = redacted.iter().map(|place| JsonPointer::parse(place).unwrap()).collect();
             event.decode::<T>()
         };
         assert!(format!("{:?}", read(&json!("Ada"), &[]).unwrap()).contains("***") || target.contains("Plain"));
         match read(stand_in, &["/name"]) {
-            Ok(value) => assert!(is_readable && (format!("{value:?}").contains("redacted") || target.contains("Plain")), "{value:?}"),
+            Ok(value) => assert!(
+                is_readable && (format!("{value:?}").contains("redacted") || target.contains("Plain")),
+                "{value:?}"
+            ),
             Err(error) => assert!(!is_readable && matches!(error, Error::Decode { .. }), "{error:?}"),
         }
         // A live one that looks the same, where something else is erased.
@@ -332,11 +356,15 @@ fn i4_what_can_not_be_decided_is_not_decoded_and_the_lock_says_so() {
         };
     }
     // Serde's own buffers lose nothing.
-    for stand_in in [json!(null), json!("gone"), json!("Ada"), json!(0), json!(7), json!(true), json!({"a": 1}), json!(["gone"])] {
+    for stand_in in
+        [json!(null), json!("gone"), json!("Ada"), json!(0), json!(7), json!(true), json!({"a": 1}), json!(["gone"])]
+    {
         all!(Clear, stand_in, true);
     }
     // Into a text no number, no object and no list is read, so these can be nothing but an erasure.
-    for (stand_in, is_readable) in [(json!(null), true), (json!(0), true), (json!({"a": 1}), true), (json!("gone"), false)] {
+    for (stand_in, is_readable) in
+        [(json!(null), true), (json!(0), true), (json!({"a": 1}), true), (json!("gone"), false)]
+    {
         all!(Kept, stand_in, is_readable);
     }
     // Types that do not know of redactions read the stand-in.

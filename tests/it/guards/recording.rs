@@ -9,9 +9,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn schemas() -> Schemas {
+    let registered = event("Registered")
+        .version(1)
+        .protect(&["/name"], Owner::Aggregate)
+        .version(2)
+        .protect(&["/person"], Owner::Aggregate);
     let registered =
-        event("Registered").version(1).protect(&["/name"], Owner::Aggregate).version(2).protect(&["/person"], Owner::Aggregate);
-    let registered = registered.upcast(1, |mut old: Value| Ok::<_, Infallible>(json!({ "person": old["name"].take() })));
+        registered.upcast(1, |mut old: Value| Ok::<_, Infallible>(json!({ "person": old["name"].take() })));
     Schemas::new([registered, event("Noted").version(1)]).unwrap()
 }
 
@@ -40,7 +44,9 @@ fn a_lock_and_a_corpus_are_recorded_in_either_order() {
         if !lock_first {
             lock().record().unwrap();
         }
-        assert!(!lock().check().unwrap().written && corpus(folder.path()).unwrap().check().unwrap().uncovered.is_empty());
+        assert!(
+            !lock().check().unwrap().written && corpus(folder.path()).unwrap().check().unwrap().uncovered.is_empty()
+        );
         std::fs::read_to_string(&path).unwrap()
     });
     assert!(written[0].contains(r#""name": "string""#) && written[0].contains(r#""text": "string""#), "{}", written[0]);
@@ -53,7 +59,8 @@ fn a_corpus_can_be_read_while_it_is_recorded() {
     const MORE: usize = 25;
     let large = |folder: &Path| {
         let noted = || NewEvent::raw("Noted", 1, format!(r#"{{"text":"{}"}}"#, "a note ".repeat(300)));
-        let more = |corpus: GoldenCorpus, number| corpus.case(&format!("more_{number}"), &aggregate("Customer", "1"), noted());
+        let more =
+            |corpus: GoldenCorpus, number| corpus.case(&format!("more_{number}"), &aggregate("Customer", "1"), noted());
         (0..MORE).fold(corpus(folder).unwrap(), more)
     };
     for _ in 0..4 {

@@ -3,8 +3,8 @@
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryTx};
 use eventseal::schema::{Answers, Asked, Given, LockFile, PayloadType, Question, Refusal};
 use eventseal::{
-    AggregateVersion, Changes, Error, EventPayload, GlobalPosition, JsonPointer, Keyring, Namespace, NewEvent, Owner, PersistedEvent,
-    Schemas, Sealer, Sensitive, aggregate, event, subject,
+    AggregateVersion, Changes, Error, EventPayload, GlobalPosition, JsonPointer, Keyring, Namespace, NewEvent, Owner,
+    PersistedEvent, Schemas, Sealer, Sensitive, aggregate, event, subject,
 };
 use eventseal_testing::{SchemaLock, TaintCheck};
 use serde::{Deserialize, Serialize};
@@ -43,9 +43,14 @@ fn schemas() -> Schemas {
         .version(3)
         .protect(&["/contact"], customer())
         .change(1, Changes::new().move_value("/mail", "/email"))
-        .upcast(2, |old: OrderPlacedV2| Ok::<_, Infallible>(OrderPlaced { customer_id: old.customer_id, contact: old.email }))
+        .upcast(2, |old: OrderPlacedV2| {
+            Ok::<_, Infallible>(OrderPlaced { customer_id: old.customer_id, contact: old.email })
+        })
         .legacy_version(2);
-    Schemas::builder([placed, event("Noted").version(1).protect_whole(Owner::Aggregate)]).decodes::<OrderPlaced>().build().unwrap()
+    Schemas::builder([placed, event("Noted").version(1).protect_whole(Owner::Aggregate)])
+        .decodes::<OrderPlaced>()
+        .build()
+        .unwrap()
 }
 
 #[test]
@@ -55,12 +60,17 @@ fn a_schema_lock_says_what_the_registry_says_and_the_shapes() {
     let schemas = schemas();
     SchemaLock::new(&path, &schemas).record().unwrap();
     let mut written: LockFile = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    let shapes = written.types.values_mut().flat_map(|known| known.versions.values_mut()).filter_map(|version| version.shape.take());
+    let shapes = written
+        .types
+        .values_mut()
+        .flat_map(|known| known.versions.values_mut())
+        .filter_map(|version| version.shape.take());
     assert_eq!(shapes.count(), 4);
     assert_eq!(written, LockFile::of(&schemas));
     assert_eq!(written.types["OrderPlaced"].legacy_version, Some(2));
     let version = &written.types["OrderPlaced"].versions[&2];
-    let protected: Vec<(&str, &str)> = version.protected.iter().map(|(pointer, owner)| (&**pointer, &**owner)).collect();
+    let protected: Vec<(&str, &str)> =
+        version.protected.iter().map(|(pointer, owner)| (&**pointer, &**owner)).collect();
     assert_eq!(protected, [("/email", "Customer at /customer_id"), ("/note", "the aggregate as Order")]);
     assert_eq!(version.step.as_ref().unwrap().to_string(), "typed to OrderPlaced version 3");
 
@@ -103,7 +113,11 @@ fn answers_that_make_no_sense_are_refused() {
     }
     struct Endless;
     impl Answers for Endless {
-        fn answer(&self, question: &Question, give: &mut dyn FnMut(Given<'_>) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        fn answer(
+            &self,
+            question: &Question,
+            give: &mut dyn FnMut(Given<'_>) -> Result<(), Refusal>,
+        ) -> Result<(), Refusal> {
             match question.asked {
                 Asked::Option => give(Given::Variant("Some", &Odd(1))),
                 _ => give(Given::Bool(true)),
@@ -121,7 +135,8 @@ fn answers_that_make_no_sense_are_refused() {
 #[tokio::test]
 async fn an_event_is_opened_as_it_was_appended_and_says_whose_it_is() {
     let db = MemoryDb::new(Namespace::new("test").unwrap());
-    let sealer: Sealer<MemoryTx> = Sealer::new(MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas().with_older_appends());
+    let sealer: Sealer<MemoryTx> =
+        Sealer::new(MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas().with_older_appends());
     sealer.keys().prepare(&mut db.begin()).await.unwrap();
     let (order, mut tx) = (aggregate("Order", "1"), db.begin());
     let payload = r#"{"customer_id":"c-1","mail":"ada@example.org","note":"n"}"#;
@@ -138,7 +153,8 @@ async fn an_event_is_opened_as_it_was_appended_and_says_whose_it_is() {
     assert_eq!((opened.event_version.get(), String::from_utf8(opened.payload.clone()).unwrap().as_str()), (1, payload));
     assert!(!opened.is_sealed());
 
-    let customer = sealer.scopes_of(&order, &new[0]).unwrap().into_iter().find(|scope| scope.kind() == "Customer").unwrap();
+    let customer =
+        sealer.scopes_of(&order, &new[0]).unwrap().into_iter().find(|scope| scope.kind() == "Customer").unwrap();
     sealer.keys().shred(&mut tx, &customer, "a test").await.unwrap();
     let opened = sealer.open_as_stored(&mut tx, vec![stored]).await.unwrap().remove(0);
     assert_eq!(opened.redacted.iter().map(JsonPointer::as_str).collect::<Vec<_>>(), ["/mail"]);
@@ -150,7 +166,8 @@ async fn an_event_is_opened_as_it_was_appended_and_says_whose_it_is() {
 #[test]
 fn places_with_escapes_and_stars_are_those_that_are_sealed() {
     let odd = |version: u32| event("Odd").version(version).protect(&["/a~1b/*/~2/~01"], Owner::Aggregate);
-    let schemas = Schemas::new([odd(1).version(2).protect_same_as(1).upcast(1, |old: Value| Ok::<_, Infallible>(old))]).unwrap();
+    let schemas =
+        Schemas::new([odd(1).version(2).protect_same_as(1).upcast(1, |old: Value| Ok::<_, Infallible>(old))]).unwrap();
     let sample = json!({ "a/b": [{ "*": { "~1": "Ada Lovelace" } }] });
     let checked = TaintCheck::new(&schemas).sample("Odd", 1, sample.clone()).check().unwrap();
     assert_eq!((checked.steps, checked.not_tainted.len()), (1, 0));

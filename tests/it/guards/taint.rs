@@ -72,7 +72,8 @@ fn right_steps_pass_with_samples_and_without() {
         let tainted = check.check().unwrap();
         assert_eq!((tainted.steps, tainted.not_tainted.len()), (1, 0));
     }
-    let removed = with_step(|order| json!({ "total": order["total"], "count": order["guests"].as_array().unwrap().len() }));
+    let removed =
+        with_step(|order| json!({ "total": order["total"], "count": order["guests"].as_array().unwrap().len() }));
     assert_eq!(TaintCheck::new(&removed).check().unwrap().steps, 1);
     let declared = Changes::new().move_value("/email", "/contact/email").set_default("/late", false);
     let declared = Schemas::new([order().change(1, declared)]).unwrap();
@@ -179,10 +180,16 @@ fn a_step_that_copies_a_protected_value_is_caught() {
 #[test]
 fn numbers_are_followed_too() {
     let schemas = |step: fn(Value) -> Value| {
-        let paid = event("Paid").version(1).protect(&["/amount"], Owner::Aggregate).version(2).protect(&["/amount"], Owner::Aggregate);
+        let paid = event("Paid")
+            .version(1)
+            .protect(&["/amount"], Owner::Aggregate)
+            .version(2)
+            .protect(&["/amount"], Owner::Aggregate);
         Schemas::new([paid.upcast(1, move |paid: Value| Ok::<_, Never>(step(paid)))]).unwrap()
     };
-    let copied = schemas(|paid| json!({ "amount": paid["amount"], "sum": paid["amount"], "text": format!("EUR {}", paid["amount"]) }));
+    let copied = schemas(
+        |paid| json!({ "amount": paid["amount"], "sum": paid["amount"], "text": format!("EUR {}", paid["amount"]) }),
+    );
     for amount in [json!(9), json!(9.5)] {
         let found = leaks(TaintCheck::new(&copied).sample("Paid", 1, json!({ "amount": amount })).check());
         let leak = |pointer| leak(1, "Paid 2", "/amount", pointer);
@@ -268,20 +275,26 @@ fn typed_steps_need_no_samples_and_get_values_of_their_form() {
     ];
     for (step, protected) in steps {
         let found = leaks(TaintCheck::new(&patients(step)).check());
-        assert!(!found.is_empty() && found.iter().all(|found| found.2 == protected && found.3.starts_with("payload/tags/")), "{found:?}");
+        assert!(
+            !found.is_empty() && found.iter().all(|found| found.2 == protected && found.3.starts_with("payload/tags/")),
+            "{found:?}"
+        );
     }
 }
 
 #[test]
 fn a_leak_further_on_is_the_fault_of_that_step() {
     let protect = |schema: EventSchema, version| schema.version(version).protect(&["/name"], Owner::Aggregate);
-    let named =
-        protect(protect(protect(event("Named"), 1), 2), 3).upcast(1, |named: Value| Ok::<_, Never>(named)).upcast(2, |mut named: Value| {
+    let named = protect(protect(protect(event("Named"), 1), 2), 3)
+        .upcast(1, |named: Value| Ok::<_, Never>(named))
+        .upcast(2, |mut named: Value| {
             named["nick"] = named["name"].clone();
             Ok::<_, Never>(named)
         });
     let schemas = Schemas::new([named]).unwrap();
-    for check in [TaintCheck::new(&schemas), TaintCheck::new(&schemas).sample("Named", 1, json!({ "name": "Ada Lovelace" }))] {
+    for check in
+        [TaintCheck::new(&schemas), TaintCheck::new(&schemas).sample("Named", 1, json!({ "name": "Ada Lovelace" }))]
+    {
         let found = leaks(check.check());
         assert_eq!(found, [leak(2, "Named 3", "/name", "payload/nick")]);
     }
@@ -292,13 +305,21 @@ fn a_leak_further_on_is_the_fault_of_that_step() {
         })
         .upcast(2, |named: Value| Ok::<_, Never>(named));
     let schemas = Schemas::new([named]).unwrap();
-    assert_eq!(leaks(TaintCheck::new(&schemas).check()), [leak(1, "Named 2", "/name", "payload/nick")], "not that of the next one");
+    assert_eq!(
+        leaks(TaintCheck::new(&schemas).check()),
+        [leak(1, "Named 2", "/name", "payload/nick")],
+        "not that of the next one"
+    );
 }
 
 #[test]
 fn a_leak_is_named_by_the_places_of_the_step_and_once() {
     let named = event("Named").version(1).protect(&["/name"], Owner::Aggregate);
-    let named = named.version(2).protect(&["/person/name"], Owner::Aggregate).version(3).protect(&["/person/name"], Owner::Aggregate);
+    let named = named
+        .version(2)
+        .protect(&["/person/name"], Owner::Aggregate)
+        .version(3)
+        .protect(&["/person/name"], Owner::Aggregate);
     let named = named.change(1, Changes::new().move_value("/name", "/person/name")).upcast(2, |mut named: Value| {
         named["nick"] = named["person"]["name"].clone();
         Ok::<_, Never>(named)
@@ -323,7 +344,11 @@ fn a_sample_of_which_nothing_can_be_replaced_is_told_from_what_is_elsewhere() {
         France,
     }
     let schemas = |step: fn(Moved) -> Moved| {
-        let schema = event("Moved").version(1).protect(&["/from"], Owner::Aggregate).version(2).protect(&["/from"], Owner::Aggregate);
+        let schema = event("Moved")
+            .version(1)
+            .protect(&["/from"], Owner::Aggregate)
+            .version(2)
+            .protect(&["/from"], Owner::Aggregate);
         Schemas::new([schema.upcast(1, move |old: Moved| Ok::<_, Never>(step(old)))]).unwrap()
     };
     let right = schemas(|old| old);
@@ -350,7 +375,8 @@ fn splits_drops_and_metadata_are_looked_at() {
 
     let dropped = Schemas::new([registered().drop_from(1)]).unwrap();
     assert_eq!(TaintCheck::new(&dropped).check().unwrap().steps, 1);
-    let whole = event("Scanned").version(1).protect_whole(Owner::Aggregate).version(2).protect(&["/text"], Owner::Aggregate);
+    let whole =
+        event("Scanned").version(1).protect_whole(Owner::Aggregate).version(2).protect(&["/text"], Owner::Aggregate);
     let whole = Schemas::new([whole.upcast(1, |mut old: Value| {
         old["copy"] = old["text"].clone();
         Ok::<_, Never>(old)
@@ -412,7 +438,10 @@ fn a_protected_place_without_a_value_is_made_up_or_asked_for() {
     };
     let schemas = Schemas::new([order().upcast(1, refuses_guests)]).unwrap();
     let found = findings(TaintCheck::new(&schemas).sample("OrderPlaced", 1, no_guests).check());
-    assert_eq!(found.iter().map(|found| &found.problem).collect::<Vec<_>>(), [&TaintProblem::NoValue { pointer: "/guests/*/name".into() }]);
+    assert_eq!(
+        found.iter().map(|found| &found.problem).collect::<Vec<_>>(),
+        [&TaintProblem::NoValue { pointer: "/guests/*/name".into() }]
+    );
 }
 
 #[test]
@@ -427,10 +456,12 @@ fn what_can_not_be_tainted_is_said() {
         De,
         Fr,
     }
-    let protect = |schema: EventSchema, version| schema.version(version).protect(&["/given", "/country"], Owner::Aggregate);
+    let protect =
+        |schema: EventSchema, version| schema.version(version).protect(&["/given", "/country"], Owner::Aggregate);
     let schema = protect(protect(event("Consented"), 1), 2).upcast(1, |old: Consent| Ok::<_, Never>(old));
     let tainted = TaintCheck::new(&Schemas::new([schema]).unwrap()).check().unwrap();
-    let not_tainted: Vec<_> = tainted.not_tainted.iter().map(|(_, version, place)| (version.get(), place.as_str())).collect();
+    let not_tainted: Vec<_> =
+        tainted.not_tainted.iter().map(|(_, version, place)| (version.get(), place.as_str())).collect();
     assert_eq!(not_tainted, [(1, "/country"), (1, "/given")]);
 }
 
@@ -445,7 +476,11 @@ fn the_corpus_gives_samples() {
     };
     let schemas = || Schemas::new([order().upcast(1, strict)]).unwrap();
     let stored = NewEvent::json("OrderPlaced", 1, &sample()).unwrap();
-    GoldenCorpus::open(folder.path(), schemas()).unwrap().case("placed", &aggregate("Order", "1"), stored).record().unwrap();
+    GoldenCorpus::open(folder.path(), schemas())
+        .unwrap()
+        .case("placed", &aggregate("Order", "1"), stored)
+        .record()
+        .unwrap();
     let corpus = GoldenCorpus::open(folder.path(), schemas()).unwrap();
     let found = leaks(TaintCheck::new(&schemas()).samples_of(&corpus).check());
     assert_eq!(found, [leak(1, "OrderPlaced 2", "/email", "payload/copied/to")]);
@@ -472,7 +507,8 @@ fn a_sample_that_is_made_up_leaves_out_no_more_than_it_must() {
     struct Registered {
         person: Option<Person>,
     }
-    let schema = event("Registered").version(1).protect(&["/person/name"], Owner::Aggregate).version(2).protect_same_as(1);
+    let schema =
+        event("Registered").version(1).protect(&["/person/name"], Owner::Aggregate).version(2).protect_same_as(1);
     let schemas = Schemas::new([schema.upcast(1, |old: Registered| Ok::<_, Never>(old))]).unwrap();
     let tainted = TaintCheck::new(&schemas).check().unwrap();
     assert_eq!((tainted.steps, tainted.not_tainted.len()), (1, 0), "{tainted:?}");

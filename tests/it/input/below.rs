@@ -3,7 +3,9 @@
 use super::{KEYRING, Shop, assert_silent, declared, good, order, placed};
 use eventseal::ExpectedVersion::Any;
 use eventseal::memory::{MemoryDb, MemoryKeys};
-use eventseal::{Error, EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, Schemas, SealedStore, event};
+use eventseal::{
+    Error, EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, Schemas, SealedStore, event,
+};
 use std::sync::atomic::Ordering;
 
 #[tokio::test]
@@ -25,7 +27,10 @@ async fn i2_i9_shredded_and_disabled_scopes_take_nothing() {
                 "disabled" => matches!(&error, Error::Disabled { scope: found } if *found == scope),
                 _ => matches!(&error, Error::Shredded { scope: found } if *found == scope) && error.is_shredded(),
             };
-            assert!(right && error.to_string().contains(if what == "disabled" { "enable()" } else { "reopen()" }), "{what}: {error:?}");
+            assert!(
+                right && error.to_string().contains(if what == "disabled" { "enable()" } else { "reopen()" }),
+                "{what}: {error:?}"
+            );
         }
         shop.recorder.assert_clean(what);
     };
@@ -118,7 +123,11 @@ async fn i2_a_retry_is_sealed_under_fresh_salts() {
     }
     let given = shop.recorder.given.lock().unwrap();
     assert_eq!(given.len(), 3);
-    assert!(given[0].payload != given[1].payload && given[1].payload != given[2].payload && given[0].payload != given[2].payload);
+    assert!(
+        given[0].payload != given[1].payload
+            && given[1].payload != given[2].payload
+            && given[0].payload != given[2].payload
+    );
 }
 
 /// Sealing what is sealed already would bury one seal in another.

@@ -18,14 +18,21 @@ async fn i2_i9_only_declared_current_versions_are_appended() {
     ] {
         let what = format!("{event_type} {version}");
         let error = shop.refuses(&what, &order(), Any, &[good(), NewEvent::raw(event_type, version, payload)]).await;
-        assert!(matches!(&error, Error::UndeclaredVersion { event_version, .. } if event_version.get() == version), "{error:?}");
+        assert!(
+            matches!(&error, Error::UndeclaredVersion { event_version, .. } if event_version.get() == version),
+            "{error:?}"
+        );
         assert!(error.to_string().contains(advice), "{error}");
     }
     // Version 0 and those beyond the column's type don't exist at all.
     for version in [0, 1 << 31, u32::MAX] {
         for event_type in ["Placed", "Open", "Unknown"] {
-            let error = shop.refuses("no version", &order(), Any, &[good(), NewEvent::raw(event_type, version, payload)]).await;
-            assert!(matches!(error, Error::OutOfRange { what: "event version", value, .. } if value == i64::from(version)), "{error:?}");
+            let error =
+                shop.refuses("no version", &order(), Any, &[good(), NewEvent::raw(event_type, version, payload)]).await;
+            assert!(
+                matches!(error, Error::OutOfRange { what: "event version", value, .. } if value == i64::from(version)),
+                "{error:?}"
+            );
             assert!(error.to_string().contains("event versions are 1 to 2147483647"), "{error}");
         }
     }
@@ -52,11 +59,20 @@ async fn i2_the_sealer_alone_refuses_what_it_can_not_protect() {
         let events = [NewEvent::raw("Noted", version, payload)];
         let error = sealer.seal(&mut db.begin(), &order(), &events).await.unwrap_err();
         assert!(
-            if exists { matches!(error, Error::UndeclaredVersion { .. }) } else { matches!(error, Error::OutOfRange { .. }) },
+            if exists {
+                matches!(error, Error::UndeclaredVersion { .. })
+            } else {
+                matches!(error, Error::OutOfRange { .. })
+            },
             "{error:?}"
         );
     }
-    for bad in [aggregate("Order", ""), aggregate("", "ord-1"), aggregate("Order", "a\0"), aggregate("$eventseal", "integrity")] {
+    for bad in [
+        aggregate("Order", ""),
+        aggregate("", "ord-1"),
+        aggregate("Order", "a\0"),
+        aggregate("$eventseal", "integrity"),
+    ] {
         let events = [NewEvent::raw("Noted", 1, payload)];
         let result = sealer.seal(&mut db.begin(), &bad, &events).await;
         assert!(matches!(result, Err(Error::InvalidText { .. })), "{bad}: {result:?}");
@@ -68,10 +84,15 @@ async fn i2_the_sealer_alone_refuses_what_it_can_not_protect() {
 async fn i2_i9_names_and_ids_are_text() {
     let shop = Shop::new(declared()).await;
     let long = "n".repeat(1_025);
-    for (what, name, advice) in [("empty", "", "name it"), ("NUL", "a\0c", "remove it"), ("long", long.as_str(), "shorten it")] {
+    for (what, name, advice) in
+        [("empty", "", "name it"), ("NUL", "a\0c", "remove it"), ("long", long.as_str(), "shorten it")]
+    {
         for bad in [aggregate(name, "ord-1"), aggregate("Order", name)] {
             let error = shop.refuses(what, &bad, Any, &[good()]).await;
-            assert!(matches!(&error, Error::InvalidText { what, .. } if what.starts_with("the aggregate")), "{error:?}");
+            assert!(
+                matches!(&error, Error::InvalidText { what, .. } if what.starts_with("the aggregate")),
+                "{error:?}"
+            );
             assert!(error.to_string().contains(advice), "{error}");
         }
         let error = shop.refuses(what, &order(), Any, &[good(), NewEvent::raw(name, 1, r#"{"x":"c4n4ry"}"#)]).await;
@@ -116,7 +137,10 @@ async fn i2_i9_batches_have_events_of_different_ids_and_json_metadata() {
 async fn i2_i9_a_wrong_expected_version_writes_no_event() {
     for number in [0, -1, i64::MIN] {
         let error = AggregateVersion::try_from(number).unwrap_err();
-        assert!(matches!(error, Error::OutOfRange { what: "aggregate version", value, .. } if value == number), "{error:?}");
+        assert!(
+            matches!(error, Error::OutOfRange { what: "aggregate version", value, .. } if value == number),
+            "{error:?}"
+        );
         assert!(error.to_string().contains("ExpectedVersion::NoStream"), "{error}");
     }
     let version = |number: i64| AggregateVersion::try_from(number).unwrap();

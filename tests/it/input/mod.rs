@@ -17,8 +17,8 @@ use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
 use eventseal::schema::{SchemasBuilder, StepContext};
 use eventseal::{
-    AggregateRef, Appended, Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Owner,
-    Result, Schemas, SealedStore, aggregate, event, subject,
+    AggregateRef, Appended, Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, KeyScope, Keyring,
+    Namespace, NewEvent, Owner, Result, Schemas, SealedStore, aggregate, event, subject,
 };
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,8 +38,15 @@ struct Recorder {
 impl Recorder {
     fn assert_clean(&self, context: &str) {
         for event in &*self.given.lock().unwrap() {
-            let texts = [&event.trace_id, &event.correlation_id, &event.causation_id].into_iter().flatten().map(String::as_bytes);
-            let parts = [&event.payload[..], event.metadata.as_deref().unwrap_or_default(), event.event_type.as_str().as_bytes()];
+            let texts = [&event.trace_id, &event.correlation_id, &event.causation_id]
+                .into_iter()
+                .flatten()
+                .map(String::as_bytes);
+            let parts = [
+                &event.payload[..],
+                event.metadata.as_deref().unwrap_or_default(),
+                event.event_type.as_str().as_bytes(),
+            ];
             for part in parts.into_iter().chain(texts) {
                 assert!(!holds_canary(part), "{context}: {}", String::from_utf8_lossy(part));
             }
@@ -97,7 +104,11 @@ impl KeyFaults for FailingKeys {
     }
 
     fn before(&self, call: &'static str) -> Result<()> {
-        if self.budget.spend() { Ok(()) } else { Err(Error::Database { operation: call, source: "the connection is gone".into() }) }
+        if self.budget.spend() {
+            Ok(())
+        } else {
+            Err(Error::Database { operation: call, source: "the connection is gone".into() })
+        }
     }
 }
 
@@ -198,7 +209,12 @@ impl Shop {
     }
 
     /// Commits even after an error: what was written would show.
-    async fn append(&self, aggregate: &AggregateRef, expected: ExpectedVersion, events: &[NewEvent]) -> Result<Appended> {
+    async fn append(
+        &self,
+        aggregate: &AggregateRef,
+        expected: ExpectedVersion,
+        events: &[NewEvent],
+    ) -> Result<Appended> {
         let mut tx = self.db.begin();
         let result = self.store.append(&mut tx, aggregate, expected, events).await;
         tx.commit().unwrap();
@@ -217,16 +233,26 @@ impl Shop {
     /// All that is known of every scope that these tests could touch.
     async fn histories(&self) -> Vec<Option<KeyHistory>> {
         let mut histories = Vec::new();
-        for (kind, id) in
-            [("Customer", "cust-1"), ("Customer", "cust-new"), ("Recipient", "rec-1"), ("Order", "ord-1"), ("Order", "ord-new")]
-        {
+        for (kind, id) in [
+            ("Customer", "cust-1"),
+            ("Customer", "cust-new"),
+            ("Recipient", "rec-1"),
+            ("Order", "ord-1"),
+            ("Order", "ord-new"),
+        ] {
             histories.push(MemoryKeys::new().history(&mut self.db.begin(), &KeyScope::new(kind, id)).await.unwrap());
         }
         histories
     }
 
     /// The append is refused, and there is no trace of it anywhere.
-    async fn refuses(&self, what: &str, aggregate: &AggregateRef, expected: ExpectedVersion, events: &[NewEvent]) -> Error {
+    async fn refuses(
+        &self,
+        what: &str,
+        aggregate: &AggregateRef,
+        expected: ExpectedVersion,
+        events: &[NewEvent],
+    ) -> Error {
         let before = (self.number_of_events().await, self.histories().await);
         let Err(error) = self.append(aggregate, expected, events).await else { panic!("{what}: it was appended") };
         assert_eq!((self.number_of_events().await, self.histories().await), before, "{what}: something was written");

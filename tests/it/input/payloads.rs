@@ -4,7 +4,8 @@ use super::{Shop, all_are_refused, assert_silent, case, declared, order, placed}
 use eventseal::ExpectedVersion::Any;
 use eventseal::memory::{MemoryDb, MemoryKeys};
 use eventseal::{
-    AggregateVersion, Error, EventStoreExt, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas, Sealer, event,
+    AggregateVersion, Error, EventStoreExt, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent,
+    Schemas, Sealer, event,
 };
 use support::sealing::CANARY;
 
@@ -74,7 +75,8 @@ async fn i2_i9_the_reserved_member_is_refused_in_every_type_and_spelling() {
     // Elsewhere the name is free.
     let shop = Shop::new(declared()).await;
     for event_type in ["Open", "Unknown", "Placed", "Whole"] {
-        for payload in [r#"{"a":{"$seal":1},"b":["$seal"]}"#, r#"{"$Seal":1,"seal":2,"$seal ":3,"\u0024\u0024seal":4}"#] {
+        for payload in [r#"{"a":{"$seal":1},"b":["$seal"]}"#, r#"{"$Seal":1,"seal":2,"$seal ":3,"\u0024\u0024seal":4}"#]
+        {
             shop.append(&order(), Any, &[NewEvent::raw(event_type, 1, payload)]).await.unwrap();
             let read = shop.store.read_stream(&mut shop.db.begin(), &order()).await.unwrap();
             assert_eq!(read.events.last().unwrap().payload, payload.as_bytes());
@@ -173,7 +175,12 @@ async fn i2_i9_a_protected_value_needs_an_owner() {
     }
     // What is refused as an id is not repeated either.
     cases.push(case("Placed", r#"{"customer_id":27182818284590452353.5,"email":"c4n4ry"}"#, invalid, "integers"));
-    cases.push(case("Placed", format!("{{\"customer_id\":\"{}\",\"email\":1}}", CANARY.repeat(200)), invalid, "integers"));
+    cases.push(case(
+        "Placed",
+        format!("{{\"customer_id\":\"{}\",\"email\":1}}", CANARY.repeat(200)),
+        invalid,
+        "integers",
+    ));
     all_are_refused(cases).await;
     // The longest that is allowed.
     let shop = Shop::new(declared()).await;
@@ -185,9 +192,16 @@ async fn i2_i9_a_protected_value_needs_an_owner() {
 async fn i2_i9_payloads_have_limits() {
     let is: fn(&Error) -> bool = |error| matches!(error, Error::LimitExceeded { .. });
     let advice = "make the payload smaller";
-    let nested =
-        |depth: usize| format!("{{\"customer_id\":\"cust-new\",\"email\":\"c4n4ry\",\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
-    let inside = |depth: usize| format!("{{\"customer_id\":\"cust-new\",\"email\":{}\"c4n4ry\"{}}}", "[".repeat(depth), "]".repeat(depth));
+    let nested = |depth: usize| {
+        format!(
+            "{{\"customer_id\":\"cust-new\",\"email\":\"c4n4ry\",\"x\":{}{}}}",
+            "[".repeat(depth),
+            "]".repeat(depth)
+        )
+    };
+    let inside = |depth: usize| {
+        format!("{{\"customer_id\":\"cust-new\",\"email\":{}\"c4n4ry\"{}}}", "[".repeat(depth), "]".repeat(depth))
+    };
     let notes = |count: usize| {
         let lines: Vec<String> = (0..count).map(|_| r#"{"to":"rec-1","note":"c4n4ry"}"#.to_owned()).collect();
         format!("{{\"lines\":[{}]}}", lines.join(","))
@@ -211,9 +225,12 @@ async fn i2_i9_payloads_have_limits() {
     .await;
     // One less of each is no problem.
     let shop = Shop::new(declared()).await;
-    for event in
-        [placed(nested(127)), placed(inside(127)), NewEvent::raw("Gifts", 1, notes(4_096)), NewEvent::raw("Gifts", 1, subjects(1_024))]
-    {
+    for event in [
+        placed(nested(127)),
+        placed(inside(127)),
+        NewEvent::raw("Gifts", 1, notes(4_096)),
+        NewEvent::raw("Gifts", 1, subjects(1_024)),
+    ] {
         let payload = event.payload.clone();
         shop.append(&order(), Any, &[event]).await.unwrap();
         let read = shop.store.read_stream(&mut shop.db.begin(), &order()).await.unwrap();
@@ -241,7 +258,8 @@ async fn i2_i9_padding_has_a_limit_for_the_event_as_a_whole() {
     let sealer = Sealer::new(MemoryKeys::new(), Keyring::generate("main").unwrap(), Schemas::new([padded]).unwrap());
     let db = MemoryDb::new(Namespace::new("test").unwrap());
     sealer.keys().prepare(&mut db.begin()).await.unwrap();
-    let values = |count: usize| NewEvent::raw("Padded", 1, format!(r#"{{"values":["{CANARY}"{}]}}"#, ",1".repeat(count - 1)));
+    let values =
+        |count: usize| NewEvent::raw("Padded", 1, format!(r#"{{"values":["{CANARY}"{}]}}"#, ",1".repeat(count - 1)));
     let mut tx = db.begin();
     let event = values(256);
     let sealed = sealer.seal(&mut tx, &order(), std::slice::from_ref(&event)).await.unwrap().into_owned().remove(0);

@@ -87,7 +87,8 @@ async fn i5_what_a_process_shreds_itself_it_never_shows_again<B: Backend>() {
     assert_eq!(read().await.unwrap(), [true, false, false]);
 }
 
-/// The scope was shredded and reopened before: what is left of that says nothing of the shred that is not committed yet.
+/// The scope was shredded and reopened before: what is left of that says nothing of the shred that is not committed
+/// yet.
 async fn i5_an_older_tombstone_is_not_taken_for_a_shred_that_is_under_way<B: Backend>() {
     let db = B::make().await;
     let lag = Duration::from_millis(500);
@@ -141,14 +142,18 @@ async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {
     assert_eq!(take(), [1, 0, 0]);
     // The lag is counted from before the look, however long the KMS took after it.
     let lag = Duration::from_millis(100);
-    let slow = db.process_with(keys(), Faulty(Flaky(Arc::default(), Arc::default(), lag * 2)), schemas()).reads_may_lag(lag);
+    let slow =
+        db.process_with(keys(), Faulty(Flaky(Arc::default(), Arc::default(), lag * 2)), schemas()).reads_may_lag(lag);
     read_outside(&slow).await.unwrap();
     take();
     read_outside(&slow).await.unwrap();
     assert_eq!(take(), [1, 0, 0]);
     // Another process shreds: a read may lag, an append does not.
     db.shred(&strict, "1").await;
-    assert!(!db.read(&lagging, "1").await.unwrap()[0].is_redacted() && db.read(&strict, "1").await.unwrap()[0].is_redacted());
+    assert!(
+        !db.read(&lagging, "1").await.unwrap()[0].is_redacted()
+            && db.read(&strict, "1").await.unwrap()[0].is_redacted()
+    );
     assert!(db.try_append(&lagging, "1", &[placed("1")]).await.unwrap_err().is_shredded());
     // What the process does itself it knows, and with it looks at the rest again.
     db.shred(&lagging, "2").await;

@@ -9,8 +9,8 @@ use eventseal::keys::KeyStore;
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
 use eventseal::schema::SplitPart;
 use eventseal::{
-    Error, EventFilter, EventStore, EventStoreExt, GlobalPosition, JsonPointer, KeyScope, Keyring, NewEvent, Owner, PersistedEvent, Result,
-    Schemas, aggregate, event,
+    Error, EventFilter, EventStore, EventStoreExt, GlobalPosition, JsonPointer, KeyScope, Keyring, NewEvent, Owner,
+    PersistedEvent, Result, Schemas, aggregate, event,
 };
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -73,8 +73,16 @@ async fn i1_what_was_appended_is_read_byte_for_byte<B: Backend>() {
         if serde_json::from_str::<&serde_json::value::RawValue>(value).is_err() {
             continue;
         }
-        events.push(NewEvent::raw("Placed", 1, format!("\t{{ \"customer\":\"7\" , \"n\\u0061me\" : {value},\"x\":{value}}}\r\n")));
-        events.push(NewEvent::raw("Placed", 1, format!(r#"{{"lines":[{{"text":{value}}},{{}},{{"text":1}}],"customer":-7}}"#)));
+        events.push(NewEvent::raw(
+            "Placed",
+            1,
+            format!("\t{{ \"customer\":\"7\" , \"n\\u0061me\" : {value},\"x\":{value}}}\r\n"),
+        ));
+        events.push(NewEvent::raw(
+            "Placed",
+            1,
+            format!(r#"{{"lines":[{{"text":{value}}},{{}},{{"text":1}}],"customer":-7}}"#),
+        ));
         events.push(NewEvent::raw("Note", 1, value));
     }
     events.push(NewEvent::raw("Note", 1, (0..=255).collect::<Vec<u8>>()));
@@ -83,7 +91,9 @@ async fn i1_what_was_appended_is_read_byte_for_byte<B: Backend>() {
     db.append(&store, "1", &events).await;
     for process in [&store, &db.process(schemas())] {
         let read = db.read(process, "1").await.unwrap();
-        assert!(read.iter().zip(&events).all(|(read, new)| read.payload == new.payload && read.event_id == new.event_id));
+        assert!(
+            read.iter().zip(&events).all(|(read, new)| read.payload == new.payload && read.event_id == new.event_id)
+        );
         assert_eq!(read.len(), events.len());
     }
 }
@@ -179,7 +189,11 @@ async fn i4_only_a_shred_redacts<B: Backend>() {
     let store = db.prepared(schemas()).await;
     db.append(&store, "1", &[placed("1")]).await;
     let down = Arc::new(AtomicBool::new(true));
-    let cold = db.process_with(B::Keys::default(), Faulty(Flaky(Arc::clone(&down), Arc::default(), Duration::ZERO)), schemas());
+    let cold = db.process_with(
+        B::Keys::default(),
+        Faulty(Flaky(Arc::clone(&down), Arc::default(), Duration::ZERO)),
+        schemas(),
+    );
     let error = db.read(&cold, "1").await.unwrap_err();
     assert!(matches!(error, Error::KmsUnavailable { .. }) && error.is_retryable(), "{error:?}");
     assert!(db.try_append(&cold, "1", &[placed("1")]).await.unwrap_err().is_retryable());
@@ -244,7 +258,10 @@ async fn i6_an_event_and_its_keys_are_committed_together<B: Backend>() {
     let db = B::make().await;
     let store = db.prepared(schemas()).await;
     let mut transaction = db.begin().await.unwrap();
-    store.append(db.tx(&mut transaction), &aggregate("Order", "1"), NoStream, &[placed("1"), placed("2")]).await.unwrap();
+    store
+        .append(db.tx(&mut transaction), &aggregate("Order", "1"), NoStream, &[placed("1"), placed("2")])
+        .await
+        .unwrap();
     drop(transaction);
     assert!(db.history(&store, "1").await.is_none() && db.stored().await.is_empty());
     // The key of the transaction that was rolled back is cached, and must not be used.
@@ -253,9 +270,13 @@ async fn i6_an_event_and_its_keys_are_committed_together<B: Backend>() {
     assert_eq!(db.read(&cold, "1").await.unwrap()[1].payload, placed("2").payload);
     assert_eq!(db.history(&store, "1").await.unwrap().keys.len(), 1);
     let mut transaction = db.begin().await.unwrap();
-    let conflict = store.append(db.tx(&mut transaction), &aggregate("Order", "1"), NoStream, &[placed("3")]).await.unwrap_err();
+    let conflict =
+        store.append(db.tx(&mut transaction), &aggregate("Order", "1"), NoStream, &[placed("3")]).await.unwrap_err();
     assert!(conflict.is_conflict());
-    store.append(db.tx(&mut transaction), &aggregate("Order", "1"), Any, &[placed("3")]).await.expect("the transaction goes on");
+    store
+        .append(db.tx(&mut transaction), &aggregate("Order", "1"), Any, &[placed("3")])
+        .await
+        .expect("the transaction goes on");
     db.commit(transaction).await.unwrap();
     assert_eq!(db.read(&cold, "1").await.unwrap()[2].payload, placed("3").payload);
 }
@@ -267,13 +288,15 @@ async fn i7_upcasters_see_values_or_redactions<B: Backend>() {
     let db = B::make().await;
     let v1 = db.prepared(Schemas::new([event("Placed").version(1).protect(&["/name"], customer())]).unwrap()).await;
     db.append(&v1, "1", &[placed("1"), placed("2")]).await;
-    let v2 = event("Placed").version(1).protect(&["/name"], customer()).version(2).protect(&["/person/name"], customer()).upcast(
-        1,
-        |old: Value| {
+    let v2 = event("Placed")
+        .version(1)
+        .protect(&["/name"], customer())
+        .version(2)
+        .protect(&["/person/name"], customer())
+        .upcast(1, |old: Value| {
             assert!(seen(&old["name"]) && old.get("$seal").is_none());
             Ok::<_, Infallible>(json!({ "customer": old["customer"], "person": { "name": old["name"] } }))
-        },
-    );
+        });
     let store = db.process(Schemas::new([v2]).unwrap());
     db.shred(&v1, "1").await;
     let read = db.read(&store, "1").await.unwrap();
@@ -293,18 +316,25 @@ async fn i8_a_follower_sees_everything_once<B: Backend>() {
     let split_or_drop = event("Counted").version(1).version(2).split(1, &[("Counted", 2)], move |old: Value, _| {
         let parts = number(&old) % 3;
         Ok::<_, Infallible>(
-            (0..parts).map(|part| SplitPart::new("Counted", 2, json!({ "number": number(&old) * 10 + part }))).collect::<Vec<_>>(),
+            (0..parts)
+                .map(|part| SplitPart::new("Counted", 2, json!({ "number": number(&old) * 10 + part })))
+                .collect::<Vec<_>>(),
         )
     });
-    let schemas = Schemas::new([event("Placed").version(1).protect(&["/name", "/lines/*/text"], customer()), split_or_drop]).unwrap();
+    let schemas =
+        Schemas::new([event("Placed").version(1).protect(&["/name", "/lines/*/text"], customer()), split_or_drop])
+            .unwrap();
     let reader = db.process(schemas);
     let mut all = Vec::new();
     for limit in [1, 2, 3, 5, 100] {
         let (mut after, mut seen) = (GlobalPosition::START, Vec::new());
         loop {
             let mut transaction = db.begin().await.unwrap();
-            let page = reader.read_events(db.tx(&mut transaction), after, limit, &EventFilter::default()).await.unwrap();
-            seen.extend(page.events.iter().map(|event| (event.global_position, event.part.index, event.payload.clone())));
+            let page =
+                reader.read_events(db.tx(&mut transaction), after, limit, &EventFilter::default()).await.unwrap();
+            seen.extend(
+                page.events.iter().map(|event| (event.global_position, event.part.index, event.payload.clone())),
+            );
             after = page.next;
             if page.scanned < limit {
                 break;
@@ -324,7 +354,12 @@ async fn i9_errors_show_no_values<B: Backend>() {
     let sealed = String::from_utf8(db.stored().await.remove(0).payload).unwrap();
     db.append(&B::Store::default(), "2", &[NewEvent::raw("Placed", 1, placed("1").payload)]).await;
     db.append(&B::Store::default(), "3", &[NewEvent::raw("Placed", 1, format!("{{\"name\":\"{CANARY}"))]).await;
-    db.append(&B::Store::default(), "4", &[NewEvent::raw("Placed", 1, sealed.replace("\"name\":\"", "\"name\":\"AAAA"))]).await;
+    db.append(
+        &B::Store::default(),
+        "4",
+        &[NewEvent::raw("Placed", 1, sealed.replace("\"name\":\"", "\"name\":\"AAAA"))],
+    )
+    .await;
     for id in ["2", "3", "4"] {
         let error = db.read(&store, id).await.unwrap_err();
         let text = whole(&error);

@@ -7,7 +7,10 @@ use eventseal::keys::KeyStore;
 use eventseal::keys::{ScopeLock, ScopeRecord};
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
-use eventseal::{Error, EventFilter, EventStore, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Result, SealedStore, aggregate};
+use eventseal::{
+    Error, EventFilter, EventStore, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Result, SealedStore,
+    aggregate,
+};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use support::KEYRING;
@@ -68,7 +71,10 @@ async fn i4_an_outage_of_the_kms_is_an_error_and_never_an_erasure() {
     assert!(store.keys().prepare(&mut db.begin()).await.unwrap_err().is_retryable());
     for result in [read(&db, &store).await.map(|_| ()), append(&db, &store, placed()).await] {
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::KmsUnavailable { .. }) && error.is_retryable() && !error.is_shredded(), "{error:?}");
+        assert!(
+            matches!(error, Error::KmsUnavailable { .. }) && error.is_retryable() && !error.is_shredded(),
+            "{error:?}"
+        );
     }
     // Shredding needs no KMS.
     let mut tx = db.begin();
@@ -161,15 +167,21 @@ async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
     let store = SealedStore::new(MemoryStore::new(), keys.clone(), Keyring::generate("main").unwrap(), schemas());
     store.keys().prepare(&mut db.begin()).await.unwrap();
     keys.take();
-    let orders: Vec<NewEvent> =
-        (0..50).map(|number| NewEvent::raw("Placed", 1, format!(r#"{{"customer":{},"name":"n"}}"#, number % 7))).collect();
+    let orders: Vec<NewEvent> = (0..50)
+        .map(|number| NewEvent::raw("Placed", 1, format!(r#"{{"customer":{},"name":"n"}}"#, number % 7)))
+        .collect();
     append_all(&db, &store, &orders).await;
     assert_eq!(
         keys.take(),
         ["scopes None", "namespace", "active_kek", "create_scopes", "scopes Share", "insert_keys"],
         "first keys of 7 scopes: a look, and what the KMS may be needed for, before anything is locked"
     );
-    append_all(&db, &store, &orders.iter().map(|event| event.clone().with_id(uuid::Uuid::now_v7())).collect::<Vec<_>>()).await;
+    append_all(
+        &db,
+        &store,
+        &orders.iter().map(|event| event.clone().with_id(uuid::Uuid::now_v7())).collect::<Vec<_>>(),
+    )
+    .await;
     assert_eq!(keys.take(), ["scopes Share"]);
     assert_eq!(read(&db, &store).await.unwrap().len(), 100);
     assert_eq!(keys.take(), ["data_keys"]);
@@ -178,14 +190,25 @@ async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
     store.read_events_each(&mut db.begin(), GlobalPosition::START, 100, &EventFilter::default()).await.unwrap();
     assert_eq!(keys.take(), ["data_keys"], "one by one, but not with a query each");
     append(&db, &store, NewEvent::raw("Noted", 1, "{}")).await.unwrap();
-    let from_101 = store.read_aggregate_stream(&mut db.begin(), &aggregate("Order", "1"), (101..).into()).await.unwrap();
+    let from_101 =
+        store.read_aggregate_stream(&mut db.begin(), &aggregate("Order", "1"), (101..).into()).await.unwrap();
     assert_eq!((from_101.events.len(), keys.take()), (1, vec![]), "what is not sealed costs no key query");
     let mut tx = db.begin();
     store.keys().shred(&mut tx, &customer_scope("42"), "request").await.unwrap();
     assert_eq!(
         keys.take(),
-        ["scopes Share", "namespace", "create_scopes", "scopes Update", "destroy_keys", "change_scope", "history", "data_keys"],
-        "the scope row is locked first, keys change in a later statement, only then is it said, and then it is looked at"
+        [
+            "scopes Share",
+            "namespace",
+            "create_scopes",
+            "scopes Update",
+            "destroy_keys",
+            "change_scope",
+            "history",
+            "data_keys"
+        ],
+        "the scope row is locked first, keys change in a later statement, only then is it said, and then it is looked \
+         at"
     );
 }
 

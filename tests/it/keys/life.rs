@@ -57,9 +57,11 @@ async fn the_history_names_who_did_what() {
         }
     }
     let history = store.keys().key_history(&mut tx, &customer_scope("42")).await.unwrap().unwrap();
-    let actors: Vec<_> = history.changes.iter().map(|change| (change.action.as_str(), change.actor.as_deref())).collect();
+    let actors: Vec<_> =
+        history.changes.iter().map(|change| (change.action.as_str(), change.actor.as_deref())).collect();
     let clerk = Some("clerk 7");
-    let expected = [("disable", clerk), ("enable", clerk), ("shred", Some("billing")), ("reopen", clerk), ("disable", None)];
+    let expected =
+        [("disable", clerk), ("enable", clerk), ("shred", Some("billing")), ("reopen", clerk), ("disable", None)];
     assert_eq!(actors, expected);
 }
 
@@ -76,12 +78,18 @@ async fn i4_a_disabled_scope_is_an_error_of_its_own_and_comes_back() {
     }
     let mut tx = db.begin();
     assert!(matches!(store.keys().rotate_data_key(&mut tx, &customer_scope("42")).await, Err(Error::Disabled { .. })));
-    assert!(matches!(store.keys().disable(&mut tx, &customer_scope("42"), "again").await, Err(Error::ScopeState { .. })));
+    assert!(matches!(
+        store.keys().disable(&mut tx, &customer_scope("42"), "again").await,
+        Err(Error::ScopeState { .. })
+    ));
     store.keys().enable(&mut tx, &customer_scope("42"), "false alarm").await.unwrap();
     tx.commit().unwrap();
     assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload);
     let mut tx = db.begin();
-    assert!(matches!(store.keys().enable(&mut tx, &customer_scope("42"), "twice").await, Err(Error::ScopeState { .. })));
+    assert!(matches!(
+        store.keys().enable(&mut tx, &customer_scope("42"), "twice").await,
+        Err(Error::ScopeState { .. })
+    ));
     store.keys().disable(&mut tx, &customer_scope("42"), "again").await.unwrap();
     store.keys().shred(&mut tx, &customer_scope("42"), "a disabled scope can be shredded").await.unwrap();
     tx.commit().unwrap();
@@ -103,7 +111,10 @@ async fn a_rotated_data_key_leaves_old_events_readable() {
     assert!(read(&db, &store).await.unwrap().iter().all(|event| event.payload == ERASED));
     let mut tx = db.begin();
     assert!(matches!(store.keys().rotate_data_key(&mut tx, &customer_scope("42")).await, Err(Error::Shredded { .. })));
-    assert!(matches!(store.keys().rotate_data_key(&mut tx, &KeyScope::new("Customer", "new")).await, Err(Error::ScopeState { .. })));
+    assert!(matches!(
+        store.keys().rotate_data_key(&mut tx, &KeyScope::new("Customer", "new")).await,
+        Err(Error::ScopeState { .. })
+    ));
     // The key that authenticates headers can be rotated too; old redactions are still verified.
     store.keys().rotate_data_key(&mut tx, &KeyScope::integrity()).await.unwrap();
     tx.commit().unwrap();

@@ -9,7 +9,8 @@ use eventseal::ExpectedVersion::Any;
 use eventseal::keys::Shredding;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 use eventseal::{
-    EventStore, EventStoreExt, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+    EventStore, EventStoreExt, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, aggregate,
+    event, subject,
 };
 use std::sync::Arc;
 use support::KEYRING;

@@ -15,7 +15,8 @@ async fn i5_after_a_committed_shred_no_statement_sees_plaintext_nor_seals() {
     // Another process, with a warm cache of its own, and one with another keyring.
     let other = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
     assert_eq!(read(&db, &other).await.unwrap()[0].payload, placed().payload);
-    let foreign = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas());
+    let foreign =
+        SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas());
     assert!(matches!(read(&db, &foreign).await, Err(Error::KmsRefused { .. })), "another keyring opens nothing");
 
     let mut open = db.begin();
@@ -71,7 +72,11 @@ async fn i6_an_event_and_its_new_key_are_committed_together_or_not_at_all() {
     // The rolled-back key is in the cache; it must not be used again.
     append(&db, &store, placed()).await.unwrap();
     let fresh = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
-    assert_eq!(read(&db, &fresh).await.unwrap()[0].payload, placed().payload, "a process without a cache finds the key");
+    assert_eq!(
+        read(&db, &fresh).await.unwrap()[0].payload,
+        placed().payload,
+        "a process without a cache finds the key"
+    );
     let history = store.keys().key_history(&mut db.begin(), &customer_scope("42")).await.unwrap().unwrap();
     assert_eq!((history.keys.len(), history.keys[0].version), (1, 1));
     assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload);

@@ -6,8 +6,8 @@ use eventseal::ExpectedVersion::Any;
 use eventseal::kms::SecretKey;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
 use eventseal::{
-    AggregateRef, Appended, Error, EventStore, ExpectedVersion, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent, Result,
-    SealedStore, aggregate,
+    AggregateRef, Appended, Error, EventStore, ExpectedVersion, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent,
+    Result, SealedStore, aggregate,
 };
 use std::sync::{Arc, Mutex};
 use support::KEYRING;
@@ -92,7 +92,11 @@ async fn i6_one_store_makes_and_changes_keys_in_one_database_only() {
         assert!(expected, "{result:?}");
     };
     for guarded in [false, true] {
-        let (a, b, tenant) = (Namespace::new("tenant-a").unwrap(), Namespace::new("tenant-b").unwrap(), KeyScope::new("Customer", "new"));
+        let (a, b, tenant) = (
+            Namespace::new("tenant-a").unwrap(),
+            Namespace::new("tenant-b").unwrap(),
+            KeyScope::new("Customer", "new"),
+        );
         let (a, b) = (MemoryDb::new(a), MemoryDb::new(b));
         let store = if guarded { cold().for_namespace(Namespace::new("tenant-a").unwrap()) } else { cold() };
         store.keys().prepare(&mut a.begin()).await.unwrap();

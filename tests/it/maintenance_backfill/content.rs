@@ -5,7 +5,8 @@ use eventseal::maintenance::{Answer, Registration};
 use eventseal::store::EventTable;
 use eventseal::store::PayloadReplacement;
 use eventseal::{
-    Error, EventStoreExt, EventVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent, Schemas, aggregate, event, subject,
+    Error, EventStoreExt, EventVersion, GlobalPosition, KeyScope, NewEvent, PersistedEvent, Schemas, aggregate, event,
+    subject,
 };
 use support::backend::{Backend, insert};
 use support::sealing::CANARY;
@@ -41,7 +42,9 @@ async fn i1_i2_what_was_in_the_clear_is_sealed_and_reads_the_same<B: Backend>() 
 
     let (mut connection, mut told) = (db.connect().await.unwrap(), Vec::new());
     let done = store
-        .backfill(db.connection(&mut connection), &small(), &mut |progress| told.push((progress.position, progress.done.sealed)))
+        .backfill(db.connection(&mut connection), &small(), &mut |progress| {
+            told.push((progress.position, progress.done.sealed))
+        })
         .await
         .unwrap();
     drop(connection);
@@ -99,13 +102,18 @@ async fn i2_i9_what_cannot_be_sealed_is_left_and_reported_without_values<B: Back
     for options in [small(), with(small(), |options| options.dry_run = true)] {
         let (mut connection, mut told) = (db.connect().await.unwrap(), Vec::new());
         let done = store
-            .backfill(db.connection(&mut connection), &options, &mut |progress| told.extend(progress.skipped.iter().map(|s| s.event_id)))
+            .backfill(db.connection(&mut connection), &options, &mut |progress| {
+                told.extend(progress.skipped.iter().map(|s| s.event_id))
+            })
             .await
             .unwrap();
         drop(connection);
         assert_eq!((done.sealed, done.skipped), (u64::from(!told.is_empty() && !options.dry_run), 10));
         let expected = appended.iter().map(|event| event.event_id).filter(|id| *id != appended[4].event_id);
-        assert!(done.first_skipped.iter().map(|skipped| skipped.event_id).eq(expected.clone()) && told.into_iter().eq(expected));
+        assert!(
+            done.first_skipped.iter().map(|skipped| skipped.event_id).eq(expected.clone())
+                && told.into_iter().eq(expected)
+        );
         for (skipped, (_, kind)) in done.first_skipped.iter().zip(&cases) {
             assert!(format!("{:?}", skipped.error).starts_with(kind), "{:?} is not {kind}", skipped.error);
             assert!(!whole(skipped).contains(CANARY), "I9: {}", whole(skipped));
@@ -127,8 +135,9 @@ async fn i4_plaintext_of_the_shredded_is_left_or_erased<B: Backend>() {
     db.append(&store, "warm", &[placed("gone")]).await;
     db.shred(&store, "gone").await;
     db.shred(&store, "never").await;
-    let mixed =
-        format!(r#"{{"customer":"gone","name":"{CANARY}","note":"stays","lines":[{{"text":"{CANARY}"}},{{"text":null}}],"total":1}}"#);
+    let mixed = format!(
+        r#"{{"customer":"gone","name":"{CANARY}","note":"stays","lines":[{{"text":"{CANARY}"}},{{"text":null}}],"total":1}}"#
+    );
     let plain = [placed("gone"), NewEvent::raw("Placed", 2, mixed), placed("never"), placed("ada")];
     db.append_bare("1", &plain).await;
     let before = db.stored().await;
@@ -144,11 +153,15 @@ async fn i4_plaintext_of_the_shredded_is_left_or_erased<B: Backend>() {
     assert!(!contains(&stored[1].payload, CANARY) && !contains(&stored[2].payload, CANARY), "erased means gone");
     assert!(contains(&stored[3].payload, CANARY), "without a key of the owner, nothing can say that it was erased");
     let read = db.read_log(&store).await.unwrap();
-    let places = |event: &PersistedEvent| event.redacted.iter().map(|place| place.as_str().to_owned()).collect::<Vec<_>>();
+    let places =
+        |event: &PersistedEvent| event.redacted.iter().map(|place| place.as_str().to_owned()).collect::<Vec<_>>();
     assert_eq!(places(&read[1]), ["/name", "/lines/0/text", "/lines/1/text"]);
     assert_eq!(places(&read[2]), ["/name", "/lines/0/text", "/lines/1/text"]);
     let text = String::from_utf8_lossy(&read[2].payload).into_owned();
-    assert_eq!(text, r#"{"customer":"gone","name":"erased","note":"stays","lines":[{"text":null},{"text":null}],"total":1}"#);
+    assert_eq!(
+        text,
+        r#"{"customer":"gone","name":"erased","note":"stays","lines":[{"text":null},{"text":null}],"total":1}"#
+    );
     // Reopened, the subject has new keys, and what was erased stays erased.
     db.reopen(&store, "gone").await;
     assert!(db.read_log(&store).await.unwrap() == read);
@@ -170,7 +183,10 @@ async fn i4_plaintext_of_the_shredded_is_left_or_erased<B: Backend>() {
     assert_eq!(db.backfill(&store, &erasing()).await.unwrap().erased, 1);
     let (stored, read) = (db.stored().await, db.read_log(&db.process(strict())).await.unwrap());
     assert!(!contains(&stored.last().unwrap().payload, CANARY));
-    assert_eq!((read.last().unwrap().payload.as_slice(), places(read.last().unwrap())), (&b"null"[..], vec![String::new()]));
+    assert_eq!(
+        (read.last().unwrap().payload.as_slice(), places(read.last().unwrap())),
+        (&b"null"[..], vec![String::new()])
+    );
 }
 
 async fn i4_protection_that_grew_is_completed<B: Backend>() {
@@ -178,21 +194,32 @@ async fn i4_protection_that_grew_is_completed<B: Backend>() {
     let narrow = Schemas::new([event("Placed").version(1).protect(&["/name", "/old"], customer())]).unwrap();
     let old = db.prepared(narrow).await;
     let event_of = |customer: &str, old: &str| {
-        NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{customer}","name":"{CANARY}"{old},"email":"{CANARY}@","host":"kim"}}"#))
+        NewEvent::raw(
+            "Placed",
+            1,
+            format!(r#"{{"customer":"{customer}","name":"{CANARY}"{old},"email":"{CANARY}@","host":"kim"}}"#),
+        )
     };
     db.append(&old, "1", &[event_of("ada", ""), event_of("eve", ""), event_of("ada", r#","old":"x""#)]).await;
     db.shred(&old, "eve").await;
-    let wide = || event("Placed").version(1).protect(&["/name"], customer()).protect(&["/email"], subject("Customer", "/host"));
+    let wide = || {
+        event("Placed").version(1).protect(&["/name"], customer()).protect(&["/email"], subject("Customer", "/host"))
+    };
     let store = db.process(Schemas::builder([wide()]).accept_plaintext("Placed").build().unwrap());
     let read = db.read_log(&store).await.unwrap();
     assert_eq!(db.backfill(&store, &small()).await.unwrap().sealed, 0, "what starts with a header is not looked into");
     let options = with(small(), |options| options.every_payload = true);
     let done = db.backfill(&store, &options).await.unwrap();
     assert_eq!((done.sealed, done.erased, done.skipped), (2, 0, 1));
-    assert!(matches!(done.first_skipped[0].error, Error::Unsealed { .. }), "what was sealed at /old must not come to lie in the clear");
+    assert!(
+        matches!(done.first_skipped[0].error, Error::Unsealed { .. }),
+        "what was sealed at /old must not come to lie in the clear"
+    );
     let stored = db.stored().await;
     assert!(
-        !contains(&stored[0].payload, CANARY) && !contains(&stored[1].payload, CANARY) && !contains(&stored[2].payload, r#""old":"x""#)
+        !contains(&stored[0].payload, CANARY)
+            && !contains(&stored[1].payload, CANARY)
+            && !contains(&stored[2].payload, r#""old":"x""#)
     );
     assert!(db.read_log(&store).await.unwrap() == read, "redactions included");
     assert_eq!(read[1].redacted.len(), 1);
@@ -210,23 +237,36 @@ async fn i4_i5_a_sealed_value_stays_with_the_owner_it_was_sealed_for<B: Backend>
     for (is_shredded, every_payload) in [(true, true), (true, false), (false, true), (false, false)] {
         let db = B::make().await;
         let store = db.prepared(schemas()).await;
-        let named = |who: &str| NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{who}","name":"{CANARY} {who}"}}"#));
+        let named =
+            |who: &str| NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{who}","name":"{CANARY} {who}"}}"#));
         db.append(&store, "1", &[named("ada"), named("eve")]).await;
         // A header that is not the first member is looked into by default.
         let ada = db.stored().await.remove(0);
         let text = String::from_utf8(ada.payload.clone()).unwrap().replace(r#""ada""#, r#""eve""#);
-        let altered = if every_payload { text.replacen('}', r#","phone":"1"}"#, 1) } else { text.replacen('{', r#"{"phone":"1","#, 1) };
+        let altered = if every_payload {
+            text.replacen('}', r#","phone":"1"}"#, 1)
+        } else {
+            text.replacen('{', r#"{"phone":"1","#, 1)
+        };
         let mut transaction = in_transaction(&db).await;
-        let replacement =
-            PayloadReplacement { position: ada.global_position, event_id: ada.event_id, old: ada.payload, new: altered.into_bytes() };
-        assert_eq!(B::Store::default().replace_payloads(db.tx(&mut transaction), &[replacement]).await.unwrap().len(), 1);
+        let replacement = PayloadReplacement {
+            position: ada.global_position,
+            event_id: ada.event_id,
+            old: ada.payload,
+            new: altered.into_bytes(),
+        };
+        assert_eq!(
+            B::Store::default().replace_payloads(db.tx(&mut transaction), &[replacement]).await.unwrap().len(),
+            1
+        );
         db.commit(transaction).await.unwrap();
         if is_shredded {
             db.shred(&store, "eve").await;
         }
         let before = db.stored().await;
         for dry_run in [true, false] {
-            let options = with(erasing(), |options| (options.every_payload, options.dry_run) = (every_payload, dry_run));
+            let options =
+                with(erasing(), |options| (options.every_payload, options.dry_run) = (every_payload, dry_run));
             let done = db.backfill(&store, &options).await.unwrap();
             assert_eq!((done.sealed, done.erased, done.skipped), (0, 0, 1), "{done:?}");
             let error = &done.first_skipped[0].error;
@@ -247,13 +287,18 @@ async fn a_dry_run_writes_nothing_and_says_the_same<B: Backend>() {
     db.append(&store, "warm", &[placed("gone")]).await;
     db.shred(&store, "gone").await;
     db.shred(&store, "never").await;
-    db.append_bare("1", &[placed("ada"), placed("gone"), placed("never"), NewEvent::raw("Placed", 2, "no JSON"), placed("eve")]).await;
+    db.append_bare(
+        "1",
+        &[placed("ada"), placed("gone"), placed("never"), NewEvent::raw("Placed", 2, "no JSON"), placed("eve")],
+    )
+    .await;
     let before = db.stored().await;
     for options in [small(), erasing()] {
         let dry = db.backfill(&store, &with(options.clone(), |options| options.dry_run = true)).await.unwrap();
         assert!(db.stored().await == before);
         let mut connection = db.connect().await.unwrap();
-        let history = store.keys().key_history(db.connection(&mut connection), &KeyScope::new("Customer", "ada")).await.unwrap();
+        let history =
+            store.keys().key_history(db.connection(&mut connection), &KeyScope::new("Customer", "ada")).await.unwrap();
         assert!(history.is_none(), "a dry run makes no keys");
         drop(connection);
         let expected = if options.erase_shredded { (3, 1, 2) } else { (2, 0, 3) };
@@ -287,7 +332,8 @@ async fn events_without_a_version_are_sealed_as_they_are_read<B: Backend>() {
     assert!(stored.stored_version.get() == 0 && !contains(&stored.payload, CANARY));
     let mut transaction = db.begin().await.unwrap();
     let strict = db.process(schemas(false));
-    let opened = strict.read_stream(db.tx(&mut transaction), &aggregate("Order", "old")).await.unwrap().events.remove(0);
+    let opened =
+        strict.read_stream(db.tx(&mut transaction), &aggregate("Order", "old")).await.unwrap().events.remove(0);
     assert_eq!((opened.payload, opened.event_version.get()), (named.payload, 1));
 }
 
@@ -298,7 +344,8 @@ async fn i2_after_a_vacuum_nothing_of_the_plaintext_is_left_in_the_file() {
     let store = db.prepared(accepting()).await;
     let long = format!(r#"{{"customer":"ada","name":"{}"}}"#, CANARY.repeat(5_000));
     for round in 0..40 {
-        db.append_bare("1", &[placed("ada"), NewEvent::raw("Placed", 2, long.clone()), placed(&format!("p{round}"))]).await;
+        db.append_bare("1", &[placed("ada"), NewEvent::raw("Placed", 2, long.clone()), placed(&format!("p{round}"))])
+            .await;
     }
     let in_file = async || {
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&db.pool).await.unwrap();

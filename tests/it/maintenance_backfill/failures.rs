@@ -56,7 +56,8 @@ async fn an_outage_stops_and_a_collision_does_not<B: Backend>() {
     db.append_bare("far", &[placed("ada"), placed("ada"), placed("near"), placed("far"), placed("eve")]).await;
     let before = db.stored().await;
     let kms = Arc::new(Faulty(Down(AtomicBool::new(false), AtomicUsize::new(1))));
-    let store = SealedStore::new(B::Store::default(), B::Keys::default(), Arc::clone(&kms), accepting()).kek_partition(partition);
+    let store = SealedStore::new(B::Store::default(), B::Keys::default(), Arc::clone(&kms), accepting())
+        .kek_partition(partition);
     let stopped = db.backfill(&store, &small()).await;
     assert!(matches!(stopped, Err(Error::KmsUnavailable { .. })), "{stopped:?}");
     let sealed = before.iter().zip(&db.stored().await).filter(|(before, after)| before != after).count();
@@ -153,14 +154,18 @@ async fn i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
             meddler.trouble(call, trouble);
             let mut connection = db.connect().await.unwrap();
             let mut report = |_: BackfillProgress<'_>| {};
-            let ended = until_idle(&meddler, store.backfill(db.connection(&mut connection), &small(), &mut report)).await;
+            let ended =
+                until_idle(&meddler, store.backfill(db.connection(&mut connection), &small(), &mut report)).await;
             assert!(ended.is_none_or(|result| result.is_err()), "{id}: it went on");
             drop(connection);
             assert!(db.read_log(&db.process(accepting())).await.unwrap() == read, "{id}: I11: every event is readable");
             meddler.peace();
             let done = db.backfill(&store, &small()).await.unwrap();
             assert!(done.sealed <= 3 && done.skipped == 0);
-            assert!(db.stored().await.iter().all(|event| !contains(&event.payload, CANARY)), "{id}: running it again completes it");
+            assert!(
+                db.stored().await.iter().all(|event| !contains(&event.payload, CANARY)),
+                "{id}: running it again completes it"
+            );
             assert!(db.read_log(&db.process(strict())).await.unwrap() == read);
             stopped += 1;
         }

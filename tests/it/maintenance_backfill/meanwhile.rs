@@ -48,7 +48,10 @@ async fn i5_i11_others_go_on_meanwhile<B: Backend>() {
             loop {
                 let mut transaction = db.begin().await.unwrap();
                 let tx = db.tx(&mut transaction);
-                let mut done = other.append(tx, &aggregate("Order", "meanwhile"), ExpectedVersion::Any, &[placed("new")]).await.map(drop);
+                let mut done = other
+                    .append(tx, &aggregate("Order", "meanwhile"), ExpectedVersion::Any, &[placed("new")])
+                    .await
+                    .map(drop);
                 if done.is_ok() && number % 2 == 0 {
                     done = other.keys().shred(tx, &KeyScope::new("Customer", name.as_str()), "request").await.map(drop);
                 }
@@ -58,7 +61,8 @@ async fn i5_i11_others_go_on_meanwhile<B: Backend>() {
                 }
             }
             for event in db.read_log(&other).await.unwrap() {
-                let gone = people[..=number].iter().step_by(2).any(|gone| contains(&event.payload, &format!("\"{gone}\"")));
+                let gone =
+                    people[..=number].iter().step_by(2).any(|gone| contains(&event.payload, &format!("\"{gone}\"")));
                 assert!(!gone || event.is_redacted() || contains(&event.payload, CANARY));
             }
         }
@@ -115,26 +119,39 @@ async fn i11_what_is_in_flight_is_sealed_by_the_next_call() {
     let db = Postgres::new().await;
     let store = db.prepared(accepting()).await;
     let mut open = db.pool.begin().await.unwrap();
-    PostgresStore::new().append(&mut open, &aggregate("Order", "open"), ExpectedVersion::Any, &[placed("ada")]).await.unwrap();
+    PostgresStore::new()
+        .append(&mut open, &aggregate("Order", "open"), ExpectedVersion::Any, &[placed("ada")])
+        .await
+        .unwrap();
     db.append_bare("1", &[placed("ada"), placed("eve")]).await;
     let first = db.backfill(&store, &small()).await.unwrap();
-    assert_eq!((first.sealed, first.next), (2, GlobalPosition::START), "it does not know what is settled, so it says nothing");
+    assert_eq!(
+        (first.sealed, first.next),
+        (2, GlobalPosition::START),
+        "it does not know what is settled, so it says nothing"
+    );
     open.commit().await.unwrap();
     let second = db.backfill(&store, &with(small(), |options| options.after = first.next)).await.unwrap();
     assert_eq!((second.sealed, second.next.get()), (1, 3));
 }
 
-/// A subject is shredded and reopened between the moment at which a value of a partly sealed event is opened and the one
-/// at which its scope is locked: the value must not come back under the new key. The scope that is locked for what is sealed
-/// now may be another one.
+/// A subject is shredded and reopened between the moment at which a value of a partly sealed event is opened and the
+/// one at which its scope is locked: the value must not come back under the new key. The scope that is locked for what
+/// is sealed now may be another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i5_what_is_shredded_before_the_lock_is_had_does_not_come_back() {
     for (host, reopens) in [("ada", true), ("kim", true), ("ada", false), ("kim", false)] {
         let db = Postgres::new().await;
-        let narrow = db.prepared(Schemas::new([event("Placed").version(1).protect(&["/name"], customer())]).unwrap()).await;
+        let narrow =
+            db.prepared(Schemas::new([event("Placed").version(1).protect(&["/name"], customer())]).unwrap()).await;
         let payload = format!(r#"{{"customer":"ada","name":"{CANARY}","email":"e","host":"{host}"}}"#);
         db.append(&narrow, "1", &[NewEvent::raw("Placed", 1, payload)]).await;
-        let wide = || event("Placed").version(1).protect(&["/name"], customer()).protect(&["/email"], subject("Customer", "/host"));
+        let wide = || {
+            event("Placed")
+                .version(1)
+                .protect(&["/name"], customer())
+                .protect(&["/email"], subject("Customer", "/host"))
+        };
         let schemas = || Schemas::builder([wide()]).accept_plaintext("Placed").build().unwrap();
         let ada = KeyScope::new("Customer", "ada");
         let mut shredding = db.pool.begin().await.unwrap();
@@ -147,7 +164,8 @@ async fn i5_what_is_shredded_before_the_lock_is_had_does_not_come_back() {
             let options = with(small(), |options| options.every_payload = true);
             other.backfill(&mut *from.acquire().await.unwrap(), &options, &mut |_| {}).await
         });
-        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         while sqlx::query_scalar::<_, i64>(waits).fetch_one(&db.pool).await.unwrap() == 0 {
             assert!(!running.is_finished(), "it did not wait: {:?}", running.await);
         }

@@ -27,7 +27,12 @@ fn types() -> [EventSchema; 3] {
 }
 
 fn accepting() -> Schemas {
-    Schemas::builder(types()).accept_plaintext("Placed").accept_plaintext("Whole").allow_unknown_types().build().unwrap()
+    Schemas::builder(types())
+        .accept_plaintext("Placed")
+        .accept_plaintext("Whole")
+        .allow_unknown_types()
+        .build()
+        .unwrap()
 }
 
 fn strict() -> Schemas {
@@ -39,7 +44,8 @@ fn placed(customer: &str) -> NewEvent {
         "Placed",
         2,
         format!(
-            "{{ \"customer\":\"{customer}\", \"name\" : \"{CANARY} \\u0041da\",\"total\":1.0,\r\n\"lines\":[{{\"text\":\"{CANARY}\"}},{{\"text\":1e400}},{{}}]}}"
+            "{{ \"customer\":\"{customer}\", \"name\" : \"{CANARY} \
+             \\u0041da\",\"total\":1.0,\r\n\"lines\":[{{\"text\":\"{CANARY}\"}},{{\"text\":1e400}},{{}}]}}"
         ),
     )
     .with_metadata(r#"{"by":"import"}"#)
@@ -73,7 +79,12 @@ async fn in_transaction<B: Backend>(db: &B) -> B::Transaction {
     let mut transaction = db.begin().await.unwrap();
     let store = B::Store::default();
     store
-        .append(db.tx(&mut transaction), &aggregate("Order", "open"), ExpectedVersion::Any, &[NewEvent::raw("Counted", 1, "{}")])
+        .append(
+            db.tx(&mut transaction),
+            &aggregate("Order", "open"),
+            ExpectedVersion::Any,
+            &[NewEvent::raw("Counted", 1, "{}")],
+        )
         .await
         .unwrap();
     transaction

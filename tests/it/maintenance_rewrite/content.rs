@@ -5,8 +5,8 @@ use eventseal::maintenance::KeptBecause;
 use eventseal::store::EventTable;
 use eventseal::store::PayloadReplacement;
 use eventseal::{
-    AggregateVersion, Changes, Error, EventStore, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent, Schemas, Sealer,
-    aggregate, event,
+    AggregateVersion, Changes, Error, EventStore, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
+    PersistedEvent, Schemas, Sealer, aggregate, event,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -30,19 +30,32 @@ async fn i1_i7_a_copy_reads_the_same_and_is_up_to_date<B: Backend>() {
     db.append(&store, "1", &[placed("ada"), placed("eve"), ordered("ada")]).await;
     db.append_bare(
         "2",
-        &[placed("kim"), ordered("kim"), NewEvent::raw("Stranger", 9, "\0any"), NewEvent::raw("Placed", 1, r#"{"n":1e400}"#)],
+        &[
+            placed("kim"),
+            ordered("kim"),
+            NewEvent::raw("Stranger", 9, "\0any"),
+            NewEvent::raw("Placed", 1, r#"{"n":1e400}"#),
+        ],
     )
     .await;
     // Positions have a gap where something was rolled back.
     let mut forgotten = db.begin().await.unwrap();
-    B::Store::default().append(db.tx(&mut forgotten), &aggregate("Order", "x"), ExpectedVersion::Any, &[ordered("x")]).await.unwrap();
+    B::Store::default()
+        .append(db.tx(&mut forgotten), &aggregate("Order", "x"), ExpectedVersion::Any, &[ordered("x")])
+        .await
+        .unwrap();
     drop(forgotten);
-    db.append(&store, "1", &[NewEvent::raw("Whole", 1, format!("[\"{CANARY}\"]")), ordered("eve"), NewEvent::raw("Counted", 1, "{}")])
-        .await;
+    db.append(
+        &store,
+        "1",
+        &[NewEvent::raw("Whole", 1, format!("[\"{CANARY}\"]")), ordered("eve"), NewEvent::raw("Counted", 1, "{}")],
+    )
+    .await;
     db.shred(&store, "eve").await;
     let (before, read) = (db.stored().await, seen(db.read_log(&store).await.unwrap()));
 
-    let (mut connection, mut other, mut told) = (db.connect().await.unwrap(), copy.connect().await.unwrap(), Vec::new());
+    let (mut connection, mut other, mut told) =
+        (db.connect().await.unwrap(), copy.connect().await.unwrap(), Vec::new());
     let done = store
         .rewrite(db.connection(&mut connection), &target, copy.connection(&mut other), &small(), &mut |progress| {
             told.push((progress.position, progress.last));
@@ -65,7 +78,11 @@ async fn i1_i7_a_copy_reads_the_same_and_is_up_to_date<B: Backend>() {
         assert_eq!(ids(before), ids(after));
         assert_eq!(before.correlation_id, after.correlation_id);
     }
-    assert_eq!(after.iter().map(stored_as).filter(|(name, _)| *name == "Placed").count(), 0, "no step is needed any more");
+    assert_eq!(
+        after.iter().map(stored_as).filter(|(name, _)| *name == "Placed").count(),
+        0,
+        "no step is needed any more"
+    );
     assert_eq!((stored_as(&after[0]), stored_as(&after[7])), (("Ordered", 1), ("Whole", 2)));
     let same: Vec<usize> = (0..before.len()).filter(|index| before[*index] == after[*index]).collect();
     assert_eq!(same, [2, 5, 8, 9], "untouched events are copied byte by byte");
@@ -99,7 +116,10 @@ async fn i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored<B: Backe
         raw("Vague", json!({ "customer": "ada", "name": CANARY })),
         raw("Two", both("eve", "bob")),
         raw("Two", both("eve", "kim")),
-        raw("Nameless", json!({ "customer": "eve", "seller": "bob", "a": 1, "b": 2, "ids": { "customer": "eve", "seller": "bob" } })),
+        raw(
+            "Nameless",
+            json!({ "customer": "eve", "seller": "bob", "a": 1, "b": 2, "ids": { "customer": "eve", "seller": "bob" } }),
+        ),
         raw("Nameless", json!({ "customer": "eve", "seller": "bob", "a": 1, "b": 2 })),
         raw("Nameless", json!({ "customer": "ada", "seller": "kim", "a": 1, "b": 2 })),
         raw("Wider", json!({ "customer": "eve", "name": "x", "seller": "bob", "note": "in the clear so far" })),
@@ -226,11 +246,18 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
                 .protect(&["/other"], seller())
                 .upcast(1, swap),
             // A step makes a value for somebody else, of what may be anything.
-            met("Made").version(2).protect(&["/name"], customer()).protect(&["/made"], seller()).upcast(1, |mut old: Value| {
-                old["made"] = json!(old["name"].as_str().unwrap_or_default().len());
-                Ok::<_, Infallible>(old)
-            }),
-            met("Grown").version(2).protect(&["/name"], customer()).protect(&["/note", "/is"], seller()).change(1, Changes::new()),
+            met("Made").version(2).protect(&["/name"], customer()).protect(&["/made"], seller()).upcast(
+                1,
+                |mut old: Value| {
+                    old["made"] = json!(old["name"].as_str().unwrap_or_default().len());
+                    Ok::<_, Infallible>(old)
+                },
+            ),
+            met("Grown")
+                .version(2)
+                .protect(&["/name"], customer())
+                .protect(&["/note", "/is"], seller())
+                .change(1, Changes::new()),
         ])
         .allow_older_appends()
         .build()
@@ -238,7 +265,8 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
     };
     let (db, copy) = (B::make().await, B::make().await);
     let store = db.prepared(schemas()).await;
-    let raw = |name: &str, rest: &str| NewEvent::raw(name, 1, format!(r#"{{"customer":"ada","name":"{CANARY}",{rest}}}"#));
+    let raw =
+        |name: &str, rest: &str| NewEvent::raw(name, 1, format!(r#"{{"customer":"ada","name":"{CANARY}",{rest}}}"#));
     let events = [
         raw("Met", r#""n":1e400"#),
         raw("Met", r#""n":1"#),
@@ -254,7 +282,8 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
     // Whoever writes to the store names another owner in the first one.
     let first = db.stored().await.remove(0);
     let new = String::from_utf8(first.payload.clone()).unwrap().replace(r#""ada""#, r#""eve""#).into_bytes();
-    let replacement = PayloadReplacement { position: first.global_position, event_id: first.event_id, old: first.payload, new };
+    let replacement =
+        PayloadReplacement { position: first.global_position, event_id: first.event_id, old: first.payload, new };
     let mut transaction = db.begin().await.unwrap();
     assert_eq!(B::Store::default().replace_payloads(db.tx(&mut transaction), &[replacement]).await.unwrap().len(), 1);
     db.commit(transaction).await.unwrap();
@@ -268,7 +297,9 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
             .map(|kept| (before.iter().position(|event| event.event_id == kept.event_id).unwrap(), kept.because))
             .collect();
         assert_eq!(kept, [0, 3, 5, 7].map(|index| (index, KeptBecause::OtherOwner)));
-        assert!(matches!(&done.first_kept[0].error, Some(Error::OtherOwner { pointer, .. }) if pointer.as_str() == "/name"));
+        assert!(
+            matches!(&done.first_kept[0].error, Some(Error::OtherOwner { pointer, .. }) if pointer.as_str() == "/name")
+        );
         assert_eq!(done.rewritten, 5);
     }
     assert!(seen(read_copy_by(&db, &copy, schemas()).await.unwrap()) == read);
@@ -280,7 +311,8 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
 
 async fn events_without_a_version_get_the_current_one<B: Backend>() {
     let (db, copy) = (B::make().await, B::make().await);
-    let changed = || event("Placed").version(1).protect(&["/name"], customer()).version(2).protect(&["/full_name"], customer());
+    let changed =
+        || event("Placed").version(1).protect(&["/name"], customer()).version(2).protect(&["/full_name"], customer());
     let changed = || changed().change(1, Changes::new().move_value("/name", "/full_name")).legacy_version(1);
     let plain = || event("Counted").version(1).legacy_version(1);
     let schemas = || Schemas::builder([changed(), plain()]).accept_plaintext("Placed").build().unwrap();

@@ -32,7 +32,10 @@ async fn i4_a_disabled_key_stops_the_run_and_names_the_event<B: Backend>() {
     for options in [with(small(), |options| options.dry_run = true), small()] {
         let stopped = rewrite(&db, &store, &copy, &target, &options).await.unwrap_err();
         let Error::Unreadable(unreadable) = &stopped else { panic!("{stopped:?}") };
-        assert_eq!((unreadable.event_id, matches!(unreadable.error, Error::Disabled { .. })), (before[3].event_id, true));
+        assert_eq!(
+            (unreadable.event_id, matches!(unreadable.error, Error::Disabled { .. })),
+            (before[3].event_id, true)
+        );
         assert!(!whole(&stopped).contains(CANARY));
         assert_eq!(copy.stored().await.len(), if options.dry_run { 0 } else { 3 }, "what was done before stays");
     }
@@ -44,10 +47,12 @@ async fn i4_a_disabled_key_stops_the_run_and_names_the_event<B: Backend>() {
     let copy = B::make().await;
     db.disable(&store, "eve").await;
     db.append(&store, "1", &[NewEvent::raw("Broken", 1, "{}")]).await;
-    let done = rewrite(&db, &store, &copy, &target, &with(small(), |options| options.copy_unreadable = true)).await.unwrap();
+    let done =
+        rewrite(&db, &store, &copy, &target, &with(small(), |options| options.copy_unreadable = true)).await.unwrap();
     assert_eq!((done.kept[&KeptBecause::Unreadable], done.rewritten), (3, 3));
     assert!(
-        matches!(done.first_kept[0].error, Some(Error::Disabled { .. })) && matches!(done.first_kept[2].error, Some(Error::Upcast { .. }))
+        matches!(done.first_kept[0].error, Some(Error::Disabled { .. }))
+            && matches!(done.first_kept[2].error, Some(Error::Upcast { .. }))
     );
     db.enable(&store, "eve").await;
     assert!(copy.stored().await[3].payload == before[3].payload, "it can be read again when the stop is over");
@@ -65,10 +70,13 @@ async fn a_dry_run_writes_nothing_and_says_the_same<B: Backend>() {
     db.append(&store, "1", &[placed("ada"), placed("eve"), ordered("ada"), NewEvent::raw("Gone", 1, "{}")]).await;
     db.append_bare("2", &[placed("new"), ordered("eve")]).await;
     db.shred(&store, "eve").await;
-    let dry = rewrite(&db, &store, &copy, &B::Store::default(), &with(small(), |options| options.dry_run = true)).await.unwrap();
+    let dry = rewrite(&db, &store, &copy, &B::Store::default(), &with(small(), |options| options.dry_run = true))
+        .await
+        .unwrap();
     assert!(copy.stored().await.is_empty());
     let mut connection = db.connect().await.unwrap();
-    let history = store.keys().key_history(db.connection(&mut connection), &KeyScope::new("Customer", "new")).await.unwrap();
+    let history =
+        store.keys().key_history(db.connection(&mut connection), &KeyScope::new("Customer", "new")).await.unwrap();
     assert!(history.is_none(), "a dry run makes no keys");
     drop(connection);
     let done = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await.unwrap();
@@ -146,8 +154,13 @@ async fn i8_i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
             {
                 let (mut connection, mut other) = (db.connect().await.unwrap(), copy.connect().await.unwrap());
                 let (options, mut progress) = (small(), |_: RewriteProgress<'_>| {});
-                let rewriting =
-                    store.rewrite(db.connection(&mut connection), &target, copy.connection(&mut other), &options, &mut progress);
+                let rewriting = store.rewrite(
+                    db.connection(&mut connection),
+                    &target,
+                    copy.connection(&mut other),
+                    &options,
+                    &mut progress,
+                );
                 let mut rewriting = std::pin::pin!(rewriting);
                 loop {
                     tokio::select! {
@@ -156,7 +169,10 @@ async fn i8_i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
                     }
                 }
             }
-            assert!(seen(db.read_log(&db.process(schemas())).await.unwrap()) == read, "{what}: the source is what it was");
+            assert!(
+                seen(db.read_log(&db.process(schemas())).await.unwrap()) == read,
+                "{what}: the source is what it was"
+            );
             let part = seen(read_copy(&db, &copy).await.unwrap());
             assert!(part == read[..part.len()], "{what}: a shorter copy that is complete in itself");
             source.peace();
@@ -180,7 +196,10 @@ async fn i6_keys_are_committed_before_their_events<B: Backend + 'static>() {
             // Somebody else, while the events are being inserted.
             let mut connection = db.connect().await.unwrap();
             for name in ["new", "newer"] {
-                let history = B::Keys::default().history(db.connection(&mut connection), &KeyScope::new("Customer", name)).await.unwrap();
+                let history = B::Keys::default()
+                    .history(db.connection(&mut connection), &KeyScope::new("Customer", name))
+                    .await
+                    .unwrap();
                 assert_eq!(history.expect("I6: the key is not committed yet").keys.len(), 1);
             }
             told.store(true, std::sync::atomic::Ordering::SeqCst);

@@ -3,7 +3,9 @@
 use super::{ordered, placed, read_copy, rewrite, schemas, seen, small, with};
 use eventseal::maintenance::CensusOptions;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
-use eventseal::{Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, KeyScope, NewEvent, SealedStore, aggregate};
+use eventseal::{
+    Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, KeyScope, NewEvent, SealedStore, aggregate,
+};
 use std::time::Duration;
 use support::backend::{Backend, Meddled};
 use support::sealing::CANARY;
@@ -19,7 +21,8 @@ async fn i5_others_go_on_meanwhile<B: Backend>() {
     let store = db.prepared(schemas()).await;
     let people: Vec<String> = (0..10).map(|number| format!("p{number}")).collect();
     for round in 0..12 {
-        let events: Vec<NewEvent> = people.iter().map(|name| if round % 3 == 0 { ordered(name) } else { placed(name) }).collect();
+        let events: Vec<NewEvent> =
+            people.iter().map(|name| if round % 3 == 0 { ordered(name) } else { placed(name) }).collect();
         if round % 4 == 1 {
             db.append_bare(&format!("plain {round}"), &events).await;
         } else {
@@ -46,7 +49,10 @@ async fn i5_others_go_on_meanwhile<B: Backend>() {
             loop {
                 let mut transaction = db.begin().await.unwrap();
                 let tx = db.tx(&mut transaction);
-                let mut done = other.append(tx, &aggregate("Order", "meanwhile"), ExpectedVersion::Any, &[placed("new")]).await.map(drop);
+                let mut done = other
+                    .append(tx, &aggregate("Order", "meanwhile"), ExpectedVersion::Any, &[placed("new")])
+                    .await
+                    .map(drop);
                 if done.is_ok() && number % 2 == 0 {
                     done = other.keys().shred(tx, &KeyScope::new("Customer", name.as_str()), "request").await.map(drop);
                 }
@@ -65,7 +71,11 @@ async fn i5_others_go_on_meanwhile<B: Backend>() {
     assert_eq!((now.len(), source.len()), (130, 130));
     for event in now.iter().filter(|event| !event.aggregate.aggregate_id().starts_with("plain")) {
         let gone = people.iter().step_by(2).any(|gone| contains(&event.payload, &format!("\"{gone}\"")));
-        assert_eq!((event.is_redacted(), contains(&event.payload, CANARY)), (gone, !gone), "I5: no value outlives its shred in the copy");
+        assert_eq!(
+            (event.is_redacted(), contains(&event.payload, CANARY)),
+            (gone, !gone),
+            "I5: no value outlives its shred in the copy"
+        );
     }
 }
 
@@ -77,7 +87,10 @@ async fn i5_readers_may_lag_and_a_copy_does_not<B: Backend>() {
     // Not in a transaction: what that sees may be old, and makes nobody lag.
     let first = async || {
         let mut connection = db.connect().await.unwrap();
-        let page = store.read_events(db.connection(&mut connection), GlobalPosition::START, 1, &EventFilter::default()).await.unwrap();
+        let page = store
+            .read_events(db.connection(&mut connection), GlobalPosition::START, 1, &EventFilter::default())
+            .await
+            .unwrap();
         page.events.into_iter().next().unwrap()
     };
     assert!(contains(&first().await.payload, CANARY));
@@ -108,7 +121,8 @@ async fn i8_other_tables_of_the_same_database_and_what_is_in_flight() {
         let (mut connection, mut other) = (source.acquire().await.unwrap(), pool.acquire().await.unwrap());
         rewriting.rewrite(&mut connection, &copying, &mut other, &small(), &mut |_| {}).await
     });
-    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareLock' AND relation = 'events'::regclass";
+    let waits =
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareLock' AND relation = 'events'::regclass";
     while sqlx::query_scalar::<_, i64>(waits).fetch_one(&db.pool).await.unwrap() == 0 {
         assert!(!running.is_finished(), "it did not wait: {:?}", running.await);
     }
@@ -122,7 +136,10 @@ async fn i8_other_tables_of_the_same_database_and_what_is_in_flight() {
     let mut connection = db.pool.acquire().await.unwrap();
     let options = CensusOptions::default();
     let census = copied.census(&mut connection, &options, &mut |_| {}).await.unwrap();
-    assert!(census.may_delete_step("Placed", 1).is_yes() && census.may_delete_step("Placed", 2).is_yes(), "its steps can go");
+    assert!(
+        census.may_delete_step("Placed", 1).is_yes() && census.may_delete_step("Placed", 2).is_yes(),
+        "its steps can go"
+    );
 }
 
 /// How many sessions wait for a lock that another one has.
@@ -163,8 +180,8 @@ async fn i5_what_is_shredded_before_the_lock_is_had_is_void() {
     }
 }
 
-/// A second call writes less than the first one has read, and stops or goes on, while the first one waits for a lock that
-/// it then gets in vain: what the second one wrote must not be taken for the whole page.
+/// A second call writes less than the first one has read, and stops or goes on, while the first one waits for a lock
+/// that it then gets in vain: what the second one wrote must not be taken for the whole page.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i8_two_at_once_lose_nothing() {
     for goes_on in [false, true] {
@@ -243,7 +260,8 @@ async fn i6_what_was_written_is_opened_with_the_keys_that_are_there() {
             let mut connection = db.pool.acquire().await.unwrap();
             // Past the guards of the table.
             sqlx::query("SET session_replication_role = replica").execute(&mut *connection).await.unwrap();
-            let sql = "UPDATE data_keys SET wrapped_key = set_byte(wrapped_key, 40, get_byte(wrapped_key, 40) # 1) WHERE scope_id = 'ada'";
+            let sql = "UPDATE data_keys SET wrapped_key = set_byte(wrapped_key, 40, get_byte(wrapped_key, 40) # 1) \
+                WHERE scope_id = 'ada'";
             assert_eq!(sqlx::query(sql).execute(&mut *connection).await.unwrap().rows_affected(), 1);
             sqlx::query("RESET session_replication_role").execute(&mut *connection).await.unwrap();
         })

@@ -9,7 +9,8 @@ use eventseal::maintenance::{RewriteOptions, Rewritten};
 use eventseal::schema::{SplitPart, StepContext};
 use eventseal::store::EventTable;
 use eventseal::{
-    Changes, EventStore, EventVersion, JsonPointer, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, Sealer, event, subject,
+    Changes, EventStore, EventVersion, JsonPointer, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore,
+    Sealer, event, subject,
 };
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -31,13 +32,17 @@ fn schemas() -> Schemas {
             .protect(&["/contact/name"], customer())
             .redact_as("/contact/name", "erased")
             .change(1, Changes::new().move_value("/name", "/contact/name").set_default("/currency", "EUR"))
-            .upcast_metadata(1, |old: Option<Value>, _: &StepContext<'_>| Ok::<_, Infallible>(old.map(|old| json!({ "old": old }))))
+            .upcast_metadata(1, |old: Option<Value>, _: &StepContext<'_>| {
+                Ok::<_, Infallible>(old.map(|old| json!({ "old": old })))
+            })
             .change(2, Changes::new().rename_type("Ordered", 1)),
         event("Ordered").version(1).protect(&["/contact/name"], customer()).redact_as("/contact/name", "gone"),
         event("Split").version(1).protect(&["/name"], customer()).split(1, &[("Counted", 1)], |_, _| {
             Ok::<_, Infallible>(vec![SplitPart::new("Counted", 1, json!({})), SplitPart::new("Counted", 1, json!({}))])
         }),
-        event("One").version(1).split(1, &[("Counted", 1)], |_, _| Ok::<_, Infallible>(vec![SplitPart::new("Counted", 1, json!({}))])),
+        event("One")
+            .version(1)
+            .split(1, &[("Counted", 1)], |_, _| Ok::<_, Infallible>(vec![SplitPart::new("Counted", 1, json!({}))])),
         event("Gone").version(1).drop_from(1),
         event("Counted").version(1),
         event("Vague")
@@ -46,10 +51,13 @@ fn schemas() -> Schemas {
             .version(2)
             .protect(&["/name"], customer())
             .upcast(1, |old: Value| Ok::<_, Infallible>(old)),
-        event("Open").version(1).protect(&["/name"], customer()).version(2).unprotected("nobody looked").upcast(1, |mut old: Value| {
-            old["greeting"] = json!(format!("Dear {}", old["name"].as_str().unwrap_or_default()));
-            Ok::<_, Infallible>(old)
-        }),
+        event("Open").version(1).protect(&["/name"], customer()).version(2).unprotected("nobody looked").upcast(
+            1,
+            |mut old: Value| {
+                old["greeting"] = json!(format!("Dear {}", old["name"].as_str().unwrap_or_default()));
+                Ok::<_, Infallible>(old)
+            },
+        ),
         event("Two")
             .version(1)
             .protect(&["/a", "/both"], customer())
@@ -74,7 +82,12 @@ fn schemas() -> Schemas {
             .protect(&["/note"], seller())
             .change(1, Changes::new()),
         event("Broken").version(1).version(2).upcast(1, |_: Value| Err::<Value, _>("no")),
-        event("Whole").version(1).protect_whole(Owner::Aggregate).version(2).protect_whole(Owner::Aggregate).change(1, Changes::new()),
+        event("Whole")
+            .version(1)
+            .protect_whole(Owner::Aggregate)
+            .version(2)
+            .protect_whole(Owner::Aggregate)
+            .change(1, Changes::new()),
     ])
     .accept_plaintext("Placed")
     .accept_plaintext("Ordered")
@@ -93,7 +106,11 @@ fn placed(customer: &str) -> NewEvent {
 }
 
 fn ordered(customer: &str) -> NewEvent {
-    NewEvent::raw("Ordered", 1, format!("{{\"customer\":\"{customer}\",\"contact\":{{\"name\":\"{CANARY} {customer}\"}}}}"))
+    NewEvent::raw(
+        "Ordered",
+        1,
+        format!("{{\"customer\":\"{customer}\",\"contact\":{{\"name\":\"{CANARY} {customer}\"}}}}"),
+    )
 }
 
 fn small() -> RewriteOptions {
@@ -107,7 +124,13 @@ fn with(mut options: RewriteOptions, set: impl FnOnce(&mut RewriteOptions)) -> R
     options
 }
 
-async fn rewrite<B, S, T>(source: &B, store: &SealedStore<S>, copy: &B, target: &T, options: &RewriteOptions) -> Result<Rewritten>
+async fn rewrite<B, S, T>(
+    source: &B,
+    store: &SealedStore<S>,
+    copy: &B,
+    target: &T,
+    options: &RewriteOptions,
+) -> Result<Rewritten>
 where
     B: Backend,
     S: EventStore<Tx = B::Tx> + EventTable<Tx = B::Tx>,

@@ -77,7 +77,10 @@ async fn i5_a_scope_that_appears_between_lock_and_look_is_locked_too() {
     assert_eq!(records.len(), 1);
     let mut third = db.pool.begin().await.unwrap();
     third.execute("SET LOCAL lock_timeout = '100ms'").await.unwrap();
-    assert!(keys.scopes(&mut third, &scope, ScopeLock::Update).await.is_err(), "a record was returned that nobody has locked");
+    assert!(
+        keys.scopes(&mut third, &scope, ScopeLock::Update).await.is_err(),
+        "a record was returned that nobody has locked"
+    );
 }
 
 #[tokio::test]
@@ -103,7 +106,10 @@ async fn i5_an_append_sees_no_scope_that_it_has_not_locked() {
     has_done(&db, pid, "FOR SHARE").await;
     append(&db, &store, "2", placed("43")).await.unwrap();
     let records = call.await.unwrap();
-    assert!(records.iter().all(|record| record.scope == customer_scope("42")), "a scope that nobody has locked: {records:?}");
+    assert!(
+        records.iter().all(|record| record.scope == customer_scope("42")),
+        "a scope that nobody has locked: {records:?}"
+    );
     assert_eq!(records[0].last_version, 2, "the key that was waited for");
 }
 
@@ -114,7 +120,10 @@ async fn i11_a_key_that_came_into_use_while_it_was_to_be_retired_is_not() {
         let db = Arc::new(Postgres::new().await);
         let store = Arc::new(store(&db).await);
         let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&db.pool).await.unwrap();
-        db.pool.execute(AssertSqlSafe(format!("ALTER DATABASE {name} SET default_transaction_isolation = '{level}'"))).await.unwrap();
+        db.pool
+            .execute(AssertSqlSafe(format!("ALTER DATABASE {name} SET default_transaction_isolation = '{level}'")))
+            .await
+            .unwrap();
         let mut operator = PgConnection::connect_with(&db.options).await.unwrap();
         let old = store.keys().kek_usage(&mut operator).await.unwrap().remove(0).kek;
         // An append that has looked up the key before it was rotated, and has not committed.

@@ -7,7 +7,9 @@ mod tables;
 use eventseal::ExpectedVersion::{Any, NoStream};
 use eventseal::maintenance::CensusOptions;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
-use eventseal::{Appended, Error, EventStore, EventStoreExt, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject};
+use eventseal::{
+    Appended, Error, EventStore, EventStoreExt, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+};
 use serde_json::Value;
 use sqlx::postgres::{PgConnection, PgListener};
 use sqlx::{AssertSqlSafe, Connection, Executor};
@@ -33,7 +35,12 @@ async fn with_keys(db: &Postgres, keys: PostgresKeys) -> SealedStore<PostgresSto
     store
 }
 
-async fn append(db: &Postgres, store: &impl EventStore<Tx = PgConnection>, id: &str, event: NewEvent) -> Result<Appended> {
+async fn append(
+    db: &Postgres,
+    store: &impl EventStore<Tx = PgConnection>,
+    id: &str,
+    event: NewEvent,
+) -> Result<Appended> {
     let mut tx = db.pool.begin().await.unwrap();
     let appended = store.append(&mut tx, &aggregate("Order", id), Any, &[event]).await?;
     tx.commit().await.unwrap();
@@ -79,9 +86,11 @@ async fn an_append_or_shred_needs_a_transaction_that_the_driver_knows() {
     assert_eq!(store.read_stream(&mut connection, &order).await.unwrap().events.len(), 1, "reading needs none");
 }
 
-/// Waits until the server has done the statement with this text. The call that sent it is not polled meanwhile, so it sends no more.
+/// Waits until the server has done the statement with this text. The call that sent it is not polled meanwhile, so it
+/// sends no more.
 async fn has_done(db: &Postgres, pid: i32, text: &str) {
-    let sql = "SELECT state = 'idle in transaction' AND query LIKE '%' || $2 || '%' FROM pg_stat_activity WHERE pid = $1";
+    let sql =
+        "SELECT state = 'idle in transaction' AND query LIKE '%' || $2 || '%' FROM pg_stat_activity WHERE pid = $1";
     while !sqlx::query_scalar::<_, bool>(sql).bind(pid).bind(text).fetch_one(&db.pool).await.unwrap() {}
 }
 
@@ -103,8 +112,14 @@ async fn times_that_there_are_not_are_errors_and_no_panics() {
         set("events", &mut connection, at).await;
         let stream = store.read_stream(&mut connection, &aggregate("Order", "1")).await.unwrap_err();
         let census = store.census(&mut connection, &CensusOptions::default(), &mut |_| {}).await.unwrap_err();
-        assert!(matches!(stream, Error::InvalidEvent { what: "created_at", problem: "is out of range", .. }), "{stream:?}");
-        assert!(matches!(census, Error::InvalidRow { what: "events.created_at", problem: "is out of range" }), "{census:?}");
+        assert!(
+            matches!(stream, Error::InvalidEvent { what: "created_at", problem: "is out of range", .. }),
+            "{stream:?}"
+        );
+        assert!(
+            matches!(census, Error::InvalidRow { what: "events.created_at", problem: "is out of range" }),
+            "{census:?}"
+        );
         set("events", &mut connection, "2026-11-21").await;
         set("data_keys", &mut connection, at).await;
         let keys = store.read_stream(&mut connection, &aggregate("Order", "1")).await.unwrap_err();
@@ -118,7 +133,10 @@ async fn what_jsonb_can_not_hold_is_refused_before_the_database_sees_it() {
     let order = aggregate("Order", "1");
     let mut tx = db.pool.begin().await.unwrap();
     for metadata in [r#"{"a":"\u0000"}"#, r#"{"\u0000":1}"#, r#"[["\ud800"]]"#] {
-        let refused = PostgresStore::new().append(&mut tx, &order, Any, &[placed("42").with_metadata(metadata)]).await.unwrap_err();
+        let refused = PostgresStore::new()
+            .append(&mut tx, &order, Any, &[placed("42").with_metadata(metadata)])
+            .await
+            .unwrap_err();
         assert!(matches!(refused, Error::InvalidMetadata { .. }), "{metadata}: {refused:?}");
     }
     let kept = r#"{"a":"\\u0000 \u00e9"}"#;
@@ -145,7 +163,11 @@ async fn a_notification_is_sent_when_the_append_commits() {
     tx.commit().await.unwrap();
     db.pool.execute("NOTIFY events_appended, 'end'").await.unwrap();
     assert_eq!(listener.recv().await.unwrap().payload(), appended.last_position().get().to_string());
-    assert_eq!(listener.recv().await.unwrap().payload(), "end", "one notification an append, none for what was not appended");
+    assert_eq!(
+        listener.recv().await.unwrap().payload(),
+        "end",
+        "one notification an append, none for what was not appended"
+    );
 }
 
 #[tokio::test]

@@ -22,18 +22,24 @@ async fn statements_are_prepared_once() {
         store.append(&mut tx, &order, expected, &[placed("42")]).await.unwrap();
         store.read_stream(&mut tx, &order).await.unwrap();
         tx.commit().await.unwrap();
-        counts.push(sqlx::query_scalar::<_, i64>("SELECT count(*) FROM pg_prepared_statements").fetch_one(&mut *connection).await.unwrap());
+        counts.push(
+            sqlx::query_scalar::<_, i64>("SELECT count(*) FROM pg_prepared_statements")
+                .fetch_one(&mut *connection)
+                .await
+                .unwrap(),
+        );
     }
     assert_eq!(counts[1], counts[29], "{counts:?}");
-    let planned_anew: i64 = sqlx::query_scalar("SELECT max(custom_plans) FROM pg_prepared_statements WHERE statement LIKE '%UNNEST%'")
-        .fetch_one(&mut *connection)
-        .await
-        .unwrap();
+    let planned_anew: i64 =
+        sqlx::query_scalar("SELECT max(custom_plans) FROM pg_prepared_statements WHERE statement LIKE '%UNNEST%'")
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
     assert!(planned_anew <= 5, "a statement is planned anew each time");
 }
 
-/// Every look into a key table of a million rows goes through an index, whether PostgreSQL plans for these values or for
-/// any.
+/// Every look into a key table of a million rows goes through an index, whether PostgreSQL plans for these values or
+/// for any.
 #[tokio::test]
 async fn statements_on_a_million_keys_use_indexes() {
     const ROWS: i64 = 1_000_000;
@@ -57,19 +63,23 @@ async fn statements_on_a_million_keys_use_indexes() {
         )))
         .await
         .unwrap();
-    let ids: Vec<Uuid> = sqlx::query_scalar("SELECT key_id FROM data_keys LIMIT 100").fetch_all(&mut *connection).await.unwrap();
-    let list = |count: usize, of: &dyn Fn(usize) -> String| format!("'{{{}}}'", (0..count).map(of).collect::<Vec<_>>().join(","));
+    let ids: Vec<Uuid> =
+        sqlx::query_scalar("SELECT key_id FROM data_keys LIMIT 100").fetch_all(&mut *connection).await.unwrap();
+    let list = |count: usize, of: &dyn Fn(usize) -> String| {
+        format!("'{{{}}}'", (0..count).map(of).collect::<Vec<_>>().join(","))
+    };
     let statements = internals::statements_of(&PostgresKeys::new());
     assert!(statements.len() >= 15);
     // Reports for operators, which count every row.
     let counts = ["kek_usage", "count_keys_of_kek"];
     for (name, sql) in statements.into_iter().filter(|(name, _)| !counts.contains(name)) {
         connection.execute(AssertSqlSafe(format!("PREPARE {name} AS {sql}"))).await.unwrap();
-        let types: Vec<String> = sqlx::query_scalar("SELECT unnest(parameter_types)::text FROM pg_prepared_statements WHERE name = $1")
-            .bind(name)
-            .fetch_all(&mut *connection)
-            .await
-            .unwrap();
+        let types: Vec<String> =
+            sqlx::query_scalar("SELECT unnest(parameter_types)::text FROM pg_prepared_statements WHERE name = $1")
+                .bind(name)
+                .fetch_all(&mut *connection)
+                .await
+                .unwrap();
         for (mode, count) in [("force_generic_plan", 1), ("force_custom_plan", 1), ("force_custom_plan", 100)] {
             connection.execute(AssertSqlSafe(format!("SET plan_cache_mode = {mode}"))).await.unwrap();
             let kinds = list(count, &|_| "Customer".to_owned());

@@ -16,7 +16,10 @@ async fn a_head_that_is_behind_its_events_is_named_as_the_problem() {
     db.pool.execute("DELETE FROM aggregate_heads").await.unwrap();
     let mut tx = db.pool.begin().await.unwrap();
     for expected in [Any, NoStream] {
-        let error = PostgresStore::new().append(&mut tx, &aggregate("Order", "1"), expected, &[placed("42")]).await.unwrap_err();
+        let error = PostgresStore::new()
+            .append(&mut tx, &aggregate("Order", "1"), expected, &[placed("42")])
+            .await
+            .unwrap_err();
         assert!(matches!(error, Error::InvalidRow { .. }) && !error.is_retryable(), "{error:?}");
     }
 }
@@ -50,7 +53,11 @@ async fn migrating_is_idempotent_and_the_namespace_is_immutable() {
         "UPDATE data_keys SET wrapped_key = '\\x00', state = 'live', shredded_at = NULL WHERE scope_kind = 'Customer'",
     ] {
         let error = connection.execute(sql).await.unwrap_err();
-        assert_eq!(error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(), Some("23001"), "{sql}");
+        assert_eq!(
+            error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(),
+            Some("23001"),
+            "{sql}"
+        );
     }
     let mut tx = db.pool.begin().await.unwrap();
     assert!(matches!(PostgresStore::new().migrate(&mut tx).await, Err(Error::InTransaction { .. })));
@@ -68,10 +75,14 @@ async fn tables_that_were_made_otherwise_are_not_touched() {
     }
     let error = PostgresStore::new().migrate(&mut connection).await.unwrap_err();
     assert!(matches!(error, Error::TablesExist { .. }), "{error:?}");
-    let store = SealedStore::new(PostgresStore::new(), PostgresKeys::new(), Arc::clone(&KEYRING), schemas()).for_namespace(namespace);
+    let store = SealedStore::new(PostgresStore::new(), PostgresKeys::new(), Arc::clone(&KEYRING), schemas())
+        .for_namespace(namespace);
     store.keys().prepare(&mut connection).await.unwrap();
     append(&db, &store, "1", placed("42")).await.unwrap();
-    assert_eq!(store.read_stream(&mut connection, &aggregate("Order", "1")).await.unwrap().events[0].payload, placed("42").payload);
+    assert_eq!(
+        store.read_stream(&mut connection, &aggregate("Order", "1")).await.unwrap().events[0].payload,
+        placed("42").payload
+    );
 }
 
 #[tokio::test]
@@ -112,7 +123,8 @@ async fn i3_swapped_or_altered_key_rows_are_wrong_keys() {
     store.append(&mut tx, &aggregate("Order", "1"), Any, &[placed("42"), placed("43")]).await.unwrap();
     tx.commit().await.unwrap();
     for sql in [
-        "UPDATE data_keys SET wrapped_key = (SELECT wrapped_key FROM data_keys WHERE scope_id = '43') WHERE scope_id = '42'",
+        "UPDATE data_keys SET wrapped_key = (SELECT wrapped_key FROM data_keys WHERE scope_id = '43') WHERE scope_id = \
+         '42'",
         "UPDATE data_keys SET wrapped_key = decode(repeat('ab', 65), 'hex') WHERE scope_id = '42'",
         "UPDATE data_keys SET wrapped_key = '' WHERE scope_id = '42'",
         "UPDATE data_keys SET version = 7 WHERE scope_id = '42'",

@@ -20,7 +20,8 @@ use support::{Postgres, Sqlite};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
-/// What a `begin()` leaves behind whose future was dropped, as by a timeout: a transaction that the driver does not know of.
+/// What a `begin()` leaves behind whose future was dropped, as by a timeout: a transaction that the driver does not
+/// know of.
 async fn cancel_begin(connection: &mut PgConnection, db: &Postgres) {
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await.unwrap();
     // The server may answer before it is asked for the first time, and then there is nothing to cancel.
@@ -32,7 +33,8 @@ async fn cancel_begin(connection: &mut PgConnection, db: &Postgres) {
         }
     }
     let state = "SELECT coalesce(state, '') FROM pg_stat_activity WHERE pid = $1";
-    while sqlx::query_scalar::<_, String>(state).bind(pid).fetch_one(&db.pool).await.unwrap() != "idle in transaction" {}
+    while sqlx::query_scalar::<_, String>(state).bind(pid).fetch_one(&db.pool).await.unwrap() != "idle in transaction" {
+    }
     assert!(!connection.is_in_transaction());
 }
 
@@ -43,7 +45,9 @@ async fn i11_what_is_said_to_be_committed_is_committed_on_a_connection_whose_beg
     let (store, unused) = with_scopes(&db).await;
     let both = db.with_keyring(BOTH);
     let seen = async || keys_of(&db).await;
-    for operation in ["create_kek", "rotate_kek", "rewrap", "retire_kek", "move_master_key", "install_key", "migrate", "backfill"] {
+    for operation in
+        ["create_kek", "rotate_kek", "rewrap", "retire_kek", "move_master_key", "install_key", "migrate", "backfill"]
+    {
         let mut connection = PgConnection::connect_with(&db.options).await.unwrap();
         cancel_begin(&mut connection, &db).await;
         let before = seen().await;
@@ -57,7 +61,14 @@ async fn i11_what_is_said_to_be_committed_is_committed_on_a_connection_whose_beg
                 let of = PostgresKeys::new().active_kek(&mut connection, "default").await.unwrap().unwrap().kek_id;
                 let key_id = KeyId(uuid::Uuid::now_v7());
                 let (version, created_at) = (1, time::OffsetDateTime::now_utc());
-                let key = NewDataKey { key_id, scope: scope("tenant"), version, kek_id: of, wrapped_key: vec![1], created_at };
+                let key = NewDataKey {
+                    key_id,
+                    scope: scope("tenant"),
+                    version,
+                    kek_id: of,
+                    wrapped_key: vec![1],
+                    created_at,
+                };
                 PostgresKeys::new().install_key(&mut connection, &key).await
             }
             "migrate" => PostgresKeys::new().migrate(&mut connection, &Namespace::new("conformance").unwrap()).await,
@@ -87,8 +98,8 @@ async fn i11_what_is_said_to_be_committed_is_committed_on_a_connection_whose_beg
     fresh.with_keyring(OLD).keys().prepare(&mut connection).await.unwrap();
 }
 
-/// An append and a shred belong to their caller's transaction. The driver begins within the one that it does not know of, and
-/// commits both.
+/// An append and a shred belong to their caller's transaction. The driver begins within the one that it does not know
+/// of, and commits both.
 #[tokio::test]
 async fn i5_i6_an_append_and_a_shred_are_committed_after_a_begin_that_was_cancelled() {
     let db = Postgres::new().await;
@@ -120,7 +131,9 @@ async fn i11_sqlite_commits_on_its_own_outside_of_transactions_that_the_driver_d
             "rotate_kek" => store.keys().rotate_kek(&mut connection, "default").await.map(drop),
             "rewrap" => store.keys().rewrap(&mut connection, &RewrapOptions::default(), &mut |_| {}).await.map(drop),
             "retire_kek" => store.keys().retire_kek(&mut connection, unused).await,
-            "move_master_key" => db.with_keyring(BOTH).keys().move_master_key(&mut connection, None, &mut |_| {}).await.map(drop),
+            "move_master_key" => {
+                db.with_keyring(BOTH).keys().move_master_key(&mut connection, None, &mut |_| {}).await.map(drop)
+            }
             _ => SqliteKeys::new().migrate(&mut connection, &Namespace::new("conformance").unwrap()).await,
         };
         assert!(matches!(refused, Err(Error::InTransaction { .. })), "{operation}: {refused:?}");
@@ -157,10 +170,13 @@ async fn between(server: &PgConnectOptions, instead: fn(&[u8]) -> Option<&[u8]>)
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let server: Box<dyn Stream> = match real.get_socket() {
-                Some(folder) => Box::new(UnixStream::connect(folder.join(format!(".s.PGSQL.{}", real.get_port()))).await.unwrap()),
+                Some(folder) => {
+                    Box::new(UnixStream::connect(folder.join(format!(".s.PGSQL.{}", real.get_port()))).await.unwrap())
+                }
                 None => Box::new(TcpStream::connect((real.get_host(), real.get_port())).await.unwrap()),
             };
-            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), tokio::io::split(server));
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                (client.into_split(), tokio::io::split(server));
             let back = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
             tokio::spawn(async move {
                 let mut buffer = vec![0; 65_536];
@@ -242,7 +258,8 @@ async fn i5_an_outage_while_keys_of_their_own_database_are_committed_says_that_n
     store.keys().prepare(&mut SplitTx::begin(&events.pool, &keys.pool).await.unwrap()).await.unwrap();
     let mut tx = SplitTx::begin(&events.pool, &keys.pool).await.unwrap();
     store.keys().shred(&mut tx, &scope("live"), "r").await.unwrap();
-    let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
+    let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND \
+        state = 'idle in transaction'";
     keys.pool.execute(end).await.unwrap();
     let error = tx.commit().await.unwrap_err();
     assert!(matches!(error, Error::OutcomeUnknown { operation: "the keys", .. }) && !error.is_retryable(), "{error:?}");
@@ -270,7 +287,8 @@ async fn i11_a_commit_that_is_refused_is_an_error_and_changes_nothing() {
 
     let db = Sqlite::new().await;
     let (store, _) = with_scopes(&db).await;
-    let options = SqliteConnectOptions::new().filename(db.folder.path().join("test.db")).synchronous(SqliteSynchronous::Normal);
+    let options =
+        SqliteConnectOptions::new().filename(db.folder.path().join("test.db")).synchronous(SqliteSynchronous::Normal);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
     db.execute(
         "CREATE TABLE parent (id INTEGER PRIMARY KEY) STRICT;
@@ -302,7 +320,8 @@ async fn i5_no_event_is_committed_after_the_lock_on_its_key_was_lost() {
     let begin = || async { SplitTx::begin(&events.pool, &keys.pool).await.unwrap() };
     store.keys().prepare(&mut begin().await).await.unwrap();
     let order = aggregate("Order", "1");
-    let count = async || -> i64 { sqlx::query_scalar("SELECT count(*) FROM events").fetch_one(&events.pool).await.unwrap() };
+    let count =
+        async || -> i64 { sqlx::query_scalar("SELECT count(*) FROM events").fetch_one(&events.pool).await.unwrap() };
     for (first_key, itself) in [(true, false), (false, false), (true, true), (false, true)] {
         let customer = format!("{first_key} {itself}");
         if !first_key {
@@ -314,8 +333,8 @@ async fn i5_no_event_is_committed_after_the_lock_on_its_key_was_lost() {
         let mut tx = begin().await;
         store.append(&mut tx, &order, Any, &[placed(&customer)]).await.unwrap();
         // As by idle_in_transaction_session_timeout, a fail-over, a firewall.
-        let end =
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND state \
+            = 'idle in transaction'";
         keys.pool.execute(end).await.unwrap();
         let mut shred = begin().await;
         store.keys().shred(&mut shred, &scope(&customer), "request").await.unwrap();

@@ -18,7 +18,11 @@ async fn log(connection: &mut PgConnection) -> String {
 }
 
 async fn is_flushed(db: &Postgres, end: &str) -> bool {
-    sqlx::query_scalar("SELECT pg_current_wal_flush_lsn() > $1::text::pg_lsn").bind(end).fetch_one(&db.pool).await.unwrap()
+    sqlx::query_scalar("SELECT pg_current_wal_flush_lsn() > $1::text::pg_lsn")
+        .bind(end)
+        .fetch_one(&db.pool)
+        .await
+        .unwrap()
 }
 
 /// The server is one that does not wait for its disk. What is committed must be there after a crash all the same.
@@ -61,7 +65,8 @@ async fn i5_a_change_of_keys_is_on_the_disk_when_it_is_committed() {
 async fn i6_a_key_in_another_database_is_on_the_disk_before_the_event_that_needs_it() {
     let (events, keys) = (Postgres::new().await, Postgres::new().await);
     keys.execute(
-        "ALTER ROLE CURRENT_USER IN DATABASE \"$\" SET synchronous_commit = off".replace('$', keys.options.get_database().unwrap()),
+        "ALTER ROLE CURRENT_USER IN DATABASE \"$\" SET synchronous_commit = off"
+            .replace('$', keys.options.get_database().unwrap()),
     )
     .await;
     let options = keys.options.clone();
@@ -104,8 +109,14 @@ async fn i5_a_shred_that_the_power_could_take_back_is_refused() {
         let before: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap();
         // What commits on its own sees to it, in its transaction, and leaves the connection as it was.
         store.keys().create_kek(&mut connection, &format!("tenant_{before}")).await.unwrap();
-        assert_eq!(sqlx::query_scalar::<_, i64>("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap(), before);
-        let within: i64 = sqlx::query_scalar("SELECT setting FROM seen ORDER BY rowid DESC").fetch_one(&mut connection).await.unwrap();
+        assert_eq!(
+            sqlx::query_scalar::<_, i64>("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap(),
+            before
+        );
+        let within: i64 = sqlx::query_scalar("SELECT setting FROM seen ORDER BY rowid DESC")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
         assert_eq!(within, before.max(2), "a key-encryption key could be taken back by a loss of power");
         let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
         for done in [

@@ -1,5 +1,5 @@
-//! What a call says that it did is done, whatever the database lets happen: a change that something keeps away is an error,
-//! what is said to be committed is, and what must last outlasts a crash (invariants I5 and I6).
+//! What a call says that it did is done, whatever the database lets happen: a change that something keeps away is an
+//! error, what is said to be committed is, and what must last outlasts a crash (invariants I5 and I6).
 
 mod commits;
 mod disk;
@@ -54,7 +54,10 @@ impl Scripted for Sqlite {
     }
 
     async fn keep_away(&self, change: &str, table: &str) {
-        self.execute(format!("CREATE TRIGGER {table}_{change} BEFORE {change} ON {table} BEGIN SELECT raise(IGNORE); END")).await;
+        self.execute(format!(
+            "CREATE TRIGGER {table}_{change} BEFORE {change} ON {table} BEGIN SELECT raise(IGNORE); END"
+        ))
+        .await;
     }
 
     async fn let_through(&self, change: &str, table: &str) {
@@ -69,9 +72,13 @@ impl Scripted for Postgres {
     }
 
     async fn keep_away(&self, change: &str, table: &str) {
-        let function = "CREATE OR REPLACE FUNCTION keep_away() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
+        let function =
+            "CREATE OR REPLACE FUNCTION keep_away() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
         self.execute(function.to_owned()).await;
-        self.execute(format!("CREATE TRIGGER zz_{change} BEFORE {change} ON {table} FOR EACH ROW EXECUTE FUNCTION keep_away()")).await;
+        self.execute(format!(
+            "CREATE TRIGGER zz_{change} BEFORE {change} ON {table} FOR EACH ROW EXECUTE FUNCTION keep_away()"
+        ))
+        .await;
     }
 
     async fn let_through(&self, change: &str, table: &str) {
@@ -87,7 +94,10 @@ async fn with_scopes<B: Scripted>(db: &B) -> (SealedStore<B::Store>, KekId) {
     store.keys().prepare(connection).await.unwrap();
     let mut transaction = db.begin().await.unwrap();
     let tx = db.tx(&mut transaction);
-    store.append(tx, &aggregate("Order", "1"), Any, &[placed("live"), placed("disabled"), placed("shredded")]).await.unwrap();
+    store
+        .append(tx, &aggregate("Order", "1"), Any, &[placed("live"), placed("disabled"), placed("shredded")])
+        .await
+        .unwrap();
     store.keys().disable(tx, &scope("disabled"), "r").await.unwrap();
     store.keys().shred(tx, &scope("shredded"), "r").await.unwrap();
     db.commit(transaction).await.unwrap();
@@ -106,7 +116,9 @@ async fn change<B: Scripted>(db: &B, store: &SealedStore<B::Store>, unused: KekI
         "rotate_kek" => return keys.rotate_kek(connection, "default").await.map(drop),
         "rewrap" => return keys.rewrap(connection, &RewrapOptions::default(), &mut |_| {}).await.map(drop),
         "retire_kek" => return keys.retire_kek(connection, unused).await,
-        "move_master_key" => return db.with_keyring(BOTH).keys().move_master_key(connection, None, &mut |_| {}).await.map(drop),
+        "move_master_key" => {
+            return db.with_keyring(BOTH).keys().move_master_key(connection, None, &mut |_| {}).await.map(drop);
+        }
         _ => {}
     }
     let mut transaction = db.begin().await?;

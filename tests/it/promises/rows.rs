@@ -39,7 +39,8 @@ async fn i5_a_change_that_is_kept_away_is_an_error_of_its_own<B: Scripted>() {
         db.let_through(what, table).await;
     }
     // With nothing in the way, all of it works.
-    let others = ["rewrap", "rotate_kek", "create_kek", "append", "reopen", "enable", "disable", "shred", "move_master_key"];
+    let others =
+        ["rewrap", "rotate_kek", "create_kek", "append", "reopen", "enable", "disable", "shred", "move_master_key"];
     for operation in ["retire_kek"].into_iter().chain(others) {
         change(&db, &store, unused, operation).await.expect(operation);
     }
@@ -58,10 +59,15 @@ async fn i5_keys_that_come_back_are_destroyed_on_the_record<B: Scripted>() {
     };
     let (done, history) = shred("shredded").await;
     assert_eq!((done.destroyed.len(), done.already.len(), done.was_shredded, history.changes.len()), (0, 1, true, 1));
-    db.execute("UPDATE key_scopes SET state = 'shredded', active_key_id = NULL WHERE scope_id = 'live'".to_owned()).await;
+    db.execute("UPDATE key_scopes SET state = 'shredded', active_key_id = NULL WHERE scope_id = 'live'".to_owned())
+        .await;
     let (done, history) = shred("live").await;
     assert_eq!((done.destroyed.len(), done.already.len(), done.was_shredded), (1, 0, true));
-    assert_eq!(history.changes.iter().map(|change| change.reason.as_str()).collect::<Vec<_>>(), ["again"], "a shred left no record");
+    assert_eq!(
+        history.changes.iter().map(|change| change.reason.as_str()).collect::<Vec<_>>(),
+        ["again"],
+        "a shred left no record"
+    );
     let (done, _) = shred("disabled").await;
     assert_eq!((done.destroyed.len(), done.already.len(), done.was_shredded), (1, 0, false));
 }
@@ -135,7 +141,10 @@ async fn i5_a_row_level_policy_is_not_taken_for_an_erasure() {
         let mut tx = db.pool.begin().await.unwrap();
         tx.execute(AssertSqlSafe(format!("SET LOCAL ROLE {role}"))).await.unwrap();
         let refused = store.keys().shred(&mut tx, &scope("live"), "r").await;
-        assert!(matches!(&refused, Err(Error::NoEffect { table, .. }) if table.contains(expected)), "{table}: {refused:?}");
+        assert!(
+            matches!(&refused, Err(Error::NoEffect { table, .. }) if table.contains(expected)),
+            "{table}: {refused:?}"
+        );
         drop(tx);
         db.execute(format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
     }
@@ -166,7 +175,8 @@ async fn i5_keys_that_a_restore_brought_back_are_found() {
     let mut connection = db.pool.acquire().await.unwrap();
     assert_eq!(SqliteKeys::new().restored_scopes(&mut connection, 5).await.unwrap().count, 0);
     restored(&db).await;
-    let bring_back = "UPDATE data_keys SET wrapped_key = x'00', state = 'live', shredded_at = NULL WHERE scope_id = 'disabled'";
+    let bring_back =
+        "UPDATE data_keys SET wrapped_key = x'00', state = 'live', shredded_at = NULL WHERE scope_id = 'disabled'";
     db.execute(format!("DROP TRIGGER data_keys_stay_shredded; {bring_back}")).await;
     let found = SqliteKeys::new().restored_scopes(&mut connection, 5).await.unwrap();
     assert_eq!((found.count, found.first), (2, expected.clone()));

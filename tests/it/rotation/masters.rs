@@ -44,7 +44,10 @@ async fn i11_keys_move_from_one_master_key_to_another_and_back<B: Rotated>() {
     let again = both.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap();
     assert_eq!((again.moved.len(), again.already.len()), (0, 2), "none is wrapped twice");
     assert_eq!(db.read(&db.with_kms(keyring(NEW)), "1").await.unwrap().len(), 3, "the old master key can go");
-    assert!(matches!(db.read(&db.with_kms(keyring(OLD)), "1").await, Err(Error::KmsRefused { .. })), "and is not needed any more");
+    assert!(
+        matches!(db.read(&db.with_kms(keyring(OLD)), "1").await, Err(Error::KmsRefused { .. })),
+        "and is not needed any more"
+    );
     // To another provider, and back.
     let there = db.with_kms(Faulty(Elsewhere(keyring(OLD))));
     let refused = there.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
@@ -53,9 +56,20 @@ async fn i11_keys_move_from_one_master_key_to_another_and_back<B: Rotated>() {
     assert!(matches!(wrong, Error::KmsRefused { .. }) && !wrong.is_retryable(), "{wrong:?}");
     assert_eq!(there.keys().move_master_key(conn, Some(&keyring(NEW)), &mut |_| {}).await.unwrap().moved.len(), 2);
     assert_eq!(db.read(&there, "1").await.unwrap().len(), 3);
-    assert!(matches!(db.read(&db.with_kms(keyring(NEW)), "1").await, Err(Error::KmsRefused { .. })), "that provider has none any more");
+    assert!(
+        matches!(db.read(&db.with_kms(keyring(NEW)), "1").await, Err(Error::KmsRefused { .. })),
+        "that provider has none any more"
+    );
     let back = db.with_kms(keyring(OLD));
-    assert_eq!(back.keys().move_master_key(conn, Some(&Faulty(Elsewhere(keyring(OLD)))), &mut |_| {}).await.unwrap().moved.len(), 2);
+    assert_eq!(
+        back.keys()
+            .move_master_key(conn, Some(&Faulty(Elsewhere(keyring(OLD)))), &mut |_| {})
+            .await
+            .unwrap()
+            .moved
+            .len(),
+        2
+    );
     assert_eq!(db.read(&db.with_kms(keyring(OLD)), "1").await.unwrap().len(), 3);
     assert_eq!(db.read(&store, "1").await.unwrap().len(), 3, "a running process did not notice");
 }

@@ -70,7 +70,12 @@ trait Rotated: Backend {
         }
     }
 
-    async fn try_to_place(&self, store: &SealedStore<Self::Store>, id: &str, customers: std::ops::Range<usize>) -> Result<()> {
+    async fn try_to_place(
+        &self,
+        store: &SealedStore<Self::Store>,
+        id: &str,
+        customers: std::ops::Range<usize>,
+    ) -> Result<()> {
         let events: Vec<NewEvent> = customers.map(|customer| placed(&customer.to_string())).collect();
         self.try_append(store, id, &events).await.map(drop)
     }
@@ -149,8 +154,14 @@ async fn data_keys_follow_a_rotated_key_and_the_old_one_is_retired<B: Rotated>()
     let before = db.read(&other, "1").await.unwrap();
     let old = db.usage(&store).await.remove(0).kek;
     let new = db.rotate(&store).await;
-    assert!(matches!(db.retire(&store, old.kek_id).await, Err(Error::KekInUse { .. })), "24 keys and the integrity key need it");
-    assert!(matches!(db.retire(&store, new.kek_id).await, Err(Error::KekInUse { .. })), "the active key is not retired");
+    assert!(
+        matches!(db.retire(&store, old.kek_id).await, Err(Error::KekInUse { .. })),
+        "24 keys and the integrity key need it"
+    );
+    assert!(
+        matches!(db.retire(&store, new.kek_id).await, Err(Error::KekInUse { .. })),
+        "the active key is not retired"
+    );
     db.place(&other, "2", 24..27).await.unwrap();
     let mut dry = batches_of(10);
     dry.dry_run = true;
@@ -159,7 +170,11 @@ async fn data_keys_follow_a_rotated_key_and_the_old_one_is_retired<B: Rotated>()
     let mut told = Vec::new();
     let done = {
         let mut connection = db.connect().await.unwrap();
-        store.keys().rewrap(db.connection(&mut connection), &batches_of(10), &mut |progress| told.push(progress)).await.unwrap()
+        store
+            .keys()
+            .rewrap(db.connection(&mut connection), &batches_of(10), &mut |progress| told.push(progress))
+            .await
+            .unwrap()
     };
     assert_eq!((done.rewrapped, done.remaining, done.bad.len()), (25, 0, 0));
     let counts: Vec<u64> = told.iter().map(|progress| progress.rewrapped).collect();
@@ -175,7 +190,12 @@ async fn data_keys_follow_a_rotated_key_and_the_old_one_is_retired<B: Rotated>()
     assert_eq!(db.rewrap(&store, &RewrapOptions::default()).await.unwrap().rewrapped, 0, "there is nothing to do");
     for process in [&store, &other, &db.with_kms(Arc::clone(&KEYRING))] {
         let after = db.read(process, "1").await.unwrap();
-        assert!(after.iter().zip(&before).all(|(after, before)| (&after.payload, &after.redacted) == (&before.payload, &before.redacted)));
+        assert!(
+            after
+                .iter()
+                .zip(&before)
+                .all(|(after, before)| (&after.payload, &after.redacted) == (&before.payload, &before.redacted))
+        );
         assert!(after[3].is_redacted(), "no shredded key comes back");
     }
 }
@@ -196,7 +216,8 @@ async fn i11_a_rewrap_that_was_cut_short_is_completed_by_the_next<B: Rotated>() 
             let mut rewrap = Box::pin(store.keys().rewrap(db.connection(&mut connection), &options, &mut progress));
             let mut ended = None;
             for _ in 0..polls {
-                let polled = std::future::poll_fn(|context| std::task::Poll::Ready(rewrap.as_mut().poll(context))).await;
+                let polled =
+                    std::future::poll_fn(|context| std::task::Poll::Ready(rewrap.as_mut().poll(context))).await;
                 if let std::task::Poll::Ready(result) = polled {
                     ended = Some(result);
                     break;
@@ -205,7 +226,8 @@ async fn i11_a_rewrap_that_was_cut_short_is_completed_by_the_next<B: Rotated>() 
             }
             drop(rewrap);
             match ended {
-                // The round before was cut short in the BEGIN. The driver does not know of it, and keeps the connection.
+                // The round before was cut short in the BEGIN. The driver does not know of it, and keeps the
+                // connection.
                 Some(Err(Error::InTransaction { .. })) => {
                     B::discard(connection);
                     false
@@ -217,7 +239,10 @@ async fn i11_a_rewrap_that_was_cut_short_is_completed_by_the_next<B: Rotated>() 
         total += done;
         rounds += 1;
         let cold = db.with_kms(Arc::clone(&KEYRING));
-        assert!(db.read(&cold, "1").await.unwrap().iter().all(|event| event.payload.ends_with(br#""name":"Ada"}"#)), "every key opens");
+        assert!(
+            db.read(&cold, "1").await.unwrap().iter().all(|event| event.payload.ends_with(br#""name":"Ada"}"#)),
+            "every key opens"
+        );
         if finished {
             break;
         }
@@ -237,7 +262,11 @@ async fn a_bad_key_is_reported_and_keeps_nobody_from_their_turn<B: Rotated>() {
     db.rotate(&store).await;
     let done = db.rewrap(&store, &batches_of(3)).await.unwrap();
     assert_eq!((done.rewrapped, done.bad.len() as u64, done.remaining), (10 - spoilt, spoilt, spoilt));
-    assert_eq!(db.retire(&store, old.kek_id).await.is_err(), spoilt == 1, "what may be saved from a backup still needs the old key");
+    assert_eq!(
+        db.retire(&store, old.kek_id).await.is_err(),
+        spoilt == 1,
+        "what may be saved from a backup still needs the old key"
+    );
 }
 
 /// A keyring that counts its calls, and can be down.
@@ -267,7 +296,10 @@ impl Counting {
             None => true,
         });
         if tired || self.down.load(Ordering::SeqCst) {
-            return Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "connection refused".into() });
+            return Err(Error::KmsUnavailable {
+                failure: KmsFailure::Unreachable,
+                source: "connection refused".into(),
+            });
         }
         Ok(())
     }
@@ -358,7 +390,8 @@ async fn i4_an_outage_stops_only_what_needs_a_key_that_is_not_cached<B: Rotated>
 
 async fn partitions_have_keys_of_their_own<B: Rotated>() {
     let db = B::make().await;
-    let of_tenant = |scope: &KeyScope| if scope.id().starts_with('1') { "tenant-1".to_owned() } else { "tenant-2".to_owned() };
+    let of_tenant =
+        |scope: &KeyScope| if scope.id().starts_with('1') { "tenant-1".to_owned() } else { "tenant-2".to_owned() };
     let store = db.with_kms(Arc::clone(&KEYRING)).kek_partition(of_tenant);
     let mut connection = db.connect().await.unwrap();
     store.keys().prepare(db.connection(&mut connection)).await.unwrap();
@@ -369,15 +402,24 @@ async fn partitions_have_keys_of_their_own<B: Rotated>() {
         "an append makes no key-encryption key: {error:?}"
     );
     let kek = store.keys().create_kek(db.connection(&mut connection), "tenant-2").await.unwrap();
-    assert_eq!(store.keys().create_kek(db.connection(&mut connection), "tenant-2").await.unwrap().kek_id, kek.kek_id, "idempotent");
+    assert_eq!(
+        store.keys().create_kek(db.connection(&mut connection), "tenant-2").await.unwrap().kek_id,
+        kek.kek_id,
+        "idempotent"
+    );
     db.place(&store, "1", 1..5).await.unwrap();
     let live = |usage: &[KekUsage]| {
-        let mut live: Vec<(String, KekState, u64)> = usage.iter().map(|u| (u.kek.partition.clone(), u.kek.state, u.live_keys)).collect();
+        let mut live: Vec<(String, KekState, u64)> =
+            usage.iter().map(|u| (u.kek.partition.clone(), u.kek.state, u.live_keys)).collect();
         live.sort_by_key(|(partition, state, _)| (partition.clone(), state.as_str()));
         live
     };
-    let before = [("default", KekState::Active, 1), ("tenant-1", KekState::Active, 1), ("tenant-2", KekState::Active, 3)];
-    assert_eq!(live(&db.usage(&store).await), before.map(|(partition, state, keys)| (partition.to_owned(), state, keys)));
+    let before =
+        [("default", KekState::Active, 1), ("tenant-1", KekState::Active, 1), ("tenant-2", KekState::Active, 3)];
+    assert_eq!(
+        live(&db.usage(&store).await),
+        before.map(|(partition, state, keys)| (partition.to_owned(), state, keys))
+    );
     for partition in ["tenant-1", "tenant-2"] {
         store.keys().rotate_kek(db.connection(&mut connection), partition).await.unwrap();
     }
@@ -391,14 +433,29 @@ async fn partitions_have_keys_of_their_own<B: Rotated>() {
         ("tenant-2", KekState::Active, 3),
         ("tenant-2", KekState::DecryptOnly, 0),
     ];
-    assert_eq!(live(&db.usage(&store).await), after.map(|(partition, state, keys)| (partition.to_owned(), state, keys)));
-    assert_eq!(store.keys().rewrap(db.connection(&mut connection), &RewrapOptions::default(), &mut |_| {}).await.unwrap().rewrapped, 1);
+    assert_eq!(
+        live(&db.usage(&store).await),
+        after.map(|(partition, state, keys)| (partition.to_owned(), state, keys))
+    );
+    assert_eq!(
+        store
+            .keys()
+            .rewrap(db.connection(&mut connection), &RewrapOptions::default(), &mut |_| {})
+            .await
+            .unwrap()
+            .rewrapped,
+        1
+    );
     drop(connection);
-    assert_eq!(db.read(&db.with_kms(Arc::clone(&KEYRING)), "1").await.unwrap().len(), 4, "a reader needs to know of no partition");
+    assert_eq!(
+        db.read(&db.with_kms(Arc::clone(&KEYRING)), "1").await.unwrap().len(),
+        4,
+        "a reader needs to know of no partition"
+    );
 }
 
-/// While keys are rotated and rewrapped again and again, appends, reads and shreds go on; two runners at once do each key
-/// once.
+/// While keys are rotated and rewrapped again and again, appends, reads and shreds go on; two runners at once do each
+/// key once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i5_i11_a_rewrap_disturbs_nobody_and_brings_nothing_back() {
     let db = Arc::new(Postgres::new().await);
@@ -413,7 +470,9 @@ async fn i5_i11_a_rewrap_disturbs_nobody_and_brings_nothing_back() {
             while !stop.load(Ordering::SeqCst) {
                 let fresh = 1_000 + task * 100_000 + rounds;
                 match task {
-                    0 => db.place(&store, &format!("order-{rounds}"), fresh..fresh + 3).await.expect("an append failed"),
+                    0 => {
+                        db.place(&store, &format!("order-{rounds}"), fresh..fresh + 3).await.expect("an append failed")
+                    }
                     1 => assert_eq!(db.read(&store, "before").await.expect("a read failed").len(), 300),
                     _ => drop(db.try_shred(&store, &(rounds % 150).to_string()).await.expect("a shred failed")),
                 }
@@ -444,11 +503,18 @@ async fn i5_i11_a_rewrap_disturbs_nobody_and_brings_nothing_back() {
     }
     let cold = db.with_kms(Arc::clone(&KEYRING));
     let events = db.read(&cold, "before").await.unwrap();
-    let shredded: i64 = sqlx::query_scalar("SELECT count(*) FROM key_scopes WHERE state = 'shredded'").fetch_one(&db.pool).await.unwrap();
+    let shredded: i64 = sqlx::query_scalar("SELECT count(*) FROM key_scopes WHERE state = 'shredded'")
+        .fetch_one(&db.pool)
+        .await
+        .unwrap();
     assert_eq!(events.iter().filter(|event| event.is_redacted()).count() as i64, shredded);
     let usage = db.usage(&store).await;
     assert!(usage.iter().all(|usage| (usage.kek.state == KekState::Active) == (usage.live_keys > 0)));
-    assert!(retired.iter().all(|kek_id| usage.iter().any(|usage| usage.kek.kek_id == *kek_id && usage.kek.state == KekState::Retired)));
+    assert!(
+        retired.iter().all(|kek_id| usage
+            .iter()
+            .any(|usage| usage.kek.kek_id == *kek_id && usage.kek.state == KekState::Retired))
+    );
 }
 
 /// Two runners over the same keys: each is wrapped once.

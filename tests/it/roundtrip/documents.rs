@@ -32,7 +32,10 @@ fn i1_nasty_documents_come_back_byte_for_byte() {
     let world = SealerWorld::new(schemas());
     let deep = format!("{{\"customer_id\":1,\"email\":«{}\"c4n4ry\"{}»}}", "[".repeat(127), "]".repeat(127));
     let long = format!("{{\"customer_id\":1,\"email\":«\"{}\"»}}", CANARY.repeat(50_000));
-    let many = (0..1_000).map(|line| format!("{{\"to\":{},\"note\":«\"c4n4ry {line}\"»}}", line % 50)).collect::<Vec<_>>().join(",");
+    let many = (0..1_000)
+        .map(|line| format!("{{\"to\":{},\"note\":«\"c4n4ry {line}\"»}}", line % 50))
+        .collect::<Vec<_>>()
+        .join(",");
     let many = format!("{{\"lines\":[{many}]}}");
     for text in [
         // Nothing to protect.

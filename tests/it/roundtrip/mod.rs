@@ -67,7 +67,10 @@ fn text_of(document: &[Segment]) -> String {
 }
 
 fn secrets_of(document: &[Segment]) -> Vec<&str> {
-    document.iter().filter_map(|segment| if let Segment::Secret(text) = segment { Some(text.as_str()) } else { None }).collect()
+    document
+        .iter()
+        .filter_map(|segment| if let Segment::Secret(text) = segment { Some(text.as_str()) } else { None })
+        .collect()
 }
 
 /// A document written with its protected values in «guillemets».
@@ -108,8 +111,9 @@ fn tokens(bare: &str, document: &[Segment]) -> Vec<String> {
     for segment in document {
         match segment {
             Segment::Plain(text) => {
-                rest =
-                    rest.strip_prefix(text.as_str()).unwrap_or_else(|| panic!("something unprotected changed: {text:?} became {rest:?}"));
+                rest = rest
+                    .strip_prefix(text.as_str())
+                    .unwrap_or_else(|| panic!("something unprotected changed: {text:?} became {rest:?}"));
             }
             Segment::Secret(_) => {
                 let inner = rest.strip_prefix('"').expect("a string in place of a protected value");
@@ -139,7 +143,10 @@ fn check(world: &SealerWorld, document: &[Segment]) -> (PersistedEvent, Vec<Stri
         assert!(!holds_canary(sealed.as_bytes()), "plaintext leaked: {sealed}");
         found = tokens(&without_header(sealed), document);
         // Without the tags: two equal values under one key and one nonce would differ in those alone.
-        let bodies = found.iter().map(|token| URL_SAFE_NO_PAD.decode(token).unwrap()).map(|token| token[..token.len() - 16].to_vec());
+        let bodies = found
+            .iter()
+            .map(|token| URL_SAFE_NO_PAD.decode(token).unwrap())
+            .map(|token| token[..token.len() - 16].to_vec());
         let distinct: std::collections::HashSet<Vec<u8>> = bodies.collect();
         assert_eq!(distinct.len(), found.len(), "equal values must not look equal");
     }
@@ -222,7 +229,10 @@ impl Dice<'_> {
         for _ in 0..self.pick(4) {
             if self.pick(3) == 2 {
                 let code = (0..3).fold(0, |code, _| code << 8 | u32::try_from(self.pick(256)).unwrap()) % 0x11_0000;
-                text.extend(char::from_u32(code).filter(|character| *character >= ' ' && !['"', '\\', '«', '»'].contains(character)));
+                text.extend(
+                    char::from_u32(code)
+                        .filter(|character| *character >= ' ' && !['"', '\\', '«', '»'].contains(character)),
+                );
             } else {
                 text.push_str(self.one_of(pieces));
             }
@@ -237,8 +247,12 @@ impl Dice<'_> {
             let must = character < ' ' || character == '"' || character == '\\';
             match self.pick(6) {
                 3 if character == '/' => text.push_str("\\/"),
-                4 | 5 => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}"))),
-                _ if must => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04X}"))),
+                4 | 5 => {
+                    character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")))
+                }
+                _ if must => {
+                    character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04X}")))
+                }
                 _ => text.push(character),
             }
         }
@@ -247,8 +261,23 @@ impl Dice<'_> {
 
     /// A name, quotes included, that is none of these.
     fn other_name(&mut self, reserved: &[&str]) -> String {
-        const NAMES: &[&str] =
-            &["x", "Email", "email ", "e-mail", "~", "/", "**", "~1", "a~1b", "$Seal", "$seal\u{0}", "$sealed", "0", "𝄞", "constructor"];
+        const NAMES: &[&str] = &[
+            "x",
+            "Email",
+            "email ",
+            "e-mail",
+            "~",
+            "/",
+            "**",
+            "~1",
+            "a~1b",
+            "$Seal",
+            "$seal\u{0}",
+            "$sealed",
+            "0",
+            "𝄞",
+            "constructor",
+        ];
         let name = if self.pick(2) == 0 {
             format!("\"{}\"", self.one_of(NAMES).replace('\u{0}', "\\u0000"))
         } else {
@@ -267,8 +296,9 @@ impl Dice<'_> {
             1 => format!("\"{}\"", self.characters(wild)),
             2 => self.one_of(&["null", "true", "false", "[]", "{}", "[ \n]", "{\t}"]).to_owned(),
             3 => {
-                let items: Vec<String> =
-                    (0..self.pick(4)).map(|_| format!("{}{}{}", self.space(), self.plain(depth - 1), self.space())).collect();
+                let items: Vec<String> = (0..self.pick(4))
+                    .map(|_| format!("{}{}{}", self.space(), self.plain(depth - 1), self.space()))
+                    .collect();
                 format!("[{}]", items.join(","))
             }
             _ => {
@@ -288,18 +318,28 @@ impl Dice<'_> {
         match self.pick(if depth == 0 { 4 } else { 6 }) {
             0 => format!("\"{CANARY}{}\"", self.characters(true)),
             1 => format!("\"{}{CANARY}\"", self.characters(true)),
-            2 => self.one_of(&["27182818284590452353", "-27182818284590452353.000e+10", "0.27182818284590452353E-9"]).to_owned(),
+            2 => self
+                .one_of(&["27182818284590452353", "-27182818284590452353.000e+10", "0.27182818284590452353E-9"])
+                .to_owned(),
             3 => self.one_of(&["true", "false", "null", "\"\"", "0", "1e400", "{}", "[ ]", "\"\\ud800\""]).to_owned(),
             4 => {
-                let items: Vec<String> =
-                    (0..=self.pick(3)).map(|_| format!("{}{}{}", self.space(), self.secret(depth - 1), self.space())).collect();
+                let items: Vec<String> = (0..=self.pick(3))
+                    .map(|_| format!("{}{}{}", self.space(), self.secret(depth - 1), self.space()))
+                    .collect();
                 format!("[{}]", items.join(","))
             }
             _ => {
                 let names = [CANARY, "$seal", "email", "email", "\\u0065mail"];
                 let members: Vec<String> = (0..=self.pick(3))
                     .map(|_| {
-                        format!("{}\"{}\"{}:{}{}", self.space(), self.one_of(&names), self.space(), self.secret(depth - 1), self.space())
+                        format!(
+                            "{}\"{}\"{}:{}{}",
+                            self.space(),
+                            self.one_of(&names),
+                            self.space(),
+                            self.secret(depth - 1),
+                            self.space()
+                        )
                     })
                     .collect();
                 format!("{{{}}}", members.join(","))
@@ -463,13 +503,16 @@ fn print(value: &Value, reverse: bool, spaces: bool) -> String {
     let space = if spaces { " " } else { "" };
     match value {
         Value::Object(members) => {
-            let mut members: Vec<_> = members.iter().map(|(name, value)| (Value::from(name.as_str()).to_string(), value)).collect();
+            let mut members: Vec<_> =
+                members.iter().map(|(name, value)| (Value::from(name.as_str()).to_string(), value)).collect();
             members.sort_unstable_by(|a, b| a.0.cmp(&b.0));
             if reverse {
                 members.reverse();
             }
-            let members: Vec<String> =
-                members.into_iter().map(|(name, value)| format!("{name}{space}:{space}{}", print(value, reverse, spaces))).collect();
+            let members: Vec<String> = members
+                .into_iter()
+                .map(|(name, value)| format!("{name}{space}:{space}{}", print(value, reverse, spaces)))
+                .collect();
             format!("{{{space}{}{space}}}", members.join(&format!("{space},{space}")))
         }
         Value::Array(items) => {

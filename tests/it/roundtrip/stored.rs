@@ -3,7 +3,9 @@
 use super::{check, order, schemas, template};
 use eventseal::ExpectedVersion::NoStream;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
-use eventseal::{EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, SealedStore};
+use eventseal::{
+    EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, SealedStore,
+};
 use futures::executor::block_on;
 use serde_json::Value;
 use support::sealing::{CANARY, SealerWorld, holds_canary};
@@ -22,7 +24,8 @@ async fn i1_a_batch_of_all_kinds_comes_back_byte_for_byte() {
         ("WholeOfSubject", br#"{"customer":{"id":"a"}}"#),
         ("Fields", b"{ }"),
     ];
-    let events: Vec<NewEvent> = payloads.iter().map(|(event_type, payload)| NewEvent::raw(*event_type, 1, *payload)).collect();
+    let events: Vec<NewEvent> =
+        payloads.iter().map(|(event_type, payload)| NewEvent::raw(*event_type, 1, *payload)).collect();
     let mut tx = db.begin();
     let appended = store.append(&mut tx, &order(), NoStream, &events).await.unwrap();
     tx.commit().unwrap();
@@ -61,9 +64,12 @@ fn sealed_values_of_one_padded_length_have_one_length() {
 #[test]
 fn scope_ids_are_decoded_strings_and_spelled_integers() {
     let world = SealerWorld::new(schemas());
-    for (id, name) in [(r#""cust-1""#, "cust-1"), (r#""cust\u002d1""#, "cust-1"), ("7", "7"), (r#""7""#, "7"), ("-7", "-7")] {
+    for (id, name) in
+        [(r#""cust-1""#, "cust-1"), (r#""cust\u002d1""#, "cust-1"), ("7", "7"), (r#""7""#, "7"), ("-7", "-7")]
+    {
         check(&world, &template(&format!("{{\"customer_id\":{id},\"email\":«\"{CANARY}\"»}}")));
-        let history = block_on(world.sealer.keys().key_history(&mut world.db.begin(), &KeyScope::new("Customer", name))).unwrap();
+        let history =
+            block_on(world.sealer.keys().key_history(&mut world.db.begin(), &KeyScope::new("Customer", name))).unwrap();
         assert_eq!(history.unwrap().keys.len(), 1, "{id}");
     }
 }

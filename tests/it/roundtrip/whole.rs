@@ -25,7 +25,19 @@ fn check_whole(world: &SealerWorld, event_type: &str, payload: &[u8]) {
 #[test]
 fn i1_whole_payloads_are_any_bytes() {
     let world = SealerWorld::new(schemas());
-    for payload in [&b""[..], b"\0", b"\x80", b"\x80\0\0", &[0xff; 100], b"{", b"null", b"{}", b"{\"$sealed\":1}", b"c4n4ry", &[0; 4096]] {
+    for payload in [
+        &b""[..],
+        b"\0",
+        b"\x80",
+        b"\x80\0\0",
+        &[0xff; 100],
+        b"{",
+        b"null",
+        b"{}",
+        b"{\"$sealed\":1}",
+        b"c4n4ry",
+        &[0; 4096],
+    ] {
         check_whole(&world, "Whole", payload);
     }
     check_whole(&world, "Whole", "[".repeat(1_000).as_bytes());

@@ -47,8 +47,12 @@ async fn consumers_run_in_the_append_and_see_what_was_passed() {
     let seen = |consumer: &Counting| consumer.2.lock().unwrap().clone();
     assert_eq!((seen(&all), seen(&orders), seen(&others)), (vec![1, 2], vec![1, 2], vec![]));
     let failing = [NewEvent::raw("Noted", 1, "{\"fail\":true}")];
-    let error = store.append_and_consume(&mut tx, &aggregate("Order", "1"), Any, &failing, &consumers).await.unwrap_err();
-    assert!(matches!(&error, Error::Consumer { consumer, version, .. } if consumer == "all" && version.get() == 3), "{error:?}");
+    let error =
+        store.append_and_consume(&mut tx, &aggregate("Order", "1"), Any, &failing, &consumers).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Consumer { consumer, version, .. } if consumer == "all" && version.get() == 3),
+        "{error:?}"
+    );
     tx.rollback();
     assert!(world.read(&store, "1").await.unwrap().is_empty());
 }
@@ -56,7 +60,9 @@ async fn consumers_run_in_the_append_and_see_what_was_passed() {
 #[tokio::test]
 async fn two_sealing_layers_over_one_event_are_refused() {
     let world = World::new();
-    let twice = SealedStore::new(world.store(v1_schemas()).await, MemoryKeys::new(), Arc::clone(&world.keyring), v1_schemas());
-    let refused = twice.append(&mut world.db.begin(), &aggregate("Order", "1"), Any, &[NewEvent::raw("Placed", 1, V1)]).await;
+    let twice =
+        SealedStore::new(world.store(v1_schemas()).await, MemoryKeys::new(), Arc::clone(&world.keyring), v1_schemas());
+    let refused =
+        twice.append(&mut world.db.begin(), &aggregate("Order", "1"), Any, &[NewEvent::raw("Placed", 1, V1)]).await;
     assert!(matches!(refused, Err(Error::ReservedMember { .. })), "{refused:?}");
 }

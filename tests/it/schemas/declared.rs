@@ -11,7 +11,10 @@ use support::world::World;
 fn problems(events: impl IntoIterator<Item = EventSchema>) -> Vec<String> {
     let errors = Schemas::new(events).expect_err("these schemas have problems").errors;
     let kind = |problem: &SchemaProblem| format!("{problem:?}").split(['(', ' ']).next().unwrap().to_owned();
-    errors.iter().map(|error| format!("{} v{}: {}", error.event_type, error.version.unwrap_or(0), kind(&error.problem))).collect()
+    errors
+        .iter()
+        .map(|error| format!("{} v{}: {}", error.event_type, error.version.unwrap_or(0), kind(&error.problem)))
+        .collect()
 }
 
 #[test]
@@ -61,16 +64,24 @@ fn every_contradiction_is_reported_on_its_own() {
         (e().protect(&["/a"], Owner::Aggregate).redact_as("/b", "x"), vec!["NotProtected"]),
         (e().protect(&["/a"], Owner::Aggregate).pad_to("/b", 64), vec!["NotProtected"]),
         (e().protect(&["/a"], Owner::Aggregate).pad_to("/a", 33), vec!["Pad"]),
-        (e().protect(&["/a"], Owner::Aggregate).redact_as("/a", "x").redact_as("/a", "y").redact_as("/a", "x"), vec!["StandInTwice"]),
+        (
+            e().protect(&["/a"], Owner::Aggregate).redact_as("/a", "x").redact_as("/a", "y").redact_as("/a", "x"),
+            vec!["StandInTwice"],
+        ),
         (e().protect(&["/a"], Owner::Aggregate).pad_to("/a", 64).pad_to("/a", 96), vec!["PadTwice"]),
         (
-            e().protect_whole(Owner::Aggregate).redact_as("", "x").redact_as("", json!(null)).pad_to("", 64).pad_to("", 32),
+            e().protect_whole(Owner::Aggregate)
+                .redact_as("", "x")
+                .redact_as("", json!(null))
+                .pad_to("", 64)
+                .pad_to("", 32),
             vec!["PadTwice", "StandInTwice"],
         ),
         (e().protect(&["/a"], Owner::Aggregate).pad_to("/a", 1 << 20), vec!["Pad"]),
     ] {
         let described = format!("{event:?}");
-        let mut found: Vec<String> = problems([event]).iter().map(|problem| problem.split(": ").nth(1).unwrap().to_owned()).collect();
+        let mut found: Vec<String> =
+            problems([event]).iter().map(|problem| problem.split(": ").nth(1).unwrap().to_owned()).collect();
         found.sort_unstable();
         assert_eq!(found, expected, "{described}");
     }
@@ -106,9 +117,11 @@ async fn i1_pointers_at_their_limits_seal() {
         ("/a".repeat(128), format!("{}\"Ada\"{}", "{\"a\":".repeat(128), "}".repeat(128))),
     ] {
         let world = World::new();
-        let store = world.store(Schemas::new([event("E").version(1).protect(&[&pointer], Owner::Aggregate)]).unwrap()).await;
+        let store =
+            world.store(Schemas::new([event("E").version(1).protect(&[&pointer], Owner::Aggregate)]).unwrap()).await;
         world.append(&store, "1", &[NewEvent::raw("E", 1, payload.clone())]).await;
-        let stored = store.inner().read_stream(&mut world.db.begin(), &aggregate("Order", "1")).await.unwrap().events.remove(0);
+        let stored =
+            store.inner().read_stream(&mut world.db.begin(), &aggregate("Order", "1")).await.unwrap().events.remove(0);
         assert!(!String::from_utf8(stored.payload).unwrap().contains("Ada"));
         assert_eq!(world.read(&store, "1").await.unwrap()[0].payload, payload.as_bytes());
     }
@@ -125,7 +138,10 @@ fn all_contradictions_are_reported_at_once() {
     ];
     let errors = Schemas::builder(events).accept_plaintext("A").accept_plaintext("Unknown").build().unwrap_err();
     let text = errors.to_string();
-    assert!(text.starts_with("the schemas have 5 problems:") || text.starts_with("the schemas have 6 problems:"), "{text}");
+    assert!(
+        text.starts_with("the schemas have 5 problems:") || text.starts_with("the schemas have 6 problems:"),
+        "{text}"
+    );
     for part in [
         "A version 1: there is no step",
         "B version 1: pointers \"/x\" and \"/x/y\" overlap",

@@ -25,7 +25,11 @@ fn reversed(mut value: Value) -> Value {
 }
 
 fn without_ids(mut value: Value) -> Value {
-    value["guests"].as_array_mut().unwrap().iter_mut().for_each(|guest| drop(guest.as_object_mut().unwrap().remove("id")));
+    value["guests"]
+        .as_array_mut()
+        .unwrap()
+        .iter_mut()
+        .for_each(|guest| drop(guest.as_object_mut().unwrap().remove("id")));
     value
 }
 
@@ -105,7 +109,9 @@ async fn i7_an_optional_sensitive_field_carries_its_redaction_through_a_typed_st
     }
     let old = || met(&["/email", "/phone"], Owner::Aggregate);
     let new = old().version(2).protect(&["/mail"], Owner::Aggregate);
-    let new = new.upcast(1, |old: Old| Ok::<_, Infallible>(json!({ "had_mail": old.email.is_some(), "had_phone": old.phone.is_some() })));
+    let new = new.upcast(1, |old: Old| {
+        Ok::<_, Infallible>(json!({ "had_mail": old.email.is_some(), "had_phone": old.phone.is_some() }))
+    });
     let events = World::after(old(), r#"{"email":"a@b"}"#, &[("Order", "1")], vec![new]).await;
     assert_eq!(json_of(&events[0]), json!({"had_mail": true, "had_phone": false}));
 }
@@ -139,7 +145,8 @@ async fn i4_a_live_value_that_a_closure_leaves_alone_stays_live() {
     // What was not protected before was not redacted either.
     let old = || met(&["/guests/*/name"], guest());
     let payload = r#"{"host":null,"guests":[{"id":"a","name":"Ada","phone":null}]}"#;
-    let new = old().version(2).protect(&["/guests/*/name", "/guests/*/phone"], guest()).protect(&["/host"], Owner::Aggregate);
+    let new =
+        old().version(2).protect(&["/guests/*/name", "/guests/*/phone"], guest()).protect(&["/host"], Owner::Aggregate);
     let new = new.upcast(1, |old: Value| Ok::<_, Infallible>(old));
     assert_eq!(seen(&World::after(old(), payload, &[("Guest", "a")], vec![new]).await).1, ["/guests/0/name"]);
     // A live null changes places with a redacted one: that of the live owner stays live.
@@ -151,8 +158,13 @@ async fn i4_a_live_value_that_a_closure_leaves_alone_stays_live() {
         old["b"] = a;
         Ok::<_, Infallible>(old)
     });
-    let events = World::after(old(), r#"{"a":"Ada","a_id":"a","b":null,"b_id":"b"}"#, &[("Guest", "a")], vec![new]).await;
-    assert_eq!(pointers(&events[0]), [""; 0], "and nobody can tell that the other is not the null that stood there before");
+    let events =
+        World::after(old(), r#"{"a":"Ada","a_id":"a","b":null,"b_id":"b"}"#, &[("Guest", "a")], vec![new]).await;
+    assert_eq!(
+        pointers(&events[0]),
+        [""; 0],
+        "and nobody can tell that the other is not the null that stood there before"
+    );
 }
 
 #[tokio::test]
@@ -177,7 +189,10 @@ async fn i4_no_live_value_of_another_part_counts_as_redacted() {
     let payload = r#"{"note":"Ada","remark":null,"guests":[{"id":"b","note":null}]}"#;
     let events = World::after(old(), payload, &[("Order", "1")], schemas).await;
     let redacted: Vec<_> = events.iter().map(|event| (event.event_type.as_str(), pointers(event))).collect();
-    assert_eq!(redacted, [("Kept", vec!["/note"]), ("Plain", vec![]), ("Guest", vec![]), ("Guest", vec![]), ("Remark", vec![])]);
+    assert_eq!(
+        redacted,
+        [("Kept", vec!["/note"]), ("Plain", vec![]), ("Guest", vec![]), ("Guest", vec![]), ("Remark", vec![])]
+    );
 }
 
 #[tokio::test]
@@ -185,7 +200,14 @@ async fn i7_redactions_follow_into_parts_that_name_the_owner() {
     let old = || met(&["/guests/*/note"], guest());
     let schemas = vec![
         old().split(1, &[("Guest", 1)], |old: Value, _| {
-            Ok::<_, Infallible>(old["guests"].as_array().unwrap().iter().map(|guest| SplitPart::new("Guest", 1, guest.clone())).collect())
+            Ok::<_, Infallible>(
+                old["guests"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|guest| SplitPart::new("Guest", 1, guest.clone()))
+                    .collect(),
+            )
         }),
         event("Guest").version(1).protect(&["/note"], subject("Guest", "/id")),
     ];
@@ -212,8 +234,8 @@ async fn i7_redactions_follow_stand_ins_that_a_closure_moves_or_leaves() {
         let events = World::after(old(), r#"{"email":"a@b"}"#, &[("Order", "1")], vec![new]).await;
         assert_eq!(seen(&events), (json!({ "mail": stand_in }), vec!["/mail"]));
     }
-    // Ids that serde_json rounds unless it keeps spellings, of two owners: here one number for both, so neither is known,
-    // there two. A step that reads them into an f64 rounds them in any build.
+    // Ids that serde_json rounds unless it keeps spellings, of two owners: here one number for both, so neither is
+    // known, there two. A step that reads them into an f64 rounds them in any build.
     let near = ["123456789012345678901234567890", "123456789012345678901234567891"];
     let far = ["123456789012345678901234567890", "223456789012345678901234567890"];
     for (ids, expected, exact) in [(far, 1, 1), (near, 0, 1)] {
@@ -235,7 +257,9 @@ async fn i7_redactions_follow_stand_ins_that_a_closure_moves_or_leaves() {
             })
         };
         let payload = format!(r#"{{"people":[{{"id":{},"name":"A"}},{{"id":{},"name":null}}]}}"#, ids[0], ids[1]);
-        for (step, expected) in [(step(false), if keeps_spellings() { exact } else { expected }), (step(true), expected)] {
+        for (step, expected) in
+            [(step(false), if keeps_spellings() { exact } else { expected }), (step(true), expected)]
+        {
             let events = World::after(old(), &payload, &[("Guest", ids[0])], vec![step]).await;
             assert_eq!(pointers(&events[0]), &["/people/0/called"][..expected], "{ids:?}");
         }
@@ -274,7 +298,9 @@ async fn i4_a_live_number_that_a_step_spells_otherwise_stays_live() {
             let amount = old["amount"].as_f64().unwrap();
             Ok::<_, Infallible>(json!({"email": old["email"], "amount": amount}))
         });
-        let events = World::after(old(), &format!(r#"{{"email":"a@b","amount":{amount}}}"#), &[("Order", "1")], vec![step]).await;
+        let events =
+            World::after(old(), &format!(r#"{{"email":"a@b","amount":{amount}}}"#), &[("Order", "1")], vec![step])
+                .await;
         assert_eq!(pointers(&events[0]), ["/email"], "{amount}");
     }
     // What was erased stays erased, too.

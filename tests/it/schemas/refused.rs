@@ -16,7 +16,9 @@ async fn what_needs_neither_opening_nor_upcasting_is_handed_out_as_the_stored_by
     let world = World::new();
     let store = world.store(Schemas::builder([event("Noted").version(1)]).allow_unknown_types().build().unwrap()).await;
     let odd = " {\"text\" : 1.0, \"text\":\t1e400 }\n";
-    world.append(&store, "1", &[NewEvent::raw("Noted", 1, odd), NewEvent::raw("Unknown", 9, &b"\xff not JSON"[..])]).await;
+    world
+        .append(&store, "1", &[NewEvent::raw("Noted", 1, odd), NewEvent::raw("Unknown", 9, &b"\xff not JSON"[..])])
+        .await;
     let read = world.read(&store, "1").await.unwrap();
     assert_eq!(read[0].payload, odd.as_bytes());
     assert_eq!(read[1].payload, b"\xff not JSON");
@@ -25,7 +27,8 @@ async fn what_needs_neither_opening_nor_upcasting_is_handed_out_as_the_stored_by
 #[tokio::test]
 async fn versions_and_types_the_process_does_not_know_follow_the_policy() {
     let world = World::new();
-    let v2 = || event("Placed").version(1).unprotected("was").version(2).protect(&["/name"], customer()).upcast(1, same);
+    let v2 =
+        || event("Placed").version(1).unprotected("was").version(2).protect(&["/name"], customer()).upcast(1, same);
     let newer = world.store(Schemas::new([v2()]).unwrap()).await;
     world.append(&newer, "1", &[NewEvent::raw("Placed", 2, r#"{"customer":"42","name":"Ada"}"#)]).await;
     world.append(&MemoryStore::new(), "2", &[NewEvent::raw("Unheard", 1, "{}")]).await;
@@ -40,9 +43,14 @@ async fn versions_and_types_the_process_does_not_know_follow_the_policy() {
     let refused = strict.append(&mut tx, &aggregate("Order", "1"), Any, &[NewEvent::raw("Unheard", 1, "{}")]).await;
     assert!(matches!(refused, Err(Error::UnknownType { .. })));
 
-    let passing = world.store(Schemas::builder([older()]).pass_through_newer().allow_unknown_types().build().unwrap()).await;
+    let passing =
+        world.store(Schemas::builder([older()]).pass_through_newer().allow_unknown_types().build().unwrap()).await;
     let opened = world.read(&passing, "1").await.unwrap().remove(0);
-    assert_eq!((opened.event_version.get(), json_of(&opened)["name"].clone()), (2, json!("Ada")), "opened, but not understood");
+    assert_eq!(
+        (opened.event_version.get(), json_of(&opened)["name"].clone()),
+        (2, json!("Ada")),
+        "opened, but not understood"
+    );
     assert_eq!(world.read(&passing, "2").await.unwrap()[0].payload, b"{}");
 
     let only_later = world.store(Schemas::new([event("Later").version(2)]).unwrap()).await;
@@ -52,13 +60,17 @@ async fn versions_and_types_the_process_does_not_know_follow_the_policy() {
 #[tokio::test]
 async fn only_current_versions_are_appended_unless_the_builder_says_so() {
     let world = World::new();
-    let schema = || event("Placed").version(1).protect(&["/name"], customer()).version(2).protect_same_as(1).upcast(1, same);
+    let schema =
+        || event("Placed").version(1).protect(&["/name"], customer()).version(2).protect_same_as(1).upcast(1, same);
     let store = world.store(Schemas::new([schema(), event("Old").version(1).drop_from(1)]).unwrap()).await;
     let mut tx = world.db.begin();
     for (event_type, version, hint) in
         [("Placed", 1, "current version is 2"), ("Placed", 3, "versions 1 to 2"), ("Old", 1, "lives on in other types")]
     {
-        let refused = store.append(&mut tx, &aggregate("Order", "1"), Any, &[NewEvent::raw(event_type, version, V1)]).await.unwrap_err();
+        let refused = store
+            .append(&mut tx, &aggregate("Order", "1"), Any, &[NewEvent::raw(event_type, version, V1)])
+            .await
+            .unwrap_err();
         assert!(matches!(refused, Error::UndeclaredVersion { .. }) && refused.to_string().contains(hint), "{refused}");
     }
     drop(tx);
@@ -71,13 +83,26 @@ async fn only_current_versions_are_appended_unless_the_builder_says_so() {
 #[tokio::test]
 async fn i4_plaintext_at_a_protected_place_is_refused_unless_it_is_accepted() {
     let world = World::new();
-    world.append(&MemoryStore::new(), "1", &[NewEvent::raw("Placed", 1, V1), NewEvent::raw("Placed", 1, r#"{"customer":"42"}"#)]).await;
+    world
+        .append(
+            &MemoryStore::new(),
+            "1",
+            &[NewEvent::raw("Placed", 1, V1), NewEvent::raw("Placed", 1, r#"{"customer":"42"}"#)],
+        )
+        .await;
     let strict = world.store(v1_schemas()).await;
     let error = world.read(&strict, "1").await.unwrap_err();
-    assert!(matches!(&error, Error::Unsealed { pointer, .. } if pointer.as_str() == "/name") && error.is_tampered(), "{error:?}");
+    assert!(
+        matches!(&error, Error::Unsealed { pointer, .. } if pointer.as_str() == "/name") && error.is_tampered(),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("accept_plaintext(\"Placed\")"), "{error}");
-    let absent = strict.read_aggregate_stream(&mut world.db.begin(), &aggregate("Order", "1"), (2..).into()).await.unwrap();
-    assert_eq!(absent.events[0].payload, br#"{"customer":"42"}"#, "where nothing protected is present, no seal is needed");
+    let absent =
+        strict.read_aggregate_stream(&mut world.db.begin(), &aggregate("Order", "1"), (2..).into()).await.unwrap();
+    assert_eq!(
+        absent.events[0].payload, br#"{"customer":"42"}"#,
+        "where nothing protected is present, no seal is needed"
+    );
     let lenient = Schemas::builder([event("Placed").version(1).protect(&["/name", "/email"], customer())])
         .accept_plaintext("Placed")
         .build()
@@ -103,9 +128,12 @@ async fn what_was_sealed_is_opened_even_where_the_schema_no_longer_protects_it()
         let store = world.store(schemas).await;
         assert_eq!(json_of(&world.read(&store, "1").await.unwrap()[0]), serde_json::from_str::<Value>(V1).unwrap());
     }
-    let more = Schemas::new([event("Placed").version(1).protect(&["/name", "/email", "/customer"], Owner::Aggregate)]).unwrap();
+    let more = Schemas::new([event("Placed").version(1).protect(&["/name", "/email", "/customer"], Owner::Aggregate)])
+        .unwrap();
     let more = world.store(more).await;
-    assert!(matches!(world.read(&more, "1").await, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/customer"));
+    assert!(
+        matches!(world.read(&more, "1").await, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/customer")
+    );
 }
 
 #[tokio::test]
@@ -113,18 +141,24 @@ async fn what_no_step_could_read_is_refused_at_append_if_the_builder_says_so() {
     let world = World::new();
     let schema = || event("Placed").version(1).protect(&["/name"], customer());
     let stepping = || schema().version(2).protect_same_as(1).upcast(1, same);
-    let (lenient, reader) = (world.store(Schemas::new([schema()]).unwrap()).await, world.store(Schemas::new([stepping()]).unwrap()).await);
+    let (lenient, reader) =
+        (world.store(Schemas::new([schema()]).unwrap()).await, world.store(Schemas::new([stepping()]).unwrap()).await);
     let strict = world.store(Schemas::builder([schema()]).deny_unreadable_payloads().build().unwrap()).await;
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     // With the root, 127 and 128 deep.
-    let payloads = ["1e300", &nested(126), "\"\\ud83d\\ude00\"", "1e400", "\"\\ud800\"", "{\"\\ud800\":1}", &nested(127)];
+    let payloads =
+        ["1e300", &nested(126), "\"\\ud83d\\ude00\"", "1e400", "\"\\ud800\"", "{\"\\ud800\":1}", &nested(127)];
     for (index, value) in payloads.into_iter().enumerate() {
         // The fourth is beyond every f64, and read where serde_json keeps numbers as they are spelled.
         let (id, readable) = (index.to_string(), index < 3 || index == 3 && keeps_spellings());
         let payload = format!("{{\"customer\":\"42\",\"name\":\"Ada\",\"x\":{value}}}");
         let new = [NewEvent::raw("Placed", 1, payload)];
         world.append(&lenient, &id, &new).await;
-        assert_eq!(world.read(&lenient, &id).await.unwrap()[0].payload, new[0].payload, "without a step, all of them are read");
+        assert_eq!(
+            world.read(&lenient, &id).await.unwrap()[0].payload,
+            new[0].payload,
+            "without a step, all of them are read"
+        );
         assert_eq!(world.read(&reader, &id).await.is_ok(), readable, "{value}");
         let again = [NewEvent::raw("Placed", 1, new[0].payload.clone())];
         let appended = strict.append(&mut world.db.begin(), &aggregate("Order", id), Any, &again).await;
@@ -139,20 +173,32 @@ async fn what_no_step_could_read_is_refused_at_append_if_the_builder_says_so() {
 async fn i9_a_failing_step_names_the_event_and_the_step_but_no_value() {
     let world = World::new();
     let writer = world.store(v1_schemas()).await;
-    world.append(&writer, "1", &[NewEvent::raw("Placed", 1, r#"{"customer":"42","name":"SECRET","email":{"not":"SECRET"}}"#)]).await;
+    world
+        .append(
+            &writer,
+            "1",
+            &[NewEvent::raw("Placed", 1, r#"{"customer":"42","name":"SECRET","email":{"not":"SECRET"}}"#)],
+        )
+        .await;
     let v2 = |step: EventSchema| Schemas::new([step.version(2).protect_same_as(1)]).unwrap();
     let v1 = || event("Placed").version(1).protect(&["/name", "/email"], customer());
     for (schemas, problem) in [
-        (v2(v1().upcast(1, |_: PlacedV1| Ok::<_, Infallible>(json!({})))), "does not decode into it::schemas::PlacedV1: invalid type"),
+        (
+            v2(v1().upcast(1, |_: PlacedV1| Ok::<_, Infallible>(json!({})))),
+            "does not decode into it::schemas::PlacedV1: invalid type",
+        ),
         (v2(v1().upcast_with(1, |_: Value, _| Err::<Value, _>("no"))), "it returned an error"),
         (v2(v1().upcast_with(1, |_: Value, _| -> Result<Value, Infallible> { panic!("SECRET") })), "it panicked"),
         (v2(v1().upcast_with(1, |_: Value, _| Ok::<_, Infallible>(json!(["SECRET"])))), "did not return a JSON object"),
         (
-            v2(v1().split(1, &[("Placed", 2)], |_, _| Ok::<_, Infallible>(vec![SplitPart::new("Other", 1, json!({}))]))),
+            v2(v1()
+                .split(1, &[("Placed", 2)], |_, _| Ok::<_, Infallible>(vec![SplitPart::new("Other", 1, json!({}))]))),
             "not among its declared targets",
         ),
         (
-            v2(v1().split(1, &[("Placed", 2)], |old, _| Ok::<_, Infallible>(vec![SplitPart::new("Placed", 2, old); 1_001]))),
+            v2(v1().split(1, &[("Placed", 2)], |old, _| {
+                Ok::<_, Infallible>(vec![SplitPart::new("Placed", 2, old); 1_001])
+            })),
             "one event became more than 1000",
         ),
     ] {
@@ -160,7 +206,10 @@ async fn i9_a_failing_step_names_the_event_and_the_step_but_no_value() {
         let error = world.read(&store, "1").await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains(problem) && !format!("{error} {error:?}").contains("SECRET"), "{text}");
-        assert!(text.contains("the step from Placed version 1 (") && text.contains("to Placed version 2) failed: "), "{text}");
+        assert!(
+            text.contains("the step from Placed version 1 (") && text.contains("to Placed version 2) failed: "),
+            "{text}"
+        );
     }
 }
 

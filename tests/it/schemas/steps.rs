@@ -40,7 +40,10 @@ async fn i7_typed_steps_carry_redactions_with_sensitive_fields() {
     .unwrap();
     let store = world.store(schemas).await;
     let live = world.read(&store, "1").await.unwrap().remove(0);
-    assert_eq!(json_of(&live), json!({"customer":"42","contact":{"names":["Ada Lovelace"],"email":"ada@x","phone":null}}));
+    assert_eq!(
+        json_of(&live),
+        json!({"customer":"42","contact":{"names":["Ada Lovelace"],"email":"ada@x","phone":null}})
+    );
     assert_eq!((live.stored_version.get(), live.event_version.get(), live.is_redacted()), (1, 2, false));
     assert!(
         matches!(live.decode::<PlacedV2>().unwrap().contact.phone, Sensitive::Present(None)),
@@ -48,7 +51,10 @@ async fn i7_typed_steps_carry_redactions_with_sensitive_fields() {
     );
     world.shred(&store, "42").await;
     let erased = world.read(&store, "1").await.unwrap().remove(0);
-    assert_eq!(json_of(&erased), json!({"customer":"42","contact":{"names":[null],"email":"erased@invalid","phone":null}}));
+    assert_eq!(
+        json_of(&erased),
+        json!({"customer":"42","contact":{"names":[null],"email":"erased@invalid","phone":null}})
+    );
     assert_eq!(pointers(&erased), ["/contact/email", "/contact/names/0"]);
     let placed: PlacedV2 = erased.decode().unwrap();
     assert!(placed.contact.names[0].is_redacted() && placed.contact.email.is_redacted());
@@ -82,11 +88,16 @@ async fn i7_closures_see_plaintext_or_redactions_and_never_ciphertext() {
             Ok::<_, Infallible>(json!({"customer": old["customer"], "full_name": name, "contact": {"email": email}}))
         })
         .upcast(2, |old: Value| {
-            Ok::<_, Infallible>(json!({"customer": old["customer"], "full_name": old["full_name"], "mail": old["contact"]["email"]}))
+            Ok::<_, Infallible>(
+                json!({"customer": old["customer"], "full_name": old["full_name"], "mail": old["contact"]["email"]}),
+            )
         })])
     .unwrap();
     let store = world.store(schemas).await;
-    assert_eq!(json_of(&world.read(&store, "1").await.unwrap()[0]), json!({"customer":"42","full_name":"Ada Lovelace","mail":"ada@x"}));
+    assert_eq!(
+        json_of(&world.read(&store, "1").await.unwrap()[0]),
+        json!({"customer":"42","full_name":"Ada Lovelace","mail":"ada@x"})
+    );
     world.shred(&store, "42").await;
     let erased = world.read(&store, "1").await.unwrap().remove(0);
     assert_eq!(pointers(&erased), ["/full_name", "/mail"], "redaction follows through two closures");
@@ -99,11 +110,18 @@ async fn i7_only_places_of_shredded_owners_count_as_redacted() {
     let schemas = |upcasting: bool| {
         let v1 = event("Met").version(1).protect(&["/people/*/name"], subject("Customer", "/people/*/id"));
         let v2 = |event: EventSchema| {
-            event.version(2).protect(&["/guests/*/called"], subject("Customer", "/guests/*/id")).upcast(1, |old: Value| {
-                let guests: Vec<Value> =
-                    old["people"].as_array().unwrap().iter().map(|one| json!({"id": one["id"], "called": one["name"]})).collect();
-                Ok::<_, Infallible>(json!({ "guests": guests }))
-            })
+            event.version(2).protect(&["/guests/*/called"], subject("Customer", "/guests/*/id")).upcast(
+                1,
+                |old: Value| {
+                    let guests: Vec<Value> = old["people"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .map(|one| json!({"id": one["id"], "called": one["name"]}))
+                        .collect();
+                    Ok::<_, Infallible>(json!({ "guests": guests }))
+                },
+            )
         };
         Schemas::new([if upcasting { v2(v1) } else { v1 }]).unwrap()
     };
@@ -113,6 +131,9 @@ async fn i7_only_places_of_shredded_owners_count_as_redacted() {
     let store = world.store(schemas(true)).await;
     world.shred(&store, "3").await;
     let event = world.read(&store, "1").await.unwrap().remove(0);
-    assert_eq!(json_of(&event), json!({"guests":[{"id":1,"called":"A"},{"id":"2","called":null},{"id":3,"called":null}]}));
+    assert_eq!(
+        json_of(&event),
+        json!({"guests":[{"id":1,"called":"A"},{"id":"2","called":null},{"id":3,"called":null}]})
+    );
     assert_eq!(pointers(&event), ["/guests/2/called"], "a null of a live owner is a value");
 }

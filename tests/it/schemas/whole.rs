@@ -34,7 +34,8 @@ async fn i4_an_erased_whole_payload_stays_readable_through_every_step() {
         assert!(events[0].decode::<Sensitive<Named>>().unwrap().is_redacted());
     }
     // Versions that protect fields: the redaction of the whole stays, to the end of the chain.
-    let fields = old().version(2).protect(&["/name"], Owner::Aggregate).upcast(1, |old: Named| Ok::<_, Infallible>(old));
+    let fields =
+        old().version(2).protect(&["/name"], Owner::Aggregate).upcast(1, |old: Named| Ok::<_, Infallible>(old));
     let fields = fields
         .version(3)
         .protect(&["/called"], Owner::Aggregate)
@@ -43,8 +44,9 @@ async fn i4_an_erased_whole_payload_stays_readable_through_every_step() {
     assert_eq!((seen(&events), events[0].event_version.get()), ((json!("old"), vec![""]), 3));
     assert!(events[0].decode::<Sensitive<Named>>().unwrap().is_redacted());
     // A split has nothing to make parts of; the event comes as it is.
-    let parts =
-        |old: Value, _: &StepContext<'_>| Ok::<_, Infallible>(vec![SplitPart::new("Part", 1, old.clone()), SplitPart::new("Part", 1, old)]);
+    let parts = |old: Value, _: &StepContext<'_>| {
+        Ok::<_, Infallible>(vec![SplitPart::new("Part", 1, old.clone()), SplitPart::new("Part", 1, old)])
+    };
     let schemas = || vec![old().split(1, &[("Part", 1)], parts), event("Part").version(1)];
     assert_eq!(World::after(old(), payload, &[], schemas()).await.len(), 2);
     let events = World::after(old(), payload, &[("Order", "1")], schemas()).await;

@@ -54,8 +54,8 @@ async fn filtered_reads_use_indexes() {
     }
 }
 
-/// The tables of the first release candidate have no indexes for it: a filtered read is right all the same, and the next
-/// migration adds them.
+/// The tables of the first release candidate have no indexes for it: a filtered read is right all the same, and the
+/// next migration adds them.
 #[tokio::test]
 async fn filtered_reads_work_before_the_indexes_are_there() {
     let (db, store) = (Sqlite::empty().await, SqliteStore::new());
@@ -67,7 +67,10 @@ async fn filtered_reads_work_before_the_indexes_are_there() {
     connection.execute("DROP INDEX idx_events_event_type; DROP INDEX idx_events_type_position").await.unwrap();
     connection.execute("DELETE FROM _events_migrations WHERE version = 2").await.unwrap();
     let mut tx = connection.begin().await.unwrap();
-    store.append(&mut tx, &aggregate("Order", "1"), Any, &[placed("42"), NewEvent::raw("Noted", 1, "{}"), placed("43")]).await.unwrap();
+    store
+        .append(&mut tx, &aggregate("Order", "1"), Any, &[placed("42"), NewEvent::raw("Noted", 1, "{}"), placed("43")])
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     let read = EventFilter { aggregate_types: vec!["Order".to_owned()], event_types: vec!["Placed".to_owned()] };
     for _ in 0..2 {
@@ -86,7 +89,8 @@ async fn an_event_that_the_database_did_not_store_is_not_reported_as_appended() 
     let mut tx = db.pool.begin().await.unwrap();
     let stored = store.append(&mut tx, &aggregate("Order", "1"), Any, &events).await.unwrap().events;
     tx.rollback().await.unwrap();
-    let trigger = "CREATE TRIGGER leaves_out BEFORE INSERT ON events WHEN new.event_type = 'Left' BEGIN SELECT raise(IGNORE); END";
+    let trigger = "CREATE TRIGGER leaves_out BEFORE INSERT ON events WHEN new.event_type = 'Left' BEGIN SELECT \
+        raise(IGNORE); END";
     sqlx::query(trigger).execute(&db.pool).await.unwrap();
     let mut tx = db.pool.begin().await.unwrap();
     let error = store.append(&mut tx, &aggregate("Order", "1"), Any, &events).await.unwrap_err();
@@ -102,7 +106,8 @@ async fn an_event_that_the_database_did_not_store_is_not_reported_as_appended() 
         let error = store.append(&mut tx, &aggregate("Order", "1"), expected, &events[1..2]).await.unwrap_err();
         assert!(matches!(error, Error::NoEffect { table: "events", .. }), "{expected:?}: {error:?}");
     }
-    let error = store.append(&mut tx, &aggregate("Order", "1"), Exact(1.try_into().unwrap()), &events[1..2]).await.unwrap_err();
+    let error =
+        store.append(&mut tx, &aggregate("Order", "1"), Exact(1.try_into().unwrap()), &events[1..2]).await.unwrap_err();
     assert!(matches!(error, Error::VersionConflict { .. }), "a conflict stays one: {error:?}");
 }
 
@@ -146,7 +151,10 @@ async fn i4_i8_one_unreadable_event_does_not_hold_up_the_others() {
                         _ => matches!(unreadable.error, Error::MissingKey { .. }),
                     };
                     assert!(expected, "{customer}: {:?}", unreadable.error);
-                    assert_eq!((unreadable.global_position.get(), unreadable.aggregate.aggregate_id()), (position, customer));
+                    assert_eq!(
+                        (unreadable.global_position.get(), unreadable.aggregate.aggregate_id()),
+                        (position, customer)
+                    );
                     let id: String = sqlx::query_scalar("SELECT event_id FROM events WHERE global_position = ?")
                         .bind(position)
                         .fetch_one(&mut *tx)

@@ -14,7 +14,10 @@ async fn i5_a_shredded_scope_with_a_key_left_is_not_reopened() {
     let (order, scope) = (aggregate("Order", "1"), KeyScope::new("Customer", "42"));
     let mut tx = db.pool.begin().await.unwrap();
     store.append(&mut tx, &order, Any, &[placed("42")]).await.unwrap();
-    sqlx::query("UPDATE key_scopes SET state = 'shredded', active_key_id = NULL WHERE scope_id = '42'").execute(&mut *tx).await.unwrap();
+    sqlx::query("UPDATE key_scopes SET state = 'shredded', active_key_id = NULL WHERE scope_id = '42'")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     let error = store.keys().reopen(&mut tx, &scope, "r").await.unwrap_err();
     assert!(matches!(&error, Error::ScopeState { .. }) && error.to_string().contains("shred it again"), "{error:?}");
     assert_eq!(store.keys().shred(&mut tx, &scope, "r").await.unwrap().destroyed.len(), 1);
@@ -41,7 +44,10 @@ async fn numbers_in_key_rows_that_can_not_grow_are_errors_and_not_panics() {
             "reopen" => store.keys().reopen(&mut tx, &scope, "r").await.map(drop),
             "rotate" => store.keys().rotate_data_key(&mut tx, &scope).await.map(drop),
             _ => {
-                sqlx::query("UPDATE key_scopes SET active_key_id = NULL WHERE scope_id = '42'").execute(&mut *tx).await.unwrap();
+                sqlx::query("UPDATE key_scopes SET active_key_id = NULL WHERE scope_id = '42'")
+                    .execute(&mut *tx)
+                    .await
+                    .unwrap();
                 store.append(&mut tx, &order, Any, &[placed("42")]).await.map(drop)
             }
         };
@@ -87,14 +93,16 @@ async fn i5_shredded_keys_scopes_and_namespaces_can_not_be_replaced() {
         .unwrap();
     store.keys().shred(&mut tx, &KeyScope::new("Customer", "42"), "r").await.unwrap();
     tx.commit().await.unwrap();
-    let other_id =
-        "'00000000-0000-4000-8000-000000000000', scope_kind, scope_id, version, wrapped_key, kek_id, state, created_at, shredded_at, NULL";
+    let other_id = "'00000000-0000-4000-8000-000000000000', scope_kind, scope_id, version, wrapped_key, kek_id, state, \
+        created_at, shredded_at, NULL";
     for sql in [
         "REPLACE INTO data_keys SELECT * FROM loot WHERE scope_id = '42'",
         &format!("REPLACE INTO data_keys SELECT {other_id} FROM loot WHERE scope_id = '42'"),
-        "INSERT INTO data_keys SELECT * FROM loot WHERE scope_id = '42' ON CONFLICT DO UPDATE SET wrapped_key = excluded.wrapped_key",
+        "INSERT INTO data_keys SELECT * FROM loot WHERE scope_id = '42' ON CONFLICT DO UPDATE SET wrapped_key = \
+         excluded.wrapped_key",
         "UPDATE data_keys SET wrapped_key = x'00', state = 'live', shredded_at = NULL WHERE scope_id = '42'",
-        "UPDATE OR REPLACE data_keys SET key_id = (SELECT key_id FROM loot WHERE scope_id = '42') WHERE scope_id = '43'",
+        "UPDATE OR REPLACE data_keys SET key_id = (SELECT key_id FROM loot WHERE scope_id = '42') WHERE scope_id = \
+         '43'",
         "UPDATE OR REPLACE data_keys SET scope_id = '42' WHERE scope_id = '43'",
         "REPLACE INTO key_scopes SELECT * FROM scopes WHERE scope_id = '42'",
         "UPDATE OR REPLACE key_scopes SET scope_id = '42' WHERE scope_id = '43'",
@@ -110,7 +118,10 @@ async fn i5_shredded_keys_scopes_and_namespaces_can_not_be_replaced() {
         connection.close().await.unwrap();
     }
     let mut connection = db.pool.acquire().await.unwrap();
-    SqliteKeys::new().migrate(&mut connection, &Namespace::new("conformance").unwrap()).await.expect("migrating stays idempotent");
+    SqliteKeys::new()
+        .migrate(&mut connection, &Namespace::new("conformance").unwrap())
+        .await
+        .expect("migrating stays idempotent");
 }
 
 #[tokio::test]
@@ -136,10 +147,11 @@ async fn shredded_keys_are_overwritten_in_the_file() {
     }
     tx.commit().await.unwrap();
     let mut connection = db.pool.acquire().await.unwrap();
-    let wrapped: Vec<(String, Vec<u8>)> = sqlx::query_as("SELECT scope_id, wrapped_key FROM data_keys WHERE scope_kind = 'Customer'")
-        .fetch_all(&mut *connection)
-        .await
-        .unwrap();
+    let wrapped: Vec<(String, Vec<u8>)> =
+        sqlx::query_as("SELECT scope_id, wrapped_key FROM data_keys WHERE scope_kind = 'Customer'")
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
     assert_eq!(wrapped.len(), 42);
     let mut tx = db.pool.begin().await.unwrap();
     assert_eq!(store.keys().shred(&mut tx, &erased, "request").await.unwrap().destroyed.len(), 21);
@@ -165,11 +177,13 @@ async fn i3_swapped_or_altered_key_rows_are_wrong_keys() {
     tx.commit().await.unwrap();
     let mut connection = db.pool.acquire().await.unwrap();
     for sql in [
-        "UPDATE data_keys SET wrapped_key = (SELECT wrapped_key FROM data_keys WHERE scope_id = '43') WHERE scope_id = '42'",
+        "UPDATE data_keys SET wrapped_key = (SELECT wrapped_key FROM data_keys WHERE scope_id = '43') WHERE scope_id = \
+         '42'",
         "UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = '42'",
         "UPDATE data_keys SET wrapped_key = x'' WHERE scope_id = '42'",
         "UPDATE data_keys SET version = 7 WHERE scope_id = '42'",
-        "INSERT INTO key_scopes VALUES ('Customer', '44', 'live', 1, NULL); UPDATE data_keys SET scope_id = '44' WHERE scope_id = '42'",
+        "INSERT INTO key_scopes VALUES ('Customer', '44', 'live', 1, NULL); UPDATE data_keys SET scope_id = '44' WHERE \
+         scope_id = '42'",
     ] {
         let mut tx = connection.begin().await.unwrap();
         sqlx::raw_sql(sql).execute(&mut *tx).await.unwrap();
@@ -180,9 +194,15 @@ async fn i3_swapped_or_altered_key_rows_are_wrong_keys() {
     }
     let mut tx = connection.begin().await.unwrap();
     assert_eq!(store.read_stream(&mut tx, &order).await.unwrap().events.len(), 2);
-    sqlx::raw_sql("DROP TRIGGER data_keys_stay; DELETE FROM data_keys WHERE scope_id = '42'").execute(&mut *tx).await.unwrap();
+    sqlx::raw_sql("DROP TRIGGER data_keys_stay; DELETE FROM data_keys WHERE scope_id = '42'")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     let error = store.read_stream(&mut tx, &order).await.unwrap_err();
-    assert!(matches!(error, Error::MissingKey { .. }) && !error.is_shredded(), "a lost row is not an erasure: {error:?}");
+    assert!(
+        matches!(error, Error::MissingKey { .. }) && !error.is_shredded(),
+        "a lost row is not an erasure: {error:?}"
+    );
 }
 
 /// Whoever can write the key table, without having any key, points a scope at a key that is not its own.
@@ -196,17 +216,33 @@ async fn i5_a_redirected_active_key_seals_nothing() {
     store.append(&mut tx, &order, Any, &[placed("alice"), placed("mallory"), placed("gone")]).await.unwrap();
     tx.commit().await.unwrap();
     let mut connection = db.pool.acquire().await.unwrap();
-    let shredded: String = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("{own} = 'gone'"))).fetch_one(&mut *connection).await.unwrap();
+    let shredded: String =
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("{own} = 'gone'"))).fetch_one(&mut *connection).await.unwrap();
     let mut tx = connection.begin().await.unwrap();
     store.keys().shred(&mut tx, &KeyScope::new("Customer", "gone"), "r").await.unwrap();
     tx.commit().await.unwrap();
     for (sql, hint) in [
-        (format!("UPDATE key_scopes SET active_key_id = ({own} = 'mallory') WHERE scope_id = 'alice'"), "another scope"),
-        (format!("UPDATE key_scopes SET active_key_id = ({own} = 'integrity') WHERE scope_id = 'alice'"), "another scope"),
-        (format!("UPDATE key_scopes SET active_key_id = ({own} = 'alice') WHERE scope_id = 'integrity'"), "another scope"),
-        (format!("UPDATE key_scopes SET active_key_id = '{shredded}', state = 'live' WHERE scope_id IN ('alice', 'gone')"), "key"),
         (
-            "UPDATE data_keys SET wrapped_key = NULL, state = 'shredded', shredded_at = '2026-01-01T00:00:00Z' WHERE scope_id = 'alice'"
+            format!("UPDATE key_scopes SET active_key_id = ({own} = 'mallory') WHERE scope_id = 'alice'"),
+            "another scope",
+        ),
+        (
+            format!("UPDATE key_scopes SET active_key_id = ({own} = 'integrity') WHERE scope_id = 'alice'"),
+            "another scope",
+        ),
+        (
+            format!("UPDATE key_scopes SET active_key_id = ({own} = 'alice') WHERE scope_id = 'integrity'"),
+            "another scope",
+        ),
+        (
+            format!(
+                "UPDATE key_scopes SET active_key_id = '{shredded}', state = 'live' WHERE scope_id IN ('alice', 'gone')"
+            ),
+            "key",
+        ),
+        (
+            "UPDATE data_keys SET wrapped_key = NULL, state = 'shredded', shredded_at = '2026-01-01T00:00:00Z' WHERE \
+             scope_id = 'alice'"
                 .to_owned(),
             "destroyed",
         ),
@@ -219,17 +255,23 @@ async fn i5_a_redirected_active_key_seals_nothing() {
             assert!(error.to_string().contains(hint), "{error}");
         }
         let integrity = sql.ends_with("'integrity'");
-        let rotated = store.keys().rotate_data_key(&mut tx, &if integrity { KeyScope::integrity() } else { alice.clone() }).await;
+        let rotated =
+            store.keys().rotate_data_key(&mut tx, &if integrity { KeyScope::integrity() } else { alice.clone() }).await;
         assert!(matches!(rotated, Err(Error::InvalidRow { .. })), "{sql}: {rotated:?}");
         let prepared = cold().keys().prepare(&mut tx).await;
         assert_eq!(matches!(prepared, Err(Error::InvalidRow { .. })), integrity, "{sql}: {prepared:?}");
     }
     // A key that was rotated away stays so.
     let mut tx = connection.begin().await.unwrap();
-    let first: String = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("{own} = 'alice'"))).fetch_one(&mut *tx).await.unwrap();
+    let first: String =
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("{own} = 'alice'"))).fetch_one(&mut *tx).await.unwrap();
     store.keys().rotate_data_key(&mut tx, &alice).await.unwrap();
     store.append(&mut tx, &order, Any, &[placed("alice")]).await.unwrap();
-    sqlx::query("UPDATE key_scopes SET active_key_id = ? WHERE scope_id = 'alice'").bind(first).execute(&mut *tx).await.unwrap();
+    sqlx::query("UPDATE key_scopes SET active_key_id = ? WHERE scope_id = 'alice'")
+        .bind(first)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     let error = store.append(&mut tx, &order, Any, &[placed("alice")]).await.map(drop).unwrap_err();
     assert!(error.to_string().contains("newest"), "{error:?}");
 }

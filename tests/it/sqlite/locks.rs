@@ -8,8 +8,8 @@ use eventseal::keys::{ScopeLock, ScopeState};
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{
-    AggregateVersion, Error, EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Result,
-    SealedStore, aggregate,
+    AggregateVersion, Error, EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace,
+    NewEvent, Result, SealedStore, aggregate,
 };
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -97,7 +97,10 @@ async fn a_prepared_process_waits_for_its_turn_to_write() {
     for operation in ["append", "rotate", "reopen", "shred"] {
         let store = store(&db).await;
         let mut other = db.pool.begin().await.unwrap();
-        SqliteStore::new().append(&mut other, &aggregate("Order", "other"), Any, &[NewEvent::raw("Noted", 1, "{}")]).await.unwrap();
+        SqliteStore::new()
+            .append(&mut other, &aggregate("Order", "other"), Any, &[NewEvent::raw("Noted", 1, "{}")])
+            .await
+            .unwrap();
         let mut impatient = impatient(&db).await;
         let mut tx = impatient.begin().await.unwrap();
         let scope = KeyScope::new("Customer", "42");
@@ -140,7 +143,11 @@ impl KmsFaults for Hanging {
 #[tokio::test]
 async fn i5_a_kms_that_hangs_keeps_no_writer_waiting() {
     let db = Sqlite::new().await;
-    let kms = Arc::new(Faulty(Hanging { keyring: Keyring::generate("main").unwrap(), hangs: false.into(), asked: Notify::new() }));
+    let kms = Arc::new(Faulty(Hanging {
+        keyring: Keyring::generate("main").unwrap(),
+        hangs: false.into(),
+        asked: Notify::new(),
+    }));
     let process = || Arc::new(SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Arc::clone(&kms), schemas()));
     process().keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
     let scope = KeyScope::new("Customer", "42");
@@ -176,7 +183,11 @@ async fn i5_a_kms_that_hangs_keeps_no_writer_waiting() {
 #[tokio::test]
 async fn a_cold_append_that_was_overtaken_is_retryable_and_then_warm() {
     let db = Sqlite::new().await;
-    let kms = Arc::new(Faulty(Hanging { keyring: Keyring::generate("main").unwrap(), hangs: false.into(), asked: Notify::new() }));
+    let kms = Arc::new(Faulty(Hanging {
+        keyring: Keyring::generate("main").unwrap(),
+        hangs: false.into(),
+        asked: Notify::new(),
+    }));
     let process = || SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Arc::clone(&kms), schemas());
     let (warm, cold, order) = (process(), process(), aggregate("Order", "1"));
     warm.keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
@@ -236,8 +247,12 @@ async fn i5_i6_appends_race_shreds() {
     assert_eq!(page.scanned, committed, "events were lost or doubled");
     let mut redacted = 0;
     for event in &page.events {
-        let customer = serde_json::from_slice::<serde_json::Value>(&event.payload).unwrap()["customer"].as_str().unwrap().to_owned();
-        let history = store.keys().key_history(&mut connection, &KeyScope::new("Customer", customer)).await.unwrap().unwrap();
+        let customer = serde_json::from_slice::<serde_json::Value>(&event.payload).unwrap()["customer"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let history =
+            store.keys().key_history(&mut connection, &KeyScope::new("Customer", customer)).await.unwrap().unwrap();
         assert_eq!(event.is_redacted(), history.state == ScopeState::Shredded);
         assert_eq!(history.keys.iter().any(|key| key.shredded_at.is_none()), history.state == ScopeState::Live);
         redacted += usize::from(event.is_redacted());
@@ -258,7 +273,8 @@ async fn a_dropped_append_leaves_nothing_half_done() {
             let events = [placed(&polls.to_string()), placed("shared")];
             let mut append = std::pin::pin!(store.append(&mut tx, &order, Any, &events));
             for _ in 0..polls {
-                let polled = std::future::poll_fn(|context| std::task::Poll::Ready(append.as_mut().poll(context))).await;
+                let polled =
+                    std::future::poll_fn(|context| std::task::Poll::Ready(append.as_mut().poll(context))).await;
                 if polled.is_ready() {
                     break;
                 }
@@ -270,12 +286,17 @@ async fn a_dropped_append_leaves_nothing_half_done() {
         let stream = store.read_stream(&mut connection, &order).await.expect("everything committed is readable");
         done.push(stream.events.len());
         assert!(stream.events.len().is_multiple_of(2), "half an append was committed");
-        let head: Option<i64> =
-            sqlx::query_scalar("SELECT max(aggregate_version) FROM aggregate_heads").fetch_one(&mut *connection).await.unwrap();
+        let head: Option<i64> = sqlx::query_scalar("SELECT max(aggregate_version) FROM aggregate_heads")
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
         assert_eq!(head, stream.last_version.map(AggregateVersion::get), "the head is not where the events are");
     }
     let appended = |pair: &[usize]| pair[0] < pair[1];
-    assert!(done.windows(2).any(appended) && !done.windows(2).all(appended), "appends must have been cut short, and completed: {done:?}");
+    assert!(
+        done.windows(2).any(appended) && !done.windows(2).all(appended),
+        "appends must have been cut short, and completed: {done:?}"
+    );
 }
 
 /// As by a timeout around `shred()` whose error is ignored.
@@ -293,7 +314,8 @@ async fn i5_a_dropped_shred_never_claims_more_than_it_did() {
         {
             let mut shred = std::pin::pin!(store.keys().shred(&mut tx, &scope, "r"));
             for _ in 0..polls {
-                if std::future::poll_fn(|context| std::task::Poll::Ready(shred.as_mut().poll(context))).await.is_ready() {
+                if std::future::poll_fn(|context| std::task::Poll::Ready(shred.as_mut().poll(context))).await.is_ready()
+                {
                     break;
                 }
                 tokio::task::yield_now().await;
@@ -303,7 +325,11 @@ async fn i5_a_dropped_shred_never_claims_more_than_it_did() {
         let mut tx = db.pool.begin().await.unwrap();
         let history = store.keys().key_history(&mut tx, &scope).await.unwrap().unwrap();
         let destroyed = history.keys.iter().all(|key| key.shredded_at.is_some());
-        assert_eq!(store.read_stream(&mut tx, &order).await.unwrap().events[0].is_redacted(), destroyed, "after {polls} polls");
+        assert_eq!(
+            store.read_stream(&mut tx, &order).await.unwrap().events[0].is_redacted(),
+            destroyed,
+            "after {polls} polls"
+        );
         if history.state == ScopeState::Shredded {
             assert!(destroyed, "after {polls} polls, a key outlived what is said to be its shred");
             done += 1;
@@ -323,7 +349,12 @@ async fn i5_a_dropped_shred_never_claims_more_than_it_did() {
 async fn a_pool_of_one_connection_is_enough() {
     let folder = tempfile::tempdir().unwrap();
     let options = SqliteConnectOptions::new().filename(folder.path().join("one.db")).create_if_missing(true);
-    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5)).connect_with(options).await.unwrap();
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect_with(options)
+        .await
+        .unwrap();
     let mut connection = pool.acquire().await.unwrap();
     SqliteStore::new().migrate(&mut connection).await.unwrap();
     SqliteKeys::new().migrate(&mut connection, &Namespace::new("one").unwrap()).await.unwrap();

@@ -1,7 +1,8 @@
 //! Single bits of headers, sealed values and whole payloads.
 
 use super::{
-    Header, Part, STATES, State, edited, in_state, kind, protected, same_reading, tampered, text, token, tokens, with_header, with_token,
+    Header, Part, STATES, State, edited, in_state, kind, protected, same_reading, tampered, text, token, tokens,
+    with_header, with_token,
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -27,7 +28,8 @@ fn i3_i4_no_bit_of_a_header_can_be_flipped() {
                     flipped[at] ^= 1 << bit;
                     let value = flipped[at];
                     let result = world.open(&with_header(stored, &flipped));
-                    let context = || format!("{state:?}, {}, byte {at} ({part:?}), bit {bit}: {result:?}", stored.event_type);
+                    let context =
+                        || format!("{state:?}, {}, byte {at} ({part:?}), bit {bit}: {result:?}", stored.event_type);
                     let unsupported = |name: &str| matches!(&result, Err(Error::Unsupported { what, value: found, .. }) if *what == name && *found == value);
                     let unchanged = || matches!(&result, Ok(opened) if *opened == before);
                     let right = match part {
@@ -66,7 +68,11 @@ fn i3_i4_no_bit_of_a_sealed_value_can_be_flipped() {
                     flipped[at / 8] ^= 1 << (at % 8);
                     let result = open(&flipped);
                     // Nobody can tell any more what a destroyed key sealed; that it is gone is all there is to say.
-                    let right = if is_dead { matches!(&result, Ok(opened) if same_reading(opened, &before)) } else { tampered(&result) };
+                    let right = if is_dead {
+                        matches!(&result, Ok(opened) if same_reading(opened, &before))
+                    } else {
+                        tampered(&result)
+                    };
                     assert!(right, "{state:?}, {place}, bit {at}: {result:?}");
                 }
                 // Lengths that no sealed value has, whatever the key's state.
@@ -74,9 +80,13 @@ fn i3_i4_no_bit_of_a_sealed_value_can_be_flipped() {
                     assert!(tampered(&open(&bytes[..length])), "{state:?}, {place}, {length} bytes");
                 }
                 assert!(tampered(&open(&[&bytes[..], &[0]].concat())));
-                for spelling in
-                    [format!("{token}="), format!("{token}=="), format!(" {token}"), token.replace(['A', '-', '_'], "+"), String::new()]
-                {
+                for spelling in [
+                    format!("{token}="),
+                    format!("{token}=="),
+                    format!(" {token}"),
+                    token.replace(['A', '-', '_'], "+"),
+                    String::new(),
+                ] {
                     let altered = with_token(stored, place, &spelling);
                     if altered.payload != edited(stored, |_| {}).payload {
                         assert!(tampered(&world.open(&altered)), "{state:?}, {place}, {spelling:?}");
@@ -122,7 +132,8 @@ fn regions(text: &str) -> Vec<Region> {
             last = string;
             at += length + 2;
         } else {
-            let length = rest.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(rest.len());
+            let length =
+                rest.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(rest.len());
             regions[at..at + length].fill(Region::Open);
             at += length.max(1);
         }
@@ -151,13 +162,16 @@ fn i3_i4_no_bit_of_a_stored_payload_changes_what_is_protected() {
                     payload[at] ^= 1 << bit;
                     let altered = with_payload(stored, payload);
                     let result = world.open(&altered);
-                    let context = || format!("{state:?}, {}, byte {at} ({region:?}), bit {bit}: {result:?}", stored.event_type);
+                    let context =
+                        || format!("{state:?}, {}, byte {at} ({region:?}), bit {bit}: {result:?}", stored.event_type);
                     match &result {
                         Err(error) => {
                             let allowed: &[&str] = match region {
                                 Region::Structure => &["InvalidPayload", "ShapeMismatch"],
                                 Region::SealName => &["InvalidPayload", "Unsealed"],
-                                Region::Header if key_may_be_missing => &["InvalidPayload", "Tampered", "Unsupported", "MissingKey"],
+                                Region::Header if key_may_be_missing => {
+                                    &["InvalidPayload", "Tampered", "Unsupported", "MissingKey"]
+                                }
                                 Region::Header => &["InvalidPayload", "Tampered", "Unsupported"],
                                 Region::ProtectedName | Region::Token => &["InvalidPayload", "Tampered"],
                                 Region::Open => &["InvalidPayload"],
@@ -173,11 +187,15 @@ fn i3_i4_no_bit_of_a_stored_payload_changes_what_is_protected() {
                                 Region::Header => {
                                     assert_eq!(opened.payload, before.payload);
                                     let now = URL_SAFE_NO_PAD.decode(token(&altered, "/$seal").unwrap()).unwrap();
-                                    let differs = |(index, part): (usize, &Part)| (now[index] != header.bytes()[index]).then_some(*part);
+                                    let differs = |(index, part): (usize, &Part)| {
+                                        (now[index] != header.bytes()[index]).then_some(*part)
+                                    };
                                     let parts: Vec<Part> = map.iter().enumerate().filter_map(differs).collect();
                                     let unread = |part: &Part| match part {
                                         Part::Tag => state == State::Live,
-                                        Part::Commitment(key) => state == State::Shredded || state == State::Half && *key == 0,
+                                        Part::Commitment(key) => {
+                                            state == State::Shredded || state == State::Half && *key == 0
+                                        }
                                         _ => false,
                                     };
                                     assert!(parts.iter().all(unread), "{parts:?} {}", context());

@@ -36,9 +36,10 @@ fn check_anything(world: &SealerWorld, template: &PersistedEvent, payload: Vec<u
 }
 
 fn fuzzed(world: &SealerWorld) -> Vec<PersistedEvent> {
-    let mut events: Vec<PersistedEvent> = [("Placed", PLACED), ("Placed", PLACED), ("Gifts", GIFTS), ("Joined", JOINED), ("Whole", PLACED)]
-        .map(|(name, payload)| seal(world, name, payload))
-        .into();
+    let mut events: Vec<PersistedEvent> =
+        [("Placed", PLACED), ("Placed", PLACED), ("Gifts", GIFTS), ("Joined", JOINED), ("Whole", PLACED)]
+            .map(|(name, payload)| seal(world, name, payload))
+            .into();
     for name in ["Open", "Unknown"] {
         let mut renamed = events[0].clone();
         (renamed.stored_type, renamed.event_type) = (name.into(), name.into());
@@ -84,8 +85,25 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         (at(), vec(any::<u8>(), 1..6)).prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
         (at(), 1..40_usize).prop_map(|(at, length)| Mutation::Delete(at, length)),
         (at(), vec(any::<u8>(), 1..6)).prop_map(|(at, bytes)| Mutation::Replace(at, bytes)),
-        (at(), 0..300_usize, at(), 0..5_usize).prop_map(|(at, length, from, event)| Mutation::Splice { at, length, from, event }),
-        (at(), prop::sample::select(vec!["null", "{}", "[]", "\"c4n4ry\"", "1", "\"email\":\"c4n4ry\"", "\"$seal\":null", "{\"note\":1}"]))
+        (at(), 0..300_usize, at(), 0..5_usize).prop_map(|(at, length, from, event)| Mutation::Splice {
+            at,
+            length,
+            from,
+            event
+        }),
+        (
+            at(),
+            prop::sample::select(vec![
+                "null",
+                "{}",
+                "[]",
+                "\"c4n4ry\"",
+                "1",
+                "\"email\":\"c4n4ry\"",
+                "\"$seal\":null",
+                "{\"note\":1}"
+            ])
+        )
             .prop_map(|(at, text)| Mutation::Structure(at, text)),
     ]
 }

@@ -32,7 +32,9 @@ fn i3_i4_a_document_can_not_be_rearranged_around_its_seal() {
         assert!(!holds_canary(&moved_down.payload) && !moved_down.is_redacted());
         // In the text, so that the places stay in their order, of which the first is named.
         let header = format!("\"$seal\":\"{seal}\",");
-        let inside = by_text(&|text| text.replacen(&header, "", 1).replacen("\"courier\":{", &format!("\"courier\":{{{header}"), 1));
+        let inside = by_text(&|text| {
+            text.replacen(&header, "", 1).replacen("\"courier\":{", &format!("\"courier\":{{{header}"), 1)
+        });
         assert!(unsealed_at(&inside, "/email"), "{inside:?}");
         assert!(unsealed_at(&by_text(&replaced("\"$seal\"", "\"$Seal\"")), "/email"));
         // Without header and without values, an event says nothing; it does not say that something was erased.
@@ -58,7 +60,11 @@ fn i3_i4_a_document_can_not_be_rearranged_around_its_seal() {
             assert!(tampered(&by_value(&|value| value["$seal"] = other.clone())), "{state:?} {other}");
         }
         assert!(
-            tampered(&by_text(&|text| text.replacen(&seal, &format!("\\u00{:02x}{}", seal.as_bytes()[0], &seal[1..]), 1))),
+            tampered(&by_text(&|text| text.replacen(
+                &seal,
+                &format!("\\u00{:02x}{}", seal.as_bytes()[0], &seal[1..]),
+                1
+            ))),
             "a token has one spelling"
         );
         assert!(tampered(&by_text(&|text| text.replacen('{', &format!("{{\"$seal\":\"{seal}\","), 1))));
@@ -68,7 +74,9 @@ fn i3_i4_a_document_can_not_be_rearranged_around_its_seal() {
         assert_eq!(by_text(&replaced("\"$seal\"", "\"\\u0024se\\u0061l\"")).unwrap(), before);
 
         // A field is not what was sealed.
-        for other in [json!("c4n4ry-eve@example.org"), json!(null), json!(1), json!(true), json!({}), json!([]), json!("")] {
+        for other in
+            [json!("c4n4ry-eve@example.org"), json!(null), json!(1), json!(true), json!({}), json!([]), json!("")]
+        {
             assert!(tampered(&by_value(&|value| value["email"] = other.clone())), "{state:?} {other}");
             assert!(tampered(&by_value(&|value| value["courier"]["phone"] = other.clone())), "{state:?} {other}");
         }
@@ -84,8 +92,17 @@ fn i3_i4_a_document_can_not_be_rearranged_around_its_seal() {
         })));
 
         // Something else stands on the way to it.
-        for other in [json!("Bob, c4n4ry-555"), json!(5), json!(false), json!([]), json!([{ "phone": token(stored, "/courier/phone") }])] {
-            assert!(misshapen_at(&by_value(&|value| value["courier"] = other.clone()), "/courier"), "{state:?} {other}");
+        for other in [
+            json!("Bob, c4n4ry-555"),
+            json!(5),
+            json!(false),
+            json!([]),
+            json!([{ "phone": token(stored, "/courier/phone") }]),
+        ] {
+            assert!(
+                misshapen_at(&by_value(&|value| value["courier"] = other.clone()), "/courier"),
+                "{state:?} {other}"
+            );
         }
         assert!(misshapen_at(&by_text(&|text| format!("[{text}]")), ""));
         assert!(misshapen_at(&by_text(&|text| serde_json::to_string(text).unwrap()), ""));
@@ -104,7 +121,10 @@ fn i3_i4_a_document_can_not_be_rearranged_around_its_seal() {
 
         // It is no JSON any more.
         for cut in [0, 1, 10, stored.payload.len() - 1] {
-            assert!(matches!(world.open(&with_payload(stored, &stored.payload[..cut])), Err(Error::InvalidPayload { .. })));
+            assert!(matches!(
+                world.open(&with_payload(stored, &stored.payload[..cut])),
+                Err(Error::InvalidPayload { .. })
+            ));
         }
         assert!(matches!(by_text(&|text| format!("{text},")), Err(Error::InvalidPayload { .. })));
         assert!(matches!(by_text(&|text| format!("{text}{text}")), Err(Error::InvalidPayload { .. })));
@@ -129,7 +149,9 @@ fn i3_i4_elements_can_not_be_moved_added_or_taken_away() {
     for state in STATES {
         let (world, events) = in_state(state);
         let stored = &events[1];
-        let by_value = |edit: &dyn Fn(&mut Vec<Value>)| world.open(&edited(stored, |value| edit(value["lines"].as_array_mut().unwrap())));
+        let by_value = |edit: &dyn Fn(&mut Vec<Value>)| {
+            world.open(&edited(stored, |value| edit(value["lines"].as_array_mut().unwrap())))
+        };
         let before = world.open(stored).unwrap();
         let swapped = by_value(&|lines| lines.swap(0, 1));
         if state == State::Shredded {
@@ -145,13 +167,22 @@ fn i3_i4_elements_can_not_be_moved_added_or_taken_away() {
         assert!(tampered(&by_value(&Vec::clear)));
         for note in [json!("c4n4ry"), json!(1), json!(token(stored, "/lines/0/note"))] {
             let added = by_value(&|lines| lines.push(json!({ "to": "rec-1", "note": note })));
-            assert!(matches!(&added, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/lines/3/note"), "{added:?}");
+            assert!(
+                matches!(&added, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/lines/3/note"),
+                "{added:?}"
+            );
             let filled = by_value(&|lines| lines[2]["note"] = note.clone());
-            assert!(matches!(&filled, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/lines/2/note"), "{filled:?}");
+            assert!(
+                matches!(&filled, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/lines/2/note"),
+                "{filled:?}"
+            );
         }
         for lines in [json!({ "0": { "note": token(stored, "/lines/0/note") } }), json!("x"), json!(1)] {
             let result = world.open(&edited(stored, |value| value["lines"] = lines.clone()));
-            assert!(matches!(&result, Err(Error::ShapeMismatch { pointer, .. }) if pointer.as_str() == "/lines"), "{result:?}");
+            assert!(
+                matches!(&result, Err(Error::ShapeMismatch { pointer, .. }) if pointer.as_str() == "/lines"),
+                "{result:?}"
+            );
         }
         assert!(tampered(&world.open(&edited(stored, |value| value["lines"] = Value::Null))));
         // An element without a note is nobody's secret.

@@ -1,6 +1,9 @@
 //! Key rows that are lost, that come from another namespace, or whose scope is disabled.
 
-use super::{Careless, GIFTS, Header, JOINED, KEYRING, PLACED, Part, STATES, schemas, seal, shred_all, tampered, with_header, world};
+use super::{
+    Careless, GIFTS, Header, JOINED, KEYRING, PLACED, Part, STATES, schemas, seal, shred_all, tampered, with_header,
+    world,
+};
 use async_trait::async_trait;
 use eventseal::keys::KeyStore;
 use eventseal::keys::{DataKeyRecord, KeyId};
@@ -52,8 +55,12 @@ impl KeyFaults for Broken {
 fn i4_a_lost_key_row_is_missing_and_not_shredded() {
     for state in STATES {
         let world = SealerWorld::with_keyring(Keyring::parse(KEYRING).unwrap(), schemas());
-        let events =
-            [seal(&world, "Placed", PLACED), seal(&world, "Gifts", GIFTS), seal(&world, "Joined", JOINED), seal(&world, "Whole", PLACED)];
+        let events = [
+            seal(&world, "Placed", PLACED),
+            seal(&world, "Gifts", GIFTS),
+            seal(&world, "Joined", JOINED),
+            seal(&world, "Whole", PLACED),
+        ];
         state.bring_about(&world);
         for stored in &events {
             let header = Header::of(stored);
@@ -62,14 +69,22 @@ fn i4_a_lost_key_row_is_missing_and_not_shredded() {
             let integrity = KeyId(uuid::Uuid::from_bytes(header.integrity_key));
             // One row, some rows, with and without the integrity key's.
             for lost in 1_usize..1 << (ids.len() + 1) {
-                let lost: Vec<KeyId> =
-                    ids.iter().chain([&integrity]).enumerate().filter(|(bit, _)| lost >> bit & 1 == 1).map(|(_, id)| *id).collect();
-                let sealer = Sealer::new(Faulty(Broken::without(lost.clone())), Keyring::parse(KEYRING).unwrap(), schemas());
+                let lost: Vec<KeyId> = ids
+                    .iter()
+                    .chain([&integrity])
+                    .enumerate()
+                    .filter(|(bit, _)| lost >> bit & 1 == 1)
+                    .map(|(_, id)| *id)
+                    .collect();
+                let sealer =
+                    Sealer::new(Faulty(Broken::without(lost.clone())), Keyring::parse(KEYRING).unwrap(), schemas());
                 let result = futures::executor::block_on(sealer.open(&mut world.db.begin(), vec![stored.clone()]));
                 match result {
                     Err(Error::MissingKey { key_id, .. }) => assert!(lost.contains(&key_id)),
                     // Where nothing is redacted, nobody asks for the integrity key.
-                    Ok(opened) => assert!(lost == [integrity] && !before.is_redacted() && opened == std::slice::from_ref(&before)),
+                    Ok(opened) => {
+                        assert!(lost == [integrity] && !before.is_redacted() && opened == std::slice::from_ref(&before))
+                    }
                     Err(error) => panic!("{state:?}, {}: {error:?}", stored.event_type),
                 }
             }
@@ -83,8 +98,12 @@ fn i3_i4_a_seal_does_not_open_in_another_namespace() {
     let here = SealerWorld::with_keyring(Keyring::parse(KEYRING).unwrap(), schemas());
     let stored = seal(&here, "Placed", PLACED);
     // The same master key, another database: its keys are not there.
-    let there =
-        SealerWorld::over(MemoryDb::new(Namespace::new("other").unwrap()), MemoryKeys::new(), Keyring::parse(KEYRING).unwrap(), schemas());
+    let there = SealerWorld::over(
+        MemoryDb::new(Namespace::new("other").unwrap()),
+        MemoryKeys::new(),
+        Keyring::parse(KEYRING).unwrap(),
+        schemas(),
+    );
     assert!(matches!(there.open(&stored), Err(Error::MissingKey { .. })));
     // Not even if the scopes of the same names were shredded there.
     shred_all(&there);
@@ -97,7 +116,8 @@ fn i3_i4_a_seal_does_not_open_in_another_namespace() {
     let refused = open(&renamed(Box::new(Keyring::parse(KEYRING).unwrap())), &here, &stored);
     assert!(matches!(refused, Err(Error::KmsRefused { .. })), "{refused:?}");
     // And if the KMS does not care, the wrapped keys do.
-    let careless = SealerWorld::over(MemoryDb::new(Namespace::new("test").unwrap()), MemoryKeys::new(), Careless, schemas());
+    let careless =
+        SealerWorld::over(MemoryDb::new(Namespace::new("test").unwrap()), MemoryKeys::new(), Careless, schemas());
     let stored = seal(&careless, "Placed", PLACED);
     let refused = open(&renamed(Box::new(Careless)), &careless, &stored);
     assert!(matches!(refused, Err(Error::WrongKey { .. })), "{refused:?}");
@@ -115,7 +135,10 @@ fn i4_a_disabled_scope_is_an_error_whatever_is_altered() {
     world.disable("Customer", "cust-1");
     for event in [&stored, &single] {
         let result = world.open(event);
-        assert!(matches!(&result, Err(Error::Disabled { scope }) if *scope == KeyScope::new("Customer", "cust-1")), "{result:?}");
+        assert!(
+            matches!(&result, Err(Error::Disabled { scope }) if *scope == KeyScope::new("Customer", "cust-1")),
+            "{result:?}"
+        );
         let header = Header::of(event);
         for (at, part) in header.map().iter().enumerate() {
             for bit in 0..8 {

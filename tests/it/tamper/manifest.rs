@@ -116,7 +116,11 @@ const FORGERIES: &[Forgery] = &[
     ("an entry at the root", |header, _| header.entries[0].2.clear(), nothing),
     ("an entry that is no pointer", |header, _| "email".clone_into(&mut header.entries[0].2), nothing),
     ("an entry with a bad escape", |header, _| "/~2".clone_into(&mut header.entries[0].2), nothing),
-    ("an entry of the header itself", |header, _| "/$seal".clone_into(&mut header.entries[0].2), |value| value["email"] = Value::Null),
+    (
+        "an entry of the header itself",
+        |header, _| "/$seal".clone_into(&mut header.entries[0].2),
+        |value| value["email"] = Value::Null,
+    ),
     ("an entry very deep down", |header, _| header.entries[0].2 = "/a".repeat(200), nothing),
     ("an entry very long", |header, _| header.entries[0].2 = format!("/{}", "a".repeat(5_000)), nothing),
     ("entries twice", |header, _| header.entries.push(header.entries[0].clone()), nothing),
@@ -131,8 +135,12 @@ fn i3_i4_a_manifest_can_not_be_rewritten() {
         let world = world();
         let stored = seal(&world, "Placed", PLACED);
         // A scope that is shredded in all three worlds, and its key.
-        let gone = world.seal(&aggregate("Order", "ord-3"), NewEvent::raw("Joined", 1, JOINED.replace("cust-1", "cust-3"))).unwrap();
-        let live = world.seal(&aggregate("Order", "ord-3"), NewEvent::raw("Joined", 1, JOINED.replace("cust-1", "cust-4"))).unwrap();
+        let gone = world
+            .seal(&aggregate("Order", "ord-3"), NewEvent::raw("Joined", 1, JOINED.replace("cust-1", "cust-3")))
+            .unwrap();
+        let live = world
+            .seal(&aggregate("Order", "ord-3"), NewEvent::raw("Joined", 1, JOINED.replace("cust-1", "cust-4")))
+            .unwrap();
         world.shred("Customer", "cust-3");
         state.bring_about(&world);
         let others = Others { gone: Header::of(&gone).keys[0], live: Header::of(&live).keys[0] };
@@ -151,7 +159,10 @@ fn i3_i4_a_manifest_can_not_be_rewritten() {
         for phone in [json!("c4n4ry"), json!(token(&stored, "/courier/phone"))] {
             let forged = with_header(&edited(&stored, |value| value["courier"]["phone"] = phone), &header.bytes());
             let result = world.open(&forged);
-            assert!(matches!(&result, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/courier/phone"), "{result:?}");
+            assert!(
+                matches!(&result, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/courier/phone"),
+                "{result:?}"
+            );
         }
         let forged = with_header(&edited(&stored, |value| value["courier"]["phone"] = Value::Null), &header.bytes());
         assert!(tampered(&world.open(&forged)));
@@ -201,7 +212,8 @@ fn i4_generations_of_one_scope_do_not_mix() {
     let old = seal(&world, "Joined", JOINED);
     world.shred("Customer", "cust-1");
     let mut tx = world.db.begin();
-    futures::executor::block_on(world.sealer.keys().reopen(&mut tx, &KeyScope::new("Customer", "cust-1"), "came back")).unwrap();
+    futures::executor::block_on(world.sealer.keys().reopen(&mut tx, &KeyScope::new("Customer", "cust-1"), "came back"))
+        .unwrap();
     tx.commit().unwrap();
     let new = seal(&world, "Joined", JOINED);
     assert_eq!(world.open(&new).unwrap().payload, JOINED.as_bytes());

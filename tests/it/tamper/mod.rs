@@ -29,12 +29,10 @@ use std::sync::{Arc, Mutex};
 use support::sealing::{SealerWorld, holds_canary, with_payload};
 
 /// Two fields of two scopes.
-const PLACED: &str =
-    r#"{"order_id":"ord-1","customer_id":"cust-1","email":"c4n4ry-ada@example.org","courier":{"id":7,"phone":"c4n4ry-555"},"total":12.50}"#;
+const PLACED: &str = r#"{"order_id":"ord-1","customer_id":"cust-1","email":"c4n4ry-ada@example.org","courier":{"id":7,"phone":"c4n4ry-555"},"total":12.50}"#;
 
 /// The same of two other scopes.
-const PLACED_BY_OTHERS: &str =
-    r#"{"order_id":"ord-2","customer_id":"cust-2","email":"c4n4ry-bob@example.org","courier":{"id":8,"phone":"c4n4ry-556"},"total":1}"#;
+const PLACED_BY_OTHERS: &str = r#"{"order_id":"ord-2","customer_id":"cust-2","email":"c4n4ry-bob@example.org","courier":{"id":8,"phone":"c4n4ry-556"},"total":1}"#;
 
 /// Wildcards: three scopes, one of them the aggregate's.
 const GIFTS: &str = r#"{"lines":[{"to":"rec-1","note":"c4n4ry-one","sku":1},{"to":"rec-2","note":["c4n4ry-two",2]},{"to":"rec-1","sku":3}],"memo":27182818284590452353}"#;
@@ -74,7 +72,10 @@ fn declared(seen: &Seen) -> Vec<EventSchema> {
     vec![
         placed("Placed"),
         placed("Moved"),
-        event("Gifts").version(1).protect(&["/lines/*/note"], subject("Recipient", "/lines/*/to")).protect(&["/memo"], Owner::Aggregate),
+        event("Gifts")
+            .version(1)
+            .protect(&["/lines/*/note"], subject("Recipient", "/lines/*/to"))
+            .protect(&["/memo"], Owner::Aggregate),
         event("Joined").version(1).protect(&["/email"], subject("Customer", "/customer_id")),
         event("Pair").version(1).protect(&["/email", "/memo"], Owner::Aggregate),
         event("Whole").version(1).protect_whole(Owner::Aggregate),
@@ -267,7 +268,9 @@ impl State {
     fn bring_about(self, world: &SealerWorld) {
         match self {
             Self::Live => {}
-            Self::Half => [("Customer", "cust-1"), ("Recipient", "rec-1")].iter().for_each(|(kind, id)| world.shred(kind, id)),
+            Self::Half => {
+                [("Customer", "cust-1"), ("Recipient", "rec-1")].iter().for_each(|(kind, id)| world.shred(kind, id))
+            }
             Self::Shredded => shred_all(world),
         }
     }

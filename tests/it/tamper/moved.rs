@@ -1,7 +1,8 @@
 //! What is sealed for one place or event, put at another one.
 
 use super::{
-    GIFTS, Header, JOINED, PAIR, PLACED, PLACED_BY_OTHERS, STATES, same_reading, seal, tampered, tokens, with_header, with_token, world,
+    GIFTS, Header, JOINED, PAIR, PLACED, PLACED_BY_OTHERS, STATES, same_reading, seal, tampered, tokens, with_header,
+    with_token, world,
 };
 use eventseal::{AggregateVersion, Error, EventVersion, NewEvent, PersistedEvent, aggregate};
 use support::sealing::{SealerWorld, with_payload};
@@ -39,7 +40,10 @@ fn i3_i4_no_sealed_value_can_stand_in_another_place() {
                         } else {
                             tampered(&result)
                         };
-                        assert!(right, "{state:?}: {origin} of event {source} at {place} of event {target}: {result:?}");
+                        assert!(
+                            right,
+                            "{state:?}: {origin} of event {source} at {place} of event {target}: {result:?}"
+                        );
                     }
                 }
             }
@@ -95,8 +99,14 @@ fn i3_i4_an_event_is_bound_to_what_names_it() {
         assert!(tampered(&altered(&|event| event.stored_type = "Open".into())));
         let unknown = altered(&|event| event.stored_type = "Unknown".into());
         assert!(matches!(unknown, Err(Error::StillSealed { .. })), "an unknown type passes through, but not sealed");
-        assert!(matches!(altered(&|event| event.stored_version = EventVersion::new(2)), Err(Error::NewerVersion { .. })));
-        assert!(matches!(altered(&|event| event.stored_version = EventVersion::new(0)), Err(Error::UnknownVersion { .. })));
+        assert!(matches!(
+            altered(&|event| event.stored_version = EventVersion::new(2)),
+            Err(Error::NewerVersion { .. })
+        ));
+        assert!(matches!(
+            altered(&|event| event.stored_version = EventVersion::new(0)),
+            Err(Error::UnknownVersion { .. })
+        ));
         evolved.stored_version = EventVersion::new(2);
         assert!(tampered(&world.open(&evolved)), "a version of the same protection is another one nevertheless");
         // What only the store knows, and only after the append, is not bound.

@@ -1,8 +1,8 @@
 //! What schemas accept, plaintext and unknown versions, does not make altered payloads acceptable.
 
 use super::{
-    Careless, Header, KEYRING, PLACED, Part, Seen, declared, edited, order, placed, protected, schemas, seal, shred_all, tampered,
-    with_header,
+    Careless, Header, KEYRING, PLACED, Part, Seen, declared, edited, order, placed, protected, schemas, seal,
+    shred_all, tampered, with_header,
 };
 use eventseal::memory::MemoryKeys;
 use eventseal::schema::EventSchema;
@@ -12,7 +12,13 @@ use support::sealing::{SealerWorld, with_payload};
 
 #[test]
 fn i3_accepting_plaintext_does_not_accept_broken_seals() {
-    let schemas = || Schemas::builder(declared(&Seen::default())).accept_plaintext("Placed").accept_plaintext("Whole").build().unwrap();
+    let schemas = || {
+        Schemas::builder(declared(&Seen::default()))
+            .accept_plaintext("Placed")
+            .accept_plaintext("Whole")
+            .build()
+            .unwrap()
+    };
     for shredded in [false, true] {
         let world = SealerWorld::new(schemas());
         let stored = seal(&world, "Placed", PLACED);

@@ -42,7 +42,10 @@ fn i3_i4_a_whole_document_can_not_be_altered() {
                 matches!(&world.open(&with_payload(&stored, plain)), Err(Error::Unsealed { pointer, .. }) if pointer.as_str().is_empty())
             );
         }
-        assert!(matches!(&by_value(&|value| drop(value.as_object_mut().unwrap().remove("$seal"))), Err(Error::Unsealed { .. })));
+        assert!(matches!(
+            &by_value(&|value| drop(value.as_object_mut().unwrap().remove("$seal"))),
+            Err(Error::Unsealed { .. })
+        ));
         // A header of fields does not do for the whole.
         let result = world.open(&with_payload(&stored, fields.payload.clone()));
         assert!(matches!(result, Err(Error::Unsealed { .. })), "{result:?}");
@@ -67,7 +70,13 @@ fn i3_i4_a_whole_document_can_not_be_altered() {
                     (Part::Document | Part::Mode, Err(Error::Tampered { .. })) => flipped[at] <= 2,
                     (Part::IntegrityKey, Err(Error::MissingKey { .. })) => shredded,
                     (
-                        Part::Salt | Part::IntegrityKey | Part::Key | Part::Counts | Part::Entry | Part::Tag | Part::Commitment(_),
+                        Part::Salt
+                        | Part::IntegrityKey
+                        | Part::Key
+                        | Part::Counts
+                        | Part::Entry
+                        | Part::Tag
+                        | Part::Commitment(_),
                         result,
                     ) => {
                         matches!(result, Err(Error::Tampered { .. }))

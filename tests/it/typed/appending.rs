@@ -12,7 +12,10 @@ fn what_is_encoded_has_the_type_version_and_json_of_its_payload() {
     let text = r#"{"customerId":"a","contact":{"email":"ada@example.org","phone":null},"giftNote":"for you"}"#;
     assert_eq!(String::from_utf8(event.payload.clone()).unwrap(), text);
     let again = placed("a").encode().unwrap();
-    assert_eq!((&again.event_type, again.event_version, &again.payload), (&event.event_type, event.event_version, &event.payload));
+    assert_eq!(
+        (&again.event_type, again.event_version, &again.payload),
+        (&event.event_type, event.event_version, &event.payload)
+    );
     assert_ne!(again.event_id, event.event_id);
 }
 

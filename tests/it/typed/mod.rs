@@ -1,7 +1,9 @@
 //! Typed events: what decodes into what, and what is refused, at startup and on reading.
 
 use eventseal::schema::EventSchema;
-use eventseal::{AggregateVersion, GlobalPosition, NewEvent, Owner, PersistedEvent, Sensitive, aggregate, event, events, subject};
+use eventseal::{
+    AggregateVersion, GlobalPosition, NewEvent, Owner, PersistedEvent, Sensitive, aggregate, event, events, subject,
+};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 
@@ -30,7 +32,11 @@ struct OrderPlacedV1 {
 
 impl From<OrderPlacedV1> for OrderPlaced {
     fn from(old: OrderPlacedV1) -> Self {
-        Self { customer_id: old.customer_id, contact: Contact { email: old.email, phone: Sensitive::Present(None) }, gift_note: None }
+        Self {
+            customer_id: old.customer_id,
+            contact: Contact { email: old.email, phone: Sensitive::Present(None) },
+            gift_note: None,
+        }
     }
 }
 

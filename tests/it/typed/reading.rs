@@ -1,7 +1,8 @@
 //! From append to read.
 
 use super::{
-    Contact, OrderEvent, OrderPaid, OrderPlaced, OrderPlacedV1, OrderShipped, Shipping, customer, placed, schemas, shipped, stored,
+    Contact, OrderEvent, OrderPaid, OrderPlaced, OrderPlacedV1, OrderShipped, Shipping, customer, placed, schemas,
+    shipped, stored,
 };
 use allocation_counter::measure;
 use async_trait::async_trait;
@@ -16,8 +17,8 @@ use eventseal::schema::SplitPart;
 #[cfg(feature = "databases")]
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{
-    Error, EventFilter, EventPage, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, PersistedEvent,
-    Result, Schemas, SealedStore, Sealer, Sensitive, Stream, TypedEvent, aggregate, event,
+    Error, EventFilter, EventPage, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent,
+    PersistedEvent, Result, Schemas, SealedStore, Sealer, Sensitive, Stream, TypedEvent, aggregate, event,
 };
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -34,7 +35,8 @@ impl<S: EventStore + Clone> Stores<S> {
         let keyring = Arc::new(Keyring::generate("main").unwrap());
         let old = event("OrderPlaced").version(1).protect(&["/email"], customer());
         let today = Schemas::builder(schemas()).decodes::<OrderEvent>().decodes::<Shipping>().decodes::<OrderPlaced>();
-        let last_year = SealedStore::new(inner.clone(), keys.clone(), Arc::clone(&keyring), Schemas::new([old]).unwrap());
+        let last_year =
+            SealedStore::new(inner.clone(), keys.clone(), Arc::clone(&keyring), Schemas::new([old]).unwrap());
         let today = SealedStore::new(inner, keys, keyring, today.build().unwrap());
         today.keys().prepare(connection).await.unwrap();
         Self { last_year, today }
@@ -58,17 +60,25 @@ impl<S: EventStore + Clone> Stores<S> {
         assert_eq!(live.decode::<OrderEvent>().unwrap(), expected);
 
         self.today.keys().shred(tx, &KeyScope::new("Customer", "a"), "request").await.unwrap();
-        let erased =
-            |order: OrderPlaced, phone| OrderEvent::Placed(OrderPlaced { contact: Contact { email: Sensitive::Redacted, phone }, ..order });
+        let erased = |order: OrderPlaced, phone| {
+            OrderEvent::Placed(OrderPlaced { contact: Contact { email: Sensitive::Redacted, phone }, ..order })
+        };
         let page = self.today.read_events(tx, GlobalPosition::START, 100, &EventFilter::default()).await.unwrap();
-        let expected = [&[erased(was, Sensitive::Present(None)), erased(placed("a"), Sensitive::Redacted)], &rest[..]].concat();
-        assert_eq!(page.decode::<OrderEvent>().unwrap(), expected, "a written null is a value, one that stands in is a redaction");
+        let expected =
+            [&[erased(was, Sensitive::Present(None)), erased(placed("a"), Sensitive::Redacted)], &rest[..]].concat();
+        assert_eq!(
+            page.decode::<OrderEvent>().unwrap(),
+            expected,
+            "a written null is a value, one that stands in is a redaction"
+        );
 
         let shipping = page.decode::<Shipping>().unwrap();
         assert_eq!(shipping.len(), page.events.len());
         for (shipping, event) in shipping.into_iter().zip(page.events) {
             match shipping {
-                Shipping::Shipped(payload) => assert_eq!((event.event_type.as_str(), payload), ("OrderShipped", shipped())),
+                Shipping::Shipped(payload) => {
+                    assert_eq!((event.event_type.as_str(), payload), ("OrderShipped", shipped()))
+                }
                 Shipping::Other(other) => assert_eq!(*other, event),
             }
         }
@@ -112,10 +122,17 @@ async fn parts_decode_one_by_one_and_what_is_dropped_is_not_there() {
         event("Forgotten").version(1).drop_from(1),
         event("OrderPlaced").version(2),
     ]);
-    let sealer = Sealer::new(MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas.decodes::<OrderEvent>().build().unwrap());
+    let sealer = Sealer::new(
+        MemoryKeys::new(),
+        Keyring::generate("main").unwrap(),
+        schemas.decodes::<OrderEvent>().build().unwrap(),
+    );
     let db = MemoryDb::new(Namespace::new("test").unwrap());
-    let events =
-        vec![stored("Checkout", 1, r#"{"carrier":"by bike"}"#), stored("Forgotten", 1, "{}"), stored("OrderPaid", 1, r#"{"how":"Cash"}"#)];
+    let events = vec![
+        stored("Checkout", 1, r#"{"carrier":"by bike"}"#),
+        stored("Forgotten", 1, "{}"),
+        stored("OrderPaid", 1, r#"{"how":"Cash"}"#),
+    ];
     let events = sealer.open(&mut db.begin(), events).await.unwrap();
     let stream = Stream { aggregate: aggregate("Order", "1"), events, last_version: None };
     let cash = || OrderEvent::Paid(OrderPaid::Cash);
@@ -146,7 +163,10 @@ async fn a_consumer_decodes_what_it_is_shown() {
     let db = MemoryDb::new(Namespace::new("test").unwrap());
     let carriers = Carriers::default();
     let new = [NewEvent::of(&OrderPaid::Cash).unwrap(), NewEvent::of(&shipped()).unwrap()];
-    MemoryStore::new().append_and_consume(&mut db.begin(), &aggregate("Order", "1"), Any, &new, &[&carriers]).await.unwrap();
+    MemoryStore::new()
+        .append_and_consume(&mut db.begin(), &aggregate("Order", "1"), Any, &new, &[&carriers])
+        .await
+        .unwrap();
     assert_eq!(*carriers.0.lock().unwrap(), ["by bike"]);
 }
 
@@ -186,7 +206,10 @@ fn an_event_without_an_arm_is_an_error_unless_there_is_a_catch_all() {
     let refund = stored("OrderRefunded", 1, r#"{"iban":"SECRET"}"#);
     let error = refused::<OrderEvent>(&refund, "it::typed::OrderEvent", "give it an arm");
     assert!(matches!(error, Error::UnexpectedType { event_id, .. } if event_id == refund.event_id));
-    assert!(matches!(refused::<OrderShipped>(&refund, "it::typed::OrderShipped", "give it an arm"), Error::UnexpectedType { .. }));
+    assert!(matches!(
+        refused::<OrderShipped>(&refund, "it::typed::OrderShipped", "give it an arm"),
+        Error::UnexpectedType { .. }
+    ));
     assert_eq!(Shipping::decode(&refund).unwrap(), Shipping::Other(Box::new(refund.clone())));
     // What decodes is asked of the type, not of the payload.
     let alike = stored("OrderSent", 1, r#"{"carrier":"by bike"}"#);

@@ -8,8 +8,9 @@ use eventseal::schema::SplitPart;
 use eventseal::schema::StepContext;
 use eventseal::schema::{EventSchema, SchemasBuilder};
 use eventseal::{
-    AggregateVersion, Changes, Error, EventPayload, EventStore, EventStoreExt, GlobalPosition, JsonPointer, KeyScope, Keyring, Namespace,
-    NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, Sensitive, TypedEvent, aggregate, event,
+    AggregateVersion, Changes, Error, EventPayload, EventStore, EventStoreExt, GlobalPosition, JsonPointer, KeyScope,
+    Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, Sensitive, TypedEvent,
+    aggregate, event,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -39,8 +40,8 @@ fn problems(schemas: SchemasBuilder) -> Vec<String> {
 #[test]
 fn versions_that_are_not_current_are_found_at_startup() {
     let shipped = event("OrderShipped").version(1).version(2).upcast(1, |old: Value| Ok::<_, Infallible>(old));
-    let message = "OrderShipped version 1: it::typed::Shipping decodes this version, but the current one is 2: \
-                   change the VERSION of its payload type, or the schema";
+    let message = "OrderShipped version 1: it::typed::Shipping decodes this version, but the current one is 2: change \
+        the VERSION of its payload type, or the schema";
     assert_eq!(problems(Schemas::builder([shipped]).decodes::<Shipping>()), [message]);
     // The code may also be ahead of the schemas.
     let placed = event("OrderPlaced").version(1);
@@ -52,7 +53,8 @@ fn versions_that_are_not_current_are_found_at_startup() {
 
 #[test]
 fn types_that_are_not_registered_are_found_at_startup() {
-    let message = "OrderShipped: it::typed::Shipping decodes it, but it is not registered: add event(…) for it, or take it out of there";
+    let message = "OrderShipped: it::typed::Shipping decodes it, but it is not registered: add event(…) for it, or \
+        take it out of there";
     assert_eq!(problems(Schemas::builder([]).decodes::<Shipping>()), [message]);
 }
 
@@ -67,9 +69,12 @@ fn two_arms_of_one_type_are_found_at_startup_where_the_compiler_can_not_see_them
 #[test]
 fn arms_for_what_readers_never_see_are_found_at_startup() {
     let no_parts = |_: Value, _: &StepContext<'_>| Ok::<_, Infallible>(vec![]);
-    let message = "OrderShipped version 1: it::typed::Shipping decodes it, but readers never see it, because its last step leads elsewhere: \
-                   decode what it leads to";
-    for shipped in [event("OrderShipped").version(1).drop_from(1), event("OrderShipped").version(1).split(1, &[("Sent", 1)], no_parts)] {
+    let message = "OrderShipped version 1: it::typed::Shipping decodes it, but readers never see it, because its last \
+        step leads elsewhere: decode what it leads to";
+    for shipped in [
+        event("OrderShipped").version(1).drop_from(1),
+        event("OrderShipped").version(1).split(1, &[("Sent", 1)], no_parts),
+    ] {
         assert_eq!(problems(Schemas::builder([shipped, event("Sent").version(1)]).decodes::<Shipping>()), [message]);
     }
 }
@@ -78,7 +83,8 @@ events! { enum Sent { Shipped(OrderShipped) } }
 
 #[tokio::test]
 async fn a_split_that_an_erasure_stops_needs_a_catch_all() {
-    let split = |to: &'static str| move |old: Value, _: &StepContext<'_>| Ok::<_, Infallible>(vec![SplitPart::new(to, 1, old)]);
+    let split =
+        |to: &'static str| move |old: Value, _: &StepContext<'_>| Ok::<_, Infallible>(vec![SplitPart::new(to, 1, old)]);
     // Protected whole under an older version or another name, and split by way of another type: found all the same.
     let parcel = || event("Parcel").version(1).protect_whole(Owner::Aggregate);
     let schemas = |box_is_whole: bool| {
@@ -87,20 +93,21 @@ async fn a_split_that_an_erasure_stops_needs_a_catch_all() {
         } else {
             event("Box").version(1).protect(&["/to"], Owner::Aggregate)
         };
-        let parcel = if box_is_whole { event("Parcel").version(1).protect(&["/to"], Owner::Aggregate) } else { parcel() };
+        let parcel =
+            if box_is_whole { event("Parcel").version(1).protect(&["/to"], Owner::Aggregate) } else { parcel() };
         Schemas::builder([
             old.change(1, Changes::new().rename_type("Parcel", 1)),
-            parcel.version(2).protect(&["/to"], Owner::Aggregate).upcast(1, |old: Value| Ok::<_, Infallible>(old)).split(
-                2,
-                &[("Letter", 1)],
-                split("Letter"),
-            ),
+            parcel
+                .version(2)
+                .protect(&["/to"], Owner::Aggregate)
+                .upcast(1, |old: Value| Ok::<_, Infallible>(old))
+                .split(2, &[("Letter", 1)], split("Letter")),
             event("Letter").version(1).split(1, &[("OrderShipped", 1)], split("OrderShipped")),
             event("OrderShipped").version(1),
         ])
     };
-    let message = "Parcel version 2: it::typed::startup::Sent decodes what it is split into, but a redacted event that was protected whole can't be \
-                   split, and comes as it is: add a catch-all (`_ => Other`)";
+    let message = "Parcel version 2: it::typed::startup::Sent decodes what it is split into, but a redacted event that \
+        was protected whole can't be split, and comes as it is: add a catch-all (`_ => Other`)";
     for box_is_whole in [true, false] {
         let problems = problems(schemas(box_is_whole).decodes::<Sent>());
         assert_eq!(problems.last().unwrap(), message);
@@ -120,9 +127,15 @@ async fn a_split_that_an_erasure_stops_needs_a_catch_all() {
     let writer = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&keyring), writer);
     writer.keys().prepare(&mut db.begin()).await.unwrap();
     let (mut tx, parcel) = (db.begin(), aggregate("Parcel", "1"));
-    writer.append(&mut tx, &parcel, Any, &[NewEvent::raw("Parcel", 1, r#"{"to":"Ada","carrier":"by bike"}"#)]).await.unwrap();
+    writer
+        .append(&mut tx, &parcel, Any, &[NewEvent::raw("Parcel", 1, r#"{"to":"Ada","carrier":"by bike"}"#)])
+        .await
+        .unwrap();
     let reader = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), keyring, schemas(false).build().unwrap());
-    assert!(matches!(reader.read_stream(&mut tx, &parcel).await.unwrap().decode::<Sent>().as_deref(), Ok([Sent::Shipped(_)])));
+    assert!(matches!(
+        reader.read_stream(&mut tx, &parcel).await.unwrap().decode::<Sent>().as_deref(),
+        Ok([Sent::Shipped(_)])
+    ));
     reader.keys().shred(&mut tx, &KeyScope::new("Parcel", "1"), "request").await.unwrap();
     let erased = reader.read_stream(&mut tx, &parcel).await.unwrap();
     assert!(matches!(erased.decode::<Sent>(), Err(Error::UnexpectedType { .. })));
@@ -142,17 +155,20 @@ fn i4_a_type_that_can_not_tell_what_is_erased_is_found_at_startup() {
             struct Fields {
                 carrier: Sensitive<String>,
             }
-            let fields: Fields = serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+            let fields: Fields =
+                serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
             Ok(Self { carrier: fields.carrier })
         }
     }
     payload! { Kept: "OrderShipped" version 1; }
-    let whole = event("OrderShipped").version(1).protect_whole(Owner::Aggregate).redact_as("", json!({ "carrier": "erased" }));
+    let whole =
+        event("OrderShipped").version(1).protect_whole(Owner::Aggregate).redact_as("", json!({ "carrier": "erased" }));
     let found = problems(Schemas::builder([whole]).decodes::<Kept>());
     assert!(found.len() == 1 && found[0].contains("Kept can't be decoded from {\"carrier\":\"erased\"}"), "{found:?}");
 }
 
-/// The same wherever in the type such a buffer is. Of single fields nobody can say before there is a payload: then it is not decoded.
+/// The same wherever in the type such a buffer is. Of single fields nobody can say before there is a payload: then it
+/// is not decoded.
 #[test]
 fn i4_what_can_not_be_decided_in_an_enum_or_below_flatten_is_found_at_startup_or_not_decoded() {
     #[derive(Debug, Serialize)]
@@ -165,7 +181,8 @@ fn i4_what_can_not_be_decided_in_an_enum_or_below_flatten_is_found_at_startup_or
             struct Fields {
                 carrier: Sensitive<String>,
             }
-            let fields: Fields = serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+            let fields: Fields =
+                serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
             Ok(Self { carrier: fields.carrier })
         }
     }
@@ -192,19 +209,28 @@ fn i4_what_can_not_be_decided_in_an_enum_or_below_flatten_is_found_at_startup_or
     }
     fn check<T: EventPayload + std::fmt::Debug>(is_known_whole: bool) {
         let schema = || event("OrderShipped").version(1);
-        let whole = |stand_in: Value| Schemas::builder([schema().protect_whole(Owner::Aggregate).redact_as("", stand_in)]).decodes::<T>();
+        let whole = |stand_in: Value| {
+            Schemas::builder([schema().protect_whole(Owner::Aggregate).redact_as("", stand_in)]).decodes::<T>()
+        };
         let erased = json!({ "kind": "Kept", "carrier": "erased" });
         if is_known_whole {
             whole(erased.clone()).build().unwrap();
             let event = NewEvent::raw("OrderShipped", 1, erased.to_string());
-            let mut event = PersistedEvent::from_new(aggregate("Order", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
+            let mut event = PersistedEvent::from_new(
+                aggregate("Order", "1"),
+                AggregateVersion::FIRST,
+                GlobalPosition::START,
+                event,
+            );
             event.redacted = vec![JsonPointer::parse("").unwrap()];
             let decoded = format!("{:?}", event.decode::<T>().unwrap());
             assert!(decoded.contains("Sensitive(redacted)"), "{decoded}");
         } else {
             let found = problems(whole(erased));
             assert!(
-                found.len() == 1 && found[0].contains("can't be decoded from {") && found[0].contains("\"carrier\":\"erased\""),
+                found.len() == 1
+                    && found[0].contains("can't be decoded from {")
+                    && found[0].contains("\"carrier\":\"erased\""),
                 "{found:?}"
             );
         }
@@ -212,11 +238,15 @@ fn i4_what_can_not_be_decided_in_an_enum_or_below_flatten_is_found_at_startup_or
         let fields = schema().protect(&["/carrier"], Owner::Aggregate).redact_as("/carrier", "erased");
         Schemas::builder([fields]).decodes::<T>().build().unwrap();
         let event = NewEvent::raw("OrderShipped", 1, r#"{"kind":"Kept","carrier":"erased"}"#);
-        let mut event = PersistedEvent::from_new(aggregate("Order", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
+        let mut event =
+            PersistedEvent::from_new(aggregate("Order", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
         assert!(event.decode::<T>().is_ok(), "it is live");
         event.redacted = vec![JsonPointer::parse("/carrier").unwrap()];
         let decoded = event.decode::<T>();
-        assert!(matches!(&decoded, Err(Error::Decode { problem, .. }) if problem.contains("went through a buffer")), "{decoded:?}");
+        assert!(
+            matches!(&decoded, Err(Error::Decode { problem, .. }) if problem.contains("went through a buffer")),
+            "{decoded:?}"
+        );
     }
     check::<Tagged>(false);
     check::<Untagged>(false);
@@ -235,7 +265,8 @@ async fn types_that_can_not_be_decoded_once_they_are_erased_are_found_at_startup
     let whole = || event("OrderShipped").version(1).protect_whole(Owner::Aggregate);
     let message = |stand_in: &str| {
         format!(
-            "OrderShipped version 1: it::typed::OrderShipped can't be decoded from {stand_in}, which is what comes once an event that was"
+            "OrderShipped version 1: it::typed::OrderShipped can't be decoded from {stand_in}, which is what comes \
+             once an event that was"
         )
     };
     let found = problems(Schemas::builder([whole()]).decodes::<OrderShipped>().decodes::<Whole>());
@@ -243,7 +274,11 @@ async fn types_that_can_not_be_decoded_once_they_are_erased_are_found_at_startup
     let found = problems(Schemas::builder([whole().redact_as("", "erased")]).decodes::<OrderShipped>());
     assert!(found.len() == 1 && found[0].starts_with(&message("\"erased\"")), "{found:?}");
     let fits = json!({ "carrier": "nobody" });
-    Schemas::builder([whole().redact_as("", fits.clone())]).decodes::<OrderShipped>().decodes::<Whole>().build().unwrap();
+    Schemas::builder([whole().redact_as("", fits.clone())])
+        .decodes::<OrderShipped>()
+        .decodes::<Whole>()
+        .build()
+        .unwrap();
     // A catch-all is for other types. Single fields are what the payload type says of them.
     let found = problems(Schemas::builder([whole(), event("OrderPaid").version(1)]).decodes::<Shipping>());
     assert!(found.iter().any(|found| found.contains("it::typed::Shipping can't be decoded from null")), "{found:?}");
@@ -252,7 +287,10 @@ async fn types_that_can_not_be_decoded_once_they_are_erased_are_found_at_startup
     // Under another name, and by way of a version that has a stand-in of its own, or none.
     let by_name = |to: EventSchema, stand_in: Value| {
         let old = event("Old").version(1).protect_whole(Owner::Aggregate).redact_as("", stand_in);
-        problems(Schemas::builder([old.change(1, Changes::new().rename_type("OrderShipped", 1)), to]).decodes::<OrderShipped>())
+        problems(
+            Schemas::builder([old.change(1, Changes::new().rename_type("OrderShipped", 1)), to])
+                .decodes::<OrderShipped>(),
+        )
     };
     assert!(by_name(whole(), fits.clone())[0].starts_with(&message("null")));
     assert!(

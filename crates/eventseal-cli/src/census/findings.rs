@@ -35,7 +35,8 @@ impl<'a> Findings<'a> {
             answer => answer,
         };
         let steps = registered.steps().map(|(event_type, from, step)| {
-            let needs = |row: &&CensusRow| row.steps.iter().any(|(name, version)| *name == event_type && version.get() == from);
+            let needs =
+                |row: &&CensusRow| row.steps.iter().any(|(name, version)| *name == event_type && version.get() == from);
             let events = census.rows.iter().filter(needs).map(|row| row.events).sum();
             FoundStep { event_type, from, step, events, can_go: or_unknown(census.may_delete_step(event_type, from)) }
         });
@@ -55,26 +56,34 @@ impl<'a> Findings<'a> {
 
     pub(crate) fn write(&self, text: &mut String) {
         if self.is_strange {
-            let _ = writeln!(text, "\nWarning: no events of registered types are stored here: is this the right table?");
+            let _ =
+                writeln!(text, "\nWarning: no events of registered types are stored here: is this the right table?");
         }
         self.write_steps(text);
         section(
             text,
             "Stored in versions that can't be read",
             self.rows(is_unreadable).map(|row| match row.registration {
-                _ if row.event_version.get() == 0 => format!("{}, and the schema lock does not say which version that is", Events(row)),
+                _ if row.event_version.get() == 0 => {
+                    format!("{}, and the schema lock does not say which version that is", Events(row))
+                }
                 Some(Registration::Newer(newest)) => format!("{}, newer than v{newest}", Events(row)),
-                Some(Registration::Missing(oldest)) if row.event_version < oldest => format!("{}, older than v{oldest}", Events(row)),
+                Some(Registration::Missing(oldest)) if row.event_version < oldest => {
+                    format!("{}, older than v{oldest}", Events(row))
+                }
                 _ => format!("{}, missing between others", Events(row)),
             }),
-            "declare these versions and their steps (legacy_version(…) for v0), or write the lock anew with the code that knows them",
+            "declare these versions and their steps (legacy_version(…) for v0), or write the lock anew with the code \
+             that knows them",
         );
         section(
             text,
             "Stored without a version",
-            self.rows(|row| row.event_version.get() == 0 && is_known(row)).map(|row| match self.registered.legacy_version(row) {
-                Some(version) => format!("{}, read as v{version}", Events(row)),
-                None => Events(row).to_string(),
+            self.rows(|row| row.event_version.get() == 0 && is_known(row)).map(|row| {
+                match self.registered.legacy_version(row) {
+                    Some(version) => format!("{}, read as v{version}", Events(row)),
+                    None => Events(row).to_string(),
+                }
             }),
             "",
         );
@@ -88,7 +97,8 @@ impl<'a> Findings<'a> {
             None => section(
                 text,
                 "Protected, but without a header",
-                self.rows(|row| self.may_be_plaintext(row)).map(|row| format!("{}: {}", Name(row), count(row.without_header(), "event"))),
+                self.rows(|row| self.may_be_plaintext(row))
+                    .map(|row| format!("{}: {}", Name(row), count(row.without_header(), "event"))),
                 "plaintext, or nothing in them to protect: --payloads looks into them",
             ),
             Some(answers) => self.write_plaintext(answers, text),
@@ -110,13 +120,27 @@ impl<'a> Findings<'a> {
 
     fn write_plaintext(&self, answers: &[(&str, Answer)], text: &mut String) {
         let lines = self.rows.iter().filter_map(|row| open(row).map(|open| (row, open))).map(|(row, open)| {
-            let parts = [(open.plaintext, "plaintext"), (open.partly_sealed, "partly sealed"), (open.unreadable, "not readable")];
-            let parts: Vec<_> =
-                parts.iter().filter(|(events, _)| *events > 0).map(|(events, what)| format!("{} {what}", number(*events))).collect();
-            let first = open.first_open.map(|(position, event_id)| format!("; the first is event {event_id} at position {position}"));
+            let parts = [
+                (open.plaintext, "plaintext"),
+                (open.partly_sealed, "partly sealed"),
+                (open.unreadable, "not readable"),
+            ];
+            let parts: Vec<_> = parts
+                .iter()
+                .filter(|(events, _)| *events > 0)
+                .map(|(events, what)| format!("{} {what}", number(*events)))
+                .collect();
+            let first = open
+                .first_open
+                .map(|(position, event_id)| format!("; the first is event {event_id} at position {position}"));
             format!("{}: {}{}", Name(row), parts.join(", "), first.unwrap_or_default())
         });
-        section(text, "Protected, but in the clear", lines, "the library's backfill seals what is plaintext; look into the others");
+        section(
+            text,
+            "Protected, but in the clear",
+            lines,
+            "the library's backfill seals what is plaintext; look into the others",
+        );
         const NEEDLESS: &str = "Types that need no accept_plaintext";
         if let Some(because) = answers.iter().find_map(|(_, answer)| why_unknown(answer)) {
             let _ = writeln!(text, "\n{NEEDLESS}: unknown, {because}");
@@ -146,8 +170,11 @@ impl<'a> Findings<'a> {
                 _ => Value::Null,
             };
             json["protected"] = is_known(row).then(|| self.registered.is_protected(row)).into();
-            json["needs_steps"] =
-                row.steps.iter().map(|(name, version)| json!({ "type": name.as_str(), "version": version.get() })).collect();
+            json["needs_steps"] = row
+                .steps
+                .iter()
+                .map(|(name, version)| json!({ "type": name.as_str(), "version": version.get() }))
+                .collect();
             if let Some(found) = row.protection.filter(|_| self.refuses_plaintext.is_some()) {
                 json["protection"] = json!({
                     "sealed": found.sealed,

@@ -26,7 +26,8 @@ impl Checks {
     }
 
     pub(super) fn failed(&mut self, name: &'static str, error: &Error, remedy: impl Into<String>) {
-        let found = std::iter::once(in_commands(&error.to_string())).chain(causes(error)).collect::<Vec<_>>().join(": ");
+        let found =
+            std::iter::once(in_commands(&error.to_string())).chain(causes(error)).collect::<Vec<_>>().join(": ");
         self.problem(name, found, remedy);
     }
 

@@ -43,7 +43,8 @@ pub(super) async fn postgres(db: &mut Db<PgConnection>, checks: &mut Checks) {
     if isolation == "read committed" {
         checks.good("isolation", isolation);
     } else {
-        let remedy = "fine if it is meant: transactions see a shred only once they begin anew, and more of them must be repeated";
+        let remedy = "fine if it is meant: transactions see a shred only once they begin anew, and more of them must \
+            be repeated";
         checks.good("isolation", format!("{isolation}: {remedy}"));
     }
 }
@@ -51,7 +52,9 @@ pub(super) async fn postgres(db: &mut Db<PgConnection>, checks: &mut Checks) {
 /// The settings of a file that keys were just written to. Every connection that does so is to overwrite what it frees.
 pub(super) async fn file(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
     match sqlx::query_scalar::<_, String>("PRAGMA journal_mode").fetch_one(&mut db.connection).await {
-        Ok(mode) if mode == "wal" => checks.good("journal", "write-ahead log: readers and the writer do not block one another"),
+        Ok(mode) if mode == "wal" => {
+            checks.good("journal", "write-ahead log: readers and the writer do not block one another")
+        }
         Ok(mode) => checks.problem(
             "journal",
             format!("mode {mode}"),
@@ -61,7 +64,11 @@ pub(super) async fn file(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
     }
     match sqlx::query_scalar::<_, i64>("PRAGMA secure_delete").fetch_one(&mut db.connection).await {
         Ok(1) => checks.good("deletion", "bytes of destroyed keys are overwritten (secure_delete)"),
-        Ok(_) => checks.problem("deletion", "secure_delete is off", "see whether keys can be written; if so, please report this"),
+        Ok(_) => checks.problem(
+            "deletion",
+            "secure_delete is off",
+            "see whether keys can be written; if so, please report this",
+        ),
         Err(source) => checks.failed("deletion", &reading(source), "look whether the file is a SQLite database"),
     }
 }
@@ -76,7 +83,8 @@ pub(super) async fn is_primary(db: &mut Db<PgConnection>, checks: &mut Checks) -
         Ok((false, _)) => true,
         Ok((true, behind)) => {
             let behind = behind.map_or_else(String::new, |seconds| format!(", {seconds:.0} s behind"));
-            checks.good("standby", format!("this is a standby{behind}: it can be read; keys are changed on the primary"));
+            checks
+                .good("standby", format!("this is a standby{behind}: it can be read; keys are changed on the primary"));
             false
         }
         Err(source) => {

@@ -9,15 +9,23 @@ use sqlx::sqlite::SqliteConnection;
 const NAME: &str = "durability";
 
 pub(super) async fn postgres(db: &mut Db<PgConnection>, checks: &mut Checks) {
-    let settings = "SELECT current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit')";
-    let (fsync, pages, commit) = match sqlx::query_as::<_, (String, String, String)>(settings).fetch_one(&mut db.connection).await {
-        Ok(settings) => settings,
-        Err(source) => return checks.failed(NAME, &reading(source), "look at the server's log"),
-    };
-    let off: Vec<&str> =
-        [("fsync", fsync), ("full_page_writes", pages)].into_iter().filter(|(_, value)| value == "off").map(|(name, _)| name).collect();
+    let settings =
+        "SELECT current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit')";
+    let (fsync, pages, commit) =
+        match sqlx::query_as::<_, (String, String, String)>(settings).fetch_one(&mut db.connection).await {
+            Ok(settings) => settings,
+            Err(source) => return checks.failed(NAME, &reading(source), "look at the server's log"),
+        };
+    let off: Vec<&str> = [("fsync", fsync), ("full_page_writes", pages)]
+        .into_iter()
+        .filter(|(_, value)| value == "off")
+        .map(|(name, _)| name)
+        .collect();
     if !off.is_empty() {
-        let found = format!("{} off: a crash of the server can destroy keys, and bring back those that were shredded", off.join(" and "));
+        let found = format!(
+            "{} off: a crash of the server can destroy keys, and bring back those that were shredded",
+            off.join(" and ")
+        );
         checks.problem(NAME, found, format!("set {} = on in the server's configuration", off.join(" and ")));
     }
     let found = format!("synchronous_commit is {commit}");

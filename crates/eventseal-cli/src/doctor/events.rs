@@ -16,7 +16,9 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
 ) {
     let store = match store {
         Ok(store) => store,
-        Err(failure) => return checks.problem("events", failure.message(), "correct --events-table, --heads-table or --streams"),
+        Err(failure) => {
+            return checks.problem("events", failure.message(), "correct --events-table, --heads-table or --streams");
+        }
     };
     match store.read_events(&mut db.connection, GlobalPosition::START, 1, &EventFilter::default()).await {
         Ok(_) => {}
@@ -31,14 +33,25 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
         }
         // Many things are called events.
         Err(error) if is_of_another_shape(&error) && !args.names_events() => {
-            checks.good("events", "the table of that name has other columns; --streams and --events-table name the right one");
+            checks.good(
+                "events",
+                "the table of that name has other columns; --streams and --events-table name the right one",
+            );
             return;
         }
         Err(error) if is_missing(&error) => {
-            return checks.failed("events", &error, "correct --events-table and --streams, or make it with eventseal migrate --events");
+            return checks.failed(
+                "events",
+                &error,
+                "correct --events-table and --streams, or make it with eventseal migrate --events",
+            );
         }
         Err(error) => {
-            return checks.failed("events", &error, "let this user read it; if a column is missing, see whether --streams is right");
+            return checks.failed(
+                "events",
+                &error,
+                "let this user read it; if a column is missing, see whether --streams is right",
+            );
         }
     }
     let last = match store.latest_global_position(&mut db.connection).await {
@@ -84,7 +97,9 @@ fn in_words(error: &Error, words: &str) -> bool {
 
 fn is_missing(error: &Error) -> bool {
     // No such table or schema.
-    matches!(error, Error::NoEventTables { .. }) || matches!(code(error), Some("42P01" | "3F000")) || in_words(error, "no such table")
+    matches!(error, Error::NoEventTables { .. })
+        || matches!(code(error), Some("42P01" | "3F000"))
+        || in_words(error, "no such table")
 }
 
 fn code(error: &Error) -> Option<&str> {

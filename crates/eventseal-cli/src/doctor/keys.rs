@@ -25,12 +25,17 @@ pub(super) async fn reading<C: Backend>(db: &mut Db<C>, checks: &mut Checks) -> 
     match db.keys.kek_usage(&mut db.connection).await {
         Ok(usage) => {
             let live = usage.iter().map(|usage| usage.live_keys).sum();
-            let found = format!("{} under {}", count(live, "data key"), count(usage.len() as u64, "key-encryption key"));
+            let found =
+                format!("{} under {}", count(live, "data key"), count(usage.len() as u64, "key-encryption key"));
             checks.good("reading", found);
             Some(usage)
         }
         Err(error) => {
-            checks.failed("reading", &error, format!("let this user read the key tables; if a column is missing: {MIGRATE}"));
+            checks.failed(
+                "reading",
+                &error,
+                format!("let this user read the key tables; if a column is missing: {MIGRATE}"),
+            );
             None
         }
     }
@@ -40,7 +45,9 @@ pub(super) async fn in_place<C: Backend>(db: &mut Db<C>, usage: &[KekUsage], che
     let active = usage.iter().any(|usage| usage.kek.state == KekState::Active && usage.kek.partition == "default");
     match (active, integrity(db).await) {
         (true, Ok(true)) => checks.good("keys", "the active key-encryption key and the integrity key are there"),
-        (false, _) => checks.problem("keys", "no active key-encryption key in the default partition", "eventseal prepare"),
+        (false, _) => {
+            checks.problem("keys", "no active key-encryption key in the default partition", "eventseal prepare")
+        }
         (true, Ok(false)) => checks.problem("keys", "no integrity key: nothing could be redacted", "eventseal prepare"),
         (true, Err(error)) => checks.failed("keys", &error, "restore its row from a backup"),
     }

@@ -38,7 +38,9 @@ pub(super) async fn round_trips<C: Backend>(
         let context = KekContext { namespace: namespace.clone(), kek_id: kek.kek_id };
         match kms.unwrap_kek(&kek.wrapped, &context).await {
             Ok(_) => opened += 1,
-            Err(error) => checks.failed("master key", &error, "do what it says; applications can't open these keys either"),
+            Err(error) => {
+                checks.failed("master key", &error, "do what it says; applications can't open these keys either")
+            }
         }
     }
     if opened > 0 {

@@ -10,9 +10,14 @@ pub(super) async fn applied<C: Backend>(db: &mut Db<C>, checks: &mut Checks) {
         Ok(Some(applied)) if applied == newest => checks.good("migrations", format!("current ({newest})")),
         Ok(Some(applied)) if applied > newest => {
             // Migrations add. The ones that older code can't work with are an error of the library.
-            checks.good("migrations", format!("{applied}, by a newer version; this command knows {newest}, and works with them"));
+            checks.good(
+                "migrations",
+                format!("{applied}, by a newer version; this command knows {newest}, and works with them"),
+            );
         }
-        Ok(Some(applied)) => checks.problem("migrations", format!("{applied} of {newest}"), "eventseal migrate --namespace NAME"),
+        Ok(Some(applied)) => {
+            checks.problem("migrations", format!("{applied} of {newest}"), "eventseal migrate --namespace NAME")
+        }
         // Whether tables that were made by hand are current shows when they are read.
         Ok(None) => checks.good("migrations", "not run by eventseal"),
         Err(error @ Error::NewerTables { .. }) => checks.failed("migrations", &error, "use a newer eventseal"),

@@ -17,7 +17,8 @@ pub(super) fn file_mode(path: &std::path::Path, checks: &mut Checks) {
     };
     let files = [path.to_owned(), with("-wal"), with("-shm")];
     // A database in memory has no file, and not every file has a log.
-    let modes = files.iter().filter_map(|file| Some((file, std::fs::metadata(file).ok()?.permissions().mode() & 0o777)));
+    let modes =
+        files.iter().filter_map(|file| Some((file, std::fs::metadata(file).ok()?.permissions().mode() & 0o777)));
     // The first of those that are equally open: the database itself, where it is.
     let Some((file, mode)) = modes.min_by_key(|(_, mode)| std::cmp::Reverse(mode & 0o007)) else { return };
     if mode & 0o007 == 0 {
@@ -30,7 +31,8 @@ pub(super) fn file_mode(path: &std::path::Path, checks: &mut Checks) {
 #[cfg(not(unix))]
 pub(super) fn file_mode(_: &std::path::Path, _: &mut Checks) {}
 
-/// Which schema the names lead to. Without `--schema` that is the session's `search_path`, and every session has its own.
+/// Which schema the names lead to. Without `--schema` that is the session's `search_path`, and every session has its
+/// own.
 pub(super) async fn search_path(db: &mut Db<PgConnection>, args: &args::Database, checks: &mut Checks) {
     let table = format!("\"{}key_namespace\"", args.prefix);
     let found = sqlx::query_as::<_, (Option<String>, Vec<String>, String)>(

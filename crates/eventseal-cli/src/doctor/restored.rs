@@ -20,8 +20,8 @@ pub(super) async fn restored<C: Backend>(db: &mut Db<C>, checks: &mut Checks) {
                 count(restored.count, "scope"),
                 if restored.count == 1 { "has" } else { "have" }
             );
-            let remedy =
-                "a part of the tables was restored, or written to: shred each of them again with eventseal shred, and find out how";
+            let remedy = "a part of the tables was restored, or written to: shred each of them again with eventseal \
+                shred, and find out how";
             checks.problem("erasures", found, remedy);
         }
         Err(error) => checks.failed("erasures", &error, "let this user read the key tables"),

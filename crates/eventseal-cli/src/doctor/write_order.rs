@@ -53,7 +53,10 @@ const LOOK: &str = "
 pub(super) async fn postgres(db: &mut Db<PgConnection>, args: &Doctor, checks: &mut Checks) {
     let quoted = |name: &str| {
         let name = format!("\"{}\"", name.replace('"', "\"\""));
-        args.database.schema.as_ref().map_or_else(|| name.clone(), |schema| format!("\"{}\".{name}", schema.replace('"', "\"\"")))
+        args.database
+            .schema
+            .as_ref()
+            .map_or_else(|| name.clone(), |schema| format!("\"{}\".{name}", schema.replace('"', "\"\"")))
     };
     let events = args.events_table.as_deref().unwrap_or("events");
     let heads = |usual| quoted(args.heads_table.as_deref().unwrap_or(usual));
@@ -67,7 +70,9 @@ pub(super) async fn postgres(db: &mut Db<PgConnection>, args: &Doctor, checks: &
             judge(&found, args.heads_first, checks);
         }
         Ok(None) if args.events_table.is_none() => {}
-        Ok(None) => checks.problem(NAME, format!("there is no table {events:?}"), "correct --events-table, or --schema"),
+        Ok(None) => {
+            checks.problem(NAME, format!("there is no table {events:?}"), "correct --events-table, or --schema")
+        }
         Err(source) => {
             let error = Error::database("looking at the tables of events", source);
             checks.failed(NAME, &error, "let this user read the catalog");
@@ -79,18 +84,28 @@ fn judge(found: &Found, heads_first: bool, checks: &mut Checks) {
     let heads_first = heads_first || found.streams;
     let kind = if found.partitioned { "events are partitioned" } else { "events are one table" };
     if !found.heads {
-        checks.problem(NAME, "the table of heads is missing", "correct --heads-table; or make the tables: eventseal migrate --events");
+        checks.problem(
+            NAME,
+            "the table of heads is missing",
+            "correct --heads-table; or make the tables: eventseal migrate --events",
+        );
     } else if !found.unique_heads {
         let remedy = "add a primary key on its type and id: every append needs it";
         checks.problem(NAME, "the heads have no unique constraint on type and id", remedy);
     } else if !heads_first && !found.unique_versions {
-        let found = format!("{kind}, without a unique constraint on type, id and version: appends that write events first fail");
-        let remedy = "if every writer takes the head row first, configure heads_first of PostgresTables in the application, and pass \
-                      --heads-first here; otherwise add the constraint";
+        let found = format!(
+            "{kind}, without a unique constraint on type, id and version: appends that write events first fail"
+        );
+        let remedy = "if every writer takes the head row first, configure heads_first of PostgresTables in the \
+            application, and pass --heads-first here; otherwise add the constraint";
         checks.problem(NAME, found, remedy);
     } else if !found.id_index {
         let found = format!("{kind}, without an index on event_id: each append reads all of it to look for known ids");
-        checks.problem(NAME, found, "CREATE INDEX ON the table of events (event_id), on each partition first if it is large");
+        checks.problem(
+            NAME,
+            found,
+            "CREATE INDEX ON the table of events (event_id), on each partition first if it is large",
+        );
     } else if heads_first {
         checks.good(NAME, format!("heads first, as eventsalsa from 0.1 on; {kind}"));
     } else {

@@ -37,7 +37,13 @@ impl Progress {
         self.bar.set_position(done);
         if self.every.is_some_and(|every| self.last_line.elapsed() >= every) {
             self.last_line = Instant::now();
-            let line = format!("{} of {} {}, {}\n", number(done), number(all), shown(self.unit), rate(done, self.start.elapsed()));
+            let line = format!(
+                "{} of {} {}, {}\n",
+                number(done),
+                number(all),
+                shown(self.unit),
+                rate(done, self.start.elapsed())
+            );
             // Whoever does not listen has the report at the end.
             let _ = std::io::stderr().lock().write_all(line.as_bytes());
         }
@@ -60,10 +66,17 @@ impl Progress {
 
 /// `12,300/s`, `7/min`, `2/h`: never a fraction of nothing.
 pub(crate) fn rate(done: u64, took: Duration) -> String {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rate to look at")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a rate to look at"
+    )]
     let per = |seconds: f64| (done as f64 * seconds / took.as_secs_f64().max(0.001)).round() as u64;
-    let (number_of, unit) =
-        [(per(1.0), "s"), (per(60.0), "min"), (per(3_600.0), "h")].into_iter().find(|(number, _)| *number >= 1).unwrap_or((0, "s"));
+    let (number_of, unit) = [(per(1.0), "s"), (per(60.0), "min"), (per(3_600.0), "h")]
+        .into_iter()
+        .find(|(number, _)| *number >= 1)
+        .unwrap_or((0, "s"));
     format!("{}/{unit}", number(three_digits(number_of)))
 }
 

@@ -120,7 +120,8 @@ mod tests {
     const ID: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
     fn keys(width: Option<usize>) -> String {
-        let row = |version: &str| vec![version.to_owned(), ID.to_owned(), "active, made 2026-01-02T03:04:05Z".to_owned()];
+        let row =
+            |version: &str| vec![version.to_owned(), ID.to_owned(), "active, made 2026-01-02T03:04:05Z".to_owned()];
         laid_out(&[">KEY", "ID", "STATE"], &[row("1"), row("12")], width)
     }
 
@@ -147,13 +148,17 @@ mod tests {
 
     #[test]
     fn sentences_fit() {
-        let text = "ok       database     PostgreSQL, shop on a host with a long name, version 15\n  - one two three\nshort\n";
+        let text =
+            "ok       database     PostgreSQL, shop on a host with a long name, version 15\n  - one two three\nshort\n";
         assert_eq!(wrapped(text, None), text);
         let fits = wrapped(text, Some(44));
         assert_eq!(
             fits,
             "ok       database     PostgreSQL, shop on a\n                      host with a long name,\n                      version 15\n  - one two three\nshort\n"
         );
-        assert_eq!(wrapped("word-that-is-longer-than-the-line x\n", Some(10)), "word-that-is-longer-than-the-line\nx\n");
+        assert_eq!(
+            wrapped("word-that-is-longer-than-the-line x\n", Some(10)),
+            "word-that-is-longer-than-the-line\nx\n"
+        );
     }
 }

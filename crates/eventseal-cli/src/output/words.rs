@@ -1,12 +1,16 @@
-//! The library speaks to programmers, this command to operators: what the one calls by a method, the other does by a command.
+//! The library speaks to programmers, this command to operators: what the one calls by a method, the other does by a
+//! command.
 
 /// What the library says, and what that is here.
 const WORDS: &[(&str, &str)] = &[
-    ("reopen() starts a new generation if that is lawful", "eventseal reopen starts a new generation, if that is lawful"),
+    (
+        "reopen() starts a new generation if that is lawful",
+        "eventseal reopen starts a new generation, if that is lawful",
+    ),
     ("enable() makes them usable again", "eventseal enable makes them usable again"),
     (
-        "call keys().prepare() once at startup, and keys().create_kek() for each partition of your own, on a connection that is not in a \
-         transaction",
+        "call keys().prepare() once at startup, and keys().create_kek() for each partition of your own, on a \
+         connection that is not in a transaction",
         "run eventseal prepare, with --partition for one of your own",
     ),
     (
@@ -19,22 +23,28 @@ const WORDS: &[(&str, &str)] = &[
     ),
     ("configure PostgresTables::heads_first();", "configure heads_first of PostgresTables in the application;"),
     (
-        "run the newest migrations, with migrate() of the event store and of the key store, or correct the names that the columns were \
-         configured with",
-        "run eventseal migrate --namespace NAME, with --events for the tables of events, or see whether --streams is right",
+        "run the newest migrations, with migrate() of the event store and of the key store, or correct the names that \
+         the columns were configured with",
+        "run eventseal migrate --namespace NAME, with --events for the tables of events, or see whether --streams is \
+         right",
     ),
     (
-        "pass a connection that is not in a transaction; if you began none, a begin() on it was cancelled, so close it and take another one",
+        "pass a connection that is not in a transaction; if you began none, a begin() on it was cancelled, so close it \
+         and take another one",
         "run the command again, on a connection of the server itself if a pooler is between",
     ),
     (
-        "open it with PRAGMA synchronous = FULL, in sqlx with SqliteConnectOptions::synchronous(SqliteSynchronous::Full)",
+        "open it with PRAGMA synchronous = FULL, in sqlx with \
+         SqliteConnectOptions::synchronous(SqliteSynchronous::Full)",
         "the setting synchronous of the database must be FULL",
     ),
     ("name it with also_opens()", "name it with --from-aws-kms-key, or in EVENTSEAL_AWS_KMS_ALSO_OPENS"),
     ("name that one with also_opens()", "name that one with --from-aws-kms-key, or in EVENTSEAL_AWS_KMS_ALSO_OPENS"),
     ("kek_usage() lists those that are", "eventseal status lists those that are"),
-    ("make it once with Keyring::create_file", "make it once with (umask 077; echo \"main:$(openssl rand -base64 32)\" > FILE)"),
+    (
+        "make it once with Keyring::create_file",
+        "make it once with (umask 077; echo \"main:$(openssl rand -base64 32)\" > FILE)",
+    ),
     ("pass one begun with begin() or begin_with(), not a bare connection and not a raw BEGIN", "please report this"),
 ];
 
@@ -85,22 +95,33 @@ mod tests {
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':' || c == '.' || c == '(' || c == ')';
         text.split(|c: char| !is_name(c)).find(|word| {
             let call = word.strip_suffix("()").is_some_and(|name| name.ends_with(|c: char| c.is_ascii_alphabetic()));
-            call || word.split_once("::").is_some_and(|(of, name)| of.starts_with(char::is_uppercase) && !name.is_empty())
+            call || word
+                .split_once("::")
+                .is_some_and(|(of, name)| of.starts_with(char::is_uppercase) && !name.is_empty())
         })
     }
 
-    /// Texts between quotation marks in the lines of a source, without those of its tests and comments.
-    fn texts(source: &str) -> impl Iterator<Item = &str> {
+    /// A source without its tests and comments, and with each text on one line.
+    fn code(source: &str) -> String {
         let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-        let lines = source.lines().filter(|line| !line.trim_start().starts_with("//"));
-        lines.flat_map(|line| line.split('"').skip(1).step_by(2))
+        let lines = source.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+        lines.fold(String::new(), |code, line| match code.strip_suffix("\\\n") {
+            Some(begun) => format!("{begun}{line}\n"),
+            None => format!("{code}{line}\n"),
+        })
+    }
+
+    /// Texts between quotation marks in the lines of some code.
+    fn texts(code: &str) -> impl Iterator<Item = &str> {
+        code.lines().flat_map(|line| line.split('"').skip(1).step_by(2))
     }
 
     #[test]
     fn messages_speak_of_commands() {
         let mut calls = 0;
         let mut untranslated = Vec::new();
-        for text in SOURCES.iter().copied().flat_map(texts) {
+        let sources: Vec<_> = SOURCES.iter().map(|source| code(source)).collect();
+        for text in sources.iter().flat_map(|code| texts(code)) {
             calls += usize::from(call(text).is_some());
             let said = OF_APPLICATIONS.iter().fold(in_commands(text), |said, elsewhere| said.replace(elsewhere, ""));
             untranslated.extend(call(&said).map(|call| format!("{call} in: {text}")));

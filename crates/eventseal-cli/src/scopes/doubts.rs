@@ -1,5 +1,5 @@
-//! What makes one doubt that a scope is all there is of a person, or that it is the one that was meant. Said, and never a reason to
-//! refuse: an id may be somebody else's under another kind.
+//! What makes one doubt that a scope is all there is of a person, or that it is the one that was meant. Said, and never
+//! a reason to refuse: an id may be somebody else's under another kind.
 
 use crate::connect::{Backend, Db};
 use crate::master_key::NoMasterKey;
@@ -55,8 +55,8 @@ impl Doubts {
             let (scope, others) = (shown(&self.scope.to_string()), self.others());
             let _ = writeln!(
                 text,
-                "WARNING: {scope} is not the only scope under this id: {others}. A shred of one does not reach the others: if they are \
-                 the same person, shred each of them."
+                "WARNING: {scope} is not the only scope under this id: {others}. A shred of one does not reach the \
+                 others: if they are the same person, shred each of them."
             );
         }
         if text.is_empty() { Ok(()) } else { tell(&text) }
@@ -80,7 +80,10 @@ impl Doubts {
             Some((_, KindIs::Unknown)) => false.into(),
             Some((_, KindIs::PerhapsAnAggregate)) | None => Value::Null,
         };
-        let similar = self.similar.iter().map(|(scope, state)| json!({ "kind": scope.kind(), "id": scope.id(), "state": state.as_str() }));
+        let similar = self
+            .similar
+            .iter()
+            .map(|(scope, state)| json!({ "kind": scope.kind(), "id": scope.id(), "state": state.as_str() }));
         json["similar"] = similar.collect();
         json
     }
@@ -88,9 +91,16 @@ impl Doubts {
     fn kind(&self) -> Option<String> {
         let (registered, is) = self.schemas.as_ref().filter(|(_, is)| *is != KindIs::Known)?;
         let kinds = registered.kinds();
-        let known =
-            if kinds.is_empty() { "no kind at all".to_owned() } else { kinds.into_iter().map(shown).collect::<Vec<_>>().join(", ") };
-        let mut text = format!("the schemas in {} name no kind {}; they name {known}.", registered.name(), shown(self.scope.kind()));
+        let known = if kinds.is_empty() {
+            "no kind at all".to_owned()
+        } else {
+            kinds.into_iter().map(shown).collect::<Vec<_>>().join(", ")
+        };
+        let mut text = format!(
+            "the schemas in {} name no kind {}; they name {known}.",
+            registered.name(),
+            shown(self.scope.kind())
+        );
         if *is == KindIs::PerhapsAnAggregate {
             text.push_str(" It may be the type of an aggregate, which a schema lock does not say.");
         }

@@ -1,5 +1,5 @@
-//! `eventseal census`: what it counts, what it says of steps, and how it ends. Tables are snapshots: after a change that
-//! is meant, `INSTA_UPDATE=always cargo test -p eventseal-cli`, and look at the diff.
+//! `eventseal census`: what it counts, what it says of steps, and how it ends. Tables are snapshots: after a change
+//! that is meant, `INSTA_UPDATE=always cargo test -p eventseal-cli`, and look at the diff.
 
 use crate::command::{Database, Output, World, eventseal, run};
 use eventseal::ExpectedVersion::Any;
@@ -170,7 +170,9 @@ fn names(list: &Value, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
 
 fn row<'j>(census: &'j Value, event_type: &str, version: u32) -> &'j Value {
     let rows = census["types"].as_array().unwrap();
-    rows.iter().find(|row| row["type"] == event_type && row["version"] == version).unwrap_or_else(|| panic!("{census:#}"))
+    rows.iter()
+        .find(|row| row["type"] == event_type && row["version"] == version)
+        .unwrap_or_else(|| panic!("{census:#}"))
 }
 
 async fn a_table_says_what_is_stored(world: World) {
@@ -213,7 +215,10 @@ async fn steps_are_needed_or_can_go(world: World) {
     let census = world.census_json(&lock(), &[]);
     let steps = &census["steps"];
     assert_eq!(names(steps, |step| step["can_go"] == true), ["Visited 1", "Visited 2"]);
-    assert_eq!(names(steps, |step| step["can_go"] == false), ["Checkout 1", "OrderPlaced 1", "OrderPlaced 2", "Paid 1", "Purchase 1"]);
+    assert_eq!(
+        names(steps, |step| step["can_go"] == false),
+        ["Checkout 1", "OrderPlaced 1", "OrderPlaced 2", "Paid 1", "Purchase 1"]
+    );
     let counts: Vec<u64> = steps.as_array().unwrap().iter().map(|step| step["events"].as_u64().unwrap()).collect();
     assert_eq!(counts, [1, 24, 34, 1, 1, 0, 0]);
     assert_eq!(names(&row(&census, "Checkout", 1)["needs_steps"], |_| true), ["Checkout 1", "Paid 1", "Purchase 1"]);
@@ -234,7 +239,8 @@ async fn an_event_without_a_version_is_of_the_one_that_it_is_read_as(world: Worl
     let can_go = |lock: &Value| names(&world.census_json(lock, &[])["steps"], |step| step["can_go"] == true);
     assert_eq!(can_go(&lock()), ["OrderPlaced 1", "Visited 1", "Visited 2"]);
     world.execute("UPDATE events SET event_version = 0 WHERE global_position = 1").await;
-    for (version, steps) in [(1, vec!["Visited 1", "Visited 2"]), (3, vec!["OrderPlaced 1", "Visited 1", "Visited 2"])] {
+    for (version, steps) in [(1, vec!["Visited 1", "Visited 2"]), (3, vec!["OrderPlaced 1", "Visited 1", "Visited 2"])]
+    {
         let mut lock = lock();
         lock["types"]["OrderPlaced"]["legacy_version"] = version.into();
         let census = world.census(&lock, &["--check"], 0);
@@ -260,7 +266,10 @@ async fn a_table_without_anything_registered_is_no_proof(world: World) {
         "2": version(json!({}), Value::Null),
     } } } });
     let text = world.census(&other, &["--payloads=all"], 0).out;
-    assert!(text.contains("\nWarning: no events of registered types are stored here: is this the right table?\n"), "{text}");
+    assert!(
+        text.contains("\nWarning: no events of registered types are stored here: is this the right table?\n"),
+        "{text}"
+    );
     let because = "unknown, no events of registered types are stored here";
     assert!(text.contains(&format!("Steps that no stored event needs: {because}\n")), "{text}");
     assert!(text.contains(&format!("Types that need no accept_plaintext: {because}\n")), "{text}");
@@ -279,7 +288,8 @@ async fn what_the_schemas_do_not_know_is_named(world: World) {
     snapshot!(world, "census_unknown", unknown);
     world.census(&older, &[], 0);
     let census = world.census(&older, &["--check", "--json"], 5).json();
-    let standings: Vec<&str> = census["types"].as_array().unwrap().iter().map(|row| row["registration"].as_str().unwrap()).collect();
+    let standings: Vec<&str> =
+        census["types"].as_array().unwrap().iter().map(|row| row["registration"].as_str().unwrap()).collect();
     assert_eq!(standings, ["missing", "missing", "current", "newer", "unknown_type"]);
     // What those events need, this lock does not know.
     assert_eq!(names(&census["steps"], |step| !step["can_go"].is_null()), [""; 0]);
@@ -295,7 +305,10 @@ async fn payloads_are_looked_into(world: World) {
     look(&["--payloads", "--check"], 5);
     let census = look(&["--payloads", "--json"], 0).json();
     let found = &row(&census, "OrderPlaced", 1)["protection"];
-    assert_eq!((&found["sealed"], &found["plaintext"], &found["nothing_to_protect"]), (&10.into(), &12.into(), &1.into()));
+    assert_eq!(
+        (&found["sealed"], &found["plaintext"], &found["nothing_to_protect"]),
+        (&10.into(), &12.into(), &1.into())
+    );
     assert_eq!((&found["unreadable"], &found["partly_sealed"]), (&1.into(), &0.into()));
     assert_eq!(found["first_open"]["position"], 1);
     assert_eq!(census["may_refuse_plaintext"], json!({ "OrderPlaced": false }));
@@ -378,7 +391,8 @@ async fn a_lock_that_makes_no_sense_is_refused() {
 
 #[tokio::test]
 async fn an_outage_is_not_an_empty_store() {
-    run(&mut eventseal(&["census", "--json", "--database", "postgres://nobody@127.0.0.1:1/none"])).refused(3, "database_unavailable");
+    run(&mut eventseal(&["census", "--json", "--database", "postgres://nobody@127.0.0.1:1/none"]))
+        .refused(3, "database_unavailable");
     run(&mut eventseal(&["census", "--json", "--database", "sqlite:///no/such/a.db"])).refused(1, "no_database");
 }
 
@@ -386,10 +400,16 @@ async fn an_outage_is_not_an_empty_store() {
 async fn progress_is_shown_on_a_terminal() {
     let world = shop(World::sqlite().await).await;
     let path = lock_file(&world, &lock());
-    let command = format!("'{}' census --batch 1 --schemas '{}' --payloads", env!("CARGO_BIN_EXE_eventseal"), path.display());
+    let command =
+        format!("'{}' census --batch 1 --schemas '{}' --payloads", env!("CARGO_BIN_EXE_eventseal"), path.display());
     let mut script = Command::new("script");
-    script.args(["-qec", &command, "/dev/null"]).env("DATABASE_URL", world.url()).env("TERM", "xterm").stdin(Stdio::null());
-    let output = script.output().expect("script (of util-linux) is needed: install it, such as: sudo apt-get install bsdutils");
+    script
+        .args(["-qec", &command, "/dev/null"])
+        .env("DATABASE_URL", world.url())
+        .env("TERM", "xterm")
+        .stdin(Stdio::null());
+    let output =
+        script.output().expect("script (of util-linux) is needed: install it, such as: sudo apt-get install bsdutils");
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && shown.contains("36 positions") && shown.contains("36 events"), "{shown}");
 }
@@ -441,7 +461,10 @@ async fn i2_what_is_stored_without_a_version_is_not_called_sealed() {
         world.census(&written, &["--payloads=all", "--check"], 5);
         let census = world.census_json(&written, &["--payloads=all"]);
         assert_eq!(census["may_refuse_plaintext"], json!({ "Placed": false }));
-        assert_eq!((&census["types"][0]["protected"], &census["types"][0]["protection"]["plaintext"]), (&true.into(), &1.into()));
+        assert_eq!(
+            (&census["types"][0]["protected"], &census["types"][0]["protection"]["plaintext"]),
+            (&true.into(), &1.into())
+        );
         assert_eq!(names(&census["steps"], |step| step["can_go"] == true), ["Placed 1"]);
     }
 }

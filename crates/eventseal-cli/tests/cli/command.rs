@@ -5,7 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use eventseal::ExpectedVersion::Any;
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
-use eventseal::{EventFilter, EventStore, GlobalPosition, Keyring, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject};
+use eventseal::{
+    EventFilter, EventStore, GlobalPosition, Keyring, NewEvent, Result, Schemas, SealedStore, aggregate, event, subject,
+};
 use serde_json::Value;
 use sqlx::ConnectOptions;
 use std::path::PathBuf;
@@ -76,7 +78,10 @@ pub(crate) fn run(command: &mut Command) -> Output {
     }
     assert!(!output.err.contains("panicked"), "{output:?}");
     // Operators run commands. SQL and scripts have calls of their own.
-    let prose = command.get_args().next().is_some_and(|name| ["doctor", "status", "keys", "shred", "census"].iter().any(|of| name == *of));
+    let prose = command
+        .get_args()
+        .next()
+        .is_some_and(|name| ["doctor", "status", "keys", "shred", "census"].iter().any(|of| name == *of));
     let said = if prose { [&output.err[..], &output.out].concat() } else { output.err.clone() };
     assert!(!said.contains("()") && !said.contains("Keyring::"), "a message speaks of calls: {output:?}");
     output
@@ -240,9 +245,12 @@ impl World {
              UNION ALL SELECT lower(hex(wrapped_kek)) FROM key_encryption_keys"
         };
         let hex = self.column(sql).await;
-        let bytes =
-            |hex: &String| (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect::<Vec<u8>>();
-        hex.iter().flat_map(|hex| [hex.clone(), hex.to_uppercase(), STANDARD.encode(bytes(hex)), format!("{:?}", bytes(hex))]).collect()
+        let bytes = |hex: &String| {
+            (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect::<Vec<u8>>()
+        };
+        hex.iter()
+            .flat_map(|hex| [hex.clone(), hex.to_uppercase(), STANDARD.encode(bytes(hex)), format!("{:?}", bytes(hex))])
+            .collect()
     }
 
     /// The key-encryption keys as `status` has them, oldest first.

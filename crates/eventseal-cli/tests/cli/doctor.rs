@@ -42,15 +42,21 @@ async fn it_looks_at_events(world: World) {
     match &world.database {
         Database::Postgres(db) => {
             let role = format!("reader_{}", uuid::Uuid::now_v7().simple());
-            world.execute(format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")).await;
+            world
+                .execute(format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"))
+                .await;
             let url = db.options.clone().username(&role).to_url_lossy().to_string();
             let (ok, found) = check(&doctor(&world, &["--database", &url]).ended(5), "events");
             assert!(ok && found.ends_with("this user may not append"), "{found}");
             world.execute(format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
-            world.execute("ALTER TABLE events DROP CONSTRAINT events_aggregate_type_aggregate_id_aggregate_version_key").await;
+            world
+                .execute("ALTER TABLE events DROP CONSTRAINT events_aggregate_type_aggregate_id_aggregate_version_key")
+                .await;
         }
         Database::Sqlite(_) => {
-            world.execute("CREATE TRIGGER closed BEFORE INSERT ON events BEGIN SELECT raise(ABORT, 'closed'); END").await;
+            world
+                .execute("CREATE TRIGGER closed BEFORE INSERT ON events BEGIN SELECT raise(ABORT, 'closed'); END")
+                .await;
         }
     }
     assert!(!check(&doctor(&world, &[]).ended(5), "events").0);
@@ -141,6 +147,7 @@ async fn a_standby_says_that_it_is_one() {
     assert!(ok && found.starts_with("this is a standby") && found.contains("on the primary"), "{found}");
     assert_eq!(check(&said, "events").1, "can be read, up to position 0");
     assert!(check(&said, "data keys").0);
-    let named: Vec<Value> = said.json()["checks"].as_array().unwrap().iter().map(|check| check["check"].clone()).collect();
+    let named: Vec<Value> =
+        said.json()["checks"].as_array().unwrap().iter().map(|check| check["check"].clone()).collect();
     assert!(!named.contains(&"writing".into()), "it can't be tried there: {named:?}");
 }

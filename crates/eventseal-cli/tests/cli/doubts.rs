@@ -39,12 +39,18 @@ async fn other_scopes_under_the_same_id_are_named(world: World) {
     ]);
     for command in [&SHRED[..], &["keys", "show", "Customer", "cust_1"]] {
         let output = world.run(&[command, &["--json"]].concat()).ended(0);
-        assert_eq!((&output.json()["similar"], &output.json()["kind_known"], &output.err[..]), (&similar, &Value::Null, ""));
+        assert_eq!(
+            (&output.json()["similar"], &output.json()["kind_known"], &output.err[..]),
+            (&similar, &Value::Null, "")
+        );
     }
 
     // Whoever meant another one is told which there are, and nothing is done.
-    for command in [&["keys", "show", "Customer", "CUST_1"][..], &["shred", "Customer", "CUST_1", "--reason", "r", "--yes"]] {
-        let refused = world.run(&[command, &["--json"]].concat()).refused(4, "unknown_scope").error()["message"].clone();
+    for command in
+        [&["keys", "show", "Customer", "CUST_1"][..], &["shred", "Customer", "CUST_1", "--reason", "r", "--yes"]]
+    {
+        let refused =
+            world.run(&[command, &["--json"]].concat()).refused(4, "unknown_scope").error()["message"].clone();
         let others = r"under this id there is Customer 'CUST_1\n' (live), Customer 'cust_1' (shredded), customer 'cust_1' (live)";
         assert!(refused.as_str().unwrap().contains(others), "{refused}");
     }
@@ -73,25 +79,41 @@ async fn a_kind_that_the_schemas_do_not_know_is_named(world: World) {
     let known = |kind: &str, id: &str| world.json(&["keys", "show", kind, id, "--schemas", path])["kind_known"].clone();
 
     lock(&["Customer at /customer", "the aggregate as Guest"]);
-    assert_eq!((known("Customer", "cust_1"), known("customer", "7"), known("Order", "7")), (true.into(), false.into(), false.into()));
+    assert_eq!(
+        (known("Customer", "cust_1"), known("customer", "7"), known("Order", "7")),
+        (true.into(), false.into(), false.into())
+    );
     assert_eq!(show("Customer", "cust_1"), "");
     let said = show("customer", "7");
-    let expected =
-        format!("WARNING: the schemas in {path} name no kind customer; they name Customer, Guest.\nWARNING: customer 7 is not the");
+    let expected = format!(
+        "WARNING: the schemas in {path} name no kind customer; they name Customer, Guest.\nWARNING: customer 7 is not \
+         the"
+    );
     assert!(said.starts_with(&expected), "{said}");
     // It is said, and refuses nothing.
-    let shredded = world.run(&["shred", "customer", "7", "--reason", "request 118", "--yes", "--schemas", path]).ended(0);
+    let shredded =
+        world.run(&["shred", "customer", "7", "--reason", "request 118", "--yes", "--schemas", path]).ended(0);
     assert!(shredded.err.starts_with(&expected) && shredded.out.starts_with("Shredded customer 7"), "{shredded:?}");
     let again = ["shred", "customer", "7", "--reason", "request 118", "--yes", "--schemas", path];
     assert_eq!(world.json(&again)["kind_known"], false);
-    let unknown = world.run(&["keys", "show", "Customr", "cust_1", "--schemas", path, "--json"]).refused(4, "unknown_scope");
+    let unknown =
+        world.run(&["keys", "show", "Customr", "cust_1", "--schemas", path, "--json"]).refused(4, "unknown_scope");
     let message = unknown.error()["message"].to_string();
-    assert!(message.contains("Customer cust_1 (live); the schemas in") && message.contains("name no kind Customr"), "{message}");
+    assert!(
+        message.contains("Customer cust_1 (live); the schemas in") && message.contains("name no kind Customr"),
+        "{message}"
+    );
 
     // A lock does not say what types aggregates have; but one that is nearly a kind would have been refused.
     lock(&["Customer at /customer", "the aggregate"]);
-    assert_eq!((known("Order", "7"), known("customer", "7"), known("Customer", "cust_1")), (Value::Null, false.into(), true.into()));
-    assert!(show("Order", "7").contains("they name Customer. It may be the type of an aggregate, which a schema lock does not say.\n"));
+    assert_eq!(
+        (known("Order", "7"), known("customer", "7"), known("Customer", "cust_1")),
+        (Value::Null, false.into(), true.into())
+    );
+    assert!(
+        show("Order", "7")
+            .contains("they name Customer. It may be the type of an aggregate, which a schema lock does not say.\n")
+    );
     lock(&[]);
     assert!(show("Order", "7").contains("name no kind Order; they name no kind at all.\n"));
 
@@ -101,6 +123,7 @@ async fn a_kind_that_the_schemas_do_not_know_is_named(world: World) {
         world.run(&[&command[..], &["--schemas", path, "--json"]].concat()).refused(1, "schemas");
     }
     // Before anything is connected.
-    let alone = crate::command::run(&mut eventseal(&["keys", "show", "Order", "7", "--schemas", "/no/such/file", "--json"]));
+    let alone =
+        crate::command::run(&mut eventseal(&["keys", "show", "Order", "7", "--schemas", "/no/such/file", "--json"]));
     alone.refused(1, "schemas");
 }

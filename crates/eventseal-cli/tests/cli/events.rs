@@ -18,7 +18,10 @@ fn order(world: &World, arguments: &[&str], code: i32) -> Option<Value> {
 #[track_caller]
 fn problem(world: &World, arguments: &[&str], found: &str, remedy: &str) {
     let check = order(world, arguments, 5).unwrap();
-    assert!(check["found"].as_str().unwrap().contains(found) && check["remedy"].as_str().unwrap().contains(remedy), "{check}");
+    assert!(
+        check["found"].as_str().unwrap().contains(found) && check["remedy"].as_str().unwrap().contains(remedy),
+        "{check}"
+    );
 }
 
 #[track_caller]

@@ -49,7 +49,11 @@ impl Roles<'_> {
     fn may_not(&self, role: &str, commands: &[&[&str]]) {
         for arguments in commands {
             let said = self.run(role, arguments);
-            assert_eq!((said.code, said.error()["kind"].as_str()), (1, Some("permission_denied")), "{role}, {arguments:?}: {said:?}");
+            assert_eq!(
+                (said.code, said.error()["kind"].as_str()),
+                (1, Some("permission_denied")),
+                "{role}, {arguments:?}: {said:?}"
+            );
         }
     }
 
@@ -65,7 +69,12 @@ impl Roles<'_> {
 
     async fn read(&self, role: &str) -> Result<usize> {
         let mut connection = self.connect(role).await;
-        Ok(self.store().read_events(&mut connection, GlobalPosition::START, 100, &EventFilter::default()).await?.events.len())
+        Ok(self
+            .store()
+            .read_events(&mut connection, GlobalPosition::START, 100, &EventFilter::default())
+            .await?
+            .events
+            .len())
     }
 
     fn store(&self) -> SealedStore<PostgresStore> {
@@ -119,10 +128,23 @@ async fn each_role_can_do_its_job_and_no_more() {
     roles.refused("eraser", "SELECT FROM events").await;
 
     // Keys, and no events.
-    roles.may("operator", &[&["rotate-kek"], &["rewrap"], &["status"], rotate_key, &["move-master-key"], &["prepare", "--partition", "p"]]);
+    roles.may(
+        "operator",
+        &[
+            &["rotate-kek"],
+            &["rewrap"],
+            &["status"],
+            rotate_key,
+            &["move-master-key"],
+            &["prepare", "--partition", "p"],
+        ],
+    );
     let old = world.keks()[0]["kek"].as_str().unwrap().to_owned();
     roles.may("operator", &[&["retire-kek", &old], &["disable", "Customer", "cust_2", "--reason", "r"]]);
-    roles.may("operator", &[&["enable", "Customer", "cust_2", "--reason", "r"], &["reopen", "Customer", "cust_3", "--reason", "r"]]);
+    roles.may(
+        "operator",
+        &[&["enable", "Customer", "cust_2", "--reason", "r"], &["reopen", "Customer", "cust_3", "--reason", "r"]],
+    );
     roles.may("operator", &[&["doctor"]]);
     assert!(matches!(roles.read("operator").await, Err(Error::PermissionDenied { .. })));
     roles.refused("operator", "DELETE FROM key_scope_changes").await;

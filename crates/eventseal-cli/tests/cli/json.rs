@@ -1,8 +1,8 @@
 //! `docs/command-json.md` against what the command prints: each field that is printed has a row there, and each row is
 //! printed, with its type.
 //!
-//! A new field needs a row; a new command needs a section, and a run in [`every_result`]. A row whose description begins with
-//! "Only" needs a run that prints it, and every other row is in every result of its section.
+//! A new field needs a row; a new command needs a section, and a run in [`every_result`]. A row whose description
+//! begins with "Only" needs a run that prints it, and every other row is in every result of its section.
 
 use crate::COMMANDS;
 use crate::command::{Database, OTHER_SECRET, Output, SECRET, World, eventseal, run};
@@ -55,8 +55,11 @@ fn rows() -> Vec<(&'static str, [&'static str; 3])> {
 fn sections() -> BTreeMap<&'static str, Section> {
     let mut sections: BTreeMap<_, Section> = BTreeMap::new();
     for (heading, [path, types, description]) in rows().into_iter().filter(|(heading, _)| *heading != KINDS) {
-        let row =
-            Row { types: types.split(" or ").collect(), only: description.starts_with("Only "), words: quoted(description).collect() };
+        let row = Row {
+            types: types.split(" or ").collect(),
+            only: description.starts_with("Only "),
+            words: quoted(description).collect(),
+        };
         assert!(sections.entry(heading).or_default().insert(path, row).is_none(), "{heading}: two rows for `{path}`");
     }
     sections
@@ -110,7 +113,10 @@ impl Printed {
                     .filter(|(row, about)| !about.only && !row.ends_with(['*', ']']) && parent(row) == path)
                     .filter(|(row, _)| !members.contains_key(row.rsplit('.').next().unwrap()))
                     .map(|(row, _)| {
-                        format!("\"{section}\": `{row}` is not in every result: begin its description with \"Only\", or print it")
+                        format!(
+                            "\"{section}\": `{row}` is not in every result: begin its description with \"Only\", or \
+                             print it"
+                        )
                     })
                     .collect();
                 self.problems.extend(missing);
@@ -124,25 +130,32 @@ impl Printed {
 
     fn field(&mut self, section: &str, path: &str, value: &Value) {
         let Some(row) = self.sections.get(section).and_then(|rows| rows.get(path)) else {
-            self.problems.insert(format!("\"{section}\": add a row: | `{path}` | {} | what it says. |", kind_of(value)));
+            self.problems
+                .insert(format!("\"{section}\": add a row: | `{path}` | {} | what it says. |", kind_of(value)));
             return;
         };
         match row.types.iter().find(|name| is_of(value, name, row)) {
             Some(name) => drop(self.seen.insert((section.to_owned(), path.to_owned(), name))),
             None => {
                 let types = row.types.join(" or ");
-                self.problems.insert(format!("\"{section}\": `{path}` is documented as {types}, but was {value}: correct its row"));
+                self.problems.insert(format!(
+                    "\"{section}\": `{path}` is documented as {types}, but was {value}: correct its row"
+                ));
             }
         }
     }
 
     /// What is on the page, and was not printed.
     fn missing(&self) -> impl Iterator<Item = String> {
-        let all = self.sections.iter().flat_map(|(section, rows)| rows.iter().map(move |(path, row)| (*section, *path, row)));
+        let all =
+            self.sections.iter().flat_map(|(section, rows)| rows.iter().map(move |(path, row)| (*section, *path, row)));
         all.flat_map(|(section, path, row)| row.types.iter().map(move |name| (section, path, *name)))
             .filter(|(section, path, name)| !self.seen.contains(&((*section).to_owned(), (*path).to_owned(), name)))
             .map(|(section, path, name)| {
-                format!("\"{section}\": `{path}` was never printed as {name}: remove it from the page, or add a run that prints it")
+                format!(
+                    "\"{section}\": `{path}` was never printed as {name}: remove it from the page, or add a run that \
+                     prints it"
+                )
             })
     }
 }

@@ -11,7 +11,11 @@ const NOBODY: u32 = 65_534;
 /// A shell's command, in which `$EVENTSEAL` is the command.
 fn shell(world: &World, script: &str) -> Output {
     let mut command = Command::new("bash");
-    command.args(["-c", script]).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).current_dir(world.folder.path());
+    command
+        .args(["-c", script])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .current_dir(world.folder.path());
     command.env("EVENTSEAL", env!("CARGO_BIN_EXE_eventseal")).env("DATABASE_URL", world.url());
     run(&mut command)
 }
@@ -38,7 +42,10 @@ async fn a_keyring_may_come_out_of_a_pipe() {
         ("$EVENTSEAL prepare --keyring .", "neither a file nor a pipe"),
         ("$EVENTSEAL prepare --keyring <(true)", "it has no entries"),
         ("$EVENTSEAL prepare --keyring no/such/keyring", "does not exist. Make it once"),
-        ("$EVENTSEAL prepare --keyring /etc/a-name-that-is-as-long-as-some-keys-in-base64", "does not exist. Make it once"),
+        (
+            "$EVENTSEAL prepare --keyring /etc/a-name-that-is-as-long-as-some-keys-in-base64",
+            "does not exist. Make it once",
+        ),
         ("chmod 644 ring; $EVENTSEAL prepare --keyring ring", "chmod 600"),
     ] {
         let said = shell(&world, script);
@@ -58,7 +65,8 @@ async fn a_keyring_may_be_mounted_for_another_user() {
     let crate::Database::Sqlite(db) = &world.database else { unreachable!() };
     let is_root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(world.folder.path()).unwrap()) == 0;
     if !is_root {
-        // Only root can play the platform. Everybody else meets the modes of his own files, in the tests of the keyring.
+        // Only root can play the platform. Everybody else meets the modes of his own files, in the tests of the
+        // keyring.
         let said = shell(&world, "chmod 440 ring; $EVENTSEAL doctor --keyring ring").ended(5);
         assert!(said.out.contains("chmod 600"), "{said:?}");
         return;
@@ -90,12 +98,16 @@ async fn a_keyring_may_be_mounted_for_another_user() {
     as_nobody("--keyring /dev/stdin < <(cat ring)").ended(0);
     mounted(0o444, NOBODY);
     let said = as_nobody("--keyring mounted").ended(5);
-    let problem = "mounted is open to every user (mode 0444): chmod 600 it, or where a platform mounts it, mount it with mode 0400";
+    let problem = "mounted is open to every user (mode 0444): chmod 600 it, or where a platform mounts it, mount it \
+        with mode 0400";
     assert!(said.out.contains(problem) && !said.out.contains("new keys"), "{said:?}");
     for (mode, group) in [(0o400, NOBODY), (0o440, 0)] {
         mounted(mode, group);
         let said = as_nobody("--keyring mounted").ended(5);
-        assert!(said.out.contains("can't be read: Permission denied") && said.out.contains("0440 for its group"), "{said:?}");
+        assert!(
+            said.out.contains("can't be read: Permission denied") && said.out.contains("0440 for its group"),
+            "{said:?}"
+        );
     }
     assert!(Path::new("/usr/bin/setpriv").exists() || Path::new("/bin/setpriv").exists());
 }

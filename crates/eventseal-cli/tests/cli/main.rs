@@ -89,13 +89,20 @@ macro_rules! snapshot {
 async fn a_database_is_set_up(world: World) {
     world.run(&["status", "--json"]).refused(1, "not_migrated");
     snapshot!(world, "migrate", world.run(&["migrate", "--namespace", "shop"]).ended(0));
-    assert_eq!(world.json(&["migrate", "--namespace", "shop"])["migration"], PostgresKeys::NEWEST_MIGRATION, "idempotent");
+    assert_eq!(
+        world.json(&["migrate", "--namespace", "shop"])["migration"],
+        PostgresKeys::NEWEST_MIGRATION,
+        "idempotent"
+    );
     world.run(&["migrate", "--namespace", "other", "--json"]).refused(4, "namespace_mismatch");
     snapshot!(world, "status_empty", world.run(&["status"]).ended(0));
     world.run(&["rotate-kek", "--json"]).refused(1, "no_active_kek");
     assert_eq!(world.run(&["doctor", "--json"]).ended(5).json()["ok"], false);
     let made = world.json(&["prepare"]);
-    assert_eq!((&made["partition"], &made["state"], &made["provider"]), (&"default".into(), &"active".into(), &"keyring".into()));
+    assert_eq!(
+        (&made["partition"], &made["state"], &made["provider"]),
+        (&"default".into(), &"active".into(), &"keyring".into())
+    );
     assert_eq!(world.json(&["prepare"])["kek"], made["kek"], "idempotent");
     snapshot!(world, "doctor", world.run(&["doctor"]).ended(0));
     assert_eq!(world.json(&["doctor"])["ok"], true);
@@ -115,10 +122,16 @@ async fn a_scope_is_shown_shredded_and_reopened(world: World) {
     world.run(&["shred", "Customer", "cust_1", "--reason", "request 118"]).ended(4);
     world.run(&["shred", "Customer", "cust_1", "--reason", "request 118", "--json"]).refused(4, "not_confirmed");
     // A misspelled id must not look like an erasure.
-    world.run(&["shred", "Customer", "cust_99", "--reason", "request 118", "--yes", "--json"]).refused(4, "unknown_scope");
-    world.run(&["shred", "$eventseal", "integrity", "--reason", "why not", "--yes", "--json"]).refused(4, "scope_state");
+    world
+        .run(&["shred", "Customer", "cust_99", "--reason", "request 118", "--yes", "--json"])
+        .refused(4, "unknown_scope");
+    world
+        .run(&["shred", "$eventseal", "integrity", "--reason", "why not", "--yes", "--json"])
+        .refused(4, "scope_state");
     world.run(&["shred", "Customer", "cust_1", "--reason", "", "--yes", "--json"]).refused(2, "invalid_text");
-    world.run(&["shred", "Customer", "cust_1", "--reason", "r", "--actor", "", "--yes", "--json"]).refused(2, "invalid_text");
+    world
+        .run(&["shred", "Customer", "cust_1", "--reason", "r", "--actor", "", "--yes", "--json"])
+        .refused(2, "invalid_text");
     world.run(&["shred", "Customer", "cust_1", "--yes", "--json"]).refused(2, "usage");
     assert_eq!(world.read().await, (3, 0), "nothing was shredded so far");
 
@@ -134,12 +147,15 @@ async fn a_scope_is_shown_shredded_and_reopened(world: World) {
     assert_eq!((&again["destroyed_before"], &again["namespace"]), (&2.into(), &"shop".into()));
     let again = world.run(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]).ended(0);
     assert!(
-        again.out.starts_with("Nothing was left to do: Customer cust_1 was shredded before. 2 data keys were destroyed then."),
+        again.out.starts_with(
+            "Nothing was left to do: Customer cust_1 was shredded before. 2 data keys were destroyed then."
+        ),
         "{again:?}"
     );
     assert!(again.err.starts_with("Shredding Customer cust_1 for good in namespace shop ("), "{again:?}");
 
-    let reopened = world.json(&["reopen", "Customer", "cust_1", "--reason", "came back\nwith\u{1b}[2J", "--actor", "clerk\n8"]);
+    let reopened =
+        world.json(&["reopen", "Customer", "cust_1", "--reason", "came back\nwith\u{1b}[2J", "--actor", "clerk\n8"]);
     assert_eq!(reopened["key"]["version"], 3);
     world.run(&["reopen", "Customer", "cust_1", "--reason", "again", "--json"]).refused(4, "scope_state");
     world.run(&["reopen", "Customer", "cust_99", "--reason", "again", "--json"]).refused(4, "unknown_scope");
@@ -156,12 +172,17 @@ async fn a_scope_is_shown_shredded_and_reopened(world: World) {
     );
     assert!(history["keys"].as_array().unwrap()[..2].iter().all(|key| key["shredded_at"].is_string()));
 
-    let tombstone = world.json(&["shred", "Customer", "cust_99", "--reason", "request 119", "--yes", "--allow-unknown"]);
+    let tombstone =
+        world.json(&["shred", "Customer", "cust_99", "--reason", "request 119", "--yes", "--allow-unknown"]);
     assert_eq!(tombstone["destroyed"], Value::Array(Vec::new()));
-    let unknown = world.run(&["shred", "Customer", "cust_98", "--reason", "request 120", "--yes", "--allow-unknown"]).ended(0);
+    let unknown =
+        world.run(&["shred", "Customer", "cust_98", "--reason", "request 120", "--yes", "--allow-unknown"]).ended(0);
     assert!(unknown.out.contains("Nothing was ever sealed for it, and nothing will be."), "{unknown:?}");
     let once_more = world.run(&["shred", "Customer", "cust_98", "--reason", "request 120", "--yes"]).ended(0);
-    assert!(once_more.out.contains("Nothing was left to do") && once_more.out.contains("never had a key"), "{once_more:?}");
+    assert!(
+        once_more.out.contains("Nothing was left to do") && once_more.out.contains("never had a key"),
+        "{once_more:?}"
+    );
     assert!(world.append(99..100).await.unwrap_err().is_shredded());
 }
 
@@ -179,7 +200,8 @@ async fn the_history_names_who_did_it(world: World) {
     let older = "INSERT INTO key_scope_changes (scope_kind, scope_id, action, state, generation, reason, changed_at)";
     world.execute(format!("{older} VALUES ('Customer', 'cust_0', 'reopen', 'live', 2, 'from before', {now})")).await;
     let history = world.json(&["keys", "show", "Customer", "cust_0"]);
-    let actors: Vec<Value> = history["changes"].as_array().unwrap().iter().map(|change| change["actor"].clone()).collect();
+    let actors: Vec<Value> =
+        history["changes"].as_array().unwrap().iter().map(|change| change["actor"].clone()).collect();
     let with_sudo = if user == "root" { "ada (as root)".to_owned() } else { user.clone() };
     assert_eq!(actors, [Value::from(user), with_sudo.into(), "clerk 7".into(), Value::Null]);
     world.run(&["keys", "show", "Customer", "cust_0"]).ended(0);
@@ -188,7 +210,9 @@ async fn the_history_names_who_did_it(world: World) {
 async fn keys_are_put_out_of_use_and_back(world: World) {
     let world = world.with_keys(0..2).await;
     world.run(&["enable", "Customer", "cust_0", "--reason", "why not", "--json"]).refused(4, "scope_state");
-    let disabled = run(world.command(&["disable", "Customer", "cust_0", "--reason", "incident 3"]).env_remove("EVENTSEAL_KEYRING_FILE"));
+    let disabled = run(world
+        .command(&["disable", "Customer", "cust_0", "--reason", "incident 3"])
+        .env_remove("EVENTSEAL_KEYRING_FILE"));
     assert_eq!(disabled.ended(0).out.lines().count(), 1);
     world.run(&["disable", "Customer", "cust_0", "--reason", "incident 3", "--json"]).refused(4, "scope_state");
     world.run(&["rotate-data-key", "Customer", "cust_0", "--json"]).refused(4, "disabled");
@@ -240,7 +264,10 @@ async fn a_key_that_does_not_open_is_named(world: World) {
     world.execute(format!("UPDATE data_keys SET wrapped_key = {random} WHERE scope_id = 'cust_7'")).await;
     world.run(&["rotate-kek"]).ended(0);
     let done = world.run(&["rewrap", "--json"]).ended(1).json();
-    assert_eq!((&done["rewrapped"], &done["remaining"], &done["bad"]), (&40.into(), &1.into(), &vec![key.clone()].into()));
+    assert_eq!(
+        (&done["rewrapped"], &done["remaining"], &done["bad"]),
+        (&40.into(), &1.into(), &vec![key.clone()].into())
+    );
     assert!(world.run(&["rewrap"]).ended(1).out.contains(&key));
     world.run(&["shred", "Customer", "cust_7", "--reason", "lost anyway", "--yes"]).ended(0);
     assert_eq!(world.run(&["rewrap", "--json"]).ended(0).json()["remaining"], 0);
@@ -270,7 +297,9 @@ async fn keys_move_to_another_master_key(world: World) {
     assert_eq!(world.run(&["doctor", "--json"]).ended(5).json()["ok"], false, "with the old one alone nothing opens");
 
     let from = ["move-master-key", "--from-keyring", both[1], "--keyring", alone, "--json"];
-    assert!(world.run(&from).refused(2, "usage").error()["message"].as_str().unwrap().contains("one, the new one first"));
+    assert!(
+        world.run(&from).refused(2, "usage").error()["message"].as_str().unwrap().contains("one, the new one first")
+    );
 
     // Keys that some other provider wrapped need to be told where they come from.
     world.execute("UPDATE key_encryption_keys SET provider = 'elsewhere'").await;
@@ -298,7 +327,11 @@ async fn printed_migrations_make_the_same_tables(world: World) {
     let kind = if world.is_postgres() { "postgres" } else { "sqlite" };
     let print = format!("--print={kind}");
     let printed = run(&mut eventseal(&["migrate", "--namespace", "o'hara", &print, "--events"])).ended(0);
-    assert_eq!(world.run(&["migrate", "--namespace", "o'hara", "--print", "--events"]).out, printed.out, "the kind of DATABASE_URL");
+    assert_eq!(
+        world.run(&["migrate", "--namespace", "o'hara", "--print", "--events"]).out,
+        printed.out,
+        "the kind of DATABASE_URL"
+    );
     if !world.is_postgres() {
         assert!(printed.out.starts_with("-- Once, and not in a transaction: PRAGMA journal_mode = WAL;"));
         world.execute("PRAGMA journal_mode = WAL").await;
@@ -322,7 +355,10 @@ async fn tables_have_the_names_that_were_chosen(world: World) {
     assert_eq!(world.json(&["doctor", "--prefix", "shop_"])["ok"], true);
     world.run(&["status", "--json"]).refused(1, "not_migrated");
     world.run(&["status", "--prefix", "a b", "--json"]).refused(2, "invalid_text");
-    assert_eq!(world.column("SELECT 'x' FROM log").await.len() + world.column("SELECT 'x' FROM log_heads").await.len(), 0);
+    assert_eq!(
+        world.column("SELECT 'x' FROM log").await.len() + world.column("SELECT 'x' FROM log_heads").await.len(),
+        0
+    );
     let in_schema = ["migrate", "--namespace", "shop", "--schema", "safe", "--events", "--streams"];
     if world.is_postgres() {
         world.run(&in_schema).ended(0);
@@ -360,7 +396,8 @@ async fn nothing_in_the_database_moves_the_cursor(world: World) {
     let forged = "a' || char(27) || '[2J' || char(10) || 'forged' || char(155) || '";
     let forged = if world.is_postgres() { forged.replace("char(", "chr(") } else { forged.to_owned() };
     // Whoever does that has dropped the guard first.
-    let guard = if world.is_postgres() { "stays_itself ON key_encryption_keys" } else { "key_encryption_keys_stay_themselves" };
+    let guard =
+        if world.is_postgres() { "stays_itself ON key_encryption_keys" } else { "key_encryption_keys_stay_themselves" };
     world.execute(format!("DROP TRIGGER {guard}")).await;
     world.execute(format!("UPDATE key_encryption_keys SET \"partition\" = '{forged}', provider = '{forged}'")).await;
     let keyring = world.keyring("other.keyring", &format!("other:{OTHER_SECRET}"));
@@ -404,7 +441,11 @@ async fn doctor_finds_what_is_wrong(world: World) {
     assert!(without.to_string().contains("no master key"), "{without}");
 
     let bytes = if world.is_postgres() { "decode(repeat('01', 65), 'hex')" } else { "randomblob(65)" };
-    world.execute(format!("CREATE TABLE before AS SELECT wrapped_key FROM data_keys; UPDATE data_keys SET wrapped_key = {bytes}")).await;
+    world
+        .execute(format!(
+            "CREATE TABLE before AS SELECT wrapped_key FROM data_keys; UPDATE data_keys SET wrapped_key = {bytes}"
+        ))
+        .await;
     assert_eq!(problems(&[]), ["data keys"]);
     world.execute("UPDATE data_keys SET wrapped_key = (SELECT wrapped_key FROM before)").await;
     world.execute("UPDATE key_scopes SET state = 'shredded' WHERE scope_kind = 'Customer'").await;
@@ -427,7 +468,9 @@ async fn doctor_finds_what_is_wrong(world: World) {
         Database::Postgres(db) => {
             assert_eq!(problems(&["--database", "postgres://nobody@127.0.0.1:1/none"]), ["database"]);
             let role = format!("reader_{}", uuid::Uuid::now_v7().simple());
-            world.execute(format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")).await;
+            world
+                .execute(format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"))
+                .await;
             let url = sqlx::ConnectOptions::to_url_lossy(&db.options.clone().username(&role)).to_string();
             assert_eq!(problems(&["--database", &url]), ["writing"]);
             world.execute(format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
@@ -530,7 +573,8 @@ fn passwords_and_keys_are_refused_on_the_command_line() {
     let url = format!("postgres://me:{PASSWORD}@127.0.0.1:1/shop");
     // What `run` looks for is what is passed here.
     run(&mut eventseal(&["status", "--database", &url, "--json"])).refused(2, "usage");
-    run(&mut eventseal(&["status", "--database", &format!("postgres://127.0.0.1:1/shop?password={PASSWORD}")])).ended(2);
+    run(&mut eventseal(&["status", "--database", &format!("postgres://127.0.0.1:1/shop?password={PASSWORD}")]))
+        .ended(2);
     run(&mut eventseal(&["doctor", "--database", &url])).ended(2);
     run(&mut eventseal(&["status", &url])).ended(2);
     run(&mut eventseal(&["status", &url, "--json"])).refused(2, "usage");
@@ -576,7 +620,8 @@ fn arguments_that_make_no_sense_are_refused() {
     run(&mut eventseal(&["--version"])).ended(0);
     #[cfg(not(feature = "aws-kms"))]
     for flag in ["--aws-kms-key", "--from-aws-kms-key"] {
-        let refused = run(&mut eventseal(&["move-master-key", flag, "alias/eventseal", "--database", "sqlite://a.db", "--json"]));
+        let refused =
+            run(&mut eventseal(&["move-master-key", flag, "alias/eventseal", "--database", "sqlite://a.db", "--json"]));
         assert!(refused.refused(2, "usage").error()["message"].as_str().unwrap().contains("default features"));
     }
 }
@@ -593,7 +638,10 @@ async fn keys_move_to_aws_and_back() {
     let aws = |arguments: &[&str]| {
         let mut command = world.command(&[arguments, &["--json"]].concat());
         command.env_remove("EVENTSEAL_KEYRING_FILE").env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", moto.port));
-        command.env("AWS_REGION", "eu-central-1").env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", PASSWORD);
+        command
+            .env("AWS_REGION", "eu-central-1")
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", PASSWORD);
         run(&mut command)
     };
     aws(&["move-master-key", "--aws-kms-key", &first, "--dry-run"]).refused(4, "other_provider");
@@ -609,7 +657,10 @@ async fn keys_move_to_aws_and_back() {
     // What the command line says goes before what the environment says of another provider.
     let elsewhere = ["move-master-key", "--aws-kms-key", &second];
     let unnamed = aws(&elsewhere).refused(1, "kms_refused");
-    assert!(unnamed.error()["message"].as_str().unwrap().contains("--from-aws-kms-key"), "what a row names is not opened unasked");
+    assert!(
+        unnamed.error()["message"].as_str().unwrap().contains("--from-aws-kms-key"),
+        "what a row names is not opened unasked"
+    );
     let named = aws(&[&elsewhere[..], &["--from-aws-kms-key", &first]].concat());
     assert_eq!(named.ended(0).json()["moved"].as_array().unwrap().len(), 2);
     let missing = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555";
@@ -634,7 +685,8 @@ async fn keys_move_to_aws_and_back() {
 async fn tls_is_built_in() {
     let world = World::postgres().await;
     let separator = if world.url().contains('?') { '&' } else { '?' };
-    let refused = run(eventseal(&["status", "--json"]).env("DATABASE_URL", format!("{}{separator}sslmode=require", world.url())));
+    let refused =
+        run(eventseal(&["status", "--json"]).env("DATABASE_URL", format!("{}{separator}sslmode=require", world.url())));
     assert!(!refused.err.contains("without TLS support"), "{refused:?}");
 }
 

@@ -1,7 +1,7 @@
 //! Behind a real PgBouncer in transaction mode: which settings work, and that others are recognised.
 //!
-//! Debian's PgBouncer is older than 1.21 and can't track prepared statements; `PGBOUNCER` names another one. Whichever it is,
-//! what its version can do is tested, and nothing is skipped.
+//! Debian's PgBouncer is older than 1.21 and can't track prepared statements; `PGBOUNCER` names another one. Whichever
+//! it is, what its version can do is tested, and nothing is skipped.
 
 use eventseal::ExpectedVersion::Any;
 use eventseal::postgres::{PostgresKeys, PostgresStore};
@@ -26,7 +26,8 @@ const CLIENTS: usize = 3;
 const ROUNDS: usize = 60;
 
 fn store(keyring: &Arc<Keyring>) -> SealedStore<PostgresStore> {
-    let schemas = Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap();
+    let schemas =
+        Schemas::new([event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"))]).unwrap();
     SealedStore::new(PostgresStore::new(), PostgresKeys::new(), Arc::clone(keyring), schemas)
 }
 
@@ -42,14 +43,17 @@ async fn traffic(db: &Postgres, options: PgConnectOptions, keyring: &Arc<Keyring
                 let order = aggregate("Order", format!("{client}"));
                 let done = async {
                     let mut tx = pool.begin().await.map_err(|error| Error::database("beginning", error))?;
-                    let event = NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{client}","name":"Ada {round}"}}"#));
+                    let event =
+                        NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{client}","name":"Ada {round}"}}"#));
                     let appended = store.append(&mut tx, &order, Any, &[event]).await;
                     let read = match appended {
                         Ok(_) => store.read_stream(&mut tx, &order).await,
                         Err(error) => Err(error),
                     };
                     match read {
-                        Ok(read) => tx.commit().await.map(|()| read).map_err(|error| Error::committing("appending", error)),
+                        Ok(read) => {
+                            tx.commit().await.map(|()| read).map_err(|error| Error::committing("appending", error))
+                        }
                         Err(error) => {
                             let _ = tx.rollback().await;
                             Err(error)
@@ -57,7 +61,12 @@ async fn traffic(db: &Postgres, options: PgConnectOptions, keyring: &Arc<Keyring
                     }
                 };
                 let what = match done.await {
-                    Ok(read) if read.events.last().is_some_and(|event| event.payload.ends_with(format!("Ada {round}\"}}").as_bytes())) => {
+                    Ok(read)
+                        if read
+                            .events
+                            .last()
+                            .is_some_and(|event| event.payload.ends_with(format!("Ada {round}\"}}").as_bytes())) =>
+                    {
                         "done"
                     }
                     Ok(_) => "a wrong answer",
@@ -77,7 +86,8 @@ async fn traffic(db: &Postgres, options: PgConnectOptions, keyring: &Arc<Keyring
         }
     }
     // Sessions of the next kind of traffic begin without the statements of this one.
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> \
+        pg_backend_pid()";
     db.pool.execute(end).await.unwrap();
     all
 }
@@ -115,14 +125,24 @@ fn run(arguments: &[&str], options: &PgConnectOptions, folder: &std::path::Path)
     let host = options.get_socket().unwrap().display().to_string();
     let url = format!("postgres://postgres@localhost:{}/{database}?host={host}", options.get_port());
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_eventseal"));
-    command.args(arguments).arg("--json").env_clear().env("DATABASE_URL", url).env("EVENTSEAL_KEYRING_FILE", folder.join("ring"));
+    command
+        .args(arguments)
+        .arg("--json")
+        .env_clear()
+        .env("DATABASE_URL", url)
+        .env("EVENTSEAL_KEYRING_FILE", folder.join("ring"));
     let output = command.output().unwrap();
     let text = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
     (output.status.code().unwrap(), serde_json::from_slice(text).unwrap_or_else(|error| panic!("{error}: {output:?}")))
 }
 
 fn pooler_check(report: &serde_json::Value) -> &serde_json::Value {
-    report["checks"].as_array().unwrap().iter().find(|check| check["check"] == "pooler").unwrap_or_else(|| panic!("{report}"))
+    report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|check| check["check"] == "pooler")
+        .unwrap_or_else(|| panic!("{report}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +152,8 @@ async fn the_command_recognises_a_pooler() {
     let keyring = Arc::new(Keyring::create_file(folder.path().join("ring"), "main").unwrap());
     store(&keyring).keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
     let (bin, version) = binary();
-    // The cluster of the tests does not wait for the disk, which doctor finds too: only the check of poolers counts here.
+    // The cluster of the tests does not wait for the disk, which doctor finds too: only the check of poolers counts
+    // here.
     let (_, direct) = run(&["doctor"], &db.options, folder.path());
     assert_eq!(&pooler_check(&direct)["ok"], &serde_json::Value::Bool(true), "{direct}");
     for connections in [1, 3] {

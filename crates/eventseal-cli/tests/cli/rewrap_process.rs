@@ -1,5 +1,5 @@
-//! `eventseal rewrap` and `eventseal move-master-key` as processes that are killed in the middle, and that run at the same
-//! time: every key opens at any moment, and the next run completes the work (invariant I11).
+//! `eventseal rewrap` and `eventseal move-master-key` as processes that are killed in the middle, and that run at the
+//! same time: every key opens at any moment, and the next run completes the work (invariant I11).
 
 use crate::command::{Database, OTHER_SECRET, SECRET, World};
 use serde_json::Value;
@@ -47,8 +47,12 @@ const REWRAPPED: &str = "SELECT CAST(count(*) AS TEXT) FROM data_keys WHERE wrap
 
 /// When each key that was wrapped anew was so.
 async fn rewrapped(world: &World) -> BTreeMap<String, String> {
-    let rows =
-        world.column("SELECT CAST(key_id AS TEXT) || ' ' || CAST(wrapped_at AS TEXT) FROM data_keys WHERE wrapped_at IS NOT NULL").await;
+    let rows = world
+        .column(
+            "SELECT CAST(key_id AS TEXT) || ' ' || CAST(wrapped_at AS TEXT) FROM data_keys WHERE wrapped_at IS NOT \
+             NULL",
+        )
+        .await;
     rows.into_iter().map(|row| row.split_once(' ').map(|(key, at)| (key.to_owned(), at.to_owned())).unwrap()).collect()
 }
 
@@ -80,9 +84,15 @@ async fn i11_a_rewrap_that_is_killed_is_completed_by_the_next(world: World) {
     let left = world.json(&["rewrap", "--dry-run"])["would_rewrap"].as_u64().unwrap();
     assert_eq!(usize::try_from(left).unwrap() + before.len(), MANY + 1);
     let last = world.json(&["rewrap"]);
-    assert_eq!((&last["rewrapped"], &last["remaining"], &last["bad"]), (&left.into(), &0.into(), &Value::Array(Vec::new())));
+    assert_eq!(
+        (&last["rewrapped"], &last["remaining"], &last["bad"]),
+        (&left.into(), &0.into(), &Value::Array(Vec::new()))
+    );
     let now = rewrapped(&world).await;
-    assert!(before.iter().all(|(key, at)| now.get(key) == Some(at)) && now.len() == MANY + 1, "none twice over, none left behind");
+    assert!(
+        before.iter().all(|(key, at)| now.get(key) == Some(at)) && now.len() == MANY + 1,
+        "none twice over, none left behind"
+    );
     let keks = world.keks();
     assert_eq!((&keks[0]["live_keys"], &keks[1]["live_keys"]), (&0.into(), &(MANY + 1).into()));
     world.run(&["retire-kek", keks[0]["kek"].as_str().unwrap()]).ended(0);
@@ -112,7 +122,11 @@ async fn i11_a_move_that_is_killed_is_completed_by_the_next(world: World) {
             Database::Postgres(db) => {
                 let mut tx = db.pool.begin().await.unwrap();
                 let kek_id = uuid::Uuid::try_parse(&keks[point]).unwrap();
-                sqlx::query("SELECT FROM key_encryption_keys WHERE kek_id = $1 FOR UPDATE").bind(kek_id).execute(&mut *tx).await.unwrap();
+                sqlx::query("SELECT FROM key_encryption_keys WHERE kek_id = $1 FOR UPDATE")
+                    .bind(kek_id)
+                    .execute(&mut *tx)
+                    .await
+                    .unwrap();
                 lock = Some(tx);
             }
             Database::Sqlite(_) => {
@@ -134,13 +148,17 @@ async fn i11_a_move_that_is_killed_is_completed_by_the_next(world: World) {
         }
         if world.is_postgres() {
             // The server may have been told to exchange one more row before its client was gone.
-            let sessions = "SELECT 'x' FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'eventseal'";
+            let sessions = "SELECT 'x' FROM pg_stat_activity WHERE datname = current_database() AND application_name = \
+                'eventseal'";
             while !world.column(sessions).await.is_empty() {
                 tokio::task::yield_now().await;
             }
         }
         let moved: usize = world.column(MOVED).await[0].parse().unwrap();
-        assert!(moved == point || moved == point + 1 && world.is_postgres(), "killed in the middle, at {point}: {moved}");
+        assert!(
+            moved == point || moved == point + 1 && world.is_postgres(),
+            "killed in the middle, at {point}: {moved}"
+        );
         assert_eq!(world.read().await, (KEKS, 0), "I11: killed at {point}");
     }
     let last = world.json(&["move-master-key"]);
@@ -181,6 +199,9 @@ async fn a_rewrap_goes_on_while_the_application_works(world: World) {
     assert_eq!((&done["remaining"], &done["bad"]), (&0.into(), &Value::Array(Vec::new())));
     let total = u64::try_from(SOME + 1).unwrap();
     let rewrapped = done["rewrapped"].as_u64().unwrap();
-    assert!(rewrapped <= total && rewrapped >= total - u64::try_from(shredded).unwrap(), "all but what was shredded before its turn");
+    assert!(
+        rewrapped <= total && rewrapped >= total - u64::try_from(shredded).unwrap(),
+        "all but what was shredded before its turn"
+    );
     assert_eq!(world.read().await, (SOME + appended - shredded, shredded));
 }

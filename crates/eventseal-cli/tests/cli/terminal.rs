@@ -9,9 +9,14 @@ fn on_terminal(world: &World, arguments: &str, typed: &str) -> (i32, String) {
     // util-linux's script makes the terminal.
     let command = format!("stty cols 60 rows 40; exec '{}' {arguments}", env!("CARGO_BIN_EXE_eventseal"));
     let mut script = Command::new("script");
-    script.args(["-qec", &command, "/dev/null"]).env("DATABASE_URL", world.url()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    script
+        .args(["-qec", &command, "/dev/null"])
+        .env("DATABASE_URL", world.url())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     script.env("EVENTSEAL_KEYRING_FILE", world.folder.path().join("ring"));
-    let mut child = script.spawn().expect("script (of util-linux) is needed: install it, such as: sudo apt-get install bsdutils");
+    let mut child =
+        script.spawn().expect("script (of util-linux) is needed: install it, such as: sudo apt-get install bsdutils");
     let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut shown = Vec::new();
     while !typed.is_empty() && !shown.ends_with(b"to go on: ") {
@@ -33,8 +38,15 @@ async fn a_shred_is_confirmed_on_a_terminal() {
     let (code, shown) = shred("cust_1\n");
     assert_eq!(code, 4, "{shown}");
     let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains("This destroys 1 data key, the oldest made at") && words.contains("nothing was destroyed"), "{shown}");
-    assert!(words.contains("It is about namespace shop (SQLite, ") && words.contains("test.db), and can't be undone. Type the"), "{shown}");
+    assert!(
+        words.contains("This destroys 1 data key, the oldest made at") && words.contains("nothing was destroyed"),
+        "{shown}"
+    );
+    assert!(
+        words.contains("It is about namespace shop (SQLite, ")
+            && words.contains("test.db), and can't be undone. Type the"),
+        "{shown}"
+    );
     assert_eq!(world.read().await, (2, 0));
     // Ctrl-C.
     let (code, shown) = shred("\u{3}");
@@ -50,9 +62,13 @@ async fn a_shred_is_confirmed_on_a_terminal() {
 async fn everything_fits_sixty_columns() {
     let world = World::postgres().await.with_keys(0..40).await;
     world.run(&["rotate-kek"]).ended(0);
-    world.run(&["shred", "Customer", "cust_0", "--reason", "request 1 of the second of January 2026", "--yes"]).ended(0);
+    world
+        .run(&["shred", "Customer", "cust_0", "--reason", "request 1 of the second of January 2026", "--yes"])
+        .ended(0);
     world.run(&["reopen", "Customer", "cust_0", "--reason", "came back"]).ended(0);
-    for arguments in ["status", "keys show Customer cust_0", "census", "doctor", "rewrap", "status --max-age 0", "move-master-key"] {
+    for arguments in
+        ["status", "keys show Customer cust_0", "census", "doctor", "rewrap", "status --max-age 0", "move-master-key"]
+    {
         let (code, shown) = on_terminal(&world, arguments, "");
         assert_eq!(code, 0, "{shown}");
         // What draws over itself is the bar.
@@ -79,7 +95,10 @@ async fn without_a_terminal_long_work_says_how_far_it_is() {
     assert!(lines.iter().all(|line| line.ends_with("/s") || line.ends_with("/min")), "{said}");
     let counted = world.run(&["census", "--batch", "10", "--progress-every", "0"]).ended(0).err;
     assert!(counted.lines().last().unwrap().starts_with("40 of 40 positions, "), "{counted}");
-    let moved = world.run(&["move-master-key", "--keyring", two_entries(&world).as_str(), "--progress-every", "0"]).ended(0).err;
+    let moved = world
+        .run(&["move-master-key", "--keyring", two_entries(&world).as_str(), "--progress-every", "0"])
+        .ended(0)
+        .err;
     assert!(moved.contains("2 of 2 key-encryption keys, "), "{moved}");
     // A program that reads standard error for failures finds nothing there.
     world.run(&["rotate-kek"]).ended(0);

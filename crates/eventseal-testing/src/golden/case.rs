@@ -82,7 +82,12 @@ impl Outcome {
             payload_text: text.filter(|_| json.is_none()).map(str::to_owned),
             payload_base64: text.is_none().then(|| STANDARD.encode(&event.payload)),
             payload: json,
-            metadata: event.metadata.as_ref().and_then(|metadata| serde_json::from_slice(metadata).ok()).map(sorted).map(as_read),
+            metadata: event
+                .metadata
+                .as_ref()
+                .and_then(|metadata| serde_json::from_slice(metadata).ok())
+                .map(sorted)
+                .map(as_read),
             redacted: event.redacted.iter().map(|place| place.as_str().to_owned()).collect(),
             part: (event.part != Part::WHOLE).then_some([event.part.index, event.part.count]),
         }
@@ -161,15 +166,19 @@ impl Stored {
         let payload = match (&self.payload, &self.payload_base64) {
             (Some(Value::String(text)), None) => text.as_bytes().to_vec(),
             (Some(json), None) => json.to_string().into_bytes(),
-            (None, Some(text)) => STANDARD.decode(text).map_err(|error| format!("stored.payload_base64 is not base64: {error}"))?,
+            (None, Some(text)) => {
+                STANDARD.decode(text).map_err(|error| format!("stored.payload_base64 is not base64: {error}"))?
+            }
             _ => return Err("stored has either payload or payload_base64".to_owned()),
         };
-        let created_at =
-            OffsetDateTime::parse(&self.created_at, &Rfc3339).map_err(|error| format!("stored.created_at is not RFC 3339: {error}"))?;
+        let created_at = OffsetDateTime::parse(&self.created_at, &Rfc3339)
+            .map_err(|error| format!("stored.created_at is not RFC 3339: {error}"))?;
         // As stores hand times out: steps take them for times that there are in UTC.
-        let created_at = created_at.checked_to_offset(time::UtcOffset::UTC).ok_or("stored.created_at is no time in UTC")?;
-        let mut event =
-            NewEvent::raw(self.event_type.as_str(), self.event_version, payload).with_id(self.event_id).with_created_at(created_at);
+        let created_at =
+            created_at.checked_to_offset(time::UtcOffset::UTC).ok_or("stored.created_at is no time in UTC")?;
+        let mut event = NewEvent::raw(self.event_type.as_str(), self.event_version, payload)
+            .with_id(self.event_id)
+            .with_created_at(created_at);
         event.metadata = self.metadata.as_ref().map(|metadata| metadata.to_string().into_bytes());
         event.trace_id.clone_from(&self.trace_id);
         event.correlation_id.clone_from(&self.correlation_id);
@@ -190,7 +199,9 @@ impl Stored {
 fn is_exact(value: &Value) -> bool {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
     match value {
-        Value::Number(number) => number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|number| number.abs() < EXACT),
+        Value::Number(number) => {
+            number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|number| number.abs() < EXACT)
+        }
         Value::Array(elements) => elements.iter().all(is_exact),
         Value::Object(members) => members.values().all(is_exact),
         _ => true,

@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 /// Where the one key-encryption key of a corpus is.
 const PARTITION: &str = "default";
-const WARNING: &str = "Test keys. They open the test events in this folder and nothing else. Commit them, and use them nowhere else.";
+const WARNING: &str =
+    "Test keys. They open the test events in this folder and nothing else. Commit them, and use them nowhere else.";
 
 /// The whole key database of a corpus.
 #[derive(Clone, Serialize, Deserialize)]
@@ -62,7 +63,12 @@ impl KeyDb {
         getrandom::fill(&mut key).map_err(|_| Error::Random)?;
         let keyring = format!("test-only:{}", STANDARD.encode(key));
         let namespace = Namespace::new("golden-corpus")?;
-        let keys = Self { db: MemoryDb::new(namespace.clone()), namespace, keyring, scopes: BTreeSet::from([KeyScope::integrity()]) };
+        let keys = Self {
+            db: MemoryDb::new(namespace.clone()),
+            namespace,
+            keyring,
+            scopes: BTreeSet::from([KeyScope::integrity()]),
+        };
         KeyManager::new(MemoryKeys::new(), keys.keyring()?).prepare(&mut keys.db.begin()).await?;
         Ok(keys)
     }
@@ -74,9 +80,14 @@ impl KeyDb {
     /// The keys in a file, or what is wrong with it.
     pub(super) async fn load(file: &TestKeys) -> Result<Self, String> {
         let shown = |error: Error| error.to_string();
-        let blob = |text: &String| STANDARD.decode(text).map_err(|error| format!("wrapped_key {text:?} is not base64: {error}"));
+        let blob = |text: &String| {
+            STANDARD.decode(text).map_err(|error| format!("wrapped_key {text:?} is not base64: {error}"))
+        };
         if file.eventseal_test_keys != 1 {
-            return Err(format!("it is of format {}, which this version of eventseal does not know", file.eventseal_test_keys));
+            return Err(format!(
+                "it is of format {}, which this version of eventseal does not know",
+                file.eventseal_test_keys
+            ));
         }
         let namespace = Namespace::new(file.namespace.as_str()).map_err(shown)?;
         let db = MemoryDb::new(namespace.clone());
@@ -85,7 +96,10 @@ impl KeyDb {
             kek_id: KekId(file.kek.id),
             partition: PARTITION.to_owned(),
             provider: "keyring".to_owned(),
-            wrapped: WrappedKek { master_key_id: file.kek.wrapped_by.clone(), ciphertext: blob(&file.kek.wrapped_key)? },
+            wrapped: WrappedKek {
+                master_key_id: file.kek.wrapped_by.clone(),
+                ciphertext: blob(&file.kek.wrapped_key)?,
+            },
             state: KekState::Active,
             created_at: at,
             wrapped_at: at,

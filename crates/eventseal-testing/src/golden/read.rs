@@ -114,7 +114,8 @@ impl Reading<'_> {
     ) -> Result<Vec<Outcome>> {
         let (run, scopes) = match owner {
             Some(owner) => (Run::RedactedFor(owner.clone()), vec![owner.clone()]),
-            // Those that the event was sealed under, whatever the schemas say by now, and those that it was sealed under just now.
+            // Those that the event was sealed under, whatever the schemas say by now, and those that it was sealed
+            // under just now.
             None => {
                 let now = self.sealer.scopes_of(&plain.aggregate, &self.new_event(plain))?;
                 (Run::Redacted, self.keys.scopes().cloned().chain(now).collect::<BTreeSet<_>>().into_iter().collect())
@@ -151,7 +152,11 @@ impl Reading<'_> {
         let first: Vec<Outcome> = events.iter().map(Outcome::of).collect();
         let second: Vec<Outcome> = self.sealer.open(tx, vec![event.clone()]).await?.iter().map(Outcome::of).collect();
         for differs in differences(&as_json(&first), &as_json(&second)) {
-            let mismatch = Mismatch::NotDeterministic { pointer: differs.pointer, first: differs.expected, second: differs.actual };
+            let mismatch = Mismatch::NotDeterministic {
+                pointer: differs.pointer,
+                first: differs.expected,
+                second: differs.actual,
+            };
             self.add(run.clone(), mismatch);
         }
         Ok(first)
@@ -164,7 +169,8 @@ impl Reading<'_> {
 
 /// The Rust types that an event is decoded into.
 fn decoders(schemas: &Schemas, event: &PersistedEvent) -> Vec<PayloadType> {
-    let is_of = |known: &SchemaVersion| known.event_type == event.event_type && known.event_version == event.event_version;
+    let is_of =
+        |known: &SchemaVersion| known.event_type == event.event_type && known.event_version == event.event_version;
     schemas.versions().into_iter().find(is_of).map(|known| known.decoded_into).unwrap_or_default()
 }
 
@@ -176,7 +182,11 @@ pub(super) fn stands_for(schemas: &Schemas, event: &PersistedEvent) -> EventVers
 }
 
 /// Opens an event, and leaves it at its stored version.
-pub(super) async fn open_as_stored(sealer: &Sealer<MemoryTx>, tx: &mut MemoryTx, event: &PersistedEvent) -> Result<PersistedEvent> {
+pub(super) async fn open_as_stored(
+    sealer: &Sealer<MemoryTx>,
+    tx: &mut MemoryTx,
+    event: &PersistedEvent,
+) -> Result<PersistedEvent> {
     let opened = sealer.open_as_stored(tx, vec![event.clone()]).await?.pop();
     Ok(opened.unwrap_or_else(|| event.clone()))
 }

@@ -10,11 +10,14 @@ pub(crate) fn advice(differences: &[Difference]) -> String {
     let mut lines = Vec::new();
     if any(|mismatch| matches!(mismatch, Mismatch::Differs { .. } | Mismatch::OtherEvent { .. })) {
         lines.push(
-            "If a change is meant: run the test with EVENTSEAL_GOLDEN=accept, read the difference in version control, and commit it.",
+            "If a change is meant: run the test with EVENTSEAL_GOLDEN=accept, read the difference in version control, \
+             and commit it.",
         );
     }
     if any(|mismatch| matches!(mismatch, Mismatch::Differs { .. })) {
-        lines.push("If not: readers of stored events would get something else than before, so correct the step or the schema.");
+        lines.push(
+            "If not: readers of stored events would get something else than before, so correct the step or the schema.",
+        );
     }
     if any(|mismatch| *mismatch == Mismatch::NotRecorded) {
         lines.push("New cases are recorded with EVENTSEAL_GOLDEN=record.");
@@ -128,18 +131,22 @@ impl fmt::Display for Mismatch {
             ),
             Self::Survives { pointer, protected } => write!(
                 f,
-                "the value at {protected} was shredded, but is still at {pointer}: protect that place too, or give the case a value that is nowhere else"
+                "the value at {protected} was shredded, but is still at {pointer}: protect that place too, or give the \
+                 case a value that is nowhere else"
             ),
             Self::NotRecorded => f.write_str("not recorded yet: run with EVENTSEAL_GOLDEN=record, and commit the file"),
             Self::OtherEvent { what } => write!(
                 f,
-                "the test names another {what} than the recorded one: put it back (use literal JSON), or choose another name for a new case"
+                "the test names another {what} than the recorded one: put it back (use literal JSON), or choose \
+                 another name for a new case"
             ),
             Self::NothingSealed => f.write_str(
-                "its version protects something, but nothing of it is sealed: give it a value at each protected place, correct a pointer \
-                 that is misspelt, or say .case_without_protected(…)",
+                "its version protects something, but nothing of it is sealed: give it a value at each protected place, \
+                 correct a pointer that is misspelt, or say .case_without_protected(…)",
             ),
-            Self::KeyLost => f.write_str("test-keys.json is missing or lacks the key of this case: restore it from version control"),
+            Self::KeyLost => {
+                f.write_str("test-keys.json is missing or lacks the key of this case: restore it from version control")
+            }
         }
     }
 }

@@ -16,8 +16,13 @@ struct Traced {
     shape: Shape,
 }
 
-/// Where protection and types contradict each other. Where a shape is not known, nothing does but what is tried with samples.
-pub(super) fn contradictions(version: &SchemaVersion, types: impl Iterator<Item = PayloadType>, samples: &[Value]) -> Vec<ChangeKind> {
+/// Where protection and types contradict each other. Where a shape is not known, nothing does but what is tried with
+/// samples.
+pub(super) fn contradictions(
+    version: &SchemaVersion,
+    types: impl Iterator<Item = PayloadType>,
+    samples: &[Value],
+) -> Vec<ChangeKind> {
     let types = types.map(|reads| Traced { shape: Shape::of_type(reads), reads });
     let (unknown, types): (Vec<Traced>, Vec<Traced>) = types.partition(|traced| traced.shape.is_unknown());
     let mut found = Vec::new();
@@ -30,7 +35,8 @@ pub(super) fn contradictions(version: &SchemaVersion, types: impl Iterator<Item 
     for traced in &types {
         for way in traced.shape.sensitives() {
             // The whole payload is no pattern.
-            let is_protected = patterns.iter().any(|pattern| pattern.as_ref().is_none_or(|pattern| touches(pattern.tokens(), &way)));
+            let is_protected =
+                patterns.iter().any(|pattern| pattern.as_ref().is_none_or(|pattern| touches(pattern.tokens(), &way)));
             if !is_protected {
                 add(ChangeKind::SensitiveInTheClear { pointer: written(&way), target: traced.reads.name() });
             }
@@ -86,7 +92,8 @@ fn by_trying(traced: &Traced, place: &ProtectedPlace, sample: &Value) -> Option<
 
 fn event(payload: &Value, redacted: Vec<JsonPointer>) -> PersistedEvent {
     let event = NewEvent::raw("Sample", 1, payload.to_string());
-    let mut event = PersistedEvent::from_new(aggregate("Sample", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
+    let mut event =
+        PersistedEvent::from_new(aggregate("Sample", "1"), AggregateVersion::FIRST, GlobalPosition::START, event);
     event.redacted = redacted;
     event
 }

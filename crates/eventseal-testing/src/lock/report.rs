@@ -125,10 +125,15 @@ impl fmt::Display for SchemaChange {
             Some(current) if is_of_payload && current == event_version => {
                 let next = current.get().saturating_add(1);
                 if change.may_be_absent() {
-                    f.write_str("; stored events lack it, which this type allows: accept it if older readers may ignore it, or")?;
+                    f.write_str(
+                        "; stored events lack it, which this type allows: accept it if older readers may ignore it, or",
+                    )?;
                     return write!(f, " add version {next} and a step from {current} to {next}");
                 }
-                write!(f, "; leave version {current} as it was, and add version {next} and a step from {current} to {next}")
+                write!(
+                    f,
+                    "; leave version {current} as it was, and add version {next} and a step from {current} to {next}"
+                )
             }
             Some(_) if is_of_payload => write!(f, "; put it back, stored events of this version are as they were"),
             _ => Ok(()),
@@ -147,14 +152,19 @@ impl ChangeKind {
 impl fmt::Display for ChangeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotRecorded => f.write_str("not recorded yet: run with EVENTSEAL_SCHEMAS=record, and commit the file"),
-            Self::ShapeNotRecorded => {
-                f.write_str("its shape was not known, and now is: record it with EVENTSEAL_SCHEMAS=record, and commit the file")
+            Self::NotRecorded => {
+                f.write_str("not recorded yet: run with EVENTSEAL_SCHEMAS=record, and commit the file")
             }
-            Self::Removed => f.write_str(
-                "is not registered any more, but events of it may be stored: put it back, unless a census finds none in any store",
+            Self::ShapeNotRecorded => f.write_str(
+                "its shape was not known, and now is: record it with EVENTSEAL_SCHEMAS=record, and commit the file",
             ),
-            Self::Shape { pointer, was, is } => write!(f, "{} changed: was {}, is {}", Place(pointer), Shown(was), Shown(is)),
+            Self::Removed => f.write_str(
+                "is not registered any more, but events of it may be stored: put it back, unless a census finds none \
+                 in any store",
+            ),
+            Self::Shape { pointer, was, is } => {
+                write!(f, "{} changed: was {}, is {}", Place(pointer), Shown(was), Shown(is))
+            }
             Self::Protection { pointer, was: None, is: Some(owner) } => {
                 write!(f, "{pointer} was not protected, is now ({owner}): stored events hold it in plaintext")
             }
@@ -162,13 +172,23 @@ impl fmt::Display for ChangeKind {
                 write!(f, "{pointer} was protected ({owner}), is not any more: it would be stored in plaintext")
             }
             Self::Protection { pointer, was, is } => {
-                write!(f, "{pointer} was protected by {}, is by {}", was.as_deref().unwrap_or_default(), is.as_deref().unwrap_or_default())
+                write!(
+                    f,
+                    "{pointer} was protected by {}, is by {}",
+                    was.as_deref().unwrap_or_default(),
+                    is.as_deref().unwrap_or_default()
+                )
             }
             Self::StandIn { pointer, was, is } => {
                 write!(f, "what stands in for {pointer:?} once it is erased was {was}, is {is}: ")?;
-                f.write_str("put it back, unless steps and readers take the other, too, and no read model is compared with one made before")
+                f.write_str(
+                    "put it back, unless steps and readers take the other, too, and no read model is compared with one \
+                     made before",
+                )
             }
-            Self::Step { was: None, is: Some(step) } => write!(f, "a step from it is new ({step}), and not recorded yet"),
+            Self::Step { was: None, is: Some(step) } => {
+                write!(f, "a step from it is new ({step}), and not recorded yet")
+            }
             Self::Step { was, is } => {
                 let shown = |step: &Option<String>| step.as_deref().unwrap_or("none").to_owned();
                 write!(f, "the step from it was {}, is {}", shown(was), shown(is))
@@ -176,31 +196,48 @@ impl fmt::Display for ChangeKind {
             Self::LegacyVersion { was: None, is: Some(is) } => {
                 write!(
                     f,
-                    "what is stored without a version is now read as version {is}, which is not recorded yet: run with EVENTSEAL_SCHEMAS=record, and commit the file"
+                    "what is stored without a version is now read as version {is}, which is not recorded yet: run with \
+                     EVENTSEAL_SCHEMAS=record, and commit the file"
                 )
             }
             Self::LegacyVersion { was, is } => {
-                let shown = |version: &Option<EventVersion>| version.map_or_else(|| "none".to_owned(), |version| version.to_string());
-                write!(f, "what is stored without a version was read as version {}, is as {}: put it back, ", shown(was), shown(is))?;
+                let shown = |version: &Option<EventVersion>| {
+                    version.map_or_else(|| "none".to_owned(), |version| version.to_string())
+                };
+                write!(
+                    f,
+                    "what is stored without a version was read as version {}, is as {}: put it back, ",
+                    shown(was),
+                    shown(is)
+                )?;
                 f.write_str("stored events are as they were")
             }
             Self::SensitiveInTheClear { pointer, target } => {
-                write!(f, "{pointer} is a Sensitive in {target}, but not protected: it is stored in the clear; protect it")
+                write!(
+                    f,
+                    "{pointer} is a Sensitive in {target}, but not protected: it is stored in the clear; protect it"
+                )
             }
             Self::NoSuchMember { pointer, target } => write!(
                 f,
-                "{pointer} is protected, but {target} has no such member: correct the pointer, or give the type the member (as a \
-                 Sensitive<serde::de::IgnoredAny> if it is of no use to it)"
+                "{pointer} is protected, but {target} has no such member: correct the pointer, or give the type the \
+                 member (as a Sensitive<serde::de::IgnoredAny> if it is of no use to it)"
             ),
             Self::NoSuchOwner { pointer, id, target } => {
-                write!(f, "{pointer} belongs to whom {id} names, but {target} has no such member: correct the pointer to the owner's id")
+                write!(
+                    f,
+                    "{pointer} belongs to whom {id} names, but {target} has no such member: correct the pointer to the \
+                     owner's id"
+                )
             }
             Self::UnreadableOnceErased { pointer, stand_in, target } => write!(
                 f,
-                "{pointer} is protected, but {target} can't be read any more once {stand_in} stands in for it: make it a Sensitive or an \
-                 Option, or name a stand-in that fits with redact_as"
+                "{pointer} is protected, but {target} can't be read any more once {stand_in} stands in for it: make it \
+                 a Sensitive or an Option, or name a stand-in that fits with redact_as"
             ),
-            Self::NotRegistered => f.write_str("the test says what it looks like, but it is not registered: correct its type or version"),
+            Self::NotRegistered => {
+                f.write_str("the test says what it looks like, but it is not registered: correct its type or version")
+            }
             Self::NotTraced { pointer, why } => write!(f, "the shape of {} is not known: {why}", Place(pointer)),
         }
     }

@@ -15,14 +15,20 @@ pub(super) fn differences(was: &Value, is: &Value) -> Vec<Differs> {
 fn compare(was: &Value, is: &Value, place: &str, found: &mut Vec<Differs>) {
     match (was, is) {
         // Beside its members, a struct may say what it does with others.
-        (Value::Object(before), Value::Object(after)) if is_struct(before) && is_struct(after) || have_same_members(before, after) => {
+        (Value::Object(before), Value::Object(after))
+            if is_struct(before) && is_struct(after) || have_same_members(before, after) =>
+        {
             let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
             for key in keys {
                 let place = format!("{place}/{key}");
                 match (key.as_str(), before.get(key), after.get(key)) {
-                    ("struct" | "enum", Some(Value::Object(before)), Some(Value::Object(after))) => members(before, after, &place, found),
+                    ("struct" | "enum", Some(Value::Object(before)), Some(Value::Object(after))) => {
+                        members(before, after, &place, found)
+                    }
                     (_, Some(before), Some(after)) => compare(before, after, &place, found),
-                    (_, before, after) => found.push(Differs { pointer: place, expected: before.cloned(), actual: after.cloned() }),
+                    (_, before, after) => {
+                        found.push(Differs { pointer: place, expected: before.cloned(), actual: after.cloned() })
+                    }
                 }
             }
         }
@@ -31,7 +37,9 @@ fn compare(was: &Value, is: &Value, place: &str, found: &mut Vec<Differs>) {
                 compare(before, after, &format!("{place}/{index}"), found);
             }
         }
-        _ if was != is => found.push(Differs { pointer: place.to_owned(), expected: Some(was.clone()), actual: Some(is.clone()) }),
+        _ if was != is => {
+            found.push(Differs { pointer: place.to_owned(), expected: Some(was.clone()), actual: Some(is.clone()) })
+        }
         _ => {}
     }
 }
@@ -52,7 +60,9 @@ fn members(was: &Map<String, Value>, is: &Map<String, Value>, place: &str, found
         push_escaped(&mut place, name);
         match (was.get(name), is.get(name)) {
             (Some(before), Some(after)) => compare(before, after, &place, found),
-            (before, after) => found.push(Differs { pointer: place, expected: before.cloned(), actual: after.cloned() }),
+            (before, after) => {
+                found.push(Differs { pointer: place, expected: before.cloned(), actual: after.cloned() })
+            }
         }
     }
 }

@@ -119,7 +119,9 @@ impl Filling {
                     if *choice >= candidates {
                         // An option around it can go without.
                         let mut options = self.options.borrow_mut();
-                        let around = options.iter_mut().filter(|(option, is_some)| **is_some && place.starts_with(option.as_str()));
+                        let around = options
+                            .iter_mut()
+                            .filter(|(option, is_some)| **is_some && place.starts_with(option.as_str()));
                         *around.max_by_key(|(option, _)| option.len())?.1 = false;
                     }
                 }
@@ -172,7 +174,13 @@ impl<'a> Fill<'a> {
     where
         'a: 'b,
     {
-        Fill { filling: self.filling, place: format!("{}/{name}", self.place), depth: self.depth + 1, enums: self.enums, out }
+        Fill {
+            filling: self.filling,
+            place: format!("{}/{name}", self.place),
+            depth: self.depth + 1,
+            enums: self.enums,
+            out,
+        }
     }
 
     fn put(&self, value: impl Into<Value>) {
@@ -212,7 +220,8 @@ impl<'a> Fill<'a> {
         self.put(Value::Object(Map::new()));
         let member = |name: &&'static str| (self.place.clone(), *name);
         let (first, aliases) = (self.filling.first.borrow().clone(), self.filling.aliases.borrow().clone());
-        let mut fields: Vec<&'static str> = fields.iter().copied().filter(|name| !aliases.contains_key(&member(name))).collect();
+        let mut fields: Vec<&'static str> =
+            fields.iter().copied().filter(|name| !aliases.contains_key(&member(name))).collect();
         fields.sort_by_key(|name| !first.contains(&member(name)));
         give(Given::Map(&mut Members { fields: fields.into_iter(), named: None, fill: self }))
     }

@@ -141,7 +141,9 @@ impl Answers for At<'_> {
             // A RawValue.
             Kind::Newtype(name) if name.starts_with("$serde_json::") => give(Given::Newtype(&self.next(Asked::Any)?.1)),
             Kind::Newtype(_) => give(Given::Newtype(&self.next(Asked::Newtype(question.for_type))?.1)),
-            Kind::List => give(Given::List(&mut Elements { left: 0, at: Some(self.next(Asked::List)?.1), fill: self.fill() })),
+            Kind::List => {
+                give(Given::List(&mut Elements { left: 0, at: Some(self.next(Asked::List)?.1), fill: self.fill() }))
+            }
             Kind::Tuple(length) => {
                 let (Hop::Index(left), at) = self.next(Asked::Tuple(length))? else { return Err(Refusal::Other) };
                 give(Given::List(&mut Elements { left: *left, at: Some(at), fill: self.fill() }))

@@ -36,7 +36,8 @@ pub(super) struct Canary {
 
 /// Shorter ones of the sample's own values stand everywhere by chance.
 const TELLING: usize = 4;
-/// Where a new value of the same form is told apart from others, and a word of the sample's own from those of everybody.
+/// Where a new value of the same form is told apart from others, and a word of the sample's own from those of
+/// everybody.
 const TELLING_LETTERS: usize = 6;
 
 impl Spot {
@@ -47,7 +48,12 @@ impl Spot {
         each_leaf(value, &mut |below, leaf| {
             if let Leaf::Value(own) = leaf {
                 *number += 1;
-                spots.push(Self { place: format!("{place}{below}"), protected: protected.to_owned(), own: own.clone(), number: *number });
+                spots.push(Self {
+                    place: format!("{place}{below}"),
+                    protected: protected.to_owned(),
+                    own: own.clone(),
+                    number: *number,
+                });
             }
         });
         spots
@@ -73,7 +79,9 @@ impl Spot {
                 let number = other_number(self.number);
                 (number.into(), vec![number.to_string()])
             }
-            (Value::Number(own), _) => (self.own.clone(), vec![spelled(own)].into_iter().filter(|text| letters(text) >= TELLING).collect()),
+            (Value::Number(own), _) => {
+                (self.own.clone(), vec![spelled(own)].into_iter().filter(|text| letters(text) >= TELLING).collect())
+            }
             (Value::String(own), Form::Own) => {
                 // Words are what members and constants are called, too; a year tells more.
                 let is_word = |part: &str| part != own && part.chars().all(char::is_alphabetic);
@@ -104,7 +112,11 @@ fn other_words(own: &str, number: usize) -> (String, Vec<String>) {
             return;
         }
         let unique = number * 100 + texts.len();
-        let other = if word.bytes().all(|byte| byte.is_ascii_digit()) { other_number(unique).to_string() } else { other_word(unique) };
+        let other = if word.bytes().all(|byte| byte.is_ascii_digit()) {
+            other_number(unique).to_string()
+        } else {
+            other_word(unique)
+        };
         word.clear();
         text.push_str(&other);
         texts.push(other);
@@ -194,7 +206,10 @@ mod tests {
         assert!(uuid::Uuid::parse_str(id.as_str().unwrap()).is_ok() && parts.len() == 3, "{id} {parts:?}");
         assert_eq!(value(json!("DE"), Form::Letters).1, [""; 0]);
         assert_eq!(value(json!("DE"), Form::Own).1, [""; 0]);
-        assert_eq!(value(json!("1985-11-27"), Form::Own), (json!("1985-11-27"), vec!["1985".to_owned(), "1985-11-27".to_owned()]));
+        assert_eq!(
+            value(json!("1985-11-27"), Form::Own),
+            (json!("1985-11-27"), vec!["1985".to_owned(), "1985-11-27".to_owned()])
+        );
         assert_eq!(value(json!("Main Street, AB12"), Form::Own).1, ["Street", "AB12", "Main Street, AB12"]);
         assert_eq!(value(json!("text"), Form::Own).1, ["text"]);
         assert_eq!(value(json!(12), Form::Own).1, [""; 0]);

@@ -160,8 +160,10 @@ impl<'a> Runner<'a> {
             let target = (event.event_type.clone(), event.event_version);
             let payload: Value = serde_json::from_slice(&event.payload).unwrap_or_default();
             let protected = self.versions.get(&target).map(|version| version.protected.as_slice()).unwrap_or_default();
-            let protected: Vec<String> = protected.iter().flat_map(|place| places_of(&payload, &place.pointer)).collect();
-            let metadata: Value = event.metadata.as_ref().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
+            let protected: Vec<String> =
+                protected.iter().flat_map(|place| places_of(&payload, &place.pointer)).collect();
+            let metadata: Value =
+                event.metadata.as_ref().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
             for (what, content) in [("payload", &payload), ("metadata", &metadata)] {
                 each_leaf(content, &mut |place, leaf| {
                     if what == "payload" && protected.iter().any(|protected| is_within(place, leaf, protected)) {
@@ -186,7 +188,8 @@ impl<'a> Runner<'a> {
     /// Says what was not seen of a step from a version.
     pub(super) fn look_for_gaps(&mut self, version: &Version, pointer: &str) {
         if !self.taken.contains(version) {
-            let error = self.failed.get(version).cloned().unwrap_or_else(|| "no payload of this version is JSON".to_owned());
+            let error =
+                self.failed.get(version).cloned().unwrap_or_else(|| "no payload of this version is JSON".to_owned());
             self.find(version, TaintProblem::NotRun { error });
         } else if !self.reached.contains(&(version.clone(), pointer.to_owned())) {
             self.find(version, TaintProblem::NoValue { pointer: pointer.to_owned() });
@@ -197,7 +200,10 @@ impl<'a> Runner<'a> {
         if !self.findings.is_empty() {
             return Err(GuardError::Taint { findings: self.findings });
         }
-        let not_tainted = self.reached.difference(&self.tainted).map(|(version, place)| (version.0.clone(), version.1, place.clone()));
+        let not_tainted = self
+            .reached
+            .difference(&self.tainted)
+            .map(|(version, place)| (version.0.clone(), version.1, place.clone()));
         let steps = self.tainted.iter().map(|(version, _)| version).collect::<BTreeSet<_>>().len();
         Ok(Tainted { steps, not_tainted: not_tainted.collect() })
     }
@@ -227,10 +233,13 @@ fn taint(sample: &PersistedEvent, payload: &Value, spots: &[Spot], forms: &[Form
             *place = value;
         }
         let list = if *form == Form::Own { &mut own } else { &mut canaries };
-        list.extend(texts.into_iter().map(|text| Canary { text: text.to_lowercase(), protected: spot.protected.clone() }));
+        list.extend(
+            texts.into_iter().map(|text| Canary { text: text.to_lowercase(), protected: spot.protected.clone() }),
+        );
     }
     // A value of the sample tells nothing if it stands elsewhere, too.
-    let metadata: Value = sample.metadata.as_ref().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
+    let metadata: Value =
+        sample.metadata.as_ref().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
     for (content, may_be_spot) in [(&payload, true), (&metadata, false)] {
         each_leaf(content, &mut |place, leaf| {
             let is_spot = may_be_spot && matches!(leaf, Leaf::Value(_)) && spots.iter().any(|spot| spot.place == place);

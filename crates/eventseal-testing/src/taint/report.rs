@@ -54,20 +54,27 @@ impl fmt::Display for TaintFinding {
         match problem {
             TaintProblem::Leak { target_type, target_version, pointer, protected } => write!(
                 f,
-                "the step from {event_type} version {event_version} to {target_type} version {target_version} copies what is protected at {protected:?} to {pointer:?}, which is not protected"
+                "the step from {event_type} version {event_version} to {target_type} version {target_version} copies \
+                 what is protected at {protected:?} to {pointer:?}, which is not protected"
             ),
             TaintProblem::NotRun { error } => write!(
                 f,
-                "the step from {event_type} version {event_version} could not be run: give a sample that it takes, with .sample({:?}, {event_version}, json!(…)): {error}",
+                "the step from {event_type} version {event_version} could not be run: give a sample that it takes, \
+                 with .sample({:?}, {event_version}, json!(…)): {error}",
                 event_type.as_str()
             ),
             TaintProblem::NoValue { pointer } => write!(
                 f,
-                "the step from {event_type} version {event_version} was never run with a value at {pointer:?}: give a sample that has one, with .sample({:?}, {event_version}, json!(…))",
+                "the step from {event_type} version {event_version} was never run with a value at {pointer:?}: give a \
+                 sample that has one, with .sample({:?}, {event_version}, json!(…))",
                 event_type.as_str()
             ),
             TaintProblem::NotRegistered => {
-                write!(f, "there is a sample of {event_type} version {event_version}, which is not registered: correct its type or version")
+                write!(
+                    f,
+                    "there is a sample of {event_type} version {event_version}, which is not registered: correct its \
+                     type or version"
+                )
             }
         }
     }

@@ -9,7 +9,11 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 /// Makes the changes. `redacted` is sorted afterwards.
-pub(crate) fn make<'a>(changes: &'a [Change<Pattern>], payload: &mut Node<'a>, redacted: &mut Vec<JsonPointer>) -> Result<(), Failure> {
+pub(crate) fn make<'a>(
+    changes: &'a [Change<Pattern>],
+    payload: &mut Node<'a>,
+    redacted: &mut Vec<JsonPointer>,
+) -> Result<(), Failure> {
     let places = Redactions(std::mem::take(redacted).into_iter().collect());
     let mut making = Making { redacted: places, room: MAX_PAYLOAD, room_of_erased: 8 * MAX_PAYLOAD };
     for change in changes {
@@ -34,7 +38,9 @@ impl Making {
             Change::Move { from, to } => {
                 let (elements, from) = split_at_star(from);
                 let to = way(&to.tokens()[elements.len()..]);
-                each(payload, elements, &mut String::new(), &mut |element, around| self.move_in(element, around, &way(from), &to))
+                each(payload, elements, &mut String::new(), &mut |element, around| {
+                    self.move_in(element, around, &way(from), &to)
+                })
             }
             Change::Copy { from, to } => {
                 let (elements, from) = split_at_star(from);
@@ -46,7 +52,9 @@ impl Making {
             }
             Change::Default { at, text } => {
                 let (elements, at) = split_at_star(at);
-                each(payload, elements, &mut String::new(), &mut |element, around| self.set_default(element, around, &way(at), text))
+                each(payload, elements, &mut String::new(), &mut |element, around| {
+                    self.set_default(element, around, &way(at), text)
+                })
             }
             Change::Remove { at } => {
                 let (elements, at) = split_at_star(at);
@@ -66,7 +74,9 @@ impl Making {
                     if self.redacted.around(&place).is_some() || self.redacted.has_below(&place) {
                         return Ok(());
                     }
-                    let Some(node) = element.get(&way(at)).map_err(|problem| failed(problem, around))? else { return Ok(()) };
+                    let Some(node) = element.get(&way(at)).map_err(|problem| failed(problem, around))? else {
+                        return Ok(());
+                    };
                     let value = std::mem::replace(node, Node::NULL);
                     *node = mapping.map(value).map_err(|failure| failure.of(&place))?;
                     Ok(())
@@ -75,7 +85,13 @@ impl Making {
         }
     }
 
-    fn move_in(&mut self, element: &mut Node<'_>, around: &str, from: &[Step<'_>], to: &[Step<'_>]) -> Result<(), Failure> {
+    fn move_in(
+        &mut self,
+        element: &mut Node<'_>,
+        around: &str,
+        from: &[Step<'_>],
+        to: &[Step<'_>],
+    ) -> Result<(), Failure> {
         let fail = |problem| failed(problem, around);
         if self.redacted.is_strictly_inside(&self.redacted.place_of(around, from)) {
             return self.erase(element, around, to);
@@ -101,9 +117,11 @@ impl Making {
     ) -> Result<(), Failure> {
         let from_place = place_of(around, from);
         let is_erased = self.redacted.is_strictly_inside(&from_place);
-        let value: Option<Node<'a>> = element.get(from).map_err(|problem| failed(problem, around))?.map(|value| value.clone());
+        let value: Option<Node<'a>> =
+            element.get(from).map_err(|problem| failed(problem, around))?.map(|value| value.clone());
         let carried = self.redacted.from(&from_place);
-        let size = value.as_ref().map_or(0, Node::length) + carried.iter().map(|place| place.as_str().len()).sum::<usize>();
+        let size =
+            value.as_ref().map_or(0, Node::length) + carried.iter().map(|place| place.as_str().len()).sum::<usize>();
         each(element, inner, &mut around.to_owned(), &mut |element, around| {
             if is_erased {
                 return self.erase(element, around, to);
@@ -130,25 +148,39 @@ impl Making {
                 self.redacted.0.insert(JsonPointer::new_unchecked(place));
                 Ok(())
             }
-            // There may have been nothing to put there, and then nobody would have noticed that there is no room for it.
+            // There may have been nothing to put there, and then nobody would have noticed that there is no room for
+            // it.
             Err(Problem::NoContainer(_) | Problem::NoElement(_)) => Ok(()),
             Err(problem) => Err(fail(problem)),
         }
     }
 
     /// Nothing that is live is overwritten. `from` names the place that the value comes from.
-    fn check_free(&self, element: &mut Node<'_>, around: &str, to: &[Step<'_>], from: &dyn Fn() -> String) -> Result<(), Failure> {
+    fn check_free(
+        &self,
+        element: &mut Node<'_>,
+        around: &str,
+        to: &[Step<'_>],
+        from: &dyn Fn() -> String,
+    ) -> Result<(), Failure> {
         match element.get(to).map_err(|problem| failed(problem, around))? {
             Some(found) if !found.is_null() && self.redacted.around(&self.redacted.place_of(around, to)).is_none() => {
                 let place = place_of(around, to);
-                let problem = format!("there is a value at {place} already, which {} would overwrite: remove it first", from());
+                let problem =
+                    format!("there is a value at {place} already, which {} would overwrite: remove it first", from());
                 Err(Failure::new(problem))
             }
             _ => Ok(()),
         }
     }
 
-    fn set_default<'a>(&mut self, element: &mut Node<'a>, around: &str, at: &[Step<'_>], text: &'a str) -> Result<(), Failure> {
+    fn set_default<'a>(
+        &mut self,
+        element: &mut Node<'a>,
+        around: &str,
+        at: &[Step<'_>],
+        text: &'a str,
+    ) -> Result<(), Failure> {
         if self.redacted.around(&self.redacted.place_of(around, at)).is_some() {
             return Ok(());
         }
@@ -169,7 +201,9 @@ impl Making {
 
     fn grow(&mut self, bytes: usize, is_erased: bool) -> Result<(), Failure> {
         let (room, limit) = if is_erased { (&mut self.room_of_erased, "512 MiB") } else { (&mut self.room, "64 MiB") };
-        *room = room.checked_sub(bytes).ok_or_else(|| Failure::new(format!("the payload would grow by more than {limit}")))?;
+        *room = room
+            .checked_sub(bytes)
+            .ok_or_else(|| Failure::new(format!("the payload would grow by more than {limit}")))?;
         Ok(())
     }
 }
@@ -233,7 +267,9 @@ impl Redactions {
     /// Puts what was redacted at one place to another one. What was redacted there made way.
     fn carry(&mut self, carried: &[JsonPointer], from: &str, to: &str) {
         self.take_from(to);
-        self.0.extend(carried.iter().map(|place| JsonPointer::new_unchecked(format!("{to}{}", &place.as_str()[from.len()..]))));
+        self.0.extend(
+            carried.iter().map(|place| JsonPointer::new_unchecked(format!("{to}{}", &place.as_str()[from.len()..]))),
+        );
     }
 
     fn from(&self, place: &str) -> Vec<JsonPointer> {
@@ -269,10 +305,12 @@ mod tests {
 
     const MARKER: &str = "what will be erased";
 
-    // No value that may be erased gets to where others look for something inside: what is found inside an erased value is
-    // another matter.
+    // No value that may be erased gets to where others look for something inside: what is found inside an erased value
+    // is another matter.
     fn inner() -> impl Strategy<Value = &'static str> {
-        prop::sample::select(vec!["/a", "/b", "/c", "/o/a", "/o/b", "/p/a", "/l/*/a", "/l/*/b", "/l/*/o/a", "/m/*/a", "/l/0/a", "/l/1/b"])
+        prop::sample::select(vec![
+            "/a", "/b", "/c", "/o/a", "/o/b", "/p/a", "/l/*/a", "/l/*/b", "/l/*/o/a", "/m/*/a", "/l/0/a", "/l/1/b",
+        ])
     }
 
     fn outer() -> impl Strategy<Value = &'static str> {
@@ -296,8 +334,9 @@ mod tests {
     }
 
     fn members(names: &'static [&'static str], value: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
-        prop::collection::vec((prop::sample::select(names), value), 0..4)
-            .prop_map(|members| Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
+        prop::collection::vec((prop::sample::select(names), value), 0..4).prop_map(|members| {
+            Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        })
     }
 
     fn document() -> impl Strategy<Value = Value> {
@@ -323,15 +362,24 @@ mod tests {
                 found.push(JsonPointer::new_unchecked(place));
                 *value = Value::Null;
             }
-            Value::Object(members) => members.iter_mut().for_each(|(name, value)| erase(value, &format!("{place}/{name}"), found)),
+            Value::Object(members) => {
+                members.iter_mut().for_each(|(name, value)| erase(value, &format!("{place}/{name}"), found))
+            }
             Value::Array(elements) => {
-                elements.iter_mut().enumerate().for_each(|(index, value)| erase(value, &format!("{place}/{index}"), found));
+                elements
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(index, value)| erase(value, &format!("{place}/{index}"), found));
             }
             _ => {}
         }
     }
 
-    fn made(changes: &[Change<Pattern>], document: &Value, mut redacted: Vec<JsonPointer>) -> Option<(Value, Vec<JsonPointer>)> {
+    fn made(
+        changes: &[Change<Pattern>],
+        document: &Value,
+        mut redacted: Vec<JsonPointer>,
+    ) -> Option<(Value, Vec<JsonPointer>)> {
         let text = document.to_string();
         let mut node = Node::Text(&text);
         make(changes, &mut node, &mut redacted).ok()?;

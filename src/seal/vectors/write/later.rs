@@ -20,11 +20,16 @@ fn vectors(of: &str, cases: Vec<Case>) -> Vectors {
 /// Whose keys a value is sealed under, and which `null`s are left alone.
 fn sealers() -> Vec<Case> {
     let owned = |name| {
-        let case =
-            order(name).protect("/card").protect_for("/name", "Customer", "/customer_id").protect_for("/nick", "Customer", "/customer_id");
+        let case = order(name).protect("/card").protect_for("/name", "Customer", "/customer_id").protect_for(
+            "/nick",
+            "Customer",
+            "/customer_id",
+        );
         case.key(CUSTOMER, "Customer", "cust_42")
     };
-    let unnamed = |name| order(name).protect_for("/name", "Customer", "/customer_id").protect_for("/nick", "Customer", "/customer_id");
+    let unnamed = |name| {
+        order(name).protect_for("/name", "Customer", "/customer_id").protect_for("/nick", "Customer", "/customer_id")
+    };
     vec![
         owned("nulls-of-an-owner-who-is-named-are-sealed").seals(r#"{"name":null,"customer_id":"cust_42","nick":"Ada","card":null}"#),
         owned("nulls-of-an-owner-who-is-not-named-stay").seals(r#"{"name":null,"nick":null,"card":null}"#),
@@ -66,7 +71,10 @@ fn readers() -> Vec<Case> {
         customer("no-plan-and-an-object-that-does-not-end").stored(r#"{"name":"Ada""#),
         customer("no-plan-and-nested-too-deep").stored(&format!("{}{}", "[".repeat(129), "]".repeat(129))),
         customer("a-star-at-the-root-of-an-array-of-nulls").protect("/*").stored("[null, null]"),
-        customer("a-star-at-the-root-of-an-array-of-accepted-plaintext").protect("/*/name").accepting().stored(r#"[{"name":"Ada"}]"#),
+        customer("a-star-at-the-root-of-an-array-of-accepted-plaintext")
+            .protect("/*/name")
+            .accepting()
+            .stored(r#"[{"name":"Ada"}]"#),
     ]
 }
 
@@ -78,30 +86,45 @@ fn plans() -> Vec<Case> {
         case
     };
     vec![
-        customer("a-star-at-the-root-of-an-object").protect("/*").stored(r#"{"name":"Ada"}"#).fails("ShapeMismatch", ""),
+        customer("a-star-at-the-root-of-an-object")
+            .protect("/*")
+            .stored(r#"{"name":"Ada"}"#)
+            .fails("ShapeMismatch", ""),
         customer("a-star-at-the-root-of-an-empty-object").protect("/*").stored("{}").fails("ShapeMismatch", ""),
-        customer("a-star-as-the-first-step").protect("/*/name").stored(r#"{"customer":{"name":"Ada"}}"#).fails("ShapeMismatch", ""),
+        customer("a-star-as-the-first-step")
+            .protect("/*/name")
+            .stored(r#"{"customer":{"name":"Ada"}}"#)
+            .fails("ShapeMismatch", ""),
         customer("a-star-at-the-root-of-an-object-though-plaintext-is-accepted")
             .protect("/*")
             .accepting()
             .stored(r#"{"name":"Ada"}"#)
             .fails("ShapeMismatch", ""),
         star(sealed("a-star-at-the-root-of-a-sealed-payload"), "/*").fails("ShapeMismatch", ""),
-        star(sealed("a-star-at-the-root-of-a-payload-whose-key-is-shredded").with(ORDER, Shredded), "/*").fails("ShapeMismatch", ""),
+        star(sealed("a-star-at-the-root-of-a-payload-whose-key-is-shredded").with(ORDER, Shredded), "/*")
+            .fails("ShapeMismatch", ""),
         customer("a-star-at-the-root-of-an-array").protect("/*").stored(r#"[null,"Ada"]"#).fails("Unsealed", "/1"),
         customer("a-star-at-the-root-of-a-number").protect("/*").stored("42").fails("ShapeMismatch", ""),
-        customer("a-name-that-is-no-index-at-the-root-of-an-array").protect("/00").stored(r#"["Ada"]"#).fails("ShapeMismatch", ""),
+        customer("a-name-that-is-no-index-at-the-root-of-an-array")
+            .protect("/00")
+            .stored(r#"["Ada"]"#)
+            .fails("ShapeMismatch", ""),
     ]
 }
 
 /// The bytes are read from the first to the last: what is wrong first is what is said.
 fn headers() -> Vec<Case> {
-    let one = |name, change: fn(&mut Vec<u8>)| customer(name).protect("/name").seals(r#"{"name":"Ada"}"#).header_changed(change);
+    let one = |name, change: fn(&mut Vec<u8>)| {
+        customer(name).protect("/name").seals(r#"{"name":"Ada"}"#).header_changed(change)
+    };
     vec![
         one("metadata-of-an-unknown-mode", |header| header[2..4].copy_from_slice(&[1, 9])).tampered("header-layout"),
-        one("a-snapshot-of-an-unknown-mode", |header| header[2..4].copy_from_slice(&[2, 0x80])).tampered("header-layout"),
-        one("an-unknown-part-of-an-unknown-mode", |header| header[2..4].copy_from_slice(&[3, 9])).fails("Unsupported", "part"),
-        one("an-unknown-suite-of-an-unknown-part", |header| header[1..3].copy_from_slice(&[2, 9])).fails("Unsupported", "suite"),
+        one("a-snapshot-of-an-unknown-mode", |header| header[2..4].copy_from_slice(&[2, 0x80]))
+            .tampered("header-layout"),
+        one("an-unknown-part-of-an-unknown-mode", |header| header[2..4].copy_from_slice(&[3, 9]))
+            .fails("Unsupported", "part"),
+        one("an-unknown-suite-of-an-unknown-part", |header| header[1..3].copy_from_slice(&[2, 9]))
+            .fails("Unsupported", "suite"),
         one("an-unknown-format-and-nothing-else", |header| *header = vec![2]).fails("Unsupported", "format"),
         one("an-unknown-mode-and-nothing-behind-it", |header| *header = vec![1, 1, 0, 2]).fails("Unsupported", "mode"),
         one("a-header-that-ends-before-the-mode", |header| header.truncate(3)).tampered("header-layout"),

@@ -83,10 +83,16 @@ fn what_was_recorded_is_sealed_and_comes_out_the_same() {
     assert_eq!(case["expected"]["live"][0]["payload"]["contact"]["email"], "ada@example.org");
     assert_eq!(case["expected"]["live"][0]["version"], 2);
     assert_eq!(case["expected"]["redacted"][0]["payload"]["contact"]["email"], Value::Null);
-    assert_eq!(case["expected"]["redacted"][0]["redacted"], json!(["/contact/email", "/guests/0/name", "/guests/1/name"]));
+    assert_eq!(
+        case["expected"]["redacted"][0]["redacted"],
+        json!(["/contact/email", "/guests/0/name", "/guests/1/name"])
+    );
     assert!(before[1].1.contains("Test keys"));
 
-    for result in [corpus(folder.path(), order_schemas(right_step)).check(), corpus(folder.path(), order_schemas(right_step)).record()] {
+    for result in [
+        corpus(folder.path(), order_schemas(right_step)).check(),
+        corpus(folder.path(), order_schemas(right_step)).record(),
+    ] {
         let checked = result.unwrap();
         assert_eq!((checked.cases, checked.written.len()), (1, 0));
         assert_eq!(checked.uncovered, [("OrderPlaced".into(), EventVersion::new(2))]);
@@ -100,7 +106,8 @@ fn nothing_is_recorded_unless_asked() {
     let found = differences(corpus(folder.path(), order_schemas(right_step)).check());
     assert_eq!(found.iter().map(|difference| &difference.mismatch).collect::<Vec<_>>(), [&Mismatch::NotRecorded]);
     assert!(files(folder.path()).is_empty());
-    let empty = GoldenCorpus::open(folder.path().join("nowhere"), order_schemas(right_step)).unwrap().check().unwrap_err();
+    let empty =
+        GoldenCorpus::open(folder.path().join("nowhere"), order_schemas(right_step)).unwrap().check().unwrap_err();
     assert!(empty.to_string().contains("holds no cases, and the test names none: add .case(…)"), "{empty}");
 }
 
@@ -121,7 +128,10 @@ fn the_environment_says_whether_to_record() {
         command.env("GOLDEN_FOLDER", folder.path()).env_remove("EVENTSEAL_GOLDEN");
         command.envs(variable.map(|value| ("EVENTSEAL_GOLDEN", value)));
         let output = command.output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        )
     };
     let (passed, report) = run(None);
     assert!(!passed && report.contains("run with EVENTSEAL_GOLDEN=record"), "{report}");

@@ -45,7 +45,11 @@ fn a_changed_type_is_caught() {
         Ok::<_, Infallible>(order)
     });
     let found = differences(corpus(folder.path(), as_text).check());
-    let expected = Mismatch::Differs { pointer: "/0/payload/total".into(), expected: Some(json!(990)), actual: Some(json!("990")) };
+    let expected = Mismatch::Differs {
+        pointer: "/0/payload/total".into(),
+        expected: Some(json!(990)),
+        actual: Some(json!("990")),
+    };
     assert!(found.iter().any(|difference| difference.run == Run::Live && difference.mismatch == expected), "{found:?}");
 }
 
@@ -60,14 +64,18 @@ fn a_step_that_fails_on_redaction_is_caught() {
     });
     let found = differences(corpus(folder.path(), fails).check());
     assert!(!found.is_empty() && found.iter().all(|difference| difference.run == Run::Redacted), "{found:?}");
-    assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("the e-mail address is no text")), "{found:?}");
+    assert!(
+        matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("the e-mail address is no text")),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn a_step_that_fails_on_a_half_redacted_event_is_caught() {
     let folder = recorded();
     let fails = order_schemas(|order, context| {
-        let names = order["guests"].as_array().map(|guests| guests.iter().filter(|guest| guest["name"].is_null()).count());
+        let names =
+            order["guests"].as_array().map(|guests| guests.iter().filter(|guest| guest["name"].is_null()).count());
         if names == Some(1) {
             return Err(BoxError::from("all guests have names, or none"));
         }
@@ -101,7 +109,9 @@ fn steps_that_are_not_deterministic_are_caught() {
         },
     ];
     for (step, place) in steps.into_iter().zip(["migrated_at", "reference", "number"]) {
-        for result in [corpus(folder.path(), order_schemas(step)).check(), corpus(folder.path(), order_schemas(step)).accept()] {
+        for result in
+            [corpus(folder.path(), order_schemas(step)).check(), corpus(folder.path(), order_schemas(step)).accept()]
+        {
             let found = differences(result);
             let place = format!("/0/payload/{place}");
             assert!(
@@ -132,7 +142,10 @@ fn a_step_that_remembers_what_was_shredded_is_caught() {
     });
     let found = differences(corpus(folder.path(), remembers).check());
     let survives = Mismatch::Survives { pointer: "/0/payload/search".into(), protected: "/email".into() };
-    assert!(found.iter().any(|difference| difference.run == Run::Redacted && difference.mismatch == survives), "{found:?}");
+    assert!(
+        found.iter().any(|difference| difference.run == Run::Redacted && difference.mismatch == survives),
+        "{found:?}"
+    );
 }
 
 /// A step that spells what was shredded otherwise has kept it.
@@ -146,12 +159,17 @@ fn a_shredded_number_in_another_spelling_is_caught() {
         old["note"] = f64::from_bits(KEPT.load(Ordering::SeqCst)).into();
         Ok::<_, Infallible>(old)
     };
-    let paid = event("Paid").version(1).protect(&["/amount"], Owner::Aggregate).version(2).protect_same_as(1).upcast(1, step);
+    let paid =
+        event("Paid").version(1).protect(&["/amount"], Owner::Aggregate).version(2).protect_same_as(1).upcast(1, step);
     let folder = tempfile::tempdir().unwrap();
     let new = NewEvent::raw("Paid", 1, r#"{"amount":9900.50}"#);
-    let found = differences(GoldenCorpus::open(folder.path(), Schemas::new([paid]).unwrap()).unwrap().case("paid", &order(), new).record());
+    let found = differences(
+        GoldenCorpus::open(folder.path(), Schemas::new([paid]).unwrap()).unwrap().case("paid", &order(), new).record(),
+    );
     assert!(
-        found.iter().any(|found| matches!(&found.mismatch, Mismatch::Survives { pointer, .. } if pointer == "/0/payload/note")),
+        found
+            .iter()
+            .any(|found| matches!(&found.mismatch, Mismatch::Survives { pointer, .. } if pointer == "/0/payload/note")),
         "{found:?}"
     );
 }
@@ -175,10 +193,16 @@ fn a_type_that_can_not_be_decoded_once_redacted_is_caught() {
         let schemas = Schemas::builder([registered]).decodes::<T>().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let event = NewEvent::raw("Registered", 1, r#"{"name":"Ada Lovelace"}"#);
-        GoldenCorpus::open(folder.path(), schemas).unwrap().case("registered", &aggregate("Customer", "7"), event).record()
+        GoldenCorpus::open(folder.path(), schemas)
+            .unwrap()
+            .case("registered", &aggregate("Customer", "7"), event)
+            .record()
     }
     checked::<Registered<Sensitive<String>>>().unwrap();
     let found = differences(checked::<Registered<String>>());
     assert!(found.len() == 1 && found[0].run == Run::Redacted, "{found:?}");
-    assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("does not decode into")), "{found:?}");
+    assert!(
+        matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("does not decode into")),
+        "{found:?}"
+    );
 }

@@ -2,7 +2,9 @@
 
 use super::{corpus, differences, files, order, order_schemas, recorded, right_step};
 use eventseal::schema::{SplitPart, StepContext};
-use eventseal::{AggregateVersion, GlobalPosition, NewEvent, Owner, PersistedEvent, Schemas, aggregate, event, subject};
+use eventseal::{
+    AggregateVersion, GlobalPosition, NewEvent, Owner, PersistedEvent, Schemas, aggregate, event, subject,
+};
 use eventseal_testing::{GoldenCorpus, GuardError, Mismatch, Run};
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -10,14 +12,27 @@ use std::convert::Infallible;
 #[test]
 fn a_copy_in_the_stored_payload_or_metadata_is_caught() {
     for (payload, metadata, place) in [
-        (r#"{"customer_id":"c","email":"ada@example.org","search":"by ada@example.org","guests":[]}"#, "{}", "/0/payload/search"),
-        (r#"{"customer_id":"c","email":"ada@example.org","guests":[]}"#, r#"{"to":["ada@example.org"]}"#, "/0/metadata/to/0"),
-        (r#"{"customer_id":"c","email":12345678,"by_id":{"12345678":1},"guests":[]}"#, "{}", "/0/payload/by_id/12345678"),
+        (
+            r#"{"customer_id":"c","email":"ada@example.org","search":"by ada@example.org","guests":[]}"#,
+            "{}",
+            "/0/payload/search",
+        ),
+        (
+            r#"{"customer_id":"c","email":"ada@example.org","guests":[]}"#,
+            r#"{"to":["ada@example.org"]}"#,
+            "/0/metadata/to/0",
+        ),
+        (
+            r#"{"customer_id":"c","email":12345678,"by_id":{"12345678":1},"guests":[]}"#,
+            "{}",
+            "/0/payload/by_id/12345678",
+        ),
         (r#"{"customer_id":"c","email":12345678,"other":12345678,"guests":[]}"#, "{}", "/0/payload/other"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let copied = NewEvent::raw("OrderPlaced", 1, payload).with_metadata(metadata);
-        let corpus = GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case("copied", &order(), copied);
+        let corpus =
+            GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case("copied", &order(), copied);
         let found = differences(corpus.record());
         let survives = Mismatch::Survives { pointer: place.into(), protected: "/email".into() };
         assert_eq!(found, differences(corpus.accept()));
@@ -50,7 +65,8 @@ fn what_was_stored_in_plaintext_is_redacted_too() {
         GlobalPosition::START,
         NewEvent::raw("Registered", 1, r#"{"name":"Ada Lovelace"}"#),
     );
-    let corpus = |fails| GoldenCorpus::open(folder.path(), schemas(fails)).unwrap().stored_case("plain", stored.clone());
+    let corpus =
+        |fails| GoldenCorpus::open(folder.path(), schemas(fails)).unwrap().stored_case("plain", stored.clone());
     corpus(false).record().unwrap();
     let case: Value = serde_json::from_str(&files(folder.path())[0].1).unwrap();
     assert_eq!(case["stored"]["payload"], r#"{"name":"Ada Lovelace"}"#, "it stays as it is");
@@ -68,7 +84,8 @@ fn an_event_that_no_service_could_append_is_reported() {
         (NewEvent::raw("OrderPlaced", 1, "not JSON"), "not valid JSON"),
         (NewEvent::raw("OrderPlaced", 1, r#"{"email":"x"}"#), "absent or null"),
     ] {
-        let corpus = GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case("other", &order(), event);
+        let corpus =
+            GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case("other", &order(), event);
         for result in [corpus.check(), corpus.record()] {
             let found = differences(result);
             assert!(found.len() == 1 && found[0].case == "other", "{found:?}");
@@ -81,17 +98,21 @@ fn an_event_that_no_service_could_append_is_reported() {
 #[test]
 fn a_case_is_one_event_for_good() {
     let folder = recorded();
-    let other = NewEvent::raw("OrderPlaced", 1, r#"{"customer_id":"c","email":"x","guests":[]}"#).with_metadata(r#"{"source":"web"}"#);
-    let with_other = || GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case("placed_v1", &order(), other.clone());
+    let other = NewEvent::raw("OrderPlaced", 1, r#"{"customer_id":"c","email":"x","guests":[]}"#)
+        .with_metadata(r#"{"source":"web"}"#);
+    let with_other = || {
+        GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case("placed_v1", &order(), other.clone())
+    };
     let found = differences(with_other().record());
     assert_eq!(found[0].mismatch, Mismatch::OtherEvent { what: "payload" });
-    let expected =
-        "placed_v1: the test names another payload than the recorded one: put it back (use literal JSON), or choose another name";
+    let expected = "placed_v1: the test names another payload than the recorded one: put it back (use literal JSON), \
+        or choose another name";
     assert!(found.len() == 1 && found[0].to_string().starts_with(expected), "{found:?}");
     with_other().accept().unwrap();
     with_other().check().unwrap();
     for name in ["", "../x", "a/b", "test-keys", ".x"] {
-        let corpus = GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case(name, &order(), other.clone());
+        let corpus =
+            GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().case(name, &order(), other.clone());
         assert!(matches!(corpus.record(), Err(GuardError::File { .. })), "{name}");
     }
 }
@@ -103,7 +124,10 @@ fn altered_events_and_lost_keys_are_reported() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replacen("\"event_version\": 1", "\"event_version\": 2", 1)).unwrap();
     let found = differences(GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap().check());
-    assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("the seal does not hold")), "{found:?}");
+    assert!(
+        matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("the seal does not hold")),
+        "{found:?}"
+    );
     std::fs::write(&path, text).unwrap();
     std::fs::remove_file(folder.path().join("test-keys.json")).unwrap();
     let lost = GoldenCorpus::open(folder.path(), order_schemas(right_step)).unwrap_err().to_string();
@@ -115,8 +139,14 @@ fn altered_events_and_lost_keys_are_reported() {
     let named = corpus(folder.path(), order_schemas(right_step));
     for result in [named.check(), named.record(), named.accept()] {
         let report = result.unwrap_err().to_string();
-        assert!(report.contains("- placed_v1: test-keys.json is missing or lacks the key of this case: restore it"), "{report}");
-        assert!(!report.contains("another") && !report.contains("EVENTSEAL_GOLDEN"), "one thing, which nobody can accept: {report}");
+        assert!(
+            report.contains("- placed_v1: test-keys.json is missing or lacks the key of this case: restore it"),
+            "{report}"
+        );
+        assert!(
+            !report.contains("another") && !report.contains("EVENTSEAL_GOLDEN"),
+            "one thing, which nobody can accept: {report}"
+        );
     }
     std::fs::write(&path, "{}").unwrap();
     assert!(matches!(GoldenCorpus::open(folder.path(), order_schemas(right_step)), Err(GuardError::File { .. })));
@@ -139,7 +169,10 @@ fn a_case_of_a_protected_version_has_something_sealed() {
     let case = || corpus().case("registered", &aggregate("Customer", "1"), registered());
     for result in [case().check(), case().record(), case().accept()] {
         let report = result.unwrap_err().to_string();
-        assert!(report.contains("- registered: its version protects something, but nothing of it is sealed"), "{report}");
+        assert!(
+            report.contains("- registered: its version protects something, but nothing of it is sealed"),
+            "{report}"
+        );
         assert!(!report.contains("EVENTSEAL_GOLDEN"), "{report}");
     }
     assert!(files(folder.path()).iter().all(|(name, _)| name == "test-keys.json"), "it is not recorded");
@@ -191,7 +224,11 @@ fn what_was_sealed_once_opens_for_ever() {
     let checked = GoldenCorpus::open("it/guards/format-v1", schemas)
         .unwrap()
         .case("order_placed_v1", &order(), NewEvent::raw("OrderPlaced", 1, paid).with_metadata(r#"{"source":"web"}"#))
-        .case("order_placed_v2", &order(), NewEvent::raw("OrderPlaced", 2, r#"{"customer_id":"c","contact":{"email":"ada@example.org"}}"#))
+        .case(
+            "order_placed_v2",
+            &order(),
+            NewEvent::raw("OrderPlaced", 2, r#"{"customer_id":"c","contact":{"email":"ada@example.org"}}"#),
+        )
         .case("registered_v1", &customer, NewEvent::raw("Registered", 1, registered))
         .stored_case("registered_v1_plaintext", plain)
         .case("scanned_bytes", &customer, NewEvent::raw("Scanned", 1, *b"\xff\x00 passport of Ada"))
@@ -218,7 +255,11 @@ fn a_corpus_is_the_same_whichever_way_serde_json_spells_numbers() {
     };
     let folder = tempfile::tempdir().unwrap();
     let case = |schemas| {
-        let new = NewEvent::raw("Paid", 1, r#"{"amount":9900.50,"rate":1e2,"list":[1.50,2.5e0],"wide":0.10000000000000000000000001}"#);
+        let new = NewEvent::raw(
+            "Paid",
+            1,
+            r#"{"amount":9900.50,"rate":1e2,"list":[1.50,2.5e0],"wide":0.10000000000000000000000001}"#,
+        );
         GoldenCorpus::open(folder.path(), schemas).unwrap().case("paid", &order(), new.with_metadata(r#"{"at":1.50}"#))
     };
     case(schemas(Value::from)).record().unwrap();
@@ -234,19 +275,29 @@ fn a_corpus_is_the_same_whichever_way_serde_json_spells_numbers() {
     std::fs::write(&path, recorded.replace(expected, &kept)).unwrap();
     case(schemas(Value::from)).check().unwrap();
     let found = differences(case(schemas(|one| Value::from(one + 0.25))).check());
-    assert!(found.iter().any(|found| matches!(found.mismatch, Mismatch::Differs { .. })), "another value is another: {found:?}");
+    assert!(
+        found.iter().any(|found| matches!(found.mismatch, Mismatch::Differs { .. })),
+        "another value is another: {found:?}"
+    );
 }
 
 #[test]
 fn what_was_stored_without_a_version_is_read_as_the_one_it_stands_for() {
     let schemas = || {
-        let named = event("Named").version(1).protect(&["/name"], Owner::Aggregate).version(2).protect_same_as(1).legacy_version(1);
-        let step = |old: Value, _: &StepContext<'_>| if old["name"].is_null() { Err("a name, please") } else { Ok(old) };
+        let named = event("Named")
+            .version(1)
+            .protect(&["/name"], Owner::Aggregate)
+            .version(2)
+            .protect_same_as(1)
+            .legacy_version(1);
+        let step =
+            |old: Value, _: &StepContext<'_>| if old["name"].is_null() { Err("a name, please") } else { Ok(old) };
         Schemas::builder([named.upcast_with(1, step)]).accept_plaintext("Named").build().unwrap()
     };
     let folder = tempfile::tempdir().unwrap();
     let stored = NewEvent::raw("Named", 0, r#"{"name":"Ada Lovelace"}"#);
-    let stored = PersistedEvent::from_new(aggregate("Customer", "7"), AggregateVersion::FIRST, GlobalPosition::START, stored);
+    let stored =
+        PersistedEvent::from_new(aggregate("Customer", "7"), AggregateVersion::FIRST, GlobalPosition::START, stored);
     let found = differences(GoldenCorpus::open(folder.path(), schemas()).unwrap().stored_case("v0", stored).record());
     assert!(found.len() == 1 && found[0].run == Run::Redacted, "{found:?}");
     assert!(matches!(&found[0].mismatch, Mismatch::Unreadable(error) if error.contains("a name, please")), "{found:?}");
