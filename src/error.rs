@@ -2,6 +2,8 @@
 
 mod describe;
 mod driver;
+#[cfg(test)]
+mod every;
 mod kind;
 pub(crate) mod variants;
 
