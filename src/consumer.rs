@@ -1,4 +1,4 @@
-//! Consumers: code that is shown events, one at a time.
+//! Consumers: code that handles events one at a time, such as a projection.
 
 pub use crate::event::{OpenedPage, Unreadable};
 
@@ -6,17 +6,17 @@ use crate::error::{BoxError, Error, Result, StepError};
 use crate::event::PersistedEvent;
 use async_trait::async_trait;
 
-/// Something that handles events: a read model, a publisher, a process manager.
+/// Handles events: a read model (projection), a publisher, a process manager.
 ///
-/// Follows the contract of eventsalsa/store 0.0.2. `Tx` is the transaction in which the events are
-/// handled: what a consumer writes through it is committed together with the events (inline) or with the
-/// checkpoint (a follower of the log). A consumer never commits or rolls back.
+/// The contract is that of consumers in eventsalsa/store 0.0.2. `Tx` is the transaction in which events are handled.
+/// What a consumer writes through it is committed together with the events (inline), or with the checkpoint (a follower
+/// of the log). A consumer must never commit or roll back.
 ///
-/// Deliveries can repeat. All parts of a stored event are handled in one transaction, and
-/// `(aggregate_version, part.index)` tells whether an event of an aggregate was handled before.
+/// An event may be delivered more than once. All parts of a stored event are handled in one transaction. To recognise
+/// an event that was handled before, compare `(aggregate_version, part.index)` for its aggregate.
 #[async_trait]
 pub trait Consumer<Tx: Send>: Send + Sync {
-    /// A unique and lasting name, such as `order_overview_v1`: checkpoints are kept under it.
+    /// A unique name that never changes, such as `order_overview_v1`. Checkpoints are stored under it.
     fn name(&self) -> &str;
 
     /// Only events of these aggregate types are handled. `None`, the default, means all.
@@ -24,10 +24,11 @@ pub trait Consumer<Tx: Send>: Send + Sync {
         None
     }
 
-    /// Only events of these types are handled, as readers see them: after upcasting. `None`, the default, means all.
+    /// Only events of these types are handled. `None`, the default, means all. The types are those that readers see,
+    /// after upcasting.
     ///
-    /// A follower of the log passes the same names to [`EventFilter`](crate::EventFilter), which finds events that are
-    /// stored under another name too.
+    /// A follower of the log passes the same names to [`EventFilter`](crate::EventFilter). The filter also finds events
+    /// that are stored under an older name of the type.
     fn event_types(&self) -> Option<&[&str]> {
         None
     }
@@ -39,7 +40,7 @@ pub trait Consumer<Tx: Send>: Send + Sync {
     async fn handle(&self, tx: &mut Tx, event: &PersistedEvent) -> Result<(), BoxError>;
 }
 
-/// Shows events to consumers: event by event, each to the consumers in the order given.
+/// Passes events to consumers. Each event goes to all consumers, in the given order, before the next event does.
 ///
 /// # Errors
 /// [`Error::Consumer`] names the consumer that failed and the event it failed at.

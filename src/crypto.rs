@@ -1,5 +1,5 @@
-//! The primitives: keys that are wiped, random bytes, the key of an event, and keys wrapped by keys. Knows nothing of
-//! JSON.
+//! The cryptographic primitives: keys in memory, random bytes, the key of an event, and keys wrapped by keys. This
+//! module knows nothing of JSON.
 
 pub(crate) mod primitives;
 pub(crate) mod random;

@@ -1,5 +1,5 @@
-//! JSON text: where things stand in it, found and replaced without building a tree, and every number as it is spelled.
-//! Knows nothing of events, keys or encryption.
+//! JSON as text: finds and replaces values without building a tree of the document, and keeps the spelling of every
+//! number. This module knows nothing of events, keys or encryption.
 
 pub(crate) mod document;
 pub(crate) mod number;

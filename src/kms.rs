@@ -1,4 +1,8 @@
-//! The port to a key management service: it keeps the master key, and sees key-encryption keys only.
+//! Key management services (KMS), which hold the master key. A KMS wraps and opens key-encryption keys. It never sees
+//! data keys or payloads.
+//!
+//! [`Keyring`](crate::Keyring) holds master keys in a file or an environment variable. `AwsKms` (feature `aws-kms`) uses
+//! [AWS KMS](https://docs.aws.amazon.com/kms/). Implement [`Kms`] for any other service.
 
 #[cfg(feature = "aws-kms")]
 mod aws;
@@ -13,12 +17,13 @@ use crate::keys::names::{KekId, Namespace};
 use async_trait::async_trait;
 use std::fmt;
 
-/// A key-encryption key as the master key wrapped it: what the key table keeps.
+/// A key-encryption key, wrapped by a master key. The key table stores it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WrappedKek {
-    /// Which master key wrapped it, in the provider's words: a keyring id, a key's ARN.
+    /// The id of the master key that wrapped it, as the provider names it: the id of a keyring's entry, or the ARN of a
+    /// key in AWS.
     pub master_key_id: String,
-    /// The provider's ciphertext.
+    /// The wrapped key, in the provider's own format.
     pub ciphertext: Vec<u8>,
 }
 
@@ -28,47 +33,51 @@ impl fmt::Debug for WrappedKek {
     }
 }
 
-/// What a wrapped key-encryption key is bound to. Opaque ids only: providers write it to audit logs.
+/// What a wrapped key-encryption key is bound to: the associated data, which AWS calls the encryption context.
+///
+/// It consists of opaque ids only, because providers write it to audit logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KekContext {
-    /// The key database.
+    /// The namespace of the key database.
     pub namespace: Namespace,
-    /// The key-encryption key.
+    /// The id of the key-encryption key.
     pub kek_id: KekId,
 }
 
 /// Why a KMS did not do what it was asked for.
+///
+/// The first seven, and `Other`, are refusals. The retryable ones are outages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KmsFailure {
-    /// This process may not make the call.
+    /// This process is not allowed to make the call.
     AccessDenied,
-    /// There is no such master key.
+    /// The master key does not exist.
     KeyNotFound,
     /// The master key is disabled.
     KeyDisabled,
-    /// The master key is about to be deleted, or not usable for another reason of its state.
+    /// The master key is pending deletion, or in another state in which it can't be used.
     KeyPendingDeletion,
     /// The ciphertext was altered, or belongs to another context: another namespace, another key-encryption key.
     WrongContext,
-    /// Another master key wrapped it, or the master key is of the wrong kind.
+    /// Another master key wrapped the key-encryption key, or the master key is of the wrong kind.
     WrongKey,
     /// The credentials are missing or not accepted.
     Credentials,
-    /// Too many calls. Retryable.
+    /// The service throttles calls. Retryable.
     Throttled,
-    /// No answer in time. Retryable.
+    /// The service did not answer in time. Retryable.
     TimedOut,
-    /// No connection, or the service is down. Retryable.
+    /// The service can't be reached, or is down. Retryable.
     Unreachable,
-    /// An answer that makes no sense. Retryable.
+    /// The answer could not be understood. Retryable.
     MalformedAnswer,
-    /// Something else.
+    /// Any other refusal.
     Other,
 }
 
 impl KmsFailure {
-    /// In a few words.
+    /// The failure in a few words, for error texts.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -88,46 +97,50 @@ impl KmsFailure {
     }
 }
 
-/// A key management service.
+/// A key management service: wraps and opens key-encryption keys with a master key.
 ///
 /// # Contract
 /// - `unwrap_kek(wrapped, context)` opens what `generate_kek(context)`, `wrap_kek(…, context)` or `rewrap_kek(…,
-///   context)` returned, always to the same key, from any process that has the same master key, for as long as that
-///   key exists.
-/// - Another context, another master key or an altered ciphertext is refused with
+///   context)` returned. It always returns the same key, in any process that has the same master key, for as long as
+///   the master key exists.
+/// - If the context differs, the master key is another one, or the ciphertext was altered, the call is refused with
 ///   [`Error::KmsRefused`](crate::Error::KmsRefused).
-/// - No answer, or one that says nothing about the key (throttled, timed out, unreachable), is
-///   [`Error::KmsUnavailable`](crate::Error::KmsUnavailable): an outage is never a refusal.
+/// - If there is no answer, or one that says nothing about the key (throttled, timed out, unreachable), the call fails
+///   with [`Error::KmsUnavailable`](crate::Error::KmsUnavailable). An outage must never look like a refusal.
 /// - Calls may run at the same time.
 ///
-/// `conformance::kms` (feature `conformance`) checks an implementation against this.
+/// `conformance::kms` (feature `conformance`) checks an implementation against this contract.
 #[async_trait]
 pub trait Kms: Send + Sync {
-    /// The provider's name, kept beside each key it wrapped: `keyring`, `aws-kms`.
+    /// The provider's name, such as `keyring` or `aws-kms`. It is stored beside each key-encryption key that the
+    /// provider wrapped.
     fn provider(&self) -> &str;
 
-    /// The id of the active master key, as [`WrappedKek::master_key_id`] has it for what it wraps.
+    /// The id of the active master key: the one that `generate_kek`, `wrap_kek` and `rewrap_kek` use. It has the form
+    /// in which they store it in [`WrappedKek::master_key_id`].
     async fn master_key_id(&self) -> Result<String>;
 
-    /// May new data keys be made under a key-encryption key that this master key holds? Asked of the active one, after
-    /// [`unwrap_kek`](Self::unwrap_kek) has opened it. `false` for a master key that is configured for opening only. A
-    /// decorator passes it on.
+    /// May new data keys be made under a key-encryption key that is wrapped by this master key?
+    ///
+    /// It is asked for the active key-encryption key, after [`unwrap_kek`](Self::unwrap_kek) has opened it. Return
+    /// `false` for a master key that is configured for opening only. A decorator must pass the call on.
     fn makes_keys_under(&self, master_key_id: &str) -> bool {
         let _ = master_key_id;
         true
     }
 
-    /// Makes a key-encryption key, 32 bytes from a cryptographic generator, and hands it out wrapped by the active
+    /// Makes a key-encryption key: 32 bytes from a cryptographic random generator. Returns it wrapped by the active
     /// master key.
     async fn generate_kek(&self, context: &KekContext) -> Result<WrappedKek>;
 
     /// Opens a wrapped key-encryption key.
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey>;
 
-    /// Wraps a key-encryption key that another provider has opened, by the active master key.
+    /// Wraps a key-encryption key by the active master key. Used for a key that another provider has opened.
     async fn wrap_kek(&self, kek: &SecretKey, context: &KekContext) -> Result<WrappedKek>;
 
-    /// Moves a key-encryption key that this provider wrapped to the active master key; inside the KMS, if it can.
+    /// Wraps anew, by the active master key, a key-encryption key that this provider wrapped. If the KMS can, it does
+    /// so inside the KMS, so that the key never leaves it.
     async fn rewrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<WrappedKek>;
 }
 

@@ -1,13 +1,17 @@
 //! Payload encryption, crypto-shredding and schema evolution for event stores.
 //!
-//! [`SealedStore`] wraps any [`EventStore`]. On append it encrypts the sensitive fields of each payload
-//! with data keys that belong to the aggregate or to a data subject; on read it decrypts them and brings
-//! payloads of old versions up to date. Destroying a subject's keys answers an erasure request without
-//! rewriting history.
+//! [`SealedStore`] wraps any [`EventStore`]. On append it encrypts the sensitive fields of each payload with data keys.
+//! A data key belongs to the aggregate or to a data subject. On read it decrypts the fields, and brings payloads of old
+//! versions up to date. To answer an erasure request, destroy the subject's keys: from that commit on, the fields are
+//! unreadable in every event, and no event is rewritten.
 //!
 //! ```
 //! use eventseal::ExpectedVersion::NoStream;
-//! use eventseal::{EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore, Sensitive, aggregate, event, subject};
+//! use eventseal::{
+//!     EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore,
+//!     Sensitive,
+//!     aggregate, event, subject,
+//! };
 //! use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 //! use serde::{Deserialize, Serialize};
 //! # use std::convert::Infallible;
@@ -65,13 +69,13 @@
 //! ```
 //!
 //! # Where to look
-//! 1. To wrap a store, see [`SealedStore`]: it goes over any [`EventStore`], in [`memory`], on SQLite or PostgreSQL, or
+//! 1. To wrap a store, see [`SealedStore`]. It wraps any [`EventStore`]: in [`memory`], on SQLite, on PostgreSQL, or
 //!    your own.
 //! 2. To say what is protected and how payloads evolve, see [`Schemas`], [`event()`] and the rest of [`schema`].
 //! 3. To shred, rotate or look at keys, see [`keys::KeyManager`], which [`SealedStore::keys`] gives out.
 //! 4. To choose where master keys live, see [`Keyring`] for a start, and [`kms`].
 //! 5. To write and read events as Rust types, see [`EventPayload`], [`Sensitive`] and, for projections, [`consumer`].
-//! 6. To count, seal or copy a log as a whole, see [`maintenance`]; to seal payloads of a store that can't be an
+//! 6. To count, seal or copy a whole log, see [`maintenance`]. To seal payloads for a store that can't be an
 //!    [`EventStore`], see [`Sealer`].
 //! 7. To run it, from set-up to emergencies, read the guides in [`manual`].
 //!
@@ -95,14 +99,14 @@
 //!
 //! The crate `eventseal-testing` has guards for your own CI: a golden corpus, a taint check, a schema lock.
 //!
-//! The adapters for SQL need sqlx 0.9 in the service too: connections and transactions of another version are other
-//! types, and the compiler says `expected sqlx_postgres::connection::PgConnection, found PgConnection`.
+//! A service that uses an SQL adapter must use sqlx 0.9 too. With another version, connections and transactions are
+//! other types, and the compiler says `expected sqlx_postgres::connection::PgConnection, found PgConnection`.
 //!
 //! The sealed format is specified in [`manual::format`], the threat model in `SECURITY.md`.
 
 // The documentation site shows which feature an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// What tests, benchmarks and examples may do, and the library may not.
+// Stricter lints for the library. Tests, benchmarks and examples need not keep them.
 #![warn(
     clippy::cast_lossless,
     clippy::cast_possible_truncation,

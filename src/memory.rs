@@ -16,13 +16,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A database in memory that [`MemoryStore`] and [`MemoryKeys`]
-/// share. Cloning it gives another handle to the same database.
+/// A database in memory, for [`MemoryStore`] and [`MemoryKeys`]. A clone is another handle to the same database.
 ///
-/// Statements see what was committed before they start, and what their own transaction wrote.
-/// Transactions that write, or lock key scopes, behave like those of a database with a single writer:
-/// if another one commits in between, the later one fails with a retryable
-/// [`Error::Collision`], at its next statement or at its commit.
+/// A statement sees what was committed before it starts, and what its own transaction wrote. Only one of several
+/// transactions that write, or lock key scopes, can commit. If another one commits first, the others fail with a
+/// retryable [`Error::Collision`], at their next statement or at their commit.
 ///
 /// ```
 /// # use eventseal::Namespace;
@@ -47,26 +45,27 @@ struct Committed {
 
 /// A transaction of a [`MemoryDb`]. Dropping it rolls it back.
 ///
-/// It carries the database's own tables only. A store of your own that keeps its events elsewhere can use
-/// it for the keys, but its events are not rolled back with them.
+/// It contains the tables of its [`MemoryDb`] only. A store of your own may use it for the keys and keep its events
+/// elsewhere. But a rollback does not reach those events.
 pub struct MemoryTx {
     db: MemoryDb,
-    /// From the first write or lock on: the tables with what was written, and what they are based on.
+    /// The tables with the changes of this transaction. `None` before its first write or lock.
     staged: Option<Staged>,
 }
 
 struct Staged {
+    /// The revision of the committed tables from which these were copied.
     base: u64,
     tables: Arc<Tables>,
 }
 
-/// The tables. The first write of a transaction copies them; events and rows are shared.
+/// The tables. The first write of a transaction copies them. Events and rows are shared by all copies.
 #[derive(Clone)]
 pub(crate) struct Tables {
-    /// Ascending by position.
+    /// All events, by ascending position.
     pub(crate) events: Vec<Arc<PersistedEvent>>,
     pub(crate) event_ids: HashSet<Uuid>,
-    /// Indexes into `events`.
+    /// The events of each aggregate, as indexes into `events`.
     pub(crate) streams: HashMap<AggregateRef, Vec<usize>>,
     pub(crate) namespace: Namespace,
     pub(crate) keks: BTreeMap<KekId, KekRecord>,
@@ -79,7 +78,7 @@ pub(crate) struct ScopeRow {
     pub(crate) state: ScopeState,
     pub(crate) generation: u32,
     pub(crate) active: Option<KeyId>,
-    /// Ascending by version.
+    /// The data keys, by ascending version.
     pub(crate) keys: Vec<KeyId>,
     pub(crate) changes: Vec<ScopeChange>,
 }
@@ -120,7 +119,7 @@ impl MemoryDb {
 }
 
 impl MemoryTx {
-    /// Makes everything that was written visible to others, or nothing.
+    /// Commits: all changes become visible to others, or none.
     ///
     /// # Errors
     /// [`Error::Collision`] if another transaction committed since this one first wrote or locked.
@@ -136,7 +135,7 @@ impl MemoryTx {
         })
     }
 
-    /// Forgets everything that was written.
+    /// Rolls back: all changes are dropped.
     pub fn rollback(self) {}
 
     /// Another transaction on the same database.
@@ -144,7 +143,7 @@ impl MemoryTx {
         self.db.begin()
     }
 
-    /// What tells its database from all others, as long as either is there.
+    /// An address that identifies the database, as long as it exists.
     pub(crate) fn database(&self) -> *const () {
         Arc::as_ptr(&self.db.committed).cast()
     }
@@ -176,7 +175,7 @@ impl MemoryTx {
         Ok(Arc::make_mut(&mut staged.tables))
     }
 
-    /// Notes a lock without copying anything: whoever commits first wins.
+    /// Takes a lock without copying the tables. Nobody waits: the transaction that commits first wins.
     pub(crate) fn lock(&mut self) -> Result<()> {
         let (revision, committed) =
             self.db.with_committed(|committed| (committed.revision, Arc::clone(&committed.tables)));
@@ -184,7 +183,7 @@ impl MemoryTx {
         if staged.base == revision { Ok(()) } else { Err(Error::Collision { source: None }) }
     }
 
-    /// Writes and commits at once.
+    /// Makes a change and commits it at once.
     pub(crate) fn write_now<T>(&self, change: impl FnOnce(&mut Tables) -> T) -> T {
         self.db.with_committed(|committed| {
             committed.revision += 1;

@@ -1,8 +1,10 @@
-//! The sealing engine: bytes and keys in, bytes out. Pure and synchronous.
+//! The sealing engine. It turns plaintext payloads and keys into sealed payloads, and back. It does no I/O.
 //!
-//! [`plan`] says what is protected, [`scan`](crate::json::scan) finds it, [`sealing`] and [`opening`] replace it where
-//! it stands, [`format`](mod@format) is the header, [`binding`] what it is bound to,
-//! [`primitives`](crate::crypto::primitives) what it is made of.
+//! - [`plan`] says what is protected, and `owner` whose keys protect it.
+//! - [`scan`](crate::json::scan) finds the protected values in a payload.
+//! - [`sealing`] and [`opening`] replace the values where they stand.
+//! - [`format`](mod@format) reads and writes the header. [`binding`] computes what the header is bound to.
+//! - [`clear`] and [`detect`] refuse what must not be stored or read as it is.
 
 pub(crate) mod binding;
 pub(crate) mod clear;

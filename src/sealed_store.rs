@@ -1,4 +1,4 @@
-//! The decorator: the one type that most users meet.
+//! [`SealedStore`], the decorator around an event store: the type that most users work with.
 
 use crate::error::{Error, Result};
 use crate::event::{
@@ -16,17 +16,18 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-/// An event store whose sensitive fields are encrypted, and whose events are always of the current
-/// version.
+/// A decorator around an event store that encrypts sensitive fields and upcasts events.
 ///
-/// An [`EventStore`] itself, around another one: the rest of a service keeps talking to an `EventStore`.
-/// On append it seals the protected fields under the keys of their owners; on read it opens them, puts
-/// stand-ins where keys were shredded, and upcasts. Keys and events are written in the same transaction
-/// of the caller, so keys on another type of database do not compile.
+/// It is an [`EventStore`] itself, so the rest of a service keeps talking to an `EventStore`. On append it seals the
+/// protected fields under the keys of their owners. On read it opens them, puts stand-ins where keys were shredded, and
+/// upcasts old versions to the current ones.
 ///
-/// One database per `SealedStore`: what it caches belongs to the first one that it is used on. A service of
-/// many databases, such as one per tenant, has as many of them; they may share the inner store and the
-/// [`Kms`] through an `Arc`.
+/// Keys and events are written in the same transaction, which the caller passes. So keys on another type of database do
+/// not compile.
+///
+/// Use one `SealedStore` for each database: its caches belong to the first database on which it is used. A service with
+/// many databases, such as one for each tenant, has as many of them. They may share the inner store and the [`Kms`]
+/// through an `Arc`.
 ///
 /// See the [crate documentation](crate) for a whole example.
 pub struct SealedStore<S: EventStore> {
@@ -35,17 +36,16 @@ pub struct SealedStore<S: EventStore> {
 }
 
 impl<S: EventStore> SealedStore<S> {
-    /// Wraps a store.
+    /// Wraps a store. Reads and writes nothing.
     ///
-    /// Nothing is read or written here: run the migrations first, and call
-    /// [`keys().prepare(…)`](KeyManager::prepare) once at startup.
+    /// Before the first append, run the migrations and call [`keys().prepare(…)`](KeyManager::prepare) once at startup.
     #[must_use]
     pub fn new(store: S, keys: impl KeyStore<Tx = S::Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
         Self { inner: store, sealer: Sealer::new(keys, kms, schemas) }
     }
 
-    /// Refuses to work on a key database of another namespace than this: a guard against connecting to
-    /// the wrong one.
+    /// Refuses to work on a key database of another namespace. This protects against a connection to the wrong
+    /// database.
     #[must_use]
     pub fn for_namespace(mut self, namespace: Namespace) -> Self {
         self.sealer = self.sealer.for_namespace(namespace);
@@ -85,22 +85,26 @@ impl<S: EventStore> SealedStore<S> {
         self.sealer.keys()
     }
 
-    /// [`read_events`](EventStore::read_events) for those who must get on: an event that can't be read is an
-    /// error beside its position, and the others of the page are there.
+    /// As [`read_events`](EventStore::read_events), but an event that can't be read does not fail the page. It becomes
+    /// an error beside its position, and the other events of the page are there.
     ///
-    /// One disabled scope, or one event that somebody tampered with, fails every page that it is on, and so
-    /// holds up whoever follows the log. Here the follower decides: to stop, to skip, to note down what is
-    /// missing. Never show what is unreadable as redacted: it may come back.
+    /// `read_events` fails every page that has one event of a disabled scope, or one event that somebody tampered with.
+    /// So a follower of the log can't get past it. With this method the follower decides: to stop, to skip, or to note
+    /// what is missing. Never show an unreadable event as redacted, because it may become readable again.
     ///
     /// ```
     /// # use eventseal::{Error, EventFilter, GlobalPosition, Result, SealedStore};
     /// # use eventseal::memory::{MemoryStore, MemoryTx};
-    /// # async fn follow(store: &SealedStore<MemoryStore>, tx: &mut MemoryTx, mut after: GlobalPosition) -> Result<()> {
+    /// # async fn follow(
+    /// #     store: &SealedStore<MemoryStore>, tx: &mut MemoryTx, mut after: GlobalPosition,
+    /// # ) -> Result<()> {
     /// let page = store.read_events_each(tx, after, 100, &EventFilter::default()).await?;
     /// for result in page.events {
     ///     match result {
     ///         Ok(events) => for event in events { /* handle it */ },
-    ///         Err(unreadable) if matches!(unreadable.error, Error::Disabled { .. }) => eprintln!("skipped: {unreadable}"),
+    ///         Err(unreadable) if matches!(unreadable.error, Error::Disabled { .. }) => {
+    ///             eprintln!("skipped: {unreadable}");
+    ///         }
     ///         Err(unreadable) => return Err(unreadable.error),
     ///     }
     /// }
@@ -110,7 +114,7 @@ impl<S: EventStore> SealedStore<S> {
     /// ```
     ///
     /// # Errors
-    /// Those of the wrapped store, of the KMS and of the key table as a whole.
+    /// Those that are not about one event: errors of the wrapped store, of the KMS and of the key table.
     pub async fn read_events_each(
         &self,
         tx: &mut S::Tx,
@@ -127,7 +131,7 @@ impl<S: EventStore> SealedStore<S> {
         Ok(OpenedPage { events, scanned, next })
     }
 
-    /// What to ask the wrapped store for: it knows stored types only.
+    /// The filter for the wrapped store, which knows events by their stored types only.
     fn stored<'f>(&self, filter: &'f EventFilter) -> Cow<'f, EventFilter> {
         if filter.event_types.is_empty() {
             return Cow::Borrowed(filter);
@@ -136,7 +140,7 @@ impl<S: EventStore> SealedStore<S> {
         Cow::Owned(EventFilter { event_types, ..filter.clone() })
     }
 
-    /// For what works on the store as a whole.
+    /// The sealer, for maintenance of the store as a whole.
     pub(crate) fn sealer(&self) -> &Sealer<S::Tx> {
         &self.sealer
     }
@@ -153,11 +157,13 @@ impl<S: EventStore> SealedStore<S> {
 impl<S: EventStore> EventStore for SealedStore<S> {
     type Tx = S::Tx;
 
-    /// As the wrapped store, after sealing. The result holds the payloads as the caller passed them.
-    /// [`Error::Contract`] means that the wrapped store has written them: roll back.
+    /// Seals the events, and appends them to the wrapped store. The result holds the payloads as the caller passed
+    /// them.
     ///
-    /// If the future is dropped before it is done, roll back, as [`EventStore::append`] says. Keys that were made for
-    /// the events may be in the transaction without them, which does no harm.
+    /// [`Error::Contract`] means that the wrapped store has broken its contract after it wrote the events: roll back.
+    ///
+    /// If the future is dropped before it is done, roll back, as [`EventStore::append`] says. The transaction may then
+    /// hold new keys without their events, which does no harm.
     async fn append(
         &self,
         tx: &mut Self::Tx,
@@ -167,7 +173,7 @@ impl<S: EventStore> EventStore for SealedStore<S> {
     ) -> Result<Appended> {
         let sealed = self.sealer.seal(tx, aggregate, events).await?;
         let mut appended = self.inner.append(tx, aggregate, expected, &sealed).await?;
-        // Each event gets its own payload back, not that of another one.
+        // The payloads are put back by position, so the order must be the caller's.
         let ids_of_appended = appended.events.iter().map(|event| event.event_id);
         if !ids_of_appended.eq(events.iter().map(|event| event.event_id)) {
             return Err(Error::Contract {
@@ -191,9 +197,9 @@ impl<S: EventStore> EventStore for SealedStore<S> {
         Ok(Stream { events, ..stream })
     }
 
-    /// As the wrapped store, with one difference: `filter` names event types as readers see them. Events that are
-    /// stored under another type and become one of these are found too, and parts of other types are left out.
-    /// `scanned` counts all that were looked at.
+    /// Reads a page of the wrapped store's log, opened and upcast. `filter` names event types as readers see them. So
+    /// an event that is stored under another type is found if it becomes one of these types. Parts of a split that have
+    /// other types are left out. `scanned` counts all events that were looked at.
     async fn read_events(
         &self,
         tx: &mut Self::Tx,

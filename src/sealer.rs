@@ -1,4 +1,4 @@
-//! The sealer: events in, events out, with keys looked up in between.
+//! [`Sealer`]: seals new events and opens stored ones, and looks up the keys for that.
 
 mod stored;
 
@@ -20,18 +20,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Seals and opens events for stores that can't be an [`EventStore`](crate::EventStore), such as the
-/// repositories of another framework. [`SealedStore`](crate::SealedStore) is one of its callers.
+/// Seals and opens events for a store that can't be an [`EventStore`](crate::EventStore), such as the repository of
+/// another framework. [`SealedStore`](crate::SealedStore) uses it too.
 ///
-/// `Tx` is a connection to the key table in a transaction. Store what [`seal`](Self::seal) returned in that
-/// same transaction, so that no event is committed without its keys. One database per `Sealer`, as with
-/// `SealedStore`.
+/// `Tx` is the type of a connection to the key table. Store the events that [`seal`](Self::seal) returned in the same
+/// transaction that was passed to `seal`. Then no event is committed without its keys. Use one `Sealer` for each
+/// database, as with `SealedStore`.
 ///
-/// A framework that begins and commits by itself leaves no transaction to share: `Sealer<SplitTx<(), K>>` is for those,
-/// as [`SplitTx`](crate::split::SplitTx) shows.
+/// Some frameworks begin and commit by themselves, and so have no transaction to share. Use `Sealer<SplitTx<(), K>>`
+/// for those, as [`SplitTx`](crate::split::SplitTx) shows.
 ///
 /// ```
-/// # use eventseal::{AggregateVersion, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas, Sealer, aggregate, event};
+/// # use eventseal::{
+/// #     AggregateVersion, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas,
+/// Sealer,
+/// #     aggregate, event,
+/// # };
 /// # use eventseal::memory::{MemoryDb, MemoryKeys};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<()> {
@@ -59,7 +63,7 @@ pub struct Sealer<Tx> {
 }
 
 impl<Tx: Send + 'static> Sealer<Tx> {
-    /// A sealer over a key table, a KMS and a registry.
+    /// Makes a sealer of a key table, a KMS and the registry of schemas. Reads and writes nothing.
     #[must_use]
     pub fn new(keys: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
         Self { keys: KeyManager::new(keys, kms), schemas }
@@ -124,21 +128,25 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         &self.keys
     }
 
-    /// The registry.
+    /// The registry of schemas.
     #[must_use]
     pub fn schemas(&self) -> &Schemas {
         &self.schemas
     }
 
-    /// Seals the protected fields of events of one aggregate. Creates the keys that are missing, and
-    /// locks all of them against a shred until the transaction ends.
+    /// Seals the protected fields of events of one aggregate. Creates the data keys that are missing, and locks all the
+    /// keys that it uses against a shred until the transaction ends.
     ///
-    /// The KMS is asked before anything is locked, if it has to be asked. If another process rotated a key in between,
-    /// or on SQLite since the last look, then the call fails with [`Error::Collision`](crate::Error::Collision); the
-    /// next try opens that key first. What the caller's transaction has locked before this call stays locked meanwhile.
+    /// Borrows the events if nothing in them is protected. Every call draws new salts. So never store the same sealed
+    /// event twice: call `seal` again for a retry.
     ///
-    /// Borrows the events if nothing in them is protected. Every call draws fresh salts, so never store
-    /// the same sealed event twice: seal again on a retry.
+    /// # Locks and the KMS
+    /// If the KMS must be asked, it is asked before this call locks anything. Locks that the transaction held before
+    /// stay held while the KMS answers.
+    ///
+    /// Another process may rotate a key between the question to the KMS and the lock. On SQLite this also counts from
+    /// the last look at the keys. Then the call fails with [`Error::Collision`](crate::Error::Collision), and the next
+    /// attempt opens the new key first.
     ///
     /// # Errors
     /// For what the caller passed, before anything is written: those of
@@ -193,7 +201,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             return Ok(Cow::Borrowed(events));
         }
         let scopes: HashSet<&KeyScope> = drafts.iter().flatten().flat_map(|draft| &draft.scopes).collect();
-        // The kind of an aggregate's own scope is known here only.
+        // The schemas do not know aggregate types. So the kind of an aggregate's own scope can only be checked here.
         let own = aggregate.aggregate_type();
         if scopes.iter().any(|scope| scope.kind() == own)
             && let Some(declared) = self.schemas.similar_kind(own)
@@ -218,10 +226,11 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         Ok(Cow::Owned(sealed))
     }
 
-    /// Opens stored events at their stored type and version, then upcasts them to the current ones.
+    /// Opens stored events at their stored type and version, then upcasts them to the current ones. One stored event
+    /// may become several, or none.
     ///
-    /// The events may be of any aggregates; their payloads are as they lie in the store. Costs one query of
-    /// the key table, or none if nothing is sealed. One stored event may become several, or none.
+    /// The events may belong to several aggregates. Pass their payloads as they are stored. The call makes one query of
+    /// the key table, or none if no event is sealed.
     ///
     /// # Errors
     /// [`Error::Tampered`](crate::Error::Tampered), [`Error::Unsealed`](crate::Error::Unsealed),
@@ -246,7 +255,8 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         for (event, row) in events.into_iter().zip(rows) {
             let (event_id, position) = (event.event_id, event.global_position);
             if let Err(error) = row.and_then(|row| self.upcast(event, row, &mut out)) {
-                // Not every error says where it happened, and whoever follows the log is stuck there.
+                // Some errors do not name the event, and a follower of the log can't get past it. So the log says where
+                // it is.
                 tracing::warn!(%event_id, %position, "a stored event can't be read");
                 return Err(error);
             }
@@ -254,12 +264,12 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         Ok(out)
     }
 
-    /// As [`open`](Self::open), but an event that can't be read is an error of its own, and the others are read all the
-    /// same. One result for each stored event, in their order.
+    /// As [`open`](Self::open), but an event that can't be read does not fail the others. Returns one result for each
+    /// stored event, in their order.
     ///
     /// # Errors
-    /// Of the KMS and of the database, [`Error::NotMigrated`](crate::Error::NotMigrated): these say nothing
-    /// about one event.
+    /// Those that are not about one event: errors of the KMS and of the database, and
+    /// [`Error::NotMigrated`](crate::Error::NotMigrated).
     pub async fn open_each(
         &self,
         tx: &mut Tx,
@@ -280,29 +290,29 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         Ok(each.collect())
     }
 
-    /// Opens stored events and leaves them at their stored type and version: what was appended, and not what readers
-    /// get. For audits, exports and tests of steps.
+    /// Opens stored events and leaves them at their stored type and version: the result is what was appended, not what
+    /// readers get. For audits, exports and tests of steps.
     ///
     /// # Errors
-    /// As [`open`](Self::open), but for those of steps.
+    /// As [`open`](Self::open), except for the errors of steps.
     pub async fn open_as_stored(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
         let rows = self.open_rows(tx, &events, Reading::AsReaders, Reader::User).await?;
         events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?.opened).event)).collect()
     }
 
-    /// Whose keys an event of this aggregate would be sealed under, each once: whose data is in it. Empty if nothing is
-    /// protected.
+    /// The key scopes under whose keys an event of this aggregate would be sealed, each once. They tell whose data is
+    /// in the event. Empty if nothing in it is protected.
     ///
     /// # Errors
-    /// Those of [`seal`](Self::seal) that the schemas and the payload have.
+    /// Those of [`seal`](Self::seal) that concern the schemas and the payload.
     pub fn scopes_of(&self, aggregate: &AggregateRef, event: &NewEvent) -> Result<Vec<KeyScope>> {
         let Some(plan) = self.schemas.for_append(event)? else { return Ok(Vec::new()) };
         Ok(Draft::new(plan, event.to_store(aggregate))?.map(|draft| draft.scopes).unwrap_or_default())
     }
 }
 
-/// A scope without a key is an error. Were it left out, the keys behind it would move up, and values be sealed under
-/// somebody else's.
+/// The key of a scope. A scope without a key is an error. If it were left out instead, the following keys would move
+/// up, and values would be sealed under the keys of other scopes.
 fn key_of<'k>(by_scope: &HashMap<&KeyScope, &'k (KeyId, Arc<DataKey>)>, scope: &KeyScope) -> Result<SealingKey<'k>> {
     match by_scope.get(scope) {
         Some((id, key)) => Ok(SealingKey { id: *id, key }),

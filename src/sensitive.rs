@@ -1,4 +1,5 @@
-//! [`Sensitive`]: a field that may have been erased, and how payloads are decoded around it.
+//! [`Sensitive`], the type of a field that may have been shredded, and the code that reads and writes payloads with
+//! such fields.
 
 mod buffered;
 mod decoding;
@@ -20,24 +21,39 @@ use uuid::Uuid;
 
 /// A protected field in a payload type: its value, or the fact that it was shredded.
 ///
-/// Prints as `Sensitive(***)`. Written as the value itself, or as `null` if it was shredded.
+/// `Debug` shows `Sensitive(***)`, or `Sensitive(redacted)` for a shredded value. Serde writes the value itself, or
+/// `null` for a shredded value.
 ///
-/// [`PersistedEvent::decode`](crate::PersistedEvent::decode) knows what is redacted, so it tells a shredded field from
-/// a `null` that was written, also below `#[serde(flatten)]` and in tagged and untagged enums. Plain serde does not
-/// know, and reads any `null` as redacted. Where a `Deserialize` of your own keeps the value in a buffer, such as a
-/// `serde_json::Value`, and what comes out of it may be either, `decode` fails and says so.
+/// # How it is read
+/// [`PersistedEvent::decode`](crate::PersistedEvent::decode) knows which places of the payload are redacted. So it
+/// tells a shredded field from a `null` that the application wrote, also below `#[serde(flatten)]` and in tagged and
+/// untagged enums.
 ///
-/// A field that may be `null` is a `Sensitive<Option<T>>`: erased, `null` and present are three things. One that may be
-/// missing, too: `#[serde(default)] note: Sensitive<Option<T>>`, or `Option<Sensitive<T>>` where missing and `null` are
-/// the same. `decode` and typed steps read an erased `Option<Sensitive<T>>` as `Some(Redacted)` too, but not one in a
-/// newtype of your own, nor in a tagged or untagged enum in which a type that does not know of redactions reads another
-/// erased value; and plain serde reads `None`. So does whatever keeps JSON as text first, such as a `RawValue`, and
-/// reads that later: an `Option` takes the `null` that stands in for an erased value, and asks nobody. Put the `Option`
-/// inside there (`Sensitive<Option<T>>`): then `decode` fails where it can't tell.
+/// Plain serde does not know which places are redacted, and reads every `null` as redacted.
 ///
-/// In what a typed step returns, write it as a value of its own: inside another text (JSON in a string), or as
-/// the name of a member, a redaction can't be told, and the step fails for shredded events.
+/// A `Deserialize` of your own may keep a value in a buffer, such as a `serde_json::Value`, and read a `Sensitive` out
+/// of that buffer later. If `decode` then can't tell a value from a redaction, it fails and says so.
 ///
+/// # Fields that may be `null` or missing
+/// - A field that may be `null` is a `Sensitive<Option<T>>`. It tells three states apart: erased, `null`, and present.
+/// - A field that may be missing is `#[serde(default)] note: Sensitive<Option<T>>`. If missing and `null` mean the
+///   same, `Option<Sensitive<T>>` will do.
+///
+/// An erased `Option<Sensitive<T>>` is read as `Some(Redacted)` by `decode` and by typed steps. There are four
+/// exceptions, which read it as `None`:
+/// - plain serde;
+/// - an `Option<Sensitive<T>>` inside a newtype of your own;
+/// - an `Option<Sensitive<T>>` in a tagged or untagged enum in which another erased value is read by a type that is not
+///   a `Sensitive`;
+/// - a type that keeps the JSON as text first, such as a `RawValue`, and reads the `Option` out of it later.
+///
+/// Use `Sensitive<Option<T>>` in these places. Then `decode` fails where it can't tell, instead of returning `None`.
+///
+/// # What a typed step returns
+/// A step must write a redacted `Sensitive` as a JSON value of its own. Inside another text (JSON in a string), or as
+/// the name of a member, a redaction can't be recognised, and the step fails for shredded events.
+///
+/// # Example
 /// ```
 /// use eventseal::Sensitive;
 /// #[derive(serde::Serialize, serde::Deserialize)]
@@ -51,14 +67,14 @@ use uuid::Uuid;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sensitive<T> {
-    /// The value.
+    /// The value is there.
     Present(T),
-    /// It was shredded.
+    /// The key of the value was shredded: nobody can read the value any more.
     Redacted,
 }
 
 impl<T> Sensitive<T> {
-    /// The value, or `None` if it was shredded.
+    /// Borrows the value, or returns `None` if it was shredded.
     pub fn expose(&self) -> Option<&T> {
         match self {
             Self::Present(value) => Some(value),
@@ -66,7 +82,7 @@ impl<T> Sensitive<T> {
         }
     }
 
-    /// The value, or `None` if it was shredded.
+    /// Takes the value out, or returns `None` if it was shredded.
     pub fn into_exposed(self) -> Option<T> {
         match self {
             Self::Present(value) => Some(value),
@@ -74,12 +90,12 @@ impl<T> Sensitive<T> {
         }
     }
 
-    /// Was it shredded?
+    /// Was the value shredded?
     pub fn is_redacted(&self) -> bool {
         matches!(self, Self::Redacted)
     }
 
-    /// Another value in its place; what was shredded stays so.
+    /// Applies `change` to a value that is present. A redacted `Sensitive` stays redacted.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Sensitive<U> {
         match self {
             Self::Present(value) => Sensitive::Present(change(value)),
@@ -88,8 +104,7 @@ impl<T> Sensitive<T> {
     }
 }
 
-/// A value that is there, so that `#[serde(default)]` reads a member that is missing as one that is present, not as
-/// shredded.
+/// The default is a present value. So `#[serde(default)]` reads a missing member as present, not as shredded.
 impl<T: Default> Default for Sensitive<T> {
     fn default() -> Self {
         Self::Present(T::default())
@@ -115,44 +130,46 @@ impl<T> fmt::Debug for Sensitive<T> {
 }
 
 impl Sensitive<()> {
-    /// What a `Sensitive` calls itself when it asks a `Deserializer` for a newtype, whatever is in it:
-    /// `Sensitive::NAME`.
+    /// The name under which every `Sensitive`, whatever its content, asks a `Deserializer` for a newtype struct
+    /// (`deserialize_newtype_struct`).
     ///
-    /// A deserializer that knows this name, and what is redacted, answers with `visit_some` for a value and with
-    /// `visit_unit` for one that was erased. Every other one reads as plain serde does.
+    /// It is for deserializers of your own that know what is redacted. Such a deserializer answers this name with
+    /// `visit_some` for a value and with `visit_unit` for an erased one. Every other deserializer reads a `Sensitive`
+    /// as plain serde does.
     pub const NAME: &'static str = "$eventseal::Sensitive";
 }
 
-// ---- how decode and the type talk to each other
+// `decode` and `Sensitive` can't pass arguments to each other through serde. They talk through the newtype name and a
+// thread-local mode.
 
 pub(crate) const TOKEN: &str = Sensitive::NAME;
 
-/// What this thread's serde calls of `Sensitive` mean.
+/// What a `Sensitive` must do in the serde calls of this thread.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// Nobody knows what is redacted: `null` is.
+    /// Plain serde: the redacted places are not known, so every `null` is read as redacted.
     Plain,
-    /// Nothing is redacted here: `null` is a value.
+    /// Nothing in this value is redacted, so `null` is a value.
     Exact,
-    /// Something is redacted here, and a buffer may hold it.
+    /// Something in this payload is redacted, and may come out of a buffer.
     Watching,
-    /// Everything is redacted here: it is inside of something that is.
+    /// This value is part of a redacted value, so everything in it is redacted.
     Erased,
-    /// Redacted values are written as this marker, so that they can be found again. It is drawn when the
-    /// first is written, for this one call, so that no payload can hold it, not even one that was made here.
+    /// A redacted value is written as this marker, so that its place can be found afterwards. The marker is drawn at
+    /// random when the first redacted value of a call is written. So no payload can contain it by chance or on purpose.
     Marking(Option<Uuid>),
-    /// An event is made: where values stand is noted, and a redacted one is refused.
+    /// A new event is written: the place of every `Sensitive` is noted, and a redacted one is refused.
     Appending,
 }
 
-/// How redacted places were read. The later kinds prevail.
+/// How the redacted places of a payload were read. The variants are ordered: the greatest one that occurred counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Seen {
-    /// By a `Sensitive`, or not at all.
+    /// Only by `Sensitive`s, or not at all.
     AsSensitive,
-    /// By a type that does not know of redactions.
+    /// Some by another type, which does not know of redactions.
     AsValue,
-    /// By whoever takes any value, such as serde where it buffers.
+    /// Some by a type that takes any value, such as one of serde's buffers.
     Buffered,
 }
 
@@ -247,7 +264,11 @@ mod tests {
         Own,
     }
 
-    const PAYLOAD: &str = r#"{"name":"n","note":null,"plain":"[erased]","lines":[{"to":"a","count":18446744073709551615},{"to":"[erased]","count":2}],"by_number":{"7":1,"8":0},"kind":{"Gift":{"from":"[erased]"}}}"#;
+    const PAYLOAD: &str = concat!(
+        r#"{"name":"n","note":null,"plain":"[erased]","#,
+        r#""lines":[{"to":"a","count":18446744073709551615},{"to":"[erased]","count":2}],"#,
+        r#""by_number":{"7":1,"8":0},"kind":{"Gift":{"from":"[erased]"}}}"#
+    );
 
     fn pointers(list: &[&str]) -> Vec<JsonPointer> {
         list.iter().map(|text| JsonPointer::parse(text).unwrap()).collect()
@@ -319,8 +340,9 @@ mod tests {
 
     #[test]
     fn i4_what_decodes_while_it_is_live_decodes_once_something_is_redacted() {
-        let payload = r#"{"gone":"g","wide":340282366920938463463374607431768211455,"low":-170141183460469231731687303715884105728,
-            "raw":{"gone":"g", "n":1.0},"bytes":"\ud800","small":0.1,"unit":null,"pair":[1,null],"shape":{"Pair":[1,null]},
+        let payload = r#"{"gone":"g","wide":340282366920938463463374607431768211455,
+            "low":-170141183460469231731687303715884105728,"raw":{"gone":"g", "n":1.0},"bytes":"\ud800","small":0.1,
+            "unit":null,"pair":[1,null],"shape":{"Pair":[1,null]},
             "newtype":null,"map":{"a":true,"b":null},"ignored":{"gone":"g","x":[1e400,"\ud800"]},"also":1e400}"#;
         let live: AllSorts = decode(payload.as_bytes(), &[]).unwrap();
         assert_eq!((live.gone, &live.newtype), (Sensitive::Present("g".into()), &Newtype(Sensitive::Present(None))));

@@ -1,10 +1,13 @@
-//! Keys in another database than the events.
+//! Keys in another database than the events: [`SplitStore`], [`SplitKeys`] and [`SplitTx`].
 //!
-//! Two databases commit one after the other, and a process can die in between. A key without an event is harmless, an
-//! event without its key is lost; so a key that an append makes is committed before the events are. A shred must still
-//! not slip in between; so the locks on the scopes are taken again at once, what they protect is looked at again, and
-//! they are held until the caller says how the events' transaction ended. A connection can be lost meanwhile, and the
-//! locks with it; so they are looked at right before the events are committed.
+//! Two databases can't commit at the same instant, and a process can die between the two commits. Three rules follow:
+//!
+//! 1. A new key is committed before the events that need it. A key without an event is harmless, but an event without
+//!    its key is lost.
+//! 2. No shred may run between the commit of the keys and that of the events. So the locks on the key scopes are taken
+//!    again after the keys were committed, the locked rows are checked again, and the locks are held until the outcome
+//!    of the events' transaction is known.
+//! 3. A lost connection loses its locks. So the locks are checked once more right before the events are committed.
 
 use crate::error::{Error, Result};
 use crate::event::{
@@ -28,19 +31,26 @@ use std::ops::DerefMut;
 use std::sync::Arc;
 use time::OffsetDateTime;
 
-/// A transaction on events in one database, and what goes with it in the database of the keys.
+/// A transaction on events in one database, together with locks and changes in the database of the keys.
 ///
-/// `T` is the events' transaction, such as `sqlx::Transaction<'static, Postgres>`, or `()` for a
-/// [`Sealer`](crate::Sealer) beside a store that is not reached through this crate; `K` is the kind of database of the
-/// keys. Dropping it rolls both back.
+/// - `T` is the events' transaction, such as `sqlx::Transaction<'static, Postgres>`. It is `()` for a
+///   [`Sealer`](crate::Sealer) beside a store that is not reached through this crate.
+/// - `K` is the kind of database that holds the keys.
 ///
-/// It needs two connections at a time: that of the events, and one of the keys, which holds locks until the commit.
-/// Where both are taken from one pool, the pool must be larger than the number of transactions that run at once: when
-/// each holds its first connection, and none is left, all of them wait until the pool's time-out ends it. Twice as
-/// many, and nobody waits.
+/// Dropping it rolls both sides back.
+///
+/// # Connections
+/// It needs two connections at a time: one for the events, and one for the keys, which holds locks until the commit. If
+/// both come from one pool, the pool must be larger than the number of transactions that run at once. Otherwise every
+/// transaction may hold its first connection while none is left, and all wait until the pool's time-out. With twice as
+/// many connections as transactions, none of them waits.
 ///
 /// ```
-/// # use eventseal::{EventStore, EventStoreExt, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Schemas, SealedStore, aggregate, event};
+/// # use eventseal::{
+/// #     EventStore, EventStoreExt, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Schemas, SealedStore,
+/// aggregate,
+/// #     event,
+/// # };
 /// # use eventseal::split::{SplitKeys, SplitStore, SplitTx};
 /// # use eventseal::sqlite::{SqliteKeys, SqliteStore};
 /// # #[cfg(feature = "sqlite")]
@@ -48,18 +58,21 @@ use time::OffsetDateTime;
 /// # async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 /// # use sqlx::SqlitePool;
 /// # let folder = tempfile::tempdir()?;
-/// # let pool = |name: &str| SqlitePool::connect_lazy(&format!("sqlite://{}/{name}.db?mode=rwc", folder.path().display()));
+/// # let folder = folder.path().display();
+/// # let pool = |name: &str| SqlitePool::connect_lazy(&format!("sqlite://{folder}/{name}.db?mode=rwc"));
 /// # let (events, keys) = (pool("events")?, pool("keys")?);
 /// SqliteStore::new().migrate(&mut *events.acquire().await?).await?;
 /// SqliteKeys::new().migrate(&mut *keys.acquire().await?, &Namespace::new("shop")?).await?;
 ///
 /// # let schemas = Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])?;
-/// let store = SealedStore::new(SplitStore::new(SqliteStore::new()), SplitKeys::new(SqliteKeys::new()), Keyring::generate("main")?, schemas);
+/// let (store, key_tables) = (SplitStore::new(SqliteStore::new()), SplitKeys::new(SqliteKeys::new()));
+/// let store = SealedStore::new(store, key_tables, Keyring::generate("main")?, schemas);
 /// store.keys().prepare(&mut SplitTx::begin(&events, &keys).await?).await?;
 ///
 /// let ada = aggregate("Customer", "42");
 /// let mut tx = SplitTx::begin(&events, &keys).await?;
-/// store.append(&mut tx, &ada, ExpectedVersion::NoStream, &[NewEvent::raw("Registered", 1, r#"{"name":"Ada"}"#)]).await?;
+/// let registered = NewEvent::raw("Registered", 1, r#"{"name":"Ada"}"#);
+/// store.append(&mut tx, &ada, ExpectedVersion::NoStream, &[registered]).await?;
 /// tx.commit().await?;
 ///
 /// let mut tx = SplitTx::begin(&events, &keys).await?;
@@ -72,13 +85,17 @@ use time::OffsetDateTime;
 ///
 /// # Frameworks that own their transaction
 ///
-/// The repositories of cqrs-es and others like it begin and commit inside a call, so nothing can join their
-/// transaction. Seal before that call, and let go of the locks after it. The keys that it needs are committed then, and
-/// no shred slips in between. The framework's database, its driver and the version of sqlx it is built on do not
-/// matter: events are bytes here.
+/// The repository of a framework such as cqrs-es begins and commits inside one call, so nothing can join its
+/// transaction. Seal before that call, and release the locks after it. Then the keys that the events need are committed
+/// first, and no shred can run in between. The framework may use any database, any driver and any version of sqlx,
+/// because events are only bytes here.
 ///
 /// ```
-/// # use eventseal::{AggregateVersion, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas, Sealer, aggregate, event};
+/// # use eventseal::{
+/// #     AggregateVersion, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas, Sealer,
+/// aggregate,
+/// #     event,
+/// # };
 /// # use eventseal::split::{SplitKeys, SplitTx};
 /// # use eventseal::sqlite::SqliteKeys;
 /// # #[cfg(feature = "sqlite")]
@@ -90,7 +107,7 @@ use time::OffsetDateTime;
 /// # let keys = SqlitePool::connect_lazy(&format!("sqlite://{}/keys.db?mode=rwc", folder.path().display()))?;
 /// # SqliteKeys::new().migrate(&mut *keys.acquire().await?, &Namespace::new("shop")?).await?;
 /// # let schemas = Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])?;
-/// /// What the framework has: each call is a transaction of its own.
+/// /// Stands for the framework's repository: each call is a transaction of its own.
 /// #[derive(Default)]
 /// struct Repository {
 ///     rows: Mutex<Vec<(uuid::Uuid, Vec<u8>)>>,
@@ -102,20 +119,21 @@ use time::OffsetDateTime;
 ///     }
 /// }
 ///
-/// let sealer: Sealer<SplitTx<(), Sqlite>> = Sealer::new(SplitKeys::new(SqliteKeys::new()), Keyring::generate("main")?, schemas);
+/// let key_tables = SplitKeys::new(SqliteKeys::new());
+/// let sealer: Sealer<SplitTx<(), Sqlite>> = Sealer::new(key_tables, Keyring::generate("main")?, schemas);
 /// sealer.keys().prepare(&mut SplitTx::new((), &keys)).await?;
 /// let repository = Repository::default();
 ///
-/// // Wherever the framework is about to persist:
+/// // Before the framework persists events:
 /// let ada = aggregate("Customer", "42");
 /// let events = [NewEvent::raw("Registered", 1, r#"{"name":"Ada"}"#)];
 /// let mut tx = SplitTx::new((), &keys);
 /// let sealed = sealer.seal(&mut tx, &ada, &events).await?;
 /// repository.persist(&sealed).await;
 /// let ((), locks) = tx.into_parts();
-/// locks.commit().await?; // dropped where persisting failed: nothing is lost
+/// locks.commit().await?; // if persisting failed, drop the locks instead: nothing is lost
 ///
-/// // Wherever it has loaded:
+/// // After the framework has loaded events:
 /// let (event_id, payload) = repository.rows.lock().unwrap()[0].clone();
 /// assert!(!String::from_utf8_lossy(&payload).contains("Ada"));
 /// let stored = NewEvent::raw("Registered", 1, payload).with_id(event_id);
@@ -133,22 +151,23 @@ pub struct SplitTx<T, K: Database> {
 }
 
 impl<E: Database, K: Database> SplitTx<Transaction<'static, E>, K> {
-    /// Begins a transaction on the events. The database of the keys is asked when it is needed.
+    /// Begins a transaction on the events. A connection to the database of the keys is taken when it is needed first.
     ///
     /// # Errors
-    /// [`Error::Database`].
+    /// [`Error::Database`] if the transaction can't be begun.
     pub async fn begin(events: &Pool<E>, keys: &Pool<K>) -> Result<Self> {
         let events = events.begin().await.map_err(database("beginning a transaction on the events"))?;
         Ok(Self::new(events, keys))
     }
 
-    /// Looks whether the locks on the keys are still [held](KeySide::confirm), commits the events, then what was
-    /// changed in the database of the keys, and lets go of the locks.
+    /// [Checks](KeySide::confirm) that the locks on the keys are still held. Then commits the events, then the changes
+    /// in the database of the keys, which releases the locks.
     ///
     /// # Errors
-    /// The retryable [`Error::Collision`] if the locks were lost: nothing is committed. [`Error::Database`],
-    /// [`Error::Collision`], [`Error::OutcomeUnknown`]: if it names the keys, the events are committed, and a shred,
-    /// reopening, rotation or stop in this transaction is not, or nobody knows: do it again.
+    /// - [`Error::Collision`] (retryable) if the locks were lost: nothing is committed.
+    /// - [`Error::Database`], [`Error::Collision`] or [`Error::OutcomeUnknown`] of one of the two commits. If it names
+    ///   the keys, the events are committed. A shred, reopening, rotation or stop in this transaction is not committed,
+    ///   or its outcome is unknown: do it again.
     pub async fn commit(self) -> Result<()> {
         let (events, mut keys) = self.into_parts();
         keys.confirm().await?;
@@ -158,20 +177,20 @@ impl<E: Database, K: Database> SplitTx<Transaction<'static, E>, K> {
 }
 
 impl<T, K: Database> SplitTx<T, K> {
-    /// Around a transaction on the events that was begun already.
+    /// Wraps a transaction on the events that was begun already.
     pub fn new(events: T, keys: &Pool<K>) -> Self {
         let (shared, updated) = (HashMap::new(), HashSet::new());
         let keys = KeySide { pool: keys.clone(), tables: None, held: None, shared, updated, changed: false };
         Self { events, keys }
     }
 
-    /// The events' transaction: to write projections in it.
+    /// The events' transaction, for example to write projections in it.
     pub fn events(&mut self) -> &mut T {
         &mut self.events
     }
 
-    /// Both sides, for those who commit themselves: [`confirm`](KeySide::confirm) the keys, commit the events, then the
-    /// keys. Keep the keys until then.
+    /// Both sides, for callers that commit by themselves: first [`confirm`](KeySide::confirm) the keys, then commit the
+    /// events, then commit the keys. Do not drop the keys before: that releases the locks.
     #[must_use]
     pub fn into_parts(self) -> (T, KeySide<K>) {
         (self.events, self.keys)
@@ -184,30 +203,30 @@ impl<T, K: Database> fmt::Debug for SplitTx<T, K> {
     }
 }
 
-/// What a [`SplitTx`] does in the database of the keys: holds locks, and changes that are not committed yet. Dropping
-/// it lets go of both.
+/// The side of a [`SplitTx`] in the database of the keys: the locks that it holds, and changes that are not committed
+/// yet. Dropping it releases the locks and rolls the changes back.
 pub struct KeySide<K: Database> {
     pool: Pool<K>,
-    /// What the locks were taken with.
+    /// The key store with which the locks were taken.
     tables: Option<Arc<dyn KeyStore<Tx = K::Connection>>>,
-    /// Has the locks.
+    /// The transaction that holds the locks.
     held: Option<Transaction<'static, K>>,
-    /// The scopes that appends share a lock on, with the key that they seal under.
+    /// The scopes that appends have locked (shared), each with the key under which they seal.
     shared: HashMap<KeyScope, Option<KeyId>>,
-    /// The scopes that are locked to be changed.
+    /// The scopes that are locked for a change.
     updated: HashSet<KeyScope>,
-    /// Were keys changed, and not committed yet?
+    /// True if there are changes of keys that are not committed yet.
     changed: bool,
 }
 
 impl<K: Database> KeySide<K> {
-    /// Looks whether the keys that events were sealed under are still locked, and as they were. Right before the events
-    /// are committed: a connection that was lost has lost its locks, and a shred may have come in between.
+    /// Checks that the keys under which events were sealed are still locked and unchanged. Call it right before the
+    /// events are committed: a lost connection has lost its locks, and a shred may have run since.
     ///
-    /// What is left is the moment between this and the commit of the events.
+    /// A gap remains: the moment between this check and the commit of the events.
     ///
     /// # Errors
-    /// The retryable [`Error::Collision`] if they are not: roll the events back, and do all of it again.
+    /// [`Error::Collision`] (retryable) if they are not: roll the events back, and run the whole transaction again.
     pub async fn confirm(&mut self) -> Result<()> {
         if self.shared.is_empty() {
             return Ok(());
@@ -223,8 +242,8 @@ impl<K: Database> KeySide<K> {
         if self.are_unchanged(&records) { Ok(()) } else { Err(Error::Collision { source: None }) }
     }
 
-    /// Are these all scopes that events were sealed for, with the keys they had? What this transaction has changed
-    /// itself is locked for nobody else.
+    /// Do these records contain all scopes for which events were sealed, with the keys that they had then? A scope that
+    /// this transaction has changed itself counts too, because it is locked against all others.
     fn are_unchanged(&self, records: &[ScopeRecord]) -> bool {
         let unchanged = records.iter().filter(|record| {
             let active = record.active.as_ref().map(|key| key.key_id);
@@ -235,10 +254,10 @@ impl<K: Database> KeySide<K> {
         unchanged.count() == self.shared.len()
     }
 
-    /// Commits what was changed, and lets go of the locks.
+    /// Commits the changes, which releases the locks.
     ///
     /// # Errors
-    /// [`Error::Database`].
+    /// [`Error::Database`], [`Error::Collision`] or [`Error::OutcomeUnknown`] of the commit.
     pub async fn commit(self) -> Result<()> {
         match self.held {
             Some(held) => held.commit().await.map_err(committing("the keys")),
@@ -246,7 +265,7 @@ impl<K: Database> KeySide<K> {
         }
     }
 
-    /// The transaction that has the locks, begun if need be.
+    /// The transaction that holds the locks. It is begun if there is none.
     async fn hold(&mut self) -> Result<&mut K::Connection> {
         let held = match self.held.take() {
             Some(held) => held,
@@ -266,14 +285,15 @@ impl<K: Database> fmt::Debug for KeySide<K> {
     }
 }
 
-/// An event store in a [`SplitTx`].
+/// An event store whose transaction is a [`SplitTx`]: use it with [`SplitKeys`] in a
+/// [`SealedStore`](crate::SealedStore).
 pub struct SplitStore<S, T, K> {
     inner: S,
     tx: PhantomData<fn(T, K)>,
 }
 
 impl<S, T, K> SplitStore<S, T, K> {
-    /// The events are in this store.
+    /// Wraps the store that holds the events.
     pub fn new(store: S) -> Self {
         Self { inner: store, tx: PhantomData }
     }
@@ -335,17 +355,17 @@ where
     }
 }
 
-/// Key tables in a [`SplitTx`].
+/// Key tables whose transaction is a [`SplitTx`]: in another database than the events.
 ///
-/// A first key that an append makes is committed at once. After shred, reopen, rotate, disable or enable, the same
-/// `SplitTx` takes no more appends ([`Error::SplitChange`]): commit it, and begin another.
+/// A new key that an append makes is committed at once. After a shred, reopening, rotation, disabling or enabling, the
+/// same `SplitTx` accepts no more appends ([`Error::SplitChange`]): commit it, and begin another one.
 pub struct SplitKeys<Ks, T, K> {
     inner: Arc<Ks>,
     tx: PhantomData<fn(T, K)>,
 }
 
 impl<Ks, T, K> SplitKeys<Ks, T, K> {
-    /// The keys are in these tables.
+    /// Wraps the tables that hold the keys.
     pub fn new(keys: Ks) -> Self {
         Self { inner: Arc::new(keys), tx: PhantomData }
     }
@@ -369,13 +389,13 @@ where
     T: Send + 'static,
     K: Database,
 {
-    /// Commits keys that an append made, before the events that need them, and takes the locks again.
+    /// Commits the keys that an append made, before the events that need them, and takes the locks again.
     async fn insert_and_commit(&self, side: &mut KeySide<K>, keys: &[NewDataKey]) -> Result<()> {
         if side.changed {
             return Err(Error::SplitChange);
         }
         let held = side.hold().await?;
-        // Events that outlast a crash must not have lost their key in it.
+        // The keys must be as durable as the events, or a crash could lose the keys and keep the events.
         self.inner.commit_durably(held).await?;
         self.inner.insert_keys(held, keys).await?;
         if let Some(held) = side.held.take() {
@@ -384,15 +404,15 @@ where
         for key in keys {
             side.shared.insert(key.scope.clone(), Some(key.key_id));
         }
-        // For a moment nothing was locked. Whatever this transaction seals under must be as it was.
+        // For a moment nothing was locked. Check that the keys of this transaction did not change meanwhile.
         let scopes: Vec<KeyScope> = side.shared.keys().cloned().collect();
         let records = self.inner.scopes(side.hold().await?, &scopes, ScopeLock::Share).await?;
         if side.are_unchanged(&records) { Ok(()) } else { Err(Error::Collision { source: None }) }
     }
 }
 
-/// Runs a call where this transaction sees its own changes; if it has none, on a connection of its own, which sees what
-/// is committed when it starts.
+/// Runs a call that reads. If there is a transaction on the keys, the call runs in it and sees its changes. Otherwise
+/// it runs on a connection of its own, and sees what is committed when it starts.
 macro_rules! read {
     ($tx:ident, |$connection:ident| $call:expr) => {
         match &mut $tx.keys.held {
@@ -478,7 +498,7 @@ where
         let side = &mut tx.keys;
         match lock {
             ScopeLock::None => return read!(tx, |connection| self.inner.scopes(connection, scopes, lock)),
-            // Events are committed before these changes are, so they must not depend on them.
+            // The events are committed before these changes, so they must not depend on them.
             ScopeLock::Share if side.changed && !scopes.is_empty() => return Err(Error::SplitChange),
             _ => {}
         }

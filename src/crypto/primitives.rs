@@ -1,4 +1,4 @@
-//! The primitives of the sealed format, each by its formula. `docs/format.md` has the whole of it.
+//! The primitives of the sealed format, each with its formula. `docs/format.md` is the specification.
 
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
@@ -11,22 +11,22 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// Bytes of a header's tag.
+/// The length of a header's tag, in bytes.
 pub(crate) const TAG: usize = 16;
-/// Bytes of a commitment to a key.
+/// The length of a commitment to a key, in bytes.
 pub(crate) const COMMITMENT: usize = 32;
 
-/// Bytes that GCM adds to a plaintext.
+/// The length of the tag that AES-GCM adds to a plaintext, in bytes.
 pub(crate) const GCM_TAG: usize = 16;
 
-/// Field plaintexts are padded to a multiple of this many bytes, or more if the schema says so.
+/// The plaintext of a field is padded to a multiple of this many bytes, or of more if the schema says so.
 pub(crate) const PAD: usize = 32;
 
-/// A data key, ready for use. Wiped when dropped; can't be printed, copied or written anywhere.
+/// A data key, ready for use. It is wiped when it is dropped, and can't be printed, cloned or serialized.
 pub(crate) struct DataKey {
-    /// The key is uniform, so it is HKDF's pseudorandom key as it is (RFC 5869, section 3.3).
+    /// The key is uniformly random, so HKDF's extract step is not needed (RFC 5869, section 3.3).
     hkdf: Hkdf<Sha256>,
-    /// Used of integrity keys only.
+    /// Only used if this is an integrity key, which authenticates headers.
     mac: Hmac<Sha256>,
 }
 
@@ -67,14 +67,15 @@ impl DataKey {
     }
 }
 
-/// What one data key seals in one event, and in no other.
+/// The key for the values of one event that belong to one data key. It is used for no other event.
 pub(crate) struct EventKey {
     cipher: Aes256Gcm,
     commitment: [u8; COMMITMENT],
 }
 
 impl EventKey {
-    /// Published beside the ciphertexts, so that they open under this one key only.
+    /// The commitment to this key, stored in the header. It makes sure that the ciphertexts open under no other key,
+    /// which AES-GCM alone does not.
     pub(crate) fn commitment(&self) -> &[u8; COMMITMENT] {
         &self.commitment
     }
@@ -85,7 +86,8 @@ impl EventKey {
 
     /// `AES-256-GCM(enc_i, nonce = index as 96 bits, aad = pointer, value ‖ 0x80 ‖ 0x00…)`, into `buffer`.
     ///
-    /// A nonce can't repeat: the key belongs to one event, and every entry of it has an index of its own.
+    /// No nonce is used twice under one key: the key belongs to one event, and each entry of the event has an index of
+    /// its own.
     pub(crate) fn seal(&self, index: u16, pointer: &str, value: &[u8], pad: usize, buffer: &mut Vec<u8>) -> Result<()> {
         let padded = (value.len() + 1).next_multiple_of(pad.max(PAD));
         buffer.clear();
@@ -101,7 +103,8 @@ impl EventKey {
         Ok(())
     }
 
-    /// The inverse of [`seal`](Self::seal), in place; the value's length, or `None` if it is not authentic.
+    /// The inverse of [`seal`](Self::seal), in place. Returns the length of the value, or `None` if the ciphertext is
+    /// not authentic.
     pub(crate) fn open(&self, index: u16, pointer: &str, buffer: &mut [u8]) -> Option<usize> {
         let (text, tag) = buffer.split_at_mut(buffer.len().checked_sub(GCM_TAG)?);
         if text.is_empty() || !text.len().is_multiple_of(PAD) {
@@ -109,7 +112,7 @@ impl EventKey {
         }
         let tag: &[u8; GCM_TAG] = (&*tag).try_into().ok()?;
         self.cipher.decrypt_inout_detached(&nonce(index), pointer.as_bytes(), (&mut *text).into(), tag.into()).ok()?;
-        // ISO/IEC 7816-4: the last byte that is not zero is 0x80.
+        // The padding of ISO/IEC 7816-4: the last byte that is not zero is 0x80, and the value ends before it.
         let end = text.iter().rposition(|byte| *byte != 0)?;
         (text[end] == 0x80).then_some(end)
     }
@@ -121,12 +124,13 @@ fn nonce(index: u16) -> Nonce<aes_gcm::aead::consts::U12> {
     nonce.into()
 }
 
-/// `T = SHA-256(each item behind its length in 4 bytes)`: everything that a seal is bound to.
+/// A hash of everything that a seal is bound to: `T = SHA-256(length_1 ‖ item_1 ‖ length_2 ‖ item_2 …)`, with lengths
+/// of 4 bytes, big-endian.
 pub(crate) struct Transcript([u8; 32]);
 
 impl Transcript {
     pub(crate) fn of(items: &[&[u8]]) -> Self {
-        // One update: the hash's own buffering costs more than the copy.
+        // One buffer, hashed at once: many small updates of the hash cost more than this copy.
         let length = items.iter().map(|item| item.len() + 4).sum();
         let mut text = Vec::with_capacity(length);
         for item in items {
@@ -142,10 +146,10 @@ impl Transcript {
     }
 }
 
-/// Salts for the events of one call: fresh for every call, retries included.
+/// The salts for the events of one call. Every call draws new ones, retries included.
 ///
-/// One draw from the operating system. A single salt is the draw itself; more are expanded from it:
-/// `salt_n = HKDF-Expand-SHA256(draw, "eventseal/v1/salt" ‖ n, 16)`.
+/// There is one draw from the operating system per call. If the call has one event, its salt is the draw itself. If it
+/// has more, their salts are derived from the draw: `salt_n = HKDF-Expand-SHA256(draw, "eventseal/v1/salt" ‖ n, 16)`.
 pub(crate) struct Salts {
     draw: SecretKey,
     expand: Option<Hkdf<Sha256>>,
@@ -167,7 +171,7 @@ impl Salts {
                 let info: [&[u8]; 2] = [b"eventseal/v1/salt", &self.next.to_be_bytes()];
                 hkdf.expand_multi_info(&info, &mut salt).map_err(|_| Error::Cryptography)?;
             }
-            // A second salt from one unexpanded draw would repeat the first.
+            // Without derivation, a second salt would be equal to the first.
             None if self.next > 0 => return Err(Error::Random),
             None => salt.copy_from_slice(&self.draw.expose()[..16]),
         }

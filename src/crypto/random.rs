@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-/// Fills `bytes`; an error instead of weak randomness.
+/// Fills `bytes`, or fails: there is no fallback to a weaker source.
 pub(crate) fn fill(bytes: &mut [u8]) -> Result<()> {
     getrandom::fill(bytes).map_err(|_| Error::Random)
 }

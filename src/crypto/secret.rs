@@ -1,20 +1,20 @@
-//! Key bytes in memory.
+//! The bytes of a key in memory.
 
 use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// 32 secret bytes. Wiped when dropped; can't be printed, copied or serialized.
+/// A key of 32 secret bytes. It is wiped when it is dropped, and can't be printed, cloned or serialized.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct SecretKey([u8; 32]);
 
 impl SecretKey {
-    /// Takes the bytes over. The caller wipes the buffer they came from.
+    /// Makes a key of these bytes. The caller must wipe the buffer from which they were copied.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, for a cipher. Do not keep, print or log them.
+    /// The bytes, to be passed to a cipher. Do not store, print or log them.
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
         &self.0

@@ -1,12 +1,12 @@
-//! Wrapping: a 32-byte key under another one, bound to what it is for.
+//! Key wrapping: encrypts a 32-byte key under another key, with associated data that says what the key is for.
 //!
 //! ```text
-//! A       = SHA-256(each item of the associated data, then the salt, behind its length)
+//! A       = SHA-256(length ‖ item for each item of the associated data, then for the salt)
 //! key     = HKDF-Expand-SHA256(wrapping key, "eventseal/v1/wrap" ‖ A, 32)
 //! wrapped = 1 ‖ salt (16) ‖ AES-256-GCM(key, nonce = 0, aad = A, key to wrap)
 //! ```
 //!
-//! A fresh salt makes every derived key new, so the nonce can be constant and the number of keys under
+//! Every wrap draws a new salt, so every derived key is new. So the nonce can be constant, and the number of keys under
 //! one wrapping key is not limited by random nonces (NIST SP 800-38D, section 8.3).
 
 use crate::crypto::primitives::Transcript;
@@ -24,13 +24,15 @@ const VERSION: u8 = 1;
 const SALT: usize = 16;
 const WRAPPED: usize = 1 + SALT + 32 + 16;
 
+/// Wraps `key` under `wrapping`. Every call gives another result.
 pub(crate) fn wrap_key(wrapping: &SecretKey, associated_data: &[&[u8]], key: &SecretKey) -> Result<Vec<u8>> {
     let mut salt = [0; SALT];
     random::fill(&mut salt)?;
     wrap_with_salt(wrapping, associated_data, &salt, key)
 }
 
-/// The salt must be fresh: only [`wrap_key`] and the frozen vectors choose it.
+/// As [`wrap_key`], with a salt that the caller chooses. The salt must be new. Only [`wrap_key`] and the frozen test
+/// vectors call this.
 pub(crate) fn wrap_with_salt(
     wrapping: &SecretKey,
     associated_data: &[&[u8]],
@@ -49,7 +51,8 @@ pub(crate) fn wrap_with_salt(
     Ok(wrapped)
 }
 
-/// `None` if it is not what [`wrap_key`] made for this wrapping key and associated data.
+/// The inverse of [`wrap_key`]. Returns `None` if `wrapped` was not made under this wrapping key and for this
+/// associated data.
 pub(crate) fn unwrap_key(wrapping: &SecretKey, associated_data: &[&[u8]], wrapped: &[u8]) -> Option<SecretKey> {
     let wrapped: &[u8; WRAPPED] = wrapped.try_into().ok()?;
     let [VERSION, rest @ ..] = wrapped else { return None };
@@ -72,7 +75,7 @@ fn cipher(wrapping: &SecretKey, associated_data: &[&[u8]], salt: &[u8; SALT]) ->
     Some((Aes256Gcm::new_from_slice(&*key).ok()?, bound))
 }
 
-/// What a wrapped data key is bound to: rows can't be swapped.
+/// What a wrapped data key is bound to. So the wrapped keys of two rows of the key table can't be exchanged.
 pub(crate) struct BoundKey<'a> {
     pub(crate) namespace: &'a Namespace,
     pub(crate) key_id: KeyId,
@@ -82,6 +85,7 @@ pub(crate) struct BoundKey<'a> {
 }
 
 impl BoundKey<'_> {
+    /// Calls `use_it` with these fields as associated data.
     pub(crate) fn with<T>(&self, use_it: impl FnOnce(&[&[u8]]) -> T) -> T {
         use_it(&[
             b"eventseal/v1/dek",

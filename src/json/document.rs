@@ -1,7 +1,7 @@
-//! A JSON document that is parsed no further than somebody looks into it.
+//! A JSON document that is parsed only as far as its users look into it.
 //!
-//! A chain of steps parses and prints a payload once. What no step looks at is never parsed: it keeps its
-//! spelling, so that declarative steps leave numbers of any size and the order of members as they are.
+//! A chain of steps parses and prints a payload once. A part that no step looks at is never parsed and keeps its
+//! spelling. So declarative steps keep numbers of any size, and the order of members.
 
 use crate::json::pointer::{JsonPointer, Places, Token, array_index, push_escaped};
 use crate::json::raw;
@@ -9,44 +9,45 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// A JSON value.
+/// A JSON value that is parsed as far as necessary.
 #[derive(Clone, Debug)]
 pub(crate) enum Node<'a> {
-    /// Not looked into so far.
+    /// Text that nobody has looked into so far.
     Text(&'a str),
-    /// What a function returned.
+    /// A value that a function of the application returned.
     Parsed(Value),
     Object(Vec<(Name<'a>, Node<'a>)>),
     Array(Vec<Node<'a>>),
-    /// Bytes that are not even UTF-8. They can be handed on.
+    /// Bytes that are not UTF-8. They can only be passed on.
     Opaque(&'a [u8]),
 }
 
 /// The name of a member.
 #[derive(Clone, Debug)]
 pub(crate) enum Name<'a> {
-    /// With its quotes, as it is spelled.
+    /// With its quotes and escapes, as in the text.
     Spelled(&'a str),
-    Said(String),
+    /// Without quotes and escapes.
+    Plain(String),
 }
 
 impl Name<'_> {
-    /// Refuses what is no Unicode: then nothing can name it.
-    fn said(&self) -> Result<Cow<'_, str>, serde_json::Error> {
+    /// The name without quotes and escapes. An error if it is not Unicode; then no pointer can name it.
+    fn plain(&self) -> Result<Cow<'_, str>, serde_json::Error> {
         match self {
             Self::Spelled(spelled) => raw::name(spelled),
-            Self::Said(said) => Ok(Cow::Borrowed(said)),
+            Self::Plain(plain) => Ok(Cow::Borrowed(plain)),
         }
     }
 
     fn is(&self, name: &str) -> bool {
         match self {
-            Self::Said(said) => said == name,
-            // An escape is longer than what it says, so most names are told apart by their lengths.
+            Self::Plain(plain) => plain == name,
+            // An escape is longer than the character that it stands for, so the lengths tell most names apart.
             Self::Spelled(spelled) => match spelled.len().cmp(&(name.len() + 2)) {
                 Ordering::Less => false,
                 Ordering::Equal => spelled.get(1..=name.len()) == Some(name) && !name.contains('\\'),
-                Ordering::Greater => spelled.contains('\\') && raw::name(spelled).is_ok_and(|said| said == name),
+                Ordering::Greater => spelled.contains('\\') && raw::name(spelled).is_ok_and(|plain| plain == name),
             },
         }
     }
@@ -54,33 +55,33 @@ impl Name<'_> {
     fn write(&self, out: &mut String) {
         match self {
             Self::Spelled(spelled) => out.push_str(spelled),
-            Self::Said(said) => push_string(out, said),
+            Self::Plain(plain) => push_string(out, plain),
         }
     }
 
     fn length(&self) -> usize {
         match self {
             Self::Spelled(spelled) => spelled.len(),
-            Self::Said(said) => said.len() + 2,
+            Self::Plain(plain) => plain.len() + 2,
         }
     }
 }
 
-/// Why something can't be done with a document. Names places, never values.
+/// Why an operation on a document failed. Holds places, never values.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
     /// The text is not JSON.
     NotJson,
-    /// On the way to a place stands something that has no members.
+    /// A value on the way to a place is neither an object nor an array.
     NoContainer(String),
-    /// There is no such element, and elements can't be made up.
+    /// The array has no such element. Elements are not created.
     NoElement(String),
-    /// The place is an element of an array.
+    /// The place is an element of an array, which can't be taken out.
     IsElement(String),
 }
 
 impl Problem {
-    /// `around`: what stands before the places, a JSON Pointer itself.
+    /// Describes the problem. `around` is a JSON Pointer that is put in front of the place.
     pub(crate) fn describe(&self, around: &str) -> String {
         match self {
             Self::NotJson => "the payload is not JSON".to_owned(),
@@ -94,11 +95,11 @@ impl Problem {
     }
 }
 
-/// The names and indexes that lead to a place.
+/// One name or index on the way to a place.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step<'p>(&'p str);
 
-/// The way that these tokens are, none of which is a `*`.
+/// The way that these tokens describe. None of them may be a `*`.
 pub(crate) fn way(tokens: &[Token]) -> Vec<Step<'_>> {
     tokens.iter().filter_map(|token| if let Token::Name(name) = token { Some(Step(name)) } else { None }).collect()
 }
@@ -135,7 +136,8 @@ impl<'a> Node<'a> {
         Ok(Some(node))
     }
 
-    /// Puts stand-ins in these places, each found on one way through the document, however many there are.
+    /// Replaces the values at `places` by what `stand_in` returns for each of them, in one pass through the document.
+    /// `place` is the pointer of this node.
     pub(crate) fn stand_in(
         &mut self,
         places: &Places,
@@ -162,7 +164,7 @@ impl<'a> Node<'a> {
         };
         match self {
             Self::Object(members) => members.iter_mut().for_each(|(name, value)| {
-                if let Ok(name) = name.said() {
+                if let Ok(name) = name.plain() {
                     below(&name, value);
                 }
             }),
@@ -173,7 +175,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Takes the value at a place out of its object.
+    /// Removes the member at a place from its object, and returns its value.
     pub(crate) fn take(&mut self, way: &[Step<'_>]) -> Result<Option<Self>, Problem> {
         let Some((last, before)) = way.split_last() else { return Ok(None) };
         let Some(parent) = self.get(before)? else { return Ok(None) };
@@ -195,7 +197,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Puts a value at a place. Objects that are missing on the way, or null, are made.
+    /// Puts a value at a place. An object on the way that is missing or `null` is created.
     pub(crate) fn put(&mut self, way: &[Step<'_>], value: Self) -> Result<(), Problem> {
         let mut node = self;
         for (at, step) in way.iter().enumerate() {
@@ -208,7 +210,7 @@ impl<'a> Node<'a> {
                     let known = members.iter().rposition(|(known, _)| known.is(name));
                     let index = known.unwrap_or(members.len());
                     if known.is_none() {
-                        members.push((Name::Said((*name).to_owned()), Self::NULL));
+                        members.push((Name::Plain((*name).to_owned()), Self::NULL));
                     }
                     &mut members[index].1
                 }
@@ -223,7 +225,7 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    /// The elements of an array; none of anything else.
+    /// The elements of an array. Any other value has none.
     pub(crate) fn elements(&mut self) -> Result<&mut [Self], Problem> {
         self.expand()?;
         Ok(match self {
@@ -235,7 +237,7 @@ impl<'a> Node<'a> {
     fn child(&mut self, step: Step<'_>) -> Result<Option<&mut Self>, Problem> {
         self.expand()?;
         Ok(match (self, step) {
-            // Of members that are repeated, serde_json takes the last.
+            // If a name is repeated, the last member counts, as in serde_json.
             (Self::Object(members), Step(name)) => {
                 members.iter_mut().rfind(|(known, _)| known.is(name)).map(|(_, value)| value)
             }
@@ -244,7 +246,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// Makes members or elements of a container's text.
+    /// Splits an object or array into its members or elements, one level deep.
     fn expand(&mut self) -> Result<(), Problem> {
         match self {
             Self::Text(text) => {
@@ -268,7 +270,7 @@ impl<'a> Node<'a> {
             }
             Self::Parsed(Value::Object(members)) => {
                 let members = std::mem::take(members).into_iter();
-                *self = Self::Object(members.map(|(name, value)| (Name::Said(name), Self::Parsed(value))).collect());
+                *self = Self::Object(members.map(|(name, value)| (Name::Plain(name), Self::Parsed(value))).collect());
             }
             Self::Parsed(Value::Array(elements)) => {
                 *self = Self::Array(std::mem::take(elements).into_iter().map(Self::Parsed).collect());
@@ -279,10 +281,10 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    /// As a value of serde_json, which can't hold everything that is JSON.
+    /// The node as a value of serde_json. An error if serde_json can't hold it, such as a number that is too large.
     pub(crate) fn into_value(self) -> Result<Value, serde_json::Error> {
         match self {
-            // Names that serde_json would take for something else are hidden from it.
+            // A name that serde_json reserves for its own use is hidden from it.
             Self::Text(text) => match raw::hide_private(text) {
                 Some(hidden) => serde_json::from_str(&hidden).map(raw::show_private),
                 None => serde_json::from_str(text),
@@ -290,7 +292,7 @@ impl<'a> Node<'a> {
             Self::Parsed(value) => Ok(value),
             Self::Object(members) => {
                 let members =
-                    members.into_iter().map(|(name, node)| Ok((name.said()?.into_owned(), node.into_value()?)));
+                    members.into_iter().map(|(name, node)| Ok((name.plain()?.into_owned(), node.into_value()?)));
                 members.collect::<Result<_, _>>().map(Value::Object)
             }
             Self::Array(elements) => {
@@ -300,7 +302,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// About how many bytes it has as JSON text.
+    /// The approximate length of the node as JSON text, in bytes.
     pub(crate) fn length(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -313,7 +315,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// As JSON text; empty where there is none.
+    /// The node as JSON text. Empty for bytes that are not UTF-8.
     fn text(&self) -> Cow<'a, str> {
         match self {
             Self::Text(text) => Cow::Borrowed(text),
@@ -325,7 +327,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// As it is to be handed out.
+    /// The node as the bytes of a payload.
     pub(crate) fn bytes(&self) -> Cow<'a, [u8]> {
         match self {
             Self::Opaque(bytes) => Cow::Borrowed(bytes),
@@ -373,7 +375,7 @@ impl Step<'_> {
     }
 }
 
-/// A way as a JSON Pointer.
+/// The JSON Pointer that this way is.
 pub(crate) fn pointer_of(way: &[Step<'_>]) -> String {
     let mut place = String::new();
     for step in way {
@@ -447,7 +449,7 @@ mod tests {
             (r#""""#, "", true),
         ] {
             assert_eq!(Name::Spelled(spelled).is(name), expected, "{spelled} {name}");
-            assert!(Name::Said(name.to_owned()).is(name));
+            assert!(Name::Plain(name.to_owned()).is(name));
         }
     }
 
@@ -459,7 +461,8 @@ mod tests {
         let expected = serde_json::json!({"b": [{"d": [4]}, {"c": 2}], "a": "x"});
         assert_eq!(serde_json::from_str::<Value>(&node.text()).unwrap(), expected);
         assert_eq!(node.into_value().unwrap(), expected);
-        // Beyond every f64: held only where a crate of the build has serde_json keep numbers as they are spelled.
+        // The number is too large for an f64. serde_json holds it only with its feature `arbitrary_precision`, which
+        // any crate of the build may turn on.
         assert_eq!(Node::Text("1e400").into_value().is_ok(), serde_json::from_str::<Value>("1e400").is_ok());
         assert!(Node::Text("1e").into_value().is_err());
     }

@@ -1,12 +1,14 @@
-//! Numbers by what they are, and not by how they are spelled.
+//! Compares JSON numbers by value and not by spelling.
 //!
-//! serde_json keeps a number as it was spelled if any crate of the build turns on its `arbitrary_precision`, and reads
-//! it into an integer or an `f64` otherwise. What is compared here is the same in both.
+//! serde_json has two modes. If any crate of the build turns on its feature `arbitrary_precision`, it keeps each number
+//! as it is spelled. Otherwise it reads a number into an integer or an `f64`. The comparisons here give the same result
+//! in both modes.
 
 use serde_json::{Number, Value};
 
-/// The exact value of a number of JSON in one spelling: its digits without zeros at the ends, and a power of ten.
-/// `None` if the text is no number, or of a size that nobody counts with.
+/// The canonical spelling of a JSON number: two numbers have the same one exactly if they are equal. It consists of the
+/// digits without leading and trailing zeros, and a power of ten. Nothing is rounded. `None` if the text is not a
+/// number, or if its exponent does not fit an `i64`.
 pub(crate) fn canonical(number: &str) -> Option<String> {
     let (sign, rest) = number.strip_prefix('-').map_or(("", number), |rest| ("-", rest));
     let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
@@ -28,7 +30,8 @@ pub(crate) fn canonical(number: &str) -> Option<String> {
     Some(format!("{sign}{trimmed}e{power}"))
 }
 
-/// How a program spells a number that it has read into an `f64`, if that is another spelling: as JSON, and as text.
+/// The other spellings that a program may write for this number after it has read it into an `f64`: as JSON, and as
+/// Rust prints it.
 pub(crate) fn respelled(number: &str) -> impl Iterator<Item = String> {
     let read = number.parse::<f64>().ok().filter(|read| read.is_finite());
     let as_json = read.and_then(Number::from_f64).map(|number| number.to_string());
@@ -38,17 +41,19 @@ pub(crate) fn respelled(number: &str) -> impl Iterator<Item = String> {
     as_json.into_iter().chain(as_text).filter(move |spelled| *spelled != number)
 }
 
-/// Does serde_json read this number into an `f64`, and not into an integer, where it keeps no spellings?
+/// Would serde_json without `arbitrary_precision` read this number into an `f64` and not into an integer?
 pub(crate) fn is_float(number: &Number) -> bool {
     !(number.is_i64() || number.is_u64()) || number.to_string() == "-0"
 }
 
-/// That `f64`, unless the number is beyond all of them.
+/// The number as serde_json without `arbitrary_precision` reads it into an `f64`. `None` if it reads an integer, or if
+/// the number is too large for an `f64`.
 pub(crate) fn read_as_float(number: &Number) -> Option<Number> {
     is_float(number).then(|| number.as_f64().and_then(Number::from_f64)).flatten()
 }
 
-/// Are these the same JSON? A database may re-order members, and it or a step may spell numbers otherwise.
+/// Are these two values the same JSON? The order of members and the spelling of numbers do not count, because a
+/// database or a step may change both.
 pub(crate) fn is_same_value(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => {

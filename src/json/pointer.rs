@@ -19,8 +19,8 @@ impl JsonPointer {
         Self("".into())
     }
 
-    /// Reads a pointer; `None` if it neither is empty nor starts with `/`, or if a `~` is not
-    /// followed by `0` or `1`.
+    /// Parses a pointer. Returns `None` if the text is neither empty nor starts with `/`, or if a `~` is not followed
+    /// by `0` or `1`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::is_valid(text).then(|| Self(text.into()))
@@ -36,7 +36,7 @@ impl JsonPointer {
         &self.0
     }
 
-    /// The unescaped names and indexes on the way to the place.
+    /// The steps to the place: names of members and indexes of elements, unescaped.
     pub fn tokens(&self) -> impl Iterator<Item = String> + '_ {
         self.0.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~"))
     }
@@ -46,7 +46,7 @@ impl JsonPointer {
     }
 }
 
-/// So that a set of pointers can be asked for a text.
+/// Lets a set of pointers be searched by text.
 impl std::borrow::Borrow<str> for JsonPointer {
     fn borrow(&self) -> &str {
         &self.0
@@ -65,7 +65,7 @@ impl fmt::Debug for JsonPointer {
     }
 }
 
-/// Places in a document as a tree of their steps, for looking many of them up on one way through it.
+/// Places in a document, arranged as a tree of their steps, so that one pass through the document finds all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     steps: BTreeMap<String, Self>,
@@ -85,27 +85,27 @@ impl Places {
         places
     }
 
-    /// Is one of the places just here?
+    /// Is one of the places at this node?
     pub(crate) fn is_place(&self) -> bool {
         self.is_place
     }
 
-    /// Are there places below?
+    /// Are there places below this node?
     pub(crate) fn leads_on(&self) -> bool {
         !self.steps.is_empty()
     }
 
-    /// What is left of the tree one step further.
+    /// The node one step further, if places are there or below.
     pub(crate) fn step(&self, token: &str) -> Option<&Self> {
         self.steps.get(token)
     }
 
-    /// What is left of the tree at a place.
+    /// The node at a place, if places are there or below.
     pub(crate) fn at(&self, place: &JsonPointer) -> Option<&Self> {
         place.tokens().try_fold(self, |node, token| node.step(&token))
     }
 
-    /// Is one of the places just here, or around it, or inside it?
+    /// Is one of the places equal to `place`, or around it, or inside it?
     pub(crate) fn touch(&self, place: &JsonPointer) -> bool {
         let mut node = self;
         for token in place.tokens() {
@@ -130,9 +130,9 @@ pub(crate) enum Token {
     Each,
 }
 
-/// A JSON Pointer in which a `*` stands for every element of an array.
+/// A JSON Pointer in which a `*` stands for every element of an array, such as `/lines/*/name`.
 ///
-/// A member whose name is a lone `*` is written `~2`; RFC 6901 leaves that escape unused.
+/// A member whose name is just `*` is written `~2`. RFC 6901 does not use that escape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pattern {
     text: String,
@@ -152,7 +152,7 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), tokens })
     }
 
-    /// The pattern of these steps; for messages, its own text is not needed.
+    /// The pattern of these steps. Its [`as_str`](Self::as_str) is empty.
     pub(crate) fn from_tokens(tokens: Vec<Token>) -> Self {
         Self { text: String::new(), tokens }
     }
@@ -169,18 +169,19 @@ impl Pattern {
         self.tokens
     }
 
-    /// How many `*` there are.
+    /// The number of `*` in the pattern.
     pub(crate) fn stars(&self) -> usize {
         self.tokens.iter().filter(|token| **token == Token::Each).count()
     }
 
-    /// Everything up to and with the last `*`: what decides which array elements are meant.
+    /// The steps up to and including the last `*`. They decide which elements of arrays are meant.
     pub(crate) fn up_to_last_star(&self) -> &[Token] {
         let end = self.tokens.iter().rposition(|token| *token == Token::Each).map_or(0, |at| at + 1);
         &self.tokens[..end]
     }
 
-    /// Can both match the same place, or one a place inside the other's?
+    /// Is there a document in which both patterns match the same place, or one matches a place inside a place of the
+    /// other?
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.tokens.iter().zip(&other.tokens).all(|pair| match pair {
             (Token::Name(a), Token::Name(b)) => a == b,
@@ -189,7 +190,7 @@ impl Pattern {
         })
     }
 
-    /// The place that is meant in these array elements.
+    /// The place that the pattern means if its `*` stand for these array elements.
     pub(crate) fn at(&self, indexes: &[u32]) -> String {
         let mut indexes = indexes.iter();
         let mut place = String::with_capacity(self.text.len() + 4);
@@ -234,6 +235,7 @@ fn parse_token(token: &str) -> Result<Token, &'static str> {
     Ok(Token::Name(name))
 }
 
+/// Appends a name as a step of a JSON Pointer, with its `~` and `/` escaped.
 pub(crate) fn push_escaped(place: &mut String, name: &str) {
     for character in name.chars() {
         match character {

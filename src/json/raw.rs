@@ -1,4 +1,4 @@
-//! JSON text split into its members or elements, each as it is spelled.
+//! Splits JSON text into its members or elements, each with its original spelling.
 
 mod names;
 
@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// The members of an object, in their order: names between their quotes, and values. Refuses what is no object, and
-/// what follows it.
+/// The members of an object, in order. Each name keeps its quotes and escapes. Refuses a text that is not exactly one
+/// object.
 pub(crate) fn members(text: &str) -> Result<Vec<(&str, &RawValue)>, serde_json::Error> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
@@ -34,12 +34,12 @@ pub(crate) fn members(text: &str) -> Result<Vec<(&str, &RawValue)>, serde_json::
     Ok(members)
 }
 
-/// The elements of an array.
+/// The elements of an array, in order. Refuses a text that is not exactly one array.
 pub(crate) fn elements(text: &str) -> Result<Vec<&RawValue>, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-/// What a name between its quotes says. Refuses unpaired surrogates, which are no Unicode.
+/// The name that a quoted JSON string stands for. Refuses unpaired surrogates, which are not Unicode.
 pub(crate) fn name(spelled: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     match spelled.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(plain) if !plain.contains('\\') => Ok(Cow::Borrowed(plain)),

@@ -1,8 +1,8 @@
 //! Finds protected places in a JSON text without building a tree of it.
 //!
-//! One pass over the bytes checks that they are JSON ([RFC 8259]) and notes where the values at the
-//! wanted places start and end, so that they can be replaced where they stand and everything else can
-//! stay as it is, byte for byte. Knows nothing of keys or encryption.
+//! One pass over the bytes checks that they are JSON ([RFC 8259]), and notes where the values at the wanted places
+//! begin and end. So the values can be replaced where they stand, and everything else stays the same, byte for byte.
+//! This module knows nothing of keys or encryption.
 //!
 //! [RFC 8259]: https://www.rfc-editor.org/rfc/rfc8259
 
@@ -17,19 +17,19 @@ use crate::json::pointer::{JsonPointer, Pattern, array_index};
 use crate::json::wanted::{Node, Target, Wanted};
 use uuid::Uuid;
 
-/// The header's member in the root of a sealed payload.
+/// The name of the member that holds the header, in the root object of a sealed payload.
 pub(crate) const SEAL_MEMBER: &str = "$seal";
 
-/// The member that holds the ciphertext of a wholly sealed payload.
+/// The name of the member that holds the ciphertext, if the payload is sealed as a whole.
 pub(crate) const WHOLE_MEMBER: &str = "$sealed";
 
-/// How many places a pass notes before it gives up: no document may make it collect without bound.
+/// How many hits a scan notes before it gives up. So a document can't make it use memory without limit.
 pub(crate) const MAX_HITS: usize = 65_536;
 
-/// How deep arrays and objects may nest. A constant of the format; serde_json, and so a step, gives up at 128.
+/// How deep arrays and objects may nest: a constant of the format. It is the limit of serde_json too, which steps use.
 pub(crate) const MAX_DEPTH: usize = 128;
 
-/// Where something stands in a text: from its first byte on, to before `end`.
+/// A range of bytes in a text: `start` is included, `end` is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span {
     pub(crate) start: usize,
@@ -37,7 +37,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// What stands there.
+    /// The bytes of `text` in this range.
     pub(crate) fn of(self, text: &[u8]) -> &[u8] {
         &text[self.start..self.end]
     }
@@ -47,38 +47,38 @@ impl Span {
     }
 }
 
-/// A wanted place that is there.
+/// A wanted place that the document has.
 #[derive(Debug)]
 pub(crate) struct Hit {
     pub(crate) target: Target,
-    /// The array elements that the `*` on the way stood for.
+    /// The indexes of the array elements that the `*` on the way stood for.
     pub(crate) indexes: Vec<u32>,
-    /// The text of its value.
+    /// Where the value stands.
     pub(crate) span: Span,
 }
 
-/// Where the header's member stands.
+/// Where the member with the header stands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SealMember {
-    /// The member with one comma beside it: what is taken away to remove it.
+    /// What must be cut out to remove the member: the member, with one comma beside it.
     pub(crate) cut: Span,
-    /// The text of its value.
+    /// Where the value of the member stands.
     pub(crate) value: Span,
 }
 
-/// What a pass found.
+/// What a scan found.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// In the order of the document.
+    /// The wanted places, in the order of the document.
     pub(crate) hits: Vec<Hit>,
     pub(crate) seal: Option<SealMember>,
-    /// Just behind the root's opening brace; `None` if the root is not an object.
+    /// The position just behind the opening brace of the root. `None` if the root is not an object.
     pub(crate) body: Option<usize>,
-    /// How many members the root has, the header's included.
+    /// How many members the root has, the one with the header included.
     pub(crate) members: usize,
 }
 
-/// Why a pass could not be finished.
+/// Why a scan failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ScanError {
     Syntax { offset: usize, problem: &'static str },
@@ -89,7 +89,7 @@ pub(crate) enum ScanError {
 }
 
 impl ScanError {
-    /// What the scanner could not accept, as an error about the event whose payload it is.
+    /// This failure as an error about the event whose payload was scanned.
     pub(crate) fn in_event(self, event_id: Uuid) -> Error {
         match self {
             Self::Syntax { offset, problem } => Error::InvalidPayload { event_id, offset, problem },
@@ -138,7 +138,7 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// A value; `node` says what is wanted at or below it.
+    /// Reads a value. `node` says what is wanted at or below it.
     fn value(&mut self, node: Option<usize>) -> Result<(), ScanError> {
         match node {
             Some(id) => self.node(id, false),
@@ -146,8 +146,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A value at which, or below which, something is wanted. The root is one like any other: its shape is looked at
-    /// too.
+    /// Reads a value at which, or below which, something is wanted. Checks that its shape allows the wanted fields
+    /// below it.
     fn node(&mut self, id: usize, is_root: bool) -> Result<(), ScanError> {
         let wanted: &'a Wanted = self.wanted;
         let node = &wanted.nodes[id];
@@ -291,10 +291,12 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// The error for a value whose shape does not allow the wanted fields below it.
     fn misshapen(&self, node: &Node, expected: &'static str) -> Result<(), ScanError> {
         Err(ScanError::Shape { place: self.place(node), expected })
     }
 
+    /// The place of a node, in the array elements that are being read.
     fn place(&self, node: &Node) -> String {
         let mut way = Vec::new();
         let mut came = &node.came;
@@ -307,7 +309,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Which children of a node were met in an object.
+/// Which children of a node an object has had so far.
 enum Seen {
     Few(u64),
     Many(Vec<bool>),
@@ -318,7 +320,7 @@ impl Seen {
         if children <= 64 { Self::Few(0) } else { Self::Many(vec![false; children]) }
     }
 
-    /// `false` if it was there already.
+    /// Returns false if the child was there already.
     fn insert(&mut self, index: usize) -> bool {
         match self {
             Self::Few(bits) => {

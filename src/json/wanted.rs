@@ -1,8 +1,9 @@
-//! The places that a scan looks for, as a tree.
+//! The places that a scan looks for, arranged as a tree.
 
 use crate::json::pointer::{Pattern, Token, array_index};
 
-/// The wanted places, as a tree of their steps.
+/// The wanted places, as a tree of the steps of their pointers. Nodes refer to each other by their indexes in `nodes`;
+/// the root has index 0.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     pub(crate) nodes: Vec<Node>,
@@ -10,25 +11,28 @@ pub(crate) struct Wanted {
 
 #[derive(Debug, Default)]
 pub(crate) struct Node {
-    /// Sorted by name.
+    /// The children by the name of the next step, sorted by name.
     pub(crate) children: Vec<(Box<str>, usize)>,
-    /// The same nodes, of names that are array indexes, sorted by index.
+    /// Those children whose names are array indexes, sorted by index.
     pub(crate) elements: Vec<(u32, usize)>,
+    /// The child for a `*`.
     pub(crate) each: Option<usize>,
+    /// The index of the field that is wanted here.
     pub(crate) field: Option<usize>,
+    /// The index of the capture that is wanted here.
     pub(crate) capture: Option<usize>,
-    /// A field is wanted here or below: the shape on the way to it matters.
+    /// A field is wanted here or below, so the document must have the right shape here.
     pub(crate) leads_to_field: bool,
-    /// The last step of the way here, and the node it was taken from.
+    /// The parent node, and the step that leads from it to this one.
     pub(crate) came: Option<(usize, Token)>,
 }
 
 /// What is wanted of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// The value itself: it is protected.
+    /// The value is protected. The index is that of the field in the plan.
     Field(usize),
-    /// The value names a key scope.
+    /// The value is the id of a key scope. The index is that of the capture in the plan.
     Capture(usize),
 }
 

@@ -1,6 +1,6 @@
-//! AWS KMS as the keeper of the master key.
+//! [`AwsKms`]: the master key is held by AWS KMS.
 //!
-//! Knows nothing of data keys, scopes or events: it makes, opens and moves key-encryption keys.
+//! This module makes, opens and moves key-encryption keys. It knows nothing of data keys, key scopes or events.
 
 use crate::crypto::secret::SecretKey;
 use crate::error::{Error, Result};
@@ -21,11 +21,12 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 use zeroize::{Zeroize, Zeroizing};
 
-/// For one try and for a call with its retries, where the client sets no limits: the SDK's own default is to wait for
-/// an answer for ever, and an append would wait with it.
+/// The time limit of one attempt, if the client sets no limits. The SDK's default is to wait for an answer for ever,
+/// and an append would wait with it.
 const TRY: Duration = Duration::from_secs(5);
+/// The time limit of a call with all its attempts, if the client sets no limits.
 const CALL: Duration = Duration::from_secs(20);
-/// How much of what AWS says is repeated.
+/// How many characters of a message of AWS an error repeats.
 const SAID: usize = 300;
 
 /// A symmetric key in AWS KMS that wraps key-encryption keys.
@@ -41,43 +42,54 @@ const SAID: usize = 300;
 /// # }
 /// ```
 ///
-/// The key may be named by id, ARN or alias. What is stored beside each key-encryption key is the ARN of the key that
-/// wrapped it. Rows in a database are not to be trusted with the choice of a key, so what is opened is what is
-/// configured: this key, and those that [`also_opens`](Self::also_opens) names. Point an alias at another key after the
-/// key-encryption keys were moved to it, or name the old one with `also_opens`.
+/// # Which key is used
+/// Name the key by id, ARN or alias. The key table stores, beside each key-encryption key, the ARN of the master key
+/// that wrapped it.
 ///
-/// New data keys are made under a key-encryption key only if this key holds it; one that `also_opens` names is for
-/// opening.
+/// A row in a database is not trusted to choose a master key. So only configured keys are asked to open a
+/// key-encryption key: this one, and those that [`also_opens`](Self::also_opens) names. Point an alias at another key
+/// only after the key-encryption keys were moved to that key, or name the old key with `also_opens`.
 ///
-/// Of a multi-region key (`mrk-…`), the replica in the client's region is used, whichever region an ARN names: it opens
+/// New data keys are made only under a key-encryption key that this key wrapped. A key that `also_opens` names is for
+/// opening only.
+///
+/// If a [multi-region key](https://docs.aws.amazon.com/kms/latest/developerguide/multi-region-keys-overview.html)
+/// (`mrk-…`) is named, the replica in the client's region is used, whichever region an ARN names. Each replica opens
 /// what the others wrapped.
 ///
-/// Every call carries an encryption context of two opaque ids, `eventseal-namespace` and `eventseal-kek`. It is in the
-/// audit trail in the clear, so a namespace must not name a person.
+/// # Calls and permissions
+/// Every call has an [encryption context](https://docs.aws.amazon.com/kms/latest/developerguide/encrypt_context.html)
+/// of two opaque ids, `eventseal-namespace` and `eventseal-kek`. AWS writes it to the audit trail in the clear, so a
+/// namespace must not name a person.
 ///
 /// | call | when | needs |
 /// |---|---|---|
 /// | `GenerateDataKeyWithoutPlaintext` | a key-encryption key is made | `kms:GenerateDataKeyWithoutPlaintext` |
-/// | `Decrypt` | one is opened: once for each key, process and cache period | `kms:Decrypt` |
-/// | `ReEncrypt` | one is moved to another master key | `kms:ReEncryptFrom`, `kms:ReEncryptTo` |
-/// | `DescribeKey` | one is moved, and the key is named by id or alias | `kms:DescribeKey` |
-/// | `Encrypt` | one is moved here from another provider | `kms:Encrypt` |
+/// | `Decrypt` | a key-encryption key is opened: once for each key, process and cache period | `kms:Decrypt` |
+/// | `ReEncrypt` | a key-encryption key is moved to another master key in AWS | `kms:ReEncryptFrom`, `kms:ReEncryptTo`
+/// |
+/// | `DescribeKey` | a key-encryption key is moved, and the master key is named by id or alias | `kms:DescribeKey` |
+/// | `Encrypt` | a key-encryption key is moved here from another provider | `kms:Encrypt` |
 ///
-/// Retries and time-outs are those of the client. If it sets no time-out but that of connecting, a try may take 5
-/// seconds and a call 20.
+/// # Time limits
+/// Retries and time-outs are those of the client. If the client sets no time-out except that of connecting, an attempt
+/// may take 5 seconds, and a call with its retries 20.
 ///
-/// An opened key is moved into memory that is wiped. The SDK's own buffers, and those of its connection, are not. The
-/// SDK does not log the two calls in which a key is in the clear, `Decrypt` and `Encrypt`, whatever it is told to log.
+/// # Keys in memory
+/// An opened key is copied into memory that is wiped when it is dropped. The buffers of the SDK and of its connection
+/// are not wiped. Logs of the SDK are off for the two calls that carry a key in the clear, `Decrypt` and `Encrypt`,
+/// whatever the SDK is told to log.
 pub struct AwsKms {
     client: Client,
     key: String,
     also: Vec<String>,
-    /// The ARN that the alias or id of `key` was found to mean, when it last opened something.
+    /// The ARN behind `key`, if that is an alias or id: as the KMS reported it when it last opened something under
+    /// `key`.
     means: Mutex<Option<String>>,
 }
 
 impl AwsKms {
-    /// Wraps new key-encryption keys under this key: an id, an ARN, `alias/…` or an alias's ARN.
+    /// Uses `key` as the master key: an id, an ARN, `alias/…`, or the ARN of an alias. Sends nothing.
     #[must_use]
     pub fn new(client: Client, key: impl Into<String>) -> Self {
         let mut limits = client.config().timeout_config().cloned().unwrap_or_else(|| TimeoutConfig::builder().build());
@@ -85,7 +97,7 @@ impl AwsKms {
         let client = if bounds.iter().any(Option::is_some) {
             client
         } else {
-            // What the client has disabled stays so.
+            // Limits that the client has disabled stay disabled.
             limits.take_defaults_from(
                 &TimeoutConfig::builder().operation_attempt_timeout(TRY).operation_timeout(CALL).build(),
             );
@@ -95,28 +107,34 @@ impl AwsKms {
         Self { client, key, also: Vec::new(), means: Mutex::default() }
     }
 
-    /// Lets key-encryption keys be opened, and moved from, under this key too: the one from before a move, or, in a
-    /// process that is configured for the old one still, the one that they are moved to. Its full ARN is best: then
-    /// nothing has to be tried out. No new data keys are made under what it holds.
+    /// Names another master key that may open key-encryption keys, so that they can be used and moved. No new data keys
+    /// are made under them. May be called several times.
     ///
-    /// Without it, a row that names another key than the configured one is [`Error::KmsRefused`] with
-    /// [`KmsFailure::WrongKey`]: whoever can write to the key table could otherwise have keys opened that he made.
+    /// Use it for the old key, in a process that is configured for the new one. Use it for the new key, in a process
+    /// that is still configured for the old one. Best name the key by its full ARN: an alias or id may cost another
+    /// call.
+    ///
+    /// Without it, a row that names another key than the configured one fails with [`Error::KmsRefused`] and
+    /// [`KmsFailure::WrongKey`]. Otherwise anybody who can write to the key table could have this process use keys that
+    /// he made.
     #[must_use]
     pub fn also_opens(mut self, key: impl Into<String>) -> Self {
         self.also.push(here(&self.client, &key.into()));
         self
     }
 
-    /// Under which names the KMS may be asked to open what this row says: what is configured for it, by ARN or id; else
-    /// the aliases that are configured, of which one may mean it. The KMS compares. No row chooses a name: of an id
-    /// that is configured, it could name another account.
+    /// The configured names under which the KMS is asked to open this row's key.
+    ///
+    /// If the row's ARN is configured, by ARN or id, it is that name. Otherwise it may be any of the configured
+    /// aliases, and the KMS says which one is right. Only configured names are returned: the row's own ARN could lead
+    /// to another account.
     fn names_for(&self, wrapped: &WrappedKek, kek_id: KekId) -> Result<Vec<String>> {
         let arn = here(&self.client, &wrapped.master_key_id);
         if is_key_arn(&arn) {
             if same_key(&self.key, &arn) {
                 return Ok(vec![self.key.clone()]);
             }
-            // The alias of the configured key comes first: if it opens it, new keys may be made under it.
+            // The alias of the configured key comes first: if it opens the row, new keys may be made under it.
             let mut names: Vec<String> = Some(&self.key).filter(|name| is_alias(name)).into_iter().cloned().collect();
             match self.also.iter().find(|name| same_key(name, &arn)) {
                 Some(name) => names.push(name.clone()),
@@ -134,8 +152,8 @@ impl AwsKms {
         Err(Error::KmsRefused { kek_id, failure: KmsFailure::WrongKey, problem })
     }
 
-    /// The KMS has opened what the row names, under this name. An alias may mean another key than the row says, and an
-    /// id too: one of another account or region.
+    /// Checks that the key which the KMS used under `name` is the one that the row names. An alias can point to another
+    /// key than the row's, and an id can be that of a key in another account or region.
     fn check_used(&self, name: &str, wrapped: &WrappedKek, used: Option<&str>, kek_id: KekId) -> Result<()> {
         if is_key_arn(name) {
             return Ok(());
@@ -155,7 +173,8 @@ impl AwsKms {
         Err(Error::KmsRefused { kek_id, failure: KmsFailure::WrongKey, problem })
     }
 
-    /// What an alias means is refused: that is no answer yet, if there are other names.
+    /// Handles a failed attempt under `name`. A refusal of an alias is kept, and the next name is tried, because the
+    /// alias may point to another key than the row's. Any other failure is returned.
     fn keep_trying(&self, name: &str, wrapped: &WrappedKek, failure: Error, refusal: &mut Option<Error>) -> Result<()> {
         if !is_alias(name) || !matches!(failure, Error::KmsRefused { .. }) {
             return Err(failure);
@@ -168,20 +187,21 @@ impl AwsKms {
         Ok(())
     }
 
-    /// Takes region, credentials, endpoint and retries from where AWS's own tools have them: the environment
-    /// (`AWS_REGION`, `AWS_PROFILE`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` or `AWS_ENDPOINT_URL_KMS`,
-    /// `AWS_MAX_ATTEMPTS`, …), `~/.aws/config` and `~/.aws/credentials`, single sign-on, and the role of the container
-    /// or machine. Connects with the TLS client of the SDK.
+    /// Makes a client that is configured as AWS's own tools are: by the environment (`AWS_REGION`, `AWS_PROFILE`,
+    /// `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` or `AWS_ENDPOINT_URL_KMS`, `AWS_MAX_ATTEMPTS`, …), `~/.aws/config`,
+    /// `~/.aws/credentials`, single sign-on, and the role of the container or machine. It connects with the SDK's TLS
+    /// client.
     ///
-    /// Nothing is sent to the KMS yet: what is missing shows in the first call. A try may take 5 seconds and a call 20;
-    /// for other limits, build the client yourself.
+    /// Nothing is sent to the KMS yet, so missing settings appear as errors of the first call. An attempt may take 5
+    /// seconds, and a call with its retries 20. For other limits, build the client yourself and use [`new`](Self::new).
     #[cfg(feature = "aws-config")]
     pub async fn from_env(key: impl Into<String>) -> Self {
         let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
         Self::new(Client::new(&config), key)
     }
 
-    /// What an error of the client means, by AWS's documentation of the operations and of the common errors.
+    /// Sorts an error of the client, following AWS's documentation of each operation and of the [common
+    /// errors](https://docs.aws.amazon.com/kms/latest/APIReference/CommonErrors.html).
     fn failure<E: ProvideErrorMetadata>(&self, kek_id: KekId, key: &str, error: &SdkError<E>) -> Error {
         let refused = |failure, problem| Error::KmsRefused { kek_id, failure, problem };
         match error {
@@ -193,7 +213,7 @@ impl AwsKms {
                         let said: String = answer.err().message().unwrap_or("no details").chars().take(SAID).collect();
                         refused(failure, format!("{code} for {key}: {remedy} (AWS said: {said})"))
                     }
-                    // Not what the parser says of a body that makes no sense: it may quote it.
+                    // The text of a parser's error is left out, because it may quote the body.
                     Meaning::Outage(failure) => unavailable(
                         failure,
                         format!("status {status}, {}", answer.err().code().unwrap_or("no error code")),
@@ -216,7 +236,8 @@ impl AwsKms {
         }
     }
 
-    /// No connection, or nothing to connect with. What is told of here is of this side: there was no answer.
+    /// Sorts an error that occurred before anything was sent: no connection, no credentials or no region. Its text may
+    /// be shown, because it can't quote an answer.
     fn not_sent(&self, kek_id: KekId, error: &ConnectorError) -> Error {
         let refused = |problem| Error::KmsRefused { kek_id, failure: KmsFailure::Credentials, problem };
         let said = words(error);
@@ -225,7 +246,7 @@ impl AwsKms {
         }
         match causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>()) {
             Some(CredentialsError::ProviderTimedOut(_)) => unavailable(KmsFailure::TimedOut, said),
-            // Such as a service for credentials that answers with an error: it may do better next time.
+            // For example, a service for credentials has answered with an error. The next attempt may succeed.
             Some(CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_)) => {
                 unavailable(KmsFailure::Unreachable, said)
             }
@@ -238,7 +259,7 @@ impl AwsKms {
     }
 }
 
-/// Names the key, not the client's credentials.
+/// Shows the names of the keys, not the client's credentials.
 impl fmt::Debug for AwsKms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AwsKms").field("key", &self.key).field("also_opens", &self.also).finish_non_exhaustive()
@@ -279,8 +300,8 @@ impl Kms for AwsKms {
         wrapped(made.key_id, made.ciphertext_blob)
     }
 
-    // Nothing is logged here, nor where a key is wrapped: `LOG_SENSITIVE_BODIES` and `LOG_SIGNABLE_BODY`, which
-    // somebody may have set for another client of the process, make the SDK log the key.
+    // Nothing may be logged here and in `wrap_kek`. With `LOG_SENSITIVE_BODIES` and `LOG_SIGNABLE_BODY`, which may have
+    // been set for another client of the process, the SDK would log the key.
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         let names = self.names_for(wrapped, context.kek_id)?;
         let mut refusal = None;
@@ -369,8 +390,8 @@ fn is_alias(name: &str) -> bool {
     name.starts_with("alias/") || name.contains(":alias/")
 }
 
-/// Does this name, an ARN or id, mean the key of that ARN? Ids are of the client's account and region, which the KMS
-/// knows.
+/// Does `name`, an ARN or id, mean the key with this ARN? An id means a key in the client's account and region. The KMS
+/// checks these.
 fn same_key(name: &str, arn: &str) -> bool {
     if is_key_arn(name) {
         name == arn
@@ -379,7 +400,8 @@ fn same_key(name: &str, arn: &str) -> bool {
     }
 }
 
-/// The replica of a multi-region key that this client can reach; all other names as they are.
+/// For the ARN of a multi-region key, the ARN of the replica in the client's region. Any other name is returned
+/// unchanged.
 fn here(client: &Client, name: &str) -> String {
     let parts: Vec<&str> = name.splitn(6, ':').collect();
     match (parts.as_slice(), client.config().region()) {
@@ -390,7 +412,7 @@ fn here(client: &Client, name: &str) -> String {
     }
 }
 
-/// Opaque ids only.
+/// The encryption context. It consists of opaque ids only, because AWS logs it.
 fn bound_to(context: &KekContext) -> HashMap<String, String> {
     HashMap::from([
         ("eventseal-namespace".to_owned(), context.namespace.as_str().to_owned()),
@@ -407,7 +429,8 @@ fn wrapped(arn: Option<String>, ciphertext: Option<Blob>) -> Result<WrappedKek> 
     }
 }
 
-/// The source is words alone. The client's own errors hold the answer as it came: for `Decrypt`, with the key.
+/// Makes an outage whose source is a text. The client's own error must not be the source, because it holds the whole
+/// answer: for `Decrypt`, the key.
 fn unavailable(failure: KmsFailure, said: impl Into<String>) -> Error {
     Error::KmsUnavailable { failure, source: said.into().into() }
 }
@@ -422,11 +445,11 @@ fn words(error: &(dyn std::error::Error + 'static)) -> String {
     causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// What an answer says of the key.
+/// What an error that AWS answered with means.
 enum Meaning {
-    /// It is not to be had, and what to do.
+    /// The key can't be used. The text says what to do.
     Refusal(KmsFailure, &'static str),
-    /// Nothing.
+    /// The answer says nothing about the key.
     Outage(KmsFailure),
 }
 
@@ -496,7 +519,7 @@ fn meaning(code: Option<&str>, status: u16) -> Meaning {
             | "ServiceUnavailable"
             | "RequestAbortedException",
         ) => Outage(KmsFailure::Unreachable),
-        // What stands between here and AWS answers too, and in its own words.
+        // Proxies between this process and AWS answer too, without codes of AWS.
         _ if status == 429 => Outage(KmsFailure::Throttled),
         _ if status >= 500 => Outage(KmsFailure::Unreachable),
         Some(_) => Refusal(KmsFailure::Other, "look the code up in AWS's documentation"),

@@ -1,4 +1,4 @@
-//! A keyring: master keys in a file or an environment variable, for those without a KMS.
+//! [`Keyring`]: master keys in a file or an environment variable, for services without a KMS.
 
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
@@ -13,24 +13,24 @@ use std::io::Read;
 use std::path::Path;
 use zeroize::{Zeroize, Zeroizing};
 
-/// How many bytes a keyring may have.
+/// The largest size of a keyring, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Master keys on this machine.
+/// Master keys on this machine, as a [`Kms`](crate::kms::Kms).
 ///
-/// As text, a keyring is one entry a line (or between commas), `id:base64 of 32 bytes`. The first
-/// entry is *active*: it wraps new key-encryption keys. The others open what they wrapped before. Lines
-/// that start with `#` are comments.
+/// The text of a keyring has one entry a line, or several between commas: `id:base64 of 32 bytes`. The first entry is
+/// *active*: it wraps new key-encryption keys. The other entries open what they wrapped before. A line that starts with
+/// `#` is a comment.
 ///
 /// ```text
 /// # made by: echo "2026-11:$(openssl rand -base64 32)"
 /// 2026-11:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=
 /// ```
 ///
-/// Whoever has the keyring and the key table can open every seal that was not shredded: keep the two
-/// apart, and back up both.
+/// Anybody who has the keyring and the key table can open every value that was not shredded. So keep the two apart, and
+/// back up both.
 pub struct Keyring {
-    /// The first is active.
+    /// The entries by id. The first one is active.
     entries: Vec<(String, SecretKey)>,
 }
 
@@ -49,11 +49,11 @@ impl Keyring {
         Self::parse(&text)
     }
 
-    /// Reads the keyring in a file, or what comes out of a pipe: `/dev/stdin`, `/dev/fd/3`, a shell's `<(…)`.
+    /// Reads the keyring in a file or a pipe: `/dev/stdin`, `/dev/fd/3`, a shell's `<(…)`.
     ///
-    /// On Unix, a file or pipe that others may read or write is refused. One that belongs to root may be read by its
-    /// group, as platforms mount secrets for a user who can't change their modes (Kubernetes with `fsGroup` and
-    /// `defaultMode: 0440`, systemd, Docker with `mode: 0440`).
+    /// On Unix, a file or pipe that other users may read or write is refused. There is one exception: the group may
+    /// read a file that belongs to root. Platforms mount secrets like that for users who can't change file modes
+    /// (Kubernetes with `fsGroup` and `defaultMode: 0440`, systemd, Docker with `mode: 0440`).
     ///
     /// # Errors
     /// [`Error::Keyring`] if the file can't be read, is open to others or is not a keyring.
@@ -74,8 +74,8 @@ impl Keyring {
         let metadata = file.metadata().map_err(unreadable)?;
         #[cfg(unix)]
         check_access(path, &metadata)?;
-        // Room for the whole file beforehand: a growing buffer would leave copies of keys behind. A pipe does
-        // not say how much is in it.
+        // The buffer has room for the whole file from the start: a growing buffer would leave copies of keys behind.
+        // The size of a pipe is not known.
         let size = if metadata.is_file() { metadata.len().min(MAX_FILE) } else { MAX_FILE };
         let mut text = Zeroizing::new(String::with_capacity(usize::try_from(size).unwrap_or_default() + 1));
         file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
@@ -85,7 +85,7 @@ impl Keyring {
         Self::parse(&text)
     }
 
-    /// Writes a new file with one random key that only its owner may read, and reads it.
+    /// Makes a new file with one random key, which only its owner may read, and returns the keyring.
     ///
     /// # Errors
     /// [`Error::Keyring`] if the file exists or can't be written.
@@ -113,16 +113,18 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// A keyring of one random key that lives as long as the process: for tests and demonstrations.
+    /// A keyring with one random key, in memory only. It is for tests and demonstrations: what it wrapped can't be
+    /// opened by any other process.
     ///
     /// # Errors
-    /// [`Error::Keyring`] if the id is not allowed, [`Error::Random`].
+    /// [`Error::Keyring`] if the id is not 1 to 64 letters, digits, `-`, `_` or `.`; [`Error::Random`] if the operating
+    /// system has no random bytes.
     pub fn generate(id: &str) -> Result<Self> {
         check_id(id)?;
         Ok(Self { entries: vec![(id.to_owned(), random::key()?)] })
     }
 
-    /// Reads a keyring's text.
+    /// Parses the text of a keyring.
     ///
     /// # Errors
     /// [`Error::Keyring`] says which entry is wrong; it never repeats a key.
@@ -133,7 +135,7 @@ impl Keyring {
         for (number, entry) in (1..).zip(parts) {
             let (id, key) =
                 entry.split_once(':').ok_or_else(|| problem(format!("entry {number} is not `id:base64`")))?;
-            // By number only: where the order was mixed up, the "id" is a key.
+            // The error shows the number only: if id and key were swapped, the "id" is a key.
             check_id(id).map_err(|_| problem(format!("entry {number} has an id that is not {ALLOWED_ID}")))?;
             if entries.iter().any(|(known, _)| known == id) {
                 return Err(problem(format!(
@@ -166,7 +168,7 @@ impl Keyring {
     }
 }
 
-/// What can be done about a file whose mode this process can't change.
+/// The remedy for a file whose mode this process can't change.
 const MOUNT: &str = "mount it with mode 0400 for this user, or with 0440 for its group";
 
 #[cfg(unix)]
@@ -174,8 +176,8 @@ fn open(path: &Path) -> std::io::Result<std::fs::File> {
     use std::os::fd::AsFd;
     let is_input = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|input| path == Path::new(input));
     match std::fs::File::open(path) {
-        // A pipe that another user made, before this process became somebody else: it is open already, and can't be
-        // opened once more.
+        // Standard input may be a pipe that another user made, before this process changed its user. Then it can't be
+        // opened again by its path, but it is open already.
         Err(error) if is_input && error.kind() == std::io::ErrorKind::PermissionDenied => {
             std::io::stdin().as_fd().try_clone_to_owned().map(Into::into)
         }
@@ -188,7 +190,7 @@ fn open(path: &Path) -> std::io::Result<std::fs::File> {
     std::fs::File::open(path)
 }
 
-/// May anybody else read the keys, or put others in their place?
+/// Refuses a file or pipe that other users may read or write.
 #[cfg(unix)]
 fn check_access(path: &Path, metadata: &std::fs::Metadata) -> Result<()> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -198,7 +200,7 @@ fn check_access(path: &Path, metadata: &std::fs::Metadata) -> Result<()> {
     }
     let mode = metadata.mode() & 0o777;
     let of_root = metadata.uid() == 0;
-    // Only root gives a file of root to a group, and only to one that shall have it.
+    // Only root can set the group of a root's file, so a readable group was chosen by root.
     let closed = if of_root { 0o037 } else { 0o077 };
     if mode & closed == 0 {
         return Ok(());
@@ -229,7 +231,7 @@ fn problem(problem: String) -> Error {
     Error::Keyring { problem }
 }
 
-/// Shows the ids, never the keys.
+/// Shows the ids of the entries, never the keys.
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.entries.iter().map(|(id, _)| id)).finish()
@@ -310,7 +312,7 @@ mod tests {
             (format!("sp ace:{KEY}"), "entry 1"),
             (format!("b:{KEY},a:{KEY}x"), "entry 2"),
             ("a:AAAA".to_owned(), "entry 1"),
-            // The order was mixed up: what stands where an id should be is a key.
+            // Id and key were swapped, so the "id" is a key.
             (format!("{hex}:main"), "entry 1"),
             (format!("{hex}:{hex}"), "entry 1"),
             (format!("b:{KEY}\n{unpadded}:main"), "entry 2"),
@@ -336,7 +338,7 @@ mod tests {
         assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
     }
 
-    /// A pipe says that it is empty, whatever comes out of it.
+    /// The metadata of a pipe gives its size as 0, whatever comes out of it.
     #[cfg(unix)]
     #[test]
     fn a_pipe_is_read_up_to_the_limit() {
@@ -378,12 +380,12 @@ mod tests {
             }
             let error = read.unwrap_err().to_string();
             assert!(error.contains("chmod 600") && error.contains(&format!("{mode:04o}")), "{error}");
-            // Of what root made readable nobody knows whether anybody else is there to read it.
+            // On a platform, a readable file of root need not have been read by anybody, so new keys are not asked for.
             assert_eq!(error.contains("new keys"), !of_root, "{error}");
         }
     }
 
-    /// Whoever is not root gives his file to nobody.
+    /// A file of a user other than root may not be readable by its group.
     #[cfg(unix)]
     #[test]
     fn a_file_of_a_user_is_for_that_user_alone() {
@@ -391,7 +393,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keyring");
         Keyring::create_file(&path, "main").unwrap();
-        // Only root may give a file away; for anybody else it is a user's already.
+        // Only root can change the owner of a file. If the test does not run as root, the file belongs to a user
+        // already.
         let _ = chown(&path, Some(65_534), None);
         assert_eq!(Keyring::from_file(&path).unwrap().active_id(), "main");
         for mode in [0o640, 0o440, 0o444, 0o660] {

@@ -1,4 +1,4 @@
-//! Events in a [`MemoryDb`](crate::memory::MemoryDb).
+//! [`MemoryStore`]: the events of a [`MemoryDb`](crate::memory::MemoryDb).
 
 mod rows;
 
@@ -12,13 +12,13 @@ use crate::store::EventStore;
 use async_trait::async_trait;
 use std::sync::Arc;
 
-/// The events of a [`MemoryDb`](crate::memory::MemoryDb).
+/// An event store in a [`MemoryDb`](crate::memory::MemoryDb).
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct MemoryStore;
 
 impl MemoryStore {
-    /// The store. It has no state: the database is behind the transaction.
+    /// Makes the store. It has no state of its own: the events are in the database that the transaction belongs to.
     #[must_use]
     pub fn new() -> Self {
         Self
@@ -106,7 +106,7 @@ impl EventStore for MemoryStore {
     }
 }
 
-/// The events after a position. Positions ascend, with gaps where events were inserted with positions of their own.
+/// The events after a position. Positions ascend. There are gaps if events were inserted at given positions.
 fn from(events: &[Arc<PersistedEvent>], after: GlobalPosition) -> &[Arc<PersistedEvent>] {
     &events[events.partition_point(|event| event.global_position <= after)..]
 }

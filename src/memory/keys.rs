@@ -1,4 +1,4 @@
-//! Keys in a [`MemoryDb`](crate::memory::MemoryDb).
+//! [`MemoryKeys`]: the keys of a [`MemoryDb`](crate::memory::MemoryDb).
 
 use crate::error::{Error, Result, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 pub struct MemoryKeys;
 
 impl MemoryKeys {
-    /// The key tables. They have no state here: the database is behind the transaction.
+    /// Makes the key store. It has no state of its own: the keys are in the database that the transaction belongs to.
     #[must_use]
     pub fn new() -> Self {
         Self

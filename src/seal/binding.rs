@@ -1,10 +1,10 @@
-//! What a seal is bound to: moved to another event, aggregate or namespace, it does not open.
+//! Binds a seal to its event. A seal that was moved to another event, aggregate or namespace does not open.
 
 use crate::crypto::primitives::Transcript;
 use crate::event::EventRef;
 use crate::keys::names::Namespace;
 
-/// Where an event belongs: what its seal is bound to besides the header.
+/// The event and the namespace that a seal is bound to, besides its header.
 pub(crate) struct Binding<'a> {
     namespace: &'a Namespace,
     event: EventRef<'a>,
@@ -15,7 +15,7 @@ impl<'a> Binding<'a> {
         Self { namespace, event }
     }
 
-    /// The transcript of a header that belongs here. `core` is the header without its tag and commitments.
+    /// The transcript of a header for this event. `core` is the header without its tag and commitments.
     pub(crate) fn transcript(&self, core: &[u8]) -> Transcript {
         let mut digits = [0; 10];
         Transcript::of(&[
@@ -31,6 +31,7 @@ impl<'a> Binding<'a> {
     }
 }
 
+/// The number as decimal text, written to the end of `digits`. It saves an allocation for each event.
 fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &[u8] {
     let mut at = digits.len();
     loop {

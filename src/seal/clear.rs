@@ -1,4 +1,4 @@
-//! Is every `Sensitive` of an event that is to be appended at a protected place?
+//! Checks before an append that every `Sensitive` of an event is at a protected place.
 
 use crate::error::{Error, Result};
 use crate::event::NewEvent;
@@ -6,7 +6,8 @@ use crate::json::pointer::{JsonPointer, Pattern, Places, Token, array_index, pus
 use crate::json::raw;
 use crate::seal::plan::Plan;
 
-/// Refuses an event that was made of a value in which a `Sensitive` would be stored in the clear; without a plan, any.
+/// Refuses an event if a `Sensitive` in it would be stored in the clear. Without a plan nothing is protected, so every
+/// `Sensitive` is refused.
 pub(crate) fn check_sensitive(plan: Option<&Plan>, event: &NewEvent) -> Result<()> {
     let places = event.sensitive_places();
     if places.is_empty() || plan.is_some_and(|plan| plan.whole.is_some()) {
@@ -23,9 +24,9 @@ pub(crate) fn check_sensitive(plan: Option<&Plan>, event: &NewEvent) -> Result<(
     let mut open = Vec::new();
     for place in places {
         let tokens: Vec<String> = place.pointer.tokens().collect();
-        match how(&patterns, &tokens) {
+        match coverage(&patterns, &tokens) {
             Covered::Whole => {}
-            // A container of which every part is protected.
+            // An object or array is covered if every part of it is protected. The parts are looked at below.
             Covered::Below if place.is_exact => open.push(place.pointer.clone()),
             Covered::Below | Covered::No => return Err(in_the_clear(place.pointer.clone())),
         }
@@ -37,22 +38,23 @@ pub(crate) fn check_sensitive(plan: Option<&Plan>, event: &NewEvent) -> Result<(
     let mut look = Look { patterns: &patterns, tokens: Vec::new(), left: open.len() };
     match look.walk(text, &Places::of(&open)) {
         Some(place) => Err(in_the_clear(place)),
-        // The payload is not the one that was written.
+        // A place was not found: the payload was changed after the event was made.
         None if look.left > 0 => Err(in_the_clear(open.swap_remove(0))),
         None => Ok(()),
     }
 }
 
-/// What is protected of a place.
+/// How much of a place is protected.
 enum Covered {
-    /// The place, or one around it.
+    /// All of it: the place itself is protected, or one around it.
     Whole,
-    /// Places inside it.
+    /// Perhaps some of it: places inside it are protected.
     Below,
+    /// Nothing.
     No,
 }
 
-fn how(patterns: &[&Pattern], place: &[String]) -> Covered {
+fn coverage(patterns: &[&Pattern], place: &[String]) -> Covered {
     let agrees = |pattern: &&&Pattern| {
         pattern.tokens().iter().zip(place).all(|(token, name)| match token {
             Token::Name(known) => known == name,
@@ -66,16 +68,18 @@ fn how(patterns: &[&Pattern], place: &[String]) -> Covered {
     }
 }
 
-/// Looks into containers of which parts are protected.
+/// Looks for unprotected parts in objects and arrays.
 struct Look<'p> {
+    /// What is protected.
     patterns: &'p [&'p Pattern],
+    /// The place of the value that is being looked at.
     tokens: Vec<String>,
-    /// How many places were not found so far.
+    /// How many of the places were not found so far.
     left: usize,
 }
 
 impl Look<'_> {
-    /// Goes to the places, and looks what is inside them. Returns what is in the clear.
+    /// Visits the places, and returns the first part of one that nothing protects.
     fn walk(&mut self, text: &str, places: &Places) -> Option<JsonPointer> {
         if places.is_place() {
             self.left -= 1;
@@ -86,7 +90,7 @@ impl Look<'_> {
 
     /// The first part of a value that nothing protects.
     fn inside(&mut self, text: &str) -> Option<JsonPointer> {
-        match how(self.patterns, &self.tokens) {
+        match coverage(self.patterns, &self.tokens) {
             Covered::Whole => None,
             Covered::Below if text.starts_with(['{', '[']) => {
                 self.each_child(text, &mut |look, _, child| look.inside(child))

@@ -1,11 +1,11 @@
-//! Is a payload sealed? Told from its bytes, without keys and without a plan.
+//! Recognises sealed payloads by their bytes, without keys and without a plan.
 
 use crate::json::scan::{SEAL_MEMBER, ScanError, scan};
 use crate::json::wanted::Wanted;
 use memchr::memmem::Finder;
 use std::sync::LazyLock;
 
-/// Could a document have a header? `false` is certain, and costs a search.
+/// May this document have a header? This is a quick text search. The answer `false` is certain, `true` is not.
 pub(crate) fn may_hold_header(document: &[u8]) -> bool {
     static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(SEAL_MEMBER));
     static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(r"\u00"));
@@ -14,14 +14,17 @@ pub(crate) fn may_hold_header(document: &[u8]) -> bool {
         let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         escaped.is_some_and(|byte| SEAL_MEMBER.as_bytes().contains(&byte))
     };
-    // Whoever spells the name otherwise writes one of its characters as an escape.
+    // Another spelling of the name has at least one of its characters as an escape.
     NAME.find(document).is_some() || ESCAPE.find_iter(document).any(of_name)
 }
 
-/// Is this a sealed payload? The name of the header's member is reserved, so that the root has one is proof.
+/// Is this a sealed payload? It is one if its root object has a member `$seal`, because that name is reserved.
 ///
-/// A `$seal` deeper down or in a string is none. Bytes that are no JSON, or no JSON any more, are taken for a sealed
-/// payload if they begin like one.
+/// A `$seal` deeper in the document, or in a string, does not count. Bytes that are not JSON, or are JSON that was cut
+/// off, count as sealed if they begin like a sealed payload.
+///
+/// # Errors
+/// [`ScanError::TooDeep`] if the document is nested too deep to be scanned: then the answer is not known.
 ///
 /// # Errors
 /// [`ScanError::TooDeep`]: what can't be looked through can't be told from a sealed payload.
@@ -37,7 +40,7 @@ pub(crate) fn is_sealed(document: &[u8]) -> Result<bool, ScanError> {
     }
 }
 
-/// Do the bytes begin as every payload does that was sealed here?
+/// Do the bytes begin as every payload does that this library sealed?
 pub(crate) fn begins_sealed(document: &[u8]) -> bool {
     document.trim_ascii_start().starts_with(br#"{"$seal":""#)
 }

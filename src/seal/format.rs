@@ -1,4 +1,4 @@
-//! The header of a sealed payload, version 1: bytes to fields and back.
+//! The header of a sealed payload, format version 1: parses it and writes it.
 //!
 //! ```text
 //! core   = format ‖ suite ‖ part ‖ mode ‖ salt (16) ‖ integrity key id (16)
@@ -7,8 +7,8 @@
 //! header = core ‖ tag (16) ‖ commitments (32 each, of keys with a sealed entry)
 //! ```
 //!
-//! Numbers are big-endian. There is one spelling of a header: whatever this module would not write, it
-//! does not read. `docs/format.md` is the specification.
+//! Lengths are in bytes. Numbers are big-endian. Each header has one spelling: this module refuses to read what it
+//! would not write. `docs/format.md` is the specification.
 
 use crate::crypto::primitives::{COMMITMENT, TAG};
 use crate::json::pointer::JsonPointer;
@@ -17,10 +17,11 @@ use crate::json::scan::Span;
 use crate::keys::names::KeyId;
 use uuid::Uuid;
 
+/// The only format version so far.
 pub(crate) const FORMAT: u8 = 1;
-/// HKDF-SHA256, HMAC-SHA256, AES-256-GCM.
+/// The only suite of algorithms so far: HKDF-SHA256, HMAC-SHA256 and AES-256-GCM.
 pub(crate) const SUITE: u8 = 1;
-/// How many places one event may seal.
+/// How many sealed places one event may have.
 pub(crate) const MAX_ENTRIES: usize = 4_096;
 /// How many data keys one event may use.
 pub(crate) const MAX_KEYS: usize = 1_024;
@@ -28,29 +29,30 @@ pub(crate) const MAX_KEYS: usize = 1_024;
 pub(crate) const MAX_POINTER: usize = 4_096;
 /// How many bytes a payload may have before it is sealed.
 pub(crate) const MAX_PAYLOAD: usize = 64 << 20;
-/// How many bytes of padding a payload may get, all its values together. A sealer's limit.
+/// How many bytes of padding all values of a payload may get together. Only sealing checks this limit.
 pub(crate) const MAX_PADDING: usize = 16 << 20;
 /// How many bytes a stored payload may have.
 pub(crate) const MAX_STORED: usize = 512 << 20;
 /// How many bytes a header may have, decoded.
 pub(crate) const MAX_HEADER: usize = 24 << 20;
 
-/// Which document of an event is sealed: a seal of one can't be moved to another.
+/// Which document of an event is sealed (`part` in the header). A seal of one document does not open as that of
+/// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Document {
     /// The event's payload.
     Payload = 0,
     /// The event's metadata.
-    #[allow(dead_code, reason = "reserved by format version 1, read as unsupported until it can be written")]
+    #[allow(dead_code, reason = "reserved by format version 1: a later release may write it")]
     Metadata = 1,
     /// A snapshot of an aggregate.
-    #[allow(dead_code, reason = "reserved by format version 1, read as unsupported until it can be written")]
+    #[allow(dead_code, reason = "reserved by format version 1: a later release may write it")]
     Snapshot = 2,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Members of a JSON object are sealed where they stand.
+    /// Single values in a JSON object are sealed where they stand.
     Fields = 0,
     /// The whole document is sealed.
     Whole = 1,
@@ -58,14 +60,16 @@ pub(crate) enum Mode {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EntryKind {
-    /// A ciphertext stands at the place.
+    /// The place holds a ciphertext.
     Sealed = 0,
-    /// `null` stands at the place; it opens to a redaction.
+    /// The place holds `null`, and opens to a redaction. It names a destroyed key.
     Void = 1,
 }
 
+/// One sealed or void place in a header.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
+    /// The index of its key among the header's keys.
     pub(crate) key: u16,
     pub(crate) kind: EntryKind,
     /// Where the pointer stands in the header.
@@ -79,13 +83,15 @@ pub(crate) struct Header {
     pub(crate) integrity_key: KeyId,
     pub(crate) keys: Vec<KeyId>,
     pub(crate) entries: Vec<Entry>,
-    /// Of each key: does it have a ciphertext?
+    /// For each key: is something sealed under it?
     sealing: Vec<bool>,
+    /// The whole header.
     bytes: Vec<u8>,
+    /// The length of the core.
     core: usize,
 }
 
-/// Why bytes are not a header.
+/// Why bytes can't be read as a header.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeaderError {
     Unsupported { what: &'static str, value: u8 },
@@ -93,6 +99,7 @@ pub(crate) enum HeaderError {
 }
 
 impl Header {
+    /// The header without its tag and commitments.
     pub(crate) fn core(&self) -> &[u8] {
         &self.bytes[..self.core]
     }
@@ -106,7 +113,7 @@ impl Header {
         &self.bytes[self.core..self.core + TAG]
     }
 
-    /// The commitments, beside the indexes of their keys.
+    /// The commitments, each with the index of its key.
     pub(crate) fn commitments(&self) -> impl Iterator<Item = (usize, &[u8])> {
         let sealing = (0..self.keys.len()).filter(|key| self.sealing[*key]);
         sealing.zip(self.bytes[self.core + TAG..].chunks_exact(COMMITMENT))
@@ -132,7 +139,7 @@ impl Header {
             1 => Mode::Whole,
             value => return Err(HeaderError::Unsupported { what: "mode", value }),
         };
-        read.take(16)?; // the salt matters through the core only
+        read.take(16)?; // the salt is only used as a part of the core
         let integrity_key = read.key_id()?;
         let key_count = usize::from(read.number()?);
         if key_count == 0 || key_count > MAX_KEYS {
@@ -170,7 +177,7 @@ impl Header {
 }
 
 fn pointer_in(bytes: &[u8], entry: Entry) -> &str {
-    // Was checked when the entry was read.
+    // UTF-8 was checked when the entry was read.
     std::str::from_utf8(entry.pointer.of(bytes)).unwrap_or_default()
 }
 
@@ -224,7 +231,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Writes a core.
+/// Writes a core: the header without its tag and commitments.
 pub(crate) fn write_core<'a>(
     document: Document,
     mode: Mode,

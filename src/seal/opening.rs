@@ -1,9 +1,10 @@
-//! Opening: from what the store holds to what was appended, or to a redaction of it.
+//! Opening: turns a stored payload into the payload that was appended, with redactions where keys were shredded.
 //!
-//! In two steps, because keys are looked up in between: [`inspect`] reads the header and finds what it
-//! covers; [`Closed::open`] authenticates and decrypts. Everything here may have been altered by
-//! whoever can write to the store, so nothing panics, nothing is trusted before it is authenticated,
-//! and only a tombstone together with a valid tag ever becomes a redaction (invariant I4).
+//! It takes two steps, because keys are looked up in between. [`inspect`] reads the header and finds the values that it
+//! covers. [`Closed::open`] authenticates the header and decrypts the values.
+//!
+//! A stored payload may have been altered by anybody who can write to the store. So nothing here panics, and nothing is
+//! trusted before it is authenticated. Only a tombstone together with a valid tag becomes a redaction (invariant I4).
 
 use crate::crypto::primitives::Transcript;
 use crate::crypto::primitives::{DataKey, EventKey, GCM_TAG, PAD};
@@ -22,7 +23,7 @@ use crate::seal::token::read_token;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// What the key table says of a key.
+/// The state of a data key, according to the key table.
 #[derive(Clone)]
 pub(crate) enum KeyStatus {
     Live { scope: KeyScope, key: Arc<DataKey> },
@@ -31,7 +32,7 @@ pub(crate) enum KeyStatus {
     Faulty(KeyFault),
 }
 
-/// Why a key's row is of no use.
+/// Why the row of a key can't be used.
 #[derive(Clone, Copy)]
 pub(crate) enum KeyFault {
     WrongKey { kek_id: KekId },
@@ -49,27 +50,27 @@ impl KeyFault {
     }
 }
 
-/// What the key table says of the keys that a page of events needs. Keys without a row are missing.
+/// The states of the keys that a page of events needs. A key that has no row in the key table is not in the map.
 pub(crate) type Keys = HashMap<KeyId, KeyStatus>;
 
-/// A stored payload, with its header read and the places it covers found.
+/// A sealed payload whose header was parsed and whose values were found. Nothing of it is authentic yet.
 pub(crate) struct Closed<'a> {
     event: EventRef<'a>,
     header: Header,
-    /// Where the header's member stands.
+    /// What must be cut out to remove the member with the header.
     cut: Span,
     /// Where the value of each entry stands, in the order of the entries.
     values: Vec<Span>,
-    /// The entries are just the places that the plan protects.
+    /// True if the entries are exactly the places that the plan protects.
     covers_plan: bool,
 }
 
 /// A payload whose seal was opened.
 pub(crate) struct Opened {
     pub(crate) payload: Vec<u8>,
-    /// In the order of the document.
+    /// The redacted places, in the order of the document.
     pub(crate) redacted: Vec<Redacted>,
-    /// Whose keys are live, if anything is redacted.
+    /// The scopes whose keys are live. Empty if nothing is redacted.
     pub(crate) live: HashSet<KeyScope>,
 }
 
@@ -81,7 +82,8 @@ pub(crate) struct Redacted {
     pub(crate) key_id: KeyId,
 }
 
-/// Reads what lies at a place in the store; `None` if there is no seal and needs none.
+/// Parses the header of a stored payload. Returns `None` if the payload is not sealed and need not be. With
+/// `accept_plaintext`, protected values may be in the clear.
 pub(crate) fn inspect<'a>(plan: &Plan, event: EventRef<'a>, accept_plaintext: bool) -> Result<Option<Closed<'a>>> {
     let EventRef { event_id, payload, .. } = event;
     let tampered = |problem| Error::Tampered { event_id, problem };
@@ -92,10 +94,10 @@ pub(crate) fn inspect<'a>(plan: &Plan, event: EventRef<'a>, accept_plaintext: bo
     let found = match scan(payload, &plan.to_open) {
         Ok(found) => found,
         Err(ScanError::Duplicate { .. }) => return Err(tampered("a member on a protected path occurs twice")),
-        // Bytes that are no JSON have no seal; where the whole payload is protected, any bytes may lie there.
+        // Bytes that are not JSON are not sealed. If the whole payload is protected, its plaintext may be any bytes.
         Err(_) if plan.whole.is_some() && accept_plaintext => return Ok(None),
         Err(_) if plan.whole.is_some() => return Err(unsealed(JsonPointer::root())),
-        // Payloads of unprotected types may be any bytes, but for those that were sealed and are damaged.
+        // A payload of an unprotected type may be any bytes. An error is left for bytes that look like a damaged seal.
         Err(_) if !plan.protects() && !may_hold_header(payload) => return Ok(None),
         Err(ScanError::Syntax { .. }) if !plan.protects() && !begins_sealed(payload) => return Ok(None),
         Err(error) => return Err(error.in_event(event_id)),
@@ -124,8 +126,8 @@ pub(crate) fn inspect<'a>(plan: &Plan, event: EventRef<'a>, accept_plaintext: bo
     Ok(Some(closed))
 }
 
-/// The protected places that hold a value. `null` is none: there is nothing in it to protect, and an
-/// entry that it replaced is missed as such.
+/// The protected places that hold a value in the clear or sealed. A `null` does not count: it has nothing to protect,
+/// and a `null` in place of a sealed value is found because the header's entry has no value.
 fn plaintext_places<'a>(plan: &'a Plan, payload: &'a [u8], found: &'a Scan) -> impl Iterator<Item = JsonPointer> + 'a {
     found.hits.iter().filter_map(|hit| match hit.target {
         Target::Field(index) if hit.span.of(payload) != b"null" => Some(plan.fields[index].place(&hit.indexes)),
@@ -157,22 +159,22 @@ impl<'a> Closed<'a> {
         Ok(Self { event, header, cut: seal.cut, values, covers_plan })
     }
 
-    /// The data keys, and the key of the tag.
+    /// The ids of the data keys and of the integrity key.
     pub(crate) fn key_ids(&self) -> impl Iterator<Item = KeyId> + '_ {
         self.header.keys.iter().copied().chain([self.header.integrity_key])
     }
 
-    /// The places that have an entry.
+    /// The places that have an entry in the header.
     pub(crate) fn covered(&self) -> HashSet<&str> {
         self.header.entries.iter().map(|entry| self.header.pointer(*entry)).collect()
     }
 
-    /// Each place that has an entry, with the key that it names.
+    /// The places that have an entry in the header, each with the id of its key.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, KeyId)> {
         self.header.entries.iter().map(|entry| (self.header.pointer(*entry), self.header.keys[usize::from(entry.key)]))
     }
 
-    /// Authenticates the header, decrypts what is live and redacts what is shredded.
+    /// Authenticates the header, decrypts the values with live keys, and redacts those with shredded keys.
     pub(crate) fn open(&self, plan: &Plan, namespace: &Namespace, keys: &Keys) -> Result<Opened> {
         let authentic = self.authenticate(namespace, keys)?;
         let event_id = self.event.event_id;
@@ -233,7 +235,7 @@ impl<'a> Closed<'a> {
         Ok(Opened { payload: out, redacted, live })
     }
 
-    /// Copies what was never sealed, leaving out the header.
+    /// Copies the bytes between two values, without the member that holds the header.
     fn copy_between(&self, out: &mut Vec<u8>, from: usize, to: usize) {
         let mut copy =
             |from: usize, to: usize| out.extend_from_slice(self.event.payload.get(from..to).unwrap_or_default());
@@ -245,14 +247,15 @@ impl<'a> Closed<'a> {
         }
     }
 
-    /// Checks everything that says that this header belongs here, before any decryption.
+    /// Checks that this header belongs to this event, before anything is decrypted.
     ///
-    /// Altered headers are told from missing, disabled and shredded keys first: what does not hold
-    /// must not be explained by the state of a key that it merely names.
+    /// The header is authenticated before the states of its keys are reported. Otherwise a forged header could name a
+    /// shredded or disabled key, and the error would speak of that key instead of the forgery.
     fn authenticate<'k>(&self, namespace: &Namespace, keys: &'k Keys) -> Result<Authentic<'k>> {
         let transcript = Binding::of(namespace, self.event).transcript(self.header.core());
         let event_keys = self.check_commitments(&transcript, keys)?;
-        // A live key vouches for the whole header. Where one is not live, the tag does, if its key is at hand.
+        // Commitments of live keys authenticate the whole header. If a key is not live, the tag must, if the integrity
+        // key is at hand.
         let all_live = self.header.keys.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. })));
         if !all_live && !self.tag_holds(&transcript, keys) {
             return Err(Error::Tampered {
@@ -263,7 +266,8 @@ impl<'a> Closed<'a> {
         Ok(Authentic { keys: event_keys, shredded: self.check_states(keys)? })
     }
 
-    /// The live keys that something is sealed under, each of which has committed itself to this header.
+    /// The event keys of the live keys under which something is sealed. Each one is checked against its commitment in
+    /// this header.
     fn check_commitments(&self, transcript: &Transcript, keys: &Keys) -> Result<Vec<Option<EventKey>>> {
         let tampered = |problem| Error::Tampered { event_id: self.event.event_id, problem };
         let mut event_keys: Vec<Option<EventKey>> = (0..self.header.keys.len()).map(|_| None).collect();
@@ -283,8 +287,8 @@ impl<'a> Closed<'a> {
         Ok(event_keys)
     }
 
-    /// Is the tag right, as far as that can be told? A key that is not at hand says nothing:
-    /// [`check_states`](Self::check_states) sees to that.
+    /// Is the tag right, as far as this can be told? If the integrity key is not at hand, the answer is yes, and
+    /// [`check_states`](Self::check_states) refuses to redact anything.
     fn tag_holds(&self, transcript: &Transcript, keys: &Keys) -> bool {
         match keys.get(&self.header.integrity_key) {
             Some(KeyStatus::Live { scope, key }) => {
@@ -296,7 +300,8 @@ impl<'a> Closed<'a> {
         }
     }
 
-    /// Whose the shredded keys were, in the order of the keys. Every other key must be live.
+    /// For each key of the header: the scope that it belonged to if it was shredded, or `None` if it is live. Any other
+    /// state is an error.
     fn check_states<'k>(&self, keys: &'k Keys) -> Result<Vec<Option<&'k KeyScope>>> {
         let event_id = self.event.event_id;
         let mut shredded = Vec::with_capacity(self.header.keys.len());
@@ -310,7 +315,7 @@ impl<'a> Closed<'a> {
             });
         }
         if shredded.iter().any(Option::is_some) {
-            // Nothing is redacted on the word of a header whose tag could not be checked.
+            // A header whose tag could not be checked must not lead to a redaction.
             match keys.get(&self.header.integrity_key) {
                 None => return Err(Error::MissingKey { event_id, key_id: self.header.integrity_key }),
                 Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
@@ -329,15 +334,16 @@ fn live_scope(keys: &Keys, key_id: KeyId) -> Option<KeyScope> {
     }
 }
 
-/// What an authentic header's keys are, in their order.
+/// The keys of an authentic header, in the order of the header.
 struct Authentic<'k> {
-    /// Of live keys that something is sealed under.
+    /// The event key, if the key is live and something is sealed under it.
     keys: Vec<Option<EventKey>>,
-    /// Of shredded keys: whose they were.
+    /// The scope that the key belonged to, if it was shredded.
     shredded: Vec<Option<&'k KeyScope>>,
 }
 
-/// The values of the entries, if the schema's places are just these, in this order: the usual case.
+/// The values of the entries, if the scan found exactly these places in this order. This is the usual case, and needs
+/// no second pass.
 fn in_order(plan: &Plan, header: &Header, found: &Scan) -> Option<Vec<Span>> {
     if found.hits.len() != header.entries.len() {
         return None;
@@ -353,6 +359,7 @@ fn in_order(plan: &Plan, header: &Header, found: &Scan) -> Option<Vec<Span>> {
         .collect()
 }
 
+/// The value of the member `$sealed`.
 fn locate_whole(payload: &[u8]) -> Option<Vec<Span>> {
     let mut wanted = Wanted::default();
     wanted.add(&Pattern::from_tokens(vec![Token::Name(WHOLE_MEMBER.to_owned())]), Target::Field(0));

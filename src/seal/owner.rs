@@ -1,4 +1,4 @@
-//! Whose keys protect a value: where the owner is named in a payload, and how an id is read there.
+//! Finds out whose keys protect a value: where the payload names the owner, and how its id is read.
 
 use crate::error::{Error, Result};
 use crate::event::{EventRef, MAX_TEXT};
@@ -10,11 +10,11 @@ use crate::seal::plan::{Field, FieldOwner, Plan};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Where subjects are named in a document.
+/// The hits that name subjects in a document.
 pub(super) struct Names<'f> {
     plan: &'f Plan,
     hits: &'f [Hit],
-    /// By capture and array elements, where there are too many to look through each time.
+    /// The same hits by capture and array elements. Made if there are too many to search them one by one.
     index: Option<HashMap<(usize, &'f [u32]), &'f Hit>>,
 }
 
@@ -28,7 +28,7 @@ impl<'f> Names<'f> {
         Self { plan, hits, index }
     }
 
-    /// Where the owner of a field is named, if it is a subject that is.
+    /// The hit that names the owner of a field. `None` if the owner is the aggregate, or if the subject is not named.
     pub(super) fn owner_of(&self, field: &Field, hit: &Hit) -> Option<&'f Hit> {
         let FieldOwner::Subject { capture, .. } = &field.owner else { return None };
         let elements = hit.indexes.get(..self.plan.captures[*capture].stars())?;
@@ -41,7 +41,7 @@ impl<'f> Names<'f> {
     }
 }
 
-/// Whose keys protect a place.
+/// The key scope whose keys protect a place. `named` is the hit that names the owner.
 pub(super) fn scope_of(
     plan: &Plan,
     field: &Field,
@@ -72,7 +72,7 @@ pub(super) fn scope_of(
     }
 }
 
-/// A scope id is a decoded JSON string, or an integer as it is spelled.
+/// Reads a scope id from its JSON text: a string (decoded), or an integer (as it is spelled).
 fn scope_id(value: &[u8]) -> Result<Cow<'_, str>, &'static str> {
     let id = match value {
         [b'"', inner @ .., b'"'] if inner.contains(&b'\\') => {

@@ -1,21 +1,21 @@
-//! What is protected in the payloads of one event type at one version, compiled for the scanner.
+//! The protection plan: what is protected in the payloads of one event type at one version, compiled for the scanner.
 
 use crate::json::pointer::{JsonPointer, Pattern};
 use crate::json::wanted::{Target, Wanted};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// The protection of one (type, version).
+/// What is protected in the payloads of one event type at one version.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) fields: Vec<Field>,
-    /// Set if the whole payload is protected; then there are no fields.
+    /// Set if the whole payload is protected. Then `fields` is empty.
     pub(crate) whole: Option<Field>,
-    /// Where scope ids stand.
+    /// The places at which payloads name scope ids.
     pub(crate) captures: Vec<Pattern>,
-    /// Fields and captures: what sealing looks for.
+    /// What sealing looks for: fields and captures.
     pub(crate) to_seal: Wanted,
-    /// Fields only: what opening looks for.
+    /// What opening looks for: fields only.
     pub(crate) to_open: Wanted,
 }
 
@@ -24,20 +24,20 @@ pub(crate) struct Plan {
 pub(crate) struct Field {
     /// `None` for the whole payload.
     pub(crate) pattern: Option<Pattern>,
-    /// The place itself, if the pattern means just one.
+    /// The place, if the pattern has no `*` and so means exactly one.
     pub(crate) place: Option<JsonPointer>,
     pub(crate) owner: FieldOwner,
-    /// The plaintext is padded to a multiple of this.
+    /// The plaintext is padded to a multiple of this many bytes.
     pub(crate) pad: usize,
-    /// The JSON text that stands in for the value once its key is shredded.
+    /// The JSON text that readers get instead of the value once its key is shredded.
     pub(crate) stand_in: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FieldOwner {
-    /// The event's aggregate; the kind is its type unless named.
+    /// The event's aggregate. The kind of the key scope is `kind`, or the aggregate type if that is `None`.
     Aggregate { kind: Option<Arc<str>> },
-    /// Whoever is named at the place of this capture.
+    /// The subject whose id stands at the place of this capture.
     Subject { kind: Arc<str>, capture: usize },
 }
 
@@ -50,7 +50,7 @@ impl Field {
         }
     }
 
-    /// The same, as text.
+    /// As [`place`](Self::place), as text.
     pub(crate) fn place_text(&self, indexes: &[u32]) -> Cow<'_, str> {
         match (&self.place, &self.pattern) {
             (Some(place), _) => place.as_str().into(),
@@ -61,7 +61,7 @@ impl Field {
 }
 
 impl Plan {
-    /// Compiles the scanner's trees. Fields and captures must be complete.
+    /// Builds the trees for the scanner. Call it once fields and captures are complete.
     pub(crate) fn compile(mut self) -> Self {
         for (index, pattern) in
             self.fields.iter().enumerate().filter_map(|(index, field)| Some((index, field.pattern.as_ref()?)))
@@ -79,12 +79,12 @@ impl Plan {
         !self.fields.is_empty() || self.whole.is_some()
     }
 
-    /// What stands in for the value at `place`; `null` where the plan has nothing to say.
+    /// The stand-in for the value at `place`: that of its field, or `null` if the plan does not protect the place.
     pub(crate) fn stand_in(&self, place: &JsonPointer) -> &str {
         self.field_at(place).map_or("null", |field| &field.stand_in)
     }
 
-    /// How many of a place's tokens lead to what is protected, if it is there or around it.
+    /// If this place or one around it is protected: how many tokens the protected place has.
     pub(crate) fn protected_above(&self, place: &JsonPointer) -> Option<usize> {
         let text = place.as_str();
         let ends = text.match_indices('/').map(|(at, _)| at).chain([text.len()]);
@@ -93,7 +93,7 @@ impl Plan {
             .map(|(count, _)| count)
     }
 
-    /// What is protected just there.
+    /// The field at exactly this place.
     pub(crate) fn field_at(&self, place: &JsonPointer) -> Option<&Field> {
         if place.as_str().is_empty() {
             return self.whole.as_ref();

@@ -1,7 +1,7 @@
-//! Sealing: from a plaintext payload to a sealed one.
+//! Sealing: turns a plaintext payload into a sealed one.
 //!
-//! In two steps, because keys are looked up in between: [`Draft::new`] finds what is to be sealed and
-//! whose it is, and reports every error the caller's input can cause; [`Draft::seal`] encrypts.
+//! It takes two steps, because keys are looked up in between. [`Draft::new`] finds what must be sealed and whose it is,
+//! and reports every error that the caller's input can cause. [`Draft::seal`] encrypts.
 
 use crate::crypto::primitives::{DataKey, EventKey, GCM_TAG, PAD};
 use crate::error::{Error, Result};
@@ -23,22 +23,23 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// What is to be sealed in one event, and under whose keys.
+/// What must be sealed in one event, and under whose keys.
 pub(crate) struct Draft<'a> {
     event: EventRef<'a>,
     mode: Mode,
-    /// Just behind the opening brace: where the header goes.
+    /// The position just behind the opening brace, where the header is inserted.
     body: usize,
-    /// In the order of the document.
+    /// The places that get an entry, in the order of the document.
     sealed: Vec<Sealed<'a>>,
-    /// Each once, in order of first use.
+    /// The scopes whose keys are needed: each once, in order of first use.
     pub(crate) scopes: Vec<KeyScope>,
-    /// The destroyed keys of void entries, each once. In the header they follow those of the scopes.
+    /// The destroyed keys that void entries name, each once. In the header they follow the keys of the scopes.
     destroyed: Vec<KeyId>,
-    /// How many bytes the values grow by.
+    /// How many bytes of padding all values get together.
     padding: usize,
 }
 
+/// A place that gets an entry in the header.
 struct Sealed<'a> {
     span: Span,
     pointer: Cow<'a, str>,
@@ -50,48 +51,48 @@ struct Sealed<'a> {
 #[derive(Clone, Copy)]
 struct LastOwner<'p> {
     owner: &'p FieldOwner,
-    /// Where the subject is named in the payload.
+    /// The position at which the payload names the subject.
     named_at: Option<usize>,
-    /// The index of its scope.
+    /// The index of the owner's scope.
     scope: u16,
 }
 
-/// What stands for a value in the header.
+/// Which entry a value gets in the header.
 #[derive(Clone, Copy)]
 enum Under {
-    /// A sealed entry under the key of this scope.
+    /// A sealed entry, under the key of the scope with this index.
     Scope(u16),
-    /// A void entry under this destroyed key: nothing of the value is kept.
+    /// A void entry, under the destroyed key with this index. Nothing of the value is kept.
     Destroyed(u16),
 }
 
-/// A place that is to be sealed.
+/// A place that will be sealed, with its owner.
 pub(crate) struct Owned<'d> {
     pub(crate) place: &'d str,
-    /// Where its value stands.
+    /// Where the value stands.
     pub(crate) span: Span,
-    /// Whose it is.
+    /// The owner's key scope.
     pub(crate) scope: &'d KeyScope,
 }
 
-/// Places that are to be void, each with the destroyed key that its entry names.
+/// Places that become void, each with the destroyed key that its entry names.
 pub(crate) type Voids = HashMap<JsonPointer, KeyId>;
 
-/// A key that something is sealed under.
+/// A data key that is used for sealing, and its id.
 pub(crate) struct SealingKey<'a> {
     pub(crate) id: KeyId,
     pub(crate) key: &'a DataKey,
 }
 
 impl<'a> Draft<'a> {
-    /// Finds the protected places of `event` and their scopes; `None` if none is present.
+    /// Finds the protected places of `event` and their scopes. Returns `None` if the payload has no protected value.
     pub(crate) fn new(plan: &'a Plan, event: EventRef<'a>) -> Result<Option<Self>> {
         Self::with_voids(plan, event, &Voids::new())
     }
 
-    /// As [`new`](Self::new), but at the places of `voids` nothing is sealed: they become void, whatever stands there.
-    /// Those that the plan does not protect, or that are not there, are left out: [`voids`](Self::voids) says how many
-    /// are in.
+    /// As [`new`](Self::new), but the places in `voids` become void, whatever value they hold. A place that the plan
+    /// does not protect, or that the payload does not have, is left out; [`voids`](Self::voids) says how many are in
+    /// the draft.
     pub(crate) fn with_voids(plan: &'a Plan, event: EventRef<'a>, voids: &Voids) -> Result<Option<Self>> {
         let EventRef { event_id, payload, .. } = event;
         if payload.len() > MAX_PAYLOAD {
@@ -106,13 +107,13 @@ impl<'a> Draft<'a> {
         }
         let mut draft =
             Self { body: found.body.unwrap_or_default(), ..Self::empty(event, Mode::Fields, found.hits.len()) };
-        // Also of places that hold null, so that no document takes long to look through.
+        // Places that hold null count too, so that no document takes long to look through.
         if found.hits.iter().filter(|hit| matches!(hit.target, Target::Field(_))).count() > MAX_ENTRIES {
             return Err(Error::LimitExceeded { event_id, what: "the number of protected values", limit: MAX_ENTRIES });
         }
         let names = Names::new(plan, &found.hits);
         let mut known_scopes = HashMap::new();
-        // Fields of one owner mostly stand together: the owner is resolved once for them.
+        // Fields of one owner mostly stand together, so the owner is resolved once for them.
         let mut last: Option<LastOwner<'_>> = None;
         for hit in &found.hits {
             let Target::Field(index) = hit.target else { continue };
@@ -130,7 +131,7 @@ impl<'a> Draft<'a> {
                 Some(last) => last.scope,
                 None => match scope_of(plan, field, &pointer, named, event) {
                     Ok(scope) => draft.scope_index(scope, &mut known_scopes)?,
-                    // That a value is null says nothing about a subject that is not named.
+                    // A null without a named subject has nothing to protect.
                     Err(Error::MissingScopeId { .. }) if hit.span.of(payload) == b"null" => continue,
                     Err(error) => return Err(error),
                 },
@@ -162,10 +163,10 @@ impl<'a> Draft<'a> {
         }
         let found = match scan(payload, &plan.to_seal) {
             Ok(found) => found,
-            // Any bytes will do, unless the subject has to be read out of them.
+            // A wholly protected payload may be any bytes, unless the subject must be read out of it.
             Err(error) => match refuse_append(event_id, error) {
                 error @ Error::ReservedMember { .. } => return Err(error),
-                // What can't be looked through can't be told from a sealed payload.
+                // A payload that can't be scanned to its end may be a sealed one.
                 error @ Error::LimitExceeded { .. } if may_hold_header(payload) => return Err(error),
                 _ if matches!(field.owner, FieldOwner::Aggregate { .. }) => Scan::default(),
                 error => return Err(error),
@@ -182,7 +183,8 @@ impl<'a> Draft<'a> {
         Ok(draft)
     }
 
-    /// `index`: where the scopes are, once there are too many to look through each time.
+    /// The index of a scope, which is added if it is new. `index` maps scopes to their indexes once there are too many
+    /// to search them one by one.
     fn scope_index(&mut self, scope: KeyScope, index: &mut HashMap<KeyScope, usize>) -> Result<u16> {
         const FEW: usize = 16;
         let known = match self.scopes.len() {
@@ -201,6 +203,7 @@ impl<'a> Draft<'a> {
         Ok(at as u16)
     }
 
+    /// Adds a void place.
     fn push_void(&mut self, span: Span, pointer: Cow<'a, str>, key_id: KeyId) -> Result<()> {
         let index = self.destroyed.iter().position(|known| *known == key_id).unwrap_or(self.destroyed.len());
         if index == self.destroyed.len() {
@@ -237,7 +240,7 @@ impl<'a> Draft<'a> {
         self.sealed.iter().map(|sealed| sealed.span)
     }
 
-    /// The places that are to be sealed, and whose they are.
+    /// The places that will be sealed, each with its owner.
     pub(crate) fn owned(&self) -> impl Iterator<Item = Owned<'_>> {
         self.sealed.iter().filter_map(|sealed| match sealed.under {
             Under::Scope(index) => {
@@ -247,7 +250,7 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// A place that would be sealed for somebody else than it is now.
+    /// A place that would be sealed for another owner than in `owners`, which says who owns it now.
     pub(crate) fn moved_to_another(&self, owners: &HashMap<String, KeyScope>) -> Option<JsonPointer> {
         if owners.is_empty() {
             return None;
@@ -263,7 +266,7 @@ impl<'a> Draft<'a> {
             return over("the length of a protected pointer in bytes", MAX_POINTER);
         }
         let sealed = Sealed { span, pointer, under, pad };
-        // Many small values and much padding would store many times what was passed.
+        // With many small values and large padding, the stored payload could be many times as large as the caller's.
         if matches!(under, Under::Scope(_)) {
             self.padding += sealed.padded_length() - span.length();
         }
@@ -274,14 +277,17 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// The places that are to be sealed under the key of this scope.
+    /// The places that will be sealed under the key of this scope.
     pub(crate) fn places_of<'d>(&'d self, scope: &KeyScope) -> impl Iterator<Item = JsonPointer> + 'd {
         let wanted = self.scopes.iter().position(|known| known == scope);
-        let of_scope = move |sealed: &&Sealed<'a>| matches!(sealed.under, Under::Scope(index) if Some(usize::from(index)) == wanted);
+        let of_scope = move |sealed: &&Sealed<'a>| match sealed.under {
+            Under::Scope(index) => Some(usize::from(index)) == wanted,
+            Under::Destroyed(_) => false,
+        };
         self.sealed.iter().filter(of_scope).map(|sealed| JsonPointer::new_unchecked(&*sealed.pointer))
     }
 
-    /// What the sealed payload must open to, and what is redacted in it.
+    /// The payload to which the sealed payload must open, and the places that are redacted in it.
     pub(crate) fn opens_to(&self, plan: &Plan) -> (Vec<u8>, Vec<JsonPointer>) {
         let (mut out, mut redacted, mut copied) = (Vec::with_capacity(self.event.payload.len()), Vec::new(), 0);
         for sealed in self.sealed.iter().filter(|sealed| matches!(sealed.under, Under::Destroyed(_))) {
@@ -295,9 +301,11 @@ impl<'a> Draft<'a> {
         (out, redacted)
     }
 
-    /// Encrypts for the event's place in this namespace. `keys` are the active keys of [`scopes`](Self::scopes), in
-    /// that order, one for each: a value goes by the index of its scope, and with one key less it would be sealed under
-    /// somebody else's.
+    /// Encrypts the values, and binds them to the event and the namespace.
+    ///
+    /// `keys` must be the active keys of [`scopes`](Self::scopes): one for each, in the same order. A value finds its
+    /// key by the index of its scope, so a missing key would shift the others to wrong scopes. Another number of keys
+    /// is an error.
     pub(crate) fn seal(
         &self,
         namespace: &Namespace,
@@ -348,7 +356,7 @@ impl<'a> Draft<'a> {
         Ok(out)
     }
 
-    /// An object of the header and one ciphertext.
+    /// A new object with the header and one ciphertext, for a payload that is sealed as a whole.
     fn wrap(&self, header: &[u8], keys: &[EventKey]) -> Result<Vec<u8>> {
         let sealed = &self.sealed[0];
         let mut out = Vec::with_capacity(header_member_length(header) + sealed.token_length() + 16);
@@ -403,7 +411,7 @@ fn header_member_length(header: &[u8]) -> usize {
     SEAL_MEMBER.len() + 4 + token_length(header.len())
 }
 
-/// As [`ScanError::in_event`], for append: a second `$seal` member is reserved, like a single one.
+/// As [`ScanError::in_event`], for append: a repeated `$seal` member is reported as reserved, like a single one.
 fn refuse_append(event_id: Uuid, error: ScanError) -> Error {
     match error.in_event(event_id) {
         Error::DuplicateMember { pointer, .. } if pointer.as_str().strip_prefix('/') == Some(SEAL_MEMBER) => {
@@ -413,9 +421,9 @@ fn refuse_append(event_id: Uuid, error: ScanError) -> Error {
     }
 }
 
-/// Refuses a payload that could be mistaken for a sealed one, whatever its type.
+/// Refuses an unprotected payload that could be mistaken for a sealed one.
 ///
-/// Payloads of unprotected types may be any bytes: only what [`is_sealed`] is refused.
+/// Payloads of unprotected types may be any bytes. Only those that [`is_sealed`] recognises are refused.
 pub(crate) fn check_unprotected(event: &NewEvent) -> Result<()> {
     check_unprotected_payload(event.event_id, &event.payload)
 }
@@ -432,7 +440,7 @@ pub(crate) fn check_unprotected_payload(event_id: Uuid, payload: &[u8]) -> Resul
 mod tests {
     use super::*;
 
-    /// One key less, and what belongs to the second customer would be sealed under the key of the third.
+    /// With one key too few, the value of the second customer would be sealed under the key of the third.
     #[test]
     fn i3_nothing_is_sealed_unless_every_scope_has_a_key() {
         let schemas = crate::Schemas::new([crate::event("Met")

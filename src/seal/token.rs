@@ -1,4 +1,4 @@
-//! Bytes as JSON text: the header and every ciphertext are tokens.
+//! Writes bytes as JSON strings, and reads them. The header and every ciphertext are such tokens.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,22 +9,22 @@ pub(crate) fn push_token(out: &mut Vec<u8>, bytes: &[u8]) {
     let length = token_length(bytes.len());
     out.push(b'"');
     out.resize(start + length - 2, 0);
-    // The room is exact, so this does not fail.
+    // The slice has exactly the right length, so this can't fail.
     let _ = URL_SAFE_NO_PAD.encode_slice(bytes, &mut out[start..]);
     out.push(b'"');
 }
 
-/// How many bytes [`push_token`] appends.
+/// How many bytes [`push_token`] appends for `bytes` bytes.
 pub(crate) fn token_length(bytes: usize) -> usize {
     (bytes * 4).div_ceil(3) + 2
 }
 
-/// The bytes of a token, into `buffer`; `None` if `text` is not exactly what [`push_token`] writes.
+/// Decodes a token into `buffer`. Returns `None` if `text` is not exactly what [`push_token`] writes.
 pub(crate) fn read_token(text: &[u8], buffer: &mut Vec<u8>) -> Option<()> {
     let inner = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     buffer.clear();
     buffer.resize(inner.len() * 3 / 4, 0);
-    // The decoder refuses padding, foreign characters and stray trailing bits: one spelling per token.
+    // The decoder refuses padding, other characters and stray trailing bits, so each token has one spelling.
     let length = URL_SAFE_NO_PAD.decode_slice(inner, buffer).ok()?;
     buffer.truncate(length);
     Some(())

@@ -1,7 +1,8 @@
-//! The one way in which stored events are read: opened at their stored type and version, then upcast.
+//! Reads stored events. This is the only way in which they are read: they are opened at their stored type and version,
+//! then upcast.
 //!
-//! Users and maintenance take it alike. They differ in what they accept ([`Reading`]), and in how they look at keys
-//! ([`Reader`]).
+//! User reads and maintenance share this code. They differ in which payloads they accept ([`Reading`]), and in how the
+//! rows of keys are looked up ([`Reader`]).
 
 use crate::error::{Error, Result};
 use crate::event::PersistedEvent;
@@ -15,63 +16,64 @@ use crate::sealer::Sealer;
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 
-/// What is asked of stored events.
+/// Which stored payloads are accepted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// What any reader asks.
+    /// Those that a user's read accepts: the schemas say whether protected values may be in the clear.
     AsReaders,
-    /// Every protected value must be covered by a seal.
+    /// Only those whose protected values are all sealed.
     Strictly,
-    /// Protected values may be in the clear.
+    /// Those with protected values in the clear too.
     WithPlaintext,
 }
 
-/// Who reads: this says how the keys' rows are looked at.
+/// Who reads. This decides how the rows of keys are looked up.
 #[derive(Clone, Copy)]
 pub(crate) enum Reader<'p> {
-    /// A user. Rows may have been looked at as long ago as users accept.
+    /// A user. Rows that were looked up recently may be used again, within the lag that the user allows.
     User,
-    /// Maintenance. Rows are looked at now, and the [`Coverage`] of seals is noted.
+    /// Maintenance. Rows are looked up now, and the [`Coverage`] of seals is noted.
     Maintenance,
-    /// Maintenance that holds locks, so that the KMS is not asked: what it opened before is at hand.
+    /// Maintenance that holds locks. It must not wait for the KMS, so only key-encryption keys that were opened before
+    /// are used.
     Locked(&'p Pinned),
 }
 
-/// A stored event that was opened, and not upcast.
+/// A stored event that was opened and not yet upcast.
 pub(crate) struct OpenedRow<'s> {
-    /// What it is upcast from; `None`: readers get it as it is stored.
+    /// The schema from which the event is upcast. `None` if readers get it as it is stored.
     read_as: Option<ReadAs<'s>>,
-    /// `None`: it is not sealed.
+    /// `None` if the event is not sealed.
     pub(crate) opened: Option<Opened>,
-    /// Empty if it is not sealed, and for users, who have no need of it.
+    /// Empty if the event is not sealed, and for users, who do not need it.
     pub(crate) coverage: Coverage,
 }
 
-/// What a seal covers, and under whose keys.
+/// What a seal covers, and whose keys were used.
 #[derive(Default)]
 pub(crate) struct Coverage {
-    /// The places that the header has entries for.
+    /// The places that have an entry in the header.
     pub(crate) places: Vec<String>,
-    /// The live keys that something is sealed under, and whose they are.
+    /// The live data keys of the header, each with its scope.
     pub(crate) live: HashMap<KeyId, KeyScope>,
-    /// Whose live keys the values are sealed under, by place. The owner that the payload names is not authenticated,
-    /// this is.
+    /// The owner of each place with a live key. It is read from the key table and so is authentic. The owner that the
+    /// payload names is not.
     pub(crate) owners: HashMap<String, KeyScope>,
 }
 
-/// What is to be done with a stored event.
+/// What must be done to read a stored event.
 enum Read<'s, 'e> {
-    /// Nothing: the reader gets the very bytes.
+    /// Nothing: readers get the stored bytes.
     AsStored,
-    /// It is only upcast.
+    /// It must be upcast.
     Plain(ReadAs<'s>),
-    /// It is opened, then upcast.
+    /// It must be opened, then upcast.
     Sealed(Box<Closed<'e>>, ReadAs<'s>),
 }
 
 impl<Tx: Send + 'static> Sealer<Tx> {
-    /// Opens each event at its stored type and version, or says why not. One query of the key table, or none if nothing
-    /// is sealed.
+    /// Opens each event at its stored type and version. The result has one entry for each event: the opened event, or
+    /// why it can't be read. Costs one query of the key table, or none if nothing is sealed.
     pub(crate) async fn open_rows<'s, E: Borrow<PersistedEvent> + Sync>(
         &'s self,
         tx: &mut Tx,
@@ -114,7 +116,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
             Reading::Strictly => false,
             Reading::WithPlaintext => true,
         };
-        // Even where nothing is protected now, a header is opened: it may have been protected once.
+        // A header is opened even if the schema protects nothing now: an earlier schema may have protected it.
         if (reading != Reading::AsReaders || plan.protects() || may_hold_header(&event.payload))
             && let Some(closed) = inspect(plan, event.as_stored(), accept_plaintext)?
         {
@@ -123,7 +125,8 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         Ok(if read_as.is_current(event) { Read::AsStored } else { Read::Plain(read_as) })
     }
 
-    /// An event whose type may pass through untouched. Ciphertext is not to be taken for values.
+    /// Handles an event whose type is not registered and may pass unchanged. Refuses ciphertext, which a reader could
+    /// take for values.
     fn not_registered<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
         if !self.schemas.passes_sealed() && is_sealed(&event.payload).map_err(|error| error.in_event(event.event_id))? {
             return Err(Error::StillSealed { event_id: event.event_id, event_type: event.stored_type.clone() });
@@ -131,7 +134,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         Ok(Read::AsStored)
     }
 
-    /// Adds what readers make of an event that was opened, and says what became of its redactions on the way.
+    /// Upcasts an opened event and appends the results to `out`. Returns what became of the event's redactions.
     pub(crate) fn upcast(
         &self,
         event: PersistedEvent,
@@ -165,12 +168,12 @@ impl<'s, 'e> Read<'s, 'e> {
 }
 
 impl OpenedRow<'_> {
-    /// Do readers get the stored bytes: neither opened nor upcast?
+    /// Do readers get the stored bytes, neither opened nor upcast?
     pub(super) fn is_as_stored(&self) -> bool {
         self.read_as.is_none() && self.opened.is_none()
     }
 
-    /// Is the event handed out as it is once it is opened: under its stored version, which is a current one?
+    /// Is the stored version a current one, so that the opened event is not upcast?
     pub(crate) fn is_current(&self, event: &PersistedEvent) -> bool {
         self.read_as.is_none_or(|read_as| read_as.is_current(event))
     }
@@ -189,7 +192,7 @@ impl Coverage {
     }
 }
 
-/// The event with what was opened in it.
+/// The event with its opened payload and its redactions.
 pub(super) fn readable(mut event: PersistedEvent, opened: Option<Opened>) -> Readable {
     let mut shredded = HashSet::new();
     let mut live = HashSet::new();
@@ -204,7 +207,7 @@ pub(super) fn readable(mut event: PersistedEvent, opened: Option<Opened>) -> Rea
     Readable { event, owners: Owners::new(shredded, live) }
 }
 
-/// Seals a draft of a stored event. Every scope of it must be usable.
+/// Seals a draft of a stored event. `keys` must have a usable key for each of its scopes.
 pub(crate) fn seal_draft(draft: &Draft<'_>, keys: &UsableKeys, salt: &[u8; 16]) -> Result<Vec<u8>> {
     let of_scope = |scope: &KeyScope| keys.key(scope).map(|(id, key)| SealingKey { id: *id, key });
     let sealing: Vec<SealingKey<'_>> = draft.scopes.iter().map(of_scope).collect::<Result<_>>()?;

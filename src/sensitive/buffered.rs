@@ -1,16 +1,17 @@
-//! Reading a `Sensitive` out of a buffer of serde's, which has forgotten where in the payload it stood.
+//! Reads a `Sensitive` out of a buffer of serde. Such a buffer does not know where in the payload its values stood.
 //!
-//! Serde keeps what it can't place yet in a buffer: below `#[serde(flatten)]`, in internally tagged and untagged enums.
-//! So what is redacted must be known by itself when it comes out again, and types that do not know of redactions must
-//! still find the stand-in:
+//! Serde keeps values that it can't place yet in a buffer: below `#[serde(flatten)]`, and in internally tagged and
+//! untagged enums. A redacted value must be recognised when it comes out of the buffer. At the same time, a type that
+//! does not know of redactions must still find the stand-in there. So the kinds of stand-ins are put into the buffer in
+//! different ways:
 //!
-//! - `null` goes in as a `None`, which no JSON does; what reads it takes both for the same.
-//! - A text goes in as a reference into the payload, and comes out as the same one.
-//! - Everything else may look like a live value. Then the payload is read once more with marks in these places that
-//!   nothing but a `Sensitive` understands.
+//! - `null` goes in as a `None`, which serde_json never makes. Most types read a `None` as they read `null`.
+//! - A text goes in as a reference into the payload, and comes out as the same reference.
+//! - Any other value may look like a live one. If one of them is doubtful, the payload is read again with marks in the
+//!   doubtful places. A mark is a value that only a `Sensitive` understands.
 //!
-//! Buffers of the application's own (a `serde_json::Value`) lose all that. What comes out of them and can't be told
-//! from a redaction is refused.
+//! Buffers of the application, such as a `serde_json::Value`, lose these distinctions. A value that comes out of such a
+//! buffer and can't be told from a redaction is refused.
 
 use crate::json::pointer::Places;
 use crate::json::raw;
@@ -23,33 +24,33 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// No text begins like this, because it is no UTF-8.
+/// How a mark begins. No text begins like this, because it is not UTF-8.
 const MARK: &[u8] = b"\xff$eventseal::erased\xff";
 
-/// What was seen in one reading of a payload.
+/// What was observed in one reading of a payload. Values are identified by their address in the payload's text.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// Redacted values that went into a buffer of serde's, and the parts of them, by where they begin in memory.
+    /// Redacted values that went into a buffer of serde, and their parts, by the address at which they begin.
     shown: RefCell<BTreeMap<usize, Shown>>,
-    /// What stood in for redacted values that went to somebody else who takes any value.
+    /// The stand-ins that went to another type that takes any value, such as a buffer of the application.
     shown_elsewhere: RefCell<Vec<Value>>,
-    /// Redacted values that a `Sensitive` read.
+    /// Redacted values that a `Sensitive` has read, by address.
     claimed: RefCell<BTreeSet<usize>>,
-    /// Values that are shown as marks.
+    /// Values that are shown as marks in this reading, by address.
     marked: BTreeSet<usize>,
-    /// A live value looked like a redacted one, or the other way round.
+    /// A value came out of a buffer, and could be live or redacted.
     is_doubtful: Cell<bool>,
-    /// The same, and no mark can help.
+    /// As `is_doubtful`, and a reading with marks can't settle it.
     is_lost: Cell<bool>,
-    /// Whatever is not marked is live.
+    /// The marks are known to be complete: every value without a mark is live.
     is_settled: bool,
-    /// A `null` is redacted in a buffer of serde's.
+    /// A redacted `null` went into a buffer of serde.
     has_null: Cell<bool>,
 }
 
 struct Shown {
     end: usize,
-    /// The redacted value that this is a part of.
+    /// The address of the redacted value that this one is a part of.
     around: Option<usize>,
     stand_in: Value,
 }
@@ -63,7 +64,7 @@ impl Reading {
         Self { marked, is_settled, ..Self::default() }
     }
 
-    /// Reads, and returns what was seen.
+    /// Runs `read`, and returns its result and what was observed.
     pub(super) fn run<T>(self, read: impl FnOnce() -> T) -> (T, Rc<Self>) {
         struct Restore(Option<Rc<Reading>>);
         impl Drop for Restore {
@@ -76,7 +77,7 @@ impl Reading {
         (in_mode(Mode::Watching, read), reading)
     }
 
-    /// Whatever it is part of: a buffer may be read part by part.
+    /// Notes a stand-in and all its parts, because a buffer may be read part by part.
     fn note_elsewhere(&self, stand_in: Value) {
         match &stand_in {
             Value::Object(members) => members.values().for_each(|it| self.note_elsewhere(it.clone())),
@@ -89,14 +90,15 @@ impl Reading {
         }
     }
 
-    /// What may be a `Sensitive`'s, and was not read as one for sure. Containers come before their parts.
+    /// The redacted values that may belong to a `Sensitive`, but were not recognised by one. Containers come before
+    /// their parts.
     pub(super) fn open(&self) -> BTreeSet<usize> {
         let (shown, claimed) = (self.shown.borrow(), self.claimed.borrow());
         let is_open = |start: &usize| enclosing(&shown, *start).all(|(start, _)| !claimed.contains(&start));
         shown.keys().copied().filter(is_open).collect()
     }
 
-    /// Those that are not parts of others.
+    /// Of the values in `open`, those that are not parts of other ones.
     pub(super) fn outermost(&self, open: &BTreeSet<usize>) -> BTreeSet<usize> {
         let shown = self.shown.borrow();
         open.iter()
@@ -105,7 +107,7 @@ impl Reading {
             .collect()
     }
 
-    /// Was each of the marks read by a `Sensitive`?
+    /// Was every mark read by a `Sensitive`?
     pub(super) fn all_marks_were_read(&self) -> bool {
         self.marked.is_subset(&self.claimed.borrow())
     }
@@ -123,19 +125,19 @@ impl Reading {
     }
 }
 
-/// What is shown of a redacted value.
+/// How a redacted value is presented to a visitor.
 pub(super) enum Show {
     Mark(Vec<u8>),
     None,
-    /// Each member or element as a redacted value of its own.
+    /// Each member or element is presented as a redacted value of its own.
     Parts,
     AsItIs,
 }
 
-/// How a redacted value is shown to who takes any.
+/// Decides how a redacted value is presented to a visitor that takes any value.
 pub(super) fn show<'de, V: Visitor<'de>>(raw: &'de str) -> Show {
     let Some(reading) = READING.with_borrow(Option::clone) else { return Show::AsItIs };
-    // What is too deep for serde_json is not shown, but refused by it.
+    // A value that is nested too deep is refused by serde_json later.
     let Ok(stand_in) = serde_json::from_str::<Value>(raw) else { return Show::AsItIs };
     if !is_buffer::<V::Value>() {
         reading.note_elsewhere(stand_in);
@@ -158,19 +160,19 @@ pub(super) fn show<'de, V: Visitor<'de>>(raw: &'de str) -> Show {
     if is_container { Show::Parts } else { Show::AsItIs }
 }
 
-/// Redacted values that an address is in, from the inside to the outside.
+/// The redacted values that contain this address, from the inside to the outside.
 fn innermost(shown: &BTreeMap<usize, Shown>, address: usize) -> impl Iterator<Item = (usize, &Shown)> {
     let nearest = shown.range(..=address).next_back().map(|(start, _)| *start);
     nearest.into_iter().flat_map(|start| enclosing(shown, start)).filter(move |(_, it)| address < it.end)
 }
 
-/// A redacted value, and those that it is a part of.
+/// A redacted value, and then those that it is a part of, from the inside to the outside.
 fn enclosing(shown: &BTreeMap<usize, Shown>, start: usize) -> impl Iterator<Item = (usize, &Shown)> {
     let of = |start: usize| shown.get(&start).map(|it| (start, it));
     std::iter::successors(of(start), move |(_, it)| of(it.around?))
 }
 
-/// Notes what stands in for redacted values in a text that somebody keeps as such, in a `RawValue`, and may read later.
+/// Notes the stand-ins in a JSON text that a type keeps as text (a `RawValue`) and may read later.
 pub(super) fn show_text(raw: &str, places: &Places) {
     let Some(reading) = READING.with_borrow(Option::clone) else { return };
     if places.is_place() {
@@ -194,17 +196,19 @@ pub(super) fn show_text(raw: &str, places: &Places) {
     }
 }
 
-/// Where a `Sensitive` is read from.
+/// What a `Sensitive` is read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// From JSON text, or from what can't be redacted: the name of a member, the members around a flattened one.
+    /// JSON text, or something that can't be redacted: the name of a member, or the members around a flattened struct.
     Direct,
-    /// From a buffer of serde's.
+    /// A buffer of serde.
     Serde,
+    /// Any other deserializer, perhaps a buffer of the application.
     Unknown,
 }
 
-/// By its name, which is a help and no promise: where it is unknown, what is doubtful is refused.
+/// Recognises a deserializer by its type's name. Rust does not guarantee these names. If a name is not recognised,
+/// doubtful values are refused instead of guessed.
 fn source_of<D>() -> Source {
     let name = type_name::<D>().trim_start_matches("&mut ").split('<').next().unwrap_or_default();
     let of_serde = |ending| is_of_serde(name) && name.ends_with(ending);
@@ -220,7 +224,7 @@ fn source_of<D>() -> Source {
     }
 }
 
-/// Does a buffer of serde's take it, by itself or beside a tag?
+/// Is this visitor's result a buffer of serde, alone or beside a tag?
 fn is_buffer<V>() -> bool {
     type_name::<V>()
         .split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':')
@@ -241,7 +245,8 @@ pub(super) fn read<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer:
     let Some(reading) = READING.with_borrow(Option::clone).filter(|_| source != Source::Direct) else {
         return T::deserialize(deserializer).map(Sensitive::Present);
     };
-    // Then serde's buffers may have other names than those that are known, and hold it.
+    // If only unknown types have taken redacted values, they may be serde's own buffers under names that are not known
+    // here.
     if reading.shown.borrow().is_empty() && !reading.shown_elsewhere.borrow().is_empty() {
         source = Source::Unknown;
     }
@@ -255,7 +260,7 @@ pub(super) fn read<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer:
                     reading.is_lost.set(true);
                     Ok(Sensitive::Present(value))
                 }
-                // A live value would have been read.
+                // Had the value been live, its type would have accepted it. So it is a stand-in.
                 Err(_) => {
                     reading.is_doubtful.set(before.0);
                     reading.is_lost.set(before.1);
@@ -266,7 +271,7 @@ pub(super) fn read<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer:
         (verdict, source) => {
             if verdict == Verdict::Doubtful {
                 reading.is_doubtful.set(true);
-                // Whichever it is: it is read once more.
+                // The result does not matter: the payload is read again with marks.
                 return Ok(Sensitive::Redacted);
             }
             match source {
@@ -305,7 +310,8 @@ impl Reading {
         {
             return self.claim(start);
         }
-        // A borrowed text, and null, say for sure that they are live, unless a buffer that nobody knows made them.
+        // A redacted text would have been found by its address, and a redacted null would be a `None`. So out of a
+        // buffer of serde, these are live.
         if source == Source::Serde && (self.is_settled || matches!(tree, Tree::Unit | Tree::Str(_))) {
             return Verdict::Live;
         }
@@ -333,7 +339,7 @@ mod tests {
     use serde_json::json;
 
     thread_local! {
-        /// The end of a name of serde's that is not known.
+        /// Types of serde whose names end like this are treated as unknown.
         pub(super) static RENAMED: Cell<Option<&'static str>> = const { Cell::new(None) };
     }
 
@@ -361,7 +367,8 @@ mod tests {
         pair: Pair,
     }
 
-    /// How many were read. Each of them has to be exact.
+    /// Decodes all pairs of these values with all choices of erased ones. Returns how many could be decoded; each of
+    /// those must be right.
     fn read<T: DeserializeOwned>(values: &[Value], pair_of: fn(T) -> Pair) -> usize {
         let mut count = 0;
         for (a, b) in values.iter().flat_map(|a| values.iter().map(move |b| (a, b))) {
@@ -380,7 +387,7 @@ mod tests {
         count
     }
 
-    /// Then nothing is told by the names of its types, and what is doubtful is refused.
+    /// If a future serde renames its types, doubtful values are refused.
     #[test]
     fn i4_a_serde_whose_buffers_have_other_names_leads_to_no_guess() {
         let values = [

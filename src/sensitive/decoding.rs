@@ -1,4 +1,4 @@
-//! Reading a payload, of which it is known what is redacted, into a Rust type.
+//! Reads a payload, whose redacted places are known, into a Rust type.
 
 use crate::error::describe_without_values;
 use crate::json::pointer::{JsonPointer, Places};
@@ -18,7 +18,7 @@ use std::rc::Rc;
 #[derive(Debug)]
 pub(crate) enum Undecodable {
     Json(serde_json::Error),
-    /// A member has a name that serde_json keeps for itself.
+    /// A member has a name that serde_json reserves for its own use.
     Private(JsonPointer),
     /// It can't be told whether a `Sensitive` is redacted.
     Unclear,
@@ -31,7 +31,7 @@ impl From<serde_json::Error> for Undecodable {
 }
 
 impl Undecodable {
-    /// Without values.
+    /// Describes the problem without values of the payload.
     pub(crate) fn describe(&self, payload: &[u8]) -> String {
         match self {
             Self::Json(error) => describe_without_values(error, payload),
@@ -46,7 +46,7 @@ impl Undecodable {
     }
 }
 
-/// What there is to say of a member whose name serde_json keeps for itself.
+/// The error text for a member whose name serde_json reserves for its own use.
 fn private_name(place: &JsonPointer) -> String {
     format!(
         "the name of the member {place} is one that serde_json keeps for itself: move or remove it with a declarative \
@@ -54,22 +54,22 @@ fn private_name(place: &JsonPointer) -> String {
     )
 }
 
-/// Reads a payload in which exactly these places are redacted.
+/// Reads a payload in which exactly the places `redacted` are redacted.
 pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result<T, Undecodable> {
     decode_watched(payload, redacted).map(|(value, _)| value)
 }
 
-/// Reads a payload in which exactly these places are redacted. The flag says whether every redaction is known to
-/// the value: each of these places was read by a `Sensitive`, or not at all.
+/// As [`decode`]. The flag is true if the value knows of every redaction: each redacted place was read by a
+/// `Sensitive`, or not at all.
 ///
-/// Of members that are repeated the last one counts, as it does for a `serde_json::Value`: what serde derives refuses
-/// them, and then it is asked again.
+/// If an object has several members of one name, the last one counts, as in a `serde_json::Value`. Derived code of
+/// serde refuses such objects. Then the payload is read again without the earlier members.
 pub(crate) fn decode_watched<T: DeserializeOwned>(
     payload: &[u8],
     redacted: &[JsonPointer],
 ) -> Result<(T, bool), Undecodable> {
     if let Some(place) = raw::private_member(payload) {
-        // Nobody knows here what was protected.
+        // Here it is not known which names are protected, so no name of the application is shown.
         return Err(Undecodable::Private(raw::without_names(&place, 0)));
     }
     read(payload, redacted).or_else(|error| match std::str::from_utf8(payload).ok().and_then(raw::without_repeated) {
@@ -101,11 +101,11 @@ fn read<T: DeserializeOwned>(payload: &[u8], redacted: &[JsonPointer]) -> Result
     }
 }
 
-/// How many values that a mark may be for are looked at one by one.
+/// How many candidates for a mark are tried one by one. Each one costs another reading of the payload.
 const MAX_DOUBTS: usize = 16;
 
-/// Something redacted went into a buffer of serde's. Where what came out of it leaves a doubt, marks say what is
-/// redacted.
+/// Completes a reading in which a redacted value went through a buffer of serde. If what came out of the buffer leaves
+/// a doubt, the payload is read again with marks in the doubtful places.
 fn read_again<T>(
     value: Result<T, serde_json::Error>,
     reading: &Reading,
@@ -117,7 +117,7 @@ fn read_again<T>(
     if !reading.is_doubtful() && !reading.has_null() {
         return Ok(value?);
     }
-    // A `null` has no doubt in it, but an `Option<Sensitive<T>>` would take it for `None`.
+    // A redacted `null` leaves no doubt, but an `Option<Sensitive<T>>` would read it as `None`.
     let open = reading.open();
     let (marked, again) = attempt(Reading::marking(reading.outermost(&open), false));
     if let (Ok(value), true, false, false) = (marked, again.all_marks_were_read(), again.is_doubtful(), again.is_lost())
@@ -127,7 +127,7 @@ fn read_again<T>(
     if !reading.is_doubtful() {
         return Ok(value?);
     }
-    // Some are read by types that do not know of redactions.
+    // Some of the marked places are read by types that are not a `Sensitive`. Find out which, one place at a time.
     if open.len() > MAX_DOUBTS {
         return Err(Undecodable::Unclear);
     }
@@ -146,7 +146,7 @@ fn read_again<T>(
     Ok(value?)
 }
 
-/// Reads a value in which nothing is redacted.
+/// Reads a `serde_json::Value` in which nothing is redacted.
 pub(crate) fn decode_value<'v, T: Deserialize<'v>>(value: &'v Value) -> Result<T, serde_json::Error> {
     in_mode(Mode::Exact, || T::deserialize(value))
 }

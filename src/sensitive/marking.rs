@@ -1,4 +1,4 @@
-//! Writing a value so that shredded fields can be found in it again.
+//! Writes the value that a typed step returned, and finds the redacted `Sensitive`s in what was written.
 
 use crate::crypto::random;
 use crate::error::{Error, Result};
@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Writes a value as JSON, and says where in it shredded fields are. `null` stands in for them.
+/// Writes a value as JSON, with `null` for each redacted `Sensitive`. Returns the JSON and the places of these `null`s.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<(Value, Vec<JsonPointer>)> {
     let failed = |problem| Error::Encode { target: std::any::type_name::<T>(), problem };
     let (written, marker) = in_mode(Mode::Marking(None), || (writing::to_value(value), MODE.get()));
@@ -22,7 +22,7 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<(Value, Vec<JsonPointer>
     Ok((value, found))
 }
 
-/// The marker of the call that is being written, if there is one.
+/// The marker of the [`encode`] call that is running on this thread, drawn if need be. `None` if none is running.
 pub(super) fn marker() -> Result<Option<Uuid>> {
     match MODE.get() {
         Mode::Marking(Some(marker)) => Ok(Some(marker)),
@@ -35,12 +35,12 @@ pub(super) fn marker() -> Result<Option<Uuid>> {
     }
 }
 
-/// A marker as it is written. No character in it is ever escaped, so that it shows in JSON within JSON.
+/// The text of a marker. JSON escapes none of its characters, so it can be found in JSON within JSON too.
 pub(super) fn text_of(marker: Uuid) -> String {
     format!("eventseal-redacted-{}", marker.simple())
 }
 
-/// A marker that is not a value of its own.
+/// A marker was found inside another text or in the name of a member.
 struct Stray;
 
 fn take_markers(
@@ -107,7 +107,7 @@ mod tests {
         JsonPointer::parse(text).unwrap()
     }
 
-    /// What `encode` writes for a redacted value right now, taken out by a `Serialize` that looks.
+    /// The marker of a running `encode`, read out by a `Serialize` that serializes a redacted value of its own.
     fn leaked() -> String {
         let leak = Cell::new(None);
         struct Looking<'a>(&'a Cell<Option<String>>);

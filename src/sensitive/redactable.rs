@@ -1,7 +1,7 @@
 //! A deserializer that knows which places of a JSON text are redacted.
 //!
-//! Where nothing is redacted it hands over to serde_json; on the way to a redacted place it splits the
-//! text into raw members and elements, so that every other value is read as it is spelled.
+//! Where nothing is redacted, it passes the text on to serde_json. On the way to a redacted place, it splits the text
+//! into its raw members or elements. So every other value is read exactly as serde_json reads it.
 
 use crate::json::pointer::Places;
 use crate::json::raw;
@@ -19,14 +19,14 @@ use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A JSON value that knows which places in it are redacted.
+/// A JSON text, together with the places in it that are redacted.
 pub(super) struct Redactable<'de, 'p> {
     pub(super) raw: &'de str,
-    /// `None`: nothing is redacted here or below.
+    /// The redacted places at or below this value, or `None` if there are none.
     pub(super) places: Option<&'p Places>,
-    /// How redacted places were read so far.
+    /// How the redacted places of the payload were read so far.
     pub(super) seen: &'p Cell<Seen>,
-    /// This is part of something that is redacted, and is shown as a value of its own.
+    /// This value is part of a redacted value, and is presented as a redacted value of its own.
     pub(super) is_part: bool,
 }
 
@@ -40,12 +40,12 @@ impl<'de, 'p> Redactable<'de, 'p> {
         self.is_part || self.places.is_some_and(Places::is_place)
     }
 
-    /// The places, if this is a container on the way to some.
+    /// The redacted places inside this value, if the value is an object or array and not redacted itself.
     fn on_the_way(&self) -> Option<&'p Places> {
         self.places.filter(|places| places.leads_on() && !self.is_redacted() && self.raw.starts_with(['{', '[']))
     }
 
-    /// Shows each member or element by itself.
+    /// Presents each member or element as a value of its own.
     fn show_parts<V: Visitor<'de>>(self, places: &'p Places, visitor: V) -> Result<V::Value, serde_json::Error> {
         if self.raw.starts_with('{') {
             visitor.visit_map(Members { members: split_object(self.raw)?, places, of: self, value: None })
@@ -54,7 +54,7 @@ impl<'de, 'p> Redactable<'de, 'p> {
         }
     }
 
-    /// Has serde_json read the value, exactly as it would where nothing at all is redacted.
+    /// Lets serde_json read the value, exactly as it would in a payload without redactions.
     fn read<T>(
         self,
         how: Seen,
@@ -71,15 +71,15 @@ impl<'de, 'p> Redactable<'de, 'p> {
 
 type Json<'de> = serde_json::Deserializer<serde_json::de::StrRead<'de>>;
 
-/// Is this type `Option<Sensitive<…>>`? `Option` says nothing of what it holds but in the name of the type, so
-/// this is a help and no promise: where names are spelled otherwise, the answer is no.
+/// Is this type an `Option<Sensitive<…>>`? Only the type's name tells, and Rust does not guarantee names. If the name
+/// is spelled otherwise, the answer is no.
 fn is_optional_sensitive<T>() -> bool {
     let known = type_name::<Option<Sensitive<()>>>();
     known.strip_suffix("()>>").is_some_and(|start| type_name::<T>().starts_with(start))
 }
 
-/// Methods that go on into containers on the way to redacted places, and leave all other values to the
-/// method of serde_json, so that what can be read while nothing is redacted can be read afterwards.
+/// Makes methods that go into containers on the way to redacted places, and pass all other values to the same method of
+/// serde_json. So a payload that can be read while it is live can be read after an erasure too.
 macro_rules! read_by_serde_json {
     ($($method:ident($($argument:ident: $type:ty),*))*) => {$(
         fn $method<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, Self::Error> {
@@ -118,7 +118,7 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
         if name == TOKEN {
             return if self.is_redacted() { visitor.visit_unit() } else { visitor.visit_some(self) };
         }
-        // A RawValue, which serde_json makes of the text and of nothing else.
+        // serde_json makes a RawValue of its own deserializer's text only.
         if self.places.is_none() || name.starts_with("$serde_json::") {
             if let Some(places) = self.places {
                 buffered::show_text(self.raw, places);
@@ -157,13 +157,14 @@ impl<'de> Deserializer<'de> for Redactable<'de, '_> {
         }
     }
 
-    /// Nobody looks at the value, so nobody misses that it is redacted.
+    /// Nobody looks at the value, so a redaction need not be reported.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
         visitor.visit_unit()
     }
 
     read_by_serde_json! {
-        deserialize_bool() deserialize_char() deserialize_str() deserialize_string() deserialize_bytes() deserialize_byte_buf()
+        deserialize_bool() deserialize_char() deserialize_str() deserialize_string()
+        deserialize_bytes() deserialize_byte_buf()
         deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64() deserialize_i128()
         deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64() deserialize_u128()
         deserialize_f32() deserialize_f64() deserialize_identifier()
@@ -198,10 +199,10 @@ impl<'de> MapAccess<'de> for Members<'de, '_> {
         let name = raw::name(spelled)?;
         self.value = Some(self.of.child(value, self.places, &name));
         if self.of.is_redacted() {
-            // A buffer takes it as it is; and where in memory it is tells what it belongs to.
+            // The name must stay a reference into the payload: its address tells which redacted value it belongs to.
             return seed.deserialize(&mut serde_json::Deserializer::from_str(spelled)).map(Some);
         }
-        // As a JSON document of its own, so that numeric and enum keys work as serde_json has them.
+        // The name is read out of a map of its own, so that numeric and enum keys work as in serde_json.
         let key = serde_json::Map::from_iter([(name.into_owned(), Value::Null)]);
         let mut keys = KeyOf(Some(seed), PhantomData);
         keys.read(key).map(Some)
@@ -215,7 +216,7 @@ impl<'de> MapAccess<'de> for Members<'de, '_> {
     }
 }
 
-/// Reads the name of a one-member map with somebody else's seed.
+/// Reads the name in a map of one member with the caller's seed.
 struct KeyOf<'de, K: DeserializeSeed<'de>>(Option<K>, PhantomData<&'de ()>);
 
 impl<'de, K: DeserializeSeed<'de>> KeyOf<'de, K> {

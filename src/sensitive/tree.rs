@@ -1,4 +1,4 @@
-//! Values that were in a buffer, read out of it and read again as serde reads out of its buffers.
+//! A tree of values that were in a buffer. It is read again in the way in which serde reads its own buffers.
 
 use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer};
 use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
@@ -24,11 +24,11 @@ pub(super) enum Tree<'de> {
 }
 
 impl Tree<'_> {
-    /// Where in memory the first text in it is, and whether it is in a list: then it may have been erased without the
-    /// list.
+    /// The address of the first text in this value, and whether that text is an element of a list. If it is, the text
+    /// may have been erased without the list.
     pub(super) fn address(&self) -> Option<(usize, bool)> {
         match self {
-            // What is inside of something that is erased, is.
+            // Everything inside an erased value is erased, so one text speaks for the whole.
             Tree::Str(text) => Some((text.as_ptr() as usize, false)),
             Tree::Map(members) => members.iter().find_map(|(name, _)| name.address()),
             Tree::Seq(elements) => elements.iter().find_map(|element| Some((element.address()?.0, true))),
@@ -36,13 +36,14 @@ impl Tree<'_> {
         }
     }
 
+    /// Does this value equal that JSON value?
     pub(super) fn is(&self, value: &Value) -> bool {
         match (self, value) {
             (Tree::Unit | Tree::None, Value::Null) => true,
             (Tree::Bool(it), Value::Bool(value)) => it == value,
             (Tree::I64(it), Value::Number(number)) => number.as_i64() == Some(*it),
             (Tree::U64(it), Value::Number(number)) => number.as_u64() == Some(*it),
-            #[allow(clippy::float_cmp, reason = "is it just this one?")]
+            #[allow(clippy::float_cmp, reason = "compares for identity")]
             (Tree::F64(it), Value::Number(number)) => number.as_f64() == Some(*it),
             (Tree::Str(it), Value::String(value)) => it == value,
             (Tree::String(it), Value::String(value)) => it == value,
@@ -55,7 +56,7 @@ impl Tree<'_> {
                         name.text().and_then(|name| value.get(name)).is_some_and(|value| it.is(value))
                     })
             }
-            // With arbitrary_precision, numbers come as maps.
+            // With serde_json's feature `arbitrary_precision`, numbers come as maps.
             (Tree::Map(it), Value::Number(number)) => {
                 matches!(it.as_slice(), [(_, spelled)] if spelled.text() == Some(number.to_string().as_str()))
             }
@@ -72,7 +73,7 @@ impl Tree<'_> {
     }
 }
 
-/// Makes a tree of any value.
+/// A visitor that makes a [`Tree`] of any value.
 pub(super) struct Plant;
 
 impl<'de> Deserialize<'de> for Tree<'de> {
@@ -140,13 +141,13 @@ impl<'de> Visitor<'de> for Plant {
     }
 }
 
-/// Reads out of a tree, as serde reads out of its buffers.
+/// A deserializer that reads a tree as serde reads its buffers.
 pub(super) struct Buffered<'de, E> {
     tree: Tree<'de>,
     error: PhantomData<E>,
 }
 
-/// As [`Buffered`], of a buffer of serde's.
+/// As [`Buffered`], for a tree that came out of a buffer of serde. The type's name tells the two apart.
 pub(super) struct OfSerde<'de, E>(pub(super) Buffered<'de, E>);
 
 impl<'de, E> Buffered<'de, E> {
@@ -155,7 +156,7 @@ impl<'de, E> Buffered<'de, E> {
     }
 }
 
-/// What `inner` is wrapped in on its way out.
+/// What both deserializers can do: be made of a tree, and give it back.
 trait Wrap<'de, E: de::Error>: Deserializer<'de, Error = E> + IntoDeserializer<'de, E> {
     fn wrap(tree: Tree<'de>) -> Self;
     fn tree(self) -> Tree<'de>;
@@ -200,7 +201,12 @@ macro_rules! reads {
                 visitor.visit_newtype_struct(self)
             }
 
-            fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, E> {
+            fn deserialize_enum<V: Visitor<'de>>(
+                self,
+                _: &'static str,
+                _: &'static [&'static str],
+                visitor: V,
+            ) -> Result<V::Value, E> {
                 match self.tree() {
                     Tree::Map(members) if members.len() == 1 => {
                         let members = members.into_iter().map(|(name, value)| (Self::wrap(name), Self::wrap(value)));
@@ -213,8 +219,8 @@ macro_rules! reads {
             }
 
             forward_to_deserialize_any! {
-                bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-                tuple_struct map struct identifier ignored_any
+                bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq
+                tuple tuple_struct map struct identifier ignored_any
             }
         }
     };

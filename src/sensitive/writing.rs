@@ -1,8 +1,9 @@
-//! Writing a value of the application as the JSON of an event.
+//! Writes a value of the application as the JSON of an event.
 //!
-//! Two things are known here and nowhere else: where in the value a [`Sensitive`](crate::Sensitive) stood, and what
-//! JSON can't say. The first is noted, so that an append can refuse to store one in the clear. The second is refused,
-//! because serde_json writes `null` for it and says nothing.
+//! Only while a value is written can two things be seen:
+//! - where in it each [`Sensitive`](crate::Sensitive) stands. The places are noted, so that an append can refuse to
+//!   store a `Sensitive` in the clear;
+//! - what JSON can't express. serde_json would write `null` and say nothing, so such a value is refused here.
 
 mod compound;
 
@@ -22,12 +23,12 @@ use std::rc::Rc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SensitivePlace {
     pub(crate) pointer: JsonPointer,
-    /// The value at this place is the `Sensitive`. Otherwise one is somewhere in it, as part of a text or as the name
-    /// of a member.
+    /// True if the value at this place is the `Sensitive` itself. False if the `Sensitive` is somewhere inside the
+    /// value, as part of a text or as the name of a member.
     pub(crate) is_exact: bool,
 }
 
-/// Writes a value, and says where each outermost `Sensitive` in it stood.
+/// Writes a value as JSON. Returns the JSON and the place of each outermost `Sensitive`.
 pub(crate) fn write<T: Serialize + ?Sized>(value: &T) -> Result<(Vec<u8>, Vec<SensitivePlace>)> {
     let mut payload = Vec::with_capacity(128);
     let watch = Rc::new(Watch { is_append: true, ..Watch::default() });
@@ -35,8 +36,8 @@ pub(crate) fn write<T: Serialize + ?Sized>(value: &T) -> Result<(Vec<u8>, Vec<Se
     Ok((payload, watch.places()))
 }
 
-/// Writes what a step returned. An event that can't be read is worse than one that says a little less, so only what
-/// JSON can't say at all is refused.
+/// Writes what a step returned. It is less strict than [`write`], because a refusal makes a stored event unreadable:
+/// only a value that JSON can't express at all is refused.
 pub(super) fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<serde_json::Value> {
     watched(value, serde_json::value::Serializer, &Rc::default())
 }
@@ -64,27 +65,28 @@ thread_local! {
     static WATCH: RefCell<Option<Rc<Watch>>> = const { RefCell::new(None) };
 }
 
-/// What is known while a value is written.
+/// What was observed so far while a value is written.
 #[derive(Default)]
 struct Watch {
     is_append: bool,
-    /// The place that is being written.
+    /// The place that is being written, as a JSON Pointer.
     path: RefCell<String>,
     found: RefCell<Vec<SensitivePlace>>,
-    /// How many `Sensitive`s are being written, one inside the other.
+    /// How many `Sensitive`s are being written at the moment, one inside the other.
     depth: Cell<usize>,
-    /// How often one was seen where it was written.
+    /// How often a `Sensitive` was observed at the place where it was written.
     seen: Cell<usize>,
-    /// Where one was seen later than it was written, because somebody kept it in a buffer meanwhile, and whose buffer
-    /// that was.
+    /// `Sensitive`s that were observed after they were written, because a buffer kept them in between: the crate of
+    /// that buffer, and the place.
     replayed: RefCell<Vec<(&'static str, String)>>,
-    /// Where one was written that was not seen, and whose serializer wrote it.
+    /// `Sensitive`s that were written and not observed: the crate of the serializer that took them, and the place.
     unseen: RefCell<Vec<(&'static str, String)>>,
     /// Why the value is refused.
     problem: RefCell<Option<String>>,
 }
 
 impl Watch {
+    /// Runs `write` with `token` added to the path.
     fn within<R>(&self, token: &str, write: impl FnOnce() -> R) -> R {
         let length = self.push(token);
         let result = write();
@@ -92,6 +94,7 @@ impl Watch {
         result
     }
 
+    /// Adds a token to the path. Returns how long the path was before.
     fn push(&self, token: &str) -> usize {
         let mut path = self.path.borrow_mut();
         let length = path.len();
@@ -104,6 +107,7 @@ impl Watch {
         JsonPointer::new_unchecked(self.path.borrow().as_str())
     }
 
+    /// Notes that a `Sensitive` stands here.
     fn note(&self) {
         self.seen.set(self.seen.get() + 1);
         self.found.borrow_mut().push(SensitivePlace { pointer: self.here(), is_exact: true });
@@ -115,12 +119,15 @@ impl Watch {
         error
     }
 
+    /// All places, the inexact ones last.
     fn places(&self) -> Vec<SensitivePlace> {
         let (mut places, unseen, mut replayed) = (self.found.take(), self.unseen.take(), self.replayed.take());
-        // What goes into a buffer comes out of the same crate's, there or further inside. The inner ones choose first.
+        // A `Sensitive` that went into a buffer comes out of a buffer of the same crate, at the same place or further
+        // inside. So each unseen one is matched with a replayed one. The innermost are matched first.
         let mut inner_first: Vec<_> = unseen.iter().collect();
         inner_first.sort_by_key(|(_, place)| Reverse(place.len()));
-        // Of several of one crate, nobody knows which of them did not come out.
+        // If one of a crate's buffers has no match, it is not known which one it is. So all places of that crate are
+        // reported.
         let mut lost = HashSet::new();
         for (of, place) in inner_first {
             match replayed.iter().position(|(by, at)| by == of && is_at_or_in(at, place)) {
@@ -142,8 +149,8 @@ fn is_at_or_in(place: &str, outer: &str) -> bool {
     place.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The crate that a type is of. A help and no promise: where names are spelled otherwise, what was written is not found
-/// again.
+/// The crate that defines a type, read from the type's name. Rust does not guarantee names. If they are spelled
+/// otherwise, a buffered `Sensitive` finds no match and is reported as unseen.
 fn crate_of<T: ?Sized>() -> &'static str {
     let name =
         type_name::<T>().trim_start_matches("&mut ").trim_start_matches('&').trim_start_matches("alloc::boxed::Box<");
@@ -158,7 +165,8 @@ pub(super) fn sensitive<T: Serialize, S: Serializer>(value: &T, serializer: S) -
     let Some(watch) = WATCH.with_borrow(Option::clone) else { return value.serialize(serializer) };
     let (depth, seen) = (watch.depth.get(), watch.seen.get());
     watch.depth.set(depth + 1);
-    // The name goes through serde's buffers, and means nothing to other serializers.
+    // Serde's buffers keep this name, so the `Sensitive` is recognised when the buffer is written. Other serializers
+    // ignore it.
     let result = serializer.serialize_newtype_struct(TOKEN, value);
     watch.depth.set(depth);
     if depth == 0 && seen == watch.seen.get() && !writes_members_here::<S>() {
@@ -177,41 +185,41 @@ pub(super) fn redacted<E: ser::Error>() -> E {
     }
 }
 
-/// Does it write the members of what it is given, each of which is seen, and nothing else? `#[serde(flatten)]` does,
-/// and what has no members leaves no trace. A help and no promise: where serde's type is called otherwise, the place is
-/// kept as unseen.
+/// Does this serializer write the members of a value directly into the surrounding object, as `#[serde(flatten)]` does?
+/// Then each member is observed by itself, and a value without members leaves nothing in the payload. Rust does not
+/// guarantee type names. If serde's type is named otherwise, the place is reported as unseen.
 fn writes_members_here<S>() -> bool {
     let name = type_name::<S>();
     name.contains("FlatMapSerializer<") && name.contains(module_path!())
 }
 
-/// Stands in the path for a name that is a `Sensitive` or inside of one, because the path gets into errors. No place is
-/// missed by that: what counts is the place around such a name, or the outermost `Sensitive`.
+/// What the path shows for a member's name that is, or is inside, a `Sensitive`: the path appears in errors. No place
+/// is lost by that, because the place around the name, or the outermost `Sensitive`, is what is checked.
 const HIDDEN: &str = "***";
 
-/// Is the name of a member a `Sensitive`, perhaps out of a buffer of serde's?
+/// Is the name of a member a `Sensitive`, perhaps one that comes out of a buffer of serde?
 fn holds_sensitive<K: Serialize + ?Sized>(key: &K) -> bool {
     let watch = Watch::default();
     let at = At { watch: &watch, is_inside: false, is_some: false, is_sensitive: false };
-    // What can't be a name is refused by the serializer that is to write it.
+    // A key that can't be a name is refused later, by the serializer that writes it.
     let _ = key.serialize(Watching { inner: &mut serde_json::Serializer::new(std::io::sink()), at });
     watch.seen.get() > 0
 }
 
-/// A place, and what is around it.
+/// The surroundings of the value that is being written.
 #[derive(Clone, Copy)]
 struct At<'w> {
     watch: &'w Watch,
-    /// A `Sensitive` around it is noted.
+    /// The value is inside a `Sensitive` whose place is noted already.
     is_inside: bool,
-    /// It is in a `Some`, and nothing else is written there.
+    /// The value is the content of a `Some`.
     is_some: bool,
-    /// It is a `Sensitive`.
+    /// The value is the content of a `Sensitive`.
     is_sensitive: bool,
 }
 
 impl<'w> At<'w> {
-    /// A value is about to be written here, and may hold others.
+    /// Must be called before a value is written. Returns the surroundings of the values inside it.
     fn begin(self) -> Self {
         let is_noted = !self.is_inside && self.watch.is_append && self.watch.depth.get() > 0;
         if is_noted {
@@ -245,13 +253,13 @@ impl<'w> At<'w> {
     }
 }
 
-/// A serializer that watches another one.
+/// A serializer that passes everything to `inner`, and observes what is written where.
 struct Watching<'w, S> {
     inner: S,
     at: At<'w>,
 }
 
-/// A value with the place it is written at.
+/// A value together with its surroundings, so that its parts are observed too.
 struct Value<'a, 'w, T: ?Sized> {
     value: &'a T,
     at: At<'w>,
@@ -375,7 +383,7 @@ impl<'w, S: Serializer> Serializer for Watching<'w, S> {
     }
 
     fn serialize_struct(self, name: &'static str, length: usize) -> Result<Self::SerializeStruct, S::Error> {
-        // Numbers and texts that serde_json writes as they are spelled look like structs to other serializers.
+        // serde_json passes raw JSON texts and big numbers as structs with a private name.
         let is_spelled = name.starts_with("$serde_json::private::");
         Ok(Compound::new(self.at, self.inner.serialize_struct(name, length)?).spelled(is_spelled))
     }

@@ -1,6 +1,7 @@
-//! Names of members that mean trouble: repeated ones, and those that serde_json keeps for itself.
+//! Finds names of members that cause trouble: names that are repeated in an object, and names that serde_json reserves
+//! for its own use.
 //!
-//! One pass over the text, without recursion, and only where there is a reason for it.
+//! A search looks for them in one pass over the text, without recursion. It only runs where such a name is possible.
 
 use crate::json::pointer::{JsonPointer, push_escaped};
 use crate::json::raw;
@@ -11,14 +12,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// How the names begin by which serde_json tells raw values and big numbers from objects. It takes an object of the
-/// application that has such a member for what it is not: for the JSON in a text, or for a number.
+/// The prefix of the names that serde_json reserves: it passes raw values and big numbers as objects with such a
+/// member. If a payload has a member with such a name, serde_json takes the object for a raw value or a number.
 pub(crate) const PRIVATE: &str = "$serde_json::private::";
 
-/// The first member of a JSON text, at any depth, whose name serde_json keeps for itself.
+/// The place of the first member, at any depth, whose name serde_json reserves. `None` if there is none, or if the text
+/// is not JSON.
 pub(crate) fn private_member(payload: &[u8]) -> Option<JsonPointer> {
     static PLAIN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(PRIVATE));
-    // No character of the name has a short escape.
+    // No character of the prefix has a short escape, so an escaped one begins with `\u00`.
     static ESCAPED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\\u00"));
     if PLAIN.find(payload).is_none() && ESCAPED.find(payload).is_none() {
         return None;
@@ -28,8 +30,8 @@ pub(crate) fn private_member(payload: &[u8]) -> Option<JsonPointer> {
     serde_json::from_str::<IgnoredAny>(text).is_ok().then_some(place)
 }
 
-/// The same place, without what may be a value of the application: of its tokens, those from `from` on are shown as
-/// `***`, and of the private name at its end what serde_json knows of it.
+/// The same place, without tokens that may be values of the application. The tokens from index `from` on are replaced
+/// by `***`. The reserved name at the end keeps the part that serde_json defines.
 pub(crate) fn without_names(place: &JsonPointer, from: usize) -> JsonPointer {
     const HIDDEN: &str = "***";
     let tokens: Vec<&str> = place.as_str().split('/').skip(1).collect();
@@ -47,11 +49,11 @@ pub(crate) fn without_names(place: &JsonPointer, from: usize) -> JsonPointer {
     JsonPointer::new_unchecked(shown)
 }
 
-/// What is put in front of private names, and once more in front of those that begin with it already, so that it can be
-/// taken away again.
+/// The character that [`hide_private`] puts in front of each reserved name. It is also put in front of each name that
+/// looks like a hidden one, so that [`show_private`] can undo it.
 const HIDING: char = '~';
 
-/// A JSON text in which serde_json takes no name for its own; `None` if there is none, or if it is no JSON.
+/// The JSON text with its reserved names hidden from serde_json. `None` if it has none, or if it is not JSON.
 pub(crate) fn hide_private(text: &str) -> Option<String> {
     private_member(text.as_bytes())?;
     let names = look(text, false).hideable;
@@ -65,7 +67,7 @@ pub(crate) fn hide_private(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// Takes away what [`hide_private`] put there.
+/// Undoes [`hide_private`] in a value that was read from its result.
 pub(crate) fn show_private(value: Value) -> Value {
     let shown = |name: String| {
         if is_hideable(&name) { name.strip_prefix(HIDING).map(str::to_owned).unwrap_or(name) } else { name }
@@ -81,8 +83,8 @@ fn is_hideable(name: &str) -> bool {
     name.trim_start_matches(HIDING).starts_with(PRIVATE)
 }
 
-/// A JSON text in which the last one is left of members that are repeated; `None` if there are none, or if it is no
-/// JSON.
+/// The JSON text in which only the last of several members with one name is left. `None` if no name is repeated, or if
+/// the text is not JSON.
 pub(crate) fn without_repeated(text: &str) -> Option<String> {
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     let mut cuts = look(text, true).repeated;
@@ -92,7 +94,7 @@ pub(crate) fn without_repeated(text: &str) -> Option<String> {
     cuts.sort_unstable();
     let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
     for (start, end) in cuts {
-        // What is inside of another is gone with it.
+        // A cut inside another cut is gone with it.
         if start >= copied {
             out.push_str(text.get(copied..start)?);
             copied = end;
@@ -104,31 +106,39 @@ pub(crate) fn without_repeated(text: &str) -> Option<String> {
 
 #[derive(Default)]
 struct Look {
+    /// The place of the first member with a reserved name.
     private: Option<JsonPointer>,
-    /// Members that others of their name follow, each with its comma.
+    /// The members that are followed by another one of the same name, from their name to behind their comma.
     repeated: Vec<(usize, usize)>,
-    /// Where names begin, behind the quote, that are private or look like hidden ones.
+    /// Where the names begin, behind their quotes, that [`hide_private`] must change.
     hideable: Vec<usize>,
 }
 
-/// As many levels as a protected payload may have. Deeper ones are looked through like others, at the cost of a bit
-/// each: whoever writes a payload must not decide how much memory it takes to look at it. serde_json reads no members
-/// there, so of those that are repeated none has to go.
+/// How many levels of nesting are kept in full: as many as a protected payload may have. A deeper level costs one bit,
+/// so that the author of a payload can't decide how much memory a look at it takes. serde_json reads no members that
+/// deep, so repeated members there need not be removed.
 const KEPT: usize = crate::json::scan::MAX_DEPTH;
 
 /// A container that is not closed yet.
 enum Open<'t> {
-    Object { start: usize, name: Option<&'t str>, seen: HashMap<Cow<'t, str>, (usize, usize)> },
-    Array { index: usize },
+    /// `start`: where the current member begins. `name`: its name as it is spelled. `seen`: the members before it.
+    Object {
+        start: usize,
+        name: Option<&'t str>,
+        seen: HashMap<Cow<'t, str>, (usize, usize)>,
+    },
+    Array {
+        index: usize,
+    },
 }
 
 /// All containers that are not closed yet.
 #[derive(Default)]
 struct Levels<'t> {
     depth: usize,
-    /// The outermost of them.
+    /// The outermost containers, up to [`KEPT`].
     kept: Vec<Open<'t>>,
-    /// Which of the others are objects.
+    /// The deeper containers, one bit each: set for an object.
     deeper: Vec<u64>,
 }
 
@@ -169,7 +179,7 @@ impl<'t> Levels<'t> {
         }
     }
 
-    /// The innermost, if it is kept.
+    /// The innermost container, unless it is too deep to be kept.
     fn innermost(&mut self) -> Option<&mut Open<'t>> {
         if self.depth > KEPT { None } else { self.kept.last_mut() }
     }
@@ -178,7 +188,8 @@ impl<'t> Levels<'t> {
         ((level - KEPT) / 64, (level - KEPT) % 64)
     }
 
-    /// The place of what is about to be read; of what is deeper than those that are kept, the last of them around it.
+    /// The place of the value that comes next. If it is deeper than the kept levels, the place of the innermost kept
+    /// one around it.
     fn place(&self) -> JsonPointer {
         let mut place = String::new();
         for container in &self.kept {
@@ -194,7 +205,7 @@ impl<'t> Levels<'t> {
     }
 }
 
-/// Looks through a JSON text. Of what is none, it makes something or other.
+/// Looks through a JSON text. The result is only meaningful if the text is valid JSON, which the caller checks.
 fn look(text: &str, wants_repeated: bool) -> Look {
     let (bytes, mut found, mut levels) = (text.as_bytes(), Look::default(), Levels::default());
     let (mut at, mut is_name_next) = (0, false);
@@ -251,7 +262,7 @@ fn look(text: &str, wants_repeated: bool) -> Look {
     found
 }
 
-/// Just behind the closing quote.
+/// The position just behind the closing quote of a string.
 fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
     while let Some(next) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
         at += next + 1;
@@ -329,7 +340,7 @@ mod tests {
             };
             let expected = format!("{}/a{last}", "/a/0".repeat(depth.min(KEPT) / 2 - 1));
             assert_eq!(private_member(deep.as_bytes()).unwrap().as_str(), expected, "{depth}");
-            // Nothing stays behind of levels that are closed again.
+            // Levels that are closed again leave nothing behind.
             for beside in [
                 format!(r#"[{},{{"a":1,"{private}":1}}]"#, nested("")),
                 format!(r#"[{},["{private}",{{}}]]"#, nested("0")),

@@ -1,10 +1,11 @@
-//! The grammar of JSON, as far as values are only passed over: nothing here knows what is wanted.
+//! The grammar of JSON: methods of the scanner that read a value and skip it. Nothing here knows which places are
+//! wanted.
 
 use crate::json::scan::{MAX_DEPTH, ScanError, Scanner};
 use std::borrow::Cow;
 
 impl<'a> Scanner<'a> {
-    /// A value in which nothing is wanted, without recursion.
+    /// Skips a value in which nothing is wanted, without recursion.
     pub(crate) fn skip_value(&mut self) -> Result<(), ScanError> {
         // One bit per open container: set for an object.
         let mut objects = 0_u128;
@@ -62,8 +63,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The name of a member, and the way to its value. `None` for a lone surrogate, which can't be in any name that is
-    /// looked for.
+    /// Reads the name of a member, up to its value. `None` for a name with a lone surrogate, which no wanted name has.
     pub(crate) fn member(&mut self) -> Result<Option<Cow<'a, [u8]>>, ScanError> {
         if self.peek() != Some(b'"') {
             return self.fail("a member name or '}' is expected");
@@ -98,7 +98,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// A string; says whether it holds escapes.
+    /// Reads a string. Returns whether it has escapes.
     #[inline]
     pub(crate) fn string(&mut self) -> Result<bool, ScanError> {
         self.at += 1;
@@ -208,7 +208,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How many bytes stand before the next quote, backslash or control character. Eight at a time.
+/// The number of bytes before the next quote, backslash or control character. Looks at eight bytes at a time.
 #[inline]
 fn plain_prefix(text: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -219,7 +219,7 @@ fn plain_prefix(text: &[u8]) -> usize {
     let (words, rest) = text.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        // The lowest set bit is exact; false positives of the borrow come after it only.
+        // The lowest set bit is right. The subtraction's borrow can only set wrong bits above it.
         let special =
             zero_byte(word ^ QUOTES) | zero_byte(word ^ BACKSLASHES) | (word.wrapping_sub(ONES * 0x20) & !word & HIGH);
         if special != 0 {
@@ -230,7 +230,7 @@ fn plain_prefix(text: &[u8]) -> usize {
     words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
 }
 
-/// The text that a JSON string (without its quotes) stands for; `None` for a lone surrogate.
+/// The text that a JSON string stands for. `raw` is the string without its quotes. `None` if it has a lone surrogate.
 pub(crate) fn unescape(raw: &[u8]) -> Option<String> {
     let quoted = [b"\"", raw, b"\""].concat();
     serde_json::from_slice(&quoted).ok()

@@ -1,8 +1,8 @@
 //! Finds the places that a header names.
 //!
-//! When they are looked for, nothing of the header is authentic yet, and it may name thousands of places deep
-//! in a document that has none of them. So no tree is built: the sorted pointers are one, and a way is followed
-//! only as far as the document goes.
+//! The header is not authentic yet at this point. It may name thousands of places deep in a document that has none of
+//! them. So no tree is built: the sorted pointers serve as one, and a pointer is followed only as far as the document
+//! goes.
 
 use super::{Scan, Scanner, Span};
 use crate::json::pointer::{array_index, push_escaped};
@@ -10,8 +10,8 @@ use crate::json::wanted::Wanted;
 use std::cmp::Ordering;
 use std::ops::Range;
 
-/// Where the values at these places are, in the order of the pointers, which differ from one another. `None` if
-/// one is missing, or if a member on the way to one, or at it, occurs twice.
+/// Where the values at these places stand, in the order of `pointers`. No two pointers may be equal. `None` if a place
+/// is missing, or if a member at a place or on the way to it occurs twice.
 pub(crate) fn locate(text: &[u8], pointers: &[&str]) -> Option<Vec<Span>> {
     let mut order: Vec<usize> = (0..pointers.len()).collect();
     order.sort_unstable_by(|a, b| by_steps(pointers[*a], pointers[*b]));
@@ -30,13 +30,13 @@ pub(crate) fn locate(text: &[u8], pointers: &[&str]) -> Option<Vec<Span>> {
 
 struct Locator<'a> {
     scanner: Scanner<'a>,
-    /// Sorted, so that those which share their first steps stand together.
+    /// Sorted, so that pointers with the same first steps stand together.
     pointers: &'a [&'a str],
     spans: Vec<Option<Span>>,
 }
 
 impl<'a> Locator<'a> {
-    /// A value that these pointers lead to or through. They share what stands before the byte `at`.
+    /// Reads a value to which, or through which, the pointers in `range` lead. Their first `at` bytes are the same.
     fn value(&mut self, mut range: Range<usize>, at: usize) -> Option<()> {
         let start = self.scanner.at;
         let target = range.start;
@@ -92,7 +92,7 @@ impl<'a> Locator<'a> {
     fn array(&mut self, range: Range<usize>, at: usize) -> Option<()> {
         let steps = self.steps(range, at).into_iter();
         let mut wanted = steps.map(|(step, group)| Some((array_index(step)?, group))).collect::<Option<Vec<_>>>()?;
-        // They were sorted as text.
+        // They were sorted as text so far.
         wanted.sort_unstable_by_key(|(index, _)| *index);
         let mut wanted = wanted.into_iter().peekable();
         self.scanner.enter().ok()?;
@@ -113,14 +113,14 @@ impl<'a> Locator<'a> {
         None
     }
 
-    /// Goes on with the pointers that have the next step in common.
+    /// Follows a group of pointers that have the same next step.
     fn step(&mut self, group: Range<usize>, at: usize) -> Option<()> {
         let next = at + 1 + step_at(self.pointers[group.start], at).len();
         self.value(group, next)
     }
 
-    /// What the next steps of these pointers are, and which pointers have each. Made once for each object and array on
-    /// the way, so that a pointer is read once from its start to its end, however many members there are.
+    /// The next steps of the pointers in `range`, each with the pointers that have it. This is called once for each
+    /// object and array on the way. So each pointer is read once, however many members the document has.
     fn steps(&self, range: Range<usize>, at: usize) -> Vec<(&'a str, Range<usize>)> {
         let mut steps: Vec<(&'a str, Range<usize>)> = Vec::new();
         for index in range {
@@ -134,7 +134,7 @@ impl<'a> Locator<'a> {
     }
 }
 
-/// The pointers whose next step is the member of this name.
+/// The pointers whose next step is the member `name`.
 fn named(steps: &[(&str, Range<usize>)], name: &str) -> Range<usize> {
     let mut escaped = String::new();
     let name = if name.contains(['~', '/']) {
@@ -146,7 +146,8 @@ fn named(steps: &[(&str, Range<usize>)], name: &str) -> Range<usize> {
     steps.binary_search_by(|(step, _)| (*step).cmp(name)).map_or(0..0, |at| steps[at].1.clone())
 }
 
-/// The step behind the slash at `at`, as it is written in the pointer: a place has one spelling.
+/// The step behind the slash at byte `at`, still escaped. Each place has one spelling, so escaped steps can be
+/// compared.
 fn step_at(pointer: &str, at: usize) -> &str {
     let rest = pointer.get(at + 1..).unwrap_or_default();
     let step = rest.split_once('/').map_or(rest, |(step, _)| step);
@@ -155,7 +156,8 @@ fn step_at(pointer: &str, at: usize) -> &str {
     step
 }
 
-/// Step by step, and not byte by byte: `/a/b` is beside `/a`, and `/a!` is not between them.
+/// Compares pointers step by step and not byte by byte: `/a/b` comes right after `/a`, and `/a!` does not come between
+/// them.
 fn by_steps(a: &str, b: &str) -> Ordering {
     const BLOCK: usize = 64;
     let (a, b) = (a.as_bytes(), b.as_bytes());
@@ -174,7 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     thread_local! {
-        /// How many bytes of pointers were looked at.
+        /// How many bytes of pointers were read.
         pub(crate) static READ: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     }
 
@@ -218,7 +220,7 @@ mod tests {
         }
     }
 
-    /// As many and as deep as the format allows.
+    /// As many places, and as deep, as the format allows.
     #[test]
     fn thousands_of_deep_places_are_found_if_they_are_there() {
         let (open, close) = ("{\"a\":".repeat(126), "}".repeat(126));
@@ -229,8 +231,8 @@ mod tests {
         assert!(found.into_iter().eq((0..4_096).rev().map(|number| number.to_string())));
     }
 
-    /// A pointer is read from its start to its end, and not again for every member that there is: nothing vouches for
-    /// the header yet.
+    /// A pointer is read once, and not again for every member of the document. Otherwise a forged header could make a
+    /// read slow.
     #[test]
     fn members_do_not_make_pointers_be_read_again() {
         let way = "x".repeat(1_000);
@@ -265,9 +267,13 @@ mod tests {
     }
 
     proptest! {
-        /// The schema's places are found by a tree; both must agree on what a document has, and where.
+        /// `scan` finds the places of a schema with a tree, and `locate` those of a header without one. Both must find
+        /// the same.
         #[test]
-        fn i3_a_header_s_places_are_those_that_a_schema_would_find(text in json(), pointers in prop::collection::btree_set(pointer(), 1..4)) {
+        fn i3_a_header_s_places_are_those_that_a_schema_would_find(
+           text in json(),
+           pointers in prop::collection::btree_set(pointer(), 1..4),
+        ) {
             let pointers: Vec<&str> = pointers.iter().map(String::as_str).collect();
             let mut wanted = Wanted::default();
             for (index, pointer) in pointers.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The rows of a [`MemoryDb`](crate::memory::MemoryDb)'s events, for maintenance.
+//! Access to the stored rows of events, for maintenance: [`EventTable`] for [`MemoryStore`].
 
 use super::{MemoryStore, from, last_position, push};
 use crate::error::{Error, Result};
@@ -107,7 +107,7 @@ impl EventTable for MemoryStore {
         Ok(())
     }
 
-    /// One transaction at a time commits, and gives out positions when it does.
+    /// Every committed position is settled, because positions become visible in their order.
     async fn settled_position(&self, connection: &mut MemoryTx) -> Result<GlobalPosition> {
         if connection.is_writing() {
             return Err(Error::InTransaction { operation: "looking for the settled position" });

@@ -1,22 +1,23 @@
-//! Writing lists, maps and structs, with the way to each value in them noted.
+//! Writes lists, maps and structs, and keeps the path to each value in them.
 
 use crate::json::raw;
 use crate::sensitive::writing::{At, HIDDEN, Value, holds_sensitive};
 use serde::ser::{self, Serialize};
 use std::collections::HashSet;
 
-/// A list, a map or a struct on its way.
+/// A list, map or struct that is being written.
 pub(super) struct Compound<'w, C> {
     inner: C,
     at: At<'w>,
-    /// How long the path to it is.
+    /// The length of the path to this list, map or struct.
     length: usize,
-    /// The next element.
+    /// The index of the next element.
     index: usize,
+    /// The fields spell one value (a number, a raw JSON text). They are not members.
     is_spelled: bool,
-    /// The name of the member that is next.
+    /// The name of the next member of a map, as the path shows it.
     name: String,
-    /// Those that a map has had.
+    /// The names that a map has had so far.
     names: HashSet<String>,
 }
 
@@ -26,12 +27,12 @@ impl<'w, C> Compound<'w, C> {
         Self { inner, at: at.begin(), length, index: 0, is_spelled: false, name: String::new(), names: HashSet::new() }
     }
 
-    /// Do the fields spell one value, instead of being members of their own?
+    /// Sets whether the fields spell one value, such as a number, instead of being members.
     pub(super) fn spelled(self, is_spelled: bool) -> Self {
         Self { is_spelled, ..self }
     }
 
-    /// The content of a variant, which is a member of its name.
+    /// Sets that this is the content of an enum's variant, which is written as a member with the variant's name.
     pub(super) fn of(self, variant: &str) -> Self {
         self.at.watch.push(variant);
         self
@@ -49,9 +50,9 @@ impl<'w, C> Compound<'w, C> {
         at.watch.within(name, || write(inner, at))
     }
 
-    /// Learns the name of the next member of a map.
+    /// Takes the name of the next member of a map. Refuses a name that the map has already.
     fn named<K: Serialize + ?Sized, E: ser::Error>(&mut self, key: &K) -> Result<(), E> {
-        // As JSON spells it, but for the quotes that all names have.
+        // serde_json writes a number or a bool as a name too, with quotes around it.
         let spelled = serde_json::to_string(key).map_err(E::custom)?;
         let name = match raw::name(&spelled) {
             Ok(name) if spelled.starts_with('"') => name.into_owned(),
@@ -104,7 +105,11 @@ macro_rules! structs {
             type Ok = C::Ok;
             type Error = C::Error;
 
-            fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), C::Error> {
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<(), C::Error> {
                 if self.is_spelled {
                     return self.inner.serialize_field(name, value);
                 }
