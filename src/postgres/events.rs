@@ -7,16 +7,13 @@ mod rows;
 
 use crate::error::{Error, Result};
 use crate::event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion,
-    GlobalPosition, NOT_JSON, NewEvent, Part, PersistedEvent, Stream, VersionRange, aggregate, check_append, is_json,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NOT_JSON,
+    NewEvent, Stream, VersionRange, check_append, is_json,
 };
-use crate::postgres::{
-    NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, column, migrate, migration, qualified, sql_state, timestamp, violated_columns,
-};
-use crate::sql::{check_name, check_stored, event_database as database, in_transaction};
+use crate::sql::errors::postgres::{NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, sql_state, violated_columns};
+use crate::sql::{check_name, event_database as database, events, in_transaction, migrations, qualified};
 use crate::store::EventStore;
 use async_trait::async_trait;
-use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,10 +27,6 @@ const MIGRATIONS: [(&str, &str); 2] = [
     ("events", include_str!("../../migrations/postgres/events/0001_events.sql")),
     ("indexes", include_str!("../../migrations/postgres/events/0002_indexes.sql")),
 ];
-
-/// What [`persisted`] reads.
-const COLUMNS: &str = "global_position, {aggregate_version}, event_id, event_type, event_version, payload, trace_id, \
-    correlation_id, causation_id, metadata::text, created_at";
 
 /// One of these ids that the table has. Each is looked for by itself, through an index even where the table was empty
 /// when the plan was made.
@@ -191,6 +184,7 @@ impl PostgresTables {
         sql.replace("{events}", &qualified(schema, &self.events))
             .replace("{heads}", &qualified(schema, &self.heads))
             .replace("{events_name}", &self.events)
+            .replace("{metadata}", "metadata::text")
             .replace("{aggregate_type}", &qualified(None, &self.aggregate_type))
             .replace("{aggregate_id}", &qualified(None, &self.aggregate_id))
             .replace("{aggregate_version}", &qualified(None, &self.aggregate_version))
@@ -254,7 +248,7 @@ impl PostgresStore {
 
     /// The names were checked.
     fn over(tables: PostgresTables) -> Self {
-        let fill = |sql: &str| Arc::<str>::from(tables.fill(&sql.replace("{columns}", COLUMNS)));
+        let fill = |sql: &str| Arc::<str>::from(tables.fill(&sql.replace("{columns}", events::COLUMNS)));
         // The first event decides: if another transaction has its version, or is about to commit it, nothing
         // is inserted, nothing raises an error, and the rest, which select from it, do nothing either.
         // Events come before the head, as eventsalsa 0.0 writes them: the other way round deadlocks with it.
@@ -340,15 +334,14 @@ impl PostgresStore {
     /// [`Error::TablesExist`], [`Error::InTransaction`], [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection) -> Result<()> {
         let bookkeeping = format!("_{}_migrations", self.tables.events);
-        let migrations =
-            (1..).zip(MIGRATIONS).map(|(number, (name, sql))| migration(number, name, self.tables.fill(sql)));
-        migrate(connection, self.tables.schema.as_deref(), &bookkeeping, migrations.collect()).await
+        let fill = |sql: &str| self.tables.fill(sql);
+        migrations::run(connection, self.tables.schema.as_deref(), &bookkeeping, &MIGRATIONS, fill).await
     }
 
     /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own.
     #[must_use]
     pub fn migration_sql(&self) -> String {
-        self.tables.fill(&MIGRATIONS.map(|(_, sql)| sql).join("\n"))
+        self.tables.fill(&migrations::text(&MIGRATIONS))
     }
 
     /// The statements by name, so that their plans can be read.
@@ -423,11 +416,7 @@ impl EventStore for PostgresStore {
         check_append(aggregate, events)?;
         in_transaction(tx, "appending")?;
         let batch = Batch::new(events)?;
-        let expected_head = match expected {
-            ExpectedVersion::Any => None,
-            ExpectedVersion::NoStream => Some(0),
-            ExpectedVersion::Exact(version) => Some(version.get()),
-        };
+        let expected_head = events::expected_head(expected);
         let mut before = None;
         for _ in 0..ATTEMPTS {
             let rows =
@@ -455,25 +444,11 @@ impl EventStore for PostgresStore {
             })?;
             if !rows.is_empty() {
                 // A head that moved without any event is a row too, of nothing.
-                let mut rows: Vec<(i64, i64)> =
-                    rows.into_iter().filter_map(|(position, version, _)| position.zip(version)).collect();
-                check_stored(rows.len(), events.len(), OPERATION)?;
-                // RETURNING promises no order.
-                rows.sort_unstable_by_key(|(_, version)| *version);
-                let appended = rows.into_iter().zip(events).map(|((position, version), event)| {
-                    Ok(PersistedEvent::from_new(
-                        aggregate.clone(),
-                        version.try_into()?,
-                        position.try_into()?,
-                        event.clone(),
-                    ))
-                });
-                return Ok(Appended { events: appended.collect::<Result<_>>()? });
+                let rows = rows.into_iter().filter_map(|(position, version, _)| position.zip(version)).collect();
+                return events::appended(rows, aggregate, events, OPERATION);
             }
             let actual = self.head(tx, aggregate).await?;
-            if !expected.accepts(actual) {
-                return Err(Error::VersionConflict { aggregate: aggregate.clone(), expected, actual });
-            }
+            events::check_version(aggregate, expected, actual)?;
             if let Some(event_id) = self.known_id(tx, &batch.event_ids).await? {
                 return Err(Error::DuplicateEventId { event_id });
             }
@@ -503,9 +478,7 @@ impl EventStore for PostgresStore {
             .fetch_all(tx)
             .await
             .map_err(database("reading a stream"))?;
-        let events = rows.iter().map(|row| persisted(row, aggregate.clone())).collect::<Result<Vec<_>>>()?;
-        let last_version = events.last().map(|event| event.aggregate_version);
-        Ok(Stream { aggregate: aggregate.clone(), events, last_version })
+        events::stream(&rows, aggregate)
     }
 
     async fn read_events(
@@ -530,10 +503,7 @@ impl EventStore for PostgresStore {
             query = query.bind(names);
         }
         let rows = query.fetch_all(tx).await.map_err(database("reading the log"))?;
-        let events = log(&rows)?;
-        let next = events.last().map_or(after, |event| event.global_position);
-        let scanned = u32::try_from(events.len()).unwrap_or(limit);
-        Ok(EventPage { events, scanned, next })
+        events::page(&rows, after, limit)
     }
 
     async fn latest_global_position(&self, tx: &mut PgConnection) -> Result<GlobalPosition> {
@@ -588,47 +558,4 @@ fn metadata_as_jsonb(event_id: Uuid, metadata: Option<&[u8]>) -> Result<Option<&
     let refused = |problem| Error::InvalidMetadata { event_id, problem };
     let text = std::str::from_utf8(metadata).ok().filter(|text| is_json(text)).ok_or(refused(NOT_JSON))?;
     jsonb::problem(text).map_or(Ok(Some(text)), |problem| Err(refused(problem)))
-}
-
-/// Rows of any aggregates, whose type and id follow the other columns.
-fn log(rows: &[PgRow]) -> Result<Vec<PersistedEvent>> {
-    let mut events: Vec<PersistedEvent> = Vec::with_capacity(rows.len());
-    for row in rows {
-        let (aggregate_type, aggregate_id): (&str, &str) = (column(row, 11)?, column(row, 12)?);
-        let same = events
-            .last()
-            .map(|last| &last.aggregate)
-            .filter(|last| last.aggregate_type() == aggregate_type && last.aggregate_id() == aggregate_id);
-        let aggregate = same.cloned().unwrap_or_else(|| aggregate(aggregate_type, aggregate_id));
-        events.push(persisted(row, aggregate)?);
-    }
-    Ok(events)
-}
-
-fn persisted(row: &PgRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
-    let event_type = EventType::from(column::<&str>(row, 3)?);
-    let position = GlobalPosition::try_from(column::<i64>(row, 0)?)?;
-    let event_version = u32::try_from(column::<Option<i32>>(row, 4)?.unwrap_or(0))
-        .map_err(|_| Error::InvalidEvent { position, what: "event_version", problem: "is negative" })?;
-    Ok(PersistedEvent {
-        aggregate,
-        aggregate_version: column::<i64>(row, 1)?.try_into()?,
-        global_position: position,
-        event_id: column(row, 2)?,
-        stored_type: event_type.clone(),
-        event_type,
-        stored_version: EventVersion::new(event_version),
-        event_version: EventVersion::new(event_version),
-        payload: column(row, 5)?,
-        trace_id: column(row, 6)?,
-        correlation_id: column(row, 7)?,
-        causation_id: column(row, 8)?,
-        metadata: column::<Option<&str>>(row, 9)?.map(|metadata| metadata.as_bytes().to_vec()),
-        created_at: timestamp(row, 10, "events.created_at").map_err(|error| match error {
-            Error::InvalidRow { problem, .. } => Error::InvalidEvent { position, what: "created_at", problem },
-            error => error,
-        })?,
-        part: Part::WHOLE,
-        redacted: Vec::new(),
-    })
 }

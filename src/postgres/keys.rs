@@ -17,11 +17,10 @@ use crate::keys::{
     RewrappedBatch, Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::postgres::{
-    UNDEFINED_TABLE, applied_migration, column, migrate, migration, optional_timestamp, own_transaction, qualified,
-    small, sql_state, timestamp,
-};
-use crate::sql::{check_name, in_transaction, key_database as database, not_in_transaction};
+use crate::postgres::column;
+use crate::sql::errors::postgres::{UNDEFINED_TABLE, sql_state};
+use crate::sql::own_transaction::{self, OwnTransaction as _};
+use crate::sql::{SqlRow, check_name, in_transaction, key_database as database, migrations, not_in_transaction};
 use async_trait::async_trait;
 use keks::kek;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -135,20 +134,14 @@ impl PostgresKeys {
     /// [`Error::NewerTables`] if this version can't work with what a newer one has made of them (other newer migrations
     /// are left as they are), [`Error::InTransaction`], [`Error::PermissionDenied`], [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection, namespace: &Namespace) -> Result<()> {
-        let fill = |(number, (name, sql)): (i64, (&'static str, &str))| migration(number, name, self.names.fill(sql));
-        let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
-        migrate(connection, self.names.schema.as_deref(), &self.bookkeeping(), migrations).await?;
+        let (schema, bookkeeping) = (self.names.schema.as_deref(), self.bookkeeping());
+        migrations::run(connection, schema, &bookkeeping, &MIGRATIONS, |sql| self.names.fill(sql)).await?;
         const OPERATION: &str = "naming the key database";
-        let mut tx = own_transaction::begin(connection, OPERATION).await?;
-        let set = query(&self.sql.set_namespace)
-            .bind(namespace.as_str())
-            .bind(OffsetDateTime::now_utc())
-            .execute(&mut *tx)
-            .await;
-        own_transaction::end(tx, set.map(drop).map_err(database(OPERATION)), OPERATION)
-            .await?
-            .look(connection, OPERATION)
-            .await?;
+        own_transaction::run(connection, OPERATION, async |tx| {
+            let set = query(&self.sql.set_namespace).bind(namespace.as_str()).bind(OffsetDateTime::now_utc());
+            set.execute(tx).await.map(drop).map_err(database(OPERATION))
+        })
+        .await?;
         match self.namespace(connection).await? {
             Some(found) if found == *namespace => Ok(()),
             Some(found) => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
@@ -180,8 +173,8 @@ impl PostgresKeys {
         const OPERATION: &str = "reading which migrations were run";
         // A table that is missing would abort the caller's transaction.
         not_in_transaction(connection, OPERATION)?;
-        let bookkeeping = qualified(self.names.schema.as_deref(), &self.bookkeeping());
-        applied_migration(connection, &bookkeeping, Self::NEWEST_MIGRATION).await
+        let (schema, bookkeeping) = (self.names.schema.as_deref(), self.bookkeeping());
+        migrations::applied(connection, schema, &bookkeeping, Self::NEWEST_MIGRATION).await
     }
 
     fn bookkeeping(&self) -> String {
@@ -327,9 +320,7 @@ impl KeyStore for PostgresKeys {
 
     async fn install_kek(&self, connection: &mut PgConnection, kek: &KekRecord) -> Result<()> {
         const OPERATION: &str = "preparing keys";
-        let mut tx = own_transaction::begin(connection, OPERATION).await?;
-        let done = self.install_in(&mut tx, kek).await;
-        own_transaction::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| self.install_in(tx, kek).await).await
     }
 
     async fn kek_usage(&self, tx: &mut PgConnection) -> Result<Vec<KekUsage>> {
@@ -338,7 +329,7 @@ impl KeyStore for PostgresKeys {
             Ok(KekUsage {
                 kek: kek(row)?,
                 live_keys: column::<i64>(row, 8)?.unsigned_abs(),
-                oldest_wrap: optional_timestamp(row, 9, "data_keys.wrapped_at")?,
+                oldest_wrap: row.optional_time(9, "data_keys.wrapped_at")?,
             })
         });
         usage.collect()
@@ -346,9 +337,7 @@ impl KeyStore for PostgresKeys {
 
     async fn replace_kek(&self, connection: &mut PgConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
         const OPERATION: &str = "rotating a key-encryption key";
-        let mut tx = own_transaction::begin(connection, OPERATION).await?;
-        let done = self.replace_in(&mut tx, replaced, kek).await;
-        own_transaction::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| self.replace_in(tx, replaced, kek).await).await
     }
 
     async fn move_kek(
@@ -360,16 +349,12 @@ impl KeyStore for PostgresKeys {
         at: OffsetDateTime,
     ) -> Result<bool> {
         const OPERATION: &str = "moving a key-encryption key";
-        let mut tx = own_transaction::begin(connection, OPERATION).await?;
-        let done = self.move_in(&mut tx, old, provider, wrapped, at).await;
-        own_transaction::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| self.move_in(tx, old, provider, wrapped, at).await).await
     }
 
     async fn retire_kek(&self, connection: &mut PgConnection, kek_id: KekId) -> Result<Retirement> {
         const OPERATION: &str = "retiring a key-encryption key";
-        let mut tx = own_transaction::begin(connection, OPERATION).await?;
-        let done = self.retire_in(&mut tx, kek_id).await;
-        own_transaction::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| self.retire_in(tx, kek_id).await).await
     }
 
     async fn rewrap_batch(
@@ -379,16 +364,12 @@ impl KeyStore for PostgresKeys {
         by: &dyn Rewrapper,
     ) -> Result<RewrappedBatch> {
         const OPERATION: &str = "rewrapping data keys";
-        let mut tx = own_transaction::begin(connection, OPERATION).await?;
-        let done = self.rewrap_in(&mut tx, batch, by).await;
-        own_transaction::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| self.rewrap_in(tx, batch, by).await).await
     }
 
     async fn install_key(&self, connection: &mut PgConnection, key: &NewDataKey) -> Result<()> {
         const OPERATION: &str = "preparing keys";
-        let mut tx = own_transaction::begin(connection, OPERATION).await?;
-        let done = self.install_key_in(&mut tx, key).await;
-        own_transaction::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| self.install_key_in(tx, key).await).await
     }
 
     async fn scopes(&self, tx: &mut PgConnection, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
@@ -442,7 +423,7 @@ impl KeyStore for PostgresKeys {
 
     async fn commit_durably(&self, tx: &mut PgConnection) -> Result<()> {
         in_transaction(tx, "making a commit durable")?;
-        own_transaction::commit_durably(tx).await
+        Postgres::commit_durably(tx).await
     }
 
     async fn data_keys(&self, tx: &mut PgConnection, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
@@ -454,7 +435,7 @@ impl KeyStore for PostgresKeys {
     async fn change_scope(&self, tx: &mut PgConnection, change: &ScopeChange) -> Result<()> {
         const OPERATION: &str = "changing a key scope";
         in_transaction(tx, OPERATION)?;
-        own_transaction::commit_durably(tx).await?;
+        Postgres::commit_durably(tx).await?;
         let recorded = query(&self.sql.change_scope)
             .bind(change.scope.kind())
             .bind(change.scope.id())
@@ -477,7 +458,7 @@ impl KeyStore for PostgresKeys {
     async fn destroy_keys(&self, tx: &mut PgConnection, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
         const OPERATION: &str = "destroying data keys";
         in_transaction(tx, OPERATION)?;
-        own_transaction::commit_durably(tx).await?;
+        Postgres::commit_durably(tx).await?;
         let rows = query(&self.sql.destroy_keys)
             .bind(scope.kind())
             .bind(scope.id())
@@ -534,10 +515,10 @@ impl KeyStore for PostgresKeys {
                 scope: scope.clone(),
                 action: ScopeAction::parse(column(row, 0)?)?,
                 state: ScopeState::parse(column(row, 1)?)?,
-                generation: small(row, 2, "key_scope_changes.generation")?,
+                generation: row.small_number(2, "key_scope_changes.generation")?,
                 reason: column(row, 3)?,
                 actor: column(row, 5)?,
-                at: timestamp(row, 4, "key_scope_changes.at")?,
+                at: row.time(4, "key_scope_changes.at")?,
             })
         });
         Ok(Some(KeyHistory {
@@ -579,13 +560,11 @@ fn columns(scopes: &[KeyScope]) -> (Vec<String>, Vec<String>) {
 fn scope_record(row: &PgRow) -> Result<ScopeRecord> {
     let state = ScopeState::parse(column(row, 10)?)?;
     let has_key = column::<Option<Uuid>>(row, 0)?.is_some();
-    let last_version = column::<Option<i64>>(row, 12)?.unwrap_or(0);
     Ok(ScopeRecord {
         scope: KeyScope::new(column::<&str>(row, 8)?, column::<&str>(row, 9)?),
         state,
-        generation: small(row, 11, "key_scopes.generation")?,
-        last_version: u32::try_from(last_version)
-            .map_err(|_| Error::InvalidRow { what: "data_keys.version", problem: "is negative or too large" })?,
+        generation: row.small_number(11, "key_scopes.generation")?,
+        last_version: row.optional_small_number(12, "data_keys.version")?.unwrap_or(0),
         active: if has_key { Some(data_key(row, state)?) } else { None },
     })
 }
@@ -594,11 +573,11 @@ fn data_key(row: &PgRow, scope_state: ScopeState) -> Result<DataKeyRecord> {
     Ok(DataKeyRecord {
         key_id: KeyId(column(row, 0)?),
         scope: KeyScope::new(column::<&str>(row, 1)?, column::<&str>(row, 2)?),
-        version: small(row, 3, "data_keys.version")?,
+        version: row.small_number(3, "data_keys.version")?,
         kek_id: KekId(column(row, 4)?),
         wrapped_key: column(row, 5)?,
-        created_at: timestamp(row, 6, "data_keys.created_at")?,
-        shredded_at: optional_timestamp(row, 7, "data_keys.shredded_at")?,
+        created_at: row.time(6, "data_keys.created_at")?,
+        shredded_at: row.optional_time(7, "data_keys.shredded_at")?,
         scope_state,
     })
 }

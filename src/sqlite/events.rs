@@ -5,15 +5,15 @@ mod rows;
 
 use crate::error::{Error, Result};
 use crate::event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion,
-    GlobalPosition, NOT_JSON, NewEvent, Part, PersistedEvent, Stream, VersionRange, aggregate, check_append,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NOT_JSON,
+    NewEvent, Stream, VersionRange, check_append,
 };
-use crate::sql::{check_name, check_stored, event_database as database, in_transaction};
-use crate::sqlite::{column, from_text, is_unique_violation, migrate, migration, to_text, uuid};
+use crate::sql::errors::sqlite::is_unique_violation;
+use crate::sql::{SqlRow, check_name, event_database as database, events, in_transaction, migrations};
+use crate::sqlite::{id_text, to_text};
 use crate::store::EventStore;
 use async_trait::async_trait;
 use filtered::{ReadLog, is_missing_index};
-use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::sync::Arc;
 
@@ -22,9 +22,22 @@ const MIGRATIONS: [(&str, &str); 2] = [
     ("indexes", include_str!("../../migrations/sqlite/events/0002_indexes.sql")),
 ];
 
-/// What [`persisted`] reads.
-const COLUMNS: &str = "global_position, aggregate_type, aggregate_id, aggregate_version, event_id, event_type, \
-    event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at";
+/// One statement, whatever the size of the batch. SQLite collects the SELECT's rows before it inserts any, because the
+/// table has a trigger.
+const APPEND: &str = r#"
+    INSERT INTO "{events}" (aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version,
+        payload, trace_id, correlation_id, causation_id, metadata, created_at)
+    SELECT ?1, ?2, head.version + 1 + e.key, e.value ->> 0, e.value ->> 1, e.value ->> 2,
+        coalesce(substr(?4, 1 + (e.value ->> 3), e.value ->> 4), x''),
+        e.value ->> 5, e.value ->> 6, e.value ->> 7, e.value ->> 8, e.value ->> 9
+    FROM (SELECT coalesce(max(aggregate_version), 0) AS version FROM "{heads}"
+          WHERE aggregate_type = ?1 AND aggregate_id = ?2) AS head
+    CROSS JOIN json_each(?3) AS e
+    WHERE ?5 IS NULL OR head.version = ?5
+    ORDER BY e.key
+    RETURNING global_position, aggregate_version"#;
+
+const LAST_POSITION: &str = r#"SELECT coalesce(max(global_position), 0) FROM "{events}""#;
 
 /// Events in a SQLite database, in the tables of eventsalsa/store.
 ///
@@ -75,34 +88,21 @@ impl SqliteStore {
 
     /// The names were checked.
     fn over(events: &str, heads: &str) -> Self {
-        let fill = |sql: &str| Arc::<str>::from(sql.replace("{columns}", COLUMNS).replace("{events}", events));
+        let fill = |sql: &str| Arc::<str>::from(fill(sql, events, heads));
         Self {
-            // One statement, whatever the size of the batch. SQLite collects the SELECT's rows before it
-            // inserts any, because the table has a trigger.
-            append: format!(
-                r#"INSERT INTO "{events}" (aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version,
-                       payload, trace_id, correlation_id, causation_id, metadata, created_at)
-                   SELECT ?1, ?2, head.version + 1 + e.key, e.value ->> 0, e.value ->> 1, e.value ->> 2,
-                       coalesce(substr(?4, 1 + (e.value ->> 3), e.value ->> 4), x''),
-                       e.value ->> 5, e.value ->> 6, e.value ->> 7, e.value ->> 8, e.value ->> 9
-                   FROM (SELECT coalesce(max(aggregate_version), 0) AS version FROM "{heads}"
-                         WHERE aggregate_type = ?1 AND aggregate_id = ?2) AS head
-                   CROSS JOIN json_each(?3) AS e
-                   WHERE ?5 IS NULL OR head.version = ?5
-                   ORDER BY e.key
-                   RETURNING global_position, aggregate_version"#
-            )
-            .into(),
-            head: format!(r#"SELECT max(aggregate_version) FROM "{events}" WHERE aggregate_type = ?1 AND aggregate_id = ?2"#).into(),
-            known_id: format!(r#"SELECT event_id FROM "{events}" WHERE event_id IN (SELECT value ->> 0 FROM json_each(?1)) LIMIT 1"#)
-                .into(),
-            read_stream: format!(
-                r#"SELECT {COLUMNS} FROM "{events}" WHERE aggregate_type = ?1 AND aggregate_id = ?2
-                   AND aggregate_version >= ?3 AND aggregate_version <= ?4 ORDER BY aggregate_version"#
-            )
-            .into(),
-            read_log: ReadLog::new(fill),
-            last_position: format!(r#"SELECT coalesce(max(global_position), 0) FROM "{events}""#).into(),
+            append: fill(APPEND),
+            head: fill(
+                r#"SELECT max(aggregate_version) FROM "{events}" WHERE aggregate_type = ?1 AND aggregate_id = ?2"#,
+            ),
+            known_id: fill(
+                r#"SELECT event_id FROM "{events}" WHERE event_id IN (SELECT value ->> 0 FROM json_each(?1)) LIMIT 1"#,
+            ),
+            read_stream: fill(
+                r#"SELECT {columns} FROM "{events}" WHERE aggregate_type = ?1 AND aggregate_id = ?2
+                   AND aggregate_version >= ?3 AND aggregate_version <= ?4 ORDER BY aggregate_version"#,
+            ),
+            read_log: ReadLog::new(&fill),
+            last_position: fill(LAST_POSITION),
             events: events.to_owned(),
             heads: heads.to_owned(),
         }
@@ -114,19 +114,18 @@ impl SqliteStore {
     /// # Errors
     /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection) -> Result<()> {
-        let migrations = (1..).zip(MIGRATIONS).map(|(number, (name, sql))| migration(number, name, self.fill(sql)));
-        migrate(connection, format!("_{}_migrations", self.events), migrations.collect()).await
+        let bookkeeping = format!("_{}_migrations", self.events);
+        migrations::run(connection, None, &bookkeeping, &MIGRATIONS, |sql| self.fill(sql)).await
     }
 
     /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own.
     #[must_use]
     pub fn migration_sql(&self) -> String {
-        self.fill(&MIGRATIONS.map(|(_, sql)| sql).join("\n"))
+        self.fill(&migrations::text(&MIGRATIONS))
     }
 
-    /// A SQL text with the names filled in.
     fn fill(&self, sql: &str) -> String {
-        sql.replace("{events}", &self.events).replace("{heads}", &self.heads)
+        fill(sql, &self.events, &self.heads)
     }
 
     async fn head(&self, tx: &mut SqliteConnection, aggregate: &AggregateRef) -> Result<Option<AggregateVersion>> {
@@ -147,13 +146,13 @@ impl SqliteStore {
         expected: ExpectedVersion,
         batch: &str,
     ) -> Result<Error> {
-        let known: Option<String> = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.known_id)))
+        let known = sqlx::query(AssertSqlSafe(Arc::clone(&self.known_id)))
             .bind(batch)
             .fetch_optional(&mut *tx)
             .await
             .map_err(database("looking up an event id"))?;
         Ok(match known {
-            Some(event_id) => Error::DuplicateEventId { event_id: uuid(&event_id)? },
+            Some(row) => Error::DuplicateEventId { event_id: row.id(0)? },
             None => Error::VersionConflict {
                 aggregate: aggregate.clone(),
                 expected,
@@ -174,42 +173,29 @@ impl EventStore for SqliteStore {
         expected: ExpectedVersion,
         events: &[NewEvent],
     ) -> Result<Appended> {
+        const OPERATION: &str = "appending events";
         check_append(aggregate, events)?;
         in_transaction(tx, "appending")?;
         let (batch, payloads) = batch(events)?;
-        let expected_head = match expected {
-            ExpectedVersion::Any => None,
-            ExpectedVersion::NoStream => Some(0),
-            ExpectedVersion::Exact(version) => Some(version.get()),
-        };
         let rows = sqlx::query_as::<_, (i64, i64)>(AssertSqlSafe(Arc::clone(&self.append)))
             .bind(aggregate.aggregate_type())
             .bind(aggregate.aggregate_id())
             .bind(&batch)
             .bind(payloads)
-            .bind(expected_head)
+            .bind(events::expected_head(expected))
             .fetch_all(&mut *tx)
             .await;
-        let mut rows = match rows {
+        let rows = match rows {
             Ok(rows) => rows,
             Err(error) if is_unique_violation(&error) => {
                 return Err(self.explain_violation(tx, aggregate, expected, &batch).await?);
             }
-            Err(error) => return Err(database("appending events")(error)),
+            Err(error) => return Err(database(OPERATION)(error)),
         };
         if rows.is_empty() {
-            let actual = self.head(tx, aggregate).await?;
-            if !expected.accepts(actual) {
-                return Err(Error::VersionConflict { aggregate: aggregate.clone(), expected, actual });
-            }
+            events::check_version(aggregate, expected, self.head(tx, aggregate).await?)?;
         }
-        check_stored(rows.len(), events.len(), "appending events")?;
-        // RETURNING promises no order.
-        rows.sort_unstable_by_key(|(_, version)| *version);
-        let appended = rows.into_iter().zip(events).map(|((position, version), event)| {
-            Ok(PersistedEvent::from_new(aggregate.clone(), version.try_into()?, position.try_into()?, event.clone()))
-        });
-        Ok(Appended { events: appended.collect::<Result<_>>()? })
+        events::appended(rows, aggregate, events, OPERATION)
     }
 
     async fn read_aggregate_stream(
@@ -226,9 +212,7 @@ impl EventStore for SqliteStore {
             .fetch_all(tx)
             .await
             .map_err(database("reading a stream"))?;
-        let events = rows.iter().map(|row| persisted(row, aggregate.clone())).collect::<Result<Vec<_>>>()?;
-        let last_version = events.last().map(|event| event.aggregate_version);
-        Ok(Stream { aggregate: aggregate.clone(), events, last_version })
+        events::stream(&rows, aggregate)
     }
 
     async fn read_events(
@@ -246,11 +230,7 @@ impl EventStore for SqliteStore {
             },
             None => walk().fetch_all(tx).await,
         };
-        let rows = rows.map_err(database("reading the log"))?;
-        let events = log(&rows)?;
-        let next = events.last().map_or(after, |event| event.global_position);
-        let scanned = u32::try_from(events.len()).unwrap_or(limit);
-        Ok(EventPage { events, scanned, next })
+        events::page(&rows.map_err(database("reading the log"))?, after, limit)
     }
 
     async fn latest_global_position(&self, tx: &mut SqliteConnection) -> Result<GlobalPosition> {
@@ -262,6 +242,15 @@ impl EventStore for SqliteStore {
     }
 }
 
+/// A SQL text with the names filled in.
+fn fill(sql: &str, events: &str, heads: &str) -> String {
+    sql.replace("{columns}", events::COLUMNS)
+        .replace("{aggregate_version}", "aggregate_version")
+        .replace("{metadata}", "metadata")
+        .replace("{events}", events)
+        .replace("{heads}", heads)
+}
+
 /// The events as one JSON text, and their payloads as one blob that it points into.
 fn batch(events: &[NewEvent]) -> Result<(String, Vec<u8>)> {
     let mut payloads = Vec::with_capacity(events.iter().map(|event| event.payload.len()).sum());
@@ -269,7 +258,7 @@ fn batch(events: &[NewEvent]) -> Result<(String, Vec<u8>)> {
     for event in events {
         let metadata = event.metadata.as_ref().map(|metadata| std::str::from_utf8(metadata));
         rows.push((
-            event.event_id.hyphenated().to_string(),
+            id_text(event.event_id),
             event.event_type.as_str(),
             event.event_version.get(),
             payloads.len(),
@@ -285,44 +274,4 @@ fn batch(events: &[NewEvent]) -> Result<(String, Vec<u8>)> {
     let rows = serde_json::to_string(&rows)
         .map_err(|source| Error::Database { operation: "writing a batch", source: source.into() })?;
     Ok((rows, payloads))
-}
-
-/// Rows of any aggregates.
-fn log(rows: &[SqliteRow]) -> Result<Vec<PersistedEvent>> {
-    let mut events: Vec<PersistedEvent> = Vec::with_capacity(rows.len());
-    for row in rows {
-        let (aggregate_type, aggregate_id): (&str, &str) = (column(row, 1)?, column(row, 2)?);
-        let same = events
-            .last()
-            .map(|last| &last.aggregate)
-            .filter(|last| last.aggregate_type() == aggregate_type && last.aggregate_id() == aggregate_id);
-        let aggregate = same.cloned().unwrap_or_else(|| aggregate(aggregate_type, aggregate_id));
-        events.push(persisted(row, aggregate)?);
-    }
-    Ok(events)
-}
-
-fn persisted(row: &SqliteRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
-    let event_type = EventType::from(column::<&str>(row, 5)?);
-    let position = GlobalPosition::try_from(column::<i64>(row, 0)?)?;
-    let event_version = u32::try_from(column::<Option<i64>>(row, 6)?.unwrap_or(0))
-        .map_err(|_| Error::InvalidEvent { position, what: "event_version", problem: "is negative or too large" })?;
-    Ok(PersistedEvent {
-        aggregate,
-        aggregate_version: column::<i64>(row, 3)?.try_into()?,
-        global_position: position,
-        event_id: uuid(column(row, 4)?)?,
-        stored_type: event_type.clone(),
-        event_type,
-        stored_version: EventVersion::new(event_version),
-        event_version: EventVersion::new(event_version),
-        payload: column(row, 7)?,
-        trace_id: column(row, 8)?,
-        correlation_id: column(row, 9)?,
-        causation_id: column(row, 10)?,
-        metadata: column::<Option<&str>>(row, 11)?.map(|metadata| metadata.as_bytes().to_vec()),
-        created_at: from_text(column(row, 12)?, "created_at")?,
-        part: Part::WHOLE,
-        redacted: Vec::new(),
-    })
 }

@@ -11,8 +11,9 @@ use crate::keys::{
     RewrappedBatch, Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::sql::{check_name, in_transaction, key_database as database};
-use crate::sqlite::{applied_migration, column, from_text, migrate, migration, own_transaction, to_text, uuid};
+use crate::sql::{SqlRow, check_name, in_transaction, key_database as database, migrations, own_transaction};
+use crate::sqlite::own_transaction::check_durable;
+use crate::sqlite::{column, to_text};
 use async_trait::async_trait;
 use keks::kek;
 use sqlx::sqlite::SqliteRow;
@@ -83,20 +84,15 @@ impl SqliteKeys {
     /// can't work with what a newer one has made of them (other newer migrations are left as they are),
     /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection, namespace: &Namespace) -> Result<()> {
-        let fill = |(number, (name, sql)): (i64, (&'static str, &str))| migration(number, name, self.fill(sql));
-        let migrations = (1..).zip(MIGRATIONS).map(fill).collect();
-        migrate(connection, self.bookkeeping(), migrations).await?;
+        migrations::run(connection, None, &self.bookkeeping(), &MIGRATIONS, |sql| self.fill(sql)).await?;
         const OPERATION: &str = "naming the key database";
-        let mut own = own_transaction::begin(connection, OPERATION).await?;
-        let set = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.set_namespace)))
-            .bind(namespace.as_str())
-            .bind(to_text(OffsetDateTime::now_utc()))
-            .execute(&mut *own.tx)
-            .await;
-        own_transaction::end(own, set.map(drop).map_err(database(OPERATION)), OPERATION)
-            .await
-            .restore(connection, OPERATION)
-            .await?;
+        own_transaction::run(connection, OPERATION, async |tx| {
+            let set = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.set_namespace)))
+                .bind(namespace.as_str())
+                .bind(to_text(OffsetDateTime::now_utc()));
+            set.execute(tx).await.map(drop).map_err(database(OPERATION))
+        })
+        .await?;
         match self.namespace(connection).await? {
             Some(found) if found == *namespace => Ok(()),
             Some(found) => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
@@ -127,7 +123,7 @@ impl SqliteKeys {
     /// # Errors
     /// [`Error::NewerTables`], [`Error::Database`].
     pub async fn applied_migration(&self, connection: &mut SqliteConnection) -> Result<Option<u32>> {
-        applied_migration(connection, &format!("\"{}\"", self.bookkeeping()), Self::NEWEST_MIGRATION).await
+        migrations::applied(connection, None, &self.bookkeeping(), Self::NEWEST_MIGRATION).await
     }
 
     fn bookkeeping(&self) -> String {
@@ -243,9 +239,11 @@ impl KeyStore for SqliteKeys {
 
     async fn install_kek(&self, connection: &mut SqliteConnection, kek: &KekRecord) -> Result<()> {
         const OPERATION: &str = "preparing keys";
-        let mut own = begin(connection, OPERATION).await?;
-        let done = self.install_in(&mut own.tx, kek).await;
-        own_transaction::end(own, done, OPERATION).await.restore(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| {
+            overwrite_freed(tx).await?;
+            self.install_in(tx, kek).await
+        })
+        .await
     }
 
     async fn kek_usage(&self, tx: &mut SqliteConnection) -> Result<Vec<KekUsage>> {
@@ -254,11 +252,10 @@ impl KeyStore for SqliteKeys {
             .await
             .map_err(database("counting data keys"))?;
         let usage = rows.iter().map(|row| {
-            let oldest = column::<Option<&str>>(row, 9)?;
             Ok(KekUsage {
                 kek: kek(row)?,
                 live_keys: column::<i64>(row, 8)?.unsigned_abs(),
-                oldest_wrap: oldest.map(|at| from_text(at, "data_keys.wrapped_at")).transpose()?,
+                oldest_wrap: row.optional_time(9, "data_keys.wrapped_at")?,
             })
         });
         usage.collect()
@@ -266,9 +263,11 @@ impl KeyStore for SqliteKeys {
 
     async fn replace_kek(&self, connection: &mut SqliteConnection, replaced: KekId, kek: &KekRecord) -> Result<bool> {
         const OPERATION: &str = "rotating a key-encryption key";
-        let mut own = begin(connection, OPERATION).await?;
-        let done = self.replace_in(&mut own.tx, replaced, kek).await;
-        own_transaction::end(own, done, OPERATION).await.restore(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| {
+            overwrite_freed(tx).await?;
+            self.replace_in(tx, replaced, kek).await
+        })
+        .await
     }
 
     async fn move_kek(
@@ -280,16 +279,20 @@ impl KeyStore for SqliteKeys {
         at: OffsetDateTime,
     ) -> Result<bool> {
         const OPERATION: &str = "moving a key-encryption key";
-        let mut own = begin(connection, OPERATION).await?;
-        let done = self.move_in(&mut own.tx, old, provider, wrapped, at).await;
-        own_transaction::end(own, done, OPERATION).await.restore(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| {
+            overwrite_freed(tx).await?;
+            self.move_in(tx, old, provider, wrapped, at).await
+        })
+        .await
     }
 
     async fn retire_kek(&self, connection: &mut SqliteConnection, kek_id: KekId) -> Result<Retirement> {
         const OPERATION: &str = "retiring a key-encryption key";
-        let mut own = begin(connection, OPERATION).await?;
-        let done = self.retire_in(&mut own.tx, kek_id).await;
-        own_transaction::end(own, done, OPERATION).await.restore(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| {
+            overwrite_freed(tx).await?;
+            self.retire_in(tx, kek_id).await
+        })
+        .await
     }
 
     async fn rewrap_batch(
@@ -300,16 +303,20 @@ impl KeyStore for SqliteKeys {
     ) -> Result<RewrappedBatch> {
         const OPERATION: &str = "rewrapping data keys";
         // The write lock stands in for locks on rows: another runner waits, and finds other rows.
-        let mut own = begin(connection, OPERATION).await?;
-        let done = self.rewrap_in(&mut own.tx, batch, by).await;
-        own_transaction::end(own, done, OPERATION).await.restore(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| {
+            overwrite_freed(tx).await?;
+            self.rewrap_in(tx, batch, by).await
+        })
+        .await
     }
 
     async fn install_key(&self, connection: &mut SqliteConnection, key: &NewDataKey) -> Result<()> {
         const OPERATION: &str = "preparing keys";
-        let mut own = begin(connection, OPERATION).await?;
-        let done = self.install_key_in(&mut own.tx, key).await;
-        own_transaction::end(own, done, OPERATION).await.restore(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| {
+            overwrite_freed(tx).await?;
+            self.install_key_in(tx, key).await
+        })
+        .await
     }
 
     async fn scopes(
@@ -355,7 +362,7 @@ impl KeyStore for SqliteKeys {
     async fn commit_durably(&self, tx: &mut SqliteConnection) -> Result<()> {
         const OPERATION: &str = "committing keys in another database than the events";
         in_transaction(tx, OPERATION)?;
-        own_transaction::check_durable(tx, OPERATION).await
+        check_durable(tx, OPERATION).await
     }
 
     async fn data_keys(&self, tx: &mut SqliteConnection, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
@@ -371,7 +378,7 @@ impl KeyStore for SqliteKeys {
     async fn change_scope(&self, tx: &mut SqliteConnection, change: &ScopeChange) -> Result<()> {
         const OPERATION: &str = "changing a key scope";
         in_transaction(tx, OPERATION)?;
-        own_transaction::check_durable(tx, OPERATION).await?;
+        check_durable(tx, OPERATION).await?;
         let changed = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.change_scope)))
             .bind(change.scope.kind())
             .bind(change.scope.id())
@@ -408,9 +415,9 @@ impl KeyStore for SqliteKeys {
         const OPERATION: &str = "destroying data keys";
         in_transaction(tx, OPERATION)?;
         let failed = || database(OPERATION);
-        own_transaction::check_durable(tx, OPERATION).await?;
+        check_durable(tx, OPERATION).await?;
         overwrite_freed(tx).await?;
-        let mut destroyed = sqlx::query_as::<_, (String, u32)>(AssertSqlSafe(Arc::clone(&self.sql.destroy_keys)))
+        let destroyed = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.destroy_keys)))
             .bind(scope.kind())
             .bind(scope.id())
             .bind(to_text(at))
@@ -426,8 +433,10 @@ impl KeyStore for SqliteKeys {
         if left.is_some() {
             return Err(no_effect(OPERATION, "data_keys"));
         }
-        destroyed.sort_unstable_by_key(|(_, version)| *version);
-        destroyed.iter().map(|(key_id, _)| uuid(key_id).map(KeyId)).collect()
+        let destroyed = destroyed.iter().map(|row| Ok((row.number(1)?, KeyId(row.id(0)?))));
+        let mut destroyed = destroyed.collect::<Result<Vec<_>>>()?;
+        destroyed.sort_unstable();
+        Ok(destroyed.into_iter().map(|(_, key_id)| key_id).collect())
     }
 
     async fn scopes_with_ids(&self, tx: &mut SqliteConnection, ids: &[String]) -> Result<Vec<KeyScope>> {
@@ -474,7 +483,7 @@ impl KeyStore for SqliteKeys {
                 generation: column(row, 2)?,
                 reason: column(row, 3)?,
                 actor: column(row, 5)?,
-                at: from_text(column(row, 4)?, "changed_at")?,
+                at: row.time(4, "changed_at")?,
             })
         });
         Ok(Some(KeyHistory {
@@ -486,13 +495,6 @@ impl KeyStore for SqliteKeys {
             changes: changes.collect::<Result<_>>()?,
         }))
     }
-}
-
-/// Begins a transaction that writes keys.
-async fn begin<'c>(connection: &'c mut SqliteConnection, operation: &'static str) -> Result<own_transaction::Own<'c>> {
-    own_transaction::outside(connection, operation).await?;
-    overwrite_freed(connection).await?;
-    own_transaction::begin(connection, operation).await
 }
 
 /// Lets SQLite overwrite bytes that it frees, instead of leaving them in the file's pages: those of
@@ -517,20 +519,20 @@ fn scope_record(row: &SqliteRow) -> Result<ScopeRecord> {
         scope: KeyScope::new(column::<&str>(row, 8)?, column::<&str>(row, 9)?),
         state,
         generation: column(row, 11)?,
-        last_version: column::<Option<u32>>(row, 12)?.unwrap_or(0),
+        last_version: row.optional_small_number(12, "data_keys.version")?.unwrap_or(0),
         active: if has_key { Some(data_key(row, state)?) } else { None },
     })
 }
 
 fn data_key(row: &SqliteRow, scope_state: ScopeState) -> Result<DataKeyRecord> {
     Ok(DataKeyRecord {
-        key_id: KeyId(uuid(column(row, 0)?)?),
+        key_id: KeyId(row.id(0)?),
         scope: KeyScope::new(column::<&str>(row, 1)?, column::<&str>(row, 2)?),
         version: column(row, 3)?,
-        kek_id: KekId(uuid(column(row, 4)?)?),
+        kek_id: KekId(row.id(4)?),
         wrapped_key: column(row, 5)?,
-        created_at: from_text(column(row, 6)?, "data_keys.created_at")?,
-        shredded_at: column::<Option<&str>>(row, 7)?.map(|at| from_text(at, "data_keys.shredded_at")).transpose()?,
+        created_at: row.time(6, "data_keys.created_at")?,
+        shredded_at: row.optional_time(7, "data_keys.shredded_at")?,
         scope_state,
     })
 }

@@ -10,8 +10,6 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("error", "kms", "`Error::Kms` holds the failure that the port names"),
     ("error", "schema", "`Error::Schemas` holds the problems that schemas have, each a type of theirs"),
     ("event", "seal", "`PersistedEvent::decode` refuses ciphertext, and only the sealed format knows the sign of it"),
-    ("sql", "postgres", "an error of sqlx is of any database, and only the database's own module knows its codes"),
-    ("sql", "sqlite", "an error of sqlx is of any database, and only the database's own module knows its codes"),
 ];
 
 struct Layer {

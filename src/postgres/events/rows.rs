@@ -1,24 +1,23 @@
 //! The rows of PostgreSQL's events, for maintenance.
 
-use super::{COLUMNS, KNOWN_ID, PostgresStore, log, metadata_as_jsonb};
+use super::{KNOWN_ID, PostgresStore, metadata_as_jsonb};
 use crate::error::{Error, Result};
-use crate::event::{EventVersion, GlobalPosition, PersistedEvent};
-use crate::postgres::{UNDEFINED_TABLE, UNIQUE_VIOLATION, column, own_transaction, qualified, sql_state, timestamp};
-use crate::sql::{check_stored, event_database as database, in_transaction};
+use crate::event::{GlobalPosition, PersistedEvent};
+use crate::sql::errors::postgres::{UNDEFINED_TABLE, UNIQUE_VIOLATION, sql_state};
+use crate::sql::own_transaction::{self, OwnTransaction as _};
+use crate::sql::{SqlRow, check_stored, event_database as database, events, in_transaction, qualified};
 use crate::store::event_table::{
     EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery,
     TableLocation, TableWork, check_insert,
 };
 use async_trait::async_trait;
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, query::Query};
+use sqlx::postgres::PgArguments;
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, query::Query};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Whatever the database's default is: after a lock was waited for, the next statement must see what was committed.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// How long appends may be kept waiting for the sake of maintenance.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 const VERSION_TAKEN: Error =
@@ -44,7 +43,7 @@ impl PostgresStore {
     }
 
     fn maintain(&self, sql: &str) -> Query<'static, Postgres, PgArguments> {
-        let sql = sql.replace("{columns}", COLUMNS).replace("{with_header}", &Self::with_header());
+        let sql = sql.replace("{columns}", events::COLUMNS).replace("{with_header}", &Self::with_header());
         sqlx::query(AssertSqlSafe(self.tables.fill(&sql)))
     }
 
@@ -79,14 +78,12 @@ impl EventTable for PostgresStore {
         work: &mut dyn TableWork<PgConnection>,
     ) -> Result<()> {
         const OPERATION: &str = "maintenance";
-        let mut tx = own_transaction::begin(connection, OPERATION).await?;
-        let done = work.run(&mut tx).await;
-        own_transaction::end(tx, done, OPERATION).await?.look(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| work.run(tx).await).await
     }
 
     async fn last_position(&self, tx: &mut PgConnection) -> Result<GlobalPosition> {
         let row = self.maintain("SELECT coalesce(max(global_position), 0) FROM {events}").fetch_one(tx).await;
-        column::<i64>(&row.map_err(self.failed("reading the last position"))?, 0)?.try_into()
+        row.map_err(self.failed("reading the last position"))?.number(0)?.try_into()
     }
 
     async fn count_events(&self, tx: &mut PgConnection, range: PositionRange) -> Result<Vec<StoredCount>> {
@@ -96,7 +93,7 @@ impl EventTable for PostgresStore {
                  FROM {events} WHERE global_position > $1 AND global_position <= $2) AS stored
              GROUP BY 1, 2, 3";
         let rows = self.maintain(sql).bind(range.after.get()).bind(range.end()).fetch_all(tx).await;
-        rows.map_err(database("counting events"))?.iter().map(count).collect()
+        rows.map_err(database("counting events"))?.iter().map(events::stored_count).collect()
     }
 
     async fn stored_events(&self, tx: &mut PgConnection, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
@@ -121,7 +118,7 @@ impl EventTable for PostgresStore {
             .bind(i64::try_from(query.max_bytes).unwrap_or(i64::MAX))
             .fetch_all(tx)
             .await;
-        log(&rows.map_err(database("reading stored events"))?)
+        events::events(&rows.map_err(database("reading stored events"))?)
     }
 
     async fn stored_events_at(
@@ -133,7 +130,7 @@ impl EventTable for PostgresStore {
         let sql = "SELECT {columns}, {aggregate_type}, {aggregate_id} FROM {events} WHERE global_position = ANY ($1) \
             ORDER BY global_position";
         let rows = self.maintain(sql).bind(positions).fetch_all(tx).await;
-        log(&rows.map_err(database("reading stored events"))?)
+        events::events(&rows.map_err(database("reading stored events"))?)
     }
 
     async fn replace_payloads(
@@ -161,7 +158,7 @@ impl EventTable for PostgresStore {
             .bind(replacements.iter().map(|replacement| replacement.new.clone()).collect::<Vec<_>>())
             .fetch_all(tx)
             .await;
-        rows.map_err(database(OPERATION))?.iter().map(|row| column::<i64>(row, 0)?.try_into()).collect()
+        rows.map_err(database(OPERATION))?.iter().map(|row| row.number(0)?.try_into()).collect()
     }
 
     async fn insert_events(&self, tx: &mut PgConnection, events: &[PersistedEvent]) -> Result<()> {
@@ -227,7 +224,7 @@ impl EventTable for PostgresStore {
     async fn settled_position(&self, connection: &mut PgConnection) -> Result<GlobalPosition> {
         const OPERATION: &str = "looking for the settled position";
         own_transaction::outside(connection, OPERATION).await?;
-        let mut tx = connection.begin_with(BEGIN).await.map_err(database(OPERATION))?;
+        let mut tx = Postgres::begin(connection).await.map_err(database(OPERATION))?;
         let settled = match self.lock_out(&mut tx, "{events}", "SHARE", OPERATION).await {
             // A statement of its own: its snapshot is newer than the lock.
             Ok(()) => self.last_position(&mut tx).await,
@@ -246,8 +243,7 @@ impl EventTable for PostgresStore {
             .fetch_one(connection)
             .await
             .map_err(database("looking where the events are"))?;
-        let (location, missing): (String, bool) = (column(&row, 0)?, column(&row, 1)?);
-        Ok((!missing).then_some(TableLocation::Table(location)))
+        Ok(if row.flag(1)? { None } else { Some(TableLocation::Table(row.text(0)?.to_owned())) })
     }
 }
 
@@ -274,7 +270,7 @@ impl PostgresStore {
             .await
             .map_err(database(operation))?;
         if let Some(row) = known {
-            return Err(Error::DuplicateEventId { event_id: column(&row, 0)? });
+            return Err(Error::DuplicateEventId { event_id: row.id(0)? });
         }
         let sql = "SELECT FROM UNNEST($1::text[], $2::text[], $3::bigint[]) AS new (type, id, version),
                  LATERAL (SELECT FROM {events} AS e WHERE e.{aggregate_type} = new.type AND e.{aggregate_id} = new.id
@@ -318,23 +314,6 @@ impl PostgresStore {
         self.maintain(&sql).bind(sequence).execute(tx).await.map_err(database(operation))?;
         Ok(())
     }
-}
-
-fn count(row: &PgRow) -> Result<StoredCount> {
-    let positions = (GlobalPosition::try_from(column::<i64>(row, 4)?)?, column::<i64>(row, 5)?.try_into()?);
-    let version = u32::try_from(column::<i32>(row, 1)?).map_err(|_| Error::InvalidEvent {
-        position: positions.0,
-        what: "event_version",
-        problem: "is negative",
-    })?;
-    Ok(StoredCount {
-        event_type: column::<&str>(row, 0)?.into(),
-        event_version: EventVersion::new(version),
-        with_header: column(row, 2)?,
-        events: column::<i64>(row, 3)?.unsigned_abs(),
-        positions,
-        created_at: (timestamp(row, 6, "events.created_at")?, timestamp(row, 7, "events.created_at")?),
-    })
 }
 
 /// The events as one array for each column.

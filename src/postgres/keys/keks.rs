@@ -8,8 +8,8 @@ use crate::keys::{
     ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::postgres::{column, timestamp};
-use crate::sql::key_database as database;
+use crate::postgres::column;
+use crate::sql::{SqlRow, key_database as database};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use std::sync::Arc;
@@ -202,7 +202,7 @@ pub(crate) fn kek(row: &PgRow) -> Result<KekRecord> {
         provider: column(row, 2)?,
         wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
         state: KekState::parse(column(row, 5)?)?,
-        created_at: timestamp(row, 6, "key_encryption_keys.created_at")?,
-        wrapped_at: timestamp(row, 7, "key_encryption_keys.wrapped_at")?,
+        created_at: row.time(6, "key_encryption_keys.created_at")?,
+        wrapped_at: row.time(7, "key_encryption_keys.wrapped_at")?,
     })
 }

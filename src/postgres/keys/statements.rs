@@ -1,6 +1,6 @@
 //! The SQL of the key tables, with names filled in.
 
-use crate::postgres::qualified;
+use crate::sql::qualified;
 use std::sync::Arc;
 
 /// Where the tables are, and what their names begin with. Checked before they come here.

@@ -19,7 +19,7 @@ type Read<'q> = Query<'q, Sqlite, SqliteArguments>;
 impl ReadLog {
     /// `fill` fills names in.
     pub(crate) fn new(fill: impl Fn(&str) -> Arc<str>) -> Self {
-        let walk = r#"SELECT {columns} FROM "{events}" WHERE global_position > ?1
+        let walk = r#"SELECT {columns}, aggregate_type, aggregate_id FROM "{events}" WHERE global_position > ?1
             AND (?3 IS NULL OR aggregate_type IN (SELECT value FROM json_each(?3)))
             AND (?4 IS NULL OR event_type IN (SELECT value FROM json_each(?4)))
             ORDER BY global_position LIMIT ?2"#;
@@ -63,7 +63,7 @@ pub(crate) fn is_missing_index(error: &sqlx::Error) -> bool {
 /// SQLite would walk the log. SQLite has no `LATERAL`, but a table-valued function may take what stands before it: the
 /// positions of each type pass through a list. Rows are fetched last, by position.
 fn by(column: &str, index: &str, and: &str) -> String {
-    r#"SELECT {columns} FROM "{events}" WHERE global_position IN (
+    r#"SELECT {columns}, aggregate_type, aggregate_id FROM "{events}" WHERE global_position IN (
            SELECT one.value FROM (SELECT DISTINCT value AS name FROM json_each(?3)) AS type
            CROSS JOIN json_each((
                SELECT json_group_array(at) FROM (

@@ -1,16 +1,18 @@
 //! The rows of SQLite's events, for maintenance.
 
-use super::{COLUMNS, SqliteStore, log};
+use super::{LAST_POSITION, SqliteStore};
 use crate::error::{Error, Result};
-use crate::event::{EventVersion, GlobalPosition, NOT_JSON, PersistedEvent};
-use crate::sql::{check_stored, event_database as database, in_transaction, not_in_transaction};
-use crate::sqlite::{column, from_text, own_transaction, to_text, uuid};
+use crate::event::{GlobalPosition, NOT_JSON, PersistedEvent};
+use crate::sql::{
+    SqlRow, check_stored, event_database as database, events, in_transaction, not_in_transaction, own_transaction,
+};
+use crate::sqlite::{id_text, to_text};
 use crate::store::event_table::{
     EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery,
     TableLocation, TableWork, check_insert,
 };
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection, query::Query};
 
 impl SqliteStore {
@@ -27,8 +29,7 @@ impl SqliteStore {
     }
 
     fn maintain(&self, sql: &str) -> Query<'static, Sqlite, SqliteArguments> {
-        let sql = sql.replace("{columns}", COLUMNS).replace("{with_header}", &Self::with_header());
-        sqlx::query(AssertSqlSafe(self.fill(&sql)))
+        sqlx::query(AssertSqlSafe(self.fill(&sql.replace("{with_header}", &Self::with_header()))))
     }
 }
 
@@ -42,20 +43,18 @@ impl EventTable for SqliteStore {
         work: &mut dyn TableWork<SqliteConnection>,
     ) -> Result<()> {
         const OPERATION: &str = "maintenance";
-        let mut own = own_transaction::begin(connection, OPERATION).await?;
-        let done = work.run(&mut own.tx).await;
-        own_transaction::end(own, done, OPERATION).await.restore(connection, OPERATION).await
+        own_transaction::run(connection, OPERATION, async |tx| work.run(tx).await).await
     }
 
     async fn last_position(&self, tx: &mut SqliteConnection) -> Result<GlobalPosition> {
-        let row = self.maintain(r#"SELECT coalesce(max(global_position), 0) FROM "{events}""#).fetch_one(tx).await;
+        let row = self.maintain(LAST_POSITION).fetch_one(tx).await;
         let row = row.map_err(|source| match source.as_database_error() {
             Some(error) if error.message().starts_with("no such table") => {
                 Error::NoEventTables { of: "database", table: self.events.clone() }
             }
             _ => database("reading the last position")(source),
         })?;
-        column::<i64>(&row, 0)?.try_into()
+        row.number(0)?.try_into()
     }
 
     async fn count_events(&self, tx: &mut SqliteConnection, range: PositionRange) -> Result<Vec<StoredCount>> {
@@ -63,13 +62,13 @@ impl EventTable for SqliteStore {
                    min(created_at), max(created_at)
                FROM "{events}" WHERE global_position > ?1 AND global_position <= ?2 GROUP BY 1, 2, 3"#;
         let rows = self.maintain(sql).bind(range.after.get()).bind(range.end()).fetch_all(tx).await;
-        rows.map_err(database("counting events"))?.iter().map(count).collect()
+        rows.map_err(database("counting events"))?.iter().map(events::stored_count).collect()
     }
 
     async fn stored_events(&self, tx: &mut SqliteConnection, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
         let versions = query.versions.iter().map(|(name, version)| (name.as_str(), version.get())).collect::<Vec<_>>();
         // A payload's length is known without fetching it.
-        let sql = r#"SELECT {columns} FROM "{events}" WHERE global_position IN (
+        let sql = r#"SELECT {columns}, aggregate_type, aggregate_id FROM "{events}" WHERE global_position IN (
                SELECT global_position FROM (
                SELECT global_position, bytes, sum(bytes) OVER (ORDER BY global_position) AS so_far FROM (
                SELECT global_position, length(payload) AS bytes FROM "{events}" WHERE global_position > ?1 AND global_position <= ?2
@@ -87,7 +86,7 @@ impl EventTable for SqliteStore {
             .bind(i64::try_from(query.max_bytes).unwrap_or(i64::MAX))
             .fetch_all(tx)
             .await;
-        log(&rows.map_err(database("reading stored events"))?)
+        events::events(&rows.map_err(database("reading stored events"))?)
     }
 
     async fn stored_events_at(
@@ -96,9 +95,9 @@ impl EventTable for SqliteStore {
         positions: &[GlobalPosition],
     ) -> Result<Vec<PersistedEvent>> {
         let positions = json(&positions.iter().map(|position| position.get()).collect::<Vec<_>>())?;
-        let sql = r#"SELECT {columns} FROM "{events}" WHERE global_position IN (SELECT value FROM json_each(?1)) ORDER BY global_position"#;
+        let sql = r#"SELECT {columns}, aggregate_type, aggregate_id FROM "{events}" WHERE global_position IN (SELECT value FROM json_each(?1)) ORDER BY global_position"#;
         let rows = self.maintain(sql).bind(positions).fetch_all(tx).await;
-        log(&rows.map_err(database("reading stored events"))?)
+        events::events(&rows.map_err(database("reading stored events"))?)
     }
 
     async fn replace_payloads(
@@ -121,7 +120,7 @@ impl EventTable for SqliteStore {
                 .maintain(sql)
                 .bind(replacement.new.clone())
                 .bind(replacement.position.get())
-                .bind(replacement.event_id.hyphenated().to_string())
+                .bind(id_text(replacement.event_id))
                 .bind(replacement.old.clone())
                 .execute(&mut *tx)
                 .await;
@@ -141,9 +140,10 @@ impl EventTable for SqliteStore {
             r#"SELECT event_id FROM "{events}" WHERE event_id IN (SELECT value ->> 4 FROM json_each(?1)) LIMIT 1"#,
         );
         if let Some(row) = known.bind(&batch).fetch_optional(&mut *tx).await.map_err(database(OPERATION))? {
-            return Err(Error::DuplicateEventId { event_id: uuid(column(&row, 0)?)? });
+            return Err(Error::DuplicateEventId { event_id: row.id(0)? });
         }
-        let sql = r#"INSERT INTO "{events}" ({columns})
+        let sql = r#"INSERT INTO "{events}" (global_position, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
+                   event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at)
                SELECT e.value ->> 0, e.value ->> 1, e.value ->> 2, e.value ->> 3, e.value ->> 4, e.value ->> 5, e.value ->> 6,
                    coalesce(substr(?2, 1 + (e.value ->> 7), e.value ->> 8), x''),
                    e.value ->> 9, e.value ->> 10, e.value ->> 11, e.value ->> 12, e.value ->> 13
@@ -174,9 +174,9 @@ impl EventTable for SqliteStore {
             .map_err(database("looking where the events are"))?;
         let mut files = Vec::with_capacity(rows.len());
         for row in &rows {
-            match column::<Option<String>>(row, 2)?.filter(|file| !file.is_empty()) {
-                Some(file) => files.push(identity(file)),
-                None if column::<&str>(row, 1)? == "main" => files.push("memory".to_owned()),
+            match row.optional_text(2)?.filter(|file| !file.is_empty()) {
+                Some(file) => files.push(identity(file.to_owned())),
+                None if row.text(1)? == "main" => files.push("memory".to_owned()),
                 // Attached in memory, or of this connection alone.
                 None => {}
             }
@@ -195,23 +195,6 @@ fn identity(file: String) -> String {
     std::fs::canonicalize(&file).map_or(file, |path| path.to_string_lossy().into_owned())
 }
 
-fn count(row: &SqliteRow) -> Result<StoredCount> {
-    let positions = (GlobalPosition::try_from(column::<i64>(row, 4)?)?, column::<i64>(row, 5)?.try_into()?);
-    let version = u32::try_from(column::<i64>(row, 1)?).map_err(|_| Error::InvalidEvent {
-        position: positions.0,
-        what: "event_version",
-        problem: "is negative or too large",
-    })?;
-    Ok(StoredCount {
-        event_type: column::<&str>(row, 0)?.into(),
-        event_version: EventVersion::new(version),
-        with_header: column(row, 2)?,
-        events: column::<i64>(row, 3)?.unsigned_abs(),
-        positions,
-        created_at: (from_text(column(row, 6)?, "created_at")?, from_text(column(row, 7)?, "created_at")?),
-    })
-}
-
 /// The events as one JSON text, and their payloads as one blob that it points into.
 fn batch(events: &[PersistedEvent]) -> Result<(String, Vec<u8>)> {
     let mut payloads = Vec::with_capacity(events.iter().map(|event| event.payload.len()).sum());
@@ -225,7 +208,7 @@ fn batch(events: &[PersistedEvent]) -> Result<(String, Vec<u8>)> {
             event.aggregate.aggregate_type(),
             event.aggregate.aggregate_id(),
             event.aggregate_version.get(),
-            event.event_id.hyphenated().to_string(),
+            id_text(event.event_id),
             event.stored_type.as_str(),
             event.stored_version.get(),
             payloads.len(),

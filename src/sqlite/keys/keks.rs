@@ -7,8 +7,8 @@ use crate::keys::{
     KekRecord, KekState, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::sql::key_database as database;
-use crate::sqlite::{column, from_text, to_text, uuid};
+use crate::sql::{SqlRow, key_database as database};
+use crate::sqlite::{column, to_text};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::sync::Arc;
@@ -176,12 +176,12 @@ async fn insert_kek(connection: &mut SqliteConnection, sql: &Arc<str>, kek: &Kek
 
 pub(crate) fn kek(row: &SqliteRow) -> Result<KekRecord> {
     Ok(KekRecord {
-        kek_id: KekId(uuid(column(row, 0)?)?),
+        kek_id: KekId(row.id(0)?),
         partition: column(row, 1)?,
         provider: column(row, 2)?,
         wrapped: WrappedKek { master_key_id: column(row, 3)?, ciphertext: column(row, 4)? },
         state: KekState::parse(column(row, 5)?)?,
-        created_at: from_text(column(row, 6)?, "key_encryption_keys.created_at")?,
-        wrapped_at: from_text(column(row, 7)?, "key_encryption_keys.wrapped_at")?,
+        created_at: row.time(6, "key_encryption_keys.created_at")?,
+        wrapped_at: row.time(7, "key_encryption_keys.wrapped_at")?,
     })
 }

@@ -1,0 +1,135 @@
+//! Rows of events as records.
+
+use crate::error::{Error, Result};
+use crate::event::{
+    AggregateRef, AggregateVersion, Appended, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition,
+    NewEvent, Part, PersistedEvent, Stream, aggregate,
+};
+use crate::sql::{SqlRow, check_stored};
+use crate::store::event_table::StoredCount;
+
+/// The columns of an event within its aggregate, as [`event`] reads them. Each adapter fills in what it calls
+/// `{aggregate_version}`, and how it selects `{metadata}` as a text. Type and id of the aggregate follow where any
+/// aggregate's events are read, see [`events`].
+pub(crate) const COLUMNS: &str = "global_position, {aggregate_version}, event_id, event_type, event_version, \
+    payload, trace_id, correlation_id, causation_id, {metadata}, created_at";
+
+/// Rows of any aggregates, whose type and id follow the other columns.
+pub(crate) fn events(rows: &[impl SqlRow]) -> Result<Vec<PersistedEvent>> {
+    let mut events: Vec<PersistedEvent> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (aggregate_type, aggregate_id) = (row.text(11)?, row.text(12)?);
+        let same = events
+            .last()
+            .map(|last| &last.aggregate)
+            .filter(|last| last.aggregate_type() == aggregate_type && last.aggregate_id() == aggregate_id);
+        let aggregate = same.cloned().unwrap_or_else(|| aggregate(aggregate_type, aggregate_id));
+        events.push(event(row, aggregate)?);
+    }
+    Ok(events)
+}
+
+fn event(row: &impl SqlRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
+    let position = GlobalPosition::try_from(row.number(0)?)?;
+    let stored_type = EventType::from(row.text(3)?);
+    let stored_version = event_version(row.optional_number(4)?.unwrap_or(0), position)?;
+    Ok(PersistedEvent {
+        aggregate,
+        aggregate_version: row.number(1)?.try_into()?,
+        global_position: position,
+        event_id: row.id(2)?,
+        event_type: stored_type.clone(),
+        stored_type,
+        event_version: stored_version,
+        stored_version,
+        payload: row.bytes(5)?,
+        trace_id: row.optional_text(6)?.map(str::to_owned),
+        correlation_id: row.optional_text(7)?.map(str::to_owned),
+        causation_id: row.optional_text(8)?.map(str::to_owned),
+        metadata: row.optional_text(9)?.map(|metadata| metadata.as_bytes().to_vec()),
+        created_at: row.time(10, CREATED_AT).map_err(|error| match error {
+            Error::InvalidRow { problem, .. } => Error::InvalidEvent { position, what: "created_at", problem },
+            error => error,
+        })?,
+        part: Part::WHOLE,
+        redacted: Vec::new(),
+    })
+}
+
+const CREATED_AT: &str = "events.created_at";
+
+fn event_version(number: i64, position: GlobalPosition) -> Result<EventVersion> {
+    let version = u32::try_from(number).map_err(|_| Error::InvalidEvent {
+        position,
+        what: "event_version",
+        problem: "is negative or too large",
+    })?;
+    Ok(EventVersion::new(version))
+}
+
+/// The rows of one aggregate, in order of version.
+pub(crate) fn stream(rows: &[impl SqlRow], aggregate: &AggregateRef) -> Result<Stream> {
+    let events = rows.iter().map(|row| event(row, aggregate.clone())).collect::<Result<Vec<_>>>()?;
+    let last_version = events.last().map(|event| event.aggregate_version);
+    Ok(Stream { aggregate: aggregate.clone(), events, last_version })
+}
+
+/// The rows of the log that follow a position, of which no more than `limit` were asked for.
+pub(crate) fn page(rows: &[impl SqlRow], after: GlobalPosition, limit: u32) -> Result<EventPage> {
+    let events = events(rows)?;
+    let next = events.last().map_or(after, |event| event.global_position);
+    let scanned = u32::try_from(events.len()).unwrap_or(limit);
+    Ok(EventPage { events, scanned, next })
+}
+
+/// What is stored: event type, event version (0 where the row has none), whether there is a header, how many events,
+/// their first and last position, and their first and last time.
+pub(crate) fn stored_count(row: &impl SqlRow) -> Result<StoredCount> {
+    let positions = (GlobalPosition::try_from(row.number(4)?)?, row.number(5)?.try_into()?);
+    Ok(StoredCount {
+        event_type: row.text(0)?.into(),
+        event_version: event_version(row.number(1)?, positions.0)?,
+        with_header: row.flag(2)?,
+        events: row.number(3)?.unsigned_abs(),
+        positions,
+        created_at: (row.time(6, CREATED_AT)?, row.time(7, CREATED_AT)?),
+    })
+}
+
+/// The version that the aggregate must be at, 0 if it must have no events, or `None` if it may be at any.
+pub(crate) fn expected_head(expected: ExpectedVersion) -> Option<i64> {
+    match expected {
+        ExpectedVersion::Any => None,
+        ExpectedVersion::NoStream => Some(0),
+        ExpectedVersion::Exact(version) => Some(version.get()),
+    }
+}
+
+/// The events of an append, with the positions and versions that they were given.
+pub(crate) fn appended(
+    mut rows: Vec<(i64, i64)>,
+    aggregate: &AggregateRef,
+    events: &[NewEvent],
+    operation: &'static str,
+) -> Result<Appended> {
+    check_stored(rows.len(), events.len(), operation)?;
+    // RETURNING promises no order.
+    rows.sort_unstable_by_key(|(_, version)| *version);
+    let appended = rows.into_iter().zip(events).map(|((position, version), event)| {
+        Ok(PersistedEvent::from_new(aggregate.clone(), version.try_into()?, position.try_into()?, event.clone()))
+    });
+    Ok(Appended { events: appended.collect::<Result<_>>()? })
+}
+
+/// Refuses an append at a version where the aggregate is not.
+pub(crate) fn check_version(
+    aggregate: &AggregateRef,
+    expected: ExpectedVersion,
+    actual: Option<AggregateVersion>,
+) -> Result<()> {
+    if expected.accepts(actual) {
+        Ok(())
+    } else {
+        Err(Error::VersionConflict { aggregate: aggregate.clone(), expected, actual })
+    }
+}

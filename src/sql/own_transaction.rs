@@ -1,0 +1,112 @@
+//! Transactions that a call begins and commits itself, for calls that promise to be committed when they return.
+//!
+//! The driver counts the transactions that it has begun. It does not know of one that it began for a future that was
+//! dropped, nor of a raw `BEGIN`; what is written then is committed by nobody. So the database is asked before, and
+//! where it can tell, again after the commit.
+
+use crate::error::{Error, Result};
+use crate::sql::{committing, database, not_in_transaction};
+use async_trait::async_trait;
+use sqlx::{Connection, Database, Transaction};
+
+/// What [`run`] does differently in each database. The steps come in the order in which they stand here.
+#[async_trait]
+pub(crate) trait OwnTransaction: Database {
+    /// What the connection was set to before, where a setting has to be made outside of the transaction.
+    type Before: Send;
+
+    /// What the database knows the transaction by, after its commit.
+    type Mark: Send;
+
+    /// Begins a transaction as the database sees it, or asks it in another way whether it is in one.
+    async fn probe(connection: &mut Self::Connection) -> sqlx::Result<bool>;
+
+    /// Does this error say that the connection is in a transaction?
+    fn is_within(error: &sqlx::Error) -> bool;
+
+    /// Makes commits of this connection durable, where only the connection can.
+    async fn make_durable(connection: &mut Self::Connection, operation: &'static str) -> Result<Self::Before>;
+
+    /// Begins a transaction that will write.
+    async fn begin(connection: &mut Self::Connection) -> sqlx::Result<Transaction<'_, Self>>;
+
+    /// Makes the commit of this transaction durable, where the transaction can.
+    async fn commit_durably(tx: &mut Self::Connection) -> Result<()>;
+
+    /// Asks what the transaction will be known by, just before its commit.
+    async fn mark(tx: &mut Self::Connection, operation: &'static str) -> Result<Self::Mark>;
+
+    /// Asks whether the transaction was committed, from outside of it. An outage here comes after the commit, so that
+    /// it must not be tried again.
+    async fn check_committed(
+        connection: &mut Self::Connection,
+        mark: Self::Mark,
+        operation: &'static str,
+    ) -> Result<()>;
+
+    /// Sets the connection to what it was before.
+    async fn restore(connection: &mut Self::Connection, before: Self::Before, operation: &'static str) -> Result<()>;
+}
+
+/// Runs `work` in a transaction of its own, whose commit is durable. Commits what went well, and rolls the rest back,
+/// so that the connection can be used again.
+pub(crate) async fn run<C, T>(
+    connection: &mut C,
+    operation: &'static str,
+    work: impl AsyncFnOnce(&mut C) -> Result<T>,
+) -> Result<T>
+where
+    C: Connection<Database: OwnTransaction>,
+{
+    outside(connection, operation).await?;
+    let before = C::Database::make_durable(connection, operation).await?;
+    let done = commit(connection, operation, work).await;
+    C::Database::restore(connection, before, operation).await?;
+    let (done, mark) = done?;
+    C::Database::check_committed(connection, mark, operation).await?;
+    Ok(done)
+}
+
+async fn commit<C, T>(
+    connection: &mut C,
+    operation: &'static str,
+    work: impl AsyncFnOnce(&mut C) -> Result<T>,
+) -> Result<(T, <C::Database as OwnTransaction>::Mark)>
+where
+    C: Connection<Database: OwnTransaction>,
+{
+    // A transaction that is dropped, because a statement failed or because the caller's future was, is rolled back.
+    let begun = C::Database::begin(connection).await;
+    let mut tx = begun.map_err(|error| refused::<C::Database>(error, operation))?;
+    C::Database::commit_durably(&mut tx).await?;
+    match work(&mut tx).await {
+        Ok(done) => {
+            let mark = C::Database::mark(&mut tx, operation).await?;
+            tx.commit().await.map_err(committing(operation))?;
+            Ok((done, mark))
+        }
+        Err(error) => {
+            // What failed is what matters; a connection that broke takes its transaction with it.
+            drop(tx.rollback().await);
+            Err(error)
+        }
+    }
+}
+
+/// Refuses a connection that is in a transaction, as the database sees it: a setting that is made for the rest of a
+/// transaction is gone in the next statement if there is none.
+pub(crate) async fn outside<C>(connection: &mut C, operation: &'static str) -> Result<()>
+where
+    C: Connection<Database: OwnTransaction>,
+{
+    not_in_transaction(connection, operation)?;
+    match C::Database::probe(connection).await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Error::InTransaction { operation }),
+        Err(error) => Err(refused::<C::Database>(error, operation)),
+    }
+}
+
+fn refused<D: OwnTransaction>(error: sqlx::Error, operation: &'static str) -> Error {
+    if D::is_within(&error) { Error::InTransaction { operation } } else { database(operation)(error) }
+}
