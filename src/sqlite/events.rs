@@ -101,7 +101,7 @@ impl SqliteStore {
                 r#"SELECT {columns} FROM "{events}" WHERE aggregate_type = ?1 AND aggregate_id = ?2
                    AND aggregate_version >= ?3 AND aggregate_version <= ?4 ORDER BY aggregate_version"#,
             ),
-            read_log: ReadLog::new(&fill),
+            read_log: ReadLog::new(fill),
             last_position: fill(LAST_POSITION),
             events: events.to_owned(),
             heads: heads.to_owned(),

@@ -181,7 +181,10 @@ async fn rows_that_were_never_written_are_errors_and_not_panics() {
     tx.commit().await.unwrap();
     for (sql, expected) in [
         ("UPDATE events SET event_id = 'x'", "InvalidRow"),
-        ("UPDATE events SET created_at = 'yesterday'", "InvalidRow"),
+        (
+            "UPDATE events SET created_at = 'yesterday'",
+            "InvalidEvent { position: GlobalPosition(1), what: \"created_at\"",
+        ),
         ("UPDATE events SET event_version = -1", "InvalidEvent { position: GlobalPosition(1), what: \"event_version\""),
         ("UPDATE events SET event_version = 0", "UnknownVersion"),
         ("UPDATE events SET event_version = 2", "NewerVersion"),
