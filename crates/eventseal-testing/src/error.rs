@@ -1,4 +1,4 @@
-//! Why a guard fails. Reads well as what a test returns: `Debug` is the report.
+//! The error of all guards. A test can return it: its `Debug` is the report.
 
 use crate::golden::Difference;
 use crate::lock::SchemaChange;
@@ -8,46 +8,46 @@ use eventseal::schema::SchemaErrors;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Why a guard fails: what it found and what to do about it, or why it could not look.
+/// Why a guard failed: what it found and what to do about it, or why it could not run.
 ///
-/// Shows values of test data (the corpus, samples, canaries): that is what they are for. Its `Debug` is its
-/// `Display`, so that a test that returns it prints the report.
+/// The error shows values of test data: of the corpus, the samples and the canaries. Its `Debug` is the same as its
+/// `Display`, so that a test which returns it prints the report.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum GuardError {
-    /// Stored events no longer come out as recorded, or do not stand being redacted.
+    /// Stored events no longer open and upcast to the recorded results, or fail once they are erased.
     #[error("{}", Report(differences, "the golden corpus differs", &crate::golden::advice(differences)))]
     Golden {
         /// What differs. Never empty.
         differences: Vec<Difference>,
     },
-    /// A step carries a protected value to where it is not protected, or could not be checked.
+    /// A step copies a protected value to an unprotected place, or a step could not be checked.
     #[error("{}", Report(findings, "the taint check found", crate::taint::ADVICE))]
     Taint {
         /// What was found. Never empty.
         findings: Vec<TaintFinding>,
     },
-    /// The schemas are not those that were recorded.
+    /// The schemas differ from the recorded ones.
     #[error("{}", Report(changes, "the schemas changed", crate::lock::ADVICE))]
     Schema {
         /// What changed. Never empty.
         changes: Vec<SchemaChange>,
     },
-    /// A file of the guard can't be used.
+    /// A file or folder of the guard can't be used.
     #[error("{}: {problem}", path.display())]
     File {
-        /// Which file or folder.
+        /// The path of the file or folder.
         path: PathBuf,
-        /// Why, and what to do.
+        /// Why it can't be used, and what to do.
         problem: String,
     },
-    /// An environment variable says what no guard knows.
+    /// An environment variable has a value that is not allowed.
     #[error(
         "{variable} is {value:?}: set it to `record` (write what is new) or `accept` (write what changed, too), or not \
          at all"
     )]
     Variable {
-        /// Which variable.
+        /// The name of the variable.
         variable: &'static str,
         /// Its value.
         value: String,
@@ -55,7 +55,7 @@ pub enum GuardError {
     /// The schemas contradict themselves.
     #[error(transparent)]
     Schemas(#[from] SchemaErrors),
-    /// Something else of eventseal failed.
+    /// Another call of eventseal failed.
     #[error("{}", chain(.0))]
     Other(#[from] Error),
 }
@@ -72,7 +72,7 @@ impl fmt::Debug for GuardError {
     }
 }
 
-/// A headline, one line for each finding, and what to do.
+/// Prints a headline, one line for each finding, and what to do.
 struct Report<'a, T>(&'a [T], &'static str, &'a str);
 
 impl<T: fmt::Display> fmt::Display for Report<'_, T> {
@@ -84,7 +84,7 @@ impl<T: fmt::Display> fmt::Display for Report<'_, T> {
     }
 }
 
-/// An error with its sources. Of test data, so what a step of the application says may be shown.
+/// The text of an error and of its sources. They may quote values, because the guards work on test data.
 pub(crate) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut next = std::error::Error::source(error);

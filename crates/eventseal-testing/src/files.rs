@@ -1,5 +1,4 @@
-//! JSON files that people read and commit: members in a fixed order, one final newline. And whether they may be
-//! written.
+//! Reads and writes the files of the guards: JSON that people read and commit.
 
 use crate::error::GuardError;
 use serde::Serialize;
@@ -9,16 +8,17 @@ use std::path::Path;
 /// Whether a guard may write its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// No.
+    /// Nothing is written.
     Check,
-    /// What is new.
+    /// New entries are written.
     Record,
-    /// What is new, and what changed.
+    /// New and changed entries are written.
     Accept,
 }
 
 impl Mode {
-    /// What the environment asks for. Not said in code, so that no CI writes anything by accident.
+    /// The mode that an environment variable asks for. It is not a setting in code, so that no CI writes files by
+    /// accident.
     pub(crate) fn from_env(variable: &'static str) -> Result<Self, GuardError> {
         match std::env::var_os(variable) {
             None => Ok(Self::Check),
@@ -30,7 +30,7 @@ impl Mode {
     }
 }
 
-/// Reads a file; `None` if it does not exist.
+/// Reads a file. Returns `None` if it does not exist.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, GuardError> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
@@ -43,14 +43,14 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, GuardE
     serde_json::from_slice(&text).map(Some).map_err(problem)
 }
 
-/// Writes a file, and the folders it is in.
+/// Writes a file with one final newline. Creates the folders that are missing.
 pub(crate) fn write<T: Serialize>(path: &Path, content: &T) -> Result<(), GuardError> {
     let failed = |error: std::io::Error| GuardError::file(path, format!("can't be written: {error}"));
     let text = serde_json::to_string_pretty(content).map_err(std::io::Error::from).map_err(failed)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    // Beside it first: another test may read the file at this moment.
+    // Written beside it and renamed, because another test may read the file at this moment.
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
     std::fs::write(&beside, text + "\n").and_then(|()| std::fs::rename(&beside, path)).map_err(failed)

@@ -1,4 +1,4 @@
-//! The golden corpus: stored events that must come out as recorded for as long as they exist.
+//! [`GoldenCorpus`]: stored events that every version of a service must read as recorded.
 
 mod case;
 mod keys;
@@ -29,19 +29,28 @@ use std::slice::from_ref;
 const VARIABLE: &str = "EVENTSEAL_GOLDEN";
 const KEYS: &str = "test-keys.json";
 
-/// A folder of stored events, each with what readers shall get.
+/// A folder of stored events, each with the events that readers must get.
 ///
-/// One JSON file is one case. `test-keys.json` beside them holds the keys that the sealed ones were sealed under, so
-/// that they open for years: they are made for the corpus, and protect nothing. The corpus so also shows that what
-/// this version of the crate sealed can still be opened by the next.
+/// Each JSON file is one case. The file `test-keys.json` beside them holds the keys for the sealed cases, so that they
+/// can still be opened in years. These keys are made for the corpus, and protect nothing else. So the corpus also shows
+/// that the next version of eventseal opens what this version sealed.
 ///
-/// Every case is read
-/// - with its keys, and must come out as recorded;
-/// - after all its keys were shredded (one that was stored in plaintext is sealed first), and must come out as
-///   recorded, too, with no shredded value left anywhere (texts and numbers of four characters or more);
-/// - after the keys of each of its owners were shredded, if there are several;
-/// - and each of these twice, which shows steps that use the time of day or a random number; a step that uses the date
-///   fails from the next day on.
+/// Each case is read in several ways:
+/// - With its keys. The result must be the recorded one.
+/// - After all its keys were shredded. A case that was stored in plaintext is sealed first. The result must be the
+///   recorded one. No shredded value may be left in it: texts and numbers of four characters or more are searched for.
+/// - After the keys of each single owner were shredded, if the case has several owners.
+///
+/// Every reading is done twice, to find steps that use the time of day or a random number. A step that uses the date
+/// fails from the next day on.
+///
+/// # Recording
+/// [`case`](Self::case) names an event that the test wants in the corpus. Run the test with `EVENTSEAL_GOLDEN=record`
+/// to write the cases that are not in the folder yet; files that are there do not change. `EVENTSEAL_GOLDEN=accept`
+/// writes changed results too.
+///
+/// You can also write a file by hand, without its member `expected`; look at a recorded file for the other members.
+/// Stored events of production can be used if they contain nobody's data and are in plaintext.
 ///
 /// # Recording
 /// [`case`](Self::case) names an event that the test wants. What is not in the folder yet is written by running the
@@ -65,8 +74,9 @@ const KEYS: &str = "test-keys.json";
 /// #[test]
 /// # */
 /// fn stored_events_come_out_as_ever() -> Result<(), GuardError> {
+///     let registered = NewEvent::raw("Registered", 1, r#"{"name":"Ada Lovelace"}"#);
 ///     GoldenCorpus::open("tests/example", schemas()?)?
-///         .case("registered_v1", &aggregate("Customer", "1"), NewEvent::raw("Registered", 1, r#"{"name":"Ada Lovelace"}"#))
+///         .case("registered_v1", &aggregate("Customer", "1"), registered)
 ///         .check()
 ///         .map(drop)
 /// }
@@ -86,42 +96,43 @@ pub struct GoldenCorpus {
 struct Given {
     name: String,
     event: PersistedEvent,
-    /// It lies in a store like this; otherwise it is what was appended.
+    /// True if this is the event as a store holds it. False if it is the event as the service would append it.
     is_stored: bool,
-    /// Is something of it sealed, if its version protects anything?
+    /// True if the event must have a protected value, provided that its version protects anything.
     has_protected: bool,
 }
 
-/// What a case that is in the folder is to one that the test gives.
+/// How a recorded case compares with the event that the test gives under its name.
 enum Recorded {
-    /// The same event, whatever its id and time.
+    /// It is the same event. Id and time may differ.
     Same,
-    /// Another event: what differs.
+    /// It is another event. The text says what differs.
     Other(&'static str),
-    /// It can't be opened, which is reported where it is read.
+    /// The recorded case can't be opened. The reading reports that.
     NotOpened,
 }
 
-/// What a corpus that holds consists of.
+/// A summary of a corpus that passed its check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Checked {
     /// How many cases there are.
     pub cases: usize,
-    /// Those that were written just now.
+    /// The names of the cases that this check has written.
     pub written: Vec<String>,
-    /// Registered versions of which there is no case: nothing guards them.
+    /// Registered versions that have no case, so the corpus does not guard them.
     pub uncovered: Vec<(EventType, EventVersion)>,
 }
 
 impl GoldenCorpus {
-    /// Reads a folder of cases, for the registry of the service. A folder that is not there is an empty one.
+    /// Reads a folder of cases, for the service's registry of schemas. A missing folder counts as an empty one.
     ///
     /// # Errors
-    /// [`GuardError::File`] if something in the folder is not of a corpus, [`GuardError::Other`].
+    /// [`GuardError::File`] if a JSON file in the folder is not a case or not readable, [`GuardError::Other`].
     pub fn open(folder: impl AsRef<Path>, schemas: Schemas) -> Result<Self, GuardError> {
         let folder = folder.as_ref().to_owned();
-        // Before the keys, which are written first: another test may record the corpus at this moment.
+        // The cases are read before the keys, because a recording writes the keys first. Another test may record at
+        // this moment.
         let mut cases = BTreeMap::new();
         let mut sealed = None;
         for path in json_files(&folder)? {
@@ -154,13 +165,16 @@ impl GoldenCorpus {
         Ok(Self { folder, sealer, keys, cases, given: Vec::new() })
     }
 
-    /// Wants a case of this name: an event as a service would have appended it, at any version. It is sealed under the
-    /// test keys when it is recorded; if its version protects anything, something of it must be.
+    /// Adds a case: an event as the service would append it, at any registered version. It is sealed under the test
+    /// keys when it is recorded.
+    ///
+    /// If the version protects anything, the event must have at least one protected value. Otherwise use
+    /// [`case_without_protected`](Self::case_without_protected).
     pub fn case(self, name: &str, aggregate: &AggregateRef, event: NewEvent) -> Self {
         self.appended(name, aggregate, event, true)
     }
 
-    /// The same for an event that has no value at any place that its version protects.
+    /// As [`case`](Self::case), for an event that has no value at any protected place of its version.
     pub fn case_without_protected(self, name: &str, aggregate: &AggregateRef, event: NewEvent) -> Self {
         self.appended(name, aggregate, event, false)
     }
@@ -172,25 +186,25 @@ impl GoldenCorpus {
         self
     }
 
-    /// Wants a case of this name: an event just as it lies in a store. A payload in plaintext stays so.
+    /// Adds a case: an event exactly as a store holds it. A payload in plaintext is recorded in plaintext.
     ///
-    /// One that is sealed can only be opened if it was sealed under the corpus's own keys.
+    /// A sealed event can only be opened if it was sealed under the keys of this corpus.
     pub fn stored_case(mut self, name: &str, event: PersistedEvent) -> Self {
         self.given.push(Given { name: name.to_owned(), event, is_stored: true, has_protected: false });
         self
     }
 
-    /// Reads every case in every way. Writes nothing, unless the environment variable `EVENTSEAL_GOLDEN` says `record`
-    /// or `accept`.
+    /// Reads every case in every way, and compares the results with the recorded ones. Writes nothing, unless the
+    /// environment variable `EVENTSEAL_GOLDEN` is `record` or `accept`.
     ///
     /// # Errors
-    /// [`GuardError::Golden`] lists everything that differs, with the place and both values; [`GuardError::File`] if
-    /// there is nothing to check.
+    /// [`GuardError::Golden`] lists everything that differs, with the place and both values. [`GuardError::File`] if
+    /// there are no cases, or if a file can't be used.
     pub fn check(&self) -> Result<Checked, GuardError> {
         self.run(Mode::from_env(VARIABLE)?)
     }
 
-    /// The same, after writing what is new: what `EVENTSEAL_GOLDEN=record` does. Not for tests that a CI runs.
+    /// As [`check`](Self::check) with `EVENTSEAL_GOLDEN=record`: writes new cases. Not for tests that a CI runs.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -198,9 +212,11 @@ impl GoldenCorpus {
         self.run(Mode::Record)
     }
 
-    /// Writes what is new and what changed: what `EVENTSEAL_GOLDEN=accept` does. Not for tests that a CI runs.
+    /// As [`check`](Self::check) with `EVENTSEAL_GOLDEN=accept`: writes new cases and changed results. Not for tests
+    /// that a CI runs.
     ///
-    /// What can't be read, is not deterministic or survives a shred is never accepted.
+    /// A case is never accepted if it can't be read, if its result is not deterministic, or if a shredded value is left
+    /// in it.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -224,7 +240,7 @@ impl GoldenCorpus {
                     found.push(difference(name, Mismatch::OtherEvent { what }));
                     continue;
                 }
-                // One that is new is read, too: what is wrong with it shows before it is recorded.
+                // A new case is read too, so that a problem with it shows before it is recorded.
                 _ => {
                     let stored =
                         if given.is_stored { Ok(given.event.clone()) } else { self.seal(&given.event, &mut scopes) };
@@ -285,8 +301,8 @@ impl GoldenCorpus {
         Ok(Checked { cases: cases.len(), written: written.into_iter().collect(), uncovered: self.uncovered(&cases) })
     }
 
-    /// The stored events as they were appended, as far as they can be opened, and those that the test gives and that
-    /// are not recorded yet: samples for other guards, which so don't depend on what was recorded first.
+    /// Samples for other guards: the recorded events that can be opened, as they were appended, and the test's own
+    /// events that are not recorded yet. So other guards do not depend on what was recorded first.
     pub(crate) fn plain_events(&self) -> Vec<PersistedEvent> {
         let open =
             |event: &PersistedEvent| block_on(open_as_stored(&self.sealer, &mut self.keys.db.begin(), event)).ok();
@@ -304,7 +320,7 @@ impl GoldenCorpus {
         self.folder.join(format!("{name}.json"))
     }
 
-    /// Seals an event under the test keys, and keeps the keys that are made for it.
+    /// Seals an event under the test keys. The scopes of the keys that it needs are added to `scopes`.
     fn seal(&self, event: &PersistedEvent, scopes: &mut BTreeSet<KeyScope>) -> Result<PersistedEvent> {
         block_on(async {
             let mut tx = self.keys.db.begin();
@@ -319,7 +335,7 @@ impl GoldenCorpus {
         })
     }
 
-    /// Is this the event that was recorded?
+    /// Compares the event that the test gives with the recorded one.
     fn compare(&self, case: &CaseFile, given: &PersistedEvent) -> Result<Recorded, GuardError> {
         let recorded = case.stored.event().map_err(|problem| GuardError::file(&self.folder, problem))?;
         let metadata = |event: &PersistedEvent| {
@@ -353,6 +369,7 @@ impl GoldenCorpus {
         })
     }
 
+    /// The registered versions that have no case.
     fn uncovered(&self, cases: &BTreeMap<String, CaseFile>) -> Vec<(EventType, EventVersion)> {
         let stored = cases.values().filter_map(|case| case.stored.event().ok());
         let covered: BTreeSet<_> =
@@ -390,7 +407,7 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     if format!("{name}.json") == KEYS { Err("is where the test keys are: choose another name") } else { Ok(()) }
 }
 
-/// The cases' files, in order. None if there is no folder.
+/// The files of the cases, in order of name. Empty if the folder does not exist.
 fn json_files(folder: &Path) -> Result<Vec<PathBuf>, GuardError> {
     let unreadable = |error: std::io::Error| GuardError::file(folder, format!("can't be read: {error}"));
     let entries = match std::fs::read_dir(folder) {

@@ -1,16 +1,16 @@
-//! JSON values: where two differ, and which values are in one.
+//! Compares two JSON values, and visits the values in one.
 
 use crate::pattern::{Pattern, Token, array_index, push_escaped};
 use serde_json::Value;
 
-/// One place where two values differ; `None` where there is nothing.
+/// One place where two values differ. `None` means that one of them has no value there.
 pub(super) struct Differs {
     pub(super) pointer: String,
     pub(super) expected: Option<Value>,
     pub(super) actual: Option<Value>,
 }
 
-/// Every place where two values differ, as deep as can be told.
+/// Every place where two values differ. The places are as deep in the values as possible.
 pub(super) fn differences(expected: &Value, actual: &Value) -> Vec<Differs> {
     let mut found = Vec::new();
     compare(Some(expected), Some(actual), &mut String::new(), &mut found);
@@ -39,12 +39,12 @@ fn compare(expected: Option<&Value>, actual: Option<&Value>, place: &mut String,
     }
 }
 
-/// Every value that is no container, and every member's name, with its place.
+/// Visits every value that is not an object or array, and the name of every member, each with its place.
 pub(super) fn each_leaf<'v>(value: &'v Value, visit: &mut dyn FnMut(&str, Leaf<'v>)) {
     leaves(value, &mut String::new(), visit);
 }
 
-/// Something that can hold a text.
+/// A part of a JSON value that can hold a text.
 #[derive(Clone, Copy)]
 pub(super) enum Leaf<'v> {
     Name(&'v str),
@@ -98,7 +98,7 @@ fn places(value: &Value, pattern: &Pattern) -> Vec<String> {
     found
 }
 
-/// The places in a value that a registry's pointer means; `""` means the whole.
+/// The places in a value that a registry's pointer means. `""` means the whole value.
 pub(super) fn places_of(value: &Value, pointer: &str) -> Vec<String> {
     match Pattern::parse(pointer) {
         Some(pattern) => places(value, &pattern),

@@ -1,17 +1,18 @@
-//! Guards for your own CI: tests of a few lines that fail before a change of your schemas does harm.
+//! Guards for the CI of your service: each is a test of a few lines, which fails before a change of your schemas does
+//! harm.
 //!
-//! For `[dev-dependencies]`. Each guard takes the registry that your service builds at startup:
+//! Add this crate to `[dev-dependencies]`. Each guard takes the registry of schemas that your service builds at
+//! startup:
 //!
-//! - [`GoldenCorpus`]: stored events in a folder, sealed ones included, still open and upcast to what was recorded,
-//!   and stand being redacted.
+//! - [`GoldenCorpus`]: stored events in a folder, sealed ones included, still open and upcast to the recorded results,
+//!   live and after an erasure.
 //! - [`TaintCheck`]: no step copies a protected value to a place that its target version does not protect.
-//! - [`SchemaLock`]: no (type, version) changes its shape or its protection without a new version.
+//! - [`SchemaLock`]: the shape and the protection of a registered version never change; a change needs a new version.
 //!
-//! What a guard compares with is in files that are committed. A test writes none of them, unless an environment
-//! variable says so: [`GoldenCorpus`] and [`SchemaLock`] name theirs. A failure lists everything at once, with what to
-//! do.
+//! The guards compare with files, which you commit. A test writes none of them unless an environment variable says so:
+//! see [`GoldenCorpus`] and [`SchemaLock`]. A failed guard lists everything at once, and says what to do.
 
-// What tests may do, and the library may not.
+// Stricter lints for the library. Tests need not keep them.
 #![warn(
     clippy::cast_lossless,
     clippy::cast_possible_truncation,
@@ -47,7 +48,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
-/// Runs a future that waits for nothing but memory, so that guards fit into plain `#[test]` functions.
+/// Runs a future to its end on this thread, so that guards need no async runtime. The future may not wait for I/O.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {

@@ -1,4 +1,4 @@
-//! The schema lock: what every version looks like, in a file that changes with new versions only.
+//! [`SchemaLock`]: the shape and protection of every version in a file, which changes only when a version is added.
 
 mod protection;
 mod report;
@@ -22,10 +22,45 @@ use std::path::{Path, PathBuf};
 
 const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 
-/// A file with the shape, the protection and the step of every registered (type, version).
+/// A file with the shape, the protection and the step of every registered version of every event type.
 ///
-/// What is stored can't change, so a version's shape must not: a changed struct, a renamed field, a protection that
-/// was added or taken away is a failure that says to add a version instead.
+/// Stored events never change, so the shape of a version must not change either. If a struct changed, a field was
+/// renamed, or a protection was added or removed, the check fails and says to add a version instead.
+///
+/// # Where shapes come from
+/// The first of these that is there tells the shape of a version:
+/// 1. the type that [`shape_of`](Self::shape_of) names;
+/// 2. the Rust type that the step from the version reads;
+/// 3. the type that [`decodes`](eventseal::schema::SchemasBuilder::decodes) names for the current version;
+/// 4. [samples](Self::sample).
+///
+/// A part of a shape that none of them tells is `not traced` in the file, together with the reason. The lock does not
+/// guard that part. [`deny_not_traced`](Self::deny_not_traced) makes it a failure. [`Shape`] has the details.
+///
+/// # Protection and types
+/// If a Rust type tells the shape, the protection must fit the type. This is checked whatever is recorded:
+/// - A [`Sensitive`](eventseal::Sensitive) that no pointer protects would be stored in the clear.
+/// - A protected pointer, or a pointer to the owner's id, must lead to a member. Otherwise it is misspelt. If a version
+///   has several types, one of them must have the member.
+/// - It must be possible to read the type after an erasure. So a protected value must be a `Sensitive`, an `Option`, or
+///   of a type that reads the stand-in of [`redact_as`](eventseal::schema::EventSchema::redact_as).
+///
+/// Not checked are values in maps, behind `#[serde(flatten)]` and in a `serde_json::Value`, and types that look at the
+/// value first, such as tagged and untagged enums: what they contain is not known.
+///
+/// [Samples](Self::sample) help there. A type that reads a sample must still read it once its protected values are
+/// erased. If a `Sensitive` comes out of a buffer of your own, and its stand-in may as well be a value, it can't be
+/// read: `decode` fails for such events, and so does this check.
+///
+/// # What it can't see
+/// The lock does not see how types and steps work on what they read: another `deserialize_with`, another check (such as
+/// `try_from`), another default, or other contents of a step, whether a function or a list of
+/// [`Changes`](eventseal::Changes). Of a step it records how it is declared and where it leads. A [`GoldenCorpus`] sees
+/// all of this, for the events that it has.
+///
+/// # Recording
+/// Run the test with `EVENTSEAL_SCHEMAS=record` to write what is new: versions that are not in the file, steps from
+/// versions that had none, shapes that were not known. `EVENTSEAL_SCHEMAS=accept` writes changes too.
 ///
 /// # Where shapes come from
 /// In this order: what [`shape_of`](Self::shape_of) names; the Rust type that the step from the version reads; the type
@@ -67,7 +102,8 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 /// # */
 /// fn no_schema_changes_without_a_new_version() -> Result<(), GuardError> {
 ///     SchemaLock::new("tests/example-schemas.json", &schemas()?)
-///         .shape_of::<Registered>("Registered", 1) // not needed if the schemas were built with decodes::<Registered>()
+///         // Not needed if the schemas were built with decodes::<Registered>().
+///         .shape_of::<Registered>("Registered", 1)
 ///         .deny_not_traced()
 ///         .check()
 ///         .map(drop)
@@ -84,20 +120,20 @@ pub struct SchemaLock<'s> {
     deny_not_traced: bool,
 }
 
-/// What a lock that holds consists of.
+/// A summary of a lock that passed its check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Locked {
-    /// How many versions there are.
+    /// How many versions are registered.
     pub versions: usize,
-    /// Was the file written just now?
+    /// True if this check has written the file.
     pub written: bool,
-    /// Versions of whose shape something is not known: there, nothing guards it.
+    /// Versions with a part of their shape not traced. The lock does not guard that part.
     pub not_traced: Vec<(EventType, EventVersion)>,
 }
 
 impl<'s> SchemaLock<'s> {
-    /// A lock in this file, for the registry of the service.
+    /// A lock in this file, for the service's registry of schemas. Reads and writes nothing yet.
     pub fn new(path: impl AsRef<Path>, schemas: &'s Schemas) -> Self {
         Self {
             path: path.as_ref().to_owned(),
@@ -108,19 +144,20 @@ impl<'s> SchemaLock<'s> {
         }
     }
 
-    /// Says which Rust type a version is read into.
+    /// Names the Rust type into which a version is read.
     pub fn shape_of<T: DeserializeOwned>(mut self, event_type: impl Into<EventType>, version: u32) -> Self {
         self.given.insert((event_type.into(), EventVersion::new(version)), PayloadType::of::<T>());
         self
     }
 
-    /// Shows a payload of a version that no Rust type reads. The shape is what all samples of it have in common.
+    /// Gives a sample payload of a version. If no Rust type reads the version, its shape is what all its samples have
+    /// in common.
     pub fn sample(mut self, event_type: impl Into<EventType>, version: u32, payload: Value) -> Self {
         self.samples.entry((event_type.into(), EventVersion::new(version))).or_default().push(payload);
         self
     }
 
-    /// Takes the stored events of a corpus as samples.
+    /// Takes all events of a corpus as samples.
     pub fn samples_of(mut self, corpus: &GoldenCorpus) -> Self {
         for event in corpus.plain_events() {
             if let Ok(payload) = serde_json::from_slice(&event.payload) {
@@ -130,22 +167,23 @@ impl<'s> SchemaLock<'s> {
         self
     }
 
-    /// Fails where a shape is not known.
+    /// Makes [`check`](Self::check) fail if a part of a shape is not traced.
     pub fn deny_not_traced(mut self) -> Self {
         self.deny_not_traced = true;
         self
     }
 
-    /// Compares the registry with the file. Writes nothing, unless the environment variable `EVENTSEAL_SCHEMAS` says
+    /// Compares the registry with the file. Writes nothing, unless the environment variable `EVENTSEAL_SCHEMAS` is
     /// `record` or `accept`.
     ///
     /// # Errors
-    /// [`GuardError::Schema`] lists every change, and what to do; [`GuardError::File`] if the file can't be used.
+    /// [`GuardError::Schema`] lists every change, and what to do. [`GuardError::File`] if the file can't be used.
+    /// [`GuardError::Variable`] if the environment variable has another value.
     pub fn check(&self) -> Result<Locked, GuardError> {
         self.run(Mode::from_env(VARIABLE)?)
     }
 
-    /// The same, after writing what is new: what `EVENTSEAL_SCHEMAS=record` does. Not for tests that a CI runs.
+    /// As [`check`](Self::check) with `EVENTSEAL_SCHEMAS=record`: writes what is new. Not for tests that a CI runs.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -153,7 +191,8 @@ impl<'s> SchemaLock<'s> {
         self.run(Mode::Record)
     }
 
-    /// Writes what is new and what changed: what `EVENTSEAL_SCHEMAS=accept` does. Not for tests that a CI runs.
+    /// As [`check`](Self::check) with `EVENTSEAL_SCHEMAS=accept`: writes what is new and what changed. Not for tests
+    /// that a CI runs.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -189,7 +228,7 @@ impl<'s> SchemaLock<'s> {
             now.shape = Some(shape.json().clone());
             match entries.get_mut(&name.1.get()) {
                 Some(before) if fits => comparing.compare(&name, before, now),
-                // What contradicts itself is not written, nor accepted.
+                // A version whose protection contradicts its type is neither written nor accepted.
                 Some(before) => comparing.compare(&name, &mut before.clone(), now),
                 None if !fits => {}
                 None if mode == Mode::Check => comparing.add(&name, ChangeKind::NotRecorded),
@@ -216,13 +255,13 @@ impl<'s> SchemaLock<'s> {
         }
     }
 
-    /// The Rust types that a version is read into.
+    /// The Rust types into which a version is read.
     fn types(&self, version: &SchemaVersion) -> impl Iterator<Item = PayloadType> {
         let given = self.given.get(&(version.event_type.clone(), version.event_version));
         given.copied().into_iter().chain(registered(version))
     }
 
-    /// The shape of a version, by whatever tells it.
+    /// The shape of a version, from the first source that tells it.
     fn shape(&self, version: &SchemaVersion) -> Shape {
         let name = (version.event_type.clone(), version.event_version);
         if let Some(given) = self.given.get(&name) {
@@ -237,14 +276,14 @@ impl<'s> SchemaLock<'s> {
     }
 }
 
-/// The Rust types that the registry knows: of the step from a version, and of those that decode it.
+/// The Rust types that the registry knows: the one that the step from a version reads, and those that decode it.
 fn registered(version: &SchemaVersion) -> impl Iterator<Item = PayloadType> {
     let by_step = version.step.as_ref().and_then(|step| step.reads);
     by_step.into_iter().chain(version.decoded_into.iter().copied())
 }
 
-/// The file, if there is one. It says nothing that this version does not know, so that nothing gets lost when it is
-/// written.
+/// Reads the file, if there is one. A member that this version of the crate does not know is an error: it would be lost
+/// when the file is written.
 fn read(path: &Path) -> Result<Option<LockFile>, GuardError> {
     let Some(found) = files::read::<Value>(path)? else { return Ok(None) };
     let other = |problem| {
@@ -265,7 +304,7 @@ fn read(path: &Path) -> Result<Option<LockFile>, GuardError> {
     }
 }
 
-/// What is recorded of a version's shape.
+/// The recorded shape of a version.
 fn shape_in(entry: &LockedVersion) -> Shape {
     entry.shape.clone().map_or_else(|| Shape::unknown("not recorded"), Shape::read)
 }
@@ -287,7 +326,7 @@ impl Comparing<'_> {
         self.found.push(SchemaChange { event_type: name.0.clone(), event_version: name.1, current, change });
     }
 
-    /// Reports what changed, or writes it if that is wanted.
+    /// Compares a version with its entry. Reports each difference, or writes it to the entry if the mode allows it.
     fn compare(&mut self, name: &(EventType, EventVersion), before: &mut LockedVersion, now: LockedVersion) {
         if *before == now {
             return;
@@ -333,9 +372,10 @@ impl Comparing<'_> {
         }
     }
 
-    /// Reports types whose events without a version are read otherwise, or writes it if that is wanted.
+    /// Compares as which version the events without a version are read. Reports each difference, or writes it if the
+    /// mode allows it.
     fn compare_legacy(&mut self, file: &mut LockFile) {
-        // Types of which no version is recorded yet are news as a whole.
+        // A type that has no recorded version is new as a whole, and is reported by its versions.
         for (event_type, entry) in file.types.iter_mut().filter(|(_, entry)| !entry.versions.is_empty()) {
             let mut of_type =
                 self.versions.iter().filter(|version| version.event_type == event_type.as_str()).peekable();
@@ -358,7 +398,7 @@ impl Comparing<'_> {
         }
     }
 
-    /// Versions that are in the file and nowhere else.
+    /// Reports versions that are in the file and not registered any more, or removes them if the mode allows it.
     fn look_for_removed(&mut self, file: &mut LockFile) {
         let known = |event_type: &str, version: u32| {
             self.versions.iter().any(|known| known.event_type == event_type && known.event_version.get() == version)
@@ -379,7 +419,7 @@ impl Comparing<'_> {
     }
 }
 
-/// Does the step lead where it led before, or is it the first from there?
+/// Is this the first step from its version, or does it lead to the same versions as before?
 fn is_new_step(before: &LockedVersion, now: &LockedVersion) -> bool {
     match (&before.step, &now.step) {
         (Some(before), Some(now)) => before.to == now.to,

@@ -1,16 +1,18 @@
-//! Numbers by what they are, and not by how they are spelled.
+//! Gives numbers one spelling, so that they compare equal in every build.
 //!
-//! serde_json keeps a number as it was spelled if any crate of the build turns on its `arbitrary_precision`, and reads
-//! it into an integer or an `f64` otherwise. A file that one build recorded is compared in the other, too.
+//! If any crate of the build turns on serde_json's feature `arbitrary_precision`, serde_json keeps each number as it is
+//! spelled. Otherwise it reads a number into an integer or an `f64`. A file that was recorded by one build must compare
+//! equal in the other.
 
 use serde_json::Number;
 
-/// Does serde_json read this number into an `f64`, and not into an integer, where it keeps no spellings?
+/// Would serde_json without `arbitrary_precision` read this number into an `f64` and not into an integer?
 pub(crate) fn is_float(number: &Number) -> bool {
     !(number.is_i64() || number.is_u64()) || number.to_string() == "-0"
 }
 
-/// That `f64`, unless the number is beyond all of them.
+/// The number as serde_json without `arbitrary_precision` reads it into an `f64`. `None` if it reads an integer, or if
+/// the number is too large for an `f64`.
 pub(crate) fn read_as_float(number: &Number) -> Option<Number> {
     is_float(number).then(|| number.as_f64().and_then(Number::from_f64)).flatten()
 }

@@ -1,5 +1,5 @@
-//! Protected places as a registry names them: JSON Pointers in which a `*` stands for every element of an array, and
-//! `~2` for a member whose name begins as that does.
+//! Protected places as a registry of schemas names them: JSON Pointers (RFC 6901) in which a `*` stands for every
+//! element of an array. A `*` in a member's name is written `~2`.
 
 /// One step of a [`Pattern`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,16 +10,16 @@ pub(crate) enum Token {
     Each,
 }
 
-/// A protected place.
+/// The pointer of a protected place, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern(Vec<Token>);
 
 impl Pattern {
-    /// Reads what a registry says; `None` for `""`, the whole payload. A registry refuses what is no pointer.
+    /// Parses a pointer of a registry, which has checked it already. Returns `None` for `""`, the whole payload.
     pub(crate) fn parse(pointer: &str) -> Option<Self> {
         let token = |token: &str| match token {
             "*" => Token::Each,
-            // The escape of the escape comes last, so that it makes no other.
+            // `~0` is replaced last, so that the `~` it becomes is not read as the begin of another escape.
             name => Token::Name(name.replace("~2", "*").replace("~1", "/").replace("~0", "~")),
         };
         Some(Self(pointer.strip_prefix('/')?.split('/').map(token).collect()))
@@ -30,7 +30,7 @@ impl Pattern {
     }
 }
 
-/// Appends a member's name to a JSON Pointer.
+/// Appends the name of a member to a JSON Pointer, escaped.
 pub(crate) fn push_escaped(place: &mut String, name: &str) {
     for character in name.chars() {
         match character {

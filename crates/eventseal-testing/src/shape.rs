@@ -1,4 +1,4 @@
-//! Shapes: what serde reads into a type, as JSON that people can compare.
+//! [`Shape`]: the JSON that a Rust type reads, described in JSON that people can compare.
 
 mod fill;
 mod places;
@@ -13,28 +13,29 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use trace::{Asked, Hop, ask, refuses_others};
 
-/// What a payload looks like: its members, and the types of their values.
+/// The shape of a payload: its members, and the types of their values.
 ///
-/// Found out by asking the type's `Deserialize` implementation, so that serde's attributes count, and Rust's names do
-/// not. Shown as JSON:
+/// The shape of a Rust type is found by running its `Deserialize` implementation with made-up values. So serde's
+/// attributes count, and Rust's names of types do not. A shape is shown as JSON:
 ///
 /// | | |
 /// |---|---|
 /// | `"string"`, `"u64"`, `"bool"`, `"null"`, … | a value of this type |
 /// | `"any"` | any JSON, such as a `serde_json::Value` |
 /// | `{"struct": {"name": …}}` | an object with these members |
-/// | `{"default": …}` in a struct | a member that may be absent, though it is no option |
-/// | `{"alias of": "name"}` in a struct | another name for a member |
-/// | `"deny_unknown_fields": true` beside `"struct"` | with other members, it is refused |
+/// | `{"default": …}` in a struct | a member that may be absent, though it is not an `Option` |
+/// | `{"alias of": "name"}` in a struct | another name of the member `name` |
+/// | `"deny_unknown_fields": true` beside `"struct"` | an object with other members is refused |
 /// | `{"option": …}`, `{"sensitive": …}` | an `Option`, a [`Sensitive`](eventseal::Sensitive) |
-/// | `{"list": …}`, `{"tuple": […]}` | an array of any length, of a fixed one |
-/// | `{"map": …}`, with `"key"` if that is no text | an object with any members |
-/// | `{"enum": {"Variant": …}}` | one of these variants; `"null"` for one without content |
-/// | `{"same as": "/place"}` | a type inside itself |
-/// | `{"not traced": "why"}` | what serde does not say |
+/// | `{"list": …}`, `{"tuple": […]}` | an array of any length, an array of a fixed length |
+/// | `{"map": …}`, with `"key"` if the keys are not texts | an object with any members |
+/// | `{"enum": {"Variant": …}}` | one of these variants; a variant without content is `"null"` |
+/// | `{"same as": "/place"}` | a type that contains itself: the shape is that of the place |
+/// | `{"one of": […]}` | values of different kinds, which only samples show |
+/// | `{"not traced": "why"}` | serde does not tell the shape |
 ///
-/// Not traced are types that look at the value before they decide (untagged and internally tagged enums, and members
-/// of `#[serde(flatten)]`). Of a type that is read as text, such as a date, the shape is `"string"`.
+/// A type is not traced if it looks at the value before it decides what to read: untagged and internally tagged enums,
+/// and structs with `#[serde(flatten)]`. A type that is read from a text, such as a date, has the shape `"string"`.
 ///
 /// ```
 /// use eventseal_testing::Shape;
@@ -42,13 +43,14 @@ use trace::{Asked, Hop, ask, refuses_others};
 /// #[derive(serde::Deserialize)]
 /// struct Registered { name: eventseal::Sensitive<String>, age: Option<u8>, #[serde(default)] tags: Vec<String> }
 ///
-/// let shape = r#"{"struct":{"age":{"option":"u8"},"name":{"sensitive":"string"},"tags":{"default":{"list":"string"}}}}"#;
+/// let tags = r#"{"default":{"list":"string"}}"#;
+/// let shape = format!(r#"{{"struct":{{"age":{{"option":"u8"}},"name":{{"sensitive":"string"}},"tags":{tags}}}}}"#);
 /// assert_eq!(Shape::of::<Registered>().to_string(), shape);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shape(Value);
 
-/// What it is called where a shape is not known.
+/// The member that stands for a shape that is not known.
 const NOT_TRACED: &str = "not traced";
 
 impl Shape {
@@ -64,8 +66,8 @@ impl Shape {
         Self(sorted(Tracing { of, path: Vec::new(), around: Vec::new() }.shape()))
     }
 
-    /// The shape that these payloads have in common, for types that exist as JSON only. A member that some of them do
-    /// not have may be absent; numbers are integers or floating.
+    /// The shape that these payloads have in common, for events that no Rust type reads. A member that some of them
+    /// lack may be absent. A number is `"integer"` or `"float"`.
     #[must_use]
     pub fn of_samples<'v>(samples: impl IntoIterator<Item = &'v Value>) -> Self {
         Self(sorted(samples::shape_of(samples)))
@@ -83,12 +85,12 @@ impl Shape {
         &self.0
     }
 
-    /// May it be anything?
+    /// Is every JSON value allowed?
     pub(crate) fn is_any(&self) -> bool {
         self.0 == "any"
     }
 
-    /// Is nothing known of it at all?
+    /// Is nothing known of this shape?
     pub(crate) fn is_unknown(&self) -> bool {
         self.is_any() || self.0.get(NOT_TRACED).is_some()
     }
@@ -100,12 +102,12 @@ impl std::fmt::Display for Shape {
     }
 }
 
-/// JSON that a type can be read from, as far as that can be found out.
+/// A JSON value that the type reads, if one can be made up.
 pub(crate) fn sample_of(of: PayloadType) -> Option<Value> {
     fill::sample(of)
 }
 
-/// The same value with its members in order of name, whichever order serde_json was built to keep.
+/// The same value with members in order of name. serde_json's own order depends on its feature `preserve_order`.
 pub(crate) fn sorted(value: Value) -> Value {
     match value {
         Value::Array(elements) => Value::Array(elements.into_iter().map(sorted).collect()),
@@ -119,7 +121,7 @@ pub(crate) fn sorted(value: Value) -> Value {
     }
 }
 
-/// Where a shape is not known, and why not.
+/// The places of a shape that are not known, each with the reason.
 pub(crate) fn not_traced_in(shape: &Shape) -> Vec<(String, String)> {
     fn look(shape: &Value, place: &str, found: &mut Vec<(String, String)>) {
         match shape {
@@ -150,7 +152,7 @@ fn not_traced(why: &str) -> Value {
 struct Tracing {
     of: PayloadType,
     path: Vec<Hop>,
-    /// The types around this place, and where they begin.
+    /// The types around this place, each with the place at which it begins.
     around: Vec<(&'static str, String)>,
 }
 
@@ -214,7 +216,7 @@ impl Tracing {
         }
     }
 
-    /// Goes on into a type, unless this place is inside it already.
+    /// Traces a type, unless this place is inside the same type already.
     fn within(&mut self, name: &'static str, inside: impl FnOnce(&mut Self) -> Value) -> Value {
         if name.is_empty() {
             return inside(self);
@@ -230,7 +232,7 @@ impl Tracing {
     }
 }
 
-/// A path as people write it.
+/// A path as a readable place.
 fn text(path: &[Hop]) -> String {
     let mut text = String::new();
     for hop in path {

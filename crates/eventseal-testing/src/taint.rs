@@ -1,4 +1,4 @@
-//! The taint check: no step carries a protected value to where it is not protected.
+//! [`TaintCheck`]: no step may copy a protected value to an unprotected place.
 
 mod canary;
 mod chain;
@@ -23,11 +23,31 @@ use std::fmt;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Sends canaries through every chain, step by step.
+/// Sends canaries through every chain of steps, and looks where they come out.
 ///
-/// Each value at a protected place of a sample is replaced by one that stands nowhere else. After every step, none of
-/// them may be at a place that the target version does not protect: not as a value, not in the middle of a longer text
-/// or of a member's name, not in the metadata, in no part of a split.
+/// A canary is a value that appears nowhere else. It replaces a value at a protected place of a sample payload. After
+/// every step, no canary may be at a place that the target version does not protect: not as a value, not inside a
+/// longer text or a member's name, not in the metadata, and in no part of a split.
+///
+/// # Samples
+/// Payloads come from [`sample`](Self::sample) and [`samples_of`](Self::samples_of), and from the steps before. If a
+/// version has none, one is made up: from what the step's Rust type reads, or from the protected places and the ids of
+/// their owners. If a step accepts none of these, the check fails and asks for a sample. It also fails if no payload
+/// has a value at a protected place.
+///
+/// A step may check texts, such as dates, ids and codes. Then the canary has the form of the sample's value. If the
+/// step refuses that too, the sample's own value is the canary. So choose values that appear nowhere else: not
+/// elsewhere in the sample, and not in what steps add. This also holds for their parts: numbers, such as a year, and
+/// words of six letters or more.
+///
+/// # What it can't see
+/// - Booleans and `null`s. Texts shorter than four characters and numbers shorter than four digits, if the step accepts
+///   no other value. The shorter parts of a date or an id that the step checks.
+/// - Values that a step encodes, hashes, takes apart within a word, or calculates with (an amount in other units, an
+///   age).
+/// - What a step does with other payloads than these.
+///
+/// [`Tainted::not_tainted`] names the places where nothing could be seen.
 ///
 /// # Samples
 /// Payloads come from [`sample`](Self::sample) and [`samples_of`](Self::samples_of), and from the steps before. Where
@@ -52,8 +72,9 @@ use uuid::Uuid;
 /// # use serde_json::Value;
 /// # fn schemas() -> Result<Schemas, eventseal::schema::SchemaErrors> {
 /// #     let registered = event("Registered").version(1).protect(&["/name"], Owner::Aggregate);
-/// #     Schemas::new([registered.version(2).protect(&["/person/name"], Owner::Aggregate)
-/// #         .upcast(1, |mut old: Value| Ok::<_, std::fmt::Error>(json!({ "person": { "name": old["name"].take() } })))])
+/// #     let registered = registered.version(2).protect(&["/person/name"], Owner::Aggregate);
+/// #     let step = |mut old: Value| Ok::<_, std::fmt::Error>(json!({ "person": { "name": old["name"].take() } }));
+/// #     Schemas::new([registered.upcast(1, step)])
 /// # }
 ///
 /// # /*
@@ -74,24 +95,24 @@ pub struct TaintCheck<'s> {
     samples: BTreeMap<(EventType, EventVersion), Vec<PersistedEvent>>,
 }
 
-/// What a taint check that holds consists of.
+/// A summary of a taint check that passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tainted {
     /// How many steps were run with canaries.
     pub steps: usize,
-    /// Protected places of versions whose values could not be told apart from others, so that a copy would not have
-    /// been seen.
+    /// Protected places, each with its type and version, whose values could not be told apart from others. A copy of
+    /// such a value would not have been found.
     pub not_tainted: Vec<(EventType, EventVersion, String)>,
 }
 
 impl<'s> TaintCheck<'s> {
-    /// A check of the registry of the service.
+    /// A check of the service's registry of schemas.
     pub fn new(schemas: &'s Schemas) -> Self {
         Self { schemas, samples: BTreeMap::new() }
     }
 
-    /// Gives a payload of a version, with a value at each protected place.
+    /// Gives a sample payload of a version. It should have a value at each protected place.
     #[allow(clippy::needless_pass_by_value, reason = "reads as a payload at the call site")]
     pub fn sample(mut self, event_type: impl Into<EventType>, version: u32, payload: Value) -> Self {
         let event = sample_event(event_type.into(), EventVersion::new(version), &payload);
@@ -99,7 +120,7 @@ impl<'s> TaintCheck<'s> {
         self
     }
 
-    /// Takes the stored events of a corpus as samples.
+    /// Takes all events of a corpus as samples.
     pub fn samples_of(mut self, corpus: &GoldenCorpus) -> Self {
         for event in corpus.plain_events() {
             self.samples.entry((event.stored_type.clone(), event.event_version)).or_default().push(event);
@@ -107,11 +128,11 @@ impl<'s> TaintCheck<'s> {
         self
     }
 
-    /// Runs every step.
+    /// Runs every step with canaries.
     ///
     /// # Errors
-    /// [`GuardError::Taint`] names every step and place where a protected value came out, and every step that could
-    /// not be run.
+    /// [`GuardError::Taint`] names every place to which a step copied a protected value, and every step that could not
+    /// be run.
     pub fn check(&self) -> Result<Tainted, GuardError> {
         let versions = self.schemas.versions();
         let by_name: BTreeMap<Version, &SchemaVersion> =
@@ -125,7 +146,7 @@ impl<'s> TaintCheck<'s> {
         }
         let with_steps =
             |(_, version): &(&Version, &&SchemaVersion)| version.step.is_some() && !version.protected.is_empty();
-        // In order of versions, so that what comes out of one step is there for the next.
+        // In the order of versions, so that the result of one step is a sample for the next.
         for (name, version) in by_name.iter().filter(with_steps) {
             for start in self.made_up(name, version, &runner) {
                 runner.run(name, &start);
@@ -137,7 +158,7 @@ impl<'s> TaintCheck<'s> {
         runner.finish()
     }
 
-    /// Payloads for places that no other has brought a canary to.
+    /// Makes up payloads, if there are protected places that no payload has brought a canary to so far.
     fn made_up(&self, name: &Version, version: &SchemaVersion, runner: &Runner<'_>) -> Vec<PersistedEvent> {
         if version.protected.iter().all(|place| runner.has_tainted(name, &place.pointer)) {
             return Vec::new();
@@ -161,7 +182,7 @@ impl<'s> TaintCheck<'s> {
 }
 
 fn sample_event(event_type: EventType, version: EventVersion, payload: &Value) -> PersistedEvent {
-    // The same each time, so that no id has a canary's digits in it by chance.
+    // A fixed id, so that it can't contain the digits of a canary by chance.
     let event = NewEvent::raw(event_type, version.get(), payload.to_string()).with_id(Uuid::nil());
     let event = event.with_created_at(OffsetDateTime::UNIX_EPOCH);
     PersistedEvent::from_new(aggregate("Sample", "sample-1"), AggregateVersion::FIRST, GlobalPosition::START, event)

@@ -159,7 +159,7 @@ fn the_pointer_to_the_owner_must_lead_somewhere() {
     assert_eq!(said::<Typo>(guests("/guests/*/id")), [""; 0]);
     assert_eq!(said::<Typo>(guests("/customer_id")), [""; 0]);
     let found = said::<Typo>(guests("/guests/*/ID"));
-    let expected = "Typo version 1: /guests/*/name belongs to whom /guests/*/ID names, but T has no such member: \
+    let expected = "Typo version 1: the owner of /guests/*/name is named at /guests/*/ID, but T has no such member: \
         correct the pointer to the owner's id";
     assert_eq!(found, [expected]);
 }

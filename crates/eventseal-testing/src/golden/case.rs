@@ -1,4 +1,4 @@
-//! A case as a file: what lies in the store, and what readers shall get.
+//! The file of a case: the event as a store holds it, and the events that readers must get.
 
 use crate::number::read_as_float;
 use crate::shape::sorted;
@@ -18,22 +18,22 @@ pub(super) const FORMAT: u32 = 1;
 pub(super) struct CaseFile {
     pub(super) eventseal_golden: u32,
     pub(super) stored: Stored,
-    /// `None` until it is recorded.
+    /// `None` until the results are recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) expected: Option<Expected>,
 }
 
-/// What readers get.
+/// The events that readers must get.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Expected {
     pub(super) live: Vec<Outcome>,
-    /// After every key was shredded; `None` if nothing is protected.
+    /// The events after every key was shredded. `None` if nothing in the event is protected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) redacted: Option<Vec<Outcome>>,
 }
 
-/// One event that a reader gets, but for what never changes: ids, positions, times.
+/// One event that a reader gets, without ids, positions and times, which steps can't change.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Outcome {
@@ -42,7 +42,7 @@ pub(super) struct Outcome {
     version: u32,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "even_null")]
     payload: Option<Value>,
-    /// What is no JSON, or such as serde_json would round.
+    /// A payload that is not JSON, or is JSON with numbers that serde_json would round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payload_text: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,18 +51,18 @@ pub(super) struct Outcome {
     metadata: Option<Value>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     redacted: Vec<String>,
-    /// `[index, count]`, unless it is the only one.
+    /// `[index, count]`, if the event is one part of a split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     part: Option<[u32; 2]>,
 }
 
-/// `null` is a value here, not the absence of one.
+/// Reads `null` as a value, and not as a missing one.
 fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(as_read).map(Some)
 }
 
-/// The same value with its numbers spelled in one way, whether or not serde_json keeps spellings in this build: a file
-/// that one build recorded is compared in the other, too.
+/// The same value with numbers in their canonical spelling. So a file compares equal whether or not serde_json keeps
+/// the spelling of numbers in this build.
 pub(super) fn as_read(value: Value) -> Value {
     match value {
         Value::Number(number) => Value::Number(read_as_float(&number).unwrap_or(number)),
@@ -93,7 +93,7 @@ impl Outcome {
         }
     }
 
-    /// What a value could stand in, by name.
+    /// The documents of this event that could contain a value, each with its name.
     pub(super) fn contents(&self) -> Vec<(&'static str, Value)> {
         let text = self.payload_text.clone().map(Value::String);
         let contents = [("payload", self.payload.clone()), ("payload_text", text), ("metadata", self.metadata.clone())];
@@ -101,12 +101,12 @@ impl Outcome {
     }
 }
 
-/// Events as a value, to be compared.
+/// The events as one JSON value, for comparison.
 pub(super) fn as_json(events: &[Outcome]) -> Value {
     serde_json::to_value(events).unwrap_or_default()
 }
 
-/// An event as it lies in the store.
+/// An event as a store holds it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Stored {
@@ -120,10 +120,10 @@ pub(super) struct Stored {
     event_type: String,
     event_version: u32,
     created_at: String,
-    /// The very bytes as text. Whoever writes a case by hand may put the JSON itself here.
+    /// The exact bytes, as a text. In a case that is written by hand, this may be the JSON value itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payload: Option<Value>,
-    /// Bytes that are not text.
+    /// A payload that is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,7 +161,7 @@ impl Stored {
         }
     }
 
-    /// The event, or what is wrong with the file.
+    /// The event. The error says what is wrong with the file.
     pub(super) fn event(&self) -> Result<PersistedEvent, String> {
         let payload = match (&self.payload, &self.payload_base64) {
             (Some(Value::String(text)), None) => text.as_bytes().to_vec(),
@@ -173,7 +173,7 @@ impl Stored {
         };
         let created_at = OffsetDateTime::parse(&self.created_at, &Rfc3339)
             .map_err(|error| format!("stored.created_at is not RFC 3339: {error}"))?;
-        // As stores hand times out: steps take them for times that there are in UTC.
+        // Stores return times in UTC, so steps expect them in UTC.
         let created_at =
             created_at.checked_to_offset(time::UtcOffset::UTC).ok_or("stored.created_at is no time in UTC")?;
         let mut event = NewEvent::raw(self.event_type.as_str(), self.event_version, payload)
@@ -189,13 +189,14 @@ impl Stored {
         Ok(PersistedEvent::from_new(aggregate, version, position, event))
     }
 
-    /// Is something in it sealed?
+    /// Is the payload sealed?
     pub(super) fn is_sealed(&self) -> bool {
         self.event().is_ok_and(|event| event.is_sealed())
     }
 }
 
-/// Does serde_json hold every number as it is written, in any build? What it may round is compared as text.
+/// Does serde_json hold every number of this value exactly, in any build? A payload with a number that it may round is
+/// compared as text.
 fn is_exact(value: &Value) -> bool {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
     match value {

@@ -1,4 +1,4 @@
-//! The test keys beside the cases: all that sealed cases need to be opened for years.
+//! The file with the test keys of a corpus: everything that is needed to open its sealed cases.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,12 +11,12 @@ use std::collections::BTreeSet;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Where the one key-encryption key of a corpus is.
+/// The partition of the corpus's only key-encryption key.
 const PARTITION: &str = "default";
 const WARNING: &str =
     "Test keys. They open the test events in this folder and nothing else. Commit them, and use them nowhere else.";
 
-/// The whole key database of a corpus.
+/// The content of the file: the whole key database of a corpus.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TestKeys {
@@ -25,7 +25,7 @@ pub(super) struct TestKeys {
     namespace: String,
     keyring: String,
     kek: Kek,
-    /// By scope and version.
+    /// In order of scope and version.
     data_keys: Vec<DataKey>,
 }
 
@@ -47,17 +47,17 @@ struct DataKey {
     wrapped_key: String,
 }
 
-/// A database with test keys in it, and the keyring that opens them.
+/// A database in memory with the test keys, and the keyring that opens them.
 pub(super) struct KeyDb {
     pub(super) db: MemoryDb,
     namespace: Namespace,
     keyring: String,
-    /// Whose keys were in the file.
+    /// The scopes whose keys the file has.
     scopes: BTreeSet<KeyScope>,
 }
 
 impl KeyDb {
-    /// New keys, for a corpus that is to be.
+    /// Makes new keys, for a new corpus.
     pub(super) async fn generate() -> Result<Self> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|_| Error::Random)?;
@@ -77,7 +77,7 @@ impl KeyDb {
         Keyring::parse(&self.keyring)
     }
 
-    /// The keys in a file, or what is wrong with it.
+    /// Loads the keys of a file. The error says what is wrong with the file.
     pub(super) async fn load(file: &TestKeys) -> Result<Self, String> {
         let shown = |error: Error| error.to_string();
         let blob = |text: &String| {
@@ -125,7 +125,7 @@ impl KeyDb {
         Ok(Self { db, namespace, keyring: file.keyring.clone(), scopes })
     }
 
-    /// What is in the database now, of the scopes that were in the file and of these.
+    /// The content for the file: the keys of the scopes that it had, and of these new ones.
     pub(super) async fn save(&self, new: &BTreeSet<KeyScope>) -> Result<TestKeys> {
         let (keys, mut tx) = (MemoryKeys::new(), self.db.begin());
         let kek = keys.active_kek(&mut tx, PARTITION).await?.ok_or(Error::NotMigrated)?;
@@ -156,7 +156,7 @@ impl KeyDb {
         })
     }
 
-    /// Every scope of the file, but for eventseal's own.
+    /// Every scope of the file, without those that eventseal uses for itself.
     pub(super) fn scopes(&self) -> impl Iterator<Item = &KeyScope> {
         self.scopes.iter().filter(|scope| !scope.is_reserved())
     }

@@ -1,4 +1,4 @@
-//! Reading one case in every way: live and redacted, twice each.
+//! Reads one case in every way: live and redacted, each twice.
 
 use crate::error::chain;
 use crate::golden::case::{Expected, Outcome, as_json, as_read};
@@ -12,10 +12,11 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::slice::from_ref;
 
-/// Shorter texts and numbers stand everywhere by chance.
+/// How many characters a shredded text or number must have to be searched for. Shorter ones appear elsewhere by chance.
 const TELLING: usize = 4;
 
-/// Reads a case, and reports what is wrong with it whatever is expected. `None` if it can't be read.
+/// Reads a case. Adds to `found` what is wrong with it regardless of the recorded results. Returns `None` if anything
+/// is.
 pub(super) async fn read_case(
     sealer: &Sealer<MemoryTx>,
     keys: &KeyDb,
@@ -63,13 +64,14 @@ impl Reading<'_> {
         self.twice(&mut tx, self.event, Run::Live).await
     }
 
-    /// `None` if nothing is protected. All keys are shredded in transactions that are never committed.
+    /// Reads the case after its keys were shredded. Returns `None` if nothing is protected. The shreds are in
+    /// transactions that are never committed.
     async fn redacted(&mut self) -> Result<Option<Vec<Outcome>>> {
         let mut tx = self.keys.db.begin();
         let plain = open_as_stored(self.sealer, &mut tx, self.event).await?;
         let Some(sealed) = self.sealed(&mut tx, &plain).await? else { return Ok(None) };
         let redacted = self.shredded(&mut tx, &sealed, &plain, None).await?;
-        // Steps that stand everything being redacted may still fail where only a part is.
+        // A step that works if everything is redacted may still fail if only a part is.
         let owners = self.sealer.scopes_of(&plain.aggregate, &self.new_event(&plain))?;
         if owners.len() > 1 {
             for owner in owners {
@@ -83,7 +85,7 @@ impl Reading<'_> {
         Ok(Some(redacted))
     }
 
-    /// The event as it is stored, or sealed now if it was stored in plaintext; `None` if there is nothing to seal.
+    /// The event as it is stored. If it was stored in plaintext, it is sealed now. `None` if there is nothing to seal.
     async fn sealed(&self, tx: &mut MemoryTx, plain: &PersistedEvent) -> Result<Option<PersistedEvent>> {
         if plain.payload != self.event.payload {
             return Ok(Some(self.event.clone()));
@@ -98,13 +100,15 @@ impl Reading<'_> {
         }))
     }
 
-    /// The event for an append, which takes no version 0.
+    /// The event for an append. Version 0, which can't be appended, is replaced by the version that it stands for.
     fn new_event(&self, plain: &PersistedEvent) -> NewEvent {
         let mut new = new_event(plain);
         new.event_version = stands_for(self.sealer.schemas(), plain);
         new
     }
 
+    /// Shreds the keys of one owner, or all keys, and reads the event. Reports shredded values that are left in the
+    /// result.
     async fn shredded(
         &mut self,
         tx: &mut MemoryTx,
@@ -114,8 +118,8 @@ impl Reading<'_> {
     ) -> Result<Vec<Outcome>> {
         let (run, scopes) = match owner {
             Some(owner) => (Run::RedactedFor(owner.clone()), vec![owner.clone()]),
-            // Those that the event was sealed under, whatever the schemas say by now, and those that it was sealed
-            // under just now.
+            // The scopes under which the event was sealed when it was recorded, whatever the schemas say now, and those
+            // under which it was sealed just now.
             None => {
                 let now = self.sealer.scopes_of(&plain.aggregate, &self.new_event(plain))?;
                 (Run::Redacted, self.keys.scopes().cloned().chain(now).collect::<BTreeSet<_>>().into_iter().collect())
@@ -141,10 +145,11 @@ impl Reading<'_> {
         Ok(events)
     }
 
+    /// Reads the event twice. Reports where the results differ.
     async fn twice(&mut self, tx: &mut MemoryTx, event: &PersistedEvent, run: Run) -> Result<Vec<Outcome>> {
         let events = self.sealer.open(tx, vec![event.clone()]).await?;
         for event in &events {
-            // What the service decodes events into must take them, redacted or not.
+            // The Rust types of the service must be able to read the event, redacted or not.
             for decoded_into in decoders(self.sealer.schemas(), event) {
                 decoded_into.read(event)?;
             }
@@ -167,21 +172,22 @@ impl Reading<'_> {
     }
 }
 
-/// The Rust types that an event is decoded into.
+/// The Rust types into which the service decodes this event.
 fn decoders(schemas: &Schemas, event: &PersistedEvent) -> Vec<PayloadType> {
     let is_of =
         |known: &SchemaVersion| known.event_type == event.event_type && known.event_version == event.event_version;
     schemas.versions().into_iter().find(is_of).map(|known| known.decoded_into).unwrap_or_default()
 }
 
-/// The version that a stored one stands for: another one only for events that were stored without.
+/// The version as which a stored event is read. It differs from the stored one only for version 0: events that were
+/// stored without a version.
 pub(super) fn stands_for(schemas: &Schemas, event: &PersistedEvent) -> EventVersion {
     let is_meant = |known: &SchemaVersion| known.is_legacy && known.event_type == event.stored_type;
     let legacy = || schemas.versions().into_iter().find(is_meant).map(|known| known.event_version);
     (event.stored_version.get() == 0).then(legacy).flatten().unwrap_or(event.stored_version)
 }
 
-/// Opens an event, and leaves it at its stored version.
+/// Opens an event and leaves it at its stored version.
 pub(super) async fn open_as_stored(
     sealer: &Sealer<MemoryTx>,
     tx: &mut MemoryTx,
@@ -191,7 +197,7 @@ pub(super) async fn open_as_stored(
     Ok(opened.unwrap_or_else(|| event.clone()))
 }
 
-/// What an append of this event would have been given.
+/// The event as it would have been passed to an append.
 pub(super) fn new_event(event: &PersistedEvent) -> NewEvent {
     let mut new = NewEvent::raw(event.stored_type.clone(), event.stored_version.get(), event.payload.clone())
         .with_id(event.event_id)
@@ -200,12 +206,12 @@ pub(super) fn new_event(event: &PersistedEvent) -> NewEvent {
     new
 }
 
-/// Telling values of the plaintext that were shredded, with their places.
+/// The shredded values of the plaintext that are long enough to be searched for, each with its place.
 ///
-/// If only a part was shredded, a value that is live elsewhere at a protected place is none of them.
+/// If only a part was shredded (`all` is false), a value that is live at another place is left out.
 fn shredded_values(plain: &PersistedEvent, erased: &PersistedEvent, all: bool) -> Vec<(String, String)> {
     let mut values: Vec<(String, String)> = Vec::new();
-    // The contents that are searched for them spell numbers in this way, too.
+    // The results, which are searched for these values, have numbers in this spelling.
     let Ok(document) = serde_json::from_slice::<Value>(&plain.payload).map(as_read) else {
         let text = std::str::from_utf8(&plain.payload).ok().filter(|text| text.chars().count() >= TELLING);
         return text.map(|text| (String::new(), text.to_owned())).into_iter().collect();
@@ -230,6 +236,7 @@ fn shredded_values(plain: &PersistedEvent, erased: &PersistedEvent, all: bool) -
     values
 }
 
+/// The text to search for, if this value is long enough.
 fn telling(leaf: Leaf<'_>) -> Option<String> {
     let text = match leaf {
         Leaf::Name(_) => return None,

@@ -1,10 +1,10 @@
-//! What is wrong with a corpus.
+//! The report of a golden corpus: what differs, and what to do.
 
 use eventseal::KeyScope;
 use serde_json::Value;
 use std::fmt;
 
-/// What to do about these.
+/// The text that says what to do about these differences.
 pub(crate) fn advice(differences: &[Difference]) -> String {
     let any = |wanted: fn(&Mismatch) -> bool| differences.iter().any(|difference| wanted(&difference.mismatch));
     let mut lines = Vec::new();
@@ -29,11 +29,11 @@ pub(crate) fn advice(differences: &[Difference]) -> String {
     lines.join("\n")
 }
 
-/// One thing that is not as recorded.
+/// One difference between a case and its recorded results.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Difference {
-    /// The case: its file's name without `.json`.
+    /// The name of the case: its file name without `.json`.
     pub case: String,
     /// How the event was read.
     pub run: Run,
@@ -57,45 +57,45 @@ pub enum Run {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Mismatch {
-    /// It can't be read: the error.
+    /// The event can't be read. Holds the text of the error.
     Unreadable(String),
-    /// The event that the test gives can't be sealed: the error.
+    /// The event that the test gives can't be sealed. Holds the text of the error.
     NotSealed(String),
-    /// It came out otherwise.
+    /// The result differs from the recorded one.
     Differs {
-        /// Where, in the list of events.
+        /// The place of the difference: a JSON Pointer into the list of resulting events.
         pointer: String,
-        /// What was recorded; `None` for nothing.
+        /// The recorded value. `None` if there was none.
         expected: Option<Value>,
-        /// What came out; `None` for nothing.
+        /// The value in the result. `None` if there is none.
         actual: Option<Value>,
     },
-    /// Read twice, it came out in two ways: a step uses the time, a random number, or something it remembers.
+    /// Two readings gave different results: a step uses the time, a random number, or something that it remembers.
     NotDeterministic {
-        /// Where, in the list of events.
+        /// The place of the difference: a JSON Pointer into the list of resulting events.
         pointer: String,
-        /// At first.
+        /// The value in the first result. `None` if there was none.
         first: Option<Value>,
-        /// Then.
+        /// The value in the second result. `None` if there was none.
         second: Option<Value>,
     },
-    /// A value that was shredded is still there.
+    /// A shredded value is still in the result.
     Survives {
-        /// Where, in the list of events.
+        /// The place of the value: a JSON Pointer into the list of resulting events.
         pointer: String,
-        /// The protected place it was at.
+        /// The protected place of the stored payload at which it was.
         protected: String,
     },
-    /// The case is new.
+    /// The case is new, and its results are not recorded yet.
     NotRecorded,
     /// The test gives another event than the one that was recorded under this name.
     OtherEvent {
-        /// What is another: `"payload"`, `"metadata"`, `"event type"`, `"version"` or `"aggregate"`.
+        /// What differs: `"payload"`, `"metadata"`, `"event type"`, `"version"` or `"aggregate"`.
         what: &'static str,
     },
     /// The version protects something, but nothing of the event that the test gives is sealed.
     NothingSealed,
-    /// The test keys beside the cases lack one that the event was sealed under.
+    /// The test keys of the corpus lack a key under which the event was sealed.
     KeyLost,
 }
 
@@ -151,7 +151,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// A value, or that there is none.
+/// Prints a value, or that there is none.
 struct Shown<'a>(Option<&'a Value>);
 
 impl fmt::Display for Shown<'_> {

@@ -1,6 +1,6 @@
-//! Does the protection of a version fit the Rust types that its payloads are read into?
+//! Checks that the protection of a version fits the Rust types into which its payloads are read.
 //!
-//! A pointer that is misspelt protects nothing, and nobody else notices: such a value is stored in the clear.
+//! A misspelt pointer protects nothing, and nothing else notices it: the value is stored in the clear.
 
 use crate::json::places_of;
 use crate::lock::report::ChangeKind;
@@ -10,14 +10,13 @@ use eventseal::schema::{PayloadType, ProtectedPlace, SchemaVersion};
 use eventseal::{AggregateVersion, GlobalPosition, JsonPointer, NewEvent, Owner, PersistedEvent, aggregate};
 use serde_json::Value;
 
-/// A type, and what it looks like.
+/// A type and its shape.
 struct Traced {
     reads: PayloadType,
     shape: Shape,
 }
 
-/// Where protection and types contradict each other. Where a shape is not known, nothing does but what is tried with
-/// samples.
+/// Where protection and types contradict each other. A type whose shape is not known is only tried with the samples.
 pub(super) fn contradictions(
     version: &SchemaVersion,
     types: impl Iterator<Item = PayloadType>,
@@ -34,7 +33,7 @@ pub(super) fn contradictions(
     let patterns: Vec<Option<Pattern>> = version.protected.iter().map(|place| Pattern::parse(&place.pointer)).collect();
     for traced in &types {
         for way in traced.shape.sensitives() {
-            // The whole payload is no pattern.
+            // `None` stands for the whole payload, which is around every place.
             let is_protected =
                 patterns.iter().any(|pattern| pattern.as_ref().is_none_or(|pattern| touches(pattern.tokens(), &way)));
             if !is_protected {
@@ -63,13 +62,15 @@ pub(super) fn contradictions(
     found
 }
 
-/// A type that has no such place, if no other may have it: those of read models often leave out what they do not need.
+/// The name of the first type, if none of the types has this place. One type that has it is enough: types of read
+/// models often leave out what they do not need.
 fn type_without(types: &[Traced], pattern: &Pattern) -> Option<&'static str> {
     let is_absent = |traced: &Traced| traced.shape.at(pattern.tokens()) == At::Absent;
     types.iter().all(is_absent).then(|| types.first().map(|traced| traced.reads.name())).flatten()
 }
 
-/// Can a payload still be read once this place is erased? By trying, or else by the shape.
+/// Can this type still read a payload once the place is erased? It is tried with a payload that is made up. If none can
+/// be made up, the shape decides.
 fn can_be_erased(traced: &Traced, place: &ProtectedPlace, pattern: &Pattern) -> bool {
     let made_up = sample_of(traced.reads).and_then(|sample| by_trying(traced, place, &sample));
     made_up.unwrap_or_else(|| match traced.shape.at(pattern.tokens()) {
@@ -78,7 +79,8 @@ fn can_be_erased(traced: &Traced, place: &ProtectedPlace, pattern: &Pattern) -> 
     })
 }
 
-/// `None` if the type does not read the sample, or if there is no value there.
+/// Can this type still read the sample once the place is erased? `None` if it does not read the sample before, or if
+/// the sample has no value there.
 fn by_trying(traced: &Traced, place: &ProtectedPlace, sample: &Value) -> Option<bool> {
     let mut payload = sample.clone();
     traced.reads.read(&event(&payload, Vec::new())).ok()?;

@@ -1,4 +1,4 @@
-//! What changed since the lock was written, and what to do about it.
+//! The report of a schema lock: what changed since it was recorded, and what to do.
 
 use eventseal::{EventType, EventVersion};
 use serde_json::Value;
@@ -8,15 +8,15 @@ pub(crate) const ADVICE: &str = "New versions are recorded by running the test w
 If a change of a recorded version is meant, because no event of it was ever stored: EVENTSEAL_SCHEMAS=accept.
 Read the difference in version control, and commit it. Neither belongs into a CI's configuration.";
 
-/// One change of a schema since the lock was written.
+/// One change of a schema since it was recorded.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SchemaChange {
-    /// The event type.
+    /// The type whose schema changed.
     pub event_type: EventType,
-    /// The version.
+    /// The version whose schema changed. 0 means events that are stored without a version.
     pub event_version: EventVersion,
-    /// The current version of the type; `None` if it is registered no more.
+    /// The current version of the type. `None` if the type is not registered any more.
     pub current: Option<EventVersion>,
     /// What changed.
     pub change: ChangeKind,
@@ -28,49 +28,49 @@ pub struct SchemaChange {
 pub enum ChangeKind {
     /// The version is new.
     NotRecorded,
-    /// Nothing was known of the shape when the version was recorded, and now something is.
+    /// The shape was not known when the version was recorded, and is known now.
     ShapeNotRecorded,
     /// The version is not registered any more.
     Removed,
-    /// A place of the shape is another.
+    /// A place in the shape changed.
     Shape {
-        /// Where in the shape.
+        /// The place: a JSON Pointer into the shape.
         pointer: String,
-        /// What was recorded; `None` for nothing.
+        /// The recorded shape of the place. `None` if there was none.
         was: Option<Value>,
-        /// What is found now; `None` for nothing.
+        /// The shape of the place now. `None` if there is none.
         is: Option<Value>,
     },
-    /// A place is protected otherwise.
+    /// The protection of a place changed.
     Protection {
         /// The place in the payload.
         pointer: String,
-        /// Whose it was; `None` if it was not protected.
+        /// The recorded owner. `None` if the place was not protected.
         was: Option<String>,
-        /// Whose it is; `None` if it is not protected.
+        /// The owner now. `None` if the place is not protected.
         is: Option<String>,
     },
-    /// Something else stands in for a place once it is erased.
+    /// The stand-in for an erased place changed.
     StandIn {
         /// The place in the payload.
         pointer: String,
-        /// What was recorded.
+        /// The recorded stand-in.
         was: Value,
-        /// What is registered.
+        /// The registered stand-in.
         is: Value,
     },
-    /// The step from this version is another.
+    /// The step from this version changed.
     Step {
-        /// The step that was recorded; `None` if there was none.
+        /// The recorded step. `None` if there was none.
         was: Option<String>,
-        /// The step that is registered; `None` if there is none.
+        /// The registered step. `None` if there is none.
         is: Option<String>,
     },
-    /// Events that are stored without a version, which is 0, are read as another one.
+    /// Events that are stored without a version (as version 0) are read as another version than before.
     LegacyVersion {
-        /// The version that was recorded; `None` if there was none, so that they could not be read.
+        /// The recorded version. `None` if there was none, so that such events could not be read.
         was: Option<EventVersion>,
-        /// The version that is registered; `None` if there is none.
+        /// The registered version. `None` if there is none.
         is: Option<EventVersion>,
     },
     /// A [`Sensitive`](eventseal::Sensitive) is at a place that is not protected.
@@ -80,38 +80,38 @@ pub enum ChangeKind {
         /// The Rust type.
         target: &'static str,
     },
-    /// A place is protected that the type does not have.
+    /// A protected pointer leads to no member of the type.
     NoSuchMember {
         /// The protected place.
         pointer: String,
         /// The Rust type.
         target: &'static str,
     },
-    /// The type has no member to name the owner of a protected place.
+    /// The pointer to the owner's id of a protected place leads to no member of the type.
     NoSuchOwner {
         /// The protected place.
         pointer: String,
-        /// Where the owner's id should be.
+        /// The pointer to the owner's id.
         id: String,
         /// The Rust type.
         target: &'static str,
     },
-    /// The type can't be read once a protected place is erased.
+    /// The type can't read a payload once a protected place is erased.
     UnreadableOnceErased {
         /// The protected place.
         pointer: String,
-        /// What then stands in for it.
+        /// The value that then stands in for it.
         stand_in: Value,
         /// The Rust type.
         target: &'static str,
     },
-    /// The test gives a shape or a sample of a version that is not registered.
+    /// The test gives a type or a sample for a version that is not registered.
     NotRegistered,
-    /// The shape is not known, and the test wants it to be.
+    /// A part of the shape is not known, and the test denies that.
     NotTraced {
-        /// Where in the shape.
+        /// The place: a JSON Pointer into the shape.
         pointer: String,
-        /// Why not.
+        /// Why the shape is not known.
         why: String,
     },
 }
@@ -142,7 +142,7 @@ impl fmt::Display for SchemaChange {
 }
 
 impl ChangeKind {
-    /// Is it a new member that may be absent, or another name for one?
+    /// Is this a new member that may be absent, or a new alias of a member?
     fn may_be_absent(&self) -> bool {
         let is_optional = |is: &Value| ["default", "option", "alias of"].iter().any(|kind| is.get(kind).is_some());
         matches!(self, Self::Shape { was: None, is: Some(is), .. } if is_optional(is))
@@ -226,8 +226,8 @@ impl fmt::Display for ChangeKind {
             Self::NoSuchOwner { pointer, id, target } => {
                 write!(
                     f,
-                    "{pointer} belongs to whom {id} names, but {target} has no such member: correct the pointer to the \
-                     owner's id"
+                    "the owner of {pointer} is named at {id}, but {target} has no such member: correct the pointer to \
+                     the owner's id"
                 )
             }
             Self::UnreadableOnceErased { pointer, stand_in, target } => write!(
@@ -243,7 +243,7 @@ impl fmt::Display for ChangeKind {
     }
 }
 
-/// A place of a shape, as people find it in the payload.
+/// Prints a place of a shape as the place in the payload that it means.
 struct Place<'a>(&'a str);
 
 impl fmt::Display for Place<'_> {
@@ -256,7 +256,7 @@ impl fmt::Display for Place<'_> {
                 "list" | "map" => place.push_str("/*"),
                 "key" => aspect = "the keys of ",
                 "deny_unknown_fields" => aspect = "deny_unknown_fields of ",
-                // What it is wrapped in.
+                // Wrappers such as `option` are no step in the payload.
                 _ => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Where two shapes differ: member by member, and otherwise as a whole.
+//! Compares two shapes: structs and enums member by member, everything else as a whole.
 
 use crate::json::Differs;
 use crate::pattern::push_escaped;
@@ -14,7 +14,7 @@ pub(super) fn differences(was: &Value, is: &Value) -> Vec<Differs> {
 
 fn compare(was: &Value, is: &Value, place: &str, found: &mut Vec<Differs>) {
     match (was, is) {
-        // Beside its members, a struct may say what it does with others.
+        // Two structs are compared by their members even if only one of them has `deny_unknown_fields`.
         (Value::Object(before), Value::Object(after))
             if is_struct(before) && is_struct(after) || have_same_members(before, after) =>
         {

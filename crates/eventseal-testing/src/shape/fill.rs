@@ -1,6 +1,6 @@
-//! Filling: a value of a type, and the JSON that it is read from, made up from what its `Deserialize` asks for.
+//! Fills a type: makes up a value and its JSON, from what the type's `Deserialize` implementation asks for.
 //!
-//! Types that check their texts and numbers get one candidate after the other.
+//! A type may check its texts and numbers. So there is a list of candidates, which are tried one after the other.
 
 use crate::shape::trace::Give;
 use eventseal::Sensitive;
@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const TEXTS: [&str; 12] = [
     "text",
     "6f2c1a52-8d3b-4c55-9a54-0b1f3c2d4e5f",
-    // Of a year that no step mentions.
+    // A year that is unlikely to appear in a step.
     "1987-06-05T04:03:02Z",
     "1987-06-05",
     "03:04:05",
@@ -27,33 +27,33 @@ const TEXTS: [&str; 12] = [
 ];
 const NUMBERS: [u64; 3] = [1, 0, 2];
 const MAX_ATTEMPTS: usize = 400;
-/// Below, options and lists are left empty, so that types inside themselves come to an end.
+/// The depth from which options and lists are left empty, so that recursive types come to an end.
 const RICH: usize = 10;
 const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 10_000;
 
-/// What was tried so far.
+/// What was tried so far, over all attempts. A place is a text, such as `/contact/name`.
 pub(super) struct Filling {
-    /// Options and lists hold something.
+    /// Options and lists get a value, unless they are too deep.
     is_rich: bool,
-    /// Which candidate is given where.
+    /// The index of the candidate for each place.
     choices: RefCell<BTreeMap<String, usize>>,
-    /// Where the last candidate was given, and how many there are.
+    /// The place that got a candidate last, and how many candidates it has.
     last: RefCell<Option<(String, usize)>>,
-    /// Options on the way: do they hold something?
+    /// For each option: does it get a value?
     options: RefCell<BTreeMap<String, bool>>,
     /// The member that was named last.
     last_field: RefCell<Option<(String, &'static str)>>,
-    /// Members that have other names; they come first.
+    /// Members with aliases. They are given before others, so that the alias is the duplicate.
     first: RefCell<BTreeSet<(String, &'static str)>>,
-    /// The other names, and what of.
+    /// The aliases that were found, each with its member.
     aliases: RefCell<BTreeMap<(String, &'static str), &'static str>>,
-    /// A member that is left out.
+    /// The member that is left out.
     omit: Option<(String, &'static str)>,
     was_omitted: Cell<bool>,
     /// How many places were filled in this attempt.
     nodes: Cell<usize>,
-    /// What was made up of JSON.
+    /// The JSON that was made up.
     out: RefCell<Value>,
 }
 
@@ -78,7 +78,7 @@ impl Filling {
         Self { is_rich: true, ..Self::lean() }
     }
 
-    /// Leaves a member of the outermost struct out from now on.
+    /// From now on, leaves a member of the outermost struct out.
     pub(super) fn omit(&mut self, name: &'static str) {
         self.omit = Some((String::new(), name));
     }
@@ -87,19 +87,20 @@ impl Filling {
         self.was_omitted.get()
     }
 
-    /// Of which member of the outermost struct is this but another name?
+    /// The member of the outermost struct of which `name` is an alias, if it is one.
     pub(super) fn alias_of(&self, name: &'static str) -> Option<&'static str> {
         self.aliases.borrow().get(&(String::new(), name)).copied()
     }
 
-    /// Tries other candidates until it works; `None` if it never does.
+    /// Runs `run` with other candidates until it succeeds. `None` if it never does.
     pub(super) fn attempts<T>(&self, mut run: impl FnMut(&Self) -> Result<T, Refusal>) -> Option<T> {
         for _ in 0..MAX_ATTEMPTS {
             *self.last.borrow_mut() = None;
             self.nodes.set(0);
             match catch_unwind(AssertUnwindSafe(|| run(self))) {
                 Ok(Ok(value)) => return Some(value),
-                // serde lists a member's name and its aliases in one, and tells them apart here only.
+                // serde reports names and aliases in one list. It tells that two mean the same member only when both
+                // are given.
                 Ok(Err(Refusal::DuplicateField(name))) => {
                     let last = self.last_field.borrow_mut().take()?;
                     let is_new = if last.1 == name {
@@ -117,7 +118,7 @@ impl Filling {
                     let choice = choices.entry(place.clone()).or_default();
                     *choice += 1;
                     if *choice >= candidates {
-                        // An option around it can go without.
+                        // No candidate works here. Leave the innermost option around it empty.
                         let mut options = self.options.borrow_mut();
                         let around = options
                             .iter_mut()
@@ -130,12 +131,13 @@ impl Filling {
         None
     }
 
+    /// The index of the candidate for a place.
     fn choose(&self, place: &str, candidates: usize) -> usize {
         *self.last.borrow_mut() = Some((place.to_owned(), candidates));
         self.choices.borrow().get(place).copied().unwrap_or_default()
     }
 
-    /// For values that nobody looks at.
+    /// Fills values that are not part of the result.
     pub(super) fn at_the_side(&self) -> Fill<'_> {
         Fill { place: "aside".to_owned(), ..self.start() }
     }
@@ -145,7 +147,7 @@ impl Filling {
     }
 }
 
-/// JSON that a type can be read from, with something in every option and list; `None` if that can't be found out.
+/// A JSON value that the type reads, with a value in every option and list. `None` if none can be made up.
 pub(super) fn sample(of: PayloadType) -> Option<Value> {
     Filling::rich().attempts(|filling| {
         of.ask(&filling.start())?;
@@ -153,19 +155,19 @@ pub(super) fn sample(of: PayloadType) -> Option<Value> {
     })
 }
 
-/// A place that is to be filled.
+/// A place that is being filled.
 #[derive(Clone)]
 pub(super) struct Fill<'a> {
     filling: &'a Filling,
     place: String,
     depth: usize,
-    /// How many enums are around.
+    /// How many enums are around this place.
     enums: usize,
     out: &'a RefCell<Value>,
 }
 
 impl<'a> Fill<'a> {
-    /// An element of a tuple at the side.
+    /// Another element, beside this place.
     pub(super) fn index(&self, index: usize) -> Self {
         Self { place: format!("{}/{index}", self.place), ..self.clone() }
     }
@@ -228,7 +230,7 @@ impl<'a> Fill<'a> {
 
     fn variant(&self, variants: &'static [&'static str], give: Give<'_>) -> Result<(), Refusal> {
         self.deeper()?;
-        // Enums inside themselves come to an end, because each begins with another variant than the one around it.
+        // Each enum starts with another variant than the enum around it, so that a recursive enum comes to an end.
         let choice = self.enums + self.filling.choose(&self.place, variants.len());
         let variant = variants.get(choice % variants.len().max(1)).ok_or(Refusal::Other)?;
         let inner = RefCell::new(Value::Null);
@@ -304,10 +306,10 @@ impl Answers for Fill<'_> {
     }
 }
 
-/// Stands for the content of a variant that has none.
+/// A marker for the content of a variant without content.
 const UNIT: &str = "$eventseal::unit";
 
-/// A text, whatever is asked for.
+/// Answers every question with this text.
 pub(super) struct Text<'a>(pub(super) &'a str);
 
 impl Answers for Text<'_> {
@@ -316,7 +318,7 @@ impl Answers for Text<'_> {
     }
 }
 
-/// Texts, from the last to the first.
+/// The parts of a raw value, which is a map with one member: texts, given from the last to the first.
 struct Raw(Vec<&'static str>);
 
 impl Parts for Raw {

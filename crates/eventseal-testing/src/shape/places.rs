@@ -1,24 +1,24 @@
-//! Places of payloads in a shape: which there are, what fits there, and where a `Sensitive` is.
+//! Looks up places of a payload in its shape: whether they exist, which values fit there, and where a `Sensitive` is.
 
 use crate::pattern::{Token, array_index, push_escaped};
 use crate::shape::{NOT_TRACED, Shape};
 use serde_json::Value;
 
-/// What a shape says of a place.
+/// What a shape says about a place.
 #[derive(Debug, PartialEq)]
 pub(crate) enum At<'s> {
-    /// There may be anything.
+    /// The shape does not tell what is there.
     Unknown,
-    /// No payload that is read has it, or it is not read.
+    /// The type reads nothing at this place.
     Absent,
-    /// This is there.
+    /// The place has this shape.
     Known(&'s Value),
 }
 
-/// One step to a place.
+/// One step on the way to a place.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Way {
-    /// A member, by any of its names; the first is not an alias.
+    /// A member. The first name is its own, the others are aliases.
     Member(Vec<String>),
     /// Each element of a list.
     Element,
@@ -28,12 +28,13 @@ pub(crate) enum Way {
 }
 
 impl Shape {
-    /// What is at a place.
+    /// What this shape says about a place.
     pub(crate) fn at(&self, tokens: &[Token]) -> At<'_> {
         at(self.json(), tokens)
     }
 
-    /// Every place of a `Sensitive`, but for those inside another, and inside types that are inside themselves.
+    /// The places of all `Sensitive`s, except for those inside another one and those in the repeated part of a
+    /// recursive type.
     pub(crate) fn sensitives(&self) -> Vec<Vec<Way>> {
         let mut found = Vec::new();
         look_for_sensitives(self.json(), &mut Vec::new(), &mut found);
@@ -58,18 +59,18 @@ fn at<'s>(shape: &'s Value, tokens: &[Token]) -> At<'s> {
         (Token::Name(name), _, _, Some(elements)) => array_index(name).and_then(|index| elements.get(index)),
         (Token::Each, _, Some(element), _) => Some(element),
         (Token::Each, Some(_), ..) => None,
-        // Maps, tuples of which each element is meant, types inside themselves, what is not traced.
+        // A map, a `*` in a tuple, a recursive type, or a part that is not traced.
         _ => return At::Unknown,
     };
     next.map_or(At::Absent, |next| at(next, rest))
 }
 
-/// What is in an option and the like.
+/// The shape inside an `option`, `sensitive` or `default`.
 fn inside(shape: &Value) -> Option<&Value> {
     ["option", "sensitive", "default"].iter().find_map(|kind| shape.get(kind))
 }
 
-/// May this value be at a place of this shape, as far as that can be told?
+/// May this value be at a place of this shape? The answer is yes if it can't be told.
 pub(crate) fn may_hold(shape: &Value, value: &Value) -> bool {
     let Value::Object(kind) = shape else {
         return match shape.as_str().unwrap_or_default() {
@@ -86,7 +87,7 @@ pub(crate) fn may_hold(shape: &Value, value: &Value) -> bool {
         Some(("list" | "tuple", _)) => value.is_array(),
         Some(("struct" | "map" | "key" | "deny_unknown_fields", _)) => value.is_object(),
         Some(("enum", _)) => value.is_string() || value.is_object(),
-        // A `Sensitive` knows that it is erased; of the rest, nothing is known.
+        // A `Sensitive` accepts any stand-in. Of the other kinds nothing is known.
         _ => true,
     }
 }
@@ -124,7 +125,7 @@ fn look_for_sensitives(shape: &Value, way: &mut Vec<Way>, found: &mut Vec<Vec<Wa
     }
 }
 
-/// May a pattern mean a place, or something around or inside it?
+/// May a pattern mean this place, or a place around or inside it?
 pub(crate) fn touches(pattern: &[Token], way: &[Way]) -> bool {
     pattern.iter().zip(way).all(|step| match step {
         (Token::Name(name), Way::Member(names)) => names.contains(name),
@@ -135,7 +136,7 @@ pub(crate) fn touches(pattern: &[Token], way: &[Way]) -> bool {
     })
 }
 
-/// A place as people write it.
+/// A place as a readable pointer.
 pub(crate) fn written(way: &[Way]) -> String {
     let mut text = String::new();
     for step in way {

@@ -1,23 +1,23 @@
-//! Which members of a struct must be there.
+//! Finds out which members of a struct are required.
 
 use crate::shape::fill::Filling;
 use crate::shape::trace::{Hop, fill_struct};
 use eventseal::schema::{PayloadType, Refusal};
 
-/// What is known of a member.
+/// What was found out about a member.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
     Required,
     MayBeAbsent,
-    /// Another name of this one.
+    /// This name is an alias of that member.
     Alias(&'static str),
     Unknown,
 }
 
-/// Must a member of the struct at the end of a path be there? Found out by leaving it out.
+/// Is a member of the struct at the end of a path required? This is found out by leaving it out.
 pub(super) fn presence(of: PayloadType, path: &[Hop], name: &'static str) -> Presence {
     let mut filling = Filling::rich();
-    // With everything in it, to learn the other names of members.
+    // First with all members, which tells the aliases.
     if filling.attempts(|filling| fill_struct(of, path, filling)).is_none() {
         return Presence::Unknown;
     }

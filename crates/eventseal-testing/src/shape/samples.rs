@@ -1,4 +1,4 @@
-//! The shape that several payloads have in common.
+//! The shape that several sample payloads have in common.
 
 use crate::number::is_float;
 use serde_json::{Map, Value, json};
@@ -10,12 +10,12 @@ pub(super) fn shape_of<'v>(samples: impl IntoIterator<Item = &'v Value>) -> Valu
     seen.shape()
 }
 
-/// What was seen at one place.
+/// What the samples have at one place.
 #[derive(Default)]
 struct Seen {
     count: usize,
     nulls: usize,
-    /// Names of types of single values.
+    /// The types of the values that are not objects, arrays or `null`.
     leaves: Vec<&'static str>,
     objects: usize,
     members: BTreeMap<String, Self>,

@@ -1,8 +1,8 @@
-//! Tracing: what a `Deserialize` implementation asks for, found out by answering it.
+//! Traces a type: runs its `Deserialize` implementation, answers what it asks for, and notes the questions.
 //!
-//! One question at a time: a path leads through the type to one place, and what is asked for there ends the attempt.
-//! So no value has to be made up on the way (but for the elements before one of a tuple), and a field that refuses
-//! what it gets hides no other.
+//! Each run finds out one place. A path leads through the type to that place, and the run ends there with the question
+//! that the type asks. So values need not be made up on the way, except for the elements before one of a tuple. And a
+//! field that refuses its value hides no other field.
 
 use crate::shape::fill::{Fill, Filling, Text};
 use eventseal::Sensitive;
@@ -12,7 +12,7 @@ use std::cell::{Cell, RefCell};
 /// One step further into a type.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Hop {
-    /// Of an `Option`, a newtype, a `Sensitive`.
+    /// Into an `Option`, a newtype or a `Sensitive`.
     Inner,
     Element,
     Index(usize),
@@ -22,13 +22,13 @@ pub(super) enum Hop {
     Variant(&'static str),
 }
 
-/// What a type asked for. Types by their names, to find them again inside themselves.
+/// What a type asked for. Named types come with their names, so that a type inside itself is recognised.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Asked {
     Leaf(&'static str),
-    /// Whatever comes.
+    /// Any value, and it keeps the value as it is.
     Any,
-    /// Whatever comes, and decides by that what it is.
+    /// Any value, and it decides by the value what to read.
     Looks,
     Option,
     Sensitive,
@@ -36,13 +36,13 @@ pub(super) enum Asked {
     List,
     Tuple(usize),
     Map,
-    /// The name of a member, which only types with `#[serde(flatten)]` ask a map for.
+    /// The name of a member out of a map. Only types with `#[serde(flatten)]` ask for it.
     Identifier,
     Struct(&'static str, &'static [&'static str]),
     Enum(&'static str, &'static [&'static str]),
 }
 
-/// What a type asks for at the end of a path; `None` if it does not get there.
+/// What a type asks for at the end of a path. `None` if no run gets there.
 pub(super) fn ask(of: PayloadType, path: &[Hop]) -> Option<Asked> {
     let filling = Filling::lean();
     filling.attempts(|filling| {
@@ -52,17 +52,17 @@ pub(super) fn ask(of: PayloadType, path: &[Hop]) -> Option<Asked> {
     })
 }
 
-/// Fills the struct at the end of a path, and says how it took that.
+/// Fills the struct at the end of a path with made-up values. Returns whether it accepted them.
 pub(super) fn fill_struct(of: PayloadType, path: &[Hop], filling: &Filling) -> Result<(), Refusal> {
     let result = Cell::new(Err(Refusal::Other));
     let _ = of.ask(&At { path, end: End::Fill(&result), filling });
     result.into_inner()
 }
 
-/// Does the struct at the end of a path refuse members that it does not know?
+/// Does the struct at the end of a path refuse unknown members (`deny_unknown_fields`)?
 pub(super) fn refuses_others(of: PayloadType, path: &[Hop]) -> bool {
     const OTHER: &str = "$eventseal::other";
-    // A struct that accepts unknown members skips the value, or asks for it.
+    // A struct that accepts unknown members reads or skips the value, and so gets to the end of the path.
     ask(of, &[path, &[Hop::Field(OTHER)]].concat()).is_none()
 }
 
@@ -73,20 +73,20 @@ struct At<'a> {
     filling: &'a Filling,
 }
 
-/// What is done at the end of the path.
+/// What happens at the end of the path.
 #[derive(Clone, Copy)]
 enum End<'a> {
-    /// What is asked for is noted down.
+    /// The question is noted.
     Ask(&'a RefCell<Option<Asked>>),
-    /// The struct that is there is filled.
+    /// The struct there is filled.
     Fill(&'a Cell<Result<(), Refusal>>),
 }
 
-/// How an answer is given.
+/// Gives an answer to the type.
 pub(super) type Give<'g> = &'g mut dyn FnMut(Given<'_>) -> Result<(), Refusal>;
 
 impl<'a> At<'a> {
-    /// The next hop and what comes behind it, or the end: what is asked for here is the answer.
+    /// The next hop and the rest of the path. At the end of the path, notes the question and ends the run.
     fn next(self, asked: Asked) -> Result<(&'a Hop, Self), Refusal> {
         match self.path.split_first() {
             Some((hop, path)) => Ok((hop, Self { path, ..self })),
@@ -165,10 +165,10 @@ impl Answers for At<'_> {
     }
 }
 
-/// What `serde_json::Value` is called.
+/// The name of the type `serde_json::Value`.
 const VALUE: &str = "serde_json::value::Value";
 
-/// Elements that are made up, then the one that matters.
+/// Made-up elements, then the element on the path.
 struct Elements<'a> {
     left: usize,
     at: Option<At<'a>>,
@@ -188,7 +188,7 @@ impl Parts for Elements<'_> {
     }
 }
 
-/// The one member of a map or a struct that matters.
+/// The one member of a map or struct that is on the path.
 struct Entry<'a> {
     hop: &'a Hop,
     at: Option<At<'a>>,

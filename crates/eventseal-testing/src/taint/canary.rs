@@ -1,32 +1,33 @@
-//! Canaries: values that stand nowhere by chance, as close to the sample's own as a step needs them to be.
+//! Canaries: values that appear nowhere by chance, and are as close to the sample's values as a step demands.
 
 use crate::json::{Leaf, each_leaf};
 use crate::number::{is_float, read_as_float};
 use serde_json::{Number, Value};
 
-/// A single value at a protected place, and what it was in the sample.
+/// A single value at or inside a protected place.
 pub(super) struct Spot {
-    /// Where, in the payload.
+    /// The place of the value in the payload.
     pub(super) place: String,
-    /// The protected pointer that means it.
+    /// The protected pointer of the registry that means it.
     pub(super) protected: String,
+    /// The value in the sample.
     own: Value,
-    /// Unique in this payload.
+    /// A number that no other spot of the payload has. The canary is made of it.
     number: usize,
 }
 
-/// What a spot holds.
+/// How the canary of a spot is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Every word and number of the sample is replaced.
+    /// Every word and number of the sample's value is replaced.
     Words,
-    /// Every letter and digit of the sample is replaced, so that dates, ids and codes keep their form.
+    /// Every letter and digit of the sample's value is replaced, so that dates, ids and codes keep their form.
     Letters,
-    /// The sample's own value.
+    /// The sample's value is used as it is.
     Own,
 }
 
-/// A text to look for, and where it comes from.
+/// A text to look for, and the protected pointer that it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Canary {
     /// In lower case.
@@ -34,14 +35,15 @@ pub(super) struct Canary {
     pub(super) protected: String,
 }
 
-/// Shorter ones of the sample's own values stand everywhere by chance.
+/// How many letters and digits a value of the sample must have to serve as a canary. Shorter ones appear elsewhere by
+/// chance.
 const TELLING: usize = 4;
-/// Where a new value of the same form is told apart from others, and a word of the sample's own from those of
-/// everybody.
+/// The same for a part of a made-up value that keeps its form ([`Form::Letters`]), and for a single word of the
+/// sample's value.
 const TELLING_LETTERS: usize = 6;
 
 impl Spot {
-    /// Every single value at or below a protected place.
+    /// All single values at or inside a protected place.
     pub(super) fn all(payload: &Value, protected: &str, place: &str, number: &mut usize) -> Vec<Self> {
         let mut spots = Vec::new();
         let Some(value) = payload.pointer(place) else { return spots };
@@ -59,7 +61,8 @@ impl Spot {
         spots
     }
 
-    /// The value in this form, and the texts by which it is found again. None if it can't be told apart from others.
+    /// The value in this form, and the texts by which it is found again. There are no texts if the value can't be told
+    /// apart from others.
     pub(super) fn value(&self, form: Form) -> (Value, Vec<String>) {
         match (&self.own, form) {
             (Value::String(own), Form::Words) => {
@@ -83,7 +86,7 @@ impl Spot {
                 (self.own.clone(), vec![spelled(own)].into_iter().filter(|text| letters(text) >= TELLING).collect())
             }
             (Value::String(own), Form::Own) => {
-                // Words are what members and constants are called, too; a year tells more.
+                // Members and constants are named by words too, so a word must be longer than a number such as a year.
                 let is_word = |part: &str| part != own && part.chars().all(char::is_alphabetic);
                 let telling = |part: &&str| letters(part) >= if is_word(part) { TELLING_LETTERS } else { TELLING };
                 (self.own.clone(), parts(own).filter(telling).map(str::to_owned).collect())
@@ -93,7 +96,7 @@ impl Spot {
     }
 }
 
-/// The words and numbers of a text, and the text.
+/// The words and numbers in a text, and the text itself.
 fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(|letter: char| !letter.is_alphanumeric()).filter(move |part| part.len() < text.len()).chain([text])
 }
@@ -102,7 +105,7 @@ fn letters(text: &str) -> usize {
     text.chars().filter(|letter| letter.is_alphanumeric()).count()
 }
 
-/// Every word becomes one of its own, and every number one of its own: `ada@example.org` has three.
+/// Replaces every word and every number by a unique one. `ada@example.org` has three words.
 fn other_words(own: &str, number: usize) -> (String, Vec<String>) {
     let mut text = String::new();
     let mut texts = Vec::new();
@@ -133,7 +136,7 @@ fn other_words(own: &str, number: usize) -> (String, Vec<String>) {
     (text, texts)
 }
 
-/// Eight letters that are no word of any language.
+/// A unique word of eight letters, which is not a word of any language.
 fn other_word(number: usize) -> String {
     let mut word = String::from("zq");
     let mut rest = number;
@@ -144,12 +147,12 @@ fn other_word(number: usize) -> String {
     word
 }
 
-/// Seven digits, within what 32 bits hold.
+/// A unique number of seven digits. It fits an `i32`.
 fn other_number(number: usize) -> u32 {
     7_310_000 + u32::try_from(number % 2_000_000).unwrap_or_default()
 }
 
-/// Other letters and digits; hexadecimal ones stay so.
+/// Replaces every letter and digit. Hexadecimal digits stay hexadecimal.
 fn other_letters(own: &str, number: usize) -> String {
     let mut state = number.wrapping_mul(0x9e37_79b9).wrapping_add(0x85eb_ca6b);
     let mut pick = |from: &str| {
@@ -167,12 +170,12 @@ fn other_letters(own: &str, number: usize) -> String {
     own.chars().map(other).collect()
 }
 
-/// A number as it is looked for: in one spelling, also where serde_json keeps them all.
+/// A number in its canonical spelling, also in builds in which serde_json keeps spellings.
 fn spelled(number: &Number) -> String {
     read_as_float(number).map_or_else(|| number.to_string(), |read| read.to_string())
 }
 
-/// The canaries that a text or number of an event holds.
+/// The canaries that a text or number of an event contains.
 pub(super) fn found<'c>(leaf: Leaf<'_>, canaries: &'c [Canary]) -> impl Iterator<Item = &'c Canary> + use<'c> {
     let text = match leaf {
         Leaf::Name(name) => name.to_lowercase(),

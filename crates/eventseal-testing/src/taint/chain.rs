@@ -1,4 +1,4 @@
-//! Running a chain with canaries in it, and looking at what comes out of each step.
+//! Runs a payload with canaries through a chain of steps, and looks at the result of each step.
 
 use crate::error::{GuardError, chain};
 use crate::json::{Leaf, each_leaf, places_of};
@@ -12,18 +12,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) type Version = (EventType, EventVersion);
 
-/// Runs chains, and remembers what was found and what was seen.
+/// Runs chains, and collects what was found.
 pub(super) struct Runner<'a> {
     schemas: &'a Schemas,
     versions: &'a BTreeMap<Version, &'a SchemaVersion>,
     findings: Vec<TaintFinding>,
-    /// Steps that were taken with canaries.
+    /// The versions whose step was taken with canaries.
     taken: BTreeSet<Version>,
-    /// How steps failed at first.
+    /// The first error of each step that failed.
     failed: BTreeMap<Version, String>,
-    /// Protected places that had a canary when their step was taken.
+    /// The protected places that held a canary when the step of their version was taken.
     tainted: BTreeSet<(Version, String)>,
-    /// Protected places that had a value when their step was taken.
+    /// The protected places that held any value when the step of their version was taken.
     reached: BTreeSet<(Version, String)>,
 }
 
@@ -34,7 +34,7 @@ struct Taken {
     after: Vec<PersistedEvent>,
 }
 
-/// How far a payload came.
+/// How far a payload came on its chain.
 struct Journey {
     taken: Vec<Taken>,
     failed: Option<(Version, String)>,
@@ -60,7 +60,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Did a step from this version get a canary at this protected place?
+    /// Did the step from this version get a canary at this protected place?
     pub(super) fn has_tainted(&self, version: &Version, pointer: &str) -> bool {
         self.tainted.contains(&(version.clone(), pointer.to_owned()))
     }
@@ -91,7 +91,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// For each spot the form that is furthest from the sample and that all steps still take.
+    /// Chooses, for each spot, the form that differs most from the sample and that all steps still accept.
     fn forms(&self, sample: &PersistedEvent, payload: &Value, spots: &[Spot]) -> Vec<Form> {
         let reach = |forms: &[Form]| {
             let journey = self.travel(&taint(sample, payload, spots, forms).0);
@@ -115,7 +115,7 @@ impl<'a> Runner<'a> {
         forms
     }
 
-    /// Takes every step, as far as they can be taken.
+    /// Takes every step that can be taken.
     fn travel(&self, start: &PersistedEvent) -> Journey {
         let mut journey = Journey { taken: Vec::new(), failed: None };
         let mut open = vec![start.clone()];
@@ -134,10 +134,12 @@ impl<'a> Runner<'a> {
         journey
     }
 
+    /// Looks for canaries at unprotected places in the result of a step.
     fn look_at(&mut self, taken: Taken, canaries: &[Canary], leaked: &mut Vec<Canary>) {
         let Taken { from, before, after } = taken;
         self.taken.insert(from.clone());
-        // Where this version has them, which may have come from another with other places.
+        // The places at which this version protects the canaries. They may have come from an earlier version with other
+        // places.
         let mut protected_here: Vec<(String, String)> = Vec::new();
         for protected in self.versions.get(&from).map(|version| version.protected.as_slice()).unwrap_or_default() {
             for place in places_of(&before, &protected.pointer) {
@@ -180,12 +182,12 @@ impl<'a> Runner<'a> {
             let here = protected_here.iter().find(|(text, _)| *text == canary.text).map(|(_, place)| place);
             let protected = here.unwrap_or(&canary.protected).clone();
             self.find(&from, TaintProblem::Leak { target_type, target_version, pointer, protected });
-            // Where it goes from there is not the next step's fault.
+            // A leak is reported once: the steps that follow do not cause it.
             leaked.push(canary);
         }
     }
 
-    /// Says what was not seen of a step from a version.
+    /// Reports if the step from a version was never run, or never run with a value at this place.
     pub(super) fn look_for_gaps(&mut self, version: &Version, pointer: &str) {
         if !self.taken.contains(version) {
             let error =
@@ -209,7 +211,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// Is this a value at or below the protected place, or the name of a member below it?
+/// Is this a value at or inside the protected place, or the name of a member inside it?
 fn is_within(place: &str, leaf: Leaf<'_>, protected: &str) -> bool {
     let Some(below) = place.strip_prefix(protected) else { return false };
     below.starts_with('/') || below.is_empty() && matches!(leaf, Leaf::Value(_))
@@ -222,7 +224,7 @@ pub(super) fn with_payload(event: &PersistedEvent, payload: &Value) -> Persisted
     event
 }
 
-/// The event with each spot in its form, and the texts to look for.
+/// Puts the canaries into the event, each spot in its form. Returns the event and the texts to look for.
 fn taint(sample: &PersistedEvent, payload: &Value, spots: &[Spot], forms: &[Form]) -> (PersistedEvent, Vec<Canary>) {
     let mut payload = payload.clone();
     let mut canaries = Vec::new();
@@ -237,7 +239,7 @@ fn taint(sample: &PersistedEvent, payload: &Value, spots: &[Spot], forms: &[Form
             texts.into_iter().map(|text| Canary { text: text.to_lowercase(), protected: spot.protected.clone() }),
         );
     }
-    // A value of the sample tells nothing if it stands elsewhere, too.
+    // A value of the sample can't serve as a canary if it appears elsewhere too.
     let metadata: Value =
         sample.metadata.as_ref().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
     for (content, may_be_spot) in [(&payload, true), (&metadata, false)] {

@@ -1,22 +1,23 @@
-//! Payloads to be tainted: samples, and what is made up where there is none.
+//! Makes up payloads for the taint check, and completes samples.
 
 use crate::pattern::{Pattern, Token};
 use eventseal::Owner;
 use eventseal::schema::SchemaVersion;
 use serde_json::{Map, Value, json};
 
-/// Words that can be split at spaces, dots and an `@`.
+/// A text that steps can split at spaces, dots and an `@`.
 const TEXT: &str = "some text@example.org";
 const ID: &str = "id-1";
 
-/// The least that a step over values gets along with: the protected places, and the ids of their owners.
+/// A payload with nothing but the protected places and the ids of their owners. Steps over `serde_json::Value` often
+/// accept it.
 pub(super) fn minimal(version: &SchemaVersion) -> Value {
     let mut payload = Value::Object(Map::new());
     complete(&mut payload, version);
     payload
 }
 
-/// Puts a text where a protected place has no value, and an id where its owner has none.
+/// Puts a text at each protected place without a value, and an id where the owner's id is missing.
 pub(super) fn complete(payload: &mut Value, version: &SchemaVersion) {
     for place in &version.protected {
         if let Owner::Subject { id, .. } = &place.owner
@@ -33,7 +34,7 @@ pub(super) fn complete(payload: &mut Value, version: &SchemaVersion) {
     }
 }
 
-/// Puts a value there, unless there is one. What has no place for it stays as it is.
+/// Puts a value at a place, unless it has one. A payload that has no room for it stays as it is.
 fn put(at: &mut Value, tokens: &[Token], value: &Value) {
     match (tokens, at) {
         ([], at @ Value::Null) => *at = value.clone(),

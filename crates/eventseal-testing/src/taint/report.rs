@@ -1,13 +1,13 @@
-//! What a taint check finds.
+//! The report of a taint check.
 
 use eventseal::{EventType, EventVersion};
 use std::fmt;
 
-pub(crate) const ADVICE: &str =
-    "A protected value belongs to protected places: protect the place in the target version, or keep the value out of it.
-Otherwise it reaches readers, projections and rewritten stores in the clear, and stays there after a shred.";
+pub(crate) const ADVICE: &str = "A protected value belongs to protected places: \
+    protect the place in the target version, or keep the value out of it.\n\
+    Otherwise it reaches readers, projections and rewritten stores in the clear, and stays there after a shred.";
 
-/// What is wrong with one step, or why it could not be checked.
+/// A problem of one step: what is wrong with it, or why it could not be checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TaintFinding {
@@ -23,28 +23,28 @@ pub struct TaintFinding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TaintProblem {
-    /// A protected value is at a place that the target does not protect.
+    /// The step copies a protected value to a place that the target version does not protect.
     Leak {
         /// The type that the step leads to.
         target_type: EventType,
         /// The version that the step leads to.
         target_version: EventVersion,
-        /// Where the value is, in `payload` or `metadata`: `payload/contact/name`.
+        /// The place of the copy, in the payload or the metadata, such as `payload/contact/name`.
         pointer: String,
-        /// Where the version that the step starts from protects it.
+        /// The pointer by which the version that the step starts from protects the value.
         protected: String,
     },
-    /// The step fails on every payload that was tried.
+    /// The step failed on every payload that was tried.
     NotRun {
-        /// How it failed at first.
+        /// The text of its first error.
         error: String,
     },
-    /// No payload that the step takes has a value at a protected place.
+    /// No payload that the step accepts has a value at a protected place.
     NoValue {
         /// The protected pointer.
         pointer: String,
     },
-    /// The test gives a sample of a version that is not registered.
+    /// The test gives a sample for a version that is not registered.
     NotRegistered,
 }
 
