@@ -9,8 +9,7 @@
 //! use eventseal::ExpectedVersion::NoStream;
 //! use eventseal::{
 //!     EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore,
-//!     Sensitive,
-//!     aggregate, event, subject,
+//!     Sensitive, aggregate, event, subject,
 //! };
 //! use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 //! use serde::{Deserialize, Serialize};

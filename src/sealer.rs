@@ -33,8 +33,7 @@ use std::time::Duration;
 /// ```
 /// # use eventseal::{
 /// #     AggregateVersion, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas,
-/// Sealer,
-/// #     aggregate, event,
+/// #     Sealer, aggregate, event,
 /// # };
 /// # use eventseal::memory::{MemoryDb, MemoryKeys};
 /// # #[tokio::main(flavor = "current_thread")]

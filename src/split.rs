@@ -48,8 +48,7 @@ use time::OffsetDateTime;
 /// ```
 /// # use eventseal::{
 /// #     EventStore, EventStoreExt, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Schemas, SealedStore,
-/// aggregate,
-/// #     event,
+/// #     aggregate, event,
 /// # };
 /// # use eventseal::split::{SplitKeys, SplitStore, SplitTx};
 /// # use eventseal::sqlite::{SqliteKeys, SqliteStore};
@@ -93,8 +92,7 @@ use time::OffsetDateTime;
 /// ```
 /// # use eventseal::{
 /// #     AggregateVersion, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas, Sealer,
-/// aggregate,
-/// #     event,
+/// #     aggregate, event,
 /// # };
 /// # use eventseal::split::{SplitKeys, SplitTx};
 /// # use eventseal::sqlite::SqliteKeys;

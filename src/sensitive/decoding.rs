@@ -38,8 +38,8 @@ impl Undecodable {
             Self::Private(place) => private_name(place),
             Self::Unclear => {
                 "a Sensitive went through a buffer (of a Deserialize of your own, or of a tagged or untagged enum), \
-                 and holds what may be a value or stand in for one that was erased: read it without one, or let null \
-                 stand in for it"
+                 and it can't be told whether it holds a value or the stand-in for an erased one: read it without a \
+                 buffer, or let null be the stand-in"
                     .to_owned()
             }
         }

@@ -52,12 +52,6 @@ const KEYS: &str = "test-keys.json";
 /// You can also write a file by hand, without its member `expected`; look at a recorded file for the other members.
 /// Stored events of production can be used if they contain nobody's data and are in plaintext.
 ///
-/// # Recording
-/// [`case`](Self::case) names an event that the test wants. What is not in the folder yet is written by running the
-/// test with `EVENTSEAL_GOLDEN=record`, which changes no file that is there. `EVENTSEAL_GOLDEN=accept` writes
-/// changed results, too. Files can also be written by hand, without `expected`: see one for its members. Stored
-/// events of production can be used if they hold nobody's data, and are in plaintext.
-///
 /// ```
 /// use eventseal_testing::{GoldenCorpus, GuardError};
 /// use eventseal::{NewEvent, Owner, Schemas, aggregate, event};

@@ -62,32 +62,6 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 /// Run the test with `EVENTSEAL_SCHEMAS=record` to write what is new: versions that are not in the file, steps from
 /// versions that had none, shapes that were not known. `EVENTSEAL_SCHEMAS=accept` writes changes too.
 ///
-/// # Where shapes come from
-/// In this order: what [`shape_of`](Self::shape_of) names; the Rust type that the step from the version reads; the type
-/// that [`decodes`](eventseal::schema::SchemasBuilder::decodes) names for the current version; [samples](Self::sample).
-/// What none of them tells is `not traced` in the file, which says why, and guards nothing there:
-/// [`deny_not_traced`](Self::deny_not_traced) makes it a failure. [`Shape`] has the details.
-///
-/// # Protection and types
-/// Where a Rust type tells the shape, its protection must fit it, which is looked at whatever is recorded: a
-/// [`Sensitive`](eventseal::Sensitive) that no pointer protects is stored in the clear; a protected pointer, or one to
-/// the owner's id, that leads to no member is misspelt; and a protected value must be able to be erased, so it is read
-/// as a `Sensitive`, an `Option`, or what [`redact_as`](eventseal::schema::EventSchema::redact_as) puts in its place.
-/// Of several types of a version, one must have the members. Values in maps, behind `#[serde(flatten)]` and in a
-/// `serde_json::Value` are not known, and not looked at. Nor are types that look at the value first, such as tagged and
-/// untagged enums. There, [samples](Self::sample) help: each that a type reads must still be read once what is
-/// protected in it is erased. A `Sensitive` that comes out of a buffer of your own is not, if what stands in for it may
-/// as well be a value; `decode` fails for such events, and so does this.
-///
-/// # What it can't see
-/// What types and steps make of what they read: another `deserialize_with`, another check (as `try_from` makes),
-/// another default, other contents of a step, be it a function or a list of [`Changes`](eventseal::Changes). Of a step,
-/// it records how it is written and where it leads. A [`GoldenCorpus`] sees all of this, in the events that it has.
-///
-/// # Recording
-/// Running the test with `EVENTSEAL_SCHEMAS=record` writes what is new: versions that are not in the file, steps from
-/// versions that had none, shapes that were not known. `EVENTSEAL_SCHEMAS=accept` writes what changed, too.
-///
 /// ```
 /// use eventseal_testing::{GuardError, SchemaLock};
 /// # use eventseal::{Owner, Schemas, event};

@@ -49,22 +49,6 @@ use uuid::Uuid;
 ///
 /// [`Tainted::not_tainted`] names the places where nothing could be seen.
 ///
-/// # Samples
-/// Payloads come from [`sample`](Self::sample) and [`samples_of`](Self::samples_of), and from the steps before. Where
-/// there is none, one is made up: of what the step's Rust type reads, or of the protected places and the ids of their
-/// owners. A step that takes none of these fails the check, which then asks for a sample; so does a protected
-/// place that no payload has a value at.
-///
-/// Steps that check texts (dates, ids, codes) get canaries of the sample's form, or at last the sample's own value, so
-/// choose values that stand nowhere else: neither in the sample nor, as far as numbers such as a year and words of six
-/// letters or more are parts of them, in what steps add.
-///
-/// # What it can't see
-/// Booleans, `null`s, texts shorter than four characters and numbers shorter than four digits, if the step takes no
-/// other; values that a step encodes, hashes, calculates with (an amount in other units, an age) or takes apart within
-/// a word; of a date or an id that it checks, parts shorter than that; what a step does with other payloads than these.
-/// [`Tainted::not_tainted`] names the places where nothing could be seen.
-///
 /// ```
 /// use eventseal_testing::{GuardError, TaintCheck};
 /// use serde_json::json;
