@@ -15,6 +15,7 @@ mod cluster;
 mod common;
 
 use eventseal::ExpectedVersion::NoStream;
+use eventseal::keys::KeyManager;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::{
     AggregateRef, EventStore, EventStoreExt, Keyring, Namespace, NewEvent, Schemas, SealedStore, aggregate, event,
@@ -123,8 +124,8 @@ async fn main() {
     let keyring = Arc::new(Keyring::generate("main").unwrap());
     let sealed = SealedStore::new(wrapped, PostgresKeys::new(), Arc::clone(&keyring), schemas());
     sealed.keys().prepare(&mut pool.acquire().await.unwrap()).await.unwrap();
-    let lagging = SealedStore::new(tables(&pool, "sealed").await, PostgresKeys::new(), Arc::clone(&keyring), schemas());
-    let lagging: Store = Arc::new(lagging.reads_may_lag(Duration::from_secs(3_600)));
+    let keys = KeyManager::builder(PostgresKeys::new(), keyring).reads_may_lag(Duration::from_secs(3_600)).build();
+    let lagging: Store = Arc::new(SealedStore::with_keys(tables(&pool, "sealed").await, keys, schemas()));
     let (bare, sealed): (Store, Store) = (Arc::new(bare), Arc::new(sealed));
 
     for _ in 0..2 {

@@ -11,6 +11,7 @@ mod material;
 pub(crate) mod names;
 mod operator;
 pub(crate) mod restored;
+mod settings;
 mod similar;
 mod sweeper;
 mod usable;
@@ -22,6 +23,7 @@ pub use manager::{KeyManager, Shredding};
 pub use names::{KekId, KeyId};
 pub use operator::KeyOperator;
 pub use restored::RestoredScopes;
+pub use settings::KeyManagerBuilder;
 pub(crate) use usable::UsableKeys;
 
 use crate::error::{Error, Result};

@@ -5,7 +5,6 @@ use crate::event::{
     AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage,
     PersistedEvent, Stream, VersionRange,
 };
-use crate::keys::names::{KeyScope, Namespace};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
 use crate::schema::Schemas;
@@ -14,7 +13,6 @@ use crate::store::EventStore;
 use async_trait::async_trait;
 use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
 
 /// A decorator around an event store that encrypts sensitive fields and upcasts events.
 ///
@@ -36,47 +34,21 @@ pub struct SealedStore<S: EventStore> {
 }
 
 impl<S: EventStore> SealedStore<S> {
-    /// Wraps a store. Reads and writes nothing.
+    /// Wraps a store. The keys have the default settings. Reads and writes nothing.
     ///
     /// Before the first append, run the migrations and call [`keys().prepare(…)`](KeyManager::prepare) once at startup.
     #[must_use]
     pub fn new(store: S, keys: impl KeyStore<Tx = S::Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
-        Self { inner: store, sealer: Sealer::new(keys, kms, schemas) }
+        Self::with_keys(store, KeyManager::new(keys, kms), schemas)
     }
 
-    /// Refuses to work on a key database of another namespace. This protects against a connection to the wrong
-    /// database.
-    #[must_use]
-    pub fn for_namespace(mut self, namespace: Namespace) -> Self {
-        self.sealer = self.sealer.for_namespace(namespace);
-        self
-    }
-
-    /// Lets each part of the scopes have a key-encryption key of its own: for each tenant, each region, each shard. The
-    /// function names the partition of a scope, always the same one; [`KeyManager::create_kek`] makes its first key.
-    #[must_use]
-    pub fn kek_partition(mut self, partition_of: impl Fn(&KeyScope) -> String + Send + Sync + 'static) -> Self {
-        self.sealer = self.sealer.kek_partition(partition_of);
-        self
-    }
-
-    /// Keeps opened keys for this long before the KMS is asked again: see
-    /// [`Sealer::kek_cache_period`].
-    #[must_use]
-    pub fn kek_cache_period(mut self, period: Duration) -> Self {
-        self.sealer = self.sealer.kek_cache_period(period);
-        self
-    }
-
-    /// Lets reads open events under keys whose rows were looked at no longer ago than this, instead of looking every
-    /// time: it saves a round trip for each page whose keys are at hand.
+    /// Wraps a store, over keys with settings of their own: see [`KeyManager::builder`].
     ///
-    /// **A read may then show what another process shredded or stopped, if it begins within this time after that was
-    /// committed.** See [`Sealer::reads_may_lag`] for what counts, and for standbys.
+    /// A `SealedStore` has no settings beside these. Those of the wrapped store are set on it before it is wrapped; what
+    /// is protected, and which events may pass, is in the [`Schemas`].
     #[must_use]
-    pub fn reads_may_lag(mut self, lag: Duration) -> Self {
-        self.sealer = self.sealer.reads_may_lag(lag);
-        self
+    pub fn with_keys(store: S, keys: KeyManager<S::Tx>, schemas: Schemas) -> Self {
+        Self { inner: store, sealer: Sealer::with_keys(keys, schemas) }
     }
 
     /// The keys: to prepare them at startup, to shred, rotate and disable them.

@@ -8,7 +8,7 @@ pub(crate) use stored::{Coverage, OpenedRow, Reader, Reading, seal_draft};
 use crate::crypto::primitives::{DataKey, Salts};
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, NewEvent, PersistedEvent, Unreadable, check_append};
-use crate::keys::names::{KeyId, KeyScope, Namespace};
+use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyManager, KeyStore};
 use crate::kms::Kms;
 use crate::schema::Schemas;
@@ -18,7 +18,6 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Seals and opens events for a store that can't be an [`EventStore`](crate::EventStore), such as the repository of
 /// another framework. [`SealedStore`](crate::SealedStore) uses it too.
@@ -62,63 +61,17 @@ pub struct Sealer<Tx> {
 }
 
 impl<Tx: Send + 'static> Sealer<Tx> {
-    /// Makes a sealer of a key table, a KMS and the registry of schemas. Reads and writes nothing.
+    /// Makes a sealer of a key table, a KMS and the registry of schemas. The keys have the default settings. Reads and
+    /// writes nothing.
     #[must_use]
     pub fn new(keys: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
-        Self { keys: KeyManager::new(keys, kms), schemas }
+        Self::with_keys(KeyManager::new(keys, kms), schemas)
     }
 
-    /// Refuses to work on a key database of another namespace than this.
+    /// Makes a sealer over keys with settings of their own: see [`KeyManager::builder`].
     #[must_use]
-    pub fn for_namespace(mut self, namespace: Namespace) -> Self {
-        self.keys.expect_namespace(namespace);
-        self
-    }
-
-    /// Lets each part of the scopes have a key-encryption key of its own: for each tenant, each region, each shard. The
-    /// function names the partition of a scope, always the same one; [`KeyManager::create_kek`] makes its first key.
-    #[must_use]
-    pub fn kek_partition(mut self, partition_of: impl Fn(&KeyScope) -> String + Send + Sync + 'static) -> Self {
-        self.keys.choose_partitions(Arc::new(partition_of));
-        self
-    }
-
-    /// Keeps opened key-encryption keys, and the data keys that they opened, for this long, or up to a tenth less,
-    /// before the KMS is asked again. An hour by default.
-    ///
-    /// When this has passed, the keys are wiped from memory, also in a process that does nothing any more. So what is
-    /// taken from the master key's permissions takes effect then; so does an outage of the KMS. A call that is under
-    /// way keeps what it has until it returns. With zero, nothing is kept: every call asks the KMS.
-    ///
-    /// A failure of the KMS is remembered for a second. Those who need the same key meanwhile get it at once, instead
-    /// of waiting for a time-out each.
-    #[must_use]
-    pub fn kek_cache_period(mut self, period: Duration) -> Self {
-        self.keys.keep_keks_for(period);
-        self
-    }
-
-    /// Lets reads open events under keys whose rows were looked at no longer ago than this, instead of looking every
-    /// time: it saves a round trip for each page whose keys are at hand.
-    ///
-    /// **A read may then show what another process shredded or stopped, if it begins within this time after that was
-    /// committed**; so take seconds, and only where the law and your users allow it. The time is counted from before
-    /// the look at the rows. Only looks on a connection that is not in a transaction count, because a transaction may
-    /// see what was there when it began. A `BEGIN` that the driver does not know of is not seen as one.
-    ///
-    /// What this process shreds or stops itself, by this same `Sealer` or store, is looked at every time from that call
-    /// on, until it was seen to be committed, and for this long after that.
-    ///
-    /// Two things this can't know of. On a standby, all reads lag behind by what the standby lags, with or without this
-    /// call: this time comes on top of it, also for reads on the primary in a process that reads on both. And time is
-    /// that of this machine's monotonic clock, which may stand still while the machine is suspended.
-    ///
-    /// Appends are not affected: they always look. Without this call, or with zero, a committed shred holds for every
-    /// read that starts after it.
-    #[must_use]
-    pub fn reads_may_lag(mut self, lag: Duration) -> Self {
-        self.keys.let_reads_lag(lag);
-        self
+    pub fn with_keys(keys: KeyManager<Tx>, schemas: Schemas) -> Self {
+        Self { keys, schemas }
     }
 
     /// The keys: to prepare them at startup, to shred, rotate and disable them.

@@ -73,9 +73,9 @@ pub struct KekMoves {
 impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Makes the first key-encryption key of a partition, unless there is one, and returns the active one.
     ///
-    /// For partitions of your own (see [`SealedStore::kek_partition`](crate::SealedStore::kek_partition)); the default
-    /// one is made by [`prepare`](Self::prepare). Takes a connection that is not in a transaction, and is committed
-    /// when it returns.
+    /// For partitions of your own: see [`KeyManagerBuilder::kek_partition`](crate::keys::KeyManagerBuilder::kek_partition).
+    /// The default one is made by [`prepare`](Self::prepare). Takes a connection that is not in a transaction, and is
+    /// committed when it returns.
     ///
     /// # Errors
     /// [`Error::NotMigrated`], [`Error::NamespaceMismatch`], [`Error::InTransaction`], [`Error::InvalidText`],

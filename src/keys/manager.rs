@@ -10,6 +10,7 @@ use crate::keys::ahead::{ActiveKek, Hints};
 use crate::keys::material::key_of;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::operator::{Cause, KeyOperator};
+use crate::keys::settings::KeyManagerBuilder;
 use crate::keys::sweeper::Caches;
 use crate::keys::{
     DataKeyRecord, KeyHistory, KeyInfo, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
@@ -21,7 +22,6 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 pub(crate) const PARTITION: &str = "default";
-const KEK_CACHE_PERIOD: Duration = Duration::from_secs(3_600);
 
 /// The keys of a store: what operators call. Application code meets it as
 /// [`SealedStore::keys`](crate::SealedStore::keys).
@@ -39,7 +39,7 @@ pub struct KeyManager<Tx> {
     pub(crate) namespace: OnceLock<Namespace>,
     pub(crate) cache: Arc<Caches>,
     pub(crate) hints: Mutex<Hints>,
-    partition_of: Option<PartitionOf>,
+    pub(crate) partition_of: Option<PartitionOf>,
     /// How old a look at a key's row may be for a reader; `None`: it is read every time.
     pub(crate) read_lag: Option<Duration>,
 }
@@ -64,29 +64,18 @@ pub struct Shredding {
 }
 
 impl<Tx: Send + 'static> KeyManager<Tx> {
-    /// The keys in a key table, under the master key of a KMS: for operators' tools. A
-    /// [`SealedStore`](crate::SealedStore) has one of its own.
+    /// The keys in a key table, under the master key of a KMS, with default settings.
+    ///
+    /// For operators' tools, and for [`SealedStore::with_keys`](crate::SealedStore::with_keys).
     #[must_use]
     pub fn new(store: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static) -> Self {
-        Self {
-            store: Arc::new(store),
-            kms: Arc::new(kms),
-            configured: None,
-            namespace: OnceLock::new(),
-            cache: Arc::new(Caches::new(KEK_CACHE_PERIOD)),
-            hints: Mutex::new(Hints::new()),
-            partition_of: None,
-            read_lag: None,
-        }
+        Self::builder(store, kms).build()
     }
 
-    /// Says which partition a scope's keys belong to, as
-    /// [`SealedStore::kek_partition`](crate::SealedStore::kek_partition) does for applications. Without it, that is the
-    /// default one for all.
-    #[must_use]
-    pub fn kek_partition(mut self, partition_of: impl Fn(&KeyScope) -> String + Send + Sync + 'static) -> Self {
-        self.choose_partitions(Arc::new(partition_of));
-        self
+    /// The same keys as [`new`](Self::new) gives, with settings of your own. They are given before any key is used, and
+    /// stay.
+    pub fn builder(store: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static) -> KeyManagerBuilder<Tx> {
+        KeyManagerBuilder::new(store, kms)
     }
 
     /// Which partition's key-encryption key wraps the keys of a scope.
@@ -95,22 +84,6 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             Some(partition_of) if !scope.is_reserved() => partition_of(scope),
             _ => PARTITION.to_owned(),
         }
-    }
-
-    pub(crate) fn choose_partitions(&mut self, partition_of: PartitionOf) {
-        self.partition_of = Some(partition_of);
-    }
-
-    pub(crate) fn let_reads_lag(&mut self, lag: Duration) {
-        self.read_lag = Some(lag);
-    }
-
-    pub(crate) fn keep_keks_for(&mut self, period: Duration) {
-        self.cache = Arc::new(Caches::new(period));
-    }
-
-    pub(crate) fn expect_namespace(&mut self, namespace: Namespace) {
-        self.configured = Some(namespace);
     }
 
     /// Makes the keys usable: call it once at startup, on a connection that is *not* in a transaction.

@@ -137,10 +137,10 @@ async fn no_lock_is_held_while_the_kms_is_asked<B: Backend>() {
         |scope: &KeyScope| if scope.id().starts_with("tenant") { "tenants".to_owned() } else { "default".to_owned() };
     operator.keys().create_kek(db.connection(&mut db.connect().await.unwrap()), "tenants").await.unwrap();
     let kms = Watching::new(&db);
-    let warm = db.with_kms(Arc::clone(&kms)).kek_partition(tenants);
+    let warm = db.process_over(db.keys_of(&kms).kek_partition(tenants), schemas());
     warm.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
     db.place(&warm, "0").await.unwrap();
-    let forgetful = || db.with_kms(Arc::clone(&kms)).kek_cache_period(Duration::ZERO);
+    let forgetful = || db.process_over(db.keys_of(&kms).kek_cache_period(Duration::ZERO), schemas());
     let asked = |scope: &KeyScope| {
         *kms.shred.lock().unwrap() = Some(scope.clone());
         kms.got_through.store(0, Ordering::SeqCst);
@@ -219,7 +219,7 @@ async fn no_lock_of_maintenance_is_held_while_the_kms_is_asked<B: Backend>() {
         db.rotate_kek(&operator).await;
     }
     let kms = Watching::new(&db);
-    let forgetful = db.with_kms(Arc::clone(&kms)).kek_cache_period(Duration::ZERO);
+    let forgetful = db.process_over(db.keys_of(&kms).kek_cache_period(Duration::ZERO), schemas());
     let mut connection = db.connect().await.unwrap();
     *kms.shred.lock().unwrap() = Some(customer_scope("bystander"));
     let done =
@@ -348,7 +348,8 @@ async fn what_was_opened_is_not_kept_longer_than_the_period<B: Backend>() {
     let db = B::make().await;
     let kms = Fickle::new();
     let period = Duration::from_millis(200);
-    let store = db.with_kms(Arc::clone(&kms)).kek_cache_period(period).reads_may_lag(Duration::from_secs(3_600));
+    let keys = db.keys_of(&kms).kek_cache_period(period).reads_may_lag(Duration::from_secs(3_600));
+    let store = db.process_over(keys, schemas());
     store.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
     db.place(&store, "1").await.unwrap();
     db.orders(&store).await.unwrap();

@@ -7,7 +7,7 @@ use crate::{KEYRING, Memory, Postgres, Sqlite, customer_scope};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
 use eventseal::conformance::Database;
-use eventseal::keys::{KeyHistory, KeyStore, Shredding};
+use eventseal::keys::{KeyHistory, KeyManager, KeyManagerBuilder, KeyStore, Shredding};
 use eventseal::kms::Kms;
 use eventseal::maintenance::{BackfillOptions, Backfilled, Census, CensusOptions};
 use eventseal::memory::{MemoryKeys, MemoryStore};
@@ -57,6 +57,21 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
         schemas: Schemas,
     ) -> SealedStore<Self::Store> {
         SealedStore::new(Self::Store::default(), keys, kms, schemas)
+    }
+
+    /// The keys of a process, before they get settings.
+    fn keys(&self) -> KeyManagerBuilder<Self::Tx> {
+        KeyManager::builder(Self::Keys::default(), Arc::clone(&KEYRING))
+    }
+
+    /// The same keys, under another KMS.
+    fn keys_of<M: Kms + 'static>(&self, kms: &Arc<M>) -> KeyManagerBuilder<Self::Tx> {
+        KeyManager::builder(Self::Keys::default(), Arc::clone(kms))
+    }
+
+    /// A process whose keys have settings of their own.
+    fn process_over(&self, keys: KeyManagerBuilder<Self::Tx>, schemas: Schemas) -> SealedStore<Self::Store> {
+        SealedStore::with_keys(Self::Store::default(), keys.build(), schemas)
     }
 
     /// A process whose store gets into trouble when it is told to.

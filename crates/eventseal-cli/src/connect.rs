@@ -273,6 +273,11 @@ impl<C: Backend> Db<C> {
         KeyManager::new(self.keys.clone(), kms)
     }
 
+    /// For scopes whose keys are wrapped in this partition.
+    pub(crate) fn manager_of(&self, partition: String, kms: Arc<dyn Kms>) -> KeyManager<C> {
+        KeyManager::builder(self.keys.clone(), kms).kek_partition(move |_| partition.clone()).build()
+    }
+
     /// Runs something in a transaction, and again if others were in the way, as long as it is worth waiting for them.
     pub(crate) async fn transact<T>(
         &mut self,

@@ -104,7 +104,7 @@ pub(crate) async fn reopen(args: Reopen, json: bool) -> Result<Report, Failure> 
     on!(connect(&args.database).await?, db => {
         let partition = partition(&mut db, &scope, args.partition).await?;
         let namespace = db.announce(json, &format!("Reopening {}", shown(&scope.to_string()))).await?;
-        let manager = db.manager(kms).kek_partition(move |_| partition.clone());
+        let manager = db.manager_of(partition, kms);
         // Not a transaction that writes from the start: the master key may be asked for in it.
         let key = db.transact("BEGIN", async |tx| manager.acting_as(&actor).reopen(tx, &scope, &args.cause.reason).await).await?;
         Ok(new_key(&scope, &key, "Reopened").of(&namespace, &db.place))
@@ -117,7 +117,7 @@ pub(crate) async fn rotate_data_key(args: RotateDataKey, json: bool) -> Result<R
     on!(connect(&args.database).await?, db => {
         let partition = partition(&mut db, &scope, args.partition).await?;
         let namespace = db.announce(json, &format!("Giving {} a new data key", shown(&scope.to_string()))).await?;
-        let manager = db.manager(kms).kek_partition(move |_| partition.clone());
+        let manager = db.manager_of(partition, kms);
         let key = db.transact("BEGIN", async |tx| manager.rotate_data_key(tx, &scope).await).await?;
         Ok(new_key(&scope, &key, "Rotated").of(&namespace, &db.place))
     })

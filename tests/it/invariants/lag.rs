@@ -1,6 +1,7 @@
 //! I5 for readers that may lag.
 
 use super::{Counting, Flaky, placed, schemas};
+use eventseal::keys::{KeyManager, KeyManagerBuilder};
 use eventseal::{Error, EventStoreExt, KeyScope, PersistedEvent, SealedStore, aggregate};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,11 +17,18 @@ on_every_database! {
     i5_what_a_process_shreds_itself_it_never_shows_again,
 }
 
+/// A process whose reads may lag.
+async fn prepared<B: Backend>(db: &B, lag: Duration) -> SealedStore<B::Store> {
+    let process = db.process_over(db.keys().reads_may_lag(lag), schemas());
+    db.prepare(&process).await;
+    process
+}
+
 /// A report that takes its time, in one snapshot from before a shred, keeps nobody from seeing it.
 async fn i5_an_old_snapshot_renews_nothing_for_readers_that_lag<B: Backend>() {
     let db = B::make().await;
     let lag = Duration::from_millis(300);
-    let lagging = db.prepared(schemas()).await.reads_may_lag(lag);
+    let lagging = prepared(&db, lag).await;
     let operator = db.process(schemas());
     db.append(&lagging, "1", &[placed("1")]).await;
     let mut report = db.begin_snapshot().await;
@@ -53,7 +61,7 @@ async fn i5_an_old_snapshot_renews_nothing_for_readers_that_lag<B: Backend>() {
 async fn i5_what_a_process_shreds_itself_it_never_shows_again<B: Backend>() {
     let db = B::make().await;
     let hour = Duration::from_secs(3_600);
-    let lagging = db.prepared(schemas()).await.reads_may_lag(hour);
+    let lagging = prepared(&db, hour).await;
     db.append(&lagging, "1", &[placed("1"), placed("2"), placed("3")]).await;
     let mut other = db.connect().await.unwrap();
     let mut read = async || {
@@ -92,7 +100,7 @@ async fn i5_what_a_process_shreds_itself_it_never_shows_again<B: Backend>() {
 async fn i5_an_older_tombstone_is_not_taken_for_a_shred_that_is_under_way<B: Backend>() {
     let db = B::make().await;
     let lag = Duration::from_millis(500);
-    let lagging = db.prepared(schemas()).await.reads_may_lag(lag);
+    let lagging = prepared(&db, lag).await;
     let (operator, scope) = (db.process(schemas()), KeyScope::new("Customer", "1"));
     operator.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
     db.append(&lagging, "old", &[placed("1")]).await;
@@ -123,9 +131,10 @@ async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {
     let take = || [0, 1, 2].map(|what| counts[what].swap(0, Ordering::SeqCst));
     let keys = || Faulty(Counting(B::Keys::default(), Arc::clone(&counts)));
     let hour = Duration::from_secs(3_600);
-    let lagging = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(hour);
+    let process = |keys: KeyManagerBuilder<B::Tx>, lag| db.process_over(keys.reads_may_lag(lag), schemas());
+    let lagging = process(KeyManager::builder(keys(), Arc::clone(&KEYRING)), hour);
     lagging.keys().prepare(db.connection(&mut db.connect().await.unwrap())).await.unwrap();
-    let strict = db.process_with(keys(), Arc::clone(&KEYRING), schemas()).reads_may_lag(Duration::ZERO);
+    let strict = process(KeyManager::builder(keys(), Arc::clone(&KEYRING)), Duration::ZERO);
     db.append(&strict, "1", &[placed("1"), placed("2"), placed("3")]).await;
     let read_outside = async |process: &SealedStore<B::Store>| {
         let mut connection = db.connect().await.unwrap();
@@ -142,8 +151,8 @@ async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {
     assert_eq!(take(), [1, 0, 0]);
     // The lag is counted from before the look, however long the KMS took after it.
     let lag = Duration::from_millis(100);
-    let slow =
-        db.process_with(keys(), Faulty(Flaky(Arc::default(), Arc::default(), lag * 2)), schemas()).reads_may_lag(lag);
+    let slow = Faulty(Flaky(Arc::default(), Arc::default(), lag * 2));
+    let slow = process(KeyManager::builder(keys(), slow), lag);
     read_outside(&slow).await.unwrap();
     take();
     read_outside(&slow).await.unwrap();

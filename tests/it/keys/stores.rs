@@ -3,6 +3,7 @@
 use super::{append, placed, read, schemas, shop, shred};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
+use eventseal::keys::KeyManager;
 use eventseal::kms::SecretKey;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
 use eventseal::{
@@ -74,8 +75,9 @@ async fn an_append_before_prepare_names_the_remedy() {
 #[tokio::test]
 async fn a_key_database_of_another_namespace_is_refused_at_startup() {
     let (db, _) = shop().await;
-    let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas())
+    let keys = KeyManager::builder(MemoryKeys::new(), Keyring::generate("main").unwrap())
         .for_namespace(Namespace::new("production").unwrap());
+    let store = SealedStore::with_keys(MemoryStore::new(), keys.build(), schemas());
     let error = store.keys().prepare(&mut db.begin()).await.unwrap_err();
     assert!(
         matches!(&error, Error::NamespaceMismatch { configured, found } if configured.as_str() == "production" && found.as_str() == "test")
@@ -98,7 +100,9 @@ async fn i6_one_store_makes_and_changes_keys_in_one_database_only() {
             KeyScope::new("Customer", "new"),
         );
         let (a, b) = (MemoryDb::new(a), MemoryDb::new(b));
-        let store = if guarded { cold().for_namespace(Namespace::new("tenant-a").unwrap()) } else { cold() };
+        let keys = KeyManager::builder(MemoryKeys::new(), Arc::clone(&KEYRING));
+        let keys = if guarded { keys.for_namespace(Namespace::new("tenant-a").unwrap()) } else { keys };
+        let store = SealedStore::with_keys(MemoryStore::new(), keys.build(), schemas());
         store.keys().prepare(&mut a.begin()).await.unwrap();
         append(&a, &store, placed()).await.unwrap();
         mismatch(store.keys().prepare(&mut b.begin()).await);

@@ -56,8 +56,7 @@ async fn an_outage_stops_and_a_collision_does_not<B: Backend>() {
     db.append_bare("far", &[placed("ada"), placed("ada"), placed("near"), placed("far"), placed("eve")]).await;
     let before = db.stored().await;
     let kms = Arc::new(Faulty(Down(AtomicBool::new(false), AtomicUsize::new(1))));
-    let store = SealedStore::new(B::Store::default(), B::Keys::default(), Arc::clone(&kms), accepting())
-        .kek_partition(partition);
+    let store = db.process_over(db.keys_of(&kms).kek_partition(partition), accepting());
     let stopped = db.backfill(&store, &small()).await;
     assert!(matches!(stopped, Err(Error::KmsUnavailable { .. })), "{stopped:?}");
     let sealed = before.iter().zip(&db.stored().await).filter(|(before, after)| before != after).count();

@@ -82,7 +82,7 @@ async fn i5_others_go_on_meanwhile<B: Backend>() {
 async fn i5_readers_may_lag_and_a_copy_does_not<B: Backend>() {
     let (db, copy) = (B::make().await, B::make().await);
     drop(db.prepared(schemas()).await);
-    let store = db.process(schemas()).reads_may_lag(Duration::from_secs(3_600));
+    let store = db.process_over(db.keys().reads_may_lag(Duration::from_secs(3_600)), schemas());
     db.append(&store, "1", &[placed("ada"), placed("eve")]).await;
     // Not in a transaction: what that sees may be old, and makes nobody lag.
     let first = async || {

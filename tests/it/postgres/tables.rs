@@ -6,6 +6,7 @@ use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::{Error, EventStore, EventStoreExt, Namespace, SealedStore, aggregate};
 use sqlx::{AssertSqlSafe, Executor};
 use std::sync::Arc;
+use support::backend::Backend;
 use support::customer_scope;
 use support::{KEYRING, Postgres};
 
@@ -75,8 +76,7 @@ async fn tables_that_were_made_otherwise_are_not_touched() {
     }
     let error = PostgresStore::new().migrate(&mut connection).await.unwrap_err();
     assert!(matches!(error, Error::TablesExist { .. }), "{error:?}");
-    let store = SealedStore::new(PostgresStore::new(), PostgresKeys::new(), Arc::clone(&KEYRING), schemas())
-        .for_namespace(namespace);
+    let store = db.process_over(db.keys().for_namespace(namespace), schemas());
     store.keys().prepare(&mut connection).await.unwrap();
     append(&db, &store, "1", placed("42")).await.unwrap();
     assert_eq!(

@@ -1,10 +1,11 @@
 //! Changes that something in the database keeps away or turns back.
 
-use super::{OLD, Scripted, change, placed, scope, with_scopes};
+use super::{OLD, Scripted, change, placed, schemas, scope, with_scopes};
 use eventseal::ExpectedVersion::Any;
+use eventseal::keys::KeyManager;
 use eventseal::postgres::PostgresKeys;
 use eventseal::sqlite::SqliteKeys;
-use eventseal::{Error, EventStore, EventStoreExt, Namespace, aggregate};
+use eventseal::{Error, EventStore, EventStoreExt, Keyring, Namespace, aggregate};
 use sqlx::{AssertSqlSafe, Executor};
 use support::{Postgres, Sqlite, on_sqlite_and_postgres};
 
@@ -115,7 +116,8 @@ async fn an_older_active_key_seals_nothing_and_a_rotation_puts_it_right<B: Scrip
 async fn a_key_is_retired_in_its_own_database_only<B: Scripted>() {
     let (db, other) = (B::make().await, B::make().await);
     let (_, unused) = with_scopes(&db).await;
-    let elsewhere = other.with_keyring(OLD).for_namespace(Namespace::new("elsewhere").unwrap());
+    let keys = KeyManager::builder(B::Keys::default(), Keyring::parse(OLD).unwrap());
+    let elsewhere = other.process_over(keys.for_namespace(Namespace::new("elsewhere").unwrap()), schemas());
     let mut connection = db.connect().await.unwrap();
     let refused = elsewhere.keys().retire_kek(db.connection(&mut connection), unused).await;
     assert!(matches!(refused, Err(Error::NamespaceMismatch { .. })), "{refused:?}");

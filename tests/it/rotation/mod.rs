@@ -356,7 +356,7 @@ async fn i10_the_kms_is_asked_once_for_each_key_and_cache_period<B: Rotated>() {
     assert_eq!(kms.unwraps.load(Ordering::SeqCst), 2, "one call for each key-encryption key");
     // Nothing is kept: every new data key needs a call.
     let kms = Counting::new(OLD);
-    let forgetful = db.with_kms(Arc::clone(&kms)).kek_cache_period(Duration::ZERO);
+    let forgetful = db.process_over(db.keys_of(&kms).kek_cache_period(Duration::ZERO), schemas());
     for customer in 100..103 {
         db.place(&forgetful, "3", customer..customer + 1).await.unwrap();
     }
@@ -392,7 +392,7 @@ async fn partitions_have_keys_of_their_own<B: Rotated>() {
     let db = B::make().await;
     let of_tenant =
         |scope: &KeyScope| if scope.id().starts_with('1') { "tenant-1".to_owned() } else { "tenant-2".to_owned() };
-    let store = db.with_kms(Arc::clone(&KEYRING)).kek_partition(of_tenant);
+    let store = db.process_over(db.keys_of(&KEYRING).kek_partition(of_tenant), schemas());
     let mut connection = db.connect().await.unwrap();
     store.keys().prepare(db.connection(&mut connection)).await.unwrap();
     store.keys().create_kek(db.connection(&mut connection), "tenant-1").await.unwrap();
