@@ -58,7 +58,7 @@ pub async fn run_consumers<Tx: Send>(
                     consumer: consumer.name().to_owned(),
                     aggregate: event.aggregate.clone(),
                     version: event.aggregate_version,
-                    source: StepError(source),
+                    source: StepError::new(source),
                 })?;
             }
         }

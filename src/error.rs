@@ -1,20 +1,37 @@
-//! What is inside an [`Error`].
+//! What is inside an [`Error`]: the inner types of its variants, the word for each, and errors of other people's code.
 
 mod describe;
 mod driver;
+mod event;
 #[cfg(test)]
 mod every;
+mod foreign;
+mod input;
+mod keys;
 mod kind;
+pub(crate) mod kms;
+mod maintenance;
+mod set_up;
+mod storage;
+mod transaction;
 pub(crate) mod variants;
 
 pub(crate) use describe::describe_without_values;
 pub use driver::DriverError;
 pub(crate) use driver::Failure;
+pub use event::EventFault;
+pub use foreign::{BoxError, SharedError, StepError};
+pub use input::InputFault;
+pub use keys::KeyFault;
 pub use kind::ErrorKind;
-pub use variants::{BoxError, StepError};
+pub use kms::KmsFault;
+pub use maintenance::MaintenanceFault;
+pub use set_up::SetUpFault;
+pub use storage::StorageFault;
+pub use transaction::TransactionFault;
 pub(crate) use variants::{Error, Result};
 
 /// A change that did nothing to a table: the database accepted it, and a policy, a trigger or a rule kept it away.
 pub(crate) fn no_effect(operation: &'static str, table: &'static str) -> Error {
-    Error::NoEffect { operation, table }
+    Error::Storage(StorageFault::NoEffect { operation, table })
 }

@@ -14,7 +14,7 @@ pub use pages::{Appended, EventFilter, EventPage, OpenedPage, Stream, Unreadable
 pub use payload_type::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
 pub use typed::{EventPayload, TypedEvent};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, InputFault, Result};
 use crate::json::pointer::JsonPointer;
 use crate::seal::detect::is_sealed;
 use crate::sensitive::{self, SensitivePlace, Undecodable};
@@ -66,10 +66,10 @@ impl NewEvent {
     ///
     /// The event remembers where in the value a [`Sensitive`](crate::Sensitive) stood.
     /// [`Sealer::seal`](crate::Sealer::seal), and so every append to a [`SealedStore`](crate::SealedStore), refuses to
-    /// store it where the schema protects none of these places ([`Error::SensitiveInTheClear`]). A store that is not
-    /// wrapped has no schemas, and stores what it is given. Whoever changes the public fields of the event afterwards
-    /// changes nothing of that: the places are those of the value, and are looked for under what is then its type and
-    /// version. For other bytes, make an event with [`raw`](Self::raw), which remembers nothing.
+    /// store it where the schema protects none of these places ([`EventFault::SensitiveInTheClear`]). A store that is
+    /// not wrapped has no schemas, and stores what it is given. Whoever changes the public fields of the event
+    /// afterwards changes nothing of that: the places are those of the value, and are looked for under what is then its
+    /// type and version. For other bytes, make an event with [`raw`](Self::raw), which remembers nothing.
     ///
     /// What JSON can't say is refused, so that what is read is what was passed: a float that is not finite (serde_json
     /// writes `null`), a `Sensitive` that is redacted, a `Some` in or around a `Sensitive` that is written as `null`,
@@ -77,7 +77,7 @@ impl NewEvent {
     /// reach of this.
     ///
     /// # Errors
-    /// [`Error::Encode`] if serde can't write the value as JSON, or if JSON can't say it.
+    /// [`InputFault::Encode`] if serde can't write the value as JSON, or if JSON can't say it.
     pub fn json<T: Serialize + ?Sized>(event_type: impl Into<EventType>, version: u32, payload: &T) -> Result<Self> {
         let (payload, sensitive) = sensitive::write(payload)?;
         Ok(Self { sensitive: Sensitives(sensitive), ..Self::raw(event_type, version, payload) })
@@ -299,21 +299,29 @@ impl PersistedEvent {
     /// whatever stands in for it there. Of members that are repeated in one object, the last one is read.
     ///
     /// # Errors
-    /// [`Error::Decode`] if the payload does not fit the type. It names the place, never a value.
-    /// [`Error::PrivateMember`] if a member, at any depth, has a name that serde_json would take for something else.
-    /// [`Error::StillSealed`] if it was read past the [`SealedStore`](crate::SealedStore): ciphertext is no value.
+    /// [`EventFault::Decode`] if the payload does not fit the type. It names the place, never a value.
+    /// [`EventFault::PrivateMember`] if a member, at any depth, has a name that serde_json would take for something
+    /// else. [`EventFault::StillSealed`] if it was read past the [`SealedStore`](crate::SealedStore): ciphertext is no
+    /// value.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
         if self.is_sealed() {
-            return Err(Error::StillSealed { event_id: self.event_id, event_type: self.event_type.clone() });
+            return Err(Error::Event {
+                event_id: self.event_id,
+                fault: EventFault::StillSealed { event_type: self.event_type.clone() },
+            });
         }
         sensitive::decode(&self.payload, &self.redacted).map_err(|error| match error {
-            Undecodable::Private(pointer) => Error::PrivateMember { event_id: self.event_id, pointer },
-            error => Error::Decode {
+            Undecodable::Private(pointer) => {
+                Error::Event { event_id: self.event_id, fault: EventFault::PrivateMember { pointer } }
+            }
+            error => Error::Event {
                 event_id: self.event_id,
-                event_type: self.event_type.clone(),
-                event_version: self.event_version,
-                target: std::any::type_name::<T>(),
-                problem: error.describe(&self.payload) + &self.say_what_is_redacted(),
+                fault: EventFault::Decode {
+                    event_type: self.event_type.clone(),
+                    event_version: self.event_version,
+                    target: std::any::type_name::<T>(),
+                    problem: error.describe(&self.payload) + &self.say_what_is_redacted(),
+                },
             },
         })
     }
@@ -364,22 +372,22 @@ impl fmt::Debug for PersistedEvent {
 /// The checks that every store makes before it appends anything. For implementers of stores.
 ///
 /// # Errors
-/// [`Error::EmptyAppend`], [`Error::InvalidText`] (a name or id is empty or holds NUL), [`Error::OutOfRange`] (event
-/// version 0 or over 2³¹-1, a year that no database keeps), [`Error::DuplicateEventId`] (within the batch),
-/// [`Error::InvalidMetadata`].
+/// [`InputFault::EmptyAppend`], [`InputFault::InvalidText`] (a name or id is empty or holds NUL),
+/// [`InputFault::OutOfRange`] (event version 0 or over 2³¹-1, a year that no database keeps),
+/// [`Error::DuplicateEventId`] (within the batch), [`EventFault::InvalidMetadata`].
 pub fn check_append(aggregate: &AggregateRef, events: &[NewEvent]) -> Result<()> {
     aggregate.check()?;
     if events.is_empty() {
-        return Err(Error::EmptyAppend);
+        return Err(Error::Input(InputFault::EmptyAppend));
     }
     for event in events {
         check_text("the event type", event.event_type.as_str())?;
         if i32::try_from(event.event_version.get()).is_err() || event.event_version.get() == 0 {
-            return Err(Error::OutOfRange {
+            return Err(Error::Input(InputFault::OutOfRange {
                 what: "event version",
                 value: event.event_version.get().into(),
                 hint: "event versions are 1 to 2147483647",
-            });
+            }));
         }
         let ids = [
             ("the trace id", &event.trace_id),
@@ -388,21 +396,27 @@ pub fn check_append(aggregate: &AggregateRef, events: &[NewEvent]) -> Result<()>
         ];
         for (what, id) in ids {
             if id.as_ref().is_some_and(|id| id.contains('\0')) {
-                return Err(Error::InvalidText { what, problem: "holds a NUL character: remove it" });
+                return Err(Error::Input(InputFault::InvalidText {
+                    what,
+                    problem: "holds a NUL character: remove it",
+                }));
             }
         }
         let year = event.created_at.checked_to_offset(time::UtcOffset::UTC).map(OffsetDateTime::year);
         if !year.is_some_and(|year| (1..=9999).contains(&year)) {
-            return Err(Error::OutOfRange {
+            return Err(Error::Input(InputFault::OutOfRange {
                 what: "the year of created_at",
                 value: event.created_at.year().into(),
                 hint: "years are 1 to 9999 in UTC",
-            });
+            }));
         }
         if let Some(metadata) = &event.metadata
             && !std::str::from_utf8(metadata).is_ok_and(is_json)
         {
-            return Err(Error::InvalidMetadata { event_id: event.event_id, problem: NOT_JSON });
+            return Err(Error::Event {
+                event_id: event.event_id,
+                fault: EventFault::InvalidMetadata { problem: NOT_JSON },
+            });
         }
     }
     if events.len() > 1 {
@@ -433,7 +447,7 @@ pub(crate) fn check_text(what: &'static str, text: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::InvalidText { what, problem })
+    Err(Error::Input(InputFault::InvalidText { what, problem }))
 }
 
 /// What a B-tree key of two such names can hold in every supported database.

@@ -3,7 +3,7 @@
 
 use crate::crypto::primitives::{DataKey, Salts};
 use crate::crypto::random;
-use crate::error::Result;
+use crate::error::{InputFault, Result};
 use crate::event::{AggregateRef, EventRef, NewEvent};
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::schema::{EventSchema, Schemas};
@@ -50,7 +50,7 @@ impl Engine {
 
     fn plan(&self) -> Result<&Plan> {
         let schema = self.schemas.for_read(self.event.event_id, &self.event.event_type, self.event.event_version)?;
-        schema.map(|known| &known.schema.plan).ok_or(crate::Error::EmptyAppend)
+        schema.map(|known| &known.schema.plan).ok_or(crate::Error::Input(InputFault::EmptyAppend))
     }
 
     fn event(&self) -> EventRef<'_> {

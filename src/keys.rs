@@ -26,7 +26,7 @@ pub use restored::RestoredScopes;
 pub use settings::KeyManagerBuilder;
 pub(crate) use usable::UsableKeys;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageFault};
 use crate::keys::names::{KeyScope, Namespace};
 use crate::kms::WrappedKek;
 use async_trait::async_trait;
@@ -58,10 +58,11 @@ impl ScopeState {
     /// Reads the word.
     ///
     /// # Errors
-    /// [`Error::InvalidRow`] if it is another one.
+    /// [`StorageFault::InvalidRow`] if it is another one.
     pub fn parse(word: &str) -> Result<Self> {
         let known = [Self::Live, Self::Disabled, Self::Shredded].into_iter().find(|state| state.as_str() == word);
-        known.ok_or(Error::InvalidRow { what: "the state of a key scope", problem: "is unknown" })
+        known
+            .ok_or(Error::Storage(StorageFault::InvalidRow { what: "the state of a key scope", problem: "is unknown" }))
     }
 }
 
@@ -103,7 +104,7 @@ pub struct DataKeyRecord {
     /// Which key-encryption key wraps it.
     pub kek_id: KekId,
     /// The wrapped key; `None` once it was shredded: the row is then a tombstone. A row that has neither
-    /// this nor [`shredded_at`](Self::shredded_at), or both, is [`Error::InvalidRow`] to readers.
+    /// this nor [`shredded_at`](Self::shredded_at), or both, is [`StorageFault::InvalidRow`] to readers.
     pub wrapped_key: Option<Vec<u8>>,
     /// When it was made.
     pub created_at: OffsetDateTime,
@@ -183,11 +184,14 @@ impl ScopeAction {
     /// Reads the word.
     ///
     /// # Errors
-    /// [`Error::InvalidRow`] if it is another one.
+    /// [`StorageFault::InvalidRow`] if it is another one.
     pub fn parse(word: &str) -> Result<Self> {
         let known =
             [Self::Shred, Self::Reopen, Self::Disable, Self::Enable].into_iter().find(|action| action.as_str() == word);
-        known.ok_or(Error::InvalidRow { what: "the action of a scope change", problem: "is unknown" })
+        known.ok_or(Error::Storage(StorageFault::InvalidRow {
+            what: "the action of a scope change",
+            problem: "is unknown",
+        }))
     }
 }
 
@@ -257,13 +261,13 @@ pub struct KeyHistory {
 /// # Effect
 /// A database may accept a change and not make it: a row-level policy, a trigger or a rule keeps it away. Every method
 /// that changes something finds that out, from the rows that were changed or by reading them again, and fails with
-/// [`Error::NoEffect`].
+/// [`StorageFault::NoEffect`].
 ///
 /// # Errors
 /// Every method fails with [`Error::Database`] if the database does, and with the
 /// retryable [`Error::Collision`] if another transaction is in the way. Those that
 /// write or lock refuse a connection that is not in a transaction with
-/// [`Error::NotInTransaction`].
+/// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction).
 ///
 /// `conformance::key_store` (feature `conformance`) checks an implementation against all of this.
 #[async_trait]
@@ -300,7 +304,7 @@ pub trait KeyStore: Send + Sync {
     ///
     /// Committed when it returns: a key-encryption key that is used before it is committed would lose
     /// data on a rollback. A connection in a transaction is refused with
-    /// [`Error::InTransaction`].
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction).
     async fn install_kek(&self, connection: &mut Self::Tx, kek: &KekRecord) -> Result<()>;
 
     /// All key-encryption keys, oldest first, with what they wrap. Counts every live data key.
@@ -330,7 +334,7 @@ pub trait KeyStore: Send + Sync {
     /// they are as they were read. What was written is looked at before it is committed. Never touches scopes.
     /// Committed when it returns; of a batch that fails nothing is written.
     ///
-    /// [`Error::WrongKey`] if what was written does not open.
+    /// [`KeyFault::WrongKey`](crate::error::KeyFault::WrongKey) if what was written does not open.
     async fn rewrap_batch(
         &self,
         connection: &mut Self::Tx,
@@ -345,18 +349,18 @@ pub trait KeyStore: Send + Sync {
     /// The rows of these scopes with their active keys, in any order, in one statement. Unknown scopes
     /// are left out.
     ///
-    /// With a lock, the rows are locked in ascending order of scope, and a connection that is not in a
-    /// transaction is refused with [`Error::NotInTransaction`].
-    /// Without scopes, such a call says that the transaction is going to write: a database with one writer
-    /// at a time takes its write lock, so that what is read next can't get in the way.
-    /// [`ScopeLock::Share`] does not lock [reserved](KeyScope::is_reserved) scopes: every append reads them.
+    /// With a lock, the rows are locked in ascending order of scope, and a connection that is not in a transaction is
+    /// refused with [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction). Without
+    /// scopes, such a call says that the transaction is going to write: a database with one writer at a time takes its
+    /// write lock, so that what is read next can't get in the way. [`ScopeLock::Share`] does not lock
+    /// [reserved](KeyScope::is_reserved) scopes: every append reads them.
     async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>>;
 
     /// Inserts live scopes of generation 1 without keys, in ascending order; leaves those that exist.
     async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()>;
 
     /// Inserts data keys and makes each the active one of its scope. The scopes exist, are live and locked:
-    /// [`Error::ScopeState`] otherwise.
+    /// [`KeyFault::ScopeState`](crate::error::KeyFault::ScopeState) otherwise.
     /// [`Error::Collision`] if their key-encryption key was retired meanwhile.
     async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()>;
 
@@ -370,12 +374,12 @@ pub trait KeyStore: Send + Sync {
 
     /// Sets state and generation of a locked scope and adds the change to its history. A scope that is
     /// shredded has no active key afterwards. A scope that is not there is
-    /// [`Error::NoEffect`].
+    /// [`StorageFault::NoEffect`].
     async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()>;
 
     /// Destroys every wrapped key of a locked scope, notes in the rows when, and returns the ids of those that
     /// were not destroyed before, by version. Looks whether one is left nevertheless:
-    /// [`Error::NoEffect`].
+    /// [`StorageFault::NoEffect`].
     async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>>;
 
     /// The scopes that have a row under one of these ids, whatever their kind, in any order and without locks. One look

@@ -9,6 +9,7 @@ mod aws;
 pub(crate) mod keyring;
 
 pub use crate::crypto::secret::SecretKey;
+pub use crate::error::kms::KmsFailure;
 #[cfg(feature = "aws-kms")]
 pub use aws::AwsKms;
 
@@ -44,59 +45,6 @@ pub struct KekContext {
     pub kek_id: KekId,
 }
 
-/// Why a KMS did not do what it was asked for.
-///
-/// The first seven, and `Other`, are refusals. The retryable ones are outages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum KmsFailure {
-    /// This process is not allowed to make the call.
-    AccessDenied,
-    /// The master key does not exist.
-    KeyNotFound,
-    /// The master key is disabled.
-    KeyDisabled,
-    /// The master key is pending deletion, or in another state in which it can't be used.
-    KeyPendingDeletion,
-    /// The ciphertext was altered, or belongs to another context: another namespace, another key-encryption key.
-    WrongContext,
-    /// Another master key wrapped the key-encryption key, or the master key is of the wrong kind.
-    WrongKey,
-    /// The credentials are missing or not accepted.
-    Credentials,
-    /// The service throttles calls. Retryable.
-    Throttled,
-    /// The service did not answer in time. Retryable.
-    TimedOut,
-    /// The service can't be reached, or is down. Retryable.
-    Unreachable,
-    /// The answer could not be understood. Retryable.
-    MalformedAnswer,
-    /// Any other refusal.
-    Other,
-}
-
-impl KmsFailure {
-    /// The failure in a few words, for error texts.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AccessDenied => "access denied",
-            Self::KeyNotFound => "master key not found",
-            Self::KeyDisabled => "master key disabled",
-            Self::KeyPendingDeletion => "master key pending deletion",
-            Self::WrongContext => "wrong context or ciphertext",
-            Self::WrongKey => "wrong master key",
-            Self::Credentials => "credentials not accepted",
-            Self::Throttled => "throttled",
-            Self::TimedOut => "timed out",
-            Self::Unreachable => "unreachable",
-            Self::MalformedAnswer => "malformed answer",
-            Self::Other => "refused",
-        }
-    }
-}
-
 /// A key management service: wraps and opens key-encryption keys with a master key.
 ///
 /// # Contract
@@ -104,9 +52,9 @@ impl KmsFailure {
 ///   context)` returned. It always returns the same key, in any process that has the same master key, for as long as
 ///   the master key exists.
 /// - If the context differs, the master key is another one, or the ciphertext was altered, the call is refused with
-///   [`Error::KmsRefused`](crate::Error::KmsRefused).
+///   [`KmsFault::Refused`](crate::error::KmsFault::Refused).
 /// - If there is no answer, or one that says nothing about the key (throttled, timed out, unreachable), the call fails
-///   with [`Error::KmsUnavailable`](crate::Error::KmsUnavailable). An outage must never look like a refusal.
+///   with [`KmsFault::Unavailable`](crate::error::KmsFault::Unavailable). An outage must never look like a refusal.
 /// - Calls may run at the same time.
 ///
 /// `conformance::kms` (feature `conformance`) checks an implementation against this contract.

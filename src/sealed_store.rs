@@ -1,6 +1,6 @@
 //! [`SealedStore`], the decorator around an event store: the type that most users work with.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageFault};
 use crate::event::{
     AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage,
     PersistedEvent, Stream, VersionRange,
@@ -132,7 +132,8 @@ impl<S: EventStore> EventStore for SealedStore<S> {
     /// Seals the events, and appends them to the wrapped store. The result holds the payloads as the caller passed
     /// them.
     ///
-    /// [`Error::Contract`] means that the wrapped store has broken its contract after it wrote the events: roll back.
+    /// [`StorageFault::Contract`] means that the wrapped store has broken its contract after it wrote the events: roll
+    /// back.
     ///
     /// If the future is dropped before it is done, roll back, as [`EventStore::append`] says. The transaction may then
     /// hold new keys without their events, which does no harm.
@@ -148,9 +149,9 @@ impl<S: EventStore> EventStore for SealedStore<S> {
         // The payloads are put back by position, so the order must be the caller's.
         let ids_of_appended = appended.events.iter().map(|event| event.event_id);
         if !ids_of_appended.eq(events.iter().map(|event| event.event_id)) {
-            return Err(Error::Contract {
+            return Err(Error::Storage(StorageFault::Contract {
                 problem: "append did not return the events that it was given, in their order",
-            });
+            }));
         }
         for (appended, event) in appended.events.iter_mut().zip(events) {
             appended.payload.clone_from(&event.payload);

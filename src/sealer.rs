@@ -6,7 +6,7 @@ use stored::readable;
 pub(crate) use stored::{Coverage, OpenedRow, Reader, Reading, seal_draft};
 
 use crate::crypto::primitives::{DataKey, Salts};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputFault, KeyFault, Result};
 use crate::event::{AggregateRef, NewEvent, PersistedEvent, Unreadable, check_append};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyManager, KeyStore};
@@ -101,34 +101,32 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// attempt opens the new key first.
     ///
     /// # Errors
-    /// For what the caller passed, before anything is written: those of
-    /// [`check_append`](crate::store::check_append), [`Error::InvalidPayload`],
-    /// [`Error::ReservedMember`], [`Error::DuplicateMember`], [`Error::ShapeMismatch`],
-    /// [`Error::MissingScopeId`], [`Error::InvalidScopeId`], [`Error::LimitExceeded`],
-    /// [`Error::UndeclaredVersion`], [`Error::UnknownType`], [`Error::SimilarKind`](crate::Error::SimilarKind),
-    /// [`Error::UnreadablePayload`], [`Error::SensitiveInTheClear`]. For the keys: [`Error::Shredded`],
-    /// [`Error::Disabled`], [`Error::NoActiveKek`], [`Error::WrongKey`],
-    /// [`Error::InvalidRow`](crate::Error::InvalidRow) if the active key is not the scope's own, errors of
-    /// the KMS. For the database: [`Error::NotMigrated`](crate::Error::NotMigrated),
-    /// [`Error::NotInTransaction`](crate::Error::NotInTransaction),
-    /// [`Error::Collision`](crate::Error::Collision) (retryable),
-    /// [`Error::Database`](crate::Error::Database).
+    /// For what the caller passed, before anything is written: those of [`check_append`](crate::store::check_append),
+    /// [`EventFault::InvalidPayload`], [`EventFault::ReservedMember`], [`EventFault::DuplicateMember`],
+    /// [`EventFault::ShapeMismatch`], [`EventFault::MissingScopeId`], [`EventFault::InvalidScopeId`],
+    /// [`EventFault::LimitExceeded`], [`EventFault::UndeclaredVersion`], [`EventFault::UnknownType`],
+    /// [`InputFault::SimilarKind`], [`EventFault::UnreadablePayload`], [`EventFault::SensitiveInTheClear`]. For the
+    /// keys: [`Error::Shredded`], [`Error::Disabled`], [`KeyFault::NoActiveKek`], [`KeyFault::WrongKey`],
+    /// [`StorageFault::InvalidRow`](crate::error::StorageFault::InvalidRow) if the active key is not the scope's own,
+    /// errors of the KMS. For the database: [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
+    /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction),
+    /// [`Error::Collision`](crate::Error::Collision) (retryable), [`Error::Database`](crate::Error::Database).
     ///
-    /// [`Error::InvalidPayload`]: crate::Error::InvalidPayload
-    /// [`Error::ReservedMember`]: crate::Error::ReservedMember
-    /// [`Error::DuplicateMember`]: crate::Error::DuplicateMember
-    /// [`Error::ShapeMismatch`]: crate::Error::ShapeMismatch
-    /// [`Error::MissingScopeId`]: crate::Error::MissingScopeId
-    /// [`Error::InvalidScopeId`]: crate::Error::InvalidScopeId
-    /// [`Error::LimitExceeded`]: crate::Error::LimitExceeded
-    /// [`Error::UndeclaredVersion`]: crate::Error::UndeclaredVersion
-    /// [`Error::UnknownType`]: crate::Error::UnknownType
-    /// [`Error::UnreadablePayload`]: crate::Error::UnreadablePayload
-    /// [`Error::SensitiveInTheClear`]: crate::Error::SensitiveInTheClear
+    /// [`EventFault::InvalidPayload`]: crate::error::EventFault::InvalidPayload
+    /// [`EventFault::ReservedMember`]: crate::error::EventFault::ReservedMember
+    /// [`EventFault::DuplicateMember`]: crate::error::EventFault::DuplicateMember
+    /// [`EventFault::ShapeMismatch`]: crate::error::EventFault::ShapeMismatch
+    /// [`EventFault::MissingScopeId`]: crate::error::EventFault::MissingScopeId
+    /// [`EventFault::InvalidScopeId`]: crate::error::EventFault::InvalidScopeId
+    /// [`EventFault::LimitExceeded`]: crate::error::EventFault::LimitExceeded
+    /// [`EventFault::UndeclaredVersion`]: crate::error::EventFault::UndeclaredVersion
+    /// [`EventFault::UnknownType`]: crate::error::EventFault::UnknownType
+    /// [`EventFault::UnreadablePayload`]: crate::error::EventFault::UnreadablePayload
+    /// [`EventFault::SensitiveInTheClear`]: crate::error::EventFault::SensitiveInTheClear
     /// [`Error::Shredded`]: crate::Error::Shredded
     /// [`Error::Disabled`]: crate::Error::Disabled
-    /// [`Error::NoActiveKek`]: crate::Error::NoActiveKek
-    /// [`Error::WrongKey`]: crate::Error::WrongKey
+    /// [`KeyFault::NoActiveKek`]: crate::error::KeyFault::NoActiveKek
+    /// [`KeyFault::WrongKey`]: crate::error::KeyFault::WrongKey
     pub async fn seal<'e>(
         &self,
         tx: &mut Tx,
@@ -158,7 +156,10 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         if scopes.iter().any(|scope| scope.kind() == own)
             && let Some(declared) = self.schemas.similar_kind(own)
         {
-            return Err(Error::SimilarKind { aggregate_type: own.to_owned(), declared: declared.to_owned() });
+            return Err(Error::Input(InputFault::SimilarKind {
+                aggregate_type: own.to_owned(),
+                declared: declared.to_owned(),
+            }));
         }
         let scopes: Vec<KeyScope> = scopes.into_iter().cloned().collect();
         let keys = self.keys.sealing_keys(tx, &scopes).await?;
@@ -185,19 +186,21 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// the key table, or none if no event is sealed.
     ///
     /// # Errors
-    /// [`Error::Tampered`](crate::Error::Tampered), [`Error::Unsealed`](crate::Error::Unsealed),
-    /// [`Error::Unsupported`](crate::Error::Unsupported), [`Error::MissingKey`](crate::Error::MissingKey),
-    /// [`Error::WrongKey`](crate::Error::WrongKey), [`Error::Disabled`](crate::Error::Disabled),
-    /// [`Error::NewerVersion`](crate::Error::NewerVersion),
-    /// [`Error::UnknownVersion`](crate::Error::UnknownVersion),
-    /// [`Error::UnknownType`](crate::Error::UnknownType),
-    /// [`Error::StillSealed`](Error::StillSealed),
-    /// [`Error::InvalidPayload`](crate::Error::InvalidPayload) and
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) (what is stored is not what the schema
-    /// protects), [`Error::Upcast`](crate::Error::Upcast);
-    /// [`Error::MissingKek`](crate::Error::MissingKek) and [`Error::InvalidRow`](crate::Error::InvalidRow)
-    /// of the key table; errors of the KMS and of the database. A shredded key is not an error: its fields
-    /// are redacted. The first event that can't be read fails the call: see [`open_each`](Self::open_each).
+    /// [`EventFault::Tampered`](crate::error::EventFault::Tampered),
+    /// [`EventFault::Unsealed`](crate::error::EventFault::Unsealed),
+    /// [`EventFault::Unsupported`](crate::error::EventFault::Unsupported),
+    /// [`EventFault::MissingKey`](crate::error::EventFault::MissingKey), [`KeyFault::WrongKey`],
+    /// [`Error::Disabled`](crate::Error::Disabled),
+    /// [`EventFault::NewerVersion`](crate::error::EventFault::NewerVersion),
+    /// [`EventFault::UnknownVersion`](crate::error::EventFault::UnknownVersion),
+    /// [`EventFault::UnknownType`](crate::error::EventFault::UnknownType),
+    /// [`EventFault::StillSealed`](crate::error::EventFault::StillSealed),
+    /// [`EventFault::InvalidPayload`](crate::error::EventFault::InvalidPayload) and
+    /// [`EventFault::ShapeMismatch`](crate::error::EventFault::ShapeMismatch) (what is stored is not what the schema
+    /// protects), [`EventFault::Upcast`](crate::error::EventFault::Upcast); [`KeyFault::MissingKek`] and
+    /// [`StorageFault::InvalidRow`](crate::error::StorageFault::InvalidRow) of the key table; errors of the KMS and of
+    /// the database. A shredded key is not an error: its fields are redacted. The first event that can't be read fails
+    /// the call: see [`open_each`](Self::open_each).
     pub async fn open(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
         let rows = self.open_rows(tx, &events, Reading::AsReaders, Reader::User).await?;
         if rows.iter().all(|row| row.as_ref().is_ok_and(OpenedRow::is_as_stored)) {
@@ -221,7 +224,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     ///
     /// # Errors
     /// Those that are not about one event: errors of the KMS and of the database, and
-    /// [`Error::NotMigrated`](crate::Error::NotMigrated).
+    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated).
     pub async fn open_each(
         &self,
         tx: &mut Tx,
@@ -268,10 +271,10 @@ impl<Tx: Send + 'static> Sealer<Tx> {
 fn key_of<'k>(by_scope: &HashMap<&KeyScope, &'k (KeyId, Arc<DataKey>)>, scope: &KeyScope) -> Result<SealingKey<'k>> {
     match by_scope.get(scope) {
         Some((id, key)) => Ok(SealingKey { id: *id, key }),
-        None => Err(Error::ScopeState {
+        None => Err(Error::Keys(KeyFault::ScopeState {
             scope: scope.clone(),
             problem: "has no key, though one was asked for: this is a bug, please report it",
-        }),
+        })),
     }
 }
 
@@ -296,6 +299,6 @@ mod tests {
         assert!(key_of(&by_scope, &scopes[1]).is_ok_and(|key| key.id == keys[1].0));
         by_scope.remove(&scopes[0]);
         let found = scopes.iter().map(|scope| key_of(&by_scope, scope)).collect::<Result<Vec<_>>>();
-        assert!(matches!(found, Err(Error::ScopeState { scope, .. }) if scope == scopes[0]));
+        assert!(matches!(found, Err(Error::Keys(KeyFault::ScopeState { scope, .. })) if scope == scopes[0]));
     }
 }

@@ -9,7 +9,7 @@
 //!    of the events' transaction is known.
 //! 3. A lost connection loses its locks. So the locks are checked once more right before the events are committed.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TransactionFault};
 use crate::event::{
     AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange,
 };
@@ -163,9 +163,9 @@ impl<E: Database, K: Database> SplitTx<Transaction<'static, E>, K> {
     ///
     /// # Errors
     /// - [`Error::Collision`] (retryable) if the locks were lost: nothing is committed.
-    /// - [`Error::Database`], [`Error::Collision`] or [`Error::OutcomeUnknown`] of one of the two commits. If it names
-    ///   the keys, the events are committed. A shred, reopening, rotation or stop in this transaction is not committed,
-    ///   or its outcome is unknown: do it again.
+    /// - [`Error::Database`], [`Error::Collision`] or [`TransactionFault::OutcomeUnknown`] of one of the two commits.
+    ///   If it names the keys, the events are committed. A shred, reopening, rotation or stop in this transaction is
+    ///   not committed, or its outcome is unknown: do it again.
     pub async fn commit(self) -> Result<()> {
         let (events, mut keys) = self.into_parts();
         keys.confirm().await?;
@@ -255,7 +255,7 @@ impl<K: Database> KeySide<K> {
     /// Commits the changes, which releases the locks.
     ///
     /// # Errors
-    /// [`Error::Database`], [`Error::Collision`] or [`Error::OutcomeUnknown`] of the commit.
+    /// [`Error::Database`], [`Error::Collision`] or [`TransactionFault::OutcomeUnknown`] of the commit.
     pub async fn commit(self) -> Result<()> {
         match self.held {
             Some(held) => held.commit().await.map_err(committing("the keys")),
@@ -356,7 +356,7 @@ where
 /// Key tables whose transaction is a [`SplitTx`]: in another database than the events.
 ///
 /// A new key that an append makes is committed at once. After a shred, reopening, rotation, disabling or enabling, the
-/// same `SplitTx` accepts no more appends ([`Error::SplitChange`]): commit it, and begin another one.
+/// same `SplitTx` accepts no more appends ([`TransactionFault::SplitChange`]): commit it, and begin another one.
 pub struct SplitKeys<Ks, T, K> {
     inner: Arc<Ks>,
     tx: PhantomData<fn(T, K)>,
@@ -390,7 +390,7 @@ where
     /// Commits the keys that an append made, before the events that need them, and takes the locks again.
     async fn insert_and_commit(&self, side: &mut KeySide<K>, keys: &[NewDataKey]) -> Result<()> {
         if side.changed {
-            return Err(Error::SplitChange);
+            return Err(Error::Transaction(TransactionFault::SplitChange));
         }
         let held = side.hold().await?;
         // The keys must be as durable as the events, or a crash could lose the keys and keep the events.
@@ -497,7 +497,9 @@ where
         match lock {
             ScopeLock::None => return read!(tx, |connection| self.inner.scopes(connection, scopes, lock)),
             // The events are committed before these changes, so they must not depend on them.
-            ScopeLock::Share if side.changed && !scopes.is_empty() => return Err(Error::SplitChange),
+            ScopeLock::Share if side.changed && !scopes.is_empty() => {
+                return Err(Error::Transaction(TransactionFault::SplitChange));
+            }
             _ => {}
         }
         let records = self.inner.scopes(side.hold().await?, scopes, lock).await?;

@@ -10,12 +10,12 @@ mod row;
 pub(crate) use errors::{committing, database, event_database, key_database};
 pub(crate) use row::SqlRow;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputFault, Result, StorageFault, TransactionFault};
 use sqlx::Connection;
 
 /// Has the table all the events that were written? A trigger of somebody else's may leave a row out and say nothing.
 pub(crate) fn check_stored(stored: usize, events: usize, operation: &'static str) -> Result<()> {
-    if stored == events { Ok(()) } else { Err(Error::NoEffect { operation, table: "events" }) }
+    if stored == events { Ok(()) } else { Err(Error::Storage(StorageFault::NoEffect { operation, table: "events" })) }
 }
 
 /// Checks the name of a table, a column, a schema or a channel.
@@ -29,7 +29,7 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<()> {
         }
         _ => return Ok(()),
     };
-    Err(Error::InvalidText { what, problem })
+    Err(Error::Input(InputFault::InvalidText { what, problem }))
 }
 
 /// A name in its schema, quoted. Both were checked.
@@ -38,11 +38,19 @@ pub(crate) fn qualified(schema: Option<&str>, name: &str) -> String {
 }
 
 pub(crate) fn in_transaction(connection: &impl Connection, operation: &'static str) -> Result<()> {
-    if connection.is_in_transaction() { Ok(()) } else { Err(Error::NotInTransaction { operation }) }
+    if connection.is_in_transaction() {
+        Ok(())
+    } else {
+        Err(Error::Transaction(TransactionFault::NotInTransaction { operation }))
+    }
 }
 
 pub(crate) fn not_in_transaction(connection: &impl Connection, operation: &'static str) -> Result<()> {
-    if connection.is_in_transaction() { Err(Error::InTransaction { operation }) } else { Ok(()) }
+    if connection.is_in_transaction() {
+        Err(Error::Transaction(TransactionFault::InTransaction { operation }))
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

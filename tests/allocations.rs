@@ -4,6 +4,7 @@
 use allocation_counter::measure;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use eventseal::error::EventFault;
 use eventseal::internals::Engine;
 use eventseal::memory::{MemoryDb, MemoryKeys};
 use eventseal::schema::{EventSchema, SplitPart};
@@ -60,7 +61,10 @@ fn a_forged_header_costs_no_more_than_its_own_size() {
                 format!(r#"{{"$seal":"{header}","email":"x","x":[{}0]}}"#, "0,".repeat(filler / 2)).into_bytes();
             let mut result = None;
             let cost = measure(|| result = Some(engine.open(&stored)));
-            assert!(matches!(result, Some(Err(Error::Tampered { problem: "a sealed value is missing", .. }))));
+            assert!(matches!(
+                result,
+                Some(Err(Error::Event { fault: EventFault::Tampered { problem: "a sealed value is missing" }, .. }))
+            ));
             let (most, size) = (cost.bytes_max, u64::try_from(stored.len()).unwrap());
             assert!(most <= 2 * size + 1_000_000, "{most} bytes for a payload of {size}");
         }

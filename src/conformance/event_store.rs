@@ -1,7 +1,7 @@
 //! The contract of an event store.
 
 use crate::conformance::{Database, must, same_bytes, text, until_idle};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TransactionFault};
 use crate::event::{
     AggregateRef, AggregateVersion, EventFilter, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent,
     VersionRange, aggregate,
@@ -378,7 +378,7 @@ pub async fn appends_need_a_transaction<D: Database, S: EventStore<Tx = D::Tx>>(
     let mut outside = must(db.connect().await, "connect");
     let refused = store.append(db.connection(&mut outside), &aggregate, ExpectedVersion::Any, &new_events(0..1)).await;
     drop(outside);
-    let is_refused = matches!(refused, Ok(_) | Err(Error::NotInTransaction { .. }));
+    let is_refused = matches!(refused, Ok(_) | Err(Error::Transaction(TransactionFault::NotInTransaction { .. })));
     assert!(is_refused, "an append outside of a transaction is refused with NotInTransaction, not {refused:?}");
     let mut transaction = must(db.begin().await, "begin");
     let left = must(store.read_stream(db.tx(&mut transaction), &aggregate).await, "read").events.len();

@@ -1,7 +1,7 @@
 //! The contract of the rows of an event store.
 
 use crate::conformance::{Database, must, same_json, text, until_idle};
-use crate::error::{Error, Result};
+use crate::error::{Error, KeyFault, Result, TransactionFault};
 use crate::event::{
     AggregateVersion, EventFilter, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, Part, PersistedEvent,
     aggregate, now,
@@ -80,7 +80,7 @@ impl<S: EventTable> TableWork<S::Tx> for Work<'_, S> {
         if self.hangs {
             std::future::pending::<()>().await;
         }
-        if self.fails { Err(Error::Cryptography) } else { Ok(()) }
+        if self.fails { Err(Error::Keys(KeyFault::Cryptography)) } else { Ok(()) }
     }
 }
 
@@ -270,7 +270,7 @@ where
         all(db, store).await.into_iter().find(|event| event.event_id == appended.event_id).map(|event| event.payload)
     };
     let failed = work(db, store, Does::Replace(&changes), true).await;
-    assert!(matches!(failed, Err(Error::Cryptography)), "the work's own error comes back: {failed:?}");
+    assert!(matches!(failed, Err(Error::Keys(KeyFault::Cryptography))), "the work's own error comes back: {failed:?}");
     assert_eq!(payload().await.as_deref(), Some(&b"{}"[..]), "what failed left something");
     {
         let mut hanging =
@@ -301,12 +301,12 @@ where
     let mut nothing = Work { store, does: Does::Replace(&[]), replaced: Vec::new(), fails: false, hangs: false };
     let refused = store.in_transaction(db.tx(&mut transaction), &mut nothing).await;
     assert!(
-        matches!(refused, Err(Error::InTransaction { .. })),
+        matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))),
         "a connection in a transaction is refused: {refused:?}"
     );
     let refused = store.settled_position(db.tx(&mut transaction)).await;
     assert!(
-        matches!(refused, Err(Error::InTransaction { .. })),
+        matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))),
         "a connection in a transaction is refused: {refused:?}"
     );
 }
@@ -357,7 +357,7 @@ where
     let refused = store.replace_payloads(db.connection(&mut outside), std::slice::from_ref(&forgery)).await;
     drop(outside);
     // A database in memory has no connections outside of transactions: what one did is forgotten with it.
-    let is_refused = matches!(&refused, Err(Error::NotInTransaction { .. }))
+    let is_refused = matches!(&refused, Err(Error::Transaction(TransactionFault::NotInTransaction { .. })))
         || refused.as_ref().is_ok_and(|done| *done == [forgery.position]);
     assert!(is_refused, "payloads are replaced in a transaction only: {refused:?}");
     let left = must(store.stored_events_at(db.connection(&mut connection), &[forgery.position]).await, "read");
@@ -387,7 +387,7 @@ where
     drop(outside);
     // As for payloads: a database in memory forgets it.
     assert!(
-        matches!(refused, Ok(()) | Err(Error::NotInTransaction { .. })),
+        matches!(refused, Ok(()) | Err(Error::Transaction(TransactionFault::NotInTransaction { .. }))),
         "events are inserted in a transaction only: {refused:?}"
     );
     let end = all(db, store).await.last().map_or(0, |event| event.global_position.get());

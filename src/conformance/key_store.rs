@@ -1,7 +1,7 @@
 //! The contract of a key table.
 
 use crate::conformance::{Database, must};
-use crate::error::{Error, Result};
+use crate::error::{Error, KeyFault, Result, TransactionFault};
 use crate::event::now;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
@@ -151,7 +151,7 @@ pub async fn first_keys_are_installed_once<D: Database, K: KeyStore<Tx = D::Tx>>
     let tx = db.tx(&mut transaction);
     must(keys.create_scopes(tx, &[fresh("in a transaction")]).await, "create_scopes");
     let refused = keys.install_kek(tx, &kek("default")).await;
-    assert!(matches!(refused, Err(Error::InTransaction { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))), "{refused:?}");
     drop(transaction);
 }
 
@@ -521,7 +521,7 @@ pub async fn key_encryption_keys_are_rotated_moved_and_retired<D: Database, K: K
     for refused in
         [keys.replace_kek(tx, second.kek_id, &stray).await.map(drop), keys.retire_kek(tx, first.kek_id).await.map(drop)]
     {
-        assert!(matches!(refused, Err(Error::InTransaction { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))), "{refused:?}");
     }
 }
 
@@ -561,7 +561,10 @@ pub async fn data_keys_are_wrapped_anew_in_batches<D: Database, K: KeyStore<Tx =
         at: now() + time::Duration::MINUTE,
     };
     let refused = keys.rewrap_batch(conn, &batch, &Marking { written_opens: false }).await;
-    assert!(matches!(refused, Err(Error::WrongKey { .. })), "rewrap_batch must look at what was written: {refused:?}");
+    assert!(
+        matches!(refused, Err(Error::Keys(KeyFault::WrongKey { .. }))),
+        "rewrap_batch must look at what was written: {refused:?}"
+    );
     assert_eq!(usage_of(db, keys, new.kek_id).await.live_keys, 0, "a batch that failed was written");
     let by = Marking { written_opens: true };
     let (mut found, mut rewrapped, mut seen_bad) = (0, 0, Vec::new());

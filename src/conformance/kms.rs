@@ -1,7 +1,7 @@
 //! The contract of a KMS.
 
 use crate::conformance::must;
-use crate::error::Error;
+use crate::error::{Error, KmsFault};
 use crate::keys::names::{KekId, Namespace};
 use crate::kms::{KekContext, Kms, WrappedKek};
 use uuid::Uuid;
@@ -50,7 +50,7 @@ async fn refuses<K: Kms>(kms: &K, wrapped: &WrappedKek, context: &KekContext, wh
     let answers = [kms.unwrap_kek(wrapped, context).await.map(drop), kms.rewrap_kek(wrapped, context).await.map(drop)];
     for answer in answers {
         match answer {
-            Err(error @ Error::KmsRefused { .. }) => assert!(!error.is_retryable()),
+            Err(error @ Error::Kms(KmsFault::Refused { .. })) => assert!(!error.is_retryable()),
             Err(error) => panic!("{what} must be refused with KmsRefused, not {error:?}"),
             Ok(()) => panic!("{what} was accepted"),
         }

@@ -2,7 +2,7 @@
 
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
-use crate::error::{Error, Result};
+use crate::error::{Error, KeyFault, Result};
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
 use hkdf::Hkdf;
@@ -33,8 +33,8 @@ pub(crate) struct DataKey {
 impl DataKey {
     pub(crate) fn new(key: &[u8; 32]) -> Result<Self> {
         // Neither can fail: HMAC takes keys of any length, and 32 bytes are a whole pseudorandom key.
-        let hkdf = Hkdf::from_prk(key).map_err(|_| Error::Cryptography)?;
-        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).map_err(|_| Error::Cryptography)?;
+        let hkdf = Hkdf::from_prk(key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
         Ok(Self { hkdf, mac })
     }
 
@@ -43,11 +43,11 @@ impl DataKey {
         let mut okm = Zeroizing::new([0; 64]);
         self.hkdf
             .expand_multi_info(&[b"eventseal/v1/seal", &transcript.0, &index.to_be_bytes()], &mut *okm)
-            .map_err(|_| Error::Cryptography)?;
+            .map_err(|_| Error::Keys(KeyFault::Cryptography))?;
         let (enc, commit) = okm.split_at(32);
         let mut commitment = [0; COMMITMENT];
         commitment.copy_from_slice(commit);
-        let cipher = Aes256Gcm::new_from_slice(enc).map_err(|_| Error::Cryptography)?;
+        let cipher = Aes256Gcm::new_from_slice(enc).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
         Ok(EventKey { cipher, commitment })
     }
 
@@ -98,7 +98,7 @@ impl EventKey {
         let tag = self
             .cipher
             .encrypt_inout_detached(&nonce(index), pointer.as_bytes(), buffer.as_mut_slice().into())
-            .map_err(|_| Error::Cryptography)?;
+            .map_err(|_| Error::Keys(KeyFault::Cryptography))?;
         buffer.extend_from_slice(&tag);
         Ok(())
     }
@@ -159,8 +159,11 @@ pub(crate) struct Salts {
 impl Salts {
     pub(crate) fn draw(events: usize) -> Result<Self> {
         let draw = random::key()?;
-        let expand =
-            if events > 1 { Some(Hkdf::from_prk(draw.expose()).map_err(|_| Error::Cryptography)?) } else { None };
+        let expand = if events > 1 {
+            Some(Hkdf::from_prk(draw.expose()).map_err(|_| Error::Keys(KeyFault::Cryptography))?)
+        } else {
+            None
+        };
         Ok(Self { draw, expand, next: 0 })
     }
 
@@ -169,10 +172,10 @@ impl Salts {
         match &self.expand {
             Some(hkdf) => {
                 let info: [&[u8]; 2] = [b"eventseal/v1/salt", &self.next.to_be_bytes()];
-                hkdf.expand_multi_info(&info, &mut salt).map_err(|_| Error::Cryptography)?;
+                hkdf.expand_multi_info(&info, &mut salt).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
             }
             // Without derivation, a second salt would be equal to the first.
-            None if self.next > 0 => return Err(Error::Random),
+            None if self.next > 0 => return Err(Error::Keys(KeyFault::Random)),
             None => salt.copy_from_slice(&self.draw.expose()[..16]),
         }
         self.next += 1;

@@ -1,13 +1,13 @@
 //! Random bytes from the operating system, and nothing else.
 
 use crate::crypto::secret::SecretKey;
-use crate::error::{Error, Result};
+use crate::error::{Error, KeyFault, Result};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// Fills `bytes`, or fails: there is no fallback to a weaker source.
 pub(crate) fn fill(bytes: &mut [u8]) -> Result<()> {
-    getrandom::fill(bytes).map_err(|_| Error::Random)
+    getrandom::fill(bytes).map_err(|_| Error::Keys(KeyFault::Random))
 }
 
 /// A new 256-bit key.

@@ -12,7 +12,7 @@
 use crate::crypto::primitives::Transcript;
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
-use crate::error::{Error, Result};
+use crate::error::{Error, KeyFault, Result};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -39,14 +39,14 @@ pub(crate) fn wrap_with_salt(
     salt: &[u8; SALT],
     key: &SecretKey,
 ) -> Result<Vec<u8>> {
-    let (cipher, bound) = cipher(wrapping, associated_data, salt).ok_or(Error::Cryptography)?;
+    let (cipher, bound) = cipher(wrapping, associated_data, salt).ok_or(Error::Keys(KeyFault::Cryptography))?;
     let mut wrapped = Vec::with_capacity(WRAPPED);
     wrapped.push(VERSION);
     wrapped.extend_from_slice(salt);
     wrapped.extend_from_slice(key.expose());
     let tag = cipher
         .encrypt_inout_detached(&Nonce::default(), bound.as_bytes(), wrapped[1 + SALT..].as_mut().into())
-        .map_err(|_| Error::Cryptography)?;
+        .map_err(|_| Error::Keys(KeyFault::Cryptography))?;
     wrapped.extend_from_slice(&tag);
     Ok(wrapped)
 }

@@ -4,9 +4,10 @@
 //! `Debug` and `Display`. So the error is kept as it came, for those who ask for it, and what is shown of it is chosen
 //! here. Knows no driver: each adapter says what its driver's errors mean.
 
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, SetUpFault, TransactionFault};
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// What an error of a driver means to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +38,9 @@ pub(crate) enum Failure {
 /// the code, the message and the names of table and constraint. They show no row and no value, and escape control
 /// characters. Its own `source` is `None`, for the same reason: [`driver`](Self::driver) has everything that the driver
 /// said.
-// In a box: errors are returned everywhere, and this one is rare.
-pub struct DriverError(Box<Said>);
+// Behind a pointer: errors are returned everywhere, and this one is rare. A shared one, so that errors can be cloned.
+#[derive(Clone)]
+pub struct DriverError(Arc<Said>);
 
 struct Said {
     failure: Failure,
@@ -52,13 +54,18 @@ struct Said {
 impl DriverError {
     /// `message` is shown as it is: it must quote no values.
     pub(crate) fn new(failure: Failure, message: &str, driver: BoxError) -> Self {
-        Self(Box::new(Said { failure, code: None, table: None, constraint: None, message: printable(message), driver }))
+        Self(Arc::new(Said { failure, code: None, table: None, constraint: None, message: printable(message), driver }))
     }
 
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
-    pub(crate) fn with_code(self, code: Option<&str>, table: Option<&str>, constraint: Option<&str>) -> Self {
+    pub(crate) fn with_code(
+        failure: Failure,
+        message: &str,
+        [code, table, constraint]: [Option<&str>; 3],
+        driver: BoxError,
+    ) -> Self {
         let (code, table, constraint) = (code.map(printable), table.map(printable), constraint.map(printable));
-        Self(Box::new(Said { code, table, constraint, ..*self.0 }))
+        Self(Arc::new(Said { failure, code, table, constraint, message: printable(message), driver }))
     }
 
     /// PostgreSQL's SQLSTATE, or SQLite's extended result code.
@@ -156,8 +163,8 @@ impl From<String> for DriverError {
 
 impl Error {
     /// What a driver said while doing `operation`, as the error that it means: [`Collision`](Self::Collision),
-    /// [`PermissionDenied`](Self::PermissionDenied), [`OutdatedTables`](Self::OutdatedTables),
-    /// [`PooledStatements`](Self::PooledStatements), or else [`Database`](Self::Database).
+    /// [`PermissionDenied`](SetUpFault::PermissionDenied), [`OutdatedTables`](SetUpFault::OutdatedTables),
+    /// [`PooledStatements`](SetUpFault::PooledStatements), or else [`Database`](Self::Database).
     ///
     /// For a transaction of your own: `pool.begin().await.map_err(|error| Error::database("beginning", error))`.
     #[must_use]
@@ -165,19 +172,21 @@ impl Error {
         let source = source.into();
         match source.0.failure {
             Failure::Collision => Self::Collision { source: Some(source) },
-            Failure::Permission => Self::PermissionDenied { operation, source },
-            Failure::MissingColumn => Self::OutdatedTables { operation, source },
-            Failure::LostStatement => Self::PooledStatements { operation, source },
+            Failure::Permission => SetUpFault::PermissionDenied { operation, source }.into(),
+            Failure::MissingColumn => SetUpFault::OutdatedTables { operation, source }.into(),
+            Failure::LostStatement => SetUpFault::PooledStatements { operation, source }.into(),
             Failure::Outage | Failure::MissingTable | Failure::Other => Self::Database { operation, source },
         }
     }
 
     /// As [`database`](Self::database), of a `COMMIT`: after an outage, nobody knows whether it was done, so that is
-    /// [`OutcomeUnknown`](Self::OutcomeUnknown) and not retryable.
+    /// [`OutcomeUnknown`](TransactionFault::OutcomeUnknown) and not retryable.
     #[must_use]
     pub fn committing(operation: &'static str, source: impl Into<DriverError>) -> Self {
         match Self::database(operation, source) {
-            Self::Database { source, .. } if source.is_outage() => Self::OutcomeUnknown { operation, source },
+            Self::Database { source, .. } if source.is_outage() => {
+                TransactionFault::OutcomeUnknown { operation, source }.into()
+            }
             error => error,
         }
     }
@@ -254,7 +263,9 @@ mod tests {
         assert!(during.is_outage() && during.is_retryable(), "{during:?}");
         let commit = Error::committing("shredding", gone());
         assert!(
-            matches!(commit, Error::OutcomeUnknown { .. }) && commit.is_outage() && !commit.is_retryable(),
+            matches!(commit, Error::Transaction(TransactionFault::OutcomeUnknown { .. }))
+                && commit.is_outage()
+                && !commit.is_retryable(),
             "{commit:?}"
         );
         let other = Error::committing("shredding", "no");

@@ -2,12 +2,14 @@
 //!
 //! `ERRORS=record cargo test … --lib error` writes the list anew.
 
-use super::variants::{Error, StepError};
-use super::{BoxError, DriverError};
+use super::kms::KmsFailure;
+use super::{BoxError, DriverError, Error, StepError};
+use crate::error::{
+    EventFault, InputFault, KeyFault, KmsFault, MaintenanceFault, SetUpFault, StorageFault, TransactionFault,
+};
 use crate::event::{AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, Unreadable, aggregate};
 use crate::json::pointer::JsonPointer;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
-use crate::kms::KmsFailure;
 use crate::schema::{SchemaError, SchemaErrors, SchemaProblem};
 use std::collections::BTreeSet;
 use std::error::Error as _;
@@ -15,6 +17,18 @@ use uuid::Uuid;
 
 /// What sources hold, and no text of this crate repeats.
 const SECRET: &str = "SECRET";
+
+/// The outer variants that hold an inner type, and where that is declared.
+const INNER: &[(&str, &str)] = &[
+    ("Event", include_str!("event.rs")),
+    ("Input", include_str!("input.rs")),
+    ("Keys", include_str!("keys.rs")),
+    ("Kms", include_str!("kms.rs")),
+    ("SetUp", include_str!("set_up.rs")),
+    ("Transaction", include_str!("transaction.rs")),
+    ("Storage", include_str!("storage.rs")),
+    ("Maintenance", include_str!("maintenance.rs")),
+];
 
 /// What an application's error shows of itself.
 #[derive(Debug)]
@@ -61,7 +75,7 @@ fn said() -> DriverError {
 }
 
 fn step_error() -> StepError {
-    StepError(Foreign(SECRET).into())
+    StepError::new(Foreign(SECRET).into())
 }
 
 /// What is about one event.
@@ -69,45 +83,81 @@ fn of_events() -> Vec<Error> {
     let (event_id, event_type, event_version) = (event_id(), event_type(), version(2));
     let kind = || "Customer".to_owned();
     vec![
-        Error::InvalidPayload { event_id, offset: 3, problem: "a value is missing" },
-        Error::UnreadablePayload { event_id, line: 1, column: 5 },
-        Error::InvalidMetadata { event_id, problem: "is not JSON: correct it" },
-        Error::ReservedMember { event_id },
-        Error::DuplicateMember { event_id, pointer: pointer() },
-        Error::ShapeMismatch { event_id, pointer: pointer(), expected: "an object" },
-        Error::MissingScopeId { event_id, field: pointer(), kind: kind(), pointer: "/customer/id".into() },
-        Error::InvalidScopeId { event_id, kind: kind(), pointer: "/customer/id".into(), problem: "is a list" },
-        Error::PrivateMember { event_id, pointer: pointer() },
-        Error::SensitiveInTheClear { event_id, event_type: event_type.clone(), event_version, pointer: pointer() },
-        Error::LimitExceeded { event_id, what: "the payload's nesting", limit: 500 },
-        Error::CatchAll { event_id, event_type: event_type.clone(), target: "OrderEvent" },
-        Error::Tampered { event_id, problem: "a token is missing" },
-        Error::Unsealed { event_id, event_type: event_type.clone(), pointer: pointer() },
-        Error::OtherOwner { event_id, pointer: pointer() },
-        Error::Unsupported { event_id, what: "suite", value: 9 },
-        Error::StillSealed { event_id, event_type: event_type.clone() },
-        Error::MissingKey { event_id, key_id: key_id() },
-        Error::UndeclaredVersion { event_id, event_type: event_type.clone(), event_version, hint: "declare it".into() },
-        Error::UnknownType { event_id, event_type: event_type.clone() },
-        Error::NewerVersion { event_id, event_type: event_type.clone(), event_version, known: version(1) },
-        Error::UnknownVersion { event_id, event_type: event_type.clone(), event_version, oldest: version(5) },
-        Error::Upcast {
+        Error::Event { event_id, fault: EventFault::InvalidPayload { offset: 3, problem: "a value is missing" } },
+        Error::Event { event_id, fault: EventFault::UnreadablePayload { line: 1, column: 5 } },
+        Error::Event { event_id, fault: EventFault::InvalidMetadata { problem: "is not JSON: correct it" } },
+        Error::Event { event_id, fault: EventFault::ReservedMember },
+        Error::Event { event_id, fault: EventFault::DuplicateMember { pointer: pointer() } },
+        Error::Event { event_id, fault: EventFault::ShapeMismatch { pointer: pointer(), expected: "an object" } },
+        Error::Event {
             event_id,
-            event_type: event_type.clone(),
-            from: event_version,
-            step: "typed, to OrderPlaced version 3".into(),
-            problem: "it returned an error".into(),
-            source: Some(step_error()),
+            fault: EventFault::MissingScopeId { field: pointer(), kind: kind(), pointer: "/customer/id".into() },
         },
-        Error::Decode {
+        Error::Event {
             event_id,
-            event_type: event_type.clone(),
-            event_version,
-            target: "Order",
-            problem: "missing field `id`".into(),
+            fault: EventFault::InvalidScopeId { kind: kind(), pointer: "/customer/id".into(), problem: "is a list" },
         },
-        Error::UnexpectedType { event_id, event_type: event_type.clone(), target: "OrderEvent" },
-        Error::UnexpectedVersion { event_id, event_type, event_version, expected: version(3), target: "Order" },
+        Error::Event { event_id, fault: EventFault::PrivateMember { pointer: pointer() } },
+        Error::Event {
+            event_id,
+            fault: EventFault::SensitiveInTheClear {
+                event_type: event_type.clone(),
+                event_version,
+                pointer: pointer(),
+            },
+        },
+        Error::Event { event_id, fault: EventFault::LimitExceeded { what: "the payload's nesting", limit: 500 } },
+        Error::Event { event_id, fault: EventFault::CatchAll { event_type: event_type.clone(), target: "OrderEvent" } },
+        Error::Event { event_id, fault: EventFault::Tampered { problem: "a token is missing" } },
+        Error::Event { event_id, fault: EventFault::Unsealed { event_type: event_type.clone(), pointer: pointer() } },
+        Error::Event { event_id, fault: EventFault::OtherOwner { pointer: pointer() } },
+        Error::Event { event_id, fault: EventFault::Unsupported { what: "suite", value: 9 } },
+        Error::Event { event_id, fault: EventFault::StillSealed { event_type: event_type.clone() } },
+        Error::Event { event_id, fault: EventFault::MissingKey { key_id: key_id() } },
+        Error::Event {
+            event_id,
+            fault: EventFault::UndeclaredVersion {
+                event_type: event_type.clone(),
+                event_version,
+                hint: "declare it".into(),
+            },
+        },
+        Error::Event { event_id, fault: EventFault::UnknownType { event_type: event_type.clone() } },
+        Error::Event {
+            event_id,
+            fault: EventFault::NewerVersion { event_type: event_type.clone(), event_version, known: version(1) },
+        },
+        Error::Event {
+            event_id,
+            fault: EventFault::UnknownVersion { event_type: event_type.clone(), event_version, oldest: version(5) },
+        },
+        Error::Event {
+            event_id,
+            fault: EventFault::Upcast {
+                event_type: event_type.clone(),
+                from: event_version,
+                step: "typed, to OrderPlaced version 3".into(),
+                problem: "it returned an error".into(),
+                source: Some(step_error()),
+            },
+        },
+        Error::Event {
+            event_id,
+            fault: EventFault::Decode {
+                event_type: event_type.clone(),
+                event_version,
+                target: "Order",
+                problem: "missing field `id`".into(),
+            },
+        },
+        Error::Event {
+            event_id,
+            fault: EventFault::UnexpectedType { event_type: event_type.clone(), target: "OrderEvent" },
+        },
+        Error::Event {
+            event_id,
+            fault: EventFault::UnexpectedVersion { event_type, event_version, expected: version(3), target: "Order" },
+        },
     ]
 }
 
@@ -120,14 +170,14 @@ fn of_callers() -> Vec<Error> {
             actual: Some(AggregateVersion::FIRST),
         },
         Error::DuplicateEventId { event_id: event_id() },
-        Error::EmptyAppend,
-        Error::InvalidText { what: "the event type", problem: "is empty" },
-        Error::OutOfRange { what: "global position", value: -1, hint: "positions begin with 1" },
-        Error::SimilarKind { aggregate_type: "customer".into(), declared: "Customer".into() },
-        Error::Encode { target: "Order", problem: "a key is no text".into() },
+        Error::Input(InputFault::EmptyAppend),
+        Error::Input(InputFault::InvalidText { what: "the event type", problem: "is empty" }),
+        Error::Input(InputFault::OutOfRange { what: "global position", value: -1, hint: "positions begin with 1" }),
+        Error::Input(InputFault::SimilarKind { aggregate_type: "customer".into(), declared: "Customer".into() }),
+        Error::Input(InputFault::Encode { target: "Order", problem: "a key is no text".into() }),
         Error::Shredded { scope: scope() },
         Error::Disabled { scope: scope() },
-        Error::ScopeState { scope: scope(), problem: "is not shredded: nothing is to be reopened" },
+        Error::Keys(KeyFault::ScopeState { scope: scope(), problem: "is not shredded: nothing is to be reopened" }),
         Error::Schemas(SchemaErrors {
             errors: vec![SchemaError { event_type: event_type(), version: None, problem: SchemaProblem::NoVersion }],
         }),
@@ -144,15 +194,19 @@ fn of_callers() -> Vec<Error> {
 fn of_keys() -> Vec<Error> {
     let failure = KmsFailure::TimedOut;
     vec![
-        Error::WrongKey { key_id: key_id(), kek_id: kek_id() },
-        Error::MissingKek { kek_id: kek_id() },
-        Error::NoActiveKek { partition: "eu".into() },
-        Error::KekInUse { kek_id: kek_id(), problem: "is active: rotate first".into() },
-        Error::KmsUnavailable { failure, source: Foreign(SECRET).into() },
-        Error::KmsRefused { kek_id: kek_id(), failure: KmsFailure::AccessDenied, problem: "grant it".into() },
-        Error::Keyring { problem: "entry 2 has no key".into() },
-        Error::Cryptography,
-        Error::Random,
+        Error::Keys(KeyFault::WrongKey { key_id: key_id(), kek_id: kek_id() }),
+        Error::Keys(KeyFault::MissingKek { kek_id: kek_id() }),
+        Error::Keys(KeyFault::NoActiveKek { partition: "eu".into() }),
+        Error::Keys(KeyFault::KekInUse { kek_id: kek_id(), problem: "is active: rotate first".into() }),
+        Error::Kms(KmsFault::Unavailable { failure, source: BoxError::from(Foreign(SECRET)).into() }),
+        Error::Kms(KmsFault::Refused {
+            kek_id: kek_id(),
+            failure: KmsFailure::AccessDenied,
+            problem: "grant it".into(),
+        }),
+        Error::Kms(KmsFault::Keyring { problem: "entry 2 has no key".into() }),
+        Error::Keys(KeyFault::Cryptography),
+        Error::Keys(KeyFault::Random),
     ]
 }
 
@@ -165,27 +219,27 @@ fn of_databases() -> Vec<Error> {
         Error::Collision { source: Some(said()) },
         Error::Database { operation, source: said() },
         Error::Database { operation, source: away() },
-        Error::OutcomeUnknown { operation, source: away() },
-        Error::NotInTransaction { operation },
-        Error::InTransaction { operation },
-        Error::NotCommitted { operation },
-        Error::NotDurable { operation },
-        Error::SplitChange,
-        Error::NotMigrated,
-        Error::NamespaceMismatch { configured: namespace("shop"), found: namespace("test") },
-        Error::NoEventTables { of: "database", table: "events".into() },
-        Error::TablesExist { source: said() },
-        Error::OutdatedTables { operation, source: said() },
-        Error::NewerTables { found: 9, known: 8 },
-        Error::PermissionDenied { operation, source: said() },
-        Error::NoUniqueVersion { table: "events".into(), source: Foreign(SECRET).into() },
-        Error::PositionTaken { source: said() },
-        Error::NoSequence { table: "events".into() },
-        Error::PooledStatements { operation, source: said() },
-        Error::NoEffect { operation, table: "data_keys" },
-        Error::InvalidRow { what: "the state of a key scope", problem: "is unknown" },
-        Error::InvalidEvent { position, what: "event_version", problem: "is negative" },
-        Error::Contract { problem: "it returned no versions" },
+        Error::Transaction(TransactionFault::OutcomeUnknown { operation, source: away() }),
+        Error::Transaction(TransactionFault::NotInTransaction { operation }),
+        Error::Transaction(TransactionFault::InTransaction { operation }),
+        Error::Transaction(TransactionFault::NotCommitted { operation }),
+        Error::Transaction(TransactionFault::NotDurable { operation }),
+        Error::Transaction(TransactionFault::SplitChange),
+        Error::SetUp(SetUpFault::NotMigrated),
+        Error::SetUp(SetUpFault::NamespaceMismatch { configured: namespace("shop"), found: namespace("test") }),
+        Error::SetUp(SetUpFault::NoEventTables { of: "database", table: "events".into() }),
+        Error::SetUp(SetUpFault::TablesExist { source: said() }),
+        Error::SetUp(SetUpFault::OutdatedTables { operation, source: said() }),
+        Error::SetUp(SetUpFault::NewerTables { found: 9, known: 8 }),
+        Error::SetUp(SetUpFault::PermissionDenied { operation, source: said() }),
+        Error::SetUp(SetUpFault::NoUniqueVersion { table: "events".into(), source: said() }),
+        Error::SetUp(SetUpFault::PositionTaken { source: said() }),
+        Error::SetUp(SetUpFault::NoSequence { table: "events".into() }),
+        Error::SetUp(SetUpFault::PooledStatements { operation, source: said() }),
+        Error::Storage(StorageFault::NoEffect { operation, table: "data_keys" }),
+        Error::Storage(StorageFault::InvalidRow { what: "the state of a key scope", problem: "is unknown" }),
+        Error::Storage(StorageFault::InvalidEvent { position, what: "event_version", problem: "is negative" }),
+        Error::Storage(StorageFault::Contract { problem: "it returned no versions" }),
     ]
 }
 
@@ -193,18 +247,18 @@ fn of_databases() -> Vec<Error> {
 fn of_maintenance() -> Vec<Error> {
     let position = GlobalPosition::START;
     vec![
-        Error::Unreadable(Box::new(Unreadable {
+        Error::Maintenance(MaintenanceFault::Unreadable(Box::new(Unreadable {
             aggregate: aggregate("Order", "1"),
             aggregate_version: AggregateVersion::FIRST,
             global_position: position,
             event_id: event_id(),
-            error: Error::Tampered { event_id: event_id(), problem: "a token is missing" },
-        })),
-        Error::ForeignTarget { position },
-        Error::TargetIsSource,
-        Error::TargetInSameFile,
-        Error::IncompleteTarget { up_to: position, events: 3, copied: 2 },
-        Error::NotVerified { event_id: event_id(), problem: "a value differs" },
+            error: Error::Event { event_id: event_id(), fault: EventFault::Tampered { problem: "a token is missing" } },
+        }))),
+        Error::Maintenance(MaintenanceFault::ForeignTarget { position }),
+        Error::Maintenance(MaintenanceFault::TargetIsSource),
+        Error::Maintenance(MaintenanceFault::TargetInSameFile),
+        Error::Maintenance(MaintenanceFault::IncompleteTarget { up_to: position, events: 3, copied: 2 }),
+        Error::Maintenance(MaintenanceFault::NotVerified { event_id: event_id(), problem: "a value differs" }),
     ]
 }
 
@@ -212,10 +266,15 @@ fn all() -> Vec<Error> {
     [of_callers(), of_events(), of_keys(), of_databases(), of_maintenance()].into_iter().flatten().collect()
 }
 
-/// The name of the variant.
+/// The variant's name, and behind it that of the inner type's variant: `Event/Tampered`.
 fn name(error: &Error) -> String {
     let shown = format!("{error:?}");
-    shown.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap().to_owned()
+    let (outer, rest) = shown.split_at(shown.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(shown.len()));
+    if !INNER.iter().any(|(of, _)| *of == outer) {
+        return outer.to_owned();
+    }
+    let inner = if outer == "Event" { rest.split_once("fault: ").unwrap().1 } else { &rest[1..] };
+    format!("{outer}/{}", inner.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap())
 }
 
 fn described(error: &Error) -> String {
@@ -230,6 +289,9 @@ fn described(error: &Error) -> String {
     let mut text = format!("{}\n  kind: {}", name(error), error.kind());
     if !marks.is_empty() {
         text += &format!(", is: {}", marks.join(", "));
+    }
+    if let Some(event_id) = error.event_id() {
+        text += &format!(", event: {}", event_id.as_u128());
     }
     text += &format!("\n  text: {error}\n");
     let mut source = error.source();
@@ -254,7 +316,10 @@ fn every_error_says_what_the_list_says() {
 
 #[test]
 fn every_variant_is_in_the_list() {
-    let declared: BTreeSet<_> = [include_str!("variants.rs")].into_iter().flat_map(variants).collect();
+    let outer = variants(include_str!("variants.rs")).into_iter().filter(|of| INNER.iter().all(|(has, _)| has != of));
+    let inner =
+        INNER.iter().flat_map(|(of, source)| variants(source).into_iter().map(move |name| format!("{of}/{name}")));
+    let declared: BTreeSet<_> = outer.chain(inner).collect();
     let listed: BTreeSet<_> = all().iter().map(name).collect();
     assert_eq!(declared, listed);
     assert_eq!(declared.len(), 76);
@@ -272,7 +337,36 @@ fn variants(source: &str) -> Vec<String> {
 fn i9_no_error_shows_what_its_source_holds() {
     for error in all() {
         assert!(!error.to_string().contains(SECRET), "{error}");
-        let of_its_client = matches!(error, Error::KmsUnavailable { .. } | Error::NoUniqueVersion { .. });
+        // What a KMS client says is shown: its client has to leave keys out.
+        let of_its_client = matches!(error, Error::Kms(KmsFault::Unavailable { .. }));
         assert!(of_its_client || !format!("{error:?}").contains(SECRET), "{error:?}");
+    }
+}
+
+#[test]
+fn an_error_is_small_and_can_be_cloned() {
+    assert!(size_of::<Error>() <= 128, "{}", size_of::<Error>());
+    for error in all() {
+        let cloned = error.clone();
+        assert_eq!(described(&cloned), described(&error));
+        assert_eq!(format!("{cloned:?}"), format!("{error:?}"));
+    }
+}
+
+/// An application finds the driver's own error, its KMS client's and what its own step returned.
+#[test]
+fn sources_lead_to_the_error_of_the_other_code() {
+    for error in all() {
+        let Some(source) = error.source() else { continue };
+        match &error {
+            Error::Maintenance(_) => assert!(source.is::<Error>(), "{error:?}"),
+            Error::Event { .. } | Error::Consumer { .. } | Error::Kms(_) => {
+                assert!(source.is::<Foreign>(), "{error:?}");
+            }
+            error => {
+                let said = source.downcast_ref::<DriverError>().unwrap_or_else(|| panic!("{error:?}"));
+                assert!(said.driver().is::<Foreign>() || said.driver().is::<std::io::Error>(), "{error:?}");
+            }
+        }
     }
 }

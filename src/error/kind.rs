@@ -14,19 +14,33 @@ macro_rules! kinds {
         ///
         /// The kinds come in five groups, by who has something to do:
         ///
-        /// | who | kinds |
-        /// |---|---|
-        /// | Nobody: do the same again in a new transaction. [`is_retryable`](Self::is_retryable) is true of these only. | [`Collision`](Self::Collision), [`DatabaseUnavailable`](Self::DatabaseUnavailable), [`KmsUnavailable`](Self::KmsUnavailable) |
-        /// | The caller, who asked for what can't be done or can't be done now | [`Conflict`](Self::Conflict), [`InvalidText`](Self::InvalidText), [`InvalidInput`](Self::InvalidInput), [`Shredded`](Self::Shredded), [`Disabled`](Self::Disabled), [`ScopeState`](Self::ScopeState), [`KekInUse`](Self::KekInUse), [`OutcomeUnknown`](Self::OutcomeUnknown) |
-        /// | The developer | [`Schemas`](Self::Schemas), [`Application`](Self::Application), [`Misuse`](Self::Misuse) |
-        /// | The operator, who sets it up | [`NotMigrated`](Self::NotMigrated), [`NoEvents`](Self::NoEvents), [`TablesExist`](Self::TablesExist), [`OutdatedTables`](Self::OutdatedTables), [`NewerTables`](Self::NewerTables), [`NamespaceMismatch`](Self::NamespaceMismatch), [`NoActiveKek`](Self::NoActiveKek), [`Keyring`](Self::Keyring), [`KmsRefused`](Self::KmsRefused), [`PermissionDenied`](Self::PermissionDenied), [`Pooler`](Self::Pooler), [`NoEffect`](Self::NoEffect), [`Database`](Self::Database), [`Other`](Self::Other) |
-        /// | Somebody on call, now: what is stored is not what was written | [`Tampered`](Self::Tampered), [`MissingKey`](Self::MissingKey), [`MissingKek`](Self::MissingKek), [`WrongKey`](Self::WrongKey), [`InvalidRow`](Self::InvalidRow) |
+        /// - **Nobody**: do the same again in a new transaction. Only of these is
+        ///   [`is_retryable`](Self::is_retryable) true: [`Collision`](Self::Collision),
+        ///   [`DatabaseUnavailable`](Self::DatabaseUnavailable), [`KmsUnavailable`](Self::KmsUnavailable).
+        /// - **The caller**, who asked for what can't be done or can't be done now:
+        ///   [`Conflict`](Self::Conflict), [`InvalidText`](Self::InvalidText),
+        ///   [`InvalidInput`](Self::InvalidInput), [`Shredded`](Self::Shredded),
+        ///   [`Disabled`](Self::Disabled), [`ScopeState`](Self::ScopeState), [`KekInUse`](Self::KekInUse),
+        ///   [`OutcomeUnknown`](Self::OutcomeUnknown).
+        /// - **The developer**: [`Schemas`](Self::Schemas), [`Application`](Self::Application),
+        ///   [`Misuse`](Self::Misuse).
+        /// - **The operator**, who sets it up: [`NotMigrated`](Self::NotMigrated),
+        ///   [`NoEvents`](Self::NoEvents), [`TablesExist`](Self::TablesExist),
+        ///   [`OutdatedTables`](Self::OutdatedTables), [`NewerTables`](Self::NewerTables),
+        ///   [`NamespaceMismatch`](Self::NamespaceMismatch), [`NoActiveKek`](Self::NoActiveKek),
+        ///   [`Keyring`](Self::Keyring), [`KmsRefused`](Self::KmsRefused),
+        ///   [`PermissionDenied`](Self::PermissionDenied), [`Pooler`](Self::Pooler),
+        ///   [`NoEffect`](Self::NoEffect), [`Database`](Self::Database), [`Other`](Self::Other).
+        /// - **Somebody on call**, now: what is stored is not what was written:
+        ///   [`Tampered`](Self::Tampered), [`MissingKey`](Self::MissingKey),
+        ///   [`MissingKek`](Self::MissingKek), [`WrongKey`](Self::WrongKey),
+        ///   [`InvalidRow`](Self::InvalidRow).
         ///
         /// A service counts its errors by kind, and gives each its status:
         ///
         /// ```
         /// use eventseal::Error;
-        /// use eventseal::error::ErrorKind;
+        /// use eventseal::error::{ErrorKind, InputFault};
         /// use std::collections::BTreeMap;
         ///
         /// fn status(error: &Error) -> u16 {
@@ -47,7 +61,7 @@ macro_rules! kinds {
         /// *errors.entry(error.kind().as_str()).or_default() += 1;
         /// assert_eq!(errors["database_unavailable"], 1);
         /// assert_eq!(status(&error), 503);
-        /// assert_eq!(status(&Error::EmptyAppend), 400);
+        /// assert_eq!(status(&InputFault::EmptyAppend.into()), 400);
         /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
@@ -175,92 +189,37 @@ impl fmt::Display for ErrorKind {
 }
 
 impl Error {
-    /// What it means, in one stable word: for logs, metrics and statuses. An [`Unreadable`](Self::Unreadable) event has
-    /// the kind of what is wrong with it.
+    /// What it means, in one stable word: for logs, metrics and statuses. Maintenance that meets an
+    /// [`Unreadable`](crate::error::MaintenanceFault::Unreadable) event has the kind of what is wrong with that event.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        // No wildcard: a new variant has to choose.
+        // No wildcard, here and in the inner types: a new variant has to choose.
         match self {
             Self::VersionConflict { .. } | Self::DuplicateEventId { .. } => ErrorKind::Conflict,
-            Self::InvalidText { .. } => ErrorKind::InvalidText,
-            Self::EmptyAppend
-            | Self::OutOfRange { .. }
-            | Self::InvalidPayload { .. }
-            | Self::UnreadablePayload { .. }
-            | Self::InvalidMetadata { .. }
-            | Self::ReservedMember { .. }
-            | Self::DuplicateMember { .. }
-            | Self::ShapeMismatch { .. }
-            | Self::MissingScopeId { .. }
-            | Self::InvalidScopeId { .. }
-            | Self::PrivateMember { .. }
-            | Self::SensitiveInTheClear { .. }
-            | Self::SimilarKind { .. }
-            | Self::LimitExceeded { .. }
-            | Self::CatchAll { .. }
-            | Self::Encode { .. } => ErrorKind::InvalidInput,
-            Self::UndeclaredVersion { .. }
-            | Self::UnknownType { .. }
-            | Self::Unsupported { .. }
-            | Self::StillSealed { .. }
-            | Self::NewerVersion { .. }
-            | Self::UnknownVersion { .. }
-            | Self::Decode { .. }
-            | Self::UnexpectedType { .. }
-            | Self::UnexpectedVersion { .. }
-            | Self::Schemas(_) => ErrorKind::Schemas,
             Self::Shredded { .. } => ErrorKind::Shredded,
             Self::Disabled { .. } => ErrorKind::Disabled,
-            Self::ScopeState { .. } => ErrorKind::ScopeState,
-            Self::KekInUse { .. } => ErrorKind::KekInUse,
-            Self::MissingKey { .. } => ErrorKind::MissingKey,
-            Self::MissingKek { .. } => ErrorKind::MissingKek,
-            Self::WrongKey { .. } => ErrorKind::WrongKey,
-            Self::NoActiveKek { .. } => ErrorKind::NoActiveKek,
-            Self::NoEffect { .. } | Self::NotCommitted { .. } => ErrorKind::NoEffect,
-            Self::NamespaceMismatch { .. } => ErrorKind::NamespaceMismatch,
-            Self::NotMigrated => ErrorKind::NotMigrated,
-            Self::NoEventTables { .. } => ErrorKind::NoEvents,
-            Self::TablesExist { .. } => ErrorKind::TablesExist,
-            Self::OutdatedTables { .. } => ErrorKind::OutdatedTables,
-            Self::NewerTables { .. } => ErrorKind::NewerTables,
-            Self::PermissionDenied { .. } => ErrorKind::PermissionDenied,
-            Self::PooledStatements { .. } => ErrorKind::Pooler,
-            Self::NotInTransaction { .. }
-            | Self::InTransaction { .. }
-            | Self::NotDurable { .. }
-            | Self::SplitChange
-            | Self::ForeignTarget { .. }
-            | Self::TargetIsSource
-            | Self::TargetInSameFile
-            | Self::IncompleteTarget { .. }
-            | Self::NotVerified { .. }
-            | Self::Contract { .. } => ErrorKind::Misuse,
-            Self::KmsUnavailable { .. } => ErrorKind::KmsUnavailable,
-            Self::KmsRefused { .. } => ErrorKind::KmsRefused,
-            Self::Keyring { .. } => ErrorKind::Keyring,
-            Self::Tampered { .. } | Self::Unsealed { .. } | Self::OtherOwner { .. } => ErrorKind::Tampered,
-            Self::InvalidEvent { .. } | Self::InvalidRow { .. } => ErrorKind::InvalidRow,
-            Self::Upcast { .. } => ErrorKind::Application,
-            Self::Consumer { source, .. } => of_the_application(source),
-            Self::Unreadable(unreadable) => unreadable.error.kind(),
             Self::Collision { .. } => ErrorKind::Collision,
+            Self::Consumer { source, .. } => of_the_application(source),
+            Self::Event { fault, .. } => fault.kind(),
+            Self::Input(fault) => fault.kind(),
+            Self::Schemas(_) => ErrorKind::Schemas,
+            Self::Keys(fault) => fault.kind(),
+            Self::Kms(fault) => fault.kind(),
             Self::Database { source, .. } if source.is_outage() => ErrorKind::DatabaseUnavailable,
-            Self::Database { .. }
-            | Self::NoUniqueVersion { .. }
-            | Self::PositionTaken { .. }
-            | Self::NoSequence { .. } => ErrorKind::Database,
-            Self::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
-            Self::Cryptography | Self::Random => ErrorKind::Other,
+            Self::Database { .. } => ErrorKind::Database,
+            Self::SetUp(fault) => fault.kind(),
+            Self::Transaction(fault) => fault.kind(),
+            Self::Storage(fault) => fault.kind(),
+            Self::Maintenance(fault) => fault.kind(),
         }
     }
 }
 
 /// What can be retried keeps its kind, as it keeps `is_retryable`; the rest is the application's own.
 fn of_the_application(source: &StepError) -> ErrorKind {
-    match meaning(&*source.0) {
+    match meaning(&**source) {
         Failure::Collision => ErrorKind::Collision,
-        Failure::Outage => source.0.downcast_ref::<Error>().map_or(ErrorKind::DatabaseUnavailable, Error::kind),
+        Failure::Outage => source.downcast_ref::<Error>().map_or(ErrorKind::DatabaseUnavailable, Error::kind),
         Failure::Permission
         | Failure::MissingTable
         | Failure::MissingColumn
@@ -272,9 +231,9 @@ fn of_the_application(source: &StepError) -> ErrorKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::BoxError;
+    use crate::error::kms::KmsFailure;
+    use crate::error::{BoxError, KeyFault, KmsFault, MaintenanceFault, SetUpFault};
     use crate::event::{AggregateVersion, GlobalPosition, Unreadable, aggregate};
-    use crate::kms::KmsFailure;
     use std::collections::BTreeSet;
     use uuid::Uuid;
 
@@ -283,7 +242,8 @@ mod tests {
     }
 
     fn kms_outage() -> Error {
-        Error::KmsUnavailable { failure: KmsFailure::TimedOut, source: "it took too long".into() }
+        let source = BoxError::from("it took too long").into();
+        Error::Kms(KmsFault::Unavailable { failure: KmsFailure::TimedOut, source })
     }
 
     fn consumer(source: impl Into<BoxError>) -> Error {
@@ -292,18 +252,18 @@ mod tests {
             consumer: "c".to_owned(),
             aggregate: aggregate("Order", "1"),
             version,
-            source: StepError(source.into()),
+            source: StepError::new(source.into()),
         }
     }
 
     fn unreadable(error: Error) -> Error {
-        Error::Unreadable(Box::new(Unreadable {
+        Error::Maintenance(MaintenanceFault::Unreadable(Box::new(Unreadable {
             aggregate: aggregate("Order", "1"),
             aggregate_version: AggregateVersion::FIRST,
             global_position: GlobalPosition::START,
             event_id: Uuid::nil(),
             error,
-        }))
+        })))
     }
 
     #[test]
@@ -325,9 +285,20 @@ mod tests {
     /// Each kind is the kind of some error, and in a group of the documentation.
     #[test]
     fn no_kind_is_left_over() {
-        let source = include_str!("kind.rs");
-        let choice = source.split("fn kind(&self)").nth(1).unwrap().split("\n}\n").next().unwrap();
-        let groups = source.split("| who | kinds |").nth(1).unwrap().split("```").next().unwrap();
+        let sources = [
+            include_str!("kind.rs"),
+            include_str!("event.rs"),
+            include_str!("input.rs"),
+            include_str!("keys.rs"),
+            include_str!("kms.rs"),
+            include_str!("maintenance.rs"),
+            include_str!("set_up.rs"),
+            include_str!("storage.rs"),
+            include_str!("transaction.rs"),
+        ];
+        let choice = |source: &'static str| source.split("fn kind(&self)").nth(1)?.split("\n}\n").next();
+        let choice: String = sources.into_iter().filter_map(choice).collect();
+        let groups = include_str!("kind.rs").split("in five groups").nth(1).unwrap().split("```").next().unwrap();
         for kind in ErrorKind::ALL {
             let name = format!("ErrorKind::{kind:?}");
             let ends = |text: &str| !text.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -345,12 +316,12 @@ mod tests {
             (Error::database("reading", "no"), ErrorKind::Database),
             (Error::committing("shredding", std::io::Error::other("gone")), ErrorKind::OutcomeUnknown),
             (unreadable(outage()), ErrorKind::DatabaseUnavailable),
-            (unreadable(Error::Random), ErrorKind::Other),
+            (unreadable(Error::Keys(KeyFault::Random)), ErrorKind::Other),
             (consumer(Error::Collision { source: None }), ErrorKind::Collision),
             (consumer(outage()), ErrorKind::DatabaseUnavailable),
             (consumer(kms_outage()), ErrorKind::KmsUnavailable),
             (consumer(Error::committing("shredding", std::io::Error::other("gone"))), ErrorKind::Application),
-            (consumer(Error::NotMigrated), ErrorKind::Application),
+            (consumer(Error::SetUp(SetUpFault::NotMigrated)), ErrorKind::Application),
             (consumer("its own"), ErrorKind::Application),
         ] {
             assert_eq!(error.kind(), kind, "{error}");

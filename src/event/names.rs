@@ -1,6 +1,6 @@
 //! What locates events: names, versions, positions.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputFault, Result};
 use crate::event::check_text;
 use std::fmt;
 use std::sync::Arc;
@@ -81,11 +81,11 @@ impl TryFrom<i64> for AggregateVersion {
         if value >= 1 {
             Ok(Self(value))
         } else {
-            Err(Error::OutOfRange {
+            Err(Error::Input(InputFault::OutOfRange {
                 what: "aggregate version",
                 value,
                 hint: "versions start at 1; an aggregate without events is ExpectedVersion::NoStream",
-            })
+            }))
         }
     }
 }
@@ -118,11 +118,11 @@ impl TryFrom<i64> for GlobalPosition {
         if value >= 0 {
             Ok(Self(value))
         } else {
-            Err(Error::OutOfRange {
+            Err(Error::Input(InputFault::OutOfRange {
                 what: "global position",
                 value,
                 hint: "positions are 0 (before the first event) or more",
-            })
+            }))
         }
     }
 }

@@ -88,7 +88,7 @@ pub struct OpenedPage {
 }
 
 /// A stored event that can't be read: where it is, and why.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{aggregate} version {aggregate_version} (event {event_id}, position {global_position}) can't be read")]
 #[non_exhaustive]
 pub struct Unreadable {

@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows of schemas: `SchemasBuilder::decodes` compares what is declared here with them.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, Result};
 use crate::event::{EventPage, EventVersion, NewEvent, PayloadType, PersistedEvent, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,15 +64,15 @@ pub trait TypedEvent: Sized {
     /// [`Sensitive`](crate::Sensitive) fields are exact, as in [`PersistedEvent::decode`].
     ///
     /// # Errors
-    /// [`Error::UnexpectedType`] if the event is of another type, [`Error::UnexpectedVersion`] if it is of another
-    /// version of this type, [`Error::Decode`] if the payload does not fit.
+    /// [`EventFault::UnexpectedType`] if the event is of another type, [`EventFault::UnexpectedVersion`] if it is of
+    /// another version of this type, [`EventFault::Decode`] if the payload does not fit.
     fn decode(event: &PersistedEvent) -> Result<Self>;
 
     /// The event to append, with a new id.
     ///
     /// # Errors
-    /// [`Error::Encode`] if serde can't write the payload as JSON; [`Error::CatchAll`] of a catch-all, which was read
-    /// from the store and is there already.
+    /// [`InputFault::Encode`](crate::error::InputFault::Encode) if serde can't write the payload as JSON;
+    /// [`EventFault::CatchAll`] of a catch-all, which was read from the store and is there already.
     fn encode(&self) -> Result<NewEvent>;
 
     /// The Rust types of the payloads, in the order of [`DECODES`](Self::DECODES); none, if they are not known.
@@ -92,12 +92,14 @@ impl<T: EventPayload> TypedEvent for T {
             return Err(unexpected_type::<T>(event));
         }
         if event.event_version.get() != T::VERSION {
-            return Err(Error::UnexpectedVersion {
+            return Err(Error::Event {
                 event_id: event.event_id,
-                event_type: event.event_type.clone(),
-                event_version: event.event_version,
-                expected: EventVersion::new(T::VERSION),
-                target: std::any::type_name::<T>(),
+                fault: EventFault::UnexpectedVersion {
+                    event_type: event.event_type.clone(),
+                    event_version: event.event_version,
+                    expected: EventVersion::new(T::VERSION),
+                    target: std::any::type_name::<T>(),
+                },
             });
         }
         event.decode()
@@ -332,20 +334,18 @@ pub fn encode<T: EventPayload>(payload: &T) -> Result<NewEvent> {
 /// The event is of no type that `E` decodes.
 #[must_use]
 pub fn unexpected_type<E>(event: &PersistedEvent) -> Error {
-    Error::UnexpectedType {
+    Error::Event {
         event_id: event.event_id,
-        event_type: event.event_type.clone(),
-        target: std::any::type_name::<E>(),
+        fault: EventFault::UnexpectedType { event_type: event.event_type.clone(), target: std::any::type_name::<E>() },
     }
 }
 
 /// The event stands in a catch-all of `E`.
 #[must_use]
 pub fn catch_all<E>(event: &PersistedEvent) -> Error {
-    Error::CatchAll {
+    Error::Event {
         event_id: event.event_id,
-        event_type: event.event_type.clone(),
-        target: std::any::type_name::<E>(),
+        fault: EventFault::CatchAll { event_type: event.event_type.clone(), target: std::any::type_name::<E>() },
     }
 }
 

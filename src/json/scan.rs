@@ -12,7 +12,7 @@ mod locate;
 pub(crate) use grammar::unescape;
 pub(crate) use locate::locate;
 
-use crate::error::Error;
+use crate::error::{Error, EventFault};
 use crate::json::pointer::{JsonPointer, Pattern, array_index};
 use crate::json::wanted::{Node, Target, Wanted};
 use uuid::Uuid;
@@ -92,19 +92,28 @@ impl ScanError {
     /// This failure as an error about the event whose payload was scanned.
     pub(crate) fn in_event(self, event_id: Uuid) -> Error {
         match self {
-            Self::Syntax { offset, problem } => Error::InvalidPayload { event_id, offset, problem },
-            Self::TooDeep => Error::LimitExceeded { event_id, what: "the payload's nesting", limit: MAX_DEPTH },
-            Self::TooMany => Error::LimitExceeded {
+            Self::Syntax { offset, problem } => {
+                Error::Event { event_id, fault: EventFault::InvalidPayload { offset, problem } }
+            }
+            Self::TooDeep => Error::Event {
                 event_id,
-                what: "the number of protected values and of their owners",
-                limit: MAX_HITS,
+                fault: EventFault::LimitExceeded { what: "the payload's nesting", limit: MAX_DEPTH },
             },
-            Self::Duplicate { place } => {
-                Error::DuplicateMember { event_id, pointer: JsonPointer::new_unchecked(place) }
-            }
-            Self::Shape { place, expected } => {
-                Error::ShapeMismatch { event_id, pointer: JsonPointer::new_unchecked(place), expected }
-            }
+            Self::TooMany => Error::Event {
+                event_id,
+                fault: EventFault::LimitExceeded {
+                    what: "the number of protected values and of their owners",
+                    limit: MAX_HITS,
+                },
+            },
+            Self::Duplicate { place } => Error::Event {
+                event_id,
+                fault: EventFault::DuplicateMember { pointer: JsonPointer::new_unchecked(place) },
+            },
+            Self::Shape { place, expected } => Error::Event {
+                event_id,
+                fault: EventFault::ShapeMismatch { pointer: JsonPointer::new_unchecked(place), expected },
+            },
         }
     }
 }

@@ -6,7 +6,7 @@
 //! not asked for any more: the call fails with a retryable [`Error::Collision`], and notes what was missing, so that
 //! the next one looks for it.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, KmsFault, Result};
 use crate::keys::kek_cache::Kek;
 use crate::keys::manager::{KeyManager, lock, no_active_kek};
 use crate::keys::names::{KekId, KeyScope, Namespace};
@@ -195,7 +195,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
              one that is configured with move_master_key(), or find out who made it active",
             record.wrapped.master_key_id
         );
-        Err(Error::KmsRefused { kek_id: record.kek_id, failure: KmsFailure::WrongKey, problem })
+        Err(Error::Kms(KmsFault::Refused { kek_id: record.kek_id, failure: KmsFailure::WrongKey, problem }))
     }
 
     /// Under locks, a key is needed that is not open.

@@ -1,6 +1,6 @@
 //! What key tables say of key-encryption keys, and how they change.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageFault};
 use crate::keys::DataKeyRecord;
 use crate::keys::names::{KekId, KeyId};
 use crate::kms::WrappedKek;
@@ -31,10 +31,13 @@ impl KekState {
     /// Reads the word.
     ///
     /// # Errors
-    /// [`Error::InvalidRow`] if it is another one.
+    /// [`StorageFault::InvalidRow`] if it is another one.
     pub fn parse(word: &str) -> Result<Self> {
         let known = [Self::Active, Self::DecryptOnly, Self::Retired].into_iter().find(|state| state.as_str() == word);
-        known.ok_or(Error::InvalidRow { what: "the state of a key-encryption key", problem: "is unknown" })
+        known.ok_or(Error::Storage(StorageFault::InvalidRow {
+            what: "the state of a key-encryption key",
+            problem: "is unknown",
+        }))
     }
 }
 

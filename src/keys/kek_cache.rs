@@ -3,11 +3,10 @@
 
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
-use crate::error::{Error, Result};
+use crate::error::{Error, KmsFault, Result};
 use crate::keys::kek::KekRecord;
 use crate::keys::manager::lock;
 use crate::keys::names::KekId;
-use crate::kms::KmsFailure;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -36,7 +35,7 @@ struct Entry {
 }
 
 struct Answer {
-    kek: Result<Arc<Kek>, Failure>,
+    kek: Result<Arc<Kek>, KmsFault>,
     until: Option<Instant>,
 }
 
@@ -68,7 +67,7 @@ impl KekCache {
             entries.remove(&kek_id);
             return None;
         }
-        Some(answer.kek.as_ref().map(Arc::clone).map_err(Failure::error))
+        Some(answer.kek.as_ref().map(Arc::clone).map_err(|fault| fault.clone().into()))
     }
 
     /// The key, opened by `open` if it is not at hand. Those who come meanwhile wait for the one who asks, and get what
@@ -94,13 +93,13 @@ impl KekCache {
         let open = async {
             let (kek, period) = match open.await {
                 Ok(secret) => (Ok(secret), self.jittered()),
-                Err(error) => (Err(Failure::of(error)?), FAILURES_ARE_KEPT),
+                Err(error) => (Err(said(error)?), FAILURES_ARE_KEPT),
             };
             let until = Instant::now().checked_add(period);
             Ok::<_, Error>(Answer { kek: kek.map(|secret| Arc::new(Kek { secret, until })), until })
         };
         let answer = cell.get_or_try_init(|| open).await?;
-        answer.kek.as_ref().map(Arc::clone).map_err(Failure::error)
+        answer.kek.as_ref().map(Arc::clone).map_err(|fault| fault.clone().into())
     }
 
     /// Drops what has expired, and says when something will.
@@ -122,27 +121,10 @@ impl KekCache {
     }
 }
 
-/// What the KMS said, for all who wait for it: an error can't be copied.
-#[derive(Clone)]
-enum Failure {
-    Unavailable { failure: KmsFailure, source: Arc<dyn std::error::Error + Send + Sync> },
-    Refused { kek_id: KekId, failure: KmsFailure, problem: String },
-}
-
-impl Failure {
-    /// Any other error is of the one who asked, and the next one asks again.
-    fn of(error: Error) -> Result<Self> {
-        match error {
-            Error::KmsUnavailable { failure, source } => Ok(Self::Unavailable { failure, source: source.into() }),
-            Error::KmsRefused { kek_id, failure, problem } => Ok(Self::Refused { kek_id, failure, problem }),
-            error => Err(error),
-        }
-    }
-
-    fn error(&self) -> Error {
-        match self.clone() {
-            Self::Unavailable { failure, source } => Error::KmsUnavailable { failure, source: Box::new(source) },
-            Self::Refused { kek_id, failure, problem } => Error::KmsRefused { kek_id, failure, problem },
-        }
+/// What the KMS said, for all who wait for it. Any other error is of the one who asked, and the next one asks again.
+fn said(error: Error) -> Result<KmsFault> {
+    match error {
+        Error::Kms(fault @ (KmsFault::Unavailable { .. } | KmsFault::Refused { .. })) => Ok(fault),
+        error => Err(error),
     }
 }

@@ -4,7 +4,7 @@
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
 use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_key};
-use crate::error::{Error, Result};
+use crate::error::{Error, KeyFault, KmsFault, Result};
 use crate::event::now;
 use crate::keys::DataKeyRecord;
 use crate::keys::kek::{KekRecord, KekState, KekUsage, Retirement, RewrapBatch, Rewrapper};
@@ -73,13 +73,15 @@ pub struct KekMoves {
 impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Makes the first key-encryption key of a partition, unless there is one, and returns the active one.
     ///
-    /// For partitions of your own: see [`KeyManagerBuilder::kek_partition`](crate::keys::KeyManagerBuilder::kek_partition).
-    /// The default one is made by [`prepare`](Self::prepare). Takes a connection that is not in a transaction, and is
-    /// committed when it returns.
+    /// For partitions of your own: see
+    /// [`KeyManagerBuilder::kek_partition`](crate::keys::KeyManagerBuilder::kek_partition). The default one is made by
+    /// [`prepare`](Self::prepare). Takes a connection that is not in a transaction, and is committed when it returns.
     ///
     /// # Errors
-    /// [`Error::NotMigrated`], [`Error::NamespaceMismatch`], [`Error::InTransaction`], [`Error::InvalidText`],
-    /// [`Error::Database`]; errors of the KMS.
+    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
+    /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
+    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText), [`Error::Database`]; errors of the KMS.
     pub async fn create_kek(&self, connection: &mut Tx, partition: &str) -> Result<KekRecord> {
         crate::event::check_text("the partition", partition)?;
         let namespace = self.check_namespace(connection).await?;
@@ -101,7 +103,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Takes a connection that is not in a transaction, and is committed when it returns.
     ///
     /// # Errors
-    /// [`Error::NoActiveKek`] if the partition has none yet, [`Error::KmsRefused`] if the one it has does not open
+    /// [`KeyFault::NoActiveKek`] if the partition has none yet, [`KmsFault::Refused`] if the one it has does not open
     /// here, [`Error::Collision`] (retryable) if another process rotated it at the same time, and as
     /// [`create_kek`](Self::create_kek).
     pub async fn rotate_kek(&self, connection: &mut Tx, partition: &str) -> Result<KekRecord> {
@@ -133,8 +135,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// `progress` is told after each batch.
     ///
     /// # Errors
-    /// [`Error::NotMigrated`], [`Error::NamespaceMismatch`], [`Error::InTransaction`], [`Error::NoActiveKek`],
-    /// [`Error::WrongKey`] if a key that was just written does not open, [`Error::Collision`] (retryable),
+    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
+    /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), [`KeyFault::NoActiveKek`],
+    /// [`KeyFault::WrongKey`] if a key that was just written does not open, [`Error::Collision`] (retryable),
     /// [`Error::Database`]; errors of the KMS. Batches that were committed before stay.
     pub async fn rewrap(
         &self,
@@ -207,9 +211,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Takes a connection that is not in a transaction, and is committed when it returns. The row stays.
     ///
     /// # Errors
-    /// [`Error::KekInUse`] while a live data key needs it, it is the active one of its partition, or unknown;
-    /// [`Error::NotMigrated`], [`Error::NamespaceMismatch`], [`Error::NoEffect`], [`Error::InTransaction`],
-    /// [`Error::Collision`] (retryable), [`Error::Database`].
+    /// [`KeyFault::KekInUse`] while a live data key needs it, it is the active one of its partition, or unknown;
+    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
+    /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
+    /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect),
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), [`Error::Collision`]
+    /// (retryable), [`Error::Database`].
     pub async fn retire_kek(&self, connection: &mut Tx, kek_id: KekId) -> Result<()> {
         self.check_namespace(connection).await?;
         match self.store.retire_kek(connection, kek_id).await? {
@@ -218,18 +225,18 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 tracing::info!(%kek_id, "the key-encryption key is retired");
                 Ok(())
             }
-            Retirement::InUse(keys) => Err(Error::KekInUse {
+            Retirement::InUse(keys) => Err(Error::Keys(KeyFault::KekInUse {
                 kek_id,
                 problem: format!("still wraps {keys} live data keys: rewrap them first"),
-            }),
-            Retirement::Active => Err(Error::KekInUse {
+            })),
+            Retirement::Active => Err(Error::Keys(KeyFault::KekInUse {
                 kek_id,
                 problem: "is the active one of its partition: rotate it first".to_owned(),
-            }),
-            Retirement::Unknown => Err(Error::KekInUse {
+            })),
+            Retirement::Unknown => Err(Error::Keys(KeyFault::KekInUse {
                 kek_id,
                 problem: "is not in the key table: kek_usage() lists those that are".to_owned(),
-            }),
+            })),
         }
     }
 
@@ -242,10 +249,11 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// returned, no process has it configured as the active one any more, and no backup needs it.
     ///
     /// # Errors
-    /// When all others were moved: [`Error::KmsRefused`] if a key that is in use does not open, is of another provider
-    /// than this one and `from`, or the master keys do not allow it. At once: [`Error::KmsUnavailable`] (retryable),
-    /// [`Error::Collision`] (retryable) if a row changed meanwhile; [`Error::NotMigrated`],
-    /// [`Error::NamespaceMismatch`], [`Error::Database`].
+    /// When all others were moved: [`KmsFault::Refused`] if a key that is in use does not open, is of another provider
+    /// than this one and `from`, or the master keys do not allow it. At once: [`KmsFault::Unavailable`] (retryable),
+    /// [`Error::Collision`] (retryable) if a row changed meanwhile;
+    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
+    /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch), [`Error::Database`].
     pub async fn move_master_key(
         &self,
         connection: &mut Tx,
@@ -272,10 +280,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                         progress(&moves);
                     }
                     Ok(false) => moves.already.push(kek.kek_id),
-                    Err(Error::KmsRefused { .. }) if kek.state == KekState::Retired && live_keys == 0 => {
+                    Err(Error::Kms(KmsFault::Refused { .. })) if kek.state == KekState::Retired && live_keys == 0 => {
                         moves.dead.push(kek.kek_id)
                     }
-                    Err(error @ Error::KmsRefused { .. }) => {
+                    Err(error @ Error::Kms(KmsFault::Refused { .. })) => {
                         tracing::warn!(kek_id = %kek.kek_id, %error, "not moved to another master key");
                         refusal.get_or_insert(error);
                     }
@@ -307,7 +315,11 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             None if same_provider => (self.kms.rewrap_kek(&kek.wrapped, context).await?, None),
             None => {
                 let problem = format!("provider {:?} wrapped it: name that one as where it comes from", kek.provider);
-                return Err(Error::KmsRefused { kek_id: kek.kek_id, failure: KmsFailure::WrongKey, problem });
+                return Err(Error::Kms(KmsFault::Refused {
+                    kek_id: kek.kek_id,
+                    failure: KmsFailure::WrongKey,
+                    problem,
+                }));
             }
         };
         let opened = self.kms.unwrap_kek(&wrapped, context).await?;
@@ -317,7 +329,11 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         if !expected.as_ref().is_none_or(same) || !cached.as_ref().is_none_or(|kek| same(&kek.secret)) {
             let problem =
                 "it opens to another key than before under the new master key: nothing was changed".to_owned();
-            return Err(Error::KmsRefused { kek_id: kek.kek_id, failure: KmsFailure::WrongContext, problem });
+            return Err(Error::Kms(KmsFault::Refused {
+                kek_id: kek.kek_id,
+                failure: KmsFailure::WrongContext,
+                problem,
+            }));
         }
         if !self.store.move_kek(connection, kek, self.kms.provider(), &wrapped, now()).await? {
             return Err(Error::Collision { source: None });

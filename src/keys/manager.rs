@@ -4,7 +4,7 @@
 //! may be done with it is read from the key table in the caller's transaction every time ("strict"), so
 //! a committed shred holds for every statement that starts after it (invariant I5).
 
-use crate::error::{Error, Result, no_effect};
+use crate::error::{Error, InputFault, KeyFault, Result, StorageFault, no_effect};
 use crate::event::{check_text, now};
 use crate::keys::ahead::{ActiveKek, Hints};
 use crate::keys::material::key_of;
@@ -27,7 +27,7 @@ pub(crate) const PARTITION: &str = "default";
 /// [`SealedStore::keys`](crate::SealedStore::keys).
 ///
 /// It belongs to one key database. Whatever makes or changes keys compares the namespace first, and fails
-/// with [`Error::NamespaceMismatch`] on a connection to another one.
+/// with [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch) on a connection to another one.
 ///
 /// Everything but [`prepare`](Self::prepare) runs in the caller's transaction and takes effect when the
 /// caller commits.
@@ -97,9 +97,12 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// the first one after a key-encryption key was rotated by another process.
     ///
     /// # Errors
-    /// [`Error::NotMigrated`], [`Error::NamespaceMismatch`], [`Error::InTransaction`],
-    /// [`Error::KmsUnavailable`], [`Error::KmsRefused`], [`Error::WrongKey`], [`Error::Database`];
-    /// [`Error::InvalidRow`] or [`Error::Disabled`] if somebody changed the row of the integrity key.
+    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
+    /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
+    /// [`KmsFault::Unavailable`](crate::error::KmsFault::Unavailable),
+    /// [`KmsFault::Refused`](crate::error::KmsFault::Refused), [`KeyFault::WrongKey`], [`Error::Database`];
+    /// [`StorageFault::InvalidRow`] or [`Error::Disabled`] if somebody changed the row of the integrity key.
     pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {
         let kek = self.create_kek(connection, PARTITION).await?;
         let namespace = self.check_namespace(connection).await?;
@@ -133,9 +136,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Before it returns, it looks whether the keys are gone, the scope says so, and the shred is recorded.
     ///
     /// # Errors
-    /// [`Error::NotInTransaction`], [`Error::InvalidText`], [`Error::ScopeState`] for this crate's own
-    /// scopes, [`Error::NoEffect`] if keys are left: roll back then; [`Error::NamespaceMismatch`], [`Error::Collision`]
-    /// (retryable), [`Error::Database`].
+    /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction),
+    /// [`InputFault::InvalidText`], [`KeyFault::ScopeState`] for this crate's own scopes, [`StorageFault::NoEffect`] if
+    /// keys are left: roll back then; [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
+    /// [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn shred(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<Shredding> {
         self.shred_because(tx, scope, Cause::of(reason)).await
     }
@@ -175,7 +179,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Begins a new generation of keys for a shredded scope. What was shredded stays shredded.
     ///
     /// # Errors
-    /// [`Error::ScopeState`] if the scope is not shredded, or has keys that are not destroyed nevertheless, and
+    /// [`KeyFault::ScopeState`] if the scope is not shredded, or has keys that are not destroyed nevertheless, and
     /// as [`shred`](Self::shred); errors of the KMS.
     pub async fn reopen(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<KeyInfo> {
         self.reopen_because(tx, scope, Cause::of(reason)).await
@@ -188,10 +192,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let active = self.active_kek_at_hand(tx, scope, &pinned).await?;
         let record = self.lock(tx, scope).await?;
         if record.state != ScopeState::Shredded {
-            return Err(Error::ScopeState {
+            return Err(Error::Keys(KeyFault::ScopeState {
                 scope: scope.clone(),
                 problem: "is not shredded, so there is nothing to reopen",
-            });
+            }));
         }
         self.check_all_destroyed(tx, scope).await?;
         let change = ScopeChange {
@@ -214,9 +218,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// is the newest.
     ///
     /// # Errors
-    /// [`Error::Shredded`], [`Error::Disabled`], [`Error::ScopeState`] if the scope has no keys yet,
-    /// [`Error::InvalidRow`] if its active key is not its own or is destroyed, [`Error::NoEffect`],
-    /// [`Error::NotInTransaction`],
+    /// [`Error::Shredded`], [`Error::Disabled`], [`KeyFault::ScopeState`] if the scope has no keys yet,
+    /// [`StorageFault::InvalidRow`] if its active key is not its own or is destroyed, [`StorageFault::NoEffect`],
+    /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction),
     /// [`Error::Collision`] (retryable), [`Error::Database`]; errors of the KMS.
     pub async fn rotate_data_key(&self, tx: &mut Tx, scope: &KeyScope) -> Result<KeyInfo> {
         scope.check()?;
@@ -236,7 +240,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// stops there. [`SealedStore::read_events_each`](crate::SealedStore::read_events_each) lets them go on.
     ///
     /// # Errors
-    /// [`Error::ScopeState`] if the scope is not live, and as [`shred`](Self::shred).
+    /// [`KeyFault::ScopeState`] if the scope is not live, and as [`shred`](Self::shred).
     pub async fn disable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
         self.switch(tx, scope, Cause::of(reason), ScopeAction::Disable).await
     }
@@ -244,7 +248,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Puts a disabled scope's keys into use again.
     ///
     /// # Errors
-    /// [`Error::ScopeState`] if the scope is not disabled, and as [`shred`](Self::shred).
+    /// [`KeyFault::ScopeState`] if the scope is not disabled, and as [`shred`](Self::shred).
     pub async fn enable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
         self.switch(tx, scope, Cause::of(reason), ScopeAction::Enable).await
     }
@@ -290,7 +294,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         self.begin_change(tx).await?;
         let record = self.lock(tx, scope).await?;
         if record.state != from {
-            return Err(Error::ScopeState { scope: scope.clone(), problem });
+            return Err(Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem }));
         }
         let change = ScopeChange {
             scope: scope.clone(),
@@ -322,9 +326,11 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 
     async fn lock(&self, tx: &mut Tx, scope: &KeyScope) -> Result<ScopeRecord> {
         let record = self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop();
-        record.ok_or_else(|| Error::ScopeState {
-            scope: scope.clone(),
-            problem: "has no keys: nothing was ever sealed for it",
+        record.ok_or_else(|| {
+            Error::Keys(KeyFault::ScopeState {
+                scope: scope.clone(),
+                problem: "has no keys: nothing was ever sealed for it",
+            })
         })
     }
 
@@ -334,7 +340,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let key_ids: Vec<KeyId> = history.into_iter().flat_map(|history| history.keys).map(|key| key.key_id).collect();
         if self.store.data_keys(tx, &key_ids).await?.iter().any(|key| key.wrapped_key.is_some()) {
             let problem = "has a key left, though it was shredded: shred it again, then reopen it";
-            return Err(Error::ScopeState { scope: scope.clone(), problem });
+            return Err(Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem }));
         }
         Ok(())
     }
@@ -396,7 +402,7 @@ fn check_own(record: &ScopeRecord) -> Result<()> {
 fn invalid_active_key(record: &ScopeRecord, key: &DataKeyRecord, problem: &'static str) -> Error {
     tracing::warn!(kind = record.scope.kind(), id = record.scope.id(), key_id = %key.key_id, "the scope's active key \
         {problem}");
-    Error::InvalidRow { what: "key_scopes.active_key_id", problem }
+    Error::Storage(StorageFault::InvalidRow { what: "key_scopes.active_key_id", problem })
 }
 
 pub(crate) fn check_usable(record: &ScopeRecord) -> Result<()> {
@@ -411,29 +417,29 @@ pub(crate) fn check_usable(record: &ScopeRecord) -> Result<()> {
 fn check_change(scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
     scope.check()?;
     if cause.reason.is_empty() {
-        return Err(Error::InvalidText {
+        return Err(Error::Input(InputFault::InvalidText {
             what: "the reason",
             problem: "is empty: say why, such as the number of the request",
-        });
+        }));
     }
     check_text("the reason", cause.reason)?;
     cause.actor.map_or(Ok(()), |actor| check_text("the actor", actor))?;
     if scope.is_reserved() {
-        return Err(Error::ScopeState {
+        return Err(Error::Keys(KeyFault::ScopeState {
             scope: scope.clone(),
             problem: "belongs to eventseal itself: without it no redaction could be verified",
-        });
+        }));
     }
     Ok(())
 }
 
 /// One more than a number in a row, which may be any.
 pub(crate) fn next(number: u32, what: &'static str) -> Result<u32> {
-    number.checked_add(1).ok_or(Error::InvalidRow { what, problem: "can't grow any more" })
+    number.checked_add(1).ok_or(Error::Storage(StorageFault::InvalidRow { what, problem: "can't grow any more" }))
 }
 
 pub(crate) fn no_active_kek(partition: &str) -> Error {
-    Error::NoActiveKek { partition: partition.to_owned() }
+    Error::Keys(KeyFault::NoActiveKek { partition: partition.to_owned() })
 }
 
 /// A panic while one of these locks is held leaves nothing half done behind it.

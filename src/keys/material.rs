@@ -4,7 +4,7 @@ use crate::crypto::primitives::DataKey;
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
 use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_key};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputFault, KmsFault, Result, SetUpFault};
 use crate::event::now;
 use crate::keys::ahead::{ActiveKek, Pinned};
 use crate::keys::kek_cache::Kek;
@@ -13,7 +13,7 @@ use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::sweeper::sweep_at;
 use crate::keys::{DataKeyRecord, KekRecord, NewDataKey, ScopeLock, ScopeRecord, ScopeState};
 use crate::kms::{KekContext, KmsFailure};
-use crate::seal::opening::{KeyFault, KeyStatus, Keys};
+use crate::seal::opening::{KeyStatus, Keys, RowFault};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct SealingKeys {
 }
 
 /// Unwrapped keys, and those that could not be.
-pub(crate) type OpenedKeys = HashMap<KeyId, Result<Arc<DataKey>, KeyFault>>;
+pub(crate) type OpenedKeys = HashMap<KeyId, Result<Arc<DataKey>, RowFault>>;
 
 pub(crate) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>> {
     match opened.get(&key_id) {
@@ -42,7 +42,7 @@ pub(crate) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>>
 /// shredded.
 fn status_without_key(row: &DataKeyRecord) -> Option<KeyStatus> {
     let scope = row.scope.clone();
-    let fault = |problem| Some(KeyStatus::Faulty(KeyFault::InvalidRow { problem }));
+    let fault = |problem| Some(KeyStatus::Faulty(RowFault::InvalidRow { problem }));
     match (&row.wrapped_key, row.shredded_at, row.scope_state) {
         (None, Some(_), _) => Some(KeyStatus::Shredded { scope }),
         (None, None, _) => fault("is missing, though the key was not shredded"),
@@ -70,10 +70,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         for scope in scopes {
             scope.check()?;
             if scope.is_reserved() {
-                return Err(Error::InvalidText {
+                return Err(Error::Input(InputFault::InvalidText {
                     what: "the scope kind",
                     problem: "starts with '$', which is reserved: name another with scope_kind()",
-                });
+                }));
             }
         }
         let wanted = with_integrity(scopes);
@@ -243,7 +243,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
         for record in closed {
             let Some(kek) = keks.get(&record.kek_id) else {
-                opened.insert(record.key_id, Err(KeyFault::MissingKek { kek_id: record.kek_id }));
+                opened.insert(record.key_id, Err(RowFault::MissingKek { kek_id: record.kek_id }));
                 continue;
             };
             let bound = BoundKey {
@@ -255,7 +255,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             };
             let wrapped = record.wrapped_key.as_deref().unwrap_or_default();
             let Some(secret) = bound.with(|associated_data| unwrap_key(&kek.secret, associated_data, wrapped)) else {
-                opened.insert(record.key_id, Err(KeyFault::WrongKey { kek_id: record.kek_id }));
+                opened.insert(record.key_id, Err(RowFault::WrongKey { kek_id: record.kek_id }));
                 continue;
             };
             let key = Arc::new(DataKey::new(secret.expose())?);
@@ -323,9 +323,13 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
                 record.provider,
                 self.kms.provider()
             );
-            return Err(Error::KmsRefused { kek_id: record.kek_id, failure: KmsFailure::WrongKey, problem });
+            return Err(Error::Kms(KmsFault::Refused {
+                kek_id: record.kek_id,
+                failure: KmsFailure::WrongKey,
+                problem,
+            }));
         }
-        let namespace = self.namespace.get().cloned().ok_or(Error::NotMigrated)?;
+        let namespace = self.namespace.get().cloned().ok_or(Error::SetUp(SetUpFault::NotMigrated))?;
         self.kms.unwrap_kek(&record.wrapped, &KekContext { namespace, kek_id: record.kek_id }).await
     }
 
@@ -350,10 +354,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// Reads the database's namespace, and compares it with the configured one and with the one that was read
     /// first.
     pub(crate) async fn check_namespace(&self, tx: &mut Tx) -> Result<Namespace> {
-        let found = self.store.namespace(tx).await?.ok_or(Error::NotMigrated)?;
+        let found = self.store.namespace(tx).await?.ok_or(Error::SetUp(SetUpFault::NotMigrated))?;
         let expected = self.configured.as_ref().unwrap_or_else(|| self.namespace.get_or_init(|| found.clone()));
         if *expected != found {
-            return Err(Error::NamespaceMismatch { configured: expected.clone(), found });
+            return Err(Error::SetUp(SetUpFault::NamespaceMismatch { configured: expected.clone(), found }));
         }
         Ok(self.namespace.get_or_init(|| found).clone())
     }

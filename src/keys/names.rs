@@ -103,7 +103,8 @@ impl Namespace {
     /// Names a key database, such as `shop-production`.
     ///
     /// # Errors
-    /// [`Error::InvalidText`](crate::Error::InvalidText) if the name is empty, holds NUL or is over 1,024 bytes.
+    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if the name is empty, holds NUL or is over
+    /// 1,024 bytes.
     pub fn new(name: impl Into<Arc<str>>) -> Result<Self> {
         let name = name.into();
         check_text("the namespace", &name)?;

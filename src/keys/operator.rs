@@ -9,8 +9,9 @@ use crate::keys::{KeyInfo, KeyManager, ScopeAction, Shredding};
 /// What is done through it has the actor's name in its history, beside the reason. The name is kept for good, and
 /// nobody checks it: take an account of the operators, such as `clerk 7`, and never the person whose data it is about.
 ///
-/// Every method fails as that of [`KeyManager`] does, and with [`Error::InvalidText`](crate::Error::InvalidText) if
-/// the actor's name is empty, longer than 1,024 bytes or holds a NUL character.
+/// Every method fails as that of [`KeyManager`] does, and with
+/// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if the actor's name is empty, longer than 1,024
+/// bytes or holds a NUL character.
 #[derive(Debug)]
 pub struct KeyOperator<'a, Tx> {
     pub(crate) keys: &'a KeyManager<Tx>,

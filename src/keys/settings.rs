@@ -72,7 +72,7 @@ impl<Tx: Send + 'static> KeyManagerBuilder<Tx> {
 
     /// Lets each part of the scopes have a key-encryption key of its own: for each tenant, each region, each shard. The
     /// function names the partition of a scope, always the same one; [`KeyManager::create_kek`] makes its first key. An
-    /// append to a partition without one fails with [`Error::NoActiveKek`](crate::Error::NoActiveKek).
+    /// append to a partition without one fails with [`KeyFault::NoActiveKek`](crate::error::KeyFault::NoActiveKek).
     pub fn kek_partition(mut self, partition_of: impl Fn(&KeyScope) -> String + Send + Sync + 'static) -> Self {
         self.partition_of = Some(Arc::new(partition_of));
         self

@@ -29,7 +29,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidText`](crate::Error::InvalidText), [`Error::Database`](crate::Error::Database).
+    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText), [`Error::Database`](crate::Error::Database).
     pub async fn similar_scopes(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Vec<KeyScope>> {
         scope.check()?;
         let mut found = self.store.scopes_with_ids(tx, &spellings(scope.id())).await?;

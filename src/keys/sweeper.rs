@@ -96,6 +96,7 @@ mod tests {
     use crate::crypto::primitives::DataKey;
     use crate::crypto::random;
     use crate::crypto::secret::SecretKey;
+    use crate::error::KmsFault;
     use crate::keys::kek::{KekRecord, KekState};
     use crate::keys::names::{KekId, KeyId, KeyScope};
     use crate::keys::{DataKeyRecord, ScopeState};
@@ -217,10 +218,12 @@ mod tests {
     async fn a_failure_is_the_answer_for_the_same_row_only() {
         let caches = Arc::new(Caches::new(Duration::from_secs(60)));
         let old = record(KekId(Uuid::now_v7()));
-        let refusal = || crate::Error::KmsRefused {
-            kek_id: old.kek_id,
-            failure: crate::kms::KmsFailure::KeyDisabled,
-            problem: String::new(),
+        let refusal = || {
+            crate::Error::Kms(KmsFault::Refused {
+                kek_id: old.kek_id,
+                failure: crate::kms::KmsFailure::KeyDisabled,
+                problem: String::new(),
+            })
         };
         assert!(caches.keks.get_or_open(&old, async { Err(refusal()) }).await.is_err());
         assert!(caches.keks.get_or_open(&old, async { random::key() }).await.is_err(), "it is remembered");

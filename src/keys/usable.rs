@@ -2,13 +2,13 @@
 //! not stop all others.
 
 use crate::crypto::primitives::DataKey;
-use crate::error::{Error, Result};
+use crate::error::{Error, InputFault, KeyFault, Result, StorageFault};
 use crate::keys::ScopeLock;
 use crate::keys::ahead::Pinned;
 use crate::keys::manager::{KeyManager, PARTITION, check_and_take};
 use crate::keys::material::with_integrity;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
-use crate::seal::opening::{KeyFault, KeyStatus};
+use crate::seal::opening::{KeyStatus, RowFault};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ enum Unusable {
     Disabled,
     Named { what: &'static str, problem: &'static str },
     Row { what: &'static str, problem: &'static str },
-    Key(KeyId, KeyFault),
+    Key(KeyId, RowFault),
 }
 
 impl Unusable {
@@ -36,8 +36,8 @@ impl Unusable {
         match error {
             Error::Shredded { .. } => Ok(Self::Shredded),
             Error::Disabled { .. } => Ok(Self::Disabled),
-            Error::InvalidText { what, problem } => Ok(Self::Named { what, problem }),
-            Error::InvalidRow { what, problem } => Ok(Self::Row { what, problem }),
+            Error::Input(InputFault::InvalidText { what, problem }) => Ok(Self::Named { what, problem }),
+            Error::Storage(StorageFault::InvalidRow { what, problem }) => Ok(Self::Row { what, problem }),
             error => Err(error),
         }
     }
@@ -46,8 +46,8 @@ impl Unusable {
         match self {
             Self::Shredded => Error::Shredded { scope: scope.clone() },
             Self::Disabled => Error::Disabled { scope: scope.clone() },
-            Self::Named { what, problem } => Error::InvalidText { what, problem },
-            Self::Row { what, problem } => Error::InvalidRow { what, problem },
+            Self::Named { what, problem } => Error::Input(InputFault::InvalidText { what, problem }),
+            Self::Row { what, problem } => Error::Storage(StorageFault::InvalidRow { what, problem }),
             Self::Key(key_id, fault) => fault.error(key_id),
         }
     }
@@ -67,10 +67,10 @@ impl UsableKeys {
         match (self.keys.get(scope), self.unusable.get(scope)) {
             (Some(key), _) => Ok(key),
             (None, Some(unusable)) => Err(unusable.error(scope)),
-            (None, None) => Err(Error::ScopeState {
+            (None, None) => Err(Error::Keys(KeyFault::ScopeState {
                 scope: scope.clone(),
                 problem: "was not locked: this is a bug, please report it",
-            }),
+            })),
         }
     }
 }
@@ -195,7 +195,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
 fn check_name(scope: &KeyScope) -> Result<()> {
     scope.check()?;
     if scope.is_reserved() {
-        return Err(Error::InvalidText { what: "the scope kind", problem: "starts with '$', which is reserved" });
+        return Err(Error::Input(InputFault::InvalidText {
+            what: "the scope kind",
+            problem: "starts with '$', which is reserved",
+        }));
     }
     Ok(())
 }

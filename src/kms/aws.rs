@@ -3,7 +3,7 @@
 //! This module makes, opens and moves key-encryption keys. It knows nothing of data keys, key scopes or events.
 
 use crate::crypto::secret::SecretKey;
-use crate::error::{Error, Result};
+use crate::error::{Error, KeyFault, KmsFault, Result};
 use crate::keys::names::KekId;
 use crate::kms::{KekContext, Kms, KmsFailure, WrappedKek};
 use async_trait::async_trait;
@@ -114,7 +114,7 @@ impl AwsKms {
     /// that is still configured for the old one. Best name the key by its full ARN: an alias or id may cost another
     /// call.
     ///
-    /// Without it, a row that names another key than the configured one fails with [`Error::KmsRefused`] and
+    /// Without it, a row that names another key than the configured one fails with [`KmsFault::Refused`] and
     /// [`KmsFailure::WrongKey`]. Otherwise anybody who can write to the key table could have this process use keys that
     /// he made.
     #[must_use]
@@ -149,7 +149,7 @@ impl AwsKms {
              it with also_opens(); if not, somebody else wrote the row",
             wrapped.master_key_id
         );
-        Err(Error::KmsRefused { kek_id, failure: KmsFailure::WrongKey, problem })
+        Err(Error::Kms(KmsFault::Refused { kek_id, failure: KmsFailure::WrongKey, problem }))
     }
 
     /// Checks that the key which the KMS used under `name` is the one that the row names. An alias can point to another
@@ -170,13 +170,13 @@ impl AwsKms {
         }
         let problem =
             "the row names another master key than the one that wrapped it: restore it from a backup".to_owned();
-        Err(Error::KmsRefused { kek_id, failure: KmsFailure::WrongKey, problem })
+        Err(Error::Kms(KmsFault::Refused { kek_id, failure: KmsFailure::WrongKey, problem }))
     }
 
     /// Handles a failed attempt under `name`. A refusal of an alias is kept, and the next name is tried, because the
     /// alias may point to another key than the row's. Any other failure is returned.
     fn keep_trying(&self, name: &str, wrapped: &WrappedKek, failure: Error, refusal: &mut Option<Error>) -> Result<()> {
-        if !is_alias(name) || !matches!(failure, Error::KmsRefused { .. }) {
+        if !is_alias(name) || !matches!(failure, Error::Kms(KmsFault::Refused { .. })) {
             return Err(failure);
         }
         let mut means = lock(&self.means);
@@ -203,7 +203,7 @@ impl AwsKms {
     /// Sorts an error of the client, following AWS's documentation of each operation and of the [common
     /// errors](https://docs.aws.amazon.com/kms/latest/APIReference/CommonErrors.html).
     fn failure<E: ProvideErrorMetadata>(&self, kek_id: KekId, key: &str, error: &SdkError<E>) -> Error {
-        let refused = |failure, problem| Error::KmsRefused { kek_id, failure, problem };
+        let refused = |failure, problem| Error::Kms(KmsFault::Refused { kek_id, failure, problem });
         match error {
             SdkError::ServiceError(answer) => {
                 let status = answer.raw().status().as_u16();
@@ -239,7 +239,7 @@ impl AwsKms {
     /// Sorts an error that occurred before anything was sent: no connection, no credentials or no region. Its text may
     /// be shown, because it can't quote an answer.
     fn not_sent(&self, kek_id: KekId, error: &ConnectorError) -> Error {
-        let refused = |problem| Error::KmsRefused { kek_id, failure: KmsFailure::Credentials, problem };
+        let refused = |problem| Error::Kms(KmsFault::Refused { kek_id, failure: KmsFailure::Credentials, problem });
         let said = words(error);
         if error.is_timeout() {
             return unavailable(KmsFailure::TimedOut, said);
@@ -323,7 +323,7 @@ impl Kms for AwsKms {
                     }
                 }
             }
-            return Err(refusal.unwrap_or(Error::Cryptography));
+            return Err(refusal.unwrap_or(Error::Keys(KeyFault::Cryptography)));
         };
         self.check_used(name, wrapped, opened.key_id.as_deref(), context.kek_id)?;
         let plaintext = Zeroizing::new(opened.plaintext.map(Blob::into_inner).unwrap_or_default());
@@ -371,7 +371,7 @@ impl Kms for AwsKms {
                     }
                 }
             }
-            return Err(refusal.unwrap_or(Error::Cryptography));
+            return Err(refusal.unwrap_or(Error::Keys(KeyFault::Cryptography)));
         };
         self.check_used(name, old, moved.source_key_id.as_deref(), context.kek_id)?;
         wrapped(moved.key_id, moved.ciphertext_blob)
@@ -432,7 +432,7 @@ fn wrapped(arn: Option<String>, ciphertext: Option<Blob>) -> Result<WrappedKek> 
 /// Makes an outage whose source is a text. The client's own error must not be the source, because it holds the whole
 /// answer: for `Decrypt`, the key.
 fn unavailable(failure: KmsFailure, said: impl Into<String>) -> Error {
-    Error::KmsUnavailable { failure, source: said.into().into() }
+    Error::Kms(KmsFault::Unavailable { failure, source: said.into().into() })
 }
 
 fn causes<'a>(

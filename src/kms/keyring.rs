@@ -3,7 +3,7 @@
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
 use crate::crypto::wrap::{unwrap_key, wrap_key};
-use crate::error::{Error, Result};
+use crate::error::{Error, KmsFault, Result};
 use crate::kms::{KekContext, Kms, KmsFailure, WrappedKek};
 use async_trait::async_trait;
 use base64::Engine;
@@ -38,7 +38,7 @@ impl Keyring {
     /// Reads the keyring in an environment variable.
     ///
     /// # Errors
-    /// [`Error::Keyring`] if the variable is not set or not a keyring.
+    /// [`KmsFault::Keyring`] if the variable is not set or not a keyring.
     pub fn from_env(variable: &str) -> Result<Self> {
         let text = std::env::var(variable).map(Zeroizing::new).map_err(|_| {
             problem(format!(
@@ -56,7 +56,7 @@ impl Keyring {
     /// (Kubernetes with `fsGroup` and `defaultMode: 0440`, systemd, Docker with `mode: 0440`).
     ///
     /// # Errors
-    /// [`Error::Keyring`] if the file can't be read, is open to others or is not a keyring.
+    /// [`KmsFault::Keyring`] if the file can't be read, is open to others or is not a keyring.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let unreadable = |error: std::io::Error| match error.kind() {
@@ -88,7 +88,7 @@ impl Keyring {
     /// Makes a new file with one random key, which only its owner may read, and returns the keyring.
     ///
     /// # Errors
-    /// [`Error::Keyring`] if the file exists or can't be written.
+    /// [`KmsFault::Keyring`] if the file exists or can't be written.
     pub fn create_file(path: impl AsRef<Path>, id: &str) -> Result<Self> {
         let path = path.as_ref();
         let ring = Self::generate(id)?;
@@ -117,8 +117,8 @@ impl Keyring {
     /// opened by any other process.
     ///
     /// # Errors
-    /// [`Error::Keyring`] if the id is not 1 to 64 letters, digits, `-`, `_` or `.`; [`Error::Random`] if the operating
-    /// system has no random bytes.
+    /// [`KmsFault::Keyring`] if the id is not 1 to 64 letters, digits, `-`, `_` or `.`;
+    /// [`KeyFault::Random`](crate::error::KeyFault::Random) if the operating system has no random bytes.
     pub fn generate(id: &str) -> Result<Self> {
         check_id(id)?;
         Ok(Self { entries: vec![(id.to_owned(), random::key()?)] })
@@ -127,7 +127,7 @@ impl Keyring {
     /// Parses the text of a keyring.
     ///
     /// # Errors
-    /// [`Error::Keyring`] says which entry is wrong; it never repeats a key.
+    /// [`KmsFault::Keyring`] says which entry is wrong; it never repeats a key.
     pub fn parse(text: &str) -> Result<Self> {
         let mut entries: Vec<(String, SecretKey)> = Vec::new();
         let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
@@ -228,7 +228,7 @@ fn check_id(id: &str) -> Result<()> {
 }
 
 fn problem(problem: String) -> Error {
-    Error::Keyring { problem }
+    Error::Kms(KmsFault::Keyring { problem })
 }
 
 /// Shows the ids of the entries, never the keys.
@@ -253,7 +253,7 @@ impl Kms for Keyring {
     }
 
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
-        let refused = |failure, problem| Error::KmsRefused { kek_id: context.kek_id, failure, problem };
+        let refused = |failure, problem| Error::Kms(KmsFault::Refused { kek_id: context.kek_id, failure, problem });
         let id = &wrapped.master_key_id;
         let (_, master) = self.entries.iter().find(|(known, _)| known == id).ok_or_else(|| {
             refused(
@@ -320,7 +320,7 @@ mod tests {
             (format!("{hex}:{KEY}\n{hex}:{KEY}"), "entry 2"),
         ] {
             let error = Keyring::parse(&text).unwrap_err();
-            assert!(matches!(error, Error::Keyring { .. }));
+            assert!(matches!(error, Error::Kms(KmsFault::Keyring { .. })));
             let shown = format!("{error} {error:?}");
             assert!(shown.contains(entry), "{shown}");
             assert!(!shown.contains("MDEy") && !shown.contains(&hex[..8]), "{shown}");

@@ -143,11 +143,13 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// [`Census::may_refuse_plaintext`](crate::maintenance::Census::may_refuse_plaintext) says so.
     ///
     /// An event that can't be sealed is left as it is and reported, with the error that an append of it would be, such
-    /// as [`Error::ShapeMismatch`], [`Error::MissingScopeId`] or [`Error::Disabled`]. So is one of which a part is
-    /// sealed for another owner than the payload names now ([`Error::OtherOwner`]): it keeps the owner whose key sealed
-    /// it. If its owner was shredded ([`Error::Shredded`]), somebody has to decide: see
+    /// as [`EventFault::ShapeMismatch`](crate::error::EventFault::ShapeMismatch),
+    /// [`EventFault::MissingScopeId`](crate::error::EventFault::MissingScopeId) or [`Error::Disabled`]. So is one of
+    /// which a part is sealed for another owner than the payload names now
+    /// ([`EventFault::OtherOwner`](crate::error::EventFault::OtherOwner)): it keeps the owner whose key sealed it. If
+    /// its owner was shredded ([`Error::Shredded`]), somebody has to decide: see
     /// [`erase_shredded`](BackfillOptions::erase_shredded). A scope that was shredded before it ever had a key has none
-    /// that a seal could name ([`Error::ScopeState`]).
+    /// that a seal could name ([`KeyFault::ScopeState`](crate::error::KeyFault::ScopeState)).
     ///
     /// **The plaintext is not gone** from backups, replicas and write-ahead logs, nor, until a `VACUUM`, from what
     /// PostgreSQL keeps of dead rows and SQLite of old pages.
@@ -175,10 +177,14 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// ```
     ///
     /// # Errors
-    /// What concerns more than one event: [`Error::InTransaction`], [`Error::NotMigrated`],
-    /// [`Error::NamespaceMismatch`], [`Error::NoActiveKek`], [`Error::Collision`] (retryable) if others got in the way
-    /// of a batch again and again, [`Error::NotVerified`], [`Error::Database`]; errors of the KMS. Batches that were
-    /// committed before stay.
+    /// What concerns more than one event:
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
+    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
+    /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
+    /// [`KeyFault::NoActiveKek`](crate::error::KeyFault::NoActiveKek), [`Error::Collision`] (retryable) if others got
+    /// in the way of a batch again and again,
+    /// [`MaintenanceFault::NotVerified`](crate::error::MaintenanceFault::NotVerified), [`Error::Database`]; errors of
+    /// the KMS. Batches that were committed before stay.
     pub async fn backfill(
         &self,
         connection: &mut <S as EventStore>::Tx,

@@ -1,6 +1,6 @@
 //! What a stored payload is, by the plan of its version: without keys.
 
-use crate::error::Error;
+use crate::error::{Error, EventFault};
 use crate::event::{EventType, EventVersion, PersistedEvent};
 use crate::schema::{ReadAs, Schemas};
 use crate::seal::opening::inspect;
@@ -27,7 +27,7 @@ pub(super) fn look(plan: &Plan, event: &PersistedEvent) -> Look {
     match inspect(false) {
         Ok(Some(_)) => Look::Sealed,
         Ok(None) => Look::Nothing,
-        Err(Error::Unsealed { .. }) => match inspect(true) {
+        Err(Error::Event { fault: EventFault::Unsealed { .. }, .. }) => match inspect(true) {
             Ok(Some(_)) => Look::Partly,
             Ok(None) => Look::Plaintext,
             Err(error) => Look::Unreadable(error),

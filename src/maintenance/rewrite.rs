@@ -4,7 +4,7 @@ mod batch;
 mod fate;
 mod leaks;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputFault, MaintenanceFault, Result, SetUpFault};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
 use crate::keys::Pinned;
 use crate::maintenance::pace::{ATTEMPTS, PAGE_BYTES, Pace, may_retry};
@@ -205,13 +205,14 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unreadable`] names the first event that can't be read (unless told to [copy such
-    /// events](RewriteOptions::copy_unreadable)), one of a disabled scope among them; [`Error::ForeignTarget`] or
-    /// [`Error::IncompleteTarget`] if the target holds something else; [`Error::NoEventTables`] if it was not migrated;
-    /// [`Error::TargetIsSource`] and, on SQLite, [`Error::TargetInSameFile`] at once, on a dry run too (databases in
-    /// memory count as one); [`Error::InTransaction`], [`Error::Collision`] (retryable) if others got in the way again
-    /// and again, [`Error::NotVerified`], [`Error::Database`]; errors of the KMS. Batches that were committed before
-    /// stay.
+    /// [`MaintenanceFault::Unreadable`] names the first event that can't be read (unless told to [copy such
+    /// events](RewriteOptions::copy_unreadable)), one of a disabled scope among them;
+    /// [`MaintenanceFault::ForeignTarget`] or [`MaintenanceFault::IncompleteTarget`] if the target holds something
+    /// else; [`SetUpFault::NoEventTables`] if it was not migrated; [`MaintenanceFault::TargetIsSource`] and, on SQLite,
+    /// [`MaintenanceFault::TargetInSameFile`] at once, on a dry run too (databases in memory count as one);
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), [`Error::Collision`]
+    /// (retryable) if others got in the way again and again, [`MaintenanceFault::NotVerified`], [`Error::Database`];
+    /// errors of the KMS. Batches that were committed before stay.
     pub async fn rewrite<T: EventTable + ?Sized>(
         &self,
         connection: &mut <S as EventStore>::Tx,
@@ -303,7 +304,9 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
             // Of the target, if others wrote to it at the same time.
             if matches!(
                 result,
-                Err(Error::Collision { .. } | Error::OutOfRange { .. } | Error::DuplicateEventId { .. })
+                Err(Error::Collision { .. }
+                    | Error::Input(InputFault::OutOfRange { .. })
+                    | Error::DuplicateEventId { .. })
             ) {
                 let now = target.last_position(target_connection).await?;
                 if now != before {
@@ -353,7 +356,11 @@ async fn same_number<S: EventTable + ?Sized, T: EventTable + ?Sized>(
     let sum = |counts: Vec<StoredCount>| counts.iter().map(|count| count.events).sum();
     let events: u64 = sum(source.count_events(connection, range).await?);
     let copied: u64 = sum(target.count_events(target_connection, range).await?);
-    if events == copied { Ok(()) } else { Err(Error::IncompleteTarget { up_to, events, copied }) }
+    if events == copied {
+        Ok(())
+    } else {
+        Err(Error::Maintenance(MaintenanceFault::IncompleteTarget { up_to, events, copied }))
+    }
 }
 
 /// The position after which the copy goes on.
@@ -364,7 +371,9 @@ async fn begin_after<S: EventTable + ?Sized, T: EventTable + ?Sized>(
     target_connection: &mut T::Tx,
 ) -> Result<GlobalPosition> {
     let position = target.last_position(target_connection).await.map_err(|error| match error {
-        Error::NoEventTables { table, .. } => Error::NoEventTables { of: "target", table },
+        Error::SetUp(SetUpFault::NoEventTables { table, .. }) => {
+            Error::SetUp(SetUpFault::NoEventTables { of: "target", table })
+        }
         error => error,
     })?;
     if position > GlobalPosition::START {
@@ -372,7 +381,7 @@ async fn begin_after<S: EventTable + ?Sized, T: EventTable + ?Sized>(
         let original = source.stored_events_at(connection, &[position]).await?;
         let id = |events: &[PersistedEvent]| events.first().map(|event| event.event_id);
         if id(&copied) != id(&original) {
-            return Err(Error::ForeignTarget { position });
+            return Err(Error::Maintenance(MaintenanceFault::ForeignTarget { position }));
         }
     }
     Ok(position)

@@ -1,6 +1,6 @@
 //! [`MemoryKeys`]: the keys of a [`MemoryDb`](crate::memory::MemoryDb).
 
-use crate::error::{Error, Result, no_effect};
+use crate::error::{Error, KeyFault, Result, TransactionFault, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch,
@@ -152,7 +152,7 @@ impl KeyStore for MemoryKeys {
                 let Some(record) = key_record(tables, key_id) else { continue };
                 match by.rewrap(&record)? {
                     Some(wrapped) if !by.opens(key_id, &wrapped) => {
-                        return Err(Error::WrongKey { key_id, kek_id: batch.to });
+                        return Err(Error::Keys(KeyFault::WrongKey { key_id, kek_id: batch.to }));
                     }
                     Some(wrapped) => written.push((key_id, wrapped)),
                     None => outcome.bad.push(key_id),
@@ -266,7 +266,11 @@ impl KeyStore for MemoryKeys {
 }
 
 fn not_writing(connection: &MemoryTx, operation: &'static str) -> Result<()> {
-    if connection.is_writing() { Err(Error::InTransaction { operation }) } else { Ok(()) }
+    if connection.is_writing() {
+        Err(Error::Transaction(TransactionFault::InTransaction { operation }))
+    } else {
+        Ok(())
+    }
 }
 
 fn active<'t>(tables: &'t Tables, partition: &str) -> Option<&'t KekRecord> {
@@ -278,7 +282,7 @@ fn new_scope() -> ScopeRow {
 }
 
 fn insert(tables: &mut Tables, key: &NewDataKey) -> Result<()> {
-    let refused = |problem| Error::ScopeState { scope: key.scope.clone(), problem };
+    let refused = |problem| Error::Keys(KeyFault::ScopeState { scope: key.scope.clone(), problem });
     let row = tables.scopes.get_mut(&key.scope).ok_or_else(|| refused("is not there, so it can't be given a key"))?;
     if row.state != ScopeState::Live {
         return Err(refused("is not live, so it can't be given a key"));

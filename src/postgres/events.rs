@@ -5,7 +5,7 @@ mod heads_first;
 mod jsonb;
 mod rows;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, InputFault, Result, SetUpFault, StorageFault};
 use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NOT_JSON,
     NewEvent, Stream, VersionRange, check_append, is_json,
@@ -144,7 +144,7 @@ impl PostgresTables {
     /// [`new`](Self::new) begins with it. See [`heads_first`](Self::heads_first) on mixing the two.
     ///
     /// In this order a unique constraint on type, id and version of the stream decides: without one, an append is
-    /// [`Error::NoUniqueVersion`](crate::Error::NoUniqueVersion).
+    /// [`SetUpFault::NoUniqueVersion`].
     #[must_use]
     pub const fn events_first(mut self) -> Self {
         self.heads_first = false;
@@ -169,10 +169,10 @@ impl PostgresTables {
         }
         if self.events == self.heads || columns[0] == columns[1] || columns[1] == columns[2] || columns[0] == columns[2]
         {
-            return Err(Error::InvalidText {
+            return Err(Error::Input(InputFault::InvalidText {
                 what: "a table or column name",
                 problem: "is used twice: tell them apart",
-            });
+            }));
         }
         self.schema.as_ref().map_or(Ok(()), |schema| check_name("the schema name", schema))?;
         self.channel.as_ref().map_or(Ok(()), |channel| check_name("the channel name", channel))
@@ -202,8 +202,8 @@ impl PostgresTables {
 /// Positions come from a sequence: see [`EventStore::read_events`] on what a follower of the log must not do.
 /// Statements are prepared once per connection. Behind PgBouncer in transaction mode, let it track them
 /// (`max_prepared_statements`, PgBouncer 1.21). `PgConnectOptions::statement_cache_capacity(0)` alone does not help:
-/// the driver still names every statement. [`Error::PooledStatements`] says when one was lost; `docs/operations.md` has
-/// what else works.
+/// the driver still names every statement. [`SetUpFault::PooledStatements`] says when one was lost;
+/// `docs/operations.md` has what else works.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
     tables: Arc<PostgresTables>,
@@ -239,7 +239,7 @@ impl PostgresStore {
     /// The store over tables of these names.
     ///
     /// # Errors
-    /// [`Error::InvalidText`] if a name is not made of letters, digits and `_`, is longer than 32 bytes, or is
+    /// [`InputFault::InvalidText`] if a name is not made of letters, digits and `_`, is longer than 32 bytes, or is
     /// used twice.
     pub fn with_tables(tables: PostgresTables) -> Result<Self> {
         tables.check()?;
@@ -331,7 +331,8 @@ impl PostgresStore {
     /// of the session, so give it a direct connection, not one through PgBouncer.
     ///
     /// # Errors
-    /// [`Error::TablesExist`], [`Error::InTransaction`], [`Error::Database`].
+    /// [`SetUpFault::TablesExist`], [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
+    /// [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection) -> Result<()> {
         let bookkeeping = format!("_{}_migrations", self.tables.events);
         let fill = |sql: &str| self.tables.fill(sql);
@@ -371,7 +372,10 @@ impl PostgresStore {
             .await
             .map_err(database("looking up an aggregate's version"))?;
         if last > head {
-            return Err(Error::InvalidRow { what: "the head of an aggregate", problem: "is behind its last event" });
+            return Err(Error::Storage(StorageFault::InvalidRow {
+                what: "the head of an aggregate",
+                problem: "is behind its last event",
+            }));
         }
         (head > 0).then(|| head.try_into()).transpose()
     }
@@ -382,7 +386,7 @@ impl PostgresStore {
         // Names that are not all lower case come quoted.
         let own = |column: &str| column == "event_id" || versions.iter().any(|own| *own == column.trim_matches('"'));
         match violated_columns(&source) {
-            Some("global_position") => Error::PositionTaken { source: source.into() },
+            Some("global_position") => Error::SetUp(SetUpFault::PositionTaken { source: source.into() }),
             // Another transaction appended an event of the same id, or the same version, at the same time. The next
             // attempt will see it.
             None => Error::Collision { source: Some(source.into()) },
@@ -437,9 +441,10 @@ impl EventStore for PostgresStore {
                     .await;
             let rows = rows.map_err(|source| match sql_state(&source) {
                 Some(UNIQUE_VIOLATION) => self.violation(source),
-                Some(NO_SUCH_CONSTRAINT) => {
-                    Error::NoUniqueVersion { table: self.tables.events.clone(), source: source.into() }
-                }
+                Some(NO_SUCH_CONSTRAINT) => Error::SetUp(SetUpFault::NoUniqueVersion {
+                    table: self.tables.events.clone(),
+                    source: source.into(),
+                }),
                 _ => database(OPERATION)(source),
             })?;
             if !rows.is_empty() {
@@ -455,10 +460,10 @@ impl EventStore for PostgresStore {
             // Another transaction took the version and has committed since: the next statement sees its events. If that
             // one began where the stream still ends, nobody took the version from it.
             if before.replace(actual) == Some(actual) {
-                return Err(Error::NoEffect {
+                return Err(Error::Storage(StorageFault::NoEffect {
                     operation: OPERATION,
                     table: if self.tables.heads_first { "heads" } else { "events" },
-                });
+                }));
             }
         }
         Err(Error::Collision { source: None })
@@ -555,7 +560,7 @@ impl<'e> Batch<'e> {
 /// An error of the database would abort the caller's transaction.
 fn metadata_as_jsonb(event_id: Uuid, metadata: Option<&[u8]>) -> Result<Option<&str>> {
     let Some(metadata) = metadata else { return Ok(None) };
-    let refused = |problem| Error::InvalidMetadata { event_id, problem };
+    let refused = |problem| Error::Event { event_id, fault: EventFault::InvalidMetadata { problem } };
     let text = std::str::from_utf8(metadata).ok().filter(|text| is_json(text)).ok_or(refused(NOT_JSON))?;
     jsonb::problem(text).map_or(Ok(Some(text)), |problem| Err(refused(problem)))
 }

@@ -10,7 +10,7 @@ mod keks;
 mod restored;
 mod statements;
 
-use crate::error::{Error, Result, no_effect};
+use crate::error::{Error, KeyFault, Result, SetUpFault, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch,
@@ -92,7 +92,8 @@ impl PostgresKeys {
     /// In this schema.
     ///
     /// # Errors
-    /// [`Error::InvalidText`] if it is not made of letters, digits and `_`, or longer than 32 bytes.
+    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if it is not made of letters, digits and `_`,
+    /// or longer than 32 bytes.
     pub fn in_schema(self, schema: &str) -> Result<Self> {
         check_name("the schema name", schema)?;
         let names = Names { schema: Some(schema.to_owned()), ..self.names };
@@ -130,9 +131,11 @@ impl PostgresKeys {
     /// connection, not one through PgBouncer.
     ///
     /// # Errors
-    /// [`Error::NamespaceMismatch`] if the tables exist under another namespace, [`Error::TablesExist`],
-    /// [`Error::NewerTables`] if this version can't work with what a newer one has made of them (other newer migrations
-    /// are left as they are), [`Error::InTransaction`], [`Error::PermissionDenied`], [`Error::Database`].
+    /// [`SetUpFault::NamespaceMismatch`] if the tables exist under another namespace, [`SetUpFault::TablesExist`],
+    /// [`SetUpFault::NewerTables`] if this version can't work with what a newer one has made of them (other newer
+    /// migrations are left as they are),
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
+    /// [`SetUpFault::PermissionDenied`], [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection, namespace: &Namespace) -> Result<()> {
         let (schema, bookkeeping) = (self.names.schema.as_deref(), self.bookkeeping());
         migrations::run(connection, schema, &bookkeeping, &MIGRATIONS, |sql| self.names.fill(sql)).await?;
@@ -144,7 +147,7 @@ impl PostgresKeys {
         .await?;
         match self.namespace(connection).await? {
             Some(found) if found == *namespace => Ok(()),
-            Some(found) => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
+            Some(found) => Err(Error::SetUp(SetUpFault::NamespaceMismatch { configured: namespace.clone(), found })),
             None => Err(no_effect(OPERATION, "key_namespace")),
         }
     }
@@ -168,7 +171,8 @@ impl PostgresKeys {
     /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
     ///
     /// # Errors
-    /// [`Error::NewerTables`], [`Error::InTransaction`], [`Error::Database`].
+    /// [`SetUpFault::NewerTables`], [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
+    /// [`Error::Database`].
     pub async fn applied_migration(&self, connection: &mut PgConnection) -> Result<Option<u32>> {
         const OPERATION: &str = "reading which migrations were run";
         // A table that is missing would abort the caller's transaction.
@@ -267,21 +271,21 @@ impl PostgresKeys {
             return Err(Error::Collision { source: None });
         }
         if let Some(kek_id) = kek_ids.into_iter().find(|kek_id| !keks.iter().any(|kek| kek.kek_id == *kek_id)) {
-            return Err(Error::MissingKek { kek_id });
+            return Err(Error::Keys(KeyFault::MissingKek { kek_id }));
         }
         let Some(refused) = keys.iter().find(|key| !inserted.contains(&key.key_id.0)) else { return Ok(()) };
         match self.look(tx, std::slice::from_ref(&refused.scope)).await?.pop() {
             Some(record) if record.state == ScopeState::Live => {
                 Err(no_effect("inserting data keys", "data_keys or key_scopes"))
             }
-            Some(_) => Err(Error::ScopeState {
+            Some(_) => Err(Error::Keys(KeyFault::ScopeState {
                 scope: refused.scope.clone(),
                 problem: "is not live, so it can't be given a key",
-            }),
-            None => Err(Error::ScopeState {
+            })),
+            None => Err(Error::Keys(KeyFault::ScopeState {
                 scope: refused.scope.clone(),
                 problem: "is not there, so it can't be given a key",
-            }),
+            })),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a [transaction of its own](crate::sql::own_transaction) is in PostgreSQL.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TransactionFault};
 use crate::sql::errors::postgres::sql_state;
 use crate::sql::own_transaction::OwnTransaction;
 use crate::sql::{committing, database};
@@ -58,7 +58,11 @@ impl OwnTransaction for Postgres {
         let status = AssertSqlSafe(format!("SELECT pg_xact_status('{id}'::xid8)"));
         let status = sqlx::raw_sql(status).fetch_one(connection).await;
         let status: Option<String> = status.and_then(|row| row.try_get(0)).map_err(committing(operation))?;
-        if status.as_deref() == Some("committed") { Ok(()) } else { Err(Error::NotCommitted { operation }) }
+        if status.as_deref() == Some("committed") {
+            Ok(())
+        } else {
+            Err(Error::Transaction(TransactionFault::NotCommitted { operation }))
+        }
     }
 
     async fn restore(_: &mut PgConnection, (): (), _: &'static str) -> Result<()> {

@@ -1,6 +1,6 @@
 //! How PostgreSQL keeps what a [row](SqlRow) holds.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageFault};
 use crate::sql::{SqlRow, database};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
@@ -41,7 +41,7 @@ impl SqlRow for PgRow {
     }
 
     fn optional_time(&self, index: usize, what: &'static str) -> Result<Option<OffsetDateTime>> {
-        let out_of_range = Error::InvalidRow { what, problem: "is out of range" };
+        let out_of_range = Error::Storage(StorageFault::InvalidRow { what, problem: "is out of range" });
         column::<Option<Timestamp>>(self, index)?.map(|at| at.0.ok_or(out_of_range)).transpose()
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod kinds;
 pub(crate) mod protection;
 
 use crate::crypto::primitives::PAD;
+use crate::error::InputFault;
 use crate::event::{EventType, EventVersion, check_text};
 use crate::json::pointer::{JsonPointer, Pattern, Token, array_index};
 use crate::json::scan::{MAX_DEPTH, SEAL_MEMBER};
@@ -99,7 +100,7 @@ impl Found {
 
 fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
     let name = event.name;
-    if let Err(crate::Error::InvalidText { problem, .. }) = check_text("", name.as_str()) {
+    if let Err(crate::Error::Input(InputFault::InvalidText { problem, .. })) = check_text("", name.as_str()) {
         found.add(&name, None, SchemaProblem::Name(problem));
     }
     if event.misplaced {
@@ -376,7 +377,7 @@ impl CheckVersion<'_> {
 
     fn kind(&mut self, kind: &str) {
         let problem = match check_text("", kind) {
-            Err(crate::Error::InvalidText { problem, .. }) => problem,
+            Err(crate::Error::Input(InputFault::InvalidText { problem, .. })) => problem,
             _ if kind.starts_with('$') => "starts with '$', which is reserved",
             _ => return,
         };

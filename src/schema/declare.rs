@@ -124,8 +124,8 @@ impl EventSchema {
     ///
     /// A value of any JSON type can be protected. Absent values, and `null`s whose subject is not named, are left
     /// alone. A payload of another shape than the pointers say can't be appended
-    /// ([`Error::ShapeMismatch`](crate::Error::ShapeMismatch)). A pointer can't begin with `*`: a payload with
-    /// protected members is an object, and an object has no elements. Name the members, or use
+    /// ([`EventFault::ShapeMismatch`](crate::error::EventFault::ShapeMismatch)). A pointer can't begin with `*`: a
+    /// payload with protected members is an object, and an object has no elements. Name the members, or use
     /// [`protect_whole`](Self::protect_whole).
     #[allow(clippy::needless_pass_by_value, reason = "reads as an owner at the call site")]
     pub fn protect(self, pointers: &[&str], owner: Owner) -> Self {
@@ -171,7 +171,7 @@ impl EventSchema {
     /// Pads the plaintext at a protected pointer to a multiple of this many bytes, itself a multiple of
     /// 32 and at most 65,536; 32 otherwise. Values of one padded length can't be told apart. An event whose
     /// values need more than 16 MiB of padding together can't be appended
-    /// ([`Error::LimitExceeded`](crate::Error::LimitExceeded)).
+    /// ([`EventFault::LimitExceeded`](crate::error::EventFault::LimitExceeded)).
     pub fn pad_to(self, pointer: &str, multiple: usize) -> Self {
         self.in_version(|version| version.pads.push((pointer.to_owned(), multiple)))
     }
@@ -204,13 +204,13 @@ impl EventSchema {
     /// What serde reads of JSON into the type. A `serde_json::Value`, and what stands before or after one in a chain,
     /// holds less than JSON does: no numbers beyond `f64` such as `1e400`, no unpaired surrogates such as `"\ud800"`,
     /// nothing nested deeper than 127; and it rounds numbers of many digits. Append accepts all of that, because
-    /// sealing does not need to read it, and then such a step fails with [`Error::Upcast`](crate::Error::Upcast) for
-    /// good: see [`deny_unreadable_payloads`](SchemasBuilder::deny_unreadable_payloads). [`change`](Self::change) reads
-    /// any JSON.
+    /// sealing does not need to read it, and then such a step fails with
+    /// [`EventFault::Upcast`](crate::error::EventFault::Upcast) for good: see
+    /// [`deny_unreadable_payloads`](SchemasBuilder::deny_unreadable_payloads). [`change`](Self::change) reads any JSON.
     ///
     /// # Its errors
-    /// What it returns as an error becomes the source of [`Error::Upcast`](crate::Error::Upcast), and whoever
-    /// logs a chain of errors logs its `Display`: put no payload values into it. Errors of serde_json quote
+    /// What it returns as an error becomes the source of [`EventFault::Upcast`](crate::error::EventFault::Upcast), and
+    /// whoever logs a chain of errors logs its `Display`: put no payload values into it. Errors of serde_json quote
     /// values, so they, and errors whose source they are, are replaced by a description without them.
     pub fn upcast<A, B, E, F>(self, from: u32, step: F) -> Self
     where
@@ -278,7 +278,7 @@ impl EventSchema {
 
     /// Reads events of this type that are stored without a version (0, or NULL) as version `number`: of stores that
     /// were filled before schemas had versions. Otherwise they are
-    /// [`Error::UnknownVersion`](crate::Error::UnknownVersion).
+    /// [`EventFault::UnknownVersion`](crate::error::EventFault::UnknownVersion).
     pub fn legacy_version(mut self, number: u32) -> Self {
         self.legacy.push(number);
         self
@@ -363,7 +363,7 @@ impl SchemasBuilder {
     }
 
     /// Reads plaintext at protected places of this type instead of failing with
-    /// [`Error::Unsealed`](crate::Error::Unsealed): for events stored before the store was wrapped.
+    /// [`EventFault::Unsealed`](crate::error::EventFault::Unsealed): for events stored before the store was wrapped.
     ///
     /// While this is set, somebody who can write to the store can put plaintext of his own there.
     pub fn accept_plaintext(mut self, event_type: impl Into<EventType>) -> Self {
@@ -372,7 +372,7 @@ impl SchemasBuilder {
     }
 
     /// Lets events of types that are not registered pass through untouched, at append and on read, instead of failing
-    /// with [`Error::UnknownType`](crate::Error::UnknownType).
+    /// with [`EventFault::UnknownType`](crate::error::EventFault::UnknownType).
     ///
     /// **Nothing in them is protected**: a type whose name is misspelt, or that was forgotten here, is stored in the
     /// clear. It is often enough to read only what is registered:
@@ -389,7 +389,7 @@ impl SchemasBuilder {
 
     /// Hands out sealed events of types that are not registered as they are stored, for a service that carries events
     /// on without opening them, such as a relay. Otherwise they fail with
-    /// [`Error::StillSealed`](crate::Error::StillSealed).
+    /// [`EventFault::StillSealed`](crate::error::EventFault::StillSealed).
     ///
     /// Their payloads are ciphertext, also where keys were shredded: never show them as values. Types that are not
     /// registered can be read then, sealed or not; to append them as well takes
@@ -418,7 +418,7 @@ impl SchemasBuilder {
     }
 
     /// Hands out events of versions newer than the registered ones, opened but not otherwise understood,
-    /// instead of failing with [`Error::NewerVersion`](crate::Error::NewerVersion).
+    /// instead of failing with [`EventFault::NewerVersion`](crate::error::EventFault::NewerVersion).
     pub fn pass_through_newer(mut self) -> Self {
         self.pass_through_newer = true;
         self
@@ -431,7 +431,8 @@ impl SchemasBuilder {
     }
 
     /// Refuses to append payloads of registered types that no step could ever read, with
-    /// [`Error::UnreadablePayload`](crate::Error::UnreadablePayload), instead of keeping any bytes that can be sealed.
+    /// [`EventFault::UnreadablePayload`](crate::error::EventFault::UnreadablePayload), instead of keeping any bytes
+    /// that can be sealed.
     ///
     /// Costs a parse of every payload. Without it, an event with such a payload fails every read from the day its
     /// version gets a step on, and nobody who follows the log gets past it. Not for types whose payloads are no JSON.
@@ -448,7 +449,7 @@ impl SchemasBuilder {
     }
 
     /// How many events one stored event may become, 1,000 by default: more is an error
-    /// ([`Error::Upcast`](crate::Error::Upcast)).
+    /// ([`EventFault::Upcast`](crate::error::EventFault::Upcast)).
     pub fn max_parts(mut self, limit: usize) -> Self {
         self.max_parts = limit;
         self

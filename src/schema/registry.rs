@@ -1,6 +1,6 @@
 //! The registry: which versions of which types there are, and how each is read and written.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, Result};
 use crate::event::{EventType, EventVersion, NewEvent, PayloadType, PersistedEvent};
 use crate::json::raw;
 use crate::schema::check::kinds::Kinds;
@@ -122,15 +122,20 @@ impl Schemas {
         let Some(schema) = self.types.get(&event.event_type) else {
             return match self.allow_unknown_types {
                 true => Ok(None),
-                false => Err(Error::UnknownType { event_id: event.event_id, event_type: event.event_type.clone() }),
+                false => Err(Error::Event {
+                    event_id: event.event_id,
+                    fault: EventFault::UnknownType { event_type: event.event_type.clone() },
+                }),
             };
         };
         let undeclared = |hint| {
-            Err(Error::UndeclaredVersion {
+            Err(Error::Event {
                 event_id: event.event_id,
-                event_type: event.event_type.clone(),
-                event_version: event.event_version,
-                hint,
+                fault: EventFault::UndeclaredVersion {
+                    event_type: event.event_type.clone(),
+                    event_version: event.event_version,
+                    hint,
+                },
             })
         };
         let Some(version) = schema.version(event.event_version) else {
@@ -159,14 +164,13 @@ impl Schemas {
                 Some(from) => raw::without_names(&pointer, from),
                 None => pointer,
             };
-            return Err(Error::PrivateMember { event_id: event.event_id, pointer });
+            return Err(Error::Event { event_id: event.event_id, fault: EventFault::PrivateMember { pointer } });
         }
         if self.deny_unreadable_payloads {
             // As a step would: into a Value, which says no to more than a syntax check.
-            serde_json::from_slice::<serde_json::Value>(&event.payload).map_err(|error| Error::UnreadablePayload {
+            serde_json::from_slice::<serde_json::Value>(&event.payload).map_err(|error| Error::Event {
                 event_id: event.event_id,
-                line: error.line(),
-                column: error.column(),
+                fault: EventFault::UnreadablePayload { line: error.line(), column: error.column() },
             })?;
         }
         Ok(Some(&version.plan))
@@ -183,7 +187,9 @@ impl Schemas {
         let Some(schema) = self.types.get(event_type) else {
             return match self.allow_unknown_types || self.pass_through_sealed {
                 true => Ok(None),
-                false => Err(Error::UnknownType { event_id, event_type: event_type.clone() }),
+                false => {
+                    Err(Error::Event { event_id, fault: EventFault::UnknownType { event_type: event_type.clone() } })
+                }
             };
         };
         let version = schema.legacy.filter(|_| stored.get() == 0).unwrap_or(stored);
@@ -192,17 +198,21 @@ impl Schemas {
             None if version > schema.last() && self.pass_through_newer => {
                 Ok(Some(ReadAs { schema: &self.nothing, version }))
             }
-            None if version > schema.last() => Err(Error::NewerVersion {
+            None if version > schema.last() => Err(Error::Event {
                 event_id,
-                event_type: event_type.clone(),
-                event_version: version,
-                known: schema.last(),
+                fault: EventFault::NewerVersion {
+                    event_type: event_type.clone(),
+                    event_version: version,
+                    known: schema.last(),
+                },
             }),
-            None => Err(Error::UnknownVersion {
+            None => Err(Error::Event {
                 event_id,
-                event_type: event_type.clone(),
-                event_version: version,
-                oldest: EventVersion::new(schema.first),
+                fault: EventFault::UnknownVersion {
+                    event_type: event_type.clone(),
+                    event_version: version,
+                    oldest: EventVersion::new(schema.first),
+                },
             }),
         }
     }

@@ -7,7 +7,7 @@ mod metadata;
 pub(crate) mod redaction;
 pub(in crate::schema) mod step;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, Result};
 use crate::event::{Part, PersistedEvent};
 use crate::json::document::Node;
 use crate::json::pointer::{JsonPointer, Pattern, Places};
@@ -123,11 +123,14 @@ impl Schemas {
     /// ```
     ///
     /// # Errors
-    /// [`Error::StillSealed`] if nothing has opened the event: no step sees ciphertext. [`Error::Upcast`] if the step
-    /// fails.
+    /// [`EventFault::StillSealed`] if nothing has opened the event: no step sees ciphertext. [`EventFault::Upcast`] if
+    /// the step fails.
     pub fn step_once(&self, event: &PersistedEvent) -> Result<Option<Vec<PersistedEvent>>> {
         if event.is_sealed() {
-            return Err(Error::StillSealed { event_id: event.event_id, event_type: event.event_type.clone() });
+            return Err(Error::Event {
+                event_id: event.event_id,
+                fault: EventFault::StillSealed { event_type: event.event_type.clone() },
+            });
         }
         let mut stored = event.clone();
         let (payload, metadata) = (std::mem::take(&mut stored.payload), stored.metadata.take());
@@ -346,12 +349,14 @@ fn guarded<T>(step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
 }
 
 fn failed(event: &PersistedEvent, from: &TypeVersion, step: &Step, failure: Failure) -> Error {
-    Error::Upcast {
+    Error::Event {
         event_id: event.event_id,
-        step: step.describe(from),
-        event_type: from.event_type.clone(),
-        from: from.event_version,
-        problem: failure.problem,
-        source: failure.source,
+        fault: EventFault::Upcast {
+            step: step.describe(from),
+            event_type: from.event_type.clone(),
+            from: from.event_version,
+            problem: failure.problem,
+            source: failure.source,
+        },
     }
 }

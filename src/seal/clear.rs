@@ -1,6 +1,6 @@
 //! Checks before an append that every `Sensitive` of an event is at a protected place.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, Result};
 use crate::event::NewEvent;
 use crate::json::pointer::{JsonPointer, Pattern, Places, Token, array_index, push_escaped};
 use crate::json::raw;
@@ -15,11 +15,13 @@ pub(crate) fn check_sensitive(plan: Option<&Plan>, event: &NewEvent) -> Result<(
     }
     let patterns: Vec<&Pattern> =
         plan.into_iter().flat_map(|plan| &plan.fields).filter_map(|field| field.pattern.as_ref()).collect();
-    let in_the_clear = |pointer: JsonPointer| Error::SensitiveInTheClear {
+    let in_the_clear = |pointer: JsonPointer| Error::Event {
         event_id: event.event_id,
-        event_type: event.event_type.clone(),
-        event_version: event.event_version,
-        pointer,
+        fault: EventFault::SensitiveInTheClear {
+            event_type: event.event_type.clone(),
+            event_version: event.event_version,
+            pointer,
+        },
     };
     let mut open = Vec::new();
     for place in places {

@@ -8,7 +8,7 @@
 
 use crate::crypto::primitives::Transcript;
 use crate::crypto::primitives::{DataKey, EventKey, GCM_TAG, PAD};
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, KeyFault, Result, StorageFault};
 use crate::event::EventRef;
 use crate::json::pointer::{JsonPointer, Pattern, Token};
 use crate::json::scan::Span;
@@ -29,23 +29,25 @@ pub(crate) enum KeyStatus {
     Live { scope: KeyScope, key: Arc<DataKey> },
     Disabled { scope: KeyScope },
     Shredded { scope: KeyScope },
-    Faulty(KeyFault),
+    Faulty(RowFault),
 }
 
 /// Why the row of a key can't be used.
 #[derive(Clone, Copy)]
-pub(crate) enum KeyFault {
+pub(crate) enum RowFault {
     WrongKey { kek_id: KekId },
     MissingKek { kek_id: KekId },
     InvalidRow { problem: &'static str },
 }
 
-impl KeyFault {
+impl RowFault {
     pub(crate) fn error(self, key_id: KeyId) -> Error {
         match self {
-            Self::WrongKey { kek_id } => Error::WrongKey { key_id, kek_id },
-            Self::MissingKek { kek_id } => Error::MissingKek { kek_id },
-            Self::InvalidRow { problem } => Error::InvalidRow { what: "data_keys.wrapped_key", problem },
+            Self::WrongKey { kek_id } => Error::Keys(KeyFault::WrongKey { key_id, kek_id }),
+            Self::MissingKek { kek_id } => Error::Keys(KeyFault::MissingKek { kek_id }),
+            Self::InvalidRow { problem } => {
+                Error::Storage(StorageFault::InvalidRow { what: "data_keys.wrapped_key", problem })
+            }
         }
     }
 }
@@ -86,10 +88,16 @@ pub(crate) struct Redacted {
 /// `accept_plaintext`, protected values may be in the clear.
 pub(crate) fn inspect<'a>(plan: &Plan, event: EventRef<'a>, accept_plaintext: bool) -> Result<Option<Closed<'a>>> {
     let EventRef { event_id, payload, .. } = event;
-    let tampered = |problem| Error::Tampered { event_id, problem };
-    let unsealed = |pointer| Error::Unsealed { event_id, event_type: event.event_type.clone(), pointer };
+    let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
+    let unsealed = |pointer| Error::Event {
+        event_id,
+        fault: EventFault::Unsealed { event_type: event.event_type.clone(), pointer },
+    };
     if payload.len() > MAX_STORED {
-        return Err(Error::LimitExceeded { event_id, what: "the stored payload's size in bytes", limit: MAX_STORED });
+        return Err(Error::Event {
+            event_id,
+            fault: EventFault::LimitExceeded { what: "the stored payload's size in bytes", limit: MAX_STORED },
+        });
     }
     let found = match scan(payload, &plan.to_open) {
         Ok(found) => found,
@@ -138,11 +146,13 @@ fn plaintext_places<'a>(plan: &'a Plan, payload: &'a [u8], found: &'a Scan) -> i
 impl<'a> Closed<'a> {
     fn read(plan: &Plan, event: EventRef<'a>, found: &Scan, seal: SealMember) -> Result<Self> {
         let EventRef { event_id, payload, .. } = event;
-        let tampered = |problem| Error::Tampered { event_id, problem };
+        let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
         let mut bytes = Vec::new();
         read_token(seal.value.of(payload), &mut bytes).ok_or_else(|| tampered("the header is not base64url"))?;
         let header = Header::parse(bytes, Document::Payload).map_err(|error| match error {
-            HeaderError::Unsupported { what, value } => Error::Unsupported { event_id, what, value },
+            HeaderError::Unsupported { what, value } => {
+                Error::Event { event_id, fault: EventFault::Unsupported { what, value } }
+            }
             HeaderError::Malformed => tampered("the header is malformed"),
         })?;
         let as_planned = if header.mode == Mode::Fields { in_order(plan, &header, found) } else { None };
@@ -178,7 +188,7 @@ impl<'a> Closed<'a> {
     pub(crate) fn open(&self, plan: &Plan, namespace: &Namespace, keys: &Keys) -> Result<Opened> {
         let authentic = self.authenticate(namespace, keys)?;
         let event_id = self.event.event_id;
-        let tampered = |problem| Error::Tampered { event_id, problem };
+        let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
         let mut order: Vec<usize> = (0..self.values.len()).collect();
         if !self.values.is_sorted() {
             order.sort_unstable_by_key(|entry| self.values[*entry]);
@@ -258,9 +268,9 @@ impl<'a> Closed<'a> {
         // key is at hand.
         let all_live = self.header.keys.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. })));
         if !all_live && !self.tag_holds(&transcript, keys) {
-            return Err(Error::Tampered {
+            return Err(Error::Event {
                 event_id: self.event.event_id,
-                problem: "the header's tag is not authentic",
+                fault: EventFault::Tampered { problem: "the header's tag is not authentic" },
             });
         }
         Ok(Authentic { keys: event_keys, shredded: self.check_states(keys)? })
@@ -269,7 +279,8 @@ impl<'a> Closed<'a> {
     /// The event keys of the live keys under which something is sealed. Each one is checked against its commitment in
     /// this header.
     fn check_commitments(&self, transcript: &Transcript, keys: &Keys) -> Result<Vec<Option<EventKey>>> {
-        let tampered = |problem| Error::Tampered { event_id: self.event.event_id, problem };
+        let tampered =
+            |problem| Error::Event { event_id: self.event.event_id, fault: EventFault::Tampered { problem } };
         let mut event_keys: Vec<Option<EventKey>> = (0..self.header.keys.len()).map(|_| None).collect();
         for (index, commitment) in self.header.commitments() {
             if let Some(KeyStatus::Live { scope, key }) = keys.get(&self.header.keys[index]) {
@@ -307,7 +318,7 @@ impl<'a> Closed<'a> {
         let mut shredded = Vec::with_capacity(self.header.keys.len());
         for key_id in &self.header.keys {
             shredded.push(match keys.get(key_id) {
-                None => return Err(Error::MissingKey { event_id, key_id: *key_id }),
+                None => return Err(Error::Event { event_id, fault: EventFault::MissingKey { key_id: *key_id } }),
                 Some(KeyStatus::Faulty(fault)) => return Err(fault.error(*key_id)),
                 Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
                 Some(KeyStatus::Live { .. }) => None,
@@ -317,7 +328,12 @@ impl<'a> Closed<'a> {
         if shredded.iter().any(Option::is_some) {
             // A header whose tag could not be checked must not lead to a redaction.
             match keys.get(&self.header.integrity_key) {
-                None => return Err(Error::MissingKey { event_id, key_id: self.header.integrity_key }),
+                None => {
+                    return Err(Error::Event {
+                        event_id,
+                        fault: EventFault::MissingKey { key_id: self.header.integrity_key },
+                    });
+                }
                 Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
                 Some(KeyStatus::Faulty(fault)) => return Err(fault.error(self.header.integrity_key)),
                 Some(_) => {}

@@ -1,6 +1,6 @@
 //! Finds out whose keys protect a value: where the payload names the owner, and how its id is read.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, Result};
 use crate::event::{EventRef, MAX_TEXT};
 use crate::json::pointer::JsonPointer;
 use crate::json::scan::{Hit, unescape};
@@ -58,14 +58,17 @@ pub(super) fn scope_of(
         FieldOwner::Subject { kind, capture } => {
             let pointer = || plan.captures[*capture].as_str().to_owned();
             match named.map(|named| named.span.of(event.payload)) {
-                None | Some(b"null") => Err(Error::MissingScopeId {
+                None | Some(b"null") => Err(Error::Event {
                     event_id,
-                    field: JsonPointer::new_unchecked(place),
-                    kind: kind.to_string(),
-                    pointer: pointer(),
+                    fault: EventFault::MissingScopeId {
+                        field: JsonPointer::new_unchecked(place),
+                        kind: kind.to_string(),
+                        pointer: pointer(),
+                    },
                 }),
-                Some(id) => scope_id(id).map(|id| KeyScope::new(kind.clone(), id)).map_err(|problem| {
-                    Error::InvalidScopeId { event_id, kind: kind.to_string(), pointer: pointer(), problem }
+                Some(id) => scope_id(id).map(|id| KeyScope::new(kind.clone(), id)).map_err(|problem| Error::Event {
+                    event_id,
+                    fault: EventFault::InvalidScopeId { kind: kind.to_string(), pointer: pointer(), problem },
                 }),
             }
         }

@@ -4,7 +4,7 @@
 //! and reports every error that the caller's input can cause. [`Draft::seal`] encrypts.
 
 use crate::crypto::primitives::{DataKey, EventKey, GCM_TAG, PAD};
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, KeyFault, Result};
 use crate::event::{EventRef, NewEvent};
 use crate::json::pointer::JsonPointer;
 use crate::json::scan::Span;
@@ -96,20 +96,26 @@ impl<'a> Draft<'a> {
     pub(crate) fn with_voids(plan: &'a Plan, event: EventRef<'a>, voids: &Voids) -> Result<Option<Self>> {
         let EventRef { event_id, payload, .. } = event;
         if payload.len() > MAX_PAYLOAD {
-            return Err(Error::LimitExceeded { event_id, what: "the payload's size in bytes", limit: MAX_PAYLOAD });
+            return Err(Error::Event {
+                event_id,
+                fault: EventFault::LimitExceeded { what: "the payload's size in bytes", limit: MAX_PAYLOAD },
+            });
         }
         if let Some(field) = &plan.whole {
             return Self::whole(plan, field, event, voids).map(Some);
         }
         let found = scan(payload, &plan.to_seal).map_err(|error| refuse_append(event_id, error))?;
         if found.seal.is_some() {
-            return Err(Error::ReservedMember { event_id });
+            return Err(Error::Event { event_id, fault: EventFault::ReservedMember });
         }
         let mut draft =
             Self { body: found.body.unwrap_or_default(), ..Self::empty(event, Mode::Fields, found.hits.len()) };
         // Places that hold null count too, so that no document takes long to look through.
         if found.hits.iter().filter(|hit| matches!(hit.target, Target::Field(_))).count() > MAX_ENTRIES {
-            return Err(Error::LimitExceeded { event_id, what: "the number of protected values", limit: MAX_ENTRIES });
+            return Err(Error::Event {
+                event_id,
+                fault: EventFault::LimitExceeded { what: "the number of protected values", limit: MAX_ENTRIES },
+            });
         }
         let names = Names::new(plan, &found.hits);
         let mut known_scopes = HashMap::new();
@@ -132,7 +138,11 @@ impl<'a> Draft<'a> {
                 None => match scope_of(plan, field, &pointer, named, event) {
                     Ok(scope) => draft.scope_index(scope, &mut known_scopes)?,
                     // A null without a named subject has nothing to protect.
-                    Err(Error::MissingScopeId { .. }) if hit.span.of(payload) == b"null" => continue,
+                    Err(Error::Event { fault: EventFault::MissingScopeId { .. }, .. })
+                        if hit.span.of(payload) == b"null" =>
+                    {
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 },
             };
@@ -143,7 +153,10 @@ impl<'a> Draft<'a> {
             return Ok(None);
         }
         if found.body.is_none() {
-            return Err(Error::ShapeMismatch { event_id, pointer: JsonPointer::root(), expected: "an object" });
+            return Err(Error::Event {
+                event_id,
+                fault: EventFault::ShapeMismatch { pointer: JsonPointer::root(), expected: "an object" },
+            });
         }
         Ok(Some(draft))
     }
@@ -165,15 +178,17 @@ impl<'a> Draft<'a> {
             Ok(found) => found,
             // A wholly protected payload may be any bytes, unless the subject must be read out of it.
             Err(error) => match refuse_append(event_id, error) {
-                error @ Error::ReservedMember { .. } => return Err(error),
+                error @ Error::Event { fault: EventFault::ReservedMember, .. } => return Err(error),
                 // A payload that can't be scanned to its end may be a sealed one.
-                error @ Error::LimitExceeded { .. } if may_hold_header(payload) => return Err(error),
+                error @ Error::Event { fault: EventFault::LimitExceeded { .. }, .. } if may_hold_header(payload) => {
+                    return Err(error);
+                }
                 _ if matches!(field.owner, FieldOwner::Aggregate { .. }) => Scan::default(),
                 error => return Err(error),
             },
         };
         if found.seal.is_some() {
-            return Err(Error::ReservedMember { event_id });
+            return Err(Error::Event { event_id, fault: EventFault::ReservedMember });
         }
         let hit = Hit { target: Target::Field(0), indexes: Vec::new(), span };
         let named = Names::new(plan, &found.hits).owner_of(field, &hit);
@@ -216,10 +231,9 @@ impl<'a> Draft<'a> {
 
     fn check_keys(&self) -> Result<()> {
         if self.scopes.len() + self.destroyed.len() > MAX_KEYS {
-            return Err(Error::LimitExceeded {
+            return Err(Error::Event {
                 event_id: self.event.event_id,
-                what: "the number of key scopes",
-                limit: MAX_KEYS,
+                fault: EventFault::LimitExceeded { what: "the number of key scopes", limit: MAX_KEYS },
             });
         }
         Ok(())
@@ -261,7 +275,7 @@ impl<'a> Draft<'a> {
 
     fn push(&mut self, span: Span, pointer: Cow<'a, str>, under: Under, pad: usize) -> Result<()> {
         let event_id = self.event.event_id;
-        let over = |what, limit| Err(Error::LimitExceeded { event_id, what, limit });
+        let over = |what, limit| Err(Error::Event { event_id, fault: EventFault::LimitExceeded { what, limit } });
         if pointer.len() > MAX_POINTER {
             return over("the length of a protected pointer in bytes", MAX_POINTER);
         }
@@ -314,7 +328,7 @@ impl<'a> Draft<'a> {
         salt: &[u8; 16],
     ) -> Result<Vec<u8>> {
         if keys.len() != self.scopes.len() {
-            return Err(Error::Cryptography);
+            return Err(Error::Keys(KeyFault::Cryptography));
         }
         let key_ids: Vec<KeyId> = keys.iter().map(|key| key.id).chain(self.destroyed.iter().copied()).collect();
         #[allow(clippy::cast_possible_truncation, reason = "below MAX_KEYS")]
@@ -414,8 +428,10 @@ fn header_member_length(header: &[u8]) -> usize {
 /// As [`ScanError::in_event`], for append: a repeated `$seal` member is reported as reserved, like a single one.
 fn refuse_append(event_id: Uuid, error: ScanError) -> Error {
     match error.in_event(event_id) {
-        Error::DuplicateMember { pointer, .. } if pointer.as_str().strip_prefix('/') == Some(SEAL_MEMBER) => {
-            Error::ReservedMember { event_id }
+        Error::Event { fault: EventFault::DuplicateMember { pointer }, .. }
+            if pointer.as_str().strip_prefix('/') == Some(SEAL_MEMBER) =>
+        {
+            Error::Event { event_id, fault: EventFault::ReservedMember }
         }
         error => error,
     }
@@ -431,7 +447,7 @@ pub(crate) fn check_unprotected(event: &NewEvent) -> Result<()> {
 pub(crate) fn check_unprotected_payload(event_id: Uuid, payload: &[u8]) -> Result<()> {
     match is_sealed(payload) {
         Ok(false) => Ok(()),
-        Ok(true) => Err(Error::ReservedMember { event_id }),
+        Ok(true) => Err(Error::Event { event_id, fault: EventFault::ReservedMember }),
         Err(error) => Err(error.in_event(event_id)),
     }
 }

@@ -4,7 +4,7 @@
 //! User reads and maintenance share this code. They differ in which payloads they accept ([`Reading`]), and in how the
 //! rows of keys are looked up ([`Reader`]).
 
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, Result};
 use crate::event::PersistedEvent;
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
@@ -129,7 +129,10 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// take for values.
     fn not_registered<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
         if !self.schemas.passes_sealed() && is_sealed(&event.payload).map_err(|error| error.in_event(event.event_id))? {
-            return Err(Error::StillSealed { event_id: event.event_id, event_type: event.stored_type.clone() });
+            return Err(Error::Event {
+                event_id: event.event_id,
+                fault: EventFault::StillSealed { event_type: event.stored_type.clone() },
+            });
         }
         Ok(Read::AsStored)
     }

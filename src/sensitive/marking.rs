@@ -1,7 +1,7 @@
 //! Writes the value that a typed step returned, and finds the redacted `Sensitive`s in what was written.
 
 use crate::crypto::random;
-use crate::error::{Error, Result};
+use crate::error::{Error, InputFault, Result};
 use crate::json::pointer::JsonPointer;
 use crate::sensitive::{MODE, Mode, in_mode, writing};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 /// Writes a value as JSON, with `null` for each redacted `Sensitive`. Returns the JSON and the places of these `null`s.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<(Value, Vec<JsonPointer>)> {
-    let failed = |problem| Error::Encode { target: std::any::type_name::<T>(), problem };
+    let failed = |problem| Error::Input(InputFault::Encode { target: std::any::type_name::<T>(), problem });
     let (written, marker) = in_mode(Mode::Marking(None), || (writing::to_value(value), MODE.get()));
     let mut value = written?;
     let mut found = Vec::new();
@@ -151,7 +151,7 @@ mod tests {
         }
         for error in [encode(&Nested).unwrap_err(), encode(&Named(named)).unwrap_err()] {
             assert!(
-                matches!(&error, Error::Encode { problem, .. } if problem.contains("a value of its own")),
+                matches!(&error, Error::Input(InputFault::Encode { problem, .. }) if problem.contains("a value of its own")),
                 "{error:?}"
             );
             assert!(!format!("{error:?}").contains("redacted-"), "{error:?}");

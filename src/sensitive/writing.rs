@@ -7,7 +7,7 @@
 
 mod compound;
 
-use crate::error::{Error, Result, describe_without_values};
+use crate::error::{Error, InputFault, Result, describe_without_values};
 use crate::json::pointer::{JsonPointer, push_escaped};
 use crate::sensitive::{Mode, TOKEN, in_mode};
 use compound::Compound;
@@ -57,7 +57,7 @@ where
     let at = At { watch, is_inside: false, is_some: false, is_sensitive: false };
     value.serialize(Watching { inner, at }).map_err(|error| {
         let problem = watch.problem.take().unwrap_or_else(|| describe_without_values(&error, b""));
-        Error::Encode { target: type_name::<T>(), problem }
+        Error::Input(InputFault::Encode { target: type_name::<T>(), problem })
     })
 }
 

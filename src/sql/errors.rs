@@ -5,7 +5,7 @@ pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
-use crate::error::{DriverError, Error, Failure};
+use crate::error::{DriverError, Error, Failure, SetUpFault};
 
 /// An error of a statement on no table of this crate's.
 pub(crate) fn database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
@@ -21,7 +21,7 @@ pub(crate) fn committing(operation: &'static str) -> impl Fn(sqlx::Error) -> Err
 pub(crate) fn key_database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
     move |source| {
         if Failure::from(&source) == Failure::MissingTable {
-            Error::NotMigrated
+            Error::SetUp(SetUpFault::NotMigrated)
         } else {
             Error::database(operation, source)
         }
@@ -37,7 +37,7 @@ pub(crate) fn event_database(operation: &'static str) -> impl Fn(sqlx::Error) ->
         // Which one can be read from the message alone. It says nothing but that.
         let message = source.as_database_error().map_or("", sqlx::error::DatabaseError::message);
         let quoted = message.split('"').nth(1).or_else(|| message.strip_prefix("no such table: "));
-        Error::NoEventTables { of: "database", table: quoted.unwrap_or("events").to_owned() }
+        Error::SetUp(SetUpFault::NoEventTables { of: "database", table: quoted.unwrap_or("events").to_owned() })
     }
 }
 
@@ -53,7 +53,7 @@ impl From<sqlx::Error> for DriverError {
             database.constraint().map(str::to_owned),
         );
         let shown = shown(database);
-        Self::new(failure, &shown, error.into()).with_code(code.as_deref(), table.as_deref(), constraint.as_deref())
+        Self::with_code(failure, &shown, [code.as_deref(), table.as_deref(), constraint.as_deref()], error.into())
     }
 }
 

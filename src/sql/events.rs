@@ -1,6 +1,6 @@
 //! Rows of events as records.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageFault};
 use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition,
     NewEvent, Part, PersistedEvent, Stream, aggregate,
@@ -48,7 +48,9 @@ fn event(row: &impl SqlRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
         causation_id: row.optional_text(8)?.map(str::to_owned),
         metadata: row.optional_text(9)?.map(|metadata| metadata.as_bytes().to_vec()),
         created_at: row.time(10, CREATED_AT).map_err(|error| match error {
-            Error::InvalidRow { problem, .. } => Error::InvalidEvent { position, what: "created_at", problem },
+            Error::Storage(StorageFault::InvalidRow { problem, .. }) => {
+                Error::Storage(StorageFault::InvalidEvent { position, what: "created_at", problem })
+            }
             error => error,
         })?,
         part: Part::WHOLE,
@@ -59,10 +61,12 @@ fn event(row: &impl SqlRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
 const CREATED_AT: &str = "events.created_at";
 
 fn event_version(number: i64, position: GlobalPosition) -> Result<EventVersion> {
-    let version = u32::try_from(number).map_err(|_| Error::InvalidEvent {
-        position,
-        what: "event_version",
-        problem: "is negative or too large",
+    let version = u32::try_from(number).map_err(|_| {
+        Error::Storage(StorageFault::InvalidEvent {
+            position,
+            what: "event_version",
+            problem: "is negative or too large",
+        })
     })?;
     Ok(EventVersion::new(version))
 }

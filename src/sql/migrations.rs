@@ -1,6 +1,6 @@
 //! Runs migrations, and keeps books on them.
 
-use crate::error::{BoxError, Error, Failure, Result};
+use crate::error::{BoxError, Error, Failure, Result, SetUpFault};
 use crate::sql::own_transaction::{self, OwnTransaction};
 use crate::sql::{database, qualified};
 use async_trait::async_trait;
@@ -62,7 +62,7 @@ where
     }
     done.map_err(|error| match error {
         MigrateError::ExecuteMigration(source, _) if C::Database::table_exists(&source) => {
-            Error::TablesExist { source: source.into() }
+            Error::SetUp(SetUpFault::TablesExist { source: source.into() })
         }
         MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => database(OPERATION)(source),
         other => Error::database(OPERATION, BoxError::from(other)),
@@ -106,7 +106,9 @@ fn newest(migrations: &Migrations) -> u32 {
 fn not_beyond(newest: Option<i64>, breaking: Option<i64>, known: u32) -> Result<Option<u32>> {
     let number = |version: i64| u32::try_from(version).unwrap_or(u32::MAX);
     match breaking.map(number) {
-        Some(breaking) if breaking > known => Err(Error::NewerTables { found: newest.map_or(breaking, number), known }),
+        Some(breaking) if breaking > known => {
+            Err(Error::SetUp(SetUpFault::NewerTables { found: newest.map_or(breaking, number), known }))
+        }
         _ => Ok(newest.map(number)),
     }
 }

@@ -4,7 +4,7 @@
 //! dropped, nor of a raw `BEGIN`; what is written then is committed by nobody. So the database is asked before, and
 //! where it can tell, again after the commit.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TransactionFault};
 use crate::sql::{committing, database, not_in_transaction};
 use async_trait::async_trait;
 use sqlx::{Connection, Database, Transaction};
@@ -102,11 +102,15 @@ where
     not_in_transaction(connection, operation)?;
     match C::Database::probe(connection).await {
         Ok(false) => Ok(()),
-        Ok(true) => Err(Error::InTransaction { operation }),
+        Ok(true) => Err(Error::Transaction(TransactionFault::InTransaction { operation })),
         Err(error) => Err(refused::<C::Database>(error, operation)),
     }
 }
 
 fn refused<D: OwnTransaction>(error: sqlx::Error, operation: &'static str) -> Error {
-    if D::is_within(&error) { Error::InTransaction { operation } } else { database(operation)(error) }
+    if D::is_within(&error) {
+        Error::Transaction(TransactionFault::InTransaction { operation })
+    } else {
+        database(operation)(error)
+    }
 }

@@ -1,6 +1,6 @@
 //! Reads the columns of a row, in whatever type its database keeps them.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageFault};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -39,7 +39,8 @@ pub(crate) trait SqlRow {
 }
 
 fn small(number: i64, what: &'static str) -> Result<u32> {
-    u32::try_from(number).map_err(|_| Error::InvalidRow { what, problem: "is negative or too large" })
+    u32::try_from(number)
+        .map_err(|_| Error::Storage(StorageFault::InvalidRow { what, problem: "is negative or too large" }))
 }
 
 /// As the driver says it.

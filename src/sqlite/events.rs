@@ -3,7 +3,7 @@
 mod filtered;
 mod rows;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, Result};
 use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NOT_JSON,
     NewEvent, Stream, VersionRange, check_append,
@@ -79,7 +79,8 @@ impl SqliteStore {
     /// The store over tables of these names.
     ///
     /// # Errors
-    /// [`Error::InvalidText`] if a name is not made of letters, digits and `_`.
+    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if a name is not made of letters, digits and
+    /// `_`.
     pub fn with_tables(events: &str, heads: &str) -> Result<Self> {
         check_name("the table name", events)?;
         check_name("the table name", heads)?;
@@ -112,7 +113,8 @@ impl SqliteStore {
     /// logging. Idempotent. The bookkeeping is in a table named after the events table.
     ///
     /// # Errors
-    /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), [`Error::Collision`]
+    /// (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection) -> Result<()> {
         let bookkeeping = format!("_{}_migrations", self.events);
         migrations::run(connection, None, &bookkeeping, &MIGRATIONS, |sql| self.fill(sql)).await
@@ -266,7 +268,10 @@ fn batch(events: &[NewEvent]) -> Result<(String, Vec<u8>)> {
             &event.trace_id,
             &event.correlation_id,
             &event.causation_id,
-            metadata.transpose().map_err(|_| Error::InvalidMetadata { event_id: event.event_id, problem: NOT_JSON })?,
+            metadata.transpose().map_err(|_| Error::Event {
+                event_id: event.event_id,
+                fault: EventFault::InvalidMetadata { problem: NOT_JSON },
+            })?,
             to_text(event.created_at),
         ));
         payloads.extend_from_slice(&event.payload);

@@ -4,7 +4,7 @@ mod keks;
 mod restored;
 mod statements;
 
-use crate::error::{Error, Result, no_effect};
+use crate::error::{Error, KeyFault, Result, SetUpFault, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch,
@@ -33,8 +33,8 @@ use time::OffsetDateTime;
 /// # Durability
 /// A shred must outlast a loss of power. SQLite sets that for a connection, with `PRAGMA synchronous`, and does not let
 /// a transaction change it. Changes of scopes are therefore refused on a connection below `FULL`, which is the default
-/// of SQLite and of sqlx, with [`Error::NotDurable`]; appends and reads are not. What commits on its own sets it
-/// meanwhile.
+/// of SQLite and of sqlx, with [`TransactionFault::NotDurable`](crate::error::TransactionFault::NotDurable); appends
+/// and reads are not. What commits on its own sets it meanwhile.
 #[derive(Clone, Debug)]
 pub struct SqliteKeys {
     prefix: String,
@@ -64,7 +64,7 @@ impl SqliteKeys {
     /// The key tables behind a prefix, such as `eventseal_`.
     ///
     /// # Errors
-    /// [`Error::InvalidText`] if it is not made of letters, digits and `_`.
+    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if it is not made of letters, digits and `_`.
     pub fn with_prefix(prefix: &str) -> Result<Self> {
         check_name("the prefix of the key tables", prefix)?;
         Ok(Self::over(prefix))
@@ -80,9 +80,10 @@ impl SqliteKeys {
     /// The namespace is chosen here, once, and never changes. The bookkeeping is in a table of its own.
     ///
     /// # Errors
-    /// [`Error::NamespaceMismatch`] if the tables exist under another namespace, [`Error::NewerTables`] if this version
-    /// can't work with what a newer one has made of them (other newer migrations are left as they are),
-    /// [`Error::InTransaction`], [`Error::Collision`] (retryable), [`Error::Database`].
+    /// [`SetUpFault::NamespaceMismatch`] if the tables exist under another namespace, [`SetUpFault::NewerTables`] if
+    /// this version can't work with what a newer one has made of them (other newer migrations are left as they are),
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), [`Error::Collision`]
+    /// (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection, namespace: &Namespace) -> Result<()> {
         migrations::run(connection, None, &self.bookkeeping(), &MIGRATIONS, |sql| self.fill(sql)).await?;
         const OPERATION: &str = "naming the key database";
@@ -95,7 +96,7 @@ impl SqliteKeys {
         .await?;
         match self.namespace(connection).await? {
             Some(found) if found == *namespace => Ok(()),
-            Some(found) => Err(Error::NamespaceMismatch { configured: namespace.clone(), found }),
+            Some(found) => Err(Error::SetUp(SetUpFault::NamespaceMismatch { configured: namespace.clone(), found })),
             None => Err(no_effect(OPERATION, "key_namespace")),
         }
     }
@@ -121,7 +122,7 @@ impl SqliteKeys {
     /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
     ///
     /// # Errors
-    /// [`Error::NewerTables`], [`Error::Database`].
+    /// [`SetUpFault::NewerTables`], [`Error::Database`].
     pub async fn applied_migration(&self, connection: &mut SqliteConnection) -> Result<Option<u32>> {
         migrations::applied(connection, None, &self.bookkeeping(), Self::NEWEST_MIGRATION).await
     }
@@ -158,7 +159,7 @@ impl SqliteKeys {
             return Err(match self.keks(tx, &[key.kek_id]).await?.pop() {
                 Some(kek) if kek.state == KekState::Retired => Error::Collision { source: None },
                 Some(_) => no_effect(OPERATION, "data_keys"),
-                None => Error::MissingKek { kek_id: key.kek_id },
+                None => Error::Keys(KeyFault::MissingKek { kek_id: key.kek_id }),
             });
         }
         let activated = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql.activate_key)))
@@ -171,14 +172,14 @@ impl SqliteKeys {
         if activated.rows_affected() != 1 {
             return match self.look(tx, &key.scope).await? {
                 Some(record) if record.state == ScopeState::Live => Err(no_effect(OPERATION, "key_scopes")),
-                Some(_) => Err(Error::ScopeState {
+                Some(_) => Err(Error::Keys(KeyFault::ScopeState {
                     scope: key.scope.clone(),
                     problem: "is not live, so it can't be given a key",
-                }),
-                None => Err(Error::ScopeState {
+                })),
+                None => Err(Error::Keys(KeyFault::ScopeState {
                     scope: key.scope.clone(),
                     problem: "is not there, so it can't be given a key",
-                }),
+                })),
             };
         }
         // SQLite counts a row that a trigger has put back.

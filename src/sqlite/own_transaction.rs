@@ -1,6 +1,6 @@
 //! What a [transaction of its own](crate::sql::own_transaction) is in SQLite.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TransactionFault};
 use crate::sql::database;
 use crate::sql::errors::sqlite::result_code;
 use crate::sql::own_transaction::OwnTransaction;
@@ -73,7 +73,7 @@ pub(crate) async fn check_durable(tx: &mut SqliteConnection, operation: &'static
         .fetch_one(tx)
         .await
         .map_err(database(operation))?;
-    if file.is_empty() { Ok(()) } else { Err(Error::NotDurable { operation }) }
+    if file.is_empty() { Ok(()) } else { Err(Error::Transaction(TransactionFault::NotDurable { operation })) }
 }
 
 async fn synchronous(connection: &mut SqliteConnection, operation: &'static str) -> Result<i64> {

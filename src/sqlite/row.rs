@@ -1,6 +1,6 @@
 //! How SQLite keeps what a [row](SqlRow) holds. It has no type for times and ids: they are text.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageFault};
 use crate::sql::{SqlRow, database};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row, Sqlite, Type};
@@ -37,7 +37,7 @@ impl SqlRow for SqliteRow {
 
     fn optional_id(&self, index: usize) -> Result<Option<Uuid>> {
         let id = column::<Option<&str>>(self, index)?.map(Uuid::try_parse).transpose();
-        id.map_err(|_| Error::InvalidRow { what: "an id", problem: "is not a UUID" })
+        id.map_err(|_| Error::Storage(StorageFault::InvalidRow { what: "an id", problem: "is not a UUID" }))
     }
 
     fn optional_time(&self, index: usize, what: &'static str) -> Result<Option<OffsetDateTime>> {
@@ -61,7 +61,7 @@ pub(crate) fn to_text(at: OffsetDateTime) -> String {
 /// In UTC. A time of the years 0 to 9999 may be none in UTC (`9999-12-31T23:59:59-01:00`), and others that take it for
 /// one would panic.
 fn from_text(text: &str, what: &'static str) -> Result<OffsetDateTime> {
-    let invalid = |problem| Error::InvalidRow { what, problem };
+    let invalid = |problem| Error::Storage(StorageFault::InvalidRow { what, problem });
     let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| invalid("is not a time"))?;
     let at = at.checked_to_offset(UtcOffset::UTC).filter(|at| (0..=9999).contains(&at.year()));
     at.ok_or_else(|| invalid("is a time of a year that is not 0 to 9999 in UTC"))
@@ -90,7 +90,10 @@ mod tests {
             "0",
         ] {
             assert!(
-                matches!(from_text(text, "created_at"), Err(Error::InvalidRow { what: "created_at", .. })),
+                matches!(
+                    from_text(text, "created_at"),
+                    Err(Error::Storage(StorageFault::InvalidRow { what: "created_at", .. }))
+                ),
                 "{text}"
             );
         }

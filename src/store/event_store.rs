@@ -44,12 +44,13 @@ pub trait EventStore: Send + Sync {
     ///
     /// # Errors
     /// Before anything is written: those of [`check_append`](crate::store::check_append);
-    /// [`Error::NotInTransaction`](crate::Error::NotInTransaction).
+    /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction).
     /// [`Error::VersionConflict`](crate::Error::VersionConflict) if the aggregate is elsewhere,
     /// [`Error::DuplicateEventId`](crate::Error::DuplicateEventId) if the store has the event: nothing was written, and
     /// the caller's transaction can go on. [`Error::Collision`](crate::Error::Collision) if another transaction is in
-    /// the way: roll back and try again. [`Error::NoEffect`](crate::Error::NoEffect) if the database took the events
-    /// and did not store all of them. [`Error::Database`](crate::Error::Database) for all else: roll back.
+    /// the way: roll back and try again. [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect) if the
+    /// database took the events and did not store all of them. [`Error::Database`](crate::Error::Database) for all
+    /// else: roll back.
     ///
     /// # Cancellation
     /// When the future is dropped before it is done, as a time-out around it does, the database may carry the statement
@@ -69,8 +70,8 @@ pub trait EventStore: Send + Sync {
     /// An aggregate without events, or a range without any, is an empty stream and not an error.
     ///
     /// # Errors
-    /// [`Error::Database`](crate::Error::Database), [`Error::InvalidRow`](crate::Error::InvalidRow); of a
-    /// decorator, its own.
+    /// [`Error::Database`](crate::Error::Database),
+    /// [`StorageFault::InvalidRow`](crate::error::StorageFault::InvalidRow); of a decorator, its own.
     async fn read_aggregate_stream(
         &self,
         tx: &mut Self::Tx,

@@ -1,6 +1,6 @@
 //! The port to the rows of an event store, for maintenance.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputFault, MaintenanceFault, Result};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
 use async_trait::async_trait;
 use serde_json::value::RawValue;
@@ -20,8 +20,8 @@ use uuid::Uuid;
 ///
 /// # Errors
 /// Every method fails with [`Error::Database`](crate::Error::Database) if the database does, with
-/// [`Error::InvalidRow`](crate::Error::InvalidRow) for a row that it can't read, and with the retryable
-/// [`Error::Collision`](crate::Error::Collision) if another transaction is in the way.
+/// [`StorageFault::InvalidRow`](crate::error::StorageFault::InvalidRow) for a row that it can't read, and with the
+/// retryable [`Error::Collision`](crate::Error::Collision) if another transaction is in the way.
 #[async_trait]
 pub trait EventTable: Send + Sync {
     /// A connection, in a transaction where a method says so; as the event store on the same database has it.
@@ -31,7 +31,8 @@ pub trait EventTable: Send + Sync {
     /// is dropped, nothing of it is left. The transaction may write from its start on, and its statements see what was
     /// committed before each of them.
     ///
-    /// A connection in a transaction is refused with [`Error::InTransaction`](crate::Error::InTransaction).
+    /// A connection in a transaction is refused with
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction).
     async fn in_transaction(&self, connection: &mut Self::Tx, work: &mut dyn TableWork<Self::Tx>) -> Result<()>;
 
     /// The position of the last event that is visible; [`GlobalPosition::START`] if there is none.
@@ -52,7 +53,7 @@ pub trait EventTable: Send + Sync {
     /// those that were. Rows are locked in ascending order of position. Nothing else of a row changes.
     ///
     /// Refuses a connection that is not in a transaction with
-    /// [`Error::NotInTransaction`](crate::Error::NotInTransaction).
+    /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction).
     async fn replace_payloads(
         &self,
         tx: &mut Self::Tx,
@@ -61,13 +62,13 @@ pub trait EventTable: Send + Sync {
 
     /// Inserts events with all that they have: ids, positions, versions, times, under their stored type and version.
     /// They come in ascending order of position, and after all that are in the table; otherwise nothing is inserted,
-    /// and the error is [`Error::OutOfRange`](crate::Error::OutOfRange). An event whose id the table has is
+    /// and the error is [`InputFault::OutOfRange`]. An event whose id the table has is
     /// [`Error::DuplicateEventId`](crate::Error::DuplicateEventId).
     ///
     /// The aggregates are at the versions of their last events afterwards, and the next append gets a higher position.
     ///
     /// Refuses a connection that is not in a transaction with
-    /// [`Error::NotInTransaction`](crate::Error::NotInTransaction).
+    /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction).
     async fn insert_events(&self, tx: &mut Self::Tx, events: &[PersistedEvent]) -> Result<()>;
 
     /// The position up to which everything is committed: no event will ever appear at it or before it that is not there
@@ -76,7 +77,7 @@ pub trait EventTable: Send + Sync {
     /// Where positions come from a sequence, this waits for the transactions that have appended and not yet ended, and
     /// keeps new ones waiting meanwhile, but never for long: it is
     /// [`Error::Collision`](crate::Error::Collision) then. Takes a connection that is not in a transaction
-    /// ([`Error::InTransaction`](crate::Error::InTransaction)).
+    /// ([`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction)).
     async fn settled_position(&self, connection: &mut Self::Tx) -> Result<GlobalPosition>;
 
     /// Where the table is, so that it can be told from the target of a rewrite. Takes no locks, and the connection need
@@ -102,12 +103,12 @@ pub enum TableLocation {
 pub(crate) fn check_apart(source: Option<&TableLocation>, target: Option<&TableLocation>) -> Result<()> {
     match (source, target) {
         (Some(TableLocation::Table(source)), Some(TableLocation::Table(target))) if source == target => {
-            Err(Error::TargetIsSource)
+            Err(Error::Maintenance(MaintenanceFault::TargetIsSource))
         }
         (Some(TableLocation::Files(source)), Some(TableLocation::Files(target)))
             if source.iter().any(|file| target.contains(file)) =>
         {
-            Err(Error::TargetInSameFile)
+            Err(Error::Maintenance(MaintenanceFault::TargetInSameFile))
         }
         _ => Ok(()),
     }
@@ -280,11 +281,11 @@ pub(crate) fn check_insert(last: GlobalPosition, events: &[PersistedEvent]) -> R
     let mut ids = HashSet::with_capacity(events.len());
     for event in events {
         if event.global_position <= last {
-            return Err(Error::OutOfRange {
+            return Err(Error::Input(InputFault::OutOfRange {
                 what: "global position",
                 value: event.global_position.get(),
                 hint: "events are inserted in ascending order of position, after all that are in the table",
-            });
+            }));
         }
         last = event.global_position;
         if !ids.insert(event.event_id) {

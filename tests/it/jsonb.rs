@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 use eventseal::conformance::{self, Database};
+use eventseal::error::{InputFault, TransactionFault};
 use eventseal::maintenance::{BackfillOptions, CensusOptions};
 use eventseal::postgres::PostgresKeys;
 use eventseal::store::{
@@ -95,7 +96,7 @@ impl JsonbStore {
         if tx.is_in_transaction() || self.0 == unless {
             Ok(())
         } else {
-            Err(Error::NotInTransaction { operation: "writing" })
+            Err(Error::Transaction(TransactionFault::NotInTransaction { operation: "writing" }))
         }
     }
 
@@ -144,7 +145,10 @@ impl EventStore for JsonbStore {
                 .is_ok_and(|value| !value.to_string().contains("\\u0000"))
         };
         if !events.iter().all(holds) {
-            return Err(Error::InvalidText { what: "a payload", problem: "is nothing that JSONB can hold" });
+            return Err(Error::Input(InputFault::InvalidText {
+                what: "a payload",
+                problem: "is nothing that JSONB can hold",
+            }));
         }
         if self.0 != Wrong::TakesNoLock {
             self.query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await.map_err(failed)?;
@@ -240,7 +244,7 @@ impl EventTable for JsonbStore {
         work: &mut dyn TableWork<PgConnection>,
     ) -> Result<()> {
         if connection.is_in_transaction() {
-            return Err(Error::InTransaction { operation: "maintenance" });
+            return Err(Error::Transaction(TransactionFault::InTransaction { operation: "maintenance" }));
         }
         let mut tx = connection.begin().await.map_err(failed)?;
         work.run(&mut tx).await?;
@@ -340,11 +344,11 @@ impl EventTable for JsonbStore {
         let mut ids: Vec<uuid::Uuid> = Vec::new();
         for event in events {
             if event.global_position <= last {
-                return Err(Error::OutOfRange {
+                return Err(Error::Input(InputFault::OutOfRange {
                     what: "global position",
                     value: event.global_position.get(),
                     hint: "positions ascend",
-                });
+                }));
             }
             if ids.contains(&event.event_id) {
                 return Err(Error::DuplicateEventId { event_id: event.event_id });
@@ -365,7 +369,9 @@ impl EventTable for JsonbStore {
 
     async fn settled_position(&self, connection: &mut PgConnection) -> Result<GlobalPosition> {
         if connection.is_in_transaction() {
-            return Err(Error::InTransaction { operation: "looking for the settled position" });
+            return Err(Error::Transaction(TransactionFault::InTransaction {
+                operation: "looking for the settled position",
+            }));
         }
         let mut tx = connection.begin().await.map_err(failed)?;
         let lock =

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use eventseal::conformance;
+use eventseal::error::{KeyFault, StorageFault};
 use eventseal::keys::{
     DataKeyRecord, KekId, KekRecord, KekState, KeyHistory, KeyId, KeyStore, NewDataKey, Retirement, RewrapBatch,
     RewrappedBatch, Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
@@ -144,7 +145,7 @@ impl KeyFaults for Mutant {
                 let mut outcome = self.0.rewrap_batch(tx, batch, &pretending).await?;
                 let said = pretending.said.into_inner().unwrap();
                 if let Some((key_id, _)) = said.iter().find(|(_, opens)| !opens) {
-                    return Err(Error::WrongKey { key_id: *key_id, kek_id: batch.to });
+                    return Err(Error::Keys(KeyFault::WrongKey { key_id: *key_id, kek_id: batch.to }));
                 }
                 outcome.bad.retain(|key_id| !said.iter().any(|(said, _)| said == key_id));
                 outcome.rewrapped = u32::try_from(said.len()).unwrap();
@@ -294,10 +295,13 @@ async fn i5_a_change_that_a_store_does_not_make_is_not_reported() {
         } else {
             if of_changes.contains(&fault) {
                 let refused = store.keys().disable(&mut tx, &scope, "r").await;
-                assert!(matches!(refused, Err(Error::NoEffect { .. })), "{fault:?}: {refused:?}");
+                assert!(
+                    matches!(refused, Err(Error::Storage(StorageFault::NoEffect { .. }))),
+                    "{fault:?}: {refused:?}"
+                );
             }
             store.keys().shred(&mut tx, &scope, "r").await.map(drop)
         };
-        assert!(matches!(refused, Err(Error::NoEffect { .. })), "{fault:?}: {refused:?}");
+        assert!(matches!(refused, Err(Error::Storage(StorageFault::NoEffect { .. }))), "{fault:?}: {refused:?}");
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::InputFault;
 use eventseal::memory::MemoryStore;
 use eventseal::schema::{EventSchema, SchemaProblem};
 use eventseal::{Changes, Error, EventStore, NewEvent, Owner, Schemas, SealedStore, aggregate, event, subject};
@@ -64,7 +65,10 @@ async fn an_aggregate_that_owns_values_is_not_called_almost_like_a_kind() {
     };
     for similar in ["customer", "Customers", "CUSTOMER"] {
         let error = append(&store, similar, "Registered").await.unwrap_err();
-        assert!(matches!(&error, Error::SimilarKind { declared, .. } if declared == "Customer"), "{error:?}");
+        assert!(
+            matches!(&error, Error::Input(InputFault::SimilarKind { declared, .. }) if declared == "Customer"),
+            "{error:?}"
+        );
         assert!(error.to_string().contains("distinct_kinds("), "{error}");
         // Where it owns nothing, its name does not matter.
         append(&store, similar, "Placed").await.unwrap();

@@ -3,6 +3,7 @@
 //! kept for ever.
 
 use async_trait::async_trait;
+use eventseal::error::{KeyFault, KmsFault};
 use eventseal::keys::KekId;
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
 use eventseal::maintenance::{BackfillOptions, RewriteOptions};
@@ -284,11 +285,11 @@ impl KmsFaults for Fickle {
 }
 
 fn timed_out(_: KekId) -> Error {
-    Error::KmsUnavailable { failure: KmsFailure::TimedOut, source: "no answer within 20 s".into() }
+    Error::Kms(KmsFault::Unavailable { failure: KmsFailure::TimedOut, source: "no answer within 20 s".into() })
 }
 
 fn denied(kek_id: KekId) -> Error {
-    Error::KmsRefused { kek_id, failure: KmsFailure::AccessDenied, problem: "allow the call".to_owned() }
+    Error::Kms(KmsFault::Refused { kek_id, failure: KmsFailure::AccessDenied, problem: "allow the call".to_owned() })
 }
 
 async fn an_outage_is_waited_for_once<B: Backend>() {
@@ -302,12 +303,13 @@ async fn an_outage_is_waited_for_once<B: Backend>() {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             assert_eq!(source.as_deref(), Some("no answer within 20 s"));
             assert!(
-                error.is_retryable() && matches!(error, Error::KmsUnavailable { failure: KmsFailure::TimedOut, .. }),
+                error.is_retryable()
+                    && matches!(error, Error::Kms(KmsFault::Unavailable { failure: KmsFailure::TimedOut, .. })),
                 "{error:?}"
             );
         }),
         (denied, |error| {
-            let right = matches!(&error, Error::KmsRefused { failure: KmsFailure::AccessDenied, problem, .. } if problem == "allow the call");
+            let right = matches!(&error, Error::Kms(KmsFault::Refused { failure: KmsFailure::AccessDenied, problem, .. }) if problem == "allow the call");
             assert!(right && !error.is_retryable(), "{error:?}");
         }),
     ];
@@ -335,11 +337,11 @@ async fn an_outage_is_waited_for_once<B: Backend>() {
     }
     // An error that is none of the KMS is of the one who asked. The next one asks again, and his is the same.
     kms.slow.store(false, Ordering::SeqCst);
-    kms.fail(Some(|_| Error::Random));
+    kms.fail(Some(|_| Error::Keys(KeyFault::Random)));
     kms.asked.store(0, Ordering::SeqCst);
     let cold = db.with_kms(Arc::clone(&kms));
     for _ in 0..2 {
-        assert!(matches!(db.orders(&cold).await, Err(Error::Random)));
+        assert!(matches!(db.orders(&cold).await, Err(Error::Keys(KeyFault::Random))));
     }
     assert_eq!(kms.asked.load(Ordering::SeqCst), 2);
 }
@@ -356,8 +358,9 @@ async fn what_was_opened_is_not_kept_longer_than_the_period<B: Backend>() {
     // Access to the master key is taken away.
     kms.fail(Some(denied));
     let taken_away = Instant::now();
-    let refused =
-        |result: Result<()>| matches!(result, Err(Error::KmsRefused { failure: KmsFailure::AccessDenied, .. }));
+    let refused = |result: Result<()>| {
+        matches!(result, Err(Error::Kms(KmsFault::Refused { failure: KmsFailure::AccessDenied, .. })))
+    };
     let deadline = period + Duration::from_secs(20);
     while !refused(db.orders(&store).await.map(drop)) {
         assert!(taken_away.elapsed() < deadline, "it reads on");

@@ -1,5 +1,6 @@
 //! The census and the rows it counts, on every database.
 
+use eventseal::error::StorageFault;
 use eventseal::maintenance::{
     Answer, BackfillOptions, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration,
 };
@@ -288,7 +289,9 @@ async fn a_census_without_a_registry_counts<B: Backend>() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_makes_no_sense_is_named() {
     let census = async |result: Result<Census>| {
-        let Err(Error::InvalidEvent { position, what, .. }) = result else { panic!("{result:?}") };
+        let Err(Error::Storage(StorageFault::InvalidEvent { position, what, .. })) = result else {
+            panic!("{result:?}")
+        };
         assert_eq!((position.get(), what), (2, "event_version"));
     };
     let (options, none) = (CensusOptions::default(), &mut |_: CensusProgress| {});
@@ -299,13 +302,19 @@ async fn a_row_that_makes_no_sense_is_named() {
     sqlx::query(sql).execute(&postgres.pool).await.unwrap();
     census(store.census(&mut *postgres.pool.acquire().await.unwrap(), &options, none).await).await;
     let read = postgres.read_log(&store).await;
-    assert!(matches!(read, Err(Error::InvalidEvent { position, .. }) if position.get() == 2), "{read:?}");
+    assert!(
+        matches!(read, Err(Error::Storage(StorageFault::InvalidEvent { position, .. })) if position.get() == 2),
+        "{read:?}"
+    );
     let store = sqlite.prepared(schemas()).await;
     sqlite.append(&store, "1", &[named(2), named(2), named(2)]).await;
     sqlx::query(sql).execute(&sqlite.pool).await.unwrap();
     census(store.census(&mut *sqlite.pool.acquire().await.unwrap(), &options, none).await).await;
     let read = sqlite.read_log(&store).await;
-    assert!(matches!(read, Err(Error::InvalidEvent { position, .. }) if position.get() == 2), "{read:?}");
+    assert!(
+        matches!(read, Err(Error::Storage(StorageFault::InvalidEvent { position, .. })) if position.get() == 2),
+        "{read:?}"
+    );
 }
 
 /// What a transaction in flight has appended is going to be there when `accept_plaintext` goes.

@@ -1,5 +1,6 @@
 //! Where a copy of a store may be, how it comes to its keys, and what maintenance says of it.
 
+use eventseal::error::{EventFault, KeyFault, MaintenanceFault, SetUpFault};
 use eventseal::maintenance::{BackfillOptions, CensusOptions, RewriteOptions, Rewritten};
 use eventseal::postgres::{PostgresStore, PostgresTables};
 use eventseal::split::{SplitKeys, SplitStore, SplitTx};
@@ -75,11 +76,22 @@ async fn a_store_is_not_rewritten_into_itself<B: Backend>() {
         for dry_run in [true, false] {
             let refused = rewrite(&db, &store, &db, &B::Store::default(), dry_run).await.unwrap_err();
             assert!(
-                matches!(refused, Error::TargetIsSource | Error::TargetInSameFile) && !refused.is_retryable(),
+                matches!(
+                    refused,
+                    Error::Maintenance(MaintenanceFault::TargetIsSource)
+                        | Error::Maintenance(MaintenanceFault::TargetInSameFile)
+                ) && !refused.is_retryable(),
                 "{refused:?}"
             );
             let refused = rewrite(&db, &store, &db, &Arc::new(Meddled::<B>::default()), dry_run).await.unwrap_err();
-            assert!(matches!(refused, Error::TargetIsSource | Error::TargetInSameFile), "through others: {refused:?}");
+            assert!(
+                matches!(
+                    refused,
+                    Error::Maintenance(MaintenanceFault::TargetIsSource)
+                        | Error::Maintenance(MaintenanceFault::TargetInSameFile)
+                ),
+                "through others: {refused:?}"
+            );
         }
     }
     assert_eq!(rewrite(&db, &store, &B::make().await, &B::Store::default(), false).await.unwrap().up_to.get(), 1);
@@ -94,7 +106,7 @@ async fn a_target_without_tables_is_named<B: Backend>() {
     let store = db.prepared(schemas()).await;
     for dry_run in [true, false] {
         let refused = rewrite(&db, &store, &copy, &B::Store::default(), dry_run).await.unwrap_err();
-        assert!(matches!(refused, Error::NoEventTables { of: "target", .. }), "{refused:?}");
+        assert!(matches!(refused, Error::SetUp(SetUpFault::NoEventTables { of: "target", .. })), "{refused:?}");
         assert!(
             refused.to_string().starts_with("the target has no event tables")
                 && refused.to_string().contains("migrate()")
@@ -107,7 +119,14 @@ async fn a_target_without_tables_is_named<B: Backend>() {
     let uncounted =
         store.census(copy.connection(&mut connection), &CensusOptions::default(), &mut |_| {}).await.unwrap_err();
     for error in [refused, uncounted] {
-        assert!(matches!(error, Error::NoEventTables { of: "database", .. } | Error::NoActiveKek { .. }), "{error:?}");
+        assert!(
+            matches!(
+                error,
+                Error::SetUp(SetUpFault::NoEventTables { of: "database", .. })
+                    | Error::Keys(KeyFault::NoActiveKek { .. })
+            ),
+            "{error:?}"
+        );
     }
 }
 
@@ -153,7 +172,10 @@ async fn other_tables_of_a_sqlite_file_are_refused_at_once() {
         for dry_run in [true, false] {
             let refused =
                 store.rewrite(&mut connection, &target, &mut other, &options(dry_run), &mut |_| {}).await.unwrap_err();
-            assert!(matches!(refused, Error::TargetInSameFile) && !refused.is_retryable(), "{refused:?}");
+            assert!(
+                matches!(refused, Error::Maintenance(MaintenanceFault::TargetInSameFile)) && !refused.is_retryable(),
+                "{refused:?}"
+            );
         }
     }
     let (mut connection, mut other) = (db.pool.acquire().await.unwrap(), copy.pool.acquire().await.unwrap());
@@ -161,7 +183,7 @@ async fn other_tables_of_a_sqlite_file_are_refused_at_once() {
     let refused =
         store.rewrite(&mut connection, &SqliteStore::new(), &mut other, &options(true), &mut |_| {}).await.unwrap_err();
     assert!(
-        matches!(refused, Error::TargetInSameFile),
+        matches!(refused, Error::Maintenance(MaintenanceFault::TargetInSameFile)),
         "a transaction of the target would lock the source: {refused:?}"
     );
     sqlx::query("DETACH original").execute(&mut *other).await.unwrap();
@@ -179,7 +201,7 @@ async fn other_tables_of_a_sqlite_file_are_refused_at_once() {
     SqliteStore::new().migrate(&mut connection).await.unwrap();
     target.migrate(&mut connection).await.unwrap();
     let refused = store.rewrite(&mut connection, &target, &mut other, &options(false), &mut |_| {}).await.unwrap_err();
-    assert!(matches!(refused, Error::TargetInSameFile), "{refused:?}");
+    assert!(matches!(refused, Error::Maintenance(MaintenanceFault::TargetInSameFile)), "{refused:?}");
     let mut to_file = copy.pool.acquire().await.unwrap();
     let location = (
         SqliteStore::new().location(&mut connection).await.unwrap(),
@@ -194,7 +216,10 @@ async fn one_table_of_postgres_is_known_by_all_its_names() {
     let db = Postgres::new().await;
     let store = db.prepared(schemas()).await;
     let named = PostgresStore::with_tables(PostgresTables::new().in_schema("public")).unwrap();
-    assert!(matches!(rewrite(&db, &store, &db, &named, false).await, Err(Error::TargetIsSource)));
+    assert!(matches!(
+        rewrite(&db, &store, &db, &named, false).await,
+        Err(Error::Maintenance(MaintenanceFault::TargetIsSource))
+    ));
     let other = PostgresStore::with_tables(PostgresTables::new().in_schema("other")).unwrap();
     other.migrate(&mut db.pool.acquire().await.unwrap()).await.unwrap();
     db.append(&store, "1", &[placed("ada", "kim")]).await;
@@ -253,7 +278,10 @@ async fn i6_keys_are_copied_last_on_sqlite() {
     let (db, copy) = (Sqlite::new().await, Sqlite::new().await);
     let (original, read) = rewritten(&db, &copy).await;
     let unreadable = copy.read_log(&copy.process(schemas())).await.unwrap_err();
-    assert!(matches!(unreadable, Error::MissingKey { .. }), "before the keys are there: {unreadable:?}");
+    assert!(
+        matches!(unreadable, Error::Event { fault: EventFault::MissingKey { .. }, .. }),
+        "before the keys are there: {unreadable:?}"
+    );
     let sql = recipe("sql").replace("shop.db", &db.folder.path().join("test.db").display().to_string());
     let mut connection = copy.pool.acquire().await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql.clone())).execute(&mut *connection).await.unwrap();
@@ -272,7 +300,10 @@ async fn i6_keys_are_copied_last_on_postgres() {
     let (db, copy) = (Postgres::new().await, Postgres::new().await);
     let (original, read) = rewritten(&db, &copy).await;
     let unreadable = copy.read_log(&copy.process(schemas())).await.unwrap_err();
-    assert!(matches!(unreadable, Error::MissingKey { .. }), "before the keys are there: {unreadable:?}");
+    assert!(
+        matches!(unreadable, Error::Event { fault: EventFault::MissingKey { .. }, .. }),
+        "before the keys are there: {unreadable:?}"
+    );
     let run = |copy: &Postgres| {
         let mut shell = Command::new("bash");
         shell.args(["-c", recipe("sh")]).env("ORIGINAL", conninfo(&db.options)).env("COPY", conninfo(&copy.options));

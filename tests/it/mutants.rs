@@ -6,6 +6,7 @@
 
 use async_trait::async_trait;
 use eventseal::conformance;
+use eventseal::error::KmsFault;
 use eventseal::keys::KekId;
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::memory::{MemoryDb, MemoryStore, MemoryTx};
@@ -280,7 +281,7 @@ impl MutantKms {
 
     fn failed<T>(&self, result: Result<T>) -> Result<T> {
         match result {
-            Err(Error::KmsRefused { .. }) if self.wrong == WrongKms::CallsARefusalAnOutage => {
+            Err(Error::Kms(KmsFault::Refused { .. })) if self.wrong == WrongKms::CallsARefusalAnOutage => {
                 Err(Error::Collision { source: None })
             }
             result => result,

@@ -1,6 +1,7 @@
 //! One person may have keys under several scopes: a shred of one does not reach the others, so they can be found.
 
 use eventseal::conformance::Database;
+use eventseal::error::InputFault;
 use eventseal::keys::{KeyManager, KeyStore};
 use eventseal::memory::MemoryKeys;
 use eventseal::postgres::PostgresKeys;
@@ -70,7 +71,7 @@ where
 
     for id in ["", "a\0b"] {
         let refused = keys.similar_scopes(db.connection(&mut connection), &scope("Customer", id)).await;
-        assert!(matches!(refused, Err(Error::InvalidText { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Input(InputFault::InvalidText { .. }))), "{refused:?}");
     }
 }
 

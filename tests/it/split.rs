@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
 use eventseal::conformance::{self, Database, EVENT_TYPE, EVENT_VERSION};
+use eventseal::error::TransactionFault;
 use eventseal::keys::{KeyStore, NewDataKey, ScopeLock, ScopeRecord, Shredding};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::split::{SplitKeys, SplitStore, SplitTx};
@@ -257,7 +258,7 @@ async fn events_do_not_depend_on_changes_of_keys_that_are_committed_after_them()
     let mut tx = shop.db.begin().await.unwrap();
     shop.store.keys().rotate_data_key(&mut tx, &customer_scope("42")).await.unwrap();
     let refused = shop.append(&mut tx, placed("42")).await.unwrap_err();
-    assert!(matches!(refused, Error::SplitChange), "{refused:?}");
+    assert!(matches!(refused, Error::Transaction(TransactionFault::SplitChange)), "{refused:?}");
     drop(tx);
     assert_eq!(shop.keys().await, 1, "a rotation that was not committed left nothing");
     let mut tx = shop.db.begin().await.unwrap();

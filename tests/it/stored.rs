@@ -5,6 +5,7 @@
 //! everything that reads is called: readers, consumers, census, backfill, rewrite, and what the command calls for keys.
 
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::StorageFault;
 use eventseal::keys::RewrapOptions;
 use eventseal::maintenance::{BackfillOptions, CensusOptions, RewriteOptions};
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
@@ -398,7 +399,12 @@ async fn a_time_at_the_end_of_time_is_an_error_and_no_panic() {
     let store = wrap(SqliteStore::new(), &keyring, schemas());
     let mut connection = db.pool.acquire().await.unwrap();
     sqlx::query("UPDATE events SET created_at = '9999-12-31T23:59:59-23:59'").execute(&mut *connection).await.unwrap();
-    let is_told = |error: &Error| matches!(error, Error::InvalidRow { .. } | Error::InvalidEvent { .. });
+    let is_told = |error: &Error| {
+        matches!(
+            error,
+            Error::Storage(StorageFault::InvalidRow { .. }) | Error::Storage(StorageFault::InvalidEvent { .. })
+        )
+    };
     let read = store.read_stream(&mut connection, &aggregate("Order", "1")).await.unwrap_err();
     assert!(is_told(&read), "{read}");
     let census = store.census(&mut connection, &CensusOptions::default(), &mut |_| {}).await.unwrap_err();

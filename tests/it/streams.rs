@@ -2,6 +2,7 @@
 //! What both writers come to when they meet is in `tests/races`.
 
 use eventseal::ExpectedVersion::{Any, Exact, NoStream};
+use eventseal::error::{SetUpFault, StorageFault};
 use eventseal::maintenance::{BackfillOptions, CensusOptions, CensusRow, RewriteOptions};
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::store::EventTable;
@@ -68,7 +69,10 @@ async fn an_append_in_the_order_of_0_0_to_partitions_says_what_to_configure() {
     let db = partitioned().await;
     let store = PostgresStore::with_tables(PostgresTables::streams().events_first()).unwrap();
     let error = append(&db, &store, "1", &[placed("42")]).await.unwrap_err();
-    assert!(matches!(&error, Error::NoUniqueVersion { table, .. } if table == "events"), "{error:?}");
+    assert!(
+        matches!(&error, Error::SetUp(SetUpFault::NoUniqueVersion { table, .. }) if table == "events"),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("heads_first()") && !error.is_retryable(), "{error}");
     append(&db, &bare(), "1", &[placed("42")]).await.unwrap();
 }
@@ -142,7 +146,10 @@ async fn a_head_that_is_behind_its_events_is_named_as_the_problem_on_partitions(
         let mut tx = db.pool.begin().await.unwrap();
         for expected in [Any, NoStream, Exact(AggregateVersion::FIRST)] {
             let error = bare().append(&mut tx, &aggregate("Order", "1"), expected, &[placed("42")]).await.unwrap_err();
-            assert!(matches!(error, Error::InvalidRow { .. }) && !error.is_retryable(), "{sql}: {error:?}");
+            assert!(
+                matches!(error, Error::Storage(StorageFault::InvalidRow { .. })) && !error.is_retryable(),
+                "{sql}: {error:?}"
+            );
         }
         assert_eq!(count(&db, "SELECT count(*) FROM events").await, 2);
     }
@@ -176,7 +183,7 @@ async fn an_append_of_which_nothing_is_stored_is_no_conflict() {
                 .await
                 .unwrap_err();
             assert!(
-                matches!(error, Error::NoEffect { table, .. } if table == named),
+                matches!(error, Error::Storage(StorageFault::NoEffect { table, .. }) if table == named),
                 "{table}, {id}, {expected:?}: {error:?}"
             );
             assert!(!error.is_retryable() && !error.is_conflict(), "{error:?}");
@@ -205,10 +212,13 @@ async fn an_event_that_the_database_did_not_store_is_not_reported_as_appended() 
             EXECUTE FUNCTION leave_out()";
         db.pool.execute(trigger).await.unwrap();
         let error = append(&db, &store, "1", &events).await.unwrap_err();
-        assert!(matches!(error, Error::NoEffect { table: "events", .. }) && !error.is_retryable(), "{error:?}");
+        assert!(
+            matches!(error, Error::Storage(StorageFault::NoEffect { table: "events", .. })) && !error.is_retryable(),
+            "{error:?}"
+        );
         let mut tx = db.pool.begin().await.unwrap();
         let error = store.insert_events(&mut tx, &stored).await.unwrap_err();
-        assert!(matches!(error, Error::NoEffect { table: "events", .. }), "a copy: {error:?}");
+        assert!(matches!(error, Error::Storage(StorageFault::NoEffect { table: "events", .. })), "a copy: {error:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use eventseal::conformance;
+use eventseal::error::{InputFault, TransactionFault};
 use eventseal::memory::{MemoryDb, MemoryStore, MemoryTx};
 use eventseal::store::{
     EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
@@ -107,18 +108,18 @@ impl TableFaults for MutantTable {
                 impl TableWork<MemoryTx> for Fails<'_, '_> {
                     async fn run(&mut self, tx: &mut MemoryTx) -> Result<()> {
                         self.0.run(tx).await?;
-                        Err(Error::EmptyAppend)
+                        Err(Error::Input(InputFault::EmptyAppend))
                     }
                 }
                 let done = MemoryStore::new().in_transaction(connection, &mut Fails(&mut swallow)).await;
                 match (done, swallow.1) {
                     (_, Some(error)) => Err(error),
-                    (Err(Error::EmptyAppend), None) => Ok(()),
+                    (Err(Error::Input(InputFault::EmptyAppend)), None) => Ok(()),
                     (done, None) => done,
                 }
             }
             WrongTable::WorksInATransaction => match MemoryStore::new().in_transaction(connection, work).await {
-                Err(Error::InTransaction { .. }) => work.run(connection).await,
+                Err(Error::Transaction(TransactionFault::InTransaction { .. })) => work.run(connection).await,
                 done => done,
             },
             _ => MemoryStore::new().in_transaction(connection, work).await,
@@ -208,7 +209,7 @@ impl TableFaults for MutantTable {
         }
         let inserted = MemoryStore::new().insert_events(tx, &events).await;
         match inserted {
-            Err(Error::OutOfRange { .. }) if self.0 == WrongTable::InsertsInAnyOrder => Ok(()),
+            Err(Error::Input(InputFault::OutOfRange { .. })) if self.0 == WrongTable::InsertsInAnyOrder => Ok(()),
             Err(Error::DuplicateEventId { .. }) if self.0 == WrongTable::InsertsKnownIds => Ok(()),
             inserted => inserted,
         }
@@ -217,7 +218,7 @@ impl TableFaults for MutantTable {
     async fn settled_position(&self, connection: &mut MemoryTx) -> Result<GlobalPosition> {
         match (self.0, MemoryStore::new().settled_position(connection).await) {
             (WrongTable::SettlesNothing, Ok(_)) => Ok(GlobalPosition::START),
-            (WrongTable::SettlesInATransaction, Err(Error::InTransaction { .. })) => {
+            (WrongTable::SettlesInATransaction, Err(Error::Transaction(TransactionFault::InTransaction { .. }))) => {
                 self.last_position(connection).await
             }
             (_, settled) => settled,

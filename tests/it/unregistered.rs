@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::{EventFault, MaintenanceFault};
 use eventseal::maintenance::RewriteOptions;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 use eventseal::schema::{EventSchema, SchemasBuilder};
@@ -38,11 +39,11 @@ fn other() -> EventSchema {
 }
 
 fn is_unknown<T>(result: &Result<T>) -> bool {
-    matches!(result, Err(Error::UnknownType { .. }))
+    matches!(result, Err(Error::Event { fault: EventFault::UnknownType { .. }, .. }))
 }
 
 fn is_still_sealed<T>(result: &Result<T>) -> bool {
-    matches!(result, Err(Error::StillSealed { .. }))
+    matches!(result, Err(Error::Event { fault: EventFault::StillSealed { .. }, .. }))
 }
 
 /// A world in which a `Met` was appended by somebody who knows it.
@@ -121,7 +122,7 @@ async fn ciphertext_of_an_unknown_type_is_handed_out_to_nobody_live_or_shredded(
         }
         let error = world.read(&allowing, "1").await.unwrap_err();
         assert!(
-            matches!(&error, Error::StillSealed { event_type, .. } if event_type.as_str() == "Met"),
+            matches!(&error, Error::Event { fault: EventFault::StillSealed { event_type }, .. } if event_type.as_str() == "Met"),
             "{state}: {error:?}"
         );
         assert!(!error.is_tampered() && error.to_string().contains("schemas that register Met"), "{error}");
@@ -139,7 +140,7 @@ async fn ciphertext_of_an_unknown_type_is_handed_out_to_nobody_live_or_shredded(
             .rewrite(&mut world.db.begin(), &MemoryStore::new(), &mut copy.begin(), &options, &mut |_| {})
             .await;
         assert!(
-            matches!(rewritten, Err(Error::Unreadable(unreadable)) if matches!(unreadable.error, Error::StillSealed { .. })),
+            matches!(rewritten, Err(Error::Maintenance(MaintenanceFault::Unreadable(unreadable))) if matches!(unreadable.error, Error::Event { fault: EventFault::StillSealed { .. }, .. })),
             "{state}"
         );
     }
@@ -163,7 +164,7 @@ async fn a_relay_carries_sealed_events_on_and_takes_none_for_values() {
     assert_eq!(copying(Schemas::builder([]).pass_through_sealed()).await.unwrap().copied, 1);
     let stopped = copying(Schemas::builder([])).await;
     assert!(
-        matches!(stopped, Err(Error::Unreadable(unreadable)) if matches!(unreadable.error, Error::UnknownType { .. }))
+        matches!(stopped, Err(Error::Maintenance(MaintenanceFault::Unreadable(unreadable))) if matches!(unreadable.error, Error::Event { fault: EventFault::UnknownType { .. }, .. }))
     );
     // What is to be read by somebody else can be stored by nobody as if it were new.
     let again = NewEvent::raw("Met", 1, carried.payload.clone());
@@ -171,7 +172,7 @@ async fn a_relay_carries_sealed_events_on_and_takes_none_for_values() {
     assert!(is_unknown(&relay.append(&mut tx, &aggregate("Order", "2"), Any, std::slice::from_ref(&again)).await));
     let allowing = world.store(Schemas::builder([]).pass_through_sealed().allow_unknown_types().build().unwrap()).await;
     let refused = allowing.append(&mut tx, &aggregate("Order", "2"), Any, &[again]).await;
-    assert!(matches!(refused, Err(Error::ReservedMember { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Event { fault: EventFault::ReservedMember, .. })), "{refused:?}");
     assert_eq!(
         open(&world, Schemas::new([met()]).unwrap(), carried).await.unwrap().redacted.len(),
         1,
@@ -227,7 +228,7 @@ async fn the_reserved_member_is_found_however_it_is_spelled_and_nowhere_else() {
         let (unknown, known) = read(&spelled).await;
         assert!(is_still_sealed(&unknown), "{spelled}: {unknown:?}");
         // A header is opened, and found to be of another type.
-        assert!(matches!(known, Err(Error::Tampered { .. })), "{spelled}: {known:?}");
+        assert!(matches!(known, Err(Error::Event { fault: EventFault::Tampered { .. }, .. })), "{spelled}: {known:?}");
     }
     for plain in [
         format!(r#"{{"inner": {sealed}}}"#),
@@ -289,7 +290,11 @@ async fn ciphertext_that_is_no_json_any_more_is_not_handed_out_where_nothing_is_
     no_utf8.insert(no_utf8.len() - 2, 0xff);
     for payload in [open_end.as_bytes().to_vec(), format!("{text}x").into_bytes(), no_utf8, deep.into_bytes()] {
         let refused = |result: Result<PersistedEvent>| {
-            let is_refused = matches!(result, Err(Error::InvalidPayload { .. } | Error::LimitExceeded { .. }));
+            let is_refused = matches!(
+                result,
+                Err(Error::Event { fault: EventFault::InvalidPayload { .. }, .. }
+                    | Error::Event { fault: EventFault::LimitExceeded { .. }, .. })
+            );
             assert!(is_refused, "{:?}", result.map(|event| String::from_utf8_lossy(&event.payload).into_owned()));
         };
         let mut damaged = sealed.clone();

@@ -1,6 +1,7 @@
 //! Runs transactions against each other, and asks the model whether the outcome can be explained.
 
 use super::{Allowed, Expect, LANES, LEVELS, Op, Outcome, Random, Scope, Start, World, Writer};
+use eventseal::error::KeyFault;
 use eventseal::keys::KeyStore;
 use eventseal::keys::{KeyId, ScopeState};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
@@ -363,7 +364,7 @@ async fn finish(mut tx: Transaction<'static, sqlx::Postgres>, result: Result<()>
         }
         Err(Error::Shredded { .. }) => Outcome::Shredded,
         Err(Error::Disabled { .. }) => Outcome::Disabled,
-        Err(Error::ScopeState { .. }) => Outcome::ScopeState,
+        Err(Error::Keys(KeyFault::ScopeState { .. })) => Outcome::ScopeState,
         Err(error) if error.is_retryable() => return None,
         Err(error) => panic!("{error}: {error:?}"),
     };

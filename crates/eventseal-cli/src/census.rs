@@ -10,6 +10,7 @@ use crate::connect::{AnyDb, Backend, connect, postgres_store, sqlite_store};
 use crate::master_key::NoMasterKey;
 use crate::output::{Exit, Failure, Progress, Report, count, exact_time, number, shown, table};
 use crate::registered::Registered;
+use eventseal::error::SetUpFault;
 use eventseal::maintenance::{Census, CensusOptions, CensusProgress, CensusRow};
 use eventseal::store::{EventTable, PositionRange};
 use eventseal::{Error, EventStore, GlobalPosition, SealedStore};
@@ -78,8 +79,12 @@ fn show(bar: &mut Progress, after: i64, progress: CensusProgress) {
 /// Says so where the tables are called otherwise.
 fn no_table(error: Error) -> Failure {
     let what = match &error {
-        Error::NoEventTables { table, .. } => format!("there is no table of events {}", shown(table)),
-        Error::OutdatedTables { .. } => "the columns of the table of events have other names".to_owned(),
+        Error::SetUp(SetUpFault::NoEventTables { table, .. }) => {
+            format!("there is no table of events {}", shown(table))
+        }
+        Error::SetUp(SetUpFault::OutdatedTables { .. }) => {
+            "the columns of the table of events have other names".to_owned()
+        }
         _ => return error.into(),
     };
     let remedy = "look whether --database, --schema, --events-table and --streams are right; eventseal migrate \

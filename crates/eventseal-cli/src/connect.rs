@@ -3,6 +3,7 @@
 use crate::args;
 use crate::interrupt;
 use crate::output::{Failure, shown, tell};
+use eventseal::error::SetUpFault;
 use eventseal::keys::{KeyManager, KeyStore, RestoredScopes};
 use eventseal::kms::Kms;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
@@ -197,7 +198,7 @@ pub(crate) async fn connect(args: &args::Database) -> Result<AnyDb, Failure> {
         AnyDb::Postgres(db) => Backend::applied_migration(db).await,
     };
     match applied {
-        Err(error @ Error::NewerTables { .. }) => Err(error.into()),
+        Err(error @ Error::SetUp(SetUpFault::NewerTables { .. })) => Err(error.into()),
         // Whoever may not read the bookkeeping can use the keys all the same.
         _ => Ok(db),
     }
@@ -247,7 +248,7 @@ pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<
 
 impl<C: Backend> Db<C> {
     pub(crate) async fn namespace(&mut self) -> Result<Namespace, Failure> {
-        Ok(self.keys.namespace(&mut self.connection).await?.ok_or(Error::NotMigrated)?)
+        Ok(self.keys.namespace(&mut self.connection).await?.ok_or(Error::SetUp(SetUpFault::NotMigrated))?)
     }
 
     /// Says which keys are about to be changed, before they are. Goes to standard error; JSON has it in its result.

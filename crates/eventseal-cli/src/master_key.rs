@@ -3,6 +3,7 @@
 use crate::args;
 use crate::output::Failure;
 use async_trait::async_trait;
+use eventseal::error::KmsFault;
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::{Error, Keyring, Result as Sealed};
 use std::path::{Path, PathBuf};
@@ -89,9 +90,9 @@ fn is_key(path: &Path) -> bool {
 fn from_text() -> Result<Arc<dyn Kms>, Failure> {
     match Keyring::from_env(TEXT) {
         Ok(ring) => Ok(Arc::new(ring)),
-        Err(Error::Keyring { problem }) => Err(Error::Keyring {
+        Err(Error::Kms(KmsFault::Keyring { problem })) => Err(Error::Kms(KmsFault::Keyring {
             problem: format!("{TEXT} holds a keyring's text, {FILE} the name of a file; {problem}"),
-        }
+        })
         .into()),
         Err(error) => Err(error.into()),
     }
@@ -116,7 +117,7 @@ async fn aws(_key: &str, _also: Option<&str>) -> Result<Arc<dyn Kms>, Failure> {
 pub(crate) struct NoMasterKey;
 
 fn none<T>() -> Sealed<T> {
-    Err(Error::Keyring { problem: "this command was not given a master key; please report this".into() })
+    Err(Error::Kms(KmsFault::Keyring { problem: "this command was not given a master key; please report this".into() }))
 }
 
 #[async_trait]

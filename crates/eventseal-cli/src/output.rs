@@ -8,7 +8,7 @@ pub(crate) use progress::{Progress, rate};
 pub(crate) use table::table;
 pub(crate) use words::in_commands;
 
-use eventseal::error::ErrorKind;
+use eventseal::error::{ErrorKind, KeyFault, SetUpFault, TransactionFault};
 use eventseal::{Error, Namespace};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -164,16 +164,24 @@ impl Failure {
     fn help(&self) -> Option<&'static str> {
         let Self::Library(error) = self else { return None };
         match &**error {
-            Error::KekInUse { .. } => Some("eventseal status shows what is to be done first: rotate-kek, then rewrap"),
-            Error::TablesExist { .. } => Some("leave --events out if the event store is there already"),
+            Error::Keys(KeyFault::KekInUse { .. }) => {
+                Some("eventseal status shows what is to be done first: rotate-kek, then rewrap")
+            }
+            Error::SetUp(SetUpFault::TablesExist { .. }) => {
+                Some("leave --events out if the event store is there already")
+            }
             Error::Collision { .. } => Some("run it again; --lock-timeout says how long to wait for others"),
-            Error::OutdatedTables { .. } => Some("eventseal migrate --namespace NAME, by this version of eventseal"),
-            Error::NewerTables { .. } => Some("use a newer eventseal"),
-            Error::PermissionDenied { .. } => {
+            Error::SetUp(SetUpFault::OutdatedTables { .. }) => {
+                Some("eventseal migrate --namespace NAME, by this version of eventseal")
+            }
+            Error::SetUp(SetUpFault::NewerTables { .. }) => Some("use a newer eventseal"),
+            Error::SetUp(SetUpFault::PermissionDenied { .. }) => {
                 Some("eventseal doctor shows what this user may do; --database names another one")
             }
-            Error::PooledStatements { .. } => Some("let --database name the database itself, not the pooler"),
-            Error::OutcomeUnknown { .. } => {
+            Error::SetUp(SetUpFault::PooledStatements { .. }) => {
+                Some("let --database name the database itself, not the pooler")
+            }
+            Error::Transaction(TransactionFault::OutcomeUnknown { .. }) => {
                 Some("eventseal status, or keys show, says what is there now; then run it again if it is needed")
             }
             _ => None,

@@ -1,7 +1,7 @@
 //! One batch of a backfill: from what was read to what is committed.
 
 use crate::crypto::primitives::Salts;
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, KeyFault, MaintenanceFault, Result};
 use crate::event::PersistedEvent;
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
@@ -256,15 +256,17 @@ impl Open<'_> {
         // Who names the owners could otherwise have a live value erased as somebody's who was shredded, or keep it from
         // a shred.
         if let Some(pointer) = draft.as_ref().and_then(|draft| draft.moved_to_another(&self.coverage.owners)) {
-            return Err(Error::OtherOwner { event_id: self.event.event_id, pointer });
+            return Err(Error::Event { event_id: self.event.event_id, fault: EventFault::OtherOwner { pointer } });
         }
         let places: HashSet<&str> = draft.iter().flat_map(Draft::places).collect();
         // What was sealed once, and is not protected any more, must not come to lie in the clear.
         match self.coverage.places.iter().find(|place| !places.contains(place.as_str())) {
-            Some(_) => Err(Error::Unsealed {
+            Some(_) => Err(Error::Event {
                 event_id: self.event.event_id,
-                event_type: self.event.stored_type.clone(),
-                pointer: self.first_in_the_clear(&places),
+                fault: EventFault::Unsealed {
+                    event_type: self.event.stored_type.clone(),
+                    pointer: self.first_in_the_clear(&places),
+                },
             }),
             None => Ok(draft),
         }
@@ -347,7 +349,8 @@ async fn verify<T: EventTable + ?Sized>(
         table.stored_events_at(tx, &positions).await?.into_iter().map(|event| (event.global_position, event)).collect();
     let mut rows = Vec::with_capacity(written.len());
     for sealed in written {
-        let differs = |problem| Error::NotVerified { event_id: sealed.event.event_id, problem };
+        let differs =
+            |problem| Error::Maintenance(MaintenanceFault::NotVerified { event_id: sealed.event.event_id, problem });
         let row = stored.remove(&sealed.event.global_position).ok_or_else(|| differs("it is not in the store"))?;
         let mut same = sealed.event.clone();
         same.payload.clone_from(&row.payload);
@@ -358,7 +361,8 @@ async fn verify<T: EventTable + ?Sized>(
     }
     let opened = sealer.open_rows(tx, &rows, Reading::Strictly, Reader::Locked(pinned)).await?;
     for (sealed, opened) in written.iter().zip(opened) {
-        let differs = |problem| Error::NotVerified { event_id: sealed.event.event_id, problem };
+        let differs =
+            |problem| Error::Maintenance(MaintenanceFault::NotVerified { event_id: sealed.event.event_id, problem });
         let opened = opened.map_err(|error| {
             tracing::warn!(event_id = %sealed.event.event_id, %error, "what was written does not open");
             differs("it does not open")
@@ -379,5 +383,5 @@ async fn verify<T: EventTable + ?Sized>(
 fn never_had_a_key(scope: &KeyScope) -> Error {
     let problem =
         "was shredded before it had a key, so no seal can say that something was erased: reopen it and shred it again";
-    Error::ScopeState { scope: scope.clone(), problem }
+    Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem })
 }

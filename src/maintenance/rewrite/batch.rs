@@ -1,7 +1,7 @@
 //! One batch of a rewrite: from what was read in the source to what is committed in the target.
 
 use crate::crypto::primitives::Salts;
-use crate::error::{Error, Result};
+use crate::error::{Error, MaintenanceFault, Result, StorageFault};
 use crate::event::{GlobalPosition, PersistedEvent, Unreadable};
 use crate::json::number::is_same_value;
 use crate::keys::names::{KeyId, KeyScope};
@@ -121,7 +121,10 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
                         Some(_) if !self.options.copy_unreadable => {
                             return Err(unreadable(
                                 event,
-                                Error::InvalidRow { what: "the key of a scope", problem: "can't be used" },
+                                Error::Storage(StorageFault::InvalidRow {
+                                    what: "the key of a scope",
+                                    problem: "can't be used",
+                                }),
                             ));
                         }
                         Some(_) => outcome.kept.push(Kept::new(event, KeptBecause::Unreadable, None)),
@@ -285,7 +288,9 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_,
             stored.iter().map(|event| (event.global_position, event)).collect();
         let (mut sealed, mut expected) = (Vec::new(), Vec::new());
         for written in &self.written {
-            let differs = |problem| Error::NotVerified { event_id: written.event.event_id, problem };
+            let differs = |problem| {
+                Error::Maintenance(MaintenanceFault::NotVerified { event_id: written.event.event_id, problem })
+            };
             let row =
                 *by_position.get(&written.event.global_position).ok_or_else(|| differs("it is not in the store"))?;
             let mut same = row.clone();
@@ -305,7 +310,8 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_,
         let opened =
             self.sealer.open_rows(self.source, &sealed, Reading::Strictly, Reader::Locked(self.pinned)).await?;
         for ((row, (payload, redacted)), opened) in sealed.iter().zip(expected).zip(opened) {
-            let differs = |problem| Error::NotVerified { event_id: row.event_id, problem };
+            let differs =
+                |problem| Error::Maintenance(MaintenanceFault::NotVerified { event_id: row.event_id, problem });
             let opened = opened.map_err(|error| {
                 tracing::warn!(event_id = %row.event_id, %error, "what was written does not open");
                 differs("it does not open")
@@ -345,13 +351,13 @@ fn scopes_of(fates: &[Fate<'_>]) -> HashSet<KeyScope> {
 }
 
 fn unreadable(event: &PersistedEvent, error: Error) -> Error {
-    Error::Unreadable(Box::new(Unreadable {
+    Error::Maintenance(MaintenanceFault::Unreadable(Box::new(Unreadable {
         aggregate: event.aggregate.clone(),
         aggregate_version: event.aggregate_version,
         global_position: event.global_position,
         event_id: event.event_id,
         error,
-    }))
+    })))
 }
 
 /// A database may re-space and re-order metadata, and spell its numbers otherwise.

@@ -5,7 +5,7 @@
 //! number, as a whole and, from four bytes on, as a part of others. In one pass over the texts as they are spelled,
 //! whatever they hold, and with a bound: what would take longer is not written anew.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, Result};
 use crate::event::PersistedEvent;
 use crate::json::number::{canonical, respelled};
 use crate::json::scan::Span;
@@ -176,7 +176,7 @@ pub(super) fn check_owners(plan: &Plan, event: &PersistedEvent, row: &OpenedRow<
     let voids: Voids = opened.redacted.iter().map(|redacted| (redacted.place.clone(), redacted.key_id)).collect();
     let draft = Draft::with_voids(plan, event.as_stored().with_payload(&opened.payload), &voids)?;
     match draft.and_then(|draft| draft.moved_to_another(&row.coverage.owners)) {
-        Some(pointer) => Err(Error::OtherOwner { event_id: event.event_id, pointer }),
+        Some(pointer) => Err(Error::Event { event_id: event.event_id, fault: EventFault::OtherOwner { pointer } }),
         None => Ok(()),
     }
 }

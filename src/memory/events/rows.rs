@@ -1,7 +1,7 @@
 //! Access to the stored rows of events, for maintenance: [`EventTable`] for [`MemoryStore`].
 
 use super::{MemoryStore, from, last_position, push};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TransactionFault};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
 use crate::memory::MemoryTx;
 use crate::store::event_table::{
@@ -18,7 +18,7 @@ impl EventTable for MemoryStore {
 
     async fn in_transaction(&self, connection: &mut MemoryTx, work: &mut dyn TableWork<MemoryTx>) -> Result<()> {
         if connection.is_writing() {
-            return Err(Error::InTransaction { operation: "maintenance" });
+            return Err(Error::Transaction(TransactionFault::InTransaction { operation: "maintenance" }));
         }
         let mut tx = connection.begin_another();
         work.run(&mut tx).await?;
@@ -110,7 +110,9 @@ impl EventTable for MemoryStore {
     /// Every committed position is settled, because positions become visible in their order.
     async fn settled_position(&self, connection: &mut MemoryTx) -> Result<GlobalPosition> {
         if connection.is_writing() {
-            return Err(Error::InTransaction { operation: "looking for the settled position" });
+            return Err(Error::Transaction(TransactionFault::InTransaction {
+                operation: "looking for the settled position",
+            }));
         }
         Ok(last_position(&connection.read()?.events))
     }

@@ -1,7 +1,7 @@
 //! The rows of PostgreSQL's events, for maintenance.
 
 use super::{KNOWN_ID, PostgresStore, metadata_as_jsonb};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputFault, Result, SetUpFault, StorageFault};
 use crate::event::{GlobalPosition, PersistedEvent};
 use crate::sql::errors::postgres::{UNDEFINED_TABLE, UNIQUE_VIOLATION, sql_state};
 use crate::sql::own_transaction::{self, OwnTransaction as _};
@@ -20,8 +20,10 @@ use uuid::Uuid;
 
 /// How long appends may be kept waiting for the sake of maintenance.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
-const VERSION_TAKEN: Error =
-    Error::InvalidRow { what: "the aggregate version of an event to be inserted", problem: "is in the table already" };
+const VERSION_TAKEN: Error = Error::Storage(StorageFault::InvalidRow {
+    what: "the aggregate version of an event to be inserted",
+    problem: "is in the table already",
+});
 
 impl PostgresStore {
     /// Does a payload start with a header? As [`starts_with_header`](crate::store::starts_with_header) says. Only the
@@ -251,7 +253,7 @@ impl PostgresStore {
     /// As `database` says, or that the table is not there.
     fn failed(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
         move |source| match sql_state(&source) {
-            Some(UNDEFINED_TABLE) => Error::NoEventTables { of: "database", table: self.table() },
+            Some(UNDEFINED_TABLE) => Error::SetUp(SetUpFault::NoEventTables { of: "database", table: self.table() }),
             _ => database(operation)(source),
         }
     }
@@ -300,7 +302,7 @@ impl PostgresStore {
         match <[String; 1]>::try_from(found) {
             Ok([sequence]) => Ok(sequence),
             // A default that names it as text, a trigger, or several of them.
-            Err(_) => Err(Error::NoSequence { table: self.table() }),
+            Err(_) => Err(Error::SetUp(SetUpFault::NoSequence { table: self.table() })),
         }
     }
 
@@ -339,10 +341,12 @@ impl Batch {
             Ok(metadata_as_jsonb(event.event_id, event.metadata.as_deref())?.map(str::to_owned))
         };
         let version = |event: &PersistedEvent| {
-            i32::try_from(event.stored_version.get()).map_err(|_| Error::OutOfRange {
-                what: "event version",
-                value: event.stored_version.get().into(),
-                hint: "event versions are at most 2147483647",
+            i32::try_from(event.stored_version.get()).map_err(|_| {
+                Error::Input(InputFault::OutOfRange {
+                    what: "event version",
+                    value: event.stored_version.get().into(),
+                    hint: "event versions are at most 2147483647",
+                })
             })
         };
         Ok(Self {

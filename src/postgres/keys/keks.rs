@@ -1,7 +1,7 @@
 //! Key-encryption keys in PostgreSQL, inside transactions that the port's methods begin and end.
 
 use super::{PostgresKeys, columns, data_key, query};
-use crate::error::{Error, Result, no_effect};
+use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::keys::names::{KekId, KeyId};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper,
@@ -172,7 +172,7 @@ impl PostgresKeys {
         for row in &rows {
             let key_id = KeyId(column(row, 0)?);
             if !by.opens(key_id, column(row, 1)?) {
-                return Err(Error::WrongKey { key_id, kek_id: batch.to });
+                return Err(Error::Keys(KeyFault::WrongKey { key_id, kek_id: batch.to }));
             }
             outcome.rewrapped += 1;
         }

@@ -141,7 +141,7 @@ impl Failure {
             }
             next = one.source();
         }
-        Self { problem: "it returned an error".to_owned(), source: Some(StepError(error)) }
+        Self { problem: "it returned an error".to_owned(), source: Some(StepError::new(error)) }
     }
 }
 

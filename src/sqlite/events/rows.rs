@@ -1,7 +1,7 @@
 //! The rows of SQLite's events, for maintenance.
 
 use super::{LAST_POSITION, SqliteStore};
-use crate::error::{Error, Result};
+use crate::error::{Error, EventFault, Result, SetUpFault};
 use crate::event::{GlobalPosition, NOT_JSON, PersistedEvent};
 use crate::sql::{
     SqlRow, check_stored, event_database as database, events, in_transaction, not_in_transaction, own_transaction,
@@ -50,7 +50,7 @@ impl EventTable for SqliteStore {
         let row = self.maintain(LAST_POSITION).fetch_one(tx).await;
         let row = row.map_err(|source| match source.as_database_error() {
             Some(error) if error.message().starts_with("no such table") => {
-                Error::NoEventTables { of: "database", table: self.events.clone() }
+                Error::SetUp(SetUpFault::NoEventTables { of: "database", table: self.events.clone() })
             }
             _ => database("reading the last position")(source),
         })?;
@@ -201,8 +201,10 @@ fn batch(events: &[PersistedEvent]) -> Result<(String, Vec<u8>)> {
     let mut rows = Vec::with_capacity(events.len());
     for event in events {
         let metadata = event.metadata.as_ref().map(|metadata| std::str::from_utf8(metadata));
-        let metadata =
-            metadata.transpose().map_err(|_| Error::InvalidMetadata { event_id: event.event_id, problem: NOT_JSON })?;
+        let metadata = metadata.transpose().map_err(|_| Error::Event {
+            event_id: event.event_id,
+            fault: EventFault::InvalidMetadata { problem: NOT_JSON },
+        })?;
         rows.push(serde_json::json!([
             event.global_position.get(),
             event.aggregate.aggregate_type(),

@@ -1,7 +1,7 @@
 //! Key-encryption keys in SQLite, inside transactions that the port's methods begin and end.
 
 use super::{SqliteKeys, data_key, json};
-use crate::error::{Error, Result, no_effect};
+use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::keys::names::KekId;
 use crate::keys::{
     KekRecord, KekState, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch, Rewrapper, ScopeState,
@@ -142,7 +142,7 @@ impl SqliteKeys {
                 .map_err(failed())?;
             match written {
                 Some(written) if by.opens(key.key_id, &written) => outcome.rewrapped += 1,
-                Some(_) => return Err(Error::WrongKey { key_id: key.key_id, kek_id: batch.to }),
+                Some(_) => return Err(Error::Keys(KeyFault::WrongKey { key_id: key.key_id, kek_id: batch.to })),
                 // Nobody else writes now: the key-encryption key was retired meanwhile, or something keeps the change
                 // away.
                 None => {

@@ -12,6 +12,7 @@ use aws_smithy_types::body::SdkBody;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::KmsFault;
 use eventseal::keys::KekId;
 use eventseal::kms::Kms;
 use eventseal::kms::{AwsKms, KekContext, KmsFailure, SecretKey, WrappedKek};
@@ -38,11 +39,11 @@ fn wrapped() -> WrappedKek {
 
 fn failure_of(error: &Error) -> KmsFailure {
     match error {
-        Error::KmsRefused { failure, .. } => {
+        Error::Kms(KmsFault::Refused { failure, .. }) => {
             assert!(!error.is_retryable());
             *failure
         }
-        Error::KmsUnavailable { failure, .. } => {
+        Error::Kms(KmsFault::Unavailable { failure, .. }) => {
             assert!(error.is_retryable());
             *failure
         }

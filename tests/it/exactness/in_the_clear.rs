@@ -1,6 +1,7 @@
 //! A `Sensitive` that nothing protects is not stored.
 
 use super::{object, try_append};
+use eventseal::error::EventFault;
 use eventseal::{
     Error, EventPayload, EventStoreExt, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event, events,
 };
@@ -23,7 +24,10 @@ async fn in_the_clear<T: Serialize>(protected: &[&str], value: &T) -> Option<Str
     let id = new.event_id;
     match try_append(&world, &store, "1", new).await {
         Ok(()) => None,
-        Err(Error::SensitiveInTheClear { event_id, event_type, event_version, pointer }) => {
+        Err(Error::Event {
+            event_id,
+            fault: EventFault::SensitiveInTheClear { event_type, event_version, pointer },
+        }) => {
             assert_eq!((event_id, event_type.as_str(), event_version.get()), (id, "Met", 1));
             assert!(
                 store
@@ -262,7 +266,8 @@ async fn i2_who_changes_the_event_does_not_silence_the_check() {
         change(&mut new);
         try_append(&world, &store, &new.event_id.to_string(), new).await
     };
-    let is_refused = |result: Result<()>| matches!(result, Err(Error::SensitiveInTheClear { .. }));
+    let is_refused =
+        |result: Result<()>| matches!(result, Err(Error::Event { fault: EventFault::SensitiveInTheClear { .. }, .. }));
     assert!(append(&|_| ()).await.is_ok());
     assert!(append(&|new| new.event_type = "Whole".into()).await.is_ok());
     assert!(is_refused(append(&|new| new.event_type = "Plain".into()).await));
@@ -296,6 +301,9 @@ async fn i2_a_sensitive_of_a_type_that_is_not_registered_is_not_stored() {
         [NewEvent::of(&shipped()), NewEvent::of(&OrderEvent::from(shipped())), NewEvent::json("Shipped", 1, &shipped())]
     {
         let error = try_append(&world, &store, "1", new.unwrap()).await.unwrap_err();
-        assert!(matches!(&error, Error::SensitiveInTheClear { pointer, .. } if pointer.as_str() == "/to"), "{error:?}");
+        assert!(
+            matches!(&error, Error::Event { fault: EventFault::SensitiveInTheClear { pointer, .. }, .. } if pointer.as_str() == "/to"),
+            "{error:?}"
+        );
     }
 }

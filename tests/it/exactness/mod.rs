@@ -7,6 +7,7 @@ mod through_buffers;
 mod written;
 
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::InputFault;
 use eventseal::memory::MemoryStore;
 use eventseal::{
     AggregateVersion, Error, EventStore, GlobalPosition, JsonPointer, NewEvent, Owner, PersistedEvent, Result,
@@ -28,7 +29,7 @@ async fn try_append(world: &World, store: &SealedStore<MemoryStore>, id: &str, e
 
 fn problem<T: Serialize>(value: &T) -> String {
     match NewEvent::json("Met", 1, value) {
-        Err(Error::Encode { problem, .. }) => problem,
+        Err(Error::Input(InputFault::Encode { problem, .. })) => problem,
         other => panic!("{other:?}"),
     }
 }

@@ -1,6 +1,7 @@
 //! Erasures in types that serde reads through a buffer.
 
 use super::{object, problem, redacted, try_append};
+use eventseal::error::EventFault;
 use eventseal::{Error, NewEvent, PersistedEvent, Result, Schemas, Sensitive, event};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
@@ -318,7 +319,7 @@ fn i4_what_may_be_either_is_refused() {
     let refused = |event: &PersistedEvent| {
         let error = event.decode::<Own<Card<Option<String>>>>().unwrap_err();
         assert!(
-            matches!(&error, Error::Decode { problem, .. } if problem.contains("may be a value or stand in")),
+            matches!(&error, Error::Event { fault: EventFault::Decode { problem, .. }, .. } if problem.contains("may be a value or stand in")),
             "{error:?}"
         );
     };
@@ -364,7 +365,8 @@ async fn i9_a_name_that_is_sensitive_gets_into_no_error() {
     let store = world.store(Schemas::new([event("Met").version(1)]).unwrap()).await;
     let error = try_append(&world, &store, "1", NewEvent::json("Met", 1, &one).unwrap()).await.unwrap_err();
     assert!(
-        matches!(error, Error::SensitiveInTheClear { .. }) && !format!("{error} {error:?}").contains("ada"),
+        matches!(error, Error::Event { fault: EventFault::SensitiveInTheClear { .. }, .. })
+            && !format!("{error} {error:?}").contains("ada"),
         "{error:?}"
     );
 }
@@ -391,13 +393,16 @@ fn i4_a_deserialize_that_keeps_json_as_text_knows_what_is_erased_or_is_refused()
     for unclear in [r#"{"name":"gone","other":"o"}"#, r#"{"name":"o","other":"gone"}"#] {
         let refused = erased(unclear).decode::<Kept<String>>();
         assert!(
-            matches!(&refused, Err(Error::Decode { problem, .. }) if problem.contains("a Sensitive went through a \
+            matches!(&refused, Err(Error::Event { fault: EventFault::Decode { problem, .. }, .. }) if problem.contains("a Sensitive went through a \
                 buffer")),
             "{refused:?}"
         );
     }
     let unclear = erased(r#"{"name":null,"other":"o"}"#).decode::<Kept<Option<String>>>();
-    assert!(matches!(unclear, Err(Error::Decode { .. })), "erased, and not a null that was written: {unclear:?}");
+    assert!(
+        matches!(unclear, Err(Error::Event { fault: EventFault::Decode { .. }, .. })),
+        "erased, and not a null that was written: {unclear:?}"
+    );
     let inside = redacted(r#"{"a":[{"name":null,"other":"o"}]}"#, &["/a/0/name"])
         .decode::<BTreeMap<String, Vec<Kept<String>>>>()
         .unwrap();

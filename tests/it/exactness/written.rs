@@ -1,6 +1,7 @@
 //! What JSON can't say, and how the rest is written.
 
 use super::{customer, object, problem, try_append};
+use eventseal::error::EventFault;
 use eventseal::{Changes, Error, NewEvent, Schemas, Sensitive, event};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -187,6 +188,9 @@ async fn a_step_that_returns_no_number_fails() {
         world.append(&old, "1", &[NewEvent::raw("Weighed", 1, r#"{"weight":0.0}"#)]).await;
         let store = world.store(Schemas::new([new]).unwrap()).await;
         let error = world.read(&store, "1").await.unwrap_err();
-        assert!(matches!(&error, Error::Upcast { problem, .. } if problem.contains("is not finite")), "{error:?}");
+        assert!(
+            matches!(&error, Error::Event { fault: EventFault::Upcast { problem, .. }, .. } if problem.contains("is not finite")),
+            "{error:?}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Metadata that the database would refuse.
 
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::EventFault;
 use eventseal::postgres::PostgresStore;
 use eventseal::{Error, EventStore, NewEvent, aggregate};
 use proptest::prelude::*;
@@ -117,7 +118,9 @@ async fn metadata_is_refused_exactly_where_the_database_would_refuse_it() {
         match ours {
             Ok(_) => taken += 1,
             Err(error) => {
-                let Error::InvalidMetadata { problem, .. } = error else { panic!("{error:?}") };
+                let Error::Event { fault: EventFault::InvalidMetadata { problem }, .. } = error else {
+                    panic!("{error:?}")
+                };
                 // It names what the database would have stumbled over, unless that is further on than where it is no
                 // JSON.
                 let theirs = theirs.unwrap_err();

@@ -3,7 +3,7 @@
 use super::{order, placed, postgres, sqlite};
 use eventseal::ExpectedVersion::Any;
 use eventseal::consumer::Consumer;
-use eventseal::error::BoxError;
+use eventseal::error::{BoxError, TransactionFault};
 use eventseal::split::SplitTx;
 use eventseal::{Error, EventStore, EventStoreExt, NewEvent, PersistedEvent, Result};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
@@ -83,13 +83,21 @@ async fn an_outage_during_a_commit_of_the_library_says_that_nobody_knows() {
     let (db, store) = postgres().await;
     db.pool.execute(ENDS_AT_COMMIT).await.unwrap();
     let error = store.keys().rotate_kek(&mut *db.pool.acquire().await.unwrap(), "default").await.unwrap_err();
-    assert!(matches!(error, Error::OutcomeUnknown { .. }) && error.is_outage() && !error.is_retryable(), "{error:?}");
+    assert!(
+        matches!(error, Error::Transaction(TransactionFault::OutcomeUnknown { .. }))
+            && error.is_outage()
+            && !error.is_retryable(),
+        "{error:?}"
+    );
     // Of the events' commit too, while a caller's own is the caller's.
     let mut tx = SplitTx::begin(&db.pool, &db.pool).await.unwrap();
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut **tx.events()).await.unwrap();
     sqlx::query("SELECT pg_terminate_backend($1, 10000)").bind(pid).execute(&db.pool).await.unwrap();
     let error = tx.commit().await.unwrap_err();
-    assert!(matches!(error, Error::OutcomeUnknown { .. }) && !error.is_retryable(), "{error:?}");
+    assert!(
+        matches!(error, Error::Transaction(TransactionFault::OutcomeUnknown { .. })) && !error.is_retryable(),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::{order, placed, postgres};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::SetUpFault;
 use eventseal::maintenance::RewriteOptions;
 use eventseal::postgres::{PostgresStore, PostgresTables};
 use eventseal::{Error, EventStore, NewEvent};
@@ -34,7 +35,7 @@ async fn a_copy_goes_on_behind_its_last_event_whoever_owns_the_sequence() {
         .rewrite(&mut source, &target, &mut connection, &RewriteOptions::default(), &mut |_| {})
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::NoSequence { .. }) && !error.is_retryable(), "{error:?}");
+    assert!(matches!(error, Error::SetUp(SetUpFault::NoSequence { .. })) && !error.is_retryable(), "{error:?}");
     let copied: i64 = sqlx::query_scalar("SELECT count(*) FROM copied").fetch_one(&mut *connection).await.unwrap();
     assert_eq!(copied, 0);
 }
@@ -71,6 +72,11 @@ async fn a_position_that_is_taken_is_not_tried_again_for_ever() {
     db.pool.execute("SELECT setval('events_global_position_seq', 1, false)").await.unwrap();
     let mut tx = db.pool.begin().await.unwrap();
     let error = store.append(&mut tx, &order(), Any, &[placed("42")]).await.unwrap_err();
-    assert!(matches!(error, Error::PositionTaken { .. }) && !error.is_retryable() && !error.is_conflict(), "{error:?}");
+    assert!(
+        matches!(error, Error::SetUp(SetUpFault::PositionTaken { .. }))
+            && !error.is_retryable()
+            && !error.is_conflict(),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("setval()"), "{error}");
 }

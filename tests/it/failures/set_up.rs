@@ -2,6 +2,7 @@
 
 use super::{on_postgres, on_sqlite, order, placed, postgres, sqlite};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::SetUpFault;
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{Error, EventStore, EventStoreExt, KeyScope, Namespace};
@@ -21,7 +22,7 @@ async fn missing_tables_columns_and_permissions_are_errors_of_their_own() {
             false => on_postgres().append(&mut tx, &order(), Any, &[placed("42")]).await.unwrap_err(),
         };
         assert!(
-            matches!(&error, Error::NoEventTables { table, .. } if table.contains("events") || table.contains("heads")),
+            matches!(&error, Error::SetUp(SetUpFault::NoEventTables { table, .. }) if table.contains("events") || table.contains("heads")),
             "{error:?}"
         );
         assert!(!error.is_retryable() && !error.is_outage());
@@ -35,16 +36,19 @@ async fn missing_tables_columns_and_permissions_are_errors_of_their_own() {
     let mut tx = connection.begin().await.unwrap();
     tx.execute(AssertSqlSafe(format!("SET LOCAL ROLE {role}"))).await.unwrap();
     let error = on_postgres().append(&mut tx, &order(), Any, &[placed("42")]).await.unwrap_err();
-    assert!(matches!(&error, Error::PermissionDenied { source, .. } if source.code() == Some("42501")), "{error:?}");
+    assert!(
+        matches!(&error, Error::SetUp(SetUpFault::PermissionDenied { source, .. }) if source.code() == Some("42501")),
+        "{error:?}"
+    );
     drop(tx);
     connection.execute(AssertSqlSafe(format!("DROP OWNED BY {role}; DROP ROLE {role}"))).await.unwrap();
     connection.execute("ALTER TABLE events RENAME COLUMN event_version TO version").await.unwrap();
     let error = on_postgres().read_stream(&mut connection, &order()).await.unwrap_err();
-    assert!(matches!(error, Error::OutdatedTables { .. }), "{error:?}");
+    assert!(matches!(error, Error::SetUp(SetUpFault::OutdatedTables { .. })), "{error:?}");
     connection.execute("DROP TABLE data_keys CASCADE").await.unwrap();
     let mut tx = connection.begin().await.unwrap();
     let error = on_postgres().keys().key_history(&mut tx, &KeyScope::new("Customer", "42")).await.unwrap_err();
-    assert!(matches!(error, Error::NotMigrated), "{error:?}");
+    assert!(matches!(error, Error::SetUp(SetUpFault::NotMigrated)), "{error:?}");
 }
 
 #[tokio::test]
@@ -56,7 +60,7 @@ async fn missing_tables_columns_and_permissions_are_errors_of_their_own_on_sqlit
     let mut tx = connection.begin().await.unwrap();
     let error = on_sqlite().append(&mut tx, &order(), Any, &[placed("42")]).await.unwrap_err();
     assert!(
-        matches!(&error, Error::NoEventTables { table, .. } if table == "events" || table == "aggregate_heads"),
+        matches!(&error, Error::SetUp(SetUpFault::NoEventTables { table, .. }) if table == "events" || table == "aggregate_heads"),
         "{error:?}"
     );
     tx.rollback().await.unwrap();
@@ -64,12 +68,12 @@ async fn missing_tables_columns_and_permissions_are_errors_of_their_own_on_sqlit
     connection.execute("PRAGMA query_only = ON").await.unwrap();
     let mut tx = connection.begin().await.unwrap();
     let error = on_sqlite().append(&mut tx, &order(), Any, &[placed("42")]).await.unwrap_err();
-    assert!(matches!(error, Error::PermissionDenied { .. }), "{error:?}");
+    assert!(matches!(error, Error::SetUp(SetUpFault::PermissionDenied { .. })), "{error:?}");
     tx.rollback().await.unwrap();
     connection.execute("PRAGMA query_only = OFF").await.unwrap();
     connection.execute("ALTER TABLE events RENAME COLUMN event_version TO version").await.unwrap();
     let error = on_sqlite().read_stream(&mut connection, &order()).await.unwrap_err();
-    assert!(matches!(error, Error::OutdatedTables { .. }), "{error:?}");
+    assert!(matches!(error, Error::SetUp(SetUpFault::OutdatedTables { .. })), "{error:?}");
 }
 
 /// A migration that this version does not know, as a newer one writes it down.
@@ -103,7 +107,7 @@ async fn a_newer_migration_does_not_stop_older_code_unless_it_is_marked() {
         PostgresStore::new().migrate(&mut connection).await.unwrap_err(),
         PostgresKeys::new().applied_migration(&mut connection).await.unwrap_err(),
     ] {
-        assert!(matches!(error, Error::NewerTables { found: 90, .. }), "{error:?}");
+        assert!(matches!(error, Error::SetUp(SetUpFault::NewerTables { found: 90, .. })), "{error:?}");
     }
     let (db, store) = sqlite().await;
     let mut connection = db.pool.acquire().await.unwrap();
@@ -112,7 +116,7 @@ async fn a_newer_migration_does_not_stop_older_code_unless_it_is_marked() {
     store.keys().prepare(&mut connection).await.unwrap();
     connection.execute("UPDATE _keys_migrations SET description = 'breaking' WHERE version = 90").await.unwrap();
     let error = SqliteKeys::new().migrate(&mut connection, &namespace).await.unwrap_err();
-    assert!(matches!(error, Error::NewerTables { found: 90, .. }), "{error:?}");
+    assert!(matches!(error, Error::SetUp(SetUpFault::NewerTables { found: 90, .. })), "{error:?}");
 }
 
 #[tokio::test]
@@ -121,7 +125,7 @@ async fn a_migration_that_fails_holds_up_nobody_elses() {
     let mut connection = db.pool.acquire().await.unwrap();
     connection.execute("CREATE TABLE events (x INT)").await.unwrap();
     let error = PostgresStore::new().migrate(&mut connection).await.unwrap_err();
-    assert!(matches!(error, Error::TablesExist { .. }), "{error:?}");
+    assert!(matches!(error, Error::SetUp(SetUpFault::TablesExist { .. })), "{error:?}");
     let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database \
         WHERE datname = current_database())";
     let held: i64 = sqlx::query_scalar(held).fetch_one(&mut *connection).await.unwrap();

@@ -1,5 +1,6 @@
 //! What the guards know of a registry, they know through its public API: so does everybody else.
 
+use eventseal::error::EventFault;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryTx};
 use eventseal::schema::{Answers, Asked, Given, LockFile, PayloadType, Question, Refusal};
 use eventseal::{
@@ -99,7 +100,7 @@ fn the_rust_types_of_a_registry_are_known() {
         PersistedEvent::from_new(aggregate("Order", "1"), AggregateVersion::FIRST, GlobalPosition::START, event)
     };
     assert!(reads.read(&stored(r#"{"customer_id":"c-1","email":"a","note":"b"}"#)).is_ok());
-    assert!(matches!(reads.read(&stored("{}")), Err(Error::Decode { .. })));
+    assert!(matches!(reads.read(&stored("{}")), Err(Error::Event { fault: EventFault::Decode { .. }, .. })));
 }
 
 /// Whoever answers as no deserializer may is refused, and nothing panics.
@@ -144,7 +145,10 @@ async fn an_event_is_opened_as_it_was_appended_and_says_whose_it_is() {
     let mut scopes: Vec<String> = sealer.scopes_of(&order, &new[0]).unwrap().iter().map(ToString::to_string).collect();
     scopes.sort();
     assert_eq!(scopes, ["Customer c-1", "Order 1"]);
-    assert!(matches!(sealer.scopes_of(&order, &NewEvent::raw("Unknown", 1, "{}")), Err(Error::UnknownType { .. })));
+    assert!(matches!(
+        sealer.scopes_of(&order, &NewEvent::raw("Unknown", 1, "{}")),
+        Err(Error::Event { fault: EventFault::UnknownType { .. }, .. })
+    ));
 
     let sealed = sealer.seal(&mut tx, &order, &new).await.unwrap()[0].clone();
     let stored = PersistedEvent::from_new(order.clone(), AggregateVersion::FIRST, GlobalPosition::START, sealed);

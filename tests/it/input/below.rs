@@ -2,6 +2,7 @@
 
 use super::{KEYRING, Shop, assert_silent, declared, good, order, placed};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::{EventFault, KeyFault, KmsFault};
 use eventseal::memory::{MemoryDb, MemoryKeys};
 use eventseal::{
     Error, EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, Schemas, SealedStore, event,
@@ -77,11 +78,14 @@ async fn i2_i6_i9_no_failure_below_lets_plaintext_out() {
     let shop = Shop::unprepared(db.clone(), declared());
     shop.kms.0.store(0, Ordering::Relaxed);
     let error = shop.append(&order(), Any, &events()).await.unwrap_err();
-    assert!(matches!(error, Error::KmsUnavailable { .. }) && error.is_retryable(), "{error:?}");
+    assert!(matches!(error, Error::Kms(KmsFault::Unavailable { .. })) && error.is_retryable(), "{error:?}");
     assert_silent("KMS", &error);
     let fresh = Shop::unprepared(MemoryDb::new(Namespace::new("test").unwrap()), declared());
     let error = fresh.append(&order(), Any, &events()).await.unwrap_err();
-    assert!(matches!(error, Error::NoActiveKek { .. }) && error.to_string().contains("prepare()"), "{error:?}");
+    assert!(
+        matches!(error, Error::Keys(KeyFault::NoActiveKek { .. })) && error.to_string().contains("prepare()"),
+        "{error:?}"
+    );
     for shop in [&shop, &fresh] {
         assert!(shop.recorder.given.lock().unwrap().is_empty());
         assert_eq!(shop.number_of_events().await, 0);
@@ -144,7 +148,7 @@ async fn i2_two_layers_over_one_event_are_refused() {
     sealed.keys().prepare(&mut db.begin()).await.unwrap();
     let placed = placed(r#"{"customer_id":"cust-1","email":"c4n4ry","total":"c4n4ry"}"#);
     let error = sealed.append(&mut db.begin(), &order(), Any, &[placed]).await.unwrap_err();
-    assert!(matches!(error, Error::ReservedMember { .. }), "{error:?}");
+    assert!(matches!(error, Error::Event { fault: EventFault::ReservedMember, .. }), "{error:?}");
     assert_silent("two layers", &error);
     shop.recorder.assert_clean("two layers");
 }

@@ -2,6 +2,7 @@
 
 use super::{Shop, assert_silent, declared, good, order, placed, strict};
 use eventseal::ExpectedVersion::{Any, Exact, NoStream};
+use eventseal::error::{EventFault, InputFault};
 use eventseal::memory::{MemoryDb, MemoryKeys};
 use eventseal::{AggregateVersion, Error, Keyring, Namespace, NewEvent, Sealer, aggregate};
 
@@ -19,7 +20,7 @@ async fn i2_i9_only_declared_current_versions_are_appended() {
         let what = format!("{event_type} {version}");
         let error = shop.refuses(&what, &order(), Any, &[good(), NewEvent::raw(event_type, version, payload)]).await;
         assert!(
-            matches!(&error, Error::UndeclaredVersion { event_version, .. } if event_version.get() == version),
+            matches!(&error, Error::Event { fault: EventFault::UndeclaredVersion { event_version, .. }, .. } if event_version.get() == version),
             "{error:?}"
         );
         assert!(error.to_string().contains(advice), "{error}");
@@ -30,7 +31,7 @@ async fn i2_i9_only_declared_current_versions_are_appended() {
             let error =
                 shop.refuses("no version", &order(), Any, &[good(), NewEvent::raw(event_type, version, payload)]).await;
             assert!(
-                matches!(error, Error::OutOfRange { what: "event version", value, .. } if value == i64::from(version)),
+                matches!(error, Error::Input(InputFault::OutOfRange { what: "event version", value, .. }) if value == i64::from(version)),
                 "{error:?}"
             );
             assert!(error.to_string().contains("event versions are 1 to 2147483647"), "{error}");
@@ -39,12 +40,12 @@ async fn i2_i9_only_declared_current_versions_are_appended() {
     let older = Shop::new(declared().allow_older_appends()).await;
     older.append(&order(), Any, &[NewEvent::raw("Evolved", 2, payload)]).await.unwrap();
     let error = older.refuses("undeclared", &order(), Any, &[NewEvent::raw("Evolved", 1, payload)]).await;
-    assert!(matches!(error, Error::UndeclaredVersion { .. }), "{error:?}");
+    assert!(matches!(error, Error::Event { fault: EventFault::UndeclaredVersion { .. }, .. }), "{error:?}");
     older.recorder.assert_clean("an older version is sealed too");
 
     let shop = Shop::new(strict()).await;
     let error = shop.refuses("unknown", &order(), Any, &[good(), NewEvent::raw("Unknown", 1, payload)]).await;
-    assert!(matches!(error, Error::UnknownType { .. }), "{error:?}");
+    assert!(matches!(error, Error::Event { fault: EventFault::UnknownType { .. }, .. }), "{error:?}");
     assert!(error.to_string().contains("add event(\"Unknown\") to the schemas"), "{error}");
 }
 
@@ -60,9 +61,9 @@ async fn i2_the_sealer_alone_refuses_what_it_can_not_protect() {
         let error = sealer.seal(&mut db.begin(), &order(), &events).await.unwrap_err();
         assert!(
             if exists {
-                matches!(error, Error::UndeclaredVersion { .. })
+                matches!(error, Error::Event { fault: EventFault::UndeclaredVersion { .. }, .. })
             } else {
-                matches!(error, Error::OutOfRange { .. })
+                matches!(error, Error::Input(InputFault::OutOfRange { .. }))
             },
             "{error:?}"
         );
@@ -75,7 +76,7 @@ async fn i2_the_sealer_alone_refuses_what_it_can_not_protect() {
     ] {
         let events = [NewEvent::raw("Noted", 1, payload)];
         let result = sealer.seal(&mut db.begin(), &bad, &events).await;
-        assert!(matches!(result, Err(Error::InvalidText { .. })), "{bad}: {result:?}");
+        assert!(matches!(result, Err(Error::Input(InputFault::InvalidText { .. }))), "{bad}: {result:?}");
         assert_silent("sealer", &result.unwrap_err());
     }
 }
@@ -90,13 +91,13 @@ async fn i2_i9_names_and_ids_are_text() {
         for bad in [aggregate(name, "ord-1"), aggregate("Order", name)] {
             let error = shop.refuses(what, &bad, Any, &[good()]).await;
             assert!(
-                matches!(&error, Error::InvalidText { what, .. } if what.starts_with("the aggregate")),
+                matches!(&error, Error::Input(InputFault::InvalidText { what, .. }) if what.starts_with("the aggregate")),
                 "{error:?}"
             );
             assert!(error.to_string().contains(advice), "{error}");
         }
         let error = shop.refuses(what, &order(), Any, &[good(), NewEvent::raw(name, 1, r#"{"x":"c4n4ry"}"#)]).await;
-        assert!(matches!(error, Error::InvalidText { what: "the event type", .. }), "{error:?}");
+        assert!(matches!(error, Error::Input(InputFault::InvalidText { what: "the event type", .. })), "{error:?}");
         assert!(error.to_string().contains(advice), "{error}");
     }
     for (what, event) in [
@@ -105,13 +106,16 @@ async fn i2_i9_names_and_ids_are_text() {
         ("the causation id", good().with_causation_id("a\0")),
     ] {
         let error = shop.refuses(what, &order(), Any, &[event]).await;
-        assert!(matches!(error, Error::InvalidText { what: found, .. } if found == what), "{error:?}");
+        assert!(
+            matches!(error, Error::Input(InputFault::InvalidText { what: found, .. }) if found == what),
+            "{error:?}"
+        );
         assert!(error.to_string().contains("remove it"), "{error}");
     }
     // A scope of this crate's own can't be had by naming an aggregate like it.
     let reserved = aggregate("$eventseal", "integrity");
     let error = shop.refuses("reserved", &reserved, Any, &[NewEvent::raw("Noted", 1, r#"{"text":"c4n4ry"}"#)]).await;
-    assert!(matches!(error, Error::InvalidText { .. }), "{error:?}");
+    assert!(matches!(error, Error::Input(InputFault::InvalidText { .. })), "{error:?}");
     assert!(error.to_string().contains("scope_kind()"), "{error}");
 }
 
@@ -119,7 +123,7 @@ async fn i2_i9_names_and_ids_are_text() {
 async fn i2_i9_batches_have_events_of_different_ids_and_json_metadata() {
     let shop = Shop::new(declared()).await;
     let error = shop.refuses("empty", &order(), Any, &[]).await;
-    assert!(matches!(error, Error::EmptyAppend), "{error:?}");
+    assert!(matches!(error, Error::Input(InputFault::EmptyAppend)), "{error:?}");
     assert!(error.to_string().contains("pass at least one"), "{error}");
     let first = good();
     let error = shop.refuses("twice", &order(), Any, &[first.clone(), good(), good().with_id(first.event_id)]).await;
@@ -127,7 +131,7 @@ async fn i2_i9_batches_have_events_of_different_ids_and_json_metadata() {
     assert!(error.is_conflict() && error.to_string().contains("an id of its own"), "{error}");
     for metadata in ["", "c4n4ry", "{\"x\":\"c4n4ry\"", "{\"x\":\"c4n4ry\"} 1", "\u{feff}{}"] {
         let error = shop.refuses(metadata, &order(), Any, &[good(), good().with_metadata(metadata)]).await;
-        assert!(matches!(error, Error::InvalidMetadata { .. }), "{error:?}");
+        assert!(matches!(error, Error::Event { fault: EventFault::InvalidMetadata { .. }, .. }), "{error:?}");
         assert!(error.to_string().contains("pass a valid JSON document"), "{error}");
     }
     assert!(shop.recorder.given.lock().unwrap().is_empty(), "all of it is found before the inner store is asked");
@@ -138,7 +142,7 @@ async fn i2_i9_a_wrong_expected_version_writes_no_event() {
     for number in [0, -1, i64::MIN] {
         let error = AggregateVersion::try_from(number).unwrap_err();
         assert!(
-            matches!(error, Error::OutOfRange { what: "aggregate version", value, .. } if value == number),
+            matches!(error, Error::Input(InputFault::OutOfRange { what: "aggregate version", value, .. }) if value == number),
             "{error:?}"
         );
         assert!(error.to_string().contains("ExpectedVersion::NoStream"), "{error}");

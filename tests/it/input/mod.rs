@@ -11,6 +11,7 @@ mod payloads;
 
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
+use eventseal::error::KmsFault;
 use eventseal::keys::KeyHistory;
 use eventseal::keys::KeyStore;
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
@@ -122,7 +123,10 @@ impl FailingKms {
         if self.budget.spend() {
             Ok(&self.inner)
         } else {
-            Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "no route to host".into() })
+            Err(Error::Kms(KmsFault::Unavailable {
+                failure: KmsFailure::Unreachable,
+                source: "no route to host".into(),
+            }))
         }
     }
 }

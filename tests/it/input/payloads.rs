@@ -2,6 +2,7 @@
 
 use super::{Shop, all_are_refused, assert_silent, case, declared, order, placed};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::EventFault;
 use eventseal::memory::{MemoryDb, MemoryKeys};
 use eventseal::{
     AggregateVersion, Error, EventStoreExt, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent,
@@ -11,7 +12,7 @@ use support::sealing::CANARY;
 
 #[tokio::test]
 async fn i2_i9_what_is_no_json_is_refused() {
-    let is: fn(&Error) -> bool = |error| matches!(error, Error::InvalidPayload { .. });
+    let is: fn(&Error) -> bool = |error| matches!(error, Error::Event { fault: EventFault::InvalidPayload { .. }, .. });
     let advice = "protect_whole() takes any bytes";
     let mut cases = vec![case("Placed", &b"{\"customer_id\":\"cust-new\",\"email\":\"c4n4ry\xff\"}"[..], is, advice)];
     for payload in [
@@ -56,7 +57,7 @@ async fn i2_i9_what_is_no_json_is_refused() {
 
 #[tokio::test]
 async fn i2_i9_the_reserved_member_is_refused_in_every_type_and_spelling() {
-    let is: fn(&Error) -> bool = |error| matches!(error, Error::ReservedMember { .. });
+    let is: fn(&Error) -> bool = |error| matches!(error, Error::Event { fault: EventFault::ReservedMember, .. });
     let advice = "rename it, or look whether the payload is sealed already";
     let mut cases = Vec::new();
     for event_type in ["Placed", "Noted", "Whole", "WholeOfSubject", "Open", "Unknown"] {
@@ -86,7 +87,8 @@ async fn i2_i9_the_reserved_member_is_refused_in_every_type_and_spelling() {
 
 #[tokio::test]
 async fn i2_i9_members_on_protected_paths_are_written_once() {
-    let is: fn(&Error) -> bool = |error| matches!(error, Error::DuplicateMember { .. });
+    let is: fn(&Error) -> bool =
+        |error| matches!(error, Error::Event { fault: EventFault::DuplicateMember { .. }, .. });
     let mut cases = Vec::new();
     for (event_type, payload) in [
         ("Placed", r#"{"customer_id":"cust-new","email":"c4n4ry","email":"c4n4ry"}"#),
@@ -111,7 +113,7 @@ async fn i2_i9_members_on_protected_paths_are_written_once() {
 
 #[tokio::test]
 async fn i2_i9_values_on_the_way_to_protected_places_have_the_right_shape() {
-    let is: fn(&Error) -> bool = |error| matches!(error, Error::ShapeMismatch { .. });
+    let is: fn(&Error) -> bool = |error| matches!(error, Error::Event { fault: EventFault::ShapeMismatch { .. }, .. });
     let mut cases = Vec::new();
     for (event_type, payload) in [
         ("Placed", r#"{"customer_id":"cust-new","customer":"Bob, c4n4ry@example.org"}"#),
@@ -135,8 +137,10 @@ async fn i2_i9_values_on_the_way_to_protected_places_have_the_right_shape() {
 
 #[tokio::test]
 async fn i2_i9_a_protected_value_needs_an_owner() {
-    let missing: fn(&Error) -> bool = |error| matches!(error, Error::MissingScopeId { .. });
-    let invalid: fn(&Error) -> bool = |error| matches!(error, Error::InvalidScopeId { .. });
+    let missing: fn(&Error) -> bool =
+        |error| matches!(error, Error::Event { fault: EventFault::MissingScopeId { .. }, .. });
+    let invalid: fn(&Error) -> bool =
+        |error| matches!(error, Error::Event { fault: EventFault::InvalidScopeId { .. }, .. });
     let mut cases = Vec::new();
     for (event_type, payload) in [
         ("Placed", r#"{"email":"c4n4ry"}"#),
@@ -190,7 +194,7 @@ async fn i2_i9_a_protected_value_needs_an_owner() {
 
 #[tokio::test]
 async fn i2_i9_payloads_have_limits() {
-    let is: fn(&Error) -> bool = |error| matches!(error, Error::LimitExceeded { .. });
+    let is: fn(&Error) -> bool = |error| matches!(error, Error::Event { fault: EventFault::LimitExceeded { .. }, .. });
     let advice = "make the payload smaller";
     let nested = |depth: usize| {
         format!(
@@ -246,7 +250,10 @@ async fn i2_i9_a_payload_of_more_than_64_mebibytes_is_refused() {
         let mut payload = br#"{"customer_id":"cust-new","email":"c4n4ry"}"#.to_vec();
         payload.resize((64 << 20) + 1, b' ');
         let error = shop.refuses(event_type, &order(), Any, &[NewEvent::raw(event_type, 1, payload)]).await;
-        assert!(matches!(error, Error::LimitExceeded { limit, .. } if limit == 64 << 20), "{error:?}");
+        assert!(
+            matches!(error, Error::Event { fault: EventFault::LimitExceeded { limit, .. }, .. } if limit == 64 << 20),
+            "{error:?}"
+        );
         assert!(error.to_string().contains("make the payload smaller"), "{error}");
     }
 }
@@ -266,6 +273,9 @@ async fn i2_i9_padding_has_a_limit_for_the_event_as_a_whole() {
     let stored = PersistedEvent::from_new(order(), AggregateVersion::FIRST, GlobalPosition::START, sealed);
     assert_eq!(sealer.open(&mut tx, vec![stored]).await.unwrap()[0].payload, event.payload);
     let error = sealer.seal(&mut tx, &order(), &[values(257)]).await.unwrap_err();
-    assert!(matches!(error, Error::LimitExceeded { limit, .. } if limit == 16 << 20), "{error:?}");
+    assert!(
+        matches!(error, Error::Event { fault: EventFault::LimitExceeded { limit, .. }, .. } if limit == 16 << 20),
+        "{error:?}"
+    );
     assert_silent("padding", &error);
 }

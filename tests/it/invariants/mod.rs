@@ -5,6 +5,7 @@ mod lag;
 
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
+use eventseal::error::KmsFault;
 use eventseal::keys::KeyStore;
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
 use eventseal::schema::SplitPart;
@@ -177,7 +178,7 @@ impl KmsFaults for Flaky {
         #[allow(clippy::disallowed_methods, reason = "it plays a slow KMS, and waits for nothing")]
         tokio::time::sleep(self.2).await;
         if self.0.load(Ordering::SeqCst) {
-            Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "down".into() })
+            Err(Error::Kms(KmsFault::Unavailable { failure: KmsFailure::Unreachable, source: "down".into() }))
         } else {
             KEYRING.unwrap_kek(wrapped, context).await
         }
@@ -195,19 +196,19 @@ async fn i4_only_a_shred_redacts<B: Backend>() {
         schemas(),
     );
     let error = db.read(&cold, "1").await.unwrap_err();
-    assert!(matches!(error, Error::KmsUnavailable { .. }) && error.is_retryable(), "{error:?}");
+    assert!(matches!(error, Error::Kms(KmsFault::Unavailable { .. })) && error.is_retryable(), "{error:?}");
     assert!(db.try_append(&cold, "1", &[placed("1")]).await.unwrap_err().is_retryable());
     down.store(false, Ordering::SeqCst);
     // It recovers without a restart, when the failure is forgotten.
     let events = loop {
         match db.read(&cold, "1").await {
             Ok(events) => break events,
-            Err(error) => assert!(matches!(error, Error::KmsUnavailable { .. })),
+            Err(error) => assert!(matches!(error, Error::Kms(KmsFault::Unavailable { .. }))),
         }
     };
     assert_eq!(events[0].payload, placed("1").payload);
     let foreign = db.process_with(B::Keys::default(), Keyring::generate("main").unwrap(), schemas());
-    assert!(matches!(db.read(&foreign, "1").await, Err(Error::KmsRefused { .. })));
+    assert!(matches!(db.read(&foreign, "1").await, Err(Error::Kms(KmsFault::Refused { .. }))));
     let scope = KeyScope::new("Customer", "1");
     let mut transaction = db.begin().await.unwrap();
     store.keys().disable(db.tx(&mut transaction), &scope, "stop").await.unwrap();
@@ -222,7 +223,7 @@ async fn i4_only_a_shred_redacts<B: Backend>() {
     let erased = db.read(&store, "1").await.unwrap().remove(0);
     assert_eq!((&*erased.payload, erased.redacted.len()), (&br#"{"customer":"1","name":null}"#[..], 1));
     // Whoever can't check the tag sees no redaction either.
-    assert!(matches!(db.read(&foreign, "1").await, Err(Error::KmsRefused { .. })));
+    assert!(matches!(db.read(&foreign, "1").await, Err(Error::Kms(KmsFault::Refused { .. }))));
 }
 
 async fn i5_a_committed_shred_holds_for_every_statement_after_it<B: Backend>() {

@@ -3,6 +3,7 @@
 use super::{append, placed, read, schemas};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::KmsFault;
 use eventseal::keys::KeyStore;
 use eventseal::keys::{ScopeLock, ScopeRecord};
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
@@ -31,7 +32,10 @@ impl CountingKms {
 
     fn fail_if_down(&self) -> Result<()> {
         if self.down.load(Ordering::SeqCst) {
-            Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "connection refused".into() })
+            Err(Error::Kms(KmsFault::Unavailable {
+                failure: KmsFailure::Unreachable,
+                source: "connection refused".into(),
+            }))
         } else {
             Ok(())
         }
@@ -72,7 +76,7 @@ async fn i4_an_outage_of_the_kms_is_an_error_and_never_an_erasure() {
     for result in [read(&db, &store).await.map(|_| ()), append(&db, &store, placed()).await] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, Error::KmsUnavailable { .. }) && error.is_retryable() && !error.is_shredded(),
+            matches!(error, Error::Kms(KmsFault::Unavailable { .. })) && error.is_retryable() && !error.is_shredded(),
             "{error:?}"
         );
     }
@@ -85,7 +89,7 @@ async fn i4_an_outage_of_the_kms_is_an_error_and_never_an_erasure() {
     let events = loop {
         match read(&db, &store).await {
             Ok(events) => break events,
-            Err(error) => assert!(matches!(error, Error::KmsUnavailable { .. })),
+            Err(error) => assert!(matches!(error, Error::Kms(KmsFault::Unavailable { .. }))),
         }
     };
     assert_eq!(events[0].payload, placed().payload);

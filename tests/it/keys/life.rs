@@ -3,6 +3,7 @@
 use super::{ERASED, append, placed, read, shop, shred};
 use eventseal::ExpectedVersion::Any;
 use eventseal::NewEvent;
+use eventseal::error::{InputFault, KeyFault};
 use eventseal::keys::{ScopeAction, ScopeState};
 use eventseal::memory::{MemoryKeys, MemoryStore};
 use eventseal::{Error, EventStore, KeyScope, Keyring, Owner, Schemas, SealedStore, aggregate, event};
@@ -14,7 +15,7 @@ async fn a_reopened_scope_seals_anew_and_keeps_its_old_events_redacted() {
     append(&db, &store, placed()).await.unwrap();
     let mut tx = db.begin();
     let not_shredded = store.keys().reopen(&mut tx, &customer_scope("42"), "by mistake").await.unwrap_err();
-    assert!(matches!(not_shredded, Error::ScopeState { .. }));
+    assert!(matches!(not_shredded, Error::Keys(KeyFault::ScopeState { .. })));
     drop(tx);
     shred(&db, &store).await;
     let mut tx = db.begin();
@@ -53,7 +54,10 @@ async fn the_history_names_who_did_what() {
             keys.enable(&mut tx, &customer_scope("42"), "r").await,
         ];
         for refused in refused {
-            assert!(matches!(refused, Err(Error::InvalidText { what: "the actor", .. })), "{refused:?}");
+            assert!(
+                matches!(refused, Err(Error::Input(InputFault::InvalidText { what: "the actor", .. }))),
+                "{refused:?}"
+            );
         }
     }
     let history = store.keys().key_history(&mut tx, &customer_scope("42")).await.unwrap().unwrap();
@@ -80,7 +84,7 @@ async fn i4_a_disabled_scope_is_an_error_of_its_own_and_comes_back() {
     assert!(matches!(store.keys().rotate_data_key(&mut tx, &customer_scope("42")).await, Err(Error::Disabled { .. })));
     assert!(matches!(
         store.keys().disable(&mut tx, &customer_scope("42"), "again").await,
-        Err(Error::ScopeState { .. })
+        Err(Error::Keys(KeyFault::ScopeState { .. }))
     ));
     store.keys().enable(&mut tx, &customer_scope("42"), "false alarm").await.unwrap();
     tx.commit().unwrap();
@@ -88,7 +92,7 @@ async fn i4_a_disabled_scope_is_an_error_of_its_own_and_comes_back() {
     let mut tx = db.begin();
     assert!(matches!(
         store.keys().enable(&mut tx, &customer_scope("42"), "twice").await,
-        Err(Error::ScopeState { .. })
+        Err(Error::Keys(KeyFault::ScopeState { .. }))
     ));
     store.keys().disable(&mut tx, &customer_scope("42"), "again").await.unwrap();
     store.keys().shred(&mut tx, &customer_scope("42"), "a disabled scope can be shredded").await.unwrap();
@@ -113,7 +117,7 @@ async fn a_rotated_data_key_leaves_old_events_readable() {
     assert!(matches!(store.keys().rotate_data_key(&mut tx, &customer_scope("42")).await, Err(Error::Shredded { .. })));
     assert!(matches!(
         store.keys().rotate_data_key(&mut tx, &KeyScope::new("Customer", "new")).await,
-        Err(Error::ScopeState { .. })
+        Err(Error::Keys(KeyFault::ScopeState { .. }))
     ));
     // The key that authenticates headers can be rotated too; old redactions are still verified.
     store.keys().rotate_data_key(&mut tx, &KeyScope::integrity()).await.unwrap();
@@ -133,14 +137,14 @@ async fn the_integrity_key_can_not_be_destroyed_or_put_out_of_use() {
     let (db, store) = shop().await;
     let mut tx = db.begin();
     let (keys, scope) = (store.keys(), KeyScope::integrity());
-    assert!(matches!(keys.shred(&mut tx, &scope, "r").await, Err(Error::ScopeState { .. })));
-    assert!(matches!(keys.disable(&mut tx, &scope, "r").await, Err(Error::ScopeState { .. })));
-    assert!(matches!(keys.reopen(&mut tx, &scope, "r").await, Err(Error::ScopeState { .. })));
+    assert!(matches!(keys.shred(&mut tx, &scope, "r").await, Err(Error::Keys(KeyFault::ScopeState { .. }))));
+    assert!(matches!(keys.disable(&mut tx, &scope, "r").await, Err(Error::Keys(KeyFault::ScopeState { .. }))));
+    assert!(matches!(keys.reopen(&mut tx, &scope, "r").await, Err(Error::Keys(KeyFault::ScopeState { .. }))));
     let reserved = NewEvent::raw("Registered", 1, r#"{"name":"n"}"#);
     let schemas = Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)]).unwrap();
     let other = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas);
     let refused = other.append(&mut tx, &aggregate("$eventseal", "integrity"), Any, &[reserved]).await;
-    assert!(matches!(refused, Err(Error::InvalidText { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Input(InputFault::InvalidText { .. }))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -149,6 +153,6 @@ async fn bad_scopes_and_reasons_are_refused() {
     let mut tx = db.begin();
     for (kind, id, reason) in [("", "1", "r"), ("K", "", "r"), ("K", "a\0", "r"), ("K", "1", ""), ("K", "1", "a\0")] {
         let refused = store.keys().shred(&mut tx, &KeyScope::new(kind, id), reason).await;
-        assert!(matches!(refused, Err(Error::InvalidText { .. })), "{kind} {id} {reason}");
+        assert!(matches!(refused, Err(Error::Input(InputFault::InvalidText { .. }))), "{kind} {id} {reason}");
     }
 }

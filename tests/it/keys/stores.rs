@@ -3,6 +3,7 @@
 use super::{append, placed, read, schemas, shop, shred};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::{KeyFault, SetUpFault, StorageFault, TransactionFault};
 use eventseal::keys::KeyManager;
 use eventseal::kms::SecretKey;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
@@ -59,7 +60,7 @@ async fn i3_no_appended_event_gets_the_payload_of_another_one() {
         let store = SealedStore::new(inner, MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
         store.keys().prepare(&mut db.begin()).await.unwrap();
         let appended = store.append(&mut db.begin(), &aggregate("Order", "1"), Any, &[placed(), placed()]).await;
-        assert!(matches!(appended, Err(Error::Contract { .. })), "{number}: {appended:?}");
+        assert!(matches!(appended, Err(Error::Storage(StorageFault::Contract { .. }))), "{number}: {appended:?}");
     }
 }
 
@@ -68,7 +69,10 @@ async fn an_append_before_prepare_names_the_remedy() {
     let db = MemoryDb::new(Namespace::new("test").unwrap());
     let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas());
     let error = append(&db, &store, placed()).await.unwrap_err();
-    assert!(matches!(error, Error::NoActiveKek { .. }) && error.to_string().contains("prepare()"), "{error}");
+    assert!(
+        matches!(error, Error::Keys(KeyFault::NoActiveKek { .. })) && error.to_string().contains("prepare()"),
+        "{error}"
+    );
     append(&db, &store, NewEvent::raw("Noted", 1, "{}")).await.unwrap();
 }
 
@@ -80,7 +84,7 @@ async fn a_key_database_of_another_namespace_is_refused_at_startup() {
     let store = SealedStore::with_keys(MemoryStore::new(), keys.build(), schemas());
     let error = store.keys().prepare(&mut db.begin()).await.unwrap_err();
     assert!(
-        matches!(&error, Error::NamespaceMismatch { configured, found } if configured.as_str() == "production" && found.as_str() == "test")
+        matches!(&error, Error::SetUp(SetUpFault::NamespaceMismatch { configured, found }) if configured.as_str() == "production" && found.as_str() == "test")
     );
 }
 
@@ -89,7 +93,7 @@ async fn a_key_database_of_another_namespace_is_refused_at_startup() {
 async fn i6_one_store_makes_and_changes_keys_in_one_database_only() {
     let cold = || SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
     let mismatch = |result: Result<()>| {
-        let expected = matches!(&result, Err(Error::NamespaceMismatch { configured, found })
+        let expected = matches!(&result, Err(Error::SetUp(SetUpFault::NamespaceMismatch { configured, found }))
             if configured.as_str() == "tenant-a" && found.as_str() == "tenant-b");
         assert!(expected, "{result:?}");
     };
@@ -144,7 +148,10 @@ async fn preparing_twice_or_from_two_processes_changes_nothing() {
     let mut writing = fresh.begin();
     let plain = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
     plain.append(&mut writing, &aggregate("Order", "9"), Any, &[NewEvent::raw("Noted", 1, "{}")]).await.unwrap();
-    assert!(matches!(plain.keys().prepare(&mut writing).await, Err(Error::InTransaction { .. })));
+    assert!(matches!(
+        plain.keys().prepare(&mut writing).await,
+        Err(Error::Transaction(TransactionFault::InTransaction { .. }))
+    ));
 }
 
 #[tokio::test]

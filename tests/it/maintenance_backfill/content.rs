@@ -1,6 +1,7 @@
 //! What is sealed, what is erased and what is left.
 
 use super::{accepting, erasing, every, in_transaction, placed, small, strict, with};
+use eventseal::error::{EventFault, KeyFault};
 use eventseal::maintenance::{Answer, Registration};
 use eventseal::store::EventTable;
 use eventseal::store::PayloadReplacement;
@@ -148,7 +149,9 @@ async fn i4_plaintext_of_the_shredded_is_left_or_erased<B: Backend>() {
 
     let done = db.backfill(&store, &erasing()).await.unwrap();
     assert_eq!((done.sealed, done.erased, done.skipped), (2, 2, 1));
-    assert!(matches!(&done.first_skipped[0].error, Error::ScopeState { scope, .. } if scope.id() == "never"));
+    assert!(
+        matches!(&done.first_skipped[0].error, Error::Keys(KeyFault::ScopeState { scope, .. }) if scope.id() == "never")
+    );
     let stored = db.stored().await;
     assert!(!contains(&stored[1].payload, CANARY) && !contains(&stored[2].payload, CANARY), "erased means gone");
     assert!(contains(&stored[3].payload, CANARY), "without a key of the owner, nothing can say that it was erased");
@@ -212,7 +215,7 @@ async fn i4_protection_that_grew_is_completed<B: Backend>() {
     let done = db.backfill(&store, &options).await.unwrap();
     assert_eq!((done.sealed, done.erased, done.skipped), (2, 0, 1));
     assert!(
-        matches!(done.first_skipped[0].error, Error::Unsealed { .. }),
+        matches!(done.first_skipped[0].error, Error::Event { fault: EventFault::Unsealed { .. }, .. }),
         "what was sealed at /old must not come to lie in the clear"
     );
     let stored = db.stored().await;
@@ -270,7 +273,10 @@ async fn i4_i5_a_sealed_value_stays_with_the_owner_it_was_sealed_for<B: Backend>
             let done = db.backfill(&store, &options).await.unwrap();
             assert_eq!((done.sealed, done.erased, done.skipped), (0, 0, 1), "{done:?}");
             let error = &done.first_skipped[0].error;
-            assert!(matches!(error, Error::OtherOwner { pointer, .. } if pointer.as_str() == "/name"), "{error:?}");
+            assert!(
+                matches!(error, Error::Event { fault: EventFault::OtherOwner { pointer }, .. } if pointer.as_str() == "/name"),
+                "{error:?}"
+            );
             assert!(!whole(error).contains(CANARY), "I9");
         }
         assert!(db.stored().await == before);

@@ -1,6 +1,7 @@
 //! Outages, collisions, and runs that end in the middle.
 
 use super::{accepting, in_transaction, placed, small, strict};
+use eventseal::error::{KmsFault, MaintenanceFault, TransactionFault};
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
 use eventseal::maintenance::{BackfillOptions, BackfillProgress, Backfilled};
 use eventseal::{Error, KeyScope, Result, SealedStore};
@@ -30,7 +31,7 @@ impl KmsFaults for Down {
     async fn unwrap_kek(&self, wrapped: &WrappedKek, context: &KekContext) -> Result<SecretKey> {
         let spent = self.1.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err();
         if self.0.load(Ordering::SeqCst) || spent {
-            return Err(Error::KmsUnavailable { failure: KmsFailure::Unreachable, source: "down".into() });
+            return Err(Error::Kms(KmsFault::Unavailable { failure: KmsFailure::Unreachable, source: "down".into() }));
         }
         KEYRING.unwrap_kek(wrapped, context).await
     }
@@ -44,7 +45,7 @@ async fn an_outage_stops_and_a_collision_does_not<B: Backend>() {
     let kms = Arc::new(Faulty(Down(AtomicBool::new(true), AtomicUsize::new(100))));
     let store = SealedStore::new(B::Store::default(), B::Keys::default(), Arc::clone(&kms), accepting());
     let stopped = db.backfill(&store, &small()).await;
-    assert!(matches!(stopped, Err(Error::KmsUnavailable { .. })), "{stopped:?}");
+    assert!(matches!(stopped, Err(Error::Kms(KmsFault::Unavailable { .. }))), "{stopped:?}");
     assert!(db.stored().await == before, "an outage says nothing about an event");
     kms.0.0.store(false, Ordering::SeqCst);
     assert_eq!(after_the_outage(&db, &store).await.sealed, 3);
@@ -58,7 +59,7 @@ async fn an_outage_stops_and_a_collision_does_not<B: Backend>() {
     let kms = Arc::new(Faulty(Down(AtomicBool::new(false), AtomicUsize::new(1))));
     let store = db.process_over(db.keys_of(&kms).kek_partition(partition), accepting());
     let stopped = db.backfill(&store, &small()).await;
-    assert!(matches!(stopped, Err(Error::KmsUnavailable { .. })), "{stopped:?}");
+    assert!(matches!(stopped, Err(Error::Kms(KmsFault::Unavailable { .. }))), "{stopped:?}");
     let sealed = before.iter().zip(&db.stored().await).filter(|(before, after)| before != after).count();
     assert_eq!(sealed, 2, "the batch before it stays, and of its own nothing does");
     kms.0.1.store(100, Ordering::SeqCst);
@@ -67,7 +68,7 @@ async fn an_outage_stops_and_a_collision_does_not<B: Backend>() {
 
     let (store, meddler) = db.meddling(accepting());
     let refused = store.backfill(db.tx(&mut in_transaction(&db).await), &small(), &mut |_| {}).await;
-    assert!(matches!(refused, Err(Error::InTransaction { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))), "{refused:?}");
     for call in 0..6 {
         db.append_bare("2", &[placed("ada"), placed("eve")]).await;
         meddler.trouble(call, Trouble::Collides);
@@ -123,7 +124,10 @@ async fn i11_nothing_that_does_not_open_is_committed<B: Backend>() {
     for (what, change) in changes {
         meddler.writes(change);
         let refused = db.backfill(&store, &BackfillOptions::default()).await;
-        assert!(matches!(refused, Err(Error::NotVerified { .. })), "{what}: {refused:?}");
+        assert!(
+            matches!(refused, Err(Error::Maintenance(MaintenanceFault::NotVerified { .. }))),
+            "{what}: {refused:?}"
+        );
         assert!(!whole(&refused.unwrap_err()).contains(CANARY));
         assert!(db.stored().await == before, "{what}: something was committed");
     }

@@ -1,6 +1,7 @@
 //! What a copy says.
 
 use super::{ordered, placed, places, read_copy, read_copy_by, rewrite, schemas, seen, seller, small, stored_as, with};
+use eventseal::error::EventFault;
 use eventseal::maintenance::KeptBecause;
 use eventseal::store::EventTable;
 use eventseal::store::PayloadReplacement;
@@ -151,7 +152,7 @@ async fn i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored<B: Backe
             (11, KeptBecause::Split),
         ]
     );
-    assert!(matches!(done.first_kept[4].error, Some(Error::MissingScopeId { .. })));
+    assert!(matches!(done.first_kept[4].error, Some(Error::Event { fault: EventFault::MissingScopeId { .. }, .. })));
     assert_eq!((done.kept.values().sum::<u64>(), done.kept[&KeptBecause::Split]), (7, 2));
     assert_eq!((done.copied, done.rewritten, done.with_voids), (0, 6, 4));
     let after = copy.stored().await;
@@ -298,7 +299,7 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
             .collect();
         assert_eq!(kept, [0, 3, 5, 7].map(|index| (index, KeptBecause::OtherOwner)));
         assert!(
-            matches!(&done.first_kept[0].error, Some(Error::OtherOwner { pointer, .. }) if pointer.as_str() == "/name")
+            matches!(&done.first_kept[0].error, Some(Error::Event { fault: EventFault::OtherOwner { pointer }, .. }) if pointer.as_str() == "/name")
         );
         assert_eq!(done.rewritten, 5);
     }

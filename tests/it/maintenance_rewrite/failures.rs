@@ -1,6 +1,7 @@
 //! Runs that stop, fail or are repeated.
 
 use super::{ordered, placed, read_copy, rewrite, schemas, seen, small, with};
+use eventseal::error::{EventFault, MaintenanceFault};
 use eventseal::keys::KeyStore;
 use eventseal::maintenance::{KeptBecause, RewriteProgress, Rewritten};
 use eventseal::store::EventTable;
@@ -31,7 +32,7 @@ async fn i4_a_disabled_key_stops_the_run_and_names_the_event<B: Backend>() {
     let before = db.stored().await;
     for options in [with(small(), |options| options.dry_run = true), small()] {
         let stopped = rewrite(&db, &store, &copy, &target, &options).await.unwrap_err();
-        let Error::Unreadable(unreadable) = &stopped else { panic!("{stopped:?}") };
+        let Error::Maintenance(MaintenanceFault::Unreadable(unreadable)) = &stopped else { panic!("{stopped:?}") };
         assert_eq!(
             (unreadable.event_id, matches!(unreadable.error, Error::Disabled { .. })),
             (before[3].event_id, true)
@@ -52,7 +53,7 @@ async fn i4_a_disabled_key_stops_the_run_and_names_the_event<B: Backend>() {
     assert_eq!((done.kept[&KeptBecause::Unreadable], done.rewritten), (3, 3));
     assert!(
         matches!(done.first_kept[0].error, Some(Error::Disabled { .. }))
-            && matches!(done.first_kept[2].error, Some(Error::Upcast { .. }))
+            && matches!(done.first_kept[2].error, Some(Error::Event { fault: EventFault::Upcast { .. }, .. }))
     );
     db.enable(&store, "eve").await;
     assert!(copy.stored().await[3].payload == before[3].payload, "it can be read again when the stop is over");
@@ -61,7 +62,7 @@ async fn i4_a_disabled_key_stops_the_run_and_names_the_event<B: Backend>() {
     db.append_bare("2", &[ordered("eve")]).await;
     db.disable(&store, "eve").await;
     let stopped = rewrite(&db, &store, &copy, &target, &small()).await.unwrap_err();
-    assert!(matches!(stopped, Error::Unreadable(_)));
+    assert!(matches!(stopped, Error::Maintenance(MaintenanceFault::Unreadable(_))));
 }
 
 async fn a_dry_run_writes_nothing_and_says_the_same<B: Backend>() {
@@ -120,7 +121,10 @@ async fn i11_nothing_that_does_not_open_is_committed<B: Backend>() {
     for (what, change) in changes {
         target.inserts(change);
         let refused = rewrite(&db, &store, &copy, &target, &small()).await;
-        assert!(matches!(refused, Err(Error::NotVerified { .. })), "{what}: {refused:?}");
+        assert!(
+            matches!(refused, Err(Error::Maintenance(MaintenanceFault::NotVerified { .. }))),
+            "{what}: {refused:?}"
+        );
         assert!(copy.stored().await.is_empty(), "{what}: something was committed");
     }
     target.peace();
@@ -215,7 +219,10 @@ async fn a_target_that_holds_something_else_is_refused<B: Backend>() {
     db.append(&store, "1", &[placed("ada"), placed("ada"), placed("ada"), placed("eve"), ordered("eve")]).await;
     copy.append_bare("other", &[ordered("x")]).await;
     let refused = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await;
-    assert!(matches!(refused, Err(Error::ForeignTarget { position }) if position.get() == 1), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::Maintenance(MaintenanceFault::ForeignTarget { position })) if position.get() == 1),
+        "{refused:?}"
+    );
     assert_eq!(copy.stored().await.len(), 1);
     // One that lacks an event in the middle.
     let copy = B::make().await;
@@ -226,7 +233,10 @@ async fn a_target_that_holds_something_else_is_refused<B: Backend>() {
     B::Store::default().insert_events(copy.tx(&mut transaction), &stored).await.unwrap();
     copy.commit(transaction).await.unwrap();
     let refused = rewrite(&db, &store, &copy, &B::Store::default(), &small()).await;
-    assert!(matches!(refused, Err(Error::IncompleteTarget { events: 5, copied: 4, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::Maintenance(MaintenanceFault::IncompleteTarget { events: 5, copied: 4, .. }))),
+        "{refused:?}"
+    );
     let copy = B::make().await;
     let began = Instant::now();
     let options = with(small(), |options| options.events_per_second = NonZeroU32::new(20));

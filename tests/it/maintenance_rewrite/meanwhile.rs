@@ -1,6 +1,7 @@
 //! What others do meanwhile: appends, shreds and another rewrite.
 
 use super::{ordered, placed, read_copy, rewrite, schemas, seen, small, with};
+use eventseal::error::MaintenanceFault;
 use eventseal::maintenance::CensusOptions;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::{
@@ -267,6 +268,6 @@ async fn i6_what_was_written_is_opened_with_the_keys_that_are_there() {
         })
     }));
     let refused = rewrite(&*db, &store, &copy, &target, &small()).await;
-    assert!(matches!(refused, Err(Error::NotVerified { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Maintenance(MaintenanceFault::NotVerified { .. }))), "{refused:?}");
     assert!(copy.stored().await.is_empty());
 }

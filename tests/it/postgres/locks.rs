@@ -2,6 +2,7 @@
 
 use super::{append, has_done, pid, placed, store, waits, with_keys};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::KeyFault;
 use eventseal::keys::KeyStore;
 use eventseal::keys::{RewrapOptions, ScopeLock};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
@@ -138,7 +139,7 @@ async fn i11_a_key_that_came_into_use_while_it_was_to_be_retired_is_not() {
         waits(&db).await;
         appending.commit().await.unwrap();
         let refused = retiring.await.unwrap().unwrap_err();
-        assert!(matches!(refused, Error::KekInUse { .. }), "{level}: {refused:?}");
+        assert!(matches!(refused, Error::Keys(KeyFault::KekInUse { .. })), "{level}: {refused:?}");
     }
 }
 

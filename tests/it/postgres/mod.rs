@@ -5,6 +5,7 @@ mod plans;
 mod tables;
 
 use eventseal::ExpectedVersion::{Any, NoStream};
+use eventseal::error::{EventFault, StorageFault, TransactionFault};
 use eventseal::maintenance::CensusOptions;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::{
@@ -73,7 +74,10 @@ async fn an_append_or_shred_needs_a_transaction_that_the_driver_knows() {
             store.keys().disable(&mut connection, &customer_scope("42"), "r").await.map(drop),
         ];
         for refusal in refusals {
-            assert!(matches!(refusal, Err(Error::NotInTransaction { .. })), "{refusal:?}");
+            assert!(
+                matches!(refusal, Err(Error::Transaction(TransactionFault::NotInTransaction { .. }))),
+                "{refusal:?}"
+            );
         }
         if raw_begin {
             connection.execute("ROLLBACK").await.unwrap();
@@ -81,7 +85,10 @@ async fn an_append_or_shred_needs_a_transaction_that_the_driver_knows() {
     }
     let mut tx = connection.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.unwrap();
     store.append(&mut tx, &order, NoStream, &[placed("42")]).await.unwrap();
-    assert!(matches!(store.keys().prepare(&mut tx).await, Ok(()) | Err(Error::InTransaction { .. })));
+    assert!(matches!(
+        store.keys().prepare(&mut tx).await,
+        Ok(()) | Err(Error::Transaction(TransactionFault::InTransaction { .. }))
+    ));
     tx.commit().await.unwrap();
     assert_eq!(store.read_stream(&mut connection, &order).await.unwrap().events.len(), 1, "reading needs none");
 }
@@ -113,17 +120,26 @@ async fn times_that_there_are_not_are_errors_and_no_panics() {
         let stream = store.read_stream(&mut connection, &aggregate("Order", "1")).await.unwrap_err();
         let census = store.census(&mut connection, &CensusOptions::default(), &mut |_| {}).await.unwrap_err();
         assert!(
-            matches!(stream, Error::InvalidEvent { what: "created_at", problem: "is out of range", .. }),
+            matches!(
+                stream,
+                Error::Storage(StorageFault::InvalidEvent { what: "created_at", problem: "is out of range", .. })
+            ),
             "{stream:?}"
         );
         assert!(
-            matches!(census, Error::InvalidRow { what: "events.created_at", problem: "is out of range" }),
+            matches!(
+                census,
+                Error::Storage(StorageFault::InvalidRow { what: "events.created_at", problem: "is out of range" })
+            ),
             "{census:?}"
         );
         set("events", &mut connection, "2026-11-21").await;
         set("data_keys", &mut connection, at).await;
         let keys = store.read_stream(&mut connection, &aggregate("Order", "1")).await.unwrap_err();
-        assert!(matches!(keys, Error::InvalidRow { what: "data_keys.created_at", .. }), "{keys:?}");
+        assert!(
+            matches!(keys, Error::Storage(StorageFault::InvalidRow { what: "data_keys.created_at", .. })),
+            "{keys:?}"
+        );
     }
 }
 
@@ -137,7 +153,10 @@ async fn what_jsonb_can_not_hold_is_refused_before_the_database_sees_it() {
             .append(&mut tx, &order, Any, &[placed("42").with_metadata(metadata)])
             .await
             .unwrap_err();
-        assert!(matches!(refused, Error::InvalidMetadata { .. }), "{metadata}: {refused:?}");
+        assert!(
+            matches!(refused, Error::Event { fault: EventFault::InvalidMetadata { .. }, .. }),
+            "{metadata}: {refused:?}"
+        );
     }
     let kept = r#"{"a":"\\u0000 \u00e9"}"#;
     PostgresStore::new().append(&mut tx, &order, Any, &[placed("42").with_metadata(kept)]).await.unwrap();

@@ -2,6 +2,7 @@
 
 use super::{append, placed, schemas, store};
 use eventseal::ExpectedVersion::{Any, NoStream};
+use eventseal::error::{InputFault, KeyFault, SetUpFault, StorageFault, TransactionFault};
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::{Error, EventStore, EventStoreExt, Namespace, SealedStore, aggregate};
 use sqlx::{AssertSqlSafe, Executor};
@@ -21,7 +22,7 @@ async fn a_head_that_is_behind_its_events_is_named_as_the_problem() {
             .append(&mut tx, &aggregate("Order", "1"), expected, &[placed("42")])
             .await
             .unwrap_err();
-        assert!(matches!(error, Error::InvalidRow { .. }) && !error.is_retryable(), "{error:?}");
+        assert!(matches!(error, Error::Storage(StorageFault::InvalidRow { .. })) && !error.is_retryable(), "{error:?}");
     }
 }
 
@@ -38,7 +39,7 @@ async fn migrating_is_idempotent_and_the_namespace_is_immutable() {
     tokio::join!(migrate(), migrate(), migrate());
     let mut connection = db.pool.acquire().await.unwrap();
     let error = PostgresKeys::new().migrate(&mut connection, &elsewhere).await.unwrap_err();
-    assert!(matches!(error, Error::NamespaceMismatch { .. }), "{error:?}");
+    assert!(matches!(error, Error::SetUp(SetUpFault::NamespaceMismatch { .. })), "{error:?}");
     let store = store(&db).await;
     append(&db, &store, "1", placed("42")).await.unwrap();
     let mut tx = db.pool.begin().await.unwrap();
@@ -61,7 +62,10 @@ async fn migrating_is_idempotent_and_the_namespace_is_immutable() {
         );
     }
     let mut tx = db.pool.begin().await.unwrap();
-    assert!(matches!(PostgresStore::new().migrate(&mut tx).await, Err(Error::InTransaction { .. })));
+    assert!(matches!(
+        PostgresStore::new().migrate(&mut tx).await,
+        Err(Error::Transaction(TransactionFault::InTransaction { .. }))
+    ));
 }
 
 #[tokio::test]
@@ -75,7 +79,7 @@ async fn tables_that_were_made_otherwise_are_not_touched() {
         connection.execute(AssertSqlSafe(sql)).await.unwrap();
     }
     let error = PostgresStore::new().migrate(&mut connection).await.unwrap_err();
-    assert!(matches!(error, Error::TablesExist { .. }), "{error:?}");
+    assert!(matches!(error, Error::SetUp(SetUpFault::TablesExist { .. })), "{error:?}");
     let store = db.process_over(db.keys().for_namespace(namespace), schemas());
     store.keys().prepare(&mut connection).await.unwrap();
     append(&db, &store, "1", placed("42")).await.unwrap();
@@ -91,7 +95,7 @@ async fn tables_that_were_not_migrated_are_named_as_the_problem() {
     for keys in [PostgresKeys::new(), PostgresKeys::new().in_schema("nowhere").unwrap()] {
         let store = SealedStore::new(PostgresStore::new(), keys, Arc::clone(&KEYRING), schemas());
         let error = store.keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap_err();
-        assert!(matches!(error, Error::NotMigrated), "{error:?}");
+        assert!(matches!(error, Error::SetUp(SetUpFault::NotMigrated)), "{error:?}");
     }
 }
 
@@ -108,7 +112,10 @@ fn names_can_not_smuggle_sql() {
     ];
     for bad in ["", "a\"b", "x; DROP TABLE events", "a'b", "{events}", "ä", "1a", "a\0"] {
         for tables in &tables {
-            assert!(matches!(PostgresStore::with_tables(tables(bad)), Err(Error::InvalidText { .. })), "{bad}");
+            assert!(
+                matches!(PostgresStore::with_tables(tables(bad)), Err(Error::Input(InputFault::InvalidText { .. }))),
+                "{bad}"
+            );
         }
         assert!(PostgresKeys::new().in_schema(bad).is_err() && PostgresKeys::new().with_prefix(bad).is_err(), "{bad}");
     }
@@ -135,7 +142,7 @@ async fn i3_swapped_or_altered_key_rows_are_wrong_keys() {
         let cold = SealedStore::new(PostgresStore::new(), PostgresKeys::new(), Arc::clone(&KEYRING), schemas());
         for process in [&store, &cold] {
             let error = process.read_stream(&mut tx, &aggregate("Order", "1")).await.unwrap_err();
-            assert!(matches!(error, Error::WrongKey { .. }), "{sql}: {error:?}");
+            assert!(matches!(error, Error::Keys(KeyFault::WrongKey { .. })), "{sql}: {error:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{BOTH, OLD, Scripted, placed, schemas, scope, with_scopes};
 use eventseal::EventStoreExt;
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::TransactionFault;
 use eventseal::keys::KeyStore;
 use eventseal::keys::{KeyId, NewDataKey, RewrapOptions, ScopeState};
 use eventseal::maintenance::BackfillOptions;
@@ -74,7 +75,10 @@ async fn i11_what_is_said_to_be_committed_is_committed_on_a_connection_whose_beg
             "migrate" => PostgresKeys::new().migrate(&mut connection, &Namespace::new("conformance").unwrap()).await,
             _ => store.backfill(&mut connection, &BackfillOptions::default(), &mut |_| {}).await.map(drop),
         };
-        assert!(matches!(refused, Err(Error::InTransaction { .. })), "{operation}: {refused:?}");
+        assert!(
+            matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))),
+            "{operation}: {refused:?}"
+        );
         connection.close().await.unwrap();
         assert_eq!(seen().await, before, "{operation}");
     }
@@ -92,7 +96,10 @@ async fn i11_what_is_said_to_be_committed_is_committed_on_a_connection_whose_beg
         assert!(refused.is_err(), "{sql}: {refused:?}");
         // One that has failed answers no question, so nothing but a write gets as far as this.
         let refused = PostgresKeys::new().install_kek(&mut connection, &kek).await;
-        assert!(matches!(refused, Err(Error::InTransaction { .. })), "{sql}: {refused:?}");
+        assert!(
+            matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))),
+            "{sql}: {refused:?}"
+        );
     }
     let mut connection = PgConnection::connect_with(&fresh.options).await.unwrap();
     fresh.with_keyring(OLD).keys().prepare(&mut connection).await.unwrap();
@@ -136,7 +143,10 @@ async fn i11_sqlite_commits_on_its_own_outside_of_transactions_that_the_driver_d
             }
             _ => SqliteKeys::new().migrate(&mut connection, &Namespace::new("conformance").unwrap()).await,
         };
-        assert!(matches!(refused, Err(Error::InTransaction { .. })), "{operation}: {refused:?}");
+        assert!(
+            matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))),
+            "{operation}: {refused:?}"
+        );
         connection.execute("ROLLBACK").await.unwrap();
     }
     // The driver's own begin() leaves nothing behind.
@@ -221,7 +231,10 @@ async fn i11_what_was_rolled_back_without_an_error_is_not_said_to_be_committed()
             _ => db.with_keyring(BOTH).keys().move_master_key(&mut connection, None, &mut |_| {}).await.map(drop),
         };
         let Err(error) = done else { panic!("{operation}: it was not committed") };
-        assert!(matches!(error, Error::NotCommitted { .. }) && !error.is_retryable(), "{operation}: {error:?}");
+        assert!(
+            matches!(error, Error::Transaction(TransactionFault::NotCommitted { .. })) && !error.is_retryable(),
+            "{operation}: {error:?}"
+        );
         assert!(error.to_string().contains("nothing was changed"), "{error}");
         assert_eq!(keys_of(&db).await, before, "{operation}");
     }
@@ -241,7 +254,12 @@ async fn i11_an_outage_after_the_commit_says_that_nobody_knows() {
     let mut connection = PgConnection::connect_with(&ends).await.unwrap();
     let before = keys_of(&db).await;
     let error = store.keys().rotate_kek(&mut connection, "default").await.unwrap_err();
-    assert!(matches!(error, Error::OutcomeUnknown { .. }) && error.is_outage() && !error.is_retryable(), "{error:?}");
+    assert!(
+        matches!(error, Error::Transaction(TransactionFault::OutcomeUnknown { .. }))
+            && error.is_outage()
+            && !error.is_retryable(),
+        "{error:?}"
+    );
     assert_ne!(keys_of(&db).await, before, "it is done");
 }
 
@@ -262,7 +280,11 @@ async fn i5_an_outage_while_keys_of_their_own_database_are_committed_says_that_n
         state = 'idle in transaction'";
     keys.pool.execute(end).await.unwrap();
     let error = tx.commit().await.unwrap_err();
-    assert!(matches!(error, Error::OutcomeUnknown { operation: "the keys", .. }) && !error.is_retryable(), "{error:?}");
+    assert!(
+        matches!(error, Error::Transaction(TransactionFault::OutcomeUnknown { operation: "the keys", .. }))
+            && !error.is_retryable(),
+        "{error:?}"
+    );
 }
 
 /// What the server finds wrong when it commits.

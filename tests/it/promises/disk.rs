@@ -2,6 +2,7 @@
 
 use super::{OLD, Scripted, placed, schemas, scope, with_scopes};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::TransactionFault;
 use eventseal::keys::KeyStore;
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::split::{SplitKeys, SplitStore, SplitTx};
@@ -127,7 +128,10 @@ async fn i5_a_shred_that_the_power_could_take_back_is_refused() {
             match done {
                 Ok(()) => assert!(durable, "{synchronous:?}"),
                 Err(error) => {
-                    assert!(!durable && matches!(error, Error::NotDurable { .. }), "{synchronous:?}: {error:?}");
+                    assert!(
+                        !durable && matches!(error, Error::Transaction(TransactionFault::NotDurable { .. })),
+                        "{synchronous:?}: {error:?}"
+                    );
                     assert!(error.to_string().contains("synchronous = FULL"), "{error}");
                 }
             }

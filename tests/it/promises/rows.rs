@@ -2,6 +2,7 @@
 
 use super::{OLD, Scripted, change, placed, schemas, scope, with_scopes};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::{SetUpFault, StorageFault};
 use eventseal::keys::KeyManager;
 use eventseal::postgres::PostgresKeys;
 use eventseal::sqlite::SqliteKeys;
@@ -33,7 +34,8 @@ async fn i5_a_change_that_is_kept_away_is_an_error_of_its_own<B: Scripted>() {
         db.keep_away(what, table).await;
         for operation in operations {
             let error = change(&db, &store, unused, operation).await.expect_err(operation);
-            let named = matches!(&error, Error::NoEffect { table: named, .. } if named.contains(table));
+            let named =
+                matches!(&error, Error::Storage(StorageFault::NoEffect { table: named, .. }) if named.contains(table));
             assert!(named && !error.is_retryable(), "{operation}, with no {what} of {table}: {error:?}");
             assert!(error.to_string().contains("row-level policies, triggers and rules"), "{error}");
         }
@@ -106,7 +108,10 @@ async fn an_older_active_key_seals_nothing_and_a_rotation_puts_it_right<B: Scrip
     let mut transaction = db.begin().await.unwrap();
     let tx = db.tx(&mut transaction);
     let refused = store.append(tx, &aggregate("Order", "2"), Any, &[placed("live")]).await.map(drop).unwrap_err();
-    assert!(matches!(refused, Error::InvalidRow { .. }) && refused.to_string().contains("newest"), "{refused:?}");
+    assert!(
+        matches!(refused, Error::Storage(StorageFault::InvalidRow { .. })) && refused.to_string().contains("newest"),
+        "{refused:?}"
+    );
     assert_eq!(store.keys().rotate_data_key(tx, &scope("live")).await.unwrap().version, 3);
     store.append(tx, &aggregate("Order", "2"), Any, &[placed("live")]).await.unwrap();
     let read = store.read_stream(tx, &aggregate("Order", "3")).await.unwrap();
@@ -120,7 +125,7 @@ async fn a_key_is_retired_in_its_own_database_only<B: Scripted>() {
     let elsewhere = other.process_over(keys.for_namespace(Namespace::new("elsewhere").unwrap()), schemas());
     let mut connection = db.connect().await.unwrap();
     let refused = elsewhere.keys().retire_kek(db.connection(&mut connection), unused).await;
-    assert!(matches!(refused, Err(Error::NamespaceMismatch { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::SetUp(SetUpFault::NamespaceMismatch { .. }))), "{refused:?}");
 }
 
 /// A policy that lets rows be seen but not changed filters the change away, and the lock as well.
@@ -144,7 +149,7 @@ async fn i5_a_row_level_policy_is_not_taken_for_an_erasure() {
         tx.execute(AssertSqlSafe(format!("SET LOCAL ROLE {role}"))).await.unwrap();
         let refused = store.keys().shred(&mut tx, &scope("live"), "r").await;
         assert!(
-            matches!(&refused, Err(Error::NoEffect { table, .. }) if table.contains(expected)),
+            matches!(&refused, Err(Error::Storage(StorageFault::NoEffect { table, .. })) if table.contains(expected)),
             "{table}: {refused:?}"
         );
         drop(tx);

@@ -2,6 +2,7 @@
 
 use super::{Counting, NEW, OLD, Rotated, keyring};
 use async_trait::async_trait;
+use eventseal::error::KmsFault;
 use eventseal::keys::KeyStore;
 use eventseal::keys::{KekUsage, RewrapOptions};
 use eventseal::kms::{Kms, WrappedKek};
@@ -45,19 +46,22 @@ async fn i11_keys_move_from_one_master_key_to_another_and_back<B: Rotated>() {
     assert_eq!((again.moved.len(), again.already.len()), (0, 2), "none is wrapped twice");
     assert_eq!(db.read(&db.with_kms(keyring(NEW)), "1").await.unwrap().len(), 3, "the old master key can go");
     assert!(
-        matches!(db.read(&db.with_kms(keyring(OLD)), "1").await, Err(Error::KmsRefused { .. })),
+        matches!(db.read(&db.with_kms(keyring(OLD)), "1").await, Err(Error::Kms(KmsFault::Refused { .. }))),
         "and is not needed any more"
     );
     // To another provider, and back.
     let there = db.with_kms(Faulty(Elsewhere(keyring(OLD))));
     let refused = there.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
-    assert!(matches!(&refused, Error::KmsRefused { problem, .. } if problem.contains("keyring")), "{refused:?}");
+    assert!(
+        matches!(&refused, Error::Kms(KmsFault::Refused { problem, .. }) if problem.contains("keyring")),
+        "{refused:?}"
+    );
     let wrong = there.keys().move_master_key(conn, Some(&keyring(OLD)), &mut |_| {}).await.unwrap_err();
-    assert!(matches!(wrong, Error::KmsRefused { .. }) && !wrong.is_retryable(), "{wrong:?}");
+    assert!(matches!(wrong, Error::Kms(KmsFault::Refused { .. })) && !wrong.is_retryable(), "{wrong:?}");
     assert_eq!(there.keys().move_master_key(conn, Some(&keyring(NEW)), &mut |_| {}).await.unwrap().moved.len(), 2);
     assert_eq!(db.read(&there, "1").await.unwrap().len(), 3);
     assert!(
-        matches!(db.read(&db.with_kms(keyring(NEW)), "1").await, Err(Error::KmsRefused { .. })),
+        matches!(db.read(&db.with_kms(keyring(NEW)), "1").await, Err(Error::Kms(KmsFault::Refused { .. }))),
         "that provider has none any more"
     );
     let back = db.with_kms(keyring(OLD));
@@ -113,9 +117,9 @@ async fn i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way<B: Rotated
     let mut connection = db.connect().await.unwrap();
     let conn = db.connection(&mut connection);
     let refused = wrong.keys().rotate_kek(conn, "default").await.unwrap_err();
-    assert!(matches!(refused, Error::KmsRefused { .. }), "{refused:?}");
+    assert!(matches!(refused, Error::Kms(KmsFault::Refused { .. })), "{refused:?}");
     let refused = wrong.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
-    assert!(matches!(refused, Error::KmsRefused { .. }), "nothing of it is there already: {refused:?}");
+    assert!(matches!(refused, Error::Kms(KmsFault::Refused { .. })), "nothing of it is there already: {refused:?}");
     drop(connection);
     assert_eq!(db.usage(&store).await.len(), 1, "an active key that no application can open");
 
@@ -130,7 +134,7 @@ async fn i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way<B: Rotated
     assert!(keys.move_kek(conn, &first, lost.provider(), &broken, first.created_at).await.unwrap());
     let both = db.with_kms(keyring(&format!("{NEW}\n{OLD}")));
     let refused = both.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
-    assert!(matches!(refused, Error::KmsRefused { kek_id, .. } if kek_id == first.kek_id), "{refused:?}");
+    assert!(matches!(refused, Error::Kms(KmsFault::Refused { kek_id, .. }) if kek_id == first.kek_id), "{refused:?}");
     let there = |usage: &[KekUsage]| usage.iter().filter(|usage| usage.kek.wrapped.master_key_id == "new").count();
     assert_eq!(there(&keys.kek_usage(conn).await.unwrap()), 1, "the other one was moved");
     // Its data keys are moved by the process that has it open still; then nobody needs it.

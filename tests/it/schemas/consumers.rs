@@ -3,7 +3,7 @@
 use super::{V1, v1_schemas};
 use eventseal::ExpectedVersion::Any;
 use eventseal::consumer::Consumer;
-use eventseal::error::BoxError;
+use eventseal::error::{BoxError, EventFault};
 use eventseal::memory::{MemoryKeys, MemoryTx};
 use eventseal::{Error, EventStore, EventStoreExt, NewEvent, PersistedEvent, Schemas, SealedStore, aggregate, event};
 use std::sync::Arc;
@@ -64,5 +64,5 @@ async fn two_sealing_layers_over_one_event_are_refused() {
         SealedStore::new(world.store(v1_schemas()).await, MemoryKeys::new(), Arc::clone(&world.keyring), v1_schemas());
     let refused =
         twice.append(&mut world.db.begin(), &aggregate("Order", "1"), Any, &[NewEvent::raw("Placed", 1, V1)]).await;
-    assert!(matches!(refused, Err(Error::ReservedMember { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Event { fault: EventFault::ReservedMember, .. })), "{refused:?}");
 }

@@ -2,6 +2,7 @@
 
 use super::{PlacedV1, V1, same, v1_schemas};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::EventFault;
 use eventseal::memory::MemoryStore;
 use eventseal::schema::{EventSchema, SplitPart};
 use eventseal::{Error, EventStore, NewEvent, Owner, Schemas, aggregate, event};
@@ -37,11 +38,14 @@ async fn versions_and_types_the_process_does_not_know_follow_the_policy() {
     let older = || event("Placed").version(1);
     let strict = world.store(Schemas::new([older()]).unwrap()).await;
     let refused = world.read(&strict, "1").await.unwrap_err();
-    assert!(matches!(&refused, Error::NewerVersion { known, .. } if known.get() == 1), "{refused:?}");
-    assert!(matches!(world.read(&strict, "2").await, Err(Error::UnknownType { .. })));
+    assert!(
+        matches!(&refused, Error::Event { fault: EventFault::NewerVersion { known, .. }, .. } if known.get() == 1),
+        "{refused:?}"
+    );
+    assert!(matches!(world.read(&strict, "2").await, Err(Error::Event { fault: EventFault::UnknownType { .. }, .. })));
     let mut tx = world.db.begin();
     let refused = strict.append(&mut tx, &aggregate("Order", "1"), Any, &[NewEvent::raw("Unheard", 1, "{}")]).await;
-    assert!(matches!(refused, Err(Error::UnknownType { .. })));
+    assert!(matches!(refused, Err(Error::Event { fault: EventFault::UnknownType { .. }, .. })));
 
     let passing =
         world.store(Schemas::builder([older()]).pass_through_newer().allow_unknown_types().build().unwrap()).await;
@@ -54,7 +58,10 @@ async fn versions_and_types_the_process_does_not_know_follow_the_policy() {
     assert_eq!(world.read(&passing, "2").await.unwrap()[0].payload, b"{}");
 
     let only_later = world.store(Schemas::new([event("Later").version(2)]).unwrap()).await;
-    assert!(matches!(world.read(&only_later, "3").await, Err(Error::UnknownVersion { .. })));
+    assert!(matches!(
+        world.read(&only_later, "3").await,
+        Err(Error::Event { fault: EventFault::UnknownVersion { .. }, .. })
+    ));
 }
 
 #[tokio::test]
@@ -71,7 +78,11 @@ async fn only_current_versions_are_appended_unless_the_builder_says_so() {
             .append(&mut tx, &aggregate("Order", "1"), Any, &[NewEvent::raw(event_type, version, V1)])
             .await
             .unwrap_err();
-        assert!(matches!(refused, Error::UndeclaredVersion { .. }) && refused.to_string().contains(hint), "{refused}");
+        assert!(
+            matches!(refused, Error::Event { fault: EventFault::UndeclaredVersion { .. }, .. })
+                && refused.to_string().contains(hint),
+            "{refused}"
+        );
     }
     drop(tx);
     let lenient = world.store(Schemas::builder([schema()]).allow_older_appends().build().unwrap()).await;
@@ -93,7 +104,8 @@ async fn i4_plaintext_at_a_protected_place_is_refused_unless_it_is_accepted() {
     let strict = world.store(v1_schemas()).await;
     let error = world.read(&strict, "1").await.unwrap_err();
     assert!(
-        matches!(&error, Error::Unsealed { pointer, .. } if pointer.as_str() == "/name") && error.is_tampered(),
+        matches!(&error, Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. } if pointer.as_str() == "/name")
+            && error.is_tampered(),
         "{error:?}"
     );
     assert!(error.to_string().contains("accept_plaintext(\"Placed\")"), "{error}");
@@ -132,7 +144,7 @@ async fn what_was_sealed_is_opened_even_where_the_schema_no_longer_protects_it()
         .unwrap();
     let more = world.store(more).await;
     assert!(
-        matches!(world.read(&more, "1").await, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/customer")
+        matches!(world.read(&more, "1").await, Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str() == "/customer")
     );
 }
 
@@ -164,7 +176,10 @@ async fn what_no_step_could_read_is_refused_at_append_if_the_builder_says_so() {
         let appended = strict.append(&mut world.db.begin(), &aggregate("Order", id), Any, &again).await;
         match appended {
             Ok(_) => assert!(readable, "{value}"),
-            Err(error) => assert!(!readable && matches!(error, Error::UnreadablePayload { .. }), "{value}: {error:?}"),
+            Err(error) => assert!(
+                !readable && matches!(error, Error::Event { fault: EventFault::UnreadablePayload { .. }, .. }),
+                "{value}: {error:?}"
+            ),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{cold, placed, store};
 use eventseal::ExpectedVersion::{Any, Exact, NoStream};
+use eventseal::error::{EventFault, KeyFault, StorageFault};
 use eventseal::sqlite::SqliteStore;
 use eventseal::store::EventTable;
 use eventseal::{Error, EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, NewEvent, aggregate};
@@ -94,17 +95,23 @@ async fn an_event_that_the_database_did_not_store_is_not_reported_as_appended() 
     sqlx::query(trigger).execute(&db.pool).await.unwrap();
     let mut tx = db.pool.begin().await.unwrap();
     let error = store.append(&mut tx, &aggregate("Order", "1"), Any, &events).await.unwrap_err();
-    assert!(matches!(error, Error::NoEffect { table: "events", .. }) && !error.is_retryable(), "{error:?}");
+    assert!(
+        matches!(error, Error::Storage(StorageFault::NoEffect { table: "events", .. })) && !error.is_retryable(),
+        "{error:?}"
+    );
     tx.rollback().await.unwrap();
     let mut tx = db.pool.begin().await.unwrap();
     let error = store.insert_events(&mut tx, &stored).await.unwrap_err();
-    assert!(matches!(error, Error::NoEffect { table: "events", .. }), "a copy: {error:?}");
+    assert!(matches!(error, Error::Storage(StorageFault::NoEffect { table: "events", .. })), "a copy: {error:?}");
     tx.rollback().await.unwrap();
     // Nor is it a conflict where nothing at all was stored.
     let mut tx = db.pool.begin().await.unwrap();
     for expected in [Any, NoStream] {
         let error = store.append(&mut tx, &aggregate("Order", "1"), expected, &events[1..2]).await.unwrap_err();
-        assert!(matches!(error, Error::NoEffect { table: "events", .. }), "{expected:?}: {error:?}");
+        assert!(
+            matches!(error, Error::Storage(StorageFault::NoEffect { table: "events", .. })),
+            "{expected:?}: {error:?}"
+        );
     }
     let error =
         store.append(&mut tx, &aggregate("Order", "1"), Exact(1.try_into().unwrap()), &events[1..2]).await.unwrap_err();
@@ -147,8 +154,8 @@ async fn i4_i8_one_unreadable_event_does_not_hold_up_the_others() {
                     let expected = match customer {
                         "disabled" => matches!(unreadable.error, Error::Disabled { .. }),
                         "tampered" => unreadable.error.is_tampered(),
-                        "wrong" => matches!(unreadable.error, Error::WrongKey { .. }),
-                        _ => matches!(unreadable.error, Error::MissingKey { .. }),
+                        "wrong" => matches!(unreadable.error, Error::Keys(KeyFault::WrongKey { .. })),
+                        _ => matches!(unreadable.error, Error::Event { fault: EventFault::MissingKey { .. }, .. }),
                     };
                     assert!(expected, "{customer}: {:?}", unreadable.error);
                     assert_eq!(

@@ -2,6 +2,7 @@
 
 use super::{cold, placed, schemas, store};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::{EventFault, KeyFault, SetUpFault, StorageFault, TransactionFault};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{Error, EventStore, EventStoreExt, KeyScope, Keyring, Namespace, SealedStore, aggregate};
 use sqlx::Connection;
@@ -19,7 +20,10 @@ async fn i5_a_shredded_scope_with_a_key_left_is_not_reopened() {
         .await
         .unwrap();
     let error = store.keys().reopen(&mut tx, &scope, "r").await.unwrap_err();
-    assert!(matches!(&error, Error::ScopeState { .. }) && error.to_string().contains("shred it again"), "{error:?}");
+    assert!(
+        matches!(&error, Error::Keys(KeyFault::ScopeState { .. })) && error.to_string().contains("shred it again"),
+        "{error:?}"
+    );
     assert_eq!(store.keys().shred(&mut tx, &scope, "r").await.unwrap().destroyed.len(), 1);
     store.keys().reopen(&mut tx, &scope, "r").await.unwrap();
     assert!(store.read_stream(&mut tx, &order).await.unwrap().events[0].is_redacted());
@@ -51,7 +55,7 @@ async fn numbers_in_key_rows_that_can_not_grow_are_errors_and_not_panics() {
                 store.append(&mut tx, &order, Any, &[placed("42")]).await.map(drop)
             }
         };
-        assert!(matches!(error, Err(Error::InvalidRow { .. })), "{operation}: {error:?}");
+        assert!(matches!(error, Err(Error::Storage(StorageFault::InvalidRow { .. }))), "{operation}: {error:?}");
     }
 }
 
@@ -63,7 +67,7 @@ async fn migrating_is_idempotent_and_the_namespace_is_immutable() {
     SqliteStore::new().migrate(&mut connection).await.unwrap();
     SqliteKeys::new().migrate(&mut connection, &here).await.unwrap();
     let error = SqliteKeys::new().migrate(&mut connection, &elsewhere).await.unwrap_err();
-    assert!(matches!(error, Error::NamespaceMismatch { .. }), "{error:?}");
+    assert!(matches!(error, Error::SetUp(SetUpFault::NamespaceMismatch { .. })), "{error:?}");
     assert!(sqlx::query("UPDATE key_namespace SET namespace = 'elsewhere'").execute(&mut *connection).await.is_err());
     store(&db).await;
     for table in ["key_namespace", "key_scopes", "data_keys"] {
@@ -73,7 +77,10 @@ async fn migrating_is_idempotent_and_the_namespace_is_immutable() {
     let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *connection).await.unwrap();
     assert_eq!(mode, "wal");
     let mut tx = db.pool.begin().await.unwrap();
-    assert!(matches!(SqliteStore::new().migrate(&mut tx).await, Err(Error::InTransaction { .. })));
+    assert!(matches!(
+        SqliteStore::new().migrate(&mut tx).await,
+        Err(Error::Transaction(TransactionFault::InTransaction { .. }))
+    ));
     assert!(SqliteStore::with_tables("events\"; DROP TABLE events; --", "heads").is_err());
     assert!(SqliteKeys::with_prefix("a b").is_err());
 }
@@ -129,7 +136,7 @@ async fn tables_that_were_not_migrated_are_named_as_the_problem() {
     let db = Sqlite::empty().await;
     let store = SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Keyring::generate("main").unwrap(), schemas());
     let error = store.keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap_err();
-    assert!(matches!(error, Error::NotMigrated), "{error:?}");
+    assert!(matches!(error, Error::SetUp(SetUpFault::NotMigrated)), "{error:?}");
 }
 
 /// A wrapped key that was destroyed is not left in the file for whoever has a key-encryption key.
@@ -189,7 +196,10 @@ async fn i3_swapped_or_altered_key_rows_are_wrong_keys() {
         sqlx::raw_sql(sql).execute(&mut *tx).await.unwrap();
         for process in [&store, &cold()] {
             let error = process.read_stream(&mut tx, &order).await.unwrap_err();
-            assert!(matches!(error, Error::WrongKey { .. }) && !error.is_retryable(), "{sql}: {error:?}");
+            assert!(
+                matches!(error, Error::Keys(KeyFault::WrongKey { .. })) && !error.is_retryable(),
+                "{sql}: {error:?}"
+            );
         }
     }
     let mut tx = connection.begin().await.unwrap();
@@ -200,7 +210,7 @@ async fn i3_swapped_or_altered_key_rows_are_wrong_keys() {
         .unwrap();
     let error = store.read_stream(&mut tx, &order).await.unwrap_err();
     assert!(
-        matches!(error, Error::MissingKey { .. }) && !error.is_shredded(),
+        matches!(error, Error::Event { fault: EventFault::MissingKey { .. }, .. }) && !error.is_shredded(),
         "a lost row is not an erasure: {error:?}"
     );
 }
@@ -251,15 +261,22 @@ async fn i5_a_redirected_active_key_seals_nothing() {
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql.clone())).execute(&mut *tx).await.unwrap();
         for process in [&store, &cold()] {
             let error = process.append(&mut tx, &order, Any, &[placed("alice")]).await.map(drop).unwrap_err();
-            assert!(matches!(error, Error::InvalidRow { what: "key_scopes.active_key_id", .. }), "{sql}: {error:?}");
+            assert!(
+                matches!(error, Error::Storage(StorageFault::InvalidRow { what: "key_scopes.active_key_id", .. })),
+                "{sql}: {error:?}"
+            );
             assert!(error.to_string().contains(hint), "{error}");
         }
         let integrity = sql.ends_with("'integrity'");
         let rotated =
             store.keys().rotate_data_key(&mut tx, &if integrity { KeyScope::integrity() } else { alice.clone() }).await;
-        assert!(matches!(rotated, Err(Error::InvalidRow { .. })), "{sql}: {rotated:?}");
+        assert!(matches!(rotated, Err(Error::Storage(StorageFault::InvalidRow { .. }))), "{sql}: {rotated:?}");
         let prepared = cold().keys().prepare(&mut tx).await;
-        assert_eq!(matches!(prepared, Err(Error::InvalidRow { .. })), integrity, "{sql}: {prepared:?}");
+        assert_eq!(
+            matches!(prepared, Err(Error::Storage(StorageFault::InvalidRow { .. }))),
+            integrity,
+            "{sql}: {prepared:?}"
+        );
     }
     // A key that was rotated away stays so.
     let mut tx = connection.begin().await.unwrap();

@@ -3,6 +3,7 @@
 use super::{impatient, placed, schemas, store};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
+use eventseal::error::{StorageFault, TransactionFault};
 use eventseal::keys::KeyStore;
 use eventseal::keys::{ScopeLock, ScopeState};
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
@@ -39,7 +40,10 @@ async fn an_append_or_shred_needs_a_transaction_that_the_driver_knows() {
             store.keys().disable(&mut connection, &scope, "r").await.map(drop),
         ];
         for refusal in refusals {
-            assert!(matches!(refusal, Err(Error::NotInTransaction { .. })), "{refusal:?}");
+            assert!(
+                matches!(refusal, Err(Error::Transaction(TransactionFault::NotInTransaction { .. }))),
+                "{refusal:?}"
+            );
         }
         if raw_begin {
             sqlx::query("ROLLBACK").execute(&mut *connection).await.unwrap();
@@ -336,7 +340,7 @@ async fn i5_a_dropped_shred_never_claims_more_than_it_did() {
         } else if destroyed {
             half += 1;
             let refused = store.append(&mut tx, &order, Any, &[placed(&polls.to_string())]).await;
-            assert!(matches!(refused, Err(Error::InvalidRow { .. })), "{refused:?}");
+            assert!(matches!(refused, Err(Error::Storage(StorageFault::InvalidRow { .. }))), "{refused:?}");
         }
         store.keys().shred(&mut tx, &scope, "again").await.unwrap();
         store.keys().reopen(&mut tx, &scope, "back").await.unwrap();

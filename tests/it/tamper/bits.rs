@@ -7,6 +7,7 @@ use super::{
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventseal::Error;
+use eventseal::error::EventFault;
 use support::sealing::with_payload;
 
 #[test]
@@ -30,7 +31,7 @@ fn i3_i4_no_bit_of_a_header_can_be_flipped() {
                     let result = world.open(&with_header(stored, &flipped));
                     let context =
                         || format!("{state:?}, {}, byte {at} ({part:?}), bit {bit}: {result:?}", stored.event_type);
-                    let unsupported = |name: &str| matches!(&result, Err(Error::Unsupported { what, value: found, .. }) if *what == name && *found == value);
+                    let unsupported = |name: &str| matches!(&result, Err(Error::Event { fault: EventFault::Unsupported { what, value: found }, .. }) if *what == name && *found == value);
                     let unchanged = || matches!(&result, Ok(opened) if *opened == before);
                     let right = match part {
                         Part::Format => unsupported("format"),
@@ -39,7 +40,9 @@ fn i3_i4_no_bit_of_a_header_can_be_flipped() {
                         Part::Mode if value > 1 => unsupported("mode"),
                         // Then there is neither a commitment nor a tag that could say that the id is wrong. But
                         // the key that is named has no row, and that is no erasure.
-                        Part::IntegrityKey if !any_live => matches!(result, Err(Error::MissingKey { .. })),
+                        Part::IntegrityKey if !any_live => {
+                            matches!(result, Err(Error::Event { fault: EventFault::MissingKey { .. }, .. }))
+                        }
                         // Nothing is redacted, so the tag says nothing.
                         Part::Tag if state == State::Live => unchanged(),
                         // A destroyed key commits to nothing any more.

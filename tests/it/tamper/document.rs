@@ -1,6 +1,7 @@
 //! Documents that are rearranged around their seals.
 
 use super::{PLACED, STATES, State, edited, in_state, protected, tampered, text, token};
+use eventseal::error::EventFault;
 use eventseal::{Error, PersistedEvent, Result};
 use serde_json::{Value, json};
 use support::sealing::{holds_canary, with_payload};
@@ -21,8 +22,8 @@ fn i3_i4_a_document_can_not_be_rearranged_around_its_seal() {
         let seal = token(stored, "/$seal").unwrap();
         let by_value = |edit: &dyn Fn(&mut Value)| world.open(&edited(stored, edit));
         let by_text = |edit: &dyn Fn(&str) -> String| world.open(&with_payload(stored, edit(text(stored))));
-        let unsealed_at = |result: &Result<PersistedEvent>, place: &str| matches!(result, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == place);
-        let misshapen_at = |result: &Result<PersistedEvent>, place: &str| matches!(result, Err(Error::ShapeMismatch { pointer, .. }) if pointer.as_str() == place);
+        let unsealed_at = |result: &Result<PersistedEvent>, place: &str| matches!(result, Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str() == place);
+        let misshapen_at = |result: &Result<PersistedEvent>, place: &str| matches!(result, Err(Error::Event { fault: EventFault::ShapeMismatch { pointer, .. }, .. }) if pointer.as_str() == place);
 
         // The header is gone.
         assert!(unsealed_at(&by_text(&|text| text.replacen(&format!("\"$seal\":\"{seal}\","), "", 1)), "/email"));
@@ -123,13 +124,19 @@ fn i3_i4_a_document_can_not_be_rearranged_around_its_seal() {
         for cut in [0, 1, 10, stored.payload.len() - 1] {
             assert!(matches!(
                 world.open(&with_payload(stored, &stored.payload[..cut])),
-                Err(Error::InvalidPayload { .. })
+                Err(Error::Event { fault: EventFault::InvalidPayload { .. }, .. })
             ));
         }
-        assert!(matches!(by_text(&|text| format!("{text},")), Err(Error::InvalidPayload { .. })));
-        assert!(matches!(by_text(&|text| format!("{text}{text}")), Err(Error::InvalidPayload { .. })));
+        assert!(matches!(
+            by_text(&|text| format!("{text},")),
+            Err(Error::Event { fault: EventFault::InvalidPayload { .. }, .. })
+        ));
+        assert!(matches!(
+            by_text(&|text| format!("{text}{text}")),
+            Err(Error::Event { fault: EventFault::InvalidPayload { .. }, .. })
+        ));
         let deep = by_text(&|text| text.replacen("12.50", &format!("{}{}", "[".repeat(200), "]".repeat(200)), 1));
-        assert!(matches!(deep, Err(Error::LimitExceeded { .. })));
+        assert!(matches!(deep, Err(Error::Event { fault: EventFault::LimitExceeded { .. }, .. })));
 
         // What is not protected may change, appear and go.
         let changed = by_value(&|value| {
@@ -168,19 +175,19 @@ fn i3_i4_elements_can_not_be_moved_added_or_taken_away() {
         for note in [json!("c4n4ry"), json!(1), json!(token(stored, "/lines/0/note"))] {
             let added = by_value(&|lines| lines.push(json!({ "to": "rec-1", "note": note })));
             assert!(
-                matches!(&added, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/lines/3/note"),
+                matches!(&added, Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str() == "/lines/3/note"),
                 "{added:?}"
             );
             let filled = by_value(&|lines| lines[2]["note"] = note.clone());
             assert!(
-                matches!(&filled, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/lines/2/note"),
+                matches!(&filled, Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str() == "/lines/2/note"),
                 "{filled:?}"
             );
         }
         for lines in [json!({ "0": { "note": token(stored, "/lines/0/note") } }), json!("x"), json!(1)] {
             let result = world.open(&edited(stored, |value| value["lines"] = lines.clone()));
             assert!(
-                matches!(&result, Err(Error::ShapeMismatch { pointer, .. }) if pointer.as_str() == "/lines"),
+                matches!(&result, Err(Error::Event { fault: EventFault::ShapeMismatch { pointer, .. }, .. }) if pointer.as_str() == "/lines"),
                 "{result:?}"
             );
         }

@@ -5,6 +5,7 @@ use super::{
     world,
 };
 use async_trait::async_trait;
+use eventseal::error::{EventFault, KeyFault, KmsFault};
 use eventseal::keys::KeyStore;
 use eventseal::keys::{DataKeyRecord, KeyId};
 use eventseal::kms::Kms;
@@ -80,7 +81,9 @@ fn i4_a_lost_key_row_is_missing_and_not_shredded() {
                     Sealer::new(Faulty(Broken::without(lost.clone())), Keyring::parse(KEYRING).unwrap(), schemas());
                 let result = futures::executor::block_on(sealer.open(&mut world.db.begin(), vec![stored.clone()]));
                 match result {
-                    Err(Error::MissingKey { key_id, .. }) => assert!(lost.contains(&key_id)),
+                    Err(Error::Event { fault: EventFault::MissingKey { key_id }, .. }) => {
+                        assert!(lost.contains(&key_id))
+                    }
                     // Where nothing is redacted, nobody asks for the integrity key.
                     Ok(opened) => {
                         assert!(lost == [integrity] && !before.is_redacted() && opened == std::slice::from_ref(&before))
@@ -104,27 +107,27 @@ fn i3_i4_a_seal_does_not_open_in_another_namespace() {
         Keyring::parse(KEYRING).unwrap(),
         schemas(),
     );
-    assert!(matches!(there.open(&stored), Err(Error::MissingKey { .. })));
+    assert!(matches!(there.open(&stored), Err(Error::Event { fault: EventFault::MissingKey { .. }, .. })));
     // Not even if the scopes of the same names were shredded there.
     shred_all(&there);
-    assert!(matches!(there.open(&stored), Err(Error::MissingKey { .. })));
+    assert!(matches!(there.open(&stored), Err(Error::Event { fault: EventFault::MissingKey { .. }, .. })));
     // The same rows under another name: the KMS refuses.
     let renamed = |kms: Box<dyn Kms>| Sealer::new(Faulty(Broken::renamed()), Arc::<dyn Kms>::from(kms), schemas());
     let open = |sealer: &Sealer<MemoryTx>, world: &SealerWorld, stored: &PersistedEvent| {
         futures::executor::block_on(sealer.open(&mut world.db.begin(), vec![stored.clone()]))
     };
     let refused = open(&renamed(Box::new(Keyring::parse(KEYRING).unwrap())), &here, &stored);
-    assert!(matches!(refused, Err(Error::KmsRefused { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Kms(KmsFault::Refused { .. }))), "{refused:?}");
     // And if the KMS does not care, the wrapped keys do.
     let careless =
         SealerWorld::over(MemoryDb::new(Namespace::new("test").unwrap()), MemoryKeys::new(), Careless, schemas());
     let stored = seal(&careless, "Placed", PLACED);
     let refused = open(&renamed(Box::new(Careless)), &careless, &stored);
-    assert!(matches!(refused, Err(Error::WrongKey { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Keys(KeyFault::WrongKey { .. }))), "{refused:?}");
     // Tombstones have no wrapped key, so there it is the integrity key that says no.
     shred_all(&careless);
     let refused = open(&renamed(Box::new(Careless)), &careless, &stored);
-    assert!(matches!(refused, Err(Error::WrongKey { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Keys(KeyFault::WrongKey { .. }))), "{refused:?}");
 }
 
 #[test]
@@ -147,7 +150,10 @@ fn i4_a_disabled_scope_is_an_error_whatever_is_altered() {
                 let result = world.open(&with_header(event, &flipped));
                 let right = match (part, &result) {
                     // The state of a key never explains an altered header, as long as something can tell.
-                    (Part::Format | Part::Suite | Part::Document | Part::Mode, Err(Error::Unsupported { .. })) => true,
+                    (
+                        Part::Format | Part::Suite | Part::Document | Part::Mode,
+                        Err(Error::Event { fault: EventFault::Unsupported { .. }, .. }),
+                    ) => true,
                     (Part::Commitment(0), result) => matches!(result, Err(Error::Disabled { .. })),
                     (Part::IntegrityKey, Err(Error::Disabled { .. })) => header.keys.len() == 1,
                     (_, result) => tampered(result),

@@ -1,6 +1,7 @@
 //! Headers that somebody wrote who knows the format.
 
 use super::{Header, JOINED, PLACED, STATES, edited, seal, tampered, token, with_header, world};
+use eventseal::error::EventFault;
 use eventseal::{Error, JsonPointer, KeyScope, NewEvent, aggregate};
 use serde_json::{Value, json};
 use support::sealing::with_payload;
@@ -160,7 +161,7 @@ fn i3_i4_a_manifest_can_not_be_rewritten() {
             let forged = with_header(&edited(&stored, |value| value["courier"]["phone"] = phone), &header.bytes());
             let result = world.open(&forged);
             assert!(
-                matches!(&result, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/courier/phone"),
+                matches!(&result, Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str() == "/courier/phone"),
                 "{result:?}"
             );
         }

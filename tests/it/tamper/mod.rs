@@ -20,6 +20,7 @@ mod whole;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use eventseal::error::EventFault;
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::schema::{EventSchema, StepContext};
 use eventseal::{AggregateRef, Error, NewEvent, Owner, PersistedEvent, Result, Schemas, aggregate, event, subject};
@@ -236,18 +237,18 @@ impl Header {
 }
 
 fn tampered(result: &Result<PersistedEvent>) -> bool {
-    matches!(result, Err(error @ Error::Tampered { .. }) if error.is_tampered())
+    matches!(result, Err(error @ Error::Event { fault: EventFault::Tampered { .. }, .. }) if error.is_tampered())
 }
 
 fn kind(error: &Error) -> &'static str {
     match error {
-        Error::Tampered { .. } => "Tampered",
-        Error::Unsealed { .. } => "Unsealed",
-        Error::Unsupported { .. } => "Unsupported",
-        Error::MissingKey { .. } => "MissingKey",
-        Error::InvalidPayload { .. } => "InvalidPayload",
-        Error::ShapeMismatch { .. } => "ShapeMismatch",
-        Error::LimitExceeded { .. } => "LimitExceeded",
+        Error::Event { fault: EventFault::Tampered { .. }, .. } => "Tampered",
+        Error::Event { fault: EventFault::Unsealed { .. }, .. } => "Unsealed",
+        Error::Event { fault: EventFault::Unsupported { .. }, .. } => "Unsupported",
+        Error::Event { fault: EventFault::MissingKey { .. }, .. } => "MissingKey",
+        Error::Event { fault: EventFault::InvalidPayload { .. }, .. } => "InvalidPayload",
+        Error::Event { fault: EventFault::ShapeMismatch { .. }, .. } => "ShapeMismatch",
+        Error::Event { fault: EventFault::LimitExceeded { .. }, .. } => "LimitExceeded",
         Error::Disabled { .. } => "Disabled",
         _ => panic!("no alteration may end as {error:?}"),
     }

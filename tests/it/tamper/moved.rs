@@ -4,6 +4,7 @@ use super::{
     GIFTS, Header, JOINED, PAIR, PLACED, PLACED_BY_OTHERS, STATES, same_reading, seal, tampered, tokens, with_header,
     with_token, world,
 };
+use eventseal::error::EventFault;
 use eventseal::{AggregateVersion, Error, EventVersion, NewEvent, PersistedEvent, aggregate};
 use support::sealing::{SealerWorld, with_payload};
 
@@ -65,7 +66,10 @@ fn i3_i4_no_header_and_no_payload_can_be_given_to_another_event() {
                 let header = world.open(&with_header(event, &Header::of(other).bytes()));
                 // A header that covers less than there is leaves the rest uncovered.
                 if there.iter().all(|place| here.contains(place)) && there.len() < here.len() {
-                    assert!(matches!(header, Err(Error::Unsealed { .. })), "header {context}: {header:?}");
+                    assert!(
+                        matches!(header, Err(Error::Event { fault: EventFault::Unsealed { .. }, .. })),
+                        "header {context}: {header:?}"
+                    );
                 } else {
                     assert!(tampered(&header), "header {context}: {header:?}");
                 }
@@ -98,14 +102,17 @@ fn i3_i4_an_event_is_bound_to_what_names_it() {
         // An unprotected type may have been protected once, so its headers are opened too.
         assert!(tampered(&altered(&|event| event.stored_type = "Open".into())));
         let unknown = altered(&|event| event.stored_type = "Unknown".into());
-        assert!(matches!(unknown, Err(Error::StillSealed { .. })), "an unknown type passes through, but not sealed");
+        assert!(
+            matches!(unknown, Err(Error::Event { fault: EventFault::StillSealed { .. }, .. })),
+            "an unknown type passes through, but not sealed"
+        );
         assert!(matches!(
             altered(&|event| event.stored_version = EventVersion::new(2)),
-            Err(Error::NewerVersion { .. })
+            Err(Error::Event { fault: EventFault::NewerVersion { .. }, .. })
         ));
         assert!(matches!(
             altered(&|event| event.stored_version = EventVersion::new(0)),
-            Err(Error::UnknownVersion { .. })
+            Err(Error::Event { fault: EventFault::UnknownVersion { .. }, .. })
         ));
         evolved.stored_version = EventVersion::new(2);
         assert!(tampered(&world.open(&evolved)), "a version of the same protection is another one nevertheless");

@@ -4,6 +4,7 @@ use super::{
     Careless, Header, KEYRING, PLACED, Part, Seen, declared, edited, order, placed, protected, schemas, seal,
     shred_all, tampered, with_header,
 };
+use eventseal::error::KmsFault;
 use eventseal::memory::MemoryKeys;
 use eventseal::schema::EventSchema;
 use eventseal::{Error, Keyring, NewEvent, Schemas, Sealer};
@@ -87,7 +88,7 @@ fn i4_versions_that_are_not_known_yet_are_refused_or_opened_by_their_header() {
     assert_eq!(world.open(&stored).unwrap().event_version.get(), 2);
     let reader = Sealer::new(MemoryKeys::new(), Careless, newer(placed("Evolved")));
     let result = futures::executor::block_on(reader.open(&mut world.db.begin(), vec![stored_v2.clone()]));
-    assert!(matches!(result, Err(Error::KmsRefused { .. })), "another KMS is no erasure: {result:?}");
+    assert!(matches!(result, Err(Error::Kms(KmsFault::Refused { .. }))), "another KMS is no erasure: {result:?}");
     let keyring = || Keyring::parse(KEYRING).unwrap();
     let writer = SealerWorld::with_keyring(keyring(), schemas());
     stored_v2 = writer.seal(&order(), NewEvent::raw("Evolved", 2, PLACED)).unwrap();

@@ -2,6 +2,7 @@
 
 use super::{OrderEvent, Shipping, placed, stored};
 use eventseal::TypedEvent;
+use eventseal::error::{EventFault, InputFault};
 use eventseal::{Error, NewEvent, events};
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,9 @@ fn a_catch_all_is_not_appended_again() {
     let refund = stored("OrderRefunded", 1, r#"{"iban":"SECRET"}"#);
     let error = NewEvent::of(&Shipping::decode(&refund).unwrap()).unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, Error::CatchAll { event_id, .. } if event_id == refund.event_id));
+    assert!(
+        matches!(error, Error::Event { event_id, fault: EventFault::CatchAll { .. } } if event_id == refund.event_id)
+    );
     assert!(text.contains("it::typed::Shipping has no arm for OrderRefunded") && !text.contains("SECRET"), "{text}");
 }
 
@@ -35,5 +38,5 @@ fn what_is_no_json_is_not_encoded() {
     payload! { Odd: "Odd" version 1; }
     events! { enum OddEvent { Odd(Odd) } }
     let error = NewEvent::of(&OddEvent::from(Odd([((1, 2), 3)].into()))).unwrap_err();
-    assert!(matches!(error, Error::Encode { .. }), "{error}");
+    assert!(matches!(error, Error::Input(InputFault::Encode { .. })), "{error}");
 }

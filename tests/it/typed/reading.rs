@@ -8,7 +8,7 @@ use allocation_counter::measure;
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
 use eventseal::consumer::Consumer;
-use eventseal::error::BoxError;
+use eventseal::error::{BoxError, EventFault};
 use eventseal::keys::KeyStore;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
 #[cfg(feature = "databases")]
@@ -205,10 +205,12 @@ fn refused<E: TypedEvent>(event: &PersistedEvent, target: &str, advice: &str) ->
 fn an_event_without_an_arm_is_an_error_unless_there_is_a_catch_all() {
     let refund = stored("OrderRefunded", 1, r#"{"iban":"SECRET"}"#);
     let error = refused::<OrderEvent>(&refund, "it::typed::OrderEvent", "give it an arm");
-    assert!(matches!(error, Error::UnexpectedType { event_id, .. } if event_id == refund.event_id));
+    assert!(
+        matches!(error, Error::Event { event_id, fault: EventFault::UnexpectedType { .. } } if event_id == refund.event_id)
+    );
     assert!(matches!(
         refused::<OrderShipped>(&refund, "it::typed::OrderShipped", "give it an arm"),
-        Error::UnexpectedType { .. }
+        Error::Event { fault: EventFault::UnexpectedType { .. }, .. }
     ));
     assert_eq!(Shipping::decode(&refund).unwrap(), Shipping::Other(Box::new(refund.clone())));
     // What decodes is asked of the type, not of the payload.
@@ -227,7 +229,10 @@ async fn another_version_than_the_arms_is_an_error_catch_all_or_not() {
             refused::<Shipping>(&event, "it::typed::OrderShipped", &format!("version {version} ")),
             refused::<OrderShipped>(&event, "it::typed::OrderShipped", "deploy the code"),
         ] {
-            assert!(matches!(error, Error::UnexpectedVersion { expected, .. } if expected.get() == 1), "{error}");
+            assert!(
+                matches!(error, Error::Event { fault: EventFault::UnexpectedVersion { expected, .. }, .. } if expected.get() == 1),
+                "{error}"
+            );
         }
     }
     // The policies that let such events through to a reader.
@@ -235,7 +240,7 @@ async fn another_version_than_the_arms_is_an_error_catch_all_or_not() {
     let sealer = Sealer::new(MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas);
     let db = MemoryDb::new(Namespace::new("test").unwrap());
     let newer = sealer.open(&mut db.begin(), vec![stored("OrderShipped", 2, fits)]).await.unwrap().remove(0);
-    assert!(matches!(Shipping::decode(&newer), Err(Error::UnexpectedVersion { .. })));
+    assert!(matches!(Shipping::decode(&newer), Err(Error::Event { fault: EventFault::UnexpectedVersion { .. }, .. })));
 }
 
 #[test]
@@ -243,7 +248,7 @@ fn a_payload_that_does_not_fit_says_where() {
     for payload in [r#"{"carrier":17,"note":"SECRET"}"#, r#"[["SECRET"]]"#, r#"{"note":"SECRET"}"#, "SECRET", ""] {
         let event = stored("OrderShipped", 1, payload);
         let error = refused::<OrderEvent>(&event, "it::typed::OrderShipped", "does not decode into");
-        assert!(matches!(error, Error::Decode { .. }));
+        assert!(matches!(error, Error::Event { fault: EventFault::Decode { .. }, .. }));
     }
     // The attributes of serde hold.
     let unknown = stored("OrderPlaced", 2, r#"{"customerId":"a","contact":{"email":"x","phone":null},"SECRET":1}"#);

@@ -4,6 +4,7 @@ use super::checks::Checks;
 use crate::args;
 use crate::connect::{Backend, Db};
 use crate::output::{Failure, causes};
+use eventseal::error::SetUpFault;
 use eventseal::{Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, NewEvent, aggregate};
 
 /// Looks at the tables through the store that applications use. `writable`: is this a database that can be written to?
@@ -28,7 +29,7 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
             return;
         }
         // An operator of keys needs no events.
-        Err(Error::PermissionDenied { .. }) if !args.names_events() => {
+        Err(Error::SetUp(SetUpFault::PermissionDenied { .. })) if !args.names_events() => {
             return checks.good("events", "this user may not read them");
         }
         // Many things are called events.
@@ -67,7 +68,7 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
         Err(Error::Collision { .. }) => {
             checks.good("events", format!("{read}; whether they can be appended to is not known: others held a lock"));
         }
-        Err(Error::PermissionDenied { .. }) => {
+        Err(Error::SetUp(SetUpFault::PermissionDenied { .. })) => {
             checks.good("events", format!("{read}; this user may not append"));
         }
         Err(error) => checks.failed("events", &error, "compare the tables with eventseal migrate --events --print"),
@@ -87,7 +88,9 @@ async fn append<C: Backend, S: EventStore<Tx = C>>(db: &mut Db<C>, store: &S) ->
 
 /// A column that there is not.
 fn is_of_another_shape(error: &Error) -> bool {
-    matches!(error, Error::OutdatedTables { .. }) || code(error) == Some("42703") || in_words(error, "no such column")
+    matches!(error, Error::SetUp(SetUpFault::OutdatedTables { .. }))
+        || code(error) == Some("42703")
+        || in_words(error, "no such column")
 }
 
 /// SQLite has no code for it.
@@ -97,7 +100,7 @@ fn in_words(error: &Error, words: &str) -> bool {
 
 fn is_missing(error: &Error) -> bool {
     // No such table or schema.
-    matches!(error, Error::NoEventTables { .. })
+    matches!(error, Error::SetUp(SetUpFault::NoEventTables { .. }))
         || matches!(code(error), Some("42P01" | "3F000"))
         || in_words(error, "no such table")
 }

@@ -5,6 +5,7 @@ use super::keys::integrity;
 use crate::connect::{Backend, Db};
 use crate::output::{Failure, count};
 use crate::{args, master_key};
+use eventseal::error::{KeyFault, StorageFault};
 use eventseal::keys::{KekState, KekUsage};
 use eventseal::kms::{KekContext, Kms};
 use eventseal::{Error, Namespace};
@@ -50,7 +51,7 @@ pub(super) async fn round_trips<C: Backend>(
     if opened > 0 && matches!(integrity(db).await, Ok(true)) {
         match db.manager(kms).prepare(&mut db.connection).await {
             Ok(()) => checks.good("data keys", "the integrity key opens"),
-            Err(error @ (Error::WrongKey { .. } | Error::InvalidRow { .. })) => {
+            Err(error @ (Error::Keys(KeyFault::WrongKey { .. }) | Error::Storage(StorageFault::InvalidRow { .. }))) => {
                 checks.failed("data keys", &error, "restore the row of the integrity key from a backup, and no other");
             }
             Err(error) => checks.failed("data keys", &error, "do what it says"),

@@ -3,6 +3,7 @@
 use super::checks::Checks;
 use crate::connect::{Backend, Db};
 use eventseal::Error;
+use eventseal::error::SetUpFault;
 
 pub(super) async fn applied<C: Backend>(db: &mut Db<C>, checks: &mut Checks) {
     let newest = C::NEWEST_MIGRATION;
@@ -20,7 +21,9 @@ pub(super) async fn applied<C: Backend>(db: &mut Db<C>, checks: &mut Checks) {
         }
         // Whether tables that were made by hand are current shows when they are read.
         Ok(None) => checks.good("migrations", "not run by eventseal"),
-        Err(error @ Error::NewerTables { .. }) => checks.failed("migrations", &error, "use a newer eventseal"),
+        Err(error @ Error::SetUp(SetUpFault::NewerTables { .. })) => {
+            checks.failed("migrations", &error, "use a newer eventseal")
+        }
         Err(error) => checks.failed("migrations", &error, "let this user read the bookkeeping table"),
     }
 }

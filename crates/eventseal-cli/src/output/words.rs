@@ -78,6 +78,14 @@ mod tests {
     /// What the library may say to this command, as it is written there.
     const SOURCES: &[&str] = &[
         include_str!("../../../../src/error/variants.rs"),
+        include_str!("../../../../src/error/event.rs"),
+        include_str!("../../../../src/error/input.rs"),
+        include_str!("../../../../src/error/keys.rs"),
+        include_str!("../../../../src/error/kms.rs"),
+        include_str!("../../../../src/error/maintenance.rs"),
+        include_str!("../../../../src/error/set_up.rs"),
+        include_str!("../../../../src/error/storage.rs"),
+        include_str!("../../../../src/error/transaction.rs"),
         include_str!("../../../../src/keys/keks.rs"),
         include_str!("../../../../src/keys/manager.rs"),
         include_str!("../../../../src/keys/material.rs"),

@@ -2,6 +2,7 @@
 
 use crate::command::{Database, Output, World, run, schemas};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::SetUpFault;
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::{Error, EventFilter, EventStore, GlobalPosition, Keyring, NewEvent, Result, SealedStore, aggregate};
 use sqlx::ConnectOptions;
@@ -104,7 +105,7 @@ async fn each_role_can_do_its_job_and_no_more() {
 
     // A follower of the log.
     assert_eq!(roles.read("reader").await.unwrap(), 4);
-    assert!(matches!(roles.append("reader", "cust_0").await, Err(Error::PermissionDenied { .. })));
+    assert!(matches!(roles.append("reader", "cust_0").await, Err(Error::SetUp(SetUpFault::PermissionDenied { .. }))));
     roles.may("reader", &[show, &["status"], &["census"]]);
     roles.may_not("reader", &[shred, disable, rotate_key, &["rotate-kek"]]);
 
@@ -121,8 +122,8 @@ async fn each_role_can_do_its_job_and_no_more() {
 
     // Whoever answers requests for erasure: no master key, no events.
     roles.may("eraser", &[show, shred, &["keys", "show", "Customer", "cust_3"]]);
-    assert!(matches!(roles.append("eraser", "cust_0").await, Err(Error::PermissionDenied { .. })));
-    assert!(matches!(roles.read("eraser").await, Err(Error::PermissionDenied { .. })));
+    assert!(matches!(roles.append("eraser", "cust_0").await, Err(Error::SetUp(SetUpFault::PermissionDenied { .. }))));
+    assert!(matches!(roles.read("eraser").await, Err(Error::SetUp(SetUpFault::PermissionDenied { .. }))));
     roles.may_not("eraser", &[rotate_key, &["rotate-kek"]]);
     roles.refused("eraser", "SELECT wrapped_kek FROM key_encryption_keys").await;
     roles.refused("eraser", "SELECT FROM events").await;
@@ -146,7 +147,7 @@ async fn each_role_can_do_its_job_and_no_more() {
         &[&["enable", "Customer", "cust_2", "--reason", "r"], &["reopen", "Customer", "cust_3", "--reason", "r"]],
     );
     roles.may("operator", &[&["doctor"]]);
-    assert!(matches!(roles.read("operator").await, Err(Error::PermissionDenied { .. })));
+    assert!(matches!(roles.read("operator").await, Err(Error::SetUp(SetUpFault::PermissionDenied { .. }))));
     roles.refused("operator", "DELETE FROM key_scope_changes").await;
     for role in ROLES {
         roles.refused(role, "CREATE TABLE key_namespace_of_mine (a int)").await;

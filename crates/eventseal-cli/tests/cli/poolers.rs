@@ -4,6 +4,7 @@
 //! it is, what its version can do is tested, and nothing is skipped.
 
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::SetUpFault;
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::{Error, EventStore, EventStoreExt, Keyring, NewEvent, Schemas, SealedStore, aggregate, event, subject};
 use sqlx::Executor;
@@ -70,7 +71,7 @@ async fn traffic(db: &Postgres, options: PgConnectOptions, keyring: &Arc<Keyring
                         "done"
                     }
                     Ok(_) => "a wrong answer",
-                    Err(Error::PooledStatements { .. }) => "a statement was lost",
+                    Err(Error::SetUp(SetUpFault::PooledStatements { .. })) => "a statement was lost",
                     Err(error) => panic!("{error:?}"),
                 };
                 *seen.entry(what.to_owned()).or_default() += 1;

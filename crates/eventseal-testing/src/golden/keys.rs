@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use eventseal::error::{KeyFault, SetUpFault};
 use eventseal::keys::{KekId, KekRecord, KekState, KeyId, KeyManager, KeyStore, NewDataKey};
 use eventseal::kms::WrappedKek;
 use eventseal::memory::{MemoryDb, MemoryKeys};
@@ -60,7 +61,7 @@ impl KeyDb {
     /// Makes new keys, for a new corpus.
     pub(super) async fn generate() -> Result<Self> {
         let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|_| Error::Random)?;
+        getrandom::fill(&mut key).map_err(|_| Error::Keys(KeyFault::Random))?;
         let keyring = format!("test-only:{}", STANDARD.encode(key));
         let namespace = Namespace::new("golden-corpus")?;
         let keys = Self {
@@ -128,7 +129,7 @@ impl KeyDb {
     /// The content for the file: the keys of the scopes that it had, and of these new ones.
     pub(super) async fn save(&self, new: &BTreeSet<KeyScope>) -> Result<TestKeys> {
         let (keys, mut tx) = (MemoryKeys::new(), self.db.begin());
-        let kek = keys.active_kek(&mut tx, PARTITION).await?.ok_or(Error::NotMigrated)?;
+        let kek = keys.active_kek(&mut tx, PARTITION).await?.ok_or(Error::SetUp(SetUpFault::NotMigrated))?;
         let mut data_keys = Vec::new();
         for scope in self.scopes.union(new) {
             let Some(history) = keys.history(&mut tx, scope).await? else { continue };

@@ -5,6 +5,7 @@ use crate::golden::case::{Expected, Outcome, as_json, as_read};
 use crate::golden::keys::KeyDb;
 use crate::golden::report::{Difference, Mismatch, Run};
 use crate::json::{Leaf, differences, each_leaf};
+use eventseal::error::EventFault;
 use eventseal::memory::MemoryTx;
 use eventseal::schema::{PayloadType, SchemaVersion};
 use eventseal::{Error, EventVersion, KeyScope, NewEvent, PersistedEvent, Result, Schemas, Sealer};
@@ -45,7 +46,7 @@ pub(super) async fn read_case(
 
 fn unreadable(error: &Error) -> Mismatch {
     match error {
-        Error::MissingKey { .. } => Mismatch::KeyLost,
+        Error::Event { fault: EventFault::MissingKey { .. }, .. } => Mismatch::KeyLost,
         error => Mismatch::Unreadable(chain(error)),
     }
 }

@@ -1,0 +1,62 @@
+//! What a caller passed that can't be, where it is not about one event's payload or schema.
+
+use crate::error::ErrorKind;
+
+/// What a caller passed that can't be: see [`Error::Input`](crate::Error::Input). Correct the call.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputFault {
+    /// Append was called without events.
+    #[error("no events to append: pass at least one")]
+    EmptyAppend,
+    /// A name or id is empty, holds a NUL character or is too long.
+    #[error("{what} {problem}")]
+    InvalidText {
+        /// Which name or id.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A number, such as an aggregate version, a global position or a year, is outside the range that exists.
+    #[error("{what} {value} does not exist: {hint}")]
+    OutOfRange {
+        /// What kind of number it is.
+        what: &'static str,
+        /// The number.
+        value: i64,
+        /// Which numbers exist.
+        hint: &'static str,
+    },
+    /// The aggregate's type, which is the kind of its own scope, can be confused with a kind that the schemas declare.
+    #[error(
+        "aggregate type {aggregate_type:?} owns protected values, and differs from the scope kind {declared:?} of the \
+         schemas by case, white space or one letter: a shred of one does not reach the other; write them the same, \
+         give the owner a name with Owner::Aggregate.scope_kind(…), or build the schemas with \
+         distinct_kinds({aggregate_type:?}, {declared:?})"
+    )]
+    SimilarKind {
+        /// The aggregate's type.
+        aggregate_type: String,
+        /// The kind that the schemas declare.
+        declared: String,
+    },
+    /// A Rust value could not be written as JSON.
+    #[error("{target} can't be written as JSON: {problem}")]
+    Encode {
+        /// The Rust type.
+        target: &'static str,
+        /// Why, without values.
+        problem: String,
+    },
+}
+
+impl InputFault {
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::EmptyAppend | Self::OutOfRange { .. } | Self::SimilarKind { .. } | Self::Encode { .. } => {
+                ErrorKind::InvalidInput
+            }
+            Self::InvalidText { .. } => ErrorKind::InvalidText,
+        }
+    }
+}

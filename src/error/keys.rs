@@ -1,0 +1,72 @@
+//! What keys, and the primitives that use them, do not allow.
+
+use crate::error::ErrorKind;
+use crate::keys::names::{KekId, KeyId, KeyScope};
+
+/// What keys do not allow: see [`Error::Keys`](crate::Error::Keys). A key that is missing for one event is
+/// [`EventFault::MissingKey`](crate::error::EventFault::MissingKey).
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyFault {
+    /// The operation does not apply to the scope as it is, such as a reopen of one that is not shredded.
+    #[error("{scope} {problem}")]
+    ScopeState {
+        /// The scope.
+        scope: KeyScope,
+        /// Why not, and what would be possible.
+        problem: &'static str,
+    },
+    /// A wrapped data key does not open under its key-encryption key: its row was altered. Restore it.
+    #[error(
+        "data key {key_id} does not open under its key-encryption key {kek_id}: its row was altered or belongs to \
+         another namespace, restore it from a backup"
+    )]
+    WrongKey {
+        /// The key.
+        key_id: KeyId,
+        /// The key-encryption key.
+        kek_id: KekId,
+    },
+    /// The key table names a key-encryption key that it does not hold. Restore the table.
+    #[error("key-encryption key {kek_id} is not in the key table: restore the table from a backup")]
+    MissingKek {
+        /// The key-encryption key.
+        kek_id: KekId,
+    },
+    /// No key-encryption key can wrap new data keys: the partition was never prepared.
+    #[error(
+        "no active key-encryption key in partition {partition:?}: call keys().prepare() once at startup, and \
+         keys().create_kek() for each partition of your own, on a connection that is not in a transaction"
+    )]
+    NoActiveKek {
+        /// The partition.
+        partition: String,
+    },
+    /// The key-encryption key can't be retired: it is active, wraps data keys, or does not exist.
+    #[error("key-encryption key {kek_id} {problem}")]
+    KekInUse {
+        /// The key-encryption key.
+        kek_id: KekId,
+        /// Why not, and what to do first.
+        problem: String,
+    },
+    /// A cipher or hash refused its input, which no input of this crate's should make it do.
+    #[error("a cryptographic primitive refused its input: nothing was sealed or opened; please report this")]
+    Cryptography,
+    /// The operating system gave no random bytes.
+    #[error("the operating system's random generator failed: nothing was sealed")]
+    Random,
+}
+
+impl KeyFault {
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::ScopeState { .. } => ErrorKind::ScopeState,
+            Self::WrongKey { .. } => ErrorKind::WrongKey,
+            Self::MissingKek { .. } => ErrorKind::MissingKek,
+            Self::NoActiveKek { .. } => ErrorKind::NoActiveKek,
+            Self::KekInUse { .. } => ErrorKind::KekInUse,
+            Self::Cryptography | Self::Random => ErrorKind::Other,
+        }
+    }
+}

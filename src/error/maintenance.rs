@@ -1,0 +1,70 @@
+//! What stops a backfill or a rewrite.
+
+use crate::error::ErrorKind;
+use crate::event::{GlobalPosition, Unreadable};
+use uuid::Uuid;
+
+/// What stops a backfill or a rewrite: see [`Error::Maintenance`](crate::Error::Maintenance). Batches that were
+/// committed before stay.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MaintenanceFault {
+    /// An event that can't be read is in the way of maintenance. The source says why, and what to do.
+    #[error(transparent)]
+    Unreadable(Box<Unreadable>),
+    /// The store that is to be written to holds something else: rewrite into an empty one.
+    #[error(
+        "at position {position}, the target holds another event than the source, or the source none: rewrite into an \
+         empty store, or go on with the one that an earlier call began"
+    )]
+    ForeignTarget {
+        /// The last position of the target.
+        position: GlobalPosition,
+    },
+    /// Source and target are the same table: a store can't be rewritten into itself.
+    #[error("source and target are the same table of events: rewrite into other tables, or into another database")]
+    TargetIsSource,
+    /// The target of a rewrite is where nobody can write while the source is locked.
+    #[error(
+        "source and target are in the same SQLite file, in which only one connection can write (or one connection has \
+         the other's file attached, or both are in memory, where that can't be told): rewrite into another file"
+    )]
+    TargetInSameFile,
+    /// The target of a rewrite has more or fewer events than the source.
+    #[error(
+        "up to position {up_to}, the target holds {copied} events and the source {events}: somebody else wrote to the \
+         target; rewrite into an empty store"
+    )]
+    IncompleteTarget {
+        /// Up to where events were counted.
+        up_to: GlobalPosition,
+        /// How many the source has.
+        events: u64,
+        /// How many the target has.
+        copied: u64,
+    },
+    /// What maintenance has just written does not open to what it was made of. Nothing of the batch was committed.
+    #[error(
+        "event {event_id}: what was written does not open to what it was made of ({problem}): nothing of the batch \
+         was committed; run the store through the conformance suite"
+    )]
+    NotVerified {
+        /// The event.
+        event_id: Uuid,
+        /// What differs.
+        problem: &'static str,
+    },
+}
+
+impl MaintenanceFault {
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unreadable(unreadable) => unreadable.error.kind(),
+            Self::ForeignTarget { .. }
+            | Self::TargetIsSource
+            | Self::TargetInSameFile
+            | Self::IncompleteTarget { .. }
+            | Self::NotVerified { .. } => ErrorKind::Misuse,
+        }
+    }
+}

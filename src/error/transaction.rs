@@ -1,0 +1,78 @@
+//! What a call needs of the transaction or the connection that it is given.
+
+use crate::error::{DriverError, ErrorKind};
+
+/// What does not fit between a call and its transaction: see [`Error::Transaction`](crate::Error::Transaction).
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransactionFault {
+    /// The operation takes locks that must last until the caller commits: pass a transaction.
+    #[error(
+        "{operation} needs a transaction: pass one begun with begin() or begin_with(), not a bare connection and not \
+         a raw BEGIN"
+    )]
+    NotInTransaction {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// The operation commits on its own: pass a connection that is not in a transaction.
+    ///
+    /// The database is asked, not the driver. The driver does not know of a transaction that it began for a future that
+    /// was dropped, nor of a raw `BEGIN`.
+    #[error(
+        "{operation} commits on its own: pass a connection that is not in a transaction; if you began none, a begin() \
+         on it was cancelled, so close it and take another one"
+    )]
+    InTransaction {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// A call that commits on its own did, and the database says that nothing was committed.
+    #[error(
+        "{operation}: the database did not commit it, though it raised no error; nothing was changed, look at the \
+         server's log and do it again"
+    )]
+    NotCommitted {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// A commit on this connection could be lost with the power, and the call must last.
+    #[error(
+        "{operation} must outlast a loss of power, and commits on this connection do not: open it with PRAGMA \
+         synchronous = FULL, in sqlx with SqliteConnectOptions::synchronous(SqliteSynchronous::Full)"
+    )]
+    NotDurable {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// Keys were changed in this [`SplitTx`](crate::split::SplitTx), and events can't depend on that before it is
+    /// committed.
+    #[error("keys in another database were changed in this transaction: commit it, and append in a new one")]
+    SplitChange,
+    /// The connection was lost while a transaction of this crate was being committed. Whether it is committed is not
+    /// known: look, before you do it again. It is an outage, and not retryable.
+    #[error(
+        "the connection was lost while {operation} was being committed, so it may be done or not: look, before you do \
+         it again"
+    )]
+    OutcomeUnknown {
+        /// What was being committed.
+        operation: &'static str,
+        /// What the driver said.
+        #[source]
+        source: DriverError,
+    },
+}
+
+impl TransactionFault {
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotInTransaction { .. }
+            | Self::InTransaction { .. }
+            | Self::NotDurable { .. }
+            | Self::SplitChange => ErrorKind::Misuse,
+            Self::NotCommitted { .. } => ErrorKind::NoEffect,
+            Self::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
+        }
+    }
+}
