@@ -3,7 +3,7 @@
 mod stored;
 
 use stored::readable;
-pub(crate) use stored::{Coverage, OpenedRow, Reader, Reading, seal_draft};
+pub(crate) use stored::{Accepts, Coverage, OpenedRow, Reader, seal_draft};
 
 use crate::crypto::primitives::{DataKey, Salts};
 use crate::error::{Error, InputFault, KeyFault, Result};
@@ -202,7 +202,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// the database. A shredded key is not an error: its fields are redacted. The first event that can't be read fails
     /// the call: see [`open_each`](Self::open_each).
     pub async fn open(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
-        let rows = self.open_rows(tx, &events, Reading::AsReaders, Reader::User).await?;
+        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User).await?;
         if rows.iter().all(|row| row.as_ref().is_ok_and(OpenedRow::is_as_stored)) {
             return Ok(events);
         }
@@ -230,7 +230,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         tx: &mut Tx,
         events: Vec<PersistedEvent>,
     ) -> Result<Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>> {
-        let rows = self.open_rows(tx, &events, Reading::AsReaders, Reader::User).await?;
+        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User).await?;
         let each = events.into_iter().zip(rows).map(|(event, row)| {
             let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
             let (global_position, event_id) = (event.global_position, event.event_id);
@@ -251,7 +251,7 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// # Errors
     /// As [`open`](Self::open), except for the errors of steps.
     pub async fn open_as_stored(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
-        let rows = self.open_rows(tx, &events, Reading::AsReaders, Reader::User).await?;
+        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User).await?;
         events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?.opened).event)).collect()
     }
 

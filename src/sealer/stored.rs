@@ -1,7 +1,7 @@
 //! Reads stored events. This is the only way in which they are read: they are opened at their stored type and version,
 //! then upcast.
 //!
-//! User reads and maintenance share this code. They differ in which payloads they accept ([`Reading`]), and in how the
+//! User reads and maintenance share this code. They differ in which payloads they accept ([`Accepts`]), and in how the
 //! rows of keys are looked up ([`Reader`]).
 
 use crate::error::{Error, EventFault, Result};
@@ -18,13 +18,13 @@ use std::collections::{HashMap, HashSet};
 
 /// Which stored payloads are accepted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub(crate) enum Accepts {
     /// Those that a user's read accepts: the schemas say whether protected values may be in the clear.
-    AsReaders,
+    AsDeclared,
     /// Only those whose protected values are all sealed.
-    Strictly,
+    SealedOnly,
     /// Those with protected values in the clear too.
-    WithPlaintext,
+    Plaintext,
 }
 
 /// Who reads. This decides how the rows of keys are looked up.
@@ -78,11 +78,11 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         &'s self,
         tx: &mut Tx,
         events: &[E],
-        reading: Reading,
+        accepts: Accepts,
         reader: Reader<'_>,
     ) -> Result<Vec<Result<OpenedRow<'s>>>> {
         let reads: Vec<Result<Read<'s, '_>>> =
-            events.iter().map(|event| self.how_to_read(event.borrow(), reading)).collect();
+            events.iter().map(|event| self.how_to_read(event.borrow(), accepts)).collect();
         let key_ids: HashSet<KeyId> =
             reads.iter().flatten().filter_map(Read::closed).flat_map(Closed::key_ids).collect();
         let keys = match reader {
@@ -106,18 +106,18 @@ impl<Tx: Send + 'static> Sealer<Tx> {
         Ok(rows.collect())
     }
 
-    fn how_to_read<'s, 'e>(&'s self, event: &'e PersistedEvent, reading: Reading) -> Result<Read<'s, 'e>> {
+    fn how_to_read<'s, 'e>(&'s self, event: &'e PersistedEvent, accepts: Accepts) -> Result<Read<'s, 'e>> {
         let Some(read_as) = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version)? else {
             return self.not_registered(event);
         };
         let plan = &read_as.schema.plan;
-        let accept_plaintext = match reading {
-            Reading::AsReaders => self.schemas.accepts_plaintext(&event.stored_type) || !plan.protects(),
-            Reading::Strictly => false,
-            Reading::WithPlaintext => true,
+        let accept_plaintext = match accepts {
+            Accepts::AsDeclared => self.schemas.accepts_plaintext(&event.stored_type) || !plan.protects(),
+            Accepts::SealedOnly => false,
+            Accepts::Plaintext => true,
         };
         // A header is opened even if the schema protects nothing now: an earlier schema may have protected it.
-        if (reading != Reading::AsReaders || plan.protects() || may_hold_header(&event.payload))
+        if (accepts != Accepts::AsDeclared || plan.protects() || may_hold_header(&event.payload))
             && let Some(closed) = inspect(plan, event.as_stored(), accept_plaintext)?
         {
             return Ok(Read::Sealed(Box::new(closed), read_as));

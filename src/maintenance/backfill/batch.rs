@@ -10,7 +10,7 @@ use crate::maintenance::look::{Look, look, read_as};
 use crate::schema::ReadAs;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids};
-use crate::sealer::{Coverage, Reader, Reading, Sealer, seal_draft};
+use crate::sealer::{Accepts, Coverage, Reader, Sealer, seal_draft};
 use crate::store::{EventTable, PayloadReplacement, TableWork};
 use async_trait::async_trait;
 use std::borrow::Cow;
@@ -318,7 +318,7 @@ async fn open_events<'e, Tx: Send + 'static>(
         return Ok(found);
     }
     let rows: Vec<&PersistedEvent> = partly.iter().map(|(_, event, _)| *event).collect();
-    let opened = sealer.open_rows(tx, &rows, Reading::WithPlaintext, reader).await?;
+    let opened = sealer.open_rows(tx, &rows, Accepts::Plaintext, reader).await?;
     for ((index, event, plan), row) in partly.into_iter().zip(opened) {
         match row {
             Ok(row) => {
@@ -359,7 +359,7 @@ async fn verify<T: EventTable + ?Sized>(
         }
         rows.push(row);
     }
-    let opened = sealer.open_rows(tx, &rows, Reading::Strictly, Reader::Locked(pinned)).await?;
+    let opened = sealer.open_rows(tx, &rows, Accepts::SealedOnly, Reader::Locked(pinned)).await?;
     for (sealed, opened) in written.iter().zip(opened) {
         let differs =
             |problem| Error::Maintenance(MaintenanceFault::NotVerified { event_id: sealed.event.event_id, problem });

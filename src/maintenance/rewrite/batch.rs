@@ -8,7 +8,7 @@ use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
 use crate::maintenance::rewrite::fate::{Anew, Fate, fate_of};
 use crate::maintenance::rewrite::{Kept, KeptBecause, RewriteOptions};
-use crate::sealer::{Reader, Reading, Sealer, seal_draft};
+use crate::sealer::{Accepts, Reader, Sealer, seal_draft};
 use crate::store::{EventTable, TableWork};
 use async_trait::async_trait;
 use std::collections::{HashMap, HashSet};
@@ -213,7 +213,7 @@ async fn fates<'a, Tx: Send + 'static>(
     options: &RewriteOptions,
     reader: Reader<'_>,
 ) -> Result<Vec<Fate<'a>>> {
-    let rows = sealer.open_rows(tx, events, Reading::AsReaders, reader).await?;
+    let rows = sealer.open_rows(tx, events, Accepts::AsDeclared, reader).await?;
     let fates = events.iter().zip(rows).map(|(event, row)| match row.and_then(|row| fate_of(sealer, event, row)) {
         Ok(fate) => Ok(fate),
         Err(error) if options.copy_unreadable => Ok(Fate::Kept(KeptBecause::Unreadable, Some(error))),
@@ -308,7 +308,7 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_,
             }
         }
         let opened =
-            self.sealer.open_rows(self.source, &sealed, Reading::Strictly, Reader::Locked(self.pinned)).await?;
+            self.sealer.open_rows(self.source, &sealed, Accepts::SealedOnly, Reader::Locked(self.pinned)).await?;
         for ((row, (payload, redacted)), opened) in sealed.iter().zip(expected).zip(opened) {
             let differs =
                 |problem| Error::Maintenance(MaintenanceFault::NotVerified { event_id: row.event_id, problem });
