@@ -1,11 +1,11 @@
-//! What sealing costs on PostgreSQL: the wrapped store beside the bare one.
+//! The cost of sealing on PostgreSQL: the wrapped store compared with the bare one.
 //!
 //! `EVENTSEAL_DURABLE=on cargo bench --bench postgres --features postgres`
 //!
-//! Runs on a throw-away cluster, or on `DATABASE_URL`. With `EVENTSEAL_DURABLE=on` the cluster waits for the disk at
-//! each commit, as PostgreSQL does by default; without, a commit costs little and sealing shows as much as it ever can.
-//! Bare and sealed runs take turns within one run; ratios are what counts. Payloads are those of `benches/seal.rs`: 1
-//! KiB, 23 members, 3 of them protected.
+//! It runs on a temporary cluster, or on `DATABASE_URL`. With `EVENTSEAL_DURABLE=on` the cluster waits for the disk at
+//! each commit, as PostgreSQL does by default. Without it, commits are cheap, and the share of sealing is as large as
+//! it can get. Bare and sealed runs take turns within one run, so look at the ratios. The payloads are those of
+//! `benches/seal.rs`: 1 KiB, 23 members, 3 of them protected.
 
 #![allow(missing_docs, reason = "a benchmark")]
 
@@ -47,7 +47,7 @@ async fn tables(pool: &PgPool, name: &str) -> PostgresStore {
 
 const CUSTOMERS: usize = 1_000;
 
-/// Events of one of a thousand customers, whose keys exist and are warm.
+/// Events of one of a thousand customers, whose keys exist and are cached.
 fn events(count: usize) -> Vec<NewEvent> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let customer = format!("cust_{:010}", NEXT.fetch_add(1, Ordering::Relaxed) % CUSTOMERS);
@@ -55,7 +55,7 @@ fn events(count: usize) -> Vec<NewEvent> {
     (0..count).map(|_| NewEvent::raw("OrderPlaced", 1, payload.clone())).collect()
 }
 
-/// Transactions of `count` events each, on so many connections at once.
+/// Appends `transactions` transactions of `count` events each, on each of `connections` connections at once.
 async fn append(pool: &PgPool, store: &Store, connections: usize, transactions: usize, count: usize) -> Duration {
     let mut held = Vec::new();
     for _ in 0..connections {
@@ -93,7 +93,7 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// The times of bare and sealed runs, of the same work, as events per second and as a ratio.
+/// Prints events per second of bare and sealed runs of the same work, and the ratio.
 fn report(what: &str, events: usize, bare: &[Duration], sealed: &[Duration]) {
     let rate = |times: &[Duration]| {
         median(&mut times.iter().map(|time| events as f64 / time.as_secs_f64()).collect::<Vec<_>>())

@@ -1,10 +1,11 @@
-//! What rewrapping data keys costs on PostgreSQL, beside what it can't cost less than.
+//! The cost of rewrapping data keys on PostgreSQL, compared with a lower bound.
 //!
 //! `cargo bench --bench rewrap --features postgres`
 //!
-//! 100,000 data keys (`KEYS` for another number), in batches of 500. `floor` writes as many bytes to the same rows in
-//! the same batches, each with one `UPDATE … FROM UNNEST` in a transaction of its own, without reading, unwrapping,
-//! wrapping or checking any. Both take turns within one run; the ratio is what counts.
+//! It rewraps 100,000 data keys (the variable `KEYS` sets another number), in batches of 500. `floor` is the lower
+//! bound: it writes as many bytes to the same rows in the same batches, with one `UPDATE … FROM UNNEST` in a
+//! transaction for each batch. It does not read, unwrap, wrap or check any key. Both take turns within one run, so look
+//! at the ratio.
 
 #![allow(missing_docs, reason = "a benchmark")]
 
@@ -29,7 +30,7 @@ use uuid::Uuid;
 const ROUNDS: usize = 5;
 const BATCH: usize = 500;
 
-/// Counts its calls.
+/// A keyring that counts calls.
 struct Counting(Keyring, AtomicUsize);
 
 #[async_trait]
@@ -61,7 +62,7 @@ impl Kms for Counting {
     }
 }
 
-/// The same bytes under another key-encryption key's name, which is put right afterwards.
+/// Writes each wrapped key back under the id of another key-encryption key. The ids are restored afterwards.
 async fn floor(connection: &mut PgConnection, other: KekId) -> Duration {
     let rows: Vec<(Uuid, Vec<u8>, Uuid)> =
         sqlx::query_as("SELECT key_id, wrapped_key, kek_id FROM data_keys ORDER BY key_id")

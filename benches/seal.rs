@@ -1,10 +1,10 @@
-//! What sealing costs, beside what it can't cost less than.
+//! The cost of sealing and opening in memory, compared with a lower bound.
 //!
 //! `cargo bench --bench seal --features internals`
 //!
-//! All rows are measured in turns within one run, so that a machine whose speed drifts slows all of
-//! them alike; ratios are what counts. `floor` is three AES-256-GCM seals of 32 bytes under a ready key
-//! and one copy of the payload: what any scheme with one ciphertext a field has to pay.
+//! All rows are measured in turns within one run, so that changes of the machine's speed affect all of them alike. Look
+//! at the ratios. `floor` is the lower bound for any scheme with one ciphertext for each field: three AES-256-GCM seals
+//! of 32 bytes under a ready key, and one copy of the payload.
 
 #![allow(missing_docs, reason = "a benchmark")]
 
@@ -80,8 +80,9 @@ fn main() {
     hostile(&engine);
 }
 
-/// What it costs to refuse a payload whose header nobody authenticated: as many pointers, as long as can be, over many
-/// members that are none of them. Beside it the same bytes with a header that is refused before anything is looked for.
+/// The cost of refusing a forged payload, whose header can't be authenticated before its places are found. The header
+/// has the largest number of pointers, of nearly the largest length, over many members that none of them names. It is
+/// compared with the same bytes with a malformed header, which is refused before any place is looked for.
 fn hostile(engine: &Engine) {
     const POINTERS: u16 = 4_096;
     let members = ",\"y\":0".repeat(1_000_000);
@@ -107,7 +108,7 @@ fn hostile(engine: &Engine) {
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     };
-    // The last pointer is that of another entry: malformed.
+    // The last pointer repeats that of another entry, so the header is malformed.
     let (hostile, malformed) = (payload(POINTERS), payload(1));
     let (took, floor) = (median(&hostile), median(&malformed));
     println!(

@@ -1,10 +1,10 @@
-//! What bringing events up to date costs, beside reading them as they are.
+//! The cost of upcasting events, compared with reading them as they are stored.
 //!
 //! `cargo bench --bench upcast`
 //!
-//! Pages of 100 events of 1 KiB in memory. All rows are measured in turns within one run, so that a machine whose speed
-//! drifts slows all of them alike; ratios are what counts. `value` parses the payload into a `serde_json::Value`, moves
-//! one member and prints it again: what a step costs where payloads are trees.
+//! It reads pages of 100 events of 1 KiB in memory. All rows are measured in turns within one run, so that changes of
+//! the machine's speed affect all of them alike. Look at the ratios. `value` parses the payload into a
+//! `serde_json::Value`, moves one member and prints it again: the cost of a step that works on a tree.
 
 #![allow(missing_docs, reason = "a benchmark")]
 

@@ -1,7 +1,7 @@
-//! A customer orders, the shop's code moves on, keys are rotated, and one day the customer asks to be
-//! forgotten. `cargo run --example getting_started` tells the story on a SQLite file of its own.
+//! A tour of eventseal: a customer places an order, the code of the shop changes, keys are rotated, and the customer
+//! asks to be forgotten. `cargo run --example getting_started` runs it on a temporary SQLite file.
 //!
-//! Everything it prints, it checks.
+//! Everything that it prints is asserted too.
 
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Exact, NoStream};
@@ -21,7 +21,7 @@ use std::convert::Infallible;
 
 type BoxResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-// ---- what happens in the shop
+// ---- the events of the shop
 
 #[derive(Serialize, Deserialize)]
 struct OrderPlaced {
@@ -36,7 +36,7 @@ struct Person {
     email: Sensitive<String>,
 }
 
-/// How last year's code wrote an order.
+/// Version 1 of `OrderPlaced`, as last year's code wrote it.
 #[derive(Serialize, Deserialize)]
 struct OrderPlacedV1 {
     customer_id: String,
@@ -73,8 +73,8 @@ struct CustomerRegistered {
     email: Sensitive<String>,
 }
 
-/// What is protected, by whose keys, and how old payloads become new ones. The customer is the key scope
-/// everywhere: an `Order` names it in the payload, a `Customer` aggregate is it.
+/// What is protected, under whose keys, and how old payloads are upcast. The key scope is the customer everywhere: an
+/// `Order` names the customer in its payload, and a `Customer` aggregate is the customer.
 fn schemas() -> std::result::Result<Schemas, SchemaErrors> {
     let customer = || subject("Customer", "/customer_id");
     Schemas::new([
@@ -90,7 +90,7 @@ fn schemas() -> std::result::Result<Schemas, SchemaErrors> {
     ])
 }
 
-/// What last year's code knew.
+/// The schemas of last year's code.
 fn last_years_schemas() -> std::result::Result<Schemas, SchemaErrors> {
     let customer = subject("Customer", "/customer_id");
     Schemas::new([
@@ -99,7 +99,7 @@ fn last_years_schemas() -> std::result::Result<Schemas, SchemaErrors> {
     ])
 }
 
-// ---- a read model, kept in the same transaction
+// ---- a read model, which is updated in the same transaction
 
 struct OrderOverview;
 
@@ -123,9 +123,10 @@ impl Consumer<SqliteConnection> for OrderOverview {
             "OrderConfirmed" => (None, 0, 0, "confirmed"),
             _ => return Ok(()),
         };
-        // The version column makes it idempotent: an event that was counted is not counted again.
+        // The column `version` makes this idempotent: an event is not counted twice.
         sqlx::query(
-            "INSERT INTO order_overview_v1 (order_id, customer_id, lines, cents, status, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO order_overview_v1 (order_id, customer_id, lines, cents, status, version)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (order_id) DO UPDATE SET lines = lines + excluded.lines, cents = cents + excluded.cents,
                  status = excluded.status, version = excluded.version
              WHERE excluded.version > version",
@@ -202,7 +203,7 @@ async fn main() -> BoxResult {
         .await?;
 
     chapter("A shop opens");
-    // Migrations, once: the event log, the key tables with their namespace, and the shop's own read model.
+    // Run the migrations once: for the event log, the key tables with their namespace, and the shop's own read model.
     let keys = SqliteKeys::new();
     let mut connection = pool.acquire().await?;
     SqliteStore::new().migrate(&mut connection).await?;
@@ -213,7 +214,7 @@ async fn main() -> BoxResult {
     )
     .execute(&mut *connection)
     .await?;
-    // The master key stays outside the database; a real service would use a KMS, or a keyring on another disk.
+    // The master key stays outside the database. A real service would use a KMS, or a keyring on another disk.
     let keyring = || Keyring::from_file(folder.path().join("keyring"));
     Keyring::create_file(folder.path().join("keyring"), "main")?;
     let store = SealedStore::new(SqliteStore::new(), keys.clone(), keyring()?, schemas()?);
@@ -258,7 +259,7 @@ async fn main() -> BoxResult {
     let mut tx = pool.begin().await?;
     store.append(&mut tx, &customer, NoStream, &[NewEvent::json("CustomerRegistered", 1, &registered)?]).await?;
     let appended = store.append_and_consume(&mut tx, &order, NoStream, &events, &[&OrderOverview]).await?;
-    // Handling them again changes nothing.
+    // The read model is idempotent, so handling the events again changes nothing.
     run_consumers(&mut *tx, &appended.events, &[&OrderOverview]).await?;
     tx.commit().await?;
     let overview = overview(&pool).await?;
@@ -348,7 +349,7 @@ async fn main() -> BoxResult {
         store.append(&mut tx, &aggregate("Order", "ord_125"), NoStream, &[more]).await.expect_err("the keys are gone");
     assert!(error.is_shredded());
     say(&format!("A new order for the same customer is refused: {error}."));
-    // What concerns no person goes on.
+    // Events without personal data can still be appended.
     let late = NewEvent::json("OrderLineAdded", 1, &line("Spare gear", 1, 900))?;
     store.append(&mut tx, &old_order, Exact(old.events[1].aggregate_version), &[late]).await?;
     tx.commit().await?;
@@ -366,7 +367,7 @@ async fn main() -> BoxResult {
     Ok(())
 }
 
-// ---- telling the story
+// ---- helpers for printing
 
 fn chapter(title: &str) {
     println!("\n── {title} {}\n", "─".repeat(70_usize.saturating_sub(title.chars().count())));
@@ -402,7 +403,7 @@ async fn stored_payload(connection: &mut SqliteConnection, order: &str) -> BoxRe
     Ok(String::from_utf8(payload)?)
 }
 
-/// Leaves out the middle of long tokens.
+/// Shortens long tokens to their first and last characters.
 fn shortened(payload: &str) -> String {
     let shorten = |token: &str| {
         if token.len() > 40 { format!("{}…{}", &token[..12], &token[token.len() - 6..]) } else { token.to_owned() }

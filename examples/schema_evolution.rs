@@ -1,8 +1,8 @@
-//! Four releases of a shop, each with another idea of what an order is, over one log that is never rewritten. A
-//! customer asks to be forgotten between the second and the third. `cargo run --example schema_evolution` tells the
-//! story on a SQLite file of its own.
+//! Schema evolution: four releases of a shop, each with other events for an order, use one log that is never rewritten.
+//! Between the second and the third release, a customer asks to be forgotten. `cargo run --example schema_evolution`
+//! runs it on a temporary SQLite file.
 //!
-//! Everything it prints, it checks.
+//! Everything that it prints is asserted too.
 
 use eventseal::ExpectedVersion::NoStream;
 use eventseal::maintenance::{Answer, CensusOptions};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 type BoxResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-// ---- how release 4 sees the world
+// ---- the events of release 4
 
 #[derive(Debug, Serialize, Deserialize)]
 struct OrderSubmitted {
@@ -62,7 +62,7 @@ events! {
     }
 }
 
-// ---- what orders used to look like, where a function has to read it
+// ---- older payloads that a step reads as a Rust type
 
 #[derive(Serialize, Deserialize)]
 struct OrderPlacedV2 {
@@ -85,12 +85,13 @@ impl From<OrderPlacedV2> for OrderSubmitted {
     }
 }
 
-/// The schemas of each release: every one knows all that came before it.
+/// The schemas of a release. Each release knows all versions before it.
 fn schemas(release: u32) -> Result<Schemas, SchemaErrors> {
     let customer = || subject("Customer", "/customer_id");
     let mut placed = event("OrderPlaced").version(1).protect(&["/name", "/email"], customer());
     if release >= 2 {
-        // Said, not programmed: what is protected at /email is followed to where it goes.
+        // A declarative step. Building the schemas checks that the protected value at /email moves to a protected
+        // place.
         placed = placed.version(2).protect(&["/name", "/contact/email"], customer()).change(
             1,
             Changes::new()
@@ -101,7 +102,7 @@ fn schemas(release: u32) -> Result<Schemas, SchemaErrors> {
         );
     }
     if release >= 3 {
-        // A function between Rust types, for what can't be said. Its Sensitive fields carry redactions along.
+        // A function between Rust types, for a change that can't be declared. Its Sensitive fields keep redactions.
         placed = placed
             .version(3)
             .protect(&["/contact/name", "/contact/email"], customer())
@@ -110,7 +111,7 @@ fn schemas(release: u32) -> Result<Schemas, SchemaErrors> {
     if release < 4 {
         return Schemas::new([placed]);
     }
-    // The type gets another name, and what it used to mean becomes two events.
+    // The type gets another name, and an event of the old type becomes two events.
     let submitted = event("OrderSubmitted")
         .version(3)
         .protect(&["/contact/name", "/contact/email"], customer())
@@ -132,11 +133,11 @@ fn schemas(release: u32) -> Result<Schemas, SchemaErrors> {
         submitted,
         event("InvoiceRequested").version(1).protect(&["/send_to"], customer()),
     ])
-    .decodes::<OrderEvent>() // both arms are current, or this says so
+    .decodes::<OrderEvent>() // an error if an arm does not have the current version
     .build()
 }
 
-/// What each release appends.
+/// The events that a release appends for an order.
 fn order(release: u32, customer: &str, name: &str, email: &str) -> BoxResult<Vec<NewEvent>> {
     let contact = |name: &str| Contact { name: name.into(), email: email.into() };
     let submitted = |name: &str| OrderSubmitted {
@@ -228,11 +229,10 @@ async fn main() -> BoxResult {
         assert_eq!((total, stored.is_redacted()), (990, is_bob));
         assert!(name.is_empty() || name == if is_bob { "(erased)" } else { "Ada" });
     }
-    // Six orders and one invoice were stored; the five orders that are older than the split are seen as two events
-    // each.
+    // Six orders and one invoice were stored. Each of the five orders from before the split is read as two events.
     assert_eq!((page.scanned, page.events.len()), (7, 12));
 
-    // Whoever asks for a type by its name finds what was stored under older ones.
+    // A filter by type also finds events that were stored under an older type.
     let invoices = EventFilter { event_types: vec!["InvoiceRequested".into()], ..EventFilter::default() };
     let invoices = store.read_events(&mut connection, GlobalPosition::START, 100, &invoices).await?;
     assert_eq!(invoices.events.len(), 6);
@@ -242,7 +242,7 @@ async fn main() -> BoxResult {
         invoices.events.len() - 1
     );
 
-    // Not a byte of what is stored has changed.
+    // The stored payloads did not change.
     let stored = store.inner().read_events(&mut connection, GlobalPosition::START, 1, &all).await?.events.remove(0);
     let stored: Value = serde_json::from_slice(&stored.payload)?;
     assert!(stored["email"].is_string() && stored.get("contact").is_none() && stored["total"] == 9.9);

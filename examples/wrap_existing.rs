@@ -1,12 +1,12 @@
-//! A service has stored its events in PostgreSQL for years, in the clear. It wraps its store, unchanged, and goes on:
-//! new events are sealed beside the old ones, in the same streams.
+//! A service has stored its events in PostgreSQL in the clear for years. Now it wraps its store, without changing it:
+//! new events are sealed, in the same streams as the old ones.
 //!
 //! `cargo run --example wrap_existing --features postgres`
 //!
-//! Runs on `DATABASE_URL`, in a schema of its own that it removes again, or on a throw-away cluster if PostgreSQL is
-//! installed. Everything it prints, it checks.
+//! It runs on `DATABASE_URL`, in a schema of its own that it drops again. Without that variable it runs on a temporary
+//! cluster, if PostgreSQL is installed. Everything that it prints is asserted too.
 
-// The throw-away cluster of the tests. A service has a DATABASE_URL.
+// The temporary cluster of the tests. A service has a DATABASE_URL instead.
 #[allow(dead_code, unreachable_pub, reason = "tests use the rest")]
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
@@ -35,7 +35,7 @@ impl ContactChanged {
     }
 }
 
-/// The service as it was: the tables of eventsalsa/store, filled by code that knows nothing of eventseal.
+/// The tables of eventsalsa/store, with events of code that knows nothing of eventseal.
 async fn years_before(connection: &mut PgConnection) -> BoxResult {
     connection
         .execute(
@@ -54,7 +54,8 @@ async fn years_before(connection: &mut PgConnection) -> BoxResult {
                     convert_to('{"customer_id":"cust_42","email":"ada@example.org","newsletter":false}', 'UTF8')),
                 ('Customer', 'cust_42', 2, gen_random_uuid(), 'ContactChanged',
                     convert_to('{"customer_id":"cust_42","email":"ada@example.net","newsletter":true}', 'UTF8'));
-            INSERT INTO aggregate_heads (aggregate_type, aggregate_id, aggregate_version) VALUES ('Customer', 'cust_42', 2);
+            INSERT INTO aggregate_heads (aggregate_type, aggregate_id, aggregate_version)
+                VALUES ('Customer', 'cust_42', 2);
             "#,
         )
         .await?;
@@ -84,8 +85,8 @@ async fn tell(pool: &PgPool) -> BoxResult {
     say("Two events in the tables of eventsalsa/store, in the clear.");
 
     chapter("It is wrapped");
-    // What is new: key tables beside the events, a master key elsewhere, and a line for each protected type. Events
-    // that were stored before are accepted as they are.
+    // Three things are new: key tables beside the events, a master key elsewhere, and a schema for each protected
+    // type. Events that were stored before are accepted in plaintext.
     let keys = PostgresKeys::new();
     keys.migrate(&mut *pool.acquire().await?, &Namespace::new("wrap-existing")?).await?;
     let schemas = Schemas::builder([event("ContactChanged")
@@ -148,14 +149,14 @@ fn emails(stream: &Stream) -> Result<Vec<String>> {
     stream.events.iter().map(email).collect()
 }
 
-/// What lies in the table.
+/// The stored rows.
 async fn rows(pool: &PgPool) -> BoxResult<Vec<String>> {
     let sql = "SELECT 'version ' || aggregate_version || '  ' || event_type || '  ' || convert_from(payload, 'UTF8') \
         FROM events ORDER BY 1";
     Ok(sqlx::query_scalar(sql).fetch_all(pool).await?)
 }
 
-/// The row with its long words cut.
+/// The row, with long words shortened.
 fn shortened(row: &str) -> String {
     let cut = |word: &str| {
         if word.len() > 40 && word.is_ascii() {

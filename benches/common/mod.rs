@@ -1,6 +1,6 @@
-//! What the benchmarks seal.
+//! The payload that the benchmarks seal.
 
-/// 1 KiB, 23 members, three of them protected strings of about 20 bytes.
+/// A payload of 1 KiB with 23 members. Three of them are protected strings of about 20 bytes.
 pub(crate) fn payload() -> String {
     let mut members = vec![
         r#""customer_id":"cust_0000000042""#.to_owned(),

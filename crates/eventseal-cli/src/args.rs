@@ -1,4 +1,4 @@
-//! The arguments: the one place that says what can be asked for. Help, completions and man page are made from it.
+//! The arguments of all commands. Help, completions and the man page are made from these types.
 
 mod census;
 
@@ -23,7 +23,7 @@ Exit codes:
   3  the same command may succeed later as it is (a lock, an outage)
   4  nothing was done: not confirmed, or the keys are in a state that does not allow it
   5  doctor, or status or census with --check, found something to do
-  130  interrupted (Ctrl-C), 143 by SIGTERM: it says what was done, and stays
+  130  interrupted by Ctrl-C (143: by SIGTERM); the message says what was done before, and is kept
 
 Environment:
   DATABASE_URL            the database; the only place for a URL with a password
@@ -32,7 +32,7 @@ Environment:
   EVENTSEAL_KEYRING_FILE  the file of a keyring
   EVENTSEAL_AWS_KMS_KEY   a key in AWS KMS, with AWS's own variables for region and credentials
 
-With --json, one document goes to standard output; of a failure, one to standard error:
+With --json, the result is one document on standard output. A failure is one on standard error:
 {\"error\": {\"kind\", \"message\", \"retryable\", \"exit_code\", \"causes\", \"help\"}}.
 
 Examples:
@@ -45,7 +45,8 @@ Examples:
 ///
 /// Never shows key material, and takes no secrets on the command line.
 #[derive(Debug, Parser)]
-#[command(name = "eventseal", version, max_term_width = 100, after_help = AFTER, arg_required_else_help = true, subcommand_required = true)]
+#[command(name = "eventseal", version, max_term_width = 100, after_help = AFTER)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
 pub(crate) struct Cli {
     /// Print JSON instead of text
     #[arg(long, global = true)]
@@ -56,11 +57,11 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make the key tables, or bring them up to date
+    /// Create the key tables, or bring them up to date
     Migrate(Migrate),
-    /// Make the first key-encryption key of a partition, and check that keys can be used
+    /// Create the first key-encryption key of a partition, and check that keys can be used
     Prepare(Prepare),
-    /// Show key-encryption keys, what they wrap, and what is due
+    /// Show the key-encryption keys, how many data keys each one wraps, and what is due
     Status(Status),
     /// Count the stored events of each type and version, and say which upcasting steps they need
     Census(Census),
@@ -73,24 +74,24 @@ pub(crate) enum Command {
     Shred(Shred),
     /// Begin a new generation of keys for a shredded scope
     Reopen(Reopen),
-    /// Put a scope's keys out of use, until they are enabled again
+    /// Stop the use of a scope's keys until they are enabled again
     Disable(Change),
-    /// Put a disabled scope's keys into use again
+    /// Allow the use of a disabled scope's keys again
     Enable(Change),
     /// Give a scope a new data key
     RotateDataKey(RotateDataKey),
     /// Give a partition a new key-encryption key
     RotateKek(RotateKek),
-    /// Wrap the data keys of old key-encryption keys by the active ones
+    /// Wrap all data keys anew that an old key-encryption key wraps, by the active one
     Rewrap(Rewrap),
-    /// End a key-encryption key that wraps nothing any more
+    /// Retire a key-encryption key that wraps nothing any more
     RetireKek(RetireKek),
     /// Move all key-encryption keys to another master key, or from one provider to another
     MoveMasterKey(MoveMasterKey),
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  eventseal completions bash > /etc/bash_completion.d/eventseal")]
     Completions {
-        /// Which shell
+        /// The shell to print completions for
         shell: clap_complete::Shell,
     },
     /// Print the man page
@@ -106,23 +107,23 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keys {
-    /// Show the keys of a scope: when they were made and destroyed, what was done to them and why
+    /// Show the keys of a scope: when each was made and destroyed, and every change with its reason
     Show(Show),
 }
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Database")]
 pub(crate) struct Database {
-    /// sqlite://FILE or postgres://USER@HOST/NAME. A URL with a password: in the environment only
+    /// sqlite://FILE or postgres://USER@HOST/NAME. A URL with a password goes into the environment
     #[arg(long, value_name = "URL", env = DATABASE_URL, hide_env_values = true)]
     pub(crate) database: Option<String>,
     /// The schema of the tables (PostgreSQL)
     #[arg(long, value_name = "NAME")]
     pub(crate) schema: Option<String>,
-    /// What the names of the key tables begin with
+    /// The prefix of the names of the key tables
     #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     pub(crate) prefix: String,
-    /// How long to wait for the locks of others
+    /// How long to wait for locks that others hold
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub(crate) lock_timeout: u32,
 }
@@ -130,8 +131,9 @@ pub(crate) struct Database {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Master key")]
 pub(crate) struct MasterKey {
-    /// The keyring's file. Its text, a secret, goes into EVENTSEAL_KEYRING [env: EVENTSEAL_KEYRING_FILE]
-    // Read by hand: what the command line says goes before what the environment says of another provider.
+    /// The file of a keyring. The text of one, a secret, goes into EVENTSEAL_KEYRING [env: EVENTSEAL_KEYRING_FILE]
+    // clap does not read the variables of these two, because a flag must win over a variable that names another
+    // provider.
     #[arg(long, value_name = "FILE")]
     pub(crate) keyring: Option<PathBuf>,
     /// The key in AWS KMS: id, ARN or alias/… [env: EVENTSEAL_AWS_KMS_KEY]
@@ -139,10 +141,10 @@ pub(crate) struct MasterKey {
     pub(crate) aws_kms_key: Option<String>,
 }
 
-/// For long work.
+/// The flags of commands that run long.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Progress {
-    /// Without a terminal, print how far it is this often; 0: at every step. Never with --json
+    /// Without a terminal, print the progress this often (0: at every step). Never with --json
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub(crate) progress_every: u32,
 }
@@ -152,7 +154,7 @@ pub(crate) struct Scope {
     /// The kind of scope, such as Customer
     #[arg(value_name = "KIND")]
     kind: String,
-    /// Which one of that kind
+    /// The id of the scope, such as cust_42
     #[arg(value_name = "ID", allow_hyphen_values = true)]
     id: String,
 }
@@ -163,13 +165,13 @@ impl Scope {
     }
 }
 
-/// What the history keeps of a change.
+/// What the key history keeps about a change.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Cause {
-    /// Why. Kept for good: name the request, not the person
+    /// Why you do this. Kept for good: name the request, not the person
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
-    /// Who does it. Kept for good. By default the user of the operating system
+    /// Who does this. Kept for good. By default the user of the operating system
     #[arg(long, value_name = "NAME")]
     pub(crate) actor: Option<String>,
 }
@@ -182,13 +184,13 @@ Examples:
   eventseal migrate --namespace shop --print=postgres > 0042_eventseal.sql
   eventseal migrate --namespace shop --events --streams")]
 pub(crate) struct Migrate {
-    /// The name of this key database: chosen once, bound into every seal, never changed
+    /// The name of this key database. It is chosen once, bound into every seal, and never changed
     #[arg(long, value_name = "NAME", value_parser = namespace)]
     pub(crate) namespace: Namespace,
-    /// Print the SQL instead of running it; of the database's kind, or of the one named here
+    /// Print the SQL instead of running it: for the kind of --database, or for the kind named here
     #[arg(long, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "database")]
     pub(crate) print: Option<Dialect>,
-    /// Make the tables of events too. An event store that exists needs only the key tables
+    /// Create the tables of events too. An event store that exists needs only the key tables
     #[arg(long)]
     pub(crate) events: bool,
     /// Another name for the table of events
@@ -197,7 +199,7 @@ pub(crate) struct Migrate {
     /// Another name for the table of heads
     #[arg(long, value_name = "NAME", requires = "events")]
     pub(crate) heads_table: Option<String>,
-    /// Name the columns and heads as the newest eventsalsa/store does: stream_* (PostgreSQL)
+    /// Name columns and heads as eventsalsa/store does since 0.1: stream_* (PostgreSQL)
     #[arg(long, requires = "events")]
     pub(crate) streams: bool,
     #[command(flatten)]
@@ -217,7 +219,7 @@ impl Migrate {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Dialect {
-    /// As --database says
+    /// The kind of --database
     Database,
     Sqlite,
     Postgres,
@@ -225,13 +227,13 @@ pub(crate) enum Dialect {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Idempotent. Applications do this for the default partition when they start.
+Does nothing if the key is there already. Applications do this for the default partition when they start.
 
 Examples:
   eventseal prepare --keyring /etc/shop/keyring
   eventseal prepare --partition tenant_7 --aws-kms-key alias/eventseal")]
 pub(crate) struct Prepare {
-    /// Which part of the data keys
+    /// The partition of the data keys
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) partition: String,
     #[command(flatten)]
@@ -242,14 +244,14 @@ pub(crate) struct Prepare {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs no master key. Counts every live data key.
+Needs no master key. Counts all live data keys, which takes a while if there are millions.
 
 Examples:
   eventseal status
   eventseal status --max-age 90 --check || page-somebody
   eventseal status --json | jq '.keks[] | select(.state == \"active\")'")]
 pub(crate) struct Status {
-    /// An active key-encryption key that is older should be rotated
+    /// Report an active key-encryption key that is older as due for rotation
     #[arg(long, value_name = "DAYS", default_value_t = 365)]
     pub(crate) max_age: u32,
     /// End with exit code 5 if something is due or unfinished
@@ -261,7 +263,7 @@ pub(crate) struct Status {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Changes nothing: what it tries to write is rolled back. Ends with exit code 5 if it found a problem.
+Changes nothing: the writes that it tries are rolled back. Ends with exit code 5 if it finds a problem.
 
 Examples:
   eventseal doctor --keyring /etc/shop/keyring
@@ -273,10 +275,10 @@ pub(crate) struct Doctor {
     /// Another name for the table of heads
     #[arg(long, value_name = "NAME")]
     pub(crate) heads_table: Option<String>,
-    /// The application takes the head row first (heads_first of PostgresTables); stream_* columns mean it anyway
+    /// The application writes the head row first (heads_first of PostgresTables). Implied by stream_* columns
     #[arg(long)]
     pub(crate) heads_first: bool,
-    /// The columns and heads are named as the newest eventsalsa/store does: stream_* (PostgreSQL)
+    /// Columns and heads are named as eventsalsa/store does since 0.1: stream_* (PostgreSQL)
     #[arg(long)]
     pub(crate) streams: bool,
     #[command(flatten)]
@@ -295,7 +297,7 @@ impl Doctor {
         }
     }
 
-    /// Did anybody say that there are events?
+    /// Did the user say that there are events?
     pub(crate) fn names_events(&self) -> bool {
         self.events_table.is_some() || self.heads_table.is_some() || self.streams || self.heads_first
     }
@@ -312,7 +314,7 @@ Examples:
 pub(crate) struct Show {
     #[command(flatten)]
     pub(crate) scope: Scope,
-    /// A schema lock of eventseal-testing: says whether the application knows such a kind
+    /// A schema lock of eventseal-testing, to check that the application knows this kind
     #[arg(long, value_name = "FILE")]
     pub(crate) schemas: Option<PathBuf>,
     #[command(flatten)]
@@ -321,9 +323,9 @@ pub(crate) struct Show {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs no master key. Shows what would be destroyed, and asks for the scope's id; without a terminal it wants --yes. \
-Backups of the key table still hold the keys: let them expire. Other scopes under this id, or another spelling of it, are \
-named and not touched.
+Needs no master key. Shows what would be destroyed, and asks for the scope's id. Without a terminal, --yes is needed. \
+Backups of the key table still hold the keys: let them expire. Other scopes with this id, or with another spelling \
+of it, are named and not touched.
 
 Examples:
   eventseal shred Customer cust_42 --reason 'request 118'
@@ -333,13 +335,13 @@ pub(crate) struct Shred {
     pub(crate) scope: Scope,
     #[command(flatten)]
     pub(crate) cause: Cause,
-    /// A schema lock of eventseal-testing: says whether the application knows such a kind
+    /// A schema lock of eventseal-testing, to check that the application knows this kind
     #[arg(long, value_name = "FILE")]
     pub(crate) schemas: Option<PathBuf>,
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,
-    /// Shred a scope that nothing was ever sealed for, so that nothing ever will be
+    /// Shred a scope for which nothing was ever sealed, so that nothing ever will be
     #[arg(long)]
     pub(crate) allow_unknown: bool,
     #[command(flatten)]
@@ -348,7 +350,7 @@ pub(crate) struct Shred {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What was shredded stays shredded.
+The destroyed keys stay destroyed: old values stay redacted, and only new events can be sealed.
 
 Examples:
   eventseal reopen Customer cust_42 --reason 'came back, order 7' --keyring /etc/shop/keyring")]
@@ -357,7 +359,7 @@ pub(crate) struct Reopen {
     pub(crate) scope: Scope,
     #[command(flatten)]
     pub(crate) cause: Cause,
-    /// Whose key-encryption key wraps the new key; by default that of the scope's newest key
+    /// The partition whose key-encryption key wraps the new key. By default that of the scope's newest key
     #[arg(long, value_name = "NAME")]
     pub(crate) partition: Option<String>,
     #[command(flatten)]
@@ -368,7 +370,7 @@ pub(crate) struct Reopen {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs no master key. Reads and appends of a disabled scope are errors; nothing is redacted.
+Needs no master key. Reads and appends of a disabled scope fail. Nothing is shown as redacted.
 
 Examples:
   eventseal disable Customer cust_42 --reason 'incident 3'
@@ -384,14 +386,14 @@ pub(crate) struct Change {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The scope's older keys go on opening what they sealed.
+The scope's older keys still open what was sealed under them.
 
 Examples:
   eventseal rotate-data-key Customer cust_42 --keyring /etc/shop/keyring")]
 pub(crate) struct RotateDataKey {
     #[command(flatten)]
     pub(crate) scope: Scope,
-    /// Whose key-encryption key wraps the new key; by default that of the scope's newest key
+    /// The partition whose key-encryption key wraps the new key. By default that of the scope's newest key
     #[arg(long, value_name = "NAME")]
     pub(crate) partition: Option<String>,
     #[command(flatten)]
@@ -402,13 +404,14 @@ pub(crate) struct RotateDataKey {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The old key goes on opening what it wrapped, until rewrap has moved all of that and retire-kek ends it.
+The old key still opens the data keys that it wrapped. Rewrap moves them to the new key, and retire-kek then ends the \
+old one.
 
 Examples:
   eventseal rotate-kek --keyring /etc/shop/keyring
   eventseal rotate-kek --partition tenant_7 --aws-kms-key alias/eventseal")]
 pub(crate) struct RotateKek {
-    /// Which part of the data keys
+    /// The partition of the data keys
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) partition: String,
     #[command(flatten)]
@@ -419,21 +422,21 @@ pub(crate) struct RotateKek {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Can be interrupted and run again at any time, also by several processes at once: each key is wrapped once. Appends, \
-reads and shreds go on meanwhile. A data key that does not open is reported and left as it is (exit code 1).
+Can be interrupted and run again at any time, and run by several processes at once: each key is wrapped once. \
+Appends, reads and shreds go on meanwhile. A data key that does not open is reported and left as it is (exit code 1).
 
 Examples:
   eventseal rewrap --keyring /etc/shop/keyring
   eventseal rewrap --dry-run
   eventseal rewrap --partition tenant_7 --batch 2000 --aws-kms-key alias/eventseal --json")]
 pub(crate) struct Rewrap {
-    /// Only this part of the data keys
+    /// Only the data keys of this partition
     #[arg(long, value_name = "NAME")]
     pub(crate) partition: Option<String>,
-    /// How many data keys are committed at a time
+    /// How many data keys are wrapped in one transaction
     #[arg(long, value_name = "KEYS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) batch: u32,
-    /// Only say how many there are. Needs no master key
+    /// Only show how many data keys there are. Needs no master key
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
@@ -446,12 +449,12 @@ pub(crate) struct Rewrap {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs no master key. Refused while a live data key needs it. The row stays.
+Needs no master key. Refused if a live data key still needs the key. The row of the key stays.
 
 Examples:
   eventseal retire-kek 0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11")]
 pub(crate) struct RetireKek {
-    /// The key's id, as status shows it
+    /// The id of the key-encryption key, as status shows it
     #[arg(value_name = "KEK")]
     pub(crate) kek: Uuid,
     #[command(flatten)]
@@ -460,8 +463,8 @@ pub(crate) struct RetireKek {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Within one provider, the new master key is the first entry of the keyring, or the AWS key that is named; the keyring \
-still needs the old entry. Can be interrupted and run again at any time. Data keys and events are not touched.
+Within one provider, the new master key is the first entry of the keyring, or the key that --aws-kms-key names. The \
+keyring still needs the old entry. Can be interrupted and run again at any time. Data keys and events do not change.
 
 Examples:
   eventseal move-master-key --keyring /etc/shop/keyring --dry-run
@@ -469,13 +472,13 @@ Examples:
   eventseal move-master-key --from-keyring /etc/shop/keyring --aws-kms-key alias/eventseal
   eventseal move-master-key --from-aws-kms-key alias/eventseal --keyring /etc/shop/keyring")]
 pub(crate) struct MoveMasterKey {
-    /// The keyring's file that the keys are moved from
+    /// The file of the keyring from which keys are moved
     #[arg(long, value_name = "FILE", help_heading = "Master key")]
     pub(crate) from_keyring: Option<PathBuf>,
-    /// The key in AWS KMS that the keys are moved from
+    /// The key in AWS KMS from which keys are moved
     #[arg(long, value_name = "KEY", conflicts_with = "from_keyring", help_heading = "Master key")]
     pub(crate) from_aws_kms_key: Option<String>,
-    /// Only say what would be moved
+    /// Only show what would be moved
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
@@ -490,7 +493,7 @@ fn namespace(name: &str) -> Result<Namespace, String> {
     Namespace::new(name).map_err(|error| error.to_string())
 }
 
-/// The command line is no place for secrets: every user of the machine may read it, and shells keep it.
+/// Refuses a password on the command line: every user of the machine can read it there, and shells keep it.
 pub(crate) fn check_secrets(matches: &clap::ArgMatches) -> Result<(), Failure> {
     let mut matches = matches;
     while let Some((_, inner)) = matches.subcommand() {
@@ -512,7 +515,7 @@ pub(crate) fn check_secrets(matches: &clap::ArgMatches) -> Result<(), Failure> {
 pub(crate) fn has_password(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else { return false };
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // A password may hold a slash that somebody forgot to escape.
+    // The last `@` ends the user's part, because a password may hold a slash that was not escaped.
     let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
     user.contains(':') || query.split('&').any(|parameter| parameter.starts_with("password="))
 }

@@ -1,7 +1,7 @@
-//! `census`: how many events of each stored type and version there are, and which steps they need.
+//! `census`: counts the stored events of each type and version, and says which steps they need.
 //!
-//! Shows what the library's [`Census`] found. It has no registry in code, but may be given the schema
-//! lock of the application.
+//! It shows the result of the library's [`Census`]. It has no registry in code. The schema lock of the application can
+//! take its place.
 
 mod findings;
 
@@ -58,7 +58,7 @@ where
         None => Census::take(&store, connection, &options, &mut show).await,
         Some(registered) => {
             let schemas = registered.schemas(args.payloads.is_some())?;
-            // Neither keys nor the KMS are asked for anything.
+            // A census uses neither keys nor the KMS.
             SealedStore::new(store, keys, NoMasterKey, schemas).census(connection, &options, &mut show).await
         }
     };
@@ -72,11 +72,11 @@ fn show(bar: &mut Progress, after: i64, progress: CensusProgress) {
         let from_start = |position: GlobalPosition| position.get().saturating_sub(after).unsigned_abs();
         (from_start(progress.counted_to), from_start(progress.last), "positions")
     };
-    bar.count(unit);
+    bar.count_in(unit);
     bar.at(done, all);
 }
 
-/// Says so where the tables are called otherwise.
+/// Adds a remedy to an error that the tables of events are missing or have other names.
 fn no_table(error: Error) -> Failure {
     let what = match &error {
         Error::SetUp(SetUpFault::NoEventTables { table, .. }) => {
@@ -122,7 +122,7 @@ fn report(place: &str, census: &Census, registered: Option<&Registered>, args: &
     Report::new(text, json).ending(exit)
 }
 
-/// How long the longest bar is.
+/// The length of the longest bar, in characters.
 const BAR: u64 = 12;
 
 fn counts(rows: &[CensusRow]) -> String {
@@ -145,7 +145,7 @@ fn counts(rows: &[CensusRow]) -> String {
     table(&["EVENT TYPE", ">VERSION", ">EVENTS", "█ SEALED ░ NOT", ">SEALED", "FIRST", "LAST"], rows)
 }
 
-/// What is there can be seen: one sealed event among millions has a mark of its own, and so has one that is not.
+/// A bar of sealed and other events. Each kind that occurs gets at least one mark, even one event among millions.
 fn bar(sealed: u64, others: u64, most: u64) -> String {
     let cells = |events: u64| {
         let cells = (u128::from(events) * u128::from(BAR)).div_ceil(u128::from(most.max(1)));

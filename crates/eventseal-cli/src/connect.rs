@@ -1,4 +1,4 @@
-//! Connections: which database a URL means, and what the two kinds have in common.
+//! Connects to the database that a URL names, and hides the difference between its two kinds.
 
 use crate::args;
 use crate::interrupt;
@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 pub(crate) struct Db<C: Backend> {
     pub(crate) connection: C,
     pub(crate) keys: C::Keys,
-    /// Which database, without passwords.
+    /// The name of the database for messages, without passwords.
     pub(crate) place: String,
-    /// The file of a SQLite database.
+    /// The file, if the database is SQLite.
     pub(crate) file: Option<PathBuf>,
     timeout: Duration,
 }
@@ -47,15 +47,15 @@ pub(crate) use on;
 /// A kind of database.
 pub(crate) trait Backend: Connection + Sized + Send + 'static {
     type Keys: KeyStore<Tx = Self> + Clone + 'static;
-    /// Begins a transaction that is going to write.
+    /// The statement that begins a transaction that will write.
     const BEGIN: &'static str;
-    /// Is there one lock for the whole database?
+    /// Can only one transaction write at a time, because there is one lock for the whole database?
     const ONE_WRITER: bool;
     /// The newest migration of the key tables that this command knows.
     const NEWEST_MIGRATION: u32;
-    /// The newest migration of the key tables that was run; `None` if the tables were not made by migrations.
+    /// The newest migration of the key tables that was run. `None` if the tables were not created by migrations.
     async fn applied_migration(db: &mut Db<Self>) -> Result<Option<u32>, Error>;
-    /// Scopes that were shredded and have live keys.
+    /// Scopes that were shredded and have live keys all the same.
     async fn restored_scopes(db: &mut Db<Self>, limit: u32) -> Result<RestoredScopes, Error>;
 }
 
@@ -89,7 +89,7 @@ impl Backend for PgConnection {
     }
 }
 
-/// What an URL says, before anything is connected.
+/// The database that a URL names, before a connection is made.
 pub(crate) enum Target {
     Sqlite(Box<SqliteConnectOptions>, SqliteKeys),
     Postgres(Box<PgConnectOptions>, PostgresKeys),
@@ -101,7 +101,7 @@ pub(crate) fn target(args: &args::Database) -> Result<Target, Failure> {
             "no database: set DATABASE_URL, or pass --database sqlite://FILE or postgres://USER@HOST/NAME".into(),
         )
     })?;
-    // Neither the URL nor the driver's words about it are repeated: there may be a password in them.
+    // The error repeats neither the URL nor the driver's message about it: they may hold a password.
     let unreadable = || {
         let problem = "the database's URL can't be read: write sqlite://FILE or postgres://USER@HOST/NAME, with \
             special characters percent-encoded";
@@ -139,7 +139,7 @@ pub(crate) fn postgres_keys(args: &args::Database) -> Result<PostgresKeys, Failu
     Ok(keys.lock_timeout(timeout(args)))
 }
 
-/// What the tables of events are called.
+/// The names of the tables of events.
 pub(crate) struct EventNames<'a> {
     pub(crate) events: Option<&'a str>,
     pub(crate) heads: Option<&'a str>,
@@ -175,14 +175,14 @@ fn timeout(args: &args::Database) -> Duration {
     Duration::from_secs(args.lock_timeout.into())
 }
 
-/// Makes the file of a SQLite database that is to be made, for its owner alone: it holds the wrapped keys. SQLite gives
-/// its other files the same mode.
+/// Creates the file of a new SQLite database, readable for its owner only, because it holds the wrapped keys. SQLite
+/// gives its other files the same mode.
 #[cfg(unix)]
 pub(crate) fn make_file(path: &Path) {
     use std::os::unix::fs::OpenOptionsExt;
     let in_memory = path.to_str().is_some_and(|path| path.contains(":memory:") || path.starts_with("file:"));
     if !in_memory {
-        // If it is there already, or can't be made, opening it will tell.
+        // If the file exists already, nothing needs to be done. If it can't be created, opening it reports that.
         let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     }
 }
@@ -190,7 +190,7 @@ pub(crate) fn make_file(path: &Path) {
 #[cfg(not(unix))]
 pub(crate) fn make_file(_: &Path) {}
 
-/// Connects, and refuses key tables that a newer version has changed in a way that this one can't work with.
+/// Connects. Refuses key tables that a newer version has changed in a way that this version can't work with.
 pub(crate) async fn connect(args: &args::Database) -> Result<AnyDb, Failure> {
     let mut db = connect_to(target(args)?, args).await?;
     let applied = match &mut db {
@@ -199,12 +199,12 @@ pub(crate) async fn connect(args: &args::Database) -> Result<AnyDb, Failure> {
     };
     match applied {
         Err(error @ Error::SetUp(SetUpFault::NewerTables { .. })) => Err(error.into()),
-        // Whoever may not read the bookkeeping can use the keys all the same.
+        // A user that may not read the table of migrations can still use the keys.
         _ => Ok(db),
     }
 }
 
-/// Connects, without looking at any table.
+/// Connects without looking at any table.
 pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<AnyDb, Failure> {
     let failed = |source: sqlx::Error| Error::database("connecting", source);
     let timeout = timeout(args);
@@ -251,7 +251,7 @@ impl<C: Backend> Db<C> {
         Ok(self.keys.namespace(&mut self.connection).await?.ok_or(Error::SetUp(SetUpFault::NotMigrated))?)
     }
 
-    /// Says which keys are about to be changed, before they are. Goes to standard error; JSON has it in its result.
+    /// Says on standard error which keys are about to be changed. With JSON, the result says it instead.
     pub(crate) async fn announce(&mut self, json: bool, what: &str) -> Result<Namespace, Failure> {
         let namespace = self.namespace().await?;
         if !json {
@@ -260,12 +260,12 @@ impl<C: Backend> Db<C> {
         Ok(namespace)
     }
 
-    /// Which key database, without passwords.
+    /// The name of the key database for messages, without passwords.
     pub(crate) fn whereabouts(&self, namespace: &Namespace) -> String {
         format!("namespace {} ({})", shown(namespace.as_str()), shown(&self.place))
     }
 
-    /// How a transaction begins that is going to write.
+    /// The statement that begins a transaction that will write.
     pub(crate) const fn begin(&self) -> &'static str {
         C::BEGIN
     }
@@ -274,12 +274,12 @@ impl<C: Backend> Db<C> {
         KeyManager::new(self.keys.clone(), kms)
     }
 
-    /// For scopes whose keys are wrapped in this partition.
+    /// A key manager for scopes whose keys are wrapped in this partition.
     pub(crate) fn manager_of(&self, partition: String, kms: Arc<dyn Kms>) -> KeyManager<C> {
         KeyManager::builder(self.keys.clone(), kms).kek_partition(move |_| partition.clone()).build()
     }
 
-    /// Runs something in a transaction, and again if others were in the way, as long as it is worth waiting for them.
+    /// Runs `work` in a transaction. If it collides with others, runs it again until the lock time-out is over.
     pub(crate) async fn transact<T>(
         &mut self,
         begin: &'static str,
@@ -311,7 +311,8 @@ impl<C: Backend> Db<C> {
                 Ok(done)
             }
             Err(error) => {
-                // What failed is what matters; a connection that broke takes its transaction with it.
+                // The first error is the one to report. If the rollback fails, the connection is lost and its
+                // transaction with it.
                 let _ = tx.rollback().await;
                 Err(error)
             }

@@ -1,7 +1,7 @@
-//! `doctor`: everything that keys need, looked at one after the other, and what to do where something is missing.
+//! `doctor`: checks everything that keys need, and says what to do about each problem.
 //!
-//! This file is the list of checks. Each is a function of a file in `doctor/`: it gets the database and the [`Checks`],
-//! looks at one thing, and writes down what it found. A new check is a new function, and a line here.
+//! This file has the list of checks. Each check is a function in a file of `doctor/`. It gets the database and the
+//! [`Checks`], looks at one thing, and notes what it found. To add a check, write such a function and add a line here.
 
 mod checks;
 mod database;
@@ -66,7 +66,8 @@ pub(crate) async fn doctor(args: Doctor) -> Result<Report, Failure> {
     Ok(checks.report())
 }
 
-/// What is the same on every database. Could the key tables be written to? Not tried on a standby.
+/// The checks of the key tables, which are the same on every database. Returns whether the tables can be written to;
+/// this is not tried on a standby.
 async fn tables<C: Backend>(db: &mut Db<C>, kms: Option<Arc<dyn Kms>>, primary: bool, checks: &mut Checks) -> bool {
     migrations::applied(db, checks).await;
     let Some(namespace) = keys::namespace(db, checks).await else { return false };

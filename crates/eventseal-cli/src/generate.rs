@@ -1,4 +1,4 @@
-//! What is made from the arguments: completions and the man page.
+//! `completions` and `man`: shell completions and the man page, made from the arguments.
 
 use crate::args::Cli;
 use crate::output::{Failure, Report};

@@ -1,14 +1,14 @@
-//! Ctrl-C, and a supervisor's SIGTERM: the command says what was done and is kept, and ends with 128 and the signal's
-//! number, as shells expect it.
+//! Handles Ctrl-C and a supervisor's SIGTERM. The command says what was done and is kept. It ends with exit code 128
+//! plus the number of the signal, as shells expect.
 //!
-//! Nothing has to be cleaned up. What was not committed is rolled back by the database, which sees the connection end.
+//! Nothing has to be cleaned up: the database rolls back what was not committed when the connection ends.
 
 use std::sync::{Mutex, PoisonError};
 
 struct Work {
     /// What the command has changed so far, as a sentence.
     kept: String,
-    /// The result is being printed.
+    /// The work is done, and its result is being printed.
     is_done: bool,
 }
 
@@ -22,17 +22,17 @@ fn with<T>(change: impl FnOnce(&mut Work) -> T) -> T {
     change(&mut WORK.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// From now on this is what was done, and is kept.
+/// Sets the sentence that says what was done and is kept.
 pub(crate) fn kept(done: impl Into<String>) {
     with(|work| work.kept = done.into());
 }
 
-/// What begins now is committed before the command hears of it.
+/// Says that a commit begins: if the command is interrupted now, it does not know the outcome.
 pub(crate) fn uncertain() {
     kept(UNCERTAIN);
 }
 
-/// The work is done, and about to be reported: a signal ends the command as it ends any other.
+/// Says that the work is done and is about to be reported. From now on a signal ends the process as usual.
 pub(crate) fn done() {
     with(|work| work.is_done = true);
 }

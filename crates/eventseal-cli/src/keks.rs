@@ -1,4 +1,5 @@
-//! The commands about key-encryption keys and the master key above them.
+//! `prepare`, `rotate-kek`, `rewrap`, `retire-kek` and `move-master-key`: the commands about key-encryption keys and
+//! the master key that wraps them.
 
 use crate::args::{MoveMasterKey, Prepare, RetireKek, Rewrap, RotateKek};
 use crate::connect::{Backend, Db, connect, on};
@@ -22,7 +23,9 @@ pub(crate) async fn prepare(args: Prepare) -> Result<Report, Failure> {
         interrupt::uncertain();
         manager.prepare(&mut db.connection).await?;
         let kek = manager.create_kek(&mut db.connection, &args.partition).await?;
-        let text = format!("Keys can be used. Partition {} has the active key-encryption key\n  {}", shown(&kek.partition), kek.kek_id);
+        let partition = shown(&kek.partition);
+        let text =
+            format!("Keys can be used. Partition {partition} has the active key-encryption key\n  {}", kek.kek_id);
         Ok(Report::new(text, kek_json(&kek)).of(&namespace, &db.place))
     })
 }
@@ -53,7 +56,8 @@ pub(crate) async fn retire(args: RetireKek, json: bool) -> Result<Report, Failur
         let namespace = db.announce(json, &format!("Retiring key-encryption key {kek_id} for good")).await?;
         interrupt::uncertain();
         db.manager(Arc::new(NoMasterKey)).retire_kek(&mut db.connection, kek_id).await?;
-        let report = Report::new(format!("Retired key-encryption key {kek_id}."), json!({ "kek": kek_id.to_string(), "state": "retired" }));
+        let json = json!({ "kek": kek_id.to_string(), "state": "retired" });
+        let report = Report::new(format!("Retired key-encryption key {kek_id}."), json);
         Ok(report.of(&namespace, &db.place))
     })
 }
@@ -77,15 +81,17 @@ pub(crate) async fn rewrap(args: Rewrap, json: bool) -> Result<Report, Failure> 
         let namespace = db.namespace().await?;
         let manager = db.manager(kms);
         let start = Instant::now();
-        let done = rewrap_all(&mut db, &manager, &options, &mut Progress::new(json, args.progress.progress_every, "data keys")).await?;
+        let mut bar = Progress::new(json, args.progress.progress_every, "data keys");
+        let done = rewrap_all(&mut db, &manager, &options, &mut bar).await?;
         Ok(rewrapped(&done, start.elapsed()).of(&namespace, &db.place))
     })
 }
 
-/// How long nothing may move because of others before this gives up.
+/// How long a rewrap waits for others without any progress before it gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs until nothing is left but what does not open. Another runner that holds keys either wraps them or leaves them.
+/// Runs until only data keys are left that do not open. If another runner holds keys, it either wraps them or releases
+/// them, so this tries again.
 async fn rewrap_all<C: Backend>(
     db: &mut Db<C>,
     manager: &KeyManager<C>,
@@ -110,10 +116,11 @@ async fn rewrap_all<C: Backend>(
                 ));
             }
             if C::ONE_WRITER {
-                // Those who wait for the write lock only look now and then whether it is free.
+                // A SQLite connection that waits for the write lock only looks now and then whether it is free. Give it
+                // a chance.
                 #[allow(
                     clippy::disallowed_methods,
-                    reason = "nobody says that he waits, and nothing else runs on this thread"
+                    reason = "nothing tells that another connection waits, and nothing else runs on this thread"
                 )]
                 std::thread::sleep(began.elapsed() / 2);
             }
@@ -127,7 +134,7 @@ async fn rewrap_all<C: Backend>(
                     break;
                 }
             }
-            // What was committed before stays, and counts.
+            // The batches before the collision were committed, so they count.
             Err(Error::Collision { source }) => {
                 all.rewrapped = progressed;
                 if last_change.elapsed() > PATIENCE {
@@ -139,7 +146,7 @@ async fn rewrap_all<C: Backend>(
         if last_change.elapsed() > PATIENCE {
             break;
         }
-        #[allow(clippy::disallowed_methods, reason = "nothing tells when another process lets go of its keys")]
+        #[allow(clippy::disallowed_methods, reason = "nothing tells when another process releases its keys")]
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     bar.finish();
@@ -208,7 +215,8 @@ pub(crate) async fn move_master_key(args: MoveMasterKey, json: bool) -> Result<R
             let mut show = |moves: &KekMoves| {
                 let moved = moves.moved.len() as u64;
                 bar.at(moved + moves.already.len() as u64, all);
-                interrupt::kept(format!("{} moved, and stay so; run it again for the others", were(moved, "key-encryption key")));
+                let kept = were(moved, "key-encryption key");
+                interrupt::kept(format!("{kept} moved, and stay so; run it again for the others"));
             };
             let done = manager.move_master_key(&mut db.connection, from.as_deref(), &mut show).await?;
             bar.finish();
@@ -238,7 +246,13 @@ fn would_move(usage: &[KekUsage], provider: &str, target: &str, from: Option<&st
         let _ = writeln!(text, "  {} from {} {}", kek.kek_id, shown(&kek.provider), shown(&kek.wrapped.master_key_id));
     }
     let ids = |keks: &[&KekRecord]| keks.iter().map(|kek| kek.kek_id.to_string()).collect::<Vec<_>>();
-    let json = json!({ "dry_run": true, "provider": provider, "master_key": target, "would_move": ids(&moving), "already": ids(&already) });
+    let json = json!({
+        "dry_run": true,
+        "provider": provider,
+        "master_key": target,
+        "would_move": ids(&moving),
+        "already": ids(&already),
+    });
     Ok(Report::new(text, json))
 }
 
@@ -257,11 +271,17 @@ fn moved(done: &KekMoves, provider: &str, target: &str) -> Report {
     }
     text.push_str("The old master key is still needed to open backups from before.");
     let ids = |keks: &[KekId]| keks.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let json = json!({ "provider": provider, "master_key": target, "moved": ids(&done.moved), "already": ids(&done.already), "dead": ids(&done.dead) });
+    let json = json!({
+        "provider": provider,
+        "master_key": target,
+        "moved": ids(&done.moved),
+        "already": ids(&done.already),
+        "dead": ids(&done.dead),
+    });
     Report::new(text, json)
 }
 
-/// `1 data key was`, `2,000 data keys were`.
+/// A count with its verb: `1 data key was`, `2,000 data keys were`.
 fn were(how_many: u64, what: &str) -> String {
     format!("{} {}", count(how_many, what), if how_many == 1 { "was" } else { "were" })
 }
@@ -278,7 +298,7 @@ fn kek_json(kek: &KekRecord) -> Value {
     })
 }
 
-/// As `status` shows it.
+/// A key-encryption key and its use, as `status` shows them in JSON.
 pub(crate) fn usage_json(usage: &KekUsage) -> Value {
     let mut json = kek_json(&usage.kek);
     json["live_keys"] = usage.live_keys.into();

@@ -1,7 +1,7 @@
-//! The `eventseal` command: what operators do with the keys of an event store.
+//! The `eventseal` command, with which operators manage the keys of an event store.
 //!
-//! It knows the library's public API, and nothing of its own about keys. Each command turns its arguments into a
-//! [`Report`] or a [`Failure`]; this file prints it and ends the process.
+//! It uses the public API of the library, and has no logic of its own about keys. Each command turns its arguments into
+//! a [`Report`] or a [`Failure`]. This file prints it and ends the process.
 
 mod actor;
 mod args;
@@ -69,10 +69,10 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
     }
 }
 
-/// Help, the version, or what clap did not understand.
+/// Prints what clap returned instead of arguments: the help, the version, or an error.
 fn refuse(problem: &clap::Error) -> ExitCode {
     let json = std::env::args_os().any(|argument| argument == "--json");
-    // clap repeats what it does not understand.
+    // clap's error repeats the argument, which may hold a password.
     if problem.use_stderr() && std::env::args_os().any(|argument| argument.to_str().is_some_and(args::has_password)) {
         let problem = "the arguments can't be read, and are not repeated, since one has a password in it: set \
             DATABASE_URL instead";

@@ -1,4 +1,4 @@
-//! Where the master key comes from: a keyring or AWS KMS, named by flags or by the environment.
+//! Opens the master key: a keyring or AWS KMS, named by flags or by environment variables.
 
 use crate::args;
 use crate::output::Failure;
@@ -12,15 +12,16 @@ use std::sync::Arc;
 const TEXT: &str = "EVENTSEAL_KEYRING";
 const FILE: &str = "EVENTSEAL_KEYRING_FILE";
 const AWS: &str = "EVENTSEAL_AWS_KMS_KEY";
-/// Keys in AWS KMS that what they hold is opened under too, with commas between.
+/// The variable with other keys in AWS KMS that may open key-encryption keys, separated by commas.
 const AWS_ALSO: &str = "EVENTSEAL_AWS_KMS_ALSO_OPENS";
 
-/// The master key that a command works with. What the command line says goes before the environment.
+/// The master key that a command works with. Flags win over environment variables.
 pub(crate) async fn open(args: &args::MasterKey) -> Result<Arc<dyn Kms>, Failure> {
     open_beside(args, None).await
 }
 
-/// The master key that keys are moved to. Within AWS KMS, it opens under the one that they are moved from.
+/// The master key to which keys are moved. Within AWS KMS, it also opens keys under the master key from which they are
+/// moved.
 pub(crate) async fn open_target(args: &args::MoveMasterKey) -> Result<Arc<dyn Kms>, Failure> {
     open_beside(&args.master_key, args.from_aws_kms_key.as_deref()).await
 }
@@ -47,7 +48,7 @@ async fn open_beside(args: &args::MasterKey, also: Option<&str>) -> Result<Arc<d
     }
 }
 
-/// The provider that keys are moved from.
+/// The provider from which keys are moved, if the command names one.
 pub(crate) async fn open_from(args: &args::MoveMasterKey) -> Result<Option<Arc<dyn Kms>>, Failure> {
     match (&args.from_keyring, &args.from_aws_kms_key) {
         (Some(path), _) => keyring(path).map(Some),
@@ -57,7 +58,7 @@ pub(crate) async fn open_from(args: &args::MoveMasterKey) -> Result<Option<Arc<d
 }
 
 fn keyring(path: &Path) -> Result<Arc<dyn Kms>, Failure> {
-    // It is not repeated: it may be a key that was put in the place of a file.
+    // The error does not repeat the path: it may be a key that was passed instead of a file.
     if matches!(path.try_exists(), Ok(false)) || path.as_os_str().len() > 4_096 {
         let remedy = if is_key(path) {
             format!(
@@ -74,14 +75,15 @@ fn keyring(path: &Path) -> Result<Arc<dyn Kms>, Failure> {
     Ok(Arc::new(Keyring::from_file(path)?))
 }
 
-/// Is there a key of 32 bytes in what should name a file? A path in a folder that exists is none.
+/// Does this path look like the text of a keyring, with a key of 32 bytes in it? A path in a folder that exists does
+/// not.
 fn is_key(path: &Path) -> bool {
     let in_folder = path.parent().is_some_and(|folder| folder.components().count() > 1 && folder.is_dir());
     let bytes = |text: &str| {
         let hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let text = text.trim_end_matches('=');
         let base64 = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte));
-        // 32 bytes are 43 of these.
+        // 32 bytes are 43 characters of base64.
         hex || (text.len() == 43 && base64)
     };
     !in_folder && path.to_string_lossy().split([':', ',', '\n', ' ']).any(bytes)
@@ -113,7 +115,7 @@ async fn aws(_key: &str, _also: Option<&str>) -> Result<Arc<dyn Kms>, Failure> {
     Err(Failure::Usage(problem.into()))
 }
 
-/// For what needs no master key.
+/// Stands in for a master key in commands that need none.
 pub(crate) struct NoMasterKey;
 
 fn none<T>() -> Sealed<T> {

@@ -1,4 +1,4 @@
-//! `migrate`: the tables of keys, and of events if they are wanted.
+//! `migrate`: creates or updates the key tables, and with `--events` the tables of events.
 
 use crate::args::{Dialect, Migrate};
 use crate::connect::{

@@ -1,4 +1,4 @@
-//! What the command prints, and with which code it ends.
+//! Prints the result of a command, and decides its exit code.
 
 mod progress;
 mod table;
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// How the command ends. Scripts depend on these: they never change their meaning.
+/// The exit code. Scripts depend on these codes, so their meanings never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Done.
@@ -32,9 +32,9 @@ pub(crate) enum Exit {
     Refused = 4,
     /// `doctor`, or `status` or `census` with `--check`, found something to do.
     Problems = 5,
-    /// Ctrl-C.
+    /// Interrupted by Ctrl-C (SIGINT).
     Interrupted = 130,
-    /// A supervisor asked it to end.
+    /// Terminated by a supervisor (SIGTERM).
     Terminated = 143,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Report {
     pub(crate) text: String,
     pub(crate) json: Value,
     pub(crate) exit: Exit,
-    /// Is the text for programs, so that its lines must stay as they are?
+    /// The text is meant for programs, so its lines must not be wrapped.
     as_it_is: bool,
 }
 
@@ -59,12 +59,12 @@ impl Report {
         Self { text: text.into(), json, exit: Exit::Done, as_it_is: false }
     }
 
-    /// SQL, a script, a page.
+    /// A report whose lines must not be wrapped: SQL, a script, a man page.
     pub(crate) fn verbatim(text: impl Into<String>, json: Value) -> Self {
         Self { as_it_is: true, ..Self::new(text, json) }
     }
 
-    /// Says which keys this is about, for programs; people were told before.
+    /// Adds to the JSON which key database this is about. People were told before, on standard error.
     pub(crate) fn of(mut self, namespace: &Namespace, place: &str) -> Self {
         self.json["namespace"] = namespace.as_str().into();
         self.json["database"] = place.into();
@@ -83,7 +83,7 @@ impl Report {
             text = table::wrapped(&text, table::width(&out));
         }
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            // Whoever reads has seen enough.
+            // A broken pipe means that the reader has seen enough, as with `head`.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Failed.into(),
             _ => self.exit.into(),
         }
@@ -95,13 +95,13 @@ impl Report {
 pub(crate) enum Failure {
     /// The arguments make no sense.
     Usage(String),
-    /// Nothing was done, on purpose.
+    /// The command refused to do it, and nothing was done.
     Refused { kind: &'static str, problem: String },
-    /// Something outside of the library.
+    /// Something outside of the library failed.
     Failed { kind: &'static str, problem: String },
-    /// Somebody ended it.
+    /// A signal ended the command.
     Interrupted { exit: Exit, problem: String },
-    /// What the library says.
+    /// An error of the library.
     Library(Box<Error>),
 }
 
@@ -140,7 +140,7 @@ impl Failure {
         }
     }
 
-    /// For programs: stable, unlike the message.
+    /// A stable word for programs. The message may change.
     fn kind(&self) -> &'static str {
         match self {
             Self::Usage(_) => "usage",
@@ -160,7 +160,7 @@ impl Failure {
         }
     }
 
-    /// What helps, where the message does not say it.
+    /// What to do, if the message does not say it.
     fn help(&self) -> Option<&'static str> {
         let Self::Library(error) = self else { return None };
         match &**error {
@@ -209,7 +209,7 @@ impl Failure {
         } else if let Self::Usage(problem) = self {
             format!("error: {}\n", in_lines(problem.trim_start_matches("error: ")))
         } else if let Self::Interrupted { problem, .. } = self {
-            // Not beside what the terminal shows of the key.
+            // The terminal has printed ^C, so the message starts on a new line.
             format!("{}{problem}\n", if std::io::stderr().is_terminal() { "\n" } else { "" })
         } else {
             let mut text = format!("error: {}\n", shown(&self.message()));
@@ -223,13 +223,13 @@ impl Failure {
         };
         let mut err = std::io::stderr().lock();
         let text = if json { text } else { table::wrapped(&text, table::width(&err)) };
-        // If nobody listens, the exit code still says it.
+        // If standard error is closed, the exit code still tells it.
         let _ = err.write_all(text.as_bytes());
         self.exit().into()
     }
 }
 
-/// An error's sources, without those that only repeat.
+/// The sources of an error, without those that only repeat the one before.
 pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
     let sources = std::iter::successors(error.source(), |source| source.source());
     let mut causes: Vec<String> = Vec::new();
@@ -241,7 +241,7 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
     causes
 }
 
-/// Says something on standard error before the result is there.
+/// Prints something on standard error before the result is there.
 pub(crate) fn tell(text: &str) -> Result<(), Failure> {
     let mut err = std::io::stderr().lock();
     let text = table::wrapped(text, table::width(&err));
@@ -249,18 +249,18 @@ pub(crate) fn tell(text: &str) -> Result<(), Failure> {
     told.map_err(|error| Failure::failed("terminal", format!("standard error failed: {error}")))
 }
 
-/// RFC 3339, UTC, in seconds.
+/// A time for people: RFC 3339 in UTC, in whole seconds.
 pub(crate) fn time(at: OffsetDateTime) -> String {
     let at = at.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).unwrap_or(at);
     at.format(&Rfc3339).unwrap_or_default()
 }
 
-/// RFC 3339, UTC, with all digits there are.
+/// A time for programs: RFC 3339 in UTC, with all its digits.
 pub(crate) fn exact_time(at: OffsetDateTime) -> String {
     at.to_offset(time::UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
 }
 
-/// With thousands separators, for people.
+/// A number for people, with thousands separators.
 pub(crate) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -273,23 +273,25 @@ pub(crate) fn number(number: u64) -> String {
     text
 }
 
-/// `1 data key`, `2,000 data keys`.
+/// A number with its noun: `1 data key`, `2,000 data keys`.
 pub(crate) fn count(how_many: u64, what: &str) -> String {
     format!("{} {what}{}", number(how_many), if how_many == 1 { "" } else { "s" })
 }
 
-/// Somebody else's words on a terminal: control characters could forge lines, or worse.
+/// Makes a text from elsewhere safe to print on one line of a terminal, by escaping control characters. They could
+/// forge lines, or do worse.
 pub(crate) fn shown(text: &str) -> String {
     escaped(text, &[])
 }
 
-/// A whole text of several lines. Whatever was put into it without [`shown`] can forge a line, and do nothing worse.
+/// Makes a text of several lines safe to print on a terminal. A part that did not go through [`shown`] can forge a
+/// line, but nothing worse.
 fn in_lines(text: &str) -> String {
     escaped(text, &['\n', '\t'])
 }
 
-/// JSON leaves some control characters as they are, and a terminal obeys them. Outside of strings there are none but
-/// ends of lines.
+/// JSON text that is safe to print on a terminal. serde_json does not escape all control characters, and terminals obey
+/// them. Outside of strings, JSON text has none except line ends.
 fn in_json(value: &Value) -> String {
     let mut text = String::new();
     for c in format!("{value:#}").chars() {
@@ -302,10 +304,9 @@ fn in_json(value: &Value) -> String {
     text
 }
 
-/// Control characters, and those that change the direction of what follows.
+/// Is this a control character, or one that changes the direction of the text after it?
 fn forges(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn escaped(text: &str, kept: &[char]) -> String {

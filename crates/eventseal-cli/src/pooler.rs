@@ -1,24 +1,24 @@
-//! Is there a pooler between this command and PostgreSQL that gives transactions to different sessions, and are
-//! prepared statements safe behind it? Both are tried: a pooler does not say that it is one.
+//! Finds out whether a pooler between this command and PostgreSQL shares sessions, and whether prepared statements are
+//! safe behind it. Both are tried out, because a pooler does not tell that it is one.
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
-/// How often each thing is tried. What others do through the same pooler decides which session is given.
+/// How often each thing is tried. The traffic of others decides which session the pooler assigns.
 const TRIES: u32 = 5;
 
-/// What is between this command and the database.
+/// How connections get their sessions on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sessions {
     /// Each connection has a session of its own.
     Own,
-    /// They share sessions, and statements are found again.
+    /// Connections share sessions, and the pooler keeps their prepared statements apart.
     Shared,
-    /// They share sessions, and statements are lost.
+    /// Connections share sessions, and prepared statements get lost.
     SharedWithLosses,
 }
 
-/// Tries it with two connections.
+/// Finds it out with two connections.
 pub(crate) async fn sessions(options: &PgConnectOptions) -> Result<Sessions, sqlx::Error> {
     let mut first = options.connect().await?;
     let mut second = options.connect().await?;
@@ -30,12 +30,12 @@ pub(crate) async fn sessions(options: &PgConnectOptions) -> Result<Sessions, sql
     Ok(found)
 }
 
-/// Do two connections meet in one session, or does one of them change sessions?
+/// Do two connections use the same session, or does one connection change its session?
 async fn are_shared(first: &mut PgConnection, second: &mut PgConnection) -> Result<bool, sqlx::Error> {
     for _ in 0..TRIES {
         let before = session(first).await?;
-        // The second one is given the session that the first one has just left, and keeps it until its transaction
-        // ends.
+        // A pooler gives the second connection the session that the first one has just left. The transaction keeps it
+        // there meanwhile.
         let mut tx = second.begin().await?;
         let other = session(&mut tx).await?;
         tx.rollback().await?;
@@ -46,16 +46,16 @@ async fn are_shared(first: &mut PgConnection, second: &mut PgConnection) -> Resu
     Ok(false)
 }
 
-/// Not prepared, so that the question itself works behind everything.
+/// The server's process id of the session. The query is not prepared, so it works behind every pooler.
 async fn session(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
     connection.fetch_one("SELECT pg_backend_pid()").await?.try_get(0)
 }
 
-/// Do prepared statements of two connections, which the driver names alike, stay apart?
+/// Are the prepared statements of two connections kept apart? The driver gives them the same names.
 async fn keep_statements(first: &mut PgConnection, second: &mut PgConnection) -> bool {
     for _ in 0..TRIES {
         for (connection, sql, answer) in [(&mut *first, "SELECT 1", 1), (&mut *second, "SELECT 2", 2)] {
-            // A wrong answer is the other connection's statement.
+            // A wrong answer means that the other connection's statement was run.
             if !matches!(sqlx::query_scalar::<_, i32>(sql).fetch_one(connection).await, Ok(found) if found == answer) {
                 return false;
             }

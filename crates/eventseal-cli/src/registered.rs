@@ -1,5 +1,5 @@
-//! The registry of an application, as far as its schema lock tells: which versions there are, what they protect and by
-//! whose keys, and where their steps lead. What the steps do, nobody knows here; they are never taken.
+//! Reads the registry of an application from its schema lock: the versions, what they protect under whose keys, and
+//! where their steps lead. The steps themselves are not in the lock, so they are never run here.
 
 use crate::output::{Failure, shown};
 use eventseal::maintenance::CensusRow;
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::Path;
 
-/// A schema lock. Members that do not matter here are ignored.
+/// A schema lock that was read. Members of the file that are not needed here are ignored.
 #[derive(Debug)]
 pub(crate) struct Registered {
     types: BTreeMap<String, LockedType>,
@@ -21,7 +21,7 @@ impl Registered {
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let name = shown(&path.to_string_lossy());
         let bytes = std::fs::read(path).map_err(|error| bad(&name, &format!("can't be read: {error}")))?;
-        // Before anything that another format may have changed.
+        // The format is checked first, because another format may have changed everything else.
         match serde_json::from_slice::<Value>(&bytes).ok().as_ref().map(|lock| &lock["eventseal_schemas"]) {
             Some(Value::Number(format)) if format.as_u64() == Some(LockFile::FORMAT.into()) => {}
             Some(Value::Number(format)) => {
@@ -41,7 +41,8 @@ impl Registered {
         Ok(Self { types: lock.types, name })
     }
 
-    /// As a registry. What is protected matters only where payloads are looked into.
+    /// The registry. With `with_protection` it knows what is protected, which is only needed if payloads are looked
+    /// into.
     pub(crate) fn schemas(&self, with_protection: bool) -> Result<Schemas, Failure> {
         let events = self.types.iter().map(|(name, known)| declare(known, name, with_protection));
         Schemas::new(events).map_err(|errors| {
@@ -49,13 +50,15 @@ impl Registered {
         })
     }
 
+    /// Does the version of this row protect anything?
     pub(crate) fn is_protected(&self, row: &CensusRow) -> bool {
         let version = self.legacy_version(row).unwrap_or(row.event_version.get());
         let known = self.types.get(row.event_type.as_str()).and_then(|known| known.versions.get(&version));
         known.is_some_and(|version| !version.protected.is_empty())
     }
 
-    /// Which version events are read as that are stored without one; `None` if these have one, or if nobody says.
+    /// The version as which the events of this row are read, if they are stored without one. `None` if they have a
+    /// version, or if the lock does not say it.
     pub(crate) fn legacy_version(&self, row: &CensusRow) -> Option<u32> {
         self.types
             .get(row.event_type.as_str())
@@ -63,14 +66,14 @@ impl Registered {
             .filter(|_| row.event_version.get() == 0)
     }
 
-    /// The types that protect anything.
+    /// The types with a version that protects anything.
     pub(crate) fn protected_types(&self) -> impl Iterator<Item = &str> {
         let protected =
             self.types.iter().filter(|(_, known)| known.versions.values().any(|version| !version.protected.is_empty()));
         protected.map(|(name, _)| name.as_str())
     }
 
-    /// Every step, with the type and version it starts from.
+    /// Every step, with the type and version from which it starts.
     pub(crate) fn steps(&self) -> impl Iterator<Item = (&str, u32, &LockedStep)> {
         self.types.iter().flat_map(|(name, known)| {
             known.versions.iter().filter_map(|(number, version)| Some((name.as_str(), *number, version.step.as_ref()?)))
@@ -78,24 +81,24 @@ impl Registered {
     }
 }
 
-/// What the schemas say of a kind of scopes.
+/// What the schemas say about a kind of key scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KindIs {
     Known,
-    /// The schemas name no such kind, but protect values by their own aggregates, and a schema lock does not say what
-    /// types these have.
+    /// The schemas do not name this kind. But they have values that are owned by the event's aggregate, and a schema
+    /// lock does not say which types of aggregates there are.
     PerhapsAnAggregate,
     Unknown,
 }
 
-/// As an `Owner` is displayed, and so a schema lock spells it. A kind may hold any text, so it is compared and not cut
-/// out where that can be had.
+/// How `Owner` is displayed, and so how a schema lock spells it. A kind may contain any text, so owners are compared
+/// with a whole kind where possible, instead of being split.
 const OWN: &str = "the aggregate";
 const OWN_AS: &str = "the aggregate as ";
 const SUBJECT_AT: &str = " at ";
 
 impl Registered {
-    /// The name of the file.
+    /// The name of the file, for messages.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -126,13 +129,13 @@ impl Registered {
         {
             KindIs::PerhapsAnAggregate
         } else {
-            // An aggregate of a type that is nearly a kind is refused when it is appended to.
+            // An aggregate whose type is nearly a known kind can't exist: appends to it are refused.
             KindIs::Unknown
         }
     }
 }
 
-/// Would a registry refuse these two kinds beside each other?
+/// Are these two kinds so similar that a registry refuses them beside each other?
 fn are_similar(a: &str, b: &str) -> bool {
     let of = |name: &str, kind: &str| event(name).version(1).protect(&["/value"], subject(kind, "/id"));
     let refused = Schemas::new([of("A", a), of("B", b)]).err();
@@ -152,7 +155,7 @@ fn declare(known: &LockedType, name: &str, with_protection: bool) -> EventSchema
         schema = match &version.protected {
             protected if protected.is_empty() || !with_protection => schema.unprotected("so the schema lock says"),
             protected => protected.keys().fold(schema, |schema, pointer| match pointer.as_str() {
-                // Whether something lies in the clear does not depend on whose it is.
+                // Any owner will do: whether a value is in the clear does not depend on it.
                 "" => schema.protect_whole(Owner::Aggregate),
                 pointer => schema.protect(&[pointer], Owner::Aggregate),
             }),

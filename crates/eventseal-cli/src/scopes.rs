@@ -1,4 +1,4 @@
-//! The commands about one key scope.
+//! `keys show`, `shred`, `reopen`, `disable`, `enable` and `rotate-data-key`: the commands about one key scope.
 
 mod doubts;
 
@@ -48,7 +48,8 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
             confirm(&scope, before.as_ref(), &db.whereabouts(&namespace), json)?;
         }
         let manager = db.manager(Arc::new(NoMasterKey));
-        let done = db.transact(db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, &args.cause.reason).await).await?;
+        let reason = &args.cause.reason;
+        let done = db.transact(db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, reason).await).await?;
         let destroyed: Vec<String> = done.destroyed.iter().map(KeyId::to_string).collect();
         let json = json!({
             "kind": scope.kind(),
@@ -105,8 +106,9 @@ pub(crate) async fn reopen(args: Reopen, json: bool) -> Result<Report, Failure> 
         let partition = partition(&mut db, &scope, args.partition).await?;
         let namespace = db.announce(json, &format!("Reopening {}", shown(&scope.to_string()))).await?;
         let manager = db.manager_of(partition, kms);
-        // Not a transaction that writes from the start: the master key may be asked for in it.
-        let key = db.transact("BEGIN", async |tx| manager.acting_as(&actor).reopen(tx, &scope, &args.cause.reason).await).await?;
+        // The transaction must not take the write lock from the start, because the KMS may be asked in it.
+        let reason = &args.cause.reason;
+        let key = db.transact("BEGIN", async |tx| manager.acting_as(&actor).reopen(tx, &scope, reason).await).await?;
         Ok(new_key(&scope, &key, "Reopened").of(&namespace, &db.place))
     })
 }
@@ -150,12 +152,19 @@ async fn switch(args: &Change, action: ScopeAction, json: bool) -> Result<Report
         } else {
             ("Enabled", "Its keys can be used again.")
         };
-        let json = json!({ "kind": scope.kind(), "id": scope.id(), "state": if disable { "disabled" } else { "live" }, "reason": args.cause.reason, "actor": actor });
+        let json = json!({
+            "kind": scope.kind(),
+            "id": scope.id(),
+            "state": if disable { "disabled" } else { "live" },
+            "reason": args.cause.reason,
+            "actor": actor,
+        });
         Ok(Report::new(format!("{done} {}. {state}", shown(&scope.to_string())), json).of(&namespace, &db.place))
     })
 }
 
-/// The partition of a scope's keys: only applications know how they choose it, but it can be seen from the newest key.
+/// The partition for a scope's new key. Only the application knows how it chooses partitions, so this takes the
+/// partition of the scope's newest key.
 async fn partition<C: Backend>(db: &mut Db<C>, scope: &KeyScope, chosen: Option<String>) -> Result<String, Failure> {
     db.namespace().await?;
     if let Some(partition) = chosen {
@@ -175,7 +184,7 @@ fn unknown(scope: &KeyScope, hint: &str) -> Failure {
     Failure::refused("unknown_scope", problem)
 }
 
-/// Shows what is about to be destroyed, and lets the operator type the id.
+/// Shows what will be destroyed, and asks the operator to type the scope's id.
 fn confirm(scope: &KeyScope, history: Option<&KeyHistory>, whereabouts: &str, json: bool) -> Result<(), Failure> {
     if json || !std::io::stdin().is_terminal() {
         let problem = "a shred can't be undone, and there is nobody to ask: pass --yes".to_owned();

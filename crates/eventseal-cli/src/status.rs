@@ -1,4 +1,4 @@
-//! `status`: key-encryption keys, what they wrap, and what is due.
+//! `status`: shows the key-encryption keys, how many data keys each one wraps, and what is due.
 
 use crate::args::Status;
 use crate::connect::{connect, on};
@@ -63,7 +63,7 @@ fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status,
     Report::new(text, json).of(namespace, place).ending(exit)
 }
 
-/// Active keys that have wrapped for longer than they should.
+/// Active keys that are older than `max_age` days, each with what to do.
 fn due(usage: &[KekUsage], max_age: u32, now: OffsetDateTime) -> Vec<(String, String)> {
     let active = usage.iter().map(|usage| &usage.kek).filter(|kek| kek.state == KekState::Active);
     let old = active.filter(|kek| now - kek.created_at >= Duration::days(max_age.into()));
@@ -76,7 +76,7 @@ fn due(usage: &[KekUsage], max_age: u32, now: OffsetDateTime) -> Vec<(String, St
     .collect()
 }
 
-/// Rotations and moves that somebody began.
+/// Rotations and moves that were begun and not finished, each with what to do.
 fn unfinished(usage: &[KekUsage]) -> Vec<(String, String)> {
     let mut items = Vec::new();
     let unfinished = |usage: &&KekUsage| match usage.kek.state {
@@ -100,7 +100,7 @@ fn unfinished(usage: &[KekUsage]) -> Vec<(String, String)> {
     items
 }
 
-/// Provider and id of each master key, and how many key-encryption keys it holds.
+/// Each master key by provider and id, with the number of key-encryption keys that it wraps.
 fn masters(usage: &[KekUsage]) -> BTreeMap<(&str, &str), usize> {
     let mut masters = BTreeMap::new();
     for KekUsage { kek, .. } in usage {

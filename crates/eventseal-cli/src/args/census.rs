@@ -1,4 +1,4 @@
-//! What a census can be asked for.
+//! The arguments of `census`.
 
 use super::{Database, Progress};
 use crate::connect::EventNames;
@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs no master key and no key tables, and opens nothing: an event counts as sealed if its payload begins with a header. \
-Counts range by range, each in a statement of its own, so that nothing is held up. What is appended meanwhile may be \
-missing.
+Needs no master key and no key tables, because it opens nothing: an event counts as sealed if its payload begins with \
+a header. Counts range by range, each in a statement of its own, so that nothing else has to wait. Events that are \
+appended meanwhile may not be counted.
 
-With --schemas, it says what stored events need, and what they need no more. That is worth as much as the file: take the \
-one of the code that reads this database.
+With --schemas, it says which steps stored events need, and which steps they do not need any more. Pass the file that \
+belongs to the code that reads this database: for other code, the answer is wrong.
 
 Examples:
   eventseal census
@@ -20,28 +20,31 @@ Examples:
   eventseal census --schemas schemas.json --payloads=all --check
   eventseal census --after 12000000 --json | jq '.types[] | select(.without_header > 0)'")]
 pub(crate) struct Census {
-    /// A schema lock of eventseal-testing: what is registered and protected, and where steps lead
+    /// A schema lock of eventseal-testing: which types are registered and protected, and where steps lead
     #[arg(long, value_name = "FILE")]
     pub(crate) schemas: Option<PathBuf>,
-    /// Look into payloads of protected versions for what lies in the clear: those without a header, or all
-    #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "without-header", requires = "schemas")]
+    /// Look for plaintext in the payloads of protected versions: in those without a header, or in all
+    #[arg(long, value_name = "WHICH", requires = "schemas")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "without-header")]
     pub(crate) payloads: Option<Payloads>,
-    /// End with exit code 5 if events can't be read, or if --payloads found some in the clear
+    /// End with exit code 5 if events can't be read, or if --payloads finds protected values in the clear
     #[arg(long, requires = "schemas")]
     pub(crate) check: bool,
-    /// Only what comes after this position
-    #[arg(long, value_name = "POSITION", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(i64).range(0..))]
+    /// Only events after this position
+    #[arg(long, value_name = "POSITION", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) after: i64,
-    /// Only what comes up to this position
+    /// Only events up to this position
     #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) up_to: Option<i64>,
     /// How many positions are counted in one statement
-    #[arg(long, value_name = "POSITIONS", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "POSITIONS", default_value_t = 1_000_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) batch: u64,
     /// Another name for the table of events
     #[arg(long, value_name = "NAME")]
     pub(crate) events_table: Option<String>,
-    /// The columns are named as the newest eventsalsa/store does: stream_* (PostgreSQL)
+    /// The columns are named as eventsalsa/store does since 0.1: stream_* (PostgreSQL)
     #[arg(long)]
     pub(crate) streams: bool,
     #[command(flatten)]
@@ -50,7 +53,7 @@ pub(crate) struct Census {
     pub(crate) database: Database,
 }
 
-/// Which payloads are looked into. (What is said here of single values would make the help a page longer.)
+/// Which payloads are looked into. The variants have no doc comments, because clap would then print a longer help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Payloads {
     WithoutHeader,

@@ -1,4 +1,5 @@
-//! What a census says to a registry: which steps are needed, and what is stored that should not be, or not like that.
+//! Compares a census with a registry: which steps are needed, and which stored events can't be read or are in the
+//! clear.
 
 use crate::args::Payloads;
 use crate::output::{count, number, shown};
@@ -12,9 +13,9 @@ pub(crate) struct Findings<'a> {
     rows: &'a [CensusRow],
     registered: &'a Registered,
     steps: Vec<FoundStep<'a>>,
-    /// For each protected type, whether it can do without plaintext. `None` if no payload was looked into.
+    /// For each protected type, whether `accept_plaintext` can go. `None` if no payload was looked into.
     refuses_plaintext: Option<Vec<(&'a str, Answer)>>,
-    /// Nothing is stored of any registered type, which is more often the wrong table than a new one.
+    /// No event of a registered type is stored. Mostly that means that this is the wrong table.
     is_strange: bool,
 }
 
@@ -22,7 +23,7 @@ struct FoundStep<'a> {
     event_type: &'a str,
     from: u32,
     step: &'a LockedStep,
-    /// How many stored events need it.
+    /// How many stored events need the step.
     events: u64,
     can_go: Answer,
 }
@@ -49,7 +50,7 @@ impl<'a> Findings<'a> {
         self.rows.iter().filter(move |row| wanted(row))
     }
 
-    /// Is there anything that reads fail at, or that lies in the clear?
+    /// Are there events that can't be read, or protected values in the clear?
     pub(crate) fn is_bad(&self) -> bool {
         self.rows(|row| is_unreadable(row) || open(row).is_some()).next().is_some()
     }
@@ -182,7 +183,9 @@ impl<'a> Findings<'a> {
                     "plaintext": found.plaintext,
                     "nothing_to_protect": found.nothing_to_protect,
                     "unreadable": found.unreadable,
-                    "first_open": found.first_open.map(|(position, id)| json!({ "position": position.get(), "event_id": id.to_string() })),
+                    "first_open": found.first_open.map(|(position, id)| {
+                        json!({ "position": position.get(), "event_id": id.to_string() })
+                    }),
                 });
             }
         }
@@ -197,7 +200,7 @@ fn is_unreadable(row: &CensusRow) -> bool {
     matches!(row.registration, Some(Registration::Newer(_) | Registration::Missing(_)))
 }
 
-/// What lies there as it should not.
+/// The protection of a row, if it has events that are not completely sealed.
 fn open(row: &CensusRow) -> Option<Protection> {
     row.protection.filter(|protection| protection.open() > 0)
 }
@@ -217,7 +220,7 @@ fn answer_json(answer: &Answer) -> Value {
     }
 }
 
-/// `OrderPlaced v1 → v2`, `Checkout v1 → Order v1, Payment v1`, `Draft v3 → nothing`.
+/// Prints `OrderPlaced v1 → v2`, `Checkout v1 → Order v1, Payment v1`, `Draft v3 → nothing`.
 impl Display for FoundStep<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} v{} → ", shown(self.event_type), self.from)?;
@@ -234,18 +237,19 @@ impl Display for FoundStep<'_> {
 
 impl FoundStep<'_> {
     fn json(&self) -> Value {
+        let to = self.step.to.iter().map(|target| json!({ "type": target.event_type, "version": target.version }));
         json!({
             "type": self.event_type,
             "version": self.from,
             "kind": self.step.kind,
-            "to": self.step.to.iter().map(|target| json!({ "type": target.event_type, "version": target.version })).collect::<Vec<_>>(),
+            "to": to.collect::<Vec<_>>(),
             "events": self.events,
             "can_go": answer_json(&self.can_go),
         })
     }
 }
 
-/// `OrderPlaced v1`.
+/// Prints `OrderPlaced v1`.
 struct Name<'a>(&'a CensusRow);
 
 impl Display for Name<'_> {
@@ -254,7 +258,7 @@ impl Display for Name<'_> {
     }
 }
 
-/// `OrderPlaced v1: 17 events`.
+/// Prints `OrderPlaced v1: 17 events`.
 struct Events<'a>(&'a CensusRow);
 
 impl Display for Events<'_> {
@@ -263,7 +267,7 @@ impl Display for Events<'_> {
     }
 }
 
-/// A heading, what is under it, and what to do about that.
+/// Writes a heading, its lines, and what to do about them.
 fn section(text: &mut String, heading: &str, lines: impl IntoIterator<Item = impl Display>, advice: &str) {
     let mut lines = lines.into_iter().peekable();
     let is_empty = lines.peek().is_none();

@@ -1,15 +1,15 @@
-//! What the checks of `doctor` found, and how it is shown.
+//! The results of the checks of `doctor`, and how they are shown.
 
 use crate::output::{Exit, Report, causes, in_commands, shown};
 use eventseal::Error;
 use serde_json::json;
 use std::fmt::Write as _;
 
-/// One thing that was looked at.
+/// The result of one check.
 struct Check {
     name: &'static str,
     found: String,
-    /// What to do; `None` if all is well.
+    /// What to do. `None` if nothing is wrong.
     remedy: Option<String>,
 }
 
@@ -49,7 +49,10 @@ impl Checks {
         let checks: Vec<_> = self
             .0
             .iter()
-            .map(|check| json!({ "check": check.name, "ok": check.remedy.is_none(), "found": check.found, "remedy": check.remedy }))
+            .map(|check| {
+                let Check { name, found, remedy } = check;
+                json!({ "check": name, "ok": remedy.is_none(), "found": found, "remedy": remedy })
+            })
             .collect();
         let report = Report::new(text, json!({ "ok": problems == 0, "checks": checks }));
         if problems == 0 { report } else { report.ending(Exit::Problems) }

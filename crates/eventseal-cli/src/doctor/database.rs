@@ -1,4 +1,4 @@
-//! The server or the file itself: what it is, its clock and its settings.
+//! Checks the server or the file: its version, its clock and its settings.
 
 use super::checks::Checks;
 use crate::connect::Db;
@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
 use time::{Duration, OffsetDateTime};
 
-/// How far the clocks of this machine and of the database may be apart.
+/// The largest difference between the clocks of this machine and of the database that is not reported.
 const MAX_DRIFT: Duration = Duration::seconds(5);
 
 pub(super) async fn sqlite(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
@@ -49,7 +49,8 @@ pub(super) async fn postgres(db: &mut Db<PgConnection>, checks: &mut Checks) {
     }
 }
 
-/// The settings of a file that keys were just written to. Every connection that does so is to overwrite what it frees.
+/// Checks the settings of a SQLite file after keys were written to it. A connection that writes keys must overwrite
+/// freed bytes (`secure_delete`).
 pub(super) async fn file(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
     match sqlx::query_scalar::<_, String>("PRAGMA journal_mode").fetch_one(&mut db.connection).await {
         Ok(mode) if mode == "wal" => {
@@ -73,7 +74,7 @@ pub(super) async fn file(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
     }
 }
 
-/// Is this the server that is written to? On a standby that is said, and no fault.
+/// Is this the primary server? A standby is noted, and is not a problem.
 pub(super) async fn is_primary(db: &mut Db<PgConnection>, checks: &mut Checks) -> bool {
     let row = sqlx::query_as::<_, (bool, Option<f64>)>(
         "SELECT pg_is_in_recovery(), CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0

@@ -1,4 +1,4 @@
-//! Does what is committed outlast a crash? An erasure that was reported must not be undone by one.
+//! Checks that a commit outlasts a crash. Otherwise a crash could undo an erasure that was reported as done.
 
 use super::checks::Checks;
 use crate::connect::Db;
@@ -39,7 +39,7 @@ pub(super) async fn postgres(db: &mut Db<PgConnection>, checks: &mut Checks) {
     }
 }
 
-/// The setting belongs to a connection; one that is weaker than this is refused when it shreds.
+/// The setting belongs to the connection. A connection with a weaker setting is refused when it shreds.
 pub(super) async fn sqlite(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
     match sqlx::query_scalar::<_, i64>("PRAGMA synchronous").fetch_one(&mut db.connection).await {
         Ok(2..) => checks.good(NAME, "commits outlast a loss of power (synchronous is FULL)"),

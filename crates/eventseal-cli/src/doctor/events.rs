@@ -1,4 +1,4 @@
-//! The tables of events, if they are in this database: can they be read and appended to?
+//! Checks that the tables of events, if they are in this database, can be read and appended to.
 
 use super::checks::Checks;
 use crate::args;
@@ -7,7 +7,7 @@ use crate::output::{Failure, causes};
 use eventseal::error::SetUpFault;
 use eventseal::{Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, NewEvent, aggregate};
 
-/// Looks at the tables through the store that applications use. `writable`: is this a database that can be written to?
+/// Checks the tables through the store that applications use. `writable` says whether the database can be written to.
 pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
     db: &mut Db<C>,
     store: Result<S, Failure>,
@@ -23,16 +23,16 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
     };
     match store.read_events(&mut db.connection, GlobalPosition::START, 1, &EventFilter::default()).await {
         Ok(_) => {}
-        // Keys may well be in a database of their own.
+        // The keys may be in a database of their own.
         Err(error) if is_missing(&error) && !args.names_events() => {
             checks.good("events", "there is no table of that name here; --events-table and --streams name another one");
             return;
         }
-        // An operator of keys needs no events.
+        // A user that manages keys need not be able to read events.
         Err(Error::SetUp(SetUpFault::PermissionDenied { .. })) if !args.names_events() => {
             return checks.good("events", "this user may not read them");
         }
-        // Many things are called events.
+        // The table may belong to something else: many things are called events.
         Err(error) if is_of_another_shape(&error) && !args.names_events() => {
             checks.good(
                 "events",
@@ -75,7 +75,7 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
     }
 }
 
-/// Appends to a stream of its own, and takes it back.
+/// Tries an append to a stream of its own, and rolls it back.
 async fn append<C: Backend, S: EventStore<Tx = C>>(db: &mut Db<C>, store: &S) -> Result<(), Error> {
     let failed = |source: sqlx::Error| Error::database("beginning a transaction", source);
     let stream = aggregate("$eventseal", "doctor");
@@ -86,14 +86,14 @@ async fn append<C: Backend, S: EventStore<Tx = C>>(db: &mut Db<C>, store: &S) ->
     done.map(drop)
 }
 
-/// A column that there is not.
+/// Does the table lack a column?
 fn is_of_another_shape(error: &Error) -> bool {
     matches!(error, Error::SetUp(SetUpFault::OutdatedTables { .. }))
         || code(error) == Some("42703")
         || in_words(error, "no such column")
 }
 
-/// SQLite has no code for it.
+/// Does an error of SQLite contain these words? SQLite has no code of its own for these errors.
 fn in_words(error: &Error, words: &str) -> bool {
     code(error) == Some("1") && causes(error).iter().any(|cause| cause.contains(words))
 }

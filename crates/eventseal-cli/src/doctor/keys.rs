@@ -1,4 +1,4 @@
-//! The key tables: can they be read, and is everything there that keys need?
+//! Checks that the key tables can be read, and that the keys that every application needs are there.
 
 use super::checks::Checks;
 use crate::connect::{Backend, Db};
@@ -20,7 +20,7 @@ pub(super) async fn namespace<C: Backend>(db: &mut Db<C>, checks: &mut Checks) -
     None
 }
 
-/// The key-encryption keys, if they can be read.
+/// Reads the key-encryption keys.
 pub(super) async fn reading<C: Backend>(db: &mut Db<C>, checks: &mut Checks) -> Option<Vec<KekUsage>> {
     match db.keys.kek_usage(&mut db.connection).await {
         Ok(usage) => {
@@ -53,7 +53,7 @@ pub(super) async fn in_place<C: Backend>(db: &mut Db<C>, usage: &[KekUsage], che
     }
 }
 
-/// Is the integrity key there?
+/// Is there an active integrity key?
 pub(super) async fn integrity<C: Backend>(db: &mut Db<C>) -> Result<bool, Error> {
     let scopes = db.keys.scopes(&mut db.connection, &[KeyScope::integrity()], ScopeLock::None).await?;
     Ok(scopes.iter().any(|record| record.active.is_some()))

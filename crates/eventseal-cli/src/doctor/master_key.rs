@@ -1,4 +1,4 @@
-//! The master key: does it open what it should?
+//! Checks that the master key opens the key-encryption keys.
 
 use super::checks::Checks;
 use super::keys::integrity;
@@ -20,7 +20,7 @@ pub(super) async fn open(args: &args::MasterKey, checks: &mut Checks) -> Option<
     None
 }
 
-/// Opens every key-encryption key that is in use.
+/// Opens every key-encryption key that is in use, and the integrity key.
 pub(super) async fn round_trips<C: Backend>(
     db: &mut Db<C>,
     kms: Arc<dyn Kms>,
@@ -47,7 +47,7 @@ pub(super) async fn round_trips<C: Backend>(
     if opened > 0 {
         checks.good("master key", format!("{} opens {}", kms.provider(), count(opened, "key-encryption key")));
     }
-    // With everything in place this makes nothing, and opens the integrity key.
+    // All keys are there, so `prepare` creates nothing. It opens the integrity key.
     if opened > 0 && matches!(integrity(db).await, Ok(true)) {
         match db.manager(kms).prepare(&mut db.connection).await {
             Ok(()) => checks.good("data keys", "the integrity key opens"),

@@ -1,4 +1,4 @@
-//! Which migrations of the key tables were run.
+//! Checks which migrations of the key tables were run.
 
 use super::checks::Checks;
 use crate::connect::{Backend, Db};
@@ -10,7 +10,7 @@ pub(super) async fn applied<C: Backend>(db: &mut Db<C>, checks: &mut Checks) {
     match C::applied_migration(db).await {
         Ok(Some(applied)) if applied == newest => checks.good("migrations", format!("current ({newest})")),
         Ok(Some(applied)) if applied > newest => {
-            // Migrations add. The ones that older code can't work with are an error of the library.
+            // Most migrations only add things. If older code can't work with one, the library returns an error.
             checks.good(
                 "migrations",
                 format!("{applied}, by a newer version; this command knows {newest}, and works with them"),
@@ -19,7 +19,7 @@ pub(super) async fn applied<C: Backend>(db: &mut Db<C>, checks: &mut Checks) {
         Ok(Some(applied)) => {
             checks.problem("migrations", format!("{applied} of {newest}"), "eventseal migrate --namespace NAME")
         }
-        // Whether tables that were made by hand are current shows when they are read.
+        // Tables that were created by hand have no record of migrations. Reading them shows whether they are current.
         Ok(None) => checks.good("migrations", "not run by eventseal"),
         Err(error @ Error::SetUp(SetUpFault::NewerTables { .. })) => {
             checks.failed("migrations", &error, "use a newer eventseal")

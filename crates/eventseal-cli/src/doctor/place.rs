@@ -1,4 +1,5 @@
-//! Where the key tables are: which file, who else may read it; which schema, and whether it is the one that is meant.
+//! Checks where the key tables are. On SQLite: who may read the file. On PostgreSQL: which schema they are in, and
+//! whether it is the one that is meant.
 
 use super::checks::Checks;
 use crate::args;
@@ -6,7 +7,7 @@ use crate::connect::Db;
 use eventseal::Error;
 use sqlx::postgres::PgConnection;
 
-/// Whoever may read a SQLite file has every wrapped key and the names of all scopes.
+/// Checks the mode of a SQLite file. Every user who can read it has all wrapped keys and the names of all scopes.
 #[cfg(unix)]
 pub(super) fn file_mode(path: &std::path::Path, checks: &mut Checks) {
     use std::os::unix::fs::PermissionsExt;
@@ -16,10 +17,10 @@ pub(super) fn file_mode(path: &std::path::Path, checks: &mut Checks) {
         std::path::PathBuf::from(name)
     };
     let files = [path.to_owned(), with("-wal"), with("-shm")];
-    // A database in memory has no file, and not every file has a log.
+    // A database in memory has no file, and not every database has a -wal and a -shm file.
     let modes =
         files.iter().filter_map(|file| Some((file, std::fs::metadata(file).ok()?.permissions().mode() & 0o777)));
-    // The first of those that are equally open: the database itself, where it is.
+    // Of several files that are equally open, the first is reported: the database itself.
     let Some((file, mode)) = modes.min_by_key(|(_, mode)| std::cmp::Reverse(mode & 0o007)) else { return };
     if mode & 0o007 == 0 {
         return checks.good("file mode", format!("{mode:04o}, closed to others"));
@@ -31,14 +32,16 @@ pub(super) fn file_mode(path: &std::path::Path, checks: &mut Checks) {
 #[cfg(not(unix))]
 pub(super) fn file_mode(_: &std::path::Path, _: &mut Checks) {}
 
-/// Which schema the names lead to. Without `--schema` that is the session's `search_path`, and every session has its
-/// own.
+/// Checks in which schema the key tables are found. Without `--schema` the `search_path` decides that, and every
+/// session has its own.
 pub(super) async fn search_path(db: &mut Db<PgConnection>, args: &args::Database, checks: &mut Checks) {
     let table = format!("\"{}key_namespace\"", args.prefix);
     let found = sqlx::query_as::<_, (Option<String>, Vec<String>, String)>(
-        "SELECT (SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)),
+        "SELECT (SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                      WHERE c.oid = to_regclass($1)),
              ARRAY(SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                   WHERE c.relkind IN ('r', 'p') AND quote_ident(c.relname) IN ($1, trim(both '\"' from $1)) ORDER BY 1),
+                   WHERE c.relkind IN ('r', 'p')
+                       AND quote_ident(c.relname) IN ($1, trim(both '\"' from $1)) ORDER BY 1),
              current_setting('search_path')",
     );
     let (schema, all, path) = match found.bind(&table).fetch_one(&mut db.connection).await {

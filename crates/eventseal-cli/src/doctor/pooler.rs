@@ -1,4 +1,4 @@
-//! Whether a pooler is in between, and whether it is one that will not work.
+//! Checks whether there is a pooler in front of the database, and whether eventseal works behind it.
 
 use super::checks::Checks;
 use crate::args;

@@ -1,10 +1,10 @@
-//! Are keys there that were destroyed? A restore of a part of the tables brings them back.
+//! Checks that no destroyed key has come back. A restore of only some of the key tables brings keys back.
 
 use super::checks::Checks;
 use crate::connect::{Backend, Db};
 use crate::output::count;
 
-/// How many scopes are named.
+/// How many scopes are named at most.
 const SHOWN: u32 = 5;
 
 pub(super) async fn restored<C: Backend>(db: &mut Db<C>, checks: &mut Checks) {

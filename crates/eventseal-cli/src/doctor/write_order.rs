@@ -1,4 +1,5 @@
-//! The tables of events on PostgreSQL: do they have what appends in the configured order need?
+//! Checks that the tables of events on PostgreSQL have the constraints and indexes that appends need. Appends write
+//! either events or the head row first, and the order decides what is needed.
 //!
 //! The order in which *other* programs write can't be seen in a database.
 
@@ -10,10 +11,10 @@ use sqlx::postgres::PgConnection;
 
 const NAME: &str = "write order";
 
-/// What was found of a table of events and that of its heads.
+/// What was found out about the table of events and the table of heads.
 struct Found {
     partitioned: bool,
-    /// Are the columns called `stream_*`?
+    /// Are the columns named `stream_*`?
     streams: bool,
     unique_versions: bool,
     id_index: bool,
@@ -21,11 +22,13 @@ struct Found {
     unique_heads: bool,
 }
 
-/// `$1` is the table of events, `$2` and `$3` are those of its heads that there may be, by the names of the columns.
+/// `$1` is the table of events. `$2` and `$3` are the possible tables of heads: `$2` if the columns are named
+/// `stream_*`, and `$3` if they are named `aggregate_*`.
 const LOOK: &str = "
     WITH events AS (
         SELECT c.oid, c.relkind = 'p' AS partitioned, EXISTS (
-            SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'stream_version' AND NOT a.attisdropped
+            SELECT FROM pg_catalog.pg_attribute AS a
+            WHERE a.attrelid = c.oid AND a.attname = 'stream_version' AND NOT a.attisdropped
         ) AS streams
         FROM pg_catalog.pg_class AS c WHERE c.oid = to_regclass($1)
     ), found AS (
@@ -34,7 +37,8 @@ const LOOK: &str = "
         FROM events
     ), indexes AS (
         SELECT i.indrelid, i.indisunique AND i.indimmediate AS is_unique,
-            (SELECT array_agg(a.attname::text ORDER BY k.at) FROM UNNEST(i.indkey::int2[]) WITH ORDINALITY AS k (number, at)
+            (SELECT array_agg(a.attname::text ORDER BY k.at)
+             FROM UNNEST(i.indkey::int2[]) WITH ORDINALITY AS k (number, at)
              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.number
              WHERE k.at <= i.indnkeyatts) AS columns
         FROM pg_catalog.pg_index AS i
@@ -49,7 +53,7 @@ const LOOK: &str = "
             AND columns @> ARRAY[prefix || '_type', prefix || '_id']) AS unique_heads
     FROM found";
 
-/// Says nothing where there is no table of events: keys may have a database of their own.
+/// Reports nothing if there is no table of events, because the keys may be in a database of their own.
 pub(super) async fn postgres(db: &mut Db<PgConnection>, args: &Doctor, checks: &mut Checks) {
     let quoted = |name: &str| {
         let name = format!("\"{}\"", name.replace('"', "\"\""));

@@ -1,4 +1,4 @@
-//! Can the key tables be written to? Tried, and rolled back.
+//! Checks that the key tables can be written to. The write is tried and rolled back.
 
 use super::checks::Checks;
 use crate::connect::{Backend, Db};
@@ -6,7 +6,7 @@ use eventseal::keys::{KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeState}
 use eventseal::{Error, KeyScope};
 use time::OffsetDateTime;
 
-/// Could they be written to?
+/// Returns whether the key tables can be written to.
 pub(super) async fn writing<C: Backend>(db: &mut Db<C>, checks: &mut Checks) -> bool {
     match write(db).await {
         Ok(()) => {
@@ -19,7 +19,7 @@ pub(super) async fn writing<C: Backend>(db: &mut Db<C>, checks: &mut Checks) -> 
     false
 }
 
-/// Writes to every table that operations write to, and takes it back.
+/// Writes to every table that operations write to, and rolls it back.
 async fn write<C: Backend>(db: &mut Db<C>) -> Result<(), Error> {
     let failed = |source: sqlx::Error| Error::database("beginning a transaction", source);
     let keys = db.keys.clone();

@@ -1,4 +1,4 @@
-//! How far long work is: a bar on a terminal, a line now and then anywhere else.
+//! Shows the progress of long work: a bar on a terminal, and a line now and then elsewhere.
 
 use super::{number, shown};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -6,10 +6,10 @@ use std::fmt::Write;
 use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
-/// Goes to standard error, and never in the way of JSON.
+/// Prints to standard error, and prints nothing with JSON.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// How often a line is printed; `None`: never.
+    /// How often a line is printed. `None` means never.
     every: Option<Duration>,
     unit: &'static str,
     start: Instant,
@@ -31,7 +31,7 @@ impl Progress {
         Self { bar, every, unit, start: Instant::now(), last_line: Instant::now() }
     }
 
-    /// So much of so much is done.
+    /// Says that `done` of `all` units are done.
     pub(crate) fn at(&mut self, done: u64, all: u64) {
         self.bar.set_length(all);
         self.bar.set_position(done);
@@ -44,13 +44,13 @@ impl Progress {
                 shown(self.unit),
                 rate(done, self.start.elapsed())
             );
-            // Whoever does not listen has the report at the end.
+            // If standard error is closed, the report at the end still tells it.
             let _ = std::io::stderr().lock().write_all(line.as_bytes());
         }
     }
 
-    /// Something else is counted from now on.
-    pub(crate) fn count(&mut self, unit: &'static str) {
+    /// Says that another unit is counted from now on.
+    pub(crate) fn count_in(&mut self, unit: &'static str) {
         if unit != self.unit {
             self.unit = unit;
             self.start = Instant::now();
@@ -64,7 +64,7 @@ impl Progress {
     }
 }
 
-/// `12,300/s`, `7/min`, `2/h`: never a fraction of nothing.
+/// A rate in a unit in which it is at least 1: `12,300/s`, `7/min`, `2/h`.
 pub(crate) fn rate(done: u64, took: Duration) -> String {
     #[allow(
         clippy::cast_possible_truncation,
@@ -80,7 +80,7 @@ pub(crate) fn rate(done: u64, took: Duration) -> String {
     format!("{}/{unit}", number(three_digits(number_of)))
 }
 
-/// Nobody needs the others.
+/// Rounds a number down to its three highest digits, because a rate needs no more.
 fn three_digits(number: u64) -> u64 {
     let unit = 10_u64.pow(number.checked_ilog10().unwrap_or_default().saturating_sub(2));
     number / unit * unit

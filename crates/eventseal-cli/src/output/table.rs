@@ -1,24 +1,24 @@
-//! Text that fits the terminal: tables, and sentences in lines of its width.
+//! Fits text to the width of the terminal: tables and sentences.
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use std::io::IsTerminal;
 
-/// A terminal that does not say how wide it is.
+/// The width of a terminal that does not tell it.
 const USUAL: usize = 80;
-/// No column is squeezed below this.
+/// The smallest width to which the last column is wrapped.
 const NARROW: usize = 12;
-/// Between columns.
+/// The space between columns.
 const GAP: u16 = 2;
 
-/// How wide a stream is, if it is a terminal. Files and pipes get lines as long as they are.
+/// The width of a stream, if it is a terminal. Lines for files and pipes are not wrapped.
 pub(super) fn width(stream: &impl IsTerminal) -> Option<usize> {
     stream.is_terminal().then(|| terminal_size::terminal_size().map_or(USUAL, |(width, _)| width.0.into()))
 }
 
-/// A table without lines. `>` before a name aligns it to the right.
+/// Lays out a table without lines. A `>` before the name of a column aligns it to the right.
 ///
-/// Only the last column may be wrapped. A table that is too wide even so is shown row by row, a line for each column:
-/// ids and times in pieces are of no use.
+/// Only the last column is wrapped. If the table is still too wide, each row is shown as a block with a line for each
+/// column, because ids and times in pieces are of no use.
 pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     laid_out(columns, &rows.into_iter().collect::<Vec<_>>(), width(&std::io::stdout()))
 }
@@ -77,14 +77,15 @@ fn space(table: &mut Table) {
 }
 
 fn wrap_last(table: &mut Table, room: usize) {
-    // Only now: a table that may be arranged asks the terminal itself.
+    // Set only now: with this setting, the table asks the terminal for its width by itself.
     table.set_content_arrangement(ContentArrangement::Dynamic);
     if let Some(column) = table.column_iter_mut().last() {
         column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(u16::try_from(room).unwrap_or(u16::MAX))));
     }
 }
 
-/// Breaks lines that are too long, between words. What is behind a wide gap, as in a table, stays below itself.
+/// Breaks lines that are too long, between words. The text behind a wide gap, as in a table, is indented to stay below
+/// itself.
 pub(super) fn wrapped(text: &str, width: Option<usize>) -> String {
     let Some(width) = width else { return text.to_owned() };
     let mut wrapped = String::with_capacity(text.len());
@@ -106,7 +107,7 @@ pub(super) fn wrapped(text: &str, width: Option<usize>) -> String {
     wrapped
 }
 
-/// How far the rest of a line is moved in.
+/// The indentation for the rest of a line that is broken.
 fn indent(line: &str, width: usize) -> usize {
     let start = line.chars().take_while(|c| *c == ' ').count();
     let after_gap = line.rfind("  ").map(|at| line[..at + 2].chars().count()).filter(|at| *at <= width / 2);
@@ -154,7 +155,11 @@ mod tests {
         let fits = wrapped(text, Some(44));
         assert_eq!(
             fits,
-            "ok       database     PostgreSQL, shop on a\n                      host with a long name,\n                      version 15\n  - one two three\nshort\n"
+            concat!(
+                "ok       database     PostgreSQL, shop on a\n",
+                "                      host with a long name,\n",
+                "                      version 15\n  - one two three\nshort\n"
+            )
         );
         assert_eq!(
             wrapped("word-that-is-longer-than-the-line x\n", Some(10)),

@@ -1,7 +1,7 @@
-//! The library speaks to programmers, this command to operators: what the one calls by a method, the other does by a
-//! command.
+//! Translates messages of the library. The library names methods, for programmers. This command names commands, for
+//! operators.
 
-/// What the library says, and what that is here.
+/// Phrases of the library, each with its translation.
 const WORDS: &[(&str, &str)] = &[
     (
         "reopen() starts a new generation if that is lawful",
@@ -48,7 +48,7 @@ const WORDS: &[(&str, &str)] = &[
     ("pass one begun with begin() or begin_with(), not a bare connection and not a raw BEGIN", "please report this"),
 ];
 
-/// A message of the library in the words of this command.
+/// Translates a message of the library.
 pub(crate) fn in_commands(message: &str) -> String {
     WORDS.iter().fold(message.to_owned(), |message, (call, command)| message.replace(call, command))
 }
@@ -57,7 +57,8 @@ pub(crate) fn in_commands(message: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What only applications do: the command seals, opens and appends nothing.
+    /// Methods that only applications call. They need no translation, because the command seals, opens and appends
+    /// nothing.
     const OF_APPLICATIONS: &[&str] = &[
         "deny_unknown_types()",
         "allow_unknown_types()",
@@ -69,13 +70,13 @@ mod tests {
         "pass_through_sealed()",
         "Owner::Aggregate.scope_kind",
         "EventFilter::event_types",
-        // Of SQL.
+        // Functions of SQL.
         "setval()",
         "nextval()",
         "Keyring::from_file",
     ];
 
-    /// What the library may say to this command, as it is written there.
+    /// The sources of the library whose messages may reach this command.
     const SOURCES: &[&str] = &[
         include_str!("../../../../src/error/variants.rs"),
         include_str!("../../../../src/error/event.rs"),
@@ -109,7 +110,7 @@ mod tests {
         })
     }
 
-    /// A source without its tests and comments, and with each text on one line.
+    /// A source without its tests and comments, and with each string on one line.
     fn code(source: &str) -> String {
         let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
         let lines = source.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
@@ -119,7 +120,7 @@ mod tests {
         })
     }
 
-    /// Texts between quotation marks in the lines of some code.
+    /// The strings in some code.
     fn texts(code: &str) -> impl Iterator<Item = &str> {
         code.lines().flat_map(|line| line.split('"').skip(1).step_by(2))
     }

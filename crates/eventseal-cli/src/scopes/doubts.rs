@@ -1,5 +1,5 @@
-//! What makes one doubt that a scope is all there is of a person, or that it is the one that was meant. Said, and never
-//! a reason to refuse: an id may be somebody else's under another kind.
+//! Warns if the operator may have named the wrong scope, or if a person may have other scopes. It only warns and never
+//! refuses, because the same id under another kind may belong to somebody else.
 
 use crate::connect::{Backend, Db};
 use crate::master_key::NoMasterKey;
@@ -12,16 +12,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+/// What is doubtful about a scope.
 pub(super) struct Doubts {
     scope: KeyScope,
-    /// What the schemas say of its kind, if there are any.
+    /// What the schemas say about its kind, if a schema lock was passed.
     schemas: Option<(Registered, KindIs)>,
-    /// Other scopes under the same id, or another spelling of it.
+    /// Other scopes with the same id or with another spelling of it.
     similar: Vec<(KeyScope, ScopeState)>,
 }
 
 impl Doubts {
-    /// What the schema lock says, before anything is connected.
+    /// Looks the kind up in the schema lock. Needs no connection.
     pub(super) fn of_kind(scope: &KeyScope, schemas: Option<&Path>) -> Result<Self, Failure> {
         let registered = schemas.map(Registered::read).transpose()?;
         let schemas = registered.map(|registered| {
@@ -31,7 +32,7 @@ impl Doubts {
         Ok(Self { scope: scope.clone(), schemas, similar: Vec::new() })
     }
 
-    /// Besides, what the key table says.
+    /// Adds what the key table says about the id.
     pub(super) async fn and_of_id<C: Backend>(mut self, db: &mut Db<C>) -> Result<Self, Failure> {
         let manager = db.manager(Arc::new(NoMasterKey));
         let similar = manager.similar_scopes(&mut db.connection, &self.scope).await?;
@@ -41,7 +42,7 @@ impl Doubts {
         Ok(self)
     }
 
-    /// On standard error; JSON has it in its result.
+    /// Prints the warnings on standard error. With JSON, the result has them instead.
     pub(super) fn tell(&self, json: bool) -> Result<(), Failure> {
         if json {
             return Ok(());
@@ -50,7 +51,7 @@ impl Doubts {
         if let Some(kind) = self.kind() {
             let _ = writeln!(text, "WARNING: {kind}");
         }
-        // What is shredded already is nobody's any more.
+        // Scopes that are shredded already need no warning.
         if self.similar.iter().any(|(_, state)| *state != ScopeState::Shredded) {
             let (scope, others) = (shown(&self.scope.to_string()), self.others());
             let _ = writeln!(
@@ -62,7 +63,7 @@ impl Doubts {
         if text.is_empty() { Ok(()) } else { tell(&text) }
     }
 
-    /// For an error that says that there is no such scope.
+    /// The warnings as an addition to the error that there is no such scope.
     pub(super) fn hint(&self) -> String {
         let mut text = String::new();
         if !self.similar.is_empty() {
@@ -107,7 +108,7 @@ impl Doubts {
         Some(text)
     }
 
-    /// With marks around ids, so that white space can be seen.
+    /// The other scopes. An id that is spelled otherwise is in quotes, so that white space can be seen.
     fn others(&self) -> String {
         let others = self.similar.iter().map(|(other, state)| {
             let id = if other.id() == self.scope.id() { shown(other.id()) } else { format!("'{}'", shown(other.id())) };

@@ -1,5 +1,5 @@
-//! `eventseal census`: what it counts, what it says of steps, and how it ends. Tables are snapshots: after a change
-//! that is meant, `INSTA_UPDATE=always cargo test -p eventseal-cli`, and look at the diff.
+//! `eventseal census`: what it counts, what it says about steps, and how it ends. Tables are snapshots: after an
+//! intended change, run `INSTA_UPDATE=always cargo test -p eventseal-cli`, and look at the diff.
 
 use crate::command::{Database, Output, World, eventseal, run};
 use eventseal::ExpectedVersion::Any;
@@ -33,12 +33,12 @@ macro_rules! snapshot {
         };
         insta::with_settings!({
             filters => vec![
-                (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "00000000-0000-0000-0000-000000000000"),
+                (super::ID, super::NO_ID),
                 (r"PostgreSQL, \S+ on \S+", "PostgreSQL, NAME on HOST"),
             ],
             omit_expression => true,
             prepend_module_to_snapshot => false,
-        }, { insta::assert_snapshot!(format!("{}_{}", $name, if $world.is_postgres() { "postgres" } else { "sqlite" }), text) });
+        }, { insta::assert_snapshot!($world.snapshot_of($name), text) });
     }};
 }
 
@@ -46,7 +46,7 @@ fn new(event_type: &str, version: u32, payload: &str) -> NewEvent {
     NewEvent::raw(event_type, version, payload).with_created_at(datetime!(2026-01-02 03:04:05 UTC))
 }
 
-/// As an application did that knew nothing of sealing.
+/// Appends events as an application that knows nothing of sealing.
 async fn append_bare(world: &World, events: &[NewEvent]) {
     let order = aggregate("Order", "1");
     match &world.database {
@@ -66,7 +66,7 @@ async fn append_to(store: &PostgresStore, world: &World, events: &[NewEvent]) {
     tx.commit().await.unwrap();
 }
 
-/// As an application does whose `OrderPlaced` protects `/email` in versions 1 and 2.
+/// Appends events as an application whose `OrderPlaced` protects `/email` in versions 1 and 2.
 async fn append_sealed(world: &World, events: &[NewEvent]) {
     let schemas = || {
         let placed = event("OrderPlaced").version(1).protect(&["/email"], subject("Customer", "/customer_id"));
@@ -93,12 +93,12 @@ async fn append_sealed(world: &World, events: &[NewEvent]) {
 
 const PLACED: &str = r#"{"customer_id":"a","email":"canary@example.org"}"#;
 
-/// A shop with a past: plaintext from before the store was wrapped, sealed events since.
+/// A shop with plaintext events from before its store was wrapped, and sealed events since then.
 async fn shop(world: World) -> World {
     let world = world.with_keys(0..0).await;
     let plain: Vec<NewEvent> = (0..12).map(|_| new("OrderPlaced", 1, PLACED)).collect();
     append_bare(&world, &plain).await;
-    // One with nothing to protect in it, and one that has not the shape.
+    // One event with nothing to protect in it, and one with another shape than the schema's.
     append_bare(&world, &[new("OrderPlaced", 1, r#"{"email":null}"#), new("OrderPlaced", 1, r#"["canary"]"#)]).await;
     append_bare(&world, &[new("Checkout", 1, "{}"), new("Tracked\u{1b}[2J", 7, "{}")]).await;
     let sealed: Vec<NewEvent> = (0..20).map(|number| new("OrderPlaced", 1 + number % 2, PLACED)).collect();
@@ -129,7 +129,9 @@ fn lock() -> Value {
             "1": version(none(), step("split", &[("Paid", 1), ("Purchase", 1)])),
         } },
         "Purchase": { "versions": { "1": version(none(), step("declarative", &[("Paid", 2)])) } },
-        "Paid": { "versions": { "1": version(none(), step("typed", &[("Paid", 2)])), "2": version(none(), Value::Null) } },
+        "Paid": {
+            "versions": { "1": version(none(), step("typed", &[("Paid", 2)])), "2": version(none(), Value::Null) },
+        },
         "Visited": { "versions": {
             "1": version(none(), step("declarative", &[("Visited", 2)])),
             "2": version(none(), step("drop", &[])),
@@ -144,11 +146,11 @@ fn lock_file(world: &World, lock: &Value) -> PathBuf {
 }
 
 impl World {
-    /// The census with this lock. It must end like this; whatever it says, no payload is in it.
+    /// Runs the census with this lock, which must end with this exit code. No payload may be in its output.
     #[track_caller]
     fn census(&self, lock: &Value, arguments: &[&str], code: i32) -> Output {
         let path = lock_file(self, lock);
-        // Without a master key: nothing is opened.
+        // There is no master key, because nothing is opened.
         let mut command = self.command(&[&["census", "--schemas", path.to_str().unwrap()], arguments].concat());
         let output = run(command.env_remove("EVENTSEAL_KEYRING_FILE")).ended(code);
         assert!(!output.out.contains("canary") && !output.err.contains("canary"), "I9: {output:?}");
@@ -162,7 +164,7 @@ impl World {
     }
 }
 
-/// `OrderPlaced 1` and so on, of the members of a list that fit.
+/// The wanted members of a list, as texts such as `OrderPlaced 1`.
 fn names(list: &Value, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
     let name = |item: &Value| format!("{} {}", item["type"].as_str().unwrap(), item["version"]);
     list.as_array().unwrap().iter().filter(|item| wanted(item)).map(name).collect()
@@ -224,7 +226,7 @@ async fn steps_are_needed_or_can_go(world: World) {
     assert_eq!(names(&row(&census, "Checkout", 1)["needs_steps"], |_| true), ["Checkout 1", "Paid 1", "Purchase 1"]);
     assert_eq!(steps[0]["to"], json!([{ "type": "Paid", "version": 1 }, { "type": "Purchase", "version": 1 }]));
 
-    // Once the last event of a version is gone, its step can go, and those after it only if nothing else needs them.
+    // Without events of its version a step can go. The steps after it can only go if nothing else needs them.
     world.execute("DELETE FROM events WHERE event_type = 'OrderPlaced' AND event_version = 1").await;
     let steps = world.census_json(&lock(), &[])["steps"].clone();
     assert_eq!(names(&steps, |step| step["can_go"] == true), ["OrderPlaced 1", "Visited 1", "Visited 2"]);
@@ -250,7 +252,7 @@ async fn an_event_without_a_version_is_of_the_one_that_it_is_read_as(world: Worl
         assert_eq!(can_go(&lock), steps);
     }
 
-    // Where the lock does not say which one that is, nothing is claimed.
+    // If the lock does not say which version that is, the answer is not known.
     let census = world.census(&lock(), &["--check"], 5);
     let expected = "OrderPlaced v0: 1 event, and the schema lock does not say which version that is\n";
     assert!(census.out.contains(expected), "{}", census.out);
@@ -291,7 +293,7 @@ async fn what_the_schemas_do_not_know_is_named(world: World) {
     let standings: Vec<&str> =
         census["types"].as_array().unwrap().iter().map(|row| row["registration"].as_str().unwrap()).collect();
     assert_eq!(standings, ["missing", "missing", "current", "newer", "unknown_type"]);
-    // What those events need, this lock does not know.
+    // This lock does not know which steps those events need.
     assert_eq!(names(&census["steps"], |step| !step["can_go"].is_null()), [""; 0]);
 }
 
@@ -313,7 +315,7 @@ async fn payloads_are_looked_into(world: World) {
     assert_eq!(found["first_open"]["position"], 1);
     assert_eq!(census["may_refuse_plaintext"], json!({ "OrderPlaced": false }));
 
-    // A header that does not cover everything is found only by looking at all of them.
+    // A header that does not cover all protected values is only found if all payloads are looked into.
     world.execute("DELETE FROM events WHERE global_position <= 14").await;
     look(&["--payloads", "--check"], 0);
     assert_eq!(look(&["--payloads", "--json"], 0).json()["may_refuse_plaintext"], json!({ "OrderPlaced": null }));
@@ -354,7 +356,7 @@ async fn tables_have_the_names_that_were_chosen(world: World) {
 
 async fn a_table_that_is_not_there_is_not_counted_as_empty(world: World) {
     world.run(&["census", "--json"]).refused(1, "no_events");
-    // The tables of keys are not needed.
+    // The key tables are not needed.
     match &world.database {
         Database::Sqlite(db) => SqliteStore::new().migrate(&mut db.pool.acquire().await.unwrap()).await.unwrap(),
         Database::Postgres(db) => PostgresStore::new().migrate(&mut db.pool.acquire().await.unwrap()).await.unwrap(),
@@ -383,7 +385,8 @@ async fn a_lock_that_makes_no_sense_is_refused() {
     refused(r#"{"eventseal_schemas":1,"types":{"A":{"versions":{"1":{"protected":["/a"]}}}}}"#, "is damaged");
     let gap = json!({ "eventseal_schemas": 1, "types": { "A": { "versions": { "1": {}, "3": {} } } } });
     refused(&gap.to_string(), "contradicts itself: the schemas have");
-    let nowhere = json!({ "eventseal_schemas": 1, "types": { "A": { "versions": { "1": { "step": step("split", &[("B", 1)]) } } } } });
+    let versions = json!({ "1": { "step": step("split", &[("B", 1)]) } });
+    let nowhere = json!({ "eventseal_schemas": 1, "types": { "A": { "versions": versions } } });
     refused(&nowhere.to_string(), "leads to B version 1, which is not declared");
     let missing = world.run(&["census", "--json", "--schemas", "/no/such/file"]).refused(1, "schemas");
     assert!(missing.error()["message"].as_str().unwrap().contains("can't be read"));
@@ -414,7 +417,7 @@ async fn progress_is_shown_on_a_terminal() {
     assert!(output.status.success() && shown.contains("36 positions") && shown.contains("36 events"), "{shown}");
 }
 
-/// What the guard in an application's tests wrote is what the command reads.
+/// The command can read the file that `SchemaLock` writes in the tests of an application.
 #[tokio::test]
 async fn the_lock_that_the_tests_of_an_application_write_is_understood() {
     let schemas = Schemas::new([
@@ -441,7 +444,8 @@ async fn the_lock_that_the_tests_of_an_application_write_is_understood() {
     assert_eq!((&protected["sealed"], &protected["plaintext"]), (&10.into(), &12.into()));
 }
 
-/// Plaintext is where the version is protected that an event without one is read as, be it the newest.
+/// An event without a version counts as plaintext if the version as which it is read is protected, also if that is the
+/// newest one.
 #[tokio::test]
 async fn i2_what_is_stored_without_a_version_is_not_called_sealed() {
     let world = World::sqlite().await.with_keys(0..0).await;

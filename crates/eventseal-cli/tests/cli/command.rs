@@ -1,4 +1,4 @@
-//! The `eventseal` command as a process, on a database of either kind.
+//! Runs the `eventseal` command as a process, on a database of either kind.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use support::{Postgres, Sqlite};
 
-/// Whatever happens, none of these is ever printed.
+/// Secrets that the tests use. The command must never print any of them.
 pub(crate) const SECRET: &str = "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LWNhbmE=";
 pub(crate) const OTHER_SECRET: &str = "b3RoZXItY2FuYXJ5LW90aGVyLWNhbmFyeS1vdGhlciE=";
 pub(crate) const PASSWORD: &str = "canary-password";
@@ -37,12 +37,12 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// What went to standard output, as JSON.
+    /// The standard output, as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// What a failure said on standard error, as JSON.
+    /// The error that a failure printed on standard error, as JSON.
     pub(crate) fn error(&self) -> Value {
         assert_eq!(self.out, "", "a failure has no result");
         serde_json::from_str::<Value>(&self.err).unwrap_or_else(|error| panic!("{error}: {self:?}"))["error"].clone()
@@ -54,7 +54,7 @@ impl Output {
         self
     }
 
-    /// A failure with `--json`: this kind and this exit code.
+    /// Asserts a failure with `--json` of this kind and with this exit code.
     #[track_caller]
     pub(crate) fn refused(self, code: i32, kind: &str) -> Self {
         assert_eq!((self.code, self.error()["kind"].as_str()), (code, Some(kind)), "{self:?}");
@@ -64,7 +64,7 @@ impl Output {
     }
 }
 
-/// Runs a command to its end, and looks whether it told a secret.
+/// Runs a command to its end, and asserts that it printed no secret.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();
@@ -77,7 +77,7 @@ pub(crate) fn run(command: &mut Command) -> Output {
         assert!(!output.out.contains(secret) && !output.err.contains(secret), "I9: a secret was printed: {output:?}");
     }
     assert!(!output.err.contains("panicked"), "{output:?}");
-    // Operators run commands. SQL and scripts have calls of their own.
+    // A message for operators must not name Rust methods. SQL and scripts contain calls of their own.
     let prose = command
         .get_args()
         .next()
@@ -97,14 +97,14 @@ pub(crate) fn eventseal(arguments: &[&str]) -> Command {
 impl World {
     pub(crate) async fn sqlite() -> Self {
         let db = Sqlite::empty().await;
-        // As `migrate` makes it.
+        // The mode with which `migrate` creates the file.
         let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
         std::fs::set_permissions(db.folder.path().join("test.db"), mode).unwrap();
         Self::over(Database::Sqlite(db))
     }
 
     pub(crate) async fn postgres() -> Self {
-        // Nothing that doctor would have against it.
+        // With settings that doctor does not complain about.
         support::cluster::DURABLE.store(true, std::sync::atomic::Ordering::SeqCst);
         Self::over(Database::Postgres(Box::new(Postgres::empty().await)))
     }
@@ -115,12 +115,17 @@ impl World {
         world
     }
 
-    /// With tables, prepared, and with a data key for each of these customers.
+    /// Adds tables, the first keys, and a data key for each of these customers.
     pub(crate) async fn with_keys(self, customers: std::ops::Range<usize>) -> Self {
         self.run(&["migrate", "--namespace", "shop", "--events"]).ended(0);
         self.run(&["prepare"]).ended(0);
         self.append(customers).await.unwrap();
         self
+    }
+
+    /// The name of a snapshot on this kind of database.
+    pub(crate) fn snapshot_of(&self, name: &str) -> String {
+        format!("{name}_{}", if self.is_postgres() { "postgres" } else { "sqlite" })
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
@@ -153,7 +158,7 @@ impl World {
         run(&mut self.command(arguments))
     }
 
-    /// What the command says as JSON; it must succeed.
+    /// The result of a command as JSON. The command must succeed.
     #[track_caller]
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         self.run(&[arguments, &["--json"]].concat()).ended(0).json()
@@ -163,7 +168,7 @@ impl World {
         Keyring::from_file(self.folder.path().join("ring")).unwrap()
     }
 
-    /// An event for each customer, in a transaction.
+    /// Appends an event for each customer, in one transaction.
     pub(crate) async fn append(&self, customers: std::ops::Range<usize>) -> Result<()> {
         let events: Vec<NewEvent> = customers.map(placed).collect();
         if events.is_empty() {
@@ -173,7 +178,7 @@ impl World {
         match &self.database {
             Database::Sqlite(db) => {
                 let store = SealedStore::new(SqliteStore::new(), SqliteKeys::new(), self.kms(), schemas());
-                // A process that has just started reads before it writes.
+                // The first append of a process reads keys before it writes.
                 let mut tx = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
                 store.append(&mut tx, &order, Any, &events).await?;
                 tx.commit().await.unwrap();
@@ -188,7 +193,7 @@ impl World {
         Ok(())
     }
 
-    /// Reads the whole log as an application would: how many events are plain, and how many are redacted.
+    /// Reads the whole log as an application would. Returns how many events are live, and how many are redacted.
     pub(crate) async fn read(&self) -> (usize, usize) {
         let (mut plain, mut redacted, mut after) = (0, 0, GlobalPosition::START);
         loop {
@@ -235,7 +240,7 @@ impl World {
         }
     }
 
-    /// Everything that is wrapped, in the forms in which somebody might print it.
+    /// All wrapped keys, in every form in which they might be printed.
     pub(crate) async fn wrapped(&self) -> Vec<String> {
         let sql = if self.is_postgres() {
             "SELECT encode(wrapped_key, 'hex') FROM data_keys WHERE wrapped_key IS NOT NULL

@@ -1,4 +1,4 @@
-//! What `doctor` finds of events, files, schemas and standbys.
+//! What `doctor` finds out about events, files, schemas and standbys.
 
 use crate::command::{Database, Output, World, eventseal, run};
 use serde_json::Value;
@@ -14,7 +14,7 @@ fn doctor(world: &World, arguments: &[&str]) -> Output {
     world.run(&[&["doctor", "--json"], arguments].concat())
 }
 
-/// A check by its name: is all well, and what was found.
+/// The check of this name: whether it is ok, and what it found.
 fn check(said: &Output, name: &str) -> (bool, String) {
     let json = said.json();
     let check = json["checks"].as_array().unwrap().iter().find(|check| check["check"] == name);
@@ -25,7 +25,7 @@ fn check(said: &Output, name: &str) -> (bool, String) {
 async fn it_looks_at_events(world: World) {
     world.run(&["migrate", "--namespace", "shop"]).ended(0);
     world.run(&["prepare"]).ended(0);
-    // Keys may be in a database of their own; but what is named must be there.
+    // The keys may be in a database of their own. But a table that is named must be there.
     let (ok, found) = check(&doctor(&world, &[]).ended(0), "events");
     assert!(ok && found.contains("no table of that name"), "{found}");
     assert!(!check(&doctor(&world, &["--events-table", "log"]).ended(5), "events").0);
@@ -38,7 +38,7 @@ async fn it_looks_at_events(world: World) {
     assert!(ok && found == "can be read, up to position 3, and appended to (tried, and rolled back)", "{found}");
     assert_eq!(world.column("SELECT event_type FROM events").await, ["Placed"; 3], "nothing of it stays");
 
-    // A table that appends can't go into is found before an application does.
+    // Doctor finds a table that can't be appended to before an application does.
     match &world.database {
         Database::Postgres(db) => {
             let role = format!("reader_{}", uuid::Uuid::now_v7().simple());
@@ -62,7 +62,7 @@ async fn it_looks_at_events(world: World) {
     assert!(!check(&doctor(&world, &[]).ended(5), "events").0);
     world.execute("ALTER TABLE events DROP COLUMN payload").await;
     assert!(!check(&doctor(&world, &["--events-table", "events"]).ended(5), "events").0);
-    // Many things are called events: only what is named must be right.
+    // Many things are called events. Only a table that is named must have the right columns.
     let (ok, found) = check(&doctor(&world, &[]), "events");
     assert!(ok && found.contains("has other columns"), "{found}");
 }
@@ -77,7 +77,7 @@ fn a_missing_file_is_a_finding() {
     assert!(!folder.path().join("shop.db").exists(), "it changes nothing");
 }
 
-/// Whoever may read the file has all wrapped keys, and the ids of all scopes.
+/// Every user who can read the file has all wrapped keys and the ids of all scopes.
 #[tokio::test]
 async fn a_sqlite_file_is_for_its_owner() {
     let folder = tempfile::tempdir().unwrap();
@@ -97,12 +97,12 @@ async fn a_sqlite_file_is_for_its_owner() {
         let said = run(&mut eventseal(&["doctor", "--database", &url, "--json"]));
         let (ok, found) = check(&said, "file mode");
         assert_eq!(ok, expected, "{said:?}");
-        // It is the database that is named, and not the files beside it that SQLite gives the same mode.
+        // The problem names the database, and not the files beside it, to which SQLite gives the same mode.
         assert!(ok || found.contains("shop.db is open"), "{said:?}");
     };
     found(true);
     for (mode, ok) in [(0o644, false), (0o604, false), (0o602, false), (0o660, true)] {
-        // A connection that was just closed may still be about to remove one of them.
+        // A connection that was just closed may still remove one of the files.
         for file in std::fs::read_dir(folder.path()).unwrap() {
             let _ = std::fs::set_permissions(file.unwrap().path(), std::fs::Permissions::from_mode(mode));
         }
@@ -118,7 +118,7 @@ async fn key_tables_that_are_shadowed_are_found() {
     let (ok, found) = check(&doctor(&world, &[]).ended(5), "schema");
     assert!(!ok && found.ends_with("there are key tables in elsewhere, public too"), "{found}");
     doctor(&world, &["--schema", "public"]).ended(0);
-    // The session's path leads to the other ones: nothing is mixed up, and it is said.
+    // The search_path leads to the other tables. Doctor says so.
     let Database::Postgres(db) = &world.database else { unreachable!() };
     let name = db.options.get_database().unwrap();
     world.execute(format!("ALTER DATABASE {name} SET search_path = elsewhere")).await;

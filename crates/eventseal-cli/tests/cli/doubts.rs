@@ -1,4 +1,4 @@
-//! A scope that may not be all there is of a person, or not the one that was meant.
+//! The warnings that a person may have other scopes, or that another scope was meant.
 
 use crate::command::{World, eventseal};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ crate::on_both! {
     a_kind_that_the_schemas_do_not_know_is_named,
 }
 
-/// Another scope with keys, as an application whose schemas spell it so would have made it.
+/// Adds another scope with keys, as an application whose schemas have this kind would.
 fn add(world: &World, kind: &str, id: &str) {
     world.run(&["shred", kind, id, "--reason", "made", "--yes", "--allow-unknown"]).ended(0);
     world.run(&["reopen", kind, id, "--reason", "made"]).ended(0);
@@ -23,7 +23,7 @@ async fn other_scopes_under_the_same_id_are_named(world: World) {
     assert_eq!(world.json(&["keys", "show", "Customer", "cust_1"])["similar"], json!([]));
 
     add(&world, "customer", "cust_1");
-    // Two differences at once are not found.
+    // A spelling with two differences is not found.
     add(&world, "Customer", "CUST_1\n");
     let shown = world.run(&["keys", "show", "Customer", "cust_1"]).ended(0);
     let said = "WARNING: Customer cust_1 is not the only scope under this id: customer cust_1 (live). A shred";
@@ -45,18 +45,21 @@ async fn other_scopes_under_the_same_id_are_named(world: World) {
         );
     }
 
-    // Whoever meant another one is told which there are, and nothing is done.
+    // For an unknown scope, the error names the other scopes, and nothing is done.
     for command in
         [&["keys", "show", "Customer", "CUST_1"][..], &["shred", "Customer", "CUST_1", "--reason", "r", "--yes"]]
     {
         let refused =
             world.run(&[command, &["--json"]].concat()).refused(4, "unknown_scope").error()["message"].clone();
-        let others = r"under this id there is Customer 'CUST_1\n' (live), Customer 'cust_1' (shredded), customer 'cust_1' (live)";
+        let others = concat!(
+            r"under this id there is Customer 'CUST_1\n' (live), ",
+            "Customer 'cust_1' (shredded), customer 'cust_1' (live)"
+        );
         assert!(refused.as_str().unwrap().contains(others), "{refused}");
     }
     assert!(!world.run(&["keys", "show", "Customer", "cust_99"]).ended(4).err.contains("under this id"));
 
-    // When all are shredded, there is nothing left to warn of.
+    // Once all of them are shredded, there is no warning any more.
     world.run(&["shred", "customer", "cust_1", "--reason", "request 118", "--yes"]).ended(0);
     world.run(&["shred", "Customer", "cust_1\n", "--reason", "request 118", "--yes"]).ended(0);
     assert_eq!(world.run(&["keys", "show", "Customer", "cust_1"]).ended(0).err, "");
@@ -72,7 +75,8 @@ async fn a_kind_that_the_schemas_do_not_know_is_named(world: World) {
     let lock = |owners: &[&str]| {
         let protected: serde_json::Map<String, Value> =
             owners.iter().enumerate().map(|(index, owner)| (format!("/{index}"), (*owner).into())).collect();
-        let lock = json!({ "eventseal_schemas": 1, "types": { "Placed": { "versions": { "1": { "protected": protected } } } } });
+        let versions = json!({ "1": { "protected": protected } });
+        let lock = json!({ "eventseal_schemas": 1, "types": { "Placed": { "versions": versions } } });
         std::fs::write(path, lock.to_string()).unwrap();
     };
     let show = |kind: &str, id: &str| world.run(&["keys", "show", kind, id, "--schemas", path]).ended(0).err;
@@ -90,7 +94,7 @@ async fn a_kind_that_the_schemas_do_not_know_is_named(world: World) {
          the"
     );
     assert!(said.starts_with(&expected), "{said}");
-    // It is said, and refuses nothing.
+    // It is only a warning.
     let shredded =
         world.run(&["shred", "customer", "7", "--reason", "request 118", "--yes", "--schemas", path]).ended(0);
     assert!(shredded.err.starts_with(&expected) && shredded.out.starts_with("Shredded customer 7"), "{shredded:?}");
@@ -104,7 +108,8 @@ async fn a_kind_that_the_schemas_do_not_know_is_named(world: World) {
         "{message}"
     );
 
-    // A lock does not say what types aggregates have; but one that is nearly a kind would have been refused.
+    // A lock does not name the types of aggregates. But an aggregate whose type is nearly a kind would have been
+    // refused.
     lock(&["Customer at /customer", "the aggregate"]);
     assert_eq!(
         (known("Order", "7"), known("customer", "7"), known("Customer", "cust_1")),
@@ -122,7 +127,7 @@ async fn a_kind_that_the_schemas_do_not_know_is_named(world: World) {
         let command: Vec<&str> = command.iter().copied().filter(|argument| *argument != "--schemas").collect();
         world.run(&[&command[..], &["--schemas", path, "--json"]].concat()).refused(1, "schemas");
     }
-    // Before anything is connected.
+    // The lock is read before a connection is made.
     let alone =
         crate::command::run(&mut eventseal(&["keys", "show", "Order", "7", "--schemas", "/no/such/file", "--json"]));
     alone.refused(1, "schemas");

@@ -1,4 +1,4 @@
-//! What `eventseal doctor` finds in tables of events on PostgreSQL: whether appends in the configured order can work.
+//! Whether `eventseal doctor` finds out that appends in the configured order can work, on PostgreSQL.
 
 use crate::command::{Database, World};
 use serde_json::Value;
@@ -9,7 +9,7 @@ async fn sql(world: &World, sql: &str) {
     db.pool.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
 }
 
-/// The check, if there was one.
+/// The check `write order`, if doctor made it.
 fn order(world: &World, arguments: &[&str], code: i32) -> Option<Value> {
     let found = world.run(&[&["doctor", "--json"], arguments].concat()).ended(code).json();
     found["checks"].as_array().unwrap().iter().find(|check| check["check"] == "write order").cloned()
@@ -38,7 +38,7 @@ async fn doctor_looks_whether_events_can_be_written_in_the_configured_order() {
     sql(&world, "ALTER TABLE events DROP CONSTRAINT events_aggregate_type_aggregate_id_aggregate_version_key").await;
     problem(&world, &[], "without a unique constraint on type, id and version", "heads_first");
     good(&world, &["--heads-first"], "heads first");
-    // A deferrable constraint decides nothing for ON CONFLICT.
+    // ON CONFLICT can't use a deferrable constraint.
     let deferrable = "ALTER TABLE events ADD UNIQUE (aggregate_type, aggregate_id, aggregate_version) DEFERRABLE";
     sql(&world, deferrable).await;
     problem(&world, &[], "without a unique constraint on type, id and version", "heads_first");
@@ -63,7 +63,7 @@ async fn doctor_looks_at_partitions() {
     problem(&world, &[], "events are partitioned, without an index on event_id", "CREATE INDEX");
     sql(&world, "CREATE INDEX ON events (event_id)").await;
     good(&world, &[], "heads first, as eventsalsa from 0.1 on; events are partitioned");
-    // Columns as those of 0.0, on partitions: the order of 0.0 can't be written.
+    // Columns of eventsalsa 0.0 on partitions: appends in the order of 0.0 can't work.
     for column in ["type", "id", "version"] {
         for table in ["events", "stream_heads"] {
             sql(&world, &format!("ALTER TABLE {table} RENAME COLUMN stream_{column} TO aggregate_{column}")).await;

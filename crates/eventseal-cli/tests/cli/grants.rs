@@ -1,4 +1,4 @@
-//! The roles of `docs/operations.md` on a real PostgreSQL: each can do its job, and is refused beyond it.
+//! The roles of `docs/operations.md` on a real PostgreSQL: each role can do its job, and nothing more.
 
 use crate::command::{Database, Output, World, run, schemas};
 use eventseal::ExpectedVersion::Any;
@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnection;
 
 const ROLES: [&str; 4] = ["reader", "service", "operator", "eraser"];
 
-/// The SQL of the guide, with names of this test for its roles: they are the server's, not the database's.
+/// The SQL of the guide, with other names for its roles, because all databases of a server share its roles.
 fn grants(mark: &str) -> String {
     let guide = include_str!("../../../../docs/operations.md");
     let section = guide.split("### Grants on PostgreSQL").nth(1).expect("the guide has a section on grants");
@@ -38,7 +38,7 @@ impl Roles<'_> {
         run(self.world.command(&[arguments, &["--json"]].concat()).env("DATABASE_URL", url))
     }
 
-    /// These work.
+    /// Asserts that these commands work.
     fn may(&self, role: &str, commands: &[&[&str]]) {
         for arguments in commands {
             let said = self.run(role, arguments);
@@ -46,7 +46,7 @@ impl Roles<'_> {
         }
     }
 
-    /// These are refused by the database, and change nothing.
+    /// Asserts that the database refuses these commands, and that they change nothing.
     fn may_not(&self, role: &str, commands: &[&[&str]]) {
         for arguments in commands {
             let said = self.run(role, arguments);
@@ -109,7 +109,7 @@ async fn each_role_can_do_its_job_and_no_more() {
     roles.may("reader", &[show, &["status"], &["census"]]);
     roles.may_not("reader", &[shred, disable, rotate_key, &["rotate-kek"]]);
 
-    // The application: it makes the keys of new customers.
+    // The application, which creates the keys of new customers.
     roles.append("service", "cust_0").await.unwrap();
     roles.append("service", "somebody new").await.unwrap();
     assert_eq!(roles.read("service").await.unwrap(), 6);
@@ -120,7 +120,7 @@ async fn each_role_can_do_its_job_and_no_more() {
     roles.refused("service", "DELETE FROM events").await;
     roles.refused("service", "UPDATE key_encryption_keys SET wrapped_kek = ''").await;
 
-    // Whoever answers requests for erasure: no master key, no events.
+    // The clerk who answers erasure requests: without a master key and without access to events.
     roles.may("eraser", &[show, shred, &["keys", "show", "Customer", "cust_3"]]);
     assert!(matches!(roles.append("eraser", "cust_0").await, Err(Error::SetUp(SetUpFault::PermissionDenied { .. }))));
     assert!(matches!(roles.read("eraser").await, Err(Error::SetUp(SetUpFault::PermissionDenied { .. }))));
@@ -128,7 +128,7 @@ async fn each_role_can_do_its_job_and_no_more() {
     roles.refused("eraser", "SELECT wrapped_kek FROM key_encryption_keys").await;
     roles.refused("eraser", "SELECT FROM events").await;
 
-    // Keys, and no events.
+    // The operator of keys, without access to events.
     roles.may(
         "operator",
         &[

@@ -1,8 +1,8 @@
-//! `docs/command-json.md` against what the command prints: each field that is printed has a row there, and each row is
-//! printed, with its type.
+//! Compares `docs/command-json.md` with the JSON that the command prints: each printed field has a row there, and each
+//! row is printed with its type.
 //!
-//! A new field needs a row; a new command needs a section, and a run in [`every_result`]. A row whose description
-//! begins with "Only" needs a run that prints it, and every other row is in every result of its section.
+//! A new field needs a row. A new command needs a section, and a run in [`every_result`]. A row whose description
+//! begins with "Only" needs a run that prints it. Every other row must be in every result of its section.
 
 use crate::COMMANDS;
 use crate::command::{Database, OTHER_SECRET, Output, SECRET, World, eventseal, run};
@@ -20,17 +20,17 @@ const PAGE: &str = include_str!("../../../../docs/command-json.md");
 
 #[derive(Debug)]
 struct Row {
-    /// `time or null` are two.
+    /// The types: `time or null` is two of them.
     types: Vec<&'static str>,
     /// May it be missing?
     only: bool,
-    /// What a word can be.
+    /// The values that a word can have.
     words: BTreeSet<&'static str>,
 }
 
 type Section = BTreeMap<&'static str, Row>;
 
-/// What stands in backticks.
+/// The texts in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -68,13 +68,13 @@ fn sections() -> BTreeMap<&'static str, Section> {
 const KINDS: &str = "Kinds of failures";
 const FAILURE: &str = "A failure";
 
-/// The kinds of failures, with the exit codes that the page names.
+/// The kinds of failures on the page, with their exit codes.
 fn kinds() -> BTreeMap<&'static str, Vec<u64>> {
     let kinds = rows().into_iter().filter(|(heading, _)| *heading == KINDS);
     kinds.map(|(_, [kind, codes, _])| (kind, codes.split(", ").map(|code| code.parse().unwrap()).collect())).collect()
 }
 
-/// What runs of the command printed, and what the page does not say of it.
+/// What the runs of the command printed, and which of it the page does not have.
 struct Printed {
     sections: BTreeMap<&'static str, Section>,
     seen: BTreeSet<(String, String, &'static str)>,
@@ -145,7 +145,7 @@ impl Printed {
         }
     }
 
-    /// What is on the page, and was not printed.
+    /// The rows of the page that were not printed.
     fn missing(&self) -> impl Iterator<Item = String> {
         let all =
             self.sections.iter().flat_map(|(section, rows)| rows.iter().map(move |(path, row)| (*section, *path, row)));
@@ -160,7 +160,7 @@ impl Printed {
     }
 }
 
-/// Of `a[].b.c` it is `a[].b`.
+/// The path without its last field: `a[].b` of `a[].b.c`.
 fn parent(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(parent, _)| parent)
 }
@@ -216,7 +216,7 @@ async fn the_page_says_what_is_printed() {
     assert!(problems.is_empty(), "docs/command-json.md and the command say different things:\n{}", problems.join("\n"));
 }
 
-/// Runs each command, in such states that each field is printed in each of its types.
+/// Runs each command in so many states that each field is printed in each of its types.
 async fn every_result(printed: &mut Printed) {
     let world = World::sqlite().await;
     let mut ended = |section: &str, arguments: &[&str], code: i32| -> Value {
@@ -238,7 +238,7 @@ async fn every_result(printed: &mut Printed) {
     ended("enable", &[&about(&["enable"])[..], &reason].concat(), 0);
     ended("shred", &[&about(&["shred"])[..], &reason, &["--yes"]].concat(), 0);
     ended("reopen", &[&about(&["reopen"])[..], &reason].concat(), 0);
-    // Before there were actors.
+    // A change from before actors were recorded.
     world.execute("UPDATE key_scope_changes SET actor = NULL WHERE action = 'disable'").await;
     ended("keys show", &about(&["keys", "show"]), 0);
 
@@ -248,7 +248,8 @@ async fn every_result(printed: &mut Printed) {
     ended("rewrap", &["rewrap"], 1);
     ended("shred", &["shred", "Customer", "cust_2", "--reason", "lost anyway", "--yes"], 0);
     let owners = world.folder.path().join("owners.json");
-    let lock = r#"{"eventseal_schemas":1,"types":{"Placed":{"versions":{"1":{"protected":{"/name":"Customer at /customer"}}}}}}"#;
+    let versions = r#"{"1":{"protected":{"/name":"Customer at /customer"}}}"#;
+    let lock = format!(r#"{{"eventseal_schemas":1,"types":{{"Placed":{{"versions":{versions}}}}}}}"#);
     std::fs::write(&owners, lock).unwrap();
     let schemas = ["--schemas", owners.to_str().unwrap()];
     let other = ["shred", "customer", "cust_2", "--reason", "spelled otherwise", "--yes", "--allow-unknown"];
@@ -289,7 +290,7 @@ async fn every_result(printed: &mut Printed) {
     ended("census", &["census"], 0);
     ended("census", &[&["census"], &schemas[..]].concat(), 0);
     ended("census", &[&["census"], &schemas[..], &["--payloads=all"]].concat(), 0);
-    // Of a part of the log, it can't tell.
+    // A part of the log does not tell whether a step can go.
     ended("census", &[&["census"], &schemas[..], &["--payloads=all", "--up-to", "3"]].concat(), 0);
 }
 
@@ -303,13 +304,13 @@ async fn failures(printed: &mut Printed) {
     let refused = world.run(&["retire-kek", &kek, "--json"]).refused(4, "kek_in_use");
     assert!(refused.error()["help"].is_string());
     printed.failure(&refused);
-    // Something with a cause below it.
+    // A failure that has a cause.
     let no_database = world.folder.path().join("ring");
     let url = format!("sqlite://{}", no_database.display());
     printed.failure(&run(&mut eventseal(&["status", "--database", &url, "--json"])));
 }
 
-/// Which kinds of failures and checks there are, the library and the sources of the command say best.
+/// The kinds of failures and the names of checks are read from the library and from the command's sources.
 #[test]
 fn the_page_has_every_kind_of_failure_and_every_check() {
     let mut checks = BTreeSet::new();
@@ -330,7 +331,7 @@ fn the_page_has_every_kind_of_failure_and_every_check() {
                 let body = source.split("fn kind(&self)").nth(1).unwrap().split("\n    }\n").next().unwrap();
                 failures.extend(body.split("=> ").skip(1).filter_map(literal));
             }
-            // A name of a check, or a constant that is one.
+            // The name of a check, as a text or as a constant.
             let calls = ["checks.good(", "checks.problem(", "checks.failed(", "const NAME: &str ="];
             checks.extend(calls.map(literals).concat().into_iter().flatten());
         }
@@ -339,7 +340,7 @@ fn the_page_has_every_kind_of_failure_and_every_check() {
     same("doctor", &sections()["doctor"]["checks[].check"].words, &checks);
 }
 
-/// What stands in quotation marks where this begins.
+/// The string literal at the begin of this text.
 fn literal(rest: &str) -> Option<String> {
     rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()).map(str::to_owned)
 }

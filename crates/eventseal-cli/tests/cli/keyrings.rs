@@ -1,14 +1,14 @@
-//! Keyrings as shells and platforms hand them over.
+//! Keyrings that shells and platforms pass to the command.
 
 use crate::command::{Output, SECRET, World, run};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-/// `nobody` and its group, as Debian and most others number them.
+/// The numbers of the user `nobody` and its group on Debian and most other systems.
 const NOBODY: u32 = 65_534;
 
-/// A shell's command, in which `$EVENTSEAL` is the command.
+/// Runs a script in a shell. `$EVENTSEAL` is the command in it.
 fn shell(world: &World, script: &str) -> Output {
     let mut command = Command::new("bash");
     command
@@ -36,7 +36,7 @@ async fn a_keyring_may_come_out_of_a_pipe() {
         let said = shell(&world, script).ended(0);
         assert!(!said.err.contains("new keys"), "{script}: {said:?}");
     }
-    // Neither ends in silence, nor in a rumour.
+    // Both failures have a message that says what is wrong.
     for (script, problem) in [
         ("$EVENTSEAL prepare --keyring /dev/null", "neither a file nor a pipe"),
         ("$EVENTSEAL prepare --keyring .", "neither a file nor a pipe"),
@@ -58,20 +58,20 @@ async fn a_keyring_may_come_out_of_a_pipe() {
     }
 }
 
-/// What Kubernetes, systemd and Docker mount belongs to root, and is read by a user who is not.
+/// Kubernetes, systemd and Docker mount files that belong to root, and other users read them.
 #[tokio::test]
 async fn a_keyring_may_be_mounted_for_another_user() {
     let world = World::sqlite().await.with_keys(0..1).await;
     let crate::Database::Sqlite(db) = &world.database else { unreachable!() };
     let is_root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(world.folder.path()).unwrap()) == 0;
     if !is_root {
-        // Only root can play the platform. Everybody else meets the modes of his own files, in the tests of the
-        // keyring.
+        // Only root can do what a platform does. For other users, the unit tests of the keyring check the modes of
+        // their own files.
         let said = shell(&world, "chmod 440 ring; $EVENTSEAL doctor --keyring ring").ended(5);
         assert!(said.out.contains("chmod 600"), "{said:?}");
         return;
     }
-    // A place that nobody may enter, with everything that he needs.
+    // A folder that the user `nobody` may enter, with everything that he needs.
     let command = world.folder.path().join("eventseal");
     std::fs::copy(env!("CARGO_BIN_EXE_eventseal"), &command).unwrap();
     for folder in [world.folder.path(), db.folder.path()] {
@@ -94,7 +94,7 @@ async fn a_keyring_may_be_mounted_for_another_user() {
     mounted(0o440, NOBODY);
     as_nobody("--keyring mounted").ended(0);
     as_nobody("--keyring /dev/stdin < mounted").ended(0);
-    // The pipe is root's; what runs is not.
+    // The pipe belongs to root, and the command runs as another user.
     as_nobody("--keyring /dev/stdin < <(cat ring)").ended(0);
     mounted(0o444, NOBODY);
     let said = as_nobody("--keyring mounted").ended(5);

@@ -1,7 +1,7 @@
-//! The `eventseal` command as operators and scripts meet it: what it does, how it ends, what it prints.
+//! The `eventseal` command as operators and scripts use it: what it does, how it ends, and what it prints.
 //!
-//! Whatever it prints is searched for secrets, in every test (invariant I9). Help and tables are snapshots: after a
-//! change that is meant, `INSTA_UPDATE=always cargo test -p eventseal-cli`, and look at the diff.
+//! In every test, all output is searched for secrets (invariant I9). Help and tables are snapshots: after an intended
+//! change, run `INSTA_UPDATE=always cargo test -p eventseal-cli`, and look at the diff.
 
 #[macro_use]
 mod command;
@@ -62,7 +62,12 @@ on_both! {
     what_is_about_to_change_is_named_first,
 }
 
-/// Ids, times and places differ from run to run; what takes their place is as wide.
+/// An id, as a regular expression, and what a snapshot shows instead.
+const ID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+const NO_ID: &str = "00000000-0000-0000-0000-000000000000";
+
+/// Compares an output with its snapshot. Ids, times and places differ from run to run. They are replaced by texts of
+/// the same width.
 macro_rules! snapshot {
     ($world:expr, $name:expr, $output:expr) => {{
         let folder = match &$world.database {
@@ -72,7 +77,7 @@ macro_rules! snapshot {
         let text = $output.out.replace(&folder, "FOLDER");
         insta::with_settings!({
             filters => vec![
-                (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "00000000-0000-0000-0000-000000000000"),
+                (ID, NO_ID),
                 (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "2026-01-02T03:04:05Z"),
                 (r"\d{4}-\d\d-\d\d,", "2026-01-02,"),
                 (r"in [0-9.]+ s \([0-9,]+/s\)", "in 0.1 s (100/s)"),
@@ -82,7 +87,7 @@ macro_rules! snapshot {
             ],
             omit_expression => true,
             prepend_module_to_snapshot => false,
-        }, { insta::assert_snapshot!(format!("{}_{}", $name, if $world.is_postgres() { "postgres" } else { "sqlite" }), text) });
+        }, { insta::assert_snapshot!($world.snapshot_of($name), text) });
     }};
 }
 
@@ -118,7 +123,7 @@ async fn a_scope_is_shown_shredded_and_reopened(world: World) {
     let key = world.json(&[&["keys", "show"], &scope[..]].concat())["keys"][0]["key"].clone();
     world.run(&["keys", "show", "Customer", "cust_99", "--json"]).refused(4, "unknown_scope");
 
-    // Nobody is asked, so nothing is done.
+    // Nobody can be asked to confirm, so nothing is done.
     world.run(&["shred", "Customer", "cust_1", "--reason", "request 118"]).ended(4);
     world.run(&["shred", "Customer", "cust_1", "--reason", "request 118", "--json"]).refused(4, "not_confirmed");
     // A misspelled id must not look like an erasure.
@@ -136,7 +141,7 @@ async fn a_scope_is_shown_shredded_and_reopened(world: World) {
     assert_eq!(world.read().await, (3, 0), "nothing was shredded so far");
 
     world.run(&["rotate-data-key", "Customer", "cust_1"]).ended(0);
-    // Without a master key: erasure must not depend on the KMS.
+    // There is no master key: an erasure must not depend on the KMS.
     let shredded = run(world
         .command(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes", "--actor", "clerk 7"])
         .env_remove("EVENTSEAL_KEYRING_FILE"));
@@ -189,13 +194,13 @@ async fn a_scope_is_shown_shredded_and_reopened(world: World) {
 async fn the_history_names_who_did_it(world: World) {
     let world = world.with_keys(0..2).await;
     let user = run(Command::new("id").arg("-un").stdin(Stdio::null())).out.trim_end().to_owned();
-    // The user of the operating system, whatever the environment says of him.
+    // The user of the operating system, whatever the environment says.
     let disable = ["disable", "Customer", "cust_0", "--reason", "incident 3"];
     run(world.command(&disable).env("USER", "somebody").env("LOGNAME", "somebody")).ended(0);
     run(world.command(&["enable", "Customer", "cust_0", "--reason", "over"]).env("SUDO_USER", "ada")).ended(0);
     let shredded = world.json(&["shred", "Customer", "cust_0", "--reason", "request 1", "--yes", "--actor", "clerk 7"]);
     assert_eq!(shredded["actor"], "clerk 7");
-    // An older version goes on writing without it.
+    // An older version of eventseal still writes changes without an actor.
     let now = if world.is_postgres() { "now()" } else { "'2026-01-02T03:04:05.000000Z'" };
     let older = "INSERT INTO key_scope_changes (scope_kind, scope_id, action, state, generation, reason, changed_at)";
     world.execute(format!("{older} VALUES ('Customer', 'cust_0', 'reopen', 'live', 2, 'from before', {now})")).await;
@@ -283,7 +288,7 @@ async fn keys_move_to_another_master_key(world: World) {
     assert_eq!((dry["would_move"].as_array().unwrap().len(), &dry["master_key"]), (2, &"next".into()));
     assert!(world.keks().iter().all(|kek| kek["master_key"] == "main"), "a dry run changes nothing");
 
-    // A keyring that has not what the keys were wrapped by moves nothing.
+    // A keyring without the entry that wrapped the keys moves nothing.
     let alone = world.keyring("alone", &format!("next:{OTHER_SECRET}\n"));
     let alone = alone.to_str().unwrap();
     world.run(&["move-master-key", "--keyring", alone, "--json"]).refused(1, "kms_refused");
@@ -301,7 +306,7 @@ async fn keys_move_to_another_master_key(world: World) {
         world.run(&from).refused(2, "usage").error()["message"].as_str().unwrap().contains("one, the new one first")
     );
 
-    // Keys that some other provider wrapped need to be told where they come from.
+    // If another provider wrapped the keys, the command must be told which.
     world.execute("UPDATE key_encryption_keys SET provider = 'elsewhere'").await;
     world.run(&[&moving[..], &["--json"]].concat()).refused(1, "kms_refused");
     world.run(&[&moving[..], &["--dry-run", "--json"]].concat()).refused(4, "other_provider");
@@ -315,7 +320,7 @@ async fn partitions_are_kept(world: World) {
     world.run(&["shred", "Customer", "cust_0", "--reason", "request 1", "--yes"]).ended(0);
     let key = world.json(&["reopen", "Customer", "cust_0", "--reason", "moved", "--partition", "tenant_7"]);
     assert_eq!(key["key"]["kek"], tenant);
-    // From now on the scope's own rows say where it belongs.
+    // From now on the scope's own rows tell its partition.
     assert_eq!(world.json(&["rotate-data-key", "Customer", "cust_0"])["key"]["kek"], tenant);
     assert_ne!(world.json(&["rotate-data-key", "Customer", "cust_1"])["key"]["kek"], tenant);
     world.run(&["rotate-data-key", "Customer", "cust_1", "--partition", "none", "--json"]).refused(1, "no_active_kek");
@@ -375,7 +380,8 @@ async fn newer_migrations_stop_nobody_unless_they_are_marked(world: World) {
     world
         .execute(
             "INSERT INTO _keys_migrations (version, description, installed_on, success, checksum, execution_time)
-             SELECT 90, 'additive', installed_on, success, checksum, execution_time FROM _keys_migrations WHERE version = 1",
+             SELECT 90, 'additive', installed_on, success, checksum, execution_time FROM _keys_migrations
+             WHERE version = 1",
         )
         .await;
     let said = world.run(&["migrate", "--namespace", "shop"]).ended(0);
@@ -395,7 +401,7 @@ async fn nothing_in_the_database_moves_the_cursor(world: World) {
     let world = world.with_keys(0..1).await;
     let forged = "a' || char(27) || '[2J' || char(10) || 'forged' || char(155) || '";
     let forged = if world.is_postgres() { forged.replace("char(", "chr(") } else { forged.to_owned() };
-    // Whoever does that has dropped the guard first.
+    // To do that, the guard in the database must be dropped first.
     let guard =
         if world.is_postgres() { "stays_itself ON key_encryption_keys" } else { "key_encryption_keys_stay_themselves" };
     world.execute(format!("DROP TRIGGER {guard}")).await;
@@ -452,7 +458,7 @@ async fn doctor_finds_what_is_wrong(world: World) {
     world.run(&["doctor"]).ended(0);
     world.run(&["migrate", "--namespace", "shop", "--events"]).ended(0);
     world.append(0..7).await.unwrap();
-    // A restore that went wrong: keys are there, and their scopes are shredded.
+    // A restore that went wrong: there are live keys of shredded scopes.
     world.execute("UPDATE key_scopes SET state = 'shredded' WHERE scope_kind = 'Customer'").await;
     assert_eq!(problems(&[]), ["erasures"]);
     let found = world.run(&["doctor"]).ended(5).out;
@@ -497,7 +503,7 @@ async fn a_lock_that_others_hold_is_not_waited_for_for_ever(world: World) {
     assert_eq!(world.json(&shred[..8])["destroyed"].as_array().unwrap().len(), 1);
 }
 
-/// Whoever has the wrong database in his environment can see it; the URL's password he can't.
+/// An operator with the wrong database in his environment can see that. The password in the URL is not shown.
 async fn what_is_about_to_change_is_named_first(world: World) {
     let world = world.with_keys(0..2).await;
     let place = match &world.database {
@@ -522,7 +528,7 @@ async fn what_is_about_to_change_is_named_first(world: World) {
             Database::Sqlite(_) => world.run(arguments),
         };
         let said = said.ended(0);
-        // Rewrapping changes nothing that anybody could miss.
+        // A rewrap is not announced, because nothing is lost by it.
         let named = said.err.contains("in namespace shop ") && said.err.contains(&place);
         assert!(named || arguments == ["rewrap"], "{arguments:?}: {said:?}");
     }
@@ -531,7 +537,7 @@ async fn what_is_about_to_change_is_named_first(world: World) {
     assert!(disabled["database"].as_str().unwrap().starts_with(&place[1..]), "{disabled}");
 }
 
-/// The server of the tests asks for none.
+/// Adds a password to a URL. The server of the tests does not ask for one.
 fn with_password(url: &str) -> String {
     let with = url.replacen("postgres@", &format!("postgres:{PASSWORD}@"), 1);
     assert_ne!(with, url);
@@ -571,14 +577,14 @@ async fn nothing_secret_is_printed(world: World) {
 #[test]
 fn passwords_and_keys_are_refused_on_the_command_line() {
     let url = format!("postgres://me:{PASSWORD}@127.0.0.1:1/shop");
-    // What `run` looks for is what is passed here.
+    // `run` searches the output for the secrets that are passed here.
     run(&mut eventseal(&["status", "--database", &url, "--json"])).refused(2, "usage");
     run(&mut eventseal(&["status", "--database", &format!("postgres://127.0.0.1:1/shop?password={PASSWORD}")]))
         .ended(2);
     run(&mut eventseal(&["doctor", "--database", &url])).ended(2);
     run(&mut eventseal(&["status", &url])).ended(2);
     run(&mut eventseal(&["status", &url, "--json"])).refused(2, "usage");
-    // From the environment it is taken, and still not shown: neither when the server is away nor in help.
+    // A password in the environment is accepted, and never shown: neither in an error nor in the help.
     run(eventseal(&["status", "--json"]).env("DATABASE_URL", &url)).refused(3, "database_unavailable");
     run(eventseal(&["doctor"]).env("DATABASE_URL", &url)).ended(5);
     run(eventseal(&["status", "--help"]).env("DATABASE_URL", &url)).ended(0);
@@ -588,7 +594,7 @@ fn passwords_and_keys_are_refused_on_the_command_line() {
     let ring = format!("main:{SECRET}");
     let folder = tempfile::tempdir().unwrap();
     let database = format!("sqlite://{}?mode=rwc", folder.path().join("a.db").display());
-    // A key in place of its file's name, whether or not it would make a keyring.
+    // A key was passed instead of the name of its file. It is not repeated, even if it is no valid keyring.
     for misplaced in [SECRET.to_owned(), format!("old:{SECRET},new:abc")] {
         let arguments = ["prepare", "--database", &database, "--keyring", &misplaced];
         run(&mut eventseal(&arguments)).ended(2);
@@ -626,7 +632,7 @@ fn arguments_that_make_no_sense_are_refused() {
     }
 }
 
-/// From a keyring to AWS KMS, to another key there, and back, as `docs/operations.md` has it.
+/// Moves keys from a keyring to AWS KMS, to another key there, and back, as `docs/operations.md` describes it.
 #[cfg(feature = "aws-kms")]
 #[tokio::test]
 async fn keys_move_to_aws_and_back() {
@@ -654,7 +660,7 @@ async fn keys_move_to_aws_and_back() {
     aws(&["rotate-kek", "--aws-kms-key", &first]).ended(0);
     assert_eq!(aws(&["rewrap", "--aws-kms-key", &first]).ended(0).json()["rewrapped"], 4);
 
-    // What the command line says goes before what the environment says of another provider.
+    // A flag wins over an environment variable that names another provider.
     let elsewhere = ["move-master-key", "--aws-kms-key", &second];
     let unnamed = aws(&elsewhere).refused(1, "kms_refused");
     assert!(
@@ -669,7 +675,7 @@ async fn keys_move_to_aws_and_back() {
     assert_eq!(back.ended(0).json()["moved"].as_array().unwrap().len(), 2);
     assert_eq!(world.read().await, (3, 0));
 
-    // An outage is retryable, and no refusal.
+    // An outage is retryable, and is not a refusal.
     let away = run(world
         .command(&["rotate-kek", "--aws-kms-key", &second, "--json"])
         .env("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -680,7 +686,7 @@ async fn keys_move_to_aws_and_back() {
     away.refused(3, "kms_unavailable");
 }
 
-/// A remote PostgreSQL is reached over TLS, so the command has a TLS stack.
+/// A remote PostgreSQL is reached over TLS, so the command must have a TLS stack.
 #[tokio::test]
 async fn tls_is_built_in() {
     let world = World::postgres().await;
@@ -696,7 +702,9 @@ fn every_help_has_examples_and_stays_as_it_is() {
         let help = run(&mut eventseal(&[command, &["--help"]].concat())).ended(0);
         assert!(command == ["keys"] || help.out.contains("Examples:\n  eventseal "), "{command:?}");
         let name = std::iter::once("help").chain(command.iter().copied()).collect::<Vec<_>>().join("_");
-        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, { insta::assert_snapshot!(name, help.out) });
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!(name, help.out)
+        });
     }
 }
 
@@ -716,7 +724,7 @@ fn completions_and_the_man_page_are_made() {
     run(&mut eventseal(&["man", "--directory", "/no/such/folder", "--json"])).refused(1, "io");
 }
 
-/// The library and the command agree on what a keyring and a namespace are.
+/// The secrets of these tests are valid keys. Otherwise the search for them would prove nothing.
 #[test]
 fn the_canaries_are_real_keys() {
     assert!(Keyring::parse(&format!("next:{OTHER_SECRET}\nmain:{SECRET}")).is_ok());

@@ -1,7 +1,7 @@
-//! Behind a real PgBouncer in transaction mode: which settings work, and that others are recognised.
+//! eventseal behind a real PgBouncer in transaction mode: the documented settings work, and others are recognised.
 //!
-//! Debian's PgBouncer is older than 1.21 and can't track prepared statements; `PGBOUNCER` names another one. Whichever
-//! it is, what its version can do is tested, and nothing is skipped.
+//! Debian's PgBouncer is older than 1.21 and can't track prepared statements. The variable `PGBOUNCER` names another
+//! one. With either, everything that its version can do is tested, and nothing is skipped.
 
 use eventseal::ExpectedVersion::Any;
 use eventseal::error::SetUpFault;
@@ -14,11 +14,11 @@ use std::sync::Arc;
 use support::Postgres;
 use support::pgbouncer::{PgBouncer, binary};
 
-/// What is documented for PgBouncer before 1.21: each transaction leaves the session without prepared statements.
+/// The documented settings for PgBouncer before 1.21: each transaction leaves its session without prepared statements.
 const RESET: &str = "server_reset_query = DEALLOCATE ALL\nserver_reset_query_always = 1\n";
 const TRACK: &str = "max_prepared_statements = 200\n";
 
-/// Versions that can track statements do so by default from 1.24 on.
+/// Settings under which prepared statements get lost. From 1.24 on, tracking is on by default.
 fn losing(version: (u32, u32)) -> &'static str {
     if version >= (1, 21) { "max_prepared_statements = 0\n" } else { "" }
 }
@@ -32,7 +32,7 @@ fn store(keyring: &Arc<Keyring>) -> SealedStore<PostgresStore> {
     SealedStore::new(PostgresStore::new(), PostgresKeys::new(), Arc::clone(keyring), schemas)
 }
 
-/// Appends and reads of several clients over fewer sessions. How often did each thing happen?
+/// Runs appends and reads of several clients over fewer sessions. Returns how often each outcome occurred.
 async fn traffic(db: &Postgres, options: PgConnectOptions, keyring: &Arc<Keyring>) -> BTreeMap<String, usize> {
     let mut tasks = Vec::new();
     for client in 0..CLIENTS {
@@ -86,7 +86,7 @@ async fn traffic(db: &Postgres, options: PgConnectOptions, keyring: &Arc<Keyring
             *all.entry(what).or_default() += times;
         }
     }
-    // Sessions of the next kind of traffic begin without the statements of this one.
+    // The sessions of the next traffic must begin without the statements of this one.
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> \
         pg_backend_pid()";
     db.pool.execute(end).await.unwrap();
@@ -103,7 +103,7 @@ async fn prepared() -> (Postgres, Arc<Keyring>) {
 async fn what_is_documented_works() {
     let (db, keyring) = prepared().await;
     let (bin, version) = binary();
-    // From 1.21 on the driver's cache stays as it is. Before, each transaction prepares what it needs.
+    // From 1.21 on, the driver's cache is left on. Before, each transaction prepares its statements anew.
     let (settings, capacity) = if version >= (1, 21) { (TRACK, 100) } else { (RESET, 0) };
     let pooler = PgBouncer::start(&bin, &db.options, 2, settings);
     let seen = traffic(&db, pooler.options(&db.options).statement_cache_capacity(capacity), &keyring).await;
@@ -153,8 +153,8 @@ async fn the_command_recognises_a_pooler() {
     let keyring = Arc::new(Keyring::create_file(folder.path().join("ring"), "main").unwrap());
     store(&keyring).keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
     let (bin, version) = binary();
-    // The cluster of the tests does not wait for the disk, which doctor finds too: only the check of poolers counts
-    // here.
+    // Only the check of poolers counts here. Doctor also finds that the cluster of the tests does not wait for the
+    // disk.
     let (_, direct) = run(&["doctor"], &db.options, folder.path());
     assert_eq!(&pooler_check(&direct)["ok"], &serde_json::Value::Bool(true), "{direct}");
     for connections in [1, 3] {

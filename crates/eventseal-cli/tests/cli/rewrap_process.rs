@@ -1,12 +1,12 @@
-//! `eventseal rewrap` and `eventseal move-master-key` as processes that are killed in the middle, and that run at the
-//! same time: every key opens at any moment, and the next run completes the work (invariant I11).
+//! `eventseal rewrap` and `eventseal move-master-key` as processes that are killed in the middle, or that run at the
+//! same time. Every key opens at any moment, and the next run completes the work (invariant I11).
 
 use crate::command::{Database, OTHER_SECRET, SECRET, World};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 
-/// For what is killed, and for what is only watched.
+/// How many data keys there are: for runs that are killed, and for runs that are only watched.
 const MANY: usize = 20_000;
 const SOME: usize = 3_000;
 
@@ -17,19 +17,19 @@ on_both! {
     a_rewrap_goes_on_while_the_application_works,
 }
 
-/// Starts a command whose output is only looked at in the end.
+/// Starts a command, without waiting for its end.
 fn start(world: &World, arguments: &[&str]) -> Child {
     world.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// What a command that must succeed said in the end.
+/// Waits for a command that must succeed, and returns its result.
 fn result(child: Child) -> Value {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Waits until a count in the database has come so far. `false` if the command ended before.
+/// Waits until a count in the database has reached `at_least`. Returns false if the command ended before.
 async fn reached(world: &World, child: &mut Child, sql: &'static str, at_least: usize) -> bool {
     loop {
         let count: usize = world.column(sql).await[0].parse().unwrap();
@@ -45,7 +45,7 @@ async fn reached(world: &World, child: &mut Child, sql: &'static str, at_least: 
 
 const REWRAPPED: &str = "SELECT CAST(count(*) AS TEXT) FROM data_keys WHERE wrapped_at IS NOT NULL";
 
-/// When each key that was wrapped anew was so.
+/// The rewrapped keys, each with the time of its rewrap.
 async fn rewrapped(world: &World) -> BTreeMap<String, String> {
     let rows = world
         .column(
@@ -104,7 +104,7 @@ const MOVED: &str = "SELECT CAST(count(*) AS TEXT) FROM key_encryption_keys WHER
 async fn i11_a_move_that_is_killed_is_completed_by_the_next(world: World) {
     const KEKS: usize = 12;
     let world = world.with_keys(0..0).await;
-    // A data key under each.
+    // One data key under each key-encryption key.
     for customer in 0..KEKS - 1 {
         world.append(customer..customer + 1).await.unwrap();
         world.run(&["rotate-kek"]).ended(0);
@@ -112,11 +112,11 @@ async fn i11_a_move_that_is_killed_is_completed_by_the_next(world: World) {
     world.append(KEKS - 1..KEKS).await.unwrap();
     let mut keks: Vec<String> = world.keks().iter().map(|kek| kek["kek"].as_str().unwrap().to_owned()).collect();
     assert_eq!(keks.len(), KEKS);
-    // The active one, the newest, is moved first.
+    // The active key-encryption key, which is the newest, is moved first.
     keks.rotate_right(1);
     world.keyring("ring", &format!("next:{OTHER_SECRET}\nmain:{SECRET}\n"));
     for point in [0, 1, 5, KEKS - 1] {
-        // The move comes to this key, and no further.
+        // The move gets as far as this key, and no further.
         let mut lock = None;
         match &world.database {
             Database::Postgres(db) => {
@@ -132,7 +132,8 @@ async fn i11_a_move_that_is_killed_is_completed_by_the_next(world: World) {
             Database::Sqlite(_) => {
                 let trigger = format!(
                     "CREATE TRIGGER stop_{point} BEFORE UPDATE ON key_encryption_keys WHEN old.kek_id = '{}' BEGIN
-                     SELECT max(x) FROM (WITH RECURSIVE forever(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM forever) SELECT x FROM forever); END",
+                     SELECT max(x) FROM (WITH RECURSIVE forever(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM forever)
+                                         SELECT x FROM forever); END",
                     keks[point]
                 );
                 world.execute(trigger).await;
@@ -147,7 +148,7 @@ async fn i11_a_move_that_is_killed_is_completed_by_the_next(world: World) {
             None => world.execute(format!("DROP TRIGGER stop_{point}")).await,
         }
         if world.is_postgres() {
-            // The server may have been told to exchange one more row before its client was gone.
+            // The server may have received one more update before its client was killed.
             let sessions = "SELECT 'x' FROM pg_stat_activity WHERE datname = current_database() AND application_name = \
                 'eventseal'";
             while !world.column(sessions).await.is_empty() {

@@ -1,12 +1,12 @@
-//! The command on a terminal, without one, and when somebody has enough of it.
+//! The command on a terminal, without a terminal, and when it is interrupted.
 
 use crate::command::{Output, World};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 
-/// Runs the command on a terminal of its own, 60 columns wide, and types this when it is asked.
+/// Runs the command on a terminal of its own, 60 columns wide, and types `typed` into it.
 fn on_terminal(world: &World, arguments: &str, typed: &str) -> (i32, String) {
-    // util-linux's script makes the terminal.
+    // The program `script` of util-linux provides the terminal.
     let command = format!("stty cols 60 rows 40; exec '{}' {arguments}", env!("CARGO_BIN_EXE_eventseal"));
     let mut script = Command::new("script");
     script
@@ -71,16 +71,16 @@ async fn everything_fits_sixty_columns() {
     {
         let (code, shown) = on_terminal(&world, arguments, "");
         assert_eq!(code, 0, "{shown}");
-        // What draws over itself is the bar.
+        // The progress bar overwrites its own line.
         for line in shown.lines().filter(|line| !line.contains('\r')) {
-            // The name of the server's folder is as long as it is.
+            // The name of the server's folder can't be broken.
             let is_one_word = line.trim_start().split(' ').count() == 1;
             assert!(line.chars().count() <= 60 || is_one_word, "{arguments}: {line:?}\n{shown}");
         }
         let hyphens = shown.lines().filter(|line| line.ends_with('-')).count();
         assert_eq!(hyphens, 0, "{arguments}: an id in pieces\n{shown}");
     }
-    // For programs, lines are as long as they are.
+    // Without a terminal, lines are not broken.
     let (_, shown) = on_terminal(&world, "migrate --namespace shop --print=postgres", "");
     assert!(shown.lines().any(|line| line.chars().count() > 100), "{shown}");
 }
@@ -100,7 +100,7 @@ async fn without_a_terminal_long_work_says_how_far_it_is() {
         .ended(0)
         .err;
     assert!(moved.contains("2 of 2 key-encryption keys, "), "{moved}");
-    // A program that reads standard error for failures finds nothing there.
+    // With --json, there is no progress on standard error, where programs read failures.
     world.run(&["rotate-kek"]).ended(0);
     assert_eq!(world.run(&["rewrap", "--batch", "10", "--progress-every", "0", "--json"]).ended(0).err, "");
 }
@@ -110,7 +110,7 @@ fn two_entries(world: &World) -> String {
     world.keyring("ring", &text).to_str().unwrap().to_owned()
 }
 
-/// Starts a rewrap that can't come to its end, since a transaction holds one of the keys, and ends it.
+/// Starts a rewrap, and ends it by a signal. A transaction holds one of the keys, so the rewrap can't finish by itself.
 async fn interrupted(signal: &str, json: bool) -> Output {
     let world = World::postgres().await.with_keys(0..40).await;
     let crate::Database::Postgres(db) = &world.database else { unreachable!() };
@@ -127,7 +127,7 @@ async fn interrupted(signal: &str, json: bool) -> Output {
     }
     let mut err = BufReader::new(child.stderr.take().unwrap());
     let mut first = String::new();
-    // All that can be done is done, and was reported.
+    // All other keys are rewrapped, and the progress was reported.
     while !json && !first.starts_with("40 of") {
         first.clear();
         assert!(err.read_line(&mut first).unwrap() > 0, "it ended by itself");
