@@ -1,8 +1,8 @@
 //! Key management services (KMS), which hold the master key. A KMS wraps and opens key-encryption keys. It never sees
 //! data keys or payloads.
 //!
-//! [`Keyring`](crate::Keyring) holds master keys in a file or an environment variable. `AwsKms` (feature `aws-kms`) uses
-//! [AWS KMS](https://docs.aws.amazon.com/kms/). Implement [`Kms`] for any other service.
+//! [`Keyring`](crate::Keyring) holds master keys in a file or an environment variable. `AwsKms` (feature `aws-kms`)
+//! uses [AWS KMS](https://docs.aws.amazon.com/kms/). Implement [`Kms`] for any other service.
 
 #[cfg(feature = "aws-kms")]
 mod aws;

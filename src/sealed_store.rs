@@ -34,7 +34,7 @@ pub struct SealedStore<S: EventStore> {
 }
 
 impl<S: EventStore> SealedStore<S> {
-    /// Wraps a store. The keys have the default settings. Reads and writes nothing.
+    /// Wraps a store, with the default settings for the keys. Reads and writes nothing.
     ///
     /// Before the first append, run the migrations and call [`keys().prepare(…)`](KeyManager::prepare) once at startup.
     #[must_use]
@@ -42,10 +42,11 @@ impl<S: EventStore> SealedStore<S> {
         Self::with_keys(store, KeyManager::new(keys, kms), schemas)
     }
 
-    /// Wraps a store, over keys with settings of their own: see [`KeyManager::builder`].
+    /// Wraps a store, with settings for the keys that you choose: see [`KeyManager::builder`]. Reads and writes
+    /// nothing.
     ///
-    /// A `SealedStore` has no settings beside these. Those of the wrapped store are set on it before it is wrapped; what
-    /// is protected, and which events may pass, is in the [`Schemas`].
+    /// A `SealedStore` has no other settings. Configure the inner store before you wrap it. The [`Schemas`] say what is
+    /// protected, and which events may pass.
     #[must_use]
     pub fn with_keys(store: S, keys: KeyManager<S::Tx>, schemas: Schemas) -> Self {
         Self { inner: store, sealer: Sealer::with_keys(keys, schemas) }

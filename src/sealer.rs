@@ -61,14 +61,15 @@ pub struct Sealer<Tx> {
 }
 
 impl<Tx: Send + 'static> Sealer<Tx> {
-    /// Makes a sealer of a key table, a KMS and the registry of schemas. The keys have the default settings. Reads and
-    /// writes nothing.
+    /// Makes a sealer of a key table, a KMS and the registry of schemas, with the default settings for the keys. Reads
+    /// and writes nothing.
     #[must_use]
     pub fn new(keys: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
         Self::with_keys(KeyManager::new(keys, kms), schemas)
     }
 
-    /// Makes a sealer over keys with settings of their own: see [`KeyManager::builder`].
+    /// Makes a sealer with settings for the keys that you choose: see [`KeyManager::builder`]. Reads and writes
+    /// nothing.
     #[must_use]
     pub fn with_keys(keys: KeyManager<Tx>, schemas: Schemas) -> Self {
         Self { keys, schemas }

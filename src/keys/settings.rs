@@ -1,5 +1,4 @@
-//! The settings of a key manager. They are given in one place, before any key is used: what has no setter can't be
-//! changed under the keys that it applies to.
+//! The settings of a key manager. They are set once, before any key is used, and can't be changed afterwards.
 
 use crate::keys::KeyStore;
 use crate::keys::ahead::Hints;
@@ -60,55 +59,59 @@ impl<Tx: Send + 'static> KeyManagerBuilder<Tx> {
         }
     }
 
-    /// Refuses to work on a key database of another namespace than this: a guard against connecting to the wrong one.
-    /// Give it wherever a process may meet more than one database.
+    /// Refuses to work on a key database of another namespace. This protects against a connection to the wrong
+    /// database. Set it if a process may use more than one database.
     ///
-    /// Without it, the first database that the keys are used on decides, and every other namespace is refused from
-    /// then on. So a process that is connected to the wrong database from its start is not found.
+    /// Without it, the first database on which the keys are used decides the namespace, and every other namespace is
+    /// refused from then on. So a process that is connected to the wrong database from its start is not noticed.
     pub fn for_namespace(mut self, namespace: Namespace) -> Self {
         self.namespace = Some(namespace);
         self
     }
 
-    /// Lets each part of the scopes have a key-encryption key of its own: for each tenant, each region, each shard. The
-    /// function names the partition of a scope, always the same one; [`KeyManager::create_kek`] makes its first key. An
-    /// append to a partition without one fails with [`KeyFault::NoActiveKek`](crate::error::KeyFault::NoActiveKek).
+    /// Gives each partition of the key scopes a key-encryption key of its own, for example each tenant, region or
+    /// shard.
+    ///
+    /// The function returns the partition of a scope. It must always return the same one. [`KeyManager::create_kek`]
+    /// makes the first key of a partition. An append to a partition without a key fails with
+    /// [`KeyFault::NoActiveKek`](crate::error::KeyFault::NoActiveKek).
     pub fn kek_partition(mut self, partition_of: impl Fn(&KeyScope) -> String + Send + Sync + 'static) -> Self {
         self.partition_of = Some(Arc::new(partition_of));
         self
     }
 
-    /// Keeps opened key-encryption keys, and the data keys that they opened, for this long, or up to a tenth less,
-    /// before the KMS is asked again. An hour by default.
+    /// How long opened key-encryption keys, and the data keys that they opened, are kept before the KMS is asked again.
+    /// The actual time is up to a tenth shorter. The default is an hour.
     ///
-    /// When this has passed, the keys are wiped from memory, also in a process that does nothing any more. So what is
-    /// taken from the master key's permissions takes effect then; so does an outage of the KMS. A call that is under
-    /// way keeps what it has until it returns. With zero, nothing is kept: every call asks the KMS.
+    /// After this time the keys are wiped from memory, also in a process that is idle. So a permission that was taken
+    /// away in the KMS, and an outage of the KMS, take effect after this time at the latest. A call that is running
+    /// keeps its keys until it returns. With zero, no key is kept, and every call asks the KMS.
     ///
-    /// A failure of the KMS is remembered for a second. Those who need the same key meanwhile get it at once, instead
-    /// of waiting for a time-out each.
+    /// A failure of the KMS is remembered for a second. Other calls that need the same key in that second fail at once,
+    /// instead of waiting for a time-out each.
     pub fn kek_cache_period(mut self, period: Duration) -> Self {
         self.kek_cache_period = period;
         self
     }
 
-    /// Lets reads open events under keys whose rows were looked at no longer ago than this, instead of looking every
-    /// time: it saves a round trip for each page whose keys are at hand.
+    /// Lets a read use a data key without looking at its row, if the row was looked at no longer ago than `lag`. This
+    /// saves a round trip for each page whose keys are all cached.
     ///
-    /// **A read may then show what another process shredded or stopped, if it begins within this time after that was
-    /// committed**; so take seconds, and only where the law and your users allow it. The time is counted from before
-    /// the look at the rows. Only looks on a connection that is not in a transaction count, because a transaction may
-    /// see what was there when it began. A `BEGIN` that the driver does not know of is not seen as one.
+    /// **A read may then show values that another process has shredded or stopped, if the read begins within `lag`
+    /// after that was committed.** So set a few seconds, and only if the law and your users allow it.
     ///
-    /// What this process shreds or stops itself, by this same key manager, is looked at every time from that call on,
-    /// until it was seen to be committed, and for this long after that.
+    /// - The time counts from before the row was looked at. Only a look on a connection that is not in a transaction
+    ///   counts, because a transaction may see an old state. A raw `BEGIN` that the driver does not know of is not
+    ///   recognised as a transaction.
+    /// - If this process itself shreds or stops a scope, by this same key manager, its rows are looked at for every
+    ///   read from that call on, until the commit was seen and `lag` has passed since then.
     ///
-    /// Two things this can't know of. On a standby, all reads lag behind by what the standby lags, with or without this
-    /// setting: this time comes on top of it, also for reads on the primary in a process that reads on both. And time
-    /// is that of this machine's monotonic clock, which may stand still while the machine is suspended.
+    /// Two things can't be taken into account. On a standby, all reads lag behind the primary anyway. `lag` comes on
+    /// top of that, also for reads on the primary in a process that reads on both. And the time is that of this
+    /// machine's monotonic clock, which may stand still while the machine is suspended.
     ///
-    /// Appends are not affected: they always look. Without this setting, or with zero, a committed shred holds for
-    /// every read that starts after it.
+    /// Appends are not affected: they always look at the rows. Without this setting, or with zero, a committed shred
+    /// holds for every read that starts after it.
     pub fn reads_may_lag(mut self, lag: Duration) -> Self {
         self.read_lag = Some(lag);
         self
