@@ -59,7 +59,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Create the key tables, or bring them up to date
     Migrate(Migrate),
-    /// Create the first key-encryption key of a partition, and check that keys can be used
+    /// Create the first key-encryption key of a partition, and check that keys work
     Prepare(Prepare),
     /// Show the key-encryption keys, how many data keys each one wraps, and what is due
     Status(Status),
@@ -82,7 +82,7 @@ pub(crate) enum Command {
     RotateDataKey(RotateDataKey),
     /// Give a partition a new key-encryption key
     RotateKek(RotateKek),
-    /// Wrap all data keys anew that an old key-encryption key wraps, by the active one
+    /// Wrap the data keys of old key-encryption keys anew, by the active ones
     Rewrap(Rewrap),
     /// Retire a key-encryption key that wraps nothing any more
     RetireKek(RetireKek),
@@ -131,7 +131,8 @@ pub(crate) struct Database {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Master key")]
 pub(crate) struct MasterKey {
-    /// The file of a keyring. The text of one, a secret, goes into EVENTSEAL_KEYRING [env: EVENTSEAL_KEYRING_FILE]
+    /// The file of a keyring. The text of a keyring is a secret, and goes into EVENTSEAL_KEYRING
+    /// [env: EVENTSEAL_KEYRING_FILE]
     // clap does not read the variables of these two, because a flag must win over a variable that names another
     // provider.
     #[arg(long, value_name = "FILE")]
