@@ -91,6 +91,14 @@ pub trait Database: Send + Sync {
     async fn commit(&self, transaction: Self::Transaction) -> Result<()>;
 }
 
+/// Asserts that a call was refused, with this variant of [`Error`](crate::Error) or of a type inside it.
+#[track_caller]
+fn must_be_refused<T>(result: Result<T>, variant: &str, rule: &str) {
+    let found = result.map_or_else(|error| format!("{error:?}"), |_| "Ok".to_owned());
+    let is_it = found.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == variant);
+    assert!(is_it, "{rule}: expected {variant}, got {found}");
+}
+
 /// A result that must be one.
 fn must<T>(result: Result<T>, what: &str) -> T {
     match result {
