@@ -1,4 +1,13 @@
-//! What is inside an [`Error`]: the inner types of its variants, the word for each, and errors of other people's code.
+//! What is inside an [`Error`](crate::Error): the inner types of its variants, the word for each, and errors of other
+//! people's code.
+//!
+//! - [`EventFault`]: one event can't be appended, opened, upcast or decoded. [`Error::Event`](crate::Error::Event) says
+//!   which one.
+//! - [`InputFault`]: something else that a caller passed.
+//! - [`KeyFault`], [`KmsFault`]: keys, and what wraps them.
+//! - [`SetUpFault`], [`TransactionFault`], [`StorageFault`]: what the database lacks, how it is used, what it holds.
+//! - [`MaintenanceFault`]: a backfill or a rewrite.
+//! - [`ErrorKind`]: the meaning of any error in one word, for logs, metrics and statuses.
 
 mod describe;
 mod driver;

@@ -102,32 +102,20 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// attempt opens the new key first.
     ///
     /// # Errors
-    /// For what the caller passed, before anything is written: those of [`check_append`](crate::store::check_append),
-    /// [`EventFault::InvalidPayload`], [`EventFault::ReservedMember`], [`EventFault::DuplicateMember`],
-    /// [`EventFault::ShapeMismatch`], [`EventFault::MissingScopeId`], [`EventFault::InvalidScopeId`],
-    /// [`EventFault::LimitExceeded`], [`EventFault::UndeclaredVersion`], [`EventFault::UnknownType`],
-    /// [`InputFault::SimilarKind`], [`EventFault::UnreadablePayload`], [`EventFault::SensitiveInTheClear`]. For the
-    /// keys: [`Error::Shredded`], [`Error::Disabled`], [`KeyFault::NoActiveKek`], [`KeyFault::WrongKey`],
-    /// [`StorageFault::InvalidRow`](crate::error::StorageFault::InvalidRow) if the active key is not the scope's own,
-    /// errors of the KMS. For the database: [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
-    /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction),
-    /// [`Error::Collision`](crate::Error::Collision) (retryable), [`Error::Database`](crate::Error::Database).
+    /// For what the caller passed, before anything is written: those of [`check_append`](crate::store::check_append);
+    /// [`Error::Event`] for an event that can't be sealed, or is of a type or version that the schemas do not let be
+    /// appended ([`EventFault`] lists the reasons); [`InputFault::SimilarKind`].
     ///
-    /// [`EventFault::InvalidPayload`]: crate::error::EventFault::InvalidPayload
-    /// [`EventFault::ReservedMember`]: crate::error::EventFault::ReservedMember
-    /// [`EventFault::DuplicateMember`]: crate::error::EventFault::DuplicateMember
-    /// [`EventFault::ShapeMismatch`]: crate::error::EventFault::ShapeMismatch
-    /// [`EventFault::MissingScopeId`]: crate::error::EventFault::MissingScopeId
-    /// [`EventFault::InvalidScopeId`]: crate::error::EventFault::InvalidScopeId
-    /// [`EventFault::LimitExceeded`]: crate::error::EventFault::LimitExceeded
-    /// [`EventFault::UndeclaredVersion`]: crate::error::EventFault::UndeclaredVersion
-    /// [`EventFault::UnknownType`]: crate::error::EventFault::UnknownType
-    /// [`EventFault::UnreadablePayload`]: crate::error::EventFault::UnreadablePayload
-    /// [`EventFault::SensitiveInTheClear`]: crate::error::EventFault::SensitiveInTheClear
-    /// [`Error::Shredded`]: crate::Error::Shredded
-    /// [`Error::Disabled`]: crate::Error::Disabled
-    /// [`KeyFault::NoActiveKek`]: crate::error::KeyFault::NoActiveKek
-    /// [`KeyFault::WrongKey`]: crate::error::KeyFault::WrongKey
+    /// For the keys: [`Error::Shredded`], [`Error::Disabled`], [`KeyFault::NoActiveKek`], [`KeyFault::WrongKey`],
+    /// [`StorageFault::InvalidRow`] if the active key is not the scope's own; errors of the KMS.
+    ///
+    /// For the database: [`SetUpFault::NotMigrated`], [`TransactionFault::NotInTransaction`], [`Error::Collision`]
+    /// (retryable), [`Error::Database`].
+    ///
+    /// [`EventFault`]: crate::error::EventFault
+    /// [`SetUpFault::NotMigrated`]: crate::error::SetUpFault::NotMigrated
+    /// [`StorageFault::InvalidRow`]: crate::error::StorageFault::InvalidRow
+    /// [`TransactionFault::NotInTransaction`]: crate::error::TransactionFault::NotInTransaction
     pub async fn seal<'e>(
         &self,
         tx: &mut Tx,
@@ -187,21 +175,19 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// the key table, or none if no event is sealed.
     ///
     /// # Errors
-    /// [`EventFault::Tampered`](crate::error::EventFault::Tampered),
-    /// [`EventFault::Unsealed`](crate::error::EventFault::Unsealed),
-    /// [`EventFault::Unsupported`](crate::error::EventFault::Unsupported),
-    /// [`EventFault::MissingKey`](crate::error::EventFault::MissingKey), [`KeyFault::WrongKey`],
-    /// [`Error::Disabled`](crate::Error::Disabled),
-    /// [`EventFault::NewerVersion`](crate::error::EventFault::NewerVersion),
-    /// [`EventFault::UnknownVersion`](crate::error::EventFault::UnknownVersion),
-    /// [`EventFault::UnknownType`](crate::error::EventFault::UnknownType),
-    /// [`EventFault::StillSealed`](crate::error::EventFault::StillSealed),
-    /// [`EventFault::InvalidPayload`](crate::error::EventFault::InvalidPayload) and
-    /// [`EventFault::ShapeMismatch`](crate::error::EventFault::ShapeMismatch) (what is stored is not what the schema
-    /// protects), [`EventFault::Upcast`](crate::error::EventFault::Upcast); [`KeyFault::MissingKek`] and
-    /// [`StorageFault::InvalidRow`](crate::error::StorageFault::InvalidRow) of the key table; errors of the KMS and of
-    /// the database. A shredded key is not an error: its fields are redacted. The first event that can't be read fails
-    /// the call: see [`open_each`](Self::open_each).
+    /// [`Error::Event`] for an event that can't be read: [`EventFault`] lists the reasons, such as
+    /// [`Tampered`](crate::error::EventFault::Tampered), [`MissingKey`](crate::error::EventFault::MissingKey) and
+    /// [`NewerVersion`](crate::error::EventFault::NewerVersion). Those that append refuses are among them
+    /// ([`ShapeMismatch`](crate::error::EventFault::ShapeMismatch)) if what is stored is not what the schema protects.
+    ///
+    /// [`Error::Disabled`], [`KeyFault::WrongKey`], [`KeyFault::MissingKek`] and [`StorageFault::InvalidRow`] for the
+    /// keys of an event; errors of the KMS and of the database.
+    ///
+    /// A shredded key is not an error: its fields are redacted. The first event that can't be read fails the call: see
+    /// [`open_each`](Self::open_each).
+    ///
+    /// [`EventFault`]: crate::error::EventFault
+    /// [`StorageFault::InvalidRow`]: crate::error::StorageFault::InvalidRow
     pub async fn open(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
         let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User).await?;
         if rows.iter().all(|row| row.as_ref().is_ok_and(OpenedRow::is_as_stored)) {

@@ -126,7 +126,11 @@ pub async fn expected_versions_are_checked<D: Database, S: EventStore<Tx = D::Tx
     for wrong in [ExpectedVersion::NoStream, ExpectedVersion::Exact(version(1)), ExpectedVersion::Exact(version(3))] {
         let conflict = store.append(db.tx(&mut transaction), &aggregate, wrong, &new_events(9..10)).await;
         assert!(
-            matches!(&conflict, Err(error @ Error::VersionConflict { actual, .. }) if error.is_conflict() && !error.is_retryable() && *actual == Some(version(2))),
+            matches!(
+                &conflict,
+                Err(error @ Error::VersionConflict { actual, .. })
+                    if error.is_conflict() && !error.is_retryable() && *actual == Some(version(2))
+            ),
             "the expected version is checked against the aggregate's last event: {wrong} gave {conflict:?}"
         );
     }

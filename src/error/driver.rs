@@ -222,7 +222,10 @@ fn printable(text: &str) -> String {
     const LONGEST: usize = 500;
     let plain = |c: char| {
         !c.is_control()
-            && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            && !matches!(
+                c,
+                '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            )
     };
     let mut shown = String::with_capacity(text.len().min(LONGEST));
     for c in text.trim_end().chars() {

@@ -3,8 +3,9 @@
 use crate::error::{DriverError, ErrorKind};
 use crate::keys::names::Namespace;
 
-/// What is not set up as it has to be: see [`Error::SetUp`](crate::Error::SetUp). Nothing was changed. `eventseal doctor`
-/// looks for most of them before an application meets them.
+/// What is not set up as it has to be: see [`Error::SetUp`](crate::Error::SetUp). Nothing was changed.
+///
+/// `eventseal doctor` looks for most of them before an application meets them.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetUpFault {

@@ -41,8 +41,8 @@ pub enum StorageFault {
         /// What is wrong.
         problem: &'static str,
     },
-    /// The wrapped store does not keep the contract of [`EventStore`](crate::EventStore). Run it through the conformance
-    /// suite.
+    /// The wrapped store does not keep the contract of [`EventStore`](crate::EventStore). Run it through the
+    /// conformance suite.
     #[error("the wrapped store broke its contract: {problem}; run it through the conformance suite")]
     Contract {
         /// What it did.

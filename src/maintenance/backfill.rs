@@ -177,14 +177,16 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// ```
     ///
     /// # Errors
-    /// What concerns more than one event:
-    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
-    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
-    /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
-    /// [`KeyFault::NoActiveKek`](crate::error::KeyFault::NoActiveKek), [`Error::Collision`] (retryable) if others got
-    /// in the way of a batch again and again,
-    /// [`MaintenanceFault::NotVerified`](crate::error::MaintenanceFault::NotVerified), [`Error::Database`]; errors of
-    /// the KMS. Batches that were committed before stay.
+    /// Those that are not about one event: [`TransactionFault::InTransaction`], [`SetUpFault::NotMigrated`],
+    /// [`SetUpFault::NamespaceMismatch`], [`KeyFault::NoActiveKek`], [`Error::Collision`] (retryable) if others got in
+    /// the way of a batch again and again, [`MaintenanceFault::NotVerified`], [`Error::Database`]; errors of the KMS.
+    /// Batches that were committed before stay.
+    ///
+    /// [`KeyFault::NoActiveKek`]: crate::error::KeyFault::NoActiveKek
+    /// [`MaintenanceFault::NotVerified`]: crate::error::MaintenanceFault::NotVerified
+    /// [`SetUpFault::NamespaceMismatch`]: crate::error::SetUpFault::NamespaceMismatch
+    /// [`SetUpFault::NotMigrated`]: crate::error::SetUpFault::NotMigrated
+    /// [`TransactionFault::InTransaction`]: crate::error::TransactionFault::InTransaction
     pub async fn backfill(
         &self,
         connection: &mut <S as EventStore>::Tx,

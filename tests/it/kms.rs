@@ -309,7 +309,11 @@ async fn an_outage_is_waited_for_once<B: Backend>() {
             );
         }),
         (denied, |error| {
-            let right = matches!(&error, Error::Kms(KmsFault::Refused { failure: KmsFailure::AccessDenied, problem, .. }) if problem == "allow the call");
+            let right = matches!(
+                &error,
+                Error::Kms(KmsFault::Refused { failure: KmsFailure::AccessDenied, problem, .. })
+                    if problem == "allow the call"
+            );
             assert!(right && !error.is_retryable(), "{error:?}");
         }),
     ];

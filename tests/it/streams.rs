@@ -14,7 +14,7 @@ use eventseal::{
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
 use std::sync::Arc;
-use support::{KEYRING, Postgres};
+use support::{KEYRING, Postgres, fault};
 
 fn schemas() -> Schemas {
     let placed = event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"));
@@ -288,7 +288,7 @@ async fn nothing_is_inserted_twice_into_partitions() {
         (vec![at(7, 2, new()), at(8, 1, new())], "InvalidRow"),
         (vec![at(7, 2, new()), at(8, 2, new())], "InvalidRow"),
     ] {
-        let refused = format!("{:?}", bare().in_transaction(&mut connection, &mut Insert(events)).await.unwrap_err());
+        let refused = fault(&bare().in_transaction(&mut connection, &mut Insert(events)).await.unwrap_err());
         assert!(refused.starts_with(expected), "{refused}");
     }
     bare().in_transaction(&mut connection, &mut Insert(vec![at(7, 2, new()), at(8, 3, new())])).await.unwrap();

@@ -122,7 +122,11 @@ async fn ciphertext_of_an_unknown_type_is_handed_out_to_nobody_live_or_shredded(
         }
         let error = world.read(&allowing, "1").await.unwrap_err();
         assert!(
-            matches!(&error, Error::Event { fault: EventFault::StillSealed { event_type }, .. } if event_type.as_str() == "Met"),
+            matches!(
+                &error,
+                Error::Event { fault: EventFault::StillSealed { event_type }, .. }
+                    if event_type.as_str() == "Met"
+            ),
             "{state}: {error:?}"
         );
         assert!(!error.is_tampered() && error.to_string().contains("schemas that register Met"), "{error}");
@@ -140,7 +144,11 @@ async fn ciphertext_of_an_unknown_type_is_handed_out_to_nobody_live_or_shredded(
             .rewrite(&mut world.db.begin(), &MemoryStore::new(), &mut copy.begin(), &options, &mut |_| {})
             .await;
         assert!(
-            matches!(rewritten, Err(Error::Maintenance(MaintenanceFault::Unreadable(unreadable))) if matches!(unreadable.error, Error::Event { fault: EventFault::StillSealed { .. }, .. })),
+            matches!(
+                rewritten,
+                Err(Error::Maintenance(MaintenanceFault::Unreadable(unreadable)))
+                    if matches!(unreadable.error, Error::Event { fault: EventFault::StillSealed { .. }, .. })
+            ),
             "{state}"
         );
     }
@@ -163,9 +171,11 @@ async fn a_relay_carries_sealed_events_on_and_takes_none_for_values() {
     };
     assert_eq!(copying(Schemas::builder([]).pass_through_sealed()).await.unwrap().copied, 1);
     let stopped = copying(Schemas::builder([])).await;
-    assert!(
-        matches!(stopped, Err(Error::Maintenance(MaintenanceFault::Unreadable(unreadable))) if matches!(unreadable.error, Error::Event { fault: EventFault::UnknownType { .. }, .. }))
-    );
+    assert!(matches!(
+        stopped,
+        Err(Error::Maintenance(MaintenanceFault::Unreadable(unreadable)))
+            if matches!(unreadable.error, Error::Event { fault: EventFault::UnknownType { .. }, .. })
+    ));
     // What is to be read by somebody else can be stored by nobody as if it were new.
     let again = NewEvent::raw("Met", 1, carried.payload.clone());
     let mut tx = world.db.begin();

@@ -27,7 +27,7 @@ pub mod world;
 pub use databases::Memory;
 #[cfg(feature = "databases")]
 pub use databases::{Postgres, Sqlite};
-use eventseal::{KeyScope, Keyring, Owner, subject};
+use eventseal::{Error, KeyScope, Keyring, Owner, subject};
 use std::sync::{Arc, LazyLock};
 
 /// The keyring of tests that need one and don't say which. Databases have no keys in common, so tests can share it.
@@ -56,6 +56,21 @@ pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
         next = source.source();
     }
     text
+}
+
+/// The innermost variant of an error and its fields, as `Debug` shows them: it begins with the variant's name.
+pub fn fault(error: &Error) -> String {
+    match error {
+        Error::Event { fault, .. } => format!("{fault:?}"),
+        Error::Input(fault) => format!("{fault:?}"),
+        Error::Keys(fault) => format!("{fault:?}"),
+        Error::Kms(fault) => format!("{fault:?}"),
+        Error::SetUp(fault) => format!("{fault:?}"),
+        Error::Transaction(fault) => format!("{fault:?}"),
+        Error::Storage(fault) => format!("{fault:?}"),
+        Error::Maintenance(fault) => format!("{fault:?}"),
+        other => format!("{other:?}"),
+    }
 }
 
 /// Runs a suite, which must fail and say this.

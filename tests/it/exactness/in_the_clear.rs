@@ -302,7 +302,11 @@ async fn i2_a_sensitive_of_a_type_that_is_not_registered_is_not_stored() {
     {
         let error = try_append(&world, &store, "1", new.unwrap()).await.unwrap_err();
         assert!(
-            matches!(&error, Error::Event { fault: EventFault::SensitiveInTheClear { pointer, .. }, .. } if pointer.as_str() == "/to"),
+            matches!(
+                &error,
+                Error::Event { fault: EventFault::SensitiveInTheClear { pointer, .. }, .. }
+                    if pointer.as_str() == "/to"
+            ),
             "{error:?}"
         );
     }

@@ -61,7 +61,11 @@ async fn a_name_that_serde_json_keeps_for_itself_is_refused_at_append() {
             ] {
                 let error = try_append(&world, &store, "1", new).await.unwrap_err();
                 assert!(
-                    matches!(&error, Error::Event { fault: EventFault::PrivateMember { pointer }, .. } if pointer.as_str() == place),
+                    matches!(
+                        &error,
+                        Error::Event { fault: EventFault::PrivateMember { pointer }, .. }
+                            if pointer.as_str() == place
+                    ),
                     "{error:?}"
                 );
             }
@@ -117,12 +121,20 @@ async fn i9_a_private_name_in_a_protected_value_is_refused_and_nothing_around_it
             let payload = new.payload.clone();
             let error = try_append(&world, &store, "1", new).await.unwrap_err();
             assert!(
-                matches!(&error, Error::Event { fault: EventFault::PrivateMember { pointer }, .. } if pointer.as_str() == place),
+                matches!(
+                    &error,
+                    Error::Event { fault: EventFault::PrivateMember { pointer }, .. }
+                        if pointer.as_str() == place
+                ),
                 "{place}: {error:?}"
             );
             // That is what decode does, which does not know what was protected.
             let error = redacted(std::str::from_utf8(&payload).unwrap(), &[]).decode::<Value>().unwrap_err();
-            let hidden = matches!(&error, Error::Event { fault: EventFault::PrivateMember { pointer }, .. } if pointer.as_str().ends_with(&format!("/***/{last}")) || pointer.as_str() == format!("/***/{last}"));
+            let hidden = matches!(
+                &error,
+                Error::Event { fault: EventFault::PrivateMember { pointer }, .. }
+                    if pointer.as_str().ends_with(&format!("/***/{last}")) || pointer.as_str() == format!("/***/{last}")
+            );
             assert!(hidden && !format!("{error} {error:?}").contains(secret), "{error:?}");
         }
     }
@@ -147,7 +159,11 @@ async fn a_stored_name_that_serde_json_keeps_for_itself_is_read_as_it_is_or_name
             read.decode::<BTreeMap<String, serde::de::IgnoredAny>>().map(drop).unwrap_err(),
         ] {
             assert!(
-                matches!(&error, Error::Event { fault: EventFault::PrivateMember { pointer }, .. } if pointer.as_str() == shown),
+                matches!(
+                    &error,
+                    Error::Event { fault: EventFault::PrivateMember { pointer }, .. }
+                        if pointer.as_str() == shown
+                ),
                 "{error:?}"
             );
         }
@@ -176,7 +192,11 @@ async fn a_stored_name_that_serde_json_keeps_for_itself_is_read_as_it_is_or_name
         for schema in [typed(noted(), 1), typed(over_value(), 2)] {
             let error = read_with(&world, schema).await.unwrap_err();
             assert!(
-                matches!(&error, Error::Event { fault: EventFault::Upcast { problem, .. }, .. } if problem.contains(&shown) && problem.contains("keeps for itself")),
+                matches!(
+                    &error,
+                    Error::Event { fault: EventFault::Upcast { problem, .. }, .. }
+                        if problem.contains(&shown) && problem.contains("keeps for itself")
+                ),
                 "{error:?}"
             );
         }

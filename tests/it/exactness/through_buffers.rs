@@ -319,7 +319,11 @@ fn i4_what_may_be_either_is_refused() {
     let refused = |event: &PersistedEvent| {
         let error = event.decode::<Own<Card<Option<String>>>>().unwrap_err();
         assert!(
-            matches!(&error, Error::Event { fault: EventFault::Decode { problem, .. }, .. } if problem.contains("may be a value or stand in")),
+            matches!(
+                &error,
+                Error::Event { fault: EventFault::Decode { problem, .. }, .. }
+                    if problem.contains("a value or the stand-in")
+            ),
             "{error:?}"
         );
     };
@@ -393,8 +397,11 @@ fn i4_a_deserialize_that_keeps_json_as_text_knows_what_is_erased_or_is_refused()
     for unclear in [r#"{"name":"gone","other":"o"}"#, r#"{"name":"o","other":"gone"}"#] {
         let refused = erased(unclear).decode::<Kept<String>>();
         assert!(
-            matches!(&refused, Err(Error::Event { fault: EventFault::Decode { problem, .. }, .. }) if problem.contains("a Sensitive went through a \
-                buffer")),
+            matches!(
+                &refused,
+                Err(Error::Event { fault: EventFault::Decode { problem, .. }, .. })
+                    if problem.contains("a Sensitive went through a buffer")
+            ),
             "{refused:?}"
         );
     }

@@ -189,7 +189,11 @@ async fn a_step_that_returns_no_number_fails() {
         let store = world.store(Schemas::new([new]).unwrap()).await;
         let error = world.read(&store, "1").await.unwrap_err();
         assert!(
-            matches!(&error, Error::Event { fault: EventFault::Upcast { problem, .. }, .. } if problem.contains("is not finite")),
+            matches!(
+                &error,
+                Error::Event { fault: EventFault::Upcast { problem, .. }, .. }
+                    if problem.contains("is not finite")
+            ),
             "{error:?}"
         );
     }

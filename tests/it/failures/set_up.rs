@@ -22,7 +22,11 @@ async fn missing_tables_columns_and_permissions_are_errors_of_their_own() {
             false => on_postgres().append(&mut tx, &order(), Any, &[placed("42")]).await.unwrap_err(),
         };
         assert!(
-            matches!(&error, Error::SetUp(SetUpFault::NoEventTables { table, .. }) if table.contains("events") || table.contains("heads")),
+            matches!(
+                &error,
+                Error::SetUp(SetUpFault::NoEventTables { table, .. })
+                    if table.contains("events") || table.contains("heads")
+            ),
             "{error:?}"
         );
         assert!(!error.is_retryable() && !error.is_outage());
@@ -60,7 +64,11 @@ async fn missing_tables_columns_and_permissions_are_errors_of_their_own_on_sqlit
     let mut tx = connection.begin().await.unwrap();
     let error = on_sqlite().append(&mut tx, &order(), Any, &[placed("42")]).await.unwrap_err();
     assert!(
-        matches!(&error, Error::SetUp(SetUpFault::NoEventTables { table, .. }) if table == "events" || table == "aggregate_heads"),
+        matches!(
+            &error,
+            Error::SetUp(SetUpFault::NoEventTables { table, .. })
+                if table == "events" || table == "aggregate_heads"
+        ),
         "{error:?}"
     );
     tx.rollback().await.unwrap();

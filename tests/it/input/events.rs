@@ -20,7 +20,11 @@ async fn i2_i9_only_declared_current_versions_are_appended() {
         let what = format!("{event_type} {version}");
         let error = shop.refuses(&what, &order(), Any, &[good(), NewEvent::raw(event_type, version, payload)]).await;
         assert!(
-            matches!(&error, Error::Event { fault: EventFault::UndeclaredVersion { event_version, .. }, .. } if event_version.get() == version),
+            matches!(
+                &error,
+                Error::Event { fault: EventFault::UndeclaredVersion { event_version, .. }, .. }
+                    if event_version.get() == version
+            ),
             "{error:?}"
         );
         assert!(error.to_string().contains(advice), "{error}");
@@ -31,7 +35,11 @@ async fn i2_i9_only_declared_current_versions_are_appended() {
             let error =
                 shop.refuses("no version", &order(), Any, &[good(), NewEvent::raw(event_type, version, payload)]).await;
             assert!(
-                matches!(error, Error::Input(InputFault::OutOfRange { what: "event version", value, .. }) if value == i64::from(version)),
+                matches!(
+                    error,
+                    Error::Input(InputFault::OutOfRange { what: "event version", value, .. })
+                        if value == i64::from(version)
+                ),
                 "{error:?}"
             );
             assert!(error.to_string().contains("event versions are 1 to 2147483647"), "{error}");
@@ -91,7 +99,11 @@ async fn i2_i9_names_and_ids_are_text() {
         for bad in [aggregate(name, "ord-1"), aggregate("Order", name)] {
             let error = shop.refuses(what, &bad, Any, &[good()]).await;
             assert!(
-                matches!(&error, Error::Input(InputFault::InvalidText { what, .. }) if what.starts_with("the aggregate")),
+                matches!(
+                    &error,
+                    Error::Input(InputFault::InvalidText { what, .. })
+                        if what.starts_with("the aggregate")
+                ),
                 "{error:?}"
             );
             assert!(error.to_string().contains(advice), "{error}");
@@ -142,7 +154,11 @@ async fn i2_i9_a_wrong_expected_version_writes_no_event() {
     for number in [0, -1, i64::MIN] {
         let error = AggregateVersion::try_from(number).unwrap_err();
         assert!(
-            matches!(error, Error::Input(InputFault::OutOfRange { what: "aggregate version", value, .. }) if value == number),
+            matches!(
+                error,
+                Error::Input(InputFault::OutOfRange { what: "aggregate version", value, .. })
+                    if value == number
+            ),
             "{error:?}"
         );
         assert!(error.to_string().contains("ExpectedVersion::NoStream"), "{error}");

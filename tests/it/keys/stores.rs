@@ -83,9 +83,11 @@ async fn a_key_database_of_another_namespace_is_refused_at_startup() {
         .for_namespace(Namespace::new("production").unwrap());
     let store = SealedStore::with_keys(MemoryStore::new(), keys.build(), schemas());
     let error = store.keys().prepare(&mut db.begin()).await.unwrap_err();
-    assert!(
-        matches!(&error, Error::SetUp(SetUpFault::NamespaceMismatch { configured, found }) if configured.as_str() == "production" && found.as_str() == "test")
-    );
+    assert!(matches!(
+        &error,
+        Error::SetUp(SetUpFault::NamespaceMismatch { configured, found })
+            if configured.as_str() == "production" && found.as_str() == "test"
+    ));
 }
 
 /// What is wrapped for the namespace of another database could be read by this process, until it restarts.

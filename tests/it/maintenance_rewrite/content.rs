@@ -298,9 +298,11 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
             .map(|kept| (before.iter().position(|event| event.event_id == kept.event_id).unwrap(), kept.because))
             .collect();
         assert_eq!(kept, [0, 3, 5, 7].map(|index| (index, KeptBecause::OtherOwner)));
-        assert!(
-            matches!(&done.first_kept[0].error, Some(Error::Event { fault: EventFault::OtherOwner { pointer }, .. }) if pointer.as_str() == "/name")
-        );
+        assert!(matches!(
+            &done.first_kept[0].error,
+            Some(Error::Event { fault: EventFault::OtherOwner { pointer }, .. })
+                if pointer.as_str() == "/name"
+        ));
         assert_eq!(done.rewritten, 5);
     }
     assert!(seen(read_copy_by(&db, &copy, schemas()).await.unwrap()) == read);

@@ -104,8 +104,11 @@ async fn i4_plaintext_at_a_protected_place_is_refused_unless_it_is_accepted() {
     let strict = world.store(v1_schemas()).await;
     let error = world.read(&strict, "1").await.unwrap_err();
     assert!(
-        matches!(&error, Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. } if pointer.as_str() == "/name")
-            && error.is_tampered(),
+        matches!(
+            &error,
+            Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }
+                if pointer.as_str() == "/name"
+        ) && error.is_tampered(),
         "{error:?}"
     );
     assert!(error.to_string().contains("accept_plaintext(\"Placed\")"), "{error}");
@@ -143,9 +146,11 @@ async fn what_was_sealed_is_opened_even_where_the_schema_no_longer_protects_it()
     let more = Schemas::new([event("Placed").version(1).protect(&["/name", "/email", "/customer"], Owner::Aggregate)])
         .unwrap();
     let more = world.store(more).await;
-    assert!(
-        matches!(world.read(&more, "1").await, Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str() == "/customer")
-    );
+    assert!(matches!(
+        world.read(&more, "1").await,
+        Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. })
+            if pointer.as_str() == "/customer"
+    ));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use eventseal::{Error, EventFilter, EventStore, EventStoreExt, GlobalPosition, K
 use sqlx::{Connection, Executor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::Sqlite;
+use support::{Sqlite, fault};
 
 /// A page of the log costs what it holds, however much the log has of other types: with and without statistics.
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn rows_that_were_never_written_are_errors_and_not_panics() {
         let mut tx = connection.begin().await.unwrap();
         sqlx::raw_sql(sql).execute(&mut *tx).await.unwrap();
         let error = store.read_stream(&mut tx, &order).await.map(drop).unwrap_err();
-        assert!(format!("{error:?}").starts_with(expected), "{sql}: {error:?}");
+        assert!(fault(&error).starts_with(expected), "{sql}: {error:?}");
         drop(tx);
         connection.close().await.unwrap();
     }

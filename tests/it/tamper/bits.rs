@@ -31,7 +31,13 @@ fn i3_i4_no_bit_of_a_header_can_be_flipped() {
                     let result = world.open(&with_header(stored, &flipped));
                     let context =
                         || format!("{state:?}, {}, byte {at} ({part:?}), bit {bit}: {result:?}", stored.event_type);
-                    let unsupported = |name: &str| matches!(&result, Err(Error::Event { fault: EventFault::Unsupported { what, value: found }, .. }) if *what == name && *found == value);
+                    let unsupported = |name: &str| {
+                        matches!(
+                            &result,
+                            Err(Error::Event { fault: EventFault::Unsupported { what, value: found }, .. })
+                                if *what == name && *found == value
+                        )
+                    };
                     let unchanged = || matches!(&result, Ok(opened) if *opened == before);
                     let right = match part {
                         Part::Format => unsupported("format"),

@@ -22,8 +22,20 @@ fn i3_i4_a_document_can_not_be_rearranged_around_its_seal() {
         let seal = token(stored, "/$seal").unwrap();
         let by_value = |edit: &dyn Fn(&mut Value)| world.open(&edited(stored, edit));
         let by_text = |edit: &dyn Fn(&str) -> String| world.open(&with_payload(stored, edit(text(stored))));
-        let unsealed_at = |result: &Result<PersistedEvent>, place: &str| matches!(result, Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str() == place);
-        let misshapen_at = |result: &Result<PersistedEvent>, place: &str| matches!(result, Err(Error::Event { fault: EventFault::ShapeMismatch { pointer, .. }, .. }) if pointer.as_str() == place);
+        let unsealed_at = |result: &Result<PersistedEvent>, place: &str| {
+            matches!(
+                result,
+                Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. })
+                    if pointer.as_str() == place
+            )
+        };
+        let misshapen_at = |result: &Result<PersistedEvent>, place: &str| {
+            matches!(
+                result,
+                Err(Error::Event { fault: EventFault::ShapeMismatch { pointer, .. }, .. })
+                    if pointer.as_str() == place
+            )
+        };
 
         // The header is gone.
         assert!(unsealed_at(&by_text(&|text| text.replacen(&format!("\"$seal\":\"{seal}\","), "", 1)), "/email"));
@@ -175,19 +187,31 @@ fn i3_i4_elements_can_not_be_moved_added_or_taken_away() {
         for note in [json!("c4n4ry"), json!(1), json!(token(stored, "/lines/0/note"))] {
             let added = by_value(&|lines| lines.push(json!({ "to": "rec-1", "note": note })));
             assert!(
-                matches!(&added, Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str() == "/lines/3/note"),
+                matches!(
+                    &added,
+                    Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. })
+                        if pointer.as_str() == "/lines/3/note"
+                ),
                 "{added:?}"
             );
             let filled = by_value(&|lines| lines[2]["note"] = note.clone());
             assert!(
-                matches!(&filled, Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str() == "/lines/2/note"),
+                matches!(
+                    &filled,
+                    Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. })
+                        if pointer.as_str() == "/lines/2/note"
+                ),
                 "{filled:?}"
             );
         }
         for lines in [json!({ "0": { "note": token(stored, "/lines/0/note") } }), json!("x"), json!(1)] {
             let result = world.open(&edited(stored, |value| value["lines"] = lines.clone()));
             assert!(
-                matches!(&result, Err(Error::Event { fault: EventFault::ShapeMismatch { pointer, .. }, .. }) if pointer.as_str() == "/lines"),
+                matches!(
+                    &result,
+                    Err(Error::Event { fault: EventFault::ShapeMismatch { pointer, .. }, .. })
+                        if pointer.as_str() == "/lines"
+                ),
                 "{result:?}"
             );
         }

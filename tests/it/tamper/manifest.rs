@@ -161,7 +161,11 @@ fn i3_i4_a_manifest_can_not_be_rewritten() {
             let forged = with_header(&edited(&stored, |value| value["courier"]["phone"] = phone), &header.bytes());
             let result = world.open(&forged);
             assert!(
-                matches!(&result, Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str() == "/courier/phone"),
+                matches!(
+                    &result,
+                    Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. })
+                        if pointer.as_str() == "/courier/phone"
+                ),
                 "{result:?}"
             );
         }

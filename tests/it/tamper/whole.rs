@@ -39,9 +39,11 @@ fn i3_i4_a_whole_document_can_not_be_altered() {
 
         // The header is gone: plaintext is not accepted, whatever it is.
         for plain in [&b"c4n4ry"[..], b"", b"\xff", b"null", b"{}", b"{\"$sealed\":\"x\"}", b"[1]"] {
-            assert!(
-                matches!(&world.open(&with_payload(&stored, plain)), Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str().is_empty())
-            );
+            assert!(matches!(
+                &world.open(&with_payload(&stored, plain)),
+                Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. })
+                    if pointer.as_str().is_empty()
+            ));
         }
         assert!(matches!(
             &by_value(&|value| drop(value.as_object_mut().unwrap().remove("$seal"))),

@@ -205,9 +205,11 @@ fn refused<E: TypedEvent>(event: &PersistedEvent, target: &str, advice: &str) ->
 fn an_event_without_an_arm_is_an_error_unless_there_is_a_catch_all() {
     let refund = stored("OrderRefunded", 1, r#"{"iban":"SECRET"}"#);
     let error = refused::<OrderEvent>(&refund, "it::typed::OrderEvent", "give it an arm");
-    assert!(
-        matches!(error, Error::Event { event_id, fault: EventFault::UnexpectedType { .. } } if event_id == refund.event_id)
-    );
+    assert!(matches!(
+        error,
+        Error::Event { event_id, fault: EventFault::UnexpectedType { .. } }
+            if event_id == refund.event_id
+    ));
     assert!(matches!(
         refused::<OrderShipped>(&refund, "it::typed::OrderShipped", "give it an arm"),
         Error::Event { fault: EventFault::UnexpectedType { .. }, .. }
@@ -230,7 +232,11 @@ async fn another_version_than_the_arms_is_an_error_catch_all_or_not() {
             refused::<OrderShipped>(&event, "it::typed::OrderShipped", "deploy the code"),
         ] {
             assert!(
-                matches!(error, Error::Event { fault: EventFault::UnexpectedVersion { expected, .. }, .. } if expected.get() == 1),
+                matches!(
+                    error,
+                    Error::Event { fault: EventFault::UnexpectedVersion { expected, .. }, .. }
+                        if expected.get() == 1
+                ),
                 "{error}"
             );
         }

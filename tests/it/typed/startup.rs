@@ -245,7 +245,11 @@ fn i4_what_can_not_be_decided_in_an_enum_or_below_flatten_is_found_at_startup_or
         event.redacted = vec![JsonPointer::parse("/carrier").unwrap()];
         let decoded = event.decode::<T>();
         assert!(
-            matches!(&decoded, Err(Error::Event { fault: EventFault::Decode { problem, .. }, .. }) if problem.contains("went through a buffer")),
+            matches!(
+                &decoded,
+                Err(Error::Event { fault: EventFault::Decode { problem, .. }, .. })
+                    if problem.contains("went through a buffer")
+            ),
             "{decoded:?}"
         );
     }
