@@ -1,12 +1,15 @@
 //! The work that all SQL adapters share. Each part that a database does in a way of its own is a trait that the adapter
-//! implements: [`OwnTransaction`](own_transaction::OwnTransaction), [`Migrating`](migrations::Migrating), [`SqlRow`].
+//! implements: [`OwnTransaction`](own_transaction::OwnTransaction), [`Migrating`](migrations::Migrating), [`SqlRow`],
+//! [`Dialect`].
 
+mod dialect;
 pub(crate) mod errors;
 pub(crate) mod events;
 pub(crate) mod migrations;
 pub(crate) mod own_transaction;
 mod row;
 
+pub(crate) use dialect::{Dialect, Statement, query};
 pub(crate) use errors::{committing, database, event_database, key_database};
 pub(crate) use row::SqlRow;
 

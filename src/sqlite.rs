@@ -1,5 +1,6 @@
 //! Events and keys in SQLite.
 
+mod dialect;
 mod events;
 mod keys;
 mod migrations;

@@ -155,7 +155,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// PostgreSQL keeps of dead rows and SQLite of old pages.
     ///
     /// ```
-    /// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore, aggregate, event};
+    /// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas};
+    /// # use eventseal::{SealedStore, aggregate, event};
     /// # use eventseal::maintenance::BackfillOptions;
     /// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
     /// # #[tokio::main(flavor = "current_thread")]
@@ -266,7 +267,8 @@ impl Backfilled {
     /// Logs what was skipped, and keeps the first of it.
     fn keep_first(&mut self, skipped: Vec<Skipped>) {
         for skipped in &skipped {
-            tracing::warn!(event_id = %skipped.event_id, position = %skipped.position, error = %skipped.error, "not sealed");
+            let Skipped { event_id, position, error, .. } = skipped;
+            tracing::warn!(%event_id, %position, %error, "not sealed");
         }
         let room = REPORTED.saturating_sub(self.first_skipped.len());
         self.first_skipped.extend(skipped.into_iter().take(room));

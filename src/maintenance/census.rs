@@ -68,7 +68,8 @@ pub struct CensusProgress {
 /// events of an old version, or through a store that is not wrapped, it may be outdated when it is done.
 ///
 /// ```
-/// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore, aggregate, event};
+/// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas};
+/// # use eventseal::{SealedStore, aggregate, event};
 /// # use eventseal::maintenance::{Answer, CensusOptions};
 /// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 /// # #[tokio::main(flavor = "current_thread")]

@@ -184,7 +184,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// Connections are not in transactions.
     ///
     /// ```
-    /// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore, aggregate, event};
+    /// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas};
+    /// # use eventseal::{SealedStore, aggregate, event};
     /// # use eventseal::maintenance::RewriteOptions;
     /// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
     /// # #[tokio::main(flavor = "current_thread")]
@@ -198,7 +199,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// # store.append(&mut tx, &aggregate("Customer", "42"), ExpectedVersion::NoStream, &[new]).await?;
     /// # tx.commit()?;
     /// let (target, copy) = (MemoryStore::new(), MemoryDb::new(Namespace::new("demo")?));
-    /// let done = store.rewrite(&mut db.begin(), &target, &mut copy.begin(), &RewriteOptions::default(), &mut |_| {}).await?;
+    /// let options = RewriteOptions::default();
+    /// let done = store.rewrite(&mut db.begin(), &target, &mut copy.begin(), &options, &mut |_| {}).await?;
     /// assert_eq!((done.copied, done.rewritten, done.up_to.get()), (1, 0, 1));
     /// # Ok(())
     /// # }
@@ -264,7 +266,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
         if !options.dry_run {
             same_number(table, connection, target, target_connection, done.up_to).await?;
         }
-        tracing::info!(copied = done.copied, rewritten = done.rewritten, up_to = %done.up_to, dry_run = options.dry_run, "rewritten");
+        let (copied, dry_run) = (done.copied, options.dry_run);
+        tracing::info!(copied, rewritten = done.rewritten, up_to = %done.up_to, dry_run, "rewritten");
         Ok(done)
     }
 

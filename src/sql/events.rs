@@ -1,12 +1,19 @@
-//! Rows of events as records.
+//! Rows of events as records, and events as what is written of them.
+
+mod read;
+mod written;
+
+pub(crate) use read::{count, read_at, read_stream};
+pub(crate) use written::{WRITTEN, Written};
 
 use crate::error::{Error, Result, StorageFault};
 use crate::event::{
-    AggregateRef, AggregateVersion, Appended, EventPage, EventType, EventVersion, ExpectedVersion, GlobalPosition,
-    NewEvent, Part, PersistedEvent, Stream, aggregate,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion,
+    GlobalPosition, NewEvent, Part, PersistedEvent, Stream, aggregate,
 };
 use crate::sql::{SqlRow, check_stored};
 use crate::store::event_table::StoredCount;
+use std::sync::Arc;
 
 /// The columns of an event within its aggregate, as [`event`] reads them. Each adapter fills in what it calls
 /// `{aggregate_version}`, and how it selects `{metadata}` as a text. Type and id of the aggregate follow where any
@@ -72,7 +79,7 @@ fn event_version(number: i64, position: GlobalPosition) -> Result<EventVersion> 
 }
 
 /// The rows of one aggregate, in order of version.
-pub(crate) fn stream(rows: &[impl SqlRow], aggregate: &AggregateRef) -> Result<Stream> {
+fn stream(rows: &[impl SqlRow], aggregate: &AggregateRef) -> Result<Stream> {
     let events = rows.iter().map(|row| event(row, aggregate.clone())).collect::<Result<Vec<_>>>()?;
     let last_version = events.last().map(|event| event.aggregate_version);
     Ok(Stream { aggregate: aggregate.clone(), events, last_version })
@@ -88,7 +95,7 @@ pub(crate) fn page(rows: &[impl SqlRow], after: GlobalPosition, limit: u32) -> R
 
 /// What is stored: event type, event version (0 where the row has none), whether there is a header, how many events,
 /// their first and last position, and their first and last time.
-pub(crate) fn stored_count(row: &impl SqlRow) -> Result<StoredCount> {
+fn stored_count(row: &impl SqlRow) -> Result<StoredCount> {
     let positions = (GlobalPosition::try_from(row.number(4)?)?, row.number(5)?.try_into()?);
     Ok(StoredCount {
         event_type: row.text(0)?.into(),
@@ -135,5 +142,36 @@ pub(crate) fn check_version(
         Ok(())
     } else {
         Err(Error::VersionConflict { aggregate: aggregate.clone(), expected, actual })
+    }
+}
+
+/// The statements that read the log, by what a filter names.
+#[derive(Clone, Debug)]
+pub(crate) struct LogReads {
+    pub(crate) all: Arc<str>,
+    pub(crate) event_types: Arc<str>,
+    pub(crate) aggregate_types: Arc<str>,
+    pub(crate) both_types: Arc<str>,
+}
+
+/// A filtered read of the log.
+pub(crate) struct Filtered<'r> {
+    pub(crate) sql: &'r Arc<str>,
+    /// What is looked for in an index.
+    pub(crate) types: &'r [String],
+    /// The aggregate types of what is found, where event types were looked for and there may not be any.
+    pub(crate) and: Option<&'r [String]>,
+}
+
+impl LogReads {
+    /// `None` if there is nothing to look for in an index.
+    pub(crate) fn filtered<'r>(&'r self, filter: &'r EventFilter) -> Option<Filtered<'r>> {
+        let (sql, types, and) = match (filter.event_types.as_slice(), filter.aggregate_types.as_slice()) {
+            ([], []) => return None,
+            (events, []) => (&self.event_types, events, None),
+            ([], aggregates) => (&self.aggregate_types, aggregates, None),
+            (events, aggregates) => (&self.both_types, events, Some(aggregates)),
+        };
+        Some(Filtered { sql, types, and })
     }
 }

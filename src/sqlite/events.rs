@@ -1,43 +1,30 @@
 //! Events in SQLite.
 
+mod batch;
 mod filtered;
 mod rows;
+mod statements;
 
-use crate::error::{Error, EventFault, Result};
+use crate::error::{Error, Result};
 use crate::event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NOT_JSON,
-    NewEvent, Stream, VersionRange, check_append,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent,
+    Stream, VersionRange, check_append,
 };
 use crate::sql::errors::sqlite::is_unique_violation;
-use crate::sql::{SqlRow, check_name, event_database as database, events, in_transaction, migrations};
-use crate::sqlite::{id_text, to_text};
+use crate::sql::events::{self, Written};
+use crate::sql::{SqlRow, check_name, event_database as database, in_transaction, migrations, query};
 use crate::store::EventStore;
 use async_trait::async_trait;
-use filtered::{ReadLog, is_missing_index};
+use batch::Batch;
+use filtered::is_missing_index;
 use sqlx::{AssertSqlSafe, SqliteConnection};
+use statements::Statements;
 use std::sync::Arc;
 
 const MIGRATIONS: [(&str, &str); 2] = [
     ("events", include_str!("../../migrations/sqlite/events/0001_events.sql")),
     ("indexes", include_str!("../../migrations/sqlite/events/0002_indexes.sql")),
 ];
-
-/// One statement, whatever the size of the batch. SQLite collects the SELECT's rows before it inserts any, because the
-/// table has a trigger.
-const APPEND: &str = r#"
-    INSERT INTO "{events}" (aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version,
-        payload, trace_id, correlation_id, causation_id, metadata, created_at)
-    SELECT ?1, ?2, head.version + 1 + e.key, e.value ->> 0, e.value ->> 1, e.value ->> 2,
-        coalesce(substr(?4, 1 + (e.value ->> 3), e.value ->> 4), x''),
-        e.value ->> 5, e.value ->> 6, e.value ->> 7, e.value ->> 8, e.value ->> 9
-    FROM (SELECT coalesce(max(aggregate_version), 0) AS version FROM "{heads}"
-          WHERE aggregate_type = ?1 AND aggregate_id = ?2) AS head
-    CROSS JOIN json_each(?3) AS e
-    WHERE ?5 IS NULL OR head.version = ?5
-    ORDER BY e.key
-    RETURNING global_position, aggregate_version"#;
-
-const LAST_POSITION: &str = r#"SELECT coalesce(max(global_position), 0) FROM "{events}""#;
 
 /// Events in a SQLite database, in the tables of eventsalsa/store.
 ///
@@ -55,12 +42,7 @@ const LAST_POSITION: &str = r#"SELECT coalesce(max(global_position), 0) FROM "{e
 pub struct SqliteStore {
     events: String,
     heads: String,
-    append: Arc<str>,
-    head: Arc<str>,
-    known_id: Arc<str>,
-    read_stream: Arc<str>,
-    read_log: ReadLog,
-    last_position: Arc<str>,
+    sql: Arc<Statements>,
 }
 
 impl Default for SqliteStore {
@@ -89,24 +71,8 @@ impl SqliteStore {
 
     /// The names were checked.
     fn over(events: &str, heads: &str) -> Self {
-        let fill = |sql: &str| Arc::<str>::from(fill(sql, events, heads));
-        Self {
-            append: fill(APPEND),
-            head: fill(
-                r#"SELECT max(aggregate_version) FROM "{events}" WHERE aggregate_type = ?1 AND aggregate_id = ?2"#,
-            ),
-            known_id: fill(
-                r#"SELECT event_id FROM "{events}" WHERE event_id IN (SELECT value ->> 0 FROM json_each(?1)) LIMIT 1"#,
-            ),
-            read_stream: fill(
-                r#"SELECT {columns} FROM "{events}" WHERE aggregate_type = ?1 AND aggregate_id = ?2
-                   AND aggregate_version >= ?3 AND aggregate_version <= ?4 ORDER BY aggregate_version"#,
-            ),
-            read_log: ReadLog::new(fill),
-            last_position: fill(LAST_POSITION),
-            events: events.to_owned(),
-            heads: heads.to_owned(),
-        }
+        let sql = Statements::new(|sql| fill(sql, events, heads).into());
+        Self { events: events.to_owned(), heads: heads.to_owned(), sql: Arc::new(sql) }
     }
 
     /// Makes the event tables, or brings them up to date, and switches the database to write-ahead
@@ -131,7 +97,7 @@ impl SqliteStore {
     }
 
     async fn head(&self, tx: &mut SqliteConnection, aggregate: &AggregateRef) -> Result<Option<AggregateVersion>> {
-        let head: Option<i64> = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.head)))
+        let head: Option<i64> = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.sql.head)))
             .bind(aggregate.aggregate_type())
             .bind(aggregate.aggregate_id())
             .fetch_one(tx)
@@ -146,10 +112,10 @@ impl SqliteStore {
         tx: &mut SqliteConnection,
         aggregate: &AggregateRef,
         expected: ExpectedVersion,
-        batch: &str,
+        batch: &Batch<'_>,
     ) -> Result<Error> {
-        let known = sqlx::query(AssertSqlSafe(Arc::clone(&self.known_id)))
-            .bind(batch)
+        let known = query(&self.sql.known_id)
+            .bind(batch.json()?)
             .fetch_optional(&mut *tx)
             .await
             .map_err(database("looking up an event id"))?;
@@ -178,12 +144,12 @@ impl EventStore for SqliteStore {
         const OPERATION: &str = "appending events";
         check_append(aggregate, events)?;
         in_transaction(tx, "appending")?;
-        let (batch, payloads) = batch(events)?;
-        let rows = sqlx::query_as::<_, (i64, i64)>(AssertSqlSafe(Arc::clone(&self.append)))
+        let batch = Batch::new(events.iter().map(Written::new))?;
+        let rows = sqlx::query_as::<_, (i64, i64)>(AssertSqlSafe(Arc::clone(&self.sql.append)))
             .bind(aggregate.aggregate_type())
             .bind(aggregate.aggregate_id())
-            .bind(&batch)
-            .bind(payloads)
+            .bind(batch.json()?)
+            .bind(&batch.payloads)
             .bind(events::expected_head(expected))
             .fetch_all(&mut *tx)
             .await;
@@ -206,15 +172,7 @@ impl EventStore for SqliteStore {
         aggregate: &AggregateRef,
         range: VersionRange,
     ) -> Result<Stream> {
-        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.read_stream)))
-            .bind(aggregate.aggregate_type())
-            .bind(aggregate.aggregate_id())
-            .bind(range.from.unwrap_or(0))
-            .bind(range.to.unwrap_or(i64::MAX))
-            .fetch_all(tx)
-            .await
-            .map_err(database("reading a stream"))?;
-        events::stream(&rows, aggregate)
+        events::read_stream(&self.sql.read_stream, tx, aggregate, range).await
     }
 
     async fn read_events(
@@ -224,19 +182,21 @@ impl EventStore for SqliteStore {
         limit: u32,
         filter: &EventFilter,
     ) -> Result<EventPage> {
-        let walk = || self.read_log.walk(filter, after.get(), limit);
-        let rows = match self.read_log.indexed(filter, after.get(), limit) {
+        let (log, after_position) = (&self.sql.log, after.get());
+        let rows = match filtered::indexed(log, filter, after_position, limit) {
             Some(read) => match read.fetch_all(&mut *tx).await {
-                Err(error) if is_missing_index(&error) => walk().fetch_all(tx).await,
+                Err(error) if is_missing_index(&error) => {
+                    filtered::walk(log, filter, after_position, limit).fetch_all(tx).await
+                }
                 rows => rows,
             },
-            None => walk().fetch_all(tx).await,
+            None => filtered::walk(log, filter, after_position, limit).fetch_all(tx).await,
         };
         events::page(&rows.map_err(database("reading the log"))?, after, limit)
     }
 
     async fn latest_global_position(&self, tx: &mut SqliteConnection) -> Result<GlobalPosition> {
-        let last: i64 = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.last_position)))
+        let last: i64 = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.sql.last_position)))
             .fetch_one(tx)
             .await
             .map_err(database("reading the last position"))?;
@@ -247,36 +207,9 @@ impl EventStore for SqliteStore {
 /// A SQL text with the names filled in.
 fn fill(sql: &str, events: &str, heads: &str) -> String {
     sql.replace("{columns}", events::COLUMNS)
+        .replace("{written}", events::WRITTEN)
         .replace("{aggregate_version}", "aggregate_version")
         .replace("{metadata}", "metadata")
         .replace("{events}", events)
         .replace("{heads}", heads)
-}
-
-/// The events as one JSON text, and their payloads as one blob that it points into.
-fn batch(events: &[NewEvent]) -> Result<(String, Vec<u8>)> {
-    let mut payloads = Vec::with_capacity(events.iter().map(|event| event.payload.len()).sum());
-    let mut rows = Vec::with_capacity(events.len());
-    for event in events {
-        let metadata = event.metadata.as_ref().map(|metadata| std::str::from_utf8(metadata));
-        rows.push((
-            id_text(event.event_id),
-            event.event_type.as_str(),
-            event.event_version.get(),
-            payloads.len(),
-            event.payload.len(),
-            &event.trace_id,
-            &event.correlation_id,
-            &event.causation_id,
-            metadata.transpose().map_err(|_| Error::Event {
-                event_id: event.event_id,
-                fault: EventFault::InvalidMetadata { problem: NOT_JSON },
-            })?,
-            to_text(event.created_at),
-        ));
-        payloads.extend_from_slice(&event.payload);
-    }
-    let rows = serde_json::to_string(&rows)
-        .map_err(|source| Error::Database { operation: "writing a batch", source: source.into() })?;
-    Ok((rows, payloads))
 }

@@ -329,23 +329,45 @@ async fn inserting_meets_no_writer_half_way() {
     inserting.await.unwrap().unwrap();
 }
 
-/// What each statement of a store is given.
-fn arguments(statement: &str) -> &'static str {
+/// What each statement of a store is given: of maintenance, 20 rows.
+fn arguments(statement: &str) -> String {
+    let each = |of: fn(u32) -> String| (1_000..1_020).map(of).collect::<Vec<_>>().join(", ");
+    let positions = format!("ARRAY[{}]", each(|row| row.to_string()));
+    let new_ids = format!("ARRAY[{}]", each(|row| format!("md5('n{row}')::uuid")));
+    let versions = format!(
+        "array_fill('Order'::text, ARRAY[20]), ARRAY[{}], array_fill(77::bigint, ARRAY[20])",
+        each(|row| format!("'o{row}'"))
+    );
+    let replacements = format!(
+        "{positions}, ARRAY[{}], array_fill('{{}}'::bytea, ARRAY[20]), array_fill('x'::bytea, ARRAY[20])",
+        each(|row| format!("md5('{row}')::uuid"))
+    );
     match statement {
         "append" => {
             "'Order', 'o7', NULL, ARRAY[md5('n')::uuid], '{Placed}', '{1}', ARRAY['x'::bytea], '{NULL}', '{NULL}', \
              '{NULL}', '{NULL}', ARRAY[now()]"
         }
         "head" => "'Order', 'o7'",
-        "known_id" => "ARRAY[md5('n')::uuid]",
+        "known_id" => &new_ids,
+        "known_version" => &versions,
         "read_stream" => "'Order', 'o7', 0, 100",
         "read_log" => "1, 100",
         "read_event_types" => "1, 100, '{Seldom,None}'",
         "read_aggregate_types" => "1, 100, '{Rare,None}'",
         "read_both_types" => "1, 100, '{Seldom,None}', '{Rare,None}'",
         "last_position" => "",
+        "count_events" => "1000, 2000",
+        "stored_events" => "1000, 200000, '{Placed}', '{1}', true, 100, 100000",
+        "stored_events_at" => &positions,
+        "replace_payloads" => &replacements,
+        "insert" => {
+            "'{Order}', '{o7}', '{77}', ARRAY[md5('n')::uuid], '{Placed}', '{1}', ARRAY['x'::bytea], '{NULL}', \
+             '{NULL}', '{NULL}', '{NULL}', ARRAY[now()], '{199000}'"
+        }
+        "move_heads" => "'{Order}', '{o7}', '{77}'",
         other => panic!("{other} is not looked at"),
     }
+    .to_owned()
 }
 
 /// A page of the log costs what it holds, however much the log has of other types, whether PostgreSQL plans for these
@@ -408,7 +430,9 @@ async fn filtered_reads_and_appends_use_indexes() {
                 let plan = &plan[0]["Plan"];
                 let pages = |member: &str| plan[member].as_u64().unwrap();
                 let read = pages("Shared Hit Blocks") + pages("Shared Read Blocks");
-                assert!(read < 400, "{statement} ({mode}) reads {read} pages: {plan:#}");
+                // A row that is written again is written into every index.
+                let most = if statement.starts_with("replace_payloads") { 800 } else { 400 };
+                assert!(read < most, "{statement} ({mode}) reads {read} pages: {plan:#}");
             }
         }
     }
@@ -427,7 +451,9 @@ async fn plans_that_were_made_for_empty_tables_are_good_for_full_ones() {
         }
         connection.execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
         let mut executes = Vec::new();
-        for (statement, sql) in internals::event_statements_of(&store) {
+        // Payloads are replaced where there are events already: its plan is made then.
+        let statements = internals::event_statements_of(&store).into_iter();
+        for (statement, sql) in statements.filter(|(statement, _)| *statement != "replace_payloads") {
             connection.execute(AssertSqlSafe(format!("PREPARE {statement} AS {sql}"))).await.unwrap();
             let arguments = Some(arguments(statement)).filter(|arguments| !arguments.is_empty());
             let execute = format!(
@@ -439,7 +465,8 @@ async fn plans_that_were_made_for_empty_tables_are_good_for_full_ones() {
         }
         let fill = format!(
             "INSERT INTO events ({name}_type, {name}_id, {name}_version, event_id, event_type, payload)
-             SELECT 'Order', 'o' || i / 10, i % 10 + 1, md5(i::text)::uuid, CASE WHEN i % 30000 = 0 THEN 'Seldom' ELSE 'Placed' END, '{{}}'
+             SELECT 'Order', 'o' || i / 10, i % 10 + 1, md5(i::text)::uuid,
+                 CASE WHEN i % 30000 = 0 THEN 'Seldom' ELSE 'Placed' END, '{{}}'
              FROM generate_series(100, 120000) AS i"
         );
         db.pool.execute(AssertSqlSafe(fill)).await.unwrap();

@@ -30,12 +30,9 @@ pub(crate) const APPEND: &str = r"
         WHERE h.{aggregate_version} = excluded.{aggregate_version} - cardinality($4)
         RETURNING {aggregate_version} - cardinality($4) AS before
     ), appended AS (
-        INSERT INTO {events} ({aggregate_type}, {aggregate_id}, {aggregate_version}, event_id, event_type, event_version,
-            payload, trace_id, correlation_id, causation_id, metadata, created_at)
-        SELECT $1, $2, moved.before + e.number, e.event_id, e.event_type, e.event_version,
-            e.payload, e.trace_id, e.correlation_id, e.causation_id, e.metadata::jsonb, e.created_at
-        FROM moved, UNNEST((SELECT $4::uuid[]), (SELECT $5::text[]), (SELECT $6::int[]), (SELECT $7::bytea[]), (SELECT $8::text[]), (SELECT $9::text[]), (SELECT $10::text[]), (SELECT $11::text[]), (SELECT $12::timestamptz[])) WITH ORDINALITY
-            AS e (event_id, event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at, number)
+        INSERT INTO {events} ({aggregate_type}, {aggregate_id}, {aggregate_version}, {written})
+        SELECT $1, $2, moved.before + e.number, {values}
+        FROM moved, UNNEST({arrays}) WITH ORDINALITY AS e ({written}, number)
         ORDER BY e.number
         RETURNING global_position, {aggregate_version} AS version
     )";

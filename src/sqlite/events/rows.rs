@@ -1,37 +1,19 @@
 //! The rows of SQLite's events, for maintenance.
 
-use super::{LAST_POSITION, SqliteStore};
-use crate::error::{Error, EventFault, Result, SetUpFault};
-use crate::event::{GlobalPosition, NOT_JSON, PersistedEvent};
+use super::batch::{Batch, json};
+use super::{SqliteStore, Written};
+use crate::error::{Error, Result, SetUpFault};
+use crate::event::{GlobalPosition, PersistedEvent};
 use crate::sql::{
     SqlRow, check_stored, event_database as database, events, in_transaction, not_in_transaction, own_transaction,
+    query,
 };
-use crate::sqlite::{id_text, to_text};
+use crate::sqlite::id_text;
 use crate::store::event_table::{
-    EventTable, HEADER_START, HEADER_WITHIN, PayloadReplacement, PositionRange, StoredCount, StoredQuery,
-    TableLocation, TableWork, check_insert,
+    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, check_insert,
 };
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection, query::Query};
-
-impl SqliteStore {
-    /// Does a payload start with a header? As [`starts_with_header`](crate::store::starts_with_header) says. Of an
-    /// empty one, SQLite would say neither yes nor no.
-    fn with_header() -> String {
-        let mut rest = format!("CAST(substr(payload, 1, {HEADER_WITHIN}) AS TEXT)");
-        let tests = HEADER_START.map(|token| {
-            let start = format!("ltrim({}, char(32, 9, 10, 13))", std::mem::take(&mut rest));
-            rest = format!("substr({start}, {})", token.len() + 1);
-            format!("substr({start}, 1, {}) = '{token}'", token.len())
-        });
-        format!("coalesce({}, false)", tests.join(" AND "))
-    }
-
-    fn maintain(&self, sql: &str) -> Query<'static, Sqlite, SqliteArguments> {
-        sqlx::query(AssertSqlSafe(self.fill(&sql.replace("{with_header}", &Self::with_header()))))
-    }
-}
+use sqlx::SqliteConnection;
 
 #[async_trait]
 impl EventTable for SqliteStore {
@@ -47,7 +29,7 @@ impl EventTable for SqliteStore {
     }
 
     async fn last_position(&self, tx: &mut SqliteConnection) -> Result<GlobalPosition> {
-        let row = self.maintain(LAST_POSITION).fetch_one(tx).await;
+        let row = query(&self.sql.last_position).fetch_one(tx).await;
         let row = row.map_err(|source| match source.as_database_error() {
             Some(error) if error.message().starts_with("no such table") => {
                 Error::SetUp(SetUpFault::NoEventTables { of: "database", table: self.events.clone() })
@@ -58,32 +40,18 @@ impl EventTable for SqliteStore {
     }
 
     async fn count_events(&self, tx: &mut SqliteConnection, range: PositionRange) -> Result<Vec<StoredCount>> {
-        let sql = r#"SELECT event_type, coalesce(event_version, 0) AS event_version, {with_header} AS with_header, count(*), min(global_position), max(global_position),
-                   min(created_at), max(created_at)
-               FROM "{events}" WHERE global_position > ?1 AND global_position <= ?2 GROUP BY 1, 2, 3"#;
-        let rows = self.maintain(sql).bind(range.after.get()).bind(range.end()).fetch_all(tx).await;
-        rows.map_err(database("counting events"))?.iter().map(events::stored_count).collect()
+        events::count(&self.sql.count_events, tx, range).await
     }
 
-    async fn stored_events(&self, tx: &mut SqliteConnection, query: &StoredQuery) -> Result<Vec<PersistedEvent>> {
-        let versions = query.versions.iter().map(|(name, version)| (name.as_str(), version.get())).collect::<Vec<_>>();
-        // A payload's length is known without fetching it.
-        let sql = r#"SELECT {columns}, aggregate_type, aggregate_id FROM "{events}" WHERE global_position IN (
-               SELECT global_position FROM (
-               SELECT global_position, bytes, sum(bytes) OVER (ORDER BY global_position) AS so_far FROM (
-               SELECT global_position, length(payload) AS bytes FROM "{events}" WHERE global_position > ?1 AND global_position <= ?2
-               AND (?3 IS NULL OR EXISTS (SELECT 1 FROM json_each(?3) AS v WHERE v.value ->> 0 = event_type AND v.value ->> 1 = coalesce(event_version, 0)))
-               AND NOT (?4 AND {with_header})
-               ORDER BY global_position LIMIT ?5)) WHERE so_far <= ?6 OR so_far = bytes)
-               ORDER BY global_position"#;
-        let rows = self
-            .maintain(sql)
-            .bind(query.range.after.get())
-            .bind(query.range.end())
+    async fn stored_events(&self, tx: &mut SqliteConnection, asked: &StoredQuery) -> Result<Vec<PersistedEvent>> {
+        let versions = asked.versions.iter().map(|(name, version)| (name.as_str(), version.get())).collect::<Vec<_>>();
+        let rows = query(&self.sql.stored_events)
+            .bind(asked.range.after.get())
+            .bind(asked.range.end())
             .bind((!versions.is_empty()).then(|| json(&versions)).transpose()?)
-            .bind(query.without_header)
-            .bind(i64::from(query.limit))
-            .bind(i64::try_from(query.max_bytes).unwrap_or(i64::MAX))
+            .bind(asked.without_header)
+            .bind(i64::from(asked.limit))
+            .bind(i64::try_from(asked.max_bytes).unwrap_or(i64::MAX))
             .fetch_all(tx)
             .await;
         events::events(&rows.map_err(database("reading stored events"))?)
@@ -94,10 +62,7 @@ impl EventTable for SqliteStore {
         tx: &mut SqliteConnection,
         positions: &[GlobalPosition],
     ) -> Result<Vec<PersistedEvent>> {
-        let positions = json(&positions.iter().map(|position| position.get()).collect::<Vec<_>>())?;
-        let sql = r#"SELECT {columns}, aggregate_type, aggregate_id FROM "{events}" WHERE global_position IN (SELECT value FROM json_each(?1)) ORDER BY global_position"#;
-        let rows = self.maintain(sql).bind(positions).fetch_all(tx).await;
-        events::events(&rows.map_err(database("reading stored events"))?)
+        events::read_at(&self.sql.stored_events_at, tx, positions).await
     }
 
     async fn replace_payloads(
@@ -114,10 +79,7 @@ impl EventTable for SqliteStore {
             .map_err(database("switching secure deletion on"))?;
         let mut replaced = Vec::with_capacity(replacements.len());
         for replacement in replacements {
-            let sql =
-                r#"UPDATE "{events}" SET payload = ?1 WHERE global_position = ?2 AND event_id = ?3 AND payload = ?4"#;
-            let done = self
-                .maintain(sql)
+            let done = query(&self.sql.replace_payload)
                 .bind(replacement.new.clone())
                 .bind(replacement.position.get())
                 .bind(id_text(replacement.event_id))
@@ -135,27 +97,21 @@ impl EventTable for SqliteStore {
         const OPERATION: &str = "inserting stored events";
         in_transaction(tx, OPERATION)?;
         check_insert(self.last_position(tx).await?, events)?;
-        let (batch, payloads) = batch(events)?;
-        let known = self.maintain(
-            r#"SELECT event_id FROM "{events}" WHERE event_id IN (SELECT value ->> 4 FROM json_each(?1)) LIMIT 1"#,
-        );
-        if let Some(row) = known.bind(&batch).fetch_optional(&mut *tx).await.map_err(database(OPERATION))? {
+        let batch = Batch::new(events.iter().map(Written::stored))?;
+        let known = query(&self.sql.known_id).bind(batch.json()?).fetch_optional(&mut *tx).await;
+        if let Some(row) = known.map_err(database(OPERATION))? {
             return Err(Error::DuplicateEventId { event_id: row.id(0)? });
         }
-        let sql = r#"INSERT INTO "{events}" (global_position, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
-                   event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at)
-               SELECT e.value ->> 0, e.value ->> 1, e.value ->> 2, e.value ->> 3, e.value ->> 4, e.value ->> 5, e.value ->> 6,
-                   coalesce(substr(?2, 1 + (e.value ->> 7), e.value ->> 8), x''),
-                   e.value ->> 9, e.value ->> 10, e.value ->> 11, e.value ->> 12, e.value ->> 13
-               FROM json_each(?1) AS e ORDER BY e.key"#;
-        let inserted =
-            self.maintain(sql).bind(&batch).bind(payloads).execute(&mut *tx).await.map_err(database(OPERATION))?;
-        check_stored(usize::try_from(inserted.rows_affected()).unwrap_or(usize::MAX), events.len(), OPERATION)?;
-        // The trigger took the last one inserted. Where positions do not ascend with versions, that is another one.
-        let heads = r#"UPDATE "{heads}" AS h SET aggregate_version = (
-                   SELECT max(e.aggregate_version) FROM "{events}" AS e WHERE (e.aggregate_type, e.aggregate_id) = (h.aggregate_type, h.aggregate_id))
-               WHERE (aggregate_type, aggregate_id) IN (SELECT value ->> 1, value ->> 2 FROM json_each(?1))"#;
-        self.maintain(heads).bind(batch).execute(tx).await.map_err(database(OPERATION))?;
+        let places = events.iter().map(|event| {
+            let aggregate = &event.aggregate;
+            let place = (aggregate.aggregate_type(), aggregate.aggregate_id(), event.aggregate_version.get());
+            (event.global_position.get(), place.0, place.1, place.2)
+        });
+        let rows = json(&places.zip(&batch.rows).collect::<Vec<_>>())?;
+        let inserted = query(&self.sql.insert).bind(&rows).bind(batch.payloads).execute(&mut *tx).await;
+        let inserted = inserted.map_err(database(OPERATION))?.rows_affected();
+        check_stored(usize::try_from(inserted).unwrap_or(usize::MAX), events.len(), OPERATION)?;
+        query(&self.sql.move_heads).bind(rows).execute(tx).await.map_err(database(OPERATION))?;
         Ok(())
     }
 
@@ -193,39 +149,4 @@ fn identity(file: String) -> String {
         return format!("device {} file {}", metadata.dev(), metadata.ino());
     }
     std::fs::canonicalize(&file).map_or(file, |path| path.to_string_lossy().into_owned())
-}
-
-/// The events as one JSON text, and their payloads as one blob that it points into.
-fn batch(events: &[PersistedEvent]) -> Result<(String, Vec<u8>)> {
-    let mut payloads = Vec::with_capacity(events.iter().map(|event| event.payload.len()).sum());
-    let mut rows = Vec::with_capacity(events.len());
-    for event in events {
-        let metadata = event.metadata.as_ref().map(|metadata| std::str::from_utf8(metadata));
-        let metadata = metadata.transpose().map_err(|_| Error::Event {
-            event_id: event.event_id,
-            fault: EventFault::InvalidMetadata { problem: NOT_JSON },
-        })?;
-        rows.push(serde_json::json!([
-            event.global_position.get(),
-            event.aggregate.aggregate_type(),
-            event.aggregate.aggregate_id(),
-            event.aggregate_version.get(),
-            id_text(event.event_id),
-            event.stored_type.as_str(),
-            event.stored_version.get(),
-            payloads.len(),
-            event.payload.len(),
-            event.trace_id,
-            event.correlation_id,
-            event.causation_id,
-            metadata,
-            to_text(event.created_at),
-        ]));
-        payloads.extend_from_slice(&event.payload);
-    }
-    Ok((json(&rows)?, payloads))
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value).map_err(|source| Error::database("writing a list", source))
 }

@@ -327,6 +327,15 @@ async fn i11_a_commit_that_is_refused_is_an_error_and_changes_nothing() {
     assert_eq!(setting, 1, "the caller's setting is his own again");
     db.execute("DROP TRIGGER refuses".to_owned()).await;
     store.keys().rotate_kek(&mut connection, "default").await.unwrap();
+
+    let writer = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let options = options.busy_timeout(std::time::Duration::ZERO);
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    let error = store.keys().rotate_kek(&mut connection, "default").await.unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+    let setting: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(setting, 1, "of a call that could not even begin, nothing stays");
+    drop(writer);
 }
 
 /// Those who commit themselves look as well.

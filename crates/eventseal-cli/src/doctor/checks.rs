@@ -49,8 +49,7 @@ impl Checks {
         let checks: Vec<_> = self
             .0
             .iter()
-            .map(|check| {
-                let Check { name, found, remedy } = check;
+            .map(|Check { name, found, remedy }| {
                 json!({ "check": name, "ok": remedy.is_none(), "found": found, "remedy": remedy })
             })
             .collect();

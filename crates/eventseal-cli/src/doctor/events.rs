@@ -21,39 +21,8 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
             return checks.problem("events", failure.message(), "correct --events-table, --heads-table or --streams");
         }
     };
-    match store.read_events(&mut db.connection, GlobalPosition::START, 1, &EventFilter::default()).await {
-        Ok(_) => {}
-        // The keys may be in a database of their own.
-        Err(error) if is_missing(&error) && !args.names_events() => {
-            checks.good("events", "there is no table of that name here; --events-table and --streams name another one");
-            return;
-        }
-        // A user that manages keys need not be able to read events.
-        Err(Error::SetUp(SetUpFault::PermissionDenied { .. })) if !args.names_events() => {
-            return checks.good("events", "this user may not read them");
-        }
-        // The table may belong to something else: many things are called events.
-        Err(error) if is_of_another_shape(&error) && !args.names_events() => {
-            checks.good(
-                "events",
-                "the table of that name has other columns; --streams and --events-table name the right one",
-            );
-            return;
-        }
-        Err(error) if is_missing(&error) => {
-            return checks.failed(
-                "events",
-                &error,
-                "correct --events-table and --streams, or make it with eventseal migrate --events",
-            );
-        }
-        Err(error) => {
-            return checks.failed(
-                "events",
-                &error,
-                "let this user read it; if a column is missing, see whether --streams is right",
-            );
-        }
+    if let Err(error) = store.read_events(&mut db.connection, GlobalPosition::START, 1, &EventFilter::default()).await {
+        return unreadable(&error, args.names_events(), checks);
     }
     let last = match store.latest_global_position(&mut db.connection).await {
         Ok(last) => last,
@@ -71,7 +40,39 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
         Err(Error::SetUp(SetUpFault::PermissionDenied { .. })) => {
             checks.good("events", format!("{read}; this user may not append"));
         }
-        Err(error) => checks.failed("events", &error, "compare the tables with eventseal migrate --events --print"),
+        Err(error) => {
+            let remedy = "compare the tables with eventseal migrate --namespace NAME --events --print";
+            checks.failed("events", &error, remedy);
+        }
+    }
+}
+
+/// Says why events can't be read. `named`: did anybody say that there are events?
+fn unreadable(error: &Error, named: bool, checks: &mut Checks) {
+    match error {
+        // Keys may well be in a database of their own.
+        error if is_missing(error) && !named => {
+            checks.good("events", "there is no table of that name here; --events-table and --streams name another one");
+        }
+        // An operator of keys needs no events.
+        Error::SetUp(SetUpFault::PermissionDenied { .. }) if !named => {
+            checks.good("events", "this user may not read them")
+        }
+        // Many things are called events.
+        error if is_of_another_shape(error) && !named => checks.good(
+            "events",
+            "the table of that name has other columns; --streams and --events-table name the right one",
+        ),
+        error if is_missing(error) => checks.failed(
+            "events",
+            error,
+            "correct --events-table and --streams, or make it with eventseal migrate --namespace NAME --events",
+        ),
+        error => checks.failed(
+            "events",
+            error,
+            "let this user read it; if a column is missing, see whether --streams is right",
+        ),
     }
 }
 

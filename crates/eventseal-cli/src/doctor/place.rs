@@ -37,12 +37,12 @@ pub(super) fn file_mode(_: &std::path::Path, _: &mut Checks) {}
 pub(super) async fn search_path(db: &mut Db<PgConnection>, args: &args::Database, checks: &mut Checks) {
     let table = format!("\"{}key_namespace\"", args.prefix);
     let found = sqlx::query_as::<_, (Option<String>, Vec<String>, String)>(
-        "SELECT (SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                      WHERE c.oid = to_regclass($1)),
+        r#"SELECT (SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE c.oid = to_regclass($1)),
              ARRAY(SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                   WHERE c.relkind IN ('r', 'p')
-                       AND quote_ident(c.relname) IN ($1, trim(both '\"' from $1)) ORDER BY 1),
-             current_setting('search_path')",
+                   WHERE c.relkind IN ('r', 'p') AND quote_ident(c.relname) IN ($1, trim(both '"' from $1))
+                   ORDER BY 1),
+             current_setting('search_path')"#,
     );
     let (schema, all, path) = match found.bind(&table).fetch_one(&mut db.connection).await {
         Ok(found) => found,

@@ -91,7 +91,7 @@ fn judge(found: &Found, heads_first: bool, checks: &mut Checks) {
         checks.problem(
             NAME,
             "the table of heads is missing",
-            "correct --heads-table; or make the tables: eventseal migrate --events",
+            "correct --heads-table; or make the tables: eventseal migrate --namespace NAME --events",
         );
     } else if !found.unique_heads {
         let remedy = "add a primary key on its type and id: every append needs it";

@@ -19,7 +19,7 @@ const WORDS: &[(&str, &str)] = &[
     ),
     (
         "call migrate() of the event store on it, or configure the names that its tables have",
-        "run eventseal migrate --events, or name its tables with --events-table and --streams",
+        "run eventseal migrate --namespace NAME --events, or name its tables with --events-table and --streams",
     ),
     ("configure PostgresTables::heads_first();", "configure heads_first of PostgresTables in the application;"),
     (

@@ -151,3 +151,29 @@ async fn a_standby_says_that_it_is_one() {
         said.json()["checks"].as_array().unwrap().iter().map(|check| check["check"].clone()).collect();
     assert!(!named.contains(&"writing".into()), "it can't be tried there: {named:?}");
 }
+
+/// `migrate` needs a namespace: advice that leaves it out is a command that fails.
+#[test]
+fn advice_to_migrate_is_a_command_that_runs() {
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut advice = 0;
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            // A text may go on in the next line.
+            let source = std::fs::read_to_string(&path).unwrap().replace('\\', " ");
+            let words: Vec<_> = source.split_whitespace().collect();
+            for said in words.windows(4).filter(|said| said[0].ends_with("eventseal") && said[1] == "migrate") {
+                let [_, _, option, name] = said else { unreachable!() };
+                if option.starts_with("--") {
+                    assert!(*option == "--namespace" && !name.starts_with("--"), "{}: {said:?}", path.display());
+                    advice += 1;
+                }
+            }
+        }
+    }
+    assert!(advice >= 8, "{advice}");
+}

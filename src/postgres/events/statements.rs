@@ -1,0 +1,224 @@
+//! The SQL of events, with the names of the tables filled in.
+
+use super::{PostgresTables, filtered, heads_first, insert};
+use crate::sql::events::LogReads;
+use crate::store::event_table::{HEADER_START, HEADER_WITHIN};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(super) struct Statements {
+    pub(super) append: Arc<str>,
+    pub(super) head: Arc<str>,
+    pub(super) known_id: Arc<str>,
+    pub(super) known_version: Arc<str>,
+    pub(super) read_stream: Arc<str>,
+    pub(super) log: LogReads,
+    pub(super) last_position: Arc<str>,
+    pub(super) count_events: Arc<str>,
+    pub(super) stored_events: Arc<str>,
+    pub(super) stored_events_at: Arc<str>,
+    pub(super) replace_payloads: Arc<str>,
+    pub(super) insert: Arc<str>,
+    pub(super) move_heads: Arc<str>,
+}
+
+impl Statements {
+    /// The names were checked.
+    pub(super) fn new(tables: &PostgresTables) -> Self {
+        let fill = |sql: &str| Arc::<str>::from(tables.fill(sql));
+        let with_header = with_header();
+        Self {
+            append: fill(&append(tables)),
+            head: fill(HEAD),
+            known_id: fill(KNOWN_ID),
+            known_version: fill(KNOWN_VERSION),
+            read_stream: fill(
+                "SELECT {columns} FROM {events} WHERE {aggregate_type} = $1 AND {aggregate_id} = $2
+                 AND {aggregate_version} >= $3 AND {aggregate_version} <= $4 ORDER BY {aggregate_version}",
+            ),
+            log: LogReads {
+                all: fill(
+                    "SELECT {columns}, {aggregate_type}, {aggregate_id} FROM {events} WHERE global_position > $1
+                     ORDER BY global_position LIMIT $2",
+                ),
+                event_types: fill(&filtered::by("event_type", "")),
+                aggregate_types: fill(&filtered::by("{aggregate_type}", "")),
+                both_types: fill(&filtered::by("event_type", "AND e.{aggregate_type} = ANY ($4)")),
+            },
+            last_position: fill(LAST_POSITION),
+            count_events: fill(&COUNT_EVENTS.replace("{with_header}", &with_header)),
+            stored_events: fill(&STORED_EVENTS.replace("{with_header}", &with_header)),
+            stored_events_at: fill(STORED_EVENTS_AT),
+            replace_payloads: fill(REPLACE_PAYLOADS),
+            insert: fill(insert::INSERT),
+            move_heads: fill(insert::MOVE_HEADS),
+        }
+    }
+
+    /// By name, so that their plans can be read.
+    #[cfg(feature = "internals")]
+    pub(super) fn all(&self) -> Vec<(&'static str, Arc<str>)> {
+        let all = [
+            ("append", &self.append),
+            ("head", &self.head),
+            ("known_id", &self.known_id),
+            ("known_version", &self.known_version),
+            ("read_stream", &self.read_stream),
+            ("read_log", &self.log.all),
+            ("read_event_types", &self.log.event_types),
+            ("read_aggregate_types", &self.log.aggregate_types),
+            ("read_both_types", &self.log.both_types),
+            ("last_position", &self.last_position),
+            ("count_events", &self.count_events),
+            ("stored_events", &self.stored_events),
+            ("stored_events_at", &self.stored_events_at),
+            ("replace_payloads", &self.replace_payloads),
+            ("insert", &self.insert),
+            ("move_heads", &self.move_heads),
+        ];
+        all.map(|(name, sql)| (name, Arc::clone(sql))).to_vec()
+    }
+}
+
+const LAST_POSITION: &str = "SELECT coalesce(max(global_position), 0) FROM {events}";
+
+/// By an order, not by max(), for which a plan that is made for an empty table may take any index.
+const HEAD: &str = "
+    SELECT coalesce((SELECT {aggregate_version} FROM {heads} WHERE {aggregate_type} = $1 AND {aggregate_id} = $2), 0),
+        coalesce((SELECT {aggregate_version} FROM {events} WHERE {aggregate_type} = $1 AND {aggregate_id} = $2
+                  ORDER BY {aggregate_version} DESC LIMIT 1), 0)";
+
+/// One of these ids that the table has. Each is looked for by itself, through an index even where the table was empty
+/// when the plan was made.
+const KNOWN_ID: &str = "
+    SELECT new.id FROM UNNEST($1::uuid[]) AS new (id),
+        LATERAL (SELECT FROM {events} AS e WHERE e.event_id = new.id OFFSET 0) AS known LIMIT 1";
+
+/// Has the table one of these versions of these aggregates? Each is looked for in an order that only the index on type,
+/// id and version has, and by a range: of a plain equality there is nothing to order. With any other plan, made while
+/// the table was empty, all events of the type would be read for each of them.
+const KNOWN_VERSION: &str = "
+    SELECT FROM UNNEST($1::text[], $2::text[], $3::bigint[]) AS new (type, id, version),
+        LATERAL (SELECT FROM {events} AS e WHERE e.{aggregate_type} = new.type AND e.{aggregate_id} = new.id
+            AND e.{aggregate_version} >= new.version AND e.{aggregate_version} <= new.version
+            ORDER BY e.{aggregate_version} LIMIT 1) AS known LIMIT 1";
+
+/// The append that inserts events first, as eventsalsa/store 0.0 does.
+///
+/// The first event decides: if another transaction has its version, or is about to commit it, nothing is inserted,
+/// nothing raises an error, and the rest, which select from it, do nothing either. Events come before the head, as
+/// eventsalsa 0.0 writes them: the other way round deadlocks with it.
+const EVENTS_FIRST: &str = r"
+    WITH head AS (
+        SELECT coalesce((SELECT h.{aggregate_version} FROM {heads} AS h
+                         WHERE h.{aggregate_type} = $1 AND h.{aggregate_id} = $2), 0) AS version
+    ), first AS (
+        INSERT INTO {events} ({aggregate_type}, {aggregate_id}, {aggregate_version}, {written})
+        SELECT $1, $2, head.version + 1, {first}
+        FROM head
+        WHERE ($3::bigint IS NULL OR head.version = $3)
+            AND NOT EXISTS (SELECT FROM UNNEST((SELECT $4::uuid[])) AS new (id),
+                LATERAL (SELECT FROM {events} AS e WHERE e.event_id = new.id OFFSET 0) AS known)
+        ON CONFLICT ({aggregate_type}, {aggregate_id}, {aggregate_version}) DO NOTHING
+        RETURNING global_position, {aggregate_version} AS version
+    ), others AS (
+        INSERT INTO {events} ({aggregate_type}, {aggregate_id}, {aggregate_version}, {written})
+        SELECT $1, $2, first.version + e.number - 1, {values}
+        FROM first, UNNEST({arrays}) WITH ORDINALITY AS e ({written}, number)
+        WHERE e.number > 1
+        ORDER BY e.number
+        RETURNING global_position, {aggregate_version} AS version
+    ), moved AS (
+        INSERT INTO {heads} AS h ({aggregate_type}, {aggregate_id}, {aggregate_version}, updated_at)
+        SELECT $1, $2, first.version + cardinality($4) - 1, now() FROM first
+        ON CONFLICT ({aggregate_type}, {aggregate_id}) DO UPDATE
+        SET {aggregate_version} = excluded.{aggregate_version}, updated_at = excluded.updated_at
+    ), appended AS (
+        SELECT global_position, version FROM first UNION ALL SELECT global_position, version FROM others
+    )";
+
+/// The append, with what it returns of each event: its position, its version, and a column that asks for the
+/// notification.
+fn append(tables: &PostgresTables) -> String {
+    // Where the head comes first, it may have moved though no event was stored: a row of nothing tells that from a
+    // conflict.
+    let (append, from) = if tables.heads_first {
+        (heads_first::APPEND, "moved LEFT JOIN appended ON true")
+    } else {
+        (EVENTS_FIRST, "appended")
+    };
+    match &tables.channel {
+        None => format!("{append} SELECT global_position, version, false FROM {from}"),
+        // A CTE that nothing refers to would not be run.
+        Some(channel) => format!(
+            "{append}, told AS MATERIALIZED (
+                SELECT pg_notify('{channel}', max(global_position)::text) AS told FROM appended HAVING count(*) > 0
+            ) SELECT global_position, version, told.told IS NULL FROM {from} LEFT JOIN told ON true"
+        ),
+    }
+}
+
+/// Of the events between two positions, how many there are of each type and version, with and without a header.
+const COUNT_EVENTS: &str = "
+    SELECT event_type, event_version, with_header, count(*), min(global_position), max(global_position),
+        min(created_at), max(created_at)
+    FROM (
+        SELECT event_type, coalesce(event_version, 0) AS event_version, global_position, created_at,
+            {with_header} AS with_header
+        FROM {events} WHERE global_position > $1 AND global_position <= $2
+    ) AS stored
+    GROUP BY 1, 2, 3";
+
+/// A page of events, by what a stored query asks for. A payload's length is known without fetching it.
+const STORED_EVENTS: &str = "
+    SELECT {columns}, {aggregate_type}, {aggregate_id} FROM (
+        SELECT *, sum(octet_length(payload)) OVER (ORDER BY global_position) AS page_bytes_so_far FROM (
+            SELECT * FROM {events} WHERE global_position > $1 AND global_position <= $2
+            AND (cardinality($3::text[]) = 0 OR (event_type, coalesce(event_version, 0)::bigint)
+                IN (SELECT * FROM UNNEST($3::text[], $4::bigint[])))
+            AND NOT ($5::boolean AND {with_header})
+            ORDER BY global_position LIMIT $6
+        ) AS page
+    ) AS page
+    WHERE page_bytes_so_far <= $7 OR page_bytes_so_far = octet_length(payload) ORDER BY global_position";
+
+/// Each position is looked for by itself, as in [`KNOWN_ID`].
+const STORED_EVENTS_AT: &str = "
+    SELECT e.* FROM (SELECT DISTINCT at FROM UNNEST($1::bigint[]) AS at) AS page
+    CROSS JOIN LATERAL (
+        SELECT {columns}, {aggregate_type}, {aggregate_id} FROM {events} WHERE global_position = page.at OFFSET 0
+    ) AS e
+    ORDER BY page.at";
+
+/// Rows are locked in order first, so that two of these do not lock each other out. Who waited looks at the row anew.
+const REPLACE_PAYLOADS: &str = "
+    WITH new AS (
+        SELECT * FROM UNNEST($1::bigint[], $2::uuid[], $3::bytea[], $4::bytea[])
+            AS new (position, event_id, old, payload)
+    ), locked AS (
+        SELECT e.global_position FROM {events} AS e WHERE e.global_position = ANY ($1)
+        ORDER BY e.global_position FOR NO KEY UPDATE
+    )
+    UPDATE {events} AS e SET payload = new.payload FROM new, locked
+    WHERE e.global_position = new.position AND locked.global_position = new.position
+        AND e.event_id = new.event_id AND e.payload = new.old
+    RETURNING e.global_position";
+
+/// Does a payload start with a header? As [`starts_with_header`](crate::store::starts_with_header) says. Only the
+/// first bytes are fetched of a payload that is stored out of line.
+fn with_header() -> String {
+    let trim = |text: String| format!(r"ltrim({text}, '\x20090a0d'::bytea)");
+    let mut rest = format!("substring(payload FROM 1 FOR {HEADER_WITHIN})");
+    let tests = HEADER_START.map(|token| {
+        let start = trim(std::mem::take(&mut rest));
+        rest = format!("substring({start} FROM {})", token.len() + 1);
+        let hex = token.bytes().fold(String::new(), |mut hex, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        format!(r"substring({start} FROM 1 FOR {}) = '\x{hex}'::bytea", token.len())
+    });
+    format!("({})", tests.join(" AND "))
+}

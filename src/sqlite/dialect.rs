@@ -1,0 +1,25 @@
+//! How SQLite is given values: lists are JSON.
+
+use crate::sql::{Dialect, Statement};
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Sqlite, SqliteConnection};
+
+#[async_trait]
+impl Dialect for Sqlite {
+    fn text(statement: Statement<Self>, text: &str) -> Statement<Self> {
+        statement.bind(text)
+    }
+
+    fn number(statement: Statement<Self>, number: i64) -> Statement<Self> {
+        statement.bind(number)
+    }
+
+    fn numbers(statement: Statement<Self>, numbers: &[i64]) -> Statement<Self> {
+        statement.bind(serde_json::json!(numbers).to_string())
+    }
+
+    async fn rows(statement: Statement<Self>, connection: &mut SqliteConnection) -> sqlx::Result<Vec<SqliteRow>> {
+        statement.fetch_all(connection).await
+    }
+}
