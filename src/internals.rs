@@ -1,16 +1,24 @@
-//! What this crate's own benchmarks and tests of plans look at: the sealing engine without key look-ups, the
-//! SQL of the key tables. Not part of the public API: it may change or go at any time.
+//! What this crate's own benchmarks and tests look at: the sealing engine without key look-ups, the SQL of the key
+//! tables, and parts whose properties are tested with any input. Not part of the public API: it may change or go at any
+//! time.
 
 use crate::crypto::primitives::{DataKey, Salts};
 use crate::crypto::random;
 use crate::error::{InputFault, Result};
 use crate::event::{AggregateRef, EventRef, NewEvent};
+use crate::json::document::Node;
+use crate::json::pointer::{JsonPointer, Pattern, Token};
+use crate::json::scan::{locate, scan};
+use crate::json::wanted::{Target, Wanted};
 use crate::keys::names::{KeyId, KeyScope, Namespace};
+use crate::schema::check::protection::check_change;
+use crate::schema::upcast::changes::{Change, Changes, make};
 use crate::schema::{EventSchema, Schemas};
 use crate::seal::detect::may_hold_header;
 use crate::seal::opening::{KeyStatus, Keys, inspect};
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, SealingKey};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One event, its schema and its keys, ready to be sealed and opened again and again.
@@ -94,4 +102,55 @@ pub fn statements_of(keys: &crate::postgres::PostgresKeys) -> Vec<(&'static str,
 #[must_use]
 pub fn event_statements_of(store: &crate::postgres::PostgresStore) -> Vec<(&'static str, Arc<str>)> {
     store.statements()
+}
+
+/// Declarative changes that schemas would accept, ready to be made in any document.
+#[allow(missing_debug_implementations, reason = "holds functions")]
+pub struct AcceptedChanges(Vec<Change<Pattern>>);
+
+impl AcceptedChanges {
+    /// Leaves out each change that schemas refuse.
+    #[must_use]
+    pub fn of(changes: Vec<Changes>) -> Self {
+        let changes = changes.into_iter().flat_map(|changes| changes.changes);
+        let parsed = changes.filter_map(|change| change.try_map(|place| Pattern::parse(&place)).ok());
+        Self(parsed.filter(|change| check_change(change).is_none()).collect())
+    }
+
+    /// The document with the changes made, and where redactions are then. `None` if a change fails.
+    #[must_use]
+    pub fn make(&self, document: &str, mut redacted: Vec<JsonPointer>) -> Option<(Vec<u8>, Vec<JsonPointer>)> {
+        let mut node = Node::Text(document);
+        make(&self.0, &mut node, &mut redacted).ok()?;
+        Some((node.bytes().into_owned(), redacted))
+    }
+}
+
+/// The text without those members of its objects that a later one of their name repeats; `None` if there are none.
+#[must_use]
+pub fn without_repeated(text: &str) -> Option<String> {
+    crate::json::raw::without_repeated(text)
+}
+
+/// Where the values of pointers stand, as opening finds the places of a header.
+#[must_use]
+pub fn places_of_a_header(text: &str, pointers: &[&str]) -> Option<Vec<Range<usize>>> {
+    Some(locate(text.as_bytes(), pointers)?.into_iter().map(|span| span.start..span.end).collect())
+}
+
+/// Where the values of pointers stand, as sealing finds the places of a schema.
+#[must_use]
+pub fn places_of_a_schema(text: &str, pointers: &[JsonPointer]) -> Option<Vec<Range<usize>>> {
+    let mut wanted = Wanted::default();
+    for (index, pointer) in pointers.iter().enumerate() {
+        let tokens = pointer.tokens().map(Token::Name).collect();
+        wanted.add(&Pattern::from_tokens(tokens), Target::Field(index));
+    }
+    let mut places = vec![None; pointers.len()];
+    for hit in scan(text.as_bytes(), &wanted).ok()?.hits {
+        if let Target::Field(index) = hit.target {
+            places[index] = Some(hit.span.start..hit.span.end);
+        }
+    }
+    places.into_iter().collect()
 }

@@ -3,7 +3,7 @@
 //! [`Schemas`] is built once at startup and reports every contradiction at once, so that a gap in a chain is
 //! found at deployment and not in production. Declarations begin with [`event`](crate::event()).
 
-mod check;
+pub(crate) mod check;
 pub(crate) mod declare;
 mod lock_file;
 mod problem;

@@ -10,6 +10,7 @@ mod aws_kms;
 mod changes;
 #[cfg(feature = "databases")]
 mod conformance;
+mod dependencies;
 mod evolution;
 mod exactness;
 mod facade;
@@ -48,6 +49,7 @@ mod oracle;
 mod postgres;
 #[cfg(feature = "databases")]
 mod promises;
+mod properties;
 #[cfg(feature = "databases")]
 mod rotation;
 mod roundtrip;

@@ -277,7 +277,6 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use std::cmp::Ordering;
 
     #[test]
@@ -360,30 +359,5 @@ mod tests {
         assert_eq!((levels.kept.len(), levels.deeper.len()), (KEPT, 1_000));
         (0..KEPT + 64_000).for_each(|_| levels.close());
         assert!(levels.kept.is_empty() && levels.deeper.is_empty());
-    }
-
-    fn json() -> impl Strategy<Value = String> {
-        let leaf = prop::sample::select(vec!["1", "null", "\"}\"", "[]", "\"\\\\\"", "{}"]).prop_map(str::to_owned);
-        leaf.prop_recursive(4, 24, 4, |inner| {
-            let name = prop::sample::select(vec!["a", "b", "\\u0061", "\\\""]);
-            prop_oneof![
-                prop::collection::vec((name, inner.clone()), 0..4).prop_map(|members| {
-                    let members: Vec<String> =
-                        members.iter().map(|(name, value)| format!("\"{name}\" : {value}")).collect();
-                    format!("{{{}}}", members.join(" , "))
-                }),
-                prop::collection::vec(inner, 0..3).prop_map(|elements| format!("[{}]", elements.join(","))),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_left_is_what_serde_json_reads(text in json()) {
-            let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-            let left = without_repeated(&text).unwrap_or_else(|| text.clone());
-            prop_assert_eq!(read(&left), read(&text));
-            prop_assert_eq!(without_repeated(&left), None);
-        }
     }
 }

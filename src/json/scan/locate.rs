@@ -170,10 +170,6 @@ fn by_steps(a: &str, b: &str) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::pointer::{JsonPointer, Pattern, Token};
-    use crate::json::scan::scan;
-    use crate::json::wanted::Target;
-    use proptest::prelude::*;
 
     thread_local! {
         /// How many bytes of pointers were read.
@@ -244,51 +240,6 @@ mod tests {
             READ.set(0);
             assert_eq!(locate(text.as_bytes(), &pointers), None);
             assert!(READ.get() <= 2 * length, "{} bytes of pointers were read, of {length}", READ.get());
-        }
-    }
-
-    fn json() -> impl Strategy<Value = String> {
-        let name = prop::sample::select(vec!["a", "a!", "0", "1", "10", "~", "/", "\\u0061", "", "\\ud800"]);
-        let leaf = prop::sample::select(vec!["1", "null", "\"x\"", "[]", "{}"]).prop_map(str::to_owned);
-        leaf.prop_recursive(4, 30, 4, move |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(" ,"))),
-                prop::collection::vec((name.clone(), inner), 0..4).prop_map(|items| format!(
-                    "{{{}}}",
-                    items.iter().map(|(name, item)| format!("\"{name}\": {item}")).collect::<Vec<_>>().join(",")
-                )),
-            ]
-        })
-    }
-
-    fn pointer() -> impl Strategy<Value = String> {
-        let step = prop::sample::select(vec!["/a", "/a!", "/0", "/1", "/10", "/~0", "/~1", "/"]);
-        prop::collection::vec(step, 1..4).prop_map(|steps| steps.concat())
-    }
-
-    proptest! {
-        /// `scan` finds the places of a schema with a tree, and `locate` those of a header without one. Both must find
-        /// the same.
-        #[test]
-        fn i3_a_header_s_places_are_those_that_a_schema_would_find(
-           text in json(),
-           pointers in prop::collection::btree_set(pointer(), 1..4),
-        ) {
-            let pointers: Vec<&str> = pointers.iter().map(String::as_str).collect();
-            let mut wanted = Wanted::default();
-            for (index, pointer) in pointers.iter().enumerate() {
-                let tokens = JsonPointer::new_unchecked(*pointer).tokens().map(Token::Name).collect();
-                wanted.add(&Pattern::from_tokens(tokens), Target::Field(index));
-            }
-            let mut expected = vec![None; pointers.len()];
-            let found = scan(text.as_bytes(), &wanted).ok();
-            for hit in found.iter().flat_map(|found| &found.hits) {
-                if let Target::Field(index) = hit.target {
-                    expected[index] = Some(hit.span);
-                }
-            }
-            let expected: Option<Vec<_>> = found.and(expected.into_iter().collect());
-            prop_assert_eq!(locate(text.as_bytes(), &pointers), expected);
         }
     }
 }
