@@ -176,7 +176,21 @@ pub mod __private {
     pub use crate::event::typed::{Twice, catch_all, decode, encode, unexpected_type};
 }
 
-/// The README's code, compiled and run.
+/// The code of the pages, compiled and run. That of the page on evolution needs `eventseal-testing`, and runs there.
 #[cfg(all(doctest, feature = "sqlite"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../SECURITY.md")]
+    struct Security;
+
+    #[doc = include_str!("../docs/operations.md")]
+    struct Operations;
+
+    #[doc = include_str!("../docs/command-json.md")]
+    struct CommandJson;
+
+    #[doc = include_str!("../docs/format.md")]
+    struct Format;
+}

@@ -17,6 +17,7 @@ mod facade;
 #[cfg(feature = "databases")]
 mod failures;
 mod guards;
+mod guides;
 #[cfg(feature = "databases")]
 mod input;
 #[cfg(feature = "databases")]

@@ -1,6 +1,8 @@
 //! The arguments of all commands. Help, completions and the man page are made from these types.
 
 mod census;
+#[cfg(test)]
+mod guides;
 
 pub(crate) use census::{Census, Payloads};
 

@@ -41,7 +41,7 @@ fn rows() -> Vec<(&'static str, [&'static str; 3])> {
     let mut rows = Vec::new();
     for line in PAGE.lines() {
         if let Some(text) = line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with("##")) {
-            heading = text;
+            heading = text.trim_matches('`');
         }
         let cells: Vec<&str> = line.split(" | ").collect();
         if let (true, [first, second, third]) = (line.starts_with("| `"), &cells[..]) {
