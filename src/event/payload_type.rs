@@ -64,7 +64,11 @@ impl PayloadType {
     /// /// Notes which members a payload has.
     /// struct Members(Cell<&'static [&'static str]>);
     /// impl Answers for Members {
-    ///     fn answer(&self, question: &Question, _: &mut dyn FnMut(Given<'_>) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    ///     fn answer(
+    ///         &self,
+    ///         question: &Question,
+    ///         _: &mut dyn FnMut(Given<'_>) -> Result<(), Refusal>,
+    ///     ) -> Result<(), Refusal> {
     ///         if let Asked::Struct(members) = question.asked {
     ///             self.0.set(members);
     ///         }

@@ -153,8 +153,11 @@ impl EventPage {
 /// [`PersistedEvent`], in a `Box`, for all events of other types. Without it, such an event is an error.
 ///
 /// ```
-/// use eventseal::{EventPayload, EventStore, EventStoreExt, ExpectedVersion, Keyring, Namespace, NewEvent, Result, Schemas, SealedStore, Sensitive, aggregate, event, events, subject};
 /// use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+/// use eventseal::{
+///     EventPayload, EventStore, EventStoreExt, ExpectedVersion, Keyring, Namespace, NewEvent, Result, Schemas,
+///     SealedStore, Sensitive, aggregate, event, events, subject,
+/// };
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Debug, Serialize, Deserialize)]
@@ -243,11 +246,19 @@ macro_rules! events {
         $(#[$attribute])*
         $visibility enum $name { $($(#[$arm_attribute])* $arm($payload),)+ }
 
-        $crate::__events_impl! { $name, false, __event, ::std::result::Result::Err($crate::__private::unexpected_type::<$name>(__event)), { $($arm($payload),)+ } {} }
+        $crate::__events_impl! {
+            $name, false, __event,
+            ::std::result::Result::Err($crate::__private::unexpected_type::<$name>(__event)),
+            { $($arm($payload),)+ }
+            {}
+        }
     };
     (
         $(#[$attribute:meta])*
-        $visibility:vis enum $name:ident { $($(#[$arm_attribute:meta])* $arm:ident($payload:ty),)+ _ => $other:ident $(,)? }
+        $visibility:vis enum $name:ident {
+            $($(#[$arm_attribute:meta])* $arm:ident($payload:ty),)+
+            _ => $other:ident $(,)?
+        }
     ) => {
         $(#[$attribute])*
         $visibility enum $name {
@@ -257,7 +268,9 @@ macro_rules! events {
         }
 
         $crate::__events_impl! {
-            $name, true, __event, ::std::result::Result::Ok($name::$other(::std::boxed::Box::new(::std::clone::Clone::clone(__event)))), { $($arm($payload),)+ }
+            $name, true, __event,
+            ::std::result::Result::Ok($name::$other(::std::boxed::Box::new(::std::clone::Clone::clone(__event)))),
+            { $($arm($payload),)+ }
             { $name::$other(__event) => ::std::result::Result::Err($crate::__private::catch_all::<$name>(__event)), }
         }
     };
@@ -276,9 +289,14 @@ macro_rules! events {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __events_impl {
-    ($name:ident, $has_catch_all:literal, $event:ident, $otherwise:expr, { $($arm:ident($payload:ty),)+ } { $($encode_other:tt)* }) => {
+    (
+        $name:ident, $has_catch_all:literal, $event:ident, $otherwise:expr,
+        { $($arm:ident($payload:ty),)+ }
+        { $($encode_other:tt)* }
+    ) => {
         const _: () = {
-            const TWICE: $crate::__private::Twice = $crate::__private::Twice::of(<$name as $crate::TypedEvent>::DECODES);
+            const TWICE: $crate::__private::Twice =
+                $crate::__private::Twice::of(<$name as $crate::TypedEvent>::DECODES);
             // Here, so that the compiler points at the enum.
             ::std::assert!(TWICE.is_not(), "{}", TWICE.message());
         };

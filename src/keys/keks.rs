@@ -338,7 +338,8 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         if !self.store.move_kek(connection, kek, self.kms.provider(), &wrapped, now()).await? {
             return Err(Error::Collision { source: None });
         }
-        tracing::info!(kek_id = %kek.kek_id, from = kek.wrapped.master_key_id, to = wrapped.master_key_id, "moved to another master key");
+        let (from, to) = (&kek.wrapped.master_key_id, &wrapped.master_key_id);
+        tracing::info!(kek_id = %kek.kek_id, from, to, "moved to another master key");
         Ok(true)
     }
 

@@ -112,10 +112,14 @@ impl Schemas {
     /// and it comes out as a live value more often than when a stored event is read.
     ///
     /// ```
-    /// # use eventseal::{AggregateVersion, Changes, GlobalPosition, NewEvent, PersistedEvent, Schemas, aggregate, event};
-    /// let schemas = Schemas::new([event("OrderPlaced").version(1).version(2).change(1, Changes::new().move_value("/email", "/contact"))])?;
+    /// # use eventseal::{
+    /// #     AggregateVersion, Changes, GlobalPosition, NewEvent, PersistedEvent, Schemas, aggregate, event,
+    /// # };
+    /// let moved = Changes::new().move_value("/email", "/contact");
+    /// let schemas = Schemas::new([event("OrderPlaced").version(1).version(2).change(1, moved)])?;
+    /// let (order, version) = (aggregate("Order", "1"), AggregateVersion::FIRST);
     /// let stored = NewEvent::raw("OrderPlaced", 1, r#"{"email":"ada@example.org"}"#);
-    /// let stored = PersistedEvent::from_new(aggregate("Order", "1"), AggregateVersion::FIRST, GlobalPosition::START, stored);
+    /// let stored = PersistedEvent::from_new(order, version, GlobalPosition::START, stored);
     /// let after = schemas.step_once(&stored)?.unwrap();
     /// assert_eq!(after[0].payload, br#"{"contact":"ada@example.org"}"#);
     /// assert!(schemas.step_once(&after[0])?.is_none());
