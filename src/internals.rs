@@ -1,6 +1,8 @@
-//! What this crate's own benchmarks and tests look at: the sealing engine without key look-ups, the SQL of the key
-//! tables, and parts whose properties are tested with any input. Not part of the public API: it may change or go at any
-//! time.
+//! What this crate's own benchmarks and tests look at: the sealing engine without key look-ups, the sealed format, the
+//! SQL of the key tables, and parts whose properties are tested with any input. Not part of the public API: it may
+//! change or go at any time.
+
+pub mod format;
 
 use crate::crypto::primitives::{DataKey, Salts};
 use crate::crypto::random;

@@ -14,6 +14,4 @@ pub(crate) mod opening;
 mod owner;
 pub(crate) mod plan;
 pub(crate) mod sealing;
-mod token;
-#[cfg(test)]
-mod vectors;
+pub(crate) mod token;

@@ -72,3 +72,4 @@ mod table_mutants;
 mod tamper;
 mod typed;
 mod unregistered;
+mod vectors;

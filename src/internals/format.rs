@@ -1,0 +1,269 @@
+//! The sealed format, a step below appends and reads: what checks its bytes, and forges them, needs this.
+//!
+//! The frozen vectors of the tests are made and read through it. Keys are passed as bytes here, so it is nothing for
+//! an application.
+
+use crate::crypto::primitives::{self, DataKey, PAD};
+use crate::crypto::secret::SecretKey;
+use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_with_salt};
+use crate::error::{Error, Result};
+use crate::event::{AggregateRef, NewEvent};
+use crate::json::pointer::{JsonPointer, Pattern};
+use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
+use crate::schema::{EventSchema, Schemas};
+use crate::seal::binding::Binding;
+use crate::seal::format::{Document, EntryKind, Mode, write_core};
+use crate::seal::opening::{KeyStatus, inspect};
+use crate::seal::plan::{Field, FieldOwner, Plan};
+use crate::seal::sealing::{Draft, SealingKey};
+use crate::seal::token;
+use std::sync::Arc;
+
+/// The bytes of a key.
+pub type Key = [u8; 32];
+
+/// What a reader finds in the row of a key.
+#[derive(Clone, Copy)]
+#[allow(missing_debug_implementations, reason = "holds keys")]
+pub enum State {
+    Live(Key),
+    Disabled,
+    Shredded,
+}
+
+/// The places that a reader or a sealer protects.
+#[derive(Debug)]
+pub struct Protection(Plans);
+
+#[derive(Debug)]
+enum Plans {
+    Registered(Schemas),
+    Unchecked(Plan),
+}
+
+/// A place of the aggregate's owner, for [`Protection::unchecked`].
+#[derive(Debug)]
+pub struct Place<'a> {
+    pub pattern: &'a str,
+    pub scope_kind: &'a str,
+    pub pad: usize,
+    /// A JSON text.
+    pub stand_in: &'a str,
+}
+
+impl Protection {
+    /// # Errors
+    /// What is wrong with the schema.
+    pub fn of(schema: EventSchema) -> Result<Self> {
+        Ok(Self(Plans::Registered(Schemas::new([schema])?)))
+    }
+
+    /// A plan that schemas may refuse, such as one that can never seal.
+    ///
+    /// # Errors
+    /// What is wrong with a pattern.
+    pub fn unchecked(places: &[Place<'_>]) -> std::result::Result<Self, &'static str> {
+        let mut plan = Plan::default();
+        for of in places {
+            let pattern = Pattern::parse(of.pattern)?;
+            plan.fields.push(Field {
+                place: (pattern.stars() == 0).then(|| JsonPointer::new_unchecked(pattern.at(&[]))),
+                pattern: Some(pattern),
+                owner: FieldOwner::Aggregate { kind: Some(of.scope_kind.into()) },
+                pad: of.pad,
+                stand_in: of.stand_in.into(),
+            });
+        }
+        Ok(Self(Plans::Unchecked(plan.compile())))
+    }
+
+    fn plan(&self, event: &NewEvent) -> Result<&Plan> {
+        match &self.0 {
+            Plans::Registered(schemas) => {
+                let known = schemas.for_read(event.event_id, &event.event_type, event.event_version)?;
+                known.map(|known| &known.schema.plan).ok_or(Error::EmptyAppend)
+            }
+            Plans::Unchecked(plan) => Ok(plan),
+        }
+    }
+
+    /// What a reader makes of a stored event: the payload, and the places that are redacted.
+    ///
+    /// # Errors
+    /// Those of opening.
+    pub fn open(
+        &self,
+        namespace: &Namespace,
+        aggregate: &AggregateRef,
+        stored: &NewEvent,
+        keys: &[(KeyId, KeyScope, State)],
+        accept_plaintext: bool,
+    ) -> Result<(Vec<u8>, Vec<JsonPointer>)> {
+        let mut rows = crate::seal::opening::Keys::new();
+        for (key_id, scope, state) in keys {
+            let scope = scope.clone();
+            rows.insert(
+                *key_id,
+                match state {
+                    State::Live(key) => KeyStatus::Live { scope, key: Arc::new(DataKey::new(key)?) },
+                    State::Disabled => KeyStatus::Disabled { scope },
+                    State::Shredded => KeyStatus::Shredded { scope },
+                },
+            );
+        }
+        let plan = self.plan(stored)?;
+        let accept_plaintext = accept_plaintext || !plan.protects();
+        let Some(closed) = inspect(plan, stored.to_store(aggregate), accept_plaintext)? else {
+            return Ok((stored.payload.clone(), Vec::new()));
+        };
+        let opened = closed.open(plan, namespace, &rows)?;
+        Ok((opened.payload, opened.redacted.into_iter().map(|redacted| redacted.place).collect()))
+    }
+
+    /// What a sealer stores of an event, if it drew this salt. `active` says the active key of a scope.
+    ///
+    /// # Errors
+    /// Those of sealing.
+    pub fn seal(
+        &self,
+        namespace: &Namespace,
+        aggregate: &AggregateRef,
+        event: &NewEvent,
+        active: impl Fn(&KeyScope) -> (KeyId, Key),
+        salt: &[u8; 16],
+    ) -> Result<Vec<u8>> {
+        let Some(draft) = Draft::new(self.plan(event)?, event.to_store(aggregate))? else {
+            return Ok(event.payload.clone());
+        };
+        let active = |scope: &KeyScope| {
+            let (id, key) = active(scope);
+            Ok::<_, Error>((id, DataKey::new(&key)?))
+        };
+        let keys: Vec<_> = draft.scopes.iter().map(active).collect::<Result<_>>()?;
+        let keys: Vec<_> = keys.iter().map(|(id, key)| SealingKey { id: *id, key }).collect();
+        let (id, key) = active(&KeyScope::integrity())?;
+        draft.seal(namespace, &keys, &SealingKey { id, key: &key }, salt)
+    }
+}
+
+/// A header, as far as its tag.
+#[derive(Debug)]
+pub struct Core<'a> {
+    /// The whole payload is sealed, and not fields of it.
+    pub whole: bool,
+    pub salt: [u8; 16],
+    pub integrity_key: KeyId,
+    pub keys: &'a [KeyId],
+    pub entries: &'a [Entry<'a>],
+}
+
+/// A sealed place, or a void one.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Which of the header's keys.
+    pub key: u16,
+    pub void: bool,
+    pub pointer: &'a str,
+}
+
+impl Core<'_> {
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mode = if self.whole { Mode::Whole } else { Mode::Fields };
+        let kind = |entry: &Entry<'_>| if entry.void { EntryKind::Void } else { EntryKind::Sealed };
+        let entries: Vec<_> = self.entries.iter().map(|entry| (entry.key, kind(entry), entry.pointer)).collect();
+        write_core(Document::Payload, mode, &self.salt, self.integrity_key, self.keys, entries.into_iter())
+    }
+}
+
+/// What a header is bound to.
+#[allow(missing_debug_implementations, reason = "made of what is bound")]
+pub struct Transcript(primitives::Transcript);
+
+impl Transcript {
+    #[must_use]
+    pub fn of(namespace: &Namespace, aggregate: &AggregateRef, event: &NewEvent, core: &[u8]) -> Self {
+        Self(Binding::of(namespace, event.to_store(aggregate)).transcript(core))
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
+    /// # Errors
+    /// Not with a key of this length.
+    pub fn header_tag(&self, integrity_key: &Key) -> Result<[u8; 16]> {
+        Ok(DataKey::new(integrity_key)?.header_tag(&self.0))
+    }
+
+    /// The key of this event under a data key, which the header has at this index.
+    ///
+    /// # Errors
+    /// Not with a key of this length.
+    pub fn event_key(&self, data_key: &Key, index: u16) -> Result<EventKey> {
+        DataKey::new(data_key)?.event_key(&self.0, index).map(EventKey)
+    }
+}
+
+/// What one data key seals in one event.
+#[allow(missing_debug_implementations, reason = "holds a key")]
+pub struct EventKey(primitives::EventKey);
+
+impl EventKey {
+    #[must_use]
+    pub fn commitment(&self) -> &[u8; 32] {
+        self.0.commitment()
+    }
+
+    /// The value, padded and sealed.
+    ///
+    /// # Errors
+    /// If it is too long for the cipher.
+    pub fn seal(&self, index: u16, pointer: &str, value: &[u8]) -> Result<Vec<u8>> {
+        let mut sealed = Vec::new();
+        self.0.seal(index, pointer, value, PAD, &mut sealed)?;
+        Ok(sealed)
+    }
+}
+
+/// The length to which sealed values are padded, and a multiple of which they are.
+pub const PADDING: usize = PAD;
+
+/// Bytes as the text that stands in a payload, with its quotes.
+#[must_use]
+pub fn token(bytes: &[u8]) -> String {
+    let mut text = Vec::new();
+    token::push_token(&mut text, bytes);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The bytes that such a text stands for, if it is one.
+#[must_use]
+pub fn bytes_of_token(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    token::read_token(text.as_bytes(), &mut bytes)?;
+    Some(bytes)
+}
+
+/// A key wrapped by another one, and bound to these items.
+///
+/// # Errors
+/// Not with keys of these lengths.
+pub fn wrap(wrapping: &Key, items: &[&[u8]], salt: &[u8; 16], key: &Key) -> Result<Vec<u8>> {
+    wrap_with_salt(&SecretKey::new(*wrapping), items, salt, &SecretKey::new(*key))
+}
+
+/// The data key that a key-encryption key wrapped, if all that it is bound to is right.
+#[must_use]
+pub fn unwrap_data_key(
+    kek: (KekId, &Key),
+    namespace: &Namespace,
+    key: (KeyId, &KeyScope, u32),
+    wrapped: &[u8],
+) -> Option<Key> {
+    let (key_id, scope, version) = key;
+    let bound = BoundKey { namespace, key_id, scope, version, kek_id: kek.0 };
+    let key = bound.with(|items| unwrap_key(&SecretKey::new(*kek.1), items, wrapped))?;
+    Some(*key.expose())
+}

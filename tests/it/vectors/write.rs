@@ -1,0 +1,34 @@
+//! What the vector files of format version 1 hold, case by case.
+//!
+//! Expectations are written by hand, so that they are claims about the engine and not its echo; what the engine can't
+//! be made to write (headers of an attacker, void entries) is put together here.
+
+mod forged;
+mod headers;
+pub(super) mod later;
+mod making;
+mod opens;
+mod seals;
+mod values;
+mod wrapped;
+
+use super::case::Vectors;
+
+pub(super) fn pass() -> Vectors {
+    Vectors {
+        about: "eventseal, sealed payload format version 1: payloads that open. Frozen: see docs/format.md.".into(),
+        format: 1,
+        cases: opens::all(),
+        wrapped_keys: wrapped::opening(),
+    }
+}
+
+pub(super) fn fail() -> Vectors {
+    Vectors {
+        about: "eventseal, sealed payload format version 1: payloads that must not open. Frozen: see docs/format.md."
+            .into(),
+        format: 1,
+        cases: [headers::all(), forged::all(), values::all(), seals::all()].concat(),
+        wrapped_keys: wrapped::refused(),
+    }
+}
