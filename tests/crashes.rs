@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::Postgres;
+use support::{Deadline, Postgres};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::Command;
@@ -138,7 +138,8 @@ async fn look(db: &Postgres, operation: &str, name: &str) -> String {
     let mut connection = db.pool.acquire().await.unwrap();
     if operation == "prepare" {
         let sql = format!(
-            "SELECT (SELECT count(*) FROM {name}key_encryption_keys WHERE state = 'active') || ' ' || (SELECT count(*) FROM {name}data_keys WHERE state = 'live')
+            "SELECT (SELECT count(*) FROM {name}key_encryption_keys WHERE state = 'active') ||
+                ' ' || (SELECT count(*) FROM {name}data_keys WHERE state = 'live')
                  || ' ' || (SELECT count(active_key_id) || '/' || count(*) FROM {name}key_scopes)"
         );
         return sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.unwrap();
@@ -333,7 +334,9 @@ async fn run(db: &Postgres, proxy: &Proxy, operation: &str, name: &str) {
 /// Waits until the server has noticed that clients went, and rolled back what they had begun.
 async fn settle(db: &Postgres) {
     let mut connection = db.pool.acquire().await.unwrap();
+    let deadline = Deadline::of("for transactions to end whose client has gone");
     loop {
+        deadline.check();
         let busy: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND \
              xact_start IS NOT NULL",

@@ -132,31 +132,7 @@ impl World {
     /// Applies an operation to the world, as if nothing else ran.
     fn apply(&mut self, op: &Op, heads: [usize; 2]) -> Outcome {
         match op {
-            Op::Append(expect, appends) => {
-                for (stream, scopes) in appends {
-                    for scope in scopes {
-                        match self.scopes[*scope].as_ref().map(|scope| scope.state) {
-                            Some(ScopeState::Shredded) => return Outcome::Shredded,
-                            Some(ScopeState::Disabled) => return Outcome::Disabled,
-                            _ => {}
-                        }
-                    }
-                    for scope in scopes {
-                        let scope = self.scopes[*scope].get_or_insert_with(Scope::new);
-                        if scope.active.is_none() {
-                            scope.add_key();
-                        }
-                    }
-                    if !expect.fits(self.streams[*stream].len(), heads[*stream]) {
-                        return Outcome::Conflict;
-                    }
-                    for scope in scopes {
-                        let key = self.scopes[*scope].as_ref().unwrap().active.unwrap();
-                        self.streams[*stream].push(Some((*scope, key)));
-                    }
-                }
-                Outcome::Done
-            }
+            Op::Append(expect, appends) => self.append(*expect, appends, heads),
             Op::Foreign(expect, stream) => {
                 if !expect.fits(self.streams[*stream].len(), heads[*stream]) {
                     return Outcome::Conflict;
@@ -192,6 +168,32 @@ impl World {
                 _ => Outcome::ScopeState,
             },
         }
+    }
+
+    fn append(&mut self, expect: Expect, appends: &[(usize, Vec<usize>)], heads: [usize; 2]) -> Outcome {
+        for (stream, scopes) in appends {
+            for scope in scopes {
+                match self.scopes[*scope].as_ref().map(|scope| scope.state) {
+                    Some(ScopeState::Shredded) => return Outcome::Shredded,
+                    Some(ScopeState::Disabled) => return Outcome::Disabled,
+                    _ => {}
+                }
+            }
+            for scope in scopes {
+                let scope = self.scopes[*scope].get_or_insert_with(Scope::new);
+                if scope.active.is_none() {
+                    scope.add_key();
+                }
+            }
+            if !expect.fits(self.streams[*stream].len(), heads[*stream]) {
+                return Outcome::Conflict;
+            }
+            for scope in scopes {
+                let key = self.scopes[*scope].as_ref().unwrap().active.unwrap();
+                self.streams[*stream].push(Some((*scope, key)));
+            }
+        }
+        Outcome::Done
     }
 
     fn switch(&mut self, scope: usize, from: ScopeState, to: ScopeState) -> Outcome {

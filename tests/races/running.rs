@@ -10,14 +10,14 @@ use eventseal::{
     SealedStore, aggregate, event, subject,
 };
 use sqlx::error::DatabaseError;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Transaction};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
-use support::Postgres;
+use std::time::{Duration, Instant};
+use support::{Deadline, Postgres};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ enum Schedule {
 }
 
 struct Lane {
-    db: Arc<Postgres>,
+    pool: PgPool,
     stores: Arc<Vec<Store>>,
     writer: Writer,
     names: [String; 2],
@@ -66,7 +66,7 @@ impl Lane {
         let pids: Arc<Mutex<Vec<i32>>> = Arc::default();
         let mut tasks = Vec::new();
         for (index, op) in ops.into_iter().enumerate() {
-            let (db, stores, names) = (Arc::clone(&self.db), Arc::clone(&self.stores), self.names.clone());
+            let (pool, stores, names) = (self.pool.clone(), Arc::clone(&self.stores), self.names.clone());
             let (first_done, others_ended, pids) =
                 (Arc::clone(&first_done), Arc::clone(&others_ended), Arc::clone(&pids));
             let (mut others_may, mut first_may) = (others_may.clone(), first_may.clone());
@@ -74,7 +74,7 @@ impl Lane {
             tasks.push(tokio::spawn(async move {
                 let is_first = index == 0;
                 let begin = AssertSqlSafe(format!("BEGIN ISOLATION LEVEL {level}"));
-                let mut tx = db.pool.begin_with(begin).await.unwrap();
+                let mut tx = pool.begin_with(begin).await.unwrap();
                 let snapshot = Instant::now();
                 match (schedule, is_first) {
                     (Schedule::Free, _) => {}
@@ -95,7 +95,7 @@ impl Lane {
                 let deadlock = result.as_ref().is_err_and(is_deadlock);
                 if is_first && matches!(schedule, Schedule::Hold) {
                     first_done.send(true).unwrap();
-                    db.until_done_or_waiting(&pids, others, &first_may).await;
+                    until_done_or_waiting(&pool, &pids, others, &first_may).await;
                 }
                 let outcome = finish(tx, result).await;
                 let ended = Instant::now();
@@ -111,19 +111,25 @@ impl Lane {
         for task in tasks {
             ran.push(task.await.unwrap());
         }
-        for one in &ran {
-            match one.outcome {
-                None => counts.collisions.fetch_add(1, Ordering::Relaxed),
-                Some(Outcome::Done) => counts.done.fetch_add(1, Ordering::Relaxed),
-                Some(_) => counts.refused.fetch_add(1, Ordering::Relaxed),
-            };
-        }
-        let ours = ran.iter().filter(|ran| ran.outcome.is_none() && matches!(ran.op, Op::Append(..))).count();
-        counts.ours.fetch_add(ours, Ordering::Relaxed);
-        counts.deadlocks.fetch_add(ran.iter().filter(|ran| ran.deadlock).count(), Ordering::Relaxed);
+        counts.add(&ran);
         let observed = self.observe().await;
+        self.explain(&ran, heads, &observed, (level, schedule));
+        self.world = observed;
+    }
+
+    fn explain(&self, ran: &[Ran], heads: [usize; 2], observed: &World, (level, schedule): (&str, Schedule)) {
+        assert!(
+            self.explained(ran, heads, observed),
+            "no order explains this round at {level}, {schedule:?}\nbefore   {:?}\nobserved {observed:?}\n{}",
+            self.world,
+            ran.iter().map(|ran| format!("{:?} -> {:?}\n", ran.op, ran.outcome)).collect::<String>()
+        );
+    }
+
+    /// Is there an order of what committed that gives the world that was observed?
+    fn explained(&self, ran: &[Ran], heads: [usize; 2], observed: &World) -> bool {
         let committed: Vec<&Ran> = ran.iter().filter(|ran| ran.outcome.is_some()).collect();
-        let explained = orders(committed.len()).into_iter().any(|order| {
+        orders(committed.len()).into_iter().any(|order| {
             // What ended before another began came before it.
             let possible = order
                 .iter()
@@ -142,22 +148,24 @@ impl Lane {
                     }
                     Some(outcome) == ran.outcome
                 })
-                && world == observed
-        });
-        assert!(
-            explained,
-            "no order explains this round at {level}, {schedule:?}\nbefore   {:?}\nobserved {observed:?}\n{}",
-            self.world,
-            ran.iter().map(|ran| format!("{:?} -> {:?}\n", ran.op, ran.outcome)).collect::<String>()
-        );
-        self.world = observed;
+                && world == *observed
+        })
     }
 
     /// The world as the tables and a reader show it.
     async fn observe(&self) -> World {
-        let mut connection = self.db.pool.acquire().await.unwrap();
+        let mut connection = self.pool.acquire().await.unwrap();
         let mut world = World::default();
         let mut keys = HashMap::new();
+        let wrapped: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT scope_id, count(wrapped_key) FROM data_keys
+             WHERE scope_kind = 'Customer' AND scope_id = ANY ($1) GROUP BY scope_id",
+        )
+        .bind(&self.names[..])
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+        let wrapped: HashMap<String, i64> = wrapped.into_iter().collect();
         for (index, name) in self.names.iter().enumerate() {
             let scope = KeyScope::new("Customer", name.as_str());
             let Some(history) = PostgresKeys::new().history(&mut connection, &scope).await.unwrap() else { continue };
@@ -176,29 +184,36 @@ impl Lane {
                     .active_key
                     .map(|active| history.keys.iter().position(|key| key.key_id == active).unwrap()),
             });
-            let wrapped: i64 = sqlx::query_scalar(
-                "SELECT count(wrapped_key) FROM data_keys WHERE scope_kind = 'Customer' AND scope_id = $1",
-            )
-            .bind(name)
-            .fetch_one(&mut *connection)
-            .await
-            .unwrap();
+            let wrapped = wrapped.get(name).copied().unwrap_or(0);
             let live = history.keys.iter().filter(|key| key.shredded_at.is_none()).count();
             assert_eq!(wrapped as usize, live, "I5: a wrapped key is left under a tombstone");
             assert!(history.state != ScopeState::Shredded || live == 0, "I5: a key of a shredded scope is live");
         }
+        self.observe_streams(&mut connection, &mut world, &keys).await;
+        world
+    }
+
+    /// What stands in the streams, and what a reader sees there.
+    async fn observe_streams(
+        &self,
+        connection: &mut PgConnection,
+        world: &mut World,
+        keys: &HashMap<KeyId, (usize, usize)>,
+    ) {
         // A reader without a cache, in a statement that begins after all of it. A disabled scope is an error for a
         // reader.
+        let heads = "SELECT {of}_id, {of}_version FROM {heads} WHERE {of}_type = 'Order' AND {of}_id = ANY ($1)";
+        let heads = sqlx::query_as(self.writer.sql(heads)).bind(&self.names[..]);
+        let heads: Vec<(String, i64)> = heads.fetch_all(&mut *connection).await.unwrap();
         let disabled = world.scopes.iter().flatten().any(|scope| scope.state == ScopeState::Disabled);
         for (index, name) in self.names.iter().enumerate() {
             let stream = aggregate("Order", name.as_str());
-            let raw = self.writer.store().read_stream(&mut connection, &stream).await.unwrap();
+            let raw = self.writer.store().read_stream(&mut *connection, &stream).await.unwrap();
             assert!(
                 raw.events.iter().zip(1..).all(|(event, version)| event.aggregate_version.get() == version),
                 "I8: versions have gaps"
             );
-            let head = self.writer.sql("SELECT {of}_version FROM {heads} WHERE {of}_type = 'Order' AND {of}_id = $1");
-            let head: Option<i64> = sqlx::query_scalar(head).bind(name).fetch_optional(&mut *connection).await.unwrap();
+            let head = heads.iter().find(|(of, _)| of == name).map(|(_, head)| *head);
             assert_eq!(head, raw.last_version.map(AggregateVersion::get), "the head is not where the events are");
             for event in &raw.events {
                 let payload: serde_json::Value = serde_json::from_slice(&event.payload).unwrap();
@@ -211,7 +226,7 @@ impl Lane {
                 world.streams[index].push(key.flatten());
             }
             if !disabled {
-                let read = self.stores[0].read_stream(&mut connection, &stream).await.unwrap();
+                let read = self.stores[0].read_stream(&mut *connection, &stream).await.unwrap();
                 for (event, key) in read.events.iter().zip(&world.streams[index]) {
                     let live = key.is_none_or(|(scope, key)| world.scopes[scope].as_ref().unwrap().keys[key]);
                     assert_eq!(event.is_redacted(), !live, "I5: what a reader sees does not follow the key rows");
@@ -219,7 +234,6 @@ impl Lane {
                 }
             }
         }
-        world
     }
 }
 
@@ -333,7 +347,8 @@ async fn heads_first(
         ),
         ExpectedVersion::Any => (
             "INSERT INTO {heads} AS h ({of}_type, {of}_id, {of}_version, updated_at) VALUES ('Order', $1, $2 + 1, now())
-             ON CONFLICT ({of}_type, {of}_id) DO UPDATE SET {of}_version = h.{of}_version + excluded.{of}_version, updated_at = now()
+             ON CONFLICT ({of}_type, {of}_id) DO UPDATE SET {of}_version = h.{of}_version + excluded.{of}_version,
+                 updated_at = now()
              RETURNING {of}_version",
             0,
         ),
@@ -382,26 +397,24 @@ async fn finish(mut tx: Transaction<'static, sqlx::Postgres>, result: Result<()>
     }
 }
 
-trait Waiting {
-    async fn until_done_or_waiting(&self, pids: &Mutex<Vec<i32>>, others: usize, ended: &watch::Receiver<usize>);
-}
-
-impl Waiting for Postgres {
-    async fn until_done_or_waiting(&self, pids: &Mutex<Vec<i32>>, others: usize, ended: &watch::Receiver<usize>) {
-        let mut connection = self.pool.acquire().await.unwrap();
-        loop {
-            let pids = pids.lock().unwrap().clone();
-            let waiting: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ($1) AND wait_event_type = 'Lock'",
-            )
-            .bind(&pids)
-            .fetch_one(&mut *connection)
-            .await
-            .unwrap();
-            if *ended.borrow() + waiting as usize >= others {
-                return;
-            }
+async fn until_done_or_waiting(pool: &PgPool, pids: &Mutex<Vec<i32>>, others: usize, ended: &watch::Receiver<usize>) {
+    let mut connection = pool.acquire().await.unwrap();
+    let deadline = Deadline::of("for transactions to end or to wait for a lock");
+    loop {
+        deadline.check();
+        let pids = pids.lock().unwrap().clone();
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ($1) AND wait_event_type = 'Lock'",
+        )
+        .bind(&pids)
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
+        if *ended.borrow() + waiting as usize >= others {
+            return;
         }
+        // Asking costs both processes more than a statement does: those who are waited for need the cores.
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -431,21 +444,44 @@ struct Counts {
     deadlocks: AtomicUsize,
 }
 
-/// Runs the race over the tables of one version of eventsalsa.
-pub(super) async fn race(
-    writer: Writer,
-    start: Start,
-    allowed: Allowed,
-    contenders: impl Fn(&mut Random) -> Vec<Op> + Send + Sync + 'static,
-) {
-    let number =
-        |name: &str, default: usize| std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"));
-    let (rounds, seed) = (number("RACES", 2_000), number("RACE_SEED", Uuid::now_v7().as_u128() as usize >> 3));
-    let db = Arc::new(Postgres::new().await);
-    if writer != Writer::EventsFirst {
-        sqlx::raw_sql("DROP TABLE events, aggregate_heads, _events_migrations").execute(&db.pool).await.unwrap();
+impl Counts {
+    fn add(&self, ran: &[Ran]) {
+        for one in ran {
+            match one.outcome {
+                None => self.collisions.fetch_add(1, Ordering::Relaxed),
+                Some(Outcome::Done) => self.done.fetch_add(1, Ordering::Relaxed),
+                Some(_) => self.refused.fetch_add(1, Ordering::Relaxed),
+            };
+        }
+        let ours = ran.iter().filter(|ran| ran.outcome.is_none() && matches!(ran.op, Op::Append(..))).count();
+        self.ours.fetch_add(ours, Ordering::Relaxed);
+        self.deadlocks.fetch_add(ran.iter().filter(|ran| ran.deadlock).count(), Ordering::Relaxed);
     }
-    writer.migrate(&db).await;
+
+    fn check(&self, level: &str, rounds: usize, allowed: Allowed) {
+        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        println!(
+            "{level}: {rounds} rounds, {} transactions committed, {} refused, {} to be tried again, {} of them \
+             deadlocks",
+            count(&self.done),
+            count(&self.refused),
+            count(&self.collisions),
+            count(&self.deadlocks)
+        );
+        assert!(count(&self.done) > rounds / 3, "hardly any transaction got through");
+        let calm = allowed == Allowed::Nothing && level == "READ COMMITTED";
+        assert!(!calm || count(&self.collisions) == 0, "a collision where one could have waited");
+        let ours_calm = allowed == Allowed::TheirCollisions && level == "READ COMMITTED";
+        assert!(!ours_calm || count(&self.ours) == 0, "a conflict of versions was called a collision");
+        assert!(
+            allowed == Allowed::Deadlocks || count(&self.deadlocks) == 0,
+            "a deadlock where both take locks in one order"
+        );
+    }
+}
+
+/// Three processes.
+async fn stores(db: &Postgres, writer: Writer) -> Vec<Store> {
     let keyring = Arc::new(Keyring::generate("main").unwrap());
     let placed = || event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"));
     let schemas = || {
@@ -459,15 +495,38 @@ pub(super) async fn race(
         store.keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
         stores.push(store);
     }
+    stores
+}
+
+/// Runs the race over the tables of one version of eventsalsa.
+pub(super) async fn race(
+    writer: Writer,
+    start: Start,
+    allowed: Allowed,
+    contenders: impl Fn(&mut Random) -> Vec<Op> + Send + Sync + 'static,
+) {
+    let number =
+        |name: &str, default: usize| std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"));
+    let (rounds, seed) = (number("RACES", 2_000), number("RACE_SEED", Uuid::now_v7().as_u128() as usize >> 3));
+    let db = Postgres::new().await;
+    if writer != Writer::EventsFirst {
+        sqlx::raw_sql("DROP TABLE events, aggregate_heads, _events_migrations").execute(&db.pool).await.unwrap();
+    }
+    writer.migrate(&db).await;
+    let stores = stores(&db, writer).await;
+    // A ping before each use would be a tenth of all statements.
+    let pool = PgPoolOptions::new().max_connections(40).test_before_acquire(false);
+    let pool = pool.connect_with(db.options.clone()).await.unwrap();
     let (stores, contenders) = (Arc::new(stores), Arc::new(contenders));
     for (number, level) in LEVELS.into_iter().enumerate() {
         let (counts, left) = (Arc::new(Counts::default()), Arc::new(AtomicUsize::new(rounds)));
         let lanes = (0..LANES).map(|lane| {
-            let (db, stores, contenders) = (Arc::clone(&db), Arc::clone(&stores), Arc::clone(&contenders));
+            let (pool, stores, contenders) = (pool.clone(), Arc::clone(&stores), Arc::clone(&contenders));
             let (counts, left) = (Arc::clone(&counts), Arc::clone(&left));
             tokio::spawn(async move {
                 let random = Random(seed as u64 + 1_000 * number as u64 + lane as u64);
-                let mut lane = Lane { db, stores, writer, names: Default::default(), world: World::default(), random };
+                let mut lane =
+                    Lane { pool, stores, writer, names: Default::default(), world: World::default(), random };
                 lane.fresh();
                 while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                     let usable = lane.world.scopes.iter().flatten().all(|scope| scope.state == ScopeState::Live);
@@ -486,23 +545,6 @@ pub(super) async fn race(
         for lane in lanes.collect::<Vec<_>>() {
             lane.await.unwrap_or_else(|error| panic!("RACE_SEED={seed}: {error}"));
         }
-        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-        println!(
-            "{level}: {rounds} rounds, {} transactions committed, {} refused, {} to be tried again, {} of them \
-             deadlocks",
-            count(&counts.done),
-            count(&counts.refused),
-            count(&counts.collisions),
-            count(&counts.deadlocks)
-        );
-        assert!(count(&counts.done) > rounds / 3, "hardly any transaction got through");
-        let calm = allowed == Allowed::Nothing && level == "READ COMMITTED";
-        assert!(!calm || count(&counts.collisions) == 0, "a collision where one could have waited");
-        let ours_calm = allowed == Allowed::TheirCollisions && level == "READ COMMITTED";
-        assert!(!ours_calm || count(&counts.ours) == 0, "a conflict of versions was called a collision");
-        assert!(
-            allowed == Allowed::Deadlocks || count(&counts.deadlocks) == 0,
-            "a deadlock where both take locks in one order"
-        );
+        counts.check(level, rounds, allowed);
     }
 }

@@ -154,7 +154,8 @@ const PARTITIONED: &str = "
         global_position BIGINT NOT NULL DEFAULT nextval('events_global_position_seq'),
         stream_type TEXT NOT NULL, stream_id TEXT NOT NULL, stream_version BIGINT NOT NULL,
         event_id UUID NOT NULL, event_type TEXT NOT NULL, event_version INT NOT NULL DEFAULT 1, payload BYTEA NOT NULL,
-        trace_id TEXT, correlation_id TEXT, causation_id TEXT, metadata JSONB, created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+        trace_id TEXT, correlation_id TEXT, causation_id TEXT,
+            metadata JSONB, created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
         PRIMARY KEY (global_position)
     ) PARTITION BY RANGE (global_position);
     CREATE TABLE events_default PARTITION OF events DEFAULT;

@@ -14,6 +14,7 @@ pub mod backend;
 #[cfg(feature = "databases")]
 pub mod cluster;
 pub mod databases;
+pub mod deadline;
 pub mod faults;
 #[cfg(feature = "databases")]
 pub mod meddler;
@@ -27,6 +28,7 @@ pub mod world;
 pub use databases::Memory;
 #[cfg(feature = "databases")]
 pub use databases::{Postgres, Sqlite};
+pub use deadline::{Deadline, in_time};
 use eventseal::{Error, KeyScope, Keyring, Owner, subject};
 use std::sync::{Arc, LazyLock};
 

@@ -1,0 +1,29 @@
+//! Waiting that ends: a test of broken code fails, and does not hang.
+
+use std::time::{Duration, Instant};
+
+/// Far longer than anything takes that tests wait for, on a machine that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// For a loop that asks until something is so.
+pub struct Deadline {
+    what: &'static str,
+    began: Instant,
+}
+
+impl Deadline {
+    /// `what` completes "waited in vain".
+    pub fn of(what: &'static str) -> Self {
+        Self { what, began: Instant::now() }
+    }
+
+    /// Call this in each round of the loop.
+    pub fn check(&self) {
+        assert!(self.began.elapsed() < PATIENCE, "waited in vain {}", self.what);
+    }
+}
+
+/// For a call that may never return.
+pub async fn in_time<T>(what: &'static str, call: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, call).await.unwrap_or_else(|_| panic!("waited in vain {what}"))
+}
