@@ -145,6 +145,29 @@ where
     let mut connection = must(db.connect().await, "connect");
     let connection = db.connection(&mut connection);
     let (first, last) = (appended[0].global_position, appended[5].global_position);
+    counts(store, connection, &appended).await;
+    pages(store, connection, &appended).await;
+    let at = [last, first, last, position(i64::MAX)];
+    let found = must(store.stored_events_at(connection, &at).await, "read");
+    assert!(
+        found == [appended[0].clone(), appended[5].clone()],
+        "events at positions come in ascending order, each once"
+    );
+    assert_eq!(
+        must(store.last_position(connection).await, "last"),
+        last,
+        "the last position is that of the last event"
+    );
+    assert_eq!(
+        must(store.settled_position(connection).await, "settled"),
+        last,
+        "all is settled where nothing is in flight"
+    );
+}
+
+/// Of the events that [`stored_events_are_counted_and_read`] appends.
+async fn counts<S: EventTable>(store: &S, connection: &mut S::Tx, appended: &[PersistedEvent]) {
+    let (first, last) = (appended[0].global_position, appended[5].global_position);
     for (range, expected) in [
         (
             PositionRange::default(),
@@ -175,6 +198,11 @@ where
             assert_eq!(count.created_at, (from.created_at.min(to.created_at), from.created_at.max(to.created_at)));
         }
     }
+}
+
+/// Of the events that [`stored_events_are_counted_and_read`] appends.
+async fn pages<S: EventTable>(store: &S, connection: &mut S::Tx, appended: &[PersistedEvent]) {
+    let first = appended[0].global_position;
     let two = (appended[0].payload.len() + appended[1].payload.len()) as u64;
     let of =
         |versions: &[(&str, u32)]| versions.iter().map(|(name, number)| ((*name).into(), version(*number))).collect();
@@ -207,22 +235,6 @@ where
             "a query gives what it asks for: {query:?}"
         );
     }
-    let at = [last, first, last, position(i64::MAX)];
-    let found = must(store.stored_events_at(connection, &at).await, "read");
-    assert!(
-        found == [appended[0].clone(), appended[5].clone()],
-        "events at positions come in ascending order, each once"
-    );
-    assert_eq!(
-        must(store.last_position(connection).await, "last"),
-        last,
-        "the last position is that of the last event"
-    );
-    assert_eq!(
-        must(store.settled_position(connection).await, "settled"),
-        last,
-        "all is settled where nothing is in flight"
-    );
 }
 
 fn empty<D: Database>(db: &D) -> &'static [u8] {

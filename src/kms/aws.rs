@@ -2,6 +2,9 @@
 //!
 //! This module makes, opens and moves key-encryption keys. It knows nothing of data keys, key scopes or events.
 
+mod meaning;
+
+use self::meaning::{Meaning, meaning};
 use crate::crypto::secret::SecretKey;
 use crate::error::{Error, KeyFault, KmsFault, Result};
 use crate::keys::names::KekId;
@@ -443,86 +446,4 @@ fn causes<'a>(
 
 fn words(error: &(dyn std::error::Error + 'static)) -> String {
     causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// What an error that AWS answered with means.
-enum Meaning {
-    /// The key can't be used. The text says what to do.
-    Refusal(KmsFailure, &'static str),
-    /// The answer says nothing about the key.
-    Outage(KmsFailure),
-}
-
-fn meaning(code: Option<&str>, status: u16) -> Meaning {
-    use Meaning::{Outage, Refusal};
-    match code {
-        Some("AccessDeniedException" | "AccessDenied" | "NotAuthorized" | "OptInRequired") => Refusal(
-            KmsFailure::AccessDenied,
-            "allow the call for this role and key, with the encryption context of eventseal; for a ciphertext of a key \
-             that does not exist here, AWS says the same: check account and region",
-        ),
-        Some("NotFoundException" | "InvalidArnException") => {
-            Refusal(KmsFailure::KeyNotFound, "check region, account and alias; a deleted key is lost for good")
-        }
-        Some("DisabledException") => Refusal(KmsFailure::KeyDisabled, "enable the key again"),
-        Some("KMSInvalidStateException") => Refusal(
-            KmsFailure::KeyPendingDeletion,
-            "if the key is pending deletion, cancel the deletion at once and enable it; if it is pending import or in \
-             a key store, see its state",
-        ),
-        Some("InvalidCiphertextException") => Refusal(
-            KmsFailure::WrongContext,
-            "the row was altered, or belongs to another namespace: restore it from a backup",
-        ),
-        Some("IncorrectKeyException") => Refusal(
-            KmsFailure::WrongKey,
-            "another master key wrapped it: name that one with also_opens(), if it is yours; if not, the row was \
-             altered: restore it from a backup",
-        ),
-        Some("InvalidKeyUsageException") => {
-            Refusal(KmsFailure::WrongKey, "use a symmetric key for encryption and decryption")
-        }
-        Some(
-            "UnrecognizedClientException"
-            | "InvalidClientTokenId"
-            | "InvalidSignatureException"
-            | "SignatureDoesNotMatch"
-            | "ExpiredTokenException"
-            | "ExpiredToken"
-            | "MissingAuthenticationToken"
-            | "MissingAuthenticationTokenException"
-            | "IncompleteSignature"
-            | "IncompleteSignatureException"
-            | "RequestExpired",
-        ) => Refusal(
-            KmsFailure::Credentials,
-            "AWS does not accept the credentials: renew them, and check this machine's clock",
-        ),
-        Some(
-            "ThrottlingException"
-            | "Throttling"
-            | "ThrottledException"
-            | "RequestThrottled"
-            | "RequestThrottledException"
-            | "TooManyRequestsException"
-            | "RequestLimitExceeded"
-            | "LimitExceededException"
-            | "SlowDown",
-        ) => Outage(KmsFailure::Throttled),
-        Some("DependencyTimeoutException" | "RequestTimeout" | "RequestTimeoutException") => {
-            Outage(KmsFailure::TimedOut)
-        }
-        Some(
-            "KeyUnavailableException"
-            | "KMSInternalException"
-            | "InternalFailure"
-            | "ServiceUnavailable"
-            | "RequestAbortedException",
-        ) => Outage(KmsFailure::Unreachable),
-        // Proxies between this process and AWS answer too, without codes of AWS.
-        _ if status == 429 => Outage(KmsFailure::Throttled),
-        _ if status >= 500 => Outage(KmsFailure::Unreachable),
-        Some(_) => Refusal(KmsFailure::Other, "look the code up in AWS's documentation"),
-        None => Outage(KmsFailure::MalformedAnswer),
-    }
 }

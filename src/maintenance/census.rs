@@ -5,7 +5,7 @@ mod answers;
 pub use answers::Answer;
 
 use crate::error::Result;
-use crate::event::{EventType, EventVersion, GlobalPosition};
+use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
 use crate::maintenance::look::{Look, look, read_as};
 use crate::maintenance::pace::PAGE_BYTES;
 use crate::schema::{ReadAs, SchemaVersion, Schemas};
@@ -327,23 +327,30 @@ impl Census {
                 let Some(ReadAs { schema, .. }) = read_as(schemas, &event.stored_type, event.stored_version) else {
                     continue;
                 };
-                match look(&schema.plan, event) {
-                    Look::Sealed => protection.sealed += 1,
-                    Look::Nothing => protection.nothing_to_protect += 1,
-                    open => {
-                        protection.first_open.get_or_insert((event.global_position, event.event_id));
-                        match open {
-                            Look::Partly => protection.partly_sealed += 1,
-                            Look::Plaintext => protection.plaintext += 1,
-                            _ => protection.unreadable += 1,
-                        }
-                    }
-                }
+                protection.count(look(&schema.plan, event), event);
             }
             let Some(last) = page.last() else { return Ok(()) };
             query.range.after = last.global_position;
             told.looked_at += page.len() as u64;
             progress(told);
+        }
+    }
+}
+
+impl Protection {
+    /// Counts what was found in a payload.
+    fn count(&mut self, found: Look, event: &PersistedEvent) {
+        match found {
+            Look::Sealed => self.sealed += 1,
+            Look::Nothing => self.nothing_to_protect += 1,
+            open => {
+                self.first_open.get_or_insert((event.global_position, event.event_id));
+                match open {
+                    Look::Partly => self.partly_sealed += 1,
+                    Look::Plaintext => self.plaintext += 1,
+                    _ => self.unreadable += 1,
+                }
+            }
         }
     }
 }

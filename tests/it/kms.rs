@@ -14,6 +14,7 @@ use eventseal::{
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use support::Deadline;
 use support::backend::Backend;
 use support::faults::{Faulty, KmsFaults};
 use support::{KEYRING, customer_scope, on_every_database};
@@ -334,7 +335,9 @@ async fn an_outage_is_waited_for_once<B: Backend>() {
         assert!(asked <= 1 + took.as_secs() as usize, "the KMS was asked {asked} times in {took:?}");
         // It recovers without a restart, soon.
         kms.fail(None);
+        let deadline = Deadline::of("for the recovery from an outage");
         while let Err(error) = db.orders(&cold).await {
+            deadline.check();
             check(error);
         }
         assert!(kms.asked.load(Ordering::SeqCst) > asked);
@@ -374,7 +377,9 @@ async fn what_was_opened_is_not_kept_longer_than_the_period<B: Backend>() {
     assert!(refused(db.place(&store, "2").await));
     // And given back.
     kms.fail(None);
+    let deadline = Deadline::of("for access that was given back");
     while db.orders(&store).await.is_err() {
+        deadline.check();
         tokio::task::yield_now().await;
     }
     tried("given back", async || db.place(&store, "1").await).await.unwrap();

@@ -12,6 +12,7 @@ use eventseal::{
 };
 use serde_json::Value;
 use std::convert::Infallible;
+use support::Deadline;
 use support::backend::{Backend, insert};
 use support::{Postgres, Sqlite, customer, on_every_database};
 
@@ -125,6 +126,23 @@ async fn a_census_counts_and_says_what_is_needed<B: Backend>() {
     assert_eq!(numbers(row(&census, "Whole", 1).protection), Some([1, 0, 1, 0, 0]));
     assert_eq!(numbers(row(&census, "Old", 1).protection), None);
 
+    it_says_what_is_needed(&census);
+
+    // A part of the log proves nothing about the rest, but disproves.
+    let mut part = every();
+    part.range.after = before[4].global_position;
+    let part = db.census(&store, &part).await;
+    assert!(
+        matches!(part.may_delete_step("Placed", 1), Answer::Unknown { .. })
+            && matches!(part.may_delete_step("Placed", 2), Answer::No { .. })
+    );
+    assert!(part.unneeded_steps().is_empty());
+    let mut part = every();
+    part.range.up_to = Some(before[2].global_position);
+    assert!(matches!(db.census(&store, &part).await.may_delete_step("Never", 4), Answer::Unknown { .. }));
+}
+
+fn it_says_what_is_needed(census: &Census) {
     let needs = |name: &str, version| census.may_delete_step(name, version);
     assert!(
         matches!(needs("Placed", 1), Answer::No { because } if because.starts_with("4 stored events of Placed version \
@@ -144,19 +162,6 @@ async fn a_census_counts_and_says_what_is_needed<B: Backend>() {
     assert!(
         matches!(census.may_refuse_plaintext("Never"), Answer::No { because } if because.contains("not registered"))
     );
-
-    // A part of the log proves nothing about the rest, but disproves.
-    let mut part = every();
-    part.range.after = before[4].global_position;
-    let part = db.census(&store, &part).await;
-    assert!(
-        matches!(part.may_delete_step("Placed", 1), Answer::Unknown { .. })
-            && matches!(part.may_delete_step("Placed", 2), Answer::No { .. })
-    );
-    assert!(part.unneeded_steps().is_empty());
-    let mut part = every();
-    part.range.up_to = Some(before[2].global_position);
-    assert!(matches!(db.census(&store, &part).await.may_delete_step("Never", 4), Answer::Unknown { .. }));
 }
 
 async fn what_is_stored_without_a_version_is_of_the_one_that_it_is_read_as<B: Backend>() {
@@ -366,7 +371,9 @@ async fn i8_a_position_in_flight_is_not_settled() {
         let settling = tokio::spawn(async move { waiting.settled_position(&mut *pool.acquire().await.unwrap()).await });
         let waits =
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareLock' AND relation = 'events'::regclass";
+        let deadline = Deadline::of("for somebody to wait for a lock");
         while sqlx::query_scalar::<_, i64>(waits).fetch_one(&db.pool).await.unwrap() == 0 {
+            deadline.check();
             assert!(!settling.is_finished(), "it did not wait: {:?}", settling.await);
         }
         if commits {

@@ -15,6 +15,7 @@ use eventseal::{
 use sqlx::{PgConnection, Pool, Transaction};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use support::Deadline;
 use support::customer_scope;
 use support::faults::{Faulty, KeyFaults};
 use support::{KEYRING, Postgres, Sqlite};
@@ -173,7 +174,9 @@ async fn i5_a_shred_waits_until_the_outcome_of_the_append_is_known() {
         });
         let waiting =
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let deadline = Deadline::of("for somebody to wait for a lock");
         while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&shop.databases[1].pool).await.unwrap() == 0 {
+            deadline.check();
             assert!(!shredding.is_finished(), "the shred did not wait");
         }
         tx.commit().await.unwrap();

@@ -51,62 +51,52 @@ struct Change {
     odd: Odd,
 }
 
+const INTEGERS: &[i64] =
+    &[i64::MIN, i64::MIN + 1, -1, 0, 1, 2, 3, 1 << 31, (1 << 31) - 1, 1 << 32, (1 << 53) + 1, i64::MAX - 1, i64::MAX];
+
+const TEXTS: &[&str] = &[
+    "",
+    "\0",
+    "x",
+    "null",
+    "{}",
+    "[1e400,\"\\ud800\"]",
+    "{\"$serde_json::private::RawValue\":\"x\"}",
+    "00000000-0000-0000-0000-000000000000",
+    "ffffffff-ffff-ffff-ffff-ffffffffffff",
+    "ffffffffffffffffffffffffffffffff",
+    "not-a-uuid",
+    "Placed",
+    "Moved",
+    "Customer",
+    "$eventseal",
+    "integrity",
+    "live",
+    "disabled",
+    "shredded",
+    "active",
+    "retired",
+    "shred",
+    "keyring",
+    "main",
+    "ß\u{202e}\u{fffd}",
+];
+
+const TIMES: &[&str] = &[
+    "9999-12-31T23:59:59-23:59",
+    "9999-12-31T23:59:59.999999Z",
+    "0000-01-01T00:00:00+23:59",
+    "0000-01-01T00:00:00Z",
+    "-0001-01-01T00:00:00Z",
+    "+262143-12-31T23:59:59Z",
+    "2026-02-30T00:00:00Z",
+    "2026-11-27T10:00:60Z",
+    "infinity",
+];
+
 fn odd() -> impl Strategy<Value = Odd> {
-    let integers = vec![
-        i64::MIN,
-        i64::MIN + 1,
-        -1,
-        0,
-        1,
-        2,
-        3,
-        1 << 31,
-        (1 << 31) - 1,
-        1 << 32,
-        (1 << 53) + 1,
-        i64::MAX - 1,
-        i64::MAX,
-    ];
-    let texts = vec![
-        "",
-        "\0",
-        "x",
-        "null",
-        "{}",
-        "[1e400,\"\\ud800\"]",
-        "{\"$serde_json::private::RawValue\":\"x\"}",
-        "00000000-0000-0000-0000-000000000000",
-        "ffffffff-ffff-ffff-ffff-ffffffffffff",
-        "ffffffffffffffffffffffffffffffff",
-        "not-a-uuid",
-        "Placed",
-        "Moved",
-        "Customer",
-        "$eventseal",
-        "integrity",
-        "live",
-        "disabled",
-        "shredded",
-        "active",
-        "retired",
-        "shred",
-        "keyring",
-        "main",
-        "ß\u{202e}\u{fffd}",
-    ];
-    let times = vec![
-        "9999-12-31T23:59:59-23:59",
-        "9999-12-31T23:59:59.999999Z",
-        "0000-01-01T00:00:00+23:59",
-        "0000-01-01T00:00:00Z",
-        "-0001-01-01T00:00:00Z",
-        "+262143-12-31T23:59:59Z",
-        "2026-02-30T00:00:00Z",
-        "2026-11-27T10:00:60Z",
-        "infinity",
-    ];
     let text = prop_oneof![
-        6 => prop::sample::select(texts).prop_map(str::to_owned),
+        6 => prop::sample::select(TEXTS).prop_map(|text: &str| text.to_owned()),
         1 => Just("x".repeat(5_000)),
         1 => any::<String>(),
     ];
@@ -123,8 +113,9 @@ fn odd() -> impl Strategy<Value = Odd> {
         1 => any::<usize>().prop_map(Bytes::Cut),
         2 => header.prop_map(Bytes::Header),
     ];
-    let integer = prop_oneof![5 => prop::sample::select(integers), 1 => any::<i64>()];
-    let time = prop_oneof![6 => prop::sample::select(times).prop_map(str::to_owned), 1 => any::<String>()];
+    let integer = prop_oneof![5 => prop::sample::select(INTEGERS), 1 => any::<i64>()];
+    let time =
+        prop_oneof![6 => prop::sample::select(TIMES).prop_map(|time: &str| time.to_owned()), 1 => any::<String>()];
     let odd = (integer, text, time, bytes, prop::bool::weighted(0.1));
     odd.prop_map(|(integer, text, time, bytes, is_null)| Odd { integer, text, time, bytes, is_null })
 }

@@ -14,7 +14,7 @@ use eventseal::{
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
 use std::sync::Arc;
-use support::{KEYRING, Postgres, fault};
+use support::{Deadline, KEYRING, Postgres, fault, in_time};
 
 fn schemas() -> Schemas {
     let placed = event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"));
@@ -129,7 +129,10 @@ async fn an_id_that_is_appended_twice_to_one_stream_at_the_same_time_is_a_duplic
         });
         let waiting =
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        while count(&db, waiting).await == 0 {}
+        let deadline = Deadline::of("for somebody to wait for a lock");
+        while count(&db, waiting).await == 0 {
+            deadline.check();
+        }
         first.commit().await.unwrap();
         let error = second.await.unwrap().unwrap_err();
         assert!(matches!(error, Error::DuplicateEventId { event_id } if event_id == event.event_id), "{error:?}");
@@ -229,7 +232,8 @@ async fn a_notification_is_sent_for_an_append_to_partitions() {
     let mut listener = sqlx::postgres::PgListener::connect_with(&db.pool).await.unwrap();
     listener.listen("told").await.unwrap();
     let appended = append(&db, &store, "1", &[placed("42"), placed("42")]).await.unwrap();
-    assert_eq!(listener.recv().await.unwrap().payload(), appended.last_position().get().to_string());
+    let told = in_time("for a notification", listener.recv()).await.unwrap();
+    assert_eq!(told.payload(), appended.last_position().get().to_string());
 }
 
 /// Plaintext in partitions is counted, sealed where it lies, and carried into a store that is partitioned too.
@@ -321,7 +325,10 @@ async fn inserting_meets_no_writer_half_way() {
     });
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while count(&db, waiting).await == 0 {}
+    let deadline = Deadline::of("for somebody to wait for a lock");
+    while count(&db, waiting).await == 0 {
+        deadline.check();
+    }
     let insert = "INSERT INTO events (stream_type, stream_id, stream_version, event_id, event_type, payload)
         VALUES ('Order', '1', 2, gen_random_uuid(), 'Noted', '{}')";
     writer.execute(insert).await.unwrap();
@@ -388,7 +395,8 @@ async fn filtered_reads_and_appends_use_indexes() {
         let fill = format!(
             "INSERT INTO events ({name}_type, {name}_id, {name}_version, event_id, event_type, payload)
              SELECT CASE WHEN i % 50000 = 0 THEN 'Rare' ELSE 'Order' END, 'o' || i / 10, i % 10 + 1, md5(i::text)::uuid,
-                 CASE WHEN i % 30000 = 0 THEN 'Seldom' ELSE 'Placed' END, '{{}}' FROM generate_series(1, 120000) AS i"
+
+                     CASE WHEN i % 30000 = 0 THEN 'Seldom' ELSE 'Placed' END, '{{}}' FROM generate_series(1, 120000) AS i"
         );
         connection.execute(AssertSqlSafe(fill)).await.unwrap();
         connection.execute("VACUUM ANALYZE events").await.unwrap();

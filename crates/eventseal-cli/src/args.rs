@@ -1,16 +1,18 @@
 //! The arguments of all commands. Help, completions and the man page are made from these types.
 
 mod census;
+mod secrets;
+mod shared;
 #[cfg(test)]
 mod guides;
 
 pub(crate) use census::{Census, Payloads};
+pub(crate) use secrets::{check_secrets, has_password};
+pub(crate) use shared::{Cause, Database, MasterKey, Progress, Scope};
 
 use crate::connect::EventNames;
-use crate::output::Failure;
-use clap::parser::ValueSource;
 use clap::{Args, Parser, Subcommand};
-use eventseal::{KeyScope, Namespace};
+use eventseal::Namespace;
 use std::path::PathBuf;
 use uuid::Uuid;
 
@@ -111,72 +113,6 @@ pub(crate) enum Command {
 pub(crate) enum Keys {
     /// Show the keys of a scope: when each was made and destroyed, and every change with its reason
     Show(Show),
-}
-
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Database")]
-pub(crate) struct Database {
-    /// sqlite://FILE or postgres://USER@HOST/NAME. A URL with a password goes into the environment
-    #[arg(long, value_name = "URL", env = DATABASE_URL, hide_env_values = true)]
-    pub(crate) database: Option<String>,
-    /// The schema of the tables (PostgreSQL)
-    #[arg(long, value_name = "NAME")]
-    pub(crate) schema: Option<String>,
-    /// The prefix of the names of the key tables
-    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
-    pub(crate) prefix: String,
-    /// How long to wait for locks that others hold
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    pub(crate) lock_timeout: u32,
-}
-
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Master key")]
-pub(crate) struct MasterKey {
-    /// The file of a keyring. The text of a keyring is a secret, and goes into EVENTSEAL_KEYRING
-    /// [env: EVENTSEAL_KEYRING_FILE]
-    // clap does not read the variables of these two, because a flag must win over a variable that names another
-    // provider.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) keyring: Option<PathBuf>,
-    /// The key in AWS KMS: id, ARN or alias/… [env: EVENTSEAL_AWS_KMS_KEY]
-    #[arg(long, value_name = "KEY", conflicts_with = "keyring")]
-    pub(crate) aws_kms_key: Option<String>,
-}
-
-/// The flags of commands that run long.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Progress {
-    /// Without a terminal, print the progress this often (0: at every step). Never with --json
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    pub(crate) progress_every: u32,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Scope {
-    /// The kind of scope, such as Customer
-    #[arg(value_name = "KIND")]
-    kind: String,
-    /// The id of the scope, such as cust_42
-    #[arg(value_name = "ID", allow_hyphen_values = true)]
-    id: String,
-}
-
-impl Scope {
-    pub(crate) fn key_scope(&self) -> KeyScope {
-        KeyScope::new(self.kind.as_str(), self.id.as_str())
-    }
-}
-
-/// What the key history keeps about a change.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Cause {
-    /// Why you do this. Kept for good: name the request, not the person
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: String,
-    /// Who does this. Kept for good. By default the user of the operating system
-    #[arg(long, value_name = "NAME")]
-    pub(crate) actor: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -496,33 +432,6 @@ fn namespace(name: &str) -> Result<Namespace, String> {
     Namespace::new(name).map_err(|error| error.to_string())
 }
 
-/// Refuses a password on the command line: every user of the machine can read it there, and shells keep it.
-pub(crate) fn check_secrets(matches: &clap::ArgMatches) -> Result<(), Failure> {
-    let mut matches = matches;
-    while let Some((_, inner)) = matches.subcommand() {
-        matches = inner;
-    }
-    let given = matches.ids().any(|id| id.as_str() == "database")
-        && matches.value_source("database") == Some(ValueSource::CommandLine);
-    let url =
-        matches.ids().any(|id| id.as_str() == "database").then(|| matches.get_one::<String>("database")).flatten();
-    match url {
-        Some(url) if given && has_password(url) => Err(Failure::Usage(format!(
-            "--database has a password in it, which others can read on the command line: set {DATABASE_URL}, or leave \
-             the password to PGPASSWORD or ~/.pgpass; and change this one, if others use the machine"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-pub(crate) fn has_password(url: &str) -> bool {
-    let Some((_, rest)) = url.split_once("://") else { return false };
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // The last `@` ends the user's part, because a password may hold a slash that was not escaped.
-    let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
-    user.contains(':') || query.split('&').any(|parameter| parameter.starts_with("password="))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -531,26 +440,5 @@ mod tests {
     #[test]
     fn the_arguments_do_not_contradict_themselves() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn passwords_are_found() {
-        for url in [
-            "postgres://u:p@h/d",
-            "postgres://u:a/b@h/d",
-            "postgres://h/d?sslmode=require&password=p",
-            "postgresql://:p@h",
-        ] {
-            assert!(has_password(url), "{url}");
-        }
-        for url in [
-            "postgres://u@h:5432/d",
-            "postgres://h:5432/d",
-            "sqlite://a:b.db",
-            "sqlite::memory:",
-            "postgres:///d?host=/tmp",
-        ] {
-            assert!(!has_password(url), "{url}");
-        }
     }
 }

@@ -222,41 +222,8 @@ impl GoldenCorpus {
         let mut found = Vec::new();
         let mut cases = self.cases.clone();
         let mut written = BTreeSet::new();
-        let mut not_sealed = BTreeSet::new();
         let mut scopes: BTreeSet<KeyScope> = BTreeSet::new();
-        for given in &self.given {
-            let name = &given.name;
-            check_name(name).map_err(|problem| GuardError::file(&self.path(name), problem))?;
-            let recorded = cases.get(name).map(|case| self.compare(case, &given.event)).transpose()?;
-            match recorded {
-                Some(Recorded::Same | Recorded::NotOpened) => {}
-                Some(Recorded::Other(what)) if mode != Mode::Accept => {
-                    found.push(difference(name, Mismatch::OtherEvent { what }));
-                    continue;
-                }
-                // A new case is read too, so that a problem with it shows before it is recorded.
-                _ => {
-                    let stored =
-                        if given.is_stored { Ok(given.event.clone()) } else { self.seal(&given.event, &mut scopes) };
-                    let case =
-                        |stored| CaseFile { eventseal_golden: FORMAT, stored: Stored::of(&stored), expected: None };
-                    match stored {
-                        Ok(stored) => drop(cases.insert(name.clone(), case(stored))),
-                        Err(error) => {
-                            found.push(difference(name, Mismatch::NotSealed(chain(&error))));
-                            continue;
-                        }
-                    }
-                }
-            }
-            if given.has_protected
-                && self.is_protected(&given.event)
-                && cases.get(name).is_some_and(|case| !case.stored.is_sealed())
-            {
-                found.push(difference(name, Mismatch::NothingSealed));
-                not_sealed.insert(name.clone());
-            }
-        }
+        let not_sealed = self.take_given(mode, &mut cases, &mut scopes, &mut found)?;
         if cases.is_empty() && found.is_empty() {
             return Err(GuardError::file(
                 &self.folder,
@@ -293,6 +260,51 @@ impl GoldenCorpus {
             return Err(GuardError::Golden { differences: found });
         }
         Ok(Checked { cases: cases.len(), written: written.into_iter().collect(), uncovered: self.uncovered(&cases) })
+    }
+
+    /// Puts the test's own events among the recorded ones. Returns the names of those that should be sealed and are not.
+    fn take_given(
+        &self,
+        mode: Mode,
+        cases: &mut BTreeMap<String, CaseFile>,
+        scopes: &mut BTreeSet<KeyScope>,
+        found: &mut Vec<Difference>,
+    ) -> Result<BTreeSet<String>, GuardError> {
+        let mut not_sealed = BTreeSet::new();
+        for given in &self.given {
+            let name = &given.name;
+            check_name(name).map_err(|problem| GuardError::file(&self.path(name), problem))?;
+            let recorded = cases.get(name).map(|case| self.compare(case, &given.event)).transpose()?;
+            match recorded {
+                Some(Recorded::Same | Recorded::NotOpened) => {}
+                Some(Recorded::Other(what)) if mode != Mode::Accept => {
+                    found.push(difference(name, Mismatch::OtherEvent { what }));
+                    continue;
+                }
+                // A new case is read too, so that a problem with it shows before it is recorded.
+                _ => {
+                    let stored =
+                        if given.is_stored { Ok(given.event.clone()) } else { self.seal(&given.event, scopes) };
+                    let case =
+                        |stored| CaseFile { eventseal_golden: FORMAT, stored: Stored::of(&stored), expected: None };
+                    match stored {
+                        Ok(stored) => drop(cases.insert(name.clone(), case(stored))),
+                        Err(error) => {
+                            found.push(difference(name, Mismatch::NotSealed(chain(&error))));
+                            continue;
+                        }
+                    }
+                }
+            }
+            if given.has_protected
+                && self.is_protected(&given.event)
+                && cases.get(name).is_some_and(|case| !case.stored.is_sealed())
+            {
+                found.push(difference(name, Mismatch::NothingSealed));
+                not_sealed.insert(name.clone());
+            }
+        }
+        Ok(not_sealed)
     }
 
     /// Samples for other guards: the recorded events that can be opened, as they were appended, and the test's own

@@ -1,5 +1,9 @@
 //! Protected places as a registry of schemas names them: JSON Pointers (RFC 6901) in which a `*` stands for every
 //! element of an array. A `*` in a member's name is written `~2`.
+//!
+//! The library reads them too, with a type of its own that is not public: that one also checks them, and says what is
+//! wrong. This crate gets them from a registry, which has refused what is no pointer, and uses the library's public
+//! names alone. So the line that splits and unescapes is here a second time.
 
 /// One step of a [`Pattern`].
 #[derive(Clone, Debug, PartialEq, Eq)]

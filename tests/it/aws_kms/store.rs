@@ -6,13 +6,16 @@ use eventseal::kms::{AwsKms, KmsFailure};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{KeyScope, Keyring, SealedStore};
 use std::sync::Arc;
+use support::Deadline;
 use support::Sqlite;
 use support::moto::Moto;
 use uuid::Uuid;
 
 /// The same, when the KMS answers again, and its failure is forgotten.
 async fn recovered(db: &Sqlite, store: &Store) -> Vec<bool> {
+    let deadline = Deadline::of("for the recovery from an outage");
     loop {
+        deadline.check();
         match read(db, store).await {
             Ok(read) => return read,
             Err(error) => assert_ne!(failure_of(&error), KmsFailure::Other),

@@ -50,42 +50,43 @@ macro_rules! assert_clear {
     )+};
 }
 
+#[derive(Serialize)]
+struct Flat<T> {
+    other: Sensitive<u8>,
+    #[serde(flatten)]
+    rest: T,
+}
+#[derive(Serialize)]
+#[serde(tag = "kind")]
+enum Internal {
+    Card { email: Sensitive<String> },
+    Newtype(Contact),
+    Wrapped(Sensitive<BTreeMap<String, u8>>),
+}
+#[derive(Serialize)]
+#[serde(tag = "t", content = "c")]
+enum Adjacent {
+    Card { email: Sensitive<String> },
+    Pair(u8, Sensitive<u8>),
+}
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Untagged {
+    Card { email: Sensitive<String> },
+}
+#[derive(Serialize)]
+enum External {
+    Card { email: Sensitive<String> },
+    Pair(u8, Sensitive<u8>),
+    Newtype(Sensitive<u8>),
+}
+#[derive(Serialize)]
+struct Outer<T> {
+    inner: T,
+}
+
 #[tokio::test]
 async fn i2_a_sensitive_at_a_place_that_nothing_protects_is_not_stored() {
-    #[derive(Serialize)]
-    struct Flat<T> {
-        other: Sensitive<u8>,
-        #[serde(flatten)]
-        rest: T,
-    }
-    #[derive(Serialize)]
-    #[serde(tag = "kind")]
-    enum Internal {
-        Card { email: Sensitive<String> },
-        Newtype(Contact),
-        Wrapped(Sensitive<BTreeMap<String, u8>>),
-    }
-    #[derive(Serialize)]
-    #[serde(tag = "t", content = "c")]
-    enum Adjacent {
-        Card { email: Sensitive<String> },
-        Pair(u8, Sensitive<u8>),
-    }
-    #[derive(Serialize)]
-    #[serde(untagged)]
-    enum Untagged {
-        Card { email: Sensitive<String> },
-    }
-    #[derive(Serialize)]
-    enum External {
-        Card { email: Sensitive<String> },
-        Pair(u8, Sensitive<u8>),
-        Newtype(Sensitive<u8>),
-    }
-    #[derive(Serialize)]
-    struct Outer<T> {
-        inner: T,
-    }
     let email = || Sensitive::from("a@x");
     let contact = || Contact { email: email() };
     assert_clear! {

@@ -13,56 +13,8 @@ use support::Postgres;
 
 /// Texts at the limits of JSONB, most of them JSON.
 fn metadata() -> impl Strategy<Value = String> {
-    let exponent = prop_oneof![
-        -16_390..-16_370_i64,
-        131_060..131_080_i64,
-        -131_080..-131_060_i64,
-        -5..5_i64,
-        Just(1_073_741_822),
-        Just(1_073_741_823),
-        Just(-1_073_741_823),
-        Just(i64::MAX)
-    ];
-    let digits = prop_oneof![
-        "[0-9]{1,4}",
-        Just("0".repeat(16_382)),
-        Just("0".repeat(16_383)),
-        Just("0".repeat(16_384)),
-        Just("9".repeat(131_071)),
-        Just("9".repeat(131_072)),
-        Just("9".repeat(131_073))
-    ];
-    let number = (
-        "-?",
-        "(0|[1-9][0-9]{0,3})",
-        proptest::option::of(digits.clone()),
-        proptest::option::of(("[eE]", "[+]?0{0,2}", exponent)),
-    )
-        .prop_map(|(sign, whole, fraction, exponent)| {
-            let fraction = fraction.map(|fraction| format!(".{fraction}")).unwrap_or_default();
-            let exponent =
-                exponent.map(
-                    |(e, zeros, exponent)| {
-                        if exponent < 0 { format!("{e}{exponent}") } else { format!("{e}{zeros}{exponent}") }
-                    },
-                );
-            format!("{sign}{whole}{fraction}{}", exponent.unwrap_or_default())
-        });
+    let (digits, number, string) = (digits(), number(), string());
     let whole = digits.prop_map(|digits| format!("1{}", &digits[1..]));
-    let piece = prop_oneof![
-        4 => "[a-z é😀]{0,3}",
-        1 => Just(r"\u0000".to_owned()),
-        1 => Just(r"\ud83d".to_owned()),
-        1 => Just(r"\ude00".to_owned()),
-        2 => Just(r"\uD83D\uDE00".to_owned()),
-        1 => Just(r"\\u0000".to_owned()),
-        1 => Just(r#"\n\t\/\""#.to_owned()),
-        1 => Just(r"\u00e9".to_owned()),
-        1 => Just("\u{1}".to_owned()),
-        1 => Just(r"\x".to_owned()),
-        1 => Just("\u{7f}".to_owned()),
-    ];
-    let string = proptest::collection::vec(piece, 0..4).prop_map(|pieces| format!("\"{}\"", pieces.concat()));
     let depth = prop_oneof![Just(200_usize), Just(5_900), Just(50_000)];
     let nested = (depth, any::<bool>()).prop_map(|(depth, object)| {
         let (open, close) = if object { (r#"{"a":"#, "}") } else { ("[", "]") };
@@ -96,6 +48,68 @@ fn metadata() -> impl Strategy<Value = String> {
             }),
         ]
     })
+}
+
+/// Digits, as many as may be or one more.
+fn digits() -> impl Strategy<Value = String> + Clone {
+    prop_oneof![
+        "[0-9]{1,4}",
+        Just("0".repeat(16_382)),
+        Just("0".repeat(16_383)),
+        Just("0".repeat(16_384)),
+        Just("9".repeat(131_071)),
+        Just("9".repeat(131_072)),
+        Just("9".repeat(131_073))
+    ]
+}
+
+/// Numbers whose exponents and lengths are at the limits.
+fn number() -> impl Strategy<Value = String> {
+    let exponent = prop_oneof![
+        -16_390..-16_370_i64,
+        131_060..131_080_i64,
+        -131_080..-131_060_i64,
+        -5..5_i64,
+        Just(1_073_741_822),
+        Just(1_073_741_823),
+        Just(-1_073_741_823),
+        Just(i64::MAX)
+    ];
+    let digits = digits();
+    (
+        "-?",
+        "(0|[1-9][0-9]{0,3})",
+        proptest::option::of(digits.clone()),
+        proptest::option::of(("[eE]", "[+]?0{0,2}", exponent)),
+    )
+        .prop_map(|(sign, whole, fraction, exponent)| {
+            let fraction = fraction.map(|fraction| format!(".{fraction}")).unwrap_or_default();
+            let exponent =
+                exponent.map(
+                    |(e, zeros, exponent)| {
+                        if exponent < 0 { format!("{e}{exponent}") } else { format!("{e}{zeros}{exponent}") }
+                    },
+                );
+            format!("{sign}{whole}{fraction}{}", exponent.unwrap_or_default())
+        })
+}
+
+/// Strings of what JSONB can hold, and of what it can not.
+fn string() -> impl Strategy<Value = String> + Clone {
+    let piece = prop_oneof![
+        4 => "[a-z é😀]{0,3}",
+        1 => Just(r"\u0000".to_owned()),
+        1 => Just(r"\ud83d".to_owned()),
+        1 => Just(r"\ude00".to_owned()),
+        2 => Just(r"\uD83D\uDE00".to_owned()),
+        1 => Just(r"\\u0000".to_owned()),
+        1 => Just(r#"\n\t\/\""#.to_owned()),
+        1 => Just(r"\u00e9".to_owned()),
+        1 => Just("\u{1}".to_owned()),
+        1 => Just(r"\x".to_owned()),
+        1 => Just("\u{7f}".to_owned()),
+    ];
+    proptest::collection::vec(piece, 0..4).prop_map(|pieces| format!("\"{}\"", pieces.concat()))
 }
 
 #[tokio::test]

@@ -88,7 +88,8 @@ async fn missing_tables_columns_and_permissions_are_errors_of_their_own_on_sqlit
 fn newer(bookkeeping: &str, description: &str) -> AssertSqlSafe<String> {
     AssertSqlSafe(format!(
         "INSERT INTO {bookkeeping} (version, description, installed_on, success, checksum, execution_time)
-         SELECT 90, '{description}', installed_on, success, checksum, execution_time FROM {bookkeeping} WHERE version = 1"
+         SELECT 90, '{description}', installed_on, success, checksum, execution_time
+             FROM {bookkeeping} WHERE version = 1"
     ))
 }
 

@@ -19,10 +19,12 @@ async fn i9_no_row_and_no_value_is_shown_of_a_database_error() {
              ALTER TABLE events ADD CONSTRAINT no_big CHECK (length(payload) < 1000);
              CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
              BEGIN RAISE EXCEPTION 'row of %', NEW.trace_id USING DETAIL = NEW.trace_id, HINT = NEW.trace_id; END $$;
-             CREATE TRIGGER tell BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.trace_id IS NOT NULL) EXECUTE FUNCTION tell();
+             CREATE TRIGGER tell BEFORE INSERT ON events FOR EACH ROW
+                 WHEN (NEW.trace_id IS NOT NULL) EXECUTE FUNCTION tell();
              CREATE FUNCTION convert() RETURNS trigger LANGUAGE plpgsql AS $$
              BEGIN PERFORM NEW.correlation_id::int; RETURN NEW; END $$;
-             CREATE TRIGGER convert BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.correlation_id IS NOT NULL) EXECUTE FUNCTION convert();",
+             CREATE TRIGGER convert BEFORE INSERT ON events FOR EACH ROW
+                 WHEN (NEW.correlation_id IS NOT NULL) EXECUTE FUNCTION convert();",
         )
         .await
         .unwrap();

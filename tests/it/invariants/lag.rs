@@ -6,6 +6,7 @@ use eventseal::{Error, EventStoreExt, KeyScope, PersistedEvent, SealedStore, agg
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use support::Deadline;
 use support::backend::Backend;
 use support::faults::Faulty;
 use support::{KEYRING, Memory, on_every_database};
@@ -44,7 +45,9 @@ async fn i5_an_old_snapshot_renews_nothing_for_readers_that_lag<B: Backend>() {
     assert!(!in_report(&mut report).await && shows_it().await);
     db.shred(&operator, "1").await;
     let shredded = std::time::Instant::now();
+    let deadline = Deadline::of("for a shred to be seen");
     loop {
+        deadline.check();
         // By the time before the read: the lag is of statements that begin.
         let begins = shredded.elapsed();
         if !shows_it().await {

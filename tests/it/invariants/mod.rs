@@ -18,6 +18,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use support::Deadline;
 use support::backend::Backend;
 use support::faults::{Faulty, KeyFaults, KmsFaults};
 use support::sealing::CANARY;
@@ -200,7 +201,9 @@ async fn i4_only_a_shred_redacts<B: Backend>() {
     assert!(db.try_append(&cold, "1", &[placed("1")]).await.unwrap_err().is_retryable());
     down.store(false, Ordering::SeqCst);
     // It recovers without a restart, when the failure is forgotten.
+    let deadline = Deadline::of("for the recovery from an outage");
     let events = loop {
+        deadline.check();
         match db.read(&cold, "1").await {
             Ok(events) => break events,
             Err(error) => assert!(matches!(error, Error::Kms(KmsFault::Unavailable { .. }))),

@@ -14,6 +14,7 @@ use eventseal::{
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use support::Deadline;
 use support::KEYRING;
 use support::customer_scope;
 use support::faults::{Faulty, KeyFaults, KmsFaults};
@@ -86,7 +87,9 @@ async fn i4_an_outage_of_the_kms_is_an_error_and_never_an_erasure() {
     tx.commit().unwrap();
     down.store(false, Ordering::SeqCst);
     // It recovers without a restart, when the failure is forgotten.
+    let deadline = Deadline::of("for the recovery from an outage");
     let events = loop {
+        deadline.check();
         match read(&db, &store).await {
             Ok(events) => break events,
             Err(error) => assert!(matches!(error, Error::Kms(KmsFault::Unavailable { .. }))),

@@ -7,6 +7,7 @@ use eventseal::maintenance::{BackfillOptions, BackfillProgress, Backfilled};
 use eventseal::{Error, KeyScope, Result, SealedStore};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use support::Deadline;
 use support::backend::Backend;
 use support::faults::{Faulty, KmsFaults};
 use support::meddler::{Meddler, Trouble};
@@ -84,7 +85,9 @@ async fn an_outage_stops_and_a_collision_does_not<B: Backend>() {
 
 /// Tries again until the KMS is asked again: that it was down is remembered for a second.
 async fn after_the_outage<B: Backend>(db: &B, store: &SealedStore<B::Store>) -> Backfilled {
+    let deadline = Deadline::of("for the recovery from an outage");
     loop {
+        deadline.check();
         match db.backfill(store, &small()).await {
             Ok(done) => return done,
             Err(error) => assert!(error.is_outage() && error.is_retryable(), "{error:?}"),
@@ -179,7 +182,9 @@ async fn i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
 /// Runs a backfill until it ends, or hangs where it was told to.
 async fn until_idle<S, T>(meddler: &Meddler<S>, future: impl Future<Output = T>) -> Option<T> {
     let mut future = std::pin::pin!(future);
+    let deadline = Deadline::of("for a backfill to end or to hang");
     loop {
+        deadline.check();
         tokio::select! {
             result = &mut future => return Some(result),
             () = tokio::task::yield_now() => {

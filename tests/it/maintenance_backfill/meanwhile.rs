@@ -6,6 +6,7 @@ use eventseal::postgres::PostgresStore;
 use eventseal::{EventStore, ExpectedVersion, GlobalPosition, KeyScope, NewEvent, Schemas, aggregate, event, subject};
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
+use support::Deadline;
 use support::backend::Backend;
 use support::sealing::CANARY;
 use support::{Postgres, contains, customer, on_every_database};
@@ -166,7 +167,9 @@ async fn i5_what_is_shredded_before_the_lock_is_had_does_not_come_back() {
         });
         let waits =
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let deadline = Deadline::of("for somebody to wait for a lock");
         while sqlx::query_scalar::<_, i64>(waits).fetch_one(&db.pool).await.unwrap() == 0 {
+            deadline.check();
             assert!(!running.is_finished(), "it did not wait: {:?}", running.await);
         }
         shredding.commit().await.unwrap();

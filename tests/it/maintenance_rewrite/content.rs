@@ -7,7 +7,7 @@ use eventseal::store::EventTable;
 use eventseal::store::PayloadReplacement;
 use eventseal::{
     AggregateVersion, Changes, Error, EventStore, EventVersion, ExpectedVersion, GlobalPosition, NewEvent,
-    PersistedEvent, Schemas, Sealer, aggregate, event,
+    PersistedEvent, Schemas, SealedStore, Sealer, aggregate, event,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -89,16 +89,21 @@ async fn i1_i7_a_copy_reads_the_same_and_is_up_to_date<B: Backend>() {
     assert_eq!(same, [2, 5, 8, 9], "untouched events are copied byte by byte");
     assert!(contains(after[1].payload.as_slice(), r#""name":null"#), "a void entry keeps nothing of the value");
 
-    // It catches up, and is complete in itself: a copy can be appended to.
-    assert_eq!(rewrite(&db, &store, &copy, &target, &small()).await.unwrap().copied, 0);
-    db.append(&store, "1", &[placed("ada"), ordered("kim")]).await;
-    let more = rewrite(&db, &store, &copy, &target, &small()).await.unwrap();
+    it_catches_up(&db, &copy, &store).await;
+}
+
+/// It is complete in itself: a copy can be appended to.
+async fn it_catches_up<B: Backend>(db: &B, copy: &B, store: &SealedStore<B::Store>) {
+    let target = B::Store::default();
+    assert_eq!(rewrite(db, store, copy, &target, &small()).await.unwrap().copied, 0);
+    db.append(store, "1", &[placed("ada"), ordered("kim")]).await;
+    let more = rewrite(db, store, copy, &target, &small()).await.unwrap();
     assert_eq!((more.copied, more.rewritten), (1, 1));
-    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read_log(&store).await.unwrap()));
+    assert!(seen(read_copy(db, copy).await.unwrap()) == seen(db.read_log(store).await.unwrap()));
     // A shred reaches both.
-    db.shred(&store, "ada").await;
-    assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read_log(&store).await.unwrap()));
-    assert_eq!(read_copy(&db, &copy).await.unwrap().iter().filter(|event| event.is_redacted()).count(), 5);
+    db.shred(store, "ada").await;
+    assert!(seen(read_copy(db, copy).await.unwrap()) == seen(db.read_log(store).await.unwrap()));
+    assert_eq!(read_copy(db, copy).await.unwrap().iter().filter(|event| event.is_redacted()).count(), 5);
     // And a copy of the copy is the copy.
     let last = copy.append_bare("1", &[NewEvent::raw("Counted", 1, "{}")]).await.remove(0);
     assert_eq!(last.aggregate_version.get(), 9);
@@ -225,8 +230,8 @@ async fn i2_what_was_sealed_does_not_come_to_lie_in_the_clear<B: Backend>() {
     assert!(copy.stored().await[0].payload == db.stored().await[0].payload);
 }
 
-/// What names an owner is not authenticated, and steps are anybody's code.
-async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
+/// Steps that move values to other owners, or not.
+fn of_owners() -> Schemas {
     let moved = || Changes::new().move_value("/name", "/full");
     let met = |name: &str| event(name).version(1).protect(&["/name"], customer());
     let swap = |mut old: Value| {
@@ -234,38 +239,40 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
         (old["name"], old["other"]) = (other, name);
         Ok::<_, Infallible>(old)
     };
-    let schemas = || {
-        Schemas::builder([
-            met("Met").version(2).protect(&["/full"], customer()).change(1, moved()),
-            // Another member names the owner.
-            met("Renamed").version(2).protect(&["/full"], seller()).change(1, moved()),
-            // Of two owners in the event.
-            met("Swapped")
-                .protect(&["/other"], seller())
-                .version(2)
-                .protect(&["/name"], customer())
-                .protect(&["/other"], seller())
-                .upcast(1, swap),
-            // A step makes a value for somebody else, of what may be anything.
-            met("Made").version(2).protect(&["/name"], customer()).protect(&["/made"], seller()).upcast(
-                1,
-                |mut old: Value| {
-                    old["made"] = json!(old["name"].as_str().unwrap_or_default().len());
-                    Ok::<_, Infallible>(old)
-                },
-            ),
-            met("Grown")
-                .version(2)
-                .protect(&["/name"], customer())
-                .protect(&["/note", "/is"], seller())
-                .change(1, Changes::new()),
-        ])
-        .allow_older_appends()
-        .build()
-        .unwrap()
-    };
+    Schemas::builder([
+        met("Met").version(2).protect(&["/full"], customer()).change(1, moved()),
+        // Another member names the owner.
+        met("Renamed").version(2).protect(&["/full"], seller()).change(1, moved()),
+        // Of two owners in the event.
+        met("Swapped")
+            .protect(&["/other"], seller())
+            .version(2)
+            .protect(&["/name"], customer())
+            .protect(&["/other"], seller())
+            .upcast(1, swap),
+        // A step makes a value for somebody else, of what may be anything.
+        met("Made").version(2).protect(&["/name"], customer()).protect(&["/made"], seller()).upcast(
+            1,
+            |mut old: Value| {
+                old["made"] = json!(old["name"].as_str().unwrap_or_default().len());
+                Ok::<_, Infallible>(old)
+            },
+        ),
+        met("Grown")
+            .version(2)
+            .protect(&["/name"], customer())
+            .protect(&["/note", "/is"], seller())
+            .change(1, Changes::new()),
+    ])
+    .allow_older_appends()
+    .build()
+    .unwrap()
+}
+
+/// What names an owner is not authenticated, and steps are anybody's code.
+async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
     let (db, copy) = (B::make().await, B::make().await);
-    let store = db.prepared(schemas()).await;
+    let store = db.prepared(of_owners()).await;
     let raw =
         |name: &str, rest: &str| NewEvent::raw(name, 1, format!(r#"{{"customer":"ada","name":"{CANARY}",{rest}}}"#));
     let events = [
@@ -305,9 +312,9 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
         ));
         assert_eq!(done.rewritten, 5);
     }
-    assert!(seen(read_copy_by(&db, &copy, schemas()).await.unwrap()) == read);
+    assert!(seen(read_copy_by(&db, &copy, of_owners()).await.unwrap()) == read);
     db.shred(&store, "ada").await;
-    for event in read_copy_by(&db, &copy, schemas()).await.unwrap() {
+    for event in read_copy_by(&db, &copy, of_owners()).await.unwrap() {
         assert!(!contains(&event.payload, CANARY), "I5: {} outlived a shred", event.event_type);
     }
 }

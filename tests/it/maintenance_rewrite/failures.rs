@@ -9,6 +9,7 @@ use eventseal::{Error, EventVersion, KeyScope, NewEvent, PersistedEvent};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
+use support::Deadline;
 use support::backend::{Backend, Meddled};
 use support::meddler::Trouble;
 use support::sealing::CANARY;
@@ -166,7 +167,9 @@ async fn i8_i11_whatever_ends_in_the_middle_is_completed<B: Backend>() {
                     &mut progress,
                 );
                 let mut rewriting = std::pin::pin!(rewriting);
+                let deadline = Deadline::of("for a rewrite to end or to hang");
                 loop {
+                    deadline.check();
                     tokio::select! {
                         result = &mut rewriting => { assert!(result.is_err(), "{what}: it went on"); break }
                         () = tokio::task::yield_now() => if source.hangs() || target.hangs() { break },

@@ -8,6 +8,7 @@ use eventseal::{
     Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, KeyScope, NewEvent, SealedStore, aggregate,
 };
 use std::time::Duration;
+use support::Deadline;
 use support::backend::{Backend, Meddled};
 use support::sealing::CANARY;
 use support::{KEYRING, Postgres, contains, on_every_database};
@@ -124,7 +125,9 @@ async fn i8_other_tables_of_the_same_database_and_what_is_in_flight() {
     });
     let waits =
         "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareLock' AND relation = 'events'::regclass";
+    let deadline = Deadline::of("for somebody to wait for a lock");
     while sqlx::query_scalar::<_, i64>(waits).fetch_one(&db.pool).await.unwrap() == 0 {
+        deadline.check();
         assert!(!running.is_finished(), "it did not wait: {:?}", running.await);
     }
     open.commit().await.unwrap();
@@ -170,7 +173,9 @@ async fn i5_what_is_shredded_before_the_lock_is_had_is_void() {
             let (mut connection, mut target) = (from.acquire().await.unwrap(), to.acquire().await.unwrap());
             other.rewrite(&mut connection, &PostgresStore::new(), &mut target, &small(), &mut |_| {}).await
         });
+        let deadline = Deadline::of("for somebody to wait for a lock");
         while waiting(&db).await == 0 {
+            deadline.check();
             assert!(!running.is_finished(), "it did not wait: {:?}", running.await);
         }
         shredding.commit().await.unwrap();
@@ -201,11 +206,15 @@ async fn i8_two_at_once_lose_nothing() {
             })
         };
         let first = run(4);
+        let deadline = Deadline::of("for somebody to wait for a lock");
         while waiting(&db).await < 1 {
+            deadline.check();
             assert!(!first.is_finished(), "it did not wait: {:?}", first.await);
         }
         let second = run(1);
+        let deadline = Deadline::of("for somebody to wait for a lock");
         while waiting(&db).await < 2 {
+            deadline.check();
             assert!(!second.is_finished(), "it did not wait: {:?}", second.await);
         }
         assert_eq!(copy.stored().await.len(), 2);
@@ -235,7 +244,9 @@ async fn i5_a_shred_waits_until_the_copy_is_committed() {
         Box::pin(async move {
             let other = std::sync::Arc::clone(&db);
             let shredding = tokio::spawn(async move { other.shred(&other.process(schemas()), "ada").await });
+            let deadline = Deadline::of("for somebody to wait for a lock");
             while waiting(&db).await == 0 {
+                deadline.check();
                 assert!(!shredding.is_finished(), "I5: a shred went past the locks");
             }
             told.send(shredding).unwrap();

@@ -6,7 +6,7 @@ mod large;
 mod meanwhile;
 
 use eventseal::maintenance::{RewriteOptions, Rewritten};
-use eventseal::schema::{SplitPart, StepContext};
+use eventseal::schema::{EventSchema, SplitPart, StepContext};
 use eventseal::store::EventTable;
 use eventseal::{
     Changes, EventStore, EventVersion, JsonPointer, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore,
@@ -24,7 +24,7 @@ fn seller() -> Owner {
 
 /// `Placed` moves `/name` to `/contact/name` and then is called `Ordered`; others are what can go wrong.
 fn schemas() -> Schemas {
-    Schemas::builder([
+    let events = [
         event("Placed")
             .version(1)
             .protect(&["/name"], customer())
@@ -58,6 +58,26 @@ fn schemas() -> Schemas {
                 Ok::<_, Infallible>(old)
             },
         ),
+        event("Broken").version(1).version(2).upcast(1, |_: Value| Err::<Value, _>("no")),
+        event("Whole")
+            .version(1)
+            .protect_whole(Owner::Aggregate)
+            .version(2)
+            .protect_whole(Owner::Aggregate)
+            .change(1, Changes::new()),
+    ];
+    Schemas::builder(events.into_iter().chain(of_two_owners()))
+        .accept_plaintext("Placed")
+        .accept_plaintext("Ordered")
+        .allow_older_appends()
+        .allow_unknown_types()
+        .build()
+        .unwrap()
+}
+
+/// Some of their values are of a customer, others of a seller.
+fn of_two_owners() -> [EventSchema; 3] {
+    [
         event("Two")
             .version(1)
             .protect(&["/a", "/both"], customer())
@@ -81,20 +101,7 @@ fn schemas() -> Schemas {
             .protect(&["/name"], customer())
             .protect(&["/note"], seller())
             .change(1, Changes::new()),
-        event("Broken").version(1).version(2).upcast(1, |_: Value| Err::<Value, _>("no")),
-        event("Whole")
-            .version(1)
-            .protect_whole(Owner::Aggregate)
-            .version(2)
-            .protect_whole(Owner::Aggregate)
-            .change(1, Changes::new()),
-    ])
-    .accept_plaintext("Placed")
-    .accept_plaintext("Ordered")
-    .allow_older_appends()
-    .allow_unknown_types()
-    .build()
-    .unwrap()
+    ]
 }
 
 fn placed(customer: &str) -> NewEvent {

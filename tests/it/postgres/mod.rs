@@ -16,6 +16,7 @@ use sqlx::postgres::{PgConnection, PgListener};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::sync::Arc;
 use support::customer_scope;
+use support::{Deadline, in_time};
 use support::{KEYRING, Postgres};
 
 fn schemas() -> Schemas {
@@ -52,7 +53,10 @@ async fn append(
 async fn waits(db: &Postgres) {
     let mut connection = db.pool.acquire().await.unwrap();
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *connection).await.unwrap() == 0 {}
+    let deadline = Deadline::of("for somebody to wait for a lock");
+    while sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *connection).await.unwrap() == 0 {
+        deadline.check();
+    }
 }
 
 #[tokio::test]
@@ -98,7 +102,10 @@ async fn an_append_or_shred_needs_a_transaction_that_the_driver_knows() {
 async fn has_done(db: &Postgres, pid: i32, text: &str) {
     let sql =
         "SELECT state = 'idle in transaction' AND query LIKE '%' || $2 || '%' FROM pg_stat_activity WHERE pid = $1";
-    while !sqlx::query_scalar::<_, bool>(sql).bind(pid).bind(text).fetch_one(&db.pool).await.unwrap() {}
+    let deadline = Deadline::of("for the server to do a statement");
+    while !sqlx::query_scalar::<_, bool>(sql).bind(pid).bind(text).fetch_one(&db.pool).await.unwrap() {
+        deadline.check();
+    }
 }
 
 async fn pid(tx: &mut PgConnection) -> i32 {
@@ -181,12 +188,9 @@ async fn a_notification_is_sent_when_the_append_commits() {
     assert!(conflict.is_conflict());
     tx.commit().await.unwrap();
     db.pool.execute("NOTIFY events_appended, 'end'").await.unwrap();
-    assert_eq!(listener.recv().await.unwrap().payload(), appended.last_position().get().to_string());
-    assert_eq!(
-        listener.recv().await.unwrap().payload(),
-        "end",
-        "one notification an append, none for what was not appended"
-    );
+    let mut told = async || in_time("for a notification", listener.recv()).await.unwrap().payload().to_owned();
+    assert_eq!(told().await, appended.last_position().get().to_string());
+    assert_eq!(told().await, "end", "one notification an append, none for what was not appended");
 }
 
 #[tokio::test]

@@ -48,14 +48,18 @@ async fn statements_on_a_million_keys_use_indexes() {
     connection
         .execute(AssertSqlSafe(format!(
             "BEGIN;
-             INSERT INTO key_encryption_keys VALUES (md5('kek')::uuid, 'default', 'local', 'main', '\\x00', 'active', now());
+             INSERT INTO key_encryption_keys
+                 VALUES (md5('kek')::uuid, 'default', 'local', 'main', '\\x00', 'active', now());
              ALTER TABLE data_keys DISABLE TRIGGER ALL;
              ALTER TABLE key_scope_changes DISABLE TRIGGER ALL;
-             INSERT INTO key_scopes SELECT 'Customer', 'c' || i, 'live', 1, md5(i::text)::uuid FROM generate_series(1, {ROWS}) AS i;
-             INSERT INTO data_keys SELECT md5(i::text)::uuid, 'Customer', 'c' || i, 1, decode(repeat('ab', 65), 'hex'), md5('kek')::uuid,
+             INSERT INTO key_scopes
+                 SELECT 'Customer', 'c' || i, 'live', 1, md5(i::text)::uuid FROM generate_series(1, {ROWS}) AS i;
+             INSERT INTO data_keys SELECT md5(i::text)::uuid, 'Customer', 'c' || i, 1,
+                 decode(repeat('ab', 65), 'hex'), md5('kek')::uuid,
                  'live', now() FROM generate_series(1, {ROWS}) AS i;
              INSERT INTO key_scope_changes (scope_kind, scope_id, action, state, generation, reason, changed_at)
-                 SELECT 'Customer', 'c' || i, 'disable', 'disabled', 1, 'plan', now() FROM generate_series(1, {ROWS}) AS i;
+                 SELECT 'Customer', 'c' || i, 'disable', 'disabled', 1, 'plan', now()
+                     FROM generate_series(1, {ROWS}) AS i;
              ALTER TABLE data_keys ENABLE TRIGGER ALL;
              ALTER TABLE key_scope_changes ENABLE TRIGGER ALL;
              COMMIT;

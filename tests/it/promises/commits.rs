@@ -17,6 +17,7 @@ use sqlx::{Connection, Executor};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use support::Deadline;
 use support::{Postgres, Sqlite};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -26,7 +27,9 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 async fn cancel_begin(connection: &mut PgConnection, db: &Postgres) {
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await.unwrap();
     // The server may answer before it is asked for the first time, and then there is nothing to cancel.
+    let deadline = Deadline::of("for a BEGIN that the server has not answered yet");
     loop {
+        deadline.check();
         let mut begin = Box::pin(connection.begin());
         match poll_fn(|context| Poll::Ready(begin.as_mut().poll(context))).await {
             Poll::Pending => break,
@@ -34,7 +37,9 @@ async fn cancel_begin(connection: &mut PgConnection, db: &Postgres) {
         }
     }
     let state = "SELECT coalesce(state, '') FROM pg_stat_activity WHERE pid = $1";
+    let deadline = Deadline::of("for the server to begin a transaction");
     while sqlx::query_scalar::<_, String>(state).bind(pid).fetch_one(&db.pool).await.unwrap() != "idle in transaction" {
+        deadline.check();
     }
     assert!(!connection.is_in_transaction());
 }

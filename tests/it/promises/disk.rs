@@ -95,7 +95,8 @@ async fn i5_a_shred_that_the_power_could_take_back_is_refused() {
     let (store, _) = with_scopes(&db).await;
     db.execute(
         "CREATE TABLE seen (setting INTEGER) STRICT;
-         CREATE TRIGGER sees AFTER INSERT ON key_encryption_keys BEGIN INSERT INTO seen SELECT synchronous FROM pragma_synchronous; END"
+         CREATE TRIGGER sees AFTER INSERT ON key_encryption_keys BEGIN
+             INSERT INTO seen SELECT synchronous FROM pragma_synchronous; END"
             .to_owned(),
     )
     .await;

@@ -85,7 +85,10 @@ fn i1_nasty_documents_come_back_byte_for_byte() {
         // Equal values under one key.
         r#"{"a/b":«"c4n4ry"»,"~2":«"c4n4ry"»,"*":«"c4n4ry"»,"":«"c4n4ry"»,"grid":[[«"c4n4ry"»,«"c4n4ry"»]]}"#,
         // Several scopes, some named twice, some by what is protected itself.
-        r#"{"customer_id":"7","email":«"c4n4ry"»,"lines":[{"note":«"c4n4ry"»,"to":7},{"to":"7","note":«"c4n4ry"»},{"note":null},{"to":"x"}],"a/b":«1»}"#,
+        concat!(
+            r#"{"customer_id":"7","email":«"c4n4ry"»,"lines":[{"note":«"c4n4ry"»,"to":7},{"to":"7","#,
+            r#""note":«"c4n4ry"»},{"note":null},{"to":"x"}],"a/b":«1»}"#
+        ),
         r#"{"owner":{"tax":«"c4n4ry"»,"id":«"c4n4ry-scope"»},"email":null}"#,
         r#"{"owner":{"id":«27182818284590452353»,"tax":«null»}}"#,
         r#"{"grid":[[«1»,«"c4n4ry"»],[],null,[«["c4n4ry"]»]]}"#,

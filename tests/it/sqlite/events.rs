@@ -19,7 +19,8 @@ async fn filtered_reads_use_indexes() {
     let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120000)
         INSERT INTO events (aggregate_type, aggregate_id, aggregate_version, event_id, event_type, payload, created_at)
         SELECT CASE WHEN i % 50000 = 0 THEN 'Rare' ELSE 'Order' END, 'o' || (i / 10), i % 10 + 1,
-            printf('00000000-0000-4000-8000-%012d', i), CASE WHEN i % 30000 = 0 THEN 'Seldom' ELSE 'Placed' END, x'7b7d', '2026-01-01T00:00:00Z'
+            printf('00000000-0000-4000-8000-%012d', i), CASE WHEN i % 30000 = 0 THEN 'Seldom' ELSE 'Placed' END,
+                x'7b7d', '2026-01-01T00:00:00Z'
         FROM n";
     connection.execute(fill).await.unwrap();
     let filter = |aggregates: &[&str], events: &[&str]| EventFilter {
@@ -131,7 +132,8 @@ async fn i4_i8_one_unreadable_event_does_not_hold_up_the_others() {
     store.keys().disable(&mut tx, &KeyScope::new("Customer", "disabled"), "r").await.unwrap();
     store.keys().shred(&mut tx, &KeyScope::new("Customer", "shredded"), "r").await.unwrap();
     sqlx::raw_sql(
-        "UPDATE events SET payload = CAST(replace(CAST(payload AS TEXT), '$seal', 'seal') AS BLOB) WHERE aggregate_id = 'tampered';
+        "UPDATE events SET payload = CAST(replace(CAST(payload AS TEXT), '$seal', 'seal') AS BLOB)
+            WHERE aggregate_id = 'tampered';
          UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = 'wrong';
          DROP TRIGGER data_keys_stay; DELETE FROM data_keys WHERE scope_id = 'lost'",
     )

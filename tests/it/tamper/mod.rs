@@ -30,13 +30,22 @@ use std::sync::{Arc, Mutex};
 use support::sealing::{SealerWorld, holds_canary, with_payload};
 
 /// Two fields of two scopes.
-const PLACED: &str = r#"{"order_id":"ord-1","customer_id":"cust-1","email":"c4n4ry-ada@example.org","courier":{"id":7,"phone":"c4n4ry-555"},"total":12.50}"#;
+const PLACED: &str = concat!(
+    r#"{"order_id":"ord-1","customer_id":"cust-1","email":"c4n4ry-ada@example.org","courier":{"id":7,"#,
+    r#""phone":"c4n4ry-555"},"total":12.50}"#
+);
 
 /// The same of two other scopes.
-const PLACED_BY_OTHERS: &str = r#"{"order_id":"ord-2","customer_id":"cust-2","email":"c4n4ry-bob@example.org","courier":{"id":8,"phone":"c4n4ry-556"},"total":1}"#;
+const PLACED_BY_OTHERS: &str = concat!(
+    r#"{"order_id":"ord-2","customer_id":"cust-2","email":"c4n4ry-bob@example.org","courier":{"id":8,"#,
+    r#""phone":"c4n4ry-556"},"total":1}"#
+);
 
 /// Wildcards: three scopes, one of them the aggregate's.
-const GIFTS: &str = r#"{"lines":[{"to":"rec-1","note":"c4n4ry-one","sku":1},{"to":"rec-2","note":["c4n4ry-two",2]},{"to":"rec-1","sku":3}],"memo":27182818284590452353}"#;
+const GIFTS: &str = concat!(
+    r#"{"lines":[{"to":"rec-1","note":"c4n4ry-one","sku":1},{"to":"rec-2","note":["c4n4ry-two",2]},"#,
+    r#"{"to":"rec-1","sku":3}],"memo":27182818284590452353}"#
+);
 
 /// One field.
 const JOINED: &str = r#"{"customer_id":"cust-1","email":"c4n4ry-ada@example.org"}"#;

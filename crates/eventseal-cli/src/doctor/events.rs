@@ -24,6 +24,16 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
     if let Err(error) = store.read_events(&mut db.connection, GlobalPosition::START, 1, &EventFilter::default()).await {
         return unreadable(&error, args.names_events(), checks);
     }
+    read_and_append(db, &store, writable, checks).await;
+}
+
+/// Of tables that can be read.
+async fn read_and_append<C: Backend, S: EventStore<Tx = C>>(
+    db: &mut Db<C>,
+    store: &S,
+    writable: bool,
+    checks: &mut Checks,
+) {
     let last = match store.latest_global_position(&mut db.connection).await {
         Ok(last) => last,
         Err(error) => return checks.failed("events", &error, "let this user read the table of events"),
@@ -32,7 +42,7 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
     if !writable {
         return checks.good("events", read);
     }
-    match append(db, &store).await {
+    match append(db, store).await {
         Ok(()) => checks.good("events", format!("{read}, and appended to (tried, and rolled back)")),
         Err(Error::Collision { .. }) => {
             checks.good("events", format!("{read}; whether they can be appended to is not known: others held a lock"));

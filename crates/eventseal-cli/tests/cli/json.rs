@@ -272,6 +272,13 @@ async fn every_result(printed: &mut Printed) {
     ended("man", &["man"], 0);
     ended("man", &["man", "--directory", world.folder.path().to_str().unwrap()], 0);
 
+    every_census(&world, printed).await;
+}
+
+async fn every_census(world: &World, printed: &mut Printed) {
+    let mut ended = |section: &str, arguments: &[&str], code: i32| {
+        printed.result(section, &world.run(&[arguments, &["--json"]].concat()).ended(code));
+    };
     let Database::Sqlite(db) = &world.database else { unreachable!() };
     let mut tx = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let bare = [NewEvent::raw("Placed", 2, r#"{"name":"Ada"}"#), NewEvent::raw("Unknown", 1, "{}")];

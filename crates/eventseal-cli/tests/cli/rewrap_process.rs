@@ -151,7 +151,9 @@ async fn i11_a_move_that_is_killed_is_completed_by_the_next(world: World) {
             // The server may have received one more update before its client was killed.
             let sessions = "SELECT 'x' FROM pg_stat_activity WHERE datname = current_database() AND application_name = \
                 'eventseal'";
+            let deadline = support::Deadline::of("for the server to end a session whose client has gone");
             while !world.column(sessions).await.is_empty() {
+                deadline.check();
                 tokio::task::yield_now().await;
             }
         }

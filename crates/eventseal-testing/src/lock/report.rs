@@ -149,6 +149,49 @@ impl ChangeKind {
     }
 }
 
+impl ChangeKind {
+    /// What is wrong between a type and its registration.
+    fn fmt_of_type(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SensitiveInTheClear { pointer, target } => {
+                write!(
+                    f,
+                    "{pointer} is a Sensitive in {target}, but not protected: it is stored in the clear; protect it"
+                )
+            }
+            Self::NoSuchMember { pointer, target } => write!(
+                f,
+                "{pointer} is protected, but {target} has no such member: correct the pointer, or give the type the \
+                 member (as a Sensitive<serde::de::IgnoredAny> if it is of no use to it)"
+            ),
+            Self::NoSuchOwner { pointer, id, target } => {
+                write!(
+                    f,
+                    "the owner of {pointer} is named at {id}, but {target} has no such member: correct the pointer to \
+                     the owner's id"
+                )
+            }
+            Self::UnreadableOnceErased { pointer, stand_in, target } => write!(
+                f,
+                "{pointer} is protected, but {target} can't be read any more once {stand_in} stands in for it: make it \
+                 a Sensitive or an Option, or name a stand-in that fits with redact_as"
+            ),
+            Self::NotRegistered => {
+                f.write_str("the test says what it looks like, but it is not registered: correct its type or version")
+            }
+            Self::NotTraced { pointer, why } => write!(f, "the shape of {} is not known: {why}", Place(pointer)),
+            Self::NotRecorded
+            | Self::ShapeNotRecorded
+            | Self::Removed
+            | Self::Shape { .. }
+            | Self::Protection { .. }
+            | Self::StandIn { .. }
+            | Self::Step { .. }
+            | Self::LegacyVersion { .. } => Ok(()), // told by Display
+        }
+    }
+}
+
 impl fmt::Display for ChangeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -212,33 +255,12 @@ impl fmt::Display for ChangeKind {
                 )?;
                 f.write_str("stored events are as they were")
             }
-            Self::SensitiveInTheClear { pointer, target } => {
-                write!(
-                    f,
-                    "{pointer} is a Sensitive in {target}, but not protected: it is stored in the clear; protect it"
-                )
-            }
-            Self::NoSuchMember { pointer, target } => write!(
-                f,
-                "{pointer} is protected, but {target} has no such member: correct the pointer, or give the type the \
-                 member (as a Sensitive<serde::de::IgnoredAny> if it is of no use to it)"
-            ),
-            Self::NoSuchOwner { pointer, id, target } => {
-                write!(
-                    f,
-                    "the owner of {pointer} is named at {id}, but {target} has no such member: correct the pointer to \
-                     the owner's id"
-                )
-            }
-            Self::UnreadableOnceErased { pointer, stand_in, target } => write!(
-                f,
-                "{pointer} is protected, but {target} can't be read any more once {stand_in} stands in for it: make it \
-                 a Sensitive or an Option, or name a stand-in that fits with redact_as"
-            ),
-            Self::NotRegistered => {
-                f.write_str("the test says what it looks like, but it is not registered: correct its type or version")
-            }
-            Self::NotTraced { pointer, why } => write!(f, "the shape of {} is not known: {why}", Place(pointer)),
+            Self::SensitiveInTheClear { .. }
+            | Self::NoSuchMember { .. }
+            | Self::NoSuchOwner { .. }
+            | Self::UnreadableOnceErased { .. }
+            | Self::NotRegistered
+            | Self::NotTraced { .. } => self.fmt_of_type(f),
         }
     }
 }

@@ -1,0 +1,72 @@
+//! Arguments that several commands take.
+
+use super::DATABASE_URL;
+use clap::Args;
+use eventseal::KeyScope;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Database")]
+pub(crate) struct Database {
+    /// sqlite://FILE or postgres://USER@HOST/NAME. A URL with a password goes into the environment
+    #[arg(long, value_name = "URL", env = DATABASE_URL, hide_env_values = true)]
+    pub(crate) database: Option<String>,
+    /// The schema of the tables (PostgreSQL)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) schema: Option<String>,
+    /// The prefix of the names of the key tables
+    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// How long to wait for locks that others hold
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) lock_timeout: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Master key")]
+pub(crate) struct MasterKey {
+    /// The file of a keyring. The text of a keyring is a secret, and goes into EVENTSEAL_KEYRING
+    /// [env: EVENTSEAL_KEYRING_FILE]
+    // clap does not read the variables of these two, because a flag must win over a variable that names another
+    // provider.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keyring: Option<PathBuf>,
+    /// The key in AWS KMS: id, ARN or alias/… [env: EVENTSEAL_AWS_KMS_KEY]
+    #[arg(long, value_name = "KEY", conflicts_with = "keyring")]
+    pub(crate) aws_kms_key: Option<String>,
+}
+
+/// The flags of commands that run long.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Progress {
+    /// Without a terminal, print the progress this often (0: at every step). Never with --json
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) progress_every: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Scope {
+    /// The kind of scope, such as Customer
+    #[arg(value_name = "KIND")]
+    kind: String,
+    /// The id of the scope, such as cust_42
+    #[arg(value_name = "ID", allow_hyphen_values = true)]
+    id: String,
+}
+
+impl Scope {
+    pub(crate) fn key_scope(&self) -> KeyScope {
+        KeyScope::new(self.kind.as_str(), self.id.as_str())
+    }
+}
+
+/// What the key history keeps about a change.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Cause {
+    /// Why you do this. Kept for good: name the request, not the person
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Who does this. Kept for good. By default the user of the operating system
+    #[arg(long, value_name = "NAME")]
+    pub(crate) actor: Option<String>,
+}
