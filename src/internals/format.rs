@@ -6,7 +6,7 @@
 use crate::crypto::primitives::{self, DataKey, PAD};
 use crate::crypto::secret::SecretKey;
 use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_with_salt};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputFault, Result};
 use crate::event::{AggregateRef, NewEvent};
 use crate::json::pointer::{JsonPointer, Pattern};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
@@ -81,7 +81,7 @@ impl Protection {
         match &self.0 {
             Plans::Registered(schemas) => {
                 let known = schemas.for_read(event.event_id, &event.event_type, event.event_version)?;
-                known.map(|known| &known.schema.plan).ok_or(Error::EmptyAppend)
+                known.map(|known| &known.schema.plan).ok_or(Error::Input(InputFault::EmptyAppend))
             }
             Plans::Unchecked(plan) => Ok(plan),
         }

@@ -3,6 +3,7 @@
 mod building;
 mod redactions;
 
+use eventseal::error::EventFault;
 use eventseal::memory::MemoryStore;
 use eventseal::schema::EventSchema;
 use eventseal::{Changes, Error, NewEvent, Owner, Result, Schemas, event, subject};
@@ -125,7 +126,7 @@ async fn a_change_that_can_not_be_made_names_the_place_and_no_value() {
         (r#"{"a":"SECRET"#, moved("/a", "/b"), "the payload is not JSON"),
     ] {
         let error = changed(payload, changes).await.unwrap_err();
-        let Error::Upcast { event_id, .. } = &error else { panic!("{error}") };
+        let Error::Event { event_id, fault: EventFault::Upcast { .. } } = &error else { panic!("{error}") };
         assert_eq!(error.to_string(), long(problem).replace("{id}", &event_id.to_string()));
         assert!(!format!("{error:?}").contains("SECRET"));
     }
@@ -185,5 +186,5 @@ async fn what_is_no_text_is_renamed_and_dropped() {
     }
     let typed =
         whole("Met").version(2).protect_same_as(1).upcast(1, |old: Value| Ok::<_, std::convert::Infallible>(old));
-    assert!(matches!(read(typed, vec![]).await.unwrap_err(), Error::Upcast { .. }));
+    assert!(matches!(read(typed, vec![]).await.unwrap_err(), Error::Event { fault: EventFault::Upcast { .. }, .. }));
 }

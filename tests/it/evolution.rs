@@ -5,7 +5,7 @@ mod versions;
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
 use eventseal::consumer::{Consumer, run_consumers};
-use eventseal::error::BoxError;
+use eventseal::error::{BoxError, EventFault};
 use eventseal::memory::{MemoryKeys, MemoryStore, MemoryTx};
 use eventseal::schema::{EventSchema, SchemaErrors, SplitPart, StepContext};
 use eventseal::{
@@ -348,7 +348,9 @@ async fn an_event_that_a_step_fails_for_does_not_hold_up_the_others() {
     let store = world.store(schemas.unwrap()).await;
     assert_eq!(json_of(&world.read(&store, "3").await.unwrap()[0])["total"], 300);
     let error = world.read(&store, "2").await.unwrap_err();
-    let Error::Upcast { event_type, from, step, .. } = &error else { panic!("{error}") };
+    let Error::Event { fault: EventFault::Upcast { event_type, from, step, .. }, .. } = &error else {
+        panic!("{error}")
+    };
     assert_eq!((event_type.as_str(), from.get(), step.as_str()), ("Paid", 1, "declarative, to Paid version 2"));
     let page =
         store.read_events_each(&mut world.db.begin(), GlobalPosition::START, 9, &EventFilter::default()).await.unwrap();

@@ -1,6 +1,7 @@
 //! Versions that are missing, too old or too new.
 
 use super::*;
+use eventseal::error::EventFault;
 
 async fn read_stored(version: u32, schemas: Schemas) -> Result<PersistedEvent> {
     let world = World::new();
@@ -70,7 +71,10 @@ async fn a_missing_version_is_read_as_the_schema_says() {
     assert_eq!(json_of(&read(own).await), json!({"a": 1, "v4": 4}), "the type's own word counts");
     let others = Schemas::builder([chain()]).legacy_version(1).build().unwrap();
     assert!(
-        matches!(read_stored(0, others).await.unwrap_err(), Error::UnknownVersion { .. }),
+        matches!(
+            read_stored(0, others).await.unwrap_err(),
+            Error::Event { fault: EventFault::UnknownVersion { .. }, .. }
+        ),
         "the type has no such version"
     );
 }

@@ -1,6 +1,7 @@
 //! A store that keeps payloads in a column of JSONB, and one for each rule that it breaks.
 
 use super::*;
+use eventseal::error::{InputFault, TransactionFault};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE log (
@@ -80,7 +81,7 @@ impl JsonbStore {
         if tx.is_in_transaction() || self.0 == unless {
             Ok(())
         } else {
-            Err(Error::NotInTransaction { operation: "writing" })
+            Err(Error::Transaction(TransactionFault::NotInTransaction { operation: "writing" }))
         }
     }
 
@@ -129,7 +130,10 @@ impl EventStore for JsonbStore {
                 .is_ok_and(|value| !value.to_string().contains("\\u0000"))
         };
         if !events.iter().all(holds) {
-            return Err(Error::InvalidText { what: "a payload", problem: "is nothing that JSONB can hold" });
+            return Err(Error::Input(InputFault::InvalidText {
+                what: "a payload",
+                problem: "is nothing that JSONB can hold",
+            }));
         }
         if self.0 != Wrong::TakesNoLock {
             self.query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await.map_err(failed)?;
@@ -225,7 +229,7 @@ impl EventTable for JsonbStore {
         work: &mut dyn TableWork<PgConnection>,
     ) -> Result<()> {
         if connection.is_in_transaction() {
-            return Err(Error::InTransaction { operation: "maintenance" });
+            return Err(Error::Transaction(TransactionFault::InTransaction { operation: "maintenance" }));
         }
         let mut tx = connection.begin().await.map_err(failed)?;
         work.run(&mut tx).await?;
@@ -327,11 +331,11 @@ impl EventTable for JsonbStore {
         let mut ids: Vec<uuid::Uuid> = Vec::new();
         for event in events {
             if event.global_position <= last {
-                return Err(Error::OutOfRange {
+                return Err(Error::Input(InputFault::OutOfRange {
                     what: "global position",
                     value: event.global_position.get(),
                     hint: "positions ascend",
-                });
+                }));
             }
             if ids.contains(&event.event_id) {
                 return Err(Error::DuplicateEventId { event_id: event.event_id });
@@ -352,7 +356,9 @@ impl EventTable for JsonbStore {
 
     async fn settled_position(&self, connection: &mut PgConnection) -> Result<GlobalPosition> {
         if connection.is_in_transaction() {
-            return Err(Error::InTransaction { operation: "looking for the settled position" });
+            return Err(Error::Transaction(TransactionFault::InTransaction {
+                operation: "looking for the settled position",
+            }));
         }
         let mut tx = connection.begin().await.map_err(failed)?;
         let lock =

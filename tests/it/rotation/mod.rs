@@ -5,6 +5,7 @@ mod masters;
 mod runs;
 
 use async_trait::async_trait;
+use eventseal::error::{KeyFault, KmsFault, TransactionFault};
 
 use eventseal::keys::{KekId, KekRecord, KekState, KekUsage, RewrapOptions, RewrapProgress, Rewrapped};
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
@@ -91,7 +92,7 @@ trait Rotated: Backend {
             deadline.check();
             match self.read(store, id).await {
                 Ok(events) => return events,
-                Err(error) => assert!(matches!(error, Error::KmsUnavailable { .. }), "{error:?}"),
+                Err(error) => assert!(matches!(error, Error::Kms(KmsFault::Unavailable { .. })), "{error:?}"),
             }
         }
     }
@@ -161,11 +162,11 @@ async fn data_keys_follow_a_rotated_key_and_the_old_one_is_retired<B: Rotated>()
     let old = db.usage(&store).await.remove(0).kek;
     let new = db.rotate(&store).await;
     assert!(
-        matches!(db.retire(&store, old.kek_id).await, Err(Error::KekInUse { .. })),
+        matches!(db.retire(&store, old.kek_id).await, Err(Error::Keys(KeyFault::KekInUse { .. }))),
         "24 keys and the integrity key need it"
     );
     assert!(
-        matches!(db.retire(&store, new.kek_id).await, Err(Error::KekInUse { .. })),
+        matches!(db.retire(&store, new.kek_id).await, Err(Error::Keys(KeyFault::KekInUse { .. }))),
         "the active key is not retired"
     );
     db.place(&other, "2", 24..27).await.unwrap();
@@ -234,7 +235,7 @@ async fn i11_a_rewrap_that_was_cut_short_is_completed_by_the_next<B: Rotated>() 
             match ended {
                 // The round before was cut short in the BEGIN. The driver does not know of it, and keeps the
                 // connection.
-                Some(Err(Error::InTransaction { .. })) => {
+                Some(Err(Error::Transaction(TransactionFault::InTransaction { .. }))) => {
                     B::discard(connection);
                     false
                 }
@@ -302,10 +303,10 @@ impl Counting {
             None => true,
         });
         if tired || self.down.load(Ordering::SeqCst) {
-            return Err(Error::KmsUnavailable {
+            return Err(Error::Kms(KmsFault::Unavailable {
                 failure: KmsFailure::Unreachable,
                 source: "connection refused".into(),
-            });
+            }));
         }
         Ok(())
     }
@@ -378,7 +379,7 @@ async fn i4_an_outage_stops_only_what_needs_a_key_that_is_not_cached<B: Rotated>
     assert!(db.read(&store, "2").await.unwrap()[2].is_redacted());
     let cold = db.with_kms(Arc::clone(&kms));
     for error in [db.read(&cold, "1").await.map(drop).unwrap_err(), db.place(&cold, "1", 0..1).await.unwrap_err()] {
-        assert!(error.is_retryable() && matches!(error, Error::KmsUnavailable { .. }), "{error:?}");
+        assert!(error.is_retryable() && matches!(error, Error::Kms(KmsFault::Unavailable { .. })), "{error:?}");
     }
     let mut connection = db.connect().await.unwrap();
     let rotated = store.keys().rotate_kek(db.connection(&mut connection), "default").await;
@@ -401,7 +402,7 @@ async fn partitions_have_keys_of_their_own<B: Rotated>() {
     store.keys().create_kek(db.connection(&mut connection), "tenant-1").await.unwrap();
     let error = db.place(&store, "1", 1..3).await.unwrap_err();
     assert!(
-        matches!(&error, Error::NoActiveKek { partition } if partition == "tenant-2"),
+        matches!(&error, Error::Keys(KeyFault::NoActiveKek { partition }) if partition == "tenant-2"),
         "an append makes no key-encryption key: {error:?}"
     );
     let kek = store.keys().create_kek(db.connection(&mut connection), "tenant-2").await.unwrap();

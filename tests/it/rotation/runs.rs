@@ -1,6 +1,7 @@
 //! Rewraps beside others.
 
 use super::*;
+use eventseal::error::KeyFault;
 
 /// While keys are rotated and rewrapped again and again, appends, reads and shreds go on; two runners at once do each
 /// key once.
@@ -44,7 +45,7 @@ async fn i5_i11_a_rewrap_disturbs_nobody_and_brings_nothing_back() {
         }
         while let Err(error) = db.retire(&store, old.kek_id).await {
             deadline.check();
-            assert!(matches!(error, Error::KekInUse { .. }), "{error:?}");
+            assert!(matches!(error, Error::Keys(KeyFault::KekInUse { .. })), "{error:?}");
             db.rewrap(&store, &options).await.unwrap();
         }
         retired.push(old.kek_id);

@@ -1,6 +1,7 @@
 //! Documents that are rearranged around their seals.
 
 use super::{PLACED, STATES, State, edited, in_state, protected, tampered, text, token};
+use eventseal::error::EventFault;
 use eventseal::{Error, PersistedEvent, Result};
 use serde_json::{Value, json};
 use support::sealing::{SealerWorld, holds_canary, with_payload};
@@ -47,11 +48,15 @@ impl Event<'_> {
 }
 
 fn unsealed_at(result: &Result<PersistedEvent>, place: &str) -> bool {
-    matches!(result, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == place)
+    matches!(result, Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. }) if pointer.as_str() == place)
 }
 
 fn misshapen_at(result: &Result<PersistedEvent>, place: &str) -> bool {
-    matches!(result, Err(Error::ShapeMismatch { pointer, .. }) if pointer.as_str() == place)
+    matches!(
+        result,
+        Err(Error::Event { fault: EventFault::ShapeMismatch { pointer, .. }, .. })
+            if pointer.as_str() == place
+    )
 }
 
 /// The header is gone.
@@ -168,12 +173,21 @@ fn other_documents(at: &Event<'_>) {
     let stored = at.stored;
     let before = &at.before;
     for cut in [0, 1, 10, stored.payload.len() - 1] {
-        assert!(matches!(world.open(&with_payload(stored, &stored.payload[..cut])), Err(Error::InvalidPayload { .. })));
+        assert!(matches!(
+            world.open(&with_payload(stored, &stored.payload[..cut])),
+            Err(Error::Event { fault: EventFault::InvalidPayload { .. }, .. })
+        ));
     }
-    assert!(matches!(at.by_text(&|text| format!("{text},")), Err(Error::InvalidPayload { .. })));
-    assert!(matches!(at.by_text(&|text| format!("{text}{text}")), Err(Error::InvalidPayload { .. })));
+    assert!(matches!(
+        at.by_text(&|text| format!("{text},")),
+        Err(Error::Event { fault: EventFault::InvalidPayload { .. }, .. })
+    ));
+    assert!(matches!(
+        at.by_text(&|text| format!("{text}{text}")),
+        Err(Error::Event { fault: EventFault::InvalidPayload { .. }, .. })
+    ));
     let deep = at.by_text(&|text| text.replacen("12.50", &format!("{}{}", "[".repeat(200), "]".repeat(200)), 1));
-    assert!(matches!(deep, Err(Error::LimitExceeded { .. })));
+    assert!(matches!(deep, Err(Error::Event { fault: EventFault::LimitExceeded { .. }, .. })));
 
     // What is not protected may change, appear and go.
     let changed = at
@@ -212,19 +226,31 @@ fn i3_i4_elements_can_not_be_moved_added_or_taken_away() {
         for note in [json!("c4n4ry"), json!(1), json!(token(stored, "/lines/0/note"))] {
             let added = by_value(&|lines| lines.push(json!({ "to": "rec-1", "note": note })));
             assert!(
-                matches!(&added, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/lines/3/note"),
+                matches!(
+                    &added,
+                    Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. })
+                        if pointer.as_str() == "/lines/3/note"
+                ),
                 "{added:?}"
             );
             let filled = by_value(&|lines| lines[2]["note"] = note.clone());
             assert!(
-                matches!(&filled, Err(Error::Unsealed { pointer, .. }) if pointer.as_str() == "/lines/2/note"),
+                matches!(
+                    &filled,
+                    Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. })
+                        if pointer.as_str() == "/lines/2/note"
+                ),
                 "{filled:?}"
             );
         }
         for lines in [json!({ "0": { "note": token(stored, "/lines/0/note") } }), json!("x"), json!(1)] {
             let result = world.open(&edited(stored, |value| value["lines"] = lines.clone()));
             assert!(
-                matches!(&result, Err(Error::ShapeMismatch { pointer, .. }) if pointer.as_str() == "/lines"),
+                matches!(
+                    &result,
+                    Err(Error::Event { fault: EventFault::ShapeMismatch { pointer, .. }, .. })
+                        if pointer.as_str() == "/lines"
+                ),
                 "{result:?}"
             );
         }

@@ -3,6 +3,7 @@
 use super::{Header, JOINED, Part, edited, seal, shred_all, tampered, text, token, with_header, world};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use eventseal::error::EventFault;
 use eventseal::{Error, PersistedEvent};
 use serde_json::{Value, json};
 use support::sealing::{SealerWorld, with_payload};
@@ -38,17 +39,19 @@ fn i3_i4_a_whole_document_can_not_be_altered() {
 
         // The header is gone: plaintext is not accepted, whatever it is.
         for plain in [&b"c4n4ry"[..], b"", b"\xff", b"null", b"{}", b"{\"$sealed\":\"x\"}", b"[1]"] {
-            assert!(
-                matches!(&world.open(&with_payload(&stored, plain)), Err(Error::Unsealed { pointer, .. }) if pointer.as_str().is_empty())
-            );
+            assert!(matches!(
+                &world.open(&with_payload(&stored, plain)),
+                Err(Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. })
+                    if pointer.as_str().is_empty()
+            ));
         }
         assert!(matches!(
             &by_value(&|value| drop(value.as_object_mut().unwrap().remove("$seal"))),
-            Err(Error::Unsealed { .. })
+            Err(Error::Event { fault: EventFault::Unsealed { .. }, .. })
         ));
         // A header of fields does not do for the whole.
         let result = world.open(&with_payload(&stored, fields.payload.clone()));
-        assert!(matches!(result, Err(Error::Unsealed { .. })), "{result:?}");
+        assert!(matches!(result, Err(Error::Event { fault: EventFault::Unsealed { .. }, .. })), "{result:?}");
         // Others' headers, values and documents.
         assert!(tampered(&world.open(&with_header(&stored, &Header::of(&other).bytes()))));
         assert!(tampered(&world.open(&with_payload(&stored, other.payload.clone()))));
@@ -72,9 +75,14 @@ fn no_bit_matters_less(world: &SealerWorld, stored: &PersistedEvent, before: &Pe
                 (Part::Tag, Ok(opened)) => !shredded && *opened == *before,
                 (Part::Commitment(_), Ok(opened)) => shredded && *opened == *before,
                 // Mode 0 is a header of fields with an entry at the root: no such thing.
-                (Part::Format | Part::Suite | Part::Document | Part::Mode, Err(Error::Unsupported { .. })) => true,
-                (Part::Document | Part::Mode, Err(Error::Tampered { .. })) => flipped[at] <= 2,
-                (Part::IntegrityKey, Err(Error::MissingKey { .. })) => shredded,
+                (
+                    Part::Format | Part::Suite | Part::Document | Part::Mode,
+                    Err(Error::Event { fault: EventFault::Unsupported { .. }, .. }),
+                ) => true,
+                (Part::Document | Part::Mode, Err(Error::Event { fault: EventFault::Tampered { .. }, .. })) => {
+                    flipped[at] <= 2
+                }
+                (Part::IntegrityKey, Err(Error::Event { fault: EventFault::MissingKey { .. }, .. })) => shredded,
                 (
                     Part::Salt
                     | Part::IntegrityKey
@@ -85,7 +93,7 @@ fn no_bit_matters_less(world: &SealerWorld, stored: &PersistedEvent, before: &Pe
                     | Part::Commitment(_),
                     result,
                 ) => {
-                    matches!(result, Err(Error::Tampered { .. }))
+                    matches!(result, Err(Error::Event { fault: EventFault::Tampered { .. }, .. }))
                 }
                 _ => false,
             };

@@ -2,6 +2,7 @@
 
 use super::{OrderEvent, OrderPaid, OrderPlaced, OrderShipped, Shipping, shipped};
 use eventseal::ExpectedVersion::Any;
+use eventseal::error::EventFault;
 use eventseal::events;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 use eventseal::schema::SplitPart;
@@ -138,7 +139,7 @@ async fn a_split_that_an_erasure_stops_needs_a_catch_all() {
     ));
     reader.keys().shred(&mut tx, &KeyScope::new("Parcel", "1"), "request").await.unwrap();
     let erased = reader.read_stream(&mut tx, &parcel).await.unwrap();
-    assert!(matches!(erased.decode::<Sent>(), Err(Error::UnexpectedType { .. })));
+    assert!(matches!(erased.decode::<Sent>(), Err(Error::Event { fault: EventFault::UnexpectedType { .. }, .. })));
     assert!(matches!(erased.decode::<Shipping>().as_deref(), Ok([Shipping::Other(other)]) if other.is_redacted()));
 }
 
@@ -236,7 +237,11 @@ fn check<T: EventPayload + std::fmt::Debug>(is_known_whole: bool) {
     event.redacted = vec![JsonPointer::parse("/carrier").unwrap()];
     let decoded = event.decode::<T>();
     assert!(
-        matches!(&decoded, Err(Error::Decode { problem, .. }) if problem.contains("went through a buffer")),
+        matches!(
+            &decoded,
+            Err(Error::Event { fault: EventFault::Decode { problem, .. }, .. })
+                if problem.contains("went through a buffer")
+        ),
         "{decoded:?}"
     );
 }
@@ -307,7 +312,7 @@ async fn types_that_can_not_be_decoded_once_they_are_erased_are_found_at_startup
     store.keys().shred(&mut tx, &KeyScope::new("Order", "1"), "request").await.unwrap();
     let erased = store.read_stream(&mut tx, &order).await.unwrap();
     assert!(matches!(erased.decode::<Whole>().as_deref(), Ok([Whole(Sensitive::Redacted)])));
-    assert!(matches!(erased.decode::<OrderShipped>(), Err(Error::Decode { .. })));
+    assert!(matches!(erased.decode::<OrderShipped>(), Err(Error::Event { fault: EventFault::Decode { .. }, .. })));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use eventseal::error::EventFault;
 use eventseal::internals::format::{Place, Protection, State, unwrap_data_key};
 use eventseal::keys::{KekId, KeyId};
 use eventseal::kms::{KekContext, Kms, WrappedKek};
@@ -281,16 +282,18 @@ pub(super) const CHECKS: [(&str, &str); 12] = [
 
 pub(super) fn kind_of(error: &Error) -> (String, String) {
     let (kind, detail) = match error {
-        Error::Tampered { problem, .. } => {
+        Error::Event { fault: EventFault::Tampered { problem }, .. } => {
             ("Tampered", CHECKS.iter().find(|(text, _)| text == problem).unwrap().1.to_owned())
         }
-        Error::Unsupported { what, .. } => ("Unsupported", (*what).to_owned()),
-        Error::Unsealed { pointer, .. } => ("Unsealed", pointer.as_str().to_owned()),
-        Error::ShapeMismatch { pointer, .. } => ("ShapeMismatch", pointer.as_str().to_owned()),
-        Error::MissingKey { key_id, .. } => ("MissingKey", key_id.to_string()),
+        Error::Event { fault: EventFault::Unsupported { what, .. }, .. } => ("Unsupported", (*what).to_owned()),
+        Error::Event { fault: EventFault::Unsealed { pointer, .. }, .. } => ("Unsealed", pointer.as_str().to_owned()),
+        Error::Event { fault: EventFault::ShapeMismatch { pointer, .. }, .. } => {
+            ("ShapeMismatch", pointer.as_str().to_owned())
+        }
+        Error::Event { fault: EventFault::MissingKey { key_id }, .. } => ("MissingKey", key_id.to_string()),
         Error::Disabled { scope } => ("Disabled", scope.to_string()),
-        Error::InvalidPayload { .. } => ("InvalidPayload", String::new()),
-        Error::LimitExceeded { .. } => ("LimitExceeded", String::new()),
+        Error::Event { fault: EventFault::InvalidPayload { .. }, .. } => ("InvalidPayload", String::new()),
+        Error::Event { fault: EventFault::LimitExceeded { .. }, .. } => ("LimitExceeded", String::new()),
         other => panic!("no reader of a stored payload fails like this: {other}"),
     };
     (kind.to_owned(), detail)

@@ -4,8 +4,8 @@
 //! A new field needs a row. A new command needs a section, and a run in [`every_result`]. A row whose description
 //! begins with "Only" needs a run that prints it. Every other row must be in every result of its section.
 
-use crate::COMMANDS;
 use crate::command::{Database, OTHER_SECRET, Output, SECRET, World, eventseal, run};
+use crate::help::COMMANDS;
 use eventseal::ExpectedVersion::Any;
 use eventseal::error::ErrorKind;
 use eventseal::sqlite::SqliteStore;
