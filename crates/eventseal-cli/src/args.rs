@@ -1,10 +1,10 @@
 //! The arguments of all commands. Help, completions and the man page are made from these types.
 
 mod census;
-mod secrets;
-mod shared;
 #[cfg(test)]
 mod guides;
+mod secrets;
+mod shared;
 
 pub(crate) use census::{Census, Payloads};
 pub(crate) use secrets::{check_secrets, has_password};
