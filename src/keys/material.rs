@@ -4,7 +4,7 @@ use crate::crypto::primitives::DataKey;
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
 use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_key};
-use crate::error::{Error, InputFault, KmsFault, Result, SetUpFault};
+use crate::error::{Error, InputFault, KeyFault, KmsFault, Result, SetUpFault, StorageFault};
 use crate::event::now;
 use crate::keys::ahead::{ActiveKek, Pinned};
 use crate::keys::kek_cache::Kek;
@@ -13,7 +13,7 @@ use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::sweeper::sweep_at;
 use crate::keys::{DataKeyRecord, KekRecord, NewDataKey, ScopeLock, ScopeRecord, ScopeState};
 use crate::kms::{KekContext, KmsFailure};
-use crate::seal::opening::{KeyStatus, Keys, RowFault};
+use crate::seal::opening::{KeyStatus, Keys};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,12 +27,12 @@ pub(crate) struct SealingKeys {
 }
 
 /// Unwrapped keys, and those that could not be.
-pub(crate) type OpenedKeys = HashMap<KeyId, Result<Arc<DataKey>, RowFault>>;
+pub(crate) type OpenedKeys = HashMap<KeyId, Result<Arc<DataKey>>>;
 
 pub(crate) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>> {
     match opened.get(&key_id) {
         Some(Ok(key)) => Ok(Arc::clone(key)),
-        Some(Err(fault)) => Err(fault.error(key_id)),
+        Some(Err(error)) => Err(error.clone()),
         None => Err(no_active_kek(PARTITION)),
     }
 }
@@ -42,7 +42,9 @@ pub(crate) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>>
 /// shredded.
 fn status_without_key(row: &DataKeyRecord) -> Option<KeyStatus> {
     let scope = row.scope.clone();
-    let fault = |problem| Some(KeyStatus::Faulty(RowFault::InvalidRow { problem }));
+    let fault = |problem| {
+        Some(KeyStatus::Faulty(Error::Storage(StorageFault::InvalidRow { what: "data_keys.wrapped_key", problem })))
+    };
     match (&row.wrapped_key, row.shredded_at, row.scope_state) {
         (None, Some(_), _) => Some(KeyStatus::Shredded { scope }),
         (None, None, _) => fault("is missing, though the key was not shredded"),
@@ -208,7 +210,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         for record in live {
             match opened.remove(&record.key_id) {
                 Some(Ok(key)) => keys.insert(record.key_id, KeyStatus::Live { scope: record.scope, key }),
-                Some(Err(fault)) => keys.insert(record.key_id, KeyStatus::Faulty(fault)),
+                Some(Err(error)) => keys.insert(record.key_id, KeyStatus::Faulty(error)),
                 None => None,
             };
         }
@@ -243,7 +245,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
         for record in closed {
             let Some(kek) = keks.get(&record.kek_id) else {
-                opened.insert(record.key_id, Err(RowFault::MissingKek { kek_id: record.kek_id }));
+                opened.insert(record.key_id, Err(Error::Keys(KeyFault::MissingKek { kek_id: record.kek_id })));
                 continue;
             };
             let bound = BoundKey {
@@ -255,7 +257,10 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             };
             let wrapped = record.wrapped_key.as_deref().unwrap_or_default();
             let Some(secret) = bound.with(|associated_data| unwrap_key(&kek.secret, associated_data, wrapped)) else {
-                opened.insert(record.key_id, Err(RowFault::WrongKey { kek_id: record.kek_id }));
+                opened.insert(
+                    record.key_id,
+                    Err(Error::Keys(KeyFault::WrongKey { key_id: record.key_id, kek_id: record.kek_id })),
+                );
                 continue;
             };
             let key = Arc::new(DataKey::new(secret.expose())?);

@@ -8,7 +8,7 @@ use crate::keys::ahead::Pinned;
 use crate::keys::manager::{KeyManager, PARTITION, check_and_take};
 use crate::keys::material::with_integrity;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
-use crate::seal::opening::{KeyStatus, RowFault};
+use crate::seal::opening::KeyStatus;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -17,46 +17,13 @@ pub(crate) struct UsableKeys {
     pub(crate) namespace: Namespace,
     pub(crate) integrity: (KeyId, Arc<DataKey>),
     keys: HashMap<KeyScope, (KeyId, Arc<DataKey>)>,
-    unusable: HashMap<KeyScope, Unusable>,
-}
-
-/// Why nothing can be sealed for a scope.
-#[derive(Clone, Copy)]
-enum Unusable {
-    Shredded,
-    Disabled,
-    Named { what: &'static str, problem: &'static str },
-    Row { what: &'static str, problem: &'static str },
-    Key(KeyId, RowFault),
-}
-
-impl Unusable {
-    /// Errors about one scope. All others are about more than that.
-    fn of(error: Error) -> Result<Self> {
-        match error {
-            Error::Shredded { .. } => Ok(Self::Shredded),
-            Error::Disabled { .. } => Ok(Self::Disabled),
-            Error::Input(InputFault::InvalidText { what, problem }) => Ok(Self::Named { what, problem }),
-            Error::Storage(StorageFault::InvalidRow { what, problem }) => Ok(Self::Row { what, problem }),
-            error => Err(error),
-        }
-    }
-
-    fn error(self, scope: &KeyScope) -> Error {
-        match self {
-            Self::Shredded => Error::Shredded { scope: scope.clone() },
-            Self::Disabled => Error::Disabled { scope: scope.clone() },
-            Self::Named { what, problem } => Error::Input(InputFault::InvalidText { what, problem }),
-            Self::Row { what, problem } => Error::Storage(StorageFault::InvalidRow { what, problem }),
-            Self::Key(key_id, fault) => fault.error(key_id),
-        }
-    }
+    unusable: HashMap<KeyScope, Error>,
 }
 
 /// Scopes that are locked.
 struct Locked {
     usable: Vec<KeyScope>,
-    unusable: HashMap<KeyScope, Unusable>,
+    unusable: HashMap<KeyScope, Error>,
     /// Those of the usable ones that have no key yet.
     missing: Vec<KeyScope>,
 }
@@ -66,7 +33,7 @@ impl UsableKeys {
     pub(crate) fn key(&self, scope: &KeyScope) -> Result<&(KeyId, Arc<DataKey>)> {
         match (self.keys.get(scope), self.unusable.get(scope)) {
             (Some(key), _) => Ok(key),
-            (None, Some(unusable)) => Err(unusable.error(scope)),
+            (None, Some(error)) => Err(error.clone()),
             (None, None) => Err(Error::Keys(KeyFault::ScopeState {
                 scope: scope.clone(),
                 problem: "was not locked: this is a bug, please report it",
@@ -113,7 +80,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         &self,
         tx: &mut Tx,
         usable: Vec<KeyScope>,
-        unusable: HashMap<KeyScope, Unusable>,
+        unusable: HashMap<KeyScope, Error>,
         pinned: &Pinned,
     ) -> Result<UsableKeys> {
         let keys =
@@ -131,7 +98,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         for scope in scopes {
             match check_name(scope) {
                 Ok(()) => usable.push(scope.clone()),
-                Err(error) => drop(unusable.insert(scope.clone(), Unusable::of(error)?)),
+                Err(error) => drop(unusable.insert(scope.clone(), about_one_scope(error)?)),
             }
         }
         usable.sort_unstable();
@@ -142,14 +109,14 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             let scope = record.scope.clone();
             match check_and_take(record) {
                 Ok(key) => active.extend(key.map(|(_, key)| key)),
-                Err(error) => drop(unusable.insert(scope, Unusable::of(error)?)),
+                Err(error) => drop(unusable.insert(scope, about_one_scope(error)?)),
             }
         }
         let has_key: HashSet<KeyScope> = active.iter().map(|key| key.scope.clone()).collect();
         let opened = self.open_all(tx, &namespace, &active, None, Some(pinned)).await?;
         for key in active {
-            if let Some(Err(fault)) = opened.get(&key.key_id) {
-                unusable.insert(key.scope, Unusable::Key(key.key_id, *fault));
+            if let Some(Err(error)) = opened.get(&key.key_id) {
+                unusable.insert(key.scope, error.clone());
             }
         }
         usable.retain(|scope| !unusable.contains_key(scope));
@@ -189,6 +156,17 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         let history = self.store.history(tx, scope).await?;
         let keys = history.into_iter().flat_map(|history| history.keys);
         Ok(keys.filter(|key| key.shredded_at.is_some()).max_by_key(|key| key.version).map(|key| key.key_id))
+    }
+}
+
+/// An error that is about one scope. All others are about more than that, and fail the call.
+fn about_one_scope(error: Error) -> Result<Error> {
+    match &error {
+        Error::Shredded { .. }
+        | Error::Disabled { .. }
+        | Error::Input(InputFault::InvalidText { .. })
+        | Error::Storage(StorageFault::InvalidRow { .. }) => Ok(error),
+        _ => Err(error),
     }
 }
 

@@ -8,13 +8,13 @@
 
 use crate::crypto::primitives::Transcript;
 use crate::crypto::primitives::{DataKey, EventKey, GCM_TAG, PAD};
-use crate::error::{Error, EventFault, KeyFault, Result, StorageFault};
+use crate::error::{Error, EventFault, Result};
 use crate::event::EventRef;
 use crate::json::pointer::{JsonPointer, Pattern, Token};
 use crate::json::scan::Span;
 use crate::json::scan::{Scan, ScanError, SealMember, WHOLE_MEMBER, locate, scan};
 use crate::json::wanted::{Target, Wanted};
-use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::seal::binding::Binding;
 use crate::seal::detect::{begins_sealed, may_hold_header};
 use crate::seal::format::{Document, EntryKind, Header, HeaderError, MAX_STORED, Mode};
@@ -29,27 +29,7 @@ pub(crate) enum KeyStatus {
     Live { scope: KeyScope, key: Arc<DataKey> },
     Disabled { scope: KeyScope },
     Shredded { scope: KeyScope },
-    Faulty(RowFault),
-}
-
-/// Why the row of a key can't be used.
-#[derive(Clone, Copy)]
-pub(crate) enum RowFault {
-    WrongKey { kek_id: KekId },
-    MissingKek { kek_id: KekId },
-    InvalidRow { problem: &'static str },
-}
-
-impl RowFault {
-    pub(crate) fn error(self, key_id: KeyId) -> Error {
-        match self {
-            Self::WrongKey { kek_id } => Error::Keys(KeyFault::WrongKey { key_id, kek_id }),
-            Self::MissingKek { kek_id } => Error::Keys(KeyFault::MissingKek { kek_id }),
-            Self::InvalidRow { problem } => {
-                Error::Storage(StorageFault::InvalidRow { what: "data_keys.wrapped_key", problem })
-            }
-        }
-    }
+    Faulty(Error),
 }
 
 /// The states of the keys that a page of events needs. A key that has no row in the key table is not in the map.
@@ -319,7 +299,7 @@ impl<'a> Closed<'a> {
         for key_id in &self.header.keys {
             shredded.push(match keys.get(key_id) {
                 None => return Err(Error::Event { event_id, fault: EventFault::MissingKey { key_id: *key_id } }),
-                Some(KeyStatus::Faulty(fault)) => return Err(fault.error(*key_id)),
+                Some(KeyStatus::Faulty(error)) => return Err(error.clone()),
                 Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
                 Some(KeyStatus::Live { .. }) => None,
                 Some(KeyStatus::Shredded { scope }) => Some(scope),
@@ -335,7 +315,7 @@ impl<'a> Closed<'a> {
                     });
                 }
                 Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
-                Some(KeyStatus::Faulty(fault)) => return Err(fault.error(self.header.integrity_key)),
+                Some(KeyStatus::Faulty(error)) => return Err(error.clone()),
                 Some(_) => {}
             }
         }
