@@ -1,8 +1,6 @@
-//! What is inside an [`Error`](crate::Error): the inner types of its variants, the word for each, and errors of other
-//! people's code.
+//! What is inside an [`Error`]: the inner types of its variants, the word for each, and errors of other people's code.
 //!
-//! - [`EventFault`]: one event can't be appended, opened, upcast or decoded. [`Error::Event`](crate::Error::Event) says
-//!   which one.
+//! - [`EventFault`]: one event can't be appended, opened, upcast or decoded. [`Error::Event`] says which one.
 //! - [`InputFault`]: something else that a caller passed.
 //! - [`KeyFault`], [`KmsFault`]: keys, and what wraps them.
 //! - [`SetUpFault`], [`TransactionFault`], [`StorageFault`]: what the database lacks, how it is used, what it holds.
