@@ -36,11 +36,13 @@
 mod event_store;
 mod event_table;
 mod key_store;
+mod key_table;
 mod kms;
 
 pub use event_store::*;
 pub use event_table::*;
 pub use key_store::*;
+pub use key_table::*;
 pub use kms::*;
 
 use crate::error::Result;

@@ -182,14 +182,6 @@ impl MemoryTx {
         let staged = self.staged.get_or_insert(Staged { base: revision, tables: committed });
         if staged.base == revision { Ok(()) } else { Err(Error::Collision { source: None }) }
     }
-
-    /// Makes a change and commits it at once.
-    pub(crate) fn write_now<T>(&self, change: impl FnOnce(&mut Tables) -> T) -> T {
-        self.db.with_committed(|committed| {
-            committed.revision += 1;
-            change(Arc::make_mut(&mut committed.tables))
-        })
-    }
 }
 
 impl fmt::Debug for MemoryDb {

@@ -9,5 +9,3 @@ mod row;
 
 pub use events::{PostgresStore, PostgresTables};
 pub use keys::PostgresKeys;
-
-use row::column;

@@ -5,7 +5,7 @@ use crate::event::{
     AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage,
     PersistedEvent, Stream, VersionRange,
 };
-use crate::keys::{KeyManager, KeyStore};
+use crate::keys::{KeyManager, KeyStore, KeyTable};
 use crate::kms::Kms;
 use crate::schema::Schemas;
 use crate::sealer::Sealer;
@@ -28,9 +28,9 @@ use std::fmt;
 /// through an `Arc`.
 ///
 /// See the [crate documentation](crate) for a whole example.
-pub struct SealedStore<S: EventStore> {
+pub struct SealedStore<S: EventStore, K: ?Sized = dyn KeyTable<Tx = <S as EventStore>::Tx>> {
     inner: S,
-    sealer: Sealer<S::Tx>,
+    sealer: Sealer<S::Tx, K>,
 }
 
 impl<S: EventStore> SealedStore<S> {
@@ -38,23 +38,25 @@ impl<S: EventStore> SealedStore<S> {
     ///
     /// Before the first append, run the migrations and call [`keys().prepare(…)`](KeyManager::prepare) once at startup.
     #[must_use]
-    pub fn new(store: S, keys: impl KeyStore<Tx = S::Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
+    pub fn new(store: S, keys: impl KeyTable<Tx = S::Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
         Self::with_keys(store, KeyManager::new(keys, kms), schemas)
     }
+}
 
+impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> SealedStore<S, K> {
     /// Wraps a store, with settings for the keys that you choose: see [`KeyManager::builder`]. Reads and writes
     /// nothing.
     ///
     /// A `SealedStore` has no other settings. Configure the inner store before you wrap it. The [`Schemas`] say what is
     /// protected, and which events may pass.
     #[must_use]
-    pub fn with_keys(store: S, keys: KeyManager<S::Tx>, schemas: Schemas) -> Self {
+    pub fn with_keys(store: S, keys: KeyManager<S::Tx, K>, schemas: Schemas) -> Self {
         Self { inner: store, sealer: Sealer::with_keys(keys, schemas) }
     }
 
     /// The keys: to prepare them at startup, to shred, rotate and disable them.
     #[must_use]
-    pub fn keys(&self) -> &KeyManager<S::Tx> {
+    pub fn keys(&self) -> &KeyManager<S::Tx, K> {
         self.sealer.keys()
     }
 
@@ -114,7 +116,7 @@ impl<S: EventStore> SealedStore<S> {
     }
 
     /// The sealer, for maintenance of the store as a whole.
-    pub(crate) fn sealer(&self) -> &Sealer<S::Tx> {
+    pub(crate) fn sealer(&self) -> &Sealer<S::Tx, K> {
         &self.sealer
     }
 
@@ -127,7 +129,7 @@ impl<S: EventStore> SealedStore<S> {
 
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl<S: EventStore> EventStore for SealedStore<S> {
+impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore<S, K> {
     type Tx = S::Tx;
 
     /// Seals the events, and appends them to the wrapped store. The result holds the payloads as the caller passed
@@ -198,7 +200,7 @@ fn keep_wanted(events: &mut Vec<PersistedEvent>, filter: &EventFilter) {
     }
 }
 
-impl<S: EventStore> fmt::Debug for SealedStore<S> {
+impl<S: EventStore, K: ?Sized> fmt::Debug for SealedStore<S, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SealedStore").field("sealer", &self.sealer).finish_non_exhaustive()
     }

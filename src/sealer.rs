@@ -9,7 +9,7 @@ use crate::crypto::primitives::{DataKey, Salts};
 use crate::error::{Error, InputFault, KeyFault, Result};
 use crate::event::{AggregateRef, NewEvent, PersistedEvent, Unreadable, check_append};
 use crate::keys::names::{KeyId, KeyScope};
-use crate::keys::{KeyManager, KeyStore};
+use crate::keys::{KeyManager, KeyStore, KeyTable};
 use crate::kms::Kms;
 use crate::schema::Schemas;
 use crate::seal::clear::check_sensitive;
@@ -55,8 +55,8 @@ use std::sync::Arc;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Sealer<Tx> {
-    keys: KeyManager<Tx>,
+pub struct Sealer<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
+    keys: KeyManager<Tx, K>,
     schemas: Schemas,
 }
 
@@ -64,20 +64,22 @@ impl<Tx: Send + 'static> Sealer<Tx> {
     /// Makes a sealer of a key table, a KMS and the registry of schemas, with the default settings for the keys. Reads
     /// and writes nothing.
     #[must_use]
-    pub fn new(keys: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
+    pub fn new(keys: impl KeyTable<Tx = Tx> + 'static, kms: impl Kms + 'static, schemas: Schemas) -> Self {
         Self::with_keys(KeyManager::new(keys, kms), schemas)
     }
+}
 
+impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// Makes a sealer with settings for the keys that you choose: see [`KeyManager::builder`]. Reads and writes
     /// nothing.
     #[must_use]
-    pub fn with_keys(keys: KeyManager<Tx>, schemas: Schemas) -> Self {
+    pub fn with_keys(keys: KeyManager<Tx, K>, schemas: Schemas) -> Self {
         Self { keys, schemas }
     }
 
     /// The keys: to prepare them at startup, to shred, rotate and disable them.
     #[must_use]
-    pub fn keys(&self) -> &KeyManager<Tx> {
+    pub fn keys(&self) -> &KeyManager<Tx, K> {
         &self.keys
     }
 
@@ -265,7 +267,7 @@ fn key_of<'k>(by_scope: &HashMap<&KeyScope, &'k (KeyId, Arc<DataKey>)>, scope: &
     }
 }
 
-impl<Tx> fmt::Debug for Sealer<Tx> {
+impl<Tx, K: ?Sized> fmt::Debug for Sealer<Tx, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sealer").field("keys", &self.keys).field("schemas", &self.schemas).finish()
     }

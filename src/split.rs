@@ -15,10 +15,9 @@ use crate::event::{
 };
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyStore, NewDataKey, Retirement, RewrapBatch, RewrappedBatch,
-    Rewrapper, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyWork, NewDataKey, RestoredScopes,
+    ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
-use crate::kms::WrappedKek;
 use crate::sql::{committing, database};
 use crate::store::EventStore;
 use async_trait::async_trait;
@@ -457,39 +456,8 @@ where
         read!(tx, |connection| self.inner.keks(connection, kek_ids))
     }
 
-    async fn install_kek(&self, tx: &mut Self::Tx, kek: &KekRecord) -> Result<()> {
-        read!(tx, |connection| self.inner.install_kek(connection, kek))
-    }
-
-    async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {
-        read!(tx, |connection| self.inner.kek_usage(connection))
-    }
-
-    async fn replace_kek(&self, tx: &mut Self::Tx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        read!(tx, |connection| self.inner.replace_kek(connection, replaced, kek))
-    }
-
-    async fn move_kek(
-        &self,
-        tx: &mut Self::Tx,
-        old: &KekRecord,
-        provider: &str,
-        wrapped: &WrappedKek,
-        at: OffsetDateTime,
-    ) -> Result<bool> {
-        read!(tx, |connection| self.inner.move_kek(connection, old, provider, wrapped, at))
-    }
-
-    async fn retire_kek(&self, tx: &mut Self::Tx, kek_id: KekId) -> Result<Retirement> {
-        read!(tx, |connection| self.inner.retire_kek(connection, kek_id))
-    }
-
-    async fn rewrap_batch(&self, tx: &mut Self::Tx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
-        read!(tx, |connection| self.inner.rewrap_batch(connection, batch, by))
-    }
-
-    async fn install_key(&self, tx: &mut Self::Tx, key: &NewDataKey) -> Result<()> {
-        read!(tx, |connection| self.inner.install_key(connection, key))
+    async fn announce_writing(&self, tx: &mut Self::Tx) -> Result<()> {
+        self.inner.announce_writing(tx.keys.hold().await?).await
     }
 
     async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
@@ -497,9 +465,7 @@ where
         match lock {
             ScopeLock::None => return read!(tx, |connection| self.inner.scopes(connection, scopes, lock)),
             // The events are committed before these changes, so they must not depend on them.
-            ScopeLock::Share if side.changed && !scopes.is_empty() => {
-                return Err(Error::Transaction(TransactionFault::SplitChange));
-            }
+            ScopeLock::Share if side.changed => return Err(Error::Transaction(TransactionFault::SplitChange)),
             _ => {}
         }
         let records = self.inner.scopes(side.hold().await?, scopes, lock).await?;
@@ -546,11 +512,32 @@ where
         self.inner.destroy_keys(tx.keys.hold().await?, scope, at).await
     }
 
+    async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
+        read!(tx, |connection| self.inner.history(connection, scope))
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<Ks, T, K> KeyTable for SplitKeys<Ks, T, K>
+where
+    Ks: KeyTable<Tx = K::Connection> + 'static,
+    T: Send + 'static,
+    K: Database,
+{
+    async fn in_transaction(&self, tx: &mut Self::Tx, operation: &'static str, work: &mut dyn KeyWork) -> Result<()> {
+        read!(tx, |connection| self.inner.in_transaction(connection, operation, work))
+    }
+
+    async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {
+        read!(tx, |connection| self.inner.kek_usage(connection))
+    }
+
     async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>> {
         read!(tx, |connection| self.inner.scopes_with_ids(connection, ids))
     }
 
-    async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
-        read!(tx, |connection| self.inner.history(connection, scope))
+    async fn restored_scopes(&self, tx: &mut Self::Tx, limit: u32) -> Result<RestoredScopes> {
+        read!(tx, |connection| self.inner.restored_scopes(connection, limit))
     }
 }

@@ -5,6 +5,7 @@
 mod dialect;
 pub(crate) mod errors;
 pub(crate) mod events;
+pub(crate) mod keys;
 pub(crate) mod migrations;
 pub(crate) mod own_transaction;
 mod row;

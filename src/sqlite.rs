@@ -10,4 +10,4 @@ mod row;
 pub use events::SqliteStore;
 pub use keys::SqliteKeys;
 
-use row::{column, id_text, to_text};
+use row::{id_text, to_text};

@@ -1,31 +1,24 @@
-//! The contract of a key table.
+//! The contract of a key store.
 
 use crate::conformance::{Database, must};
-use crate::error::{Error, KeyFault, Result, TransactionFault};
+use crate::error::Result;
 use crate::event::now;
 use crate::keys::names::{KekId, KeyId, KeyScope};
-use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyStore, NewDataKey, Retirement, RewrapBatch, Rewrapper,
-    ScopeAction, ScopeChange, ScopeLock, ScopeState,
-};
-use crate::kms::WrappedKek;
+use crate::keys::{KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeState};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Runs all of the suite. The tables are migrated and hold nothing yet.
+/// Runs all of the suite. The tables are migrated, and the partition `default` has an active key-encryption key: run
+/// [`key_table`](crate::conformance::key_table) before, or insert one.
 pub async fn key_store<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
-    first_keys_are_installed_once(db, keys).await;
     scopes_and_keys_are_kept(db, keys).await;
     the_newest_key_is_known_whatever_is_active(db, keys).await;
     changes_that_change_nothing_are_errors(db, keys).await;
-    scopes_are_found_by_their_ids(db, keys).await;
     shredded_keys_leave_tombstones(db, keys).await;
     no_key_outlives_a_concurrent_shred(db, keys).await;
-    key_encryption_keys_are_rotated_moved_and_retired(db, keys).await;
-    data_keys_are_wrapped_anew_in_batches(db, keys).await;
 }
 
 /// Runs two futures at the same time, in one task.
@@ -54,19 +47,7 @@ pub(super) async fn join<A, B>(a: impl Future<Output = A>, b: impl Future<Output
     .await
 }
 
-fn kek(partition: &str) -> KekRecord {
-    KekRecord {
-        kek_id: KekId(Uuid::now_v7()),
-        partition: partition.to_owned(),
-        provider: "conformance".to_owned(),
-        wrapped: WrappedKek { master_key_id: "master".to_owned(), ciphertext: vec![0, 1, 2, 255] },
-        state: KekState::Active,
-        created_at: now(),
-        wrapped_at: now(),
-    }
-}
-
-fn key(scope: &KeyScope, version: u32, kek_id: KekId) -> NewDataKey {
+pub(super) fn key(scope: &KeyScope, version: u32, kek_id: KekId) -> NewDataKey {
     NewDataKey {
         key_id: KeyId(Uuid::now_v7()),
         scope: scope.clone(),
@@ -77,7 +58,7 @@ fn key(scope: &KeyScope, version: u32, kek_id: KekId) -> NewDataKey {
     }
 }
 
-fn fresh(name: &str) -> KeyScope {
+pub(super) fn fresh(name: &str) -> KeyScope {
     KeyScope::new("Conformance", format!("{name} {} '\"\\ \u{1f600}", Uuid::now_v7()))
 }
 
@@ -101,7 +82,12 @@ async fn scope_with_key<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K, 
     (scope, new)
 }
 
-async fn shred<K: KeyStore>(keys: &K, tx: &mut K::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+pub(super) async fn shred<K: KeyStore>(
+    keys: &K,
+    tx: &mut K::Tx,
+    scope: &KeyScope,
+    at: OffsetDateTime,
+) -> Result<Vec<KeyId>> {
     keys.create_scopes(tx, std::slice::from_ref(scope)).await?;
     keys.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?;
     let change = ScopeChange {
@@ -116,43 +102,6 @@ async fn shred<K: KeyStore>(keys: &K, tx: &mut K::Tx, scope: &KeyScope, at: Offs
     let destroyed = keys.destroy_keys(tx, scope, change.at).await?;
     keys.change_scope(tx, &change).await?;
     Ok(destroyed)
-}
-
-/// The first key-encryption key and the first key of a scope stay the first, and are committed at once.
-pub async fn first_keys_are_installed_once<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
-    let mut connection = must(db.connect().await, "connect");
-    let conn = db.connection(&mut connection);
-    assert!(must(keys.namespace(conn).await, "namespace").is_some(), "migrated tables name their namespace");
-    assert!(
-        must(keys.active_kek(conn, "default").await, "active_kek").is_none(),
-        "the suite needs tables without keys"
-    );
-    let (first, second, elsewhere) = (kek("default"), kek("default"), kek("elsewhere"));
-    for new in [&first, &second, &elsewhere] {
-        must(keys.install_kek(conn, new).await, "install_kek");
-    }
-    let scope = KeyScope::integrity();
-    for new in [key(&scope, 1, first.kek_id), key(&scope, 1, first.kek_id)] {
-        must(keys.install_key(conn, &new).await, "install_key");
-    }
-    let mut others = must(db.begin().await, "begin");
-    let tx = db.tx(&mut others);
-    let Some(active) = must(keys.active_kek(tx, "default").await, "active_kek") else { panic!("it was not committed") };
-    assert_eq!((active.kek_id, &active.wrapped, active.created_at), (first.kek_id, &first.wrapped, first.created_at));
-    let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Share).await, "scopes").remove(0);
-    assert_eq!(
-        (record.last_version, record.generation, record.active.is_some()),
-        (1, 1, true),
-        "a first key is installed once"
-    );
-    drop(others);
-
-    let mut transaction = must(db.begin().await, "begin");
-    let tx = db.tx(&mut transaction);
-    must(keys.create_scopes(tx, &[fresh("in a transaction")]).await, "create_scopes");
-    let refused = keys.install_kek(tx, &kek("default")).await;
-    assert!(matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))), "{refused:?}");
-    drop(transaction);
 }
 
 /// What is written is read, by scope and by key; unknown ones are left out; a rollback forgets.
@@ -170,7 +119,7 @@ pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: 
         let record = &records[0];
         assert_eq!(
             (&record.scope, record.state, record.generation, record.last_version),
-            (&scope, ScopeState::Live, 1, 1)
+            (&scope, ScopeState::Live, 1, Some(1))
         );
         let active = record.active.as_ref();
         assert_eq!(
@@ -179,16 +128,16 @@ pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: 
         );
         assert_eq!(active.and_then(|key| key.wrapped_key.as_ref()), Some(&first.wrapped_key));
     }
-    must(
-        keys.create_scopes(tx, &[scope.clone(), fresh("new")]).await,
-        "creating a known scope again, beside a new one",
-    );
+    let new = fresh("new");
+    must(keys.create_scopes(tx, &[scope.clone(), new.clone()]).await, "creating a known scope again, beside a new one");
+    let record = must(keys.scopes(tx, &[new], ScopeLock::None).await, "scopes").remove(0);
+    assert_eq!((record.last_version, record.active.is_none()), (None, true), "a new scope has no keys");
     let second = key(&scope, 2, kek_id);
     must(keys.insert_keys(tx, std::slice::from_ref(&second)).await, "insert_keys");
     let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::None).await, "scopes").remove(0);
     assert_eq!(
         (record.last_version, record.active.map(|key| key.key_id)),
-        (2, Some(second.key_id)),
+        (Some(2), Some(second.key_id)),
         "insert_keys must insert every key, the last one as the active one"
     );
     let ids = [second.key_id, KeyId(Uuid::now_v7()), first.key_id];
@@ -227,7 +176,8 @@ pub async fn the_newest_key_is_known_whatever_is_active<D: Database, K: KeyStore
             "the key that was inserted last is the active one"
         );
         assert_eq!(
-            record.last_version, 3,
+            record.last_version,
+            Some(3),
             "last_version must be the highest version that there is, whichever key is active"
         );
     }
@@ -284,32 +234,6 @@ pub async fn changes_that_change_nothing_are_errors<D: Database, K: KeyStore<Tx 
     }
 }
 
-/// Whoever shreds one scope is told of others under the same id: of whatever kind, byte for byte, and shredded ones
-/// too.
-pub async fn scopes_are_found_by_their_ids<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
-    let id = fresh("found by its id").id().to_owned();
-    let shouted = id.to_uppercase();
-    let scope = |kind: &str, id: &str| KeyScope::new(kind, id);
-    let kinds = ["A", "Conformance", "conformance", "\u{1f600}"];
-    let mut expected: Vec<KeyScope> = kinds.into_iter().map(|kind| scope(kind, &id)).collect();
-    expected.push(scope("Conformance", &shouted));
-    let others = [scope("Conformance", &format!("{id} ")), scope("Elsewhere", &format!("{id}2"))];
-    let mut transaction = must(db.begin().await, "begin");
-    let tx = db.tx(&mut transaction);
-    must(keys.create_scopes(tx, &[&expected[..], &others].concat()).await, "create_scopes");
-    must(shred(keys, tx, &expected[0], now()).await, "shred");
-    let mut found =
-        must(keys.scopes_with_ids(tx, &[shouted, id.clone(), "no such id".to_owned()]).await, "scopes_with_ids");
-    found.sort_unstable();
-    expected.sort_unstable();
-    assert_eq!(found, expected, "scopes_with_ids finds the scopes of every kind under these ids, and no others");
-    assert!(must(keys.scopes_with_ids(tx, &[]).await, "scopes_with_ids").is_empty(), "no ids, no scopes");
-    drop(transaction);
-    let mut transaction = must(db.begin().await, "begin");
-    let found = must(keys.scopes_with_ids(db.tx(&mut transaction), &[id]).await, "scopes_with_ids");
-    assert!(found.is_empty(), "scopes that were rolled back are not found");
-}
-
 /// A shred empties every key row of the scope and keeps all of them; nothing of it can be undone.
 pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let (scope, first) = scope_with_key(db, keys, "shredded").await;
@@ -350,7 +274,7 @@ pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>
         "a live key must say so twice"
     );
     let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Share).await, "scopes").remove(0);
-    assert_eq!((record.state, record.last_version, record.active.is_none()), (ScopeState::Shredded, 2, true));
+    assert_eq!((record.state, record.last_version, record.active.is_none()), (ScopeState::Shredded, Some(2), true));
     assert_eq!(history.keys.iter().map(|key| key.version).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(
         (history.changes.len(), history.changes[0].reason.as_str(), history.changes[0].action),
@@ -402,212 +326,4 @@ pub async fn no_key_outlives_a_concurrent_shred<D: Database, K: KeyStore<Tx = D:
         }
     }
     assert!(shreds > 0, "no shred was ever committed");
-}
-
-/// Marks what it wraps; does not open what is marked as bad.
-struct Marking {
-    written_opens: bool,
-}
-
-const BAD: u8 = 255;
-
-impl Rewrapper for Marking {
-    fn rewrap(&self, key: &DataKeyRecord) -> Result<Option<Vec<u8>>> {
-        let wrapped = key.wrapped_key.as_deref().unwrap_or(&[BAD]);
-        Ok((wrapped[0] != BAD).then(|| [b"anew", key.key_id.0.as_bytes().as_slice()].concat()))
-    }
-
-    fn opens(&self, key_id: KeyId, wrapped: &[u8]) -> bool {
-        self.written_opens && wrapped == [b"anew", key_id.0.as_bytes().as_slice()].concat()
-    }
-}
-
-async fn usage_of<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K, kek_id: KekId) -> KekUsage {
-    let mut connection = must(db.begin().await, "begin");
-    let usage = must(keys.kek_usage(db.tx(&mut connection)).await, "kek_usage");
-    match usage.into_iter().find(|usage| usage.kek.kek_id == kek_id) {
-        Some(usage) => usage,
-        None => panic!("a key-encryption key is not listed"),
-    }
-}
-
-/// One key is active in each partition; an old one opens until nothing needs it; none comes back.
-pub async fn key_encryption_keys_are_rotated_moved_and_retired<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
-    let mut connection = must(db.connect().await, "connect");
-    let conn = db.connection(&mut connection);
-    let partition = fresh("partition").id().to_owned();
-    let (first, second, stray) = (kek(&partition), kek(&partition), kek(&partition));
-    must(keys.install_kek(conn, &first).await, "install_kek");
-    assert!(
-        !must(keys.replace_kek(conn, stray.kek_id, &second).await, "replace_kek"),
-        "replace_kek replaces nothing but the active key-encryption key"
-    );
-    assert!(
-        must(keys.replace_kek(conn, first.kek_id, &second).await, "replace_kek"),
-        "replace_kek must replace the active key-encryption key, and say so"
-    );
-    let active = must(keys.active_kek(conn, &partition).await, "active_kek");
-    assert_eq!(
-        active.as_ref(),
-        Some(&second),
-        "replace_kek must make the new key-encryption key the active one, as it was given"
-    );
-    assert!(
-        !must(keys.replace_kek(conn, first.kek_id, &stray).await, "replace_kek"),
-        "two processes rotated at once: the second must learn it"
-    );
-    let active = must(keys.active_kek(conn, &partition).await, "active_kek");
-    assert_eq!(active.as_ref().map(|kek| (kek.kek_id, kek.state)), Some((second.kek_id, KekState::Active)));
-    let old = usage_of(db, keys, first.kek_id).await;
-    assert_eq!(
-        (old.kek.state, old.live_keys, old.oldest_wrap),
-        (KekState::DecryptOnly, 0, None),
-        "replace_kek must leave the old key-encryption key for opening only"
-    );
-    assert_eq!(
-        (&old.kek.wrapped, old.kek.created_at, old.kek.wrapped_at),
-        (&first.wrapped, first.created_at, first.wrapped_at)
-    );
-
-    let elsewhere = WrappedKek { master_key_id: "another".to_owned(), ciphertext: vec![9, 9] };
-    let later = now() + time::Duration::SECOND;
-    assert!(
-        must(keys.move_kek(conn, &first, "other provider", &elsewhere, later).await, "move_kek"),
-        "move_kek must move a row that is as it was, and say so"
-    );
-    let moved = usage_of(db, keys, first.kek_id).await.kek;
-    assert_eq!(
-        (moved.provider.as_str(), &moved.wrapped, moved.wrapped_at),
-        ("other provider", &elsewhere, later),
-        "move_kek must exchange provider, wrapping and time of the row"
-    );
-    let third = WrappedKek { master_key_id: "a third".to_owned(), ciphertext: vec![3] };
-    let again = must(keys.move_kek(conn, &first, "a third provider", &third, later).await, "move_kek");
-    let left = usage_of(db, keys, first.kek_id).await.kek;
-    assert!(!again && left == moved, "move_kek must leave a row alone that was changed meanwhile, and say so");
-    assert_eq!((moved.state, moved.created_at), (KekState::DecryptOnly, first.created_at));
-
-    let scope = fresh("retired");
-    let new = key(&scope, 1, first.kek_id);
-    let mut transaction = must(db.begin().await, "begin");
-    let tx = db.tx(&mut transaction);
-    must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "create_scopes");
-    must(keys.insert_keys(tx, std::slice::from_ref(&new)).await, "insert_keys");
-    must(db.commit(transaction).await, "commit");
-    assert_eq!(must(keys.retire_kek(conn, first.kek_id).await, "retire_kek"), Retirement::InUse(1));
-    assert_eq!(must(keys.retire_kek(conn, second.kek_id).await, "retire_kek"), Retirement::Active);
-    assert_eq!(must(keys.retire_kek(conn, stray.kek_id).await, "retire_kek"), Retirement::Unknown);
-    let mut transaction = must(db.begin().await, "begin");
-    must(shred(keys, db.tx(&mut transaction), &scope, now()).await, "shred");
-    must(db.commit(transaction).await, "commit");
-    assert_eq!(
-        must(keys.retire_kek(conn, first.kek_id).await, "retire_kek"),
-        Retirement::Done,
-        "a tombstone needs no key"
-    );
-    assert_eq!(usage_of(db, keys, first.kek_id).await.kek.state, KekState::Retired);
-    let scope = fresh("late");
-    let mut transaction = must(db.begin().await, "begin");
-    let tx = db.tx(&mut transaction);
-    must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "create_scopes");
-    match keys.insert_keys(tx, &[key(&scope, 1, first.kek_id)]).await {
-        Err(error) => assert!(error.is_retryable(), "{error:?}"),
-        Ok(()) => panic!("a data key was inserted under a retired key-encryption key"),
-    }
-    drop(transaction);
-    let mut transaction = must(db.begin().await, "begin");
-    let tx = db.tx(&mut transaction);
-    must(keys.create_scopes(tx, &[fresh("in a transaction")]).await, "create_scopes");
-    for refused in
-        [keys.replace_kek(tx, second.kek_id, &stray).await.map(drop), keys.retire_kek(tx, first.kek_id).await.map(drop)]
-    {
-        assert!(matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))), "{refused:?}");
-    }
-}
-
-/// Live keys of the old key-encryption keys, each once, in order; bad ones and tombstones stay as they are.
-pub async fn data_keys_are_wrapped_anew_in_batches<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
-    let mut connection = must(db.connect().await, "connect");
-    let partition = fresh("rewrap").id().to_owned();
-    let (old, new) = (kek(&partition), kek(&partition));
-    must(keys.install_kek(db.connection(&mut connection), &old).await, "install_kek");
-    let mut ids = Vec::new();
-    for number in 0..7_u8 {
-        let scope = fresh("rewrap");
-        let mut data_key = key(&scope, 1, old.kek_id);
-        if number == 3 {
-            data_key.wrapped_key[0] = BAD;
-        }
-        let mut transaction = must(db.begin().await, "begin");
-        let tx = db.tx(&mut transaction);
-        must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "create_scopes");
-        must(keys.insert_keys(tx, std::slice::from_ref(&data_key)).await, "insert_keys");
-        if number == 5 {
-            must(shred(keys, tx, &scope, now()).await, "shred");
-        } else {
-            ids.push(data_key.key_id);
-        }
-        must(db.commit(transaction).await, "commit");
-    }
-    let bad = ids[3];
-    ids.sort_unstable();
-    let conn = db.connection(&mut connection);
-    assert!(must(keys.replace_kek(conn, old.kek_id, &new).await, "replace_kek"));
-    let mut batch = RewrapBatch {
-        from: vec![old.kek_id],
-        to: new.kek_id,
-        after: None,
-        limit: 4,
-        at: now() + time::Duration::MINUTE,
-    };
-    let refused = keys.rewrap_batch(conn, &batch, &Marking { written_opens: false }).await;
-    assert!(
-        matches!(refused, Err(Error::Keys(KeyFault::WrongKey { .. }))),
-        "rewrap_batch must look at what was written: {refused:?}"
-    );
-    assert_eq!(usage_of(db, keys, new.kek_id).await.live_keys, 0, "a batch that failed was written");
-    let by = Marking { written_opens: true };
-    let (mut found, mut rewrapped, mut seen_bad) = (0, 0, Vec::new());
-    loop {
-        let outcome = must(keys.rewrap_batch(conn, &batch, &by).await, "rewrap_batch");
-        found += outcome.found;
-        rewrapped += outcome.rewrapped;
-        seen_bad.extend(outcome.bad);
-        if outcome.found < batch.limit {
-            break;
-        }
-        assert!(batch.after < outcome.last, "it would go round in circles");
-        batch.after = outcome.last;
-    }
-    assert_eq!(seen_bad, [bad], "rewrap_batch must leave alone, and name, what does not open");
-    assert_eq!((found, rewrapped), (6, 5), "rewrap_batch must count what it found and what it wrapped anew");
-    let again = must(keys.rewrap_batch(conn, &RewrapBatch { after: None, ..batch.clone() }, &by).await, "rewrap_batch");
-    assert_eq!(
-        (again.found, again.rewrapped),
-        (1, 0),
-        "rewrap_batch must write what it says that it wrapped anew, and wrap none twice"
-    );
-    let mut transaction = must(db.begin().await, "begin");
-    let records = must(keys.data_keys(db.tx(&mut transaction), &ids).await, "data_keys");
-    drop(transaction);
-    for record in records {
-        let expected = if record.key_id == bad { old.kek_id } else { new.kek_id };
-        assert_eq!(record.kek_id, expected, "rewrap_batch must write which key-encryption key wraps a data key now");
-        let opens = by.opens(record.key_id, record.wrapped_key.as_deref().unwrap_or_default());
-        assert!(record.key_id == bad || opens, "rewrap_batch must write the new wrapping");
-    }
-    let newest = kek(&partition);
-    assert!(must(keys.replace_kek(conn, new.kek_id, &newest).await, "replace_kek"));
-    let unused = kek(fresh("unused").id());
-    must(keys.install_kek(conn, &unused).await, "install_kek");
-    let successor = kek(&unused.partition);
-    assert!(must(keys.replace_kek(conn, unused.kek_id, &successor).await, "replace_kek"));
-    assert_eq!(must(keys.retire_kek(conn, unused.kek_id).await, "retire_kek"), Retirement::Done);
-    let late = RewrapBatch { from: vec![new.kek_id], to: unused.kek_id, after: None, limit: 4, at: now() };
-    match keys.rewrap_batch(conn, &late, &by).await {
-        Err(error) => assert!(error.is_retryable(), "{error:?}"),
-        Ok(done) => panic!("data keys were wrapped by a retired key: {done:?}"),
-    }
-    let (of_old, of_new) = (usage_of(db, keys, old.kek_id).await, usage_of(db, keys, new.kek_id).await);
-    assert_eq!((of_old.live_keys, of_new.live_keys, of_new.oldest_wrap), (1, 5, Some(batch.at)));
 }

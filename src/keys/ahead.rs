@@ -10,7 +10,7 @@ use crate::error::{Error, KmsFault, Result};
 use crate::keys::kek_cache::Kek;
 use crate::keys::manager::{KeyManager, lock, no_active_kek};
 use crate::keys::names::{KekId, KeyScope, Namespace};
-use crate::keys::{DataKeyRecord, KekRecord, ScopeLock, ScopeState};
+use crate::keys::{DataKeyRecord, KekRecord, KeyStore, ScopeLock, ScopeState};
 use crate::kms::KmsFailure;
 use lru::LruCache;
 use std::collections::{HashMap, HashSet};
@@ -69,7 +69,7 @@ impl Hints {
     }
 }
 
-impl<Tx: Send + 'static> KeyManager<Tx> {
+impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Opens what an append for these scopes will need, those of this crate among them, before it locks them.
     pub(crate) async fn open_ahead(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Pinned> {
         let mut pinned = Pinned::default();

@@ -5,9 +5,9 @@
 use crate::error::{Result, no_effect};
 use crate::keys::manager::KeyManager;
 use crate::keys::names::{KeyId, KeyScope};
-use crate::keys::{KeyHistory, ScopeChange, ScopeState};
+use crate::keys::{KeyHistory, KeyStore, ScopeChange, ScopeState};
 
-impl<Tx: Send + 'static> KeyManager<Tx> {
+impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Is nothing left of a shredded scope's keys? Returns all of them that were ever there.
     pub(crate) async fn look_at_shred(
         &self,

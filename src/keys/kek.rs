@@ -1,8 +1,7 @@
-//! What key tables say of key-encryption keys, and how they change.
+//! What key tables say of key-encryption keys.
 
 use crate::error::{Error, Result, StorageFault};
-use crate::keys::DataKeyRecord;
-use crate::keys::names::{KekId, KeyId};
+use crate::keys::names::KekId;
 use crate::kms::WrappedKek;
 use time::OffsetDateTime;
 
@@ -69,58 +68,4 @@ pub struct KekUsage {
     pub live_keys: u64,
     /// When the oldest of them was wrapped.
     pub oldest_wrap: Option<OffsetDateTime>,
-}
-
-/// Which data keys are to be wrapped anew, a batch at a time.
-#[derive(Clone, Debug)]
-pub struct RewrapBatch {
-    /// Those that these keys wrap.
-    pub from: Vec<KekId>,
-    /// By this key.
-    pub to: KekId,
-    /// Those with a higher id than this one; all if `None`.
-    pub after: Option<KeyId>,
-    /// At most so many.
-    pub limit: u32,
-    /// Now.
-    pub at: OffsetDateTime,
-}
-
-/// What became of a batch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RewrappedBatch {
-    /// How many data keys were found, at most as many as the limit. 0: there are none behind `after`, or others hold
-    /// them all.
-    pub found: u32,
-    /// The last of them: where to go on.
-    pub last: Option<KeyId>,
-    /// How many were wrapped anew.
-    pub rewrapped: u32,
-    /// Those that do not open, and were left as they are.
-    pub bad: Vec<KeyId>,
-}
-
-/// How a key table gets data keys wrapped anew without seeing them.
-pub trait Rewrapper: Send + Sync {
-    /// The key's new wrapping; `None` if it does not open.
-    ///
-    /// # Errors
-    /// Those of the random generator.
-    fn rewrap(&self, key: &DataKeyRecord) -> Result<Option<Vec<u8>>>;
-
-    /// Does what was written open to the same key? `wrapped` is what the database holds now.
-    fn opens(&self, key_id: KeyId, wrapped: &[u8]) -> bool;
-}
-
-/// What became of a key-encryption key that was to be retired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retirement {
-    /// It is retired.
-    Done,
-    /// It still wraps so many live data keys.
-    InUse(u64),
-    /// It is the active one of its partition.
-    Active,
-    /// There is no such key.
-    Unknown,
 }

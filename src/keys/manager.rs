@@ -7,16 +7,19 @@
 use crate::error::{Error, InputFault, KeyFault, Result, StorageFault, no_effect};
 use crate::event::{check_text, now};
 use crate::keys::ahead::{ActiveKek, Hints};
+use crate::keys::kek_changes::install_key;
 use crate::keys::material::key_of;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::operator::{Cause, KeyOperator};
 use crate::keys::settings::KeyManagerBuilder;
 use crate::keys::sweeper::Caches;
 use crate::keys::{
-    DataKeyRecord, KeyHistory, KeyInfo, KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KeyHistory, KeyInfo, KeyStore, KeyTable, ScopeAction, ScopeChange, ScopeLock, ScopeRecord,
+    ScopeState,
 };
 use crate::kms::Kms;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -31,8 +34,9 @@ pub(crate) const PARTITION: &str = "default";
 ///
 /// Everything but [`prepare`](Self::prepare) runs in the caller's transaction and takes effect when the
 /// caller commits.
-pub struct KeyManager<Tx> {
-    pub(crate) store: Arc<dyn KeyStore<Tx = Tx>>,
+pub struct KeyManager<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
+    pub(crate) store: Arc<K>,
+    pub(crate) tx: PhantomData<fn(Tx)>,
     pub(crate) kms: Arc<dyn Kms>,
     pub(crate) configured: Option<Namespace>,
     /// Of the one database that all of this is about.
@@ -68,16 +72,30 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     ///
     /// For operators' tools, and for [`SealedStore::with_keys`](crate::SealedStore::with_keys).
     #[must_use]
-    pub fn new(store: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static) -> Self {
-        Self::builder(store, kms).build()
+    pub fn new(table: impl KeyTable<Tx = Tx> + 'static, kms: impl Kms + 'static) -> Self {
+        Self::builder(table, kms).build()
     }
 
     /// The same keys as [`new`](Self::new) gives, with settings of your own. They are given before any key is used, and
     /// stay.
-    pub fn builder(store: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static) -> KeyManagerBuilder<Tx> {
-        KeyManagerBuilder::new(store, kms)
+    pub fn builder(table: impl KeyTable<Tx = Tx> + 'static, kms: impl Kms + 'static) -> KeyManagerBuilder<Tx> {
+        KeyManagerBuilder::new(Arc::new(table), kms)
     }
+}
 
+impl<Tx: Send + 'static> KeyManager<Tx, dyn KeyStore<Tx = Tx>> {
+    /// The keys in a key store that is no [`KeyTable`], with settings of your own. They seal and open, and they are
+    /// shredded, stopped and rotated; what only operators do with them does not compile. [`open`](Self::open) takes the
+    /// place of [`prepare`](KeyManager::prepare).
+    pub fn over_key_store(
+        store: impl KeyStore<Tx = Tx> + 'static,
+        kms: impl Kms + 'static,
+    ) -> KeyManagerBuilder<Tx, dyn KeyStore<Tx = Tx>> {
+        KeyManagerBuilder::new(Arc::new(store), kms)
+    }
+}
+
+impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Which partition's key-encryption key wraps the keys of a scope.
     pub(crate) fn partition_of(&self, scope: &KeyScope) -> String {
         match &self.partition_of {
@@ -86,37 +104,33 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         }
     }
 
-    /// Makes the keys usable: call it once at startup, on a connection that is *not* in a transaction.
+    /// Opens the keys that every append needs, and makes none: the part of [`prepare`](KeyManager::prepare) for a
+    /// process that must not make any, or whose keys are no [`KeyTable`]. On a connection that is *not* in a
+    /// transaction.
     ///
-    /// Checks that the tables are migrated and belong to the configured namespace, makes the first
-    /// key-encryption key and the integrity key if there are none, and opens both, which shows that the
-    /// KMS answers. Idempotent; several processes may call it at once.
-    ///
-    /// A process that was not prepared asks the KMS in its first append, before anything is locked. On SQLite
-    /// that append may then fail with [`Error::Collision`], if another one wrote meanwhile: run it again. So may
-    /// the first one after a key-encryption key was rotated by another process.
+    /// Checks that the tables are migrated and belong to the configured namespace, and opens the active key-encryption
+    /// key of the default partition and the integrity key, which shows that the KMS answers.
     ///
     /// # Errors
+    /// [`KeyFault::NoActiveKek`] if there are none yet;
     /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
     /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
-    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
     /// [`KmsFault::Unavailable`](crate::error::KmsFault::Unavailable),
     /// [`KmsFault::Refused`](crate::error::KmsFault::Refused), [`KeyFault::WrongKey`], [`Error::Database`];
     /// [`StorageFault::InvalidRow`] or [`Error::Disabled`] if somebody changed the row of the integrity key.
-    pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {
-        let kek = self.create_kek(connection, PARTITION).await?;
+    pub async fn open(&self, connection: &mut Tx) -> Result<()> {
         let namespace = self.check_namespace(connection).await?;
-        let active = ActiveKek { namespace: namespace.clone(), kek_id: kek.kek_id, kek: self.kek(&kek).await? };
+        let kek = self.store.active_kek(connection, PARTITION).await?.ok_or_else(|| no_active_kek(PARTITION))?;
+        self.kek(&kek).await?;
         self.expect_active(&kek);
+        self.open_integrity_key(connection, &namespace).await
+    }
+
+    async fn open_integrity_key(&self, connection: &mut Tx, namespace: &Namespace) -> Result<()> {
         let scope = KeyScope::integrity();
-        if self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.is_empty() {
-            self.check_held(&kek)?;
-            let key = self.make_key(&scope, 1, &active)?;
-            self.store.install_key(connection, &key).await?;
-        }
         let record = self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.pop();
         let (_, key) = record.map(check_and_take).transpose()?.flatten().ok_or_else(|| no_active_kek(PARTITION))?;
-        let opened = self.open_all(connection, &namespace, std::slice::from_ref(&key), None, None).await?;
+        let opened = self.open_all(connection, namespace, std::slice::from_ref(&key), None, None).await?;
         self.cache.keys.activate(&key.scope, key.key_id);
         key_of(&opened, key.key_id).map(drop)
     }
@@ -188,7 +202,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     pub(crate) async fn reopen_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<KeyInfo> {
         check_change(scope, cause)?;
         let pinned = self.open_partition_ahead(tx, scope).await?;
-        self.announce_writing(tx).await?;
+        self.store.announce_writing(tx).await?;
         let active = self.active_kek_at_hand(tx, scope, &pinned).await?;
         let record = self.lock(tx, scope).await?;
         if record.state != ScopeState::Shredded {
@@ -225,7 +239,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     pub async fn rotate_data_key(&self, tx: &mut Tx, scope: &KeyScope) -> Result<KeyInfo> {
         scope.check()?;
         let pinned = self.open_partition_ahead(tx, scope).await?;
-        self.announce_writing(tx).await?;
+        self.store.announce_writing(tx).await?;
         let active = self.active_kek_at_hand(tx, scope, &pinned).await?;
         let record = self.lock(tx, scope).await?;
         check_usable(&record)?;
@@ -273,7 +287,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn acting_as(&self, actor: impl Into<String>) -> KeyOperator<'_, Tx> {
+    pub fn acting_as(&self, actor: impl Into<String>) -> KeyOperator<'_, Tx, K> {
         KeyOperator { keys: self, actor: actor.into() }
     }
 
@@ -312,15 +326,9 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Ok(())
     }
 
-    /// In a transaction that is going to write: a database that can't turn a reader into a writer must know. Locks no
-    /// scopes, but perhaps the whole database: so the KMS is asked before.
-    async fn announce_writing(&self, tx: &mut Tx) -> Result<()> {
-        self.store.scopes(tx, &[], ScopeLock::Share).await.map(drop)
-    }
-
     /// Before a change that needs no KMS: is this the database that it is believed to be?
     async fn begin_change(&self, tx: &mut Tx) -> Result<()> {
-        self.announce_writing(tx).await?;
+        self.store.announce_writing(tx).await?;
         self.check_namespace(tx).await.map(drop)
     }
 
@@ -352,7 +360,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         active: &ActiveKek,
         operation: &'static str,
     ) -> Result<KeyInfo> {
-        let version = next(record.last_version, "data_keys.version")?;
+        let version = next_version(record.last_version)?;
         let key = self.make_key(&record.scope, version, active)?;
         self.store.insert_keys(tx, std::slice::from_ref(&key)).await?;
         self.look_at_new_key(tx, &record.scope, key.key_id, operation).await?;
@@ -363,6 +371,39 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             created_at: key.created_at,
             shredded_at: None,
         })
+    }
+}
+
+impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
+    /// Makes the keys usable: call it once at startup, on a connection that is *not* in a transaction.
+    ///
+    /// Checks that the tables are migrated and belong to the configured namespace, makes the first
+    /// key-encryption key and the integrity key if there are none, and opens both, which shows that the
+    /// KMS answers. Idempotent; several processes may call it at once.
+    ///
+    /// A process that was not prepared asks the KMS in its first append, before anything is locked. On SQLite
+    /// that append may then fail with [`Error::Collision`], if another one wrote meanwhile: run it again. So may
+    /// the first one after a key-encryption key was rotated by another process.
+    ///
+    /// # Errors
+    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
+    /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
+    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
+    /// [`KmsFault::Unavailable`](crate::error::KmsFault::Unavailable),
+    /// [`KmsFault::Refused`](crate::error::KmsFault::Refused), [`KeyFault::WrongKey`], [`Error::Database`];
+    /// [`StorageFault::InvalidRow`] or [`Error::Disabled`] if somebody changed the row of the integrity key.
+    pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {
+        let kek = self.create_kek(connection, PARTITION).await?;
+        let namespace = self.check_namespace(connection).await?;
+        let active = ActiveKek { namespace: namespace.clone(), kek_id: kek.kek_id, kek: self.kek(&kek).await? };
+        self.expect_active(&kek);
+        let scope = KeyScope::integrity();
+        if self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.is_empty() {
+            self.check_held(&kek)?;
+            let key = self.make_key(&scope, 1, &active)?;
+            install_key(&*self.store, connection, &key).await?;
+        }
+        self.open_integrity_key(connection, &namespace).await
     }
 }
 
@@ -379,7 +420,7 @@ pub(crate) fn check_and_take(record: ScopeRecord) -> Result<Option<(KeyScope, Da
 fn check_active(record: &ScopeRecord) -> Result<()> {
     check_own(record)?;
     match &record.active {
-        Some(key) if key.version != record.last_version => {
+        Some(key) if Some(key.version) != record.last_version => {
             Err(invalid_active_key(record, key, "names a key that is not the scope's newest: rotate its data key"))
         }
         _ => Ok(()),
@@ -434,8 +475,13 @@ fn check_change(scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
 }
 
 /// One more than a number in a row, which may be any.
-pub(crate) fn next(number: u32, what: &'static str) -> Result<u32> {
+fn next(number: u32, what: &'static str) -> Result<u32> {
     number.checked_add(1).ok_or(Error::Storage(StorageFault::InvalidRow { what, problem: "can't grow any more" }))
+}
+
+/// The version of a scope's next data key.
+pub(crate) fn next_version(last: Option<u32>) -> Result<u32> {
+    last.map_or(Ok(1), |last| next(last, "data_keys.version"))
 }
 
 pub(crate) fn no_active_kek(partition: &str) -> Error {
@@ -448,7 +494,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Shows how much is cached, never what.
-impl<Tx> fmt::Debug for KeyManager<Tx> {
+impl<Tx, K: ?Sized> fmt::Debug for KeyManager<Tx, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyManager")
             .field("namespace", &self.namespace.get())

@@ -8,10 +8,10 @@ use crate::error::{Error, InputFault, KeyFault, KmsFault, Result, SetUpFault, St
 use crate::event::now;
 use crate::keys::ahead::{ActiveKek, Pinned};
 use crate::keys::kek_cache::Kek;
-use crate::keys::manager::{KeyManager, PARTITION, check_and_take, check_usable, next, no_active_kek};
+use crate::keys::manager::{KeyManager, PARTITION, check_and_take, check_usable, next_version, no_active_kek};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::sweeper::sweep_at;
-use crate::keys::{DataKeyRecord, KekRecord, NewDataKey, ScopeLock, ScopeRecord, ScopeState};
+use crate::keys::{DataKeyRecord, KekRecord, KeyStore, NewDataKey, ScopeLock, ScopeRecord, ScopeState};
 use crate::kms::{KekContext, KmsFailure};
 use crate::seal::opening::{KeyStatus, Keys};
 use std::collections::hash_map::Entry;
@@ -65,7 +65,7 @@ pub(crate) fn with_integrity(scopes: &[KeyScope]) -> Vec<KeyScope> {
     wanted
 }
 
-impl<Tx: Send + 'static> KeyManager<Tx> {
+impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// The active keys of these scopes, made if they do not exist yet, and locked until the caller's
     /// transaction ends.
     pub(crate) async fn sealing_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<SealingKeys> {
@@ -141,7 +141,7 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
             match check_and_take(record)? {
                 Some((scope, key)) => drop(active.insert(scope, key)),
                 None => {
-                    let version = next(last_version, "data_keys.version")?;
+                    let version = next_version(last_version)?;
                     let partition = self.partition_of(&scope);
                     let active = match keks.entry(partition) {
                         Entry::Occupied(known) => known.into_mut(),

@@ -2,7 +2,8 @@
 
 use crate::error::Result;
 use crate::keys::names::KeyScope;
-use crate::keys::{KeyInfo, KeyManager, ScopeAction, Shredding};
+use crate::keys::{KeyInfo, KeyManager, KeyStore, KeyTable, ScopeAction, Shredding};
+use std::fmt;
 
 /// A [`KeyManager`] in somebody's hands: [`KeyManager::acting_as`] makes one.
 ///
@@ -12,9 +13,8 @@ use crate::keys::{KeyInfo, KeyManager, ScopeAction, Shredding};
 /// Every method fails as that of [`KeyManager`] does, and with
 /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if the actor's name is empty, longer than 1,024
 /// bytes or holds a NUL character.
-#[derive(Debug)]
-pub struct KeyOperator<'a, Tx> {
-    pub(crate) keys: &'a KeyManager<Tx>,
+pub struct KeyOperator<'a, Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
+    pub(crate) keys: &'a KeyManager<Tx, K>,
     pub(crate) actor: String,
 }
 
@@ -32,7 +32,7 @@ impl<'a> Cause<'a> {
     }
 }
 
-impl<Tx: Send + 'static> KeyOperator<'_, Tx> {
+impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyOperator<'_, Tx, K> {
     /// As [`KeyManager::shred`].
     ///
     /// # Errors
@@ -67,5 +67,11 @@ impl<Tx: Send + 'static> KeyOperator<'_, Tx> {
 
     fn because<'r>(&'r self, reason: &'r str) -> Cause<'r> {
         Cause { reason, actor: Some(&self.actor) }
+    }
+}
+
+impl<Tx, K: ?Sized> fmt::Debug for KeyOperator<'_, Tx, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyOperator").field("keys", &self.keys).field("actor", &self.actor).finish()
     }
 }

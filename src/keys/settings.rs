@@ -1,12 +1,13 @@
 //! The settings of a key manager. They are set once, before any key is used, and can't be changed afterwards.
 
-use crate::keys::KeyStore;
 use crate::keys::ahead::Hints;
 use crate::keys::manager::{KeyManager, PartitionOf};
 use crate::keys::names::{KeyScope, Namespace};
 use crate::keys::sweeper::Caches;
+use crate::keys::{KeyStore, KeyTable};
 use crate::kms::Kms;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -38,8 +39,9 @@ const KEK_CACHE_PERIOD: Duration = Duration::from_secs(3_600);
 /// # }
 /// ```
 #[must_use = "settings alone do nothing: call `build`"]
-pub struct KeyManagerBuilder<Tx> {
-    store: Arc<dyn KeyStore<Tx = Tx>>,
+pub struct KeyManagerBuilder<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
+    store: Arc<K>,
+    tx: PhantomData<fn(Tx)>,
     kms: Arc<dyn Kms>,
     namespace: Option<Namespace>,
     partition_of: Option<PartitionOf>,
@@ -47,10 +49,11 @@ pub struct KeyManagerBuilder<Tx> {
     read_lag: Option<Duration>,
 }
 
-impl<Tx: Send + 'static> KeyManagerBuilder<Tx> {
-    pub(crate) fn new(store: impl KeyStore<Tx = Tx> + 'static, kms: impl Kms + 'static) -> Self {
+impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K> {
+    pub(crate) fn new(store: Arc<K>, kms: impl Kms + 'static) -> Self {
         Self {
-            store: Arc::new(store),
+            store,
+            tx: PhantomData,
             kms: Arc::new(kms),
             namespace: None,
             partition_of: None,
@@ -119,9 +122,10 @@ impl<Tx: Send + 'static> KeyManagerBuilder<Tx> {
 
     /// The key manager with these settings.
     #[must_use]
-    pub fn build(self) -> KeyManager<Tx> {
+    pub fn build(self) -> KeyManager<Tx, K> {
         KeyManager {
             store: self.store,
+            tx: self.tx,
             kms: self.kms,
             configured: self.namespace,
             namespace: OnceLock::new(),
@@ -133,7 +137,7 @@ impl<Tx: Send + 'static> KeyManagerBuilder<Tx> {
     }
 }
 
-impl<Tx> fmt::Debug for KeyManagerBuilder<Tx> {
+impl<Tx, K: ?Sized> fmt::Debug for KeyManagerBuilder<Tx, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyManagerBuilder")
             .field("namespace", &self.namespace)

@@ -1,11 +1,11 @@
 //! Other scopes that may be the same person: under this id or another spelling of it.
 
 use crate::error::Result;
-use crate::keys::KeyManager;
 use crate::keys::names::KeyScope;
+use crate::keys::{KeyManager, KeyTable};
 use uuid::Uuid;
 
-impl<Tx: Send + 'static> KeyManager<Tx> {
+impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// The other scopes that the key table knows under this id, whatever their kind, or under another spelling of it. A
     /// [`shred`](Self::shred) of one scope does not reach any other: look at these before you call somebody erased.
     ///

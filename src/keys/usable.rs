@@ -3,11 +3,11 @@
 
 use crate::crypto::primitives::DataKey;
 use crate::error::{Error, InputFault, KeyFault, Result, StorageFault};
-use crate::keys::ScopeLock;
 use crate::keys::ahead::Pinned;
 use crate::keys::manager::{KeyManager, PARTITION, check_and_take};
 use crate::keys::material::with_integrity;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
+use crate::keys::{KeyStore, ScopeLock};
 use crate::seal::opening::KeyStatus;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl UsableKeys {
     }
 }
 
-impl<Tx: Send + 'static> KeyManager<Tx> {
+impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Asks the KMS, if it has to be asked, while nothing is locked.
     pub(crate) async fn warm_up(&self, connection: &mut Tx) -> Result<()> {
         self.check_namespace(connection).await?;

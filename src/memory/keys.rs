@@ -1,12 +1,13 @@
 //! [`MemoryKeys`]: the keys of a [`MemoryDb`](crate::memory::MemoryDb).
 
-use crate::error::{Error, KeyFault, Result, TransactionFault, no_effect};
+mod rows;
+
+use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, KeyStore, NewDataKey, Retirement, RewrapBatch,
-    RewrappedBatch, Rewrapper, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeChange, ScopeLock, ScopeRecord,
+    ScopeState,
 };
-use crate::kms::WrappedKek;
 use crate::memory::{DataKeyRow, MemoryTx, ScopeRow, Tables};
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -46,138 +47,8 @@ impl KeyStore for MemoryKeys {
         Ok(kek_ids.iter().filter_map(|kek_id| tables.keks.get(kek_id).cloned()).collect())
     }
 
-    async fn install_kek(&self, connection: &mut MemoryTx, kek: &KekRecord) -> Result<()> {
-        not_writing(connection, "preparing keys")?;
-        connection.write_now(|tables| {
-            if active(tables, &kek.partition).is_none() {
-                tables.keks.insert(kek.kek_id, kek.clone());
-            }
-        });
-        Ok(())
-    }
-
-    async fn kek_usage(&self, tx: &mut MemoryTx) -> Result<Vec<KekUsage>> {
-        let tables = tx.read()?;
-        let mut usage: Vec<KekUsage> = tables
-            .keks
-            .values()
-            .map(|kek| {
-                let wrapped = || {
-                    tables.data_keys.values().filter(|key| key.info.kek_id == kek.kek_id && key.wrapped_key.is_some())
-                };
-                KekUsage {
-                    kek: kek.clone(),
-                    live_keys: wrapped().count() as u64,
-                    oldest_wrap: wrapped().map(|key| key.wrapped_at).min(),
-                }
-            })
-            .collect();
-        usage.sort_by_key(|usage| (usage.kek.created_at, usage.kek.kek_id));
-        Ok(usage)
-    }
-
-    async fn replace_kek(&self, connection: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        not_writing(connection, "rotating a key-encryption key")?;
-        Ok(connection.write_now(|tables| {
-            let old = tables
-                .keks
-                .get_mut(&replaced)
-                .filter(|old| old.state == KekState::Active && old.partition == kek.partition);
-            let Some(old) = old else { return false };
-            old.state = KekState::DecryptOnly;
-            tables.keks.insert(kek.kek_id, kek.clone());
-            true
-        }))
-    }
-
-    async fn move_kek(
-        &self,
-        connection: &mut MemoryTx,
-        old: &KekRecord,
-        provider: &str,
-        wrapped: &WrappedKek,
-        at: OffsetDateTime,
-    ) -> Result<bool> {
-        not_writing(connection, "moving a key-encryption key")?;
-        Ok(connection.write_now(|tables| {
-            let Some(kek) = tables.keks.get_mut(&old.kek_id).filter(|kek| kek.wrapped == old.wrapped) else {
-                return false;
-            };
-            (kek.provider, kek.wrapped, kek.wrapped_at) = (provider.to_owned(), wrapped.clone(), at);
-            true
-        }))
-    }
-
-    async fn retire_kek(&self, connection: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
-        not_writing(connection, "retiring a key-encryption key")?;
-        Ok(connection.write_now(|tables| {
-            let live =
-                tables.data_keys.values().filter(|key| key.info.kek_id == kek_id && key.wrapped_key.is_some()).count();
-            match tables.keks.get_mut(&kek_id) {
-                None => Retirement::Unknown,
-                Some(kek) if kek.state == KekState::Active => Retirement::Active,
-                Some(_) if live > 0 => Retirement::InUse(live as u64),
-                Some(kek) => {
-                    kek.state = KekState::Retired;
-                    Retirement::Done
-                }
-            }
-        }))
-    }
-
-    async fn rewrap_batch(
-        &self,
-        connection: &mut MemoryTx,
-        batch: &RewrapBatch,
-        by: &dyn Rewrapper,
-    ) -> Result<RewrappedBatch> {
-        not_writing(connection, "rewrapping data keys")?;
-        connection.write_now(|tables| {
-            if tables.keks.get(&batch.to).is_some_and(|kek| kek.state == KekState::Retired) {
-                return Err(Error::Collision { source: None });
-            }
-            let wanted = |row: &DataKeyRow| batch.from.contains(&row.info.kek_id) && row.wrapped_key.is_some();
-            let mut found: Vec<KeyId> =
-                tables.data_keys.iter().filter(|(_, row)| wanted(row)).map(|(key_id, _)| *key_id).collect();
-            found.retain(|key_id| batch.after.is_none_or(|after| *key_id > after));
-            found.sort_unstable();
-            found.truncate(batch.limit as usize);
-            let mut outcome = RewrappedBatch {
-                found: u32::try_from(found.len()).unwrap_or(u32::MAX),
-                last: found.last().copied(),
-                ..Default::default()
-            };
-            let mut written = Vec::new();
-            for key_id in found {
-                let Some(record) = key_record(tables, key_id) else { continue };
-                match by.rewrap(&record)? {
-                    Some(wrapped) if !by.opens(key_id, &wrapped) => {
-                        return Err(Error::Keys(KeyFault::WrongKey { key_id, kek_id: batch.to }));
-                    }
-                    Some(wrapped) => written.push((key_id, wrapped)),
-                    None => outcome.bad.push(key_id),
-                }
-            }
-            for (key_id, wrapped) in written {
-                if let Some(row) = tables.data_keys.get_mut(&key_id) {
-                    let row = Arc::make_mut(row);
-                    (row.wrapped_key, row.info.kek_id, row.wrapped_at) = (Some(wrapped), batch.to, batch.at);
-                    outcome.rewrapped += 1;
-                }
-            }
-            Ok(outcome)
-        })
-    }
-
-    async fn install_key(&self, connection: &mut MemoryTx, key: &NewDataKey) -> Result<()> {
-        not_writing(connection, "preparing keys")?;
-        connection.write_now(|tables| {
-            if !tables.scopes.contains_key(&key.scope) {
-                tables.scopes.insert(key.scope.clone(), new_scope());
-                insert(tables, key)?;
-            }
-            Ok(())
-        })
+    async fn announce_writing(&self, tx: &mut MemoryTx) -> Result<()> {
+        tx.lock()
     }
 
     async fn scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
@@ -242,11 +113,6 @@ impl KeyStore for MemoryKeys {
         Ok(destroyed)
     }
 
-    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
-        let tables = tx.read()?;
-        Ok(tables.scopes.keys().filter(|scope| ids.iter().any(|id| id == scope.id())).cloned().collect())
-    }
-
     async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         let tables = tx.read()?;
         Ok(tables.scopes.get(scope).map(|row| KeyHistory {
@@ -262,14 +128,6 @@ impl KeyStore for MemoryKeys {
                 .collect(),
             changes: row.changes.clone(),
         }))
-    }
-}
-
-fn not_writing(connection: &MemoryTx, operation: &'static str) -> Result<()> {
-    if connection.is_writing() {
-        Err(Error::Transaction(TransactionFault::InTransaction { operation }))
-    } else {
-        Ok(())
     }
 }
 
@@ -314,7 +172,7 @@ fn scope_record(tables: &Tables, scope: &KeyScope) -> Option<ScopeRecord> {
         scope: scope.clone(),
         state: row.state,
         generation: row.generation,
-        last_version: last.map_or(0, |key| key.info.version),
+        last_version: last.map(|key| key.info.version),
         active: row.active.and_then(|key_id| key_record(tables, key_id)),
     })
 }

@@ -21,7 +21,7 @@ impl SqlRow for PgRow {
         column(self, index)
     }
 
-    fn bytes(&self, index: usize) -> Result<Vec<u8>> {
+    fn optional_bytes(&self, index: usize) -> Result<Option<Vec<u8>>> {
         column(self, index)
     }
 

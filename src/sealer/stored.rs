@@ -6,6 +6,7 @@
 
 use crate::error::{Error, EventFault, Result};
 use crate::event::PersistedEvent;
+use crate::keys::KeyStore;
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
 use crate::schema::{Journey, Owners, ReadAs, Readable};
@@ -71,7 +72,7 @@ enum Read<'s, 'e> {
     Sealed(Box<Closed<'e>>, ReadAs<'s>),
 }
 
-impl<Tx: Send + 'static> Sealer<Tx> {
+impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// Opens each event at its stored type and version. The result has one entry for each event: the opened event, or
     /// why it can't be read. Costs one query of the key table, or none if nothing is sealed.
     pub(crate) async fn open_rows<'s, E: Borrow<PersistedEvent> + Sync>(

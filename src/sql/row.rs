@@ -8,13 +8,17 @@ use uuid::Uuid;
 pub(crate) trait SqlRow {
     fn text(&self, index: usize) -> Result<&str>;
     fn optional_text(&self, index: usize) -> Result<Option<&str>>;
-    fn bytes(&self, index: usize) -> Result<Vec<u8>>;
+    fn optional_bytes(&self, index: usize) -> Result<Option<Vec<u8>>>;
     fn flag(&self, index: usize) -> Result<bool>;
     /// A whole number of any width.
     fn optional_number(&self, index: usize) -> Result<Option<i64>>;
     fn optional_id(&self, index: usize) -> Result<Option<Uuid>>;
     /// A time. An error calls it `what`.
     fn optional_time(&self, index: usize, what: &'static str) -> Result<Option<OffsetDateTime>>;
+
+    fn bytes(&self, index: usize) -> Result<Vec<u8>> {
+        self.optional_bytes(index)?.ok_or_else(|| missing(index))
+    }
 
     fn number(&self, index: usize) -> Result<i64> {
         self.optional_number(index)?.ok_or_else(|| missing(index))

@@ -23,7 +23,7 @@ impl SqlRow for SqliteRow {
         column(self, index)
     }
 
-    fn bytes(&self, index: usize) -> Result<Vec<u8>> {
+    fn optional_bytes(&self, index: usize) -> Result<Option<Vec<u8>>> {
         column(self, index)
     }
 

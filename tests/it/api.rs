@@ -1,6 +1,6 @@
 //! What the types promise, pinned.
 
-use eventseal::keys::{KeyManager, KeyStore};
+use eventseal::keys::{KeyManager, KeyStore, KeyTable};
 use eventseal::kms::{Kms, SecretKey};
 use eventseal::maintenance::{BackfillOptions, Backfilled, Census, CensusOptions, RewriteOptions, Rewritten};
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
@@ -45,6 +45,7 @@ fn ports_are_dyn_compatible_and_their_futures_are_send() {
     }
     let store: Arc<dyn EventStore<Tx = MemoryTx>> = Arc::new(MemoryStore::new());
     let _keys: Arc<dyn KeyStore<Tx = MemoryTx>> = Arc::new(MemoryKeys::new());
+    let _keys: Arc<dyn KeyTable<Tx = MemoryTx>> = Arc::new(MemoryKeys::new());
     let _kms: Arc<dyn Kms> = Arc::new(Keyring::generate("main").unwrap());
     let db = MemoryDb::new(Namespace::new("test").unwrap());
     let (events, keys) = (db.clone(), MemoryKeys::new());

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use eventseal::conformance::{self, Database, EVENT_TYPE, EVENT_VERSION};
-use eventseal::keys::KeyStore;
+use eventseal::keys::KeyTable;
 use eventseal::memory::{MemoryKeys, MemoryStore};
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
@@ -38,7 +38,7 @@ async fn every_way<D, S, K>(db: &D, store: S, keys: K)
 where
     D: Database,
     S: EventStore<Tx = D::Tx> + Clone + 'static,
-    K: KeyStore<Tx = D::Tx> + Clone + 'static,
+    K: KeyTable<Tx = D::Tx> + Clone + 'static,
 {
     conformance::event_store(db, &store).await;
     let keyring = Arc::new(Keyring::generate("main").unwrap());
@@ -151,21 +151,28 @@ async fn postgres_tables_keep_the_contract() {
     conformance::event_table(&db, &store).await;
 }
 
+/// Both contracts, and through an `Arc`, also of a trait object.
+async fn key_tables_keep_the_contract<D: Database, K: KeyTable<Tx = D::Tx> + 'static>(db: &D, keys: K) {
+    let keys: Arc<dyn KeyTable<Tx = D::Tx>> = Arc::new(keys);
+    conformance::key_table(db, &keys).await;
+    conformance::key_store(db, &keys).await;
+}
+
 #[tokio::test]
 async fn memory_keys_keep_the_contract() {
-    conformance::key_store(&Memory::new(), &MemoryKeys::new()).await;
+    key_tables_keep_the_contract(&Memory::new(), MemoryKeys::new()).await;
 }
 
 #[tokio::test]
 async fn sqlite_keys_keep_the_contract() {
-    conformance::key_store(&Sqlite::new().await, &SqliteKeys::new()).await;
+    key_tables_keep_the_contract(&Sqlite::new().await, SqliteKeys::new()).await;
 }
 
 #[tokio::test]
 async fn postgres_keys_keep_the_contract() {
-    conformance::key_store(&Postgres::new().await, &PostgresKeys::new()).await;
+    key_tables_keep_the_contract(&Postgres::new().await, PostgresKeys::new()).await;
     let impatient = PostgresKeys::new().lock_timeout(std::time::Duration::from_secs(20));
-    conformance::key_store(&Postgres::new().await, &impatient).await;
+    key_tables_keep_the_contract(&Postgres::new().await, impatient).await;
 }
 
 #[tokio::test]

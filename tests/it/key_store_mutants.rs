@@ -1,11 +1,11 @@
-//! The contract of key stores is one: a store that breaks a rule is caught, by a message that names the rule.
+//! The contracts of key stores and key tables are contracts: what breaks a rule is caught, by a message that names it.
 
 use async_trait::async_trait;
 use eventseal::conformance;
-use eventseal::error::{KeyFault, StorageFault};
+use eventseal::error::StorageFault;
 use eventseal::keys::{
-    DataKeyRecord, KekId, KekRecord, KekState, KeyHistory, KeyId, KeyStore, NewDataKey, Retirement, RewrapBatch,
-    RewrappedBatch, Rewrapper, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekId, KekRecord, KekState, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore, KeyTable, KeyWrapping,
+    NewDataKey, RestoredScopes, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
 };
 use eventseal::kms::WrappedKek;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
@@ -13,7 +13,6 @@ use eventseal::{
     Error, EventStore, ExpectedVersion, KeyScope, Keyring, Namespace, NewEvent, Result, Schemas, SealedStore,
     aggregate, event, subject,
 };
-use std::sync::Mutex;
 use support::Memory;
 use support::faults::{Faulty, KeyFaults};
 use time::OffsetDateTime;
@@ -36,47 +35,15 @@ enum Fault {
     ReplacesNothing,
     ReplacesNothingAndSaysOtherwise,
     ReplacesWhatIsNotActive,
-    LeavesTheOldOneActive,
+    InsertsKeksElsewhere,
     MovesNothingAndSaysOtherwise,
     MovesWithoutTheTime,
     MovesWhatWasMoved,
     RewrapsNothingAndSaysOtherwise,
-    RewrapsWithoutLooking,
-    RewrapsWhatDoesNotOpen,
+    RewrapsWhatWasRewrapped,
+    SaysWhatItWasTold,
     LeavesOutRewraps,
-}
-
-/// Has nothing written, and keeps what would be said.
-struct Pretending<'a> {
-    by: &'a dyn Rewrapper,
-    said: Mutex<Vec<(KeyId, bool)>>,
-}
-
-impl Rewrapper for Pretending<'_> {
-    fn rewrap(&self, key: &DataKeyRecord) -> Result<Option<Vec<u8>>> {
-        if let Some(wrapped) = self.by.rewrap(key)? {
-            self.said.lock().unwrap().push((key.key_id, self.by.opens(key.key_id, &wrapped)));
-        }
-        Ok(None)
-    }
-
-    fn opens(&self, _: KeyId, _: &[u8]) -> bool {
-        true
-    }
-}
-
-/// Does not look at what was written, or writes what does not open.
-struct Blind<'a>(&'a dyn Rewrapper, Fault);
-
-impl Rewrapper for Blind<'_> {
-    fn rewrap(&self, key: &DataKeyRecord) -> Result<Option<Vec<u8>>> {
-        let wrapped = self.0.rewrap(key)?;
-        Ok(if self.1 == Fault::RewrapsWhatDoesNotOpen { wrapped.or_else(|| key.wrapped_key.clone()) } else { wrapped })
-    }
-
-    fn opens(&self, key_id: KeyId, wrapped: &[u8]) -> bool {
-        self.1 == Fault::RewrapsWithoutLooking || wrapped.first() == Some(&255) || self.0.opens(key_id, wrapped)
-    }
+    FindsNothingRestored,
 }
 
 #[derive(Clone, Copy)]
@@ -90,84 +57,107 @@ impl KeyFaults for Mutant {
         &self.0
     }
 
-    async fn install_kek(&self, tx: &mut MemoryTx, kek: &KekRecord) -> Result<()> {
-        if self.1 == Fault::SaysThatItInstalled { Ok(()) } else { self.0.install_kek(tx, kek).await }
-    }
-
-    async fn replace_kek(&self, tx: &mut MemoryTx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        let is_active = self.0.active_kek(tx, &kek.partition).await?.is_some_and(|active| active.kek_id == replaced);
+    async fn insert_kek(&self, rows: &mut dyn KeyRows, kek: &KekRecord) -> Result<bool> {
         match self.1 {
-            Fault::ReplacesNothing => Ok(false),
-            Fault::ReplacesNothingAndSaysOtherwise => Ok(is_active),
-            Fault::ReplacesWhatIsNotActive => match self.0.active_kek(tx, &kek.partition).await? {
-                Some(active) => self.0.replace_kek(tx, active.kek_id, kek).await,
-                None => Ok(false),
-            },
+            Fault::SaysThatItInstalled => Ok(true),
             // The new key is there, in a place where nobody looks for it.
-            Fault::LeavesTheOldOneActive if is_active => {
+            Fault::InsertsKeksElsewhere => {
                 let hidden = KekRecord { partition: format!("{} hidden", kek.partition), ..kek.clone() };
-                self.0.install_kek(tx, &hidden).await.map(|()| true)
+                rows.insert_kek(&hidden).await
             }
-            _ => self.0.replace_kek(tx, replaced, kek).await,
+            _ => rows.insert_kek(kek).await,
         }
     }
 
-    async fn move_kek(
+    async fn change_kek_state(
         &self,
-        tx: &mut MemoryTx,
+        rows: &mut dyn KeyRows,
+        kek_id: KekId,
+        from: KekState,
+        to: KekState,
+    ) -> Result<bool> {
+        let state = rows.kek(kek_id).await?.map(|kek| kek.state);
+        match (self.1, state) {
+            (Fault::RetiresNothing, Some(_)) if to == KekState::Retired => Ok(state == Some(from)),
+            (Fault::ReplacesNothing, _) => Ok(false),
+            (Fault::ReplacesNothingAndSaysOtherwise, _) => Ok(state == Some(from)),
+            (Fault::ReplacesWhatIsNotActive, Some(state)) => rows.change_kek_state(kek_id, state, to).await,
+            _ => rows.change_kek_state(kek_id, from, to).await,
+        }
+    }
+
+    async fn change_kek_wrapping(
+        &self,
+        rows: &mut dyn KeyRows,
         old: &KekRecord,
         provider: &str,
         wrapped: &WrappedKek,
         at: OffsetDateTime,
     ) -> Result<bool> {
-        let current = self.0.keks(tx, &[old.kek_id]).await?.pop();
+        let current = rows.kek(old.kek_id).await?;
         let unchanged = current.as_ref().is_some_and(|row| row.wrapped == old.wrapped);
         match (self.1, current) {
             (Fault::MovesNothingAndSaysOtherwise, _) => Ok(unchanged),
-            (Fault::MovesWithoutTheTime, _) => self.0.move_kek(tx, old, provider, wrapped, old.wrapped_at).await,
-            (Fault::MovesWhatWasMoved, Some(row)) => self.0.move_kek(tx, &row, provider, wrapped, at).await,
-            _ => self.0.move_kek(tx, old, provider, wrapped, at).await,
+            (Fault::MovesWithoutTheTime, _) => rows.change_kek_wrapping(old, provider, wrapped, old.wrapped_at).await,
+            (Fault::MovesWhatWasMoved, Some(row)) => rows.change_kek_wrapping(&row, provider, wrapped, at).await,
+            _ => rows.change_kek_wrapping(old, provider, wrapped, at).await,
         }
     }
 
-    async fn retire_kek(&self, tx: &mut MemoryTx, kek_id: KekId) -> Result<Retirement> {
-        let usage = self.0.kek_usage(tx).await?;
-        let idle = usage
-            .iter()
-            .any(|usage| usage.kek.kek_id == kek_id && usage.live_keys == 0 && usage.kek.state != KekState::Active);
-        if self.1 == Fault::RetiresNothing && idle { Ok(Retirement::Done) } else { self.0.retire_kek(tx, kek_id).await }
+    async fn lock_live_keys(
+        &self,
+        rows: &mut dyn KeyRows,
+        kek_ids: &[KekId],
+        after: Option<KeyId>,
+        limit: u32,
+    ) -> Result<Vec<DataKeyRecord>> {
+        let limit = if self.1 == Fault::LeavesOutRewraps { limit - 1 } else { limit };
+        rows.lock_live_keys(kek_ids, after, limit).await
     }
 
-    async fn rewrap_batch(&self, tx: &mut MemoryTx, batch: &RewrapBatch, by: &dyn Rewrapper) -> Result<RewrappedBatch> {
+    async fn rewrap_keys(
+        &self,
+        rows: &mut dyn KeyRows,
+        keys: &[KeyRewrap],
+        to: KekId,
+        at: OffsetDateTime,
+    ) -> Result<Vec<KeyWrapping>> {
+        let mut keys = keys.to_vec();
+        let of: Vec<KekId> = keys.iter().map(|rewrap| rewrap.key.kek_id).collect();
+        let current = rows.lock_live_keys(&of, None, 100).await?;
+        let as_it_is =
+            |rewrap: &KeyRewrap| current.iter().find(|key| key.key_id == rewrap.key.key_id).cloned().unwrap();
         match self.1 {
             Fault::RewrapsNothingAndSaysOtherwise => {
-                let pretending = Pretending { by, said: Mutex::default() };
-                let mut outcome = self.0.rewrap_batch(tx, batch, &pretending).await?;
-                let said = pretending.said.into_inner().unwrap();
-                if let Some((key_id, _)) = said.iter().find(|(_, opens)| !opens) {
-                    return Err(Error::Keys(KeyFault::WrongKey { key_id: *key_id, kek_id: batch.to }));
-                }
-                outcome.bad.retain(|key_id| !said.iter().any(|(said, _)| said == key_id));
-                outcome.rewrapped = u32::try_from(said.len()).unwrap();
-                Ok(outcome)
+                keys.retain(|rewrap| as_it_is(rewrap).wrapped_key == rewrap.key.wrapped_key);
+                Ok(keys.into_iter().map(|rewrap| rewrap.new).collect())
             }
-            Fault::RewrapsWithoutLooking | Fault::RewrapsWhatDoesNotOpen => {
-                self.0.rewrap_batch(tx, batch, &Blind(by, self.1)).await
+            Fault::RewrapsWhatWasRewrapped => {
+                keys.iter_mut().for_each(|rewrap| rewrap.key = as_it_is(rewrap));
+                rows.rewrap_keys(&keys, to, at).await
             }
-            Fault::LeavesOutRewraps => {
-                let half = RewrapBatch { limit: batch.limit - 1, ..batch.clone() };
-                let outcome = self.0.rewrap_batch(tx, &half, by).await?;
-                Ok(RewrappedBatch { found: outcome.found + 1, rewrapped: outcome.rewrapped + 1, ..outcome })
+            Fault::SaysWhatItWasTold => {
+                let told = keys.clone();
+                keys.iter_mut().for_each(|rewrap| rewrap.new.wrapped_key[0] ^= 1);
+                let written = rows.rewrap_keys(&keys, to, at).await?;
+                let of =
+                    |wrapping: KeyWrapping| told.iter().find(|rewrap| rewrap.new.key_id == wrapping.key_id).unwrap();
+                Ok(written.into_iter().map(|wrapping| of(wrapping).new.clone()).collect())
             }
-            _ => self.0.rewrap_batch(tx, batch, by).await,
+            _ => rows.rewrap_keys(&keys, to, at).await,
         }
+    }
+
+    async fn restored_scopes(&self, tx: &mut MemoryTx, limit: u32) -> Result<RestoredScopes> {
+        let found = self.0.restored_scopes(tx, limit).await?;
+        Ok(if self.1 == Fault::FindsNothingRestored { RestoredScopes::default() } else { found })
     }
 
     async fn scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
         let mut records = self.0.scopes(tx, scopes, lock).await?;
         if self.1 == Fault::TakesTheActiveKeyForTheNewest {
             for record in &mut records {
-                record.last_version = record.active.as_ref().map_or(record.last_version, |key| key.version);
+                record.last_version = record.active.as_ref().map(|key| key.version);
             }
         }
         Ok(records)
@@ -238,25 +228,31 @@ async fn a_store_that_breaks_a_rule_is_caught_by_name() {
         (Fault::RecordsTheStateOnly, "change_scope did not set the state that it was given"),
         (Fault::InsertsNoSecondKey, "insert_keys must insert every key, the last one as the active one"),
         (Fault::TakesTheActiveKeyForTheNewest, "last_version must be the highest version"),
-        (Fault::SaysThatItInstalled, "not committed"),
-        (Fault::RetiresNothing, "Retired"),
+        (Fault::SaysThatItInstalled, "install_kek failed"),
+        (Fault::RetiresNothing, "retire_kek failed"),
         (Fault::FindsOneKind, "scopes_with_ids finds the scopes of every kind"),
         (Fault::ForgetsTheActor, "the history says who did it"),
-        (Fault::ReplacesNothing, "replace_kek must replace the active key-encryption key"),
-        (Fault::ReplacesNothingAndSaysOtherwise, "replace_kek must make the new key-encryption key the active one"),
-        (Fault::ReplacesWhatIsNotActive, "replace_kek replaces nothing but the active key-encryption key"),
-        (Fault::LeavesTheOldOneActive, "replace_kek must make the new key-encryption key the active one"),
-        (Fault::MovesNothingAndSaysOtherwise, "move_kek must exchange provider, wrapping and time"),
-        (Fault::MovesWithoutTheTime, "move_kek must exchange provider, wrapping and time"),
-        (Fault::MovesWhatWasMoved, "move_kek must leave a row alone that was changed meanwhile"),
-        (Fault::RewrapsNothingAndSaysOtherwise, "rewrap_batch must write what it says that it wrapped anew"),
-        (Fault::RewrapsWithoutLooking, "rewrap_batch must look at what was written"),
-        (Fault::RewrapsWhatDoesNotOpen, "rewrap_batch must leave alone, and name, what does not open"),
-        (Fault::LeavesOutRewraps, "rewrap_batch must count"),
+        (Fault::ReplacesNothing, "change_kek_state must change a key in the state that it was told"),
+        (Fault::ReplacesNothingAndSaysOtherwise, "change_kek_state must change the state"),
+        (Fault::ReplacesWhatIsNotActive, "change_kek_state must change nothing but a key in the state"),
+        (Fault::InsertsKeksElsewhere, "install_kek failed"),
+        (Fault::MovesNothingAndSaysOtherwise, "change_kek_wrapping must exchange provider, wrapping and time"),
+        (Fault::MovesWithoutTheTime, "change_kek_wrapping must exchange provider, wrapping and time"),
+        (Fault::MovesWhatWasMoved, "change_kek_wrapping must leave a row alone that was changed meanwhile"),
+        (Fault::RewrapsNothingAndSaysOtherwise, "rewrap_keys must write which key-encryption key wraps"),
+        (Fault::RewrapsWhatWasRewrapped, "rewrap_keys must leave a row alone that was changed since it was read"),
+        (Fault::SaysWhatItWasTold, "rewrap_keys must write the new wrapping"),
+        (Fault::LeavesOutRewraps, "lock_live_keys must return the first keys"),
+        (Fault::FindsNothingRestored, "restored_scopes must count"),
     ] {
-        let suite =
-            async move { conformance::key_store(&Memory::new(), &Faulty(Mutant(MemoryKeys::new(), fault))).await };
-        let Err(caught) = tokio::spawn(suite).await else {
+        let suites = async move {
+            let (mutant, db) = (Faulty(Mutant(MemoryKeys::new(), fault)), Memory::new());
+            let sound = Faulty(Mutant(MemoryKeys::new(), Fault::None));
+            conformance::first_keys_are_installed_once(&db, &sound).await;
+            conformance::key_store(&db, &mutant).await;
+            conformance::key_table(&Memory::new(), &mutant).await;
+        };
+        let Err(caught) = tokio::spawn(suites).await else {
             assert_eq!(fault, Fault::None, "not caught");
             continue;
         };

@@ -2,7 +2,7 @@
 
 use eventseal::conformance::Database;
 use eventseal::error::InputFault;
-use eventseal::keys::{KeyManager, KeyStore};
+use eventseal::keys::{KeyManager, KeyTable};
 use eventseal::memory::MemoryKeys;
 use eventseal::postgres::PostgresKeys;
 use eventseal::sqlite::SqliteKeys;
@@ -11,7 +11,7 @@ use support::{Memory, Postgres, Sqlite};
 
 const HYPHENATED: &str = "0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11";
 
-async fn other_scopes_of_a_person_are_found<D: Database>(db: D, store: impl KeyStore<Tx = D::Tx> + 'static)
+async fn other_scopes_of_a_person_are_found<D: Database>(db: D, store: impl KeyTable<Tx = D::Tx> + 'static)
 where
     D::Tx: Send,
 {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
 use eventseal::conformance::{self, Database, EVENT_TYPE, EVENT_VERSION};
 use eventseal::error::TransactionFault;
-use eventseal::keys::{KeyStore, NewDataKey, ScopeLock, ScopeRecord, Shredding};
+use eventseal::keys::{KeyStore, KeyTable, NewDataKey, ScopeLock, ScopeRecord, Shredding};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::split::{SplitKeys, SplitStore, SplitTx};
 use eventseal::sqlite::SqliteKeys;
@@ -71,10 +71,14 @@ fn placed(customer: &str) -> NewEvent {
 async fn keys_on_another_database_keep_the_contract_of_key_stores() {
     let (events, keys) = (Postgres::new().await, Postgres::new().await);
     let db = Split { events: events.pool.clone(), keys: keys.pool.clone() };
-    conformance::key_store(&db, &SplitKeys::new(PostgresKeys::new())).await;
+    let tables = SplitKeys::new(PostgresKeys::new());
+    conformance::key_table(&db, &tables).await;
+    conformance::key_store(&db, &tables).await;
     let (events, keys) = (Sqlite::new().await, Sqlite::new().await);
     let db = Split { events: events.pool.clone(), keys: keys.pool.clone() };
-    conformance::key_store(&db, &SplitKeys::new(SqliteKeys::new())).await;
+    let tables = SplitKeys::new(SqliteKeys::new());
+    conformance::key_table(&db, &tables).await;
+    conformance::key_store(&db, &tables).await;
 }
 
 #[tokio::test]
@@ -104,7 +108,7 @@ struct Shop {
 }
 
 impl Shop {
-    async fn new(keys: impl KeyStore<Tx = PgConnection> + Clone + 'static) -> Self {
+    async fn new(keys: impl KeyTable<Tx = PgConnection> + Clone + 'static) -> Self {
         let databases = [Postgres::new().await, Postgres::new().await];
         let db = Split { events: databases[0].pool.clone(), keys: databases[1].pool.clone() };
         let store = SealedStore::new(

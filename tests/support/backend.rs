@@ -7,7 +7,7 @@ use crate::{KEYRING, Memory, Postgres, Sqlite, customer_scope};
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
 use eventseal::conformance::Database;
-use eventseal::keys::{KeyHistory, KeyManager, KeyManagerBuilder, KeyStore, Shredding};
+use eventseal::keys::{KeyHistory, KeyManager, KeyManagerBuilder, KeyTable, Shredding};
 use eventseal::kms::Kms;
 use eventseal::maintenance::{BackfillOptions, Backfilled, Census, CensusOptions};
 use eventseal::memory::{MemoryKeys, MemoryStore};
@@ -26,7 +26,7 @@ pub type Meddled<B> = Faulty<Meddler<<B as Backend>::Store>>;
 #[async_trait]
 pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
     type Store: EventStore<Tx = Self::Tx> + EventTable<Tx = Self::Tx> + Clone + Default + 'static;
-    type Keys: KeyStore<Tx = Self::Tx> + Clone + Default + 'static;
+    type Keys: KeyTable<Tx = Self::Tx> + Clone + Default + 'static;
 
     async fn make() -> Self;
 
@@ -52,7 +52,7 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
 
     fn process_with(
         &self,
-        keys: impl KeyStore<Tx = Self::Tx> + 'static,
+        keys: impl KeyTable<Tx = Self::Tx> + 'static,
         kms: impl Kms + 'static,
         schemas: Schemas,
     ) -> SealedStore<Self::Store> {

@@ -8,8 +8,8 @@ mod kms;
 
 use async_trait::async_trait;
 use eventseal::keys::{
-    DataKeyRecord, KekId, KekRecord, KekUsage, KeyHistory, KeyId, KeyStore, NewDataKey, Retirement, RewrapBatch,
-    RewrappedBatch, Rewrapper, ScopeChange, ScopeLock, ScopeRecord,
+    DataKeyRecord, KekId, KekRecord, KekState, KekUsage, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore, KeyTable,
+    KeyWork, KeyWrapping, NewDataKey, RestoredScopes, ScopeChange, ScopeLock, ScopeRecord,
 };
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::store::{
@@ -34,10 +34,10 @@ impl<T> std::ops::Deref for Faulty<T> {
     }
 }
 
-/// What a faulty key store does. Each call goes to the inner key store, unless a test writes its own.
+/// What a faulty key table does. Each call goes to the inner key table, unless a test writes its own.
 #[async_trait]
 pub trait KeyFaults: Send + Sync {
-    type Inner: KeyStore;
+    type Inner: KeyTable;
 
     fn inner(&self) -> &Self::Inner;
 
@@ -67,44 +67,8 @@ pub trait KeyFaults: Send + Sync {
         self.inner().keks(tx, kek_ids).await
     }
 
-    async fn install_kek(&self, connection: &mut KeyTx<Self>, kek: &KekRecord) -> Result<()> {
-        self.inner().install_kek(connection, kek).await
-    }
-
-    async fn kek_usage(&self, tx: &mut KeyTx<Self>) -> Result<Vec<KekUsage>> {
-        self.inner().kek_usage(tx).await
-    }
-
-    async fn replace_kek(&self, connection: &mut KeyTx<Self>, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        self.inner().replace_kek(connection, replaced, kek).await
-    }
-
-    async fn move_kek(
-        &self,
-        connection: &mut KeyTx<Self>,
-        old: &KekRecord,
-        provider: &str,
-        wrapped: &WrappedKek,
-        at: OffsetDateTime,
-    ) -> Result<bool> {
-        self.inner().move_kek(connection, old, provider, wrapped, at).await
-    }
-
-    async fn retire_kek(&self, connection: &mut KeyTx<Self>, kek_id: KekId) -> Result<Retirement> {
-        self.inner().retire_kek(connection, kek_id).await
-    }
-
-    async fn rewrap_batch(
-        &self,
-        connection: &mut KeyTx<Self>,
-        batch: &RewrapBatch,
-        by: &dyn Rewrapper,
-    ) -> Result<RewrappedBatch> {
-        self.inner().rewrap_batch(connection, batch, by).await
-    }
-
-    async fn install_key(&self, connection: &mut KeyTx<Self>, key: &NewDataKey) -> Result<()> {
-        self.inner().install_key(connection, key).await
+    async fn announce_writing(&self, tx: &mut KeyTx<Self>) -> Result<()> {
+        self.inner().announce_writing(tx).await
     }
 
     async fn scopes(&self, tx: &mut KeyTx<Self>, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
@@ -135,12 +99,69 @@ pub trait KeyFaults: Send + Sync {
         self.inner().destroy_keys(tx, scope, at).await
     }
 
+    async fn history(&self, tx: &mut KeyTx<Self>, scope: &KeyScope) -> Result<Option<KeyHistory>> {
+        self.inner().history(tx, scope).await
+    }
+
+    async fn kek_usage(&self, tx: &mut KeyTx<Self>) -> Result<Vec<KekUsage>> {
+        self.inner().kek_usage(tx).await
+    }
+
     async fn scopes_with_ids(&self, tx: &mut KeyTx<Self>, ids: &[String]) -> Result<Vec<KeyScope>> {
         self.inner().scopes_with_ids(tx, ids).await
     }
 
-    async fn history(&self, tx: &mut KeyTx<Self>, scope: &KeyScope) -> Result<Option<KeyHistory>> {
-        self.inner().history(tx, scope).await
+    async fn restored_scopes(&self, tx: &mut KeyTx<Self>, limit: u32) -> Result<RestoredScopes> {
+        self.inner().restored_scopes(tx, limit).await
+    }
+
+    async fn insert_kek(&self, rows: &mut dyn KeyRows, kek: &KekRecord) -> Result<bool> {
+        rows.insert_kek(kek).await
+    }
+
+    async fn change_kek_state(
+        &self,
+        rows: &mut dyn KeyRows,
+        kek_id: KekId,
+        from: KekState,
+        to: KekState,
+    ) -> Result<bool> {
+        rows.change_kek_state(kek_id, from, to).await
+    }
+
+    async fn change_kek_wrapping(
+        &self,
+        rows: &mut dyn KeyRows,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        rows.change_kek_wrapping(old, provider, wrapped, at).await
+    }
+
+    async fn lock_live_keys(
+        &self,
+        rows: &mut dyn KeyRows,
+        kek_ids: &[KekId],
+        after: Option<KeyId>,
+        limit: u32,
+    ) -> Result<Vec<DataKeyRecord>> {
+        rows.lock_live_keys(kek_ids, after, limit).await
+    }
+
+    async fn rewrap_keys(
+        &self,
+        rows: &mut dyn KeyRows,
+        keys: &[KeyRewrap],
+        to: KekId,
+        at: OffsetDateTime,
+    ) -> Result<Vec<KeyWrapping>> {
+        rows.rewrap_keys(keys, to, at).await
+    }
+
+    async fn insert_first_key(&self, rows: &mut dyn KeyRows, key: &NewDataKey) -> Result<bool> {
+        rows.insert_first_key(key).await
     }
 }
 
@@ -175,51 +196,9 @@ impl<T: KeyFaults> KeyStore for Faulty<T> {
         self.0.keks(tx, kek_ids).await
     }
 
-    async fn install_kek(&self, connection: &mut Self::Tx, kek: &KekRecord) -> Result<()> {
-        self.0.before("install_kek")?;
-        self.0.install_kek(connection, kek).await
-    }
-
-    async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {
-        self.0.before("kek_usage")?;
-        self.0.kek_usage(tx).await
-    }
-
-    async fn replace_kek(&self, connection: &mut Self::Tx, replaced: KekId, kek: &KekRecord) -> Result<bool> {
-        self.0.before("replace_kek")?;
-        self.0.replace_kek(connection, replaced, kek).await
-    }
-
-    async fn move_kek(
-        &self,
-        connection: &mut Self::Tx,
-        old: &KekRecord,
-        provider: &str,
-        wrapped: &WrappedKek,
-        at: OffsetDateTime,
-    ) -> Result<bool> {
-        self.0.before("move_kek")?;
-        self.0.move_kek(connection, old, provider, wrapped, at).await
-    }
-
-    async fn retire_kek(&self, connection: &mut Self::Tx, kek_id: KekId) -> Result<Retirement> {
-        self.0.before("retire_kek")?;
-        self.0.retire_kek(connection, kek_id).await
-    }
-
-    async fn rewrap_batch(
-        &self,
-        connection: &mut Self::Tx,
-        batch: &RewrapBatch,
-        by: &dyn Rewrapper,
-    ) -> Result<RewrappedBatch> {
-        self.0.before("rewrap_batch")?;
-        self.0.rewrap_batch(connection, batch, by).await
-    }
-
-    async fn install_key(&self, connection: &mut Self::Tx, key: &NewDataKey) -> Result<()> {
-        self.0.before("install_key")?;
-        self.0.install_key(connection, key).await
+    async fn announce_writing(&self, tx: &mut Self::Tx) -> Result<()> {
+        self.0.before("announce_writing")?;
+        self.0.announce_writing(tx).await
     }
 
     async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
@@ -257,14 +236,121 @@ impl<T: KeyFaults> KeyStore for Faulty<T> {
         self.0.destroy_keys(tx, scope, at).await
     }
 
+    async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
+        self.0.before("history")?;
+        self.0.history(tx, scope).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: KeyFaults> KeyTable for Faulty<T> {
+    async fn in_transaction(
+        &self,
+        connection: &mut Self::Tx,
+        operation: &'static str,
+        work: &mut dyn KeyWork,
+    ) -> Result<()> {
+        self.0.before("in_transaction")?;
+        self.0.inner().in_transaction(connection, operation, &mut FaultyWork { faults: &self.0, work }).await
+    }
+
+    async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {
+        self.0.before("kek_usage")?;
+        self.0.kek_usage(tx).await
+    }
+
     async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>> {
         self.0.before("scopes_with_ids")?;
         self.0.scopes_with_ids(tx, ids).await
     }
 
-    async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
-        self.0.before("history")?;
-        self.0.history(tx, scope).await
+    async fn restored_scopes(&self, tx: &mut Self::Tx, limit: u32) -> Result<RestoredScopes> {
+        self.0.before("restored_scopes")?;
+        self.0.restored_scopes(tx, limit).await
+    }
+}
+
+/// Work on rows with the faults of `T`.
+struct FaultyWork<'a, T> {
+    faults: &'a T,
+    work: &'a mut dyn KeyWork,
+}
+
+#[async_trait]
+impl<T: KeyFaults> KeyWork for FaultyWork<'_, T> {
+    async fn run(&mut self, rows: &mut dyn KeyRows) -> Result<()> {
+        self.work.run(&mut FaultyRows { faults: self.faults, rows }).await
+    }
+}
+
+struct FaultyRows<'a, T> {
+    faults: &'a T,
+    rows: &'a mut dyn KeyRows,
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: KeyFaults> KeyRows for FaultyRows<'_, T> {
+    async fn active_kek(&mut self, partition: &str) -> Result<Option<KekRecord>> {
+        self.rows.active_kek(partition).await
+    }
+
+    async fn kek(&mut self, kek_id: KekId) -> Result<Option<KekRecord>> {
+        self.rows.kek(kek_id).await
+    }
+
+    async fn lock_kek(&mut self, kek_id: KekId) -> Result<Option<KekRecord>> {
+        self.rows.lock_kek(kek_id).await
+    }
+
+    async fn insert_kek(&mut self, kek: &KekRecord) -> Result<bool> {
+        self.faults.before("insert_kek")?;
+        self.faults.insert_kek(self.rows, kek).await
+    }
+
+    async fn change_kek_state(&mut self, kek_id: KekId, from: KekState, to: KekState) -> Result<bool> {
+        self.faults.before("change_kek_state")?;
+        self.faults.change_kek_state(self.rows, kek_id, from, to).await
+    }
+
+    async fn change_kek_wrapping(
+        &mut self,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        self.faults.before("change_kek_wrapping")?;
+        self.faults.change_kek_wrapping(self.rows, old, provider, wrapped, at).await
+    }
+
+    async fn count_live_keys(&mut self, kek_id: KekId) -> Result<u64> {
+        self.rows.count_live_keys(kek_id).await
+    }
+
+    async fn lock_live_keys(
+        &mut self,
+        kek_ids: &[KekId],
+        after: Option<KeyId>,
+        limit: u32,
+    ) -> Result<Vec<DataKeyRecord>> {
+        self.faults.before("lock_live_keys")?;
+        self.faults.lock_live_keys(self.rows, kek_ids, after, limit).await
+    }
+
+    async fn rewrap_keys(&mut self, keys: &[KeyRewrap], to: KekId, at: OffsetDateTime) -> Result<Vec<KeyWrapping>> {
+        self.faults.before("rewrap_keys")?;
+        self.faults.rewrap_keys(self.rows, keys, to, at).await
+    }
+
+    async fn insert_first_key(&mut self, key: &NewDataKey) -> Result<bool> {
+        self.faults.before("insert_first_key")?;
+        self.faults.insert_first_key(self.rows, key).await
+    }
+
+    async fn scope(&mut self, scope: &KeyScope) -> Result<Option<ScopeRecord>> {
+        self.rows.scope(scope).await
     }
 }
 

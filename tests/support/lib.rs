@@ -22,6 +22,7 @@ pub mod meddler;
 pub mod moto;
 #[cfg(feature = "databases")]
 pub mod pgbouncer;
+pub mod rows;
 pub mod sealing;
 pub mod world;
 

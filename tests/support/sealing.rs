@@ -1,6 +1,6 @@
 //! One sealer over one database in memory, for tests of what lies in the store.
 
-use eventseal::keys::{KeyHistory, KeyStore};
+use eventseal::keys::{KeyHistory, KeyTable};
 use eventseal::kms::Kms;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryTx};
 use eventseal::{
@@ -44,7 +44,7 @@ impl SealerWorld {
 
     pub fn over(
         db: MemoryDb,
-        keys: impl KeyStore<Tx = MemoryTx> + 'static,
+        keys: impl KeyTable<Tx = MemoryTx> + 'static,
         kms: impl Kms + 'static,
         schemas: Schemas,
     ) -> Self {

@@ -4,7 +4,7 @@ use crate::args;
 use crate::interrupt;
 use crate::output::{Failure, shown, tell};
 use eventseal::error::SetUpFault;
-use eventseal::keys::{KeyManager, KeyStore, RestoredScopes};
+use eventseal::keys::{KeyManager, KeyStore, KeyTable};
 use eventseal::kms::Kms;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
@@ -46,7 +46,7 @@ pub(crate) use on;
 
 /// A kind of database.
 pub(crate) trait Backend: Connection + Sized + Send + 'static {
-    type Keys: KeyStore<Tx = Self> + Clone + 'static;
+    type Keys: KeyTable<Tx = Self> + Clone + 'static;
     /// The statement that begins a transaction that will write.
     const BEGIN: &'static str;
     /// Can only one transaction write at a time, because there is one lock for the whole database?
@@ -55,8 +55,6 @@ pub(crate) trait Backend: Connection + Sized + Send + 'static {
     const NEWEST_MIGRATION: u32;
     /// The newest migration of the key tables that was run. `None` if the tables were not created by migrations.
     async fn applied_migration(db: &mut Db<Self>) -> Result<Option<u32>, Error>;
-    /// Scopes that were shredded and have live keys all the same.
-    async fn restored_scopes(db: &mut Db<Self>, limit: u32) -> Result<RestoredScopes, Error>;
 }
 
 impl Backend for SqliteConnection {
@@ -64,10 +62,6 @@ impl Backend for SqliteConnection {
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const ONE_WRITER: bool = true;
     const NEWEST_MIGRATION: u32 = SqliteKeys::NEWEST_MIGRATION;
-
-    async fn restored_scopes(db: &mut Db<Self>, limit: u32) -> Result<RestoredScopes, Error> {
-        db.keys.restored_scopes(&mut db.connection, limit).await
-    }
 
     async fn applied_migration(db: &mut Db<Self>) -> Result<Option<u32>, Error> {
         db.keys.applied_migration(&mut db.connection).await
@@ -79,10 +73,6 @@ impl Backend for PgConnection {
     const BEGIN: &'static str = "BEGIN";
     const ONE_WRITER: bool = false;
     const NEWEST_MIGRATION: u32 = PostgresKeys::NEWEST_MIGRATION;
-
-    async fn restored_scopes(db: &mut Db<Self>, limit: u32) -> Result<RestoredScopes, Error> {
-        db.keys.restored_scopes(&mut db.connection, limit).await
-    }
 
     async fn applied_migration(db: &mut Db<Self>) -> Result<Option<u32>, Error> {
         db.keys.applied_migration(&mut db.connection).await

@@ -8,7 +8,7 @@ use crate::master_key::{self, NoMasterKey};
 use crate::output::{Exit, Failure, Progress, Report, count, exact_time, rate, shown};
 use eventseal::Error;
 use eventseal::keys::{
-    KekId, KekMoves, KekRecord, KekUsage, KeyManager, KeyStore, RewrapOptions, RewrapProgress, Rewrapped,
+    KekId, KekMoves, KekRecord, KekUsage, KeyManager, KeyStore, KeyTable, RewrapOptions, RewrapProgress, Rewrapped,
 };
 use serde_json::{Value, json};
 use std::fmt::Write as _;

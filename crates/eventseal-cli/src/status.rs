@@ -5,7 +5,7 @@ use crate::connect::{connect, on};
 use crate::keks::usage_json;
 use crate::output::{Exit, Failure, Report, count, number, shown, table};
 use eventseal::Namespace;
-use eventseal::keys::{KekState, KekUsage, KeyStore};
+use eventseal::keys::{KekState, KekUsage, KeyTable};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

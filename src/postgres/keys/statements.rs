@@ -1,7 +1,7 @@
 //! The SQL of the key tables, with names filled in.
 
+use crate::sql::keys::{self, statements};
 use crate::sql::qualified;
-use std::sync::Arc;
 
 /// Where the tables are, and what their names begin with. Checked before they come here.
 #[derive(Clone, Debug, Default)]
@@ -31,66 +31,29 @@ impl Names {
     }
 }
 
-/// Declares the statements, and a list of all of them that can't leave one out.
-macro_rules! statements {
-    ($($name:ident: $sql:expr,)*) => {
-        #[derive(Debug)]
-        pub(crate) struct Statements {
-            $(pub(crate) $name: Arc<str>,)*
-        }
-
-        impl Statements {
-            pub(crate) fn new(names: &Names) -> Self {
-                let fill = |sql: &str| {
-                    let sql = sql.replace("{key}", KEY).replace("{kek}", KEK).replace("{new_kek}", NEW_KEK).replace("{scope}", SCOPE).replace("{last_version}", LAST_VERSION);
-                    Arc::<str>::from(names.fill(&sql))
-                };
-                Self { $($name: fill($sql),)* }
-            }
-
-            #[cfg(feature = "internals")]
-            pub(crate) fn all(&self) -> Vec<(&'static str, Arc<str>)> {
-                vec![$((stringify!($name), Arc::clone(&self.$name)),)*]
-            }
-        }
-    };
-}
-
-const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
-const SCOPE: &str = "s.scope_kind, s.scope_id, s.state, s.generation, {last_version}, s.active_key_id";
-const KEK: &str = r#"e.kek_id, e."partition", e.provider, e.master_key_id, e.wrapped_kek, e.state, e.created_at,
-    coalesce(e.wrapped_at, e.created_at)"#;
-const NEW_KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state"#;
-/// Whether it is active or not: what is active is named by a column that anybody who writes the table may have set.
-const LAST_VERSION: &str =
-    "(SELECT max(d.version) FROM {data_keys} AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id)";
-
 // LATERAL, with something that keeps the planner from turning it into a join: one look into the index for each wanted
 // row, however small the table was when the plan was made. In the order of the arrays, which is that of the locks.
 // Arrays come out of a SELECT, so that their lengths do not count when PostgreSQL decides whether to plan a prepared
 // statement anew each time, which takes longer than running it.
 statements! {
-    namespace: "SELECT namespace FROM {key_namespace}",
+    namespace: keys::NAMESPACE,
     set_namespace: "INSERT INTO {key_namespace} (only_row, namespace, created_at) VALUES (1, $1, $2) ON CONFLICT DO \
         NOTHING",
-    active_kek: r#"SELECT {kek} FROM {key_encryption_keys} AS e WHERE e."partition" = $1 AND e.state = 'active'"#,
+    active_kek: keys::ACTIVE_KEK,
     keks: "SELECT {kek} FROM {key_encryption_keys} AS e WHERE e.kek_id = ANY ($1)",
-    install_kek: r#"INSERT INTO {key_encryption_keys} ({new_kek}) VALUES ($1, $2, $3, $4, $5, $6, $7, 'active')
+    insert_kek: r#"INSERT INTO {key_encryption_keys} ({new_kek}) VALUES ($1, $2, $3, $4, $5, $6, $7, 'active')
         ON CONFLICT ("partition") WHERE state = 'active' DO NOTHING"#,
     kek_usage: "SELECT {kek}, count(k.key_id), min(coalesce(k.wrapped_at, k.created_at))
         FROM {key_encryption_keys} AS e LEFT JOIN {data_keys} AS k ON k.kek_id = e.kek_id AND k.state = 'live'
         GROUP BY e.kek_id ORDER BY e.created_at, e.kek_id",
-    demote_kek: r#"UPDATE {key_encryption_keys} SET state = 'decrypt_only' WHERE kek_id = $1 AND "partition" = $2 AND state = 'active'"#,
-    promote_kek: "INSERT INTO {key_encryption_keys} ({new_kek}) VALUES ($1, $2, $3, $4, $5, $6, $7, 'active')",
-    move_kek: "UPDATE {key_encryption_keys} SET provider = $4, master_key_id = $5, wrapped_kek = $6, wrapped_at = $7
-        WHERE kek_id = $1 AND master_key_id = $2 AND wrapped_kek = $3",
+    change_kek_state: keys::CHANGE_KEK_STATE,
+    change_kek_wrapping: keys::CHANGE_KEK_WRAPPING,
     // Keeps out whoever is about to insert a data key under it, and waits for those who have.
-    lock_kek: "SELECT state FROM {key_encryption_keys} WHERE kek_id = $1 FOR UPDATE",
+    lock_kek: "SELECT {kek} FROM {key_encryption_keys} AS e WHERE e.kek_id = $1 FOR UPDATE",
     any_key_of_kek: "SELECT key_id FROM {data_keys} WHERE kek_id = $1 AND state = 'live' ORDER BY key_id LIMIT 1",
-    count_keys_of_kek: "SELECT count(*) FROM {data_keys} WHERE kek_id = $1 AND state = 'live'",
-    retire_kek: "UPDATE {key_encryption_keys} SET state = 'retired' WHERE kek_id = $1",
+    count_keys_of_kek: keys::COUNT_KEYS_OF_KEK,
     // The locks keep out other runners, and a shred until the batch is committed. Scopes are not looked at.
-    rewrap_next: "SELECT k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at
+    lock_live_keys: "SELECT {key}
         FROM {data_keys} AS k
         WHERE k.state = 'live' AND k.kek_id = $1 AND k.key_id > $2
         ORDER BY k.key_id LIMIT $3
@@ -98,45 +61,62 @@ statements! {
     rewrap_keys: "UPDATE {data_keys} AS k SET wrapped_key = n.new, kek_id = $4, wrapped_at = $5
         FROM UNNEST((SELECT $1::uuid[]), (SELECT $2::bytea[]), (SELECT $3::bytea[])) AS n (key_id, old, new)
         WHERE k.key_id = n.key_id AND k.wrapped_key = n.old AND k.state = 'live'
-            AND EXISTS (SELECT FROM {key_encryption_keys} AS e WHERE e.kek_id = $4 AND e.state <> 'retired' FOR KEY SHARE)
+            AND EXISTS (
+                SELECT FROM {key_encryption_keys} AS e WHERE e.kek_id = $4 AND e.state <> 'retired' FOR KEY SHARE
+            )
         RETURNING k.key_id, k.wrapped_key",
     scopes: "SELECT {key}, {scope}
         FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
-        CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0) AS s
+        CROSS JOIN LATERAL (
+            SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0
+        ) AS s
         LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true",
     // From one kind to the next, in the primary key: there are few kinds and many ids.
     scopes_with_ids: "WITH RECURSIVE kinds (kind) AS (
             (SELECT s.scope_kind FROM {key_scopes} AS s ORDER BY s.scope_kind LIMIT 1)
             UNION ALL
-            SELECT (SELECT s.scope_kind FROM {key_scopes} AS s WHERE s.scope_kind > kinds.kind ORDER BY s.scope_kind LIMIT 1)
+            SELECT (
+                SELECT s.scope_kind FROM {key_scopes} AS s WHERE s.scope_kind > kinds.kind ORDER BY s.scope_kind LIMIT 1
+            )
             FROM kinds WHERE kinds.kind IS NOT NULL
         )
         SELECT s.scope_kind, s.scope_id
         FROM kinds
         CROSS JOIN UNNEST((SELECT $1::text[])) AS w (id)
-        CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = kinds.kind AND s.scope_id = w.id OFFSET 0) AS s",
+        CROSS JOIN LATERAL (
+            SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = kinds.kind AND s.scope_id = w.id OFFSET 0
+        ) AS s",
     // Every append reads the reserved scopes, which nobody changes: they are read without a lock.
     share_scopes: "SELECT {key}, {scope}
         FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
-        CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id FOR SHARE) AS s
+        CROSS JOIN LATERAL (
+            SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id FOR SHARE
+        ) AS s
         LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true
         UNION ALL
         SELECT {key}, {scope}
         FROM UNNEST((SELECT $3::text[]), (SELECT $4::text[])) AS w (kind, id)
-        CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0) AS s
+        CROSS JOIN LATERAL (
+            SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0
+        ) AS s
         LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true",
     lock_scopes: "SELECT s.* FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
-        CROSS JOIN LATERAL (SELECT FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id FOR UPDATE) AS s",
+        CROSS JOIN LATERAL (
+            SELECT FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id FOR UPDATE
+        ) AS s",
     create_scopes: r#"INSERT INTO {key_scopes} (scope_kind, scope_id, state, generation)
         SELECT w.kind, w.id, 'live', 1 FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
         ORDER BY w.kind COLLATE "C", w.id COLLATE "C"
         ON CONFLICT DO NOTHING"#,
     // Under no key-encryption key that was retired meanwhile: retiring locks its row as well.
     insert_keys: "WITH usable AS (
-            SELECT e.kek_id FROM {key_encryption_keys} AS e WHERE e.kek_id = ANY ($5) AND e.state <> 'retired' FOR KEY SHARE
+            SELECT e.kek_id FROM {key_encryption_keys} AS e
+            WHERE e.kek_id = ANY ($5) AND e.state <> 'retired' FOR KEY SHARE
         ), new AS (
-            SELECT n.* FROM UNNEST((SELECT $1::uuid[]), (SELECT $2::text[]), (SELECT $3::text[]), (SELECT $4::bigint[]), (SELECT $5::uuid[]), (SELECT $6::bytea[]), (SELECT $7::timestamptz[]))
-                AS n (key_id, scope_kind, scope_id, version, kek_id, wrapped_key, created_at)
+            SELECT n.* FROM UNNEST(
+                (SELECT $1::uuid[]), (SELECT $2::text[]), (SELECT $3::text[]), (SELECT $4::bigint[]),
+                (SELECT $5::uuid[]), (SELECT $6::bytea[]), (SELECT $7::timestamptz[])
+            ) AS n (key_id, scope_kind, scope_id, version, kek_id, wrapped_key, created_at)
             JOIN usable USING (kek_id)
         ), activated AS (
             UPDATE {key_scopes} AS s SET active_key_id = n.key_id
@@ -149,19 +129,20 @@ statements! {
         RETURNING key_id",
     data_keys: "SELECT {key}, s.state FROM UNNEST((SELECT $1::uuid[])) AS w (key_id)
         CROSS JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = w.key_id OFFSET 0) AS k
-        CROSS JOIN LATERAL (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = k.scope_kind AND s.scope_id = k.scope_id OFFSET 0) AS s",
+        CROSS JOIN LATERAL (
+            SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = k.scope_kind AND s.scope_id = k.scope_id OFFSET 0
+        ) AS s",
     change_scope: "WITH changed AS (
-            UPDATE {key_scopes} SET state = $4, generation = $5, active_key_id = CASE WHEN $4 = 'shredded' THEN NULL ELSE active_key_id END
+            UPDATE {key_scopes} SET state = $4, generation = $5,
+                active_key_id = CASE WHEN $4 = 'shredded' THEN NULL ELSE active_key_id END
             WHERE scope_kind = $1 AND scope_id = $2
             RETURNING scope_kind, scope_id, state, generation
         )
         INSERT INTO {key_scope_changes} (scope_kind, scope_id, action, state, generation, reason, changed_at, actor)
         SELECT scope_kind, scope_id, $3::text, state, generation, $6::text, $7::timestamptz, $8::text FROM changed",
-    destroy_keys: "UPDATE {data_keys} SET wrapped_key = NULL, state = 'shredded', shredded_at = $3
-        WHERE scope_kind = $1 AND scope_id = $2 AND state = 'live' RETURNING key_id, version",
-    any_key_of_scope: "SELECT key_id FROM {data_keys} WHERE scope_kind = $1 AND scope_id = $2 AND wrapped_key IS NOT \
-        NULL LIMIT 1",
-    history_keys: "SELECT {key} FROM {data_keys} AS k WHERE k.scope_kind = $1 AND k.scope_id = $2 ORDER BY k.version",
-    history_changes: "SELECT action, state, generation, reason, changed_at, actor FROM {key_scope_changes}
-        WHERE scope_kind = $1 AND scope_id = $2 ORDER BY change_id",
+    destroy_keys: keys::DESTROY_KEYS,
+    any_key_of_scope: keys::ANY_KEY_OF_SCOPE,
+    history_keys: keys::HISTORY_KEYS,
+    history_changes: keys::HISTORY_CHANGES,
+    restored_scopes: keys::RESTORED_SCOPES,
 }

@@ -15,6 +15,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use support::Sqlite;
 use support::moto::{Moto, config};
+use support::rows::{self, Change};
 use uuid::Uuid;
 
 /// This module, as the names of its tests have it.
@@ -215,7 +216,7 @@ async fn i3_a_planted_key_is_not_used_for_new_keys() {
     let wrapped =
         WrappedKek { master_key_id: theirs.clone(), ciphertext: ciphertext.ciphertext_blob.unwrap().into_inner() };
     let planted = KekRecord { kek_id: planted, wrapped, ..active.clone() };
-    assert!(keys.replace_kek(&mut connection, active.kek_id, &planted).await.unwrap());
+    rows::change(&keys, &mut connection, Change::Replace { active: &active, by: &planted }).await.unwrap();
     drop(connection);
     let alias = format!("alias/{}", Uuid::now_v7());
     client.create_alias().alias_name(&alias).target_key_id(&ours).send().await.unwrap();

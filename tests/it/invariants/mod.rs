@@ -6,7 +6,7 @@ mod lag;
 use async_trait::async_trait;
 use eventseal::ExpectedVersion::{Any, NoStream};
 use eventseal::error::KmsFault;
-use eventseal::keys::KeyStore;
+use eventseal::keys::KeyTable;
 use eventseal::kms::{KekContext, Kms, KmsFailure, SecretKey, WrappedKek};
 use eventseal::schema::SplitPart;
 use eventseal::{
@@ -383,7 +383,7 @@ impl<Ks> Counting<Ks> {
     }
 }
 
-impl<Ks: KeyStore> KeyFaults for Counting<Ks> {
+impl<Ks: KeyTable> KeyFaults for Counting<Ks> {
     type Inner = Ks;
 
     fn inner(&self) -> &Ks {

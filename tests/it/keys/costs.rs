@@ -205,7 +205,7 @@ async fn i10_a_page_costs_one_key_query_and_an_append_one_locking_query() {
     assert_eq!(
         keys.take(),
         [
-            "scopes Share",
+            "announce_writing",
             "namespace",
             "create_scopes",
             "scopes Update",

@@ -18,6 +18,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use support::Deadline;
+use support::rows::{self, Change};
 use support::{Postgres, Sqlite};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -75,7 +76,7 @@ async fn i11_what_is_said_to_be_committed_is_committed_on_a_connection_whose_beg
                     wrapped_key: vec![1],
                     created_at,
                 };
-                PostgresKeys::new().install_key(&mut connection, &key).await
+                rows::change(&PostgresKeys::new(), &mut connection, Change::InsertFirstKey(&key)).await
             }
             "migrate" => PostgresKeys::new().migrate(&mut connection, &Namespace::new("conformance").unwrap()).await,
             _ => store.backfill(&mut connection, &BackfillOptions::default(), &mut |_| {}).await.map(drop),
@@ -100,7 +101,7 @@ async fn i11_what_is_said_to_be_committed_is_committed_on_a_connection_whose_beg
         let refused = fresh.with_keyring(OLD).keys().create_kek(&mut connection, "default").await;
         assert!(refused.is_err(), "{sql}: {refused:?}");
         // One that has failed answers no question, so nothing but a write gets as far as this.
-        let refused = PostgresKeys::new().install_kek(&mut connection, &kek).await;
+        let refused = rows::change(&PostgresKeys::new(), &mut connection, Change::InsertKek(&kek)).await;
         assert!(
             matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))),
             "{sql}: {refused:?}"

@@ -3,7 +3,7 @@
 use super::{OLD, Scripted, change, placed, schemas, scope, with_scopes};
 use eventseal::ExpectedVersion::Any;
 use eventseal::error::{SetUpFault, StorageFault};
-use eventseal::keys::KeyManager;
+use eventseal::keys::{KeyManager, KeyTable};
 use eventseal::postgres::PostgresKeys;
 use eventseal::sqlite::SqliteKeys;
 use eventseal::{Error, EventStore, EventStoreExt, Keyring, Namespace, aggregate};

@@ -3,13 +3,13 @@
 use super::{Counting, NEW, OLD, Rotated, keyring};
 use async_trait::async_trait;
 use eventseal::error::KmsFault;
-use eventseal::keys::KeyStore;
-use eventseal::keys::{KekUsage, RewrapOptions};
+use eventseal::keys::{KekRecord, KekUsage, KeyTable, RewrapOptions};
 use eventseal::kms::{Kms, WrappedKek};
 use eventseal::{Error, Keyring};
 use std::sync::Arc;
 use support::faults::{Faulty, KmsFaults};
 use support::on_every_database;
+use support::rows::{self, Change};
 
 on_every_database! {
     i11_keys_move_from_one_master_key_to_another_and_back,
@@ -131,7 +131,9 @@ async fn i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way<B: Rotated
     let conn = db.connection(&mut connection);
     let broken = WrappedKek { master_key_id: "lost".to_owned(), ciphertext: vec![1; 65] };
     let keys = B::Keys::default();
-    assert!(keys.move_kek(conn, &first, lost.provider(), &broken, first.created_at).await.unwrap());
+    let provider = lost.provider().to_owned();
+    let as_in = KekRecord { provider, wrapped: broken, wrapped_at: first.created_at, ..first.clone() };
+    rows::change(&keys, conn, Change::Wrap { kek: &first, as_in: &as_in }).await.unwrap();
     let both = db.with_kms(keyring(&format!("{NEW}\n{OLD}")));
     let refused = both.keys().move_master_key(conn, None, &mut |_| {}).await.unwrap_err();
     assert!(matches!(refused, Error::Kms(KmsFault::Refused { kek_id, .. }) if kek_id == first.kek_id), "{refused:?}");

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use eventseal::ExpectedVersion::Any;
 use eventseal::consumer::Consumer;
 use eventseal::error::{BoxError, EventFault};
-use eventseal::keys::KeyStore;
+use eventseal::keys::KeyTable;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
 #[cfg(feature = "databases")]
 use eventseal::postgres::{PostgresKeys, PostgresStore};
@@ -31,7 +31,7 @@ struct Stores<S: EventStore> {
 }
 
 impl<S: EventStore + Clone> Stores<S> {
-    async fn new(inner: S, keys: impl KeyStore<Tx = S::Tx> + Clone + 'static, connection: &mut S::Tx) -> Self {
+    async fn new(inner: S, keys: impl KeyTable<Tx = S::Tx> + Clone + 'static, connection: &mut S::Tx) -> Self {
         let keyring = Arc::new(Keyring::generate("main").unwrap());
         let old = event("OrderPlaced").version(1).protect(&["/email"], customer());
         let today = Schemas::builder(schemas()).decodes::<OrderEvent>().decodes::<Shipping>().decodes::<OrderPlaced>();

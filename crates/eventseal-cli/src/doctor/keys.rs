@@ -3,7 +3,7 @@
 use super::checks::Checks;
 use crate::connect::{Backend, Db};
 use crate::output::count;
-use eventseal::keys::{KekState, KekUsage, KeyStore, ScopeLock};
+use eventseal::keys::{KekState, KekUsage, KeyStore, KeyTable, ScopeLock};
 use eventseal::{Error, KeyScope, Namespace};
 
 pub(super) const MIGRATE: &str = "eventseal migrate --namespace NAME; and look whether --schema and --prefix are right";

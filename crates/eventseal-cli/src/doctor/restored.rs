@@ -3,12 +3,13 @@
 use super::checks::Checks;
 use crate::connect::{Backend, Db};
 use crate::output::count;
+use eventseal::keys::KeyTable;
 
 /// How many scopes are named at most.
 const SHOWN: u32 = 5;
 
 pub(super) async fn restored<C: Backend>(db: &mut Db<C>, checks: &mut Checks) {
-    match C::restored_scopes(db, SHOWN).await {
+    match db.keys.restored_scopes(&mut db.connection, SHOWN).await {
         Ok(restored) if restored.count == 0 => checks.good("erasures", "no key is left of a scope that was shredded"),
         Ok(restored) => {
             let mut named = restored.first.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

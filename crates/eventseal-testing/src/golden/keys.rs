@@ -1,9 +1,12 @@
 //! The file with the test keys of a corpus: everything that is needed to open its sealed cases.
 
+use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use eventseal::error::{KeyFault, SetUpFault};
-use eventseal::keys::{KekId, KekRecord, KekState, KeyId, KeyManager, KeyStore, NewDataKey};
+use eventseal::keys::{
+    KekId, KekRecord, KekState, KeyId, KeyManager, KeyRows, KeyStore, KeyTable, KeyWork, NewDataKey,
+};
 use eventseal::kms::WrappedKek;
 use eventseal::memory::{MemoryDb, MemoryKeys};
 use eventseal::{Error, KeyScope, Keyring, Namespace, Result};
@@ -105,7 +108,10 @@ impl KeyDb {
             created_at: at,
             wrapped_at: at,
         };
-        MemoryKeys::new().install_kek(&mut db.begin(), &kek).await.map_err(shown)?;
+        MemoryKeys::new()
+            .in_transaction(&mut db.begin(), "filling a golden corpus's keys", &mut FirstKek(&kek))
+            .await
+            .map_err(shown)?;
         let mut keys = Vec::with_capacity(file.data_keys.len());
         for key in &file.data_keys {
             keys.push(NewDataKey {
@@ -160,5 +166,15 @@ impl KeyDb {
     /// Every scope of the file, without those that eventseal uses for itself.
     pub(super) fn scopes(&self) -> impl Iterator<Item = &KeyScope> {
         self.scopes.iter().filter(|scope| !scope.is_reserved())
+    }
+}
+
+/// The key-encryption key of a corpus, which is inserted into an empty key table.
+struct FirstKek<'a>(&'a KekRecord);
+
+#[async_trait]
+impl KeyWork for FirstKek<'_> {
+    async fn run(&mut self, rows: &mut dyn KeyRows) -> Result<()> {
+        rows.insert_kek(self.0).await.map(drop)
     }
 }

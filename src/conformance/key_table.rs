@@ -1,0 +1,556 @@
+//! The contract of a key table, beside that of a key store.
+
+use crate::conformance::key_store::{fresh, key, shred};
+use crate::conformance::{Database, must};
+use crate::error::{Error, KeyFault, Result, StorageFault, TransactionFault};
+use crate::event::now;
+use crate::keys::kek_changes::{
+    Retirement, RewrapBatch, Rewrapper, install_kek, install_key, move_kek, replace_kek, retire_kek, rewrap_batch,
+};
+use crate::keys::names::{KekId, KeyId, KeyScope};
+use crate::keys::{
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyTable, KeyWork, KeyWrapping, ScopeAction,
+    ScopeChange, ScopeLock, ScopeState,
+};
+use crate::kms::WrappedKek;
+use async_trait::async_trait;
+use uuid::Uuid;
+
+/// Runs all of the suite. The tables are migrated and hold nothing yet. Afterwards they are as
+/// [`key_store`](crate::conformance::key_store) wants them.
+pub async fn key_table<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
+    first_keys_are_installed_once(db, keys).await;
+    work_is_done_as_a_whole_or_not_at_all(db, keys).await;
+    rows_of_key_encryption_keys_are_what_they_are_said_to_be(db, keys).await;
+    rows_of_data_keys_are_what_they_are_said_to_be(db, keys).await;
+    scopes_are_found_by_their_ids(db, keys).await;
+    restored_keys_are_found(db, keys).await;
+    key_encryption_keys_are_rotated(db, keys).await;
+    key_encryption_keys_are_moved(db, keys).await;
+    key_encryption_keys_are_retired(db, keys).await;
+    data_keys_are_wrapped_anew_in_batches(db, keys).await;
+}
+
+fn kek(partition: &str) -> KekRecord {
+    KekRecord {
+        kek_id: KekId(Uuid::now_v7()),
+        partition: partition.to_owned(),
+        provider: "conformance".to_owned(),
+        wrapped: WrappedKek { master_key_id: "master".to_owned(), ciphertext: vec![0, 1, 2, 255] },
+        state: KekState::Active,
+        created_at: now(),
+        wrapped_at: now(),
+    }
+}
+
+/// The first key-encryption key and the first key of a scope stay the first, and are committed at once.
+pub async fn first_keys_are_installed_once<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut connection = must(db.connect().await, "connect");
+    let conn = db.connection(&mut connection);
+    assert!(must(keys.namespace(conn).await, "namespace").is_some(), "migrated tables name their namespace");
+    assert!(
+        must(keys.active_kek(conn, "default").await, "active_kek").is_none(),
+        "the suite needs tables without keys"
+    );
+    let (first, second, elsewhere) = (kek("default"), kek("default"), kek("elsewhere"));
+    for new in [&first, &second, &elsewhere] {
+        must(install_kek(keys, conn, new).await, "install_kek");
+    }
+    let scope = KeyScope::integrity();
+    for new in [key(&scope, 1, first.kek_id), key(&scope, 1, first.kek_id)] {
+        must(install_key(keys, conn, &new).await, "install_key");
+    }
+    let mut others = must(db.begin().await, "begin");
+    let tx = db.tx(&mut others);
+    let Some(active) = must(keys.active_kek(tx, "default").await, "active_kek") else { panic!("it was not committed") };
+    assert_eq!((active.kek_id, &active.wrapped, active.created_at), (first.kek_id, &first.wrapped, first.created_at));
+    let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Share).await, "scopes").remove(0);
+    assert_eq!(
+        (record.last_version, record.generation, record.active.is_some()),
+        (Some(1), 1, true),
+        "a first key is installed once"
+    );
+    drop(others);
+
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, &[fresh("in a transaction")]).await, "create_scopes");
+    let refused = install_kek(keys, tx, &kek("default")).await;
+    assert!(matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))), "{refused:?}");
+    drop(transaction);
+}
+
+/// Fails when its rows were written.
+struct Failing<'a> {
+    kek: &'a KekRecord,
+}
+
+#[async_trait]
+impl KeyWork for Failing<'_> {
+    async fn run(&mut self, rows: &mut dyn KeyRows) -> Result<()> {
+        assert!(rows.insert_kek(self.kek).await?, "insert_kek must insert the first key of a partition, and say so");
+        Err(Error::Storage(StorageFault::InvalidRow { what: "the work", problem: "fails" }))
+    }
+}
+
+/// What a transaction of its own has written is there when it has returned, and nothing of it if its work failed.
+pub async fn work_is_done_as_a_whole_or_not_at_all<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut connection = must(db.connect().await, "connect");
+    let conn = db.connection(&mut connection);
+    let kek = kek(fresh("fails").id());
+    let failed = keys.in_transaction(conn, "failing", &mut Failing { kek: &kek }).await;
+    assert!(
+        matches!(failed, Err(Error::Storage(StorageFault::InvalidRow { .. }))),
+        "in_transaction must fail as its work does: {failed:?}"
+    );
+    let left = must(keys.active_kek(conn, &kek.partition).await, "active_kek");
+    assert!(left.is_none(), "in_transaction must leave nothing of work that failed");
+    must(install_kek(keys, conn, &kek).await, "install_kek after work that failed");
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, &[fresh("in a transaction")]).await, "create_scopes");
+    let refused = keys.in_transaction(tx, "nesting", &mut Failing { kek: &kek }).await;
+    assert!(
+        matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { operation: "nesting" }))),
+        "in_transaction must refuse a connection in a transaction, and name the operation: {refused:?}"
+    );
+}
+
+/// Changes the rows of two key-encryption keys of one partition, and looks at each.
+struct KekRows {
+    first: KekRecord,
+    second: KekRecord,
+}
+
+#[async_trait]
+impl KeyWork for KekRows {
+    async fn run(&mut self, rows: &mut dyn KeyRows) -> Result<()> {
+        let Self { first, second } = self;
+        assert!(rows.insert_kek(first).await?, "insert_kek must insert the first key of a partition, and say so");
+        assert!(!rows.insert_kek(second).await?, "insert_kek must leave a partition alone that has an active key");
+        assert_eq!(
+            rows.active_kek(&first.partition).await?.as_ref(),
+            Some(&*first),
+            "insert_kek must insert the key that it was given"
+        );
+        assert!(rows.kek(second.kek_id).await?.is_none() && rows.lock_kek(second.kek_id).await?.is_none());
+        assert_eq!(rows.lock_kek(first.kek_id).await?.as_ref(), Some(&*first), "lock_kek must return the row");
+        for (kek, from) in [(&*first, KekState::DecryptOnly), (&*second, KekState::Active)] {
+            assert!(
+                !rows.change_kek_state(kek.kek_id, from, KekState::Retired).await?,
+                "change_kek_state must change nothing but a key in the state that it was told, and say so"
+            );
+        }
+        assert!(
+            rows.change_kek_state(first.kek_id, KekState::Active, KekState::DecryptOnly).await?,
+            "change_kek_state must change a key in the state that it was told, and say so"
+        );
+        first.state = KekState::DecryptOnly;
+        assert_eq!(
+            rows.kek(first.kek_id).await?.as_ref(),
+            Some(&*first),
+            "change_kek_state must change the state alone"
+        );
+        assert!(rows.active_kek(&first.partition).await?.is_none(), "a key that is not active any more still is");
+        self.moved(rows).await
+    }
+}
+
+impl KekRows {
+    async fn moved(&mut self, rows: &mut dyn KeyRows) -> Result<()> {
+        let Self { first, .. } = self;
+        let elsewhere = WrappedKek { master_key_id: "another".to_owned(), ciphertext: vec![9, 9] };
+        let later = now() + time::Duration::SECOND;
+        assert!(
+            rows.change_kek_wrapping(first, "other provider", &elsewhere, later).await?,
+            "change_kek_wrapping must change a row that is as it was, and say so"
+        );
+        let moved =
+            KekRecord { provider: "other provider".to_owned(), wrapped: elsewhere, wrapped_at: later, ..first.clone() };
+        assert_eq!(
+            rows.kek(first.kek_id).await?.as_ref(),
+            Some(&moved),
+            "change_kek_wrapping must exchange provider, wrapping and time of the row"
+        );
+        let third = WrappedKek { master_key_id: "a third".to_owned(), ciphertext: vec![3] };
+        assert!(
+            !rows.change_kek_wrapping(first, "a third provider", &third, later).await?
+                && rows.kek(first.kek_id).await?.as_ref() == Some(&moved),
+            "change_kek_wrapping must leave a row alone that was changed meanwhile, and say so"
+        );
+        assert_eq!(rows.count_live_keys(first.kek_id).await?, 0, "a new key wraps nothing");
+        Ok(())
+    }
+}
+
+/// Every change of a key-encryption key changes the rows that are as it was told, and says whether it did.
+pub async fn rows_of_key_encryption_keys_are_what_they_are_said_to_be<D: Database, K: KeyTable<Tx = D::Tx>>(
+    db: &D,
+    keys: &K,
+) {
+    let mut connection = must(db.connect().await, "connect");
+    let partition = fresh("rows").id().to_owned();
+    let mut work = KekRows { first: kek(&partition), second: kek(&partition) };
+    must(keys.in_transaction(db.connection(&mut connection), "changing rows", &mut work).await, "changing rows");
+}
+
+/// Wraps data keys anew, of which one was changed since it was read.
+struct DataKeyRows {
+    old: KekId,
+    new: KekId,
+    ids: Vec<KeyId>,
+}
+
+#[async_trait]
+impl KeyWork for DataKeyRows {
+    async fn run(&mut self, rows: &mut dyn KeyRows) -> Result<()> {
+        let Self { old, new, ids } = self;
+        assert_eq!(rows.count_live_keys(*old).await?, 3, "count_live_keys must count what a key wraps");
+        let found = rows.lock_live_keys(&[*old, *new], None, 2).await?;
+        let found_ids: Vec<KeyId> = found.iter().map(|key| key.key_id).collect();
+        assert_eq!(found_ids, ids[..2], "lock_live_keys must return the first keys, in ascending order of id");
+        let rest = rows.lock_live_keys(&[*old], Some(ids[1]), 2).await?;
+        let rest: Vec<KeyId> = rest.iter().map(|key| key.key_id).collect();
+        assert_eq!(rest, ids[2..], "lock_live_keys must go on after the key that it was told");
+        let rewrap = |key: &DataKeyRecord| KeyRewrap {
+            key: key.clone(),
+            new: KeyWrapping { key_id: key.key_id, wrapped_key: vec![7; 65] },
+        };
+        let mut keys: Vec<KeyRewrap> = found.iter().map(rewrap).collect();
+        keys[1].key.wrapped_key = Some(vec![8; 65]);
+        let at = now() + time::Duration::MINUTE;
+        let written = rows.rewrap_keys(&keys, *new, at).await?;
+        assert_eq!(
+            written,
+            [keys[0].new.clone()],
+            "rewrap_keys must leave a row alone that was changed since it was read, and leave it out"
+        );
+        assert_eq!(
+            (rows.count_live_keys(*old).await?, rows.count_live_keys(*new).await?),
+            (2, 1),
+            "rewrap_keys must write which key-encryption key wraps a data key now"
+        );
+        Ok(())
+    }
+}
+
+/// Every change of what wraps a data key changes the rows that are as it was told, and returns them.
+pub async fn rows_of_data_keys_are_what_they_are_said_to_be<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut connection = must(db.connect().await, "connect");
+    let conn = db.connection(&mut connection);
+    let (old, new) = rotated(keys, conn, "data key rows").await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let mut transaction = must(db.begin().await, "begin");
+        let tx = db.tx(&mut transaction);
+        let scope = fresh("data key rows");
+        let new = key(&scope, 1, old.kek_id);
+        must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "create_scopes");
+        must(keys.insert_keys(tx, std::slice::from_ref(&new)).await, "insert_keys");
+        must(db.commit(transaction).await, "commit");
+        ids.push(new.key_id);
+    }
+    ids.sort_unstable();
+    let mut work = DataKeyRows { old: old.kek_id, new: new.kek_id, ids };
+    must(keys.in_transaction(conn, "changing rows", &mut work).await, "changing rows");
+}
+
+/// A partition with a key-encryption key that was replaced, and the one in its place.
+async fn rotated<K: KeyTable>(keys: &K, connection: &mut K::Tx, name: &str) -> (KekRecord, KekRecord) {
+    let partition = fresh(name).id().to_owned();
+    let (first, second) = (kek(&partition), kek(&partition));
+    must(install_kek(keys, connection, &first).await, "install_kek");
+    assert!(
+        must(replace_kek(keys, connection, first.kek_id, &second).await, "replace_kek"),
+        "the active key-encryption key must be replaced"
+    );
+    (first, second)
+}
+
+/// Whoever shreds one scope is told of others under the same id: of whatever kind, byte for byte, and shredded ones
+/// too.
+pub async fn scopes_are_found_by_their_ids<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
+    let id = fresh("found by its id").id().to_owned();
+    let shouted = id.to_uppercase();
+    let scope = |kind: &str, id: &str| KeyScope::new(kind, id);
+    let kinds = ["A", "Conformance", "conformance", "\u{1f600}"];
+    let mut expected: Vec<KeyScope> = kinds.into_iter().map(|kind| scope(kind, &id)).collect();
+    expected.push(scope("Conformance", &shouted));
+    let others = [scope("Conformance", &format!("{id} ")), scope("Elsewhere", &format!("{id}2"))];
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, &[&expected[..], &others].concat()).await, "create_scopes");
+    must(shred(keys, tx, &expected[0], now()).await, "shred");
+    let mut found =
+        must(keys.scopes_with_ids(tx, &[shouted, id.clone(), "no such id".to_owned()]).await, "scopes_with_ids");
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected, "scopes_with_ids finds the scopes of every kind under these ids, and no others");
+    assert!(must(keys.scopes_with_ids(tx, &[]).await, "scopes_with_ids").is_empty(), "no ids, no scopes");
+    drop(transaction);
+    let mut transaction = must(db.begin().await, "begin");
+    let found = must(keys.scopes_with_ids(db.tx(&mut transaction), &[id]).await, "scopes_with_ids");
+    assert!(found.is_empty(), "scopes that were rolled back are not found");
+}
+
+/// Keys that are there although their scope was shredded are found, and no others.
+pub async fn restored_keys_are_found<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    let kek_id = match must(keys.active_kek(tx, "default").await, "active_kek") {
+        Some(kek) => kek.kek_id,
+        None => panic!("install a key-encryption key first"),
+    };
+    assert_eq!(must(keys.restored_scopes(tx, 5).await, "restored_scopes").count, 0, "nothing was restored");
+    let mut restored = [fresh("restored"), fresh("restored")];
+    let (shredded, live) = (fresh("shredded"), fresh("live"));
+    let all = [&restored[..], &[shredded.clone(), live]].concat();
+    must(keys.create_scopes(tx, &all).await, "create_scopes");
+    for scope in &all {
+        must(keys.insert_keys(tx, &[key(scope, 1, kek_id)]).await, "insert_keys");
+    }
+    must(shred(keys, tx, &shredded, now()).await, "shred");
+    for scope in &restored {
+        let change = ScopeChange {
+            scope: scope.clone(),
+            action: ScopeAction::Shred,
+            state: ScopeState::Shredded,
+            generation: 1,
+            reason: "conformance".to_owned(),
+            actor: None,
+            at: now(),
+        };
+        must(keys.change_scope(tx, &change).await, "change_scope");
+    }
+    restored.sort_unstable();
+    for limit in [0, 1, 2, 5] {
+        let found = must(keys.restored_scopes(tx, limit).await, "restored_scopes");
+        let first = &restored[..restored.len().min(limit.max(1) as usize)];
+        assert_eq!(
+            (found.count, &found.first[..]),
+            (2, first),
+            "restored_scopes must count the shredded scopes with live keys, and name the first"
+        );
+    }
+}
+
+/// Marks what it wraps; does not open what is marked as bad.
+struct Marking {
+    written_opens: bool,
+}
+
+const BAD: u8 = 255;
+
+impl Rewrapper for Marking {
+    fn rewrap(&self, key: &DataKeyRecord) -> Result<Option<Vec<u8>>> {
+        let wrapped = key.wrapped_key.as_deref().unwrap_or(&[BAD]);
+        Ok((wrapped[0] != BAD).then(|| [b"anew", key.key_id.0.as_bytes().as_slice()].concat()))
+    }
+
+    fn opens(&self, key_id: KeyId, wrapped: &[u8]) -> bool {
+        self.written_opens && wrapped == [b"anew", key_id.0.as_bytes().as_slice()].concat()
+    }
+}
+
+async fn usage_of<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K, kek_id: KekId) -> KekUsage {
+    let mut connection = must(db.begin().await, "begin");
+    let usage = must(keys.kek_usage(db.tx(&mut connection)).await, "kek_usage");
+    match usage.into_iter().find(|usage| usage.kek.kek_id == kek_id) {
+        Some(usage) => usage,
+        None => panic!("a key-encryption key is not listed"),
+    }
+}
+
+/// One key is active in each partition.
+pub async fn key_encryption_keys_are_rotated<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut connection = must(db.connect().await, "connect");
+    let conn = db.connection(&mut connection);
+    let partition = fresh("partition").id().to_owned();
+    let (first, second, stray) = (kek(&partition), kek(&partition), kek(&partition));
+    must(install_kek(keys, conn, &first).await, "install_kek");
+    assert!(
+        !must(replace_kek(keys, conn, stray.kek_id, &second).await, "replace_kek"),
+        "nothing but the active key-encryption key is replaced"
+    );
+    assert!(
+        must(replace_kek(keys, conn, first.kek_id, &second).await, "replace_kek"),
+        "the active key-encryption key must be replaced"
+    );
+    let active = must(keys.active_kek(conn, &partition).await, "active_kek");
+    assert_eq!(active.as_ref(), Some(&second), "the new key-encryption key must be the active one, as it was given");
+    assert!(
+        !must(replace_kek(keys, conn, first.kek_id, &stray).await, "replace_kek"),
+        "two processes rotated at once: the second must learn it"
+    );
+    let active = must(keys.active_kek(conn, &partition).await, "active_kek");
+    assert_eq!(active.as_ref().map(|kek| (kek.kek_id, kek.state)), Some((second.kek_id, KekState::Active)));
+    let old = usage_of(db, keys, first.kek_id).await;
+    assert_eq!(
+        (old.kek.state, old.live_keys, old.oldest_wrap),
+        (KekState::DecryptOnly, 0, None),
+        "the old key-encryption key must be left for opening only"
+    );
+    assert_eq!(
+        (&old.kek.wrapped, old.kek.created_at, old.kek.wrapped_at),
+        (&first.wrapped, first.created_at, first.wrapped_at)
+    );
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, &[fresh("in a transaction")]).await, "create_scopes");
+    let refused = replace_kek(keys, tx, second.kek_id, &stray).await;
+    assert!(matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))), "{refused:?}");
+}
+
+/// A key-encryption key is moved once from where it was read.
+pub async fn key_encryption_keys_are_moved<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut connection = must(db.connect().await, "connect");
+    let conn = db.connection(&mut connection);
+    let (first, _) = rotated(keys, conn, "moved").await;
+    let elsewhere = WrappedKek { master_key_id: "another".to_owned(), ciphertext: vec![9, 9] };
+    let later = now() + time::Duration::SECOND;
+    assert!(
+        must(move_kek(keys, conn, &first, "other provider", &elsewhere, later).await, "move_kek"),
+        "a row that is as it was must be moved"
+    );
+    let moved = usage_of(db, keys, first.kek_id).await.kek;
+    assert_eq!(
+        (moved.provider.as_str(), &moved.wrapped, moved.wrapped_at),
+        ("other provider", &elsewhere, later),
+        "a move must exchange provider, wrapping and time of the row"
+    );
+    let third = WrappedKek { master_key_id: "a third".to_owned(), ciphertext: vec![3] };
+    let again = must(move_kek(keys, conn, &first, "a third provider", &third, later).await, "move_kek");
+    let left = usage_of(db, keys, first.kek_id).await.kek;
+    assert!(!again && left == moved, "a move must leave a row alone that was changed meanwhile");
+    assert_eq!((moved.state, moved.created_at), (KekState::DecryptOnly, first.created_at));
+}
+
+/// An old key-encryption key opens until nothing needs it; none comes back.
+pub async fn key_encryption_keys_are_retired<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut connection = must(db.connect().await, "connect");
+    let conn = db.connection(&mut connection);
+    let (first, second) = rotated(keys, conn, "retired").await;
+    let scope = fresh("retired");
+    let new = key(&scope, 1, first.kek_id);
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "create_scopes");
+    must(keys.insert_keys(tx, std::slice::from_ref(&new)).await, "insert_keys");
+    must(db.commit(transaction).await, "commit");
+    let unknown = KekId(Uuid::now_v7());
+    assert_eq!(must(retire_kek(keys, conn, first.kek_id).await, "retire_kek"), Retirement::InUse(1));
+    assert_eq!(must(retire_kek(keys, conn, second.kek_id).await, "retire_kek"), Retirement::Active);
+    assert_eq!(must(retire_kek(keys, conn, unknown).await, "retire_kek"), Retirement::Unknown);
+    let mut transaction = must(db.begin().await, "begin");
+    must(shred(keys, db.tx(&mut transaction), &scope, now()).await, "shred");
+    must(db.commit(transaction).await, "commit");
+    let retired = must(retire_kek(keys, conn, first.kek_id).await, "retire_kek");
+    assert_eq!(retired, Retirement::Done, "a tombstone needs no key");
+    assert_eq!(usage_of(db, keys, first.kek_id).await.kek.state, KekState::Retired);
+    let scope = fresh("late");
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "create_scopes");
+    match keys.insert_keys(tx, &[key(&scope, 1, first.kek_id)]).await {
+        Err(error) => assert!(error.is_retryable(), "{error:?}"),
+        Ok(()) => panic!("a data key was inserted under a retired key-encryption key"),
+    }
+    drop(transaction);
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    must(keys.create_scopes(tx, &[fresh("in a transaction")]).await, "create_scopes");
+    let refused = retire_kek(keys, tx, first.kek_id).await;
+    assert!(matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))), "{refused:?}");
+}
+
+/// Seven data keys under one key-encryption key, of which one does not open and one was shredded. Returns those that
+/// are live.
+async fn wrapped_keys<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K, kek_id: KekId) -> (Vec<KeyId>, KeyId) {
+    let mut ids = Vec::new();
+    for number in 0..7_u8 {
+        let scope = fresh("rewrap");
+        let mut data_key = key(&scope, 1, kek_id);
+        if number == 3 {
+            data_key.wrapped_key[0] = BAD;
+        }
+        let mut transaction = must(db.begin().await, "begin");
+        let tx = db.tx(&mut transaction);
+        must(keys.create_scopes(tx, std::slice::from_ref(&scope)).await, "create_scopes");
+        must(keys.insert_keys(tx, std::slice::from_ref(&data_key)).await, "insert_keys");
+        if number == 5 {
+            must(shred(keys, tx, &scope, now()).await, "shred");
+        } else {
+            ids.push(data_key.key_id);
+        }
+        must(db.commit(transaction).await, "commit");
+    }
+    let bad = ids[3];
+    ids.sort_unstable();
+    (ids, bad)
+}
+
+/// Live keys of the old key-encryption keys, each once, in order; bad ones and tombstones stay as they are.
+pub async fn data_keys_are_wrapped_anew_in_batches<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut connection = must(db.connect().await, "connect");
+    let conn = db.connection(&mut connection);
+    let partition = fresh("rewrap").id().to_owned();
+    let (old, new) = (kek(&partition), kek(&partition));
+    must(install_kek(keys, conn, &old).await, "install_kek");
+    let (ids, bad) = wrapped_keys(db, keys, old.kek_id).await;
+    assert!(must(replace_kek(keys, conn, old.kek_id, &new).await, "replace_kek"));
+    let mut batch = RewrapBatch {
+        from: vec![old.kek_id],
+        to: new.kek_id,
+        after: None,
+        limit: 4,
+        at: now() + time::Duration::MINUTE,
+    };
+    let refused = rewrap_batch(keys, conn, &batch, &Marking { written_opens: false }).await;
+    assert!(
+        matches!(refused, Err(Error::Keys(KeyFault::WrongKey { .. }))),
+        "what was written must be looked at: {refused:?}"
+    );
+    assert_eq!(usage_of(db, keys, new.kek_id).await.live_keys, 0, "a batch that failed was written");
+    let by = Marking { written_opens: true };
+    let (mut found, mut rewrapped, mut seen_bad) = (0, 0, Vec::new());
+    loop {
+        let outcome = must(rewrap_batch(keys, conn, &batch, &by).await, "rewrap_batch");
+        found += outcome.found;
+        rewrapped += outcome.rewrapped;
+        seen_bad.extend(outcome.bad);
+        if outcome.found < batch.limit {
+            break;
+        }
+        assert!(batch.after < outcome.last, "it would go round in circles");
+        batch.after = outcome.last;
+    }
+    assert_eq!(seen_bad, [bad], "what does not open must be left alone, and named");
+    assert_eq!((found, rewrapped), (6, 5), "lock_live_keys must find every live key once, and rewrap_keys write it");
+    let again =
+        must(rewrap_batch(keys, conn, &RewrapBatch { after: None, ..batch.clone() }, &by).await, "rewrap_batch");
+    assert_eq!((again.found, again.rewrapped), (1, 0), "rewrap_keys must write what it says that it wrote");
+    let mut transaction = must(db.begin().await, "begin");
+    let records = must(keys.data_keys(db.tx(&mut transaction), &ids).await, "data_keys");
+    drop(transaction);
+    for record in records {
+        let expected = if record.key_id == bad { old.kek_id } else { new.kek_id };
+        assert_eq!(record.kek_id, expected, "rewrap_keys must write which key-encryption key wraps a data key now");
+        let opens = by.opens(record.key_id, record.wrapped_key.as_deref().unwrap_or_default());
+        assert!(record.key_id == bad || opens, "rewrap_keys must write the new wrapping");
+    }
+    no_data_key_is_wrapped_by_a_retired_key(keys, conn, &new).await;
+    let (of_old, of_new) = (usage_of(db, keys, old.kek_id).await, usage_of(db, keys, new.kek_id).await);
+    assert_eq!((of_old.live_keys, of_new.live_keys, of_new.oldest_wrap), (1, 5, Some(batch.at)));
+}
+
+async fn no_data_key_is_wrapped_by_a_retired_key<K: KeyTable>(keys: &K, conn: &mut K::Tx, of: &KekRecord) {
+    let newest = kek(&of.partition);
+    assert!(must(replace_kek(keys, conn, of.kek_id, &newest).await, "replace_kek"));
+    let (unused, _) = rotated(keys, conn, "unused").await;
+    assert_eq!(must(retire_kek(keys, conn, unused.kek_id).await, "retire_kek"), Retirement::Done);
+    let late = RewrapBatch { from: vec![of.kek_id], to: unused.kek_id, after: None, limit: 4, at: now() };
+    match rewrap_batch(keys, conn, &late, &Marking { written_opens: true }).await {
+        Err(error) => assert!(error.is_retryable(), "{error:?}"),
+        Ok(done) => panic!("data keys were wrapped by a retired key: {done:?}"),
+    }
+}

@@ -1,0 +1,173 @@
+//! The port to a key table, as append, read and shred need it.
+
+use crate::error::Result;
+use crate::keys::kek::KekRecord;
+use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::{DataKeyRecord, KeyHistory, NewDataKey, ScopeChange, ScopeLock, ScopeRecord};
+use async_trait::async_trait;
+use std::sync::Arc;
+use time::OffsetDateTime;
+
+/// A key table, as append, read and shred need it. What operators need beside it is a
+/// [`KeyTable`](crate::keys::KeyTable).
+///
+/// The rows of scopes decide what may be appended, the rows of data keys what is redacted. Nothing is
+/// ever deleted. The caller owns the transaction; an implementation never begins, commits or rolls
+/// back one.
+///
+/// # What an implementation does
+/// It reads and writes rows, locks them, and tells what it found. It decides nothing: which scope may be sealed for,
+/// which key is the right one, and whether a shred is complete are questions that the
+/// [`KeyManager`](crate::keys::KeyManager) asks of the rows, the same for every implementation.
+///
+/// # The race between an append and a shred
+/// An append holds [`ScopeLock::Share`] on its scopes from before it seals until its transaction ends; a
+/// shred holds [`ScopeLock::Update`] and destroys keys in a later statement. So one of them waits for the
+/// other or fails with a retryable [`Error::Collision`](crate::Error::Collision), and no event is
+/// committed under a destroyed key. A database with one writer at a time may use its write lock for both.
+///
+/// # Effect
+/// A database may accept a change and not make it: a row-level policy, a trigger or a rule keeps it away. Every method
+/// that changes something finds that out, from the rows that were changed or by reading them again, and fails with
+/// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
+///
+/// # Errors
+/// Every method fails with [`Error::Database`](crate::Error::Database) if the database does, and with the
+/// retryable [`Error::Collision`](crate::Error::Collision) if another transaction is in the way. Those that
+/// write or lock refuse a connection that is not in a transaction with
+/// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction).
+///
+/// `conformance::key_store` (feature `conformance`) checks an implementation against all of this.
+#[async_trait]
+pub trait KeyStore: Send + Sync {
+    /// A connection in a transaction, as the event store on the same database has it.
+    type Tx: Send + 'static;
+
+    /// May a transaction look before it locks? An append then looks at its scopes first if their keys are not at hand,
+    /// so that it can ask the KMS while nothing is locked. `false` for a database in which a transaction that has read
+    /// can't write any more once another one wrote, as in SQLite: there it looks only if it knows that the KMS must be
+    /// asked.
+    fn can_look_first(&self) -> bool {
+        true
+    }
+
+    /// May statements on this connection see less than what is committed when they start, or more, because they are in
+    /// a transaction? What they show is then no proof of how things are: readers that may lag do not go by it. `true`,
+    /// the default, is always safe; it costs those readers what they hoped to save.
+    fn is_in_transaction(&self, tx: &Self::Tx) -> bool {
+        let _ = tx;
+        true
+    }
+
+    /// The namespace that was set when the tables were made; `None` if they hold none.
+    async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>>;
+
+    /// The key-encryption key that wraps new data keys of a partition.
+    async fn active_kek(&self, tx: &mut Self::Tx, partition: &str) -> Result<Option<KekRecord>>;
+
+    /// The rows of these key-encryption keys, in any order. Unknown ids are left out.
+    async fn keks(&self, tx: &mut Self::Tx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>>;
+
+    /// Says that this transaction is going to write, before it reads anything. A database with one writer at a time
+    /// takes its write lock, so that what is read next can't get in the way; others lock nothing.
+    async fn announce_writing(&self, tx: &mut Self::Tx) -> Result<()>;
+
+    /// The rows of these scopes with their active keys, in any order, in one statement. Unknown scopes
+    /// are left out.
+    ///
+    /// With a lock, the rows are locked in ascending order of scope, and a connection that is not in a transaction is
+    /// refused with [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction).
+    /// [`ScopeLock::Share`] does not lock [reserved](KeyScope::is_reserved) scopes: every append reads them.
+    async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>>;
+
+    /// Inserts live scopes of generation 1 without keys, in ascending order; leaves those that exist.
+    async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()>;
+
+    /// Inserts data keys and makes each the active one of its scope. The scopes exist, are live and locked:
+    /// [`KeyFault::ScopeState`](crate::error::KeyFault::ScopeState) otherwise.
+    /// [`Error::Collision`](crate::Error::Collision) if their key-encryption key was retired meanwhile.
+    async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()>;
+
+    /// Says that what this transaction commits must outlast a crash of the database, whatever its settings are: keys
+    /// that are committed before the events that need them, in another database. Changes of scopes see to it
+    /// themselves.
+    async fn commit_durably(&self, tx: &mut Self::Tx) -> Result<()>;
+
+    /// The rows of these data keys, in any order, in one statement without locks. Unknown ids are left out.
+    async fn data_keys(&self, tx: &mut Self::Tx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>>;
+
+    /// Sets state and generation of a locked scope and adds the change to its history. A scope that is
+    /// shredded has no active key afterwards. A scope that is not there is
+    /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
+    async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()>;
+
+    /// Destroys every wrapped key of a locked scope, notes in the rows when, and returns the ids of those that
+    /// were not destroyed before, by version. Looks whether one is left nevertheless:
+    /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
+    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>>;
+
+    /// All that is known of a scope; `None` if it was never seen.
+    async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>>;
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<K: KeyStore + ?Sized> KeyStore for Arc<K> {
+    type Tx = K::Tx;
+
+    fn can_look_first(&self) -> bool {
+        (**self).can_look_first()
+    }
+
+    fn is_in_transaction(&self, tx: &Self::Tx) -> bool {
+        (**self).is_in_transaction(tx)
+    }
+
+    async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>> {
+        (**self).namespace(tx).await
+    }
+
+    async fn active_kek(&self, tx: &mut Self::Tx, partition: &str) -> Result<Option<KekRecord>> {
+        (**self).active_kek(tx, partition).await
+    }
+
+    async fn keks(&self, tx: &mut Self::Tx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>> {
+        (**self).keks(tx, kek_ids).await
+    }
+
+    async fn announce_writing(&self, tx: &mut Self::Tx) -> Result<()> {
+        (**self).announce_writing(tx).await
+    }
+
+    async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
+        (**self).scopes(tx, scopes, lock).await
+    }
+
+    async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()> {
+        (**self).create_scopes(tx, scopes).await
+    }
+
+    async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()> {
+        (**self).insert_keys(tx, keys).await
+    }
+
+    async fn commit_durably(&self, tx: &mut Self::Tx) -> Result<()> {
+        (**self).commit_durably(tx).await
+    }
+
+    async fn data_keys(&self, tx: &mut Self::Tx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>> {
+        (**self).data_keys(tx, key_ids).await
+    }
+
+    async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()> {
+        (**self).change_scope(tx, change).await
+    }
+
+    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+        (**self).destroy_keys(tx, scope, at).await
+    }
+
+    async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
+        (**self).history(tx, scope).await
+    }
+}

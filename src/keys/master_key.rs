@@ -1,0 +1,130 @@
+//! Key-encryption keys move from one master key to another. What they wrap stays as it is.
+
+use crate::crypto::secret::SecretKey;
+use crate::error::{Error, KmsFault, Result};
+use crate::event::now;
+use crate::keys::KeyTable;
+use crate::keys::kek::{KekRecord, KekState, KekUsage};
+use crate::keys::kek_changes::move_kek;
+use crate::keys::manager::KeyManager;
+use crate::keys::names::KekId;
+use crate::kms::{KekContext, Kms, KmsFailure};
+use std::collections::HashSet;
+use subtle::ConstantTimeEq;
+
+/// What a move to another master key did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KekMoves {
+    /// The key-encryption keys that the new master key holds now.
+    pub moved: Vec<KekId>,
+    /// Those that it held before, and opens.
+    pub already: Vec<KekId>,
+    /// Retired keys that wrap nothing and that nothing opens. They stay as they are.
+    pub dead: Vec<KekId>,
+}
+
+impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
+    /// Moves every key-encryption key to the active master key of this manager's KMS: inside the KMS, if the same
+    /// provider wrapped it, else through `from`, the provider that did.
+    ///
+    /// Each is opened by the new master key before its row is exchanged, active ones first; those that were moved
+    /// before are opened, and otherwise left alone. One that is refused does not keep the others from their turn. A
+    /// call that ended early has left every key usable: call it again. The old master key can go when this has
+    /// returned, no process has it configured as the active one any more, and no backup needs it.
+    ///
+    /// # Errors
+    /// When all others were moved: [`KmsFault::Refused`] if a key that is in use does not open, is of another provider
+    /// than this one and `from`, or the master keys do not allow it. At once: [`KmsFault::Unavailable`] (retryable),
+    /// [`Error::Collision`] (retryable) if a row changed meanwhile;
+    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
+    /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch), [`Error::Database`].
+    pub async fn move_master_key(
+        &self,
+        connection: &mut Tx,
+        from: Option<&dyn Kms>,
+        progress: &mut (dyn FnMut(&KekMoves) + Send),
+    ) -> Result<KekMoves> {
+        let namespace = self.check_namespace(connection).await?;
+        let target = self.kms.master_key_id().await?;
+        let (mut moves, mut seen, mut refusal) = (KekMoves::default(), HashSet::new(), None);
+        loop {
+            let mut usage = self.store.kek_usage(connection).await?;
+            usage.retain(|usage| !seen.contains(&usage.kek.kek_id));
+            // Nothing is left, nor was anything made meanwhile.
+            if usage.is_empty() {
+                return refusal.map_or(Ok(moves), Err);
+            }
+            usage.sort_by_key(|usage| usage.kek.state != KekState::Active);
+            for KekUsage { kek, live_keys, .. } in usage {
+                seen.insert(kek.kek_id);
+                let context = KekContext { namespace: namespace.clone(), kek_id: kek.kek_id };
+                match self.move_to_master_key(connection, &kek, &context, &target, from).await {
+                    Ok(true) => {
+                        moves.moved.push(kek.kek_id);
+                        progress(&moves);
+                    }
+                    Ok(false) => moves.already.push(kek.kek_id),
+                    Err(Error::Kms(KmsFault::Refused { .. })) if kek.state == KekState::Retired && live_keys == 0 => {
+                        moves.dead.push(kek.kek_id);
+                    }
+                    Err(error @ Error::Kms(KmsFault::Refused { .. })) => {
+                        tracing::warn!(kek_id = %kek.kek_id, %error, "not moved to another master key");
+                        refusal.get_or_insert(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Moves one key to the active master key. `false` if it is there, and opens.
+    async fn move_to_master_key(
+        &self,
+        connection: &mut Tx,
+        kek: &KekRecord,
+        context: &KekContext,
+        target: &str,
+        from: Option<&dyn Kms>,
+    ) -> Result<bool> {
+        let same_provider = kek.provider == self.kms.provider();
+        if same_provider && kek.wrapped.master_key_id == target {
+            // Another key may have been given the same id.
+            return self.kms.unwrap_kek(&kek.wrapped, context).await.map(|_| false);
+        }
+        let (wrapped, expected) = match from.filter(|from| from.provider() == kek.provider && !same_provider) {
+            Some(from) => {
+                let secret = from.unwrap_kek(&kek.wrapped, context).await?;
+                (self.kms.wrap_kek(&secret, context).await?, Some(secret))
+            }
+            None if same_provider => (self.kms.rewrap_kek(&kek.wrapped, context).await?, None),
+            None => {
+                let problem = format!("provider {:?} wrapped it: name that one as where it comes from", kek.provider);
+                return Err(Error::Kms(KmsFault::Refused {
+                    kek_id: kek.kek_id,
+                    failure: KmsFailure::WrongKey,
+                    problem,
+                }));
+            }
+        };
+        let opened = self.kms.unwrap_kek(&wrapped, context).await?;
+        let same = |secret: &SecretKey| bool::from(secret.expose().ct_eq(opened.expose()));
+        // What this process has cached was opened by the old master key, and is another proof.
+        let cached = self.cache.keks.get(kek.kek_id);
+        if !expected.as_ref().is_none_or(same) || !cached.as_ref().is_none_or(|kek| same(&kek.secret)) {
+            let problem =
+                "it opens to another key than before under the new master key: nothing was changed".to_owned();
+            return Err(Error::Kms(KmsFault::Refused {
+                kek_id: kek.kek_id,
+                failure: KmsFailure::WrongContext,
+                problem,
+            }));
+        }
+        if !move_kek(&*self.store, connection, kek, self.kms.provider(), &wrapped, now()).await? {
+            return Err(Error::Collision { source: None });
+        }
+        let (from, to) = (&kek.wrapped.master_key_id, &wrapped.master_key_id);
+        tracing::info!(kek_id = %kek.kek_id, from, to, "moved to another master key");
+        Ok(true)
+    }
+}

@@ -1,0 +1,165 @@
+//! The rows of a [`MemoryDb`](crate::memory::MemoryDb)'s keys that operators change.
+
+use super::{MemoryKeys, active, insert, key_record, new_scope, scope_record};
+use crate::error::{Error, Result, TransactionFault};
+use crate::keys::names::{KekId, KeyId, KeyScope};
+use crate::keys::{
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyTable, KeyWork, KeyWrapping, NewDataKey,
+    RestoredScopes, ScopeAction, ScopeRecord, ScopeState,
+};
+use crate::kms::WrappedKek;
+use crate::memory::{DataKeyRow, MemoryTx, Tables};
+use async_trait::async_trait;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use time::OffsetDateTime;
+
+#[async_trait]
+impl KeyTable for MemoryKeys {
+    async fn in_transaction(
+        &self,
+        connection: &mut MemoryTx,
+        operation: &'static str,
+        work: &mut dyn KeyWork,
+    ) -> Result<()> {
+        if connection.is_writing() {
+            return Err(Error::Transaction(TransactionFault::InTransaction { operation }));
+        }
+        let mut tx = connection.begin_another();
+        work.run(&mut Rows(&mut tx)).await?;
+        tx.commit()
+    }
+
+    async fn kek_usage(&self, tx: &mut MemoryTx) -> Result<Vec<KekUsage>> {
+        let tables = tx.read()?;
+        let usage_of = |kek: &KekRecord| KekUsage {
+            kek: kek.clone(),
+            live_keys: live_keys(&tables, kek.kek_id).count() as u64,
+            oldest_wrap: live_keys(&tables, kek.kek_id).map(|(_, key)| key.wrapped_at).min(),
+        };
+        let mut usage: Vec<KekUsage> = tables.keks.values().map(usage_of).collect();
+        usage.sort_by_key(|usage| (usage.kek.created_at, usage.kek.kek_id));
+        Ok(usage)
+    }
+
+    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
+        let tables = tx.read()?;
+        Ok(tables.scopes.keys().filter(|scope| ids.iter().any(|id| id == scope.id())).cloned().collect())
+    }
+
+    async fn restored_scopes(&self, tx: &mut MemoryTx, limit: u32) -> Result<RestoredScopes> {
+        let tables = tx.read()?;
+        let restored = tables.scopes.iter().filter(|(_, row)| {
+            let shredded = row.state == ScopeState::Shredded
+                || row.changes.last().is_some_and(|change| change.action == ScopeAction::Shred);
+            let is_live = |key_id: &KeyId| tables.data_keys.get(key_id).is_some_and(|key| key.wrapped_key.is_some());
+            shredded && row.keys.iter().any(is_live)
+        });
+        let mut restored: Vec<KeyScope> = restored.map(|(scope, _)| scope.clone()).collect();
+        let count = restored.len() as u64;
+        restored.truncate(limit.max(1) as usize);
+        Ok(RestoredScopes { count, first: restored })
+    }
+}
+
+/// The rows within a transaction.
+struct Rows<'t>(&'t mut MemoryTx);
+
+#[async_trait]
+impl KeyRows for Rows<'_> {
+    async fn active_kek(&mut self, partition: &str) -> Result<Option<KekRecord>> {
+        Ok(active(&*self.0.read()?, partition).cloned())
+    }
+
+    async fn kek(&mut self, kek_id: KekId) -> Result<Option<KekRecord>> {
+        Ok(self.0.read()?.keks.get(&kek_id).cloned())
+    }
+
+    async fn lock_kek(&mut self, kek_id: KekId) -> Result<Option<KekRecord>> {
+        // There is one lock for all.
+        self.0.lock()?;
+        self.kek(kek_id).await
+    }
+
+    async fn insert_kek(&mut self, kek: &KekRecord) -> Result<bool> {
+        let tables = self.0.write()?;
+        let vacant = active(tables, &kek.partition).is_none();
+        if vacant {
+            tables.keks.insert(kek.kek_id, kek.clone());
+        }
+        Ok(vacant)
+    }
+
+    async fn change_kek_state(&mut self, kek_id: KekId, from: KekState, to: KekState) -> Result<bool> {
+        let found = self.0.write()?.keks.get_mut(&kek_id).filter(|kek| kek.state == from);
+        Ok(found.map(|kek| kek.state = to).is_some())
+    }
+
+    async fn change_kek_wrapping(
+        &mut self,
+        old: &KekRecord,
+        provider: &str,
+        wrapped: &WrappedKek,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        let found = self.0.write()?.keks.get_mut(&old.kek_id).filter(|kek| kek.wrapped == old.wrapped);
+        let change = |kek: &mut KekRecord| {
+            (kek.provider, kek.wrapped, kek.wrapped_at) = (provider.to_owned(), wrapped.clone(), at);
+        };
+        Ok(found.map(change).is_some())
+    }
+
+    async fn count_live_keys(&mut self, kek_id: KekId) -> Result<u64> {
+        Ok(live_keys(&*self.0.read()?, kek_id).count() as u64)
+    }
+
+    async fn lock_live_keys(
+        &mut self,
+        kek_ids: &[KekId],
+        after: Option<KeyId>,
+        limit: u32,
+    ) -> Result<Vec<DataKeyRecord>> {
+        self.0.lock()?;
+        let tables = self.0.read()?;
+        let of_keks = kek_ids.iter().flat_map(|kek_id| live_keys(&tables, *kek_id));
+        let mut found: Vec<KeyId> =
+            of_keks.map(|(key_id, _)| key_id).filter(|key_id| after.is_none_or(|after| *key_id > after)).collect();
+        found.sort_unstable();
+        found.truncate(limit as usize);
+        Ok(found.into_iter().filter_map(|key_id| key_record(&tables, key_id)).collect())
+    }
+
+    async fn rewrap_keys(&mut self, keys: &[KeyRewrap], to: KekId, at: OffsetDateTime) -> Result<Vec<KeyWrapping>> {
+        let tables = self.0.write()?;
+        if tables.keks.get(&to).is_none_or(|kek| kek.state == KekState::Retired) {
+            return Ok(Vec::new());
+        }
+        let mut written = Vec::with_capacity(keys.len());
+        for KeyRewrap { key, new } in keys {
+            let is_as_read =
+                |row: &&mut Arc<DataKeyRow>| row.wrapped_key.is_some() && row.wrapped_key == key.wrapped_key;
+            if let Some(row) = tables.data_keys.get_mut(&key.key_id).filter(is_as_read) {
+                let row = Arc::make_mut(row);
+                (row.wrapped_key, row.info.kek_id, row.wrapped_at) = (Some(new.wrapped_key.clone()), to, at);
+                written.push(new.clone());
+            }
+        }
+        Ok(written)
+    }
+
+    async fn insert_first_key(&mut self, key: &NewDataKey) -> Result<bool> {
+        let tables = self.0.write()?;
+        let Entry::Vacant(scope) = tables.scopes.entry(key.scope.clone()) else { return Ok(false) };
+        scope.insert(new_scope());
+        insert(tables, key).map(|()| true)
+    }
+
+    async fn scope(&mut self, scope: &KeyScope) -> Result<Option<ScopeRecord>> {
+        Ok(scope_record(&*self.0.read()?, scope))
+    }
+}
+
+fn live_keys(tables: &Tables, kek_id: KekId) -> impl Iterator<Item = (KeyId, &DataKeyRow)> {
+    let keys = tables.data_keys.iter().map(|(key_id, key)| (*key_id, &**key));
+    keys.filter(move |(_, key)| key.info.kek_id == kek_id && key.wrapped_key.is_some())
+}

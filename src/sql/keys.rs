@@ -1,0 +1,219 @@
+//! The key tables, as both databases keep them: their rows as records, and the statements whose text is the same.
+
+use crate::error::{Error, KeyFault, Result, no_effect};
+use crate::keys::names::{KekId, KeyId, KeyScope};
+use crate::keys::{
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, RestoredScopes, ScopeAction, ScopeChange,
+    ScopeRecord, ScopeState,
+};
+use crate::kms::WrappedKek;
+use crate::sql::SqlRow;
+
+/// Declares the statements on the key tables, and a list of all of them that can't leave one out. `new` fills in names:
+/// first those of columns, which are here, then those of tables, which are the adapter's.
+macro_rules! statements {
+    ($($name:ident: $sql:expr,)*) => {
+        #[derive(Debug)]
+        pub(crate) struct Statements {
+            $(pub(crate) $name: std::sync::Arc<str>,)*
+        }
+
+        impl Statements {
+            pub(crate) fn new(fill: impl Fn(&str) -> String) -> Self {
+                let fill = |sql: &str| std::sync::Arc::<str>::from(fill(&crate::sql::keys::with_columns(sql)));
+                Self { $($name: fill($sql),)* }
+            }
+
+            #[allow(dead_code, reason = "plans are looked at in PostgreSQL alone")]
+            pub(crate) fn all(&self) -> Vec<(&'static str, std::sync::Arc<str>)> {
+                vec![$((stringify!($name), std::sync::Arc::clone(&self.$name)),)*]
+            }
+        }
+    };
+}
+pub(crate) use statements;
+
+/// A statement with the columns of its rows filled in, in the order in which the functions of this module read them.
+pub(crate) fn with_columns(sql: &str) -> String {
+    let columns = [("{key}", KEY), ("{kek}", KEK), ("{new_kek}", NEW_KEK), ("{scope}", SCOPE)];
+    let filled = columns.into_iter().fold(sql.to_owned(), |sql, (name, columns)| sql.replace(name, columns));
+    filled.replace("{last_version}", LAST_VERSION)
+}
+
+/// What [`data_key`] reads.
+const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
+/// What [`scope`] reads, after [`KEY`].
+const SCOPE: &str = "s.scope_kind, s.scope_id, s.state, s.generation, {last_version}, s.active_key_id";
+/// What [`kek`] reads.
+const KEK: &str = r#"e.kek_id, e."partition", e.provider, e.master_key_id, e.wrapped_kek, e.state, e.created_at,
+    coalesce(e.wrapped_at, e.created_at)"#;
+const NEW_KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state"#;
+/// Whether it is active or not: what is active is named by a column that anybody who writes the table may have set.
+const LAST_VERSION: &str =
+    "(SELECT max(d.version) FROM {data_keys} AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id)";
+
+pub(crate) const NAMESPACE: &str = "SELECT namespace FROM {key_namespace}";
+
+pub(crate) const ACTIVE_KEK: &str = r#"SELECT {kek} FROM {key_encryption_keys} AS e
+    WHERE e."partition" = $1 AND e.state = 'active'"#;
+
+pub(crate) const CHANGE_KEK_STATE: &str =
+    "UPDATE {key_encryption_keys} SET state = $3 WHERE kek_id = $1 AND state = $2";
+
+pub(crate) const CHANGE_KEK_WRAPPING: &str = "UPDATE {key_encryption_keys}
+    SET provider = $4, master_key_id = $5, wrapped_kek = $6, wrapped_at = $7
+    WHERE kek_id = $1 AND master_key_id = $2 AND wrapped_kek = $3";
+
+pub(crate) const COUNT_KEYS_OF_KEK: &str = "SELECT count(*) FROM {data_keys} WHERE kek_id = $1 AND state = 'live'";
+
+pub(crate) const DESTROY_KEYS: &str = "UPDATE {data_keys}
+    SET wrapped_key = NULL, state = 'shredded', shredded_at = $3
+    WHERE scope_kind = $1 AND scope_id = $2 AND state = 'live' RETURNING key_id, version";
+
+pub(crate) const ANY_KEY_OF_SCOPE: &str = "SELECT key_id FROM {data_keys}
+    WHERE scope_kind = $1 AND scope_id = $2 AND wrapped_key IS NOT NULL LIMIT 1";
+
+pub(crate) const HISTORY_KEYS: &str = "SELECT {key} FROM {data_keys} AS k
+    WHERE k.scope_kind = $1 AND k.scope_id = $2 ORDER BY k.version";
+
+pub(crate) const HISTORY_CHANGES: &str = "SELECT action, state, generation, reason, changed_at, actor
+    FROM {key_scope_changes}
+    WHERE scope_kind = $1 AND scope_id = $2 ORDER BY change_id";
+
+/// Only scopes that were shredded at some time are looked at. The parameter is how many are wanted.
+pub(crate) const RESTORED_SCOPES: &str = "SELECT s.scope_kind, s.scope_id, count(*) OVER ()
+    FROM (
+        SELECT scope_kind, scope_id FROM {key_scopes} WHERE state = 'shredded'
+        UNION
+        SELECT c.scope_kind, c.scope_id FROM {key_scope_changes} AS c
+        WHERE c.action = 'shred' AND NOT EXISTS (
+            SELECT 1 FROM {key_scope_changes} AS n
+            WHERE n.scope_kind = c.scope_kind AND n.scope_id = c.scope_id AND n.change_id > c.change_id
+        )
+    ) AS s
+    WHERE EXISTS (
+        SELECT 1 FROM {data_keys} AS k
+        WHERE k.scope_kind = s.scope_kind AND k.scope_id = s.scope_id AND k.wrapped_key IS NOT NULL
+    )
+    ORDER BY s.scope_kind, s.scope_id LIMIT $1";
+
+pub(crate) fn kek(row: &impl SqlRow) -> Result<KekRecord> {
+    Ok(KekRecord {
+        kek_id: KekId(row.id(0)?),
+        partition: row.text(1)?.to_owned(),
+        provider: row.text(2)?.to_owned(),
+        wrapped: WrappedKek { master_key_id: row.text(3)?.to_owned(), ciphertext: row.bytes(4)? },
+        state: KekState::parse(row.text(5)?)?,
+        created_at: row.time(6, "key_encryption_keys.created_at")?,
+        wrapped_at: row.time(7, "key_encryption_keys.wrapped_at")?,
+    })
+}
+
+/// A [`kek`], and how many live keys it wraps and since when.
+pub(crate) fn kek_usage(row: &impl SqlRow) -> Result<KekUsage> {
+    Ok(KekUsage {
+        kek: kek(row)?,
+        live_keys: row.number(8)?.unsigned_abs(),
+        oldest_wrap: row.optional_time(9, "data_keys.wrapped_at")?,
+    })
+}
+
+pub(crate) fn data_key(row: &impl SqlRow, scope_state: ScopeState) -> Result<DataKeyRecord> {
+    Ok(DataKeyRecord {
+        key_id: KeyId(row.id(0)?),
+        scope: KeyScope::new(row.text(1)?, row.text(2)?),
+        version: row.small_number(3, "data_keys.version")?,
+        kek_id: KekId(row.id(4)?),
+        wrapped_key: row.optional_bytes(5)?,
+        created_at: row.time(6, "data_keys.created_at")?,
+        shredded_at: row.optional_time(7, "data_keys.shredded_at")?,
+        scope_state,
+    })
+}
+
+/// A [`data_key`], and the state of its scope.
+pub(crate) fn data_key_of_scope(row: &impl SqlRow) -> Result<DataKeyRecord> {
+    data_key(row, ScopeState::parse(row.text(8)?)?)
+}
+
+/// The active key of a scope, if it has one, and the scope.
+pub(crate) fn scope(row: &impl SqlRow) -> Result<ScopeRecord> {
+    let state = ScopeState::parse(row.text(10)?)?;
+    let has_key = row.optional_id(0)?.is_some();
+    Ok(ScopeRecord {
+        scope: KeyScope::new(row.text(8)?, row.text(9)?),
+        state,
+        generation: row.small_number(11, "key_scopes.generation")?,
+        last_version: row.optional_small_number(12, "data_keys.version")?,
+        active: if has_key { Some(data_key(row, state)?) } else { None },
+    })
+}
+
+/// The id of a scope's active key, whether the key is there or not.
+pub(crate) fn active_key_id(row: &impl SqlRow) -> Result<Option<KeyId>> {
+    Ok(row.optional_id(13)?.map(KeyId))
+}
+
+/// What [`HISTORY_KEYS`] and [`HISTORY_CHANGES`] say of a scope.
+pub(crate) fn history<R: SqlRow>(record: ScopeRecord, keys: &[R], changes: &[R]) -> Result<KeyHistory> {
+    let keys = keys.iter().map(|row| {
+        let key = data_key(row, record.state)?;
+        Ok(KeyInfo {
+            key_id: key.key_id,
+            version: key.version,
+            kek_id: key.kek_id,
+            created_at: key.created_at,
+            shredded_at: key.shredded_at,
+        })
+    });
+    let changes = changes.iter().map(|row| {
+        Ok(ScopeChange {
+            scope: record.scope.clone(),
+            action: ScopeAction::parse(row.text(0)?)?,
+            state: ScopeState::parse(row.text(1)?)?,
+            generation: row.small_number(2, "key_scope_changes.generation")?,
+            reason: row.text(3)?.to_owned(),
+            actor: row.optional_text(5)?.map(str::to_owned),
+            at: row.time(4, "key_scope_changes.changed_at")?,
+        })
+    });
+    Ok(KeyHistory {
+        keys: keys.collect::<Result<_>>()?,
+        changes: changes.collect::<Result<_>>()?,
+        scope: record.scope,
+        state: record.state,
+        generation: record.generation,
+        active_key: record.active.map(|key| key.key_id),
+    })
+}
+
+/// The keys that [`DESTROY_KEYS`] has destroyed, by version.
+pub(crate) fn destroyed(rows: &[impl SqlRow]) -> Result<Vec<KeyId>> {
+    let destroyed = rows.iter().map(|row| Ok((row.number(1)?, KeyId(row.id(0)?))));
+    let mut destroyed = destroyed.collect::<Result<Vec<(i64, KeyId)>>>()?;
+    destroyed.sort_unstable_by_key(|(version, _)| *version);
+    Ok(destroyed.into_iter().map(|(_, key_id)| key_id).collect())
+}
+
+/// Why a data key was not inserted, though its key-encryption key is there and not retired. `record` is its scope now.
+pub(crate) fn refused_key(scope: &KeyScope, record: Option<&ScopeRecord>) -> Error {
+    let problem = match record {
+        Some(record) if record.state == ScopeState::Live => {
+            return no_effect("inserting data keys", "data_keys or key_scopes");
+        }
+        Some(_) => "is not live, so it can't be given a key",
+        None => "is not there, so it can't be given a key",
+    };
+    Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem })
+}
+
+/// The name of a scope alone.
+pub(crate) fn scope_name(row: &impl SqlRow) -> Result<KeyScope> {
+    Ok(KeyScope::new(row.text(0)?, row.text(1)?))
+}
+
+/// What [`RESTORED_SCOPES`] has found.
+pub(crate) fn restored(rows: &[impl SqlRow]) -> Result<RestoredScopes> {
+    let count = rows.first().map_or(Ok(0), |row| row.number(2))?.unsigned_abs();
+    Ok(RestoredScopes { count, first: rows.iter().map(scope_name).collect::<Result<_>>()? })
+}
