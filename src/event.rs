@@ -34,22 +34,24 @@ pub struct NewEvent {
     pub event_type: EventType,
     /// The version of the payload's schema, from 1 on.
     pub event_version: EventVersion,
-    /// What happened, as the application writes it; JSON unless the application says otherwise.
+    /// What happened, as bytes. It is JSON unless the application chooses another encoding, which only events without
+    /// protected fields and events that are protected whole may have.
     pub payload: Vec<u8>,
     /// A JSON document about the event. It is stored in the clear.
     pub metadata: Option<Vec<u8>>,
-    /// Trace of the request.
+    /// The id of the request's trace.
     pub trace_id: Option<String>,
-    /// What belongs together.
+    /// An id that related events share.
     pub correlation_id: Option<String>,
-    /// What caused this event.
+    /// The id of the event or command that caused this event.
     pub causation_id: Option<String>,
     /// When it happened, kept in microseconds.
     pub created_at: OffsetDateTime,
     sensitive: Sensitives,
 }
 
-/// Where in the value that an event was made of a `Sensitive` stood. Says nothing about whether two events are equal.
+/// The places of the `Sensitive`s in the value that an event was made of. They play no part in whether two events are
+/// equal.
 #[derive(Clone, Default)]
 struct Sensitives(Vec<SensitivePlace>);
 
@@ -65,16 +67,16 @@ impl NewEvent {
     /// An event whose payload is `payload` written as JSON.
     ///
     /// The event remembers where in the value a [`Sensitive`](crate::Sensitive) stood.
-    /// [`Sealer::seal`](crate::Sealer::seal), and so every append to a [`SealedStore`](crate::SealedStore), refuses to
-    /// store it where the schema protects none of these places ([`EventFault::SensitiveInTheClear`]). A store that is
-    /// not wrapped has no schemas, and stores what it is given. Whoever changes the public fields of the event
-    /// afterwards changes nothing of that: the places are those of the value, and are looked for under what is then its
-    /// type and version. For other bytes, make an event with [`raw`](Self::raw), which remembers nothing.
+    /// [`Sealer::seal`](crate::Sealer::seal), and so every append to a [`SealedStore`](crate::SealedStore), refuses the
+    /// event if the schema does not protect all of these places ([`EventFault::SensitiveInTheClear`]). A store that is
+    /// not wrapped has no schemas, and stores what it is given. A later change of the event's public fields does not
+    /// change the remembered places: they are checked against the schema of the type and version that the event then
+    /// has. For other bytes, make an event with [`raw`](Self::raw), which remembers nothing.
     ///
-    /// What JSON can't say is refused, so that what is read is what was passed: a float that is not finite (serde_json
-    /// writes `null`), a `Sensitive` that is redacted, a `Some` in or around a `Sensitive` that is written as `null`,
-    /// two members of a map with one name. What another serializer writes inside a `Serialize` of your own is out of
-    /// reach of this.
+    /// Values that JSON can't express are refused, so that readers get what was passed: a float that is not finite
+    /// (serde_json writes `null`), a `Sensitive` that is redacted, a `Some` in or around a `Sensitive` that is written
+    /// as `null`, two members of a map with one name. This check does not reach values that a `Serialize` of your own
+    /// writes with another serializer.
     ///
     /// # Errors
     /// [`InputFault::Encode`] if serde can't write the value as JSON, or if JSON can't say it.
@@ -105,7 +107,7 @@ impl NewEvent {
         &self.sensitive.0
     }
 
-    /// How this event is to lie in the store, as one of `aggregate`.
+    /// This event as `aggregate` is to store it.
     pub(crate) fn to_store<'a>(&'a self, aggregate: &'a AggregateRef) -> EventRef<'a> {
         EventRef {
             aggregate,
@@ -116,7 +118,8 @@ impl NewEvent {
         }
     }
 
-    /// The same event around a sealed payload, in which nothing is in the clear.
+    /// This event with a sealed payload in place of its own. Nothing is in the clear in that one, so no places of
+    /// `Sensitive`s are kept.
     pub(crate) fn with_payload(&self, payload: Vec<u8>) -> Self {
         Self {
             event_id: self.event_id,
@@ -175,7 +178,7 @@ impl NewEvent {
     }
 }
 
-/// Shows sizes, not contents: a payload may hold what must not be logged.
+/// Shows sizes, and no contents: a payload may hold values that must not be logged.
 impl fmt::Debug for NewEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewEvent")
@@ -187,7 +190,8 @@ impl fmt::Debug for NewEvent {
     }
 }
 
-/// An event as it lies in the store, or is to lie there: what a seal covers, and what it is bound to.
+/// An event as it is stored, or is to be stored: the payload that a seal covers, and the names that the seal is bound
+/// to.
 #[derive(Clone, Copy)]
 pub(crate) struct EventRef<'a> {
     pub(crate) aggregate: &'a AggregateRef,
@@ -200,16 +204,16 @@ pub(crate) struct EventRef<'a> {
 }
 
 impl<'a> EventRef<'a> {
-    /// The same event around another payload.
+    /// This event with another payload.
     pub(crate) fn with_payload(self, payload: &'a [u8]) -> Self {
         Self { payload, ..self }
     }
 }
 
-/// Which of several events an upcaster made of one stored event: `0 of 1` unless it was split.
+/// The number of an event among those that an upcaster made of one stored event: `0 of 1` unless it was split.
 ///
-/// Parts share the stored event's id, version and position. An idempotence mark that tells them
-/// apart is `(aggregate_version, part.index)`.
+/// Parts share the stored event's id, version and position. To tell them apart, for instance when a projection
+/// remembers the events that it has handled, use `(aggregate_version, part.index)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Part {
     /// From 0.
@@ -254,7 +258,8 @@ pub struct PersistedEvent {
 }
 
 impl PersistedEvent {
-    /// An event just as it was appended, with what the store assigned. For implementers of stores.
+    /// An event as it was appended, with the version and the position that the store assigned. For implementers of
+    /// stores.
     #[must_use]
     pub fn from_new(
         aggregate: AggregateRef,
@@ -282,7 +287,7 @@ impl PersistedEvent {
         }
     }
 
-    /// How this event lies in the store.
+    /// This event as it is stored.
     pub(crate) fn as_stored(&self) -> EventRef<'_> {
         EventRef {
             aggregate: &self.aggregate,
@@ -296,13 +301,13 @@ impl PersistedEvent {
     /// Reads the payload into a Rust type.
     ///
     /// A [`Sensitive`](crate::Sensitive) field is redacted exactly if its place is in [`redacted`](Self::redacted),
-    /// whatever stands in for it there. Of members that are repeated in one object, the last one is read.
+    /// whatever its stand-in is. If an object has a member twice, the last one is read.
     ///
     /// # Errors
     /// [`EventFault::Decode`] if the payload does not fit the type. It names the place, never a value.
-    /// [`EventFault::PrivateMember`] if a member, at any depth, has a name that serde_json would take for something
-    /// else. [`EventFault::StillSealed`] if it was read past the [`SealedStore`](crate::SealedStore): ciphertext is no
-    /// value.
+    /// [`EventFault::PrivateMember`] if a member, at any depth, has a name that serde_json keeps for itself.
+    /// [`EventFault::StillSealed`] if the event was not read through the [`SealedStore`](crate::SealedStore), so that
+    /// its payload is ciphertext.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
         if self.is_sealed() {
             return Err(Error::Event {
@@ -326,15 +331,16 @@ impl PersistedEvent {
         })
     }
 
-    /// Is the payload ciphertext, or could it be? So it is if the event was read past the
-    /// [`SealedStore`](crate::SealedStore).
+    /// Is the payload ciphertext, or could it be? It is if the event was read from the wrapped store and not through
+    /// the [`SealedStore`](crate::SealedStore).
     #[must_use]
     pub fn is_sealed(&self) -> bool {
-        // What is too deep to be looked through is no sealed payload, or not any more.
+        // A payload that is nested too deep to be checked counts as sealed, so that nobody takes it for plaintext.
         !matches!(is_sealed(&self.payload), Ok(false))
     }
 
-    /// A redaction is why most payloads that were fine do not fit any more.
+    /// Names the redacted places. A redaction is the most frequent reason why a payload that used to fit does not fit
+    /// any more.
     fn say_what_is_redacted(&self) -> String {
         match self.redacted.as_slice() {
             [] => String::new(),
@@ -352,7 +358,7 @@ impl PersistedEvent {
     }
 }
 
-/// Shows where the event is, not what it says: a payload may hold what must not be logged.
+/// Shows where the event is, and no contents: a payload may hold values that must not be logged.
 impl fmt::Debug for PersistedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PersistedEvent")
@@ -428,10 +434,10 @@ pub fn check_append(aggregate: &AggregateRef, events: &[NewEvent]) -> Result<()>
     Ok(())
 }
 
-/// What is wrong with such metadata.
+/// The problem of metadata that is not JSON.
 pub(crate) const NOT_JSON: &str = "is not JSON: pass a valid JSON document, or None";
 
-/// Is this JSON as its grammar has it? Without a limit to numbers or to nesting.
+/// Is this valid JSON by its grammar? Numbers of any size and any depth of nesting are.
 pub(crate) fn is_json(text: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
@@ -450,14 +456,14 @@ pub(crate) fn check_text(what: &'static str, text: &str) -> Result<()> {
     Err(Error::Input(InputFault::InvalidText { what, problem }))
 }
 
-/// What a B-tree key of two such names can hold in every supported database.
+/// The longest name, in bytes. In every supported database, a key of a B-tree can hold two names of this length.
 pub(crate) const MAX_TEXT: usize = 1_024;
 
 pub(crate) fn now() -> OffsetDateTime {
     microseconds(OffsetDateTime::now_utc())
 }
 
-/// What databases keep of a time.
+/// The time in whole microseconds, which is all that databases keep.
 pub(crate) fn microseconds(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(at.nanosecond() / 1_000 * 1_000).unwrap_or(at)
 }

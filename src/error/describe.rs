@@ -1,12 +1,12 @@
-//! What `serde_json` says, without the payload values that it quotes.
+//! Descriptions of `serde_json`'s errors, without the payload values that they quote.
 
 use crate::event::EventVersion;
-/// Says what `serde_json` found wrong in `document`, leaving out what the document held.
+/// Says what `serde_json` found wrong in `document`, without quoting the document.
 ///
-/// Its messages start with what the document held and end with what the Rust type expected; only the
-/// latter is repeated. A message can't be told from one that a `Deserialize` of the application made
-/// up, and that one may quote anything. So what is repeated must have the shape that serde gives it, and
-/// names must not be text of the document. Pass an empty `document` if there is none.
+/// A message of `serde_json` starts with what the document held and ends with what the Rust type expected. Only the end
+/// is repeated. A `Deserialize` of the application can return a message that looks the same and quotes anything. So the
+/// end is repeated only if it has the shape that serde gives it, and if its names are not text of the document. Pass an
+/// empty `document` if there is none.
 pub(crate) fn describe_without_values(error: &serde_json::Error, document: &[u8]) -> String {
     let text = error.to_string();
     let position = format!("at line {} column {}", error.line(), error.column());
@@ -23,7 +23,7 @@ pub(crate) fn describe_without_values(error: &serde_json::Error, document: &[u8]
     if error.line() == 0 { what } else { format!("{what} {position}") }
 }
 
-/// What serde's own messages about data say, as far as it can be repeated; `None` for other messages.
+/// The parts that can be repeated of one of serde's own messages about data; `None` for other messages.
 fn misfit(text: &str, document: &[u8]) -> Option<String> {
     for kind in ["invalid type", "invalid value", "invalid length"] {
         if text.strip_prefix(kind).is_some_and(|rest| rest.starts_with([':', ' '])) {
@@ -60,7 +60,7 @@ fn is_list(tail: &str, document: &[u8]) -> bool {
     }
 }
 
-/// Is this a plain name in backticks, and nothing that the document says, unless as the name of a member?
+/// Is this a plain name in backticks, which the document has nowhere except as the name of a member?
 fn is_name(quoted: &str, document: &[u8]) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     let Some(name) = quoted.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')) else { return false };
@@ -77,7 +77,7 @@ fn is_name(quoted: &str, document: &[u8]) -> bool {
     })
 }
 
-/// Which versions are missing between a stored one and the oldest that is registered.
+/// Says which versions are missing between a stored version and the oldest registered one.
 pub(crate) fn gap(stored: EventVersion, oldest: EventVersion) -> String {
     match (stored.get(), oldest.get()) {
         (0, _) => "is stored without a version: say in its schema which one that is, with legacy_version(n)".to_owned(),
@@ -102,7 +102,7 @@ mod tests {
     use serde::{Deserialize, Deserializer};
 
     #[derive(Debug, Deserialize)]
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "only decoded")]
     struct Wanted {
         age: u8,
         kind: Kind,

@@ -1,8 +1,8 @@
 //! What the driver of a database says, without the rows that it quotes.
 //!
 //! PostgreSQL puts rows into the DETAIL of an error, and values into some messages. Both would reach logs through
-//! `Debug` and `Display`. So the error is kept as it came, for those who ask for it, and what is shown of it is chosen
-//! here. Knows no driver: each adapter says what its driver's errors mean.
+//! `Debug` and `Display`. So this module keeps the driver's error whole, for callers that ask for it, and chooses what
+//! is shown of it. It knows no driver: each adapter says what its driver's errors mean.
 
 use crate::error::{BoxError, Error, SetUpFault, TransactionFault};
 use std::error::Error as StdError;
@@ -13,20 +13,20 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(any(feature = "postgres", feature = "sqlite")),
-    allow(dead_code, reason = "what no driver is there to say")
+    allow(dead_code, reason = "without a driver, nothing makes these")
 )]
 pub(crate) enum Failure {
     /// Another transaction was in the way.
     Collision,
-    /// The database is away, or does not take what it takes at other times.
+    /// The database can't be reached, or refuses for now what it accepts at other times.
     Outage,
-    /// This user may not do it.
+    /// The database's user lacks a permission.
     Permission,
-    /// A table or its schema is not there.
+    /// A table, or the database schema that it should be in, does not exist.
     MissingTable,
-    /// A table is there, and one of its columns is not.
+    /// A table exists, but lacks a column.
     MissingColumn,
-    /// A prepared statement is not where it was prepared.
+    /// The session does not have a statement that was prepared in it.
     #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "only PostgreSQL has statements of a session"))]
     LostStatement,
     Other,
@@ -34,11 +34,12 @@ pub(crate) enum Failure {
 
 /// What the driver of a database said.
 ///
-/// It is the [`source`](std::error::Error::source) of [`Error::Database`] and its relatives. `Debug` and `Display` show
-/// the code, the message and the names of table and constraint. They show no row and no value, and escape control
-/// characters. Its own `source` is `None`, for the same reason: [`driver`](Self::driver) has everything that the driver
-/// said.
-// Behind a pointer: errors are returned everywhere, and this one is rare. A shared one, so that errors can be cloned.
+/// It is the [`source`](std::error::Error::source) of [`Error::Database`] and of every other error that a database
+/// caused. `Display` shows the message and the code; `Debug` also shows the names of the table and the constraint.
+/// Neither shows a row or a value, and both escape control characters. Its own `source` is `None`, so that logs of a
+/// chain of errors show no rows either: [`driver`](Self::driver) has everything that the driver said.
+// A pointer keeps `Error` small: errors are returned everywhere, and this one is rare. It is shared, so that errors can
+// be cloned.
 #[derive(Clone)]
 pub struct DriverError(Arc<Said>);
 
@@ -86,7 +87,8 @@ impl DriverError {
         self.0.constraint.as_deref()
     }
 
-    /// Is the database away, or does it not take what it takes at other times? See [`Error::is_outage`].
+    /// Is this an outage: can the database not be reached, or does it refuse for now what it accepts at other times?
+    /// See [`Error::is_outage`].
     #[must_use]
     pub fn is_outage(&self) -> bool {
         self.0.failure == Failure::Outage
@@ -122,7 +124,8 @@ impl fmt::Debug for DriverError {
 
 impl StdError for DriverError {}
 
-/// For stores of your own: shows the error's `Display`, and neither its `Debug` nor its sources.
+/// For stores of your own. The result shows the error's `Display`, and neither its `Debug` nor its sources: make sure
+/// that its `Display` quotes no values.
 impl From<BoxError> for DriverError {
     fn from(error: BoxError) -> Self {
         #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -162,7 +165,7 @@ impl From<String> for DriverError {
 }
 
 impl Error {
-    /// What a driver said while doing `operation`, as the error that it means: [`Collision`](Self::Collision),
+    /// Turns what a driver said during `operation` into the error that it means: [`Collision`](Self::Collision),
     /// [`PermissionDenied`](SetUpFault::PermissionDenied), [`OutdatedTables`](SetUpFault::OutdatedTables),
     /// [`PooledStatements`](SetUpFault::PooledStatements), or else [`Database`](Self::Database).
     ///
@@ -179,8 +182,9 @@ impl Error {
         }
     }
 
-    /// As [`database`](Self::database), of a `COMMIT`: after an outage, nobody knows whether it was done, so that is
-    /// [`OutcomeUnknown`](TransactionFault::OutcomeUnknown) and not retryable.
+    /// Turns what a driver said during a `COMMIT` into the error that it means. After an outage, nobody knows whether
+    /// the transaction was committed: the error is [`OutcomeUnknown`](TransactionFault::OutcomeUnknown) then, which is
+    /// not retryable. Any other failure is what [`database`](Self::database) makes of it.
     #[must_use]
     pub fn committing(operation: &'static str, source: impl Into<DriverError>) -> Self {
         match Self::database(operation, source) {
@@ -192,7 +196,8 @@ impl Error {
     }
 }
 
-/// What an error of the application's own code means, if that is one of this crate or of a driver.
+/// Finds out whether an error of the application's own code is an error of this crate or of a driver, and what that
+/// means; `Other` if it is neither.
 pub(crate) fn meaning(error: &(dyn StdError + Send + Sync + 'static)) -> Failure {
     if let Some(error) = error.downcast_ref::<Error>() {
         return match error {
@@ -217,7 +222,7 @@ pub(crate) fn remedy(source: &DriverError) -> &'static str {
     }
 }
 
-/// Without characters that could forge a line of a log or move a cursor, and not without end.
+/// Escapes characters that could forge a line of a log or move a cursor, and cuts texts that are too long.
 fn printable(text: &str) -> String {
     const LONGEST: usize = 500;
     let plain = |c: char| {

@@ -1,5 +1,5 @@
-//! What is wrong with one event: what append refuses of it, what is stored and not as it was written, and what schemas
-//! and Rust types say of it.
+//! What is wrong with one event: append refuses it, it is not stored as it was written, or it does not fit the schemas
+//! or the Rust types.
 
 use crate::error::{ErrorKind, StepError, describe};
 use crate::event::{EventType, EventVersion};
@@ -9,18 +9,19 @@ use crate::keys::names::KeyId;
 /// What is wrong with one event: see [`Error::Event`](crate::Error::Event), which says which one.
 ///
 /// The variants come in three groups:
-/// - What append refuses, and nothing was stored: from [`InvalidPayload`](Self::InvalidPayload) to
-///   [`CatchAll`](Self::CatchAll). Their kind is [`InvalidInput`](ErrorKind::InvalidInput). Maintenance reports them of
-///   stored events too, and readers [`PrivateMember`](Self::PrivateMember) and [`LimitExceeded`](Self::LimitExceeded).
-/// - What is stored and can't be opened as it should: from [`Tampered`](Self::Tampered) to
-///   [`MissingKey`](Self::MissingKey). An erased value is none of them: readers get its stand-in.
-/// - What the schemas or the Rust types do not fit: from [`UnknownType`](Self::UnknownType) to
-///   [`UnexpectedVersion`](Self::UnexpectedVersion). Correct them, or deploy the newer code.
+/// - Append refuses the event, and nothing was stored: from [`InvalidPayload`](Self::InvalidPayload) to
+///   [`CatchAll`](Self::CatchAll). Their kind is [`InvalidInput`](ErrorKind::InvalidInput). Maintenance reports them
+///   for stored events too. Reads report two of them for stored events: [`PrivateMember`](Self::PrivateMember) and
+///   [`LimitExceeded`](Self::LimitExceeded).
+/// - The event is stored, and can't be opened: from [`Tampered`](Self::Tampered) to [`MissingKey`](Self::MissingKey).
+///   An erased value is no error: readers get its stand-in.
+/// - The event does not fit the schemas or the Rust types: from [`UnknownType`](Self::UnknownType) to
+///   [`UnexpectedVersion`](Self::UnexpectedVersion). Correct the schemas or the types, or deploy the newer code.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventFault {
     // ---- what append refuses
-    /// The payload is not valid JSON, and its type has protected fields, which only JSON has.
+    /// The payload is not valid JSON, but its type has protected fields. Only JSON has fields.
     #[error(
         "the payload is not valid JSON at byte {offset} ({problem}): fields can be protected in JSON objects only; \
          protect_whole() takes any bytes"
@@ -31,7 +32,7 @@ pub enum EventFault {
         /// What is wrong there.
         problem: &'static str,
     },
-    /// The payload is not JSON that a step could read, and the schemas were built with
+    /// No step could read the payload, and the schemas were built with
     /// [`deny_unreadable_payloads`](crate::schema::SchemasBuilder::deny_unreadable_payloads).
     #[error(
         "no step could read the payload at line {line} column {column}: pass JSON without numbers beyond f64, \
@@ -43,8 +44,8 @@ pub enum EventFault {
         /// Where in the line.
         column: usize,
     },
-    /// The metadata is not JSON, or not such as the store's column can hold. PostgreSQL's JSONB holds no `\u0000`, no
-    /// unpaired surrogate, no number of more than 131,072 digits before or 16,383 behind the point, and no document
+    /// The metadata is not JSON, or is JSON that the store's column can't hold. PostgreSQL's JSONB holds no `\u0000`,
+    /// no unpaired surrogate, no number of more than 131,072 digits before or 16,383 behind the point, and no document
     /// that is nested deeper than 6,000 levels or longer than 32 MiB.
     #[error("the metadata {problem}")]
     InvalidMetadata {
@@ -71,7 +72,8 @@ pub enum EventFault {
         /// What the schema needs there.
         expected: &'static str,
     },
-    /// A protected field is present, but what names its key scope is not.
+    /// A protected field is present, but the payload does not say to whom it belongs: the pointer that names its key
+    /// scope leads to nothing, or to `null`.
     #[error(
         "{field} is protected by the {kind} named at {pointer}, which is absent or null: set it, or leave the field \
          out, to append the event; for one that is stored, let this version of the schema name another owner, such as \
@@ -85,7 +87,7 @@ pub enum EventFault {
         /// Where its id should be.
         pointer: String,
     },
-    /// What names a key scope is neither a string nor an integer, or holds a character it must not.
+    /// The value that names a key scope is neither a string nor an integer, or is a string that can't be a scope id.
     #[error("the {kind} named at {pointer} {problem}: scope ids are non-empty strings without NUL, or integers")]
     InvalidScopeId {
         /// The kind of scope.
@@ -96,9 +98,9 @@ pub enum EventFault {
         problem: &'static str,
     },
     /// A member of the payload, at any depth, has a name that serde_json keeps for itself (`$serde_json::private::…`):
-    /// it would read the object around it as something else, such as the JSON in a text, and so hide it from what is
-    /// protected. Refused in what is protected as in what is not, at append as when it is decoded. Names that are
-    /// protected, or may have been, are shown as `***`.
+    /// it would read the object around that member as something else, such as JSON in a text, and so hide values from
+    /// protection. Append and decode refuse such a member anywhere, protected or not. Names that are protected, or may
+    /// have been, are shown as `***`.
     #[error(
         "the name of the member {pointer} is one that serde_json keeps for itself, and would read as something else: \
          give it another name to append it; of a stored event, take the payload's bytes, or move or remove the member \
@@ -116,15 +118,15 @@ pub enum EventFault {
          away if everybody may read it"
     )]
     SensitiveInTheClear {
-        /// Its type.
+        /// The event's type.
         event_type: EventType,
-        /// Its version.
+        /// The event's version.
         event_version: EventVersion,
         /// The place. If the `Sensitive` is part of a text or the name of a member there, this place would have to be
         /// protected.
         pointer: JsonPointer,
     },
-    /// A limit of the sealed format, or a narrower one of this process, is exceeded.
+    /// The event exceeds a limit of the sealed format, or a lower limit of this process.
     #[error("{what} is over the limit of {limit}: make the payload smaller, or several events of it")]
     LimitExceeded {
         /// What is limited.
@@ -132,19 +134,21 @@ pub enum EventFault {
         /// The limit.
         limit: usize,
     },
-    /// The catch-all of an enum made by [`events!`](crate::events) can't be appended.
+    /// An event in the catch-all of an enum made by [`events!`](crate::events) was to be appended. It was read from the
+    /// store, so it is stored already.
     #[error(
         "{target} has no arm for {event_type} and holds it as it was read, so it is stored already: append a new \
          event of a type that has an arm"
     )]
     CatchAll {
-        /// Its type.
+        /// The event's type.
         event_type: EventType,
         /// The Rust type.
         target: &'static str,
     },
     // ---- what is stored, and not as it was written
-    /// A seal, or a place that it covers, is not what was written. Restore the event, and find out who could write it.
+    /// A seal, or a place that it covers, is not what was written. Restore the event, and find out who could have
+    /// altered it.
     #[error(
         "the seal does not hold ({problem}): the stored event was altered, moved or belongs to another namespace; \
          restore it from a backup, and find out who could write it"
@@ -160,14 +164,15 @@ pub enum EventFault {
          wrapped, build the schemas with accept_plaintext({event_type:?})"
     )]
     Unsealed {
-        /// Its type as stored.
+        /// The event's type as it is stored.
         event_type: EventType,
         /// The place.
         pointer: JsonPointer,
     },
-    /// A value is sealed under the key of one subject, and the payload names another one as its owner. What names
-    /// owners is not authenticated: either somebody altered it, or the schema says something else of this version than
-    /// it did when the event was sealed. Readers go by the seal; maintenance does not give the value to somebody else.
+    /// A value is sealed under the key of one subject, but the payload names another subject as its owner. The id that
+    /// names the owner is not authenticated: either somebody altered it, or the schema has changed what it says of this
+    /// version since the event was sealed. Reads go by the seal. Maintenance stops, because it must not seal the value
+    /// for another owner.
     #[error(
         "the value at {pointer} is sealed for another owner than the payload names: find out who altered what names \
          it and restore that, or let the schema name the owner of this version as it did when the event was sealed"
@@ -181,18 +186,19 @@ pub enum EventFault {
     Unsupported {
         /// Format, suite, part or mode.
         what: &'static str,
-        /// Its number.
+        /// The number that the seal has there.
         value: u8,
     },
     /// A sealed payload would have been handed out as if it were plaintext: its type is not registered, or the event
-    /// was read past the [`SealedStore`](crate::SealedStore). Its values are ciphertext, live or shredded.
+    /// was not read through the [`SealedStore`](crate::SealedStore). Its protected values are ciphertext, whether their
+    /// keys were shredded or not.
     #[error(
         "the payload of {event_type} is sealed, and nothing has opened it: read it through a SealedStore or Sealer \
          with schemas that register {event_type}; a service that carries sealed events on builds its schemas with \
          pass_through_sealed()"
     )]
     StillSealed {
-        /// Its type.
+        /// The event's type.
         event_type: EventType,
     },
     /// The key table has no row for a key that a seal names. This is not an erasure: rows of shredded keys stay.
@@ -205,24 +211,24 @@ pub enum EventFault {
         key_id: KeyId,
     },
     // ---- what schemas and Rust types say
-    /// The registry does not know the type of the event, which is appended or read.
+    /// The schemas do not register the type of the event that is appended or read.
     #[error(
         "type {event_type} is not registered: add event({event_type:?}) to the schemas, ask only for the types that \
          are registered (EventFilter::event_types), or build the schemas with allow_unknown_types()",
         event_type = event_type.as_str()
     )]
     UnknownType {
-        /// Its type.
+        /// The event's type.
         event_type: EventType,
     },
-    /// The event was passed at a version that the schemas do not let be appended.
+    /// The schemas do not allow events of this version to be appended.
     #[error("{event_type} version {event_version} can't be appended: {hint}")]
     UndeclaredVersion {
-        /// Its type.
+        /// The event's type.
         event_type: EventType,
-        /// Its version.
+        /// The event's version.
         event_version: EventVersion,
-        /// What could be done.
+        /// What to do.
         hint: String,
     },
     /// The stored version is newer than the newest that the process knows: deploy the newer code.
@@ -231,19 +237,19 @@ pub enum EventFault {
          the newer code, or build the schemas with pass_through_newer()"
     )]
     NewerVersion {
-        /// Its type as stored.
+        /// The event's type as it is stored.
         event_type: EventType,
-        /// Its version as stored.
+        /// The event's version as it is stored.
         event_version: EventVersion,
         /// The newest version registered.
         known: EventVersion,
     },
-    /// The stored version is older than any that is registered, or there is none.
+    /// The stored version is older than any that is registered, or the event is stored without a version.
     #[error("{event_type} {}", describe::gap(*event_version, *oldest))]
     UnknownVersion {
-        /// Its type as stored.
+        /// The event's type as it is stored.
         event_type: EventType,
-        /// Its version as stored; 0 stands for none.
+        /// The event's version as it is stored; 0 means that it is stored without one.
         event_version: EventVersion,
         /// The oldest version registered.
         oldest: EventVersion,
@@ -259,14 +265,15 @@ pub enum EventFault {
         step: String,
         /// What happened, without payload values.
         problem: String,
-        /// What the step itself returned, if it did, and if it was no error of serde_json (which quotes values).
+        /// The error that the step returned. `None` if the step panicked or its payload could not be read, or if the
+        /// error was one of serde_json, which quotes values.
         #[source]
         source: Option<StepError>,
     },
     /// The payload does not fit the Rust type that it is decoded into.
     #[error("{event_type} version {event_version} does not decode into {target}: {problem}")]
     Decode {
-        /// Its type.
+        /// The event's type.
         event_type: EventType,
         /// The version of the payload.
         event_version: EventVersion,
@@ -281,18 +288,18 @@ pub enum EventFault {
          types only"
     )]
     UnexpectedType {
-        /// Its type.
+        /// The event's type.
         event_type: EventType,
         /// The Rust type.
         target: &'static str,
     },
-    /// The event is of another version than the Rust type for its payload.
+    /// The event is of another version than the Rust type that its payload is decoded into.
     #[error(
         "{event_type} version {event_version} can't be decoded into {target}, which is of version {expected}: read it \
          through schemas that lead to that version, or deploy the code that knows {event_version} if that is newer"
     )]
     UnexpectedVersion {
-        /// Its type.
+        /// The event's type.
         event_type: EventType,
         /// The version of its payload.
         event_version: EventVersion,

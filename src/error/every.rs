@@ -1,4 +1,4 @@
-//! One error of each variant, with its kind and its text: `every.txt` lists them, so that a change of either is seen.
+//! One error of each variant. `every.txt` lists their kinds and texts, so that a review sees every change of them.
 //!
 //! `ERRORS=record cargo test … --lib error` writes the list anew.
 
@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::error::Error as _;
 use uuid::Uuid;
 
-/// What sources hold, and no text of this crate repeats.
+/// Sources hold this text. No text of this crate may repeat it.
 const SECRET: &str = "SECRET";
 
 /// The outer variants that hold an inner type, and where that is declared.
@@ -30,7 +30,7 @@ const INNER: &[(&str, &str)] = &[
     ("Maintenance", include_str!("maintenance.rs")),
 ];
 
-/// What an application's error shows of itself.
+/// An error of the application's own, which shows its text.
 #[derive(Debug)]
 struct Foreign(#[allow(dead_code, reason = "shown by Debug")] &'static str);
 
@@ -78,7 +78,7 @@ fn step_error() -> StepError {
     StepError::new(Foreign(SECRET).into())
 }
 
-/// What is about one event.
+/// Errors about one event.
 fn of_events() -> Vec<Error> {
     let (event_id, event_type, event_version) = (event_id(), event_type(), version(2));
     let kind = || "Customer".to_owned();
@@ -161,7 +161,7 @@ fn of_events() -> Vec<Error> {
     ]
 }
 
-/// Of what was passed, and of the aggregate and the scope it is for.
+/// Errors about what was passed, and about the state of its aggregate or its scope.
 fn of_callers() -> Vec<Error> {
     vec![
         Error::VersionConflict {
@@ -190,7 +190,7 @@ fn of_callers() -> Vec<Error> {
     ]
 }
 
-/// Of keys and the KMS.
+/// Errors of keys and of the KMS.
 fn of_keys() -> Vec<Error> {
     let failure = KmsFailure::TimedOut;
     vec![
@@ -210,7 +210,7 @@ fn of_keys() -> Vec<Error> {
     ]
 }
 
-/// Of the database, its tables and its transactions.
+/// Errors of the database, its tables and its transactions.
 fn of_databases() -> Vec<Error> {
     let (operation, position) = ("shredding", GlobalPosition::START);
     let away = || DriverError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
@@ -243,7 +243,7 @@ fn of_databases() -> Vec<Error> {
     ]
 }
 
-/// Of maintenance.
+/// Errors of maintenance.
 fn of_maintenance() -> Vec<Error> {
     let position = GlobalPosition::START;
     vec![
@@ -266,7 +266,7 @@ fn all() -> Vec<Error> {
     [of_callers(), of_events(), of_keys(), of_databases(), of_maintenance()].into_iter().flatten().collect()
 }
 
-/// The variant's name, and behind it that of the inner type's variant: `Event/Tampered`.
+/// The name of the variant, followed by the name of the inner type's variant if there is one: `Event/Tampered`.
 fn name(error: &Error) -> String {
     let shown = format!("{error:?}");
     let (outer, rest) = shown.split_at(shown.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(shown.len()));
@@ -325,7 +325,7 @@ fn every_variant_is_in_the_list() {
     assert_eq!(declared.len(), 76);
 }
 
-/// The variants of the first enum of a source.
+/// The names of the variants of the first enum in a source text.
 fn variants(source: &str) -> Vec<String> {
     let body = source.split_once("pub enum ").unwrap().1.split("\n}\n").next().unwrap();
     let names = body.lines().filter_map(|line| line.strip_prefix("    "));
@@ -337,7 +337,7 @@ fn variants(source: &str) -> Vec<String> {
 fn i9_no_error_shows_what_its_source_holds() {
     for error in all() {
         assert!(!error.to_string().contains(SECRET), "{error}");
-        // What a KMS client says is shown: its client has to leave keys out.
+        // The text of a KMS client is shown. The client has to leave keys out of it.
         let of_its_client = matches!(error, Error::Kms(KmsFault::Unavailable { .. }));
         assert!(of_its_client || !format!("{error:?}").contains(SECRET), "{error:?}");
     }
@@ -353,7 +353,8 @@ fn an_error_is_small_and_can_be_cloned() {
     }
 }
 
-/// An application finds the driver's own error, its KMS client's and what its own step returned.
+/// An application can downcast a source to the driver's own error, to its KMS client's, and to the error that its step
+/// returned.
 #[test]
 fn sources_lead_to_the_error_of_the_other_code() {
     for error in all() {

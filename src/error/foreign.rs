@@ -10,8 +10,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// What a KMS client said: [`KmsFault::Unavailable`](crate::error::KmsFault::Unavailable) has it as its
 /// [`source`](std::error::Error::source), from which the client's own error can be downcast.
 ///
-/// Made of a text, or of any error: `SharedError::from(BoxError::from(error))`. Its `Debug` and `Display` are those of
-/// that error, so it must quote no key.
+/// It can be made of a text, or of any error: `SharedError::from(BoxError::from(error))`. Its `Debug` and `Display` are
+/// those of that error, which must quote no key.
 #[derive(Clone)]
 pub struct SharedError(Arc<dyn std::error::Error + Send + Sync + 'static>);
 
@@ -33,7 +33,7 @@ impl From<String> for SharedError {
     }
 }
 
-// What thiserror needs to make the other's own error the source, so that it can be downcast.
+// thiserror makes the target of `Deref` the source, so that callers can downcast it to the client's own error.
 impl Deref for SharedError {
     type Target = dyn std::error::Error + Send + Sync + 'static;
 
@@ -57,8 +57,8 @@ impl fmt::Display for SharedError {
 /// An error that the application's own code returned: a step, or a consumer.
 ///
 /// It is also the [`source`](std::error::Error::source) of [`EventFault::Upcast`](crate::error::EventFault::Upcast) and
-/// [`Error::Consumer`](crate::Error::Consumer). Its `Debug` shows nothing, because what the application's error shows
-/// may hold payload values; who prints it on purpose derefs it.
+/// [`Error::Consumer`](crate::Error::Consumer). Its `Debug` shows nothing, because the application's error may show
+/// payload values. To print it on purpose, dereference it.
 #[derive(Clone)]
 pub struct StepError(Arc<dyn std::error::Error + Send + Sync + 'static>);
 

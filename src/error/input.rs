@@ -1,8 +1,8 @@
-//! What a caller passed that can't be, where it is not about one event's payload or schema.
+//! Arguments that are refused for a reason that is not one event's payload or schema.
 
 use crate::error::ErrorKind;
 
-/// What a caller passed that can't be: see [`Error::Input`](crate::Error::Input). Correct the call.
+/// A caller passed an argument that is refused: see [`Error::Input`](crate::Error::Input). Correct the call.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InputFault {
@@ -27,7 +27,8 @@ pub enum InputFault {
         /// Which numbers exist.
         hint: &'static str,
     },
-    /// The aggregate's type, which is the kind of its own scope, can be confused with a kind that the schemas declare.
+    /// The aggregate's type can be confused with a scope kind that the schemas declare. The type is the kind of the
+    /// aggregate's own scope.
     #[error(
         "aggregate type {aggregate_type:?} owns protected values, and differs from the scope kind {declared:?} of the \
          schemas by case, white space or one letter: a shred of one does not reach the other; write them the same, \

@@ -1,9 +1,9 @@
-//! What keys, and the primitives that use them, do not allow.
+//! What is wrong with keys, or with the primitives that use them.
 
 use crate::error::ErrorKind;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 
-/// What keys do not allow: see [`Error::Keys`](crate::Error::Keys). A key that is missing for one event is
+/// What is wrong with keys: see [`Error::Keys`](crate::Error::Keys). If the key of one event is missing, the error is
 /// [`EventFault::MissingKey`](crate::error::EventFault::MissingKey).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -50,7 +50,7 @@ pub enum KeyFault {
         /// Why not, and what to do first.
         problem: String,
     },
-    /// A cipher or hash refused its input, which no input of this crate's should make it do.
+    /// A cipher or hash refused its input. No input that this crate makes should cause that: please report it.
     #[error("a cryptographic primitive refused its input: nothing was sealed or opened; please report this")]
     Cryptography,
     /// The operating system gave no random bytes.

@@ -4,7 +4,7 @@ use crate::error::driver::{Failure, meaning};
 use crate::error::{Error, StepError};
 use std::fmt;
 
-/// Makes the enum, its list and its words out of one table, so that none of them lacks a kind.
+/// Makes the enum, its list and its words from one table, so that none of them lacks a kind.
 macro_rules! kinds {
     ($($(#[$about:meta])* $kind:ident = $word:literal,)*) => {
         /// What an [`Error`] means, in one stable word: for logs, metrics and statuses. See [`Error::kind`].
@@ -14,26 +14,24 @@ macro_rules! kinds {
         ///
         /// The kinds come in five groups, by who has something to do:
         ///
-        /// - **Nobody**: do the same again in a new transaction. Only of these is
-        ///   [`is_retryable`](Self::is_retryable) true: [`Collision`](Self::Collision),
-        ///   [`DatabaseUnavailable`](Self::DatabaseUnavailable), [`KmsUnavailable`](Self::KmsUnavailable).
-        /// - **The caller**, who asked for what can't be done or can't be done now:
-        ///   [`Conflict`](Self::Conflict), [`InvalidText`](Self::InvalidText),
-        ///   [`InvalidInput`](Self::InvalidInput), [`Shredded`](Self::Shredded),
+        /// - **Nobody**: do the same again in a new transaction. [`is_retryable`](Self::is_retryable) is true for these
+        ///   kinds only: [`Collision`](Self::Collision), [`DatabaseUnavailable`](Self::DatabaseUnavailable),
+        ///   [`KmsUnavailable`](Self::KmsUnavailable).
+        /// - **The caller**, whose call can't be done, or not now: [`Conflict`](Self::Conflict),
+        ///   [`InvalidText`](Self::InvalidText), [`InvalidInput`](Self::InvalidInput), [`Shredded`](Self::Shredded),
         ///   [`Disabled`](Self::Disabled), [`ScopeState`](Self::ScopeState), [`KekInUse`](Self::KekInUse),
         ///   [`OutcomeUnknown`](Self::OutcomeUnknown).
         /// - **The developer**: [`Schemas`](Self::Schemas), [`Application`](Self::Application),
         ///   [`Misuse`](Self::Misuse).
-        /// - **The operator**, who sets it up: [`NotMigrated`](Self::NotMigrated),
+        /// - **The operator**, who has to correct the set-up: [`NotMigrated`](Self::NotMigrated),
         ///   [`NoEvents`](Self::NoEvents), [`TablesExist`](Self::TablesExist),
         ///   [`OutdatedTables`](Self::OutdatedTables), [`NewerTables`](Self::NewerTables),
         ///   [`NamespaceMismatch`](Self::NamespaceMismatch), [`NoActiveKek`](Self::NoActiveKek),
         ///   [`Keyring`](Self::Keyring), [`KmsRefused`](Self::KmsRefused),
-        ///   [`PermissionDenied`](Self::PermissionDenied), [`Pooler`](Self::Pooler),
-        ///   [`NoEffect`](Self::NoEffect), [`Database`](Self::Database), [`Other`](Self::Other).
-        /// - **Somebody on call**, now: what is stored is not what was written:
-        ///   [`Tampered`](Self::Tampered), [`MissingKey`](Self::MissingKey),
-        ///   [`MissingKek`](Self::MissingKek), [`WrongKey`](Self::WrongKey),
+        ///   [`PermissionDenied`](Self::PermissionDenied), [`Pooler`](Self::Pooler), [`NoEffect`](Self::NoEffect),
+        ///   [`Database`](Self::Database), [`Other`](Self::Other).
+        /// - **Somebody on call**, now, because what is stored is not what was written: [`Tampered`](Self::Tampered),
+        ///   [`MissingKey`](Self::MissingKey), [`MissingKek`](Self::MissingKek), [`WrongKey`](Self::WrongKey),
         ///   [`InvalidRow`](Self::InvalidRow).
         ///
         /// A service counts its errors by kind, and gives each its status:
@@ -54,7 +52,7 @@ macro_rules! kinds {
         ///     }
         /// }
         ///
-        /// // The label of a counter. Every series is there from the start, so that an alert sees the first error.
+        /// // The label of a counter. Create every series at startup, so that an alert sees the first error.
         /// let mut errors: BTreeMap<&str, u64> = ErrorKind::ALL.iter().map(|kind| (kind.as_str(), 0)).collect();
         ///
         /// let error = Error::database("beginning", std::io::Error::from(std::io::ErrorKind::ConnectionReset));
@@ -99,7 +97,7 @@ kinds! {
     Conflict = "conflict",
     /// A name, id, reason or actor is empty, too long, or has characters that it can't have. Correct it. Not retryable.
     InvalidText = "invalid_text",
-    /// Something else that was passed can't be: the payload, the metadata, a number. Correct it. Not retryable.
+    /// Another argument is refused: the payload, the metadata, a number. Correct it. Not retryable.
     InvalidInput = "invalid_input",
     /// The keys of the scope were destroyed: the subject is gone. Leave the event out, or reopen the scope if that is
     /// lawful. Not retryable.
@@ -115,15 +113,15 @@ kinds! {
     OutcomeUnknown = "outcome_unknown",
 
     // ---- the developer
-    /// The schemas, or the Rust types, do not fit the event: a type or version that they do not know, or another shape.
-    /// Or they contradict themselves. Correct them, or deploy the newer code. Not retryable.
+    /// The schemas or the Rust types do not fit the event: they do not know its type or version, or its payload has
+    /// another shape. Or the schemas contradict themselves. Correct them, or deploy the newer code. Not retryable.
     Schemas = "schemas",
     /// A step or a consumer of the application failed; its own error is the source. If that is a collision or an
     /// outage, the kind says so instead. Not retryable otherwise.
     Application = "application",
-    /// The call does not fit what it was given: no transaction, a transaction too many, a connection that does not
-    /// last, a target that holds something else, or a store that breaks its contract. Correct the program. Not
-    /// retryable.
+    /// The call was given something that it can't work with: no transaction where it needs one, a transaction where it
+    /// commits on its own, a connection whose commits can be lost, a target that holds other events, or a store that
+    /// breaks its contract. Correct the program. Not retryable.
     Misuse = "misuse",
 
     // ---- the operator
@@ -144,15 +142,16 @@ kinds! {
     NoActiveKek = "no_active_kek",
     /// The keyring can't be read. The message says what is wrong with it. Not retryable.
     Keyring = "keyring",
-    /// The master key does not open what it should, or refuses to. Look at its policy and its state. Not retryable.
+    /// The KMS refused to use the master key, or the master key does not open the key-encryption key. Look at its
+    /// policy and its state. Not retryable.
     KmsRefused = "kms_refused",
     /// The database's user may not do that. Grant it. Not retryable.
     PermissionDenied = "permission_denied",
     /// Something between the process and the database changes sessions. Let it track statements, or connect directly.
     /// Not retryable.
     Pooler = "pooler",
-    /// The database took a change, and not all of it is there: a shred that ends so has destroyed nothing for certain.
-    /// Look at triggers, rules and policies. Not retryable.
+    /// The database accepted a change, but did not make all of it. A shred that ends with this error has not certainly
+    /// destroyed anything. Look at triggers, rules and policies. Not retryable.
     NoEffect = "no_effect",
     /// The database refused a statement. The message and its source say why. Not retryable.
     Database = "database",
@@ -170,12 +169,12 @@ kinds! {
     MissingKek = "missing_kek",
     /// A data key does not open under its key-encryption key: its row was altered. Restore it. Not retryable.
     WrongKey = "wrong_key",
-    /// A row of the tables holds what nobody writes there. Correct or restore it. Not retryable.
+    /// A row of the tables holds something that this crate never writes. Correct or restore it. Not retryable.
     InvalidRow = "invalid_row",
 }
 
 impl ErrorKind {
-    /// As [`Error::is_retryable`] of each error of this kind.
+    /// Are errors of this kind retryable? [`Error::is_retryable`] says the same of each of them.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         matches!(self, Self::Collision | Self::DatabaseUnavailable | Self::KmsUnavailable)
@@ -189,11 +188,12 @@ impl fmt::Display for ErrorKind {
 }
 
 impl Error {
-    /// What it means, in one stable word: for logs, metrics and statuses. Maintenance that meets an
-    /// [`Unreadable`](crate::error::MaintenanceFault::Unreadable) event has the kind of what is wrong with that event.
+    /// What it means, in one stable word: for logs, metrics and statuses. If maintenance stops at an
+    /// [`Unreadable`](crate::error::MaintenanceFault::Unreadable) event, the kind is that of what is wrong with the
+    /// event.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        // No wildcard, here and in the inner types: a new variant has to choose.
+        // There is no wildcard here nor in the inner types, so that a new variant has to choose a kind.
         match self {
             Self::VersionConflict { .. } | Self::DuplicateEventId { .. } => ErrorKind::Conflict,
             Self::Shredded { .. } => ErrorKind::Shredded,
@@ -215,7 +215,7 @@ impl Error {
     }
 }
 
-/// What can be retried keeps its kind, as it keeps `is_retryable`; the rest is the application's own.
+/// A retryable error keeps its kind, just as it keeps `is_retryable`. Any other error is `Application`.
 fn of_the_application(source: &StepError) -> ErrorKind {
     match meaning(&**source) {
         Failure::Collision => ErrorKind::Collision,
@@ -282,7 +282,7 @@ mod tests {
         }
     }
 
-    /// Each kind is the kind of some error, and in a group of the documentation.
+    /// Each kind is the kind of some error, and is listed in a group of the documentation.
     #[test]
     fn no_kind_is_left_over() {
         let sources = [

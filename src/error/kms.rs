@@ -1,10 +1,10 @@
-//! What the KMS did not do, and why.
+//! Why the KMS or the keyring did not do what it was asked for.
 
 use crate::error::{ErrorKind, SharedError};
 use crate::keys::names::KekId;
 
-/// What the KMS, or the keyring, did not do: see [`Error::Kms`](crate::Error::Kms). A [`Kms`](crate::kms::Kms) of your
-/// own makes them.
+/// Why the KMS or the keyring did not do what it was asked for: see [`Error::Kms`](crate::Error::Kms). A
+/// [`Kms`](crate::kms::Kms) of your own returns these too.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KmsFault {
@@ -17,7 +17,8 @@ pub enum KmsFault {
         #[source]
         source: SharedError,
     },
-    /// The KMS refused: the master key does not open what it should, or may not be used. Look at its policy and state.
+    /// The KMS refused: the master key may not be used, or does not open this key-encryption key. Look at the master
+    /// key's policy and state.
     #[error("the KMS refused key-encryption key {kek_id} ({}): {problem}", failure.as_str())]
     Refused {
         /// The key-encryption key.
@@ -27,7 +28,7 @@ pub enum KmsFault {
         /// What to do.
         problem: String,
     },
-    /// A keyring can't be read, or has an entry that is none. No key is ever repeated.
+    /// A keyring can't be read, or one of its entries is invalid. The text never repeats a key.
     #[error("keyring: {problem}")]
     Keyring {
         /// Why, and what to do.
@@ -47,11 +48,11 @@ impl KmsFault {
 
 /// Why a KMS did not do what it was asked for.
 ///
-/// The first seven, and `Other`, are refusals. The retryable ones are outages.
+/// A failure that is marked as retryable is an outage. Any other failure is a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KmsFailure {
-    /// This process is not allowed to make the call.
+    /// This process may not make the call.
     AccessDenied,
     /// The master key does not exist.
     KeyNotFound,

@@ -5,14 +5,15 @@ use crate::event::{GlobalPosition, Unreadable};
 use uuid::Uuid;
 
 /// What stops a backfill or a rewrite: see [`Error::Maintenance`](crate::Error::Maintenance). Batches that were
-/// committed before stay.
+/// committed before it remain.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MaintenanceFault {
-    /// An event that can't be read is in the way of maintenance. The source says why, and what to do.
+    /// Maintenance met an event that can't be read, and can't go on. The [`Unreadable`] says which event, why, and what
+    /// to do.
     #[error(transparent)]
     Unreadable(Box<Unreadable>),
-    /// The store that is to be written to holds something else: rewrite into an empty one.
+    /// The target of a rewrite holds events that are not those of the source: rewrite into an empty store.
     #[error(
         "at position {position}, the target holds another event than the source, or the source none: rewrite into an \
          empty store, or go on with the one that an earlier call began"
@@ -24,7 +25,7 @@ pub enum MaintenanceFault {
     /// Source and target are the same table: a store can't be rewritten into itself.
     #[error("source and target are the same table of events: rewrite into other tables, or into another database")]
     TargetIsSource,
-    /// The target of a rewrite is where nobody can write while the source is locked.
+    /// The target of a rewrite is in a file that the lock on the source locks as well, so nothing can be written to it.
     #[error(
         "source and target are in the same SQLite file, in which only one connection can write (or one connection has \
          the other's file attached, or both are in memory, where that can't be told): rewrite into another file"
@@ -43,7 +44,8 @@ pub enum MaintenanceFault {
         /// How many the target has.
         copied: u64,
     },
-    /// What maintenance has just written does not open to what it was made of. Nothing of the batch was committed.
+    /// Maintenance wrote an event and read it back, and it does not open to what it was made of. Nothing of the batch
+    /// was committed.
     #[error(
         "event {event_id}: what was written does not open to what it was made of ({problem}): nothing of the batch \
          was committed; run the store through the conformance suite"

@@ -3,7 +3,8 @@
 use crate::error::{DriverError, ErrorKind};
 use crate::keys::names::Namespace;
 
-/// What is not set up as it has to be: see [`Error::SetUp`](crate::Error::SetUp). Nothing was changed.
+/// Something in the database is not set up as it has to be: see [`Error::SetUp`](crate::Error::SetUp). Nothing was
+/// changed.
 ///
 /// `eventseal doctor` looks for most of them before an application meets them.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -12,8 +13,8 @@ pub enum SetUpFault {
     /// The key tables have not been set up: run their migrations.
     #[error("the key tables are not set up: run their migrations first, with migrate() of the key store")]
     NotMigrated,
-    /// The database was migrated for another namespace than the one configured, or than the one of the
-    /// database that the store was used on before.
+    /// The database was migrated for another namespace than the configured one, or than that of the database on which
+    /// this store was used before.
     #[error(
         "the key tables belong to namespace {found}, but {configured} is expected: use the namespace that this \
          database has, or connect to the other database"
@@ -35,7 +36,7 @@ pub enum SetUpFault {
         /// The table.
         table: String,
     },
-    /// A migration would make tables that exist already, without having been made by it.
+    /// A migration would create tables that exist already, and that no earlier run of it created.
     #[error(
         "the tables exist already, and were not made by this migration: an existing event store needs only the key \
          tables; otherwise configure other names"
@@ -52,14 +53,14 @@ pub enum SetUpFault {
          of the event store and of the key store, or correct the names that the columns were configured with"
     )]
     OutdatedTables {
-        /// For what.
+        /// What it is needed for.
         operation: &'static str,
         /// What the database said.
         #[source]
         source: DriverError,
     },
-    /// The tables were migrated by a newer version of the crate, in a way that this version must not work with. Other
-    /// newer migrations do not stop it.
+    /// A newer version of the crate migrated the tables in a way that this version must not work with. Newer migrations
+    /// that it can work with do not stop it.
     #[error(
         "the tables are at migration {found}, which this version of eventseal (it knows {known}) can't work with: \
          deploy the newer code"
@@ -70,17 +71,17 @@ pub enum SetUpFault {
         /// The newest one that this version has.
         known: u32,
     },
-    /// The user that the connection was made with may not do this.
+    /// The user of the connection lacks a permission.
     #[error("the database's user may not do what is needed for {operation}: grant it, or connect as another user")]
     PermissionDenied {
-        /// For what.
+        /// What it is needed for.
         operation: &'static str,
         /// What the database said.
         #[source]
         source: DriverError,
     },
-    /// A prepared statement is not where it was prepared: a pooler between this process and the database gives each
-    /// transaction another session.
+    /// A prepared statement is not in the session: a pooler between this process and the database gives transactions to
+    /// different sessions.
     #[error(
         "a prepared statement was lost or met another one while {operation}: a pooler such as PgBouncer gives \
          transactions to different sessions; let it track statements (max_prepared_statements, PgBouncer 1.21), or \
@@ -93,8 +94,8 @@ pub enum SetUpFault {
         #[source]
         source: DriverError,
     },
-    /// An append can't be written in the configured order: a table lacks the unique constraint that it needs. A table
-    /// that is partitioned by position can't have one on the version in the stream.
+    /// The configured order of an append's statements needs a unique constraint that a table lacks. A table that is
+    /// partitioned by position can't have one on the version in the stream.
     #[error(
         "the table {table:?}, or that of its heads, lacks the unique constraint on type, id and version of a stream \
          (of the heads: on type and id) that appends in this order need: if all writers take the head row first, as \
@@ -107,8 +108,8 @@ pub enum SetUpFault {
         #[source]
         source: DriverError,
     },
-    /// The position that the sequence gave to an event is in the table already. Repeating it fails again, as often as
-    /// there are such positions.
+    /// The sequence gave an event a position that is in the table already. Another append fails too, until the sequence
+    /// has passed all such positions.
     #[error(
         "the sequence of positions is behind the events of the table: set it beyond the last one, with setval() and \
          max(global_position)"
@@ -118,8 +119,8 @@ pub enum SetUpFault {
         #[source]
         source: DriverError,
     },
-    /// Events with positions of their own were to be inserted, and it can't be found out which sequence gives out the
-    /// next ones.
+    /// Events were to be inserted with the positions that they have, but no sequence was found that gives out the next
+    /// positions.
     #[error(
         "no sequence is found that the positions of {table} come from: let global_position be an identity, or have \
          the default nextval() of a sequence; nothing was inserted"

@@ -1,21 +1,22 @@
-//! What is in the tables, or behind the port of a store, that this crate did not put there.
+//! Rows that this crate did not write, changes that had no effect, and stores that break their contract.
 
 use crate::error::ErrorKind;
 use crate::event::GlobalPosition;
 
-/// What a store holds or did, and should not: see [`Error::Storage`](crate::Error::Storage).
+/// A store holds something that it should not hold, or did something that it should not do: see
+/// [`Error::Storage`](crate::Error::Storage).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageFault {
-    /// The database accepted a change of keys, or events, and did not make all of it. Nothing may be concluded from it:
-    /// a shred that ends with this has destroyed nothing for certain.
+    /// The database accepted a change of keys or events, but did not make all of it. Do not rely on any part of the
+    /// change: a shred that ends with this error has not certainly destroyed anything.
     #[error(
         "{operation} had no effect: the database accepted the change, and {table} is not as it should be; roll the \
          transaction back, look at the row-level policies, triggers and rules of {table}, and at what this role may \
          change"
     )]
     NoEffect {
-        /// What was to be done.
+        /// The change that was to be made.
         operation: &'static str,
         /// The table that did not change, without prefix.
         table: &'static str,

@@ -27,7 +27,7 @@ pub enum TransactionFault {
         /// The operation.
         operation: &'static str,
     },
-    /// A call that commits on its own did, and the database says that nothing was committed.
+    /// A call commits on its own, and the database did not commit it, without an error.
     #[error(
         "{operation}: the database did not commit it, though it raised no error; nothing was changed, look at the \
          server's log and do it again"
@@ -36,7 +36,7 @@ pub enum TransactionFault {
         /// The operation.
         operation: &'static str,
     },
-    /// A commit on this connection could be lost with the power, and the call must last.
+    /// The call must outlast a loss of power, and a commit on this connection might not.
     #[error(
         "{operation} must outlast a loss of power, and commits on this connection do not: open it with PRAGMA \
          synchronous = FULL, in sqlx with SqliteConnectOptions::synchronous(SqliteSynchronous::Full)"
@@ -45,12 +45,12 @@ pub enum TransactionFault {
         /// The operation.
         operation: &'static str,
     },
-    /// Keys were changed in this [`SplitTx`](crate::split::SplitTx), and events can't depend on that before it is
+    /// Keys were changed in this [`SplitTx`](crate::split::SplitTx). Events can't depend on the change before it is
     /// committed.
     #[error("keys in another database were changed in this transaction: commit it, and append in a new one")]
     SplitChange,
-    /// The connection was lost while a transaction of this crate was being committed. Whether it is committed is not
-    /// known: look, before you do it again. It is an outage, and not retryable.
+    /// The connection was lost while a transaction of this crate was being committed. Nobody knows whether it was
+    /// committed: look before you do it again. This is an outage, and is not retryable.
     #[error(
         "the connection was lost while {operation} was being committed, so it may be done or not: look, before you do \
          it again"

@@ -1,10 +1,10 @@
 //! The one error type of the crate: its outer variants, what each of them prints, and the questions that most callers
 //! ask of an error.
 //!
-//! Every outcome that a caller must treat differently is a variant of its own, here or in an inner type: a key that was
-//! shredded, one that is missing, a seal that was tampered with and a KMS that does not answer must never be mistaken
-//! for one another. Messages say what to do next. They name places (pointers, ids, types) and never values: no payload,
-//! no key, no wrapped key is ever put into an error (invariant I9).
+//! Every outcome that a caller must treat differently is a variant of its own, here or in an inner type. A shredded
+//! key, a missing key, an altered seal and a KMS that does not answer must never be mistaken for one another. Messages
+//! say what to do next. They name places (pointers, ids, types) and never values: no payload, no key, no wrapped key is
+//! ever put into an error (invariant I9).
 
 use crate::error::driver::{self, DriverError, Failure};
 use crate::error::{
@@ -23,7 +23,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Most callers ask [`is_conflict`](Error::is_conflict), [`is_retryable`](Error::is_retryable),
 /// [`is_outage`](Error::is_outage) or [`is_shredded`](Error::is_shredded), and log the word of [`kind`](Error::kind).
-/// Who needs the detail matches on the variants. Those that come in many forms hold a type of their own in
+/// Callers that need the detail match on the variants. A variant that comes in many forms holds an inner type of
 /// [`error`](crate::error): [`Event`](Error::Event) has an [`EventFault`], [`SetUp`](Error::SetUp) a [`SetUpFault`].
 ///
 /// ```
@@ -47,7 +47,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     // ---- outcomes that an application decides on
     /// The aggregate is not at the expected version: read it again, and decide anew. No event was written, and the
-    /// transaction can go on. (Keys that were made for the events may have been, which does no harm.)
+    /// transaction can go on. (Keys that were made for the events may have been written. They do no harm.)
     VersionConflict {
         /// The aggregate.
         aggregate: AggregateRef,
@@ -78,48 +78,52 @@ pub enum Error {
     },
     /// A consumer failed: roll the transaction back.
     Consumer {
-        /// Its name.
+        /// The consumer's name.
         consumer: String,
         /// The event's aggregate.
         aggregate: AggregateRef,
         /// The event's version.
         version: AggregateVersion,
-        /// What it returned.
+        /// The error that the consumer returned.
         source: StepError,
     },
 
     // ---- what was passed, or is stored
-    /// Something about one event: its payload, its metadata, its seal, or what the schemas and Rust types say of it.
+    /// Something is wrong with one event: with its payload, its metadata or its seal, or it does not fit the schemas or
+    /// the Rust types.
     Event {
         /// Which event.
         event_id: Uuid,
         /// What is wrong with it.
         fault: EventFault,
     },
-    /// What the caller passed can't be, whatever the event: an empty name, a number out of range, no events.
+    /// The caller passed an argument that is refused whatever the event: an empty name, a number out of range, no
+    /// events.
     Input(InputFault),
     /// The schemas contradict themselves. All problems are listed.
     Schemas(SchemaErrors),
 
     // ---- keys
-    /// The keys of a scope, or a key-encryption key, do not allow it.
+    /// Something is wrong with the keys of a scope, or with a key-encryption key.
     Keys(KeyFault),
     /// The KMS does not answer, or refuses, or the keyring can't be used.
     Kms(KmsFault),
 
     // ---- the database
-    /// The database failed. [`is_outage`](Error::is_outage) says whether it is away; nothing was committed then.
+    /// The database failed. [`is_outage`](Error::is_outage) says whether it can't be reached for now; nothing was
+    /// committed in that case.
     Database {
-        /// During what.
+        /// What was being done.
         operation: &'static str,
-        /// What its driver said.
+        /// What the driver said.
         source: DriverError,
     },
     /// Something is not set up as it has to be: tables, names, grants, the namespace, a pooler.
     SetUp(SetUpFault),
-    /// The call needs a transaction, or can't be in one, or its commit is in doubt.
+    /// The call needs a transaction or must not be in one, or the outcome of its commit is not known.
     Transaction(TransactionFault),
-    /// A table holds what this crate never writes, a change had no effect, or the wrapped store breaks its contract.
+    /// A table holds something that this crate never writes, a change had no effect, or the wrapped store breaks its
+    /// contract.
     Storage(StorageFault),
     /// A backfill or a rewrite can't go on.
     Maintenance(MaintenanceFault),
@@ -167,7 +171,8 @@ impl fmt::Display for Error {
     }
 }
 
-// By hand, because an inner type is not a source: its text is part of this one's, and would be printed twice.
+// Written by hand: an inner type is not a source, because its text is part of this error's text and would be printed
+// twice.
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -193,7 +198,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// Each of these inner types is one outer variant.
+/// Lets `?` turn an inner type into the outer variant that holds it.
 macro_rules! from {
     ($($variant:ident($inner:ty)),*) => {
         $(impl From<$inner> for Error {
@@ -222,10 +227,11 @@ impl Error {
         matches!(self, Self::VersionConflict { .. } | Self::DuplicateEventId { .. })
     }
 
-    /// The same call may succeed later as it is: in a new transaction, or when database or KMS answer again.
+    /// The same call may succeed later without a change: in a new transaction, or when the database or the KMS answers
+    /// again.
     ///
-    /// Nothing of the transaction is committed then. [`OutcomeUnknown`](TransactionFault::OutcomeUnknown) is an outage
-    /// and not retryable: look first.
+    /// Nothing of the transaction was committed. [`OutcomeUnknown`](TransactionFault::OutcomeUnknown) is an outage too,
+    /// but is not retryable: look first.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -237,8 +243,8 @@ impl Error {
         }
     }
 
-    /// The database or the KMS is away, is starting or stopping, takes no connection or no write, or has no room left.
-    /// It says nothing about what was asked: an outage is never an erasure.
+    /// The database or the KMS can't be reached, is starting or stopping, accepts no connections or no writes, or has
+    /// no room left. An outage says nothing about keys or events: it is never an erasure.
     ///
     /// PostgreSQL: errors of the connection, SQLSTATE class 08, 25006 (a read-only server, as after a fail-over), 25P03
     /// and 57P05 (it ended an idle session), 53100, 53200, 53300, 57P01 to 57P03, 58030; a pool's time-out. SQLite:
@@ -268,7 +274,8 @@ impl Error {
         matches!(self, Self::Event { fault: EventFault::Tampered { .. } | EventFault::Unsealed { .. }, .. })
     }
 
-    /// The event that the error is about, if it is about one: to put it aside, or to look at its row.
+    /// The id of the event that the error is about, if it is about one. Use it to put the event aside, or to look at
+    /// its row.
     #[must_use]
     pub fn event_id(&self) -> Option<Uuid> {
         match self {

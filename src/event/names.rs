@@ -1,11 +1,11 @@
-//! What locates events: names, versions, positions.
+//! The names, versions and positions by which events are found.
 
 use crate::error::{Error, InputFault, Result};
 use crate::event::check_text;
 use std::fmt;
 use std::sync::Arc;
 
-/// Which aggregate: its type and its id, both non-empty text without NUL.
+/// The name of an aggregate: its type and its id, both non-empty text without NUL.
 ///
 /// Made by [`aggregate`]. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,7 +101,7 @@ impl fmt::Display for AggregateVersion {
 pub struct GlobalPosition(i64);
 
 impl GlobalPosition {
-    /// Before the first event: where a reader starts.
+    /// The position before the first event, from which a reader starts.
     pub const START: Self = Self(0);
 
     /// The number.
@@ -183,8 +183,8 @@ impl PartialEq<&str> for EventType {
 
 /// The version of an event type's payload schema: 1 for the first.
 ///
-/// 0 stands for "none" in stores that were filled before schemas had versions; it can't be appended, and is read as
-/// [`legacy_version`](crate::schema::EventSchema::legacy_version) says.
+/// 0 means "none", in stores that were filled before schemas had versions. It can't be appended. Such an event is read
+/// as the version that [`legacy_version`](crate::schema::EventSchema::legacy_version) names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventVersion(u32);
 
@@ -208,7 +208,7 @@ impl fmt::Display for EventVersion {
     }
 }
 
-/// What the appender believes of the aggregate: optimistic concurrency control.
+/// The version at which an append expects the aggregate to be: optimistic concurrency control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectedVersion {
     /// No check.

@@ -1,10 +1,11 @@
-//! What stores hand back.
+//! The results of appends and reads, and the filter of a read.
 
 use crate::error::Error;
 use crate::event::{AggregateRef, AggregateVersion, ExpectedVersion, GlobalPosition, PersistedEvent};
 use uuid::Uuid;
 
-/// What an append did: the events as the caller passed them, with what the store assigned.
+/// The result of an append: the events as the caller passed them, with the versions and positions that the store
+/// assigned.
 ///
 /// Never empty, and in the order in which they were passed.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ impl Appended {
 /// A part of one aggregate's history, in order of version.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    /// Whose history.
+    /// The aggregate.
     pub aggregate: AggregateRef,
     /// The events, after upcasting: one stored event may appear as several, or as none.
     pub events: Vec<PersistedEvent>,
@@ -39,7 +40,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// What to expect when appending to this aggregate next, if the whole stream was read.
+    /// The expected version for the next append to this aggregate, if the whole stream was read.
     #[must_use]
     pub fn expected_version(&self) -> ExpectedVersion {
         self.last_version.map_or(ExpectedVersion::NoStream, ExpectedVersion::Exact)
@@ -71,19 +72,20 @@ pub struct EventPage {
     pub events: Vec<PersistedEvent>,
     /// How many *stored* events matched. Fewer than the limit means that the end was reached.
     pub scanned: u32,
-    /// Where to go on: the position of the last stored event scanned, or `after` if there was none.
+    /// The position to pass as `after` for the next page: that of the last stored event that was scanned, or this
+    /// page's `after` if none was.
     pub next: GlobalPosition,
 }
 
 /// One page of the store's log, whose events were opened one by one.
 #[derive(Debug)]
 pub struct OpenedPage {
-    /// What became of each stored event that was scanned: the events it was upcast to (mostly one, or none), or
-    /// why it can't be read.
+    /// One result for each stored event that was scanned: the events that it was upcast to (one for most, none if it
+    /// was dropped), or the reason why it can't be read.
     pub events: Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>,
-    /// As in [`EventPage`].
+    /// See [`EventPage`].
     pub scanned: u32,
-    /// As in [`EventPage`].
+    /// See [`EventPage`].
     pub next: GlobalPosition,
 }
 
@@ -92,13 +94,13 @@ pub struct OpenedPage {
 #[error("{aggregate} version {aggregate_version} (event {event_id}, position {global_position}) can't be read")]
 #[non_exhaustive]
 pub struct Unreadable {
-    /// Whose event.
+    /// The event's aggregate.
     pub aggregate: AggregateRef,
-    /// Its version.
+    /// The event's version in its aggregate.
     pub aggregate_version: AggregateVersion,
-    /// Its position.
+    /// The event's position.
     pub global_position: GlobalPosition,
-    /// Its id.
+    /// The event's id.
     pub event_id: Uuid,
     /// Why.
     #[source]
@@ -110,8 +112,8 @@ pub struct Unreadable {
 pub struct EventFilter {
     /// Only of these aggregate types.
     pub aggregate_types: Vec<String>,
-    /// Only of these event types: of a plain store as they are stored, of a [`SealedStore`](crate::SealedStore) as
-    /// readers see them.
+    /// Only of these event types. A plain store compares the stored types; a [`SealedStore`](crate::SealedStore)
+    /// compares the types that readers see after upcasting.
     pub event_types: Vec<String>,
 }
 

@@ -1,8 +1,8 @@
 //! The Rust types that payloads are read into, and what their `Deserialize` asks for.
 //!
-//! A type can't be stored in a registry, but functions that know it can. Two are kept: one reads an event into the
-//! type, the other lets the type's `Deserialize` ask its questions of somebody who only answers. Whoever answers learns
-//! what payloads look like, without a payload: that is how `eventseal-testing` finds out shapes and makes up samples.
+//! A type can't be stored in a registry, but functions that know the type can. There are two. One reads an event into
+//! the type. The other runs the type's `Deserialize` without a payload: an [`Answers`] receives each question that it
+//! asks, and makes up an answer. This is how `eventseal-testing` finds out the shapes of payloads and makes up samples.
 
 use crate::error::Result;
 use crate::event::PersistedEvent;
@@ -15,11 +15,11 @@ use std::fmt;
 /// A Rust type that payloads are read into.
 ///
 /// [`StepInfo::reads`](crate::schema::StepInfo::reads) and
-/// [`SchemaVersion::decoded_into`](crate::schema::SchemaVersion::decoded_into) have those of a registry.
+/// [`SchemaVersion::decoded_into`](crate::schema::SchemaVersion::decoded_into) list the types of a registry.
 ///
 /// # What it costs
-/// The compiler makes the type's `Deserialize` once more, for [`ask`](Self::ask), and nothing calls it in a service:
-/// some kilobytes of program for each type, and no time.
+/// The compiler instantiates the type's `Deserialize` once more, for [`ask`](Self::ask). That adds some kilobytes to
+/// the program for each type. A service does not call it, so it costs no time.
 #[derive(Clone, Copy)]
 pub struct PayloadType {
     name: &'static str,
@@ -28,7 +28,7 @@ pub struct PayloadType {
 }
 
 impl PayloadType {
-    /// This type.
+    /// Describes the type `T`.
     #[must_use]
     pub fn of<T: DeserializeOwned>() -> Self {
         Self {
@@ -38,13 +38,13 @@ impl PayloadType {
         }
     }
 
-    /// Its name, as [`type_name`] has it.
+    /// The type's name, as [`type_name`] gives it.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Reads an event into the type, and forgets it: can it be read?
+    /// Checks that an event can be read into the type: reads it, and drops the value.
     ///
     /// # Errors
     /// Those of [`PersistedEvent::decode`].
@@ -52,7 +52,8 @@ impl PayloadType {
         (self.read)(event)
     }
 
-    /// Lets the type's `Deserialize` ask for a value, and for all that it wants to know of it.
+    /// Runs the type's `Deserialize` on answers instead of a payload: it asks `answers` for a value, and then for the
+    /// value's parts.
     ///
     /// ```
     /// use eventseal::schema::{Given, Answers, Asked, PayloadType, Question, Refusal};
@@ -82,14 +83,13 @@ impl PayloadType {
     /// ```
     ///
     /// # Errors
-    /// The [`Refusal`] that ended it: by the one who answers, or by the type.
+    /// The [`Refusal`] that ended it, from `answers` or from the type.
     pub fn ask(&self, answers: &dyn Answers) -> Result<(), Refusal> {
         (self.ask)(answers)
     }
 }
 
-/// Compares names. A program may hold two types of one path, such as those of two versions of a crate: they count as
-/// equal.
+/// Compares names. Two types with one path, such as those of two versions of a crate, count as equal.
 impl PartialEq for PayloadType {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
@@ -104,14 +104,14 @@ impl fmt::Debug for PayloadType {
     }
 }
 
-/// Whoever answers the questions of a `Deserialize`, at one place of a payload that need not exist.
+/// Answers the questions of a `Deserialize` at one place of a payload. The payload need not exist.
 ///
-/// A place inside it has answers of its own: [`Given`] carries them.
+/// A place inside has answers of its own, which are passed in [`Given`].
 pub trait Answers {
-    /// Answers a question, by passing an answer to `give`, once. What `give` returns is passed on.
+    /// Answers a question: calls `give` once with an answer, and returns what `give` returns.
     ///
     /// # Errors
-    /// A [`Refusal`], which ends it.
+    /// A [`Refusal`], which ends the run.
     fn answer(
         &self,
         question: &Question,
@@ -123,20 +123,20 @@ pub trait Answers {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Question {
-    /// What is asked for.
+    /// The kind of value that is asked for.
     pub asked: Asked,
     /// The name of the Rust type that the answer is for, as [`type_name`] has it; `""` for the content of a variant,
-    /// which is no type of its own.
+    /// which has no type of its own.
     pub for_type: &'static str,
 }
 
-/// The kinds of values that serde knows.
+/// The kinds of values that a `Deserialize` can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Asked {
-    /// Whatever comes.
+    /// A value of any kind.
     Any,
-    /// Whatever comes, and nobody looks at it.
+    /// A value of any kind, which the type ignores.
     Ignored,
     /// The name of a member or of a variant.
     Identifier,
@@ -171,17 +171,17 @@ pub enum Asked {
     UnitVariant,
 }
 
-/// What is given. Whatever a type can't take, it refuses.
+/// An answer. A type refuses an answer that it can't take.
 #[non_exhaustive]
-#[allow(missing_debug_implementations, reason = "holds whoever answers next")]
+#[allow(missing_debug_implementations, reason = "holds trait objects")]
 pub enum Given<'a> {
-    /// `null`, for what is no option.
+    /// `null`, where no `Option` was asked for.
     Unit,
-    /// Nothing, for an option.
+    /// No value, for an `Option`.
     None,
-    /// Something, for an option or a [`Sensitive`](crate::Sensitive).
+    /// A value, for an `Option` or a [`Sensitive`](crate::Sensitive).
     Some(&'a dyn Answers),
-    /// What is in a newtype.
+    /// The content of a newtype.
     Newtype(&'a dyn Answers),
     /// A `bool`.
     Bool(bool),
@@ -205,14 +205,14 @@ pub enum Given<'a> {
 
 /// The parts of a list or an object, one after the other.
 pub trait Parts {
-    /// Has the next part read by `read`, or says `false` if there is none.
+    /// Calls `read` with the answers for the next part, and returns `true`; `false` if there is no other part.
     ///
     /// # Errors
-    /// A [`Refusal`], by `read` or one's own.
+    /// A [`Refusal`], of `read` or of this implementation.
     fn next(&mut self, read: &mut dyn FnMut(&dyn Answers) -> Result<(), Refusal>) -> Result<bool, Refusal>;
 }
 
-/// Why a type was not read to its end.
+/// Why a run of a type's `Deserialize` ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -220,7 +220,7 @@ pub enum Refusal {
     MissingField(&'static str),
     /// The type got this member twice, or once by each of two names.
     DuplicateField(&'static str),
-    /// Anything else, such as that the one who answers has heard enough.
+    /// Any other reason, such as an [`Answers`] that needs no further questions.
     Other,
 }
 
@@ -250,7 +250,7 @@ impl de::Error for Refusal {
     }
 }
 
-/// A deserializer that knows nothing: it passes questions and answers on.
+/// A deserializer without a payload, which passes questions and answers on.
 struct Questions<'a>(&'a dyn Answers);
 
 impl Questions<'_> {
@@ -338,7 +338,7 @@ impl<'de> Deserializer<'de> for Questions<'_> {
     }
 }
 
-/// The parts of a list or an object, as serde wants them.
+/// The parts of a list or an object, as serde's traits need them.
 struct InTurn<'a>(&'a mut dyn Parts);
 
 impl InTurn<'_> {

@@ -1,4 +1,4 @@
-//! Rust types for events: which type and version a payload is of, and enums of the events of a stream.
+//! Rust types for events: payload types that know their event type and version, and enums of the events of a stream.
 //!
 //! Nothing here knows of schemas: `SchemasBuilder::decodes` compares what is declared here with them.
 
@@ -25,13 +25,13 @@ use serde::de::DeserializeOwned;
 /// # Ok::<(), eventseal::Error>(())
 /// ```
 ///
-/// The name of the event type is written out, so that renaming the Rust type does not change what is stored. A payload
-/// type is a [`TypedEvent`] by itself, and an arm of the enums that [`events!`](crate::events) makes. Only current
-/// versions need it: the types that a typed step starts from are never decoded otherwise.
+/// The name of the event type is written out, so that renaming the Rust type does not change the name that is stored. A
+/// payload type is a [`TypedEvent`] by itself, and an arm of the enums that [`events!`](crate::events) makes. Only
+/// current versions need it: the types that a typed step starts from are never decoded otherwise.
 ///
 /// The payload of a type that is [protected whole](crate::schema::EventSchema::protect_whole) is a
-/// `#[serde(transparent)]` newtype over a [`Sensitive`](crate::Sensitive), since nothing else is left of it once it is
-/// erased.
+/// `#[serde(transparent)]` newtype over a [`Sensitive`](crate::Sensitive), because nothing else is left of such a
+/// payload once it is erased.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is the payload of no event type",
     note = "implement `eventseal::EventPayload` for it, which names the event type and the version"
@@ -46,7 +46,7 @@ pub trait EventPayload: Serialize + DeserializeOwned {
 /// One or several types of events as a Rust type: an enum made by [`events!`](crate::events), or a single
 /// [`EventPayload`].
 ///
-/// To be implemented by hand only where neither fits.
+/// Implement it by hand only if neither fits.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no type of events",
     note = "make an enum with `eventseal::events!`, or implement `eventseal::EventPayload` for the payload of a single \
@@ -72,12 +72,12 @@ pub trait TypedEvent: Sized {
     ///
     /// # Errors
     /// [`InputFault::Encode`](crate::error::InputFault::Encode) if serde can't write the payload as JSON;
-    /// [`EventFault::CatchAll`] of a catch-all, which was read from the store and is there already.
+    /// [`EventFault::CatchAll`] for an event in a catch-all, which was read from the store and is stored already.
     fn encode(&self) -> Result<NewEvent>;
 
-    /// The Rust types of the payloads, in the order of [`DECODES`](Self::DECODES); none, if they are not known.
+    /// The Rust types of the payloads, in the order of [`DECODES`](Self::DECODES). Empty if they are not known.
     ///
-    /// They are how the guards of the crate `eventseal-testing` learn what payloads look like.
+    /// The guards of the crate `eventseal-testing` learn from them what payloads look like.
     #[must_use]
     fn payload_types() -> Vec<PayloadType> {
         Vec::new()
@@ -220,15 +220,15 @@ impl EventPage {
 /// A type that two arms share does not compile.
 ///
 /// # Versions
-/// An event of a right type at another version than its arm's is an error, catch-all or not: it would be read as
-/// something that it is not, or ignored as something unknown. [`SchemasBuilder::decodes`] finds at startup where a
-/// version of the code and that of the schemas differ. What remains are versions that
-/// [`pass_through_newer`](crate::schema::SchemasBuilder::pass_through_newer) lets through, and stores that are read
-/// without schemas.
+/// An event whose type has an arm, but whose version is not the arm's, is an error, even if the enum has a catch-all:
+/// it would be read as something else, or ignored as unknown. [`SchemasBuilder::decodes`] finds at startup where a
+/// version in the code differs from that in the schemas. Afterwards the error can come only from versions that
+/// [`pass_through_newer`](crate::schema::SchemasBuilder::pass_through_newer) lets through, and from stores that are
+/// read without schemas.
 ///
 /// # What a catch-all is for
-/// Enums that are meant for some of the types of a stream, such as those of a read model. It can't be encoded: the
-/// event in it is stored already, may have been upcast, and may hold stand-ins for what was shredded.
+/// A catch-all is for enums that name some of the types of a stream only, such as the enum of a read model. An event in
+/// it can't be encoded: it is stored already, may have been upcast, and may hold stand-ins for shredded values.
 ///
 /// # Why this is not a derive
 /// A derive would need a second crate, and `syn` in everybody's build, for what fits into a declarative macro: the
@@ -282,10 +282,10 @@ macro_rules! events {
     };
 }
 
-/// What the enums with and without a catch-all share.
+/// The implementations that enums with and without a catch-all share.
 ///
-/// Generic parameters are not hygienic, and a binding can't shadow a tuple struct: what is named here begins with `__`,
-/// so that payload types may have any other name.
+/// All names in here begin with `__`, so that payload types may have any other name: generic parameters are not
+/// hygienic, and a binding can't shadow a tuple struct.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __events_impl {
@@ -297,7 +297,7 @@ macro_rules! __events_impl {
         const _: () = {
             const TWICE: $crate::__private::Twice =
                 $crate::__private::Twice::of(<$name as $crate::TypedEvent>::DECODES);
-            // Here, so that the compiler points at the enum.
+            // The assertion is here, so that the compiler points at the enum.
             ::std::assert!(TWICE.is_not(), "{}", TWICE.message());
         };
 
@@ -337,19 +337,19 @@ macro_rules! __events_impl {
     };
 }
 
-/// Of a payload, so that the compiler says so where an arm is none.
+/// Bound to `EventPayload`, so that the compiler reports a wrong arm at the arm and not inside the macro.
 #[allow(clippy::missing_errors_doc, reason = "that of the trait")]
 pub fn decode<T: EventPayload>(event: &PersistedEvent) -> Result<T> {
     TypedEvent::decode(event)
 }
 
-/// Of a payload, so that the compiler says so where an arm is none.
+/// Bound to `EventPayload`, so that the compiler reports a wrong arm at the arm and not inside the macro.
 #[allow(clippy::missing_errors_doc, reason = "that of the trait")]
 pub fn encode<T: EventPayload>(payload: &T) -> Result<NewEvent> {
     payload.encode()
 }
 
-/// The event is of no type that `E` decodes.
+/// The error for an event whose type `E` does not decode.
 #[must_use]
 pub fn unexpected_type<E>(event: &PersistedEvent) -> Error {
     Error::Event {
@@ -358,7 +358,7 @@ pub fn unexpected_type<E>(event: &PersistedEvent) -> Error {
     }
 }
 
-/// The event stands in a catch-all of `E`.
+/// The error for an event in a catch-all of `E`, which can't be encoded.
 #[must_use]
 pub fn catch_all<E>(event: &PersistedEvent) -> Error {
     Error::Event {
@@ -367,7 +367,8 @@ pub fn catch_all<E>(event: &PersistedEvent) -> Error {
     }
 }
 
-/// An event type that two arms of an enum name, if there is one. For the compiler, which stops there.
+/// A check at compile time: do two arms of an enum name one event type? It holds the message for the compiler, which is
+/// empty if they do not.
 #[derive(Debug)]
 pub struct Twice {
     /// Nothing formats at compile time, so the text is put together by hand.
@@ -376,7 +377,7 @@ pub struct Twice {
 }
 
 impl Twice {
-    /// Looks for it.
+    /// Looks for an event type that two arms name.
     #[must_use]
     pub const fn of(arms: &[(&str, u32)]) -> Self {
         let mut twice = Self { text: [0; 512], length: 0 };
@@ -405,13 +406,13 @@ impl Twice {
         }
     }
 
-    /// Is there none?
+    /// Does every arm name another event type?
     #[must_use]
     pub const fn is_not(&self) -> bool {
         self.length == 0
     }
 
-    /// What the compiler says.
+    /// The message for the compiler.
     #[must_use]
     pub const fn message(&self) -> &str {
         match std::str::from_utf8(self.text.split_at(self.length).0) {
