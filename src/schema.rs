@@ -1,7 +1,8 @@
-//! What is protected and how payloads evolve, for every event type and version: declared, checked, run.
+//! Schemas: what each event type and version protects, and how its payloads evolve. They are declared, checked and run
+//! here.
 //!
-//! [`Schemas`] is built once at startup and reports every contradiction at once, so that a gap in a chain is
-//! found at deployment and not in production. Declarations begin with [`event`](crate::event()).
+//! [`Schemas`] is built once, at startup. Building it reports every contradiction at once, so that a gap in a chain of
+//! steps is found at deployment and not in production. Declarations begin with [`event`](crate::event()).
 
 pub(crate) mod check;
 pub(crate) mod declare;

@@ -1,4 +1,4 @@
-//! Everything that can be wrong with schemas, found in one go.
+//! The check of a set of schemas, which finds everything that is wrong with it in one go.
 
 mod chains;
 pub(crate) mod decoders;
@@ -144,7 +144,7 @@ fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
     TypeSchema { versions, first, legacy }
 }
 
-/// The versions by number, each with what it takes over from others.
+/// The versions by number. A version that protects the same as another one gets that one's protection here.
 fn check_versions(name: &EventType, versions: Vec<VersionDecl>, found: &mut Found) -> BTreeMap<u32, VersionDecl> {
     let mut declared: BTreeMap<u32, VersionDecl> = BTreeMap::new();
     for mut version in versions {
@@ -152,14 +152,14 @@ fn check_versions(name: &EventType, versions: Vec<VersionDecl>, found: &mut Foun
         if number == 0 || i32::try_from(number).is_err() {
             found.add(name, Some(number), SchemaProblem::VersionNumber);
         }
-        // Before it gets what others say, which it may say otherwise.
+        // This comes before the version takes over what others say, because it may say something else.
         for pointer in said_twice(&version.stand_ins) {
             found.add(name, Some(number), SchemaProblem::StandInTwice(pointer));
         }
         for pointer in said_twice(&version.pads) {
             found.add(name, Some(number), SchemaProblem::PadTwice(pointer));
         }
-        // What the version says itself comes last, and wins.
+        // The version's own stand-ins and paddings come last, so they win.
         for same in std::mem::take(&mut version.same_as).into_iter().rev() {
             match declared.get(&same) {
                 Some(other) => inherit(&mut version, other),
@@ -215,7 +215,7 @@ fn check_metadata_steps(
     metadata
 }
 
-/// Reads the pointers of a declarative step. What is wrong with one leaves it out.
+/// Reads the pointers of a declarative step. A change with a pointer that is wrong is reported and left out.
 fn compile(changes: Changes, add: &mut impl FnMut(SchemaProblem)) -> Step {
     if changes.renamed.len() > 1 {
         add(SchemaProblem::RenamedTwice);
@@ -234,10 +234,10 @@ fn compile(changes: Changes, add: &mut impl FnMut(SchemaProblem)) -> Step {
     Step::Change(changes.renamed.into_iter().next(), compiled)
 }
 
-/// What was protected stays so through every declarative step of a type.
+/// Checks that protected values stay protected through every declarative step of a type.
 fn check_changes(types: &HashMap<EventType, TypeSchema>, name: &EventType, schema: &TypeSchema, found: &mut Found) {
     for (at, version) in schema.numbered(name) {
-        // What is wrong with a change was left out of the step: what follows from that would only confuse.
+        // A change that is wrong was left out of the step. Problems that follow from its absence would only confuse.
         if found.errors.iter().any(|error| error.event_type == *name && error.version == Some(at.number())) {
             continue;
         }
@@ -252,7 +252,7 @@ fn check_changes(types: &HashMap<EventType, TypeSchema>, name: &EventType, schem
     }
 }
 
-/// The pointers that have two different things said of them, each once.
+/// The pointers for which two different values are declared, each once.
 fn said_twice<T: PartialEq>(said: &[(String, T)]) -> BTreeSet<String> {
     let differs = |(at, (pointer, it)): (usize, &(String, T))| {
         said[..at].iter().any(|(known, other)| known == pointer && other != it)
@@ -417,7 +417,7 @@ impl CheckVersion<'_> {
         })
     }
 
-    /// `/a/*/x` and `/a/0/y` in one version would both be wanted of element 0.
+    /// Refuses pointers such as `/a/*/x` and `/a/0/y` in one version: both would apply to element 0.
     fn check_mixed_indexes(&mut self, plan: &Plan) {
         let patterns: Vec<&Pattern> =
             plan.fields.iter().filter_map(|field| field.pattern.as_ref()).chain(&plan.captures).collect();
@@ -441,8 +441,8 @@ impl CheckVersion<'_> {
     }
 }
 
-/// Why nothing that is sealed can ever stand at these places. Without this, a plan would name them and every payload
-/// pass.
+/// Why nothing can ever be sealed at the places of this pattern, if so. Without this check, such a pattern would
+/// protect nothing, and nobody would notice.
 fn never_seals(pattern: &Pattern) -> Option<&'static str> {
     if pattern.tokens().first() == Some(&Token::Each) {
         return Some(
@@ -453,7 +453,7 @@ fn never_seals(pattern: &Pattern) -> Option<&'static str> {
     if pattern.tokens().len() > MAX_DEPTH {
         return Some(TOO_DEEP);
     }
-    // The shortest place that it means.
+    // With no indexes, this is the shortest place that the pattern means.
     (pattern.at(&[]).len() > MAX_POINTER).then_some("a sealed payload holds pointers of up to 4,096 bytes")
 }
 

@@ -1,4 +1,4 @@
-//! How schemas are declared. Nothing is checked here; `check` looks at all of it together.
+//! The declaration of schemas. Nothing is checked here: `check` looks at all declarations together.
 
 use crate::error::BoxError;
 use crate::event::{EventType, TypedEvent};
@@ -31,8 +31,8 @@ pub fn event(name: impl Into<EventType>) -> EventSchema {
 /// A data subject that owns protected fields: `subject("Customer", "/customer_id")` is the customer
 /// whose id stands at `/customer_id` in the same payload.
 ///
-/// The id is a string or an integer. A `*` in the pointer stands for the same array element as in the
-/// field's pointer: fields at `/guests/*/name` can belong to `subject("Guest", "/guests/*/id")`.
+/// The id is a string or an integer. A `*` in the pointer stands for the same array element as the `*` in the field's
+/// pointer: fields at `/guests/*/name` can belong to `subject("Guest", "/guests/*/id")`.
 #[must_use]
 pub fn subject(kind: impl Into<Arc<str>>, id: impl Into<String>) -> Owner {
     Owner::Subject { kind: kind.into(), id: id.into() }
@@ -44,7 +44,7 @@ pub fn subject(kind: impl Into<Arc<str>>, id: impl Into<String>) -> Owner {
 pub enum Owner {
     /// The event's own aggregate. Its type is the scope's kind.
     Aggregate,
-    /// The event's own aggregate under a kind that survives a rename of the aggregate type.
+    /// The event's own aggregate, under a scope kind of its own, which survives a rename of the aggregate type.
     AggregateAs {
         /// The scope's kind.
         kind: Arc<str>,
@@ -71,9 +71,9 @@ impl Owner {
 
 /// The declaration of one event type.
 ///
-/// `version(n)` begins the declaration of a version; what follows applies to it, until the next
-/// `version`. Steps name the version they start from and can stand anywhere. The highest version is the
-/// current one. [`Schemas::new`] checks everything.
+/// `version(n)` begins the declaration of a version. The calls after it apply to that version, until the next
+/// `version`. Steps name the version that they start from, and can stand anywhere. The highest version is the current
+/// one. [`Schemas::new`] checks everything.
 #[must_use = "declare it to Schemas::new"]
 pub struct EventSchema {
     pub(crate) name: EventType,
@@ -81,7 +81,7 @@ pub struct EventSchema {
     pub(crate) steps: Vec<(u32, StepDecl)>,
     pub(crate) metadata_steps: Vec<(u32, MetadataFn)>,
     pub(crate) legacy: Vec<u32>,
-    /// Something was said of a version before any was begun.
+    /// Something was declared before the first `version`.
     pub(crate) misplaced: bool,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct VersionDecl {
     /// The whole payload is protected more than once.
     pub(crate) whole_twice: bool,
     pub(crate) same_as: Vec<u32>,
-    /// Pointers that `redact_as` and `pad_to` named.
+    /// The stand-ins that `redact_as` declared, by pointer.
     pub(crate) stand_ins: Vec<(String, Value)>,
     pub(crate) pads: Vec<(String, usize)>,
 }
@@ -122,8 +122,8 @@ impl EventSchema {
     /// Protects the values at these JSON Pointers, in which a `*` stands for every element of an array
     /// (a member that is itself named `*` is written `~2`).
     ///
-    /// A value of any JSON type can be protected. Absent values, and `null`s whose subject is not named, are left
-    /// alone. A payload of another shape than the pointers say can't be appended
+    /// A value of any JSON type can be protected. Absent values, and `null`s whose subject is not named, are not
+    /// sealed. A payload whose shape does not fit the pointers can't be appended
     /// ([`EventFault::ShapeMismatch`](crate::error::EventFault::ShapeMismatch)). A pointer can't begin with `*`: a
     /// payload with protected members is an object, and an object has no elements. Name the members, or use
     /// [`protect_whole`](Self::protect_whole).
@@ -139,11 +139,11 @@ impl EventSchema {
 
     /// Protects the whole payload, JSON or not.
     ///
-    /// Once it is redacted, no step is called for it: it comes at the current version, with that version's stand-in or,
-    /// if that version protects fields, still with this one's, and is redacted at the root (`""`). Decode it as a
-    /// [`Sensitive<T>`](crate::Sensitive), or as a newtype over one that is `#[serde(transparent)]`: a struct does not
-    /// fit `null`, and one such event keeps a whole stream from being [decoded](crate::Stream::decode).
-    /// [`decodes`](SchemasBuilder::decodes) says so at startup.
+    /// No step is called for such a payload once it is redacted. Readers get it at the current version, redacted at the
+    /// root (`""`), with the stand-in of the current version, or with this version's stand-in if the current version
+    /// protects fields. Decode it as a [`Sensitive<T>`](crate::Sensitive), or as a `#[serde(transparent)]` newtype over
+    /// one. A struct does not fit `null`, and a single event that does not fit keeps a whole stream from being
+    /// [decoded](crate::Stream::decode). [`decodes`](SchemasBuilder::decodes) checks that at startup.
     pub fn protect_whole(self, owner: Owner) -> Self {
         self.in_version(|version| {
             version.whole_twice |= version.whole.is_some();
@@ -151,67 +151,70 @@ impl EventSchema {
         })
     }
 
-    /// Protects what version `number` protects, in the same way.
+    /// Protects the same places as version `number`, with the same owners, stand-ins and paddings.
     pub fn protect_same_as(self, number: u32) -> Self {
         self.in_version(|version| version.same_as.push(number))
     }
 
-    /// Says that this version of a protected type protects nothing, and why that is right.
+    /// Declares that this version of a protected type protects nothing, and why that is right.
     pub fn unprotected(self, _reason: &str) -> Self {
         self.in_version(|version| version.unprotected = true)
     }
 
-    /// What stands in for the value at a protected pointer once its keys are shredded; `null` otherwise.
-    /// For the whole payload, the pointer is `""`.
+    /// Sets the stand-in that readers get in place of the value at a protected pointer once its keys are shredded.
+    /// Without it, the stand-in is `null`. For the whole payload, the pointer is `""`.
     pub fn redact_as(self, pointer: &str, stand_in: impl Into<Value>) -> Self {
         let stand_in = stand_in.into();
         self.in_version(|version| version.stand_ins.push((pointer.to_owned(), stand_in)))
     }
 
-    /// Pads the plaintext at a protected pointer to a multiple of this many bytes, itself a multiple of
-    /// 32 and at most 65,536; 32 otherwise. Values of one padded length can't be told apart. An event whose
-    /// values need more than 16 MiB of padding together can't be appended
-    /// ([`EventFault::LimitExceeded`](crate::error::EventFault::LimitExceeded)).
+    /// Pads the plaintext at a protected pointer to a multiple of `multiple` bytes, which is itself a multiple of 32
+    /// and at most 65,536. Without it, plaintexts are padded to multiples of 32. Values with the same padded length
+    /// can't be told apart by their length. An event whose values need more than 16 MiB of padding together can't be
+    /// appended ([`EventFault::LimitExceeded`](crate::error::EventFault::LimitExceeded)).
     pub fn pad_to(self, pointer: &str, multiple: usize) -> Self {
         self.in_version(|version| version.pads.push((pointer.to_owned(), multiple)))
     }
 
     /// The step from version `from` to the next: a function from the old payload type to the new one.
     ///
-    /// It must be pure, and may be called for payloads in which anything protected is redacted. It is not called
-    /// for a payload that was [protected whole](Self::protect_whole) and is redacted: nothing is left of it.
+    /// It must be pure. It may be called for payloads in which any protected value is redacted. It is not called for a
+    /// redacted payload that was [protected whole](Self::protect_whole), because nothing is left of it.
     ///
     /// # What is redacted afterwards
-    /// With [`Sensitive`](crate::Sensitive) fields in both types, redactions follow values exactly. Where the old type
-    /// reads a redacted place otherwise (as an `Option`, or as part of a `serde_json::Value`), the step can't say where
-    /// it went. Then a place of the new payload counts as redacted only if all of this holds:
+    /// With [`Sensitive`](crate::Sensitive) fields in both types, redactions follow values exactly. If the old type
+    /// reads a redacted place in another way (as an `Option`, or as part of a `serde_json::Value`), the step can't say
+    /// where the redaction went. Then a place of the new payload counts as redacted only if all of this holds:
     /// - The new version protects it.
-    /// - It holds `null`, its stand-in, or what stood in for a redacted value before.
+    /// - It holds `null`, its stand-in, or the stand-in of a value that was redacted before the step.
     /// - Its owner in the new payload (the aggregate, or the id at the subject's pointer) is one whose keys were
-    ///   shredded in this event. Or it is the very place that was redacted before, holds what it held, names no
-    ///   live owner, and is in no array whose elements may have changed places.
-    /// - It did not hold the same value before as one that was live.
+    ///   shredded in this event. Or the place was itself redacted before the step, its value has not changed, no live
+    ///   owner is named for it, and it is in no array whose elements may have changed places.
+    /// - It did not hold the same value before the step as a live value.
     ///
-    /// So a live value that stays where it was, or whose owner is live, is not taken for a redacted one. One is if it
-    /// is `null` or looks like a stand-in, and the step puts it at a protected place of a shredded owner: because the
-    /// step made it up, or because it was not protected before. And redactions get lost: in places that the new
-    /// version does not protect; where a value moved and the id of its owner is gone, renamed or redacted itself; in
-    /// arrays whose ids are redacted, unless all elements are; where a value moved to a place that held the same
-    /// before; where serde_json rounds the ids of two owners to one number. A lost redaction reads like a value that
-    /// was written. Use `Sensitive` in both types where redactions must be exact.
+    /// So a live value that stays where it was, or whose owner is live, is not taken for a redacted one. A live value
+    /// is taken for a redacted one if it is `null` or looks like a stand-in, and the step puts it at a protected place
+    /// of a shredded owner: the step made it up, or it was not protected before.
+    ///
+    /// Redactions get lost in these cases: at places that the new version does not protect; if a value moved and the id
+    /// of its owner is gone, renamed or redacted itself; in arrays whose ids are redacted, unless all elements are; if
+    /// a value moved to a place that held the same value before; if serde_json rounds the ids of two owners to one
+    /// number. A lost redaction reads like a value that was written. Use `Sensitive` in both types if redactions must
+    /// be exact.
     ///
     /// # What it can read
-    /// What serde reads of JSON into the type. A `serde_json::Value`, and what stands before or after one in a chain,
-    /// holds less than JSON does: no numbers beyond `f64` such as `1e400`, no unpaired surrogates such as `"\ud800"`,
-    /// nothing nested deeper than 127; and it rounds numbers of many digits. Append accepts all of that, because
-    /// sealing does not need to read it, and then such a step fails with
-    /// [`EventFault::Upcast`](crate::error::EventFault::Upcast) for good: see
+    /// A step reads the JSON that serde can read into the old type. A `serde_json::Value` can't hold all JSON: it has
+    /// no numbers beyond `f64` such as `1e400`, no unpaired surrogates such as `"\ud800"` and nothing nested deeper
+    /// than 127, and it rounds numbers of many digits. The same holds for functions before or after one over a `Value`
+    /// in a chain. Append accepts such payloads, because sealing does not need to read them. A step over a value then
+    /// fails with [`EventFault::Upcast`](crate::error::EventFault::Upcast) for good: see
     /// [`deny_unreadable_payloads`](SchemasBuilder::deny_unreadable_payloads). [`change`](Self::change) reads any JSON.
     ///
     /// # Its errors
-    /// What it returns as an error becomes the source of [`EventFault::Upcast`](crate::error::EventFault::Upcast), and
-    /// whoever logs a chain of errors logs its `Display`: put no payload values into it. Errors of serde_json quote
-    /// values, so they, and errors whose source they are, are replaced by a description without them.
+    /// An error that the step returns becomes the source of [`EventFault::Upcast`](crate::error::EventFault::Upcast).
+    /// Logs of a chain of errors show its `Display`: put no payload values into it. Errors of serde_json quote values.
+    /// So an error of serde_json, or one whose source is an error of serde_json, is replaced by a description without
+    /// values.
     pub fn upcast<A, B, E, F>(self, from: u32, step: F) -> Self
     where
         A: DeserializeOwned + 'static,
@@ -222,8 +225,8 @@ impl EventSchema {
         self.upcast_with(from, move |old, _| step(old))
     }
 
-    /// The same, with what else is known of the event: its aggregate, when it happened, its metadata, which places are
-    /// redacted.
+    /// [`upcast`](Self::upcast) with a function that also gets the event's [`StepContext`]: its aggregate, its time,
+    /// its metadata and its redacted places.
     ///
     /// ```
     /// # use eventseal::event;
@@ -243,18 +246,18 @@ impl EventSchema {
         self.with_step(from, StepDecl::Ready(Step::function(step)))
     }
 
-    /// The step from version `from` to the next, or with [`Changes::rename_type`] to a version of another type: a list
-    /// of changes. Protection and redactions are carried along exactly, and building the registry checks that nothing
-    /// protected gets to an unprotected place.
+    /// The step from version `from` to the next as a list of changes. With [`Changes::rename_type`], it leads to a
+    /// version of another type. Protection and redactions follow the changes exactly. Building the registry checks that
+    /// no protected value gets to an unprotected place.
     ///
-    /// Prefer it where it will do: it can be checked, it is faster than a function, and what it does not name stays as
-    /// it is spelled.
+    /// Prefer it wherever it is enough: it can be checked, it is faster than a function, and values that it does not
+    /// name keep their spelling.
     pub fn change(self, from: u32, changes: Changes) -> Self {
         self.with_step(from, StepDecl::Changes(changes))
     }
 
-    /// What becomes of the metadata in the step from version `from`, beside the payload's. It gets `None` if there is
-    /// none, and may return that. Stored metadata never changes.
+    /// The step of the metadata from version `from`, beside the step of the payload. The function gets `None` if there
+    /// is no metadata, and may return `None`. Stored metadata never changes.
     ///
     /// ```
     /// # use eventseal::{Changes, event};
@@ -276,20 +279,21 @@ impl EventSchema {
         self
     }
 
-    /// Reads events of this type that are stored without a version (0, or NULL) as version `number`: of stores that
-    /// were filled before schemas had versions. Otherwise they are
+    /// Reads events of this type that are stored without a version (0, or NULL) as version `number`. Stores that were
+    /// filled before schemas had versions have such events. Without this, reading one is
     /// [`EventFault::UnknownVersion`](crate::error::EventFault::UnknownVersion).
     pub fn legacy_version(mut self, number: u32) -> Self {
         self.legacy.push(number);
         self
     }
 
-    /// The step from version `from` to any number of events of the types and versions listed. They share
+    /// The step from version `from` to any number of events of the types and versions in `targets`. These events share
     /// the stored event's id, version and position, and go on through their own steps.
     ///
-    /// What [`upcast`](Self::upcast) says of steps over values holds here, with one difference: a place counts as
-    /// left alone only where the part says nothing of its owner. A payload that was protected whole and is redacted
-    /// can't be split: the event comes as it is, of this type and version.
+    /// The rules of [`upcast`](Self::upcast) for steps over values hold here too, with one difference: a place that was
+    /// redacted before the step, and that the step did not change, counts as redacted only if the part does not name
+    /// its owner. A redacted payload that was protected whole can't be split: readers get the event unchanged, at this
+    /// type and version.
     pub fn split<E, F>(self, from: u32, targets: &[(&str, u32)], step: F) -> Self
     where
         E: Into<BoxError>,
@@ -300,7 +304,7 @@ impl EventSchema {
         self.with_step(from, StepDecl::Ready(Step::split(targets, step)))
     }
 
-    /// Readers no longer see events of version `from`. They stay in the store and keep their positions.
+    /// Drops events of version `from`: readers no longer see them. They stay in the store and keep their positions.
     pub fn drop_from(self, from: u32) -> Self {
         self.with_step(from, StepDecl::Ready(Step::Drop))
     }
@@ -365,7 +369,8 @@ impl SchemasBuilder {
     /// Reads plaintext at protected places of this type instead of failing with
     /// [`EventFault::Unsealed`](crate::error::EventFault::Unsealed): for events stored before the store was wrapped.
     ///
-    /// While this is set, somebody who can write to the store can put plaintext of his own there.
+    /// While this is set, anybody who can write to the store can put forged plaintext at protected places, and it is
+    /// read as if it were genuine.
     pub fn accept_plaintext(mut self, event_type: impl Into<EventType>) -> Self {
         self.accept_plaintext.push(event_type.into());
         self
@@ -375,7 +380,7 @@ impl SchemasBuilder {
     /// with [`EventFault::UnknownType`](crate::error::EventFault::UnknownType).
     ///
     /// **Nothing in them is protected**: a type whose name is misspelt, or that was forgotten here, is stored in the
-    /// clear. It is often enough to read only what is registered:
+    /// clear. Often, reading only registered types is enough:
     ///
     /// - Reads that name their types in [`EventFilter::event_types`](crate::EventFilter::event_types) never meet
     ///   others.
@@ -387,14 +392,14 @@ impl SchemasBuilder {
         self
     }
 
-    /// Hands out sealed events of types that are not registered as they are stored, for a service that carries events
-    /// on without opening them, such as a relay. Otherwise they fail with
+    /// Hands out sealed events of types that are not registered as they are stored. It is for a service that carries
+    /// events on without opening them, such as a relay. Without it, they fail with
     /// [`EventFault::StillSealed`](crate::error::EventFault::StillSealed).
     ///
-    /// Their payloads are ciphertext, also where keys were shredded: never show them as values. Types that are not
-    /// registered can be read then, sealed or not; to append them as well takes
-    /// [`allow_unknown_types`](Self::allow_unknown_types). What is sealed already is never appended: to store it
-    /// elsewhere, append to the wrapped store itself.
+    /// Their payloads are ciphertext, whether their keys were shredded or not: never show them as values. With this,
+    /// events of types that are not registered can be read, sealed or not. Appending them takes
+    /// [`allow_unknown_types`](Self::allow_unknown_types) as well. A sealed store never appends a sealed payload: to
+    /// store one elsewhere, append it to the wrapped store itself.
     pub fn pass_through_sealed(mut self) -> Self {
         self.pass_through_sealed = true;
         self
@@ -402,8 +407,8 @@ impl SchemasBuilder {
 
     /// Says that two scope kinds are different on purpose, such as `Item` and `Items`.
     ///
-    /// Kinds that differ by case, by white space or by one letter are a problem otherwise: a shred of `Customer` does
-    /// not reach what is sealed for `customer`.
+    /// Without this, kinds that differ by case, by white space or by one letter are a problem of the schemas: a shred
+    /// of `Customer` does not reach values that are sealed for `customer`.
     ///
     /// ```
     /// # use eventseal::{Schemas, event, subject};
@@ -417,45 +422,46 @@ impl SchemasBuilder {
         self
     }
 
-    /// Hands out events of versions newer than the registered ones, opened but not otherwise understood,
-    /// instead of failing with [`EventFault::NewerVersion`](crate::error::EventFault::NewerVersion).
+    /// Hands out events of versions newer than the registered ones, opened but not upcast, instead of failing with
+    /// [`EventFault::NewerVersion`](crate::error::EventFault::NewerVersion).
     pub fn pass_through_newer(mut self) -> Self {
         self.pass_through_newer = true;
         self
     }
 
-    /// Lets versions be appended that are declared but no longer current.
+    /// Allows appends of declared versions that are no longer current.
     pub fn allow_older_appends(mut self) -> Self {
         self.allow_older_appends = true;
         self
     }
 
     /// Refuses to append payloads of registered types that no step could ever read, with
-    /// [`EventFault::UnreadablePayload`](crate::error::EventFault::UnreadablePayload), instead of keeping any bytes
+    /// [`EventFault::UnreadablePayload`](crate::error::EventFault::UnreadablePayload), instead of accepting any bytes
     /// that can be sealed.
     ///
-    /// Costs a parse of every payload. Without it, an event with such a payload fails every read from the day its
-    /// version gets a step on, and nobody who follows the log gets past it. Not for types whose payloads are no JSON.
+    /// It costs a parse of every payload. Without it, an event with such a payload fails every read as soon as its
+    /// version gets a step, and no reader of the log gets past it. Do not use it with types whose payloads are not
+    /// JSON.
     pub fn deny_unreadable_payloads(mut self) -> Self {
         self.deny_unreadable_payloads = true;
         self
     }
 
-    /// Reads events without a version (0, or NULL) as version `number`, of all types that declare that version and say
-    /// no [`legacy_version`](EventSchema::legacy_version) of their own.
+    /// Reads events that are stored without a version (0, or NULL) as version `number`. It applies to all types that
+    /// declare that version and have no [`legacy_version`](EventSchema::legacy_version) of their own.
     pub fn legacy_version(mut self, number: u32) -> Self {
         self.legacy_version = Some(number);
         self
     }
 
-    /// How many events one stored event may become, 1,000 by default: more is an error
+    /// Sets how many events one stored event may become: 1,000 by default. More are an error
     /// ([`EventFault::Upcast`](crate::error::EventFault::Upcast)).
     pub fn max_parts(mut self, limit: usize) -> Self {
         self.max_parts = limit;
         self
     }
 
-    /// How many steps a chain may have, 1,000 by default: a longer one is a problem of the schemas.
+    /// Sets how many steps a chain may have: 1,000 by default. A longer chain is a problem of the schemas.
     pub fn max_steps(mut self, limit: usize) -> Self {
         self.max_steps = limit;
         self
@@ -465,14 +471,14 @@ impl SchemasBuilder {
     /// [`EventPayload`](crate::EventPayload). Each of its event types must be registered, and be declared with the
     /// current version. Call it once for each such type of the application.
     ///
-    /// An event type that lives on in others only (because it was split, or is dropped) is never seen by readers, so
-    /// nothing should decode it. There is one exception: a redacted event that was
-    /// [protected whole](EventSchema::protect_whole) can't be split and comes as it is. An enum that decodes what it
-    /// is split into needs a catch-all for that.
+    /// Readers never see an event type whose last version is split, dropped or renamed, so nothing should decode it.
+    /// There is one exception: a redacted event that was [protected whole](EventSchema::protect_whole) can't be split,
+    /// and readers get it unchanged. An enum that decodes the types that it would be split into needs a catch-all for
+    /// it.
     ///
-    /// Nor does a catch-all help where such an event is of a type that is decoded: the payload type must take what
-    /// stands in for it, `null` unless [`redact_as`](EventSchema::redact_as) says otherwise. A newtype does, over a
-    /// [`Sensitive`](crate::Sensitive):
+    /// If a type is protected whole and not split, its payload type must be able to hold the stand-in of a redacted
+    /// event: `null`, unless [`redact_as`](EventSchema::redact_as) says otherwise. A catch-all does not help there. A
+    /// newtype over a [`Sensitive`](crate::Sensitive) can hold it:
     ///
     /// ```
     /// # use eventseal::{EventPayload, Owner, Schemas, Sensitive, event};

@@ -1,6 +1,7 @@
-//! A registry as a file that people read and commit: what every version protects, and where its step leads.
+//! The schema lock: a registry as a file that people read and commit. It says what every version protects, and where
+//! its step leads.
 //!
-//! `eventseal-testing` writes it, with the shapes of payloads; the command `eventseal` reads it, to know an
+//! `eventseal-testing` writes it, with the shapes of payloads. The command `eventseal` reads it, and so knows an
 //! application's registry without running the application.
 
 use crate::schema::declare::Owner;
@@ -40,7 +41,7 @@ pub struct LockFile {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LockedType {
-    /// Which version events are read as that are stored without one.
+    /// The version as which events that are stored without a version are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub legacy_version: Option<u32>,
     /// Every version.
@@ -57,10 +58,10 @@ pub struct LockedVersion {
     /// Stand-ins by pointer, where they are not `null`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub redact_as: BTreeMap<String, Value>,
-    /// What payloads look like, which a registry does not know: `eventseal-testing` finds it out.
+    /// The shape of the payloads. A registry does not know it: `eventseal-testing` finds it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Value>,
-    /// The step from it; `None` of current versions.
+    /// The step from this version; `None` for a current version.
     pub step: Option<LockedStep>,
 }
 
@@ -104,14 +105,14 @@ impl LockFile {
     }
 }
 
-/// A file in which there is no type yet.
+/// A lock of the current format, without types.
 impl Default for LockFile {
     fn default() -> Self {
         Self { eventseal_schemas: Self::FORMAT, types: BTreeMap::new() }
     }
 }
 
-/// Without a shape.
+/// Leaves the shape out.
 impl From<&SchemaVersion> for LockedVersion {
     fn from(version: &SchemaVersion) -> Self {
         let step = version.step.as_ref().map(|step| LockedStep {
@@ -133,7 +134,7 @@ impl From<&SchemaVersion> for LockedVersion {
     }
 }
 
-/// The same value with its members in order of name, whichever order serde_json was built to keep.
+/// Sorts the members of a value by name. serde_json may have been built to keep another order.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Array(elements) => elements.into_iter().map(sorted).collect(),

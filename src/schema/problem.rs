@@ -1,4 +1,4 @@
-//! What can be wrong with schemas, in words.
+//! The problems that schemas can have, and their texts.
 
 use crate::event::EventType;
 use crate::json::pointer::JsonPointer;
@@ -16,7 +16,7 @@ pub struct SchemaErrors {
 pub struct SchemaError {
     /// The event type.
     pub event_type: EventType,
-    /// The version, unless it concerns the type as a whole.
+    /// The version; `None` if the problem concerns the type as a whole.
     pub version: Option<u32>,
     /// What is wrong.
     pub problem: SchemaProblem,

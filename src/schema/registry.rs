@@ -1,4 +1,4 @@
-//! The registry: which versions of which types there are, and how each is read and written.
+//! The registry: which types and versions exist, and how each is read and written.
 
 use crate::error::{Error, EventFault, Result};
 use crate::event::{EventType, EventVersion, NewEvent, PayloadType, PersistedEvent};
@@ -40,11 +40,11 @@ pub struct Schemas {
     pub(in crate::schema) allow_older_appends: bool,
     pub(in crate::schema) deny_unreadable_payloads: bool,
     pub(in crate::schema) max_parts: usize,
-    /// Types to which steps of other types lead, with those.
+    /// Pairs of a type and another type from which steps lead to it.
     pub(in crate::schema) ancestors: Vec<(EventType, EventType)>,
-    /// For what is not in the registry.
+    /// The schema of everything that is not registered: it protects nothing and has no step.
     pub(in crate::schema) nothing: VersionSchema,
-    /// Which Rust types events are decoded into.
+    /// The Rust types that events are decoded into, by type and version.
     pub(in crate::schema) decoded_into: HashMap<TypeVersion, Vec<PayloadType>>,
 }
 
@@ -52,29 +52,29 @@ pub(crate) struct TypeSchema {
     /// From `first` on, without gaps.
     pub(in crate::schema) versions: Vec<VersionSchema>,
     pub(in crate::schema) first: u32,
-    /// What version 0, which is none, stands for.
+    /// The version as which events that are stored without a version (0) are read.
     pub(in crate::schema) legacy: Option<EventVersion>,
 }
 
 #[derive(Default)]
 pub(crate) struct VersionSchema {
     pub(crate) plan: Plan,
-    /// To the next version, or to other types. `None` of current versions only.
+    /// The step to the next version, or to other types. Only current versions have none.
     pub(in crate::schema) step: Option<Step>,
-    /// What happens to the metadata in that step.
+    /// The step of the metadata, beside that of the payload.
     pub(in crate::schema) metadata: Option<MetadataFn>,
 }
 
-/// What events of a stored type and version are read as.
+/// The version as which events of a stored type and version are read.
 #[derive(Clone, Copy)]
 pub(crate) struct ReadAs<'s> {
     pub(crate) schema: &'s VersionSchema,
-    /// The number of that version. Another than the stored one if the events were stored before versions were counted.
+    /// The number of that version. It differs from the stored number if the events are stored without a version.
     pub(crate) version: EventVersion,
 }
 
 impl ReadAs<'_> {
-    /// Is the event under its stored version handed out as it is, once it is opened?
+    /// Is the event handed out at its stored version, without a step, once it is opened?
     pub(crate) fn is_current(&self, event: &PersistedEvent) -> bool {
         self.schema.is_current() && self.version == event.stored_version
     }
@@ -93,9 +93,9 @@ impl TypeSchema {
 }
 
 impl Schemas {
-    /// Builds a registry with the default policies: types and versions that it does not know are an error,
-    /// at append and on read, only current versions can be appended, and a protected place without a seal
-    /// is an error. [`builder`](Self::builder) has the others.
+    /// Builds a registry with the default policies: types and versions that it does not know are an error, at append
+    /// and on read, only current versions can be appended, and a protected place without a seal is an error.
+    /// [`builder`](Self::builder) begins a registry with other policies.
     ///
     /// # Errors
     /// [`SchemaErrors`] lists everything that is contradictory, at once.
@@ -108,9 +108,8 @@ impl Schemas {
         SchemasBuilder::new(events)
     }
 
-    /// The same registry, in which events of old versions can be appended, as with
-    /// [`allow_older_appends`](SchemasBuilder::allow_older_appends): for tests and tools that seal what a service
-    /// appended years ago.
+    /// Allows appends of old versions, as [`allow_older_appends`](SchemasBuilder::allow_older_appends) does. It is for
+    /// tests and tools that seal events as a service appended them years ago.
     #[must_use]
     pub fn with_older_appends(mut self) -> Self {
         self.allow_older_appends = true;
@@ -167,7 +166,7 @@ impl Schemas {
             return Err(Error::Event { event_id: event.event_id, fault: EventFault::PrivateMember { pointer } });
         }
         if self.deny_unreadable_payloads {
-            // As a step would: into a Value, which says no to more than a syntax check.
+            // A step reads the payload into a Value, which refuses more than a syntax check does.
             serde_json::from_slice::<serde_json::Value>(&event.payload).map_err(|error| Error::Event {
                 event_id: event.event_id,
                 fault: EventFault::UnreadablePayload { line: error.line(), column: error.column() },
@@ -176,8 +175,8 @@ impl Schemas {
         Ok(Some(&version.plan))
     }
 
-    /// How to read what is stored under this type and version, and which version that is if it stands for another;
-    /// `None` if the type is not registered, and may pass through untouched.
+    /// The schema by which to read an event of this stored type and version, and the version that it belongs to. `None`
+    /// if the type is not registered and may pass through unchanged.
     pub(crate) fn for_read(
         &self,
         event_id: uuid::Uuid,
@@ -228,10 +227,10 @@ impl Schemas {
 }
 
 impl Schemas {
-    /// The types under which events are stored that readers see as one of `wanted`: these themselves, and those from
-    /// which steps lead to them. Sorted, each once.
+    /// The stored types of the events that readers see as one of `wanted`: those types themselves, and the types whose
+    /// steps lead to them. Sorted, each once.
     ///
-    /// [`SealedStore`](crate::SealedStore) reads by these when its callers filter by type.
+    /// [`SealedStore`](crate::SealedStore) filters the wrapped store by these types when its callers filter by type.
     ///
     /// ```
     /// # use eventseal::{Changes, Schemas, event};
@@ -264,8 +263,8 @@ impl Schemas {
 
 impl Schemas {
     /// The kinds of the scopes that the schemas name, sorted: those of [`subject`](crate::subject())s and those of
-    /// [`scope_kind`](crate::Owner::scope_kind). Where an event's own aggregate is the owner, its type is the kind,
-    /// which is known with the event only.
+    /// [`scope_kind`](crate::Owner::scope_kind). If the owner is the event's own aggregate, the kind is the aggregate's
+    /// type. Schemas do not know that type, so it is not in this list.
     ///
     /// ```
     /// # use eventseal::{Schemas, event, subject};
@@ -279,14 +278,14 @@ impl Schemas {
         self.kinds.declared().collect()
     }
 
-    /// A declared kind that this one can be confused with.
+    /// A declared kind that `kind` can be confused with, if there is one.
     pub(crate) fn similar_kind(&self, kind: &str) -> Option<&str> {
         self.kinds.similar_to(kind).first().map(|kind| &***kind)
     }
 }
 
 impl VersionSchema {
-    /// May a stored payload be handed out as it is, once it turns out to hold no header?
+    /// Does no step lead from this version? A stored payload without a header can then be handed out unchanged.
     pub(crate) fn is_current(&self) -> bool {
         self.step.is_none()
     }

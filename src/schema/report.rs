@@ -1,4 +1,4 @@
-//! What a registry says of itself: for reports, guards and operators' tools.
+//! The contents of a registry as a list, for reports, guards and operators' tools.
 
 use crate::event::{EventType, EventVersion, PayloadType};
 use crate::schema::declare::Owner;
@@ -15,12 +15,12 @@ pub struct SchemaVersion {
     pub event_type: EventType,
     /// The version.
     pub event_version: EventVersion,
-    /// Are events that are stored without a version read as this one?
-    /// [`legacy_version`](crate::schema::EventSchema::legacy_version) says so.
+    /// Are events that are stored without a version read as this version? See
+    /// [`legacy_version`](crate::schema::EventSchema::legacy_version).
     pub is_legacy: bool,
-    /// What it protects.
+    /// The places that it protects.
     pub protected: Vec<ProtectedPlace>,
-    /// The step from it; `None` of current versions.
+    /// The step from this version; `None` for a current version.
     pub step: Option<StepInfo>,
     /// The Rust types that [`decodes`](crate::schema::SchemasBuilder::decodes) names for it.
     pub decoded_into: Vec<PayloadType>,
@@ -34,7 +34,7 @@ pub struct ProtectedPlace {
     pub pointer: String,
     /// Whose keys protect it.
     pub owner: Owner,
-    /// What stands in for it once its keys are shredded: `null`, unless
+    /// The stand-in for the value once its keys are shredded: `null`, unless
     /// [`redact_as`](crate::schema::EventSchema::redact_as) says otherwise.
     pub stand_in: Value,
 }
@@ -68,7 +68,7 @@ pub enum StepKind {
 }
 
 impl StepKind {
-    /// The word for it: `declarative`, `typed`, `value`, `split`, `drop`.
+    /// A stable word for the kind: `declarative`, `typed`, `value`, `split` or `drop`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! A version of an event type: what a step leads from and to.
+//! A version of an event type. Steps lead from one to another.
 
 use crate::event::{EventType, EventVersion};
 use crate::schema::{TypeSchema, VersionSchema};
@@ -24,14 +24,14 @@ impl TypeVersion {
         self.event_version.get()
     }
 
-    /// What is registered for this version, if it is.
+    /// The schema of this version, if it is registered.
     pub(crate) fn find<'t>(&self, types: &'t HashMap<EventType, TypeSchema>) -> Option<&'t VersionSchema> {
         types.get(&self.event_type)?.version(self.event_version)
     }
 }
 
 impl TypeSchema {
-    /// The versions, each with what is registered for it. `name` is the name of this type.
+    /// The versions of this type, each with its schema. `name` is the name of this type.
     pub(crate) fn numbered<'t>(
         &'t self,
         name: &'t EventType,

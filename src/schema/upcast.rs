@@ -1,6 +1,6 @@
-//! Bringing an opened event up to date, and keeping track of what is redacted in it.
+//! Upcasting: brings an opened event up to date, and keeps track of what is redacted in it.
 //!
-//! A payload is parsed once on its way, and no further than its steps look into it, and printed once.
+//! A payload is parsed once on its way through the steps, no deeper than they look into it, and is printed once.
 
 pub(crate) mod changes;
 mod metadata;
@@ -24,18 +24,18 @@ use std::rc::Rc;
 
 /// An event whose payload is plaintext, or redacted.
 pub(crate) struct Readable {
-    /// As stored, but for the payload and `redacted`.
+    /// The event as stored, except for the payload and `redacted`.
     pub(crate) event: PersistedEvent,
-    /// Whose keys it was sealed under.
+    /// The owners whose keys it was sealed under.
     pub(crate) owners: Owners,
 }
 
-/// What became of an event on the way to its current version.
+/// What happened to an event on the way to its current version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Journey {
     /// It is still one event: it was neither split nor dropped.
     pub(crate) is_whole: bool,
-    /// Every step knew what is redacted: no redaction can have got lost.
+    /// Every step knew exactly which places are redacted, so no redaction can have got lost.
     pub(crate) is_exact: bool,
 }
 
@@ -44,7 +44,7 @@ impl Journey {
     pub(crate) const UNCHANGED: Self = Self { is_whole: true, is_exact: true };
 }
 
-/// A payload on its way.
+/// A payload on its way through the steps.
 #[derive(Clone)]
 struct Moving<'a> {
     at: TypeVersion,
@@ -52,12 +52,13 @@ struct Moving<'a> {
     /// Sorted.
     redacted: Vec<JsonPointer>,
     metadata: Rc<Metadata<'a>>,
-    /// So far, every step knew what is redacted.
+    /// So far, every step knew exactly which places are redacted.
     is_exact: bool,
 }
 
 impl Schemas {
-    /// Runs the chain from `version` on, whose schema this is: the stored version, or the one that it stands for.
+    /// Runs the chain of steps from `version` on. This is the stored version, or the one as which an event without a
+    /// version is read.
     pub(crate) fn upcast(
         &self,
         ReadAs { schema, version }: ReadAs<'_>,
@@ -74,7 +75,7 @@ impl Schemas {
         let (payload, metadata) = (std::mem::take(&mut event.payload), event.metadata.take());
         let start = Moving::start(&mut event, &payload, metadata.as_deref());
         let mut done: Vec<Moving<'_>> = Vec::new();
-        // The last one is the next to be looked at, so that parts stay in order.
+        // The last one is the next to be taken, so that parts stay in order.
         let mut open = vec![start];
         while let Some(moving) = open.pop() {
             match self.step_of(&moving) {
@@ -105,11 +106,11 @@ impl Schemas {
         Ok(journey)
     }
 
-    /// Takes one step with an event in plaintext, as if it were stored as it is: for tests of a step. `None` if the
-    /// event is of a current version, or of a version that is not registered.
+    /// Takes one step with an event whose payload is plaintext. It is for tests of a step. `None` if the event is of a
+    /// current version, or of a version that is not registered.
     ///
-    /// Nobody's keys are asked. So where a function over values moves something redacted, nothing shows whose it is,
-    /// and it comes out as a live value more often than when a stored event is read.
+    /// No keys are read, so the owners of redacted values are not known. If a function over values moves a redacted
+    /// value, it therefore comes out as a live value more often than when a stored event is read.
     ///
     /// ```
     /// # use eventseal::{
@@ -127,8 +128,8 @@ impl Schemas {
     /// ```
     ///
     /// # Errors
-    /// [`EventFault::StillSealed`] if nothing has opened the event: no step sees ciphertext. [`EventFault::Upcast`] if
-    /// the step fails.
+    /// [`EventFault::StillSealed`] if the payload is sealed: no step sees ciphertext. [`EventFault::Upcast`] if the
+    /// step fails.
     pub fn step_once(&self, event: &PersistedEvent) -> Result<Option<Vec<PersistedEvent>>> {
         if event.is_sealed() {
             return Err(Error::Event {
@@ -158,7 +159,7 @@ impl Schemas {
     fn step_of(&self, moving: &Moving<'_>) -> Option<(&VersionSchema, &Step)> {
         let schema = moving.at.find(&self.types)?;
         match schema.step.as_ref()? {
-            // Nothing is left that says which parts there were.
+            // The payload is erased, so nothing says which parts there were.
             Step::Split(..) if moving.is_erased() => None,
             step => Some((schema, step)),
         }
@@ -211,21 +212,22 @@ impl Schemas {
 /// A step that is being taken.
 struct Transit<'t, 'a> {
     schemas: &'a Schemas,
-    /// From where, without the payload.
+    /// The event before the step, without its payload.
     from: &'t Moving<'a>,
-    /// As it is after the step.
+    /// The metadata after the step.
     metadata: Rc<Metadata<'a>>,
     context: &'t StepContext<'t>,
     owners: &'t Owners,
 }
 
 impl<'a> Transit<'_, 'a> {
-    /// A payload that has arrived, with nothing redacted in it yet.
+    /// A payload at the version `at`. Its redacted places are not known yet.
     fn to(&self, at: TypeVersion, payload: Node<'a>) -> Moving<'a> {
         Moving { at, payload, redacted: Vec::new(), metadata: Rc::clone(&self.metadata), is_exact: self.from.is_exact }
     }
 
-    /// A payload of which nothing is left has nothing that a step could work on.
+    /// Takes a payload that is erased as a whole to the next version. The step is not called, because nothing is left
+    /// that it could work on.
     fn erased(&self, step: &Step, payload: Node<'a>) -> Moving<'a> {
         let target = step.targets(&self.from.at).pop().unwrap_or_else(|| self.from.at.clone());
         let mut moved = self.to(target, payload);
@@ -290,12 +292,12 @@ impl<'a> Transit<'_, 'a> {
         Ok(next)
     }
 
-    /// Looks for what is redacted after a function that can't say so itself.
+    /// Finds out which places are redacted after a function that can't say so itself.
     fn find_redacted(&self, moved: &mut Moving<'_>, payload: &Value, before: &Before<'_>, is_split: bool) {
         moved.is_exact = false;
         let Some(plan) = self.schemas.plan_of(moved) else { return };
         let mut found = before.redacted_after(payload, plan, self.owners, self.context.aggregate, is_split);
-        // Plain serde, which a step may call, takes a live null for a redaction.
+        // A step may read a `Sensitive` with plain serde, which takes a live null for a redaction.
         found.extend(moved.redacted.drain(..).filter(|place| !before.held_live_null(place)));
         moved.redacted = found.into_iter().collect();
         moved.redacted.sort_unstable();
@@ -330,7 +332,7 @@ impl<'a> Moving<'a> {
         event
     }
 
-    /// Puts what the plan says in the redacted places, unless it has nothing to say there.
+    /// Puts the plan's stand-ins at the redacted places that it protects.
     fn put_stand_ins(&mut self, plan: &'a Plan) {
         if !self.redacted.is_empty() {
             let stand_in = |place: &JsonPointer| plan.field_at(place).map(|field| &*field.stand_in);
@@ -347,7 +349,7 @@ fn change_metadata(step: &MetadataFn, context: &StepContext<'_>) -> Result<Metad
     guarded(|| step(before, context)).map(Metadata::changed).map_err(|failure| failure.of("the metadata"))
 }
 
-/// Runs a step of the application. A panic is its failure, not that of the whole process.
+/// Runs a step of the application. If it panics, that is a failure of the step, and the process goes on.
 fn guarded<T>(step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(Failure::new("it panicked")))
 }

@@ -1,4 +1,4 @@
-//! Where steps lead, all types together.
+//! Checks of the chains of steps, across all types.
 
 use crate::event::EventType;
 use crate::schema::TypeSchema;
@@ -7,13 +7,13 @@ use crate::schema::problem::SchemaProblem;
 use crate::schema::type_version::TypeVersion;
 use std::collections::{HashMap, HashSet};
 
-/// Where the steps of all types lead.
+/// The targets of the steps of all types.
 pub(crate) struct Chains {
     pub(crate) targets: HashMap<TypeVersion, Vec<TypeVersion>>,
     pub(crate) has_cycle: bool,
 }
 
-/// Every step leads somewhere, and none back.
+/// Checks that every step leads to a declared version, and that no chain leads back to its start.
 pub(crate) fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) -> Chains {
     let mut edges: HashMap<TypeVersion, Vec<TypeVersion>> = HashMap::new();
     for (name, schema) in types {
@@ -48,11 +48,11 @@ pub(crate) fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut 
     Chains { targets: edges, has_cycle }
 }
 
-/// No chain is longer than allowed; there is no cycle. Said of the version it starts from, unless a longer one goes
-/// through that.
+/// Checks that no chain is longer than allowed. The problem is reported at the start of the longest chain only. Must
+/// not be called if there is a cycle.
 pub(crate) fn check_lengths(edges: &HashMap<TypeVersion, Vec<TypeVersion>>, max: usize, found: &mut Found) {
     let mut lengths: HashMap<&TypeVersion, usize> = HashMap::new();
-    // Backwards from what has no step: a node's length is known once those of its targets are.
+    // The length of a node is known once the lengths of its targets are.
     let mut open: Vec<&TypeVersion> = edges.keys().collect();
     while let Some(node) = open.pop() {
         let targets = edges.get(node).map_or(&[][..], Vec::as_slice);

@@ -1,4 +1,4 @@
-//! Do the Rust types that events are decoded into fit the schemas?
+//! Checks that the Rust types that events are decoded into fit the schemas.
 
 use crate::error::Result;
 use crate::event::{
@@ -13,14 +13,14 @@ use crate::schema::upcast::step::Step;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-/// What a Rust type says that it decodes.
+/// The types and versions that a Rust type declares to decode.
 #[derive(Clone, Debug)]
 pub(crate) struct Decoder {
     target: &'static str,
     arms: &'static [(&'static str, u32)],
     has_catch_all: bool,
     can_decode: fn(&PersistedEvent) -> Result<()>,
-    /// Of the arms, in their order, if they are known.
+    /// The payload types of the arms, in their order; empty if they are not known.
     payload_types: Vec<PayloadType>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn decoded_into(decoders: &[Decoder]) -> HashMap<TypeVersion, Vec<Pay
     all
 }
 
-/// What each type decodes is what readers see.
+/// Checks that each Rust type decodes types and versions that readers see.
 pub(crate) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, TypeSchema>, found: &mut Found) {
     let (unsplittable, erased) = (unsplittable_once_erased(types), erased_wholes(types));
     for decoder in decoders {
@@ -66,10 +66,11 @@ pub(crate) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, Ty
                 found.add(&event_type, None, SchemaProblem::NotRegistered(decoder.target));
                 continue;
             };
-            // A type without versions is a problem of its own.
+            // A type without versions is reported as a problem of its own.
             let Some(last) = schema.versions.last() else { continue };
             let current = schema.last().get();
-            // A last step within the type leads to a version that is missing, which is a problem of its own too.
+            // If the last step stays within the type, it leads to a version that is missing. That is reported as a
+            // problem of its own too.
             let at = TypeVersion { event_type: event_type.clone(), event_version: schema.last() };
             let leads_elsewhere = |step: &Step| step.targets(&at).iter().all(|target| target.event_type != event_type);
             if last.step.as_ref().is_some_and(leads_elsewhere) {
@@ -98,8 +99,9 @@ pub(crate) fn check_decoders(decoders: &[Decoder], types: &HashMap<EventType, Ty
     }
 }
 
-/// The versions that are split, and at which redacted events arrive of which nothing is left to split: those that were
-/// protected whole, here or where they come from. Readers see them as they are.
+/// The versions that are split, and that erased events can reach which can't be split: events that were protected
+/// whole, in this version or in an earlier one. Readers see those events unchanged. Each version comes with the targets
+/// of its split.
 fn unsplittable_once_erased(types: &HashMap<EventType, TypeSchema>) -> BTreeMap<TypeVersion, &Vec<TypeVersion>> {
     let all = types.iter().flat_map(|(name, schema)| schema.numbered(name));
     let mut open: Vec<TypeVersion> =
@@ -120,8 +122,9 @@ fn unsplittable_once_erased(types: &HashMap<EventType, TypeSchema>) -> BTreeMap<
     found
 }
 
-/// As what events that are protected whole come once they are erased: where their ways end, with the stand-in. No step
-/// is called for them; they pass through, and take the stand-in of what is protected whole there.
+/// The final type and version of each event that is protected whole and then erased, and the stand-in that it carries
+/// there. No step is called for such an event. It takes the stand-in of every version on its way that is protected
+/// whole.
 fn erased_wholes(types: &HashMap<EventType, TypeSchema>) -> BTreeSet<(TypeVersion, Arc<str>)> {
     let whole_at = |at: &TypeVersion| at.find(types).and_then(|schema| schema.plan.whole.as_ref());
     let all = types.iter().flat_map(|(name, schema)| schema.numbered(name));
@@ -135,7 +138,7 @@ fn erased_wholes(types: &HashMap<EventType, TypeSchema>) -> BTreeSet<(TypeVersio
         }
         match at.find(types).map(|schema| schema.step.as_ref()) {
             Some(None) => drop(found.insert((at, stand_in))),
-            // A split does not happen.
+            // An erased event is not split.
             None | Some(Some(Step::Split(..))) => {}
             Some(Some(step)) => open.extend(step.targets(&at).into_iter().map(|target| {
                 let stand_in =
@@ -147,7 +150,7 @@ fn erased_wholes(types: &HashMap<EventType, TypeSchema>) -> BTreeSet<(TypeVersio
     found
 }
 
-/// What readers get of it.
+/// The event that readers get once it is erased.
 fn erased_event(event_type: &str, version: u32, stand_in: &str) -> PersistedEvent {
     let event = NewEvent::raw(event_type, version, stand_in);
     let event =

@@ -1,5 +1,5 @@
-//! Scope kinds that look like one and are two: `Customer` and `customer` have keys of their own, and who shreds one of
-//! them leaves half of a person readable.
+//! Finds scope kinds that can be confused. `Customer` and `customer` have keys of their own: a shred of one of them
+//! leaves half of a person's data readable.
 
 use crate::event::EventType;
 use crate::schema::TypeSchema;
@@ -12,9 +12,9 @@ use std::sync::Arc;
 /// The kinds that the schemas declare.
 #[derive(Default)]
 pub(crate) struct Kinds {
-    /// With how each is compared.
+    /// Each kind, with the characters by which it is compared.
     declared: BTreeMap<Arc<str>, Vec<char>>,
-    /// Pairs that are said to be different, in both orders.
+    /// Pairs of kinds that `distinct_kinds` declares, in both orders.
     distinct: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
@@ -69,7 +69,7 @@ impl Kinds {
         self.declared.keys().map(|kind| &**kind)
     }
 
-    /// The declared kinds that `kind` is too similar to; none if it is one of them.
+    /// The declared kinds that `kind` is too similar to. None if `kind` is declared itself.
     pub(crate) fn similar_to(&self, kind: &str) -> Vec<&Arc<str>> {
         if self.declared.contains_key(kind) {
             return Vec::new();
@@ -87,13 +87,13 @@ impl Kinds {
     }
 }
 
-/// Without white space and case.
+/// The characters of a kind in lower case, without white space.
 fn folded(kind: &str) -> Vec<char> {
     kind.chars().filter(|char| !char.is_whitespace()).flat_map(char::to_lowercase).collect()
 }
 
-/// The same, or one letter added, left out, exchanged, or swapped with its neighbour. Any two names of one letter are
-/// that near, so it says nothing of these.
+/// Are these equal, or equal but for one letter that is added, left out, replaced, or swapped with its neighbour? Any
+/// two names of one letter differ by that little, so for them only equality counts.
 fn is_similar(a: &[char], b: &[char]) -> bool {
     if a.len().min(b.len()) < 2 {
         return a == b;

@@ -1,4 +1,4 @@
-//! Checks of declarative steps: what they say makes sense, and what was protected stays protected.
+//! Checks of declarative steps: each change makes sense, and protected values stay protected.
 
 use crate::json::pointer::{JsonPointer, Pattern, Token, array_index};
 use crate::json::scan::SEAL_MEMBER;
@@ -7,7 +7,7 @@ use crate::schema::type_version::TypeVersion;
 use crate::schema::upcast::changes::Change;
 use crate::seal::plan::{FieldOwner, Plan};
 
-/// What is wrong with a change by itself.
+/// The problem of a change by itself, if it has one.
 pub(crate) fn check_change(change: &Change<Pattern>) -> Option<SchemaProblem> {
     match change {
         Change::Move { from, to } => ends_in_member(from)
@@ -50,15 +50,15 @@ struct Tracked {
     tokens: Vec<Token>,
 }
 
-/// How a tracked place lies to one that a change names.
+/// How a tracked place lies relative to a place that a change names.
 #[derive(PartialEq, Eq)]
 enum Lies {
     Elsewhere,
-    /// It is the same place, or inside.
+    /// The tracked place is the named place, or is inside it.
     Inside,
-    /// Perhaps: one of them names an array element that the other means among all.
+    /// The tracked place may be inside: one of the two has an index where the other has a `*`.
     PerhapsInside,
-    /// It is around it.
+    /// The named place is inside the tracked place.
     Around,
 }
 
@@ -81,7 +81,7 @@ fn lies(tracked: &[Token], named: &[Token]) -> Lies {
     }
 }
 
-/// Follows what `from` protects through the changes: where it ends, `to` must protect it.
+/// Follows the places that `from` protects through the changes. `to` must protect the places where they end.
 pub(crate) fn check_carried(
     changes: &[Change<Pattern>],
     from: &Plan,
@@ -131,12 +131,12 @@ pub(crate) fn check_carried(
     problems
 }
 
-/// The subjects' ids that the new version needs and the changes take away, with a field that each is needed for.
+/// The ids of subjects that the new version needs and the changes remove. Each comes with a field that needs it.
 fn lost_owners(changes: &[Change<Pattern>], to: &Plan) -> Vec<(String, String)> {
     let is_lost = |id: &Pattern| {
         changes.iter().fold(false, |lost, change| {
             let takes = |at: &Pattern| lies(id.tokens(), at.tokens()) == Lies::Inside;
-            // A place that is around it, or perhaps is it, may hold it.
+            // A place around the id, or one that may be the id's place, may hold it.
             let gives = |at: &Pattern| lies(id.tokens(), at.tokens()) != Lies::Elsewhere;
             match change {
                 Change::Move { from, to } => (lost || takes(from)) && !gives(to),
@@ -174,13 +174,13 @@ fn transfer(
         let rest = match lies {
             Lies::Elsewhere => return true,
             Lies::Inside | Lies::PerhapsInside => &place.tokens[from.tokens().len()..],
-            // A part of what is protected is as sensitive as the whole.
+            // A part of a protected value is as sensitive as the whole.
             Lies::Around => &[],
         };
         arrived.push(Tracked { origin: place.origin.clone(), tokens: [to.tokens(), rest].concat() });
         !(is_move && lies == Lies::Inside)
     });
-    // Where the whole payload is protected, nothing is changed once it is erased.
+    // If the whole payload is protected, no change is made once it is erased, so nothing can be lost.
     let around =
         tracked.iter().find(|place| !place.tokens.is_empty() && lies(&place.tokens, to.tokens()) == Lies::Around);
     if let Some(place) = around {
@@ -200,7 +200,8 @@ fn covers(plan: &Plan, place: &[Token]) -> bool {
             && field.tokens().iter().zip(place).all(|pair| match pair {
                 (Token::Each, Token::Each) => true,
                 (Token::Name(a), Token::Name(b)) => a == b,
-                // What looks like an index may as well name a member of an object, which no `*` means.
+                // A name that looks like an index may as well be the name of an object's member, which no `*` stands
+                // for.
                 (Token::Each, Token::Name(_)) | (Token::Name(_), Token::Each) => false,
             })
     };

@@ -1,4 +1,4 @@
-//! Declarative steps: what is said instead of programmed can be checked before it runs.
+//! Declarative steps: lists of changes, which can be checked before they run.
 
 mod making;
 
@@ -11,21 +11,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// A declarative step: a list of changes, made one after the other. See
+/// A declarative step: a list of changes that are made one after the other. See
 /// [`EventSchema::change`](crate::schema::EventSchema::change).
 ///
 /// Places are JSON Pointers in which a `*` stands for every element of an array, as in
-/// [`protect`](crate::schema::EventSchema::protect). What no change names keeps its spelling: numbers of any size, the
-/// order of members. Payloads may be any JSON, also such as `serde_json` can't hold.
+/// [`protect`](crate::schema::EventSchema::protect). Values that no change names keep their spelling: numbers of any
+/// size, the order of members. Payloads may be any JSON, even JSON that `serde_json` can't hold.
 ///
 /// **Protection is carried along.** Building the registry follows every protected place of the old version through the
-/// changes: where it ends, the new version must protect it, or the schemas are refused.
+/// changes. The new version must protect the place where it ends, or the schemas are refused.
 ///
-/// **So are redactions.** A value that was erased is redacted at its new place, with the new version's stand-in. A
-/// default never fills it, and no function is called for it. No change fails because something was erased.
+/// **Redactions are carried along too.** A value that was erased is redacted at its new place, with the new version's
+/// stand-in. A default never fills it, and no function is called for it. No change fails because something was erased.
 ///
-/// **They are bounded.** Copies and defaults for the elements of arrays may make a payload larger by 64 MiB at most; by
-/// 512 MiB where something in them is erased, because a stand-in may take more room than what it stands for.
+/// **Growth is bounded.** Copies and defaults for the elements of arrays may make a payload larger by 64 MiB at most.
+/// Copies that contain something erased may make it larger by 512 MiB at most, because a stand-in may take more room
+/// than the value that it stands for.
 ///
 /// ```
 /// use eventseal::{Changes, Schemas, event, subject};
@@ -49,7 +50,7 @@ pub struct Changes {
     pub(crate) renamed: Vec<TypeVersion>,
 }
 
-/// One change, with its places as `P`.
+/// One change. `P` is the type of its places.
 pub(crate) enum Change<P> {
     Move { from: P, to: P },
     Copy { from: P, to: P },
@@ -64,23 +65,24 @@ impl Changes {
         Self::default()
     }
 
-    /// Moves the value at `from`, with everything in it, to `to`. Nothing happens where there is none.
+    /// Moves the value at `from`, with everything in it, to `to`. If there is no value at `from`, nothing happens.
     ///
-    /// Objects that are missing on the way to `to`, or `null`, are made. Both pointers have the same `*`s, which stand
-    /// for the same elements. If a value that is not `null` stands at `to` already, the step fails: nothing is
-    /// overwritten silently; [`remove`](Self::remove) it first, if it may go. Elements of arrays can't be moved.
+    /// Objects on the way to `to` that are missing or `null` are created. Both pointers have the same `*`s, which stand
+    /// for the same elements. If `to` already has a value other than `null`, the step fails, so that nothing is
+    /// overwritten silently. [`remove`](Self::remove) that value first if it is not needed. Elements of arrays can't be
+    /// moved.
     pub fn move_value(self, from: impl Into<String>, to: impl Into<String>) -> Self {
         self.with(Change::Move { from: from.into(), to: to.into() })
     }
 
-    /// Copies the value at `from` to `to`, in other respects as [`move_value`](Self::move_value). Where `to` has more
-    /// `*`s, every element gets a copy.
+    /// Copies the value at `from` to `to`, by the rules of [`move_value`](Self::move_value). If `to` has more `*`s than
+    /// `from`, every element gets a copy.
     pub fn copy_value(self, from: impl Into<String>, to: impl Into<String>) -> Self {
         self.with(Change::Copy { from: from.into(), to: to.into() })
     }
 
-    /// Puts a value where there is none. A `null` that was written is a value, and so is one that was erased: it stays
-    /// redacted. Objects that are missing on the way are made, but none in place of a `null`.
+    /// Puts a value at a place that has none. A `null` that was written is a value and stays. So is an erased value,
+    /// which stays redacted. Objects that are missing on the way are created, but a `null` on the way is not replaced.
     pub fn set_default(self, at: impl Into<String>, value: impl Into<Value>) -> Self {
         let text = value.into().to_string();
         self.with(Change::Default { at: at.into(), text })
@@ -91,7 +93,7 @@ impl Changes {
         self.with(Change::Remove { at: at.into() })
     }
 
-    /// Puts what `map` makes of it in place of the value. Not called where there is none, and not where it was erased.
+    /// Replaces the value by the result of `map`. `map` is not called if there is no value, or if the value was erased.
     ///
     /// The step fails if the value does not decode into `A`; take an `Option<A>` where it may be `null`.
     pub fn map_value<A, B, F>(self, at: impl Into<String>, map: F) -> Self
@@ -103,8 +105,8 @@ impl Changes {
         self.try_map_value(at, move |value| Ok::<_, std::convert::Infallible>(map(value)))
     }
 
-    /// The same with a function that can fail, and with it the step. Put no values into the error: see
-    /// [`upcast`](crate::schema::EventSchema::upcast).
+    /// [`map_value`](Self::map_value) with a function that can fail. If it fails, the step fails. Put no values into
+    /// the error: see [`upcast`](crate::schema::EventSchema::upcast).
     pub fn try_map_value<A, B, E, F>(self, at: impl Into<String>, map: F) -> Self
     where
         A: DeserializeOwned + 'static,
@@ -115,8 +117,9 @@ impl Changes {
         self.with(Change::Map { at: at.into(), mapping: Mapping::new(map) })
     }
 
-    /// Makes the event one of another type and version, which goes on through that type's own steps. At most once in a
-    /// step, at any place in it. A type whose last version is renamed lives on in the other one only.
+    /// Turns the event into one of another type and version, which goes on through that type's own steps. It can be
+    /// called once in a step, before or after other changes. Readers no longer see a type whose last version is
+    /// renamed.
     ///
     /// Readers that filter by the new name see the old events too.
     pub fn rename_type(mut self, event_type: impl Into<EventType>, event_version: u32) -> Self {
@@ -139,7 +142,7 @@ impl std::fmt::Debug for Changes {
 }
 
 impl<P> Change<P> {
-    /// With its places read.
+    /// Converts the places of the change with `read`.
     pub(crate) fn try_map<Q, E>(self, mut read: impl FnMut(P) -> Result<Q, E>) -> Result<Change<Q>, E> {
         Ok(match self {
             Self::Move { from, to } => Change::Move { from: read(from)?, to: read(to)? },

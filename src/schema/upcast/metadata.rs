@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::cell::OnceCell;
 use std::fmt;
 
-/// Metadata that is parsed when somebody asks for it, and printed only if it was changed.
+/// Metadata that is parsed when a step asks for it, and printed only if a step changed it.
 #[derive(Clone, Default)]
 pub(crate) struct Metadata<'a> {
     stored: Option<&'a [u8]>,
@@ -22,24 +22,24 @@ impl<'a> Metadata<'a> {
         Self { stored: None, value: OnceCell::from(value), is_changed: true }
     }
 
-    /// `None` if there is none, or none that is JSON.
+    /// The metadata as a value. `None` if there is none, or if it is not JSON.
     pub(crate) fn value(&self) -> Option<&Value> {
         let read = |stored: &[u8]| Node::Text(std::str::from_utf8(stored).ok()?).into_value().ok();
         self.value.get_or_init(|| self.stored.and_then(read)).as_ref()
     }
 
-    /// Is there something that is not JSON?
+    /// Is there metadata that is not JSON?
     pub(crate) fn is_unreadable(&self) -> bool {
         self.stored.is_some() && self.value().is_none()
     }
 
-    /// The bytes, if they are others than those that are stored.
+    /// The new bytes; `None` if they are the stored ones.
     pub(crate) fn new_bytes(&self) -> Option<Option<Vec<u8>>> {
         self.is_changed.then(|| self.value().map(|value| value.to_string().into_bytes()))
     }
 }
 
-/// Shows nothing of it: who called, from where, may stand in there.
+/// Shows no contents: metadata may say who called, and from where.
 impl fmt::Debug for Metadata<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metadata(…)")

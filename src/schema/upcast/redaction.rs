@@ -1,8 +1,8 @@
-//! Which places of a payload are redacted after a step that can't say so itself.
+//! Finds the redacted places of a payload after a step that can't name them itself.
 //!
-//! A step over `serde_json::Value` may move anything anywhere, and a stand-in looks like any other value.
-//! A live value must never be reported as redacted (invariant I4), so nothing is guessed here: without
-//! evidence of whose a value is, it counts as live. Linear in the sizes of the payloads.
+//! A step over `serde_json::Value` may move anything anywhere, and a stand-in looks like any other value. A live value
+//! must never be reported as redacted (invariant I4), so nothing is guessed here: without evidence that a value's owner
+//! was shredded, the value counts as live. The time is linear in the sizes of the payloads.
 
 use crate::event::AggregateRef;
 use crate::json::number::{is_same_value, read_as_float};
@@ -13,26 +13,26 @@ use serde_json::{Number, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Whose keys an event was sealed under, and what became of them.
+/// The owners whose keys an event was sealed under: were these keys shredded, or are they live?
 #[derive(Default)]
 pub(crate) struct Owners {
     shredded: HashSet<KeyScope>,
     live: HashSet<KeyScope>,
-    /// Scopes whose ids are integers that serde_json may round, by what it or an `f64` makes of them; `None` if that
-    /// makes the same of two.
+    /// Scopes whose ids are integers that serde_json may round, by the scope with the rounded id. `None` if two scopes
+    /// are rounded to one.
     rounded: HashMap<KeyScope, Option<KeyScope>>,
 }
 
-/// What is known of the owner of a place.
+/// What is known about the owner of a place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owned {
     /// Its keys were shredded in this event.
     Shredded,
     /// Its keys are live in this event.
     Live,
-    /// The event was sealed under no such keys, or under several generations of them.
+    /// The event was not sealed under this owner's keys, or it was sealed under several generations of them.
     Elsewhere,
-    /// The payload does not say who it is.
+    /// The payload does not name the owner.
     Unnamed,
 }
 
@@ -46,7 +46,7 @@ impl Owners {
             if !is_wide || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
                 continue;
             }
-            // Where serde_json keeps spellings, a step may still round, such as by reading into an f64.
+            // Even if serde_json keeps spellings, a step may round, for instance by reading into an f64.
             let read = serde_json::from_str::<Number>(id).ok();
             let floating = read.as_ref().and_then(read_as_float);
             for spelled in read.into_iter().chain(floating).map(|number| number.to_string()).collect::<HashSet<_>>() {
@@ -92,14 +92,14 @@ impl Owners {
     }
 }
 
-/// A payload before a step, with what is redacted in it.
+/// A payload before a step, with its redacted places.
 pub(crate) struct Before<'p> {
     payload: Value,
     redacted: &'p [JsonPointer],
     places: Places,
-    /// What stood in for the redacted values, each once.
+    /// The stand-ins of the redacted values, each once.
     stand_ins: Vec<Value>,
-    /// Of redacted places in arrays, with `*` for the indexes: is the same place of every element redacted?
+    /// For each redacted place in an array, with `*` for the indexes: is this place redacted in every element?
     in_arrays: HashMap<Vec<Token>, bool>,
 }
 
@@ -118,7 +118,7 @@ impl<'p> Before<'p> {
         }
         let mut stand_ins = vec![Value::Null];
         for value in redacted.iter().filter_map(|place| payload.pointer(place.as_str())) {
-            // As many as the schema has, so few.
+            // There are few different stand-ins, at most as many as the schema has, so a linear search is enough.
             if !stand_ins.iter().any(|known| is_same_value(known, value)) {
                 stand_ins.push(value.clone());
             }
@@ -126,13 +126,14 @@ impl<'p> Before<'p> {
         Self { payload, redacted, places: tree, stand_ins, in_arrays }
     }
 
-    /// Which places of `after` are redacted. `split`: `after` is but a part of what the step made.
+    /// The places of `after` that are redacted. `split` means that `after` is one of several parts that the step made.
     ///
     /// A place counts if the new version protects it, if it holds a stand-in, and if
-    /// - its owner is named there, and is one whose keys were shredded in this event; or
-    /// - it is the very place that was redacted before and was left alone, and no live owner is named there.
+    /// - `after` names its owner, whose keys were shredded in this event; or
+    /// - the same place was redacted before the step, its value has not changed, and `after` names no live owner for
+    ///   it.
     ///
-    /// A place that held the same value before, and was live, does not count: the step left it alone.
+    /// A place that held the same live value before the step does not count: the step did not change it.
     pub(crate) fn redacted_after(
         &self,
         after: &Value,
@@ -154,7 +155,8 @@ impl<'p> Before<'p> {
                 let counts = match owners.of(plan, field, &indexes, after, aggregate) {
                     Owned::Shredded => !self.was_live(&place, value, after, plan, field, &indexes),
                     Owned::Live => false,
-                    // In a part, the same pointer means little: it only speaks where nothing speaks against it.
+                    // In a part of a split, the same pointer may be another place. So it is evidence only if the part
+                    // does not name an owner at all.
                     Owned::Elsewhere => !split && self.is_kept(&place, value),
                     Owned::Unnamed => self.is_kept(&place, value),
                 };
@@ -164,7 +166,7 @@ impl<'p> Before<'p> {
             }
         }
         if !split {
-            // Places inside what the new version protects, or around it.
+            // The redacted places inside a place that the new version protects, or around one.
             for place in self.redacted {
                 let touches = plan.whole.is_some() || {
                     let tokens = Pattern::from_tokens(place.tokens().map(Token::Name).collect());
@@ -188,16 +190,17 @@ impl<'p> Before<'p> {
         if !self.places.at(place).is_some_and(Places::is_place) || !self.held(place, value) {
             return false;
         }
-        // Elements of an array may have changed places. That matters unless they are all redacted there.
+        // Elements of an array may have changed places. That does not matter if the place is redacted in all of them.
         self.in_arrays.get(&any_element(&self.payload, place)).is_none_or(|all| *all)
     }
 
-    /// Did this value stand there, however its numbers were spelled? A step that reads numbers spells them anew.
+    /// Did the payload have this value there? Spellings of numbers are not compared, because a step that reads numbers
+    /// writes them with a new spelling.
     fn held(&self, place: &JsonPointer, value: &Value) -> bool {
         self.payload.pointer(place.as_str()).is_some_and(|before| is_same_value(before, value))
     }
 
-    /// Was there a `null` that had been written?
+    /// Did the payload have a live `null` there, which was written as such?
     pub(crate) fn held_live_null(&self, place: &JsonPointer) -> bool {
         self.payload.pointer(place.as_str()).is_some_and(Value::is_null) && !self.places.touch(place)
     }
@@ -217,14 +220,15 @@ impl<'p> Before<'p> {
         }
         let FieldOwner::Subject { capture, .. } = &field.owner else { return true };
         let Some(id) = plan.captures.get(*capture).map(|pattern| pattern.at(indexes)) else { return true };
-        // Somebody else's, such as another element of the array, or of the whole of which this is a part.
+        // Unless the owner's id is the same as before, the value is another owner's: that of another array element, or
+        // of another part of a split.
         self.payload
             .pointer(&id)
             .is_none_or(|named| named.is_null() || after.pointer(&id).is_some_and(|id| may_be_same(named, id)))
     }
 }
 
-/// May a step have made the one id of the other? It may round a wide number.
+/// May a step have made one id of the other? It may have rounded a wide number.
 fn may_be_same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64().is_some_and(|a| b.as_f64() == Some(a)),
@@ -232,7 +236,7 @@ fn may_be_same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// The steps to a place, with `*` for the indexes of arrays.
+/// The tokens of a place, with `*` for the indexes of arrays.
 fn any_element(value: &Value, place: &JsonPointer) -> Vec<Token> {
     let mut at = Some(value);
     let step = |token: String| match at {
@@ -254,7 +258,7 @@ fn any_element(value: &Value, place: &JsonPointer) -> Vec<Token> {
 
 type Found<'v> = Vec<(JsonPointer, Vec<u32>, &'v Value)>;
 
-/// The places in a value that a pattern means, each with the array elements on its way.
+/// The places in a value that a pattern means, each with the array indexes on its way and the value there.
 fn places<'v>(value: &'v Value, pattern: &Pattern) -> Found<'v> {
     fn walk<'v>(value: &'v Value, pattern: &Pattern, tokens: &[Token], indexes: &mut Vec<u32>, found: &mut Found<'v>) {
         match (tokens, value) {

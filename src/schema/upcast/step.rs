@@ -17,7 +17,7 @@ use std::any::{Any, TypeId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// What a step may know of the event besides its payload.
+/// The event that a step works on, without its payload.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct StepContext<'a> {
@@ -39,13 +39,14 @@ pub struct StepContext<'a> {
 }
 
 impl StepContext<'_> {
-    /// The event's metadata, brought up to date as far as the payload is. `None` if it has none, or none that is JSON.
+    /// The event's metadata, upcast to the version that the payload has before this step. `None` if it has none, or if
+    /// it is not JSON.
     #[must_use]
     pub fn metadata(&self) -> Option<&Value> {
         self.metadata.value()
     }
 
-    /// Is this place, or one around it, redacted?
+    /// Is this place redacted, or a place around it?
     #[must_use]
     pub fn is_redacted(&self, pointer: &str) -> bool {
         let ends = pointer.match_indices('/').map(|(at, _)| at).chain([pointer.len()]);
@@ -78,13 +79,13 @@ impl std::fmt::Debug for SplitPart {
 
 /// A registered step.
 pub(crate) enum Step {
-    /// To the next version of the same type.
+    /// A function to the next version of the same type.
     Next(Function),
-    /// To the next version, or to a version of another type, by changes that were checked.
+    /// Checked changes to the next version, or to this version of another type.
     Change(Option<TypeVersion>, Vec<Change<Pattern>>),
-    /// To events of these types and versions.
+    /// A function to events of these types and versions.
     Split(Vec<TypeVersion>, SplitFn),
-    /// To nothing.
+    /// The event is dropped.
     Drop,
 }
 
@@ -92,7 +93,7 @@ pub(crate) enum Step {
 pub(crate) struct Function {
     kind: StepKind,
     pub(crate) run: NextFn,
-    /// What it reads.
+    /// The Rust type that it reads.
     reads: PayloadType,
 }
 
@@ -101,12 +102,12 @@ pub(crate) type SplitFn = Box<dyn Fn(Value, &StepContext<'_>) -> Result<Vec<Spli
 pub(crate) type MetadataFn =
     Box<dyn Fn(Option<Value>, &StepContext<'_>) -> Result<Option<Value>, Failure> + Send + Sync>;
 
-/// A payload after a function.
+/// The result of a function.
 pub(crate) struct Stepped {
     pub(crate) payload: Value,
-    /// Places that the step itself knows to be redacted.
+    /// The places that the function itself says are redacted.
     pub(crate) redacted: Vec<JsonPointer>,
-    /// These are all: every redaction went through a `Sensitive`.
+    /// Are these all redacted places? They are if every redaction went through a `Sensitive`.
     pub(crate) is_exact: bool,
 }
 
@@ -125,14 +126,14 @@ impl Failure {
         Self::new("the payload is not JSON that serde_json can hold")
     }
 
-    /// The same, of a place in the payload or of the metadata.
+    /// This failure, with the place in the payload, or the metadata, at which it happened.
     pub(crate) fn of(self, what: &str) -> Self {
         Self { problem: format!("{what}: {}", self.problem), ..self }
     }
 
     fn returned(error: impl Into<BoxError>) -> Self {
         let error = error.into();
-        // An error of serde_json quotes the value that does not fit, and so does one that was made from it.
+        // An error of serde_json quotes the value that does not fit. So may an error that has one as its source.
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
         while let Some(one) = next {
             if let Some(json) = one.downcast_ref::<serde_json::Error>() {
@@ -183,7 +184,7 @@ impl Step {
         }
     }
 
-    /// The Rust type that it reads; `None` if it is a list of changes, or reads no type of its own.
+    /// The Rust type that the step reads; `None` if it is not a function from one type.
     pub(crate) fn reads(&self) -> Option<PayloadType> {
         match self {
             Self::Next(function) => Some(function.reads),
@@ -191,7 +192,7 @@ impl Step {
         }
     }
 
-    /// Such as `typed, to Order version 2`, for a step from this version.
+    /// The kind and the target of a step from this version, such as `typed, to Order version 2`.
     pub(crate) fn describe(&self, from: &TypeVersion) -> String {
         let targets: Vec<String> = self
             .targets(from)
@@ -204,7 +205,7 @@ impl Step {
         }
     }
 
-    /// Where the step leads, for a step from this version.
+    /// The targets of a step from this version.
     pub(crate) fn targets(&self, from: &TypeVersion) -> Vec<TypeVersion> {
         match self {
             Self::Next(..) | Self::Change(None, _) => vec![from.next()],
@@ -237,7 +238,7 @@ impl Mapping {
         F: Fn(A) -> Result<B, E> + Send + Sync + 'static,
     {
         Self(Box::new(move |value| {
-            // Where in the value it does not fit would tell how long that is.
+            // The description must not say where in the value the problem is: that would tell how long the value is.
             let cut = |failure: Failure| {
                 Failure::new(
                     failure
@@ -269,7 +270,8 @@ fn decode<A: DeserializeOwned + 'static>(payload: Node<'_>, redacted: &[JsonPoin
         *value = Some(payload.into_value().map_err(|_| Failure::unreadable())?);
         return same.map(|value| (value, false)).ok_or_else(|| Failure::new("the payload is gone"));
     }
-    // What functions return is read as it is, short of being printed; where that fails, text has more to say.
+    // A parsed value is decoded without printing it first. If that fails, the attempt on the printed text below gives a
+    // better error.
     if let (Node::Parsed(value), []) = (&payload, redacted)
         && !has_private_name(value)
         && let Ok(decoded) = sensitive::decode_value(value)
@@ -283,7 +285,7 @@ fn decode<A: DeserializeOwned + 'static>(payload: Node<'_>, redacted: &[JsonPoin
     })
 }
 
-/// Has it a member that serde_json would take for something else?
+/// Does it have a member whose name serde_json keeps for itself?
 fn has_private_name(value: &Value) -> bool {
     match value {
         Value::Object(members) => {
@@ -294,7 +296,7 @@ fn has_private_name(value: &Value) -> bool {
     }
 }
 
-/// Writes a value, and says where in it shredded fields are.
+/// Writes a value, and returns the places of the shredded fields in it.
 fn encode<B: Serialize + 'static>(new: B) -> Result<(Value, Vec<JsonPointer>), Failure> {
     let mut new = Some(new);
     let any: &mut dyn Any = &mut new;

@@ -1,4 +1,4 @@
-//! Making the changes of a declarative step in a payload, and carrying its redactions along.
+//! Makes the changes of a declarative step in a payload, and carries its redactions along.
 
 use crate::json::document::{Node, Problem, Step, pointer_of, way};
 use crate::json::pointer::{JsonPointer, Pattern, Token};
@@ -23,12 +23,14 @@ pub(crate) fn make<'a>(
     Ok(())
 }
 
-/// What a step keeps track of.
+/// The state of a step while its changes are made.
 struct Making {
     redacted: Redactions,
-    /// How many bytes the payload may still grow by: copies for every element of an array multiply.
+    /// The number of bytes by which the payload may still grow. There is a limit because copies for the elements of
+    /// nested arrays multiply.
     room: usize,
-    /// The same for copies in which something is erased, which may be larger then.
+    /// The number of bytes by which copies with erased values may still make the payload grow. Stand-ins can make these
+    /// copies larger.
     room_of_erased: usize,
 }
 
@@ -135,8 +137,8 @@ impl Making {
         })
     }
 
-    /// What stood inside an erased value was erased with it, whatever it was: the stand-in has nothing to say. A live
-    /// value at the new place stays.
+    /// Carries a value that lies inside an erased one, and so was erased with it. A redaction is written at the target,
+    /// unless a live value is there.
     fn erase(&mut self, element: &mut Node<'_>, around: &str, to: &[Step<'_>]) -> Result<(), Failure> {
         let fail = |problem| failed(problem, around);
         let place = place_of(around, to);
@@ -148,14 +150,13 @@ impl Making {
                 self.redacted.0.insert(JsonPointer::new_unchecked(place));
                 Ok(())
             }
-            // There may have been nothing to put there, and then nobody would have noticed that there is no room for
-            // it.
+            // An absent value would not have failed here, so an erased one must not either.
             Err(Problem::NoContainer(_) | Problem::NoElement(_)) => Ok(()),
             Err(problem) => Err(fail(problem)),
         }
     }
 
-    /// Nothing that is live is overwritten. `from` names the place that the value comes from.
+    /// Fails if a live value would be overwritten. `from` names the place that the value comes from.
     fn check_free(
         &self,
         element: &mut Node<'_>,
@@ -191,7 +192,7 @@ impl Making {
                     self.grow(text.len(), false)?;
                     return element.put(at, Node::Text(text)).map_err(fail);
                 }
-                // A null on the way says that there is nothing for which there could be a default.
+                // A null on the way means that the object is absent, so its members get no defaults.
                 Some(found) if found.is_null() => return Ok(()),
                 Some(_) => {}
             }
@@ -208,14 +209,14 @@ impl Making {
     }
 }
 
-/// The array elements that are meant, and the way on from each.
+/// The pattern up to its last `*`, which means array elements, and the tokens below each of them.
 fn split_at_star(pattern: &Pattern) -> (&[Token], &[Token]) {
     pattern.tokens().split_at(pattern.up_to_last_star().len())
 }
 
 type Act<'f, 'a> = &'f mut dyn FnMut(&mut Node<'a>, &str) -> Result<(), Failure>;
 
-/// Does something in each array element that is meant. `place` says where that is.
+/// Calls `act` with each array element that `elements` mean. `place` is the pointer of `node`.
 fn each<'a>(node: &mut Node<'a>, elements: &[Token], place: &mut String, act: Act<'_, 'a>) -> Result<(), Failure> {
     let length = place.len();
     let Some(star) = elements.iter().position(|token| *token == Token::Each) else { return act(node, place) };
@@ -242,16 +243,16 @@ fn failed(problem: Problem, around: &str) -> Failure {
     Failure::new(problem.describe(around))
 }
 
-/// The redacted places, on their way. None is inside another.
+/// The redacted places while changes are made. None is inside another.
 struct Redactions(BTreeSet<JsonPointer>);
 
 impl Redactions {
-    /// A place to look for here, if there is anything to be found.
+    /// The pointer of a place. It is empty if nothing is redacted, because nobody looks for it then.
     fn place_of(&self, around: &str, way: &[Step<'_>]) -> String {
         if self.0.is_empty() { String::new() } else { place_of(around, way) }
     }
 
-    /// The redacted place that this one is, or is inside of.
+    /// The redacted place that is this place, or is around it.
     fn around<'p>(&self, place: &'p str) -> Option<&'p str> {
         if self.0.is_empty() {
             return None;
@@ -264,7 +265,7 @@ impl Redactions {
         self.around(place).is_some_and(|around| around != place)
     }
 
-    /// Puts what was redacted at one place to another one. What was redacted there made way.
+    /// Moves redacted places from one place to another. Redactions that were at the target are overwritten.
     fn carry(&mut self, carried: &[JsonPointer], from: &str, to: &str) {
         self.take_from(to);
         self.0.extend(
@@ -280,7 +281,7 @@ impl Redactions {
         self.range(place).next().is_some()
     }
 
-    /// Takes out what is redacted at a place and inside it.
+    /// Removes and returns the redacted places at and inside a place.
     fn take_from(&mut self, place: &str) -> Vec<JsonPointer> {
         let taken = self.from(place);
         for place in &taken {
