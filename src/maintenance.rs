@@ -1,7 +1,8 @@
-//! What is done to a store as a whole, beside the application: counted, sealed after the fact, copied.
+//! Maintenance of a store as a whole, beside the application: a census counts events, a backfill seals events that were
+//! stored in the clear, a rewrite copies a store.
 //!
-//! Works on the rows of a store through [`EventTable`](crate::store::EventTable), never through
-//! [`EventStore`](crate::EventStore), and needs the keys only where something is sealed or opened.
+//! Maintenance works on the rows of a store through [`EventTable`](crate::store::EventTable), never through
+//! [`EventStore`](crate::EventStore). It needs keys only to seal and to open.
 
 mod backfill;
 mod census;

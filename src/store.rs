@@ -1,4 +1,5 @@
-//! Ports for stores of your own: the rows of an event table, for maintenance, and what every store checks.
+//! The port to the rows of an event table, for maintenance, and the checks that every store makes. For implementers of
+//! stores.
 //!
 //! [`EventStore`] is the port that appends and reads; [`EventTable`] is the port for census, backfill and
 //! rewrite.

@@ -1,4 +1,4 @@
-//! Backfill: seals in place what was stored in the clear.
+//! Backfill: seals events in place that were stored in the clear.
 
 mod batch;
 
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use uuid::Uuid;
 
-/// How a [`backfill`](SealedStore::backfill) goes about it.
+/// The options of a [`backfill`](SealedStore::backfill).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BackfillOptions {
@@ -25,18 +25,19 @@ pub struct BackfillOptions {
     pub after: GlobalPosition,
     /// Only events that are stored under these types; all protected ones if empty.
     pub event_types: Vec<EventType>,
-    /// Not more events than this in a second; as fast as it goes by default.
+    /// The largest number of events in a second; no limit by default.
     pub events_per_second: Option<NonZeroU32>,
-    /// Also looks into payloads that start with a header, and seals protected values beside it. Needed only where
-    /// versions were given more to protect after events of them had been sealed; a
-    /// [census](crate::maintenance::CensusOptions::every_payload) of every payload finds that. It reads all of them.
+    /// Also looks into payloads that start with a header, and seals protected values that the header does not cover.
+    /// This is needed only if a version was changed to protect more after events of it had been sealed. A
+    /// [census](crate::maintenance::CensusOptions::every_payload) of every payload finds such events. It reads all
+    /// payloads.
     pub every_payload: bool,
-    /// Erases plaintext whose owner was shredded, instead of leaving and reporting it: the value is gone afterwards,
+    /// Erases plaintext whose owner was shredded, instead of leaving and reporting it. Afterwards the value is gone,
     /// and the event reads as if it had been sealed before the shred.
     ///
-    /// **There is no way back.** Whether the erasure request meant these values too is yours to decide.
+    /// **There is no way back.** You have to decide whether the erasure request meant these values too.
     pub erase_shredded: bool,
-    /// Only says what would be done.
+    /// Changes nothing, and reports what would be done.
     pub dry_run: bool,
 }
 
@@ -54,24 +55,24 @@ impl Default for BackfillOptions {
     }
 }
 
-/// What a backfill did; on a dry run, what it would do.
+/// The report of a backfill: what it did or, on a dry run, what it would do.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Backfilled {
     /// How many events were sealed.
     pub sealed: u64,
-    /// In how many of these values were erased, because their owner was shredded.
+    /// How many of these had values that were erased, because their owner was shredded.
     pub erased: u64,
-    /// How many were looked at and need nothing: they have nothing to protect, or are sealed.
+    /// How many were examined and needed nothing: they have no value to protect, or are sealed.
     pub unchanged: u64,
-    /// How many somebody else changed while they were being sealed, such as another backfill.
+    /// How many were not sealed because something else changed them meanwhile, such as another backfill.
     pub raced: u64,
     /// How many were left as they are, because they can't be sealed.
     pub skipped: u64,
-    /// The first thousand of these. The others are told to `progress`.
+    /// The first 1,000 of these; `progress` receives all.
     pub first_skipped: Vec<Skipped>,
-    /// Where a later call can begin to find what was stored since: nothing that is committed later is before it. It
-    /// also passes what was skipped.
+    /// Pass this as [`after`](BackfillOptions::after) to a later call: everything that is committed later lies behind
+    /// it. Skipped events lie before it.
     pub next: GlobalPosition,
 }
 
@@ -80,13 +81,13 @@ pub struct Backfilled {
 #[error("{event_type} version {event_version} of {aggregate} (position {position}) was left as it is")]
 #[non_exhaustive]
 pub struct Skipped {
-    /// Whose event.
+    /// The event's aggregate.
     pub aggregate: AggregateRef,
-    /// Its version.
+    /// The event's version in its aggregate.
     pub aggregate_version: AggregateVersion,
-    /// Its position.
+    /// The event's position.
     pub position: GlobalPosition,
-    /// Its id.
+    /// The event's id.
     pub event_id: Uuid,
     /// The type as stored.
     pub event_type: EventType,
@@ -111,17 +112,17 @@ impl Skipped {
     }
 }
 
-/// Where a backfill is, after each batch.
+/// The progress of a backfill, after each batch.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct BackfillProgress<'a> {
-    /// Up to where it is done.
+    /// The position up to which it is done.
     pub position: GlobalPosition,
-    /// The last position there was when it began.
+    /// The last position of the store when it began.
     pub last: GlobalPosition,
-    /// What was done so far.
+    /// The report so far.
     pub done: &'a Backfilled,
-    /// What was skipped in this batch.
+    /// The events of this batch that were skipped.
     pub skipped: &'a [Skipped],
 }
 
@@ -129,30 +130,32 @@ pub struct BackfillProgress<'a> {
 const REPORTED: usize = 1_000;
 
 impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
-    /// Seals in place what was stored in the clear before the store was wrapped, as an append would have sealed it
-    /// then.
+    /// Seals events in place that were stored in the clear before the store was wrapped. Each is sealed as an append
+    /// would have sealed it.
     ///
-    /// In batches, each in a transaction of its own, on a connection that is not in one. What was written is read back
-    /// and opened, and must be what was there before, byte for byte, or nothing of the batch is committed. Appends,
-    /// reads and shreds go on meanwhile, and several backfills may run at once: an event that somebody changed
-    /// meanwhile is not touched. A call that ended early, however it did, has left every event readable: call it again.
+    /// It works in batches, each in a transaction of its own, on a connection that is not in one. It reads back and
+    /// opens each event that it wrote. If the result is not what was there before, byte for byte, nothing of the batch
+    /// is committed. Appends, reads and shreds go on meanwhile, and several backfills may run at once: an event that
+    /// something else changed meanwhile is not touched. A call that ended early for any reason has left every event
+    /// readable: call it again.
     ///
-    /// Nothing but payloads changes: neither positions, versions and times nor types and versions as stored. The
-    /// schemas need [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) until it is done, for the
-    /// sake of readers. It can go when no process appends past the wrapped store any more, and
+    /// Only payloads change; positions, versions, times, stored types and stored versions do not. Until it is done, the
+    /// schemas need [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext), so that events can be read.
+    /// Remove that when every process appends through the [`SealedStore`], and
     /// [`Census::may_refuse_plaintext`](crate::maintenance::Census::may_refuse_plaintext) says so.
     ///
-    /// An event that can't be sealed is left as it is and reported, with the error that an append of it would be, such
-    /// as [`EventFault::ShapeMismatch`](crate::error::EventFault::ShapeMismatch),
-    /// [`EventFault::MissingScopeId`](crate::error::EventFault::MissingScopeId) or [`Error::Disabled`]. So is one of
-    /// which a part is sealed for another owner than the payload names now
+    /// An event that can't be sealed is left as it is, and is reported with the error that an append of it would
+    /// return, such as [`EventFault::ShapeMismatch`](crate::error::EventFault::ShapeMismatch),
+    /// [`EventFault::MissingScopeId`](crate::error::EventFault::MissingScopeId) or [`Error::Disabled`]. An event is
+    /// left too if a part of it is sealed for another owner than the payload names now
     /// ([`EventFault::OtherOwner`](crate::error::EventFault::OtherOwner)): it keeps the owner whose key sealed it. If
     /// its owner was shredded ([`Error::Shredded`]), somebody has to decide: see
-    /// [`erase_shredded`](BackfillOptions::erase_shredded). A scope that was shredded before it ever had a key has none
-    /// that a seal could name ([`KeyFault::ScopeState`](crate::error::KeyFault::ScopeState)).
+    /// [`erase_shredded`](BackfillOptions::erase_shredded). If a scope was shredded before it ever had a key, its
+    /// values can't be erased, because there is no key that a seal could name
+    /// ([`KeyFault::ScopeState`](crate::error::KeyFault::ScopeState)).
     ///
-    /// **The plaintext is not gone** from backups, replicas and write-ahead logs, nor, until a `VACUUM`, from what
-    /// PostgreSQL keeps of dead rows and SQLite of old pages.
+    /// **Copies of the plaintext remain** in backups, replicas and write-ahead logs. Until a `VACUUM`, they also remain
+    /// in dead rows of PostgreSQL and in old pages of SQLite.
     ///
     /// ```
     /// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas};
@@ -178,10 +181,10 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// ```
     ///
     /// # Errors
-    /// Those that are not about one event: [`TransactionFault::InTransaction`], [`SetUpFault::NotMigrated`],
+    /// Errors that are not about one event: [`TransactionFault::InTransaction`], [`SetUpFault::NotMigrated`],
     /// [`SetUpFault::NamespaceMismatch`], [`KeyFault::NoActiveKek`], [`Error::Collision`] (retryable) if others got in
     /// the way of a batch again and again, [`MaintenanceFault::NotVerified`], [`Error::Database`]; errors of the KMS.
-    /// Batches that were committed before stay.
+    /// Batches that were committed before it remain.
     ///
     /// [`KeyFault::NoActiveKek`]: crate::error::KeyFault::NoActiveKek
     /// [`MaintenanceFault::NotVerified`]: crate::error::MaintenanceFault::NotVerified
@@ -196,7 +199,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     ) -> Result<Backfilled> {
         let (table, sealer) = (self.inner(), self.sealer());
         let mut done = Backfilled { next: options.after, ..Backfilled::default() };
-        // Before anything is looked at: what is in flight now may appear behind us.
+        // This comes before any event is read: an event that is in flight now may appear at a position that the
+        // backfill has passed.
         let settled = match table.settled_position(connection).await {
             Ok(settled) => settled.max(options.after),
             Err(Error::Collision { .. }) => options.after,
@@ -242,7 +246,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     }
 }
 
-/// Commits a page, however often others get in the way.
+/// Commits a page. It tries again, a limited number of times, if others get in the way.
 async fn commit<T: EventTable + ?Sized>(table: &T, connection: &mut T::Tx, page: &mut Page<'_, T>) -> Result<()> {
     let mut attempt = 0;
     while let Err(error) = table.in_transaction(connection, page).await {
@@ -264,7 +268,7 @@ impl Backfilled {
         self.skipped += skipped.len() as u64;
     }
 
-    /// Logs what was skipped, and keeps the first of it.
+    /// Logs the skipped events, and keeps the first of them for the report.
     fn keep_first(&mut self, skipped: Vec<Skipped>) {
         for skipped in &skipped {
             let Skipped { event_id, position, error, .. } = skipped;
@@ -275,8 +279,8 @@ impl Backfilled {
     }
 }
 
-/// The stored types and versions whose plan protects something, with those that say no version and are read as one that
-/// does.
+/// The stored types and versions whose plan protects something. Version 0 is among them if events without a version are
+/// read as such a version.
 fn protected_versions(schemas: &Schemas, wanted: &[EventType]) -> Vec<(EventType, EventVersion)> {
     let registered = schemas.versions().into_iter().map(|known| (known.event_type, known.event_version));
     let with_none = registered.flat_map(|(name, version)| [(name.clone(), version), (name, EventVersion::new(0))]);

@@ -1,4 +1,4 @@
-//! The census: what is stored, what it needs, and what may go.
+//! The census: it counts what is stored, and says which steps and policies that needs.
 
 mod answers;
 
@@ -15,28 +15,29 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// How a [`Census`] is taken.
+/// The options of a [`Census`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CensusOptions {
-    /// Of which part of the log; of all of it by default. The questions that [`Census`] answers need all of it.
+    /// The part of the log that is counted; all of it by default. The questions that [`Census`] answers need all of it.
     pub range: PositionRange,
-    /// Counts in ranges of this many positions, with progress after each, instead of in one scan: for a table so large
-    /// that a scan of it takes too long for a connection.
+    /// Counts in ranges of this many positions instead of in one scan, and reports progress after each. It is for a
+    /// table that is too large to be scanned at once.
     pub positions_per_scan: Option<u64>,
-    /// Looks into every payload of the protected versions, not just into those that do not start with a header.
+    /// Looks into every payload of the protected versions, including those that start with a header.
     ///
-    /// Without it, a payload counts as sealed if it [starts with a header](crate::store::starts_with_header). Whoever
-    /// seals writes it there, and no value of a payload can pretend to be one; but what it covers is not known. A
-    /// protected value beside a header is there if a version was given more to protect after events of it had been
-    /// sealed, or if somebody wrote to the store. So only with it is the census a proof that nothing protected is in
-    /// the clear; it costs a read of all these payloads.
+    /// Without it, a payload counts as sealed if it [starts with a header](crate::store::starts_with_header). Sealing
+    /// always writes the header there, and no value of a payload can be mistaken for one. But nobody knows then what
+    /// the header covers. A payload can have a header and a protected value that it does not cover: if a version was
+    /// changed to protect more after events of it had been sealed, or if somebody wrote to the store. So the census
+    /// proves that nothing protected is in the clear only with this option. It costs a read of all these payloads.
     ///
-    /// With it, the census also ends where the log is [settled](EventTable::settled_position) when it begins, or what a
-    /// transaction in flight is about to commit would be missing from the proof. On PostgreSQL that takes a lock for a
-    /// moment, which a replica or a connection in a transaction can't have: see [`Census::is_settled`].
+    /// With it, the census also ends at the position up to which the log is [settled](EventTable::settled_position)
+    /// when it begins. Otherwise, events that a transaction in flight is about to commit would be missing from the
+    /// proof. On PostgreSQL, finding that position takes a lock for a moment, which a replica or a connection in a
+    /// transaction can't take: see [`Census::is_settled`].
     pub every_payload: bool,
-    /// How many payloads are looked at at a time; fewer if they have more than 64 MiB. 500 by default.
+    /// How many payloads are examined at a time; fewer if they have more than 64 MiB. 500 by default.
     pub batch: u32,
 }
 
@@ -46,26 +47,27 @@ impl Default for CensusOptions {
     }
 }
 
-/// Where a census is.
+/// The progress of a census.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CensusProgress {
-    /// Up to where events are counted.
+    /// The position up to which events are counted.
     pub counted_to: GlobalPosition,
-    /// The last position there was when it began.
+    /// The last position of the store when it began.
     pub last: GlobalPosition,
-    /// How many payloads were looked into so far.
+    /// How many payloads were examined so far.
     pub looked_at: u64,
-    /// How many are to be looked into, as far as events are counted.
+    /// How many payloads have to be examined, of the events that are counted so far.
     pub to_look_at: u64,
 }
 
-/// How many stored events of each type and version there are, what they need, and how they lie there.
+/// A count of the stored events of each type and version, with the steps that they need and the protection that they
+/// have.
 ///
-/// Taken by [`SealedStore::census`], or by [`take`](Self::take) where there are no schemas at hand. It takes no locks,
-/// but for a moment if it looks into [every payload](CensusOptions::every_payload), and opens nothing, so it can be
-/// taken while the application runs, and needs no keys. It is a look at what is committed: as long as a process appends
-/// events of an old version, or through a store that is not wrapped, it may be outdated when it is done.
+/// [`SealedStore::census`] takes it; [`take`](Self::take) takes one without schemas. It opens nothing, so it needs no
+/// keys. It takes no locks, except for a moment if it looks into [every payload](CensusOptions::every_payload). So it
+/// can be taken while the application runs. It counts committed events only: as long as a process appends events of an
+/// old version, or through a store that is not wrapped, it may be outdated when it is done.
 ///
 /// ```
 /// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas};
@@ -98,16 +100,16 @@ pub struct CensusProgress {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Census {
-    /// Of which part of the log; it ends at the last position there was when the census began.
+    /// The part of the log that was counted. It ends at the last position of the store when the census began.
     pub range: PositionRange,
     /// By type and version.
     pub rows: Vec<CensusRow>,
-    /// Was every payload of the protected versions looked into?
+    /// Was every payload of the protected versions examined?
     pub every_payload: bool,
-    /// Is all committed that will ever be in its range? Found out only if every payload is looked into, and not if a
-    /// transaction that has appended stays open.
+    /// Is it certain that no further event will be committed in its range? This is found out only if every payload is
+    /// examined. It is `false` if a transaction that has appended stays open.
     pub is_settled: bool,
-    /// Was it asked to end before the end of the log, or to begin after its start?
+    /// Did the options restrict it to a part of the log?
     is_partial: bool,
     /// The registry, if there was one.
     registered: Option<Vec<SchemaVersion>>,
@@ -125,7 +127,7 @@ pub struct CensusRow {
     pub events: u64,
     /// How many of them [start with a header](crate::store::starts_with_header), and are therefore sealed.
     pub with_header: u64,
-    /// The position of the first and of the last.
+    /// The positions of the first and of the last.
     pub positions: (GlobalPosition, GlobalPosition),
     /// The earliest and the latest time.
     pub created_at: (OffsetDateTime, OffsetDateTime),
@@ -133,7 +135,7 @@ pub struct CensusRow {
     pub registration: Option<Registration>,
     /// The types and versions whose steps these events need on their way to current versions.
     pub steps: Vec<(EventType, EventVersion)>,
-    /// How what is protected lies there; `None` if nothing is protected in this version, or that is not known.
+    /// The protection that the stored events have. `None` if this version protects nothing, or if that is not known.
     pub protection: Option<Protection>,
 }
 
@@ -144,13 +146,13 @@ impl CensusRow {
         self.events.saturating_sub(self.with_header)
     }
 
-    /// Is it of a registered type, and an error to readers?
+    /// Is its type registered, and is reading its events an error?
     fn is_unreadable(&self) -> bool {
         matches!(self.registration, Some(Registration::Newer(_) | Registration::Missing(_)))
     }
 }
 
-/// What a registry knows of a stored type and version.
+/// What a registry says about a stored type and version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Registration {
@@ -158,29 +160,30 @@ pub enum Registration {
     Current,
     /// Steps lead from it.
     Outdated,
-    /// The type is registered, with older versions than this one only. The newest is this.
+    /// The type is registered, but only with older versions than the stored one. The field is the newest of them.
     Newer(EventVersion),
-    /// The type is registered, but not this version; the oldest one registered is this.
+    /// The type is registered, but not the stored version. The field is the oldest registered version.
     Missing(EventVersion),
     /// The type is not registered: reads of its events fail, unless the registry
     /// [allows unknown types](crate::schema::SchemasBuilder::allow_unknown_types).
     UnknownType,
 }
 
-/// How the events of a protected version lie in the store.
+/// The protection that the stored events of a protected version have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Protection {
-    /// Sealed: those that start with a header or, if every payload was looked into, those whose header covers
-    /// everything that is protected.
+    /// Sealed events. These start with a header or, if every payload was examined, have a header that covers every
+    /// protected value.
     pub sealed: u64,
-    /// With a header that does not cover every protected value.
+    /// Events with a header that does not cover every protected value.
     pub partly_sealed: u64,
-    /// Without a header, and with a protected value in the clear.
+    /// Events without a header, and with a protected value in the clear.
     pub plaintext: u64,
-    /// Without a header, and without a protected value.
+    /// Events without a header, and without a protected value.
     pub nothing_to_protect: u64,
-    /// Neither: no JSON, or not of the shape that the version protects, or with a header that can't be read.
+    /// Events that can't be examined: the payload is not JSON, does not have the shape that the version protects, or
+    /// has a header that can't be read.
     pub unreadable: u64,
     /// The first event that is not as it should be: partly sealed, plaintext or unreadable.
     pub first_open: Option<(GlobalPosition, Uuid)>,
@@ -195,7 +198,7 @@ impl Protection {
 }
 
 impl Census {
-    /// Takes a census without a registry: what is stored, and what of it starts with a header.
+    /// Takes a census without a registry: it counts the stored events, and those that start with a header.
     ///
     /// # Errors
     /// Those of the [table](EventTable).
@@ -258,11 +261,11 @@ impl Census {
         Ok(census)
     }
 
-    /// What the registry says of each row.
+    /// Adds what the registry says about each row.
     fn compare(&mut self, schemas: &Schemas) {
         let registered = self.registered.as_deref().unwrap_or_default();
         for row in &mut self.rows {
-            // An event that says no version is read as the one that the registry names for these.
+            // An event without a version is read as the one that the registry names for such events.
             let version =
                 read_as(schemas, &row.event_type, row.event_version).map_or(row.event_version, |known| known.version);
             let of_type = || {
@@ -284,7 +287,7 @@ impl Census {
         }
     }
 
-    /// Looks at the payloads of protected versions one by one, unless their header says enough.
+    /// Examines the payloads of protected versions one by one, except those whose header is proof enough.
     async fn look_into<T: EventTable + ?Sized>(
         &mut self,
         table: &T,
@@ -355,19 +358,20 @@ impl Protection {
     }
 }
 
-/// Up to where everything is committed, if that can be found out here and now.
+/// The position up to which everything is committed, if that can be found out on this connection now.
 async fn settled<T: EventTable + ?Sized>(table: &T, connection: &mut T::Tx) -> Option<GlobalPosition> {
     match table.settled_position(connection).await {
         Ok(settled) => Some(settled),
         Err(error) => {
-            // A replica, a role that only reads, an append that stays open: what there is can be counted all the same.
+            // This is a replica, a role that may only read, or an append that stays open. The committed events can be
+            // counted all the same.
             tracing::warn!(%error, "the census is not of a settled log");
             None
         }
     }
 }
 
-/// The position before the next event, where a range had none: positions may be far apart.
+/// The position before the next event, to skip ranges without events: positions may be far apart.
 async fn before_next<T: EventTable + ?Sized>(
     table: &T,
     connection: &mut T::Tx,
@@ -399,7 +403,7 @@ fn add(rows: &mut BTreeMap<(EventType, EventVersion), CensusRow>, count: &Stored
     row.created_at = (row.created_at.0.min(count.created_at.0), row.created_at.1.max(count.created_at.1));
 }
 
-/// Every version with a step on the ways that lead on from this one, in the order in which they are met.
+/// Every version whose step events of `start` need on their way, in the order in which the steps are reached.
 fn steps_from(registered: &[SchemaVersion], start: &SchemaVersion) -> Vec<(EventType, EventVersion)> {
     let (mut found, mut seen, mut open) = (Vec::new(), HashSet::new(), vec![(&start.event_type, start.event_version)]);
     while let Some((name, version)) = open.pop() {
@@ -414,9 +418,9 @@ fn steps_from(registered: &[SchemaVersion], start: &SchemaVersion) -> Vec<(Event
 }
 
 impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
-    /// Counts what is stored and compares it with the schemas: see [`Census`].
+    /// Counts the stored events and compares them with the schemas: see [`Census`].
     ///
-    /// `connection` need not be in a transaction. `progress` is told after each scan and each page.
+    /// `connection` need not be in a transaction. `progress` is called after each scan and each page.
     ///
     /// # Errors
     /// Those of the [table](EventTable).

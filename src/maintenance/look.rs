@@ -1,4 +1,4 @@
-//! What a stored payload is, by the plan of its version: without keys.
+//! Examines a stored payload by the plan of its version, without keys.
 
 use crate::error::{Error, EventFault};
 use crate::event::{EventType, EventVersion, PersistedEvent};
@@ -7,21 +7,21 @@ use crate::seal::opening::inspect;
 use crate::seal::plan::Plan;
 use uuid::Uuid;
 
-/// How a stored payload lies there.
+/// The protection that a stored payload has.
 pub(super) enum Look {
     /// A header covers every protected value. Whether it is authentic is not known.
     Sealed,
-    /// There is a header, and a protected value that it does not cover.
+    /// There is a header, but it does not cover every protected value.
     Partly,
     /// There is no header, and a protected value.
     Plaintext,
-    /// There is neither a header nor a protected value: `null` is none.
+    /// There is neither a header nor a protected value. A `null` is no protected value.
     Nothing,
-    /// It can't be told.
+    /// The payload can't be examined.
     Unreadable(Error),
 }
 
-/// Looks at what is stored: read errors are those of a reader that accepts no plaintext.
+/// Examines a stored payload. Its errors are those of a read without `accept_plaintext`.
 pub(super) fn look(plan: &Plan, event: &PersistedEvent) -> Look {
     let inspect = |accept_plaintext| inspect(plan, event.as_stored(), accept_plaintext);
     match inspect(false) {
@@ -36,7 +36,8 @@ pub(super) fn look(plan: &Plan, event: &PersistedEvent) -> Look {
     }
 }
 
-/// How events of a stored type and version are read, and as which version; `None` if they are not, or are unknown.
+/// The schema and the version as which events of a stored type and version are read. `None` if the type or the version
+/// is unknown.
 pub(super) fn read_as<'s>(schemas: &'s Schemas, event_type: &EventType, version: EventVersion) -> Option<ReadAs<'s>> {
     schemas.for_read(Uuid::nil(), event_type, version).ok().flatten()
 }

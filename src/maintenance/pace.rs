@@ -1,17 +1,18 @@
-//! How fast maintenance goes, and how often it tries again.
+//! The pace of maintenance, and its retries.
 
 use crate::error::{Error, Result};
 use std::num::NonZeroU32;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How often a batch that others got in the way of is tried.
+/// How often a batch is tried if other transactions get in its way.
 pub(super) const ATTEMPTS: u32 = 20;
 
-/// How many bytes of payloads a batch may have: what is in memory, and in one statement. One event is always taken.
+/// How many bytes of payloads a batch may have. It bounds memory and the size of statements. A batch has at least one
+/// event, whatever its size.
 pub(super) const PAGE_BYTES: u64 = 64 << 20;
 
-/// Spreads events over time.
+/// Spreads the work on events over time.
 pub(super) struct Pace {
     per_second: Option<NonZeroU32>,
     began: Instant,
@@ -23,12 +24,12 @@ impl Pace {
         Self { per_second, began: Instant::now(), done: 0 }
     }
 
-    /// How many events to take at a time: not more than a second's, or others would be in for bursts.
+    /// How many events to take at a time: at most those of one second, so that the database gets no bursts.
     pub(super) fn batch(&self, wanted: u32) -> u32 {
         self.per_second.map_or(wanted, |limit| wanted.min(limit.get())).max(1)
     }
 
-    /// Waits until so many more events may be done.
+    /// Waits until `events` more events may be done.
     pub(super) async fn keep(&mut self, events: usize) -> Result<()> {
         let Some(limit) = self.per_second else { return Ok(()) };
         self.done += events as u64;
@@ -50,14 +51,14 @@ pub(super) async fn may_retry(error: &Error, attempt: u32) -> Result<bool> {
     Ok(true)
 }
 
-/// Waits, on whatever runtime there is: a timer of one of them would panic on another. The thread ends with the wait,
-/// or as soon as nobody waits any more.
+/// Waits on a thread of its own, so that it works on any async runtime: a timer of one runtime would panic on another.
+/// The thread ends with the wait, or as soon as the future is dropped.
 async fn pause(wait: Duration) -> Result<()> {
     let (done, waiting) = tokio::sync::oneshot::channel();
     let (_ends_with_the_future, gone) = channel::<()>();
     let timer = std::thread::Builder::new().name("eventseal-pause".to_owned()).spawn(move || {
         if gone.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-            // Whoever waited may have gone just now.
+            // The waiting future may just have been dropped.
             let _ = done.send(());
         }
     });

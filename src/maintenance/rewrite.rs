@@ -1,4 +1,4 @@
-//! Rewrite: a copy of a store whose events are of their current versions.
+//! Rewrite: copies a store into another one, with its events at their current versions.
 
 mod batch;
 mod fate;
@@ -15,18 +15,18 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use uuid::Uuid;
 
-/// How a [`rewrite`](SealedStore::rewrite) goes about it.
+/// The options of a [`rewrite`](SealedStore::rewrite).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RewriteOptions {
     /// How many events are read, verified and committed at a time; fewer if they have more than 64 MiB. 500 by default.
     pub batch: u32,
-    /// Not more events than this in a second; as fast as it goes by default.
+    /// The largest number of events in a second; no limit by default.
     pub events_per_second: Option<NonZeroU32>,
     /// Copies events that can't be read as they are stored, instead of stopping at the first. They can't be read in the
     /// copy either, until what is wrong with them is corrected in both.
     pub copy_unreadable: bool,
-    /// Only says what would be done, from the target's last position on.
+    /// Changes nothing, and reports what would be done from the target's last position on.
     pub dry_run: bool,
 }
 
@@ -36,38 +36,40 @@ impl Default for RewriteOptions {
     }
 }
 
-/// Why an event was copied as it is stored, although it is not of a current version, or not sealed as that needs it.
+/// The reason why an event was copied as it is stored, although it is not of a current version, or not sealed as the
+/// current version needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum KeptBecause {
     /// Its steps split it: one event can't be stored as several.
     Split,
-    /// Its steps drop it: positions and versions have no gaps that were not there.
+    /// Its steps drop it. The copy must not have gaps in positions and versions that the source does not have.
     Dropped,
     /// It has redactions, and a step on its way can't say for certain where they went.
     RedactionsUncertain,
-    /// It has a redaction at a place that its current version does not protect, or that is not there any more.
+    /// It has a redaction at a place that its current version does not protect, or that no longer exists.
     RedactionElsewhere,
-    /// It has redactions of several destroyed keys, and one of them could be of more than one.
+    /// It has redactions of several destroyed keys, and a redaction could belong to more than one of them.
     RedactionAmbiguous,
-    /// Its current version protects a value whose owner was shredded, and that is not redacted.
+    /// Its current version protects a value that is not redacted, although its owner was shredded.
     OwnerShredded,
-    /// A protected value of it would come to lie in the clear, or it would take too long to find out. Strings and
-    /// numbers are looked for; `true`, `false`, and what a step makes of a value, such as its first letter, can't be
+    /// One of its protected values would be stored in the clear, or finding that out would take too long. Strings and
+    /// numbers are looked for. `true`, `false`, and a value that a step computed, such as a first letter, can't be
     /// found.
     InTheClear,
-    /// It names another owner of a value than the one that it is sealed for, or its current version gives a value to
-    /// another owner: then a shred of the former would miss it. Who has no live value in the event as it is stored may
-    /// get what it says in the clear and the current version protects, but nothing that a step made.
+    /// It names another owner for a value than the one for which the value is sealed, or its current version gives a
+    /// value to another owner. A shred of the former owner would miss such a value. A new owner, who has no live value
+    /// in the stored event, may receive values that the stored event already shows in the clear, but nothing that a
+    /// step computed.
     OtherOwner,
-    /// An append of what its steps made of it would be refused.
+    /// An append of the event that its steps make would be refused.
     NotAppendable,
     /// It can't be read: see [`copy_unreadable`](RewriteOptions::copy_unreadable).
     Unreadable,
 }
 
 impl KeptBecause {
-    /// In a few words.
+    /// The reason in a few words.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -99,7 +101,7 @@ pub struct Kept {
     pub event_version: EventVersion,
     /// Why.
     pub because: KeptBecause,
-    /// The error, if it was one.
+    /// The error that was the reason, if there was one.
     pub error: Option<Error>,
 }
 
@@ -116,33 +118,33 @@ impl Kept {
     }
 }
 
-/// What a rewrite did; on a dry run, what it would do.
+/// The report of a rewrite: what it did or, on a dry run, what it would do.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Rewritten {
-    /// How many events were copied byte by byte, because there was nothing to do.
+    /// How many events were copied byte by byte, because they are of a current version and sealed.
     pub copied: u64,
     /// How many were written anew.
     pub rewritten: u64,
-    /// How many of these have void entries: values that were shredded.
+    /// How many of these have void entries, which stand for shredded values.
     pub with_voids: u64,
-    /// How many were copied as they are stored, and why.
+    /// How many were copied as they are stored, by reason.
     pub kept: BTreeMap<KeptBecause, u64>,
-    /// The first thousand of these.
+    /// The first 1,000 of these.
     pub first_kept: Vec<Kept>,
-    /// Up to which position of the source the target is complete.
+    /// The position of the source up to which the target is complete.
     pub up_to: GlobalPosition,
 }
 
-/// Where a rewrite is, after each batch.
+/// The progress of a rewrite, after each batch.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RewriteProgress<'a> {
-    /// Up to where it is done.
+    /// The position up to which it is done.
     pub position: GlobalPosition,
-    /// Where it is going to end.
+    /// The position at which it will end.
     pub last: GlobalPosition,
-    /// What was done so far.
+    /// The report so far.
     pub done: &'a Rewritten,
 }
 
@@ -152,36 +154,39 @@ const REPORTED: usize = 1_000;
 impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// Copies this store into another one, with the events brought up to their current versions.
     ///
-    /// The target is an empty table, or one that an earlier call began, for the *same* keys and namespace: other tables
-    /// in the same database (not on SQLite, which lets only one connection write), or another database, to which the
-    /// key tables are copied or in front of which they stay ([`SplitStore`](crate::split::SplitStore)). If they are
-    /// copied, then after the last call: keys that are missing are made in the source. Positions, aggregate versions,
-    /// ids, times and order stay; type, version, payload and metadata become what readers see.
+    /// The target is an empty table, or one that an earlier call began, for the *same* keys and namespace. It can be
+    /// other tables in the same database (not on SQLite, which lets only one connection write), or another database.
+    /// For another database, the key tables are copied there, or stay where they are and are used through a
+    /// [`SplitStore`](crate::split::SplitStore). Positions, aggregate versions, ids, times and order stay. Type,
+    /// version, payload and metadata become what readers see.
     ///
-    /// A rewrite copies no keys, and may make some in the source: copy them last (`docs/operations.md` says how).
+    /// A rewrite copies no keys, and may create missing keys in the source. So copy the key tables after the last call
+    /// (`docs/operations.md` says how).
     ///
-    /// - What is live is sealed anew under the active keys, bound to its new type and version.
-    /// - What is shredded becomes a void entry at the place to which its redaction moved.
+    /// - A live value is sealed anew under the active keys, bound to its new type and version.
+    /// - A shredded value becomes a void entry at the place to which its redaction moved.
     /// - An event that is of its current version and sealed is copied byte by byte.
     /// - An event is copied as it is stored, and counted with the reason, if its steps split or drop it, if its
-    ///   redactions can't be carried over for certain, if a protected value would come to lie in the clear or with
-    ///   [another owner](KeptBecause::OtherOwner), or if the outcome could not be appended. Readers of the copy see the
-    ///   same as readers of the source, so the steps it needs have to stay: a [census](crate::maintenance::Census) of
-    ///   the target says which these are.
+    ///   redactions can't be carried over for certain, if a protected value would be stored in the clear or for
+    ///   [another owner](KeptBecause::OtherOwner), or if the result could not be appended. Readers of the copy see the
+    ///   same as readers of the source, so the steps that such an event needs have to stay. A
+    ///   [census](crate::maintenance::Census) of the target lists these steps.
     ///
-    /// In batches. A batch of the target is one transaction; the scopes of all its live values are locked in the
-    /// source, as an append locks them, until it has committed, and keys that have to be made are committed before.
-    /// Each batch is read back from the target before that: what was written must open to what readers of the source
+    /// It works in batches. A batch is one transaction of the target. Until that has committed, the scopes of all live
+    /// values of the batch are locked in the source, as an append locks them. New keys are committed before the batch.
+    /// Before its commit, each batch is read back from the target: each event must open to what readers of the source
     /// see, byte for byte.
     ///
-    /// It goes on after the target's last position, and up to where the source is
-    /// [settled](EventTable::settled_position) when it begins: run it again to catch up with what was appended since,
-    /// and a last time when nobody appends any more. A shred reaches both, as long as both use the same keys. A call
-    /// that ended early, however it did, has left a shorter copy that is complete in itself: call it again. Nothing may
-    /// append to the target before it is done. Several calls at once get in each other's way, and lose nothing. At its
-    /// end, the events of both are counted, in one scan each.
+    /// It begins after the target's last position, and ends at the position up to which the source is
+    /// [settled](EventTable::settled_position) when it begins. Run it again to catch up with events that were appended
+    /// since, and a last time when nothing appends to the source any more. Nothing may append to the target before
+    /// that.
     ///
-    /// Connections are not in transactions.
+    /// A shred reaches both stores, as long as both use the same keys. A call that ended early for any reason has left
+    /// a shorter copy that is complete in itself: call it again. Several calls at once get in each other's way, but
+    /// lose nothing. At its end, the events of both stores are counted, in one scan each.
+    ///
+    /// Both connections must not be in a transaction.
     ///
     /// ```
     /// # use eventseal::{EventStore, ExpectedVersion, Keyring, Namespace, NewEvent, Owner, Result, Schemas};
@@ -207,14 +212,14 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// ```
     ///
     /// # Errors
-    /// [`MaintenanceFault::Unreadable`] names the first event that can't be read (unless told to [copy such
-    /// events](RewriteOptions::copy_unreadable)), one of a disabled scope among them;
-    /// [`MaintenanceFault::ForeignTarget`] or [`MaintenanceFault::IncompleteTarget`] if the target holds something
-    /// else; [`SetUpFault::NoEventTables`] if it was not migrated; [`MaintenanceFault::TargetIsSource`] and, on SQLite,
+    /// [`MaintenanceFault::Unreadable`] names the first event that can't be read (unless the options say to [copy such
+    /// events](RewriteOptions::copy_unreadable)). An event of a disabled scope is one.
+    /// [`MaintenanceFault::ForeignTarget`] or [`MaintenanceFault::IncompleteTarget`] if the target holds other events.
+    /// [`SetUpFault::NoEventTables`] if it was not migrated; [`MaintenanceFault::TargetIsSource`] and, on SQLite,
     /// [`MaintenanceFault::TargetInSameFile`] at once, on a dry run too (databases in memory count as one);
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), [`Error::Collision`]
     /// (retryable) if others got in the way again and again, [`MaintenanceFault::NotVerified`], [`Error::Database`];
-    /// errors of the KMS. Batches that were committed before stay.
+    /// errors of the KMS. Batches that were committed before it remain.
     pub async fn rewrite<T: EventTable + ?Sized>(
         &self,
         connection: &mut <S as EventStore>::Tx,
@@ -232,7 +237,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
                 Ok(settled) => break settled,
                 Err(error) => {
                     attempt += 1;
-                    // Each of these waits for itself, and keeps others waiting.
+                    // Each of these attempts waits by itself already, and keeps appends waiting, so there are fewer of
+                    // them.
                     if attempt >= ATTEMPTS / 4 || !may_retry(&error, attempt).await? {
                         return Err(error);
                     }
@@ -253,7 +259,7 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
             let Some(position) = events.last().map(|event| event.global_position) else { break };
             let Some(outcome) = self.carry(connection, target, target_connection, options, &events, position).await?
             else {
-                // Another call writes to the same target: this one goes on after it.
+                // Another call wrote to the same target. This call goes on after the position that it reached.
                 done.up_to = begin_after(table, connection, target, target_connection).await?;
                 continue;
             };
@@ -271,7 +277,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
         Ok(done)
     }
 
-    /// Carries a page over, however often others get in the way. `None` if somebody else wrote to the target meanwhile.
+    /// Copies a page. It tries again, a limited number of times, if others get in the way. `None` if something else
+    /// wrote to the target meanwhile.
     async fn carry<T: EventTable + ?Sized>(
         &self,
         connection: &mut <S as EventStore>::Tx,
@@ -297,14 +304,14 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
             let (outcome, missing) = carry.finish();
             let result = match result {
                 Ok(()) if missing.is_empty() => return Ok(Some(outcome)),
-                // A key without an event is harmless, an event without its key is lost: so they are committed first.
+                // Keys are committed first: a key without an event is harmless, but an event without its key is lost.
                 Ok(()) => {
                     table.in_transaction(connection, &mut MakeKeys { sealer, scopes: missing, pinned: &pinned }).await
                 }
                 Err(error) => Err(error),
             };
             attempt += 1;
-            // Of the target, if others wrote to it at the same time.
+            // These errors can come from the target, if another writer was first.
             if matches!(
                 result,
                 Err(Error::Collision { .. }
@@ -313,8 +320,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
             ) {
                 let now = target.last_position(target_connection).await?;
                 if now != before {
-                    // It was committed in the target, and failed in the source after that, where nothing was written.
-                    // Or somebody else wrote there: what there is then is not this page, or not all of it.
+                    // Either this page was committed in the target, and the source failed after that, where nothing was
+                    // written. Or another writer wrote to the target. Then the target does not hold exactly this page.
                     let is_this = now == end && outcome.events() == events.len() as u64;
                     return Ok(is_this.then_some(outcome));
                 }
@@ -347,7 +354,7 @@ impl Rewritten {
     }
 }
 
-/// A copy that is complete has as many events as what it is a copy of.
+/// Checks that the copy has as many events as the source.
 async fn same_number<S: EventTable + ?Sized, T: EventTable + ?Sized>(
     source: &S,
     connection: &mut S::Tx,

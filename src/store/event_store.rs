@@ -13,14 +13,14 @@ use std::sync::Arc;
 /// changes an isolation level. `&mut tx` of a `sqlx::Transaction` coerces to the connection that the
 /// methods take.
 ///
-/// Payloads are bytes. They come back as they were appended, or the append is refused. A store that prints JSON anew,
-/// as a column of type JSONB does, keeps the value only: members in another order, other white space, numbers spelled
-/// otherwise, of members that come twice the last. Sealed values survive that, since a seal is a string. The header may
-/// come to lie elsewhere in the payload. Such a store refuses what is no JSON, and tells the suite by
-/// `conformance::Database::respells_json`.
+/// Payloads are bytes. A store returns them as they were appended, or refuses the append. There is one exception: a
+/// store that prints JSON anew, as a column of type JSONB does, keeps the value only. It may change the order of
+/// members, white space and the spelling of numbers, and keeps the last of members that come twice. Sealed values
+/// survive that, because a seal is a string. The header may move to another place in the payload. Such a store refuses
+/// payloads that are not JSON, and tells the conformance suite with `conformance::Database::respells_json`.
 ///
-/// Conveniences are in [`EventStoreExt`](crate::EventStoreExt), written on top of these four methods, so that a
-/// decorator that implements the four decorates everything.
+/// [`EventStoreExt`](crate::EventStoreExt) has conveniences on top of these four methods. So a decorator that
+/// implements the four decorates everything.
 ///
 /// `conformance::event_store` (feature `conformance`) checks an implementation against this contract.
 ///
@@ -39,8 +39,8 @@ pub trait EventStore: Send + Sync {
     /// - [`ExpectedVersion::NoStream`]: the aggregate must have no events;
     /// - [`ExpectedVersion::Exact`]: the last event must have this version.
     ///
-    /// What was appended is visible to later statements of the same transaction, and to others once the
-    /// caller commits. The result holds the events as the caller passed them, in that order.
+    /// The events are visible to later statements of the same transaction, and to other transactions once the caller
+    /// commits. The result holds the events as the caller passed them, in that order.
     ///
     /// # Errors
     /// Before anything is written: those of [`check_append`](crate::store::check_append);
@@ -53,10 +53,10 @@ pub trait EventStore: Send + Sync {
     /// else: roll back.
     ///
     /// # Cancellation
-    /// When the future is dropped before it is done, as a time-out around it does, the database may carry the statement
-    /// out all the same. Afterwards either all of the events are in the caller's transaction or none, and nothing says
-    /// which; so roll back. Whoever goes on and commits stores whole appends only, and perhaps this one. (PostgreSQL,
-    /// SQLite and memory keep to this; an implementation of several statements must, too.)
+    /// If the future is dropped before it is done, for instance by a time-out around it, the database may carry the
+    /// statement out all the same. Afterwards, either all of the events are in the caller's transaction or none, and
+    /// nothing says which. So roll back. A caller that commits instead stores whole appends only, and perhaps this one.
+    /// (PostgreSQL, SQLite and memory keep to this. An implementation of several statements must, too.)
     async fn append(
         &self,
         tx: &mut Self::Tx,
@@ -91,7 +91,7 @@ pub trait EventStore: Send + Sync {
     /// one writer at a time (memory, SQLite) have no such gaps.
     ///
     /// # Errors
-    /// As [`read_aggregate_stream`](Self::read_aggregate_stream).
+    /// Those of [`read_aggregate_stream`](Self::read_aggregate_stream).
     async fn read_events(
         &self,
         tx: &mut Self::Tx,
@@ -100,8 +100,8 @@ pub trait EventStore: Send + Sync {
         filter: &EventFilter,
     ) -> Result<EventPage>;
 
-    /// The position of the last event visible to the transaction; [`GlobalPosition::START`] if there is
-    /// none. Not a safe place to go on from where positions may be in flight.
+    /// The position of the last event visible to the transaction; [`GlobalPosition::START`] if there is none. It is not
+    /// a safe position for a reader to go on from if positions may be in flight.
     ///
     /// # Errors
     /// [`Error::Database`](crate::Error::Database).

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The stored events as rows: counted, read as they lie there, exchanged where they are, and inserted with the
-/// positions they have. For [`Census`](crate::maintenance::Census), [`backfill`](crate::SealedStore::backfill) and
+/// The stored events as rows, which are counted, read as they are stored, replaced in place, and inserted with the
+/// positions that they have. For [`Census`](crate::maintenance::Census), [`backfill`](crate::SealedStore::backfill) and
 /// [`rewrite`](crate::SealedStore::rewrite); applications use [`EventStore`](crate::EventStore).
 ///
 /// Nothing is opened, upcast or checked against schemas here, and no notification is sent.
@@ -24,12 +24,13 @@ use uuid::Uuid;
 /// retryable [`Error::Collision`](crate::Error::Collision) if another transaction is in the way.
 #[async_trait]
 pub trait EventTable: Send + Sync {
-    /// A connection, in a transaction where a method says so; as the event store on the same database has it.
+    /// A connection, which is in a transaction if a method says so. It is the type that the event store on the same
+    /// database has.
     type Tx: Send + 'static;
 
-    /// Does some work in a transaction of its own, and commits it if the work succeeds; if it fails, or if the future
-    /// is dropped, nothing of it is left. The transaction may write from its start on, and its statements see what was
-    /// committed before each of them.
+    /// Does some work in a transaction of its own, and commits it if the work succeeds. If the work fails, or if the
+    /// future is dropped, nothing of it remains. The transaction may write from its start on. Each of its statements
+    /// sees everything that was committed before the statement began.
     ///
     /// A connection in a transaction is refused with
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction).
@@ -38,19 +39,21 @@ pub trait EventTable: Send + Sync {
     /// The position of the last event that is visible; [`GlobalPosition::START`] if there is none.
     async fn last_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition>;
 
-    /// How many events of each stored type and version there are, with and without a header, in one scan. In any order.
+    /// Counts the events of each stored type and version, with and without a header, in one scan. The result is in any
+    /// order.
     async fn count_events(&self, tx: &mut Self::Tx, range: PositionRange) -> Result<Vec<StoredCount>>;
 
-    /// Events as they are stored, in ascending order of position. Fewer than there could be are no sign of the end:
-    /// none are.
+    /// Reads events as they are stored, in ascending order of position. It may return fewer than the query's limit.
+    /// Only an empty result means that the end was reached.
     async fn stored_events(&self, tx: &mut Self::Tx, query: &StoredQuery) -> Result<Vec<PersistedEvent>>;
 
-    /// The events at these positions as they are stored, in ascending order of position. Positions without one are left
-    /// out.
+    /// Reads the events at these positions as they are stored, in ascending order of position. Positions without an
+    /// event are left out.
     async fn stored_events_at(&self, tx: &mut Self::Tx, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>>;
 
-    /// Exchanges payloads, each only if the row still is what it was when it was read, and returns the positions of
-    /// those that were. Rows are locked in ascending order of position. Nothing else of a row changes.
+    /// Replaces payloads, and returns the positions of those that were replaced. A payload is replaced only if the row
+    /// has not changed since it was read. Rows are locked in ascending order of position. Nothing else of a row
+    /// changes.
     ///
     /// Refuses a connection that is not in a transaction with
     /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction).
@@ -60,28 +63,28 @@ pub trait EventTable: Send + Sync {
         replacements: &[PayloadReplacement],
     ) -> Result<Vec<GlobalPosition>>;
 
-    /// Inserts events with all that they have: ids, positions, versions, times, under their stored type and version.
-    /// They come in ascending order of position, and after all that are in the table; otherwise nothing is inserted,
-    /// and the error is [`InputFault::OutOfRange`]. An event whose id the table has is
+    /// Inserts events with the ids, positions, versions and times that they have, under their stored type and version.
+    /// The events must be in ascending order of position, and after all that are in the table. Otherwise nothing is
+    /// inserted, and the error is [`InputFault::OutOfRange`]. If the table has an event with the same id, the error is
     /// [`Error::DuplicateEventId`](crate::Error::DuplicateEventId).
     ///
-    /// The aggregates are at the versions of their last events afterwards, and the next append gets a higher position.
+    /// Afterwards, each aggregate is at the version of its last event, and the next append gets a higher position.
     ///
     /// Refuses a connection that is not in a transaction with
     /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction).
     async fn insert_events(&self, tx: &mut Self::Tx, events: &[PersistedEvent]) -> Result<()>;
 
-    /// The position up to which everything is committed: no event will ever appear at it or before it that is not there
-    /// already.
+    /// The position up to which everything is committed: no further event will ever appear at this position or before
+    /// it.
     ///
-    /// Where positions come from a sequence, this waits for the transactions that have appended and not yet ended, and
-    /// keeps new ones waiting meanwhile, but never for long: it is
-    /// [`Error::Collision`](crate::Error::Collision) then. Takes a connection that is not in a transaction
+    /// If positions come from a sequence, this waits for the transactions that have appended and not yet ended. New
+    /// appends wait meanwhile. It does not wait for long: then it fails with
+    /// [`Error::Collision`](crate::Error::Collision). It takes a connection that is not in a transaction
     /// ([`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction)).
     async fn settled_position(&self, connection: &mut Self::Tx) -> Result<GlobalPosition>;
 
-    /// Where the table is, so that it can be told from the target of a rewrite. Takes no locks, and the connection need
-    /// not be in a transaction. `None`, which is what a table says that does not implement it, if that can't be told.
+    /// Where the table is. A rewrite compares the locations of its source and its target. This takes no locks, and the
+    /// connection need not be in a transaction. `None` (the default) if the location can't be told.
     async fn location(&self, connection: &mut Self::Tx) -> Result<Option<TableLocation>> {
         let _ = connection;
         Ok(None)
@@ -91,8 +94,8 @@ pub trait EventTable: Send + Sync {
 /// Where a table of events is: see [`EventTable::location`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableLocation {
-    /// In a database that many connections can write to at the same time. Equal for one table, however it was come to,
-    /// and different for every two.
+    /// In a database that many connections can write to at the same time. The text is equal exactly if two connections
+    /// reach the same table.
     Table(String),
     /// In a database to which one connection can write at a time: the files that a transaction of this connection
     /// locks.
@@ -114,19 +117,20 @@ pub(crate) fn check_apart(source: Option<&TableLocation>, target: Option<&TableL
     }
 }
 
-/// Work to be done in a transaction: see [`EventTable::in_transaction`].
+/// Work that is done in a transaction: see [`EventTable::in_transaction`].
 #[async_trait]
 pub trait TableWork<Tx: Send>: Send {
-    /// Does it. Never begins, commits or rolls back.
+    /// Does the work. It never begins, commits or rolls back a transaction. It may be called again after a transaction
+    /// that failed.
     async fn run(&mut self, tx: &mut Tx) -> Result<()>;
 }
 
 /// A part of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PositionRange {
-    /// From the first position after this one.
+    /// The range begins after this position.
     pub after: GlobalPosition,
-    /// Up to and with this one; `None` for the end.
+    /// The range ends with this position; `None` for the end of the log.
     pub up_to: Option<GlobalPosition>,
 }
 
@@ -138,7 +142,7 @@ impl PositionRange {
     }
 
     /// The last position as a number, for statements.
-    #[allow(dead_code, reason = "of databases")]
+    #[allow(dead_code, reason = "used by the SQL adapters only")]
     pub(crate) fn end(self) -> i64 {
         self.up_to.map_or(i64::MAX, GlobalPosition::get)
     }
@@ -147,12 +151,12 @@ impl PositionRange {
 /// Which stored events are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredQuery {
-    /// Where.
+    /// The part of the log.
     pub range: PositionRange,
-    /// How many at most.
+    /// The largest number of events.
     pub limit: u32,
-    /// How many bytes their payloads may have, all together: there are fewer events if the next one would be too much.
-    /// The first one is there, however large it is.
+    /// The largest sum of the sizes of their payloads, in bytes. The result ends before the event that would exceed it.
+    /// The first event is returned whatever its size.
     pub max_bytes: u64,
     /// Only of these stored types and versions; all if empty.
     pub versions: Vec<(EventType, EventVersion)>,
@@ -192,7 +196,8 @@ pub struct StoredCount {
 }
 
 impl StoredCount {
-    /// One event, to be counted on with [`add`](Self::add): for implementers without a database to count for them.
+    /// The count of one event, to which [`add`](Self::add) adds others. For implementers without a database that counts
+    /// for them.
     #[must_use]
     pub fn of(event: &PersistedEvent) -> Self {
         Self {
@@ -213,20 +218,20 @@ impl StoredCount {
     }
 }
 
-/// A payload to be exchanged for another one.
+/// A payload, and the payload that is to replace it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PayloadReplacement {
-    /// Where.
+    /// The event's position.
     pub position: GlobalPosition,
-    /// Of which event.
+    /// The event's id.
     pub event_id: Uuid,
-    /// What was read there.
+    /// The payload that was read.
     pub old: Vec<u8>,
-    /// What is to be there.
+    /// The payload that is to replace it.
     pub new: Vec<u8>,
 }
 
-/// Shows sizes, not contents.
+/// Shows sizes, and no contents.
 impl std::fmt::Debug for PayloadReplacement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PayloadReplacement")
@@ -238,23 +243,23 @@ impl std::fmt::Debug for PayloadReplacement {
     }
 }
 
-/// What every sealed payload begins with, as it is written: the header comes first, whatever is sealed. A store that
-/// prints JSON anew may put white space between these.
+/// The tokens that every sealed payload begins with, because the header is written first. A store that prints JSON anew
+/// may put white space between them.
 pub(crate) const HEADER_START: [&str; 4] = ["{", "\"$seal\"", ":", "\""];
-/// How far into a payload it is looked for: no database has to fetch the rest.
+/// The number of bytes in which the start of a header is looked for, so that no database has to fetch more.
 pub(crate) const HEADER_WITHIN: usize = 64;
 
 /// Does a payload begin with a header, as far as its first 64 bytes say? White space between the tokens does not
 /// matter: a column of type JSONB puts some behind the colon.
 ///
-/// Here the root's first member is `$seal`, so no value inside the payload can be taken for one. A sealed payload that
-/// has a page of white space in front, or whose members were put into another order, is missed: then it is looked at
-/// like plaintext, and found to be sealed. What the header covers is not said.
+/// A header is the first member of the root, so no value inside the payload can be taken for one. This misses a sealed
+/// payload that begins with much white space, or whose members were put into another order: maintenance then examines
+/// it like plaintext, and finds that it is sealed. This says nothing about which values the header covers.
 ///
 /// **A store that prints JSON anew** keeps members in an order of its own (JSONB: shorter names first). Its
-/// [`EventTable`] asks whether the root *has* the member, wherever it lies: `jsonb_typeof(payload -> '$seal') =
-/// 'string'` in PostgreSQL, [`holds_header`] where there is no such question. (`payload ? '$seal'` is also true of an
-/// array with that string in it.)
+/// [`EventTable`] asks whether the root *has* the member, at any place: `jsonb_typeof(payload -> '$seal') = 'string'`
+/// in PostgreSQL, or [`holds_header`] if the database can't be asked. (`payload ? '$seal'` is also true of an array
+/// with that string in it.)
 #[must_use]
 pub fn starts_with_header(payload: &[u8]) -> bool {
     let mut rest = payload.get(..HEADER_WITHIN).unwrap_or(payload);
@@ -267,15 +272,15 @@ pub fn starts_with_header(payload: &[u8]) -> bool {
     })
 }
 
-/// Does the root of a payload have the member `$seal` with a string for its value, wherever it lies? For tables whose
-/// store prints JSON anew; reads all of the payload. `false` for what is no JSON.
+/// Does the root of a payload have a member `$seal` whose value is a string, at any place? It is for tables whose store
+/// prints JSON anew, and reads all of the payload. `false` if the payload is not JSON.
 #[must_use]
 pub fn holds_header(payload: &[u8]) -> bool {
     let root = serde_json::from_slice::<HashMap<Cow<'_, str>, &RawValue>>(payload);
     root.is_ok_and(|root| root.get("$seal").is_some_and(|value| value.get().starts_with('"')))
 }
 
-/// What every table checks before it inserts events with positions of their own.
+/// The checks that every table makes before it inserts events with the positions that they have.
 pub(crate) fn check_insert(last: GlobalPosition, events: &[PersistedEvent]) -> Result<()> {
     let mut last = last;
     let mut ids = HashSet::with_capacity(events.len());

@@ -1,4 +1,4 @@
-//! Conveniences on top of the port.
+//! Conveniences on top of the port that appends and reads events.
 
 use crate::consumer::{Consumer, run_consumers};
 use crate::error::Result;
@@ -6,7 +6,7 @@ use crate::event::{AggregateRef, Appended, ExpectedVersion, NewEvent, Stream};
 use crate::store::EventStore;
 use async_trait::async_trait;
 
-/// What most code calls on an [`EventStore`]. Implemented for all of them.
+/// Conveniences that most code calls on an [`EventStore`]. Implemented for every event store.
 #[async_trait]
 pub trait EventStoreExt: EventStore {
     /// Reads an aggregate's whole stream.
@@ -17,13 +17,13 @@ pub trait EventStoreExt: EventStore {
         self.read_aggregate_stream(tx, aggregate, (..).into()).await
     }
 
-    /// Appends events and hands them to inline consumers in the same transaction: what they write is
-    /// committed or rolled back with the events.
+    /// Appends events and hands them to inline consumers in the same transaction: the consumers' writes are committed
+    /// or rolled back with the events.
     ///
     /// # Errors
     /// Those of [`EventStore::append`]; [`Error::Consumer`](crate::Error::Consumer) if a consumer fails. The events are
-    /// written then, so the caller must roll back. So it must if the future is dropped before it is done: consumers may
-    /// have handled some events and not others.
+    /// written then, so the caller must roll back. The caller must roll back too if the future is dropped before it is
+    /// done, because consumers may have handled some events and not others.
     async fn append_and_consume(
         &self,
         tx: &mut Self::Tx,

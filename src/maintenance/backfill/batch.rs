@@ -1,4 +1,4 @@
-//! One batch of a backfill: from what was read to what is committed.
+//! One batch of a backfill: events are read, sealed, written and verified in one transaction.
 
 use crate::crypto::primitives::Salts;
 use crate::error::{Error, EventFault, KeyFault, MaintenanceFault, Result};
@@ -16,13 +16,13 @@ use async_trait::async_trait;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-/// The events of a batch, and what became of them.
+/// The events of a batch, and the result for each.
 pub(super) struct Page<'a, T: EventTable + ?Sized> {
     sealer: &'a Sealer<T::Tx>,
     table: &'a T,
     options: &'a BackfillOptions,
     events: Vec<PersistedEvent>,
-    /// What the KMS opened before anything was locked.
+    /// The key-encryption keys that the KMS opened before anything was locked.
     pinned: Pinned,
     outcome: Outcome,
     skipped: Vec<(usize, Error)>,
@@ -36,20 +36,20 @@ pub(super) struct Outcome {
     pub(super) raced: u64,
 }
 
-/// An event with something in the clear.
+/// An event with a protected value in the clear.
 struct Open<'e> {
     index: usize,
     event: &'e PersistedEvent,
     plan: &'e Plan,
-    /// What is to be sealed.
+    /// The payload that is to be sealed.
     payload: Cow<'e, [u8]>,
-    /// What is void already.
+    /// The void entries that the event already has.
     voids: Voids,
-    /// What is sealed already.
+    /// The places that are sealed already, and their keys.
     coverage: Coverage,
 }
 
-/// What is written for an event, and what it must open to.
+/// The payload that is written for an event, and the payload to which it must open.
 struct Sealed<'e> {
     event: &'e PersistedEvent,
     payload: Vec<u8>,
@@ -75,7 +75,7 @@ impl<'a, T: EventTable + ?Sized> Page<'a, T> {
         }
     }
 
-    /// Has the KMS open what an earlier try did not find open, while nothing is locked.
+    /// Has the KMS open the key-encryption keys that an earlier try lacked, while nothing is locked.
     pub(super) async fn open_missed(&mut self) -> Result<()> {
         self.sealer.keys().open_missed(&mut self.pinned).await
     }
@@ -88,7 +88,7 @@ impl<'a, T: EventTable + ?Sized> Page<'a, T> {
         (self.outcome, skipped.collect())
     }
 
-    /// A dry run: what would be sealed, as far as can be told without making keys.
+    /// A dry run: finds out what would be sealed, as far as that is possible without creating keys.
     pub(super) async fn look(&mut self, connection: &mut T::Tx) -> Result<()> {
         let (mut outcome, mut skipped) = (Outcome::default(), Vec::new());
         let open =
@@ -133,7 +133,7 @@ impl<'a, T: EventTable + ?Sized> Page<'a, T> {
 #[async_trait]
 impl<T: EventTable + ?Sized> TableWork<T::Tx> for Page<'_, T> {
     async fn run(&mut self, tx: &mut T::Tx) -> Result<()> {
-        // It may be run again.
+        // The work may be run again, so the results are stored at the end only.
         let (mut outcome, mut skipped) = (Outcome::default(), Vec::new());
         let open = open_events(self.sealer, tx, &self.events, Reader::Locked(&self.pinned), &mut outcome, &mut skipped)
             .await?;
@@ -155,7 +155,7 @@ impl<T: EventTable + ?Sized> TableWork<T::Tx> for Page<'_, T> {
 }
 
 impl<T: EventTable + ?Sized> Page<'_, T> {
-    /// Seals what can be, under locks that last until the transaction ends.
+    /// Seals the events that can be sealed, under locks that last until the transaction ends.
     async fn seal<'e>(
         &self,
         tx: &mut T::Tx,
@@ -178,7 +178,8 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
             return Ok(Vec::new());
         }
         let keys = self.sealer.keys().usable_keys(tx, &scopes, &self.pinned).await?;
-        // What was opened before the locks were had may have been shredded in between, and its scope even reopened.
+        // A key that was opened before the locks were taken may have been shredded meanwhile. Its scope may even have
+        // been reopened.
         let live: HashSet<KeyId> = drafts.iter().flat_map(|(open, _)| open.coverage.live.keys().copied()).collect();
         if !self.sealer.keys().are_live(tx, &live, &self.pinned).await? {
             return Err(Error::Collision { source: None });
@@ -203,7 +204,7 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
         Ok(sealed)
     }
 
-    /// Makes void what belongs to scopes that were shredded, if that was asked for.
+    /// Makes values of shredded scopes void, if the options say so.
     async fn erase_shredded<'e>(
         &self,
         tx: &mut T::Tx,
@@ -242,7 +243,7 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
     }
 }
 
-/// What is to be done with an event, once the states of its scopes are known.
+/// What to do with an event, once the states of its scopes are known.
 enum Ready<'e> {
     Seal { draft: Draft<'e>, erases: bool },
     Nothing,
@@ -250,16 +251,16 @@ enum Ready<'e> {
 }
 
 impl Open<'_> {
-    /// What is to be sealed; `None` if that is nothing.
+    /// The draft of the seal; `None` if there is nothing to seal.
     fn draft(&self, voids: &Voids) -> Result<Option<Draft<'_>>> {
         let draft = Draft::with_voids(self.plan, self.event.as_stored().with_payload(&self.payload), voids)?;
-        // Who names the owners could otherwise have a live value erased as somebody's who was shredded, or keep it from
-        // a shred.
+        // The owner id is not authenticated. Without this check, whoever can edit it could make us erase a live value,
+        // or move it out of reach of a shred.
         if let Some(pointer) = draft.as_ref().and_then(|draft| draft.moved_to_another(&self.coverage.owners)) {
             return Err(Error::Event { event_id: self.event.event_id, fault: EventFault::OtherOwner { pointer } });
         }
         let places: HashSet<&str> = draft.iter().flat_map(Draft::places).collect();
-        // What was sealed once, and is not protected any more, must not come to lie in the clear.
+        // A value that is sealed, but that the plan no longer protects, must not be stored in the clear.
         match self.coverage.places.iter().find(|place| !places.contains(place.as_str())) {
             Some(_) => Err(Error::Event {
                 event_id: self.event.event_id,
@@ -289,7 +290,7 @@ impl Sealed<'_> {
     }
 }
 
-/// Of these events, those with a protected value in the clear, ready to be sealed.
+/// Finds the events that have a protected value in the clear, and prepares them for sealing.
 async fn open_events<'e, Tx: Send + 'static>(
     sealer: &'e Sealer<Tx>,
     tx: &mut Tx,
@@ -333,7 +334,7 @@ async fn open_events<'e, Tx: Send + 'static>(
     Ok(found)
 }
 
-/// Reads what was written back from the database, and opens it as a reader does that accepts no plaintext.
+/// Reads the written events back from the database, and opens them as a reader without `accept_plaintext` does.
 async fn verify<T: EventTable + ?Sized>(
     sealer: &Sealer<T::Tx>,
     table: &T,

@@ -1,28 +1,28 @@
-//! The questions that a census answers: what may go.
+//! The questions that a census answers: may a step or a policy be removed?
 
 use crate::event::{EventType, EventVersion};
 use crate::maintenance::census::{Census, CensusRow, Registration};
 use crate::schema::SchemaVersion;
 
-/// The answer to a question.
+/// The answer to the question whether something may be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It may.
+    /// It may be removed.
     Yes,
-    /// It may not.
+    /// It must stay.
     No {
-        /// Why not.
+        /// The reason.
         because: String,
     },
     /// This census can't tell.
     Unknown {
-        /// Why, and what to do.
+        /// The reason, and what to do.
         because: &'static str,
     },
 }
 
 impl Answer {
-    /// May it?
+    /// May it be removed?
     #[must_use]
     pub fn is_yes(&self) -> bool {
         *self == Self::Yes
@@ -40,12 +40,13 @@ impl std::fmt::Display for Answer {
 }
 
 impl Census {
-    /// May the step from this version go, and the version's declaration with it? No stored event needs it then.
+    /// May the step from this version be removed, and the version's declaration with it? It may if no stored event
+    /// needs it.
     ///
-    /// Where versions are stored that the registry can't read, nobody knows what their events need, of whichever type
-    /// they are: steps may lead from there through this one.
+    /// If the log holds versions that the registry can't read, of any type, the answer is `Unknown`: their steps could
+    /// lead through this version.
     ///
-    /// "Yes" is about what is stored: a process that still appends this version needs the step to be read.
+    /// "Yes" is about stored events only. If a process still appends this version, its events need the step.
     #[must_use]
     pub fn may_delete_step(&self, event_type: &str, from: u32) -> Answer {
         let Some(registered) = &self.registered else { return NO_REGISTRY };
@@ -72,8 +73,8 @@ impl Census {
         }
     }
 
-    /// May [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) go for this type? Every event of it is
-    /// sealed, or has nothing to protect; or else it would be an error to readers.
+    /// May [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) be removed for this type? It may if
+    /// every event of the type is sealed, or has nothing to protect. Otherwise, reads of the other events would fail.
     ///
     /// Only a census of [every payload](crate::maintenance::CensusOptions::every_payload) that is
     /// [settled](Self::is_settled) says "yes".
@@ -120,9 +121,9 @@ impl Census {
         }
     }
 
-    /// The registered types and versions whose steps no stored event needs. Empty wherever
-    /// [`may_delete_step`](Self::may_delete_step) can't tell: of a part of the log, without a registry, beside versions
-    /// that it does not know.
+    /// The registered types and versions whose steps no stored event needs. The list is empty if
+    /// [`may_delete_step`](Self::may_delete_step) can't tell: the census is of a part of the log, has no registry, or
+    /// met versions that the registry does not know.
     #[must_use]
     pub fn unneeded_steps(&self) -> Vec<(EventType, EventVersion)> {
         let registered = self.registered.as_deref().unwrap_or_default();
@@ -132,8 +133,8 @@ impl Census {
         steps.map(|known| (known.event_type.clone(), known.event_version)).collect()
     }
 
-    /// The registered types and versions of which nothing is stored. An event without a version is stored in the one
-    /// that it is read as.
+    /// The registered types and versions of which no event is stored. An event without a version counts for the version
+    /// as which it is read.
     #[must_use]
     pub fn not_stored(&self) -> Vec<(EventType, EventVersion)> {
         let is_of = |row: &CensusRow, known: &SchemaVersion| {

@@ -1,4 +1,4 @@
-//! One batch of a rewrite: from what was read in the source to what is committed in the target.
+//! One batch of a rewrite: events are read in the source, and written, verified and committed in the target.
 
 use crate::crypto::primitives::Salts;
 use crate::error::{Error, MaintenanceFault, Result, StorageFault};
@@ -13,7 +13,7 @@ use crate::store::{EventTable, TableWork};
 use async_trait::async_trait;
 use std::collections::{HashMap, HashSet};
 
-/// Makes keys that are needed, and nothing else.
+/// Creates keys that are needed, in a transaction of its own.
 pub(super) struct MakeKeys<'a, Tx> {
     pub(super) sealer: &'a Sealer<Tx>,
     pub(super) scopes: Vec<KeyScope>,
@@ -27,7 +27,7 @@ impl<Tx: Send + 'static> TableWork<Tx> for MakeKeys<'_, Tx> {
     }
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Default)]
 pub(super) struct Outcome {
     pub(super) copied: u64,
@@ -37,32 +37,32 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// How many events it is about.
+    /// The number of events in the batch.
     pub(super) fn events(&self) -> u64 {
         self.copied + self.rewritten + self.kept.len() as u64
     }
 }
 
-/// Carries a batch over, in a transaction of the source that holds the locks until the target has committed.
+/// Copies a batch, in a transaction of the source that holds the locks until the target has committed.
 pub(super) struct Carry<'a, Tx, T: EventTable + ?Sized> {
     sealer: &'a Sealer<Tx>,
     target: &'a T,
     target_connection: &'a mut T::Tx,
     options: &'a RewriteOptions,
     events: &'a [PersistedEvent],
-    /// The target's last position before them.
+    /// The target's last position before the batch.
     before: GlobalPosition,
-    /// What the KMS opened before anything was locked.
+    /// The key-encryption keys that the KMS opened before anything was locked.
     pinned: &'a Pinned,
     outcome: Outcome,
-    /// The scopes whose first keys have to be made before.
+    /// The scopes whose first keys have to be created before the batch can be written.
     missing: Vec<KeyScope>,
 }
 
-/// What is written for an event, and what it must be.
+/// The event that is written, and what it must be when it is read back.
 struct Written {
     event: PersistedEvent,
-    /// If it is sealed anew: what it must open to, and what is redacted in it.
+    /// If it is sealed anew: the payload to which it must open, and its redacted places.
     opens_to: Option<(Vec<u8>, HashSet<String>)>,
 }
 
@@ -93,7 +93,7 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
         (self.outcome, self.missing)
     }
 
-    /// A dry run: what would be done, as far as can be told without making keys.
+    /// A dry run: finds out what would be done, as far as that is possible without creating keys.
     pub(super) async fn look(&mut self, connection: &mut Tx) -> Result<()> {
         let sealer = self.sealer;
         let fates = fates(sealer, connection, self.events, self.options, Reader::Maintenance).await?;
@@ -140,7 +140,7 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
         Ok(())
     }
 
-    /// Seals what is to be sealed anew.
+    /// Seals the events that are to be sealed anew.
     fn write(&self, fates: Vec<Fate<'a>>, keys: Option<&UsableKeys>, outcome: &mut Outcome) -> Result<Vec<Written>> {
         let anew = fates.iter().filter(|fate| matches!(fate, Fate::Anew(_))).count();
         let mut salts = Salts::draw(anew.max(1))?;
@@ -205,7 +205,7 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
     }
 }
 
-/// What is to become of each event, by what its readers see now.
+/// Decides for each event what is written, by what its readers see now.
 async fn fates<'a, Tx: Send + 'static>(
     sealer: &'a Sealer<Tx>,
     tx: &mut Tx,
@@ -222,7 +222,7 @@ async fn fates<'a, Tx: Send + 'static>(
     fates.collect()
 }
 
-/// Why an event is not written anew after all.
+/// The reason why an event is not written anew after all.
 enum NotAnew {
     Kept(KeptBecause, Option<Error>),
     /// A key that it needs can't be used.
@@ -249,7 +249,8 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<Tx> for Carry<'_, Tx,
         } else {
             None
         };
-        // What was opened before the locks were had may have been shredded in between, and its scope even reopened.
+        // A key that was opened before the locks were taken may have been shredded meanwhile. Its scope may even have
+        // been reopened.
         if !sealer.keys().are_live(tx, &live, self.pinned).await? {
             return Err(Error::Collision { source: None });
         }
@@ -265,10 +266,10 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<Tx> for Carry<'_, Tx,
 /// Inserts a batch into the target, and verifies it there.
 struct Insert<'a, Tx, T: EventTable + ?Sized> {
     sealer: &'a Sealer<Tx>,
-    /// For the keys.
+    /// The source's connection, for the keys.
     source: &'a mut Tx,
     target: &'a T,
-    /// After which it is inserted.
+    /// The target's last position before the batch.
     before: GlobalPosition,
     pinned: &'a Pinned,
     written: Vec<Written>,
@@ -338,7 +339,7 @@ impl<'s> Fate<'s> {
     }
 }
 
-/// The scopes that are to be locked: of what is live, and of what is to be sealed.
+/// The scopes to lock: those of live values, and those of values that are to be sealed.
 fn scopes_of(fates: &[Fate<'_>]) -> HashSet<KeyScope> {
     let mut scopes = HashSet::new();
     for anew in fates.iter().filter_map(Fate::anew) {
@@ -360,7 +361,7 @@ fn unreadable(event: &PersistedEvent, error: Error) -> Error {
     })))
 }
 
-/// A database may re-space and re-order metadata, and spell its numbers otherwise.
+/// Are these equal as JSON? A database may change the white space, the order and the spelling of numbers of metadata.
 fn is_same_json(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
     let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok();
     match (a, b) {

@@ -1,4 +1,4 @@
-//! What is to be written for one event: decided from what its readers see.
+//! Decides what is written for one event, by what its readers see.
 
 use crate::error::Error;
 use crate::event::PersistedEvent;
@@ -13,7 +13,7 @@ use crate::seal::sealing::{Draft, Voids, check_unprotected_payload};
 use crate::sealer::{OpenedRow, Sealer};
 use std::collections::{HashMap, HashSet};
 
-/// What becomes of an event.
+/// What is done with an event.
 pub(super) enum Fate<'s> {
     /// It is copied byte by byte.
     Same,
@@ -25,16 +25,16 @@ pub(super) enum Fate<'s> {
 
 /// An event that is to be written anew.
 pub(super) struct Anew<'s> {
-    /// As it is to be stored, but for the payload, which is what readers see.
+    /// The event as it is to be stored, except for the payload, which is what readers see.
     pub(super) event: PersistedEvent,
-    /// By which it is sealed; `None`: nothing is protected in it.
+    /// The plan by which it is sealed; `None` if its version protects nothing.
     pub(super) plan: Option<&'s Plan>,
     pub(super) voids: Voids,
-    /// Under whose live keys the stored event is sealed.
+    /// The live keys under which the stored event is sealed, and their scopes.
     pub(super) live: HashMap<KeyId, KeyScope>,
 }
 
-/// Decides. An error is one of reading: whoever reads the source gets it too.
+/// Decides what is done with an event. Its errors are those that a read of the source returns, too.
 pub(super) fn fate_of<'s, Tx: Send + 'static>(
     sealer: &'s Sealer<Tx>,
     event: &PersistedEvent,
@@ -65,7 +65,7 @@ pub(super) fn fate_of<'s, Tx: Send + 'static>(
     })
 }
 
-/// Why an event is copied as it is stored, although it should be written anew.
+/// The reason why an event is copied as it is stored, although it should be written anew.
 struct Reason {
     because: KeptBecause,
     error: Option<Error>,
@@ -77,21 +77,21 @@ impl From<KeptBecause> for Reason {
     }
 }
 
-/// What is known of an event as it is stored.
+/// The facts about an event as it is stored.
 struct Stored<'s> {
     plan: &'s Plan,
-    /// No step changes it.
+    /// It is of a current version, so no step changes it.
     is_current: bool,
     secrets: Result<Secrets, TooMuch>,
-    /// What its seal covers.
+    /// The places that its seal covers.
     places: Vec<String>,
     live: HashMap<KeyId, KeyScope>,
-    /// The destroyed keys that it is redacted by, and whose they were.
+    /// The destroyed keys of its redactions, with their scopes.
     destroyed: Vec<(KeyId, KeyScope)>,
 }
 
 impl<'s> Stored<'s> {
-    /// How it is written anew. `seen` is what its readers see.
+    /// The event that is to be written anew. `seen` is what its readers see.
     fn anew(self, schemas: &'s Schemas, mut seen: Vec<PersistedEvent>, journey: Journey) -> Result<Anew<'s>, Reason> {
         if seen.is_empty() {
             return Err(KeptBecause::Dropped.into());
@@ -112,11 +112,12 @@ impl<'s> Stored<'s> {
         Ok(anew)
     }
 
-    /// Nothing is lost on the way, and nothing that was sealed comes to lie in the clear or with somebody else.
+    /// Checks that nothing is lost on the way, and that no sealed value would be stored in the clear or for another
+    /// owner.
     fn check(&self, anew: &Anew<'_>) -> Result<(), Reason> {
         let draft = anew.draft().map_err(|error| Reason { because: KeptBecause::NotAppendable, error: Some(error) })?;
         let keeps_redactions = match &draft {
-            // The stand-ins are those of the plan, or readers of the copy would see others.
+            // The stand-ins must be those of the plan, or readers of the copy would see other ones.
             Some(draft) => {
                 draft.voids() == anew.voids.len()
                     && draft.opens_to(anew.plan.unwrap_or(self.plan)).0 == anew.event.payload
@@ -126,7 +127,7 @@ impl<'s> Stored<'s> {
         if !keeps_redactions {
             return Err(KeptBecause::RedactionElsewhere.into());
         }
-        // No step changed it: places mean the same as before.
+        // If no step changed the event, every place means the same as before.
         let loses = self.is_current && {
             let places: HashSet<&str> = draft.iter().flat_map(Draft::places).collect();
             self.places.iter().any(|place| !places.contains(place.as_str()))
@@ -161,7 +162,7 @@ fn plan_of<'s>(schemas: &'s Schemas, event: &PersistedEvent) -> Option<&'s Plan>
         .filter(|plan| plan.protects())
 }
 
-/// Which destroyed key the void entry of each place names. `None` if that can't be said for certain.
+/// The destroyed key that the void entry of each place names. `None` if that is not certain.
 fn keys_of(
     plan: &Plan,
     event: &PersistedEvent,
@@ -175,7 +176,7 @@ fn keys_of(
     if places.is_empty() {
         return Some(Voids::new());
     }
-    // Whose the places are by the new plan.
+    // The draft says which scope owns each place by the new plan.
     let draft = Draft::new(plan, event.as_stored()).ok()??;
     let mut voids = Voids::new();
     for scope in &draft.scopes {
@@ -189,7 +190,7 @@ fn keys_of(
 }
 
 impl<'s> Anew<'s> {
-    /// What is to be sealed; `None` if that is nothing.
+    /// The draft of the seal; `None` if there is nothing to seal.
     pub(super) fn draft(&self) -> Result<Option<Draft<'_>>, Error> {
         match self.plan {
             Some(plan) => Draft::with_voids(plan, self.event.as_stored(), &self.voids),

@@ -1,9 +1,9 @@
-//! Guards what is sealed in an event that is written anew: none of it may come to lie in the clear, or with another
+//! Guards the sealed values of an event that is written anew: none of them may be stored in the clear, or for another
 //! owner.
 //!
-//! Steps are code of the application, so nobody says where a value went. It is looked for: every sealed string and
-//! number, as a whole and, from four bytes on, as a part of others. In one pass over the texts as they are spelled,
-//! whatever they hold, and with a bound: what would take longer is not written anew.
+//! Steps are code of the application, so nothing says where a value went. So every sealed string and number is searched
+//! for in the new event: as a whole and, from four bytes on, as a part of other texts. The search is one pass over all
+//! texts as they are spelled. It is bounded: if it would take longer, the event is not written anew.
 
 use crate::error::{Error, EventFault, Result};
 use crate::event::PersistedEvent;
@@ -20,30 +20,30 @@ use serde::de::IgnoredAny;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-/// Shorter strings are looked for as a whole: they are part of too much.
+/// Shorter strings are searched for as a whole only, because they are parts of too many texts.
 const PART: usize = 4;
-/// How much of a value is looked for before the rest is compared.
+/// How many bytes of a value are searched for before the rest is compared.
 const START: usize = 32;
-/// How many bytes all that is looked for may have.
+/// How many bytes all searched starts may have together.
 const MAX_STARTS: usize = 1 << 20;
 /// How many bytes may be compared where a value seems to begin.
 const MAX_COMPARED: usize = 1 << 26;
 
-/// The sealed strings and numbers of an event, as far as they are nowhere in the clear in it.
+/// The sealed strings and numbers of an event, without those that it also shows in the clear.
 #[derive(Default)]
 pub(super) struct Secrets {
-    /// Whose they are. One value may be sealed for several.
+    /// The owners of each value. One value may be sealed for several.
     owners: HashMap<String, HashSet<KeyScope>>,
-    /// Those that are looked for as parts, in the order in which `finder` knows them.
+    /// The values that are searched for as parts, in the order of `finder`'s patterns.
     parts: Vec<String>,
     finder: Option<AhoCorasick>,
-    /// Who has live values in the event.
+    /// The scopes that have live values in the event.
     scopes: HashSet<KeyScope>,
-    /// What the event says in the clear.
+    /// The texts that the event shows in the clear.
     clear: HashSet<String>,
 }
 
-/// It would take too long to find out, or can't be read.
+/// The search would take too long, or the payload can't be read.
 pub(super) struct TooMuch;
 
 impl Secrets {
@@ -54,7 +54,7 @@ impl Secrets {
         let payload = &opened.payload[..];
         let places: Vec<&str> = row.coverage.places.iter().map(String::as_str).collect();
         let spans = match places.as_slice() {
-            // Of these bytes, nothing is known.
+            // The payload is protected whole, so all of it is one value.
             [""] => vec![Span { start: 0, end: payload.len() }],
             places => locate(payload, places).ok_or(TooMuch)?,
         };
@@ -62,7 +62,8 @@ impl Secrets {
         for (place, span) in places.iter().zip(&spans) {
             let Some(owner) = row.coverage.owners.get(*place) else { continue };
             leaves(span.of(payload), |kind, text| {
-                // The names of members say what an object has, not whose it is.
+                // The names of members are not searched for: they say which fields an object has, and nothing about its
+                // owner.
                 if matches!(kind, Kind::Text | Kind::Number) {
                     match secrets.owners.get_mut(&*text) {
                         Some(owners) => drop(owners.insert(owner.clone())),
@@ -100,7 +101,7 @@ impl Secrets {
         Ok(())
     }
 
-    /// Passes every secret in a text on, until told that this is enough.
+    /// Calls `each` with every secret in a text, until it returns `true`.
     fn in_text(&self, text: &str, compared: &mut usize, mut each: impl FnMut(&str) -> bool) -> Result<bool, TooMuch> {
         if let Some((secret, _)) = self.owners.get_key_value(text)
             && each(secret)
@@ -121,11 +122,11 @@ impl Secrets {
         Ok(false)
     }
 
-    /// Why an event must not be stored as this draft would have it, if so.
+    /// The reason why an event must not be stored as this draft says, if there is one.
     ///
-    /// A value that was sealed for one owner goes to no other. To somebody who has no live value in the event as it is
-    /// stored goes nothing but what it says in the clear, as it says it: a value that a step made could be made of
-    /// anything.
+    /// A value that was sealed for one owner must not go to another one. A new owner, who has no live value in the
+    /// stored event, may receive only values that the stored event shows in the clear, unchanged: a value that a step
+    /// computed could be made of any other value.
     pub(super) fn refuse(&self, payload: &[u8], draft: Option<&Draft<'_>>) -> Option<KeptBecause> {
         if self.scopes.is_empty() {
             return None;
@@ -169,8 +170,8 @@ impl Secrets {
     }
 }
 
-/// Does the stored event itself name other owners than those that its values are sealed for? Nobody authenticates what
-/// names them, so what its steps make of that is worth nothing.
+/// Fails if the stored event itself names other owners than those for which its values are sealed. The ids that name
+/// owners are not authenticated, so no decision can rely on what its steps make of them.
 pub(super) fn check_owners(plan: &Plan, event: &PersistedEvent, row: &OpenedRow<'_>) -> Result<()> {
     let Some(opened) = row.opened.as_ref().filter(|_| !row.coverage.owners.is_empty()) else { return Ok(()) };
     let voids: Voids = opened.redacted.iter().map(|redacted| (redacted.place.clone(), redacted.key_id)).collect();
@@ -193,7 +194,7 @@ enum Kind {
     Truth,
 }
 
-/// What a payload says in the clear once the values at some places are sealed.
+/// Calls `each` with every text that a payload shows in the clear once the values at the `sealed` places are sealed.
 fn in_the_clear(payload: &[u8], mut sealed: Vec<Span>, mut each: impl FnMut(Kind, Cow<'_, str>)) {
     if !sealed.is_empty() || serde_json::from_slice::<IgnoredAny>(payload).is_ok() {
         sealed.sort_unstable();
@@ -208,13 +209,13 @@ fn in_the_clear(payload: &[u8], mut sealed: Vec<Span>, mut each: impl FnMut(Kind
     }
 }
 
-/// The strings, numbers and truths in a value; the text itself if it is no JSON.
+/// Calls `each` with the strings, numbers and booleans in a value; with its whole text if it is not JSON.
 fn leaves(value: &[u8], each: impl FnMut(Kind, Cow<'_, str>)) {
     in_the_clear(value, Vec::new(), each);
 }
 
-/// Of valid JSON, or of such with values cut out. A number comes as it is spelled, as a program spells it that has read
-/// it, and as what it is, whatever its spelling.
+/// Calls `each` with the texts of valid JSON, or of valid JSON from which values were cut out. A number is passed as it
+/// is spelled, as programs spell it that have read it, and in a canonical form.
 fn tokens(json: &[u8], each: &mut impl FnMut(Kind, Cow<'_, str>)) {
     let mut at = 0;
     while let Some(byte) = json.get(at) {
@@ -238,7 +239,7 @@ fn tokens(json: &[u8], each: &mut impl FnMut(Kind, Cow<'_, str>)) {
                 let is_number = |byte: &u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
                 let length = rest.iter().take_while(|byte| is_number(byte)).count();
                 let number = String::from_utf8_lossy(&rest[..length]);
-                // A mark in front, so that nothing but numbers looks like one.
+                // The canonical form begins with a mark, so that no other text looks like it.
                 let value = canonical(&number);
                 for spelled in respelled(&number) {
                     if let Some(rounded) = canonical(&spelled).filter(|rounded| value.as_ref() != Some(rounded)) {
@@ -262,7 +263,7 @@ fn tokens(json: &[u8], each: &mut impl FnMut(Kind, Cow<'_, str>)) {
     }
 }
 
-/// How long the string is that begins here, quotes included.
+/// The length of the string that begins here, quotes included.
 fn string_length(text: &[u8]) -> usize {
     let mut at = 1;
     while let Some(found) = memchr::memchr2(b'"', b'\\', text.get(at..).unwrap_or_default()) {
