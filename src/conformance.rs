@@ -1,9 +1,9 @@
-//! The contracts of the ports as functions: run your own [`EventStore`](crate::EventStore),
+//! The contracts of the ports as functions. Run your own [`EventStore`](crate::EventStore),
 //! [`EventTable`](crate::store::EventTable), [`KeyStore`](crate::keys::KeyStore) or [`Kms`](crate::kms::Kms) through
 //! them.
 //!
-//! Feature `conformance`. Each function panics where an implementation breaks its contract. Give each
-//! call a database of its own: the functions assume that they are alone in it.
+//! They need the feature `conformance`. Each function panics if an implementation breaks its contract. Give each call a
+//! database of its own: the functions assume that nothing else uses it.
 //!
 //! ```
 //! use eventseal::conformance::{self, Database};
@@ -54,7 +54,7 @@ use std::time::{Duration, Instant};
 /// The database that an implementation is tested on: how to begin and commit a transaction.
 #[async_trait]
 pub trait Database: Send + Sync {
-    /// What the port's methods take.
+    /// The connection that the port's methods take.
     type Tx: Send + 'static;
     /// A transaction. Dropping it rolls it back.
     type Transaction: Send;
@@ -67,7 +67,7 @@ pub trait Database: Send + Sync {
     /// Those of the database; the suite panics on them.
     async fn connect(&self) -> Result<Self::Connection>;
 
-    /// What the port's methods take, outside a transaction.
+    /// The connection that the port's methods take, outside a transaction.
     fn connection<'c>(&self, connection: &'c mut Self::Connection) -> &'c mut Self::Tx;
 
     /// Begins a transaction that may write.
@@ -79,9 +79,9 @@ pub trait Database: Send + Sync {
     /// The connection in a transaction.
     fn tx<'t>(&self, transaction: &'t mut Self::Transaction) -> &'t mut Self::Tx;
 
-    /// Does the store print JSON anew, as a JSONB column does? White space, spellings of numbers, the order of members
-    /// and members that come twice may be lost then, and nothing else: see [`EventStore`](crate::EventStore). `false`,
-    /// which is what a store of bytes says, has payloads compared byte for byte.
+    /// Does the store print JSON anew, as a JSONB column does? It may then lose white space, spellings of numbers, the
+    /// order of members and members that come twice, and nothing else: see [`EventStore`](crate::EventStore). With
+    /// `false` (the default, for a store of bytes), payloads are compared byte for byte.
     fn respells_json(&self) -> bool {
         false
     }
@@ -101,7 +101,7 @@ fn must_be_refused<T>(result: Result<T>, variant: &str, rule: &str) {
     assert!(is_it, "{rule}: expected {variant}, got {found}");
 }
 
-/// A result that must be one.
+/// The value of a result; panics if it is an error.
 fn must<T>(result: Result<T>, what: &str) -> T {
     match result {
         Ok(value) => value,
@@ -109,7 +109,8 @@ fn must<T>(result: Result<T>, what: &str) -> T {
     }
 }
 
-/// Runs a future that may have to wait for as long as it gets on. The databases answer within a second.
+/// Runs a future until it is done, or until it makes no progress because it waits for something. The databases answer
+/// within a second.
 async fn until_idle<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     let began = Instant::now();
     std::future::poll_fn(|context| match future.as_mut().poll(context) {
@@ -123,7 +124,7 @@ async fn until_idle<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     .await
 }
 
-/// Bytes as somebody can read them.
+/// Bytes as a readable text, for messages.
 fn text(bytes: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(bytes))
 }

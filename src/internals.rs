@@ -1,6 +1,6 @@
 //! What this crate's own benchmarks and tests look at: the sealing engine without key look-ups, the sealed format, the
-//! SQL of the key tables, and parts whose properties are tested with any input. Not part of the public API: it may
-//! change or go at any time.
+//! SQL of the key tables, and parts whose properties are tested with any input. It is not part of the public API, and
+//! may change or go at any time.
 
 pub mod format;
 
@@ -23,7 +23,7 @@ use crate::seal::sealing::{Draft, SealingKey};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// One event, its schema and its keys, ready to be sealed and opened again and again.
+/// One event with its schema and its keys, which can be sealed and opened repeatedly.
 #[allow(missing_debug_implementations, reason = "holds keys")]
 pub struct Engine {
     schemas: Schemas,
@@ -37,7 +37,7 @@ pub struct Engine {
 
 impl Engine {
     /// # Errors
-    /// Whatever is wrong with the arguments.
+    /// Errors of the schema, and of the keys' creation.
     pub fn new(schema: EventSchema, aggregate: AggregateRef, event: NewEvent) -> Result<Self> {
         let new_key =
             || Ok::<_, crate::Error>((KeyId(random::uuid()?), Arc::new(DataKey::new(random::key()?.expose())?)));
@@ -67,7 +67,7 @@ impl Engine {
         self.event.to_store(&self.aggregate)
     }
 
-    /// What an append does for each event once it has the keys, the draw of a salt included.
+    /// Seals the event, as an append does once it has the keys. It draws a salt.
     ///
     /// # Errors
     /// Those of sealing.
@@ -78,7 +78,8 @@ impl Engine {
         draft.seal(&self.namespace, &keys, &integrity, &Salts::draw(1)?.next()?)
     }
 
-    /// What a read does for each event once it has the keys: `None` if the stored bytes are handed out.
+    /// Opens a stored payload, as a read does once it has the keys. `None` if the stored bytes are handed out
+    /// unchanged.
     ///
     /// # Errors
     /// Those of opening.

@@ -5,8 +5,8 @@
 //! - [`command_json`]: what the command prints with `--json`.
 //! - [`format`](mod@format): the bytes that are stored, so precisely that a reader can be built from the page.
 
-// Links from one guide to another: the first definition of a name counts, so these stand before the guides' own, which
-// lead to files.
+// The link targets between guides. The guides' own targets are files. The first definition of a name counts, so these
+// come before.
 
 #[doc = "[where-a-store-is-rewritten]: operations#rewrite-a-store\n"]
 #[doc = include_str!("../docs/evolution.md")]

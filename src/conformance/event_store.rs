@@ -15,10 +15,10 @@ use uuid::Uuid;
 /// (an integer), `owner` (a string) and `text` (a string).
 pub const EVENT_TYPE: &str = "ConformanceEvent";
 
-/// The version that the suite appends. A store may upcast it, so long as the payload stays equal as JSON.
+/// The version of the events that the suite appends. A store may upcast them if their payloads stay equal as JSON.
 pub const EVENT_VERSION: u32 = 1;
 
-/// Runs all of the suite.
+/// Runs the whole suite.
 pub async fn event_store<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     appends_assign_versions_and_positions(db, store).await;
     expected_versions_are_checked(db, store).await;
@@ -36,7 +36,7 @@ pub async fn event_store<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: 
 }
 
 fn new_event(number: u32) -> NewEvent {
-    // Spelled as no printer spells it, so that a store that prints payloads anew is found out.
+    // No printer of JSON spells this like that, so the suite notices a store that prints payloads anew.
     let payload =
         format!("{{ \"text\":\"text {number} \\u00E9\u{1f600}\",\n \"owner\" :\"owner-1\",\"number\":  {number}}}");
     NewEvent::raw(EVENT_TYPE, EVENT_VERSION, payload)
@@ -68,7 +68,8 @@ async fn append<D: Database, S: EventStore<Tx = D::Tx>>(
     appended.events
 }
 
-/// Versions start at 1 without gaps, positions ascend, and the result is what was passed, in its order.
+/// Checks that versions begin with 1 and have no gaps, that positions ascend, and that the result holds the events as
+/// passed, in their order.
 pub async fn appends_assign_versions_and_positions<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("versions");
     let first = append(db, store, &aggregate, ExpectedVersion::NoStream, &new_events(0..3)).await;
@@ -108,7 +109,7 @@ pub async fn appends_assign_versions_and_positions<D: Database, S: EventStore<Tx
     );
 }
 
-/// Every mode of optimistic concurrency, and that a conflict leaves the transaction usable.
+/// Checks every mode of optimistic concurrency, and that a conflict leaves the transaction usable.
 pub async fn expected_versions_are_checked<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("expected");
     let version = |number: i64| must(AggregateVersion::try_from(number), "a version");
@@ -144,7 +145,8 @@ pub async fn expected_versions_are_checked<D: Database, S: EventStore<Tx = D::Tx
     assert_eq!(stream.events.iter().map(number_of).collect::<Vec<_>>(), [0, 1, 2], "a refused append writes nothing");
 }
 
-/// Every column survives; payloads byte for byte where nothing is upcast, metadata as JSON.
+/// Checks that every column is read as it was appended: payloads byte for byte unless they were upcast, metadata as
+/// JSON.
 pub async fn everything_appended_is_read<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("columns \u{1f600} '\"\\");
     let full = new_event(1)
@@ -207,11 +209,12 @@ pub(super) fn same_json(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// White space, spellings of numbers, the order of members, members that come twice, escapes, bytes that are no JSON:
-/// each is kept as it is, or refused at append. A store may refuse what it can't keep; it may not change it.
+/// Checks that white space, spellings of numbers, the order of members, members that come twice, escapes and bytes that
+/// are not JSON are kept as they are, or are refused at append. A store may refuse a payload that it can't keep. It may
+/// not change one.
 ///
-/// A database whose [`respells_json`](Database::respells_json) says so keeps the value of JSON only. Of members that
-/// come twice it keeps the last.
+/// If [`respells_json`](Database::respells_json) is `true`, only the value of JSON has to be kept, and the last of
+/// members that come twice.
 pub async fn payloads_are_kept_as_they_are_spelled<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let (first, second) = (r#""owner":"owner-1","text":"text 7""#, r#""number":1"#);
     let payloads: [Vec<u8>; 7] = [
@@ -230,7 +233,7 @@ pub async fn payloads_are_kept_as_they_are_spelled<D: Database, S: EventStore<Tx
         let appended = store.append(db.tx(&mut transaction), &aggregate, ExpectedVersion::Any, &[event]).await;
         match appended {
             Ok(_) => must(db.commit(transaction).await, "commit"),
-            // The first four are JSON that every store holds.
+            // Every store must hold the first four, which are plain JSON.
             Err(error) if index < 4 => {
                 panic!("payloads are kept byte for byte: {} was refused: {error}", text(payload))
             }
@@ -240,7 +243,7 @@ pub async fn payloads_are_kept_as_they_are_spelled<D: Database, S: EventStore<Tx
         let stream = store.read_stream(db.tx(&mut transaction), &aggregate).await;
         let stream = match stream {
             Ok(stream) => stream,
-            // A store that upcasts reads payloads, and some can't be read.
+            // A store that upcasts has to read payloads, and some of these can't be read.
             Err(_) if index >= 4 => continue,
             Err(error) => panic!("payloads are kept byte for byte: {} can't be read again: {error}", text(payload)),
         };
@@ -248,7 +251,7 @@ pub async fn payloads_are_kept_as_they_are_spelled<D: Database, S: EventStore<Tx
     }
 }
 
-/// What a transaction appended is visible to others once it is committed, and not before.
+/// Checks that others see the events of a transaction once it is committed, and not before.
 pub async fn uncommitted_appends_are_seen_by_nobody_else<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     const RULE: &str = "what was appended is visible to others once the caller commits, and not before";
     let aggregate = fresh("uncommitted");
@@ -266,7 +269,7 @@ pub async fn uncommitted_appends_are_seen_by_nobody_else<D: Database, S: EventSt
     assert_eq!(seen, 1, "{RULE}");
 }
 
-/// Both bounds are inclusive, and empty ranges are empty streams.
+/// Checks that both bounds of a range are inclusive, and that an empty range is an empty stream.
 pub async fn streams_have_inclusive_bounds<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("bounds");
     append(db, store, &aggregate, ExpectedVersion::NoStream, &new_events(1..6)).await;
@@ -296,7 +299,8 @@ pub async fn streams_have_inclusive_bounds<D: Database, S: EventStore<Tx = D::Tx
     );
 }
 
-/// Following the log in pages of any size sees everything once; filters and limits count stored events.
+/// Checks that a reader of the log sees every event once, with pages of any size, and that filters and limits count
+/// stored events.
 pub async fn the_log_is_read_in_pages<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let mut transaction = must(db.begin().await, "begin");
     let start = must(store.latest_global_position(db.tx(&mut transaction)).await, "latest position");
@@ -356,7 +360,7 @@ pub async fn the_log_is_read_in_pages<D: Database, S: EventStore<Tx = D::Tx>>(db
     );
 }
 
-/// Dropping a transaction forgets its appends, and the versions are given again.
+/// Checks that dropping a transaction forgets its appends, and that their versions are assigned again.
 pub async fn rolled_back_appends_leave_nothing<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("rollback");
     let events = new_events(0..2);
@@ -375,8 +379,8 @@ pub async fn rolled_back_appends_leave_nothing<D: Database, S: EventStore<Tx = D
     );
 }
 
-/// An append on a connection that is not in a transaction is refused. A database whose connections all are in one, as
-/// that in memory, forgets it with the connection.
+/// Checks that an append on a connection that is not in a transaction is refused. The database in memory has no such
+/// connections: it must forget the append when the connection is dropped.
 pub async fn appends_need_a_transaction<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("outside");
     let mut outside = must(db.connect().await, "connect");
@@ -389,7 +393,7 @@ pub async fn appends_need_a_transaction<D: Database, S: EventStore<Tx = D::Tx>>(
     assert_eq!(left, 0, "an append outside of a transaction is refused");
 }
 
-/// What must be refused is refused before anything is written.
+/// Checks that bad appends are refused before anything is written.
 pub async fn bad_appends_write_nothing<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let good = fresh("bad");
     let known = append(db, store, &good, ExpectedVersion::NoStream, &new_events(0..1)).await.remove(0);
@@ -431,7 +435,8 @@ pub async fn bad_appends_write_nothing<D: Database, S: EventStore<Tx = D::Tx>>(d
     assert_eq!(stream.events.iter().map(number_of).collect::<Vec<_>>(), [0, 1], "a refused append writes nothing");
 }
 
-/// 2,000 events in one append have ascending versions and positions in the order in which they were passed.
+/// Checks that 2,000 events in one append have ascending versions and positions, in the order in which they were
+/// passed.
 pub async fn large_batches_keep_their_order<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("large");
     let appended = append(db, store, &aggregate, ExpectedVersion::NoStream, &new_events(0..2_000)).await;
@@ -444,7 +449,7 @@ pub async fn large_batches_keep_their_order<D: Database, S: EventStore<Tx = D::T
     assert!(stream.events.iter().map(number_of).eq(0..2_000));
 }
 
-/// Of two transactions that append to one aggregate at the same version, one commits.
+/// Checks that exactly one of two transactions commits that append to one aggregate at the same version.
 pub async fn one_of_two_concurrent_appends_wins<D: Database, S: EventStore<Tx = D::Tx>>(db: &D, store: &S) {
     let aggregate = fresh("race");
     let (a, b) =
@@ -472,8 +477,8 @@ async fn begin_the_stream<D: Database, S: EventStore<Tx = D::Tx>>(
     db.commit(transaction).await
 }
 
-/// The other one has the version, and may yet roll back: whoever wants it too waits, or one of the two is told at its
-/// commit.
+/// Checks an append at a version that another open transaction has taken. That one may still roll back. So the second
+/// append has to wait, or one of the two transactions has to fail at its commit.
 pub async fn an_append_beside_one_that_is_not_committed_waits_or_loses<D: Database, S: EventStore<Tx = D::Tx>>(
     db: &D,
     store: &S,

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Runs all of the suite. The tables are empty, and the store is a bare one.
+/// Runs the whole suite. The tables must be empty, and the store must not be wrapped in a `SealedStore`.
 pub async fn event_table<D, S>(db: &D, store: &S)
 where
     D: Database,
@@ -36,7 +36,7 @@ fn version(number: u32) -> EventVersion {
     EventVersion::new(number)
 }
 
-/// An event with everything that an event can have.
+/// An event with a value in every optional column.
 fn stored(number: i64, id: &str, aggregate_version: i64, payload: &[u8]) -> PersistedEvent {
     let event = NewEvent::raw("Inserted", 3, payload)
         .with_metadata(r#"{"a":[1,null,"\u00e9"]}"#)
@@ -48,7 +48,7 @@ fn stored(number: i64, id: &str, aggregate_version: i64, payload: &[u8]) -> Pers
     PersistedEvent::from_new(aggregate("Inserted \u{1f600}", id), aggregate_version, position(number), event)
 }
 
-/// Whoever asks.
+/// Checks that every connection gives the table the same location.
 async fn a_table_is_where_it_is<D: Database, S: EventTable<Tx = D::Tx>>(db: &D, store: &S) {
     let (mut one, mut other) = (must(db.connect().await, "connect"), must(db.connect().await, "connect"));
     let first = must(store.location(db.connection(&mut one)).await, "location");
@@ -61,7 +61,7 @@ enum Does<'w> {
     Insert(&'w [PersistedEvent]),
 }
 
-/// One call in a transaction, which then fails if it should, or never ends.
+/// Makes one call in a transaction. Then it succeeds, fails or never ends, as it is told.
 struct Work<'w, S> {
     store: &'w S,
     does: Does<'w>,
@@ -93,7 +93,7 @@ async fn work<D: Database, S: EventTable<Tx = D::Tx>>(
     let mut work = Work { store, does, replaced: Vec::new(), fails, hangs: false };
     let mut connection = must(db.connect().await, "connect");
     store.in_transaction(db.connection(&mut connection), &mut work).await?;
-    // Committed when it returns, and the connection can be used again.
+    // The transaction is committed when the call returns, and the connection can be used again.
     must(store.count_events(db.connection(&mut connection), PositionRange::default()).await, "count");
     Ok(work.replaced)
 }
@@ -116,7 +116,8 @@ async fn all<D: Database, S: EventTable<Tx = D::Tx>>(db: &D, store: &S) -> Vec<P
     must(store.stored_events(db.connection(&mut connection), &query).await, "read")
 }
 
-/// Counts by type, version and header; pages by range, version and header; everything as it is stored.
+/// Checks counts by type, version and header, pages by range, version and header, and that events are read as they are
+/// stored.
 pub async fn stored_events_are_counted_and_read<D, S>(db: &D, store: &S)
 where
     D: Database,
@@ -140,7 +141,7 @@ where
         same_but_payload("events are read as they are stored", stored, appended);
         same_payload(db, "payloads are read as they are stored", &stored.payload, &appended.payload);
     }
-    // As a database that prints JSON anew has them.
+    // A database that prints JSON anew has these payloads.
     let appended = as_stored;
     let mut connection = must(db.connect().await, "connect");
     let connection = db.connection(&mut connection);
@@ -241,12 +242,12 @@ fn empty<D: Database>(db: &D) -> &'static [u8] {
     if db.respells_json() { b"{}" } else { b"" }
 }
 
-/// What is said of a store of bytes, or what of one that holds JSON only.
+/// Chooses the payload for a store of bytes, or the one for a store that holds JSON only.
 fn either<'p, D: Database>(db: &D, bytes: &'p str, json: &'p str) -> &'p str {
     if db.respells_json() { json } else { bytes }
 }
 
-/// Byte for byte, or as JSON where the database prints it anew.
+/// Compares payloads byte for byte, or as JSON if the database prints it anew.
 fn same_payload<D: Database>(db: &D, rule: &str, found: &[u8], expected: &[u8]) {
     let equal = match (serde_json::from_slice(found), serde_json::from_slice(expected)) {
         (Ok(found), Ok(expected)) if db.respells_json() => same_json(&found, &expected),
@@ -255,7 +256,7 @@ fn same_payload<D: Database>(db: &D, rule: &str, found: &[u8], expected: &[u8]) 
     assert!(equal, "{rule}: {} was expected, {} is there", text(expected), text(found));
 }
 
-/// Everything but the payload, and metadata as JSON.
+/// Compares everything but the payload. Metadata is compared as JSON.
 fn same_but_payload(rule: &str, found: &PersistedEvent, expected: &PersistedEvent) {
     let json = |bytes: &Vec<u8>| serde_json::from_slice::<serde_json::Value>(bytes).unwrap_or_default();
     assert_eq!(found.metadata.as_ref().map(json), expected.metadata.as_ref().map(json), "metadata is kept as JSON");
@@ -264,7 +265,7 @@ fn same_but_payload(rule: &str, found: &PersistedEvent, expected: &PersistedEven
     assert!(found == *expected, "{rule}: {found:?} is not {expected:?}");
 }
 
-/// What succeeds is committed; what fails, or is dropped in the middle, leaves nothing.
+/// Checks that work that succeeds is committed, and that work that fails or is dropped in the middle leaves nothing.
 pub async fn work_is_committed_or_forgotten<D, S>(db: &D, store: &S)
 where
     D: Database,
@@ -289,7 +290,7 @@ where
             Work { store, does: Does::Replace(&changes), replaced: Vec::new(), fails: false, hangs: true };
         let mut connection = must(db.connect().await, "connect");
         let hangs = store.in_transaction(db.connection(&mut connection), &mut hanging);
-        // Dropped when the work has been done and the transaction has not ended.
+        // The future is dropped after the work was done, before the transaction ends.
         let reached = until_idle(std::pin::pin!(hangs)).await;
         assert!(reached.is_none(), "a transaction ended before its work did");
         assert_eq!(hanging.replaced.len(), 1, "the work was not done");
@@ -323,7 +324,7 @@ where
     );
 }
 
-/// Compare and swap, by position, id and payload.
+/// Checks that a payload is replaced only if position, id and payload are those that were read (compare and swap).
 pub async fn payloads_are_replaced_while_they_are_what_was_read<D, S>(db: &D, store: &S)
 where
     D: Database,
@@ -368,7 +369,8 @@ where
     let mut outside = must(db.connect().await, "connect");
     let refused = store.replace_payloads(db.connection(&mut outside), std::slice::from_ref(&forgery)).await;
     drop(outside);
-    // A database in memory has no connections outside of transactions: what one did is forgotten with it.
+    // The database in memory has no connections outside of transactions. It forgets a connection's changes when the
+    // connection is dropped.
     let is_refused = matches!(&refused, Err(Error::Transaction(TransactionFault::NotInTransaction { .. })))
         || refused.as_ref().is_ok_and(|done| *done == [forgery.position]);
     assert!(is_refused, "payloads are replaced in a transaction only: {refused:?}");
@@ -376,7 +378,8 @@ where
     assert!(left == after[1..2], "payloads are replaced in a transaction only");
 }
 
-/// Positions with gaps, versions, ids, times and all; the next append goes on from there.
+/// Checks that inserted events keep their positions (with gaps), versions, ids, times and everything else, and that the
+/// next append goes on after them.
 pub async fn events_are_inserted_as_they_are<D, S>(db: &D, store: &S)
 where
     D: Database,
@@ -397,7 +400,7 @@ where
     let mut outside = must(db.connect().await, "connect");
     let refused = store.insert_events(db.connection(&mut outside), &events).await;
     drop(outside);
-    // As for payloads: a database in memory forgets it.
+    // The database in memory forgets this with the connection, as it does replaced payloads.
     assert!(
         matches!(refused, Ok(()) | Err(Error::Transaction(TransactionFault::NotInTransaction { .. }))),
         "events are inserted in a transaction only: {refused:?}"
@@ -429,7 +432,7 @@ where
     must(db.commit(transaction).await, "commit");
 }
 
-/// Positions that are not after all others, and ids that are known.
+/// Checks that positions that are not after all others, and ids that the table has, are refused.
 pub async fn nothing_is_inserted_where_it_does_not_belong<D, S>(db: &D, store: &S)
 where
     D: Database,

@@ -70,7 +70,7 @@ async fn active_kek<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) -> K
     }
 }
 
-/// A scope with one key, committed.
+/// Creates a scope with one key, and commits it.
 async fn scope_with_key<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K, name: &str) -> (KeyScope, NewDataKey) {
     let scope = fresh(name);
     let new = key(&scope, 1, active_kek(db, keys).await);
@@ -154,8 +154,8 @@ pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: 
     assert!(must(keys.history(db.tx(&mut transaction), &unknown).await, "history").is_none());
 }
 
-/// The highest version is that of all keys, not that of the active one: whoever writes the table may have made an older
-/// key the active one again, and it must be found out.
+/// Checks that the reported last version is the highest of all keys of the scope, even if another key is active.
+/// Somebody who can write to the table may have made an older key active again, and that must be noticed.
 pub async fn the_newest_key_is_known_whatever_is_active<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let kek_id = active_kek(db, keys).await;
     let (scope, first) = scope_with_key(db, keys, "newest").await;
@@ -188,7 +188,7 @@ pub async fn the_newest_key_is_known_whatever_is_active<D: Database, K: KeyStore
     assert_eq!(found, [first.key_id, older.key_id, newest.key_id], "a history is in ascending order of version");
 }
 
-/// What is changed is there: a change of something that is not there is an error, and no silence.
+/// Checks that a change of a scope or key that does not exist is an error.
 pub async fn changes_that_change_nothing_are_errors<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let kek_id = active_kek(db, keys).await;
     let unknown = fresh("not there");
@@ -225,7 +225,7 @@ pub async fn changes_that_change_nothing_are_errors<D: Database, K: KeyStore<Tx 
         if state == ScopeState::Disabled {
             let refused = keys.insert_keys(tx, &[key(&scope, 2, kek_id)]).await;
             assert!(refused.is_err(), "insert_keys gave a key to a scope that is not live");
-            // A refusal may have ended the transaction.
+            // The refusal may have ended the transaction.
             drop(transaction);
             let mut transaction = must(db.begin().await, "begin");
             must(keys.change_scope(db.tx(&mut transaction), &change).await, "change_scope");
@@ -263,7 +263,8 @@ pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>
     let found = must(keys.data_keys(tx, &key_ids).await, "data_keys");
     assert!(found.len() == 2 && key_ids[0] == first.key_id);
     for key in &found {
-        // Readers redact only what says both, so that a lost blob is never taken for an erasure.
+        // Readers redact a value only if its key row is shredded and has no key, so that a lost key is never taken for
+        // an erasure.
         assert!(key.wrapped_key.is_none(), "a destroyed key is still there");
         assert_eq!(key.shredded_at, Some(at), "a destroyed key must say when it was destroyed");
         assert_eq!(key.scope_state, ScopeState::Shredded);
@@ -285,8 +286,7 @@ pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>
     assert!(untouched.active.is_some_and(|key| key.wrapped_key.is_some()), "another scope was touched");
 }
 
-/// Whatever the order in which an append that makes a key and a shred of its scope run, no live key is
-/// left under a tombstone.
+/// Checks that no live key is left in a shredded scope, in whatever order a shred and an append that creates a key run.
 pub async fn no_key_outlives_a_concurrent_shred<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let kek_id = active_kek(db, keys).await;
     let mut shreds = 0;

@@ -6,7 +6,7 @@ use crate::keys::names::{KekId, Namespace};
 use crate::kms::{KekContext, Kms, WrappedKek};
 use uuid::Uuid;
 
-/// Runs all of the suite.
+/// Runs the whole suite.
 pub async fn kms<K: Kms>(kms: &K) {
     let context =
         |name: &str| KekContext { namespace: must(Namespace::new(name), "a namespace"), kek_id: KekId(Uuid::now_v7()) };
