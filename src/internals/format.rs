@@ -37,7 +37,7 @@ pub struct Protection(Plans);
 
 #[derive(Debug)]
 enum Plans {
-    Registered(Schemas),
+    Registered(Box<Schemas>),
     Unchecked(Plan),
 }
 
@@ -55,7 +55,7 @@ impl Protection {
     /// # Errors
     /// What is wrong with the schema.
     pub fn of(schema: EventSchema) -> Result<Self> {
-        Ok(Self(Plans::Registered(Schemas::new([schema])?)))
+        Ok(Self(Plans::Registered(Box::new(Schemas::new([schema])?))))
     }
 
     /// A plan that schemas may refuse, such as one that can never seal.

@@ -169,7 +169,7 @@ impl<'a> Node<'a> {
                 }
             }),
             Self::Array(elements) => {
-                elements.iter_mut().enumerate().for_each(|(index, value)| below(&index.to_string(), value))
+                elements.iter_mut().enumerate().for_each(|(index, value)| below(&index.to_string(), value));
             }
             _ => {}
         }

@@ -46,7 +46,7 @@ pub(crate) fn sweep_at(caches: &Arc<Caches>, at: Instant) {
         match thread {
             Ok(_) => watched.running = true,
             Err(error) => {
-                tracing::warn!(%error, "no thread to drop expired keys: they are dropped when keys are used next")
+                tracing::warn!(%error, "no thread to drop expired keys: they are dropped when keys are used next");
             }
         }
     }

@@ -322,7 +322,7 @@ impl Kms for AwsKms {
                 match sent {
                     Ok(opened) => break 'opened (opened, name),
                     Err(error) => {
-                        self.keep_trying(name, wrapped, self.failure(context.kek_id, name, &error), &mut refusal)?
+                        self.keep_trying(name, wrapped, self.failure(context.kek_id, name, &error), &mut refusal)?;
                     }
                 }
             }

@@ -196,7 +196,7 @@ impl<'t> Levels<'t> {
             place.push('/');
             match container {
                 Open::Object { name, .. } => {
-                    push_escaped(&mut place, &name.and_then(|name| raw::name(name).ok()).unwrap_or_default())
+                    push_escaped(&mut place, &name.and_then(|name| raw::name(name).ok()).unwrap_or_default());
                 }
                 Open::Array { index } => place.push_str(&index.to_string()),
             }

@@ -320,7 +320,7 @@ mod tests {
         }
         let mut clear = Vec::new();
         in_the_clear(br#"{"a":"cut","b":"c"}"#, vec![Span { start: 5, end: 10 }], |_, text| {
-            clear.push(text.into_owned())
+            clear.push(text.into_owned());
         });
         assert_eq!(clear, ["a", "b", "c"]);
     }

@@ -69,7 +69,7 @@ fn lies(tracked: &[Token], named: &[Token]) -> Lies {
             (Token::Each, Token::Each) => {}
             (Token::Name(a), Token::Name(b)) if a == b => {}
             (Token::Each, Token::Name(index)) | (Token::Name(index), Token::Each) if array_index(index).is_some() => {
-                certain = false
+                certain = false;
             }
             _ => return Lies::Elsewhere,
         }
