@@ -35,12 +35,14 @@
 
 mod event_store;
 mod event_table;
+mod key_rows;
 mod key_store;
 mod key_table;
 mod kms;
 
 pub use event_store::*;
 pub use event_table::*;
+pub use key_rows::*;
 pub use key_store::*;
 pub use key_table::*;
 pub use kms::*;

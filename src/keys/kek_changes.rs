@@ -319,3 +319,6 @@ impl RewrapWork<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
