@@ -14,6 +14,7 @@ mod master_key;
 mod material;
 pub(crate) mod names;
 mod operator;
+mod prepare;
 pub(crate) mod restored;
 mod rewrap;
 mod settings;

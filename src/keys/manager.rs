@@ -7,8 +7,6 @@
 use crate::error::{Error, InputFault, KeyFault, Result, StorageFault, no_effect};
 use crate::event::{check_text, now};
 use crate::keys::ahead::{ActiveKek, Hints};
-use crate::keys::kek_changes::install_key;
-use crate::keys::material::key_of;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::operator::{Cause, KeyOperator};
 use crate::keys::settings::KeyManagerBuilder;
@@ -102,37 +100,6 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             Some(partition_of) if !scope.is_reserved() => partition_of(scope),
             _ => PARTITION.to_owned(),
         }
-    }
-
-    /// Opens the keys that every append needs, and makes none: the part of [`prepare`](KeyManager::prepare) for a
-    /// process that must not make any, or whose keys are no [`KeyTable`]. On a connection that is *not* in a
-    /// transaction.
-    ///
-    /// Checks that the tables are migrated and belong to the configured namespace, and opens the active key-encryption
-    /// key of the default partition and the integrity key, which shows that the KMS answers.
-    ///
-    /// # Errors
-    /// [`KeyFault::NoActiveKek`] if there are none yet;
-    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
-    /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
-    /// [`KmsFault::Unavailable`](crate::error::KmsFault::Unavailable),
-    /// [`KmsFault::Refused`](crate::error::KmsFault::Refused), [`KeyFault::WrongKey`], [`Error::Database`];
-    /// [`StorageFault::InvalidRow`] or [`Error::Disabled`] if somebody changed the row of the integrity key.
-    pub async fn open(&self, connection: &mut Tx) -> Result<()> {
-        let namespace = self.check_namespace(connection).await?;
-        let kek = self.store.active_kek(connection, PARTITION).await?.ok_or_else(|| no_active_kek(PARTITION))?;
-        self.kek(&kek).await?;
-        self.expect_active(&kek);
-        self.open_integrity_key(connection, &namespace).await
-    }
-
-    async fn open_integrity_key(&self, connection: &mut Tx, namespace: &Namespace) -> Result<()> {
-        let scope = KeyScope::integrity();
-        let record = self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.pop();
-        let (_, key) = record.map(check_and_take).transpose()?.flatten().ok_or_else(|| no_active_kek(PARTITION))?;
-        let opened = self.open_all(connection, namespace, std::slice::from_ref(&key), None, None).await?;
-        self.cache.keys.activate(&key.scope, key.key_id);
-        key_of(&opened, key.key_id).map(drop)
     }
 
     /// Destroys every data key of a scope for good, and leaves a tombstone.
@@ -371,39 +338,6 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             created_at: key.created_at,
             shredded_at: None,
         })
-    }
-}
-
-impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Makes the keys usable: call it once at startup, on a connection that is *not* in a transaction.
-    ///
-    /// Checks that the tables are migrated and belong to the configured namespace, makes the first
-    /// key-encryption key and the integrity key if there are none, and opens both, which shows that the
-    /// KMS answers. Idempotent; several processes may call it at once.
-    ///
-    /// A process that was not prepared asks the KMS in its first append, before anything is locked. On SQLite
-    /// that append may then fail with [`Error::Collision`], if another one wrote meanwhile: run it again. So may
-    /// the first one after a key-encryption key was rotated by another process.
-    ///
-    /// # Errors
-    /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
-    /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
-    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
-    /// [`KmsFault::Unavailable`](crate::error::KmsFault::Unavailable),
-    /// [`KmsFault::Refused`](crate::error::KmsFault::Refused), [`KeyFault::WrongKey`], [`Error::Database`];
-    /// [`StorageFault::InvalidRow`] or [`Error::Disabled`] if somebody changed the row of the integrity key.
-    pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {
-        let kek = self.create_kek(connection, PARTITION).await?;
-        let namespace = self.check_namespace(connection).await?;
-        let active = ActiveKek { namespace: namespace.clone(), kek_id: kek.kek_id, kek: self.kek(&kek).await? };
-        self.expect_active(&kek);
-        let scope = KeyScope::integrity();
-        if self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.is_empty() {
-            self.check_held(&kek)?;
-            let key = self.make_key(&scope, 1, &active)?;
-            install_key(&*self.store, connection, &key).await?;
-        }
-        self.open_integrity_key(connection, &namespace).await
     }
 }
 
