@@ -90,7 +90,7 @@ async fn act(
     let mut tx = connection.begin().await?;
     match operation {
         "append" | "first append" => {
-            drop(store.append(&mut tx, &aggregate("Order", name), Any, &[placed(name), placed(name)]).await?)
+            drop(store.append(&mut tx, &aggregate("Order", name), Any, &[placed(name), placed(name)]).await?);
         }
         "shred" | "shred of a stranger" => drop(store.keys().shred(&mut tx, &scope, "crash").await?),
         "reopen" => store.keys().reopen(&mut tx, &scope, "crash").await.map(|_| ())?,

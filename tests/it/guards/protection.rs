@@ -332,10 +332,16 @@ fn check<T: serde::de::DeserializeOwned + std::fmt::Debug>(stand_in: &Value, is_
     assert!(format!("{:?}", read(&json!("Ada"), &[]).unwrap()).contains("***") || target.contains("Plain"));
     match read(stand_in, &["/name"]) {
         Ok(value) => {
-            assert!(is_readable && (format!("{value:?}").contains("redacted") || target.contains("Plain")), "{value:?}")
+            assert!(
+                is_readable && (format!("{value:?}").contains("redacted") || target.contains("Plain")),
+                "{value:?}"
+            );
         }
         Err(error) => {
-            assert!(!is_readable && matches!(error, Error::Event { fault: EventFault::Decode { .. }, .. }), "{error:?}")
+            assert!(
+                !is_readable && matches!(error, Error::Event { fault: EventFault::Decode { .. }, .. }),
+                "{error:?}"
+            );
         }
     }
     // A live one that looks the same, where something else is erased.

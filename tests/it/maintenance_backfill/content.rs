@@ -44,7 +44,7 @@ async fn i1_i2_what_was_in_the_clear_is_sealed_and_reads_the_same<B: Backend>() 
     let (mut connection, mut told) = (db.connect().await.unwrap(), Vec::new());
     let done = store
         .backfill(db.connection(&mut connection), &small(), &mut |progress| {
-            told.push((progress.position, progress.done.sealed))
+            told.push((progress.position, progress.done.sealed));
         })
         .await
         .unwrap();
@@ -104,7 +104,7 @@ async fn i2_i9_what_cannot_be_sealed_is_left_and_reported_without_values<B: Back
         let (mut connection, mut told) = (db.connect().await.unwrap(), Vec::new());
         let done = store
             .backfill(db.connection(&mut connection), &options, &mut |progress| {
-                told.extend(progress.skipped.iter().map(|s| s.event_id))
+                told.extend(progress.skipped.iter().map(|s| s.event_id));
             })
             .await
             .unwrap();

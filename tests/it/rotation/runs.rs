@@ -20,7 +20,7 @@ async fn i5_i11_a_rewrap_disturbs_nobody_and_brings_nothing_back() {
                 let fresh = 1_000 + task * 100_000 + rounds;
                 match task {
                     0 => {
-                        db.place(&store, &format!("order-{rounds}"), fresh..fresh + 3).await.expect("an append failed")
+                        db.place(&store, &format!("order-{rounds}"), fresh..fresh + 3).await.expect("an append failed");
                     }
                     1 => assert_eq!(db.read(&store, "before").await.expect("a read failed").len(), 300),
                     _ => drop(db.try_shred(&store, &(rounds % 150).to_string()).await.expect("a shred failed")),

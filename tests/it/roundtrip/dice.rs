@@ -94,10 +94,16 @@ impl Dice<'_> {
             match self.pick(6) {
                 3 if character == '/' => text.push_str("\\/"),
                 4 | 5 => {
-                    character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")))
+                    character
+                        .encode_utf16(&mut [0; 2])
+                        .iter()
+                        .for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
                 }
                 _ if must => {
-                    character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04X}")))
+                    character
+                        .encode_utf16(&mut [0; 2])
+                        .iter()
+                        .for_each(|unit| text.push_str(&format!("\\u{unit:04X}")));
                 }
                 _ => text.push(character),
             }

@@ -82,11 +82,13 @@ fn i4_a_lost_key_row_is_missing_and_not_shredded() {
                 let result = futures::executor::block_on(sealer.open(&mut world.db.begin(), vec![stored.clone()]));
                 match result {
                     Err(Error::Event { fault: EventFault::MissingKey { key_id }, .. }) => {
-                        assert!(lost.contains(&key_id))
+                        assert!(lost.contains(&key_id));
                     }
                     // Where nothing is redacted, nobody asks for the integrity key.
                     Ok(opened) => {
-                        assert!(lost == [integrity] && !before.is_redacted() && opened == std::slice::from_ref(&before))
+                        assert!(
+                            lost == [integrity] && !before.is_redacted() && opened == std::slice::from_ref(&before)
+                        );
                     }
                     Err(error) => panic!("{state:?}, {}: {error:?}", stored.event_type),
                 }

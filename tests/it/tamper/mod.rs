@@ -279,7 +279,7 @@ impl State {
         match self {
             Self::Live => {}
             Self::Half => {
-                [("Customer", "cust-1"), ("Recipient", "rec-1")].iter().for_each(|(kind, id)| world.shred(kind, id))
+                [("Customer", "cust-1"), ("Recipient", "rec-1")].iter().for_each(|(kind, id)| world.shred(kind, id));
             }
             Self::Shredded => shred_all(world),
         }

@@ -104,8 +104,8 @@ fn no_bit_matters_less(world: &SealerWorld, stored: &PersistedEvent, before: &Pe
     for at in 0..bytes.len() * 8 {
         let mut flipped = bytes.clone();
         flipped[at / 8] ^= 1 << (at % 8);
-        let result = world
-            .open(&edited(stored, &|value: &mut Value| value["$sealed"] = json!(URL_SAFE_NO_PAD.encode(&flipped))));
+        let result =
+            world.open(&edited(stored, |value: &mut Value| value["$sealed"] = json!(URL_SAFE_NO_PAD.encode(&flipped))));
         assert!(if shredded { result.unwrap() == *before } else { tampered(&result) });
     }
 }

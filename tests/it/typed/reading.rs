@@ -77,7 +77,7 @@ impl<S: EventStore + Clone> Stores<S> {
         for (shipping, event) in shipping.into_iter().zip(page.events) {
             match shipping {
                 Shipping::Shipped(payload) => {
-                    assert_eq!((event.event_type.as_str(), payload), ("OrderShipped", shipped()))
+                    assert_eq!((event.event_type.as_str(), payload), ("OrderShipped", shipped()));
                 }
                 Shipping::Other(other) => assert_eq!(*other, event),
             }

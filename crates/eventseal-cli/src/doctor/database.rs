@@ -54,7 +54,7 @@ pub(super) async fn postgres(db: &mut Db<PgConnection>, checks: &mut Checks) {
 pub(super) async fn file(db: &mut Db<SqliteConnection>, checks: &mut Checks) {
     match sqlx::query_scalar::<_, String>("PRAGMA journal_mode").fetch_one(&mut db.connection).await {
         Ok(mode) if mode == "wal" => {
-            checks.good("journal", "write-ahead log: readers and the writer do not block one another")
+            checks.good("journal", "write-ahead log: readers and the writer do not block one another");
         }
         Ok(mode) => checks.problem(
             "journal",

@@ -66,7 +66,7 @@ fn unreadable(error: &Error, named: bool, checks: &mut Checks) {
         }
         // An operator of keys needs no events.
         Error::SetUp(SetUpFault::PermissionDenied { .. }) if !named => {
-            checks.good("events", "this user may not read them")
+            checks.good("events", "this user may not read them");
         }
         // Many things are called events.
         error if is_of_another_shape(error) && !named => checks.good(

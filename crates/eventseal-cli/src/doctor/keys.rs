@@ -46,7 +46,7 @@ pub(super) async fn in_place<C: Backend>(db: &mut Db<C>, usage: &[KekUsage], che
     match (active, integrity(db).await) {
         (true, Ok(true)) => checks.good("keys", "the active key-encryption key and the integrity key are there"),
         (false, _) => {
-            checks.problem("keys", "no active key-encryption key in the default partition", "eventseal prepare")
+            checks.problem("keys", "no active key-encryption key in the default partition", "eventseal prepare");
         }
         (true, Ok(false)) => checks.problem("keys", "no integrity key: nothing could be redacted", "eventseal prepare"),
         (true, Err(error)) => checks.failed("keys", &error, "restore its row from a backup"),

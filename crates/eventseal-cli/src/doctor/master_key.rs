@@ -40,7 +40,7 @@ pub(super) async fn round_trips<C: Backend>(
         match kms.unwrap_kek(&kek.wrapped, &context).await {
             Ok(_) => opened += 1,
             Err(error) => {
-                checks.failed("master key", &error, "do what it says; applications can't open these keys either")
+                checks.failed("master key", &error, "do what it says; applications can't open these keys either");
             }
         }
     }

@@ -17,12 +17,12 @@ pub(super) async fn applied<C: Backend>(db: &mut Db<C>, checks: &mut Checks) {
             );
         }
         Ok(Some(applied)) => {
-            checks.problem("migrations", format!("{applied} of {newest}"), "eventseal migrate --namespace NAME")
+            checks.problem("migrations", format!("{applied} of {newest}"), "eventseal migrate --namespace NAME");
         }
         // Tables that were created by hand have no record of migrations. Reading them shows whether they are current.
         Ok(None) => checks.good("migrations", "not run by eventseal"),
         Err(error @ Error::SetUp(SetUpFault::NewerTables { .. })) => {
-            checks.failed("migrations", &error, "use a newer eventseal")
+            checks.failed("migrations", &error, "use a newer eventseal");
         }
         Err(error) => checks.failed("migrations", &error, "let this user read the bookkeeping table"),
     }

@@ -75,7 +75,7 @@ pub(super) async fn postgres(db: &mut Db<PgConnection>, args: &Doctor, checks: &
         }
         Ok(None) if args.events_table.is_none() => {}
         Ok(None) => {
-            checks.problem(NAME, format!("there is no table {events:?}"), "correct --events-table, or --schema")
+            checks.problem(NAME, format!("there is no table {events:?}"), "correct --events-table, or --schema");
         }
         Err(source) => {
             let error = Error::database("looking at the tables of events", source);

@@ -95,7 +95,7 @@ fn every_help_has_examples_and_stays_as_it_is() {
         assert!(command == ["keys"] || help.out.contains("Examples:\n  eventseal "), "{command:?}");
         let name = std::iter::once("help").chain(command.iter().copied()).collect::<Vec<_>>().join("_");
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
-            insta::assert_snapshot!(name, help.out)
+            insta::assert_snapshot!(name, help.out);
         });
     }
 }

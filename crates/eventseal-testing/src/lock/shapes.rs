@@ -23,11 +23,11 @@ fn compare(was: &Value, is: &Value, place: &str, found: &mut Vec<Differs>) {
                 let place = format!("{place}/{key}");
                 match (key.as_str(), before.get(key), after.get(key)) {
                     ("struct" | "enum", Some(Value::Object(before)), Some(Value::Object(after))) => {
-                        members(before, after, &place, found)
+                        members(before, after, &place, found);
                     }
                     (_, Some(before), Some(after)) => compare(before, after, &place, found),
                     (_, before, after) => {
-                        found.push(Differs { pointer: place, expected: before.cloned(), actual: after.cloned() })
+                        found.push(Differs { pointer: place, expected: before.cloned(), actual: after.cloned() });
                     }
                 }
             }
@@ -38,7 +38,7 @@ fn compare(was: &Value, is: &Value, place: &str, found: &mut Vec<Differs>) {
             }
         }
         _ if was != is => {
-            found.push(Differs { pointer: place.to_owned(), expected: Some(was.clone()), actual: Some(is.clone()) })
+            found.push(Differs { pointer: place.to_owned(), expected: Some(was.clone()), actual: Some(is.clone()) });
         }
         _ => {}
     }
@@ -61,7 +61,7 @@ fn members(was: &Map<String, Value>, is: &Map<String, Value>, place: &str, found
         match (was.get(name), is.get(name)) {
             (Some(before), Some(after)) => compare(before, after, &place, found),
             (before, after) => {
-                found.push(Differs { pointer: place, expected: before.cloned(), actual: after.cloned() })
+                found.push(Differs { pointer: place, expected: before.cloned(), actual: after.cloned() });
             }
         }
     }

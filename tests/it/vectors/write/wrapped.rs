@@ -81,19 +81,19 @@ pub(super) fn refused() -> Vec<WrappedKey> {
             wrapped.bound_to = Binding::KeyEncryptionKey { master_key_id: "2026-12".into() };
         }),
         altered(kek, "kek-of-another-master-key", &|wrapped| {
-            wrapped.wrapping_key = hex_of(&secret("another master key"))
+            wrapped.wrapping_key = hex_of(&secret("another master key"));
         }),
         altered(data, "data-key-of-another-namespace", &|wrapped| wrapped.namespace = "shop-staging".into()),
         altered(data, "data-key-of-another-kek-id", &|wrapped| wrapped.kek_id = id_of("another kek")),
         altered(data, "data-key-of-another-id", &|wrapped| wrapped.bound_to = bind(ORDER, "Customer", "cust_42", 1)),
         altered(data, "data-key-of-another-kind", &|wrapped| {
-            wrapped.bound_to = bind(CUSTOMER, "Supplier", "cust_42", 1)
+            wrapped.bound_to = bind(CUSTOMER, "Supplier", "cust_42", 1);
         }),
         altered(data, "data-key-of-another-scope", &|wrapped| {
-            wrapped.bound_to = bind(CUSTOMER, "Customer", "cust_43", 1)
+            wrapped.bound_to = bind(CUSTOMER, "Customer", "cust_43", 1);
         }),
         altered(data, "data-key-of-another-version", &|wrapped| {
-            wrapped.bound_to = bind(CUSTOMER, "Customer", "cust_42", 2)
+            wrapped.bound_to = bind(CUSTOMER, "Customer", "cust_42", 2);
         }),
         altered(data, "data-key-with-another-version-byte", &|wrapped| bytes(wrapped, &|bytes| bytes[0] = 2)),
         altered(data, "data-key-with-another-salt", &|wrapped| bytes(wrapped, &|bytes| bytes[1] ^= 1)),
