@@ -1,4 +1,5 @@
-//! What the rows of a key table say. The ports to the table are [`KeyStore`] and [`KeyTable`].
+//! Keys: the rows of a key table as records, the ports to the table ([`KeyStore`] and [`KeyTable`]), and the
+//! [`KeyManager`] that decides what may be done with keys.
 
 mod ahead;
 pub(crate) mod effect;
@@ -40,19 +41,19 @@ use crate::keys::names::KeyScope;
 use std::fmt;
 use time::OffsetDateTime;
 
-/// What may be done with the keys of a scope.
+/// The state of a scope. It says what may be done with the scope's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScopeState {
-    /// Everything.
+    /// The keys seal and open.
     Live,
-    /// Nothing, until an operator enables the scope again. Nothing is redacted.
+    /// The keys neither seal nor open until an operator enables the scope again. Nothing is redacted.
     Disabled,
-    /// Nothing any more: the keys are destroyed, and a tombstone says so.
+    /// The keys are destroyed, and a tombstone says so. Readers get stand-ins.
     Shredded,
 }
 
 impl ScopeState {
-    /// The word for it in key tables: `live`, `disabled`, `shredded`.
+    /// The word that key tables hold: `live`, `disabled` or `shredded`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,7 +63,7 @@ impl ScopeState {
         }
     }
 
-    /// Reads the word.
+    /// Reads the word that a key table holds.
     ///
     /// # Errors
     /// [`StorageFault::InvalidRow`] if it is another one.
@@ -76,22 +77,22 @@ impl ScopeState {
 /// A lock on the rows of scopes that lasts until the caller's transaction ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScopeLock {
-    /// None: a look.
+    /// No lock.
     None,
-    /// Nobody may change the scopes meanwhile; others may hold this lock too.
+    /// A shared lock: no other transaction may change the scopes meanwhile, but others may hold this lock too.
     Share,
-    /// Nobody else may lock or change the scopes meanwhile.
+    /// An exclusive lock: no other transaction may lock or change the scopes meanwhile.
     Update,
 }
 
 /// A row of the scope table, with its active key.
 #[derive(Clone, Debug)]
 pub struct ScopeRecord {
-    /// Whose keys.
+    /// The owner of the keys.
     pub scope: KeyScope,
-    /// What may be done with them.
+    /// The scope's state.
     pub state: ScopeState,
-    /// 1 at first, one more with every reopening.
+    /// 1 at first, and one more after each reopening.
     pub generation: u32,
     /// The highest version of a data key that the scope ever had, whether it is active or not; `None` if it never had
     /// one.
@@ -105,20 +106,20 @@ pub struct ScopeRecord {
 pub struct DataKeyRecord {
     /// The key.
     pub key_id: KeyId,
-    /// Whose it is.
+    /// The scope that owns it.
     pub scope: KeyScope,
-    /// From 1 on within its scope.
+    /// The key's version within its scope, from 1 on.
     pub version: u32,
-    /// Which key-encryption key wraps it.
+    /// The key-encryption key that wraps it.
     pub kek_id: KekId,
-    /// The wrapped key; `None` once it was shredded: the row is then a tombstone. A row that has neither
-    /// this nor [`shredded_at`](Self::shredded_at), or both, is [`StorageFault::InvalidRow`] to readers.
+    /// The wrapped key. `None` once it was shredded: the row is a tombstone then. A row that has neither this nor
+    /// [`shredded_at`](Self::shredded_at), or that has both, makes reads fail with [`StorageFault::InvalidRow`].
     pub wrapped_key: Option<Vec<u8>>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: OffsetDateTime,
     /// When it was destroyed.
     pub shredded_at: Option<OffsetDateTime>,
-    /// What may be done with it now.
+    /// The state of its scope now.
     pub scope_state: ScopeState,
 }
 
@@ -141,15 +142,15 @@ impl fmt::Debug for DataKeyRecord {
 pub struct NewDataKey {
     /// The key's id: random.
     pub key_id: KeyId,
-    /// Whose it is.
+    /// The scope that owns it.
     pub scope: KeyScope,
     /// One more than the scope's last version.
     pub version: u32,
-    /// Which key-encryption key wraps it.
+    /// The key-encryption key that wraps it.
     pub kek_id: KekId,
     /// The wrapped key.
     pub wrapped_key: Vec<u8>,
-    /// Now.
+    /// The current time.
     pub created_at: OffsetDateTime,
 }
 
@@ -164,21 +165,21 @@ impl fmt::Debug for NewDataKey {
     }
 }
 
-/// What was done to a scope.
+/// A kind of change of a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScopeAction {
     /// Its keys were destroyed.
     Shred,
     /// A new generation was begun after a shred.
     Reopen,
-    /// Its keys were put out of use.
+    /// Its keys were disabled.
     Disable,
-    /// Its keys were put into use again.
+    /// Its keys were enabled again.
     Enable,
 }
 
 impl ScopeAction {
-    /// The word for it in key tables: `shred`, `reopen`, `disable`, `enable`.
+    /// The word that key tables hold: `shred`, `reopen`, `disable` or `enable`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -189,7 +190,7 @@ impl ScopeAction {
         }
     }
 
-    /// Reads the word.
+    /// Reads the word that a key table holds.
     ///
     /// # Errors
     /// [`StorageFault::InvalidRow`] if it is another one.
@@ -206,17 +207,18 @@ impl ScopeAction {
 /// A change of a scope: to be made, or recorded in its history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopeChange {
-    /// Whose keys.
+    /// The owner of the keys.
     pub scope: KeyScope,
-    /// What is done.
+    /// The kind of change.
     pub action: ScopeAction,
     /// The scope's state from then on.
     pub state: ScopeState,
     /// The scope's generation from then on.
     pub generation: u32,
-    /// Why, in the caller's words.
+    /// The reason, in the caller's words.
     pub reason: String,
-    /// Who, as the caller said it; `None` if nobody said, or if it was recorded before actors were.
+    /// The actor, as the caller named it. `None` if the caller named none, or if the change was recorded before actors
+    /// were.
     pub actor: Option<String>,
     /// When.
     pub at: OffsetDateTime,
@@ -229,27 +231,27 @@ pub struct KeyInfo {
     pub key_id: KeyId,
     /// Its version within the scope.
     pub version: u32,
-    /// Which key-encryption key wraps it, or did.
+    /// The key-encryption key that wraps it, or did before it was destroyed.
     pub kek_id: KekId,
-    /// When it was made.
+    /// When it was created.
     pub created_at: OffsetDateTime,
     /// When it was destroyed, if it was.
     pub shredded_at: Option<OffsetDateTime>,
 }
 
-/// All that is known of a scope's keys: what to show as proof of an erasure.
+/// Everything that the key table says about a scope's keys. Show it as proof of an erasure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyHistory {
-    /// Whose keys.
+    /// The owner of the keys.
     pub scope: KeyScope,
-    /// What may be done with them now.
+    /// The scope's state now.
     pub state: ScopeState,
     /// The current generation.
     pub generation: u32,
     /// The key for sealing.
     pub active_key: Option<KeyId>,
-    /// Every key there ever was, oldest first.
+    /// Every key that the scope ever had, oldest first.
     pub keys: Vec<KeyInfo>,
-    /// What was done to the scope and why, oldest first.
+    /// The changes of the scope and their reasons, oldest first.
     pub changes: Vec<ScopeChange>,
 }

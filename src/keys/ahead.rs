@@ -1,10 +1,10 @@
-//! Key-encryption keys are opened before anything is locked.
+//! Opens key-encryption keys before anything is locked.
 //!
-//! A KMS may take as long as it likes, and locks keep others waiting: those who append for the same subjects, and a
-//! shred. So a call looks at the rows first, without locks, and has the KMS open what they need. Then it takes the
-//! locking read. What it finds there may be another key than before, because somebody rotated in between. That one is
-//! not asked for any more: the call fails with a retryable [`Error::Collision`], and notes what was missing, so that
-//! the next one looks for it.
+//! A KMS may take long to answer, and locks keep others waiting: appends for the same subjects, and shreds. So a call
+//! first reads the rows without locks, and has the KMS open the keys that they need. Then it reads the rows again with
+//! locks. This read may find another key than the first, because somebody rotated keys meanwhile. The call does not ask
+//! the KMS for that key. It fails with a retryable [`Error::Collision`], and notes which key was missing, so that the
+//! next call opens it first.
 
 use crate::error::{Error, KmsFault, Result};
 use crate::keys::kek_cache::Kek;
@@ -17,17 +17,17 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-/// What a call has opened ahead. It lasts as long as the call, so that nothing can expire between the look and the
-/// lock.
+/// The keys that a call has opened ahead. It lasts as long as the call, so that no key can expire between the first
+/// read and the lock.
 #[derive(Default)]
 pub(crate) struct Pinned {
     pub(crate) keks: HashMap<KekId, Arc<Kek>>,
     pub(crate) active: HashMap<String, ActiveKek>,
-    /// There was no row for any of the scopes, so there is nothing to lock before they are made.
+    /// No scope had a row, so there is nothing to lock before the scopes are created.
     pub(crate) all_new: bool,
 }
 
-/// What wraps new keys of a partition.
+/// The opened key-encryption key that wraps new keys of a partition.
 #[derive(Clone)]
 pub(crate) struct ActiveKek {
     pub(crate) namespace: Namespace,
@@ -38,13 +38,15 @@ pub(crate) struct ActiveKek {
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 const REMEMBERED_KEKS: NonZeroUsize = NonZeroUsize::new(100).unwrap();
 
-/// What earlier calls found, to guess by. Whatever was guessed, the rows decide.
+/// Findings of earlier calls, from which later calls guess which keys they will need. The rows decide, whatever was
+/// guessed.
 pub(crate) struct Hints {
-    /// Under which key each partition's new keys are wrapped.
+    /// The key-encryption key that wraps each partition's new keys.
     partitions: LruCache<String, KekId>,
-    /// The scopes that a call found, under its locks, to need a key that was not open.
+    /// The scopes that needed a key that was not open when a call held its locks.
     missed: LruCache<KeyScope, ()>,
-    /// The keys that were not open. Whoever opens them ahead empties it; where nobody does, a few are enough.
+    /// The keys that were not open. A call that opens them ahead empties this. It is bounded, because in many processes
+    /// no call does.
     missed_keks: LruCache<KekId, KekRecord>,
 }
 
@@ -70,7 +72,8 @@ impl Hints {
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Opens what an append for these scopes will need, those of this crate among them, before it locks them.
+    /// Opens the keys that an append for these scopes will need, before it locks the scopes. This crate's own scopes
+    /// are among them.
     pub(crate) async fn open_ahead(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Pinned> {
         let mut pinned = Pinned::default();
         if self.has_all_at_hand(scopes) {
@@ -103,7 +106,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(pinned)
     }
 
-    /// The same for a change that makes a key for a scope that has, or had, others.
+    /// Opens the keys that a change will need that creates a further key for a scope.
     pub(crate) async fn open_partition_ahead(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Pinned> {
         let (mut pinned, partition) = (Pinned::default(), self.partition_of(scope));
         let missed = lock(&self.hints).missed.pop(scope).is_some();
@@ -114,7 +117,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(pinned)
     }
 
-    /// Opens what earlier calls found to be closed, on a connection that holds no locks: for those who repeat a
+    /// Opens the keys that earlier calls missed, on a connection that holds no locks. It is for callers that repeat a
     /// transaction.
     pub(crate) async fn open_missed(&self, pinned: &mut Pinned) -> Result<()> {
         let missed = lock(&self.hints).take_missed();
@@ -124,8 +127,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(())
     }
 
-    /// Will the locks probably show nothing that the KMS would have to be asked for? Where it costs nothing but a
-    /// query, a look makes sure. Where a transaction that has looked may not be able to write any more, the last look
+    /// Will the locked rows probably need no key that the KMS has to open? If the store can look first, a query makes
+    /// sure of that. In a store where a transaction that has read may not be able to write, what earlier calls found
     /// has to do.
     fn has_all_at_hand(&self, scopes: &[KeyScope]) -> bool {
         let missed = {
@@ -145,12 +148,12 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         kek_id.is_some_and(|kek_id| self.cache.keks.get(kek_id).is_some())
     }
 
-    /// Notes what wraps a partition's new keys.
+    /// Notes the key-encryption key that wraps a partition's new keys.
     pub(crate) fn expect_active(&self, record: &KekRecord) {
         lock(&self.hints).partitions.put(record.partition.clone(), record.kek_id);
     }
 
-    /// What wraps new keys, for a call that holds no locks.
+    /// The key-encryption key that wraps new keys, for a call that holds no locks and may ask the KMS.
     pub(crate) async fn active_kek(&self, tx: &mut Tx, partition: &str) -> Result<ActiveKek> {
         let (namespace, record) = self.active_record(tx, partition).await?;
         let kek = self.kek(&record).await?;
@@ -159,7 +162,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(ActiveKek { namespace, kek_id: record.kek_id, kek })
     }
 
-    /// The same for one that does.
+    /// The key-encryption key that wraps new keys, for a call that holds locks and must not ask the KMS.
     pub(crate) async fn active_kek_at_hand(&self, tx: &mut Tx, scope: &KeyScope, pinned: &Pinned) -> Result<ActiveKek> {
         let partition = self.partition_of(scope);
         if let Some(active) = pinned.active.get(&partition) {
@@ -178,14 +181,16 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(ActiveKek { namespace, kek_id: record.kek_id, kek })
     }
 
-    /// What is wrapped for another namespace than the database's would never open again.
+    /// The namespace is checked here, because a key that is wrapped for another namespace than the database's would
+    /// never open again.
     async fn active_record(&self, tx: &mut Tx, partition: &str) -> Result<(Namespace, KekRecord)> {
         let namespace = self.check_namespace(tx).await?;
         let record = self.store.active_kek(tx, partition).await?.ok_or_else(|| no_active_kek(partition))?;
         Ok((namespace, record))
     }
 
-    /// Whoever can write to the key table could otherwise have new keys wrapped under one that he knows.
+    /// Checks that the KMS of this process creates keys under the master key that wraps this key. Otherwise, somebody
+    /// who can write to the key table could have new data keys wrapped under a key that he knows.
     pub(crate) fn check_held(&self, record: &KekRecord) -> Result<()> {
         if self.kms.makes_keys_under(&record.wrapped.master_key_id) {
             return Ok(());
@@ -198,7 +203,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Err(Error::Kms(KmsFault::Refused { kek_id: record.kek_id, failure: KmsFailure::WrongKey, problem }))
     }
 
-    /// Under locks, a key is needed that is not open.
+    /// The error of a call that holds locks and needs a key that is not open. It notes the key for the next call.
     pub(crate) fn missed<'s>(&self, record: &KekRecord, scopes: impl IntoIterator<Item = &'s KeyScope>) -> Error {
         lock(&self.hints).note_missed(record, scopes);
         tracing::debug!(kek_id = %record.kek_id, "a key-encryption key was not open when its scopes were locked: the \
@@ -218,7 +223,7 @@ mod tests {
     use crate::kms::WrappedKek;
     use uuid::Uuid;
 
-    /// A process that never does maintenance never takes them.
+    /// A process that never does maintenance never takes the missed keys.
     #[test]
     fn what_was_missed_is_remembered_within_bounds() {
         let mut hints = Hints::new();

@@ -1,6 +1,6 @@
-//! What a change has left behind, as the transaction that made it sees it. A database may accept a change and not make
-//! it: a row-level policy, a trigger or a rule keeps it away, and nothing says so. A shred that kept the keys would be
-//! reported as an erasure.
+//! Reads rows again after a change, in the transaction that made it. A database may accept a change and not make it,
+//! without an error, because of a row-level policy, a trigger or a rule. Without this check, a shred that left keys in
+//! place would be reported as an erasure.
 
 use crate::error::{Result, no_effect};
 use crate::keys::manager::KeyManager;
@@ -8,7 +8,7 @@ use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyHistory, KeyStore, ScopeChange, ScopeState};
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Is nothing left of a shredded scope's keys? Returns all of them that were ever there.
+    /// Checks that nothing is left of a shredded scope's keys. Returns the ids of all keys that it ever had.
     pub(crate) async fn look_at_shred(
         &self,
         tx: &mut Tx,
@@ -30,7 +30,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(key_ids)
     }
 
-    /// Is a scope as a change was to leave it, and the change in its history?
+    /// Checks that a scope has the state that a change gave it, and that the change is in its history.
     pub(crate) async fn look_at_change(
         &self,
         tx: &mut Tx,
@@ -44,7 +44,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         check_recorded(&history, Some(change), operation)
     }
 
-    /// Is a new key there, and the active one of its scope?
+    /// Checks that a new key exists, and is the active one of its scope.
     pub(crate) async fn look_at_new_key(
         &self,
         tx: &mut Tx,

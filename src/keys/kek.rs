@@ -1,23 +1,23 @@
-//! What key tables say of key-encryption keys.
+//! The rows of key-encryption keys as records.
 
 use crate::error::{Error, Result, StorageFault};
 use crate::keys::names::KekId;
 use crate::kms::WrappedKek;
 use time::OffsetDateTime;
 
-/// What a key-encryption key is used for.
+/// The state of a key-encryption key. It says what the key is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KekState {
-    /// It wraps new data keys of its partition, and opens what it wrapped.
+    /// It wraps new data keys of its partition, and opens those that it wrapped.
     Active,
-    /// It opens what it wrapped, until that is wrapped by the active one.
+    /// It opens the data keys that it wrapped, until a rewrap has moved them to the active one.
     DecryptOnly,
     /// It wraps no data key any more.
     Retired,
 }
 
 impl KekState {
-    /// The word for it in key tables: `active`, `decrypt_only`, `retired`.
+    /// The word that key tables hold: `active`, `decrypt_only` or `retired`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -27,7 +27,7 @@ impl KekState {
         }
     }
 
-    /// Reads the word.
+    /// Reads the word that a key table holds.
     ///
     /// # Errors
     /// [`StorageFault::InvalidRow`] if it is another one.
@@ -45,21 +45,21 @@ impl KekState {
 pub struct KekRecord {
     /// The key.
     pub kek_id: KekId,
-    /// Which part of the data keys it wraps. One key is active in each partition.
+    /// The partition whose data keys it wraps. Each partition has one active key.
     pub partition: String,
-    /// Which KMS wrapped it.
+    /// The name of the KMS that wrapped it.
     pub provider: String,
     /// The wrapped key.
     pub wrapped: WrappedKek,
-    /// What it is used for.
+    /// The key's state.
     pub state: KekState,
-    /// When it was made.
+    /// When it was created.
     pub created_at: OffsetDateTime,
-    /// When the master key that holds it now wrapped it.
+    /// When it was last wrapped by a master key.
     pub wrapped_at: OffsetDateTime,
 }
 
-/// A key-encryption key, and what it wraps.
+/// A key-encryption key, and how many data keys it wraps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KekUsage {
     /// The key.

@@ -1,5 +1,5 @@
-//! Opened key-encryption keys: each is asked for once, by whoever comes first, and kept for a while. So is the answer
-//! that there is none, for a moment.
+//! The cache of opened key-encryption keys. The first call that needs a key asks the KMS for it, and the key is kept
+//! for a while. A failure of the KMS is kept for a moment, too.
 
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
-/// How long a failure of the KMS is the answer for those who come after it. Long enough that a crowd does not wait in
-/// turn for one time-out after the other, short enough that nobody notices when the KMS is back.
+/// How long a failure of the KMS is the answer for later calls. It is long enough that many calls do not each wait for
+/// a time-out, one after the other. It is short enough that nobody notices it once the KMS is back.
 pub(crate) const FAILURES_ARE_KEPT: Duration = Duration::from_secs(1);
 
 pub(crate) struct KekCache {
@@ -24,12 +24,12 @@ pub(crate) struct KekCache {
 /// An opened key-encryption key.
 pub(crate) struct Kek {
     pub(crate) secret: SecretKey,
-    /// Until when it may be kept, and what it opened with it; `None` is for ever.
+    /// The time until which it may be kept, and the data keys that it opened with it; `None` for ever.
     pub(crate) until: Option<Instant>,
 }
 
 struct Entry {
-    /// What is asked: a row that was exchanged is another question.
+    /// The row for which the KMS is asked. If the row was replaced, that is another question.
     asked: KekRecord,
     answer: Arc<OnceCell<Answer>>,
 }
@@ -58,20 +58,20 @@ impl KekCache {
         self.answer(kek_id)?.ok()
     }
 
-    /// What is known of a key without asking: it, or why it was not to be had a moment ago.
+    /// The answer that is known without asking the KMS: the key, or a failure of a moment ago.
     pub(crate) fn answer(&self, kek_id: KekId) -> Option<Result<Arc<Kek>>> {
         let mut entries = lock(&self.entries);
         let answer = entries.get(&kek_id)?.answer.get()?;
         if !answer.is_fresh(Instant::now()) {
-            // Keys are not kept longer than they may be used.
+            // An expired key is dropped, so that it is not kept longer than it may be used.
             entries.remove(&kek_id);
             return None;
         }
         Some(answer.kek.as_ref().map(Arc::clone).map_err(|fault| fault.clone().into()))
     }
 
-    /// The key, opened by `open` if it is not at hand. Those who come meanwhile wait for the one who asks, and get what
-    /// he gets, be it that the KMS does not answer.
+    /// The key. `open` opens it if it is not cached. Calls that come meanwhile wait for the one that asks, and get the
+    /// same answer, even if it is that the KMS does not answer.
     pub(crate) async fn get_or_open(
         &self,
         asked: &KekRecord,
@@ -102,7 +102,7 @@ impl KekCache {
         answer.kek.as_ref().map(Arc::clone).map_err(|fault| fault.clone().into())
     }
 
-    /// Drops what has expired, and says when something will.
+    /// Drops expired keys, and returns when the next key expires.
     pub(crate) fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut entries = lock(&self.entries);
         entries.retain(|_, entry| entry.answer.get().is_none_or(|answer| answer.is_fresh(now)));
@@ -113,7 +113,8 @@ impl KekCache {
         lock(&self.entries).remove(&kek_id);
     }
 
-    /// Up to a tenth less than the period, so that processes that started together do not ask together for ever.
+    /// The period, shortened by up to a tenth, so that processes that started together do not always ask at the same
+    /// time.
     fn jittered(&self) -> Duration {
         let mut byte = [0];
         let less = if random::fill(&mut byte).is_ok() { u32::from(byte[0]) } else { 0 };
@@ -121,7 +122,8 @@ impl KekCache {
     }
 }
 
-/// What the KMS said, for all who wait for it. Any other error is of the one who asked, and the next one asks again.
+/// The answer of the KMS, if this is one, for all calls that wait for it. Any other error belongs to the call that
+/// asked, and the next call asks again.
 fn said(error: Error) -> Result<KmsFault> {
     match error {
         Error::Kms(fault @ (KmsFault::Unavailable { .. } | KmsFault::Refused { .. })) => Ok(fault),

@@ -1,8 +1,8 @@
-//! How the rows of key-encryption keys change, and with them the rows of the data keys that they wrap.
+//! The changes of key-encryption keys, and of the data keys that they wrap.
 //!
-//! Each change is a transaction of its own. It locks and looks, decides, writes, and looks again before the commit: a
-//! database may accept a change and not make it. The rows themselves are a [`KeyTable`]'s; what may be done to them is
-//! decided here alone.
+//! Each change is a transaction of its own. It locks and reads rows, decides, writes, and reads again before the
+//! commit, because a database may accept a change and not make it. A [`KeyTable`] reads and writes the rows. This
+//! module alone decides what may be done to them.
 
 use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::keys::kek::{KekRecord, KekState};
@@ -20,7 +20,7 @@ const RETIRING: &str = "retiring a key-encryption key";
 const REWRAPPING: &str = "rewrapping data keys";
 const KEKS: &str = "key_encryption_keys";
 
-/// Makes `kek` the active one of its partition, unless there is one: then nothing happens.
+/// Makes `kek` the active key of its partition. Nothing happens if the partition has one.
 pub(crate) async fn install_kek<K: KeyTable + ?Sized>(
     table: &K,
     connection: &mut K::Tx,
@@ -44,7 +44,7 @@ impl KeyWork for InstallKek<'_> {
     }
 }
 
-/// Inserts the first key of a scope and makes it active, unless the scope is known: then nothing happens.
+/// Inserts the first key of a scope and makes it active. Nothing happens if the scope exists.
 pub(crate) async fn install_key<K: KeyTable + ?Sized>(
     table: &K,
     connection: &mut K::Tx,
@@ -71,8 +71,8 @@ impl KeyWork for InstallKey<'_> {
     }
 }
 
-/// Makes `kek` the active key of its partition in place of `replaced`, which is only for opening from then on. `false`
-/// if `replaced` is not the active one.
+/// Makes `kek` the active key of its partition in place of `replaced`, which only opens from then on. `false` if
+/// `replaced` is not the active one.
 pub(crate) async fn replace_kek<K: KeyTable + ?Sized>(
     table: &K,
     connection: &mut K::Tx,
@@ -101,7 +101,7 @@ impl KeyWork for ReplaceKek<'_> {
         let inserted = rows.insert_kek(self.kek).await?;
         match rows.active_kek(&self.kek.partition).await? {
             Some(active) if active == *self.kek => self.done = true,
-            // Another process made the partition's active key in between.
+            // Another process changed the partition's active key meanwhile.
             Some(active) if !inserted && !is_replaced(&active) => return Err(Error::Collision { source: None }),
             _ => return Err(no_effect(ROTATING, KEKS)),
         }
@@ -109,7 +109,7 @@ impl KeyWork for ReplaceKek<'_> {
     }
 }
 
-/// Exchanges how a key-encryption key is wrapped, and by whom. `false` if it is not wrapped as in `old`.
+/// Replaces the wrapping of a key-encryption key, and its provider. `false` if it is not wrapped as in `old`.
 pub(crate) async fn move_kek<K: KeyTable + ?Sized>(
     table: &K,
     connection: &mut K::Tx,
@@ -147,12 +147,12 @@ impl KeyWork for MoveKek<'_> {
     }
 }
 
-/// What became of a key-encryption key that was to be retired.
+/// The result of retiring a key-encryption key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retirement {
     /// It is retired.
     Done,
-    /// It still wraps so many live data keys.
+    /// It still wraps this number of live data keys.
     InUse(u64),
     /// It is the active one of its partition.
     Active,
@@ -160,7 +160,7 @@ pub(crate) enum Retirement {
     Unknown,
 }
 
-/// Retires a key-encryption key, unless it is active or wraps a live data key. From then on no data key can be inserted
+/// Retires a key-encryption key, unless it is active or wraps a live data key. Afterwards, no data key can be inserted
 /// under it.
 pub(crate) async fn retire_kek<K: KeyTable + ?Sized>(
     table: &K,
@@ -188,14 +188,14 @@ impl KeyWork for RetireKek {
 impl RetireKek {
     async fn retire(&self, rows: &mut dyn KeyRows) -> Result<Retirement> {
         let Some(kek) = rows.lock_kek(self.kek_id).await? else {
-            // Either there is none, or it can be read but not locked.
+            // Either there is no such key, or it can be read but not locked.
             let known = rows.kek(self.kek_id).await?.is_some();
             return if known { Err(no_effect(RETIRING, KEKS)) } else { Ok(Retirement::Unknown) };
         };
         if kek.state == KekState::Active {
             return Ok(Retirement::Active);
         }
-        // A statement after the lock: it sees what was inserted by those who held it before.
+        // This statement comes after the lock, so it sees the keys that earlier holders of the lock inserted.
         let live = rows.count_live_keys(self.kek_id).await?;
         if live > 0 {
             return Ok(Retirement::InUse(live));
@@ -208,46 +208,46 @@ impl RetireKek {
     }
 }
 
-/// Which data keys are to be wrapped anew, a batch at a time.
+/// A batch of data keys that are to be wrapped anew.
 #[derive(Clone, Debug)]
 pub(crate) struct RewrapBatch {
-    /// Those that these keys wrap.
+    /// Data keys that these key-encryption keys wrap.
     pub(crate) from: Vec<KekId>,
-    /// By this key.
+    /// The key-encryption key that is to wrap them.
     pub(crate) to: KekId,
-    /// Those with a higher id than this one; all if `None`.
+    /// Only data keys with a higher id than this one; all if `None`.
     pub(crate) after: Option<KeyId>,
-    /// At most so many.
+    /// The largest number of data keys in the batch.
     pub(crate) limit: u32,
-    /// Now.
+    /// The current time.
     pub(crate) at: OffsetDateTime,
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RewrappedBatch {
-    /// How many data keys were found, at most as many as the limit. 0: there are none behind `after`, or others hold
-    /// them all.
+    /// How many data keys were found, at most as many as the limit. 0 means that there are none behind `after`, or that
+    /// others hold them all.
     pub(crate) found: u32,
-    /// The last of them: where to go on.
+    /// The last of them. Pass it as `after` for the next batch.
     pub(crate) last: Option<KeyId>,
     /// How many were wrapped anew.
     pub(crate) rewrapped: u32,
-    /// Those that do not open, and were left as they are.
+    /// The data keys that do not open, and were left as they are.
     pub(crate) bad: Vec<KeyId>,
 }
 
-/// How data keys are wrapped anew. It has the key-encryption keys, which are no business of a batch.
+/// Wraps data keys anew. It holds the key-encryption keys, so that a batch need not know them.
 pub(crate) trait Rewrapper: Send + Sync {
     /// The key's new wrapping; `None` if it does not open.
     fn rewrap(&self, key: &DataKeyRecord) -> Result<Option<Vec<u8>>>;
 
-    /// Does what was written open to the same key? `wrapped` is what the database holds now.
+    /// Does the written wrapping open to the same key? `wrapped` is what the database holds now.
     fn opens(&self, key_id: KeyId, wrapped: &[u8]) -> bool;
 }
 
-/// Wraps a batch of live data keys anew: in ascending order of id, without those that others hold, and only while they
-/// are as they were read. Never touches scopes. Of a batch that fails nothing is written.
+/// Wraps a batch of live data keys anew, in ascending order of id. Data keys that others hold are left out, and so are
+/// those that have changed since they were read. Scopes are not touched. If the batch fails, nothing of it is written.
 pub(crate) async fn rewrap_batch<K: KeyTable + ?Sized>(
     table: &K,
     connection: &mut K::Tx,
@@ -296,15 +296,15 @@ impl KeyWork for RewrapWork<'_> {
 }
 
 impl RewrapWork<'_> {
-    /// Was everything written, and does it open?
+    /// Checks that every key was written, and that each opens.
     async fn check_written(&self, rows: &mut dyn KeyRows, keys: &[KeyRewrap], written: Vec<KeyWrapping>) -> Result<()> {
         let to = self.batch.to;
         let written: HashMap<KeyId, Vec<u8>> =
             written.into_iter().map(|wrapping| (wrapping.key_id, wrapping.wrapped_key)).collect();
         for KeyRewrap { new: KeyWrapping { key_id, .. }, .. } in keys {
             let Some(wrapped) = written.get(key_id) else {
-                // The row is locked. Either the key-encryption key was retired meanwhile, or something keeps the change
-                // away.
+                // The row is locked. So either the key-encryption key was retired meanwhile, or a trigger, rule or
+                // policy prevents the change.
                 let retired = rows.kek(to).await?.is_none_or(|kek| kek.state == KekState::Retired);
                 return Err(if retired {
                     Error::Collision { source: None }

@@ -1,4 +1,5 @@
-//! The life of key-encryption keys: made, rotated, retired, listed. No event is touched by any of it.
+//! The life of key-encryption keys: the key manager creates, rotates, retires and lists them. None of this touches
+//! events.
 
 use crate::crypto::random;
 use crate::error::{Error, KeyFault, Result};
@@ -12,11 +13,12 @@ use crate::keys::restored::RestoredScopes;
 use crate::kms::KekContext;
 
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Makes the first key-encryption key of a partition, unless there is one, and returns the active one.
+    /// Creates the first key-encryption key of a partition if there is none, and returns the active one.
     ///
     /// For partitions of your own: see
-    /// [`KeyManagerBuilder::kek_partition`](crate::keys::KeyManagerBuilder::kek_partition). The default one is made by
-    /// [`prepare`](Self::prepare). Takes a connection that is not in a transaction, and is committed when it returns.
+    /// [`KeyManagerBuilder::kek_partition`](crate::keys::KeyManagerBuilder::kek_partition). [`prepare`](Self::prepare)
+    /// creates that of the default partition. This takes a connection that is not in a transaction, and is committed
+    /// when it returns.
     ///
     /// # Errors
     /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
@@ -31,28 +33,28 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         }
         let kek = self.new_kek(&namespace, partition).await?;
         install_kek(&*self.store, connection, &kek).await?;
-        // Another process may have been faster: its key is the active one then.
+        // If another process was faster, its key is the active one.
         let kek = self.store.active_kek(connection, partition).await?.ok_or_else(|| no_active_kek(partition))?;
         tracing::info!(kek_id = %kek.kek_id, %namespace, partition, "a partition's first key-encryption key is in \
             place");
         Ok(kek)
     }
 
-    /// Gives a partition a new active key-encryption key. The old one goes on opening what it wrapped, until
-    /// [`rewrap`](Self::rewrap) has moved all of that, and [`retire_kek`](Self::retire_kek) ends it.
+    /// Gives a partition a new active key-encryption key. The old one still opens the data keys that it wrapped. Call
+    /// [`rewrap`](Self::rewrap) to move these to the new one, and then [`retire_kek`](Self::retire_kek).
     ///
     /// Takes a connection that is not in a transaction, and is committed when it returns.
     ///
     /// # Errors
     /// [`KeyFault::NoActiveKek`] if the partition has none yet, [`KmsFault::Refused`](crate::error::KmsFault::Refused)
-    /// if the one it has does not open here, [`Error::Collision`] (retryable) if another process rotated it at the same
-    /// time, and as [`create_kek`](Self::create_kek).
+    /// if the one that it has does not open here, [`Error::Collision`] (retryable) if another process rotated it at the
+    /// same time, and those of [`create_kek`](Self::create_kek).
     pub async fn rotate_kek(&self, connection: &mut Tx, partition: &str) -> Result<KekRecord> {
         let namespace = self.check_namespace(connection).await?;
         let old = self.store.active_kek(connection, partition).await?.ok_or_else(|| no_active_kek(partition))?;
         let kek = self.new_kek(&namespace, partition).await?;
-        // A key that the applications can't open must not become the active one: neither because it does not open, nor
-        // because this is another KMS than theirs.
+        // The applications must be able to open the new active key. If the old one does not open here, this may be
+        // another KMS than theirs.
         self.kek(&old).await?;
         self.kek(&kek).await?;
         match replace_kek(&*self.store, connection, old.kek_id, &kek).await {
@@ -66,12 +68,12 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(kek)
     }
 
-    /// Retires a key-encryption key that wraps nothing any more.
+    /// Retires a key-encryption key that no longer wraps a live data key.
     ///
-    /// Takes a connection that is not in a transaction, and is committed when it returns. The row stays.
+    /// This takes a connection that is not in a transaction, and is committed when it returns. The row stays.
     ///
     /// # Errors
-    /// [`KeyFault::KekInUse`] while a live data key needs it, it is the active one of its partition, or unknown;
+    /// [`KeyFault::KekInUse`] if it wraps a live data key, is the active one of its partition, or is unknown;
     /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
     /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
     /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect),
@@ -100,7 +102,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         }
     }
 
-    /// All key-encryption keys, oldest first, with what they wrap. Counts every live data key.
+    /// All key-encryption keys, oldest first, with the number of live data keys that each wraps. This counts every live
+    /// data key.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -108,8 +111,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.store.kek_usage(tx).await
     }
 
-    /// The scopes that have live keys, though the last thing that is recorded of them is that these were destroyed: how
-    /// many there are, and the first `limit` of them, at least one. The tables are read from end to end.
+    /// Finds scopes that have live keys although the last change in their history is a shred. Returns how many there
+    /// are, and the first `limit` of them, at least one. The tables are read from end to end.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -117,7 +120,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.store.restored_scopes(tx, limit).await
     }
 
-    /// A new key, which is nobody's active one yet.
+    /// A new key that is not in the key table yet.
     async fn new_kek(&self, namespace: &Namespace, partition: &str) -> Result<KekRecord> {
         let (kek_id, at) = (KekId(random::uuid()?), now());
         let wrapped = self.kms.generate_kek(&KekContext { namespace: namespace.clone(), kek_id }).await?;

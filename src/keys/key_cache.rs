@@ -1,7 +1,7 @@
-//! Unwrapped data keys, and what this process knows without looking.
+//! The cache of unwrapped data keys, and of what this process knows about scopes without reading their rows.
 //!
-//! Nothing here decides what may be done with a key: rows do, in the caller's transaction. Only a reader that accepts
-//! to lag uses a key on the strength of an earlier look.
+//! Nothing here decides what may be done with a key. The rows decide, in the caller's transaction. Only reads that may
+//! lag use a key because of an earlier look at its row.
 
 use crate::crypto::primitives::DataKey;
 use crate::keys::DataKeyRecord;
@@ -22,23 +22,24 @@ struct Cached {
     keys: LruCache<KeyId, CachedKey>,
     /// The key that each scope sealed under when it was last looked at.
     active: LruCache<KeyScope, KeyId>,
-    /// What this process changed, and others may not have seen yet: readers that lag look at it every time, until they
-    /// have seen the change, and for the lag from then on.
+    /// The scopes that this process changed. Reads that may lag look at the rows of these scopes every time: until a
+    /// read has seen the change, and then until the time stored here.
     changed: LruCache<KeyScope, Option<Instant>>,
 }
 
-/// An unwrapped key, and the row it was unwrapped from: another row means another look.
+/// An unwrapped key, and the row from which it was unwrapped. If the row differs, the key is unwrapped again.
 struct CachedKey {
     row: DataKeyRecord,
     key: Arc<DataKey>,
-    /// As long as the key-encryption key that opened it; `None` is for ever.
+    /// The time until which it may be kept, like the key-encryption key that opened it; `None` for ever.
     until: Option<Instant>,
-    /// Before which look the row was this one; `None` if nothing but old snapshots has shown it yet.
+    /// The time just before the last look that found this row. `None` if only transactions, which may see an old state,
+    /// have found it so far.
     seen: Option<Instant>,
 }
 
 impl CachedKey {
-    /// Is this the row that the key was unwrapped from, in all that the wrapping is bound to?
+    /// Is this the row from which the key was unwrapped, in everything that the wrapping is bound to?
     fn is_from(&self, row: &DataKeyRecord) -> bool {
         let bound = |row: &DataKeyRecord| (row.version, row.kek_id);
         self.row.wrapped_key == row.wrapped_key && self.row.scope == row.scope && bound(&self.row) == bound(row)
@@ -55,8 +56,8 @@ impl KeyCache {
         }))
     }
 
-    /// The key that this row says, if it was unwrapped before. `seen` is a time before the row was read, by a statement
-    /// that sees all that was committed when it starts.
+    /// The unwrapped key of this row, if it is cached. `seen` is a time before the row was read, if the statement that
+    /// read it sees everything that was committed when it started.
     pub(crate) fn get(&self, row: &DataKeyRecord, seen: Option<Instant>) -> Option<Arc<DataKey>> {
         let mut cached = lock(&self.0);
         let entry = cached.keys.get_mut(&row.key_id)?;
@@ -73,13 +74,13 @@ impl KeyCache {
 
     pub(crate) fn put(&self, row: DataKeyRecord, key: Arc<DataKey>, until: Option<Instant>, seen: Option<Instant>) {
         let mut cached = lock(&self.0);
-        // Under the lock: what is put after the sweep would stay.
+        // This is checked under the lock. A key that is put here after the sweep would stay.
         if is_fresh(until, Instant::now()) {
             cached.keys.put(row.key_id, CachedKey { row, key, until, seen });
         }
     }
 
-    /// All of these keys, with their scopes, if each was looked at no longer ago than this.
+    /// All of these keys with their scopes, if the row of each was looked at no longer ago than `lag`.
     pub(crate) fn seen_within(
         &self,
         lag: Duration,
@@ -105,21 +106,20 @@ impl KeyCache {
         seen.collect()
     }
 
-    /// A row says that its key is not to be used. `seen` as with [`get`](Self::get).
+    /// Drops a key whose row says that it must not be used. `seen` has the meaning that it has in [`get`](Self::get).
     pub(crate) fn remove(&self, key_id: KeyId, scope: &KeyScope, seen: Option<Instant>, lag: Option<Duration>) {
         let mut cached = lock(&self.0);
         cached.keys.pop(&key_id);
-        // Those who looked before this and are slow may put the key back, as it was then: for so long it is not
-        // believed.
+        // A slow read that looked at the row before may still put the old key back. So the cache is not trusted for
+        // this scope until `lag` has passed.
         if seen.is_some() && cached.changed.peek(scope) == Some(&None) {
             let until = Instant::now().checked_add(lag.unwrap_or_default());
             cached.changed.put(scope.clone(), until);
         }
     }
 
-    /// This process changes what may be done with a scope's keys, in a transaction that is not committed yet. From here
-    /// on no reader lags for that scope: until the change was seen, or, if it is none that takes something away, for
-    /// the lag.
+    /// Notes that this process changes the state of a scope, in a transaction that is not committed yet. From now on,
+    /// no read lags for that scope: until the change was seen, if it takes something away, and otherwise for the lag.
     pub(crate) fn change(&self, scope: &KeyScope, takes_away: bool, lag: Option<Duration>) {
         let mut cached = lock(&self.0);
         let of_scope: Vec<KeyId> =
@@ -134,7 +134,7 @@ impl KeyCache {
         }
     }
 
-    /// Notes under which key a scope seals.
+    /// Notes the key under which a scope seals.
     pub(crate) fn activate(&self, scope: &KeyScope, key_id: KeyId) {
         let mut cached = lock(&self.0);
         if cached.active.get(scope) != Some(&key_id) {
@@ -142,15 +142,15 @@ impl KeyCache {
         }
     }
 
-    /// Is the key at hand under which the scope sealed when it was last looked at?
+    /// Is the key cached under which the scope sealed when it was last looked at?
     pub(crate) fn is_at_hand(&self, scope: &KeyScope) -> bool {
         let cached = lock(&self.0);
         let key = cached.active.peek(scope).and_then(|key_id| cached.keys.peek(key_id));
         key.is_some_and(|key| is_fresh(key.until, Instant::now()))
     }
 
-    /// Drops what has expired, and says when something will. Keys are kept as long as the key-encryption key that
-    /// opened them, and that one may have left before: retired, or opened ahead of a lock and not cached any more.
+    /// Drops expired keys, and returns when the next key expires. A key is kept for the period of the key-encryption
+    /// key that opened it. That one may have left its cache earlier, for instance because it was retired.
     pub(crate) fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut cached = lock(&self.0);
         let expired: Vec<KeyId> =
@@ -170,7 +170,7 @@ mod tests {
     use crate::keys::names::KekId;
     use uuid::Uuid;
 
-    /// Those who use keys do not rely on those who sweep them away: the sweeper may be late, or not there at all.
+    /// Uses of keys do not rely on the sweeper: it may be late, or may not run at all.
     #[test]
     fn what_has_expired_is_not_used_whether_it_was_swept_or_not() {
         let cache = KeyCache::new();

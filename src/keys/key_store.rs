@@ -8,17 +8,16 @@ use async_trait::async_trait;
 use std::sync::Arc;
 use time::OffsetDateTime;
 
-/// A key table, as append, read and shred need it. What operators need beside it is a
+/// A key table, as append, read and shred need it. The operations that operators need besides are in
 /// [`KeyTable`](crate::keys::KeyTable).
 ///
-/// The rows of scopes decide what may be appended, the rows of data keys what is redacted. Nothing is
-/// ever deleted. The caller owns the transaction; an implementation never begins, commits or rolls
-/// back one.
+/// The rows of scopes decide what may be appended. The rows of data keys decide what is redacted. No row is ever
+/// deleted. The caller owns the transaction: an implementation never begins, commits or rolls back one.
 ///
 /// # What an implementation does
-/// It reads and writes rows, locks them, and tells what it found. It decides nothing: which scope may be sealed for,
-/// which key is the right one, and whether a shred is complete are questions that the
-/// [`KeyManager`](crate::keys::KeyManager) asks of the rows, the same for every implementation.
+/// It reads, writes and locks rows, and returns what it found. It decides nothing. The
+/// [`KeyManager`](crate::keys::KeyManager) decides, in the same way for every implementation, whether a scope may be
+/// sealed for, which key is the right one, and whether a shred is complete.
 ///
 /// # The race between an append and a shred
 /// An append holds [`ScopeLock::Share`] on its scopes from before it seals until its transaction ends; a
@@ -27,8 +26,8 @@ use time::OffsetDateTime;
 /// committed under a destroyed key. A database with one writer at a time may use its write lock for both.
 ///
 /// # Effect
-/// A database may accept a change and not make it: a row-level policy, a trigger or a rule keeps it away. Every method
-/// that changes something finds that out, from the rows that were changed or by reading them again, and fails with
+/// A database may accept a change and not make it, because of a row-level policy, a trigger or a rule. Every method
+/// that changes something has to notice that, from the rows that were changed or by reading them again, and fails with
 /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
 ///
 /// # Errors
@@ -43,23 +42,23 @@ pub trait KeyStore: Send + Sync {
     /// A connection in a transaction, as the event store on the same database has it.
     type Tx: Send + 'static;
 
-    /// May a transaction look before it locks? An append then looks at its scopes first if their keys are not at hand,
-    /// so that it can ask the KMS while nothing is locked. `false` for a database in which a transaction that has read
-    /// can't write any more once another one wrote, as in SQLite: there it looks only if it knows that the KMS must be
-    /// asked.
+    /// May a transaction read rows before it locks them? If so, an append whose keys are not cached reads its scopes
+    /// first, so that it can ask the KMS while nothing is locked. `false` for a database such as SQLite, in which a
+    /// transaction that has read can't write any more once another one wrote. There, an append reads first only if it
+    /// knows that the KMS must be asked.
     fn can_look_first(&self) -> bool {
         true
     }
 
-    /// May statements on this connection see less than what is committed when they start, or more, because they are in
-    /// a transaction? What they show is then no proof of how things are: readers that may lag do not go by it. `true`,
-    /// the default, is always safe; it costs those readers what they hoped to save.
+    /// Is this connection in a transaction, so that its statements may see an old state, or changes that are not
+    /// committed? Reads that may lag do not rely on such statements later. `true` (the default) is always safe, but
+    /// such reads then save no round trips.
     fn is_in_transaction(&self, tx: &Self::Tx) -> bool {
         let _ = tx;
         true
     }
 
-    /// The namespace that was set when the tables were made; `None` if they hold none.
+    /// The namespace that was set when the tables were created; `None` if they hold none.
     async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>>;
 
     /// The key-encryption key that wraps new data keys of a partition.
@@ -68,8 +67,8 @@ pub trait KeyStore: Send + Sync {
     /// The rows of these key-encryption keys, in any order. Unknown ids are left out.
     async fn keks(&self, tx: &mut Self::Tx, kek_ids: &[KekId]) -> Result<Vec<KekRecord>>;
 
-    /// Says that this transaction is going to write, before it reads anything. A database with one writer at a time
-    /// takes its write lock, so that what is read next can't get in the way; others lock nothing.
+    /// Announces that this transaction is going to write, before it reads anything. A database with one writer at a
+    /// time takes its write lock, so that a read does not prevent the later write. Other databases do nothing.
     async fn announce_writing(&self, tx: &mut Self::Tx) -> Result<()>;
 
     /// The rows of these scopes with their active keys, in any order, in one statement. Unknown scopes
@@ -80,33 +79,33 @@ pub trait KeyStore: Send + Sync {
     /// [`ScopeLock::Share`] does not lock [reserved](KeyScope::is_reserved) scopes: every append reads them.
     async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>>;
 
-    /// Inserts live scopes of generation 1 without keys, in ascending order; leaves those that exist.
+    /// Inserts live scopes of generation 1 without keys, in ascending order. Scopes that exist are left as they are.
     async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()>;
 
-    /// Inserts data keys and makes each the active one of its scope. The scopes exist, are live and locked:
-    /// [`KeyFault::ScopeState`](crate::error::KeyFault::ScopeState) otherwise.
-    /// [`Error::Collision`](crate::Error::Collision) if their key-encryption key was retired meanwhile.
+    /// Inserts data keys, and makes each the active one of its scope. The scopes must exist, be live, and be locked;
+    /// otherwise this fails with [`KeyFault::ScopeState`](crate::error::KeyFault::ScopeState). It fails with
+    /// [`Error::Collision`](crate::Error::Collision) if the key-encryption key was retired meanwhile.
     async fn insert_keys(&self, tx: &mut Self::Tx, keys: &[NewDataKey]) -> Result<()>;
 
-    /// Says that what this transaction commits must outlast a crash of the database, whatever its settings are: keys
-    /// that are committed before the events that need them, in another database. Changes of scopes see to it
+    /// Makes the commit of this transaction outlast a crash of the database, whatever the settings are. It is called
+    /// for keys that are committed before the events that need them, in another database. Changes of scopes do this by
     /// themselves.
     async fn commit_durably(&self, tx: &mut Self::Tx) -> Result<()>;
 
     /// The rows of these data keys, in any order, in one statement without locks. Unknown ids are left out.
     async fn data_keys(&self, tx: &mut Self::Tx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>>;
 
-    /// Sets state and generation of a locked scope and adds the change to its history. A scope that is
-    /// shredded has no active key afterwards. A scope that is not there is
+    /// Sets the state and the generation of a locked scope, and adds the change to its history. A shredded scope has no
+    /// active key afterwards. If the scope does not exist, this fails with
     /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
     async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()>;
 
-    /// Destroys every wrapped key of a locked scope, notes in the rows when, and returns the ids of those that
-    /// were not destroyed before, by version. Looks whether one is left nevertheless:
+    /// Destroys every wrapped key of a locked scope, and sets the time in the rows. Returns the ids of the keys that
+    /// were not destroyed before, by version. If a key is left nevertheless, this fails with
     /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
     async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>>;
 
-    /// All that is known of a scope; `None` if it was never seen.
+    /// Everything that the table says about a scope; `None` if the scope does not exist.
     async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>>;
 }
 

@@ -1,4 +1,4 @@
-//! The port to the rows of a key table that operators change: key-encryption keys, and what wraps each data key.
+//! The port to the rows of a key table that operators change: key-encryption keys, and the wrappings of data keys.
 
 use crate::error::Result;
 use crate::keys::kek::{KekRecord, KekState, KekUsage};
@@ -12,14 +12,13 @@ use std::fmt;
 use std::sync::Arc;
 use time::OffsetDateTime;
 
-/// A key table, as operators need it: to make the first keys, to rotate, move and retire key-encryption keys, to wrap
-/// data keys anew, and to look at the table as a whole. Applications append, read and shred through
-/// [`KeyStore`] alone.
+/// A key table, as operators need it: to create the first keys, to rotate, move and retire key-encryption keys, to wrap
+/// data keys anew, and to examine the table as a whole. Applications append, read and shred through [`KeyStore`] alone.
 ///
 /// # What an implementation does
 /// It begins a transaction, hands its rows to the work, and commits. The rows are a type of its own: see [`KeyRows`].
-/// Which key may be replaced or retired, what must be looked at again before a commit, and what is refused is decided
-/// by the [`KeyManager`](crate::keys::KeyManager), the same for every implementation.
+/// The [`KeyManager`](crate::keys::KeyManager) decides, in the same way for every implementation, which key may be
+/// replaced or retired, which rows must be read again before a commit, and what is refused.
 ///
 /// ```
 /// # use eventseal::{Error, Result};
@@ -43,12 +42,12 @@ use time::OffsetDateTime;
 /// `conformance::key_table` (feature `conformance`) checks an implementation against all of this.
 #[async_trait]
 pub trait KeyTable: KeyStore {
-    /// Does some work in a transaction of its own, and commits it if the work succeeds; if it fails, or if the future
-    /// is dropped, nothing of it is left. The transaction may write from its start on, and its statements see what was
-    /// committed before each of them.
+    /// Does some work in a transaction of its own, and commits it if the work succeeds. If the work fails, or if the
+    /// future is dropped, nothing of it remains. The transaction may write from its start on. Each of its statements
+    /// sees everything that was committed before the statement began.
     ///
-    /// Committed when it returns, so that it outlasts a crash of the database, whatever its settings are: a
-    /// key-encryption key that is used before it is committed would lose data on a rollback.
+    /// The commit is done when this returns, and outlasts a crash of the database, whatever its settings are. If a
+    /// key-encryption key were used before it is committed, a rollback would lose data.
     ///
     /// A connection in a transaction is refused with
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), which names the `operation`.
@@ -59,29 +58,30 @@ pub trait KeyTable: KeyStore {
         work: &mut dyn KeyWork,
     ) -> Result<()>;
 
-    /// All key-encryption keys, oldest first, with what they wrap. Counts every live data key.
+    /// All key-encryption keys, oldest first, with the number of live data keys that each wraps. This counts every live
+    /// data key.
     async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>>;
 
-    /// The scopes that have a row under one of these ids, whatever their kind, in any order and without locks. One look
-    /// into the index for each kind and id: it must not read every scope.
+    /// The scopes that have a row under one of these ids, whatever their kind, in any order and without locks. It takes
+    /// one look into the index for each kind and id, and must not read every scope.
     async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>>;
 
-    /// The scopes that have live keys, though the last thing that is recorded of them is that these were destroyed: how
-    /// many there are, and the first `limit` of them, at least one. The tables may be read from end to end.
+    /// Finds scopes that have live keys although the last change in their history is a shred. Returns how many there
+    /// are, and the first `limit` of them, at least one. The tables may be read from end to end.
     async fn restored_scopes(&self, tx: &mut Self::Tx, limit: u32) -> Result<RestoredScopes>;
 }
 
-/// Work to be done in a transaction: see [`KeyTable::in_transaction`].
+/// Work that is done in a transaction: see [`KeyTable::in_transaction`].
 #[async_trait]
 pub trait KeyWork: Send {
-    /// Does it.
+    /// Does the work.
     async fn run(&mut self, rows: &mut dyn KeyRows) -> Result<()>;
 }
 
-/// The rows of a key table within a transaction of its own: read, locked and written one at a time.
+/// The rows of a key table within a transaction of its own. They are read, locked and written.
 ///
-/// Every method does one thing to rows, and says what came of it. None of them decides whether it should be done.
-/// A method that changes rows changes those that are as it was told, and reports the others by leaving them out.
+/// Every method does one thing to rows, and returns the result. None of them decides whether it should be done. A
+/// method that changes rows changes only rows that still are as the caller says, and returns which ones it changed.
 #[async_trait]
 pub trait KeyRows: Send {
     /// The active key-encryption key of a partition, without a lock.
@@ -90,18 +90,19 @@ pub trait KeyRows: Send {
     /// The row of a key-encryption key, without a lock.
     async fn kek(&mut self, kek_id: KekId) -> Result<Option<KekRecord>>;
 
-    /// The row of a key-encryption key, locked until the transaction ends: this waits for those who have inserted a
-    /// data key under it, and keeps out those who are about to.
+    /// The row of a key-encryption key, locked until the transaction ends: this waits for transactions that have
+    /// inserted a data key under it, and keeps out those that are about to.
     async fn lock_kek(&mut self, kek_id: KekId) -> Result<Option<KekRecord>>;
 
-    /// Inserts a key-encryption key as the active one of its partition, unless that has one. Was it inserted?
+    /// Inserts a key-encryption key as the active one of its partition, unless the partition has one. Returns whether
+    /// it was inserted.
     async fn insert_kek(&mut self, kek: &KekRecord) -> Result<bool>;
 
-    /// Changes the state of a key-encryption key that is in the state `from`. Was it?
+    /// Changes the state of a key-encryption key if it is in the state `from`. Returns whether it was changed.
     async fn change_kek_state(&mut self, kek_id: KekId, from: KekState, to: KekState) -> Result<bool>;
 
-    /// Exchanges how a key-encryption key is wrapped, and by which provider and when, if it is wrapped as in `old`. Was
-    /// it?
+    /// Replaces the wrapping of a key-encryption key, its provider and its time, if it is wrapped as in `old`. Returns
+    /// whether it was replaced.
     async fn change_kek_wrapping(
         &mut self,
         old: &KekRecord,
@@ -110,12 +111,12 @@ pub trait KeyRows: Send {
         at: OffsetDateTime,
     ) -> Result<bool>;
 
-    /// How many live data keys a key-encryption key wraps.
+    /// The number of live data keys that a key-encryption key wraps.
     async fn count_live_keys(&mut self, kek_id: KekId) -> Result<u64>;
 
     /// The live data keys that one of these key-encryption keys wraps, in ascending order of id, from the first after
-    /// `after` on, at most `limit`. They are locked until the transaction ends, and those that others hold are left
-    /// out. The state of their scopes is not looked at: [`scope_state`](DataKeyRecord::scope_state) may be any.
+    /// `after` on, at most `limit`. They are locked until the transaction ends. Rows that others hold are left out. The
+    /// state of their scopes is not read: [`scope_state`](DataKeyRecord::scope_state) may have any value.
     async fn lock_live_keys(
         &mut self,
         kek_ids: &[KekId],
@@ -123,12 +124,13 @@ pub trait KeyRows: Send {
         limit: u32,
     ) -> Result<Vec<DataKeyRecord>>;
 
-    /// Exchanges how data keys are wrapped, each only if it is live and its row still is what it was when it was read,
-    /// and none if `to` was retired. Returns the rows that were written, as the table has them now, in any order.
+    /// Replaces the wrappings of data keys. A data key is changed only if it is live and its row has not changed since
+    /// it was read. None is changed if `to` was retired. Returns the rows that were written, as the table has them now,
+    /// in any order.
     async fn rewrap_keys(&mut self, keys: &[KeyRewrap], to: KekId, at: OffsetDateTime) -> Result<Vec<KeyWrapping>>;
 
-    /// Inserts a scope with its first key, which is the active one, unless the scope is there. Was it inserted? Of two
-    /// transactions that do it at once, one waits for the other.
+    /// Inserts a scope with its first key, which is the active one, unless the scope exists. Returns whether it was
+    /// inserted. Of two transactions that do this at once, one waits for the other.
     async fn insert_first_key(&mut self, key: &NewDataKey) -> Result<bool>;
 
     /// The row of a scope, without a lock.
@@ -140,11 +142,11 @@ pub trait KeyRows: Send {
 pub struct KeyRewrap {
     /// The row as it was read.
     pub key: DataKeyRecord,
-    /// How it is to be wrapped.
+    /// The new wrapping.
     pub new: KeyWrapping,
 }
 
-/// How a data key is wrapped.
+/// The wrapping of a data key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyWrapping {
     /// The key.

@@ -1,8 +1,8 @@
 //! The key manager: creates, looks up, caches, rotates and shreds data keys.
 //!
-//! It is the only place where wrapped keys are opened. What it caches is unwrapped material alone; what
-//! may be done with it is read from the key table in the caller's transaction every time ("strict"), so
-//! a committed shred holds for every statement that starts after it (invariant I5).
+//! It is the only place where wrapped keys are opened. It caches unwrapped key material only. What may be done with a
+//! key is read from the key table in the caller's transaction every time ("strict"), so a committed shred holds for
+//! every statement that starts after it (invariant I5).
 
 use crate::error::{Error, InputFault, KeyFault, Result, StorageFault, no_effect};
 use crate::event::{check_text, now};
@@ -24,11 +24,12 @@ use time::OffsetDateTime;
 
 pub(crate) const PARTITION: &str = "default";
 
-/// The keys of a store: what operators call. Application code meets it as
+/// The keys of a store, and the operations on them. Application code reaches it with
 /// [`SealedStore::keys`](crate::SealedStore::keys).
 ///
-/// It belongs to one key database. Whatever makes or changes keys compares the namespace first, and fails
-/// with [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch) on a connection to another one.
+/// It belongs to one key database. Every method that creates or changes keys compares the namespace first, and fails
+/// with [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch) on a connection to another
+/// database.
 ///
 /// Everything but [`prepare`](Self::prepare) runs in the caller's transaction and takes effect when the
 /// caller commits.
@@ -37,31 +38,31 @@ pub struct KeyManager<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
     pub(crate) tx: PhantomData<fn(Tx)>,
     pub(crate) kms: Arc<dyn Kms>,
     pub(crate) configured: Option<Namespace>,
-    /// Of the one database that all of this is about.
+    /// The namespace of the key database, once it was read.
     pub(crate) namespace: OnceLock<Namespace>,
     pub(crate) cache: Arc<Caches>,
     pub(crate) hints: Mutex<Hints>,
     pub(crate) partition_of: Option<PartitionOf>,
-    /// How old a look at a key's row may be for a reader; `None`: it is read every time.
+    /// How old a look at a key's row may be for a read. `None` means that the row is read every time.
     pub(crate) read_lag: Option<Duration>,
 }
 
 /// Chooses the partition of a scope's keys.
 pub(crate) type PartitionOf = Arc<dyn Fn(&KeyScope) -> String + Send + Sync>;
 
-/// What a shred destroyed.
+/// The result of a shred.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shredding {
-    /// Whose keys.
+    /// The owner of the keys.
     pub scope: KeyScope,
-    /// The keys that were destroyed just now: none if the scope had none, or was shredded before.
+    /// The keys that this shred destroyed. Empty if the scope had none, or was shredded before.
     pub destroyed: Vec<KeyId>,
     /// The keys that had been destroyed before.
     pub already: Vec<KeyId>,
-    /// Was the scope shredded before? Keys that were destroyed now nevertheless had come back, as with a restore of a
-    /// part of the tables.
+    /// Was the scope shredded before? If so, keys in [`destroyed`](Self::destroyed) had come back, for instance with a
+    /// restore of a part of the tables.
     pub was_shredded: bool,
-    /// When.
+    /// When the keys were destroyed.
     pub at: OffsetDateTime,
 }
 
@@ -74,17 +75,17 @@ impl<Tx: Send + 'static> KeyManager<Tx> {
         Self::builder(table, kms).build()
     }
 
-    /// The same keys as [`new`](Self::new) gives, with settings of your own. They are given before any key is used, and
-    /// stay.
+    /// The keys in a key table, with settings of your own. The settings are given before any key is used, and can't be
+    /// changed afterwards.
     pub fn builder(table: impl KeyTable<Tx = Tx> + 'static, kms: impl Kms + 'static) -> KeyManagerBuilder<Tx> {
         KeyManagerBuilder::new(Arc::new(table), kms)
     }
 }
 
 impl<Tx: Send + 'static> KeyManager<Tx, dyn KeyStore<Tx = Tx>> {
-    /// The keys in a key store that is no [`KeyTable`], with settings of your own. They seal and open, and they are
-    /// shredded, stopped and rotated; what only operators do with them does not compile. [`open`](Self::open) takes the
-    /// place of [`prepare`](KeyManager::prepare).
+    /// The keys in a key store that is no [`KeyTable`], with settings of your own. Sealing and opening work, and so do
+    /// shred, disable, enable, reopen and the rotation of data keys. Calls that need a [`KeyTable`] do not compile.
+    /// Call [`open`](Self::open) instead of [`prepare`](KeyManager::prepare).
     pub fn over_key_store(
         store: impl KeyStore<Tx = Tx> + 'static,
         kms: impl Kms + 'static,
@@ -94,7 +95,7 @@ impl<Tx: Send + 'static> KeyManager<Tx, dyn KeyStore<Tx = Tx>> {
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Which partition's key-encryption key wraps the keys of a scope.
+    /// The partition whose key-encryption key wraps the keys of a scope.
     pub(crate) fn partition_of(&self, scope: &KeyScope) -> String {
         match &self.partition_of {
             Some(partition_of) if !scope.is_reserved() => partition_of(scope),
@@ -104,17 +105,18 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     /// Destroys every data key of a scope for good, and leaves a tombstone.
     ///
-    /// Needs no KMS. Works on scopes that were never seen (nothing can be sealed for them from then on)
-    /// and on disabled ones; a second time it destroys nothing. From the commit on, every statement sees
-    /// the scope's fields redacted. Backups of the key table still hold the keys: let them expire.
+    /// It needs no KMS. It also works on disabled scopes, and on scopes that do not exist: nothing can be sealed for
+    /// them afterwards. A second shred destroys nothing. From the commit on, every statement sees the scope's fields
+    /// redacted. Backups of the key table still hold the keys: let them expire.
     ///
-    /// `reason` is kept for good in the scope's history: name the request, not the person. Who does it can be named
-    /// with [`acting_as`](Self::acting_as).
+    /// `reason` stays in the scope's history for good: name the request, not the person. Use
+    /// [`acting_as`](Self::acting_as) to name who does it.
     ///
-    /// Roll the transaction back if this future was dropped before it was done, as by a timeout, or shred the
-    /// scope again: what was committed halfway is an error for those who append to the scope.
+    /// If this future is dropped before it is done, for instance by a time-out, roll the transaction back, or shred the
+    /// scope again. A shred that is committed halfway makes appends for the scope fail.
     ///
-    /// Before it returns, it looks whether the keys are gone, the scope says so, and the shred is recorded.
+    /// Before it returns, it checks that the keys are gone, that the scope is shredded, and that the shred is in the
+    /// history.
     ///
     /// # Errors
     /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction),
@@ -132,10 +134,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let record = self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop();
         let record = record.ok_or_else(|| no_effect("shredding", "key_scopes"))?;
         let at = now();
-        // The keys first: if this future is dropped halfway and the transaction committed all the same, then
-        // nothing says that keys are destroyed which are not.
+        // The keys are destroyed first. If this future is dropped halfway and the transaction is committed all the
+        // same, no row claims that keys are destroyed that are not.
         let destroyed = self.store.destroy_keys(tx, scope, at).await?;
-        // Whenever keys were destroyed, also if the scope had been shredded before and they had come back.
+        // The change is recorded whenever keys were destroyed, even if the scope was shredded before and they had come
+        // back.
         let change = (record.state != ScopeState::Shredded || !destroyed.is_empty()).then(|| ScopeChange {
             scope: scope.clone(),
             action: ScopeAction::Shred,
@@ -150,18 +153,18 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         }
         let mut already = self.look_at_shred(tx, scope, change.as_ref()).await?;
         already.retain(|key_id| !destroyed.contains(key_id));
-        // Nothing is used without a look at its row, but by readers that lag.
+        // Only reads that may lag use a key without a look at its row. They must not do so for this scope.
         self.cache.keys.change(scope, true, self.read_lag);
         tracing::info!(kind = scope.kind(), id = scope.id(), destroyed = destroyed.len(), "shredded, once committed");
         let was_shredded = record.state == ScopeState::Shredded;
         Ok(Shredding { scope: scope.clone(), destroyed, already, was_shredded, at })
     }
 
-    /// Begins a new generation of keys for a shredded scope. What was shredded stays shredded.
+    /// Begins a new generation of keys for a shredded scope. Shredded values stay shredded.
     ///
     /// # Errors
-    /// [`KeyFault::ScopeState`] if the scope is not shredded, or has keys that are not destroyed nevertheless, and
-    /// as [`shred`](Self::shred); errors of the KMS.
+    /// [`KeyFault::ScopeState`] if the scope is not shredded, or if a key of it is not destroyed. Those of
+    /// [`shred`](Self::shred); errors of the KMS.
     pub async fn reopen(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<KeyInfo> {
         self.reopen_because(tx, scope, Cause::of(reason)).await
     }
@@ -193,9 +196,9 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.add_key(tx, &record, &active, "reopening").await
     }
 
-    /// Gives a scope a new active data key. Its older keys go on opening what they sealed.
+    /// Gives a scope a new active data key. Its older keys still open the values that they sealed.
     ///
-    /// Also where somebody made an older key the active one again, under which nothing is sealed any more: the new key
+    /// This also repairs a scope in which somebody made an older key active again, for which appends fail: the new key
     /// is the newest.
     ///
     /// # Errors
@@ -214,28 +217,28 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.add_key(tx, &record, &active, "rotating a data key").await
     }
 
-    /// Puts a scope's keys out of use: an emergency stop that [`enable`](Self::enable) reverses.
-    /// Reads and appends fail with [`Error::Disabled`]; nothing is redacted.
+    /// Disables a scope's keys: an emergency stop that [`enable`](Self::enable) reverses. Reads and appends fail with
+    /// [`Error::Disabled`]; nothing is redacted.
     ///
-    /// A page of the log fails as a whole if one of its events needs these keys, so whoever follows the log
-    /// stops there. [`SealedStore::read_events_each`](crate::SealedStore::read_events_each) lets them go on.
+    /// A page of the log fails as a whole if one of its events needs these keys, so readers of the log stop there. With
+    /// [`SealedStore::read_events_each`](crate::SealedStore::read_events_each) they can go on.
     ///
     /// # Errors
-    /// [`KeyFault::ScopeState`] if the scope is not live, and as [`shred`](Self::shred).
+    /// [`KeyFault::ScopeState`] if the scope is not live, and those of [`shred`](Self::shred).
     pub async fn disable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
         self.switch(tx, scope, Cause::of(reason), ScopeAction::Disable).await
     }
 
-    /// Puts a disabled scope's keys into use again.
+    /// Makes a disabled scope's keys usable again.
     ///
     /// # Errors
-    /// [`KeyFault::ScopeState`] if the scope is not disabled, and as [`shred`](Self::shred).
+    /// [`KeyFault::ScopeState`] if the scope is not disabled, and those of [`shred`](Self::shred).
     pub async fn enable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
         self.switch(tx, scope, Cause::of(reason), ScopeAction::Enable).await
     }
 
-    /// Everything the key table knows of a scope: its keys, when they were made and destroyed, and what
-    /// was done to it for which reason. `None` if it was never seen. Never key material.
+    /// Everything that the key table says about a scope: its keys, when they were created and destroyed, and its
+    /// changes with their reasons. `None` if the scope does not exist. It holds no key material.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -243,7 +246,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.store.history(tx, scope).await
     }
 
-    /// Names who does what follows, for the history of the scopes that it changes: a person, or the name of a service.
+    /// Names the actor of the changes that are made through the result, for the history of the scopes: an operator, or
+    /// a service.
     ///
     /// ```
     /// # use eventseal::{KeyScope, Result};
@@ -258,7 +262,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         KeyOperator { keys: self, actor: actor.into() }
     }
 
-    /// Disables or enables.
+    /// Disables or enables a scope.
     pub(crate) async fn switch(
         &self,
         tx: &mut Tx,
@@ -293,7 +297,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(())
     }
 
-    /// Before a change that needs no KMS: is this the database that it is believed to be?
+    /// Checks, before a change that needs no KMS, that the database has the expected namespace.
     async fn begin_change(&self, tx: &mut Tx) -> Result<()> {
         self.store.announce_writing(tx).await?;
         self.check_namespace(tx).await.map(drop)
@@ -309,7 +313,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         })
     }
 
-    /// A key that is there although its scope was shredded must not come into use again.
+    /// Checks that all keys of a shredded scope are destroyed. A key that has come back must not be used again.
     async fn check_all_destroyed(&self, tx: &mut Tx, scope: &KeyScope) -> Result<()> {
         let history = self.store.history(tx, scope).await?;
         let key_ids: Vec<KeyId> = history.into_iter().flat_map(|history| history.keys).map(|key| key.key_id).collect();
@@ -348,9 +352,9 @@ pub(crate) fn check_and_take(record: ScopeRecord) -> Result<Option<(KeyScope, Da
     Ok(record.active.map(|key| (record.scope, key)))
 }
 
-/// The active key is named by an id in a row that nothing authenticates. Sealing under the key of another
-/// scope would let the values outlive the shred of their owner; under one that is destroyed, lose them;
-/// under one that was rotated away, show them to whoever knows it.
+/// Checks the active key of a scope. A row that nothing authenticates names it by its id. Under a key of another scope,
+/// values would outlive the shred of their owner. Under a destroyed key, they would be lost. Under a key that was
+/// rotated away, whoever knows that key could read them.
 fn check_active(record: &ScopeRecord) -> Result<()> {
     check_own(record)?;
     match &record.active {
@@ -361,7 +365,7 @@ fn check_active(record: &ScopeRecord) -> Result<()> {
     }
 }
 
-/// What is wrong with an active key even if another one is about to take its place.
+/// The checks of an active key that must hold even if another key is about to replace it.
 fn check_own(record: &ScopeRecord) -> Result<()> {
     match &record.active {
         Some(key) if key.scope != record.scope => Err(invalid_active_key(record, key, "names a key of another scope")),
@@ -408,7 +412,7 @@ fn check_change(scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One more than a number in a row, which may be any.
+/// One more than a number that a row holds. It fails if the number is too large.
 fn next(number: u32, what: &'static str) -> Result<u32> {
     number.checked_add(1).ok_or(Error::Storage(StorageFault::InvalidRow { what, problem: "can't grow any more" }))
 }
@@ -422,12 +426,12 @@ pub(crate) fn no_active_kek(partition: &str) -> Error {
     Error::Keys(KeyFault::NoActiveKek { partition: partition.to_owned() })
 }
 
-/// A panic while one of these locks is held leaves nothing half done behind it.
+/// Locks a mutex, and ignores poisoning: a panic while one of these locks is held leaves nothing half done.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Shows how much is cached, never what.
+/// Shows how many keys are cached, and no key.
 impl<Tx, K: ?Sized> fmt::Debug for KeyManager<Tx, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyManager")

@@ -1,4 +1,4 @@
-//! Key material: looked up, unwrapped, cached and made. What [`KeyManager`] does for sealing and opening.
+//! Key material: [`KeyManager`] looks keys up, unwraps, caches and creates them, for sealing and opening.
 
 use crate::crypto::primitives::DataKey;
 use crate::crypto::random;
@@ -26,7 +26,7 @@ pub(crate) struct SealingKeys {
     pub(crate) integrity: (KeyId, Arc<DataKey>),
 }
 
-/// Unwrapped keys, and those that could not be.
+/// Unwrapped keys, and the errors of those that could not be unwrapped.
 pub(crate) type OpenedKeys = HashMap<KeyId, Result<Arc<DataKey>>>;
 
 pub(crate) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>> {
@@ -37,9 +37,8 @@ pub(crate) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>>
     }
 }
 
-/// What a row says of a key that is not to be unwrapped. Only a row that says twice that its key was
-/// destroyed is a tombstone: a blob that was lost is no erasure. And no key opens anything whose scope was
-/// shredded.
+/// The status of a key that must not be unwrapped. Only a row that has a time of destruction and no wrapped key is a
+/// tombstone: a wrapped key that was lost is no erasure. If the scope was shredded, none of its keys opens anything.
 fn status_without_key(row: &DataKeyRecord) -> Option<KeyStatus> {
     let scope = row.scope.clone();
     let fault = |problem| {
@@ -57,7 +56,7 @@ fn status_without_key(row: &DataKeyRecord) -> Option<KeyStatus> {
     }
 }
 
-/// These scopes and the one of the integrity key, in the order in which they are locked.
+/// These scopes and the scope of the integrity key, in the order in which they are locked.
 pub(crate) fn with_integrity(scopes: &[KeyScope]) -> Vec<KeyScope> {
     let mut wanted = scopes.to_vec();
     wanted.push(KeyScope::integrity());
@@ -66,8 +65,8 @@ pub(crate) fn with_integrity(scopes: &[KeyScope]) -> Vec<KeyScope> {
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// The active keys of these scopes, made if they do not exist yet, and locked until the caller's
-    /// transaction ends.
+    /// The active keys of these scopes, which are created if they do not exist yet. The scopes are locked until the
+    /// caller's transaction ends.
     pub(crate) async fn sealing_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<SealingKeys> {
         for scope in scopes {
             scope.check()?;
@@ -83,7 +82,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.locked_keys(tx, scopes, wanted, &pinned).await
     }
 
-    /// The same, of what was opened before: the KMS is not asked any more.
+    /// The active keys of these scopes, locked and created as by [`sealing_keys`](Self::sealing_keys). It uses the
+    /// key-encryption keys that were opened ahead, and does not ask the KMS.
     pub(crate) async fn locked_keys(
         &self,
         tx: &mut Tx,
@@ -106,7 +106,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             check_usable(record)?;
         }
         if !unknown.is_empty() {
-            // Scopes first, then the locking read again: whoever inserted a scope first makes its key.
+            // The scopes are inserted first, and then read again with locks: the transaction that inserted a scope
+            // first creates its key.
             self.store.create_scopes(tx, &unknown).await?;
             records.extend(self.store.scopes(tx, &unknown, ScopeLock::Share).await?);
         }
@@ -125,7 +126,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(SealingKeys { namespace, keys, integrity })
     }
 
-    /// The active keys of locked scopes, made for those that have none.
+    /// The active keys of locked scopes. Keys are created for scopes that have none.
     async fn active_or_new(
         &self,
         tx: &mut Tx,
@@ -170,7 +171,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(active)
     }
 
-    /// What the key table says of these keys, in one query.
+    /// The statuses of these keys, read from the key table in one query.
     pub(crate) async fn opening_keys(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>) -> Result<(Namespace, Keys)> {
         let namespace = self.namespace(tx).await?;
         if let Some(seen) = self.read_lag.and_then(|lag| self.cache.keys.seen_within(lag, key_ids)) {
@@ -180,7 +181,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.opening_keys_now(tx, key_ids, None).await
     }
 
-    /// The same, for those who must not lag; and, if `pinned`, must not ask the KMS, because they hold locks.
+    /// The statuses of these keys, for calls that must not lag. With `pinned`, the caller holds locks, so the KMS is
+    /// not asked.
     pub(crate) async fn opening_keys_now(
         &self,
         tx: &mut Tx,
@@ -190,7 +192,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let namespace = self.namespace(tx).await?;
         let mut key_ids: Vec<KeyId> = key_ids.iter().copied().collect();
         key_ids.sort_unstable();
-        // A transaction may see what was so long ago, and what it has not committed itself.
+        // A transaction may see an old state, and its own changes that are not committed.
         let seen = if self.store.is_in_transaction(tx) { None } else { Some(Instant::now()) };
         let records = self.store.data_keys(tx, &key_ids).await?;
         let mut keys = Keys::with_capacity(key_ids.len());
@@ -198,7 +200,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         for record in records {
             match status_without_key(&record) {
                 Some(status) => {
-                    // Of a scope that was reopened, an old tombstone says nothing of the change that is under way.
+                    // If the scope was reopened, an old tombstone does not prove that the latest change was seen.
                     let seen = seen.filter(|_| record.scope_state != ScopeState::Live);
                     self.cache.keys.remove(record.key_id, &record.scope, seen, self.read_lag);
                     keys.insert(record.key_id, status);
@@ -217,8 +219,9 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok((namespace, keys))
     }
 
-    /// Unwraps these keys, or finds them in the cache. A row that does not open is a matter of that key alone; a KMS
-    /// that does not answer is one of all. `seen` is from before the rows were read, if they are what is committed.
+    /// Unwraps these keys, or finds them in the cache. A row that does not open is an error of that key alone. A KMS
+    /// that does not answer fails the call. `seen` is a time before the rows were read, if the rows show the committed
+    /// state.
     pub(crate) async fn open_all(
         &self,
         tx: &mut Tx,
@@ -240,7 +243,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         }
         let keks = self.keks_of(tx, &closed, pinned).await?;
         if let Some(until) = keks.values().filter_map(|kek| kek.until).min() {
-            // Also for keys that were pinned, and have left the cache since.
+            // This includes keys that were pinned and have left the cache since.
             sweep_at(&self.cache, until);
         }
         for record in closed {
@@ -264,15 +267,15 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                 continue;
             };
             let key = Arc::new(DataKey::new(secret.expose())?);
-            // What a key-encryption key opened is kept no longer than that is.
+            // A data key is kept no longer than the key-encryption key that opened it.
             self.cache.keys.put(record.clone(), Arc::clone(&key), kek.until, seen);
             opened.insert(record.key_id, Ok(key));
         }
         Ok(opened)
     }
 
-    /// The key-encryption keys of these data keys. The KMS is asked once per key and process, and not at all by those
-    /// who hold locks: they have pinned what they need.
+    /// The key-encryption keys of these data keys. The KMS is asked once for each key and process. A caller that holds
+    /// locks does not ask it, and passes the keys that it opened ahead as `pinned`.
     pub(crate) async fn keks_of(
         &self,
         tx: &mut Tx,
@@ -294,7 +297,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             return Ok(keks);
         }
         if pinned.is_some() {
-            // Of another database, nothing would ever be open.
+            // If the database were another one, none of its keys would ever open.
             self.check_namespace(tx).await?;
         }
         let mut missed = None;
@@ -320,7 +323,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(kek)
     }
 
-    /// Asks the KMS.
+    /// Asks the KMS to open a key-encryption key.
     pub(crate) async fn unwrap_kek(&self, record: &KekRecord) -> Result<SecretKey> {
         if record.provider != self.kms.provider() {
             let problem = format!(
@@ -347,8 +350,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(NewDataKey { key_id, scope: scope.clone(), version, kek_id: active.kek_id, wrapped_key, created_at: now() })
     }
 
-    /// The database's namespace. It never changes, so it is read once: with another database, what is read
-    /// with it does not open.
+    /// The database's namespace. It never changes, so it is read once. If the connection were to another database, its
+    /// keys would not open.
     pub(crate) async fn namespace(&self, tx: &mut Tx) -> Result<Namespace> {
         match self.namespace.get() {
             Some(namespace) => Ok(namespace.clone()),

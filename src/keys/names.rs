@@ -1,4 +1,4 @@
-//! What keys are called and who owns them. Key material is elsewhere.
+//! The ids of keys, their owners, and the name of a key database. Key material is elsewhere.
 
 use crate::error::Result;
 use crate::event::{AggregateRef, check_text};
@@ -26,10 +26,10 @@ impl fmt::Display for KekId {
     }
 }
 
-/// Who owns data keys: a kind of subject and its id, such as `("Customer", "cust_42")`.
+/// A key scope: the owner of data keys. It has a kind and an id, such as `("Customer", "cust_42")`.
 ///
-/// Compared bytewise. Scopes outlive erasure in tombstones and logs, so ids should be surrogates,
-/// never e-mail addresses or names.
+/// Scopes are compared byte by byte. They outlive an erasure in tombstones and logs, so use surrogate ids, never e-mail
+/// addresses or names.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyScope {
     kind: Arc<str>,
@@ -56,7 +56,7 @@ impl KeyScope {
         &self.kind
     }
 
-    /// Which owner of that kind.
+    /// The id of the owner among those of its kind.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -94,8 +94,8 @@ impl fmt::Debug for KeyScope {
 
 /// The name of a key database, bound into every seal and every wrapped key.
 ///
-/// Chosen when the key tables are first migrated, the same for all stores on those keys, and never
-/// changed: what was sealed under one name does not open under another.
+/// It is chosen when the key tables are first migrated, is the same for all stores on those keys, and never changes: a
+/// value that was sealed under one name does not open under another.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Namespace(Arc<str>);
 

@@ -1,16 +1,17 @@
-//! Changes of scopes with the name of whoever makes them.
+//! Changes of scopes that record the name of the actor.
 
 use crate::error::Result;
 use crate::keys::names::KeyScope;
 use crate::keys::{KeyInfo, KeyManager, KeyStore, KeyTable, ScopeAction, Shredding};
 use std::fmt;
 
-/// A [`KeyManager`] in somebody's hands: [`KeyManager::acting_as`] makes one.
+/// A [`KeyManager`] with the name of an actor. [`KeyManager::acting_as`] makes one.
 ///
-/// What is done through it has the actor's name in its history, beside the reason. The name is kept for good, and
-/// nobody checks it: take an account of the operators, such as `clerk 7`, and never the person whose data it is about.
+/// The history records the actor's name beside the reason for every change that is made through it. The name is kept
+/// for good, and is not checked. Use an account of an operator, such as `clerk 7`, and never the name of the person
+/// whose data it is about.
 ///
-/// Every method fails as that of [`KeyManager`] does, and with
+/// Every method fails as the method of [`KeyManager`] does, and also with
 /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if the actor's name is empty, longer than 1,024
 /// bytes or holds a NUL character.
 pub struct KeyOperator<'a, Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
@@ -18,7 +19,7 @@ pub struct KeyOperator<'a, Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
     pub(crate) actor: String,
 }
 
-/// Why something is done and by whom, in the caller's words.
+/// The reason and the actor of a change, in the caller's words.
 #[derive(Clone, Copy)]
 pub(crate) struct Cause<'a> {
     pub(crate) reason: &'a str,
@@ -26,41 +27,41 @@ pub(crate) struct Cause<'a> {
 }
 
 impl<'a> Cause<'a> {
-    /// Nobody said who does it.
+    /// A reason without an actor.
     pub(crate) fn of(reason: &'a str) -> Self {
         Self { reason, actor: None }
     }
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyOperator<'_, Tx, K> {
-    /// As [`KeyManager::shred`].
+    /// [`KeyManager::shred`], with the actor in the history.
     ///
     /// # Errors
-    /// As [`KeyManager::shred`].
+    /// Those of [`KeyManager::shred`].
     pub async fn shred(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<Shredding> {
         self.keys.shred_because(tx, scope, self.because(reason)).await
     }
 
-    /// As [`KeyManager::reopen`].
+    /// [`KeyManager::reopen`], with the actor in the history.
     ///
     /// # Errors
-    /// As [`KeyManager::reopen`].
+    /// Those of [`KeyManager::reopen`].
     pub async fn reopen(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<KeyInfo> {
         self.keys.reopen_because(tx, scope, self.because(reason)).await
     }
 
-    /// As [`KeyManager::disable`].
+    /// [`KeyManager::disable`], with the actor in the history.
     ///
     /// # Errors
-    /// As [`KeyManager::disable`].
+    /// Those of [`KeyManager::disable`].
     pub async fn disable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
         self.keys.switch(tx, scope, self.because(reason), ScopeAction::Disable).await
     }
 
-    /// As [`KeyManager::enable`].
+    /// [`KeyManager::enable`], with the actor in the history.
     ///
     /// # Errors
-    /// As [`KeyManager::enable`].
+    /// Those of [`KeyManager::enable`].
     pub async fn enable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
         self.keys.switch(tx, scope, self.because(reason), ScopeAction::Enable).await
     }

@@ -1,9 +1,9 @@
-//! What a restore of a part of the key tables leaves: keys that are there, though their scope was shredded.
+//! Live keys of scopes that were shredded, which a restore of a part of the key tables brings back.
 
 use crate::keys::names::KeyScope;
 
-/// Scopes that have live keys, though the last thing that is recorded of them is that their keys were destroyed.
-/// Somebody restored a part of the tables, or wrote to them: shred these scopes again.
+/// Scopes that have live keys although the last change in their history is a shred. Somebody restored a part of the
+/// tables, or wrote to them: shred these scopes again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RestoredScopes {

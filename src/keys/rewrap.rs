@@ -1,4 +1,4 @@
-//! Data keys follow their key-encryption key: those that old ones wrap are wrapped by the active one.
+//! Rewrap: wraps the data keys of old key-encryption keys under the active one.
 
 use crate::crypto::secret::SecretKey;
 use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_key};
@@ -14,15 +14,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use subtle::ConstantTimeEq;
 
-/// How [`KeyManager::rewrap`] goes about it.
+/// The options of [`KeyManager::rewrap`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RewrapOptions {
     /// How many data keys are read, wrapped and committed at a time. 500 by default.
     pub batch: u32,
-    /// Of which partition; of all if `None`.
+    /// The partition whose data keys are wrapped anew; all if `None`.
     pub partition: Option<String>,
-    /// Only says how many there are.
+    /// Changes nothing, and reports how many data keys would be wrapped anew.
     pub dry_run: bool,
 }
 
@@ -32,11 +32,11 @@ impl Default for RewrapOptions {
     }
 }
 
-/// Where a rewrap is, after each batch.
+/// The progress of a rewrap, after each batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RewrapProgress {
-    /// How many data keys there were to do when it began.
+    /// How many data keys had to be wrapped anew when it began.
     pub total: u64,
     /// How many this call has wrapped anew so far.
     pub rewrapped: u64,
@@ -44,7 +44,7 @@ pub struct RewrapProgress {
     pub bad: u64,
 }
 
-/// What a rewrap did.
+/// The report of a rewrap: what it did or, on a dry run, what it would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rewrapped {
@@ -52,19 +52,19 @@ pub struct Rewrapped {
     pub rewrapped: u64,
     /// The data keys that do not open under their key-encryption key, and were left as they are.
     pub bad: Vec<KeyId>,
-    /// How many live data keys old key-encryption keys still wrap: bad ones, and those that somebody else held.
+    /// How many live data keys old key-encryption keys still wrap: bad ones, and those that another transaction held.
     pub remaining: u64,
 }
 
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Wraps all live data keys of old key-encryption keys by the active one of their partition.
+    /// Wraps all live data keys of old key-encryption keys under the active one of their partition.
     ///
-    /// In batches, each in a transaction of its own, on a connection that is not in one. Several processes may do it
-    /// at once: each key is wrapped once. A call that ended early, however it did, has left nothing half done: call
-    /// it again. A data key that does not open is reported and left as it is. Appends, reads and shreds go on
+    /// It works in batches, each in a transaction of its own, on a connection that is not in one. Several processes may
+    /// run it at once: each key is wrapped once. A call that ended early for any reason has left nothing half done:
+    /// call it again. A data key that does not open is reported and left as it is. Appends, reads and shreds go on
     /// meanwhile. The KMS is asked once for each key-encryption key.
     ///
-    /// `progress` is told after each batch.
+    /// `progress` is called after each batch.
     ///
     /// # Errors
     /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
@@ -72,8 +72,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
     /// [`KeyFault::NoActiveKek`](crate::error::KeyFault::NoActiveKek),
     /// [`KeyFault::WrongKey`](crate::error::KeyFault::WrongKey) if a key that was just written does not open,
-    /// [`Error::Collision`] (retryable), [`Error::Database`]; errors of the KMS. Batches that were committed before
-    /// stay.
+    /// [`Error::Collision`] (retryable), [`Error::Database`]; errors of the KMS. Batches that were committed before it
+    /// remain.
     pub async fn rewrap(
         &self,
         connection: &mut Tx,
@@ -125,8 +125,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(done)
     }
 
-    /// The active key of a partition and those that it takes over from, opened: the KMS is asked before anything is
-    /// locked.
+    /// Opens the active key of a partition, and the old ones whose data keys it takes over. The KMS is asked before
+    /// anything is locked.
     async fn rewrapping<'n>(
         &self,
         namespace: &'n Namespace,
@@ -158,7 +158,7 @@ impl Rewrapped {
     }
 }
 
-/// The keys that wrap what the active ones should, and do wrap something.
+/// The old key-encryption keys that still wrap data keys.
 fn outdated<'u>(usage: &'u [KekUsage], options: &'u RewrapOptions) -> impl Iterator<Item = &'u KekUsage> {
     usage.iter().filter(|usage| {
         let wanted = options.partition.as_ref().is_none_or(|partition| *partition == usage.kek.partition);
@@ -166,12 +166,12 @@ fn outdated<'u>(usage: &'u [KekUsage], options: &'u RewrapOptions) -> impl Itera
     })
 }
 
-/// Opens data keys under the keys they were wrapped by, and wraps them by another.
+/// Opens data keys under the keys that wrapped them, and wraps them under another key.
 struct Rewrapping<'a> {
     namespace: &'a Namespace,
     to: KekId,
     keks: HashMap<KekId, Arc<Kek>>,
-    /// What was wrapped and is not known to be committed, to compare with.
+    /// The new wrappings that may not be committed yet, to compare with what the database holds.
     written: Mutex<HashMap<KeyId, (DataKeyRecord, SecretKey)>>,
 }
 

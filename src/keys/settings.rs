@@ -13,8 +13,8 @@ use std::time::Duration;
 
 const KEK_CACHE_PERIOD: Duration = Duration::from_secs(3_600);
 
-/// The settings of a [`KeyManager`], which [`build`](Self::build) makes. Each has a default, and the defaults are the
-/// strict ones.
+/// The settings of a [`KeyManager`]. [`build`](Self::build) makes the key manager. Each setting has a default, and the
+/// defaults are the strict ones.
 ///
 /// | setting | default |
 /// |---|---|

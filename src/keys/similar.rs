@@ -1,4 +1,4 @@
-//! Other scopes that may be the same person: under this id or another spelling of it.
+//! Finds other scopes that may be the same person: under the same id, or another spelling of it.
 
 use crate::error::Result;
 use crate::keys::names::KeyScope;
@@ -6,14 +6,15 @@ use crate::keys::{KeyManager, KeyTable};
 use uuid::Uuid;
 
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// The other scopes that the key table knows under this id, whatever their kind, or under another spelling of it. A
-    /// [`shred`](Self::shred) of one scope does not reach any other: look at these before you call somebody erased.
+    /// The other scopes that the key table has under this id or another spelling of it, whatever their kind. A
+    /// [`shred`](Self::shred) of one scope does not reach any other: look at these before you report a person as
+    /// erased.
     ///
-    /// Spellings are white space at either end, lower and upper case, and the forms of a UUID. In an id of up to 8
-    /// letters, each letter may be in either case. In a longer one, all of them, the first one, or the first of each
-    /// word: every spelling is a look of its own into the index, which compares byte for byte. Any other difference is
-    /// not found, nor two at once. Shredded scopes are among those that are. It changes and locks nothing, and needs no
-    /// KMS.
+    /// Other spellings differ by white space at either end, by case, or by the form of a UUID. In an id of up to 8
+    /// letters, each letter may be in either case. In a longer id, all letters, the first letter, or the first letter
+    /// of each word may be: every spelling takes a look of its own into the index, which compares byte for byte. Other
+    /// differences are not found, and neither are two at once. Shredded scopes are found too. This changes and locks
+    /// nothing, and needs no KMS.
     ///
     /// ```
     /// # use eventseal::{KeyScope, Result};
@@ -40,7 +41,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 }
 
-/// The id itself, and how else it may have been written.
+/// The id itself, and other ways in which it may have been written.
 fn spellings(id: &str) -> Vec<String> {
     let bare = id.trim();
     let mut all = vec![id.to_owned(), bare.to_lowercase(), bare.to_uppercase()];
@@ -58,10 +59,10 @@ fn spellings(id: &str) -> Vec<String> {
         ];
         all.extend(forms.iter().map(|form| form.to_uppercase()));
         all.extend(forms);
-        // The prefix stays in lower case more often than not.
+        // Most programs keep the prefix in lower case.
         all.push(format!("urn:uuid:{}", uuid.hyphenated().to_string().to_uppercase()));
     }
-    // What a line of a file or a form leaves behind.
+    // White space that reading a line of a file, or a form, may leave at the end.
     all.extend([
         bare.to_owned(),
         format!("{bare} "),
@@ -79,7 +80,7 @@ fn spellings(id: &str) -> Vec<String> {
 /// In an id with more letters than these, there are too many ways to write it.
 const LETTERS: usize = 8;
 
-/// An id's letters in either case.
+/// The spellings of an id with its letters in either case.
 fn cases(id: &str) -> Vec<String> {
     let has_case = |letter: char| !letter.to_lowercase().eq(letter.to_uppercase());
     if id.chars().filter(|letter| has_case(*letter)).count() > LETTERS {

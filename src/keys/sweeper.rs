@@ -1,8 +1,8 @@
-//! Keys that have expired leave memory, also in a process that asks for none of them any more.
+//! Removes expired keys from memory, even in a process that no longer uses any key.
 //!
-//! One thread for the whole process, and only while something is cached: it sleeps until the next key expires, has it
-//! dropped, which wipes it, and ends when nothing is left to wait for. Caches also drop what has expired whenever they
-//! are used, so that nothing depends on the thread but what nobody asks for.
+//! There is one thread for the whole process, and only while something is cached. It sleeps until the next key expires,
+//! and has it dropped, which wipes it. It ends when there is nothing left to wait for. Caches also drop expired keys
+//! whenever they are used, so only keys that are never used again depend on the thread.
 
 use crate::keys::kek_cache::KekCache;
 use crate::keys::key_cache::KeyCache;
@@ -10,7 +10,7 @@ use crate::keys::manager::lock;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// All that a key manager has opened.
+/// All keys that a key manager has opened.
 pub(crate) struct Caches {
     pub(crate) keks: KekCache,
     pub(crate) keys: KeyCache,
@@ -21,7 +21,7 @@ impl Caches {
         Self { keks: KekCache::new(period), keys: KeyCache::new() }
     }
 
-    /// Drops what has expired, and says when to come again.
+    /// Drops expired keys, and returns when the next key expires.
     fn sweep(&self) -> Option<Instant> {
         let now = Instant::now();
         [self.keys.sweep(now), self.keks.sweep(now)].into_iter().flatten().min()
@@ -30,14 +30,14 @@ impl Caches {
 
 struct Watched {
     caches: Vec<(Instant, Weak<Caches>)>,
-    /// Is there a thread?
+    /// Is the thread running?
     running: bool,
 }
 
 static WATCHED: Mutex<Watched> = Mutex::new(Watched { caches: Vec::new(), running: false });
 static CHANGED: Condvar = Condvar::new();
 
-/// Has caches swept at this time.
+/// Arranges that caches are swept at this time.
 pub(crate) fn sweep_at(caches: &Arc<Caches>, at: Instant) {
     let mut watched = lock(&WATCHED);
     watched.add(Arc::downgrade(caches), at);
@@ -54,7 +54,7 @@ pub(crate) fn sweep_at(caches: &Arc<Caches>, at: Instant) {
 }
 
 impl Watched {
-    /// Each cache is there once, with the time that is next.
+    /// Adds a cache. Each cache is in the list once, with its earliest time.
     fn add(&mut self, cache: Weak<Caches>, at: Instant) {
         match self.caches.iter_mut().find(|(_, known)| known.ptr_eq(&cache)) {
             Some((known, _)) => *known = at.min(*known),
@@ -80,7 +80,7 @@ fn run() {
         let (due, later) = std::mem::take(&mut watched.caches).into_iter().partition(|(at, _)| *at <= now);
         watched.caches = later;
         drop(watched);
-        // Whoever fills a cache meanwhile does not wait for this.
+        // The lock is released, so that calls that fill a cache meanwhile do not wait for this.
         let due: Vec<(Instant, Weak<Caches>)> = due;
         let again: Vec<_> = due.into_iter().filter_map(|(_, cache)| Some((cache.upgrade()?.sweep()?, cache))).collect();
         watched = lock(&WATCHED);
@@ -127,7 +127,7 @@ mod tests {
         Arc::new(DataKey::new(SecretKey::new([1; 32]).expose()).unwrap())
     }
 
-    /// Waits until a key is gone, or says that it stays.
+    /// Waits until a key is dropped. Returns `false` if it stays.
     async fn is_dropped<T>(key: Weak<T>) -> bool {
         let deadline = Instant::now() + Duration::from_secs(20);
         while key.strong_count() > 0 && Instant::now() < deadline {
@@ -143,11 +143,11 @@ mod tests {
         .await
     }
 
-    /// Nobody asks for anything any more, and the keys are gone all the same: dropped, which wipes them.
+    /// No call uses the keys any more, but they are dropped all the same, which wipes them.
     #[tokio::test]
     async fn expired_keys_leave_the_memory_of_an_idle_process() {
         let caches = Arc::new(Caches::new(Duration::from_millis(100)));
-        // Several times: the thread ends when it has nothing to wait for, and another one begins.
+        // This runs several times, because the thread ends when it has nothing to wait for, and another one begins.
         for _ in 0..5 {
             let kek_id = KekId(Uuid::now_v7());
             let kek = caches.keks.get_or_open(&record(kek_id), async { random::key() }).await.unwrap();
@@ -157,7 +157,7 @@ mod tests {
             let (kek, key) = ((Arc::downgrade(&kek), drop(kek)).0, (Arc::downgrade(&key), drop(key)).0);
             assert!(is_dropped(kek).await && is_dropped(key).await, "an expired key stays in memory");
         }
-        // A cache that is gone is forgotten, and the thread with the last one.
+        // A dropped cache is forgotten, and the thread ends with the last one.
         drop(caches);
     }
 
@@ -171,7 +171,7 @@ mod tests {
         caches.keys.put(row, Arc::clone(&key), kek.until, None);
         let (kek, key) = ((Arc::downgrade(&kek), drop(kek)).0, (Arc::downgrade(&key), drop(key)).0);
         assert_eq!((kek.strong_count(), key.strong_count()), (0, 0), "nothing is kept");
-        // Nor is it taken for open by those who come next.
+        // Later calls do not take it for open either.
         for _ in 0..2 {
             let asked = std::cell::Cell::new(false);
             let open = async {
@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    /// A key-encryption key that is retired leaves the cache. What it opened leaves when that would have expired.
+    /// A retired key-encryption key leaves the cache. The data keys that it opened leave when it would have expired.
     #[tokio::test]
     async fn expired_data_keys_leave_memory_where_nothing_else_is_waited_for() {
         let caches = Arc::new(Caches::new(Duration::from_millis(50)));
@@ -202,7 +202,7 @@ mod tests {
         );
     }
 
-    /// The time that comes first counts, whoever told of it last.
+    /// The earliest time counts, whatever the order in which times are given.
     #[tokio::test]
     async fn a_later_time_does_not_put_off_an_earlier_one() {
         let (caches, key) = (Arc::new(Caches::new(Duration::from_secs(3_600))), opened());
@@ -213,7 +213,7 @@ mod tests {
         assert!(is_dropped((Arc::downgrade(&key), drop(key)).0).await, "a key that expired waits for another one");
     }
 
-    /// Whoever comes after a row was exchanged does not get the answer to the question before.
+    /// A call that comes after a row was replaced does not get the answer for the old row.
     #[tokio::test]
     async fn a_failure_is_the_answer_for_the_same_row_only() {
         let caches = Arc::new(Caches::new(Duration::from_secs(60)));
@@ -236,7 +236,7 @@ mod tests {
         );
     }
 
-    /// Whoever asks may be dropped while he waits: the next one asks.
+    /// If a call is dropped while it waits for the KMS, the next call asks.
     #[tokio::test]
     async fn a_call_that_was_dropped_leaves_nobody_waiting() {
         let caches = Arc::new(Caches::new(Duration::from_secs(60)));

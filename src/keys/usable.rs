@@ -1,5 +1,5 @@
-//! Keys for many scopes at once, of which some can't be used: what maintenance needs, where one subject's state must
-//! not stop all others.
+//! Keys for many scopes at once, some of which may not be usable. Maintenance needs this, because the state of one
+//! subject must not stop all others.
 
 use crate::crypto::primitives::DataKey;
 use crate::error::{Error, InputFault, KeyFault, Result, StorageFault};
@@ -12,7 +12,7 @@ use crate::seal::opening::KeyStatus;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// What can be sealed under, and what can't.
+/// The keys for sealing, and the errors of scopes that can't be sealed for.
 pub(crate) struct UsableKeys {
     pub(crate) namespace: Namespace,
     pub(crate) integrity: (KeyId, Arc<DataKey>),
@@ -24,12 +24,12 @@ pub(crate) struct UsableKeys {
 struct Locked {
     usable: Vec<KeyScope>,
     unusable: HashMap<KeyScope, Error>,
-    /// Those of the usable ones that have no key yet.
+    /// The usable scopes that have no key yet.
     missing: Vec<KeyScope>,
 }
 
 impl UsableKeys {
-    /// The key to seal under for a scope that was asked for, or why there is none.
+    /// The key for sealing for a requested scope, or the reason why there is none.
     pub(crate) fn key(&self, scope: &KeyScope) -> Result<&(KeyId, Arc<DataKey>)> {
         match (self.keys.get(scope), self.unusable.get(scope)) {
             (Some(key), _) => Ok(key),
@@ -43,7 +43,8 @@ impl UsableKeys {
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Asks the KMS, if it has to be asked, while nothing is locked.
+    /// Checks the namespace, and has the KMS open the active key of the default partition if it is not cached. Call it
+    /// while nothing is locked.
     pub(crate) async fn warm_up(&self, connection: &mut Tx) -> Result<()> {
         self.check_namespace(connection).await?;
         if !self.has_active_at_hand(PARTITION) {
@@ -52,17 +53,18 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(())
     }
 
-    /// The active keys of these scopes, made where there are none, and locked as an append locks them. What is wrong
-    /// with one scope does not concern the others.
+    /// The active keys of these scopes, which are created if they do not exist yet. The scopes are locked as an append
+    /// locks them. A fault of one scope does not concern the others.
     ///
-    /// The KMS is not asked: a key-encryption key that is neither pinned nor cached is a [`Error::Collision`], and
-    /// [`open_missed`](Self::open_missed) opens it before the next try.
+    /// The KMS is not asked. If a key-encryption key is neither pinned nor cached, the call fails with
+    /// [`Error::Collision`], and [`open_missed`](Self::open_missed) opens it before the next try.
     pub(crate) async fn usable_keys(&self, tx: &mut Tx, scopes: &[KeyScope], pinned: &Pinned) -> Result<UsableKeys> {
         let Locked { usable, unusable, .. } = self.lock_scopes(tx, scopes, pinned).await?;
         self.keys_of(tx, usable, unusable, pinned).await
     }
 
-    /// The same, but none is made: those that would have to be are named instead.
+    /// The active keys of these scopes, locked as by [`usable_keys`](Self::usable_keys), but none is created. If keys
+    /// are missing, the scopes that lack them are returned instead.
     pub(crate) async fn existing_keys(
         &self,
         tx: &mut Tx,
@@ -85,7 +87,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ) -> Result<UsableKeys> {
         let keys =
             self.locked_keys(tx, &usable, with_integrity(&usable), pinned).await.map_err(|error| match error {
-                // It was made after it was looked for, and shredded before it could be locked here.
+                // The scope was created after the first read, and shredded before it could be locked here.
                 Error::Shredded { .. } | Error::Disabled { .. } => Error::Collision { source: None },
                 error => error,
             })?;
@@ -124,7 +126,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(Locked { usable, unusable, missing })
     }
 
-    /// Are all of these keys still there to open what they sealed?
+    /// Are all of these keys still live, so that they open the values that they sealed?
     pub(crate) async fn are_live(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>, pinned: &Pinned) -> Result<bool> {
         if key_ids.is_empty() {
             return Ok(true);
@@ -133,7 +135,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(key_ids.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. }))))
     }
 
-    /// Why nothing could be sealed for each of these scopes now, if so: a look that locks and makes nothing.
+    /// The errors of those scopes for which nothing could be sealed now. This locks and creates nothing.
     pub(crate) async fn look_at_scopes(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<HashMap<KeyScope, Error>> {
         let (mut wanted, mut found) = (Vec::with_capacity(scopes.len()), HashMap::new());
         for scope in scopes {
@@ -159,7 +161,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 }
 
-/// An error that is about one scope. All others are about more than that, and fail the call.
+/// The error, if it is about one scope only. Any other error fails the call.
 fn about_one_scope(error: Error) -> Result<Error> {
     match &error {
         Error::Shredded { .. }
