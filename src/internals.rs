@@ -1,4 +1,4 @@
-//! What this crate's own benchmarks and tests look at: the sealing engine without key look-ups, the sealed format, the
+//! Access for this crate's own benchmarks and tests: the sealing engine without key look-ups, the sealed format, the
 //! SQL of the key tables, and parts whose properties are tested with any input. It is not part of the public API, and
 //! may change or go at any time.
 

@@ -11,8 +11,8 @@ use std::task::Poll;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Runs all of the suite. The tables are migrated, and the partition `default` has an active key-encryption key: run
-/// [`key_table`](crate::conformance::key_table) before, or insert one.
+/// Runs the whole suite. The tables must be migrated, and the partition `default` must have an active key-encryption
+/// key: run [`key_table`](crate::conformance::key_table) before, or insert one.
 pub async fn key_store<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     scopes_and_keys_are_kept(db, keys).await;
     the_newest_key_is_known_whatever_is_active(db, keys).await;
@@ -104,7 +104,8 @@ pub(super) async fn shred<K: KeyStore>(
     Ok(destroyed)
 }
 
-/// What is written is read, by scope and by key; unknown ones are left out; a rollback forgets.
+/// Checks that scopes and keys are read as they were written, by scope and by key, that unknown ones are left out, and
+/// that a rollback forgets changes.
 pub async fn scopes_and_keys_are_kept<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let kek_id = active_kek(db, keys).await;
     let (scope, first) = scope_with_key(db, keys, "kept").await;
@@ -234,7 +235,7 @@ pub async fn changes_that_change_nothing_are_errors<D: Database, K: KeyStore<Tx 
     }
 }
 
-/// A shred empties every key row of the scope and keeps all of them; nothing of it can be undone.
+/// Checks that a shred destroys every key of the scope and keeps the rows as tombstones, and that nothing can undo it.
 pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let (scope, first) = scope_with_key(db, keys, "shredded").await;
     let (other, other_key) = scope_with_key(db, keys, "other").await;

@@ -1,4 +1,4 @@
-//! The contract of a key table, beside that of a key store.
+//! The contract of a key table, in addition to that of a key store.
 
 use crate::conformance::key_rows::{
     rows_of_data_keys_are_what_they_are_said_to_be, rows_of_key_encryption_keys_are_what_they_are_said_to_be,
@@ -19,8 +19,8 @@ use crate::kms::WrappedKek;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-/// Runs all of the suite. The tables are migrated and hold nothing yet. Afterwards they are as
-/// [`key_store`](crate::conformance::key_store) wants them.
+/// Runs the whole suite. The tables must be migrated and empty. Afterwards,
+/// [`key_store`](crate::conformance::key_store) can run on them.
 pub async fn key_table<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     first_keys_are_installed_once(db, keys).await;
     work_is_done_as_a_whole_or_not_at_all(db, keys).await;
@@ -46,7 +46,8 @@ pub(super) fn kek(partition: &str) -> KekRecord {
     }
 }
 
-/// The first key-encryption key and the first key of a scope stay the first, and are committed at once.
+/// Checks that the first key-encryption key of a partition and the first key of a scope are installed once, and are
+/// committed at once.
 pub async fn first_keys_are_installed_once<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     let mut connection = must(db.connect().await, "connect");
     let conn = db.connection(&mut connection);
@@ -83,7 +84,7 @@ pub async fn first_keys_are_installed_once<D: Database, K: KeyTable<Tx = D::Tx>>
     drop(transaction);
 }
 
-/// Fails when its rows were written.
+/// Work that writes its rows, and then fails.
 struct Failing<'a> {
     kek: &'a KekRecord,
 }
@@ -96,7 +97,7 @@ impl KeyWork for Failing<'_> {
     }
 }
 
-/// What a transaction of its own has written is there when it has returned, and nothing of it if its work failed.
+/// Checks that `in_transaction` has committed the work when it returns, and that nothing remains of work that failed.
 pub async fn work_is_done_as_a_whole_or_not_at_all<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     let mut connection = must(db.connect().await, "connect");
     let conn = db.connection(&mut connection);
@@ -131,8 +132,8 @@ pub(super) async fn rotated<K: KeyTable>(keys: &K, connection: &mut K::Tx, name:
     (first, second)
 }
 
-/// Whoever shreds one scope is told of others under the same id: of whatever kind, byte for byte, and shredded ones
-/// too.
+/// Checks that scopes are found by their id, byte for byte, whatever their kind, and even if they are shredded. A shred
+/// of one scope reports the others.
 pub async fn scopes_are_found_by_their_ids<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     let id = fresh("found by its id").id().to_owned();
     let shouted = id.to_uppercase();
@@ -157,7 +158,7 @@ pub async fn scopes_are_found_by_their_ids<D: Database, K: KeyTable<Tx = D::Tx>>
     assert!(found.is_empty(), "scopes that were rolled back are not found");
 }
 
-/// Keys that are there although their scope was shredded are found, and no others.
+/// Checks that live keys of scopes that were shredded are found, and no others.
 pub async fn restored_keys_are_found<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     let mut transaction = must(db.begin().await, "begin");
     let tx = db.tx(&mut transaction);
@@ -198,7 +199,7 @@ pub async fn restored_keys_are_found<D: Database, K: KeyTable<Tx = D::Tx>>(db: &
     }
 }
 
-/// Marks what it wraps; does not open what is marked as bad.
+/// A rewrap that marks the keys that it wraps, and fails to open keys that are marked as bad.
 struct Marking {
     written_opens: bool,
 }
@@ -225,7 +226,7 @@ async fn usage_of<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K, kek_id
     }
 }
 
-/// One key is active in each partition.
+/// Checks that each partition has one active key-encryption key.
 pub async fn key_encryption_keys_are_rotated<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     let mut connection = must(db.connect().await, "connect");
     let conn = db.connection(&mut connection);
@@ -265,7 +266,7 @@ pub async fn key_encryption_keys_are_rotated<D: Database, K: KeyTable<Tx = D::Tx
     assert!(matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))), "{refused:?}");
 }
 
-/// A key-encryption key is moved once from where it was read.
+/// Checks that a key-encryption key gets a new wrapping only if its wrapping is the one that was read.
 pub async fn key_encryption_keys_are_moved<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     let mut connection = must(db.connect().await, "connect");
     let conn = db.connection(&mut connection);
@@ -289,7 +290,7 @@ pub async fn key_encryption_keys_are_moved<D: Database, K: KeyTable<Tx = D::Tx>>
     assert_eq!((moved.state, moved.created_at), (KekState::DecryptOnly, first.created_at));
 }
 
-/// An old key-encryption key opens until nothing needs it; none comes back.
+/// Checks that an old key-encryption key can be used until it wraps no data key, and that a retired one stays retired.
 pub async fn key_encryption_keys_are_retired<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     let mut connection = must(db.connect().await, "connect");
     let conn = db.connection(&mut connection);
@@ -327,8 +328,8 @@ pub async fn key_encryption_keys_are_retired<D: Database, K: KeyTable<Tx = D::Tx
     assert!(matches!(refused, Err(Error::Transaction(TransactionFault::InTransaction { .. }))), "{refused:?}");
 }
 
-/// Seven data keys under one key-encryption key, of which one does not open and one was shredded. Returns those that
-/// are live.
+/// Creates seven data keys under one key-encryption key. One does not open, and one was shredded. Returns the live
+/// ones.
 async fn wrapped_keys<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K, kek_id: KekId) -> (Vec<KeyId>, KeyId) {
     let mut ids = Vec::new();
     for number in 0..7_u8 {
@@ -353,7 +354,8 @@ async fn wrapped_keys<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K, ke
     (ids, bad)
 }
 
-/// Live keys of the old key-encryption keys, each once, in order; bad ones and tombstones stay as they are.
+/// Checks that a rewrap visits the live keys of the old key-encryption keys once each, in order, and leaves bad ones
+/// and tombstones as they are.
 pub async fn data_keys_are_wrapped_anew_in_batches<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     let mut connection = must(db.connect().await, "connect");
     let conn = db.connection(&mut connection);

@@ -120,8 +120,8 @@ pub(crate) fn check_apart(source: Option<&TableLocation>, target: Option<&TableL
 /// Work that is done in a transaction: see [`EventTable::in_transaction`].
 #[async_trait]
 pub trait TableWork<Tx: Send>: Send {
-    /// Does the work. It never begins, commits or rolls back a transaction. It may be called again after a transaction
-    /// that failed.
+    /// Does the work. It never begins, commits or rolls back a transaction. The same work may be passed to another
+    /// transaction after one that failed.
     async fn run(&mut self, tx: &mut Tx) -> Result<()>;
 }
 
