@@ -77,7 +77,8 @@ impl KekRows {
     }
 }
 
-/// Every change of a key-encryption key changes the rows that are as it was told, and says whether it did.
+/// Checks that a change of a key-encryption key changes a row only if the row is as the caller says, and returns
+/// whether it changed it.
 pub async fn rows_of_key_encryption_keys_are_what_they_are_said_to_be<D: Database, K: KeyTable<Tx = D::Tx>>(
     db: &D,
     keys: &K,
@@ -88,7 +89,7 @@ pub async fn rows_of_key_encryption_keys_are_what_they_are_said_to_be<D: Databas
     must(keys.in_transaction(db.connection(&mut connection), "changing rows", &mut work).await, "changing rows");
 }
 
-/// Wraps data keys anew, of which one was changed since it was read.
+/// Wraps data keys anew, one of which was changed since it was read.
 struct DataKeyRows {
     old: KekId,
     new: KekId,
@@ -128,7 +129,7 @@ impl KeyWork for DataKeyRows {
     }
 }
 
-/// Every change of what wraps a data key changes the rows that are as it was told, and returns them.
+/// Checks that a change of data keys' wrappings changes the rows that are as the caller says, and returns those.
 pub async fn rows_of_data_keys_are_what_they_are_said_to_be<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     let mut connection = must(db.connect().await, "connect");
     let conn = db.connection(&mut connection);

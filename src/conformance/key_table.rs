@@ -120,7 +120,7 @@ pub async fn work_is_done_as_a_whole_or_not_at_all<D: Database, K: KeyTable<Tx =
     );
 }
 
-/// A partition with a key-encryption key that was replaced, and the one in its place.
+/// A partition's key-encryption key that was replaced, and the one that replaced it.
 pub(super) async fn rotated<K: KeyTable>(keys: &K, connection: &mut K::Tx, name: &str) -> (KekRecord, KekRecord) {
     let partition = fresh(name).id().to_owned();
     let (first, second) = (kek(&partition), kek(&partition));

@@ -28,7 +28,8 @@ use time::OffsetDateTime;
 /// # struct Transaction;
 /// # impl Transaction { async fn commit(self) -> Result<()> { Ok(()) } }
 /// # struct Rows<'t>(&'t mut Transaction);
-/// # async fn in_transaction(connection: &mut Connection, operation: &'static str, work: &mut dyn KeyWork) -> Result<()>
+/// # type Work<'w> = &'w mut dyn KeyWork;
+/// # async fn in_transaction(connection: &mut Connection, operation: &'static str, work: Work<'_>) -> Result<()>
 /// # where for<'t> Rows<'t>: KeyRows {
 /// let mut transaction = connection.begin(operation).await?;
 /// work.run(&mut Rows(&mut transaction)).await?;
