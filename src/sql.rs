@@ -1,4 +1,4 @@
-//! The work that all SQL adapters share. Each part that a database does in a way of its own is a trait that the adapter
+//! The work that the SQL adapters share. Each part that differs between databases is a trait that the adapter
 //! implements: [`OwnTransaction`](own_transaction::OwnTransaction), [`Migrating`](migrations::Migrating), [`SqlRow`],
 //! [`Dialect`].
 
@@ -17,7 +17,8 @@ pub(crate) use row::SqlRow;
 use crate::error::{Error, InputFault, Result, StorageFault, TransactionFault};
 use sqlx::Connection;
 
-/// Has the table all the events that were written? A trigger of somebody else's may leave a row out and say nothing.
+/// Checks that the table has all events that were written. A trigger that is not this crate's may leave a row out
+/// without an error.
 pub(crate) fn check_stored(stored: usize, events: usize, operation: &'static str) -> Result<()> {
     if stored == events { Ok(()) } else { Err(Error::Storage(StorageFault::NoEffect { operation, table: "events" })) }
 }
@@ -36,7 +37,7 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<()> {
     Err(Error::Input(InputFault::InvalidText { what, problem }))
 }
 
-/// A name in its schema, quoted. Both were checked.
+/// A name with its schema, quoted. Both must have been checked.
 pub(crate) fn qualified(schema: Option<&str>, name: &str) -> String {
     schema.map_or_else(|| format!(r#""{name}""#), |schema| format!(r#""{schema}"."{name}""#))
 }

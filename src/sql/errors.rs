@@ -1,4 +1,4 @@
-//! What the driver's errors mean. No value of a row gets into what they say.
+//! Finds out what the driver's errors mean, and makes their texts, in which no value of a row is quoted.
 
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -7,7 +7,7 @@ pub(crate) mod sqlite;
 
 use crate::error::{DriverError, Error, Failure, SetUpFault};
 
-/// An error of a statement on no table of this crate's.
+/// An error of a statement that uses no table of this crate.
 pub(crate) fn database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
     move |source| Error::database(operation, source)
 }
@@ -34,7 +34,7 @@ pub(crate) fn event_database(operation: &'static str) -> impl Fn(sqlx::Error) ->
         if Failure::from(&source) != Failure::MissingTable {
             return Error::database(operation, source);
         }
-        // Which one can be read from the message alone. It says nothing but that.
+        // Only the message says which table is missing. It says nothing else.
         let message = source.as_database_error().map_or("", sqlx::error::DatabaseError::message);
         let quoted = message.split('"').nth(1).or_else(|| message.strip_prefix("no such table: "));
         Error::SetUp(SetUpFault::NoEventTables { of: "database", table: quoted.unwrap_or("events").to_owned() })
@@ -61,7 +61,7 @@ impl From<&sqlx::Error> for Failure {
     fn from(error: &sqlx::Error) -> Self {
         match error {
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => Self::Outage,
-            // A server that goes away in the middle of the handshake.
+            // The server went away in the middle of the handshake.
             sqlx::Error::Tls(source) if source.downcast_ref::<std::io::Error>().is_some() => Self::Outage,
             sqlx::Error::Database(error) => of_database(&**error),
             _ => Self::Other,
@@ -96,16 +96,16 @@ fn shown(error: &dyn sqlx::error::DatabaseError) -> String {
     "the database refused".to_owned()
 }
 
-/// What the driver itself found, without values.
+/// The message of an error that the driver itself found, without values.
 fn about(error: &sqlx::Error) -> String {
     match error {
-        // Which types don't go together is said without the value; what a decoder of a type says may quote it.
+        // An error about types that don't fit together quotes no value. An error of a type's decoder may quote one.
         sqlx::Error::ColumnDecode { index, source } if is_about_types(&**source) => format!("column {index}: {source}"),
         sqlx::Error::Decode(source) | sqlx::Error::Encode(source) if is_about_types(&**source) => source.to_string(),
         sqlx::Error::ColumnDecode { index, .. } => format!("column {index} can't be decoded"),
         sqlx::Error::Decode(_) => "a value can't be decoded".to_owned(),
         sqlx::Error::Encode(_) => "a value can't be encoded".to_owned(),
-        // There may be a password in it.
+        // The driver's text may hold a password.
         sqlx::Error::Configuration(_) => "the connection is configured wrongly".to_owned(),
         error => error.to_string(),
     }

@@ -1,4 +1,4 @@
-//! Rows of events as records, and events as what is written of them.
+//! Rows of events as records, and the checks and results of appends.
 
 mod read;
 mod written;
@@ -15,13 +15,13 @@ use crate::sql::{SqlRow, check_stored};
 use crate::store::event_table::StoredCount;
 use std::sync::Arc;
 
-/// The columns of an event within its aggregate, as [`event`] reads them. Each adapter fills in what it calls
-/// `{aggregate_version}`, and how it selects `{metadata}` as a text. Type and id of the aggregate follow where any
-/// aggregate's events are read, see [`events`].
+/// The columns of an event within its aggregate, as [`event`] reads them. Each adapter fills in its name of
+/// `{aggregate_version}`, and an expression that selects `{metadata}` as text. If events of any aggregate are read, the
+/// aggregate's type and id follow: see [`events`].
 pub(crate) const COLUMNS: &str = "global_position, {aggregate_version}, event_id, event_type, event_version, \
     payload, trace_id, correlation_id, causation_id, {metadata}, created_at";
 
-/// Rows of any aggregates, whose type and id follow the other columns.
+/// Reads rows of any aggregates, whose type and id follow the other columns.
 pub(crate) fn events(rows: &[impl SqlRow]) -> Result<Vec<PersistedEvent>> {
     let mut events: Vec<PersistedEvent> = Vec::with_capacity(rows.len());
     for row in rows {
@@ -78,14 +78,14 @@ fn event_version(number: i64, position: GlobalPosition) -> Result<EventVersion> 
     Ok(EventVersion::new(version))
 }
 
-/// The rows of one aggregate, in order of version.
+/// Reads the rows of one aggregate, which are in order of version.
 fn stream(rows: &[impl SqlRow], aggregate: &AggregateRef) -> Result<Stream> {
     let events = rows.iter().map(|row| event(row, aggregate.clone())).collect::<Result<Vec<_>>>()?;
     let last_version = events.last().map(|event| event.aggregate_version);
     Ok(Stream { aggregate: aggregate.clone(), events, last_version })
 }
 
-/// The rows of the log that follow a position, of which no more than `limit` were asked for.
+/// Reads the rows of the log after a position, of which at most `limit` were requested.
 pub(crate) fn page(rows: &[impl SqlRow], after: GlobalPosition, limit: u32) -> Result<EventPage> {
     let events = events(rows)?;
     let next = events.last().map_or(after, |event| event.global_position);
@@ -93,8 +93,8 @@ pub(crate) fn page(rows: &[impl SqlRow], after: GlobalPosition, limit: u32) -> R
     Ok(EventPage { events, scanned, next })
 }
 
-/// What is stored: event type, event version (0 where the row has none), whether there is a header, how many events,
-/// their first and last position, and their first and last time.
+/// Reads a row of a count. Its columns are the event type, the event version (0 if the rows have none), whether there
+/// is a header, the number of events, their first and last position, and their first and last time.
 fn stored_count(row: &impl SqlRow) -> Result<StoredCount> {
     let positions = (GlobalPosition::try_from(row.number(4)?)?, row.number(5)?.try_into()?);
     Ok(StoredCount {
@@ -116,7 +116,7 @@ pub(crate) fn expected_head(expected: ExpectedVersion) -> Option<i64> {
     }
 }
 
-/// The events of an append, with the positions and versions that they were given.
+/// The events of an append, with the positions and versions that the database assigned.
 pub(crate) fn appended(
     mut rows: Vec<(i64, i64)>,
     aggregate: &AggregateRef,
@@ -124,7 +124,7 @@ pub(crate) fn appended(
     operation: &'static str,
 ) -> Result<Appended> {
     check_stored(rows.len(), events.len(), operation)?;
-    // RETURNING promises no order.
+    // RETURNING guarantees no order.
     rows.sort_unstable_by_key(|(_, version)| *version);
     let appended = rows.into_iter().zip(events).map(|((position, version), event)| {
         Ok(PersistedEvent::from_new(aggregate.clone(), version.try_into()?, position.try_into()?, event.clone()))
@@ -132,7 +132,7 @@ pub(crate) fn appended(
     Ok(Appended { events: appended.collect::<Result<_>>()? })
 }
 
-/// Refuses an append at a version where the aggregate is not.
+/// Refuses an append if the aggregate is not at the expected version.
 pub(crate) fn check_version(
     aggregate: &AggregateRef,
     expected: ExpectedVersion,
@@ -145,7 +145,7 @@ pub(crate) fn check_version(
     }
 }
 
-/// The statements that read the log, by what a filter names.
+/// The statements that read the log, by the parts of a filter.
 #[derive(Clone, Debug)]
 pub(crate) struct LogReads {
     pub(crate) all: Arc<str>,
@@ -157,14 +157,15 @@ pub(crate) struct LogReads {
 /// A filtered read of the log.
 pub(crate) struct Filtered<'r> {
     pub(crate) sql: &'r Arc<str>,
-    /// What is looked for in an index.
+    /// The types that are looked for in an index.
     pub(crate) types: &'r [String],
-    /// The aggregate types of what is found, where event types were looked for and there may not be any.
+    /// The aggregate types that the found events must have, if event types were looked for and the filter names
+    /// aggregate types too.
     pub(crate) and: Option<&'r [String]>,
 }
 
 impl LogReads {
-    /// `None` if there is nothing to look for in an index.
+    /// The filtered read for a filter; `None` if the filter names no types, so that no index helps.
     pub(crate) fn filtered<'r>(&'r self, filter: &'r EventFilter) -> Option<Filtered<'r>> {
         let (sql, types, and) = match (filter.event_types.as_slice(), filter.aggregate_types.as_slice()) {
             ([], []) => return None,

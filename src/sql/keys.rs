@@ -1,4 +1,4 @@
-//! The key tables, as both databases keep them: their rows as records, and the statements whose text is the same.
+//! The key tables of both databases: their rows as records, and the statements whose text is the same.
 
 use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope};
@@ -9,8 +9,8 @@ use crate::keys::{
 use crate::kms::WrappedKek;
 use crate::sql::SqlRow;
 
-/// Declares the statements on the key tables, and a list of all of them that can't leave one out. `new` fills in names:
-/// first those of columns, which are here, then those of tables, which are the adapter's.
+/// Declares the statements on the key tables, and a complete list of them. `new` fills in names: first the columns,
+/// which are declared here, then the tables, which the adapter names.
 macro_rules! statements {
     ($($name:ident: $sql:expr,)*) => {
         #[derive(Debug)]
@@ -24,7 +24,7 @@ macro_rules! statements {
                 Self { $($name: fill($sql),)* }
             }
 
-            #[allow(dead_code, reason = "plans are looked at in PostgreSQL alone")]
+            #[allow(dead_code, reason = "plans are examined in PostgreSQL only")]
             pub(crate) fn all(&self) -> Vec<(&'static str, std::sync::Arc<str>)> {
                 vec![$((stringify!($name), std::sync::Arc::clone(&self.$name)),)*]
             }
@@ -33,22 +33,23 @@ macro_rules! statements {
 }
 pub(crate) use statements;
 
-/// A statement with the columns of its rows filled in, in the order in which the functions of this module read them.
+/// Fills the columns of its rows into a statement, in the order in which the functions of this module read them.
 pub(crate) fn with_columns(sql: &str) -> String {
     let columns = [("{key}", KEY), ("{kek}", KEK), ("{new_kek}", NEW_KEK), ("{scope}", SCOPE)];
     let filled = columns.into_iter().fold(sql.to_owned(), |sql, (name, columns)| sql.replace(name, columns));
     filled.replace("{last_version}", LAST_VERSION)
 }
 
-/// What [`data_key`] reads.
+/// The columns that [`data_key`] reads.
 const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
-/// What [`scope`] reads, after [`KEY`].
+/// The columns that [`scope`] reads, after [`KEY`].
 const SCOPE: &str = "s.scope_kind, s.scope_id, s.state, s.generation, {last_version}, s.active_key_id";
-/// What [`kek`] reads.
+/// The columns that [`kek`] reads.
 const KEK: &str = r#"e.kek_id, e."partition", e.provider, e.master_key_id, e.wrapped_kek, e.state, e.created_at,
     coalesce(e.wrapped_at, e.created_at)"#;
 const NEW_KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state"#;
-/// Whether it is active or not: what is active is named by a column that anybody who writes the table may have set.
+/// The highest version of a scope's keys, whether that key is active or not. The column that names the active key is
+/// not reliable, because anybody who can write to the table may have set it.
 const LAST_VERSION: &str =
     "(SELECT max(d.version) FROM {data_keys} AS d WHERE d.scope_kind = s.scope_kind AND d.scope_id = s.scope_id)";
 
@@ -80,7 +81,8 @@ pub(crate) const HISTORY_CHANGES: &str = "SELECT action, state, generation, reas
     FROM {key_scope_changes}
     WHERE scope_kind = $1 AND scope_id = $2 ORDER BY change_id";
 
-/// Only scopes that were shredded at some time are looked at. The parameter is how many are wanted.
+/// Finds live keys of scopes whose last change is a shred. Only scopes that were shredded at some time are examined.
+/// The parameter is the number of scopes to return.
 pub(crate) const RESTORED_SCOPES: &str = "SELECT s.scope_kind, s.scope_id, count(*) OVER ()
     FROM (
         SELECT scope_kind, scope_id FROM {key_scopes} WHERE state = 'shredded'
@@ -109,7 +111,7 @@ pub(crate) fn kek(row: &impl SqlRow) -> Result<KekRecord> {
     })
 }
 
-/// A [`kek`], and how many live keys it wraps and since when.
+/// Reads a [`kek`], the number of live keys that it wraps, and the time of the oldest wrapping.
 pub(crate) fn kek_usage(row: &impl SqlRow) -> Result<KekUsage> {
     Ok(KekUsage {
         kek: kek(row)?,
@@ -131,12 +133,12 @@ pub(crate) fn data_key(row: &impl SqlRow, scope_state: ScopeState) -> Result<Dat
     })
 }
 
-/// A [`data_key`], and the state of its scope.
+/// Reads a [`data_key`], and the state of its scope.
 pub(crate) fn data_key_of_scope(row: &impl SqlRow) -> Result<DataKeyRecord> {
     data_key(row, ScopeState::parse(row.text(8)?)?)
 }
 
-/// The active key of a scope, if it has one, and the scope.
+/// Reads the active key of a scope, if it has one, and the scope.
 pub(crate) fn scope(row: &impl SqlRow) -> Result<ScopeRecord> {
     let state = ScopeState::parse(row.text(10)?)?;
     let has_key = row.optional_id(0)?.is_some();
@@ -154,7 +156,7 @@ pub(crate) fn active_key_id(row: &impl SqlRow) -> Result<Option<KeyId>> {
     Ok(row.optional_id(13)?.map(KeyId))
 }
 
-/// What [`HISTORY_KEYS`] and [`HISTORY_CHANGES`] say of a scope.
+/// Builds the history of a scope from the rows of [`HISTORY_KEYS`] and [`HISTORY_CHANGES`].
 pub(crate) fn history<R: SqlRow>(record: ScopeRecord, keys: &[R], changes: &[R]) -> Result<KeyHistory> {
     let keys = keys.iter().map(|row| {
         let key = data_key(row, record.state)?;
@@ -195,7 +197,8 @@ pub(crate) fn destroyed(rows: &[impl SqlRow]) -> Result<Vec<KeyId>> {
     Ok(destroyed.into_iter().map(|(_, key_id)| key_id).collect())
 }
 
-/// Why a data key was not inserted, though its key-encryption key is there and not retired. `record` is its scope now.
+/// The reason why a data key was not inserted although its key-encryption key exists and is not retired. `record` is
+/// the row of its scope now.
 pub(crate) fn refused_key(scope: &KeyScope, record: Option<&ScopeRecord>) -> Error {
     let problem = match record {
         Some(record) if record.state == ScopeState::Live => {
@@ -207,12 +210,12 @@ pub(crate) fn refused_key(scope: &KeyScope, record: Option<&ScopeRecord>) -> Err
     Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem })
 }
 
-/// The name of a scope alone.
+/// Reads the name of a scope.
 pub(crate) fn scope_name(row: &impl SqlRow) -> Result<KeyScope> {
     Ok(KeyScope::new(row.text(0)?, row.text(1)?))
 }
 
-/// What [`RESTORED_SCOPES`] has found.
+/// Reads the result of [`RESTORED_SCOPES`].
 pub(crate) fn restored(rows: &[impl SqlRow]) -> Result<RestoredScopes> {
     let count = rows.first().map_or(Ok(0), |row| row.number(2))?.unsigned_abs();
     Ok(RestoredScopes { count, first: rows.iter().map(scope_name).collect::<Result<_>>()? })

@@ -1,4 +1,4 @@
-//! Runs migrations, and keeps books on them.
+//! Runs migrations, and records them in a bookkeeping table.
 
 use crate::error::{BoxError, Error, Failure, Result, SetUpFault};
 use crate::sql::own_transaction::{self, OwnTransaction};
@@ -8,28 +8,28 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection, SqlSafeStr};
 use std::borrow::Cow;
 
-/// What the description of a migration begins with that older code must not work with. Nothing has it so far:
-/// migrations add what is new, so that the code of the last version goes on while the next one is deployed.
+/// The prefix of the description of a migration after which older code must not use the tables. No migration has it so
+/// far: migrations only add, so that the last version of the code works on while the next one is deployed.
 const BREAKING: &str = "breaking";
 
-/// The migrations of some tables: a description and a SQL text of each. They are numbered from 1.
+/// The migrations of a set of tables: the description and the SQL text of each. They are numbered from 1.
 pub(crate) type Migrations = [(&'static str, &'static str)];
 
-/// What running migrations takes in each database.
+/// The parts of running migrations that differ between databases.
 #[async_trait]
 pub(crate) trait Migrating: OwnTransaction<Connection: Migrate> {
-    /// Makes what all migrations need: the schema, if one is named, or a setting of the file.
+    /// Prepares the database for all migrations: creates the schema, if one is named, or sets an option of the file.
     async fn prepare(connection: &mut Self::Connection, schema: Option<&str>) -> Result<()>;
 
-    /// Does a migration fail with this error because its table exists, though no migration was run?
+    /// Does this error of a migration say that its table exists?
     fn table_exists(error: &sqlx::Error) -> bool;
 
-    /// The two numbers that this statement selects.
+    /// Runs a statement that selects two numbers.
     async fn two_numbers(connection: &mut Self::Connection, sql: String) -> sqlx::Result<(Option<i64>, Option<i64>)>;
 }
 
-/// Runs migrations under a bookkeeping table of their own, each in a transaction. Idempotent; processes that
-/// come at the same time wait for one another. `fill` fills names into the SQL.
+/// Runs migrations, each in a transaction, with a bookkeeping table of their own. It is idempotent, and processes that
+/// run it at the same time wait for one another. `fill` fills names into the SQL.
 pub(crate) async fn run<C>(
     connection: &mut C,
     schema: Option<&str>,
@@ -53,11 +53,12 @@ where
     });
     let mut migrator = Migrator::with_migrations(migrations.collect());
     migrator.dangerous_set_table_name(qualified(schema, bookkeeping));
-    // Migrations add, so that older code goes on during a deployment. Those that don't are marked, see above.
+    // Migrations only add, so older code may meet newer ones during a deployment. Those that do more are marked: see
+    // `BREAKING`.
     migrator.set_ignore_missing(true);
     let done = migrator.run_direct(None, connection, false).await;
     if done.is_err() {
-        // The driver keeps its lock after an error, and with it everybody else's migrations.
+        // After an error, the driver keeps its lock, which would block the migrations of all other processes.
         let _ = connection.unlock().await;
     }
     done.map_err(|error| match error {
@@ -69,8 +70,8 @@ where
     })
 }
 
-/// The number of the newest migration that was run; `None` if there is no bookkeeping. PostgreSQL's connection must not
-/// be in a transaction, which a table that is missing would abort.
+/// The number of the newest migration that was run; `None` if there is no bookkeeping table. On PostgreSQL, the
+/// connection must not be in a transaction, because a missing table would abort it.
 pub(crate) async fn applied<C>(
     connection: &mut C,
     schema: Option<&str>,
@@ -93,7 +94,7 @@ where
     }
 }
 
-/// All of them as one SQL text.
+/// All migrations as one SQL text.
 pub(crate) fn text(migrations: &Migrations) -> String {
     migrations.iter().map(|(_, sql)| *sql).collect::<Vec<_>>().join("\n")
 }
@@ -102,7 +103,7 @@ fn newest(migrations: &Migrations) -> u32 {
     u32::try_from(migrations.len()).unwrap_or(u32::MAX)
 }
 
-/// Refuses tables that a newer version has changed in a way that this one must not work with.
+/// Refuses tables that a newer version has changed in a way that this version must not work with.
 fn not_beyond(newest: Option<i64>, breaking: Option<i64>, known: u32) -> Result<Option<u32>> {
     let number = |version: i64| u32::try_from(version).unwrap_or(u32::MAX);
     match breaking.map(number) {

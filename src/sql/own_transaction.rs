@@ -1,55 +1,55 @@
-//! Transactions that a call begins and commits itself, for calls that promise to be committed when they return.
+//! Transactions that a call begins and commits itself, for calls that guarantee to be committed when they return.
 //!
-//! The driver counts the transactions that it has begun. It does not know of one that it began for a future that was
-//! dropped, nor of a raw `BEGIN`; what is written then is committed by nobody. So the database is asked before, and
-//! where it can tell, again after the commit.
+//! The driver counts the transactions that it has begun. It does not know of a transaction that it began for a future
+//! that was dropped, nor of a raw `BEGIN`. Nobody commits what is written in such a transaction. So the database is
+//! asked before, and again after the commit if it can tell.
 
 use crate::error::{Error, Result, TransactionFault};
 use crate::sql::{committing, database, not_in_transaction};
 use async_trait::async_trait;
 use sqlx::{Connection, Database, Transaction};
 
-/// What [`run`] does differently in each database. The steps come in the order in which they stand here.
+/// The steps of [`run`] that differ between databases, in the order in which they are called.
 #[async_trait]
 pub(crate) trait OwnTransaction: Database {
-    /// What the connection was set to before, where a setting has to be made outside of the transaction.
+    /// The former value of a setting, if one has to be made outside of the transaction.
     type Before: Send;
 
-    /// What the database knows the transaction by, after its commit.
+    /// The mark by which the database knows the transaction after its commit.
     type Mark: Send;
 
-    /// Begins a transaction as the database sees it, or asks it in another way whether it is in one.
+    /// Finds out whether the connection is in a transaction, as the database sees it.
     async fn probe(connection: &mut Self::Connection) -> sqlx::Result<bool>;
 
     /// Does this error say that the connection is in a transaction?
     fn is_within(error: &sqlx::Error) -> bool;
 
-    /// Makes commits of this connection durable, where only the connection can.
+    /// Makes commits of this connection durable, in a database where this is a setting of the connection.
     async fn make_durable(connection: &mut Self::Connection, operation: &'static str) -> Result<Self::Before>;
 
     /// Begins a transaction that will write.
     async fn begin(connection: &mut Self::Connection) -> sqlx::Result<Transaction<'_, Self>>;
 
-    /// Makes the commit of this transaction durable, where the transaction can.
+    /// Makes the commit of this transaction durable, in a database where this is a setting of the transaction.
     async fn commit_durably(tx: &mut Self::Connection) -> Result<()>;
 
-    /// Asks what the transaction will be known by, just before its commit.
+    /// Asks for the transaction's mark, just before its commit.
     async fn mark(tx: &mut Self::Connection, operation: &'static str) -> Result<Self::Mark>;
 
-    /// Asks whether the transaction was committed, from outside of it. An outage here comes after the commit, so that
-    /// it must not be tried again.
+    /// Asks whether the transaction was committed, from outside of it. An outage here comes after the commit, so the
+    /// call must not be repeated.
     async fn check_committed(
         connection: &mut Self::Connection,
         mark: Self::Mark,
         operation: &'static str,
     ) -> Result<()>;
 
-    /// Sets the connection to what it was before.
+    /// Restores the former setting of the connection.
     async fn restore(connection: &mut Self::Connection, before: Self::Before, operation: &'static str) -> Result<()>;
 }
 
-/// Runs `work` in a transaction of its own, whose commit is durable. Commits what went well, and rolls the rest back,
-/// so that the connection can be used again.
+/// Runs `work` in a transaction of its own, whose commit is durable. Commits if the work succeeds, and otherwise rolls
+/// back, so that the connection can be used again.
 pub(crate) async fn run<C, T>(
     connection: &mut C,
     operation: &'static str,
@@ -75,7 +75,8 @@ async fn commit<C, T>(
 where
     C: Connection<Database: OwnTransaction>,
 {
-    // A transaction that is dropped, because a statement failed or because the caller's future was, is rolled back.
+    // A transaction is rolled back when it is dropped, because a statement failed or because the caller's future was
+    // dropped.
     let begun = C::Database::begin(connection).await;
     let mut tx = begun.map_err(|error| refused::<C::Database>(error, operation))?;
     C::Database::commit_durably(&mut tx).await?;
@@ -86,15 +87,15 @@ where
             Ok((done, mark))
         }
         Err(error) => {
-            // What failed is what matters; a connection that broke takes its transaction with it.
+            // The error of the work is returned, not that of the rollback: a broken connection ends its transaction
+            // anyway.
             drop(tx.rollback().await);
             Err(error)
         }
     }
 }
 
-/// Refuses a connection that is in a transaction, as the database sees it: a setting that is made for the rest of a
-/// transaction is gone in the next statement if there is none.
+/// Refuses a connection that is in a transaction, as the database sees it.
 pub(crate) async fn outside<C>(connection: &mut C, operation: &'static str) -> Result<()>
 where
     C: Connection<Database: OwnTransaction>,

@@ -1,4 +1,4 @@
-//! Reads the columns of a row, in whatever type its database keeps them.
+//! Reads the columns of a row, whatever types its database has for them.
 
 use crate::error::{Error, Result, StorageFault};
 use time::OffsetDateTime;
@@ -13,7 +13,7 @@ pub(crate) trait SqlRow {
     /// A whole number of any width.
     fn optional_number(&self, index: usize) -> Result<Option<i64>>;
     fn optional_id(&self, index: usize) -> Result<Option<Uuid>>;
-    /// A time. An error calls it `what`.
+    /// A time. `what` is its name in errors.
     fn optional_time(&self, index: usize, what: &'static str) -> Result<Option<OffsetDateTime>>;
 
     fn bytes(&self, index: usize) -> Result<Vec<u8>> {
@@ -24,7 +24,7 @@ pub(crate) trait SqlRow {
         self.optional_number(index)?.ok_or_else(|| missing(index))
     }
 
-    /// A count or version that this crate keeps in 32 bits, where databases have no unsigned numbers.
+    /// A count or version. This crate keeps it in 32 bits without a sign, which databases don't have.
     fn small_number(&self, index: usize, what: &'static str) -> Result<u32> {
         small(self.number(index)?, what)
     }
@@ -47,7 +47,7 @@ fn small(number: i64, what: &'static str) -> Result<u32> {
         .map_err(|_| Error::Storage(StorageFault::InvalidRow { what, problem: "is negative or too large" }))
 }
 
-/// As the driver says it.
+/// The driver's error for a column that is missing.
 fn missing(index: usize) -> Error {
     let null = sqlx::Error::ColumnDecode { index: index.to_string(), source: sqlx::error::UnexpectedNullError.into() };
     super::database("reading a column")(null)

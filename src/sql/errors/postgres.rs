@@ -1,4 +1,4 @@
-//! What PostgreSQL's errors mean, and what of them may be shown.
+//! Finds out what PostgreSQL's errors mean, and which parts of them may be shown.
 
 use crate::error::Failure;
 use sqlx::postgres::PgDatabaseError;
@@ -11,17 +11,17 @@ pub(crate) const NO_SUCH_CONSTRAINT: &str = "42P10";
 pub(crate) const UNDEFINED_TABLE: &str = "42P01";
 /// `duplicate_table`
 pub(crate) const DUPLICATE_TABLE: &str = "42P07";
-/// `restrict_violation`: what the triggers of this crate raise, and PostgreSQL itself does not.
+/// `restrict_violation`: the triggers of this crate raise it, and PostgreSQL itself does not.
 const RESTRICT_VIOLATION: &str = "23001";
 
-/// What an SQLSTATE means.
+/// The meaning of an SQLSTATE.
 pub(crate) fn failure(state: &str) -> Failure {
     match state {
         // serialization_failure, deadlock_detected, lock_not_available: the transaction can be run again.
         "40001" | "40P01" | "55P03" => Failure::Collision,
         // read_only_sql_transaction: the server is a standby now.
         "25006"
-        // The server ended a session that was idle: a transaction of it is rolled back.
+        // The server ended an idle session. Its transaction was rolled back.
         | "25P03" | "57P05"
         // disk_full, out_of_memory, too_many_connections
         | "53100" | "53200" | "53300"
@@ -37,21 +37,22 @@ pub(crate) fn failure(state: &str) -> Failure {
         "42703" => Failure::MissingColumn,
         // invalid_sql_statement_name, duplicate_prepared_statement
         "26000" | "42P05" => Failure::LostStatement,
-        // Connection exceptions. PgBouncer says 08P01 when it can't reach the server or lets nobody in.
+        // Connection exceptions. PgBouncer returns 08P01 when it can't reach the server, or accepts no connections.
         state if state.starts_with("08") => Failure::Outage,
         _ => Failure::Other,
     }
 }
 
-/// A message, without the values that some of them quote. Details, which quote rows, are left out altogether.
+/// The message of an error, without the values that some messages quote. Details are left out altogether, because they
+/// quote rows.
 pub(crate) fn shown(error: &PgDatabaseError) -> String {
     let (state, message) = (error.code(), error.message());
     if error.routine() == Some("exec_stmt_raise") && state != RESTRICT_VIOLATION {
-        // Somebody's trigger or function says what it likes, rows too.
+        // A trigger or function that is not this crate's may quote anything in its message, even rows.
         return "a function of the database raised an error".to_owned();
     }
     if state.starts_with("22") {
-        // Data exceptions quote the data.
+        // Messages of data exceptions quote the data.
         let values = message.find(['"', ':', '\'', '«', '„', '“', '‘']).unwrap_or(message.len());
         return if values < message.len() { format!("{}…", &message[..values]) } else { message.to_owned() };
     }
@@ -62,10 +63,10 @@ pub(crate) fn sql_state(error: &sqlx::Error) -> Option<&str> {
     Some(error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.code())
 }
 
-/// The columns of the unique constraint that was violated, separated by commas. The constraint's name may be any, and
-/// the transaction is aborted, so that nothing can be looked up. The columns stand in the first parentheses of the
-/// detail, in whatever language the rest of it is; their values, which may hold any text, come after them. `None` where
-/// the server tells no detail, which it does not to those who may not read the columns.
+/// The columns of the unique constraint that was violated, separated by commas. The constraint may have any name, and
+/// the transaction is aborted, so nothing can be looked up. The columns are in the first parentheses of the detail, in
+/// every language. Their values, which may hold any text, come after them. `None` if the server sends no detail,
+/// because the user may not read the columns.
 pub(crate) fn violated_columns(error: &sqlx::Error) -> Option<&str> {
     columns_in(error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.detail()?)
 }

@@ -1,10 +1,10 @@
-//! What SQLite's errors mean, and what of them may be shown.
+//! Finds out what SQLite's errors mean, and which parts of them may be shown.
 
 use crate::error::Failure;
 use sqlx::error::DatabaseError;
 use sqlx::sqlite::SqliteError;
 
-/// What a result code means.
+/// The meaning of an error's result code.
 pub(crate) fn failure(error: &SqliteError) -> Failure {
     let code: Option<u32> = error.code().and_then(|code| code.parse().ok());
     // The low byte is the primary code.
@@ -15,7 +15,8 @@ pub(crate) fn failure(error: &SqliteError) -> Failure {
         Some(10 | 13 | 14) => Failure::Outage,
         // SQLITE_PERM, SQLITE_READONLY, SQLITE_AUTH
         Some(3 | 8 | 23) => Failure::Permission,
-        // SQLITE_ERROR is everything that is wrong with a statement: the message alone tells, and is never translated.
+        // SQLITE_ERROR stands for everything that can be wrong with a statement. Only the message says what, and it is
+        // never translated.
         Some(1) if error.message().starts_with("no such table") => Failure::MissingTable,
         Some(1)
             if error.message().starts_with("no such column") || error.message().contains(" has no column named ") =>
@@ -26,7 +27,7 @@ pub(crate) fn failure(error: &SqliteError) -> Failure {
     }
 }
 
-/// A message, without the values that a trigger of somebody else's may quote.
+/// The message of an error, without the values that a trigger that is not this crate's may quote.
 pub(crate) fn shown(error: &SqliteError) -> String {
     const OWN_TRIGGERS: &[&str] = &[
         include_str!("../../../migrations/sqlite/events/0001_events.sql"),

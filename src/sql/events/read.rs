@@ -1,4 +1,4 @@
-//! Reads rows of events. The adapters have the statements.
+//! Reads rows of events, with the statements of the adapters.
 
 use super::{events, stored_count, stream};
 use crate::error::Result;
@@ -8,7 +8,8 @@ use crate::store::event_table::{PositionRange, StoredCount};
 use sqlx::Connection;
 use std::sync::Arc;
 
-/// Events of an aggregate: its type, its id, and the first and the last version are bound.
+/// Reads events of an aggregate. The statement's parameters are the aggregate's type and id, and the first and last
+/// version.
 pub(crate) async fn read_stream<C>(
     sql: &Arc<str>,
     tx: &mut C,
@@ -26,7 +27,7 @@ where
     stream(&rows, aggregate)
 }
 
-/// Events at positions: their list is bound.
+/// Reads events at positions. The statement's parameter is the list of positions.
 pub(crate) async fn read_at<C>(sql: &Arc<str>, tx: &mut C, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>>
 where
     C: Connection<Database: Dialect>,
@@ -36,7 +37,7 @@ where
     events(&rows.map_err(database("reading stored events"))?)
 }
 
-/// What is stored: the position before the first, and the last position are bound.
+/// Counts stored events. The statement's parameters are the position before the first, and the last position.
 pub(crate) async fn count<C>(sql: &Arc<str>, tx: &mut C, range: PositionRange) -> Result<Vec<StoredCount>>
 where
     C: Connection<Database: Dialect>,

@@ -1,4 +1,4 @@
-//! What is written of an event, column by column.
+//! The columns that are written for an event.
 
 use crate::error::{Error, EventFault, Result};
 use crate::event::{NOT_JSON, NewEvent, PersistedEvent};
@@ -21,7 +21,7 @@ pub(crate) struct Written<'e> {
     pub(crate) created_at: OffsetDateTime,
 }
 
-/// Of an event of either kind, which call type and version by other names.
+/// Fills in the columns of an event of either kind. The two kinds have different names for type and version.
 macro_rules! written {
     ($event:expr, $event_type:ident, $event_version:ident) => {
         Ok(Written {
@@ -39,12 +39,12 @@ macro_rules! written {
 }
 
 impl<'e> Written<'e> {
-    /// Of an event that is appended.
+    /// The columns of an event that is appended.
     pub(crate) fn new(event: &'e NewEvent) -> Result<Self> {
         written!(event, event_type, event_version)
     }
 
-    /// Of an event that is inserted as it is stored elsewhere.
+    /// The columns of an event that is inserted as it is stored elsewhere.
     pub(crate) fn stored(event: &'e PersistedEvent) -> Result<Self> {
         written!(event, stored_type, stored_version)
     }
