@@ -1,4 +1,4 @@
-//! How PostgreSQL is given values: lists are arrays.
+//! Binds values for PostgreSQL. Lists are bound as arrays.
 
 use crate::sql::{Dialect, Statement};
 use async_trait::async_trait;

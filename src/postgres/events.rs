@@ -30,7 +30,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// How often an append at any version makes way for others before it reports a collision.
+/// How often an append without an expected version tries again when others append to its stream, before it reports a
+/// collision.
 const ATTEMPTS: u32 = 100;
 
 const MIGRATIONS: [(&str, &str); 2] = [
@@ -38,19 +39,19 @@ const MIGRATIONS: [(&str, &str); 2] = [
     ("indexes", include_str!("../../migrations/postgres/events/0002_indexes.sql")),
 ];
 
-/// Events in a PostgreSQL database (15 or newer), in the tables of eventsalsa/store, so that an existing
-/// database can be wrapped as it is. Where other programs write to the same tables, configure the order in which they
-/// write: [`PostgresTables::heads_first`].
+/// Events in a PostgreSQL database (15 or newer), in the tables of eventsalsa/store, so that an existing database can
+/// be wrapped as it is. If other programs write to the same tables, configure the order in which they write:
+/// [`PostgresTables::heads_first`].
 ///
-/// An append is one statement. A conflict of versions does not abort the caller's transaction. Under
-/// `REPEATABLE READ` and `SERIALIZABLE`, PostgreSQL reports some conflicts as serialization failures instead:
-/// [`Error::Collision`], to be tried again in a new transaction.
+/// An append is one statement. A conflict of versions does not abort the caller's transaction. Under `REPEATABLE READ`
+/// and `SERIALIZABLE`, PostgreSQL reports some conflicts as serialization failures instead. These are
+/// [`Error::Collision`]: try again in a new transaction.
 ///
-/// Positions come from a sequence: see [`EventStore::read_events`] on what a follower of the log must not do.
+/// Positions come from a sequence: see [`EventStore::read_events`] for the rule that readers of the log must follow.
 /// Statements are prepared once per connection. Behind PgBouncer in transaction mode, let it track them
 /// (`max_prepared_statements`, PgBouncer 1.21). `PgConnectOptions::statement_cache_capacity(0)` alone does not help:
-/// the driver still names every statement. [`SetUpFault::PooledStatements`] says when one was lost;
-/// `docs/operations.md` has what else works.
+/// the driver still names every statement. If a statement was lost, the error is [`SetUpFault::PooledStatements`].
+/// `docs/operations.md` describes other set-ups that work.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
     tables: Arc<PostgresTables>,
@@ -80,17 +81,17 @@ impl PostgresStore {
         Ok(Self::over(tables))
     }
 
-    /// The names were checked.
+    /// A store over tables whose names were checked.
     fn over(tables: PostgresTables) -> Self {
         Self { sql: Arc::new(Statements::new(&tables)), tables: Arc::new(tables) }
     }
 
-    /// Makes the event tables, and their schema if one is configured and missing, or brings them up to date.
-    /// Idempotent.
+    /// Creates the event tables or brings them up to date. It also creates their schema if one is configured and
+    /// missing. It is idempotent.
     ///
-    /// For a new store only: a database of eventsalsa/store has its tables, and needs nothing but
-    /// those of the keys. The bookkeeping is in a table named after the events table. Takes an advisory lock
-    /// of the session, so give it a direct connection, not one through PgBouncer.
+    /// It is for a new store only: a database of eventsalsa/store has event tables, and needs the key tables only. The
+    /// bookkeeping table is named after the events table. This takes an advisory lock of the session, so pass a direct
+    /// connection, not one through PgBouncer.
     ///
     /// # Errors
     /// [`SetUpFault::TablesExist`], [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
@@ -130,10 +131,10 @@ impl PostgresStore {
         (head > 0).then(|| head.try_into()).transpose()
     }
 
-    /// What an append means that a unique constraint refused.
+    /// The error of an append that a unique constraint refused.
     fn violation(&self, source: sqlx::Error) -> Error {
         let versions = [&self.tables.aggregate_type, &self.tables.aggregate_id, &self.tables.aggregate_version];
-        // Names that are not all lower case come quoted.
+        // PostgreSQL quotes names that are not in lower case.
         let own = |column: &str| column == "event_id" || versions.iter().any(|own| *own == column.trim_matches('"'));
         match violated_columns(&source) {
             Some("global_position") => Error::SetUp(SetUpFault::PositionTaken { source: source.into() }),
@@ -141,7 +142,7 @@ impl PostgresStore {
             // attempt will see it.
             None => Error::Collision { source: Some(source.into()) },
             Some(columns) if columns.split(", ").any(own) => Error::Collision { source: Some(source.into()) },
-            // Somebody else's constraint: nothing changes by trying again.
+            // The constraint is not this crate's, so trying again would not help.
             Some(_) => database("appending events")(source),
         }
     }
@@ -186,7 +187,7 @@ impl EventStore for PostgresStore {
                 _ => database(OPERATION)(source),
             })?;
             if !rows.is_empty() {
-                // A head that moved without any event is a row too, of nothing.
+                // If the head moved but no event was inserted, there is one row of NULLs.
                 let given = |row: &PgRow| Ok(row.optional_number(0)?.zip(row.optional_number(1)?));
                 let rows = rows.iter().filter_map(|row| given(row).transpose()).collect::<Result<_>>()?;
                 return events::appended(rows, aggregate, events, OPERATION);
@@ -196,8 +197,8 @@ impl EventStore for PostgresStore {
             if let Some(event_id) = self.known_id(tx, &batch.event_ids).await? {
                 return Err(Error::DuplicateEventId { event_id });
             }
-            // Another transaction took the version and has committed since: the next statement sees its events. If that
-            // one began where the stream still ends, nobody took the version from it.
+            // Another transaction took the version and has committed since, so the next statement sees its events. If
+            // the stream has not moved since the last try, no other transaction is the reason.
             if before.replace(actual) == Some(actual) {
                 return Err(Error::Storage(StorageFault::NoEffect {
                     operation: OPERATION,
@@ -228,7 +229,7 @@ impl EventStore for PostgresStore {
         let sql = filtered.as_ref().map_or(&self.sql.log.all, |filtered| filtered.sql);
         let mut read = query(sql).bind(after.get()).bind(i64::from(limit));
         if let Some(Filtered { types, and, .. }) = filtered {
-            // Each name is looked for once.
+            // Each name is looked for once, even if the filter repeats it.
             read = read.bind(types.iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>());
             read = and.into_iter().fold(read, Query::bind);
         }

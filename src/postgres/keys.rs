@@ -30,15 +30,15 @@ use time::OffsetDateTime;
 ///
 /// # Locks
 /// An append holds a shared lock on the rows of its key scopes until its transaction ends; reads hold none. Shred,
-/// reopen, rotate, disable and enable wait for the appends of that scope that are in flight, and appends that come
-/// later wait for them. PostgreSQL lets a steady stream of overlapping appends to one scope keep a shred waiting,
-/// so keep transactions short, and set a [`lock_timeout`](Self::lock_timeout): the shred then fails with the
-/// retryable [`Error::Collision`] instead of queueing.
+/// reopen, rotate, disable and enable wait for the appends of that scope that are in flight, and later appends wait for
+/// them. PostgreSQL lets a steady stream of overlapping appends to one scope keep a shred waiting, so keep transactions
+/// short, and set a [`lock_timeout`](Self::lock_timeout): the shred then fails with the retryable [`Error::Collision`]
+/// instead of queueing.
 ///
 /// # Durability
 /// A transaction that changes a scope is committed with `synchronous_commit = on`, whatever the default is: a shred
-/// that was reported must outlast a crash. What is stronger stays. Appends that make a key are as durable as the
-/// transaction was.
+/// that was reported must outlast a crash. A stronger setting is kept. Appends that create a key are as durable as the
+/// caller's transaction.
 ///
 /// # Isolation levels
 /// Under `READ COMMITTED` every statement sees what was committed before it. Under `REPEATABLE READ` and
@@ -66,13 +66,13 @@ impl Default for PostgresKeys {
 }
 
 impl PostgresKeys {
-    /// The key tables without a prefix, where the connection's `search_path` leads.
+    /// The key tables without a prefix, in the schema to which the connection's `search_path` leads.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// In this schema.
+    /// Uses the key tables in this schema.
     ///
     /// # Errors
     /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if it is not made of letters, digits and `_`,
@@ -83,20 +83,20 @@ impl PostgresKeys {
         Ok(Self { lock_timeout: self.lock_timeout, ..Self::over(names) })
     }
 
-    /// Behind a prefix, such as `eventseal_`.
+    /// Uses the key tables behind a prefix, such as `eventseal_`.
     ///
     /// # Errors
-    /// As [`in_schema`](Self::in_schema).
+    /// Those of [`in_schema`](Self::in_schema).
     pub fn with_prefix(self, prefix: &str) -> Result<Self> {
         check_name("the prefix of the key tables", prefix)?;
         let names = Names { prefix: prefix.to_owned(), ..self.names };
         Ok(Self { lock_timeout: self.lock_timeout, ..Self::over(names) })
     }
 
-    /// Makes shred, reopen, rotate, disable and enable give up with [`Error::Collision`] when they have waited this
-    /// long for a lock, and the first append of a scope when another one is making its key. Rounded up to milliseconds,
-    /// and at most 24 days; [`Duration::ZERO`] waits for ever. The transaction's own `lock_timeout`, which holds
-    /// otherwise, is put back afterwards.
+    /// Sets how long shred, reopen, rotate, disable and enable wait for a lock before they fail with
+    /// [`Error::Collision`]. It also holds for the first append of a scope, if another transaction is creating the
+    /// scope's key. The time is rounded up to milliseconds, and is at most 24 days; [`Duration::ZERO`] waits for ever.
+    /// The transaction's own `lock_timeout` holds for all other statements, and is restored afterwards.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = Some(timeout);
@@ -107,16 +107,16 @@ impl PostgresKeys {
         Self { sql: Arc::new(Statements::new(|sql| names.fill(sql))), names, lock_timeout: None }
     }
 
-    /// Makes the key tables, or brings them up to date, and names the key database. Idempotent.
+    /// Creates the key tables or brings them up to date, and names the key database. It is idempotent.
     ///
-    /// The namespace is chosen here, once, and never changes. A configured schema is made if it is missing. The
-    /// bookkeeping is in a table of its own. Takes an advisory lock of the session, so give it a direct
-    /// connection, not one through PgBouncer.
+    /// The namespace is chosen here, once, and never changes. A configured schema is created if it is missing. There is
+    /// a bookkeeping table. This takes an advisory lock of the session, so pass a direct connection, not one through
+    /// PgBouncer.
     ///
     /// # Errors
     /// [`SetUpFault::NamespaceMismatch`] if the tables exist under another namespace, [`SetUpFault::TablesExist`],
-    /// [`SetUpFault::NewerTables`] if this version can't work with what a newer one has made of them (other newer
-    /// migrations are left as they are),
+    /// [`SetUpFault::NewerTables`] if a newer version has changed the tables so that this version can't work with them
+    /// (other newer migrations are ignored),
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
     /// [`SetUpFault::PermissionDenied`], [`Error::Database`].
     pub async fn migrate(&self, connection: &mut PgConnection, namespace: &Namespace) -> Result<()> {
@@ -135,8 +135,8 @@ impl PostgresKeys {
         }
     }
 
-    /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own. It makes
-    /// the tables and names the key database.
+    /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own. It creates the
+    /// tables and names the key database.
     #[must_use]
     pub fn migration_sql(&self, namespace: &Namespace) -> String {
         let name = format!(
@@ -150,15 +150,15 @@ impl PostgresKeys {
     /// The number of the newest migration that this version of the crate has.
     pub const NEWEST_MIGRATION: u32 = 4;
 
-    /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are
-    /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
+    /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are no
+    /// key tables, or they were created from [`migration_sql`](Self::migration_sql).
     ///
     /// # Errors
     /// [`SetUpFault::NewerTables`], [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
     /// [`Error::Database`].
     pub async fn applied_migration(&self, connection: &mut PgConnection) -> Result<Option<u32>> {
         const OPERATION: &str = "reading which migrations were run";
-        // A table that is missing would abort the caller's transaction.
+        // A missing table would abort the caller's transaction.
         not_in_transaction(connection, OPERATION)?;
         let (schema, bookkeeping) = (self.names.schema.as_deref(), self.bookkeeping());
         migrations::applied(connection, schema, &bookkeeping, Self::NEWEST_MIGRATION).await

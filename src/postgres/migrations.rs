@@ -1,4 +1,4 @@
-//! What [migrations](crate::sql::migrations) take in PostgreSQL.
+//! The parts of [migrations](crate::sql::migrations) that are PostgreSQL's own.
 
 use crate::error::Result;
 use crate::sql::database;
@@ -11,7 +11,8 @@ use sqlx::{AssertSqlSafe, PgConnection, Postgres};
 impl Migrating for Postgres {
     async fn prepare(connection: &mut PgConnection, schema: Option<&str>) -> Result<()> {
         let Some(schema) = schema else { return Ok(()) };
-        // Looked up first: CREATE SCHEMA IF NOT EXISTS needs a privilege even where the schema exists.
+        // The schema is looked up first, because CREATE SCHEMA IF NOT EXISTS needs a privilege even if the schema
+        // exists.
         let missing: bool =
             sqlx::query_scalar("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)")
                 .bind(schema)

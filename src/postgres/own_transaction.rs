@@ -1,4 +1,4 @@
-//! What a [transaction of its own](crate::sql::own_transaction) is in PostgreSQL.
+//! The steps of a [transaction of its own](crate::sql::own_transaction) in PostgreSQL.
 
 use crate::error::{Error, Result, TransactionFault};
 use crate::sql::errors::postgres::sql_state;
@@ -9,7 +9,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, Transaction};
 
 /// `in_failed_sql_transaction`
 const FAILED_TRANSACTION: &str = "25P02";
-/// Stronger settings stay. `off` loses what was committed in a crash of the server, `local` in one of its standby.
+/// Replaces the two weaker settings, and keeps stronger ones. With `off`, a crash of the server can lose commits. With
+/// `local`, a fail-over to a standby can.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', true)
     WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
 
@@ -20,7 +21,8 @@ impl OwnTransaction for Postgres {
     /// The transaction's id, if it has written anything.
     type Mark = Option<u64>;
 
-    /// A setting that is made for the rest of the transaction is gone in the next statement if there is none.
+    /// Makes a setting for the rest of the transaction. If there is no transaction, the setting is gone in the next
+    /// statement.
     async fn probe(connection: &mut PgConnection) -> sqlx::Result<bool> {
         sqlx::raw_sql("SELECT set_config('eventseal.in_transaction', 'yes', true)").execute(&mut *connection).await?;
         let left = sqlx::raw_sql("SELECT coalesce(current_setting('eventseal.in_transaction', true), '') = 'yes'");
@@ -35,12 +37,13 @@ impl OwnTransaction for Postgres {
         Ok(())
     }
 
-    /// Whatever the database's default is: after a lock was waited for, the next statement must see what was committed.
+    /// The isolation level is set, whatever the database's default is: after a wait for a lock, the next statement must
+    /// see what was committed meanwhile.
     async fn begin(connection: &mut PgConnection) -> sqlx::Result<Transaction<'_, Postgres>> {
         connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await
     }
 
-    /// Lets the commit of this transaction outlast a crash of the server, whatever its settings are.
+    /// Makes the commit of this transaction outlast a crash of the server, whatever its settings are.
     async fn commit_durably(tx: &mut PgConnection) -> Result<()> {
         sqlx::raw_sql(DURABLE).execute(tx).await.map_err(database("setting synchronous_commit"))?;
         Ok(())
@@ -49,7 +52,7 @@ impl OwnTransaction for Postgres {
     async fn mark(tx: &mut PgConnection, operation: &'static str) -> Result<Option<u64>> {
         let id = sqlx::raw_sql("SELECT pg_current_xact_id_if_assigned()::text").fetch_one(tx).await;
         let id: Option<String> = id.and_then(|row| row.try_get(0)).map_err(database(operation))?;
-        // There is no transaction 0: what can't be read is not known to be committed.
+        // There is no transaction 0, so an id that can't be read counts as not committed.
         Ok(id.map(|id| id.parse().unwrap_or(0)))
     }
 

@@ -1,4 +1,4 @@
-//! How PostgreSQL keeps what a [row](SqlRow) holds.
+//! The columns of a [row](SqlRow) in PostgreSQL.
 
 use crate::error::{Error, Result, StorageFault};
 use crate::sql::{SqlRow, database};
@@ -46,7 +46,7 @@ impl SqlRow for PgRow {
     }
 }
 
-/// A time. PostgreSQL has later ones than `time` has, and `infinity`, which its decoder would panic at.
+/// A time. PostgreSQL has later times than the crate `time`, and `infinity`. The decoder of `time` would panic at them.
 struct Timestamp(Option<OffsetDateTime>);
 
 impl Type<Postgres> for Timestamp {

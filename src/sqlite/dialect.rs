@@ -1,4 +1,4 @@
-//! How SQLite is given values: lists are JSON.
+//! Binds values for SQLite. Lists are bound as JSON.
 
 use crate::sql::{Dialect, Statement};
 use async_trait::async_trait;

@@ -28,15 +28,14 @@ const MIGRATIONS: [(&str, &str); 2] = [
 
 /// Events in a SQLite database, in the tables of eventsalsa/store.
 ///
-/// SQLite lets one transaction write at a time. An append's first statement writes, so a transaction that
-/// starts with it waits its turn; one that has read before should be begun with
-/// `begin_with("BEGIN IMMEDIATE")`, or it fails with a retryable [`Error::Collision`] when another one
-/// wrote in between.
+/// SQLite lets one transaction write at a time. An append's first statement writes, so a transaction that starts with
+/// an append waits for its turn. Begin a transaction that reads first with `begin_with("BEGIN IMMEDIATE")`. Otherwise
+/// its append fails with a retryable [`Error::Collision`] if another transaction wrote in between.
 ///
-/// A transaction must be ended by the driver's `commit()` or `rollback()`. One that ended below it, by a
-/// `ROLLBACK` sent as SQL or by SQLite itself after an error such as a full disk, looks as if it went on, and
-/// can't be told from it here: each statement would then be committed by itself, an event perhaps without
-/// what belongs to it. So send no `COMMIT` or `ROLLBACK` as SQL, and roll back after every
+/// End a transaction with the driver's `commit()` or `rollback()`. A transaction can also end without the driver: by a
+/// `ROLLBACK` that is sent as SQL, or by SQLite itself after an error such as a full disk. To this crate, such a
+/// transaction looks as if it went on. Each further statement would then be committed by itself, perhaps an event
+/// without the rows that belong to it. So send no `COMMIT` or `ROLLBACK` as SQL, and roll back after every
 /// [`Error::Database`].
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
@@ -69,14 +68,14 @@ impl SqliteStore {
         Ok(Self::over(events, heads))
     }
 
-    /// The names were checked.
+    /// A store over tables whose names were checked.
     fn over(events: &str, heads: &str) -> Self {
         let sql = Statements::new(|sql| fill(sql, events, heads).into());
         Self { events: events.to_owned(), heads: heads.to_owned(), sql: Arc::new(sql) }
     }
 
-    /// Makes the event tables, or brings them up to date, and switches the database to write-ahead
-    /// logging. Idempotent. The bookkeeping is in a table named after the events table.
+    /// Creates the event tables or brings them up to date, and switches the database to write-ahead logging. It is
+    /// idempotent. The bookkeeping table is named after the events table.
     ///
     /// # Errors
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), [`Error::Collision`]
@@ -106,7 +105,7 @@ impl SqliteStore {
         head.map(AggregateVersion::try_from).transpose()
     }
 
-    /// Which of the two unique constraints an append violated.
+    /// Finds out which of the two unique constraints an append violated.
     async fn explain_violation(
         &self,
         tx: &mut SqliteConnection,
@@ -204,7 +203,7 @@ impl EventStore for SqliteStore {
     }
 }
 
-/// A SQL text with the names filled in.
+/// Fills the names into a SQL text.
 fn fill(sql: &str, events: &str, heads: &str) -> String {
     sql.replace("{columns}", events::COLUMNS)
         .replace("{written}", events::WRITTEN)

@@ -18,16 +18,17 @@ use time::OffsetDateTime;
 /// The key tables in a SQLite database: `key_namespace`, `key_encryption_keys`, `key_scopes`, `data_keys`
 /// and `key_scope_changes`, behind a prefix if one is chosen.
 ///
-/// SQLite's write lock takes the place of row locks: an append or a shred takes it with its first
-/// statement and holds it until the transaction ends. Connections that write keys are switched to
-/// `PRAGMA secure_delete` and stay so, so that bytes of destroyed keys do not stay in the file. What
-/// `SqliteStore` says about transactions that ended below the driver is true here too.
+/// SQLite's write lock takes the place of row locks: an append or a shred takes it with its first statement and holds
+/// it until the transaction ends. Connections that write keys are switched to `PRAGMA secure_delete` for good, so that
+/// bytes of destroyed keys do not stay in the file. The rules of `SqliteStore` about transactions that end without the
+/// driver hold here too.
 ///
 /// # Durability
-/// A shred must outlast a loss of power. SQLite sets that for a connection, with `PRAGMA synchronous`, and does not let
-/// a transaction change it. Changes of scopes are therefore refused on a connection below `FULL`, which is the default
-/// of SQLite and of sqlx, with [`TransactionFault::NotDurable`](crate::error::TransactionFault::NotDurable); appends
-/// and reads are not. What commits on its own sets it meanwhile.
+/// A shred must outlast a loss of power. In SQLite, that is a setting of the connection, `PRAGMA synchronous`, which
+/// can't be changed within a transaction. The default of SQLite and of sqlx is `FULL`. On a connection with a lower
+/// setting, changes of scopes are refused with
+/// [`TransactionFault::NotDurable`](crate::error::TransactionFault::NotDurable). Appends and reads are not refused.
+/// Calls that commit on their own raise the setting meanwhile.
 #[derive(Clone, Debug)]
 pub struct SqliteKeys {
     prefix: String,
@@ -65,7 +66,7 @@ impl SqliteKeys {
         Ok(Self::over(prefix))
     }
 
-    /// The prefix was checked.
+    /// The key tables behind a prefix that was checked.
     fn over(prefix: &str) -> Self {
         let name = |sql: String, table: &str| {
             sql.replace(&format!("{{{table}}}"), &qualified(None, &format!("{prefix}{table}")))
@@ -74,15 +75,15 @@ impl SqliteKeys {
         Self { prefix: prefix.to_owned(), sql: Arc::new(Statements::new(fill)) }
     }
 
-    /// Makes the key tables, or brings them up to date, and names the key database. Idempotent.
+    /// Creates the key tables or brings them up to date, and names the key database. It is idempotent.
     ///
-    /// The namespace is chosen here, once, and never changes. The bookkeeping is in a table of its own.
+    /// The namespace is chosen here, once, and never changes. There is a bookkeeping table.
     ///
     /// # Errors
-    /// [`SetUpFault::NamespaceMismatch`] if the tables exist under another namespace, [`SetUpFault::NewerTables`] if
-    /// this version can't work with what a newer one has made of them (other newer migrations are left as they are),
-    /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), [`Error::Collision`]
-    /// (retryable), [`Error::Database`].
+    /// [`SetUpFault::NamespaceMismatch`] if the tables exist under another namespace, [`SetUpFault::NewerTables`] if a
+    /// newer version has changed the tables so that this version can't work with them (other newer migrations are
+    /// ignored), [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
+    /// [`Error::Collision`] (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection, namespace: &Namespace) -> Result<()> {
         migrations::run(connection, None, &self.bookkeeping(), &MIGRATIONS, |sql| self.fill(sql)).await?;
         const OPERATION: &str = "naming the key database";
@@ -98,9 +99,9 @@ impl SqliteKeys {
         }
     }
 
-    /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own. It makes the
-    /// tables and names the key database. Besides, switch the file to write-ahead logging (`PRAGMA journal_mode =
-    /// WAL`), once and outside of a transaction.
+    /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own. It creates the
+    /// tables and names the key database. In addition, switch the file to write-ahead logging
+    /// (`PRAGMA journal_mode = WAL`), once and outside of a transaction.
     #[must_use]
     pub fn migration_sql(&self, namespace: &Namespace) -> String {
         let name = format!(
@@ -115,8 +116,8 @@ impl SqliteKeys {
     /// The number of the newest migration that this version of the crate has.
     pub const NEWEST_MIGRATION: u32 = 4;
 
-    /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are
-    /// no key tables, or somebody made them from [`migration_sql`](Self::migration_sql).
+    /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are no
+    /// key tables, or they were created from [`migration_sql`](Self::migration_sql).
     ///
     /// # Errors
     /// [`SetUpFault::NewerTables`], [`Error::Database`].
@@ -128,7 +129,7 @@ impl SqliteKeys {
         format!("_{}keys_migrations", self.prefix)
     }
 
-    /// A SQL text with the names filled in.
+    /// Fills the names into a SQL text.
     fn fill(&self, sql: &str) -> String {
         let mut sql = sql.replace("{namespace}", &format!("{}key_namespace", self.prefix));
         for table in TABLES {

@@ -1,4 +1,4 @@
-//! What [migrations](crate::sql::migrations) take in SQLite.
+//! The parts of [migrations](crate::sql::migrations) that are SQLite's own.
 
 use crate::error::Result;
 use crate::sql::database;
@@ -8,13 +8,14 @@ use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection};
 
 #[async_trait]
 impl Migrating for Sqlite {
-    /// Readers and the writer do not block one another in write-ahead logging. The mode stays with the file.
+    /// Switches to write-ahead logging, in which readers and the writer do not block one another. The file keeps the
+    /// mode.
     async fn prepare(connection: &mut SqliteConnection, _: Option<&str>) -> Result<()> {
         let switched = sqlx::query("PRAGMA journal_mode = WAL").execute(connection).await;
         switched.map(drop).map_err(database("switching to write-ahead logging"))
     }
 
-    /// SQLite has no code for it.
+    /// SQLite has no result code for this.
     fn table_exists(_: &sqlx::Error) -> bool {
         false
     }

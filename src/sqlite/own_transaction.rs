@@ -1,4 +1,4 @@
-//! What a [transaction of its own](crate::sql::own_transaction) is in SQLite.
+//! The steps of a [transaction of its own](crate::sql::own_transaction) in SQLite.
 
 use crate::error::{Error, Result, TransactionFault};
 use crate::sql::database;
@@ -7,10 +7,10 @@ use crate::sql::own_transaction::OwnTransaction;
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
 
-/// `SQLITE_ERROR`: all that BEGIN can have against it, apart from locks and failures of the file, is a transaction that
-/// the driver does not know of.
+/// `SQLITE_ERROR`. Locks and failures of the file have other codes, so `BEGIN` fails with this one only within a
+/// transaction that the driver does not know of.
 const WITHIN_A_TRANSACTION: u32 = 1;
-/// `PRAGMA synchronous = FULL`; below it, a loss of power takes commits back.
+/// `PRAGMA synchronous = FULL`. With a lower setting, a loss of power can undo commits.
 const FULL: i64 = 2;
 
 #[async_trait]
@@ -30,7 +30,7 @@ impl OwnTransaction for Sqlite {
         result_code(error) == Some(WITHIN_A_TRANSACTION)
     }
 
-    /// SQLite does not let a transaction change this.
+    /// This is done before the transaction, because SQLite does not let a transaction change the setting.
     async fn make_durable(connection: &mut SqliteConnection, operation: &'static str) -> Result<Option<i64>> {
         let weaker = Some(synchronous(connection, operation).await?).filter(|setting| *setting < FULL);
         if weaker.is_some() {
@@ -63,8 +63,8 @@ impl OwnTransaction for Sqlite {
     }
 }
 
-/// Refuses a connection in whose transactions a commit may be lost with the power, which SQLite does not let a
-/// transaction change. A database in memory has nothing to lose.
+/// Refuses a connection on which a loss of power can undo commits: SQLite does not let a transaction change that
+/// setting. A database in memory is not refused, because it outlasts nothing anyway.
 pub(crate) async fn check_durable(tx: &mut SqliteConnection, operation: &'static str) -> Result<()> {
     if synchronous(tx, operation).await? >= FULL {
         return Ok(());

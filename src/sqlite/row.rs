@@ -1,4 +1,4 @@
-//! How SQLite keeps what a [row](SqlRow) holds. It has no type for times and ids: they are text.
+//! The columns of a [row](SqlRow) in SQLite, which has no types for times and ids: they are text.
 
 use crate::error::{Error, Result, StorageFault};
 use crate::sql::{SqlRow, database};
@@ -45,21 +45,22 @@ impl SqlRow for SqliteRow {
     }
 }
 
-/// As text.
+/// An id as text.
 pub(crate) fn id_text(id: Uuid) -> String {
     id.hyphenated().to_string()
 }
 
-/// As text that sorts by time: UTC, microseconds.
+/// A time as text that sorts by time: in UTC, with microseconds.
 pub(crate) fn to_text(at: OffsetDateTime) -> String {
     const FORMAT: &[BorrowedFormatItem<'_>] =
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-    // Neither fails for times that are read from here or pass `check_append`: they are in UTC, of years 0 to 9999.
+    // Neither call fails for times that were read from here or that pass `check_append`: they are in UTC, in the years
+    // 0 to 9999.
     at.checked_to_offset(UtcOffset::UTC).unwrap_or(at).format(FORMAT).unwrap_or_default()
 }
 
-/// In UTC. A time of the years 0 to 9999 may be none in UTC (`9999-12-31T23:59:59-01:00`), and others that take it for
-/// one would panic.
+/// Reads a time, in UTC. A time in the years 0 to 9999 may lie outside of them in UTC (`9999-12-31T23:59:59-01:00`).
+/// Code that relies on the range would panic, so such a time is refused.
 fn from_text(text: &str, what: &'static str) -> Result<OffsetDateTime> {
     let invalid = |problem| Error::Storage(StorageFault::InvalidRow { what, problem });
     let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| invalid("is not a time"))?;

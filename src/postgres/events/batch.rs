@@ -1,4 +1,4 @@
-//! The events of a statement as one array for each column: a statement has one text, however many events there are.
+//! The events of a statement as one array for each column, so that the SQL is the same for any number of events.
 
 use super::jsonb;
 use crate::error::{Error, EventFault, InputFault, Result};
@@ -10,8 +10,8 @@ use sqlx::query::Query;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The arrays that [`Batch::bind`] binds after three other values. Each is selected, so that a plan does not depend on
-/// how long the arrays are.
+/// The arrays that [`Batch::bind`] binds after three other values. Each is wrapped in a SELECT, so that a plan does not
+/// depend on the lengths of the arrays.
 pub(super) const ARRAYS: &str = "(SELECT $4::uuid[]), (SELECT $5::text[]), (SELECT $6::int[]), (SELECT $7::bytea[]),
     (SELECT $8::text[]), (SELECT $9::text[]), (SELECT $10::text[]), (SELECT $11::text[]), (SELECT $12::timestamptz[])";
 
@@ -76,7 +76,7 @@ fn version(version: u32) -> Result<i32> {
     })
 }
 
-/// An error of the database would abort the caller's transaction.
+/// The metadata as text. It is checked here, because an error of the database would abort the caller's transaction.
 fn metadata<'e>(event: &Written<'e>) -> Result<Option<&'e str>> {
     let Some(text) = event.metadata else { return Ok(None) };
     let problem = if is_json(text) { jsonb::problem(text) } else { Some(NOT_JSON) };

@@ -1,11 +1,12 @@
-//! Reads of the log that are filtered by types.
+//! Statements that read the log filtered by types.
 
-/// The log of these types ($3), after a position ($1), up to a limit ($2).
+/// Reads the log of these types ($3), after a position ($1), up to a limit ($2).
 ///
-/// Each type is a range of the index on the column and the position, so that a page costs as much as it holds and not
-/// as much as the log has of other types. The range is a comparison of rows, which no other index answers: for `=`
-/// PostgreSQL walks the log in order of position when it thinks that a type is frequent, and it can't know better of a
-/// type that it has not counted. Rows are fetched last, one by one by position, however many PostgreSQL expects.
+/// Each type is a range of the index on the column and the position. So the cost of a page depends on its size, and not
+/// on the number of events of other types. The range is a comparison of rows, which no other index can answer. With
+/// `=`, PostgreSQL would walk the log in order of position if it believes that a type is frequent, and it has no better
+/// knowledge of a type that it has not counted. Rows are fetched last, one by one by position, however many PostgreSQL
+/// expects.
 pub(crate) fn by(column: &str, and: &str) -> String {
     r"
     SELECT e.* FROM (

@@ -1,16 +1,19 @@
 //! The append that takes the head row first, as eventsalsa/store does from 0.1 on.
 //!
-//! The head row decides, so the table of events needs no unique constraint: it may be partitioned by position.
+//! The head row decides, so the table of events needs no unique constraint, and may be partitioned by position.
 
-/// One statement. Order is by data flow: events are inserted from what moving the head returned.
+/// The append is one statement. Its order follows from data flow: events are inserted from the rows that moving the
+/// head returned.
 ///
-/// The head moves only from where this statement's snapshot saw it, also when any version will do. A transaction that
-/// waited for the row looks for known ids in a snapshot that is older than the wait: it inserts nothing, and the next
-/// statement sees what was committed meanwhile. The row stays locked, so that one more statement is enough.
+/// The head moves only from the version that this statement's snapshot shows, even if any version is accepted. A
+/// transaction that waited for the row would look for known ids in a snapshot that is older than the wait. So it
+/// inserts nothing, and the next statement sees what was committed meanwhile. The row stays locked, so one more
+/// statement is enough.
 ///
-/// Where no constraint would refuse a version twice, a head that is behind its events would: nothing is inserted then.
-/// They are looked for in an order that only the index on type, id and version has. Without it, a plan that is made
-/// while a partition is empty may take another index, and walks all events of the type when the partition is full.
+/// No constraint refuses a version that is used twice, which could happen if a head is behind its events. So the
+/// statement looks for later events, and inserts nothing if there are any. It looks for them in an order that only the
+/// index on type, id and version has. Without that order, a plan that is made while a partition is empty may use
+/// another index, and would read all events of the type once the partition is full.
 pub(crate) const APPEND: &str = r"
     WITH head AS MATERIALIZED (
         SELECT coalesce((SELECT h.{aggregate_version} FROM {heads} AS h

@@ -1,4 +1,4 @@
-//! Inserts events that are stored elsewhere, with the positions they have.
+//! Inserts events that are stored elsewhere, with the positions that they have.
 
 use super::batch::Batch;
 use super::{PostgresStore, Written};
@@ -47,7 +47,7 @@ const SEQUENCE: &str = "
                 AND p.refclassid = 'pg_class'::regclass AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum
     )";
 
-/// Where the events stand in their aggregates, as one array for each column.
+/// The places of the events in their streams, as one array for each column.
 struct Places<'e> {
     aggregate_types: Vec<&'e str>,
     aggregate_ids: Vec<&'e str>,
@@ -79,9 +79,9 @@ impl PostgresStore {
         if events.is_empty() {
             return Ok(());
         }
-        // Positions are given out within an INSERT, which holds a lock on the table that this one excludes: so none is
-        // on its way, and moving the sequence takes none back. Heads are moved below: a writer that takes them first
-        // must not be met half way.
+        // An INSERT draws its positions while it holds a lock on the table that conflicts with this lock. So no
+        // position is in flight, and moving the sequence does not repeat one. If writers take the heads first, that
+        // table is locked too, because the heads are changed below.
         let tables = if self.tables.heads_first { "{heads}, {events}" } else { "{events}" };
         self.lock_out(tx, tables, "SHARE ROW EXCLUSIVE", OPERATION).await?;
         check_insert(self.last_position(tx).await?, events)?;
@@ -99,7 +99,8 @@ impl PostgresStore {
         self.move_sequence(tx, sequence).await
     }
 
-    /// Refuses ids and versions that the table has. It is locked, and may have no constraint that would refuse them.
+    /// Refuses ids and versions that the table has. The table is locked, and may have no constraint that would refuse
+    /// them.
     async fn check_unknown(&self, tx: &mut PgConnection, batch: &Batch<'_>, places: &Places<'_>) -> Result<()> {
         if let Some(event_id) = self.known_id(tx, &batch.event_ids).await? {
             return Err(Error::DuplicateEventId { event_id });
@@ -109,22 +110,22 @@ impl PostgresStore {
         if known.is_none() && places.are_unique() { Ok(()) } else { Err(VERSION_TAKEN) }
     }
 
-    /// The sequence that positions come from, quoted: an identity's, or the one that the default of the column uses,
-    /// whoever owns it. It is looked for before anything is inserted: an append after that would be given a position
-    /// that is taken.
+    /// The sequence from which positions come, quoted. It is that of an identity column, or the one that the default of
+    /// the column uses, whoever owns it. It is looked up before anything is inserted: without it, a later append would
+    /// get a position that is taken.
     async fn sequence(&self, tx: &mut PgConnection) -> Result<String> {
         let found: Vec<String> =
             sqlx::query_scalar(SEQUENCE).bind(self.table()).fetch_all(tx).await.map_err(database(OPERATION))?;
         match <[String; 1]>::try_from(found) {
             Ok([sequence]) => Ok(sequence),
-            // A default that names it as text, a trigger, or several of them.
+            // The default names the sequence as text, a trigger sets the position, or there are several sequences.
             Err(_) => Err(Error::SetUp(SetUpFault::NoSequence { table: self.table() })),
         }
     }
 
-    /// Moves the sequence of positions beyond the last one that is in the table. Never back.
+    /// Moves the sequence of positions beyond the last position in the table. It never moves it back.
     async fn move_sequence(&self, tx: &mut PgConnection, sequence: String) -> Result<()> {
-        // The name comes quoted from the catalog.
+        // The catalog returns the name quoted.
         let sql = format!(
             "SELECT setval($1::regclass, greatest((SELECT max(global_position) FROM {{events}}), (SELECT last_value \
              FROM {sequence})))"

@@ -1,20 +1,21 @@
-//! What PostgreSQL's JSONB can hold.
+//! Checks whether PostgreSQL's JSONB can hold a text.
 //!
-//! An error of the database would abort the caller's transaction, so what it refuses is refused before it is sent, and
-//! nothing else is. The rules are those of PostgreSQL's `jsonb_in` and `numeric_in`; a test holds them against the real
-//! ones. The one that can't be exact is nesting: how deep it may be depends on the server's `max_stack_depth` and on
-//! how it was built.
+//! An error of the database would abort the caller's transaction. So exactly the texts that it would refuse are refused
+//! before they are sent. The rules are those of PostgreSQL's `jsonb_in` and `numeric_in`; a test compares them with a
+//! real server. Only the rule for nesting can't be exact, because the depth that a server allows depends on its
+//! `max_stack_depth` and on its build.
 
-/// How deep arrays and objects may nest. A server with the default `max_stack_depth` of 2 MB gives up at 13,000 levels.
+/// The deepest nesting of arrays and objects. A server with the default `max_stack_depth` of 2 MB gives up at 13,000
+/// levels.
 const MAX_DEPTH: usize = 6_000;
-/// JSONB keeps the sizes of arrays and objects in 28 bits. A text of this length can't make one that is larger,
-/// whatever it says: an element takes 12 bytes at most where its text takes two.
+/// The longest text, in bytes. JSONB keeps the sizes of arrays and objects in 28 bits. A text of this length can't
+/// exceed that: where the text of an element has two bytes, JSONB needs 12 bytes at most.
 const MAX_LENGTH: usize = 32 << 20;
-/// The most significant digit of a number is at most here: 131,072 digits before the point.
+/// The highest exponent of a number's most significant digit: 131,072 digits before the point.
 const MAX_MAGNITUDE: i64 = 131_071;
-/// How many digits a number may have behind the point, zeros included.
+/// The largest number of digits behind the point, zeros included.
 const MAX_SCALE: i64 = 16_383;
-/// Where the parser of numbers refuses an exponent as such, even one of zero.
+/// The exponent from which on PostgreSQL's parser refuses a number, even if the number is zero.
 const EXPONENT_END: i64 = (i32::MAX / 2) as i64;
 
 const TOO_LONG: &str = "is longer than the 32 MiB that PostgreSQL's JSONB is sure to hold: shorten it";
@@ -23,7 +24,7 @@ const NUMBER: &str = "holds a number of more than 131,072 digits before or 16,38
     JSONB refuses: write it as a string";
 const TOO_DEEP: &str = "is nested deeper than the 6,000 levels that PostgreSQL is sure to parse: flatten it";
 
-/// Why JSONB can't hold this text, which is JSON in UTF-8; `None` if it can.
+/// The reason why JSONB can't hold this text, which is JSON in UTF-8; `None` if it can.
 pub(crate) fn problem(json: &str) -> Option<&'static str> {
     if json.len() > MAX_LENGTH {
         return Some(TOO_LONG);
@@ -63,7 +64,7 @@ pub(crate) fn problem(json: &str) -> Option<&'static str> {
     None
 }
 
-/// Where a string ends that begins here; `None` if it holds `\u0000` or half of a surrogate pair.
+/// The end of the string that begins at `at`; `None` if it holds `\u0000` or half of a surrogate pair.
 fn string(text: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
@@ -85,13 +86,13 @@ fn string(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The number of an escape `\uXXXX` that stands here.
+/// The number of the escape `\uXXXX` at `at`.
 fn unit(text: &[u8], at: usize) -> Option<u16> {
     let hex = text.get(at..at + 6)?.strip_prefix(br"\u")?;
     u16::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()
 }
 
-/// Is a number of JSON one of PostgreSQL's `numeric`?
+/// Can PostgreSQL's `numeric` hold this number of JSON?
 fn is_numeric(number: &[u8]) -> bool {
     let number = number.strip_prefix(b"-").unwrap_or(number);
     let (digits, exponent) = match number.iter().position(|byte| matches!(byte, b'e' | b'E')) {
@@ -111,7 +112,7 @@ fn is_numeric(number: &[u8]) -> bool {
     first.is_none_or(|first| length(whole) - 1 - i64::try_from(first).unwrap_or(i64::MAX) + exponent <= MAX_MAGNITUDE)
 }
 
-/// An exponent that the parser of numbers takes.
+/// An exponent, if PostgreSQL's parser accepts it.
 fn exponent(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),

@@ -12,11 +12,11 @@ use crate::store::event_table::{
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres};
 
-/// How long appends may be kept waiting for the sake of maintenance.
+/// Sets how long maintenance may wait for its lock, and so keep later appends waiting.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 
 impl PostgresStore {
-    /// Keeps everybody else from inserting until the transaction ends. Partitions are locked with their table.
+    /// Keeps all other transactions from inserting until this one ends. Partitions are locked with their table.
     pub(super) async fn lock_out(
         &self,
         tx: &mut PgConnection,
@@ -31,7 +31,7 @@ impl PostgresStore {
         sqlx::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(database(operation))?;
         let lock = self.tables.fill(&format!("LOCK TABLE {tables} IN {mode} MODE"));
         sqlx::query(AssertSqlSafe(lock)).execute(&mut *tx).await.map_err(self.failed(operation))?;
-        // The caller's own statements wait as it wants them to.
+        // The caller's setting is restored for the statements that follow.
         sqlx::query("SELECT set_config('lock_timeout', $1, true)")
             .bind(before)
             .execute(tx)
@@ -108,14 +108,14 @@ impl EventTable for PostgresStore {
         self.insert(tx, events).await
     }
 
-    /// Every append inserts, and so holds a lock on the table until its transaction ends, from before it is given a
-    /// position. When a lock that excludes these is had, no position is on its way.
+    /// An append holds a lock on the table from before it draws a position until its transaction ends. So once a
+    /// conflicting lock is granted, no position is in flight.
     async fn settled_position(&self, connection: &mut PgConnection) -> Result<GlobalPosition> {
         const OPERATION: &str = "looking for the settled position";
         own_transaction::outside(connection, OPERATION).await?;
         let mut tx = Postgres::begin(connection).await.map_err(database(OPERATION))?;
         let settled = match self.lock_out(&mut tx, "{events}", "SHARE", OPERATION).await {
-            // A statement of its own: its snapshot is newer than the lock.
+            // This is a statement of its own, so that its snapshot is newer than the lock.
             Ok(()) => self.last_position(&mut tx).await,
             Err(error) => Err(error),
         };
@@ -123,7 +123,8 @@ impl EventTable for PostgresStore {
         settled
     }
 
-    /// The numbers of database and table are those of one server, which is told from others by the moment of its start.
+    /// The location is the object ids of the database and the table, and the time at which the server started, which
+    /// tells it from other servers.
     async fn location(&self, connection: &mut PgConnection) -> Result<Option<TableLocation>> {
         let sql = "
             SELECT concat_ws(' ', 'postgres', extract(epoch FROM pg_postmaster_start_time()), d.oid,
@@ -140,7 +141,7 @@ impl EventTable for PostgresStore {
 }
 
 impl PostgresStore {
-    /// As `database` says, or that the table is not there.
+    /// Turns an error into that of [`database`], or into one that says that the table does not exist.
     fn failed(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
         move |source| match sql_state(&source) {
             Some(UNDEFINED_TABLE) => Error::SetUp(SetUpFault::NoEventTables { of: "database", table: self.table() }),
@@ -148,7 +149,7 @@ impl PostgresStore {
         }
     }
 
-    /// The table of events, in its schema and quoted.
+    /// The table of events with its schema, quoted.
     pub(super) fn table(&self) -> String {
         qualified(self.tables.schema.as_deref(), &self.tables.events)
     }

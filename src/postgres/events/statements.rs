@@ -24,7 +24,7 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    /// The names were checked.
+    /// The statements for tables whose names were checked.
     pub(super) fn new(tables: &PostgresTables) -> Self {
         let fill = |sql: &str| Arc::<str>::from(tables.fill(sql));
         let with_header = with_header();
@@ -56,7 +56,7 @@ impl Statements {
         }
     }
 
-    /// By name, so that their plans can be read.
+    /// All statements by name, so that tests can read their plans.
     #[cfg(feature = "internals")]
     pub(super) fn all(&self) -> Vec<(&'static str, Arc<str>)> {
         let all = [
@@ -83,21 +83,21 @@ impl Statements {
 
 const LAST_POSITION: &str = "SELECT coalesce(max(global_position), 0) FROM {events}";
 
-/// By an order, not by max(), for which a plan that is made for an empty table may take any index.
+/// Selects the last version by an order. With max(), a plan that is made for an empty table may use any index.
 const HEAD: &str = "
     SELECT coalesce((SELECT {aggregate_version} FROM {heads} WHERE {aggregate_type} = $1 AND {aggregate_id} = $2), 0),
         coalesce((SELECT {aggregate_version} FROM {events} WHERE {aggregate_type} = $1 AND {aggregate_id} = $2
                   ORDER BY {aggregate_version} DESC LIMIT 1), 0)";
 
-/// One of these ids that the table has. Each is looked for by itself, through an index even where the table was empty
-/// when the plan was made.
+/// Selects one of these ids that the table has. Each id is looked for by itself, through an index even if the table was
+/// empty when the plan was made.
 const KNOWN_ID: &str = "
     SELECT new.id FROM UNNEST($1::uuid[]) AS new (id),
         LATERAL (SELECT FROM {events} AS e WHERE e.event_id = new.id OFFSET 0) AS known LIMIT 1";
 
-/// Has the table one of these versions of these aggregates? Each is looked for in an order that only the index on type,
-/// id and version has, and by a range: of a plain equality there is nothing to order. With any other plan, made while
-/// the table was empty, all events of the type would be read for each of them.
+/// Selects whether the table has one of these versions of these aggregates. Each is looked for in an order that only
+/// the index on type, id and version has, and by a range, because PostgreSQL drops the order for an equality. With
+/// another plan, made while the table was empty, all events of the type would be read for each of them.
 const KNOWN_VERSION: &str = "
     SELECT FROM UNNEST($1::text[], $2::text[], $3::bigint[]) AS new (type, id, version),
         LATERAL (SELECT FROM {events} AS e WHERE e.{aggregate_type} = new.type AND e.{aggregate_id} = new.id
@@ -106,9 +106,9 @@ const KNOWN_VERSION: &str = "
 
 /// The append that inserts events first, as eventsalsa/store 0.0 does.
 ///
-/// The first event decides: if another transaction has its version, or is about to commit it, nothing is inserted,
-/// nothing raises an error, and the rest, which select from it, do nothing either. Events come before the head, as
-/// eventsalsa 0.0 writes them: the other way round deadlocks with it.
+/// The first event decides. If another transaction has taken its version, or is about to commit it, the first event is
+/// not inserted, and no error is raised. The rest of the statement selects from the inserted row, so it does nothing
+/// either. Events are written before the head, as eventsalsa 0.0 does. The other order would deadlock with it.
 const EVENTS_FIRST: &str = r"
     WITH head AS (
         SELECT coalesce((SELECT h.{aggregate_version} FROM {heads} AS h
@@ -138,10 +138,9 @@ const EVENTS_FIRST: &str = r"
         SELECT global_position, version FROM first UNION ALL SELECT global_position, version FROM others
     )";
 
-/// The append, with what it returns of each event: its position, its version, and a column that asks for the
-/// notification.
+/// The append. For each event it returns the position, the version, and a column that sends the notification.
 fn append(tables: &PostgresTables) -> String {
-    // Where the head comes first, it may have moved though no event was stored: a row of nothing tells that from a
+    // If the head is written first, it may have moved although no event was stored. A row of NULLs tells that from a
     // conflict.
     let (append, from) = if tables.heads_first {
         (heads_first::APPEND, "moved LEFT JOIN appended ON true")
@@ -150,7 +149,7 @@ fn append(tables: &PostgresTables) -> String {
     };
     match &tables.channel {
         None => format!("{append} SELECT global_position, version, false FROM {from}"),
-        // A CTE that nothing refers to would not be run.
+        // PostgreSQL does not run a CTE that nothing refers to.
         Some(channel) => format!(
             "{append}, told AS MATERIALIZED (
                 SELECT pg_notify('{channel}', max(global_position)::text) AS told FROM appended HAVING count(*) > 0
@@ -159,7 +158,7 @@ fn append(tables: &PostgresTables) -> String {
     }
 }
 
-/// Of the events between two positions, how many there are of each type and version, with and without a header.
+/// Counts the events between two positions by type and version, with and without a header.
 const COUNT_EVENTS: &str = "
     SELECT event_type, event_version, with_header, count(*), min(global_position), max(global_position),
         min(created_at), max(created_at)
@@ -170,7 +169,7 @@ const COUNT_EVENTS: &str = "
     ) AS stored
     GROUP BY 1, 2, 3";
 
-/// A page of events, by what a stored query asks for. A payload's length is known without fetching it.
+/// Reads the page of events that a stored query asks for. PostgreSQL knows the length of a payload without fetching it.
 const STORED_EVENTS: &str = "
     SELECT {columns}, {aggregate_type}, {aggregate_id} FROM (
         SELECT *, sum(octet_length(payload)) OVER (ORDER BY global_position) AS page_bytes_so_far FROM (
@@ -183,7 +182,7 @@ const STORED_EVENTS: &str = "
     ) AS page
     WHERE page_bytes_so_far <= $7 OR page_bytes_so_far = octet_length(payload) ORDER BY global_position";
 
-/// Each position is looked for by itself, as in [`KNOWN_ID`].
+/// Reads events at positions. Each position is looked for by itself, as in [`KNOWN_ID`].
 const STORED_EVENTS_AT: &str = "
     SELECT e.* FROM (SELECT DISTINCT at FROM UNNEST($1::bigint[]) AS at) AS page
     CROSS JOIN LATERAL (
@@ -191,7 +190,8 @@ const STORED_EVENTS_AT: &str = "
     ) AS e
     ORDER BY page.at";
 
-/// Rows are locked in order first, so that two of these do not lock each other out. Who waited looks at the row anew.
+/// Replaces payloads. The rows are locked in order first, so that two such statements do not deadlock. A statement that
+/// waited for a row compares the row as it is then.
 const REPLACE_PAYLOADS: &str = "
     WITH new AS (
         SELECT * FROM UNNEST($1::bigint[], $2::uuid[], $3::bytea[], $4::bytea[])
@@ -205,8 +205,9 @@ const REPLACE_PAYLOADS: &str = "
         AND e.event_id = new.event_id AND e.payload = new.old
     RETURNING e.global_position";
 
-/// Does a payload start with a header? As [`starts_with_header`](crate::store::starts_with_header) says. Only the
-/// first bytes are fetched of a payload that is stored out of line.
+/// An expression for "the payload starts with a header", with the meaning of
+/// [`starts_with_header`](crate::store::starts_with_header). It fetches only the first bytes of a payload that is
+/// stored out of line.
 fn with_header() -> String {
     let trim = |text: String| format!(r"ltrim({text}, '\x20090a0d'::bytea)");
     let mut rest = format!("substring(payload FROM 1 FOR {HEADER_WITHIN})");

@@ -1,11 +1,11 @@
-//! What the tables of events in PostgreSQL are called.
+//! The names of the event tables in PostgreSQL, and the order in which an append writes them.
 
 use super::batch::{ARRAYS, FIRST, VALUES};
 use crate::error::{Error, InputFault, Result};
 use crate::sql::events::{COLUMNS, WRITTEN};
 use crate::sql::{check_name, qualified};
 
-/// What the tables of an event store in PostgreSQL are called.
+/// The names of the tables and columns of an event store in PostgreSQL, and the order in which an append writes them.
 ///
 /// ```
 /// # use eventseal::Result;
@@ -62,28 +62,28 @@ impl PostgresTables {
         }
     }
 
-    /// In this schema, instead of where the connection's `search_path` leads.
+    /// Uses the tables in this schema, instead of the one to which the connection's `search_path` leads.
     #[must_use]
     pub fn in_schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = Some(schema.into());
         self
     }
 
-    /// With another name for the table of events.
+    /// Sets the name of the table of events.
     #[must_use]
     pub fn events(mut self, table: impl Into<String>) -> Self {
         self.events = table.into();
         self
     }
 
-    /// With another name for the table of heads, the last version of each aggregate.
+    /// Sets the name of the table of heads, which holds the last version of each aggregate.
     #[must_use]
     pub fn heads(mut self, table: impl Into<String>) -> Self {
         self.heads = table.into();
         self
     }
 
-    /// With other names for the three columns that identify an event within its aggregate, in both tables.
+    /// Sets the names of the three columns that identify an event within its aggregate, in both tables.
     #[must_use]
     pub fn columns(
         mut self,
@@ -115,15 +115,15 @@ impl PostgresTables {
     /// Appends insert events first, then move the head. eventsalsa/store 0.0 writes in this order, and
     /// [`new`](Self::new) begins with it. See [`heads_first`](Self::heads_first) on mixing the two.
     ///
-    /// In this order a unique constraint on type, id and version of the stream decides: without one, an append is
-    /// [`SetUpFault::NoUniqueVersion`](crate::error::SetUpFault::NoUniqueVersion).
+    /// In this order, a unique constraint on type, id and version of the stream decides. Without one, an append fails
+    /// with [`SetUpFault::NoUniqueVersion`](crate::error::SetUpFault::NoUniqueVersion).
     #[must_use]
     pub const fn events_first(mut self) -> Self {
         self.heads_first = false;
         self
     }
 
-    /// Tells this channel of every append: a `NOTIFY` that carries the last position, delivered when the
+    /// Notifies this channel of every append. The `NOTIFY` carries the last position, and is delivered when the
     /// transaction commits.
     #[must_use]
     pub fn notify(mut self, channel: impl Into<String>) -> Self {
@@ -150,7 +150,7 @@ impl PostgresTables {
         self.channel.as_ref().map_or(Ok(()), |channel| check_name("the channel name", channel))
     }
 
-    /// A SQL text with the names filled in, quoted.
+    /// Fills the names, quoted, into a SQL text.
     pub(super) fn fill(&self, sql: &str) -> String {
         let schema = self.schema.as_deref();
         sql.replace("{columns}", COLUMNS)

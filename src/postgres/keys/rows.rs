@@ -123,7 +123,7 @@ impl KeyRows for Rows<'_> {
 
     async fn count_live_keys(&mut self, kek_id: KekId) -> Result<u64> {
         let failed = || database("counting data keys");
-        // One look into the index, before all of it is read.
+        // This is one look into the index. The count below reads all entries of the key.
         let any = query(&self.keys.sql.any_key_of_kek).bind(kek_id.0).fetch_optional(&mut *self.tx).await;
         if any.map_err(failed())?.is_none() {
             return Ok(0);
@@ -138,7 +138,7 @@ impl KeyRows for Rows<'_> {
         after: Option<KeyId>,
         limit: u32,
     ) -> Result<Vec<DataKeyRecord>> {
-        // One key-encryption key after the other: each is one range of the index.
+        // Key-encryption keys are read one after the other, because each is one range of the index.
         let mut keys: Vec<DataKeyRecord> = Vec::new();
         for kek_id in kek_ids {
             let rows = query(&self.keys.sql.lock_live_keys)
@@ -148,7 +148,7 @@ impl KeyRows for Rows<'_> {
                 .fetch_all(&mut *self.tx)
                 .await
                 .map_err(database("locking data keys"))?;
-            // What may be done with a key is not asked here.
+            // The state of the scope is not read here.
             keys.extend(rows.iter().map(|row| data_key(row, ScopeState::Live)).collect::<Result<Vec<_>>>()?);
         }
         keys.sort_unstable_by_key(|key| key.key_id);
@@ -170,7 +170,8 @@ impl KeyRows for Rows<'_> {
     }
 
     async fn insert_first_key(&mut self, key: &NewDataKey) -> Result<bool> {
-        // Whoever inserts the scope makes its key; others wait for that here, and then insert nothing.
+        // The transaction that inserts the scope also inserts its key. Others wait for it here, and then insert
+        // nothing.
         let (kinds, ids) = columns(std::slice::from_ref(&key.scope));
         let created = query(&self.keys.sql.create_scopes)
             .bind(kinds)

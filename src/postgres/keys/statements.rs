@@ -3,7 +3,7 @@
 use crate::sql::keys::{self, statements};
 use crate::sql::qualified;
 
-/// Where the tables are, and what their names begin with. Checked before they come here.
+/// The schema of the tables, and the prefix of their names. Both were checked before.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     pub(crate) schema: Option<String>,
@@ -15,7 +15,7 @@ impl Names {
         qualified(self.schema.as_deref(), &format!("{}{name}", self.prefix))
     }
 
-    /// A SQL text with the names filled in, quoted. An index lives in the schema of its table, and is named without it.
+    /// Fills the names, quoted, into a SQL text. An index is in the schema of its table, and is named without it.
     pub(crate) fn fill(&self, sql: &str) -> String {
         let mut sql = sql.to_owned();
         for name in
@@ -31,10 +31,10 @@ impl Names {
     }
 }
 
-// LATERAL, with something that keeps the planner from turning it into a join: one look into the index for each wanted
-// row, however small the table was when the plan was made. In the order of the arrays, which is that of the locks.
-// Arrays come out of a SELECT, so that their lengths do not count when PostgreSQL decides whether to plan a prepared
-// statement anew each time, which takes longer than running it.
+// The statements use LATERAL, with something that keeps the planner from turning it into a join. So each wanted row is
+// one look into the index, however small the table was when the plan was made. Rows are read in the order of the
+// arrays, which is the order of the locks. Arrays are wrapped in a SELECT, so that their lengths play no part when
+// PostgreSQL decides whether to plan a prepared statement anew each time, which would take longer than running it.
 statements! {
     namespace: keys::NAMESPACE,
     set_namespace: "INSERT INTO {key_namespace} (only_row, namespace, created_at) VALUES (1, $1, $2) ON CONFLICT DO \
@@ -48,11 +48,11 @@ statements! {
         GROUP BY e.kek_id ORDER BY e.created_at, e.kek_id",
     change_kek_state: keys::CHANGE_KEK_STATE,
     change_kek_wrapping: keys::CHANGE_KEK_WRAPPING,
-    // Keeps out whoever is about to insert a data key under it, and waits for those who have.
+    // This waits for transactions that have inserted a data key under it, and keeps out those that are about to.
     lock_kek: "SELECT {kek} FROM {key_encryption_keys} AS e WHERE e.kek_id = $1 FOR UPDATE",
     any_key_of_kek: "SELECT key_id FROM {data_keys} WHERE kek_id = $1 AND state = 'live' ORDER BY key_id LIMIT 1",
     count_keys_of_kek: keys::COUNT_KEYS_OF_KEK,
-    // The locks keep out other runners, and a shred until the batch is committed. Scopes are not looked at.
+    // The locks keep out other rewraps, and shreds, until the batch is committed. Scopes are not read.
     lock_live_keys: "SELECT {key}
         FROM {data_keys} AS k
         WHERE k.state = 'live' AND k.kek_id = $1 AND k.key_id > $2
@@ -71,7 +71,7 @@ statements! {
             SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0
         ) AS s
         LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true",
-    // From one kind to the next, in the primary key: there are few kinds and many ids.
+    // This steps from one kind to the next in the primary key, because there are few kinds and many ids.
     scopes_with_ids: "WITH RECURSIVE kinds (kind) AS (
             (SELECT s.scope_kind FROM {key_scopes} AS s ORDER BY s.scope_kind LIMIT 1)
             UNION ALL
@@ -86,7 +86,7 @@ statements! {
         CROSS JOIN LATERAL (
             SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = kinds.kind AND s.scope_id = w.id OFFSET 0
         ) AS s",
-    // Every append reads the reserved scopes, which nobody changes: they are read without a lock.
+    // The reserved scopes are read without a lock, because every append reads them and nothing changes them.
     share_scopes: "SELECT {key}, {scope}
         FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
         CROSS JOIN LATERAL (
@@ -108,7 +108,7 @@ statements! {
         SELECT w.kind, w.id, 'live', 1 FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
         ORDER BY w.kind COLLATE "C", w.id COLLATE "C"
         ON CONFLICT DO NOTHING"#,
-    // Under no key-encryption key that was retired meanwhile: retiring locks its row as well.
+    // No key is inserted under a key-encryption key that was retired meanwhile: retiring locks its row as well.
     insert_keys: "WITH usable AS (
             SELECT e.kek_id FROM {key_encryption_keys} AS e
             WHERE e.kek_id = ANY ($5) AND e.state <> 'retired' FOR KEY SHARE

@@ -1,10 +1,10 @@
-//! What append, read and shred do with PostgreSQL's key tables.
+//! The key store of append, read and shred, on PostgreSQL's key tables.
 //!
-//! What each statement locks, and in which order, decides whether a shred can be lost. The rules:
+//! The locks of each statement, and their order, decide whether a shred can be lost. The rules are:
 //! - the row of the scope is locked first, and `data_keys` changes in a later statement, whose snapshot is newer
 //!   than the lock;
 //! - rows are locked in ascending order of scope;
-//! - an append shares its lock with other appends (`FOR SHARE`), whoever changes a scope does not (`FOR UPDATE`).
+//! - an append shares its lock with other appends (`FOR SHARE`), and a change of a scope does not (`FOR UPDATE`).
 
 use super::PostgresKeys;
 use crate::error::{Error, KeyFault, Result, no_effect};
@@ -72,21 +72,21 @@ impl KeyStore for PostgresKeys {
             ScopeLock::None => self.look(tx, scopes).await,
             ScopeLock::Share => self.share(tx, scopes).await,
             ScopeLock::Update => {
-                // Each scope can appear but once between the two statements.
+                // Each scope can appear between the two statements only once, so the loop ends.
                 for _ in 0..=scopes.len() {
                     let before = self.begin_waiting(tx).await?;
                     let (kinds, ids) = columns(scopes);
                     let locked = query(&self.sql.lock_scopes).bind(kinds).bind(ids).execute(&mut *tx).await;
                     let locked = locked.map_err(database("locking key scopes"))?.rows_affected();
                     self.end_waiting(tx, before).await?;
-                    // A statement of its own: its snapshot is newer than the lock.
+                    // This is a statement of its own, so that its snapshot is newer than the lock.
                     let records = self.look(tx, scopes).await?;
                     if records.len() as u64 <= locked {
                         return Ok(records);
                     }
-                    // A scope was committed between the two: it is there, and not locked yet.
+                    // A scope was committed between the two statements: it exists, but is not locked yet.
                 }
-                // It can be read, but not locked.
+                // The scope can be read, but not locked.
                 Err(no_effect("locking key scopes", "key_scopes"))
             }
         }
@@ -182,8 +182,8 @@ impl KeyStore for PostgresKeys {
 }
 
 impl PostgresKeys {
-    /// Sets the configured timeout for statements that may wait for a lock. Returns what to put back: after an error
-    /// there is nothing to, since the transaction is aborted, and its settings with it.
+    /// Sets the configured timeout for statements that may wait for a lock. Returns the setting to restore. After an
+    /// error nothing has to be restored, because the transaction is aborted, and its settings with it.
     pub(super) async fn begin_waiting(&self, tx: &mut PgConnection) -> Result<Option<String>> {
         let Some(timeout) = self.lock_timeout else { return Ok(None) };
         let failed = || database("setting lock_timeout");
@@ -226,8 +226,8 @@ impl PostgresKeys {
         let locked = rows.iter().map(scope).collect::<Result<Vec<_>>>()?;
         let mut changed = false;
         for row in &rows {
-            // The lock was waited for, and the row is newer than the statement's snapshot, in which its active
-            // key does not exist. Now that it is locked, another look sees both.
+            // The statement waited for the lock, and the row is newer than its snapshot, in which the row's active key
+            // does not exist. The row is locked now, so another read sees both.
             changed |= active_key_id(row)?.is_some() && row.optional_id(0)?.is_none();
         }
         if !changed {
@@ -274,7 +274,7 @@ pub(super) fn query(sql: &Arc<str>) -> Query<'static, Postgres, PgArguments> {
     sqlx::query(AssertSqlSafe(Arc::clone(sql)))
 }
 
-/// What PostgreSQL takes, for which 0 means no time-out: so nothing but 0 becomes 0.
+/// The time-out in milliseconds. For PostgreSQL, 0 means no time-out, so only zero becomes 0.
 fn milliseconds(timeout: Duration) -> i32 {
     i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }
@@ -288,7 +288,7 @@ async fn set_lock_timeout(tx: &mut PgConnection, value: String) -> Result<()> {
     Ok(())
 }
 
-/// In ascending order, byte by byte: the order in which rows are locked and inserted.
+/// The scopes as columns, in ascending order byte by byte, which is the order in which rows are locked and inserted.
 pub(super) fn columns(scopes: &[KeyScope]) -> (Vec<String>, Vec<String>) {
     let mut scopes: Vec<&KeyScope> = scopes.iter().collect();
     scopes.sort_unstable();

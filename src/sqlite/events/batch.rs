@@ -1,18 +1,18 @@
-//! The events of a statement as one JSON text: a statement has one text, however many events there are.
+//! The events of a statement as one JSON text, so that the SQL is the same for any number of events.
 
 use crate::error::{Error, Result};
 use crate::sql::events::Written;
 use crate::sqlite::{id_text, to_text};
 use serde::Serialize;
 
-/// A row of the text. Its members are the columns in their order, and of the payload, where it begins among the
-/// payloads and how long it is.
+/// A row of the text. Its members are the columns in their order. Instead of the payload, they have the place where it
+/// begins among the payloads, and its length.
 type Row<'e> =
     (String, &'e str, u32, usize, usize, Option<&'e str>, Option<&'e str>, Option<&'e str>, Option<&'e str>, String);
 
 pub(super) struct Batch<'e> {
     pub(super) rows: Vec<Row<'e>>,
-    /// One behind the other.
+    /// All payloads, one behind the other.
     pub(super) payloads: Vec<u8>,
 }
 

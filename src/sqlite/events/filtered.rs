@@ -1,4 +1,4 @@
-//! Reads of the log that are filtered by types.
+//! Statements that read the log filtered by types.
 
 use crate::event::EventFilter;
 use crate::sql::events::LogReads;
@@ -9,40 +9,41 @@ use std::sync::Arc;
 
 type Read<'q> = Query<'q, Sqlite, SqliteArguments>;
 
-/// The log. In this statement and in those of [`by`], ?1 is the position to begin after, and ?2 the limit.
+/// Reads the log. In this statement and in those of [`by`], ?1 is the position to begin after, and ?2 the limit.
 pub(super) const WALK: &str = r#"
     SELECT {columns}, aggregate_type, aggregate_id FROM "{events}" WHERE global_position > ?1
     AND (?3 IS NULL OR aggregate_type IN (SELECT value FROM json_each(?3)))
     AND (?4 IS NULL OR event_type IN (SELECT value FROM json_each(?4)))
     ORDER BY global_position LIMIT ?2"#;
 
-/// Of these aggregate types (?4) only.
+/// The condition for aggregate types (?4).
 pub(super) const ALSO: &str = "AND +e.aggregate_type IN (SELECT value FROM json_each(?4))";
 
-/// Through an index. `None` if there is nothing to look for in it.
+/// A read through an index. `None` if the filter names no types, so that no index helps.
 pub(super) fn indexed(log: &LogReads, filter: &EventFilter, after: i64, limit: u32) -> Option<Read<'static>> {
     let filtered = log.filtered(filter)?;
     let query = read(filtered.sql, after, limit).bind(list(filtered.types));
     Some(filtered.and.into_iter().fold(query, |query, names| query.bind(list(names))))
 }
 
-/// Through the table itself.
+/// A read through the table itself.
 pub(super) fn walk(log: &LogReads, filter: &EventFilter, after: i64, limit: u32) -> Read<'static> {
     let some = |names: &[String]| (!names.is_empty()).then(|| list(names));
     read(&log.all, after, limit).bind(some(&filter.aggregate_types)).bind(some(&filter.event_types))
 }
 
-/// Are the tables without the index, because their last migration was not run? Nothing was done then.
+/// Does this error say that the tables lack the index, because their last migration was not run? The statement did
+/// nothing then.
 pub(super) fn is_missing_index(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.message().starts_with("no such index"))
 }
 
-/// The log of these types (?3).
+/// Reads the log of these types (?3).
 ///
-/// Each type is a range of the index on the column and the position, so that a page costs as much as it holds and not
-/// as much as the log has of other types. The index is named: after an `ANALYZE` that found a few frequent types,
-/// SQLite would walk the log. SQLite has no `LATERAL`, but a table-valued function may take what stands before it: the
-/// positions of each type pass through a list. Rows are fetched last, by position.
+/// Each type is a range of the index on the column and the position. So the cost of a page depends on its size, and not
+/// on the number of events of other types. The index is named, because SQLite would otherwise walk the log after an
+/// `ANALYZE` that found a few frequent types. SQLite has no `LATERAL`, but a table-valued function may use columns of
+/// the tables before it, so the positions of each type are passed as a list. Rows are fetched last, by position.
 pub(super) fn by(column: &str, index: &str, and: &str) -> String {
     r#"SELECT {columns}, aggregate_type, aggregate_id FROM "{events}" WHERE global_position IN (
            SELECT one.value FROM (SELECT DISTINCT value AS name FROM json_each(?3)) AS type

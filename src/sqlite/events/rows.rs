@@ -72,7 +72,8 @@ impl EventTable for SqliteStore {
     ) -> Result<Vec<GlobalPosition>> {
         const OPERATION: &str = "replacing payloads";
         in_transaction(tx, OPERATION)?;
-        // What is replaced is plaintext. Copies that were left behind before can only be vacuumed away.
+        // The replaced payloads are plaintext, so SQLite must overwrite them. Older copies in the file go with a VACUUM
+        // only.
         sqlx::query("PRAGMA secure_delete = ON")
             .execute(&mut *tx)
             .await
@@ -115,14 +116,15 @@ impl EventTable for SqliteStore {
         Ok(())
     }
 
-    /// Who writes gets its positions after all that are committed, because nobody else writes meanwhile.
+    /// The last position is settled: one transaction writes at a time, so new positions always come after all committed
+    /// ones.
     async fn settled_position(&self, connection: &mut SqliteConnection) -> Result<GlobalPosition> {
         not_in_transaction(connection, "looking for the settled position")?;
         self.last_position(connection).await
     }
 
-    /// A transaction that may write locks every file that the connection has open. Databases in memory have no names,
-    /// and connections may share one: they are all taken for the same.
+    /// The location is every file that the connection has open, because a transaction that may write locks them all.
+    /// Databases in memory have no names, and connections may share one, so all of them count as the same.
     async fn location(&self, connection: &mut SqliteConnection) -> Result<Option<TableLocation>> {
         let rows = sqlx::query("PRAGMA database_list")
             .fetch_all(connection)
@@ -133,7 +135,7 @@ impl EventTable for SqliteStore {
             match row.optional_text(2)?.filter(|file| !file.is_empty()) {
                 Some(file) => files.push(identity(file.to_owned())),
                 None if row.text(1)? == "main" => files.push("memory".to_owned()),
-                // Attached in memory, or of this connection alone.
+                // This database is attached in memory, or is private to this connection.
                 None => {}
             }
         }
@@ -141,7 +143,8 @@ impl EventTable for SqliteStore {
     }
 }
 
-/// What a file is known by, whatever links lead to it. What is no file of this system is known by its name.
+/// The identity of a file, which is the same for all links to it. If it is not a file of this system, its name is its
+/// identity.
 fn identity(file: String) -> String {
     #[cfg(unix)]
     if let Ok(metadata) = std::fs::metadata(&file) {

@@ -22,7 +22,7 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    /// `fill` fills names in.
+    /// `fill` fills the names into a SQL text.
     pub(super) fn new(fill: impl Fn(&str) -> Arc<str>) -> Self {
         let with_header = with_header();
         Self {
@@ -54,8 +54,8 @@ impl Statements {
     }
 }
 
-/// One statement, whatever the size of the batch. SQLite collects the SELECT's rows before it inserts any, because the
-/// table has a trigger.
+/// An append is one statement, whatever the size of the batch. SQLite collects the rows of the SELECT before it inserts
+/// any, because the table has a trigger.
 const APPEND: &str = r#"
     INSERT INTO "{events}" (aggregate_type, aggregate_id, aggregate_version, {written})
     SELECT ?1, ?2, head.version + 1 + e.key, e.value ->> 0, e.value ->> 1, e.value ->> 2,
@@ -70,13 +70,13 @@ const APPEND: &str = r#"
 
 const LAST_POSITION: &str = r#"SELECT coalesce(max(global_position), 0) FROM "{events}""#;
 
-/// Of the events between two positions, how many there are of each type and version, with and without a header.
+/// Counts the events between two positions by type and version, with and without a header.
 const COUNT_EVENTS: &str = r#"
     SELECT event_type, coalesce(event_version, 0) AS event_version, {with_header} AS with_header,
         count(*), min(global_position), max(global_position), min(created_at), max(created_at)
     FROM "{events}" WHERE global_position > ?1 AND global_position <= ?2 GROUP BY 1, 2, 3"#;
 
-/// A page of events, by what a stored query asks for. A payload's length is known without fetching it.
+/// Reads the page of events that a stored query asks for. SQLite knows the length of a payload without fetching it.
 const STORED_EVENTS: &str = r#"
     SELECT {columns}, aggregate_type, aggregate_id FROM "{events}" WHERE global_position IN (
         SELECT global_position FROM (
@@ -100,7 +100,8 @@ const STORED_EVENTS_AT: &str = r#"
 const REPLACE_PAYLOAD: &str =
     r#"UPDATE "{events}" SET payload = ?1 WHERE global_position = ?2 AND event_id = ?3 AND payload = ?4"#;
 
-/// Each member of the list (?1) is where an event stands, and its row in a batch. The payloads are ?2.
+/// Inserts events with the positions that they have. Each member of the list (?1) has the place of an event in its
+/// stream, and its row in a batch. The payloads are ?2.
 const INSERT: &str = r#"
     INSERT INTO "{events}" (global_position, aggregate_type, aggregate_id, aggregate_version, {written})
     SELECT e.value ->> '$[0][0]', e.value ->> '$[0][1]', e.value ->> '$[0][2]', e.value ->> '$[0][3]',
@@ -110,7 +111,8 @@ const INSERT: &str = r#"
         e.value ->> '$[1][9]'
     FROM json_each(?1) AS e ORDER BY e.key"#;
 
-/// The trigger took the last event inserted. Where positions do not ascend with versions, that is another one.
+/// Corrects the heads. The trigger set each head to the event that was inserted last, which may not be the one with the
+/// highest version.
 const MOVE_HEADS: &str = r#"
     UPDATE "{heads}" AS h SET aggregate_version = (
         SELECT max(e.aggregate_version) FROM "{events}" AS e
@@ -118,8 +120,8 @@ const MOVE_HEADS: &str = r#"
     )
     WHERE (aggregate_type, aggregate_id) IN (SELECT value ->> '$[0][1]', value ->> '$[0][2]' FROM json_each(?1))"#;
 
-/// Does a payload start with a header? As [`starts_with_header`](crate::store::starts_with_header) says. Of an
-/// empty one, SQLite would say neither yes nor no.
+/// An expression for "the payload starts with a header", with the meaning of
+/// [`starts_with_header`](crate::store::starts_with_header). For an empty payload, SQLite would return NULL.
 fn with_header() -> String {
     let mut rest = format!("CAST(substr(payload, 1, {HEADER_WITHIN}) AS TEXT)");
     let tests = HEADER_START.map(|token| {

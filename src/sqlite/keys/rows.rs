@@ -1,6 +1,6 @@
 //! The rows of SQLite's key tables that operators change.
 //!
-//! The write lock, which such a transaction has from its start on, stands in for locks on rows.
+//! Such a transaction holds the write lock from its start on, which takes the place of locks on rows.
 
 use super::SqliteKeys;
 use super::store::{json, overwrite_freed, query};
@@ -157,7 +157,7 @@ impl KeyRows for Rows<'_> {
                 .map_err(database("rewrapping data keys"))?;
             match row {
                 Some(row) => written.push(KeyWrapping { key_id: key.key_id, wrapped_key: row.bytes(0)? }),
-                // Nobody else writes now, so that the others would fare no better.
+                // No other transaction can write now, so trying the other keys would not help.
                 None => break,
             }
         }

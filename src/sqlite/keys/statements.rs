@@ -4,10 +4,11 @@ use crate::sql::keys::{self, statements};
 
 statements! {
     namespace: keys::NAMESPACE,
-    // Not with ON CONFLICT, nor where scopes are created: the triggers that guard against REPLACE come first.
+    // This does not use ON CONFLICT, and neither does the statement that creates scopes: the triggers that guard
+    // against REPLACE would run first.
     set_namespace: "INSERT INTO {key_namespace} (only_row, namespace, created_at)
         SELECT 1, ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM {key_namespace})",
-    // Changes no row, but a statement that could write takes the write lock when it starts.
+    // This changes no row. A statement that could write takes the write lock when it starts.
     take_write_lock: "UPDATE {key_scopes} SET state = state WHERE scope_kind IS NULL",
     active_kek: keys::ACTIVE_KEK,
     keks: "SELECT {kek} FROM {key_encryption_keys} AS e
@@ -33,7 +34,7 @@ statements! {
         FROM json_each(?1) AS w
         CROSS JOIN {key_scopes} AS s ON s.scope_kind = w.value ->> 0 AND s.scope_id = w.value ->> 1
         LEFT JOIN {data_keys} AS k ON k.key_id = s.active_key_id",
-    // From one kind to the next, in the primary key: there are few kinds and many ids.
+    // This steps from one kind to the next in the primary key, because there are few kinds and many ids.
     scopes_with_ids: "WITH RECURSIVE kinds (kind) AS (
             SELECT min(scope_kind) FROM {key_scopes}
             UNION ALL

@@ -1,4 +1,4 @@
-//! What append, read and shred do with SQLite's key tables.
+//! The key store of append, read and shred, on SQLite's key tables.
 
 use super::SqliteKeys;
 use crate::error::{Error, KeyFault, Result, no_effect};
@@ -32,7 +32,7 @@ impl KeyStore for SqliteKeys {
     async fn namespace(&self, tx: &mut SqliteConnection) -> Result<Option<Namespace>> {
         match query(&self.sql.namespace).fetch_optional(tx).await {
             Ok(row) => row.map(|row| Namespace::new(row.text(0)?)).transpose(),
-            // SQLITE_ERROR while preparing a statement this simple: there is no such table.
+            // SQLITE_ERROR for a statement as simple as this means that the table does not exist.
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("1") => Ok(None),
             Err(error) => Err(database("reading the namespace")(error)),
         }
@@ -208,7 +208,7 @@ impl SqliteKeys {
             .await
             .map_err(database("inserting a data key"))?;
         if inserted.rows_affected() == 0 {
-            // Retired meanwhile, never there, or kept away.
+            // The key-encryption key was retired meanwhile or never existed, or something prevented the insert.
             return Err(match self.keks(tx, &[key.kek_id]).await?.pop() {
                 Some(kek) if kek.state == KekState::Retired => Error::Collision { source: None },
                 Some(_) => no_effect(OPERATION, "data_keys"),
@@ -225,7 +225,7 @@ impl SqliteKeys {
         if activated.rows_affected() != 1 {
             return Err(refused_key(&key.scope, self.look(tx, &key.scope).await?.as_ref()));
         }
-        // SQLite counts a row that a trigger has put back.
+        // The count of changed rows is no proof: SQLite also counts a row that a trigger has changed back.
         match self.look(tx, &key.scope).await?.and_then(|record| record.active) {
             Some(active) if active.key_id == key.key_id && active.wrapped_key.as_ref() == Some(&key.wrapped_key) => {
                 Ok(())
@@ -234,7 +234,7 @@ impl SqliteKeys {
         }
     }
 
-    /// It stands in for locks on rows.
+    /// Takes SQLite's write lock, which takes the place of locks on rows.
     async fn take_write_lock(&self, tx: &mut SqliteConnection, operation: &'static str) -> Result<()> {
         in_transaction(tx, operation)?;
         let lock = query(&self.sql.take_write_lock);
@@ -250,8 +250,8 @@ pub(super) fn query(sql: &Arc<str>) -> Query<'static, Sqlite, SqliteArguments> {
     sqlx::query(AssertSqlSafe(Arc::clone(sql)))
 }
 
-/// Lets SQLite overwrite bytes that it frees, instead of leaving them in the file's pages: those of
-/// destroyed keys, and copies that stay behind when rows move to another page.
+/// Makes SQLite overwrite bytes that it frees, instead of leaving them in the file's pages. Such bytes are destroyed
+/// keys, and copies of rows that moved to another page.
 pub(super) async fn overwrite_freed(tx: &mut SqliteConnection) -> Result<()> {
     sqlx::query("PRAGMA secure_delete = ON").execute(tx).await.map_err(database("switching secure deletion on"))?;
     Ok(())
