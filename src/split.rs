@@ -162,9 +162,10 @@ impl<E: Database, K: Database> SplitTx<Transaction<'static, E>, K> {
     ///
     /// # Errors
     /// - [`Error::Collision`] (retryable) if the locks were lost: nothing is committed.
-    /// - [`Error::Database`], [`Error::Collision`] or [`TransactionFault::OutcomeUnknown`] of one of the two commits.
-    ///   If it names the keys, the events are committed. A shred, reopening, rotation or stop in this transaction is
-    ///   not committed, or its outcome is unknown: do it again.
+    /// - [`Error::Database`], [`Error::Collision`] or
+    ///   [`TransactionFault::OutcomeUnknown`](crate::error::TransactionFault::OutcomeUnknown) of one of the two
+    ///   commits. If it names the keys, the events are committed. A shred, reopening, rotation or stop in this
+    ///   transaction is not committed, or its outcome is unknown: do it again.
     pub async fn commit(self) -> Result<()> {
         let (events, mut keys) = self.into_parts();
         keys.confirm().await?;
@@ -254,7 +255,8 @@ impl<K: Database> KeySide<K> {
     /// Commits the changes, which releases the locks.
     ///
     /// # Errors
-    /// [`Error::Database`], [`Error::Collision`] or [`TransactionFault::OutcomeUnknown`] of the commit.
+    /// [`Error::Database`], [`Error::Collision`] or
+    /// [`TransactionFault::OutcomeUnknown`](crate::error::TransactionFault::OutcomeUnknown) of the commit.
     pub async fn commit(self) -> Result<()> {
         match self.held {
             Some(held) => held.commit().await.map_err(committing("the keys")),

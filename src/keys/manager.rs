@@ -31,8 +31,8 @@ pub(crate) const PARTITION: &str = "default";
 /// with [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch) on a connection to another
 /// database.
 ///
-/// Everything but [`prepare`](Self::prepare) runs in the caller's transaction and takes effect when the
-/// caller commits.
+/// Calls that take a `tx` run in the caller's transaction, and take effect when the caller commits. Calls that take a
+/// `connection`, such as [`prepare`](Self::prepare), are not in a transaction of the caller.
 pub struct KeyManager<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
     pub(crate) store: Arc<K>,
     pub(crate) tx: PhantomData<fn(Tx)>,

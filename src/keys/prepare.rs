@@ -1,4 +1,4 @@
-//! The first keys: made where there are none, and opened at startup.
+//! Creates the first keys if there are none, and opens them at startup.
 
 use crate::error::Result;
 use crate::keys::ahead::ActiveKek;
@@ -11,13 +11,13 @@ use crate::keys::{KeyStore, KeyTable, ScopeLock};
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Makes the keys usable: call it once at startup, on a connection that is *not* in a transaction.
     ///
-    /// Checks that the tables are migrated and belong to the configured namespace, makes the first
-    /// key-encryption key and the integrity key if there are none, and opens both, which shows that the
-    /// KMS answers. Idempotent; several processes may call it at once.
+    /// It checks that the tables are migrated and belong to the configured namespace. It creates the first
+    /// key-encryption key and the integrity key if there are none, and opens both, which shows that the KMS answers. It
+    /// is idempotent, and several processes may call it at once.
     ///
-    /// A process that was not prepared asks the KMS in its first append, before anything is locked. On SQLite that
-    /// append may then fail with [`Error::Collision`](crate::Error::Collision), if another one wrote meanwhile: run it
-    /// again. So may the first one after a key-encryption key was rotated by another process.
+    /// A process that was not prepared asks the KMS in its first append, before anything is locked. On SQLite, that
+    /// append may fail with the retryable [`Error::Collision`](crate::Error::Collision) if another transaction wrote
+    /// meanwhile. The same can happen to the first append after another process rotated a key-encryption key.
     ///
     /// # Errors
     /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
@@ -44,12 +44,12 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Opens the keys that every append needs, and makes none: the part of [`prepare`](KeyManager::prepare) for a
-    /// process that must not make any, or whose keys are no [`KeyTable`]. On a connection that is *not* in a
+    /// Opens the keys that every append needs, and creates none. Call it instead of [`prepare`](KeyManager::prepare) in
+    /// a process that must not create keys, or whose keys are no [`KeyTable`]. The connection must *not* be in a
     /// transaction.
     ///
-    /// Checks that the tables are migrated and belong to the configured namespace, and opens the active key-encryption
-    /// key of the default partition and the integrity key, which shows that the KMS answers.
+    /// It checks that the tables are migrated and belong to the configured namespace. It opens the active
+    /// key-encryption key of the default partition and the integrity key, which shows that the KMS answers.
     ///
     /// # Errors
     /// [`KeyFault::NoActiveKek`](crate::error::KeyFault::NoActiveKek) if there are none yet;

@@ -72,8 +72,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
     /// [`KeyFault::NoActiveKek`](crate::error::KeyFault::NoActiveKek),
     /// [`KeyFault::WrongKey`](crate::error::KeyFault::WrongKey) if a key that was just written does not open,
-    /// [`Error::Collision`] (retryable), [`Error::Database`]; errors of the KMS. Batches that were committed before it
-    /// remain.
+    /// [`Error::Collision`](crate::Error::Collision) (retryable), [`Error::Database`](crate::Error::Database); errors
+    /// of the KMS. Batches that were committed before it remain.
     pub async fn rewrap(
         &self,
         connection: &mut Tx,

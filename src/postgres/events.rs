@@ -74,8 +74,8 @@ impl PostgresStore {
     /// The store over tables of these names.
     ///
     /// # Errors
-    /// [`InputFault::InvalidText`] if a name is not made of letters, digits and `_`, is longer than 32 bytes, or is
-    /// used twice.
+    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if a name is not made of letters, digits and
+    /// `_`, is longer than 32 bytes, or is used twice.
     pub fn with_tables(tables: PostgresTables) -> Result<Self> {
         tables.check()?;
         Ok(Self::over(tables))
