@@ -133,7 +133,7 @@ async fn set_up(db: &Postgres, operation: &str, name: &str) {
     tx.commit().await.unwrap();
 }
 
-/// What the tables say of the world, and what a reader sees.
+/// The state of the tables, and what a reader sees.
 async fn look(db: &Postgres, operation: &str, name: &str) -> String {
     let mut connection = db.pool.acquire().await.unwrap();
     if operation == "prepare" {
@@ -389,7 +389,7 @@ async fn i5_i6_i11_whatever_ends_in_the_middle_leaves_nothing_half_done() {
                         let committed = (request, done) >= (commit, true);
                         assert_eq!(left, if committed { &*after } else { &*before }, "{what}");
                     }
-                    // Again, and undisturbed: it completes.
+                    // The operation runs again without a disturbance, and completes.
                     if left == before || operation == "prepare" {
                         act(&db.options, operation, &name).await.unwrap();
                     }
@@ -402,7 +402,7 @@ async fn i5_i6_i11_whatever_ends_in_the_middle_leaves_nothing_half_done() {
     println!("stopped {stopped} times");
 }
 
-/// Whoever is told to try again rotates twice, if the first time was committed.
+/// If a committed rotation were called retryable, a caller that tries again would rotate twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_committed_is_never_called_retryable() {
     let db = Postgres::new().await;

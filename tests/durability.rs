@@ -1,4 +1,4 @@
-//! What is committed outlasts a crash where that matters, whatever the database does by default (invariants I5 and I6).
+//! Commits that matter outlast a crash, whatever the database's defaults are (invariants I5 and I6).
 //!
 //! A PostgreSQL server of the test's own is killed with all its processes at once. Its database commits asynchronously,
 //! and nothing writes the log in the background: what a commit did not wait for is lost for certain, and each test
@@ -105,7 +105,7 @@ impl Server {
         assert_eq!((before, after), (1, 0), "the crash took nothing: it would show nothing");
     }
 
-    /// What the key tables say, and how many keys are there.
+    /// The scope's state in the key tables, and the number of its keys.
     async fn scope(&self, id: &str) -> (Option<ScopeState>, i64) {
         let mut connection = self.connect().await;
         let history = PostgresKeys::new().history(&mut connection, &customer(id)).await.unwrap();
@@ -175,7 +175,7 @@ async fn i6_a_key_in_another_database_outlasts_its_crash_and_a_key_beside_its_ev
     let mut tx = SplitTx::begin(&events.pool, &keys).await.unwrap();
     split.append(&mut tx, &aggregate("Order", "apart"), Any, &[placed("apart")]).await.unwrap();
     tx.commit().await.unwrap();
-    // What commits on its own promises the same.
+    // A call that commits on its own is durable, too.
     let tenant = store().keys().create_kek(&mut server.connect().await, "tenant").await.unwrap();
     server.append("beside").await;
     assert_eq!(server.read("beside").await, [true]);
@@ -193,7 +193,7 @@ async fn i6_a_key_in_another_database_outlasts_its_crash_and_a_key_beside_its_ev
 
 // ---- SQLite
 
-/// What a process does until it is killed.
+/// The environment variable that tells a child process what to do until it is killed.
 const CHILD: &str = "EVENTSEAL_CHILD";
 
 async fn open(path: &str, journal: SqliteJournalMode) -> SqliteConnection {

@@ -110,7 +110,7 @@ async fn postgres_stores_with_names_of_their_own_keep_the_contract() {
     every_way(&db, store, keys).await;
 }
 
-/// As the newest eventsalsa makes them where events are partitioned by position.
+/// Tables as the newest eventsalsa makes them, with events that are partitioned by position.
 #[tokio::test]
 async fn postgres_stores_over_partitions_keep_the_contract() {
     let (db, store) = (Postgres::empty().await, PostgresStore::with_tables(PostgresTables::streams()).unwrap());

@@ -1,4 +1,4 @@
-//! What a newcomer waits for: the crates that are built before the first example runs.
+//! Counts the crates that are built before the first example runs: a newcomer waits for them.
 
 use crate::sources::repository;
 use std::collections::BTreeSet;

@@ -20,16 +20,16 @@ const PAGES: &[(&str, Option<&str>)] = &[
     ("crates/eventseal-testing/README.md", None),
 ];
 
-/// Where pages are included so that their Rust code is compiled and run.
+/// The sources that include pages, so that the pages' Rust code is compiled and run.
 const COMPILED_IN: &[&str] = &["src/lib.rs", "crates/eventseal-testing/src/lib.rs"];
 
-/// How the SQL begins that other tests run, and which.
+/// The beginnings of SQL that other tests run, and the names of these tests.
 const SQL: &[(&str, &str)] = &[
     ("CREATE ROLE shop_reader", "grants.rs of the command runs it, and what each role may do after it"),
     ("ATTACH 'shop.db' AS original", "maintenance_copies.rs runs it"),
 ];
 
-/// What lines of shell begin with, and why they need no test here.
+/// The beginnings of lines of shell, and the reason why they need no test here.
 const SHELL: &[(&str, &str)] = &[
     ("eventseal", "the command's tests hold these lines against its arguments (args/guides.rs)"),
     ("cargo", "what it names is looked for here"),
@@ -178,13 +178,13 @@ fn all_pages_are_known() {
     assert!(unknown.is_empty(), "add these to PAGES: {unknown:?}");
 }
 
-/// What a heading is called in a link, by the rules of the repository's site.
+/// The anchor of a heading, by the rules of the repository's site.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | ' '));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
-/// What rustdoc calls it: outside code it makes dashes of hyphens before it looks.
+/// The anchor of a heading, by the rules of rustdoc: outside code, it turns hyphens into dashes first.
 fn anchor_in_documentation(heading: &str) -> String {
     let spans = heading.split('`').enumerate();
     let shown =

@@ -1,4 +1,5 @@
-//! The contracts of key stores and key tables are contracts: what breaks a rule is caught, by a message that names it.
+//! Key stores and key tables that break one rule each. The conformance suite catches each of them, with a message that
+//! names the rule.
 
 use async_trait::async_trait;
 use eventseal::conformance;

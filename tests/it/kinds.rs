@@ -1,4 +1,4 @@
-//! Scope kinds that look like one and are two would let a shred reach half of a person.
+//! Scope kinds that can be confused: with two of them, a shred would reach half of a person's data.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -70,7 +70,7 @@ async fn an_aggregate_that_owns_values_is_not_called_almost_like_a_kind() {
             "{error:?}"
         );
         assert!(error.to_string().contains("distinct_kinds("), "{error}");
-        // Where it owns nothing, its name does not matter.
+        // If the aggregate owns no values, its name does not matter.
         append(&store, similar, "Placed").await.unwrap();
         append(&store, similar, "Noted").await.unwrap();
     }

@@ -1,6 +1,5 @@
-//! What a KMS that is slow, down or taken away means for those who need it, on every database: nobody waits for it who
-//! need not (no lock is held while it is asked), nobody waits longer than for one answer, and what it opened is not
-//! kept for ever.
+//! A KMS that is slow, down or taken away, on every database. No lock is held while it is asked, so no other call waits
+//! for it. No call waits for more than one answer. Keys that it opened are not kept for ever.
 
 use async_trait::async_trait;
 use eventseal::error::{KeyFault, KmsFault};
@@ -245,7 +244,7 @@ async fn no_lock_of_maintenance_is_held_while_the_kms_is_asked<B: Backend>() {
     assert_eq!(kms.got_through.load(Ordering::SeqCst), 2, "a shred waited for the KMS during a rewrite");
 }
 
-/// What a KMS that does not work answers.
+/// The error of a KMS that does not work.
 type Failure = fn(KekId) -> Error;
 
 /// A KMS that can be down, and takes its time to say so.

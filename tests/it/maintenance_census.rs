@@ -103,7 +103,7 @@ async fn a_census_counts_and_says_what_is_needed<B: Backend>() {
     assert_eq!(known.may_delete_step("Never", 4), Answer::Yes);
     assert_eq!(known.unneeded_steps(), [("Never".into(), EventVersion::new(4))]);
 
-    // What the events need that this code does not know, it does not know either.
+    // These events are of versions that this code does not know, so nobody knows which steps they need.
     db.append_bare("unknown", &[NewEvent::raw("Placed", 9, "{}"), NewEvent::raw("Never", 2, "{}")]).await;
     let census = db.census(&store, &every()).await;
     assert!(matches!(census.may_delete_step("Never", 4), Answer::Unknown { .. }) && census.unneeded_steps().is_empty());
@@ -322,7 +322,8 @@ async fn a_row_that_makes_no_sense_is_named() {
     );
 }
 
-/// What a transaction in flight has appended is going to be there when `accept_plaintext` goes.
+/// Events of a transaction in flight may be committed before `accept_plaintext` is removed, so the proof has to include
+/// them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i2_what_is_in_flight_is_part_of_the_proof() {
     let db = Postgres::new().await;
@@ -349,13 +350,13 @@ async fn i2_what_is_in_flight_is_part_of_the_proof() {
     assert!(census.is_settled && matches!(census.may_refuse_plaintext("Met"), Answer::No { .. }));
     db.backfill(&store, &BackfillOptions::default()).await.unwrap();
     assert!(db.census(&store, &every()).await.may_refuse_plaintext("Met").is_yes());
-    // Where no lock can be had, it counts what there is.
+    // If the lock can't be taken, the census counts the committed events.
     let mut transaction = db.pool.begin().await.unwrap();
     let census = store.census(&mut transaction, &every(), &mut |_| {}).await.unwrap();
     assert!(!census.is_settled && census.rows[0].events == 2 && !census.may_refuse_plaintext("Met").is_yes());
 }
 
-/// A position that is given out and not committed holds back what comes after it.
+/// A position in flight keeps the positions after it from being settled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i8_a_position_in_flight_is_not_settled() {
     let db = Postgres::new().await;

@@ -1,4 +1,4 @@
-//! Where a copy of a store may be, how it comes to its keys, and what maintenance says of it.
+//! Copies of a store: the places where they may be, their keys, and the errors of maintenance.
 
 use eventseal::error::{EventFault, KeyFault, MaintenanceFault, SetUpFault};
 use eventseal::maintenance::{BackfillOptions, CensusOptions, RewriteOptions, Rewritten};
@@ -97,7 +97,7 @@ async fn a_store_is_not_rewritten_into_itself<B: Backend>() {
     assert_eq!(rewrite(&db, &store, &B::make().await, &B::Store::default(), false).await.unwrap().up_to.get(), 1);
 }
 
-/// Such as of databases that nobody has migrated.
+/// The database of a target may not have been migrated.
 async fn a_target_without_tables_is_named<B: Backend>() {
     let (db, copy) = (B::make().await, B::make().await);
     if !B::drop_events(&copy).await {
@@ -246,7 +246,7 @@ async fn rewritten<B: Backend>(db: &B, copy: &B) -> (SealedStore<B::Store>, Vec<
     db.enable(&store, "bob").await;
     let done = rewrite(db, &store, copy, &B::Store::default(), false).await.unwrap();
     assert_eq!(done.rewritten, 5, "{done:?}");
-    // What readers of the original see of what was in the clear is no different.
+    // Readers of the original see values that were in the clear as before.
     let read = db.read_log(&store).await.unwrap();
     (store, read)
 }

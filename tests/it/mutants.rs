@@ -18,7 +18,7 @@ use serde_json::Value;
 use std::sync::Mutex;
 use support::{Memory, caught};
 
-/// What a mutant of a store does wrong.
+/// The rule that a mutant of a store breaks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Wrong {
     Nothing,

@@ -1,5 +1,6 @@
-//! Does anything protected reach the store? Asked of an oracle that knows the documentation and nothing of the scanner:
-//! it walks a tree of the document, one pointer after the other, and collects what must not be found.
+//! Checks that no protected value reaches the store, with an oracle that follows the documentation and does not use the
+//! scanner. It walks a tree of the document, one pointer after the other, and collects the values that must not be
+//! found.
 
 use eventseal::ExpectedVersion::Any;
 use eventseal::schema::SchemaErrors;
@@ -103,7 +104,7 @@ impl Name {
     }
 }
 
-/// What stands at the places of a plan.
+/// The values at the places of a plan.
 #[derive(Default)]
 struct Found {
     /// Leaves that must not be seen.
@@ -212,8 +213,8 @@ fn cases() -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_global_rejects: 10_000_000, ..ProptestConfig::default() })]
 
-    /// What a plan names is found neither in what is stored nor, once it is shredded, in what is read; or else the
-    /// append is an error. What was stored in the clear is not read as if nothing had been declared.
+    /// Either the append fails, or no value that the plan names is found in the stored event nor, after a shred, in the
+    /// event that is read. An event that was stored in the clear is not read as if the plan protected nothing.
     #[test]
     fn i2_whatever_a_plan_names_is_sealed_or_refused(document in document(), plan in plan()) {
         let Ok(schemas) = declare(&plan) else { return Err(TestCaseError::reject("the schemas are refused")) };

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 const MARKER: &str = "what will be erased";
 
-// No value that may be erased gets to where others look for something inside: what is found inside an erased value
-// is another matter.
+// A generated change never puts a value that may be erased at a place inside which another change looks. A look inside
+// an erased value has another result than a look inside the live value.
 fn inner() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "/a", "/b", "/c", "/o/a", "/o/b", "/p/a", "/l/*/a", "/l/*/b", "/l/*/o/a", "/m/*/a", "/l/0/a", "/l/1/b",
@@ -57,7 +57,7 @@ fn document() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Makes a `null` of every marker, and says where they stood.
+/// Replaces every marker by `null`, and collects their places.
 fn erase(value: &mut Value, place: &str, found: &mut Vec<JsonPointer>) {
     match value {
         Value::String(text) if text == MARKER => {
@@ -82,11 +82,12 @@ fn made(changes: &AcceptedChanges, document: &Value, redacted: Vec<JsonPointer>)
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// Erasing and then changing comes to the same as changing and then erasing: redactions go where values go.
+    /// Erasing first and changing then gives the same result as changing first and erasing then: redactions go where
+    /// values go.
     #[test]
     fn i7_erasing_and_changing_commute(document in document(), changes in prop::collection::vec(change(), 1..6)) {
         let changes = AcceptedChanges::of(changes);
-        // A change that fails while everything is live has no result to compare with.
+        // If the changes fail with live values, there is no result to compare with.
         if let Some((mut expected, none)) = made(&changes, &document, Vec::new()) {
             prop_assert!(none.is_empty());
             let (mut places, mut erased, mut before) = (Vec::new(), document.clone(), Vec::new());

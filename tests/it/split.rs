@@ -294,7 +294,7 @@ async fn events_do_not_depend_on_changes_of_keys_that_are_committed_after_them()
     assert_eq!(shop.read().await.len(), version + 1);
 }
 
-/// As a service has it whose framework takes its connections from the same pool.
+/// This is the situation of a service whose framework takes its connections from the same pool.
 #[tokio::test]
 async fn a_shared_pool_must_be_larger_than_the_number_of_transactions_at_once() {
     let db = Postgres::new().await;
@@ -333,7 +333,8 @@ async fn a_shared_pool_must_be_larger_than_the_number_of_transactions_at_once() 
     store.keys().reopen(&mut tx, &customer_scope("42"), "came back").await.unwrap();
     tx.commit().await.unwrap();
 
-    // Of three at once, three connections let none get on; a fourth lets one after the other end.
+    // With three transactions at once, three connections leave all of them waiting. With a fourth, they end one after
+    // the other.
     for (connections, works) in [(3, false), (4, true)] {
         let pool = pool(connections);
         let mut waiting = Vec::new();

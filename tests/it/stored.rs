@@ -1,5 +1,5 @@
-//! Whoever can write to the databases can put anything there. Nothing that is stored makes a call panic: it is read, or
-//! an error.
+//! Rows with odd values. Somebody who can write to the databases can put any value there. No stored value makes a call
+//! panic: it is read, or it is an error.
 //!
 //! Every column of every table is set to odd values of its own type, with triggers and checks out of the way, and
 //! everything that reads is called: readers, consumers, census, backfill, rewrite, and what the command calls for keys.
@@ -211,7 +211,7 @@ async fn alter(connection: &mut SqliteConnection, columns: &[(String, String, St
     let old = format!("SELECT \"{column}\" FROM \"{table}\" LIMIT 1 OFFSET {}", change.row);
     let Some(old) = sqlx::query(AssertSqlSafe(old)).fetch_optional(&mut *connection).await.unwrap() else { return };
     let here = if change.all_rows { "" } else { " WHERE \"COLUMN\" IS ?2" }.replace("COLUMN", column);
-    // What can't be said in the table's own types is refused by SQLite, and is nothing that could be stored.
+    // SQLite refuses values that the table's types can't hold, so these can't be stored.
     let update = format!("UPDATE OR IGNORE \"{table}\" SET \"{column}\" = ?1{here}");
     let query = sqlx::query(AssertSqlSafe(update));
     let odd = &change.odd;
@@ -414,7 +414,7 @@ async fn a_time_at_the_end_of_time_is_an_error_and_no_panic() {
     assert!(is_told(&usage), "{usage}");
 }
 
-/// The same of events in memory, where any bytes can be stored as a payload and as metadata.
+/// No event in memory makes a call panic either, although any bytes can be stored there as payload and metadata.
 #[test]
 fn nothing_stored_in_memory_panics() {
     let keyring = Arc::new(Keyring::generate("main").unwrap());

@@ -1,5 +1,5 @@
 //! The tables of eventsalsa/store 0.1 and later: the head row first, and events that may be partitioned by position.
-//! What both writers come to when they meet is in `tests/races`.
+//! `tests/races` has the tests in which both writers meet.
 
 use eventseal::ExpectedVersion::{Any, Exact, NoStream};
 use eventseal::error::{SetUpFault, StorageFault};
@@ -158,7 +158,7 @@ async fn a_head_that_is_behind_its_events_is_named_as_the_problem_on_partitions(
     }
 }
 
-/// Of all that was appended nothing is stored: nobody else took the version, and trying again changes nothing.
+/// None of the appended events is stored. No other writer took the version, so trying again changes nothing.
 #[tokio::test]
 async fn an_append_of_which_nothing_is_stored_is_no_conflict() {
     let leave_out = "CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
@@ -265,7 +265,7 @@ async fn i1_i8_partitions_are_counted_backfilled_and_rewritten() {
     assert_eq!((more.last_version().get(), more.last_position().get()), (5, 13));
 }
 
-/// Where a copied event's id or version is known, nothing is inserted, though no constraint says so.
+/// If the table has a copied event's id or version, nothing is inserted, although no constraint refuses it.
 #[tokio::test]
 async fn nothing_is_inserted_twice_into_partitions() {
     struct Insert(Vec<PersistedEvent>);
@@ -336,7 +336,7 @@ async fn inserting_meets_no_writer_half_way() {
     inserting.await.unwrap().unwrap();
 }
 
-/// What each statement of a store is given: of maintenance, 20 rows.
+/// The arguments of each statement of a store. Statements of maintenance get 20 rows.
 fn arguments(statement: &str) -> String {
     let each = |of: fn(u32) -> String| (1_000..1_020).map(of).collect::<Vec<_>>().join(", ");
     let positions = format!("ARRAY[{}]", each(|row| row.to_string()));
@@ -490,7 +490,8 @@ async fn plans_that_were_made_for_empty_tables_are_good_for_full_ones() {
     }
 }
 
-/// What pg_partman does beside making partitions: rows that no partition took move into one, and old ones are detached.
+/// pg_partman does more than make partitions: it moves rows from the default partition into a new one, and detaches old
+/// partitions.
 #[tokio::test]
 async fn partitions_that_are_made_and_detached_meanwhile_change_nothing_else() {
     let db = Postgres::empty().await;

@@ -54,12 +54,12 @@ async fn with_met() -> (World, SealedStore<MemoryStore>) {
     (world, store)
 }
 
-/// What lies in the store.
+/// The event as it is stored.
 async fn stored(world: &World) -> PersistedEvent {
     MemoryStore::new().read_stream(&mut world.db.begin(), &aggregate("Order", "1")).await.unwrap().events.remove(0)
 }
 
-/// What a reader gets of an event that lies in the store like this.
+/// Stores an event, and returns what a reader gets.
 async fn open(world: &World, schemas: Schemas, event: PersistedEvent) -> Result<PersistedEvent> {
     let sealer = Sealer::new(MemoryKeys::new(), world.keyring.clone(), schemas);
     sealer.open(&mut world.db.begin(), vec![event]).await.map(|mut events| events.remove(0))
@@ -107,7 +107,7 @@ async fn a_reader_that_asks_for_types_is_not_disturbed_by_others() {
     let page = store.read_events(&mut world.db.begin(), GlobalPosition::START, 10, &filter).await.unwrap();
     assert_eq!((page.events.len(), page.scanned, page.next.get()), (2, 2, 4));
     assert_eq!(each(&world, &store, &filter).await.len(), 2);
-    // Who asks for all of them gets what can be read, beside an error for each that can't.
+    // `read_events_each` returns the events that can be read, and an error for each other one.
     let all = each(&world, &store, &EventFilter::default()).await;
     assert_eq!(all.iter().map(is_unknown).collect::<Vec<_>>(), [false, true, true, false]);
 }
@@ -176,7 +176,7 @@ async fn a_relay_carries_sealed_events_on_and_takes_none_for_values() {
         Err(Error::Maintenance(MaintenanceFault::Unreadable(unreadable)))
             if matches!(unreadable.error, Error::Event { fault: EventFault::UnknownType { .. }, .. })
     ));
-    // What is to be read by somebody else can be stored by nobody as if it were new.
+    // A sealed payload that is passed on for somebody else can't be appended as a new event.
     let again = NewEvent::raw("Met", 1, carried.payload.clone());
     let mut tx = world.db.begin();
     assert!(is_unknown(&relay.append(&mut tx, &aggregate("Order", "2"), Any, std::slice::from_ref(&again)).await));

@@ -43,7 +43,7 @@ impl Expect {
 enum Op {
     /// One append for each entry: to which aggregate, and an event for each of these scopes.
     Append(Expect, Vec<(usize, Vec<usize>)>),
-    /// As eventsalsa writes, in the version that [`Writer`] says.
+    /// An append by eventsalsa, in the version that [`Writer`] names.
     Foreign(Expect, usize),
     Shred(usize),
     Rotate(usize),
@@ -52,14 +52,14 @@ enum Op {
     Reopen(usize),
 }
 
-/// Which eventsalsa the tables are of, and so in which order both writers write.
+/// The version of eventsalsa that the tables belong to. It decides the order in which both writers write.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Writer {
     /// 0.0: reads the head, inserts events one by one, then moves the head.
     EventsFirst,
     /// 0.1 and later: moves the head, then inserts events one by one.
     HeadsFirst,
-    /// The same on events that are partitioned by position, without any constraint but the primary key.
+    /// `HeadsFirst` on events that are partitioned by position, with no constraint but the primary key.
     Partitioned,
 }
 
@@ -239,7 +239,7 @@ enum Start {
     Anywhere,
 }
 
-/// What a race may come to.
+/// The errors that a race may end in.
 #[derive(Clone, Copy, PartialEq)]
 enum Allowed {
     /// At READ COMMITTED nothing has to be tried again.

@@ -102,7 +102,7 @@ impl Lane {
                 if !is_first {
                     others_ended.send_modify(|ended| *ended += 1);
                 }
-                // What wrote nothing may have looked at an old snapshot, but for READ COMMITTED.
+                // A transaction that wrote nothing may have read an old snapshot, except at READ COMMITTED.
                 let looked = level != "READ COMMITTED" && outcome != Some(Outcome::Done);
                 Ran { op, outcome, deadlock, began: if looked { snapshot } else { began }, ended }
             }));
@@ -126,11 +126,11 @@ impl Lane {
         );
     }
 
-    /// Is there an order of what committed that gives the world that was observed?
+    /// Is there an order of the committed transactions that gives the observed world?
     fn explained(&self, ran: &[Ran], heads: [usize; 2], observed: &World) -> bool {
         let committed: Vec<&Ran> = ran.iter().filter(|ran| ran.outcome.is_some()).collect();
         orders(committed.len()).into_iter().any(|order| {
-            // What ended before another began came before it.
+            // A transaction that ended before another began comes before it.
             let possible = order
                 .iter()
                 .enumerate()
@@ -193,7 +193,7 @@ impl Lane {
         world
     }
 
-    /// What stands in the streams, and what a reader sees there.
+    /// The stored events of the streams, compared with what a reader sees.
     async fn observe_streams(
         &self,
         connection: &mut PgConnection,

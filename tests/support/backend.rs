@@ -1,5 +1,5 @@
-//! What a test asks of any database: a sealed store on it, appends, reads and changes of keys, each in a transaction of
-//! its own. [`on_every_database!`](crate::on_every_database) runs a test on each of them.
+//! The operations that tests run on any database: making a sealed store on it, appends, reads and changes of keys, each
+//! in a transaction of its own. [`on_every_database!`](crate::on_every_database) runs a test on each of them.
 
 use crate::faults::Faulty;
 use crate::meddler::Meddler;
@@ -30,17 +30,17 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
 
     async fn make() -> Self;
 
-    /// One without events in its place; keys may be left.
+    /// A database without events in place of this one. Keys may remain.
     async fn again(self) -> Self {
         Self::make().await
     }
 
-    /// As if nobody had migrated it. `false` where that can't be.
+    /// Drops the event tables, as if they had never been migrated. `false` if this kind of database has none.
     async fn drop_events(&self) -> bool {
         false
     }
 
-    /// A transaction that goes on seeing what is there when it first reads.
+    /// A transaction with a snapshot: it always sees the state of its first read.
     async fn begin_snapshot(&self) -> Self::Transaction {
         self.begin().await.unwrap()
     }
@@ -99,7 +99,7 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
         self.try_append(store, id, events).await.unwrap()
     }
 
-    /// To an order. Commits, unless the append fails.
+    /// Appends to an order. Commits, unless the append fails.
     async fn try_append<S: EventStore<Tx = Self::Tx>>(
         &self,
         store: &S,
@@ -112,7 +112,7 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
         Ok(appended.events)
     }
 
-    /// As an application did that knew nothing of sealing.
+    /// Appends without sealing, as an application did before the store was wrapped.
     async fn append_bare(&self, id: &str, events: &[NewEvent]) -> Vec<PersistedEvent> {
         self.append(&Self::Store::default(), id, events).await
     }
@@ -132,7 +132,7 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
             .events)
     }
 
-    /// All events as they lie in the table.
+    /// All events as they are stored.
     async fn stored(&self) -> Vec<PersistedEvent> {
         self.read_log(&Self::Store::default()).await.unwrap()
     }
@@ -141,7 +141,7 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
         self.try_shred(store, id).await.unwrap()
     }
 
-    /// Of a customer. Commits, unless the shred fails.
+    /// Shreds a customer. Commits, unless the shred fails.
     async fn try_shred(&self, store: &SealedStore<Self::Store>, id: &str) -> Result<Shredding> {
         let mut transaction = self.begin().await?;
         let shredding = store.keys().shred(self.tx(&mut transaction), &customer_scope(id), "request").await?;
@@ -273,7 +273,7 @@ pub fn payloads(events: &[PersistedEvent]) -> Vec<String> {
     events.iter().map(|event| format!("{} {:?}", String::from_utf8_lossy(&event.payload), event.redacted)).collect()
 }
 
-/// As a store did that an event came from.
+/// Inserts an event into the store from which it came.
 pub async fn insert<B: Backend>(db: &B, event: PersistedEvent) {
     struct Insert<S>(S, PersistedEvent);
     #[async_trait]

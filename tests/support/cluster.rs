@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Set before the server is asked for, it makes one whose commits outlast a crash.
+/// If this is set before the first use of the server, its commits outlast a crash.
 pub static DURABLE: AtomicBool = AtomicBool::new(false);
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| match std::env::var("DATABASE_URL") {
@@ -28,7 +28,7 @@ struct Server {
     _guard: Option<ChildStdin>,
 }
 
-/// How to connect to the server as somebody who may create databases.
+/// The options to connect to the server as a user who may create databases.
 pub fn server() -> PgConnectOptions {
     SERVER.options.clone()
 }
@@ -109,7 +109,7 @@ impl Primary {
         self.0.options.clone()
     }
 
-    /// With everything that is committed now.
+    /// A standby that has everything that is committed now.
     pub fn standby(&self) -> Standby {
         let folder = self.0.options.get_socket().expect("a throw-away cluster has a socket").to_owned();
         Standby(start_with(STANDBY, &[folder.as_os_str()], DURABLE.load(Ordering::SeqCst)))
@@ -155,7 +155,7 @@ fn start_with(script: &str, arguments: &[&std::ffi::OsStr], durable: bool) -> Se
     Server { options, _guard: guard.stdin.take() }
 }
 
-/// Where the newest server is.
+/// The folder of the newest installed server.
 fn binaries() -> Option<PathBuf> {
     let of_debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut of_debian: Vec<PathBuf> = of_debian.map(|entry| entry.path().join("bin")).collect();

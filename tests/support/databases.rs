@@ -144,9 +144,9 @@ impl Postgres {
     }
 }
 
-/// Events as eventsalsa/store 0.1 and later make them where they are partitioned by position: a sequence of its own,
-/// and no unique constraint but the primary key. With a partition for what no other one takes, as pg_partman makes it,
-/// and the index on event ids that `doctor` asks for.
+/// Event tables as eventsalsa/store 0.1 and later makes them if events are partitioned by position: with a sequence of
+/// their own, and no unique constraint but the primary key. There is a default partition, as pg_partman makes it, and
+/// the index on event ids that `doctor` asks for.
 #[cfg(feature = "databases")]
 const PARTITIONED: &str = "
     CREATE SEQUENCE events_global_position_seq;

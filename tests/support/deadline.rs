@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Far longer than anything takes that tests wait for, on a machine that has much else to do.
+/// The limit of all waits. It is far longer than any wait of a test takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// For a loop that asks until something is so.

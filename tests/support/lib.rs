@@ -1,5 +1,5 @@
-//! What tests share: databases, each test's own, a PostgreSQL server, a pooler and a KMS that go with the process, and
-//! the worlds that tests play in.
+//! The parts that tests share: a database for each test, a PostgreSQL server, a pooler and a KMS that end with the
+//! process, and worlds with a sealed store.
 
 #![allow(
     missing_docs,

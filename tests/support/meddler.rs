@@ -7,7 +7,7 @@ use eventseal::{Error, EventStore, GlobalPosition, PersistedEvent, Result};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What happens at a call of the table.
+/// The trouble that happens at a call of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Trouble {
     /// It fails before it is done.
@@ -31,9 +31,9 @@ pub struct State {
     pub calls: AtomicUsize,
     pub hanging: AtomicBool,
     pub trouble: Mutex<Option<(usize, Trouble)>>,
-    /// What is made of a payload that is to be written.
+    /// Changes a payload before it is written.
     pub writes: Mutex<Option<Change>>,
-    /// What is made of events that are to be inserted.
+    /// Changes events before they are inserted.
     pub inserts: Mutex<Option<Rows>>,
     /// Is done before a payload is replaced or events are inserted.
     pub before_write: tokio::sync::Mutex<Option<Hook>>,

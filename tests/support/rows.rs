@@ -1,4 +1,4 @@
-//! Changes of the rows of a key table, as nobody but somebody who can write to the table makes them.
+//! Changes of the rows of a key table, as somebody who can write to the table could make them.
 
 use async_trait::async_trait;
 use eventseal::Result;

@@ -1,4 +1,4 @@
-//! One sealer over one database in memory, for tests of what lies in the store.
+//! One sealer over one database in memory, for tests of stored events.
 
 use eventseal::keys::{KeyHistory, KeyTable};
 use eventseal::kms::Kms;
@@ -9,10 +9,11 @@ use eventseal::{
 };
 use futures::executor::block_on;
 
-/// In every protected value that can hold it, and nowhere else: where this shows, plaintext leaked.
+/// Every protected value that can hold this text holds it, and nothing else does. If it shows up anywhere, plaintext
+/// has leaked.
 pub const CANARY: &str = "c4n4ry";
 
-/// The same for numbers.
+/// The digits that protected numbers hold, as a canary.
 pub const DIGITS: &str = "27182818284590452353";
 
 pub fn holds_canary(bytes: &[u8]) -> bool {
@@ -53,7 +54,7 @@ impl SealerWorld {
         Self { db, sealer }
     }
 
-    /// As it would lie in the store.
+    /// Seals an event, and returns it as it would be stored.
     pub fn seal(&self, aggregate: &AggregateRef, event: NewEvent) -> Result<PersistedEvent> {
         let mut tx = self.db.begin();
         let sealed = block_on(self.sealer.seal(&mut tx, aggregate, &[event]))?.into_owned().remove(0);
@@ -61,7 +62,7 @@ impl SealerWorld {
         Ok(PersistedEvent::from_new(aggregate.clone(), AggregateVersion::FIRST, GlobalPosition::START, sealed))
     }
 
-    /// What a reader gets, if it is one event.
+    /// Opens a stored event, and returns what a reader gets, if that is one event.
     pub fn open(&self, stored: &PersistedEvent) -> Result<PersistedEvent> {
         let mut opened = block_on(self.sealer.open(&mut self.db.begin(), vec![stored.clone()]))?;
         assert_eq!(opened.len(), 1);

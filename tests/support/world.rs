@@ -1,4 +1,4 @@
-//! A database in memory, a keyring, and what a test asks of them.
+//! A database in memory and a keyring, with the operations that tests run on them.
 
 use eventseal::ExpectedVersion::Any;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
@@ -49,7 +49,7 @@ impl World {
         tx.commit().unwrap();
     }
 
-    /// What readers see of a payload that was appended under `old`, shredded, and read with `new`.
+    /// Appends a payload under `old`, shreds scopes, and returns what readers see under `new`.
     pub async fn after(
         old: EventSchema,
         payload: &str,

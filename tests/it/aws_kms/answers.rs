@@ -1,4 +1,4 @@
-//! Answers that are made up.
+//! Answers of AWS KMS that are made up.
 
 use super::{ARN, KEY, all, answered_by, answers, assert_without_key, context, failure_of, id, wrapped};
 use aws_sdk_kms::Client;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use support::moto::{Moto, config};
 use support::whole;
 
-/// What the audit trail and the wire show: the names of the key, ciphertexts, and two opaque ids.
+/// The audit trail and the wire show the names of the key, ciphertexts, and two opaque ids, and nothing else.
 #[tokio::test]
 async fn i9_only_opaque_ids_are_sent() {
     let plaintext = STANDARD.encode(KEY);

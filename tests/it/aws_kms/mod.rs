@@ -67,7 +67,7 @@ fn assert_without_key(text: &str, key: &[u8; 32]) {
     assert!(!holds(text, key), "the key is in: {text}");
 }
 
-/// What each of the four operations answers.
+/// The results of the four operations.
 async fn all(kms: &AwsKms, wrapped: &WrappedKek, context: &KekContext) -> [(&'static str, Result<()>); 4] {
     [
         ("generate_kek", kms.generate_kek(context).await.map(drop)),

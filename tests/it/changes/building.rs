@@ -1,4 +1,4 @@
-//! What building refuses.
+//! Declarative steps that building the schemas refuses.
 
 use super::*;
 

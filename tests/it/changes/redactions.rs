@@ -1,4 +1,4 @@
-//! Where redactions go.
+//! Redactions in declarative steps: they go where values go.
 
 use super::*;
 

@@ -14,7 +14,7 @@ struct Contact {
     email: Sensitive<String>,
 }
 
-/// Where a `Sensitive` would be in the clear, if anywhere.
+/// The place at which a `Sensitive` would be stored in the clear, if there is one.
 async fn in_the_clear<T: Serialize>(protected: &[&str], value: &T) -> Option<String> {
     let version = event("Met").version(1);
     let version = if protected.is_empty() { version } else { version.protect(protected, Owner::Aggregate) };
@@ -158,7 +158,7 @@ async fn i2_a_sensitive_that_went_through_a_buffer_is_known_again() {
     }
 }
 
-/// What another serializer writes is somewhere in the value that it becomes.
+/// A value that another serializer writes may be anywhere in the resulting text or name.
 #[tokio::test]
 async fn i2_a_sensitive_in_a_text_or_a_name_needs_protection_around_it() {
     struct Text(Contact);
@@ -182,11 +182,11 @@ async fn i2_a_sensitive_in_a_text_or_a_name_needs_protection_around_it() {
     }
 }
 
-/// What comes out of one buffer does not stand for what went into a text, though there be as many of one as of the
-/// other.
+/// A `Sensitive` that came out of a buffer is not taken for one that went into a text, even if there are as many of one
+/// as of the other.
 #[tokio::test]
 async fn i2_a_sensitive_in_a_text_is_not_taken_for_one_that_somebody_wrote_twice() {
-    /// As a buffer writes what it was given.
+    /// Writes a text as a buffer writes a `Sensitive` that it was given.
     struct Again(String);
     impl Serialize for Again {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

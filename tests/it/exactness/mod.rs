@@ -1,5 +1,5 @@
-//! What is appended is what is read, protected where it says so, or it is refused: Rust values, odd JSON, erasures in
-//! any type.
+//! Exactness: readers get exactly what was appended, or the append is refused. Tested with Rust values, odd JSON, and
+//! erasures in any type.
 
 mod in_the_clear;
 mod odd_json;

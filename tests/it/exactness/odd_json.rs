@@ -75,7 +75,8 @@ async fn a_name_that_serde_json_keeps_for_itself_is_refused_at_append() {
     }
 }
 
-/// What `decode` could not read is not stored, wherever it stands; and what is protected is not told, names included.
+/// A payload that `decode` could not read is not stored, wherever the fault is. The error shows nothing that is
+/// protected, including names.
 #[tokio::test]
 async fn i9_a_private_name_in_a_protected_value_is_refused_and_nothing_around_it_is_shown() {
     #[derive(Serialize, Deserialize)]
@@ -128,7 +129,7 @@ async fn i9_a_private_name_in_a_protected_value_is_refused_and_nothing_around_it
                 ),
                 "{place}: {error:?}"
             );
-            // That is what decode does, which does not know what was protected.
+            // Decode shows the name, because it does not know what was protected.
             let error = redacted(std::str::from_utf8(&payload).unwrap(), &[]).decode::<Value>().unwrap_err();
             let hidden = matches!(
                 &error,
@@ -149,7 +150,7 @@ async fn a_stored_name_that_serde_json_keeps_for_itself_is_read_as_it_is_or_name
         let payload = format!(r#"{{"note":{{"{name}":{text}}},"n":1.5}}"#);
         stored(&world, &payload).await;
         let noted = || event("Noted").version(1);
-        // Nobody looks.
+        // The event needs no step, so the read does not look into the payload.
         let read = read_with(&world, noted()).await.unwrap();
         assert_eq!(String::from_utf8(read.payload.clone()).unwrap(), payload);
         // It may have been protected, and its names with it.

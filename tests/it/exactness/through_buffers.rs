@@ -330,7 +330,7 @@ fn i4_what_may_be_either_is_refused() {
     refused(&redacted(r#"{"a":"erased","b":"x"}"#, &["/a"]));
     refused(&redacted(r#"{"a":null,"b":"x"}"#, &["/a"]));
     refused(&redacted(r#"{"a":"x","b":null}"#, &["/b"]));
-    // What can't be a value is none.
+    // A stand-in that can't be a value of the type is read as a redaction.
     let card = redacted(r#"{"a":null,"b":"x"}"#, &["/a"]).decode::<Own<Card<String>>>().unwrap();
     assert_eq!(card, Own(Card { a: Sensitive::Redacted, b: "x".into() }));
 }

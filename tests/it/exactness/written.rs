@@ -1,4 +1,4 @@
-//! What JSON can't say, and how the rest is written.
+//! Values that JSON can't express are refused; all others are written as serde_json writes them.
 
 use super::{customer, object, problem, try_append};
 use eventseal::error::EventFault;

@@ -1,4 +1,4 @@
-//! Futures that were dropped.
+//! Appends whose futures were dropped.
 
 use super::{placed, postgres, sqlite};
 use eventseal::ExpectedVersion::Any;
@@ -29,7 +29,7 @@ async fn of_an_append_that_was_dropped_all_or_nothing_is_in_the_transaction() {
         let mut tx = db.pool.begin().await.unwrap();
         let events = [placed(&format!("{times}a")), placed(&format!("{times}b")), placed(&format!("{times}c"))];
         let done = poll(store.append(&mut tx, &order, Any, &events), whole * (times % 30) / 20).await;
-        // Whoever commits all the same finds a stream that holds.
+        // If the transaction is committed all the same, the stream is intact.
         tx.commit().await.unwrap();
         let mut tx = db.pool.begin().await.unwrap();
         let read = store.read_stream(&mut tx, &order).await.unwrap().events.len();

@@ -1,4 +1,4 @@
-//! What a database that fails, refuses or is away means to the caller, on real ones.
+//! Errors of real databases that fail, refuse or can't be reached, and their meaning to the caller.
 
 mod dropped;
 mod metadata;

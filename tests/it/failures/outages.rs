@@ -1,4 +1,4 @@
-//! Outages.
+//! Outages of the database.
 
 use super::{order, placed, postgres, sqlite};
 use eventseal::ExpectedVersion::Any;

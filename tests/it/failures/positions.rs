@@ -17,7 +17,7 @@ async fn a_copy_goes_on_behind_its_last_event_whoever_owns_the_sequence() {
     let target = PostgresStore::with_tables(PostgresTables::new().events("copied").heads("copied_heads")).unwrap();
     let (mut source, mut connection) = (db.pool.acquire().await.unwrap(), db.pool.acquire().await.unwrap());
     target.migrate(&mut connection).await.unwrap();
-    // As a partitioned table or a restored dump has it, or one whose sequence was made by hand.
+    // The sequence belongs to no column, as in a partitioned table, in a restored dump, or if it was made by hand.
     connection.execute("ALTER SEQUENCE copied_global_position_seq OWNED BY NONE").await.unwrap();
     store.rewrite(&mut source, &target, &mut connection, &RewriteOptions::default(), &mut |_| {}).await.unwrap();
     let mut tx = connection.begin().await.unwrap();
@@ -25,7 +25,7 @@ async fn a_copy_goes_on_behind_its_last_event_whoever_owns_the_sequence() {
     assert_eq!(appended.events[0].global_position.get(), 4);
     tx.commit().await.unwrap();
 
-    // Where it can't be known which sequence that is, nothing is inserted.
+    // If the sequence can't be found out, nothing is inserted.
     connection.execute("TRUNCATE copied, copied_heads").await.unwrap();
     connection
         .execute("ALTER TABLE copied ALTER global_position SET DEFAULT nextval('copied_global_position_seq'::text)")

@@ -1,4 +1,4 @@
-//! What errors show.
+//! The texts of errors, which quote no values.
 
 use super::{order, placed, postgres};
 use eventseal::ExpectedVersion::Any;
@@ -73,7 +73,7 @@ async fn a_lock_timeout_below_a_millisecond_is_one() {
     keys.shred(&mut db.pool.begin().await.unwrap(), &scope, "request").await.unwrap();
 }
 
-/// What a detail quotes of the rows is anybody's text. It must not pass for the name of a column.
+/// The values that a detail quotes can be any text. A value must not pass for the name of a column.
 #[tokio::test]
 async fn what_a_constraint_is_about_is_not_read_from_values() {
     let (db, store) = postgres().await;
@@ -88,7 +88,7 @@ async fn what_a_constraint_is_about_is_not_read_from_values() {
     db.pool.execute(insert).await.unwrap();
     let error = append(&store, &aggregate("Order", text), placed("42")).await;
     assert!(matches!(error, Error::Collision { source: Some(_) }), "{error:?}");
-    // Somebody else's constraint is not one of ours, which would be worth another attempt.
+    // A violation of a constraint that is not this crate's is not worth another attempt.
     db.pool.execute("CREATE UNIQUE INDEX once ON events (event_type, (trace_id))").await.unwrap();
     let traced = || placed("42").with_trace_id(text);
     let mut tx = db.pool.begin().await.unwrap();

@@ -248,7 +248,7 @@ fn a_file_that_is_no_lock_is_refused() {
     }
 }
 
-/// What a test does in the environment that the next one gives it.
+/// The part of the next test that runs in a process of its own, with another environment.
 #[test]
 #[ignore = "run by the next one"]
 fn check_the_file_of_the_environment() {

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// What a lock says of version 1 of `Typo`, read as this type; it is the same whether it checks, records or accepts,
-/// and nothing is written.
+/// The changes that a lock reports for version 1 of `Typo`, if it is read as this type. They are the same whether the
+/// lock checks, records or accepts, and nothing is written.
 fn found<T: serde::de::DeserializeOwned>(typo: EventSchema) -> Vec<SchemaChange> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("schemas.json");
@@ -77,7 +77,7 @@ fn a_misspelt_pointer_is_caught() {
     assert_eq!(found::<Typo>(protecting(&["/email"])), []);
     assert_eq!(found::<Typo>(event("Typo").version(1).protect_whole(Owner::Aggregate)), []);
 
-    // What was recorded before is not overwritten either.
+    // The lock that was recorded before is not overwritten either.
     let right = Schemas::builder([protecting(&["/email"])]).decodes::<Typo>().build().unwrap();
     SchemaLock::new(&path, &right).record().unwrap();
     let before = std::fs::read_to_string(&path).unwrap();
@@ -114,7 +114,7 @@ fn what_is_protected_can_be_erased() {
     }
     assert_eq!(said::<Lenient>(protecting(&["/name", "/note", "/tags"])), [""; 0]);
 
-    /// What a step needs, which is nothing of it.
+    /// The type that a step reads, which has no protected member.
     #[derive(Deserialize)]
     #[allow(dead_code, reason = "only its shape matters")]
     struct Trimmed {
@@ -122,7 +122,7 @@ fn what_is_protected_can_be_erased() {
     }
     assert_eq!(said::<Trimmed>(protecting(&["/name"])), [""; 0]);
 
-    /// Of which nothing can be made up.
+    /// A type of which no sample can be made up.
     #[derive(Deserialize)]
     #[allow(dead_code, reason = "only its shape matters")]
     struct Odd {
@@ -248,7 +248,7 @@ fn a_read_model_may_leave_members_out() {
     );
 }
 
-/// What a `Deserialize` of the application keeps in a buffer of its own.
+/// Types whose `Deserialize` keeps a value in a buffer of its own.
 macro_rules! kept {
     ($name:ident) => {
         #[derive(Debug)]
@@ -319,7 +319,8 @@ fn check<T: serde::de::DeserializeOwned + std::fmt::Debug>(stand_in: &Value, is_
     let expected = if is_readable { vec![] } else { vec![expected] };
     assert_eq!(found.into_iter().map(|found| found.change).collect::<Vec<_>>(), expected, "{target} {stand_in}");
 
-    // What the lock says is what readers meet. Nobody takes one for the other.
+    // The lock reports exactly the failures that readers meet. No live value is read as a redaction, and no redaction
+    // as a live value.
     let read = |name: &Value, redacted: &[&str]| {
         let mut payload = live.clone();
         payload["name"] = name.clone();

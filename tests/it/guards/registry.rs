@@ -1,4 +1,4 @@
-//! What the guards know of a registry, they know through its public API: so does everybody else.
+//! The public API through which the guards read a registry.
 
 use eventseal::error::EventFault;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryTx};
@@ -103,7 +103,7 @@ fn the_rust_types_of_a_registry_are_known() {
     assert!(matches!(reads.read(&stored("{}")), Err(Error::Event { fault: EventFault::Decode { .. }, .. })));
 }
 
-/// Whoever answers as no deserializer may is refused, and nothing panics.
+/// Answers that no deserializer may give are refused, and nothing panics.
 #[test]
 fn answers_that_make_no_sense_are_refused() {
     struct Odd(usize);

@@ -52,7 +52,7 @@ fn findings(result: Result<Tainted, GuardError>) -> Vec<TaintFinding> {
     }
 }
 
-/// Where values leaked: from which version, to which, from and to which place.
+/// The leaks that were found: the version, the target, and the places from which and to which a value leaked.
 fn leaks(result: Result<Tainted, GuardError>) -> Vec<(u32, String, String, String)> {
     let leak = |finding: TaintFinding| match finding.problem {
         TaintProblem::Leak { target_type, target_version, pointer, protected } => {

@@ -1,4 +1,4 @@
-//! Keys and everything below.
+//! Appends with failures of keys, of the KMS and of the inner store.
 
 use super::{KEYRING, Shop, assert_silent, declared, good, order, placed};
 use eventseal::ExpectedVersion::Any;

@@ -1,4 +1,4 @@
-//! I2 and I9: what an append refuses, how it says so, and what gets out meanwhile.
+//! I2 and I9: appends that are refused, their errors, and the absence of protected values in all that gets out.
 //!
 //! The inner store of these tests keeps everything that it is given, also in transactions that are
 //! rolled back. No canary of a protected value may ever be in it, nor in any error.

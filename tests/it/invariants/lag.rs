@@ -1,4 +1,4 @@
-//! I5 for readers that may lag.
+//! I5 for reads that may lag.
 
 use super::{Counting, Flaky, placed, schemas};
 use eventseal::keys::{KeyManager, KeyManagerBuilder};
@@ -91,7 +91,7 @@ async fn i5_what_a_process_shreds_itself_it_never_shows_again<B: Backend>() {
     lagging.keys().enable(db.tx(&mut transaction), &scope, "go").await.unwrap();
     db.commit(transaction).await.unwrap();
     assert_eq!(read().await.unwrap(), [true, false, false]);
-    // What is rolled back did not happen.
+    // A change that is rolled back has no effect.
     let mut transaction = db.begin().await.unwrap();
     lagging.keys().shred(db.tx(&mut transaction), &KeyScope::new("Customer", "3"), "request").await.unwrap();
     drop(transaction);
@@ -167,7 +167,7 @@ async fn i5_reads_that_may_lag_do_so_and_appends_do_not<B: Backend>() {
             && db.read(&strict, "1").await.unwrap()[0].is_redacted()
     );
     assert!(db.try_append(&lagging, "1", &[placed("1")]).await.unwrap_err().is_shredded());
-    // What the process does itself it knows, and with it looks at the rest again.
+    // The process knows its own changes. They make it look at all rows of the page again.
     db.shred(&lagging, "2").await;
     let read = db.read(&lagging, "1").await.unwrap();
     assert!(read[0].is_redacted() && read[1].is_redacted() && !read[2].is_redacted());

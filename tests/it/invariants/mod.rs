@@ -1,5 +1,5 @@
-//! The invariants of the design, on every database: memory, SQLite and PostgreSQL. What holds on one must hold on all;
-//! the finer points are tested where they belong (`roundtrip`, `tamper`, `input`, `keys`, `schemas`).
+//! The invariants of the design, on every database: memory, SQLite and PostgreSQL. Every invariant must hold on all of
+//! them. The details are tested elsewhere (`roundtrip`, `tamper`, `input`, `keys`, `schemas`).
 
 mod lag;
 
@@ -225,7 +225,7 @@ async fn i4_only_a_shred_redacts<B: Backend>() {
     db.shred(&store, "1").await;
     let erased = db.read(&store, "1").await.unwrap().remove(0);
     assert_eq!((&*erased.payload, erased.redacted.len()), (&br#"{"customer":"1","name":null}"#[..], 1));
-    // Whoever can't check the tag sees no redaction either.
+    // A reader that can't check the tag sees no redaction either.
     assert!(matches!(db.read(&foreign, "1").await, Err(Error::Kms(KmsFault::Refused { .. }))));
 }
 

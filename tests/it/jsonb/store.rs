@@ -15,7 +15,7 @@ pub(super) const TABLE: &str = "
 /// One writer at a time, so that no position is in flight when it is had.
 const LOCK: i64 = 7;
 
-/// What a mutant of the store does wrong.
+/// The rule that a mutant of the store breaks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Wrong {
     Nothing,

@@ -1,4 +1,4 @@
-//! What outages look like, and what the KMS and the key table are asked.
+//! Outages of the KMS, and the number of calls to the KMS and of queries of the key table.
 
 use super::{append, placed, read, schemas};
 use async_trait::async_trait;

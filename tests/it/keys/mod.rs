@@ -1,4 +1,4 @@
-//! Keys: who sees what after a shred, what an outage looks like, and what the key table may cost.
+//! Keys: reads after a shred, outages, and the number of queries of the key table.
 
 mod costs;
 mod life;

@@ -1,4 +1,4 @@
-//! What everybody sees after a shred.
+//! Reads after a shred, by several processes.
 
 use super::{ERASED, append, placed, read, schemas, shop, shred};
 use eventseal::ExpectedVersion::Any;

@@ -90,7 +90,7 @@ async fn a_key_database_of_another_namespace_is_refused_at_startup() {
     ));
 }
 
-/// What is wrapped for the namespace of another database could be read by this process, until it restarts.
+/// If a key were wrapped for the namespace of another database, this process could use it, but only until it restarts.
 #[tokio::test]
 async fn i6_one_store_makes_and_changes_keys_in_one_database_only() {
     let cold = || SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());

@@ -1,4 +1,4 @@
-//! What is sealed, what is erased and what is left.
+//! The events that a backfill seals, erases and leaves.
 
 use super::{accepting, erasing, every, in_transaction, placed, small, strict, with};
 use eventseal::error::{EventFault, KeyFault};
@@ -231,7 +231,8 @@ async fn i4_protection_that_grew_is_completed<B: Backend>() {
     assert_eq!((now[0].redacted.len(), now[1].redacted.len()), (1, 2));
 }
 
-/// Whoever writes to the store names another owner, and adds something in the clear so that the event is sealed again.
+/// Somebody who can write to the store names another owner in an event, and adds a value in the clear so that the event
+/// is sealed again.
 async fn i4_i5_a_sealed_value_stays_with_the_owner_it_was_sealed_for<B: Backend>() {
     let schemas = || {
         let placed = event("Placed").version(1).protect(&["/name", "/phone"], customer());

@@ -1,4 +1,4 @@
-//! What others do meanwhile: appends, shreds and another backfill.
+//! Backfills beside appends, shreds and another backfill.
 
 use super::{accepting, every, placed, small, strict, with};
 use eventseal::maintenance::{BackfillOptions, Backfilled};
@@ -114,7 +114,7 @@ async fn a_later_call_begins_where_nothing_can_appear<B: Backend>() {
     assert!(contains(&db.stored().await[8].payload, CANARY));
 }
 
-/// What a transaction in flight is going to commit is behind nobody's back.
+/// Events of a transaction in flight lie behind the position at which the next call begins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i11_what_is_in_flight_is_sealed_by_the_next_call() {
     let db = Postgres::new().await;

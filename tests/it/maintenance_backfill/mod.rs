@@ -1,4 +1,4 @@
-//! Backfill, on every database: what was stored in the clear is sealed where it lies.
+//! Backfill, on every database: events that were stored in the clear are sealed in place.
 
 mod content;
 mod failures;

@@ -1,4 +1,4 @@
-//! What a copy says.
+//! The contents of a copy.
 
 use super::{ordered, placed, places, read_copy, read_copy_by, rewrite, schemas, seen, seller, small, stored_as, with};
 use eventseal::error::EventFault;
@@ -196,7 +196,7 @@ async fn i2_what_was_sealed_does_not_come_to_lie_in_the_clear<B: Backend>() {
     assert!(!contains(&after[0].payload, CANARY) && stored_as(&after[0]) == ("Open", 1));
     assert!(seen(read_copy(&db, &copy).await.unwrap()) == seen(db.read_log(&store).await.unwrap()));
 
-    // What serde_json can't hold beside it hides nothing from a typed step that does not read it.
+    // JSON that serde_json can't hold does not disturb a typed step that does not read it.
     #[derive(serde::Deserialize)]
     struct Named {
         name: String,
@@ -243,7 +243,7 @@ fn of_owners() -> Schemas {
         met("Met").version(2).protect(&["/full"], customer()).change(1, moved()),
         // Another member names the owner.
         met("Renamed").version(2).protect(&["/full"], seller()).change(1, moved()),
-        // Of two owners in the event.
+        // The values of two owners of the event.
         met("Swapped")
             .protect(&["/other"], seller())
             .version(2)
@@ -269,7 +269,7 @@ fn of_owners() -> Schemas {
     .unwrap()
 }
 
-/// What names an owner is not authenticated, and steps are anybody's code.
+/// The id that names an owner is not authenticated, and steps are code of the application.
 async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
     let (db, copy) = (B::make().await, B::make().await);
     let store = db.prepared(of_owners()).await;
@@ -287,7 +287,7 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
         raw("Grown", r#""seller":"eve","note":["in the clear so far",1.50],"is":true"#),
     ];
     db.append(&store, "1", &events).await;
-    // Whoever writes to the store names another owner in the first one.
+    // Somebody who can write to the store names another owner in the first event.
     let first = db.stored().await.remove(0);
     let new = String::from_utf8(first.payload.clone()).unwrap().replace(r#""ada""#, r#""eve""#).into_bytes();
     let replacement =

@@ -1,4 +1,4 @@
-//! What others do meanwhile: appends, shreds and another rewrite.
+//! Rewrites beside appends, shreds and another rewrite.
 
 use super::{ordered, placed, read_copy, rewrite, schemas, seen, small, with};
 use eventseal::error::MaintenanceFault;
@@ -258,7 +258,7 @@ async fn i5_a_shred_waits_until_the_copy_is_committed() {
     assert!(now[0].is_redacted() && !contains(&now[0].payload, CANARY) && contains(&now[1].payload, CANARY));
 }
 
-/// What was written is opened with the keys as they are in the table then, whatever this process has in its caches.
+/// Written events are verified with the keys as they are in the table then, whatever this process has cached.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i6_what_was_written_is_opened_with_the_keys_that_are_there() {
     let (db, copy) = (std::sync::Arc::new(Postgres::new().await), Postgres::new().await);

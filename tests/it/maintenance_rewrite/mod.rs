@@ -147,7 +147,7 @@ where
     store.rewrite(source.connection(&mut connection), target, copy.connection(&mut other), options, &mut |_| {}).await
 }
 
-/// What readers of the copy see, with the keys of the source.
+/// The events that readers of the copy see, with the keys of the source.
 async fn read_copy<B: Backend>(source: &B, copy: &B) -> Result<Vec<PersistedEvent>> {
     read_copy_by(source, copy, schemas()).await
 }

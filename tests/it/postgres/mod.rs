@@ -1,4 +1,4 @@
-//! What is particular to PostgreSQL: its locks, isolation levels, plans, names and migrations.
+//! Tests of PostgreSQL alone: locks, isolation levels, plans, names and migrations.
 
 mod locks;
 mod plans;

@@ -23,8 +23,7 @@ use support::{Postgres, Sqlite};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
-/// What a `begin()` leaves behind whose future was dropped, as by a timeout: a transaction that the driver does not
-/// know of.
+/// Leaves a transaction that the driver does not know of: the future of its `begin()` is dropped, as by a time-out.
 async fn cancel_begin(connection: &mut PgConnection, db: &Postgres) {
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await.unwrap();
     // The server may answer before it is asked for the first time, and then there is nothing to cancel.
@@ -45,7 +44,8 @@ async fn cancel_begin(connection: &mut PgConnection, db: &Postgres) {
     assert!(!connection.is_in_transaction());
 }
 
-/// Whoever deletes the old master key after a move that was not committed has lost everything.
+/// If a move to a new master key were not committed, an operator who then deletes the old master key would lose
+/// everything.
 #[tokio::test]
 async fn i11_what_is_said_to_be_committed_is_committed_on_a_connection_whose_begin_was_cancelled() {
     let db = Postgres::new().await;
@@ -293,7 +293,7 @@ async fn i5_an_outage_while_keys_of_their_own_database_are_committed_says_that_n
     );
 }
 
-/// What the server finds wrong when it commits.
+/// A deferred constraint trigger makes the server refuse the commit.
 #[tokio::test]
 async fn i11_a_commit_that_is_refused_is_an_error_and_changes_nothing() {
     let db = Postgres::new().await;
@@ -369,7 +369,7 @@ async fn i5_no_event_is_committed_after_the_lock_on_its_key_was_lost() {
         let before = count().await;
         let mut tx = begin().await;
         store.append(&mut tx, &order, Any, &[placed(&customer)]).await.unwrap();
-        // As by idle_in_transaction_session_timeout, a fail-over, a firewall.
+        // The session ends, as it does by idle_in_transaction_session_timeout, a fail-over or a firewall.
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND state \
             = 'idle in transaction'";
         keys.pool.execute(end).await.unwrap();

@@ -1,4 +1,4 @@
-//! What is on the disk when it is committed.
+//! Durability: changes of keys are on the disk when they are committed.
 
 use super::{OLD, Scripted, placed, schemas, scope, with_scopes};
 use eventseal::ExpectedVersion::Any;
@@ -54,7 +54,7 @@ async fn i5_a_change_of_keys_is_on_the_disk_when_it_is_committed() {
     }
     let kept: String = sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&mut connection).await.unwrap();
     assert_eq!(kept, "off", "the caller's setting is his own again");
-    // What is stronger stays.
+    // A stronger setting stays.
     let mut tx = connection.begin().await.unwrap();
     tx.execute("SET LOCAL synchronous_commit = remote_apply").await.unwrap();
     store.keys().disable(&mut tx, &scope("live"), "r").await.unwrap();
@@ -109,7 +109,7 @@ async fn i5_a_shred_that_the_power_could_take_back_is_refused() {
         let options = SqliteConnectOptions::new().filename(db.folder.path().join("test.db")).synchronous(synchronous);
         let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
         let before: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap();
-        // What commits on its own sees to it, in its transaction, and leaves the connection as it was.
+        // A call that commits on its own makes its commit durable, and restores the connection's setting.
         store.keys().create_kek(&mut connection, &format!("tenant_{before}")).await.unwrap();
         assert_eq!(
             sqlx::query_scalar::<_, i64>("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap(),

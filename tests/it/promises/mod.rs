@@ -1,5 +1,5 @@
-//! What a call says that it did is done, whatever the database lets happen: a change that something keeps away is an
-//! error, what is said to be committed is, and what must last outlasts a crash (invariants I5 and I6).
+//! A call that succeeds has done what it says, whatever happens in the database. A change that something prevents is an
+//! error. A call that says that it is committed is. A change that must last outlasts a crash (invariants I5 and I6).
 
 mod commits;
 mod disk;

@@ -1,4 +1,4 @@
-//! Changes that something in the database keeps away or turns back.
+//! Changes that something in the database prevents or undoes.
 
 use super::{OLD, Scripted, change, placed, schemas, scope, with_scopes};
 use eventseal::ExpectedVersion::Any;
@@ -92,7 +92,7 @@ async fn what_is_retired_stays_so_and_in_its_partition<B: Scripted>() {
         assert!(refused.to_string().contains("never"), "{sql}: {refused}");
         assert_eq!(store.keys().kek_usage(db.connection(&mut connection)).await.unwrap(), before, "{sql}");
     }
-    // What the library does itself is not in the way of these guards.
+    // The library's own changes pass these guards.
     store.keys().rotate_kek(db.connection(&mut connection), "default").await.unwrap();
 }
 

@@ -63,7 +63,8 @@ trait Rotated: Backend {
         store
     }
 
-    /// As applications do: once more if something was in the way, such as a key that was rotated and is not open yet.
+    /// Appends as applications do: tries once more if something was in the way, such as a rotated key that is not open
+    /// yet.
     async fn place(&self, store: &SealedStore<Self::Store>, id: &str, customers: std::ops::Range<usize>) -> Result<()> {
         let deadline = Deadline::of("for an append that collides with nobody");
         loop {

@@ -1,4 +1,4 @@
-//! I1: what is sealed opens to the very bytes that were appended.
+//! I1: a sealed payload opens to the very bytes that were appended.
 //!
 //! Documents are made as texts, not as values: what a JSON library would normalise away is what must
 //! survive. Each is a list of segments, so that the tests know what must be hidden and what must not
@@ -39,7 +39,7 @@ fn schemas() -> Schemas {
     .unwrap()
 }
 
-/// What `/email` and the like are called once they are unescaped, by where they stand.
+/// The unescaped names of the protected members, by the object that they are in.
 const ROOT: &[&str] = &["email", "customer", "customer_id", "lines", "owner", "a/b", "~2", "*", "", "grid", "$seal"];
 const CUSTOMER: &[&str] = &["name"];
 const LINE: &[&str] = &["note", "to"];
@@ -106,7 +106,7 @@ fn is_base64url(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// What stands for each secret, if everything else is as it was.
+/// The text in place of each secret, if everything else is unchanged.
 fn tokens(bare: &str, document: &[Segment]) -> Vec<String> {
     let mut rest = bare;
     let mut tokens = Vec::new();

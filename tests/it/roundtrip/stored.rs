@@ -1,4 +1,4 @@
-//! Through the store.
+//! Round trips through a store.
 
 use super::{check, order, schemas, template};
 use eventseal::ExpectedVersion::NoStream;

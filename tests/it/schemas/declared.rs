@@ -1,4 +1,4 @@
-//! What schemas refuse at startup, and what they protect.
+//! Declarations that schemas refuse at startup, and the protection that they declare.
 
 use super::{no_parts, same};
 use eventseal::schema::{EventSchema, SchemaProblem};
@@ -87,7 +87,7 @@ fn every_contradiction_is_reported_on_its_own() {
     }
 }
 
-/// What a version takes over from others adds up; the last one named is not the only one.
+/// A version that protects the same as several others protects what all of them do, not only the last one.
 #[test]
 fn i2_a_version_protects_what_every_version_named_protects() {
     let schemas = Schemas::new([event("E")

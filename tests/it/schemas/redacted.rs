@@ -1,4 +1,4 @@
-//! What counts as redacted after a step.
+//! The places that count as redacted after a step.
 
 use super::seen;
 use eventseal::schema::{EventSchema, SplitPart};
@@ -142,7 +142,7 @@ async fn i4_no_live_value_counts_as_redacted_after_a_closure() {
 
 #[tokio::test]
 async fn i4_a_live_value_that_a_closure_leaves_alone_stays_live() {
-    // What was not protected before was not redacted either.
+    // A place that was not protected before was not redacted either.
     let old = || met(&["/guests/*/name"], guest());
     let payload = r#"{"host":null,"guests":[{"id":"a","name":"Ada","phone":null}]}"#;
     let new =
@@ -226,7 +226,7 @@ async fn i7_redactions_follow_stand_ins_that_a_closure_moves_or_leaves() {
             Ok::<_, Infallible>(old)
         }
     };
-    // What the old version put there counts, and becomes what the new version puts there.
+    // The old version's stand-in counts as redacted, and is replaced by the new version's.
     let old = || met(&["/email"], Owner::Aggregate).redact_as("/email", "erased@invalid");
     let new = |stand_in: Value| old().version(2).protect(&["/mail"], Owner::Aggregate).redact_as("/mail", stand_in);
     for stand_in in [Value::Null, json!("gone")] {
@@ -264,7 +264,7 @@ async fn i7_redactions_follow_stand_ins_that_a_closure_moves_or_leaves() {
             assert_eq!(pointers(&events[0]), &["/people/0/called"][..expected], "{ids:?}");
         }
     }
-    // Where nothing names the owner any more, a place that was left alone is still redacted.
+    // If nothing names the owner any more, a redacted place that the step did not change is still redacted.
     let same = |old: Value| Ok::<_, Infallible>(old);
     let old = || met(&["/id", "/name"], subject("Guest", "/id"));
     let new = old().version(2).protect_same_as(1).redact_as("/name", "gone").upcast(1, same);
@@ -303,7 +303,7 @@ async fn i4_a_live_number_that_a_step_spells_otherwise_stays_live() {
                 .await;
         assert_eq!(pointers(&events[0]), ["/email"], "{amount}");
     }
-    // What was erased stays erased, too.
+    // An erased number stays erased, too.
     for stand_in in ["0", "0.0", "0.00", "0e2"] {
         let stand_in: Value = serde_json::from_str(stand_in).unwrap();
         let old = || met(&["/amount"], Owner::Aggregate).redact_as("/amount", stand_in.clone());

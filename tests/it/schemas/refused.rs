@@ -1,4 +1,4 @@
-//! What stays as it is, what is refused, and what errors show.
+//! Events that pass unchanged, events that are refused, and the texts of errors.
 
 use super::{PlacedV1, V1, same, v1_schemas};
 use eventseal::ExpectedVersion::Any;

@@ -49,7 +49,7 @@ async fn filtered_reads_use_indexes() {
             connection.lock_handle().await.unwrap().remove_progress_handler();
             let found: Vec<_> = page.events.iter().map(|event| event.global_position.get()).collect();
             assert_eq!((found, page.scanned as usize), (expected.clone(), expected.len()), "{filter:?}");
-            // Of SQLite's machine. A walk over the table takes some for each row.
+            // These are steps of SQLite's virtual machine. A walk over the table takes some for each row.
             let steps = steps.load(Ordering::SeqCst);
             assert!(steps > 0 && steps < 1_000, "{filter:?}, statistics: {statistics}: {steps} steps");
         }
@@ -119,7 +119,7 @@ async fn an_event_that_the_database_did_not_store_is_not_reported_as_appended() 
     assert!(matches!(error, Error::VersionConflict { .. }), "a conflict stays one: {error:?}");
 }
 
-/// Whoever follows the log can get past what can't be read, knows where it is, and never sees it as redacted.
+/// A reader of the log can get past an event that can't be read, knows its position, and never sees it as redacted.
 #[tokio::test]
 async fn i4_i8_one_unreadable_event_does_not_hold_up_the_others() {
     let db = Sqlite::new().await;
@@ -208,7 +208,7 @@ async fn rows_that_were_never_written_are_errors_and_not_panics() {
         // A blob that was lost is no erasure, and a tombstone that holds a key is none either.
         ("PRAGMA ignore_check_constraints = ON; UPDATE data_keys SET wrapped_key = NULL", "InvalidRow"),
         ("PRAGMA ignore_check_constraints = ON; UPDATE data_keys SET shredded_at = created_at", "InvalidRow"),
-        // What is said to be shredded is never shown, even if its key is still there.
+        // A value whose scope is shredded is never shown, even if its key still exists.
         ("UPDATE key_scopes SET state = 'shredded' WHERE scope_id = '42'", "InvalidRow"),
     ] {
         let mut connection = db.pool.acquire().await.unwrap();

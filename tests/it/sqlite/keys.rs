@@ -215,7 +215,7 @@ async fn i3_swapped_or_altered_key_rows_are_wrong_keys() {
     );
 }
 
-/// Whoever can write the key table, without having any key, points a scope at a key that is not its own.
+/// Somebody who can write to the key table, and has no key, points a scope at a key that is not its own.
 #[tokio::test]
 async fn i5_a_redirected_active_key_seals_nothing() {
     let db = Sqlite::new().await;

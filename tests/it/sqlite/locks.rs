@@ -94,7 +94,8 @@ async fn a_transaction_that_read_before_another_wrote_is_retryable() {
     store.append(&mut immediate, &order, Any, &[placed("42")]).await.unwrap();
 }
 
-/// What writes must write before it reads, or it would fail at once instead of waiting for another writer.
+/// A transaction that writes must write before it reads. Otherwise it would fail at once instead of waiting for another
+/// writer.
 #[tokio::test]
 async fn a_prepared_process_waits_for_its_turn_to_write() {
     let db = Sqlite::new().await;
@@ -183,7 +184,7 @@ async fn i5_a_kms_that_hangs_keeps_no_writer_waiting() {
     }
 }
 
-/// What a process that was not prepared pays for asking the KMS first.
+/// A process that was not prepared asks the KMS first, and may have to try its append again.
 #[tokio::test]
 async fn a_cold_append_that_was_overtaken_is_retryable_and_then_warm() {
     let db = Sqlite::new().await;
@@ -303,7 +304,7 @@ async fn a_dropped_append_leaves_nothing_half_done() {
     );
 }
 
-/// As by a timeout around `shred()` whose error is ignored.
+/// The shred's future is dropped, as by a time-out around `shred()` whose error is ignored.
 #[tokio::test]
 async fn i5_a_dropped_shred_never_claims_more_than_it_did() {
     let db = Sqlite::new().await;

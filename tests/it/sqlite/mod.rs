@@ -1,4 +1,4 @@
-//! What is particular to SQLite: its one writer, its transactions, its files.
+//! Tests of SQLite alone: its one writer, its transactions, its files.
 
 mod events;
 mod keys;

@@ -106,7 +106,7 @@ fn i3_i4_no_bit_of_a_sealed_value_can_be_flipped() {
     }
 }
 
-/// What a byte of a stored payload belongs to.
+/// The part of a stored payload to which a byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Region {
     /// Braces, brackets, colons, commas, quotes.
@@ -192,7 +192,7 @@ fn i3_i4_no_bit_of_a_stored_payload_changes_what_is_protected() {
                             assert_eq!(protected(&opened.payload), secrets, "{}", context());
                             match region {
                                 Region::Open => {}
-                                // As with the decoded header: what is not looked at changes nothing.
+                                // As with the decoded header, a byte that is not read changes nothing.
                                 Region::Header => {
                                     assert_eq!(opened.payload, before.payload);
                                     let now = URL_SAFE_NO_PAD.decode(token(&altered, "/$seal").unwrap()).unwrap();

@@ -11,7 +11,7 @@ fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// What must hold of anything that a store could hand back.
+/// Checks the rules that hold for any payload that a store could return.
 fn check_anything(world: &SealerWorld, template: &PersistedEvent, payload: Vec<u8>) {
     let original = match template.stored_type.as_str() {
         "Gifts" => GIFTS,

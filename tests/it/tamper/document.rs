@@ -189,7 +189,7 @@ fn other_documents(at: &Event<'_>) {
     let deep = at.by_text(&|text| text.replacen("12.50", &format!("{}{}", "[".repeat(200), "]".repeat(200)), 1));
     assert!(matches!(deep, Err(Error::Event { fault: EventFault::LimitExceeded { .. }, .. })));
 
-    // What is not protected may change, appear and go.
+    // Values that are not protected may change, appear and go.
     let changed = at
         .by_value(&|value| {
             value["total"] = json!([1, 2]);

@@ -84,7 +84,7 @@ fn i4_a_lost_key_row_is_missing_and_not_shredded() {
                     Err(Error::Event { fault: EventFault::MissingKey { key_id }, .. }) => {
                         assert!(lost.contains(&key_id));
                     }
-                    // Where nothing is redacted, nobody asks for the integrity key.
+                    // If nothing is redacted, the integrity key is not read.
                     Ok(opened) => {
                         assert!(
                             lost == [integrity] && !before.is_redacted() && opened == std::slice::from_ref(&before)
@@ -102,7 +102,7 @@ fn i4_a_lost_key_row_is_missing_and_not_shredded() {
 fn i3_i4_a_seal_does_not_open_in_another_namespace() {
     let here = SealerWorld::with_keyring(Keyring::parse(KEYRING).unwrap(), schemas());
     let stored = seal(&here, "Placed", PLACED);
-    // The same master key, another database: its keys are not there.
+    // Another database with the same master key does not have the keys.
     let there = SealerWorld::over(
         MemoryDb::new(Namespace::new("other").unwrap()),
         MemoryKeys::new(),
@@ -113,7 +113,7 @@ fn i3_i4_a_seal_does_not_open_in_another_namespace() {
     // Not even if the scopes of the same names were shredded there.
     shred_all(&there);
     assert!(matches!(there.open(&stored), Err(Error::Event { fault: EventFault::MissingKey { .. }, .. })));
-    // The same rows under another name: the KMS refuses.
+    // With the same rows under another namespace, the KMS refuses.
     let renamed = |kms: Box<dyn Kms>| Sealer::new(Faulty(Broken::renamed()), Arc::<dyn Kms>::from(kms), schemas());
     let open = |sealer: &Sealer<MemoryTx>, world: &SealerWorld, stored: &PersistedEvent| {
         futures::executor::block_on(sealer.open(&mut world.db.begin(), vec![stored.clone()]))

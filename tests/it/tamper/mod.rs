@@ -1,5 +1,5 @@
-//! I3 and I4: whoever can write to the store can break events, but can't move, replace or forge what is
-//! sealed, and can't make anything look erased.
+//! I3 and I4: somebody who can write to the store can break events, but can't move, replace or forge sealed values, and
+//! can't make a value look erased.
 //!
 //! Every alteration here is made to what the store holds, in three worlds: one whose keys are live, one
 //! in which a scope was shredded, and one in which all were. Where an alteration goes unnoticed (the
@@ -35,7 +35,7 @@ const PLACED: &str = concat!(
     r#""phone":"c4n4ry-555"},"total":12.50}"#
 );
 
-/// The same of two other scopes.
+/// Two fields of two other scopes.
 const PLACED_BY_OTHERS: &str = concat!(
     r#"{"order_id":"ord-2","customer_id":"cust-2","email":"c4n4ry-bob@example.org","courier":{"id":8,"#,
     r#""phone":"c4n4ry-556"},"total":1}"#
@@ -168,7 +168,7 @@ struct Header {
     commitments: Vec<[u8; 32]>,
 }
 
-/// What a byte of a header belongs to.
+/// The part of a header to which a byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Format,
@@ -239,7 +239,7 @@ impl Header {
         self.parts().into_iter().flat_map(|(_, bytes)| bytes).collect()
     }
 
-    /// What each byte belongs to.
+    /// The part to which each byte belongs.
     fn map(&self) -> Vec<Part> {
         self.parts().into_iter().flat_map(|(part, bytes)| vec![part; bytes.len()]).collect()
     }

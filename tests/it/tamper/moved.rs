@@ -1,4 +1,4 @@
-//! What is sealed for one place or event, put at another one.
+//! Sealed values and headers that are moved to another place or event.
 
 use super::{
     GIFTS, Header, JOINED, PAIR, PLACED, PLACED_BY_OTHERS, STATES, same_reading, seal, tampered, tokens, with_header,
@@ -116,7 +116,7 @@ fn i3_i4_an_event_is_bound_to_what_names_it() {
         ));
         evolved.stored_version = EventVersion::new(2);
         assert!(tampered(&world.open(&evolved)), "a version of the same protection is another one nevertheless");
-        // What only the store knows, and only after the append, is not bound.
+        // Values that the store assigns in the append are not bound.
         let renumbered = altered(&|event| {
             event.aggregate_version = AggregateVersion::FIRST.next();
             event.global_position = 99.try_into().unwrap();

@@ -1,4 +1,4 @@
-//! What schemas accept, plaintext and unknown versions, does not make altered payloads acceptable.
+//! Schemas that accept plaintext or unknown versions do not accept altered payloads.
 
 use super::{
     Careless, Header, KEYRING, PLACED, Part, Seen, declared, edited, order, placed, protected, schemas, seal,

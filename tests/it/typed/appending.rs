@@ -1,4 +1,4 @@
-//! What is encoded.
+//! Encoding of typed events.
 
 use super::{OrderEvent, Shipping, placed, stored};
 use eventseal::TypedEvent;

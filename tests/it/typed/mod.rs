@@ -1,4 +1,4 @@
-//! Typed events: what decodes into what, and what is refused, at startup and on reading.
+//! Typed events: decoding, and the mistakes that are refused at startup and on reading.
 
 use eventseal::schema::EventSchema;
 use eventseal::{
@@ -111,7 +111,7 @@ fn shipped() -> OrderShipped {
     OrderShipped { carrier: "by bike".into() }
 }
 
-/// As a store without schemas hands it out.
+/// An event as a store without schemas returns it.
 fn stored(event_type: &str, version: u32, payload: impl Into<Vec<u8>>) -> PersistedEvent {
     let new = NewEvent::raw(event_type, version, payload);
     PersistedEvent::from_new(aggregate("Order", "1"), AggregateVersion::FIRST, GlobalPosition::START, new)

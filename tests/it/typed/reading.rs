@@ -1,4 +1,4 @@
-//! From append to read.
+//! Typed events from append to read.
 
 use super::{
     Contact, OrderEvent, OrderPaid, OrderPlaced, OrderPlacedV1, OrderShipped, Shipping, customer, placed, schemas,

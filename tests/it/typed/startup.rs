@@ -1,4 +1,4 @@
-//! What is refused at startup.
+//! Mistakes that are refused at startup.
 
 use super::{OrderEvent, OrderPaid, OrderPlaced, OrderShipped, Shipping, shipped};
 use eventseal::ExpectedVersion::Any;
@@ -256,7 +256,7 @@ fn i4_what_can_not_be_decided_in_an_enum_or_below_flatten_is_found_at_startup_or
     check::<Flat>(true);
 }
 
-/// Of an event that was protected whole, erasure leaves what stands in for it.
+/// An erasure of an event that was protected whole leaves its stand-in only.
 #[tokio::test]
 async fn types_that_can_not_be_decoded_once_they_are_erased_are_found_at_startup() {
     #[derive(Debug, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! The vector files as they are written, and what the engine makes of a case.
+//! The vector files as types, and the engine's result for a case.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -62,7 +62,7 @@ pub(super) struct Key {
     pub(super) scope_kind: String,
     pub(super) scope_id: String,
     pub(super) status: Status,
-    /// What it is, or was: a reader has it of live keys only.
+    /// The key's bytes. A reader has them for live keys only.
     pub(super) secret: String,
 }
 
@@ -123,14 +123,14 @@ pub(super) enum Binding {
 pub(super) type Outcome = Result<(Vec<u8>, Vec<String>), (String, String)>;
 
 impl Case {
-    /// What the engine makes of the stored payload.
+    /// The engine's result for the stored payload.
     pub(super) fn open(&self) -> Outcome {
         let rows = |key: &Key| Some((key.id(), key.scope(), key.state()?));
         let keys: Vec<_> = self.keys.iter().filter_map(rows).collect();
         self.open_with(&self.stored.bytes(), &keys).map_err(|error| kind_of(&error))
     }
 
-    /// What it makes of this payload while all keys are live.
+    /// The engine's result for this payload while all keys are live.
     pub(super) fn open_live(&self, payload: &[u8]) -> Result<(Vec<u8>, Vec<String>), Error> {
         let rows = |key: &Key| (key.id(), key.scope(), State::Live(key.bytes()));
         self.open_with(payload, &self.keys.iter().map(rows).collect::<Vec<_>>())
@@ -143,7 +143,7 @@ impl Case {
         Ok((opened, redacted.iter().map(|place| place.as_str().to_owned()).collect()))
     }
 
-    /// What the engine seals the plaintext to.
+    /// The sealed payload that the engine makes of the plaintext.
     pub(super) fn seal(&self) -> Vec<u8> {
         let event = self.event(&self.plaintext.as_ref().unwrap().bytes());
         let active = |scope: &KeyScope| {

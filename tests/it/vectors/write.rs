@@ -1,4 +1,4 @@
-//! What the vector files of format version 1 hold, case by case.
+//! The contents of the vector files of format version 1, case by case.
 //!
 //! Expectations are written by hand, so that they are claims about the engine and not its echo; what the engine can't
 //! be made to write (headers of an attacker, void entries) is put together here.
