@@ -32,18 +32,18 @@ use uuid::Uuid;
 enum Kill {
     /// The server ends the connection, as an administrator makes it.
     Terminate,
-    /// The network goes.
+    /// The network connection is cut.
     Cut,
-    /// The client process goes.
+    /// The client process is killed.
     Process,
 }
 
 /// Where a client is stopped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Point {
-    /// At which of its requests, from 0.
+    /// The number of its request, from 0.
     request: usize,
-    /// Has the server done it?
+    /// Has the server carried out the request?
     done: bool,
 }
 
@@ -384,7 +384,7 @@ async fn i5_i6_i11_whatever_ends_in_the_middle_leaves_nothing_half_done() {
                         // Each of its statements is committed on its own, in an order that leaves none half done.
                         assert!(["0 0 0/0", "1 0 0/0", "1 1 1/1"].contains(&&*left), "{what}: {left}");
                     } else {
-                        // Maintenance commits for itself, and asks afterwards what became of it.
+                        // Maintenance commits by itself, and afterwards asks whether the commit was done.
                         let commit = requests - if operation == "backfill" { 2 } else { 1 };
                         let committed = (request, done) >= (commit, true);
                         assert_eq!(left, if committed { &*after } else { &*before }, "{what}");
@@ -430,8 +430,8 @@ async fn what_was_committed_is_never_called_retryable() {
     }
 }
 
-/// A rewrite has two connections. Whichever goes, at whichever statement: the copy is all or nothing, and running it
-/// again completes it.
+/// A rewrite has two connections. If either is lost, at any statement, each batch is copied as a whole or not at all,
+/// and running the rewrite again completes it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i8_i11_a_rewrite_that_loses_a_connection_is_completed() {
     let (db, copy) = (Postgres::new().await, Postgres::new().await);

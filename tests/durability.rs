@@ -53,7 +53,7 @@ impl Server {
         let server = Self(Primary::durable());
         let mut connection = server.connect().await;
         connection.execute("ALTER DATABASE postgres SET synchronous_commit = off").await.unwrap();
-        // Neither of them may write what nobody waits for.
+        // Neither of them may write log that no commit waits for.
         connection.execute("ALTER SYSTEM SET autovacuum = off").await.unwrap();
         connection.execute("ALTER SYSTEM SET bgwriter_lru_maxpages = 0").await.unwrap();
         connection.execute("SELECT pg_reload_conf()").await.unwrap();
@@ -89,7 +89,7 @@ impl Server {
         assert!(Command::new("kill").args(["-STOP", &writer.to_string()]).status().unwrap().success());
     }
 
-    /// A commit that nothing of this crate's is in. It comes last, so that nothing after it takes it to the disk.
+    /// A commit without any change of this crate. It comes last, so that no later commit takes it to the disk.
     async fn commit_plainly(&self) {
         self.connect().await.execute("INSERT INTO asynchronous VALUES ('lost')").await.unwrap();
     }
@@ -204,7 +204,7 @@ fn sqlite_store() -> SealedStore<SqliteStore> {
     SealedStore::new(SqliteStore::new(), SqliteKeys::new(), keyring(), schemas())
 }
 
-/// Shreds, commits or not, says so, and waits for its end.
+/// Shreds, commits if it is told to, reports that, and waits until it is killed.
 async fn child(path: &str, journal: SqliteJournalMode, commits: bool) {
     let mut connection = open(path, journal).await;
     // Pages go to the file before the commit, so that there is something to take back.

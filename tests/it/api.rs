@@ -1,4 +1,4 @@
-//! What the types promise, pinned.
+//! Pins the auto traits of public types, and the object safety of the ports.
 
 use eventseal::keys::{KeyManager, KeyStore, KeyTable};
 use eventseal::kms::{Kms, SecretKey};

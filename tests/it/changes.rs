@@ -1,4 +1,4 @@
-//! Declarative steps: what they do to a payload, and that protection and redactions go with it.
+//! Declarative steps: their effect on payloads, and on protection and redactions.
 
 mod building;
 mod redactions;
@@ -63,7 +63,7 @@ async fn every_change_does_what_it_says() {
         (r#"{"l":["a","b"]}"#, new().map_value("/l/*", |old: String| old.to_uppercase()), r#"{"l":["A","B"]}"#),
         (r#"{"a":{"b":1}}"#, new().map_value("/a", |old: Value| json!([old])), r#"{"a":[{"b":1}]}"#),
         (r#"{"a":1}"#, new(), r#"{"a":1}"#),
-        // One after the other.
+        // Changes are made one after the other.
         (r#"{"a":1,"b":2}"#, moved("/a", "/t").move_value("/b", "/a").move_value("/t", "/b"), r#"{"a":2,"b":1}"#),
         (
             r#"{"a":1}"#,
@@ -143,7 +143,7 @@ async fn no_payload_makes_a_step_large_or_long() {
         let error = changed(&big, changes).await.unwrap_err().to_string();
         assert!(error.ends_with("failed: the payload would grow by more than 64 MiB"), "{error}");
     }
-    // Many members beside many elements: each element is found on one way through the document.
+    // The payload has many members beside many elements. All elements are found in one pass through the document.
     let members: String = (0..100_000).map(|n| format!(r#""m{n}":{n},"#)).collect();
     let wide = format!(r#"{{{members}"a":1,"l":[{}{{"b":2}}]}}"#, r#"{"b":1},"#.repeat(99_999));
     let changes = Changes::new()

@@ -83,8 +83,8 @@ on_every_database! {
     what_was_opened_is_not_kept_longer_than_the_period,
 }
 
-/// A KMS that keeps its callers waiting until somebody else's shred got through, or did not. The shred is of the
-/// subject that the caller is about, so it waits for whatever the caller holds.
+/// A KMS that keeps its callers waiting while another transaction shreds the subject that the caller works on. The
+/// shred waits for every lock that the caller holds, so it shows whether there is one.
 struct Watching<B: Backend> {
     db: Arc<B>,
     shred: Mutex<Option<KeyScope>>,
@@ -119,8 +119,9 @@ impl<B: Backend> KmsFaults for Watching<B> {
     }
 }
 
-/// Runs a transaction until nobody is in its way. Twice is enough: a key that the locks showed to be closed is opened
-/// by the next try, and where that try's look was overtaken (SQLite), the one after it has the key at hand.
+/// Runs a transaction until nothing is in its way. Two more tries are enough. If the locked rows needed a key that was
+/// not open, the next try opens it. If another writer was faster than that try (on SQLite), the try after it has the
+/// key in its cache.
 async fn tried<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     for _ in 0..3 {
         match call().await {
@@ -162,7 +163,7 @@ async fn no_lock_is_held_while_the_kms_is_asked<B: Backend>() {
         assert!(result.unwrap_err().is_shredded(), "it was shredded while the KMS was asked, so the lock shows that");
         checked(&format!("a cold process, a subject that is {id}"));
     }
-    // By one that keeps nothing: whatever it opened ahead has expired when it locks.
+    // An append by a process that keeps no keys: the keys that it opened ahead have expired when it locks.
     db.place(&operator, "expired").await.unwrap();
     asked(&customer_scope("expired"));
     let result = tried("expired", async || db.place(&forgetful(), "expired").await).await;
@@ -341,7 +342,8 @@ async fn an_outage_is_waited_for_once<B: Backend>() {
         }
         assert!(kms.asked.load(Ordering::SeqCst) > asked);
     }
-    // An error that is none of the KMS is of the one who asked. The next one asks again, and his is the same.
+    // An error that is not one of the KMS belongs to the call that asked. The next call asks again, and gets the same
+    // error.
     kms.slow.store(false, Ordering::SeqCst);
     kms.fail(Some(|_| Error::Keys(KeyFault::Random)));
     kms.asked.store(0, Ordering::SeqCst);

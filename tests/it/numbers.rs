@@ -1,4 +1,4 @@
-//! Numbers count by what they are, not by how they are spelled: also where a crate of the build turns on serde_json's
+//! Numbers are compared by their values and not by their spellings, even if a crate of the build turns on serde_json's
 //! `arbitrary_precision`, which keeps spellings. `scripts/test` runs this with it and without.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]

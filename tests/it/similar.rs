@@ -56,7 +56,7 @@ where
         ("customer", "cust_42"),
     ];
     assert_eq!(similar("Customer", "cust_42").await, named(&others));
-    // Whoever misspells the one that was meant finds it, too.
+    // A misspelt id finds the scope that was meant, too.
     assert!(similar("Customer", " Cust_42").await.contains(&("Customer".to_owned(), "cust_42".to_owned())));
     assert!(similar("Customer", "cUsT_42").await.contains(&("Customer".to_owned(), "CUST_42".to_owned())));
     assert_eq!(similar("Customer", "MIXED").await, named(&[("Customer", "Mixed")]));

@@ -1,5 +1,5 @@
-//! Tables of events that break one rule each, as [mutants](mutants.rs) of stores do. Those that take a real database
-//! are in `jsonb.rs`.
+//! Tables of events that break one rule each, like the [mutants](mutants.rs) of stores. Mutants that need a real
+//! database are in `jsonb.rs`.
 
 use async_trait::async_trait;
 use eventseal::conformance;
@@ -75,7 +75,7 @@ impl StoreFaults for MutantTable {
     }
 }
 
-/// Work whose failure is kept from whoever commits.
+/// Work whose failure is hidden from the code that commits.
 struct Swallow<'w>(&'w mut dyn TableWork<MemoryTx>, Option<Error>);
 
 #[async_trait]

@@ -41,7 +41,7 @@ impl Expect {
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// One append for each entry: to which aggregate, and an event for each of these scopes.
+    /// One append for each entry. An entry has the aggregate, and the scope of each event.
     Append(Expect, Vec<(usize, Vec<usize>)>),
     /// An append by eventsalsa, in the version that [`Writer`] names.
     Foreign(Expect, usize),
@@ -91,7 +91,7 @@ impl Writer {
     }
 }
 
-/// How an operation ended that is not worth trying again.
+/// The result of an operation that is not worth trying again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Outcome {
     Done,
@@ -228,14 +228,14 @@ impl Random {
     }
 }
 
-/// Where a round of a race starts.
+/// The world in which a round of a race starts.
 #[derive(Clone, Copy, PartialEq)]
 enum Start {
-    /// From nothing: no scope, no stream.
+    /// An empty world: no scope, no stream.
     Fresh,
-    /// From where the round before ended, if the scopes are usable; else from nothing.
+    /// The world in which the round before ended, if its scopes are usable; otherwise an empty one.
     Usable,
-    /// From wherever the round before ended.
+    /// The world in which the round before ended.
     Anywhere,
 }
 
@@ -244,8 +244,8 @@ enum Start {
 enum Allowed {
     /// At READ COMMITTED nothing has to be tried again.
     Nothing,
-    /// At READ COMMITTED the other writer may have to try again, ours has not. Nobody waits for somebody who waits for
-    /// him.
+    /// At READ COMMITTED, the other writer may have to try again, and ours need not. No two transactions wait for each
+    /// other.
     TheirCollisions,
     Deadlocks,
 }
@@ -254,7 +254,7 @@ fn append(expect: Expect, stream: usize, scopes: &[usize]) -> Op {
     Op::Append(expect, vec![(stream, scopes.to_vec())])
 }
 
-/// In any order.
+/// The operations in a random order.
 fn shuffled(random: &mut Random, mut ops: Vec<Op>) -> Vec<Op> {
     for last in (1..ops.len()).rev() {
         ops.swap(last, random.below(last + 1));
@@ -333,7 +333,7 @@ async fn appends_over_scopes_and_aggregates_in_opposite_order() {
     .await;
 }
 
-/// Two of its transactions and one of ours on one stream, which is new or there already.
+/// Two transactions of eventsalsa and one of ours append to one stream, which is new or exists.
 async fn against_eventsalsa(writer: Writer, start: Start) {
     race(writer, start, Allowed::TheirCollisions, |random| {
         let all = [Expect::Any, Expect::Exact, Expect::NoStream];

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 type Store = SealedStore<PostgresStore>;
 
-/// When a transaction of a round goes on.
+/// The order in which the transactions of a round run.
 #[derive(Clone, Copy, Debug)]
 enum Schedule {
     Free,
@@ -413,12 +413,13 @@ async fn until_done_or_waiting(pool: &PgPool, pids: &Mutex<Vec<i32>>, others: us
         if *ended.borrow() + waiting as usize >= others {
             return;
         }
-        // Asking costs both processes more than a statement does: those who are waited for need the cores.
+        // Each question costs both processes more than a statement does, and the transactions that are awaited need the
+        // cores.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// Every order of so many things.
+/// Every order of `count` things.
 fn orders(count: usize) -> Vec<Vec<usize>> {
     if count == 0 {
         return vec![Vec::new()];
@@ -439,7 +440,7 @@ struct Counts {
     done: AtomicUsize,
     refused: AtomicUsize,
     collisions: AtomicUsize,
-    /// Of the collisions, those of our own appends.
+    /// The collisions of our own appends.
     ours: AtomicUsize,
     deadlocks: AtomicUsize,
 }

@@ -64,7 +64,7 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
         KeyManager::builder(Self::Keys::default(), Arc::clone(&KEYRING))
     }
 
-    /// The same keys, under another KMS.
+    /// The keys of a process, with another KMS.
     fn keys_of<M: Kms + 'static>(&self, kms: &Arc<M>) -> KeyManagerBuilder<Self::Tx> {
         KeyManager::builder(Self::Keys::default(), Arc::clone(kms))
     }

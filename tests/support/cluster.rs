@@ -62,8 +62,8 @@ const STANDBY: &str = r#"
     cd / && rm -rf "$folder"
 "#;
 
-/// No process of the server runs while the others are ended: one that noticed would still write. What they shared must
-/// be free before the next one starts.
+/// All processes of the server are stopped before the first is killed: one that noticed would still write. Their shared
+/// memory must be free before the next server starts.
 const CRASH: &str = r#"
     bin=$1 folder=$2
     first=$(head -n 1 "$folder/data/postmaster.pid")

@@ -20,12 +20,12 @@ pub struct Moto {
 static SHARED: LazyLock<Moto> = LazyLock::new(Moto::start);
 
 impl Moto {
-    /// The one that all tests of a file may use: each makes its own keys.
+    /// The server that all tests of a file may use: each makes its own keys.
     pub fn shared() -> &'static Self {
         &SHARED
     }
 
-    /// One of its own, for a test that stops it.
+    /// A server of its own, for a test that stops it.
     #[allow(clippy::zombie_processes, reason = "the server sees that this process ends, and ends too")]
     pub fn start() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -45,7 +45,7 @@ async fn i3_a_key_opens_in_its_own_context_only() {
             assert!(error.to_string().contains("restore it from a backup"), "{error}");
         }
     }
-    // The KMS itself binds it: who has the ciphertext and the right to decrypt needs the context as it is.
+    // The KMS itself binds the context: decrypting needs the same context, even with the ciphertext and the permission.
     let ids = [("eventseal-namespace", "shop".to_owned()), ("eventseal-kek", here.kek_id.to_string())];
     for (what, ids, opens) in [("right", &ids[..], true), ("missing", &[], false), ("half", &ids[..1], false)] {
         let mut call = client.decrypt().ciphertext_blob(Blob::new(wrapped.ciphertext.clone()));
@@ -148,7 +148,7 @@ async fn an_alias_chooses_and_the_arn_stays() {
     assert_eq!(moved.master_key_id, second);
     assert_eq!(kms.master_key_id().await.unwrap(), second);
     assert_eq!(AwsKms::new(client.clone(), id(&second)).master_key_id().await.unwrap(), second, "by id");
-    // Whatever becomes of the old key.
+    // The old key is not needed any more.
     client.schedule_key_deletion().key_id(id(&first)).send().await.unwrap();
     assert_eq!(kms.unwrap_kek(&moved, &here).await.unwrap().expose(), opened.expose());
     assert_eq!(failure_of(&kms.unwrap_kek(&old, &here).await.unwrap_err()), KmsFailure::KeyPendingDeletion);
@@ -193,7 +193,7 @@ async fn a_replica_opens_what_its_multi_region_key_wrapped() {
     );
 }
 
-/// Whoever can write to the key table may have a key in some account that this process's role may decrypt under.
+/// Somebody who can write to the key table may own a key under which this process's role may decrypt.
 #[tokio::test]
 async fn i3_a_planted_key_is_not_used_for_new_keys() {
     let moto = Moto::shared();

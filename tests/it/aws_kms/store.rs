@@ -11,7 +11,7 @@ use support::Sqlite;
 use support::moto::Moto;
 use uuid::Uuid;
 
-/// The same, when the KMS answers again, and its failure is forgotten.
+/// Reads until the KMS answers again, and its failure is forgotten.
 async fn recovered(db: &Sqlite, store: &Store) -> Vec<bool> {
     let deadline = Deadline::of("for the recovery from an outage");
     loop {
@@ -64,7 +64,7 @@ async fn i4_an_outage_fails_what_needs_the_kms_and_nothing_else() {
         assert_eq!(failure_of(&error), KmsFailure::Unreachable);
         assert!(error.is_retryable() && !error.is_shredded() && !error.is_tampered());
     }
-    // A shred needs no KMS. Whoever can't check its tag does not see a redaction but the outage.
+    // A shred needs no KMS. A reader that can't check its tag sees the outage, and no redaction.
     shred(&db, &cold, "2").await;
     assert_eq!(failure_of(&read(&db, &cold).await.unwrap_err()), KmsFailure::Unreachable);
     assert_eq!(read(&db, &warm).await.unwrap(), [false, true, false]);

@@ -112,7 +112,7 @@ async fn a_client_without_limits_gets_some() {
     let error = tokio::time::timeout(Duration::from_secs(60), unwrap_error(plain(stalled))).await.expect("it gives up");
     assert_eq!(failure_of(&error), KmsFailure::TimedOut, "{error:?}");
     assert!(started.elapsed() <= Duration::from_secs(21), "{:?}", started.elapsed());
-    // Whoever wants to wait may.
+    // A client that is configured without a time-out waits.
     let patient = plain(stalled).timeout_config(TimeoutConfig::disabled());
     assert!(tokio::time::timeout(Duration::from_secs(60), unwrap_error(patient)).await.is_err());
     for seconds in [2, 50] {

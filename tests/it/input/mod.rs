@@ -28,7 +28,7 @@ use support::faults::{Faulty, KeyFaults, KmsFaults, StoreFaults};
 use support::sealing::holds_canary;
 use support::whole;
 
-/// Everything that was handed to the wrapped store, whatever became of it.
+/// A wrapped store that keeps everything that it was given, even if it was rolled back.
 #[derive(Clone, Default)]
 struct Recorder {
     inner: MemoryStore,
@@ -299,7 +299,7 @@ async fn all_are_refused(cases: Vec<Case>) {
         let what = format!("{event_type} {}", String::from_utf8_lossy(&payload[..payload.len().min(200)]));
         let bad = NewEvent::raw(event_type, 1, payload);
         let id = bad.event_id;
-        // Alone, and behind and before one that could be sealed.
+        // The bad event is appended alone, after a good one, and before a good one.
         for events in [vec![bad.clone()], vec![good(), bad.clone()], vec![bad.clone(), good()]] {
             let error = shop.refuses(&what, &order(), Any, &events).await;
             assert!(is_right(&error), "{what}: {error:?}");

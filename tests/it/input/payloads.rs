@@ -97,7 +97,7 @@ async fn i2_i9_members_on_protected_paths_are_written_once() {
         ("Placed", r#"{"customer_id":"cust-new","customer":{"name":"c4n4ry","name":1}}"#),
         ("Placed", r#"{"customer_id":"cust-new","customer":{"name":"c4n4ry"},"customer":null}"#),
         ("Placed", r#"{"customer_id":"cust-new","customer":null,"\u0063ustomer":{"name":"c4n4ry"}}"#),
-        // Who is meant, if two are named?
+        // Two members name the subject, so it is not clear which one is meant.
         ("Placed", r#"{"customer_id":"cust-new","email":"c4n4ry","customer_id":"cust-1"}"#),
         ("Gifts", r#"{"lines":[{"to":"rec-1","note":"c4n4ry"},{"to":"rec-1","note":"c4n4ry","n\u006fte":1}]}"#),
         ("Gifts", r#"{"lines":[{"to":"rec-1","note":"c4n4ry"}],"lines":[]}"#),
@@ -177,7 +177,7 @@ async fn i2_i9_a_protected_value_needs_an_owner() {
         cases.push(case("Placed", format!("{{\"customer_id\":{id},\"email\":\"c4n4ry\"}}"), invalid, advice));
         cases.push(case("WholeOfSubject", format!("{{\"customer_id\":{id},\"email\":\"c4n4ry\"}}"), invalid, advice));
     }
-    // What is refused as an id is not repeated either.
+    // The error does not repeat an id that is refused.
     cases.push(case("Placed", r#"{"customer_id":27182818284590452353.5,"email":"c4n4ry"}"#, invalid, "integers"));
     cases.push(case(
         "Placed",

@@ -212,7 +212,7 @@ async fn between(server: &PgConnectOptions, instead: fn(&[u8]) -> Option<&[u8]>)
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// All that a database says of its keys.
+/// All rows of the key tables, as texts.
 async fn keys_of(db: &Postgres) -> Vec<String> {
     let rows = "SELECT format('%s %s %s', kek_id, state, master_key_id) FROM key_encryption_keys
         UNION ALL SELECT format('%s %s', key_id, kek_id) FROM data_keys ORDER BY 1";
@@ -344,7 +344,7 @@ async fn i11_a_commit_that_is_refused_is_an_error_and_changes_nothing() {
     drop(writer);
 }
 
-/// Those who commit themselves look as well.
+/// Callers that commit by themselves get the same check.
 #[tokio::test]
 async fn i5_no_event_is_committed_after_the_lock_on_its_key_was_lost() {
     let (events, keys) = (Postgres::new().await, Postgres::new().await);

@@ -41,7 +41,7 @@ async fn i5_a_change_that_is_kept_away_is_an_error_of_its_own<B: Scripted>() {
         }
         db.let_through(what, table).await;
     }
-    // With nothing in the way, all of it works.
+    // Without an obstacle, every change works.
     let others =
         ["rewrap", "rotate_kek", "create_kek", "append", "reopen", "enable", "disable", "shred", "move_master_key"];
     for operation in ["retire_kek"].into_iter().chain(others) {

@@ -17,7 +17,7 @@ on_every_database! {
     i11_a_key_that_does_not_open_is_neither_moved_nor_in_the_way,
 }
 
-/// The same keyring under another provider's name.
+/// A keyring under another provider's name.
 struct Elsewhere(Keyring);
 
 #[async_trait]

@@ -86,7 +86,7 @@ trait Rotated: Backend {
         self.try_append(store, id, &events).await.map(drop)
     }
 
-    /// When the KMS answers again, and its failure is forgotten.
+    /// Reads until the KMS answers again, and its failure is forgotten.
     async fn recovered(&self, store: &SealedStore<Self::Store>, id: &str) -> Vec<PersistedEvent> {
         let deadline = Deadline::of("for the recovery from an outage");
         loop {
@@ -213,7 +213,7 @@ async fn i11_a_rewrap_that_was_cut_short_is_completed_by_the_next<B: Rotated>() 
     let store = db.prepared_with(Arc::clone(&KEYRING)).await;
     db.place(&store, "1", 0..30).await.unwrap();
     db.rotate(&store).await;
-    // Dropped while it works, ever later. Whatever was done stays, and is not done again.
+    // The rewrap is dropped while it works, later in each round. Its committed part stays, and is not done again.
     let (mut total, mut rounds) = (0, 0);
     for polls in (0_u32..).map(|round| 1 + round + (1 << (round / 4).min(20))) {
         let mut done = 0;

@@ -1,4 +1,4 @@
-//! Rewraps beside others.
+//! Rewraps beside appends, shreds and other rewraps.
 
 use super::*;
 use eventseal::error::KeyFault;

@@ -51,7 +51,7 @@ async fn i4_an_erased_whole_payload_stays_readable_through_every_step() {
     assert_eq!(World::after(old(), payload, &[], schemas()).await.len(), 2);
     let events = World::after(old(), payload, &[("Order", "1")], schemas()).await;
     assert_eq!((seen(&events), events[0].event_type.as_str()), ((json!("old"), vec![""]), "Met"));
-    // Nothing at all was promised of payloads that are dropped.
+    // An event that is dropped is not seen, erased or not.
     assert!(World::after(old(), payload, &[("Order", "1")], vec![old().drop_from(1)]).await.is_empty());
 }
 

@@ -76,7 +76,8 @@ fn i3_i4_no_bit_of_a_sealed_value_can_be_flipped() {
                     let mut flipped = bytes.clone();
                     flipped[at / 8] ^= 1 << (at % 8);
                     let result = open(&flipped);
-                    // Nobody can tell any more what a destroyed key sealed; that it is gone is all there is to say.
+                    // Values under a destroyed key can't be checked any more. They are redacted, whatever their bytes
+                    // are.
                     let right = if is_dead {
                         matches!(&result, Ok(opened) if same_reading(opened, &before))
                     } else {

@@ -255,7 +255,7 @@ fn i3_i4_elements_can_not_be_moved_added_or_taken_away() {
             );
         }
         assert!(tampered(&world.open(&edited(stored, |value| value["lines"] = Value::Null))));
-        // An element without a note is nobody's secret.
+        // An element without a note has no protected value.
         let added = by_value(&|lines| lines.push(json!({ "to": "rec-1" }))).unwrap();
         assert_eq!(protected(&added.payload), protected(&before.payload));
     }

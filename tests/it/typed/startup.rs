@@ -121,7 +121,7 @@ async fn a_split_that_an_erasure_stops_needs_a_catch_all() {
     let fields = fields.split(1, &[("OrderShipped", 1)], split("OrderShipped"));
     Schemas::builder([fields, event("OrderShipped").version(1)]).decodes::<Sent>().build().unwrap();
 
-    // What it is about.
+    // The reason for the check: such an event can't be decoded.
     let db = MemoryDb::new(Namespace::new("test").unwrap());
     let keyring = Arc::new(Keyring::generate("main").unwrap());
     let writer = Schemas::new([parcel()]).unwrap();
@@ -246,8 +246,8 @@ fn check<T: EventPayload + std::fmt::Debug>(is_known_whole: bool) {
     );
 }
 
-/// The same wherever in the type such a buffer is. Of single fields nobody can say before there is a payload: then it
-/// is not decoded.
+/// Such a buffer is found anywhere in the type. For single fields, only a payload can show the problem: then it is not
+/// decoded.
 #[test]
 fn i4_what_can_not_be_decided_in_an_enum_or_below_flatten_is_found_at_startup_or_not_decoded() {
     check::<Tagged>(false);
@@ -302,7 +302,7 @@ async fn types_that_can_not_be_decoded_once_they_are_erased_are_found_at_startup
             .starts_with(&message("\"old\""))
     );
 
-    // What it is about.
+    // A type that passes the check decodes such an event.
     let db = MemoryDb::new(Namespace::new("test").unwrap());
     let schemas = Schemas::builder([whole()]).decodes::<Whole>().build().unwrap();
     let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas);

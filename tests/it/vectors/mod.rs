@@ -1,9 +1,9 @@
 //! The frozen vectors of format version 1, through the engine: `tests/vectors/v1_pass.json` and
-//! `tests/vectors/v1_fail.json`, and what was learnt later, in `v1_pass_2.json` and `v1_fail_2.json`.
+//! `tests/vectors/v1_fail.json`, and the cases that were added later, in `v1_pass_2.json` and `v1_fail_2.json`.
 //!
 //! The files are the format's own proof, shared with every other implementation (`decrypt.py` beside them is one), so
-//! no change may edit them. [`write`](mod@write) says what is in them and can make them where they are missing; what is
-//! learnt later goes into files of another name. `docs/format.md` describes their members.
+//! no change may edit them. [`write`](mod@write) declares their cases, and can create files that are missing. Later
+//! cases go into files of another name. `docs/format.md` describes their members.
 
 mod case;
 mod write;
