@@ -1,4 +1,5 @@
-//! What is inside an [`Error`]: the inner types of its variants, the word for each, and errors of other people's code.
+//! The parts of an [`Error`]: the inner types of its variants, the word for its meaning, and errors of other people's
+//! code.
 //!
 //! - [`EventFault`]: one event can't be appended, opened, upcast or decoded. [`Error::Event`] says which one.
 //! - [`InputFault`]: something else that a caller passed.

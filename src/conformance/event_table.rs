@@ -166,7 +166,7 @@ where
     );
 }
 
-/// Of the events that [`stored_events_are_counted_and_read`] appends.
+/// Checks the counts of the events that [`stored_events_are_counted_and_read`] appends.
 async fn counts<S: EventTable>(store: &S, connection: &mut S::Tx, appended: &[PersistedEvent]) {
     let (first, last) = (appended[0].global_position, appended[5].global_position);
     for (range, expected) in [
@@ -201,7 +201,7 @@ async fn counts<S: EventTable>(store: &S, connection: &mut S::Tx, appended: &[Pe
     }
 }
 
-/// Of the events that [`stored_events_are_counted_and_read`] appends.
+/// Checks pages of the events that [`stored_events_are_counted_and_read`] appends.
 async fn pages<S: EventTable>(store: &S, connection: &mut S::Tx, appended: &[PersistedEvent]) {
     let first = appended[0].global_position;
     let two = (appended[0].payload.len() + appended[1].payload.len()) as u64;

@@ -188,7 +188,7 @@ impl fmt::Display for ErrorKind {
 }
 
 impl Error {
-    /// What it means, in one stable word: for logs, metrics and statuses. If maintenance stops at an
+    /// The meaning of the error in one stable word: for logs, metrics and statuses. If maintenance stops at an
     /// [`Unreadable`](crate::error::MaintenanceFault::Unreadable) event, the kind is that of what is wrong with the
     /// event.
     #[must_use]

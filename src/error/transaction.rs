@@ -1,8 +1,9 @@
-//! What a call needs of the transaction or the connection that it is given.
+//! Calls whose transaction or connection does not fit, and commits that failed.
 
 use crate::error::{DriverError, ErrorKind};
 
-/// What does not fit between a call and its transaction: see [`Error::Transaction`](crate::Error::Transaction).
+/// A call does not fit the transaction or the connection that it was given, or its commit failed: see
+/// [`Error::Transaction`](crate::Error::Transaction).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactionFault {

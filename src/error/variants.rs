@@ -268,7 +268,7 @@ impl Error {
         matches!(self, Self::Shredded { .. })
     }
 
-    /// What is stored is not what was written, or was never sealed.
+    /// Was a stored event altered, or is a protected value of it not sealed?
     #[must_use]
     pub fn is_tampered(&self) -> bool {
         matches!(self, Self::Event { fault: EventFault::Tampered { .. } | EventFault::Unsealed { .. }, .. })

@@ -1,7 +1,7 @@
-//! The sealed format, a step below appends and reads: what checks its bytes, and forges them, needs this.
+//! The sealed format, below appends and reads, for tests that check its bytes and forge them.
 //!
-//! The frozen vectors of the tests are made and read through it. Keys are passed as bytes here, so it is nothing for
-//! an application.
+//! The tests make and read the frozen vectors through it. It is not for applications, because keys are passed as bytes
+//! here.
 
 use crate::crypto::primitives::{self, DataKey, PAD};
 use crate::crypto::secret::SecretKey;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// The bytes of a key.
 pub type Key = [u8; 32];
 
-/// What a reader finds in the row of a key.
+/// The state of a key that a reader finds in the key's row.
 #[derive(Clone, Copy)]
 #[allow(missing_debug_implementations, reason = "holds keys")]
 pub enum State {
@@ -53,7 +53,7 @@ pub struct Place<'a> {
 
 impl Protection {
     /// # Errors
-    /// What is wrong with the schema.
+    /// The problems of the schema.
     pub fn of(schema: EventSchema) -> Result<Self> {
         Ok(Self(Plans::Registered(Box::new(Schemas::new([schema])?))))
     }
@@ -61,7 +61,7 @@ impl Protection {
     /// A plan that schemas may refuse, such as one that can never seal.
     ///
     /// # Errors
-    /// What is wrong with a pattern.
+    /// The problem of a pattern.
     pub fn unchecked(places: &[Place<'_>]) -> std::result::Result<Self, &'static str> {
         let mut plan = Plan::default();
         for of in places {
@@ -87,7 +87,7 @@ impl Protection {
         }
     }
 
-    /// What a reader makes of a stored event: the payload, and the places that are redacted.
+    /// Opens a stored event as a reader does. Returns the payload, and the redacted places.
     ///
     /// # Errors
     /// Those of opening.
@@ -120,7 +120,7 @@ impl Protection {
         Ok((opened.payload, opened.redacted.into_iter().map(|redacted| redacted.place).collect()))
     }
 
-    /// What a sealer stores of an event, if it drew this salt. `active` says the active key of a scope.
+    /// Seals an event as a sealer does that drew this salt. `active` returns the active key of a scope.
     ///
     /// # Errors
     /// Those of sealing.
@@ -160,7 +160,7 @@ pub struct Core<'a> {
 /// A sealed place, or a void one.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// Which of the header's keys.
+    /// The index of the entry's key among the header's keys.
     pub key: u16,
     pub void: bool,
     pub pointer: &'a str,
@@ -176,8 +176,8 @@ impl Core<'_> {
     }
 }
 
-/// What a header is bound to.
-#[allow(missing_debug_implementations, reason = "made of what is bound")]
+/// The transcript that a header is bound to.
+#[allow(missing_debug_implementations, reason = "opaque")]
 pub struct Transcript(primitives::Transcript);
 
 impl Transcript {
@@ -192,21 +192,21 @@ impl Transcript {
     }
 
     /// # Errors
-    /// Not with a key of this length.
+    /// None: the key has the right length.
     pub fn header_tag(&self, integrity_key: &Key) -> Result<[u8; 16]> {
         Ok(DataKey::new(integrity_key)?.header_tag(&self.0))
     }
 
-    /// The key of this event under a data key, which the header has at this index.
+    /// The key that is derived for this event from a data key, which the header has at this index.
     ///
     /// # Errors
-    /// Not with a key of this length.
+    /// None: the key has the right length.
     pub fn event_key(&self, data_key: &Key, index: u16) -> Result<EventKey> {
         DataKey::new(data_key)?.event_key(&self.0, index).map(EventKey)
     }
 }
 
-/// What one data key seals in one event.
+/// The key that is derived from a data key for one event.
 #[allow(missing_debug_implementations, reason = "holds a key")]
 pub struct EventKey(primitives::EventKey);
 
@@ -216,7 +216,7 @@ impl EventKey {
         self.0.commitment()
     }
 
-    /// The value, padded and sealed.
+    /// Pads and seals a value.
     ///
     /// # Errors
     /// If it is too long for the cipher.
@@ -227,10 +227,10 @@ impl EventKey {
     }
 }
 
-/// The length to which sealed values are padded, and a multiple of which they are.
+/// The default padding: values are padded to a multiple of this many bytes.
 pub const PADDING: usize = PAD;
 
-/// Bytes as the text that stands in a payload, with its quotes.
+/// Bytes as they are written in a payload: as text, with its quotes.
 #[must_use]
 pub fn token(bytes: &[u8]) -> String {
     let mut text = Vec::new();
@@ -246,15 +246,15 @@ pub fn bytes_of_token(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A key wrapped by another one, and bound to these items.
+/// Wraps a key under another one, bound to these items.
 ///
 /// # Errors
-/// Not with keys of these lengths.
+/// None: the keys have the right lengths.
 pub fn wrap(wrapping: &Key, items: &[&[u8]], salt: &[u8; 16], key: &Key) -> Result<Vec<u8>> {
     wrap_with_salt(&SecretKey::new(*wrapping), items, salt, &SecretKey::new(*key))
 }
 
-/// The data key that a key-encryption key wrapped, if all that it is bound to is right.
+/// The data key that a key-encryption key wrapped. `None` if an item that it is bound to differs.
 #[must_use]
 pub fn unwrap_data_key(
     kek: (KekId, &Key),

@@ -1,4 +1,4 @@
-//! Key-encryption keys move from one master key to another. What they wrap stays as it is.
+//! Moves key-encryption keys from one master key to another. The data keys that they wrap stay as they are.
 
 use crate::crypto::secret::SecretKey;
 use crate::error::{Error, KmsFault, Result};
@@ -12,31 +12,31 @@ use crate::kms::{KekContext, Kms, KmsFailure};
 use std::collections::HashSet;
 use subtle::ConstantTimeEq;
 
-/// What a move to another master key did.
+/// The report of a move to another master key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KekMoves {
     /// The key-encryption keys that the new master key holds now.
     pub moved: Vec<KekId>,
-    /// Those that it held before, and opens.
+    /// The key-encryption keys that it held before, and opens.
     pub already: Vec<KekId>,
-    /// Retired keys that wrap nothing and that nothing opens. They stay as they are.
+    /// Retired keys that wrap no data key and that no master key here opens. They stay as they are.
     pub dead: Vec<KekId>,
 }
 
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Moves every key-encryption key to the active master key of this manager's KMS: inside the KMS, if the same
-    /// provider wrapped it, else through `from`, the provider that did.
+    /// Moves every key-encryption key to the active master key of this manager's KMS. A key that the same provider
+    /// wrapped is moved inside the KMS. Any other key is opened by `from`, the provider that wrapped it.
     ///
-    /// Each is opened by the new master key before its row is exchanged, active ones first; those that were moved
-    /// before are opened, and otherwise left alone. One that is refused does not keep the others from their turn. A
-    /// call that ended early has left every key usable: call it again. The old master key can go when this has
-    /// returned, no process has it configured as the active one any more, and no backup needs it.
+    /// Active keys are moved first. Before a row is changed, the new master key must open the key. Keys that were moved
+    /// before are opened, and stay as they are. A key that is refused does not stop the others. A call that ended early
+    /// has left every key usable: call it again. You can delete the old master key when this has succeeded, no process
+    /// has it configured as the active one, and no backup needs it.
     ///
     /// # Errors
-    /// When all others were moved: [`KmsFault::Refused`] if a key that is in use does not open, is of another provider
-    /// than this one and `from`, or the master keys do not allow it. At once: [`KmsFault::Unavailable`] (retryable),
-    /// [`Error::Collision`] (retryable) if a row changed meanwhile;
+    /// After all other keys were moved: [`KmsFault::Refused`] if a key that is in use does not open, is of another
+    /// provider than this one and `from`, or the master keys do not allow it. At once: [`KmsFault::Unavailable`]
+    /// (retryable), [`Error::Collision`] (retryable) if a row changed meanwhile;
     /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
     /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch), [`Error::Database`].
     pub async fn move_master_key(
@@ -51,7 +51,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         loop {
             let mut usage = self.store.kek_usage(connection).await?;
             usage.retain(|usage| !seen.contains(&usage.kek.kek_id));
-            // Nothing is left, nor was anything made meanwhile.
+            // No key is left to move, and none was created meanwhile.
             if usage.is_empty() {
                 return refusal.map_or(Ok(moves), Err);
             }
@@ -78,7 +78,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         }
     }
 
-    /// Moves one key to the active master key. `false` if it is there, and opens.
+    /// Moves one key to the active master key. `false` if that holds it already, and opens it.
     async fn move_to_master_key(
         &self,
         connection: &mut Tx,
@@ -89,7 +89,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ) -> Result<bool> {
         let same_provider = kek.provider == self.kms.provider();
         if same_provider && kek.wrapped.master_key_id == target {
-            // Another key may have been given the same id.
+            // Another master key may have been given the same id.
             return self.kms.unwrap_kek(&kek.wrapped, context).await.map(|_| false);
         }
         let (wrapped, expected) = match from.filter(|from| from.provider() == kek.provider && !same_provider) {
@@ -109,7 +109,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         };
         let opened = self.kms.unwrap_kek(&wrapped, context).await?;
         let same = |secret: &SecretKey| bool::from(secret.expose().ct_eq(opened.expose()));
-        // What this process has cached was opened by the old master key, and is another proof.
+        // The key that this process has cached was opened by the old master key, and so is an independent proof.
         let cached = self.cache.keks.get(kek.kek_id);
         if !expected.as_ref().is_none_or(same) || !cached.as_ref().is_none_or(|kek| same(&kek.secret)) {
             let problem =

@@ -59,7 +59,7 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// The same owner under another scope kind.
+    /// Sets the scope kind of the owner.
     #[must_use]
     pub fn scope_kind(self, kind: impl Into<Arc<str>>) -> Self {
         match self {

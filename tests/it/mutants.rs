@@ -63,7 +63,7 @@ impl Mutant {
         self.wrong == wrong
     }
 
-    /// What became of an event in the table.
+    /// Damages an event in the table.
     fn spoil(&self, event: &mut PersistedEvent) {
         match self.wrong {
             Wrong::RespellsPayloads | Wrong::SortsMembers => {

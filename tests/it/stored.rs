@@ -136,7 +136,7 @@ fn schemas() -> Schemas {
             .version(3)
             .protect_same_as(2)
             .upcast_with(2, |payload: Value, context| {
-                // What a step may do with a time that it is given.
+                // A step may do this with the time that it gets.
                 let _ = context.created_at.to_offset(time::UtcOffset::UTC).date();
                 Ok::<_, Infallible>(payload)
             })

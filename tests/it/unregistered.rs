@@ -223,7 +223,7 @@ async fn the_reserved_member_is_found_however_it_is_spelled_and_nowhere_else() {
         let mut event = stored(&world).await;
         event.payload = payload.as_bytes().to_vec();
         let unknown = open(&world, allowing(), event.clone()).await;
-        // The same of a type that is known, and in which nothing is protected.
+        // The header is also found in an event of a registered type that protects nothing.
         event.stored_type = "Other".into();
         (unknown, open(&world, allowing(), event).await)
     };

@@ -244,7 +244,7 @@ macro_rules! on_every_database {
     };
 }
 
-/// The same without the one in memory.
+/// Makes tests of generic functions, for SQLite and PostgreSQL.
 #[macro_export]
 macro_rules! on_sqlite_and_postgres {
     ($($name:ident,)*) => {
@@ -253,7 +253,7 @@ macro_rules! on_sqlite_and_postgres {
     };
 }
 
-/// The same for one database, in a module of this name.
+/// Makes tests of generic functions for one database, in a module of this name.
 #[macro_export]
 macro_rules! on_database {
     ($module:ident, $database:ty, $($name:ident,)*) => {

@@ -1,4 +1,4 @@
-//! Every refusal, and every second look, on rows that say what a test has them say.
+//! Tests of every refusal, and of every check after a write, on rows that answer as a test says.
 
 use super::*;
 use crate::error::StorageFault;
@@ -7,7 +7,7 @@ use crate::keys::names::KeyScope;
 use crate::keys::{ScopeRecord, ScopeState};
 use uuid::Uuid;
 
-/// What the rows of a database answer, whatever is written.
+/// Rows that give these answers, whatever is written.
 #[derive(Default)]
 struct Answers {
     /// Whether an insert or a change has found a row to change, in the order in which they come.
@@ -157,7 +157,7 @@ async fn a_first_data_key_is_there_or_its_scope_has_another_one() {
     }
 }
 
-/// What came of a change that can be refused, kept away, or in the way of another one.
+/// The result of a change that can be refused, prevented by the database, or in conflict with another change.
 #[derive(Debug, PartialEq)]
 enum Outcome {
     Done,
@@ -240,7 +240,7 @@ async fn a_key_is_retired_if_it_is_idle_and_can_be_locked() {
     }
 }
 
-/// Opens what begins with 1, and wraps it as 2 and more.
+/// Opens wrappings that begin with 1, and wraps them anew with the numbers from 2 on.
 struct Numbers;
 
 impl Rewrapper for Numbers {

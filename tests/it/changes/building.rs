@@ -47,7 +47,7 @@ fn what_was_protected_must_stay_protected() {
     );
     assert_eq!(v2(&["/email", "/lines/0/note"], Changes::new()), [leaves("/lines/*/note", "/lines/*/note")]);
     assert_eq!(v2(&["/email"], Changes::new().remove("/lines/0/note")), [leaves("/lines/*/note", "/lines/*/note")]);
-    // What looks like an index may be a member of an object, which no `*` means.
+    // A name that looks like an index may be that of an object's member, which no `*` means.
     let indexed = |protected: &str| {
         problems([event("E")
             .version(1)

@@ -71,7 +71,7 @@ async fn i7_redactions_go_where_values_go() {
     assert_eq!(erased, json!({"customer": "42", "email": null, "address": null}));
     assert_eq!(redacted, ["/address", "/email"]);
 
-    // What stood inside an erased value was erased with it.
+    // A value inside an erased value was erased with it.
     let changes = || moved("/address/street", "/street").remove("/lines").remove("/email");
     let (live, redacted) = after(v1(), payload.clone(), &[], v2(changes())).await;
     assert_eq!((live, redacted), (json!({"customer": "42", "address": {}, "street": "S"}), vec![]));

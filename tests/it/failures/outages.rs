@@ -89,7 +89,8 @@ async fn an_outage_during_a_commit_of_the_library_says_that_nobody_knows() {
             && !error.is_retryable(),
         "{error:?}"
     );
-    // Of the events' commit too, while a caller's own is the caller's.
+    // The same holds for the commit of the events' transaction. A caller that commits by itself gets the driver's own
+    // error.
     let mut tx = SplitTx::begin(&db.pool, &db.pool).await.unwrap();
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut **tx.events()).await.unwrap();
     sqlx::query("SELECT pg_terminate_backend($1, 10000)").bind(pid).execute(&db.pool).await.unwrap();

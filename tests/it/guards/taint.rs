@@ -84,7 +84,7 @@ fn right_steps_pass_with_samples_and_without() {
 
 type Step = fn(Value) -> Value;
 
-/// What a step does to an order, what of it is protected, and where it must not come to lie.
+/// Steps that leak: the change of an order, the place that is protected, and the place to which the value leaks.
 const COPIES: [(Step, &str, &str); 9] = [
     (
         |mut order| {

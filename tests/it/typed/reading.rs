@@ -215,7 +215,7 @@ fn an_event_without_an_arm_is_an_error_unless_there_is_a_catch_all() {
         Error::Event { fault: EventFault::UnexpectedType { .. }, .. }
     ));
     assert_eq!(Shipping::decode(&refund).unwrap(), Shipping::Other(Box::new(refund.clone())));
-    // What decodes is asked of the type, not of the payload.
+    // The event type decides what is decoded, and not the payload.
     let alike = stored("OrderSent", 1, r#"{"carrier":"by bike"}"#);
     refused::<OrderEvent>(&alike, "it::typed::OrderEvent", "catch-all");
     assert_eq!(Shipping::decode(&alike).unwrap(), Shipping::Other(Box::new(alike.clone())));

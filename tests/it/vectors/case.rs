@@ -264,7 +264,7 @@ impl From<Vec<u8>> for Bytes {
     }
 }
 
-/// What `docs/format.md` calls each problem of a seal that does not hold.
+/// The name that `docs/format.md` gives to each problem of a seal that does not hold.
 pub(super) const CHECKS: [(&str, &str); 12] = [
     ("a member on a protected path occurs twice", "duplicate"),
     ("the header is not base64url", "header-encoding"),

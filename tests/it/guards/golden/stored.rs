@@ -1,4 +1,4 @@
-//! What is stored: copies, plaintext, altered events, old formats.
+//! Stored cases: copies, plaintext, altered events, old formats.
 
 use super::{corpus, differences, files, order, order_schemas, recorded, right_step};
 use eventseal::schema::{SplitPart, StepContext};

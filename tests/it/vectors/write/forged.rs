@@ -1,4 +1,4 @@
-//! What somebody may write who has the store, and perhaps a key of his own or these.
+//! Forgeries of an attacker who can write to the store, and who may have a key of his own, or the keys of the case.
 
 use super::making::Kind::{self, Sealed, Void};
 use super::making::{
@@ -16,7 +16,7 @@ fn one(name: &str) -> Case {
     customer(name).protect("/name").seals(r#"{"name":"Ada"}"#)
 }
 
-/// What somebody may write who has the store, and perhaps a key of his own, but not these.
+/// Forgeries of an attacker who can write to the store, and may have a key of his own, but not the keys of the case.
 fn altered() -> Vec<Case> {
     let pair =
         |name| customer(name).protect("/name").protect("/email").seals(r#"{"name":"Ada","email":"ada@example.org"}"#);
@@ -66,7 +66,7 @@ fn altered() -> Vec<Case> {
     ]
 }
 
-/// The same, with the right keys: what no sealer writes.
+/// Forgeries with the keys of the case, which no sealer writes.
 fn valid() -> Vec<Case> {
     let header_entry = |name, pointer| {
         let case = one(name);

@@ -1,5 +1,5 @@
-//! What the second vector files of format version 1 hold: what two readers of the page asked about, and a plan that can
-//! never seal. Frozen like the first.
+//! The cases of the second vector files of format version 1: questions of two readers of the format's page, and a plan
+//! that can never seal. The files are frozen like the first.
 
 use super::making::{CUSTOMER, ORDER, customer, order};
 use crate::vectors::case::Status::Shredded;
@@ -68,7 +68,7 @@ fn sealers() -> Vec<Case> {
     ]
 }
 
-/// What a reader hands out as it is.
+/// Payloads that a reader hands out unchanged.
 fn readers() -> Vec<Case> {
     vec![
         customer("no-plan-and-no-json").stored_bytes(b"\xff\x00"),

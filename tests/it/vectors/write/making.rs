@@ -1,4 +1,5 @@
-//! How a case of the vectors is put together: what a sealer writes, what an attacker does, what a reader makes of it.
+//! Builds the cases of the vectors: the payload that a sealer writes, the change that an attacker makes, and the result
+//! that a reader gets.
 
 use crate::vectors::case::{Bytes, Case, Key, Protected, Status, bytes_of, hex_of, parse};
 use aes_gcm::aead::{AeadInOut, KeyInit};
@@ -25,7 +26,7 @@ pub(super) enum Mode {
     Whole,
 }
 
-/// What a header says of a place.
+/// An entry of a header.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     Sealed,

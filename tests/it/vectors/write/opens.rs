@@ -1,4 +1,4 @@
-//! What opens.
+//! Payloads that open.
 
 use super::making::Kind::{Sealed, Void};
 use super::making::{CUSTOMER, INTEGRITY, Mode, ORDER, customer, member, order, two};

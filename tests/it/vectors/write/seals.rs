@@ -96,7 +96,7 @@ fn doubled() -> Vec<Case> {
     ]
 }
 
-/// What is no JSON.
+/// Payloads that are not JSON.
 fn syntax() -> Vec<Case> {
     let syntax = |name, members: &str| {
         one(name).stored_as(|sealed| sealed.replace(r#""city":"London""#, members)).fails("InvalidPayload", "")

@@ -48,7 +48,7 @@ fn tokens() -> Vec<Case> {
     ]
 }
 
-/// What stands where a token should.
+/// Values other than a token at a protected place.
 fn spellings() -> Vec<Case> {
     let replaced = |name, with: &str| pair(name).stored_as(|sealed| sealed.replace(&member(sealed, "name"), with));
     let shredded = |name, with: &str| replaced(name, with).with(CUSTOMER, Shredded);
