@@ -400,6 +400,7 @@ async fn finish(mut tx: Transaction<'static, sqlx::Postgres>, result: Result<()>
 async fn until_done_or_waiting(pool: &PgPool, pids: &Mutex<Vec<i32>>, others: usize, ended: &watch::Receiver<usize>) {
     let mut connection = pool.acquire().await.unwrap();
     let deadline = Deadline::of("for transactions to end or to wait for a lock");
+    let mut next = ended.clone();
     loop {
         deadline.check();
         let pids = pids.lock().unwrap().clone();
@@ -415,7 +416,7 @@ async fn until_done_or_waiting(pool: &PgPool, pids: &Mutex<Vec<i32>>, others: us
         }
         // Each question costs both processes more than a statement does, and the transactions that are awaited need the
         // cores.
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        drop(tokio::time::timeout(Duration::from_millis(1), next.changed()).await);
     }
 }
 
