@@ -109,6 +109,7 @@ fn report(what: &str, events: usize, bare: &[Duration], sealed: &[Duration]) {
 }
 
 #[tokio::main]
+#[expect(clippy::too_many_lines, reason = "a list of measurements")]
 async fn main() {
     let admin = PgPoolOptions::new().max_connections(1).connect_with(cluster::server()).await.unwrap();
     let name = format!("eventseal_bench_{}", std::process::id());

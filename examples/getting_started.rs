@@ -195,6 +195,7 @@ impl Order {
 }
 
 #[tokio::main(flavor = "current_thread")]
+#[expect(clippy::too_many_lines, reason = "a story, told from its beginning to its end")]
 async fn main() -> BoxResult {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("shop.db");

@@ -175,6 +175,7 @@ fn shown(field: &Sensitive<String>) -> &str {
 }
 
 #[tokio::main(flavor = "current_thread")]
+#[expect(clippy::too_many_lines, reason = "a story, told from its beginning to its end")]
 async fn main() -> BoxResult {
     let folder = tempfile::tempdir()?;
     let options = SqliteConnectOptions::new().filename(folder.path().join("shop.db")).create_if_missing(true);

@@ -79,6 +79,7 @@ fn step_error() -> StepError {
 }
 
 /// Errors about one event.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn of_events() -> Vec<Error> {
     let (event_id, event_type, event_version) = (event_id(), event_type(), version(2));
     let kind = || "Customer".to_owned();

@@ -95,27 +95,24 @@ impl<'a> Draft<'a> {
     /// the draft.
     pub(crate) fn with_voids(plan: &'a Plan, event: EventRef<'a>, voids: &Voids) -> Result<Option<Self>> {
         let EventRef { event_id, payload, .. } = event;
+        let refused = |fault| Error::Event { event_id, fault };
         if payload.len() > MAX_PAYLOAD {
-            return Err(Error::Event {
-                event_id,
-                fault: EventFault::LimitExceeded { what: "the payload's size in bytes", limit: MAX_PAYLOAD },
-            });
+            let what = "the payload's size in bytes";
+            return Err(refused(EventFault::LimitExceeded { what, limit: MAX_PAYLOAD }));
         }
         if let Some(field) = &plan.whole {
             return Self::whole(plan, field, event, voids).map(Some);
         }
         let found = scan(payload, &plan.to_seal).map_err(|error| refuse_append(event_id, error))?;
         if found.seal.is_some() {
-            return Err(Error::Event { event_id, fault: EventFault::ReservedMember });
+            return Err(refused(EventFault::ReservedMember));
         }
         let mut draft =
             Self { body: found.body.unwrap_or_default(), ..Self::empty(event, Mode::Fields, found.hits.len()) };
         // Places that hold null count too, so that no document takes long to look through.
         if found.hits.iter().filter(|hit| matches!(hit.target, Target::Field(_))).count() > MAX_ENTRIES {
-            return Err(Error::Event {
-                event_id,
-                fault: EventFault::LimitExceeded { what: "the number of protected values", limit: MAX_ENTRIES },
-            });
+            let what = "the number of protected values";
+            return Err(refused(EventFault::LimitExceeded { what, limit: MAX_ENTRIES }));
         }
         let names = Names::new(plan, &found.hits);
         let mut known_scopes = HashMap::new();
@@ -153,10 +150,8 @@ impl<'a> Draft<'a> {
             return Ok(None);
         }
         if found.body.is_none() {
-            return Err(Error::Event {
-                event_id,
-                fault: EventFault::ShapeMismatch { pointer: JsonPointer::root(), expected: "an object" },
-            });
+            let pointer = JsonPointer::root();
+            return Err(refused(EventFault::ShapeMismatch { pointer, expected: "an object" }));
         }
         Ok(Some(draft))
     }

@@ -266,6 +266,7 @@ impl ProtectName for EventSchema {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one event, step by step")]
 async fn metadata_comes_up_to_date_with_the_payload() {
     let add = |name: &'static str| {
         move |metadata: Option<Value>, context: &StepContext<'_>| {

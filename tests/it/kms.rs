@@ -132,6 +132,7 @@ async fn tried<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T>) -> Resul
     panic!("{what}: the third try collides still");
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of calls")]
 async fn no_lock_is_held_while_the_kms_is_asked<B: Backend>() {
     let db = Arc::new(B::make().await);
     let operator = db.prepared_with(Arc::clone(&KEYRING)).await;

@@ -41,6 +41,7 @@ mod maintenance_census;
 mod maintenance_copies;
 #[cfg(feature = "databases")]
 mod maintenance_rewrite;
+mod measures;
 #[cfg(feature = "databases")]
 mod mutants;
 mod numbers;

@@ -246,6 +246,7 @@ struct ItemTokens<'a> {
 }
 
 impl<'a> ItemTokens<'a> {
+    #[expect(clippy::too_many_lines, reason = "one token after the other")]
     fn read(tokens: &'a [Token], at: &mut usize) -> Self {
         let start = *at;
         let (mut hidden, mut exported, mut only_for_tests) = (false, false, false);

@@ -185,6 +185,7 @@ async fn i2_a_sensitive_in_a_text_or_a_name_needs_protection_around_it() {
 /// A `Sensitive` that came out of a buffer is not taken for one that went into a text, even if there are as many of one
 /// as of the other.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a list of types")]
 async fn i2_a_sensitive_in_a_text_is_not_taken_for_one_that_somebody_wrote_twice() {
     /// Writes a text as a buffer writes a `Sensitive` that it was given.
     struct Again(String);

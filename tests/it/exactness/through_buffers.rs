@@ -219,6 +219,7 @@ fn i4_what_is_inside_of_something_erased_is_erased() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of types")]
 fn i4_whatever_is_inside_of_something_erased_is_erased_in_a_buffer_too() {
     #[derive(Debug, PartialEq, Deserialize)]
     struct Contact {

@@ -81,6 +81,7 @@ fn a_member_that_would_be_written_twice_is_refused() {
 
 /// All sorts of values, as serde_json writes them.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of values")]
 fn what_json_can_say_is_written_as_serde_json_writes_it() {
     #[derive(Serialize)]
     struct Unit;

@@ -24,6 +24,7 @@ on_every_database! {
     events_without_a_version_get_the_current_one,
 }
 
+#[expect(clippy::too_many_lines, reason = "one copy, looked at from every side")]
 async fn i1_i7_a_copy_reads_the_same_and_is_up_to_date<B: Backend>() {
     let (db, copy) = (B::make().await, B::make().await);
     let store = db.prepared(schemas()).await;

@@ -18,6 +18,7 @@ on_every_database! {
     i5_readers_may_lag_and_a_copy_does_not,
 }
 
+#[expect(clippy::too_many_lines, reason = "what happens between two batches, in its order")]
 async fn i5_others_go_on_meanwhile<B: Backend>() {
     let (db, copy) = (B::make().await, B::make().await);
     let store = db.prepared(schemas()).await;

@@ -41,6 +41,7 @@ async fn statements_are_prepared_once() {
 /// Every look into a key table of a million rows goes through an index, whether PostgreSQL plans for these values or
 /// for any.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a list of statements")]
 async fn statements_on_a_million_keys_use_indexes() {
     const ROWS: i64 = 1_000_000;
     let db = Postgres::new().await;

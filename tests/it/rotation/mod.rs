@@ -393,6 +393,7 @@ async fn i4_an_outage_stops_only_what_needs_a_key_that_is_not_cached<B: Rotated>
     db.rotate(&store).await;
 }
 
+#[expect(clippy::too_many_lines, reason = "one life of two partitions")]
 async fn partitions_have_keys_of_their_own<B: Rotated>() {
     let db = B::make().await;
     let of_tenant =

@@ -258,6 +258,7 @@ impl Dice<'_> {
         vec![if owned { Segment::Secret(self.secret(2)) } else { Segment::Plain("null".to_owned()) }]
     }
 
+    #[expect(clippy::too_many_lines, reason = "one member after the other")]
     pub(super) fn document(&mut self) -> Document {
         let mut members = Vec::new();
         let owned = self.pick(8) != 7;

@@ -217,6 +217,7 @@ async fn i3_swapped_or_altered_key_rows_are_wrong_keys() {
 
 /// Somebody who can write to the key table, and has no key, points a scope at a key that is not its own.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a list of redirections")]
 async fn i5_a_redirected_active_key_seals_nothing() {
     let db = Sqlite::new().await;
     let store = store(&db).await;

@@ -152,6 +152,7 @@ fn regions(text: &str) -> Vec<Region> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of regions and verdicts")]
 fn i3_i4_no_bit_of_a_stored_payload_changes_what_is_protected() {
     for state in STATES {
         let (world, events) = in_state(state);

@@ -101,6 +101,7 @@ async fn i11_a_rewrap_that_is_killed_is_completed_by_the_next(world: World) {
 
 const MOVED: &str = "SELECT CAST(count(*) AS TEXT) FROM key_encryption_keys WHERE master_key_id = 'next'";
 
+#[expect(clippy::too_many_lines, reason = "one run after the other")]
 async fn i11_a_move_that_is_killed_is_completed_by_the_next(world: World) {
     const KEKS: usize = 12;
     let world = world.with_keys(0..0).await;

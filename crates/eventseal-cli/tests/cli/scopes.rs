@@ -11,6 +11,7 @@ on_both! {
     a_lock_that_others_hold_is_not_waited_for_for_ever,
 }
 
+#[expect(clippy::too_many_lines, reason = "one life of a scope")]
 async fn a_scope_is_shown_shredded_and_reopened(world: World) {
     let world = world.with_keys(0..3).await;
     let scope = ["Customer", "cust_1"];

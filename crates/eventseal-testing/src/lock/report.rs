@@ -236,25 +236,7 @@ impl fmt::Display for ChangeKind {
                 let shown = |step: &Option<String>| step.as_deref().unwrap_or("none").to_owned();
                 write!(f, "the step from it was {}, is {}", shown(was), shown(is))
             }
-            Self::LegacyVersion { was: None, is: Some(is) } => {
-                write!(
-                    f,
-                    "what is stored without a version is now read as version {is}, which is not recorded yet: run with \
-                     EVENTSEAL_SCHEMAS=record, and commit the file"
-                )
-            }
-            Self::LegacyVersion { was, is } => {
-                let shown = |version: &Option<EventVersion>| {
-                    version.map_or_else(|| "none".to_owned(), |version| version.to_string())
-                };
-                write!(
-                    f,
-                    "what is stored without a version was read as version {}, is as {}: put it back, ",
-                    shown(was),
-                    shown(is)
-                )?;
-                f.write_str("stored events are as they were")
-            }
+            Self::LegacyVersion { was, is } => legacy_version(*was, *is, f),
             Self::SensitiveInTheClear { .. }
             | Self::NoSuchMember { .. }
             | Self::NoSuchOwner { .. }
@@ -263,6 +245,25 @@ impl fmt::Display for ChangeKind {
             | Self::NotTraced { .. } => self.fmt_of_type(f),
         }
     }
+}
+
+/// Prints that events which are stored without a version are read as another one.
+fn legacy_version(was: Option<EventVersion>, is: Option<EventVersion>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if let (None, Some(is)) = (was, is) {
+        return write!(
+            f,
+            "what is stored without a version is now read as version {is}, which is not recorded yet: run with \
+             EVENTSEAL_SCHEMAS=record, and commit the file"
+        );
+    }
+    let shown =
+        |version: Option<EventVersion>| version.map_or_else(|| "none".to_owned(), |version| version.to_string());
+    write!(
+        f,
+        "what is stored without a version was read as version {}, is as {}: put it back, stored events are as they were",
+        shown(was),
+        shown(is)
+    )
 }
 
 /// Prints a place of a shape as the place in the payload that it means.
