@@ -49,6 +49,7 @@ pub use kms::*;
 
 use crate::error::Result;
 use async_trait::async_trait;
+use serde_json::Value;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -133,4 +134,18 @@ fn text(bytes: &[u8]) -> String {
 
 fn same_bytes(rule: &str, found: &[u8], expected: &[u8]) {
     assert!(found == expected, "{rule}: {} was passed, {} came back", text(expected), text(found));
+}
+
+/// Numbers are equal whatever their spelling.
+fn same_json(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            a == b || a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| a.to_bits() == b.to_bits())
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_json(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same_json(a, b)))
+        }
+        _ => a == b,
+    }
 }

@@ -4,6 +4,7 @@
 //! [`Schemas`] is built once, at startup. Building it reports every contradiction at once, so that a gap in a chain of
 //! steps is found at deployment and not in production. Declarations begin with [`event`](crate::event()).
 
+mod builder;
 pub(crate) mod check;
 pub(crate) mod declare;
 mod lock_file;
@@ -14,7 +15,8 @@ mod type_version;
 pub(crate) mod upcast;
 
 pub use crate::event::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
-pub use declare::{EventSchema, SchemasBuilder};
+pub use builder::SchemasBuilder;
+pub use declare::EventSchema;
 pub use lock_file::{LockFile, LockedStep, LockedTarget, LockedType, LockedVersion};
 pub use problem::{SchemaError, SchemaErrors, SchemaProblem};
 pub(crate) use registry::{ReadAs, Schemas, TypeSchema, VersionSchema};

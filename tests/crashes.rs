@@ -1,5 +1,5 @@
 //! Connections and processes that end in the middle of something, on PostgreSQL: nothing is left half done
-//! (invariants I5, I6 and I11).
+//! (invariants I5, I6 and I11). The file is long because all of it is one procedure on one proxy.
 //!
 //! A client talks to the server through a proxy that counts what it asks for. At each of its statements in turn, just
 //! before the server gets it and just after the server has done it, the connection is terminated by the server, cut, or

@@ -1,6 +1,6 @@
 //! The contract of an event store.
 
-use crate::conformance::{Database, must, must_be_refused, same_bytes, text, until_idle};
+use crate::conformance::{Database, must, must_be_refused, same_bytes, same_json, text, until_idle};
 use crate::error::{Error, Result, TransactionFault};
 use crate::event::{
     AggregateRef, AggregateVersion, EventFilter, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent,
@@ -193,20 +193,6 @@ fn same_payload<D: Database>(db: &D, read: &PersistedEvent, appended: &[u8]) {
         _ => read.payload == appended,
     };
     assert!(equal, "payloads stay equal as JSON: {} was appended, {} is read", text(appended), text(&read.payload));
-}
-
-/// Numbers are equal whatever their spelling.
-pub(super) fn same_json(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => {
-            a == b || a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| a.to_bits() == b.to_bits())
-        }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_json(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same_json(a, b)))
-        }
-        _ => a == b,
-    }
 }
 
 /// Checks that white space, spellings of numbers, the order of members, members that come twice, escapes and bytes that

@@ -3,8 +3,9 @@
 use crate::error::{Error, EventFault, Result};
 use crate::event::{EventType, EventVersion, NewEvent, PayloadType, PersistedEvent};
 use crate::json::raw;
+use crate::schema::builder::SchemasBuilder;
 use crate::schema::check::kinds::Kinds;
-use crate::schema::declare::{EventSchema, SchemasBuilder};
+use crate::schema::declare::EventSchema;
 use crate::schema::problem::SchemaErrors;
 use crate::schema::type_version::TypeVersion;
 use crate::schema::upcast::step::{MetadataFn, Step};

@@ -255,9 +255,12 @@ impl EventStore for HandWritten {
         let mut appended = Vec::new();
         for event in events {
             let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
-            let row = serde_json::json!({ "id": event.event_id.to_string(), "type": event.event_type.as_str(), "v": event.event_version.get(),
-                "payload": json(&event.payload), "metadata": event.metadata.as_deref().map(json), "trace": event.trace_id,
-                "correlation": event.correlation_id, "causation": event.causation_id, "us": (event.created_at.unix_timestamp_nanos() / 1000) as i64 });
+            let row = serde_json::json!({
+                "id": event.event_id.to_string(), "type": event.event_type.as_str(), "v": event.event_version.get(),
+                "payload": json(&event.payload), "metadata": event.metadata.as_deref().map(json),
+                "trace": event.trace_id, "correlation": event.correlation_id, "causation": event.causation_id,
+                "us": (event.created_at.unix_timestamp_nanos() / 1000) as i64
+            });
             let done = sqlx::query("INSERT INTO log (at, id, version, event) VALUES (?1, ?2, ?3, ?4)")
                 .bind(aggregate.aggregate_type())
                 .bind(aggregate.aggregate_id())

@@ -237,7 +237,8 @@ proptest! {
             if appended.is_ok() {
                 tx.commit().unwrap();
                 prop_assert!(shape.is_ok(), "accepted, though there is {shape:?}");
-                let stored = store.inner().read_stream(&mut world.db.begin(), &order).await.unwrap().events.remove(0).payload;
+                let mut stored = store.inner().read_stream(&mut world.db.begin(), &order).await.unwrap();
+                let stored = stored.events.remove(0).payload;
                 let stored = String::from_utf8(stored).unwrap();
                 for secret in &found.secrets {
                     prop_assert!(!stored.contains(secret.as_str()), "{secret} is stored in {stored}");

@@ -107,7 +107,9 @@ fn odd() -> impl Strategy<Value = Odd> {
     let bytes = prop_oneof![
         1 => prop::collection::vec(any::<u8>(), 0..100).prop_map(Bytes::These),
         1 => any::<String>().prop_map(|text| Bytes::These(text.into_bytes())),
-        1 => prop::sample::select(vec!["", "null", "[]", "{}", "\"x\"", "{\"customer\":9e999,\"name\":[]}", "{\"$seal\":1}", "{\"a\":"])
+        1 => prop::sample::select(vec![
+            "", "null", "[]", "{}", "\"x\"", "{\"customer\":9e999,\"name\":[]}", "{\"$seal\":1}", "{\"a\":",
+        ])
             .prop_map(|text| Bytes::These(text.into())),
         4 => (any::<usize>(), 1_u8..).prop_map(|(at, bits)| Bytes::Flipped(at, bits)),
         1 => any::<usize>().prop_map(Bytes::Cut),

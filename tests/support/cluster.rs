@@ -34,14 +34,14 @@ pub fn server() -> PgConnectOptions {
 }
 
 /// Starts PostgreSQL, waits for the pipe to close, and leaves nothing behind. It does not wait for the disk, unless
-/// `EVENTSEAL_DURABLE=on`. What stands behind an end of line in the
-/// server's options would be lost.
+/// `EVENTSEAL_DURABLE=on`. What stands behind an end of line in the server's options would be lost.
 const GUARD: &str = r#"
     bin=$1 folder=$2 durable=${EVENTSEAL_DURABLE:-off}
-    "$bin/initdb" -D "$folder/data" -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions >"$folder/log" 2>&1 &&
-    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=$durable -c full_page_writes=$durable \
-        -c synchronous_commit=$durable -c max_connections=300 -c shared_buffers=256MB -c max_wal_size=4GB -c deadlock_timeout=10ms \
-        -c autovacuum_naptime=10s" start >>"$folder/log" 2>&1 && echo ready || { cat "$folder/log" >&2; echo failed; }
+    "$bin/initdb" -D "$folder/data" -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions \
+        >"$folder/log" 2>&1 &&
+    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=$durable \
+        -c full_page_writes=$durable -c synchronous_commit=$durable -c max_connections=300 -c shared_buffers=256MB \
+        -c max_wal_size=4GB -c deadlock_timeout=10ms -c autovacuum_naptime=10s" start >>"$folder/log" 2>&1 && echo ready || { cat "$folder/log" >&2; echo failed; }
     cat >/dev/null
     "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null 2>&1
     cd / && rm -rf "$folder"
@@ -55,8 +55,8 @@ const STANDBY: &str = r#"
     [ -x "$copy" ] || copy=$(dirname "$(readlink -f "$bin/postgres")")/pg_basebackup
     [ -x "$copy" ] || copy=$(pg_config --bindir)/pg_basebackup
     "$copy" -h "$primary" -U postgres -D "$folder/data" -R -X stream -c fast --no-sync >"$folder/log" 2>&1 &&
-    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=${EVENTSEAL_DURABLE:-off} -c max_connections=300" \
-        start >>"$folder/log" 2>&1 && echo ready || { cat "$folder/log" >&2; echo failed; }
+    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= \
+        -c fsync=${EVENTSEAL_DURABLE:-off} -c max_connections=300" start >>"$folder/log" 2>&1 && echo ready || { cat "$folder/log" >&2; echo failed; }
     cat >/dev/null
     "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null 2>&1
     cd / && rm -rf "$folder"
@@ -71,9 +71,12 @@ const CRASH: &str = r#"
     all="$first $(cat /proc/$first/task/*/children)"
     kill -STOP $all && kill -KILL $all || exit
     # What nobody has waited for has ended too, and would be taken for a server that runs.
-    for pid in $all; do while [ -d /proc/$pid ] && ! grep -q '^State:.[ZX]' /proc/$pid/status 2>/dev/null; do :; done; done
+    for pid in $all; do
+        while [ -d /proc/$pid ] && ! grep -q '^State:.[ZX]' /proc/$pid/status 2>/dev/null; do :; done
+    done
     rm -f "$folder/data/postmaster.pid" "$folder"/.s.PGSQL.*
-    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w restart >>"$folder/log" 2>&1 && echo ready || cat "$folder/log" >&2
+    "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w restart >>"$folder/log" 2>&1 &&
+        echo ready || cat "$folder/log" >&2
 "#;
 
 /// A cluster of the test's own, of which standbys can be made.

@@ -1,5 +1,5 @@
 //! Parts that do what another part does, except where a test says otherwise: key stores, event stores, event tables and
-//! KMSs.
+//! KMSs. The file is long because it forwards every call of every port.
 //!
 //! A test implements [`KeyFaults`], [`StoreFaults`], [`TableFaults`] or [`KmsFaults`] for a type of its own and writes
 //! only the calls that it changes. [`Faulty`] makes the port out of it.

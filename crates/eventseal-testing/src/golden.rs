@@ -262,7 +262,8 @@ impl GoldenCorpus {
         Ok(Checked { cases: cases.len(), written: written.into_iter().collect(), uncovered: self.uncovered(&cases) })
     }
 
-    /// Puts the test's own events among the recorded ones. Returns the names of those that should be sealed and are not.
+    /// Puts the test's own events among the recorded ones. Returns the names of those that should be sealed and are
+    /// not.
     fn take_given(
         &self,
         mode: Mode,

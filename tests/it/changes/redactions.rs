@@ -21,7 +21,9 @@ async fn after(
 #[tokio::test]
 async fn i7_redactions_go_where_values_go() {
     let v1 = || event("Met").version(1).protect(&["/email", "/lines/*/note", "/address"], customer());
-    let payload = json!({"customer": "42", "email": "a@x", "lines": [{"note": "n0"}, {}, {"note": "n2"}], "address": {"street": "S"}});
+    let payload = json!({
+        "customer": "42", "email": "a@x", "lines": [{"note": "n0"}, {}, {"note": "n2"}], "address": {"street": "S"}
+    });
     let v2 = |changes| {
         let protected = &[
             "/contact/email",
@@ -40,10 +42,16 @@ async fn i7_redactions_go_where_values_go() {
         moved("/email", "/contact/email").move_value("/lines", "/items").move_value("/items/*/note", "/items/*/text")
     };
     let (live, redacted) = after(v1(), payload.clone(), &[], v2(changes())).await;
-    let expected = json!({"customer": "42", "contact": {"email": "a@x"}, "items": [{"text": "n0"}, {}, {"text": "n2"}], "address": {"street": "S"}});
+    let expected = json!({
+        "customer": "42", "contact": {"email": "a@x"}, "items": [{"text": "n0"}, {}, {"text": "n2"}],
+        "address": {"street": "S"}
+    });
     assert_eq!((live, redacted), (expected, vec![]));
     let (erased, redacted) = after(v1(), payload.clone(), &all, v2(changes())).await;
-    let expected = json!({"customer": "42", "contact": {"email": "erased@x"}, "items": [{"text": null}, {}, {"text": null}], "address": null});
+    let expected = json!({
+        "customer": "42", "contact": {"email": "erased@x"}, "items": [{"text": null}, {}, {"text": null}],
+        "address": null
+    });
     assert_eq!(erased, expected, "with the stand-in of the new version");
     assert_eq!(redacted, ["/address", "/contact/email", "/items/0/text", "/items/2/text"]);
 
@@ -122,7 +130,8 @@ async fn i4_a_shred_makes_no_change_fail() {
         vec![v1().version(2).protect(protected, customer()).change(1, changes)]
     };
     let payload = json!({
-        "customer": "42", "contact": {"phone": "1"}, "info": "none", "people": [], "tags": vec![1; 1_000], "items": vec![json!({}); 1_000]
+        "customer": "42", "contact": {"phone": "1"}, "info": "none", "people": [], "tags": vec![1; 1_000],
+        "items": vec![json!({}); 1_000]
     });
     // There was nothing to move, and there is no room where it would have gone. Or there is less room than for what was
     // live.

@@ -282,7 +282,9 @@ mod repeated {
                 to_next(Changes::new().set_default("/other", 1)),
                 to_next(Changes::new().move_value("/a", "/moved").move_value("/moved", "/a")),
                 to_next(Changes::new().map_value("/b", |inner: Option<Inner>| inner)),
-                to_next(Changes::new().set_default("/other", 1)).version(3).upcast(2, |order: Order| Ok::<_, Infallible>(order)),
+                to_next(Changes::new().set_default("/other", 1))
+                    .version(3)
+                    .upcast(2, |order: Order| Ok::<_, Infallible>(order)),
             ] {
                 let event = read(&payload, schema, is_strict);
                 prop_assert_eq!(event.decode::<Order>().unwrap(), expected.clone());

@@ -126,13 +126,21 @@ mod buffered {
         fn i4_an_erasure_is_exact_in_any_type(a in field(), b in field(), x in field(), list in any::<bool>()) {
             let mut three = json!({"a": a.0, "b": b.0});
             three["c"] = if list { json!([x.0, x.0]) } else { json!({"x": x.0}) };
-            let nested = || if list { Nested::List(vec![expected(&x), expected(&x)]) } else { Nested::Object { x: expected(&x) } };
+            let nested = || match list {
+                true => Nested::List(vec![expected(&x), expected(&x)]),
+                false => Nested::Object { x: expected(&x) },
+            };
             let b_read = if b == (json!(null), false) { None } else { Some(expected(&b)) };
             let expected = Three { a: expected(&a), b: b_read, c: nested() };
             let inner: &[&str] = if list { &["/c/0", "/c/1"] } else { &["/c/x"] };
             let places = [(a.1, &["/a"][..]), (b.1, &["/b"]), (x.1, inner)];
             let erased: Vec<String> =
-                places.into_iter().filter(|(is_erased, _)| *is_erased).flat_map(|(_, places)| places).map(|place| (*place).to_owned()).collect();
+                places
+                    .into_iter()
+                    .filter(|(is_erased, _)| *is_erased)
+                    .flat_map(|(_, places)| places)
+                    .map(|place| (*place).to_owned())
+                    .collect();
             check::<Three>(&three, "", &erased, &expected, |it| it)?;
             check(&three, "", &erased, &expected, get!(Untagged::Card(it) => it))?;
             check(&three, "", &erased, &expected, |it: Flat<Three>| it.inner)?;
@@ -146,7 +154,8 @@ mod buffered {
             internal["kind"] = json!("Card");
             check(&internal, "", &erased, &expected, get!(Internal::Card(it) => it))?;
             check(&internal, "", &erased, &expected, get!(Flat { inner: Internal::Card(it) } => it))?;
-            check(&json!({"inner": internal}), "/inner", &erased, &expected, get!(Wrapper { inner: Internal::Card(it) } => it))?;
+            let of_card = get!(Wrapper { inner: Internal::Card(it) } => it);
+            check(&json!({"inner": internal}), "/inner", &erased, &expected, of_card)?;
         }
     }
 }

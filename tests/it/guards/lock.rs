@@ -115,12 +115,16 @@ fn the_file_says_what_every_version_looks_like() {
                 "OrderPlaced": { "versions": {
                     "1": {
                         "protected": { "/email": "Customer at /customer_id" },
-                        "shape": { "struct": { "customer_id": "string", "email": email, "total": "u32", "note": { "option": "string" } } },
+                        "shape": { "struct": {
+                            "customer_id": "string", "email": email, "total": "u32", "note": { "option": "string" },
+                        } },
                         "step": { "kind": "typed", "to": [{ "type": "OrderPlaced", "version": 2 }] }
                     },
                     "2": {
                         "protected": { "/contact/email": "Customer at /customer_id" },
-                        "shape": { "struct": { "customer_id": "string", "contact": { "struct": { "email": email } }, "total": "u32" } },
+                        "shape": { "struct": {
+                            "customer_id": "string", "contact": { "struct": { "email": email } }, "total": "u32",
+                        } },
                         "step": null
                     }
                 } },

@@ -96,7 +96,9 @@ fn everything_is_traced() {
                 "empty": "null",
                 "one_value": { "struct": { "name": "string" } },
                 "two_values": { "tuple": ["u8", { "sensitive": "string" }] },
-                "struct": { "struct": { "name": "string", "note": { "option": "string" }, "late": { "default": "bool" } } },
+                "struct": { "struct": {
+                    "name": "string", "note": { "option": "string" }, "late": { "default": "bool" },
+                } },
             } },
             "boxed": { "struct": { "name": "string" } },
             "type": "u64",
@@ -277,7 +279,8 @@ fn an_option_that_can_not_be_filled_is_left_empty() {
 #[test]
 fn samples_have_a_shape_in_common() {
     let samples = [
-        json!({ "id": 1, "total": 2, "note": null, "lines": [{ "count": 1 }, { "count": 2, "name": "x" }], "to": "a", "tags": [] }),
+        json!({ "id": 1, "total": 2, "note": null,
+            "lines": [{ "count": 1 }, { "count": 2, "name": "x" }], "to": "a", "tags": [] }),
         json!({ "id": 2, "total": 2.5, "note": "x", "lines": [], "to": 7, "late": true, "tags": [] }),
     ];
     let shape: Value = serde_json::from_str(&Shape::of_samples(&samples).to_string()).unwrap();

@@ -125,7 +125,9 @@ async fn i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored<B: Backe
         raw("Two", both("eve", "kim")),
         raw(
             "Nameless",
-            json!({ "customer": "eve", "seller": "bob", "a": 1, "b": 2, "ids": { "customer": "eve", "seller": "bob" } }),
+            json!({
+                "customer": "eve", "seller": "bob", "a": 1, "b": 2, "ids": { "customer": "eve", "seller": "bob" },
+            }),
         ),
         raw("Nameless", json!({ "customer": "eve", "seller": "bob", "a": 1, "b": 2 })),
         raw("Nameless", json!({ "customer": "ada", "seller": "kim", "a": 1, "b": 2 })),

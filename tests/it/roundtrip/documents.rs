@@ -66,7 +66,8 @@ fn i1_nasty_documents_come_back_byte_for_byte() {
         "{\"customer_id\":\"a\",\"email\":«\"c4n4ry\u{80}\u{0080}\"»}",
         r#"{"\ud800":1,"\ud800":2,"email\udc00":"\ud800","customer_id":"a","email":«"c4n4ry"»}"#,
         // Lengths around the padding's border.
-        "{\"customer_id\":\"a\",\"email\":«\"c4n4ry6789012345678901234567890\"»,\"a/b\":«\"c4n4ry678901234567890123456789\"»}",
+        "{\"customer_id\":\"a\",\"email\":«\"c4n4ry6789012345678901234567890\"»,\
+          \"a/b\":«\"c4n4ry678901234567890123456789\"»}",
         "{\"a/b\":«\"c4n4ry6789012345678901234567\"»,\"~2\":«\"c4n4ry67890123456789012345678\"»}",
         // White space everywhere.
         "\r\n\t { \"customer_id\" \n:\t\"a\"\r, \"email\"\t: «\"c4n4ry\"» \n}\t\r\n ",

@@ -260,7 +260,8 @@ fn legacy_version(was: Option<EventVersion>, is: Option<EventVersion>, f: &mut f
         |version: Option<EventVersion>| version.map_or_else(|| "none".to_owned(), |version| version.to_string());
     write!(
         f,
-        "what is stored without a version was read as version {}, is as {}: put it back, stored events are as they were",
+        "what is stored without a version was read as version {}, is as {}: put it back, stored events are as they \
+         were",
         shown(was),
         shown(is)
     )

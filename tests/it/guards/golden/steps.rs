@@ -115,9 +115,10 @@ fn steps_that_are_not_deterministic_are_caught() {
             let found = differences(result);
             let place = format!("/0/payload/{place}");
             assert!(
-                found
-                    .iter()
-                    .all(|difference| matches!(&difference.mismatch, Mismatch::NotDeterministic { pointer, .. } if *pointer == place)),
+                found.iter().all(|difference| match &difference.mismatch {
+                    Mismatch::NotDeterministic { pointer, .. } => *pointer == place,
+                    _ => false,
+                }),
                 "{found:?}"
             );
             for run in [Run::Live, Run::Redacted, Run::RedactedFor(KeyScope::new("Guest", "g1"))] {

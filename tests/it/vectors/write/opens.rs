@@ -19,7 +19,8 @@ fn fields() -> Vec<Case> {
             .protect("/contact/phone")
             .seals(r#"{"name":"Ada","contact":{"email":"ada@example.org","phone":null,"since":1843},"city":"London"}"#),
         two("two-scopes-in-one-event"),
-        order("wildcards-in-arrays").key("guest 1", "Guest", "1").protect_for("/guests/*/name", "Guest", "/guests/*/id").protect("/guests/*/seats/*").seals(
+        order("wildcards-in-arrays").key("guest 1", "Guest", "1").protect_for("/guests/*/name", "Guest", "/guests/*/id")
+            .protect("/guests/*/seats/*").seals(
             concat!(r#"{"guests":[{"id":1,"name":"Ada","seats":["1A","1B"]},{"id":2,"seats":[]},{"name":null},{"id":1,"#, r#""name":"Grace","seats":[2.50]}]}"#),
         ),
         customer("every-type-of-json-value")
@@ -217,7 +218,8 @@ fn stores() -> Vec<Case> {
             &[],
         ),
         lines("header-at-the-end").stored_as(last).opens(
-            "{\"email\":\"a@x.example\",\"id\":7,\"lines\":[{\"note\":\"first\",\"sku\":\"A\"},{\"sku\":\"B\",\"note\":\"second\"}],\"big\":1.0\r\n\t}",
+            "{\"email\":\"a@x.example\",\"id\":7,\"lines\":[{\"note\":\"first\",\"sku\":\"A\"},\
+             {\"sku\":\"B\",\"note\":\"second\"}],\"big\":1.0\r\n\t}",
             &[],
         ),
         lines("header-in-the-middle-values-in-another-order").stored_as(other_order).opens(
