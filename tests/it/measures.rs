@@ -23,7 +23,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The words of a file's first paragraph, which says what the file is for.
 fn first_paragraph(text: &str) -> String {
     let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
-    lines.take_while(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" ")
+    lines.take_while(|line| !line.trim().is_empty()).map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 #[test]

@@ -41,7 +41,8 @@ const GUARD: &str = r#"
         >"$folder/log" 2>&1 &&
     "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=$durable \
         -c full_page_writes=$durable -c synchronous_commit=$durable -c max_connections=300 -c shared_buffers=256MB \
-        -c max_wal_size=4GB -c deadlock_timeout=10ms -c autovacuum_naptime=10s" start >>"$folder/log" 2>&1 && echo ready || { cat "$folder/log" >&2; echo failed; }
+        -c max_wal_size=4GB -c deadlock_timeout=10ms -c autovacuum_naptime=10s" start >>"$folder/log" 2>&1 &&
+        echo ready || { cat "$folder/log" >&2; echo failed; }
     cat >/dev/null
     "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null 2>&1
     cd / && rm -rf "$folder"
@@ -56,7 +57,8 @@ const STANDBY: &str = r#"
     [ -x "$copy" ] || copy=$(pg_config --bindir)/pg_basebackup
     "$copy" -h "$primary" -U postgres -D "$folder/data" -R -X stream -c fast --no-sync >"$folder/log" 2>&1 &&
     "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= \
-        -c fsync=${EVENTSEAL_DURABLE:-off} -c max_connections=300" start >>"$folder/log" 2>&1 && echo ready || { cat "$folder/log" >&2; echo failed; }
+        -c fsync=${EVENTSEAL_DURABLE:-off} -c max_connections=300" start >>"$folder/log" 2>&1 &&
+        echo ready || { cat "$folder/log" >&2; echo failed; }
     cat >/dev/null
     "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null 2>&1
     cd / && rm -rf "$folder"

@@ -69,10 +69,10 @@ fn changed_types_of_fields_are_caught() {
             assert!(matches!(&found[0].change, ChangeKind::Shape { pointer, .. } if pointer == $pointer), "{found:?}");
         }};
     }
-    caught_at!("/struct/total",
-        customer_id: String, email: Sensitive<String>, total: String, note: Option<String>);
+    caught_at!("/struct/total", customer_id: String, email: Sensitive<String>, total: String, note: Option<String>);
     caught_at!("/struct/total", customer_id: String, email: Sensitive<String>, total: u64, note: Option<String>);
-    caught_at!("/struct/total", customer_id: String, email: Sensitive<String>, total: Option<u32>, note: Option<String>);
+    caught_at!("/struct/total",
+        customer_id: String, email: Sensitive<String>, total: Option<u32>, note: Option<String>);
     caught_at!("/struct/note", customer_id: String, email: Sensitive<String>, total: u32, note: String);
     caught_at!("/struct/email", customer_id: String, email: String, total: u32, note: Option<String>);
     caught_at!("/struct/email/sensitive",
