@@ -19,7 +19,7 @@ use crate::event::{
 };
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyStore, ScopeLock, ScopeRecord, ScopeState};
-use crate::sql::{committing, database};
+use crate::sql::{after_commit as after_the_events, committing, database};
 use crate::store::EventStore;
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
@@ -164,7 +164,8 @@ impl<E: Database, K: Database> SplitTx<Transaction<'static, E>, K> {
     /// - [`Error::Collision`] (retryable) if the locks were lost: nothing is committed.
     /// - [`Error::Database`], [`Error::Collision`] or
     ///   [`TransactionFault::OutcomeUnknown`](crate::error::TransactionFault::OutcomeUnknown) of one of the two
-    ///   commits. If it names the keys, the events are committed. A shred, reopening, rotation or stop in this
+    ///   commits. [`Error::Collision`] is of the events alone, so that the whole transaction can run again. If an
+    ///   error names the keys, the events are committed. A shred, reopening, rotation or stop in this
     ///   transaction is not committed, or its outcome is unknown: do it again.
     pub async fn commit(self) -> Result<()> {
         let (events, mut keys) = self.into_parts();
@@ -252,14 +253,16 @@ impl<K: Database> KeySide<K> {
         unchanged.count() == self.shared.len()
     }
 
-    /// Commits the changes, which releases the locks.
+    /// Commits the changes, which releases the locks. Commit the events before.
     ///
     /// # Errors
-    /// [`Error::Database`], [`Error::Collision`] or
-    /// [`TransactionFault::OutcomeUnknown`](crate::error::TransactionFault::OutcomeUnknown) of the commit.
+    /// [`Error::Database`] if the database refuses the commit, and
+    /// [`TransactionFault::OutcomeUnknown`](crate::error::TransactionFault::OutcomeUnknown) if the connection is lost
+    /// meanwhile. Neither is retryable: the events are committed, and an append that runs again would add them twice.
     pub async fn commit(self) -> Result<()> {
+        const OPERATION: &str = "the keys";
         match self.held {
-            Some(held) => held.commit().await.map_err(committing("the keys")),
+            Some(held) => held.commit().await.map_err(committing(OPERATION)).map_err(after_the_events(OPERATION)),
             None => Ok(()),
         }
     }

@@ -11,7 +11,7 @@ pub(crate) mod own_transaction;
 mod row;
 
 pub(crate) use dialect::{Dialect, Statement, query};
-pub(crate) use errors::{committing, database, event_database, key_database};
+pub(crate) use errors::{after_commit, committing, database, event_database, key_database};
 pub(crate) use row::SqlRow;
 
 use crate::error::{Error, InputFault, Result, StorageFault, TransactionFault};

@@ -93,6 +93,7 @@ struct ReplaceKek<'a> {
 #[async_trait]
 impl KeyWork for ReplaceKek<'_> {
     async fn run(&mut self, rows: &mut dyn KeyRows) -> Result<()> {
+        self.done = false;
         let is_replaced = |active: &KekRecord| active.kek_id == self.replaced;
         if !rows.change_kek_state(self.replaced, KekState::Active, KekState::DecryptOnly).await? {
             let active = rows.active_kek(&self.kek.partition).await?;
@@ -134,6 +135,7 @@ struct MoveKek<'a> {
 #[async_trait]
 impl KeyWork for MoveKek<'_> {
     async fn run(&mut self, rows: &mut dyn KeyRows) -> Result<()> {
+        self.done = false;
         let moved = rows.change_kek_wrapping(self.old, self.provider, self.wrapped, self.at).await?;
         let Some(row) = rows.kek(self.old.kek_id).await? else { return Ok(()) };
         let is_moved = (row.provider.as_str(), &row.wrapped, row.wrapped_at) == (self.provider, self.wrapped, self.at);

@@ -2,7 +2,7 @@
 //! events.
 
 use crate::crypto::random;
-use crate::error::{Error, KeyFault, Result};
+use crate::error::{Error, KeyFault, Result, StorageFault};
 use crate::event::now;
 use crate::keys::KeyTable;
 use crate::keys::kek::{KekRecord, KekState, KekUsage};
@@ -52,6 +52,11 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     pub async fn rotate_kek(&self, connection: &mut Tx, partition: &str) -> Result<KekRecord> {
         let namespace = self.check_namespace(connection).await?;
         let old = self.store.active_kek(connection, partition).await?.ok_or_else(|| no_active_kek(partition))?;
+        if old.partition != partition {
+            let problem = "is not the partition that was asked for";
+            let what = "key_encryption_keys.partition";
+            return Err(Error::Storage(StorageFault::InvalidRow { what, problem }));
+        }
         let kek = self.new_kek(&namespace, partition).await?;
         // The applications must be able to open the new active key. If the old one does not open here, this may be
         // another KMS than theirs.

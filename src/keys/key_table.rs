@@ -73,9 +73,12 @@ pub trait KeyTable: KeyStore {
 }
 
 /// Work that is done in a transaction: see [`KeyTable::in_transaction`].
+///
+/// An implementation of [`KeyTable`] may repeat a transaction that the database rolled back. So work keeps nothing of
+/// an earlier run: the outcome is that of the last one.
 #[async_trait]
 pub trait KeyWork: Send {
-    /// Does the work.
+    /// Does the work, from its beginning.
     async fn run(&mut self, rows: &mut dyn KeyRows) -> Result<()>;
 }
 

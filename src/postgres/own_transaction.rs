@@ -1,9 +1,9 @@
 //! The steps of a [transaction of its own](crate::sql::own_transaction) in PostgreSQL.
 
 use crate::error::{Error, Result, TransactionFault};
+use crate::sql::database;
 use crate::sql::errors::postgres::sql_state;
 use crate::sql::own_transaction::OwnTransaction;
-use crate::sql::{committing, database};
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, Transaction};
 
@@ -60,7 +60,10 @@ impl OwnTransaction for Postgres {
         let Some(id) = mark else { return Ok(()) };
         let status = AssertSqlSafe(format!("SELECT pg_xact_status('{id}'::xid8)"));
         let status = sqlx::raw_sql(status).fetch_one(connection).await;
-        let status: Option<String> = status.and_then(|row| row.try_get(0)).map_err(committing(operation))?;
+        let status: Option<String> = status.and_then(|row| row.try_get(0)).map_err(|source| {
+            // The commit was answered, so even a time-out of this statement says nothing against it.
+            TransactionFault::OutcomeUnknown { operation, source: source.into() }
+        })?;
         if status.as_deref() == Some("committed") {
             Ok(())
         } else {

@@ -30,10 +30,11 @@ impl SqlRow for PgRow {
     }
 
     fn optional_number(&self, index: usize) -> Result<Option<i64>> {
-        if self.columns().get(index).is_some_and(|column| column.type_info().name() == "INT4") {
-            return Ok(column::<Option<i32>>(self, index)?.map(i64::from));
+        match self.columns().get(index).map(|column| column.type_info().name()) {
+            Some("INT2") => Ok(column::<Option<i16>>(self, index)?.map(i64::from)),
+            Some("INT4") => Ok(column::<Option<i32>>(self, index)?.map(i64::from)),
+            _ => column(self, index),
         }
-        column(self, index)
     }
 
     fn optional_id(&self, index: usize) -> Result<Option<Uuid>> {

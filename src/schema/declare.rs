@@ -69,7 +69,7 @@ impl Owner {
 ///
 /// `version(n)` begins the declaration of a version. The calls after it apply to that version, until the next
 /// `version`. Steps name the version that they start from, and can stand anywhere. The highest version is the current
-/// one. [`Schemas::new`] checks everything.
+/// one. [`Schemas::new`](crate::Schemas::new) checks everything.
 #[must_use = "declare it to Schemas::new"]
 pub struct EventSchema {
     pub(crate) name: EventType,
@@ -139,7 +139,7 @@ impl EventSchema {
     /// root (`""`), with the stand-in of the current version, or with this version's stand-in if the current version
     /// protects fields. Decode it as a [`Sensitive<T>`](crate::Sensitive), or as a `#[serde(transparent)]` newtype over
     /// one. A struct does not fit `null`, and a single event that does not fit keeps a whole stream from being
-    /// [decoded](crate::Stream::decode). [`decodes`](SchemasBuilder::decodes) checks that at startup.
+    /// [decoded](crate::Stream::decode). [`decodes`](crate::schema::SchemasBuilder::decodes) checks that at startup.
     pub fn protect_whole(self, owner: Owner) -> Self {
         self.in_version(|version| {
             version.whole_twice |= version.whole.is_some();
@@ -204,7 +204,8 @@ impl EventSchema {
     /// than 127, and it rounds numbers of many digits. The same holds for functions before or after one over a `Value`
     /// in a chain. Append accepts such payloads, because sealing does not need to read them. A step over a value then
     /// fails with [`EventFault::Upcast`](crate::error::EventFault::Upcast) for good: see
-    /// [`deny_unreadable_payloads`](SchemasBuilder::deny_unreadable_payloads). [`change`](Self::change) reads any JSON.
+    /// [`deny_unreadable_payloads`](crate::schema::SchemasBuilder::deny_unreadable_payloads). [`change`](Self::change)
+    /// reads any JSON.
     ///
     /// # Its errors
     /// An error that the step returns becomes the source of [`EventFault::Upcast`](crate::error::EventFault::Upcast).

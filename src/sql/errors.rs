@@ -5,7 +5,7 @@ pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
-use crate::error::{DriverError, Error, Failure, SetUpFault};
+use crate::error::{DriverError, Error, Failure, SetUpFault, TransactionFault};
 
 /// An error of a statement that uses no table of this crate.
 pub(crate) fn database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
@@ -15,6 +15,17 @@ pub(crate) fn database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error
 /// An error of a `COMMIT` that this crate sends.
 pub(crate) fn committing(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
     move |source| Error::committing(operation, source)
+}
+
+/// An error that comes after a commit. It is never retryable: what was committed would be done twice.
+pub(crate) fn after_commit(operation: &'static str) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Collision { source: Some(source) } => Error::Database { operation, source },
+        Error::Database { source, .. } if source.is_outage() => {
+            TransactionFault::OutcomeUnknown { operation, source }.into()
+        }
+        error => error,
+    }
 }
 
 /// An error of a statement on the key tables.

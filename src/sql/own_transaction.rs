@@ -5,7 +5,7 @@
 //! asked before, and again after the commit if it can tell.
 
 use crate::error::{Error, Result, TransactionFault};
-use crate::sql::{committing, database, not_in_transaction};
+use crate::sql::{after_commit, committing, database, not_in_transaction};
 use async_trait::async_trait;
 use sqlx::{Connection, Database, Transaction};
 
@@ -61,9 +61,10 @@ where
     outside(connection, operation).await?;
     let before = C::Database::make_durable(connection, operation).await?;
     let done = commit(connection, operation, work).await;
-    C::Database::restore(connection, before, operation).await?;
+    let restored = C::Database::restore(connection, before, operation).await;
     let (done, mark) = done?;
     C::Database::check_committed(connection, mark, operation).await?;
+    restored.map_err(after_commit(operation))?;
     Ok(done)
 }
 

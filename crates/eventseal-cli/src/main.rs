@@ -8,6 +8,7 @@ mod args;
 mod census;
 mod connect;
 mod doctor;
+mod doubts;
 mod generate;
 mod interrupt;
 mod keks;
@@ -16,7 +17,9 @@ mod migrate;
 mod output;
 mod pooler;
 mod registered;
+mod rewrap;
 mod scopes;
+mod shred;
 mod status;
 
 use args::{Cli, Command};
@@ -55,13 +58,13 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
         Command::Census(args) => census::census(args, cli.json).await,
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Keys(args::Keys::Show(args)) => scopes::show(args, cli.json).await,
-        Command::Shred(args) => scopes::shred(args, cli.json).await,
+        Command::Shred(args) => shred::shred(args, cli.json).await,
         Command::Reopen(args) => scopes::reopen(args, cli.json).await,
         Command::Disable(args) => scopes::disable(args, cli.json).await,
         Command::Enable(args) => scopes::enable(args, cli.json).await,
         Command::RotateDataKey(args) => scopes::rotate_data_key(args, cli.json).await,
         Command::RotateKek(args) => keks::rotate(args, cli.json).await,
-        Command::Rewrap(args) => keks::rewrap(args, cli.json).await,
+        Command::Rewrap(args) => rewrap::rewrap(args, cli.json).await,
         Command::RetireKek(args) => keks::retire(args, cli.json).await,
         Command::MoveMasterKey(args) => keks::move_master_key(args, cli.json).await,
         Command::Completions { shell } => Ok(generate::completions(shell)),

@@ -1,19 +1,15 @@
-//! `keys show`, `shred`, `reopen`, `disable`, `enable` and `rotate-data-key`: the commands about one key scope.
-
-mod doubts;
+//! `keys show`, `reopen`, `disable`, `enable` and `rotate-data-key`: the commands about one key scope.
 
 use crate::actor;
-use crate::args::{Change, Reopen, RotateDataKey, Show, Shred};
+use crate::args::{Change, Reopen, RotateDataKey, Show};
 use crate::connect::{Backend, Db, connect, on};
+use crate::doubts::Doubts;
 use crate::master_key::{self, NoMasterKey};
-use crate::output::{Failure, Report, count, exact_time, shown, table, tell, time};
-use doubts::Doubts;
+use crate::output::{Failure, Report, exact_time, shown, table, time};
 use eventseal::KeyScope;
-use eventseal::keys::{KeyHistory, KeyId, KeyInfo, KeyStore, ScopeAction, Shredding};
+use eventseal::keys::{KeyHistory, KeyId, KeyInfo, KeyStore, ScopeAction};
 use eventseal::kms::Kms;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
-use std::io::{BufRead, IsTerminal};
 use std::sync::Arc;
 
 pub(crate) async fn show(args: Show, json: bool) -> Result<Report, Failure> {
@@ -27,75 +23,6 @@ pub(crate) async fn show(args: Show, json: bool) -> Result<Report, Failure> {
         doubts.tell(json)?;
         Ok(Report::new(describe(&history), doubts.within(as_json(&history))).of(&namespace, &db.place))
     })
-}
-
-pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
-    let actor = actor::of(&args.cause)?;
-    let scope = args.scope.key_scope();
-    let doubts = Doubts::of_kind(&scope, args.schemas.as_deref())?;
-    on!(connect(&args.database).await?, db => {
-        let namespace = db.namespace().await?;
-        let before = db.keys.history(&mut db.connection, &scope).await?;
-        let doubts = doubts.and_of_id(&mut db).await?;
-        if before.is_none() && !args.allow_unknown {
-            let hint = doubts.hint() + "; --allow-unknown shreds it all the same, so that nothing ever will be";
-            return Err(unknown(&scope, &hint));
-        }
-        doubts.tell(json)?;
-        if args.yes {
-            db.announce(json, &format!("Shredding {} for good", shown(&scope.to_string()))).await?;
-        } else {
-            confirm(&scope, before.as_ref(), &db.whereabouts(&namespace), json)?;
-        }
-        let manager = db.manager(Arc::new(NoMasterKey));
-        let reason = &args.cause.reason;
-        let done = db.transact(db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, reason).await).await?;
-        let destroyed: Vec<String> = done.destroyed.iter().map(KeyId::to_string).collect();
-        let json = json!({
-            "kind": scope.kind(),
-            "id": scope.id(),
-            "destroyed": destroyed,
-            "destroyed_before": done.already.len(),
-            "at": exact_time(done.at),
-            "reason": args.cause.reason,
-            "actor": actor,
-            "was_shredded": done.was_shredded,
-        });
-        Ok(Report::new(shredded(&done), doubts.within(json)).of(&namespace, &db.place))
-    })
-}
-
-fn shredded(done: &Shredding) -> String {
-    let (was_shredded, already) = (done.was_shredded, done.already.len() as u64);
-    let scope = shown(&done.scope.to_string());
-    let before =
-        if already == 1 { "1 data key was".to_owned() } else { format!("{} were", count(already, "data key")) };
-    let mut text = match (done.destroyed.len() as u64, was_shredded) {
-        (0, true) if already == 0 => {
-            format!("Nothing was left to do: {scope} was shredded before, and never had a key.\n")
-        }
-        (0, true) => format!("Nothing was left to do: {scope} was shredded before. {before} destroyed then.\n"),
-        (0, false) if already == 0 => {
-            format!("Shredded {scope}. Nothing was ever sealed for it, and nothing will be.\n")
-        }
-        (now, _) => {
-            let mut text = format!("Shredded {scope}: {} destroyed at {}.\n", count(now, "data key"), time(done.at));
-            for key_id in &done.destroyed {
-                let _ = writeln!(text, "  {key_id}");
-            }
-            if already > 0 {
-                let _ = writeln!(text, "{before} destroyed before.");
-            }
-            if was_shredded {
-                text.push_str(
-                    "It was shredded before, so these had come back: look for a restore of a part of the key tables.\n",
-                );
-            }
-            text
-        }
-    };
-    text.push_str("Backups and replicas of the key table hold the keys until they expire or catch up.");
-    text
 }
 
 pub(crate) async fn reopen(args: Reopen, json: bool) -> Result<Report, Failure> {
@@ -176,41 +103,12 @@ async fn partition<C: Backend>(db: &mut Db<C>, scope: &KeyScope, chosen: Option<
     Ok(kek.map_or_else(|| "default".to_owned(), |kek| kek.partition))
 }
 
-fn unknown(scope: &KeyScope, hint: &str) -> Failure {
+pub(crate) fn unknown(scope: &KeyScope, hint: &str) -> Failure {
     let problem = format!(
         "nothing was ever sealed for {}: look whether kind and id are spelled right{hint}",
         shown(&scope.to_string())
     );
     Failure::refused("unknown_scope", problem)
-}
-
-/// Shows what will be destroyed, and asks the operator to type the scope's id.
-fn confirm(scope: &KeyScope, history: Option<&KeyHistory>, whereabouts: &str, json: bool) -> Result<(), Failure> {
-    if json || !std::io::stdin().is_terminal() {
-        let problem = "a shred can't be undone, and there is nobody to ask: pass --yes".to_owned();
-        return Err(Failure::refused("not_confirmed", problem));
-    }
-    let mut text = String::new();
-    if let Some(history) = history {
-        let live: Vec<&KeyInfo> = history.keys.iter().filter(|key| key.shredded_at.is_none()).collect();
-        let since =
-            live.first().map(|key| format!(", the oldest made at {}", time(key.created_at))).unwrap_or_default();
-        let _ = writeln!(text, "{}\n", describe(history).trim_end());
-        let _ = writeln!(text, "This destroys {}{since}.", count(live.len() as u64, "data key"));
-    }
-    let _ = writeln!(text, "It is about {whereabouts}, and can't be undone.");
-    let _ = write!(text, "Type the scope's id ({}) to go on: ", shown(scope.id()));
-    tell(&text)?;
-    let mut typed = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut typed)
-        .map_err(|error| Failure::failed("terminal", format!("the terminal failed: {error}")))?;
-    if typed.trim_end_matches(['\r', '\n']) == scope.id() {
-        Ok(())
-    } else {
-        Err(Failure::refused("not_confirmed", "that was another id: nothing was destroyed"))
-    }
 }
 
 fn new_key(scope: &KeyScope, key: &KeyInfo, done: &str) -> Report {
@@ -219,7 +117,7 @@ fn new_key(scope: &KeyScope, key: &KeyInfo, done: &str) -> Report {
     Report::new(text, json!({ "kind": scope.kind(), "id": scope.id(), "key": key_json(key, Some(key.key_id)) }))
 }
 
-fn describe(history: &KeyHistory) -> String {
+pub(crate) fn describe(history: &KeyHistory) -> String {
     let mut text = format!(
         "{}: {}, generation {}\n\n",
         shown(&history.scope.to_string()),

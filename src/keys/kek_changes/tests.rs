@@ -283,3 +283,28 @@ async fn a_batch_is_looked_at_before_it_is_committed() {
         assert_eq!(work.outcome, (expected == "done").then_some(done), "{written:?}");
     }
 }
+
+/// An implementation may repeat a transaction that the database rolled back. Meanwhile another process was faster.
+#[tokio::test]
+async fn an_outcome_is_that_of_the_last_run() {
+    let (old, new, other) = (kek(KekState::Active), kek(KekState::Active), kek(KekState::Active));
+    let mut work = ReplaceKek { replaced: old.kek_id, kek: &new, done: false };
+    let mut rows = Answers { changed: vec![true, true], active: Some(new.clone()), ..Answers::default() };
+    work.run(&mut rows).await.unwrap();
+    assert!(work.done);
+    let mut rows = Answers { changed: vec![false], active: Some(other), ..Answers::default() };
+    work.run(&mut rows).await.unwrap();
+    assert!(!work.done, "the key-encryption key of the first run is not in the table");
+
+    let wrapped = WrappedKek { master_key_id: "next".to_owned(), ciphertext: vec![2] };
+    let moved = KekRecord { wrapped: wrapped.clone(), ..old.clone() };
+    let mut work = MoveKek { old: &old, provider: &old.provider, wrapped: &wrapped, at: old.wrapped_at, done: false };
+    let mut rows = Answers { changed: vec![true], kek: Some(moved), ..Answers::default() };
+    work.run(&mut rows).await.unwrap();
+    assert!(work.done);
+    let elsewhere = WrappedKek { master_key_id: "third".to_owned(), ciphertext: vec![3] };
+    let elsewhere = KekRecord { wrapped: elsewhere, ..old.clone() };
+    let mut rows = Answers { changed: vec![false], kek: Some(elsewhere), ..Answers::default() };
+    work.run(&mut rows).await.unwrap();
+    assert!(!work.done, "another process has moved it, and elsewhere");
+}

@@ -111,6 +111,7 @@ async fn it_catches_up<B: Backend>(db: &B, copy: &B, store: &SealedStore<B::Stor
     assert!(last.global_position > copy.stored().await[11].global_position);
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of events")]
 async fn i4_what_cannot_be_carried_over_for_certain_is_copied_as_stored<B: Backend>() {
     let (db, copy) = (B::make().await, B::make().await);
     let store = db.prepared(schemas()).await;

@@ -293,6 +293,28 @@ async fn i5_an_outage_while_keys_of_their_own_database_are_committed_says_that_n
     );
 }
 
+/// A collision is retryable otherwise. Here the whole transaction would append its events a second time.
+#[tokio::test]
+async fn i11_a_collision_while_keys_of_their_own_database_are_committed_is_not_retryable() {
+    let (events, keys) = (Postgres::new().await, Postgres::new().await);
+    let store = SealedStore::new(
+        SplitStore::new(PostgresStore::new()),
+        SplitKeys::new(PostgresKeys::new()),
+        Keyring::parse(OLD).unwrap(),
+        schemas(),
+    );
+    store.keys().prepare(&mut SplitTx::begin(&events.pool, &keys.pool).await.unwrap()).await.unwrap();
+    let collides = "CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS \
+        $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '40001'; END $$;
+        CREATE CONSTRAINT TRIGGER collide AFTER UPDATE ON key_scopes DEFERRABLE INITIALLY DEFERRED \
+        FOR EACH ROW EXECUTE FUNCTION collide()";
+    sqlx::raw_sql(collides).execute(&keys.pool).await.unwrap();
+    let mut tx = SplitTx::begin(&events.pool, &keys.pool).await.unwrap();
+    store.keys().shred(&mut tx, &scope("live"), "r").await.unwrap();
+    let error = tx.commit().await.unwrap_err();
+    assert!(matches!(error, Error::Database { operation: "the keys", .. }) && !error.is_retryable(), "{error:?}");
+}
+
 /// A deferred constraint trigger makes the server refuse the commit.
 #[tokio::test]
 async fn i11_a_commit_that_is_refused_is_an_error_and_changes_nothing() {

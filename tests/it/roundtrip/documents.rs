@@ -28,6 +28,7 @@ fn i1_any_document_comes_back_byte_for_byte() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of documents")]
 fn i1_nasty_documents_come_back_byte_for_byte() {
     let world = SealerWorld::new(schemas());
     let deep = format!("{{\"customer_id\":1,\"email\":«{}\"c4n4ry\"{}»}}", "[".repeat(127), "]".repeat(127));

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// What is doubtful about a scope.
-pub(super) struct Doubts {
+pub(crate) struct Doubts {
     scope: KeyScope,
     /// What the schemas say about its kind, if a schema lock was passed.
     schemas: Option<(Registered, KindIs)>,
@@ -23,7 +23,7 @@ pub(super) struct Doubts {
 
 impl Doubts {
     /// Looks the kind up in the schema lock. Needs no connection.
-    pub(super) fn of_kind(scope: &KeyScope, schemas: Option<&Path>) -> Result<Self, Failure> {
+    pub(crate) fn of_kind(scope: &KeyScope, schemas: Option<&Path>) -> Result<Self, Failure> {
         let registered = schemas.map(Registered::read).transpose()?;
         let schemas = registered.map(|registered| {
             let kind = if scope.is_reserved() { KindIs::Known } else { registered.kind(scope.kind()) };
@@ -33,7 +33,7 @@ impl Doubts {
     }
 
     /// Adds what the key table says about the id.
-    pub(super) async fn and_of_id<C: Backend>(mut self, db: &mut Db<C>) -> Result<Self, Failure> {
+    pub(crate) async fn and_of_id<C: Backend>(mut self, db: &mut Db<C>) -> Result<Self, Failure> {
         let manager = db.manager(Arc::new(NoMasterKey));
         let similar = manager.similar_scopes(&mut db.connection, &self.scope).await?;
         let mut records = db.keys.scopes(&mut db.connection, &similar, ScopeLock::None).await?;
@@ -43,7 +43,7 @@ impl Doubts {
     }
 
     /// Prints the warnings on standard error. With JSON, the result has them instead.
-    pub(super) fn tell(&self, json: bool) -> Result<(), Failure> {
+    pub(crate) fn tell(&self, json: bool) -> Result<(), Failure> {
         if json {
             return Ok(());
         }
@@ -64,7 +64,7 @@ impl Doubts {
     }
 
     /// The warnings as an addition to the error that there is no such scope.
-    pub(super) fn hint(&self) -> String {
+    pub(crate) fn hint(&self) -> String {
         let mut text = String::new();
         if !self.similar.is_empty() {
             let _ = write!(text, "; under this id there is {}", self.others());
@@ -75,7 +75,7 @@ impl Doubts {
         text
     }
 
-    pub(super) fn within(&self, mut json: Value) -> Value {
+    pub(crate) fn within(&self, mut json: Value) -> Value {
         json["kind_known"] = match self.schemas {
             Some((_, KindIs::Known)) => true.into(),
             Some((_, KindIs::Unknown)) => false.into(),
