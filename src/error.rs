@@ -26,6 +26,7 @@ pub(crate) mod variants;
 
 pub(crate) use describe::describe_without_values;
 pub use driver::DriverError;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use driver::Failure;
 pub use event::EventFault;
 pub use foreign::{BoxError, SharedError, StepError};

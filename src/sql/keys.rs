@@ -152,6 +152,7 @@ pub(crate) fn scope(row: &impl SqlRow) -> Result<ScopeRecord> {
 }
 
 /// The id of a scope's active key, whether the key is there or not.
+#[cfg(feature = "postgres")]
 pub(crate) fn active_key_id(row: &impl SqlRow) -> Result<Option<KeyId>> {
     Ok(row.optional_id(13)?.map(KeyId))
 }
