@@ -24,7 +24,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
     /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch),
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
-    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText), [`Error::Database`]; errors of the KMS.
+    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText), [`Error::Collision`] (retryable) if another
+    /// transaction is in the way, [`Error::Database`]; errors of the KMS.
     pub async fn create_kek(&self, connection: &mut Tx, partition: &str) -> Result<KekRecord> {
         crate::event::check_text("the partition", partition)?;
         let namespace = self.check_namespace(connection).await?;

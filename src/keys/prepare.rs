@@ -26,6 +26,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`KmsFault::Unavailable`](crate::error::KmsFault::Unavailable),
     /// [`KmsFault::Refused`](crate::error::KmsFault::Refused),
     /// [`KeyFault::WrongKey`](crate::error::KeyFault::WrongKey), [`Error::Database`](crate::Error::Database);
+    /// [`Error::Collision`](crate::Error::Collision) (retryable) if another transaction is in the way: call it again;
     /// [`StorageFault::InvalidRow`](crate::error::StorageFault::InvalidRow) or
     /// [`Error::Disabled`](crate::Error::Disabled) if somebody changed the row of the integrity key.
     pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {
