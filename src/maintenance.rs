@@ -1,15 +1,17 @@
-//! Maintenance of a store as a whole, beside the application: a census counts events, a backfill seals events that were
-//! stored in the clear, a rewrite copies a store.
+//! Maintenance of a store as a whole, beside the application: a census counts events, a search finds the events of a
+//! scope, a backfill seals events that were stored in the clear, a rewrite copies a store.
 //!
 //! Maintenance works on the rows of a store through [`EventTable`](crate::store::EventTable), never through
 //! [`EventStore`](crate::EventStore). It needs keys only to seal and to open.
 
 mod backfill;
 mod census;
+mod events_of;
 mod look;
 mod pace;
 mod rewrite;
 
 pub use backfill::{BackfillOptions, BackfillProgress, Backfilled, Skipped};
 pub use census::{Answer, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};
+pub use events_of::{EventOf, EventsOf, EventsOfOptions, EventsOfPage, EventsOfProgress, SealedPlace};
 pub use rewrite::{Kept, KeptBecause, RewriteOptions, RewriteProgress, Rewritten};

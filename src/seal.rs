@@ -4,12 +4,13 @@
 //! - [`scan`](crate::json::scan) finds the protected values in a payload.
 //! - [`sealing`] and [`opening`] replace the values where they stand.
 //! - [`format`](mod@format) reads and writes the header. [`binding`] computes what the header is bound to.
-//! - [`clear`] and [`detect`] refuse what must not be stored or read as it is.
+//! - [`clear`] and [`detect`] refuse what must not be stored or read as it is. [`named`] says which keys a seal names.
 
 pub(crate) mod binding;
 pub(crate) mod clear;
 pub(crate) mod detect;
 pub(crate) mod format;
+pub(crate) mod named;
 pub(crate) mod opening;
 mod owner;
 pub(crate) mod plan;

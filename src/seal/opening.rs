@@ -17,7 +17,8 @@ use crate::json::wanted::{Target, Wanted};
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::seal::binding::Binding;
 use crate::seal::detect::{begins_sealed, may_hold_header};
-use crate::seal::format::{Document, EntryKind, Header, HeaderError, MAX_STORED, Mode};
+use crate::seal::format::{EntryKind, Header, MAX_STORED, Mode};
+use crate::seal::named::read_header;
 use crate::seal::plan::Plan;
 use crate::seal::token::read_token;
 use std::collections::{HashMap, HashSet};
@@ -127,14 +128,7 @@ impl<'a> Closed<'a> {
     fn read(plan: &Plan, event: EventRef<'a>, found: &Scan, seal: SealMember) -> Result<Self> {
         let EventRef { event_id, payload, .. } = event;
         let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
-        let mut bytes = Vec::new();
-        read_token(seal.value.of(payload), &mut bytes).ok_or_else(|| tampered("the header is not base64url"))?;
-        let header = Header::parse(bytes, Document::Payload).map_err(|error| match error {
-            HeaderError::Unsupported { what, value } => {
-                Error::Event { event_id, fault: EventFault::Unsupported { what, value } }
-            }
-            HeaderError::Malformed => tampered("the header is malformed"),
-        })?;
+        let header = read_header(event_id, seal.value.of(payload))?;
         let as_planned = if header.mode == Mode::Fields { in_order(plan, &header, found) } else { None };
         let covers_plan = as_planned.is_some();
         let values = match header.mode {

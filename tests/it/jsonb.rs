@@ -7,7 +7,7 @@ mod store;
 
 use async_trait::async_trait;
 use eventseal::conformance::{self, Database};
-use eventseal::maintenance::{BackfillOptions, CensusOptions};
+use eventseal::maintenance::{BackfillOptions, CensusOptions, EventsOfOptions};
 use eventseal::postgres::PostgresKeys;
 use eventseal::store::{
     EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableWork, check_append,
@@ -166,6 +166,12 @@ async fn i1_i2_events_in_jsonb_are_sealed_read_counted_backfilled_and_shredded()
         .await
         .unwrap();
     assert_eq!(names, 0, "I2: plaintext is left");
+
+    // The search finds headers wherever they are.
+    let (scope, every) = (KeyScope::new("Customer", "42"), EventsOfOptions::default());
+    let mut search = store.events_of(&mut connection, &scope, &every).await.unwrap();
+    let page = search.next(&mut connection).await.unwrap().unwrap();
+    assert_eq!((page.events.len(), page.unreadable.len()), (5, 0));
 
     let mut tx = db.0.pool.begin().await.unwrap();
     let stream = store.read_stream(&mut tx, &aggregate("Order", "1")).await.unwrap();

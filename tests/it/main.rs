@@ -11,6 +11,8 @@ mod changes;
 #[cfg(feature = "databases")]
 mod conformance;
 mod dependencies;
+#[cfg(feature = "databases")]
+mod events_of;
 mod evolution;
 mod exactness;
 mod facade;

@@ -1,0 +1,267 @@
+//! Finds the stored events that the keys of a scope seal.
+
+use crate::error::{Error, KeyFault, Result};
+use crate::event::{GlobalPosition, PersistedEvent, Unreadable};
+use crate::json::pointer::JsonPointer;
+use crate::keys::KeyStore;
+use crate::keys::names::{KeyId, KeyScope};
+use crate::maintenance::pace::PAGE_BYTES;
+use crate::seal::format::EntryKind;
+use crate::seal::named::find_header;
+use crate::sealed_store::SealedStore;
+use crate::store::{EventStore, EventTable, PositionRange, StoredQuery};
+use std::collections::HashSet;
+use std::fmt;
+
+/// The options of a search for the events of a scope: see [`EventsOf`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EventsOfOptions {
+    /// The part of the log that is searched; all of it by default. To go on with a search that was ended, begin
+    /// [after](PositionRange::after) the [position](EventsOfProgress::position) of its last page.
+    pub range: PositionRange,
+    /// How many stored events are looked at for a page; fewer if they have more than 64 MiB. 500 by default.
+    pub batch: u32,
+}
+
+impl Default for EventsOfOptions {
+    fn default() -> Self {
+        Self { range: PositionRange::default(), batch: 500 }
+    }
+}
+
+/// A search for the stored events that some keys seal, page by page.
+///
+/// [`SealedStore::events_of`] begins one for the keys of a scope, and [`of_keys`](Self::of_keys) one for any keys. The
+/// search is complete by construction: every seal names the ids of its keys, and the search reads the header of every
+/// stored event. It opens nothing, so it needs neither live keys nor a KMS. It takes no locks. Between two pages, the
+/// caller may use the connection for other things. To end the search, ask for no more pages.
+///
+/// # What is found
+/// - Every event that was committed when the search began, and whose seal names one of the keys. It does not matter
+///   whether the key is live, disabled or destroyed, where in the payload the header stands, how it is spelled, or
+///   whether the entry is void, which means that the value was erased when the event was sealed.
+/// - After a shred of the scope was committed, no event can be added to its keys. So a search that begins after a shred
+///   finds all events that these keys ever sealed, as long as nobody deletes events.
+/// - An event with a header that can't be read is reported as [unreadable](EventsOfPage::unreadable), whoever's it is,
+///   because nobody knows which keys it names. Until such an event is restored, the answer is not complete.
+///
+/// # What is not found
+/// - Events that were stored in the clear: no seal names their owner. See [`Census`](crate::maintenance::Census).
+/// - Events whose key has no row in the key table any more. A key is found by its scope through that row, so
+///   [`SealedStore::events_of`] knows nothing of it. If another source names its id, such as an old
+///   [history](crate::keys::KeyHistory), pass the id to [`of_keys`](Self::of_keys).
+///
+/// ```
+/// # use eventseal::{EventStore, ExpectedVersion, KeyScope, Keyring, Namespace, NewEvent, Owner, Result, Schemas};
+/// # use eventseal::{SealedStore, aggregate, event};
+/// # use eventseal::maintenance::EventsOfOptions;
+/// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let db = MemoryDb::new(Namespace::new("demo")?);
+/// # let schemas = Schemas::new([event("Registered").version(1).protect(&["/name"], Owner::Aggregate)])?;
+/// # let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("demo")?, schemas);
+/// # store.keys().prepare(&mut db.begin()).await?;
+/// # let mut tx = db.begin();
+/// # let new = NewEvent::raw("Registered", 1, r#"{"name":"Ada"}"#);
+/// # store.append(&mut tx, &aggregate("Customer", "42"), ExpectedVersion::NoStream, &[new]).await?;
+/// # tx.commit()?;
+/// let mut connection = db.begin();
+/// let scope = KeyScope::new("Customer", "42");
+/// let mut search = store.events_of(&mut connection, &scope, &EventsOfOptions::default()).await?;
+/// while let Some(page) = search.next(&mut connection).await? {
+///     for found in &page.events {
+///         println!("{} {}", found.event.global_position, found.places[0].pointer);
+///     }
+///     assert!(page.unreadable.is_empty());
+/// }
+/// assert_eq!(search.progress().found, 1);
+/// # Ok(())
+/// # }
+/// ```
+pub struct EventsOf<'t, T: ?Sized> {
+    table: &'t T,
+    keys: HashSet<KeyId>,
+    query: StoredQuery,
+    progress: EventsOfProgress,
+    is_done: bool,
+}
+
+/// The progress of a search, after each page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EventsOfProgress {
+    /// The position up to which the log was searched.
+    pub position: GlobalPosition,
+    /// The position at which the search ends: the last one of the store when it began, or the end of its range.
+    pub last: GlobalPosition,
+    /// How many stored events were looked at.
+    pub looked_at: u64,
+    /// How many of them are sealed by the keys.
+    pub found: u64,
+    /// How many have a header that can't be read.
+    pub unreadable: u64,
+}
+
+/// A page of a search.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EventsOfPage {
+    /// The events of this page that are sealed by the keys, in ascending order of position. Often there are none.
+    pub events: Vec<EventOf>,
+    /// The events of this page with a header that can't be read, so that nobody knows which keys it names. They may or
+    /// may not be events of the scope.
+    pub unreadable: Vec<Unreadable>,
+    /// The progress of the search, this page included.
+    pub progress: EventsOfProgress,
+}
+
+/// A stored event that is sealed by keys that were searched for.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EventOf {
+    /// The event as it is stored: its payload is sealed.
+    pub event: PersistedEvent,
+    /// The places in the payload that these keys seal, in the order of the header; at least one. What the header says
+    /// is not authenticated here: opening the event does that.
+    pub places: Vec<SealedPlace>,
+}
+
+/// A place in a stored payload that is sealed by a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SealedPlace {
+    /// The place. The root means that the payload is sealed as a whole.
+    pub pointer: JsonPointer,
+    /// The key.
+    pub key_id: KeyId,
+    /// Is there no ciphertext, because the key was already destroyed when the event was sealed? A
+    /// [backfill](SealedStore::backfill) that erases, and a [rewrite](SealedStore::rewrite), write such places.
+    pub is_void: bool,
+}
+
+impl<'t, T: EventTable + ?Sized> EventsOf<'t, T> {
+    /// Begins a search for the events that these keys seal.
+    ///
+    /// # Errors
+    /// Those of the [table](EventTable).
+    pub async fn of_keys(
+        table: &'t T,
+        connection: &mut T::Tx,
+        keys: impl IntoIterator<Item = KeyId> + Send,
+        options: &EventsOfOptions,
+    ) -> Result<Self> {
+        let keys = keys.into_iter().collect();
+        let last = table.last_position(connection).await?;
+        let last = options.range.up_to.map_or(last, |up_to| up_to.min(last)).max(options.range.after);
+        let query = StoredQuery {
+            range: PositionRange { after: options.range.after, up_to: Some(last) },
+            limit: options.batch.max(1),
+            max_bytes: PAGE_BYTES,
+            ..StoredQuery::default()
+        };
+        let progress = EventsOfProgress { position: options.range.after, last, ..EventsOfProgress::default() };
+        Ok(Self { table, keys, query, progress, is_done: false })
+    }
+
+    /// The next page; `None` at the end. A page that failed can be asked for again.
+    ///
+    /// # Errors
+    /// Those of the [table](EventTable).
+    pub async fn next(&mut self, connection: &mut T::Tx) -> Result<Option<EventsOfPage>> {
+        if self.is_done {
+            return Ok(None);
+        }
+        let stored = match self.query.range.after < self.progress.last {
+            true => self.table.stored_events(connection, &self.query).await?,
+            false => Vec::new(),
+        };
+        let position = stored.last().map_or(self.progress.last, |event| event.global_position);
+        self.is_done = stored.is_empty();
+        let (mut events, mut unreadable) = (Vec::new(), Vec::new());
+        let looked_at = stored.len() as u64;
+        for event in stored {
+            match self.places_in(&event) {
+                Ok(places) if places.is_empty() => {}
+                Ok(places) => events.push(EventOf { event, places }),
+                Err(error) => unreadable.push(Unreadable {
+                    aggregate: event.aggregate,
+                    aggregate_version: event.aggregate_version,
+                    global_position: event.global_position,
+                    event_id: event.event_id,
+                    error,
+                }),
+            }
+        }
+        self.query.range.after = position;
+        self.progress.position = position;
+        self.progress.looked_at += looked_at;
+        self.progress.found += events.len() as u64;
+        self.progress.unreadable += unreadable.len() as u64;
+        Ok((!self.is_done).then_some(EventsOfPage { events, unreadable, progress: self.progress }))
+    }
+
+    /// The progress so far.
+    #[must_use]
+    pub fn progress(&self) -> EventsOfProgress {
+        self.progress
+    }
+
+    /// The keys that are searched for, in any order.
+    pub fn keys(&self) -> impl Iterator<Item = KeyId> {
+        self.keys.iter().copied()
+    }
+
+    /// The places of an event that the keys seal.
+    fn places_in(&self, event: &PersistedEvent) -> Result<Vec<SealedPlace>> {
+        let Some(header) = find_header(event.as_stored())? else { return Ok(Vec::new()) };
+        if !header.keys.iter().any(|key_id| self.keys.contains(key_id)) {
+            return Ok(Vec::new());
+        }
+        let entries = header.entries.iter().filter_map(|entry| {
+            let key_id = header.keys[usize::from(entry.key)];
+            let pointer = || JsonPointer::new_unchecked(header.pointer(*entry));
+            let is_void = entry.kind == EntryKind::Void;
+            self.keys.contains(&key_id).then(|| SealedPlace { pointer: pointer(), key_id, is_void })
+        });
+        Ok(entries.collect())
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for EventsOf<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventsOf").field("progress", &self.progress).finish_non_exhaustive()
+    }
+}
+
+impl<S, K> SealedStore<S, K>
+where
+    S: EventStore + EventTable<Tx = <S as EventStore>::Tx>,
+    K: KeyStore<Tx = <S as EventStore>::Tx> + ?Sized,
+{
+    /// Begins a search for the stored events that the keys of a scope seal: all keys that it ever had, the destroyed
+    /// ones included. See [`EventsOf`] for what is found, and what is not.
+    ///
+    /// `connection` need not be in a transaction.
+    ///
+    /// # Errors
+    /// [`KeyFault::ScopeState`] if the key table does not know the scope, or if it is one of this crate's own; errors
+    /// of the key table and of the [table of events](EventTable).
+    pub async fn events_of(
+        &self,
+        connection: &mut <S as EventStore>::Tx,
+        scope: &KeyScope,
+        options: &EventsOfOptions,
+    ) -> Result<EventsOf<'_, S>> {
+        scope.check()?;
+        let refused = |problem| Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem });
+        if scope.is_reserved() {
+            return Err(refused("belongs to eventseal itself: it authenticates every seal, and seals no value"));
+        }
+        let history = self.keys().key_history(connection, scope).await?;
+        let history = history.ok_or_else(|| refused("has no keys: nothing was ever sealed for it"))?;
+        let keys = history.keys.into_iter().map(|key| key.key_id);
+        EventsOf::of_keys(self.inner(), connection, keys, options).await
+    }
+}
