@@ -3,6 +3,7 @@
 //! Nothing here knows of keys, schemas or databases.
 
 mod names;
+mod owned_place;
 mod pages;
 mod payload_type;
 pub(crate) mod typed;
@@ -10,6 +11,8 @@ pub(crate) mod typed;
 pub use names::{
     AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, VersionRange, aggregate,
 };
+pub use owned_place::OwnedPlace;
+pub(crate) use owned_place::{Sealed, Seals};
 pub use pages::{Appended, EventFilter, EventPage, OpenedPage, Stream, Unreadable};
 pub use payload_type::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
 pub use typed::{EventPayload, TypedEvent};
@@ -255,6 +258,7 @@ pub struct PersistedEvent {
     pub part: Part,
     /// The places in `payload` whose keys were shredded, and that hold a stand-in.
     pub redacted: Vec<JsonPointer>,
+    pub(crate) sealed: Sealed,
 }
 
 impl PersistedEvent {
@@ -284,6 +288,7 @@ impl PersistedEvent {
             created_at: microseconds(event.created_at),
             part: Part::WHOLE,
             redacted: Vec::new(),
+            sealed: Sealed::default(),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::seal::detect::may_hold_header;
 use crate::seal::opening::{KeyStatus, Keys, inspect};
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, SealingKey};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -107,6 +108,9 @@ pub fn event_statements_of(store: &crate::postgres::PostgresStore) -> Vec<(&'sta
     store.statements()
 }
 
+/// Places with their owners.
+pub type OwnedPlaces = Vec<(JsonPointer, KeyScope)>;
+
 /// Declarative changes that schemas would accept, ready to be made in any document.
 #[allow(missing_debug_implementations, reason = "holds functions")]
 pub struct AcceptedChanges(Vec<Change<Pattern>>);
@@ -124,8 +128,22 @@ impl AcceptedChanges {
     #[must_use]
     pub fn make(&self, document: &str, mut redacted: Vec<JsonPointer>) -> Option<(Vec<u8>, Vec<JsonPointer>)> {
         let mut node = Node::Text(document);
-        make(&self.0, &mut node, &mut redacted).ok()?;
+        make(&self.0, &mut node, &mut redacted, &mut BTreeMap::new()).ok()?;
         Some((node.bytes().into_owned(), redacted))
+    }
+
+    /// The document with the changes made, and where its sealed values are then. `None` if a change fails.
+    #[must_use]
+    pub fn carry(
+        &self,
+        document: &str,
+        mut redacted: Vec<JsonPointer>,
+        sealed: OwnedPlaces,
+    ) -> Option<(Vec<u8>, OwnedPlaces)> {
+        let mut node = Node::Text(document);
+        let mut sealed = sealed.into_iter().collect();
+        make(&self.0, &mut node, &mut redacted, &mut sealed).ok()?;
+        Some((node.bytes().into_owned(), sealed.into_iter().collect()))
     }
 }
 

@@ -155,7 +155,8 @@ pub mod store;
 pub use error::variants::{Error, Result};
 pub use event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventPayload, EventType, EventVersion,
-    ExpectedVersion, GlobalPosition, NewEvent, Part, PersistedEvent, Stream, TypedEvent, VersionRange, aggregate,
+    ExpectedVersion, GlobalPosition, NewEvent, OwnedPlace, Part, PersistedEvent, Stream, TypedEvent, VersionRange,
+    aggregate,
 };
 pub use json::pointer::JsonPointer;
 pub use keys::names::{KeyScope, Namespace};

@@ -4,6 +4,7 @@
 //! - [`scan`](crate::json::scan) finds the protected values in a payload.
 //! - [`sealing`] and [`opening`] replace the values where they stand.
 //! - [`format`](mod@format) reads and writes the header. [`binding`] computes what the header is bound to.
+//! - [`places`] says whose values are where in a payload that was opened.
 //! - [`clear`] and [`detect`] refuse what must not be stored or read as it is. [`named`] says which keys a seal names.
 
 pub(crate) mod binding;
@@ -13,6 +14,7 @@ pub(crate) mod format;
 pub(crate) mod named;
 pub(crate) mod opening;
 mod owner;
+pub(crate) mod places;
 pub(crate) mod plan;
 pub(crate) mod sealing;
 pub(crate) mod token;

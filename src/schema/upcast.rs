@@ -5,22 +5,25 @@
 pub(crate) mod changes;
 mod metadata;
 pub(crate) mod redaction;
+mod sealed;
 pub(in crate::schema) mod step;
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::{Part, PersistedEvent};
+use crate::event::{Part, PersistedEvent, Sealed};
 use crate::json::document::Node;
 use crate::json::pointer::{JsonPointer, Pattern, Places};
 use crate::schema::type_version::TypeVersion;
 use crate::schema::upcast::changes::Change;
 use crate::schema::upcast::metadata::Metadata;
 use crate::schema::upcast::redaction::{Before, Owners};
+use crate::schema::upcast::sealed::{AfterStep, BeforeStep, SealedBy, outermost};
 use crate::schema::upcast::step::{Failure, Function, MetadataFn, SplitFn, Step, StepContext, Stepped};
 use crate::schema::{ReadAs, Schemas, VersionSchema};
 use crate::seal::plan::Plan;
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// An event whose payload is plaintext, or redacted.
 pub(crate) struct Readable {
@@ -51,6 +54,7 @@ struct Moving<'a> {
     payload: Node<'a>,
     /// Sorted.
     redacted: Vec<JsonPointer>,
+    sealed: SealedBy,
     metadata: Rc<Metadata<'a>>,
     /// So far, every step knew exactly which places are redacted.
     is_exact: bool,
@@ -223,7 +227,14 @@ struct Transit<'t, 'a> {
 impl<'a> Transit<'_, 'a> {
     /// A payload at the version `at`. Its redacted places are not known yet.
     fn to(&self, at: TypeVersion, payload: Node<'a>) -> Moving<'a> {
-        Moving { at, payload, redacted: Vec::new(), metadata: Rc::clone(&self.metadata), is_exact: self.from.is_exact }
+        Moving {
+            at,
+            payload,
+            redacted: Vec::new(),
+            sealed: SealedBy::new(),
+            metadata: Rc::clone(&self.metadata),
+            is_exact: self.from.is_exact,
+        }
     }
 
     /// Takes a payload that is erased as a whole to the next version. The step is not called, because nothing is left
@@ -232,6 +243,7 @@ impl<'a> Transit<'_, 'a> {
         let target = step.targets(&self.from.at).pop().unwrap_or_else(|| self.from.at.clone());
         let mut moved = self.to(target, payload);
         moved.redacted.clone_from(&self.from.redacted);
+        moved.sealed.clone_from(&self.from.sealed);
         if let Some(whole) = self.schemas.plan_of(&moved).and_then(|plan| plan.whole.as_ref()) {
             moved.payload = Node::Text(&whole.stand_in);
         }
@@ -240,6 +252,7 @@ impl<'a> Transit<'_, 'a> {
 
     fn next(&self, function: &Function, payload: Node<'a>) -> Result<Moving<'a>, Failure> {
         let kept = (!self.from.redacted.is_empty()).then(|| payload.clone());
+        let mut before = self.before(&payload);
         let Stepped { payload, redacted, is_exact } = guarded(|| (function.run)(payload, self.context))?;
         let mut moved = self.to(self.from.at.next(), Node::NULL);
         moved.redacted = redacted;
@@ -248,6 +261,7 @@ impl<'a> Transit<'_, 'a> {
             let before = Before::new(kept.into_value().map_err(|_| Failure::unreadable())?, &self.from.redacted);
             self.find_redacted(&mut moved, &payload, &before, false);
         }
+        self.find_sealed(&mut moved, &payload, before.as_mut(), false);
         moved.payload = Node::Parsed(payload);
         Ok(moved)
     }
@@ -260,7 +274,8 @@ impl<'a> Transit<'_, 'a> {
     ) -> Result<Moving<'a>, Failure> {
         let mut moved = self.to(target.cloned().unwrap_or_else(|| self.from.at.next()), payload);
         moved.redacted.clone_from(&self.from.redacted);
-        guarded(|| changes::make(changes, &mut moved.payload, &mut moved.redacted))?;
+        moved.sealed.clone_from(&self.from.sealed);
+        guarded(|| changes::make(changes, &mut moved.payload, &mut moved.redacted, &mut moved.sealed))?;
         Ok(moved)
     }
 
@@ -270,6 +285,7 @@ impl<'a> Transit<'_, 'a> {
         function: &SplitFn,
         payload: Node<'a>,
     ) -> Result<Vec<Moving<'a>>, Failure> {
+        let mut before_parts = self.before(&payload);
         let payload = payload.into_value().map_err(|_| Failure::unreadable())?;
         let before = (!self.from.redacted.is_empty()).then(|| Before::new(payload.clone(), &self.from.redacted));
         let mut next = Vec::new();
@@ -286,10 +302,30 @@ impl<'a> Transit<'_, 'a> {
             if let Some(before) = &before {
                 self.find_redacted(&mut moved, &part.payload, before, true);
             }
+            self.find_sealed(&mut moved, &part.payload, before_parts.as_mut(), true);
             moved.payload = Node::Parsed(part.payload);
             next.push(moved);
         }
         Ok(next)
+    }
+
+    /// The event before the step, to find its sealed values again after it; `None` if it has none.
+    fn before(&self, payload: &Node<'a>) -> Option<BeforeStep<'_, 'a>> {
+        let Moving { sealed, redacted, .. } = self.from;
+        (!sealed.is_empty()).then(|| BeforeStep { payload: payload.clone(), sealed, redacted })
+    }
+
+    /// Finds out where sealed values are after a function. `moved` has its redacted places already.
+    fn find_sealed(
+        &self,
+        moved: &mut Moving<'_>,
+        payload: &Value,
+        before: Option<&mut BeforeStep<'_, 'a>>,
+        is_part: bool,
+    ) {
+        let Some(before) = before else { return };
+        let after = AfterStep { payload, redacted: &moved.redacted, plan: self.schemas.plan_of(moved), is_part };
+        moved.sealed = before.sealed_after(&after, self.owners, self.context.aggregate);
     }
 
     /// Finds out which places are redacted after a function that can't say so itself.
@@ -312,6 +348,7 @@ impl<'a> Moving<'a> {
             at: TypeVersion { event_type: event.event_type.clone(), event_version: event.event_version },
             payload: std::str::from_utf8(payload).map_or(Node::Opaque(payload), Node::Text),
             redacted,
+            sealed: std::mem::take(&mut event.sealed).places().into_iter().collect(),
             metadata: Rc::new(Metadata::stored(metadata)),
             is_exact: true,
         }
@@ -328,6 +365,10 @@ impl<'a> Moving<'a> {
         event.event_type = self.at.event_type;
         event.event_version = self.at.event_version;
         event.redacted = self.redacted;
+        event.sealed = match self.sealed.is_empty() {
+            true => Sealed::default(),
+            false => Sealed::by(Arc::new(outermost(self.sealed))),
+        };
         event.part = part;
         event
     }

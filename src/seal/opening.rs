@@ -19,6 +19,7 @@ use crate::seal::binding::Binding;
 use crate::seal::detect::{begins_sealed, may_hold_header};
 use crate::seal::format::{EntryKind, Header, MAX_STORED, Mode};
 use crate::seal::named::read_header;
+use crate::seal::places::{KeyOwner, SealedPlaces};
 use crate::seal::plan::Plan;
 use crate::seal::token::read_token;
 use std::collections::{HashMap, HashSet};
@@ -39,7 +40,7 @@ pub(crate) type Keys = HashMap<KeyId, KeyStatus>;
 /// A sealed payload whose header was parsed and whose values were found. Nothing of it is authentic yet.
 pub(crate) struct Closed<'a> {
     event: EventRef<'a>,
-    header: Header,
+    header: Arc<Header>,
     /// What must be cut out to remove the member with the header.
     cut: Span,
     /// Where the value of each entry stands, in the order of the entries.
@@ -53,8 +54,8 @@ pub(crate) struct Opened {
     pub(crate) payload: Vec<u8>,
     /// The redacted places, in the order of the document.
     pub(crate) redacted: Vec<Redacted>,
-    /// The scopes whose keys are live. Empty if nothing is redacted.
-    pub(crate) live: HashSet<KeyScope>,
+    /// All places that the seal covers, with their owners.
+    pub(crate) places: SealedPlaces,
 }
 
 /// A place whose key is shredded.
@@ -140,7 +141,7 @@ impl<'a> Closed<'a> {
             Mode::Whole => None,
         };
         let values = values.ok_or_else(|| tampered("a sealed value is missing"))?;
-        Ok(Self { event, header, cut: seal.cut, values, covers_plan })
+        Ok(Self { event, header: Arc::new(header), cut: seal.cut, values, covers_plan })
     }
 
     /// The ids of the data keys and of the integrity key.
@@ -182,7 +183,8 @@ impl<'a> Closed<'a> {
             copied = span.end;
             let value = span.of(self.event.payload);
             let key = usize::from(entry.key);
-            let scope = match (&authentic.keys[key], authentic.shredded[key], entry.kind) {
+            let owner = &authentic.owners[key];
+            match (&authentic.keys[key], owner.is_shredded, entry.kind) {
                 (Some(event_key), _, EntryKind::Sealed) => {
                     read_token(value, &mut buffer).ok_or_else(|| tampered("a sealed value is not base64url"))?;
                     #[allow(clippy::cast_possible_truncation, reason = "below MAX_ENTRIES")]
@@ -192,31 +194,27 @@ impl<'a> Closed<'a> {
                     out.extend_from_slice(&buffer[..length]);
                     continue;
                 }
-                (None, Some(scope), EntryKind::Sealed) => {
+                (None, true, EntryKind::Sealed) => {
                     let shaped = read_token(value, &mut buffer).is_some()
                         && buffer.len() > GCM_TAG
                         && (buffer.len() - GCM_TAG).is_multiple_of(PAD);
                     if !shaped {
                         return Err(tampered("a sealed value is malformed"));
                     }
-                    scope
                 }
-                (None, Some(scope), EntryKind::Void) if value == b"null" => scope,
-                (None, Some(_), EntryKind::Void) => return Err(tampered("a void place holds a value")),
+                (None, true, EntryKind::Void) if value == b"null" => {}
+                (None, true, EntryKind::Void) => return Err(tampered("a void place holds a value")),
                 _ => return Err(tampered("a void entry names a key that is not shredded")),
-            };
+            }
             let pointer = JsonPointer::new_unchecked(pointer);
             out.extend_from_slice(plan.stand_in(&pointer).as_bytes());
-            redacted.push(Redacted { place: pointer, scope: scope.clone(), key_id: self.header.keys[key] });
+            redacted.push(Redacted { place: pointer, scope: owner.scope.clone(), key_id: self.header.keys[key] });
         }
         if !whole {
             self.copy_between(&mut out, copied, self.event.payload.len());
         }
-        let live = match redacted.as_slice() {
-            [] => HashSet::new(),
-            _ => self.header.keys.iter().filter_map(|key_id| live_scope(keys, *key_id)).collect(),
-        };
-        Ok(Opened { payload: out, redacted, live })
+        let places = SealedPlaces { header: Arc::clone(&self.header), owners: authentic.owners };
+        Ok(Opened { payload: out, redacted, places })
     }
 
     /// Copies the bytes between two values, without the member that holds the header.
@@ -235,7 +233,7 @@ impl<'a> Closed<'a> {
     ///
     /// The header is authenticated before the states of its keys are reported. Otherwise a forged header could name a
     /// shredded or disabled key, and the error would speak of that key instead of the forgery.
-    fn authenticate<'k>(&self, namespace: &Namespace, keys: &'k Keys) -> Result<Authentic<'k>> {
+    fn authenticate(&self, namespace: &Namespace, keys: &Keys) -> Result<Authentic> {
         let transcript = Binding::of(namespace, self.event).transcript(self.header.core());
         let event_keys = self.check_commitments(&transcript, keys)?;
         // Commitments of live keys authenticate the whole header. If a key is not live, the tag must, if the integrity
@@ -247,7 +245,7 @@ impl<'a> Closed<'a> {
                 fault: EventFault::Tampered { problem: "the header's tag is not authentic" },
             });
         }
-        Ok(Authentic { keys: event_keys, shredded: self.check_states(keys)? })
+        Ok(Authentic { keys: event_keys, owners: self.check_states(keys)? })
     }
 
     /// The event keys of the live keys under which something is sealed. Each one is checked against its commitment in
@@ -285,21 +283,22 @@ impl<'a> Closed<'a> {
         }
     }
 
-    /// For each key of the header: the scope that it belonged to if it was shredded, or `None` if it is live. Any other
-    /// state is an error.
-    fn check_states<'k>(&self, keys: &'k Keys) -> Result<Vec<Option<&'k KeyScope>>> {
+    /// For each key of the header: the scope that it belongs to, and whether it is live or shredded. Any other state is
+    /// an error.
+    fn check_states(&self, keys: &Keys) -> Result<Vec<KeyOwner>> {
         let event_id = self.event.event_id;
-        let mut shredded = Vec::with_capacity(self.header.keys.len());
+        let mut owners = Vec::with_capacity(self.header.keys.len());
         for key_id in &self.header.keys {
-            shredded.push(match keys.get(key_id) {
+            let (scope, is_shredded) = match keys.get(key_id) {
                 None => return Err(Error::Event { event_id, fault: EventFault::MissingKey { key_id: *key_id } }),
                 Some(KeyStatus::Faulty(error)) => return Err(error.clone()),
                 Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
-                Some(KeyStatus::Live { .. }) => None,
-                Some(KeyStatus::Shredded { scope }) => Some(scope),
-            });
+                Some(KeyStatus::Live { scope, .. }) => (scope, false),
+                Some(KeyStatus::Shredded { scope }) => (scope, true),
+            };
+            owners.push(KeyOwner { scope: scope.clone(), is_shredded });
         }
-        if shredded.iter().any(Option::is_some) {
+        if owners.iter().any(|owner| owner.is_shredded) {
             // A header whose tag could not be checked must not lead to a redaction.
             match keys.get(&self.header.integrity_key) {
                 None => {
@@ -313,23 +312,16 @@ impl<'a> Closed<'a> {
                 Some(_) => {}
             }
         }
-        Ok(shredded)
-    }
-}
-
-fn live_scope(keys: &Keys, key_id: KeyId) -> Option<KeyScope> {
-    match keys.get(&key_id) {
-        Some(KeyStatus::Live { scope, .. }) => Some(scope.clone()),
-        _ => None,
+        Ok(owners)
     }
 }
 
 /// The keys of an authentic header, in the order of the header.
-struct Authentic<'k> {
+struct Authentic {
     /// The event key, if the key is live and something is sealed under it.
     keys: Vec<Option<EventKey>>,
-    /// The scope that the key belonged to, if it was shredded.
-    shredded: Vec<Option<&'k KeyScope>>,
+    /// The scope that the key belongs to, and whether it was shredded.
+    owners: Vec<KeyOwner>,
 }
 
 /// The values of the entries, if the scan found exactly these places in this order. This is the usual case, and needs

@@ -5,7 +5,7 @@
 //! rows of keys are looked up ([`Reader`]).
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::PersistedEvent;
+use crate::event::{PersistedEvent, Sealed};
 use crate::keys::KeyStore;
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
@@ -16,6 +16,7 @@ use crate::seal::sealing::{Draft, SealingKey};
 use crate::sealer::Sealer;
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// Which stored payloads are accepted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -198,17 +199,14 @@ impl Coverage {
 
 /// The event with its opened payload and its redactions.
 pub(super) fn readable(mut event: PersistedEvent, opened: Option<Opened>) -> Readable {
-    let mut shredded = HashSet::new();
-    let mut live = HashSet::new();
-    if let Some(opened) = opened {
-        event.payload = opened.payload;
-        for redacted in opened.redacted {
-            event.redacted.push(redacted.place);
-            shredded.insert(redacted.scope);
-        }
-        live = opened.live;
-    }
-    Readable { event, owners: Owners::new(shredded, live) }
+    let Some(Opened { payload, redacted, places }) = opened else {
+        return Readable { event, owners: Owners::default() };
+    };
+    let places = Arc::new(places);
+    event.payload = payload;
+    event.redacted.extend(redacted.into_iter().map(|redacted| redacted.place));
+    event.sealed = Sealed::by(Arc::clone(&places));
+    Readable { event, owners: Owners::new(places) }
 }
 
 /// Seals a draft of a stored event. `keys` must have a usable key for each of its scopes.

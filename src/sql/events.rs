@@ -9,7 +9,7 @@ pub(crate) use written::{WRITTEN, Written};
 use crate::error::{Error, Result, StorageFault};
 use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion,
-    GlobalPosition, NewEvent, Part, PersistedEvent, Stream, aggregate,
+    GlobalPosition, NewEvent, Part, PersistedEvent, Sealed, Stream, aggregate,
 };
 use crate::sql::{SqlRow, check_stored};
 use crate::store::event_table::StoredCount;
@@ -62,6 +62,7 @@ fn event(row: &impl SqlRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
         })?,
         part: Part::WHOLE,
         redacted: Vec::new(),
+        sealed: Sealed::default(),
     })
 }
 

@@ -2,7 +2,7 @@
 //! so that nobody who only runs an example builds proptest.
 
 use eventseal::internals::{AcceptedChanges, places_of_a_header, places_of_a_schema, without_repeated};
-use eventseal::{Changes, JsonPointer};
+use eventseal::{Changes, JsonPointer, KeyScope};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -79,8 +79,65 @@ fn made(changes: &AcceptedChanges, document: &Value, redacted: Vec<JsonPointer>)
     Some((serde_json::from_slice(&bytes).unwrap(), redacted))
 }
 
+/// Gives each marker a number of its own, so that it can be told from the others.
+fn number(value: &mut Value, next: &mut usize) {
+    match value {
+        Value::String(text) if text == MARKER => {
+            *text = format!("{MARKER} {next}");
+            *next += 1;
+        }
+        Value::Object(members) => members.values_mut().for_each(|value| number(value, next)),
+        Value::Array(elements) => elements.iter_mut().for_each(|value| number(value, next)),
+        _ => {}
+    }
+}
+
+/// The places of numbered markers. The owner of each is its number.
+fn numbered(value: &Value, place: &str, found: &mut Vec<(JsonPointer, KeyScope)>) {
+    match value {
+        Value::String(text) if text.starts_with(MARKER) => {
+            found.push((JsonPointer::parse(place).unwrap(), KeyScope::new("Owner", text.as_str())));
+        }
+        Value::Object(members) => {
+            members.iter().for_each(|(name, value)| numbered(value, &format!("{place}/{name}"), found));
+        }
+        Value::Array(elements) => {
+            elements.iter().enumerate().for_each(|(at, value)| numbered(value, &format!("{place}/{at}"), found));
+        }
+        _ => {}
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    /// After changes, the sealed places are where the sealed values are, and nowhere else. Each still has its owner.
+    /// The same is true if the values are erased.
+    #[test]
+    fn i7_sealed_places_go_where_their_values_go(
+        mut document in document(),
+        changes in prop::collection::vec(change(), 1..6),
+    ) {
+        let changes = AcceptedChanges::of(changes);
+        number(&mut document, &mut 0);
+        let mut before = Vec::new();
+        numbered(&document, "", &mut before);
+        if let Some((after, mut carried)) = changes.carry(&document.to_string(), Vec::new(), before.clone()) {
+            let mut expected = Vec::new();
+            numbered(&serde_json::from_slice(&after).unwrap(), "", &mut expected);
+            expected.sort_unstable();
+            carried.sort_unstable();
+            prop_assert_eq!(&carried, &expected);
+            let mut erased = document.clone();
+            for (place, _) in &before {
+                *erased.pointer_mut(place.as_str()).unwrap() = Value::Null;
+            }
+            let redacted = before.iter().map(|(place, _)| place.clone()).collect();
+            let (_, mut carried) = changes.carry(&erased.to_string(), redacted, before).unwrap();
+            carried.sort_unstable();
+            prop_assert_eq!(carried, expected);
+        }
+    }
 
     /// Erasing first and changing then gives the same result as changing first and erasing then: redactions go where
     /// values go.

@@ -8,14 +8,23 @@ use crate::event::AggregateRef;
 use crate::json::number::{is_same_value, read_as_float};
 use crate::json::pointer::{JsonPointer, Pattern, Places, Token, array_index};
 use crate::keys::names::KeyScope;
+use crate::seal::places::{KeyOwner, SealedPlaces};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use serde_json::{Number, Value};
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// The owners whose keys an event was sealed under: were these keys shredded, or are they live?
+/// The owners whose keys an event was sealed under: were these keys shredded, or are they live? Worked out when a step
+/// asks.
 #[derive(Default)]
 pub(crate) struct Owners {
+    sealed: Option<Arc<SealedPlaces>>,
+    known: OnceCell<Known>,
+}
+
+#[derive(Default)]
+struct Known {
     shredded: HashSet<KeyScope>,
     live: HashSet<KeyScope>,
     /// Scopes whose ids are integers that serde_json may round, by the scope with the rounded id. `None` if two scopes
@@ -37,9 +46,97 @@ enum Owned {
 }
 
 impl Owners {
-    pub(crate) fn new(shredded: HashSet<KeyScope>, live: HashSet<KeyScope>) -> Self {
-        let mut rounded: HashMap<KeyScope, Option<KeyScope>> = HashMap::new();
-        for scope in shredded.iter().chain(&live) {
+    pub(crate) fn new(sealed: Arc<SealedPlaces>) -> Self {
+        Self { sealed: Some(sealed), known: OnceCell::new() }
+    }
+
+    fn known(&self) -> &Known {
+        self.known.get_or_init(|| self.sealed.as_ref().map(|sealed| Known::of(sealed.owners())).unwrap_or_default())
+    }
+
+    fn of(&self, plan: &Plan, field: &Field, indexes: &[u32], payload: &Value, aggregate: &AggregateRef) -> Owned {
+        let Some(named) = self.named(plan, field, indexes, payload, aggregate) else { return Owned::Unnamed };
+        let known = self.known();
+        match (known.shredded.contains(&named), known.live.contains(&named)) {
+            (true, false) => Owned::Shredded,
+            (false, true) => Owned::Live,
+            _ => Owned::Elsewhere,
+        }
+    }
+
+    /// The owner that the payload names for a field. `None` if it names none.
+    fn named(
+        &self,
+        plan: &Plan,
+        field: &Field,
+        indexes: &[u32],
+        payload: &Value,
+        aggregate: &AggregateRef,
+    ) -> Option<KeyScope> {
+        match &field.owner {
+            FieldOwner::Aggregate { kind } => {
+                let kind = kind.as_deref().unwrap_or_else(|| aggregate.aggregate_type());
+                Some(KeyScope::new(kind, aggregate.aggregate_id()))
+            }
+            FieldOwner::Subject { kind, capture } => {
+                let id = plan.captures.get(*capture).and_then(|pattern| payload.pointer(&pattern.at(indexes)))?;
+                match id {
+                    Value::String(id) => Some(KeyScope::new(Arc::clone(kind), id.as_str())),
+                    Value::Number(id) => {
+                        let named = KeyScope::new(Arc::clone(kind), id.to_string());
+                        match self.known().rounded.get(&named) {
+                            Some(Some(exact)) => Some(exact.clone()),
+                            None if id.is_i64() || id.is_u64() => Some(named),
+                            _ => None,
+                        }
+                    }
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    /// The owner that the payload names for a field, if the event is sealed under a live key of it.
+    pub(super) fn live(
+        &self,
+        plan: &Plan,
+        field: &Field,
+        indexes: &[u32],
+        payload: &Value,
+        aggregate: &AggregateRef,
+    ) -> Option<KeyScope> {
+        let named = self.named(plan, field, indexes, payload, aggregate)?;
+        self.known().live.contains(&named).then_some(named)
+    }
+
+    /// As [`live`](Self::live), if the event is sealed under a shredded key of it.
+    pub(super) fn shredded(
+        &self,
+        plan: &Plan,
+        field: &Field,
+        indexes: &[u32],
+        payload: &Value,
+        aggregate: &AggregateRef,
+    ) -> Option<KeyScope> {
+        let named = self.named(plan, field, indexes, payload, aggregate)?;
+        self.known().shredded.contains(&named).then_some(named)
+    }
+
+    /// The only owner whose keys were shredded, if there is just one.
+    pub(super) fn only_shredded(&self) -> Option<&KeyScope> {
+        let shredded = &self.known().shredded;
+        shredded.iter().next().filter(|_| shredded.len() == 1)
+    }
+}
+
+impl Known {
+    fn of(owners: &[KeyOwner]) -> Self {
+        let mut known = Self::default();
+        for owner in owners {
+            let of_state = if owner.is_shredded { &mut known.shredded } else { &mut known.live };
+            of_state.insert(owner.scope.clone());
+        }
+        for scope in known.shredded.iter().chain(&known.live) {
             let id = scope.id();
             let digits = id.strip_prefix('-').unwrap_or(id);
             let is_wide = id.parse::<i64>().is_err() && id.parse::<u64>().is_err();
@@ -50,45 +147,14 @@ impl Owners {
             let read = serde_json::from_str::<Number>(id).ok();
             let floating = read.as_ref().and_then(read_as_float);
             for spelled in read.into_iter().chain(floating).map(|number| number.to_string()).collect::<HashSet<_>>() {
-                let known = rounded.entry(KeyScope::new(scope.kind(), spelled)).or_insert_with(|| Some(scope.clone()));
-                if known.as_ref() != Some(scope) {
-                    *known = None;
+                let rounded = known.rounded.entry(KeyScope::new(scope.kind(), spelled));
+                let exact = rounded.or_insert_with(|| Some(scope.clone()));
+                if exact.as_ref() != Some(scope) {
+                    *exact = None;
                 }
             }
         }
-        Self { shredded, live, rounded }
-    }
-
-    fn of(&self, plan: &Plan, field: &Field, indexes: &[u32], payload: &Value, aggregate: &AggregateRef) -> Owned {
-        match &field.owner {
-            FieldOwner::Aggregate { kind } => {
-                let kind = kind.as_deref().unwrap_or_else(|| aggregate.aggregate_type());
-                self.state(&KeyScope::new(kind, aggregate.aggregate_id()))
-            }
-            FieldOwner::Subject { kind, capture } => {
-                let id = plan.captures.get(*capture).and_then(|pattern| payload.pointer(&pattern.at(indexes)));
-                match id {
-                    Some(Value::String(id)) => self.state(&KeyScope::new(Arc::clone(kind), id.as_str())),
-                    Some(Value::Number(id)) => {
-                        let named = KeyScope::new(Arc::clone(kind), id.to_string());
-                        match self.rounded.get(&named) {
-                            Some(Some(exact)) => self.state(exact),
-                            None if id.is_i64() || id.is_u64() => self.state(&named),
-                            _ => Owned::Unnamed,
-                        }
-                    }
-                    _ => Owned::Unnamed,
-                }
-            }
-        }
-    }
-
-    fn state(&self, scope: &KeyScope) -> Owned {
-        match (self.shredded.contains(scope), self.live.contains(scope)) {
-            (true, false) => Owned::Shredded,
-            (false, true) => Owned::Live,
-            _ => Owned::Elsewhere,
-        }
+        known
     }
 }
 
@@ -256,10 +322,10 @@ fn any_element(value: &Value, place: &JsonPointer) -> Vec<Token> {
     place.tokens().map(step).collect()
 }
 
-type Found<'v> = Vec<(JsonPointer, Vec<u32>, &'v Value)>;
+pub(super) type Found<'v> = Vec<(JsonPointer, Vec<u32>, &'v Value)>;
 
 /// The places in a value that a pattern means, each with the array indexes on its way and the value there.
-fn places<'v>(value: &'v Value, pattern: &Pattern) -> Found<'v> {
+pub(super) fn places<'v>(value: &'v Value, pattern: &Pattern) -> Found<'v> {
     fn walk<'v>(value: &'v Value, pattern: &Pattern, tokens: &[Token], indexes: &mut Vec<u32>, found: &mut Found<'v>) {
         match (tokens, value) {
             ([], _) => found.push((JsonPointer::new_unchecked(pattern.at(indexes)), indexes.clone(), value)),

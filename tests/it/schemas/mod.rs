@@ -4,6 +4,7 @@ mod consumers;
 mod declared;
 mod redacted;
 mod refused;
+mod sealed;
 mod splits;
 mod steps;
 mod whole;

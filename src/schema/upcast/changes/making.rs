@@ -2,30 +2,40 @@
 
 use crate::json::document::{Node, Problem, Step, pointer_of, way};
 use crate::json::pointer::{JsonPointer, Pattern, Token};
+use crate::keys::names::KeyScope;
 use crate::schema::upcast::changes::Change;
 use crate::schema::upcast::step::Failure;
 use crate::seal::format::MAX_PAYLOAD;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// Makes the changes. `redacted` is sorted afterwards.
+/// Makes the changes. `redacted` is sorted afterwards. `sealed` has the owners of sealed values, by place.
 pub(crate) fn make<'a>(
     changes: &'a [Change<Pattern>],
     payload: &mut Node<'a>,
     redacted: &mut Vec<JsonPointer>,
+    sealed: &mut BTreeMap<JsonPointer, KeyScope>,
 ) -> Result<(), Failure> {
-    let places = Redactions(std::mem::take(redacted).into_iter().collect());
-    let mut making = Making { redacted: places, room: MAX_PAYLOAD, room_of_erased: 8 * MAX_PAYLOAD };
+    let mut making = Making {
+        redacted: Carried(std::mem::take(redacted).into_iter().map(|place| (place, ())).collect()),
+        sealed: Carried(std::mem::take(sealed)),
+        room: MAX_PAYLOAD,
+        room_of_erased: 8 * MAX_PAYLOAD,
+    };
     for change in changes {
         making.make(change, payload)?;
     }
-    *redacted = making.redacted.0.into_iter().collect();
+    *redacted = making.redacted.0.into_keys().collect();
+    *sealed = making.sealed.0;
     Ok(())
 }
 
 /// The state of a step while its changes are made.
 struct Making {
-    redacted: Redactions,
+    /// The redacted places. None is inside another.
+    redacted: Carried<()>,
+    /// The owners of sealed values, by place. Redacted places are among them.
+    sealed: Carried<KeyScope>,
     /// The number of bytes by which the payload may still grow. There is a limit because copies for the elements of
     /// nested arrays multiply.
     room: usize,
@@ -65,6 +75,7 @@ impl Making {
                     if !self.redacted.is_strictly_inside(&place) {
                         element.take(&way(at)).map_err(|problem| failed(problem, around))?;
                         self.redacted.take_from(&place);
+                        self.sealed.take_from(&place);
                     }
                     Ok(())
                 })
@@ -96,7 +107,8 @@ impl Making {
     ) -> Result<(), Failure> {
         let fail = |problem| failed(problem, around);
         if self.redacted.is_strictly_inside(&self.redacted.place_of(around, from)) {
-            return self.erase(element, around, to);
+            let owner = self.sealed.known_of(&place_of(around, from));
+            return self.erase(element, owner, around, to);
         }
         let Some(value) = element.take(from).map_err(fail)? else { return Ok(()) };
         self.check_free(element, around, to, &|| place_of(around, from))?;
@@ -105,6 +117,13 @@ impl Making {
             let (from_place, to_place) = (place_of(around, from), place_of(around, to));
             let carried = self.redacted.take_from(&from_place);
             self.redacted.carry(&carried, &from_place, &to_place);
+        }
+        if !self.sealed.0.is_empty() {
+            let (from_place, to_place) = (place_of(around, from), place_of(around, to));
+            let owner = self.sealed.known_of(&from_place);
+            let carried = self.sealed.take_from(&from_place);
+            self.sealed.carry(&carried, &from_place, &to_place);
+            self.sealed.insert(to_place, owner);
         }
         Ok(())
     }
@@ -122,24 +141,36 @@ impl Making {
         let value: Option<Node<'a>> =
             element.get(from).map_err(|problem| failed(problem, around))?.map(|value| value.clone());
         let carried = self.redacted.from(&from_place);
-        let size =
-            value.as_ref().map_or(0, Node::length) + carried.iter().map(|place| place.as_str().len()).sum::<usize>();
+        let size = value.as_ref().map_or(0, Node::length)
+            + carried.iter().map(|(place, ())| place.as_str().len()).sum::<usize>();
+        let owned = self.sealed.from(&from_place);
+        let owner = self.sealed.known_of(&from_place);
         each(element, inner, &mut around.to_owned(), &mut |element, around| {
             if is_erased {
-                return self.erase(element, around, to);
+                return self.erase(element, owner.clone(), around, to);
             }
             let Some(value) = &value else { return Ok(()) };
             self.grow(size, !carried.is_empty())?;
             self.check_free(element, around, to, &|| from_place.clone())?;
             element.put(to, value.clone()).map_err(|problem| failed(problem, around))?;
             self.redacted.carry(&carried, &from_place, &place_of(around, to));
+            if !self.sealed.0.is_empty() {
+                self.sealed.carry(&owned, &from_place, &place_of(around, to));
+                self.sealed.insert(place_of(around, to), owner.clone());
+            }
             Ok(())
         })
     }
 
     /// Carries a value that lies inside an erased one, and so was erased with it. A redaction is written at the target,
     /// unless a live value is there.
-    fn erase(&mut self, element: &mut Node<'_>, around: &str, to: &[Step<'_>]) -> Result<(), Failure> {
+    fn erase(
+        &mut self,
+        element: &mut Node<'_>,
+        owner: Option<KeyScope>,
+        around: &str,
+        to: &[Step<'_>],
+    ) -> Result<(), Failure> {
         let fail = |problem| failed(problem, around);
         let place = place_of(around, to);
         if element.get(to).map_err(fail)?.is_some() || self.redacted.around(&place).is_some() {
@@ -147,7 +178,8 @@ impl Making {
         }
         match element.put(to, Node::NULL) {
             Ok(()) => {
-                self.redacted.0.insert(JsonPointer::new_unchecked(place));
+                self.sealed.insert(place.clone(), owner);
+                self.redacted.0.insert(JsonPointer::new_unchecked(place), ());
                 Ok(())
             }
             // An absent value would not have failed here, so an erased one must not either.
@@ -243,56 +275,71 @@ fn failed(problem: Problem, around: &str) -> Failure {
     Failure::new(problem.describe(around))
 }
 
-/// The redacted places while changes are made. None is inside another.
-struct Redactions(BTreeSet<JsonPointer>);
+/// Places that are carried along while changes are made, with what is known of each.
+struct Carried<V>(BTreeMap<JsonPointer, V>);
 
-impl Redactions {
-    /// The pointer of a place. It is empty if nothing is redacted, because nobody looks for it then.
+impl<V: Clone> Carried<V> {
+    /// The pointer of a place. It is empty if nothing is carried, because nobody looks for it then.
     fn place_of(&self, around: &str, way: &[Step<'_>]) -> String {
         if self.0.is_empty() { String::new() } else { place_of(around, way) }
     }
 
-    /// The redacted place that is this place, or is around it.
-    fn around<'p>(&self, place: &'p str) -> Option<&'p str> {
+    /// The carried place that is this place, or is around it.
+    fn around<'p>(&self, place: &'p str) -> Option<(&'p str, &V)> {
         if self.0.is_empty() {
             return None;
         }
         let ends = place.match_indices('/').map(|(at, _)| at).chain([place.len()]);
-        ends.map(|end| &place[..end]).find(|around| self.0.contains(*around))
+        ends.map(|end| &place[..end]).find_map(|around| Some((around, self.0.get(around)?)))
     }
 
     fn is_strictly_inside(&self, place: &str) -> bool {
-        self.around(place).is_some_and(|around| around != place)
+        self.around(place).is_some_and(|(around, _)| around != place)
     }
 
-    /// Moves redacted places from one place to another. Redactions that were at the target are overwritten.
-    fn carry(&mut self, carried: &[JsonPointer], from: &str, to: &str) {
+    /// Moves carried places from one place to another. Those that were at the target are overwritten.
+    fn carry(&mut self, carried: &[(JsonPointer, V)], from: &str, to: &str) {
         self.take_from(to);
-        self.0.extend(
-            carried.iter().map(|place| JsonPointer::new_unchecked(format!("{to}{}", &place.as_str()[from.len()..]))),
-        );
+        self.0.extend(carried.iter().map(|(place, known)| {
+            (JsonPointer::new_unchecked(format!("{to}{}", &place.as_str()[from.len()..])), known.clone())
+        }));
     }
 
-    fn from(&self, place: &str) -> Vec<JsonPointer> {
-        self.range(place).cloned().collect()
+    fn from(&self, place: &str) -> Vec<(JsonPointer, V)> {
+        self.range(place).map(|(place, known)| (place.clone(), known.clone())).collect()
     }
 
     fn has_below(&self, place: &str) -> bool {
         self.range(place).next().is_some()
     }
 
-    /// Removes and returns the redacted places at and inside a place.
-    fn take_from(&mut self, place: &str) -> Vec<JsonPointer> {
+    /// Removes and returns the carried places at and inside a place.
+    fn take_from(&mut self, place: &str) -> Vec<(JsonPointer, V)> {
         let taken = self.from(place);
-        for place in &taken {
+        for (place, _) in &taken {
             self.0.remove(place);
         }
         taken
     }
 
-    fn range(&self, place: &str) -> impl Iterator<Item = &JsonPointer> {
+    /// What is known of a place, or else of the nearest place around it.
+    fn known_of(&self, place: &str) -> Option<V> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let ends = std::iter::once(place.len()).chain(place.rmatch_indices('/').map(|(at, _)| at));
+        ends.map(|end| &place[..end]).find_map(|around| self.0.get(around).cloned())
+    }
+
+    fn insert(&mut self, place: String, known: Option<V>) {
+        if let Some(known) = known {
+            self.0.insert(JsonPointer::new_unchecked(place), known);
+        }
+    }
+
+    fn range(&self, place: &str) -> impl Iterator<Item = (&JsonPointer, &V)> {
         let from = (Bound::Included(place), Bound::Unbounded);
-        let near = self.0.range::<str, _>(from).take_while(move |known| known.as_str().starts_with(place));
-        near.filter(move |known| matches!(known.as_str().as_bytes().get(place.len()), None | Some(b'/')))
+        let near = self.0.range::<str, _>(from).take_while(move |(known, _)| known.as_str().starts_with(place));
+        near.filter(move |(known, _)| matches!(known.as_str().as_bytes().get(place.len()), None | Some(b'/')))
     }
 }
