@@ -10,6 +10,7 @@
 //! `RACES=20000` sets the number of rounds at each isolation level and of each kind, `RACE_SEED=7` repeats a run's
 //! choices.
 
+mod observing;
 mod running;
 
 use eventseal::keys::ScopeState;

@@ -1,28 +1,25 @@
-//! Runs transactions against each other, and asks the model whether the outcome can be explained. The file is long
-//! because schedules, lanes and verdicts are read together.
+//! Runs transactions against each other, and asks the model whether the outcome can be explained.
 
-use super::{Allowed, Expect, LANES, LEVELS, Op, Outcome, Random, Scope, Start, World, Writer};
+use super::{Allowed, Expect, LANES, LEVELS, Op, Outcome, Random, Start, World, Writer};
 use eventseal::error::KeyFault;
-use eventseal::keys::KeyStore;
-use eventseal::keys::{KeyId, ScopeState};
+use eventseal::keys::ScopeState;
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::{
-    AggregateVersion, Error, EventStore, EventStoreExt, ExpectedVersion, KeyScope, Keyring, NewEvent, Result, Schemas,
-    SealedStore, aggregate, event, subject,
+    AggregateVersion, Error, EventStore, ExpectedVersion, KeyScope, Keyring, NewEvent, Result, Schemas, SealedStore,
+    aggregate, event, subject,
 };
 use sqlx::error::DatabaseError;
-use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Transaction};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Transaction};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::{Deadline, Postgres};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
-type Store = SealedStore<PostgresStore>;
+pub(super) type Store = SealedStore<PostgresStore>;
 
 /// The order in which the transactions of a round run.
 #[derive(Clone, Copy, Debug)]
@@ -34,11 +31,47 @@ enum Schedule {
     Snapshot,
 }
 
-struct Lane {
-    pool: PgPool,
-    stores: Arc<Vec<Store>>,
-    writer: Writer,
-    names: [String; 2],
+/// A connection that stays with a lane, so that its statements are prepared once.
+struct Session {
+    connection: PgConnection,
+    pid: i32,
+}
+
+impl Session {
+    async fn connect(options: &PgConnectOptions) -> Self {
+        let mut connection = PgConnection::connect_with(options).await.unwrap();
+        let pid = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
+        Self { connection, pid }
+    }
+}
+
+/// The connections of a lane: one for each transaction of a round, and one that looks on.
+struct Sessions {
+    options: PgConnectOptions,
+    contenders: Vec<Session>,
+    observer: Arc<Mutex<PgConnection>>,
+}
+
+impl Sessions {
+    async fn new(options: &PgConnectOptions) -> Self {
+        let observer = Session::connect(options).await.connection;
+        Self { options: options.clone(), contenders: Vec::new(), observer: Arc::new(Mutex::new(observer)) }
+    }
+
+    /// Takes this many for a round.
+    async fn take(&mut self, count: usize) -> Vec<Session> {
+        while self.contenders.len() < count {
+            self.contenders.push(Session::connect(&self.options).await);
+        }
+        self.contenders.split_off(self.contenders.len() - count)
+    }
+}
+
+pub(super) struct Lane {
+    sessions: Sessions,
+    pub(super) stores: Arc<Vec<Store>>,
+    pub(super) writer: Writer,
+    pub(super) names: [String; 2],
     world: World,
     random: Random,
 }
@@ -52,7 +85,121 @@ struct Ran {
     ended: Instant,
 }
 
+/// What all transactions of a round know, and tell each other.
+struct Round {
+    level: &'static str,
+    schedule: Schedule,
+    stores: Arc<Vec<Store>>,
+    writer: Writer,
+    names: [String; 2],
+    heads: [usize; 2],
+    /// The processes that serve the transactions after the first.
+    others: Vec<i32>,
+    observer: Arc<Mutex<PgConnection>>,
+    first_done: watch::Sender<bool>,
+    others_ended: watch::Sender<usize>,
+}
+
+impl Round {
+    /// Runs one transaction, in the order that the schedule has for it.
+    async fn contend(&self, connection: &mut PgConnection, is_first: bool, op: Op, store: usize) -> Ran {
+        let level = self.level;
+        let begin = AssertSqlSafe(format!("BEGIN ISOLATION LEVEL {level}"));
+        let mut tx = connection.begin_with(begin).await.unwrap();
+        let snapshot = Instant::now();
+        // At READ COMMITTED each statement has a snapshot of its own.
+        if level != "READ COMMITTED" && self.takes_snapshot_early(is_first) {
+            sqlx::query("SELECT 1").fetch_one(&mut *tx).await.unwrap();
+        }
+        match (self.schedule, is_first) {
+            (Schedule::Free, _) | (Schedule::Hold, true) => {}
+            (Schedule::Hold | Schedule::Snapshot, false) => {
+                self.first_done.subscribe().wait_for(|go| *go).await.unwrap();
+            }
+            (Schedule::Snapshot, true) => {
+                self.first_done.send_replace(true);
+                self.others_ended.subscribe().wait_for(|ended| *ended == self.others.len()).await.unwrap();
+            }
+        }
+        let began = Instant::now();
+        let result = run(&self.stores[store], self.writer, &mut tx, &op, &self.names, self.heads).await;
+        let deadlock = result.as_ref().is_err_and(is_deadlock);
+        if is_first && matches!(self.schedule, Schedule::Hold) {
+            self.first_done.send_replace(true);
+            self.until_done_or_waiting().await;
+        }
+        let outcome = finish(tx, result).await;
+        let ended = Instant::now();
+        if !is_first {
+            self.others_ended.send_modify(|ended| *ended += 1);
+        }
+        // A transaction that wrote nothing may have read an old snapshot, except at READ COMMITTED.
+        let looked = level != "READ COMMITTED" && outcome != Some(Outcome::Done);
+        Ran { op, outcome, deadlock, began: if looked { snapshot } else { began }, ended }
+    }
+
+    fn takes_snapshot_early(&self, is_first: bool) -> bool {
+        match self.schedule {
+            Schedule::Free => false,
+            Schedule::Hold => !is_first,
+            Schedule::Snapshot => true,
+        }
+    }
+
+    /// Waits until each of the others is done, or waits for a lock.
+    async fn until_done_or_waiting(&self) {
+        let mut observer = self.observer.lock().await;
+        let deadline = Deadline::of("for transactions to end or to wait for a lock");
+        let mut next = self.others_ended.subscribe();
+        loop {
+            deadline.check();
+            let ended = *next.borrow_and_update();
+            // The view joins this function with tables that are not needed here.
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE pid = ANY ($1) AND wait_event_type = 'Lock'",
+            )
+            .bind(&self.others)
+            .fetch_one(&mut *observer)
+            .await
+            .unwrap();
+            if ended + waiting as usize >= self.others.len() {
+                return;
+            }
+            // Each question costs both processes more than a statement does, and the transactions that are awaited need
+            // the cores.
+            drop(tokio::time::timeout(Duration::from_millis(1), next.changed()).await);
+        }
+    }
+}
+
 impl Lane {
+    async fn new(options: &PgConnectOptions, stores: &Arc<Vec<Store>>, writer: Writer) -> Self {
+        let (sessions, stores) = (Sessions::new(options).await, Arc::clone(stores));
+        Self { sessions, stores, writer, names: Default::default(), world: World::default(), random: Random(0) }
+    }
+
+    /// Runs rounds for as long as there are some left.
+    async fn rounds(
+        &mut self,
+        level: &'static str,
+        start: Start,
+        contenders: impl Fn(&mut Random) -> Vec<Op>,
+        left: &AtomicUsize,
+        counts: &Counts,
+    ) {
+        self.fresh();
+        while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            let usable = self.world.scopes.iter().flatten().all(|scope| scope.state == ScopeState::Live);
+            let long = self.world.streams.iter().any(|stream| stream.len() > 12);
+            if start == Start::Fresh || long || (start == Start::Usable && !usable) || self.random.below(6) == 0 {
+                self.fresh();
+            }
+            let ops = contenders(&mut self.random);
+            let schedule = self.random.pick(&[Schedule::Free, Schedule::Free, Schedule::Hold, Schedule::Snapshot]);
+            self.round(level, ops, schedule, counts).await;
+        }
+    }
+
     fn fresh(&mut self) {
         self.names = [Uuid::now_v7().to_string(), Uuid::now_v7().to_string()];
         self.world = World::default();
@@ -60,60 +207,35 @@ impl Lane {
 
     async fn round(&mut self, level: &'static str, ops: Vec<Op>, schedule: Schedule, counts: &Counts) {
         let heads = [self.world.streams[0].len(), self.world.streams[1].len()];
-        let (first_done, others_may) = watch::channel(matches!(schedule, Schedule::Free));
-        let (others_ended, first_may) = watch::channel(0_usize);
-        let (others_ended, first_done) = (Arc::new(others_ended), Arc::new(first_done));
-        let others = ops.len() - 1;
-        let pids: Arc<Mutex<Vec<i32>>> = Arc::default();
+        let sessions = self.sessions.take(ops.len()).await;
+        let round = Arc::new(Round {
+            level,
+            schedule,
+            stores: Arc::clone(&self.stores),
+            writer: self.writer,
+            names: self.names.clone(),
+            heads,
+            others: sessions[1..].iter().map(|session| session.pid).collect(),
+            observer: Arc::clone(&self.sessions.observer),
+            first_done: watch::Sender::new(matches!(schedule, Schedule::Free)),
+            others_ended: watch::Sender::new(0),
+        });
         let mut tasks = Vec::new();
-        for (index, op) in ops.into_iter().enumerate() {
-            let (pool, stores, names) = (self.pool.clone(), Arc::clone(&self.stores), self.names.clone());
-            let (first_done, others_ended, pids) =
-                (Arc::clone(&first_done), Arc::clone(&others_ended), Arc::clone(&pids));
-            let (mut others_may, mut first_may) = (others_may.clone(), first_may.clone());
-            let (store, writer) = (self.random.below(stores.len()), self.writer);
+        for (index, (op, mut session)) in ops.into_iter().zip(sessions).enumerate() {
+            let (round, store) = (Arc::clone(&round), self.random.below(self.stores.len()));
             tasks.push(tokio::spawn(async move {
-                let is_first = index == 0;
-                let begin = AssertSqlSafe(format!("BEGIN ISOLATION LEVEL {level}"));
-                let mut tx = pool.begin_with(begin).await.unwrap();
-                let snapshot = Instant::now();
-                match (schedule, is_first) {
-                    (Schedule::Free, _) => {}
-                    (Schedule::Hold, true) => {}
-                    (Schedule::Hold | Schedule::Snapshot, false) => {
-                        let pid = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await.unwrap();
-                        pids.lock().unwrap().push(pid);
-                        others_may.wait_for(|go| *go).await.unwrap();
-                    }
-                    (Schedule::Snapshot, true) => {
-                        sqlx::query("SELECT 1").fetch_one(&mut *tx).await.unwrap();
-                        first_done.send(true).unwrap();
-                        first_may.wait_for(|ended| *ended == others).await.unwrap();
-                    }
-                }
-                let began = Instant::now();
-                let result = run(&stores[store], writer, &mut tx, &op, &names, heads).await;
-                let deadlock = result.as_ref().is_err_and(is_deadlock);
-                if is_first && matches!(schedule, Schedule::Hold) {
-                    first_done.send(true).unwrap();
-                    until_done_or_waiting(&pool, &pids, others, &first_may).await;
-                }
-                let outcome = finish(tx, result).await;
-                let ended = Instant::now();
-                if !is_first {
-                    others_ended.send_modify(|ended| *ended += 1);
-                }
-                // A transaction that wrote nothing may have read an old snapshot, except at READ COMMITTED.
-                let looked = level != "READ COMMITTED" && outcome != Some(Outcome::Done);
-                Ran { op, outcome, deadlock, began: if looked { snapshot } else { began }, ended }
+                let ran = round.contend(&mut session.connection, index == 0, op, store).await;
+                (ran, session)
             }));
         }
         let mut ran = Vec::new();
         for task in tasks {
-            ran.push(task.await.unwrap());
+            let (one, session) = task.await.unwrap();
+            ran.push(one);
+            self.sessions.contenders.push(session);
         }
         counts.add(&ran);
-        let observed = self.observe().await;
+        let observed = self.observe(&mut *self.sessions.observer.lock().await).await;
         self.explain(&ran, heads, &observed, (level, schedule));
         self.world = observed;
     }
@@ -152,100 +274,6 @@ impl Lane {
                 && world == *observed
         })
     }
-
-    /// The world as the tables and a reader show it.
-    async fn observe(&self) -> World {
-        let mut connection = self.pool.acquire().await.unwrap();
-        let mut world = World::default();
-        let mut keys = HashMap::new();
-        let wrapped: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT scope_id, count(wrapped_key) FROM data_keys
-             WHERE scope_kind = 'Customer' AND scope_id = ANY ($1) GROUP BY scope_id",
-        )
-        .bind(&self.names[..])
-        .fetch_all(&mut *connection)
-        .await
-        .unwrap();
-        let wrapped: HashMap<String, i64> = wrapped.into_iter().collect();
-        for (index, name) in self.names.iter().enumerate() {
-            let scope = KeyScope::new("Customer", name.as_str());
-            let Some(history) = PostgresKeys::new().history(&mut connection, &scope).await.unwrap() else { continue };
-            assert!(
-                history.keys.iter().zip(1..).all(|(key, version)| key.version == version),
-                "key versions have gaps"
-            );
-            for key in &history.keys {
-                keys.insert(key.key_id, (index, key.version as usize - 1));
-            }
-            world.scopes[index] = Some(Scope {
-                state: history.state,
-                generation: history.generation,
-                keys: history.keys.iter().map(|key| key.shredded_at.is_none()).collect(),
-                active: history
-                    .active_key
-                    .map(|active| history.keys.iter().position(|key| key.key_id == active).unwrap()),
-            });
-            let wrapped = wrapped.get(name).copied().unwrap_or(0);
-            let live = history.keys.iter().filter(|key| key.shredded_at.is_none()).count();
-            assert_eq!(wrapped as usize, live, "I5: a wrapped key is left under a tombstone");
-            assert!(history.state != ScopeState::Shredded || live == 0, "I5: a key of a shredded scope is live");
-        }
-        self.observe_streams(&mut connection, &mut world, &keys).await;
-        world
-    }
-
-    /// The stored events of the streams, compared with what a reader sees.
-    async fn observe_streams(
-        &self,
-        connection: &mut PgConnection,
-        world: &mut World,
-        keys: &HashMap<KeyId, (usize, usize)>,
-    ) {
-        // A reader without a cache, in a statement that begins after all of it. A disabled scope is an error for a
-        // reader.
-        let heads = "SELECT {of}_id, {of}_version FROM {heads} WHERE {of}_type = 'Order' AND {of}_id = ANY ($1)";
-        let heads = sqlx::query_as(self.writer.sql(heads)).bind(&self.names[..]);
-        let heads: Vec<(String, i64)> = heads.fetch_all(&mut *connection).await.unwrap();
-        let disabled = world.scopes.iter().flatten().any(|scope| scope.state == ScopeState::Disabled);
-        for (index, name) in self.names.iter().enumerate() {
-            let stream = aggregate("Order", name.as_str());
-            let raw = self.writer.store().read_stream(&mut *connection, &stream).await.unwrap();
-            assert!(
-                raw.events.iter().zip(1..).all(|(event, version)| event.aggregate_version.get() == version),
-                "I8: versions have gaps"
-            );
-            let head = heads.iter().find(|(of, _)| of == name).map(|(_, head)| *head);
-            assert_eq!(head, raw.last_version.map(AggregateVersion::get), "the head is not where the events are");
-            for event in &raw.events {
-                let payload: serde_json::Value = serde_json::from_slice(&event.payload).unwrap();
-                let key = payload["$seal"].as_str().map(|seal| keys.get(&key_of(seal)).copied());
-                assert_ne!(key, Some(None), "I6: an event was committed without its key");
-                assert!(
-                    key.is_some() != (event.event_type.as_str() == "Noted"),
-                    "I2: an event was stored in the clear"
-                );
-                world.streams[index].push(key.flatten());
-            }
-            if !disabled {
-                let read = self.stores[0].read_stream(&mut *connection, &stream).await.unwrap();
-                for (event, key) in read.events.iter().zip(&world.streams[index]) {
-                    let live = key.is_none_or(|(scope, key)| world.scopes[scope].as_ref().unwrap().keys[key]);
-                    assert_eq!(event.is_redacted(), !live, "I5: what a reader sees does not follow the key rows");
-                    assert!(!live || key.is_none() || String::from_utf8_lossy(&event.payload).contains("Ada"));
-                }
-            }
-        }
-    }
-}
-
-/// Where a header's data keys begin: see docs/format.md.
-const HEADER_KEYS: usize = 38;
-
-/// The id of a header's first data key.
-fn key_of(seal: &str) -> KeyId {
-    use base64::Engine;
-    let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(seal).unwrap();
-    KeyId(Uuid::from_slice(&header[HEADER_KEYS..HEADER_KEYS + 16]).unwrap())
 }
 
 fn is_deadlock(error: &Error) -> bool {
@@ -370,7 +398,7 @@ async fn insert(writer: Writer, tx: &mut PgConnection, name: &str, version: i64)
 }
 
 /// Ends a transaction as an application would.
-async fn finish(mut tx: Transaction<'static, sqlx::Postgres>, result: Result<()>) -> Option<Outcome> {
+async fn finish(mut tx: Transaction<'_, sqlx::Postgres>, result: Result<()>) -> Option<Outcome> {
     let outcome = match result {
         Ok(()) => Outcome::Done,
         Err(error) if error.is_conflict() => {
@@ -381,7 +409,10 @@ async fn finish(mut tx: Transaction<'static, sqlx::Postgres>, result: Result<()>
         Err(Error::Shredded { .. }) => Outcome::Shredded,
         Err(Error::Disabled { .. }) => Outcome::Disabled,
         Err(Error::Keys(KeyFault::ScopeState { .. })) => Outcome::ScopeState,
-        Err(error) if error.is_retryable() => return None,
+        Err(error) if error.is_retryable() => {
+            tx.rollback().await.unwrap();
+            return None;
+        }
         Err(error) => panic!("{error}: {error:?}"),
     };
     if !matches!(outcome, Outcome::Done | Outcome::Conflict) {
@@ -395,29 +426,6 @@ async fn finish(mut tx: Transaction<'static, sqlx::Postgres>, result: Result<()>
             assert_eq!(state.as_deref(), Some("40001"), "{error}");
             None
         }
-    }
-}
-
-async fn until_done_or_waiting(pool: &PgPool, pids: &Mutex<Vec<i32>>, others: usize, ended: &watch::Receiver<usize>) {
-    let mut connection = pool.acquire().await.unwrap();
-    let deadline = Deadline::of("for transactions to end or to wait for a lock");
-    let mut next = ended.clone();
-    loop {
-        deadline.check();
-        let pids = pids.lock().unwrap().clone();
-        let waiting: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ($1) AND wait_event_type = 'Lock'",
-        )
-        .bind(&pids)
-        .fetch_one(&mut *connection)
-        .await
-        .unwrap();
-        if *ended.borrow() + waiting as usize >= others {
-            return;
-        }
-        // Each question costs both processes more than a statement does, and the transactions that are awaited need the
-        // cores.
-        drop(tokio::time::timeout(Duration::from_millis(1), next.changed()).await);
     }
 }
 
@@ -516,37 +524,26 @@ pub(super) async fn race(
         sqlx::raw_sql("DROP TABLE events, aggregate_heads, _events_migrations").execute(&db.pool).await.unwrap();
     }
     writer.migrate(&db).await;
-    let stores = stores(&db, writer).await;
-    // A ping before each use would be a tenth of all statements.
-    let pool = PgPoolOptions::new().max_connections(40).test_before_acquire(false);
-    let pool = pool.connect_with(db.options.clone()).await.unwrap();
-    let (stores, contenders) = (Arc::new(stores), Arc::new(contenders));
+    let (stores, contenders) = (Arc::new(stores(&db, writer).await), Arc::new(contenders));
+    // Statements are planned once for each session, and not six times.
+    let options = db.options.clone().options([("plan_cache_mode", "force_generic_plan")]);
+    let mut lanes = Vec::new();
+    for _ in 0..LANES {
+        lanes.push(Lane::new(&options, &stores, writer).await);
+    }
     for (number, level) in LEVELS.into_iter().enumerate() {
         let (counts, left) = (Arc::new(Counts::default()), Arc::new(AtomicUsize::new(rounds)));
-        let lanes = (0..LANES).map(|lane| {
-            let (pool, stores, contenders) = (pool.clone(), Arc::clone(&stores), Arc::clone(&contenders));
-            let (counts, left) = (Arc::clone(&counts), Arc::clone(&left));
-            tokio::spawn(async move {
-                let random = Random(seed as u64 + 1_000 * number as u64 + lane as u64);
-                let mut lane =
-                    Lane { pool, stores, writer, names: Default::default(), world: World::default(), random };
-                lane.fresh();
-                while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
-                    let usable = lane.world.scopes.iter().flatten().all(|scope| scope.state == ScopeState::Live);
-                    let long = lane.world.streams.iter().any(|stream| stream.len() > 12);
-                    if start == Start::Fresh || long || (start == Start::Usable && !usable) || lane.random.below(6) == 0
-                    {
-                        lane.fresh();
-                    }
-                    let ops = contenders(&mut lane.random);
-                    let schedule =
-                        lane.random.pick(&[Schedule::Free, Schedule::Free, Schedule::Hold, Schedule::Snapshot]);
-                    lane.round(level, ops, schedule, &counts).await;
-                }
-            })
-        });
-        for lane in lanes.collect::<Vec<_>>() {
-            lane.await.unwrap_or_else(|error| panic!("RACE_SEED={seed}: {error}"));
+        let mut running = Vec::new();
+        for (index, mut lane) in lanes.drain(..).enumerate() {
+            let (contenders, counts, left) = (Arc::clone(&contenders), Arc::clone(&counts), Arc::clone(&left));
+            lane.random = Random(seed as u64 + 1_000 * number as u64 + index as u64);
+            running.push(tokio::spawn(async move {
+                lane.rounds(level, start, &*contenders, &left, &counts).await;
+                lane
+            }));
+        }
+        for lane in running {
+            lanes.push(lane.await.unwrap_or_else(|error| panic!("RACE_SEED={seed}: {error}")));
         }
         counts.check(level, rounds, allowed);
     }

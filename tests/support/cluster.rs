@@ -41,7 +41,7 @@ const GUARD: &str = r#"
         >"$folder/log" 2>&1 &&
     "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=$durable \
         -c full_page_writes=$durable -c synchronous_commit=$durable -c max_connections=300 -c shared_buffers=256MB \
-        -c max_wal_size=4GB -c deadlock_timeout=10ms -c autovacuum_naptime=10s" start >>"$folder/log" 2>&1 &&
+        -c max_wal_size=2GB -c deadlock_timeout=10ms -c autovacuum_naptime=1min -c jit=off" start >>"$folder/log" 2>&1 &&
         echo ready || { cat "$folder/log" >&2; echo failed; }
     cat >/dev/null
     "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null 2>&1
@@ -140,7 +140,8 @@ fn start_with(script: &str, arguments: &[&std::ffi::OsStr], durable: bool) -> Se
              created"
         )
     });
-    let folder = tempfile::Builder::new().prefix("eventseal-").tempdir().expect("a temporary folder").keep();
+    let durable = durable || std::env::var_os("EVENTSEAL_DURABLE").is_some_and(|durable| durable == "on");
+    let folder = folder(durable).keep();
     let mut guard = Command::new("sh");
     guard.args(["-c", script, "guard"]).arg(&bin).arg(&folder).args(arguments).current_dir(&folder);
     // A process group of its own: an interrupt from the keyboard must not end it before it has cleaned up.
@@ -158,6 +159,33 @@ fn start_with(script: &str, arguments: &[&std::ffi::OsStr], durable: bool) -> Se
     assert_eq!(word, "ready\n", "PostgreSQL did not start: its log is above");
     let options = PgConnectOptions::new_without_pgpass().socket(&folder).username("postgres").database("postgres");
     Server { options, _guard: guard.stdin.take() }
+}
+
+/// A folder for a cluster. In memory, the files of a database cost half of the time that they cost on a disk. What waits
+/// for the disk needs one.
+fn folder(durable: bool) -> tempfile::TempDir {
+    const MEMORY: &str = "/dev/shm";
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("eventseal-");
+    if !durable
+        && is_large(MEMORY)
+        && let Ok(folder) = builder.tempdir_in(MEMORY)
+    {
+        return folder;
+    }
+    builder.tempdir().expect("a temporary folder")
+}
+
+/// Is there room for a cluster and its log in this file system, and in memory?
+fn is_large(folder: &str) -> bool {
+    const KIBIBYTES: u64 = 6 * 1024 * 1024;
+    let number =
+        |text: Option<&str>| text.and_then(|text| text.parse().ok()).is_some_and(|free: u64| free >= KIBIBYTES);
+    let room = Command::new("df").args(["-Pk", folder]).output().map(|output| output.stdout).unwrap_or_default();
+    let room = String::from_utf8_lossy(&room);
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    number(room.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)))
+        && number(memory.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()))
 }
 
 /// The folder of the newest installed server.
