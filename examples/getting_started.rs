@@ -362,7 +362,7 @@ async fn main() -> BoxResult {
         "The proof, kept for good: {} keys destroyed at {}, for {:?}.",
         history.keys.len(),
         shredding.at,
-        history.changes[0].reason
+        history.entries[0].reason
     ));
     println!("\nThat was all of it. The code is in examples/getting_started.rs.");
     Ok(())

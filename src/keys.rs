@@ -2,7 +2,11 @@
 //! [`KeyManager`] that decides what may be done with keys.
 
 mod ahead;
+mod change;
 pub(crate) mod effect;
+pub(crate) mod entry;
+pub(crate) mod erasure_consumer;
+pub(crate) mod hold;
 mod kek;
 mod kek_cache;
 pub(crate) mod kek_changes;
@@ -10,6 +14,7 @@ mod keks;
 mod key_cache;
 mod key_store;
 mod key_table;
+pub(crate) mod log;
 mod manager;
 mod master_key;
 mod material;
@@ -17,6 +22,7 @@ pub(crate) mod names;
 mod operator;
 mod prepare;
 pub(crate) mod restored;
+mod retention;
 mod rewrap;
 mod settings;
 mod shred;
@@ -25,6 +31,8 @@ mod sweeper;
 mod usable;
 
 pub(crate) use ahead::Pinned;
+pub use entry::{DestroyedKey, EntryMac, LogEntry, ScopeAction};
+pub(crate) use hold::{Hold, Schedule, ShredMode};
 pub use kek::{KekRecord, KekState, KekUsage};
 pub use key_store::KeyStore;
 pub use key_table::{KeyRewrap, KeyRows, KeyTable, KeyWork, KeyWrapping};
@@ -50,17 +58,21 @@ pub enum ScopeState {
     Live,
     /// The keys neither seal nor open until an operator enables the scope again. Nothing is redacted.
     Disabled,
+    /// As disabled, but readers get stand-ins as if the keys were destroyed: until a scheduled shred comes due, or is
+    /// cancelled.
+    Withheld,
     /// The keys are destroyed, and a tombstone says so. Readers get stand-ins.
     Shredded,
 }
 
 impl ScopeState {
-    /// The word that key tables hold: `live`, `disabled` or `shredded`.
+    /// The word that key tables hold: `live`, `disabled`, `withheld` or `shredded`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
             Self::Disabled => "disabled",
+            Self::Withheld => "withheld",
             Self::Shredded => "shredded",
         }
     }
@@ -70,7 +82,9 @@ impl ScopeState {
     /// # Errors
     /// [`StorageFault::InvalidRow`] if it is another one.
     pub fn parse(word: &str) -> Result<Self> {
-        let known = [Self::Live, Self::Disabled, Self::Shredded].into_iter().find(|state| state.as_str() == word);
+        let known = [Self::Live, Self::Disabled, Self::Withheld, Self::Shredded]
+            .into_iter()
+            .find(|state| state.as_str() == word);
         known
             .ok_or(Error::Storage(StorageFault::InvalidRow { what: "the state of a key scope", problem: "is unknown" }))
     }
@@ -167,65 +181,6 @@ impl fmt::Debug for NewDataKey {
     }
 }
 
-/// A kind of change of a scope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ScopeAction {
-    /// Its keys were destroyed.
-    Shred,
-    /// A new generation was begun after a shred.
-    Reopen,
-    /// Its keys were disabled.
-    Disable,
-    /// Its keys were enabled again.
-    Enable,
-}
-
-impl ScopeAction {
-    /// The word that key tables hold: `shred`, `reopen`, `disable` or `enable`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Shred => "shred",
-            Self::Reopen => "reopen",
-            Self::Disable => "disable",
-            Self::Enable => "enable",
-        }
-    }
-
-    /// Reads the word that a key table holds.
-    ///
-    /// # Errors
-    /// [`StorageFault::InvalidRow`] if it is another one.
-    pub fn parse(word: &str) -> Result<Self> {
-        let known =
-            [Self::Shred, Self::Reopen, Self::Disable, Self::Enable].into_iter().find(|action| action.as_str() == word);
-        known.ok_or(Error::Storage(StorageFault::InvalidRow {
-            what: "the action of a scope change",
-            problem: "is unknown",
-        }))
-    }
-}
-
-/// A change of a scope: to be made, or recorded in its history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScopeChange {
-    /// The owner of the keys.
-    pub scope: KeyScope,
-    /// The kind of change.
-    pub action: ScopeAction,
-    /// The scope's state from then on.
-    pub state: ScopeState,
-    /// The scope's generation from then on.
-    pub generation: u32,
-    /// The reason, in the caller's words.
-    pub reason: String,
-    /// The actor, as the caller named it. `None` if the caller named none, or if the change was recorded before actors
-    /// were.
-    pub actor: Option<String>,
-    /// When.
-    pub at: OffsetDateTime,
-}
-
 /// One data key in a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {
@@ -254,6 +209,6 @@ pub struct KeyHistory {
     pub active_key: Option<KeyId>,
     /// Every key that the scope ever had, oldest first.
     pub keys: Vec<KeyInfo>,
-    /// The changes of the scope and their reasons, oldest first.
-    pub changes: Vec<ScopeChange>,
+    /// The decisions about the scope and their reasons, oldest first, as the table has them. They are not checked here.
+    pub entries: Vec<LogEntry>,
 }

@@ -124,6 +124,7 @@
 pub mod conformance;
 pub mod consumer;
 mod crypto;
+pub mod erasure;
 pub mod error;
 mod event;
 #[cfg(feature = "internals")]

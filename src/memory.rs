@@ -9,7 +9,7 @@ pub use keys::MemoryKeys;
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, PersistedEvent};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
-use crate::keys::{KekRecord, KeyInfo, ScopeChange, ScopeState};
+use crate::keys::{KekRecord, KeyInfo, LogEntry, ScopeState};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,7 +80,9 @@ pub(crate) struct ScopeRow {
     pub(crate) active: Option<KeyId>,
     /// The data keys, by ascending version.
     pub(crate) keys: Vec<KeyId>,
-    pub(crate) changes: Vec<ScopeChange>,
+    /// When a scheduled shred comes due.
+    pub(crate) due: Option<OffsetDateTime>,
+    pub(crate) entries: Vec<LogEntry>,
 }
 
 #[derive(Clone)]

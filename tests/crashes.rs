@@ -150,7 +150,7 @@ async fn look(db: &Postgres, operation: &str, name: &str) -> String {
             let keys: Vec<(u32, bool)> =
                 history.keys.iter().map(|key| (key.version, key.shredded_at.is_some())).collect();
             let active = history.keys.iter().position(|key| Some(key.key_id) == history.active_key);
-            let changes: Vec<ScopeAction> = history.changes.iter().map(|change| change.action).collect();
+            let changes: Vec<ScopeAction> = history.entries.iter().map(|change| change.action).collect();
             let wrapped: i64 = sqlx::query_scalar(
                 "SELECT count(wrapped_key) FROM data_keys WHERE scope_kind = 'Customer' AND scope_id = $1",
             )

@@ -4,7 +4,7 @@ use crate::conformance::{Database, must};
 use crate::error::Result;
 use crate::event::now;
 use crate::keys::names::{KekId, KeyId, KeyScope};
-use crate::keys::{KeyStore, NewDataKey, ScopeAction, ScopeChange, ScopeLock, ScopeState};
+use crate::keys::{DestroyedKey, EntryMac, KeyStore, LogEntry, NewDataKey, ScopeAction, ScopeLock, ScopeState};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -90,18 +90,30 @@ pub(super) async fn shred<K: KeyStore>(
 ) -> Result<Vec<KeyId>> {
     keys.create_scopes(tx, std::slice::from_ref(scope)).await?;
     keys.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?;
-    let change = ScopeChange {
+    let destroyed = keys.destroy_keys(tx, scope, at).await?;
+    keys.change_scope(tx, &LogEntry { at, ..entry(scope, 1, ScopeAction::Shred, ScopeState::Shredded) }).await?;
+    Ok(destroyed)
+}
+
+/// An entry with something in every field.
+pub(super) fn entry(scope: &KeyScope, scope_seq: u32, action: ScopeAction, state: ScopeState) -> LogEntry {
+    let key =
+        DestroyedKey { key_id: KeyId(Uuid::now_v7()), version: 3, kek_id: KekId(Uuid::now_v7()), created_at: now() };
+    LogEntry {
+        entry_id: Uuid::now_v7(),
         scope: scope.clone(),
-        action: ScopeAction::Shred,
-        state: ScopeState::Shredded,
+        scope_seq,
+        at: now(),
+        action,
+        state,
         generation: 1,
+        keys: vec![key.clone(), key],
+        until: Some(now()),
+        about: Some(Uuid::now_v7()),
         reason: "conformance".to_owned(),
         actor: Some("the suite".to_owned()),
-        at,
-    };
-    let destroyed = keys.destroy_keys(tx, scope, change.at).await?;
-    keys.change_scope(tx, &change).await?;
-    Ok(destroyed)
+        mac: Some(EntryMac { key_id: KeyId(Uuid::now_v7()), mac: [7; 32] }),
+    }
 }
 
 /// Checks that scopes and keys are read as they were written, by scope and by key, that unknown ones are left out, and
@@ -193,15 +205,7 @@ pub async fn the_newest_key_is_known_whatever_is_active<D: Database, K: KeyStore
 pub async fn changes_that_change_nothing_are_errors<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let kek_id = active_kek(db, keys).await;
     let unknown = fresh("not there");
-    let change = ScopeChange {
-        scope: unknown.clone(),
-        action: ScopeAction::Disable,
-        state: ScopeState::Disabled,
-        generation: 1,
-        reason: "conformance".to_owned(),
-        actor: None,
-        at: now(),
-    };
+    let change = entry(&unknown, 1, ScopeAction::Disable, ScopeState::Disabled);
     let mut transaction = must(db.begin().await, "begin");
     let changed = keys.change_scope(db.tx(&mut transaction), &change).await;
     assert!(changed.is_err(), "change_scope said that it changed a scope that is not there");
@@ -211,27 +215,39 @@ pub async fn changes_that_change_nothing_are_errors<D: Database, K: KeyStore<Tx 
     assert!(inserted.is_err(), "insert_keys said that it gave a key to a scope that is not there");
     drop(transaction);
     let (scope, _) = scope_with_key(db, keys, "changed").await;
-    for (action, state) in [(ScopeAction::Disable, ScopeState::Disabled), (ScopeAction::Enable, ScopeState::Live)] {
+    for (number, action, state) in [
+        (1, ScopeAction::Disable, ScopeState::Disabled),
+        (2, ScopeAction::Enable, ScopeState::Live),
+        (3, ScopeAction::Schedule, ScopeState::Withheld),
+    ] {
         let mut transaction = must(db.begin().await, "begin");
         let tx = db.tx(&mut transaction);
         must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Update).await, "scopes");
-        let change = ScopeChange { scope: scope.clone(), action, state, ..change.clone() };
+        let full = entry(&scope, number, action, state);
+        // What is absent must be read as absent.
+        let bare = LogEntry { keys: Vec::new(), until: None, about: None, actor: None, mac: None, ..full.clone() };
+        let change = if number == 2 { bare } else { full };
         must(keys.change_scope(tx, &change).await, "change_scope");
         let record = must(keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::None).await, "scopes").remove(0);
         assert_eq!(record.state, state, "change_scope did not set the state that it was given");
         let Some(history) = must(keys.history(tx, &scope).await, "history") else {
             panic!("a scope with keys has a history")
         };
-        assert_eq!(history.changes.last(), Some(&change), "change_scope did not record the change");
-        if state == ScopeState::Disabled {
+        assert_eq!(history.entries.last(), Some(&change), "change_scope did not record the entry as it was given");
+        assert!(keys.change_scope(tx, &change).await.is_err(), "a scope has two entries of one number");
+        // The refusal may have ended the transaction.
+        drop(transaction);
+        let mut transaction = must(db.begin().await, "begin");
+        let tx = db.tx(&mut transaction);
+        must(keys.change_scope(tx, &change).await, "change_scope");
+        if state != ScopeState::Live {
             let refused = keys.insert_keys(tx, &[key(&scope, 2, kek_id)]).await;
             assert!(refused.is_err(), "insert_keys gave a key to a scope that is not live");
-            // The refusal may have ended the transaction.
             drop(transaction);
-            let mut transaction = must(db.begin().await, "begin");
+            transaction = must(db.begin().await, "begin");
             must(keys.change_scope(db.tx(&mut transaction), &change).await, "change_scope");
-            must(db.commit(transaction).await, "commit");
         }
+        must(db.commit(transaction).await, "commit");
     }
 }
 
@@ -279,10 +295,10 @@ pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>
     assert_eq!((record.state, record.last_version, record.active.is_none()), (ScopeState::Shredded, Some(2), true));
     assert_eq!(history.keys.iter().map(|key| key.version).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(
-        (history.changes.len(), history.changes[0].reason.as_str(), history.changes[0].action),
+        (history.entries.len(), history.entries[0].reason.as_str(), history.entries[0].action),
         (1, "conformance", ScopeAction::Shred)
     );
-    assert_eq!(history.changes[0].actor.as_deref(), Some("the suite"), "the history says who did it");
+    assert_eq!(history.entries[0].actor.as_deref(), Some("the suite"), "the history says who did it");
     let untouched = must(keys.scopes(tx, &[other], ScopeLock::None).await, "scopes").remove(0);
     assert!(untouched.active.is_some_and(|key| key.wrapped_key.is_some()), "another scope was touched");
 }

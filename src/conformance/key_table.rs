@@ -3,7 +3,7 @@
 use crate::conformance::key_rows::{
     rows_of_data_keys_are_what_they_are_said_to_be, rows_of_key_encryption_keys_are_what_they_are_said_to_be,
 };
-use crate::conformance::key_store::{fresh, key, shred};
+use crate::conformance::key_store::{entry, fresh, key, shred};
 use crate::conformance::{Database, must};
 use crate::error::{Error, KeyFault, Result, StorageFault, TransactionFault};
 use crate::event::now;
@@ -12,7 +12,7 @@ use crate::keys::kek_changes::{
 };
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyRows, KeyTable, KeyWork, ScopeAction, ScopeChange, ScopeLock,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyRows, KeyTable, KeyWork, LogEntry, ScopeAction, ScopeLock,
     ScopeState,
 };
 use crate::kms::WrappedKek;
@@ -176,16 +176,8 @@ pub async fn restored_keys_are_found<D: Database, K: KeyTable<Tx = D::Tx>>(db: &
     }
     must(shred(keys, tx, &shredded, now()).await, "shred");
     for scope in &restored {
-        let change = ScopeChange {
-            scope: scope.clone(),
-            action: ScopeAction::Shred,
-            state: ScopeState::Shredded,
-            generation: 1,
-            reason: "conformance".to_owned(),
-            actor: None,
-            at: now(),
-        };
-        must(keys.change_scope(tx, &change).await, "change_scope");
+        let shred = LogEntry { mac: None, ..entry(scope, 1, ScopeAction::Shred, ScopeState::Shredded) };
+        must(keys.change_scope(tx, &shred).await, "change_scope");
     }
     restored.sort_unstable();
     for limit in [0, 1, 2, 5] {

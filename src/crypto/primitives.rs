@@ -62,8 +62,35 @@ impl DataKey {
         tag
     }
 
+    /// `K_log = HKDF-Expand-SHA256(K_int, "eventseal/v1/log", 32)`, if this is an integrity key.
+    pub(crate) fn log_key(&self) -> Result<LogKey> {
+        let mut key = Zeroizing::new([0; 32]);
+        self.hkdf.expand(b"eventseal/v1/log", &mut *key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&*key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        Ok(LogKey { mac })
+    }
+
     pub(crate) fn header_tag_is(&self, transcript: &Transcript, tag: &[u8]) -> bool {
         self.header_tag(transcript).ct_eq(tag).into()
+    }
+}
+
+/// The key that authenticates the shred log. It is wiped when it is dropped.
+pub(crate) struct LogKey {
+    mac: Hmac<Sha256>,
+}
+
+impl LogKey {
+    /// `HMAC-SHA256(K_log, label ‖ T)`
+    pub(crate) fn mac(&self, label: &[u8], transcript: &Transcript) -> [u8; 32] {
+        let mut mac = self.mac.clone();
+        mac.update(label);
+        mac.update(&transcript.0);
+        mac.finalize().into_bytes().into()
+    }
+
+    pub(crate) fn mac_is(&self, label: &[u8], transcript: &Transcript, mac: &[u8; 32]) -> bool {
+        self.mac(label, transcript).ct_eq(mac).into()
     }
 }
 

@@ -9,10 +9,12 @@ use crate::error::{
 };
 use crate::event::{AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, Unreadable, aggregate};
 use crate::json::pointer::JsonPointer;
+use crate::keys::hold::Hold;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::schema::{SchemaError, SchemaErrors, SchemaProblem};
 use std::collections::BTreeSet;
 use std::error::Error as _;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// Sources hold this text. No text of this crate may repeat it.
@@ -174,11 +176,24 @@ fn of_callers() -> Vec<Error> {
         Error::Input(InputFault::EmptyAppend),
         Error::Input(InputFault::InvalidText { what: "the event type", problem: "is empty" }),
         Error::Input(InputFault::OutOfRange { what: "global position", value: -1, hint: "positions begin with 1" }),
+        Error::Input(InputFault::Time { what: "the end of the hold", at: OffsetDateTime::UNIX_EPOCH }),
         Error::Input(InputFault::SimilarKind { aggregate_type: "customer".into(), declared: "Customer".into() }),
         Error::Input(InputFault::Encode { target: "Order", problem: "a key is no text".into() }),
         Error::Shredded { scope: scope() },
         Error::Disabled { scope: scope() },
         Error::Keys(KeyFault::ScopeState { scope: scope(), problem: "is not shredded: nothing is to be reopened" }),
+        Error::Keys(KeyFault::Held {
+            scope: scope(),
+            holds: vec![Hold {
+                id: event_id(),
+                scope: scope(),
+                reason: "a court order".into(),
+                actor: None,
+                since: OffsetDateTime::UNIX_EPOCH,
+                until: None,
+            }],
+        }),
+        Error::Keys(KeyFault::Consumer { consumer: "overview".into(), scope: scope(), source: step_error() }),
         Error::Schemas(SchemaErrors {
             errors: vec![SchemaError { event_type: event_type(), version: None, problem: SchemaProblem::NoVersion }],
         }),
@@ -196,6 +211,7 @@ fn of_keys() -> Vec<Error> {
     let failure = KmsFailure::TimedOut;
     vec![
         Error::Keys(KeyFault::WrongKey { key_id: key_id(), kek_id: kek_id() }),
+        Error::Keys(KeyFault::LogAltered { scope: scope(), entry: 2, problem: "is not authentic" }),
         Error::Keys(KeyFault::MissingKek { kek_id: kek_id() }),
         Error::Keys(KeyFault::NoActiveKek { partition: "eu".into() }),
         Error::Keys(KeyFault::KekInUse { kek_id: kek_id(), problem: "is active: rotate first".into() }),

@@ -1,6 +1,7 @@
 //! Arguments that are refused for a reason that is not one event's payload or schema.
 
 use crate::error::ErrorKind;
+use time::OffsetDateTime;
 
 /// A caller passed an argument that is refused: see [`Error::Input`](crate::Error::Input). Correct the call.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -26,6 +27,14 @@ pub enum InputFault {
         value: i64,
         /// Which numbers exist.
         hint: &'static str,
+    },
+    /// A time has passed, or can't be stored: the time until which a scope is held, or at which it is to be shredded.
+    #[error("{what} is {at}, which has passed or is beyond the year 9999: name a time that is to come")]
+    Time {
+        /// Which time.
+        what: &'static str,
+        /// The time.
+        at: OffsetDateTime,
     },
     /// The aggregate's type can be confused with a scope kind that the schemas declare. The type is the kind of the
     /// aggregate's own scope.
@@ -54,9 +63,11 @@ pub enum InputFault {
 impl InputFault {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::EmptyAppend | Self::OutOfRange { .. } | Self::SimilarKind { .. } | Self::Encode { .. } => {
-                ErrorKind::InvalidInput
-            }
+            Self::EmptyAppend
+            | Self::OutOfRange { .. }
+            | Self::Time { .. }
+            | Self::SimilarKind { .. }
+            | Self::Encode { .. } => ErrorKind::InvalidInput,
             Self::InvalidText { .. } => ErrorKind::InvalidText,
         }
     }

@@ -1,6 +1,8 @@
 //! What is wrong with keys, or with the primitives that use them.
 
-use crate::error::ErrorKind;
+use crate::error::driver::{Failure, meaning};
+use crate::error::{ErrorKind, StepError};
+use crate::keys::hold::Hold;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 
 /// What is wrong with keys: see [`Error::Keys`](crate::Error::Keys). If the key of one event is missing, the error is
@@ -15,6 +17,38 @@ pub enum KeyFault {
         scope: KeyScope,
         /// Why not, and what would be possible.
         problem: &'static str,
+    },
+    /// Holds are in force, so the scope can't be shredded.
+    #[error("{scope} is held, so it can't be shredded: release {} first", list(.holds))]
+    Held {
+        /// The scope.
+        scope: KeyScope,
+        /// The holds in force.
+        holds: Vec<Hold>,
+    },
+    /// The entries of a scope in the shred log are not those that were written: one was altered, dropped, moved or
+    /// invented. Nothing is changed on their word.
+    #[error(
+        "entry {entry} of {scope} in the shred log {problem}; find out who can write to the key table, and compare it \
+         with a copy of the log: eventseal shred-log verify"
+    )]
+    LogAltered {
+        /// The scope.
+        scope: KeyScope,
+        /// The number of the entry among those of its scope.
+        entry: u32,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A consumer of erasures failed, so the change must not be committed: roll back.
+    #[error("consumer of erasures {consumer} failed at {scope}: roll the transaction back")]
+    Consumer {
+        /// The consumer's name.
+        consumer: String,
+        /// The scope.
+        scope: KeyScope,
+        /// The error that the consumer returned.
+        source: StepError,
     },
     /// A wrapped data key does not open under its key-encryption key: its row was altered. Restore it.
     #[error(
@@ -62,6 +96,13 @@ impl KeyFault {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::ScopeState { .. } => ErrorKind::ScopeState,
+            Self::Held { .. } => ErrorKind::Held,
+            Self::LogAltered { .. } => ErrorKind::LogAltered,
+            Self::Consumer { source, .. } => match meaning(&**source) {
+                Failure::Collision => ErrorKind::Collision,
+                Failure::Outage => ErrorKind::DatabaseUnavailable,
+                _ => ErrorKind::Application,
+            },
             Self::WrongKey { .. } => ErrorKind::WrongKey,
             Self::MissingKek { .. } => ErrorKind::MissingKek,
             Self::NoActiveKek { .. } => ErrorKind::NoActiveKek,
@@ -69,4 +110,9 @@ impl KeyFault {
             Self::Cryptography | Self::Random => ErrorKind::Other,
         }
     }
+}
+
+/// The holds, for a sentence.
+fn list(holds: &[Hold]) -> String {
+    holds.iter().map(Hold::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -19,8 +19,8 @@ macro_rules! kinds {
         ///   [`KmsUnavailable`](Self::KmsUnavailable).
         /// - **The caller**, whose call can't be done, or not now: [`Conflict`](Self::Conflict),
         ///   [`InvalidText`](Self::InvalidText), [`InvalidInput`](Self::InvalidInput), [`Shredded`](Self::Shredded),
-        ///   [`Disabled`](Self::Disabled), [`ScopeState`](Self::ScopeState), [`KekInUse`](Self::KekInUse),
-        ///   [`OutcomeUnknown`](Self::OutcomeUnknown).
+        ///   [`Disabled`](Self::Disabled), [`ScopeState`](Self::ScopeState), [`Held`](Self::Held),
+        ///   [`KekInUse`](Self::KekInUse), [`OutcomeUnknown`](Self::OutcomeUnknown).
         /// - **The developer**: [`Schemas`](Self::Schemas), [`Application`](Self::Application),
         ///   [`Misuse`](Self::Misuse).
         /// - **The operator**, who has to correct the set-up: [`NotMigrated`](Self::NotMigrated),
@@ -31,7 +31,7 @@ macro_rules! kinds {
         ///   [`PermissionDenied`](Self::PermissionDenied), [`Pooler`](Self::Pooler), [`NoEffect`](Self::NoEffect),
         ///   [`Database`](Self::Database), [`Other`](Self::Other).
         /// - **Somebody on call**, now, because what is stored is not what was written: [`Tampered`](Self::Tampered),
-        ///   [`MissingKey`](Self::MissingKey), [`MissingKek`](Self::MissingKek), [`WrongKey`](Self::WrongKey),
+        ///   [`LogAltered`](Self::LogAltered), [`MissingKey`](Self::MissingKey), [`MissingKek`](Self::MissingKek), [`WrongKey`](Self::WrongKey),
         ///   [`InvalidRow`](Self::InvalidRow).
         ///
         /// A service counts its errors by kind, and gives each its status:
@@ -106,6 +106,8 @@ kinds! {
     Disabled = "disabled",
     /// The scope is in a state in which this can't be done. The message says what would be possible. Not retryable.
     ScopeState = "scope_state",
+    /// The scope is on hold, so it can't be shredded. Release the holds if that is lawful. Not retryable.
+    Held = "held",
     /// The key-encryption key is active, wraps data keys, or does not exist. Rotate and rewrap first. Not retryable.
     KekInUse = "kek_in_use",
     /// The connection was lost during a commit of this crate, so it may be done or not. Look first. Not retryable
@@ -162,6 +164,9 @@ kinds! {
     /// A stored event is not what was written: it was altered, moved, or never sealed. Restore it, and find out who
     /// could write it. Not retryable.
     Tampered = "tampered",
+    /// The shred log is not what was written: an entry was altered, dropped, moved or invented. Compare it with a copy,
+    /// and find out who could write it. Not retryable.
+    LogAltered = "log_altered",
     /// The row of a data key is missing, which no erasure does. Restore the key tables, or connect to the right
     /// database. Not retryable.
     MissingKey = "missing_key",

@@ -238,7 +238,9 @@ impl Error {
             Self::Collision { .. } | Self::Kms(KmsFault::Unavailable { .. }) => true,
             Self::Database { source, .. } => source.is_outage(),
             Self::Maintenance(MaintenanceFault::Unreadable(unreadable)) => unreadable.error.is_retryable(),
-            Self::Consumer { source, .. } => matches!(driver::meaning(&**source), Failure::Collision | Failure::Outage),
+            Self::Consumer { source, .. } | Self::Keys(KeyFault::Consumer { source, .. }) => {
+                matches!(driver::meaning(&**source), Failure::Collision | Failure::Outage)
+            }
             _ => false,
         }
     }
@@ -257,7 +259,9 @@ impl Error {
             }
             Self::Database { source, .. } => source.is_outage(),
             Self::Maintenance(MaintenanceFault::Unreadable(unreadable)) => unreadable.error.is_outage(),
-            Self::Consumer { source, .. } => driver::meaning(&**source) == Failure::Outage,
+            Self::Consumer { source, .. } | Self::Keys(KeyFault::Consumer { source, .. }) => {
+                driver::meaning(&**source) == Failure::Outage
+            }
             _ => false,
         }
     }

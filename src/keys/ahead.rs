@@ -27,6 +27,14 @@ pub(crate) struct Pinned {
     pub(crate) all_new: bool,
 }
 
+impl Pinned {
+    /// Adds what was opened for another reason.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.keks.extend(other.keks);
+        self.active.extend(other.active);
+    }
+}
+
 /// The opened key-encryption key that wraps new keys of a partition.
 #[derive(Clone)]
 pub(crate) struct ActiveKek {

@@ -5,7 +5,7 @@
 use crate::error::{Result, no_effect};
 use crate::keys::manager::KeyManager;
 use crate::keys::names::{KeyId, KeyScope};
-use crate::keys::{KeyHistory, KeyStore, ScopeChange, ScopeState};
+use crate::keys::{KeyHistory, KeyStore, LogEntry, ScopeState};
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Checks that nothing is left of a shredded scope's keys. Returns the ids of all keys that it ever had.
@@ -13,7 +13,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         &self,
         tx: &mut Tx,
         scope: &KeyScope,
-        change: Option<&ScopeChange>,
+        entry: Option<&LogEntry>,
     ) -> Result<Vec<KeyId>> {
         const OPERATION: &str = "shredding";
         let history = self.history_after(tx, scope, OPERATION).await?;
@@ -26,22 +26,17 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if history.state != ScopeState::Shredded || history.active_key.is_some() {
             return Err(no_effect(OPERATION, "key_scopes"));
         }
-        check_recorded(&history, change, OPERATION)?;
+        check_recorded(&history, entry, OPERATION)?;
         Ok(key_ids)
     }
 
     /// Checks that a scope has the state that a change gave it, and that the change is in its history.
-    pub(crate) async fn look_at_change(
-        &self,
-        tx: &mut Tx,
-        change: &ScopeChange,
-        operation: &'static str,
-    ) -> Result<()> {
-        let history = self.history_after(tx, &change.scope, operation).await?;
-        if (history.state, history.generation) != (change.state, change.generation) {
+    pub(crate) async fn look_at_change(&self, tx: &mut Tx, entry: &LogEntry, operation: &'static str) -> Result<()> {
+        let history = self.history_after(tx, &entry.scope, operation).await?;
+        if (history.state, history.generation) != (entry.state, entry.generation) {
             return Err(no_effect(operation, "key_scopes"));
         }
-        check_recorded(&history, Some(change), operation)
+        check_recorded(&history, Some(entry), operation)
     }
 
     /// Checks that a new key exists, and is the active one of its scope.
@@ -67,9 +62,9 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 }
 
-fn check_recorded(history: &KeyHistory, change: Option<&ScopeChange>, operation: &'static str) -> Result<()> {
-    match change {
-        Some(change) if history.changes.last() != Some(change) => Err(no_effect(operation, "key_scope_changes")),
+fn check_recorded(history: &KeyHistory, entry: Option<&LogEntry>, operation: &'static str) -> Result<()> {
+    match entry {
+        Some(entry) if history.entries.last() != Some(entry) => Err(no_effect(operation, "shred_entries")),
         _ => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::keys::kek::KekRecord;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
-use crate::keys::{DataKeyRecord, KeyHistory, NewDataKey, ScopeChange, ScopeLock, ScopeRecord};
+use crate::keys::{DataKeyRecord, KeyHistory, LogEntry, NewDataKey, ScopeLock, ScopeRecord};
 use async_trait::async_trait;
 use std::sync::Arc;
 use time::OffsetDateTime;
@@ -95,10 +95,11 @@ pub trait KeyStore: Send + Sync {
     /// The rows of these data keys, in any order, in one statement without locks. Unknown ids are left out.
     async fn data_keys(&self, tx: &mut Self::Tx, key_ids: &[KeyId]) -> Result<Vec<DataKeyRecord>>;
 
-    /// Sets the state and the generation of a locked scope, and adds the change to its history. A shredded scope has no
-    /// active key afterwards. If the scope does not exist, this fails with
-    /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
-    async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()>;
+    /// Sets the state and the generation of a locked scope, and adds the entry to the shred log as it is. A shredded
+    /// scope has no active key afterwards. A [schedule](crate::keys::ScopeAction::Schedule) sets the time at which the
+    /// scope is due; a cancel, a shred or a reopen takes it away. If the scope does
+    /// not exist, or has an entry of that number, this fails.
+    async fn change_scope(&self, tx: &mut Self::Tx, entry: &LogEntry) -> Result<()>;
 
     /// Destroys every wrapped key of a locked scope, and sets the time in the rows. Returns the ids of the keys that
     /// were not destroyed before, by version. If a key is left nevertheless, this fails with
@@ -158,8 +159,8 @@ impl<K: KeyStore + ?Sized> KeyStore for Arc<K> {
         (**self).data_keys(tx, key_ids).await
     }
 
-    async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()> {
-        (**self).change_scope(tx, change).await
+    async fn change_scope(&self, tx: &mut Self::Tx, entry: &LogEntry) -> Result<()> {
+        (**self).change_scope(tx, entry).await
     }
 
     async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {

@@ -7,6 +7,7 @@ use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::restored::RestoredScopes;
 use crate::keys::{DataKeyRecord, NewDataKey, ScopeRecord};
 use crate::kms::WrappedKek;
+use crate::store::TableWork;
 use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
@@ -57,6 +58,15 @@ pub trait KeyTable: KeyStore {
         connection: &mut Self::Tx,
         operation: &'static str,
         work: &mut dyn KeyWork,
+    ) -> Result<()>;
+
+    /// As [`in_transaction`](Self::in_transaction), for work that needs the transaction itself: it calls methods of
+    /// [`KeyStore`] and consumers of erasures.
+    async fn transact(
+        &self,
+        connection: &mut Self::Tx,
+        operation: &'static str,
+        work: &mut dyn TableWork<Self::Tx>,
     ) -> Result<()>;
 
     /// All key-encryption keys, oldest first, with the number of live data keys that each wraps. This counts every live
@@ -176,6 +186,15 @@ impl<K: KeyTable + ?Sized> KeyTable for Arc<K> {
         work: &mut dyn KeyWork,
     ) -> Result<()> {
         (**self).in_transaction(connection, operation, work).await
+    }
+
+    async fn transact(
+        &self,
+        connection: &mut Self::Tx,
+        operation: &'static str,
+        work: &mut dyn TableWork<Self::Tx>,
+    ) -> Result<()> {
+        (**self).transact(connection, operation, work).await
     }
 
     async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {

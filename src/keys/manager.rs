@@ -5,15 +5,15 @@
 //! every statement that starts after it (invariant I5).
 
 use crate::error::{Error, InputFault, KeyFault, Result, StorageFault};
-use crate::event::{check_text, now};
+use crate::event::check_text;
 use crate::keys::ahead::{ActiveKek, Hints};
+use crate::keys::erasure_consumer::ErasureConsumer;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::operator::{Cause, KeyOperator};
 use crate::keys::settings::KeyManagerBuilder;
 use crate::keys::sweeper::Caches;
 use crate::keys::{
-    DataKeyRecord, KeyHistory, KeyInfo, KeyStore, KeyTable, ScopeAction, ScopeChange, ScopeLock, ScopeRecord,
-    ScopeState,
+    DataKeyRecord, KeyHistory, KeyInfo, KeyStore, KeyTable, ScopeAction, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::Kms;
 use std::fmt;
@@ -44,6 +44,8 @@ pub struct KeyManager<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
     pub(crate) partition_of: Option<PartitionOf>,
     /// How old a look at a key's row may be for a read. `None` means that the row is read every time.
     pub(crate) read_lag: Option<Duration>,
+    /// Called for every decision about a scope, in its transaction.
+    pub(crate) consumers: Vec<Arc<dyn ErasureConsumer<Tx>>>,
 }
 
 /// Chooses the partition of a scope's keys.
@@ -97,29 +99,23 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     pub(crate) async fn reopen_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<KeyInfo> {
         check_change(scope, cause)?;
-        let pinned = self.open_partition_ahead(tx, scope).await?;
-        self.store.announce_writing(tx).await?;
+        let mut pinned = self.open_log_ahead(tx).await?;
+        pinned.extend(self.open_partition_ahead(tx, scope).await?);
+        let changing = self.begin_change(tx, scope, false, &pinned).await?;
         let active = self.active_kek_at_hand(tx, scope, &pinned).await?;
-        let record = self.lock(tx, scope).await?;
-        if record.state != ScopeState::Shredded {
+        if changing.record.state != ScopeState::Shredded {
             return Err(Error::Keys(KeyFault::ScopeState {
                 scope: scope.clone(),
                 problem: "is not shredded, so there is nothing to reopen",
             }));
         }
+        changing.check_agreement()?;
         self.check_all_destroyed(tx, scope).await?;
-        let change = ScopeChange {
-            scope: scope.clone(),
-            action: ScopeAction::Reopen,
-            state: ScopeState::Live,
-            generation: next(record.generation, "key_scopes.generation")?,
-            reason: cause.reason.to_owned(),
-            actor: cause.actor.map(str::to_owned),
-            at: now(),
-        };
-        self.store.change_scope(tx, &change).await?;
-        self.look_at_change(tx, &change, "reopening").await?;
-        self.add_key(tx, &record, &active, "reopening").await
+        let mut decision = changing.decide(ScopeAction::Reopen);
+        decision.state = ScopeState::Live;
+        decision.generation = next(changing.record.generation, "key_scopes.generation")?;
+        self.decide(tx, &changing, decision, cause, "reopening").await?;
+        self.add_key(tx, &changing.record, &active, "reopening").await
     }
 
     /// Gives a scope a new active data key. Its older keys still open the values that they sealed.
@@ -196,40 +192,26 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         cause: Cause<'_>,
         action: ScopeAction,
     ) -> Result<()> {
-        let (from, to, problem) = if action == ScopeAction::Disable {
-            (ScopeState::Live, ScopeState::Disabled, "is not live, so it can't be disabled")
-        } else {
-            (ScopeState::Disabled, ScopeState::Live, "is not disabled")
-        };
         check_change(scope, cause)?;
-        self.begin_change(tx).await?;
-        let record = self.lock(tx, scope).await?;
-        if record.state != from {
-            return Err(Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem }));
-        }
-        let change = ScopeChange {
-            scope: scope.clone(),
-            action,
-            state: to,
-            generation: record.generation,
-            reason: cause.reason.to_owned(),
-            actor: cause.actor.map(str::to_owned),
-            at: now(),
+        let pinned = self.open_log_ahead(tx).await?;
+        let changing = self.begin_change(tx, scope, false, &pinned).await?;
+        let state = changing.record.state;
+        let refused = |problem| Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem });
+        let (to, operation) = match (action, state) {
+            (ScopeAction::Disable, ScopeState::Live) => (ScopeState::Disabled, "disabling"),
+            (ScopeAction::Disable, _) => return Err(refused("is not live, so it can't be disabled")),
+            (_, ScopeState::Disabled | ScopeState::Withheld) => (ScopeState::Live, "enabling"),
+            _ => return Err(refused("is not disabled")),
         };
-        self.store.change_scope(tx, &change).await?;
-        let operation = if to == ScopeState::Live { "enabling" } else { "disabling" };
-        self.look_at_change(tx, &change, operation).await?;
+        changing.check_agreement()?;
+        let mut decision = changing.decide(action);
+        decision.state = to;
+        self.decide(tx, &changing, decision, cause, operation).await?;
         self.cache.keys.change(scope, to != ScopeState::Live, self.read_lag);
         Ok(())
     }
 
-    /// Checks, before a change that needs no KMS, that the database has the expected namespace.
-    pub(super) async fn begin_change(&self, tx: &mut Tx) -> Result<()> {
-        self.store.announce_writing(tx).await?;
-        self.check_namespace(tx).await.map(drop)
-    }
-
-    async fn lock(&self, tx: &mut Tx, scope: &KeyScope) -> Result<ScopeRecord> {
+    pub(super) async fn lock(&self, tx: &mut Tx, scope: &KeyScope) -> Result<ScopeRecord> {
         let record = self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop();
         record.ok_or_else(|| {
             Error::Keys(KeyFault::ScopeState {
@@ -314,7 +296,7 @@ pub(crate) fn check_usable(record: &ScopeRecord) -> Result<()> {
     let scope = record.scope.clone();
     match record.state {
         ScopeState::Live => Ok(()),
-        ScopeState::Disabled => Err(Error::Disabled { scope }),
+        ScopeState::Disabled | ScopeState::Withheld => Err(Error::Disabled { scope }),
         ScopeState::Shredded => Err(Error::Shredded { scope }),
     }
 }

@@ -51,7 +51,8 @@ fn status_without_key(row: &DataKeyRecord) -> Option<KeyStatus> {
         (Some(_), None, ScopeState::Shredded) => {
             fault("is there, though its scope was shredded: if a shred was cut short, shred it again")
         }
-        (Some(_), None, ScopeState::Disabled) => Some(KeyStatus::Disabled { scope }),
+        // Whether it is really to be withheld is read from the log: see `withheld`.
+        (Some(_), None, ScopeState::Disabled | ScopeState::Withheld) => Some(KeyStatus::Disabled { scope }),
         (Some(_), None, ScopeState::Live) => None,
     }
 }
@@ -200,6 +201,12 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         for record in records {
             match status_without_key(&record) {
                 Some(status) => {
+                    let status = match (status, record.scope_state) {
+                        (KeyStatus::Disabled { scope }, ScopeState::Withheld) => {
+                            self.withheld(tx, scope, pinned).await?
+                        }
+                        (status, _) => status,
+                    };
                     // If the scope was reopened, an old tombstone does not prove that the latest change was seen.
                     let seen = seen.filter(|_| record.scope_state != ScopeState::Live);
                     self.cache.keys.remove(record.key_id, &record.scope, seen, self.read_lag);
@@ -217,6 +224,25 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             };
         }
         Ok((namespace, keys))
+    }
+
+    /// The status of a key whose scope is withheld. Readers get stand-ins only if an authentic entry of the shred log
+    /// says so: a row alone must not redact anything.
+    async fn withheld(&self, tx: &mut Tx, scope: KeyScope, pinned: Option<&Pinned>) -> Result<KeyStatus> {
+        let fold = match self.fold_of(tx, &scope, pinned).await {
+            Ok(found) => found.map(|(_, fold)| fold),
+            Err(error @ Error::Keys(KeyFault::LogAltered { .. })) => return Ok(KeyStatus::Faulty(error)),
+            Err(error) => return Err(error),
+        };
+        Ok(match fold {
+            Some(fold) if fold.state == ScopeState::Withheld && fold.schedule.is_some() => {
+                KeyStatus::Shredded { scope }
+            }
+            _ => KeyStatus::Faulty(Error::Storage(StorageFault::InvalidRow {
+                what: "key_scopes.withheld",
+                problem: "is set, though no entry of the shred log withholds the scope's values",
+            })),
+        })
     }
 
     /// Unwraps these keys, or finds them in the cache. A row that does not open is an error of that key alone. A KMS

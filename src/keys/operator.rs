@@ -2,8 +2,9 @@
 
 use crate::error::Result;
 use crate::keys::names::KeyScope;
-use crate::keys::{KeyInfo, KeyManager, KeyStore, KeyTable, ScopeAction, Shredding};
+use crate::keys::{Hold, KeyInfo, KeyManager, KeyStore, KeyTable, Schedule, ScopeAction, ShredMode, Shredding};
 use std::fmt;
+use time::OffsetDateTime;
 
 /// A [`KeyManager`] with the name of an actor. [`KeyManager::acting_as`] makes one.
 ///
@@ -64,6 +65,51 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyOperator<'_, Tx, K> {
     /// Those of [`KeyManager::enable`].
     pub async fn enable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
         self.keys.switch(tx, scope, self.because(reason), ScopeAction::Enable).await
+    }
+
+    /// [`KeyManager::hold`], with the actor in the history.
+    ///
+    /// # Errors
+    /// Those of [`KeyManager::hold`].
+    pub async fn hold(
+        &self,
+        tx: &mut Tx,
+        scope: &KeyScope,
+        reason: &str,
+        until: Option<OffsetDateTime>,
+    ) -> Result<Hold> {
+        self.keys.hold_because(tx, scope, self.because(reason), until).await
+    }
+
+    /// [`KeyManager::release`], with the actor in the history.
+    ///
+    /// # Errors
+    /// Those of [`KeyManager::release`].
+    pub async fn release(&self, tx: &mut Tx, hold: &Hold, reason: &str) -> Result<()> {
+        self.keys.release_because(tx, hold, self.because(reason)).await
+    }
+
+    /// [`KeyManager::schedule_shred`], with the actor in the history.
+    ///
+    /// # Errors
+    /// Those of [`KeyManager::schedule_shred`].
+    pub async fn schedule_shred(
+        &self,
+        tx: &mut Tx,
+        scope: &KeyScope,
+        due: OffsetDateTime,
+        mode: ShredMode,
+        reason: &str,
+    ) -> Result<Schedule> {
+        self.keys.schedule_because(tx, scope, due, mode, self.because(reason)).await
+    }
+
+    /// [`KeyManager::cancel`], with the actor in the history.
+    ///
+    /// # Errors
+    /// Those of [`KeyManager::cancel`].
+    pub async fn cancel(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
+        self.keys.cancel_because(tx, scope, self.because(reason)).await
     }
 
     fn because<'r>(&'r self, reason: &'r str) -> Cause<'r> {

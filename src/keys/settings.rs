@@ -1,6 +1,7 @@
 //! The settings of a key manager. They are set once, before any key is used, and can't be changed afterwards.
 
 use crate::keys::ahead::Hints;
+use crate::keys::erasure_consumer::ErasureConsumer;
 use crate::keys::manager::{KeyManager, PartitionOf};
 use crate::keys::names::{KeyScope, Namespace};
 use crate::keys::sweeper::Caches;
@@ -21,6 +22,7 @@ const KEK_CACHE_PERIOD: Duration = Duration::from_secs(3_600);
 /// | [`for_namespace`](Self::for_namespace) | the namespace of the first database that is used, and no other |
 /// | [`kek_partition`](Self::kek_partition) | one key-encryption key for all scopes |
 /// | [`kek_cache_period`](Self::kek_cache_period) | an hour |
+/// | [`erasure_consumer`](Self::erasure_consumer) | none |
 /// | [`reads_may_lag`](Self::reads_may_lag) | reads do not lag: a committed shred holds for the next read |
 ///
 /// ```
@@ -47,6 +49,7 @@ pub struct KeyManagerBuilder<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
     partition_of: Option<PartitionOf>,
     kek_cache_period: Duration,
     read_lag: Option<Duration>,
+    consumers: Vec<Arc<dyn ErasureConsumer<Tx>>>,
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K> {
@@ -59,6 +62,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K>
             partition_of: None,
             kek_cache_period: KEK_CACHE_PERIOD,
             read_lag: None,
+            consumers: Vec::new(),
         }
     }
 
@@ -120,6 +124,13 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K>
         self
     }
 
+    /// Has a consumer called for every decision about a scope, in the transaction of the decision and after those that
+    /// were registered before it. So a projection in the same database loses its copies together with the keys.
+    pub fn erasure_consumer(mut self, consumer: impl ErasureConsumer<Tx> + 'static) -> Self {
+        self.consumers.push(Arc::new(consumer));
+        self
+    }
+
     /// The key manager with these settings.
     #[must_use]
     pub fn build(self) -> KeyManager<Tx, K> {
@@ -133,6 +144,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K>
             hints: Mutex::new(Hints::new()),
             partition_of: self.partition_of,
             read_lag: self.read_lag,
+            consumers: self.consumers,
         }
     }
 }

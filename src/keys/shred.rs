@@ -1,12 +1,14 @@
 //! The shred: destroys the keys of a scope, in the caller's transaction.
 
-use crate::error::{Result, no_effect};
+use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::event::now;
+use crate::keys::change::Changing;
 use crate::keys::manager::{KeyManager, check_change};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::operator::Cause;
-use crate::keys::{KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeState};
+use crate::keys::{DestroyedKey, KeyStore, ScopeAction, ScopeState};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// The result of a shred.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Shredding {
     /// Was the scope shredded before? If so, keys in [`destroyed`](Self::destroyed) had come back, for instance with a
     /// restore of a part of the tables.
     pub was_shredded: bool,
+    /// The id of the shred's entry in the shred log. `None` if nothing was left to do.
+    pub entry: Option<Uuid>,
     /// When the keys were destroyed.
     pub at: OffsetDateTime,
 }
@@ -27,7 +31,8 @@ pub struct Shredding {
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Destroys every data key of a scope for good, and leaves a tombstone.
     ///
-    /// It needs no KMS. It also works on disabled scopes, and on scopes that do not exist: nothing can be sealed for
+    /// It writes an [entry](crate::keys::LogEntry) of the shred log, which the integrity key authenticates. So the KMS
+    /// is asked if that key is not cached, before anything is locked. It also works on disabled scopes, and on scopes that do not exist: nothing can be sealed for
     /// them afterwards. A second shred destroys nothing. From the commit on, every statement sees the scope's fields
     /// redacted. Backups of the key table still hold the keys: let them expire.
     ///
@@ -44,44 +49,73 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// - [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction) without a
     ///   transaction;
     /// - [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if the reason is empty or too long;
+    /// - [`KeyFault::Held`](crate::error::KeyFault::Held) if the scope is on hold;
     /// - [`KeyFault::ScopeState`](crate::error::KeyFault::ScopeState) for this crate's own scopes;
+    /// - [`KeyFault::LogAltered`](crate::error::KeyFault::LogAltered) if an entry of the scope is not what was written;
+    /// - [`KeyFault::Consumer`](crate::error::KeyFault::Consumer) if a consumer of erasures failed: roll back then;
+    /// - [`KeyFault::NoActiveKek`](crate::error::KeyFault::NoActiveKek) if the keys were never prepared;
     /// - [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect) if keys are left: roll back then;
     /// - [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch) in another database;
-    /// - [`Error::Collision`](crate::Error::Collision) (retryable) and [`Error::Database`](crate::Error::Database).
+    /// - [`Error::Collision`](crate::Error::Collision) (retryable), [`Error::Database`](crate::Error::Database),
+    ///   errors of the KMS.
     pub async fn shred(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<Shredding> {
         self.shred_because(tx, scope, Cause::of(reason)).await
     }
 
     pub(crate) async fn shred_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<Shredding> {
         check_change(scope, cause)?;
-        self.begin_change(tx).await?;
-        self.store.create_scopes(tx, std::slice::from_ref(scope)).await?;
-        let record = self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop();
-        let record = record.ok_or_else(|| no_effect("shredding", "key_scopes"))?;
-        let at = now();
+        let pinned = self.open_log_ahead(tx).await?;
+        let changing = self.begin_change(tx, scope, true, &pinned).await?;
+        self.shred_locked(tx, &changing, cause).await
+    }
+
+    /// Shreds a scope that is locked.
+    pub(crate) async fn shred_locked(&self, tx: &mut Tx, changing: &Changing, cause: Cause<'_>) -> Result<Shredding> {
+        let (record, scope, at) = (&changing.record, &changing.record.scope, now());
+        let holds = changing.fold.holds_at(at);
+        if !holds.is_empty() {
+            return Err(Error::Keys(KeyFault::Held { scope: scope.clone(), holds }));
+        }
         // The keys are destroyed first. If this future is dropped halfway and the transaction is committed all the
         // same, no row claims that keys are destroyed that are not.
         let destroyed = self.store.destroy_keys(tx, scope, at).await?;
+        let was_shredded = record.state == ScopeState::Shredded;
         // The change is recorded whenever keys were destroyed, even if the scope was shredded before and they had come
         // back.
-        let change = (record.state != ScopeState::Shredded || !destroyed.is_empty()).then(|| ScopeChange {
-            scope: scope.clone(),
-            action: ScopeAction::Shred,
-            state: ScopeState::Shredded,
-            generation: record.generation,
-            reason: cause.reason.to_owned(),
-            actor: cause.actor.map(str::to_owned),
-            at,
-        });
-        if let Some(change) = &change {
-            self.store.change_scope(tx, change).await?;
+        let mut entry = None;
+        if !was_shredded || changing.fold.state != ScopeState::Shredded || !destroyed.is_empty() {
+            let mut decision = changing.decide(ScopeAction::Shred);
+            decision.state = ScopeState::Shredded;
+            decision.keys = self.destroyed_keys(tx, &destroyed).await?;
+            let new = changing.entry(decision, cause, at)?;
+            self.store.change_scope(tx, &new).await?;
+            entry = Some(new);
         }
-        let mut already = self.look_at_shred(tx, scope, change.as_ref()).await?;
+        let mut already = self.look_at_shred(tx, scope, entry.as_ref()).await?;
         already.retain(|key_id| !destroyed.contains(key_id));
         // Only reads that may lag use a key without a look at its row. They must not do so for this scope.
         self.cache.keys.change(scope, true, self.read_lag);
+        if let Some(entry) = &entry {
+            self.tell_consumers(tx, entry).await?;
+        }
         tracing::info!(kind = scope.kind(), id = scope.id(), destroyed = destroyed.len(), "shredded, once committed");
-        let was_shredded = record.state == ScopeState::Shredded;
-        Ok(Shredding { scope: scope.clone(), destroyed, already, was_shredded, at })
+        let entry = entry.map(|entry| entry.entry_id);
+        Ok(Shredding { scope: scope.clone(), destroyed, already, was_shredded, entry, at })
+    }
+
+    /// What the log says about destroyed keys, from their tombstones.
+    async fn destroyed_keys(&self, tx: &mut Tx, key_ids: &[KeyId]) -> Result<Vec<DestroyedKey>> {
+        let rows = self.store.data_keys(tx, key_ids).await?;
+        let mut keys: Vec<DestroyedKey> = rows
+            .into_iter()
+            .map(|row| DestroyedKey {
+                key_id: row.key_id,
+                version: row.version,
+                kek_id: row.kek_id,
+                created_at: row.created_at,
+            })
+            .collect();
+        keys.sort_unstable_by_key(|key| key.version);
+        if keys.len() == key_ids.len() { Ok(keys) } else { Err(no_effect("shredding", "data_keys")) }
     }
 }

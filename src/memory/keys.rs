@@ -5,8 +5,8 @@ mod rows;
 use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyInfo, KeyStore, NewDataKey, ScopeChange, ScopeLock, ScopeRecord,
-    ScopeState,
+    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyInfo, KeyStore, LogEntry, NewDataKey, ScopeAction, ScopeLock,
+    ScopeRecord, ScopeState,
 };
 use crate::memory::{DataKeyRow, MemoryTx, ScopeRow, Tables};
 use async_trait::async_trait;
@@ -84,15 +84,23 @@ impl KeyStore for MemoryKeys {
         Ok(key_ids.iter().filter_map(|key_id| key_record(&tables, *key_id)).collect())
     }
 
-    async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
-        let row =
-            tx.write()?.scopes.get_mut(&change.scope).ok_or_else(|| no_effect("changing a key scope", "key_scopes"))?;
-        row.state = change.state;
-        row.generation = change.generation;
-        if change.state == ScopeState::Shredded {
+    async fn change_scope(&self, tx: &mut MemoryTx, entry: &LogEntry) -> Result<()> {
+        const OPERATION: &str = "changing a key scope";
+        let row = tx.write()?.scopes.get_mut(&entry.scope).ok_or_else(|| no_effect(OPERATION, "key_scopes"))?;
+        if row.entries.iter().any(|known| known.scope_seq == entry.scope_seq) {
+            return Err(no_effect(OPERATION, "shred_entries"));
+        }
+        row.state = entry.state;
+        row.generation = entry.generation;
+        if entry.state == ScopeState::Shredded {
             row.active = None;
         }
-        row.changes.push(change.clone());
+        match entry.action {
+            ScopeAction::Schedule => row.due = entry.until,
+            ScopeAction::Cancel | ScopeAction::Shred | ScopeAction::Reopen => row.due = None,
+            _ => {}
+        }
+        row.entries.push(entry.clone());
         Ok(())
     }
 
@@ -126,7 +134,7 @@ impl KeyStore for MemoryKeys {
                 .filter_map(|key_id| tables.data_keys.get(key_id))
                 .map(|key| key.info.clone())
                 .collect(),
-            changes: row.changes.clone(),
+            entries: row.entries.clone(),
         }))
     }
 }
@@ -136,7 +144,7 @@ fn active<'t>(tables: &'t Tables, partition: &str) -> Option<&'t KekRecord> {
 }
 
 fn new_scope() -> ScopeRow {
-    ScopeRow { state: ScopeState::Live, generation: 1, active: None, keys: Vec::new(), changes: Vec::new() }
+    ScopeRow { state: ScopeState::Live, generation: 1, active: None, keys: Vec::new(), due: None, entries: Vec::new() }
 }
 
 fn insert(tables: &mut Tables, key: &NewDataKey) -> Result<()> {

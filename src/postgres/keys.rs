@@ -57,6 +57,7 @@ const MIGRATIONS: [(&str, &str); PostgresKeys::NEWEST_MIGRATION as usize] = [
     ("rewrap", include_str!("../../migrations/postgres/keys/0002_rewrap.sql")),
     ("actor", include_str!("../../migrations/postgres/keys/0003_actor.sql")),
     ("keks", include_str!("../../migrations/postgres/keys/0004_keks.sql")),
+    ("breaking shred log", include_str!("../../migrations/postgres/keys/0005_breaking_shred_log.sql")),
 ];
 
 impl Default for PostgresKeys {
@@ -148,7 +149,7 @@ impl PostgresKeys {
     }
 
     /// The number of the newest migration that this version of the crate has.
-    pub const NEWEST_MIGRATION: u32 = 4;
+    pub const NEWEST_MIGRATION: u32 = 5;
 
     /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are no
     /// key tables, or they were created from [`migration_sql`](Self::migration_sql).

@@ -4,10 +4,11 @@ use super::{KeySide, SplitTx};
 use crate::error::{Error, Result, TransactionFault};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyWork, NewDataKey, RestoredScopes,
-    ScopeChange, ScopeLock, ScopeRecord,
+    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyWork, LogEntry, NewDataKey, RestoredScopes,
+    ScopeLock, ScopeRecord,
 };
-use crate::sql::database;
+use crate::sql::{committing, database};
+use crate::store::TableWork;
 use async_trait::async_trait;
 use sqlx::Database;
 use std::fmt;
@@ -165,9 +166,9 @@ where
         read!(tx, |connection| self.inner.data_keys(connection, key_ids))
     }
 
-    async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()> {
+    async fn change_scope(&self, tx: &mut Self::Tx, entry: &LogEntry) -> Result<()> {
         tx.keys.changed = true;
-        self.inner.change_scope(tx.keys.hold().await?, change).await
+        self.inner.change_scope(tx.keys.hold().await?, entry).await
     }
 
     async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
@@ -192,6 +193,24 @@ where
         read!(tx, |connection| self.inner.in_transaction(connection, operation, work))
     }
 
+    async fn transact(
+        &self,
+        tx: &mut Self::Tx,
+        operation: &'static str,
+        work: &mut dyn TableWork<Self::Tx>,
+    ) -> Result<()> {
+        if tx.keys.held.is_some() {
+            return Err(Error::Transaction(TransactionFault::InTransaction { operation }));
+        }
+        let own = Own(tx);
+        self.inner.commit_durably(own.0.keys.hold().await?).await?;
+        work.run(own.0).await?;
+        match own.0.keys.held.take() {
+            Some(held) => held.commit().await.map_err(committing(operation)),
+            None => Ok(()),
+        }
+    }
+
     async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {
         read!(tx, |connection| self.inner.kek_usage(connection))
     }
@@ -202,5 +221,18 @@ where
 
     async fn restored_scopes(&self, tx: &mut Self::Tx, limit: u32) -> Result<RestoredScopes> {
         read!(tx, |connection| self.inner.restored_scopes(connection, limit))
+    }
+}
+
+/// A transaction on the keys that a call began itself. Whatever is left of it is rolled back when the call ends, also if
+/// its future is dropped.
+struct Own<'t, T, K: Database>(&'t mut SplitTx<T, K>);
+
+impl<T, K: Database> Drop for Own<'_, T, K> {
+    fn drop(&mut self) {
+        let side = &mut self.0.keys;
+        (side.held, side.tables, side.changed) = (None, None, false);
+        side.shared.clear();
+        side.updated.clear();
     }
 }

@@ -1,9 +1,10 @@
 //! The key tables of both databases: their rows as records, and the statements whose text is the same.
 
-use crate::error::{Error, KeyFault, Result, no_effect};
+use crate::error::{Error, KeyFault, Result, StorageFault, no_effect};
+use crate::keys::entry::keys_from_text;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, RestoredScopes, ScopeAction, ScopeChange,
+    DataKeyRecord, EntryMac, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, LogEntry, RestoredScopes, ScopeAction,
     ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
@@ -35,19 +36,24 @@ pub(crate) use statements;
 
 /// Fills the columns of its rows into a statement, in the order in which the functions of this module read them.
 pub(crate) fn with_columns(sql: &str) -> String {
-    let columns = [("{key}", KEY), ("{kek}", KEK), ("{new_kek}", NEW_KEK), ("{scope}", SCOPE)];
+    let columns = [("{entry}", ENTRY), ("{key}", KEY), ("{kek}", KEK), ("{new_kek}", NEW_KEK), ("{scope}", SCOPE)];
     let filled = columns.into_iter().fold(sql.to_owned(), |sql, (name, columns)| sql.replace(name, columns));
-    filled.replace("{last_version}", LAST_VERSION)
+    filled.replace("{last_version}", LAST_VERSION).replace("{state}", STATE)
 }
 
 /// The columns that [`data_key`] reads.
 const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
 /// The columns that [`scope`] reads, after [`KEY`].
-const SCOPE: &str = "s.scope_kind, s.scope_id, s.state, s.generation, {last_version}, s.active_key_id";
+const SCOPE: &str = "s.scope_kind, s.scope_id, {state}, s.generation, {last_version}, s.active_key_id";
 /// The columns that [`kek`] reads.
 const KEK: &str = r#"e.kek_id, e."partition", e.provider, e.master_key_id, e.wrapped_kek, e.state, e.created_at,
     coalesce(e.wrapped_at, e.created_at)"#;
+/// The state of a scope. Older versions of the tables had no word for one that is withheld.
+const STATE: &str = "CASE WHEN s.withheld THEN 'withheld' ELSE s.state END";
 const NEW_KEK: &str = r#"kek_id, "partition", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state"#;
+/// The columns that [`entry`] reads.
+const ENTRY: &str = "e.entry_id, e.scope_kind, e.scope_id, e.scope_seq, e.decided_at, e.action, e.state, e.generation,
+    e.keys, e.until, e.about, e.reason, e.actor, e.mac_key_id, e.mac";
 /// The highest version of a scope's keys, whether that key is active or not. The column that names the active key is
 /// not reliable, because anybody who can write to the table may have set it.
 const LAST_VERSION: &str =
@@ -77,20 +83,20 @@ pub(crate) const ANY_KEY_OF_SCOPE: &str = "SELECT key_id FROM {data_keys}
 pub(crate) const HISTORY_KEYS: &str = "SELECT {key} FROM {data_keys} AS k
     WHERE k.scope_kind = $1 AND k.scope_id = $2 ORDER BY k.version";
 
-pub(crate) const HISTORY_CHANGES: &str = "SELECT action, state, generation, reason, changed_at, actor
-    FROM {key_scope_changes}
-    WHERE scope_kind = $1 AND scope_id = $2 ORDER BY change_id";
+pub(crate) const HISTORY_ENTRIES: &str = "SELECT {entry} FROM {shred_entries} AS e
+    WHERE e.scope_kind = $1 AND e.scope_id = $2 ORDER BY e.scope_seq";
 
-/// Finds live keys of scopes whose last change is a shred. Only scopes that were shredded at some time are examined.
+/// Finds live keys of scopes that their entries leave shredded. Only scopes that were shredded at some time are examined.
 /// The parameter is the number of scopes to return.
 pub(crate) const RESTORED_SCOPES: &str = "SELECT s.scope_kind, s.scope_id, count(*) OVER ()
     FROM (
         SELECT scope_kind, scope_id FROM {key_scopes} WHERE state = 'shredded'
         UNION
-        SELECT c.scope_kind, c.scope_id FROM {key_scope_changes} AS c
+        SELECT c.scope_kind, c.scope_id FROM {shred_entries} AS c
         WHERE c.action = 'shred' AND NOT EXISTS (
-            SELECT 1 FROM {key_scope_changes} AS n
-            WHERE n.scope_kind = c.scope_kind AND n.scope_id = c.scope_id AND n.change_id > c.change_id
+            SELECT 1 FROM {shred_entries} AS n
+            WHERE n.scope_kind = c.scope_kind AND n.scope_id = c.scope_id AND n.scope_seq > c.scope_seq
+                AND n.state <> 'shredded'
         )
     ) AS s
     WHERE EXISTS (
@@ -157,8 +163,36 @@ pub(crate) fn active_key_id(row: &impl SqlRow) -> Result<Option<KeyId>> {
     Ok(row.optional_id(13)?.map(KeyId))
 }
 
-/// Builds the history of a scope from the rows of [`HISTORY_KEYS`] and [`HISTORY_CHANGES`].
-pub(crate) fn history<R: SqlRow>(record: ScopeRecord, keys: &[R], changes: &[R]) -> Result<KeyHistory> {
+/// Reads an entry of the shred log.
+pub(crate) fn entry(row: &impl SqlRow) -> Result<LogEntry> {
+    let invalid = |what, problem| Error::Storage(StorageFault::InvalidRow { what, problem });
+    let mac = match (row.optional_id(13)?, row.optional_bytes(14)?) {
+        (Some(key_id), Some(mac)) => {
+            let mac = mac.try_into().map_err(|_| invalid("shred_entries.mac", "has not 32 bytes"))?;
+            Some(EntryMac { key_id: KeyId(key_id), mac })
+        }
+        (None, None) => None,
+        _ => return Err(invalid("shred_entries.mac", "is there without the id of its key, or the other way round")),
+    };
+    Ok(LogEntry {
+        entry_id: row.id(0)?,
+        scope: KeyScope::new(row.text(1)?, row.text(2)?),
+        scope_seq: row.small_number(3, "shred_entries.scope_seq")?,
+        at: row.time(4, "shred_entries.decided_at")?,
+        action: ScopeAction::parse(row.text(5)?)?,
+        state: ScopeState::parse(row.text(6)?)?,
+        generation: row.small_number(7, "shred_entries.generation")?,
+        keys: keys_from_text(row.text(8)?)?,
+        until: row.optional_time(9, "shred_entries.until")?,
+        about: row.optional_id(10)?,
+        reason: row.text(11)?.to_owned(),
+        actor: row.optional_text(12)?.map(str::to_owned),
+        mac,
+    })
+}
+
+/// Builds the history of a scope from the rows of [`HISTORY_KEYS`] and [`HISTORY_ENTRIES`].
+pub(crate) fn history<R: SqlRow>(record: ScopeRecord, keys: &[R], entries: &[R]) -> Result<KeyHistory> {
     let keys = keys.iter().map(|row| {
         let key = data_key(row, record.state)?;
         Ok(KeyInfo {
@@ -169,20 +203,9 @@ pub(crate) fn history<R: SqlRow>(record: ScopeRecord, keys: &[R], changes: &[R])
             shredded_at: key.shredded_at,
         })
     });
-    let changes = changes.iter().map(|row| {
-        Ok(ScopeChange {
-            scope: record.scope.clone(),
-            action: ScopeAction::parse(row.text(0)?)?,
-            state: ScopeState::parse(row.text(1)?)?,
-            generation: row.small_number(2, "key_scope_changes.generation")?,
-            reason: row.text(3)?.to_owned(),
-            actor: row.optional_text(5)?.map(str::to_owned),
-            at: row.time(4, "key_scope_changes.changed_at")?,
-        })
-    });
     Ok(KeyHistory {
         keys: keys.collect::<Result<_>>()?,
-        changes: changes.collect::<Result<_>>()?,
+        entries: entries.iter().map(entry).collect::<Result<_>>()?,
         scope: record.scope,
         state: record.state,
         generation: record.generation,

@@ -40,9 +40,19 @@ const MIGRATIONS: [(&str, &str); SqliteKeys::NEWEST_MIGRATION as usize] = [
     ("rewrap", include_str!("../../migrations/sqlite/keys/0002_rewrap.sql")),
     ("actor", include_str!("../../migrations/sqlite/keys/0003_actor.sql")),
     ("keks", include_str!("../../migrations/sqlite/keys/0004_keks.sql")),
+    ("breaking shred log", include_str!("../../migrations/sqlite/keys/0005_breaking_shred_log.sql")),
 ];
 
-const TABLES: [&str; 5] = ["key_namespace", "key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes"];
+const TABLES: [&str; 8] = [
+    "key_namespace",
+    "key_encryption_keys",
+    "key_scopes",
+    "data_keys",
+    "key_scope_changes",
+    "shred_entries",
+    "shred_log",
+    "shred_log_head",
+];
 
 impl Default for SqliteKeys {
     fn default() -> Self {
@@ -114,7 +124,7 @@ impl SqliteKeys {
     }
 
     /// The number of the newest migration that this version of the crate has.
-    pub const NEWEST_MIGRATION: u32 = 4;
+    pub const NEWEST_MIGRATION: u32 = 5;
 
     /// The number of the newest migration that [`migrate`](Self::migrate) has run. `None` if it never ran: there are no
     /// key tables, or they were created from [`migration_sql`](Self::migration_sql).

@@ -6,7 +6,7 @@ use eventseal::conformance;
 use eventseal::error::StorageFault;
 use eventseal::keys::{
     DataKeyRecord, KekId, KekRecord, KekState, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore, KeyTable, KeyWrapping,
-    NewDataKey, RestoredScopes, ScopeAction, ScopeChange, ScopeLock, ScopeRecord, ScopeState,
+    LogEntry, NewDataKey, RestoredScopes, ScopeAction, ScopeLock, ScopeRecord, ScopeState,
 };
 use eventseal::kms::WrappedKek;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
@@ -169,13 +169,13 @@ impl KeyFaults for Mutant {
         if kept_away { Ok(()) } else { self.0.insert_keys(tx, keys).await }
     }
 
-    async fn change_scope(&self, tx: &mut MemoryTx, change: &ScopeChange) -> Result<()> {
+    async fn change_scope(&self, tx: &mut MemoryTx, change: &LogEntry) -> Result<()> {
         match self.1 {
             Fault::ChangesNoScope => Ok(()),
             Fault::RecordsTheStateOnly => {
-                self.0.change_scope(tx, &ScopeChange { state: ScopeState::Live, ..change.clone() }).await
+                self.0.change_scope(tx, &LogEntry { state: ScopeState::Live, ..change.clone() }).await
             }
-            Fault::ForgetsTheActor => self.0.change_scope(tx, &ScopeChange { actor: None, ..change.clone() }).await,
+            Fault::ForgetsTheActor => self.0.change_scope(tx, &LogEntry { actor: None, ..change.clone() }).await,
             _ => self.0.change_scope(tx, change).await,
         }
     }
@@ -203,16 +203,17 @@ impl KeyFaults for Mutant {
     async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
         let mut history = self.0.history(tx, scope).await?;
         if self.1 == Fault::RecordsTheStateOnly {
-            for change in history.iter_mut().flat_map(|history| &mut history.changes) {
+            for change in history.iter_mut().flat_map(|history| &mut history.entries) {
                 change.state = match change.action {
                     ScopeAction::Shred => ScopeState::Shredded,
                     ScopeAction::Disable => ScopeState::Disabled,
-                    ScopeAction::Reopen | ScopeAction::Enable => ScopeState::Live,
+                    ScopeAction::Schedule => ScopeState::Withheld,
+                    _ => ScopeState::Live,
                 };
             }
         }
         if self.1 == Fault::ForgetsTheHistory {
-            history.iter_mut().for_each(|history| history.changes.clear());
+            history.iter_mut().for_each(|history| history.entries.clear());
         }
         Ok(history)
     }

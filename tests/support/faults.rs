@@ -9,7 +9,7 @@ mod kms;
 use async_trait::async_trait;
 use eventseal::keys::{
     DataKeyRecord, KekId, KekRecord, KekState, KekUsage, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore, KeyTable,
-    KeyWork, KeyWrapping, NewDataKey, RestoredScopes, ScopeChange, ScopeLock, ScopeRecord,
+    KeyWork, KeyWrapping, LogEntry, NewDataKey, RestoredScopes, ScopeLock, ScopeRecord,
 };
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::store::{
@@ -91,8 +91,8 @@ pub trait KeyFaults: Send + Sync {
         self.inner().data_keys(tx, key_ids).await
     }
 
-    async fn change_scope(&self, tx: &mut KeyTx<Self>, change: &ScopeChange) -> Result<()> {
-        self.inner().change_scope(tx, change).await
+    async fn change_scope(&self, tx: &mut KeyTx<Self>, entry: &LogEntry) -> Result<()> {
+        self.inner().change_scope(tx, entry).await
     }
 
     async fn destroy_keys(&self, tx: &mut KeyTx<Self>, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
@@ -226,9 +226,9 @@ impl<T: KeyFaults> KeyStore for Faulty<T> {
         self.0.data_keys(tx, key_ids).await
     }
 
-    async fn change_scope(&self, tx: &mut Self::Tx, change: &ScopeChange) -> Result<()> {
+    async fn change_scope(&self, tx: &mut Self::Tx, entry: &LogEntry) -> Result<()> {
         self.0.before("change_scope")?;
-        self.0.change_scope(tx, change).await
+        self.0.change_scope(tx, entry).await
     }
 
     async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
@@ -253,6 +253,16 @@ impl<T: KeyFaults> KeyTable for Faulty<T> {
     ) -> Result<()> {
         self.0.before("in_transaction")?;
         self.0.inner().in_transaction(connection, operation, &mut FaultyWork { faults: &self.0, work }).await
+    }
+
+    async fn transact(
+        &self,
+        connection: &mut Self::Tx,
+        operation: &'static str,
+        work: &mut dyn TableWork<Self::Tx>,
+    ) -> Result<()> {
+        self.0.before("transact")?;
+        self.0.inner().transact(connection, operation, work).await
     }
 
     async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>> {

@@ -285,6 +285,8 @@ pub(crate) struct Shred {
     pub(crate) allow_unknown: bool,
     #[command(flatten)]
     pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
 }
 
 #[derive(Debug, Args)]
@@ -309,11 +311,11 @@ pub(crate) struct Reopen {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs no master key. Reads and appends of a disabled scope fail. Nothing is shown as redacted.
+Reads and appends of a disabled scope fail. Nothing is shown as redacted.
 
 Examples:
-  eventseal disable Customer cust_42 --reason 'incident 3'
-  eventseal enable Customer cust_42 --reason 'incident 3 is over'")]
+  eventseal disable Customer cust_42 --reason 'incident 3' --keyring /etc/shop/keyring
+  eventseal enable Customer cust_42 --reason 'incident 3 is over' --keyring /etc/shop/keyring")]
 pub(crate) struct Change {
     #[command(flatten)]
     pub(crate) scope: Scope,
@@ -321,6 +323,8 @@ pub(crate) struct Change {
     pub(crate) cause: Cause,
     #[command(flatten)]
     pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
 }
 
 #[derive(Debug, Args)]

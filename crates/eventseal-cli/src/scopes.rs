@@ -4,7 +4,7 @@ use crate::actor;
 use crate::args::{Change, Reopen, RotateDataKey, Show};
 use crate::connect::{Backend, Db, connect, on};
 use crate::doubts::Doubts;
-use crate::master_key::{self, NoMasterKey};
+use crate::master_key;
 use crate::output::{Failure, Report, exact_time, shown, table, time};
 use eventseal::KeyScope;
 use eventseal::keys::{KeyHistory, KeyId, KeyInfo, KeyStore, ScopeAction};
@@ -63,11 +63,14 @@ pub(crate) async fn enable(args: Change, json: bool) -> Result<Report, Failure> 
 async fn switch(args: &Change, action: ScopeAction, json: bool) -> Result<Report, Failure> {
     let scope = args.scope.key_scope();
     let actor = actor::of(&args.cause)?;
+    let kms = master_key::open(&args.master_key).await?;
     on!(connect(&args.database).await?, db => {
-        let manager = db.manager(Arc::new(NoMasterKey));
+        let manager = db.manager(kms);
         let disable = action == ScopeAction::Disable;
         let doing = if disable { "Disabling" } else { "Enabling" };
         let namespace = db.announce(json, &format!("{doing} {}", shown(&scope.to_string()))).await?;
+        // The integrity key is opened before the transaction takes locks.
+        manager.open(&mut db.connection).await?;
         db.transact(db.begin(), async |tx| {
             let keys = manager.acting_as(&actor);
             let reason = &args.cause.reason;
@@ -137,8 +140,8 @@ pub(crate) fn describe(history: &KeyHistory) -> String {
     } else {
         table(&[">KEY", "ID", "STATE"], rows)
     });
-    if !history.changes.is_empty() {
-        let rows = history.changes.iter().map(|change| {
+    if !history.entries.is_empty() {
+        let rows = history.entries.iter().map(|change| {
             let (action, who) =
                 (change.action.as_str().to_owned(), change.actor.as_deref().map(shown).unwrap_or_default());
             vec![time(change.at), action, change.generation.to_string(), who, shown(&change.reason)]
@@ -152,7 +155,7 @@ pub(crate) fn describe(history: &KeyHistory) -> String {
 fn as_json(history: &KeyHistory) -> Value {
     let keys: Vec<Value> = history.keys.iter().map(|key| key_json(key, history.active_key)).collect();
     let changes: Vec<Value> = history
-        .changes
+        .entries
         .iter()
         .map(|change| {
             json!({

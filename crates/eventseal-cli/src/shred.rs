@@ -4,7 +4,7 @@ use crate::actor;
 use crate::args::Shred;
 use crate::connect::{connect, on};
 use crate::doubts::Doubts;
-use crate::master_key::NoMasterKey;
+use crate::master_key;
 use crate::output::{Failure, Report, count, exact_time, shown, tell, time};
 use crate::scopes::{describe, unknown};
 use eventseal::KeyScope;
@@ -12,10 +12,10 @@ use eventseal::keys::{KeyHistory, KeyId, KeyInfo, KeyStore, Shredding};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal};
-use std::sync::Arc;
 
 pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
     let actor = actor::of(&args.cause)?;
+    let kms = master_key::open(&args.master_key).await?;
     let scope = args.scope.key_scope();
     let doubts = Doubts::of_kind(&scope, args.schemas.as_deref())?;
     on!(connect(&args.database).await?, db => {
@@ -32,7 +32,9 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
         } else {
             confirm(&scope, before.as_ref(), &db.whereabouts(&namespace), json)?;
         }
-        let manager = db.manager(Arc::new(NoMasterKey));
+        let manager = db.manager(kms);
+        // The integrity key is opened before the transaction takes locks.
+        manager.open(&mut db.connection).await?;
         let reason = &args.cause.reason;
         let done = db.transact(db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, reason).await).await?;
         let destroyed: Vec<String> = done.destroyed.iter().map(KeyId::to_string).collect();

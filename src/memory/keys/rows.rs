@@ -5,10 +5,11 @@ use crate::error::{Error, Result, TransactionFault};
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyTable, KeyWork, KeyWrapping, NewDataKey,
-    RestoredScopes, ScopeAction, ScopeRecord, ScopeState,
+    RestoredScopes, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::memory::{DataKeyRow, MemoryTx, Tables};
+use crate::store::TableWork;
 use async_trait::async_trait;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -27,6 +28,20 @@ impl KeyTable for MemoryKeys {
         }
         let mut tx = connection.begin_another();
         work.run(&mut Rows(&mut tx)).await?;
+        tx.commit()
+    }
+
+    async fn transact(
+        &self,
+        connection: &mut MemoryTx,
+        operation: &'static str,
+        work: &mut dyn TableWork<MemoryTx>,
+    ) -> Result<()> {
+        if connection.is_writing() {
+            return Err(Error::Transaction(TransactionFault::InTransaction { operation }));
+        }
+        let mut tx = connection.begin_another();
+        work.run(&mut tx).await?;
         tx.commit()
     }
 
@@ -51,7 +66,7 @@ impl KeyTable for MemoryKeys {
         let tables = tx.read()?;
         let restored = tables.scopes.iter().filter(|(_, row)| {
             let shredded = row.state == ScopeState::Shredded
-                || row.changes.last().is_some_and(|change| change.action == ScopeAction::Shred);
+                || row.entries.last().is_some_and(|entry| entry.state == ScopeState::Shredded);
             let is_live = |key_id: &KeyId| tables.data_keys.get(key_id).is_some_and(|key| key.wrapped_key.is_some());
             shredded && row.keys.iter().any(is_live)
         });

@@ -11,6 +11,7 @@ use crate::keys::{
 use crate::kms::WrappedKek;
 use crate::sql::keys::{data_key, kek, kek_usage, restored, scope_name};
 use crate::sql::{SqlRow, key_database as database, own_transaction};
+use crate::store::TableWork;
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -25,6 +26,15 @@ impl KeyTable for PostgresKeys {
         work: &mut dyn KeyWork,
     ) -> Result<()> {
         own_transaction::run(connection, operation, async |tx| work.run(&mut Rows { keys: self, tx }).await).await
+    }
+
+    async fn transact(
+        &self,
+        connection: &mut PgConnection,
+        operation: &'static str,
+        work: &mut dyn TableWork<PgConnection>,
+    ) -> Result<()> {
+        own_transaction::run(connection, operation, async |tx| work.run(tx).await).await
     }
 
     async fn kek_usage(&self, tx: &mut PgConnection) -> Result<Vec<KekUsage>> {

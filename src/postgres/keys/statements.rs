@@ -18,12 +18,28 @@ impl Names {
     /// Fills the names, quoted, into a SQL text. An index is in the schema of its table, and is named without it.
     pub(crate) fn fill(&self, sql: &str) -> String {
         let mut sql = sql.to_owned();
-        for name in
-            ["key_namespace", "key_encryption_keys", "key_scopes", "data_keys", "key_scope_changes", "keys_refuse"]
-        {
+        for name in [
+            "key_namespace",
+            "key_encryption_keys",
+            "key_scopes",
+            "data_keys",
+            "key_scope_changes",
+            "shred_entries",
+            "shred_log",
+            "shred_log_head",
+            "keys_refuse",
+        ] {
             sql = sql.replace(&format!("{{{name}}}"), &self.table(name));
         }
-        for index in ["key_encryption_keys_one_active", "data_keys_by_kek", "key_scope_changes_by_scope"] {
+        for index in [
+            "key_encryption_keys_one_active",
+            "data_keys_by_kek",
+            "key_scope_changes_by_scope",
+            "key_scopes_due",
+            "shred_entries_unsealed",
+            "shred_entries_holds",
+            "shred_entries_shreds",
+        ] {
             sql = sql.replace(&format!("{{index:{index}}}"), &qualified(None, &format!("{}{index}", self.prefix)));
             sql = sql.replace(&format!("{{located:{index}}}"), &self.table(index));
         }
@@ -127,22 +143,28 @@ statements! {
         SELECT n.key_id, n.scope_kind, n.scope_id, n.version, n.kek_id, n.wrapped_key, n.created_at, 'live'
         FROM new AS n JOIN activated ON activated.active_key_id = n.key_id
         RETURNING key_id",
-    data_keys: "SELECT {key}, s.state FROM UNNEST((SELECT $1::uuid[])) AS w (key_id)
+    data_keys: "SELECT {key}, {state} FROM UNNEST((SELECT $1::uuid[])) AS w (key_id)
         CROSS JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = w.key_id OFFSET 0) AS k
         CROSS JOIN LATERAL (
             SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = k.scope_kind AND s.scope_id = k.scope_id OFFSET 0
         ) AS s",
     change_scope: "WITH changed AS (
-            UPDATE {key_scopes} SET state = $4, generation = $5,
-                active_key_id = CASE WHEN $4 = 'shredded' THEN NULL ELSE active_key_id END
-            WHERE scope_kind = $1 AND scope_id = $2
-            RETURNING scope_kind, scope_id, state, generation
+            UPDATE {key_scopes} SET state = CASE WHEN $7 = 'withheld' THEN 'disabled' ELSE $7 END,
+                withheld = ($7 = 'withheld'), generation = $8,
+                active_key_id = CASE WHEN $7 = 'shredded' THEN NULL ELSE active_key_id END,
+                due_at = CASE WHEN $6 = 'schedule' THEN $10 WHEN $6 IN ('cancel', 'shred', 'reopen') THEN NULL
+                    ELSE due_at END
+            WHERE scope_kind = $2 AND scope_id = $3
+            RETURNING scope_kind, scope_id, CASE WHEN withheld THEN 'withheld' ELSE state END AS state, generation
         )
-        INSERT INTO {key_scope_changes} (scope_kind, scope_id, action, state, generation, reason, changed_at, actor)
-        SELECT scope_kind, scope_id, $3::text, state, generation, $6::text, $7::timestamptz, $8::text FROM changed",
+        INSERT INTO {shred_entries} (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state, generation,
+            keys, until, about, reason, actor, mac_key_id, mac)
+        SELECT $1::uuid, scope_kind, scope_id, $4::bigint, $5::timestamptz, $6::text, state, generation, $9::text,
+            $10::timestamptz, $11::uuid, $12::text, $13::text, $14::uuid, $15::bytea
+        FROM changed",
     destroy_keys: keys::DESTROY_KEYS,
     any_key_of_scope: keys::ANY_KEY_OF_SCOPE,
     history_keys: keys::HISTORY_KEYS,
-    history_changes: keys::HISTORY_CHANGES,
+    history_entries: keys::HISTORY_ENTRIES,
     restored_scopes: keys::RESTORED_SCOPES,
 }

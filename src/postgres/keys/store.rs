@@ -8,9 +8,10 @@
 
 use super::PostgresKeys;
 use crate::error::{Error, KeyFault, Result, no_effect};
+use crate::keys::entry::keys_to_text;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyStore, NewDataKey, ScopeChange, ScopeLock, ScopeRecord,
+    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyStore, LogEntry, NewDataKey, ScopeLock, ScopeRecord,
 };
 use crate::sql::errors::postgres::{UNDEFINED_TABLE, sql_state};
 use crate::sql::keys::{active_key_id, data_key_of_scope, destroyed, history, kek, refused_key, scope};
@@ -121,27 +122,30 @@ impl KeyStore for PostgresKeys {
         rows.iter().map(data_key_of_scope).collect()
     }
 
-    async fn change_scope(&self, tx: &mut PgConnection, change: &ScopeChange) -> Result<()> {
+    async fn change_scope(&self, tx: &mut PgConnection, entry: &LogEntry) -> Result<()> {
         const OPERATION: &str = "changing a key scope";
         in_transaction(tx, OPERATION)?;
         Postgres::commit_durably(tx).await?;
         let recorded = query(&self.sql.change_scope)
-            .bind(change.scope.kind())
-            .bind(change.scope.id())
-            .bind(change.action.as_str())
-            .bind(change.state.as_str())
-            .bind(i64::from(change.generation))
-            .bind(&change.reason)
-            .bind(change.at)
-            .bind(change.actor.as_deref())
+            .bind(entry.entry_id)
+            .bind(entry.scope.kind())
+            .bind(entry.scope.id())
+            .bind(i64::from(entry.scope_seq))
+            .bind(entry.at)
+            .bind(entry.action.as_str())
+            .bind(entry.state.as_str())
+            .bind(i64::from(entry.generation))
+            .bind(keys_to_text(&entry.keys))
+            .bind(entry.until)
+            .bind(entry.about)
+            .bind(&entry.reason)
+            .bind(entry.actor.as_deref())
+            .bind(entry.mac.map(|mac| mac.key_id.0))
+            .bind(entry.mac.map(|mac| mac.mac.to_vec()))
             .execute(tx)
             .await
             .map_err(database(OPERATION))?;
-        if recorded.rows_affected() == 1 {
-            Ok(())
-        } else {
-            Err(no_effect(OPERATION, "key_scopes or key_scope_changes"))
-        }
+        if recorded.rows_affected() == 1 { Ok(()) } else { Err(no_effect(OPERATION, "key_scopes or shred_entries")) }
     }
 
     async fn destroy_keys(&self, tx: &mut PgConnection, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
@@ -171,13 +175,13 @@ impl KeyStore for PostgresKeys {
             .fetch_all(&mut *tx)
             .await
             .map_err(failed())?;
-        let changes = query(&self.sql.history_changes)
+        let entries = query(&self.sql.history_entries)
             .bind(scope.kind())
             .bind(scope.id())
             .fetch_all(tx)
             .await
             .map_err(failed())?;
-        history(record, &keys, &changes).map(Some)
+        history(record, &keys, &entries).map(Some)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::kms::WrappedKek;
 use crate::sql::keys::{data_key_of_scope, kek_usage, restored, scope_name};
 use crate::sql::{SqlRow, key_database as database, own_transaction};
 use crate::sqlite::{id_text, to_text};
+use crate::store::TableWork;
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
@@ -29,6 +30,19 @@ impl KeyTable for SqliteKeys {
         own_transaction::run(connection, operation, async |tx| {
             overwrite_freed(tx).await?;
             work.run(&mut Rows { keys: self, tx }).await
+        })
+        .await
+    }
+
+    async fn transact(
+        &self,
+        connection: &mut SqliteConnection,
+        operation: &'static str,
+        work: &mut dyn TableWork<SqliteConnection>,
+    ) -> Result<()> {
+        own_transaction::run(connection, operation, async |tx| {
+            overwrite_freed(tx).await?;
+            work.run(tx).await
         })
         .await
     }

@@ -23,7 +23,7 @@ statements! {
     change_kek_state: keys::CHANGE_KEK_STATE,
     change_kek_wrapping: keys::CHANGE_KEK_WRAPPING,
     count_keys_of_kek: keys::COUNT_KEYS_OF_KEK,
-    lock_live_keys: "SELECT {key}, s.state FROM {data_keys} AS k JOIN {key_scopes} AS s USING (scope_kind, scope_id)
+    lock_live_keys: "SELECT {key}, {state} FROM {data_keys} AS k JOIN {key_scopes} AS s USING (scope_kind, scope_id)
         WHERE k.state = 'live' AND k.kek_id IN (SELECT value FROM json_each(?1)) AND (?2 IS NULL OR k.key_id > ?2)
         ORDER BY k.key_id LIMIT ?3",
     rewrap_key: "UPDATE {data_keys} SET wrapped_key = ?4, kek_id = ?5, wrapped_at = ?6
@@ -52,17 +52,19 @@ statements! {
         WHERE EXISTS (SELECT 1 FROM {key_encryption_keys} WHERE kek_id = ?5 AND state <> 'retired')",
     activate_key: "UPDATE {key_scopes} SET active_key_id = ?1
         WHERE scope_kind = ?2 AND scope_id = ?3 AND state = 'live'",
-    data_keys: "SELECT {key}, s.state FROM {data_keys} AS k JOIN {key_scopes} AS s USING (scope_kind, scope_id)
+    data_keys: "SELECT {key}, {state} FROM {data_keys} AS k JOIN {key_scopes} AS s USING (scope_kind, scope_id)
         WHERE k.key_id IN (SELECT value FROM json_each(?1))",
-    change_scope: "UPDATE {key_scopes} SET state = ?3, generation = ?4,
-            active_key_id = CASE WHEN ?3 = 'shredded' THEN NULL ELSE active_key_id END
+    change_scope: "UPDATE {key_scopes} SET state = CASE WHEN ?4 = 'withheld' THEN 'disabled' ELSE ?4 END,
+            withheld = (?4 = 'withheld'), generation = ?5,
+            active_key_id = CASE WHEN ?4 = 'shredded' THEN NULL ELSE active_key_id END,
+            due_at = CASE WHEN ?3 = 'schedule' THEN ?6 WHEN ?3 IN ('cancel', 'shred', 'reopen') THEN NULL ELSE due_at END
         WHERE scope_kind = ?1 AND scope_id = ?2",
-    add_change: "INSERT INTO {key_scope_changes}
-            (scope_kind, scope_id, action, state, generation, reason, changed_at, actor)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    add_entry: "INSERT INTO {shred_entries} (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state,
+            generation, keys, until, about, reason, actor, mac_key_id, mac)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     destroy_keys: keys::DESTROY_KEYS,
     any_key_of_scope: keys::ANY_KEY_OF_SCOPE,
     history_keys: keys::HISTORY_KEYS,
-    history_changes: keys::HISTORY_CHANGES,
+    history_entries: keys::HISTORY_ENTRIES,
     restored_scopes: keys::RESTORED_SCOPES,
 }

@@ -2,9 +2,10 @@
 
 use super::SqliteKeys;
 use crate::error::{Error, KeyFault, Result, no_effect};
+use crate::keys::entry::keys_to_text;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyStore, NewDataKey, ScopeChange, ScopeLock, ScopeRecord,
+    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyStore, LogEntry, NewDataKey, ScopeLock, ScopeRecord,
 };
 use crate::sql::keys::{data_key_of_scope, destroyed, history, kek, refused_key, scope};
 use crate::sql::{SqlRow, in_transaction, key_database as database};
@@ -110,33 +111,43 @@ impl KeyStore for SqliteKeys {
         rows.iter().map(data_key_of_scope).collect()
     }
 
-    async fn change_scope(&self, tx: &mut SqliteConnection, change: &ScopeChange) -> Result<()> {
+    async fn change_scope(&self, tx: &mut SqliteConnection, entry: &LogEntry) -> Result<()> {
         const OPERATION: &str = "changing a key scope";
         in_transaction(tx, OPERATION)?;
         check_durable(tx, OPERATION).await?;
+        let until = entry.until.map(to_text);
         let changed = query(&self.sql.change_scope)
-            .bind(change.scope.kind())
-            .bind(change.scope.id())
-            .bind(change.state.as_str())
-            .bind(change.generation)
+            .bind(entry.scope.kind())
+            .bind(entry.scope.id())
+            .bind(entry.action.as_str())
+            .bind(entry.state.as_str())
+            .bind(entry.generation)
+            .bind(until.as_deref())
             .execute(&mut *tx)
             .await
             .map_err(database(OPERATION))?;
-        let recorded = query(&self.sql.add_change)
-            .bind(change.scope.kind())
-            .bind(change.scope.id())
-            .bind(change.action.as_str())
-            .bind(change.state.as_str())
-            .bind(change.generation)
-            .bind(&change.reason)
-            .bind(to_text(change.at))
-            .bind(change.actor.as_deref())
+        let recorded = query(&self.sql.add_entry)
+            .bind(id_text(entry.entry_id))
+            .bind(entry.scope.kind())
+            .bind(entry.scope.id())
+            .bind(entry.scope_seq)
+            .bind(to_text(entry.at))
+            .bind(entry.action.as_str())
+            .bind(entry.state.as_str())
+            .bind(entry.generation)
+            .bind(keys_to_text(&entry.keys))
+            .bind(until.as_deref())
+            .bind(entry.about.map(id_text))
+            .bind(&entry.reason)
+            .bind(entry.actor.as_deref())
+            .bind(entry.mac.map(|mac| id_text(mac.key_id.0)))
+            .bind(entry.mac.map(|mac| mac.mac.to_vec()))
             .execute(tx)
             .await
-            .map_err(database("recording a change of a key scope"))?;
+            .map_err(database("recording an entry of the shred log"))?;
         match (changed.rows_affected(), recorded.rows_affected()) {
             (1, 1) => Ok(()),
-            (1, _) => Err(no_effect(OPERATION, "key_scope_changes")),
+            (1, _) => Err(no_effect(OPERATION, "shred_entries")),
             _ => Err(no_effect(OPERATION, "key_scopes")),
         }
     }
@@ -182,13 +193,13 @@ impl KeyStore for SqliteKeys {
             .fetch_all(&mut *tx)
             .await
             .map_err(failed())?;
-        let changes = query(&self.sql.history_changes)
+        let entries = query(&self.sql.history_entries)
             .bind(scope.kind())
             .bind(scope.id())
             .fetch_all(tx)
             .await
             .map_err(failed())?;
-        history(record, &keys, &changes).map(Some)
+        history(record, &keys, &entries).map(Some)
     }
 }
 

@@ -27,9 +27,9 @@ async fn a_reopened_scope_seals_anew_and_keeps_its_old_events_redacted() {
     assert_eq!(events.iter().map(|event| &event.payload[..]).collect::<Vec<_>>(), [ERASED, &placed().payload[..]]);
     let history = store.keys().key_history(&mut db.begin(), &customer_scope("42")).await.unwrap().unwrap();
     assert_eq!((history.state, history.generation, history.active_key), (ScopeState::Live, 2, Some(key.key_id)));
-    let changes: Vec<_> = history.changes.iter().map(|change| (change.action, change.reason.as_str())).collect();
+    let changes: Vec<_> = history.entries.iter().map(|change| (change.action, change.reason.as_str())).collect();
     assert_eq!(changes, [(ScopeAction::Shred, "request 1"), (ScopeAction::Reopen, "signed up again")]);
-    assert!(history.changes.iter().all(|change| change.actor.is_none()), "nobody said who");
+    assert!(history.entries.iter().all(|change| change.actor.is_none()), "nobody said who");
     shred(&db, &store).await;
     assert!(read(&db, &store).await.unwrap().iter().all(|event| event.payload == ERASED));
 }
@@ -62,7 +62,7 @@ async fn the_history_names_who_did_what() {
     }
     let history = store.keys().key_history(&mut tx, &customer_scope("42")).await.unwrap().unwrap();
     let actors: Vec<_> =
-        history.changes.iter().map(|change| (change.action.as_str(), change.actor.as_deref())).collect();
+        history.entries.iter().map(|change| (change.action.as_str(), change.actor.as_deref())).collect();
     let clerk = Some("clerk 7");
     let expected =
         [("disable", clerk), ("enable", clerk), ("shred", Some("billing")), ("reopen", clerk), ("disable", None)];

@@ -47,7 +47,7 @@ async fn statements_on_a_million_keys_use_indexes() {
     let db = Postgres::new().await;
     let mut connection = db.pool.acquire().await.unwrap();
     // Filling an index row by row costs more than building it from a table.
-    let tables = "('key_scopes'::regclass, 'data_keys'::regclass, 'key_scope_changes'::regclass)";
+    let tables = "('key_scopes'::regclass, 'data_keys'::regclass, 'shred_entries'::regclass)";
     connection
         .execute(AssertSqlSafe(format!(
             "BEGIN;
@@ -55,20 +55,21 @@ async fn statements_on_a_million_keys_use_indexes() {
              INSERT INTO key_encryption_keys
                  VALUES (md5('kek')::uuid, 'default', 'local', 'main', '\\x00', 'active', now());
              ALTER TABLE data_keys DISABLE TRIGGER ALL;
-             ALTER TABLE key_scope_changes DISABLE TRIGGER ALL;
+             ALTER TABLE shred_entries DISABLE TRIGGER ALL;
              INSERT INTO key_scopes
                  SELECT 'Customer', 'c' || i, 'live', 1, md5(i::text)::uuid FROM generate_series(1, {ROWS}) AS i;
              INSERT INTO data_keys SELECT md5(i::text)::uuid, 'Customer', 'c' || i, 1,
                  decode(repeat('ab', 65), 'hex'), md5('kek')::uuid,
                  'live', now() FROM generate_series(1, {ROWS}) AS i;
-             INSERT INTO key_scope_changes (scope_kind, scope_id, action, state, generation, reason, changed_at)
-                 SELECT 'Customer', 'c' || i, 'disable', 'disabled', 1, 'plan', now()
+             INSERT INTO shred_entries (entry_id, scope_kind, scope_id, scope_seq, action, state, generation, reason,
+                     decided_at)
+                 SELECT md5(i::text)::uuid, 'Customer', 'c' || i, 1, 'disable', 'disabled', 1, 'plan', now()
                      FROM generate_series(1, {ROWS}) AS i;
              ALTER TABLE data_keys ENABLE TRIGGER ALL;
-             ALTER TABLE key_scope_changes ENABLE TRIGGER ALL;
+             ALTER TABLE shred_entries ENABLE TRIGGER ALL;
              REINDEX TABLE key_scopes;
              REINDEX TABLE data_keys;
-             REINDEX TABLE key_scope_changes;
+             REINDEX TABLE shred_entries;
              COMMIT;
              ANALYZE;"
         )))

@@ -26,7 +26,7 @@ async fn i5_a_change_that_is_kept_away_is_an_error_of_its_own<B: Scripted>() {
         ("INSERT", "data_keys", &["reopen", "rotate_data_key", "append"]),
         ("UPDATE", "key_scopes", &["shred", "disable", "enable", "reopen", "rotate_data_key", "append"]),
         ("INSERT", "key_scopes", &["shred a scope that was never seen"]),
-        ("INSERT", "key_scope_changes", &["shred", "disable", "enable", "reopen"]),
+        ("INSERT", "shred_entries", &["shred", "disable", "enable", "reopen"]),
         ("UPDATE", "key_encryption_keys", &["rotate_kek", "retire_kek", "move_master_key"]),
     ];
     let inserted: (&str, &str, &[&str]) = ("INSERT", "key_encryption_keys", &["create_kek", "rotate_kek"]);
@@ -61,13 +61,13 @@ async fn i5_keys_that_come_back_are_destroyed_on_the_record<B: Scripted>() {
         (done, history)
     };
     let (done, history) = shred("shredded").await;
-    assert_eq!((done.destroyed.len(), done.already.len(), done.was_shredded, history.changes.len()), (0, 1, true, 1));
+    assert_eq!((done.destroyed.len(), done.already.len(), done.was_shredded, history.entries.len()), (0, 1, true, 1));
     db.execute("UPDATE key_scopes SET state = 'shredded', active_key_id = NULL WHERE scope_id = 'live'".to_owned())
         .await;
     let (done, history) = shred("live").await;
     assert_eq!((done.destroyed.len(), done.already.len(), done.was_shredded), (1, 0, true));
     assert_eq!(
-        history.changes.iter().map(|change| change.reason.as_str()).collect::<Vec<_>>(),
+        history.entries.iter().map(|change| change.reason.as_str()).collect::<Vec<_>>(),
         ["again"],
         "a shred left no record"
     );

@@ -2,9 +2,10 @@
 
 use super::checks::Checks;
 use crate::connect::{Backend, Db};
-use eventseal::keys::{KeyStore, ScopeAction, ScopeChange, ScopeLock, ScopeState};
+use eventseal::keys::{KeyStore, LogEntry, ScopeAction, ScopeLock, ScopeState};
 use eventseal::{Error, KeyScope};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// Returns whether the key tables can be written to.
 pub(super) async fn writing<C: Backend>(db: &mut Db<C>, checks: &mut Checks) -> bool {
@@ -34,14 +35,20 @@ async fn try_writing<C: Backend>(keys: &C::Keys, tx: &mut C) -> Result<(), Error
     keys.create_scopes(tx, std::slice::from_ref(&scope)).await?;
     keys.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Update).await?;
     keys.destroy_keys(tx, &scope, OffsetDateTime::now_utc()).await?;
-    let change = ScopeChange {
+    let entry = LogEntry {
+        entry_id: Uuid::now_v7(),
         scope,
+        scope_seq: 1,
         action: ScopeAction::Shred,
         state: ScopeState::Shredded,
         generation: 1,
         reason: "tried by eventseal doctor, and rolled back".to_owned(),
         actor: Some("eventseal doctor".to_owned()),
         at: OffsetDateTime::now_utc(),
+        keys: Vec::new(),
+        until: None,
+        about: None,
+        mac: None,
     };
-    keys.change_scope(tx, &change).await
+    keys.change_scope(tx, &entry).await
 }

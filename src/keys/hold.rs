@@ -1,0 +1,70 @@
+//! Holds and scheduled shreds: what is decided about a scope before it is shredded.
+
+use crate::keys::names::KeyScope;
+use std::fmt;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// A legal hold: while it is in force, its scope can't be shredded. [`KeyManager::hold`](crate::keys::KeyManager::hold)
+/// places one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The hold's id: that of its entry in the shred log.
+    pub id: Uuid,
+    /// The scope that is held.
+    pub scope: KeyScope,
+    /// The reason, in the words of whoever placed it.
+    pub reason: String,
+    /// Who placed it, as far as it was said.
+    pub actor: Option<String>,
+    /// When it was placed.
+    pub since: OffsetDateTime,
+    /// When it ends by itself; `None` if it holds until it is released.
+    pub until: Option<OffsetDateTime>,
+}
+
+impl Hold {
+    /// Is the hold in force at this time, if nobody released it?
+    #[must_use]
+    pub fn is_in_force(&self, at: OffsetDateTime) -> bool {
+        self.until.is_none_or(|until| at < until)
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hold {}", self.id)
+    }
+}
+
+/// A shred that comes due at a time, and can be cancelled until it is done.
+/// [`KeyManager::schedule_shred`](crate::keys::KeyManager::schedule_shred) makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// The id of its entry in the shred log.
+    pub id: Uuid,
+    /// The scope that is to be shredded.
+    pub scope: KeyScope,
+    /// When it comes due.
+    pub due: OffsetDateTime,
+    /// What happens to appends and reads until then.
+    pub mode: ShredMode,
+    /// The reason, in the words of whoever scheduled it.
+    pub reason: String,
+    /// Who scheduled it, as far as it was said.
+    pub actor: Option<String>,
+    /// When it was scheduled.
+    pub since: OffsetDateTime,
+}
+
+/// What happens to the appends and reads of a scope from the time its shred is scheduled until it is done or cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ShredMode {
+    /// They go on.
+    KeepWorking,
+    /// Both fail with [`Error::Disabled`](crate::Error::Disabled).
+    Disable,
+    /// Readers get stand-ins, as if the keys were destroyed. Appends fail with
+    /// [`Error::Disabled`](crate::Error::Disabled).
+    Redact,
+}

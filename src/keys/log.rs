@@ -1,0 +1,189 @@
+//! The shred log: what authenticates an entry, and what the entries of a scope come to.
+//!
+//! ```text
+//! T_e    = SHA-256(each item length-prefixed: "eventseal/v1/entry", namespace, entry id, kind, id, number, time, action,
+//!          state, generation, keys, until, about, reason, actor, integrity key id, digest of the scope's entry before)
+//! mac    = HMAC-SHA256(K_log, "eventseal/v1/entry" ‖ T_e)
+//! digest = SHA-256(each item length-prefixed: "eventseal/v1/entry-digest", T_e, mac)
+//! ```
+//!
+//! Numbers are 8 bytes, big-endian; times are microseconds since 1970. What is absent is an empty item, and what is
+//! present begins with a byte 1. The first entry of a scope has an empty digest before it.
+
+use crate::crypto::primitives::{LogKey, Transcript};
+use crate::error::{Error, KeyFault, Result};
+use crate::keys::entry::microseconds;
+use crate::keys::names::{KeyId, KeyScope, Namespace};
+use crate::keys::{DestroyedKey, Hold, LogEntry, Schedule, ScopeAction, ScopeState, ShredMode};
+use std::collections::HashMap;
+use time::OffsetDateTime;
+
+const ENTRY: &[u8] = b"eventseal/v1/entry";
+const DIGEST: &[u8] = b"eventseal/v1/entry-digest";
+
+/// A digest of an entry, which the next entry of the scope and the chain cover.
+pub(crate) type Digest = [u8; 32];
+
+/// The keys of the log that were opened, by the integrity key that each is derived from.
+pub(crate) type LogKeys = HashMap<KeyId, LogKey>;
+
+/// An entry as it is authenticated: `T_e`.
+fn transcript(namespace: &Namespace, entry: &LogEntry, previous: Option<&Digest>) -> Transcript {
+    let present = |bytes: &[u8]| [&[1], bytes].concat();
+    let time = |at: OffsetDateTime| microseconds(at).to_be_bytes();
+    let keys: Vec<u8> = entry
+        .keys
+        .iter()
+        .flat_map(|key| {
+            let (key_id, kek_id) = (key.key_id.0.into_bytes(), key.kek_id.0.into_bytes());
+            [&key_id[..], &u64::from(key.version).to_be_bytes(), &kek_id[..], &time(key.created_at)].concat()
+        })
+        .collect();
+    Transcript::of(&[
+        ENTRY,
+        namespace.as_str().as_bytes(),
+        entry.entry_id.as_bytes(),
+        entry.scope.kind().as_bytes(),
+        entry.scope.id().as_bytes(),
+        &u64::from(entry.scope_seq).to_be_bytes(),
+        &time(entry.at),
+        entry.action.as_str().as_bytes(),
+        entry.state.as_str().as_bytes(),
+        &u64::from(entry.generation).to_be_bytes(),
+        &keys,
+        &entry.until.map(|until| present(&time(until))).unwrap_or_default(),
+        &entry.about.map(|about| present(about.as_bytes())).unwrap_or_default(),
+        entry.reason.as_bytes(),
+        &entry.actor.as_ref().map(|actor| present(actor.as_bytes())).unwrap_or_default(),
+        &entry.mac.map(|mac| present(mac.key_id.0.as_bytes())).unwrap_or_default(),
+        previous.map_or(&[][..], |previous| previous),
+    ])
+}
+
+/// The digest of an entry, whose MAC must be set.
+pub(crate) fn digest(namespace: &Namespace, entry: &LogEntry, previous: Option<&Digest>) -> Digest {
+    let mac = entry.mac.map(|mac| mac.mac);
+    let transcript = transcript(namespace, entry, previous);
+    *Transcript::of(&[DIGEST, transcript.as_bytes(), mac.as_ref().map_or(&[][..], |mac| mac)]).as_bytes()
+}
+
+/// The MAC of an entry whose [`EntryMac`](crate::keys::EntryMac) names the integrity key already.
+pub(crate) fn mac(namespace: &Namespace, key: &LogKey, entry: &LogEntry, previous: Option<&Digest>) -> [u8; 32] {
+    key.mac(ENTRY, &transcript(namespace, entry, previous))
+}
+
+/// What the entries of a scope come to.
+#[derive(Clone, Debug)]
+pub(crate) struct Fold {
+    pub(crate) state: ScopeState,
+    pub(crate) generation: u32,
+    /// The holds that were not released, expired ones too.
+    pub(crate) holds: Vec<Hold>,
+    /// The scheduled shred that is outstanding.
+    pub(crate) schedule: Option<Schedule>,
+    /// The state before the schedule, if the schedule changed it and nothing has changed it since.
+    pub(crate) before_schedule: Option<ScopeState>,
+    /// Every key that a shred destroyed.
+    pub(crate) destroyed: Vec<DestroyedKey>,
+    /// The number of entries.
+    pub(crate) entries: u32,
+    /// The digest of the last one.
+    pub(crate) last: Option<Digest>,
+}
+
+impl Fold {
+    pub(crate) fn empty() -> Self {
+        Self {
+            state: ScopeState::Live,
+            generation: 1,
+            holds: Vec::new(),
+            schedule: None,
+            before_schedule: None,
+            destroyed: Vec::new(),
+            entries: 0,
+            last: None,
+        }
+    }
+
+    /// Checks the entries of a scope, and folds them. They must be all entries of the scope, in order.
+    pub(crate) fn of(namespace: &Namespace, keys: &LogKeys, scope: &KeyScope, entries: &[LogEntry]) -> Result<Self> {
+        let mut fold = Self::empty();
+        let altered = |entry: &LogEntry, problem| {
+            Error::Keys(KeyFault::LogAltered { scope: scope.clone(), entry: entry.scope_seq, problem })
+        };
+        let mut authenticated = false;
+        for (number, entry) in (1..).zip(entries) {
+            if entry.scope != *scope || entry.scope_seq != number {
+                return Err(altered(entry, "is not the next one of its scope: one was dropped or moved"));
+            }
+            match entry.mac {
+                Some(mac) => {
+                    authenticated = true;
+                    let Some(key) = keys.get(&mac.key_id) else {
+                        return Err(altered(entry, "names no integrity key of this key table"));
+                    };
+                    if !key.mac_is(ENTRY, &transcript(namespace, entry, fold.last.as_ref()), &mac.mac) {
+                        return Err(altered(entry, "is not authentic: it was altered, moved or invented"));
+                    }
+                }
+                None if authenticated || !is_from_before(entry) => {
+                    return Err(altered(entry, "has no MAC: it was altered or invented"));
+                }
+                None => {}
+            }
+            fold.add(entry);
+            fold.last = Some(digest(namespace, entry, fold.last.as_ref()));
+        }
+        Ok(fold)
+    }
+
+    fn add(&mut self, entry: &LogEntry) {
+        match entry.action {
+            ScopeAction::Hold => self.holds.push(Hold {
+                id: entry.entry_id,
+                scope: entry.scope.clone(),
+                reason: entry.reason.clone(),
+                actor: entry.actor.clone(),
+                since: entry.at,
+                until: entry.until,
+            }),
+            ScopeAction::Release => self.holds.retain(|hold| Some(hold.id) != entry.about),
+            ScopeAction::Schedule => {
+                self.before_schedule = (entry.state != self.state).then_some(self.state);
+                self.schedule = Some(Schedule {
+                    id: entry.entry_id,
+                    scope: entry.scope.clone(),
+                    due: entry.until.unwrap_or(entry.at),
+                    mode: match (entry.state, self.before_schedule) {
+                        (ScopeState::Withheld, _) => ShredMode::Redact,
+                        (ScopeState::Disabled, Some(_)) => ShredMode::Disable,
+                        _ => ShredMode::KeepWorking,
+                    },
+                    reason: entry.reason.clone(),
+                    actor: entry.actor.clone(),
+                    since: entry.at,
+                });
+            }
+            ScopeAction::Cancel => (self.schedule, self.before_schedule) = (None, None),
+            ScopeAction::Shred => {
+                self.destroyed.extend(entry.keys.iter().cloned());
+                (self.schedule, self.before_schedule) = (None, None);
+            }
+            ScopeAction::Disable | ScopeAction::Enable | ScopeAction::Reopen => self.before_schedule = None,
+            ScopeAction::Fork => {}
+        }
+        (self.state, self.generation, self.entries) = (entry.state, entry.generation, entry.scope_seq);
+    }
+
+    /// The holds that are in force at this time.
+    pub(crate) fn holds_at(&self, at: OffsetDateTime) -> Vec<Hold> {
+        self.holds.iter().filter(|hold| hold.is_in_force(at)).cloned().collect()
+    }
+}
+
+/// May an entry be without a MAC? Only these actions were there before the log was.
+fn is_from_before(entry: &LogEntry) -> bool {
+    let action =
+        matches!(entry.action, ScopeAction::Shred | ScopeAction::Reopen | ScopeAction::Disable | ScopeAction::Enable);
+    action && entry.keys.is_empty() && entry.until.is_none() && entry.about.is_none()
+}

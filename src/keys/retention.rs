@@ -1,0 +1,209 @@
+//! What comes before a shred: holds, and shreds that are scheduled.
+
+use crate::error::{Error, InputFault, KeyFault, Result};
+use crate::event::{microseconds, now};
+use crate::keys::change::Changing;
+use crate::keys::manager::{KeyManager, check_change};
+use crate::keys::names::KeyScope;
+use crate::keys::operator::Cause;
+use crate::keys::{Hold, KeyStore, Schedule, ScopeAction, ScopeState, ShredMode};
+use time::OffsetDateTime;
+
+impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
+    /// Puts a scope on hold: it can't be shredded while the hold is in force, neither at once nor when a schedule comes
+    /// due. Appends and reads go on. A scope may have several holds, and one that has no keys yet may be held.
+    ///
+    /// The hold ends at `until`, or when it is [released](Self::release). It takes effect when the caller commits. A
+    /// shred that waits for the same scope meanwhile then fails.
+    ///
+    /// ```
+    /// # use eventseal::{KeyScope, Result};
+    /// # use eventseal::keys::KeyManager;
+    /// # async fn hold<C: Send + 'static>(keys: &KeyManager<C>, tx: &mut C) -> Result<()> {
+    /// let customer = KeyScope::new("Customer", "cust_42");
+    /// let hold = keys.acting_as("clerk 7").hold(tx, &customer, "case 12/2026", None).await?;
+    /// // … and when the case is closed:
+    /// keys.acting_as("clerk 7").release(tx, &hold, "case 12/2026 closed").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InputFault::Time`] if `until` has passed, [`KeyFault::ScopeState`] if the scope is shredded already, and those
+    /// of [`shred`](Self::shred).
+    pub async fn hold(
+        &self,
+        tx: &mut Tx,
+        scope: &KeyScope,
+        reason: &str,
+        until: Option<OffsetDateTime>,
+    ) -> Result<Hold> {
+        self.hold_because(tx, scope, Cause::of(reason), until).await
+    }
+
+    /// Releases a hold before it ends by itself. [`holds_of`](Self::holds_of) finds the holds of a scope.
+    ///
+    /// # Errors
+    /// [`KeyFault::ScopeState`] if the scope has no such hold, or it was released before; those of
+    /// [`shred`](Self::shred).
+    pub async fn release(&self, tx: &mut Tx, hold: &Hold, reason: &str) -> Result<()> {
+        self.release_because(tx, hold, Cause::of(reason)).await
+    }
+
+    /// The holds of a scope that are in force, oldest first. They are read from its entries in the shred log, which are
+    /// checked.
+    ///
+    /// # Errors
+    /// [`KeyFault::LogAltered`], [`Error::Database`]; errors of the KMS if the integrity key is not cached.
+    pub async fn holds_of(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Vec<Hold>> {
+        let found = self.fold_of(tx, scope, None).await?;
+        Ok(found.map(|(_, fold)| fold.holds_at(now())).unwrap_or_default())
+    }
+
+    /// Schedules a shred: it is due at a time, and is done by the first sweep from then on. Until
+    /// it is done it can be [cancelled](Self::cancel). `mode` says what happens to appends and reads meanwhile.
+    ///
+    /// # Errors
+    /// [`InputFault::Time`] if the time has passed; [`KeyFault::ScopeState`] if the scope is shredded, has no keys, or
+    /// has a schedule already, or if it is disabled and `mode` would change that; those of [`shred`](Self::shred).
+    pub async fn schedule_shred(
+        &self,
+        tx: &mut Tx,
+        scope: &KeyScope,
+        due: OffsetDateTime,
+        mode: ShredMode,
+        reason: &str,
+    ) -> Result<Schedule> {
+        self.schedule_because(tx, scope, due, mode, Cause::of(reason)).await
+    }
+
+    /// Cancels the scheduled shred of a scope. If the schedule disabled or redacted the scope, and nothing else has
+    /// changed it since, it is usable again.
+    ///
+    /// # Errors
+    /// [`KeyFault::ScopeState`] if nothing is scheduled, and those of [`shred`](Self::shred).
+    pub async fn cancel(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
+        self.cancel_because(tx, scope, Cause::of(reason)).await
+    }
+
+    /// The scheduled shred of a scope; `None` if nothing is scheduled. It is read from its entries in the shred log,
+    /// which are checked.
+    ///
+    /// # Errors
+    /// Those of [`holds_of`](Self::holds_of).
+    pub async fn schedule_of(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Option<Schedule>> {
+        Ok(self.fold_of(tx, scope, None).await?.and_then(|(_, fold)| fold.schedule))
+    }
+
+    pub(crate) async fn hold_because(
+        &self,
+        tx: &mut Tx,
+        scope: &KeyScope,
+        cause: Cause<'_>,
+        until: Option<OffsetDateTime>,
+    ) -> Result<Hold> {
+        check_change(scope, cause)?;
+        let until = until.map(|until| in_future("the end of the hold", until)).transpose()?;
+        let pinned = self.open_log_ahead(tx).await?;
+        let changing = self.begin_change(tx, scope, true, &pinned).await?;
+        check_not_shredded(&changing, "is shredded: nothing is left to be held")?;
+        let mut decision = changing.decide(ScopeAction::Hold);
+        decision.until = until;
+        let entry = self.decide(tx, &changing, decision, cause, "holding").await?;
+        Ok(Hold {
+            id: entry.entry_id,
+            scope: entry.scope,
+            reason: entry.reason,
+            actor: entry.actor,
+            since: entry.at,
+            until,
+        })
+    }
+
+    pub(crate) async fn release_because(&self, tx: &mut Tx, hold: &Hold, cause: Cause<'_>) -> Result<()> {
+        check_change(&hold.scope, cause)?;
+        let pinned = self.open_log_ahead(tx).await?;
+        let changing = self.begin_change(tx, &hold.scope, false, &pinned).await?;
+        if !changing.fold.holds.iter().any(|known| known.id == hold.id) {
+            return Err(refused(&changing, "has no such hold: it was released before, or is one of another scope"));
+        }
+        let mut decision = changing.decide(ScopeAction::Release);
+        decision.about = Some(hold.id);
+        self.decide(tx, &changing, decision, cause, "releasing a hold").await.map(drop)
+    }
+
+    pub(crate) async fn schedule_because(
+        &self,
+        tx: &mut Tx,
+        scope: &KeyScope,
+        due: OffsetDateTime,
+        mode: ShredMode,
+        cause: Cause<'_>,
+    ) -> Result<Schedule> {
+        check_change(scope, cause)?;
+        let due = in_future("the time of the shred", due)?;
+        let pinned = self.open_log_ahead(tx).await?;
+        let changing = self.begin_change(tx, scope, false, &pinned).await?;
+        check_not_shredded(&changing, "is shredded already: nothing is left to be scheduled")?;
+        changing.check_agreement()?;
+        if changing.fold.schedule.is_some() {
+            return Err(refused(&changing, "has a scheduled shred already: cancel it first"));
+        }
+        let state = match (mode, changing.record.state) {
+            (ShredMode::KeepWorking, state) => state,
+            (ShredMode::Disable, ScopeState::Live) => ScopeState::Disabled,
+            (ShredMode::Redact, ScopeState::Live) => ScopeState::Withheld,
+            _ => {
+                return Err(refused(&changing, "is disabled: enable it first, or schedule with ShredMode::KeepWorking"));
+            }
+        };
+        let mut decision = changing.decide(ScopeAction::Schedule);
+        (decision.state, decision.until) = (state, Some(due));
+        let entry = self.decide(tx, &changing, decision, cause, "scheduling a shred").await?;
+        self.cache.keys.change(scope, state != ScopeState::Live, self.read_lag);
+        Ok(Schedule {
+            id: entry.entry_id,
+            scope: entry.scope,
+            due,
+            mode,
+            reason: entry.reason,
+            actor: entry.actor,
+            since: entry.at,
+        })
+    }
+
+    pub(crate) async fn cancel_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
+        check_change(scope, cause)?;
+        let pinned = self.open_log_ahead(tx).await?;
+        let changing = self.begin_change(tx, scope, false, &pinned).await?;
+        let Some(schedule) = &changing.fold.schedule else {
+            return Err(refused(&changing, "has no scheduled shred"));
+        };
+        changing.check_agreement()?;
+        let mut decision = changing.decide(ScopeAction::Cancel);
+        decision.about = Some(schedule.id);
+        decision.state = changing.fold.before_schedule.unwrap_or(decision.state);
+        let state = decision.state;
+        self.decide(tx, &changing, decision, cause, "cancelling a scheduled shred").await?;
+        self.cache.keys.change(scope, state != ScopeState::Live, self.read_lag);
+        Ok(())
+    }
+}
+
+fn refused(changing: &Changing, problem: &'static str) -> Error {
+    Error::Keys(KeyFault::ScopeState { scope: changing.record.scope.clone(), problem })
+}
+
+fn check_not_shredded(changing: &Changing, problem: &'static str) -> Result<()> {
+    if changing.record.state == ScopeState::Shredded || changing.fold.state == ScopeState::Shredded {
+        return Err(refused(changing, problem));
+    }
+    Ok(())
+}
+
+/// A time that has not passed, as databases keep it.
+fn in_future(what: &'static str, at: OffsetDateTime) -> Result<OffsetDateTime> {
+    let kept = at.checked_to_offset(time::UtcOffset::UTC).map(microseconds);
+    let kept = kept.filter(|at| (0..=9999).contains(&at.year()) && *at > now());
+    kept.ok_or(Error::Input(InputFault::Time { what, at }))
+}
