@@ -1,4 +1,5 @@
-//! Runs transactions against each other, and asks the model whether the outcome can be explained.
+//! Runs transactions against each other, and asks the model whether the outcome can be explained. The file is long
+//! because schedules, lanes and verdicts are read together.
 
 use super::{Allowed, Expect, LANES, LEVELS, Op, Outcome, Random, Start, World, Writer};
 use eventseal::error::KeyFault;
