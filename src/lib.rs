@@ -165,6 +165,7 @@ pub use kms::keyring::Keyring;
 pub use schema::declare::{Owner, event, subject};
 pub use schema::registry::Schemas;
 pub use schema::upcast::changes::Changes;
+pub use seal::normalize::Normalize;
 pub use sealed_store::SealedStore;
 pub use sealer::Sealer;
 pub use sensitive::Sensitive;

@@ -15,6 +15,7 @@ mod type_version;
 pub(crate) mod upcast;
 
 pub use crate::event::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
+pub use crate::seal::normalize::NormalizeFn;
 pub use builder::SchemasBuilder;
 pub use declare::EventSchema;
 pub use lock_file::{LockFile, LockedStep, LockedTarget, LockedType, LockedVersion};

@@ -60,6 +60,12 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> SealedStore<S, K> {
         self.sealer.keys()
     }
 
+    /// The registry of schemas.
+    #[must_use]
+    pub fn schemas(&self) -> &Schemas {
+        self.sealer.schemas()
+    }
+
     /// As [`read_events`](EventStore::read_events), but an event that can't be read does not fail the page. It becomes
     /// an error beside its position, and the other events of the page are there.
     ///

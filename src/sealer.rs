@@ -241,7 +241,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// As [`open`](Self::open), except for the errors of steps.
     pub async fn open_as_stored(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
         let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User).await?;
-        events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?.opened).event)).collect()
+        let normalizers = self.schemas.normalizers();
+        events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?.opened, normalizers).event)).collect()
     }
 
     /// The key scopes under whose keys an event of this aggregate would be sealed, each once. They tell whose data is

@@ -12,8 +12,8 @@ use crate::keys::kek_changes::{
 };
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyRows, KeyTable, KeyWork, LogEntry, ScopeAction, ScopeLock,
-    ScopeState,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyRows, KeyTable, KeyWork, ListedScope, LogEntry, ScopeAction,
+    ScopeLock, ScopeState,
 };
 use crate::kms::WrappedKek;
 use async_trait::async_trait;
@@ -26,7 +26,7 @@ pub async fn key_table<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     work_is_done_as_a_whole_or_not_at_all(db, keys).await;
     rows_of_key_encryption_keys_are_what_they_are_said_to_be(db, keys).await;
     rows_of_data_keys_are_what_they_are_said_to_be(db, keys).await;
-    scopes_are_found_by_their_ids(db, keys).await;
+    scopes_are_listed_in_order(db, keys).await;
     restored_keys_are_found(db, keys).await;
     key_encryption_keys_are_rotated(db, keys).await;
     key_encryption_keys_are_moved(db, keys).await;
@@ -132,30 +132,73 @@ pub(super) async fn rotated<K: KeyTable>(keys: &K, connection: &mut K::Tx, name:
     (first, second)
 }
 
-/// Checks that scopes are found by their id, byte for byte, whatever their kind, and even if they are shredded. A shred
-/// of one scope reports the others.
-pub async fn scopes_are_found_by_their_ids<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
-    let id = fresh("found by its id").id().to_owned();
-    let shouted = id.to_uppercase();
-    let scope = |kind: &str, id: &str| KeyScope::new(kind, id);
-    let kinds = ["A", "Conformance", "conformance", "\u{1f600}"];
-    let mut expected: Vec<KeyScope> = kinds.into_iter().map(|kind| scope(kind, &id)).collect();
-    expected.push(scope("Conformance", &shouted));
-    let others = [scope("Conformance", &format!("{id} ")), scope("Elsewhere", &format!("{id}2"))];
+/// Checks that scopes are listed from any name on, in the order of bytes, each with what its newest key says.
+pub async fn scopes_are_listed_in_order<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut connection = must(db.connect().await, "connect");
+    let conn = db.connection(&mut connection);
+    let (first, second) = (kek(fresh("listed").id()), kek(fresh("listed").id()));
+    for kek in [&first, &second] {
+        must(install_kek(keys, conn, kek).await, "install_kek");
+    }
+    let kind = fresh("listed").id().to_owned();
+    let mut all: Vec<KeyScope> = ["a", "A", "a ", "aa", "a\u{1}", "\u{e4}", "\u{ffff}", "\u{1f600}", "B"]
+        .into_iter()
+        .map(|id| KeyScope::new(kind.as_str(), id))
+        .collect();
+    all.extend([format!("{kind} "), kind.to_uppercase(), format!("{kind}\u{e4}")].map(|kind| KeyScope::new(kind, "A")));
+    let with_keys = [all[0].clone(), all[5].clone()];
     let mut transaction = must(db.begin().await, "begin");
     let tx = db.tx(&mut transaction);
-    must(keys.create_scopes(tx, &[&expected[..], &others].concat()).await, "create_scopes");
-    must(shred(keys, tx, &expected[0], now()).await, "shred");
-    let mut found =
-        must(keys.scopes_with_ids(tx, &[shouted, id.clone(), "no such id".to_owned()]).await, "scopes_with_ids");
-    found.sort_unstable();
-    expected.sort_unstable();
-    assert_eq!(found, expected, "scopes_with_ids finds the scopes of every kind under these ids, and no others");
-    assert!(must(keys.scopes_with_ids(tx, &[]).await, "scopes_with_ids").is_empty(), "no ids, no scopes");
+    must(keys.create_scopes(tx, &all).await, "create_scopes");
+    for (version, kek) in [(1, &first), (2, &second)] {
+        let new = with_keys.clone().map(|scope| key(&scope, version, kek.kek_id));
+        must(keys.insert_keys(tx, &new).await, "insert_keys");
+    }
+    must(shred(keys, tx, &with_keys[1], now()).await, "shred");
+    all.sort_unstable();
+    let listed = all.iter().map(|scope| {
+        let has_keys = with_keys.contains(scope);
+        ListedScope {
+            scope: scope.clone(),
+            state: if *scope == with_keys[1] { ScopeState::Shredded } else { ScopeState::Live },
+            generation: 1,
+            last_version: has_keys.then_some(2),
+            kek_id: has_keys.then_some(second.kek_id),
+        }
+    });
+    check_list(keys, tx, &listed.collect::<Vec<_>>()).await;
     drop(transaction);
     let mut transaction = must(db.begin().await, "begin");
-    let found = must(keys.scopes_with_ids(db.tx(&mut transaction), &[id]).await, "scopes_with_ids");
-    assert!(found.is_empty(), "scopes that were rolled back are not found");
+    let found = must(keys.scopes_from(db.tx(&mut transaction), &all[0], 10_000).await, "scopes_from");
+    assert!(!found.iter().any(|row| all.contains(&row.scope)), "scopes that were rolled back are not listed");
+}
+
+/// Lists from everywhere. `all` are the scopes that the test has made, in order; there are others too.
+async fn check_list<K: KeyTable>(keys: &K, tx: &mut K::Tx, all: &[ListedScope]) {
+    let made = |mut found: Vec<ListedScope>| {
+        found.retain(|row| all.iter().any(|made| made.scope == row.scope));
+        found
+    };
+    let everything = must(keys.scopes_from(tx, &KeyScope::new("", ""), 10_000).await, "scopes_from");
+    assert!(everything.is_sorted_by_key(|row| row.scope.clone()), "scopes_from must list scopes in the order of bytes");
+    assert_eq!(made(everything), all, "scopes_from must list every scope, with what its newest key says");
+    for scope in all.iter().map(|row| &row.scope) {
+        let behind = KeyScope::new(scope.kind(), format!("{}\u{1}", scope.id()));
+        for from in [scope, &behind] {
+            let found = must(keys.scopes_from(tx, from, 2).await, "scopes_from");
+            assert!(found.len() <= 2, "scopes_from must keep to its limit");
+            assert_eq!(
+                found.first().is_some_and(|row| row.scope == *from),
+                all.iter().any(|row| row.scope == *from),
+                "scopes_from must begin with the scope that it is given, if it is there"
+            );
+            let found = made(found);
+            let after = all.iter().filter(|row| row.scope >= *from).take(found.len());
+            assert!(found.iter().eq(after), "scopes_from must leave out none: {found:?}");
+        }
+    }
+    let none = must(keys.scopes_from(tx, &all[0].scope, 0).await, "scopes_from");
+    assert!(none.is_empty(), "scopes_from must keep to a limit of none");
 }
 
 /// Checks that live keys of scopes that were shredded are found, and no others.

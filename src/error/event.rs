@@ -97,6 +97,18 @@ pub enum EventFault {
         /// What is wrong.
         problem: &'static str,
     },
+    /// The id of an owner can't be [normalized](crate::Owner::normalize) as the schemas say. Nothing was stored.
+    #[error(
+        "the id of a {kind} in this event can't be normalized ({by}): {problem}; correct the id, or what normalizes it"
+    )]
+    NotNormalized {
+        /// The kind of scope.
+        kind: String,
+        /// What normalizes it: a [`Normalize`](crate::Normalize) as it is displayed.
+        by: String,
+        /// What is wrong with the result.
+        problem: &'static str,
+    },
     /// A member of the payload, at any depth, has a name that serde_json keeps for itself (`$serde_json::private::…`):
     /// it would read the object around that member as something else, such as JSON in a text, and so hide values from
     /// protection. Append and decode refuse such a member anywhere, protected or not. Names that are protected, or may
@@ -321,6 +333,7 @@ impl EventFault {
             | Self::ShapeMismatch { .. }
             | Self::MissingScopeId { .. }
             | Self::InvalidScopeId { .. }
+            | Self::NotNormalized { .. }
             | Self::PrivateMember { .. }
             | Self::SensitiveInTheClear { .. }
             | Self::LimitExceeded { .. }

@@ -100,6 +100,14 @@ fn of_events() -> Vec<Error> {
             event_id,
             fault: EventFault::InvalidScopeId { kind: kind(), pointer: "/customer/id".into(), problem: "is a list" },
         },
+        Error::Event {
+            event_id,
+            fault: EventFault::NotNormalized {
+                kind: kind(),
+                by: "function digits".into(),
+                problem: "the result is empty",
+            },
+        },
         Error::Event { event_id, fault: EventFault::PrivateMember { pointer: pointer() } },
         Error::Event {
             event_id,

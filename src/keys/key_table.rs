@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::keys::kek::{KekRecord, KekState, KekUsage};
 use crate::keys::key_store::KeyStore;
+use crate::keys::listed::ListedScope;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::restored::RestoredScopes;
 use crate::keys::{DataKeyRecord, NewDataKey, ScopeRecord};
@@ -73,9 +74,10 @@ pub trait KeyTable: KeyStore {
     /// data key.
     async fn kek_usage(&self, tx: &mut Self::Tx) -> Result<Vec<KekUsage>>;
 
-    /// The scopes that have a row under one of these ids, whatever their kind, in any order and without locks. It takes
-    /// one look into the index for each kind and id, and must not read every scope.
-    async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>>;
+    /// The first `limit` scopes from `from` on, itself included, in ascending order of kind and then id, byte by byte,
+    /// and without locks. `from` need not exist, and its kind and id may be empty. It begins with one look into the
+    /// index, and must not read more scopes than it returns. Fewer than `limit` mean that there are no others.
+    async fn scopes_from(&self, tx: &mut Self::Tx, from: &KeyScope, limit: u32) -> Result<Vec<ListedScope>>;
 
     /// Finds scopes that have live keys although the last change in their history is a shred. Returns how many there
     /// are, and the first `limit` of them, at least one. The tables may be read from end to end.
@@ -201,8 +203,8 @@ impl<K: KeyTable + ?Sized> KeyTable for Arc<K> {
         (**self).kek_usage(tx).await
     }
 
-    async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>> {
-        (**self).scopes_with_ids(tx, ids).await
+    async fn scopes_from(&self, tx: &mut Self::Tx, from: &KeyScope, limit: u32) -> Result<Vec<ListedScope>> {
+        (**self).scopes_from(tx, from, limit).await
     }
 
     async fn restored_scopes(&self, tx: &mut Self::Tx, limit: u32) -> Result<RestoredScopes> {

@@ -92,6 +92,11 @@ impl fmt::Debug for KeyScope {
     }
 }
 
+/// The least name of a scope after this one. Names hold no NUL, so U+0001 is the least character.
+pub(crate) fn following(scope: &KeyScope) -> KeyScope {
+    KeyScope::new(scope.kind(), format!("{}\u{1}", scope.id()))
+}
+
 /// The name of a key database, bound into every seal and every wrapped key.
 ///
 /// It is chosen when the key tables are first migrated, is the same for all stores on those keys, and never changes: a

@@ -154,7 +154,10 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             (ShredMode::Disable, ScopeState::Live) => ScopeState::Disabled,
             (ShredMode::Redact, ScopeState::Live) => ScopeState::Withheld,
             _ => {
-                return Err(refused(&changing, "is disabled: enable it first, or schedule with ShredMode::KeepWorking"));
+                return Err(refused(
+                    &changing,
+                    "is disabled: enable it first, or schedule with ShredMode::KeepWorking",
+                ));
             }
         };
         let mut decision = changing.decide(ScopeAction::Schedule);

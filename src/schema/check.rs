@@ -23,6 +23,7 @@ use crate::schema::upcast::changes::Changes;
 use crate::schema::upcast::step::{MetadataFn, Step};
 use crate::schema::{Schemas, TypeSchema, VersionSchema};
 use crate::seal::format::MAX_POINTER;
+use crate::seal::normalize::{Normalize, Normalizers};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -53,6 +54,10 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
             .filter(|schema| schema.legacy.is_none() && schema.version(EventVersion::new(version)).is_some());
         concerned.for_each(|schema| schema.legacy = Some(EventVersion::new(version)));
     }
+    let normalizers = found.normalizers();
+    for version in types.values_mut().flat_map(|schema| &mut schema.versions) {
+        version.plan.normalizers.clone_from(&normalizers);
+    }
     let kinds = check_kinds(&types, builder.distinct_kinds, &mut found);
     check_decoders(&builder.decoders, &types, &mut found);
     let accept_plaintext: HashSet<EventType> = builder.accept_plaintext.into_iter().collect();
@@ -79,6 +84,7 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         allow_unknown_types: builder.allow_unknown_types,
         pass_through_sealed: builder.pass_through_sealed,
         kinds,
+        normalizers,
         pass_through_newer: builder.pass_through_newer,
         allow_older_appends: builder.allow_older_appends,
         deny_unreadable_payloads: builder.deny_unreadable_payloads,
@@ -91,11 +97,18 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
 #[derive(Default)]
 pub(crate) struct Found {
     errors: Vec<SchemaError>,
+    /// How the ids of each kind are normalized, and which type and version was the first to say it.
+    normalized: HashMap<Arc<str>, (Option<Normalize>, EventType, u32)>,
 }
 
 impl Found {
     pub(crate) fn add(&mut self, event_type: &EventType, version: Option<u32>, problem: SchemaProblem) {
         self.errors.push(SchemaError { event_type: event_type.clone(), version, problem });
+    }
+
+    fn normalizers(&self) -> Normalizers {
+        let normalized = self.normalized.iter();
+        normalized.filter_map(|(kind, (how, ..))| Some((Arc::clone(kind), how.clone()?))).collect()
     }
 }
 
@@ -364,12 +377,18 @@ impl CheckVersion<'_> {
     fn owner(&mut self, field: &FieldDecl, pattern: Option<&Pattern>, captures: &mut Vec<Pattern>) -> FieldOwner {
         match &field.owner {
             Owner::Aggregate => FieldOwner::Aggregate { kind: None },
-            Owner::AggregateAs { kind } => {
+            Owner::AggregateAs { kind, normalize: Some(_) } if kind.is_empty() => {
+                self.add(SchemaProblem::NormalizesNoKind);
+                FieldOwner::Aggregate { kind: None }
+            }
+            Owner::AggregateAs { kind, normalize } => {
                 self.kind(kind);
+                self.normalize(kind, normalize.as_ref());
                 FieldOwner::Aggregate { kind: Some(Arc::clone(kind)) }
             }
-            Owner::Subject { kind, id } => {
+            Owner::Subject { kind, id, normalize } => {
                 self.kind(kind);
+                self.normalize(kind, normalize.as_ref());
                 let capture = self.capture(id, pattern, captures);
                 FieldOwner::Subject { kind: Arc::clone(kind), capture }
             }
@@ -383,6 +402,22 @@ impl CheckVersion<'_> {
             _ => return,
         };
         self.add(SchemaProblem::ScopeKind(kind.to_owned(), problem));
+    }
+
+    /// Notes how the ids of a kind are normalized. All declarations of a kind must say the same.
+    fn normalize(&mut self, kind: &Arc<str>, how: Option<&Normalize>) {
+        let (name, number) = (self.name.clone(), self.number);
+        let (other, event_type, event_version) =
+            self.found.normalized.entry(Arc::clone(kind)).or_insert_with(|| (how.cloned(), name, number)).clone();
+        if other.as_ref() != how {
+            let shown = |how: Option<&Normalize>| how.map_or_else(|| "nothing".to_owned(), ToString::to_string);
+            let (how, other) = (shown(how), shown(other.as_ref()));
+            let problem =
+                SchemaProblem::NormalizedOtherwise { kind: kind.to_string(), how, other, event_type, event_version };
+            if !self.found.errors.iter().any(|known| known.problem == problem && known.event_type == *self.name) {
+                self.add(problem);
+            }
+        }
     }
 
     /// The index of the capture that finds a scope's id.

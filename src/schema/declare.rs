@@ -5,6 +5,7 @@ use crate::event::EventType;
 use crate::schema::type_version::TypeVersion;
 use crate::schema::upcast::changes::Changes;
 use crate::schema::upcast::step::{MetadataFn, SplitPart, Step, StepContext, metadata_step};
+use crate::seal::normalize::Normalize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -31,7 +32,7 @@ pub fn event(name: impl Into<EventType>) -> EventSchema {
 /// pointer: fields at `/guests/*/name` can belong to `subject("Guest", "/guests/*/id")`.
 #[must_use]
 pub fn subject(kind: impl Into<Arc<str>>, id: impl Into<String>) -> Owner {
-    Owner::Subject { kind: kind.into(), id: id.into() }
+    Owner::Subject { kind: kind.into(), id: id.into(), normalize: None }
 }
 
 /// Whose keys protect a field.
@@ -44,6 +45,8 @@ pub enum Owner {
     AggregateAs {
         /// The scope's kind.
         kind: Arc<str>,
+        /// How ids of this kind are brought to one spelling; `None` if they are taken as they are.
+        normalize: Option<Normalize>,
     },
     /// A data subject named in the payload; see [`subject`].
     Subject {
@@ -51,6 +54,8 @@ pub enum Owner {
         kind: Arc<str>,
         /// Where the scope's id stands.
         id: String,
+        /// How ids of this kind are brought to one spelling; `None` if they are taken as they are.
+        normalize: Option<Normalize>,
     },
 }
 
@@ -58,9 +63,48 @@ impl Owner {
     /// Sets the scope kind of the owner.
     #[must_use]
     pub fn scope_kind(self, kind: impl Into<Arc<str>>) -> Self {
+        let kind = kind.into();
         match self {
-            Self::Aggregate | Self::AggregateAs { .. } => Self::AggregateAs { kind: kind.into() },
-            Self::Subject { id, .. } => Self::Subject { kind: kind.into(), id },
+            Self::Aggregate => Self::AggregateAs { kind, normalize: None },
+            Self::AggregateAs { normalize, .. } => Self::AggregateAs { kind, normalize },
+            Self::Subject { id, normalize, .. } => Self::Subject { kind, id, normalize },
+        }
+    }
+
+    /// Brings the ids of this owner's kind to one spelling. Then an id that is spelled in two ways names one key scope,
+    /// and one shred reaches all of it.
+    ///
+    /// ```
+    /// # use eventseal::{Normalize, Schemas, event, subject};
+    /// let customer = || subject("Customer", "/customer_id").normalize(Normalize::Uuid);
+    /// let schemas = Schemas::new([
+    ///     event("OrderPlaced").version(1).protect(&["/email"], customer()),
+    ///     event("OrderShipped").version(1).protect(&["/address"], customer()),
+    /// ])?;
+    /// let scope = schemas.scope_for("Customer", "{0B9F6A9E-7D0C-4D3E-9F0E-3C1F3F0A7B11}")?;
+    /// assert_eq!(scope.id(), "0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// - Every declaration of a kind must say the same, or the schemas are not built. It also holds for events whose
+    ///   aggregate has this kind as its type. The event's own aggregate has no kind in the schemas: give it one with
+    ///   [`scope_kind`](Self::scope_kind).
+    /// - It must not make one id of two people's: a shred of one would erase both.
+    /// - It is applied when an event is sealed. The payload keeps its spelling, byte for byte. Only the key table has
+    ///   the normalized id.
+    /// - Pass ids through [`Schemas::scope_for`](crate::Schemas::scope_for) before you shred or look at keys. The
+    ///   methods of [`KeyManager`](crate::keys::KeyManager) take scopes as they are.
+    /// - It does not change keys that exist. Events that were sealed before stay readable, under the scopes that they
+    ///   have: [`similar_scopes`](crate::keys::KeyManager::similar_scopes) finds those that differ as
+    ///   [`Normalize::Uuid`] and [`Normalize::LowerCase`] do. Shred each of them.
+    #[must_use]
+    pub fn normalize(self, how: Normalize) -> Self {
+        let normalize = Some(how);
+        match self {
+            // The check of the schemas asks for the kind.
+            Self::Aggregate => Self::AggregateAs { kind: "".into(), normalize },
+            Self::AggregateAs { kind, .. } => Self::AggregateAs { kind, normalize },
+            Self::Subject { kind, id, .. } => Self::Subject { kind, id, normalize },
         }
     }
 }

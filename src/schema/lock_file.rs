@@ -55,6 +55,10 @@ pub struct LockedVersion {
     /// Whose keys protect what, by pointer: an [`Owner`] as it is displayed.
     #[serde(default)]
     pub protected: BTreeMap<String, String>,
+    /// How the ids of owners are normalized, by the pointer that they own: a [`Normalize`](crate::Normalize) as it is
+    /// displayed. Only where they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub normalized: BTreeMap<String, String>,
     /// Stand-ins by pointer, where they are not `null`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub redact_as: BTreeMap<String, Value>,
@@ -128,9 +132,16 @@ impl From<&SchemaVersion> for LockedVersion {
         });
         let protected =
             version.protected.iter().map(|place| (place.pointer.clone(), place.owner.to_string())).collect();
+        let normalized = version.protected.iter().filter_map(|place| {
+            let (Owner::AggregateAs { normalize, .. } | Owner::Subject { normalize, .. }) = &place.owner else {
+                return None;
+            };
+            Some((place.pointer.clone(), normalize.as_ref()?.to_string()))
+        });
+        let normalized = normalized.collect();
         let stand_ins = version.protected.iter().filter(|place| !place.stand_in.is_null());
         let redact_as = stand_ins.map(|place| (place.pointer.clone(), sorted(place.stand_in.clone()))).collect();
-        Self { protected, redact_as, shape: None, step }
+        Self { protected, normalized, redact_as, shape: None, step }
     }
 }
 
@@ -153,8 +164,8 @@ impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Aggregate => f.write_str("the aggregate"),
-            Self::AggregateAs { kind } => write!(f, "the aggregate as {kind}"),
-            Self::Subject { kind, id } => write!(f, "{kind} at {id}"),
+            Self::AggregateAs { kind, .. } => write!(f, "the aggregate as {kind}"),
+            Self::Subject { kind, id, .. } => write!(f, "{kind} at {id}"),
         }
     }
 }

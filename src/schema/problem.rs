@@ -79,6 +79,13 @@ pub enum SchemaProblem {
          does not reach the other; write them the same, or build the schemas with distinct_kinds({kind:?}, {other:?})"
     )]
     SimilarKinds { kind: String, other: String, event_type: EventType, event_version: u32 },
+    #[error(
+        "its {kind:?} ids are normalized by {how}, and in {event_type} version {event_version} by {other}: one of them \
+         would name two key scopes; say the same .normalize(…) in every declaration of the kind"
+    )]
+    NormalizedOtherwise { kind: String, how: String, other: String, event_type: EventType, event_version: u32 },
+    #[error("it normalizes the ids of its aggregate under no kind: add .scope_kind(…)")]
+    NormalizesNoKind,
     #[error("scope pointer {0:?} {1}")]
     ScopePointer(String, String),
     #[error("{0:?} is not protected in this version, so it has no stand-in and no padding")]

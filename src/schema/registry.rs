@@ -1,17 +1,20 @@
 //! The registry: which types and versions exist, and how each is read and written.
 
-use crate::error::{Error, EventFault, Result};
+use crate::error::{Error, EventFault, InputFault, Result};
 use crate::event::{EventType, EventVersion, NewEvent, PayloadType, PersistedEvent};
 use crate::json::raw;
+use crate::keys::names::KeyScope;
 use crate::schema::builder::SchemasBuilder;
 use crate::schema::check::kinds::Kinds;
 use crate::schema::declare::EventSchema;
 use crate::schema::problem::SchemaErrors;
 use crate::schema::type_version::TypeVersion;
 use crate::schema::upcast::step::{MetadataFn, Step};
+use crate::seal::normalize::{Normalizers, NotNormalized};
 use crate::seal::plan::Plan;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// The registry of event schemas.
 ///
@@ -37,6 +40,7 @@ pub struct Schemas {
     pub(in crate::schema) allow_unknown_types: bool,
     pub(in crate::schema) pass_through_sealed: bool,
     pub(in crate::schema) kinds: Kinds,
+    pub(in crate::schema) normalizers: Normalizers,
     pub(in crate::schema) pass_through_newer: bool,
     pub(in crate::schema) allow_older_appends: bool,
     pub(in crate::schema) deny_unreadable_payloads: bool,
@@ -217,6 +221,11 @@ impl Schemas {
         }
     }
 
+    /// How the ids of owners are normalized.
+    pub(crate) fn normalizers(&self) -> &Normalizers {
+        &self.normalizers
+    }
+
     /// May events of unknown types be handed out sealed?
     pub(crate) fn passes_sealed(&self) -> bool {
         self.pass_through_sealed
@@ -277,6 +286,29 @@ impl Schemas {
     #[must_use]
     pub fn scope_kinds(&self) -> Vec<&str> {
         self.kinds.declared().collect()
+    }
+
+    /// The key scope of an owner by its kind and id, which is [normalized](crate::Owner::normalize) as the schemas say.
+    /// Pass it to [`KeyManager::shred`](crate::keys::KeyManager::shred) and to whatever else is about one scope.
+    ///
+    /// ```
+    /// # use eventseal::{Normalize, Schemas, event, subject};
+    /// let customer = subject("Customer", "/customer_id").normalize(Normalize::LowerCase);
+    /// let schemas = Schemas::new([event("OrderPlaced").version(1).protect(&["/email"], customer)])?;
+    /// assert_eq!(schemas.scope_for("Customer", "CUST_42")?.id(), "cust_42");
+    /// assert_eq!(schemas.scope_for("Guest", "GUEST_7")?.id(), "GUEST_7", "of this kind, they say nothing");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InputFault::InvalidText`] if the kind or the id is empty, too long or holds a NUL character, before or after
+    /// the id is normalized, or if it can't be normalized.
+    pub fn scope_for(&self, kind: impl Into<Arc<str>>, id: &str) -> Result<KeyScope> {
+        let given = KeyScope::new(kind, id);
+        given.check()?;
+        self.normalizers.scope(given.kind().into(), id).map_err(|NotNormalized { problem, .. }| {
+            Error::Input(InputFault::InvalidText { what: "the scope id, once it is normalized,", problem })
+        })
     }
 
     /// A declared kind that `kind` can be confused with, if there is one.

@@ -133,9 +133,12 @@ fn protected_places(plan: &Plan) -> Vec<ProtectedPlace> {
 fn owner_of(plan: &Plan, field: &Field) -> Owner {
     match &field.owner {
         FieldOwner::Aggregate { kind: None } => Owner::Aggregate,
-        FieldOwner::Aggregate { kind: Some(kind) } => Owner::AggregateAs { kind: kind.clone() },
+        FieldOwner::Aggregate { kind: Some(kind) } => {
+            Owner::AggregateAs { kind: kind.clone(), normalize: plan.normalizers.of(kind).cloned() }
+        }
         FieldOwner::Subject { kind, capture } => Owner::Subject {
             kind: kind.clone(),
+            normalize: plan.normalizers.of(kind).cloned(),
             id: plan.captures.get(*capture).map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
         },
     }

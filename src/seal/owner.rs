@@ -6,9 +6,12 @@ use crate::json::pointer::JsonPointer;
 use crate::json::scan::{Hit, unescape};
 use crate::json::wanted::Target;
 use crate::keys::names::KeyScope;
+use crate::seal::normalize::NotNormalized;
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
+use uuid::Uuid;
 
 /// The hits that name subjects in a document.
 pub(super) struct Names<'f> {
@@ -53,7 +56,7 @@ pub(super) fn scope_of(
     match &field.owner {
         FieldOwner::Aggregate { kind } => {
             let kind = kind.as_ref().map_or_else(|| event.aggregate.aggregate_type().into(), Clone::clone);
-            Ok(KeyScope::new(kind, event.aggregate.aggregate_id()))
+            normalized(plan, kind, event.aggregate.aggregate_id(), event_id)
         }
         FieldOwner::Subject { kind, capture } => {
             let pointer = || plan.captures[*capture].as_str().to_owned();
@@ -66,13 +69,24 @@ pub(super) fn scope_of(
                         pointer: pointer(),
                     },
                 }),
-                Some(id) => scope_id(id).map(|id| KeyScope::new(kind.clone(), id)).map_err(|problem| Error::Event {
-                    event_id,
-                    fault: EventFault::InvalidScopeId { kind: kind.to_string(), pointer: pointer(), problem },
-                }),
+                Some(id) => match scope_id(id) {
+                    Ok(id) => normalized(plan, kind.clone(), &id, event_id),
+                    Err(problem) => Err(Error::Event {
+                        event_id,
+                        fault: EventFault::InvalidScopeId { kind: kind.to_string(), pointer: pointer(), problem },
+                    }),
+                },
             }
         }
     }
+}
+
+/// The scope under the normalized id.
+fn normalized(plan: &Plan, kind: Arc<str>, id: &str, event_id: Uuid) -> Result<KeyScope> {
+    plan.normalizers.scope(Arc::clone(&kind), id).map_err(|NotNormalized { by, problem }| Error::Event {
+        event_id,
+        fault: EventFault::NotNormalized { kind: kind.to_string(), by, problem },
+    })
 }
 
 /// Reads a scope id from its JSON text: a string (decoded), or an integer (as it is spelled).

@@ -2,6 +2,7 @@
 
 use crate::json::pointer::{JsonPointer, Pattern};
 use crate::json::wanted::{Target, Wanted};
+use crate::seal::normalize::Normalizers;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ pub(crate) struct Plan {
     pub(crate) whole: Option<Field>,
     /// The places at which payloads name scope ids.
     pub(crate) captures: Vec<Pattern>,
+    /// How the ids of owners are normalized.
+    pub(crate) normalizers: Normalizers,
     /// What sealing looks for: fields and captures.
     pub(crate) to_seal: Wanted,
     /// What opening looks for: fields only.

@@ -11,6 +11,7 @@ use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
 use crate::schema::{Journey, Owners, ReadAs, Readable};
 use crate::seal::detect::{is_sealed, may_hold_header};
+use crate::seal::normalize::Normalizers;
 use crate::seal::opening::{Closed, KeyStatus, Keys, Opened, inspect};
 use crate::seal::sealing::{Draft, SealingKey};
 use crate::sealer::Sealer;
@@ -59,7 +60,7 @@ pub(crate) struct Coverage {
     /// The live data keys of the header, each with its scope.
     pub(crate) live: HashMap<KeyId, KeyScope>,
     /// The owner of each place with a live key. It is read from the key table and so is authentic. The owner that the
-    /// payload names is not.
+    /// payload names is not. Its id is normalized, as that of a payload is when it is sealed.
     pub(crate) owners: HashMap<String, KeyScope>,
 }
 
@@ -101,7 +102,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             let opened = closed.open(&read_as.schema.plan, namespace, keys)?;
             let coverage = match reader {
                 Reader::User => Coverage::default(),
-                Reader::Maintenance | Reader::Locked(_) => Coverage::of(closed, keys),
+                Reader::Maintenance | Reader::Locked(_) => Coverage::of(closed, keys, self.schemas.normalizers()),
             };
             Ok(OpenedRow { read_as: Some(*read_as), opened: Some(opened), coverage })
         });
@@ -151,7 +152,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
                 out.push(event);
                 Ok(Journey::UNCHANGED)
             }
-            Some(read_as) => self.schemas.upcast(read_as, readable(event, row.opened), out),
+            Some(read_as) => self.schemas.upcast(read_as, readable(event, row.opened, self.schemas.normalizers()), out),
         }
     }
 }
@@ -185,20 +186,21 @@ impl OpenedRow<'_> {
 }
 
 impl Coverage {
-    fn of(closed: &Closed<'_>, keys: &Keys) -> Self {
+    fn of(closed: &Closed<'_>, keys: &Keys, normalizers: &Normalizers) -> Self {
         let live = closed.key_ids().filter_map(|key_id| match keys.get(&key_id) {
             Some(KeyStatus::Live { scope, .. }) if !scope.is_reserved() => Some((key_id, scope.clone())),
             _ => None,
         });
         let live: HashMap<KeyId, KeyScope> = live.collect();
-        let owners =
-            closed.entries().filter_map(|(place, key_id)| Some((place.to_owned(), live.get(&key_id)?.clone())));
+        let owners = closed
+            .entries()
+            .filter_map(|(place, key_id)| Some((place.to_owned(), normalizers.same(live.get(&key_id)?.clone()))));
         Self { owners: owners.collect(), places: closed.covered().into_iter().map(str::to_owned).collect(), live }
     }
 }
 
 /// The event with its opened payload and its redactions.
-pub(super) fn readable(mut event: PersistedEvent, opened: Option<Opened>) -> Readable {
+pub(super) fn readable(mut event: PersistedEvent, opened: Option<Opened>, normalizers: &Normalizers) -> Readable {
     let Some(Opened { payload, redacted, places }) = opened else {
         return Readable { event, owners: Owners::default() };
     };
@@ -206,7 +208,7 @@ pub(super) fn readable(mut event: PersistedEvent, opened: Option<Opened>) -> Rea
     event.payload = payload;
     event.redacted.extend(redacted.into_iter().map(|redacted| redacted.place));
     event.sealed = Sealed::by(Arc::clone(&places));
-    Readable { event, owners: Owners::new(places) }
+    Readable { event, owners: Owners::new(places, normalizers) }
 }
 
 /// Seals a draft of a stored event. `keys` must have a usable key for each of its scopes.

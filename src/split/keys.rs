@@ -4,8 +4,8 @@ use super::{KeySide, SplitTx};
 use crate::error::{Error, Result, TransactionFault};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyWork, LogEntry, NewDataKey, RestoredScopes,
-    ScopeLock, ScopeRecord,
+    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyWork, ListedScope, LogEntry, NewDataKey,
+    RestoredScopes, ScopeLock, ScopeRecord,
 };
 use crate::sql::{committing, database};
 use crate::store::TableWork;
@@ -215,8 +215,8 @@ where
         read!(tx, |connection| self.inner.kek_usage(connection))
     }
 
-    async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>> {
-        read!(tx, |connection| self.inner.scopes_with_ids(connection, ids))
+    async fn scopes_from(&self, tx: &mut Self::Tx, from: &KeyScope, limit: u32) -> Result<Vec<ListedScope>> {
+        read!(tx, |connection| self.inner.scopes_from(connection, from, limit))
     }
 
     async fn restored_scopes(&self, tx: &mut Self::Tx, limit: u32) -> Result<RestoredScopes> {

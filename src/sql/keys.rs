@@ -4,8 +4,8 @@ use crate::error::{Error, KeyFault, Result, StorageFault, no_effect};
 use crate::keys::entry::keys_from_text;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
-    DataKeyRecord, EntryMac, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, LogEntry, RestoredScopes, ScopeAction,
-    ScopeRecord, ScopeState,
+    DataKeyRecord, EntryMac, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, ListedScope, LogEntry, RestoredScopes,
+    ScopeAction, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::sql::SqlRow;
@@ -237,6 +237,17 @@ pub(crate) fn refused_key(scope: &KeyScope, record: Option<&ScopeRecord>) -> Err
 /// Reads the name of a scope.
 pub(crate) fn scope_name(row: &impl SqlRow) -> Result<KeyScope> {
     Ok(KeyScope::new(row.text(0)?, row.text(1)?))
+}
+
+/// Reads a scope of a list.
+pub(crate) fn listed_scope(row: &impl SqlRow) -> Result<ListedScope> {
+    Ok(ListedScope {
+        scope: scope_name(row)?,
+        state: ScopeState::parse(row.text(2)?)?,
+        generation: row.small_number(3, "key_scopes.generation")?,
+        last_version: row.optional_small_number(4, "data_keys.version")?,
+        kek_id: row.optional_id(5)?.map(KekId),
+    })
 }
 
 /// Reads the result of [`RESTORED_SCOPES`].

@@ -6,7 +6,7 @@ use eventseal::conformance;
 use eventseal::error::StorageFault;
 use eventseal::keys::{
     DataKeyRecord, KekId, KekRecord, KekState, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore, KeyTable, KeyWrapping,
-    LogEntry, NewDataKey, RestoredScopes, ScopeAction, ScopeLock, ScopeRecord, ScopeState,
+    ListedScope, LogEntry, NewDataKey, RestoredScopes, ScopeAction, ScopeLock, ScopeRecord, ScopeState,
 };
 use eventseal::kms::WrappedKek;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
@@ -31,7 +31,11 @@ enum Fault {
     TakesTheActiveKeyForTheNewest,
     SaysThatItInstalled,
     RetiresNothing,
-    FindsOneKind,
+    ListsOneKind,
+    ListsOneTooMany,
+    ListsFromTheNext,
+    ListsWithoutCase,
+    ListsTheOldestKey,
     ForgetsTheActor,
     ReplacesNothing,
     ReplacesNothingAndSaysOtherwise,
@@ -191,13 +195,32 @@ impl KeyFaults for Mutant {
         }
     }
 
-    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
-        let mut found = self.0.scopes_with_ids(tx, ids).await?;
-        if self.1 == Fault::FindsOneKind {
-            let kind = found.first().map(|scope| scope.kind().to_owned());
-            found.retain(|scope| Some(scope.kind()) == kind.as_deref());
+    async fn scopes_from(&self, tx: &mut MemoryTx, from: &KeyScope, limit: u32) -> Result<Vec<ListedScope>> {
+        let list = async |tx: &mut MemoryTx, from: &KeyScope| self.0.scopes_from(tx, from, limit).await;
+        match self.1 {
+            Fault::ListsOneTooMany => self.0.scopes_from(tx, from, limit.saturating_add(1)).await,
+            Fault::ListsFromTheNext => list(tx, &KeyScope::new(from.kind(), format!("{}\u{1}", from.id()))).await,
+            Fault::ListsOneKind => {
+                let mut found = list(tx, from).await?;
+                let kind = found.first().map(|row| row.scope.kind().to_owned());
+                found.retain(|row| Some(row.scope.kind()) == kind.as_deref());
+                Ok(found)
+            }
+            Fault::ListsWithoutCase => {
+                let mut found = list(tx, from).await?;
+                found.sort_by_key(|row| (row.scope.kind().to_lowercase(), row.scope.id().to_lowercase()));
+                Ok(found)
+            }
+            Fault::ListsTheOldestKey => {
+                let mut found = list(tx, from).await?;
+                for row in &mut found {
+                    let history = self.0.history(tx, &row.scope).await?;
+                    row.kek_id = history.and_then(|history| history.keys.first().map(|key| key.kek_id));
+                }
+                Ok(found)
+            }
+            _ => list(tx, from).await,
         }
-        Ok(found)
     }
 
     async fn history(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<Option<KeyHistory>> {
@@ -232,7 +255,11 @@ async fn a_store_that_breaks_a_rule_is_caught_by_name() {
         (Fault::TakesTheActiveKeyForTheNewest, "last_version must be the highest version"),
         (Fault::SaysThatItInstalled, "install_kek failed"),
         (Fault::RetiresNothing, "retire_kek failed"),
-        (Fault::FindsOneKind, "scopes_with_ids finds the scopes of every kind"),
+        (Fault::ListsOneKind, "scopes_from must list every scope"),
+        (Fault::ListsOneTooMany, "scopes_from must keep to its limit"),
+        (Fault::ListsFromTheNext, "scopes_from must begin with the scope that it is given"),
+        (Fault::ListsWithoutCase, "scopes_from must list scopes in the order of bytes"),
+        (Fault::ListsTheOldestKey, "with what its newest key says"),
         (Fault::ForgetsTheActor, "the history says who did it"),
         (Fault::ReplacesNothing, "change_kek_state must change a key in the state that it was told"),
         (Fault::ReplacesNothingAndSaysOtherwise, "change_kek_state must change the state"),

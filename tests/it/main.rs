@@ -36,6 +36,8 @@ mod kinds;
 mod kms;
 mod layers;
 #[cfg(feature = "databases")]
+mod listing;
+#[cfg(feature = "databases")]
 mod maintenance_backfill;
 #[cfg(feature = "databases")]
 mod maintenance_census;
@@ -46,6 +48,8 @@ mod maintenance_rewrite;
 mod measures;
 #[cfg(feature = "databases")]
 mod mutants;
+#[cfg(feature = "databases")]
+mod normalize;
 mod numbers;
 #[cfg(feature = "databases")]
 mod oracle;

@@ -9,7 +9,7 @@ mod kms;
 use async_trait::async_trait;
 use eventseal::keys::{
     DataKeyRecord, KekId, KekRecord, KekState, KekUsage, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore, KeyTable,
-    KeyWork, KeyWrapping, LogEntry, NewDataKey, RestoredScopes, ScopeLock, ScopeRecord,
+    KeyWork, KeyWrapping, ListedScope, LogEntry, NewDataKey, RestoredScopes, ScopeLock, ScopeRecord,
 };
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::store::{
@@ -107,8 +107,8 @@ pub trait KeyFaults: Send + Sync {
         self.inner().kek_usage(tx).await
     }
 
-    async fn scopes_with_ids(&self, tx: &mut KeyTx<Self>, ids: &[String]) -> Result<Vec<KeyScope>> {
-        self.inner().scopes_with_ids(tx, ids).await
+    async fn scopes_from(&self, tx: &mut KeyTx<Self>, from: &KeyScope, limit: u32) -> Result<Vec<ListedScope>> {
+        self.inner().scopes_from(tx, from, limit).await
     }
 
     async fn restored_scopes(&self, tx: &mut KeyTx<Self>, limit: u32) -> Result<RestoredScopes> {
@@ -270,9 +270,9 @@ impl<T: KeyFaults> KeyTable for Faulty<T> {
         self.0.kek_usage(tx).await
     }
 
-    async fn scopes_with_ids(&self, tx: &mut Self::Tx, ids: &[String]) -> Result<Vec<KeyScope>> {
-        self.0.before("scopes_with_ids")?;
-        self.0.scopes_with_ids(tx, ids).await
+    async fn scopes_from(&self, tx: &mut Self::Tx, from: &KeyScope, limit: u32) -> Result<Vec<ListedScope>> {
+        self.0.before("scopes_from")?;
+        self.0.scopes_from(tx, from, limit).await
     }
 
     async fn restored_scopes(&self, tx: &mut Self::Tx, limit: u32) -> Result<RestoredScopes> {

@@ -3,10 +3,12 @@
 mod census;
 #[cfg(test)]
 mod guides;
+mod list;
 mod secrets;
 mod shared;
 
 pub(crate) use census::{Census, Payloads};
+pub(crate) use list::List;
 pub(crate) use secrets::{check_secrets, has_password};
 pub(crate) use shared::{Cause, Database, MasterKey, Progress, Scope};
 
@@ -71,7 +73,7 @@ pub(crate) enum Command {
     Census(Census),
     /// Check everything that keys need, and say what to fix
     Doctor(Doctor),
-    /// Show the keys of a scope
+    /// Show the keys of a scope, or list scopes
     #[command(subcommand)]
     Keys(Keys),
     /// Destroy the keys of a scope for good
@@ -113,6 +115,8 @@ pub(crate) enum Command {
 pub(crate) enum Keys {
     /// Show the keys of a scope: when each was made and destroyed, and every change with its reason
     Show(Show),
+    /// List scopes by kind, partition and state, in pages
+    List(List),
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@
 use crate::connect::{Backend, Db};
 use crate::master_key::NoMasterKey;
 use crate::output::{Failure, shown, tell};
-use crate::registered::{KindIs, Registered};
+use crate::registered::{KindIs, Registered, Spelling};
 use eventseal::KeyScope;
 use eventseal::keys::{KeyStore, ScopeLock, ScopeState};
 use serde_json::{Value, json};
@@ -17,6 +17,8 @@ pub(crate) struct Doubts {
     scope: KeyScope,
     /// What the schemas say about its kind, if a schema lock was passed.
     schemas: Option<(Registered, KindIs)>,
+    /// How the schemas spell the id.
+    spelling: Spelling,
     /// Other scopes with the same id or with another spelling of it.
     similar: Vec<(KeyScope, ScopeState)>,
 }
@@ -25,11 +27,12 @@ impl Doubts {
     /// Looks the kind up in the schema lock. Needs no connection.
     pub(crate) fn of_kind(scope: &KeyScope, schemas: Option<&Path>) -> Result<Self, Failure> {
         let registered = schemas.map(Registered::read).transpose()?;
+        let spelling = registered.as_ref().map_or(Spelling::Theirs, |registered| registered.spelling(scope));
         let schemas = registered.map(|registered| {
             let kind = if scope.is_reserved() { KindIs::Known } else { registered.kind(scope.kind()) };
             (registered, kind)
         });
-        Ok(Self { scope: scope.clone(), schemas, similar: Vec::new() })
+        Ok(Self { scope: scope.clone(), schemas, spelling, similar: Vec::new() })
     }
 
     /// Adds what the key table says about the id.
@@ -50,6 +53,9 @@ impl Doubts {
         let mut text = String::new();
         if let Some(kind) = self.kind() {
             let _ = writeln!(text, "WARNING: {kind}");
+        }
+        if let Some(spelling) = self.spelling() {
+            let _ = writeln!(text, "WARNING: {spelling}");
         }
         // Scopes that are shredded already need no warning.
         if self.similar.iter().any(|(_, state)| *state != ScopeState::Shredded) {
@@ -72,6 +78,9 @@ impl Doubts {
         if let Some(kind) = self.kind() {
             let _ = write!(text, "; {}", kind.trim_end_matches('.'));
         }
+        if let Some(spelling) = self.spelling() {
+            let _ = write!(text, "; {}", spelling.trim_end_matches('.'));
+        }
         text
     }
 
@@ -80,6 +89,10 @@ impl Doubts {
             Some((_, KindIs::Known)) => true.into(),
             Some((_, KindIs::Unknown)) => false.into(),
             Some((_, KindIs::PerhapsAnAggregate)) | None => Value::Null,
+        };
+        json["normalized"] = match &self.spelling {
+            Spelling::Other(scope) => scope.id().into(),
+            Spelling::Theirs | Spelling::Unknown(_) => Value::Null,
         };
         let similar = self
             .similar
@@ -108,12 +121,35 @@ impl Doubts {
         Some(text)
     }
 
+    fn spelling(&self) -> Option<String> {
+        let (registered, _) = self.schemas.as_ref()?;
+        match &self.spelling {
+            Spelling::Theirs => None,
+            Spelling::Other(scope) => Some(format!(
+                "the schemas in {} spell this id {}: under the id as it is typed here, nothing is sealed any more.",
+                registered.name(),
+                in_quotes(scope.id())
+            )),
+            Spelling::Unknown(function) => Some(format!(
+                "the schemas in {} spell ids of this kind with the {}, which this command does not know: pass the id \
+                 as it returns it.",
+                registered.name(),
+                shown(function)
+            )),
+        }
+    }
+
     /// The other scopes. An id that is spelled otherwise is in quotes, so that white space can be seen.
     fn others(&self) -> String {
         let others = self.similar.iter().map(|(other, state)| {
-            let id = if other.id() == self.scope.id() { shown(other.id()) } else { format!("'{}'", shown(other.id())) };
+            let id = if other.id() == self.scope.id() { shown(other.id()) } else { in_quotes(other.id()) };
             format!("{} {id} ({})", shown(other.kind()), state.as_str())
         });
         others.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// An id in quotes, so that white space can be seen.
+fn in_quotes(id: &str) -> String {
+    format!("'{}'", shown(id))
 }

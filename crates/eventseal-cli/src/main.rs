@@ -12,6 +12,7 @@ mod doubts;
 mod generate;
 mod interrupt;
 mod keks;
+mod list;
 mod master_key;
 mod migrate;
 mod output;
@@ -58,6 +59,7 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
         Command::Census(args) => census::census(args, cli.json).await,
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Keys(args::Keys::Show(args)) => scopes::show(args, cli.json).await,
+        Command::Keys(args::Keys::List(args)) => list::list(args).await,
         Command::Shred(args) => shred::shred(args, cli.json).await,
         Command::Reopen(args) => scopes::reopen(args, cli.json).await,
         Command::Disable(args) => scopes::disable(args, cli.json).await,

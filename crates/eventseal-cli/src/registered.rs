@@ -4,7 +4,7 @@
 use crate::output::{Failure, shown};
 use eventseal::maintenance::CensusRow;
 use eventseal::schema::{EventSchema, LockFile, LockedStep, LockedType, SchemaProblem, SplitPart, StepContext};
-use eventseal::{Owner, Schemas, event, subject};
+use eventseal::{KeyScope, Normalize, Owner, Schemas, event, subject};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -117,12 +117,33 @@ impl Registered {
         self.owners().filter_map(named).collect()
     }
 
-    pub(crate) fn kind(&self, kind: &str) -> KindIs {
-        let names = |owner: &str| {
-            owner.strip_prefix(OWN_AS) == Some(kind)
-                || owner.strip_prefix(kind).is_some_and(|rest| rest.starts_with(SUBJECT_AT))
+    /// How the ids of a kind are normalized, as the schema lock says it.
+    fn normalized(&self, kind: &str) -> Option<&str> {
+        let mut versions = self.types.values().flat_map(|known| known.versions.values());
+        versions.find_map(|version| {
+            let of_kind = version.protected.iter().filter(|(_, owner)| is_of_kind(owner, kind));
+            of_kind.filter_map(|(pointer, _)| version.normalized.get(pointer)).map(String::as_str).next()
+        })
+    }
+
+    /// What the schemas make of the id of a scope, if its kind is normalized.
+    pub(crate) fn spelling(&self, scope: &KeyScope) -> Spelling {
+        let how = match self.normalized(scope.kind()) {
+            None => return Spelling::Theirs,
+            Some("uuid") => Normalize::Uuid,
+            Some("lower_case") => Normalize::LowerCase,
+            Some(other) => return Spelling::Unknown(other.to_owned()),
         };
-        if self.owners().any(names) {
+        let owner = subject(scope.kind(), "/id").normalize(how);
+        let known = Schemas::new([event("E").version(1).protect(&["/value"], owner)]);
+        match known.map(|known| known.scope_for(scope.kind(), scope.id())) {
+            Ok(Ok(normal)) if normal != *scope => Spelling::Other(normal),
+            _ => Spelling::Theirs,
+        }
+    }
+
+    pub(crate) fn kind(&self, kind: &str) -> KindIs {
+        if self.owners().any(|owner| is_of_kind(owner, kind)) {
             KindIs::Known
         } else if self.owners().any(|owner| owner == OWN)
             && !self.kinds().into_iter().any(|known| are_similar(kind, known))
@@ -133,6 +154,23 @@ impl Registered {
             KindIs::Unknown
         }
     }
+}
+
+/// How the id of a scope is spelled, compared with how the schemas spell ids of its kind.
+#[derive(Debug)]
+pub(crate) enum Spelling {
+    /// As they do. Or nothing is known about its kind.
+    Theirs,
+    /// They spell it like this.
+    Other(KeyScope),
+    /// They spell it with a function, which only the application knows.
+    Unknown(String),
+}
+
+/// Does this owner own scopes of this kind?
+fn is_of_kind(owner: &str, kind: &str) -> bool {
+    owner.strip_prefix(OWN_AS) == Some(kind)
+        || owner.strip_prefix(kind).is_some_and(|rest| rest.starts_with(SUBJECT_AT))
 }
 
 /// Are these two kinds so similar that a registry refuses them beside each other?

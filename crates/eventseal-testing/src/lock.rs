@@ -334,6 +334,10 @@ impl Comparing<'_> {
                 self.add(name, ChangeKind::Protection { pointer: pointer.clone(), was, is });
                 continue;
             }
+            let (was, is) = (before.normalized.get(pointer).cloned(), now.normalized.get(pointer).cloned());
+            if was != is {
+                self.add(name, ChangeKind::Normalized { pointer: pointer.clone(), was, is });
+            }
             let stand_in = |entry: &LockedVersion| entry.redact_as.get(pointer).cloned().unwrap_or_default();
             let (was, is) = (stand_in(before), stand_in(&now));
             if was != is {

@@ -178,10 +178,11 @@ fn keys_of(
     }
     // The draft says which scope owns each place by the new plan.
     let draft = Draft::new(plan, event.as_stored()).ok()??;
+    let is_owner = |owner: &KeyScope, scope: &KeyScope| plan.normalizers.same(owner.clone()) == *scope;
     let mut voids = Voids::new();
     for scope in &draft.scopes {
         let of_scope: HashSet<KeyId> =
-            destroyed.iter().filter(|(_, owner)| owner == scope).map(|(key_id, _)| *key_id).collect();
+            destroyed.iter().filter(|(_, owner)| is_owner(owner, scope)).map(|(key_id, _)| *key_id).collect();
         if let (1, Some(key_id)) = (of_scope.len(), of_scope.iter().next()) {
             voids.extend(draft.places_of(scope).filter(|place| places.contains(place)).map(|place| (place, *key_id)));
         }

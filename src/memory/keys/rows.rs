@@ -4,8 +4,8 @@ use super::{MemoryKeys, active, insert, key_record, new_scope, scope_record};
 use crate::error::{Error, Result, TransactionFault};
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyTable, KeyWork, KeyWrapping, NewDataKey,
-    RestoredScopes, ScopeRecord, ScopeState,
+    DataKeyRecord, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyTable, KeyWork, KeyWrapping, ListedScope,
+    NewDataKey, RestoredScopes, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::memory::{DataKeyRow, MemoryTx, Tables};
@@ -57,9 +57,19 @@ impl KeyTable for MemoryKeys {
         Ok(usage)
     }
 
-    async fn scopes_with_ids(&self, tx: &mut MemoryTx, ids: &[String]) -> Result<Vec<KeyScope>> {
+    async fn scopes_from(&self, tx: &mut MemoryTx, from: &KeyScope, limit: u32) -> Result<Vec<ListedScope>> {
         let tables = tx.read()?;
-        Ok(tables.scopes.keys().filter(|scope| ids.iter().any(|id| id == scope.id())).cloned().collect())
+        let listed = tables.scopes.range(from.clone()..).take(limit as usize).map(|(scope, row)| {
+            let newest = row.keys.last().and_then(|key_id| tables.data_keys.get(key_id)).map(|key| &key.info);
+            ListedScope {
+                scope: scope.clone(),
+                state: row.state,
+                generation: row.generation,
+                last_version: newest.map(|key| key.version),
+                kek_id: newest.map(|key| key.kek_id),
+            }
+        });
+        Ok(listed.collect())
     }
 
     async fn restored_scopes(&self, tx: &mut MemoryTx, limit: u32) -> Result<RestoredScopes> {

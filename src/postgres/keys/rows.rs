@@ -3,19 +3,22 @@
 use super::PostgresKeys;
 use super::store::{columns, query};
 use crate::error::Result;
-use crate::keys::names::{KekId, KeyId, KeyScope};
+use crate::keys::names::{KekId, KeyId, KeyScope, following};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyStore, KeyTable, KeyWork, KeyWrapping,
-    NewDataKey, RestoredScopes, ScopeRecord, ScopeState,
+    ListedScope, NewDataKey, RestoredScopes, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::sql::keys::{data_key, kek, kek_usage, restored, scope_name};
+use crate::sql::keys::{data_key, kek, kek_usage, listed_scope, restored};
 use crate::sql::{SqlRow, key_database as database, own_transaction};
 use crate::store::TableWork;
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+/// How many scopes the statement that lists them returns at most.
+const AT_A_TIME: u32 = 1_000;
 
 #[async_trait]
 impl KeyTable for PostgresKeys {
@@ -42,13 +45,28 @@ impl KeyTable for PostgresKeys {
         rows.iter().map(kek_usage).collect()
     }
 
-    async fn scopes_with_ids(&self, tx: &mut PgConnection, ids: &[String]) -> Result<Vec<KeyScope>> {
-        let rows = query(&self.sql.scopes_with_ids)
-            .bind(ids.to_vec())
-            .fetch_all(tx)
-            .await
-            .map_err(database("looking for key scopes"))?;
-        rows.iter().map(scope_name).collect()
+    async fn scopes_from(&self, tx: &mut PgConnection, from: &KeyScope, limit: u32) -> Result<Vec<ListedScope>> {
+        let (mut from, mut left) = (from.clone(), limit);
+        let mut found: Vec<ListedScope> = Vec::new();
+        while left > 0 {
+            let wanted = left.min(AT_A_TIME);
+            let rows = query(&self.sql.scopes_from)
+                .bind(from.kind())
+                .bind(from.id())
+                .bind(i64::from(wanted))
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(database("listing key scopes"))?;
+            for row in &rows {
+                found.push(listed_scope(row)?);
+            }
+            left -= wanted;
+            match found.last() {
+                Some(last) if rows.len() as u64 == u64::from(wanted) => from = following(&last.scope),
+                _ => break,
+            }
+        }
+        Ok(found)
     }
 
     async fn restored_scopes(&self, tx: &mut PgConnection, limit: u32) -> Result<RestoredScopes> {

@@ -87,21 +87,20 @@ statements! {
             SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0
         ) AS s
         LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true",
-    // This steps from one kind to the next in the primary key, because there are few kinds and many ids.
-    scopes_with_ids: "WITH RECURSIVE kinds (kind) AS (
-            (SELECT s.scope_kind FROM {key_scopes} AS s ORDER BY s.scope_kind LIMIT 1)
-            UNION ALL
-            SELECT (
-                SELECT s.scope_kind FROM {key_scopes} AS s WHERE s.scope_kind > kinds.kind ORDER BY s.scope_kind LIMIT 1
-            )
-            FROM kinds WHERE kinds.kind IS NOT NULL
-        )
-        SELECT s.scope_kind, s.scope_id
-        FROM kinds
-        CROSS JOIN UNNEST((SELECT $1::text[])) AS w (id)
-        CROSS JOIN LATERAL (
-            SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = kinds.kind AND s.scope_id = w.id OFFSET 0
-        ) AS s",
+    // The number 1000 tells PostgreSQL that few scopes are read, which it does not know of a parameter. Without it, a plan
+    // for any values sorts the whole table. Keys are looked up for the chosen scopes alone.
+    scopes_from: "SELECT s.scope_kind, s.scope_id, {state}, s.generation, k.version, k.kek_id
+        FROM (
+            SELECT * FROM (
+                SELECT * FROM {key_scopes} AS s WHERE (s.scope_kind, s.scope_id) >= ($1, $2)
+                ORDER BY s.scope_kind, s.scope_id LIMIT 1000
+            ) AS s LIMIT $3
+        ) AS s
+        LEFT JOIN LATERAL (
+            SELECT k.version, k.kek_id FROM {data_keys} AS k
+            WHERE k.scope_kind = s.scope_kind AND k.scope_id = s.scope_id ORDER BY k.version DESC LIMIT 1
+        ) AS k ON true
+        ORDER BY s.scope_kind, s.scope_id",
     // The reserved scopes are read without a lock, because every append reads them and nothing changes them.
     share_scopes: "SELECT {key}, {scope}
         FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)

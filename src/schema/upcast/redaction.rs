@@ -8,6 +8,7 @@ use crate::event::AggregateRef;
 use crate::json::number::{is_same_value, read_as_float};
 use crate::json::pointer::{JsonPointer, Pattern, Places, Token, array_index};
 use crate::keys::names::KeyScope;
+use crate::seal::normalize::Normalizers;
 use crate::seal::places::{KeyOwner, SealedPlaces};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use serde_json::{Number, Value};
@@ -20,13 +21,16 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(crate) struct Owners {
     sealed: Option<Arc<SealedPlaces>>,
+    normalizers: Normalizers,
     known: OnceCell<Known>,
 }
 
 #[derive(Default)]
 struct Known {
-    shredded: HashSet<KeyScope>,
-    live: HashSet<KeyScope>,
+    /// The scopes whose keys were shredded, by their normalized names: keys may be older than what the schemas say now.
+    shredded: HashMap<KeyScope, KeyScope>,
+    /// The scopes whose keys are live, by their normalized names.
+    live: HashMap<KeyScope, KeyScope>,
     /// Scopes whose ids are integers that serde_json may round, by the scope with the rounded id. `None` if two scopes
     /// are rounded to one.
     rounded: HashMap<KeyScope, Option<KeyScope>>,
@@ -46,25 +50,26 @@ enum Owned {
 }
 
 impl Owners {
-    pub(crate) fn new(sealed: Arc<SealedPlaces>) -> Self {
-        Self { sealed: Some(sealed), known: OnceCell::new() }
+    pub(crate) fn new(sealed: Arc<SealedPlaces>, normalizers: &Normalizers) -> Self {
+        Self { sealed: Some(sealed), normalizers: normalizers.clone(), known: OnceCell::new() }
     }
 
     fn known(&self) -> &Known {
-        self.known.get_or_init(|| self.sealed.as_ref().map(|sealed| Known::of(sealed.owners())).unwrap_or_default())
+        let of = |sealed: &Arc<SealedPlaces>| Known::of(sealed.owners(), &self.normalizers);
+        self.known.get_or_init(|| self.sealed.as_ref().map(of).unwrap_or_default())
     }
 
     fn of(&self, plan: &Plan, field: &Field, indexes: &[u32], payload: &Value, aggregate: &AggregateRef) -> Owned {
         let Some(named) = self.named(plan, field, indexes, payload, aggregate) else { return Owned::Unnamed };
         let known = self.known();
-        match (known.shredded.contains(&named), known.live.contains(&named)) {
+        match (known.shredded.contains_key(&named), known.live.contains_key(&named)) {
             (true, false) => Owned::Shredded,
             (false, true) => Owned::Live,
             _ => Owned::Elsewhere,
         }
     }
 
-    /// The owner that the payload names for a field. `None` if it names none.
+    /// The owner that the payload names for a field, under its normalized id. `None` if it names none.
     fn named(
         &self,
         plan: &Plan,
@@ -73,30 +78,32 @@ impl Owners {
         payload: &Value,
         aggregate: &AggregateRef,
     ) -> Option<KeyScope> {
-        match &field.owner {
+        let named = match &field.owner {
             FieldOwner::Aggregate { kind } => {
                 let kind = kind.as_deref().unwrap_or_else(|| aggregate.aggregate_type());
-                Some(KeyScope::new(kind, aggregate.aggregate_id()))
+                KeyScope::new(kind, aggregate.aggregate_id())
             }
             FieldOwner::Subject { kind, capture } => {
                 let id = plan.captures.get(*capture).and_then(|pattern| payload.pointer(&pattern.at(indexes)))?;
                 match id {
-                    Value::String(id) => Some(KeyScope::new(Arc::clone(kind), id.as_str())),
+                    Value::String(id) => KeyScope::new(Arc::clone(kind), id.as_str()),
                     Value::Number(id) => {
                         let named = KeyScope::new(Arc::clone(kind), id.to_string());
                         match self.known().rounded.get(&named) {
-                            Some(Some(exact)) => Some(exact.clone()),
-                            None if id.is_i64() || id.is_u64() => Some(named),
-                            _ => None,
+                            Some(Some(exact)) => exact.clone(),
+                            None if id.is_i64() || id.is_u64() => named,
+                            _ => return None,
                         }
                     }
-                    _ => None,
+                    _ => return None,
                 }
             }
-        }
+        };
+        Some(self.normalizers.same(named))
     }
 
-    /// The owner that the payload names for a field, if the event is sealed under a live key of it.
+    /// The owner that the payload names for a field, if the event is sealed under a live key of it. It is named as the
+    /// key table names it.
     pub(super) fn live(
         &self,
         plan: &Plan,
@@ -106,7 +113,7 @@ impl Owners {
         aggregate: &AggregateRef,
     ) -> Option<KeyScope> {
         let named = self.named(plan, field, indexes, payload, aggregate)?;
-        self.known().live.contains(&named).then_some(named)
+        self.known().live.get(&named).cloned()
     }
 
     /// As [`live`](Self::live), if the event is sealed under a shredded key of it.
@@ -119,24 +126,24 @@ impl Owners {
         aggregate: &AggregateRef,
     ) -> Option<KeyScope> {
         let named = self.named(plan, field, indexes, payload, aggregate)?;
-        self.known().shredded.contains(&named).then_some(named)
+        self.known().shredded.get(&named).cloned()
     }
 
     /// The only owner whose keys were shredded, if there is just one.
     pub(super) fn only_shredded(&self) -> Option<&KeyScope> {
         let shredded = &self.known().shredded;
-        shredded.iter().next().filter(|_| shredded.len() == 1)
+        shredded.values().next().filter(|_| shredded.len() == 1)
     }
 }
 
 impl Known {
-    fn of(owners: &[KeyOwner]) -> Self {
+    fn of(owners: &[KeyOwner], normalizers: &Normalizers) -> Self {
         let mut known = Self::default();
         for owner in owners {
             let of_state = if owner.is_shredded { &mut known.shredded } else { &mut known.live };
-            of_state.insert(owner.scope.clone());
+            of_state.entry(normalizers.same(owner.scope.clone())).or_insert_with(|| owner.scope.clone());
         }
-        for scope in known.shredded.iter().chain(&known.live) {
+        for scope in owners.iter().map(|owner| &owner.scope) {
             let id = scope.id();
             let digits = id.strip_prefix('-').unwrap_or(id);
             let is_wide = id.parse::<i64>().is_err() && id.parse::<u64>().is_err();
@@ -284,19 +291,22 @@ impl<'p> Before<'p> {
         if !self.held(place, value) || self.places.touch(place) {
             return false;
         }
-        let FieldOwner::Subject { capture, .. } = &field.owner else { return true };
+        let FieldOwner::Subject { kind, capture } = &field.owner else { return true };
         let Some(id) = plan.captures.get(*capture).map(|pattern| pattern.at(indexes)) else { return true };
+        let names = |id: &str| plan.normalizers.same(KeyScope::new(Arc::clone(kind), id));
         // Unless the owner's id is the same as before, the value is another owner's: that of another array element, or
         // of another part of a split.
         self.payload
             .pointer(&id)
-            .is_none_or(|named| named.is_null() || after.pointer(&id).is_some_and(|id| may_be_same(named, id)))
+            .is_none_or(|named| named.is_null() || after.pointer(&id).is_some_and(|id| may_be_same(named, id, &names)))
     }
 }
 
-/// May a step have made one id of the other? It may have rounded a wide number.
-fn may_be_same(a: &Value, b: &Value) -> bool {
+/// May a step have made one id of the other? It may have rounded a wide number, or spelled an id in another way that
+/// `names` the same scope.
+fn may_be_same(a: &Value, b: &Value, names: &impl Fn(&str) -> KeyScope) -> bool {
     match (a, b) {
+        (Value::String(a), Value::String(b)) => a == b || names(a) == names(b),
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64().is_some_and(|a| b.as_f64() == Some(a)),
         _ => a == b,
     }

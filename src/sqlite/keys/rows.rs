@@ -8,10 +8,10 @@ use crate::error::Result;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyStore, KeyTable, KeyWork, KeyWrapping,
-    NewDataKey, RestoredScopes, ScopeRecord,
+    ListedScope, NewDataKey, RestoredScopes, ScopeRecord,
 };
 use crate::kms::WrappedKek;
-use crate::sql::keys::{data_key_of_scope, kek_usage, restored, scope_name};
+use crate::sql::keys::{data_key_of_scope, kek_usage, listed_scope, restored};
 use crate::sql::{SqlRow, key_database as database, own_transaction};
 use crate::sqlite::{id_text, to_text};
 use crate::store::TableWork;
@@ -52,13 +52,15 @@ impl KeyTable for SqliteKeys {
         rows.iter().map(kek_usage).collect()
     }
 
-    async fn scopes_with_ids(&self, tx: &mut SqliteConnection, ids: &[String]) -> Result<Vec<KeyScope>> {
-        let rows = query(&self.sql.scopes_with_ids)
-            .bind(json(&ids)?)
+    async fn scopes_from(&self, tx: &mut SqliteConnection, from: &KeyScope, limit: u32) -> Result<Vec<ListedScope>> {
+        let rows = query(&self.sql.scopes_from)
+            .bind(from.kind())
+            .bind(from.id())
+            .bind(i64::from(limit))
             .fetch_all(tx)
             .await
-            .map_err(database("looking for key scopes"))?;
-        rows.iter().map(scope_name).collect()
+            .map_err(database("listing key scopes"))?;
+        rows.iter().map(listed_scope).collect()
     }
 
     async fn restored_scopes(&self, tx: &mut SqliteConnection, limit: u32) -> Result<RestoredScopes> {

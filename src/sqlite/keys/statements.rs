@@ -34,16 +34,12 @@ statements! {
         FROM json_each(?1) AS w
         CROSS JOIN {key_scopes} AS s ON s.scope_kind = w.value ->> 0 AND s.scope_id = w.value ->> 1
         LEFT JOIN {data_keys} AS k ON k.key_id = s.active_key_id",
-    // This steps from one kind to the next in the primary key, because there are few kinds and many ids.
-    scopes_with_ids: "WITH RECURSIVE kinds (kind) AS (
-            SELECT min(scope_kind) FROM {key_scopes}
-            UNION ALL
-            SELECT (SELECT min(s.scope_kind) FROM {key_scopes} AS s WHERE s.scope_kind > kinds.kind)
-            FROM kinds WHERE kinds.kind IS NOT NULL
-        )
-        SELECT s.scope_kind, s.scope_id
-        FROM kinds CROSS JOIN json_each(?1) AS w CROSS JOIN {key_scopes} AS s
-        WHERE s.scope_kind = kinds.kind AND s.scope_id = w.value",
+    scopes_from: "SELECT s.scope_kind, s.scope_id, {state}, s.generation, k.version, k.kek_id
+        FROM {key_scopes} AS s
+        LEFT JOIN {data_keys} AS k
+            ON k.scope_kind = s.scope_kind AND k.scope_id = s.scope_id AND k.version = {last_version}
+        WHERE (s.scope_kind, s.scope_id) >= (?1, ?2)
+        ORDER BY s.scope_kind, s.scope_id LIMIT ?3",
     create_scopes: "INSERT INTO {key_scopes} (scope_kind, scope_id, state, generation)
         SELECT DISTINCT w.value ->> 0, w.value ->> 1, 'live', 1 FROM json_each(?1) AS w WHERE NOT EXISTS
             (SELECT 1 FROM {key_scopes} AS s WHERE s.scope_kind = w.value ->> 0 AND s.scope_id = w.value ->> 1)",

@@ -4,7 +4,8 @@ mod caught;
 
 use eventseal::schema::EventSchema;
 use eventseal::{
-    EventPayload, EventVersion, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event, events, subject,
+    EventPayload, EventVersion, NewEvent, Normalize, Owner, Result, Schemas, Sensitive, aggregate, event, events,
+    subject,
 };
 use eventseal_testing::{ChangeKind, GoldenCorpus, GuardError, Locked, SchemaChange, SchemaLock};
 use serde::{Deserialize, Serialize};

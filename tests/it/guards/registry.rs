@@ -39,7 +39,7 @@ fn schemas() -> Schemas {
         .protect(&["/note"], Owner::Aggregate)
         .version(2)
         .protect(&["/email"], customer())
-        .protect(&["/note"], Owner::AggregateAs { kind: "Order".into() })
+        .protect(&["/note"], Owner::AggregateAs { kind: "Order".into(), normalize: None })
         .redact_as("/note", json!({ "z": 1, "a": "gone" }))
         .version(3)
         .protect(&["/contact"], customer())

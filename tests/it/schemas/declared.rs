@@ -2,7 +2,7 @@
 
 use super::{no_parts, same};
 use eventseal::schema::{EventSchema, SchemaProblem};
-use eventseal::{Error, EventStoreExt, NewEvent, Owner, Schemas, aggregate, event, subject};
+use eventseal::{Error, EventStoreExt, NewEvent, Normalize, Owner, Schemas, aggregate, event, subject};
 use serde_json::json;
 use support::customer;
 use support::world::World;
@@ -55,6 +55,7 @@ fn every_contradiction_is_reported_on_its_own() {
         (e().protect(&["/a/*/b", "/a/0"], Owner::Aggregate), vec!["Overlap", "Pointer"]),
         (e().protect(&["/a/*/b"], subject("K", "/a/0/id")), vec!["Pointer"]),
         (e().protect(&["/a"], subject("", "/id")), vec!["ScopeKind"]),
+        (e().protect(&["/a"], Owner::Aggregate.normalize(Normalize::Uuid)), vec!["NormalizesNoKind"]),
         (e().protect(&["/a"], subject("$eventseal", "/id")), vec!["ScopeKind"]),
         (e().protect(&["/a"], Owner::Aggregate.scope_kind("\0")), vec!["ScopeKind"]),
         (e().protect(&["/a"], subject("K", "id")), vec!["ScopePointer"]),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 crate::on_both! {
     other_scopes_under_the_same_id_are_named,
     a_kind_that_the_schemas_do_not_know_is_named,
+    an_id_that_the_schemas_spell_otherwise_is_named,
 }
 
 /// Adds another scope with keys, as an application whose schemas have this kind would.
@@ -23,17 +24,21 @@ async fn other_scopes_under_the_same_id_are_named(world: World) {
     assert_eq!(world.json(&["keys", "show", "Customer", "cust_1"])["similar"], json!([]));
 
     add(&world, "customer", "cust_1");
-    // A spelling with two differences is not found.
-    add(&world, "Customer", "CUST_1\n");
+    // White space inside of an id is not found, and neither is a longer id.
+    add(&world, "Customer", "cust _1");
+    add(&world, "Customer", "cust_1\u{a0}2");
     let shown = world.run(&["keys", "show", "Customer", "cust_1"]).ended(0);
     let said = "WARNING: Customer cust_1 is not the only scope under this id: customer cust_1 (live). A shred";
     assert!(shown.err.starts_with(said) && shown.out.starts_with("Customer cust_1: live"), "{shown:?}");
     add(&world, "Customer", "cust_1\n");
+    // This differs in case and in white space.
+    add(&world, "Customer", "CuSt_1\r\n");
     let shredded = world.run(&SHRED).ended(0);
-    let said = said.replace("id: ", "id: Customer 'cust_1\\n' (live), ");
+    let said = said.replace("id: ", "id: Customer 'CuSt_1\\r\\n' (live), Customer 'cust_1\\n' (live), ");
     assert!(shredded.err.starts_with(&said), "before anything is done: {shredded:?}");
     assert!(shredded.err.contains("shred each of them.\nShredding Customer cust_1 for good"), "{shredded:?}");
     let similar = json!([
+        { "kind": "Customer", "id": "CuSt_1\r\n", "state": "live" },
         { "kind": "Customer", "id": "cust_1\n", "state": "live" },
         { "kind": "customer", "id": "cust_1", "state": "live" },
     ]);
@@ -52,8 +57,8 @@ async fn other_scopes_under_the_same_id_are_named(world: World) {
         let refused =
             world.run(&[command, &["--json"]].concat()).refused(4, "unknown_scope").error()["message"].clone();
         let others = concat!(
-            r"under this id there is Customer 'CUST_1\n' (live), ",
-            "Customer 'cust_1' (shredded), customer 'cust_1' (live)"
+            r"under this id there is Customer 'CuSt_1\r\n' (live), Customer 'cust_1' (shredded), ",
+            r"Customer 'cust_1\n' (live), customer 'cust_1' (live)"
         );
         assert!(refused.as_str().unwrap().contains(others), "{refused}");
     }
@@ -61,7 +66,9 @@ async fn other_scopes_under_the_same_id_are_named(world: World) {
 
     // Once all of them are shredded, there is no warning any more.
     world.run(&["shred", "customer", "cust_1", "--reason", "request 118", "--yes"]).ended(0);
-    world.run(&["shred", "Customer", "cust_1\n", "--reason", "request 118", "--yes"]).ended(0);
+    for id in ["cust_1\n", "CuSt_1\r\n"] {
+        world.run(&["shred", "Customer", id, "--reason", "request 118", "--yes"]).ended(0);
+    }
     assert_eq!(world.run(&["keys", "show", "Customer", "cust_1"]).ended(0).err, "");
     assert_eq!(world.json(&["keys", "show", "Customer", "cust_1"])["similar"][1]["state"], "shredded");
 }
@@ -131,4 +138,44 @@ async fn a_kind_that_the_schemas_do_not_know_is_named(world: World) {
     let alone =
         crate::command::run(&mut eventseal(&["keys", "show", "Order", "7", "--schemas", "/no/such/file", "--json"]));
     alone.refused(1, "schemas");
+}
+
+async fn an_id_that_the_schemas_spell_otherwise_is_named(world: World) {
+    let world = world.with_keys(0..2).await;
+    let path = world.folder.path().join("schemas.json");
+    let path = path.to_str().unwrap();
+    let lock = |how: &str| {
+        let version = json!({
+            "protected": { "/name": "Customer at /customer", "/note": "the aggregate as Order" },
+            "normalized": { "/name": how },
+        });
+        let lock = json!({ "eventseal_schemas": 1, "types": { "Placed": { "versions": { "1": version } } } });
+        std::fs::write(path, lock.to_string()).unwrap();
+    };
+    let show = |id: &str| world.run(&["keys", "show", "Customer", id, "--schemas", path]);
+    let shred = |kind: &str, id: &str| {
+        world.run(&["shred", kind, id, "--reason", "r", "--yes", "--allow-unknown", "--schemas", path]).ended(0)
+    };
+    lock("lower_case");
+    assert_eq!(show("cust_1").ended(0).err, "");
+    // An unknown scope: the error says how to spell it.
+    let unknown = show("CUST_1").ended(4);
+    let spelled = format!("the schemas in {path} spell this id 'cust_1': under the id as it is typed here, nothing is");
+    assert!(unknown.err.contains(&spelled), "{unknown:?}");
+    // It is only a warning, because the key table may have it from before it was normalized.
+    let shredded = shred("Customer", "CUST_1");
+    assert!(shredded.err.starts_with(&format!("WARNING: {spelled}")), "{shredded:?}");
+    assert!(
+        shredded.err.contains("WARNING: Customer CUST_1 is not the only scope under this id: Customer 'cust_1' (live)")
+    );
+    assert_eq!(world.json(&["keys", "show", "Customer", "CUST_1", "--schemas", path])["normalized"], "cust_1");
+    assert_eq!(world.json(&["keys", "show", "Customer", "cust_1", "--schemas", path])["normalized"], Value::Null);
+    assert!(!shred("Order", "ORD_1").err.contains("spell"), "this kind is not normalized");
+
+    lock("uuid");
+    assert!(!show("CUST_1").ended(0).err.contains("spell"));
+    let uuid = "{0B9F6A9E-7D0C-4D3E-9F0E-3C1F3F0A7B11}";
+    assert!(show(uuid).ended(4).err.contains("spell this id '0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11'"));
+    lock("function digits");
+    assert!(show("cust_1").ended(0).err.contains("with the function digits, which this command does not know"));
 }

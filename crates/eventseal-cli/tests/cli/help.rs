@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) const COMMANDS: [&[&str]; 18] = [
+pub(super) const COMMANDS: [&[&str]; 19] = [
     &[],
     &["migrate"],
     &["prepare"],
@@ -11,6 +11,7 @@ pub(super) const COMMANDS: [&[&str]; 18] = [
     &["doctor"],
     &["keys"],
     &["keys", "show"],
+    &["keys", "list"],
     &["shred"],
     &["reopen"],
     &["disable"],

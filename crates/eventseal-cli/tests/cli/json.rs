@@ -241,6 +241,7 @@ async fn every_result(printed: &mut Printed) {
     // A change from before actors were recorded.
     world.execute("UPDATE key_scope_changes SET actor = NULL WHERE action = 'disable'").await;
     ended("keys show", &about(&["keys", "show"]), 0);
+    ended("keys list", &["keys", "list", "--limit", "2"], 0);
 
     ended("rotate-kek", &["rotate-kek"], 0);
     world.execute("UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = 'cust_2'").await;
@@ -248,13 +249,17 @@ async fn every_result(printed: &mut Printed) {
     ended("rewrap", &["rewrap"], 1);
     ended("shred", &["shred", "Customer", "cust_2", "--reason", "lost anyway", "--yes"], 0);
     let owners = world.folder.path().join("owners.json");
-    let versions = r#"{"1":{"protected":{"/name":"Customer at /customer"}}}"#;
+    let versions = r#"{"1":{"protected":{"/name":"Customer at /customer"},"normalized":{"/name":"lower_case"}}}"#;
     let lock = format!(r#"{{"eventseal_schemas":1,"types":{{"Placed":{{"versions":{versions}}}}}}}"#);
     std::fs::write(&owners, lock).unwrap();
     let schemas = ["--schemas", owners.to_str().unwrap()];
     let other = ["shred", "customer", "cust_2", "--reason", "spelled otherwise", "--yes", "--allow-unknown"];
     ended("shred", &[&other[..], &schemas].concat(), 0);
     ended("keys show", &[&["keys", "show", "Customer", "cust_2"][..], &schemas].concat(), 0);
+    let spelled = ["shred", "Customer", "CUST_2", "--reason", "spelled otherwise", "--yes", "--allow-unknown"];
+    ended("shred", &[&spelled[..], &schemas].concat(), 0);
+    ended("keys show", &[&["keys", "show", "Customer", "CUST_2"][..], &schemas].concat(), 0);
+    ended("keys list", &["keys", "list"], 0);
     ended("status", &["status"], 0);
     ended("retire-kek", &["retire-kek", &old], 0);
     ended("status", &["status", "--max-age", "0", "--check"], 5);

@@ -38,6 +38,7 @@ mod grants;
 mod help;
 mod json;
 mod keyrings;
+mod list;
 mod poolers;
 mod rewrap_process;
 mod rotation;

@@ -50,6 +50,15 @@ pub enum ChangeKind {
         /// The owner now. `None` if the place is not protected.
         is: Option<String>,
     },
+    /// The ids of a place's owner are [normalized](eventseal::Owner::normalize) in another way.
+    Normalized {
+        /// The place in the payload.
+        pointer: String,
+        /// How they were. `None` if they were taken as they were.
+        was: Option<String>,
+        /// How they are now. `None` if they are taken as they are.
+        is: Option<String>,
+    },
     /// The stand-in for an erased place changed.
     StandIn {
         /// The place in the payload.
@@ -185,6 +194,7 @@ impl ChangeKind {
             | Self::Removed
             | Self::Shape { .. }
             | Self::Protection { .. }
+            | Self::Normalized { .. }
             | Self::StandIn { .. }
             | Self::Step { .. }
             | Self::LegacyVersion { .. } => Ok(()), // told by Display
@@ -220,6 +230,15 @@ impl fmt::Display for ChangeKind {
                     "{pointer} was protected by {}, is by {}",
                     was.as_deref().unwrap_or_default(),
                     is.as_deref().unwrap_or_default()
+                )
+            }
+            Self::Normalized { pointer, was, is } => {
+                let shown = |how: &Option<String>| how.as_deref().unwrap_or("nothing").to_owned();
+                let (was, is) = (shown(was), shown(is));
+                write!(f, "the ids of the owner of {pointer} were normalized by {was}, are by {is}: ")?;
+                f.write_str(
+                    "put it back, or accept it and shred a person under both ids from then on, because stored events \
+                     keep the key scopes that they have",
                 )
             }
             Self::StandIn { pointer, was, is } => {

@@ -293,3 +293,21 @@ fn caught(schemas: &Schemas) -> Vec<SchemaChange> {
     }
     found
 }
+
+#[test]
+fn another_spelling_of_ids_is_caught() {
+    let customer = || customer().normalize(Normalize::Uuid);
+    let v1 = event("OrderPlaced").version(1).protect(&["/email"], customer());
+    let placed = v1.version(2).protect(&["/contact/email"], customer());
+    let upcast = placed.upcast(1, |_: OrderPlacedV1| Err::<OrderPlaced, _>("not in this test"));
+    let found = caught(&schemas([upcast, shipped()]));
+    let expected =
+        |pointer: &str| ChangeKind::Normalized { pointer: pointer.into(), was: None, is: Some("uuid".to_owned()) };
+    let kinds: Vec<_> = found.iter().map(|found| found.change.clone()).collect();
+    assert_eq!(kinds, [expected("/email"), expected("/contact/email")]);
+    let message = found[0].to_string();
+    assert!(
+        message.contains("the ids of the owner of /email were normalized by nothing, are by uuid: put it"),
+        "{message}"
+    );
+}
