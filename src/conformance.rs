@@ -39,6 +39,7 @@ mod key_rows;
 mod key_store;
 mod key_table;
 mod kms;
+mod seal_index;
 
 pub use event_store::*;
 pub use event_table::*;

@@ -19,6 +19,7 @@ pub use typed::{EventPayload, TypedEvent};
 
 use crate::error::{Error, EventFault, InputFault, Result};
 use crate::json::pointer::JsonPointer;
+use crate::keys::names::KeyId;
 use crate::seal::detect::is_sealed;
 use crate::sensitive::{self, SensitivePlace, Undecodable};
 use serde::Serialize;
@@ -50,21 +51,25 @@ pub struct NewEvent {
     pub causation_id: Option<String>,
     /// When it happened, kept in microseconds.
     pub created_at: OffsetDateTime,
-    sensitive: Sensitives,
+    origin: Origin,
 }
 
-/// The places of the `Sensitive`s in the value that an event was made of. They play no part in whether two events are
-/// equal.
+/// How a payload was made. It plays no part in whether two events are equal.
 #[derive(Clone, Default)]
-struct Sensitives(Vec<SensitivePlace>);
+struct Origin {
+    /// The places of the `Sensitive`s in the value that the payload was made of.
+    sensitive: Vec<SensitivePlace>,
+    /// The keys that the payload was sealed under.
+    sealed_under: Vec<KeyId>,
+}
 
-impl PartialEq for Sensitives {
+impl PartialEq for Origin {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Sensitives {}
+impl Eq for Origin {}
 
 impl NewEvent {
     /// An event whose payload is `payload` written as JSON.
@@ -85,7 +90,8 @@ impl NewEvent {
     /// [`InputFault::Encode`] if serde can't write the value as JSON, or if JSON can't say it.
     pub fn json<T: Serialize + ?Sized>(event_type: impl Into<EventType>, version: u32, payload: &T) -> Result<Self> {
         let (payload, sensitive) = sensitive::write(payload)?;
-        Ok(Self { sensitive: Sensitives(sensitive), ..Self::raw(event_type, version, payload) })
+        let origin = Origin { sensitive, sealed_under: Vec::new() };
+        Ok(Self { origin, ..Self::raw(event_type, version, payload) })
     }
 
     /// An event whose payload is these very bytes.
@@ -101,13 +107,21 @@ impl NewEvent {
             correlation_id: None,
             causation_id: None,
             created_at: now(),
-            sensitive: Sensitives::default(),
+            origin: Origin::default(),
         }
     }
 
     /// Where a `Sensitive` stood in the value that the event was made of.
     pub(crate) fn sensitive_places(&self) -> &[SensitivePlace] {
-        &self.sensitive.0
+        &self.origin.sensitive
+    }
+
+    /// The data keys that the payload was sealed under, if this event comes from [`Sealer::seal`](crate::Sealer::seal);
+    /// otherwise none, whatever the payload is. For implementers of stores that keep an
+    /// [index of seals](crate::store::SealIndex).
+    #[must_use]
+    pub fn sealed_under(&self) -> &[KeyId] {
+        &self.origin.sealed_under
     }
 
     /// This event as `aggregate` is to store it.
@@ -121,9 +135,9 @@ impl NewEvent {
         }
     }
 
-    /// This event with a sealed payload in place of its own. Nothing is in the clear in that one, so no places of
-    /// `Sensitive`s are kept.
-    pub(crate) fn with_payload(&self, payload: Vec<u8>) -> Self {
+    /// This event with a payload that is sealed under these keys, in place of its own. Nothing is in the clear in that
+    /// one, so no places of `Sensitive`s are kept.
+    pub(crate) fn sealed(&self, payload: Vec<u8>, keys: Vec<KeyId>) -> Self {
         Self {
             event_id: self.event_id,
             event_type: self.event_type.clone(),
@@ -134,7 +148,7 @@ impl NewEvent {
             correlation_id: self.correlation_id.clone(),
             causation_id: self.causation_id.clone(),
             created_at: self.created_at,
-            sensitive: Sensitives::default(),
+            origin: Origin { sensitive: Vec::new(), sealed_under: keys },
         }
     }
 

@@ -7,6 +7,7 @@
 mod backfill;
 mod census;
 mod events_of;
+mod index_seals;
 mod look;
 mod pace;
 mod rewrite;
@@ -14,4 +15,5 @@ mod rewrite;
 pub use backfill::{BackfillOptions, BackfillProgress, Backfilled, Skipped};
 pub use census::{Answer, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};
 pub use events_of::{EventOf, EventsOf, EventsOfOptions, EventsOfPage, EventsOfProgress, SealedPlace};
+pub use index_seals::{IndexSealsOptions, IndexSealsProgress, SealsIndexed, index_seals};
 pub use rewrite::{Kept, KeptBecause, RewriteOptions, RewriteProgress, Rewritten};

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::event::{AggregateRef, PersistedEvent};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{KekRecord, KeyInfo, LogEntry, ScopeState};
+use crate::memory::events::Seals;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,6 +68,8 @@ pub(crate) struct Tables {
     pub(crate) event_ids: HashSet<Uuid>,
     /// The events of each aggregate, as indexes into `events`.
     pub(crate) streams: HashMap<AggregateRef, Vec<usize>>,
+    /// The index of seals, if one was made.
+    pub(crate) seals: Option<Seals>,
     pub(crate) namespace: Namespace,
     pub(crate) keks: BTreeMap<KekId, KekRecord>,
     pub(crate) scopes: BTreeMap<KeyScope, ScopeRow>,
@@ -101,6 +104,7 @@ impl MemoryDb {
             events: Vec::new(),
             event_ids: HashSet::new(),
             streams: HashMap::new(),
+            seals: None,
             namespace,
             keks: BTreeMap::new(),
             scopes: BTreeMap::new(),

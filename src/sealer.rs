@@ -165,7 +165,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             };
             let draft_keys = draft.scopes.iter().map(|scope| key_of(&by_scope, scope)).collect::<Result<Vec<_>>>()?;
             let payload = draft.seal(&keys.namespace, &draft_keys, &integrity, &salts.next()?)?;
-            sealed.push(event.with_payload(payload));
+            sealed.push(event.sealed(payload, draft_keys.iter().map(|key| key.id).collect()));
         }
         Ok(Cow::Owned(sealed))
     }

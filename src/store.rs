@@ -2,11 +2,12 @@
 //! stores.
 //!
 //! [`EventStore`] is the port that appends and reads; [`EventTable`] is the port for census, backfill and
-//! rewrite.
+//! rewrite, and [`SealIndex`] the one to an index of seals beside the table.
 
 pub(crate) mod event_store;
 pub(crate) mod event_table;
 pub(crate) mod ext;
+pub(crate) mod seal_index;
 
 pub use crate::event::check_append;
 pub(crate) use event_store::EventStore;
@@ -15,3 +16,4 @@ pub use event_table::{
     EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, holds_header,
     starts_with_header,
 };
+pub use seal_index::{IndexedSeal, SealIndex, SealIndexState, UNREADABLE_SEAL};

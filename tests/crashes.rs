@@ -9,8 +9,9 @@
 use eventseal::ExpectedVersion::Any;
 use eventseal::keys::KeyStore;
 use eventseal::keys::ScopeAction;
-use eventseal::maintenance::{BackfillOptions, RewriteOptions, Rewritten};
-use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::maintenance::{BackfillOptions, IndexSealsOptions, RewriteOptions, Rewritten, index_seals};
+use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
+use eventseal::store::EventTable;
 use eventseal::{
     Changes, EventFilter, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent,
     PersistedEvent, Result, Schemas, SealedStore, Sealer, aggregate, event, subject,
@@ -47,8 +48,18 @@ struct Point {
     done: bool,
 }
 
-const OPERATIONS: [&str; 8] =
-    ["prepare", "append", "first append", "shred", "shred of a stranger", "reopen", "rotate", "backfill"];
+const OPERATIONS: [&str; 10] = [
+    "prepare",
+    "append",
+    "append with the index",
+    "first append",
+    "shred",
+    "shred of a stranger",
+    "reopen",
+    "rotate",
+    "backfill",
+    "index",
+];
 
 fn keyring() -> Keyring {
     Keyring::parse("main:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap()
@@ -59,6 +70,13 @@ fn store(prefix: &str) -> SealedStore<PostgresStore> {
     let schemas = Schemas::builder([placed]).accept_plaintext("Placed").build().unwrap();
     let keys = if prefix.is_empty() { PostgresKeys::new() } else { PostgresKeys::new().with_prefix(prefix).unwrap() };
     SealedStore::new(PostgresStore::new(), keys, keyring(), schemas)
+}
+
+/// A store whose appends keep the index of seals.
+fn keeping() -> SealedStore<PostgresStore> {
+    let placed = event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"));
+    let tables = PostgresStore::with_tables(PostgresTables::new().index_seals()).unwrap();
+    SealedStore::new(tables, PostgresKeys::new(), keyring(), Schemas::new([placed]).unwrap())
 }
 
 fn placed(name: &str) -> NewEvent {
@@ -87,10 +105,17 @@ async fn act(
         assert_eq!(done.skipped, 0);
         return Ok(());
     }
+    if operation == "index" {
+        index_seals(store.inner(), &mut connection, &IndexSealsOptions::default(), &mut |_| {}).await?;
+        return Ok(());
+    }
     let mut tx = connection.begin().await?;
     match operation {
         "append" | "first append" => {
             drop(store.append(&mut tx, &aggregate("Order", name), Any, &[placed(name), placed(name)]).await?);
+        }
+        "append with the index" => {
+            drop(keeping().append(&mut tx, &aggregate("Order", name), Any, &[placed(name), placed(name)]).await?);
         }
         "shred" | "shred of a stranger" => drop(store.keys().shred(&mut tx, &scope, "crash").await?),
         "reopen" => store.keys().reopen(&mut tx, &scope, "crash").await.map(|_| ())?,
@@ -185,7 +210,14 @@ async fn look(db: &Postgres, operation: &str, name: &str) -> String {
     .fetch_all(&mut *connection)
     .await
     .unwrap();
-    format!("{history}; head {head:?}, events {events:?}, sealed {sealed:?}")
+    let indexed: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM sealed_events JOIN events USING (global_position) WHERE aggregate_id = $1",
+    )
+    .bind(name)
+    .fetch_one(&mut *connection)
+    .await
+    .unwrap();
+    format!("{history}; head {head:?}, events {events:?}, sealed {sealed:?}, indexed {indexed}")
 }
 
 /// Passes on what a client and the server say, until a point is reached.
@@ -361,6 +393,7 @@ async fn i5_i6_i11_whatever_ends_in_the_middle_leaves_nothing_half_done() {
     }
     let db = Postgres::new().await;
     store("").keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
+    PostgresStore::new().seal_index().unwrap().make(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
     let fresh = || format!("x{}_", &Uuid::now_v7().simple().to_string()[12..]);
     let mut stopped = 0;
     for operation in OPERATIONS {
@@ -385,7 +418,7 @@ async fn i5_i6_i11_whatever_ends_in_the_middle_leaves_nothing_half_done() {
                         assert!(["0 0 0/0", "1 0 0/0", "1 1 1/1"].contains(&&*left), "{what}: {left}");
                     } else {
                         // Maintenance commits by itself, and afterwards asks whether the commit was done.
-                        let commit = requests - if operation == "backfill" { 2 } else { 1 };
+                        let commit = requests - if ["backfill", "index"].contains(&operation) { 2 } else { 1 };
                         let committed = (request, done) >= (commit, true);
                         assert_eq!(left, if committed { &*after } else { &*before }, "{what}");
                     }

@@ -1,5 +1,6 @@
 //! The contract of the rows of an event store.
 
+use crate::conformance::seal_index::an_index_of_seals_leads_from_keys_to_events;
 use crate::conformance::{Database, must, must_be_refused, same_json, text, until_idle};
 use crate::error::{Error, KeyFault, Result, TransactionFault};
 use crate::event::{
@@ -23,6 +24,7 @@ where
     payloads_are_replaced_while_they_are_what_was_read(db, store).await;
     events_are_inserted_as_they_are(db, store).await;
     nothing_is_inserted_where_it_does_not_belong(db, store).await;
+    an_index_of_seals_leads_from_keys_to_events(db, store).await;
 }
 
 const SEALED: &str = r#"{"$seal":"AQEAexample","a":1}"#;

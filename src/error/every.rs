@@ -284,6 +284,8 @@ fn of_maintenance() -> Vec<Error> {
         Error::Maintenance(MaintenanceFault::TargetInSameFile),
         Error::Maintenance(MaintenanceFault::IncompleteTarget { up_to: position, events: 3, copied: 2 }),
         Error::Maintenance(MaintenanceFault::NotVerified { event_id: event_id(), problem: "a value differs" }),
+        Error::Maintenance(MaintenanceFault::NoSealIndex),
+        Error::Maintenance(MaintenanceFault::ForeignSealIndex { position }),
     ]
 }
 

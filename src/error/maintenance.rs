@@ -1,11 +1,11 @@
-//! What stops a backfill or a rewrite.
+//! What stops a backfill, a rewrite or the job that fills the index of seals.
 
 use crate::error::ErrorKind;
 use crate::event::{GlobalPosition, Unreadable};
 use uuid::Uuid;
 
-/// What stops a backfill or a rewrite: see [`Error::Maintenance`](crate::Error::Maintenance). Batches that were
-/// committed before it remain.
+/// What stops a backfill, a rewrite or [`index_seals`](crate::maintenance::index_seals): see
+/// [`Error::Maintenance`](crate::Error::Maintenance). Batches that were committed before it remain.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MaintenanceFault {
@@ -56,6 +56,19 @@ pub enum MaintenanceFault {
         /// What differs.
         problem: &'static str,
     },
+    /// This kind of table can't have an index of seals. Searches work without one: they read all events.
+    #[error("this kind of event table can't have an index of seals: search without one, which reads all events")]
+    NoSealIndex,
+    /// The index of seals is not that of these events: at the position of its mark, the table has another event than
+    /// the index notes, or none. Searches do not use such an index.
+    #[error(
+        "the index of seals does not belong to these events: at position {position}, it knows another one; one of them \
+         was restored without the other, or the event was removed; build the index anew"
+    )]
+    ForeignSealIndex {
+        /// The position of the mark.
+        position: GlobalPosition,
+    },
 }
 
 impl MaintenanceFault {
@@ -66,7 +79,9 @@ impl MaintenanceFault {
             | Self::TargetIsSource
             | Self::TargetInSameFile
             | Self::IncompleteTarget { .. }
-            | Self::NotVerified { .. } => ErrorKind::Misuse,
+            | Self::NotVerified { .. }
+            | Self::NoSealIndex
+            | Self::ForeignSealIndex { .. } => ErrorKind::Misuse,
         }
     }
 }

@@ -5,13 +5,15 @@ use crate::event::{GlobalPosition, PersistedEvent, Unreadable};
 use crate::json::pointer::JsonPointer;
 use crate::keys::KeyStore;
 use crate::keys::names::{KeyId, KeyScope};
+use crate::maintenance::index_seals::{belongs, cannot_be_read};
 use crate::maintenance::pace::PAGE_BYTES;
 use crate::seal::format::EntryKind;
 use crate::seal::named::find_header;
 use crate::sealed_store::SealedStore;
-use crate::store::{EventStore, EventTable, PositionRange, StoredQuery};
-use std::collections::HashSet;
+use crate::store::{EventStore, EventTable, PositionRange, SealIndex, SealIndexState, StoredQuery, UNREADABLE_SEAL};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fmt;
+use uuid::Uuid;
 
 /// The options of a search for the events of a scope: see [`EventsOf`].
 #[derive(Clone, Debug)]
@@ -22,11 +24,14 @@ pub struct EventsOfOptions {
     pub range: PositionRange,
     /// How many stored events are looked at for a page; fewer if they have more than 64 MiB. 500 by default.
     pub batch: u32,
+    /// Uses the [index of seals](crate::store::SealIndex) if there is one; `true` by default. Without it, every event
+    /// is read, which is the check of what the index says.
+    pub use_index: bool,
 }
 
 impl Default for EventsOfOptions {
     fn default() -> Self {
-        Self { range: PositionRange::default(), batch: 500 }
+        Self { range: PositionRange::default(), batch: 500, use_index: true }
     }
 }
 
@@ -34,8 +39,9 @@ impl Default for EventsOfOptions {
 ///
 /// [`SealedStore::events_of`] begins one for the keys of a scope, and [`of_keys`](Self::of_keys) one for any keys. The
 /// search is complete by construction: every seal names the ids of its keys, and the search reads the header of every
-/// stored event. It opens nothing, so it needs neither live keys nor a KMS. It takes no locks. Between two pages, the
-/// caller may use the connection for other things. To end the search, ask for no more pages.
+/// stored event. With an [index of seals](crate::store::SealIndex), it reads those events to which the index leads, and
+/// those that the index does not cover. It opens nothing, so it needs neither live keys nor a KMS. It takes no locks.
+/// Between two pages, the caller may use the connection for other things. To end the search, ask for no more pages.
 ///
 /// # What is found
 /// - Every event that was committed when the search began, and whose seal names one of the keys. It does not matter
@@ -47,6 +53,8 @@ impl Default for EventsOfOptions {
 ///   because nobody knows which keys it names. Until such an event is restored, the answer is not complete.
 ///
 /// # What is not found
+/// - With an index, events before its mark that somebody changed past this crate: see
+///   [`index_seals`](crate::maintenance::index_seals).
 /// - Events that were stored in the clear: no seal names their owner. See [`Census`](crate::maintenance::Census).
 /// - Events whose key has no row in the key table any more. A key is found by its scope through that row, so
 ///   [`SealedStore::events_of`] knows nothing of it. If another source names its id, such as an old
@@ -83,20 +91,43 @@ impl Default for EventsOfOptions {
 pub struct EventsOf<'t, T: ?Sized> {
     table: &'t T,
     keys: HashSet<KeyId>,
+    /// What is read next: of the log or, with an index, of the events that it does not cover.
     query: StoredQuery,
     progress: EventsOfProgress,
-    is_done: bool,
+    way: Way,
+    uses_index: bool,
 }
+
+/// How the events are found.
+enum Way {
+    /// By reading all events of the query.
+    Scan,
+    /// First by reading those events of the query that have no row in the index, and then from the index. In the other
+    /// order, an event would be missed that gets its rows in between.
+    Uncovered { index: SealIndexState, found: BTreeSet<GlobalPosition>, reported: HashSet<GlobalPosition> },
+    /// By reading the events at these positions.
+    Positions { left: VecDeque<GlobalPosition>, reported: HashSet<GlobalPosition> },
+    /// All are found.
+    Done,
+}
+
+/// How many positions are read from the index at a time.
+const POSITIONS: u32 = 10_000;
+
+/// How many events that the index leads to are read at a time, at most. Their sizes are not known beforehand.
+const AT_ONCE: usize = 100;
 
 /// The progress of a search, after each page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventsOfProgress {
-    /// The position up to which the log was searched.
+    /// The position up to which the log was searched. With an index, this begins to grow when the events that it does
+    /// not cover were read.
     pub position: GlobalPosition,
     /// The position at which the search ends: the last one of the store when it began, or the end of its range.
     pub last: GlobalPosition,
-    /// How many stored events were looked at.
+    /// How many stored events were read. With an index, those that are found although it does not cover them are read
+    /// twice.
     pub looked_at: u64,
     /// How many of them are sealed by the keys.
     pub found: u64,
@@ -153,53 +184,130 @@ impl<'t, T: EventTable + ?Sized> EventsOf<'t, T> {
         options: &EventsOfOptions,
     ) -> Result<Self> {
         let keys = keys.into_iter().collect();
+        let index = if options.use_index { usable_index(table, connection).await? } else { None };
         let last = table.last_position(connection).await?;
         let last = options.range.up_to.map_or(last, |up_to| up_to.min(last)).max(options.range.after);
+        let covered = index.map_or(GlobalPosition::START, |index| index.complete_up_to);
         let query = StoredQuery {
-            range: PositionRange { after: options.range.after, up_to: Some(last) },
+            range: PositionRange { after: options.range.after.max(covered), up_to: Some(last) },
             limit: options.batch.max(1),
             max_bytes: PAGE_BYTES,
             ..StoredQuery::default()
         };
         let progress = EventsOfProgress { position: options.range.after, last, ..EventsOfProgress::default() };
-        Ok(Self { table, keys, query, progress, is_done: false })
+        let way =
+            index.map_or(Way::Scan, |index| Way::Uncovered { index, found: BTreeSet::new(), reported: HashSet::new() });
+        Ok(Self { table, keys, query, progress, way, uses_index: index.is_some() })
     }
 
     /// The next page; `None` at the end. A page that failed can be asked for again.
     ///
     /// # Errors
-    /// Those of the [table](EventTable).
+    /// Those of the [table](EventTable). [`Error::Collision`] if somebody emptied the index meanwhile: begin again.
     pub async fn next(&mut self, connection: &mut T::Tx) -> Result<Option<EventsOfPage>> {
-        if self.is_done {
-            return Ok(None);
+        loop {
+            let page = match &self.way {
+                Way::Scan => self.scan(connection).await?,
+                Way::Uncovered { .. } => self.read_uncovered(connection).await?,
+                Way::Positions { .. } => self.read_positions(connection).await?,
+                Way::Done => return Ok(None),
+            };
+            if page.is_some() {
+                return Ok(page);
+            }
         }
+    }
+
+    /// Reads a page of all events. At the end, `None`.
+    async fn scan(&mut self, connection: &mut T::Tx) -> Result<Option<EventsOfPage>> {
         let stored = match self.query.range.after < self.progress.last {
             true => self.table.stored_events(connection, &self.query).await?,
             false => Vec::new(),
         };
-        let position = stored.last().map_or(self.progress.last, |event| event.global_position);
-        self.is_done = stored.is_empty();
+        let Some(last) = stored.last() else { return Ok(self.end()) };
+        self.query.range.after = last.global_position;
+        self.progress.position = last.global_position;
+        let (events, unreadable) = self.look_through(stored);
+        Ok(Some(self.page(events, unreadable)))
+    }
+
+    /// Reads a page of the events that the index does not cover, and notes which of them are found. At the end, asks
+    /// the index, and returns `None`.
+    async fn read_uncovered(&mut self, connection: &mut T::Tx) -> Result<Option<EventsOfPage>> {
+        let (Some(rows), Way::Uncovered { index, found, .. }) = (self.table.seal_index(), &self.way) else {
+            return Ok(self.end());
+        };
+        let stored = match self.query.range.after < self.progress.last {
+            true => rows.events_without(connection, &self.query).await?,
+            false => Vec::new(),
+        };
+        let Some(last) = stored.last().map(|event| event.global_position) else {
+            let range = PositionRange { after: self.progress.position, up_to: Some(self.progress.last) };
+            let keys: Vec<KeyId> = self.keys.iter().copied().chain([UNREADABLE_SEAL]).collect();
+            let indexed = positions(rows, connection, &keys, range, index.id).await?;
+            let left = indexed.union(found).copied().collect();
+            let reported = match &mut self.way {
+                Way::Uncovered { reported, .. } => std::mem::take(reported),
+                _ => HashSet::new(),
+            };
+            self.way = Way::Positions { left, reported };
+            return Ok(None);
+        };
+        self.query.range.after = last;
+        let (events, unreadable) = self.look_through(stored);
+        if let Way::Uncovered { found, reported, .. } = &mut self.way {
+            found.extend(events.iter().map(|found| found.event.global_position));
+            reported.extend(unreadable.iter().map(|event| event.global_position));
+        }
+        Ok(Some(self.page(Vec::new(), unreadable)))
+    }
+
+    /// Reads events at the positions that are left. At the end, `None`.
+    async fn read_positions(&mut self, connection: &mut T::Tx) -> Result<Option<EventsOfPage>> {
+        let Way::Positions { left, .. } = &self.way else { return Ok(self.end()) };
+        let count = left.len().min(AT_ONCE).min(self.query.limit as usize);
+        let next: Vec<GlobalPosition> = left.iter().take(count).copied().collect();
+        let Some(last) = next.last() else { return Ok(self.end()) };
+        let stored = self.table.stored_events_at(connection, &next).await?;
+        self.progress.position = *last;
+        let (events, mut unreadable) = self.look_through(stored);
+        if let Way::Positions { left, reported } = &mut self.way {
+            left.drain(..count);
+            unreadable.retain(|event| !reported.contains(&event.global_position));
+        }
+        Ok(Some(self.page(events, unreadable)))
+    }
+
+    fn end(&mut self) -> Option<EventsOfPage> {
+        self.progress.position = self.progress.last;
+        self.way = Way::Done;
+        None
+    }
+
+    fn page(&mut self, events: Vec<EventOf>, unreadable: Vec<Unreadable>) -> EventsOfPage {
+        self.progress.found += events.len() as u64;
+        self.progress.unreadable += unreadable.len() as u64;
+        EventsOfPage { events, unreadable, progress: self.progress }
+    }
+
+    /// The events that the keys seal, and those whose header can't be read.
+    fn look_through(&mut self, stored: Vec<PersistedEvent>) -> (Vec<EventOf>, Vec<Unreadable>) {
         let (mut events, mut unreadable) = (Vec::new(), Vec::new());
-        let looked_at = stored.len() as u64;
+        self.progress.looked_at += stored.len() as u64;
         for event in stored {
             match self.places_in(&event) {
                 Ok(places) if places.is_empty() => {}
                 Ok(places) => events.push(EventOf { event, places }),
-                Err(error) => unreadable.push(Unreadable {
-                    aggregate: event.aggregate,
-                    aggregate_version: event.aggregate_version,
-                    global_position: event.global_position,
-                    event_id: event.event_id,
-                    error,
-                }),
+                Err(error) => unreadable.push(cannot_be_read(&event, error)),
             }
         }
-        self.query.range.after = position;
-        self.progress.position = position;
-        self.progress.looked_at += looked_at;
-        self.progress.found += events.len() as u64;
-        self.progress.unreadable += unreadable.len() as u64;
-        Ok((!self.is_done).then_some(EventsOfPage { events, unreadable, progress: self.progress }))
+        (events, unreadable)
+    }
+
+    /// Does the search use an index of seals? Not if there is none, or if it belongs to other events.
+    #[must_use]
+    pub fn uses_index(&self) -> bool {
+        self.uses_index
     }
 
     /// The progress so far.
@@ -226,6 +334,39 @@ impl<'t, T: EventTable + ?Sized> EventsOf<'t, T> {
             self.keys.contains(&key_id).then(|| SealedPlace { pointer: pointer(), key_id, is_void })
         });
         Ok(entries.collect())
+    }
+}
+
+/// The index of seals, if there is one that belongs to the events.
+async fn usable_index<T: EventTable + ?Sized>(table: &T, connection: &mut T::Tx) -> Result<Option<SealIndexState>> {
+    let Some(index) = table.seal_index() else { return Ok(None) };
+    let Some(state) = index.state(connection).await? else { return Ok(None) };
+    if belongs(table, connection, &state).await? {
+        return Ok(Some(state));
+    }
+    let position = state.complete_up_to;
+    tracing::warn!(%position, "the index of seals does not belong to these events, and is not used");
+    Ok(None)
+}
+
+/// All positions of these keys. Afterwards, the index must still be the one that the search began with.
+async fn positions<Tx: Send + 'static>(
+    index: &dyn SealIndex<Tx = Tx>,
+    connection: &mut Tx,
+    keys: &[KeyId],
+    mut range: PositionRange,
+    id: Uuid,
+) -> Result<BTreeSet<GlobalPosition>> {
+    let mut found = BTreeSet::new();
+    loop {
+        let page = index.positions(connection, keys, range, POSITIONS).await?;
+        let Some(last) = page.last() else { break };
+        range.after = *last;
+        found.extend(page);
+    }
+    match index.state(connection).await? {
+        Some(state) if state.id == id => Ok(found),
+        _ => Err(Error::Collision { source: None }),
     }
 }
 

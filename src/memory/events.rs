@@ -1,6 +1,9 @@
 //! [`MemoryStore`]: the events of a [`MemoryDb`](crate::memory::MemoryDb).
 
 mod rows;
+mod seal_index;
+
+pub(crate) use seal_index::Seals;
 
 use crate::error::{Error, Result};
 use crate::event::{
@@ -15,13 +18,23 @@ use std::sync::Arc;
 /// An event store in a [`MemoryDb`](crate::memory::MemoryDb).
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
-pub struct MemoryStore;
+pub struct MemoryStore {
+    index_seals: bool,
+}
 
 impl MemoryStore {
     /// Makes the store. It has no state of its own: the events are in the database that the transaction belongs to.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// Appends keep the [index of seals](crate::store::SealIndex). The first of them makes it, if the database has
+    /// none.
+    #[must_use]
+    pub const fn index_seals(mut self) -> Self {
+        self.index_seals = true;
+        self
     }
 }
 
@@ -60,6 +73,12 @@ impl EventStore for MemoryStore {
             version = version.next();
             push(tables, event.clone());
             appended.push(event);
+        }
+        if self.index_seals {
+            let seals = tables.seals.get_or_insert_with(Seals::new);
+            for (event, appended) in events.iter().zip(&appended) {
+                seals.add(appended.global_position, event.sealed_under());
+            }
         }
         Ok(Appended { events: appended })
     }

@@ -6,6 +6,7 @@ mod heads_first;
 mod insert;
 mod jsonb;
 mod rows;
+mod seal_index;
 mod statements;
 mod tables;
 
@@ -19,7 +20,7 @@ use crate::event::{
 use crate::sql::errors::postgres::{NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, sql_state, violated_columns};
 use crate::sql::events::{self, Filtered, Written};
 use crate::sql::{SqlRow, event_database as database, in_transaction, migrations, query};
-use crate::store::EventStore;
+use crate::store::{EventStore, SealIndex};
 use async_trait::async_trait;
 use batch::Batch;
 use sqlx::postgres::PgRow;
@@ -38,6 +39,10 @@ const MIGRATIONS: [(&str, &str); 2] = [
     ("events", include_str!("../../migrations/postgres/events/0001_events.sql")),
     ("indexes", include_str!("../../migrations/postgres/events/0002_indexes.sql")),
 ];
+
+/// The migrations of the index of seals, which is optional. Their bookkeeping table is named after its table.
+const SEAL_INDEX: [(&str, &str); 1] =
+    [("seal index", include_str!("../../migrations/postgres/seal_index/0001_seal_index.sql"))];
 
 /// Events in a PostgreSQL database (15 or newer), in the tables of eventsalsa/store, so that an existing database can
 /// be wrapped as it is. If other programs write to the same tables, configure the order in which they write:
@@ -87,7 +92,7 @@ impl PostgresStore {
     }
 
     /// Creates the event tables or brings them up to date. It also creates their schema if one is configured and
-    /// missing. It is idempotent.
+    /// missing, and the [index of seals](crate::store::SealIndex) if the store keeps one. It is idempotent.
     ///
     /// It is for a new store only: a database of eventsalsa/store has event tables, and needs the key tables only. The
     /// bookkeeping table is named after the events table. This takes an advisory lock of the session, so pass a direct
@@ -99,13 +104,22 @@ impl PostgresStore {
     pub async fn migrate(&self, connection: &mut PgConnection) -> Result<()> {
         let bookkeeping = format!("_{}_migrations", self.tables.events);
         let fill = |sql: &str| self.tables.fill(sql);
-        migrations::run(connection, self.tables.schema.as_deref(), &bookkeeping, &MIGRATIONS, fill).await
+        migrations::run(connection, self.tables.schema.as_deref(), &bookkeeping, &MIGRATIONS, fill).await?;
+        if self.tables.index_seals { self.make(connection).await } else { Ok(()) }
     }
 
     /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own.
     #[must_use]
     pub fn migration_sql(&self) -> String {
-        self.tables.fill(&migrations::text(&MIGRATIONS))
+        let sql = self.tables.fill(&migrations::text(&MIGRATIONS));
+        if self.tables.index_seals { format!("{sql}\n{}", self.seal_index_sql()) } else { sql }
+    }
+
+    /// The SQL that makes the [index of seals](crate::store::SealIndex) alone, for stores whose tables were not made by
+    /// [`migrate`](Self::migrate), and for teams that have a migration tool of their own.
+    #[must_use]
+    pub fn seal_index_sql(&self) -> String {
+        self.tables.fill(&migrations::text(&SEAL_INDEX))
     }
 
     /// The statements by name, so that their plans can be read.
@@ -177,7 +191,9 @@ impl EventStore for PostgresStore {
                 .bind(aggregate.aggregate_type())
                 .bind(aggregate.aggregate_id())
                 .bind(events::expected_head(expected));
-            let rows = batch.bind(append).fetch_all(&mut *tx).await;
+            let append = batch.bind(append);
+            let append = if self.tables.index_seals { seal_index::bind(append, events) } else { append };
+            let rows = append.fetch_all(&mut *tx).await;
             let rows = rows.map_err(|source| match sql_state(&source) {
                 Some(UNIQUE_VIOLATION) => self.violation(source),
                 Some(NO_SUCH_CONSTRAINT) => Error::SetUp(SetUpFault::NoUniqueVersion {

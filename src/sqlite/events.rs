@@ -3,6 +3,7 @@
 mod batch;
 mod filtered;
 mod rows;
+mod seal_index;
 mod statements;
 
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ use crate::event::{
 use crate::sql::errors::sqlite::is_unique_violation;
 use crate::sql::events::{self, Written};
 use crate::sql::{SqlRow, check_name, event_database as database, in_transaction, migrations, query};
-use crate::store::EventStore;
+use crate::store::{EventStore, IndexedSeal, SealIndex};
 use async_trait::async_trait;
 use batch::Batch;
 use filtered::is_missing_index;
@@ -25,6 +26,10 @@ const MIGRATIONS: [(&str, &str); 2] = [
     ("events", include_str!("../../migrations/sqlite/events/0001_events.sql")),
     ("indexes", include_str!("../../migrations/sqlite/events/0002_indexes.sql")),
 ];
+
+/// The migrations of the index of seals, which is optional. Their bookkeeping table is named after its table.
+const SEAL_INDEX: [(&str, &str); 1] =
+    [("seal index", include_str!("../../migrations/sqlite/seal_index/0001_seal_index.sql"))];
 
 /// Events in a SQLite database, in the tables of eventsalsa/store.
 ///
@@ -39,9 +44,17 @@ const MIGRATIONS: [(&str, &str); 2] = [
 /// [`Error::Database`].
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
+    names: Names,
+    index_seals: bool,
+    sql: Arc<Statements>,
+}
+
+/// The names of the tables.
+#[derive(Clone, Debug)]
+struct Names {
     events: String,
     heads: String,
-    sql: Arc<Statements>,
+    sealed_events: String,
 }
 
 impl Default for SqliteStore {
@@ -70,29 +83,59 @@ impl SqliteStore {
 
     /// A store over tables whose names were checked.
     fn over(events: &str, heads: &str) -> Self {
-        let sql = Statements::new(|sql| fill(sql, events, heads).into());
-        Self { events: events.to_owned(), heads: heads.to_owned(), sql: Arc::new(sql) }
+        let names =
+            Names { events: events.to_owned(), heads: heads.to_owned(), sealed_events: "sealed_events".to_owned() };
+        Self { sql: Arc::new(Statements::new(|sql| names.fill(sql).into())), names, index_seals: false }
+    }
+
+    /// Appends keep the [index of seals](crate::store::SealIndex): they write its rows in the same transaction. It is
+    /// not kept by default, because it makes appends a little slower.
+    ///
+    /// [`migrate`](Self::migrate) then makes its tables too. An append fails while they are missing.
+    #[must_use]
+    pub fn index_seals(mut self) -> Self {
+        self.index_seals = true;
+        self
+    }
+
+    /// Sets the name of the table of the [index of seals](crate::store::SealIndex): `sealed_events` by default. Another
+    /// table, with `_mark` behind this name, says up to where the index is complete. All processes must use one name,
+    /// also those whose appends do not keep the index.
+    ///
+    /// # Errors
+    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if the name is not made of letters, digits
+    /// and `_`.
+    pub fn sealed_events(mut self, table: &str) -> Result<Self> {
+        check_name("the table name", table)?;
+        table.clone_into(&mut self.names.sealed_events);
+        self.sql = Arc::new(Statements::new(|sql| self.names.fill(sql).into()));
+        Ok(self)
     }
 
     /// Creates the event tables or brings them up to date, and switches the database to write-ahead logging. It is
-    /// idempotent. The bookkeeping table is named after the events table.
+    /// idempotent. The bookkeeping table is named after the events table. If the store keeps an
+    /// [index of seals](crate::store::SealIndex), its tables are made too.
     ///
     /// # Errors
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), [`Error::Collision`]
     /// (retryable), [`Error::Database`].
     pub async fn migrate(&self, connection: &mut SqliteConnection) -> Result<()> {
-        let bookkeeping = format!("_{}_migrations", self.events);
-        migrations::run(connection, None, &bookkeeping, &MIGRATIONS, |sql| self.fill(sql)).await
+        let bookkeeping = format!("_{}_migrations", self.names.events);
+        migrations::run(connection, None, &bookkeeping, &MIGRATIONS, |sql| self.names.fill(sql)).await?;
+        if self.index_seals { self.make(connection).await } else { Ok(()) }
     }
 
     /// The SQL that [`migrate`](Self::migrate) runs, for teams that have a migration tool of their own.
     #[must_use]
     pub fn migration_sql(&self) -> String {
-        self.fill(&migrations::text(&MIGRATIONS))
+        let sql = self.names.fill(&migrations::text(&MIGRATIONS));
+        if self.index_seals { format!("{sql}\n{}", self.seal_index_sql()) } else { sql }
     }
 
-    fn fill(&self, sql: &str) -> String {
-        fill(sql, &self.events, &self.heads)
+    /// The SQL that makes the [index of seals](crate::store::SealIndex) alone.
+    #[must_use]
+    pub fn seal_index_sql(&self) -> String {
+        self.names.fill(&migrations::text(&SEAL_INDEX))
     }
 
     async fn head(&self, tx: &mut SqliteConnection, aggregate: &AggregateRef) -> Result<Option<AggregateVersion>> {
@@ -162,7 +205,18 @@ impl EventStore for SqliteStore {
         if rows.is_empty() {
             events::check_version(aggregate, expected, self.head(tx, aggregate).await?)?;
         }
-        events::appended(rows, aggregate, events, OPERATION)
+        let appended = events::appended(rows, aggregate, events, OPERATION)?;
+        if self.index_seals {
+            let seals = events.iter().zip(&appended.events).filter(|(event, _)| !event.sealed_under().is_empty());
+            let seals: Vec<IndexedSeal> = seals
+                .map(|(event, stored)| IndexedSeal {
+                    position: stored.global_position,
+                    keys: event.sealed_under().to_vec(),
+                })
+                .collect();
+            self.write_seals(tx, &seals).await?;
+        }
+        Ok(appended)
     }
 
     async fn read_aggregate_stream(
@@ -203,12 +257,15 @@ impl EventStore for SqliteStore {
     }
 }
 
-/// Fills the names into a SQL text.
-fn fill(sql: &str, events: &str, heads: &str) -> String {
-    sql.replace("{columns}", events::COLUMNS)
-        .replace("{written}", events::WRITTEN)
-        .replace("{aggregate_version}", "aggregate_version")
-        .replace("{metadata}", "metadata")
-        .replace("{events}", events)
-        .replace("{heads}", heads)
+impl Names {
+    /// Fills the names into a SQL text.
+    fn fill(&self, sql: &str) -> String {
+        sql.replace("{columns}", events::COLUMNS)
+            .replace("{written}", events::WRITTEN)
+            .replace("{aggregate_version}", "aggregate_version")
+            .replace("{metadata}", "metadata")
+            .replace("{events}", &self.events)
+            .replace("{heads}", &self.heads)
+            .replace("{sealed_events}", &self.sealed_events)
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, InputFault, MaintenanceFault, Result};
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
+use crate::store::seal_index::SealIndex;
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -88,6 +89,16 @@ pub trait EventTable: Send + Sync {
     async fn location(&self, connection: &mut Self::Tx) -> Result<Option<TableLocation>> {
         let _ = connection;
         Ok(None)
+    }
+
+    /// The index of seals beside this table, whether it was made or not. `None` (the default) if this kind of table
+    /// can't have one: then every search reads all events.
+    ///
+    /// Whoever [replaces payloads](Self::replace_payloads) [adds](SealIndex::add) the keys of the new ones to it in the
+    /// same transaction, after they were replaced. Otherwise a search may miss these events. A table that wraps another
+    /// one gives out the index of that one.
+    fn seal_index(&self) -> Option<&dyn SealIndex<Tx = Self::Tx>> {
+        None
     }
 }
 
@@ -343,6 +354,10 @@ impl<T: EventTable + ?Sized> EventTable for Arc<T> {
 
     async fn location(&self, connection: &mut Self::Tx) -> Result<Option<TableLocation>> {
         (**self).location(connection).await
+    }
+
+    fn seal_index(&self) -> Option<&dyn SealIndex<Tx = Self::Tx>> {
+        (**self).seal_index()
     }
 }
 

@@ -63,6 +63,10 @@ mod rotation;
 mod roundtrip;
 mod schemas;
 #[cfg(feature = "databases")]
+mod seal_index;
+#[cfg(feature = "databases")]
+mod seal_index_mutants;
+#[cfg(feature = "databases")]
 mod similar;
 mod sources;
 #[cfg(feature = "databases")]

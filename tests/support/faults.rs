@@ -13,7 +13,7 @@ use eventseal::keys::{
 };
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::store::{
-    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
+    EventTable, PayloadReplacement, PositionRange, SealIndex, StoredCount, StoredQuery, TableLocation, TableWork,
 };
 use eventseal::{
     AggregateRef, Appended, EventFilter, EventPage, EventStore, ExpectedVersion, GlobalPosition, KeyScope, Namespace,
@@ -501,6 +501,10 @@ pub trait TableFaults: Send + Sync {
     async fn location(&self, connection: &mut TableTx<Self>) -> Result<Option<TableLocation>> {
         self.inner().location(connection).await
     }
+
+    fn seal_index(&self) -> Option<&dyn SealIndex<Tx = TableTx<Self>>> {
+        self.inner().seal_index()
+    }
 }
 
 /// The transaction of the event table inside.
@@ -549,5 +553,9 @@ impl<T: TableFaults> EventTable for Faulty<T> {
 
     async fn location(&self, connection: &mut Self::Tx) -> Result<Option<TableLocation>> {
         self.0.location(connection).await
+    }
+
+    fn seal_index(&self) -> Option<&dyn SealIndex<Tx = Self::Tx>> {
+        self.0.seal_index()
     }
 }

@@ -4,11 +4,13 @@ mod census;
 #[cfg(test)]
 mod guides;
 mod list;
+mod seals;
 mod secrets;
 mod shared;
 
 pub(crate) use census::{Census, Payloads};
 pub(crate) use list::List;
+pub(crate) use seals::{EventsOf, IndexSeals};
 pub(crate) use secrets::{check_secrets, has_password};
 pub(crate) use shared::{Cause, Database, MasterKey, Progress, Scope};
 
@@ -71,6 +73,10 @@ pub(crate) enum Command {
     Status(Status),
     /// Count the stored events of each type and version, and say which upcasting steps they need
     Census(Census),
+    /// List the stored events that the keys of a scope seal
+    EventsOf(EventsOf),
+    /// Make and complete the index that leads from keys to their events
+    IndexSeals(IndexSeals),
     /// Check everything that keys need, and say what to fix
     Doctor(Doctor),
     /// Show the keys of a scope, or list scopes
@@ -154,6 +160,7 @@ impl Migrate {
         EventNames {
             events: self.events_table.as_deref(),
             heads: self.heads_table.as_deref(),
+            seals: None,
             streams: self.streams,
             heads_first: false,
         }
@@ -200,8 +207,18 @@ pub(crate) struct Status {
     /// End with exit code 5 if something is due or unfinished
     #[arg(long)]
     pub(crate) check: bool,
+    /// Another name for the table of the index of seals
+    #[arg(long, value_name = "NAME")]
+    pub(crate) seals_table: Option<String>,
     #[command(flatten)]
     pub(crate) database: Database,
+}
+
+impl Status {
+    pub(crate) fn names(&self) -> EventNames<'_> {
+        let seals = self.seals_table.as_deref();
+        EventNames { events: None, heads: None, seals, streams: false, heads_first: false }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -218,6 +235,9 @@ pub(crate) struct Doctor {
     /// Another name for the table of heads
     #[arg(long, value_name = "NAME")]
     pub(crate) heads_table: Option<String>,
+    /// Another name for the table of the index of seals
+    #[arg(long, value_name = "NAME")]
+    pub(crate) seals_table: Option<String>,
     /// The application writes the head row first (heads_first of PostgresTables). Implied by stream_* columns
     #[arg(long)]
     pub(crate) heads_first: bool,
@@ -235,6 +255,7 @@ impl Doctor {
         EventNames {
             events: self.events_table.as_deref(),
             heads: self.heads_table.as_deref(),
+            seals: self.seals_table.as_deref(),
             streams: self.streams,
             heads_first: self.heads_first,
         }

@@ -77,7 +77,7 @@ fn show(bar: &mut Progress, after: i64, progress: CensusProgress) {
 }
 
 /// Adds a remedy to an error that the tables of events are missing or have other names.
-fn no_table(error: Error) -> Failure {
+pub(crate) fn no_table(error: Error) -> Failure {
     let what = match &error {
         Error::SetUp(SetUpFault::NoEventTables { table, .. }) => {
             format!("there is no table of events {}", shown(table))

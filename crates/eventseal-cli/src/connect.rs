@@ -133,6 +133,8 @@ pub(crate) fn postgres_keys(args: &args::Database) -> Result<PostgresKeys, Failu
 pub(crate) struct EventNames<'a> {
     pub(crate) events: Option<&'a str>,
     pub(crate) heads: Option<&'a str>,
+    /// The table of the index of seals.
+    pub(crate) seals: Option<&'a str>,
     pub(crate) streams: bool,
     pub(crate) heads_first: bool,
 }
@@ -141,7 +143,8 @@ pub(crate) fn sqlite_store(names: &EventNames<'_>) -> Result<SqliteStore, Failur
     if names.streams {
         return Err(Failure::Usage("--streams is for PostgreSQL".into()));
     }
-    Ok(SqliteStore::with_tables(names.events.unwrap_or("events"), names.heads.unwrap_or("aggregate_heads"))?)
+    let store = SqliteStore::with_tables(names.events.unwrap_or("events"), names.heads.unwrap_or("aggregate_heads"))?;
+    Ok(names.seals.map_or(Ok(store.clone()), |seals| store.sealed_events(seals))?)
 }
 
 pub(crate) fn postgres_store(args: &args::Database, names: &EventNames<'_>) -> Result<PostgresStore, Failure> {
@@ -154,6 +157,9 @@ pub(crate) fn postgres_store(args: &args::Database, names: &EventNames<'_>) -> R
     }
     if let Some(heads) = names.heads {
         tables = tables.heads(heads);
+    }
+    if let Some(seals) = names.seals {
+        tables = tables.sealed_events(seals);
     }
     if names.heads_first {
         tables = tables.heads_first();

@@ -13,6 +13,7 @@ mod migrations;
 mod place;
 mod pooler;
 mod restored;
+mod seal_index;
 mod write_order;
 mod writing;
 

@@ -20,6 +20,7 @@ mod pooler;
 mod registered;
 mod rewrap;
 mod scopes;
+mod seals;
 mod shred;
 mod status;
 
@@ -57,6 +58,8 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
         Command::Prepare(args) => keks::prepare(args).await,
         Command::Status(args) => status::status(args).await,
         Command::Census(args) => census::census(args, cli.json).await,
+        Command::EventsOf(args) => seals::events_of(args, cli.json).await,
+        Command::IndexSeals(args) => seals::index(args, cli.json).await,
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Keys(args::Keys::Show(args)) => scopes::show(args, cli.json).await,
         Command::Keys(args::Keys::List(args)) => list::list(args).await,

@@ -8,7 +8,7 @@ pub(crate) use progress::{Progress, rate};
 pub(crate) use table::table;
 pub(crate) use words::in_commands;
 
-use eventseal::error::{ErrorKind, KeyFault, SetUpFault, TransactionFault};
+use eventseal::error::{ErrorKind, KeyFault, MaintenanceFault, SetUpFault, TransactionFault};
 use eventseal::{Error, Namespace};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -175,6 +175,7 @@ impl Failure {
                 Some("eventseal migrate --namespace NAME, by this version of eventseal")
             }
             Error::SetUp(SetUpFault::NewerTables { .. }) => Some("use a newer eventseal"),
+            Error::Maintenance(MaintenanceFault::ForeignSealIndex { .. }) => Some("eventseal index-seals --anew"),
             Error::SetUp(SetUpFault::PermissionDenied { .. }) => {
                 Some("eventseal doctor shows what this user may do; --database names another one")
             }

@@ -1,22 +1,48 @@
 //! `status`: shows the key-encryption keys, how many data keys each one wraps, and what is due.
 
 use crate::args::Status;
-use crate::connect::{connect, on};
+use crate::connect::{AnyDb, Backend, Db, connect, postgres_store, sqlite_store};
 use crate::keks::usage_json;
 use crate::output::{Exit, Failure, Report, count, number, shown, table};
-use eventseal::Namespace;
+use eventseal::error::SetUpFault;
 use eventseal::keys::{KekState, KekUsage, KeyTable};
+use eventseal::store::EventTable;
+use eventseal::{Error, Namespace};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use time::{Duration, OffsetDateTime};
 
 pub(crate) async fn status(args: Status) -> Result<Report, Failure> {
-    on!(connect(&args.database).await?, db => {
-        let namespace = db.namespace().await?;
-        let usage = db.keys.kek_usage(&mut db.connection).await?;
-        Ok(report(&namespace, &db.place, &usage, &args, OffsetDateTime::now_utc()))
-    })
+    match connect(&args.database).await? {
+        AnyDb::Sqlite(mut db) => {
+            let store = sqlite_store(&args.names())?;
+            look(&mut db, &store, &args).await
+        }
+        AnyDb::Postgres(mut db) => {
+            let store = postgres_store(&args.database, &args.names())?;
+            look(&mut db, &store, &args).await
+        }
+    }
+}
+
+async fn look<C: Backend, S: EventTable<Tx = C>>(db: &mut Db<C>, store: &S, args: &Status) -> Result<Report, Failure> {
+    let namespace = db.namespace().await?;
+    let usage = db.keys.kek_usage(&mut db.connection).await?;
+    let mut report = report(&namespace, &db.place, &usage, args, OffsetDateTime::now_utc());
+    let index = match store.seal_index() {
+        Some(index) => match index.state(&mut db.connection).await {
+            // An operator of keys need not see the events.
+            Err(Error::SetUp(SetUpFault::PermissionDenied { .. })) => None,
+            state => state?,
+        },
+        None => None,
+    };
+    if let Some(index) = index {
+        let _ = writeln!(report.text, "\nIndex of seals: complete up to position {}", index.complete_up_to);
+    }
+    report.json["seal_index"] = index.map(|index| json!({ "complete_up_to": index.complete_up_to.get() })).into();
+    Ok(report)
 }
 
 fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status, now: OffsetDateTime) -> Report {

@@ -8,10 +8,11 @@ use crate::keys::{Pinned, UsableKeys};
 use crate::maintenance::backfill::{BackfillOptions, Skipped};
 use crate::maintenance::look::{Look, look, read_as};
 use crate::schema::ReadAs;
+use crate::seal::named::find_header;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids};
 use crate::sealer::{Accepts, Coverage, Reader, Sealer, seal_draft};
-use crate::store::{EventTable, PayloadReplacement, TableWork};
+use crate::store::{EventTable, IndexedSeal, PayloadReplacement, TableWork, UNREADABLE_SEAL};
 use async_trait::async_trait;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -145,6 +146,9 @@ impl<T: EventTable + ?Sized> TableWork<T::Tx> for Page<'_, T> {
         };
         let (written, raced): (Vec<_>, Vec<_>) =
             sealed.into_iter().partition(|sealed| replaced.contains(&sealed.event.global_position));
+        if let Some(index) = self.table.seal_index() {
+            index.add(tx, &written.iter().map(Sealed::indexed).collect::<Vec<_>>()).await?;
+        }
         verify(self.sealer, self.table, tx, &self.pinned, &written).await?;
         outcome.raced = raced.len() as u64;
         outcome.sealed = written.len() as u64;
@@ -280,6 +284,13 @@ impl Open<'_> {
 }
 
 impl Sealed<'_> {
+    /// The rows of the event in the index of seals.
+    fn indexed(&self) -> IndexedSeal {
+        let header = find_header(self.event.as_stored().with_payload(&self.payload)).ok().flatten();
+        let keys = header.map_or_else(|| vec![UNREADABLE_SEAL], |header| header.keys);
+        IndexedSeal { position: self.event.global_position, keys }
+    }
+
     fn replacement(&self) -> PayloadReplacement {
         PayloadReplacement {
             position: self.event.global_position,

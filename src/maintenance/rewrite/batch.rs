@@ -6,6 +6,7 @@ use crate::event::{GlobalPosition, PersistedEvent, Unreadable};
 use crate::json::number::is_same_value;
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
+use crate::maintenance::index_seals::seals_of;
 use crate::maintenance::rewrite::fate::{Anew, Fate, fate_of};
 use crate::maintenance::rewrite::{Kept, KeptBecause, RewriteOptions};
 use crate::sealer::{Accepts, Reader, Sealer, seal_draft};
@@ -283,6 +284,9 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_,
         }
         let events: Vec<PersistedEvent> = self.written.iter().map(|written| written.event.clone()).collect();
         self.target.insert_events(tx, &events).await?;
+        if let Some(index) = self.target.seal_index() {
+            index.add(tx, &seals_of(&events).0).await?;
+        }
         let positions: Vec<_> = events.iter().map(|event| event.global_position).collect();
         let stored = self.target.stored_events_at(tx, &positions).await?;
         let by_position: HashMap<_, &PersistedEvent> =

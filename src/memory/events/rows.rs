@@ -8,6 +8,7 @@ use crate::store::event_table::{
     EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, check_insert,
     starts_with_header,
 };
+use crate::store::seal_index::SealIndex;
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -119,5 +120,9 @@ impl EventTable for MemoryStore {
 
     async fn location(&self, connection: &mut MemoryTx) -> Result<Option<TableLocation>> {
         Ok(Some(TableLocation::Table(format!("memory {:p}", connection.database()))))
+    }
+
+    fn seal_index(&self) -> Option<&dyn SealIndex<Tx = MemoryTx>> {
+        Some(self)
     }
 }

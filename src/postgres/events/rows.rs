@@ -9,6 +9,7 @@ use crate::sql::{SqlRow, event_database as database, events, in_transaction, qua
 use crate::store::event_table::{
     EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
 };
+use crate::store::seal_index::SealIndex;
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres};
 
@@ -137,6 +138,10 @@ impl EventTable for PostgresStore {
             .await
             .map_err(database("looking where the events are"))?;
         Ok(if row.flag(1)? { None } else { Some(TableLocation::Table(row.text(0)?.to_owned())) })
+    }
+
+    fn seal_index(&self) -> Option<&dyn SealIndex<Tx = PgConnection>> {
+        Some(self)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The SQL of events, with the names of the tables filled in.
 
-use super::{PostgresTables, filtered, heads_first, insert};
+use super::{PostgresTables, filtered, heads_first, insert, seal_index};
 use crate::sql::events::LogReads;
 use crate::store::event_table::{HEADER_START, HEADER_WITHIN};
 use std::fmt::Write as _;
@@ -21,6 +21,19 @@ pub(super) struct Statements {
     pub(super) replace_payloads: Arc<str>,
     pub(super) insert: Arc<str>,
     pub(super) move_heads: Arc<str>,
+    pub(super) seals: Seals,
+}
+
+/// The statements of the index of seals.
+#[derive(Debug)]
+pub(super) struct Seals {
+    pub(super) state: Arc<str>,
+    pub(super) add: Arc<str>,
+    pub(super) complete: Arc<str>,
+    pub(super) new_mark: Arc<str>,
+    pub(super) empty: Arc<str>,
+    pub(super) positions: Arc<str>,
+    pub(super) events_without: Arc<str>,
 }
 
 impl Statements {
@@ -53,6 +66,15 @@ impl Statements {
             replace_payloads: fill(REPLACE_PAYLOADS),
             insert: fill(insert::INSERT),
             move_heads: fill(insert::MOVE_HEADS),
+            seals: Seals {
+                state: fill(seal_index::STATE),
+                add: fill(seal_index::ADD),
+                complete: fill(seal_index::COMPLETE),
+                new_mark: fill(seal_index::NEW_MARK),
+                empty: fill(seal_index::EMPTY),
+                positions: fill(seal_index::POSITIONS),
+                events_without: fill(seal_index::EVENTS_WITHOUT),
+            },
         }
     }
 
@@ -76,6 +98,11 @@ impl Statements {
             ("replace_payloads", &self.replace_payloads),
             ("insert", &self.insert),
             ("move_heads", &self.move_heads),
+            ("seal_state", &self.seals.state),
+            ("seal_add", &self.seals.add),
+            ("seal_complete", &self.seals.complete),
+            ("seal_positions", &self.seals.positions),
+            ("events_without_seal", &self.seals.events_without),
         ];
         all.map(|(name, sql)| (name, Arc::clone(sql))).to_vec()
     }
@@ -147,6 +174,7 @@ fn append(tables: &PostgresTables) -> String {
     } else {
         (EVENTS_FIRST, "appended")
     };
+    let append = format!("{append}{}", if tables.index_seals { seal_index::INDEXED } else { "" });
     match &tables.channel {
         None => format!("{append} SELECT global_position, version, false FROM {from}"),
         // PostgreSQL does not run a CTE that nothing refers to.

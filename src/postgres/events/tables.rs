@@ -4,6 +4,7 @@ use super::batch::{ARRAYS, FIRST, VALUES};
 use crate::error::{Error, InputFault, Result};
 use crate::sql::events::{COLUMNS, WRITTEN};
 use crate::sql::{check_name, qualified};
+use std::collections::BTreeSet;
 
 /// The names of the tables and columns of an event store in PostgreSQL, and the order in which an append writes them.
 ///
@@ -25,6 +26,8 @@ pub struct PostgresTables {
     pub(super) aggregate_version: String,
     pub(super) channel: Option<String>,
     pub(super) heads_first: bool,
+    pub(super) index_seals: bool,
+    pub(super) sealed_events: String,
 }
 
 impl Default for PostgresTables {
@@ -59,6 +62,8 @@ impl PostgresTables {
             aggregate_version: aggregate_version.to_owned(),
             channel: None,
             heads_first: false,
+            index_seals: false,
+            sealed_events: "sealed_events".to_owned(),
         }
     }
 
@@ -131,15 +136,46 @@ impl PostgresTables {
         self
     }
 
+    /// Appends keep the [index of seals](crate::store::SealIndex): they write its rows in their own statement. It is
+    /// not kept by default, because it makes appends a little slower: `benches/erasure.rs` measures that.
+    ///
+    /// [`migrate`](crate::postgres::PostgresStore::migrate) then makes its tables too. For a store whose tables were
+    /// not made by `migrate`, [`index_seals`](crate::maintenance::index_seals) makes them. An append fails while they
+    /// are missing.
+    #[must_use]
+    pub const fn index_seals(mut self) -> Self {
+        self.index_seals = true;
+        self
+    }
+
+    /// Sets the name of the table of the [index of seals](crate::store::SealIndex): `sealed_events` by default. Another
+    /// table, with `_mark` behind this name, says up to where the index is complete. All processes must use one name,
+    /// also those whose appends do not keep the index.
+    #[must_use]
+    pub fn sealed_events(mut self, table: impl Into<String>) -> Self {
+        self.sealed_events = table.into();
+        self
+    }
+
+    /// The table with the mark of the index of seals, with its schema, quoted.
+    pub(super) fn sealed_events_mark(&self) -> String {
+        qualified(self.schema.as_deref(), &format!("{}_mark", self.sealed_events))
+    }
+
     pub(super) fn check(&self) -> Result<()> {
-        for table in [&self.events, &self.heads] {
+        for table in [&self.events, &self.heads, &self.sealed_events] {
             check_name("the table name", table)?;
         }
         let columns = [&self.aggregate_type, &self.aggregate_id, &self.aggregate_version];
         for column in columns {
             check_name("the column name", column)?;
         }
-        if self.events == self.heads || columns[0] == columns[1] || columns[1] == columns[2] || columns[0] == columns[2]
+        let mark = format!("{}_mark", self.sealed_events);
+        let tables = [&self.events, &self.heads, &self.sealed_events, &mark];
+        if tables.iter().collect::<BTreeSet<_>>().len() < tables.len()
+            || columns[0] == columns[1]
+            || columns[1] == columns[2]
+            || columns[0] == columns[2]
         {
             return Err(Error::Input(InputFault::InvalidText {
                 what: "a table or column name",
@@ -160,6 +196,9 @@ impl PostgresTables {
             .replace("{arrays}", ARRAYS)
             .replace("{events}", &qualified(schema, &self.events))
             .replace("{heads}", &qualified(schema, &self.heads))
+            .replace("{sealed_events}", &qualified(schema, &self.sealed_events))
+            .replace("{sealed_events_name}", &self.sealed_events)
+            .replace("{sealed_events_mark}", &self.sealed_events_mark())
             .replace("{events_name}", &self.events)
             .replace("{metadata}", "metadata::text")
             .replace("{aggregate_type}", &qualified(None, &self.aggregate_type))

@@ -12,6 +12,7 @@ use crate::sqlite::id_text;
 use crate::store::event_table::{
     EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, check_insert,
 };
+use crate::store::seal_index::SealIndex;
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
@@ -32,7 +33,7 @@ impl EventTable for SqliteStore {
         let row = query(&self.sql.last_position).fetch_one(tx).await;
         let row = row.map_err(|source| match source.as_database_error() {
             Some(error) if error.message().starts_with("no such table") => {
-                Error::SetUp(SetUpFault::NoEventTables { of: "database", table: self.events.clone() })
+                Error::SetUp(SetUpFault::NoEventTables { of: "database", table: self.names.events.clone() })
             }
             _ => database("reading the last position")(source),
         })?;
@@ -140,6 +141,10 @@ impl EventTable for SqliteStore {
             }
         }
         Ok(Some(TableLocation::Files(files)))
+    }
+
+    fn seal_index(&self) -> Option<&dyn SealIndex<Tx = SqliteConnection>> {
+        Some(self)
     }
 }
 

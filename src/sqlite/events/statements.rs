@@ -1,6 +1,6 @@
 //! The SQL of events, with the names of the tables filled in.
 
-use super::filtered;
+use super::{filtered, seal_index};
 use crate::sql::events::LogReads;
 use crate::store::event_table::{HEADER_START, HEADER_WITHIN};
 use std::sync::Arc;
@@ -19,6 +19,19 @@ pub(super) struct Statements {
     pub(super) replace_payload: Arc<str>,
     pub(super) insert: Arc<str>,
     pub(super) move_heads: Arc<str>,
+    pub(super) seals: Seals,
+}
+
+/// The statements of the index of seals.
+#[derive(Debug)]
+pub(super) struct Seals {
+    pub(super) state: Arc<str>,
+    pub(super) add: Arc<str>,
+    pub(super) complete: Arc<str>,
+    pub(super) new_mark: Arc<str>,
+    pub(super) empty: Arc<str>,
+    pub(super) positions: Arc<str>,
+    pub(super) events_without: Arc<str>,
 }
 
 impl Statements {
@@ -50,6 +63,15 @@ impl Statements {
             replace_payload: fill(REPLACE_PAYLOAD),
             insert: fill(INSERT),
             move_heads: fill(MOVE_HEADS),
+            seals: Seals {
+                state: fill(seal_index::STATE),
+                add: fill(seal_index::ADD),
+                complete: fill(seal_index::COMPLETE),
+                new_mark: fill(seal_index::NEW_MARK),
+                empty: fill(seal_index::EMPTY),
+                positions: fill(seal_index::POSITIONS),
+                events_without: fill(seal_index::EVENTS_WITHOUT),
+            },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{placed, store};
 use eventseal::ExpectedVersion::{Exact, NoStream};
-use eventseal::postgres::PostgresKeys;
+use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::{AggregateVersion, EventStore, EventStoreExt, aggregate, internals};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor};
@@ -126,6 +126,69 @@ async fn statements_on_a_million_keys_use_indexes() {
             }
             let writes_only = ["set_namespace", "insert_kek", "create_scopes"];
             assert!(!scans.is_empty() || writes_only.contains(&name), "{name}: the plan was not understood\n{plan:#}");
+        }
+    }
+}
+
+/// Each look into the index of seals goes through one of its indexes, also with a plan that was made while the tables
+/// were empty, and an append that keeps it reads no table.
+#[tokio::test]
+async fn the_index_of_seals_is_not_read_from_end_to_end() {
+    let db = Postgres::new().await;
+    let keeping = PostgresStore::with_tables(PostgresTables::new().index_seals()).unwrap();
+    let mut connection = db.pool.acquire().await.unwrap();
+    keeping.migrate(&mut connection).await.unwrap();
+    let names = ["append", "seal_add", "seal_positions", "events_without_seal"];
+    let statements: Vec<_> = internals::event_statements_of(&keeping);
+    let statements: Vec<_> = statements.into_iter().filter(|(name, _)| names.contains(name)).collect();
+    assert_eq!(statements.len(), names.len());
+    let explain = async |connection: &mut sqlx::PgConnection, name: &str| {
+        let values = match name {
+            "append" => {
+                "'Order', '7', NULL, ARRAY[gen_random_uuid()], '{Placed}', '{1}', ARRAY[''::bytea], '{NULL}', '{NULL}',
+                 '{NULL}', '{NULL}', '{2026-01-01}', '{1}', ARRAY[gen_random_uuid()]"
+            }
+            "seal_add" => "'{7}', ARRAY[gen_random_uuid()]",
+            "seal_positions" => "ARRAY[md5('77')::uuid, md5('78')::uuid], 0, 9223372036854775807, 100",
+            _ => "400000, 9223372036854775807, 100, 1000000",
+        };
+        let sql = AssertSqlSafe(format!("EXPLAIN (FORMAT JSON) EXECUTE {name} ({values})"));
+        sqlx::query_scalar::<_, Value>(sql).fetch_one(&mut *connection).await.unwrap()
+    };
+    // Plans for any values are made while the tables are empty, and are kept.
+    connection.execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
+    for (name, sql) in &statements {
+        connection.execute(AssertSqlSafe(format!("PREPARE {name} AS {sql}"))).await.unwrap();
+        explain(&mut connection, name).await;
+    }
+    for is_full in [false, true] {
+        if is_full {
+            let fill =
+                "INSERT INTO events (aggregate_type, aggregate_id, aggregate_version, event_id, event_type, payload)
+                 SELECT 'Order', i::text, 1, md5(i::text)::uuid, 'Placed', '' FROM generate_series(1, 200000) AS i;
+                 INSERT INTO sealed_events SELECT i, md5((i / 10)::text)::uuid FROM generate_series(1, 199000) AS i;
+                 ANALYZE events; ANALYZE sealed_events";
+            connection.execute(fill).await.unwrap();
+        }
+        for mode in ["force_generic_plan", "force_custom_plan"] {
+            connection.execute(AssertSqlSafe(format!("SET plan_cache_mode = {mode}"))).await.unwrap();
+            for (name, _) in &statements {
+                let plan = explain(&mut connection, name).await;
+                let mut scans = Vec::new();
+                collect_scans(&plan, &mut scans);
+                for (node, relation) in &scans {
+                    let by_index = node.contains("Index") || node == "Bitmap Heap Scan";
+                    assert!(by_index, "{name} ({mode}, full: {is_full}): {node} on {relation}\n{plan:#}");
+                }
+                assert!(!scans.is_empty() || name == &"seal_add", "{name}: the plan was not understood\n{plan:#}");
+                let text = plan.to_string();
+                let expected = match *name {
+                    "seal_positions" => Some("idx_sealed_events_key"),
+                    "events_without_seal" => Some("sealed_events_pkey"),
+                    _ => None,
+                };
+                assert!(expected.is_none_or(|index| text.contains(index)), "{name} ({mode})\n{plan:#}");
+            }
         }
     }
 }

@@ -62,6 +62,12 @@ pub(crate) enum Payloads {
 
 impl Census {
     pub(crate) fn names(&self) -> EventNames<'_> {
-        EventNames { events: self.events_table.as_deref(), heads: None, streams: self.streams, heads_first: false }
+        EventNames {
+            events: self.events_table.as_deref(),
+            heads: None,
+            seals: None,
+            streams: self.streams,
+            heads_first: false,
+        }
     }
 }

@@ -5,10 +5,11 @@ use crate::args;
 use crate::connect::{Backend, Db};
 use crate::output::{Failure, causes};
 use eventseal::error::SetUpFault;
+use eventseal::store::EventTable;
 use eventseal::{Error, EventFilter, EventStore, ExpectedVersion, GlobalPosition, NewEvent, aggregate};
 
 /// Checks the tables through the store that applications use. `writable` says whether the database can be written to.
-pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
+pub(super) async fn events<C: Backend, S: EventStore<Tx = C> + EventTable<Tx = C>>(
     db: &mut Db<C>,
     store: Result<S, Failure>,
     args: &args::Doctor,
@@ -25,6 +26,7 @@ pub(super) async fn events<C: Backend, S: EventStore<Tx = C>>(
         return unreadable(&error, args.names_events(), checks);
     }
     read_and_append(db, &store, writable, checks).await;
+    super::seal_index::state(db, &store, checks).await;
 }
 
 /// Of tables that can be read.

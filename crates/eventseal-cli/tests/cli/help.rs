@@ -2,12 +2,14 @@
 
 use super::*;
 
-pub(super) const COMMANDS: [&[&str]; 19] = [
+pub(super) const COMMANDS: [&[&str]; 21] = [
     &[],
     &["migrate"],
     &["prepare"],
     &["status"],
     &["census"],
+    &["events-of"],
+    &["index-seals"],
     &["doctor"],
     &["keys"],
     &["keys", "show"],

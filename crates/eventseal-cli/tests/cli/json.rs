@@ -277,7 +277,21 @@ async fn every_result(printed: &mut Printed) {
     ended("man", &["man"], 0);
     ended("man", &["man", "--directory", world.folder.path().to_str().unwrap()], 0);
 
+    every_search(&world, printed).await;
     every_census(&world, printed).await;
+}
+
+async fn every_search(world: &World, printed: &mut Printed) {
+    let mut ended = |section: &str, arguments: &[&str], code: i32| {
+        printed.result(section, &world.run(&[arguments, &["--json"]].concat()).ended(code));
+    };
+    ended("events-of", &["events-of", "Customer", "cust_1"], 0);
+    ended("index-seals --print", &["index-seals", "--print"], 0);
+    ended("index-seals", &["index-seals"], 0);
+    ended("status", &["status"], 0);
+    world.execute(r#"UPDATE events SET payload = CAST('{"$seal":"AQ"}' AS BLOB) WHERE global_position = 1"#).await;
+    ended("events-of", &["events-of", "Customer", "cust_1", "--scan"], 5);
+    ended("index-seals", &["index-seals", "--anew"], 5);
 }
 
 async fn every_census(world: &World, printed: &mut Printed) {

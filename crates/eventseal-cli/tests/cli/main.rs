@@ -43,6 +43,7 @@ mod poolers;
 mod rewrap_process;
 mod rotation;
 mod scopes;
+mod seals;
 mod terminal;
 
 use command::{Database, OTHER_SECRET, PASSWORD, SECRET, World, eventseal, run};
