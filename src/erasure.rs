@@ -2,8 +2,8 @@
 //!
 //! The operations on keys ([`shred`](crate::keys::KeyManager::shred), [`hold`](crate::keys::KeyManager::hold),
 //! [`schedule_shred`](crate::keys::KeyManager::schedule_shred) and their kin) are methods of
-//! [`KeyManager`](crate::keys::KeyManager). Each of them writes an [entry](crate::keys::LogEntry) of the *shred log*, in
-//! its own transaction.
+//! [`KeyManager`](crate::keys::KeyManager). Each of them writes an [entry](crate::keys::LogEntry) of the *shred log*,
+//! in its own transaction.
 
 pub use crate::keys::erasure_consumer::ErasureConsumer;
 pub use crate::keys::hold::{Hold, Schedule, ShredMode};

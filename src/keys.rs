@@ -117,6 +117,8 @@ pub struct ScopeRecord {
     /// The highest version of a data key that the scope ever had, whether it is active or not; `None` if it never had
     /// one.
     pub last_version: Option<u32>,
+    /// When its scheduled shred comes due; `None` if none is scheduled.
+    pub due: Option<OffsetDateTime>,
     /// The key for sealing; `None` while there is none.
     pub active: Option<DataKeyRecord>,
 }
@@ -209,6 +211,8 @@ pub struct KeyHistory {
     pub state: ScopeState,
     /// The current generation.
     pub generation: u32,
+    /// When its scheduled shred comes due; `None` if none is scheduled.
+    pub due: Option<OffsetDateTime>,
     /// The key for sealing.
     pub active_key: Option<KeyId>,
     /// Every key that the scope ever had, oldest first.

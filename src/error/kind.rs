@@ -31,8 +31,8 @@ macro_rules! kinds {
         ///   [`PermissionDenied`](Self::PermissionDenied), [`Pooler`](Self::Pooler), [`NoEffect`](Self::NoEffect),
         ///   [`Database`](Self::Database), [`Other`](Self::Other).
         /// - **Somebody on call**, now, because what is stored is not what was written: [`Tampered`](Self::Tampered),
-        ///   [`LogAltered`](Self::LogAltered), [`MissingKey`](Self::MissingKey), [`MissingKek`](Self::MissingKek), [`WrongKey`](Self::WrongKey),
-        ///   [`InvalidRow`](Self::InvalidRow).
+        ///   [`LogAltered`](Self::LogAltered), [`MissingKey`](Self::MissingKey), [`MissingKek`](Self::MissingKek),
+        ///   [`WrongKey`](Self::WrongKey), [`InvalidRow`](Self::InvalidRow).
         ///
         /// A service counts its errors by kind, and gives each its status:
         ///

@@ -125,6 +125,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(pinned)
     }
 
+    /// Has an earlier call missed a key of this scope?
+    pub(crate) fn has_missed(&self, scope: &KeyScope) -> bool {
+        lock(&self.hints).missed.contains(scope)
+    }
+
     /// Opens the keys that earlier calls missed, on a connection that holds no locks. It is for callers that repeat a
     /// transaction.
     pub(crate) async fn open_missed(&self, pinned: &mut Pinned) -> Result<()> {

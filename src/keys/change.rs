@@ -4,16 +4,16 @@
 //! scope's entries, and adds one.
 
 use crate::crypto::primitives::LogKey;
-use crate::error::{Error, KeyFault, Result, StepError};
+use crate::error::{Error, KeyFault, Result, StepError, no_effect};
 use crate::event::now;
 use crate::keys::ahead::Pinned;
 use crate::keys::log::{Fold, LogKeys, mac};
-use crate::keys::manager::{KeyManager, PARTITION, check_and_take, no_active_kek};
+use crate::keys::manager::{KeyManager, PARTITION, check_and_take, no_active_kek, without_keys};
 use crate::keys::material::key_of;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::operator::Cause;
 use crate::keys::{
-    DestroyedKey, EntryMac, KeyHistory, KeyStore, LogEntry, ScopeAction, ScopeLock, ScopeRecord, ScopeState,
+    DestroyedKey, EntryMac, KeyHistory, KeyInfo, KeyStore, LogEntry, ScopeAction, ScopeLock, ScopeRecord, ScopeState,
 };
 use std::collections::HashSet;
 use time::OffsetDateTime;
@@ -23,6 +23,8 @@ use uuid::Uuid;
 pub(crate) struct Changing {
     pub(crate) record: ScopeRecord,
     pub(crate) fold: Fold,
+    /// The keys that the scope had when it was locked.
+    pub(crate) keys: Vec<KeyInfo>,
     namespace: Namespace,
     key_id: KeyId,
     key: LogKey,
@@ -45,14 +47,16 @@ impl Changing {
         Decision { action, state, generation, keys: Vec::new(), until: None, about: None }
     }
 
-    /// Checks that the scope is in the state that its entries say. Only a shred goes on if it is not.
+    /// Checks that the row of the scope is as its entries say. Only a shred goes on if it is not: a new entry would
+    /// vouch for a row that nothing authenticates.
     pub(crate) fn check_agreement(&self) -> Result<()> {
-        if (self.record.state, self.record.generation) == (self.fold.state, self.fold.generation) {
+        let (row, fold) = (&self.record, &self.fold);
+        if (row.state, row.generation, row.due) == (fold.state, fold.generation, fold.due()) {
             return Ok(());
         }
         Err(Error::Keys(KeyFault::ScopeState {
             scope: self.record.scope.clone(),
-            problem: "is not in the state that its entries in the shred log say: look for a restore of a part of the \
+            problem: "has a row that is not as its entries in the shred log say: look for a restore of a part of the \
                       key tables, and replay the log",
         }))
     }
@@ -85,9 +89,13 @@ impl Changing {
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Opens the integrity key, which authenticates entries. Call it before anything is locked.
     pub(crate) async fn open_log_ahead(&self, tx: &mut Tx) -> Result<Pinned> {
-        let mut pinned = self.open_ahead(tx, &[KeyScope::integrity()]).await?;
-        // Older entries may be authenticated under an older integrity key, which an earlier call may have missed.
-        self.open_missed(&mut pinned).await?;
+        let integrity = KeyScope::integrity();
+        let missed = self.has_missed(&integrity);
+        let mut pinned = self.open_ahead(tx, &[integrity]).await?;
+        if missed {
+            // Older entries may be authenticated under an older integrity key, which an earlier call has missed.
+            self.open_missed(&mut pinned).await?;
+        }
         Ok(pinned)
     }
 
@@ -104,13 +112,17 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if create {
             self.store.create_scopes(tx, std::slice::from_ref(scope)).await?;
         }
-        let record = self.lock(tx, scope).await?;
+        let record = match self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop() {
+            Some(record) => record,
+            None if create => return Err(no_effect("creating a key scope", "key_scopes")),
+            None => return Err(without_keys(scope)),
+        };
         let history = self.store.history(tx, scope).await?;
-        let entries = history.map(|history| history.entries).unwrap_or_default();
+        let (entries, infos) = history.map(|history| (history.entries, history.keys)).unwrap_or_default();
         let (mut keys, key_id) = self.log_keys(tx, &namespace, &entries, Some(pinned)).await?;
         let fold = Fold::of(&namespace, &keys, scope, &entries)?;
         let key = keys.remove(&key_id).ok_or_else(|| no_active_kek(PARTITION))?;
-        Ok(Changing { record, fold, namespace, key_id, key })
+        Ok(Changing { record, fold, keys: infos, namespace, key_id, key })
     }
 
     /// The keys that authenticate these entries, and the id of the one for new entries, which is among them.
@@ -146,16 +158,12 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok((keys, active_id))
     }
 
-    /// What the entries of a scope come to, checked. `None` if there is no such scope.
-    pub(crate) async fn fold_of(
-        &self,
-        tx: &mut Tx,
-        scope: &KeyScope,
-        pinned: Option<&Pinned>,
-    ) -> Result<Option<(KeyHistory, Fold)>> {
+    /// What the entries of a scope come to, checked. `None` if there is no such scope. It is for calls that hold no
+    /// locks: the KMS may be asked.
+    pub(crate) async fn fold_of(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Option<(KeyHistory, Fold)>> {
         let namespace = self.check_namespace(tx).await?;
         let Some(history) = self.store.history(tx, scope).await? else { return Ok(None) };
-        let (keys, _) = self.log_keys(tx, &namespace, &history.entries, pinned).await?;
+        let (keys, _) = self.log_keys(tx, &namespace, &history.entries, None).await?;
         let fold = Fold::of(&namespace, &keys, scope, &history.entries)?;
         Ok(Some((history, fold)))
     }

@@ -5,7 +5,7 @@
 use crate::error::{Result, no_effect};
 use crate::keys::manager::KeyManager;
 use crate::keys::names::{KeyId, KeyScope};
-use crate::keys::{KeyHistory, KeyStore, LogEntry, ScopeState};
+use crate::keys::{KeyHistory, KeyStore, LogEntry, ScopeAction, ScopeState};
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Checks that nothing is left of a shredded scope's keys. Returns the ids of all keys that it ever had.
@@ -23,7 +23,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if left || rows.len() != key_ids.len() {
             return Err(no_effect(OPERATION, "data_keys"));
         }
-        if history.state != ScopeState::Shredded || history.active_key.is_some() {
+        if history.state != ScopeState::Shredded || history.active_key.is_some() || history.due.is_some() {
             return Err(no_effect(OPERATION, "key_scopes"));
         }
         check_recorded(&history, entry, OPERATION)?;
@@ -34,6 +34,15 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     pub(crate) async fn look_at_change(&self, tx: &mut Tx, entry: &LogEntry, operation: &'static str) -> Result<()> {
         let history = self.history_after(tx, &entry.scope, operation).await?;
         if (history.state, history.generation) != (entry.state, entry.generation) {
+            return Err(no_effect(operation, "key_scopes"));
+        }
+        let due_as_decided = match entry.action {
+            // A sweep looks for this time.
+            ScopeAction::Schedule => history.due == entry.until,
+            ScopeAction::Cancel | ScopeAction::Reopen => history.due.is_none(),
+            _ => true,
+        };
+        if !due_as_decided {
             return Err(no_effect(operation, "key_scopes"));
         }
         check_recorded(&history, Some(entry), operation)

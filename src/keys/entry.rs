@@ -129,7 +129,8 @@ pub struct EntryMac {
     pub mac: [u8; 32],
 }
 
-/// The destroyed keys as JSON, for a column of text: `[["<key id>", version, "<key-encryption key>", microseconds], …]`.
+/// The destroyed keys as JSON, for a column of text:
+/// `[["<key id>", version, "<key-encryption key>", microseconds], …]`.
 #[allow(dead_code, reason = "used by the SQL adapters only")]
 pub(crate) fn keys_to_text(keys: &[DestroyedKey]) -> String {
     let mut text = String::from("[");

@@ -1,8 +1,9 @@
 //! The shred log: what authenticates an entry, and what the entries of a scope come to.
 //!
 //! ```text
-//! T_e    = SHA-256(each item length-prefixed: "eventseal/v1/entry", namespace, entry id, kind, id, number, time, action,
-//!          state, generation, keys, until, about, reason, actor, integrity key id, digest of the scope's entry before)
+//! T_e    = SHA-256(each item length-prefixed: "eventseal/v1/entry", namespace, entry id, kind, id, number, time,
+//!          action, state, generation, keys, until, about, reason, actor, integrity key id, digest of the scope's entry
+//!          before)
 //! mac    = HMAC-SHA256(K_log, "eventseal/v1/entry" ‖ T_e)
 //! digest = SHA-256(each item length-prefixed: "eventseal/v1/entry-digest", T_e, mac)
 //! ```
@@ -169,10 +170,16 @@ impl Fold {
                 self.destroyed.extend(entry.keys.iter().cloned());
                 (self.schedule, self.before_schedule) = (None, None);
             }
-            ScopeAction::Disable | ScopeAction::Enable | ScopeAction::Reopen => self.before_schedule = None,
+            ScopeAction::Reopen => (self.schedule, self.before_schedule) = (None, None),
+            ScopeAction::Disable | ScopeAction::Enable => self.before_schedule = None,
             ScopeAction::Fork => {}
         }
         (self.state, self.generation, self.entries) = (entry.state, entry.generation, entry.scope_seq);
+    }
+
+    /// When the scheduled shred comes due.
+    pub(crate) fn due(&self) -> Option<OffsetDateTime> {
+        self.schedule.as_ref().map(|schedule| schedule.due)
     }
 
     /// The holds that are in force at this time.

@@ -109,11 +109,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                 problem: "is not shredded, so there is nothing to reopen",
             }));
         }
-        changing.check_agreement()?;
+        let generation = next(changing.record.generation, "key_scopes.generation")?;
         self.check_all_destroyed(tx, scope).await?;
+        changing.check_agreement()?;
         let mut decision = changing.decide(ScopeAction::Reopen);
-        decision.state = ScopeState::Live;
-        decision.generation = next(changing.record.generation, "key_scopes.generation")?;
+        (decision.state, decision.generation) = (ScopeState::Live, generation);
         self.decide(tx, &changing, decision, cause, "reopening").await?;
         self.add_key(tx, &changing.record, &active, "reopening").await
     }
@@ -213,12 +213,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     pub(super) async fn lock(&self, tx: &mut Tx, scope: &KeyScope) -> Result<ScopeRecord> {
         let record = self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop();
-        record.ok_or_else(|| {
-            Error::Keys(KeyFault::ScopeState {
-                scope: scope.clone(),
-                problem: "has no keys: nothing was ever sealed for it",
-            })
-        })
+        record.ok_or_else(|| without_keys(scope))
     }
 
     /// Checks that all keys of a shredded scope are destroyed. A key that has come back must not be used again.
@@ -299,6 +294,10 @@ pub(crate) fn check_usable(record: &ScopeRecord) -> Result<()> {
         ScopeState::Disabled | ScopeState::Withheld => Err(Error::Disabled { scope }),
         ScopeState::Shredded => Err(Error::Shredded { scope }),
     }
+}
+
+pub(crate) fn without_keys(scope: &KeyScope) -> Error {
+    Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem: "has no keys: nothing was ever sealed for it" })
 }
 
 pub(super) fn check_change(scope: &KeyScope, cause: Cause<'_>) -> Result<()> {

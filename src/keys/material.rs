@@ -65,6 +65,13 @@ pub(crate) fn with_integrity(scopes: &[KeyScope]) -> Vec<KeyScope> {
     wanted
 }
 
+/// What a key of a scope that is [withheld](ScopeState::Withheld) counts as.
+#[derive(Clone, Copy)]
+enum Withheld {
+    AsShredded,
+    AsDisabled,
+}
+
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// The active keys of these scopes, which are created if they do not exist yet. The scopes are locked until the
     /// caller's transaction ends.
@@ -179,16 +186,27 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             let keys = seen.into_iter().map(|(key_id, scope, key)| (key_id, KeyStatus::Live { scope, key }));
             return Ok((namespace, keys.collect()));
         }
-        self.opening_keys_now(tx, key_ids, None).await
+        self.look_up(tx, key_ids, None, Withheld::AsShredded).await
     }
 
-    /// The statuses of these keys, for calls that must not lag. With `pinned`, the caller holds locks, so the KMS is
-    /// not asked.
+    /// The statuses of these keys, for maintenance, which must not lag. With `pinned`, the caller holds locks, so the
+    /// KMS is not asked. A scope that is withheld is disabled here: its keys may be used again, so maintenance must not
+    /// write stand-ins in place of its values.
     pub(crate) async fn opening_keys_now(
         &self,
         tx: &mut Tx,
         key_ids: &HashSet<KeyId>,
         pinned: Option<&Pinned>,
+    ) -> Result<(Namespace, Keys)> {
+        self.look_up(tx, key_ids, pinned, Withheld::AsDisabled).await
+    }
+
+    async fn look_up(
+        &self,
+        tx: &mut Tx,
+        key_ids: &HashSet<KeyId>,
+        pinned: Option<&Pinned>,
+        withheld: Withheld,
     ) -> Result<(Namespace, Keys)> {
         let namespace = self.namespace(tx).await?;
         let mut key_ids: Vec<KeyId> = key_ids.iter().copied().collect();
@@ -201,11 +219,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         for record in records {
             match status_without_key(&record) {
                 Some(status) => {
-                    let status = match (status, record.scope_state) {
-                        (KeyStatus::Disabled { scope }, ScopeState::Withheld) => {
-                            self.withheld(tx, scope, pinned).await?
+                    let status = match (status, record.scope_state, withheld) {
+                        (KeyStatus::Disabled { scope }, ScopeState::Withheld, Withheld::AsShredded) => {
+                            self.withheld(tx, scope).await?
                         }
-                        (status, _) => status,
+                        (status, ..) => status,
                     };
                     // If the scope was reopened, an old tombstone does not prove that the latest change was seen.
                     let seen = seen.filter(|_| record.scope_state != ScopeState::Live);
@@ -228,8 +246,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     /// The status of a key whose scope is withheld. Readers get stand-ins only if an authentic entry of the shred log
     /// says so: a row alone must not redact anything.
-    async fn withheld(&self, tx: &mut Tx, scope: KeyScope, pinned: Option<&Pinned>) -> Result<KeyStatus> {
-        let fold = match self.fold_of(tx, &scope, pinned).await {
+    async fn withheld(&self, tx: &mut Tx, scope: KeyScope) -> Result<KeyStatus> {
+        let fold = match self.fold_of(tx, &scope).await {
             Ok(found) => found.map(|(_, fold)| fold),
             Err(error @ Error::Keys(KeyFault::LogAltered { .. })) => return Ok(KeyStatus::Faulty(error)),
             Err(error) => return Err(error),

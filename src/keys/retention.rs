@@ -56,7 +56,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// # Errors
     /// [`KeyFault::LogAltered`], [`Error::Database`]; errors of the KMS if the integrity key is not cached.
     pub async fn holds_of(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Vec<Hold>> {
-        let found = self.fold_of(tx, scope, None).await?;
+        let found = self.fold_of(tx, scope).await?;
         Ok(found.map(|(_, fold)| fold.holds_at(now())).unwrap_or_default())
     }
 
@@ -92,7 +92,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// # Errors
     /// Those of [`holds_of`](Self::holds_of).
     pub async fn schedule_of(&self, tx: &mut Tx, scope: &KeyScope) -> Result<Option<Schedule>> {
-        Ok(self.fold_of(tx, scope, None).await?.and_then(|(_, fold)| fold.schedule))
+        Ok(self.fold_of(tx, scope).await?.and_then(|(_, fold)| fold.schedule))
     }
 
     pub(crate) async fn hold_because(
@@ -107,6 +107,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let pinned = self.open_log_ahead(tx).await?;
         let changing = self.begin_change(tx, scope, true, &pinned).await?;
         check_not_shredded(&changing, "is shredded: nothing is left to be held")?;
+        changing.check_agreement()?;
         let mut decision = changing.decide(ScopeAction::Hold);
         decision.until = until;
         let entry = self.decide(tx, &changing, decision, cause, "holding").await?;
@@ -127,6 +128,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if !changing.fold.holds.iter().any(|known| known.id == hold.id) {
             return Err(refused(&changing, "has no such hold: it was released before, or is one of another scope"));
         }
+        changing.check_agreement()?;
         let mut decision = changing.decide(ScopeAction::Release);
         decision.about = Some(hold.id);
         self.decide(tx, &changing, decision, cause, "releasing a hold").await.map(drop)

@@ -7,6 +7,7 @@ use crate::keys::manager::{KeyManager, check_change};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::operator::Cause;
 use crate::keys::{DestroyedKey, KeyStore, ScopeAction, ScopeState};
+use std::collections::HashSet;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -32,9 +33,10 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Destroys every data key of a scope for good, and leaves a tombstone.
     ///
     /// It writes an [entry](crate::keys::LogEntry) of the shred log, which the integrity key authenticates. So the KMS
-    /// is asked if that key is not cached, before anything is locked. It also works on disabled scopes, and on scopes that do not exist: nothing can be sealed for
-    /// them afterwards. A second shred destroys nothing. From the commit on, every statement sees the scope's fields
-    /// redacted. Backups of the key table still hold the keys: let them expire.
+    /// is asked if that key is not cached, before anything is locked. It also works on disabled scopes, and on scopes
+    /// that do not exist: nothing can be sealed for them afterwards. A second shred destroys nothing. From the commit
+    /// on, every statement sees the scope's fields redacted. Backups of the key table still hold the keys: let them
+    /// expire.
     ///
     /// `reason` stays in the scope's history for good: name the request, not the person. Use
     /// [`acting_as`](Self::acting_as) to name who does it.
@@ -86,7 +88,9 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if !was_shredded || changing.fold.state != ScopeState::Shredded || !destroyed.is_empty() {
             let mut decision = changing.decide(ScopeAction::Shred);
             decision.state = ScopeState::Shredded;
-            decision.keys = self.destroyed_keys(tx, &destroyed).await?;
+            // The row and the entries may disagree, after a restore of one of them. Generations only grow.
+            decision.generation = record.generation.max(changing.fold.generation);
+            decision.keys = self.unnamed_keys(tx, changing, &destroyed).await?;
             let new = changing.entry(decision, cause, at)?;
             self.store.change_scope(tx, &new).await?;
             entry = Some(new);
@@ -103,9 +107,16 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(Shredding { scope: scope.clone(), destroyed, already, was_shredded, entry, at })
     }
 
-    /// What the log says about destroyed keys, from their tombstones.
-    async fn destroyed_keys(&self, tx: &mut Tx, key_ids: &[KeyId]) -> Result<Vec<DestroyedKey>> {
-        let rows = self.store.data_keys(tx, key_ids).await?;
+    /// What the log says about destroyed keys, from their tombstones: about those that were destroyed now, and about
+    /// those that no entry names yet, because a shred was cut short or is older than the log. After a restore, only
+    /// keys that the log names are destroyed again.
+    async fn unnamed_keys(&self, tx: &mut Tx, changing: &Changing, now: &[KeyId]) -> Result<Vec<DestroyedKey>> {
+        let named: HashSet<KeyId> = changing.fold.destroyed.iter().map(|key| key.key_id).collect();
+        let before = changing.keys.iter().filter(|key| key.shredded_at.is_some());
+        let mut key_ids: HashSet<KeyId> = before.map(|key| key.key_id).filter(|id| !named.contains(id)).collect();
+        key_ids.extend(now);
+        let key_ids: Vec<KeyId> = key_ids.into_iter().collect();
+        let rows = self.store.data_keys(tx, &key_ids).await?;
         let mut keys: Vec<DestroyedKey> = rows
             .into_iter()
             .map(|row| DestroyedKey {

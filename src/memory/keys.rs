@@ -127,6 +127,7 @@ impl KeyStore for MemoryKeys {
             scope: scope.clone(),
             state: row.state,
             generation: row.generation,
+            due: row.due,
             active_key: row.active,
             keys: row
                 .keys
@@ -181,6 +182,7 @@ fn scope_record(tables: &Tables, scope: &KeyScope) -> Option<ScopeRecord> {
         state: row.state,
         generation: row.generation,
         last_version: last.map(|key| key.info.version),
+        due: row.due,
         active: row.active.and_then(|key_id| key_record(tables, key_id)),
     })
 }

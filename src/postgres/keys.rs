@@ -16,7 +16,7 @@ use store::query;
 use time::OffsetDateTime;
 
 /// The key tables in a PostgreSQL database (15 or newer): `key_namespace`, `key_encryption_keys`, `key_scopes`,
-/// `data_keys` and `key_scope_changes`, in a schema and behind a prefix if they are chosen.
+/// `data_keys`, `shred_entries`, `shred_log` and `shred_log_head`, in a schema and behind a prefix if they are chosen.
 ///
 /// ```
 /// # use eventseal::Result;

@@ -224,8 +224,8 @@ where
     }
 }
 
-/// A transaction on the keys that a call began itself. Whatever is left of it is rolled back when the call ends, also if
-/// its future is dropped.
+/// A transaction on the keys that a call began itself. Whatever is left of it is rolled back when the call ends,
+/// also if its future is dropped.
 struct Own<'t, T, K: Database>(&'t mut SplitTx<T, K>);
 
 impl<T, K: Database> Drop for Own<'_, T, K> {

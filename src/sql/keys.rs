@@ -44,7 +44,7 @@ pub(crate) fn with_columns(sql: &str) -> String {
 /// The columns that [`data_key`] reads.
 const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
 /// The columns that [`scope`] reads, after [`KEY`].
-const SCOPE: &str = "s.scope_kind, s.scope_id, {state}, s.generation, {last_version}, s.active_key_id";
+const SCOPE: &str = "s.scope_kind, s.scope_id, {state}, s.generation, {last_version}, s.active_key_id, s.due_at";
 /// The columns that [`kek`] reads.
 const KEK: &str = r#"e.kek_id, e."partition", e.provider, e.master_key_id, e.wrapped_kek, e.state, e.created_at,
     coalesce(e.wrapped_at, e.created_at)"#;
@@ -86,7 +86,7 @@ pub(crate) const HISTORY_KEYS: &str = "SELECT {key} FROM {data_keys} AS k
 pub(crate) const HISTORY_ENTRIES: &str = "SELECT {entry} FROM {shred_entries} AS e
     WHERE e.scope_kind = $1 AND e.scope_id = $2 ORDER BY e.scope_seq";
 
-/// Finds live keys of scopes that their entries leave shredded. Only scopes that were shredded at some time are examined.
+/// Finds live keys of scopes that their entries leave shredded. Only scopes that were ever shredded are examined.
 /// The parameter is the number of scopes to return.
 pub(crate) const RESTORED_SCOPES: &str = "SELECT s.scope_kind, s.scope_id, count(*) OVER ()
     FROM (
@@ -153,6 +153,7 @@ pub(crate) fn scope(row: &impl SqlRow) -> Result<ScopeRecord> {
         state,
         generation: row.small_number(11, "key_scopes.generation")?,
         last_version: row.optional_small_number(12, "data_keys.version")?,
+        due: row.optional_time(14, "key_scopes.due_at")?,
         active: if has_key { Some(data_key(row, state)?) } else { None },
     })
 }
@@ -209,6 +210,7 @@ pub(crate) fn history<R: SqlRow>(record: ScopeRecord, keys: &[R], entries: &[R])
         scope: record.scope,
         state: record.state,
         generation: record.generation,
+        due: record.due,
         active_key: record.active.map(|key| key.key_id),
     })
 }

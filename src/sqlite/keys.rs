@@ -16,7 +16,7 @@ use store::query;
 use time::OffsetDateTime;
 
 /// The key tables in a SQLite database: `key_namespace`, `key_encryption_keys`, `key_scopes`, `data_keys`
-/// and `key_scope_changes`, behind a prefix if one is chosen.
+/// `shred_entries`, `shred_log` and `shred_log_head`, behind a prefix if one is chosen.
 ///
 /// SQLite's write lock takes the place of row locks: an append or a shred takes it with its first statement and holds
 /// it until the transaction ends. Connections that write keys are switched to `PRAGMA secure_delete` for good, so that

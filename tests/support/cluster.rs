@@ -41,7 +41,8 @@ const GUARD: &str = r#"
         >"$folder/log" 2>&1 &&
     "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -o "-k '$folder' -c listen_addresses= -c fsync=$durable \
         -c full_page_writes=$durable -c synchronous_commit=$durable -c max_connections=300 -c shared_buffers=256MB \
-        -c max_wal_size=2GB -c deadlock_timeout=10ms -c autovacuum_naptime=1min -c jit=off" start >>"$folder/log" 2>&1 &&
+        -c max_wal_size=2GB -c deadlock_timeout=10ms -c autovacuum_naptime=1min -c jit=off" \
+        start >>"$folder/log" 2>&1 &&
         echo ready || { cat "$folder/log" >&2; echo failed; }
     cat >/dev/null
     "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null 2>&1
@@ -161,8 +162,8 @@ fn start_with(script: &str, arguments: &[&std::ffi::OsStr], durable: bool) -> Se
     Server { options, _guard: guard.stdin.take() }
 }
 
-/// A folder for a cluster. In memory, the files of a database cost half of the time that they cost on a disk. What waits
-/// for the disk needs one.
+/// A folder for a cluster. In memory, the files of a database cost half of the time that they cost on a disk. What
+/// waits for the disk needs one.
 fn folder(durable: bool) -> tempfile::TempDir {
     const MEMORY: &str = "/dev/shm";
     let mut builder = tempfile::Builder::new();

@@ -287,7 +287,7 @@ pub(crate) struct Show {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs no master key. Shows what would be destroyed, and asks for the scope's id. Without a terminal, --yes is needed. \
+Shows what would be destroyed, and asks for the scope's id. Without a terminal, --yes is needed. \
 Backups of the key table still hold the keys: let them expire. Other scopes with this id, or with another spelling \
 of it, are named and not touched.
 

@@ -130,6 +130,7 @@ impl Failure {
                 kind if kind.is_retryable() => Exit::Retryable,
                 ErrorKind::InvalidText => Exit::Usage,
                 ErrorKind::ScopeState
+                | ErrorKind::Held
                 | ErrorKind::Shredded
                 | ErrorKind::Disabled
                 | ErrorKind::KekInUse

@@ -5,7 +5,7 @@ ALTER TABLE {key_scopes} ADD COLUMN withheld BOOLEAN NOT NULL DEFAULT false;
 -- When a scheduled shred comes due: a copy of what the entries say, for a look into an index.
 ALTER TABLE {key_scopes} ADD COLUMN due_at TIMESTAMPTZ;
 ALTER TABLE {key_scopes} ADD CHECK (NOT withheld OR state = 'disabled');
-CREATE INDEX {index:key_scopes_due} ON {key_scopes} (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX {index:key_scopes_due} ON {key_scopes} (due_at, scope_kind, scope_id) WHERE due_at IS NOT NULL;
 
 -- Decisions. Those of a scope are numbered from 1, and the MAC of each covers the one before it.
 CREATE TABLE {shred_entries} (

@@ -4,7 +4,7 @@
 ALTER TABLE "{key_scopes}" ADD COLUMN withheld INTEGER NOT NULL DEFAULT 0 CHECK (withheld IN (0, 1) AND (withheld = 0 OR state = 'disabled'));
 -- When a scheduled shred comes due: a copy of what the entries say, for a look into an index.
 ALTER TABLE "{key_scopes}" ADD COLUMN due_at TEXT;
-CREATE INDEX "{key_scopes}_due" ON "{key_scopes}" (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX "{key_scopes}_due" ON "{key_scopes}" (due_at, scope_kind, scope_id) WHERE due_at IS NOT NULL;
 
 -- Decisions. Those of a scope are numbered from 1, and the MAC of each covers the one before it.
 CREATE TABLE "{shred_entries}" (

@@ -136,6 +136,7 @@ async fn a_first_data_key_is_there_or_its_scope_has_another_one() {
         state: ScopeState::Live,
         generation: 1,
         last_version: active.map(|key| key.version),
+        due: None,
         active: active.cloned(),
     };
     let other = data_key(active.kek_id);

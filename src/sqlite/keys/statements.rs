@@ -53,7 +53,8 @@ statements! {
     change_scope: "UPDATE {key_scopes} SET state = CASE WHEN ?4 = 'withheld' THEN 'disabled' ELSE ?4 END,
             withheld = (?4 = 'withheld'), generation = ?5,
             active_key_id = CASE WHEN ?4 = 'shredded' THEN NULL ELSE active_key_id END,
-            due_at = CASE WHEN ?3 = 'schedule' THEN ?6 WHEN ?3 IN ('cancel', 'shred', 'reopen') THEN NULL ELSE due_at END
+            due_at = CASE WHEN ?3 = 'schedule' THEN ?6 WHEN ?3 IN ('cancel', 'shred', 'reopen') THEN NULL
+                ELSE due_at END
         WHERE scope_kind = ?1 AND scope_id = ?2",
     add_entry: "INSERT INTO {shred_entries} (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state,
             generation, keys, until, about, reason, actor, mac_key_id, mac)

@@ -189,8 +189,8 @@ async fn i3_swapped_or_altered_key_rows_are_wrong_keys() {
         "UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = '42'",
         "UPDATE data_keys SET wrapped_key = x'' WHERE scope_id = '42'",
         "UPDATE data_keys SET version = 7 WHERE scope_id = '42'",
-        "INSERT INTO key_scopes VALUES ('Customer', '44', 'live', 1, NULL); UPDATE data_keys SET scope_id = '44' WHERE \
-         scope_id = '42'",
+        "INSERT INTO key_scopes (scope_kind, scope_id, state, generation) VALUES ('Customer', '44', 'live', 1);
+         UPDATE data_keys SET scope_id = '44' WHERE scope_id = '42'",
     ] {
         let mut tx = connection.begin().await.unwrap();
         sqlx::raw_sql(sql).execute(&mut *tx).await.unwrap();

@@ -7,6 +7,7 @@ const WORDS: &[(&str, &str)] = &[
         "reopen() starts a new generation if that is lawful",
         "eventseal reopen starts a new generation, if that is lawful",
     ),
+    ("or schedule with ShredMode::KeepWorking", "or schedule with --mode keep-working"),
     ("enable() makes them usable again", "eventseal enable makes them usable again"),
     (
         "call keys().prepare() once at startup, and keys().create_kek() for each partition of your own, on a \

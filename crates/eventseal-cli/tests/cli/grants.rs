@@ -120,12 +120,14 @@ async fn each_role_can_do_its_job_and_no_more() {
     roles.refused("service", "DELETE FROM events").await;
     roles.refused("service", "UPDATE key_encryption_keys SET wrapped_kek = ''").await;
 
-    // The clerk who answers erasure requests: without a master key and without access to events.
+    // The clerk who answers erasure requests, without access to events.
     roles.may("eraser", &[show, shred, &["keys", "show", "Customer", "cust_3"]]);
     assert!(matches!(roles.append("eraser", "cust_0").await, Err(Error::SetUp(SetUpFault::PermissionDenied { .. }))));
     assert!(matches!(roles.read("eraser").await, Err(Error::SetUp(SetUpFault::PermissionDenied { .. }))));
     roles.may_not("eraser", &[rotate_key, &["rotate-kek"]]);
-    roles.refused("eraser", "SELECT wrapped_kek FROM key_encryption_keys").await;
+    roles.refused("eraser", "UPDATE key_encryption_keys SET state = 'retired'").await;
+    roles.refused("eraser", "UPDATE shred_entries SET reason = ''").await;
+    roles.refused("eraser", "DELETE FROM shred_entries").await;
     roles.refused("eraser", "SELECT FROM events").await;
 
     // The operator of keys, without access to events.
@@ -148,7 +150,7 @@ async fn each_role_can_do_its_job_and_no_more() {
     );
     roles.may("operator", &[&["doctor"]]);
     assert!(matches!(roles.read("operator").await, Err(Error::SetUp(SetUpFault::PermissionDenied { .. }))));
-    roles.refused("operator", "DELETE FROM key_scope_changes").await;
+    roles.refused("operator", "DELETE FROM shred_entries").await;
     for role in ROLES {
         roles.refused(role, "CREATE TABLE key_namespace_of_mine (a int)").await;
         roles.refused(role, "DROP TABLE key_scopes").await;

@@ -238,10 +238,14 @@ async fn every_result(printed: &mut Printed) {
     ended("enable", &[&about(&["enable"])[..], &reason].concat(), 0);
     ended("shred", &[&about(&["shred"])[..], &reason, &["--yes"]].concat(), 0);
     ended("reopen", &[&about(&["reopen"])[..], &reason].concat(), 0);
-    // A change from before actors were recorded.
-    world.execute("UPDATE key_scope_changes SET actor = NULL WHERE action = 'disable'").await;
     ended("keys show", &about(&["keys", "show"]), 0);
     ended("keys list", &["keys", "list", "--limit", "2"], 0);
+    // A change from before actors were recorded.
+    let older = "INSERT INTO shred_entries (entry_id, scope_kind, scope_id, scope_seq, action, state, generation,
+        reason, decided_at) VALUES ('0199d5d0-7a3e-7c11-9f3c-1d2e3f405162', 'Customer', 'cust_3', 1, 'enable', 'live',
+        1, 'from before', '2026-01-02T03:04:05.000000Z')";
+    world.execute(older).await;
+    ended("keys show", &["keys", "show", "Customer", "cust_3"], 0);
 
     ended("rotate-kek", &["rotate-kek"], 0);
     world.execute("UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = 'cust_2'").await;
