@@ -191,6 +191,9 @@ mod pages {
     #[doc = include_str!("../docs/operations.md")]
     struct Operations;
 
+    #[doc = include_str!("../docs/erasure.md")]
+    struct Erasure;
+
     #[doc = include_str!("../docs/command-json.md")]
     struct CommandJson;
 

@@ -1,6 +1,7 @@
 //! The guides, as pages of this documentation. They are the files of `docs` in the repository.
 //!
 //! - [`evolution`]: how to change payloads, from "another field is needed" to "the old step is gone".
+//! - [`erasure`]: how to answer an erasure request, from letter to proof; restores; epochs.
 //! - [`operations`]: how to set eventseal up, run it, and act in an emergency.
 //! - [`command_json`]: what the command prints with `--json`.
 //! - [`format`](mod@format): the bytes that are stored, so precisely that a reader can be built from the page.
@@ -12,7 +13,15 @@
 #[doc = include_str!("../docs/evolution.md")]
 pub mod evolution {}
 
+#[doc = "[grants]: operations#grants-on-postgresql\n"]
+#[doc = "[another-key-in-aws]: operations#to-another-key-in-aws-kms\n"]
+#[doc = include_str!("../docs/erasure.md")]
+pub mod erasure {}
+
 #[doc = "[json-of-the-command]: command_json\n"]
+#[doc = "[erasure-guide]: erasure\n"]
+#[doc = "[drill-after-a-restore]: erasure#after-a-restore\n"]
+#[doc = "[epochs]: erasure#a-new-epoch\n"]
 #[doc = include_str!("../docs/operations.md")]
 pub mod operations {}
 

@@ -20,7 +20,8 @@ pub struct KekMoves {
     pub moved: Vec<KekId>,
     /// The key-encryption keys that it held before, and opens.
     pub already: Vec<KekId>,
-    /// Retired keys that wrap no data key and that no master key here opens. They stay as they are.
+    /// Retired keys of other master keys, which wrap no data key. They stay as they are: so an old backup of the key
+    /// table is of no use once its master key is deleted.
     pub dead: Vec<KekId>,
 }
 
@@ -29,9 +30,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// wrapped is moved inside the KMS. Any other key is opened by `from`, the provider that wrapped it.
     ///
     /// Active keys are moved first. Before a row is changed, the new master key must open the key. Keys that were moved
-    /// before are opened, and stay as they are. A key that is refused does not stop the others. A call that ended early
-    /// has left every key usable: call it again. You can delete the old master key when this has succeeded, no process
-    /// has it configured as the active one, and no backup needs it.
+    /// before are opened, and stay as they are. Retired keys that wrap no data key are not moved. A key that is refused
+    /// does not stop the others. A call that ended early has left every key usable: call it again. You can delete the
+    /// old master key when this has succeeded, no process has it configured as the active one, and no backup needs it.
     ///
     /// # Errors
     /// After all other keys were moved: [`KmsFault::Refused`] if a key that is in use does not open, is of another
@@ -58,6 +59,13 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             usage.sort_by_key(|usage| usage.kek.state != KekState::Active);
             for KekUsage { kek, live_keys, .. } in usage {
                 seen.insert(kek.kek_id);
+                // Nothing needs it but old backups, which shall end with the old master key.
+                if kek.state == KekState::Retired && live_keys == 0 {
+                    if (kek.provider.as_str(), &kek.wrapped.master_key_id) != (self.kms.provider(), &target) {
+                        moves.dead.push(kek.kek_id);
+                    }
+                    continue;
+                }
                 let context = KekContext { namespace: namespace.clone(), kek_id: kek.kek_id };
                 match self.move_to_master_key(connection, &kek, &context, &target, from).await {
                     Ok(true) => {
@@ -65,9 +73,6 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                         progress(&moves);
                     }
                     Ok(false) => moves.already.push(kek.kek_id),
-                    Err(Error::Kms(KmsFault::Refused { .. })) if kek.state == KekState::Retired && live_keys == 0 => {
-                        moves.dead.push(kek.kek_id);
-                    }
                     Err(error @ Error::Kms(KmsFault::Refused { .. })) => {
                         tracing::warn!(kek_id = %kek.kek_id, %error, "not moved to another master key");
                         refusal.get_or_insert(error);

@@ -6,7 +6,7 @@ use crate::connect::{connect, on};
 use crate::interrupt;
 use crate::master_key::{self, NoMasterKey};
 use crate::output::{Failure, Progress, Report, count, exact_time, shown};
-use eventseal::keys::{KekId, KekMoves, KekRecord, KekUsage, KeyStore, KeyTable};
+use eventseal::keys::{KekId, KekMoves, KekRecord, KekState, KekUsage, KeyStore, KeyTable};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ pub(crate) async fn move_master_key(args: MoveMasterKey, json: bool) -> Result<R
 fn would_move(usage: &[KekUsage], provider: &str, target: &str, from: Option<&str>) -> Result<Report, Failure> {
     let is_there = |kek: &KekRecord| kek.provider == provider && kek.wrapped.master_key_id == target;
     let (already, moving): (Vec<&KekRecord>, Vec<&KekRecord>) =
-        usage.iter().map(|usage| &usage.kek).partition(|kek| is_there(kek));
+        usage.iter().filter(|usage| is_needed(usage)).map(|usage| &usage.kek).partition(|kek| is_there(kek));
     if let Some(kek) = moving.iter().find(|kek| kek.provider != provider && Some(kek.provider.as_str()) != from) {
         let problem = format!(
             "provider {:?} wrapped key-encryption key {}: name that one with --from-…",
@@ -139,7 +139,7 @@ fn moved(done: &KekMoves, provider: &str, target: &str) -> Report {
         let _ = writeln!(text, "  {kek_id}");
     }
     for kek_id in &done.dead {
-        let _ = writeln!(text, "  {kek_id} opens under no master key at hand; it is retired and wraps nothing");
+        let _ = writeln!(text, "  {kek_id} stays under its master key: it is retired and wraps nothing");
     }
     text.push_str("The old master key is still needed to open backups from before.");
     let ids = |keks: &[KekId]| keks.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -151,6 +151,11 @@ fn moved(done: &KekMoves, provider: &str, target: &str) -> Report {
         "dead": ids(&done.dead),
     });
     Report::new(text, json)
+}
+
+/// Can something live need the key? Nothing needs a retired key that wraps nothing.
+pub(crate) fn is_needed(usage: &KekUsage) -> bool {
+    usage.kek.state != KekState::Retired || usage.live_keys > 0
 }
 
 /// A count with its verb: `1 data key was`, `2,000 data keys were`.

@@ -2,7 +2,7 @@
 
 use crate::args::Status;
 use crate::connect::{AnyDb, Backend, Db, connect, postgres_store, sqlite_store};
-use crate::keks::usage_json;
+use crate::keks::{is_needed, usage_json};
 use crate::output::{Exit, Failure, Report, count, number, shown, table};
 use eventseal::error::SetUpFault;
 use eventseal::keys::{KekState, KekUsage, KeyTable};
@@ -64,7 +64,7 @@ fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status,
         let keks = table(&["KEY-ENCRYPTION KEY", "STATE", ">DATA KEYS", "OLDEST WRAP"], rows);
         let _ = writeln!(text, "\nPartition {}\n{keks}", shown(partition));
     }
-    let masters = masters(usage);
+    let masters = masters(usage.iter());
     let rows = masters.iter().map(|((provider, id), keks)| vec![shown(provider), shown(id), keks.to_string()]);
     if masters.is_empty() {
         text.push_str("\nThere is no key-encryption key yet: eventseal prepare makes the first.\n");
@@ -118,7 +118,8 @@ fn unfinished(usage: &[KekUsage]) -> Vec<(String, String)> {
             (format!("{} wraps nothing any more", kek.kek_id), format!("eventseal retire-kek {}", kek.kek_id))
         });
     }
-    let masters = masters(usage);
+    // A retired key stays under its master key: moved to the new one, it would open old backups.
+    let masters = masters(usage.iter().filter(|usage| is_needed(usage)));
     if masters.len() > 1 {
         let problem = format!("{} master keys are in use", masters.len());
         items.push((problem, "eventseal move-master-key, to the one that shall stay".to_owned()));
@@ -127,7 +128,7 @@ fn unfinished(usage: &[KekUsage]) -> Vec<(String, String)> {
 }
 
 /// Each master key by provider and id, with the number of key-encryption keys that it wraps.
-fn masters(usage: &[KekUsage]) -> BTreeMap<(&str, &str), usize> {
+fn masters<'a>(usage: impl Iterator<Item = &'a KekUsage>) -> BTreeMap<(&'a str, &'a str), usize> {
     let mut masters = BTreeMap::new();
     for KekUsage { kek, .. } in usage {
         *masters.entry((kek.provider.as_str(), kek.wrapped.master_key_id.as_str())).or_default() += 1;

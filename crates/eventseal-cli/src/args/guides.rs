@@ -6,11 +6,12 @@ use clap::error::ErrorKind;
 use std::fs;
 use std::path::Path;
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "SECURITY.md",
     "docs/operations.md",
     "docs/evolution.md",
+    "docs/erasure.md",
     "docs/command-json.md",
     "crates/eventseal-cli/README.md",
     "crates/eventseal-testing/README.md",

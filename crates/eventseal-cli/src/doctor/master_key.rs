@@ -3,10 +3,11 @@
 use super::checks::Checks;
 use super::keys::integrity;
 use crate::connect::{Backend, Db};
+use crate::keks::is_needed;
 use crate::output::{Failure, count};
 use crate::{args, master_key};
 use eventseal::error::{KeyFault, StorageFault};
-use eventseal::keys::{KekState, KekUsage};
+use eventseal::keys::KekUsage;
 use eventseal::kms::{KekContext, Kms};
 use eventseal::{Error, Namespace};
 use std::sync::Arc;
@@ -29,8 +30,7 @@ pub(super) async fn round_trips<C: Backend>(
     checks: &mut Checks,
 ) {
     let mut opened = 0_u64;
-    let in_use = usage.into_iter().filter(|usage| usage.kek.state != KekState::Retired || usage.live_keys > 0);
-    for kek in in_use.map(|usage| usage.kek) {
+    for kek in usage.into_iter().filter(is_needed).map(|usage| usage.kek) {
         if kek.provider != kms.provider() {
             let found = format!("{} was wrapped by {}, not by {}", kek.kek_id, kek.provider, kms.provider());
             checks.problem("master key", found, "name that provider, or run eventseal move-master-key --from-…");
