@@ -28,6 +28,7 @@ mod rewrap;
 mod scopes;
 mod settings;
 mod shred;
+mod shred_many;
 mod similar;
 mod sweeper;
 mod usable;
@@ -48,6 +49,7 @@ pub use rewrap::{RewrapOptions, RewrapProgress, Rewrapped};
 pub use scopes::{ScopeInfo, ScopePage, ScopeQuery};
 pub use settings::KeyManagerBuilder;
 pub use shred::Shredding;
+pub use shred_many::{ShredProgress, ShredRequest, ShreddedMany, SkippedScope};
 pub(crate) use usable::UsableKeys;
 
 use crate::error::{Error, Result, StorageFault};

@@ -7,12 +7,14 @@ mod list;
 mod seals;
 mod secrets;
 mod shared;
+mod shred;
 
 pub(crate) use census::{Census, Payloads};
 pub(crate) use list::List;
 pub(crate) use seals::{EventsOf, IndexSeals};
 pub(crate) use secrets::{check_secrets, has_password};
 pub(crate) use shared::{Cause, Database, MasterKey, Progress, Scope};
+pub(crate) use shred::{Shred, Shredded};
 
 use crate::connect::EventNames;
 use clap::{Args, Parser, Subcommand};
@@ -82,7 +84,7 @@ pub(crate) enum Command {
     /// Show the keys of a scope, or list scopes
     #[command(subcommand)]
     Keys(Keys),
-    /// Destroy the keys of a scope for good
+    /// Destroy the keys of a scope for good, or those of many
     Shred(Shred),
     /// Begin a new generation of keys for a shredded scope
     Reopen(Reopen),
@@ -283,35 +285,6 @@ pub(crate) struct Show {
     pub(crate) schemas: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) database: Database,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Shows what would be destroyed, and asks for the scope's id. Without a terminal, --yes is needed. \
-Backups of the key table still hold the keys: let them expire. Other scopes with this id, or with another spelling \
-of it, are named and not touched.
-
-Examples:
-  eventseal shred Customer cust_42 --reason 'request 118'
-  eventseal shred Customer cust_42 --reason 'request 118' --yes --json")]
-pub(crate) struct Shred {
-    #[command(flatten)]
-    pub(crate) scope: Scope,
-    #[command(flatten)]
-    pub(crate) cause: Cause,
-    /// A schema lock of eventseal-testing, to check that the application knows this kind
-    #[arg(long, value_name = "FILE")]
-    pub(crate) schemas: Option<PathBuf>,
-    /// Do not ask
-    #[arg(long)]
-    pub(crate) yes: bool,
-    /// Shred a scope for which nothing was ever sealed, so that nothing ever will be
-    #[arg(long)]
-    pub(crate) allow_unknown: bool,
-    #[command(flatten)]
-    pub(crate) database: Database,
-    #[command(flatten)]
-    pub(crate) master_key: MasterKey,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,10 @@
-//! `shred`: destroys the keys of a scope, once the operator has confirmed it.
+//! `shred`: destroys the keys of a scope, or of many, once the operator has confirmed it.
+
+mod list;
+mod many;
 
 use crate::actor;
-use crate::args::Shred;
+use crate::args::{Shred, Shredded};
 use crate::connect::{connect, on};
 use crate::doubts::Doubts;
 use crate::master_key;
@@ -14,9 +17,12 @@ use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal};
 
 pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
-    let actor = actor::of(&args.cause)?;
+    let cause = args.cause();
+    let actor = actor::of(&cause)?;
     let kms = master_key::open(&args.master_key).await?;
-    let scope = args.scope.key_scope();
+    let Shredded::One(scope) = args.what() else {
+        return on!(connect(&args.database).await?, db => many::shred(&mut db, &args, &actor, kms, json).await);
+    };
     let doubts = Doubts::of_kind(&scope, args.schemas.as_deref())?;
     on!(connect(&args.database).await?, db => {
         let namespace = db.namespace().await?;
@@ -35,7 +41,7 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
         let manager = db.manager(kms);
         // The integrity key is opened before the transaction takes locks.
         manager.open(&mut db.connection).await?;
-        let reason = &args.cause.reason;
+        let reason = &cause.reason;
         let done = db.transact(db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, reason).await).await?;
         let destroyed: Vec<String> = done.destroyed.iter().map(KeyId::to_string).collect();
         let json = json!({
@@ -44,7 +50,7 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
             "destroyed": destroyed,
             "destroyed_before": done.already.len(),
             "at": exact_time(done.at),
-            "reason": args.cause.reason,
+            "reason": cause.reason,
             "actor": actor,
             "was_shredded": done.was_shredded,
         });
@@ -87,10 +93,6 @@ fn shredded(done: &Shredding) -> String {
 
 /// Shows what will be destroyed, and asks the operator to type the scope's id.
 fn confirm(scope: &KeyScope, history: Option<&KeyHistory>, whereabouts: &str, json: bool) -> Result<(), Failure> {
-    if json || !std::io::stdin().is_terminal() {
-        let problem = "a shred can't be undone, and there is nobody to ask: pass --yes".to_owned();
-        return Err(Failure::refused("not_confirmed", problem));
-    }
     let mut text = String::new();
     if let Some(history) = history {
         let live: Vec<&KeyInfo> = history.keys.iter().filter(|key| key.shredded_at.is_none()).collect();
@@ -101,15 +103,24 @@ fn confirm(scope: &KeyScope, history: Option<&KeyHistory>, whereabouts: &str, js
     }
     let _ = writeln!(text, "It is about {whereabouts}, and can't be undone.");
     let _ = write!(text, "Type the scope's id ({}) to go on: ", shown(scope.id()));
-    tell(&text)?;
+    if asked(&text, json)? == scope.id() {
+        Ok(())
+    } else {
+        Err(Failure::refused("not_confirmed", "that was another id: nothing was destroyed"))
+    }
+}
+
+/// Asks the operator, and returns the line that was typed.
+fn asked(question: &str, json: bool) -> Result<String, Failure> {
+    if json || !std::io::stdin().is_terminal() {
+        let problem = "a shred can't be undone, and there is nobody to ask: pass --yes".to_owned();
+        return Err(Failure::refused("not_confirmed", problem));
+    }
+    tell(question)?;
     let mut typed = String::new();
     std::io::stdin()
         .lock()
         .read_line(&mut typed)
         .map_err(|error| Failure::failed("terminal", format!("the terminal failed: {error}")))?;
-    if typed.trim_end_matches(['\r', '\n']) == scope.id() {
-        Ok(())
-    } else {
-        Err(Failure::refused("not_confirmed", "that was another id: nothing was destroyed"))
-    }
+    Ok(typed.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -247,6 +247,8 @@ async fn every_result(printed: &mut Printed) {
     world.execute(older).await;
     ended("keys show", &["keys", "show", "Customer", "cust_3"], 0);
 
+    let list = list_of_what_is_held(&world).await;
+    ended("shred --from", &["shred", "--from", &list, "--reason", "many", "--yes"], 4);
     ended("rotate-kek", &["rotate-kek"], 0);
     world.execute("UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = 'cust_2'").await;
     ended("rewrap --dry-run", &["rewrap", "--dry-run"], 0);
@@ -281,8 +283,9 @@ async fn every_result(printed: &mut Printed) {
     ended("man", &["man"], 0);
     ended("man", &["man", "--directory", world.folder.path().to_str().unwrap()], 0);
 
-    every_search(&world, printed).await;
     every_census(&world, printed).await;
+    // This damages an event.
+    every_search(&world, printed).await;
 }
 
 async fn every_search(world: &World, printed: &mut Printed) {
@@ -296,6 +299,14 @@ async fn every_search(world: &World, printed: &mut Printed) {
     world.execute(r#"UPDATE events SET payload = CAST('{"$seal":"AQ"}' AS BLOB) WHERE global_position = 1"#).await;
     ended("events-of", &["events-of", "Customer", "cust_1", "--scan"], 5);
     ended("index-seals", &["index-seals", "--anew"], 5);
+}
+
+/// The name of a file that lists a scope on hold.
+async fn list_of_what_is_held(world: &World) -> String {
+    let path = world.folder.path().join("requests.jsonl");
+    std::fs::write(&path, r#"{"kind":"Customer","id":"cust_3"}"#).unwrap();
+    crate::shred_many::hold(world, "cust_3").await;
+    path.to_str().unwrap().to_owned()
 }
 
 async fn every_census(world: &World, printed: &mut Printed) {

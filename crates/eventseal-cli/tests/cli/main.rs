@@ -46,6 +46,7 @@ mod rewrap_process;
 mod rotation;
 mod scopes;
 mod seals;
+mod shred_many;
 mod terminal;
 
 use command::{Database, OTHER_SECRET, PASSWORD, SECRET, World, eventseal, run};

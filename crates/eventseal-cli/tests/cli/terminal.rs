@@ -59,6 +59,24 @@ async fn a_shred_is_confirmed_on_a_terminal() {
 }
 
 #[tokio::test]
+async fn a_shred_of_many_is_confirmed_by_their_number() {
+    let world = World::sqlite().await.with_keys(0..3).await;
+    let shred = |typed: &str| on_terminal(&world, "shred --partition default --reason 'contract ended'", typed);
+    let (code, shown) = shred("yes\n");
+    let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(code == 4 && words.contains("that was another number: nothing was destroyed"), "{shown}");
+    assert!(
+        words.contains("This destroys the data keys of 3 scopes of partition default. It is about namespace shop")
+            && words.contains("Type the number of scopes (3) to go on:"),
+        "{shown}"
+    );
+    assert_eq!(world.read().await, (3, 0));
+    let (code, shown) = shred("3\n");
+    assert!(code == 0 && shown.contains("Shredded 3 scopes: 3 data keys destroyed"), "{shown}");
+    assert_eq!(world.read().await, (0, 3));
+}
+
+#[tokio::test]
 async fn everything_fits_sixty_columns() {
     let world = World::postgres().await.with_keys(0..40).await;
     world.run(&["rotate-kek"]).ended(0);
