@@ -360,9 +360,12 @@ async fn positions<Tx: Send + 'static>(
     let mut found = BTreeSet::new();
     loop {
         let page = index.positions(connection, keys, range, POSITIONS).await?;
-        let Some(last) = page.last() else { break };
-        range.after = *last;
+        let is_last = page.len() < POSITIONS as usize;
+        range.after = page.last().copied().unwrap_or(range.after);
         found.extend(page);
+        if is_last {
+            break;
+        }
     }
     match index.state(connection).await? {
         Some(state) if state.id == id => Ok(found),

@@ -51,7 +51,8 @@ pub trait SealIndex: Send + Sync {
     /// another id, or if the mark is beyond. In a transaction.
     async fn complete(&self, tx: &mut Self::Tx, id: Uuid, up_to: GlobalPosition, last_event: Uuid) -> Result<bool>;
 
-    /// The positions in the rows of these keys, each once, in ascending order, at most `limit`.
+    /// The positions in the rows of these keys, each once, in ascending order: the first `limit` of them, or all if
+    /// there are fewer.
     async fn positions(
         &self,
         tx: &mut Self::Tx,
