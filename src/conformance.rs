@@ -39,6 +39,7 @@ mod key_rows;
 mod key_store;
 mod key_table;
 mod kms;
+mod scheduled;
 mod seal_index;
 
 pub use event_store::*;
@@ -47,6 +48,7 @@ pub use key_rows::*;
 pub use key_store::*;
 pub use key_table::*;
 pub use kms::*;
+pub use scheduled::*;
 
 use crate::error::Result;
 use async_trait::async_trait;

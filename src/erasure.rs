@@ -6,4 +6,5 @@
 //! in its own transaction.
 
 pub use crate::keys::erasure_consumer::ErasureConsumer;
-pub use crate::keys::hold::{Hold, Schedule, ShredMode};
+pub use crate::keys::hold::{DueScope, FailedScope, HeldScope, Hold, HoldPage, Schedule, SchedulePage, ShredMode};
+pub use crate::keys::sweep::{SweepOptions, SweepProgress, Swept};

@@ -30,12 +30,13 @@ mod settings;
 mod shred;
 mod shred_many;
 mod similar;
+pub(crate) mod sweep;
 mod sweeper;
 mod usable;
 
 pub(crate) use ahead::Pinned;
 pub use entry::{DestroyedKey, EntryMac, LogEntry, ScopeAction};
-pub(crate) use hold::{Hold, Schedule, ShredMode};
+pub(crate) use hold::{DueScope, Hold, Schedule, ShredMode};
 pub use kek::{KekRecord, KekState, KekUsage};
 pub use key_store::KeyStore;
 pub use key_table::{KeyRewrap, KeyRows, KeyTable, KeyWork, KeyWrapping};

@@ -1,5 +1,6 @@
 //! Holds and scheduled shreds: what is decided about a scope before it is shredded.
 
+use crate::error::Error;
 use crate::keys::names::KeyScope;
 use std::fmt;
 use time::OffsetDateTime;
@@ -55,6 +56,59 @@ pub struct Schedule {
     pub actor: Option<String>,
     /// When it was scheduled.
     pub since: OffsetDateTime,
+}
+
+/// A scope whose shred is scheduled, as the rows of the key table say. The order is that in which scopes come due.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DueScope {
+    /// When the shred comes due.
+    pub due: OffsetDateTime,
+    /// The scope.
+    pub scope: KeyScope,
+}
+
+/// A part of the holds that are in force. [`KeyManager::holds`](crate::keys::KeyManager::holds) returns it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HoldPage {
+    /// The holds, by scope.
+    pub holds: Vec<Hold>,
+    /// The scopes that may be held, and whose entries in the shred log are not as they were written.
+    pub failed: Vec<FailedScope>,
+    /// Pass it for the next page. `None` if this was the last one.
+    pub next: Option<KeyScope>,
+}
+
+/// A part of the scheduled shreds. [`KeyManager::schedules`](crate::keys::KeyManager::schedules) returns it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SchedulePage {
+    /// The scheduled shreds, in the order in which they come due.
+    pub schedules: Vec<Schedule>,
+    /// The scopes whose rows name a time, and whose entries in the shred log do not, or are not as they were written.
+    pub failed: Vec<FailedScope>,
+    /// Pass it for the next page. `None` if this was the last one.
+    pub next: Option<DueScope>,
+}
+
+/// A scope at which something failed, while others went on.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FailedScope {
+    /// The scope.
+    pub scope: KeyScope,
+    /// What is wrong.
+    pub error: Error,
+}
+
+/// A scope whose shred has come due, and that is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeldScope {
+    /// The scope.
+    pub scope: KeyScope,
+    /// The holds in force.
+    pub holds: Vec<Hold>,
 }
 
 /// What happens to the appends and reads of a scope from the time its shred is scheduled until it is done or cancelled.

@@ -6,7 +6,7 @@ use crate::keys::key_store::KeyStore;
 use crate::keys::listed::ListedScope;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::restored::RestoredScopes;
-use crate::keys::{DataKeyRecord, NewDataKey, ScopeRecord};
+use crate::keys::{DataKeyRecord, DueScope, NewDataKey, ScopeRecord};
 use crate::kms::WrappedKek;
 use crate::store::TableWork;
 use async_trait::async_trait;
@@ -82,6 +82,19 @@ pub trait KeyTable: KeyStore {
     /// Finds scopes that have live keys although the last change in their history is a shred. Returns how many there
     /// are, and the first `limit` of them, at least one. The tables may be read from end to end.
     async fn restored_scopes(&self, tx: &mut Self::Tx, limit: u32) -> Result<RestoredScopes>;
+
+    /// The first `limit` scopes that are due at this time or before it (at any time, if it is `None`), in their order
+    /// and after `after`. An index finds them.
+    async fn due_scopes(
+        &self,
+        tx: &mut Self::Tx,
+        by: Option<OffsetDateTime>,
+        after: Option<&DueScope>,
+        limit: u32,
+    ) -> Result<Vec<DueScope>>;
+
+    /// The first `limit` scopes that were ever put on hold, in ascending order and after `after`. An index finds them.
+    async fn held_scopes(&self, tx: &mut Self::Tx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>>;
 }
 
 /// Work that is done in a transaction: see [`KeyTable::in_transaction`].
@@ -209,5 +222,19 @@ impl<K: KeyTable + ?Sized> KeyTable for Arc<K> {
 
     async fn restored_scopes(&self, tx: &mut Self::Tx, limit: u32) -> Result<RestoredScopes> {
         (**self).restored_scopes(tx, limit).await
+    }
+
+    async fn due_scopes(
+        &self,
+        tx: &mut Self::Tx,
+        by: Option<OffsetDateTime>,
+        after: Option<&DueScope>,
+        limit: u32,
+    ) -> Result<Vec<DueScope>> {
+        (**self).due_scopes(tx, by, after, limit).await
+    }
+
+    async fn held_scopes(&self, tx: &mut Self::Tx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {
+        (**self).held_scopes(tx, after, limit).await
     }
 }

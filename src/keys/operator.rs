@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::keys::names::KeyScope;
+use crate::keys::sweep::{SweepOptions, SweepProgress, Swept};
 use crate::keys::{Hold, KeyInfo, KeyManager, KeyStore, KeyTable, Schedule, ScopeAction, ShredMode, Shredding};
 use std::fmt;
 use time::OffsetDateTime;
@@ -114,6 +115,21 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyOperator<'_, Tx, K> {
 
     fn because<'r>(&'r self, reason: &'r str) -> Cause<'r> {
         Cause { reason, actor: Some(&self.actor) }
+    }
+}
+
+impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyOperator<'_, Tx, K> {
+    /// [`KeyManager::sweep`], with the actor in the histories.
+    ///
+    /// # Errors
+    /// Those of [`KeyManager::sweep`].
+    pub async fn sweep(
+        &self,
+        connection: &mut Tx,
+        options: &SweepOptions,
+        progress: &mut (dyn FnMut(SweepProgress) + Send),
+    ) -> Result<Swept> {
+        self.keys.sweep_as(connection, Some(&self.actor), options, progress).await
     }
 }
 

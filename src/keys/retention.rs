@@ -3,10 +3,12 @@
 use crate::error::{Error, InputFault, KeyFault, Result};
 use crate::event::{microseconds, now};
 use crate::keys::change::Changing;
+use crate::keys::hold::{FailedScope, HoldPage, SchedulePage};
+use crate::keys::log::Fold;
 use crate::keys::manager::{KeyManager, check_change};
 use crate::keys::names::KeyScope;
 use crate::keys::operator::Cause;
-use crate::keys::{Hold, KeyStore, Schedule, ScopeAction, ScopeState, ShredMode};
+use crate::keys::{DueScope, Hold, KeyStore, KeyTable, Schedule, ScopeAction, ScopeState, ShredMode};
 use time::OffsetDateTime;
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
@@ -60,8 +62,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(found.map(|(_, fold)| fold.holds_at(now())).unwrap_or_default())
     }
 
-    /// Schedules a shred: it is due at a time, and is done by the first sweep from then on. Until
-    /// it is done it can be [cancelled](Self::cancel). `mode` says what happens to appends and reads meanwhile.
+    /// Schedules a shred: it is due at a time, and is done by the first [sweep](Self::sweep) from then on. Until
+    /// then it can be [cancelled](Self::cancel). `mode` says what happens to appends and reads meanwhile.
     ///
     /// # Errors
     /// [`InputFault::Time`] if the time has passed; [`KeyFault::ScopeState`] if the scope is shredded, has no keys, or
@@ -192,6 +194,82 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.decide(tx, &changing, decision, cause, "cancelling a scheduled shred").await?;
         self.cache.keys.change(scope, state != ScopeState::Live, self.read_lag);
         Ok(())
+    }
+}
+
+impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
+    /// The holds that are in force, by scope: of the first `limit` scopes after `after` that were ever held. They are
+    /// read from the entries of the shred log, which are checked.
+    ///
+    /// ```
+    /// # use eventseal::Result;
+    /// # use eventseal::keys::KeyManager;
+    /// # async fn print<C: Send + 'static>(keys: &KeyManager<C>, tx: &mut C) -> Result<()> {
+    /// let mut after = None;
+    /// loop {
+    ///     let page = keys.holds(tx, after.as_ref(), 100).await?;
+    ///     for hold in &page.holds {
+    ///         println!("{}: {hold}, {}", hold.scope, hold.reason);
+    ///     }
+    ///     let Some(next) = page.next else { break };
+    ///     after = Some(next);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Database`]; errors of the KMS if the integrity key is not cached. A scope whose entries are not as they
+    /// were written is in [`HoldPage::failed`].
+    pub async fn holds(&self, tx: &mut Tx, after: Option<&KeyScope>, limit: u32) -> Result<HoldPage> {
+        let limit = limit.max(1);
+        let scopes = self.store.held_scopes(tx, after, limit).await?;
+        let is_last = (scopes.len() as u64) < u64::from(limit);
+        let mut page = HoldPage { holds: Vec::new(), failed: Vec::new(), next: None };
+        for scope in &scopes {
+            match self.holds_of(tx, scope).await {
+                Ok(holds) => page.holds.extend(holds),
+                Err(error) => page.failed.push(of_scope(scope, error)?),
+            }
+        }
+        page.next = if is_last { None } else { scopes.into_iter().next_back() };
+        Ok(page)
+    }
+
+    /// The scheduled shreds, in the order in which they come due: the first `limit` after `after`. They are read from
+    /// the entries of the shred log, which are checked.
+    ///
+    /// # Errors
+    /// [`Error::Database`]; errors of the KMS if the integrity key is not cached. A scope whose row and entries do not
+    /// agree is in [`SchedulePage::failed`].
+    pub async fn schedules(&self, tx: &mut Tx, after: Option<&DueScope>, limit: u32) -> Result<SchedulePage> {
+        let limit = limit.max(1);
+        let scopes = self.store.due_scopes(tx, None, after, limit).await?;
+        let is_last = (scopes.len() as u64) < u64::from(limit);
+        let mut page = SchedulePage { schedules: Vec::new(), failed: Vec::new(), next: None };
+        for DueScope { scope, .. } in &scopes {
+            match self.fold_of(tx, scope).await {
+                Ok(Some((_, Fold { schedule: Some(schedule), .. }))) => page.schedules.push(schedule),
+                Ok(Some((history, _))) if history.due.is_some() => {
+                    let problem = "is due by its row, though no entry of the shred log schedules a shred";
+                    let error = Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem });
+                    page.failed.push(of_scope(scope, error)?);
+                }
+                // It was cancelled or shredded meanwhile.
+                Ok(_) => {}
+                Err(error) => page.failed.push(of_scope(scope, error)?),
+            }
+        }
+        page.next = if is_last { None } else { scopes.into_iter().next_back() };
+        Ok(page)
+    }
+}
+
+/// An error that concerns one scope; others fail the call.
+fn of_scope(scope: &KeyScope, error: Error) -> Result<FailedScope> {
+    match error {
+        Error::Keys(_) | Error::Storage(_) => Ok(FailedScope { scope: scope.clone(), error }),
+        error => Err(error),
     }
 }
 

@@ -68,11 +68,17 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         check_change(scope, cause)?;
         let pinned = self.open_log_ahead(tx).await?;
         let changing = self.begin_change(tx, scope, true, &pinned).await?;
-        self.shred_locked(tx, &changing, cause).await
+        self.shred_locked(tx, &changing, cause, None).await
     }
 
-    /// Shreds a scope that is locked.
-    pub(crate) async fn shred_locked(&self, tx: &mut Tx, changing: &Changing, cause: Cause<'_>) -> Result<Shredding> {
+    /// Shreds a scope that is locked. `schedule` is the entry of the schedule that came due, if one did.
+    pub(crate) async fn shred_locked(
+        &self,
+        tx: &mut Tx,
+        changing: &Changing,
+        cause: Cause<'_>,
+        schedule: Option<Uuid>,
+    ) -> Result<Shredding> {
         let (record, scope, at) = (&changing.record, &changing.record.scope, now());
         let holds = changing.fold.holds_at(at);
         if !holds.is_empty() {
@@ -87,7 +93,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let mut entry = None;
         if !was_shredded || changing.fold.state != ScopeState::Shredded || !destroyed.is_empty() {
             let mut decision = changing.decide(ScopeAction::Shred);
-            decision.state = ScopeState::Shredded;
+            (decision.state, decision.about) = (ScopeState::Shredded, schedule);
             // The row and the entries may disagree, after a restore of one of them. Generations only grow.
             decision.generation = record.generation.max(changing.fold.generation);
             decision.keys = self.unnamed_keys(tx, changing, &destroyed).await?;

@@ -212,7 +212,7 @@ struct Alone<'a, Tx, K: ?Sized> {
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> TableWork<Tx> for Alone<'_, Tx, K> {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
         let changing = self.keys.begin_change(tx, self.scope, true, &self.pinned).await?;
-        self.done = Some(self.keys.shred_locked(tx, &changing, self.cause).await?);
+        self.done = Some(self.keys.shred_locked(tx, &changing, self.cause, None).await?);
         Ok(())
     }
 }

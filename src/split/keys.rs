@@ -4,8 +4,8 @@ use super::{KeySide, SplitTx};
 use crate::error::{Error, Result, TransactionFault};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyWork, ListedScope, LogEntry, NewDataKey,
-    RestoredScopes, ScopeLock, ScopeRecord,
+    DataKeyRecord, DueScope, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyWork, ListedScope, LogEntry,
+    NewDataKey, RestoredScopes, ScopeLock, ScopeRecord,
 };
 use crate::sql::{committing, database};
 use crate::store::TableWork;
@@ -221,6 +221,20 @@ where
 
     async fn restored_scopes(&self, tx: &mut Self::Tx, limit: u32) -> Result<RestoredScopes> {
         read!(tx, |connection| self.inner.restored_scopes(connection, limit))
+    }
+
+    async fn due_scopes(
+        &self,
+        tx: &mut Self::Tx,
+        by: Option<OffsetDateTime>,
+        after: Option<&DueScope>,
+        limit: u32,
+    ) -> Result<Vec<DueScope>> {
+        read!(tx, |connection| self.inner.due_scopes(connection, by, after, limit))
+    }
+
+    async fn held_scopes(&self, tx: &mut Self::Tx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {
+        read!(tx, |connection| self.inner.held_scopes(connection, after, limit))
     }
 }
 

@@ -4,8 +4,8 @@ use crate::error::{Error, KeyFault, Result, StorageFault, no_effect};
 use crate::keys::entry::keys_from_text;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
-    DataKeyRecord, EntryMac, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, ListedScope, LogEntry, RestoredScopes,
-    ScopeAction, ScopeRecord, ScopeState,
+    DataKeyRecord, DueScope, EntryMac, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, ListedScope, LogEntry,
+    RestoredScopes, ScopeAction, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::sql::SqlRow;
@@ -250,6 +250,11 @@ pub(crate) fn listed_scope(row: &impl SqlRow) -> Result<ListedScope> {
         last_version: row.optional_small_number(4, "data_keys.version")?,
         kek_id: row.optional_id(5)?.map(KekId),
     })
+}
+
+/// Reads the name of a scope, and when it is due.
+pub(crate) fn due_scope(row: &impl SqlRow) -> Result<DueScope> {
+    Ok(DueScope { scope: scope_name(row)?, due: row.time(2, "key_scopes.due_at")? })
 }
 
 /// Reads the result of [`RESTORED_SCOPES`].

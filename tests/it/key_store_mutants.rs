@@ -3,10 +3,11 @@
 
 use async_trait::async_trait;
 use eventseal::conformance;
+use eventseal::erasure::{DueScope, ShredMode};
 use eventseal::error::StorageFault;
 use eventseal::keys::{
-    DataKeyRecord, KekId, KekRecord, KekState, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore, KeyTable, KeyWrapping,
-    ListedScope, LogEntry, NewDataKey, RestoredScopes, ScopeAction, ScopeLock, ScopeRecord, ScopeState,
+    DataKeyRecord, KekId, KekRecord, KekState, KeyHistory, KeyId, KeyManager, KeyRewrap, KeyRows, KeyStore, KeyTable,
+    KeyWrapping, ListedScope, LogEntry, NewDataKey, RestoredScopes, ScopeAction, ScopeLock, ScopeRecord, ScopeState,
 };
 use eventseal::kms::WrappedKek;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
@@ -49,6 +50,10 @@ enum Fault {
     SaysWhatItWasTold,
     LeavesOutRewraps,
     FindsNothingRestored,
+    FindsNothingAtTheBorder,
+    FindsNoSecondPage,
+    FindsEachHold,
+    ForgetsTheTime,
 }
 
 #[derive(Clone, Copy)]
@@ -158,6 +163,30 @@ impl KeyFaults for Mutant {
         Ok(if self.1 == Fault::FindsNothingRestored { RestoredScopes::default() } else { found })
     }
 
+    async fn due_scopes(
+        &self,
+        tx: &mut MemoryTx,
+        by: Option<OffsetDateTime>,
+        after: Option<&DueScope>,
+        limit: u32,
+    ) -> Result<Vec<DueScope>> {
+        let mut found = self.0.due_scopes(tx, by, after, limit).await?;
+        match self.1 {
+            Fault::FindsNothingAtTheBorder => found.retain(|due| Some(due.due) != by),
+            Fault::FindsNoSecondPage if after.is_some() => found.clear(),
+            _ => {}
+        }
+        Ok(found)
+    }
+
+    async fn held_scopes(&self, tx: &mut MemoryTx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {
+        let mut found = self.0.held_scopes(tx, after, limit).await?;
+        if self.1 == Fault::FindsEachHold {
+            found = found.iter().flat_map(|scope| [scope.clone(), scope.clone()]).collect();
+        }
+        Ok(found)
+    }
+
     async fn scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
         let mut records = self.0.scopes(tx, scopes, lock).await?;
         if self.1 == Fault::TakesTheActiveKeyForTheNewest {
@@ -178,6 +207,11 @@ impl KeyFaults for Mutant {
             Fault::ChangesNoScope => Ok(()),
             Fault::RecordsTheStateOnly => {
                 self.0.change_scope(tx, &LogEntry { state: ScopeState::Live, ..change.clone() }).await
+            }
+            Fault::ForgetsTheTime if change.action == ScopeAction::Schedule => {
+                // The entry is as it was given, but the row is not.
+                let cancelled = LogEntry { action: ScopeAction::Cancel, ..change.clone() };
+                self.0.change_scope(tx, &cancelled).await
             }
             Fault::ForgetsTheActor => self.0.change_scope(tx, &LogEntry { actor: None, ..change.clone() }).await,
             _ => self.0.change_scope(tx, change).await,
@@ -235,6 +269,13 @@ impl KeyFaults for Mutant {
                 };
             }
         }
+        if self.1 == Fault::ForgetsTheTime {
+            for entry in history.iter_mut().flat_map(|history| &mut history.entries) {
+                if entry.action == ScopeAction::Cancel && entry.until.is_some() {
+                    entry.action = ScopeAction::Schedule;
+                }
+            }
+        }
         if self.1 == Fault::ForgetsTheHistory {
             history.iter_mut().for_each(|history| history.entries.clear());
         }
@@ -273,6 +314,10 @@ async fn a_store_that_breaks_a_rule_is_caught_by_name() {
         (Fault::SaysWhatItWasTold, "rewrap_keys must write the new wrapping"),
         (Fault::LeavesOutRewraps, "lock_live_keys must return the first keys"),
         (Fault::FindsNothingRestored, "restored_scopes must count"),
+        (Fault::FindsNothingAtTheBorder, "due_scopes must find what is due at this very time"),
+        (Fault::FindsNoSecondPage, "due_scopes must go on after the last of a page"),
+        (Fault::FindsEachHold, "held_scopes must find each scope that was put on hold once"),
+        (Fault::ForgetsTheTime, "due_scopes must find every scheduled shred"),
     ] {
         let suites = async move {
             let (mutant, db) = (Faulty(Mutant(MemoryKeys::new(), fault)), Memory::new());
@@ -329,4 +374,18 @@ async fn i5_a_change_that_a_store_does_not_make_is_not_reported() {
         };
         assert!(matches!(refused, Err(Error::Storage(StorageFault::NoEffect { .. }))), "{fault:?}: {refused:?}");
     }
+}
+
+/// A sweep looks for the time in the row. So a schedule whose time did not get there is not reported.
+#[tokio::test]
+async fn i5_a_schedule_that_no_sweep_would_find_is_not_reported() {
+    let db = MemoryDb::new(Namespace::new("mutants").unwrap());
+    let keys =
+        KeyManager::new(Faulty(Mutant(MemoryKeys::new(), Fault::ForgetsTheTime)), Keyring::generate("main").unwrap());
+    keys.prepare(&mut db.begin()).await.unwrap();
+    let (mut tx, scope) = (db.begin(), KeyScope::new("Customer", "42"));
+    keys.hold(&mut tx, &scope, "r", None).await.unwrap();
+    let due = OffsetDateTime::now_utc() + std::time::Duration::from_secs(60);
+    let refused = keys.schedule_shred(&mut tx, &scope, due, ShredMode::KeepWorking, "r").await;
+    assert!(matches!(refused, Err(Error::Storage(StorageFault::NoEffect { table: "key_scopes", .. }))), "{refused:?}");
 }

@@ -21,6 +21,8 @@ mod failures;
 mod guards;
 mod guides;
 #[cfg(feature = "databases")]
+mod holds;
+#[cfg(feature = "databases")]
 mod input;
 #[cfg(feature = "databases")]
 mod invariants;

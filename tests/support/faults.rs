@@ -7,6 +7,7 @@
 mod kms;
 
 use async_trait::async_trait;
+use eventseal::erasure::DueScope;
 use eventseal::keys::{
     DataKeyRecord, KekId, KekRecord, KekState, KekUsage, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore, KeyTable,
     KeyWork, KeyWrapping, ListedScope, LogEntry, NewDataKey, RestoredScopes, ScopeLock, ScopeRecord,
@@ -113,6 +114,20 @@ pub trait KeyFaults: Send + Sync {
 
     async fn restored_scopes(&self, tx: &mut KeyTx<Self>, limit: u32) -> Result<RestoredScopes> {
         self.inner().restored_scopes(tx, limit).await
+    }
+
+    async fn due_scopes(
+        &self,
+        tx: &mut KeyTx<Self>,
+        by: Option<OffsetDateTime>,
+        after: Option<&DueScope>,
+        limit: u32,
+    ) -> Result<Vec<DueScope>> {
+        self.inner().due_scopes(tx, by, after, limit).await
+    }
+
+    async fn held_scopes(&self, tx: &mut KeyTx<Self>, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {
+        self.inner().held_scopes(tx, after, limit).await
     }
 
     async fn insert_kek(&self, rows: &mut dyn KeyRows, kek: &KekRecord) -> Result<bool> {
@@ -278,6 +293,22 @@ impl<T: KeyFaults> KeyTable for Faulty<T> {
     async fn restored_scopes(&self, tx: &mut Self::Tx, limit: u32) -> Result<RestoredScopes> {
         self.0.before("restored_scopes")?;
         self.0.restored_scopes(tx, limit).await
+    }
+
+    async fn due_scopes(
+        &self,
+        tx: &mut Self::Tx,
+        by: Option<OffsetDateTime>,
+        after: Option<&DueScope>,
+        limit: u32,
+    ) -> Result<Vec<DueScope>> {
+        self.0.before("due_scopes")?;
+        self.0.due_scopes(tx, by, after, limit).await
+    }
+
+    async fn held_scopes(&self, tx: &mut Self::Tx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {
+        self.0.before("held_scopes")?;
+        self.0.held_scopes(tx, after, limit).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! The arguments of all commands. Help, completions and the man page are made from these types.
 
 mod census;
+mod erasure;
 #[cfg(test)]
 mod guides;
 mod list;
@@ -10,6 +11,7 @@ mod shared;
 mod shred;
 
 pub(crate) use census::{Census, Payloads};
+pub(crate) use erasure::{CancelShred, Hold, Holds, Mode, Release, ScheduleShred, Schedules, Sweep};
 pub(crate) use list::List;
 pub(crate) use seals::{EventsOf, IndexSeals};
 pub(crate) use secrets::{check_secrets, has_password};
@@ -32,7 +34,7 @@ Exit codes:
   2  the arguments make no sense
   3  the same command may succeed later as it is (a lock, an outage)
   4  nothing was done: not confirmed, or the keys are in a state that does not allow it
-  5  doctor, or status or census with --check, found something to do
+  5  doctor, or status or census with --check, found something to do; sweep left what is held
   130  interrupted by Ctrl-C (143: by SIGTERM); the message says what was done before, and is kept
 
 Environment:
@@ -86,6 +88,20 @@ pub(crate) enum Command {
     Keys(Keys),
     /// Destroy the keys of a scope for good, or those of many
     Shred(Shred),
+    /// Put a scope on hold: it can't be shredded meanwhile
+    Hold(Hold),
+    /// Release a hold
+    Release(Release),
+    /// List the holds that are in force
+    Holds(Holds),
+    /// Schedule the shred of a scope for a later time
+    ScheduleShred(ScheduleShred),
+    /// Cancel the scheduled shred of a scope
+    CancelShred(CancelShred),
+    /// List the scheduled shreds
+    Schedules(Schedules),
+    /// Shred the scopes whose scheduled shred has come due
+    Sweep(Sweep),
     /// Begin a new generation of keys for a shredded scope
     Reopen(Reopen),
     /// Stop the use of a scope's keys until they are enabled again

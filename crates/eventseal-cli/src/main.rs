@@ -10,6 +10,7 @@ mod connect;
 mod doctor;
 mod doubts;
 mod generate;
+mod holds;
 mod interrupt;
 mod keks;
 mod list;
@@ -19,10 +20,13 @@ mod output;
 mod pooler;
 mod registered;
 mod rewrap;
+mod schedules;
 mod scopes;
 mod seals;
 mod shred;
 mod status;
+mod sweep;
+mod when;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};
@@ -64,6 +68,13 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
         Command::Keys(args::Keys::Show(args)) => scopes::show(args, cli.json).await,
         Command::Keys(args::Keys::List(args)) => list::list(args).await,
         Command::Shred(args) => shred::shred(args, cli.json).await,
+        Command::Hold(args) => holds::hold(args, cli.json).await,
+        Command::Release(args) => holds::release(args, cli.json).await,
+        Command::Holds(args) => holds::holds(args).await,
+        Command::ScheduleShred(args) => schedules::schedule_shred(args, cli.json).await,
+        Command::CancelShred(args) => schedules::cancel_shred(args, cli.json).await,
+        Command::Schedules(args) => schedules::schedules(args).await,
+        Command::Sweep(args) => sweep::sweep(args, cli.json).await,
         Command::Reopen(args) => scopes::reopen(args, cli.json).await,
         Command::Disable(args) => scopes::disable(args, cli.json).await,
         Command::Enable(args) => scopes::enable(args, cli.json).await,

@@ -8,7 +8,7 @@ pub(crate) use progress::{Progress, rate};
 pub(crate) use table::table;
 pub(crate) use words::in_commands;
 
-use eventseal::error::{ErrorKind, KeyFault, MaintenanceFault, SetUpFault, TransactionFault};
+use eventseal::error::{ErrorKind, InputFault, KeyFault, MaintenanceFault, SetUpFault, TransactionFault};
 use eventseal::{Error, Namespace};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -30,7 +30,7 @@ pub(crate) enum Exit {
     Retryable = 3,
     /// Nothing was done: not confirmed, or the keys are in a state that does not allow it.
     Refused = 4,
-    /// `doctor`, or `status` or `census` with `--check`, found something to do.
+    /// `doctor`, or `status` or `census` with `--check`, found something to do; `sweep` left what is held.
     Problems = 5,
     /// Interrupted by Ctrl-C (SIGINT).
     Interrupted = 130,
@@ -126,6 +126,7 @@ impl Failure {
             Self::Refused { .. } => Exit::Refused,
             Self::Failed { .. } => Exit::Failed,
             Self::Interrupted { exit, .. } => *exit,
+            Self::Library(error) if matches!(**error, Error::Input(InputFault::Time { .. })) => Exit::Usage,
             Self::Library(error) => match error.kind() {
                 kind if kind.is_retryable() => Exit::Retryable,
                 ErrorKind::InvalidText => Exit::Usage,

@@ -22,7 +22,7 @@ CREATE TABLE {shred_entries} (
     keys       TEXT        NOT NULL DEFAULT '[]',
     -- When a hold ends, or a schedule comes due.
     until      TIMESTAMPTZ,
-    -- The entry of the hold that is released, or of the schedule that is cancelled.
+    -- The entry of the hold that is released, or of the schedule that is cancelled or was carried out.
     about      UUID,
     reason     TEXT        NOT NULL,
     actor      TEXT,

@@ -21,7 +21,7 @@ CREATE TABLE "{shred_entries}" (
     keys       TEXT    NOT NULL DEFAULT '[]',
     -- When a hold ends, or a schedule comes due.
     until      TEXT,
-    -- The entry of the hold that is released, or of the schedule that is cancelled.
+    -- The entry of the hold that is released, or of the schedule that is cancelled or was carried out.
     about      TEXT,
     reason     TEXT    NOT NULL,
     actor      TEXT,

@@ -4,8 +4,8 @@ use super::{MemoryKeys, active, insert, key_record, new_scope, scope_record};
 use crate::error::{Error, Result, TransactionFault};
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyTable, KeyWork, KeyWrapping, ListedScope,
-    NewDataKey, RestoredScopes, ScopeRecord, ScopeState,
+    DataKeyRecord, DueScope, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyTable, KeyWork, KeyWrapping,
+    ListedScope, NewDataKey, RestoredScopes, ScopeAction, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::memory::{DataKeyRow, MemoryTx, Tables};
@@ -84,6 +84,35 @@ impl KeyTable for MemoryKeys {
         let count = restored.len() as u64;
         restored.truncate(limit.max(1) as usize);
         Ok(RestoredScopes { count, first: restored })
+    }
+
+    async fn due_scopes(
+        &self,
+        tx: &mut MemoryTx,
+        by: Option<OffsetDateTime>,
+        after: Option<&DueScope>,
+        limit: u32,
+    ) -> Result<Vec<DueScope>> {
+        let tables = tx.read()?;
+        let due =
+            tables.scopes.iter().filter_map(|(scope, row)| Some(DueScope { due: row.due?, scope: scope.clone() }));
+        let mut due: Vec<DueScope> =
+            due.filter(|due| by.is_none_or(|by| due.due <= by) && after.is_none_or(|after| due > after)).collect();
+        due.sort_unstable();
+        due.truncate(limit as usize);
+        Ok(due)
+    }
+
+    async fn held_scopes(&self, tx: &mut MemoryTx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {
+        let tables = tx.read()?;
+        let held = tables.scopes.iter().filter(|(scope, row)| {
+            after.is_none_or(|after| *scope > after)
+                && row.entries.iter().any(|entry| entry.action == ScopeAction::Hold)
+        });
+        let mut held: Vec<KeyScope> = held.map(|(scope, _)| scope.clone()).collect();
+        held.sort_unstable();
+        held.truncate(limit as usize);
+        Ok(held)
     }
 }
 

@@ -5,11 +5,11 @@ use super::store::{columns, query};
 use crate::error::Result;
 use crate::keys::names::{KekId, KeyId, KeyScope, following};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyStore, KeyTable, KeyWork, KeyWrapping,
-    ListedScope, NewDataKey, RestoredScopes, ScopeRecord, ScopeState,
+    DataKeyRecord, DueScope, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyStore, KeyTable, KeyWork,
+    KeyWrapping, ListedScope, NewDataKey, RestoredScopes, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::sql::keys::{data_key, kek, kek_usage, listed_scope, restored};
+use crate::sql::keys::{data_key, due_scope, kek, kek_usage, listed_scope, restored, scope_name};
 use crate::sql::{SqlRow, key_database as database, own_transaction};
 use crate::store::TableWork;
 use async_trait::async_trait;
@@ -72,6 +72,36 @@ impl KeyTable for PostgresKeys {
     async fn restored_scopes(&self, tx: &mut PgConnection, limit: u32) -> Result<RestoredScopes> {
         let rows = query(&self.sql.restored_scopes).bind(i64::from(limit.max(1))).fetch_all(tx).await;
         restored(&rows.map_err(database("looking for restored keys"))?)
+    }
+
+    async fn due_scopes(
+        &self,
+        tx: &mut PgConnection,
+        by: Option<OffsetDateTime>,
+        after: Option<&DueScope>,
+        limit: u32,
+    ) -> Result<Vec<DueScope>> {
+        let rows = query(&self.sql.due_scopes)
+            .bind(by)
+            .bind(after.map(|after| after.due))
+            .bind(after.map(|after| after.scope.kind()))
+            .bind(after.map(|after| after.scope.id()))
+            .bind(i64::from(limit))
+            .fetch_all(tx)
+            .await
+            .map_err(database("looking for scheduled shreds"))?;
+        rows.iter().map(due_scope).collect()
+    }
+
+    async fn held_scopes(&self, tx: &mut PgConnection, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {
+        let rows = query(&self.sql.held_scopes)
+            .bind(after.map(KeyScope::kind))
+            .bind(after.map(KeyScope::id))
+            .bind(i64::from(limit))
+            .fetch_all(tx)
+            .await
+            .map_err(database("looking for holds"))?;
+        rows.iter().map(scope_name).collect()
     }
 }
 

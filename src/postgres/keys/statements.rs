@@ -166,4 +166,12 @@ statements! {
     history_keys: keys::HISTORY_KEYS,
     history_entries: keys::HISTORY_ENTRIES,
     restored_scopes: keys::RESTORED_SCOPES,
+    due_scopes: "SELECT s.scope_kind, s.scope_id, s.due_at FROM {key_scopes} AS s
+        WHERE s.due_at IS NOT NULL AND s.due_at <= coalesce($1::timestamptz, 'infinity')
+            AND (s.due_at, s.scope_kind, s.scope_id) > (coalesce($2::timestamptz, '-infinity'), coalesce($3::text, ''),
+                coalesce($4::text, ''))
+        ORDER BY s.due_at, s.scope_kind, s.scope_id LIMIT $5",
+    held_scopes: "SELECT DISTINCT e.scope_kind, e.scope_id FROM {shred_entries} AS e
+        WHERE e.action = 'hold' AND (e.scope_kind, e.scope_id) > (coalesce($1::text, ''), coalesce($2::text, ''))
+        ORDER BY e.scope_kind, e.scope_id LIMIT $3",
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) const COMMANDS: [&[&str]; 21] = [
+pub(super) const COMMANDS: [&[&str]; 28] = [
     &[],
     &["migrate"],
     &["prepare"],
@@ -15,6 +15,13 @@ pub(super) const COMMANDS: [&[&str]; 21] = [
     &["keys", "show"],
     &["keys", "list"],
     &["shred"],
+    &["hold"],
+    &["release"],
+    &["holds"],
+    &["schedule-shred"],
+    &["cancel-shred"],
+    &["schedules"],
+    &["sweep"],
     &["reopen"],
     &["disable"],
     &["enable"],

@@ -7,12 +7,15 @@
 use crate::command::{Database, OTHER_SECRET, Output, SECRET, World, eventseal, run};
 use crate::help::COMMANDS;
 use eventseal::ExpectedVersion::Any;
+use eventseal::erasure::ShredMode;
 use eventseal::error::ErrorKind;
-use eventseal::sqlite::SqliteStore;
-use eventseal::{EventStore, NewEvent, aggregate};
+use eventseal::keys::KeyManager;
+use eventseal::sqlite::{SqliteKeys, SqliteStore};
+use eventseal::{EventStore, KeyScope, Keyring, NewEvent, aggregate};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -211,9 +214,59 @@ async fn the_page_says_what_is_printed() {
         assert!(printed.sections.contains_key(&name[..]), "docs/command-json.md: add a section ### {name}");
     }
     every_result(&mut printed).await;
+    every_hold_and_schedule(&mut printed).await;
     failures(&mut printed).await;
     let problems: Vec<String> = printed.problems.iter().cloned().chain(printed.missing()).collect();
     assert!(problems.is_empty(), "docs/command-json.md and the command say different things:\n{}", problems.join("\n"));
+}
+
+/// Holds and schedules of customers 20 to 25.
+async fn every_hold_and_schedule(printed: &mut Printed) {
+    let world = World::sqlite().await.with_keys(20..26).await;
+    let mut ended = |section: &str, arguments: &[&str], code: i32| -> Value {
+        let output = world.run(&[arguments, &["--json"]].concat()).ended(code);
+        printed.result(section, &output);
+        output.json()
+    };
+    let reason = ["--reason", "case 1"];
+    let of = |command, customer| [&[command, "Customer", customer][..], &reason].concat();
+    ended("hold", &[&of("hold", "cust_20")[..], &["--until", "2999-01-31"]].concat(), 0);
+    let hold = ended("hold", &of("hold", "cust_21"), 0)["hold"].as_str().unwrap().to_owned();
+    ended("release", &[&["release", "Customer", "cust_21", &hold][..], &reason].concat(), 0);
+    let later = ["--in", "30d", "--mode"];
+    for (customer, mode) in [("cust_21", "redact"), ("cust_22", "disable"), ("cust_23", "keep-working")] {
+        ended("schedule-shred", &[&of("schedule-shred", customer)[..], &later, &[mode]].concat(), 0);
+    }
+    ended("cancel-shred", &of("cancel-shred", "cust_22"), 0);
+
+    // An application that names no actor holds what comes due.
+    let Database::Sqlite(db) = &world.database else { unreachable!() };
+    let keys = KeyManager::new(SqliteKeys::new(), Keyring::from_file(world.folder.path().join("ring")).unwrap());
+    let due = OffsetDateTime::now_utc() + Duration::from_millis(500);
+    let scope = |customer: &str| KeyScope::new("Customer", customer);
+    let mut tx = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    keys.hold(&mut tx, &scope("cust_24"), "case 2", None).await.unwrap();
+    keys.hold(&mut tx, &scope("cust_20"), "case 2", Some(due + Duration::from_secs(86_400))).await.unwrap();
+    for customer in ["cust_20", "cust_24", "cust_25"] {
+        keys.schedule_shred(&mut tx, &scope(customer), due, ShredMode::KeepWorking, "case 2").await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    ended("holds", &["holds"], 0);
+    ended("schedules", &["schedules"], 0);
+    while OffsetDateTime::now_utc() <= due {
+        tokio::task::yield_now().await;
+    }
+    let tx = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    ended("sweep", &["sweep", "--lock-timeout", "0"], 3);
+    tx.rollback().await.unwrap();
+    let swept = ended("sweep", &["sweep"], 5);
+    assert_eq!((&swept["shredded"], swept["held"].as_array().unwrap().len()), (&1.into(), 3));
+    // Somebody alters an entry.
+    world.execute("DROP TRIGGER shred_entries_stay_as_they_are").await;
+    world.execute("UPDATE shred_entries SET reason = 'altered' WHERE scope_id = 'cust_24' AND scope_seq = 1").await;
+    ended("holds", &["holds"], 1);
+    ended("schedules", &["schedules"], 1);
+    ended("sweep", &["sweep"], 1);
 }
 
 /// Runs each command in so many states that each field is printed in each of its types.

@@ -37,6 +37,7 @@ mod epochs;
 mod events;
 mod grants;
 mod help;
+mod holds;
 mod json;
 mod keyrings;
 mod list;
