@@ -332,10 +332,6 @@ async fn every_result(printed: &mut Printed) {
     ended("move-master-key", &moving, 0);
     ended("move-master-key --dry-run", &dry, 0);
 
-    ended("completions", &["completions", "bash"], 0);
-    ended("man", &["man"], 0);
-    ended("man", &["man", "--directory", world.folder.path().to_str().unwrap()], 0);
-
     every_census(&world, printed).await;
     // This damages an event.
     every_search(&world, printed).await;
@@ -352,6 +348,16 @@ async fn every_search(world: &World, printed: &mut Printed) {
     world.execute(r#"UPDATE events SET payload = CAST('{"$seal":"AQ"}' AS BLOB) WHERE global_position = 1"#).await;
     ended("events-of", &["events-of", "Customer", "cust_1", "--scan"], 5);
     ended("index-seals", &["index-seals", "--anew"], 5);
+    every_page(world, printed);
+}
+
+fn every_page(world: &World, printed: &mut Printed) {
+    let mut ended = |section: &str, arguments: &[&str]| {
+        printed.result(section, &world.run(&[arguments, &["--json"]].concat()).ended(0));
+    };
+    ended("completions", &["completions", "bash"]);
+    ended("man", &["man"]);
+    ended("man", &["man", "--directory", world.folder.path().to_str().unwrap()]);
 }
 
 /// The name of a file that lists a scope on hold.
