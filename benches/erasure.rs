@@ -11,6 +11,8 @@
 
 #![allow(missing_docs, reason = "a benchmark")]
 
+#[path = "erasure/certificate.rs"]
+mod certificate;
 #[allow(dead_code, unreachable_pub, reason = "tests use the rest")]
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
@@ -34,6 +36,11 @@ async fn main() {
     if is_wanted("events_of") {
         let farm = Farm::new("events_of").await;
         index::events_of(&farm).await;
+        farm.close().await;
+    }
+    if is_wanted("certificate") {
+        let farm = Farm::new("certificate").await;
+        certificate::certificate(&farm).await;
         farm.close().await;
     }
 }

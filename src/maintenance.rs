@@ -14,6 +14,7 @@ mod rewrite;
 
 pub use backfill::{BackfillOptions, BackfillProgress, Backfilled, Skipped};
 pub use census::{Answer, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};
+pub(crate) use events_of::OtherKeys;
 pub use events_of::{EventOf, EventsOf, EventsOfOptions, EventsOfPage, EventsOfProgress, SealedPlace};
 pub use index_seals::{IndexSealsOptions, IndexSealsProgress, SealsIndexed, index_seals};
 pub use rewrite::{Kept, KeptBecause, RewriteOptions, RewriteProgress, Rewritten};

@@ -96,6 +96,15 @@ pub struct EventsOf<'t, T: ?Sized> {
     progress: EventsOfProgress,
     way: Way,
     uses_index: bool,
+    /// The events of the last page that name other keys, if they are wanted.
+    others: Option<Vec<OtherKeys>>,
+}
+
+/// The keys that an event names and that are not searched for.
+pub(crate) struct OtherKeys {
+    pub(crate) position: GlobalPosition,
+    pub(crate) event_id: Uuid,
+    pub(crate) keys: Vec<KeyId>,
 }
 
 /// How the events are found.
@@ -197,7 +206,18 @@ impl<'t, T: EventTable + ?Sized> EventsOf<'t, T> {
         let progress = EventsOfProgress { position: options.range.after, last, ..EventsOfProgress::default() };
         let way =
             index.map_or(Way::Scan, |index| Way::Uncovered { index, found: BTreeSet::new(), reported: HashSet::new() });
-        Ok(Self { table, keys, query, progress, way, uses_index: index.is_some() })
+        Ok(Self { table, keys, query, progress, way, uses_index: index.is_some(), others: None })
+    }
+
+    /// Also notes the other keys that events name, for [`take_others`](Self::take_others). With an index, only the
+    /// events of the keys that are searched for are read, so nothing is noted.
+    pub(crate) fn noting_others(self) -> Self {
+        Self { others: (!self.uses_index).then(Vec::new), ..self }
+    }
+
+    /// The events that were looked at since the last call, and that name keys which are not searched for.
+    pub(crate) fn take_others(&mut self) -> Vec<OtherKeys> {
+        self.others.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The next page; `None` at the end. A page that failed can be asked for again.
@@ -322,8 +342,14 @@ impl<'t, T: EventTable + ?Sized> EventsOf<'t, T> {
     }
 
     /// The places of an event that the keys seal.
-    fn places_in(&self, event: &PersistedEvent) -> Result<Vec<SealedPlace>> {
+    fn places_in(&mut self, event: &PersistedEvent) -> Result<Vec<SealedPlace>> {
         let Some(header) = find_header(event.as_stored())? else { return Ok(Vec::new()) };
+        if let Some(others) = &mut self.others {
+            let keys: Vec<KeyId> = header.keys.iter().filter(|key_id| !self.keys.contains(key_id)).copied().collect();
+            if !keys.is_empty() {
+                others.push(OtherKeys { position: event.global_position, event_id: event.event_id, keys });
+            }
+        }
         if !header.keys.iter().any(|key_id| self.keys.contains(key_id)) {
             return Ok(Vec::new());
         }

@@ -7,6 +7,8 @@
 mod api;
 #[cfg(feature = "databases")]
 mod aws_kms;
+#[cfg(feature = "databases")]
+mod certificates;
 mod changes;
 #[cfg(feature = "databases")]
 mod conformance;

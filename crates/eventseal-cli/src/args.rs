@@ -1,6 +1,7 @@
 //! The arguments of all commands. Help, completions and the man page are made from these types.
 
 mod census;
+mod certificate;
 mod erasure;
 #[cfg(test)]
 mod guides;
@@ -11,6 +12,7 @@ mod shared;
 mod shred;
 
 pub(crate) use census::{Census, Payloads};
+pub(crate) use certificate::{Certificate, Copies};
 pub(crate) use erasure::{CancelShred, Hold, Holds, Mode, Release, ScheduleShred, Schedules, Sweep};
 pub(crate) use list::List;
 pub(crate) use seals::{EventsOf, IndexSeals};
@@ -35,6 +37,7 @@ Exit codes:
   3  the same command may succeed later as it is (a lock, an outage)
   4  nothing was done: not confirmed, or the keys are in a state that does not allow it
   5  doctor, or status or census with --check, found something to do; sweep left what is held
+  6  certificate: the scope is not erased
   130  interrupted by Ctrl-C (143: by SIGTERM); the message says what was done before, and is kept
 
 Environment:
@@ -51,6 +54,7 @@ Examples:
   eventseal migrate --namespace shop --database sqlite://shop.db
   eventseal status
   eventseal shred Customer cust_42 --reason 'request 118'
+  eventseal certificate Customer cust_42 --html erasure-118.html
   eventseal rotate-kek && eventseal rewrap";
 
 /// Keys of sealed event stores: set-up, rotation, erasure.
@@ -88,6 +92,8 @@ pub(crate) enum Command {
     Keys(Keys),
     /// Destroy the keys of a scope for good, or those of many
     Shred(Shred),
+    /// Say what is left of a scope, as a certificate of its erasure
+    Certificate(Certificate),
     /// Put a scope on hold: it can't be shredded meanwhile
     Hold(Hold),
     /// Release a hold
@@ -217,6 +223,7 @@ Needs no master key. Counts all live data keys, which takes a while if there are
 Examples:
   eventseal status
   eventseal status --max-age 90 --check || page-somebody
+  eventseal status --retention backups=35d,archives=none,replicas=1h
   eventseal status --json | jq '.keks[] | select(.state == \"active\")'")]
 pub(crate) struct Status {
     /// Report an active key-encryption key that is older as due for rotation
@@ -228,6 +235,8 @@ pub(crate) struct Status {
     /// Another name for the table of the index of seals
     #[arg(long, value_name = "NAME")]
     pub(crate) seals_table: Option<String>,
+    #[command(flatten)]
+    pub(crate) copies: Copies,
     #[command(flatten)]
     pub(crate) database: Database,
 }

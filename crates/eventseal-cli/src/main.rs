@@ -6,6 +6,7 @@
 mod actor;
 mod args;
 mod census;
+mod certificate;
 mod connect;
 mod doctor;
 mod doubts;
@@ -68,6 +69,7 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
         Command::Keys(args::Keys::Show(args)) => scopes::show(args, cli.json).await,
         Command::Keys(args::Keys::List(args)) => list::list(args).await,
         Command::Shred(args) => shred::shred(args, cli.json).await,
+        Command::Certificate(args) => certificate::certificate(args, cli.json).await,
         Command::Hold(args) => holds::hold(args, cli.json).await,
         Command::Release(args) => holds::release(args, cli.json).await,
         Command::Holds(args) => holds::holds(args).await,

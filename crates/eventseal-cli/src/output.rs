@@ -32,6 +32,8 @@ pub(crate) enum Exit {
     Refused = 4,
     /// `doctor`, or `status` or `census` with `--check`, found something to do; `sweep` left what is held.
     Problems = 5,
+    /// `certificate`: the scope is not erased.
+    NotErased = 6,
     /// Interrupted by Ctrl-C (SIGINT).
     Interrupted = 130,
     /// Terminated by a supervisor (SIGTERM).

@@ -1,9 +1,11 @@
 //! `status`: shows the key-encryption keys, how many data keys each one wraps, and what is due.
 
 use crate::args::Status;
+use crate::certificate::describe_horizon;
 use crate::connect::{AnyDb, Backend, Db, connect, postgres_store, sqlite_store};
 use crate::keks::{is_needed, usage_json};
 use crate::output::{Exit, Failure, Report, count, number, shown, table};
+use eventseal::erasure::Horizon;
 use eventseal::error::SetUpFault;
 use eventseal::keys::{KekState, KekUsage, KeyTable};
 use eventseal::store::EventTable;
@@ -77,6 +79,8 @@ fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status,
             let _ = writeln!(text, "  {}\n    {}", shown(problem), shown(remedy));
         }
     }
+    let horizon = Horizon::of(&args.copies.retention(), now);
+    describe_horizon(&mut text, "what is shredded now", &horizon);
     let list = |items: &[(String, String)]| {
         items.iter().map(|(problem, remedy)| json!({ "problem": problem, "remedy": remedy })).collect::<Vec<_>>()
     };
@@ -84,6 +88,7 @@ fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status,
         "keks": usage.iter().map(usage_json).collect::<Vec<_>>(),
         "rotation_due": list(&due),
         "unfinished": list(&unfinished),
+        "horizon": horizon,
     });
     let exit = if args.check && !(due.is_empty() && unfinished.is_empty()) { Exit::Problems } else { Exit::Done };
     Report::new(text, json).of(namespace, place).ending(exit)

@@ -78,10 +78,9 @@ pub(crate) fn run(command: &mut Command) -> Output {
     }
     assert!(!output.err.contains("panicked"), "{output:?}");
     // A message for operators must not name Rust methods. SQL and scripts contain calls of their own.
-    let prose = command
-        .get_args()
-        .next()
-        .is_some_and(|name| ["doctor", "status", "keys", "shred", "census"].iter().any(|of| name == *of));
+    let prose = command.get_args().next().is_some_and(|name| {
+        ["doctor", "status", "keys", "shred", "census", "certificate"].iter().any(|of| name == *of)
+    });
     let said = if prose { [&output.err[..], &output.out].concat() } else { output.err.clone() };
     assert!(!said.contains("()") && !said.contains("Keyring::"), "a message speaks of calls: {output:?}");
     output
@@ -164,7 +163,7 @@ impl World {
         self.run(&[arguments, &["--json"]].concat()).ended(0).json()
     }
 
-    fn kms(&self) -> Keyring {
+    pub(crate) fn kms(&self) -> Keyring {
         Keyring::from_file(self.folder.path().join("ring")).unwrap()
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) const COMMANDS: [&[&str]; 28] = [
+pub(super) const COMMANDS: [&[&str]; 29] = [
     &[],
     &["migrate"],
     &["prepare"],
@@ -15,6 +15,7 @@ pub(super) const COMMANDS: [&[&str]; 28] = [
     &["keys", "show"],
     &["keys", "list"],
     &["shred"],
+    &["certificate"],
     &["hold"],
     &["release"],
     &["holds"],

@@ -322,6 +322,7 @@ async fn every_result(printed: &mut Printed) {
     ended("status", &["status"], 0);
     ended("retire-kek", &["retire-kek", &old], 0);
     ended("status", &["status", "--max-age", "0", "--check"], 5);
+    ended("status", &["status", "--retention", "backups=35d,archives=none,replicas=1h"], 0);
 
     world.execute("UPDATE key_encryption_keys SET master_key_id = 'gone' WHERE state = 'retired'").await;
     let both = world.keyring("both", &format!("next:{OTHER_SECRET}\nmain:{SECRET}\n"));
@@ -335,6 +336,7 @@ async fn every_result(printed: &mut Printed) {
     every_census(&world, printed).await;
     // This damages an event.
     every_search(&world, printed).await;
+    every_certificate(printed).await;
 }
 
 async fn every_search(world: &World, printed: &mut Printed) {
@@ -392,6 +394,42 @@ async fn every_census(world: &World, printed: &mut Printed) {
     ended("census", &[&["census"], &schemas[..], &["--payloads=all"]].concat(), 0);
     // A part of the log does not tell whether a step can go.
     ended("census", &[&["census"], &schemas[..], &["--payloads=all", "--up-to", "3"]].concat(), 0);
+}
+
+async fn every_certificate(printed: &mut Printed) {
+    let world = World::sqlite().await.with_keys(0..6).await;
+    let mut certified = |id: &str, more: &[&str], code: i32| {
+        let arguments = [&["certificate", "Customer", id, "--json"], more].concat();
+        printed.result("certificate", &world.run(&arguments).ended(code));
+    };
+    let done = |arguments: &[&str]| drop(world.run(arguments).ended(0));
+    // Never shredded, with holds and a schedule, of somebody and of nobody.
+    let Database::Sqlite(db) = &world.database else { unreachable!() };
+    let keys = KeyManager::new(SqliteKeys::new(), world.kms());
+    let later = OffsetDateTime::now_utc() + Duration::from_secs(3_600);
+    let scope = |id: &str| KeyScope::new("Customer", id);
+    let mut tx = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let clerk = keys.acting_as("clerk 7");
+    let hold = clerk.hold(&mut tx, &scope("cust_1"), "case 1", None).await.unwrap();
+    clerk.release(&mut tx, &hold, "case 1 closed").await.unwrap();
+    keys.hold(&mut tx, &scope("cust_1"), "case 2", Some(later)).await.unwrap();
+    clerk.schedule_shred(&mut tx, &scope("cust_1"), later, ShredMode::KeepWorking, "due").await.unwrap();
+    keys.schedule_shred(&mut tx, &scope("cust_2"), later, ShredMode::Redact, "due").await.unwrap();
+    tx.commit().await.unwrap();
+    certified("cust_1", &[], 6);
+    certified("cust_2", &[], 6);
+    // Erased.
+    done(&["shred", "Customer", "cust_3", "--reason", "request 1", "--yes"]);
+    certified("cust_3", &[], 0);
+    certified("cust_3", &["--retention", "backups=35d,archives=none,replicas=1h"], 0);
+    // A key was lost; the headers of some events can't be read; there is another scope under the id.
+    done(&["rotate-data-key", "Customer", "cust_4"]);
+    done(&["shred", "customer", "cust_4", "--reason", "spelled otherwise", "--yes", "--allow-unknown"]);
+    world.execute("DROP TRIGGER data_keys_stay; DELETE FROM data_keys WHERE scope_id = 'cust_4' AND version = 1").await;
+    let broken = r#"UPDATE events SET payload = CAST(replace(CAST(payload AS TEXT), '{"$seal":"', '{"$seal":"_') AS BLOB)
+        WHERE global_position = 1"#;
+    world.execute(broken).await;
+    certified("cust_4", &[], 6);
 }
 
 async fn failures(printed: &mut Printed) {

@@ -31,6 +31,7 @@ macro_rules! snapshot {
 #[macro_use]
 mod command;
 mod census;
+mod certificate;
 mod doctor;
 mod doubts;
 mod epochs;

@@ -1,0 +1,213 @@
+//! `certificate`: says what is left of a scope, as text, as JSON, and as a page for people.
+
+mod page;
+
+use crate::args;
+use crate::census::no_table;
+use crate::connect::{AnyDb, Backend, Db, connect, postgres_store, sqlite_store};
+use crate::doubts::Doubts;
+use crate::master_key;
+use crate::output::{Exit, Failure, Progress, Report, count, number, shown, table, time};
+use crate::scopes::unknown;
+use eventseal::erasure::{
+    Authenticity, Certificate, CertificateOptions, CertifiedEntry, EventCounts, Horizon, KeyStanding, LogStanding,
+};
+use eventseal::keys::KeyStore as _;
+use eventseal::kms::Kms;
+use eventseal::maintenance::EventsOfProgress;
+use eventseal::store::EventTable;
+use eventseal::{EventStore, GlobalPosition, KeyScope, Schemas, SealedStore};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+pub(crate) async fn certificate(args: args::Certificate, json: bool) -> Result<Report, Failure> {
+    if let Some(path) = &args.html {
+        page::check_new(path)?;
+    }
+    let kms = master_key::open(&args.master_key).await?;
+    let scope = args.scope.key_scope();
+    let mut bar = Progress::new(json, args.progress.progress_every, "positions");
+    let (place, (certificate, similar)) = match connect(&args.database).await? {
+        AnyDb::Sqlite(db) => {
+            (db.place.clone(), issue(sqlite_store(&args.tables.names())?, db, kms, &scope, &args, &mut bar).await?)
+        }
+        AnyDb::Postgres(db) => {
+            let store = postgres_store(&args.database, &args.tables.names())?;
+            (db.place.clone(), issue(store, db, kms, &scope, &args, &mut bar).await?)
+        }
+    };
+    bar.finish();
+    let failed = |error: serde_json::Error| Failure::failed("other", format!("the certificate is no JSON: {error}"));
+    let mut document = serde_json::to_value(&certificate).map_err(failed)?;
+    document["similar"] = similar;
+    document["database"] = place.into();
+    let mut text = describe(&certificate, &document);
+    if let Some(path) = &args.html {
+        page::write(path, &document)?;
+        let _ = writeln!(text, "\nThe page is in {}.", shown(&path.to_string_lossy()));
+    }
+    Ok(Report::new(text, document).ending(if certificate.erased { Exit::Done } else { Exit::NotErased }))
+}
+
+async fn issue<C: Backend, S>(
+    store: S,
+    mut db: Db<C>,
+    kms: Arc<dyn Kms>,
+    scope: &KeyScope,
+    args: &args::Certificate,
+    bar: &mut Progress,
+) -> Result<(Certificate, Value), Failure>
+where
+    S: EventStore<Tx = C> + EventTable<Tx = C>,
+{
+    db.namespace().await?;
+    let doubts = Doubts::of_kind(scope, None)?.and_of_id(&mut db).await?;
+    if db.keys.history(&mut db.connection, scope).await?.is_none() {
+        return Err(unknown(scope, &doubts.hint()));
+    }
+    let mut options = CertificateOptions::default();
+    (options.batch, options.use_index, options.retention) = (args.batch, !args.scan, args.copies.retention());
+    // A certificate opens no event, so it needs no schemas.
+    let store = SealedStore::with_keys(store, db.manager(kms), Schemas::new([]).map_err(eventseal::Error::from)?);
+    let mut show = |progress: EventsOfProgress| {
+        let at = |position: GlobalPosition| position.get().unsigned_abs();
+        bar.at(at(progress.position), at(progress.last));
+    };
+    let certificate = store.certificate(&mut db.connection, scope, &options, &mut show).await.map_err(no_table)?;
+    Ok((certificate, doubts.within(Value::Object(serde_json::Map::new()))["similar"].take()))
+}
+
+fn describe(certificate: &Certificate, document: &Value) -> String {
+    let mut text = format!("{}: {}\n", shown(&certificate.scope.to_string()), standing(certificate));
+    for finding in certificate.why_not.iter().chain(&certificate.remarks) {
+        let _ = writeln!(text, "  {}", shown(&finding.text));
+    }
+    let keys = certificate.keys.iter().map(|key| {
+        let mut state = match key.standing {
+            KeyStanding::Destroyed => "destroyed",
+            KeyStanding::Live => "opens values",
+            KeyStanding::Missing => "missing",
+            _ => "altered",
+        }
+        .to_owned();
+        if let Some(at) = key.destroyed_at {
+            let _ = write!(state, " {}", time(at));
+        }
+        let made = key.created_at.map(time).unwrap_or_default();
+        let id = key.key_id.map_or_else(|| "unknown".to_owned(), |key_id| key_id.to_string());
+        vec![key.version.to_string(), id, made, state]
+    });
+    section(&mut text, &[">KEY", "ID", "MADE", "STATE"], keys.collect());
+    section(
+        &mut text,
+        &["EVENT TYPE", ">VERSION", ">EVENTS", ">UNREADABLE", ">READABLE", ">LOST", "FIELDS"],
+        types(certificate),
+    );
+    let entries = certificate.entries.iter().map(|entry| {
+        let who = entry.actor.as_deref().map(shown).unwrap_or_default();
+        let action = entry.action.as_str().to_owned();
+        vec![entry.number.to_string(), time(entry.at), action, who, shown(&entry.reason), in_log(entry)]
+    });
+    section(&mut text, &[">ENTRY", "WHEN", "WHAT", "WHO", "WHY", "LOG"], entries.collect());
+    let holds = certificate.holds.iter().map(|hold| {
+        let end = match (hold.released_at, hold.until) {
+            (Some(at), _) => format!("released {}", time(at)),
+            (None, Some(until)) => format!("until {}", time(until)),
+            (None, None) => "until it is released".to_owned(),
+        };
+        vec![hold.hold.to_string(), time(hold.since), end, shown(&hold.reason)]
+    });
+    section(&mut text, &["HOLD", "SINCE", "END", "WHY"], holds.collect());
+    if let Some(horizon) = &certificate.horizon {
+        describe_horizon(&mut text, "what was shredded", horizon);
+    }
+    for other in document["similar"].as_array().into_iter().flatten() {
+        let of = |name: &str| shown(other[name].as_str().unwrap_or_default());
+        let _ = writeln!(text, "\nOther scope under this id: {} {} ({})", of("kind"), of("id"), of("state"));
+    }
+    let scan = certificate.scan;
+    let _ = writeln!(
+        text,
+        "\nLooked at: {}{} after position {}, up to {}. Not looked at:",
+        count(scan.looked_at, "event"),
+        if scan.index_used { ", to which the index of seals led," } else { "" },
+        scan.after,
+        scan.up_to
+    );
+    for left_out in &certificate.not_looked_at {
+        let _ = writeln!(text, "  {left_out}");
+    }
+    let namespace = shown(certificate.namespace.as_str());
+    let _ =
+        writeln!(text, "\nIssued {} by {}, namespace {namespace}", time(certificate.issued_at), certificate.library);
+    text
+}
+
+/// The headline.
+fn standing(certificate: &Certificate) -> &'static str {
+    match (certificate.erased, certificate.proved) {
+        (true, true) => "ERASED",
+        (true, false) => "ERASED, NOT PROVED YET",
+        (false, _) => "NOT ERASED",
+    }
+}
+
+/// Adds a table, if it has rows.
+fn section(text: &mut String, columns: &[&str], rows: Vec<Vec<String>>) {
+    if !rows.is_empty() {
+        let _ = writeln!(text, "\n{}", table(columns, rows));
+    }
+}
+
+fn types(certificate: &Certificate) -> Vec<Vec<String>> {
+    let row = |name: String, version: String, counts: &EventCounts| {
+        let fields = [
+            (counts.unreadable_fields, "unreadable"),
+            (counts.void_fields, "erased before"),
+            (counts.readable_fields, "readable"),
+            (counts.lost_fields, "lost"),
+        ];
+        let fields = fields.iter().filter(|(fields, _)| *fields > 0);
+        let fields: Vec<String> = fields.map(|(fields, what)| format!("{} {what}", number(*fields))).collect();
+        let counts = [counts.events, counts.unreadable_events, counts.readable_events, counts.lost_events].map(number);
+        [&[name, version], &counts[..], &[fields.join(", ")]].concat()
+    };
+    let types = &certificate.event_types;
+    let mut rows: Vec<Vec<String>> =
+        types.iter().map(|of| row(shown(of.event_type.as_str()), of.event_version.to_string(), &of.counts)).collect();
+    if rows.len() > 1 {
+        rows.push(row("all".to_owned(), String::new(), &certificate.events));
+    }
+    rows
+}
+
+fn in_log(entry: &CertifiedEntry) -> String {
+    let authentic = match entry.authenticity {
+        Authenticity::Verified => "authentic",
+        Authenticity::BeforeTheLog => "before the log",
+        _ => "NOT AUTHENTIC",
+    };
+    match entry.log {
+        LogStanding::Sealed { seq, .. } => format!("{authentic}, number {seq} of the chain"),
+        LogStanding::InCopy { seq, .. } => format!("{authentic}, number {seq} of the chain, in the copy"),
+        _ => format!("{authentic}, not in the chain yet"),
+    }
+}
+
+/// From when on no copy opens what was shredded, and what has to be true for that.
+pub(crate) fn describe_horizon(text: &mut String, what: &str, horizon: &Horizon) {
+    let _ = match horizon.at {
+        // Nothing was said at all.
+        None if horizon.unknown.len() == 3 => {
+            let how = "--retention says how long copies of the keys are kept";
+            let _ = writeln!(text, "\nHorizon: unknown ({how})");
+            return;
+        }
+        Some(at) => writeln!(text, "\nHorizon: from {} on, no copy of the keys opens {what}, if", time(at)),
+        None => writeln!(text, "\nHorizon: unknown. Say more with --retention:"),
+    };
+    for line in horizon.unknown.iter().chain(horizon.assumptions.iter().filter(|_| horizon.at.is_some())) {
+        let _ = writeln!(text, "  {line}");
+    }
+}
