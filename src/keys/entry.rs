@@ -97,8 +97,8 @@ pub struct LogEntry {
     pub keys: Vec<DestroyedKey>,
     /// When a hold ends (`None`: when it is released), or a scheduled shred comes due. `None` for other actions.
     pub until: Option<OffsetDateTime>,
-    /// The entry of the hold that is released, or of the schedule that is cancelled or was carried out by a sweep. `None`
-    /// otherwise.
+    /// The entry of the hold that is released, or of the schedule that is cancelled or was carried out by a
+    /// sweep. `None` otherwise.
     pub about: Option<Uuid>,
     /// The reason, in the caller's words.
     pub reason: String,

@@ -62,8 +62,8 @@ pub struct SkippedScope {
 }
 
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Shreds many scopes, each as [`shred`](Self::shred) does, and in a short transaction of its own. Pass a connection
-    /// that is not in a transaction. `progress` is called after each scope.
+    /// Shreds many scopes, each as [`shred`](Self::shred) does, and in a short transaction of its own. Pass a
+    /// connection that is not in a transaction. `progress` is called after each scope.
     ///
     /// A scope that can't be shredded is skipped and reported: one on hold, or one whose entries in the log were
     /// altered. A call that ended early for any reason has left nothing half done: call it again. A scope that was

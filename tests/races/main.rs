@@ -10,6 +10,7 @@
 //! `RACES=20000` sets the number of rounds at each isolation level and of each kind, `RACE_SEED=7` repeats a run's
 //! choices.
 
+mod holding;
 mod observing;
 mod running;
 
@@ -51,6 +52,13 @@ enum Op {
     Disable(usize),
     Enable(usize),
     Reopen(usize),
+    Hold(usize),
+    /// Releases the oldest hold.
+    Release(usize),
+    /// One transaction that shreds several scopes.
+    Shreds(Vec<usize>),
+    /// One transaction that shreds a scope, and then appends to a stream for another one.
+    ShredThenAppend(usize, usize, usize),
 }
 
 /// The version of eventsalsa that the tables belong to. It decides the order in which both writers write.
@@ -100,6 +108,7 @@ enum Outcome {
     Shredded,
     Disabled,
     ScopeState,
+    Held,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -109,11 +118,13 @@ struct Scope {
     /// Version and liveness of every key, oldest first.
     keys: Vec<bool>,
     active: Option<usize>,
+    /// The number of holds.
+    holds: usize,
 }
 
 impl Scope {
     fn new() -> Self {
-        Self { state: ScopeState::Live, generation: 1, keys: Vec::new(), active: None }
+        Self { state: ScopeState::Live, generation: 1, keys: Vec::new(), active: None, holds: 0 }
     }
 
     fn add_key(&mut self) {
@@ -141,13 +152,30 @@ impl World {
                 self.streams[*stream].push(None);
                 Outcome::Done
             }
-            Op::Shred(scope) => {
+            Op::Shred(scope) => self.shred(*scope),
+            Op::Shreds(scopes) => {
+                let outcomes: Vec<Outcome> = scopes.iter().map(|scope| self.shred(*scope)).collect();
+                if outcomes.contains(&Outcome::Held) { Outcome::Held } else { Outcome::Done }
+            }
+            Op::ShredThenAppend(shredded, stream, scope) => match self.shred(*shredded) {
+                Outcome::Done => self.append(Expect::Any, &[(*stream, vec![*scope])], heads),
+                refused => refused,
+            },
+            Op::Hold(scope) => {
                 let scope = self.scopes[*scope].get_or_insert_with(Scope::new);
-                scope.state = ScopeState::Shredded;
-                scope.active = None;
-                scope.keys.fill(false);
+                if scope.state == ScopeState::Shredded {
+                    return Outcome::ScopeState;
+                }
+                scope.holds += 1;
                 Outcome::Done
             }
+            Op::Release(scope) => match &mut self.scopes[*scope] {
+                Some(scope) if scope.holds > 0 => {
+                    scope.holds -= 1;
+                    Outcome::Done
+                }
+                _ => Outcome::ScopeState,
+            },
             Op::Rotate(scope) => match &mut self.scopes[*scope] {
                 Some(scope) if scope.state == ScopeState::Live => {
                     scope.add_key();
@@ -169,6 +197,17 @@ impl World {
                 _ => Outcome::ScopeState,
             },
         }
+    }
+
+    fn shred(&mut self, scope: usize) -> Outcome {
+        let scope = self.scopes[scope].get_or_insert_with(Scope::new);
+        if scope.holds > 0 {
+            return Outcome::Held;
+        }
+        scope.state = ScopeState::Shredded;
+        scope.active = None;
+        scope.keys.fill(false);
+        Outcome::Done
     }
 
     fn append(&mut self, expect: Expect, appends: &[(usize, Vec<usize>)], heads: [usize; 2]) -> Outcome {

@@ -12,13 +12,17 @@ use uuid::Uuid;
 /// however small the tables were when the statement was planned.
 const KEYS: &str = "
     SELECT w.number, s.state, s.generation, s.active_key_id, k.key_id, k.version, k.shredded_at IS NULL,
-        k.wrapped_key IS NOT NULL
+        k.wrapped_key IS NOT NULL, e.holds
     FROM UNNEST($1::text[]) WITH ORDINALITY AS w (id, number)
     CROSS JOIN LATERAL (SELECT * FROM key_scopes WHERE scope_kind = 'Customer' AND scope_id = w.id OFFSET 0) AS s
     LEFT JOIN LATERAL (SELECT * FROM data_keys WHERE scope_kind = 'Customer' AND scope_id = w.id OFFSET 0) AS k ON true
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE action = 'hold') - count(*) FILTER (WHERE action = 'release') AS holds
+        FROM shred_entries WHERE scope_kind = 'Customer' AND scope_id = w.id
+    ) AS e
     ORDER BY w.number, k.version";
 
-type KeyRow = (i64, String, i64, Option<Uuid>, Option<Uuid>, Option<i64>, bool, bool);
+type KeyRow = (i64, String, i64, Option<Uuid>, Option<Uuid>, Option<i64>, bool, bool, i64);
 
 /// The heads of the streams of these names, and their events.
 const EVENTS: &str = "
@@ -46,7 +50,7 @@ impl Lane {
     async fn observe_keys(&self, connection: &mut PgConnection, world: &mut World) -> HashMap<KeyId, (usize, usize)> {
         let rows: Vec<KeyRow> = sqlx::query_as(KEYS).bind(&self.names[..]).fetch_all(connection).await.unwrap();
         let (mut keys, mut active_keys) = (HashMap::new(), [None; 2]);
-        for (number, state, generation, active_key, key, version, live, wrapped) in rows {
+        for (number, state, generation, active_key, key, version, live, wrapped, holds) in rows {
             let index = number as usize - 1;
             active_keys[index] = active_key;
             let scope = world.scopes[index].get_or_insert_with(|| Scope {
@@ -54,7 +58,9 @@ impl Lane {
                 generation: generation.try_into().unwrap(),
                 keys: Vec::new(),
                 active: None,
+                holds: holds.try_into().unwrap(),
             });
+            assert!(holds == 0 || scope.state != ScopeState::Shredded, "I12: a held scope was shredded");
             let Some((key, version)) = key.zip(version) else { continue };
             let at = scope.keys.len();
             assert_eq!(version, at as i64 + 1, "key versions have gaps");

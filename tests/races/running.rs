@@ -282,6 +282,7 @@ fn is_deadlock(error: &Error) -> bool {
     source.and_then(sqlx::Error::as_database_error).and_then(DatabaseError::code).as_deref() == Some("40P01")
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each operation")]
 async fn run(
     store: &Store,
     writer: Writer,
@@ -331,6 +332,24 @@ async fn run(
         Op::Disable(index) => store.keys().disable(tx, &scope(index), "race").await,
         Op::Enable(index) => store.keys().enable(tx, &scope(index), "race").await,
         Op::Reopen(index) => store.keys().reopen(tx, &scope(index), "race").await.map(drop),
+        Op::Hold(index) => store.keys().hold(tx, &scope(index), "race", None).await.map(drop),
+        Op::Release(index) => match store.keys().holds_of(tx, &scope(index)).await?.first() {
+            Some(hold) => store.keys().release(tx, hold, "race").await,
+            None => Err(Error::Keys(KeyFault::ScopeState { scope: scope(index), problem: "is not held" })),
+        },
+        Op::Shreds(indexes) => {
+            for index in indexes {
+                store.keys().shred(tx, &scope(index), "race").await?;
+            }
+            Ok(())
+        }
+        Op::ShredThenAppend(shredded, stream, index) => {
+            store.keys().shred(tx, &scope(shredded), "race").await?;
+            let placed = format!(r#"{{"customer":"{}","name":"Ada"}}"#, names[*index]);
+            let placed = NewEvent::raw("Placed", 1, placed);
+            let order = aggregate("Order", &*names[*stream]);
+            store.append(tx, &order, ExpectedVersion::Any, &[placed]).await.map(drop)
+        }
     }
 }
 
@@ -410,6 +429,7 @@ async fn finish(mut tx: Transaction<'_, sqlx::Postgres>, result: Result<()>) -> 
         Err(Error::Shredded { .. }) => Outcome::Shredded,
         Err(Error::Disabled { .. }) => Outcome::Disabled,
         Err(Error::Keys(KeyFault::ScopeState { .. })) => Outcome::ScopeState,
+        Err(Error::Keys(KeyFault::Held { .. })) => Outcome::Held,
         Err(error) if error.is_retryable() => {
             tx.rollback().await.unwrap();
             return None;

@@ -87,8 +87,8 @@ statements! {
             SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0
         ) AS s
         LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true",
-    // The number 1000 tells PostgreSQL that few scopes are read, which it does not know of a parameter. Without it, a plan
-    // for any values sorts the whole table. Keys are looked up for the chosen scopes alone.
+    // The number 1000 tells PostgreSQL that few scopes are read, which it does not know of a parameter. Without it, a
+    // plan for any values sorts the whole table. Keys are looked up for the chosen scopes alone.
     scopes_from: "SELECT s.scope_kind, s.scope_id, {state}, s.generation, k.version, k.kek_id
         FROM (
             SELECT * FROM (
@@ -166,11 +166,14 @@ statements! {
     history_keys: keys::HISTORY_KEYS,
     history_entries: keys::HISTORY_ENTRIES,
     restored_scopes: keys::RESTORED_SCOPES,
-    due_scopes: "SELECT s.scope_kind, s.scope_id, s.due_at FROM {key_scopes} AS s
-        WHERE s.due_at IS NOT NULL AND s.due_at <= coalesce($1::timestamptz, 'infinity')
-            AND (s.due_at, s.scope_kind, s.scope_id) > (coalesce($2::timestamptz, '-infinity'), coalesce($3::text, ''),
-                coalesce($4::text, ''))
-        ORDER BY s.due_at, s.scope_kind, s.scope_id LIMIT $5",
+    // The time is compared outside, because the planner takes the index in its order then. The rows are in that order.
+    due_scopes: "SELECT * FROM (
+            SELECT s.scope_kind, s.scope_id, s.due_at FROM {key_scopes} AS s
+            WHERE s.due_at IS NOT NULL
+                AND (s.due_at, s.scope_kind, s.scope_id)
+                    > (coalesce($2::timestamptz, '-infinity'), coalesce($3::text, ''), coalesce($4::text, ''))
+            ORDER BY s.due_at, s.scope_kind, s.scope_id LIMIT $5
+        ) AS s WHERE s.due_at <= coalesce($1::timestamptz, 'infinity') ORDER BY s.due_at, s.scope_kind, s.scope_id",
     held_scopes: "SELECT DISTINCT e.scope_kind, e.scope_id FROM {shred_entries} AS e
         WHERE e.action = 'hold' AND (e.scope_kind, e.scope_id) > (coalesce($1::text, ''), coalesce($2::text, ''))
         ORDER BY e.scope_kind, e.scope_id LIMIT $3",

@@ -64,10 +64,15 @@ statements! {
     history_keys: keys::HISTORY_KEYS,
     history_entries: keys::HISTORY_ENTRIES,
     restored_scopes: keys::RESTORED_SCOPES,
-    due_scopes: "SELECT s.scope_kind, s.scope_id, s.due_at FROM {key_scopes} AS s
-        WHERE s.due_at IS NOT NULL AND s.due_at <= coalesce(?1, '9999-12-31T23:59:59.999999Z')
-            AND (s.due_at, s.scope_kind, s.scope_id) > (coalesce(?2, ''), coalesce(?3, ''), coalesce(?4, ''))
-        ORDER BY s.due_at, s.scope_kind, s.scope_id LIMIT ?5",
+    // The time is compared outside, because the planner takes the index in its order then. The rows are in that order.
+    due_scopes: "SELECT * FROM (
+            SELECT s.scope_kind, s.scope_id, s.due_at FROM {key_scopes} AS s
+            WHERE s.due_at IS NOT NULL
+                AND (s.due_at, s.scope_kind, s.scope_id) > (coalesce(?2, ''), coalesce(?3, ''), coalesce(?4, ''))
+            ORDER BY s.due_at, s.scope_kind, s.scope_id LIMIT ?5
+        ) AS s
+        WHERE s.due_at <= coalesce(?1, '9999-12-31T23:59:59.999999Z')
+        ORDER BY s.due_at, s.scope_kind, s.scope_id",
     held_scopes: "SELECT DISTINCT e.scope_kind, e.scope_id FROM {shred_entries} AS e
         WHERE e.action = 'hold' AND (e.scope_kind, e.scope_id) > (coalesce(?1, ''), coalesce(?2, ''))
         ORDER BY e.scope_kind, e.scope_id LIMIT ?3",

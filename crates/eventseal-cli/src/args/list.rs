@@ -7,9 +7,9 @@ use eventseal::keys::{ScopeQuery, ScopeState};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs no master key, and shows no key material. Scopes come in the order of kind and id, byte by byte. With --partition \
-or --state, all scopes of the kind are read until the page is full, which takes a while if there are millions. The \
-partition is that of the scope's newest data key.
+Needs no master key, and shows no key material. Scopes come in the order of kind and id, byte by byte. With \
+--partition or --state, all scopes of the kind are read until the page is full, which takes a while if there are \
+millions. The partition is that of the scope's newest data key.
 
 Examples:
   eventseal keys list
@@ -30,7 +30,8 @@ pub(crate) struct List {
     #[arg(long, value_names = ["KIND", "ID"], num_args = 2, allow_hyphen_values = true)]
     after: Option<Vec<String>>,
     /// How many scopes a page has
-    #[arg(long, value_name = "SCOPES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "SCOPES", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
     #[command(flatten)]
     pub(crate) database: Database,
