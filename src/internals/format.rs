@@ -38,7 +38,7 @@ pub struct Protection(Plans);
 #[derive(Debug)]
 enum Plans {
     Registered(Box<Schemas>),
-    Unchecked(Plan),
+    Unchecked(Box<Plan>),
 }
 
 /// A place of the aggregate's owner, for [`Protection::unchecked`].
@@ -74,7 +74,7 @@ impl Protection {
                 stand_in: of.stand_in.into(),
             });
         }
-        Ok(Self(Plans::Unchecked(plan.compile())))
+        Ok(Self(Plans::Unchecked(Box::new(plan.compile()))))
     }
 
     fn plan(&self, event: &NewEvent) -> Result<&Plan> {

@@ -55,8 +55,8 @@ pub(super) fn scope_of(
     let event_id = event.event_id;
     match &field.owner {
         FieldOwner::Aggregate { kind } => {
-            let kind = kind.as_ref().map_or_else(|| event.aggregate.aggregate_type().into(), Clone::clone);
-            normalized(plan, kind, event.aggregate.aggregate_id(), event_id)
+            let kind = kind.as_ref().map_or_else(|| event.aggregate.aggregate_type().into(), Arc::clone);
+            normalized(plan, &kind, event.aggregate.aggregate_id(), event_id)
         }
         FieldOwner::Subject { kind, capture } => {
             let pointer = || plan.captures[*capture].as_str().to_owned();
@@ -70,7 +70,7 @@ pub(super) fn scope_of(
                     },
                 }),
                 Some(id) => match scope_id(id) {
-                    Ok(id) => normalized(plan, kind.clone(), &id, event_id),
+                    Ok(id) => normalized(plan, kind, &id, event_id),
                     Err(problem) => Err(Error::Event {
                         event_id,
                         fault: EventFault::InvalidScopeId { kind: kind.to_string(), pointer: pointer(), problem },
@@ -82,8 +82,8 @@ pub(super) fn scope_of(
 }
 
 /// The scope under the normalized id.
-fn normalized(plan: &Plan, kind: Arc<str>, id: &str, event_id: Uuid) -> Result<KeyScope> {
-    plan.normalizers.scope(Arc::clone(&kind), id).map_err(|NotNormalized { by, problem }| Error::Event {
+fn normalized(plan: &Plan, kind: &Arc<str>, id: &str, event_id: Uuid) -> Result<KeyScope> {
+    plan.normalizers.scope(Arc::clone(kind), id).map_err(|NotNormalized { by, problem }| Error::Event {
         event_id,
         fault: EventFault::NotNormalized { kind: kind.to_string(), by, problem },
     })

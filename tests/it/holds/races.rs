@@ -36,9 +36,9 @@ async fn i12_a_hold_that_comes_while_a_shred_waits_wins_if_it_locked_first() {
         });
         until_somebody_waits(&db).await;
         if commits {
-            transaction.commit().await.unwrap()
+            transaction.commit().await.unwrap();
         } else {
-            transaction.rollback().await.unwrap()
+            transaction.rollback().await.unwrap();
         }
         let shredded = shredding.await.unwrap();
         if commits {
@@ -70,9 +70,9 @@ async fn i12_a_hold_that_waits_for_a_shred_is_refused() {
         });
         until_somebody_waits(&db).await;
         if commits {
-            transaction.commit().await.unwrap()
+            transaction.commit().await.unwrap();
         } else {
-            transaction.rollback().await.unwrap()
+            transaction.rollback().await.unwrap();
         }
         let held = holding.await.unwrap();
         if commits { assert!(is_scope_state(held)) } else { assert!(held.is_ok(), "{held:?}") }
