@@ -17,4 +17,6 @@ pub use census::{Answer, Census, CensusOptions, CensusProgress, CensusRow, Prote
 pub(crate) use events_of::OtherKeys;
 pub use events_of::{EventOf, EventsOf, EventsOfOptions, EventsOfPage, EventsOfProgress, SealedPlace};
 pub use index_seals::{IndexSealsOptions, IndexSealsProgress, SealsIndexed, index_seals};
+pub(crate) use look::{Look, look, read_as};
+pub(crate) use pace::PAGE_BYTES;
 pub use rewrite::{Kept, KeptBecause, RewriteOptions, RewriteProgress, Rewritten};

@@ -1,7 +1,9 @@
 //! [`Sealer`]: seals new events and opens stored ones, and looks up the keys for that.
 
+mod for_owner;
 mod stored;
 
+pub(crate) use for_owner::OpenedForOwner;
 use stored::readable;
 pub(crate) use stored::{Accepts, Coverage, OpenedRow, Reader, seal_draft};
 

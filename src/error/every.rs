@@ -286,6 +286,7 @@ fn of_maintenance() -> Vec<Error> {
         Error::Maintenance(MaintenanceFault::NotVerified { event_id: event_id(), problem: "a value differs" }),
         Error::Maintenance(MaintenanceFault::NoSealIndex),
         Error::Maintenance(MaintenanceFault::ForeignSealIndex { position }),
+        Error::Maintenance(MaintenanceFault::Sink(step_error())),
     ]
 }
 
@@ -387,8 +388,8 @@ fn sources_lead_to_the_error_of_the_other_code() {
     for error in all() {
         let Some(source) = error.source() else { continue };
         match &error {
-            Error::Maintenance(_) => assert!(source.is::<Error>(), "{error:?}"),
-            Error::Event { .. } | Error::Consumer { .. } | Error::Keys(_) | Error::Kms(_) => {
+            Error::Maintenance(MaintenanceFault::Unreadable(_)) => assert!(source.is::<Error>(), "{error:?}"),
+            Error::Event { .. } | Error::Consumer { .. } | Error::Keys(_) | Error::Kms(_) | Error::Maintenance(_) => {
                 assert!(source.is::<Foreign>(), "{error:?}");
             }
             error => {

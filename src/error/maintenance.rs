@@ -1,6 +1,6 @@
 //! What stops a backfill, a rewrite or the job that fills the index of seals.
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, StepError};
 use crate::event::{GlobalPosition, Unreadable};
 use uuid::Uuid;
 
@@ -69,6 +69,9 @@ pub enum MaintenanceFault {
         /// The position of the mark.
         position: GlobalPosition,
     },
+    /// The sink of an [export](crate::SealedStore::export) failed: the export is cut off there.
+    #[error("what was exported could not be written, so the export is not complete: export again")]
+    Sink(#[source] StepError),
 }
 
 impl MaintenanceFault {
@@ -82,6 +85,7 @@ impl MaintenanceFault {
             | Self::NotVerified { .. }
             | Self::NoSealIndex
             | Self::ForeignSealIndex { .. } => ErrorKind::Misuse,
+            Self::Sink(_) => ErrorKind::Application,
         }
     }
 }

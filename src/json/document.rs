@@ -3,6 +3,8 @@
 //! A chain of steps parses and prints a payload once. A part that no step looks at is never parsed and keeps its
 //! spelling. So declarative steps keep numbers of any size, and the order of members.
 
+mod leave_out;
+
 use crate::json::pointer::{JsonPointer, Places, Token, array_index, push_escaped};
 use crate::json::raw;
 use serde_json::Value;

@@ -186,7 +186,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             let keys = seen.into_iter().map(|(key_id, scope, key)| (key_id, KeyStatus::Live { scope, key }));
             return Ok((namespace, keys.collect()));
         }
-        self.look_up(tx, key_ids, None, Withheld::AsShredded).await
+        self.look_up(tx, key_ids, None, Withheld::AsShredded, None).await
     }
 
     /// The statuses of these keys, for maintenance, which must not lag. With `pinned`, the caller holds locks, so the
@@ -198,15 +198,34 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         key_ids: &HashSet<KeyId>,
         pinned: Option<&Pinned>,
     ) -> Result<(Namespace, Keys)> {
-        self.look_up(tx, key_ids, pinned, Withheld::AsDisabled).await
+        self.look_up(tx, key_ids, pinned, Withheld::AsDisabled, None).await
     }
 
+    /// As [`opening_keys_now`](Self::opening_keys_now), for a reader who may see the values of one owner only. The keys
+    /// of all others are not opened, and count as shredded, whatever their state is. So do keys that have no row: their
+    /// owner is [`KeyScope::unknown`]. What is only withheld from the owner is not erased: its keys count as disabled.
+    pub(crate) async fn opening_keys_of(
+        &self,
+        tx: &mut Tx,
+        key_ids: &HashSet<KeyId>,
+        owner: &KeyScope,
+        integrity: &HashSet<KeyId>,
+    ) -> Result<(Namespace, Keys)> {
+        let (namespace, mut keys) = self.look_up(tx, key_ids, None, Withheld::AsDisabled, Some(owner)).await?;
+        for key_id in key_ids.difference(integrity) {
+            keys.entry(*key_id).or_insert_with(|| KeyStatus::Shredded { scope: KeyScope::unknown() });
+        }
+        Ok((namespace, keys))
+    }
+
+    /// The statuses of these keys. With `owner`, the keys of others count as shredded, and are not opened.
     async fn look_up(
         &self,
         tx: &mut Tx,
         key_ids: &HashSet<KeyId>,
         pinned: Option<&Pinned>,
         withheld: Withheld,
+        owner: Option<&KeyScope>,
     ) -> Result<(Namespace, Keys)> {
         let namespace = self.namespace(tx).await?;
         let mut key_ids: Vec<KeyId> = key_ids.iter().copied().collect();
@@ -215,6 +234,10 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let seen = if self.store.is_in_transaction(tx) { None } else { Some(Instant::now()) };
         let records = self.store.data_keys(tx, &key_ids).await?;
         let mut keys = Keys::with_capacity(key_ids.len());
+        let is_wanted =
+            |record: &DataKeyRecord| owner.is_none_or(|owner| record.scope == *owner || record.scope.is_reserved());
+        let (records, unwanted): (Vec<_>, Vec<_>) = records.into_iter().partition(is_wanted);
+        keys.extend(unwanted.into_iter().map(|record| (record.key_id, KeyStatus::Shredded { scope: record.scope })));
         let mut live = Vec::with_capacity(records.len());
         for record in records {
             match status_without_key(&record) {

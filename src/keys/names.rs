@@ -68,6 +68,11 @@ impl KeyScope {
         Self::new("$eventseal", "integrity")
     }
 
+    /// Stands for the owner of a key that has no row in the key table.
+    pub(crate) fn unknown() -> Self {
+        Self::new("$eventseal", "unknown")
+    }
+
     /// Is the scope one of this crate's own?
     #[must_use]
     pub fn is_reserved(&self) -> bool {

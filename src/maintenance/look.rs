@@ -8,7 +8,7 @@ use crate::seal::plan::Plan;
 use uuid::Uuid;
 
 /// The protection that a stored payload has.
-pub(super) enum Look {
+pub(crate) enum Look {
     /// A header covers every protected value. Whether it is authentic is not known.
     Sealed,
     /// There is a header, but it does not cover every protected value.
@@ -22,7 +22,7 @@ pub(super) enum Look {
 }
 
 /// Examines a stored payload. Its errors are those of a read without `accept_plaintext`.
-pub(super) fn look(plan: &Plan, event: &PersistedEvent) -> Look {
+pub(crate) fn look(plan: &Plan, event: &PersistedEvent) -> Look {
     let inspect = |accept_plaintext| inspect(plan, event.as_stored(), accept_plaintext);
     match inspect(false) {
         Ok(Some(_)) => Look::Sealed,
@@ -38,6 +38,6 @@ pub(super) fn look(plan: &Plan, event: &PersistedEvent) -> Look {
 
 /// The schema and the version as which events of a stored type and version are read. `None` if the type or the version
 /// is unknown.
-pub(super) fn read_as<'s>(schemas: &'s Schemas, event_type: &EventType, version: EventVersion) -> Option<ReadAs<'s>> {
+pub(crate) fn read_as<'s>(schemas: &'s Schemas, event_type: &EventType, version: EventVersion) -> Option<ReadAs<'s>> {
     schemas.for_read(Uuid::nil(), event_type, version).ok().flatten()
 }

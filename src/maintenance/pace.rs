@@ -10,7 +10,7 @@ pub(super) const ATTEMPTS: u32 = 20;
 
 /// How many bytes of payloads a batch may have. It bounds memory and the size of statements. A batch has at least one
 /// event, whatever its size.
-pub(super) const PAGE_BYTES: u64 = 64 << 20;
+pub(crate) const PAGE_BYTES: u64 = 64 << 20;
 
 /// Spreads the work on events over time.
 pub(super) struct Pace {

@@ -226,6 +226,16 @@ impl Schemas {
         &self.normalizers
     }
 
+    /// A schema that protects nothing and has no steps, for an event that is to stay at its stored version.
+    pub(crate) fn unregistered(&self, version: EventVersion) -> ReadAs<'_> {
+        ReadAs { schema: &self.nothing, version }
+    }
+
+    /// Is this the schema of a registered version, and not [`unregistered`](Self::unregistered)?
+    pub(crate) fn is_registered(&self, read_as: ReadAs<'_>) -> bool {
+        !std::ptr::eq(read_as.schema, &raw const self.nothing)
+    }
+
     /// May events of unknown types be handed out sealed?
     pub(crate) fn passes_sealed(&self) -> bool {
         self.pass_through_sealed
@@ -233,6 +243,13 @@ impl Schemas {
 
     pub(crate) fn accepts_plaintext(&self, event_type: &EventType) -> bool {
         self.accept_plaintext.contains(event_type)
+    }
+
+    /// The types whose protected values may be stored in the clear, sorted.
+    pub(crate) fn accepting_plaintext(&self) -> Vec<String> {
+        let mut types: Vec<String> = self.accept_plaintext.iter().map(|known| known.as_str().to_owned()).collect();
+        types.sort_unstable();
+        types
     }
 }
 

@@ -149,6 +149,11 @@ impl<'a> Closed<'a> {
         self.header.keys.iter().copied().chain([self.header.integrity_key])
     }
 
+    /// The id of the integrity key.
+    pub(crate) fn integrity_key(&self) -> KeyId {
+        self.header.integrity_key
+    }
+
     /// The places that have an entry in the header.
     pub(crate) fn covered(&self) -> HashSet<&str> {
         self.header.entries.iter().map(|entry| self.header.pointer(*entry)).collect()
@@ -246,6 +251,26 @@ impl<'a> Closed<'a> {
             });
         }
         Ok(Authentic { keys: event_keys, owners: self.check_states(keys)? })
+    }
+
+    /// Checks the header's tag, even if all keys are live and their commitments authenticate the header. Otherwise a
+    /// wrong tag would be found only after a shred.
+    pub(crate) fn check_tag(&self, namespace: &Namespace, keys: &Keys) -> Result<()> {
+        let event_id = self.event.event_id;
+        let key_id = self.header.integrity_key;
+        match keys.get(&key_id) {
+            None => return Err(Error::Event { event_id, fault: EventFault::MissingKey { key_id } }),
+            Some(KeyStatus::Faulty(error)) => return Err(error.clone()),
+            Some(_) => {}
+        }
+        let transcript = Binding::of(namespace, self.event).transcript(self.header.core());
+        match self.tag_holds(&transcript, keys) {
+            true => Ok(()),
+            false => Err(Error::Event {
+                event_id,
+                fault: EventFault::Tampered { problem: "the header's tag is not authentic" },
+            }),
+        }
     }
 
     /// The event keys of the live keys under which something is sealed. Each one is checked against its commitment in

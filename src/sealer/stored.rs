@@ -40,12 +40,17 @@ pub(crate) enum Reader<'p> {
     /// Maintenance that holds locks. It must not wait for the KMS, so only key-encryption keys that were opened before
     /// are used.
     Locked(&'p Pinned),
+    /// Somebody who may see the values of this owner only. The keys of all others count as shredded, and are not
+    /// opened. Events of unknown types and versions are opened too, as they are stored.
+    Owner(&'p KeyScope),
+    /// A verification. The tags of all headers are checked. Events of unknown types and versions are opened too.
+    Verifier,
 }
 
 /// A stored event that was opened and not yet upcast.
 pub(crate) struct OpenedRow<'s> {
     /// The schema from which the event is upcast. `None` if readers get it as it is stored.
-    read_as: Option<ReadAs<'s>>,
+    pub(super) read_as: Option<ReadAs<'s>>,
     /// `None` if the event is not sealed.
     pub(crate) opened: Option<Opened>,
     /// Empty if the event is not sealed, and for users, who do not need it.
@@ -85,33 +90,52 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         reader: Reader<'_>,
     ) -> Result<Vec<Result<OpenedRow<'s>>>> {
         let reads: Vec<Result<Read<'s, '_>>> =
-            events.iter().map(|event| self.how_to_read(event.borrow(), accepts)).collect();
+            events.iter().map(|event| self.how_to_read(event.borrow(), accepts, reader)).collect();
         let key_ids: HashSet<KeyId> =
             reads.iter().flatten().filter_map(Read::closed).flat_map(Closed::key_ids).collect();
         let keys = match reader {
             _ if key_ids.is_empty() => None,
             Reader::User => Some(self.keys.opening_keys(tx, &key_ids).await?),
-            Reader::Maintenance => Some(self.keys.opening_keys_now(tx, &key_ids, None).await?),
+            Reader::Maintenance | Reader::Verifier => Some(self.keys.opening_keys_now(tx, &key_ids, None).await?),
             Reader::Locked(pinned) => Some(self.keys.opening_keys_now(tx, &key_ids, Some(pinned)).await?),
+            Reader::Owner(owner) => {
+                let closed = || reads.iter().flatten().filter_map(Read::closed);
+                let integrity: HashSet<KeyId> = closed().map(Closed::integrity_key).collect();
+                Some(self.keys.opening_keys_of(tx, &key_ids, owner, &integrity).await?)
+            }
         };
         let rows = reads.into_iter().map(|read| {
             let read = read?;
             let (Read::Sealed(closed, read_as), Some((namespace, keys))) = (&read, &keys) else {
                 return Ok(OpenedRow { read_as: read.read_as(), opened: None, coverage: Coverage::default() });
             };
+            if matches!(reader, Reader::Verifier) {
+                closed.check_tag(namespace, keys)?;
+            }
             let opened = closed.open(&read_as.schema.plan, namespace, keys)?;
             let coverage = match reader {
                 Reader::User => Coverage::default(),
-                Reader::Maintenance | Reader::Locked(_) => Coverage::of(closed, keys, self.schemas.normalizers()),
+                Reader::Maintenance | Reader::Locked(_) | Reader::Owner(_) | Reader::Verifier => {
+                    Coverage::of(closed, keys, self.schemas.normalizers())
+                }
             };
             Ok(OpenedRow { read_as: Some(*read_as), opened: Some(opened), coverage })
         });
         Ok(rows.collect())
     }
 
-    fn how_to_read<'s, 'e>(&'s self, event: &'e PersistedEvent, accepts: Accepts) -> Result<Read<'s, 'e>> {
-        let Some(read_as) = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version)? else {
-            return self.not_registered(event);
+    fn how_to_read<'s, 'e>(
+        &'s self,
+        event: &'e PersistedEvent,
+        accepts: Accepts,
+        reader: Reader<'_>,
+    ) -> Result<Read<'s, 'e>> {
+        let known = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version);
+        let read_as = match (known, reader) {
+            (Ok(Some(read_as)), _) => read_as,
+            (_, Reader::Owner(_) | Reader::Verifier) => self.schemas.unregistered(event.stored_version),
+            (Ok(None), _) => return self.not_registered(event),
+            (Err(error), _) => return Err(error),
         };
         let plan = &read_as.schema.plan;
         let accept_plaintext = match accepts {

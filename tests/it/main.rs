@@ -17,6 +17,8 @@ mod dependencies;
 mod events_of;
 mod evolution;
 mod exactness;
+#[cfg(feature = "databases")]
+mod export;
 mod facade;
 #[cfg(feature = "databases")]
 mod failures;
@@ -90,3 +92,5 @@ mod tamper;
 mod typed;
 mod unregistered;
 mod vectors;
+#[cfg(feature = "databases")]
+mod verify;

@@ -3,6 +3,7 @@
 mod census;
 mod certificate;
 mod erasure;
+mod export;
 #[cfg(test)]
 mod guides;
 mod list;
@@ -10,15 +11,18 @@ mod seals;
 mod secrets;
 mod shared;
 mod shred;
+mod verify;
 
 pub(crate) use census::{Census, Payloads};
 pub(crate) use certificate::{Certificate, Copies};
 pub(crate) use erasure::{CancelShred, Hold, Holds, Mode, Release, ScheduleShred, Schedules, Sweep};
+pub(crate) use export::Export;
 pub(crate) use list::List;
 pub(crate) use seals::{EventsOf, IndexSeals};
 pub(crate) use secrets::{check_secrets, has_password};
 pub(crate) use shared::{Cause, Database, MasterKey, Progress, Scope};
 pub(crate) use shred::{Shred, Shredded};
+pub(crate) use verify::Verify;
 
 use crate::connect::EventNames;
 use clap::{Args, Parser, Subcommand};
@@ -36,7 +40,7 @@ Exit codes:
   2  the arguments make no sense
   3  the same command may succeed later as it is (a lock, an outage)
   4  nothing was done: not confirmed, or the keys are in a state that does not allow it
-  5  doctor, or status or census with --check, found something to do; sweep left what is held
+  5  doctor, verify, or status or census with --check, found something to do; sweep left what is held
   6  certificate: the scope is not erased
   130  interrupted by Ctrl-C (143: by SIGTERM); the message says what was done before, and is kept
 
@@ -87,9 +91,13 @@ pub(crate) enum Command {
     IndexSeals(IndexSeals),
     /// Check everything that keys need, and say what to fix
     Doctor(Doctor),
+    /// Verify every seal, every key and every scope
+    Verify(Verify),
     /// Show the keys of a scope, or list scopes
     #[command(subcommand)]
     Keys(Keys),
+    /// Write the data of one person as lines of JSON, without that of others
+    Export(Export),
     /// Destroy the keys of a scope for good, or those of many
     Shred(Shred),
     /// Say what is left of a scope, as a certificate of its erasure

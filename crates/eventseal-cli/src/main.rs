@@ -10,6 +10,7 @@ mod certificate;
 mod connect;
 mod doctor;
 mod doubts;
+mod export;
 mod generate;
 mod holds;
 mod interrupt;
@@ -27,6 +28,7 @@ mod seals;
 mod shred;
 mod status;
 mod sweep;
+mod verify;
 mod when;
 
 use args::{Cli, Command};
@@ -65,9 +67,11 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
         Command::Census(args) => census::census(args, cli.json).await,
         Command::EventsOf(args) => seals::events_of(args, cli.json).await,
         Command::IndexSeals(args) => seals::index(args, cli.json).await,
+        Command::Verify(args) => verify::verify(args, cli.json).await,
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Keys(args::Keys::Show(args)) => scopes::show(args, cli.json).await,
         Command::Keys(args::Keys::List(args)) => list::list(args).await,
+        Command::Export(args) => export::export(args, cli.json).await,
         Command::Shred(args) => shred::shred(args, cli.json).await,
         Command::Certificate(args) => certificate::certificate(args, cli.json).await,
         Command::Hold(args) => holds::hold(args, cli.json).await,

@@ -30,7 +30,7 @@ pub(crate) enum Exit {
     Retryable = 3,
     /// Nothing was done: not confirmed, or the keys are in a state that does not allow it.
     Refused = 4,
-    /// `doctor`, or `status` or `census` with `--check`, found something to do; `sweep` left what is held.
+    /// `doctor`, `verify`, or `status` or `census` with `--check`, found something to do; `sweep` left what is held.
     Problems = 5,
     /// `certificate`: the scope is not erased.
     NotErased = 6,
@@ -54,16 +54,23 @@ pub(crate) struct Report {
     pub(crate) exit: Exit,
     /// The text is meant for programs, so its lines must not be wrapped.
     as_it_is: bool,
+    /// The command has printed its output itself.
+    is_printed: bool,
 }
 
 impl Report {
     pub(crate) fn new(text: impl Into<String>, json: Value) -> Self {
-        Self { text: text.into(), json, exit: Exit::Done, as_it_is: false }
+        Self { text: text.into(), json, exit: Exit::Done, as_it_is: false, is_printed: false }
     }
 
     /// A report whose lines must not be wrapped: SQL, a script, a man page.
     pub(crate) fn verbatim(text: impl Into<String>, json: Value) -> Self {
         Self { as_it_is: true, ..Self::new(text, json) }
+    }
+
+    /// The report of a command that has printed its output itself.
+    pub(crate) fn printed() -> Self {
+        Self { is_printed: true, ..Self::new(String::new(), Value::Null) }
     }
 
     /// Adds to the JSON which key database this is about. People were told before, on standard error.
@@ -78,6 +85,9 @@ impl Report {
     }
 
     pub(crate) fn print(&self, json: bool) -> ExitCode {
+        if self.is_printed {
+            return self.exit.into();
+        }
         let mut text = if json { in_json(&self.json) } else { in_lines(self.text.trim_end()) };
         text.push('\n');
         let mut out = std::io::stdout().lock();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) const COMMANDS: [&[&str]; 29] = [
+pub(super) const COMMANDS: [&[&str]; 31] = [
     &[],
     &["migrate"],
     &["prepare"],
@@ -11,9 +11,11 @@ pub(super) const COMMANDS: [&[&str]; 29] = [
     &["events-of"],
     &["index-seals"],
     &["doctor"],
+    &["verify"],
     &["keys"],
     &["keys", "show"],
     &["keys", "list"],
+    &["export"],
     &["shred"],
     &["certificate"],
     &["hold"],

@@ -283,6 +283,18 @@ async fn every_result(printed: &mut Printed) {
     world.append(0..4).await.unwrap();
     ended("doctor", &["doctor"], 0);
     ended("doctor", &["doctor", "--keyring", "/no/such/file"], 5);
+    ended("verify", &["verify"], 0);
+    let moved = "UPDATE events SET payload = (SELECT payload FROM events WHERE global_position = 1) \
+        WHERE global_position = 2";
+    world.execute(format!("CREATE TABLE kept AS SELECT global_position, payload FROM events; {moved}")).await;
+    world.execute("UPDATE key_scopes SET generation = 9 WHERE scope_id = 'cust_1'").await;
+    ended("verify", &["verify"], 5);
+    world.execute("UPDATE key_scopes SET generation = 1 WHERE scope_id = 'cust_1'").await;
+    world
+        .execute(
+            "UPDATE events SET payload = (SELECT payload FROM kept WHERE kept.global_position = events.global_position)",
+        )
+        .await;
 
     let (scope, reason) = (["Customer", "cust_1"], ["--reason", "request 1"]);
     let about = |command: &'static [&str]| [command, &scope[..]].concat();
@@ -302,6 +314,9 @@ async fn every_result(printed: &mut Printed) {
 
     let list = list_of_what_is_held(&world).await;
     ended("shred --from", &["shred", "--from", &list, "--reason", "many", "--yes"], 4);
+    let file = world.folder.path().join("export.jsonl");
+    ended("export", &[&about(&["export"])[..], &["--out", file.to_str().unwrap()]].concat(), 0);
+
     ended("rotate-kek", &["rotate-kek"], 0);
     world.execute("UPDATE data_keys SET wrapped_key = randomblob(65) WHERE scope_id = 'cust_2'").await;
     ended("rewrap --dry-run", &["rewrap", "--dry-run"], 0);

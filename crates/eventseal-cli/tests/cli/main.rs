@@ -36,6 +36,7 @@ mod doctor;
 mod doubts;
 mod epochs;
 mod events;
+mod export;
 mod grants;
 mod help;
 mod holds;
@@ -50,6 +51,7 @@ mod scopes;
 mod seals;
 mod shred_many;
 mod terminal;
+mod verify;
 
 use command::{Database, OTHER_SECRET, PASSWORD, SECRET, World, eventseal, run};
 use eventseal::postgres::PostgresKeys;
