@@ -151,3 +151,66 @@ fn first_from(pattern: &[Vec<char>], text: &str) -> Option<String> {
     let least = pattern.iter().skip(kept.len()).map_while(|allowed| allowed.first());
     Some(kept.iter().chain(least).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_are_found_from_one_another() {
+        let near = |a: &str, b: &str| Spellings::of(a).first_from(b).as_deref() == Some(b);
+        let uuid = [
+            "0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11",
+            "0b9f6a9e7d0c4d3e9f0e3c1f3f0a7b11",
+            "{0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11}",
+            "urn:uuid:0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11",
+            "urn:uuid:0B9F6A9E-7D0C-4D3E-9F0E-3C1F3F0A7B11",
+            "0B9F6A9E-7D0C-4D3E-9F0E-3C1F3F0A7B11",
+            "0B9F6A9E7D0C4D3E9F0E3C1F3F0A7B11",
+            "{0B9F6A9E-7D0C-4D3E-9F0E-3C1F3F0A7B11}",
+            " 0b9f6a9e-7d0c-4d3e-9f0e-3c1f3f0a7b11",
+            "0B9f6a9e-7d0C-4d3e-9f0e-3c1f3f0a7b11\r\n",
+        ];
+        for (a, b) in uuid.iter().flat_map(|a| uuid.iter().map(move |b| (a, b))) {
+            assert!(near(a, b), "{a} and {b}");
+        }
+        let names =
+            ["cust_42", "CUST_42", "Cust_42", "cust_42 ", " cust_42", "cust_42\n", "CuSt_42\r\n", "\u{a0}cUsT_42"];
+        for (a, b) in names.iter().flat_map(|a| names.iter().map(move |b| (a, b))) {
+            assert!(near(a, b), "{a:?} and {b:?}");
+        }
+        assert!(near("Straße", "STRASSE") && near("straße", "STRASSE"));
+        // Capitals inside of long words.
+        for (a, b) in [
+            ("customer-id-42", "Customer-Id-42"),
+            ("ada@example.com", "Ada@Example.Com"),
+            ("theiphoneofada", "theIPhoneOfAda"),
+            ("7gQ2xWkLpRtYvB", "7Gq2XwKlPrTyVb"),
+        ] {
+            assert!(near(a, b) && near(b, a), "{a} and {b}");
+        }
+        for (a, b) in [("cust_42", "cust_4"), ("cust_42", "cust_421"), ("7", "07"), ("cust_42", "cust _42"), (" ", "")]
+        {
+            assert!(!near(a, b), "{a:?} and {b:?}");
+        }
+    }
+
+    /// Of the texts that the pattern allows, the first that is not before this one.
+    #[test]
+    fn a_walk_goes_on_at_the_next_spelling() {
+        let pattern = [vec!['A', 'a'], vec!['-'], vec!['B', 'b']];
+        for (text, expected) in [
+            ("", Some("A-B")),
+            ("A-B", Some("A-B")),
+            ("A-B\u{1}", Some("A-b")),
+            ("A-C", Some("A-b")),
+            ("A-c", Some("a-B")),
+            ("A.", Some("a-B")),
+            ("B", Some("a-B")),
+            ("a-b\u{1}", None),
+            ("b", None),
+        ] {
+            assert_eq!(first_from(&pattern, text).as_deref(), expected, "{text:?}");
+        }
+    }
+}
