@@ -39,6 +39,7 @@ mod key_rows;
 mod key_store;
 mod key_table;
 mod kms;
+mod log_rows;
 mod scheduled;
 mod seal_index;
 
@@ -48,6 +49,7 @@ pub use key_rows::*;
 pub use key_store::*;
 pub use key_table::*;
 pub use kms::*;
+pub use log_rows::*;
 pub use scheduled::*;
 
 use crate::error::Result;

@@ -25,6 +25,10 @@ pub use horizon::{Horizon, Retention};
 
 pub use crate::keys::erasure_consumer::ErasureConsumer;
 pub use crate::keys::hold::{DueScope, FailedScope, HeldScope, Hold, HoldPage, Schedule, SchedulePage, ShredMode};
+pub use crate::keys::shred_log::{
+    CopyReport, CopyState, ExportedLog, FileCopy, LogFinding, LogProgress, LogReport, ReplayOptions, Replayed,
+    ShredLogCopy,
+};
 pub use crate::keys::sweep::{SweepOptions, SweepProgress, Swept};
 pub use export::{ExportItem, ExportLines, ExportOptions, ExportProgress, Exported, ExportedEvent, ExportedPayload};
 pub use verify::{FoundAt, Verified, VerifyFinding, VerifyFindingKind, VerifyOptions, VerifyProgress};

@@ -9,7 +9,7 @@ pub use keys::MemoryKeys;
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, PersistedEvent};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
-use crate::keys::{KekRecord, KeyInfo, LogEntry, ScopeState};
+use crate::keys::{KekRecord, KeyInfo, LogEntry, LogRow, ScopeState};
 use crate::memory::events::Seals;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -74,6 +74,8 @@ pub(crate) struct Tables {
     pub(crate) keks: BTreeMap<KekId, KekRecord>,
     pub(crate) scopes: BTreeMap<KeyScope, ScopeRow>,
     pub(crate) data_keys: HashMap<KeyId, Arc<DataKeyRow>>,
+    /// The chain of the shred log.
+    pub(crate) log: Vec<LogRow>,
 }
 
 #[derive(Clone)]
@@ -109,6 +111,7 @@ impl MemoryDb {
             keks: BTreeMap::new(),
             scopes: BTreeMap::new(),
             data_keys: HashMap::new(),
+            log: Vec::new(),
         };
         Self { committed: Arc::new(Mutex::new(Committed { revision: 0, tables: Arc::new(tables) })) }
     }

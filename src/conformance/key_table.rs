@@ -4,6 +4,7 @@ use crate::conformance::key_rows::{
     rows_of_data_keys_are_what_they_are_said_to_be, rows_of_key_encryption_keys_are_what_they_are_said_to_be,
 };
 use crate::conformance::key_store::{entry, fresh, key, shred};
+use crate::conformance::log_rows::the_shred_log_is_what_it_is_said_to_be;
 use crate::conformance::scheduled::holds_and_schedules_are_found;
 use crate::conformance::{Database, must};
 use crate::error::{Error, KeyFault, Result, StorageFault, TransactionFault};
@@ -30,6 +31,7 @@ pub async fn key_table<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D, keys: &K) {
     scopes_are_listed_in_order(db, keys).await;
     restored_keys_are_found(db, keys).await;
     holds_and_schedules_are_found(db, keys).await;
+    the_shred_log_is_what_it_is_said_to_be(db, keys).await;
     key_encryption_keys_are_rotated(db, keys).await;
     key_encryption_keys_are_moved(db, keys).await;
     key_encryption_keys_are_retired(db, keys).await;

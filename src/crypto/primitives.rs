@@ -76,6 +76,7 @@ impl DataKey {
 }
 
 /// The key that authenticates the shred log. It is wiped when it is dropped.
+#[derive(Clone)]
 pub(crate) struct LogKey {
     mac: Hmac<Sha256>,
 }

@@ -220,6 +220,17 @@ fn of_keys() -> Vec<Error> {
     vec![
         Error::Keys(KeyFault::WrongKey { key_id: key_id(), kek_id: kek_id() }),
         Error::Keys(KeyFault::LogAltered { scope: scope(), entry: 2, problem: "is not authentic" }),
+        Error::Keys(KeyFault::ChainAltered { seq: 7, problem: "does not follow from the row before" }),
+        Error::Keys(KeyFault::ShredLogBehind {
+            copy: "erased.jsonl".to_owned(),
+            problem: "the copy ends at 7, the log at 5".to_owned(),
+        }),
+        Error::Keys(KeyFault::LogCopy {
+            copy: "erased.jsonl".to_owned(),
+            line: Some(3),
+            problem: "is not JSON".to_owned(),
+            source: Some(step_error()),
+        }),
         Error::Keys(KeyFault::MissingKek { kek_id: kek_id() }),
         Error::Keys(KeyFault::NoActiveKek { partition: "eu".into() }),
         Error::Keys(KeyFault::KekInUse { kek_id: kek_id(), problem: "is active: rotate first".into() }),

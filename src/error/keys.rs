@@ -40,6 +40,41 @@ pub enum KeyFault {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The chain of the shred log is not the one that was written: a row was altered, dropped, moved or invented.
+    #[error(
+        "entry {seq} of the shred log {problem}; find out who can write to the key table, and compare it with a copy of \
+         the log: eventseal shred-log verify"
+    )]
+    ChainAltered {
+        /// The number of the entry in the chain.
+        seq: u64,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The key table does not agree with its shred log, or the log not with the required copy. Nothing is opened or
+    /// sealed until they agree: what was shredded may have come back, for instance with a restore.
+    #[error(
+        "the key table and its shred log are behind: {problem}; nothing is opened or sealed until that is repaired: \
+         eventseal shred-log replay {copy}"
+    )]
+    ShredLogBehind {
+        /// The copy, as it names itself.
+        copy: String,
+        /// What was found.
+        problem: String,
+    },
+    /// A copy of the shred log can't be used: it is empty, altered or of another namespace, or can't be read or written.
+    #[error("the copy of the shred log {copy}{} {problem}", at_line(.line))]
+    LogCopy {
+        /// The copy, as it names itself.
+        copy: String,
+        /// The line, from 1 on.
+        line: Option<u64>,
+        /// What is wrong, and what to do.
+        problem: String,
+        /// The error of the copy, if it failed.
+        source: Option<StepError>,
+    },
     /// A consumer of erasures failed, so the change must not be committed: roll back.
     #[error("consumer of erasures {consumer} failed at {scope}: roll the transaction back")]
     Consumer {
@@ -97,7 +132,9 @@ impl KeyFault {
         match self {
             Self::ScopeState { .. } => ErrorKind::ScopeState,
             Self::Held { .. } => ErrorKind::Held,
-            Self::LogAltered { .. } => ErrorKind::LogAltered,
+            Self::LogAltered { .. } | Self::ChainAltered { .. } => ErrorKind::LogAltered,
+            Self::ShredLogBehind { .. } => ErrorKind::ShredLogBehind,
+            Self::LogCopy { .. } => ErrorKind::LogCopy,
             Self::Consumer { source, .. } => match meaning(&**source) {
                 Failure::Collision => ErrorKind::Collision,
                 Failure::Outage => ErrorKind::DatabaseUnavailable,
@@ -110,6 +147,10 @@ impl KeyFault {
             Self::Cryptography | Self::Random => ErrorKind::Other,
         }
     }
+}
+
+fn at_line(line: &Option<u64>) -> String {
+    line.map(|line| format!(", line {line},")).unwrap_or_default()
 }
 
 /// The holds, for a sentence.

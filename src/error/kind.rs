@@ -31,8 +31,9 @@ macro_rules! kinds {
         ///   [`PermissionDenied`](Self::PermissionDenied), [`Pooler`](Self::Pooler), [`NoEffect`](Self::NoEffect),
         ///   [`Database`](Self::Database), [`Other`](Self::Other).
         /// - **Somebody on call**, now, because what is stored is not what was written: [`Tampered`](Self::Tampered),
-        ///   [`LogAltered`](Self::LogAltered), [`MissingKey`](Self::MissingKey), [`MissingKek`](Self::MissingKek),
-        ///   [`WrongKey`](Self::WrongKey), [`InvalidRow`](Self::InvalidRow).
+        ///   [`LogAltered`](Self::LogAltered), [`ShredLogBehind`](Self::ShredLogBehind), [`LogCopy`](Self::LogCopy),
+        ///   [`MissingKey`](Self::MissingKey), [`MissingKek`](Self::MissingKek), [`WrongKey`](Self::WrongKey),
+        ///   [`InvalidRow`](Self::InvalidRow).
         ///
         /// A service counts its errors by kind, and gives each its status:
         ///
@@ -167,6 +168,12 @@ kinds! {
     /// The shred log is not what was written: an entry was altered, dropped, moved or invented. Compare it with a copy,
     /// and find out who could write it. Not retryable.
     LogAltered = "log_altered",
+    /// The key table and its shred log, or the log and its required copy, do not agree: what was shredded may have come
+    /// back, for instance with a restore. Nothing is opened or sealed. Replay the copy. Not retryable.
+    ShredLogBehind = "shred_log_behind",
+    /// A copy of the shred log is empty, altered or of another namespace, or can't be read or written. The message says
+    /// what to do. Not retryable.
+    LogCopy = "log_copy",
     /// The row of a data key is missing, which no erasure does. Restore the key tables, or connect to the right
     /// database. Not retryable.
     MissingKey = "missing_key",

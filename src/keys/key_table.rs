@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::keys::kek::{KekRecord, KekState, KekUsage};
 use crate::keys::key_store::KeyStore;
 use crate::keys::listed::ListedScope;
+use crate::keys::log_rows::{LogDisagreement, LogHead, LogRows, SealedEntry};
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::restored::RestoredScopes;
 use crate::keys::{DataKeyRecord, DueScope, NewDataKey, ScopeRecord};
@@ -95,6 +96,17 @@ pub trait KeyTable: KeyStore {
 
     /// The first `limit` scopes that were ever put on hold, in ascending order and after `after`. An index finds them.
     async fn held_scopes(&self, tx: &mut Self::Tx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>>;
+    /// The end of the chain of the shred log, without a lock.
+    async fn log_head(&self, tx: &mut Self::Tx) -> Result<LogHead>;
+
+    /// The entries of the shred log that the chain has, by ascending number, from the first after `after` on, at most
+    /// `limit`. Whoever follows erasures reads them so, page by page: no entry ever gets a number below one that was
+    /// seen. An entry whose row is missing is left out.
+    async fn log_entries(&self, tx: &mut Self::Tx, after: u64, limit: u32) -> Result<Vec<SealedEntry>>;
+
+    /// The first `limit` scopes, at least one, whose rows say something else than their entries in the shred log,
+    /// ascending. The entries and the scopes may be read from end to end.
+    async fn log_disagreements(&self, tx: &mut Self::Tx, limit: u32) -> Result<Vec<LogDisagreement>>;
 }
 
 /// Work that is done in a transaction: see [`KeyTable::in_transaction`].
@@ -112,7 +124,7 @@ pub trait KeyWork: Send {
 /// Every method does one thing to rows, and returns the result. None of them decides whether it should be done. A
 /// method that changes rows changes only rows that still are as the caller says, and returns which ones it changed.
 #[async_trait]
-pub trait KeyRows: Send {
+pub trait KeyRows: LogRows {
     /// The active key-encryption key of a partition, without a lock.
     async fn active_kek(&mut self, partition: &str) -> Result<Option<KekRecord>>;
 
@@ -236,5 +248,17 @@ impl<K: KeyTable + ?Sized> KeyTable for Arc<K> {
 
     async fn held_scopes(&self, tx: &mut Self::Tx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {
         (**self).held_scopes(tx, after, limit).await
+    }
+
+    async fn log_head(&self, tx: &mut Self::Tx) -> Result<LogHead> {
+        (**self).log_head(tx).await
+    }
+
+    async fn log_entries(&self, tx: &mut Self::Tx, after: u64, limit: u32) -> Result<Vec<SealedEntry>> {
+        (**self).log_entries(tx, after, limit).await
+    }
+
+    async fn log_disagreements(&self, tx: &mut Self::Tx, limit: u32) -> Result<Vec<LogDisagreement>> {
+        (**self).log_disagreements(tx, limit).await
     }
 }

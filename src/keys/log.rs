@@ -6,21 +6,28 @@
 //!          before)
 //! mac    = HMAC-SHA256(K_log, "eventseal/v1/entry" ‖ T_e)
 //! digest = SHA-256(each item length-prefixed: "eventseal/v1/entry-digest", T_e, mac)
+//!
+//! hash   = SHA-256(each item length-prefixed: "eventseal/v1/log", namespace, number in the chain, hash of the row
+//!          before, digest of the entry)
+//! mac    = HMAC-SHA256(K_log, "eventseal/v1/log" ‖ hash)
 //! ```
 //!
 //! Numbers are 8 bytes, big-endian; times are microseconds since 1970. What is absent is an empty item, and what is
-//! present begins with a byte 1. The first entry of a scope has an empty digest before it.
+//! present begins with a byte 1. The first entry of a scope has an empty digest before it. The first row of the chain
+//! has 32 zero bytes as the hash before it.
 
 use crate::crypto::primitives::{LogKey, Transcript};
 use crate::error::{Error, KeyFault, Result};
 use crate::keys::entry::microseconds;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
-use crate::keys::{DestroyedKey, Hold, LogEntry, Schedule, ScopeAction, ScopeState, ShredMode};
+use crate::keys::{DestroyedKey, EntryMac, Hold, LogEntry, LogRow, Schedule, ScopeAction, ScopeState, ShredMode};
 use std::collections::HashMap;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 const ENTRY: &[u8] = b"eventseal/v1/entry";
 const DIGEST: &[u8] = b"eventseal/v1/entry-digest";
+const ROW: &[u8] = b"eventseal/v1/log";
 
 /// A digest of an entry, which the next entry of the scope and the chain cover.
 pub(crate) type Digest = [u8; 32];
@@ -73,6 +80,85 @@ pub(crate) fn mac(namespace: &Namespace, key: &LogKey, entry: &LogEntry, previou
     key.mac(ENTRY, &transcript(namespace, entry, previous))
 }
 
+/// The hash of a row of the chain.
+fn row_hash(namespace: &Namespace, seq: u64, previous: &Digest, entry: &Digest) -> Transcript {
+    Transcript::of(&[ROW, namespace.as_str().as_bytes(), &seq.to_be_bytes(), previous, entry])
+}
+
+/// The row that gives an entry its number. `previous` is the hash of the row before, `digest` that of the entry.
+pub(crate) fn row(
+    namespace: &Namespace,
+    (key_id, key): (KeyId, &LogKey),
+    (seq, previous): (u64, Digest),
+    (entry_id, digest): (Uuid, &Digest),
+) -> LogRow {
+    let hash = row_hash(namespace, seq, &previous, digest);
+    let mac = EntryMac { key_id, mac: key.mac(ROW, &hash) };
+    LogRow { seq, entry_id, previous_hash: previous, hash: *hash.as_bytes(), mac }
+}
+
+/// What is wrong with a row of the chain. `end` is the number and hash of the row before.
+pub(crate) fn problem_of_row(
+    namespace: &Namespace,
+    keys: &LogKeys,
+    row: &LogRow,
+    end: (u64, Digest),
+    digest: &Digest,
+) -> Option<&'static str> {
+    if row.seq != end.0 + 1 {
+        return Some("is not the next one: a row before it was dropped or moved");
+    }
+    if row.previous_hash != end.1 {
+        return Some("does not follow from the row before");
+    }
+    let hash = row_hash(namespace, row.seq, &row.previous_hash, digest);
+    if *hash.as_bytes() != row.hash {
+        return Some("is not that of its entry: the row or the entry was altered");
+    }
+    let Some(key) = keys.get(&row.mac.key_id) else { return Some("names no integrity key of this key table") };
+    (!key.mac_is(ROW, &hash, &row.mac.mac)).then_some("is not authentic: it was altered or invented")
+}
+
+/// The entries of one scope, as they are checked one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Checked {
+    /// The number of the last entry.
+    pub(crate) entries: u32,
+    /// Its digest.
+    pub(crate) last: Option<Digest>,
+    authenticated: bool,
+}
+
+impl Checked {
+    /// Checks the next entry. Returns what is wrong with it.
+    pub(crate) fn next(&mut self, namespace: &Namespace, keys: &LogKeys, entry: &LogEntry) -> Option<&'static str> {
+        if Some(entry.scope_seq) != self.entries.checked_add(1) {
+            return Some("is not the next one of its scope: one was dropped or moved");
+        }
+        match entry.mac {
+            Some(mac) => {
+                let Some(key) = keys.get(&mac.key_id) else { return Some("names no integrity key of this key table") };
+                if !key.mac_is(ENTRY, &transcript(namespace, entry, self.last.as_ref()), &mac.mac) {
+                    return Some("is not authentic: it was altered, moved or invented");
+                }
+                self.authenticated = true;
+            }
+            None if self.authenticated || !is_from_before(entry) => {
+                return Some("has no MAC: it was altered or invented");
+            }
+            None => {}
+        }
+        self.accept(namespace, entry);
+        None
+    }
+
+    /// Goes on as if this entry were right.
+    pub(crate) fn accept(&mut self, namespace: &Namespace, entry: &LogEntry) {
+        self.entries = entry.scope_seq;
+        self.last = Some(digest(namespace, entry, self.last.as_ref()));
+    }
+}
+
 /// What the entries of a scope come to.
 #[derive(Clone, Debug)]
 pub(crate) struct Fold {
@@ -108,32 +194,18 @@ impl Fold {
 
     /// Checks the entries of a scope, and folds them. They must be all entries of the scope, in order.
     pub(crate) fn of(namespace: &Namespace, keys: &LogKeys, scope: &KeyScope, entries: &[LogEntry]) -> Result<Self> {
-        let mut fold = Self::empty();
-        let altered = |entry: &LogEntry, problem| {
-            Error::Keys(KeyFault::LogAltered { scope: scope.clone(), entry: entry.scope_seq, problem })
-        };
-        let mut authenticated = false;
-        for (number, entry) in (1..).zip(entries) {
-            if entry.scope != *scope || entry.scope_seq != number {
-                return Err(altered(entry, "is not the next one of its scope: one was dropped or moved"));
-            }
-            match entry.mac {
-                Some(mac) => {
-                    authenticated = true;
-                    let Some(key) = keys.get(&mac.key_id) else {
-                        return Err(altered(entry, "names no integrity key of this key table"));
-                    };
-                    if !key.mac_is(ENTRY, &transcript(namespace, entry, fold.last.as_ref()), &mac.mac) {
-                        return Err(altered(entry, "is not authentic: it was altered, moved or invented"));
-                    }
-                }
-                None if authenticated || !is_from_before(entry) => {
-                    return Err(altered(entry, "has no MAC: it was altered or invented"));
-                }
-                None => {}
+        let (mut fold, mut checked) = (Self::empty(), Checked::default());
+        for entry in entries {
+            let problem = if entry.scope == *scope {
+                checked.next(namespace, keys, entry)
+            } else {
+                Some("is not the next one of its scope: one was dropped or moved")
+            };
+            if let Some(problem) = problem {
+                return Err(altered(entry, problem));
             }
             fold.add(entry);
-            fold.last = Some(digest(namespace, entry, fold.last.as_ref()));
+            fold.last = checked.last;
         }
         Ok(fold)
     }
@@ -186,6 +258,11 @@ impl Fold {
     pub(crate) fn holds_at(&self, at: OffsetDateTime) -> Vec<Hold> {
         self.holds.iter().filter(|hold| hold.is_in_force(at)).cloned().collect()
     }
+}
+
+/// The error for an entry that is not what was written.
+pub(crate) fn altered(entry: &LogEntry, problem: &'static str) -> Error {
+    Error::Keys(KeyFault::LogAltered { scope: entry.scope.clone(), entry: entry.scope_seq, problem })
 }
 
 /// May an entry be without a MAC? Only these actions were there before the log was.

@@ -11,6 +11,7 @@ use crate::keys::erasure_consumer::ErasureConsumer;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::operator::{Cause, KeyOperator};
 use crate::keys::settings::KeyManagerBuilder;
+use crate::keys::shred_log::required::LogGate;
 use crate::keys::sweeper::Caches;
 use crate::keys::{
     DataKeyRecord, KeyHistory, KeyInfo, KeyStore, KeyTable, ScopeAction, ScopeLock, ScopeRecord, ScopeState,
@@ -46,6 +47,8 @@ pub struct KeyManager<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
     pub(crate) read_lag: Option<Duration>,
     /// Called for every decision about a scope, in its transaction.
     pub(crate) consumers: Vec<Arc<dyn ErasureConsumer<Tx>>>,
+    /// Compares the key table with a required copy of the shred log.
+    pub(crate) gate: Option<Arc<dyn LogGate<Tx>>>,
 }
 
 /// Chooses the partition of a scope's keys.
@@ -80,6 +83,17 @@ impl<Tx: Send + 'static> KeyManager<Tx, dyn KeyStore<Tx = Tx>> {
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
+    /// Fails while the key table does not agree with the required copy of the shred log. Every call that opens or seals
+    /// comes by here, before it locks anything.
+    pub(crate) async fn check_log(&self, tx: &mut Tx) -> Result<()> {
+        let Some(gate) = self.gate.as_ref().filter(|gate| gate.is_due()) else { return Ok(()) };
+        if !self.store.can_look_first() && self.store.is_in_transaction(tx) {
+            // A transaction that has read may not be able to write any more.
+            self.store.announce_writing(tx).await?;
+        }
+        gate.check(tx).await
+    }
+
     /// The partition whose key-encryption key wraps the keys of a scope.
     pub(crate) fn partition_of(&self, scope: &KeyScope) -> String {
         match &self.partition_of {

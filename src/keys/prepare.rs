@@ -13,7 +13,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ///
     /// It checks that the tables are migrated and belong to the configured namespace. It creates the first
     /// key-encryption key and the integrity key if there are none, and opens both, which shows that the KMS answers. It
-    /// is idempotent, and several processes may call it at once.
+    /// is idempotent, and several processes may call it at once. It also [seals](Self::seal_log) the shred log if it can,
+    /// and compares it with the copy if one is [required](crate::keys::KeyManagerBuilder::require_shred_log).
     ///
     /// A process that was not prepared asks the KMS in its first append, before anything is locked. On SQLite, that
     /// append may fail with the retryable [`Error::Collision`](crate::Error::Collision) if another transaction wrote
@@ -27,6 +28,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`KmsFault::Refused`](crate::error::KmsFault::Refused),
     /// [`KeyFault::WrongKey`](crate::error::KeyFault::WrongKey), [`Error::Database`](crate::Error::Database);
     /// [`Error::Collision`](crate::Error::Collision) (retryable) if another transaction is in the way: call it again;
+    /// [`KeyFault::ShredLogBehind`](crate::error::KeyFault::ShredLogBehind) or
+    /// [`KeyFault::LogCopy`](crate::error::KeyFault::LogCopy) if a copy of the shred log is required;
     /// [`StorageFault::InvalidRow`](crate::error::StorageFault::InvalidRow) or
     /// [`Error::Disabled`](crate::Error::Disabled) if somebody changed the row of the integrity key.
     pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {
@@ -40,7 +43,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             let key = self.make_key(&scope, 1, &active)?;
             install_key(&*self.store, connection, &key).await?;
         }
-        self.open_integrity_key(connection, &namespace).await
+        self.open_integrity_key(connection, &namespace).await?;
+        self.seal_log_if_possible(connection).await?;
+        self.check_log_now(connection).await
     }
 }
 
@@ -66,7 +71,15 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let kek = self.store.active_kek(connection, PARTITION).await?.ok_or_else(|| no_active_kek(PARTITION))?;
         self.kek(&kek).await?;
         self.expect_active(&kek);
-        self.open_integrity_key(connection, &namespace).await
+        self.open_integrity_key(connection, &namespace).await?;
+        self.check_log_now(connection).await
+    }
+
+    async fn check_log_now(&self, connection: &mut Tx) -> Result<()> {
+        if let Some(gate) = &self.gate {
+            gate.forget();
+        }
+        self.check_log(connection).await
     }
 
     async fn open_integrity_key(&self, connection: &mut Tx, namespace: &Namespace) -> Result<()> {

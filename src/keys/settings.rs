@@ -4,6 +4,8 @@ use crate::keys::ahead::Hints;
 use crate::keys::erasure_consumer::ErasureConsumer;
 use crate::keys::manager::{KeyManager, PartitionOf};
 use crate::keys::names::{KeyScope, Namespace};
+use crate::keys::shred_log::ShredLogCopy;
+use crate::keys::shred_log::required::{LogGate, Required};
 use crate::keys::sweeper::Caches;
 use crate::keys::{KeyStore, KeyTable};
 use crate::kms::Kms;
@@ -23,6 +25,7 @@ const KEK_CACHE_PERIOD: Duration = Duration::from_secs(3_600);
 /// | [`kek_partition`](Self::kek_partition) | one key-encryption key for all scopes |
 /// | [`kek_cache_period`](Self::kek_cache_period) | an hour |
 /// | [`erasure_consumer`](Self::erasure_consumer) | none |
+/// | [`require_shred_log`](Self::require_shred_log) | no copy of the shred log is required |
 /// | [`reads_may_lag`](Self::reads_may_lag) | reads do not lag: a committed shred holds for the next read |
 ///
 /// ```
@@ -50,6 +53,7 @@ pub struct KeyManagerBuilder<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
     kek_cache_period: Duration,
     read_lag: Option<Duration>,
     consumers: Vec<Arc<dyn ErasureConsumer<Tx>>>,
+    gate: Option<Arc<dyn LogGate<Tx>>>,
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K> {
@@ -63,6 +67,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K>
             kek_cache_period: KEK_CACHE_PERIOD,
             read_lag: None,
             consumers: Vec::new(),
+            gate: None,
         }
     }
 
@@ -145,7 +150,31 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K>
             partition_of: self.partition_of,
             read_lag: self.read_lag,
             consumers: self.consumers,
+            gate: self.gate,
         }
+    }
+}
+
+impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized + 'static> KeyManagerBuilder<Tx, K> {
+    /// Opens and seals nothing while the key table does not agree with a copy of its shred log. So a restore of the key
+    /// database, or of a part of it, brings nothing back that was shredded.
+    ///
+    /// [`prepare`](KeyManager::prepare), [`open`](KeyManager::open), and the first call that opens or seals after each
+    /// `period` compare the end of the copy with the log, and the log with the tombstones. If they disagree, they fail
+    /// with [`KeyFault::ShredLogBehind`](crate::error::KeyFault::ShredLogBehind), and so does every later call, until
+    /// [`replay_log`](KeyManager::replay_log) has repaired it. The same holds if the copy can't be read, and if it is
+    /// empty: [`export_log`](KeyManager::export_log) begins it. Shreds and other changes of scopes go on.
+    ///
+    /// Two things are left open. What was shredded since the last export may come back: export after every shred, or
+    /// often. And a process that runs while the tables are restored under it may open for one more `period`. The check
+    /// reads the shred log and the rows of the scopes from end to end, so a period of minutes suits most.
+    ///
+    /// In a transaction that sees an old state (`REPEATABLE READ`, `SERIALIZABLE`) the check may fail if the copy has
+    /// grown since: such a transaction must be begun again.
+    pub fn require_shred_log(mut self, copy: impl ShredLogCopy + 'static, period: Duration) -> Self {
+        let (table, copy) = (Arc::clone(&self.store), Arc::new(copy));
+        self.gate = Some(Arc::new(Required { table, copy, period, checked: Mutex::new(None) }));
+        self
     }
 }
 

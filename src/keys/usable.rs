@@ -96,6 +96,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 
     async fn lock_scopes(&self, tx: &mut Tx, scopes: &[KeyScope], pinned: &Pinned) -> Result<Locked> {
+        self.check_log(tx).await?;
         let (mut usable, mut unusable) = (Vec::with_capacity(scopes.len()), HashMap::new());
         for scope in scopes {
             match check_name(scope) {

@@ -1,5 +1,6 @@
 //! [`MemoryKeys`]: the keys of a [`MemoryDb`](crate::memory::MemoryDb).
 
+mod log;
 mod rows;
 
 use crate::error::{Error, KeyFault, Result, no_effect};

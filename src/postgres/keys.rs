@@ -1,5 +1,6 @@
 //! Keys in PostgreSQL.
 
+mod log;
 mod rows;
 mod statements;
 mod store;

@@ -4,8 +4,8 @@ use super::{KeySide, SplitTx};
 use crate::error::{Error, Result, TransactionFault};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, DueScope, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyWork, ListedScope, LogEntry,
-    NewDataKey, RestoredScopes, ScopeLock, ScopeRecord,
+    DataKeyRecord, DueScope, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyWork, ListedScope,
+    LogDisagreement, LogEntry, LogHead, NewDataKey, RestoredScopes, ScopeLock, ScopeRecord, SealedEntry,
 };
 use crate::sql::{committing, database};
 use crate::store::TableWork;
@@ -235,6 +235,18 @@ where
 
     async fn held_scopes(&self, tx: &mut Self::Tx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {
         read!(tx, |connection| self.inner.held_scopes(connection, after, limit))
+    }
+
+    async fn log_head(&self, tx: &mut Self::Tx) -> Result<LogHead> {
+        read!(tx, |connection| self.inner.log_head(connection))
+    }
+
+    async fn log_entries(&self, tx: &mut Self::Tx, after: u64, limit: u32) -> Result<Vec<SealedEntry>> {
+        read!(tx, |connection| self.inner.log_entries(connection, after, limit))
+    }
+
+    async fn log_disagreements(&self, tx: &mut Self::Tx, limit: u32) -> Result<Vec<LogDisagreement>> {
+        read!(tx, |connection| self.inner.log_disagreements(connection, limit))
     }
 }
 

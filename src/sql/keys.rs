@@ -1,5 +1,7 @@
 //! The key tables of both databases: their rows as records, and the statements whose text is the same.
 
+pub(crate) mod log;
+
 use crate::error::{Error, KeyFault, Result, StorageFault, no_effect};
 use crate::keys::entry::keys_from_text;
 use crate::keys::names::{KekId, KeyId, KeyScope};
@@ -38,7 +40,10 @@ pub(crate) use statements;
 pub(crate) fn with_columns(sql: &str) -> String {
     let columns = [("{entry}", ENTRY), ("{key}", KEY), ("{kek}", KEK), ("{new_kek}", NEW_KEK), ("{scope}", SCOPE)];
     let filled = columns.into_iter().fold(sql.to_owned(), |sql, (name, columns)| sql.replace(name, columns));
-    filled.replace("{last_version}", LAST_VERSION).replace("{state}", STATE)
+    filled
+        .replace("{disagreements}", log::DISAGREEMENTS)
+        .replace("{last_version}", LAST_VERSION)
+        .replace("{state}", STATE)
 }
 
 /// The columns that [`data_key`] reads.

@@ -1,5 +1,6 @@
 //! Keys in SQLite.
 
+mod log;
 mod rows;
 mod statements;
 mod store;

@@ -7,7 +7,8 @@ use eventseal::erasure::{DueScope, ShredMode};
 use eventseal::error::StorageFault;
 use eventseal::keys::{
     DataKeyRecord, KekId, KekRecord, KekState, KeyHistory, KeyId, KeyManager, KeyRewrap, KeyRows, KeyStore, KeyTable,
-    KeyWrapping, ListedScope, LogEntry, NewDataKey, RestoredScopes, ScopeAction, ScopeLock, ScopeRecord, ScopeState,
+    KeyWrapping, ListedScope, LogDisagreement, LogEntry, LogHead, LogRow, NewDataKey, RestoredScopes, ScopeAction,
+    ScopeLock, ScopeRecord, ScopeSetting, ScopeState,
 };
 use eventseal::kms::WrappedKek;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
@@ -54,6 +55,12 @@ enum Fault {
     FindsNoSecondPage,
     FindsEachHold,
     ForgetsTheTime,
+    SealsNothingAndSaysOtherwise,
+    SealsFromAnywhere,
+    LeavesOutUnsealed,
+    DestroysNothingByIdAndSaysOtherwise,
+    SetsNoScopeAndSaysOtherwise,
+    FindsNoDisagreement,
 }
 
 #[derive(Clone, Copy)]
@@ -187,6 +194,47 @@ impl KeyFaults for Mutant {
         Ok(found)
     }
 
+    async fn log_disagreements(&self, tx: &mut MemoryTx, limit: u32) -> Result<Vec<LogDisagreement>> {
+        let found = self.0.log_disagreements(tx, limit).await?;
+        Ok(if self.1 == Fault::FindsNoDisagreement { Vec::new() } else { found })
+    }
+
+    async fn unsealed_entries(
+        &self,
+        rows: &mut dyn KeyRows,
+        authenticated: bool,
+        after: Option<(&KeyScope, u32)>,
+        limit: u32,
+    ) -> Result<Vec<LogEntry>> {
+        let limit = if self.1 == Fault::LeavesOutUnsealed { limit - 1 } else { limit };
+        rows.unsealed_entries(authenticated, after, limit).await
+    }
+
+    async fn seal_entries(&self, rows: &mut dyn KeyRows, from: &LogHead, sealed: &[LogRow]) -> Result<bool> {
+        match self.1 {
+            Fault::SealsNothingAndSaysOtherwise => Ok(true),
+            Fault::SealsFromAnywhere => {
+                let end = rows.lock_log_head().await?;
+                rows.seal_entries(&end, sealed).await
+            }
+            _ => rows.seal_entries(from, sealed).await,
+        }
+    }
+
+    async fn destroy_by_id(&self, rows: &mut dyn KeyRows, key_ids: &[KeyId], at: OffsetDateTime) -> Result<u64> {
+        match self.1 {
+            Fault::DestroysNothingByIdAndSaysOtherwise => Ok(key_ids.len() as u64),
+            _ => rows.destroy_by_id(key_ids, at).await,
+        }
+    }
+
+    async fn set_scope(&self, rows: &mut dyn KeyRows, to: &ScopeSetting<'_>) -> Result<bool> {
+        match self.1 {
+            Fault::SetsNoScopeAndSaysOtherwise => Ok(rows.scope(to.scope).await?.is_some()),
+            _ => rows.set_scope(to).await,
+        }
+    }
+
     async fn scopes(&self, tx: &mut MemoryTx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
         let mut records = self.0.scopes(tx, scopes, lock).await?;
         if self.1 == Fault::TakesTheActiveKeyForTheNewest {
@@ -318,6 +366,12 @@ async fn a_store_that_breaks_a_rule_is_caught_by_name() {
         (Fault::FindsNoSecondPage, "due_scopes must go on after the last of a page"),
         (Fault::FindsEachHold, "held_scopes must find each scope that was put on hold once"),
         (Fault::ForgetsTheTime, "due_scopes must find every scheduled shred"),
+        (Fault::SealsNothingAndSaysOtherwise, "seal_entries must move the end of the chain"),
+        (Fault::SealsFromAnywhere, "seal_entries must not move the end from where it is not"),
+        (Fault::LeavesOutUnsealed, "unsealed_entries must return what the chain does not have"),
+        (Fault::DestroysNothingByIdAndSaysOtherwise, "a key is destroyed once"),
+        (Fault::SetsNoScopeAndSaysOtherwise, "set_scope must set the state"),
+        (Fault::FindsNoDisagreement, "log_disagreements must find what a restore brings back"),
     ] {
         let suites = async move {
             let (mutant, db) = (Faulty(Mutant(MemoryKeys::new(), fault)), Memory::new());

@@ -73,6 +73,8 @@ mod seal_index;
 #[cfg(feature = "databases")]
 mod seal_index_mutants;
 #[cfg(feature = "databases")]
+mod shred_log;
+#[cfg(feature = "databases")]
 mod shred_many;
 #[cfg(feature = "databases")]
 mod similar;

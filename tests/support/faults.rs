@@ -9,8 +9,9 @@ mod kms;
 use async_trait::async_trait;
 use eventseal::erasure::DueScope;
 use eventseal::keys::{
-    DataKeyRecord, KekId, KekRecord, KekState, KekUsage, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore, KeyTable,
-    KeyWork, KeyWrapping, ListedScope, LogEntry, NewDataKey, RestoredScopes, ScopeLock, ScopeRecord,
+    DataKeyRecord, DestroyedKey, KekId, KekRecord, KekState, KekUsage, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore,
+    KeyTable, KeyWork, KeyWrapping, ListedScope, LogDisagreement, LogEntry, LogHead, LogRow, LogRows, NewDataKey,
+    RestoredScopes, ScopeLock, ScopeRecord, ScopeSetting, SealedEntry,
 };
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::store::{
@@ -130,6 +131,18 @@ pub trait KeyFaults: Send + Sync {
         self.inner().held_scopes(tx, after, limit).await
     }
 
+    async fn log_head(&self, tx: &mut KeyTx<Self>) -> Result<LogHead> {
+        self.inner().log_head(tx).await
+    }
+
+    async fn log_entries(&self, tx: &mut KeyTx<Self>, after: u64, limit: u32) -> Result<Vec<SealedEntry>> {
+        self.inner().log_entries(tx, after, limit).await
+    }
+
+    async fn log_disagreements(&self, tx: &mut KeyTx<Self>, limit: u32) -> Result<Vec<LogDisagreement>> {
+        self.inner().log_disagreements(tx, limit).await
+    }
+
     async fn insert_kek(&self, rows: &mut dyn KeyRows, kek: &KekRecord) -> Result<bool> {
         rows.insert_kek(kek).await
     }
@@ -177,6 +190,32 @@ pub trait KeyFaults: Send + Sync {
 
     async fn insert_first_key(&self, rows: &mut dyn KeyRows, key: &NewDataKey) -> Result<bool> {
         rows.insert_first_key(key).await
+    }
+
+    async fn lock_log_head(&self, rows: &mut dyn KeyRows) -> Result<LogHead> {
+        rows.lock_log_head().await
+    }
+
+    async fn unsealed_entries(
+        &self,
+        rows: &mut dyn KeyRows,
+        authenticated: bool,
+        after: Option<(&KeyScope, u32)>,
+        limit: u32,
+    ) -> Result<Vec<LogEntry>> {
+        rows.unsealed_entries(authenticated, after, limit).await
+    }
+
+    async fn seal_entries(&self, rows: &mut dyn KeyRows, from: &LogHead, sealed: &[LogRow]) -> Result<bool> {
+        rows.seal_entries(from, sealed).await
+    }
+
+    async fn destroy_by_id(&self, rows: &mut dyn KeyRows, key_ids: &[KeyId], at: OffsetDateTime) -> Result<u64> {
+        rows.destroy_by_id(key_ids, at).await
+    }
+
+    async fn set_scope(&self, rows: &mut dyn KeyRows, to: &ScopeSetting<'_>) -> Result<bool> {
+        rows.set_scope(to).await
     }
 }
 
@@ -310,6 +349,21 @@ impl<T: KeyFaults> KeyTable for Faulty<T> {
         self.0.before("held_scopes")?;
         self.0.held_scopes(tx, after, limit).await
     }
+
+    async fn log_head(&self, tx: &mut Self::Tx) -> Result<LogHead> {
+        self.0.before("log_head")?;
+        self.0.log_head(tx).await
+    }
+
+    async fn log_entries(&self, tx: &mut Self::Tx, after: u64, limit: u32) -> Result<Vec<SealedEntry>> {
+        self.0.before("log_entries")?;
+        self.0.log_entries(tx, after, limit).await
+    }
+
+    async fn log_disagreements(&self, tx: &mut Self::Tx, limit: u32) -> Result<Vec<LogDisagreement>> {
+        self.0.before("log_disagreements")?;
+        self.0.log_disagreements(tx, limit).await
+    }
 }
 
 /// Work on rows with the faults of `T`.
@@ -392,6 +446,61 @@ impl<T: KeyFaults> KeyRows for FaultyRows<'_, T> {
 
     async fn scope(&mut self, scope: &KeyScope) -> Result<Option<ScopeRecord>> {
         self.rows.scope(scope).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: KeyFaults> LogRows for FaultyRows<'_, T> {
+    async fn lock_log_head(&mut self) -> Result<LogHead> {
+        self.faults.before("lock_log_head")?;
+        self.faults.lock_log_head(self.rows).await
+    }
+
+    async fn unsealed_entries(
+        &mut self,
+        authenticated: bool,
+        after: Option<(&KeyScope, u32)>,
+        limit: u32,
+    ) -> Result<Vec<LogEntry>> {
+        self.faults.before("unsealed_entries")?;
+        self.faults.unsealed_entries(self.rows, authenticated, after, limit).await
+    }
+
+    async fn entries_of(&mut self, scopes: &[KeyScope]) -> Result<Vec<LogEntry>> {
+        self.rows.entries_of(scopes).await
+    }
+
+    async fn seal_entries(&mut self, from: &LogHead, sealed: &[LogRow]) -> Result<bool> {
+        self.faults.before("seal_entries")?;
+        self.faults.seal_entries(self.rows, from, sealed).await
+    }
+
+    async fn insert_entries(&mut self, entries: &[LogEntry]) -> Result<()> {
+        self.faults.before("insert_entries")?;
+        self.rows.insert_entries(entries).await
+    }
+
+    async fn lock_scopes(&mut self, scopes: &[KeyScope]) -> Result<Vec<ScopeRecord>> {
+        self.rows.lock_scopes(scopes).await
+    }
+
+    async fn data_keys_of(&mut self, scope: &KeyScope) -> Result<Vec<DataKeyRecord>> {
+        self.rows.data_keys_of(scope).await
+    }
+
+    async fn destroy_by_id(&mut self, key_ids: &[KeyId], at: OffsetDateTime) -> Result<u64> {
+        self.faults.before("destroy_by_id")?;
+        self.faults.destroy_by_id(self.rows, key_ids, at).await
+    }
+
+    async fn insert_tombstone(&mut self, scope: &KeyScope, key: &DestroyedKey, at: OffsetDateTime) -> Result<()> {
+        self.rows.insert_tombstone(scope, key, at).await
+    }
+
+    async fn set_scope(&mut self, to: &ScopeSetting<'_>) -> Result<bool> {
+        self.faults.before("set_scope")?;
+        self.faults.set_scope(self.rows, to).await
     }
 }
 

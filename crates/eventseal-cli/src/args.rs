@@ -11,6 +11,7 @@ mod seals;
 mod secrets;
 mod shared;
 mod shred;
+mod shred_log;
 mod verify;
 
 pub(crate) use census::{Census, Payloads};
@@ -22,6 +23,7 @@ pub(crate) use seals::{EventsOf, IndexSeals};
 pub(crate) use secrets::{check_secrets, has_password};
 pub(crate) use shared::{Cause, Database, MasterKey, Progress, Scope};
 pub(crate) use shred::{Shred, Shredded};
+pub(crate) use shred_log::{ExportLog, ReplayLog, ShredLog, VerifyLog};
 pub(crate) use verify::Verify;
 
 use crate::connect::EventNames;
@@ -116,6 +118,9 @@ pub(crate) enum Command {
     Schedules(Schedules),
     /// Shred the scopes whose scheduled shred has come due
     Sweep(Sweep),
+    /// The shred log: its check, its copy, and its replay after a restore
+    #[command(subcommand)]
+    ShredLog(ShredLog),
     /// Begin a new generation of keys for a shredded scope
     Reopen(Reopen),
     /// Stop the use of a scope's keys until they are enabled again

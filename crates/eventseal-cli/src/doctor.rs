@@ -14,6 +14,7 @@ mod place;
 mod pooler;
 mod restored;
 mod seal_index;
+mod shred_log;
 mod write_order;
 mod writing;
 
@@ -75,6 +76,7 @@ async fn tables<C: Backend>(db: &mut Db<C>, kms: Option<Arc<dyn Kms>>, primary: 
     if let Some(usage) = keys::reading(db, checks).await {
         keys::in_place(db, &usage, checks).await;
         restored::restored(db, checks).await;
+        shred_log::agrees(db, checks).await;
         if let Some(kms) = kms {
             master_key::round_trips(db, kms, &namespace, usage, checks).await;
         }

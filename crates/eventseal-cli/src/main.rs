@@ -26,6 +26,7 @@ mod schedules;
 mod scopes;
 mod seals;
 mod shred;
+mod shred_log;
 mod status;
 mod sweep;
 mod verify;
@@ -81,6 +82,9 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
         Command::CancelShred(args) => schedules::cancel_shred(args, cli.json).await,
         Command::Schedules(args) => schedules::schedules(args).await,
         Command::Sweep(args) => sweep::sweep(args, cli.json).await,
+        Command::ShredLog(args::ShredLog::Export(args)) => shred_log::export(args, cli.json).await,
+        Command::ShredLog(args::ShredLog::Verify(args)) => shred_log::verify(args, cli.json).await,
+        Command::ShredLog(args::ShredLog::Replay(args)) => shred_log::replay(args, cli.json).await,
         Command::Reopen(args) => scopes::reopen(args, cli.json).await,
         Command::Disable(args) => scopes::disable(args, cli.json).await,
         Command::Enable(args) => scopes::enable(args, cli.json).await,

@@ -43,6 +43,8 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
         manager.open(&mut db.connection).await?;
         let reason = &cause.reason;
         let done = db.transact(db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, reason).await).await?;
+        // The shred is committed. Should this fail, the next export seals its entry.
+        drop(manager.seal_log(&mut db.connection).await);
         let destroyed: Vec<String> = done.destroyed.iter().map(KeyId::to_string).collect();
         let json = json!({
             "kind": scope.kind(),

@@ -4,7 +4,7 @@ use super::*;
 use crate::error::StorageFault;
 use crate::event::now;
 use crate::keys::names::KeyScope;
-use crate::keys::{ScopeRecord, ScopeState};
+use crate::keys::{DestroyedKey, LogEntry, LogHead, LogRow, LogRows, ScopeRecord, ScopeSetting, ScopeState};
 use uuid::Uuid;
 
 /// Rows that give these answers, whatever is written.
@@ -65,6 +65,50 @@ impl KeyRows for Answers {
 
     async fn scope(&mut self, _: &KeyScope) -> Result<Option<ScopeRecord>> {
         Ok(self.scope.clone())
+    }
+}
+
+/// Changes of key-encryption keys have nothing to do with the shred log.
+#[async_trait]
+impl LogRows for Answers {
+    async fn lock_log_head(&mut self) -> Result<LogHead> {
+        unreachable!()
+    }
+
+    async fn unsealed_entries(&mut self, _: bool, _: Option<(&KeyScope, u32)>, _: u32) -> Result<Vec<LogEntry>> {
+        unreachable!()
+    }
+
+    async fn entries_of(&mut self, _: &[KeyScope]) -> Result<Vec<LogEntry>> {
+        unreachable!()
+    }
+
+    async fn seal_entries(&mut self, _: &LogHead, _: &[LogRow]) -> Result<bool> {
+        unreachable!()
+    }
+
+    async fn insert_entries(&mut self, _: &[LogEntry]) -> Result<()> {
+        unreachable!()
+    }
+
+    async fn lock_scopes(&mut self, _: &[KeyScope]) -> Result<Vec<ScopeRecord>> {
+        unreachable!()
+    }
+
+    async fn data_keys_of(&mut self, _: &KeyScope) -> Result<Vec<DataKeyRecord>> {
+        unreachable!()
+    }
+
+    async fn destroy_by_id(&mut self, _: &[KeyId], _: OffsetDateTime) -> Result<u64> {
+        unreachable!()
+    }
+
+    async fn insert_tombstone(&mut self, _: &KeyScope, _: &DestroyedKey, _: OffsetDateTime) -> Result<()> {
+        unreachable!()
+    }
+
+    async fn set_scope(&mut self, _: &ScopeSetting<'_>) -> Result<bool> {
+        unreachable!()
     }
 }
 

@@ -1,11 +1,13 @@
 //! The rows of a [`MemoryDb`](crate::memory::MemoryDb)'s keys that operators change.
 
+use super::log::{disagreements, head, sealed};
 use super::{MemoryKeys, active, insert, key_record, new_scope, scope_record};
 use crate::error::{Error, Result, TransactionFault};
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
     DataKeyRecord, DueScope, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyTable, KeyWork, KeyWrapping,
-    ListedScope, NewDataKey, RestoredScopes, ScopeAction, ScopeRecord, ScopeState,
+    ListedScope, LogDisagreement, LogHead, NewDataKey, RestoredScopes, ScopeAction, ScopeRecord, ScopeState,
+    SealedEntry,
 };
 use crate::kms::WrappedKek;
 use crate::memory::{DataKeyRow, MemoryTx, Tables};
@@ -114,10 +116,22 @@ impl KeyTable for MemoryKeys {
         held.truncate(limit as usize);
         Ok(held)
     }
+
+    async fn log_head(&self, tx: &mut MemoryTx) -> Result<LogHead> {
+        Ok(head(&*tx.read()?))
+    }
+
+    async fn log_entries(&self, tx: &mut MemoryTx, after: u64, limit: u32) -> Result<Vec<SealedEntry>> {
+        Ok(sealed(&*tx.read()?, after, limit))
+    }
+
+    async fn log_disagreements(&self, tx: &mut MemoryTx, limit: u32) -> Result<Vec<LogDisagreement>> {
+        Ok(disagreements(&*tx.read()?, limit))
+    }
 }
 
 /// The rows within a transaction.
-struct Rows<'t>(&'t mut MemoryTx);
+pub(super) struct Rows<'t>(pub(super) &'t mut MemoryTx);
 
 #[async_trait]
 impl KeyRows for Rows<'_> {

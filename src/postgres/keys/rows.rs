@@ -6,7 +6,8 @@ use crate::error::Result;
 use crate::keys::names::{KekId, KeyId, KeyScope, following};
 use crate::keys::{
     DataKeyRecord, DueScope, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyStore, KeyTable, KeyWork,
-    KeyWrapping, ListedScope, NewDataKey, RestoredScopes, ScopeRecord, ScopeState,
+    KeyWrapping, ListedScope, LogDisagreement, LogHead, NewDataKey, RestoredScopes, ScopeRecord, ScopeState,
+    SealedEntry,
 };
 use crate::kms::WrappedKek;
 use crate::sql::keys::{data_key, due_scope, kek, kek_usage, listed_scope, restored, scope_name};
@@ -103,12 +104,24 @@ impl KeyTable for PostgresKeys {
             .map_err(database("looking for holds"))?;
         rows.iter().map(scope_name).collect()
     }
+
+    async fn log_head(&self, tx: &mut PgConnection) -> Result<LogHead> {
+        self.read_log_head(tx).await
+    }
+
+    async fn log_entries(&self, tx: &mut PgConnection, after: u64, limit: u32) -> Result<Vec<SealedEntry>> {
+        self.read_log_entries(tx, after, limit).await
+    }
+
+    async fn log_disagreements(&self, tx: &mut PgConnection, limit: u32) -> Result<Vec<LogDisagreement>> {
+        self.read_log_disagreements(tx, limit).await
+    }
 }
 
 /// The rows within a transaction.
-struct Rows<'t> {
-    keys: &'t PostgresKeys,
-    tx: &'t mut PgConnection,
+pub(super) struct Rows<'t> {
+    pub(super) keys: &'t PostgresKeys,
+    pub(super) tx: &'t mut PgConnection,
 }
 
 #[async_trait]

@@ -1,6 +1,6 @@
 //! The SQL of the key tables, with names filled in.
 
-use crate::sql::keys::{self, statements};
+use crate::sql::keys::{self, log, statements};
 use crate::sql::qualified;
 
 /// The schema of the tables, and the prefix of their names. Both were checked before.
@@ -177,4 +177,43 @@ statements! {
     held_scopes: "SELECT DISTINCT e.scope_kind, e.scope_id FROM {shred_entries} AS e
         WHERE e.action = 'hold' AND (e.scope_kind, e.scope_id) > (coalesce($1::text, ''), coalesce($2::text, ''))
         ORDER BY e.scope_kind, e.scope_id LIMIT $3",
+    log_head: &log::HEAD.replace("{unsealed}", "NOT e.sealed"),
+    // The end is read in a later statement, whose snapshot is newer than the lock.
+    lock_log_head: "SELECT h.seq FROM {shred_log_head} AS h FOR UPDATE",
+    log_entries: "SELECT {entry}, l.seq, l.previous_hash, l.hash, l.mac_key_id, l.mac
+        FROM {shred_log} AS l
+        CROSS JOIN LATERAL (SELECT * FROM {shred_entries} AS e WHERE e.entry_id = l.entry_id OFFSET 0) AS e
+        WHERE l.seq > $1 ORDER BY l.seq LIMIT $2",
+    log_disagreements: "SELECT d.scope_kind, d.scope_id, d.problem FROM (
+            SELECT e.scope_kind, e.scope_id,
+                CASE WHEN k.key_id IS NULL THEN 'no_tombstone' ELSE 'key_came_back' END AS problem
+            FROM {shred_entries} AS e
+            CROSS JOIN LATERAL jsonb_array_elements(e.keys::jsonb) AS n (key)
+            LEFT JOIN {data_keys} AS k ON k.key_id = (n.key ->> 0)::uuid
+            WHERE e.action = 'shred' AND (k.key_id IS NULL OR k.wrapped_key IS NOT NULL)
+            {disagreements}
+        ) AS d ORDER BY d.scope_kind, d.scope_id, d.problem LIMIT $1",
+    unsealed_entries: "SELECT {entry} FROM {shred_entries} AS e
+        WHERE NOT e.sealed AND (e.mac IS NOT NULL) = ($1::bigint = 1)
+            AND (e.scope_kind, e.scope_id, e.scope_seq) > ($2::text, $3::text, $4::bigint)
+        ORDER BY e.scope_kind, e.scope_id, e.scope_seq LIMIT $5",
+    entries_of: "SELECT {entry} FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
+        CROSS JOIN LATERAL (
+            SELECT * FROM {shred_entries} AS e WHERE e.scope_kind = w.kind AND e.scope_id = w.id OFFSET 0
+        ) AS e
+        ORDER BY e.scope_kind, e.scope_id, e.scope_seq",
+    add_log_rows: "INSERT INTO {shred_log} (seq, entry_id, previous_hash, hash, mac_key_id, mac)
+        SELECT * FROM UNNEST(
+            (SELECT $1::bigint[]), (SELECT $2::uuid[]), (SELECT $3::bytea[]), (SELECT $4::bytea[]),
+            (SELECT $5::uuid[]), (SELECT $6::bytea[])
+        )",
+    mark_sealed: "UPDATE {shred_entries} AS e SET sealed = true
+        FROM UNNEST((SELECT $1::uuid[])) AS w (entry_id) WHERE e.entry_id = w.entry_id AND NOT e.sealed",
+    move_log_head: log::MOVE_HEAD,
+    add_entry: log::ADD_ENTRY,
+    destroy_by_id: "UPDATE {data_keys} AS k SET wrapped_key = NULL, state = 'shredded', shredded_at = $2
+        FROM UNNEST((SELECT $1::uuid[])) AS w (key_id)
+        WHERE k.key_id = w.key_id AND k.wrapped_key IS NOT NULL",
+    add_tombstone: log::ADD_TOMBSTONE,
+    set_scope: log::SET_SCOPE,
 }

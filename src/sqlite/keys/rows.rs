@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
     DataKeyRecord, DueScope, KekRecord, KekState, KekUsage, KeyRewrap, KeyRows, KeyStore, KeyTable, KeyWork,
-    KeyWrapping, ListedScope, NewDataKey, RestoredScopes, ScopeRecord,
+    KeyWrapping, ListedScope, LogDisagreement, LogHead, NewDataKey, RestoredScopes, ScopeRecord, SealedEntry,
 };
 use crate::kms::WrappedKek;
 use crate::sql::keys::{data_key_of_scope, due_scope, kek_usage, listed_scope, restored, scope_name};
@@ -102,12 +102,24 @@ impl KeyTable for SqliteKeys {
             .map_err(database("looking for holds"))?;
         rows.iter().map(scope_name).collect()
     }
+
+    async fn log_head(&self, tx: &mut SqliteConnection) -> Result<LogHead> {
+        self.read_log_head(tx).await
+    }
+
+    async fn log_entries(&self, tx: &mut SqliteConnection, after: u64, limit: u32) -> Result<Vec<SealedEntry>> {
+        self.read_log_entries(tx, after, limit).await
+    }
+
+    async fn log_disagreements(&self, tx: &mut SqliteConnection, limit: u32) -> Result<Vec<LogDisagreement>> {
+        self.read_log_disagreements(tx, limit).await
+    }
 }
 
 /// The rows within a transaction.
-struct Rows<'t> {
-    keys: &'t SqliteKeys,
-    tx: &'t mut SqliteConnection,
+pub(super) struct Rows<'t> {
+    pub(super) keys: &'t SqliteKeys,
+    pub(super) tx: &'t mut SqliteConnection,
 }
 
 #[async_trait]

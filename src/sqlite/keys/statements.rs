@@ -1,6 +1,6 @@
 //! The SQL of the key tables, with names filled in.
 
-use crate::sql::keys::{self, statements};
+use crate::sql::keys::{self, log, statements};
 
 statements! {
     namespace: keys::NAMESPACE,
@@ -56,9 +56,7 @@ statements! {
             due_at = CASE WHEN ?3 = 'schedule' THEN ?6 WHEN ?3 IN ('cancel', 'shred', 'reopen') THEN NULL
                 ELSE due_at END
         WHERE scope_kind = ?1 AND scope_id = ?2",
-    add_entry: "INSERT INTO {shred_entries} (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state,
-            generation, keys, until, about, reason, actor, mac_key_id, mac)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+    add_entry: log::ADD_ENTRY,
     destroy_keys: keys::DESTROY_KEYS,
     any_key_of_scope: keys::ANY_KEY_OF_SCOPE,
     history_keys: keys::HISTORY_KEYS,
@@ -76,4 +74,31 @@ statements! {
     held_scopes: "SELECT DISTINCT e.scope_kind, e.scope_id FROM {shred_entries} AS e
         WHERE e.action = 'hold' AND (e.scope_kind, e.scope_id) > (coalesce(?1, ''), coalesce(?2, ''))
         ORDER BY e.scope_kind, e.scope_id LIMIT ?3",
+    log_head: &log::HEAD.replace("{unsealed}", "e.sealed = 0"),
+    log_entries: "SELECT {entry}, l.seq, l.previous_hash, l.hash, l.mac_key_id, l.mac
+        FROM {shred_log} AS l CROSS JOIN {shred_entries} AS e ON e.entry_id = l.entry_id
+        WHERE l.seq > ?1 ORDER BY l.seq LIMIT ?2",
+    log_disagreements: "SELECT d.scope_kind, d.scope_id, d.problem FROM (
+            SELECT e.scope_kind, e.scope_id,
+                CASE WHEN k.key_id IS NULL THEN 'no_tombstone' ELSE 'key_came_back' END AS problem
+            FROM {shred_entries} AS e CROSS JOIN json_each(e.keys) AS n
+            LEFT JOIN {data_keys} AS k ON k.key_id = n.value ->> 0
+            WHERE e.action = 'shred' AND (k.key_id IS NULL OR k.wrapped_key IS NOT NULL)
+            {disagreements}
+        ) AS d ORDER BY d.scope_kind, d.scope_id, d.problem LIMIT $1",
+    unsealed_entries: "SELECT {entry} FROM {shred_entries} AS e
+        WHERE e.sealed = 0 AND (e.mac IS NOT NULL) = ?1
+            AND (e.scope_kind, e.scope_id, e.scope_seq) > (?2, ?3, ?4)
+        ORDER BY e.scope_kind, e.scope_id, e.scope_seq LIMIT ?5",
+    entries_of: "SELECT {entry} FROM json_each(?1) AS w
+        CROSS JOIN {shred_entries} AS e ON e.scope_kind = w.value ->> 0 AND e.scope_id = w.value ->> 1
+        ORDER BY e.scope_kind, e.scope_id, e.scope_seq",
+    add_log_row: "INSERT INTO {shred_log} (seq, entry_id, previous_hash, hash, mac_key_id, mac)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    mark_sealed: "UPDATE {shred_entries} SET sealed = 1 WHERE entry_id = ?1 AND sealed = 0",
+    move_log_head: log::MOVE_HEAD,
+    destroy_by_id: "UPDATE {data_keys} SET wrapped_key = NULL, state = 'shredded', shredded_at = ?2
+        WHERE key_id = ?1 AND wrapped_key IS NOT NULL",
+    add_tombstone: log::ADD_TOMBSTONE,
+    set_scope: log::SET_SCOPE,
 }

@@ -2,7 +2,6 @@
 
 use super::SqliteKeys;
 use crate::error::{Error, KeyFault, Result, no_effect};
-use crate::keys::entry::keys_to_text;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
     DataKeyRecord, KekRecord, KekState, KeyHistory, KeyStore, LogEntry, NewDataKey, ScopeLock, ScopeRecord,
@@ -126,26 +125,8 @@ impl KeyStore for SqliteKeys {
             .execute(&mut *tx)
             .await
             .map_err(database(OPERATION))?;
-        let recorded = query(&self.sql.add_entry)
-            .bind(id_text(entry.entry_id))
-            .bind(entry.scope.kind())
-            .bind(entry.scope.id())
-            .bind(entry.scope_seq)
-            .bind(to_text(entry.at))
-            .bind(entry.action.as_str())
-            .bind(entry.state.as_str())
-            .bind(entry.generation)
-            .bind(keys_to_text(&entry.keys))
-            .bind(until.as_deref())
-            .bind(entry.about.map(id_text))
-            .bind(&entry.reason)
-            .bind(entry.actor.as_deref())
-            .bind(entry.mac.map(|mac| id_text(mac.key_id.0)))
-            .bind(entry.mac.map(|mac| mac.mac.to_vec()))
-            .execute(tx)
-            .await
-            .map_err(database("recording an entry of the shred log"))?;
-        match (changed.rows_affected(), recorded.rows_affected()) {
+        let recorded = self.add_entry(tx, entry).await?;
+        match (changed.rows_affected(), recorded) {
             (1, 1) => Ok(()),
             (1, _) => Err(no_effect(OPERATION, "shred_entries")),
             _ => Err(no_effect(OPERATION, "key_scopes")),
@@ -272,6 +253,6 @@ pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|source| Error::database("writing a list", source))
 }
 
-fn scope_list(scopes: &[KeyScope]) -> Result<String> {
+pub(super) fn scope_list(scopes: &[KeyScope]) -> Result<String> {
     json(&scopes.iter().map(|scope| (scope.kind(), scope.id())).collect::<Vec<_>>())
 }

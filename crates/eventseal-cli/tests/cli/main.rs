@@ -34,6 +34,7 @@ mod census;
 mod certificate;
 mod doctor;
 mod doubts;
+mod drill;
 mod epochs;
 mod events;
 mod export;
@@ -49,6 +50,7 @@ mod rewrap_process;
 mod rotation;
 mod scopes;
 mod seals;
+mod shred_log;
 mod shred_many;
 mod terminal;
 mod verify;
@@ -231,7 +233,7 @@ async fn doctor_finds_what_is_wrong(world: World) {
     world.append(0..7).await.unwrap();
     // A restore that went wrong: there are live keys of shredded scopes.
     world.execute("UPDATE key_scopes SET state = 'shredded' WHERE scope_kind = 'Customer'").await;
-    assert_eq!(problems(&[]), ["erasures"]);
+    assert_eq!(problems(&[]), ["erasures", "shred log"]);
     let found = world.run(&["doctor"]).ended(5).out;
     assert!(found.contains("7 scopes shredded, and have keys again: Customer cust_0, Customer cust_1"), "{found}");
     world.execute("UPDATE key_scopes SET state = 'live'").await;

@@ -1,0 +1,79 @@
+//! The arguments of `shred-log`.
+
+use super::{Database, MasterKey, Progress};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShredLog {
+    /// Add to a copy of the shred log what the copy does not have
+    Export(ExportLog),
+    /// Check the shred log, the keys that it speaks of, and a copy
+    Verify(VerifyLog),
+    /// After a restore: put the entries of a copy back, and destroy again what they say was destroyed
+    Replay(ReplayLog),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Keep the file where a restore of the key database does not reach. It names scopes, so keep it private. Run this often: \
+what was shredded since the last export may come back with a restore.
+
+Examples:
+  eventseal shred-log export --append /mnt/elsewhere/shop.shredlog --keyring /etc/shop/keyring
+  eventseal shred-log export --append shop.shredlog --aws-kms-key alias/eventseal --json")]
+pub(crate) struct ExportLog {
+    /// The file of the copy. It is begun if it does not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) append: PathBuf,
+    #[command(flatten)]
+    pub(crate) progress: Progress,
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Ends with exit code 5 if it finds something. Without a copy it can't see that the last entries were dropped, or that \
+everything was restored.
+
+Examples:
+  eventseal shred-log verify --keyring /etc/shop/keyring
+  eventseal shred-log verify /mnt/elsewhere/shop.shredlog --keyring /etc/shop/keyring --json")]
+pub(crate) struct VerifyLog {
+    /// The file of a copy
+    #[arg(value_name = "FILE")]
+    pub(crate) copy: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) progress: Progress,
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Checks the whole copy first, and changes nothing if a line is wrong. Destroys exactly the keys that shreds name. Can be \
+interrupted and run again at any time. Ends with exit code 4 if something is left for you to decide: scopes that were \
+put on hold since the restore, and shredded scopes for which something was sealed since.
+
+Examples:
+  eventseal shred-log replay /mnt/elsewhere/shop.shredlog --dry-run --keyring /etc/shop/keyring
+  eventseal shred-log replay /mnt/elsewhere/shop.shredlog --keyring /etc/shop/keyring")]
+pub(crate) struct ReplayLog {
+    /// The file of the copy
+    #[arg(value_name = "FILE")]
+    pub(crate) copy: PathBuf,
+    /// Only show what is missing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) progress: Progress,
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
+}

@@ -1,0 +1,200 @@
+//! `shred-log export`, `verify` and `replay`: the shred log, and its copy in a file.
+
+use crate::args::{ExportLog, ReplayLog, VerifyLog};
+use crate::connect::{connect, on};
+use crate::interrupt;
+use crate::master_key;
+use crate::output::{Exit, Failure, Progress, Report, count, number, shown};
+use eventseal::KeyScope;
+use eventseal::erasure::{FileCopy, LogProgress, LogReport, ReplayOptions, Replayed, ShredLogCopy};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+pub(crate) async fn export(args: ExportLog, json: bool) -> Result<Report, Failure> {
+    let kms = master_key::open(&args.master_key).await?;
+    let copy = FileCopy::new(&args.append);
+    on!(connect(&args.database).await?, db => {
+        let namespace = db.namespace().await?;
+        let manager = db.manager(kms);
+        let mut bar = Progress::new(json, args.progress.progress_every, "entries");
+        let mut show = |progress: LogProgress| {
+            bar.at(progress.done, progress.total);
+            if progress.done > 0 {
+                interrupt::kept(format!("{} added, and stay so; run it again for the others", entries(progress.done)));
+            }
+        };
+        let done = manager.export_log(&mut db.connection, &copy, &mut show).await?;
+        bar.finish();
+        let file = shown(&args.append.display().to_string());
+        let began = if done.began { "Begun: " } else { "" };
+        let text = format!("{began}{} added to {file}, which ends at entry {}.", entries(done.added), number(done.seq));
+        let json = json!({
+            "copy": args.append.display().to_string(),
+            "added": done.added,
+            "seq": done.seq,
+            "hash": hex(&done.hash),
+            "began": done.began,
+        });
+        Ok(Report::new(text, json).of(&namespace, &db.place))
+    })
+}
+
+pub(crate) async fn verify(args: VerifyLog, json: bool) -> Result<Report, Failure> {
+    let kms = master_key::open(&args.master_key).await?;
+    let copy = args.copy.map(FileCopy::new);
+    on!(connect(&args.database).await?, db => {
+        let namespace = db.namespace().await?;
+        let manager = db.manager(kms);
+        let mut bar = Progress::new(json, args.progress.progress_every, "entries");
+        let mut show = |progress: LogProgress| bar.at(progress.done, progress.total);
+        let copy: Option<&dyn ShredLogCopy> = match &copy {
+            Some(copy) => Some(copy),
+            None => None,
+        };
+        let found = manager.verify_log(&mut db.connection, copy, &mut show).await?;
+        bar.finish();
+        Ok(verified(&found).of(&namespace, &db.place))
+    })
+}
+
+fn verified(found: &LogReport) -> Report {
+    let mut text = format!("The shred log has {}, and ends with hash {}.\n", entries(found.seq), hex(&found.hash));
+    if found.carried > 0 {
+        let _ = writeln!(text, "{} from before there was a log, and not authenticated.", were(found.carried));
+    }
+    if let Some(copy) = &found.copy {
+        let state = match copy.state.as_str() {
+            "complete" => "it has every entry",
+            "behind" => "the log has gone on since: export again",
+            "empty" => "it is empty: export to begin it",
+            "replayed" => "it was replayed, and the log went on in another way: begin a new copy",
+            "ahead" => "the log ends before it",
+            _ => "the log went on in another way",
+        };
+        let _ = writeln!(text, "The copy {} ends at entry {}: {state}.", shown(&copy.name), number(copy.seq));
+    }
+    let findings: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+    for finding in &findings {
+        let _ = writeln!(text, "  {}", shown(finding));
+    }
+    if found.is_sound() {
+        text.push_str("Nothing was altered, dropped, moved or invented, and the keys agree with it.");
+    } else {
+        let _ = write!(text, "{} wrong.", if found.count == 1 { "1 thing is".to_owned() } else { things(found.count) });
+    }
+    let copy = found.copy.as_ref().map(
+        |copy| json!({ "copy": copy.name, "seq": copy.seq, "hash": hex(&copy.hash), "state": copy.state.as_str() }),
+    );
+    let json = json!({
+        "ok": found.is_sound(),
+        "seq": found.seq,
+        "hash": hex(&found.hash),
+        "carried": found.carried,
+        "copy": copy,
+        "count": found.count,
+        "findings": findings,
+    });
+    let report = Report::new(text, json);
+    if found.is_sound() { report } else { report.ending(Exit::Problems) }
+}
+
+pub(crate) async fn replay(args: ReplayLog, json: bool) -> Result<Report, Failure> {
+    let kms = master_key::open(&args.master_key).await?;
+    let copy = FileCopy::new(&args.copy);
+    let mut options = ReplayOptions::default();
+    options.dry_run = args.dry_run;
+    on!(connect(&args.database).await?, db => {
+        let namespace = if args.dry_run {
+            db.namespace().await?
+        } else {
+            db.announce(json, &format!("Replaying {}", shown(&args.copy.display().to_string()))).await?
+        };
+        let manager = db.manager(kms);
+        let mut bar = Progress::new(json, args.progress.progress_every, "entries");
+        let mut show = |progress: LogProgress| {
+            bar.at(progress.done, progress.total);
+            interrupt::kept("what was replayed stays; run it again for the rest".to_owned());
+        };
+        let done = manager.replay_log(&mut db.connection, &copy, &options, &mut show).await?;
+        bar.finish();
+        Ok(replayed(&done, &args).of(&namespace, &db.place))
+    })
+}
+
+fn replayed(done: &Replayed, args: &ReplayLog) -> Report {
+    let scopes = |scopes: &[KeyScope], why: &str| -> Vec<Value> {
+        scopes.iter().map(|scope| json!({ "kind": scope.kind(), "id": scope.id(), "why": why })).collect()
+    };
+    let left = [scopes(&done.held, "held"), scopes(&done.undecided, "undecided")].concat();
+    let json = json!({
+        "dry_run": args.dry_run,
+        "entries": done.entries,
+        "missing": done.missing,
+        "scopes": done.disagreed,
+        "destroyed": done.destroyed,
+        "tombstones": done.tombstones,
+        "forked": done.forked,
+        "left": left,
+    });
+    let mut text = String::new();
+    if args.dry_run {
+        let _ = writeln!(
+            text,
+            "{} of the copy's {} are missing, and {} with what is there. Nothing was changed.",
+            number(done.missing),
+            entries(done.entries),
+            disagree(done.disagreed)
+        );
+        if done.forked {
+            text.push_str("The log went on in another way since the restore, so missing entries get new numbers.\n");
+        }
+        return Report::new(text, json);
+    }
+    let _ = writeln!(
+        text,
+        "{} put back, {} set right: {} destroyed again, {} made.",
+        entries(done.missing),
+        count(done.disagreed, "scope"),
+        count(done.destroyed, "key"),
+        count(done.tombstones, "tombstone")
+    );
+    if done.forked {
+        text.push_str(
+            "The log went on in another way since the restore. Keep this copy as evidence, and begin a new one: \
+             eventseal shred-log export --append NEWFILE\n",
+        );
+    }
+    for (scopes, why) in [
+        (&done.held, "was put on hold since the restore, and is left as it is"),
+        (&done.undecided, "was shredded, and something was sealed for it since: shred it again, or leave it"),
+    ] {
+        for scope in scopes {
+            let _ = writeln!(text, "  {} {why}", shown(&scope.to_string()));
+        }
+    }
+    let report = Report::new(text, json);
+    if done.is_complete() { report } else { report.ending(Exit::Refused) }
+}
+
+fn entries(count: u64) -> String {
+    if count == 1 { "1 entry".to_owned() } else { format!("{} entries", number(count)) }
+}
+
+fn were(count: u64) -> String {
+    format!("{} {}", entries(count), if count == 1 { "is" } else { "are" })
+}
+
+fn things(count: u64) -> String {
+    format!("{} things are", number(count))
+}
+
+fn disagree(scopes: u64) -> String {
+    format!("{} {}", count(scopes, "scope"), if scopes == 1 { "disagrees" } else { "disagree" })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,291 @@
+//! Replay: puts the entries of a copy of the shred log back into a key table that was restored, and destroys again what
+//! they say was destroyed.
+
+use super::copy::{ShredLogCopy, UNREADABLE, failed, wrong};
+use super::replay_batch::{Append, Fork, Repair};
+use super::verify::CheckedCopy;
+use super::{LogProgress, PAGE};
+use crate::error::Result;
+use crate::keys::log::Digest;
+use crate::keys::manager::KeyManager;
+use crate::keys::names::KeyScope;
+use crate::keys::seal_log::LogSealer;
+use crate::keys::{KeyTable, SealedEntry};
+use std::collections::{BTreeSet, HashSet};
+use uuid::Uuid;
+
+pub(super) const REPLAYING: &str = "replaying the shred log";
+
+/// The options of [`KeyManager::replay_log`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ReplayOptions {
+    /// How many entries are replayed in a transaction. 100 by default.
+    pub batch: u32,
+    /// Changes nothing, and reports what is missing.
+    pub dry_run: bool,
+}
+
+impl Default for ReplayOptions {
+    fn default() -> Self {
+        Self { batch: 100, dry_run: false }
+    }
+}
+
+/// The report of a replay: what it did or, on a dry run, what it would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Replayed {
+    /// How many entries the copy has.
+    pub entries: u64,
+    /// How many of them the log did not have. This call put them in, except those of [`held`](Self::held) scopes.
+    pub missing: u64,
+    /// How many scopes disagreed with their entries. On a dry run those are counted that disagree before the missing
+    /// entries are there.
+    pub disagreed: u64,
+    /// How many keys were destroyed again.
+    pub destroyed: u64,
+    /// How many tombstones were made of keys that the table never had.
+    pub tombstones: u64,
+    /// Had the log gone on in another way than the copy? Then missing entries got new numbers, and a new copy must be
+    /// begun: the old one stays as evidence.
+    pub forked: bool,
+    /// Scopes that the copy says were shredded, and that were put on hold after the restore. They are left as they are:
+    /// release the hold and replay again, or keep them.
+    pub held: Vec<KeyScope>,
+    /// Shredded scopes with a key that no shred names: something was sealed for them after the restore. Their old keys
+    /// are destroyed. Shred them again if that is right for what is new as well.
+    pub undecided: Vec<KeyScope>,
+}
+
+impl Replayed {
+    /// Is nothing left for somebody to decide?
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.held.is_empty() && self.undecided.is_empty()
+    }
+}
+
+impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
+    /// Replays a copy of the shred log into a key table that was restored from a backup, or into which key rows were
+    /// restored alone.
+    ///
+    /// It checks the whole copy first, and changes nothing if a line is wrong. Then it puts the missing entries in,
+    /// destroys exactly the keys that shreds name, makes tombstones of those that the table does not have, and sets
+    /// every scope to what its entries come to. Keys that were made since a reopening stay.
+    ///
+    /// If the service has written since the restore, the log has forked: see [`Replayed::forked`]. Holds that were
+    /// placed since the restore are respected.
+    ///
+    /// It works in batches, each in a transaction of its own, on a connection that is not in one. A call that ended
+    /// early for any reason is completed by another one. A second call does nothing.
+    ///
+    /// # Errors
+    /// [`KeyFault::LogCopy`](crate::error::KeyFault::LogCopy) with the line, if the copy is empty, altered, incomplete
+    /// or of another namespace, [`KeyFault::LogAltered`](crate::error::KeyFault::LogAltered) if an entry of the table is
+    /// not what was written; those of [`seal_log`](Self::seal_log).
+    pub async fn replay_log(
+        &self,
+        connection: &mut Tx,
+        copy: &dyn ShredLogCopy,
+        options: &ReplayOptions,
+        progress: &mut (dyn FnMut(LogProgress) + Send),
+    ) -> Result<Replayed> {
+        let by = self.log_sealer(connection).await?;
+        let checked = self.verify_copy(copy, &by.namespace, &by.keys).await?;
+        if checked.lines == 0 {
+            return Err(wrong(copy, None, "is empty: there is nothing to replay, look whether that is the right one"));
+        }
+        let table = self.table_log(connection, &checked).await?;
+        let done = Replayed { entries: checked.end().0, forked: table.forked(&checked), ..Replayed::default() };
+        let mut run = Run { by: &by, copy, checked: &checked, table, options, progress, done };
+        if options.dry_run {
+            run.count().await?;
+            let found = self.store.log_disagreements(connection, u32::MAX).await?;
+            let scopes: BTreeSet<KeyScope> = found.into_iter().map(|disagreement| disagreement.scope).collect();
+            run.done.disagreed = scopes.len() as u64;
+            return Ok(run.done);
+        }
+        self.append_missing(connection, &mut run).await?;
+        self.repair(connection, &mut run).await?;
+        if let Some(gate) = &self.gate {
+            gate.forget();
+        }
+        let done = run.done;
+        tracing::info!(
+            missing = done.missing,
+            destroyed = done.destroyed,
+            forked = done.forked,
+            held = done.held.len(),
+            undecided = done.undecided.len(),
+            "the shred log was replayed"
+        );
+        Ok(done)
+    }
+
+    /// Compares the chain of the table with the copy.
+    async fn table_log(&self, connection: &mut Tx, checked: &CheckedCopy) -> Result<TableLog> {
+        let mut log = TableLog::default();
+        let mut after = 0;
+        loop {
+            let page = self.store.log_entries(connection, after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(log) };
+            after = last.row.seq;
+            for sealed in page {
+                let same = checked.hashes.get(log.common) == Some(&sealed.row.hash);
+                if same && sealed.row.seq == log.common as u64 + 1 && log.rows == log.common {
+                    log.common += 1;
+                }
+                log.rows += 1;
+                log.ids.insert(sealed.entry.entry_id);
+            }
+        }
+    }
+
+    /// Puts in the entries that the log does not have.
+    async fn append_missing(&self, connection: &mut Tx, run: &mut Run<'_>) -> Result<()> {
+        let (end, mut forked) = (run.checked.end(), run.done.forked);
+        let copied = run.ids_of_copy().await?;
+        let mut skipped: BTreeSet<KeyScope> = BTreeSet::new();
+        if forked {
+            self.fork(connection, run, end).await?;
+        }
+        let mut lines = Lines::new(run.table.common as u64);
+        loop {
+            let batch = lines.next(run.copy, run.checked, run.options.batch).await?;
+            if batch.is_empty() {
+                break;
+            }
+            let mut work = Append::new(run.by, &batch, &copied, &skipped, forked);
+            self.store.in_transaction(connection, REPLAYING, &mut work).await?;
+            if work.conflict {
+                // A scope went on in another way since the restore, though the chain did not.
+                forked = true;
+                self.fork(connection, run, end).await?;
+                work = Append::new(run.by, &batch, &copied, &skipped, forked);
+                self.store.in_transaction(connection, REPLAYING, &mut work).await?;
+            }
+            run.done.missing += work.missing;
+            skipped.extend(work.held);
+            (run.progress)(LogProgress { total: end.0, done: lines.after });
+        }
+        run.done.forked = forked;
+        run.done.held = skipped.into_iter().collect();
+        self.seal_log(connection).await.map(drop)
+    }
+
+    /// Records that the log went on without the copy, before the first entry of the copy that gets a new number.
+    async fn fork(&self, connection: &mut Tx, run: &Run<'_>, end: (u64, Digest)) -> Result<()> {
+        self.store.in_transaction(connection, REPLAYING, &mut Fork { by: run.by, end }).await?;
+        self.seal_log(connection).await.map(drop)
+    }
+
+    /// Brings every scope that has entries to what they come to.
+    async fn repair(&self, connection: &mut Tx, run: &mut Run<'_>) -> Result<()> {
+        let (mut after, mut seen) = (0, HashSet::new());
+        loop {
+            let page = self.store.log_entries(connection, after, run.options.batch.max(1)).await?;
+            let Some(last) = page.last() else { break };
+            after = last.row.seq;
+            let mut scopes: Vec<KeyScope> = page.into_iter().map(|sealed| sealed.entry.scope).collect();
+            scopes.sort_unstable();
+            scopes.dedup();
+            scopes.retain(|scope| !scope.is_reserved() && seen.insert(scope.clone()));
+            if scopes.is_empty() {
+                continue;
+            }
+            let mut work = Repair::new(run.by, scopes);
+            self.store.in_transaction(connection, REPLAYING, &mut work).await?;
+            run.done.disagreed += work.repaired;
+            run.done.destroyed += work.destroyed;
+            run.done.tombstones += work.tombstones;
+            run.done.undecided.extend(work.undecided);
+        }
+        run.done.undecided.sort_unstable();
+        Ok(())
+    }
+}
+
+/// The chain of the key table, beside a copy.
+#[derive(Default)]
+struct TableLog {
+    /// How many rows it has in common with the copy, from the first on.
+    common: usize,
+    rows: usize,
+    ids: HashSet<Uuid>,
+}
+
+impl TableLog {
+    fn forked(&self, copy: &CheckedCopy) -> bool {
+        self.common < self.rows && self.common < copy.hashes.len()
+    }
+}
+
+struct Run<'a> {
+    by: &'a LogSealer,
+    copy: &'a dyn ShredLogCopy,
+    checked: &'a CheckedCopy,
+    table: TableLog,
+    options: &'a ReplayOptions,
+    progress: &'a mut (dyn FnMut(LogProgress) + Send),
+    done: Replayed,
+}
+
+impl Run<'_> {
+    /// Counts the entries that the log does not have.
+    async fn count(&mut self) -> Result<()> {
+        let mut lines = Lines::new(0);
+        loop {
+            let batch = lines.next(self.copy, self.checked, PAGE).await?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let missing = batch.iter().filter(|sealed| !self.table.ids.contains(&sealed.entry.entry_id));
+            self.done.missing += missing.count() as u64;
+        }
+    }
+
+    async fn ids_of_copy(&self) -> Result<HashSet<Uuid>> {
+        let (mut ids, mut lines) = (HashSet::new(), Lines::new(0));
+        loop {
+            let batch = lines.next(self.copy, self.checked, PAGE).await?;
+            if batch.is_empty() {
+                return Ok(ids);
+            }
+            ids.extend(batch.into_iter().map(|sealed| sealed.entry.entry_id));
+        }
+    }
+}
+
+/// Reads the entries of a copy in order, each once.
+struct Lines {
+    line: u64,
+    /// The number of the last entry that was read, or is not wanted.
+    after: u64,
+}
+
+impl Lines {
+    fn new(after: u64) -> Self {
+        Self { line: 0, after }
+    }
+
+    async fn next(&mut self, copy: &dyn ShredLogCopy, checked: &CheckedCopy, limit: u32) -> Result<Vec<SealedEntry>> {
+        let mut batch = Vec::new();
+        while batch.is_empty() {
+            let page = copy.lines(self.line, limit.max(1)).await.map_err(failed(copy, UNREADABLE))?;
+            if page.is_empty() {
+                break;
+            }
+            for text in page {
+                self.line += 1;
+                let entry =
+                    checked.entry(self.after, &text).map_err(|problem| wrong(copy, Some(self.line), problem))?;
+                if let Some(sealed) = entry {
+                    self.after = sealed.row.seq;
+                    batch.push(sealed);
+                }
+            }
+        }
+        Ok(batch)
+    }
+}

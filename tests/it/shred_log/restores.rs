@@ -1,0 +1,234 @@
+//! What a restore brings back, where a copy of the shred log is required.
+
+use super::{Intruder, copy_in, export, hold, placed, schemas, shop, verify};
+use eventseal::erasure::{CopyState, FileCopy, ReplayOptions, Replayed};
+use eventseal::error::{EventFault, KeyFault};
+use eventseal::{Error, Result, SealedStore};
+use std::time::Duration;
+use support::backend::Backend;
+use support::{contains, customer_scope};
+
+/// A process that requires the copy, and has just started.
+fn requiring<B: Backend>(db: &B, copy: &FileCopy, period: Duration) -> SealedStore<B::Store> {
+    db.process_over(db.keys().require_shred_log(FileCopy::new(copy.path()), period), schemas())
+}
+
+async fn prepare<B: Backend>(db: &B, store: &SealedStore<B::Store>) -> Result<()> {
+    store.keys().prepare(db.connection(&mut db.connect().await?)).await
+}
+
+async fn replay<B: Backend>(db: &B, store: &SealedStore<B::Store>, copy: &FileCopy) -> Replayed {
+    let options = ReplayOptions::default();
+    let mut connection = db.connect().await.unwrap();
+    store.keys().replay_log(db.connection(&mut connection), copy, &options, &mut |_| {}).await.unwrap()
+}
+
+#[track_caller]
+fn is_behind<T: std::fmt::Debug>(result: &Result<T>) {
+    assert!(matches!(result, Err(Error::Keys(KeyFault::ShredLogBehind { .. }))), "{result:?}");
+}
+
+/// Nothing opens and nothing is sealed, whatever the process has done before.
+async fn refuses<B: Backend>(db: &B, copy: &FileCopy, running: &SealedStore<B::Store>) {
+    let starting = requiring(db, copy, Duration::from_secs(3_600));
+    is_behind(&prepare(db, &starting).await);
+    for process in [running, &starting] {
+        for id in ["1", "3"] {
+            is_behind(&db.read(process, id).await);
+            is_behind(&db.try_append(process, id, &[placed(id)]).await);
+        }
+    }
+}
+
+/// The events of an order, as a process that requires the copy reads them.
+async fn read<B: Backend>(db: &B, copy: &FileCopy, id: &str) -> Vec<&'static str> {
+    let process = requiring(db, copy, Duration::ZERO);
+    let of = |event: &eventseal::PersistedEvent| if contains(&event.payload, "Ada") { "open" } else { "redacted" };
+    match db.read(&process, id).await {
+        Ok(events) => events.iter().map(of).collect(),
+        Err(Error::Event { fault: EventFault::MissingKey { .. }, .. }) => vec!["missing"],
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+const SAVE: &str = "CREATE TABLE saved_keys AS SELECT * FROM data_keys;
+    CREATE TABLE saved_scopes AS SELECT * FROM key_scopes; CREATE TABLE saved_entries AS SELECT * FROM shred_entries;
+    CREATE TABLE saved_log AS SELECT * FROM shred_log; CREATE TABLE saved_head AS SELECT * FROM shred_log_head";
+/// Key rows alone, with the log untouched.
+const RESTORE_ROWS: &str = "DELETE FROM data_keys WHERE key_id IN (SELECT key_id FROM saved_keys);
+    INSERT INTO data_keys SELECT * FROM saved_keys;
+    DELETE FROM key_scopes WHERE scope_id IN (SELECT scope_id FROM saved_scopes WHERE scope_id <> '2');
+    INSERT INTO key_scopes SELECT * FROM saved_scopes WHERE scope_id <> '2'";
+/// All tables.
+const RESTORE_ALL: &str = "DELETE FROM shred_log; DELETE FROM shred_entries; DELETE FROM shred_log_head;
+    DELETE FROM data_keys; DELETE FROM key_scopes; INSERT INTO key_scopes SELECT * FROM saved_scopes;
+    INSERT INTO data_keys SELECT * FROM saved_keys; INSERT INTO shred_entries SELECT * FROM saved_entries;
+    INSERT INTO shred_log SELECT * FROM saved_log; INSERT INTO shred_log_head SELECT * FROM saved_head";
+
+/// A shop, a backup of its keys, and what came after it: two shreds, a reopening with a new event, and a customer who
+/// came and went.
+async fn after_a_backup<B: Intruder>() -> (B, SealedStore<B::Store>, FileCopy, tempfile::TempDir) {
+    let (db, store) = shop::<B>(&["1", "2", "3"]).await;
+    db.disable(&store, "3").await;
+    db.enable(&store, "3").await;
+    super::seal(&db, &store).await.unwrap();
+    db.write(SAVE).await;
+    db.shred(&store, "1").await;
+    db.shred(&store, "2").await;
+    db.reopen(&store, "2").await;
+    db.append(&store, "2", &[placed("2")]).await;
+    db.append(&store, "4", &[placed("4")]).await;
+    db.shred(&store, "4").await;
+    let (copy, folder) = copy_in();
+    assert_eq!(export(&db, &store, &copy).await.unwrap().seq, 6);
+    let process = requiring(&db, &copy, Duration::ZERO);
+    prepare(&db, &process).await.unwrap();
+    (db, process, copy, folder)
+}
+
+async fn i13_key_rows_that_were_restored_alone_open_nothing<B: Intruder>() {
+    let (db, running, copy, _folder) = after_a_backup::<B>().await;
+    db.write(RESTORE_ROWS).await;
+    let unguarded = db.process(schemas());
+    assert!(contains(&db.read(&unguarded, "1").await.unwrap()[0].payload, "Ada"), "this is what has to be prevented");
+    refuses(&db, &copy, &running).await;
+    let done = replay(&db, &unguarded, &copy).await;
+    assert_eq!((done.missing, done.destroyed, done.tombstones, done.forked), (0, 2, 0, false), "{done:?}");
+    assert!(done.is_complete());
+    assert_eq!(read(&db, &copy, "1").await, ["redacted"]);
+    assert_eq!(read(&db, &copy, "2").await, ["redacted", "open"], "what came after the reopening stays");
+    assert_eq!(read(&db, &copy, "3").await, ["open"]);
+    assert!(db.try_append(&running, "1", &[placed("1")]).await.unwrap_err().is_shredded());
+    db.append(&running, "2", &[placed("2")]).await;
+    let again = replay(&db, &unguarded, &copy).await;
+    assert_eq!((again.destroyed, again.disagreed), (0, 0), "a second replay does nothing");
+    assert!(verify(&db, &unguarded, Some(&copy)).await.is_sound());
+}
+
+async fn i13_a_database_that_was_restored_opens_nothing<B: Intruder>() {
+    let (db, running, copy, _folder) = after_a_backup::<B>().await;
+    db.write(RESTORE_ALL).await;
+    let unguarded = db.process(schemas());
+    assert!(contains(&db.read(&unguarded, "1").await.unwrap()[0].payload, "Ada"), "this is what has to be prevented");
+    refuses(&db, &copy, &running).await;
+    let options = {
+        let mut options = ReplayOptions::default();
+        options.dry_run = true;
+        options
+    };
+    let mut connection = db.connect().await.unwrap();
+    let keys = unguarded.keys();
+    let found = keys.replay_log(db.connection(&mut connection), &copy, &options, &mut |_| {}).await.unwrap();
+    assert_eq!((found.entries, found.missing, found.forked), (6, 4, false));
+    drop(connection);
+    refuses(&db, &copy, &running).await;
+
+    let done = replay(&db, &unguarded, &copy).await;
+    assert_eq!((done.missing, done.destroyed, done.tombstones, done.forked), (4, 2, 1, false), "{done:?}");
+    assert!(done.is_complete());
+    assert_eq!(read(&db, &copy, "1").await, ["redacted"]);
+    assert_eq!(read(&db, &copy, "2").await, ["missing"], "a key that came after the backup is lost, and not erased");
+    assert_eq!(read(&db, &copy, "3").await, ["open"]);
+    assert_eq!(read(&db, &copy, "4").await, ["redacted"], "the table never had this key");
+    let report = verify(&db, &unguarded, Some(&copy)).await;
+    assert_eq!((report.is_sound(), report.copy.map(|copy| copy.state)), (true, Some(CopyState::Complete)));
+    for id in ["1", "4"] {
+        assert!(db.try_append(&running, id, &[placed(id)]).await.unwrap_err().is_shredded());
+    }
+    db.append(&running, "2", &[placed("2")]).await;
+    assert_eq!(export(&db, &unguarded, &copy).await.unwrap().added, 0);
+    assert_eq!(replay(&db, &unguarded, &copy).await.missing, 0);
+}
+
+/// A process that does not require the copy has written since the restore.
+async fn i13_a_log_that_went_on_since_the_restore_is_a_fork<B: Intruder>() {
+    let (db, running, copy, _folder) = after_a_backup::<B>().await;
+    db.write(RESTORE_ALL).await;
+    let unguarded = db.process(schemas());
+    let held = hold(&db, &unguarded, "1").await;
+    db.append(&unguarded, "4", &[placed("4")]).await;
+    db.disable(&unguarded, "3").await;
+    super::seal(&db, &unguarded).await.unwrap();
+    refuses(&db, &copy, &running).await;
+    let report = verify(&db, &unguarded, Some(&copy)).await;
+    assert_eq!((report.is_sound(), report.copy.unwrap().state), (false, CopyState::Forked));
+
+    let done = replay(&db, &unguarded, &copy).await;
+    assert!(done.forked && !done.is_complete(), "{done:?}");
+    assert_eq!(done.held, [customer_scope("1")], "I12: a held scope is not shredded");
+    assert_eq!(done.undecided, [customer_scope("4")], "a key that no shred names");
+    let mut transaction = db.begin().await.unwrap();
+    unguarded.keys().release(db.tx(&mut transaction), &held, "over").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    db.shred(&unguarded, "4").await;
+    let done = replay(&db, &unguarded, &copy).await;
+    assert!(done.is_complete() && done.missing == 1 && done.forked, "{done:?}");
+    let again = replay(&db, &unguarded, &copy).await;
+    assert_eq!((again.missing, again.destroyed, again.disagreed), (0, 0, 0), "{again:?}");
+
+    // The old copy stays as evidence, and a new one is begun.
+    let refused = export(&db, &unguarded, &copy).await;
+    assert!(matches!(refused, Err(Error::Keys(KeyFault::LogCopy { .. }))), "{refused:?}");
+    assert!(refused.unwrap_err().to_string().contains("begin a new copy"));
+    let (new, _other) = copy_in();
+    export(&db, &unguarded, &new).await.unwrap();
+    let report = verify(&db, &unguarded, Some(&new)).await;
+    assert_eq!((report.is_sound(), report.copy.unwrap().state), (true, CopyState::Complete));
+    let state = verify(&db, &unguarded, Some(&copy)).await.copy.unwrap().state;
+    assert_eq!(state, CopyState::Replayed);
+    prepare(&db, &requiring(&db, &new, Duration::ZERO)).await.unwrap();
+    assert_eq!(read(&db, &new, "1").await, ["redacted"]);
+    assert_eq!(read(&db, &new, "4").await, ["redacted", "redacted"]);
+    let disabled = db.read(&db.process(schemas()), "3").await;
+    assert!(matches!(disabled, Err(Error::Disabled { .. })), "what was decided since the restore holds: {disabled:?}");
+}
+
+/// What was shredded since the restore stays shredded, whatever the copy says of the time before.
+async fn i13_a_shred_since_the_restore_outlives_a_reopening_in_the_copy<B: Intruder>() {
+    let (db, _, copy, _folder) = after_a_backup::<B>().await;
+    db.write(RESTORE_ALL).await;
+    let unguarded = db.process(schemas());
+    db.shred(&unguarded, "2").await;
+    let done = replay(&db, &unguarded, &copy).await;
+    assert!(done.forked && done.is_complete(), "{done:?}");
+    assert!(db.try_append(&unguarded, "2", &[placed("2")]).await.unwrap_err().is_shredded());
+    assert!(verify(&db, &unguarded, None).await.is_sound());
+}
+
+async fn an_empty_required_copy_is_refused_with_its_own_words<B: Backend>() {
+    let (db, unguarded) = shop::<B>(&["1"]).await;
+    let (copy, _folder) = copy_in();
+    let process = requiring(&db, &copy, Duration::from_secs(3_600));
+    let refused = prepare(&db, &process).await.unwrap_err();
+    assert!(matches!(refused, Error::Keys(KeyFault::LogCopy { .. })), "{refused:?}");
+    assert!(refused.to_string().contains("is empty, and it is required"), "{refused}");
+    assert!(db.read(&process, "1").await.is_err());
+    // Even an empty log can be begun.
+    let exported = export(&db, &unguarded, &copy).await.unwrap();
+    assert_eq!((exported.added, exported.began), (0, true));
+    prepare(&db, &process).await.unwrap();
+    assert_eq!(db.read(&process, "1").await.unwrap().len(), 1);
+    db.append(&process, "1", &[placed("1")]).await;
+    // The log may be ahead of its copy.
+    db.shred(&process, "1").await;
+    prepare(&db, &process).await.unwrap();
+}
+
+support::on_every_database! {
+    an_empty_required_copy_is_refused_with_its_own_words,
+}
+
+mod of_tables {
+    use super::{
+        i13_a_database_that_was_restored_opens_nothing, i13_a_log_that_went_on_since_the_restore_is_a_fork,
+        i13_a_shred_since_the_restore_outlives_a_reopening_in_the_copy,
+        i13_key_rows_that_were_restored_alone_open_nothing,
+    };
+
+    support::on_sqlite_and_postgres! {
+        i13_key_rows_that_were_restored_alone_open_nothing,
+        i13_a_database_that_was_restored_opens_nothing,
+        i13_a_log_that_went_on_since_the_restore_is_a_fork,
+        i13_a_shred_since_the_restore_outlives_a_reopening_in_the_copy,
+    }
+}

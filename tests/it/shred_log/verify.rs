@@ -1,0 +1,214 @@
+//! Whoever writes to the log, or to a copy of it, is found.
+
+use super::{Intruder, copy_in, hold, shop, verify};
+use eventseal::erasure::{CopyState, FileCopy, LogReport, ReplayOptions, ShredLogCopy};
+use eventseal::error::KeyFault;
+use eventseal::memory::{MemoryDb, MemoryKeys};
+use eventseal::{Error, Namespace, Result};
+use std::sync::Arc;
+use support::backend::Backend;
+use support::{KEYRING, Memory, customer_scope};
+use tempfile::TempDir;
+
+/// A log of five entries, the last of which changes no state, and a copy of it.
+async fn logged<B: Backend>() -> (B, eventseal::SealedStore<B::Store>, FileCopy, TempDir) {
+    let (db, store) = shop::<B>(&["1", "2", "3"]).await;
+    db.shred(&store, "3").await;
+    db.disable(&store, "1").await;
+    db.reopen(&store, "3").await;
+    db.enable(&store, "1").await;
+    super::seal(&db, &store).await.unwrap();
+    hold(&db, &store, "2").await;
+    let (copy, folder) = copy_in();
+    let exported = super::export(&db, &store, &copy).await.unwrap();
+    assert_eq!((exported.added, exported.seq, exported.began), (5, 5, true));
+    (db, store, copy, folder)
+}
+
+const SAVE: &str = "CREATE TABLE saved_entries AS SELECT * FROM shred_entries;
+    CREATE TABLE saved_log AS SELECT * FROM shred_log; CREATE TABLE saved_head AS SELECT * FROM shred_log_head";
+const RESTORE: &str = "DELETE FROM shred_log; DELETE FROM shred_entries; DELETE FROM shred_log_head;
+    INSERT INTO shred_entries SELECT * FROM saved_entries; INSERT INTO shred_log SELECT * FROM saved_log;
+    INSERT INTO shred_log_head SELECT * FROM saved_head";
+const CUT: &str = "DELETE FROM shred_entries WHERE entry_id NOT IN (SELECT entry_id FROM shred_log)";
+
+async fn i14_whatever_is_changed_in_the_log_is_found<B: Intruder>() {
+    let (db, store, copy, _folder) = logged::<B>().await;
+    let sound = verify(&db, &store, Some(&copy)).await;
+    assert!(sound.is_sound() && sound.seq == 5, "{sound:?}");
+    assert_eq!(sound.copy.unwrap().state, CopyState::Complete);
+    db.write(SAVE).await;
+    let drop_second = format!("DELETE FROM shred_log WHERE seq = 2; {CUT}");
+    let invent = "INSERT INTO shred_entries (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state,
+            generation, reason, mac_key_id, mac, sealed)
+        SELECT '00000000-0000-4000-8000-000000000001', scope_kind, '1', 3, decided_at, 'enable', 'live', 1, 'no',
+            mac_key_id, mac, sealed FROM shred_entries WHERE scope_id = '3' AND scope_seq = 1";
+    let swap = "UPDATE shred_log SET seq = 1001 WHERE seq = 1; UPDATE shred_log SET seq = 1 WHERE seq = 2;
+        UPDATE shred_log SET seq = 2 WHERE seq = 1001";
+    for (what, how) in [
+        ("an altered reason", "UPDATE shred_entries SET reason = 'another' WHERE scope_id = '3' AND scope_seq = 1"),
+        (
+            "an altered time",
+            "UPDATE shred_entries SET decided_at = (SELECT max(decided_at) FROM saved_entries)
+            WHERE scope_id = '3' AND scope_seq = 1",
+        ),
+        ("keys that a shred no longer names", "UPDATE shred_entries SET keys = '[]' WHERE action = 'shred'"),
+        ("an entry of another scope", "UPDATE shred_entries SET scope_id = '4' WHERE scope_id = '2'"),
+        ("a number that was taken away", "DELETE FROM shred_log WHERE seq = 2"),
+        ("an entry that was dropped", drop_second.as_str()),
+        ("an entry that was invented", invent),
+        ("numbers that were exchanged", swap),
+        ("a hash that was altered", "UPDATE shred_log SET hash = previous_hash WHERE seq = 3"),
+        (
+            "a row of another entry's MAC",
+            "UPDATE shred_log SET mac = (SELECT mac FROM saved_log WHERE seq = 1)
+            WHERE seq = 3",
+        ),
+    ] {
+        db.write(how).await;
+        let found = verify(&db, &store, None).await;
+        assert!(!found.is_sound(), "{what} was not found");
+        db.write(RESTORE).await;
+        assert!(verify(&db, &store, None).await.is_sound(), "{what}: it was put back");
+    }
+    // What only a copy shows: the end was dropped.
+    let cut = format!(
+        "DELETE FROM shred_log WHERE seq = 5; {CUT};
+         UPDATE shred_log_head SET seq = 4, hash = (SELECT hash FROM saved_log WHERE seq = 4)"
+    );
+    db.write(&cut).await;
+    assert!(verify(&db, &store, None).await.is_sound(), "the table alone can't know");
+    let found = verify(&db, &store, Some(&copy)).await;
+    assert!(!found.is_sound() && found.copy.unwrap().state == CopyState::Ahead, "the copy knows");
+    // The own end of the chain was left as it was.
+    db.write(RESTORE).await;
+    db.write(&format!("DELETE FROM shred_log WHERE seq = 5; {CUT}")).await;
+    assert!(!verify(&db, &store, None).await.is_sound());
+}
+
+async fn i14_keys_that_disagree_with_the_log_are_found<B: Intruder>() {
+    let (db, store, copy, _folder) = logged::<B>().await;
+    for how in [
+        "UPDATE key_scopes SET state = 'disabled' WHERE scope_id = '1'",
+        "UPDATE key_scopes SET generation = 1 WHERE scope_id = '3'",
+        "UPDATE data_keys SET state = 'live', shredded_at = NULL,
+            wrapped_key = (SELECT k.wrapped_key FROM data_keys AS k WHERE k.scope_id = '1')
+            WHERE scope_id = '3' AND version = 1",
+        "DELETE FROM data_keys WHERE scope_id = '3' AND version = 1",
+    ] {
+        db.write("CREATE TABLE keys_before AS SELECT * FROM data_keys").await;
+        db.write("CREATE TABLE scopes_before AS SELECT * FROM key_scopes").await;
+        db.write(how).await;
+        let found: LogReport = verify(&db, &store, Some(&copy)).await;
+        assert!(!found.is_sound(), "{how}");
+        db.write(
+            "DELETE FROM data_keys; DELETE FROM key_scopes; INSERT INTO key_scopes SELECT * FROM scopes_before;
+             INSERT INTO data_keys SELECT * FROM keys_before; DROP TABLE keys_before; DROP TABLE scopes_before",
+        )
+        .await;
+        assert!(verify(&db, &store, Some(&copy)).await.is_sound());
+    }
+}
+
+/// The line of the copy that an error names.
+fn line_of<T: std::fmt::Debug>(result: &Result<T>) -> Option<u64> {
+    match result {
+        Err(Error::Keys(KeyFault::LogCopy { line, .. })) => *line,
+        other => panic!("the copy was not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn i14_whatever_is_changed_in_a_copy_is_found() {
+    let (db, store, copy, _folder) = logged::<Memory>().await;
+    let text = std::fs::read_to_string(copy.path()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 6, "the keys, and five entries");
+    let altered = |index: usize, from: &str, to: &str| {
+        assert!(lines[index].contains(from));
+        let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        lines[index] = lines[index].replacen(from, to, 1);
+        (lines, Some(index as u64 + 1))
+    };
+    let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+    let mut cases = vec![
+        ("a reason", altered(3, "request", "another")),
+        ("an id", altered(1, r#""id":"1""#, r#""id":"2""#)),
+        ("a number", altered(3, r#""seq":3"#, r#""seq":4"#)),
+        ("a namespace", altered(4, "conformance", "elsewhere")),
+        ("no JSON", altered(4, "{", "")),
+        ("another wrapped key", altered(0, "wrapped_key\":\"", "wrapped_key\":\"AAAA")),
+        ("a newer format", altered(5, "\"shred_log\":1", "\"shred_log\":9")),
+    ];
+    for missing in 1..5 {
+        let left: Vec<&str> =
+            lines.iter().enumerate().filter(|(index, _)| *index != missing).map(|(_, line)| *line).collect();
+        cases.push(("a missing line", (owned(&left), Some(missing as u64 + 1))));
+    }
+    let swapped = [lines[0], lines[2], lines[1], lines[3], lines[4], lines[5]];
+    cases.push(("exchanged lines", (owned(&swapped), Some(2))));
+    for (what, (lines, line)) in cases {
+        std::fs::write(copy.path(), lines.join("\n") + "\n").unwrap();
+        let found = verify(&db, &store, Some(&copy)).await;
+        assert!(!found.is_sound() && found.copy.is_none(), "{what}: {found:?}");
+        let options = ReplayOptions::default();
+        let refused = store.keys().replay_log(&mut db.0.begin(), &copy, &options, &mut |_| {}).await;
+        assert_eq!(line_of(&refused), line, "{what}: {refused:?}");
+    }
+    // Lines that come twice, and a last line that was cut off, are no faults.
+    let twice = [lines[0], lines[1], lines[1], lines[2], lines[1], lines[2], lines[3], lines[4], lines[5]].join("\n");
+    std::fs::write(copy.path(), twice + "\n{\"shred_log\":1,\"na").unwrap();
+    let found = verify(&db, &store, Some(&copy)).await;
+    assert_eq!((found.is_sound(), found.copy.map(|copy| copy.state)), (true, Some(CopyState::Complete)));
+    // The end is missing: so it looks after a restore of the copy, or before an export.
+    std::fs::write(copy.path(), lines[..4].join("\n") + "\n").unwrap();
+    let found = verify(&db, &store, Some(&copy)).await;
+    assert_eq!((found.is_sound(), found.copy.map(|copy| copy.state)), (true, Some(CopyState::Behind)));
+    let exported = super::export(&db, &store, &copy).await.unwrap();
+    assert_eq!((exported.added, exported.began), (2, false));
+    assert_eq!(std::fs::read_to_string(copy.path()).unwrap(), text, "it is as it was");
+}
+
+/// Each copy that was begun at some time is the beginning of the log.
+#[tokio::test]
+async fn several_copies_are_kept() {
+    let (db, store, first, _folder) = logged::<Memory>().await;
+    let (second, _other) = copy_in();
+    db.shred(&store, "1").await;
+    super::export(&db, &store, &second).await.unwrap();
+    for (copy, state) in [(&first, CopyState::Behind), (&second, CopyState::Complete)] {
+        let found = verify(&db, &store, Some(copy)).await;
+        assert_eq!((found.is_sound(), found.copy.map(|copy| copy.state)), (true, Some(state)));
+        let options = ReplayOptions::default();
+        let done = store.keys().replay_log(&mut db.0.begin(), copy, &options, &mut |_| {}).await.unwrap();
+        assert_eq!((done.missing, done.destroyed, done.forked), (0, 0, false));
+    }
+    assert!(first.last().await.unwrap() != second.last().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_copy_of_another_namespace_is_refused() {
+    let (_, _, copy, _folder) = logged::<Memory>().await;
+    let db = MemoryDb::new(Namespace::new("other").unwrap());
+    let keys = eventseal::keys::KeyManager::new(MemoryKeys::new(), Arc::clone(&KEYRING));
+    keys.prepare(&mut db.begin()).await.unwrap();
+    let mut tx = db.begin();
+    keys.shred(&mut tx, &customer_scope("1"), "request").await.unwrap();
+    tx.commit().unwrap();
+    let exported = keys.export_log(&mut db.begin(), &copy, &mut |_| {}).await;
+    assert_eq!(line_of(&exported), None, "{exported:?}");
+    let options = ReplayOptions::default();
+    let replayed = keys.replay_log(&mut db.begin(), &copy, &options, &mut |_| {}).await;
+    assert_eq!(line_of(&replayed), Some(1));
+    assert!(format!("{}", replayed.unwrap_err()).contains("namespace"));
+    assert!(!keys.verify_log(&mut db.begin(), Some(&copy), &mut |_| {}).await.unwrap().is_sound());
+}
+
+mod of_tables {
+    use super::{i14_keys_that_disagree_with_the_log_are_found, i14_whatever_is_changed_in_the_log_is_found};
+
+    support::on_sqlite_and_postgres! {
+        i14_whatever_is_changed_in_the_log_is_found,
+        i14_keys_that_disagree_with_the_log_are_found,
+    }
+}
