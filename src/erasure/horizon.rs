@@ -142,7 +142,7 @@ fn in_words(duration: Duration) -> String {
     let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     let (number, unit) = [(86_400, "day"), (3_600, "hour"), (60, "minute")]
         .into_iter()
-        .find(|(length, _)| seconds > 0 && seconds % length == 0)
+        .find(|(length, _)| seconds > 0 && seconds.is_multiple_of(*length))
         .map_or((seconds, "second"), |(length, unit)| (seconds / length, unit));
     format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
 }

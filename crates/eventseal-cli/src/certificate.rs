@@ -83,22 +83,7 @@ fn describe(certificate: &Certificate, document: &Value) -> String {
     for finding in certificate.why_not.iter().chain(&certificate.remarks) {
         let _ = writeln!(text, "  {}", shown(&finding.text));
     }
-    let keys = certificate.keys.iter().map(|key| {
-        let mut state = match key.standing {
-            KeyStanding::Destroyed => "destroyed",
-            KeyStanding::Live => "opens values",
-            KeyStanding::Missing => "missing",
-            _ => "altered",
-        }
-        .to_owned();
-        if let Some(at) = key.destroyed_at {
-            let _ = write!(state, " {}", time(at));
-        }
-        let made = key.created_at.map(time).unwrap_or_default();
-        let id = key.key_id.map_or_else(|| "unknown".to_owned(), |key_id| key_id.to_string());
-        vec![key.version.to_string(), id, made, state]
-    });
-    section(&mut text, &[">KEY", "ID", "MADE", "STATE"], keys.collect());
+    section(&mut text, &[">KEY", "ID", "MADE", "STATE"], keys(certificate));
     section(
         &mut text,
         &["EVENT TYPE", ">VERSION", ">EVENTS", ">UNREADABLE", ">READABLE", ">LOST", "FIELDS"],
@@ -142,6 +127,25 @@ fn describe(certificate: &Certificate, document: &Value) -> String {
     let _ =
         writeln!(text, "\nIssued {} by {}, namespace {namespace}", time(certificate.issued_at), certificate.library);
     text
+}
+
+fn keys(certificate: &Certificate) -> Vec<Vec<String>> {
+    let keys = certificate.keys.iter().map(|key| {
+        let mut state = match key.standing {
+            KeyStanding::Destroyed => "destroyed",
+            KeyStanding::Live => "opens values",
+            KeyStanding::Missing => "missing",
+            _ => "altered",
+        }
+        .to_owned();
+        if let Some(at) = key.destroyed_at {
+            let _ = write!(state, " {}", time(at));
+        }
+        let made = key.created_at.map(time).unwrap_or_default();
+        let id = key.key_id.map_or_else(|| "unknown".to_owned(), |key_id| key_id.to_string());
+        vec![key.version.to_string(), id, made, state]
+    });
+    keys.collect()
 }
 
 /// The headline.
