@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn ids_are_normalized_once_and_for_all() {
         assert_eq!(Normalize::LowerCase.normalize("CuSt_ÄΣ").unwrap(), "cust_äς");
-        let wrong: [(fn(&str) -> String, &str); 5] = [
+        type Function = fn(&str) -> String;
+        let wrong: [(Function, &str); 5] = [
             (|_| panic!("on purpose"), "panicked"),
             (|_| String::new(), "empty"),
             (|_| "a\0".to_owned(), "NUL"),

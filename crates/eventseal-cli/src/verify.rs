@@ -123,7 +123,11 @@ fn report(place: &str, verified: &Verified, args: &Verify) -> Report {
             );
         }
     }
-    let json = json!({
+    Report::new(text, as_json(verified, args)).ending(exit)
+}
+
+fn as_json(verified: &Verified, args: &Verify) -> Value {
+    json!({
         "clean": verified.is_clean(),
         "after": verified.range.after.get(),
         "up_to": verified.range.up_to.map_or(0, GlobalPosition::get),
@@ -141,8 +145,7 @@ fn report(place: &str, verified: &Verified, args: &Verify) -> Report {
         "destroyed_keys": verified.destroyed_keys,
         "keks": verified.keks,
         "findings": verified.findings.iter().map(finding_json).collect::<Vec<_>>(),
-    });
-    Report::new(text, json).ending(exit)
+    })
 }
 
 fn times(count: u64) -> String {

@@ -85,6 +85,7 @@ fn met() -> NewEvent {
     .with_metadata(r#"{"ip":"10.0.0.1"}"#)
 }
 
+#[expect(clippy::too_many_lines, reason = "one export, looked at line by line")]
 async fn an_export_has_the_values_of_its_owner_and_leaves_out_those_of_others<B: Backend>() {
     let db = B::make().await;
     let writer = db.prepared(Schemas::new([old()]).unwrap()).await;

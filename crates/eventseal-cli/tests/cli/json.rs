@@ -272,6 +272,7 @@ async fn every_hold_and_schedule(printed: &mut Printed) {
 }
 
 /// Runs each command in so many states that each field is printed in each of its types.
+#[expect(clippy::too_many_lines, reason = "a list of commands, one after the other")]
 async fn every_result(printed: &mut Printed) {
     let world = World::sqlite().await;
     let mut ended = |section: &str, arguments: &[&str], code: i32| -> Value {
