@@ -139,7 +139,7 @@ fn end_of_master_key(
 
 /// A duration in the largest unit in which it is a whole number.
 fn in_words(duration: Duration) -> String {
-    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
     let (number, unit) = [(86_400, "day"), (3_600, "hour"), (60, "minute")]
         .into_iter()
         .find(|(length, _)| seconds > 0 && seconds.is_multiple_of(*length))

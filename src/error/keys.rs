@@ -42,7 +42,8 @@ pub enum KeyFault {
     },
     /// The chain of the shred log is not the one that was written: a row was altered, dropped, moved or invented.
     #[error(
-        "entry {seq} of the shred log {problem}; find out who can write to the key table, and compare it with a copy of \
+        "entry {seq} of the shred log {problem}; find out who can write to the key table, and compare it with a copy \
+         of \
          the log: eventseal shred-log verify"
     )]
     ChainAltered {
@@ -63,7 +64,8 @@ pub enum KeyFault {
         /// What was found.
         problem: String,
     },
-    /// A copy of the shred log can't be used: it is empty, altered or of another namespace, or can't be read or written.
+    /// A copy of the shred log can't be used: it is empty, altered or of another namespace, or can't be read or
+    /// written.
     #[error("the copy of the shred log {copy}{} {problem}", at_line(.line))]
     LogCopy {
         /// The copy, as it names itself.

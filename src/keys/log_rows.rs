@@ -129,8 +129,8 @@ pub trait LogRows: Send {
     /// Inserts entries that the chain does not have. Their scopes stay as they are.
     async fn insert_entries(&mut self, entries: &[LogEntry]) -> Result<()>;
 
-    /// Locks these scopes as a change does, in ascending order, and creates those that do not exist. Returns their rows,
-    /// read after they were locked.
+    /// Locks these scopes as a change does, in ascending order, and creates those that do not exist. Returns their
+    /// rows, read after they were locked.
     async fn lock_scopes(&mut self, scopes: &[KeyScope]) -> Result<Vec<ScopeRecord>>;
 
     /// All data keys of a scope, destroyed or not, by version.
@@ -142,8 +142,8 @@ pub trait LogRows: Send {
     /// Inserts the tombstone of a key that the table does not have.
     async fn insert_tombstone(&mut self, scope: &KeyScope, key: &DestroyedKey, at: OffsetDateTime) -> Result<()>;
 
-    /// Sets the state and generation of a scope, when its scheduled shred comes due, and its active key. Returns whether
-    /// the scope was there.
+    /// Sets the state and generation of a scope, when its scheduled shred comes due, and its active key. Returns
+    /// whether the scope was there.
     async fn set_scope(&mut self, to: &ScopeSetting<'_>) -> Result<bool>;
 }
 

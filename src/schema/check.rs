@@ -1,4 +1,5 @@
-//! The check of a set of schemas, which finds everything that is wrong with it in one go.
+//! The check of a set of schemas, which finds everything that is wrong with it in one go. It is long because its steps
+//! share what they found.
 
 mod chains;
 pub(crate) mod decoders;

@@ -15,10 +15,11 @@ const CHUNK: u64 = 4096;
 /// A copy of the shred log in a file: a line of JSON for each entry.
 ///
 /// The file is created when lines are first added, for its owner alone (0600). Lines are added under a lock on the
-/// file, and are on the disk when a call returns. A line that was cut off by a crash is not read, and is cut away before
-/// more is added. If the disk is full, the file is as it was before. Reading and writing block the thread.
+/// file, and are on the disk when a call returns. A line that was cut off by a crash is not read, and is cut away
+/// before more is added. If the disk is full, the file is as it was before. Reading and writing block the thread.
 ///
-/// Keep it on another machine than the key database, or move it there: a restore of the whole machine must not reach it.
+/// Keep it on another machine than the key database, or move it there: a restore of the whole machine must not reach
+/// it.
 #[derive(Debug)]
 pub struct FileCopy {
     path: PathBuf,

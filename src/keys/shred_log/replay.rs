@@ -82,8 +82,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ///
     /// # Errors
     /// [`KeyFault::LogCopy`](crate::error::KeyFault::LogCopy) with the line, if the copy is empty, altered, incomplete
-    /// or of another namespace, [`KeyFault::LogAltered`](crate::error::KeyFault::LogAltered) if an entry of the table is
-    /// not what was written; those of [`seal_log`](Self::seal_log).
+    /// or of another namespace, [`KeyFault::LogAltered`](crate::error::KeyFault::LogAltered) if an entry of the table
+    /// is not what was written; those of [`seal_log`](Self::seal_log).
     pub async fn replay_log(
         &self,
         connection: &mut Tx,

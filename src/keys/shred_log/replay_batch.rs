@@ -235,7 +235,8 @@ impl<'a> Repair<'a> {
         let is_usable = |key: &&DataKeyRecord| is_live(key) && Some(key.version) == newest && key.scope == *scope;
         let active = keys.iter().filter(is_usable).map(|key| key.key_id).next();
         let was_active = record.active.as_ref().map(|key| key.key_id);
-        // A key of another generation is not used again: it may have been made before a shred that the log only now has.
+        // A key of another generation is not used again: it may have been made before a shred that the log only now
+        // has.
         let active = active.filter(|key_id| Some(*key_id) == was_active && record.generation == fold.generation);
         let live = keys.iter().any(is_live);
         if fold.state == ScopeState::Shredded && live {

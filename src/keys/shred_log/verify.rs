@@ -157,12 +157,13 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// that its last entry says; and, if one is given, that the copy is whole and is the beginning of this log. What
     /// only a copy can show is that the last entries were dropped, or everything was restored.
     ///
-    /// It reads all entries, on a connection that is not in a transaction. What it finds is in the report, and no error.
+    /// It reads all entries, on a connection that is not in a transaction. What it finds is in the report, and no
+    /// error.
     ///
     /// # Errors
     /// [`KeyFault::NoActiveKek`], [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
-    /// [`Error::Collision`] (retryable), [`Error::Database`]; [`KeyFault::LogCopy`] if the copy can't be read; errors of
-    /// the KMS.
+    /// [`Error::Collision`] (retryable), [`Error::Database`]; [`KeyFault::LogCopy`] if the copy can't be read; errors
+    /// of the KMS.
     pub async fn verify_log(
         &self,
         connection: &mut Tx,

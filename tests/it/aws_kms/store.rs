@@ -64,8 +64,13 @@ async fn i4_an_outage_fails_what_needs_the_kms_and_nothing_else() {
         assert_eq!(failure_of(&error), KmsFailure::Unreachable);
         assert!(error.is_retryable() && !error.is_shredded() && !error.is_tampered());
     }
-    // A shred needs no KMS. A reader that can't check its tag sees the outage, and no redaction.
-    shred(&db, &cold, "2").await;
+    // A shred is authenticated, so a process without the integrity key is told of the outage. One that has it cached
+    // goes on. A reader that can't check its tag sees the outage, and no redaction.
+    let mut tx = db.pool.begin().await.unwrap();
+    let refused = cold.keys().shred(&mut tx, &KeyScope::new("Customer", "2"), "request").await.unwrap_err();
+    assert_eq!(failure_of(&refused), KmsFailure::Unreachable);
+    tx.rollback().await.unwrap();
+    shred(&db, &warm, "2").await;
     assert_eq!(failure_of(&read(&db, &cold).await.unwrap_err()), KmsFailure::Unreachable);
     assert_eq!(read(&db, &warm).await.unwrap(), [false, true, false]);
 

@@ -56,9 +56,9 @@ pub(crate) struct VerifyLog {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Checks the whole copy first, and changes nothing if a line is wrong. Destroys exactly the keys that shreds name. Can be \
-interrupted and run again at any time. Ends with exit code 4 if something is left for you to decide: scopes that were \
-put on hold since the restore, and shredded scopes for which something was sealed since.
+Checks the whole copy first, and changes nothing if a line is wrong. Destroys exactly the keys that shreds name. Can \
+be interrupted and run again at any time. Ends with exit code 4 if something is left for you to decide: scopes that \
+were put on hold since the restore, and shredded scopes for which something was sealed since.
 
 Examples:
   eventseal shred-log replay /mnt/elsewhere/shop.shredlog --dry-run --keyring /etc/shop/keyring

@@ -68,6 +68,8 @@ mod tests {
     /// nothing.
     const OF_APPLICATIONS: &[&str] = &[
         "deny_unknown_types()",
+        // of PostgreSQL
+        "gen_random_uuid()",
         "allow_unknown_types()",
         "protect_whole()",
         "pass_through_newer()",

@@ -1,5 +1,5 @@
 //! Compares `docs/command-json.md` with the JSON that the command prints: each printed field has a row there, and each
-//! row is printed with its type.
+//! row is printed with its type. It is long because every command is run here.
 //!
 //! A new field needs a row. A new command needs a section, and a run in [`every_result`]. A row whose description
 //! begins with "Only" needs a run that prints it. Every other row must be in every result of its section.
@@ -295,7 +295,8 @@ async fn every_result(printed: &mut Printed) {
     world.execute("UPDATE key_scopes SET generation = 1 WHERE scope_id = 'cust_1'").await;
     world
         .execute(
-            "UPDATE events SET payload = (SELECT payload FROM kept WHERE kept.global_position = events.global_position)",
+            "UPDATE events SET payload = (SELECT payload FROM kept WHERE kept.global_position = \
+             events.global_position)",
         )
         .await;
 
@@ -366,7 +367,8 @@ async fn every_log(printed: &mut Printed) {
     world.append(0..2).await.unwrap();
     world
         .execute(
-            "CREATE TABLE saved_keys AS SELECT * FROM data_keys; CREATE TABLE saved_scopes AS SELECT * FROM key_scopes;",
+            "CREATE TABLE saved_keys AS SELECT * FROM data_keys; CREATE TABLE saved_scopes AS SELECT * FROM \
+             key_scopes;",
         )
         .await;
     world.append(2..3).await.unwrap();
