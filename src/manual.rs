@@ -14,6 +14,7 @@
 pub mod evolution {}
 
 #[doc = "[grants]: operations#grants-on-postgresql\n"]
+#[doc = "[copy-of-the-log]: operations#the-shred-log-and-its-copy\n"]
 #[doc = "[another-key-in-aws]: operations#to-another-key-in-aws-kms\n"]
 #[doc = include_str!("../docs/erasure.md")]
 pub mod erasure {}

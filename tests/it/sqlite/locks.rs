@@ -154,7 +154,9 @@ async fn i5_a_kms_that_hangs_keeps_no_writer_waiting() {
         asked: Notify::new(),
     }));
     let process = || Arc::new(SealedStore::new(SqliteStore::new(), SqliteKeys::new(), Arc::clone(&kms), schemas()));
-    process().keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
+    // It has the integrity key at hand, which authenticates its shreds.
+    let eraser = process();
+    eraser.keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
     let scope = KeyScope::new("Customer", "42");
     for operation in ["append", "rotate", "reopen"] {
         let cold = process();
@@ -169,10 +171,10 @@ async fn i5_a_kms_that_hangs_keeps_no_writer_waiting() {
             }
         });
         kms.asked.notified().await;
-        // Somebody else, without patience and without any key, erases meanwhile.
+        // Somebody else, without patience, erases meanwhile.
         let mut other = impatient(&db).await;
         let mut tx = other.begin().await.unwrap();
-        process().keys().shred(&mut tx, &scope, "r").await.expect("a shred waits for no KMS");
+        eraser.keys().shred(&mut tx, &scope, "r").await.expect("a shred waits for no KMS");
         tx.commit().await.unwrap();
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled(), "{operation} did not wait for the KMS");
