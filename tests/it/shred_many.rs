@@ -101,8 +101,8 @@ async fn a_list_with_a_mistake_shreds_nothing<B: Backend>() {
     assert!(matches!(refused, Err(Error::Input(InputFault::InvalidText { .. }))), "{refused:?}");
     let refused = operator.shred_partition(db.connection(&mut connection), "default", "r", &mut |_| {}).await;
     assert!(matches!(refused, Err(Error::Input(InputFault::InvalidText { .. }))), "{refused:?}");
-    let refused = store.keys().shred_partition(db.connection(&mut connection), "defualt", "r", &mut |_| {}).await;
-    let named = matches!(&refused, Err(Error::Keys(KeyFault::NoActiveKek { partition })) if partition == "defualt");
+    let refused = store.keys().shred_partition(db.connection(&mut connection), "elsewhere", "r", &mut |_| {}).await;
+    let named = matches!(&refused, Err(Error::Keys(KeyFault::NoActiveKek { partition })) if partition == "elsewhere");
     assert!(named, "a misspelled partition must not look like an erasure: {refused:?}");
     // In a transaction of the caller, nothing could be committed one by one.
     let mut transaction = db.begin().await.unwrap();
