@@ -44,7 +44,7 @@ fn arguments(statement: &str) -> String {
 }
 
 /// The statements on events. Those of the index of seals have a test of their own, in `postgres/plans.rs`.
-fn of_events(store: &PostgresStore) -> Vec<(&'static str, std::sync::Arc<str>)> {
+fn of_events(store: &PostgresStore) -> Vec<(&'static str, Arc<str>)> {
     let mut statements = internals::event_statements_of(store);
     statements.retain(|(statement, _)| !statement.contains("seal"));
     statements
