@@ -49,8 +49,9 @@ pub struct Certificate {
     /// Are all keys of the scope destroyed, by a shred that the shred log has? If not,
     /// [`why_not`](Self::why_not) says why.
     pub erased: bool,
-    /// Is it erased, and is the entry of its last shred in a copy of the shred log? Before that, somebody who can write
-    /// to the database, or a restore, could still undo the shred without a trace.
+    /// Is it erased, and was the entry of its last shred seen in a copy of the shred log? Without a copy, somebody who
+    /// can write to the database, or a restore, could still undo the shred without a trace. This version looks at no
+    /// copy, so this is `false`: see [`LogStanding`].
     pub proved: bool,
     /// Why it is not erased. Empty if it is.
     pub why_not: Vec<Finding>,
@@ -295,8 +296,9 @@ pub enum Authenticity {
 #[serde(tag = "standing", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LogStanding {
-    /// It is not in the chain yet. Somebody who can write to the database could drop it without a trace.
-    NotSealed,
+    /// The chain was not looked at. This version looks at no chain and no copy, so it says this of every entry:
+    /// [`KeyManager::verify_log`](crate::keys::KeyManager::verify_log) checks both.
+    NotLookedAt,
     /// It is in the chain, and not in a copy that was looked at. A restore of the database could drop it without a
     /// trace.
     Sealed {

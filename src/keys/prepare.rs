@@ -14,7 +14,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// It checks that the tables are migrated and belong to the configured namespace. It creates the first
     /// key-encryption key and the integrity key if there are none, and opens both, which shows that the KMS answers. It
     /// is idempotent, and several processes may call it at once. It also [seals](Self::seal_log) the shred log if it
-    /// can, and compares it with the copy if one is [required](crate::keys::KeyManagerBuilder::require_shred_log).
+    /// can, and compares it with the copy if one is [required](crate::keys::KeyManagerBuilder::require_shred_log). An
+    /// entry of the log that is not authentic is a warning here, and an error of
+    /// [`verify_log`](crate::keys::KeyManager::verify_log).
     ///
     /// A process that was not prepared asks the KMS in its first append, before anything is locked. On SQLite, that
     /// append may fail with the retryable [`Error::Collision`](crate::Error::Collision) if another transaction wrote

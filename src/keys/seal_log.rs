@@ -29,9 +29,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Gives every committed entry of the shred log its number in the chain, and returns the end of the chain.
     ///
     /// It works in batches, on a connection that is not in a transaction. Any number of processes may do it at once. A
-    /// call that ended early has left nothing half done. [`prepare`](Self::prepare) does it, and so does everything
-    /// that reads the chain; call it after the commit of a shred, so that its entry is numbered, and a copy of the log
-    /// can have it.
+    /// call that ended early has left nothing half done. [`prepare`](Self::prepare) does it, and so do a
+    /// [sweep](Self::sweep), a shred of many, and everything that reads the chain. Call it after the commit of a shred,
+    /// so that its entry is numbered, and a copy of the log can have it.
     ///
     /// An entry that is not authentic gets no number. The others are sealed all the same, and then the call fails.
     ///
@@ -84,6 +84,14 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             tracing::warn!(%error, "the shred log was not sealed");
         }
         Ok(())
+    }
+
+    /// Seals after shreds that are committed. A failure undoes none of them, so it is a warning: whoever seals next
+    /// does it.
+    pub(crate) async fn seal_log_afterwards(&self, connection: &mut Tx) {
+        if let Err(error) = self.seal_log(connection).await {
+            tracing::warn!(%error, "the shred log was not sealed");
+        }
     }
 
     /// Opens every key of the log.

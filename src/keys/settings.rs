@@ -170,7 +170,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized + 'static> KeyManagerBuil
     /// reads the shred log and the rows of the scopes from end to end, so a period of minutes suits most.
     ///
     /// In a transaction that sees an old state (`REPEATABLE READ`, `SERIALIZABLE`) the check may fail if the copy has
-    /// grown since: such a transaction must be begun again.
+    /// grown since: such a transaction must be begun again. On SQLite, an append that checks reads before it writes, so
+    /// it may fail with the retryable [`Error::Collision`](crate::Error::Collision) if another transaction wrote
+    /// meanwhile.
     pub fn require_shred_log(mut self, copy: impl ShredLogCopy + 'static, period: Duration) -> Self {
         let (table, copy) = (Arc::clone(&self.store), Arc::new(copy));
         self.gate = Some(Arc::new(Required { table, copy, period, checked: Mutex::new(None) }));

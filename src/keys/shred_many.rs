@@ -136,6 +136,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             done.add(scope, self.shred_alone(connection, scope, Cause { reason, actor }).await)?;
             progress(done.progress());
         }
+        if done.shredded > 0 {
+            self.seal_log_afterwards(connection).await;
+        }
         done.log();
         Ok(done)
     }
@@ -178,6 +181,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                 done.is_complete = true;
                 break;
             }
+        }
+        if done.shredded > 0 {
+            self.seal_log_afterwards(connection).await;
         }
         done.log();
         Ok(done)

@@ -122,6 +122,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             }
             after = page.into_iter().next_back();
         }
+        if swept.shredded > 0 {
+            self.seal_log_afterwards(connection).await;
+        }
         tracing::info!(shredded = swept.shredded, held = swept.held.len(), "swept what was due");
         Ok(swept)
     }

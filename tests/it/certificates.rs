@@ -108,7 +108,7 @@ async fn counts_are_those_of_the_scope<B: Backend>() {
     assert_eq!((key.key_id, key.entry), (Some(shredding.destroyed[0]), shredding.entry));
     assert_eq!(key.destroyed_at, Some(shredding.at));
     let shred = after.last_shred().unwrap();
-    assert_eq!((shred.number, shred.authenticity, shred.log), (1, Authenticity::Verified, LogStanding::NotSealed));
+    assert_eq!((shred.number, shred.authenticity, shred.log), (1, Authenticity::Verified, LogStanding::NotLookedAt));
     assert_eq!((&shred.keys, &shred.reason[..]), (&shredding.destroyed, "request"));
     assert_eq!(after.horizon.as_ref().unwrap().at, Some(shredding.at + Duration::from_secs(86_400)));
     let scan = after.scan;
@@ -125,7 +125,7 @@ async fn counts_are_those_of_the_scope<B: Backend>() {
     let json = serde_json::to_value(&after).unwrap();
     assert_eq!(json["scope"], serde_json::json!({ "kind": "Customer", "id": "ada" }));
     assert_eq!(json["event_types"][0]["unreadable_fields"], 2);
-    assert_eq!(json["entries"][0]["log"], serde_json::json!({ "standing": "not_sealed" }));
+    assert_eq!(json["entries"][0]["log"], serde_json::json!({ "standing": "not_looked_at" }));
     assert_eq!(json["entries"][0]["digest"].as_str().unwrap().len(), 64);
 }
 

@@ -48,7 +48,7 @@ pub enum FindingKind {
     /// The row of a key is in a state that no operation leaves.
     KeyAltered,
     // ---- what else the reader should know
-    /// The entry of the shred is not in a copy of the shred log.
+    /// No copy of the shred log was looked at that has the entry of the shred.
     NotProved,
     /// The shred is older than the shred log, so nothing vouches for its entry.
     NotAuthenticated,

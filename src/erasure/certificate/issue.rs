@@ -234,7 +234,7 @@ impl Facts {
                 keys: entry.keys.iter().map(|key| key.key_id).collect(),
                 authenticity: self.authenticity(entry),
                 digest,
-                log: LogStanding::NotSealed,
+                log: LogStanding::NotLookedAt,
             }
         });
         entries.collect()
@@ -341,12 +341,13 @@ fn not_looked_at(scan: CertificateScan) -> Vec<String> {
 }
 
 /// What every certificate leaves out.
-const NOT_LOOKED_AT: [&str; 5] = [
+const NOT_LOOKED_AT: [&str; 6] = [
     "Values that were stored in the clear: no seal says whose they are. A census counts such events.",
     "Whether each seal is authentic: its header was read, and not verified.",
     "Other scopes of the same person, under another kind or another spelling of the id.",
     "Other systems: projections, search indexes, logs, exports, mails.",
     "Backups, archives and replicas of the database. The horizon rests on what was said about them.",
+    "The chain of the shred log, and copies of it: eventseal shred-log verify checks both.",
 ];
 
 /// What the reader should know beside the counts.
@@ -354,8 +355,8 @@ fn remarks(certificate: &Certificate) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut say = |kind, text: String| found.push(Finding::new(kind, text));
     if certificate.erased && !certificate.proved {
-        let text = "The entry of the shred is not in a copy of the shred log. Until it is, somebody who can write to \
-            the database, or a restore, could undo the shred without a trace.";
+        let text = "No copy of the shred log was looked at. Until a copy has the entry of the shred, somebody who can \
+            write to the database, or a restore, could undo the shred without a trace.";
         say(FindingKind::NotProved, text.to_owned());
     }
     if certificate.last_shred().is_some_and(|shred| shred.authenticity == Authenticity::BeforeTheLog) {

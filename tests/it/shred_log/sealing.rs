@@ -2,9 +2,13 @@
 
 use super::{Intruder, chain, schemas, seal, shop};
 use eventseal::Error;
+use eventseal::erasure::{ShredMode, SweepOptions};
 use eventseal::error::KeyFault;
-use eventseal::keys::ScopeAction;
+use eventseal::keys::{ScopeAction, ShredRequest};
+use std::time::Duration;
 use support::backend::Backend;
+use support::deadline::Deadline;
+use time::OffsetDateTime;
 
 async fn entries_are_numbered_in_one_chain<B: Backend>() {
     let (db, store) = shop::<B>(&["1", "2", "3"]).await;
@@ -36,6 +40,32 @@ async fn entries_are_numbered_in_one_chain<B: Backend>() {
         let numbers: Vec<u32> = of_scope.map(|entry| entry.scope_seq).collect();
         assert_eq!(numbers, (1..=u32::try_from(numbers.len()).unwrap()).collect::<Vec<_>>(), "in the scope's order");
     }
+}
+
+/// What the library itself commits is numbered at once, so that an export can have it.
+async fn a_sweep_and_a_shred_of_many_seal_what_they_did<B: Backend>() {
+    let (db, store) = shop::<B>(&["1", "2"]).await;
+    let mut connection = db.connect().await.unwrap();
+    let tx = db.connection(&mut connection);
+    let one = [ShredRequest { scope: support::customer_scope("1"), reason: "request 1".to_owned() }];
+    assert_eq!(store.keys().shred_many(tx, &one, &mut |_| {}).await.unwrap().shredded, 1);
+    drop(connection);
+    assert_eq!(chain(&db).await.len(), 1);
+    let due = OffsetDateTime::now_utc() + Duration::from_secs(2);
+    let mut transaction = db.begin().await.unwrap();
+    let scope = support::customer_scope("2");
+    let keys = store.keys();
+    keys.schedule_shred(db.tx(&mut transaction), &scope, due, ShredMode::KeepWorking, "request 2").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    let mut connection = db.connect().await.unwrap();
+    let deadline = Deadline::of("for the sweep");
+    while keys.sweep(db.connection(&mut connection), &SweepOptions::default(), &mut |_| {}).await.unwrap().shredded == 0
+    {
+        deadline.check();
+    }
+    drop(connection);
+    let actions: Vec<ScopeAction> = chain(&db).await.iter().map(|sealed| sealed.entry.action).collect();
+    assert_eq!(actions, [ScopeAction::Shred, ScopeAction::Schedule, ScopeAction::Shred]);
 }
 
 /// A transaction that is rolled back leaves no gap.
@@ -103,6 +133,7 @@ async fn entries_from_before_the_log_come_first<B: Intruder>() {
 
 support::on_every_database! {
     entries_are_numbered_in_one_chain,
+    a_sweep_and_a_shred_of_many_seal_what_they_did,
     a_rollback_leaves_no_gap,
 }
 

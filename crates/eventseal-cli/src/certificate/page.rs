@@ -189,7 +189,7 @@ impl Page<'_> {
                 "erased",
                 "Erased, not proved yet",
                 "Every key of this scope is destroyed. Nothing that these keys seal can be read in this database. No \
-                 copy of the shred log proves it yet.",
+                 copy of the shred log was looked at, so this is not proved yet.",
             ),
             (false, _) => {
                 ("not-erased", "Not erased", "This is no proof of an erasure. Below is why, and what was found.")
