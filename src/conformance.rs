@@ -1,6 +1,6 @@
 //! The contracts of the ports as functions. Run your own [`EventStore`](crate::EventStore),
-//! [`EventTable`](crate::store::EventTable), [`KeyStore`](crate::keys::KeyStore) or [`Kms`](crate::kms::Kms) through
-//! them.
+//! [`EventTable`](crate::store::EventTable), [`KeyStore`](crate::keys::KeyStore), [`Kms`](crate::kms::Kms) or
+//! [`ShredLogCopy`](crate::erasure::ShredLogCopy) through them.
 //!
 //! They need the feature `conformance`. Each function panics if an implementation breaks its contract. Give each call a
 //! database of its own: the functions assume that nothing else uses it.
@@ -42,6 +42,7 @@ mod kms;
 mod log_rows;
 mod scheduled;
 mod seal_index;
+mod shred_log_copy;
 
 pub use event_store::*;
 pub use event_table::*;
@@ -51,6 +52,7 @@ pub use key_table::*;
 pub use kms::*;
 pub use log_rows::*;
 pub use scheduled::*;
+pub use shred_log_copy::*;
 
 use crate::error::Result;
 use async_trait::async_trait;

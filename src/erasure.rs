@@ -27,7 +27,7 @@ pub use crate::keys::erasure_consumer::ErasureConsumer;
 pub use crate::keys::hold::{DueScope, FailedScope, HeldScope, Hold, HoldPage, Schedule, SchedulePage, ShredMode};
 pub use crate::keys::shred_log::{
     CopyReport, CopyState, ExportedLog, FileCopy, LogFinding, LogProgress, LogReport, ReplayOptions, Replayed,
-    ShredLogCopy,
+    ShredLogCopy, check_copied_lines,
 };
 pub use crate::keys::sweep::{SweepOptions, SweepProgress, Swept};
 pub use export::{ExportItem, ExportLines, ExportOptions, ExportProgress, Exported, ExportedEvent, ExportedPayload};

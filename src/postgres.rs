@@ -1,5 +1,6 @@
 //! Events and keys in PostgreSQL.
 
+mod copy;
 mod dialect;
 mod events;
 mod keys;
@@ -7,5 +8,6 @@ mod migrations;
 mod own_transaction;
 mod row;
 
+pub use copy::PostgresCopy;
 pub use events::{PostgresStore, PostgresTables};
 pub use keys::PostgresKeys;

@@ -2,6 +2,7 @@
 //! implements: [`OwnTransaction`](own_transaction::OwnTransaction), [`Migrating`](migrations::Migrating), [`SqlRow`],
 //! [`Dialect`].
 
+pub(crate) mod copy;
 mod dialect;
 pub(crate) mod errors;
 pub(crate) mod events;

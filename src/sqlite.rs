@@ -1,5 +1,6 @@
 //! Events and keys in SQLite.
 
+mod copy;
 mod dialect;
 mod events;
 mod keys;
@@ -7,6 +8,7 @@ mod migrations;
 mod own_transaction;
 mod row;
 
+pub use copy::SqliteCopy;
 pub use events::SqliteStore;
 pub use keys::SqliteKeys;
 

@@ -577,7 +577,7 @@ async fn i11_i13_a_replay_that_loses_its_connection_is_completed() {
         let mut connection = PgConnection::connect_with(options).await?;
         let mut batches = ReplayOptions::default();
         batches.batch = 2;
-        Ok(keys().keys().replay_log(&mut connection, &copy, &batches, &mut |_| {}).await?)
+        Ok(keys().keys().replay_log(&mut connection, &[&copy], &batches, &mut |_| {}).await?)
     };
     let mut stopped = 0;
     // Without a fork, and with one.
@@ -599,7 +599,7 @@ async fn i11_i13_a_replay_that_loses_its_connection_is_completed() {
                 let done = replay(&db.options).await.unwrap();
                 assert!(done.is_complete() && done.forked != own.is_empty(), "{what}: {done:?}");
                 let mut connection = db.pool.acquire().await.unwrap();
-                let report = keys().keys().verify_log(&mut connection, Some(&copy), &mut |_| {}).await.unwrap();
+                let report = keys().keys().verify_log(&mut connection, &[&copy], &mut |_| {}).await.unwrap();
                 assert!(report.is_sound(), "{what}: {report:?}");
                 let left: i64 =
                     sqlx::query_scalar("SELECT count(wrapped_key) FROM data_keys WHERE scope_id IN ('first', 'third')")

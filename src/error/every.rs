@@ -231,6 +231,8 @@ fn of_keys() -> Vec<Error> {
             problem: "is not JSON".to_owned(),
             source: Some(step_error()),
         }),
+        Error::Keys(KeyFault::NotCopied { copy: "erased.jsonl".to_owned(), source: step_error() }),
+        Error::Keys(KeyFault::CopiesDiffer { first: "a.jsonl".to_owned(), second: "b.jsonl".to_owned(), seq: 7 }),
         Error::Keys(KeyFault::MissingKek { kek_id: kek_id() }),
         Error::Keys(KeyFault::NoActiveKek { partition: "eu".into() }),
         Error::Keys(KeyFault::KekInUse { kek_id: kek_id(), problem: "is active: rotate first".into() }),
@@ -361,7 +363,7 @@ fn every_variant_is_in_the_list() {
     let declared: BTreeSet<_> = outer.chain(inner).collect();
     let listed: BTreeSet<_> = all().iter().map(name).collect();
     assert_eq!(declared, listed);
-    assert_eq!(declared.len(), 87);
+    assert_eq!(declared.len(), 89);
 }
 
 /// The names of the variants of the first enum in a source text.

@@ -77,6 +77,32 @@ pub enum KeyFault {
         /// The error of the copy, if it failed.
         source: Option<StepError>,
     },
+    /// What was decided is committed, and stays; but a copy of the shred log that every decision goes into does not
+    /// have it yet. Don't do it again: export.
+    #[error(
+        "what was decided is committed and stays, but the copy of the shred log {copy} does not have it yet: see \
+         the cause, and then run eventseal shred-log export --append {copy}, or call copy_log again"
+    )]
+    NotCopied {
+        /// The copy, as it names itself.
+        copy: String,
+        /// Why not: an error of this crate.
+        source: StepError,
+    },
+    /// Two copies of the shred log are not of one log: one is not the beginning of the other. Nothing was done.
+    #[error(
+        "the copies of the shred log {first} and {second} differ at entry {seq}, so nothing was done: look which of \
+         them this key database was exported to last, and leave out the other, which is of a log that was replayed as \
+         a fork, or of another restore"
+    )]
+    CopiesDiffer {
+        /// A copy, as it names itself.
+        first: String,
+        /// Another copy.
+        second: String,
+        /// The number of the first entry in which they differ.
+        seq: u64,
+    },
     /// A consumer of erasures failed, so the change must not be committed: roll back.
     #[error("consumer of erasures {consumer} failed at {scope}: roll the transaction back")]
     Consumer {
@@ -137,6 +163,8 @@ impl KeyFault {
             Self::LogAltered { .. } | Self::ChainAltered { .. } => ErrorKind::LogAltered,
             Self::ShredLogBehind { .. } => ErrorKind::ShredLogBehind,
             Self::LogCopy { .. } => ErrorKind::LogCopy,
+            Self::NotCopied { .. } => ErrorKind::NotCopied,
+            Self::CopiesDiffer { .. } => ErrorKind::CopiesDiffer,
             Self::Consumer { source, .. } => match meaning(&**source) {
                 Failure::Collision => ErrorKind::Collision,
                 Failure::Outage => ErrorKind::DatabaseUnavailable,

@@ -28,12 +28,12 @@ macro_rules! kinds {
         ///   [`OutdatedTables`](Self::OutdatedTables), [`NewerTables`](Self::NewerTables),
         ///   [`NamespaceMismatch`](Self::NamespaceMismatch), [`NoActiveKek`](Self::NoActiveKek),
         ///   [`Keyring`](Self::Keyring), [`KmsRefused`](Self::KmsRefused),
-        ///   [`PermissionDenied`](Self::PermissionDenied), [`Pooler`](Self::Pooler), [`NoEffect`](Self::NoEffect),
-        ///   [`Database`](Self::Database), [`Other`](Self::Other).
+        ///   [`PermissionDenied`](Self::PermissionDenied), [`Pooler`](Self::Pooler), [`NotCopied`](Self::NotCopied),
+        ///   [`NoEffect`](Self::NoEffect), [`Database`](Self::Database), [`Other`](Self::Other).
         /// - **Somebody on call**, now, because what is stored is not what was written: [`Tampered`](Self::Tampered),
         ///   [`LogAltered`](Self::LogAltered), [`ShredLogBehind`](Self::ShredLogBehind), [`LogCopy`](Self::LogCopy),
-        ///   [`MissingKey`](Self::MissingKey), [`MissingKek`](Self::MissingKek), [`WrongKey`](Self::WrongKey),
-        ///   [`InvalidRow`](Self::InvalidRow).
+        ///   [`CopiesDiffer`](Self::CopiesDiffer), [`MissingKey`](Self::MissingKey), [`MissingKek`](Self::MissingKek),
+        ///   [`WrongKey`](Self::WrongKey), [`InvalidRow`](Self::InvalidRow).
         ///
         /// A service counts its errors by kind, and gives each its status:
         ///
@@ -153,6 +153,9 @@ kinds! {
     /// Something between the process and the database changes sessions. Let it track statements, or connect directly.
     /// Not retryable.
     Pooler = "pooler",
+    /// What was decided is committed, but a copy of the shred log does not have it yet. Make the copy reachable, and
+    /// export: the shred itself is done. Not retryable.
+    NotCopied = "not_copied",
     /// The database accepted a change, but did not make all of it. A shred that ends with this error has not certainly
     /// destroyed anything. Look at triggers, rules and policies. Not retryable.
     NoEffect = "no_effect",
@@ -174,6 +177,8 @@ kinds! {
     /// A copy of the shred log is empty, altered or of another namespace, or can't be read or written. The message says
     /// what to do. Not retryable.
     LogCopy = "log_copy",
+    /// Two copies of the shred log are not of one log. Nothing was done: find out which is right. Not retryable.
+    CopiesDiffer = "copies_differ",
     /// The row of a data key is missing, which no erasure does. Restore the key tables, or connect to the right
     /// database. Not retryable.
     MissingKey = "missing_key",

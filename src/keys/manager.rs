@@ -11,6 +11,7 @@ use crate::keys::erasure_consumer::ErasureConsumer;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::operator::{Cause, KeyOperator};
 use crate::keys::settings::KeyManagerBuilder;
+use crate::keys::shred_log::ShredLogCopy;
 use crate::keys::shred_log::required::LogGate;
 use crate::keys::sweeper::Caches;
 use crate::keys::{
@@ -47,7 +48,9 @@ pub struct KeyManager<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
     pub(crate) read_lag: Option<Duration>,
     /// Called for every decision about a scope, in its transaction.
     pub(crate) consumers: Vec<Arc<dyn ErasureConsumer<Tx>>>,
-    /// Compares the key table with a required copy of the shred log.
+    /// Copies of the shred log that have every decision at once.
+    pub(crate) copies: Vec<Arc<dyn ShredLogCopy>>,
+    /// Compares the key table with the required copies of the shred log.
     pub(crate) gate: Option<Arc<dyn LogGate<Tx>>>,
 }
 

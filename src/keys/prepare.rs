@@ -16,7 +16,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// is idempotent, and several processes may call it at once. It also [seals](Self::seal_log) the shred log if it
     /// can, and compares it with the copy if one is [required](crate::keys::KeyManagerBuilder::require_shred_log). An
     /// entry of the log that is not authentic is a warning here, and an error of
-    /// [`verify_log`](crate::keys::KeyManager::verify_log).
+    /// [`verify_log`](crate::keys::KeyManager::verify_log). Then it [copies](Self::copy_log) what an earlier process
+    /// has left, and warns if it can't.
     ///
     /// A process that was not prepared asks the KMS in its first append, before anything is locked. On SQLite, that
     /// append may fail with the retryable [`Error::Collision`](crate::Error::Collision) if another transaction wrote
@@ -47,7 +48,10 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         }
         self.open_integrity_key(connection, &namespace).await?;
         self.seal_log_if_possible(connection).await?;
-        self.check_log_now(connection).await
+        self.check_log_now(connection).await?;
+        // Not before: after a restore, the copies must stay as they are.
+        self.copy_at_start(connection).await;
+        Ok(())
     }
 }
 

@@ -25,7 +25,9 @@ const KEK_CACHE_PERIOD: Duration = Duration::from_secs(3_600);
 /// | [`kek_partition`](Self::kek_partition) | one key-encryption key for all scopes |
 /// | [`kek_cache_period`](Self::kek_cache_period) | an hour |
 /// | [`erasure_consumer`](Self::erasure_consumer) | none |
+/// | [`copy_shred_log`](Self::copy_shred_log) | no copy of the shred log is written |
 /// | [`require_shred_log`](Self::require_shred_log) | no copy of the shred log is required |
+/// | [`compare_whole_log_every`](Self::compare_whole_log_every) | after ten periods of `require_shred_log` |
 /// | [`reads_may_lag`](Self::reads_may_lag) | reads do not lag: a committed shred holds for the next read |
 ///
 /// ```
@@ -53,7 +55,9 @@ pub struct KeyManagerBuilder<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
     kek_cache_period: Duration,
     read_lag: Option<Duration>,
     consumers: Vec<Arc<dyn ErasureConsumer<Tx>>>,
-    gate: Option<Arc<dyn LogGate<Tx>>>,
+    copies: Vec<Arc<dyn ShredLogCopy>>,
+    gate: Option<Box<dyn LogGate<Tx>>>,
+    whole_log_period: Option<Duration>,
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K> {
@@ -67,7 +71,9 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K>
             kek_cache_period: KEK_CACHE_PERIOD,
             read_lag: None,
             consumers: Vec::new(),
+            copies: Vec::new(),
             gate: None,
+            whole_log_period: None,
         }
     }
 
@@ -139,6 +145,12 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K>
     /// The key manager with these settings.
     #[must_use]
     pub fn build(self) -> KeyManager<Tx, K> {
+        let gate = self.gate.map(|mut gate| {
+            if let Some(period) = self.whole_log_period {
+                gate.set_whole_period(period);
+            }
+            Arc::from(gate)
+        });
         KeyManager {
             store: self.store,
             tx: self.tx,
@@ -150,32 +162,80 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K>
             partition_of: self.partition_of,
             read_lag: self.read_lag,
             consumers: self.consumers,
-            gate: self.gate,
+            copies: self.copies,
+            gate,
         }
     }
 }
 
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized + 'static> KeyManagerBuilder<Tx, K> {
+    /// Writes every decision into a copy of the shred log at once. Call it several times for several copies.
+    ///
+    /// Calls that commit on their own ([`sweep`](KeyManager::sweep), [`shred_many`](KeyManager::shred_many),
+    /// [`shred_partition`](KeyManager::shred_partition)) seal and copy the entry of each scope right after its commit,
+    /// and before they report it. They bring the copies up to date first, and begin nothing if they can't. Where the
+    /// transaction is yours, call [`copy_log`](KeyManager::copy_log) after your commit.
+    ///
+    /// If the copy can't be written, the error is [`KeyFault::NotCopied`](crate::error::KeyFault::NotCopied): what was
+    /// decided is committed, and stays. Make the copy reachable, and export. Anything that copies later adds what is
+    /// missing. A process that ends right between a commit and the copy leaves that one decision open until then.
+    ///
+    /// The copy is not begun here, because an empty one may be the wrong one: begin it once with
+    /// [`export_log`](KeyManager::export_log). A call waits for the copy, so let a copy in a database give up soon.
+    pub fn copy_shred_log(mut self, copy: impl ShredLogCopy + 'static) -> Self {
+        self.copies.push(Arc::new(copy));
+        self
+    }
+
     /// Opens and seals nothing while the key table does not agree with a copy of its shred log. So a restore of the key
-    /// database, or of a part of it, brings nothing back that was shredded.
+    /// database, or of a part of it, brings nothing back that was shredded. Call it several times to require several
+    /// copies, each of which must be there and agree. The shortest `period` holds then.
     ///
     /// [`prepare`](KeyManager::prepare), [`open`](KeyManager::open), and the first call that opens or seals after each
-    /// `period` compare the end of the copy with the log, and the log with the tombstones. If they disagree, they fail
-    /// with [`KeyFault::ShredLogBehind`](crate::error::KeyFault::ShredLogBehind), and so does every later call, until
-    /// [`replay_log`](KeyManager::replay_log) has repaired it. The same holds if the copy can't be read, and if it is
+    /// `period` compare. If something disagrees, they fail with
+    /// [`KeyFault::ShredLogBehind`](crate::error::KeyFault::ShredLogBehind), and so does every later call, until
+    /// [`replay_log`](KeyManager::replay_log) has repaired it. The same holds if a copy can't be read, and if it is
     /// empty: [`export_log`](KeyManager::export_log) begins it. Shreds and other changes of scopes go on.
     ///
-    /// Two things are left open. What was shredded since the last export may come back: export after every shred, or
-    /// often. And a process that runs while the tables are restored under it may open for one more `period`. The check
-    /// reads the shred log and the rows of the scopes from end to end, so a period of minutes suits most.
+    /// Each check finds:
     ///
-    /// In a transaction that sees an old state (`REPEATABLE READ`, `SERIALIZABLE`) the check may fail if the copy has
-    /// grown since: such a transaction must be begun again. On SQLite, an append that checks reads before it writes, so
-    /// it may fail with the retryable [`Error::Collision`](crate::Error::Collision) if another transaction wrote
-    /// meanwhile.
+    /// - that the tables were restored, if a copy has a later entry, or that the log forked: it compares the end of
+    ///   each copy with the log;
+    /// - that the tables were restored while the process runs, whatever the copies have: it compares the end of the log
+    ///   with the one that the check before has found;
+    /// - keys of new shreds that are there again: it compares the entries since the check before with the keys.
+    ///
+    /// A [whole](Self::compare_whole_log_every) check finds key rows and scopes that were restored alone, whenever they
+    /// were shredded: it compares all entries with all keys and scopes. The first check is one, the first after every
+    /// ten periods, and those of `prepare` and `open`.
+    ///
+    /// A whole check reads the shred log and the rows of the scopes from end to end. The others cost a few look-ups,
+    /// however long the log is.
+    ///
+    /// So three things are left open. What was shredded since the last export may come back:
+    /// [copy every shred](Self::copy_shred_log), or export often. A process that runs while the tables are restored
+    /// under it may open for one more `period`. And if key rows are restored alone, it may open what they bring back
+    /// for ten more. With a period of zero, each check is a whole one.
+    ///
+    /// In a transaction that sees an old state (`REPEATABLE READ`, `SERIALIZABLE`), and on a standby that lags, the
+    /// check may fail if the log has grown since: begin such a transaction again. On SQLite, an append that checks
+    /// reads before it writes, so it may fail with the retryable [`Error::Collision`](crate::Error::Collision) if
+    /// another transaction wrote meanwhile.
     pub fn require_shred_log(mut self, copy: impl ShredLogCopy + 'static, period: Duration) -> Self {
-        let (table, copy) = (Arc::clone(&self.store), Arc::new(copy));
-        self.gate = Some(Arc::new(Required { table, copy, period, checked: Mutex::new(None) }));
+        let table = Arc::clone(&self.store);
+        let gate = self.gate.get_or_insert_with(|| Box::new(Required::new(table)));
+        gate.require(Arc::new(copy), period);
+        self
+    }
+
+    /// How long the checks of required copies may be short after a whole one, which compares all entries of the shred
+    /// log with all keys. Ten periods of [`require_shred_log`](Self::require_shred_log) by default. With zero, each
+    /// check is a whole one.
+    ///
+    /// It decides how soon key rows are found that were restored alone, under a process that runs. With a long log, a
+    /// short period and a longer one of this kind find a restore of the whole tables sooner, at the same price.
+    pub fn compare_whole_log_every(mut self, period: Duration) -> Self {
+        self.whole_log_period = Some(period);
         self
     }
 }

@@ -1,19 +1,23 @@
 //! The shred log as a whole: its copies, its check, and its replay after a restore.
 
+mod at_once;
 mod chain;
 mod copy;
 mod export;
 mod file_copy;
-mod lines;
+pub(crate) mod lines;
 mod replay;
 mod replay_batch;
 pub(crate) mod required;
+mod rules;
+mod several;
 mod verify;
 
 pub use copy::ShredLogCopy;
 pub use export::ExportedLog;
 pub use file_copy::FileCopy;
 pub use replay::{ReplayOptions, Replayed};
+pub use rules::check_copied_lines;
 pub use verify::{CopyReport, CopyState, LogFinding, LogReport};
 
 /// The progress of work on the shred log, in entries.

@@ -89,7 +89,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Those of [`shred`](Self::shred) that are not about one scope, and
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction). All scopes and reasons are
     /// checked first: if one of them is refused, nothing was shredded. What was shredded before any other error stays
-    /// shredded.
+    /// shredded. [`KeyFault::NotCopied`] if a copy is
+    /// [kept at once](crate::keys::KeyManagerBuilder::copy_shred_log), and can't be written: what was shredded so far
+    /// stays shredded. Those of [`export_log`](Self::export_log) if it can't be written before the first shred.
     pub async fn shred_many(
         &self,
         connection: &mut Tx,
@@ -132,8 +134,11 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             check_change(scope, Cause { reason, actor })?;
         }
         let mut done = ShreddedMany { is_complete: true, ..ShreddedMany::default() };
+        self.copy_ahead(connection).await?;
         for ShredRequest { scope, reason } in requests {
-            done.add(scope, self.shred_alone(connection, scope, Cause { reason, actor }).await)?;
+            if done.add(scope, self.shred_alone(connection, scope, Cause { reason, actor }).await)? {
+                self.copy_at_once(connection).await?;
+            }
             progress(done.progress());
         }
         if done.shredded > 0 {
@@ -153,6 +158,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if self.store.active_kek(connection, partition).await?.is_none() {
             return Err(no_active_kek(partition));
         }
+        self.copy_ahead(connection).await?;
         let (mut done, mut skipped) = (ShreddedMany::default(), HashSet::new());
         for _ in 0..PASSES {
             let mut query = ScopeQuery { partition: Some(partition.to_owned()), limit: 1_000, ..ScopeQuery::default() };
@@ -169,7 +175,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                     if outcome.is_err() {
                         skipped.insert(info.scope.clone());
                     }
-                    done.add(&info.scope, outcome)?;
+                    if done.add(&info.scope, outcome)? {
+                        self.copy_at_once(connection).await?;
+                    }
                     progress(done.progress());
                 }
                 query.after = page.next;
@@ -224,7 +232,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> TableWork<Tx> for Alone<
 }
 
 impl ShreddedMany {
-    fn add(&mut self, scope: &KeyScope, outcome: Result<Shredding>) -> Result<()> {
+    /// Returns whether something was shredded.
+    fn add(&mut self, scope: &KeyScope, outcome: Result<Shredding>) -> Result<bool> {
+        let before = self.shredded;
         match outcome {
             Ok(shredding) if shredding.was_shredded && shredding.destroyed.is_empty() => self.already += 1,
             Ok(shredding) => {
@@ -237,7 +247,7 @@ impl ShreddedMany {
             }
             Err(error) => return Err(error),
         }
-        Ok(())
+        Ok(self.shredded > before)
     }
 
     fn progress(&self) -> ShredProgress {

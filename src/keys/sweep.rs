@@ -75,7 +75,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`SetUpFault::PermissionDenied`](crate::error::SetUpFault::PermissionDenied),
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction),
     /// [`Error::Database`](crate::Error::Database) in an outage; errors of the KMS if the integrity key is not cached.
-    /// Scopes that were shredded before it remain so.
+    /// [`KeyFault::NotCopied`] if a copy that is [written at once](crate::keys::KeyManagerBuilder::copy_shred_log)
+    /// can't be written, and those of [`export_log`](Self::export_log) if it can't be before the first shred. Scopes
+    /// that were shredded before an error remain so.
     pub async fn sweep(
         &self,
         connection: &mut Tx,
@@ -93,6 +95,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         progress: &mut (dyn FnMut(SweepProgress) + Send),
     ) -> Result<Swept> {
         self.check_namespace(connection).await?;
+        self.copy_ahead(connection).await?;
         let (by, limit) = (now(), options.batch.max(1));
         let (mut swept, mut at, mut after) = (Swept::default(), SweepProgress::default(), None);
         loop {
@@ -104,6 +107,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                     Ok(Fate::Shredded(keys)) => {
                         swept.shredded += 1;
                         swept.keys += keys;
+                        self.copy_at_once(connection).await?;
                     }
                     Ok(Fate::NotDue) => {}
                     Ok(Fate::Busy) => swept.busy.push(scope),

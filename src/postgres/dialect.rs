@@ -19,6 +19,10 @@ impl Dialect for Postgres {
         statement.bind(numbers)
     }
 
+    fn texts(statement: Statement<Self>, texts: &[String]) -> Statement<Self> {
+        statement.bind(texts)
+    }
+
     async fn rows(statement: Statement<Self>, connection: &mut PgConnection) -> sqlx::Result<Vec<PgRow>> {
         statement.fetch_all(connection).await
     }

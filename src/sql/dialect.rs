@@ -22,5 +22,7 @@ pub(crate) trait Dialect: Database<Row: SqlRow> {
     fn number(statement: Statement<Self>, number: i64) -> Statement<Self>;
     /// Binds a list of numbers, in the form in which the database takes lists.
     fn numbers(statement: Statement<Self>, numbers: &[i64]) -> Statement<Self>;
+    /// Binds a list of texts.
+    fn texts(statement: Statement<Self>, texts: &[String]) -> Statement<Self>;
     async fn rows(statement: Statement<Self>, connection: &mut Self::Connection) -> sqlx::Result<Vec<Self::Row>>;
 }

@@ -19,6 +19,10 @@ impl Dialect for Sqlite {
         statement.bind(serde_json::json!(numbers).to_string())
     }
 
+    fn texts(statement: Statement<Self>, texts: &[String]) -> Statement<Self> {
+        statement.bind(serde_json::json!(texts).to_string())
+    }
+
     async fn rows(statement: Statement<Self>, connection: &mut SqliteConnection) -> sqlx::Result<Vec<SqliteRow>> {
         statement.fetch_all(connection).await
     }

@@ -28,6 +28,7 @@ const COMPILED_IN: &[&str] = &["src/lib.rs", "crates/eventseal-testing/src/lib.r
 const SQL: &[(&str, &str)] = &[
     ("CREATE ROLE shop_reader", "grants.rs of the command runs it, and what each role may do after it"),
     ("ATTACH 'shop.db' AS original", "maintenance_copies.rs runs it"),
+    ("GRANT SELECT, INSERT ON shred_log_copy", "shred_log/copies.rs runs it, and exports as that role"),
 ];
 
 /// The beginnings of lines of shell, and the reason why they need no test here.

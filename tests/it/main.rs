@@ -12,6 +12,7 @@ mod certificates;
 mod changes;
 #[cfg(feature = "databases")]
 mod conformance;
+mod copy_mutants;
 mod dependencies;
 #[cfg(feature = "databases")]
 mod events_of;

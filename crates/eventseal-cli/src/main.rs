@@ -8,6 +8,7 @@ mod args;
 mod census;
 mod certificate;
 mod connect;
+mod copies;
 mod doctor;
 mod doubts;
 mod export;

@@ -1,18 +1,19 @@
-//! `shred-log export`, `verify` and `replay`: the shred log, and its copy in a file.
+//! `shred-log export`, `verify` and `replay`: the shred log, and its copies.
 
 use crate::args::{ExportLog, ReplayLog, VerifyLog};
 use crate::connect::{connect, on};
+use crate::copies;
 use crate::interrupt;
 use crate::master_key;
 use crate::output::{Exit, Failure, Progress, Report, count, number, shown};
 use eventseal::KeyScope;
-use eventseal::erasure::{FileCopy, LogProgress, LogReport, ReplayOptions, Replayed, ShredLogCopy};
+use eventseal::erasure::{LogProgress, LogReport, ReplayOptions, Replayed, ShredLogCopy};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 pub(crate) async fn export(args: ExportLog, json: bool) -> Result<Report, Failure> {
     let kms = master_key::open(&args.master_key).await?;
-    let copy = FileCopy::new(&args.append);
+    let copy = copies::to_begin(&args.append, &args.database)?;
     on!(connect(&args.database).await?, db => {
         let namespace = db.namespace().await?;
         let manager = db.manager(kms);
@@ -23,13 +24,13 @@ pub(crate) async fn export(args: ExportLog, json: bool) -> Result<Report, Failur
                 interrupt::kept(format!("{} added, and stay so; run it again for the others", entries(progress.done)));
             }
         };
-        let done = manager.export_log(&mut db.connection, &copy, &mut show).await?;
+        let done = manager.export_log(&mut db.connection, &*copy, &mut show).await?;
         bar.finish();
-        let file = shown(&args.append.display().to_string());
+        let name = shown(&copy.name());
         let began = if done.began { "Begun: " } else { "" };
-        let text = format!("{began}{} added to {file}, which ends at entry {}.", entries(done.added), number(done.seq));
+        let text = format!("{began}{} added to {name}, which ends at entry {}.", entries(done.added), number(done.seq));
         let json = json!({
-            "copy": args.append.display().to_string(),
+            "copy": copy.name(),
             "added": done.added,
             "seq": done.seq,
             "hash": hex(&done.hash),
@@ -41,17 +42,14 @@ pub(crate) async fn export(args: ExportLog, json: bool) -> Result<Report, Failur
 
 pub(crate) async fn verify(args: VerifyLog, json: bool) -> Result<Report, Failure> {
     let kms = master_key::open(&args.master_key).await?;
-    let copy = args.copy.map(FileCopy::new);
+    let copies = copies::all(&args.copies, &args.database)?;
     on!(connect(&args.database).await?, db => {
         let namespace = db.namespace().await?;
         let manager = db.manager(kms);
         let mut bar = Progress::new(json, args.progress.progress_every, "entries");
         let mut show = |progress: LogProgress| bar.at(progress.done, progress.total);
-        let copy: Option<&dyn ShredLogCopy> = match &copy {
-            Some(copy) => Some(copy),
-            None => None,
-        };
-        let found = manager.verify_log(&mut db.connection, copy, &mut show).await?;
+        let copies: Vec<&dyn ShredLogCopy> = copies.iter().map(|copy| &**copy).collect();
+        let found = manager.verify_log(&mut db.connection, &copies, &mut show).await?;
         bar.finish();
         Ok(verified(&found).of(&namespace, &db.place))
     })
@@ -62,7 +60,7 @@ fn verified(found: &LogReport) -> Report {
     if found.carried > 0 {
         let _ = writeln!(text, "{} from before there was a log, and not authenticated.", were(found.carried));
     }
-    if let Some(copy) = &found.copy {
+    for copy in &found.copies {
         let state = match copy.state.as_str() {
             "complete" => "it has every entry",
             "behind" => "the log has gone on since: export again",
@@ -82,7 +80,7 @@ fn verified(found: &LogReport) -> Report {
     } else {
         let _ = write!(text, "{} wrong.", if found.count == 1 { "1 thing is".to_owned() } else { things(found.count) });
     }
-    let copy = found.copy.as_ref().map(
+    let copies = found.copies.iter().map(
         |copy| json!({ "copy": copy.name, "seq": copy.seq, "hash": hex(&copy.hash), "state": copy.state.as_str() }),
     );
     let json = json!({
@@ -90,7 +88,7 @@ fn verified(found: &LogReport) -> Report {
         "seq": found.seq,
         "hash": hex(&found.hash),
         "carried": found.carried,
-        "copy": copy,
+        "copies": copies.collect::<Vec<_>>(),
         "count": found.count,
         "findings": findings,
     });
@@ -100,14 +98,15 @@ fn verified(found: &LogReport) -> Report {
 
 pub(crate) async fn replay(args: ReplayLog, json: bool) -> Result<Report, Failure> {
     let kms = master_key::open(&args.master_key).await?;
-    let copy = FileCopy::new(&args.copy);
+    let copies = copies::all(&args.copies, &args.database)?;
     let mut options = ReplayOptions::default();
     options.dry_run = args.dry_run;
     on!(connect(&args.database).await?, db => {
         let namespace = if args.dry_run {
             db.namespace().await?
         } else {
-            db.announce(json, &format!("Replaying {}", shown(&args.copy.display().to_string()))).await?
+            let names: Vec<String> = copies.iter().map(|copy| shown(&copy.name()).to_string()).collect();
+            db.announce(json, &format!("Replaying {}", names.join(", "))).await?
         };
         let manager = db.manager(kms);
         let mut bar = Progress::new(json, args.progress.progress_every, "entries");
@@ -115,7 +114,8 @@ pub(crate) async fn replay(args: ReplayLog, json: bool) -> Result<Report, Failur
             bar.at(progress.done, progress.total);
             interrupt::kept("what was replayed stays; run it again for the rest".to_owned());
         };
-        let done = manager.replay_log(&mut db.connection, &copy, &options, &mut show).await?;
+        let copies: Vec<&dyn ShredLogCopy> = copies.iter().map(|copy| &**copy).collect();
+        let done = manager.replay_log(&mut db.connection, &copies, &options, &mut show).await?;
         bar.finish();
         Ok(replayed(&done, &args).of(&namespace, &db.place))
     })
@@ -128,6 +128,7 @@ fn replayed(done: &Replayed, args: &ReplayLog) -> Report {
     let left = [scopes(&done.held, "held"), scopes(&done.undecided, "undecided")].concat();
     let json = json!({
         "dry_run": args.dry_run,
+        "copy": done.copy,
         "entries": done.entries,
         "missing": done.missing,
         "scopes": done.disagreed,

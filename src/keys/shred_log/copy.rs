@@ -4,11 +4,12 @@ use crate::error::{BoxError, Error, KeyFault, StepError};
 use async_trait::async_trait;
 use std::sync::Arc;
 
-/// A copy of the shred log, kept where a restore of the key database does not reach: a [file](super::FileCopy), an
-/// object in another account, a table in another database.
+/// A copy of the shred log, kept where a restore of the key database does not reach: a [file](super::FileCopy), a table
+/// in another database (`PostgresCopy`, `SqliteCopy`), an object in another account.
 ///
-/// It holds lines of text, which this crate makes and reads, and which only ever grow. It need not understand them. It
-/// must not reveal them either: they name scopes.
+/// It holds lines of text, which this crate makes and reads, and which are only ever added. It need not understand
+/// them: [`check_copied_lines`](super::check_copied_lines) decides what may be added. It must not reveal them either:
+/// they name scopes. The conformance suite checks a copy of your own.
 ///
 /// **A copy must not be restored together with the key database.** It is what shows that a restore happened.
 #[async_trait]
@@ -30,7 +31,9 @@ pub trait ShredLogCopy: Send + Sync {
     async fn lines(&self, from: u64, limit: u32) -> Result<Vec<String>, BoxError>;
 
     /// Adds lines at the end, all of them or none, and returns once they would outlast a crash. It fails if the last
-    /// line is not `last`: somebody else has added lines meanwhile.
+    /// line is not `last`, because somebody else has added lines meanwhile, and wherever
+    /// [`check_copied_lines`](super::check_copied_lines) fails. Between that check and the end of the append, nobody
+    /// else may add. An export that fails looks at the last line again, and goes on if it has moved.
     ///
     /// # Errors
     /// Those of the copy.

@@ -7,7 +7,7 @@ use crate::error::{Error, KeyFault, Result};
 use crate::keys::log::Digest;
 use crate::keys::manager::KeyManager;
 use crate::keys::names::{KekId, KeyId, KeyScope};
-use crate::keys::{KeyTable, LogHead};
+use crate::keys::{KeyTable, LogHead, SealedEntry};
 
 /// The report of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +26,16 @@ pub struct ExportedLog {
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Seals the shred log, and adds to a copy of it what the copy does not have.
     ///
-    /// Call it at intervals, and after the commit of a shred if none may be lost: a restore of the key database brings
-    /// back what was shredded since the last export, and nothing shows it. It works on a connection that is not in a
-    /// transaction. A call that ended early is completed by the next one.
-    ///
-    /// Of several exports to one copy at once, one may fail with [`KeyFault::LogCopy`], and can be run again.
+    /// Call it at intervals, or name the copy with
+    /// [`copy_shred_log`](crate::keys::KeyManagerBuilder::copy_shred_log) if no shred may be lost: a restore of the key
+    /// database brings back what was shredded since the last export, and nothing shows it. It works on a connection
+    /// that is not in a transaction. A call that ended early is completed by the next one. Any number of processes may
+    /// export to one copy at once.
     ///
     /// # Errors
     /// [`KeyFault::LogCopy`] if the copy can't be read or written, is of another namespace, or was replayed into this
     /// log as a fork, [`KeyFault::ShredLogBehind`] if the copy has entries that the log does not have: nothing is added
+    /// then. [`KeyFault::LogAltered`] if an entry is not what was written, and has no number; all others are exported
     /// then. Those of [`seal_log`](Self::seal_log).
     pub async fn export_log(
         &self,
@@ -42,42 +43,48 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         copy: &dyn ShredLogCopy,
         progress: &mut (dyn FnMut(LogProgress) + Send),
     ) -> Result<ExportedLog> {
-        let head = self.seal_log(connection).await?;
+        let (exported, altered) = self.export(connection, copy, true, progress).await?;
+        altered.map_or(Ok(exported), Err)
+    }
+
+    /// Exports. Where `may_begin` is false, an empty copy is refused: it may be the wrong one. Returns the error of an
+    /// entry that got no number too.
+    pub(super) async fn export(
+        &self,
+        connection: &mut Tx,
+        copy: &dyn ShredLogCopy,
+        may_begin: bool,
+        progress: &mut (dyn FnMut(LogProgress) + Send),
+    ) -> Result<(ExportedLog, Option<Error>)> {
+        let altered = match self.seal_log(connection).await {
+            Ok(_) => None,
+            Err(error @ Error::Keys(KeyFault::LogAltered { .. })) => Some(error),
+            Err(error) => return Err(error),
+        };
         let namespace = self.check_namespace(connection).await?;
         let keys = self.copied_keys(connection).await?;
         let last = copy.last().await.map_err(failed(copy, UNREADABLE))?;
-        let begun = last.as_deref().map(parse).transpose().map_err(|problem| wrong(copy, None, last_line(&problem)))?;
-        let mut end = match &begun {
-            Some(line) => line.stamp().clone(),
-            None => Stamp { namespace: namespace.as_str().to_owned(), seq: 0, hash: [0; 32], keys: String::new() },
-        };
-        self.check_end(connection, copy, &end, &head).await?;
-        let (mut added, digest, mut last) = (0, keys.digest(), last);
-        let total = head.seq.saturating_sub(end.seq);
-        progress(LogProgress { total, done: 0 });
-        loop {
-            let page = self.store.log_entries(connection, end.seq, PAGE).await?;
-            let mut lines = Vec::with_capacity(page.len() + 1);
-            if end.keys != digest {
-                end.keys.clone_from(&digest);
-                lines.push(keys.line(&end));
-            }
-            for sealed in &page {
-                if (sealed.row.seq, sealed.row.previous_hash) != (end.seq + 1, end.hash) {
-                    let problem = "does not follow from the row before";
-                    return Err(Error::Keys(KeyFault::ChainAltered { seq: sealed.row.seq, problem }));
-                }
-                (end.seq, end.hash) = (sealed.row.seq, sealed.row.hash);
-                lines.push(entry_line(namespace.as_str(), &digest, sealed));
-            }
-            let Some(new_last) = lines.last().cloned() else { break };
-            copy.append(last.as_deref(), &lines).await.map_err(failed(copy, UNWRITABLE))?;
-            last = Some(new_last);
-            added += page.len() as u64;
-            progress(LogProgress { total: total.max(added), done: added });
+        let began = last.is_none();
+        if began && !may_begin {
+            return Err(wrong(copy, None, empty(copy)));
         }
-        tracing::info!(added, seq = end.seq, "the shred log was exported");
-        Ok(ExportedLog { added, seq: end.seq, hash: end.hash, began: begun.is_none() })
+        let begin = Stamp { namespace: namespace.as_str().to_owned(), seq: 0, hash: [0; 32], keys: String::new() };
+        let mut run = Run { copy, digest: keys.digest(), keys, end: begin, last, added: 0 };
+        run.find_end()?;
+        let mut total = None;
+        loop {
+            let head = self.store.log_head(connection).await?;
+            self.check_end(connection, copy, &run.end, &head).await?;
+            let total = *total.get_or_insert(head.seq.saturating_sub(run.end.seq));
+            progress(LogProgress { total: total.max(run.added), done: run.added });
+            let page = self.store.log_entries(connection, run.end.seq, PAGE).await?;
+            if !run.add(&page).await? {
+                break;
+            }
+        }
+        let Run { added, end: Stamp { seq, hash, .. }, .. } = run;
+        tracing::info!(added, seq, "the shred log was exported");
+        Ok((ExportedLog { added, seq, hash, began }, altered))
     }
 
     /// Checks that the log goes on from the end of a copy.
@@ -106,6 +113,73 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         keks.sort_unstable_by_key(|kek| kek.kek_id);
         Ok(CopiedKeys { keys, keks })
     }
+}
+
+/// An export to one copy.
+struct Run<'a> {
+    copy: &'a dyn ShredLogCopy,
+    keys: CopiedKeys,
+    digest: String,
+    /// What the copy's last line says.
+    end: Stamp,
+    /// The copy's last line.
+    last: Option<String>,
+    added: u64,
+}
+
+impl Run<'_> {
+    fn find_end(&mut self) -> Result<()> {
+        if let Some(last) = &self.last {
+            let line = parse(last).map_err(|problem| wrong(self.copy, None, last_line(&problem)))?;
+            self.end = line.stamp().clone();
+        }
+        Ok(())
+    }
+
+    /// Adds the entries of a page, and the keys if they changed. Returns whether the end of the copy has moved.
+    async fn add(&mut self, page: &[SealedEntry]) -> Result<bool> {
+        let (mut end, mut lines) = (self.end.clone(), Vec::with_capacity(page.len() + 1));
+        if end.keys != self.digest {
+            end.keys.clone_from(&self.digest);
+            lines.push(self.keys.line(&end));
+        }
+        for sealed in page {
+            if (sealed.row.seq, sealed.row.previous_hash) != (end.seq + 1, end.hash) {
+                let problem = "does not follow from the row before";
+                return Err(Error::Keys(KeyFault::ChainAltered { seq: sealed.row.seq, problem }));
+            }
+            (end.seq, end.hash) = (sealed.row.seq, sealed.row.hash);
+            lines.push(entry_line(&end.namespace, &self.digest, sealed));
+        }
+        if lines.is_empty() {
+            return Ok(false);
+        }
+        if let Err(error) = self.copy.append(self.last.as_deref(), &lines).await {
+            // Somebody else may have exported meanwhile. Or this call has, and the answer was lost.
+            let last = self.copy.last().await.map_err(failed(self.copy, UNREADABLE))?;
+            let before = self.end.seq;
+            if last == self.last {
+                return Err(failed(self.copy, UNWRITABLE)(error));
+            }
+            self.last = last;
+            self.find_end()?;
+            if self.end.seq < before {
+                return Err(failed(self.copy, "has lost lines meanwhile: look who else writes to it")(error));
+            }
+            return Ok(true);
+        }
+        (self.end, self.last, self.added) = (end, lines.pop(), self.added + page.len() as u64);
+        Ok(true)
+    }
+}
+
+/// What is wrong with an empty copy, where there has to be one.
+pub(super) fn empty(copy: &dyn ShredLogCopy) -> String {
+    format!(
+        "is empty, and it is required: look whether that is the right one; if there was no copy before, begin it: \
+         eventseal shred-log export --append {}",
+        copy.name()
+    )
 }
 
 pub(super) fn last_line(problem: &str) -> String {

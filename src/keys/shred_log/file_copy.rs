@@ -1,6 +1,7 @@
 //! A copy of the shred log in a file.
 
 use super::copy::ShredLogCopy;
+use super::rules::check_copied_lines;
 use crate::error::BoxError;
 use crate::keys::manager::lock;
 use async_trait::async_trait;
@@ -91,12 +92,10 @@ impl FileCopy {
         Ok(lines)
     }
 
-    fn add(&self, last: Option<&str>, lines: &[String]) -> io::Result<()> {
+    fn add(&self, last: Option<&str>, lines: &[String]) -> Result<(), BoxError> {
         let mut file = self.open_for_appending()?;
         let (found, end) = last_line(&mut file)?;
-        if found.as_deref() != last {
-            return Err(io::Error::other("somebody else has added to it meanwhile: export again"));
-        }
+        check_copied_lines(found.as_deref(), last, lines)?;
         let mut bytes = Vec::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
         for line in lines {
             bytes.extend_from_slice(line.as_bytes());
@@ -107,7 +106,7 @@ impl FileCopy {
         if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_all()) {
             // Should this fail too, a part of a line is left, which nobody reads, or whole lines, which are right.
             drop(file.set_len(end));
-            return Err(error);
+            return Err(error.into());
         }
         Ok(())
     }
@@ -160,34 +159,30 @@ impl ShredLogCopy for FileCopy {
     }
 
     async fn append(&self, last: Option<&str>, lines: &[String]) -> Result<(), BoxError> {
-        Ok(self.add(last, lines)?)
+        self.add(last, lines)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::shred_log::rules::made;
     use futures::executor::block_on;
 
     #[test]
-    fn lines_are_added_and_found() {
+    fn the_last_line_is_found_wherever_chunks_end() {
         let folder = tempfile::tempdir().unwrap();
         let copy = FileCopy::new(folder.path().join("log"));
-        assert!(block_on(copy.last()).unwrap().is_none() && block_on(copy.lines(0, 9)).unwrap().is_empty());
-        let lines: Vec<String> = (0..40_u32).map(|n| format!("{n}{}", "x".repeat(n as usize * 20))).collect();
+        let lines = made::lines(40, |n| n * 200);
         let mut last = None;
-        for page in lines.chunks(7) {
+        for page in lines.chunks(3) {
             block_on(copy.append(last.as_deref(), page)).unwrap();
             last = block_on(copy.last()).unwrap();
             assert_eq!(last.as_ref(), page.last());
         }
-        for (from, limit) in [(0, 100), (3, 2), (5, 1), (6, 100), (2, 2), (39, 5), (40, 5)] {
-            let expected: Vec<String> = lines.iter().skip(from).take(limit).cloned().collect();
-            let found = block_on(copy.lines(from as u64, u32::try_from(limit).unwrap())).unwrap();
-            assert_eq!(found, expected, "{from}, {limit}");
-        }
-        assert!(block_on(copy.append(Some("another"), &lines)).is_err(), "somebody else has added lines");
-        assert!(block_on(copy.append(None, &lines)).is_err());
+        assert_eq!(block_on(copy.lines(0, 99)).unwrap(), lines);
+        assert_eq!(block_on(copy.lines(39, 99)).unwrap(), lines[39..]);
+        assert_eq!(block_on(copy.lines(2, 2)).unwrap(), lines[2..4]);
     }
 
     #[test]
@@ -195,16 +190,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let copy = FileCopy::new(&path);
-        for torn in ["", "torn", "to rn that is longer than what is added next"] {
-            std::fs::write(&path, format!("one\ntwo\n{torn}")).unwrap();
-            assert_eq!(block_on(copy.last()).unwrap().as_deref(), Some("two"));
-            assert_eq!(block_on(copy.lines(0, 9)).unwrap(), ["one", "two"]);
-            block_on(copy.append(Some("two"), &["three".to_owned()])).unwrap();
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\n");
+        let lines = made::lines(3, |_| 3);
+        let (all, begun) = (lines.join("\n") + "\n", lines[..2].join("\n") + "\n");
+        for torn in ["", "torn", &"torn that is longer than what is added next ".repeat(99)] {
+            std::fs::write(&path, format!("{begun}{torn}")).unwrap();
+            assert_eq!(block_on(copy.last()).unwrap().as_ref(), Some(&lines[1]));
+            assert_eq!(block_on(copy.lines(0, 9)).unwrap(), lines[..2]);
+            block_on(copy.append(Some(&lines[1]), &lines[2..])).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), all);
         }
         std::fs::write(&path, "torn").unwrap();
-        block_on(copy.append(None, &["one".to_owned()])).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
+        block_on(copy.append(None, &lines)).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), all);
     }
 
     #[cfg(unix)]
@@ -213,7 +210,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let copy = FileCopy::new(folder.path().join("log"));
-        block_on(copy.append(None, &["one".to_owned()])).unwrap();
+        block_on(copy.append(None, &made::lines(1, |_| 1))).unwrap();
         assert_eq!(std::fs::metadata(copy.path()).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

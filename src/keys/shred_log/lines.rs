@@ -2,7 +2,6 @@
 
 use crate::crypto::primitives::Transcript;
 use crate::keys::entry::{from_microseconds, keys_from_text, keys_to_text, microseconds};
-use crate::keys::log::Digest;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
     DataKeyRecord, EntryMac, KekRecord, KekState, LogEntry, LogRow, ScopeAction, ScopeState, SealedEntry,
@@ -16,15 +15,18 @@ use uuid::Uuid;
 
 const FORMAT: u64 = 1;
 
+/// The hash of a row.
+pub(crate) type Digest = [u8; 32];
+
 /// What every line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub(super) namespace: String,
+pub(crate) struct Stamp {
+    pub(crate) namespace: String,
     /// The end of the chain, with this line.
-    pub(super) seq: u64,
-    pub(super) hash: Digest,
+    pub(crate) seq: u64,
+    pub(crate) hash: Digest,
     /// A digest of the keys with which the copy can be checked.
-    pub(super) keys: String,
+    pub(crate) keys: String,
 }
 
 pub(super) enum Line {
@@ -43,9 +45,9 @@ impl Line {
 
 /// What is needed to check a copy without the key table, except for the master key.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CopiedKeys {
-    pub(super) keys: Vec<DataKeyRecord>,
-    pub(super) keks: Vec<KekRecord>,
+pub(crate) struct CopiedKeys {
+    pub(crate) keys: Vec<DataKeyRecord>,
+    pub(crate) keks: Vec<KekRecord>,
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -82,11 +84,11 @@ impl CopiedKeys {
     }
 
     /// A digest of these keys, by which lines say which keys came before them.
-    pub(super) fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> String {
         hex(&Transcript::of(&[b"eventseal/v1/copied-keys", self.json().to_string().as_bytes()]).as_bytes()[..16])
     }
 
-    pub(super) fn line(&self, stamp: &Stamp) -> String {
+    pub(crate) fn line(&self, stamp: &Stamp) -> String {
         json!({
             "shred_log": FORMAT,
             "namespace": stamp.namespace,
@@ -99,7 +101,7 @@ impl CopiedKeys {
     }
 }
 
-pub(super) fn entry_line(namespace: &str, keys: &str, sealed: &SealedEntry) -> String {
+pub(crate) fn entry_line(namespace: &str, keys: &str, sealed: &SealedEntry) -> String {
     let SealedEntry { row, entry } = sealed;
     // This text is made here, so it is JSON.
     let destroyed: Value = serde_json::from_str(&keys_to_text(&entry.keys)).unwrap_or_default();

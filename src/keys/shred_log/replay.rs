@@ -36,6 +36,8 @@ impl Default for ReplayOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replayed {
+    /// The copy that was replayed, as it names itself: the longest.
+    pub copy: String,
     /// How many entries the copy has.
     pub entries: u64,
     /// How many of them the log did not have. This call put them in, except those of [`held`](Self::held) scopes.
@@ -70,9 +72,10 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Replays a copy of the shred log into a key table that was restored from a backup, or into which key rows were
     /// restored alone.
     ///
-    /// It checks the whole copy first, and changes nothing if a line is wrong. Then it puts the missing entries in,
-    /// destroys exactly the keys that shreds name, makes tombstones of those that the table does not have, and sets
-    /// every scope to what its entries come to. Keys that were made since a reopening stay.
+    /// It checks every copy as a whole first, and changes nothing if a line is wrong. Of several, each must be the
+    /// beginning of the longest, which is replayed. Then it puts the missing entries in, destroys exactly the keys
+    /// that shreds name, makes tombstones of those that the table does not have, and sets every scope to what its
+    /// entries come to. Keys that were made since a reopening stay.
     ///
     /// If the service has written since the restore, the log has forked: see [`Replayed::forked`]. Holds that were
     /// placed since the restore are respected.
@@ -82,22 +85,21 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ///
     /// # Errors
     /// [`KeyFault::LogCopy`](crate::error::KeyFault::LogCopy) with the line, if the copy is empty, altered, incomplete
-    /// or of another namespace, [`KeyFault::LogAltered`](crate::error::KeyFault::LogAltered) if an entry of the table
-    /// is not what was written; those of [`seal_log`](Self::seal_log).
+    /// or of another namespace, [`KeyFault::CopiesDiffer`](crate::error::KeyFault::CopiesDiffer) if one copy is not the
+    /// beginning of another, [`KeyFault::LogAltered`](crate::error::KeyFault::LogAltered) if an entry of the table is
+    /// not what was written; those of [`seal_log`](Self::seal_log).
     pub async fn replay_log(
         &self,
         connection: &mut Tx,
-        copy: &dyn ShredLogCopy,
+        copies: &[&dyn ShredLogCopy],
         options: &ReplayOptions,
         progress: &mut (dyn FnMut(LogProgress) + Send),
     ) -> Result<Replayed> {
         let by = self.log_sealer(connection).await?;
-        let checked = self.verify_copy(copy, &by.namespace, &by.keys).await?;
-        if checked.lines == 0 {
-            return Err(wrong(copy, None, "is empty: there is nothing to replay, look whether that is the right one"));
-        }
+        let (copy, checked) = self.longest_copy(copies, &by).await?;
         let table = self.table_log(connection, &checked).await?;
-        let done = Replayed { entries: checked.end().0, forked: table.forked(&checked), ..Replayed::default() };
+        let (entries, forked) = (checked.end().0, table.forked(&checked));
+        let done = Replayed { copy: copy.name(), entries, forked, ..Replayed::default() };
         let mut run = Run { by: &by, copy, checked: &checked, table, options, progress, done };
         if options.dry_run {
             run.count().await?;

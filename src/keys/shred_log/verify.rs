@@ -4,6 +4,7 @@ use super::chain::ChainCheck;
 use super::copy::{ShredLogCopy, UNREADABLE, failed, wrong};
 use super::export::fork_reason;
 use super::lines::{CopiedKeys, Line, parse};
+use super::several::longest;
 use super::{LogProgress, PAGE};
 use crate::crypto::primitives::{DataKey, Transcript};
 use crate::crypto::wrap::{BoundKey, unwrap_key};
@@ -11,6 +12,7 @@ use crate::error::{Error, KeyFault, KmsFault, Result};
 use crate::keys::log::{Digest, LogKeys};
 use crate::keys::manager::KeyManager;
 use crate::keys::names::{KeyScope, Namespace};
+use crate::keys::seal_log::LogSealer;
 use crate::keys::{KeyStore, KeyTable, LogDisagreement, SealedEntry};
 use std::fmt;
 
@@ -27,8 +29,8 @@ pub struct LogReport {
     pub hash: [u8; 32],
     /// How many entries have no MAC, because they were recorded before there was a log.
     pub carried: u64,
-    /// What the copy holds, if one was given and could be checked.
-    pub copy: Option<CopyReport>,
+    /// What each copy holds that was given and could be checked.
+    pub copies: Vec<CopyReport>,
     /// How many things are wrong.
     pub count: u64,
     /// The first of them.
@@ -154,8 +156,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ///
     /// It checks that no row of the chain was altered, dropped, moved or invented; that every entry is authentic, and
     /// the next one of its scope; that every key that a shred destroyed is a tombstone, and every scope in the state
-    /// that its last entry says; and, if one is given, that the copy is whole and is the beginning of this log. What
-    /// only a copy can show is that the last entries were dropped, or everything was restored.
+    /// that its last entry says; and of each copy that is given, that it is whole, the beginning of this log, and the
+    /// beginning of the longest of the copies. What only a copy can show is that the last entries were dropped, or
+    /// everything was restored.
     ///
     /// It reads all entries, on a connection that is not in a transaction. What it finds is in the report, and no
     /// error.
@@ -167,11 +170,11 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     pub async fn verify_log(
         &self,
         connection: &mut Tx,
-        copy: Option<&dyn ShredLogCopy>,
+        copies: &[&dyn ShredLogCopy],
         progress: &mut (dyn FnMut(LogProgress) + Send),
     ) -> Result<LogReport> {
         let (seq, hash, findings) = (0, [0; 32], Vec::new());
-        let mut report = LogReport { seq, hash, carried: 0, copy: None, count: 0, findings };
+        let mut report = LogReport { seq, hash, carried: 0, copies: Vec::new(), count: 0, findings };
         match self.seal_log(connection).await {
             Ok(_) => {}
             Err(Error::Keys(KeyFault::LogAltered { scope, entry, problem })) => {
@@ -208,28 +211,46 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         for disagreement in self.store.log_disagreements(connection, limit).await? {
             report.add(LogFinding::Disagreement(disagreement));
         }
-        if let Some(copy) = copy {
-            match self.verify_copy(copy, &by.namespace, &by.keys).await {
-                Ok(checked) => {
-                    let state = self.state_of(connection, &checked, &hashes).await?;
-                    let problem = match state {
-                        CopyState::Ahead => Some("has entries that the log does not have: replay it"),
-                        CopyState::Forked => Some("and the log went on in two ways: replay the copy"),
-                        _ => None,
-                    };
-                    if let Some(problem) = problem {
-                        report.add(LogFinding::Copy { problem: format!("the copy {} {problem}", copy.name()) });
-                    }
-                    let (name, (seq, hash)) = (copy.name(), checked.end());
-                    report.copy = Some(CopyReport { name, seq, hash, state });
-                }
+        self.verify_copies(connection, copies, &by, &hashes, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Checks copies against one another and against the log, whose hashes are given.
+    async fn verify_copies(
+        &self,
+        connection: &mut Tx,
+        copies: &[&dyn ShredLogCopy],
+        by: &LogSealer,
+        hashes: &[Digest],
+        report: &mut LogReport,
+    ) -> Result<()> {
+        let mut sound = Vec::with_capacity(copies.len());
+        for copy in copies {
+            match self.verify_copy(*copy, &by.namespace, &by.keys).await {
+                Ok(checked) => sound.push((*copy, checked)),
                 Err(error @ Error::Keys(KeyFault::LogCopy { source: None, .. })) => {
                     report.add(LogFinding::Copy { problem: error.to_string() });
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(report)
+        if let Err(error) = longest(&sound) {
+            report.add(LogFinding::Copy { problem: error.to_string() });
+        }
+        for (copy, checked) in &sound {
+            let state = self.state_of(connection, checked, hashes).await?;
+            let problem = match state {
+                CopyState::Ahead => Some("has entries that the log does not have: replay it"),
+                CopyState::Forked => Some("and the log went on in two ways: replay the copy"),
+                _ => None,
+            };
+            if let Some(problem) = problem {
+                report.add(LogFinding::Copy { problem: format!("the copy {} {problem}", copy.name()) });
+            }
+            let (name, (seq, hash)) = (copy.name(), checked.end());
+            report.copies.push(CopyReport { name, seq, hash, state });
+        }
+        Ok(())
     }
 
     async fn state_of(&self, connection: &mut Tx, copy: &CheckedCopy, log: &[Digest]) -> Result<CopyState> {

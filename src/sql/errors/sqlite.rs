@@ -35,6 +35,8 @@ pub(crate) fn shown(error: &SqliteError) -> String {
         include_str!("../../../migrations/sqlite/keys/0002_rewrap.sql"),
         include_str!("../../../migrations/sqlite/keys/0003_actor.sql"),
         include_str!("../../../migrations/sqlite/keys/0004_keks.sql"),
+        include_str!("../../../migrations/sqlite/keys/0005_breaking_shred_log.sql"),
+        include_str!("../../../migrations/sqlite/shred_log_copy/0001_shred_log_copy.sql"),
     ];
     // SQLITE_CONSTRAINT_TRIGGER
     let raised = error.code().as_deref() == Some("1811");

@@ -1,11 +1,16 @@
 //! The shred log: its chain, its copies, and what a restore brings back.
 
+mod at_once;
+mod copies;
+pub mod places;
+mod required;
 mod restores;
 mod sealing;
+mod several;
 mod verify;
 
 use async_trait::async_trait;
-use eventseal::erasure::{ExportedLog, FileCopy, Hold, LogReport, ShredLogCopy};
+use eventseal::erasure::{ExportedLog, FileCopy, Hold, LogReport, ReplayOptions, Replayed, ShredLogCopy};
 use eventseal::keys::{KeyTable, LogHead, SealedEntry};
 use eventseal::{NewEvent, Result, Schemas, SealedStore, event};
 use sqlx::{AssertSqlSafe, Executor};
@@ -53,17 +58,24 @@ fn copy_in() -> (FileCopy, TempDir) {
     (FileCopy::new(folder.path().join("log")), folder)
 }
 
-async fn export<B: Backend>(db: &B, store: &SealedStore<B::Store>, copy: &FileCopy) -> Result<ExportedLog> {
+async fn export<B: Backend>(db: &B, store: &SealedStore<B::Store>, copy: &dyn ShredLogCopy) -> Result<ExportedLog> {
     store.keys().export_log(db.connection(&mut db.connect().await?), copy, &mut |_| {}).await
 }
 
 async fn verify<B: Backend>(db: &B, store: &SealedStore<B::Store>, copy: Option<&FileCopy>) -> LogReport {
+    let copies: Vec<&dyn ShredLogCopy> = copy.into_iter().map(|copy| -> &dyn ShredLogCopy { copy }).collect();
+    verify_all(db, store, &copies).await
+}
+
+async fn verify_all<B: Backend>(db: &B, store: &SealedStore<B::Store>, copies: &[&dyn ShredLogCopy]) -> LogReport {
     let mut connection = db.connect().await.unwrap();
-    let copy: Option<&dyn ShredLogCopy> = match copy {
-        Some(copy) => Some(copy),
-        None => None,
-    };
-    store.keys().verify_log(db.connection(&mut connection), copy, &mut |_| {}).await.unwrap()
+    store.keys().verify_log(db.connection(&mut connection), copies, &mut |_| {}).await.unwrap()
+}
+
+async fn replay<B: Backend>(db: &B, store: &SealedStore<B::Store>, copies: &[&dyn ShredLogCopy]) -> Result<Replayed> {
+    let options = ReplayOptions::default();
+    let mut connection = db.connect().await.unwrap();
+    store.keys().replay_log(db.connection(&mut connection), copies, &options, &mut |_| {}).await
 }
 
 /// Somebody who can write to the tables, and switches their triggers and foreign keys off.

@@ -14,14 +14,12 @@ fn requiring<B: Backend>(db: &B, copy: &FileCopy, period: Duration) -> SealedSto
     db.process_over(db.keys().require_shred_log(FileCopy::new(copy.path()), period), schemas())
 }
 
-async fn prepare<B: Backend>(db: &B, store: &SealedStore<B::Store>) -> Result<()> {
+pub(super) async fn prepare<B: Backend>(db: &B, store: &SealedStore<B::Store>) -> Result<()> {
     store.keys().prepare(db.connection(&mut db.connect().await?)).await
 }
 
 async fn replay<B: Backend>(db: &B, store: &SealedStore<B::Store>, copy: &FileCopy) -> Replayed {
-    let options = ReplayOptions::default();
-    let mut connection = db.connect().await.unwrap();
-    store.keys().replay_log(db.connection(&mut connection), copy, &options, &mut |_| {}).await.unwrap()
+    super::replay(db, store, &[copy]).await.unwrap()
 }
 
 /// Looks whether a call is refused. On SQLite, an append with a check reads before it writes, so it may first collide
@@ -62,23 +60,23 @@ async fn read<B: Backend>(db: &B, copy: &FileCopy, id: &str) -> Vec<&'static str
     }
 }
 
-const SAVE: &str = "CREATE TABLE saved_keys AS SELECT * FROM data_keys;
+pub(super) const SAVE: &str = "CREATE TABLE saved_keys AS SELECT * FROM data_keys;
     CREATE TABLE saved_scopes AS SELECT * FROM key_scopes; CREATE TABLE saved_entries AS SELECT * FROM shred_entries;
     CREATE TABLE saved_log AS SELECT * FROM shred_log; CREATE TABLE saved_head AS SELECT * FROM shred_log_head";
 /// Key rows alone, with the log untouched.
-const RESTORE_ROWS: &str = "DELETE FROM data_keys WHERE key_id IN (SELECT key_id FROM saved_keys);
+pub(super) const RESTORE_ROWS: &str = "DELETE FROM data_keys WHERE key_id IN (SELECT key_id FROM saved_keys);
     INSERT INTO data_keys SELECT * FROM saved_keys;
     DELETE FROM key_scopes WHERE scope_id IN (SELECT scope_id FROM saved_scopes WHERE scope_id <> '2');
     INSERT INTO key_scopes SELECT * FROM saved_scopes WHERE scope_id <> '2'";
 /// All tables.
-const RESTORE_ALL: &str = "DELETE FROM shred_log; DELETE FROM shred_entries; DELETE FROM shred_log_head;
+pub(super) const RESTORE_ALL: &str = "DELETE FROM shred_log; DELETE FROM shred_entries; DELETE FROM shred_log_head;
     DELETE FROM data_keys; DELETE FROM key_scopes; INSERT INTO key_scopes SELECT * FROM saved_scopes;
     INSERT INTO data_keys SELECT * FROM saved_keys; INSERT INTO shred_entries SELECT * FROM saved_entries;
     INSERT INTO shred_log SELECT * FROM saved_log; INSERT INTO shred_log_head SELECT * FROM saved_head";
 
 /// A shop, a backup of its keys, and what came after it: two shreds, a reopening with a new event, and a customer who
 /// came and went.
-async fn after_a_backup<B: Intruder>() -> (B, SealedStore<B::Store>, FileCopy, tempfile::TempDir) {
+pub(super) async fn after_a_backup<B: Intruder>() -> (B, SealedStore<B::Store>, FileCopy, tempfile::TempDir) {
     let (db, store) = shop::<B>(&["1", "2", "3"]).await;
     db.disable(&store, "3").await;
     db.enable(&store, "3").await;
@@ -129,7 +127,7 @@ async fn i13_a_database_that_was_restored_opens_nothing<B: Intruder>() {
     };
     let mut connection = db.connect().await.unwrap();
     let keys = unguarded.keys();
-    let found = keys.replay_log(db.connection(&mut connection), &copy, &options, &mut |_| {}).await.unwrap();
+    let found = keys.replay_log(db.connection(&mut connection), &[&copy], &options, &mut |_| {}).await.unwrap();
     assert_eq!((found.entries, found.missing, found.forked), (6, 4, false));
     drop(connection);
     refuses(&db, &copy, &running).await;
@@ -142,7 +140,7 @@ async fn i13_a_database_that_was_restored_opens_nothing<B: Intruder>() {
     assert_eq!(read(&db, &copy, "3").await, ["open"]);
     assert_eq!(read(&db, &copy, "4").await, ["redacted"], "the table never had this key");
     let report = verify(&db, &unguarded, Some(&copy)).await;
-    assert_eq!((report.is_sound(), report.copy.map(|copy| copy.state)), (true, Some(CopyState::Complete)));
+    assert_eq!((report.is_sound(), report.copies.first().map(|copy| copy.state)), (true, Some(CopyState::Complete)));
     for id in ["1", "4"] {
         assert!(db.try_append(&running, id, &[placed(id)]).await.unwrap_err().is_shredded());
     }
@@ -162,7 +160,7 @@ async fn i13_a_log_that_went_on_since_the_restore_is_a_fork<B: Intruder>() {
     super::seal(&db, &unguarded).await.unwrap();
     refuses(&db, &copy, &running).await;
     let report = verify(&db, &unguarded, Some(&copy)).await;
-    assert_eq!((report.is_sound(), report.copy.unwrap().state), (false, CopyState::Forked));
+    assert_eq!((report.is_sound(), report.copies[0].state), (false, CopyState::Forked));
 
     let done = replay(&db, &unguarded, &copy).await;
     assert!(done.forked && !done.is_complete(), "{done:?}");
@@ -184,8 +182,8 @@ async fn i13_a_log_that_went_on_since_the_restore_is_a_fork<B: Intruder>() {
     let (new, _other) = copy_in();
     export(&db, &unguarded, &new).await.unwrap();
     let report = verify(&db, &unguarded, Some(&new)).await;
-    assert_eq!((report.is_sound(), report.copy.unwrap().state), (true, CopyState::Complete));
-    let state = verify(&db, &unguarded, Some(&copy)).await.copy.unwrap().state;
+    assert_eq!((report.is_sound(), report.copies[0].state), (true, CopyState::Complete));
+    let state = verify(&db, &unguarded, Some(&copy)).await.copies[0].state;
     assert_eq!(state, CopyState::Replayed);
     prepare(&db, &requiring(&db, &new, Duration::ZERO)).await.unwrap();
     assert_eq!(read(&db, &new, "1").await, ["redacted"]);

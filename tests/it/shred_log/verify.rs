@@ -2,12 +2,8 @@
 
 use super::{Intruder, copy_in, hold, shop, verify};
 use eventseal::erasure::{CopyState, FileCopy, LogReport, ReplayOptions, ShredLogCopy};
-use eventseal::error::KeyFault;
-use eventseal::memory::{MemoryDb, MemoryKeys};
-use eventseal::{Error, Namespace, Result};
-use std::sync::Arc;
+use support::Memory;
 use support::backend::Backend;
-use support::{KEYRING, Memory, customer_scope};
 use tempfile::TempDir;
 
 /// A log of five entries, the last of which changes no state, and a copy of it.
@@ -36,7 +32,7 @@ async fn i14_whatever_is_changed_in_the_log_is_found<B: Intruder>() {
     let (db, store, copy, _folder) = logged::<B>().await;
     let sound = verify(&db, &store, Some(&copy)).await;
     assert!(sound.is_sound() && sound.seq == 5, "{sound:?}");
-    assert_eq!(sound.copy.unwrap().state, CopyState::Complete);
+    assert_eq!(sound.copies[0].state, CopyState::Complete);
     db.write(SAVE).await;
     let drop_second = format!("DELETE FROM shred_log WHERE seq = 2; {CUT}");
     let invent = "INSERT INTO shred_entries (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state,
@@ -79,7 +75,7 @@ async fn i14_whatever_is_changed_in_the_log_is_found<B: Intruder>() {
     db.write(&cut).await;
     assert!(verify(&db, &store, None).await.is_sound(), "the table alone can't know");
     let found = verify(&db, &store, Some(&copy)).await;
-    assert!(!found.is_sound() && found.copy.unwrap().state == CopyState::Ahead, "the copy knows");
+    assert!(!found.is_sound() && found.copies[0].state == CopyState::Ahead, "the copy knows");
     // The own end of the chain was left as it was.
     db.write(RESTORE).await;
     db.write(&format!("DELETE FROM shred_log WHERE seq = 5; {CUT}")).await;
@@ -110,65 +106,6 @@ async fn i14_keys_that_disagree_with_the_log_are_found<B: Intruder>() {
     }
 }
 
-/// The line of the copy that an error names.
-fn line_of<T: std::fmt::Debug>(result: &Result<T>) -> Option<u64> {
-    match result {
-        Err(Error::Keys(KeyFault::LogCopy { line, .. })) => *line,
-        other => panic!("the copy was not refused: {other:?}"),
-    }
-}
-
-#[tokio::test]
-async fn i14_whatever_is_changed_in_a_copy_is_found() {
-    let (db, store, copy, _folder) = logged::<Memory>().await;
-    let text = std::fs::read_to_string(copy.path()).unwrap();
-    let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines.len(), 6, "the keys, and five entries");
-    let altered = |index: usize, from: &str, to: &str| {
-        assert!(lines[index].contains(from));
-        let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-        lines[index] = lines[index].replacen(from, to, 1);
-        (lines, Some(index as u64 + 1))
-    };
-    let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
-    let mut cases = vec![
-        ("a reason", altered(3, "request", "another")),
-        ("an id", altered(1, r#""id":"1""#, r#""id":"2""#)),
-        ("a number", altered(3, r#""seq":3"#, r#""seq":4"#)),
-        ("a namespace", altered(4, "conformance", "elsewhere")),
-        ("no JSON", altered(4, "{", "")),
-        ("another wrapped key", altered(0, "wrapped_key\":\"", "wrapped_key\":\"AAAA")),
-        ("a newer format", altered(5, "\"shred_log\":1", "\"shred_log\":9")),
-    ];
-    for missing in 1..5 {
-        let left: Vec<&str> =
-            lines.iter().enumerate().filter(|(index, _)| *index != missing).map(|(_, line)| *line).collect();
-        cases.push(("a missing line", (owned(&left), Some(missing as u64 + 1))));
-    }
-    let swapped = [lines[0], lines[2], lines[1], lines[3], lines[4], lines[5]];
-    cases.push(("exchanged lines", (owned(&swapped), Some(2))));
-    for (what, (lines, line)) in cases {
-        std::fs::write(copy.path(), lines.join("\n") + "\n").unwrap();
-        let found = verify(&db, &store, Some(&copy)).await;
-        assert!(!found.is_sound() && found.copy.is_none(), "{what}: {found:?}");
-        let options = ReplayOptions::default();
-        let refused = store.keys().replay_log(&mut db.0.begin(), &copy, &options, &mut |_| {}).await;
-        assert_eq!(line_of(&refused), line, "{what}: {refused:?}");
-    }
-    // Lines that come twice, and a last line that was cut off, are no faults.
-    let twice = [lines[0], lines[1], lines[1], lines[2], lines[1], lines[2], lines[3], lines[4], lines[5]].join("\n");
-    std::fs::write(copy.path(), twice + "\n{\"shred_log\":1,\"na").unwrap();
-    let found = verify(&db, &store, Some(&copy)).await;
-    assert_eq!((found.is_sound(), found.copy.map(|copy| copy.state)), (true, Some(CopyState::Complete)));
-    // The end is missing: so it looks after a restore of the copy, or before an export.
-    std::fs::write(copy.path(), lines[..4].join("\n") + "\n").unwrap();
-    let found = verify(&db, &store, Some(&copy)).await;
-    assert_eq!((found.is_sound(), found.copy.map(|copy| copy.state)), (true, Some(CopyState::Behind)));
-    let exported = super::export(&db, &store, &copy).await.unwrap();
-    assert_eq!((exported.added, exported.began), (2, false));
-    assert_eq!(std::fs::read_to_string(copy.path()).unwrap(), text, "it is as it was");
-}
-
 /// Each copy that was begun at some time is the beginning of the log.
 #[tokio::test]
 async fn several_copies_are_kept() {
@@ -178,30 +115,12 @@ async fn several_copies_are_kept() {
     super::export(&db, &store, &second).await.unwrap();
     for (copy, state) in [(&first, CopyState::Behind), (&second, CopyState::Complete)] {
         let found = verify(&db, &store, Some(copy)).await;
-        assert_eq!((found.is_sound(), found.copy.map(|copy| copy.state)), (true, Some(state)));
+        assert_eq!((found.is_sound(), found.copies.first().map(|copy| copy.state)), (true, Some(state)));
         let options = ReplayOptions::default();
-        let done = store.keys().replay_log(&mut db.0.begin(), copy, &options, &mut |_| {}).await.unwrap();
+        let done = store.keys().replay_log(&mut db.0.begin(), &[copy], &options, &mut |_| {}).await.unwrap();
         assert_eq!((done.missing, done.destroyed, done.forked), (0, 0, false));
     }
     assert!(first.last().await.unwrap() != second.last().await.unwrap());
-}
-
-#[tokio::test]
-async fn a_copy_of_another_namespace_is_refused() {
-    let (_, _, copy, _folder) = logged::<Memory>().await;
-    let db = MemoryDb::new(Namespace::new("other").unwrap());
-    let keys = eventseal::keys::KeyManager::new(MemoryKeys::new(), Arc::clone(&KEYRING));
-    keys.prepare(&mut db.begin()).await.unwrap();
-    let mut tx = db.begin();
-    keys.shred(&mut tx, &customer_scope("1"), "request").await.unwrap();
-    tx.commit().unwrap();
-    let exported = keys.export_log(&mut db.begin(), &copy, &mut |_| {}).await;
-    assert_eq!(line_of(&exported), None, "{exported:?}");
-    let options = ReplayOptions::default();
-    let replayed = keys.replay_log(&mut db.begin(), &copy, &options, &mut |_| {}).await;
-    assert_eq!(line_of(&replayed), Some(1));
-    assert!(format!("{}", replayed.unwrap_err()).contains("namespace"));
-    assert!(!keys.verify_log(&mut db.begin(), Some(&copy), &mut |_| {}).await.unwrap().is_sound());
 }
 
 mod of_tables {

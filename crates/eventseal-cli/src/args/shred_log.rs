@@ -16,15 +16,18 @@ pub(crate) enum ShredLog {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Keep the file where a restore of the key database does not reach. It names scopes, so keep it private. Run this often: \
+Keep the copy where a restore of the key database does not reach: a file, or a table in another database, which a URL \
+names. The table is shred_log_copy, or the one after a #. The copy names scopes, so keep it private. Run this often: \
 what was shredded since the last export may come back with a restore.
 
 Examples:
   eventseal shred-log export --append /mnt/elsewhere/shop.shredlog --keyring /etc/shop/keyring
+  eventseal shred-log export --append postgres://copier@elsewhere/logs --keyring /etc/shop/keyring
+  eventseal shred-log export --append sqlite:///mnt/logs.db#shop --keyring /etc/shop/keyring
   eventseal shred-log export --append shop.shredlog --aws-kms-key alias/eventseal --json")]
 pub(crate) struct ExportLog {
-    /// The file of the copy. It is begun if it does not exist
-    #[arg(long, value_name = "FILE")]
+    /// The copy: a file, or the URL of a database. It is begun if it does not exist
+    #[arg(long, value_name = "COPY")]
     pub(crate) append: PathBuf,
     #[command(flatten)]
     pub(crate) progress: Progress,
@@ -41,11 +44,12 @@ everything was restored.
 
 Examples:
   eventseal shred-log verify --keyring /etc/shop/keyring
-  eventseal shred-log verify /mnt/elsewhere/shop.shredlog --keyring /etc/shop/keyring --json")]
+  eventseal shred-log verify /mnt/elsewhere/shop.shredlog --keyring /etc/shop/keyring --json
+  eventseal shred-log verify shop.shredlog postgres://reader@elsewhere/logs --keyring /etc/shop/keyring")]
 pub(crate) struct VerifyLog {
-    /// The file of a copy
-    #[arg(value_name = "FILE")]
-    pub(crate) copy: Option<PathBuf>,
+    /// Copies: files, or URLs of databases as for export. Each must be the beginning of the longest
+    #[arg(value_name = "COPY")]
+    pub(crate) copies: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) progress: Progress,
     #[command(flatten)]
@@ -56,17 +60,18 @@ pub(crate) struct VerifyLog {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Checks the whole copy first, and changes nothing if a line is wrong. Destroys exactly the keys that shreds name. Can \
-be interrupted and run again at any time. Ends with exit code 4 if something is left for you to decide: scopes that \
-were put on hold since the restore, and shredded scopes for which something was sealed since.
+Checks every copy first, and changes nothing if a line is wrong. Of several copies, each must be the beginning of the \
+longest, which is replayed. Destroys exactly the keys that shreds name. Can be interrupted and run again at any time. \
+Ends with exit code 4 if something is left for you to decide: scopes that were put on hold since the restore, and \
+shredded scopes for which something was sealed since.
 
 Examples:
   eventseal shred-log replay /mnt/elsewhere/shop.shredlog --dry-run --keyring /etc/shop/keyring
   eventseal shred-log replay /mnt/elsewhere/shop.shredlog --keyring /etc/shop/keyring")]
 pub(crate) struct ReplayLog {
-    /// The file of the copy
-    #[arg(value_name = "FILE")]
-    pub(crate) copy: PathBuf,
+    /// Copies: files, or URLs of databases as for export
+    #[arg(value_name = "COPY", required = true)]
+    pub(crate) copies: Vec<PathBuf>,
     /// Only show what is missing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -1,11 +1,92 @@
 //! The shred log and its copy, by command.
 
 use super::*;
+use sqlx::ConnectOptions;
 use std::path::Path;
 
 on_both! {
     a_log_is_exported_verified_and_replayed,
     a_copy_that_was_altered_is_refused,
+    a_url_names_a_copy_in_a_database,
+    copies_that_differ_are_refused,
+}
+
+/// Another database of the kind, and the URL that names a copy in it.
+async fn elsewhere(world: &World) -> (Database, String) {
+    if world.is_postgres() {
+        let db = support::Postgres::empty().await;
+        let url = db.options.to_url_lossy().to_string();
+        (Database::Postgres(Box::new(db)), url)
+    } else {
+        let db = support::Sqlite::empty().await;
+        let url = format!("sqlite://{}", db.folder.path().join("copies.db").display());
+        (Database::Sqlite(db), url)
+    }
+}
+
+/// Everything that a file can do. The command understands the name that it prints itself.
+async fn a_url_names_a_copy_in_a_database(world: World) {
+    let world = world.with_keys(0..3).await;
+    let (_elsewhere, url) = elsewhere(&world).await;
+    let url = format!("{url}#shop");
+    world.json(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]);
+    if !world.is_postgres() {
+        let missing = world.run(&["shred-log", "verify", &url, "--json"]);
+        missing.refused(1, "log_copy");
+    }
+    let begun = world.json(&["shred-log", "export", "--append", &url]);
+    assert_eq!((&begun["began"], &begun["added"]), (&true.into(), &1.into()), "{begun}");
+    let name = begun["copy"].as_str().unwrap();
+    assert!(name.ends_with("#shop"), "{name}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("log").display().to_string();
+    world.json(&["shred-log", "export", "--append", &file]);
+    world.json(&["disable", "Customer", "cust_2", "--reason", "incident 3"]);
+    assert_eq!(world.json(&["shred-log", "export", "--append", name])["added"], 1);
+    let verified = world.json(&["shred-log", "verify", name, &file]);
+    let states: Vec<&str> =
+        verified["copies"].as_array().unwrap().iter().map(|copy| copy["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["complete", "behind"], "{verified}");
+    let replayed = world.json(&["shred-log", "replay", &file, name]);
+    assert_eq!((&replayed["copy"], &replayed["entries"]), (&name.into(), &2.into()), "{replayed}");
+    #[cfg(unix)]
+    if let Database::Sqlite(db) = &_elsewhere {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(db.folder.path().join("copies.db")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it names scopes, so it is its owner's alone");
+    }
+    for (url, problem) in [
+        ("postgres://copier:canary-password@elsewhere/logs", "has a password in it"),
+        ("postgres://copier@elsewhere/logs?password=canary-password", "has a password in it"),
+        ("postgres://copier@[/logs", "can't be read"),
+    ] {
+        let usage = world.run(&["shred-log", "verify", url]).ended(2);
+        assert!(usage.err.contains("the URL of a copy") && usage.err.contains(problem), "{usage:?}");
+    }
+    let refused = world.run(&["shred-log", "verify", &format!("{url}; DROP"), "--json"]);
+    refused.refused(2, "invalid_text");
+}
+
+/// Two copies that went on in two ways are named, with the first entry at which they differ. Nothing is replayed.
+async fn copies_that_differ_are_refused(world: World) {
+    let mut world = world.with_keys(0..3).await;
+    let (_elsewhere, url) = elsewhere(&world).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("log").display().to_string();
+    world.json(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]);
+    world.json(&["shred-log", "export", "--append", &file]);
+    let name = world.json(&["shred-log", "export", "--append", &url])["copy"].as_str().unwrap().to_owned();
+    world.back_up().await;
+    world.json(&["disable", "Customer", "cust_2", "--reason", "incident 3"]);
+    world.json(&["shred-log", "export", "--append", &file]);
+    world.restore().await;
+    world.json(&["disable", "Customer", "cust_0", "--reason", "incident 4"]);
+    world.json(&["shred-log", "export", "--append", &url]);
+    let refused = world.run(&["shred-log", "replay", &file, &url, "--json"]).refused(1, "copies_differ");
+    let message = refused.error()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains(&file) && message.contains(&name) && message.contains("entry 2"), "{message}");
+    let found = world.run(&["shred-log", "verify", &file, &url]).ended(5);
+    assert!(found.out.contains("differ at entry 2"), "{found:?}");
 }
 
 async fn a_log_is_exported_verified_and_replayed(world: World) {

@@ -1,0 +1,241 @@
+//! What the checks of required copies find, by which check, and what they cost.
+
+use super::places::{Place, with_every_copy};
+use super::restores::{RESTORE_ALL, RESTORE_ROWS, SAVE, prepare};
+use super::{Intruder, copy_in, export, placed, schemas, seal, shop};
+use async_trait::async_trait;
+use eventseal::erasure::{FileCopy, ShredLogCopy as _};
+use eventseal::error::KeyFault;
+use eventseal::keys::KeyManager;
+use eventseal::memory::{MemoryKeys, MemoryStore};
+use eventseal::{Error, Result, SealedStore};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use support::backend::Backend;
+use support::deadline::Deadline;
+use support::faults::{Faulty, KeyFaults};
+use support::{KEYRING, Memory, contains};
+
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// A process that requires the copy and checks at each call, with whole checks this far apart.
+fn requiring<B: Backend>(db: &B, copy: &FileCopy, whole: Duration) -> SealedStore<B::Store> {
+    let keys = db.keys().require_shred_log(FileCopy::new(copy.path()), Duration::ZERO).compare_whole_log_every(whole);
+    db.process_over(keys, schemas())
+}
+
+fn is_behind<T: std::fmt::Debug>(result: &Result<T>, says: &str) {
+    let is_it = matches!(result, Err(Error::Keys(KeyFault::ShredLogBehind { problem, .. })) if problem.contains(says));
+    assert!(is_it, "{says}: {result:?}");
+}
+
+/// The tables are restored while the process runs, to before what the copy has: a short check compares the ends.
+async fn i13_a_short_check_finds_that_the_log_is_behind_its_copy<B: Intruder>() {
+    let (db, store) = shop::<B>(&["1", "2"]).await;
+    seal(&db, &store).await.unwrap();
+    db.write(SAVE).await;
+    db.shred(&store, "1").await;
+    let (copy, _folder) = copy_in();
+    export(&db, &store, &copy).await.unwrap();
+    let process = requiring(&db, &copy, LONG);
+    prepare(&db, &process).await.unwrap();
+    db.read(&process, "2").await.unwrap();
+    db.write(RESTORE_ALL).await;
+    is_behind(&db.read(&process, "1").await, "its copy at 1");
+    is_behind(&db.read(&process, "2").await, "its copy at 1");
+}
+
+/// The tables are restored while the process runs, and the copy is older than the backup: only the process itself knows
+/// that the log has ended later. Even a log that has grown again, in another way, is another one.
+async fn i13_a_short_check_finds_that_the_log_went_back<B: Intruder>() {
+    let (db, store) = shop::<B>(&["1", "2", "3"]).await;
+    db.disable(&store, "3").await;
+    let (copy, _folder) = copy_in();
+    export(&db, &store, &copy).await.unwrap();
+    db.write(SAVE).await;
+    db.shred(&store, "1").await;
+    seal(&db, &store).await.unwrap();
+    let process = requiring(&db, &copy, LONG);
+    prepare(&db, &process).await.unwrap();
+    db.write(RESTORE_ALL).await;
+    is_behind(&db.read(&process, "1").await, "when this process looked last");
+    db.shred(&store, "2").await;
+    seal(&db, &store).await.unwrap();
+    is_behind(&db.read(&process, "1").await, "is another one than when this process looked last");
+    // A process that starts can't know: only a later copy would say it.
+    let fresh = requiring(&db, &copy, LONG);
+    prepare(&db, &fresh).await.unwrap();
+    assert!(contains(&db.read(&fresh, "1").await.unwrap()[0].payload, "Ada"));
+}
+
+/// A key that a new shred has destroyed is there again, with the log untouched.
+async fn i13_a_short_check_finds_new_shreds_that_were_undone<B: Intruder>() {
+    let (db, store) = shop::<B>(&["1", "2"]).await;
+    db.write(SAVE).await;
+    let (copy, _folder) = copy_in();
+    export(&db, &store, &copy).await.unwrap();
+    let process = requiring(&db, &copy, LONG);
+    prepare(&db, &process).await.unwrap();
+    db.shred(&store, "1").await;
+    seal(&db, &store).await.unwrap();
+    db.write(RESTORE_ROWS).await;
+    is_behind(&db.read(&process, "1").await, "was shredded is there again");
+}
+
+/// Key rows of a shred that was checked before come back alone. A whole check finds it: the first one of a process, and
+/// one after every ten periods.
+async fn i13_a_whole_check_finds_rows_that_were_restored_alone<B: Intruder>() {
+    let (db, store) = shop::<B>(&["1", "2"]).await;
+    db.write(SAVE).await;
+    db.shred(&store, "1").await;
+    let (copy, _folder) = copy_in();
+    export(&db, &store, &copy).await.unwrap();
+    let short = requiring(&db, &copy, LONG);
+    let strict = db.process_over(db.keys().require_shred_log(FileCopy::new(copy.path()), Duration::ZERO), schemas());
+    let usual = db.keys().require_shred_log(FileCopy::new(copy.path()), Duration::from_millis(30));
+    let usual = db.process_over(usual, schemas());
+    for process in [&short, &strict, &usual] {
+        prepare(&db, process).await.unwrap();
+    }
+    db.write(RESTORE_ROWS).await;
+    let read = db.read(&short, "1").await.unwrap();
+    assert!(contains(&read[0].payload, "Ada"), "this is what a short check leaves open");
+    is_behind(&db.read(&strict, "1").await, "was shredded is there again");
+    let deadline = Deadline::of("for a whole check");
+    while db.read(&usual, "1").await.is_ok() {
+        deadline.check();
+    }
+    is_behind(&db.read(&usual, "1").await, "was shredded is there again");
+    is_behind(&prepare(&db, &short).await, "was shredded is there again");
+    is_behind(&db.read(&short, "1").await, "was shredded is there again");
+    // A scope whose state was put back, by its row alone.
+    super::replay(&db, &store, &[&copy]).await.unwrap();
+    prepare(&db, &short).await.unwrap();
+    db.write("UPDATE key_scopes SET state = 'live' WHERE scope_id = '1'").await;
+    is_behind(&prepare(&db, &short).await, "is not in the state");
+}
+
+/// The chain of the table was tampered with behind the end that was known.
+async fn i14_a_short_check_finds_a_chain_that_does_not_go_on<B: Intruder>() {
+    for (how, says) in [
+        ("UPDATE shred_log SET previous_hash = hash WHERE seq = 2", "does not follow"),
+        ("DELETE FROM shred_log WHERE seq = 2", "does not follow"),
+        ("DELETE FROM shred_log WHERE seq = 3", "its own end says 3"),
+        ("UPDATE shred_log SET hash = previous_hash WHERE seq = 3", "own end is not that of its entry"),
+    ] {
+        let (db, store) = shop::<B>(&["1", "2", "3"]).await;
+        let (copy, _folder) = copy_in();
+        db.shred(&store, "1").await;
+        export(&db, &store, &copy).await.unwrap();
+        let process = requiring(&db, &copy, LONG);
+        prepare(&db, &process).await.unwrap();
+        db.shred(&store, "2").await;
+        db.shred(&store, "3").await;
+        seal(&db, &store).await.unwrap();
+        db.write(how).await;
+        is_behind(&db.read(&process, "1").await, says);
+    }
+}
+
+/// Each required copy must be there, and agree.
+async fn i13_several_copies_are_required<B: Backend, P: Place>() {
+    let (db, store) = shop::<B>(&["1"]).await;
+    let (file, _folder) = copy_in();
+    let place = P::make().await;
+    let other = place.copy().await;
+    let requiring = || {
+        let keys = db.keys().require_shred_log(FileCopy::new(file.path()), LONG);
+        db.process_over(keys.require_shred_log(other.clone(), Duration::ZERO), schemas())
+    };
+    let process = requiring();
+    export(&db, &store, &other).await.unwrap();
+    let refused = prepare(&db, &process).await.unwrap_err();
+    assert!(refused.to_string().contains(&format!("{} is empty", file.name())), "{refused}");
+    export(&db, &store, &file).await.unwrap();
+    prepare(&db, &process).await.unwrap();
+    db.append(&process, "1", &[placed("1")]).await;
+    // The shorter period holds: what becomes of either of them is found at once.
+    std::fs::write(file.path(), "").unwrap();
+    assert!(db.read(&process, "1").await.unwrap_err().to_string().contains("is empty"));
+}
+
+/// Counts the calls of the key table.
+#[derive(Clone, Default)]
+struct Counted(Arc<Mutex<BTreeMap<&'static str, u32>>>, MemoryKeys);
+
+#[async_trait]
+impl KeyFaults for Counted {
+    type Inner = MemoryKeys;
+
+    fn inner(&self) -> &MemoryKeys {
+        &self.1
+    }
+
+    fn before(&self, call: &'static str) -> Result<()> {
+        *self.0.lock().unwrap().entry(call).or_default() += 1;
+        Ok(())
+    }
+}
+
+/// However long the log is, a check at which nothing has happened reads its end, and one row for the end of the copy
+/// and one for the end that was known.
+#[tokio::test]
+async fn a_check_costs_the_same_however_long_the_log_is() {
+    let mut costs = Vec::new();
+    for entries in [1, 600] {
+        let db = Memory::new();
+        let counted = Counted::default();
+        let (copy, _folder) = copy_in();
+        let keys = KeyManager::builder(Faulty(counted.clone()), Arc::clone(&KEYRING))
+            .require_shred_log(FileCopy::new(copy.path()), Duration::ZERO)
+            .compare_whole_log_every(LONG);
+        let store = SealedStore::with_keys(MemoryStore::new(), keys.build(), schemas());
+        let unguarded = db.process(schemas());
+        db.prepare(&unguarded).await;
+        db.append(&unguarded, "kept", &[placed("kept")]).await;
+        for id in 0..entries {
+            db.shred(&unguarded, &id.to_string()).await;
+        }
+        export(&db, &unguarded, &copy).await.unwrap();
+        db.prepare(&store).await;
+        db.read(&store, "kept").await.unwrap();
+        counted.0.lock().unwrap().clear();
+        db.read(&store, "kept").await.unwrap();
+        let calls = counted.0.lock().unwrap().clone();
+        assert_eq!(calls["log_entries"], 2 * calls["log_head"], "{calls:?}");
+        assert!(!calls.contains_key("log_disagreements") && !calls.contains_key("history"), "{calls:?}");
+        // What was decided since then is compared once.
+        db.shred(&unguarded, "another").await;
+        seal(&db, &unguarded).await.unwrap();
+        counted.0.lock().unwrap().clear();
+        db.read(&store, "kept").await.unwrap();
+        let once = counted.0.lock().unwrap().clone();
+        assert!(once.contains_key("history") && !once.contains_key("log_disagreements"), "{once:?}");
+        counted.0.lock().unwrap().clear();
+        db.read(&store, "kept").await.unwrap();
+        assert_eq!(*counted.0.lock().unwrap(), calls);
+        costs.push(calls);
+    }
+    assert_eq!(costs[0], costs[1]);
+}
+
+with_every_copy! {
+    i13_several_copies_are_required,
+}
+
+mod of_tables {
+    use super::{
+        i13_a_short_check_finds_new_shreds_that_were_undone, i13_a_short_check_finds_that_the_log_is_behind_its_copy,
+        i13_a_short_check_finds_that_the_log_went_back, i13_a_whole_check_finds_rows_that_were_restored_alone,
+        i14_a_short_check_finds_a_chain_that_does_not_go_on,
+    };
+
+    support::on_sqlite_and_postgres! {
+        i13_a_short_check_finds_that_the_log_is_behind_its_copy,
+        i13_a_short_check_finds_that_the_log_went_back,
+        i13_a_short_check_finds_new_shreds_that_were_undone,
+        i13_a_whole_check_finds_rows_that_were_restored_alone,
+        i14_a_short_check_finds_a_chain_that_does_not_go_on,
+    }
+}
