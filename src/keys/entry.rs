@@ -28,10 +28,12 @@ pub enum ScopeAction {
     /// After a restore, entries of a copy of the log were put in. This is about the log itself, not about a scope of
     /// the application.
     Fork,
+    /// Entries from before there was a log, which have no MAC, were adopted: this entry covers those of its scope.
+    Adopt,
 }
 
 impl ScopeAction {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Shred,
         Self::Reopen,
         Self::Disable,
@@ -41,6 +43,7 @@ impl ScopeAction {
         Self::Schedule,
         Self::Cancel,
         Self::Fork,
+        Self::Adopt,
     ];
 
     /// The word that key tables hold, such as `shred`.
@@ -56,6 +59,7 @@ impl ScopeAction {
             Self::Schedule => "schedule",
             Self::Cancel => "cancel",
             Self::Fork => "fork",
+            Self::Adopt => "adopt",
         }
     }
 
@@ -93,7 +97,8 @@ pub struct LogEntry {
     pub state: ScopeState,
     /// The scope's generation from then on.
     pub generation: u32,
-    /// The keys that a shred destroyed, by version. Empty for other actions.
+    /// The keys that a shred destroyed, or had destroyed before its entry was adopted, by version. Empty for other
+    /// actions.
     pub keys: Vec<DestroyedKey>,
     /// When a hold ends (`None`: when it is released), or a scheduled shred comes due. `None` for other actions.
     pub until: Option<OffsetDateTime>,
@@ -104,7 +109,8 @@ pub struct LogEntry {
     pub reason: String,
     /// The actor, as the caller named it. `None` if the caller named none.
     pub actor: Option<String>,
-    /// What authenticates the entry. `None` if it was recorded before there was a log.
+    /// What authenticates the entry. `None` if it was recorded before there was a log: nothing acts on it until it was
+    /// [adopted](ScopeAction::Adopt).
     pub mac: Option<EntryMac>,
 }
 

@@ -129,7 +129,16 @@ pub(crate) struct Checked {
     authenticated: bool,
 }
 
+/// What is wrong with entries without a MAC if no entry behind them covers them.
+pub(crate) const NOT_ADOPTED: &str = "has no MAC: either it was invented, or it is from before there was a log and was \
+    not adopted (eventseal shred-log adopt)";
+
 impl Checked {
+    /// Is every entry covered by a MAC?
+    pub(crate) fn is_authentic(&self) -> bool {
+        self.entries == 0 || self.authenticated
+    }
+
     /// Checks the next entry. Returns what is wrong with it.
     pub(crate) fn next(&mut self, namespace: &Namespace, keys: &LogKeys, entry: &LogEntry) -> Option<&'static str> {
         if Some(entry.scope_seq) != self.entries.checked_add(1) {
@@ -170,7 +179,7 @@ pub(crate) struct Fold {
     pub(crate) schedule: Option<Schedule>,
     /// The state before the schedule, if the schedule changed it and nothing has changed it since.
     pub(crate) before_schedule: Option<ScopeState>,
-    /// Every key that a shred destroyed.
+    /// Every key that was destroyed.
     pub(crate) destroyed: Vec<DestroyedKey>,
     /// The number of entries.
     pub(crate) entries: u32,
@@ -194,6 +203,20 @@ impl Fold {
 
     /// Checks the entries of a scope, and folds them. They must be all entries of the scope, in order.
     pub(crate) fn of(namespace: &Namespace, keys: &LogKeys, scope: &KeyScope, entries: &[LogEntry]) -> Result<Self> {
+        let (fold, checked) = Self::of_carried(namespace, keys, scope, entries)?;
+        match entries.first() {
+            Some(first) if !checked.is_authentic() => Err(altered(first, NOT_ADOPTED)),
+            _ => Ok(fold),
+        }
+    }
+
+    /// The same, but no entry needs to be authentic if none has a MAC. It is for their adoption alone.
+    pub(crate) fn of_carried(
+        namespace: &Namespace,
+        keys: &LogKeys,
+        scope: &KeyScope,
+        entries: &[LogEntry],
+    ) -> Result<(Self, Checked)> {
         let (mut fold, mut checked) = (Self::empty(), Checked::default());
         for entry in entries {
             let problem = if entry.scope == *scope {
@@ -207,7 +230,7 @@ impl Fold {
             fold.add(entry);
             fold.last = checked.last;
         }
-        Ok(fold)
+        Ok((fold, checked))
     }
 
     fn add(&mut self, entry: &LogEntry) {
@@ -244,6 +267,7 @@ impl Fold {
             }
             ScopeAction::Reopen => (self.schedule, self.before_schedule) = (None, None),
             ScopeAction::Disable | ScopeAction::Enable => self.before_schedule = None,
+            ScopeAction::Adopt => self.destroyed.extend(entry.keys.iter().cloned()),
             ScopeAction::Fork => {}
         }
         (self.state, self.generation, self.entries) = (entry.state, entry.generation, entry.scope_seq);

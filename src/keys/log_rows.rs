@@ -15,8 +15,6 @@ pub struct LogHead {
     pub seq: u64,
     /// The hash of the last entry's row; 32 zero bytes if the chain is empty.
     pub hash: [u8; 32],
-    /// Has the last entry a MAC?
-    pub authenticated: bool,
     /// Are there entries that the chain does not have?
     pub unsealed: bool,
 }
@@ -110,14 +108,9 @@ pub trait LogRows: Send {
     /// lock was taken.
     async fn lock_log_head(&mut self) -> Result<LogHead>;
 
-    /// The entries that the chain does not have, with a MAC or without one, ascending by scope and by number within the
-    /// scope, from the first after `after` on, at most `limit`.
-    async fn unsealed_entries(
-        &mut self,
-        authenticated: bool,
-        after: Option<(&KeyScope, u32)>,
-        limit: u32,
-    ) -> Result<Vec<LogEntry>>;
+    /// The entries that the chain does not have, ascending by scope and by number within the scope, from the first
+    /// after `after` on, at most `limit`.
+    async fn unsealed_entries(&mut self, after: Option<(&KeyScope, u32)>, limit: u32) -> Result<Vec<LogEntry>>;
 
     /// All entries of these scopes, ascending by scope and by number within the scope.
     async fn entries_of(&mut self, scopes: &[KeyScope]) -> Result<Vec<LogEntry>>;

@@ -319,14 +319,7 @@ pub(crate) fn without_keys(scope: &KeyScope) -> Error {
 
 pub(super) fn check_change(scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
     scope.check()?;
-    if cause.reason.is_empty() {
-        return Err(Error::Input(InputFault::InvalidText {
-            what: "the reason",
-            problem: "is empty: say why, such as the number of the request",
-        }));
-    }
-    check_text("the reason", cause.reason)?;
-    cause.actor.map_or(Ok(()), |actor| check_text("the actor", actor))?;
+    check_cause(cause)?;
     if scope.is_reserved() {
         return Err(Error::Keys(KeyFault::ScopeState {
             scope: scope.clone(),
@@ -334,6 +327,17 @@ pub(super) fn check_change(scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
         }));
     }
     Ok(())
+}
+
+pub(super) fn check_cause(cause: Cause<'_>) -> Result<()> {
+    if cause.reason.is_empty() {
+        return Err(Error::Input(InputFault::InvalidText {
+            what: "the reason",
+            problem: "is empty: say why, such as the number of the request",
+        }));
+    }
+    check_text("the reason", cause.reason)?;
+    cause.actor.map_or(Ok(()), |actor| check_text("the actor", actor))
 }
 
 /// One more than a number that a row holds. It fails if the number is too large.

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::keys::names::KeyScope;
+use crate::keys::shred_log::AdoptedEntries;
 use crate::keys::sweep::{SweepOptions, SweepProgress, Swept};
 use crate::keys::{Hold, KeyInfo, KeyManager, KeyStore, KeyTable, Schedule, ScopeAction, ShredMode, Shredding};
 use std::fmt;
@@ -130,6 +131,14 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyOperator<'_, Tx, K> {
         progress: &mut (dyn FnMut(SweepProgress) + Send),
     ) -> Result<Swept> {
         self.keys.sweep_as(connection, Some(&self.actor), options, progress).await
+    }
+
+    /// [`KeyManager::adopt_entries`], with the actor in the histories.
+    ///
+    /// # Errors
+    /// Those of [`KeyManager::adopt_entries`].
+    pub async fn adopt_entries(&self, connection: &mut Tx, reason: &str) -> Result<AdoptedEntries> {
+        self.keys.adopt_because(connection, Cause { reason, actor: Some(&self.actor) }).await
     }
 }
 

@@ -14,10 +14,10 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// It checks that the tables are migrated and belong to the configured namespace. It creates the first
     /// key-encryption key and the integrity key if there are none, and opens both, which shows that the KMS answers. It
     /// is idempotent, and several processes may call it at once. It also [seals](Self::seal_log) the shred log if it
-    /// can, and compares it with the copy if one is [required](crate::keys::KeyManagerBuilder::require_shred_log). An
-    /// entry of the log that is not authentic is a warning here, and an error of
-    /// [`verify_log`](crate::keys::KeyManager::verify_log). Then it [copies](Self::copy_log) what an earlier process
-    /// has left, and warns if it can't.
+    /// can, and compares it with the copy if one is [required](crate::keys::KeyManagerBuilder::require_shred_log).
+    /// If it meets an entry that is not authentic, it fails where a copy is required. Elsewhere it logs a warning, and
+    /// only changes of that scope fail; [`verify_log`](crate::keys::KeyManager::verify_log) finds it too. Then it
+    /// [copies](Self::copy_log) what an earlier process has left, and warns if it can't.
     ///
     /// A process that was not prepared asks the KMS in its first append, before anything is locked. On SQLite, that
     /// append may fail with the retryable [`Error::Collision`](crate::Error::Collision) if another transaction wrote
@@ -31,8 +31,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`KmsFault::Refused`](crate::error::KmsFault::Refused),
     /// [`KeyFault::WrongKey`](crate::error::KeyFault::WrongKey), [`Error::Database`](crate::Error::Database);
     /// [`Error::Collision`](crate::Error::Collision) (retryable) if another transaction is in the way: call it again;
-    /// [`KeyFault::ShredLogBehind`](crate::error::KeyFault::ShredLogBehind) or
-    /// [`KeyFault::LogCopy`](crate::error::KeyFault::LogCopy) if a copy of the shred log is required;
+    /// [`KeyFault::ShredLogBehind`](crate::error::KeyFault::ShredLogBehind),
+    /// [`KeyFault::LogCopy`](crate::error::KeyFault::LogCopy) or
+    /// [`KeyFault::LogAltered`](crate::error::KeyFault::LogAltered) if a copy of the shred log is required;
     /// [`StorageFault::InvalidRow`](crate::error::StorageFault::InvalidRow) or
     /// [`Error::Disabled`](crate::Error::Disabled) if somebody changed the row of the integrity key.
     pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {

@@ -4,7 +4,7 @@
 //! transaction of its own, and locks the end of the chain and nothing else. Any process may do it at any time.
 
 use crate::error::{Error, KeyFault, Result, no_effect};
-use crate::keys::log::{Checked, Digest, LogKeys, altered, row};
+use crate::keys::log::{Checked, Digest, LogKeys, NOT_ADOPTED, altered, row};
 use crate::keys::manager::{KeyManager, PARTITION, check_and_take, no_active_kek};
 use crate::keys::material::key_of;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
@@ -47,19 +47,16 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         }
         let by = self.log_sealer(connection).await?;
         let mut fault = None;
-        // Entries from before there was a log come first: once an entry with a MAC has a number, none without one may.
-        for authenticated in [false, true] {
-            let mut batch = SealBatch { by: &by, authenticated, after: None, done: Outcome::default() };
-            loop {
-                self.store.in_transaction(connection, SEALING, &mut batch).await?;
-                let done = std::mem::take(&mut batch.done);
-                tracing::debug!(sealed = done.sealed, "entries of the shred log were sealed");
-                fault = fault.or(done.fault);
-                if done.found < BATCH {
-                    break;
-                }
-                batch.after = done.last;
+        let mut batch = SealBatch { by: &by, after: None, done: Outcome::default() };
+        loop {
+            self.store.in_transaction(connection, SEALING, &mut batch).await?;
+            let done = std::mem::take(&mut batch.done);
+            tracing::debug!(sealed = done.sealed, "entries of the shred log were sealed");
+            fault = fault.or(done.fault);
+            if done.found < BATCH {
+                break;
             }
+            batch.after = done.last;
         }
         match fault {
             Some(fault) => Err(fault),
@@ -80,10 +77,15 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             Err(error) if error.is_outage() => return Err(error),
             Err(error) => Err(error),
         };
-        if let Err(error) = sealed {
-            tracing::warn!(%error, "the shred log was not sealed");
+        match sealed {
+            // Whoever requires a copy of the log wants to know of an entry that was altered.
+            Err(error @ Error::Keys(KeyFault::LogAltered { .. })) if self.gate.is_some() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the shred log was not sealed");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
-        Ok(())
     }
 
     /// Seals after shreds that are committed. A failure undoes none of them, so it is a warning: whoever seals next
@@ -127,7 +129,6 @@ struct Outcome {
 
 struct SealBatch<'a> {
     by: &'a LogSealer,
-    authenticated: bool,
     after: Option<(KeyScope, u32)>,
     done: Outcome,
 }
@@ -138,14 +139,10 @@ impl KeyWork for SealBatch<'_> {
         self.done = Outcome::default();
         let head = rows.lock_log_head().await?;
         let after = self.after.as_ref().map(|(scope, seq)| (scope, *seq));
-        let unsealed = rows.unsealed_entries(self.authenticated, after, BATCH).await?;
+        let unsealed = rows.unsealed_entries(after, BATCH).await?;
         self.done.found = u32::try_from(unsealed.len()).unwrap_or(u32::MAX);
         self.done.last = unsealed.last().map(|entry| (entry.scope.clone(), entry.scope_seq));
         if unsealed.is_empty() {
-            return Ok(());
-        }
-        if head.authenticated && !self.authenticated {
-            self.done.fault = Some(altered(&unsealed[0], "has no MAC: it was altered or invented"));
             return Ok(());
         }
         let digests = self.digests(rows, &unsealed).await?;
@@ -174,16 +171,22 @@ impl SealBatch<'_> {
     async fn digests(&mut self, rows: &mut dyn KeyRows, unsealed: &[LogEntry]) -> Result<HashMap<Uuid, Digest>> {
         let mut scopes: Vec<KeyScope> = unsealed.iter().map(|entry| entry.scope.clone()).collect();
         scopes.dedup();
-        let mut checked: HashMap<KeyScope, Option<Checked>> = HashMap::with_capacity(scopes.len());
         let mut digests = HashMap::with_capacity(unsealed.len());
-        for entry in rows.entries_of(&scopes).await? {
-            let slot = checked.entry(entry.scope.clone()).or_insert_with(|| Some(Checked::default()));
-            let Some(so_far) = slot else { continue };
-            if let Some(problem) = so_far.next(&self.by.namespace, &self.by.keys, &entry) {
-                self.done.fault.get_or_insert_with(|| altered(&entry, problem));
-                *slot = None;
-            } else if let Some(digest) = so_far.last {
-                digests.insert(entry.entry_id, digest);
+        let entries = rows.entries_of(&scopes).await?;
+        for of_scope in entries.chunk_by(|one, next| one.scope == next.scope) {
+            let (mut checked, mut of_this) = (Checked::default(), Vec::with_capacity(of_scope.len()));
+            for entry in of_scope {
+                if let Some(problem) = checked.next(&self.by.namespace, &self.by.keys, entry) {
+                    self.done.fault.get_or_insert_with(|| altered(entry, problem));
+                    break;
+                }
+                of_this.extend(checked.last.map(|digest| (entry.entry_id, digest)));
+            }
+            // A row of the chain vouches for its entry. So entries without a MAC get one once another covers them.
+            if checked.is_authentic() {
+                digests.extend(of_this);
+            } else {
+                self.done.fault.get_or_insert_with(|| altered(&of_scope[0], NOT_ADOPTED));
             }
         }
         Ok(digests)

@@ -1,5 +1,6 @@
 //! The shred log as a whole: its copies, its check, and its replay after a restore.
 
+mod adopt;
 mod at_once;
 mod chain;
 mod copy;
@@ -13,6 +14,7 @@ mod rules;
 mod several;
 mod verify;
 
+pub use adopt::AdoptedEntries;
 pub use copy::ShredLogCopy;
 pub use export::ExportedLog;
 pub use file_copy::FileCopy;

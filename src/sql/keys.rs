@@ -98,7 +98,7 @@ pub(crate) const RESTORED_SCOPES: &str = "SELECT s.scope_kind, s.scope_id, count
         SELECT scope_kind, scope_id FROM {key_scopes} WHERE state = 'shredded'
         UNION
         SELECT c.scope_kind, c.scope_id FROM {shred_entries} AS c
-        WHERE c.action = 'shred' AND NOT EXISTS (
+        WHERE c.action IN ('shred', 'adopt') AND c.state = 'shredded' AND NOT EXISTS (
             SELECT 1 FROM {shred_entries} AS n
             WHERE n.scope_kind = c.scope_kind AND n.scope_id = c.scope_id AND n.scope_seq > c.scope_seq
                 AND n.state <> 'shredded'

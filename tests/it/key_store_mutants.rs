@@ -202,12 +202,11 @@ impl KeyFaults for Mutant {
     async fn unsealed_entries(
         &self,
         rows: &mut dyn KeyRows,
-        authenticated: bool,
         after: Option<(&KeyScope, u32)>,
         limit: u32,
     ) -> Result<Vec<LogEntry>> {
         let limit = if self.1 == Fault::LeavesOutUnsealed { limit - 1 } else { limit };
-        rows.unsealed_entries(authenticated, after, limit).await
+        rows.unsealed_entries(after, limit).await
     }
 
     async fn seal_entries(&self, rows: &mut dyn KeyRows, from: &LogHead, sealed: &[LogRow]) -> Result<bool> {

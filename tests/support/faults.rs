@@ -199,11 +199,10 @@ pub trait KeyFaults: Send + Sync {
     async fn unsealed_entries(
         &self,
         rows: &mut dyn KeyRows,
-        authenticated: bool,
         after: Option<(&KeyScope, u32)>,
         limit: u32,
     ) -> Result<Vec<LogEntry>> {
-        rows.unsealed_entries(authenticated, after, limit).await
+        rows.unsealed_entries(after, limit).await
     }
 
     async fn seal_entries(&self, rows: &mut dyn KeyRows, from: &LogHead, sealed: &[LogRow]) -> Result<bool> {
@@ -457,14 +456,9 @@ impl<T: KeyFaults> LogRows for FaultyRows<'_, T> {
         self.faults.lock_log_head(self.rows).await
     }
 
-    async fn unsealed_entries(
-        &mut self,
-        authenticated: bool,
-        after: Option<(&KeyScope, u32)>,
-        limit: u32,
-    ) -> Result<Vec<LogEntry>> {
+    async fn unsealed_entries(&mut self, after: Option<(&KeyScope, u32)>, limit: u32) -> Result<Vec<LogEntry>> {
         self.faults.before("unsealed_entries")?;
-        self.faults.unsealed_entries(self.rows, authenticated, after, limit).await
+        self.faults.unsealed_entries(self.rows, after, limit).await
     }
 
     async fn entries_of(&mut self, scopes: &[KeyScope]) -> Result<Vec<LogEntry>> {

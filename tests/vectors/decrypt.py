@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Reads sealed payloads, format version 1, and checks itself against the frozen vectors beside it.
+"""Reads sealed payloads, format version 1, checks copies of the shred log, and checks itself against the frozen
+vectors beside it.
 
 Written from docs/format.md and nothing else, to show that the page is enough; section numbers are that
 page's. It favours being read over being fast. Needs the package `cryptography`.
@@ -431,7 +432,198 @@ def cut(text, root, seal):
     return start, value.end
 
 
-# ---- the vectors (section 12)
+# ---- copies of the shred log (section 11)
+
+
+MICROSECONDS, NUMBER, SHORT = range(-(2**63), 2**63), range(2**64), range(2**32)
+ACTIONS = "shred reopen disable enable hold release schedule cancel fork adopt".split()
+STATES = "live disabled withheld shredded".split()
+
+
+def member(line, name, kind, limits=None):
+    """A member of the line; Fault if it is not what it should be."""
+    found = line.get(name) if isinstance(line, dict) else None
+    if not isinstance(found, kind) or isinstance(found, bool) or (limits is not None and found not in limits):
+        raise Fault("member")
+    return found
+
+
+def hex_member(line, name):
+    found = member(line, name, str)
+    if not re.fullmatch("[0-9a-f]{64}", found):
+        raise Fault("member")
+    return bytes.fromhex(found)
+
+
+def id_member(line, name):
+    try:
+        return uuid.UUID(member(line, name, str)).bytes
+    except ValueError:
+        raise Fault("member") from None
+
+
+def optional(line, name, read):
+    return None if line.get(name) is None else read(line, name)
+
+
+def time_member(line, name):
+    return member(line, name, int, MICROSECONDS).to_bytes(8, "big", signed=True)
+
+
+def count_member(line, name, limits=NUMBER):
+    return member(line, name, int, limits).to_bytes(8, "big")
+
+
+def copied_keys(line):
+    """The integrity keys and key-encryption keys of a line of keys, and their digest."""
+    keys, keks, items = [], [], []
+    for key in member(line, "integrity_keys", list):
+        wrapped = base64.b64decode(member(key, "wrapped_key", str))
+        keys.append((id_member(key, "key_id"), member(key, "version", int, SHORT), id_member(key, "kek_id"), wrapped))
+        items += [keys[-1][0], count_member(key, "version"), keys[-1][2], wrapped, time_member(key, "created_at")]
+    for kek in member(line, "keks", list):
+        wrapped = base64.b64decode(member(kek, "wrapped_kek", str))
+        keks.append((id_member(kek, "kek_id"), member(kek, "master_key_id", str), wrapped))
+        texts = [member(kek, name, str).encode() for name in ("partition", "provider", "master_key_id")]
+        items += [keks[-1][0], *texts, wrapped, time_member(kek, "created_at")]
+    return keys, keks, digest([b"eventseal/v1/copied-keys", len(keys).to_bytes(8, "big"), *items])[:16].hex()
+
+
+def parse_line(text):
+    """A line whose members are what they should be."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        raise Fault("json") from None
+    if member(line, "shred_log", int, NUMBER) != 1:
+        raise Fault("format")
+    found = {"namespace": member(line, "namespace", str), "seq": member(line, "seq", int, NUMBER)}
+    found |= {"hash": hex_member(line, "hash"), "keys": member(line, "keys", str)}
+    if "copied_keys" in line:
+        *found["copied"], name = copied_keys(line["copied_keys"])
+        if name != found["keys"]:
+            raise Fault("keys")
+        return found
+    entry = member(line, "entry", dict)
+    destroyed = []
+    for key in member(entry, "keys", list):
+        key = dict(zip(("key_id", "version", "kek_id", "created_at"), key))
+        destroyed += [id_member(key, "key_id"), count_member(key, "version", SHORT), id_member(key, "kek_id")]
+        destroyed.append(time_member(key, "created_at"))
+    present = lambda item: b"" if item is None else b"\x01" + item
+    text_member = lambda line, name: member(line, name, str).encode()
+    mac = optional(entry, "mac", hex_member)
+    key_id = None if mac is None else id_member(entry, "mac_key_id")
+    found["entry"] = {
+        "scope": (member(entry, "kind", str), member(entry, "id", str)),
+        "scope_seq": member(entry, "scope_seq", int, SHORT),
+        "may_lack_mac": entry["action"] in ("shred", "reopen", "disable", "enable")
+        and not entry["keys"] and entry.get("until") is None and entry.get("about") is None,
+        "mac": mac,
+        "mac_key_id": key_id,
+        "items": [
+            id_member(entry, "entry_id"),
+            text_member(entry, "kind"),
+            text_member(entry, "id"),
+            count_member(entry, "scope_seq", SHORT),
+            time_member(entry, "at"),
+            member(entry, "action", str, ACTIONS).encode(),
+            member(entry, "state", str, STATES).encode(),
+            count_member(entry, "generation", SHORT),
+            b"".join(destroyed),
+            present(optional(entry, "until", time_member)),
+            present(optional(entry, "about", id_member)),
+            text_member(entry, "reason"),
+            present(optional(entry, "actor", text_member)),
+            present(key_id),
+        ],
+    }
+    found |= {"previous_hash": hex_member(line, "previous_hash"), "mac": hex_member(line, "mac")}
+    return found | {"mac_key_id": id_member(line, "mac_key_id")}
+
+
+def log_keys(case):
+    """The keys of the log that the copy brings, opened: K_log by the id of the integrity key."""
+    found = {}
+    for text in case["lines"]:
+        try:
+            line = parse_line(text)
+        except Fault:
+            continue
+        if "copied" not in line or line["namespace"] != case["namespace"]:
+            continue
+        keys, keks = line["copied"]
+        for key_id, version, kek_id, wrapped in keys:
+            place = {"namespace": case["namespace"], "kek_id": str(uuid.UUID(bytes=kek_id))}
+            for found_id, master_key_id, wrapped_kek in keks:
+                if found_id == kek_id and master_key_id == case["master_key_id"]:
+                    bound = {"key_encryption_key": {"master_key_id": master_key_id}}
+                    kek = unwrap({**place, "wrapping_key": case["master_key"], "wrapped": wrapped_kek.hex(), "bound_to": bound})
+                    bound = {"key_id": str(uuid.UUID(bytes=key_id)), "scope_kind": INTEGRITY[0], "scope_id": INTEGRITY[1]}
+                    bound = {"data_key": {**bound, "version": version}}
+                    secret = kek and unwrap({**place, "wrapping_key": kek.hex(), "wrapped": wrapped.hex(), "bound_to": bound})
+                    if secret:
+                        found[key_id] = expand(secret, b"eventseal/v1/log", 32)
+    return found
+
+
+def check_entry(namespace, entry, keys, before):
+    """The transcript and the digest of an entry, once it is known to be authentic."""
+    number, last, authenticated = before
+    if entry["scope_seq"] != number + 1:
+        raise Fault("entry-number")
+    bound = digest([b"eventseal/v1/entry", namespace, *entry["items"], last])
+    if entry["mac"] is None:
+        if authenticated or not entry["may_lack_mac"]:
+            raise Fault("no-mac")
+    elif entry["mac_key_id"] not in keys:
+        raise Fault("key")
+    elif not hmac.compare_digest(hmac.digest(keys[entry["mac_key_id"]], b"eventseal/v1/entry" + bound, "sha256"), entry["mac"]):
+        raise Fault("entry-mac")
+    return bound, digest([b"eventseal/v1/entry-digest", bound, entry["mac"] or b""])
+
+
+def read_log(case):
+    """The end of a copy, and what is derived of its entries; or the number of a line, and why it is refused."""
+    keys, namespace = log_keys(case), case["namespace"].encode()
+    end, scopes, texts, found = (0, bytes(32)), {}, {}, []
+    for at, text in enumerate(case["lines"], 1):
+        try:
+            line = parse_line(text)
+            if line["namespace"] != case["namespace"]:
+                raise Fault("namespace")
+            if "copied" in line:
+                if (line["seq"], line["hash"]) != end:
+                    raise Fault("place")
+                continue
+            if line["seq"] <= end[0]:
+                if texts.get(line["seq"]) != text:
+                    raise Fault("repeated")
+                continue
+            entry = line["entry"]
+            before = scopes.get(entry["scope"], (0, b"", False))
+            bound, of_entry = check_entry(namespace, entry, keys, before)
+            scopes[entry["scope"]] = (entry["scope_seq"], of_entry, before[2] or entry["mac"] is not None)
+            if line["seq"] != end[0] + 1:
+                raise Fault("row-number")
+            if line["previous_hash"] != end[1]:
+                raise Fault("previous-hash")
+            row = digest([b"eventseal/v1/log", namespace, line["seq"].to_bytes(8, "big"), end[1], of_entry])
+            if row != line["hash"]:
+                raise Fault("hash")
+            if line["mac_key_id"] not in keys:
+                raise Fault("key")
+            if not hmac.compare_digest(hmac.digest(keys[line["mac_key_id"]], b"eventseal/v1/log" + row, "sha256"), line["mac"]):
+                raise Fault("row-mac")
+        except Fault as fault:
+            return at, fault.kind
+        end = (line["seq"], row)
+        texts[line["seq"]] = text
+        found.append({"transcript": bound.hex(), "digest": of_entry.hex()})
+    return end[0], end[1].hex(), found
+
+
+# ---- the vectors (section 13)
 
 
 def as_bytes(value):
@@ -455,14 +647,17 @@ def main(paths):
 
     for path in paths:
         vectors = json.loads(path.read_text(encoding="utf-8"))
-        for case in vectors["cases"]:
+        for case in vectors.get("logs", []):
+            expected = (case["line"], case["error"]) if "error" in case else (case["seq"], case["hash"], case["entries"])
+            report(f"{path.stem} {case['name']}", expected, read_log(case))
+        for case in vectors.get("cases", []):
             expected = (case["error"], case["detail"]) if "error" in case else (as_bytes(case["opened"]), case["redacted"])
             found = outcome(case, as_bytes(case["stored"]), keys_of(case))
             if "sealed" in case:
                 expected += (as_bytes(case["plaintext"]), [])
                 found += outcome(case, as_bytes(case["sealed"]), keys_of(case, all_live=True))
             report(f"{path.stem} {case['name']}", expected, found)
-        for wrapped in vectors["wrapped_keys"]:
+        for wrapped in vectors.get("wrapped_keys", []):
             key = unwrap(wrapped)
             report(f"{path.stem} {wrapped['name']}", wrapped["key"], key and key.hex())
     print(f"{passed} passed, {failed} failed")

@@ -23,7 +23,7 @@ pub(crate) use seals::{EventsOf, IndexSeals};
 pub(crate) use secrets::{check_secrets, has_password};
 pub(crate) use shared::{Cause, Database, MasterKey, Progress, Scope};
 pub(crate) use shred::{Shred, Shredded};
-pub(crate) use shred_log::{ExportLog, ReplayLog, ShredLog, VerifyLog};
+pub(crate) use shred_log::{AdoptLog, ExportLog, ReplayLog, ShredLog, VerifyLog};
 pub(crate) use verify::Verify;
 
 use crate::connect::EventNames;

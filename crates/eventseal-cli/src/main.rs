@@ -86,6 +86,7 @@ async fn run(cli: Cli) -> Result<Report, Failure> {
         Command::ShredLog(args::ShredLog::Export(args)) => shred_log::export(args, cli.json).await,
         Command::ShredLog(args::ShredLog::Verify(args)) => shred_log::verify(args, cli.json).await,
         Command::ShredLog(args::ShredLog::Replay(args)) => shred_log::replay(args, cli.json).await,
+        Command::ShredLog(args::ShredLog::Adopt(args)) => shred_log::adopt(args, cli.json).await,
         Command::Reopen(args) => scopes::reopen(args, cli.json).await,
         Command::Disable(args) => scopes::disable(args, cli.json).await,
         Command::Enable(args) => scopes::enable(args, cli.json).await,

@@ -1,13 +1,14 @@
-//! `shred-log export`, `verify` and `replay`: the shred log, and its copies.
+//! `shred-log export`, `verify`, `replay` and `adopt`: the shred log, and its copies.
 
-use crate::args::{ExportLog, ReplayLog, VerifyLog};
+use crate::actor;
+use crate::args::{AdoptLog, ExportLog, ReplayLog, VerifyLog};
 use crate::connect::{connect, on};
 use crate::copies;
 use crate::interrupt;
 use crate::master_key;
 use crate::output::{Exit, Failure, Progress, Report, count, number, shown};
 use eventseal::KeyScope;
-use eventseal::erasure::{LogProgress, LogReport, ReplayOptions, Replayed, ShredLogCopy};
+use eventseal::erasure::{AdoptedEntries, LogProgress, LogReport, ReplayOptions, Replayed, ShredLogCopy};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -58,7 +59,7 @@ pub(crate) async fn verify(args: VerifyLog, json: bool) -> Result<Report, Failur
 fn verified(found: &LogReport) -> Report {
     let mut text = format!("The shred log has {}, and ends with hash {}.\n", entries(found.seq), hex(&found.hash));
     if found.carried > 0 {
-        let _ = writeln!(text, "{} from before there was a log, and not authenticated.", were(found.carried));
+        let _ = writeln!(text, "{} from before there was a log, and adopted.", were(found.carried));
     }
     for copy in &found.copies {
         let state = match copy.state.as_str() {
@@ -175,6 +176,33 @@ fn replayed(done: &Replayed, args: &ReplayLog) -> Report {
     }
     let report = Report::new(text, json);
     if done.is_complete() { report } else { report.ending(Exit::Refused) }
+}
+
+pub(crate) async fn adopt(args: AdoptLog, json: bool) -> Result<Report, Failure> {
+    let actor = actor::of(&args.cause)?;
+    let kms = master_key::open(&args.master_key).await?;
+    on!(connect(&args.database).await?, db => {
+        let namespace = db.announce(json, "Adopting what was changed before there was a log").await?;
+        let manager = db.manager(kms);
+        let done = manager.acting_as(&actor).adopt_entries(&mut db.connection, &args.cause.reason).await?;
+        Ok(adopted(&done).of(&namespace, &db.place))
+    })
+}
+
+fn adopted(done: &AdoptedEntries) -> Report {
+    let left: Vec<Value> = done.left.iter().map(|scope| json!({ "kind": scope.kind(), "id": scope.id() })).collect();
+    let json = json!({ "entries": done.entries, "scopes": done.scopes, "left": left });
+    let mut text = format!("{} of {} adopted.", entries(done.entries), count(done.scopes, "scope"));
+    for scope in &done.left {
+        let scope = shown(&scope.to_string());
+        let _ =
+            write!(text, "\n  {scope} was left alone: its row and its entries do not agree. See 'shred-log verify'");
+    }
+    if done.left.is_empty() {
+        text.push_str(" From now on, an entry without a MAC is never adopted.");
+    }
+    let report = Report::new(text, json);
+    if done.left.is_empty() { report } else { report.ending(Exit::Refused) }
 }
 
 fn entries(count: u64) -> String {

@@ -15,10 +15,11 @@ CREATE TABLE {shred_entries} (
     scope_seq  BIGINT      NOT NULL CHECK (scope_seq >= 1),
     decided_at TIMESTAMPTZ NOT NULL,
     action     TEXT        NOT NULL
-        CHECK (action IN ('shred', 'reopen', 'disable', 'enable', 'hold', 'release', 'schedule', 'cancel', 'fork')),
+        CHECK (action IN ('shred', 'reopen', 'disable', 'enable', 'hold', 'release', 'schedule', 'cancel', 'fork',
+            'adopt')),
     state      TEXT        NOT NULL CHECK (state IN ('live', 'disabled', 'withheld', 'shredded')),
     generation BIGINT      NOT NULL CHECK (generation >= 1),
-    -- The keys that a shred destroyed, as JSON: [[key id, version, key-encryption key, created at], ...]
+    -- The keys that were destroyed, as JSON: [[key id, version, key-encryption key, created at], ...]
     keys       TEXT        NOT NULL DEFAULT '[]',
     -- When a hold ends, or a schedule comes due.
     until      TIMESTAMPTZ,
@@ -38,7 +39,8 @@ CREATE TABLE {shred_entries} (
 
 CREATE INDEX {index:shred_entries_unsealed} ON {shred_entries} (scope_kind, scope_id, scope_seq) WHERE NOT sealed;
 CREATE INDEX {index:shred_entries_holds} ON {shred_entries} (scope_kind, scope_id, scope_seq) WHERE action = 'hold';
-CREATE INDEX {index:shred_entries_shreds} ON {shred_entries} (scope_kind, scope_id, scope_seq) WHERE action = 'shred';
+CREATE INDEX {index:shred_entries_shreds} ON {shred_entries} (scope_kind, scope_id, scope_seq)
+    WHERE action IN ('shred', 'adopt');
 
 -- The chain of a namespace's entries.
 CREATE TABLE {shred_log} (
@@ -58,7 +60,7 @@ CREATE TABLE {shred_log_head} (
 );
 INSERT INTO {shred_log_head} (only_row, seq, hash) VALUES (1, 0, decode(repeat('00', 32), 'hex'));
 
--- What was changed before there was a log, without a MAC.
+-- What was changed before there was a log, without a MAC. Nothing acts on it until it is adopted.
 INSERT INTO {shred_entries} (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state, generation, reason, actor)
     SELECT gen_random_uuid(), scope_kind, scope_id,
         row_number() OVER (PARTITION BY scope_kind, scope_id ORDER BY change_id),

@@ -14,10 +14,11 @@ CREATE TABLE "{shred_entries}" (
     scope_seq  INTEGER NOT NULL CHECK (scope_seq >= 1),
     decided_at TEXT    NOT NULL,
     action     TEXT    NOT NULL
-        CHECK (action IN ('shred', 'reopen', 'disable', 'enable', 'hold', 'release', 'schedule', 'cancel', 'fork')),
+        CHECK (action IN ('shred', 'reopen', 'disable', 'enable', 'hold', 'release', 'schedule', 'cancel', 'fork',
+            'adopt')),
     state      TEXT    NOT NULL CHECK (state IN ('live', 'disabled', 'withheld', 'shredded')),
     generation INTEGER NOT NULL CHECK (generation >= 1),
-    -- The keys that a shred destroyed, as JSON: [[key id, version, key-encryption key, created at], ...]
+    -- The keys that were destroyed, as JSON: [[key id, version, key-encryption key, created at], ...]
     keys       TEXT    NOT NULL DEFAULT '[]',
     -- When a hold ends, or a schedule comes due.
     until      TEXT,
@@ -37,7 +38,8 @@ CREATE TABLE "{shred_entries}" (
 
 CREATE INDEX "{shred_entries}_unsealed" ON "{shred_entries}" (scope_kind, scope_id, scope_seq) WHERE sealed = 0;
 CREATE INDEX "{shred_entries}_holds" ON "{shred_entries}" (scope_kind, scope_id, scope_seq) WHERE action = 'hold';
-CREATE INDEX "{shred_entries}_shreds" ON "{shred_entries}" (scope_kind, scope_id, scope_seq) WHERE action = 'shred';
+CREATE INDEX "{shred_entries}_shreds" ON "{shred_entries}" (scope_kind, scope_id, scope_seq)
+    WHERE action IN ('shred', 'adopt');
 
 -- The chain of a namespace's entries.
 CREATE TABLE "{shred_log}" (
@@ -57,7 +59,7 @@ CREATE TABLE "{shred_log_head}" (
 ) STRICT;
 INSERT INTO "{shred_log_head}" (only_row, seq, hash) VALUES (1, 0, zeroblob(32));
 
--- What was changed before there was a log, without a MAC.
+-- What was changed before there was a log, without a MAC. Nothing acts on it until it is adopted.
 INSERT INTO "{shred_entries}" (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state, generation, reason, actor)
     SELECT lower(substr(hex, 1, 8) || '-' || substr(hex, 9, 4) || '-4' || substr(hex, 14, 3) || '-8' || substr(hex, 18, 3)
             || '-' || substr(hex, 21, 12)),

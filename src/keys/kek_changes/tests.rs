@@ -75,7 +75,7 @@ impl LogRows for Answers {
         unreachable!()
     }
 
-    async fn unsealed_entries(&mut self, _: bool, _: Option<(&KeyScope, u32)>, _: u32) -> Result<Vec<LogEntry>> {
+    async fn unsealed_entries(&mut self, _: Option<(&KeyScope, u32)>, _: u32) -> Result<Vec<LogEntry>> {
         unreachable!()
     }
 

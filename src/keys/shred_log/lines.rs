@@ -85,7 +85,21 @@ impl CopiedKeys {
 
     /// A digest of these keys, by which lines say which keys came before them.
     pub(crate) fn digest(&self) -> String {
-        hex(&Transcript::of(&[b"eventseal/v1/copied-keys", self.json().to_string().as_bytes()]).as_bytes()[..16])
+        let number = |number: u64| number.to_be_bytes().to_vec();
+        let time = |at: OffsetDateTime| microseconds(at).to_be_bytes().to_vec();
+        let id = |id: Uuid| id.into_bytes().to_vec();
+        let mut items = vec![b"eventseal/v1/copied-keys".to_vec(), number(self.keys.len() as u64)];
+        for key in &self.keys {
+            let wrapped = key.wrapped_key.clone().unwrap_or_default();
+            items.extend([id(key.key_id.0), number(key.version.into()), id(key.kek_id.0), wrapped]);
+            items.push(time(key.created_at));
+        }
+        for kek in &self.keks {
+            items.extend([id(kek.kek_id.0), kek.partition.clone().into_bytes(), kek.provider.clone().into_bytes()]);
+            items.extend([kek.wrapped.master_key_id.clone().into_bytes(), kek.wrapped.ciphertext.clone()]);
+            items.push(time(kek.created_at));
+        }
+        hex(&Transcript::of(&items.iter().map(Vec::as_slice).collect::<Vec<_>>()).as_bytes()[..16])
     }
 
     pub(crate) fn line(&self, stamp: &Stamp) -> String {

@@ -2,15 +2,17 @@
 //! they say was destroyed.
 
 use super::copy::{ShredLogCopy, UNREADABLE, failed, wrong};
-use super::replay_batch::{Append, Fork, Repair};
+use super::export::fork_reason;
+use super::replay_batch::{Append, Note, Repair};
 use super::verify::CheckedCopy;
 use super::{LogProgress, PAGE};
 use crate::error::Result;
 use crate::keys::log::Digest;
 use crate::keys::manager::KeyManager;
 use crate::keys::names::KeyScope;
+use crate::keys::operator::Cause;
 use crate::keys::seal_log::LogSealer;
-use crate::keys::{KeyTable, SealedEntry};
+use crate::keys::{KeyTable, LogEntry, ScopeAction, SealedEntry};
 use std::collections::{BTreeSet, HashSet};
 use uuid::Uuid;
 
@@ -178,7 +180,10 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     /// Records that the log went on without the copy, before the first entry of the copy that gets a new number.
     async fn fork(&self, connection: &mut Tx, run: &Run<'_>, end: (u64, Digest)) -> Result<()> {
-        self.store.in_transaction(connection, REPLAYING, &mut Fork { by: run.by, end }).await?;
+        let reason = fork_reason(end.0, &end.1);
+        let is_said = |entry: &LogEntry| entry.action == ScopeAction::Fork && entry.reason == reason;
+        let mut note = Note { by: run.by, action: ScopeAction::Fork, cause: Cause::of(&reason), is_said };
+        self.store.in_transaction(connection, REPLAYING, &mut note).await?;
         self.seal_log(connection).await.map(drop)
     }
 

@@ -1,12 +1,13 @@
 //! The transactions of a replay. Each locks the end of the chain or the scopes that it changes, in ascending order, and
 //! decides from what it reads then.
 
-use super::export::fork_reason;
+use super::adopt::entry_about;
 use super::replay::REPLAYING;
 use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::event::now;
-use crate::keys::log::{Digest, Fold, LogKeys, mac};
+use crate::keys::log::{Fold, LogKeys, mac};
 use crate::keys::names::{KekId, KeyId, KeyScope};
+use crate::keys::operator::Cause;
 use crate::keys::seal_log::LogSealer;
 use crate::keys::{
     DataKeyRecord, DestroyedKey, EntryMac, KeyRows, KeyWork, LogEntry, LogHead, ScopeAction, ScopeRecord, ScopeSetting,
@@ -21,7 +22,7 @@ fn integrity_kek(rows: &ScopeRecord) -> Option<KekId> {
 }
 
 /// Gives an entry its number in its scope, and authenticates it anew.
-fn authenticated(by: &LogSealer, fold: &Fold, mut entry: LogEntry) -> Result<LogEntry> {
+pub(super) fn authenticated(by: &LogSealer, fold: &Fold, mut entry: LogEntry) -> Result<LogEntry> {
     let key = by.keys.get(&by.active).ok_or(Error::Keys(KeyFault::Cryptography))?;
     entry.scope_seq = fold.entries.checked_add(1).ok_or(Error::Keys(KeyFault::Cryptography))?;
     entry.mac = Some(EntryMac { key_id: by.active, mac: [0; 32] });
@@ -38,40 +39,27 @@ fn of_scope(entries: Vec<LogEntry>) -> BTreeMap<KeyScope, Vec<LogEntry>> {
     by_scope
 }
 
-/// Records once that the log went on in another way than a copy.
-pub(super) struct Fork<'a> {
+/// Records something about the log itself, once.
+pub(super) struct Note<'a, F> {
     pub(super) by: &'a LogSealer,
-    /// The end of the copy.
-    pub(super) end: (u64, Digest),
+    pub(super) action: ScopeAction,
+    pub(super) cause: Cause<'a>,
+    /// Is this the entry that says it already?
+    pub(super) is_said: F,
 }
 
 #[async_trait]
-impl KeyWork for Fork<'_> {
+impl<F: Fn(&LogEntry) -> bool + Send + Sync> KeyWork for Note<'_, F> {
     async fn run(&mut self, rows: &mut dyn KeyRows) -> Result<()> {
         // The end of the chain is locked in place of the scope, which every append reads.
         rows.lock_log_head().await?;
         let scope = KeyScope::integrity();
         let entries = rows.entries_of(std::slice::from_ref(&scope)).await?;
-        let reason = fork_reason(self.end.0, &self.end.1);
-        if entries.iter().any(|entry| entry.action == ScopeAction::Fork && entry.reason == reason) {
+        if entries.iter().any(&self.is_said) {
             return Ok(());
         }
         let fold = Fold::of(&self.by.namespace, &self.by.keys, &scope, &entries)?;
-        let entry = LogEntry {
-            entry_id: Uuid::now_v7(),
-            scope,
-            scope_seq: 0,
-            at: now(),
-            action: ScopeAction::Fork,
-            state: ScopeState::Live,
-            generation: 1,
-            keys: Vec::new(),
-            until: None,
-            about: None,
-            reason,
-            actor: None,
-            mac: None,
-        };
+        let entry = entry_about(&scope, self.action, self.cause);
         rows.insert_entries(&[authenticated(self.by, &fold, entry)?]).await
     }
 }
@@ -152,7 +140,7 @@ impl<'a> Append<'a> {
         let mut fold = Fold::of(&self.by.namespace, &self.by.keys, scope, &all)?;
         let is_own = |entry: &LogEntry| !self.copied.contains(&entry.entry_id);
         let held = fold.holds_at(now()).iter().any(|hold| !self.copied.contains(&hold.id));
-        if held && missing.iter().any(|entry| entry.action == ScopeAction::Shred) {
+        if held && missing.iter().any(|entry| entry.action == ScopeAction::Shred || !entry.keys.is_empty()) {
             self.held.insert(scope.clone());
             return Ok(());
         }

@@ -27,7 +27,8 @@ pub struct LogReport {
     pub seq: u64,
     /// The hash of its row.
     pub hash: [u8; 32],
-    /// How many entries have no MAC, because they were recorded before there was a log.
+    /// How many entries have no MAC, because they were recorded before there was a log. They were
+    /// [adopted](KeyManager::adopt_entries).
     pub carried: u64,
     /// What each copy holds that was given and could be checked.
     pub copies: Vec<CopyReport>,

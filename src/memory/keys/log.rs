@@ -22,12 +22,8 @@ fn entries(tables: &Tables) -> impl Iterator<Item = &LogEntry> {
 pub(super) fn head(tables: &Tables) -> LogHead {
     let sealed = sealed_ids(tables);
     let unsealed = entries(tables).any(|entry| !sealed.contains(&entry.entry_id));
-    let Some(last) = tables.log.last() else {
-        return LogHead { seq: 0, hash: [0; 32], authenticated: false, unsealed };
-    };
-    let entry = entries(tables).find(|entry| entry.entry_id == last.entry_id);
-    let authenticated = entry.is_some_and(|entry| entry.mac.is_some());
-    LogHead { seq: last.seq, hash: last.hash, authenticated, unsealed }
+    let (seq, hash) = tables.log.last().map_or((0, [0; 32]), |last| (last.seq, last.hash));
+    LogHead { seq, hash, unsealed }
 }
 
 pub(super) fn sealed(tables: &Tables, after: u64, limit: u32) -> Vec<SealedEntry> {
@@ -43,7 +39,8 @@ pub(super) fn disagreements(tables: &Tables, limit: u32) -> Vec<LogDisagreement>
         let mut add = |problem| {
             found.insert(LogDisagreement { scope: scope.clone(), problem });
         };
-        for key in row.entries.iter().filter(|entry| entry.action == ScopeAction::Shred).flat_map(|entry| &entry.keys) {
+        let names_keys = |entry: &&LogEntry| matches!(entry.action, ScopeAction::Shred | ScopeAction::Adopt);
+        for key in row.entries.iter().filter(names_keys).flat_map(|entry| &entry.keys) {
             match tables.data_keys.get(&key.key_id) {
                 Some(row) if row.wrapped_key.is_some() => add(LogProblem::KeyCameBack),
                 Some(_) => {}
@@ -70,18 +67,11 @@ impl LogRows for Rows<'_> {
         Ok(head(&*self.0.read()?))
     }
 
-    async fn unsealed_entries(
-        &mut self,
-        authenticated: bool,
-        after: Option<(&KeyScope, u32)>,
-        limit: u32,
-    ) -> Result<Vec<LogEntry>> {
+    async fn unsealed_entries(&mut self, after: Option<(&KeyScope, u32)>, limit: u32) -> Result<Vec<LogEntry>> {
         let tables = self.0.read()?;
         let sealed = sealed_ids(&tables);
         let unsealed = entries(&tables).filter(|entry| {
-            entry.mac.is_some() == authenticated
-                && !sealed.contains(&entry.entry_id)
-                && after.is_none_or(|after| (&entry.scope, entry.scope_seq) > after)
+            !sealed.contains(&entry.entry_id) && after.is_none_or(|after| (&entry.scope, entry.scope_seq) > after)
         });
         Ok(unsealed.take(limit as usize).cloned().collect())
     }

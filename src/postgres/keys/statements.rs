@@ -190,13 +190,12 @@ statements! {
             FROM {shred_entries} AS e
             CROSS JOIN LATERAL jsonb_array_elements(e.keys::jsonb) AS n (key)
             LEFT JOIN {data_keys} AS k ON k.key_id = (n.key ->> 0)::uuid
-            WHERE e.action = 'shred' AND (k.key_id IS NULL OR k.wrapped_key IS NOT NULL)
+            WHERE e.action IN ('shred', 'adopt') AND (k.key_id IS NULL OR k.wrapped_key IS NOT NULL)
             {disagreements}
         ) AS d ORDER BY d.scope_kind, d.scope_id, d.problem LIMIT $1",
     unsealed_entries: "SELECT {entry} FROM {shred_entries} AS e
-        WHERE NOT e.sealed AND (e.mac IS NOT NULL) = ($1::bigint = 1)
-            AND (e.scope_kind, e.scope_id, e.scope_seq) > ($2::text, $3::text, $4::bigint)
-        ORDER BY e.scope_kind, e.scope_id, e.scope_seq LIMIT $5",
+        WHERE NOT e.sealed AND (e.scope_kind, e.scope_id, e.scope_seq) > ($1::text, $2::text, $3::bigint)
+        ORDER BY e.scope_kind, e.scope_id, e.scope_seq LIMIT $4",
     entries_of: "SELECT {entry} FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
         CROSS JOIN LATERAL (
             SELECT * FROM {shred_entries} AS e WHERE e.scope_kind = w.kind AND e.scope_id = w.id OFFSET 0

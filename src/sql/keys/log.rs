@@ -6,11 +6,8 @@ use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{EntryMac, LogDisagreement, LogHead, LogProblem, LogRow, SealedEntry};
 use crate::sql::SqlRow;
 
-/// The end of the chain, the key of its last entry, and any entry that is not in the chain.
+/// The end of the chain, and any entry that is not in the chain.
 pub(crate) const HEAD: &str = "SELECT h.seq, h.hash, (
-        SELECT e.mac_key_id FROM {shred_log} AS l JOIN {shred_entries} AS e ON e.entry_id = l.entry_id
-        WHERE l.seq = h.seq
-    ), (
         SELECT e.entry_id FROM {shred_entries} AS e WHERE {unsealed}
         ORDER BY e.scope_kind, e.scope_id, e.scope_seq LIMIT 1
     ) FROM {shred_log_head} AS h";
@@ -71,8 +68,8 @@ fn bytes(row: &impl SqlRow, index: usize, what: &'static str) -> Result<[u8; 32]
 /// Reads the row of [`HEAD`].
 pub(crate) fn head(row: Option<&impl SqlRow>) -> Result<LogHead> {
     let row = row.ok_or_else(|| invalid("shred_log_head", "is empty: the end of the shred log was deleted"))?;
-    let (authenticated, unsealed) = (row.optional_id(2)?.is_some(), row.optional_id(3)?.is_some());
-    Ok(LogHead { seq: seq(row, 0)?, hash: bytes(row, 1, "shred_log_head.hash")?, authenticated, unsealed })
+    let (hash, unsealed) = (bytes(row, 1, "shred_log_head.hash")?, row.optional_id(2)?.is_some());
+    Ok(LogHead { seq: seq(row, 0)?, hash, unsealed })
 }
 
 /// Reads an entry, and then its row of the chain.

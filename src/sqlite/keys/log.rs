@@ -78,15 +78,9 @@ impl LogRows for Rows<'_> {
         self.keys.read_log_head(self.tx).await
     }
 
-    async fn unsealed_entries(
-        &mut self,
-        authenticated: bool,
-        after: Option<(&KeyScope, u32)>,
-        limit: u32,
-    ) -> Result<Vec<LogEntry>> {
+    async fn unsealed_entries(&mut self, after: Option<(&KeyScope, u32)>, limit: u32) -> Result<Vec<LogEntry>> {
         let (kind, id, seq) = after.map_or(("", "", 0), |(scope, seq)| (scope.kind(), scope.id(), seq));
         let rows = query(&self.keys.sql.unsealed_entries)
-            .bind(i64::from(authenticated))
             .bind(kind.to_owned())
             .bind(id.to_owned())
             .bind(seq)

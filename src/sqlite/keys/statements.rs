@@ -83,13 +83,12 @@ statements! {
                 CASE WHEN k.key_id IS NULL THEN 'no_tombstone' ELSE 'key_came_back' END AS problem
             FROM {shred_entries} AS e CROSS JOIN json_each(e.keys) AS n
             LEFT JOIN {data_keys} AS k ON k.key_id = n.value ->> 0
-            WHERE e.action = 'shred' AND (k.key_id IS NULL OR k.wrapped_key IS NOT NULL)
+            WHERE e.action IN ('shred', 'adopt') AND (k.key_id IS NULL OR k.wrapped_key IS NOT NULL)
             {disagreements}
         ) AS d ORDER BY d.scope_kind, d.scope_id, d.problem LIMIT $1",
     unsealed_entries: "SELECT {entry} FROM {shred_entries} AS e
-        WHERE e.sealed = 0 AND (e.mac IS NOT NULL) = ?1
-            AND (e.scope_kind, e.scope_id, e.scope_seq) > (?2, ?3, ?4)
-        ORDER BY e.scope_kind, e.scope_id, e.scope_seq LIMIT ?5",
+        WHERE e.sealed = 0 AND (e.scope_kind, e.scope_id, e.scope_seq) > (?1, ?2, ?3)
+        ORDER BY e.scope_kind, e.scope_id, e.scope_seq LIMIT ?4",
     entries_of: "SELECT {entry} FROM json_each(?1) AS w
         CROSS JOIN {shred_entries} AS e ON e.scope_kind = w.value ->> 0 AND e.scope_id = w.value ->> 1
         ORDER BY e.scope_kind, e.scope_id, e.scope_seq",

@@ -14,7 +14,6 @@ on_sqlite_and_postgres! {
     i14_an_altered_column_is_found,
     i14_entries_that_were_dropped_moved_or_invented_are_found,
     i14_what_a_shred_destroyed_is_part_of_its_entry,
-    entries_from_before_the_log_are_taken_at_their_word,
     i4_a_row_alone_redacts_nothing,
 }
 
@@ -228,27 +227,6 @@ async fn i14_what_a_shred_destroyed_is_part_of_its_entry<B: Forger>() {
     let changed = commit!(db, store, reopen(&customer_scope("1"), "r"));
     assert!(is_found(&changed), "{changed:?}");
     commit!(db, store, reopen(&customer_scope("2"), "r")).unwrap();
-}
-
-/// They have no MAC. The first entry after them covers them.
-async fn entries_from_before_the_log_are_taken_at_their_word<B: Forger>() {
-    let db = B::make().await;
-    let store = db.prepared(schemas()).await;
-    db.append(&store, "1", &[placed("1")]).await;
-    for (number, action, state) in [(1, "disable", "disabled"), (2, "enable", "live")] {
-        db.run(&format!(
-            "INSERT INTO shred_entries (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state, \
-             generation, reason) VALUES ('0199d5d0-7a3e-7c11-9f3c-1d2e3f40510{number}', 'Customer', '1', {number},
-             '2026-01-02T03:04:05.000000Z', '{action}', '{state}', 1, 'before')"
-        ))
-        .await;
-    }
-    commit!(db, store, hold(&customer_scope("1"), "case", None)).unwrap();
-    let history = db.history(&store, "1").await.unwrap();
-    assert_eq!(history.entries.iter().map(|entry| entry.mac.is_some()).collect::<Vec<_>>(), [false, false, true]);
-    db.disarm().await;
-    db.run("UPDATE shred_entries SET reason = 'altered' WHERE scope_id = '1' AND scope_seq = 1").await;
-    assert_found(&db, "1", "alters an entry from before the log").await;
 }
 
 /// Whoever can write to the table could otherwise make every value look erased.

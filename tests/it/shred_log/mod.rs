@@ -1,6 +1,7 @@
 //! The shred log: its chain, its copies, and what a restore brings back.
 
 mod at_once;
+mod carried;
 mod copies;
 pub mod places;
 mod required;

@@ -6,6 +6,7 @@
 mod forged;
 mod headers;
 pub(super) mod later;
+pub(super) mod log;
 mod making;
 mod opens;
 mod seals;

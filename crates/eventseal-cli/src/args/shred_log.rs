@@ -1,6 +1,6 @@
 //! The arguments of `shred-log`.
 
-use super::{Database, MasterKey, Progress};
+use super::{Cause, Database, MasterKey, Progress};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -12,6 +12,8 @@ pub(crate) enum ShredLog {
     Verify(VerifyLog),
     /// After a restore: put the entries of a copy back, and destroy again what they say was destroyed
     Replay(ReplayLog),
+    /// Once, after a migration: take what was changed before there was a log for true
+    Adopt(AdoptLog),
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +79,28 @@ pub(crate) struct ReplayLog {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) progress: Progress,
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) master_key: MasterKey,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Changes of scopes from before there was a shred log were carried over without anything that authenticates them. \
+Nothing tells them from changes that somebody invented who can write to the key table. So their scopes can't be \
+changed until they are adopted. Look at them first: 'shred-log verify' lists the scopes, 'keys show' shows what was \
+done.
+
+This can be done once: afterwards, an entry without a MAC is never adopted. Run it on a new key table too. Ends with \
+exit code 4 if it leaves scopes alone: their rows say something else than their entries.
+
+Examples:
+  eventseal shred-log verify --keyring /etc/shop/keyring
+  eventseal shred-log adopt --reason 'upgrade, change 77' --keyring /etc/shop/keyring")]
+pub(crate) struct AdoptLog {
+    #[command(flatten)]
+    pub(crate) cause: Cause,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]

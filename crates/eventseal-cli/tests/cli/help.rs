@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) const COMMANDS: [&[&str]; 35] = [
+pub(super) const COMMANDS: [&[&str]; 36] = [
     &[],
     &["migrate"],
     &["prepare"],
@@ -29,6 +29,7 @@ pub(super) const COMMANDS: [&[&str]; 35] = [
     &["shred-log", "export"],
     &["shred-log", "verify"],
     &["shred-log", "replay"],
+    &["shred-log", "adopt"],
     &["reopen"],
     &["disable"],
     &["enable"],

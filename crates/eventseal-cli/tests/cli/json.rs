@@ -315,6 +315,18 @@ async fn every_result(printed: &mut Printed) {
         1, 'from before', '2026-01-02T03:04:05.000000Z')";
     world.execute(older).await;
     ended("keys show", &["keys", "show", "Customer", "cust_3"], 0);
+    world
+        .execute(
+            "INSERT INTO key_scopes (scope_kind, scope_id, state, generation) VALUES ('Customer', 'old', 'live', 1);
+             INSERT INTO shred_entries (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state,
+                 generation, reason)
+             VALUES ('00000000-0000-4000-8000-000000000001', 'Customer', 'old', 1, '2026-01-02T03:04:05.000000Z',
+                 'disable', 'disabled', 1, 'before the log')",
+        )
+        .await;
+    ended("shred-log adopt", &["shred-log", "adopt", "--reason", "upgrade"], 4);
+    world.execute("UPDATE key_scopes SET state = 'disabled' WHERE scope_id = 'old'").await;
+    ended("shred-log adopt", &["shred-log", "adopt", "--reason", "upgrade"], 0);
 
     let list = list_of_what_is_held(&world).await;
     ended("shred --from", &["shred", "--from", &list, "--reason", "many", "--yes"], 4);
