@@ -4,8 +4,9 @@
 //! `EVENTSEAL_DURABLE=on cargo bench --bench erasure --features postgres`
 //!
 //! A name behind `--` runs the rows of that name only: `-- append`. The variable `EVENTS` sets how many events the
-//! large log has, a million by default. It runs on a temporary cluster, or on `DATABASE_URL`. With
-//! `EVENTSEAL_DURABLE=on` the cluster waits for the disk at each commit, as PostgreSQL does by default.
+//! large log has, a million by default, and `KEYS` how many keys the large key table has. It runs on a temporary
+//! cluster, or on `DATABASE_URL`. With `EVENTSEAL_DURABLE=on` the cluster waits for the disk at each commit, as
+//! PostgreSQL does by default.
 //!
 //! To add rows, write a module with a function that takes the [`Farm`], and name it in `main`.
 
@@ -21,6 +22,8 @@ mod common;
 mod farm;
 #[path = "erasure/index.rs"]
 mod index;
+#[path = "erasure/shred.rs"]
+mod shred;
 
 use farm::Farm;
 
@@ -37,6 +40,9 @@ async fn main() {
         let farm = Farm::new("events_of").await;
         index::events_of(&farm).await;
         farm.close().await;
+    }
+    if is_wanted("shred") {
+        shred::shred().await;
     }
     if is_wanted("certificate") {
         let farm = Farm::new("certificate").await;

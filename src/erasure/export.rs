@@ -29,6 +29,8 @@ pub struct ExportOptions {
     pub range: PositionRange,
     /// How many stored events are looked at for a page; fewer if they have more than 64 MiB. 500 by default.
     pub batch: u32,
+    /// Looks into the index of seals, if there is one; on by default. Without it, the whole log is read.
+    pub use_index: bool,
     /// Hands out metadata too, as it is by default. Metadata is stored in the clear, and no schema says whose data is
     /// in it.
     pub metadata: bool,
@@ -36,7 +38,7 @@ pub struct ExportOptions {
 
 impl Default for ExportOptions {
     fn default() -> Self {
-        Self { range: PositionRange::default(), batch: 500, metadata: true }
+        Self { range: PositionRange::default(), batch: 500, use_index: true, metadata: true }
     }
 }
 
@@ -166,7 +168,7 @@ where
         sink: Sink<'_>,
         progress: &mut (dyn FnMut(ExportProgress) + Send),
     ) -> Result<Exported> {
-        let search = EventsOfOptions { range: options.range, batch: options.batch, ..EventsOfOptions::default() };
+        let search = EventsOfOptions { range: options.range, batch: options.batch, use_index: options.use_index };
         let history = self.keys().key_history(connection, scope).await?;
         let is_stopped = |state| matches!(state, ScopeState::Disabled | ScopeState::Withheld);
         if history.is_some_and(|history| is_stopped(history.state)) {

@@ -23,11 +23,11 @@ pub(crate) async fn export(args: Export, json: bool) -> Result<Report, Failure> 
     let kms = master_key::open(&args.master_key).await?;
     match connect(&args.database).await? {
         AnyDb::Sqlite(db) => {
-            let store = sqlite_store(&args.names())?;
+            let store = sqlite_store(&args.tables.names())?;
             run(db, store, kms, &args, json).await
         }
         AnyDb::Postgres(db) => {
-            let store = postgres_store(&args.database, &args.names())?;
+            let store = postgres_store(&args.database, &args.tables.names())?;
             run(db, store, kms, &args, json).await
         }
     }
@@ -50,6 +50,7 @@ where
     options.range =
         PositionRange { after: args.after.try_into()?, up_to: args.up_to.map(GlobalPosition::try_from).transpose()? };
     options.metadata = !args.no_metadata;
+    options.use_index = !args.scan;
     let mut bar = Progress::new(json || args.out.is_none(), args.progress.progress_every, "positions");
     let after = args.after;
     let mut show = |progress: ExportProgress| {

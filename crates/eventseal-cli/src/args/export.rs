@@ -1,7 +1,7 @@
 //! The arguments of `export`.
 
+use super::seals::SealTables;
 use super::{Database, MasterKey, Progress, Scope};
-use crate::connect::EventNames;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -33,28 +33,15 @@ pub(crate) struct Export {
     /// Only events up to this position
     #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) up_to: Option<i64>,
-    /// Another name for the table of events
-    #[arg(long, value_name = "NAME")]
-    pub(crate) events_table: Option<String>,
-    /// The columns are named as eventsalsa/store does since 0.1: stream_* (PostgreSQL)
+    /// Read the whole log, also if there is an index of seals: the check of what it says
     #[arg(long)]
-    pub(crate) streams: bool,
+    pub(crate) scan: bool,
+    #[command(flatten)]
+    pub(crate) tables: SealTables,
     #[command(flatten)]
     pub(crate) progress: Progress,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]
     pub(crate) master_key: MasterKey,
-}
-
-impl Export {
-    pub(crate) fn names(&self) -> EventNames<'_> {
-        EventNames {
-            events: self.events_table.as_deref(),
-            heads: None,
-            seals: None,
-            streams: self.streams,
-            heads_first: false,
-        }
-    }
 }

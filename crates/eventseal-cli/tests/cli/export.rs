@@ -10,6 +10,7 @@ on_both! {
     one_persons_data_is_written_and_nobody_elses,
     a_file_is_complete_or_not_there,
     an_event_that_cannot_be_read_is_named,
+    an_index_under_another_name_is_used_unless_the_log_is_asked_for,
 }
 
 fn lines(text: &str) -> Vec<Value> {
@@ -121,4 +122,19 @@ async fn an_event_that_cannot_be_read_is_named(world: World) {
     let done = world.run(&["export", "Customer", "cust_0", "--json", "--out", file.to_str().unwrap()]).ended(1);
     assert_eq!((&done.json()["complete"], &done.json()["unreadable"]), (&false.into(), &1.into()));
     assert!(fs::read_to_string(file).unwrap().contains("\"complete\":false"));
+}
+
+async fn an_index_under_another_name_is_used_unless_the_log_is_asked_for(world: World) {
+    let world = world.with_keys(0..3).await;
+    let named = ["--seals-table", "our_seals"];
+    world.run(&[&["index-seals"], &named[..]].concat()).ended(0);
+    // An index that has lost its rows finds nothing, which shows that it is asked.
+    world.execute("DELETE FROM our_seals").await;
+    let export = |more: &[&str]| {
+        let said = world.run(&[&["export", "Customer", "cust_1"], more].concat()).ended(0);
+        lines(&said.out).pop().unwrap()["events"].clone()
+    };
+    assert_eq!(export(&named), 0);
+    assert_eq!(export(&[&named[..], &["--scan"]].concat()), 1);
+    assert_eq!(export(&[]), 1);
 }
