@@ -3,18 +3,18 @@
 //! Nothing here knows of keys, schemas or databases.
 
 mod names;
-mod owned_place;
 mod pages;
 mod payload_type;
+mod sealed_place;
 pub(crate) mod typed;
 
 pub use names::{
     AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, VersionRange, aggregate,
 };
-pub use owned_place::OwnedPlace;
-pub(crate) use owned_place::{Sealed, Seals};
 pub use pages::{Appended, EventFilter, EventPage, OpenedPage, Stream, Unreadable};
 pub use payload_type::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
+pub use sealed_place::SealedPlace;
+pub(crate) use sealed_place::{Sealed, Seals};
 pub use typed::{EventPayload, TypedEvent};
 
 use crate::error::{Error, EventFault, InputFault, Result};

@@ -156,7 +156,7 @@ pub mod store;
 pub use error::variants::{Error, Result};
 pub use event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventPayload, EventType, EventVersion,
-    ExpectedVersion, GlobalPosition, NewEvent, OwnedPlace, Part, PersistedEvent, Stream, TypedEvent, VersionRange,
+    ExpectedVersion, GlobalPosition, NewEvent, Part, PersistedEvent, SealedPlace, Stream, TypedEvent, VersionRange,
     aggregate,
 };
 pub use json::pointer::JsonPointer;

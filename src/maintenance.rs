@@ -15,7 +15,7 @@ mod rewrite;
 pub use backfill::{BackfillOptions, BackfillProgress, Backfilled, Skipped};
 pub use census::{Answer, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};
 pub(crate) use events_of::OtherKeys;
-pub use events_of::{EventOf, EventsOf, EventsOfOptions, EventsOfPage, EventsOfProgress, SealedPlace};
+pub use events_of::{EventOf, EventsOf, EventsOfOptions, EventsOfPage, EventsOfProgress, PlaceOf};
 pub use index_seals::{IndexSealsOptions, IndexSealsProgress, SealsIndexed, index_seals};
 pub(crate) use look::{Look, look, read_as};
 pub(crate) use pace::PAGE_BYTES;

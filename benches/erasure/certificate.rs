@@ -53,7 +53,7 @@ pub(crate) async fn certificate(farm: &Farm) {
         let scan = start.elapsed();
         let start = Instant::now();
         let options = CertificateOptions::default();
-        let certificate = store.certificate(&mut connection, &scope, &options, &mut |_| {}).await.unwrap();
+        let certificate = store.certificate(&mut connection, &scope, &[], &options, &mut |_| {}).await.unwrap();
         let took = start.elapsed();
         assert!(certificate.erased && certificate.events.events as usize == all.div_ceil(CUSTOMERS));
         assert_eq!((certificate.scan.looked_at as usize, certificate.scan.index_used), (read, false));

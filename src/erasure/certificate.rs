@@ -3,13 +3,16 @@
 mod finding;
 mod found;
 mod issue;
+mod log;
+mod sentences;
 
-pub use finding::{Finding, FindingKind};
+pub use finding::{CertificateFinding, CertificateFindingKind};
 
 use crate::erasure::horizon::{Horizon, Retention};
 use crate::erasure::json;
 use crate::event::{EventType, EventVersion, GlobalPosition};
 use crate::keys::names::{KeyId, KeyScope, Namespace};
+use crate::keys::shred_log::CopyReport;
 use crate::keys::{ScopeAction, ScopeState};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -49,14 +52,14 @@ pub struct Certificate {
     /// Are all keys of the scope destroyed, by a shred that the shred log has? If not,
     /// [`why_not`](Self::why_not) says why.
     pub erased: bool,
-    /// Is it erased, and was the entry of its last shred seen in a copy of the shred log? Without a copy, somebody who
-    /// can write to the database, or a restore, could still undo the shred without a trace. This version looks at no
-    /// copy, so this is `false`: see [`LogStanding`].
+    /// Is it erased, and does a copy of the shred log have the authentic entry of its last shred? Without a copy,
+    /// somebody who can write to the database, or a restore, could still undo the shred without a trace. `false` if
+    /// anything is wrong with the chain of the log or with the copy, even if it is about others.
     pub proved: bool,
     /// Why it is not erased. Empty if it is.
-    pub why_not: Vec<Finding>,
+    pub why_not: Vec<CertificateFinding>,
     /// What else the reader should know.
-    pub remarks: Vec<Finding>,
+    pub remarks: Vec<CertificateFinding>,
     /// The scope's state.
     #[serde(serialize_with = "json::state")]
     pub state: ScopeState,
@@ -81,6 +84,8 @@ pub struct Certificate {
     pub schedule: Option<CertifiedSchedule>,
     /// The entries of the scope in the shred log, oldest first.
     pub entries: Vec<CertifiedEntry>,
+    /// The shred log as a whole, and its copies.
+    pub log: CertifiedLog,
     /// By when no copy of the keys opens what the last shred destroyed. `None` if there was none.
     pub horizon: Option<Horizon>,
     /// What of the stored events was looked at.
@@ -296,9 +301,13 @@ pub enum Authenticity {
 #[serde(tag = "standing", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LogStanding {
-    /// The chain was not looked at. This version looks at no chain and no copy, so it says this of every entry:
-    /// [`KeyManager::verify_log`](crate::keys::KeyManager::verify_log) checks both.
-    NotLookedAt,
+    /// It is not in the chain: it has no number yet.
+    Unsealed,
+    /// The chain has it under this number, and contradicts it: the entry or the chain was altered.
+    Altered {
+        /// Its number in the chain.
+        seq: u64,
+    },
     /// It is in the chain, and not in a copy that was looked at. A restore of the database could drop it without a
     /// trace.
     Sealed {
@@ -308,7 +317,7 @@ pub enum LogStanding {
         #[serde(serialize_with = "json::hash")]
         hash: [u8; 32],
     },
-    /// It is in the chain, and a copy of the log has it.
+    /// It is in the chain, and the copy that was looked at has it.
     InCopy {
         /// Its number in the chain.
         seq: u64,
@@ -316,6 +325,23 @@ pub enum LogStanding {
         #[serde(serialize_with = "json::hash")]
         hash: [u8; 32],
     },
+}
+
+/// The shred log as a whole. It was read from its first entry to its last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CertifiedLog {
+    /// The number of the last entry of the chain.
+    pub seq: u64,
+    /// The hash of its row.
+    #[serde(serialize_with = "json::hash")]
+    pub hash: [u8; 32],
+    /// Is every entry what was written, and is none of them missing between the first and the last? If not, a
+    /// [remark](Certificate::remarks) says what was found.
+    pub sound: bool,
+    /// The copies that were looked at. Those are missing of which a remark says why they can't be used.
+    #[serde(serialize_with = "json::copies")]
+    pub copies: Vec<CopyReport>,
 }
 
 /// What of the stored events was looked at.

@@ -2,6 +2,7 @@
 
 use crate::event::{EventVersion, GlobalPosition};
 use crate::keys::names::{KeyScope, Namespace};
+use crate::keys::shred_log::CopyReport;
 use crate::keys::{ScopeAction, ScopeState};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -37,6 +38,23 @@ pub(super) fn texts<T: Display, S: Serializer>(values: &[T], to: S) -> Result<S:
 
 pub(super) fn hash<S: Serializer>(hash: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&in_hex(hash))
+}
+
+pub(super) fn copies<S: Serializer>(copies: &[CopyReport], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(copies.iter().map(Copied))
+}
+
+struct Copied<'c>(&'c CopyReport);
+
+impl Serialize for Copied<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut object = to.serialize_struct("copy", 4)?;
+        object.serialize_field("copy", &self.0.name)?;
+        object.serialize_field("seq", &self.0.seq)?;
+        object.serialize_field("hash", &in_hex(&self.0.hash))?;
+        object.serialize_field("state", self.0.state.as_str())?;
+        object.end()
+    }
 }
 
 fn in_hex(bytes: &[u8]) -> String {

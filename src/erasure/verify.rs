@@ -1,21 +1,24 @@
-//! Verifies a store as a whole: every seal, every key row, and every scope.
+//! Verifies a store as a whole: every seal, every key row, every scope, and the shred log.
 //!
 //! Nothing is written, and nothing stops at the first fault: each one becomes a [`VerifyFinding`].
 
 mod events;
 mod findings;
 mod keys;
+mod log;
 
 pub use findings::{FoundAt, VerifyFinding, VerifyFindingKind};
 
 use crate::error::Result;
 use crate::event::GlobalPosition;
+use crate::keys::shred_log::{CopyReport, ShredLogCopy};
 use crate::maintenance::PAGE_BYTES;
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredQuery};
 use events::EventsVerified;
 use findings::Findings;
 use keys::KeysVerified;
+use log::LogVerified;
 
 /// The options of a verification: see [`SealedStore::verify`].
 #[derive(Clone, Debug)]
@@ -26,7 +29,7 @@ pub struct VerifyOptions {
     pub range: PositionRange,
     /// How many stored events are looked at for a page; fewer if they have more than 64 MiB. 500 by default.
     pub batch: u32,
-    /// Verifies the key tables too, as it does by default. It is done before the events.
+    /// Verifies the key tables too, the shred log among them, as it does by default. It is done before the events.
     pub keys: bool,
 }
 
@@ -42,6 +45,8 @@ impl Default for VerifyOptions {
 pub struct VerifyProgress {
     /// How many scopes were verified.
     pub scopes: u64,
+    /// How many entries of the shred log were verified.
+    pub entries: u64,
     /// How many stored events were verified.
     pub events: u64,
     /// The position up to which events were verified.
@@ -81,6 +86,10 @@ pub struct Verified {
     pub destroyed_keys: u64,
     /// How many key-encryption keys open.
     pub keks: u64,
+    /// How many entries the chain of the shred log has.
+    pub log_entries: u64,
+    /// What the copies of the shred log hold, as far as they could be checked.
+    pub copies: Vec<CopyReport>,
     /// What is not as it should be: each kind once, with how often it was found, and where first.
     pub findings: Vec<VerifyFinding>,
 }
@@ -104,10 +113,14 @@ where
     /// - every key row is in a state that exists: a data key is wrapped, or it was destroyed at a known time; its
     ///   key-encryption key exists and opens it;
     /// - scopes and keys agree: the active key is the scope's own and its newest, and a shredded scope has no key left;
-    /// - the entries of every scope in the shred log are authentic, and agree with the scope and its keys.
+    /// - the entries of every scope in the shred log are authentic, and agree with the scope and its keys: every key
+    ///   that a shred destroyed is a tombstone;
+    /// - the chain of the shred log holds, from its first entry to its last;
+    /// - of the `copies` that are given, each is whole, the beginning of this log, and the beginning of the longest. Only
+    ///   a copy shows that the last entries were dropped, or that everything was restored.
     ///
     /// Values whose keys are destroyed can't be authenticated any more: of these, the header and the shape are checked.
-    /// The chain of the shred log and its copies are not looked at here.
+    /// Entries of the shred log that have no number yet get none here.
     ///
     /// It is for a store that is at rest. If others append and shred meanwhile, what they do may be looked at half
     /// done: verify what was found again. `connection` need not be in a transaction. In a transaction with a snapshot,
@@ -115,10 +128,11 @@ where
     ///
     /// # Errors
     /// Faults of what is stored are not errors: they are [findings](Verified::findings). Errors are those of the
-    /// database and of a KMS that does not answer.
+    /// database, of a KMS that does not answer, and of a copy that can't be read.
     pub async fn verify(
         &self,
         connection: &mut <S as EventStore>::Tx,
+        copies: &[&dyn ShredLogCopy],
         options: &VerifyOptions,
         progress: &mut (dyn FnMut(VerifyProgress) + Send),
     ) -> Result<Verified> {
@@ -127,15 +141,9 @@ where
         let last = options.range.up_to.map_or(last, |up_to| up_to.min(last)).max(after);
         let mut told = VerifyProgress { position: after, last, ..VerifyProgress::default() };
         let mut findings = Findings::default();
-        let keys = match options.keys {
-            true => {
-                let mut tell = |scopes| {
-                    told.scopes = scopes;
-                    progress(told);
-                };
-                self.verify_keys(connection, &mut findings, &mut tell).await?
-            }
-            false => KeysVerified::default(),
+        let (keys, log) = match options.keys {
+            true => self.verify_key_tables(connection, copies, &mut findings, &mut told, progress).await?,
+            false => (KeysVerified::default(), LogVerified::default()),
         };
         let mut verified = EventsVerified::default();
         let range = PositionRange { after, up_to: Some(last) };
@@ -152,7 +160,7 @@ where
         let EventsVerified { events, sealed, opened, redacted, accepted_plaintext, unregistered, disabled, missing } =
             verified;
         let missing_keys = missing.len() as u64;
-        let KeysVerified { scopes, live_keys, destroyed_keys, keks } = keys;
+        let KeysVerified { scopes, live_keys, destroyed_keys, keks, .. } = keys;
         Ok(Verified {
             range,
             events,
@@ -167,7 +175,30 @@ where
             live_keys,
             destroyed_keys,
             keks,
+            log_entries: log.entries,
+            copies: log.copies,
             findings: findings.into_vec(),
         })
+    }
+
+    async fn verify_key_tables(
+        &self,
+        connection: &mut <S as EventStore>::Tx,
+        copies: &[&dyn ShredLogCopy],
+        findings: &mut Findings,
+        told: &mut VerifyProgress,
+        progress: &mut (dyn FnMut(VerifyProgress) + Send),
+    ) -> Result<(KeysVerified, LogVerified)> {
+        let mut tell = |scopes| {
+            told.scopes = scopes;
+            progress(*told);
+        };
+        let keys = self.verify_keys(connection, findings, &mut tell).await?;
+        let mut tell = |entries| {
+            told.entries = entries;
+            progress(*told);
+        };
+        let log = self.verify_shred_log(connection, copies, &keys, findings, &mut tell).await?;
+        Ok((keys, log))
     }
 }

@@ -44,7 +44,7 @@ pub struct SealedEntry {
 }
 
 /// The key table says something else than its shred log.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogDisagreement {
     /// The scope.
     pub scope: KeyScope,

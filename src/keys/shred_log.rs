@@ -7,6 +7,7 @@ mod copy;
 mod export;
 mod file_copy;
 pub(crate) mod lines;
+mod look;
 mod replay;
 mod replay_batch;
 pub(crate) mod required;

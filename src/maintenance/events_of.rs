@@ -165,13 +165,14 @@ pub struct EventOf {
     pub event: PersistedEvent,
     /// The places in the payload that these keys seal, in the order of the header; at least one. What the header says
     /// is not authenticated here: opening the event does that.
-    pub places: Vec<SealedPlace>,
+    pub places: Vec<PlaceOf>,
 }
 
-/// A place in a stored payload that is sealed by a key.
+/// A place in the stored payload of an [`EventOf`] that a key of the search seals. An event that was read has
+/// [`SealedPlace`](crate::SealedPlace)s instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct SealedPlace {
+pub struct PlaceOf {
     /// The place. The root means that the payload is sealed as a whole.
     pub pointer: JsonPointer,
     /// The key.
@@ -342,7 +343,7 @@ impl<'t, T: EventTable + ?Sized> EventsOf<'t, T> {
     }
 
     /// The places of an event that the keys seal.
-    fn places_in(&mut self, event: &PersistedEvent) -> Result<Vec<SealedPlace>> {
+    fn places_in(&mut self, event: &PersistedEvent) -> Result<Vec<PlaceOf>> {
         let Some(header) = find_header(event.as_stored())? else { return Ok(Vec::new()) };
         if let Some(others) = &mut self.others {
             let keys: Vec<KeyId> = header.keys.iter().filter(|key_id| !self.keys.contains(key_id)).copied().collect();
@@ -357,7 +358,7 @@ impl<'t, T: EventTable + ?Sized> EventsOf<'t, T> {
             let key_id = header.keys[usize::from(entry.key)];
             let pointer = || JsonPointer::new_unchecked(header.pointer(*entry));
             let is_void = entry.kind == EntryKind::Void;
-            self.keys.contains(&key_id).then(|| SealedPlace { pointer: pointer(), key_id, is_void })
+            self.keys.contains(&key_id).then(|| PlaceOf { pointer: pointer(), key_id, is_void })
         });
         Ok(entries.collect())
     }

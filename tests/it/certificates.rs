@@ -4,7 +4,8 @@
 use crate::events_of::{placed, schemas};
 use async_trait::async_trait;
 use eventseal::erasure::{
-    Authenticity, Certificate, CertificateOptions, EventCounts, Finding, FindingKind, KeyStanding, LogStanding,
+    Authenticity, Certificate, CertificateFinding, CertificateFindingKind, CertificateOptions, EventCounts,
+    KeyStanding, LogStanding,
 };
 use eventseal::error::KeyFault;
 use eventseal::keys::{DataKeyRecord, KeyHistory, KeyId, KeyTable, ScopeAction, ScopeState};
@@ -33,7 +34,7 @@ on_every_database! {
     scopes_that_cannot_be_certified_are_refused,
 }
 
-fn kinds(findings: &[Finding]) -> Vec<FindingKind> {
+fn kinds(findings: &[CertificateFinding]) -> Vec<CertificateFindingKind> {
     findings.iter().map(|finding| finding.kind).collect()
 }
 
@@ -52,14 +53,14 @@ async fn try_certify<B: Backend>(
     options: &CertificateOptions,
 ) -> Result<Certificate> {
     let mut connection = db.connect().await.unwrap();
-    store.certificate(db.connection(&mut connection), scope, options, &mut |_| {}).await
+    store.certificate(db.connection(&mut connection), scope, &[], options, &mut |_| {}).await
 }
 
 async fn certify<B: Backend>(db: &B, store: &SealedStore<B::Store>, id: &str) -> Certificate {
     let certificate = try_certify(db, store, &customer_scope(id), &CertificateOptions::default()).await.unwrap();
     assert_eq!(certificate.erased, certificate.why_not.is_empty());
     assert!(!certificate.proved, "no copy of the log was looked at");
-    let noted = kinds(&certificate.remarks).contains(&FindingKind::NotProved);
+    let noted = kinds(&certificate.remarks).contains(&CertificateFindingKind::NotProved);
     assert_eq!(noted, certificate.erased, "what is erased and not proved says so");
     certificate
 }
@@ -82,7 +83,7 @@ async fn counts_are_those_of_the_scope<B: Backend>() {
     db.append(&store, "2", &[placed("eve"), NewEvent::raw("Plain", 1, "{}")]).await;
 
     let before = certify(&db, &store, "ada").await;
-    assert_eq!(kinds(&before.why_not), [FindingKind::NeverShredded, FindingKind::LiveKeys]);
+    assert_eq!(kinds(&before.why_not), [CertificateFindingKind::NeverShredded, CertificateFindingKind::LiveKeys]);
     assert_eq!((before.live_keys, before.horizon.as_ref(), before.last_shred()), (1, None, None));
     let readable = counts([3, 0, 3, 0], [0, 0, 4, 0]);
     assert_eq!(before.events, readable);
@@ -108,7 +109,8 @@ async fn counts_are_those_of_the_scope<B: Backend>() {
     assert_eq!((key.key_id, key.entry), (Some(shredding.destroyed[0]), shredding.entry));
     assert_eq!(key.destroyed_at, Some(shredding.at));
     let shred = after.last_shred().unwrap();
-    assert_eq!((shred.number, shred.authenticity, shred.log), (1, Authenticity::Verified, LogStanding::NotLookedAt));
+    assert_eq!((shred.number, shred.authenticity), (1, Authenticity::Verified));
+    assert!(matches!(shred.log, LogStanding::Sealed { seq: 1, .. }), "{shred:?}");
     assert_eq!((&shred.keys, &shred.reason[..]), (&shredding.destroyed, "request"));
     assert_eq!(after.horizon.as_ref().unwrap().at, Some(shredding.at + Duration::from_secs(86_400)));
     let scan = after.scan;
@@ -125,7 +127,7 @@ async fn counts_are_those_of_the_scope<B: Backend>() {
     let json = serde_json::to_value(&after).unwrap();
     assert_eq!(json["scope"], serde_json::json!({ "kind": "Customer", "id": "ada" }));
     assert_eq!(json["event_types"][0]["unreadable_fields"], 2);
-    assert_eq!(json["entries"][0]["log"], serde_json::json!({ "standing": "not_looked_at" }));
+    assert_eq!((&json["entries"][0]["log"]["standing"], &json["log"]["sound"]), (&"sealed".into(), &true.into()));
     assert_eq!(json["entries"][0]["digest"].as_str().unwrap().len(), 64);
 }
 
@@ -137,7 +139,7 @@ async fn a_reopened_scope_is_not_erased<B: Backend>() {
     db.reopen(&store, "ada").await;
     db.append(&store, "1", &[placed("ada")]).await;
     let certificate = certify(&db, &store, "ada").await;
-    assert_eq!(kinds(&certificate.why_not), [FindingKind::Reopened, FindingKind::LiveKeys]);
+    assert_eq!(kinds(&certificate.why_not), [CertificateFindingKind::Reopened, CertificateFindingKind::LiveKeys]);
     assert!(certificate.why_not[0].text.contains("back"), "why: {certificate:?}");
     assert_eq!((certificate.state, certificate.generation), (ScopeState::Live, 2));
     let standings: Vec<_> = certificate.keys.iter().map(|key| (key.version, key.standing)).collect();
@@ -244,7 +246,7 @@ async fn a_lost_key_is_no_erasure<B: Backend>() {
     how.lock().unwrap().lost.insert(keys[0]);
     db.shred(&store, "ada").await;
     let certificate = certify(&db, &store, "ada").await;
-    assert_eq!(kinds(&certificate.why_not), [FindingKind::KeyLost], "{certificate:?}");
+    assert_eq!(kinds(&certificate.why_not), [CertificateFindingKind::KeyLost], "{certificate:?}");
     let keys_of = |certificate: &Certificate| -> Vec<_> {
         certificate.keys.iter().map(|key| (key.version, key.key_id, key.standing)).collect()
     };
@@ -253,14 +255,14 @@ async fn a_lost_key_is_no_erasure<B: Backend>() {
     assert_eq!((counts.events, counts.unreadable_events, counts.lost_events), (2, 2, 0));
     assert_eq!(certificate.unknown_keys.events, 1, "nobody knows whose it is");
     assert_eq!(certificate.unknown_keys.first[0].position.get(), 1);
-    assert!(kinds(&certificate.remarks).contains(&FindingKind::UnknownKeys));
+    assert!(kinds(&certificate.remarks).contains(&CertificateFindingKind::UnknownKeys));
 
     // The row is gone after the shred, which names the key.
     *how.lock().unwrap() = How { lost: [keys[1]].into(), ..How::default() };
     let certificate = certify(&db, &store, "ada").await;
     assert_eq!(kinds(&certificate.why_not), []);
-    assert!(kinds(&certificate.remarks).contains(&FindingKind::NoTombstone), "{certificate:?}");
-    assert!(kinds(&certificate.remarks).contains(&FindingKind::NotNamed), "the other one: {certificate:?}");
+    assert!(kinds(&certificate.remarks).contains(&CertificateFindingKind::NoTombstone), "{certificate:?}");
+    assert!(kinds(&certificate.remarks).contains(&CertificateFindingKind::NotNamed), "the other one: {certificate:?}");
     let counts = certificate.events;
     assert_eq!((counts.events, counts.unreadable_events, counts.lost_events, counts.lost_fields), (3, 1, 2, 2));
     assert_eq!(
@@ -279,14 +281,14 @@ async fn keys_that_came_back_and_altered_rows_are_named<B: Backend>() {
 
     how.lock().unwrap().back.insert(keys[1]);
     let certificate = certify(&db, &store, "ada").await;
-    assert_eq!(kinds(&certificate.why_not), [FindingKind::KeysCameBack]);
+    assert_eq!(kinds(&certificate.why_not), [CertificateFindingKind::KeysCameBack]);
     assert_eq!((certificate.live_keys, certificate.keys[1].standing), (1, KeyStanding::Live));
     let counts = certificate.events;
     assert_eq!((counts.unreadable_events, counts.readable_events, counts.readable_fields), (1, 2, 2));
 
     *how.lock().unwrap() = How { halved: [keys[0]].into(), ..How::default() };
     let certificate = certify(&db, &store, "ada").await;
-    assert_eq!(kinds(&certificate.why_not), [FindingKind::KeyAltered]);
+    assert_eq!(kinds(&certificate.why_not), [CertificateFindingKind::KeyAltered]);
     assert!(certificate.why_not[0].text.contains("key 1 "), "it is named: {certificate:?}");
     assert_eq!((certificate.live_keys, certificate.events.lost_fields), (0, 1));
 }
@@ -304,7 +306,7 @@ async fn entries_and_states_that_were_altered_are_named<B: Backend>() {
     ] {
         *how.lock().unwrap() = How { altered: Some(altered), ..How::default() };
         let certificate = certify(&db, &store, "ada").await;
-        assert_eq!(kinds(&certificate.why_not), [FindingKind::LogAltered]);
+        assert_eq!(kinds(&certificate.why_not), [CertificateFindingKind::LogAltered]);
         assert!(certificate.why_not[0].text.contains(&format!("Entry {altered} ")), "{certificate:?}");
         assert_eq!(certificate.entries.iter().map(|entry| entry.authenticity).collect::<Vec<_>>(), expected);
         assert_eq!(certificate.keys[0].entry, None, "an entry that is not authentic names no key");
@@ -313,10 +315,16 @@ async fn entries_and_states_that_were_altered_are_named<B: Backend>() {
     // Somebody sets a state by hand, so that a scope looks as if it were shredded, or not.
     *how.lock().unwrap() = How { state: Some(ScopeState::Shredded), ..How::default() };
     let certificate = certify(&db, &store, "eve").await;
-    assert_eq!(kinds(&certificate.why_not), [FindingKind::StateDisagrees, FindingKind::KeysCameBack]);
+    assert_eq!(
+        kinds(&certificate.why_not),
+        [CertificateFindingKind::StateDisagrees, CertificateFindingKind::KeysCameBack]
+    );
     *how.lock().unwrap() = How { state: Some(ScopeState::Live), ..How::default() };
     let certificate = certify(&db, &store, "ada").await;
-    assert_eq!(kinds(&certificate.why_not), [FindingKind::StateDisagrees, FindingKind::NeverShredded]);
+    assert_eq!(
+        kinds(&certificate.why_not),
+        [CertificateFindingKind::StateDisagrees, CertificateFindingKind::NeverShredded]
+    );
 }
 
 async fn erased_values_and_scopes_without_events_are_certified<B: Backend>() {
@@ -358,7 +366,7 @@ async fn holds_and_schedules_are_listed<B: Backend>() {
     assert_eq!(holds, [(first.id, "case 1", false), (second.id, "case 2", true)]);
     assert!(certificate.holds[0].released_at.is_some() && certificate.holds[1].until == second.until);
     assert_eq!(certificate.schedule.as_ref().map(|of| (of.schedule, of.due)), Some((schedule.id, schedule.due)));
-    assert_eq!(kinds(&certificate.remarks), [FindingKind::Held, FindingKind::Scheduled]);
+    assert_eq!(kinds(&certificate.remarks), [CertificateFindingKind::Held, CertificateFindingKind::Scheduled]);
     assert_eq!(certificate.entries[0].actor.as_deref(), Some("clerk 7"));
 
     let mut transaction = db.begin().await.unwrap();
@@ -403,7 +411,14 @@ async fn events_of_which_nobody_knows_whose_they_are_are_counted_apart<B: Backen
         .map(|of| of.first.iter().map(|event| event.position.get()).collect::<Vec<_>>());
     assert_eq!(apart, [vec![4], vec![2, 3]]);
     let remarks = kinds(&certificate.remarks);
-    assert_eq!(remarks, [FindingKind::NotProved, FindingKind::MalformedSeals, FindingKind::UnknownKeys]);
+    assert_eq!(
+        remarks,
+        [
+            CertificateFindingKind::NotProved,
+            CertificateFindingKind::MalformedSeals,
+            CertificateFindingKind::UnknownKeys
+        ]
+    );
 }
 
 async fn what_changes_meanwhile_is_not_certified<B: Backend>() {
@@ -417,7 +432,7 @@ async fn what_changes_meanwhile_is_not_certified<B: Backend>() {
         how.lock().unwrap().back.insert(keys[0]);
     };
     let (ada, options) = (customer_scope("ada"), CertificateOptions::default());
-    let refused = store.certificate(db.connection(&mut connection), &ada, &options, &mut bring_back).await;
+    let refused = store.certificate(db.connection(&mut connection), &ada, &[], &options, &mut bring_back).await;
     assert!(matches!(refused, Err(Error::Collision { .. })), "{refused:?}");
     drop(connection);
     assert!(!certify(&db, &store, "ada").await.erased);

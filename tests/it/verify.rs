@@ -44,7 +44,7 @@ async fn verify<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>>(
     connection: &mut <S as EventStore>::Tx,
     options: &VerifyOptions,
 ) -> Verified {
-    store.verify(connection, options, &mut |_| {}).await.unwrap()
+    store.verify(connection, &[], options, &mut |_| {}).await.unwrap()
 }
 
 async fn verified<B: Backend>(db: &B, schemas: Schemas) -> Verified {
@@ -159,7 +159,7 @@ async fn a_verification_goes_on_where_it_ended<B: Backend>() {
     (options.batch, options.range.up_to) = (3, Some(4.try_into().unwrap()));
     let mut told = Vec::new();
     let mut tell = |progress: eventseal::erasure::VerifyProgress| told.push(progress);
-    let found = store.verify(connection, &options, &mut tell).await.unwrap();
+    let found = store.verify(connection, &[], &options, &mut tell).await.unwrap();
     assert_eq!((found.events, kinds(&found)), (4, vec![("plaintext", 1, 1)]));
     let last = told.last().unwrap();
     assert_eq!((last.position.get(), last.last.get(), last.events, last.scopes), (4, 4, 4, 2));

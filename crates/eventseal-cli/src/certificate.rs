@@ -5,12 +5,15 @@ mod page;
 use crate::args;
 use crate::census::no_table;
 use crate::connect::{AnyDb, Backend, Db, connect, postgres_store, sqlite_store};
+use crate::copies;
 use crate::doubts::Doubts;
 use crate::master_key;
 use crate::output::{Exit, Failure, Progress, Report, count, number, shown, table, time};
 use crate::scopes::unknown;
+use crate::shred_log;
 use eventseal::erasure::{
-    Authenticity, Certificate, CertificateOptions, CertifiedEntry, EventCounts, Horizon, KeyStanding, LogStanding,
+    Authenticity, Certificate, CertificateFindingKind, CertificateOptions, CertifiedEntry, EventCounts, Horizon,
+    KeyStanding, LogStanding,
 };
 use eventseal::keys::KeyStore as _;
 use eventseal::kms::Kms;
@@ -47,7 +50,17 @@ pub(crate) async fn certificate(args: args::Certificate, json: bool) -> Result<R
         page::write(path, &document)?;
         let _ = writeln!(text, "\nThe page is in {}.", shown(&path.to_string_lossy()));
     }
-    Ok(Report::new(text, document).ending(if certificate.erased { Exit::Done } else { Exit::NotErased }))
+    Ok(Report::new(text, document).ending(exit(&certificate, !args.shred_log.is_empty())))
+}
+
+fn exit(certificate: &Certificate, has_copy: bool) -> Exit {
+    let is_altered = |kind| kind == CertificateFindingKind::ChainAltered;
+    match certificate.erased {
+        false => Exit::NotErased,
+        true if has_copy && !certificate.proved => Exit::Problems,
+        true if certificate.remarks.iter().any(|remark| is_altered(remark.kind)) => Exit::Problems,
+        true => Exit::Done,
+    }
 }
 
 async fn issue<C: Backend, S>(
@@ -74,7 +87,10 @@ where
         let at = |position: GlobalPosition| position.get().unsigned_abs();
         bar.at(at(progress.position), at(progress.last));
     };
-    let certificate = store.certificate(&mut db.connection, scope, &options, &mut show).await.map_err(no_table)?;
+    let copies = copies::all(&args.shred_log, &args.database)?;
+    let copies = copies::ports(&copies);
+    let certificate =
+        store.certificate(&mut db.connection, scope, &copies, &options, &mut show).await.map_err(no_table)?;
     Ok((certificate, doubts.within(Value::Object(serde_json::Map::new()))["similar"].take()))
 }
 
@@ -114,12 +130,24 @@ fn describe(certificate: &Certificate, document: &Value) -> String {
     let scan = certificate.scan;
     let _ = writeln!(
         text,
-        "\nLooked at: {}{} after position {}, up to {}. Not looked at:",
+        "\nLooked at:\n  {}{} after position {}, up to {}",
         count(scan.looked_at, "event"),
         if scan.index_used { ", to which the index of seals led," } else { "" },
         scan.after,
         scan.up_to
     );
+    let log = &certificate.log;
+    let _ = writeln!(text, "  the shred log up to entry {}, with hash {}", number(log.seq), shred_log::hex(&log.hash));
+    for copy in &log.copies {
+        let (name, hash) = (shown(&copy.name), shred_log::hex(&copy.hash));
+        let _ = writeln!(
+            text,
+            "  the copy {name} up to entry {}, with hash {hash}: {}",
+            number(copy.seq),
+            shred_log::of_copy(copy.state)
+        );
+    }
+    text.push_str("Not looked at:\n");
     for left_out in &certificate.not_looked_at {
         let _ = writeln!(text, "  {left_out}");
     }
@@ -195,7 +223,8 @@ fn in_log(entry: &CertifiedEntry) -> String {
     match entry.log {
         LogStanding::Sealed { seq, .. } => format!("{authentic}, number {seq} of the chain"),
         LogStanding::InCopy { seq, .. } => format!("{authentic}, number {seq} of the chain, in the copy"),
-        _ => format!("{authentic}, not in the chain yet"),
+        LogStanding::Altered { seq } => format!("{authentic}, NUMBER {seq} OF THE CHAIN CONTRADICTS IT"),
+        _ => format!("{authentic}, not in the chain"),
     }
 }
 

@@ -24,6 +24,11 @@ pub(crate) fn to_begin(name: &Path, args: &args::Database) -> Result<Arc<dyn Shr
     open(name, args, true)
 }
 
+/// The copies, as the library takes them.
+pub(crate) fn ports(copies: &[Arc<dyn ShredLogCopy>]) -> Vec<&dyn ShredLogCopy> {
+    copies.iter().map(|copy| &**copy).collect()
+}
+
 fn open(name: &Path, args: &args::Database, may_begin: bool) -> Result<Arc<dyn ShredLogCopy>, Failure> {
     let timeout = Duration::from_secs(args.lock_timeout.into());
     let named = name.to_str().unwrap_or_default();

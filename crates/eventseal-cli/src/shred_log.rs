@@ -8,7 +8,9 @@ use crate::interrupt;
 use crate::master_key;
 use crate::output::{Exit, Failure, Progress, Report, count, number, shown};
 use eventseal::KeyScope;
-use eventseal::erasure::{AdoptedEntries, LogProgress, LogReport, ReplayOptions, Replayed, ShredLogCopy};
+use eventseal::erasure::{
+    AdoptedEntries, CopyReport, CopyState, LogProgress, LogReport, ReplayOptions, Replayed,
+};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -49,7 +51,7 @@ pub(crate) async fn verify(args: VerifyLog, json: bool) -> Result<Report, Failur
         let manager = db.manager(kms);
         let mut bar = Progress::new(json, args.progress.progress_every, "entries");
         let mut show = |progress: LogProgress| bar.at(progress.done, progress.total);
-        let copies: Vec<&dyn ShredLogCopy> = copies.iter().map(|copy| &**copy).collect();
+        let copies = copies::ports(&copies);
         let found = manager.verify_log(&mut db.connection, &copies, &mut show).await?;
         bar.finish();
         Ok(verified(&found).of(&namespace, &db.place))
@@ -62,14 +64,7 @@ fn verified(found: &LogReport) -> Report {
         let _ = writeln!(text, "{} from before there was a log, and adopted.", were(found.carried));
     }
     for copy in &found.copies {
-        let state = match copy.state.as_str() {
-            "complete" => "it has every entry",
-            "behind" => "the log has gone on since: export again",
-            "empty" => "it is empty: export to begin it",
-            "replayed" => "it was replayed, and the log went on in another way: begin a new copy",
-            "ahead" => "the log ends before it",
-            _ => "the log went on in another way",
-        };
+        let state = of_copy(copy.state);
         let _ = writeln!(text, "The copy {} ends at entry {}: {state}.", shown(&copy.name), number(copy.seq));
     }
     let findings: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
@@ -81,9 +76,7 @@ fn verified(found: &LogReport) -> Report {
     } else {
         let _ = write!(text, "{} wrong.", if found.count == 1 { "1 thing is".to_owned() } else { things(found.count) });
     }
-    let copies = found.copies.iter().map(
-        |copy| json!({ "copy": copy.name, "seq": copy.seq, "hash": hex(&copy.hash), "state": copy.state.as_str() }),
-    );
+    let copies = found.copies.iter().map(copy_json);
     let json = json!({
         "ok": found.is_sound(),
         "seq": found.seq,
@@ -115,7 +108,7 @@ pub(crate) async fn replay(args: ReplayLog, json: bool) -> Result<Report, Failur
             bar.at(progress.done, progress.total);
             interrupt::kept("what was replayed stays; run it again for the rest".to_owned());
         };
-        let copies: Vec<&dyn ShredLogCopy> = copies.iter().map(|copy| &**copy).collect();
+        let copies = copies::ports(&copies);
         let done = manager.replay_log(&mut db.connection, &copies, &options, &mut show).await?;
         bar.finish();
         Ok(replayed(&done, &args).of(&namespace, &db.place))
@@ -205,7 +198,23 @@ fn adopted(done: &AdoptedEntries) -> Report {
     if done.left.is_empty() { report } else { report.ending(Exit::Refused) }
 }
 
-fn entries(count: u64) -> String {
+pub(crate) fn copy_json(copy: &CopyReport) -> Value {
+    json!({ "copy": copy.name, "seq": copy.seq, "hash": hex(&copy.hash), "state": copy.state.as_str() })
+}
+
+/// What a copy is to the log, for people.
+pub(crate) fn of_copy(state: CopyState) -> &'static str {
+    match state {
+        CopyState::Complete => "it has every entry",
+        CopyState::Behind => "the log has gone on since: export again",
+        CopyState::Empty => "it is empty: export to begin it",
+        CopyState::Replayed => "it was replayed, and the log went on in another way: begin a new copy",
+        CopyState::Ahead => "the log ends before it",
+        _ => "the log went on in another way",
+    }
+}
+
+pub(crate) fn entries(count: u64) -> String {
     if count == 1 { "1 entry".to_owned() } else { format!("{} entries", number(count)) }
 }
 
@@ -221,7 +230,7 @@ fn disagree(scopes: u64) -> String {
     format!("{} {}", count(scopes, "scope"), if scopes == 1 { "disagrees" } else { "disagree" })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

@@ -5,9 +5,11 @@
 
 use crate::args::Verify;
 use crate::connect::{AnyDb, Backend, Db, connect, postgres_store, sqlite_store};
+use crate::copies;
 use crate::master_key;
 use crate::output::{Exit, Failure, Progress, Report, count, number, shown};
 use crate::registered::Registered;
+use crate::shred_log;
 use eventseal::erasure::{FoundAt, Verified, VerifyFinding, VerifyOptions, VerifyProgress};
 use eventseal::kms::Kms;
 use eventseal::store::{EventTable, PositionRange};
@@ -55,8 +57,11 @@ where
     let after = args.after;
     let mut show = |progress: VerifyProgress| {
         let from_start = |position: GlobalPosition| position.get().saturating_sub(after).unsigned_abs();
-        if progress.events == 0 {
+        if progress.events == 0 && progress.entries == 0 {
             bar.at(progress.scopes, progress.scopes);
+        } else if progress.events == 0 {
+            bar.count_in("entries");
+            bar.at(progress.entries, progress.entries);
         } else {
             bar.count_in("positions");
             bar.at(from_start(progress.position), from_start(progress.last));
@@ -66,7 +71,8 @@ where
             ));
         }
     };
-    let verified = store.verify(&mut db.connection, &options, &mut show).await?;
+    let copies = copies::all(&args.shred_log, &args.database)?;
+    let verified = store.verify(&mut db.connection, &copies::ports(&copies), &options, &mut show).await?;
     bar.finish();
     let place = db.place.clone();
     Ok(report(&place, &verified, args).of(&namespace, &place))
@@ -91,6 +97,11 @@ fn report(place: &str, verified: &Verified, args: &Verify) -> Report {
         number(verified.destroyed_keys),
         count(verified.keks, "key-encryption key")
     ));
+    line(format!("shred log: {}", shred_log::entries(verified.log_entries)));
+    for copy in &verified.copies {
+        let state = shred_log::of_copy(copy.state);
+        line(format!("copy {}: {}; {state}", shown(&copy.name), shred_log::entries(copy.seq)));
+    }
     let apart = [
         (verified.missing_keys, "data key", "without a row: a loss is no erasure"),
         (verified.disabled, "event", "of a disabled scope, which can't be verified before it is enabled"),
@@ -144,6 +155,8 @@ fn as_json(verified: &Verified, args: &Verify) -> Value {
         "live_keys": verified.live_keys,
         "destroyed_keys": verified.destroyed_keys,
         "keks": verified.keks,
+        "log_entries": verified.log_entries,
+        "copies": verified.copies.iter().map(shred_log::copy_json).collect::<Vec<_>>(),
         "findings": verified.findings.iter().map(finding_json).collect::<Vec<_>>(),
     })
 }

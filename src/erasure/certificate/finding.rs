@@ -6,30 +6,30 @@ use std::fmt;
 /// Something that a certificate says in a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Finding {
+pub struct CertificateFinding {
     /// What it is about, for programs.
-    pub kind: FindingKind,
+    pub kind: CertificateFindingKind,
     /// The sentence, for people. It may change.
     pub text: String,
 }
 
-impl Finding {
-    pub(super) fn new(kind: FindingKind, text: impl Into<String>) -> Self {
+impl CertificateFinding {
+    pub(super) fn new(kind: CertificateFindingKind, text: impl Into<String>) -> Self {
         Self { kind, text: text.into() }
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for CertificateFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-/// What a [`Finding`] is about.
+/// What a [`CertificateFinding`] is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum FindingKind {
+pub enum CertificateFindingKind {
     // ---- why a scope is not erased
     /// The scope was never shredded.
     NeverShredded,
@@ -47,9 +47,17 @@ pub enum FindingKind {
     KeyLost,
     /// The row of a key is in a state that no operation leaves.
     KeyAltered,
+    /// The chain of the shred log contradicts an entry of the scope, or lacks it.
+    ChainDisagrees,
+    /// A copy of the shred log has an entry of the scope that the log does not have: the key table was restored.
+    CopyDisagrees,
     // ---- what else the reader should know
-    /// No copy of the shred log was looked at that has the entry of the shred.
+    /// The scope is erased, and no copy proves it.
     NotProved,
+    /// The chain of the shred log is not what was written, somewhere. It proves nothing until that is explained.
+    ChainAltered,
+    /// The copy that was given is altered, is of another log, or is not the beginning of this one.
+    CopyUnusable,
     /// The shred is older than the shred log, so nothing vouches for its entry.
     NotAuthenticated,
     /// A key that a shred destroyed has no tombstone any more.

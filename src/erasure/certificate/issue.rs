@@ -1,17 +1,19 @@
-//! Issues a certificate: looks at the keys, at the log, at the stored events, and at the keys and the log again.
+//! Issues a certificate: looks at the keys, at the log and its copy, at the stored events, and at the keys again.
 
 use super::found::Found;
+use super::log::{self, Log};
+use super::sentences::{not_looked_at, remarks, why_not};
 use super::{
     Authenticity, Certificate, CertificateOptions, CertificateScan, CertifiedEntry, CertifiedHold, CertifiedKey,
-    CertifiedSchedule, Finding, FindingKind, KeyStanding, LogStanding,
+    CertifiedLog, CertifiedSchedule, KeyStanding, LogStanding,
 };
 use crate::erasure::horizon::Horizon;
-use crate::erasure::json::in_rfc3339;
 use crate::error::{Error, KeyFault, Result};
 use crate::event::{GlobalPosition, now};
-use crate::keys::log::{Fold, digest};
+use crate::keys::log::Fold;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
-use crate::keys::{DataKeyRecord, KeyHistory, KeyManager, KeyStore, LogEntry, ScopeAction, ScopeState};
+use crate::keys::shred_log::ShredLogCopy;
+use crate::keys::{DataKeyRecord, KeyHistory, KeyManager, KeyStore, KeyTable, LogEntry, ScopeAction, ScopeState};
 use crate::maintenance::{EventsOf, EventsOfOptions, EventsOfProgress};
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable};
@@ -25,20 +27,26 @@ const VERSIONS: usize = 100;
 impl<S, K> SealedStore<S, K>
 where
     S: EventStore + EventTable<Tx = <S as EventStore>::Tx>,
-    K: KeyStore<Tx = <S as EventStore>::Tx> + ?Sized,
+    K: KeyTable<Tx = <S as EventStore>::Tx> + ?Sized,
 {
     /// Looks at everything that is stored of a scope, and certifies what is there: see [`Certificate`].
     ///
-    /// It reads the header of every stored event, and opens none. It changes and locks nothing, so it can be called
-    /// while the application runs. It needs the integrity key, which checks the entries of the scope in the shred log:
-    /// so the KMS is asked if that key is not cached. `connection` need not be in a transaction.
+    /// It reads the header of every stored event, and opens none. It reads the whole shred log and checks it, and all of
+    /// the `copies` that are given. Of the tables it changes nothing but that it gives entries of the shred log their
+    /// numbers, as [`seal_log`](KeyManager::seal_log) does. In a transaction, or without the right to write, it leaves
+    /// them without, and says so. It can be called while the application runs. It needs the integrity keys, which check
+    /// the log: so the KMS is asked if they are not cached.
+    ///
+    /// What is erased is [proved](Certificate::proved) once a copy has the entry of the shred:
+    /// [export](KeyManager::export_log) the log first, and pass the copy. Of several, each must be the beginning of the
+    /// longest.
     ///
     /// A scope that was never shredded, or has live keys, gets a certificate that says so.
     ///
     /// ```
     /// # use eventseal::{EventStore, ExpectedVersion, KeyScope, Keyring, Namespace, NewEvent, Owner, Schemas};
     /// # use eventseal::{SealedStore, aggregate, event};
-    /// # use eventseal::erasure::CertificateOptions;
+    /// # use eventseal::erasure::{CertificateOptions, FileCopy};
     /// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,9 +60,14 @@ where
     /// # let scope = KeyScope::new("Customer", "42");
     /// store.keys().shred(&mut tx, &scope, "request 118").await?;
     /// # tx.commit()?;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("shop.shredlog");
+    /// # let mut connection = db.begin();
+    /// let copy = FileCopy::new(path);
+    /// store.keys().export_log(&mut connection, &copy, &mut |_| {}).await?;
     /// let options = CertificateOptions::default();
-    /// let certificate = store.certificate(&mut db.begin(), &scope, &options, &mut |_| {}).await?;
-    /// assert!(certificate.erased);
+    /// let certificate = store.certificate(&mut connection, &scope, &[&copy], &options, &mut |_| {}).await?;
+    /// assert!(certificate.erased && certificate.proved);
     /// assert_eq!(certificate.events.unreadable_fields, 1);
     /// # Ok(())
     /// # }
@@ -63,11 +76,13 @@ where
     /// # Errors
     /// - [`KeyFault::ScopeState`] if the key table does not know the scope, or if it is one of this crate's own;
     /// - [`Error::Collision`] (retryable) if the keys or the entries of the scope changed meanwhile;
+    /// - [`KeyFault::LogCopy`] if the copy can't be read; what is wrong with its content is in the certificate;
     /// - errors of the KMS, of the key table and of the [table of events](EventTable).
     pub async fn certificate(
         &self,
         connection: &mut <S as EventStore>::Tx,
         scope: &KeyScope,
+        copies: &[&dyn ShredLogCopy],
         options: &CertificateOptions,
         progress: &mut (dyn FnMut(EventsOfProgress) + Send),
     ) -> Result<Certificate> {
@@ -77,7 +92,9 @@ where
             return Err(refused("belongs to eventseal itself: it authenticates every seal, and seals no value"));
         }
         let unknown = || refused("has no keys: nothing was ever sealed for it");
+        let fault = log::seal(self.keys(), connection).await?;
         let facts = Facts::read(self.keys(), connection, scope).await?.ok_or_else(unknown)?;
+        let log = Log::read(self.keys(), connection, &facts.history, copies, fault).await?;
         let mut found = Found::default();
         let mut search_options = EventsOfOptions::default();
         (search_options.batch, search_options.use_index) = (options.batch, options.use_index);
@@ -97,20 +114,20 @@ where
         let EventsOfProgress { last, looked_at, .. } = search.progress();
         let index_used = search.uses_index();
         let scan = CertificateScan { after: GlobalPosition::START, up_to: last, looked_at, index_used };
-        Ok(facts.certify(found, scan, options))
+        Ok(facts.certify(found, log, scan, options))
     }
 }
 
 /// What the key table says about the scope.
 #[derive(PartialEq)]
-struct Facts {
+pub(super) struct Facts {
     namespace: Namespace,
-    history: KeyHistory,
+    pub(super) history: KeyHistory,
     /// Every key, and whether there is a wrapped key in its row.
-    keys: Vec<(CertifiedKey, bool)>,
+    pub(super) keys: Vec<(CertifiedKey, bool)>,
     /// The state and generation that the entries come to; or the number of the first entry that is not authentic, and
     /// what is wrong with it.
-    fold: Result<(ScopeState, u32), (u32, &'static str)>,
+    pub(super) fold: Result<(ScopeState, u32), (u32, &'static str)>,
 }
 
 impl Facts {
@@ -180,9 +197,9 @@ impl Facts {
         }
     }
 
-    fn certify(self, found: Found, scan: CertificateScan, options: &CertificateOptions) -> Certificate {
+    fn certify(self, found: Found, log: Log, scan: CertificateScan, options: &CertificateOptions) -> Certificate {
         let issued_at = now();
-        let entries = self.entries();
+        let entries = self.entries(&log);
         let last_shred = entries.iter().rev().find(|entry| entry.action == ScopeAction::Shred);
         let horizon = last_shred.map(|shred| Horizon::of(&options.retention, shred.at));
         let mut certificate = Certificate {
@@ -202,40 +219,39 @@ impl Facts {
             holds: self.holds(issued_at),
             schedule: self.schedule(),
             entries,
+            log: CertifiedLog { seq: log.end.0, hash: log.end.1, sound: log.wrong == 0, copies: log.copies.clone() },
             horizon,
             scan,
-            not_looked_at: not_looked_at(scan),
+            not_looked_at: not_looked_at(scan, &log),
             namespace: self.namespace.clone(),
             issued_at,
             library: concat!("eventseal ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        certificate.why_not = self.why_not(&certificate);
+        certificate.why_not = why_not(&self, &certificate, &log);
         certificate.keys = self.keys.into_iter().map(|(key, _)| key).collect();
         certificate.erased = certificate.why_not.is_empty();
-        let in_copy = certificate.last_shred().is_some_and(|shred| matches!(shred.log, LogStanding::InCopy { .. }));
-        certificate.proved = certificate.erased && in_copy;
-        certificate.remarks = remarks(&certificate);
+        let in_copy = certificate.last_shred().is_some_and(|shred| {
+            shred.authenticity == Authenticity::Verified && matches!(shred.log, LogStanding::InCopy { .. })
+        });
+        certificate.proved = certificate.erased && log.is_sound() && in_copy;
+        certificate.remarks = remarks(&certificate, &log);
         certificate
     }
 
-    fn entries(&self) -> Vec<CertifiedEntry> {
-        let mut last = None;
-        let entries = self.history.entries.iter().map(|entry| {
-            let digest = digest(&self.namespace, entry, last.as_ref());
-            last = Some(digest);
-            CertifiedEntry {
-                entry: entry.entry_id,
-                number: entry.scope_seq,
-                at: entry.at,
-                action: entry.action,
-                generation: entry.generation,
-                reason: entry.reason.clone(),
-                actor: entry.actor.clone(),
-                keys: entry.keys.iter().map(|key| key.key_id).collect(),
-                authenticity: self.authenticity(entry),
-                digest,
-                log: LogStanding::NotLookedAt,
-            }
+    fn entries(&self, log: &Log) -> Vec<CertifiedEntry> {
+        let digests = log::digests(&self.namespace, &self.history.entries);
+        let entries = self.history.entries.iter().zip(digests).map(|(entry, digest)| CertifiedEntry {
+            entry: entry.entry_id,
+            number: entry.scope_seq,
+            at: entry.at,
+            action: entry.action,
+            generation: entry.generation,
+            reason: entry.reason.clone(),
+            actor: entry.actor.clone(),
+            keys: entry.keys.iter().map(|key| key.key_id).collect(),
+            authenticity: self.authenticity(entry),
+            digest,
+            log: log.standing(entry.entry_id),
         });
         entries.collect()
     }
@@ -272,132 +288,6 @@ impl Facts {
             since: last.at,
         })
     }
-
-    fn why_not(&self, certificate: &Certificate) -> Vec<Finding> {
-        let mut found = Vec::new();
-        match self.fold {
-            Err((entry, problem)) => {
-                let text = format!("Entry {entry} of the scope in the shred log {problem}.");
-                found.push(Finding::new(FindingKind::LogAltered, text));
-            }
-            Ok(fold) if fold != (self.history.state, self.history.generation) => {
-                let text = format!(
-                    "The row of the scope says {}, generation {}. Its entries in the shred log say {}, generation {}.",
-                    self.history.state.as_str(),
-                    self.history.generation,
-                    fold.0.as_str(),
-                    fold.1
-                );
-                found.push(Finding::new(FindingKind::StateDisagrees, text));
-            }
-            Ok(_) => {}
-        }
-        let is_shredded = self.history.state == ScopeState::Shredded;
-        if !is_shredded {
-            let reopened = certificate.entries.iter().rev().find(|entry| entry.action == ScopeAction::Reopen);
-            found.push(match reopened.filter(|_| certificate.last_shred().is_some()) {
-                Some(entry) => {
-                    let at = in_rfc3339(entry.at);
-                    let text = format!("The scope was reopened at {at}, for this reason: {}", entry.reason);
-                    Finding::new(FindingKind::Reopened, text)
-                }
-                None => Finding::new(FindingKind::NeverShredded, "The scope is not shredded."),
-            });
-        }
-        match (certificate.live_keys, is_shredded) {
-            (0, _) => {}
-            (live, true) => {
-                let text = format!("The scope is shredded, and has {} again.", count(live, "key"));
-                found.push(Finding::new(FindingKind::KeysCameBack, text));
-            }
-            (live, false) => {
-                let text = format!("{} can still be used.", count(live, "key"));
-                found.push(Finding::new(FindingKind::LiveKeys, text));
-            }
-        }
-        for (key, _) in &self.keys {
-            let version = key.version;
-            match key.standing {
-                KeyStanding::Missing if key.entry.is_none() => {
-                    let text = format!("Key {version} has no row: it was lost, and no shred destroyed it.");
-                    found.push(Finding::new(FindingKind::KeyLost, text));
-                }
-                KeyStanding::Altered => {
-                    let text = format!("The row of key {version} was altered: it is neither a key nor a tombstone.");
-                    found.push(Finding::new(FindingKind::KeyAltered, text));
-                }
-                _ => {}
-            }
-        }
-        found
-    }
-}
-
-fn not_looked_at(scan: CertificateScan) -> Vec<String> {
-    let with_index = "Events to which the index of seals does not lead: somebody wrote them past it, or their key has \
-        no row.";
-    let by_index = scan.index_used.then_some(with_index);
-    by_index.into_iter().chain(NOT_LOOKED_AT).map(str::to_owned).collect()
-}
-
-/// What every certificate leaves out.
-const NOT_LOOKED_AT: [&str; 6] = [
-    "Values that were stored in the clear: no seal says whose they are. A census counts such events.",
-    "Whether each seal is authentic: its header was read, and not verified.",
-    "Other scopes of the same person, under another kind or another spelling of the id.",
-    "Other systems: projections, search indexes, logs, exports, mails.",
-    "Backups, archives and replicas of the database. The horizon rests on what was said about them.",
-    "The chain of the shred log, and copies of it: eventseal shred-log verify checks both.",
-];
-
-/// What the reader should know beside the counts.
-fn remarks(certificate: &Certificate) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let mut say = |kind, text: String| found.push(Finding::new(kind, text));
-    if certificate.erased && !certificate.proved {
-        let text = "No copy of the shred log was looked at. Until a copy has the entry of the shred, somebody who can \
-            write to the database, or a restore, could undo the shred without a trace.";
-        say(FindingKind::NotProved, text.to_owned());
-    }
-    if certificate.last_shred().is_some_and(|shred| shred.authenticity == Authenticity::BeforeTheLog) {
-        let text = "The shred is older than the shred log, so nothing vouches for its entry.";
-        say(FindingKind::NotAuthenticated, text.to_owned());
-    }
-    for key in &certificate.keys {
-        let version = key.version;
-        match (key.standing, key.entry) {
-            (KeyStanding::Missing, Some(_)) => {
-                let text = format!("Key {version} was destroyed by a shred, and its tombstone is gone since.");
-                say(FindingKind::NoTombstone, text);
-            }
-            (KeyStanding::Destroyed, None) => {
-                let text = format!("Key {version} is destroyed, and no authentic entry of the shred log names it.");
-                say(FindingKind::NotNamed, text);
-            }
-            _ => {}
-        }
-    }
-    let doubts = [
-        (&certificate.malformed_seals, FindingKind::MalformedSeals, "a header that can't be read"),
-        (&certificate.unknown_keys, FindingKind::UnknownKeys, "a key that has no row"),
-    ];
-    for (doubtful, kind, what) in doubts {
-        if doubtful.events > 0 {
-            let (events, verb) = match doubtful.events {
-                1 => ("1 event".to_owned(), "has"),
-                many => (count(many, "event"), "have"),
-            };
-            say(kind, format!("{events} {verb} {what}. Nobody knows whose values these are, so they are not counted."));
-        }
-    }
-    let held = certificate.holds.iter().filter(|hold| hold.in_force).count() as u64;
-    if held > 0 {
-        say(FindingKind::Held, format!("The scope can't be shredded now: {} in force.", are(held, "hold")));
-    }
-    if let Some(schedule) = &certificate.schedule {
-        say(FindingKind::Scheduled, format!("A shred is scheduled for {}.", in_rfc3339(schedule.due)));
-    }
-    found
 }
 
 /// A key of which only the version is known.
@@ -413,12 +303,4 @@ fn standing(row: Option<&DataKeyRecord>, scope: &KeyScope) -> KeyStanding {
         Some((true, true, false)) => KeyStanding::Live,
         Some(_) => KeyStanding::Altered,
     }
-}
-
-fn count(many: u64, what: &str) -> String {
-    format!("{many} {what}{}", if many == 1 { "" } else { "s" })
-}
-
-fn are(many: u64, what: &str) -> String {
-    format!("{} {}", count(many, what), if many == 1 { "is" } else { "are" })
 }

@@ -34,6 +34,13 @@ pub enum VerifyFindingKind {
     NotErased,
     /// The entries of a scope in the shred log are not authentic, or say something else than the scope's row.
     ShredLog,
+    /// A key that a shred destroyed has no row, so what it sealed is an error and not redacted. A replay of a copy
+    /// makes the tombstone anew.
+    NoTombstone,
+    /// The chain of the shred log does not hold: an entry of it was altered, dropped, moved or invented.
+    Chain,
+    /// The copy of the shred log is altered, is of another log, or is not the beginning of this one.
+    Copy,
 }
 
 impl VerifyFindingKind {
@@ -51,6 +58,9 @@ impl VerifyFindingKind {
             Self::Scope => "scope",
             Self::NotErased => "not_erased",
             Self::ShredLog => "shred_log",
+            Self::NoTombstone => "no_tombstone",
+            Self::Chain => "chain",
+            Self::Copy => "copy",
         }
     }
 }
@@ -77,6 +87,13 @@ pub enum FoundAt {
     },
     /// A key-encryption key.
     Kek(KekId),
+    /// An entry of the shred log.
+    LogEntry {
+        /// Its number in the chain.
+        seq: u64,
+    },
+    /// The shred log or its copy, as a whole.
+    ShredLog,
 }
 
 impl fmt::Display for FoundAt {
@@ -86,6 +103,8 @@ impl fmt::Display for FoundAt {
             Self::Scope(scope) => write!(f, "{scope}"),
             Self::Key { key_id, scope } => write!(f, "data key {key_id} of {scope}"),
             Self::Kek(kek_id) => write!(f, "key-encryption key {kek_id}"),
+            Self::LogEntry { seq } => write!(f, "entry {seq} of the shred log"),
+            Self::ShredLog => f.write_str("the shred log"),
         }
     }
 }

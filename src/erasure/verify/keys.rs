@@ -3,10 +3,13 @@
 use crate::erasure::verify::findings::{Findings, FoundAt, VerifyFindingKind};
 use crate::error::{Error, ErrorKind, KeyFault, Result};
 use crate::keys::names::{KeyId, KeyScope};
-use crate::keys::{DataKeyRecord, DestroyedKey, KekState, KeyHistory, ScopeQuery, ScopeState};
+use crate::keys::{
+    DataKeyRecord, DestroyedKey, KekState, KeyHistory, LogDisagreement, LogProblem, ScopeQuery, ScopeState,
+};
 use crate::sealed_store::SealedStore;
 use crate::store::EventStore;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use uuid::Uuid;
 
 /// What the key tables came to.
 #[derive(Default)]
@@ -15,6 +18,16 @@ pub(super) struct KeysVerified {
     pub(super) live_keys: u64,
     pub(super) destroyed_keys: u64,
     pub(super) keks: u64,
+    /// What scopes and their entries disagree in.
+    pub(super) disagreements: HashSet<LogDisagreement>,
+    /// The entries without a MAC, as those are from before there was a log.
+    pub(super) without_mac: BTreeMap<Uuid, KeyScope>,
+}
+
+impl KeysVerified {
+    fn disagree(&mut self, scope: &KeyScope, problem: LogProblem) {
+        self.disagreements.insert(LogDisagreement { scope: scope.clone(), problem });
+    }
 }
 
 impl<S: EventStore> SealedStore<S> {
@@ -79,7 +92,7 @@ impl<S: EventStore> SealedStore<S> {
     ) -> Result<()> {
         let mut histories = Vec::with_capacity(scopes.len());
         for scope in scopes {
-            histories.extend(self.entries_of(connection, scope, findings).await?);
+            histories.extend(self.entries_of(connection, scope, verified, findings).await?);
         }
         let ids: Vec<KeyId> = histories.iter().flat_map(|(history, _)| &history.keys).map(|key| key.key_id).collect();
         let rows = self.keys().store.data_keys(connection, &ids).await?;
@@ -96,6 +109,9 @@ impl<S: EventStore> SealedStore<S> {
                 }
                 let came_back = row.wrapped_key.is_some() && destroyed.iter().any(|key| key.key_id == row.key_id);
                 let error = result.and_then(|result| result.as_ref().err());
+                if came_back {
+                    verified.disagree(&row.scope, LogProblem::KeyCameBack);
+                }
                 let fault = match came_back {
                     true => Some((VerifyFindingKind::NotErased, "the shred log says that it was destroyed".to_owned())),
                     false => fault_of(row, error),
@@ -111,20 +127,23 @@ impl<S: EventStore> SealedStore<S> {
     /// The history of a scope, with the keys that its authentic entries in the shred log destroyed. `None` if there is
     /// no such scope.
     ///
-    /// This is all of the log that is verified here: the entries of the scopes that are looked at. The chain of the
-    /// whole log, and its copies, are verified by what reads them.
+    /// The chain of the whole log, and its copy, are verified apart.
     async fn entries_of(
         &self,
         connection: &mut S::Tx,
         scope: &KeyScope,
+        verified: &mut KeysVerified,
         findings: &mut Findings,
     ) -> Result<Option<(KeyHistory, Vec<DestroyedKey>)>> {
         let mut found =
             |problem: String| findings.add(VerifyFindingKind::ShredLog, FoundAt::Scope(scope.clone()), problem);
         match self.keys().fold_of(connection, scope).await {
             Ok(Some((history, fold))) => {
+                let without_mac = history.entries.iter().filter(|entry| entry.mac.is_none());
+                verified.without_mac.extend(without_mac.map(|entry| (entry.entry_id, scope.clone())));
                 if !scope.is_reserved() && (history.state, history.generation) != (fold.state, fold.generation) {
                     found("its row has another state or generation than its entries say".to_owned());
+                    verified.disagree(scope, LogProblem::State);
                 }
                 Ok(Some((history, fold.destroyed)))
             }
@@ -161,7 +180,7 @@ impl<S: EventStore> SealedStore<S> {
 }
 
 /// Is the error about what is stored, and not about the database or a KMS that does not answer?
-fn is_fault(error: &Error) -> bool {
+pub(super) fn is_fault(error: &Error) -> bool {
     error.kind() == ErrorKind::KmsRefused || matches!(error, Error::Keys(_) | Error::Storage(_))
 }
 

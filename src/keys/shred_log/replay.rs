@@ -265,18 +265,23 @@ impl Run<'_> {
 }
 
 /// Reads the entries of a copy in order, each once.
-struct Lines {
+pub(super) struct Lines {
     line: u64,
     /// The number of the last entry that was read, or is not wanted.
     after: u64,
 }
 
 impl Lines {
-    fn new(after: u64) -> Self {
+    pub(super) fn new(after: u64) -> Self {
         Self { line: 0, after }
     }
 
-    async fn next(&mut self, copy: &dyn ShredLogCopy, checked: &CheckedCopy, limit: u32) -> Result<Vec<SealedEntry>> {
+    pub(super) async fn next(
+        &mut self,
+        copy: &dyn ShredLogCopy,
+        checked: &CheckedCopy,
+        limit: u32,
+    ) -> Result<Vec<SealedEntry>> {
         let mut batch = Vec::new();
         while batch.is_empty() {
             let page = copy.lines(self.line, limit.max(1)).await.map_err(failed(copy, UNREADABLE))?;

@@ -4,7 +4,6 @@ use super::chain::ChainCheck;
 use super::copy::{ShredLogCopy, UNREADABLE, failed, wrong};
 use super::export::fork_reason;
 use super::lines::{CopiedKeys, Line, parse};
-use super::several::longest;
 use super::{LogProgress, PAGE};
 use crate::crypto::primitives::{DataKey, Transcript};
 use crate::crypto::wrap::{BoundKey, unwrap_key};
@@ -12,8 +11,8 @@ use crate::error::{Error, KeyFault, KmsFault, Result};
 use crate::keys::log::{Digest, LogKeys};
 use crate::keys::manager::KeyManager;
 use crate::keys::names::{KeyScope, Namespace};
-use crate::keys::seal_log::LogSealer;
 use crate::keys::{KeyStore, KeyTable, LogDisagreement, SealedEntry};
+use std::collections::HashSet;
 use std::fmt;
 
 /// How many findings a report lists.
@@ -176,99 +175,25 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ) -> Result<LogReport> {
         let (seq, hash, findings) = (0, [0; 32], Vec::new());
         let mut report = LogReport { seq, hash, carried: 0, copies: Vec::new(), count: 0, findings };
+        let mut found = |finding| report.add(finding);
         match self.seal_log(connection).await {
             Ok(_) => {}
             Err(Error::Keys(KeyFault::LogAltered { scope, entry, problem })) => {
-                report.add(LogFinding::Unsealed { scope, entry, problem });
+                found(LogFinding::Unsealed { scope, entry, problem });
             }
             Err(error) => return Err(error),
         }
         let by = self.log_sealer(connection).await?;
-        let mut check = ChainCheck::new(&by.namespace, &by.keys);
-        let mut hashes: Vec<Digest> = Vec::new();
-        let end = loop {
-            let page = self.store.log_entries(connection, check.end.0, PAGE).await?;
-            for sealed in &page {
-                if let Some(problem) = check.next(sealed) {
-                    let (seq, scope) = (sealed.row.seq, sealed.entry.scope.clone());
-                    report.add(LogFinding::Entry { seq, scope, problem });
-                }
-                hashes.push(sealed.row.hash);
-            }
-            // Others may seal meanwhile.
-            let end = self.store.log_head(connection).await?;
-            progress(LogProgress { total: end.seq, done: check.end.0 });
-            if page.is_empty() {
-                break end;
-            }
-        };
-        (report.seq, report.hash) = check.end;
-        report.carried = check.carried;
-        // An entry may have been sealed between the two looks.
-        if (end.seq, end.hash) != check.end && self.store.log_entries(connection, check.end.0, 1).await?.is_empty() {
-            report.add(LogFinding::CutOff { seq: check.end.0, end: end.seq });
-        }
+        let chain = self.look_at_chain(connection, &by, &HashSet::new(), &mut found, progress).await?;
         let limit = u32::try_from(LISTED).unwrap_or(u32::MAX);
         for disagreement in self.store.log_disagreements(connection, limit).await? {
-            report.add(LogFinding::Disagreement(disagreement));
+            found(LogFinding::Disagreement(disagreement));
         }
-        self.verify_copies(connection, copies, &by, &hashes, &mut report).await?;
+        let copies = self.look_at_copies(connection, &by, copies, &chain, &mut found).await?;
+        report.copies = copies.into_iter().map(|looked| looked.report).collect();
+        (report.seq, report.hash) = chain.end;
+        report.carried = chain.carried;
         Ok(report)
-    }
-
-    /// Checks copies against one another and against the log, whose hashes are given.
-    async fn verify_copies(
-        &self,
-        connection: &mut Tx,
-        copies: &[&dyn ShredLogCopy],
-        by: &LogSealer,
-        hashes: &[Digest],
-        report: &mut LogReport,
-    ) -> Result<()> {
-        let mut sound = Vec::with_capacity(copies.len());
-        for copy in copies {
-            match self.verify_copy(*copy, &by.namespace, &by.keys).await {
-                Ok(checked) => sound.push((*copy, checked)),
-                Err(error @ Error::Keys(KeyFault::LogCopy { source: None, .. })) => {
-                    report.add(LogFinding::Copy { problem: error.to_string() });
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if let Err(error) = longest(&sound) {
-            report.add(LogFinding::Copy { problem: error.to_string() });
-        }
-        for (copy, checked) in &sound {
-            let state = self.state_of(connection, checked, hashes).await?;
-            let problem = match state {
-                CopyState::Ahead => Some("has entries that the log does not have: replay it"),
-                CopyState::Forked => Some("and the log went on in two ways: replay the copy"),
-                _ => None,
-            };
-            if let Some(problem) = problem {
-                report.add(LogFinding::Copy { problem: format!("the copy {} {problem}", copy.name()) });
-            }
-            let (name, (seq, hash)) = (copy.name(), checked.end());
-            report.copies.push(CopyReport { name, seq, hash, state });
-        }
-        Ok(())
-    }
-
-    async fn state_of(&self, connection: &mut Tx, copy: &CheckedCopy, log: &[Digest]) -> Result<CopyState> {
-        if copy.lines == 0 {
-            return Ok(CopyState::Empty);
-        }
-        let common = copy.hashes.iter().zip(log).take_while(|(copy, log)| copy == log).count();
-        if common < copy.hashes.len() && common < log.len() {
-            let (seq, hash) = copy.end();
-            let replayed = self.was_replayed(connection, seq, &hash).await?;
-            return Ok(if replayed { CopyState::Replayed } else { CopyState::Forked });
-        }
-        Ok(match copy.hashes.len().cmp(&log.len()) {
-            std::cmp::Ordering::Less => CopyState::Behind,
-            std::cmp::Ordering::Equal => CopyState::Complete,
-            std::cmp::Ordering::Greater => CopyState::Ahead,
-        })
     }
 
     pub(super) async fn was_replayed(&self, connection: &mut Tx, seq: u64, hash: &Digest) -> Result<bool> {

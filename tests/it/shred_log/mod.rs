@@ -2,6 +2,7 @@
 
 mod at_once;
 mod carried;
+mod certificates;
 mod copies;
 pub mod places;
 mod required;
@@ -11,7 +12,9 @@ mod several;
 mod verify;
 
 use async_trait::async_trait;
-use eventseal::erasure::{ExportedLog, FileCopy, Hold, LogReport, ReplayOptions, Replayed, ShredLogCopy};
+use eventseal::erasure::{
+    ExportedLog, FileCopy, Hold, LogReport, ReplayOptions, Replayed, ShredLogCopy, Verified, VerifyOptions,
+};
 use eventseal::keys::{KeyTable, LogHead, SealedEntry};
 use eventseal::{NewEvent, Result, Schemas, SealedStore, event};
 use sqlx::{AssertSqlSafe, Executor};
@@ -64,8 +67,7 @@ async fn export<B: Backend>(db: &B, store: &SealedStore<B::Store>, copy: &dyn Sh
 }
 
 async fn verify<B: Backend>(db: &B, store: &SealedStore<B::Store>, copy: Option<&FileCopy>) -> LogReport {
-    let copies: Vec<&dyn ShredLogCopy> = copy.into_iter().map(|copy| -> &dyn ShredLogCopy { copy }).collect();
-    verify_all(db, store, &copies).await
+    verify_all(db, store, &ports(copy)).await
 }
 
 async fn verify_all<B: Backend>(db: &B, store: &SealedStore<B::Store>, copies: &[&dyn ShredLogCopy]) -> LogReport {
@@ -77,6 +79,16 @@ async fn replay<B: Backend>(db: &B, store: &SealedStore<B::Store>, copies: &[&dy
     let options = ReplayOptions::default();
     let mut connection = db.connect().await.unwrap();
     store.keys().replay_log(db.connection(&mut connection), copies, &options, &mut |_| {}).await
+}
+
+/// A verification of everything that is stored.
+async fn verify_store<B: Backend>(db: &B, store: &SealedStore<B::Store>, copy: Option<&FileCopy>) -> Verified {
+    let (mut connection, options) = (db.connect().await.unwrap(), VerifyOptions::default());
+    store.verify(db.connection(&mut connection), &ports(copy), &options, &mut |_| {}).await.unwrap()
+}
+
+fn ports(copy: Option<&FileCopy>) -> Vec<&dyn ShredLogCopy> {
+    copy.into_iter().map(|copy| -> &dyn ShredLogCopy { copy }).collect()
 }
 
 /// Somebody who can write to the tables, and switches their triggers and foreign keys off.

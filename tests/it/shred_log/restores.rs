@@ -18,7 +18,7 @@ pub(super) async fn prepare<B: Backend>(db: &B, store: &SealedStore<B::Store>) -
     store.keys().prepare(db.connection(&mut db.connect().await?)).await
 }
 
-async fn replay<B: Backend>(db: &B, store: &SealedStore<B::Store>, copy: &FileCopy) -> Replayed {
+pub(super) async fn replay<B: Backend>(db: &B, store: &SealedStore<B::Store>, copy: &FileCopy) -> Replayed {
     super::replay(db, store, &[copy]).await.unwrap()
 }
 

@@ -1,7 +1,7 @@
 //! Whoever writes to the log, or to a copy of it, is found.
 
-use super::{Intruder, copy_in, hold, shop, verify};
-use eventseal::erasure::{CopyState, FileCopy, LogReport, ReplayOptions, ShredLogCopy};
+use super::{Intruder, copy_in, hold, shop, verify, verify_store};
+use eventseal::erasure::{CopyState, FileCopy, LogReport, ReplayOptions, ShredLogCopy, Verified, VerifyFindingKind};
 use support::Memory;
 use support::backend::Backend;
 use tempfile::TempDir;
@@ -21,15 +21,27 @@ async fn logged<B: Backend>() -> (B, eventseal::SealedStore<B::Store>, FileCopy,
     (db, store, copy, folder)
 }
 
-const SAVE: &str = "CREATE TABLE saved_entries AS SELECT * FROM shred_entries;
+pub(super) const SAVE: &str = "CREATE TABLE saved_entries AS SELECT * FROM shred_entries;
     CREATE TABLE saved_log AS SELECT * FROM shred_log; CREATE TABLE saved_head AS SELECT * FROM shred_log_head";
-const RESTORE: &str = "DELETE FROM shred_log; DELETE FROM shred_entries; DELETE FROM shred_log_head;
+pub(super) const RESTORE: &str = "DELETE FROM shred_log; DELETE FROM shred_entries; DELETE FROM shred_log_head;
     INSERT INTO shred_entries SELECT * FROM saved_entries; INSERT INTO shred_log SELECT * FROM saved_log;
     INSERT INTO shred_log_head SELECT * FROM saved_head";
-const CUT: &str = "DELETE FROM shred_entries WHERE entry_id NOT IN (SELECT entry_id FROM shred_log)";
+pub(super) const CUT: &str = "DELETE FROM shred_entries WHERE entry_id NOT IN (SELECT entry_id FROM shred_log)";
+
+fn kinds(found: &Verified) -> Vec<(VerifyFindingKind, u64)> {
+    found.findings.iter().map(|finding| (finding.kind, finding.count)).collect()
+}
+
+/// How often this was found.
+fn of(found: &Verified, kind: VerifyFindingKind) -> u64 {
+    found.findings.iter().filter(|finding| finding.kind == kind).map(|finding| finding.count).sum()
+}
 
 async fn i14_whatever_is_changed_in_the_log_is_found<B: Intruder>() {
     let (db, store, copy, _folder) = logged::<B>().await;
+    let all = verify_store(&db, &store, Some(&copy)).await;
+    assert!(all.is_clean() && all.log_entries == 5, "{all:?}");
+    assert_eq!(all.copies[0].state, CopyState::Complete);
     let sound = verify(&db, &store, Some(&copy)).await;
     assert!(sound.is_sound() && sound.seq == 5, "{sound:?}");
     assert_eq!(sound.copies[0].state, CopyState::Complete);
@@ -64,6 +76,8 @@ async fn i14_whatever_is_changed_in_the_log_is_found<B: Intruder>() {
         db.write(how).await;
         let found = verify(&db, &store, None).await;
         assert!(!found.is_sound(), "{what} was not found");
+        let found = verify_store(&db, &store, None).await;
+        assert!(of(&found, VerifyFindingKind::Chain) > 0, "{what} was not found by a verification of everything");
         db.write(RESTORE).await;
         assert!(verify(&db, &store, None).await.is_sound(), "{what}: it was put back");
     }
@@ -74,6 +88,10 @@ async fn i14_whatever_is_changed_in_the_log_is_found<B: Intruder>() {
     );
     db.write(&cut).await;
     assert!(verify(&db, &store, None).await.is_sound(), "the table alone can't know");
+    assert!(verify_store(&db, &store, None).await.is_clean());
+    let found = verify_store(&db, &store, Some(&copy)).await;
+    assert_eq!(kinds(&found), [(VerifyFindingKind::Copy, 1)], "{found:?}");
+    assert_eq!(found.copies[0].state, CopyState::Ahead);
     let found = verify(&db, &store, Some(&copy)).await;
     assert!(!found.is_sound() && found.copies[0].state == CopyState::Ahead, "the copy knows");
     // The own end of the chain was left as it was.
@@ -84,19 +102,24 @@ async fn i14_whatever_is_changed_in_the_log_is_found<B: Intruder>() {
 
 async fn i14_keys_that_disagree_with_the_log_are_found<B: Intruder>() {
     let (db, store, copy, _folder) = logged::<B>().await;
-    for how in [
-        "UPDATE key_scopes SET state = 'disabled' WHERE scope_id = '1'",
-        "UPDATE key_scopes SET generation = 1 WHERE scope_id = '3'",
-        "UPDATE data_keys SET state = 'live', shredded_at = NULL,
+    for (how, kind) in [
+        ("UPDATE key_scopes SET state = 'disabled' WHERE scope_id = '1'", VerifyFindingKind::ShredLog),
+        ("UPDATE key_scopes SET generation = 1 WHERE scope_id = '3'", VerifyFindingKind::ShredLog),
+        (
+            "UPDATE data_keys SET state = 'live', shredded_at = NULL,
             wrapped_key = (SELECT k.wrapped_key FROM data_keys AS k WHERE k.scope_id = '1')
             WHERE scope_id = '3' AND version = 1",
-        "DELETE FROM data_keys WHERE scope_id = '3' AND version = 1",
+            VerifyFindingKind::NotErased,
+        ),
+        ("DELETE FROM data_keys WHERE scope_id = '3' AND version = 1", VerifyFindingKind::NoTombstone),
     ] {
         db.write("CREATE TABLE keys_before AS SELECT * FROM data_keys").await;
         db.write("CREATE TABLE scopes_before AS SELECT * FROM key_scopes").await;
         db.write(how).await;
         let found: LogReport = verify(&db, &store, Some(&copy)).await;
         assert!(!found.is_sound(), "{how}");
+        let found = verify_store(&db, &store, Some(&copy)).await;
+        assert_eq!(of(&found, kind), 1, "{how}: {found:?}");
         db.write(
             "DELETE FROM data_keys; DELETE FROM key_scopes; INSERT INTO key_scopes SELECT * FROM scopes_before;
              INSERT INTO data_keys SELECT * FROM keys_before; DROP TABLE keys_before; DROP TABLE scopes_before",

@@ -12,13 +12,17 @@ use time::{Date, OffsetDateTime};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Says what is left of a scope: its keys, its stored events by type, its holds, its entries in the shred log, and from \
-when on no copy of the keys opens anything. It opens no event. Ends with exit code 6 if the scope is not erased: the \
-certificate then says why not. It states only what was looked at, and names the rest.
+when on no copy of the keys opens anything. It opens no event. It checks the whole shred log, and with --shred-log a \
+copy of it: once the copy has the entry of the shred, the erasure is proved. It states only what was looked at, and \
+names the rest.
+
+Ends with exit code 6 if the scope is not erased: the certificate then says why not. Ends with 5 if it is erased, and \
+something is wrong with the shred log, or the copy does not prove it.
 
 The page of --html is for people: it opens without a network, and prints on A4. It says what the JSON says.
 
 Examples:
-  eventseal certificate Customer cust_42 --keyring /etc/shop/keyring
+  eventseal certificate Customer cust_42 --shred-log /mnt/elsewhere/shop.shredlog --keyring /etc/shop/keyring
   eventseal certificate Customer cust_42 --html erasure-118.html --json > erasure-118.json
   eventseal certificate Customer cust_42 --retention backups=35d,archives=none,replicas=1h")]
 pub(crate) struct Certificate {
@@ -27,6 +31,10 @@ pub(crate) struct Certificate {
     /// Write the certificate as an HTML page into this file too. The file must not be there yet
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// A copy of the shred log, which proves the erasure: a file, or the URL of a database as for shred-log export. May
+    /// be named several times
+    #[arg(long, value_name = "COPY")]
+    pub(crate) shred_log: Vec<PathBuf>,
     /// How many events are read at a time
     #[arg(long, value_name = "EVENTS", default_value_t = 500)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]

@@ -189,7 +189,7 @@ impl Page<'_> {
                 "erased",
                 "Erased, not proved yet",
                 "Every key of this scope is destroyed. Nothing that these keys seal can be read in this database. No \
-                 copy of the shred log was looked at, so this is not proved yet.",
+                 copy of the shred log proves it yet: see below.",
             ),
             (false, _) => {
                 ("not-erased", "Not erased", "This is no proof of an erasure. Below is why, and what was found.")
@@ -363,12 +363,32 @@ impl Page<'_> {
         let _ = writeln!(
             html,
             "<h2>What was looked at</h2>\n<p>The keys, the shred log, and {} stored events: those after position {}, \
-             up to position {}. By an index of seals: {}.</p>\n<h2>What was not looked at</h2>",
+             up to position {}. By an index of seals: {}.</p>",
             self.leaf("/scan/looked_at"),
             self.leaf("/scan/after"),
             self.leaf("/scan/up_to"),
             self.leaf("/scan/index_used")
         );
+        let pairs = [
+            ("Entries of the shred log", "/log/seq"),
+            ("Hash of the last one", "/log/hash"),
+            ("All as they were written", "/log/sound"),
+        ];
+        self.pairs(html, &pairs.map(|(name, place)| (name, place.to_owned())));
+        html.push_str("<h3>Copies of the shred log</h3>\n");
+        if self.items("/log/copies").next().is_none() {
+            html.push_str("<p class=\"none\">None.</p>\n");
+        }
+        for at in self.items("/log/copies") {
+            let members = [
+                ("Copy", "copy"),
+                ("Its entries", "seq"),
+                ("Hash of its last one", "hash"),
+                ("What it is to the log", "state"),
+            ];
+            self.pairs(html, &members.map(|(name, member)| (name, format!("{at}/{member}"))));
+        }
+        html.push_str("<h2>What was not looked at</h2>\n");
         self.sentences(html, "/not_looked_at", "Nothing.");
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 on_both! {
     a_certificate_is_issued_as_text_json_and_page,
+    a_copy_proves_an_erasure,
     what_is_not_erased_has_an_exit_code_of_its_own,
     hostile_texts_stay_texts,
     the_horizon_is_what_was_said_about_copies,
@@ -146,6 +147,49 @@ async fn a_certificate_is_issued_as_text_json_and_page(world: World) {
     assert!(page.starts_with("<!DOCTYPE html>\n<html lang=\"en\">"));
     assert!(page.contains("<title>Certificate of erasure: Customer cust_1</title>"));
     assert!(page.contains("<strong>Erased, not proved yet</strong>"));
+}
+
+async fn a_copy_proves_an_erasure(world: World) {
+    let world = world.with_keys(0..3).await;
+    world.run(&["shred", "Customer", "cust_1", "--reason", "request 118", "--actor", "clerk 7", "--yes"]).ended(0);
+    let copy = world.folder.path().join("shop.shredlog");
+    let file = copy.to_str().unwrap();
+    let with_copy = [&OF[..], &["--shred-log", file]].concat();
+    let (document, page) = issued(&world, &with_copy, 5);
+    assert_eq!((&document["erased"], &document["proved"]), (&true.into(), &false.into()), "the copy is empty");
+    assert!(page.contains("<strong>Erased, not proved yet</strong>"));
+    world.run(&["shred-log", "export", "--append", file]).ended(0);
+
+    let text = world.run(&with_copy).ended(0);
+    assert!(text.out.starts_with("Customer cust_1: ERASED\n"), "{text:?}");
+    document_snapshot!(world, "certificate_proved", text.out.replace(file, "COPY"));
+    let (document, page) = issued(&world, &with_copy, 0);
+    assert_eq!((&document["proved"], &document["log"]["copies"][0]["state"]), (&true.into(), &"complete".into()));
+    assert_eq!(document["entries"][0]["log"]["standing"], "in_copy");
+    assert!(page.contains("<strong>Erased</strong>"));
+    document_snapshot!(world, "certificate_proved_page", page.replace(file, "COPY"));
+
+    // Somebody who may write to the database takes the row of the shred out of the chain, and then of another entry.
+    world.run(&["disable", "Customer", "cust_2", "--reason", "stop"]).ended(0);
+    world.run(&["shred-log", "export", "--append", file]).ended(0);
+    let guard = if world.is_postgres() {
+        "DROP TRIGGER rows_stay ON shred_log"
+    } else {
+        "DROP TRIGGER shred_log_stays; DROP TRIGGER shred_log_stays_as_it_is"
+    };
+    world.execute(format!("{guard}; CREATE TABLE kept AS SELECT * FROM shred_log")).await;
+    for (seq, code) in [(2, 5), (1, 6)] {
+        world.execute(format!("DELETE FROM shred_log WHERE seq = {seq}")).await;
+        let (document, _) = issued(&world, &OF, code);
+        assert_eq!((&document["proved"], &document["log"]["sound"]), (&false.into(), &false.into()));
+        issued(&world, &with_copy, code);
+        world.execute("DELETE FROM shred_log; INSERT INTO shred_log SELECT * FROM kept").await;
+        world.run(&with_copy).ended(0);
+    }
+    // A copy of something else proves nothing.
+    std::fs::write(&copy, "{}\n").unwrap();
+    let (document, _) = issued(&world, &with_copy, 5);
+    assert!(document["log"]["copies"] == serde_json::json!([]), "{document}");
 }
 
 async fn what_is_not_erased_has_an_exit_code_of_its_own(world: World) {

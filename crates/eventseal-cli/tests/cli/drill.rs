@@ -1,66 +1,71 @@
-//! The drill after a restore, from the commands of `docs/erasure.md` alone.
+//! The drill after a restore, from the commands of `docs/erasure.md` alone: a backup of the database, fifty shreds and
+//! a reopening after it, the restore, the refusal, the replay, the certificate.
 
-use crate::command::{Database, World, schemas};
-use eventseal::erasure::FileCopy;
+use crate::command::World;
+use crate::page::blocks;
+use eventseal::Error;
 use eventseal::error::KeyFault;
-use eventseal::keys::KeyManager;
-use eventseal::postgres::{PostgresKeys, PostgresStore};
-use eventseal::sqlite::{SqliteKeys, SqliteStore};
-use eventseal::{Error, EventFilter, EventStore, GlobalPosition, Keyring, Result, SealedStore};
 use std::fmt::Write as _;
-use std::time::Duration;
 
 on_both! {
-    i13_after_a_restore_nothing_opens_until_the_log_was_replayed,
+    i13_the_drill_of_the_page,
 }
 
-/// Fifty customers, all of whom are shredded after the backup. One of them comes back.
-async fn i13_after_a_restore_nothing_opens_until_the_log_was_replayed(world: World) {
-    let mut world = world.with_keys(0..51).await;
+/// The customers who are shredded after the backup. The page has proofs of cust_42 and cust_7, and reopens cust_42.
+const SHREDDED: std::ops::Range<i64> = 0..50;
+
+async fn i13_the_drill_of_the_page(world: World) {
+    let mut world = world.with_keys(0..60).await;
+    let copy = world.folder.path().join("evidence/shop.shredlog");
     world.section("Keep a copy of the log");
     world.back_up().await;
+
     let mut requests = String::new();
-    for customer in 0..50 {
-        writeln!(requests, r#"{{"kind":"Customer","id":"cust_{customer}"}}"#).unwrap();
+    for customer in SHREDDED {
+        writeln!(requests, r#"{{"kind": "Customer", "id": "cust_{customer}"}}"#).unwrap();
     }
-    let list = world.folder.path().join("requests");
-    std::fs::write(&list, requests).unwrap();
-    world.run(&["shred", "--from", list.to_str().unwrap(), "--reason", "request 118", "--yes"]).ended(0);
-    world.run(&["reopen", "Customer", "cust_7", "--reason", "came back"]).ended(0);
-    world.append(7..8).await.unwrap();
+    std::fs::write(world.folder.path().join("requests.jsonl"), requests).unwrap();
+    world.page(blocks("Many at once")[0]).ended(0);
+    world.section("Keep the proof");
+    assert!(page_of(&world, "request-118.html").contains("<strong>Erased</strong>"), "cust_42 was shredded");
+    world.page(blocks("Shred")[1]).ended(0);
+    world.append(42..43).await.unwrap();
     world.section("Keep a copy of the log");
-    assert_eq!(read(&world).await.unwrap(), (2, 50), "one was never shredded, and one came back");
+    assert_eq!(world.read().await, (11, 50));
 
     world.restore().await;
-    let refused = read(&world).await;
-    assert!(matches!(refused, Err(Error::Keys(KeyFault::ShredLogBehind { .. }))), "{refused:?}");
+    assert_eq!(world.read().await, (60, 0), "a restore brings back what was shredded, where nothing is required");
+    for position in 1..=60 {
+        let error = world.event(position, &world.ring(), Some(&copy)).await.unwrap_err();
+        assert!(matches!(error, Error::Keys(KeyFault::ShredLogBehind { .. })), "I13: {error:?}");
+    }
+    let refused = world.page(blocks("See that it is refused")[0]).ended(5);
+    assert!(refused.out.contains("has entries that the log does not have"), "{refused:?}");
+    let certificate = world.page(blocks("See that it is right")[1]).ended(6);
+    assert!(certificate.out.starts_with("Customer cust_7: NOT ERASED\n"), "{certificate:?}");
+    std::fs::remove_file(world.folder.path().join("drill.html")).unwrap();
+
     world.section("Replay the log");
-    let again = world.json(&["shred-log", "replay", world.folder.path().join("shop.shredlog").to_str().unwrap()]);
+    world.section("See that it is right");
+    let certificate = page_of(&world, "drill.html");
+    assert!(certificate.contains("<strong>Erased</strong>"), "the copy proves it: {certificate}");
+    for position in 1..=60 {
+        let redacted = world.event(position, &world.ring(), Some(&copy)).await.unwrap().is_redacted();
+        assert_eq!(redacted, SHREDDED.contains(&(position - 1)), "I13: position {position}");
+    }
+    let again = world.json(&["shred-log", "replay", copy.to_str().unwrap()]);
     assert_eq!((&again["missing"], &again["destroyed"]), (&0.into(), &0.into()), "a second replay does nothing");
-    assert_eq!(read(&world).await.unwrap(), (1, 50));
-    world.append(7..8).await.unwrap();
+
+    // The customer who came back works on, under a key of the new generation. The others stay shredded.
+    world.append(42..43).await.unwrap();
     let refused = world.append(8..9).await.unwrap_err();
     assert!(refused.is_shredded(), "{refused:?}");
+    assert_eq!(world.read().await, (11, 50));
+    world.page(blocks("See that it is right")[0]).ended(0);
+    world.run(&["certificate", "Customer", "cust_42"]).ended(6);
+    world.run(&["certificate", "Customer", "cust_55"]).ended(6);
 }
 
-/// How many events an application opens, and how many are redacted, if it requires the copy. The backup of the page has
-/// the events too, so the new event of the customer who came back is gone.
-async fn read(world: &World) -> Result<(usize, usize)> {
-    let copy = FileCopy::new(world.folder.path().join("shop.shredlog"));
-    let ring = Keyring::from_file(world.folder.path().join("ring"))?;
-    let (start, filter) = (GlobalPosition::START, EventFilter::default());
-    let page = match &world.database {
-        Database::Sqlite(db) => {
-            let keys = KeyManager::builder(SqliteKeys::new(), ring).require_shred_log(copy, Duration::ZERO).build();
-            let store = SealedStore::with_keys(SqliteStore::new(), keys, schemas());
-            store.read_events(&mut *db.pool.acquire().await.unwrap(), start, 1_000, &filter).await?
-        }
-        Database::Postgres(db) => {
-            let keys = KeyManager::builder(PostgresKeys::new(), ring).require_shred_log(copy, Duration::ZERO).build();
-            let store = SealedStore::with_keys(PostgresStore::new(), keys, schemas());
-            store.read_events(&mut *db.pool.acquire().await.unwrap(), start, 1_000, &filter).await?
-        }
-    };
-    let redacted = page.events.iter().filter(|event| event.is_redacted()).count();
-    Ok((page.events.len() - redacted, redacted))
+fn page_of(world: &World, name: &str) -> String {
+    std::fs::read_to_string(world.folder.path().join(name)).unwrap()
 }

@@ -1,6 +1,7 @@
 //! A new epoch, from the commands of `docs/erasure.md` alone: old backups of the key table are of no use afterwards.
 
 use crate::command::World;
+use crate::page::blocks;
 use eventseal::Error;
 use eventseal::error::KmsFault;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ on_both! {
 /// Three customers. The second is shredded before the epoch begins, the third while it is under way.
 async fn a_new_epoch_makes_old_backups_useless(world: World) {
     let mut world = world.with_keys(0..3).await;
+    world.section("Keep a copy of the log");
     world.back_up().await;
     let backup = World::of_the_same_kind(&world).await;
     let old = backup.keyring("old", &std::fs::read_to_string(world.ring()).unwrap());
@@ -26,10 +28,10 @@ async fn a_new_epoch_makes_old_backups_useless(world: World) {
     let restored = restored(&world, backup).await;
     for position in 1..=3 {
         for ring in [&old, &both] {
-            let event = restored.event(position, ring).await.unwrap();
+            let event = restored.event(position, ring, None).await.unwrap();
             assert!(!event.is_redacted(), "as long as the old entry is left, the backup opens: {event:?}");
         }
-        let error = restored.event(position, &world.ring()).await.unwrap_err();
+        let error = restored.event(position, &world.ring(), None).await.unwrap_err();
         assert!(matches!(error, Error::Kms(KmsFault::Refused { .. })), "position {position}: {error:?}");
     }
     let ring = world.ring();
@@ -37,12 +39,15 @@ async fn a_new_epoch_makes_old_backups_useless(world: World) {
     // Nor do the rows of the living key table help with it.
     rows_of_the_living(&world, &restored).await;
     for position in 1..=3 {
-        let error = restored.event(position, &world.ring()).await.unwrap_err();
+        let error = restored.event(position, &world.ring(), None).await.unwrap_err();
         assert!(matches!(error, Error::Kms(KmsFault::Refused { .. })), "position {position}: {error:?}");
     }
 
     assert_eq!(world.read().await, (2, 2), "the living store reads on");
     assert_eq!(world.json(&["status"])["unfinished"], serde_json::json!([]), "nothing tells to move the old key");
+    // The copy of the shred log goes on.
+    world.section("Keep a copy of the log");
+    world.page(blocks("See that it is right")[0]).ended(0);
     // A move to yet another master key leaves the old one where it is.
     let ring = std::fs::read_to_string(world.ring()).unwrap();
     let next = world.keyring("next", &format!("next:{}\n{ring}main:{}\n", crate::OTHER_SECRET, crate::SECRET));
@@ -50,7 +55,7 @@ async fn a_new_epoch_makes_old_backups_useless(world: World) {
     assert_eq!((moved["moved"].as_array().unwrap().len(), moved["dead"].as_array().unwrap().len()), (1, 1));
     rows_of_the_living(&world, &restored).await;
     let alone = world.keyring("alone", &format!("next:{}\n", crate::OTHER_SECRET));
-    let error = restored.event(1, &alone).await.unwrap_err();
+    let error = restored.event(1, &alone, None).await.unwrap_err();
     assert!(matches!(error, Error::Kms(KmsFault::Refused { .. })), "{error:?}");
 }
 
@@ -87,7 +92,7 @@ impl World {
         if other.is_postgres() { Self::postgres().await } else { Self::sqlite().await }
     }
 
-    fn ring(&self) -> PathBuf {
+    pub(crate) fn ring(&self) -> PathBuf {
         self.folder.path().join("ring")
     }
 }

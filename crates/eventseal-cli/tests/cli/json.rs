@@ -287,6 +287,8 @@ async fn every_result(printed: &mut Printed) {
     ended("doctor", &["doctor"], 0);
     ended("doctor", &["doctor", "--keyring", "/no/such/file"], 5);
     ended("verify", &["verify"], 0);
+    let empty = world.folder.path().join("no copy");
+    ended("verify", &["verify", "--shred-log", empty.to_str().unwrap()], 0);
     let moved = "UPDATE events SET payload = (SELECT payload FROM events WHERE global_position = 1) \
         WHERE global_position = 2";
     world.execute(format!("CREATE TABLE kept AS SELECT global_position, payload FROM events; {moved}")).await;
@@ -495,6 +497,11 @@ async fn every_certificate(printed: &mut Printed) {
     done(&["shred", "Customer", "cust_3", "--reason", "request 1", "--yes"]);
     certified("cust_3", &[], 0);
     certified("cust_3", &["--retention", "backups=35d,archives=none,replicas=1h"], 0);
+    let copy = world.folder.path().join("copy");
+    let copy = ["--shred-log", copy.to_str().unwrap()];
+    certified("cust_3", &copy, 5);
+    done(&["shred-log", "export", "--append", copy[1]]);
+    certified("cust_3", &copy, 0);
     // A key was lost; the headers of some events can't be read; there is another scope under the id.
     done(&["rotate-data-key", "Customer", "cust_4"]);
     done(&["shred", "customer", "cust_4", "--reason", "spelled otherwise", "--yes", "--allow-unknown"]);

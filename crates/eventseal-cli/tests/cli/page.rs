@@ -1,7 +1,8 @@
 //! Runs the commands of `docs/erasure.md`, as they stand on the page.
 
 use crate::command::{Database, Output, World, run, schemas};
-use eventseal::keys::KeyManager;
+use eventseal::erasure::FileCopy;
+use eventseal::keys::{KeyManager, KeyManagerBuilder};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{EventFilter, EventStore, GlobalPosition, Keyring, PersistedEvent, Result, SealedStore};
@@ -9,6 +10,7 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::SqlitePoolOptions;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 const PAGE: &str = include_str!("../../../../docs/erasure.md");
 
@@ -43,6 +45,8 @@ impl World {
         if let Database::Sqlite(db) = &self.database {
             script = script.replace("shop.db", db.folder.path().join("test.db").to_str().unwrap());
         }
+        // It stands for another machine.
+        std::fs::create_dir_all(self.folder.path().join("evidence")).unwrap();
         let command = Path::new(env!("CARGO_BIN_EXE_eventseal")).parent().unwrap().display();
         let path = std::env::var("PATH").unwrap();
         let mut bash = Command::new("bash");
@@ -100,22 +104,30 @@ impl World {
         }
     }
 
-    /// The event at this position, as an application that starts now reads it with this keyring.
-    pub(crate) async fn event(&self, position: i64, keyring: &Path) -> Result<PersistedEvent> {
+    /// The event at this position, as an application that starts now reads it with this keyring. It may require a copy
+    /// of the shred log.
+    pub(crate) async fn event(&self, position: i64, keyring: &Path, copy: Option<&Path>) -> Result<PersistedEvent> {
         let ring = Keyring::from_file(keyring)?;
         let (after, filter) = (GlobalPosition::try_from(position - 1)?, EventFilter::default());
         let page = match &self.database {
             Database::Sqlite(db) => {
-                let keys = KeyManager::builder(SqliteKeys::new(), ring).build();
+                let keys = required(KeyManager::builder(SqliteKeys::new(), ring), copy);
                 let store = SealedStore::with_keys(SqliteStore::new(), keys, schemas());
                 store.read_events(&mut *db.pool.acquire().await.unwrap(), after, 1, &filter).await?
             }
             Database::Postgres(db) => {
-                let keys = KeyManager::builder(PostgresKeys::new(), ring).build();
+                let keys = required(KeyManager::builder(PostgresKeys::new(), ring), copy);
                 let store = SealedStore::with_keys(PostgresStore::new(), keys, schemas());
                 store.read_events(&mut *db.pool.acquire().await.unwrap(), after, 1, &filter).await?
             }
         };
         Ok(page.events.into_iter().next().expect("an event is there"))
+    }
+}
+
+fn required<Tx: Send + 'static>(keys: KeyManagerBuilder<Tx>, copy: Option<&Path>) -> KeyManager<Tx> {
+    match copy {
+        Some(copy) => keys.require_shred_log(FileCopy::new(copy), Duration::from_secs(3_600)).build(),
+        None => keys.build(),
     }
 }

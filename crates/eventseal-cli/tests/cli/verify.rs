@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 on_both! {
     a_sound_database_is_clean,
+    the_shred_log_and_its_copy_are_verified_too,
     what_is_wrong_is_found_and_named,
 }
 
@@ -30,6 +31,36 @@ async fn a_sound_database_is_clean(world: World) {
     let other = world.keyring("other.keyring", &format!("main:{}\n", crate::command::OTHER_SECRET));
     let found = world.run(&["verify", "--json", "--keyring", other.to_str().unwrap()]).ended(5).json();
     assert_eq!((&found["findings"][0]["kind"], &found["keks"]), (&"kek".into(), &0.into()), "{found}");
+}
+
+async fn the_shred_log_and_its_copy_are_verified_too(world: World) {
+    let world = world.with_keys(0..3).await;
+    world.run(&["shred", "Customer", "cust_1", "--reason", "request", "--yes"]).ended(0);
+    let copy = world.folder.path().join("shop.shredlog");
+    let with_copy = ["verify", "--shred-log", copy.to_str().unwrap()];
+    world.run(&["shred-log", "export", "--append", copy.to_str().unwrap()]).ended(0);
+    let found = world.json(&with_copy);
+    assert_eq!((&found["log_entries"], &found["copies"][0]["state"]), (&1.into(), &"complete".into()), "{found}");
+    let said = world.run(&with_copy).ended(0);
+    assert!(said.out.contains("shred log: 1 entry") && said.out.contains("it has every entry"), "{said:?}");
+
+    let whole = std::fs::read_to_string(&copy).unwrap();
+    std::fs::write(&copy, whole.replace("request", "another")).unwrap();
+    let said = world.run(&with_copy).ended(5);
+    assert!(said.out.contains("copy, once: first the shred log"), "{said:?}");
+    world.run(&["verify"]).ended(0);
+    std::fs::write(&copy, whole).unwrap();
+    let guard = match world.is_postgres() {
+        true => "DROP TRIGGER rows_stay ON shred_log",
+        false => "DROP TRIGGER shred_log_stays_as_it_is",
+    };
+    world.execute(format!("{guard}; UPDATE shred_log SET hash = previous_hash")).await;
+    let found = world.run(&["verify", "--json"]).ended(5).json();
+    assert_eq!(
+        (&found["findings"][0]["kind"], &found["findings"][0]["count"]),
+        (&"chain".into(), &2.into()),
+        "{found}"
+    );
 }
 
 async fn what_is_wrong_is_found_and_named(world: World) {

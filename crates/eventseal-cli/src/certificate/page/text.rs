@@ -68,7 +68,7 @@ mod tests {
             ("at", json!("2026-01-02T03:04:05.678901Z"), "2026-01-02 03:04:05.678901 UTC"),
             ("at", json!("<b>"), "&lt;b&gt;"),
             ("digest", json!("0123456789abcdef00"), "01234567 89abcdef 00"),
-            ("standing", json!("not_looked_at"), "not looked at"),
+            ("standing", json!("in_copy"), "in copy"),
             ("events", json!(1_234_567), "1,234,567"),
             ("erased", json!(true), "yes"),
             ("until", json!(null), "none"),

@@ -1,4 +1,4 @@
-//! [`OwnedPlace`]: a value of an event that was read, and whose keys seal it in the store.
+//! [`SealedPlace`]: a value of an event that was read, and whose keys seal it in the store.
 
 use crate::event::PersistedEvent;
 use crate::json::pointer::JsonPointer;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// [`PersistedEvent::sealed_places`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub struct OwnedPlace {
+pub struct SealedPlace {
     /// The place in the payload as it was handed out, after upcasting.
     pub place: JsonPointer,
     /// The owner whose keys seal the value. It is read from the key table and not from the payload.
@@ -95,12 +95,12 @@ impl PersistedEvent {
     /// # }
     /// ```
     #[must_use]
-    pub fn sealed_places(&self) -> Vec<OwnedPlace> {
+    pub fn sealed_places(&self) -> Vec<SealedPlace> {
         let erased: HashSet<&JsonPointer> = self.redacted.iter().collect();
         let is_redacted = |place: &JsonPointer| erased.contains(place);
         let places = self.sealed.places().into_iter();
-        let mut places: Vec<OwnedPlace> =
-            places.map(|(place, scope)| OwnedPlace { redacted: is_redacted(&place), place, scope }).collect();
+        let mut places: Vec<SealedPlace> =
+            places.map(|(place, scope)| SealedPlace { redacted: is_redacted(&place), place, scope }).collect();
         places.sort_unstable();
         places
     }

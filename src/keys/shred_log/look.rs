@@ -1,0 +1,174 @@
+//! A look at the shred log as it is: its chain from the beginning on, and what copies are to it. Nothing is changed.
+
+use super::chain::ChainCheck;
+use super::copy::ShredLogCopy;
+use super::replay::Lines;
+use super::several::longest;
+use super::verify::{CheckedCopy, CopyReport, CopyState, LogFinding};
+use super::{LogProgress, PAGE};
+use crate::error::{Error, KeyFault, Result};
+use crate::keys::log::Digest;
+use crate::keys::manager::KeyManager;
+use crate::keys::names::KeyScope;
+use crate::keys::seal_log::LogSealer;
+use crate::keys::{KeyStore, KeyTable, LogEntry, LogRow};
+use std::collections::{HashMap, HashSet};
+use uuid::Uuid;
+
+/// Gets what is wrong with the log.
+pub(crate) type Found<'f> = &'f mut (dyn FnMut(LogFinding) + Send);
+
+/// The chain of the key table, as it was read.
+pub(crate) struct Chain {
+    /// The number and the hash of the last row.
+    pub(crate) end: (u64, Digest),
+    /// How many entries have no MAC.
+    pub(crate) carried: u64,
+    /// Has it an entry with a MAC? Then it gets none without one any more.
+    pub(crate) authenticated: bool,
+    /// Are there entries that the chain does not have?
+    pub(crate) unsealed: bool,
+    /// The rows of the entries that were asked for.
+    pub(crate) rows: HashMap<Uuid, LogRow>,
+    /// The hashes of all rows, in order.
+    hashes: Vec<Digest>,
+}
+
+/// A copy that was looked at.
+pub(crate) struct LookedCopy<'c> {
+    copy: &'c dyn ShredLogCopy,
+    checked: CheckedCopy,
+    pub(crate) report: CopyReport,
+}
+
+impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
+    /// Reads the chain from its first row to its last, and checks each row with its entry. It keeps the rows of the
+    /// entries that are `wanted`.
+    pub(crate) async fn look_at_chain(
+        &self,
+        connection: &mut Tx,
+        by: &LogSealer,
+        wanted: &HashSet<Uuid>,
+        found: Found<'_>,
+        progress: &mut (dyn FnMut(LogProgress) + Send),
+    ) -> Result<Chain> {
+        let mut check = ChainCheck::new(&by.namespace, &by.keys);
+        let (mut hashes, mut rows): (Vec<Digest>, _) = (Vec::new(), HashMap::new());
+        let head = loop {
+            let page = self.store.log_entries(connection, check.end.0, PAGE).await?;
+            for sealed in &page {
+                if let Some(problem) = check.next(sealed) {
+                    let (seq, scope) = (sealed.row.seq, sealed.entry.scope.clone());
+                    found(LogFinding::Entry { seq, scope, problem });
+                }
+                hashes.push(sealed.row.hash);
+                if wanted.contains(&sealed.entry.entry_id) {
+                    rows.insert(sealed.entry.entry_id, sealed.row);
+                }
+            }
+            let head = self.store.log_head(connection).await?;
+            progress(LogProgress { total: head.seq, done: check.end.0 });
+            if !page.is_empty() {
+                continue;
+            }
+            // Others may have sealed between the two looks.
+            if (head.seq, head.hash) == check.end {
+                break head;
+            }
+            if self.store.log_entries(connection, check.end.0, 1).await?.is_empty() {
+                found(LogFinding::CutOff { seq: check.end.0, end: head.seq });
+                break head;
+            }
+        };
+        let (end, carried, authenticated) = (check.end, check.carried, check.authenticated);
+        Ok(Chain { end, carried, authenticated, unsealed: head.unsealed, rows, hashes })
+    }
+
+    /// Checks copies, and compares them with one another and with the chain. Those that are no copies of this log, or
+    /// were altered, are left out.
+    pub(crate) async fn look_at_copies<'c>(
+        &self,
+        connection: &mut Tx,
+        by: &LogSealer,
+        copies: &[&'c dyn ShredLogCopy],
+        chain: &Chain,
+        found: Found<'_>,
+    ) -> Result<Vec<LookedCopy<'c>>> {
+        let mut sound = Vec::with_capacity(copies.len());
+        for copy in copies {
+            match self.verify_copy(*copy, &by.namespace, &by.keys).await {
+                Ok(checked) => sound.push((*copy, checked)),
+                Err(error @ Error::Keys(KeyFault::LogCopy { source: None, .. })) => {
+                    found(LogFinding::Copy { problem: error.to_string() });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Err(error) = longest(&sound) {
+            found(LogFinding::Copy { problem: error.to_string() });
+        }
+        let mut looked = Vec::with_capacity(sound.len());
+        for (copy, checked) in sound {
+            let state = self.state_of(connection, &checked, &chain.hashes).await?;
+            let problem = match state {
+                CopyState::Ahead => Some("has entries that the log does not have: replay it"),
+                CopyState::Forked => Some("and the log went on in two ways: replay the copy"),
+                _ => None,
+            };
+            if let Some(problem) = problem {
+                found(LogFinding::Copy { problem: format!("the copy {} {problem}", copy.name()) });
+            }
+            let (name, (seq, hash)) = (copy.name(), checked.end());
+            looked.push(LookedCopy { copy, checked, report: CopyReport { name, seq, hash, state } });
+        }
+        Ok(looked)
+    }
+
+    async fn state_of(&self, connection: &mut Tx, copy: &CheckedCopy, log: &[Digest]) -> Result<CopyState> {
+        if copy.lines == 0 {
+            return Ok(CopyState::Empty);
+        }
+        let common = copy.hashes.iter().zip(log).take_while(|(copy, log)| copy == log).count();
+        if common < copy.hashes.len() && common < log.len() {
+            let (seq, hash) = copy.end();
+            let replayed = self.was_replayed(connection, seq, &hash).await?;
+            return Ok(if replayed { CopyState::Replayed } else { CopyState::Forked });
+        }
+        Ok(match copy.hashes.len().cmp(&log.len()) {
+            std::cmp::Ordering::Less => CopyState::Behind,
+            std::cmp::Ordering::Equal => CopyState::Complete,
+            std::cmp::Ordering::Greater => CopyState::Ahead,
+        })
+    }
+}
+
+impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
+    /// The first entry of a scope that a copy has, and that is not `known`.
+    pub(crate) async fn only_in_copy(
+        &self,
+        LookedCopy { copy, checked, .. }: &LookedCopy<'_>,
+        scope: &KeyScope,
+        known: &HashSet<Uuid>,
+    ) -> Result<Option<LogEntry>> {
+        let mut lines = Lines::new(0);
+        loop {
+            let batch = lines.next(*copy, checked, PAGE).await?;
+            if batch.is_empty() {
+                return Ok(None);
+            }
+            let mut entries = batch.into_iter().map(|sealed| sealed.entry);
+            let only = entries.find(|entry| entry.scope == *scope && !known.contains(&entry.entry_id));
+            if only.is_some() {
+                return Ok(only);
+            }
+        }
+    }
+}
+
+impl LookedCopy<'_> {
+    /// Does the copy have this very row, and with it its entry and everything before it?
+    pub(crate) fn has(&self, row: &LogRow) -> bool {
+        let index = row.seq.checked_sub(1).and_then(|index| usize::try_from(index).ok());
+        index.and_then(|index| self.checked.hashes.get(index)) == Some(&row.hash)
+    }
+}
