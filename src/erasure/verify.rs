@@ -116,8 +116,8 @@ where
     /// - the entries of every scope in the shred log are authentic, and agree with the scope and its keys: every key
     ///   that a shred destroyed is a tombstone;
     /// - the chain of the shred log holds, from its first entry to its last;
-    /// - of the `copies` that are given, each is whole, the beginning of this log, and the beginning of the longest. Only
-    ///   a copy shows that the last entries were dropped, or that everything was restored.
+    /// - of the `copies` that are given, each is whole, the beginning of this log, and the beginning of the longest.
+    ///   Only a copy shows that the last entries were dropped, or that everything was restored.
     ///
     /// Values whose keys are destroyed can't be authenticated any more: of these, the header and the shape are checked.
     /// Entries of the shred log that have no number yet get none here.

@@ -170,6 +170,27 @@ async fn i14_an_invented_shred_is_no_erasure<B: Intruder>() {
     assert!(finding.first.to_string().contains('4') && finding.problem.contains("without a MAC"), "{found:?}");
 }
 
+/// What was shredded before there was a log has no MAC, and a copy of it vouches for nothing.
+async fn a_shred_from_before_the_log_is_not_proved<B: Intruder>() {
+    let (db, store) = shop::<B>(&["1"]).await;
+    db.write(
+        "INSERT INTO shred_entries (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state, generation,
+             reason)
+         SELECT '00000000-0000-4000-8000-000000000001', scope_kind, '1', 1, created_at, 'shred', 'shredded', 1, 'old'
+         FROM data_keys WHERE scope_id = '1';
+         UPDATE key_scopes SET state = 'shredded', active_key_id = NULL WHERE scope_id = '1';
+         UPDATE data_keys SET state = 'shredded', wrapped_key = NULL, shredded_at = created_at WHERE scope_id = '1'",
+    )
+    .await;
+    let (copy, _folder) = copy_in();
+    assert_eq!(export(&db, &store, &copy).await.unwrap().seq, 1);
+    let found = certify(&db, "1", Some(&copy)).await;
+    assert!(found.erased && !found.proved && found.log.sound, "{found:?}");
+    assert!(matches!(found.entries[0].log, LogStanding::InCopy { .. }), "{found:?}");
+    assert_eq!(kinds(&found.remarks), [Kind::NotProved, Kind::NotAuthenticated, Kind::NotNamed]);
+    assert!(on_proof(&found).contains("not authenticated"), "{found:?}");
+}
+
 async fn i14_a_copy_that_was_altered_proves_nothing<B: Backend>() {
     let (db, _store, copy, folder) = shredded::<B>().await;
     let text = std::fs::read_to_string(copy.path()).unwrap();
@@ -236,11 +257,12 @@ support::on_every_database! {
 
 mod of_tables {
     use super::{
-        i13_a_restored_database_is_certified_as_what_it_is, i14_a_chain_that_was_altered_proves_nothing,
-        i14_an_invented_shred_is_no_erasure,
+        a_shred_from_before_the_log_is_not_proved, i13_a_restored_database_is_certified_as_what_it_is,
+        i14_a_chain_that_was_altered_proves_nothing, i14_an_invented_shred_is_no_erasure,
     };
 
     support::on_sqlite_and_postgres! {
+        a_shred_from_before_the_log_is_not_proved,
         i13_a_restored_database_is_certified_as_what_it_is,
         i14_a_chain_that_was_altered_proves_nothing,
         i14_an_invented_shred_is_no_erasure,
