@@ -290,7 +290,8 @@ pub struct CertifiedEntry {
 pub enum Authenticity {
     /// Its message authentication code was checked: nobody altered, moved or invented it.
     Verified,
-    /// It was written before there was a shred log, and has no code. Nothing vouches for it.
+    /// It was written before there was a shred log, and has no code. Nothing vouches for it but that somebody
+    /// [adopted](crate::keys::KeyManager::adopt_entries) it.
     BeforeTheLog,
     /// The code of this entry, or of one before it, is wrong.
     NotVerified,

@@ -8,9 +8,7 @@ use crate::interrupt;
 use crate::master_key;
 use crate::output::{Exit, Failure, Progress, Report, count, number, shown};
 use eventseal::KeyScope;
-use eventseal::erasure::{
-    AdoptedEntries, CopyReport, CopyState, LogProgress, LogReport, ReplayOptions, Replayed,
-};
+use eventseal::erasure::{AdoptedEntries, CopyReport, CopyState, LogProgress, LogReport, ReplayOptions, Replayed};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 

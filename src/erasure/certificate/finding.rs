@@ -58,7 +58,7 @@ pub enum CertificateFindingKind {
     ChainAltered,
     /// The copy that was given is altered, is of another log, or is not the beginning of this one.
     CopyUnusable,
-    /// The shred is older than the shred log, so nothing vouches for its entry.
+    /// The shred is older than the shred log. Nothing vouches for it but that its entry was adopted later.
     NotAuthenticated,
     /// A key that a shred destroyed has no tombstone any more.
     NoTombstone,

@@ -31,11 +31,11 @@ where
 {
     /// Looks at everything that is stored of a scope, and certifies what is there: see [`Certificate`].
     ///
-    /// It reads the header of every stored event, and opens none. It reads the whole shred log and checks it, and all of
-    /// the `copies` that are given. Of the tables it changes nothing but that it gives entries of the shred log their
-    /// numbers, as [`seal_log`](KeyManager::seal_log) does. In a transaction, or without the right to write, it leaves
-    /// them without, and says so. It can be called while the application runs. It needs the integrity keys, which check
-    /// the log: so the KMS is asked if they are not cached.
+    /// It reads the header of every stored event, and opens none. It reads the whole shred log and checks it, and all
+    /// of the `copies` that are given. Of the tables it changes nothing but that it gives entries of the shred log
+    /// their numbers, as [`seal_log`](KeyManager::seal_log) does. In a transaction, or without the right to write, it
+    /// leaves them without, and says so. It can be called while the application runs. It needs the integrity keys,
+    /// which check the log: so the KMS is asked if they are not cached.
     ///
     /// What is erased is [proved](Certificate::proved) once a copy has the entry of the shred:
     /// [export](KeyManager::export_log) the log first, and pass the copy. Of several, each must be the beginning of the

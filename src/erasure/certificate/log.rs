@@ -24,8 +24,6 @@ pub(super) struct Log {
     pub(super) copy_problems: Vec<String>,
     /// An entry of the scope that the named copy has and the log does not have.
     pub(super) only_in_copy: Option<(String, LogEntry)>,
-    /// Has the chain an entry with a MAC?
-    authenticated: bool,
     /// Are there entries that the chain does not have?
     unsealed: bool,
     /// The rows of the scope's entries, and what is wrong with each.
@@ -91,7 +89,6 @@ impl Log {
             copies: Vec::new(),
             copy_problems: Vec::new(),
             only_in_copy: None,
-            authenticated: chain.authenticated,
             unsealed: chain.unsealed,
             rows: rows.collect(),
             in_copy: HashSet::new(),
@@ -141,9 +138,6 @@ impl Log {
             Some((row, problem)) => problem.map(|problem| {
                 format!("Entry {number} of the scope is number {} of the chain, and that row {problem}.", row.seq)
             }),
-            None if entry.mac.is_none() && self.authenticated => Some(format!(
-                "Entry {number} of the scope has no MAC and no number in the chain: it was invented, or altered."
-            )),
             None if self.unsealed => None,
             None => Some(format!(
                 "Entry {number} of the scope is not in the chain, which lacks no entry: it was taken out."

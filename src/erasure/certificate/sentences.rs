@@ -76,8 +76,8 @@ fn why_not_by_log(facts: &Facts, log: &Log) -> Vec<CertificateFinding> {
     }
     if let Some((name, entry)) = &log.only_in_copy {
         let text = format!(
-            "The copy {name} has a decision about the scope that the shred log does not have, \"{}\" of {}: the keys were \
-             restored from a backup. Replay the copy.",
+            "The copy {name} has a decision about the scope that the shred log does not have, \"{}\" of {}: the keys \
+             were restored from a backup. Replay the copy.",
             entry.action.as_str(),
             in_rfc3339(entry.at)
         );
@@ -142,7 +142,8 @@ fn remarks_on_log(certificate: &Certificate, log: &Log) -> Vec<CertificateFindin
         say(Kind::CopyUnusable, format!("About a copy of the shred log: {problem}."));
     }
     if certificate.last_shred().is_some_and(|shred| shred.authenticity == Authenticity::BeforeTheLog) {
-        let text = "The shred is older than the shred log, so nothing vouches for its entry.";
+        let text =
+            "The shred is older than the shred log. Nothing vouches for it but that its entry was adopted later.";
         say(Kind::NotAuthenticated, text.to_owned());
     }
     found

@@ -8,8 +8,7 @@ use crate::keys::{
 };
 use crate::sealed_store::SealedStore;
 use crate::store::EventStore;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use uuid::Uuid;
+use std::collections::{HashMap, HashSet};
 
 /// What the key tables came to.
 #[derive(Default)]
@@ -20,8 +19,6 @@ pub(super) struct KeysVerified {
     pub(super) keks: u64,
     /// What scopes and their entries disagree in.
     pub(super) disagreements: HashSet<LogDisagreement>,
-    /// The entries without a MAC, as those are from before there was a log.
-    pub(super) without_mac: BTreeMap<Uuid, KeyScope>,
 }
 
 impl KeysVerified {
@@ -139,8 +136,6 @@ impl<S: EventStore> SealedStore<S> {
             |problem: String| findings.add(VerifyFindingKind::ShredLog, FoundAt::Scope(scope.clone()), problem);
         match self.keys().fold_of(connection, scope).await {
             Ok(Some((history, fold))) => {
-                let without_mac = history.entries.iter().filter(|entry| entry.mac.is_none());
-                verified.without_mac.extend(without_mac.map(|entry| (entry.entry_id, scope.clone())));
                 if !scope.is_reserved() && (history.state, history.generation) != (fold.state, fold.generation) {
                     found("its row has another state or generation than its entries say".to_owned());
                     verified.disagree(scope, LogProblem::State);

@@ -24,8 +24,6 @@ pub(crate) struct Chain {
     pub(crate) end: (u64, Digest),
     /// How many entries have no MAC.
     pub(crate) carried: u64,
-    /// Has it an entry with a MAC? Then it gets none without one any more.
-    pub(crate) authenticated: bool,
     /// Are there entries that the chain does not have?
     pub(crate) unsealed: bool,
     /// The rows of the entries that were asked for.
@@ -80,8 +78,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                 break head;
             }
         };
-        let (end, carried, authenticated) = (check.end, check.carried, check.authenticated);
-        Ok(Chain { end, carried, authenticated, unsealed: head.unsealed, rows, hashes })
+        let (end, carried) = (check.end, check.carried);
+        Ok(Chain { end, carried, unsealed: head.unsealed, rows, hashes })
     }
 
     /// Checks copies, and compares them with one another and with the chain. Those that are no copies of this log, or

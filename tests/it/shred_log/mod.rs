@@ -4,7 +4,7 @@ mod at_once;
 mod carried;
 mod certificates;
 mod copies;
-pub mod places;
+pub(crate) mod places;
 mod required;
 mod restores;
 mod sealing;
