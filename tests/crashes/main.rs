@@ -6,6 +6,7 @@
 //! the client process is killed. Afterwards the tables are as they were before or, if the commit had been done, as they
 //! are when all went well.
 
+mod copies;
 mod operations;
 mod proxy;
 mod replays;

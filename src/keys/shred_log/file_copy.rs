@@ -204,6 +204,32 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), all);
     }
 
+    /// Threads and processes wait for one another: of several that go on from one line, one does.
+    #[test]
+    fn one_of_several_threads_adds() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let path = folder.path().join(format!("log {round}"));
+            let begun = made::lines(1, |_| 1);
+            block_on(FileCopy::new(&path).append(None, &begun)).unwrap();
+            let start = std::sync::Barrier::new(4);
+            let won: usize = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            let (copy, own) = (FileCopy::new(&path), made::lines(2, |_| 9_000));
+                            start.wait();
+                            usize::from(block_on(copy.append(begun.last().map(String::as_str), &own[1..])).is_ok())
+                        })
+                    })
+                    .collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            });
+            let lines = block_on(FileCopy::new(&path).lines(0, 9)).unwrap();
+            assert_eq!((won, lines.len()), (1, 2), "round {round}");
+        }
+    }
+
     #[cfg(unix)]
     #[test]
     fn the_file_is_its_owners_alone() {

@@ -11,9 +11,9 @@ use super::lines::{Digest, Stamp, parse};
 use crate::error::{Error, KeyFault, Result};
 use crate::keys::manager::lock;
 use crate::keys::names::{KeyId, KeyScope};
-use crate::keys::{KeyTable, LogHead, ScopeLock, ScopeState, SealedEntry};
+use crate::keys::{KeyTable, LogHead, ScopeLock, ScopeRecord, ScopeState, SealedEntry};
 use async_trait::async_trait;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -127,7 +127,8 @@ impl<K: KeyTable + ?Sized> Required<K> {
         let is_short = known.was_whole.is_some_and(|whole| whole.elapsed() < whole_period)
             && known.end.is_some()
             && head.seq.saturating_sub(from.0) <= SHORT;
-        // A change that is committed between two statements looks like a disagreement. One statement compares all.
+        // A change that has no number yet, or is committed between two statements, looks like a disagreement. One
+        // statement compares all.
         if is_short && self.agrees(tx, &new).await? {
             return Ok(((head.seq, head.hash), false));
         }
@@ -185,28 +186,28 @@ impl<K: KeyTable + ?Sized> Required<K> {
         Ok(entries)
     }
 
-    /// Are the keys that these entries destroyed tombstones, and their scopes in the state that their last entries say?
+    /// Are the keys that these entries destroyed tombstones, and their scopes in the state that the last of them says?
     async fn agrees(&self, tx: &mut K::Tx, new: &[SealedEntry]) -> Result<bool> {
-        let destroyed = new.iter().flat_map(|sealed| &sealed.entry.keys).map(|key| key.key_id);
-        let destroyed: Vec<KeyId> = destroyed.collect::<std::collections::HashSet<_>>().into_iter().collect();
+        let destroyed: HashSet<KeyId> =
+            new.iter().flat_map(|sealed| &sealed.entry.keys).map(|key| key.key_id).collect();
         if !destroyed.is_empty() {
+            let destroyed: Vec<KeyId> = destroyed.into_iter().collect();
             let rows = self.table.data_keys(tx, &destroyed).await?;
             if rows.len() != destroyed.len() || rows.iter().any(|row| row.wrapped_key.is_some()) {
                 return Ok(false);
             }
         }
-        let scopes: BTreeSet<&KeyScope> =
-            new.iter().map(|sealed| &sealed.entry.scope).filter(|scope| !scope.is_reserved()).collect();
-        for scope in scopes {
-            let record = self.table.scopes(tx, std::slice::from_ref(scope), ScopeLock::None).await?.pop();
-            let state: Option<(ScopeState, u32)> = record.map(|record| (record.state, record.generation));
-            let history = self.table.history(tx, scope).await?;
-            let last = history.and_then(|history| history.entries.last().map(|last| (last.state, last.generation)));
-            if state != last {
-                return Ok(false);
-            }
+        let mut last: BTreeMap<&KeyScope, (ScopeState, u32)> = BTreeMap::new();
+        for SealedEntry { entry, .. } in new.iter().filter(|sealed| !sealed.entry.scope.is_reserved()) {
+            last.insert(&entry.scope, (entry.state, entry.generation));
         }
-        Ok(true)
+        let scopes: Vec<KeyScope> = last.keys().map(|scope| (*scope).clone()).collect();
+        if scopes.is_empty() {
+            return Ok(true);
+        }
+        let rows = self.table.scopes(tx, &scopes, ScopeLock::None).await?;
+        let agree = |row: &ScopeRecord| last.get(&row.scope) == Some(&(row.state, row.generation));
+        Ok(rows.len() == scopes.len() && rows.iter().all(agree))
     }
 
     fn behind(&self, problem: String) -> Error {

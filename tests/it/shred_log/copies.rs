@@ -3,8 +3,9 @@
 use super::places::{InPostgres, InSqlite, Place, with_every_copy, with_tables};
 use super::restores::{RESTORE_ALL, SAVE, prepare};
 use super::{Intruder, export, hold, placed, replay, schemas, shop, verify_all};
+use async_trait::async_trait;
 use eventseal::erasure::{CopyState, ReplayOptions, ShredLogCopy};
-use eventseal::error::KeyFault;
+use eventseal::error::{BoxError, KeyFault};
 use eventseal::keys::KeyManager;
 use eventseal::memory::{MemoryDb, MemoryKeys};
 use eventseal::postgres::PostgresCopy;
@@ -158,6 +159,40 @@ async fn exporters_at_once_lose_and_repeat_nothing<B: Backend, P: Place>() {
     let found = verify_all(&*db, &store, &[&copy]).await;
     assert_eq!((found.is_sound(), found.seq, found.copies[0].state), (true, 12, CopyState::Complete), "{found:?}");
     assert_eq!(copy.lines(0, 100).await.unwrap().len(), 13, "the keys, and each entry once");
+}
+
+/// A copy whose answers are lost: lines are added, and the caller is told that they were not.
+struct Lossy<C>(C);
+
+#[async_trait]
+impl<C: ShredLogCopy> ShredLogCopy for Lossy<C> {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    async fn last(&self) -> std::result::Result<Option<String>, BoxError> {
+        self.0.last().await
+    }
+
+    async fn lines(&self, from: u64, limit: u32) -> std::result::Result<Vec<String>, BoxError> {
+        self.0.lines(from, limit).await
+    }
+
+    async fn append(&self, last: Option<&str>, lines: &[String]) -> std::result::Result<(), BoxError> {
+        self.0.append(last, lines).await?;
+        Err("the answer was lost".into())
+    }
+}
+
+/// An export looks at what became of an append that failed, and adds nothing twice.
+async fn an_answer_that_is_lost_is_no_loss<B: Backend, P: Place>() {
+    let (db, store, place) = logged::<B, P>().await;
+    db.shred(&store, "1").await;
+    let exported = export(&db, &store, &Lossy(place.copy().await)).await.unwrap();
+    assert_eq!(exported.seq, 6);
+    assert_eq!(place.copy().await.lines(0, 100).await.unwrap().len(), 7, "the keys, and each entry once");
+    let found = verify_all(&db, &store, &[&place.copy().await]).await;
+    assert_eq!((found.is_sound(), found.copies[0].state), (true, CopyState::Complete));
 }
 
 /// Runs a call again that collided with others at the key table.
@@ -322,6 +357,7 @@ with_every_copy! {
     i14_whatever_is_changed_in_a_copy_is_found,
     a_copy_of_another_namespace_is_refused,
     exporters_at_once_lose_and_repeat_nothing,
+    an_answer_that_is_lost_is_no_loss,
     an_empty_copy_is_refused,
 }
 
