@@ -55,13 +55,14 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// # Errors
     /// [`KeyFault::LogAltered`] if there are entries without a MAC after adoption was over: they were invented;
     /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if the reason is empty or too long; those of
-    /// [`seal_log`](Self::seal_log).
+    /// [`seal_log`](Self::seal_log), and of a [sweep](Self::sweep) about copies.
     pub async fn adopt_entries(&self, connection: &mut Tx, reason: &str) -> Result<AdoptedEntries> {
         self.adopt_because(connection, Cause::of(reason)).await
     }
 
     pub(crate) async fn adopt_because(&self, connection: &mut Tx, cause: Cause<'_>) -> Result<AdoptedEntries> {
         check_cause(cause)?;
+        self.copy_ahead(connection).await?;
         let by = self.log_sealer(connection).await?;
         let found = self.entries_without_mac(connection).await?;
         let mut done = AdoptedEntries::default();
@@ -79,6 +80,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             self.store.in_transaction(connection, ADOPTING, &mut note).await?;
         }
         self.seal_log_afterwards(connection).await;
+        self.copy_at_once(connection).await?;
         tracing::info!(entries = done.entries, scopes = done.scopes, left = done.left.len(), "entries were adopted");
         Ok(done)
     }

@@ -11,7 +11,7 @@ use support::{Postgres, Sqlite};
 use tempfile::TempDir;
 
 #[async_trait]
-pub trait Place: Send + Sync + Sized + 'static {
+pub(crate) trait Place: Send + Sync + Sized + 'static {
     type Copy: ShredLogCopy + Clone + 'static;
 
     async fn make() -> Self;
@@ -29,11 +29,11 @@ pub trait Place: Send + Sync + Sized + 'static {
     async fn make_room(&self) {}
 }
 
-pub struct InFile(TempDir);
+pub(crate) struct InFile(TempDir);
 
 /// A file of which a process holds the path.
 #[derive(Clone)]
-pub struct Handle(Arc<FileCopy>);
+pub(crate) struct Handle(Arc<FileCopy>);
 
 #[async_trait]
 impl ShredLogCopy for Handle {
@@ -73,7 +73,7 @@ impl Place for InFile {
 }
 
 /// A database, and whether its file must not grow.
-pub struct InSqlite(pub Sqlite, AtomicBool);
+pub(crate) struct InSqlite(pub(crate) Sqlite, AtomicBool);
 
 #[async_trait]
 impl Place for InSqlite {
@@ -118,7 +118,7 @@ impl Place for InSqlite {
     }
 }
 
-pub struct InPostgres(pub Postgres);
+pub(crate) struct InPostgres(pub(crate) Postgres);
 
 #[async_trait]
 impl Place for InPostgres {
