@@ -114,7 +114,7 @@ where
         let EventsOfProgress { last, looked_at, .. } = search.progress();
         let index_used = search.uses_index();
         let scan = CertificateScan { after: GlobalPosition::START, up_to: last, looked_at, index_used };
-        Ok(facts.certify(found, log, scan, options))
+        Ok(facts.certify(found, &log, scan, options))
     }
 }
 
@@ -197,9 +197,9 @@ impl Facts {
         }
     }
 
-    fn certify(self, found: Found, log: Log, scan: CertificateScan, options: &CertificateOptions) -> Certificate {
+    fn certify(self, found: Found, log: &Log, scan: CertificateScan, options: &CertificateOptions) -> Certificate {
         let issued_at = now();
-        let entries = self.entries(&log);
+        let entries = self.entries(log);
         let last_shred = entries.iter().rev().find(|entry| entry.action == ScopeAction::Shred);
         let horizon = last_shred.map(|shred| Horizon::of(&options.retention, shred.at));
         let mut certificate = Certificate {
@@ -222,19 +222,19 @@ impl Facts {
             log: CertifiedLog { seq: log.end.0, hash: log.end.1, sound: log.wrong == 0, copies: log.copies.clone() },
             horizon,
             scan,
-            not_looked_at: not_looked_at(scan, &log),
+            not_looked_at: not_looked_at(scan, log),
             namespace: self.namespace.clone(),
             issued_at,
             library: concat!("eventseal ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        certificate.why_not = why_not(&self, &certificate, &log);
+        certificate.why_not = why_not(&self, &certificate, log);
         certificate.keys = self.keys.into_iter().map(|(key, _)| key).collect();
         certificate.erased = certificate.why_not.is_empty();
         let in_copy = certificate.last_shred().is_some_and(|shred| {
             shred.authenticity == Authenticity::Verified && matches!(shred.log, LogStanding::InCopy { .. })
         });
         certificate.proved = certificate.erased && log.is_sound() && in_copy;
-        certificate.remarks = remarks(&certificate, &log);
+        certificate.remarks = remarks(&certificate, log);
         certificate
     }
 

@@ -56,7 +56,7 @@ fn why_not_by_log(facts: &Facts, log: &Log) -> Vec<CertificateFinding> {
     match facts.fold {
         // The chain can't agree with what is not authentic.
         Err((entry, problem)) => {
-            say(Kind::LogAltered, format!("Entry {entry} of the scope in the shred log {problem}."))
+            say(Kind::LogAltered, format!("Entry {entry} of the scope in the shred log {problem}."));
         }
         Ok(fold) => {
             if fold != (history.state, history.generation) {

@@ -32,7 +32,7 @@ impl<S: EventStore> SealedStore<S> {
         let mut verified = LogVerified::default();
         for disagreement in keys.store.log_disagreements(connection, u32::MAX).await? {
             if !of.disagreements.contains(&disagreement) {
-                add(findings, LogFinding::Disagreement(disagreement));
+                add(findings, &LogFinding::Disagreement(disagreement));
             }
         }
         let by = match keys.log_sealer(connection).await {
@@ -49,7 +49,7 @@ impl<S: EventStore> SealedStore<S> {
             }
             Err(error) => return Err(error),
         };
-        let mut found = |finding| add(findings, finding);
+        let mut found = |finding| add(findings, &finding);
         let mut tell = |told: LogProgress| progress(told.done);
         let chain = keys.look_at_chain(connection, &by, &HashSet::new(), &mut found, &mut tell).await?;
         verified.entries = chain.end.0;
@@ -59,10 +59,10 @@ impl<S: EventStore> SealedStore<S> {
     }
 }
 
-fn add(findings: &mut Findings, finding: LogFinding) {
+fn add(findings: &mut Findings, finding: &LogFinding) {
     let problem = finding.to_string();
     let of_scope = |scope: &KeyScope| FoundAt::Scope(scope.clone());
-    let (kind, at) = match &finding {
+    let (kind, at) = match finding {
         LogFinding::Entry { seq, .. } | LogFinding::CutOff { seq, .. } => {
             (VerifyFindingKind::Chain, FoundAt::LogEntry { seq: *seq })
         }

@@ -211,7 +211,7 @@ impl<K: KeyTable + ?Sized> Required<K> {
     }
 
     fn behind(&self, problem: String) -> Error {
-        let names: Vec<String> = self.copies.iter().map(|copy| copy.name()).collect();
+        let names: Vec<String> = self.copies.iter().map(ShredLogCopy::name).collect();
         Error::Keys(KeyFault::ShredLogBehind { copy: names.join(" "), problem })
     }
 }

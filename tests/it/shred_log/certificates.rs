@@ -6,7 +6,7 @@ use super::verify::{CUT, RESTORE, SAVE};
 use super::{Intruder, chain, copy_in, export, ports, schemas, shop, verify_store};
 use eventseal::erasure::{
     Authenticity, Certificate, CertificateFinding, CertificateFindingKind as Kind, CertificateOptions, CopyState,
-    FileCopy, LogStanding, VerifyFindingKind,
+    FileCopy, LogStanding, ShredLogCopy, VerifyFindingKind,
 };
 use eventseal::error::KeyFault;
 use eventseal::{Error, Result, SealedStore};
@@ -225,6 +225,31 @@ async fn i14_a_copy_that_was_altered_proves_nothing<B: Backend>() {
     assert!(matches!(refused, Err(Error::Keys(KeyFault::LogCopy { source: Some(_), .. }))), "{refused:?}");
 }
 
+async fn one_of_several_copies_proves_and_all_must_be_sound<B: Backend>() {
+    let (db, store, long, _folder) = shredded::<B>().await;
+    let (short, _other) = copy_in();
+    export(&db, &store, &short).await.unwrap();
+    let mut transaction = db.begin().await.unwrap();
+    store.keys().shred(db.tx(&mut transaction), &customer_scope("3"), "request").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    export(&db, &store, &long).await.unwrap();
+    let mut connection = db.connect().await.unwrap();
+    let (connection, scope) = (db.connection(&mut connection), customer_scope("3"));
+    let copies: [&dyn ShredLogCopy; 2] = [&short, &long];
+    let options = CertificateOptions::default();
+    let found = store.certificate(connection, &scope, &copies, &options, &mut |_| {}).await.unwrap();
+    assert!(found.proved && found.remarks.is_empty(), "{found:?}");
+    let states: Vec<_> = found.log.copies.iter().map(|copy| copy.state).collect();
+    assert_eq!(states, [CopyState::Behind, CopyState::Complete]);
+    assert!(!certify(&db, "3", Some(&short)).await.proved);
+
+    let text = std::fs::read_to_string(short.path()).unwrap();
+    std::fs::write(short.path(), text.replace("\"reason\":\"stop\"", "\"reason\":\"go\"")).unwrap();
+    let found = store.certificate(connection, &scope, &copies, &options, &mut |_| {}).await.unwrap();
+    assert!(found.erased && !found.proved && found.log.copies.len() == 1, "{found:?}");
+    assert_eq!(kinds(&found.remarks), [Kind::NotProved, Kind::CopyUnusable]);
+}
+
 async fn i13_a_restored_database_is_certified_as_what_it_is<B: Intruder>() {
     let (db, _, copy, _folder) = after_a_backup::<B>().await;
     let before = certify(&db, "1", Some(&copy)).await;
@@ -257,6 +282,7 @@ async fn i13_a_restored_database_is_certified_as_what_it_is<B: Intruder>() {
 support::on_every_database! {
     an_erasure_is_proved_by_a_copy_that_has_its_entry,
     i14_a_copy_that_was_altered_proves_nothing,
+    one_of_several_copies_proves_and_all_must_be_sound,
 }
 
 mod of_tables {
