@@ -44,6 +44,7 @@ mod holds;
 mod json;
 mod keyrings;
 mod list;
+mod log_output;
 mod page;
 mod poolers;
 mod rewrap_process;
