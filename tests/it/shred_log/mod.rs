@@ -4,6 +4,7 @@ mod at_once;
 mod carried;
 mod certificates;
 mod copies;
+mod faults;
 pub(crate) mod places;
 mod required;
 mod restores;
@@ -110,7 +111,7 @@ impl Intruder for Sqlite {
     async fn write(&self, sql: &str) {
         let mut connection = self.pool.acquire().await.unwrap();
         let of_keys = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN
-            ('data_keys', 'key_scopes', 'shred_entries', 'shred_log', 'shred_log_head')";
+            ('data_keys', 'key_scopes', 'key_encryption_keys', 'shred_entries', 'shred_log', 'shred_log_head')";
         let triggers: Vec<String> = sqlx::query_scalar(of_keys).fetch_all(&mut *connection).await.unwrap();
         let drops: String = triggers.iter().map(|name| format!("DROP TRIGGER \"{name}\";")).collect();
         let sql = format!("PRAGMA foreign_keys = OFF; {drops} {sql}; PRAGMA foreign_keys = ON");

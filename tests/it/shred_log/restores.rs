@@ -10,7 +10,7 @@ use support::deadline::Deadline;
 use support::{contains, customer_scope};
 
 /// A process that requires the copy, and has just started.
-fn requiring<B: Backend>(db: &B, copy: &FileCopy, period: Duration) -> SealedStore<B::Store> {
+pub(super) fn requiring<B: Backend>(db: &B, copy: &FileCopy, period: Duration) -> SealedStore<B::Store> {
     db.process_over(db.keys().require_shred_log(FileCopy::new(copy.path()), period), schemas())
 }
 

@@ -44,7 +44,7 @@ async fn entries_are_numbered_in_one_chain<B: Backend>() {
 
 /// What the library itself commits is numbered at once, so that an export can have it.
 async fn a_sweep_and_a_shred_of_many_seal_what_they_did<B: Backend>() {
-    let (db, store) = shop::<B>(&["1", "2"]).await;
+    let (db, store) = shop::<B>(&["1", "2", "3"]).await;
     let mut connection = db.connect().await.unwrap();
     let tx = db.connection(&mut connection);
     let one = [ShredRequest { scope: support::customer_scope("1"), reason: "request 1".to_owned() }];
@@ -66,6 +66,11 @@ async fn a_sweep_and_a_shred_of_many_seal_what_they_did<B: Backend>() {
     drop(connection);
     let actions: Vec<ScopeAction> = chain(&db).await.iter().map(|sealed| sealed.entry.action).collect();
     assert_eq!(actions, [ScopeAction::Shred, ScopeAction::Schedule, ScopeAction::Shred]);
+    let mut connection = db.connect().await.unwrap();
+    let tx = db.connection(&mut connection);
+    assert_eq!(keys.shred_partition(tx, "default", "the tenant left", &mut |_| {}).await.unwrap().shredded, 1);
+    drop(connection);
+    assert_eq!(chain(&db).await.len(), 4, "and so does a shred of a partition");
 }
 
 /// A transaction that is rolled back leaves no gap.
