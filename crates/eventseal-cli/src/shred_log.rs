@@ -97,7 +97,7 @@ pub(crate) async fn replay(args: ReplayLog, json: bool) -> Result<Report, Failur
         let namespace = if args.dry_run {
             db.namespace().await?
         } else {
-            let names: Vec<String> = copies.iter().map(|copy| shown(&copy.name()).to_string()).collect();
+            let names: Vec<String> = copies.iter().map(|copy| shown(&copy.name())).collect();
             db.announce(json, &format!("Replaying {}", names.join(", "))).await?
         };
         let manager = db.manager(kms);

@@ -17,6 +17,7 @@ use std::time::Duration;
 use support::backend::Backend;
 use support::{KEYRING, contains, customer_scope, whole};
 
+#[expect(clippy::extra_unused_type_parameters, reason = "tests of copies name a database of keys too")]
 async fn every_copy_keeps_the_contract<B, P: Place>() {
     let place = P::make().await;
     conformance::shred_log_copy(&place.copy().await, &place.copy().await).await;

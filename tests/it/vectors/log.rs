@@ -129,7 +129,7 @@ impl LogCase {
     async fn key_table_of_copy(&self) -> (MemoryDb, KeyManager<MemoryTx>) {
         let (db, table) = (MemoryDb::new(Namespace::new(self.namespace.as_str()).unwrap()), MemoryKeys::new());
         let lines = self.lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let copied = lines.filter_map(|line| line.get("copied_keys").cloned()).last().unwrap();
+        let copied = lines.filter_map(|line| line.get("copied_keys").cloned()).next_back().unwrap();
         let kek = &copied["keks"][0];
         let wrapped = WrappedKek {
             master_key_id: kek["master_key_id"].as_str().unwrap().to_owned(),
