@@ -17,7 +17,7 @@ pub static DURABLE: AtomicBool = AtomicBool::new(false);
 static SERVER: LazyLock<Server> = LazyLock::new(|| match std::env::var("DATABASE_URL") {
     Ok(url) if url.starts_with("postgres") => Server {
         options: PgConnectOptions::from_str(&url).expect("DATABASE_URL must be a postgres:// URL"),
-        _guard: None,
+        guard: None,
     },
     _ => start(),
 });
@@ -25,12 +25,17 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| match std::env::var("DATABASE
 struct Server {
     options: PgConnectOptions,
     /// The server stops when this pipe closes, which the end of this process does.
-    _guard: Option<ChildStdin>,
+    guard: Option<ChildStdin>,
 }
 
 /// The options to connect to the server as a user who may create databases.
 pub fn server() -> PgConnectOptions {
     SERVER.options.clone()
+}
+
+/// Does the server go with this process?
+pub fn is_throw_away() -> bool {
+    SERVER.guard.is_some()
 }
 
 /// Starts PostgreSQL, waits for the pipe to close, and leaves nothing behind. It does not wait for the disk, unless
@@ -159,7 +164,7 @@ fn start_with(script: &str, arguments: &[&std::ffi::OsStr], durable: bool) -> Se
     BufReader::new(guard.stdout.take().expect("a pipe")).read_line(&mut word).expect("reading from the server's guard");
     assert_eq!(word, "ready\n", "PostgreSQL did not start: its log is above");
     let options = PgConnectOptions::new_without_pgpass().socket(&folder).username("postgres").database("postgres");
-    Server { options, _guard: guard.stdin.take() }
+    Server { options, guard: guard.stdin.take() }
 }
 
 /// A folder for a cluster. In memory, the files of a database cost half of the time that they cost on a disk. What
