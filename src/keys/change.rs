@@ -88,7 +88,11 @@ impl Changing {
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Opens the integrity key, which authenticates entries. Call it before anything is locked.
+    ///
+    /// Where a copy of the log is required, it fails while the key table does not agree with it: what a restore lost
+    /// may be a hold, or the end of a schedule.
     pub(crate) async fn open_log_ahead(&self, tx: &mut Tx) -> Result<Pinned> {
+        self.check_log(tx).await?;
         let integrity = KeyScope::integrity();
         let missed = self.has_missed(&integrity);
         let mut pinned = self.open_ahead(tx, &[integrity]).await?;

@@ -147,6 +147,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`Error::Collision`] (retryable), [`Error::Database`]; errors of the KMS.
     pub async fn rotate_data_key(&self, tx: &mut Tx, scope: &KeyScope) -> Result<KeyInfo> {
         scope.check()?;
+        self.check_log(tx).await?;
         let pinned = self.open_partition_ahead(tx, scope).await?;
         self.store.announce_writing(tx).await?;
         let active = self.active_kek_at_hand(tx, scope, &pinned).await?;

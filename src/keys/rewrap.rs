@@ -81,6 +81,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         progress: &mut (dyn FnMut(RewrapProgress) + Send),
     ) -> Result<Rewrapped> {
         let namespace = self.check_namespace(connection).await?;
+        // What a restore brought back must not be carried over to a new key-encryption key.
+        self.check_log(connection).await?;
         let usage = self.store.kek_usage(connection).await?;
         if let Some(partition) =
             options.partition.as_ref().filter(|wanted| !usage.iter().any(|usage| usage.kek.partition == **wanted))

@@ -187,15 +187,16 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized + 'static> KeyManagerBuil
         self
     }
 
-    /// Opens and seals nothing while the key table does not agree with a copy of its shred log. So a restore of the key
-    /// database, or of a part of it, brings nothing back that was shredded. Call it several times to require several
-    /// copies, each of which must be there and agree. The shortest `period` holds then.
+    /// Opens, seals and decides nothing while the key table does not agree with a copy of its shred log. So a restore of
+    /// the key database, or of a part of it, brings nothing back that was shredded, and no shred is carried out whose
+    /// hold or cancellation the restore has lost. Call it several times to require several copies, each of which must
+    /// be there and agree. The shortest `period` holds then.
     ///
-    /// [`prepare`](KeyManager::prepare), [`open`](KeyManager::open), and the first call that opens or seals after each
-    /// `period` compare. If something disagrees, they fail with
+    /// [`prepare`](KeyManager::prepare), [`open`](KeyManager::open), and the first call that opens, seals or changes
+    /// a scope after each `period` compare. If something disagrees, they fail with
     /// [`KeyFault::ShredLogBehind`](crate::error::KeyFault::ShredLogBehind), and so does every later call, until
     /// [`replay_log`](KeyManager::replay_log) has repaired it. The same holds if a copy can't be read, and if it is
-    /// empty: [`export_log`](KeyManager::export_log) begins it. Shreds and other changes of scopes go on.
+    /// empty: [`export_log`](KeyManager::export_log) begins it.
     ///
     /// Each check finds:
     ///

@@ -168,7 +168,8 @@ enum Fate {
 
 /// Would the next scope fail in the same way?
 fn concerns_all(error: &Error) -> bool {
-    error.is_outage() || matches!(error, Error::Kms(_) | Error::SetUp(_) | Error::Transaction(_))
+    let of_the_log = matches!(error, Error::Keys(KeyFault::ShredLogBehind { .. } | KeyFault::LogCopy { .. }));
+    of_the_log || error.is_outage() || matches!(error, Error::Kms(_) | Error::SetUp(_) | Error::Transaction(_))
 }
 
 /// Shreds one scope if it is due, in a transaction of its own.

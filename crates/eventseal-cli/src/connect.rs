@@ -1,10 +1,12 @@
 //! Connects to the database that a URL names, and hides the difference between its two kinds.
 
 use crate::args;
+use crate::copies;
 use crate::interrupt;
 use crate::output::{Failure, shown, tell};
+use eventseal::erasure::ShredLogCopy;
 use eventseal::error::SetUpFault;
-use eventseal::keys::{KeyManager, KeyStore, KeyTable};
+use eventseal::keys::{KeyManager, KeyManagerBuilder, KeyStore, KeyTable};
 use eventseal::kms::Kms;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
@@ -26,6 +28,8 @@ pub(crate) struct Db<C: Backend> {
     /// The file, if the database is SQLite.
     pub(crate) file: Option<PathBuf>,
     timeout: Duration,
+    /// Copies of the shred log with which the key tables must agree.
+    required: Vec<Arc<dyn ShredLogCopy>>,
 }
 
 pub(crate) enum AnyDb {
@@ -204,6 +208,7 @@ pub(crate) async fn connect(args: &args::Database) -> Result<AnyDb, Failure> {
 pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<AnyDb, Failure> {
     let failed = |source: sqlx::Error| Error::database("connecting", source);
     let timeout = timeout(args);
+    let required = copies::all(&args.require_shred_log, args)?;
     Ok(match target {
         Target::Sqlite(options, keys) => {
             let path = options.get_filename().to_owned();
@@ -223,6 +228,7 @@ pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<
                 place: format!("SQLite, {}", path.display()),
                 file: Some(path),
                 timeout,
+                required,
             })
         }
         Target::Postgres(options, keys) => {
@@ -237,6 +243,7 @@ pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<
                 place,
                 file: None,
                 timeout,
+                required,
             })
         }
     })
@@ -267,12 +274,21 @@ impl<C: Backend> Db<C> {
     }
 
     pub(crate) fn manager(&self, kms: Arc<dyn Kms>) -> KeyManager<C> {
-        KeyManager::new(self.keys.clone(), kms)
+        self.builder(kms).build()
+    }
+
+    fn builder(&self, kms: Arc<dyn Kms>) -> KeyManagerBuilder<C> {
+        let builder = KeyManager::builder(self.keys.clone(), kms);
+        // A long run looks again now and then.
+        let require = |builder: KeyManagerBuilder<C>, copy: &Arc<dyn ShredLogCopy>| {
+            builder.require_shred_log(Arc::clone(copy), Duration::from_secs(60))
+        };
+        self.required.iter().fold(builder, require)
     }
 
     /// A key manager for scopes whose keys are wrapped in this partition.
     pub(crate) fn manager_of(&self, partition: String, kms: Arc<dyn Kms>) -> KeyManager<C> {
-        KeyManager::builder(self.keys.clone(), kms).kek_partition(move |_| partition.clone()).build()
+        self.builder(kms).kek_partition(move |_| partition.clone()).build()
     }
 
     /// Runs `work` in a transaction. If it collides with others, runs it again until the lock time-out is over.

@@ -45,7 +45,7 @@ where
 {
     let namespace = db.namespace().await?;
     let scope = args.scope.key_scope();
-    let store = SealedStore::new(store, db.keys.clone(), kms, Schemas::new([]).map_err(Error::from)?);
+    let store = SealedStore::with_keys(store, db.manager(kms), Schemas::new([]).map_err(Error::from)?);
     let mut options = ExportOptions::default();
     options.range =
         PositionRange { after: args.after.try_into()?, up_to: args.up_to.map(GlobalPosition::try_from).transpose()? };

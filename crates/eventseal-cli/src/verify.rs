@@ -48,7 +48,7 @@ where
     S: EventStore<Tx = C> + EventTable<Tx = C>,
 {
     let namespace = db.namespace().await?;
-    let store = SealedStore::new(store, db.keys.clone(), kms, schemas);
+    let store = SealedStore::with_keys(store, db.manager(kms), schemas);
     let mut options = VerifyOptions::default();
     options.range =
         PositionRange { after: args.after.try_into()?, up_to: args.up_to.map(GlobalPosition::try_from).transpose()? };

@@ -209,7 +209,8 @@ async fn a_copy_is_never_begun_by_itself<B: Backend, P: Place>() {
     let keys = db.keys().copy_shred_log(copy.clone()).require_shred_log(copy.clone(), Duration::ZERO);
     let store = db.process_over(keys, schemas());
     assert!(prepare(&db, &store).await.unwrap_err().to_string().contains("is empty"));
-    db.shred(&store, "1").await;
+    let unguarded = db.process(schemas());
+    db.shred(&unguarded, "1").await;
     let refused = copy_log(&db, &store).await.unwrap_err();
     assert!(whole(&refused).contains("is empty"), "{}", whole(&refused));
     assert!(shred_many(&db, &store, &["2"], &mut || {}).await.unwrap_err().to_string().contains("is empty"));

@@ -2,11 +2,11 @@
 
 use super::places::{Place, with_every_copy};
 use super::restores::{RESTORE_ALL, RESTORE_ROWS, SAVE, prepare};
-use super::{Intruder, copy_in, export, placed, schemas, seal, shop};
+use super::{Intruder, copy_in, export, hold, placed, schemas, seal, shop};
 use async_trait::async_trait;
-use eventseal::erasure::{FileCopy, ShredLogCopy as _};
+use eventseal::erasure::{FileCopy, ShredLogCopy as _, ShredMode, SweepOptions};
 use eventseal::error::KeyFault;
-use eventseal::keys::KeyManager;
+use eventseal::keys::{KeyManager, RewrapOptions, ShredRequest};
 use eventseal::memory::{MemoryKeys, MemoryStore};
 use eventseal::{Error, Result, SealedStore};
 use std::collections::BTreeMap;
@@ -15,7 +15,8 @@ use std::time::Duration;
 use support::backend::Backend;
 use support::deadline::Deadline;
 use support::faults::{Faulty, KeyFaults};
-use support::{KEYRING, Memory, contains};
+use support::{KEYRING, Memory, contains, customer_scope};
+use time::OffsetDateTime;
 
 const LONG: Duration = Duration::from_secs(3_600);
 
@@ -51,6 +52,85 @@ async fn i13_a_short_check_finds_that_the_log_is_behind_its_copy<B: Intruder>() 
     db.write(RESTORE_ALL).await;
     is_behind(async || db.read(&process, "1").await, "its copy at 1").await;
     is_behind(async || db.read(&process, "2").await, "its copy at 1").await;
+}
+
+/// What a restore has lost may be a hold, or the end of a schedule. So no path changes a scope before the replay.
+async fn i12_i13_nothing_is_decided_while_a_copy_disagrees<B: Intruder>() {
+    let (db, store) = shop::<B>(&["1", "2"]).await;
+    let (scope, scheduled) = (customer_scope("1"), customer_scope("2"));
+    let due = OffsetDateTime::now_utc() + Duration::from_secs(1);
+    let mut tx = db.begin().await.unwrap();
+    store.keys().schedule_shred(db.tx(&mut tx), &scheduled, due, ShredMode::KeepWorking, "leaving").await.unwrap();
+    db.commit(tx).await.unwrap();
+    seal(&db, &store).await.unwrap();
+    db.write(SAVE).await;
+    let held = hold(&db, &store, "1").await;
+    let mut tx = db.begin().await.unwrap();
+    store.keys().cancel(db.tx(&mut tx), &scheduled, "stays").await.unwrap();
+    db.commit(tx).await.unwrap();
+    let (copy, _folder) = copy_in();
+    export(&db, &store, &copy).await.unwrap();
+    let process = requiring(&db, &copy, LONG);
+    prepare(&db, &process).await.unwrap();
+    db.write(RESTORE_ALL).await;
+
+    let keys = process.keys();
+    macro_rules! is_refused {
+        ($tx:ident => $call:expr) => {
+            is_behind(
+                async || {
+                    let mut transaction = db.begin().await?;
+                    let $tx = db.tx(&mut transaction);
+                    $call.await.map(drop)
+                },
+                "its copy",
+            )
+            .await
+        };
+    }
+    is_refused!(tx => keys.shred(tx, &scope, "request"));
+    is_refused!(tx => keys.hold(tx, &scope, "case 8", None));
+    is_refused!(tx => keys.release(tx, &held, "over"));
+    is_refused!(tx => keys.schedule_shred(tx, &scope, due + LONG, ShredMode::Redact, "leaving"));
+    is_refused!(tx => keys.cancel(tx, &scheduled, "stays"));
+    is_refused!(tx => keys.disable(tx, &scope, "incident"));
+    is_refused!(tx => keys.enable(tx, &scope, "over"));
+    is_refused!(tx => keys.reopen(tx, &scope, "back"));
+    is_refused!(tx => keys.rotate_data_key(tx, &scope));
+    macro_rules! ends {
+        ($connection:ident => $call:expr) => {
+            is_behind(
+                async || {
+                    let mut connection = db.connect().await?;
+                    let $connection = db.connection(&mut connection);
+                    $call.await.map(drop)
+                },
+                "its copy",
+            )
+            .await
+        };
+    }
+    while OffsetDateTime::now_utc() <= due {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let requests = [ShredRequest { scope: scope.clone(), reason: "request".into() }];
+    ends!(connection => keys.sweep(connection, &SweepOptions::default(), &mut |_| {}));
+    ends!(connection => keys.shred_many(connection, &requests, &mut |_| {}));
+    ends!(connection => keys.shred_partition(connection, "default", "leaves", &mut |_| {}));
+    ends!(connection => keys.rewrap(connection, &RewrapOptions::default(), &mut |_| {}));
+    let mut connection = db.connect().await.unwrap();
+    for id in ["1", "2"] {
+        let history = store.keys().key_history(db.connection(&mut connection), &customer_scope(id)).await.unwrap();
+        assert!(history.unwrap().keys.iter().all(|key| key.shredded_at.is_none()), "{id}");
+    }
+    drop(connection);
+
+    // The replay brings both back.
+    super::replay(&db, &store, &[&copy]).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    let shred = process.keys().shred(db.tx(&mut tx), &scope, "request").await;
+    assert!(matches!(shred, Err(Error::Keys(KeyFault::Held { .. }))), "{shred:?}");
+    assert_eq!(store.keys().schedule_of(db.tx(&mut tx), &scheduled).await.unwrap(), None);
 }
 
 /// The tables are restored while the process runs, and the copy is older than the backup: only the process itself knows
@@ -233,13 +313,14 @@ with_every_copy! {
 
 mod of_tables {
     use super::{
-        i13_a_short_check_finds_new_shreds_that_were_undone, i13_a_short_check_finds_that_the_log_is_behind_its_copy,
-        i13_a_short_check_finds_that_the_log_went_back, i13_a_whole_check_finds_rows_that_were_restored_alone,
-        i14_a_short_check_finds_a_chain_that_does_not_go_on,
+        i12_i13_nothing_is_decided_while_a_copy_disagrees, i13_a_short_check_finds_new_shreds_that_were_undone,
+        i13_a_short_check_finds_that_the_log_is_behind_its_copy, i13_a_short_check_finds_that_the_log_went_back,
+        i13_a_whole_check_finds_rows_that_were_restored_alone, i14_a_short_check_finds_a_chain_that_does_not_go_on,
     };
 
     support::on_sqlite_and_postgres! {
         i13_a_short_check_finds_that_the_log_is_behind_its_copy,
+        i12_i13_nothing_is_decided_while_a_copy_disagrees,
         i13_a_short_check_finds_that_the_log_went_back,
         i13_a_short_check_finds_new_shreds_that_were_undone,
         i13_a_whole_check_finds_rows_that_were_restored_alone,

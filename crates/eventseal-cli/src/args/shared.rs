@@ -20,6 +20,10 @@ pub(crate) struct Database {
     /// How long to wait for locks that others hold
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub(crate) lock_timeout: u32,
+    /// Decide and open nothing while the key tables do not agree with this copy of the shred log, as after a restore: a
+    /// file, or the URL of a database as for shred-log export. May be named several times
+    #[arg(long, value_name = "COPY", env = "EVENTSEAL_REQUIRE_SHRED_LOG", hide_env_values = true)]
+    pub(crate) require_shred_log: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

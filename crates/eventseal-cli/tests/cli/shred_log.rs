@@ -9,6 +9,7 @@ on_both! {
     a_copy_that_was_altered_is_refused,
     a_url_names_a_copy_in_a_database,
     copies_that_differ_are_refused,
+    nothing_is_decided_while_a_required_copy_disagrees,
 }
 
 /// Another database of the kind, and the URL that names a copy in it.
@@ -166,4 +167,49 @@ async fn a_disk_that_is_full_leaves_the_copy_as_it_was() {
     assert_eq!(std::fs::read(Path::new(file)).unwrap(), before, "nothing is half written");
     assert_eq!(world.json(&["shred-log", "export", "--append", file])["added"], 2);
     world.run(&["shred-log", "verify", file]).ended(0);
+}
+
+/// A timer that sweeps after a restore must not carry out what was cancelled since the backup.
+async fn nothing_is_decided_while_a_required_copy_disagrees(world: World) {
+    let mut world = world.with_keys(0..3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("log").display().to_string();
+    let required = ["--require-shred-log", &*copy, "--json"];
+    let shred = ["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"];
+    world.run(&[&shred, &required[..]].concat()).refused(1, "log_copy");
+    world.json(&["shred-log", "export", "--append", &copy]);
+    world.json(&[
+        "schedule-shred",
+        "Customer",
+        "cust_1",
+        "--in",
+        "1m",
+        "--mode",
+        "keep-working",
+        "--reason",
+        "leaving",
+    ]);
+    world.back_up().await;
+    world.json(&["cancel-shred", "Customer", "cust_1", "--reason", "stays"]);
+    world.json(&["hold", "Customer", "cust_2", "--reason", "case 7"]);
+    world.json(&["shred-log", "export", "--append", &copy]);
+    world.restore().await;
+    for changes in [
+        &shred[..],
+        &["shred", "Customer", "cust_2", "--reason", "request 119", "--yes"],
+        &["hold", "Customer", "cust_2", "--reason", "case 8"],
+        &["disable", "Customer", "cust_2", "--reason", "incident"],
+        &["export", "Customer", "cust_2"],
+    ] {
+        world.run(&[changes, &required[..]].concat()).refused(1, "shred_log_behind");
+    }
+    // The variable serves every command of a host.
+    let mut doctor = world.command(&["doctor", "--json"]);
+    let told = run(doctor.env("EVENTSEAL_REQUIRE_SHRED_LOG", &copy)).ended(5);
+    assert!(told.out.contains("shred-log replay"), "{told:?}");
+    world.json(&["shred-log", "replay", &copy]);
+    world
+        .run(&[&["shred", "Customer", "cust_2", "--reason", "request 119", "--yes"], &required[..]].concat())
+        .refused(4, "held");
+    world.run(&[&shred, &required[..]].concat()).ended(0);
 }
