@@ -6,6 +6,7 @@ mod chain;
 mod copy;
 mod export;
 mod file_copy;
+mod forks;
 pub(crate) mod lines;
 mod look;
 mod replay;

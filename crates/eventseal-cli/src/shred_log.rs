@@ -152,10 +152,13 @@ fn replayed(done: &Replayed, args: &ReplayLog) -> Report {
         count(done.tombstones, "tombstone")
     );
     if done.forked {
-        text.push_str(
-            "The log went on in another way since the restore. Keep this copy as evidence, and begin a new one: \
-             eventseal shred-log export --append NEWFILE\n",
-        );
+        text.push_str("The log went on in another way since the restore. ");
+        text.push_str(if done.held.is_empty() {
+            "Keep this copy as evidence, and begin a new one: eventseal shred-log export --append NEWFILE\n"
+        } else {
+            "Release the holds, and replay this copy again: until then no new one is begun, and nothing is opened \
+             where a copy is required.\n"
+        });
     }
     for (scopes, why) in [
         (&done.held, "was put on hold since the restore, and is left as it is"),
@@ -206,7 +209,7 @@ pub(crate) fn of_copy(state: CopyState) -> &'static str {
         CopyState::Complete => "it has every entry",
         CopyState::Behind => "the log has gone on since: export again",
         CopyState::Empty => "it is empty: export to begin it",
-        CopyState::Replayed => "it was replayed, and the log went on in another way: begin a new copy",
+        CopyState::Replayed => "it was replayed to its end, and the log went on in another way: begin a new copy",
         CopyState::Ahead => "the log ends before it",
         _ => "the log went on in another way",
     }

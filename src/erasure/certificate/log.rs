@@ -95,7 +95,7 @@ impl Log {
         };
         (log.wrong, log.first) = (wrong, first);
         let mut found = |finding: LogFinding| log.copy_problems.push(finding.to_string());
-        for looked in manager.look_at_copies(connection, &by, copies, &chain, &mut found).await? {
+        for looked in manager.look_at_copies(&by, copies, &chain, &mut found).await? {
             let name = looked.report.name.clone();
             match looked.report.state {
                 CopyState::Ahead | CopyState::Forked => {

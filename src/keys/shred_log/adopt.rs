@@ -76,7 +76,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             done.left.append(&mut work.done.left);
         }
         if !over && done.left.is_empty() {
-            let mut note = Note { by: &by, action: ScopeAction::Adopt, cause, is_said: is_end_of_adoption };
+            let (action, is_said) = (ScopeAction::Adopt, is_end_of_adoption);
+            let mut note = Note { by: &by, action, cause, about: None, is_said, said: None };
             self.store.in_transaction(connection, ADOPTING, &mut note).await?;
         }
         self.seal_log_afterwards(connection).await;

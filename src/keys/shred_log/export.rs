@@ -1,13 +1,16 @@
 //! Export: adds the sealed entries that a copy of the shred log does not have.
 
 use super::copy::{ShredLogCopy, UNREADABLE, UNWRITABLE, failed, wrong};
+use super::forks::Forks;
 use super::lines::{CopiedKeys, Stamp, entry_line, parse};
+use super::verify::CopyState;
 use super::{LogProgress, PAGE};
 use crate::error::{Error, KeyFault, Result};
-use crate::keys::log::Digest;
+use crate::keys::log::Fold;
 use crate::keys::manager::KeyManager;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{KeyTable, LogHead, SealedEntry};
+use std::collections::HashSet;
 
 /// The report of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ///
     /// # Errors
     /// [`KeyFault::LogCopy`] if the copy can't be read or written, is of another namespace, or was replayed into this
-    /// log as a fork, [`KeyFault::ShredLogBehind`] if the copy has entries that the log does not have: nothing is added
+    /// log as a fork, or if it is empty and a [replay](Self::replay_log) of another copy has not come to its end;
+    /// [`KeyFault::ShredLogBehind`] if the copy has entries that the log does not have: nothing is added
     /// then. [`KeyFault::LogAltered`] if an entry is not what was written, and has no number; all others are exported
     /// then. Those of [`seal_log`](Self::seal_log).
     pub async fn export_log(
@@ -68,6 +72,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if began && !may_begin {
             return Err(wrong(copy, None, empty(copy)));
         }
+        if began {
+            self.check_replays(connection, copy).await?;
+        }
         let begin = Stamp { namespace: namespace.as_str().to_owned(), seq: 0, hash: [0; 32], keys: String::new() };
         let mut run = Run { copy, digest: keys.digest(), keys, end: begin, last, added: 0 };
         run.find_end()?;
@@ -95,8 +102,36 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         end: &Stamp,
         head: &LogHead,
     ) -> Result<()> {
-        let found = compare_end(&*self.store, connection, end, head).await?;
-        found.map_or(Ok(()), |problem| Err(problem.into_error(copy)))
+        match compare_end(&*self.store, connection, end, head).await? {
+            None => Ok(()),
+            Some(NoContinuation::Replayed { at }) if !self.has_all_of(connection, copy).await? => {
+                Err(NoContinuation::Unfinished { at }.into_error(copy))
+            }
+            Some(problem) => Err(problem.into_error(copy)),
+        }
+    }
+
+    /// Was a copy replayed to its end, by what the log has?
+    async fn has_all_of(&self, connection: &mut Tx, copy: &dyn ShredLogCopy) -> Result<bool> {
+        let by = self.log_sealer(connection).await?;
+        let checked = self.verify_copy(copy, &by.namespace, &by.keys).await?;
+        let chain = self.look_at_chain(connection, &by, &HashSet::new(), &mut |_| {}, &mut |_| {}).await?;
+        Ok(chain.state_of(&checked) == CopyState::Replayed)
+    }
+
+    /// Refuses to begin a copy while a replay has not come to its end: the log lacks what the copy of that replay has,
+    /// and a new copy would vouch for the log as it is.
+    async fn check_replays(&self, connection: &mut Tx, copy: &dyn ShredLogCopy) -> Result<()> {
+        let scope = KeyScope::integrity();
+        let entries = self.store.history(connection, &scope).await?.map(|history| history.entries).unwrap_or_default();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let by = self.log_sealer(connection).await?;
+        Fold::of(&by.namespace, &by.keys, &scope, &entries)?;
+        let forks = Forks::of(&entries);
+        let begun = forks.unfinished().next();
+        begun.map_or(Ok(()), |begun| Err(wrong(copy, None, format!("can't be begun: {}", not_ended(begun)))))
     }
 
     /// The wrapped integrity keys, and the key-encryption keys that wrap them.
@@ -198,7 +233,11 @@ pub(super) enum NoContinuation {
     Forked {
         at: u64,
     },
-    /// The same, and the copy was replayed.
+    /// The same, and a replay of the copy began, and has not come to its end.
+    Unfinished {
+        at: u64,
+    },
+    /// The same, and a note says that the copy was replayed to its end.
     Replayed {
         at: u64,
     },
@@ -213,27 +252,37 @@ impl NoContinuation {
             }
             Self::Behind { copy, log } => behind(format!("the log ends at entry {log}, and its copy at {copy}")),
             Self::Forked { at } => behind(format!("entry {at} of the log is another one than in its copy")),
+            Self::Unfinished { at } => behind(format!(
+                "the log went on in another way than its copy, which ends at entry {at}, and a replay of the copy has \
+                 not come to its end; replay it again, after you released the holds that kept scopes from it, if there \
+                 are any"
+            )),
             Self::Replayed { at } => wrong(
                 copy,
                 None,
                 format!(
-                    "ends at entry {at}, after which the log went on in another way; it was replayed, so keep it as \
-                     evidence, and begin a new copy: eventseal shred-log export --append NEWFILE"
+                    "ends at entry {at}, after which the log went on in another way; it was replayed, so look that \
+                     nothing is left to do (eventseal shred-log verify {}), keep it as evidence, and begin a new copy: \
+                     eventseal shred-log export --append NEWFILE",
+                    copy.name()
                 ),
             ),
         }
     }
 }
 
-/// What an entry says that records that a copy was replayed into a log that had gone on without it.
-pub(super) fn fork_reason(seq: u64, hash: &Digest) -> String {
-    use std::fmt::Write as _;
-    let mut text = format!("a copy that ends at entry {seq} was replayed, with hash ");
-    for byte in hash {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+/// The words for a replay that has not come to its end, from what its beginning says.
+pub(super) fn not_ended(begun: &str) -> String {
+    format!(
+        "{begun}, and has not come to its end, so what was shredded may still be open: release the holds that kept \
+         scopes from it, if there are any, and replay that copy again: eventseal shred-log replay COPY"
+    )
+}
+
+/// What the log of a table says of replays. It is not authenticated.
+pub(super) async fn forks_in<K: KeyTable + ?Sized>(table: &K, tx: &mut K::Tx) -> Result<Forks> {
+    let history = table.history(tx, &KeyScope::integrity()).await?;
+    Ok(history.map(|history| Forks::of(&history.entries)).unwrap_or_default())
 }
 
 /// Does the log of the table go on from the end of a copy?
@@ -256,14 +305,13 @@ pub(super) async fn compare_end<K: KeyTable + ?Sized>(
         if row == Some(end.hash) && end.seq <= head.seq {
             return Ok(None);
         }
-        let reason = fork_reason(end.seq, &end.hash);
-        let history = table.history(tx, &KeyScope::integrity()).await?;
-        if history.is_some_and(|history| history.entries.iter().any(|entry| entry.reason == reason)) {
-            return Ok(Some(NoContinuation::Replayed { at: end.seq }));
-        }
-        return Ok(Some(match row {
-            Some(_) => NoContinuation::Forked { at: end.seq },
-            None => NoContinuation::Behind { copy: end.seq, log: head.seq.min(end.seq - 1) },
+        // Nothing is authenticated here. Whatever is found, the log does not go on from the copy.
+        let ended = forks_in(table, tx).await?.has_ended((end.seq, end.hash));
+        return Ok(Some(match (ended, row) {
+            (Some(true), _) => NoContinuation::Replayed { at: end.seq },
+            (Some(false), _) => NoContinuation::Unfinished { at: end.seq },
+            (None, Some(_)) => NoContinuation::Forked { at: end.seq },
+            (None, None) => NoContinuation::Behind { copy: end.seq, log: head.seq.min(end.seq - 1) },
         }));
     }
     Ok(None)

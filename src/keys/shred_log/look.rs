@@ -2,6 +2,7 @@
 
 use super::chain::ChainCheck;
 use super::copy::ShredLogCopy;
+use super::forks::{Forks, beginning, has_all};
 use super::replay::Lines;
 use super::several::longest;
 use super::verify::{CheckedCopy, CopyReport, CopyState, LogFinding};
@@ -28,8 +29,12 @@ pub(crate) struct Chain {
     pub(crate) unsealed: bool,
     /// The rows of the entries that were asked for.
     pub(crate) rows: HashMap<Uuid, LogRow>,
+    /// The ids of all entries that are authentic.
+    pub(super) ids: HashSet<Uuid>,
     /// The hashes of all rows, in order.
     hashes: Vec<Digest>,
+    /// What authentic entries say of replays.
+    forks: Forks,
 }
 
 /// A copy that was looked at.
@@ -52,12 +57,16 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ) -> Result<Chain> {
         let mut check = ChainCheck::new(&by.namespace, &by.keys);
         let (mut hashes, mut rows): (Vec<Digest>, _) = (Vec::new(), HashMap::new());
+        let (mut ids, mut forks) = (HashSet::new(), Forks::default());
         let head = loop {
             let page = self.store.log_entries(connection, check.end.0, PAGE).await?;
             for sealed in &page {
                 if let Some(problem) = check.next(sealed) {
                     let (seq, scope) = (sealed.row.seq, sealed.entry.scope.clone());
                     found(LogFinding::Entry { seq, scope, problem });
+                } else {
+                    ids.insert(sealed.entry.entry_id);
+                    forks.add(&sealed.entry);
                 }
                 hashes.push(sealed.row.hash);
                 if wanted.contains(&sealed.entry.entry_id) {
@@ -79,14 +88,13 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             }
         };
         let (end, carried) = (check.end, check.carried);
-        Ok(Chain { end, carried, unsealed: head.unsealed, rows, hashes })
+        Ok(Chain { end, carried, unsealed: head.unsealed, rows, ids, hashes, forks })
     }
 
     /// Checks copies, and compares them with one another and with the chain. Those that are no copies of this log, or
-    /// were altered, are left out.
+    /// were altered, are left out. A replay that has not come to its end is found without its copy too.
     pub(crate) async fn look_at_copies<'c>(
         &self,
-        connection: &mut Tx,
         by: &LogSealer,
         copies: &[&'c dyn ShredLogCopy],
         chain: &Chain,
@@ -105,12 +113,21 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if let Err(error) = longest(&sound) {
             found(LogFinding::Copy { problem: error.to_string() });
         }
+        let ends: HashSet<String> = sound.iter().map(|(_, checked)| beginning(checked.end())).collect();
+        for begun in chain.forks.unfinished().filter(|begun| !ends.contains(*begun)) {
+            let problem = format!("{begun}, and has not come to its end: replay that copy again");
+            found(LogFinding::Copy { problem });
+        }
         let mut looked = Vec::with_capacity(sound.len());
         for (copy, checked) in sound {
-            let state = self.state_of(connection, &checked, &chain.hashes).await?;
-            let problem = match state {
-                CopyState::Ahead => Some("has entries that the log does not have: replay it"),
-                CopyState::Forked => Some("and the log went on in two ways: replay the copy"),
+            let state = chain.state_of(&checked);
+            let problem = match (state, chain.forks.has_ended(checked.end())) {
+                (CopyState::Ahead, _) => Some("has entries that the log does not have: replay it"),
+                (CopyState::Forked, None) => Some("and the log went on in two ways: replay the copy"),
+                (CopyState::Forked, Some(_)) => Some(
+                    "was not replayed to its end: replay it again, after you released the holds that kept scopes from \
+                     it, if there are any",
+                ),
                 _ => None,
             };
             if let Some(problem) = problem {
@@ -121,22 +138,25 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         }
         Ok(looked)
     }
+}
 
-    async fn state_of(&self, connection: &mut Tx, copy: &CheckedCopy, log: &[Digest]) -> Result<CopyState> {
+impl Chain {
+    /// What a copy is to this chain.
+    pub(super) fn state_of(&self, copy: &CheckedCopy) -> CopyState {
         if copy.lines == 0 {
-            return Ok(CopyState::Empty);
+            return CopyState::Empty;
         }
-        let common = copy.hashes.iter().zip(log).take_while(|(copy, log)| copy == log).count();
-        if common < copy.hashes.len() && common < log.len() {
-            let (seq, hash) = copy.end();
-            let replayed = self.was_replayed(connection, seq, &hash).await?;
-            return Ok(if replayed { CopyState::Replayed } else { CopyState::Forked });
+        let common = copy.hashes.iter().zip(&self.hashes).take_while(|(copy, log)| copy == log).count();
+        if common < copy.hashes.len() && common < self.hashes.len() {
+            // Whatever a note says: it is the entries that keep shredded what was shredded.
+            let is_whole = has_all(&self.ids, copy) && self.forks.has_ended(copy.end()) != Some(false);
+            return if is_whole { CopyState::Replayed } else { CopyState::Forked };
         }
-        Ok(match copy.hashes.len().cmp(&log.len()) {
+        match copy.hashes.len().cmp(&self.hashes.len()) {
             std::cmp::Ordering::Less => CopyState::Behind,
             std::cmp::Ordering::Equal => CopyState::Complete,
             std::cmp::Ordering::Greater => CopyState::Ahead,
-        })
+        }
     }
 }
 

@@ -2,12 +2,11 @@
 //! they say was destroyed.
 
 use super::copy::{ShredLogCopy, UNREADABLE, failed, wrong};
-use super::export::fork_reason;
+use super::forks::{beginning, ending, has_all};
 use super::replay_batch::{Append, Note, Repair};
 use super::verify::CheckedCopy;
 use super::{LogProgress, PAGE};
-use crate::error::Result;
-use crate::keys::log::Digest;
+use crate::error::{Result, no_effect};
 use crate::keys::manager::KeyManager;
 use crate::keys::names::KeyScope;
 use crate::keys::operator::Cause;
@@ -54,8 +53,9 @@ pub struct Replayed {
     /// Had the log gone on in another way than the copy? Then missing entries got new numbers, and a new copy must be
     /// begun: the old one stays as evidence.
     pub forked: bool,
-    /// Scopes that the copy says were shredded, and that were put on hold after the restore. They are left as they are:
-    /// release the hold and replay again, or keep them.
+    /// Scopes that the copy says were shredded, and that were put on hold after the restore. They are left as they are.
+    /// Until the hold is released and the copy replayed again, the copy does not count as replayed: no new one is
+    /// begun, and nothing is opened where a copy is required.
     pub held: Vec<KeyScope>,
     /// Shredded scopes with a key that no shred names: something was sealed for them after the restore. Their old keys
     /// are destroyed. Shred them again if that is right for what is new as well.
@@ -80,7 +80,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// entries come to. Keys that were made since a reopening stay.
     ///
     /// If the service has written since the restore, the log has forked: see [`Replayed::forked`]. Holds that were
-    /// placed since the restore are respected.
+    /// placed since the restore are respected. The log notes the beginning and the end of such a replay. Between the
+    /// two, [`export_log`](Self::export_log) begins no new copy, and nothing is opened where a copy is required.
     ///
     /// It works in batches, each in a transaction of its own, on a connection that is not in one. A call that ended
     /// early for any reason is completed by another one. A second call does nothing.
@@ -102,7 +103,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let table = self.table_log(connection, &checked).await?;
         let (entries, forked) = (checked.end().0, table.forked(&checked));
         let done = Replayed { copy: copy.name(), entries, forked, ..Replayed::default() };
-        let mut run = Run { by: &by, copy, checked: &checked, table, options, progress, done };
+        let mut run = Run { by: &by, copy, checked: &checked, table, options, progress, fork: None, done };
         if options.dry_run {
             run.count().await?;
             let found = self.store.log_disagreements(connection, u32::MAX).await?;
@@ -112,6 +113,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         }
         self.append_missing(connection, &mut run).await?;
         self.repair(connection, &mut run).await?;
+        if run.done.forked {
+            self.end_fork(connection, &run).await?;
+        }
         if let Some(gate) = &self.gate {
             gate.forget();
         }
@@ -148,11 +152,11 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     /// Puts in the entries that the log does not have.
     async fn append_missing(&self, connection: &mut Tx, run: &mut Run<'_>) -> Result<()> {
-        let (end, mut forked) = (run.checked.end(), run.done.forked);
-        let copied = run.ids_of_copy().await?;
+        let (total, mut forked) = (run.checked.end().0, run.done.forked);
+        let copied: HashSet<Uuid> = run.checked.ids.iter().copied().collect();
         let mut skipped: BTreeSet<KeyScope> = BTreeSet::new();
         if forked {
-            self.fork(connection, run, end).await?;
+            self.begin_fork(connection, run).await?;
         }
         let mut lines = Lines::new(run.table.common as u64);
         loop {
@@ -165,26 +169,55 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             if work.conflict {
                 // A scope went on in another way since the restore, though the chain did not.
                 forked = true;
-                self.fork(connection, run, end).await?;
+                self.begin_fork(connection, run).await?;
                 work = Append::new(run.by, &batch, &copied, &skipped, forked);
                 self.store.in_transaction(connection, REPLAYING, &mut work).await?;
             }
             run.done.missing += work.missing;
             skipped.extend(work.held);
-            (run.progress)(LogProgress { total: end.0, done: lines.after });
+            (run.progress)(LogProgress { total, done: lines.after });
         }
         run.done.forked = forked;
         run.done.held = skipped.into_iter().collect();
         self.seal_log(connection).await.map(drop)
     }
 
-    /// Records that the log went on without the copy, before the first entry of the copy that gets a new number.
-    async fn fork(&self, connection: &mut Tx, run: &Run<'_>, end: (u64, Digest)) -> Result<()> {
-        let reason = fork_reason(end.0, &end.1);
-        let is_said = |entry: &LogEntry| entry.action == ScopeAction::Fork && entry.reason == reason;
-        let mut note = Note { by: run.by, action: ScopeAction::Fork, cause: Cause::of(&reason), is_said };
-        self.store.in_transaction(connection, REPLAYING, &mut note).await?;
+    /// Notes that the log went on without the copy, before the first entry of the copy gets a new number.
+    async fn begin_fork(&self, connection: &mut Tx, run: &mut Run<'_>) -> Result<()> {
+        let reason = beginning(run.checked.end());
+        let begins = reason.as_str();
+        let is_said = |entry: &LogEntry| is_note(entry) && entry.about.is_none() && entry.reason == begins;
+        run.fork = self.note(connection, run.by, &reason, None, is_said).await?;
         self.seal_log(connection).await.map(drop)
+    }
+
+    /// Notes that the log has every entry of the copy. It does not if scopes are held.
+    async fn end_fork(&self, connection: &mut Tx, run: &Run<'_>) -> Result<()> {
+        let chain = self.look_at_chain(connection, run.by, &HashSet::new(), &mut |_| {}, &mut |_| {}).await?;
+        match (has_all(&chain.ids, run.checked), run.done.held.is_empty(), run.fork) {
+            (true, true, Some(begun)) => {
+                let is_said = |entry: &LogEntry| is_note(entry) && entry.about == Some(begun);
+                self.note(connection, run.by, &ending(run.checked.end()), Some(begun), is_said).await?;
+                self.seal_log(connection).await.map(drop)
+            }
+            (_, false, _) => Ok(()),
+            _ => Err(no_effect(REPLAYING, "shred_log, shred_log_head or shred_entries")),
+        }
+    }
+
+    /// Records a note about the fork, once. Returns the entry that says it.
+    async fn note(
+        &self,
+        connection: &mut Tx,
+        by: &LogSealer,
+        reason: &str,
+        about: Option<Uuid>,
+        is_said: impl Fn(&LogEntry) -> bool + Send + Sync,
+    ) -> Result<Option<Uuid>> {
+        let (action, cause) = (ScopeAction::Fork, Cause::of(reason));
+        let mut note = Note { by, action, cause, about, is_said, said: None };
+        self.store.in_transaction(connection, REPLAYING, &mut note).await?;
+        Ok(note.said)
     }
 
     /// Brings every scope that has entries to what they come to.
@@ -235,6 +268,8 @@ struct Run<'a> {
     table: TableLog,
     options: &'a ReplayOptions,
     progress: &'a mut (dyn FnMut(LogProgress) + Send),
+    /// The entry that notes the beginning of a replay into a fork.
+    fork: Option<Uuid>,
     done: Replayed,
 }
 
@@ -251,17 +286,10 @@ impl Run<'_> {
             self.done.missing += missing.count() as u64;
         }
     }
+}
 
-    async fn ids_of_copy(&self) -> Result<HashSet<Uuid>> {
-        let (mut ids, mut lines) = (HashSet::new(), Lines::new(0));
-        loop {
-            let batch = lines.next(self.copy, self.checked, PAGE).await?;
-            if batch.is_empty() {
-                return Ok(ids);
-            }
-            ids.extend(batch.into_iter().map(|sealed| sealed.entry.entry_id));
-        }
-    }
+fn is_note(entry: &LogEntry) -> bool {
+    entry.action == ScopeAction::Fork
 }
 
 /// Reads the entries of a copy in order, each once.

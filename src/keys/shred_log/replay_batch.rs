@@ -44,8 +44,12 @@ pub(super) struct Note<'a, F> {
     pub(super) by: &'a LogSealer,
     pub(super) action: ScopeAction,
     pub(super) cause: Cause<'a>,
+    /// The entry that it is about.
+    pub(super) about: Option<Uuid>,
     /// Is this the entry that says it already?
     pub(super) is_said: F,
+    /// The entry that says it.
+    pub(super) said: Option<Uuid>,
 }
 
 #[async_trait]
@@ -55,11 +59,13 @@ impl<F: Fn(&LogEntry) -> bool + Send + Sync> KeyWork for Note<'_, F> {
         rows.lock_log_head().await?;
         let scope = KeyScope::integrity();
         let entries = rows.entries_of(std::slice::from_ref(&scope)).await?;
-        if entries.iter().any(&self.is_said) {
+        let fold = Fold::of(&self.by.namespace, &self.by.keys, &scope, &entries)?;
+        self.said = entries.iter().find(|entry| (self.is_said)(entry)).map(|entry| entry.entry_id);
+        if self.said.is_some() {
             return Ok(());
         }
-        let fold = Fold::of(&self.by.namespace, &self.by.keys, &scope, &entries)?;
-        let entry = entry_about(&scope, self.action, self.cause);
+        let entry = LogEntry { about: self.about, ..entry_about(&scope, self.action, self.cause) };
+        self.said = Some(entry.entry_id);
         rows.insert_entries(&[authenticated(self.by, &fold, entry)?]).await
     }
 }

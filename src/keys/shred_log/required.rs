@@ -6,12 +6,12 @@
 
 use super::PAGE;
 use super::copy::{ShredLogCopy, UNREADABLE, failed, wrong};
-use super::export::{compare_end, empty, last_line};
+use super::export::{compare_end, empty, forks_in, last_line, not_ended};
 use super::lines::{Digest, Stamp, parse};
 use crate::error::{Error, KeyFault, Result};
 use crate::keys::manager::lock;
 use crate::keys::names::{KeyId, KeyScope};
-use crate::keys::{KeyTable, LogHead, ScopeLock, ScopeRecord, ScopeState, SealedEntry};
+use crate::keys::{KeyTable, LogHead, ScopeAction, ScopeLock, ScopeRecord, ScopeState, SealedEntry};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -127,6 +127,12 @@ impl<K: KeyTable + ?Sized> Required<K> {
         let is_short = known.was_whole.is_some_and(|whole| whole.elapsed() < whole_period)
             && known.end.is_some()
             && head.seq.saturating_sub(from.0) <= SHORT;
+        if !is_short || new.iter().any(|sealed| sealed.entry.action == ScopeAction::Fork) {
+            let forks = forks_in(&*self.table, tx).await?;
+            if let Some(begun) = forks.unfinished().next() {
+                return Err(self.behind(not_ended(begun)));
+            }
+        }
         // A change that has no number yet, or is committed between two statements, looks like a disagreement. One
         // statement compares all.
         if is_short && self.agrees(tx, &new).await? {

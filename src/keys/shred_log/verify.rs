@@ -2,7 +2,6 @@
 
 use super::chain::ChainCheck;
 use super::copy::{ShredLogCopy, UNREADABLE, failed, wrong};
-use super::export::fork_reason;
 use super::lines::{CopiedKeys, Line, parse};
 use super::{LogProgress, PAGE};
 use crate::crypto::primitives::{DataKey, Transcript};
@@ -14,6 +13,7 @@ use crate::keys::names::{KeyScope, Namespace};
 use crate::keys::{KeyStore, KeyTable, LogDisagreement, SealedEntry};
 use std::collections::HashSet;
 use std::fmt;
+use uuid::Uuid;
 
 /// How many findings a report lists.
 const LISTED: usize = 100;
@@ -80,7 +80,7 @@ pub enum CopyState {
     Ahead,
     /// The copy and the log went on in two ways: replay the copy.
     Forked,
-    /// The same, and the copy was replayed: begin a new one.
+    /// The same, and the copy was replayed to its end: the log has every entry of the copy. Begin a new one.
     Replayed,
 }
 
@@ -130,7 +130,7 @@ pub enum LogFinding {
     },
     /// The rows of a scope say something else than its entries.
     Disagreement(LogDisagreement),
-    /// The copy can't be used.
+    /// A copy can't be used, or was not replayed to its end.
     Copy {
         /// What is wrong with it.
         problem: String,
@@ -189,17 +189,11 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         for disagreement in self.store.log_disagreements(connection, limit).await? {
             found(LogFinding::Disagreement(disagreement));
         }
-        let copies = self.look_at_copies(connection, &by, copies, &chain, &mut found).await?;
+        let copies = self.look_at_copies(&by, copies, &chain, &mut found).await?;
         report.copies = copies.into_iter().map(|looked| looked.report).collect();
         (report.seq, report.hash) = chain.end;
         report.carried = chain.carried;
         Ok(report)
-    }
-
-    pub(super) async fn was_replayed(&self, connection: &mut Tx, seq: u64, hash: &Digest) -> Result<bool> {
-        let reason = fork_reason(seq, hash);
-        let history = self.store.history(connection, &KeyScope::integrity()).await?;
-        Ok(history.is_some_and(|history| history.entries.iter().any(|entry| entry.reason == reason)))
     }
 }
 
@@ -208,6 +202,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 pub(super) struct CheckedCopy {
     /// The hashes of its rows, in order.
     pub(super) hashes: Vec<Digest>,
+    /// The ids of its entries, in order.
+    pub(super) ids: Vec<Uuid>,
     /// Digests of its lines, by number, to recognise lines that come twice, or that changed since.
     texts: Vec<[u8; 16]>,
     pub(super) lines: u64,
@@ -279,6 +275,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                     return Err(refused(&format!("holds entry {}, which {problem}", stamp.seq)));
                 }
                 checked.hashes.push(sealed.row.hash);
+                checked.ids.push(sealed.entry.entry_id);
                 checked.texts.push(digest);
             }
         }

@@ -4,6 +4,7 @@ mod at_once;
 mod carried;
 mod certificates;
 mod copies;
+mod cut_off;
 mod faults;
 pub(crate) mod places;
 mod required;

@@ -24,7 +24,7 @@ pub(super) async fn replay<B: Backend>(db: &B, store: &SealedStore<B::Store>, co
 
 /// Looks whether a call is refused. On SQLite, an append with a check reads before it writes, so it may first collide
 /// with the rollback of the one before.
-async fn is_behind<T: std::fmt::Debug>(call: impl AsyncFn() -> Result<T>) {
+pub(super) async fn is_behind<T: std::fmt::Debug>(call: impl AsyncFn() -> Result<T>) {
     let deadline = Deadline::of("for a refusal");
     loop {
         match call().await {
@@ -50,7 +50,7 @@ async fn refuses<B: Backend>(db: &B, copy: &FileCopy, running: &SealedStore<B::S
 }
 
 /// The events of an order, as a process that requires the copy reads them.
-async fn read<B: Backend>(db: &B, copy: &FileCopy, id: &str) -> Vec<&'static str> {
+pub(super) async fn read<B: Backend>(db: &B, copy: &FileCopy, id: &str) -> Vec<&'static str> {
     let process = requiring(db, copy, Duration::ZERO);
     let of = |event: &eventseal::PersistedEvent| if contains(&event.payload, "Ada") { "open" } else { "redacted" };
     match db.read(&process, id).await {
@@ -166,6 +166,11 @@ async fn i13_a_log_that_went_on_since_the_restore_is_a_fork<B: Intruder>() {
     assert!(done.forked && !done.is_complete(), "{done:?}");
     assert_eq!(done.held, [customer_scope("1")], "I12: a held scope is not shredded");
     assert_eq!(done.undecided, [customer_scope("4")], "a key that no shred names");
+    let report = verify(&db, &unguarded, Some(&copy)).await;
+    assert_eq!((report.is_sound(), report.copies[0].state), (false, CopyState::Forked), "a shred is missing");
+    let (early, _folder) = copy_in();
+    let refused = export(&db, &unguarded, &early).await.unwrap_err().to_string();
+    assert!(refused.contains("release the holds") && refused.contains("replay that copy again"), "{refused}");
     let mut transaction = db.begin().await.unwrap();
     unguarded.keys().release(db.tx(&mut transaction), &held, "over").await.unwrap();
     db.commit(transaction).await.unwrap();
