@@ -9,6 +9,7 @@ mod file_copy;
 mod forks;
 pub(crate) mod lines;
 mod look;
+mod page;
 mod replay;
 mod replay_batch;
 pub(crate) mod required;

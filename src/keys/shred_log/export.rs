@@ -2,6 +2,7 @@
 
 use super::copy::{ShredLogCopy, UNREADABLE, UNWRITABLE, failed, wrong};
 use super::forks::Forks;
+use super::page::OfScopes;
 use super::lines::{CopiedKeys, Stamp, entry_line, parse};
 use super::verify::CopyState;
 use super::{LogProgress, PAGE};
@@ -11,6 +12,8 @@ use crate::keys::manager::KeyManager;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{KeyTable, LogHead, SealedEntry};
 use std::collections::HashSet;
+
+const EXPORTING: &str = "exporting the shred log";
 
 /// The report of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// log as a fork, or if it is empty and a [replay](Self::replay_log) of another copy has not come to its end;
     /// [`KeyFault::ShredLogBehind`] if the copy has entries that the log does not have: nothing is added
     /// then. [`KeyFault::LogAltered`] if an entry is not what was written, and has no number; all others are exported
+    /// then. [`KeyFault::ChainAltered`] if one that has a number is not what was written; those before it are exported
     /// then. Those of [`seal_log`](Self::seal_log).
     pub async fn export_log(
         &self,
@@ -84,8 +88,13 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             self.check_end(connection, copy, &run.end, &head).await?;
             let total = *total.get_or_insert(head.seq.saturating_sub(run.end.seq));
             progress(LogProgress { total: total.max(run.added), done: run.added });
-            let page = self.store.log_entries(connection, run.end.seq, PAGE).await?;
-            if !run.add(&page).await? {
+            let mut page = self.store.log_entries(connection, run.end.seq, PAGE).await?;
+            let problem = self.cut_to_authentic(connection, &run.end, &mut page).await?;
+            let moved = run.add(&page).await?;
+            if let Some((seq, problem)) = problem {
+                return Err(Error::Keys(KeyFault::ChainAltered { seq, problem }));
+            }
+            if !moved {
                 break;
             }
         }
@@ -109,6 +118,24 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             }
             Some(problem) => Err(problem.into_error(copy)),
         }
+    }
+
+    /// Drops the first entry of a page that is not authentic, and all behind it. Returns what is wrong with it.
+    async fn cut_to_authentic(
+        &self,
+        connection: &mut Tx,
+        end: &Stamp,
+        page: &mut Vec<SealedEntry>,
+    ) -> Result<Option<(u64, &'static str)>> {
+        if page.is_empty() {
+            return Ok(None);
+        }
+        let by = self.log_sealer(connection).await?;
+        let mut known = OfScopes::of(page);
+        self.store.in_transaction(connection, EXPORTING, &mut known).await?;
+        let (authentic, problem) = known.check(&by, (end.seq, end.hash), page);
+        page.truncate(authentic);
+        Ok(problem)
     }
 
     /// Was a copy replayed to its end, by what the log has?
@@ -179,10 +206,6 @@ impl Run<'_> {
             lines.push(self.keys.line(&end));
         }
         for sealed in page {
-            if (sealed.row.seq, sealed.row.previous_hash) != (end.seq + 1, end.hash) {
-                let problem = "does not follow from the row before";
-                return Err(Error::Keys(KeyFault::ChainAltered { seq: sealed.row.seq, problem }));
-            }
             (end.seq, end.hash) = (sealed.row.seq, sealed.row.hash);
             lines.push(entry_line(&end.namespace, &self.digest, sealed));
         }

@@ -6,6 +6,7 @@ mod certificates;
 mod copies;
 mod cut_off;
 mod faults;
+mod invented;
 pub(crate) mod places;
 mod required;
 mod restores;
