@@ -4,7 +4,7 @@ use super::places::{Place, with_every_copy};
 use super::restores::{RESTORE_ALL, RESTORE_ROWS, SAVE, prepare};
 use super::{Intruder, copy_in, export, hold, placed, schemas, seal, shop};
 use async_trait::async_trait;
-use eventseal::erasure::{FileCopy, ShredLogCopy as _, ShredMode, SweepOptions};
+use eventseal::erasure::{FileCopy, Hold, ShredLogCopy as _, ShredMode, SweepOptions};
 use eventseal::error::KeyFault;
 use eventseal::keys::{KeyManager, RewrapOptions, ShredRequest};
 use eventseal::memory::{MemoryKeys, MemoryStore};
@@ -16,6 +16,7 @@ use support::backend::Backend;
 use support::deadline::Deadline;
 use support::faults::{Faulty, KeyFaults};
 use support::{KEYRING, Memory, contains, customer_scope};
+use tempfile::TempDir;
 use time::OffsetDateTime;
 
 const LONG: Duration = Duration::from_secs(3_600);
@@ -54,11 +55,23 @@ async fn i13_a_short_check_finds_that_the_log_is_behind_its_copy<B: Intruder>() 
     is_behind(async || db.read(&process, "2").await, "its copy at 1").await;
 }
 
-/// What a restore has lost may be a hold, or the end of a schedule. So no path changes a scope before the replay.
-async fn i12_i13_nothing_is_decided_while_a_copy_disagrees<B: Intruder>() {
+/// What there is after a restore.
+struct Restored<B: Backend> {
+    db: B,
+    /// Requires nothing.
+    store: SealedStore<B::Store>,
+    /// Requires the copy, and has run since before the restore.
+    process: SealedStore<B::Store>,
+    held: Hold,
+    copy: FileCopy,
+    _folder: TempDir,
+}
+
+/// A database that is restored to before a hold on scope 1, and to before the shred of scope 2, due then, was
+/// cancelled.
+async fn restored_to_before_a_hold<B: Intruder>(due: OffsetDateTime) -> Restored<B> {
     let (db, store) = shop::<B>(&["1", "2"]).await;
-    let (scope, scheduled) = (customer_scope("1"), customer_scope("2"));
-    let due = OffsetDateTime::now_utc() + Duration::from_secs(1);
+    let scheduled = customer_scope("2");
     let mut tx = db.begin().await.unwrap();
     store.keys().schedule_shred(db.tx(&mut tx), &scheduled, due, ShredMode::KeepWorking, "leaving").await.unwrap();
     db.commit(tx).await.unwrap();
@@ -73,6 +86,14 @@ async fn i12_i13_nothing_is_decided_while_a_copy_disagrees<B: Intruder>() {
     let process = requiring(&db, &copy, LONG);
     prepare(&db, &process).await.unwrap();
     db.write(RESTORE_ALL).await;
+    Restored { db, store, process, held, copy, _folder }
+}
+
+/// What a restore has lost may be a hold, or the end of a schedule. So no path changes a scope before the replay.
+async fn i12_i13_nothing_is_decided_while_a_copy_disagrees<B: Intruder>() {
+    let (scope, scheduled) = (customer_scope("1"), customer_scope("2"));
+    let due = OffsetDateTime::now_utc() + Duration::from_secs(1);
+    let Restored { db, store, process, held, copy, _folder } = restored_to_before_a_hold::<B>(due).await;
 
     let keys = process.keys();
     macro_rules! is_refused {
@@ -111,7 +132,7 @@ async fn i12_i13_nothing_is_decided_while_a_copy_disagrees<B: Intruder>() {
         };
     }
     while OffsetDateTime::now_utc() <= due {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::task::yield_now().await;
     }
     let requests = [ShredRequest { scope: scope.clone(), reason: "request".into() }];
     ends!(connection => keys.sweep(connection, &SweepOptions::default(), &mut |_| {}));
