@@ -187,8 +187,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized + 'static> KeyManagerBuil
         self
     }
 
-    /// Opens, seals and decides nothing while the key table does not agree with a copy of its shred log. So a restore of
-    /// the key database, or of a part of it, brings nothing back that was shredded, and no shred is carried out whose
+    /// Opens, seals and decides nothing while the key table does not agree with a copy of its shred log. So a restore
+    /// of the key database, or of a part of it, brings nothing back that was shredded, and no shred is carried out whose
     /// hold or cancellation the restore has lost. Call it several times to require several copies, each of which must
     /// be there and agree. The shortest `period` holds then.
     ///
