@@ -86,7 +86,8 @@ pub struct Certificate {
     pub entries: Vec<CertifiedEntry>,
     /// The shred log as a whole, and its copies.
     pub log: CertifiedLog,
-    /// By when no copy of the keys opens what the last shred destroyed. `None` if there was none.
+    /// By when no copy of the keys opens what the last shred destroyed. `None` if there was none. It begins anew if
+    /// keys came back and were destroyed again, as after a restore and a replay.
     pub horizon: Option<Horizon>,
     /// What of the stored events was looked at.
     pub scan: CertificateScan,

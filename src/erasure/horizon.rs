@@ -29,7 +29,7 @@ pub struct Retention {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Horizon {
-    /// The time of the shred.
+    /// The time of the shred; or, if keys came back after it, the time at which the last of them was destroyed again.
     #[serde(serialize_with = "json::time")]
     pub shredded_at: OffsetDateTime,
     /// The time from which no copy opens it. `None` if it is unknown.
@@ -100,6 +100,24 @@ impl Horizon {
             unknown.clear();
         }
         Self { shredded_at, at, unknown, assumptions }
+    }
+}
+
+impl Horizon {
+    /// The horizon of a shred whose last key was destroyed at that time. That is later if keys came back, as with a
+    /// restore: copies that were made until then may hold them.
+    pub(crate) fn of_keys(retention: &Retention, shred: OffsetDateTime, last_key: Option<OffsetDateTime>) -> Self {
+        let Some(again) = last_key.filter(|at| *at > shred) else { return Self::of(retention, shred) };
+        let mut horizon = Self::of(retention, again);
+        let (shred, again) = (json::in_rfc3339(shred), json::in_rfc3339(again));
+        if let Some(first) = horizon.assumptions.first_mut() {
+            *first = format!(
+                "The scope was shredded at {shred}. A key of it was destroyed at {again}, so it had come back, as with \
+                 a restore: copies from in between may hold it. The horizon begins at that time, and a transaction \
+                 that stayed open for longer moves it by as long."
+            );
+        }
+        horizon
     }
 }
 
@@ -178,6 +196,20 @@ mod tests {
         let none = Some(Duration::ZERO);
         let none = Retention { backups: none, archives: none, replicas: none, ..Retention::default() };
         assert_eq!(days(&none), Some(0), "there are no copies");
+    }
+
+    #[test]
+    fn a_horizon_begins_when_the_last_key_was_destroyed() {
+        let none = Some(Duration::ZERO);
+        let retention = Retention { backups: Some(35 * DAY), archives: none, replicas: none, ..Retention::default() };
+        let after = |days: i64| Some(SHRED + time::Duration::days(days));
+        assert_eq!(Horizon::of_keys(&retention, SHRED, None), Horizon::of(&retention, SHRED));
+        for not_later in [-3, 0] {
+            assert_eq!(Horizon::of_keys(&retention, SHRED, after(not_later)), Horizon::of(&retention, SHRED));
+        }
+        let again = Horizon::of_keys(&retention, SHRED, after(60));
+        assert_eq!((Some(again.shredded_at), again.at), (after(60), after(95)));
+        assert!(again.assumptions[0].contains("1970-03-02T00:00:00Z, so it had come back"), "{again:?}");
     }
 
     #[test]

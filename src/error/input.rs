@@ -1,7 +1,8 @@
 //! Arguments that are refused for a reason that is not one event's payload or schema.
 
 use crate::error::ErrorKind;
-use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 /// A caller passed an argument that is refused: see [`Error::Input`](crate::Error::Input). Correct the call.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -28,8 +29,9 @@ pub enum InputFault {
         /// Which numbers exist.
         hint: &'static str,
     },
-    /// A time has passed, or can't be stored: the time until which a scope is held, or at which it is to be shredded.
-    #[error("{what} is {at}, which has passed or is beyond the year 9999: name a time that is to come")]
+    /// A time has passed, or is beyond the year 9999 and can't be stored: the time until which a scope is held, or at
+    /// which it is to be shredded.
+    #[error("{what} is {}: name a time that is to come, before the year 10000", when(.at))]
     Time {
         /// Which time.
         what: &'static str,
@@ -58,6 +60,17 @@ pub enum InputFault {
         /// Why, without values.
         problem: String,
     },
+}
+
+/// A time, and why it is refused.
+fn when(at: &OffsetDateTime) -> String {
+    // Times of databases are in UTC, within the years that RFC 3339 has.
+    let utc = at.checked_to_offset(UtcOffset::UTC).filter(|at| (0..=9999).contains(&at.year()));
+    match utc.and_then(|at| at.format(&Rfc3339).ok()) {
+        Some(text) => format!("{text}, which has passed"),
+        None if at.year() < 9999 => format!("{at}, which has passed"),
+        None => format!("{at}, which is beyond the year 9999"),
+    }
 }
 
 impl InputFault {

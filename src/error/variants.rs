@@ -147,7 +147,11 @@ impl fmt::Display for Error {
                  that is lawful"
             ),
             Self::Disabled { scope } => {
-                write!(f, "the keys of {scope} are disabled: enable() makes them usable again")
+                write!(
+                    f,
+                    "the keys of {scope} are disabled, or withheld by a scheduled shred: enable() makes them usable \
+                     again, or cancel() if a shred is scheduled"
+                )
             }
             Self::Collision { .. } => {
                 f.write_str("the transaction collided with another one: roll it back and run it again")

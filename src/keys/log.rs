@@ -244,6 +244,10 @@ impl Fold {
                 until: entry.until,
             }),
             ScopeAction::Release => self.holds.retain(|hold| Some(hold.id) != entry.about),
+            // A replay puts it behind a shred that it did not know: nothing is left to be shredded.
+            ScopeAction::Schedule if entry.state == ScopeState::Shredded => {
+                (self.schedule, self.before_schedule) = (None, None);
+            }
             ScopeAction::Schedule => {
                 self.before_schedule = (entry.state != self.state).then_some(self.state);
                 self.schedule = Some(Schedule {

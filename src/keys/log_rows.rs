@@ -56,7 +56,8 @@ pub struct LogDisagreement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum LogProblem {
-    /// A key that a shred destroyed has a wrapped key: it has come back.
+    /// A key that a shred destroyed has a wrapped key, or a shredded scope has one that no shred names: it has come
+    /// back.
     KeyCameBack,
     /// A key that a shred destroyed has no row, so its values are errors and are not redacted.
     NoTombstone,

@@ -172,7 +172,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Makes a disabled scope's keys usable again.
     ///
     /// # Errors
-    /// [`KeyFault::ScopeState`] if the scope is not disabled, and those of [`shred`](Self::shred).
+    /// [`KeyFault::ScopeState`] if the scope is not disabled, or if a scheduled shred disables or withholds it, which
+    /// [`cancel`](Self::cancel) ends; those of [`shred`](Self::shred).
     pub async fn enable(&self, tx: &mut Tx, scope: &KeyScope, reason: &str) -> Result<()> {
         self.switch(tx, scope, Cause::of(reason), ScopeAction::Enable).await
     }
@@ -222,6 +223,12 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             _ => return Err(refused("is not disabled")),
         };
         changing.check_agreement()?;
+        // Readers must not see again without a word whom a schedule keeps from them.
+        if action == ScopeAction::Enable && changing.fold.before_schedule.is_some() {
+            return Err(refused(
+                "is disabled or withheld by a scheduled shred: cancel that, which makes its keys usable again",
+            ));
+        }
         let mut decision = changing.decide(action);
         decision.state = to;
         self.decide(tx, &changing, decision, cause, operation).await?;

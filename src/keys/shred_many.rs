@@ -236,7 +236,8 @@ impl ShreddedMany {
     fn add(&mut self, scope: &KeyScope, outcome: Result<Shredding>) -> Result<bool> {
         let before = self.shredded;
         match outcome {
-            Ok(shredding) if shredding.was_shredded && shredding.destroyed.is_empty() => self.already += 1,
+            // An entry without a key is a decision too, which is sealed and copied as any other.
+            Ok(shredding) if shredding.entry.is_none() => self.already += 1,
             Ok(shredding) => {
                 self.shredded += 1;
                 self.destroyed += shredding.destroyed.len() as u64;

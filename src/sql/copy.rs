@@ -46,6 +46,7 @@ impl<D: CopyDialect> CopyTable<D> {
     }
 
     /// The same table, in this schema.
+    #[cfg(feature = "postgres")]
     pub(crate) fn in_schema(self, schema: String) -> Self {
         Self::new(self.pool, Some(schema), self.table)
     }

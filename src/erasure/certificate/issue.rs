@@ -201,7 +201,9 @@ impl Facts {
         let issued_at = now();
         let entries = self.entries(log);
         let last_shred = entries.iter().rev().find(|entry| entry.action == ScopeAction::Shred);
-        let horizon = last_shred.map(|shred| Horizon::of(&options.retention, shred.at));
+        // Keys that came back, and were destroyed again later, may be in copies from in between.
+        let last_key = self.keys.iter().filter_map(|(key, _)| key.destroyed_at).max();
+        let horizon = last_shred.map(|shred| Horizon::of_keys(&options.retention, shred.at, last_key));
         let mut certificate = Certificate {
             scope: self.history.scope.clone(),
             erased: false,
@@ -280,7 +282,9 @@ impl Facts {
             matches!(entry.action, ScopeAction::Schedule | ScopeAction::Cancel | ScopeAction::Shred)
         };
         let last = self.history.entries.iter().rev().find(about)?;
-        (last.action == ScopeAction::Schedule).then(|| CertifiedSchedule {
+        // A replay may put one behind a shred: it schedules nothing.
+        let is_outstanding = last.action == ScopeAction::Schedule && last.state != ScopeState::Shredded;
+        is_outstanding.then(|| CertifiedSchedule {
             schedule: last.entry_id,
             due: last.until.unwrap_or(last.at),
             reason: last.reason.clone(),

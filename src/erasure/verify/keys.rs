@@ -106,7 +106,7 @@ impl<S: EventStore> SealedStore<S> {
                 }
                 let came_back = row.wrapped_key.is_some() && destroyed.iter().any(|key| key.key_id == row.key_id);
                 let error = result.and_then(|result| result.as_ref().err());
-                if came_back {
+                if came_back || (row.wrapped_key.is_some() && row.scope_state == ScopeState::Shredded) {
                     verified.disagree(&row.scope, LogProblem::KeyCameBack);
                 }
                 let fault = match came_back {

@@ -47,6 +47,10 @@ pub(super) fn disagreements(tables: &Tables, limit: u32) -> Vec<LogDisagreement>
                 None => add(LogProblem::NoTombstone),
             }
         }
+        let is_live = |key: &Arc<DataKeyRow>| key.scope == *scope && key.wrapped_key.is_some();
+        if row.state == ScopeState::Shredded && tables.data_keys.values().any(is_live) {
+            add(LogProblem::KeyCameBack);
+        }
         let last = row.entries.last().map_or((ScopeState::Live, 1), |entry| (entry.state, entry.generation));
         if last != (row.state, row.generation) {
             add(LogProblem::State);

@@ -27,9 +27,16 @@ pub(crate) const SET_SCOPE: &str = "UPDATE {key_scopes}
         due_at = $5, active_key_id = $6
     WHERE scope_kind = $1 AND scope_id = $2";
 
-/// What follows the keys that came back: scopes that their last entries contradict, scopes that are not as new without
-/// any entry, and entries that only say that they are in the chain.
+/// What follows the keys that came back: keys of shredded scopes that no entry names, scopes that their last entries
+/// contradict, scopes that are not as new without any entry, and entries that only say that they are in the chain.
 pub(super) const DISAGREEMENTS: &str = "UNION
+            SELECT s.scope_kind, s.scope_id, 'key_came_back'
+            FROM {key_scopes} AS s
+            WHERE s.state = 'shredded' AND EXISTS (
+                SELECT 1 FROM {data_keys} AS k
+                WHERE k.scope_kind = s.scope_kind AND k.scope_id = s.scope_id AND k.wrapped_key IS NOT NULL
+            )
+            UNION
             SELECT s.scope_kind, s.scope_id, 'state'
             FROM {shred_entries} AS e
             JOIN {key_scopes} AS s ON s.scope_kind = e.scope_kind AND s.scope_id = e.scope_id

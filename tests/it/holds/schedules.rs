@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 on_every_database! {
     appends_and_reads_go_on_or_not_as_the_schedule_says,
     a_cancelled_schedule_leaves_no_trace_but_the_history,
+    what_a_schedule_stops_is_not_enabled,
     schedules_that_make_no_sense_are_refused,
     maintenance_destroys_nothing_that_is_only_withheld,
 }
@@ -91,16 +92,37 @@ async fn a_cancelled_schedule_leaves_no_trace_but_the_history<B: Backend>() {
         commit!(db, store, cancel(&scope, "withdrawn")).unwrap();
         assert_eq!(db.history(&store, id).await.unwrap().state, ScopeState::Disabled);
     }
-    // One that was enabled again keeps its schedule.
+    // One that was disabled and enabled again keeps its schedule.
     db.append(&store, "6", &[placed("6")]).await;
     let due = soon();
-    commit!(db, store, schedule_shred(&customer_scope("6"), due, ShredMode::Redact, "request")).unwrap();
+    commit!(db, store, schedule_shred(&customer_scope("6"), due, ShredMode::KeepWorking, "request")).unwrap();
+    db.disable(&store, "6").await;
     db.enable(&store, "6").await;
     assert_eq!(reads(&db, &store, "6").await.unwrap(), "values");
     until(due).await;
     let swept = sweep(&db, &store).await.unwrap();
     assert_eq!((swept.shredded, swept.failed.len()), (1, 0), "the cancelled ones are not due");
     assert_eq!(reads(&db, &store, "6").await.unwrap(), "stand-ins");
+}
+
+/// Whom a schedule keeps from readers comes back with the end of the schedule only.
+async fn what_a_schedule_stops_is_not_enabled<B: Backend>() {
+    let db = B::make().await;
+    let store = db.prepared(schemas()).await;
+    for (id, mode) in [("1", ShredMode::Disable), ("2", ShredMode::Redact)] {
+        let scope = customer_scope(id);
+        db.append(&store, id, &[placed(id)]).await;
+        commit!(db, store, schedule_shred(&scope, in_a_year(), mode, "request")).unwrap();
+        let state = db.history(&store, id).await.unwrap().state;
+        let refused = commit!(db, store, enable(&scope, "r"));
+        assert!(refused.as_ref().unwrap_err().to_string().contains("cancel that"), "{refused:?}");
+        assert!(is_scope_state(refused));
+        assert_eq!(db.history(&store, id).await.unwrap().state, state);
+        let said = db.try_append(&store, id, &[placed(id)]).await.map(drop).unwrap_err();
+        assert!(said.to_string().contains("or cancel() if a shred is scheduled"), "{said}");
+        commit!(db, store, cancel(&scope, "withdrawn")).unwrap();
+        assert_eq!(reads(&db, &store, id).await.unwrap(), "values");
+    }
 }
 
 async fn schedules_that_make_no_sense_are_refused<B: Backend>() {
@@ -111,6 +133,8 @@ async fn schedules_that_make_no_sense_are_refused<B: Backend>() {
     let keep = ShredMode::KeepWorking;
     let refused = commit!(db, store, schedule_shred(&one, OffsetDateTime::UNIX_EPOCH, keep, "r"));
     assert!(matches!(refused, Err(Error::Input(InputFault::Time { .. }))), "{refused:?}");
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains("is 1970-01-01T00:00:00Z, which has passed: "), "{said}");
     let unknown = commit!(db, store, schedule_shred(&customer_scope("unknown"), in_a_year(), keep, "r"));
     assert!(is_scope_state(unknown), "a misspelled id must not look like a schedule");
     commit!(db, store, schedule_shred(&one, in_a_year(), keep, "r")).unwrap();

@@ -1,8 +1,9 @@
 //! What a restore brings back, where a copy of the shred log is required.
 
 use super::{Intruder, copy_in, export, hold, placed, schemas, shop, verify};
-use eventseal::erasure::{CopyState, FileCopy, ReplayOptions, Replayed};
+use eventseal::erasure::{CertificateOptions, CopyState, FileCopy, ReplayOptions, Replayed, ShredMode, SweepOptions};
 use eventseal::error::{EventFault, KeyFault};
+use eventseal::keys::{KeyTable as _, ShredRequest};
 use eventseal::{Error, Result, SealedStore};
 use std::time::Duration;
 use support::backend::Backend;
@@ -209,6 +210,108 @@ async fn i13_a_shred_since_the_restore_outlives_a_reopening_in_the_copy<B: Intru
     assert!(verify(&db, &unguarded, None).await.is_sound());
 }
 
+/// A schedule of the copy does not outlive a shred since the restore.
+async fn i14_a_replay_schedules_nothing_that_is_shredded<B: Intruder>() {
+    let (db, store) = shop::<B>(&["1"]).await;
+    db.disable(&store, "1").await;
+    db.enable(&store, "1").await;
+    super::seal(&db, &store).await.unwrap();
+    db.write(SAVE).await;
+    let scope = customer_scope("1");
+    let due = time::OffsetDateTime::now_utc() + Duration::from_secs(2);
+    let mut transaction = db.begin().await.unwrap();
+    store.keys().schedule_shred(db.tx(&mut transaction), &scope, due, ShredMode::Redact, "request").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    let (copy, _folder) = copy_in();
+    export(&db, &store, &copy).await.unwrap();
+    db.write(RESTORE_ALL).await;
+    let unguarded = db.process(schemas());
+    db.shred(&unguarded, "1").await;
+    let done = replay(&db, &unguarded, &copy).await;
+    assert!(done.forked && done.missing == 1 && done.is_complete(), "{done:?}");
+    let deadline = Deadline::of("for the shred to come due");
+    while time::OffsetDateTime::now_utc() <= due {
+        deadline.check();
+        tokio::task::yield_now().await;
+    }
+    let mut connection = db.connect().await.unwrap();
+    let connection = db.connection(&mut connection);
+    let swept = unguarded.keys().sweep(connection, &SweepOptions::default(), &mut |_| {}).await.unwrap();
+    assert!(swept.failed.is_empty() && swept.shredded == 0, "{swept:?}");
+    assert_eq!(unguarded.keys().schedule_of(connection, &scope).await.unwrap(), None);
+    let options = CertificateOptions::default();
+    let certificate = unguarded.certificate(connection, &scope, &[], &options, &mut |_| {}).await.unwrap();
+    assert!(certificate.erased && certificate.schedule.is_none(), "{certificate:?}");
+}
+
+/// A backup that was made after a restore, and before the replay, has the keys that the shred destroyed.
+async fn a_horizon_begins_anew_at_a_replay<B: Intruder>() {
+    let (db, _, copy, _folder) = after_a_backup::<B>().await;
+    let unguarded = db.process(schemas());
+    let mut options = CertificateOptions::default();
+    let day = Duration::from_secs(86_400);
+    (options.retention.backups, options.retention.archives) = (Some(35 * day), Some(Duration::ZERO));
+    options.retention.replicas = Some(Duration::ZERO);
+    let scope = customer_scope("1");
+    let certify = async || {
+        let mut connection = db.connect().await.unwrap();
+        let connection = db.connection(&mut connection);
+        unguarded.certificate(connection, &scope, &[&copy], &options, &mut |_| {}).await.unwrap()
+    };
+    let first = certify().await;
+    let shred = first.last_shred().unwrap().at;
+    assert_eq!(first.horizon.as_ref().unwrap().at, Some(shred + 35 * day));
+    db.write(RESTORE_ALL).await;
+    let before = time::OffsetDateTime::now_utc();
+    replay(&db, &unguarded, &copy).await;
+    let again = certify().await;
+    assert!(again.erased && again.last_shred().unwrap().at == shred, "{again:?}");
+    let horizon = again.horizon.as_ref().unwrap();
+    assert!(horizon.at.unwrap() > before + 35 * day, "the backup of the time between has the key: {horizon:?}");
+    assert!(horizon.assumptions[0].contains("it had come back"), "{horizon:?}");
+}
+
+/// A writer hides a key row from a shred and puts it back: no entry names the key.
+async fn a_key_that_was_hidden_from_its_shred_is_found<B: Intruder>() {
+    let (db, store) = shop::<B>(&["1", "2"]).await;
+    let (copy, _folder) = copy_in();
+    db.write("CREATE TABLE hidden AS SELECT key_id FROM data_keys WHERE scope_id = '1'").await;
+    db.write("UPDATE key_scopes SET active_key_id = NULL WHERE scope_id = '1'").await;
+    let set = |id: &str| {
+        format!(
+            "UPDATE data_keys SET scope_id = '{id}', version = version + 7
+        WHERE key_id IN (SELECT key_id FROM hidden)"
+        )
+    };
+    db.write(&set("2")).await;
+    db.shred(&store, "1").await;
+    export(&db, &store, &copy).await.unwrap();
+    db.write(&set("1")).await;
+    let report = verify(&db, &store, Some(&copy)).await;
+    let found = format!("{:?}", report.findings);
+    assert!(!report.is_sound() && found.contains("KeyCameBack"), "{found}");
+    is_behind(async || prepare(&db, &requiring(&db, &copy, Duration::ZERO)).await).await;
+}
+
+/// A scope whose row says that it is shredded, and whose entries do not: its shred is a decision like any other.
+async fn a_shred_without_a_key_left_is_counted_and_sealed<B: Intruder>() {
+    let (db, store) = shop::<B>(&["1"]).await;
+    db.write(
+        "UPDATE key_scopes SET state = 'shredded', active_key_id = NULL WHERE scope_id = '1';
+        UPDATE data_keys SET wrapped_key = NULL, state = 'shredded', shredded_at = created_at WHERE scope_id = '1'",
+    )
+    .await;
+    let requests = [ShredRequest { scope: customer_scope("1"), reason: "request".to_owned() }];
+    let mut connection = db.connect().await.unwrap();
+    let connection = db.connection(&mut connection);
+    for expected in [(1, 0, 0), (0, 0, 1)] {
+        let done = store.keys().shred_many(connection, &requests, &mut |_| {}).await.unwrap();
+        assert_eq!((done.shredded, done.destroyed, done.already), expected, "{done:?}");
+        let head = B::Keys::default().log_head(connection).await.unwrap();
+        assert_eq!((head.seq, head.unsealed), (1, false), "its entry is sealed");
+    }
+}
+
 async fn an_empty_required_copy_is_refused_with_its_own_words<B: Backend>() {
     let (db, unguarded) = shop::<B>(&["1"]).await;
     let (copy, _folder) = copy_in();
@@ -234,12 +337,18 @@ support::on_every_database! {
 
 mod of_tables {
     use super::{
-        i13_a_database_that_was_restored_opens_nothing, i13_a_log_that_went_on_since_the_restore_is_a_fork,
+        a_horizon_begins_anew_at_a_replay, a_key_that_was_hidden_from_its_shred_is_found,
+        a_shred_without_a_key_left_is_counted_and_sealed, i13_a_database_that_was_restored_opens_nothing,
+        i13_a_log_that_went_on_since_the_restore_is_a_fork,
         i13_a_shred_since_the_restore_outlives_a_reopening_in_the_copy,
-        i13_key_rows_that_were_restored_alone_open_nothing,
+        i13_key_rows_that_were_restored_alone_open_nothing, i14_a_replay_schedules_nothing_that_is_shredded,
     };
 
     support::on_sqlite_and_postgres! {
+        a_shred_without_a_key_left_is_counted_and_sealed,
+        a_horizon_begins_anew_at_a_replay,
+        a_key_that_was_hidden_from_its_shred_is_found,
+        i14_a_replay_schedules_nothing_that_is_shredded,
         i13_key_rows_that_were_restored_alone_open_nothing,
         i13_a_database_that_was_restored_opens_nothing,
         i13_a_log_that_went_on_since_the_restore_is_a_fork,

@@ -8,7 +8,15 @@ const WORDS: &[(&str, &str)] = &[
         "eventseal reopen starts a new generation, if that is lawful",
     ),
     ("or schedule with ShredMode::KeepWorking", "or schedule with --mode keep-working"),
-    ("enable() makes them usable again", "eventseal enable makes them usable again"),
+    (
+        "enable() makes them usable again, or cancel() if a shred is scheduled",
+        "eventseal enable makes them usable again, or eventseal cancel-shred if a shred is scheduled (eventseal \
+         schedules)",
+    ),
+    (
+        "cancel that, which makes its keys usable again",
+        "eventseal cancel-shred makes its keys usable again, and ends the schedule",
+    ),
     (
         "call keys().prepare() once at startup, and keys().create_kek() for each partition of your own, on a \
          connection that is not in a transaction",
