@@ -42,7 +42,8 @@ Exit codes:
   2  the arguments make no sense
   3  the same command may succeed later as it is (a lock, an outage)
   4  nothing was done: not confirmed, or the keys are in a state that does not allow it
-  5  doctor, verify, or status or census with --check, found something to do; sweep left what is held
+  5  doctor, verify, events-of, index-seals, shred-log verify, or status or census with --check,
+     found something; sweep left what is held; certificate: the log or its copy is no proof
   6  certificate: the scope is not erased
   130  interrupted by Ctrl-C (143: by SIGTERM); the message says what was done before, and is kept
 
@@ -242,7 +243,7 @@ pub(crate) struct Status {
     /// Report an active key-encryption key that is older as due for rotation
     #[arg(long, value_name = "DAYS", default_value_t = 365)]
     pub(crate) max_age: u32,
-    /// End with exit code 5 if something is due or unfinished
+    /// End with exit code 5 if something is due, overdue or unfinished
     #[arg(long)]
     pub(crate) check: bool,
     /// Another name for the table of the index of seals
@@ -309,12 +310,13 @@ impl Doctor {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs no master key, and shows no key material.
+Needs no master key, and shows no key material. So it checks no entry of the shred log: what proves an erasure is \
+eventseal certificate.
 
 Examples:
   eventseal keys show Customer cust_42
   eventseal keys show Customer cust_42 --schemas schemas.json
-  eventseal keys show Customer cust_42 --json > proof-of-erasure-118.json")]
+  eventseal keys show Customer cust_42 --json | jq '.changes[] | {action, reason, at}'")]
 pub(crate) struct Show {
     #[command(flatten)]
     pub(crate) scope: Scope,
@@ -347,7 +349,8 @@ pub(crate) struct Reopen {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Reads and appends of a disabled scope fail. Nothing is shown as redacted.
+Reads and appends of a disabled scope fail. Nothing is shown as redacted. What a scheduled shred disables or withholds \
+is not enabled: cancel-shred ends that.
 
 Examples:
   eventseal disable Customer cust_42 --reason 'incident 3' --keyring /etc/shop/keyring

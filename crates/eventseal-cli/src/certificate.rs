@@ -15,12 +15,12 @@ use eventseal::erasure::{
     Authenticity, Certificate, CertificateFindingKind, CertificateOptions, CertifiedEntry, EventCounts, Horizon,
     KeyStanding, LogStanding,
 };
-use eventseal::keys::KeyStore as _;
+use eventseal::keys::{KeyStore as _, ScopeState};
 use eventseal::kms::Kms;
 use eventseal::maintenance::EventsOfProgress;
 use eventseal::store::EventTable;
 use eventseal::{EventStore, GlobalPosition, KeyScope, Schemas, SealedStore};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -43,6 +43,9 @@ pub(crate) async fn certificate(args: args::Certificate, json: bool) -> Result<R
     bar.finish();
     let failed = |error: serde_json::Error| Failure::failed("other", format!("the certificate is no JSON: {error}"));
     let mut document = serde_json::to_value(&certificate).map_err(failed)?;
+    if let Some(remark) = remark_on_similar(&similar) {
+        document["remarks"].as_array_mut().into_iter().for_each(|remarks| remarks.push(remark.clone()));
+    }
     document["similar"] = similar;
     document["database"] = place.into();
     let mut text = describe(&certificate, &document);
@@ -94,10 +97,25 @@ where
     Ok((certificate, doubts.within(Value::Object(serde_json::Map::new()))["similar"].take()))
 }
 
+/// Other scopes under the id that are not shredded: whoever reads "erased" must not miss them.
+fn remark_on_similar(similar: &Value) -> Option<Value> {
+    let is_live = |other: &&Value| other["state"] != ScopeState::Shredded.as_str();
+    let named = similar.as_array()?.iter().filter(is_live).map(|other| {
+        let of = |name: &str| other[name].as_str().unwrap_or_default();
+        format!("{} {} ({})", of("kind"), of("id"), of("state"))
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "This says nothing about other scopes under this id, which are not shredded: {named}. If they are the same \
+         person, that person is not erased."
+    );
+    (!named.is_empty()).then(|| json!({ "kind": "similar_scopes", "text": text }))
+}
+
 fn describe(certificate: &Certificate, document: &Value) -> String {
     let mut text = format!("{}: {}\n", shown(&certificate.scope.to_string()), standing(certificate));
-    for finding in certificate.why_not.iter().chain(&certificate.remarks) {
-        let _ = writeln!(text, "  {}", shown(&finding.text));
+    for finding in ["why_not", "remarks"].iter().flat_map(|member| document[member].as_array()).flatten() {
+        let _ = writeln!(text, "  {}", shown(finding["text"].as_str().unwrap_or_default()));
     }
     section(&mut text, &[">KEY", "ID", "MADE", "STATE"], keys(certificate));
     section(
@@ -121,7 +139,7 @@ fn describe(certificate: &Certificate, document: &Value) -> String {
     });
     section(&mut text, &["HOLD", "SINCE", "END", "WHY"], holds.collect());
     if let Some(horizon) = &certificate.horizon {
-        describe_horizon(&mut text, "what was shredded", horizon);
+        describe_horizon(&mut text, "Horizon", "what was shredded", horizon);
     }
     for other in document["similar"].as_array().into_iter().flatten() {
         let of = |name: &str| shown(other[name].as_str().unwrap_or_default());
@@ -229,16 +247,16 @@ fn in_log(entry: &CertifiedEntry) -> String {
 }
 
 /// From when on no copy opens what was shredded, and what has to be true for that.
-pub(crate) fn describe_horizon(text: &mut String, what: &str, horizon: &Horizon) {
+pub(crate) fn describe_horizon(text: &mut String, name: &str, what: &str, horizon: &Horizon) {
     let _ = match horizon.at {
         // Nothing was said at all.
         None if horizon.unknown.len() == 3 => {
             let how = "--retention says how long copies of the keys are kept";
-            let _ = writeln!(text, "\nHorizon: unknown ({how})");
+            let _ = writeln!(text, "\n{name}: unknown ({how})");
             return;
         }
-        Some(at) => writeln!(text, "\nHorizon: from {} on, no copy of the keys opens {what}, if", time(at)),
-        None => writeln!(text, "\nHorizon: unknown. Say more with --retention:"),
+        Some(at) => writeln!(text, "\n{name}: from {} on, no copy of the keys opens {what}, if", time(at)),
+        None => writeln!(text, "\n{name}: unknown. Say more with --retention:"),
     };
     for line in horizon.unknown.iter().chain(horizon.assumptions.iter().filter(|_| horizon.at.is_some())) {
         let _ = writeln!(text, "  {line}");

@@ -4,7 +4,7 @@ use crate::args::List;
 use crate::connect::{connect, on};
 use crate::master_key::NoMasterKey;
 use crate::output::{Failure, Report, count, number, shown, table};
-use eventseal::keys::{ScopeInfo, ScopePage};
+use eventseal::keys::{ScopeInfo, ScopePage, ScopeQuery};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -14,13 +14,15 @@ pub(crate) async fn list(args: List) -> Result<Report, Failure> {
         let namespace = db.namespace().await?;
         let manager = db.manager(Arc::new(NoMasterKey));
         let page = manager.scopes(&mut db.connection, &query).await?;
-        Ok(Report::new(describe(&page), as_json(&page)).of(&namespace, &db.place))
+        Ok(Report::new(describe(&page, &query), as_json(&page)).of(&namespace, &db.place))
     })
 }
 
-fn describe(page: &ScopePage) -> String {
+fn describe(page: &ScopePage, query: &ScopeQuery) -> String {
     if page.scopes.is_empty() {
-        return "There is no such scope.".to_owned();
+        let is_all =
+            query.kind.is_none() && query.partition.is_none() && query.state.is_none() && query.after.is_none();
+        return if is_all { "No scope yet." } else { "There is no such scope." }.to_owned();
     }
     let rows = page.scopes.iter().map(|listed| {
         let partition = listed.partition.as_deref().map(shown).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Opens the master key: a keyring or AWS KMS, named by flags or by environment variables.
 
 use crate::args;
-use crate::output::Failure;
+use crate::output::{Failure, shown};
 use async_trait::async_trait;
 use eventseal::error::KmsFault;
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
@@ -28,7 +28,7 @@ pub(crate) async fn open_target(args: &args::MoveMasterKey) -> Result<Arc<dyn Km
 
 async fn open_beside(args: &args::MasterKey, also: Option<&str>) -> Result<Arc<dyn Kms>, Failure> {
     if let Some(path) = &args.keyring {
-        return keyring(path);
+        return keyring(path, "--keyring");
     }
     if let Some(key) = &args.aws_kms_key {
         return aws(key, also).await;
@@ -36,7 +36,7 @@ async fn open_beside(args: &args::MasterKey, also: Option<&str>) -> Result<Arc<d
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     match (set(TEXT).is_some(), set(FILE), set(AWS)) {
         (true, None, None) => from_text(),
-        (false, Some(path), None) => keyring(&PathBuf::from(path)),
+        (false, Some(path), None) => keyring(&PathBuf::from(path), FILE),
         (false, None, Some(key)) => aws(&key.to_string_lossy(), also).await,
         (false, None, None) => Err(Failure::Usage(format!(
             "no master key: pass --keyring FILE or --aws-kms-key KEY, or set {FILE}, {TEXT} (the keyring's text) or \
@@ -51,28 +51,33 @@ async fn open_beside(args: &args::MasterKey, also: Option<&str>) -> Result<Arc<d
 /// The provider from which keys are moved, if the command names one.
 pub(crate) async fn open_from(args: &args::MoveMasterKey) -> Result<Option<Arc<dyn Kms>>, Failure> {
     match (&args.from_keyring, &args.from_aws_kms_key) {
-        (Some(path), _) => keyring(path).map(Some),
+        (Some(path), _) => keyring(path, "--from-keyring").map(Some),
         (None, Some(key)) => aws(key, None).await.map(Some),
         (None, None) => Ok(None),
     }
 }
 
-fn keyring(path: &Path) -> Result<Arc<dyn Kms>, Failure> {
-    // The error does not repeat the path: it may be a key that was passed instead of a file.
-    if matches!(path.try_exists(), Ok(false)) || path.as_os_str().len() > 4_096 {
-        let remedy = if is_key(path) {
-            format!(
-                "That is a keyring's text, and others can read a command line: give it new keys, and put them into \
-                 {TEXT}"
-            )
-        } else {
-            "Make it once with (umask 077; echo \"main:$(openssl rand -base64 32)\" > FILE)".to_owned()
-        };
+fn keyring(path: &Path, named_by: &str) -> Result<Arc<dyn Kms>, Failure> {
+    // The path is not repeated if it may be a key that was passed instead of a file.
+    if path.as_os_str().len() > 4_096 || (is_key(path) && matches!(path.try_exists(), Ok(false))) {
         return Err(Failure::Usage(format!(
-            "the keyring's file, named by --keyring, --from-keyring or {FILE}, does not exist. {remedy}"
+            "the keyring's file, named by {named_by}, does not exist. That is a keyring's text, and others can read a \
+             command line: give it new keys, and put them into {TEXT}"
+        )));
+    }
+    if matches!(path.try_exists(), Ok(false)) {
+        let file = if is_plain(path) { format!(" {}", shown(&path.to_string_lossy())) } else { String::new() };
+        return Err(Failure::Usage(format!(
+            "the keyring's file{file}, named by {named_by}, does not exist: correct it. Only for a new key database: \
+             make it with (umask 077; echo \"main:$(openssl rand -base64 32)\" > FILE)"
         )));
     }
     Ok(Arc::new(Keyring::from_file(path)?))
+}
+
+/// Can no part of this path be a key, not even one that was cut short? Errors repeat only such a path.
+fn is_plain(path: &Path) -> bool {
+    path.to_string_lossy().split('/').all(|part| part.len() < 32 && !part.contains([':', '=', ',', ' ', '\n']))
 }
 
 /// Does this path look like the text of a keyring, with a key of 32 bytes in it? A path in a folder that exists does

@@ -5,7 +5,7 @@ use crate::args::{CancelShred, Mode, ScheduleShred, Schedules};
 use crate::connect::{connect, on};
 use crate::holds::{PAGE, naming};
 use crate::master_key;
-use crate::output::{Failure, Report, exact_time, shown, table, time};
+use crate::output::{Failure, Report, count, exact_time, shown, table, time};
 use eventseal::erasure::Schedule;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -28,6 +28,14 @@ pub(crate) async fn schedule_shred(args: ScheduleShred, json: bool) -> Result<Re
                 manager.acting_as(&actor).schedule_shred(tx, &scope, due, mode, reason).await
             })
             .await?;
+        let held = manager.holds_of(&mut db.connection, &scope).await?.len() as u64;
+        let held = match held {
+            0 => String::new(),
+            holds => format!(
+                "\n{whose} is held ({}): the sweep leaves it until nothing holds it any more.",
+                count(holds, "hold")
+            ),
+        };
         let meanwhile = match args.mode {
             Mode::KeepWorking => "Until then, appends and reads go on.",
             Mode::Disable => "From now on, its appends and reads are errors.",
@@ -35,7 +43,7 @@ pub(crate) async fn schedule_shred(args: ScheduleShred, json: bool) -> Result<Re
         };
         let text = format!(
             "Scheduled the shred of {whose} for {}. {meanwhile}\neventseal sweep does it from that time on, and \
-             eventseal cancel-shred prevents it.",
+             eventseal cancel-shred prevents it.{held}",
             time(schedule.due)
         );
         Ok(Report::new(text, schedule_json(&schedule)).of(&namespace, &db.place))

@@ -1,16 +1,18 @@
 //! `keys show`, `reopen`, `disable`, `enable` and `rotate-data-key`: the commands about one key scope.
 
 use crate::actor;
-use crate::args::{Change, Reopen, RotateDataKey, Show};
+use crate::args::{Change, Mode, Reopen, RotateDataKey, Show};
 use crate::connect::{Backend, Db, connect, on};
 use crate::doubts::Doubts;
 use crate::master_key;
 use crate::output::{Failure, Report, exact_time, shown, table, time};
 use eventseal::KeyScope;
-use eventseal::keys::{KeyHistory, KeyId, KeyInfo, KeyStore, ScopeAction};
+use eventseal::keys::{KeyHistory, KeyId, KeyInfo, KeyStore, ScopeAction, ScopeState};
 use eventseal::kms::Kms;
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::sync::Arc;
+use time::OffsetDateTime;
 
 pub(crate) async fn show(args: Show, json: bool) -> Result<Report, Failure> {
     let scope = args.scope.key_scope();
@@ -127,6 +129,7 @@ pub(crate) fn describe(history: &KeyHistory) -> String {
         history.state.as_str(),
         history.generation
     );
+    text.insert_str(text.len() - 1, &before_the_shred(history));
     let rows = history.keys.iter().rev().map(|key| {
         let state = match key.shredded_at {
             Some(at) => format!("destroyed {}\nmade {}", time(at), time(key.created_at)),
@@ -152,6 +155,38 @@ pub(crate) fn describe(history: &KeyHistory) -> String {
     text
 }
 
+/// The holds and the schedule, a line for each. They are as the rows say: nothing is authenticated here.
+fn before_the_shred(history: &KeyHistory) -> String {
+    let (mut holds, mut schedule, mut state) = (Vec::new(), None, ScopeState::Live);
+    for entry in &history.entries {
+        match entry.action {
+            ScopeAction::Hold => holds.push(entry),
+            ScopeAction::Release => holds.retain(|hold| Some(hold.entry_id) != entry.about),
+            ScopeAction::Schedule => {
+                schedule = Some(match (entry.state != state, entry.state) {
+                    (_, ScopeState::Withheld) => Mode::Redact,
+                    (true, ScopeState::Disabled) => Mode::Disable,
+                    _ => Mode::KeepWorking,
+                });
+            }
+            ScopeAction::Cancel | ScopeAction::Shred | ScopeAction::Reopen => schedule = None,
+            _ => {}
+        }
+        state = entry.state;
+    }
+    let now = OffsetDateTime::now_utc();
+    holds.retain(|hold| hold.until.is_none_or(|until| now < until));
+    let mut text = String::new();
+    for hold in holds {
+        let until = hold.until.map_or_else(|| "it is released".to_owned(), time);
+        let _ = writeln!(text, "Held until {until}: hold {}", hold.entry_id);
+    }
+    if let (Some(due), Some(mode)) = (history.due, schedule) {
+        let _ = writeln!(text, "Its shred is due at {}, mode {}", time(due), mode.word());
+    }
+    text
+}
+
 fn as_json(history: &KeyHistory) -> Value {
     let keys: Vec<Value> = history.keys.iter().map(|key| key_json(key, history.active_key)).collect();
     let changes: Vec<Value> = history
@@ -159,12 +194,14 @@ fn as_json(history: &KeyHistory) -> Value {
         .iter()
         .map(|change| {
             json!({
+                "entry": change.entry_id.to_string(),
                 "action": change.action.as_str(),
                 "state": change.state.as_str(),
                 "generation": change.generation,
                 "reason": change.reason,
                 "actor": change.actor,
                 "at": exact_time(change.at),
+                "until": change.until.map(exact_time),
             })
         })
         .collect();

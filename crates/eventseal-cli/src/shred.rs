@@ -10,8 +10,10 @@ use crate::doubts::Doubts;
 use crate::master_key;
 use crate::output::{Failure, Report, count, exact_time, shown, tell, time};
 use crate::scopes::{describe, unknown};
-use eventseal::KeyScope;
+use eventseal::erasure::Hold;
+use eventseal::error::KeyFault;
 use eventseal::keys::{KeyHistory, KeyId, KeyInfo, KeyStore, Shredding};
+use eventseal::{Error, KeyScope};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal};
@@ -33,14 +35,15 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
             return Err(unknown(&scope, &hint));
         }
         doubts.tell(json)?;
+        let manager = db.manager(kms);
+        // The integrity key is opened before the transaction takes locks.
+        manager.open(&mut db.connection).await?;
+        check_not_held(&scope, manager.holds_of(&mut db.connection, &scope).await?)?;
         if args.yes {
             db.announce(json, &format!("Shredding {} for good", shown(&scope.to_string()))).await?;
         } else {
             confirm(&scope, before.as_ref(), &db.whereabouts(&namespace), json)?;
         }
-        let manager = db.manager(kms);
-        // The integrity key is opened before the transaction takes locks.
-        manager.open(&mut db.connection).await?;
         let reason = &cause.reason;
         let done = db.transact(db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, reason).await).await?;
         // The shred is committed. Should this fail, the next export seals its entry.
@@ -65,7 +68,7 @@ fn shredded(done: &Shredding) -> String {
     let scope = shown(&done.scope.to_string());
     let before =
         if already == 1 { "1 data key was".to_owned() } else { format!("{} were", count(already, "data key")) };
-    let mut text = match (done.destroyed.len() as u64, was_shredded) {
+    let text = match (done.destroyed.len() as u64, was_shredded) {
         (0, true) if already == 0 => {
             format!("Nothing was left to do: {scope} was shredded before, and never had a key.\n")
         }
@@ -89,8 +92,19 @@ fn shredded(done: &Shredding) -> String {
             text
         }
     };
-    text.push_str("Backups and replicas of the key table hold the keys until they expire or catch up.");
-    text
+    text + AFTERWARDS
+}
+
+/// What is left after a shred.
+pub(crate) const AFTERWARDS: &str = "Backups and replicas of the key table hold the keys until they expire or catch \
+    up.\n\nNext: eventseal shred-log export --append COPY.";
+
+/// Refuses what is held, before anybody is asked or told.
+fn check_not_held(scope: &KeyScope, holds: Vec<Hold>) -> Result<(), Failure> {
+    if holds.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Keys(KeyFault::Held { scope: scope.clone(), holds }).into())
 }
 
 /// Shows what will be destroyed, and asks the operator to type the scope's id.

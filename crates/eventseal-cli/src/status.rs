@@ -4,8 +4,8 @@ use crate::args::Status;
 use crate::certificate::describe_horizon;
 use crate::connect::{AnyDb, Backend, Db, connect, postgres_store, sqlite_store};
 use crate::keks::{is_needed, usage_json};
-use crate::output::{Exit, Failure, Report, count, number, shown, table};
-use eventseal::erasure::Horizon;
+use crate::output::{Exit, Failure, Report, count, number, shown, table, time};
+use eventseal::erasure::{DueScope, Horizon};
 use eventseal::error::SetUpFault;
 use eventseal::keys::{KekState, KekUsage, KeyTable};
 use eventseal::store::EventTable;
@@ -31,7 +31,9 @@ pub(crate) async fn status(args: Status) -> Result<Report, Failure> {
 async fn look<C: Backend, S: EventTable<Tx = C>>(db: &mut Db<C>, store: &S, args: &Status) -> Result<Report, Failure> {
     let namespace = db.namespace().await?;
     let usage = db.keys.kek_usage(&mut db.connection).await?;
-    let mut report = report(&namespace, &db.place, &usage, args, OffsetDateTime::now_utc());
+    let now = OffsetDateTime::now_utc();
+    let overdue = db.keys.due_scopes(&mut db.connection, Some(now), None, OVERDUE).await?;
+    let mut report = report(&namespace, &db.place, &usage, &overdue, args, now);
     let index = match store.seal_index() {
         Some(index) => match index.state(&mut db.connection).await {
             // An operator of keys need not see the events.
@@ -47,8 +49,18 @@ async fn look<C: Backend, S: EventTable<Tx = C>>(db: &mut Db<C>, store: &S, args
     Ok(report)
 }
 
-fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status, now: OffsetDateTime) -> Report {
-    let (due, unfinished) = (due(usage, args.max_age, now), unfinished(usage));
+/// How many scopes that are due are counted.
+const OVERDUE: u32 = 10_000;
+
+fn report(
+    namespace: &Namespace,
+    place: &str,
+    usage: &[KekUsage],
+    overdue: &[DueScope],
+    args: &Status,
+    now: OffsetDateTime,
+) -> Report {
+    let (due, unfinished, overdue) = (due(usage, args.max_age, now), unfinished(usage), unswept(overdue));
     let mut text = format!("Namespace {}\n{}\n", shown(namespace.as_str()), shown(place));
     let partitions: BTreeSet<&str> = usage.iter().map(|usage| usage.kek.partition.as_str()).collect();
     for partition in partitions {
@@ -73,14 +85,14 @@ fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status,
     } else {
         let _ = writeln!(text, "\nMaster keys\n{}", table(&["PROVIDER", "ID", ">KEYS"], rows));
     }
-    for (heading, items) in [("Rotation due", &due), ("Unfinished", &unfinished)] {
+    for (heading, items) in [("Rotation due", &due), ("Unfinished", &unfinished), ("Shreds overdue", &overdue)] {
         let _ = writeln!(text, "\n{heading}{}", if items.is_empty() { ": nothing" } else { "" });
         for (problem, remedy) in items {
             let _ = writeln!(text, "  {}\n    {}", shown(problem), shown(remedy));
         }
     }
     let horizon = Horizon::of(&args.copies.retention(), now);
-    describe_horizon(&mut text, "what is shredded now", &horizon);
+    describe_horizon(&mut text, "Horizon of everything shredded until now", "it", &horizon);
     let list = |items: &[(String, String)]| {
         items.iter().map(|(problem, remedy)| json!({ "problem": problem, "remedy": remedy })).collect::<Vec<_>>()
     };
@@ -88,9 +100,11 @@ fn report(namespace: &Namespace, place: &str, usage: &[KekUsage], args: &Status,
         "keks": usage.iter().map(usage_json).collect::<Vec<_>>(),
         "rotation_due": list(&due),
         "unfinished": list(&unfinished),
+        "overdue": list(&overdue),
         "horizon": horizon,
     });
-    let exit = if args.check && !(due.is_empty() && unfinished.is_empty()) { Exit::Problems } else { Exit::Done };
+    let is_done = due.is_empty() && unfinished.is_empty() && overdue.is_empty();
+    let exit = if args.check && !is_done { Exit::Problems } else { Exit::Done };
     Report::new(text, json).of(namespace, place).ending(exit)
 }
 
@@ -105,6 +119,16 @@ fn due(usage: &[KekUsage], max_age: u32, now: OffsetDateTime) -> Vec<(String, St
         (problem, format!("eventseal rotate-kek --partition {partition}, then eventseal rewrap"))
     })
     .collect()
+}
+
+/// Scheduled shreds that are due, and were not swept.
+fn unswept(overdue: &[DueScope]) -> Vec<(String, String)> {
+    let Some(first) = overdue.first() else { return Vec::new() };
+    let number = overdue.len() as u64;
+    let least = if number == u64::from(OVERDUE) { "at least " } else { "" };
+    let are = if number == 1 { "is" } else { "are" };
+    let problem = format!("{least}{} {are} due, the first since {}", count(number, "scheduled shred"), time(first.due));
+    vec![(problem, "eventseal sweep, which names those that are held".to_owned())]
 }
 
 /// Rotations and moves that were begun and not finished, each with what to do.

@@ -8,6 +8,7 @@ use crate::interrupt;
 use crate::keks::were;
 use crate::master_key;
 use crate::output::{Exit, Failure, Progress, Report, count, shown};
+use crate::shred::AFTERWARDS;
 use eventseal::erasure::{SweepOptions, SweepProgress, Swept};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -39,8 +40,7 @@ fn report(swept: &Swept) -> Report {
     let mut text = match swept.shredded {
         0 => "Nothing was shredded.\n".to_owned(),
         shredded => format!(
-            "Shredded {}: {} destroyed.\nBackups and replicas of the key table hold the keys until they expire or \
-             catch up.\n",
+            "Shredded {}: {} destroyed.\n{AFTERWARDS}\n",
             count(shredded, "scope"),
             count(swept.keys, "data key")
         ),

@@ -91,7 +91,7 @@ fn report(place: &str, verified: &Verified, args: &Verify) -> Report {
         number(verified.redacted)
     ));
     line(format!(
-        "{}: {} open, {} are destroyed; {} open",
+        "{}: {} open, {} destroyed; {} open",
         count(verified.scopes, "scope"),
         count(verified.live_keys, "data key"),
         number(verified.destroyed_keys),
@@ -104,7 +104,12 @@ fn report(place: &str, verified: &Verified, args: &Verify) -> Report {
     }
     let apart = [
         (verified.missing_keys, "data key", "without a row: a loss is no erasure"),
-        (verified.disabled, "event", "of a disabled scope, which can't be verified before it is enabled"),
+        (
+            verified.disabled,
+            "event",
+            "of a disabled or withheld scope, which can't be verified before it is enabled, or its scheduled shred \
+             is cancelled",
+        ),
         (verified.accepted_plaintext, "event", "with protected values in the clear, which the schemas allow"),
     ];
     for (number, what, words) in apart.into_iter().filter(|(number, ..)| *number > 0) {

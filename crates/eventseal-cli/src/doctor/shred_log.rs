@@ -16,7 +16,7 @@ pub(super) async fn agrees<C: Backend>(db: &mut Db<C>, checks: &mut Checks) {
     };
     match found {
         Ok(found) if found.is_empty() && head.unsealed => {
-            let found = format!("it ends at entry {}, and newer entries are not sealed yet", number(head.seq));
+            let found = format!("it ends at entry {}, and newer entries are not in the chain yet", number(head.seq));
             checks.good(NAME, found + ": exporting does it");
         }
         Ok(found) if found.is_empty() => {

@@ -1,6 +1,6 @@
 //! `shred --from` and `shred --partition`: many scopes, each in a transaction of its own.
 
-use super::asked;
+use super::{AFTERWARDS, asked};
 use crate::args::{Shred, Shredded};
 use crate::connect::{Backend, Db};
 use crate::interrupt;
@@ -141,7 +141,7 @@ fn report(done: &ShreddedMany, actor: &str, seconds: f64) -> Report {
     if !done.is_complete {
         text.push_str("New scopes were made all the time: stop the appends of the partition, and run it again.\n");
     }
-    text.push_str("Backups and replicas of the key table hold the keys until they expire or catch up.");
+    text.push_str(AFTERWARDS);
     let json = json!({
         "shredded": done.shredded,
         "destroyed": done.destroyed,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 on_both! {
     a_certificate_is_issued_as_text_json_and_page,
+    a_certificate_names_other_spellings_that_are_live,
     a_copy_proves_an_erasure,
     what_is_not_erased_has_an_exit_code_of_its_own,
     hostile_texts_stay_texts,
@@ -117,6 +118,23 @@ macro_rules! document_snapshot {
             prepend_module_to_snapshot => false,
         }, { insta::assert_snapshot!($world.snapshot_of($name), $text.replace(&folder, "FOLDER")) });
     }};
+}
+
+/// A person with another scope is not erased: the certificate says so under its headline.
+async fn a_certificate_names_other_spellings_that_are_live(world: World) {
+    let world = world.with_keys(0..3).await;
+    world.run(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]).ended(0);
+    let (document, page) = issued(&world, &OF, 0);
+    assert!(!document["remarks"].to_string().contains("similar_scopes"), "{document}");
+    world.run(&["hold", "Customer", "CUST_1", "--reason", "r", "--allow-unknown"]).ended(0);
+    let said = "other scopes under this id, which are not shredded: Customer CUST_1 (live)";
+    let again = issued(&world, &OF, 0);
+    assert!(again.0["remarks"].to_string().contains(said), "{}", again.0);
+    assert!(again.0["remarks"].to_string().contains("similar_scopes"), "{}", again.0);
+    let note = |page: &str| text_of(page).find(said);
+    assert!(note(&page).is_none() && note(&again.1).unwrap() < text_of(&again.1).find("Stored events").unwrap());
+    let text = world.run(&OF).ended(0).out;
+    assert!(text.lines().take(4).any(|line| line.contains(said)), "{text}");
 }
 
 async fn a_certificate_is_issued_as_text_json_and_page(world: World) {
@@ -281,7 +299,7 @@ async fn the_horizon_is_what_was_said_about_copies(world: World) {
     assert!(world.json(&["status"])["horizon"]["at"].is_null());
     assert!(world.json(&[&["status"], &COPIES[..]].concat())["horizon"]["at"].is_string());
     let status = world.run(&[&["status"], &COPIES[..]].concat()).ended(0);
-    assert!(status.out.contains("no copy of the keys opens what is shredded now, if"), "{status:?}");
+    assert!(status.out.contains("Horizon of everything shredded until now: from 2"), "{status:?}");
 }
 
 async fn a_page_is_written_once_and_for_its_owner_alone(world: World) {

@@ -32,6 +32,8 @@ async fn i12_a_held_scope_is_not_shredded_by_the_command(world: World) {
     let shred = ["shred", "Customer", "cust_0", "--reason", "request 1", "--yes"];
     let refused = world.run(&[&shred[..], &["--json"]].concat()).refused(4, "held");
     assert!(refused.error()["message"].as_str().unwrap().contains(&first), "{refused:?}");
+    let refused = world.run(&shred).ended(4);
+    assert!(!refused.err.contains("for good"), "it must not say so before it knows: {refused:?}");
     assert_eq!(world.read().await, (3, 0), "a held scope was shredded");
     snapshot!(world, "holds", world.run(&["holds"]).ended(0));
     assert_eq!(world.json(&["holds"])["holds"][0]["hold"], *first);
@@ -40,8 +42,19 @@ async fn i12_a_held_scope_is_not_shredded_by_the_command(world: World) {
 
     let (due, written) = soon();
     let schedule = ["schedule-shred", "Customer", "cust_0", "--due", &written, "--mode", "keep-working"];
-    world.run(&[&schedule[..], &reason].concat()).ended(0);
+    let scheduled = world.run(&[&schedule[..], &reason].concat()).ended(0);
+    assert!(scheduled.out.contains("Customer cust_0 is held (1 hold): the sweep leaves it"), "{scheduled:?}");
+    let shows = world.run(&["keys", "show", "Customer", "cust_0"]).ended(0).out;
+    assert!(shows.contains(&format!("Held until it is released: hold {first}\n")), "{shows}");
+    assert!(shows.contains(&format!("Its shred is due at {}", &written[..19])), "{shows}");
+    assert!(shows.contains(", mode keep-working\n"), "{shows}");
+    let shows = world.run(&["keys", "show", "Customer", "cust_1"]).ended(0).out;
+    assert!(shows.contains("Held until 2999-01-31T00:00:00Z: hold ") && !shows.contains("due at"), "{shows}");
+    let status = ["status", "--check"];
+    world.run(&status).ended(0);
     until(due).await;
+    let overdue = world.run(&status).ended(5).out;
+    assert!(overdue.contains("Shreds overdue\n  1 scheduled shred is due, the first since 2"), "{overdue}");
     let swept = world.run(&["sweep", "--json"]).ended(5).json();
     assert_eq!((&swept["shredded"], &swept["held"][0]["hold"]), (&0.into(), &first.as_str().into()));
     snapshot!(world, "sweep_held", world.run(&["sweep"]).ended(5));
@@ -73,6 +86,14 @@ async fn what_has_come_due_is_swept(world: World) {
     world.run(&[&cancel[..], &["--json"]].concat()).refused(4, "scope_state");
     assert_eq!(world.read().await, (3, 1), "the first one is redacted already");
     assert_eq!(world.json(&["keys", "show", "Customer", "cust_0"])["state"], "withheld");
+    // It comes back with the end of its schedule only.
+    let enable = ["enable", "Customer", "cust_0", "--reason", "r", "--json"];
+    let refused = world.run(&enable).refused(4, "scope_state");
+    let message = "is disabled or withheld by a scheduled shred: eventseal cancel-shred makes its keys usable again";
+    assert!(refused.error()["message"].as_str().unwrap().contains(message), "{refused:?}");
+    let refused = world.run(&["export", "Customer", "cust_0", "--json"]).refused(4, "disabled");
+    assert!(refused.error()["message"].as_str().unwrap().contains("or eventseal cancel-shred if"), "{refused:?}");
+    assert_eq!(world.read().await, (3, 1));
     until(due).await;
     snapshot!(world, "sweep", world.run(&["sweep", "--actor", "timer"]).ended(0));
     assert_eq!(world.read().await, (2, 2));
@@ -92,7 +113,9 @@ async fn times_and_ids_that_make_no_sense_are_refused(world: World) {
     for until in ["tomorrow", "31.1.2027", "2027-02-30"] {
         world.run(&[&hold[..], &["--until", until]].concat()).refused(2, "usage");
     }
-    world.run(&[&hold[..], &["--until", "2020-01-31"]].concat()).refused(2, "invalid_input");
+    let passed = world.run(&[&hold[..], &["--until", "2020-01-31"]].concat()).refused(2, "invalid_input");
+    let message = "the end of the hold is 2020-01-31T00:00:00Z, which has passed: ";
+    assert!(passed.error()["message"].as_str().unwrap().contains(message), "{passed:?}");
     // A misspelled id must not look like a hold.
     world.run(&["hold", "Customer", "cust_99", "--reason", "r", "--json"]).refused(4, "unknown_scope");
     world.run(&["hold", "Customer", "cust_99", "--reason", "r", "--allow-unknown"]).ended(0);

@@ -240,6 +240,7 @@ async fn every_hold_and_schedule(printed: &mut Printed) {
         ended("schedule-shred", &[&of("schedule-shred", customer)[..], &later, &[mode]].concat(), 0);
     }
     ended("cancel-shred", &of("cancel-shred", "cust_22"), 0);
+    ended("keys show", &["keys", "show", "Customer", "cust_20"], 0);
 
     // An application that names no actor holds what comes due.
     let Database::Sqlite(db) = &world.database else { unreachable!() };
@@ -259,6 +260,7 @@ async fn every_hold_and_schedule(printed: &mut Printed) {
         tokio::task::yield_now().await;
     }
     let tx = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    ended("status", &["status", "--check"], 5);
     ended("sweep", &["sweep", "--lock-timeout", "0"], 3);
     tx.rollback().await.unwrap();
     let swept = ended("sweep", &["sweep"], 5);

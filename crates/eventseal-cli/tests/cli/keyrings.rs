@@ -41,10 +41,17 @@ async fn a_keyring_may_come_out_of_a_pipe() {
         ("$EVENTSEAL prepare --keyring /dev/null", "neither a file nor a pipe"),
         ("$EVENTSEAL prepare --keyring .", "neither a file nor a pipe"),
         ("$EVENTSEAL prepare --keyring <(true)", "it has no entries"),
-        ("$EVENTSEAL prepare --keyring no/such/keyring", "does not exist. Make it once"),
+        (
+            "$EVENTSEAL prepare --keyring no/such/keyring",
+            "file no/such/keyring, named by --keyring, does not exist: correct it",
+        ),
         (
             "$EVENTSEAL prepare --keyring /etc/a-name-that-is-as-long-as-some-keys-in-base64",
-            "does not exist. Make it once",
+            "file, named by --keyring, does not exist: correct it. Only for a new key database: make it with",
+        ),
+        (
+            "EVENTSEAL_KEYRING_FILE=other.ring $EVENTSEAL prepare",
+            "file other.ring, named by EVENTSEAL_KEYRING_FILE, does not exist",
         ),
         ("chmod 644 ring; $EVENTSEAL prepare --keyring ring", "chmod 600"),
     ] {

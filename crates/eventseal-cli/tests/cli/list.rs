@@ -17,7 +17,8 @@ async fn scopes_are_listed_in_pages(world: World) {
     let world = world.with_keys(0..0).await;
     let empty = world.json(&["keys", "list"]);
     assert_eq!((&empty["scopes"], &empty["next"], &empty["namespace"]), (&json!([]), &Value::Null, &"shop".into()));
-    assert_eq!(world.run(&["keys", "list"]).ended(0).out, "There is no such scope.\n");
+    assert_eq!(world.run(&["keys", "list"]).ended(0).out, "No scope yet.\n");
+    assert_eq!(world.run(&["keys", "list", "--kind", "Guest"]).ended(0).out, "There is no such scope.\n");
 
     world.append(0..3).await.unwrap();
     world.run(&["prepare", "--partition", "tenant_7"]).ended(0);

@@ -53,8 +53,14 @@ async fn a_shred_is_confirmed_on_a_terminal() {
     assert_eq!(code, 130, "{shown}");
     assert!(shown.contains("interrupted: nothing was changed"), "{shown}");
     assert_eq!(world.read().await, (2, 0));
+    // What is held is refused before anybody is asked.
+    let held = world.json(&["hold", "Customer", "cust_0", "--reason", "case 12"])["hold"].as_str().unwrap().to_owned();
+    let (code, shown) = shred("");
+    assert!(code == 4 && !shown.contains("Type the"), "{shown}");
+    world.run(&["release", "Customer", "cust_0", &held, "--reason", "closed"]).ended(0);
     let (code, shown) = shred("cust_0\n");
     assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains("Next: eventseal shred-log export --append COPY."), "{shown}");
     assert_eq!(world.read().await, (1, 1));
 }
 
