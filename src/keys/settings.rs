@@ -188,9 +188,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized + 'static> KeyManagerBuil
     }
 
     /// Opens, seals and decides nothing while the key table does not agree with a copy of its shred log. So a restore
-    /// of the key database, or of a part of it, brings nothing back that was shredded, and no shred is carried out whose
-    /// hold or cancellation the restore has lost. Call it several times to require several copies, each of which must
-    /// be there and agree. The shortest `period` holds then.
+    /// of the key database, or of a part of it, brings nothing back that was shredded. No shred is carried out whose
+    /// hold or cancellation the restore has lost. Call it several times to require several copies, each of which
+    /// must be there and agree. The shortest `period` holds then.
     ///
     /// [`prepare`](KeyManager::prepare), [`open`](KeyManager::open), and the first call that opens, seals or changes
     /// a scope after each `period` compare. If something disagrees, they fail with

@@ -2,8 +2,8 @@
 
 use super::copy::{ShredLogCopy, UNREADABLE, UNWRITABLE, failed, wrong};
 use super::forks::Forks;
-use super::page::OfScopes;
 use super::lines::{CopiedKeys, Stamp, entry_line, parse};
+use super::page::OfScopes;
 use super::verify::CopyState;
 use super::{LogProgress, PAGE};
 use crate::error::{Error, KeyFault, Result};

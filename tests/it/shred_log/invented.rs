@@ -12,7 +12,8 @@ const PUT_BACK: &str = "DELETE FROM shred_log; DELETE FROM shred_entries; DELETE
     INSERT INTO shred_entries SELECT * FROM saved_entries; INSERT INTO shred_log SELECT * FROM saved_log;
     INSERT INTO shred_log_head SELECT * FROM saved_head";
 /// A new entry, with a row of its own at the end of the chain.
-const INVENTED: &str = "INSERT INTO shred_entries (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state,
+const INVENTED: &str =
+    "INSERT INTO shred_entries (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state,
         generation, reason, mac_key_id, mac, sealed)
     SELECT '00000000-0000-4000-8000-000000000001', scope_kind, '2', 1, decided_at, 'disable', 'live', 1, 'invented',
         mac_key_id, mac, sealed FROM shred_entries LIMIT 1;

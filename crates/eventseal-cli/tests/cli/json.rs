@@ -507,7 +507,8 @@ async fn every_certificate(printed: &mut Printed) {
     // A key was lost; the headers of some events can't be read; there is another scope under the id.
     done(&["rotate-data-key", "Customer", "cust_4"]);
     done(&["shred", "customer", "cust_4", "--reason", "spelled otherwise", "--yes", "--allow-unknown"]);
-    world.execute("DROP TRIGGER data_keys_stay; DELETE FROM data_keys WHERE scope_id = 'cust_4' AND version = 1").await;
+    let lose = "DROP TRIGGER data_keys_stay; DELETE FROM data_keys WHERE scope_id = 'cust_4' AND version = 1";
+    world.execute(lose).await;
     let broken = r#"UPDATE events SET payload = CAST(replace(CAST(payload AS TEXT), '{"$seal":"', '{"$seal":"_') AS BLOB)
         WHERE global_position = 1"#;
     world.execute(broken).await;
