@@ -45,7 +45,7 @@ pub struct PostgresCopy(CopyTable<Postgres>);
 impl CopyDialect for Postgres {
     const ADD: &'static str = "INSERT INTO {table} (line, text)
         SELECT $1 + w.number, w.text FROM UNNEST((SELECT $2::text[])) WITH ORDINALITY AS w (text, number)
-        ON CONFLICT DO NOTHING RETURNING line";
+        ORDER BY w.number ON CONFLICT DO NOTHING RETURNING line";
     const MIGRATIONS: &'static Migrations =
         &[("shred log copy", include_str!("../../migrations/postgres/shred_log_copy/0001_shred_log_copy.sql"))];
 

@@ -95,7 +95,20 @@ impl<D: CopyDialect> CopyTable<D> {
         let statement = D::number(D::number(query::<D>(&self.lines), from), i64::from(limit));
         let rows = D::rows(statement, &mut *connection).await.map_err(key_database(READING));
         let rows = if_migrated(rows, Vec::new())?;
-        Ok(rows.iter().map(|row| row.text(1).map(str::to_owned)).collect::<Result<_>>()?)
+        let mut lines = Vec::with_capacity(rows.len());
+        for (number, row) in (from.saturating_add(1)..).zip(&rows) {
+            // A page begins at a count of lines. With a gap, it would begin at other lines than it says.
+            if row.number(0)? != number {
+                let table = &self.table;
+                return Err(format!(
+                    "row {number} of the table {table} is missing, whose rows are numbered without gaps: find out who \
+                     can write to it, and begin a new copy"
+                )
+                .into());
+            }
+            lines.push(row.text(1)?.to_owned());
+        }
+        Ok(lines)
     }
 
     pub(crate) async fn append(&self, last: Option<&str>, lines: &[String]) -> Result<(), BoxError> {
@@ -122,6 +135,9 @@ impl<D: CopyDialect> CopyTable<D> {
                 return Ok(Err(refused));
             }
             let at = end.map_or(0, |(line, _)| line);
+            if at > i64::MAX - i64::try_from(lines.len()).unwrap_or(i64::MAX) {
+                return Ok(Err("its last row has a number that is too high for a row behind it".into()));
+            }
             let statement = D::texts(D::number(query::<D>(&self.add), at), lines);
             let added = D::rows(statement, tx).await.map_err(key_database(ADDING))?;
             // Somebody else has added lines since the end was read, so none of these may stay.
@@ -148,6 +164,7 @@ fn if_migrated<T>(found: Result<T>, empty: T) -> Result<T> {
 fn fill(sql: &str, schema: Option<&str>, table: &str) -> String {
     sql.replace("{table}", &qualified(schema, table))
         .replace("{refuse}", &qualified(schema, &format!("{table}_refuse")))
+        .replace("{follow}", &qualified(schema, &format!("{table}_follow")))
         .replace("{name}", table)
 }
 

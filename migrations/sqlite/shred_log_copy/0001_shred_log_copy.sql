@@ -13,3 +13,6 @@ BEGIN SELECT raise(ABORT, 'lines of a copy of the shred log are only ever added'
 CREATE TRIGGER "{name}_is_not_replaced" BEFORE INSERT ON {table}
 WHEN EXISTS (SELECT 1 FROM {table} WHERE line = new.line)
 BEGIN SELECT raise(ABORT, 'lines of a copy of the shred log are only ever added'); END;
+CREATE TRIGGER "{name}_has_no_gaps" BEFORE INSERT ON {table}
+WHEN new.line > coalesce((SELECT max(line) FROM {table}), 0) + 1
+BEGIN SELECT raise(ABORT, 'lines of a copy of the shred log are numbered without gaps'); END;

@@ -15,6 +15,8 @@ use std::collections::HashSet;
 use std::fmt;
 use uuid::Uuid;
 
+/// How many lines a short copy may have more than once. A long one may have half of them.
+const MAX_REPEATS: usize = 1_000;
 /// How many findings a report lists.
 const LISTED: usize = 100;
 
@@ -228,6 +230,24 @@ impl CheckedCopy {
     }
 }
 
+/// How often lines were read again that were read before. A copy has a line twice if an answer was lost. One that never
+/// ends has them for ever.
+#[derive(Default)]
+struct Repeats {
+    lines: HashSet<[u8; 16]>,
+    count: usize,
+}
+
+impl Repeats {
+    fn next(&mut self, text: &str) -> Result<(), &'static str> {
+        self.count += usize::from(!self.lines.insert(digest_of(text)));
+        if self.count > MAX_REPEATS.max(self.lines.len()) {
+            return Err("is one more that the copy has already, and most of its lines are: begin a new copy");
+        }
+        Ok(())
+    }
+}
+
 fn digest_of(text: &str) -> [u8; 16] {
     let mut digest = [0; 16];
     digest.copy_from_slice(&Transcript::of(&[text.as_bytes()]).as_bytes()[..16]);
@@ -244,6 +264,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ) -> Result<CheckedCopy> {
         let keys = self.keys_for(copy, namespace, known).await?;
         let (mut checked, mut check) = (CheckedCopy::default(), ChainCheck::new(namespace, &keys));
+        let mut repeats = Repeats::default();
         loop {
             let page = copy.lines(checked.lines, PAGE).await.map_err(failed(copy, UNREADABLE))?;
             if page.is_empty() {
@@ -251,6 +272,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             }
             for text in page {
                 checked.lines += 1;
+                repeats.next(&text).map_err(|problem| wrong(copy, Some(checked.lines), problem))?;
                 let refused = |problem: &str| wrong(copy, Some(checked.lines), problem);
                 let line = parse(&text).map_err(|problem| refused(&problem))?;
                 if line.stamp().namespace != namespace.as_str() {
@@ -283,14 +305,15 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     /// The keys with which a copy is checked: those that are known, and those that the copy itself brings.
     async fn keys_for(&self, copy: &dyn ShredLogCopy, namespace: &Namespace, known: &LogKeys) -> Result<LogKeys> {
-        let (mut keys, mut from) = (known.clone(), 0);
+        let (mut keys, mut from, mut repeats) = (known.clone(), 0, Repeats::default());
         loop {
             let page = copy.lines(from, PAGE).await.map_err(failed(copy, UNREADABLE))?;
             if page.is_empty() {
                 return Ok(keys);
             }
-            from += page.len() as u64;
             for text in &page {
+                from += 1;
+                repeats.next(text).map_err(|problem| wrong(copy, Some(from), problem))?;
                 // Whatever is wrong with a line is said when it is checked.
                 if text.contains("\"copied_keys\"")
                     && let Ok(Line::Keys(stamp, copied)) = parse(text)

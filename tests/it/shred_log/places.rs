@@ -22,6 +22,14 @@ pub(crate) trait Place: Send + Sync + Sized + 'static {
     /// Puts these lines in place of all that there are, as somebody does who can write to the place.
     async fn write(&self, lines: &[String]);
 
+    /// Adds a row, as somebody does who may add rows.
+    async fn insert(&self, _number: i64, _line: &str) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    /// The same, by somebody who may do anything, and switches triggers off.
+    async fn force(&self, _number: i64, _line: &str) {}
+
     /// Fills the disk up, for handles that are opened from now on.
     async fn fill_up(&self) {}
 
@@ -109,6 +117,16 @@ impl Place for InSqlite {
         tx.commit().await.unwrap();
     }
 
+    async fn insert(&self, number: i64, line: &str) -> Result<(), sqlx::Error> {
+        let insert = sqlx::query("INSERT INTO shred_log_copy VALUES (?, ?)").bind(number).bind(line);
+        insert.execute(&self.0.pool).await.map(drop)
+    }
+
+    async fn force(&self, number: i64, line: &str) {
+        self.0.pool.execute("DROP TRIGGER IF EXISTS shred_log_copy_has_no_gaps").await.unwrap();
+        self.insert(number, line).await.unwrap();
+    }
+
     async fn fill_up(&self) {
         self.1.store(true, Ordering::SeqCst);
     }
@@ -145,6 +163,19 @@ impl Place for InPostgres {
                 .await
                 .unwrap();
         }
+        tx.commit().await.unwrap();
+    }
+
+    async fn insert(&self, number: i64, line: &str) -> Result<(), sqlx::Error> {
+        let insert = sqlx::query("INSERT INTO shred_log_copy VALUES ($1, $2)").bind(number).bind(line);
+        insert.execute(&self.0.pool).await.map(drop)
+    }
+
+    async fn force(&self, number: i64, line: &str) {
+        let mut tx = self.0.pool.begin().await.unwrap();
+        tx.execute("SET LOCAL session_replication_role = replica").await.unwrap();
+        let insert = sqlx::query("INSERT INTO shred_log_copy VALUES ($1, $2)").bind(number).bind(line);
+        insert.execute(&mut *tx).await.unwrap();
         tx.commit().await.unwrap();
     }
 
