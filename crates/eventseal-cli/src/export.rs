@@ -158,6 +158,9 @@ impl Out {
             }
         }
         drop(unfinished);
+        let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // The name must outlast a crash too. Not every system lets a folder be opened.
+        File::open(folder).map_or(Ok(()), |folder| folder.sync_all())?;
         interrupt::kept(format!("{} is complete", shown(&name.to_string_lossy())));
         Ok(())
     }

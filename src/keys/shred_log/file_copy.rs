@@ -50,21 +50,25 @@ impl FileCopy {
     }
 
     fn open_for_appending(&self) -> io::Result<File> {
-        let is_new = !self.path.exists();
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(&self.path)?;
-        if is_new && let Some(folder) = self.path.parent() {
-            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            // The name of the file must outlast a crash too. Not every system lets a folder be opened.
-            if let Ok(folder) = File::open(folder) {
-                folder.sync_all()?;
-            }
-        }
         file.lock()?;
+        if file.metadata()?.len() == 0 {
+            self.sync_folder()?;
+        }
         Ok(file)
+    }
+
+    /// The name of the file must outlast a crash too. It is seen to before the first line is added: the process that
+    /// made the file may have ended before it could.
+    fn sync_folder(&self) -> io::Result<()> {
+        let Some(folder) = self.path.parent() else { return Ok(()) };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        // Not every system lets a folder be opened.
+        File::open(folder).map_or(Ok(()), |folder| folder.sync_all())
     }
 
     fn read(&self, from: u64, limit: u32) -> io::Result<Vec<String>> {

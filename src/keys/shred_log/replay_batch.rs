@@ -236,6 +236,14 @@ impl<'a> Repair<'a> {
         if fold.state == ScopeState::Shredded && live {
             self.undecided.push(scope.clone());
             self.repaired += u64::from(!back.is_empty() || made > 0);
+            // The scope stays as it is. But nothing points to a key that was destroyed.
+            if was_active.is_some_and(|active| back.contains(&active)) {
+                let (state, generation, due) = (record.state, record.generation, record.due);
+                let setting = ScopeSetting { scope, state, generation, due, active: None };
+                if !rows.set_scope(&setting).await? {
+                    return Err(no_effect(REPLAYING, "key_scopes"));
+                }
+            }
             return Ok(());
         }
         let due = fold.schedule.as_ref().map(|schedule| schedule.due);
