@@ -28,7 +28,11 @@ pub(crate) async fn export(args: ExportLog, json: bool) -> Result<Report, Failur
         let done = manager.export_log(&mut db.connection, &*copy, &mut show).await?;
         bar.finish();
         let name = shown(&copy.name());
-        let began = if done.began { "Begun: " } else { "" };
+        let began = if done.began {
+            format!("A NEW COPY WAS BEGUN: {name} did not exist, or was empty. It knows nothing of earlier copies.\n")
+        } else {
+            String::new()
+        };
         let text = format!("{began}{} added to {name}, which ends at entry {}.", entries(done.added), number(done.seq));
         let json = json!({
             "copy": copy.name(),
@@ -69,6 +73,8 @@ fn verified(found: &LogReport) -> Report {
     for finding in &findings {
         let _ = writeln!(text, "  {}", shown(finding));
     }
+    let lacks = |copy: &CopyReport| matches!(copy.state, CopyState::Empty | CopyState::Behind);
+    let lacking = found.copies.iter().filter(|copy| lacks(copy)).count();
     if found.is_sound() {
         text.push_str("Nothing was altered, dropped, moved or invented, and the keys agree with it.");
     } else {
@@ -76,7 +82,7 @@ fn verified(found: &LogReport) -> Report {
     }
     let copies = found.copies.iter().map(copy_json);
     let json = json!({
-        "ok": found.is_sound(),
+        "ok": found.is_sound() && lacking == 0,
         "seq": found.seq,
         "hash": hex(&found.hash),
         "carried": found.carried,
@@ -84,8 +90,11 @@ fn verified(found: &LogReport) -> Report {
         "count": found.count,
         "findings": findings,
     });
+    if lacking > 0 {
+        text.push_str("\nA copy lacks entries, so a restore may bring back what was shredded: see above.");
+    }
     let report = Report::new(text, json);
-    if found.is_sound() { report } else { report.ending(Exit::Problems) }
+    if found.is_sound() && lacking == 0 { report } else { report.ending(Exit::Problems) }
 }
 
 pub(crate) async fn replay(args: ReplayLog, json: bool) -> Result<Report, Failure> {
@@ -208,7 +217,7 @@ pub(crate) fn of_copy(state: CopyState) -> &'static str {
     match state {
         CopyState::Complete => "it has every entry",
         CopyState::Behind => "the log has gone on since: export again",
-        CopyState::Empty => "it is empty: export to begin it",
+        CopyState::Empty => "it does not exist, or is empty: look whether that is the right one, or export to begin it",
         CopyState::Replayed => "it was replayed to its end, and the log went on in another way: begin a new copy",
         CopyState::Ahead => "the log ends before it",
         _ => "the log went on in another way",

@@ -41,8 +41,8 @@ pub(crate) struct ExportLog {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Ends with exit code 5 if it finds something. Without a copy it can't see that the last entries were dropped, or that \
-everything was restored.
+Ends with exit code 5 if it finds something, and if a copy does not exist, is empty or lacks entries. Without a copy \
+it can't see that the last entries were dropped, or that everything was restored.
 
 Examples:
   eventseal shred-log verify --keyring /etc/shop/keyring

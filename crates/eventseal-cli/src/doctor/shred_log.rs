@@ -5,6 +5,8 @@ use crate::connect::{Backend, Db};
 use crate::output::number;
 use eventseal::keys::KeyTable;
 
+/// After a restore of everything, the keys agree with a log that is too short.
+const LATER: &str = "whether it ended later, only a copy knows: shred-log verify COPY";
 /// How many scopes are named at most.
 const SHOWN: u32 = 5;
 
@@ -17,10 +19,10 @@ pub(super) async fn agrees<C: Backend>(db: &mut Db<C>, checks: &mut Checks) {
     match found {
         Ok(found) if found.is_empty() && head.unsealed => {
             let found = format!("it ends at entry {}, and newer entries are not in the chain yet", number(head.seq));
-            checks.good(NAME, found + ": exporting does it");
+            checks.good(NAME, format!("{found}: exporting does it; {LATER}"));
         }
         Ok(found) if found.is_empty() => {
-            checks.good(NAME, format!("it ends at entry {}, and the keys agree with it", number(head.seq)));
+            checks.good(NAME, format!("it ends at entry {}, and the keys agree with it; {LATER}", number(head.seq)));
         }
         Ok(found) => {
             let found = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");

@@ -61,7 +61,7 @@ async fn from_the_first_export_to_the_replay(session: &mut Session) {
     session.log(&["verify"], 0);
     session.log(&["export", "--append", "COPY"], 0);
     session.world.json(&["disable", "Customer", "cust_2", "--reason", "incident 3"]);
-    session.log(&["verify", "COPY"], 0);
+    session.log(&["verify", "COPY"], 5);
     session.log(&["export", "--append", "COPY"], 0);
     session.log(&["verify", "COPY"], 0);
     session.world.back_up().await;
@@ -90,7 +90,7 @@ async fn what_the_commands_of_the_log_print_as_json(world: World) {
 
 async fn what_the_commands_of_the_log_say_about_errors(world: World) {
     let mut session = Session::new(world.with_keys(0..4).await, false);
-    session.log(&["verify", "COPY"], 0);
+    session.log(&["verify", "COPY"], 5);
     session.log(&["replay", "COPY"], 1);
     session.world.json(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]);
     session.log(&["export", "--append", "COPY"], 0);

@@ -44,7 +44,7 @@ async fn a_url_names_a_copy_in_a_database(world: World) {
     world.json(&["shred-log", "export", "--append", &file]);
     world.json(&["disable", "Customer", "cust_2", "--reason", "incident 3"]);
     assert_eq!(world.json(&["shred-log", "export", "--append", name])["added"], 1);
-    let verified = world.json(&["shred-log", "verify", name, &file]);
+    let verified = world.run(&["shred-log", "verify", name, &file, "--json"]).ended(5).json();
     let states: Vec<&str> =
         verified["copies"].as_array().unwrap().iter().map(|copy| copy["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["complete", "behind"], "{verified}");
@@ -97,10 +97,20 @@ async fn a_log_is_exported_verified_and_replayed(world: World) {
     let file = file.to_str().unwrap();
     world.json(&["shred", "Customer", "cust_1", "--reason", "request 118", "--yes"]);
     let begun = world.run(&["shred-log", "export", "--append", file]).ended(0);
-    assert!(begun.out.starts_with("Begun: 1 entry added to "), "{begun:?}");
+    assert!(begun.out.starts_with("A NEW COPY WAS BEGUN: ") && begun.out.contains("\n1 entry added to "), "{begun:?}");
     world.json(&["disable", "Customer", "cust_2", "--reason", "incident 3"]);
-    let verified = world.run(&["shred-log", "verify", file]).ended(0);
+    let verified = world.run(&["shred-log", "verify", file]).ended(5);
     assert!(verified.out.contains("the log has gone on since: export again"), "{verified:?}");
+    let other = folder.path().join("nothere.shredlog");
+    for made in [false, true] {
+        if made {
+            std::fs::write(&other, "").unwrap();
+        }
+        let verified = world.run(&["shred-log", "verify", other.to_str().unwrap()]).ended(5);
+        assert!(verified.out.contains("it does not exist, or is empty"), "{verified:?}");
+        let verified = world.run(&["shred-log", "verify", other.to_str().unwrap(), "--json"]).ended(5).json();
+        assert_eq!((&verified["ok"], &verified["copies"][0]["state"]), (&false.into(), &"empty".into()), "{verified}");
+    }
     assert_eq!(world.json(&["shred-log", "export", "--append", file])["added"], 1);
     let again = world.json(&["shred-log", "export", "--append", file]);
     assert_eq!((&again["added"], &again["seq"]), (&0.into(), &2.into()));
