@@ -128,18 +128,19 @@ fn report(place: &str, verified: &Verified, args: &Verify) -> Report {
         text.push_str("Everything is as it should be.");
     } else {
         exit = Exit::Problems;
-        for finding in &verified.findings {
-            let _ = writeln!(
-                text,
-                "✗ {}, {}: first {}\n    {}",
-                finding.kind.as_str().replace('_', " "),
-                times(finding.count),
-                shown(&finding.first.to_string()),
-                shown(&finding.problem)
-            );
-        }
+        text.extend(verified.findings.iter().map(finding));
     }
     Report::new(text, as_json(verified, args)).ending(exit)
+}
+
+fn finding(finding: &VerifyFinding) -> String {
+    format!(
+        "✗ {}, {}: first {}\n    {}\n",
+        finding.kind.as_str().replace('_', " "),
+        times(finding.count),
+        shown(&finding.first.to_string()),
+        shown(&finding.problem)
+    )
 }
 
 fn as_json(verified: &Verified, args: &Verify) -> Value {
