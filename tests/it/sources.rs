@@ -1,7 +1,7 @@
 //! Reads the sources of the library, for the tests that hold its layers and its facade: tokens, modules, items and
 //! `use` trees. Knows as much of Rust as those sources need, and panics at what it does not know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -132,6 +132,30 @@ impl Library {
         }
         Some((module, None))
     }
+}
+
+/// The public async methods of a type of the library, from its `impl` blocks without a trait.
+pub(crate) fn async_methods(of: &str) -> BTreeSet<String> {
+    let mut methods = BTreeSet::new();
+    for file in rust_files(&repository().join("src")) {
+        let text = fs::read_to_string(&file).unwrap();
+        for block in text.split("\nimpl").skip(1) {
+            let block = block.split("\n}").next().unwrap_or_default();
+            let head = block.split('{').next().unwrap_or_default();
+            let is_of = head.contains(&format!(" {of}<")) && !head.contains(" for ");
+            let found = block.split("\n    pub async fn ").skip(1).filter(|_| is_of);
+            methods.extend(found.filter_map(|rest| rest.split(['(', '<']).next()).map(str::to_owned));
+        }
+    }
+    methods
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, mut files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "rs"));
+    files.extend(folders.iter().flat_map(|folder| rust_files(folder)));
+    files
 }
 
 pub(crate) fn joined(module: &str, name: &str) -> String {

@@ -54,6 +54,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ///
     /// # Errors
     /// [`KeyFault::LogAltered`] if there are entries without a MAC after adoption was over: they were invented;
+    /// [`KeyFault::ShredLogBehind`] while the key table does not agree with a required copy;
     /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) if the reason is empty or too long; those of
     /// [`seal_log`](Self::seal_log), and of a [sweep](Self::sweep) about copies.
     pub async fn adopt_entries(&self, connection: &mut Tx, reason: &str) -> Result<AdoptedEntries> {
@@ -62,6 +63,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     pub(crate) async fn adopt_because(&self, connection: &mut Tx, cause: Cause<'_>) -> Result<AdoptedEntries> {
         check_cause(cause)?;
+        // A restore may have lost the entry that says that adoption is over.
+        self.check_log(connection).await?;
         self.copy_ahead(connection).await?;
         let by = self.log_sealer(connection).await?;
         let found = self.entries_without_mac(connection).await?;
@@ -69,6 +72,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let over = self.is_adoption_over(connection).await?;
         let scopes: Vec<KeyScope> = found.iter().cloned().collect();
         for scopes in scopes.chunks(BATCH) {
+            self.check_log(connection).await?;
             let mut work = Adopt { by: &by, cause, scopes, over, done: AdoptedEntries::default() };
             self.store.in_transaction(connection, ADOPTING, &mut work).await?;
             done.entries += work.done.entries;
@@ -76,6 +80,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             done.left.append(&mut work.done.left);
         }
         if !over && done.left.is_empty() {
+            self.check_log(connection).await?;
             let (action, is_said) = (ScopeAction::Adopt, is_end_of_adoption);
             let mut note = Note { by: &by, action, cause, about: None, is_said, said: None };
             self.store.in_transaction(connection, ADOPTING, &mut note).await?;

@@ -2,7 +2,7 @@
 
 use super::{Intruder, chain, copy_in, export, hold, placed, schemas, shop, verify};
 use async_trait::async_trait;
-use eventseal::erasure::{AdoptedEntries, LogFinding, ReplayOptions};
+use eventseal::erasure::{AdoptedEntries, FileCopy, LogFinding, ReplayOptions};
 use eventseal::error::KeyFault;
 use eventseal::keys::ScopeAction;
 use eventseal::postgres::PostgresKeys;
@@ -208,6 +208,21 @@ async fn i14_entries_that_were_invented_are_never_acted_on<B: Older>() {
     assert!(is_refused(&refused), "{refused:?}");
 }
 
+/// A copy can't have the entries from before the log while they are not adopted. Where it is required, and agrees with
+/// the rest, they are adopted all the same.
+async fn i13_entries_are_adopted_where_a_required_copy_agrees<B: Older>() {
+    let (db, store) = migrated::<B>().await;
+    hold(&db, &store, "4").await;
+    let (copy, _folder) = copy_in();
+    assert!(is_refused(&export(&db, &store, &copy).await), "the hold is copied, and the others have no number");
+    let keys = db.keys().require_shred_log(FileCopy::new(copy.path()), std::time::Duration::ZERO);
+    let requiring = db.process_over(keys, schemas());
+    assert_eq!(adopt(&db, &requiring).await.unwrap().scopes, 3);
+    export(&db, &store, &copy).await.unwrap();
+    assert!(verify(&db, &store, Some(&copy)).await.is_sound());
+    assert_eq!(adopt(&db, &requiring).await.unwrap(), AdoptedEntries::default());
+}
+
 async fn i14_nothing_is_adopted_twice<B: Older>() {
     let (db, store) = shop::<B>(&["1", "2"]).await;
     assert_eq!(adopt(&db, &store).await.unwrap(), AdoptedEntries::default(), "there is nothing to adopt");
@@ -239,6 +254,7 @@ support::on_sqlite_and_postgres! {
     i14_what_was_changed_before_the_log_counts_once_it_is_adopted,
     i13_old_shreds_stay_shredded,
     i14_entries_that_were_invented_are_never_acted_on,
+    i13_entries_are_adopted_where_a_required_copy_agrees,
     i14_nothing_is_adopted_twice,
     i14_what_does_not_agree_is_not_adopted,
 }

@@ -3,13 +3,14 @@
 use super::places::{Place, with_every_copy};
 use super::restores::{RESTORE_ALL, RESTORE_ROWS, SAVE, prepare};
 use super::{Intruder, copy_in, export, hold, placed, schemas, seal, shop};
+use crate::sources::async_methods;
 use async_trait::async_trait;
 use eventseal::erasure::{FileCopy, Hold, ShredLogCopy as _, ShredMode, SweepOptions};
 use eventseal::error::KeyFault;
 use eventseal::keys::{KeyManager, RewrapOptions, ShredRequest};
 use eventseal::memory::{MemoryKeys, MemoryStore};
 use eventseal::{Error, Result, SealedStore};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::backend::Backend;
@@ -89,62 +90,102 @@ async fn restored_to_before_a_hold<B: Intruder>(due: OffsetDateTime) -> Restored
     Restored { db, store, process, held, copy, _folder }
 }
 
-/// What a restore has lost may be a hold, or the end of a schedule. So no path changes a scope before the replay.
+/// Calls that decide nothing about a scope, so they need not agree with a copy.
+const DECIDE_NOTHING: [&str; 20] = [
+    // They look for themselves.
+    "prepare",
+    "open",
+    // They read.
+    "holds",
+    "holds_of",
+    "kek_usage",
+    "key_history",
+    "restored_scopes",
+    "schedule_of",
+    "schedules",
+    "scopes",
+    "similar_scopes",
+    // They repair, or say what is to be repaired.
+    "copy_log",
+    "export_log",
+    "replay_log",
+    "seal_log",
+    "verify_log",
+    // They are about key-encryption keys.
+    "create_kek",
+    "move_master_key",
+    "retire_kek",
+    "rotate_kek",
+];
+
+/// The public calls of key managers, and of those that name an actor, by the names of the variables in the test.
+fn public_calls() -> BTreeSet<String> {
+    let mut calls = BTreeSet::new();
+    for (of, called) in [("KeyManager", "keys"), ("KeyOperator", "clerk")] {
+        let methods = async_methods(of);
+        assert!(methods.contains("shred"), "{methods:?}");
+        let deciding = methods.iter().filter(|name| !DECIDE_NOTHING.contains(&name.as_str()));
+        calls.extend(deciding.map(|name| format!("{called}.{name}")));
+    }
+    calls
+}
+
+/// Makes calls that must be refused, and notes their names.
+macro_rules! are_refused {
+    ($db:ident, $noted:ident, $begin:ident, $open:ident: $($keys:ident.$verb:ident($($argument:expr),*);)*) => {$(
+        let call = async || {
+            let mut opened = $db.$begin().await?;
+            $keys.$verb($db.$open(&mut opened), $($argument),*).await.map(drop)
+        };
+        is_behind(call, "its copy").await;
+        $noted.insert(concat!(stringify!($keys), ".", stringify!($verb)).to_owned());
+    )*};
+}
+
+/// What a restore has lost may be a hold, or the end of a schedule, or of adoption. So no path changes a scope before
+/// the replay.
 async fn i12_i13_nothing_is_decided_while_a_copy_disagrees<B: Intruder>() {
     let (scope, scheduled) = (customer_scope("1"), customer_scope("2"));
     let due = OffsetDateTime::now_utc() + Duration::from_secs(1);
     let Restored { db, store, process, held, copy, _folder } = restored_to_before_a_hold::<B>(due).await;
-
-    let keys = process.keys();
-    macro_rules! is_refused {
-        ($tx:ident => $call:expr) => {
-            is_behind(
-                async || {
-                    let mut transaction = db.begin().await?;
-                    let $tx = db.tx(&mut transaction);
-                    $call.await.map(drop)
-                },
-                "its copy",
-            )
-            .await
-        };
-    }
-    is_refused!(tx => keys.shred(tx, &scope, "request"));
-    is_refused!(tx => keys.hold(tx, &scope, "case 8", None));
-    is_refused!(tx => keys.release(tx, &held, "over"));
-    is_refused!(tx => keys.schedule_shred(tx, &scope, due + LONG, ShredMode::Redact, "leaving"));
-    is_refused!(tx => keys.cancel(tx, &scheduled, "stays"));
-    is_refused!(tx => keys.disable(tx, &scope, "incident"));
-    is_refused!(tx => keys.enable(tx, &scope, "over"));
-    is_refused!(tx => keys.reopen(tx, &scope, "back"));
-    is_refused!(tx => keys.rotate_data_key(tx, &scope));
-    macro_rules! ends {
-        ($connection:ident => $call:expr) => {
-            is_behind(
-                async || {
-                    let mut connection = db.connect().await?;
-                    let $connection = db.connection(&mut connection);
-                    $call.await.map(drop)
-                },
-                "its copy",
-            )
-            .await
-        };
+    let mut refused = BTreeSet::new();
+    let (keys, clerk) = (process.keys(), process.keys().acting_as("clerk 7"));
+    are_refused! { db, refused, begin, tx:
+        keys.shred(&scope, "request");
+        clerk.shred(&scope, "request");
+        keys.hold(&scope, "case 8", None);
+        clerk.hold(&scope, "case 8", None);
+        keys.release(&held, "over");
+        clerk.release(&held, "over");
+        keys.schedule_shred(&scope, due + LONG, ShredMode::Redact, "leaving");
+        clerk.schedule_shred(&scope, due + LONG, ShredMode::Redact, "leaving");
+        keys.cancel(&scheduled, "stays");
+        clerk.cancel(&scheduled, "stays");
+        keys.disable(&scope, "incident");
+        clerk.disable(&scope, "incident");
+        keys.enable(&scope, "over");
+        clerk.enable(&scope, "over");
+        keys.reopen(&scope, "back");
+        clerk.reopen(&scope, "back");
+        keys.rotate_data_key(&scope);
     }
     while OffsetDateTime::now_utc() <= due {
         tokio::task::yield_now().await;
     }
     let requests = [ShredRequest { scope: scope.clone(), reason: "request".into() }];
-    ends!(connection => keys.sweep(connection, &SweepOptions::default(), &mut |_| {}));
-    ends!(connection => keys.shred_many(connection, &requests, &mut |_| {}));
-    ends!(connection => keys.shred_partition(connection, "default", "leaves", &mut |_| {}));
-    ends!(connection => keys.rewrap(connection, &RewrapOptions::default(), &mut |_| {}));
-    let mut connection = db.connect().await.unwrap();
-    for id in ["1", "2"] {
-        let history = store.keys().key_history(db.connection(&mut connection), &customer_scope(id)).await.unwrap();
-        assert!(history.unwrap().keys.iter().all(|key| key.shredded_at.is_none()), "{id}");
+    are_refused! { db, refused, connect, connection:
+        keys.sweep(&SweepOptions::default(), &mut |_| {});
+        clerk.sweep(&SweepOptions::default(), &mut |_| {});
+        keys.shred_many(&requests, &mut |_| {});
+        clerk.shred_many(&requests, &mut |_| {});
+        keys.shred_partition("default", "leaves", &mut |_| {});
+        clerk.shred_partition("default", "leaves", &mut |_| {});
+        keys.adopt_entries("the upgrade");
+        clerk.adopt_entries("the upgrade");
+        keys.rewrap(&RewrapOptions::default(), &mut |_| {});
     }
-    drop(connection);
+    assert_eq!(refused, public_calls(), "each call is made here, or in DECIDE_NOTHING with a reason");
+    nothing_was_decided(&db, &store).await;
 
     // The replay brings both back.
     super::replay(&db, &store, &[&copy]).await.unwrap();
@@ -152,6 +193,18 @@ async fn i12_i13_nothing_is_decided_while_a_copy_disagrees<B: Intruder>() {
     let shred = process.keys().shred(db.tx(&mut tx), &scope, "request").await;
     assert!(matches!(shred, Err(Error::Keys(KeyFault::Held { .. }))), "{shred:?}");
     assert_eq!(store.keys().schedule_of(db.tx(&mut tx), &scheduled).await.unwrap(), None);
+}
+
+/// Neither a key nor the log has changed since the restore to before the hold.
+async fn nothing_was_decided<B: Backend>(db: &B, store: &SealedStore<B::Store>) {
+    let mut connection = db.connect().await.unwrap();
+    for (id, entries) in [("1", 0), ("2", 1)] {
+        let history = store.keys().key_history(db.connection(&mut connection), &customer_scope(id)).await.unwrap();
+        let history = history.unwrap();
+        assert!(history.keys.iter().all(|key| key.shredded_at.is_none()), "{id}");
+        assert_eq!(history.entries.len(), entries, "{id}");
+    }
+    assert_eq!(super::chain(db).await.len(), 1, "only the schedule is in the log");
 }
 
 /// The tables are restored while the process runs, and the copy is older than the backup: only the process itself knows
