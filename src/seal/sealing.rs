@@ -336,7 +336,7 @@ impl<'a> Draft<'a> {
         let transcript = Binding::of(namespace, self.event).transcript(&header);
         header.extend_from_slice(&integrity.key.header_tag(&transcript));
         let mut event_keys = Vec::with_capacity(keys.len());
-        for (index, key) in (0_u16..).zip(keys) {
+        for (key, index) in keys.iter().zip(0_u16..=u16::MAX) {
             let event_key = key.key.event_key(&transcript, index)?;
             header.extend_from_slice(event_key.commitment());
             event_keys.push(event_key);
@@ -356,7 +356,7 @@ impl<'a> Draft<'a> {
         push_header(&mut out, header);
         out.push(b',');
         let mut copied = self.body;
-        for (index, sealed) in (0_u16..).zip(&self.sealed) {
+        for (sealed, index) in self.sealed.iter().zip(0_u16..=u16::MAX) {
             out.extend_from_slice(&self.event.payload[copied..sealed.span.start]);
             self.push_sealed(&mut out, &mut buffer, index, sealed, keys)?;
             copied = sealed.span.end;

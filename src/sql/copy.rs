@@ -96,7 +96,7 @@ impl<D: CopyDialect> CopyTable<D> {
         let rows = D::rows(statement, &mut *connection).await.map_err(key_database(READING));
         let rows = if_migrated(rows, Vec::new())?;
         let mut lines = Vec::with_capacity(rows.len());
-        for (number, row) in (from.saturating_add(1)..).zip(&rows) {
+        for (row, number) in rows.iter().zip(from.saturating_add(1)..=i64::MAX) {
             // A page begins at a count of lines. With a gap, it would begin at other lines than it says.
             if row.number(0)? != number {
                 let table = &self.table;

@@ -45,6 +45,23 @@ async fn i14_rows_of_a_copy_leave_no_number_out<B: Backend, P: Place>() {
     }
 }
 
+/// The row with the largest number that the database has is read, and nothing is behind it.
+async fn the_largest_number_is_read<B: Backend, P: Place>() {
+    let (db, store) = shop::<B>(&["1"]).await;
+    let place = P::make().await;
+    let copy = place.copy().await;
+    db.shred(&store, "1").await;
+    export(&db, &store, &copy).await.unwrap();
+    place.force(i64::MAX, "the last").await;
+    let largest = i64::MAX.unsigned_abs();
+    assert_eq!(copy.lines(largest - 1, 1).await.unwrap(), ["the last"]);
+    assert_eq!(copy.lines(largest - 1, u32::MAX).await.unwrap(), ["the last"]);
+    for none in [largest, largest + 1, u64::MAX] {
+        assert!(copy.lines(none, 10).await.unwrap().is_empty(), "{none}");
+    }
+    assert!(copy.lines(largest - 2, 10).await.unwrap_err().to_string().contains("is missing"));
+}
+
 /// A copy that has its last line again and again.
 struct Endless(FileCopy);
 
@@ -80,6 +97,7 @@ async fn i14_a_copy_without_an_end_is_refused<B: Backend>() {
 
 with_tables! {
     i14_rows_of_a_copy_leave_no_number_out,
+    the_largest_number_is_read,
 }
 
 mod of_tables {
