@@ -120,6 +120,8 @@ struct Restored {
     came_back: KeyScope,
     no_tombstone: KeyScope,
     state: KeyScope,
+    /// A key of this one was not there when it was shredded, so no entry names it.
+    hidden: KeyScope,
     sound: KeyScope,
 }
 
@@ -131,17 +133,19 @@ impl KeyWork for Restored {
             keys,
             ..entry(scope, 1, ScopeAction::Shred, ScopeState::Shredded)
         };
-        for scope in [&self.came_back, &self.no_tombstone, &self.state, &self.sound] {
+        for scope in [&self.came_back, &self.no_tombstone, &self.state, &self.hidden, &self.sound] {
             let new = key(scope, 1, kek.kek_id);
             assert!(rows.insert_first_key(&new).await?);
             rows.lock_scopes(std::slice::from_ref(scope)).await?;
             let named = DestroyedKey { key_id: new.key_id, version: 1, kek_id: kek.kek_id, created_at: new.created_at };
             let second = DestroyedKey { key_id: KeyId(Uuid::now_v7()), version: 2, ..named.clone() };
-            rows.insert_entries(&[shred_of(scope, vec![named.clone(), second.clone()])]).await?;
+            let first = (*scope != self.hidden).then(|| named.clone());
+            let keys = first.into_iter().chain([second.clone()]).collect();
+            rows.insert_entries(&[shred_of(scope, keys)]).await?;
             let state = if *scope == self.state { ScopeState::Disabled } else { ScopeState::Shredded };
             let setting = ScopeSetting { scope, state, generation: 1, due: Some(now()), active: None };
             assert!(rows.set_scope(&setting).await?, "set_scope must set a scope that is there, and say so");
-            if *scope != self.came_back {
+            if ![&self.came_back, &self.hidden].contains(&scope) {
                 let at = now();
                 assert_eq!(rows.destroy_by_id(&[new.key_id], at).await?, 1, "destroy_by_id must destroy a live key");
                 assert_eq!(rows.destroy_by_id(&[new.key_id], at).await?, 0, "a key is destroyed once");
@@ -152,7 +156,7 @@ impl KeyWork for Restored {
             let left = rows.data_keys_of(scope).await?;
             let live: Vec<bool> = left.iter().map(|key| key.wrapped_key.is_some()).collect();
             let expected = match scope {
-                scope if *scope == self.came_back => vec![true, false],
+                scope if [&self.came_back, &self.hidden].contains(&scope) => vec![true, false],
                 scope if *scope == self.no_tombstone => vec![false],
                 _ => vec![false, false],
             };
@@ -175,6 +179,7 @@ async fn the_shred_log_is_compared<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D,
         came_back: fresh("came back"),
         no_tombstone: fresh("no tombstone"),
         state: fresh("state"),
+        hidden: fresh("hidden"),
         sound: fresh("sound"),
     };
     must(keys.in_transaction(conn, "restoring", &mut work).await, "in_transaction");
@@ -183,10 +188,16 @@ async fn the_shred_log_is_compared<D: Database, K: KeyTable<Tx = D::Tx>>(db: &D,
         (&work.came_back, LogProblem::KeyCameBack),
         (&work.no_tombstone, LogProblem::NoTombstone),
         (&work.state, LogProblem::State),
+        (&work.hidden, LogProblem::KeyCameBack),
     ] {
         let of_scope: Vec<&LogDisagreement> = found.iter().filter(|found| found.scope == *scope).collect();
         let expected = LogDisagreement { scope: scope.clone(), problem };
-        assert_eq!(of_scope, [&expected], "log_disagreements must find what a restore brings back");
+        let rule = if *scope == work.hidden {
+            "log_disagreements must find a key of a shredded scope that no entry names"
+        } else {
+            "log_disagreements must find what a restore brings back"
+        };
+        assert_eq!(of_scope, [&expected], "{rule}");
     }
     assert!(
         found.iter().all(|found| found.scope != work.sound),

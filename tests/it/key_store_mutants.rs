@@ -61,6 +61,7 @@ enum Fault {
     DestroysNothingByIdAndSaysOtherwise,
     SetsNoScopeAndSaysOtherwise,
     FindsNoDisagreement,
+    FindsNoHiddenKey,
 }
 
 #[derive(Clone, Copy)]
@@ -195,8 +196,13 @@ impl KeyFaults for Mutant {
     }
 
     async fn log_disagreements(&self, tx: &mut MemoryTx, limit: u32) -> Result<Vec<LogDisagreement>> {
-        let found = self.0.log_disagreements(tx, limit).await?;
-        Ok(if self.1 == Fault::FindsNoDisagreement { Vec::new() } else { found })
+        let mut found = self.0.log_disagreements(tx, limit).await?;
+        match self.1 {
+            Fault::FindsNoDisagreement => found.clear(),
+            Fault::FindsNoHiddenKey => found.retain(|found| !found.scope.id().starts_with("hidden")),
+            _ => {}
+        }
+        Ok(found)
     }
 
     async fn unsealed_entries(
@@ -371,6 +377,7 @@ async fn a_store_that_breaks_a_rule_is_caught_by_name() {
         (Fault::DestroysNothingByIdAndSaysOtherwise, "a key is destroyed once"),
         (Fault::SetsNoScopeAndSaysOtherwise, "set_scope must set the state"),
         (Fault::FindsNoDisagreement, "log_disagreements must find what a restore brings back"),
+        (Fault::FindsNoHiddenKey, "log_disagreements must find a key of a shredded scope that no entry names"),
     ] {
         let suites = async move {
             let (mutant, db) = (Faulty(Mutant(MemoryKeys::new(), fault)), Memory::new());
