@@ -47,6 +47,7 @@ mod list;
 mod log_output;
 mod page;
 mod poolers;
+mod replay_process;
 mod rewrap_process;
 mod rotation;
 mod scopes;

@@ -18,7 +18,7 @@ on_both! {
 }
 
 /// Starts a command, without waiting for its end.
-fn start(world: &World, arguments: &[&str]) -> Child {
+pub(crate) fn start(world: &World, arguments: &[&str]) -> Child {
     world.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -30,11 +30,13 @@ fn result(child: Child) -> Value {
 }
 
 /// Waits until a count in the database has reached `at_least`. Returns false if the command ended before.
-async fn reached(world: &World, child: &mut Child, sql: &'static str, at_least: usize) -> bool {
+pub(crate) async fn reached(world: &World, child: &mut Child, sql: &'static str, at_least: usize) -> bool {
     // Who counts all the time takes a core from the command and from the other tests.
     let mut looks = tokio::time::interval(std::time::Duration::from_millis(5));
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let deadline = support::Deadline::of("for a command to come so far");
     loop {
+        deadline.check();
         let count: usize = world.column(sql).await[0].parse().unwrap();
         if count >= at_least {
             return true;
