@@ -1,5 +1,5 @@
-//! `eventseal shred-log replay` as a process that is killed in the middle. Nothing that was shredded opens where the copy
-//! is required, and the next run completes the replay (invariants I11 and I13).
+//! `eventseal shred-log replay` as a process that is killed in the middle. Nothing that was shredded opens where the
+//! copy is required, and the next run completes the replay (invariants I11 and I13).
 
 use crate::command::{Database, World};
 use crate::rewrap_process::{reached, start};
