@@ -27,6 +27,7 @@ const COMPILED_IN: &[&str] = &["src/lib.rs", "crates/eventseal-testing/src/lib.r
 /// The beginnings of SQL that other tests run, and the names of these tests.
 const SQL: &[(&str, &str)] = &[
     ("CREATE ROLE shop_reader", "grants.rs of the command runs it, and what each role may do after it"),
+    ("GRANT SELECT ON events TO shop_eraser", "grants.rs runs it too, and issues a certificate after it"),
     ("ATTACH 'shop.db' AS original", "maintenance_copies.rs runs it"),
     ("GRANT SELECT, INSERT ON shred_log_copy", "shred_log/copies.rs runs it, and exports as that role"),
 ];

@@ -10,12 +10,18 @@ use sqlx::postgres::PgConnection;
 
 const ROLES: [&str; 4] = ["reader", "service", "operator", "eraser"];
 
-/// The SQL of the guide, with other names for its roles, because all databases of a server share its roles.
-fn grants(mark: &str) -> String {
+/// The SQL of the guide, with other names for its roles, because all databases of a server share its roles. A block may
+/// be followed by others. With an index of seals, lines that are about it count as well.
+fn grants(mark: &str, block: usize, indexed: bool) -> String {
     let guide = include_str!("../../../../docs/operations.md");
     let section = guide.split("### Grants on PostgreSQL").nth(1).expect("the guide has a section on grants");
-    let sql = section.split("```sql\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("which has SQL");
-    ROLES.iter().fold(sql.to_owned(), |sql, role| sql.replace(&format!("shop_{role}"), &format!("{role}_{mark}")))
+    let sql = section.split("```sql\n").nth(block).and_then(|rest| rest.split("\n```").next()).expect("which has SQL");
+    let sql = if indexed {
+        sql.replace("-- GRANT", "GRANT").replace("CREATE ROLE", "-- CREATE ROLE")
+    } else {
+        sql.to_owned()
+    };
+    ROLES.iter().fold(sql, |sql, role| sql.replace(&format!("shop_{role}"), &format!("{role}_{mark}")))
 }
 
 struct Roles<'w> {
@@ -83,6 +89,13 @@ impl Roles<'_> {
         SealedStore::new(PostgresStore::new(), PostgresKeys::new(), ring, schemas())
     }
 
+    /// The roles end with the test.
+    async fn go(&self) {
+        for role in ROLES {
+            self.world.execute(format!("DROP OWNED BY {role}_{0}; DROP ROLE {role}_{0}", self.mark)).await;
+        }
+    }
+
     async fn refused(&self, role: &str, sql: &'static str) {
         let mut connection = self.connect(role).await;
         let error = sqlx::raw_sql(sql).execute(&mut connection).await.expect_err(sql);
@@ -95,7 +108,7 @@ impl Roles<'_> {
 async fn each_role_can_do_its_job_and_no_more() {
     let world = World::postgres().await.with_keys(0..4).await;
     let mark = uuid::Uuid::now_v7().simple().to_string();
-    world.execute(grants(&mark)).await;
+    world.execute(grants(&mark, 1, false)).await;
     let roles = Roles { world: &world, mark };
 
     let shred: &[&str] = &["shred", "Customer", "cust_3", "--reason", "r", "--yes"];
@@ -155,7 +168,43 @@ async fn each_role_can_do_its_job_and_no_more() {
         roles.refused(role, "CREATE TABLE key_namespace_of_mine (a int)").await;
         roles.refused(role, "DROP TABLE key_scopes").await;
     }
-    for role in ROLES {
-        world.execute(format!("DROP OWNED BY {role}_{0}; DROP ROLE {role}_{0}", roles.mark)).await;
+    roles.go().await;
+}
+
+/// A certificate reads events and the log. Whoever issues it needs no right to write. The clerk who shreds has no right
+/// to events, unless the guide's other grant gives it to him.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_needs_the_rights_that_the_guide_says() {
+    let world = World::postgres().await.with_keys(0..4).await;
+    let mark = uuid::Uuid::now_v7().simple().to_string();
+    world.execute(grants(&mark, 1, false)).await;
+    let roles = Roles { world: &world, mark };
+    let copy = world.folder.path().join("log");
+    let copy = copy.to_str().unwrap();
+    for (id, indexed) in [("cust_0", false), ("cust_1", true)] {
+        if indexed {
+            world.run(&["index-seals"]).ended(0);
+            world.execute(grants(&roles.mark, 1, true)).await;
+        }
+        let out = world.folder.path().join(id);
+        let export = ["export", "Customer", id, "--out", out.to_str().unwrap()];
+        let certificate = ["certificate", "Customer", id, "--shred-log", copy];
+        roles.may("reader", &[&["events-of", "Customer", id], &export]);
+        roles.may("eraser", &[&["shred", "Customer", id, "--reason", "r", "--yes"]]);
+        roles.may("eraser", &[&["shred-log", "export", "--append", copy], &["shred-log", "verify", copy]]);
+        roles.may_not("eraser", &[&["events-of", "Customer", id], &certificate]);
+        roles.may_not("operator", &[&certificate]);
+        let issued = roles.run("reader", &certificate).ended(0).json();
+        assert_eq!((&issued["erased"], &issued["proved"]), (&true.into(), &true.into()), "{issued}");
+        assert_eq!(issued["scan"]["index_used"], indexed, "{issued}");
     }
+    // An entry that has no number yet is certified as that by whoever can't give it one.
+    roles.may("eraser", &[&["shred", "Customer", "cust_2", "--reason", "r", "--yes"]]);
+    let certificate = ["certificate", "Customer", "cust_2", "--shred-log", copy];
+    let early = roles.run("reader", &certificate).ended(5).json();
+    assert_eq!((&early["erased"], &early["proved"]), (&true.into(), &false.into()), "{early}");
+
+    world.execute(grants(&roles.mark, 2, true)).await;
+    roles.may("eraser", &[&["shred-log", "export", "--append", copy], &certificate]);
+    roles.go().await;
 }
