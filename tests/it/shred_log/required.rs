@@ -5,7 +5,7 @@ use super::restores::{RESTORE_ALL, RESTORE_ROWS, SAVE, prepare};
 use super::{Intruder, copy_in, export, hold, placed, schemas, seal, shop};
 use crate::sources::async_methods;
 use async_trait::async_trait;
-use eventseal::erasure::{FileCopy, Hold, ShredLogCopy as _, ShredMode, SweepOptions};
+use eventseal::erasure::{CopyState, FileCopy, Hold, ShredLogCopy as _, ShredMode, SweepOptions};
 use eventseal::error::KeyFault;
 use eventseal::keys::{KeyManager, RewrapOptions, ShredRequest};
 use eventseal::memory::{MemoryKeys, MemoryStore};
@@ -64,16 +64,19 @@ struct Restored<B: Backend> {
     /// Requires the copy, and has run since before the restore.
     process: SealedStore<B::Store>,
     held: Hold,
+    /// When the shred of scope 2 is due.
+    due: OffsetDateTime,
     copy: FileCopy,
     _folder: TempDir,
 }
 
 /// A database that is restored to before a hold on scope 1, and to before the shred of scope 2, due then, was
 /// cancelled.
-async fn restored_to_before_a_hold<B: Intruder>(due: OffsetDateTime) -> Restored<B> {
+async fn restored_to_before_a_hold<B: Intruder>(due_in: Duration) -> Restored<B> {
     let (db, store) = shop::<B>(&["1", "2"]).await;
     let scheduled = customer_scope("2");
     let mut tx = db.begin().await.unwrap();
+    let due = OffsetDateTime::now_utc() + due_in;
     store.keys().schedule_shred(db.tx(&mut tx), &scheduled, due, ShredMode::KeepWorking, "leaving").await.unwrap();
     db.commit(tx).await.unwrap();
     seal(&db, &store).await.unwrap();
@@ -87,7 +90,7 @@ async fn restored_to_before_a_hold<B: Intruder>(due: OffsetDateTime) -> Restored
     let process = requiring(&db, &copy, LONG);
     prepare(&db, &process).await.unwrap();
     db.write(RESTORE_ALL).await;
-    Restored { db, store, process, held, copy, _folder }
+    Restored { db, store, process, held, due, copy, _folder }
 }
 
 /// Calls that decide nothing about a scope, so they need not agree with a copy.
@@ -146,8 +149,8 @@ macro_rules! are_refused {
 /// the replay.
 async fn i12_i13_nothing_is_decided_while_a_copy_disagrees<B: Intruder>() {
     let (scope, scheduled) = (customer_scope("1"), customer_scope("2"));
-    let due = OffsetDateTime::now_utc() + Duration::from_secs(1);
-    let Restored { db, store, process, held, copy, _folder } = restored_to_before_a_hold::<B>(due).await;
+    let soon = Duration::from_secs(2);
+    let Restored { db, store, process, held, due, copy, _folder } = restored_to_before_a_hold::<B>(soon).await;
     let mut refused = BTreeSet::new();
     let (keys, clerk) = (process.keys(), process.keys().acting_as("clerk 7"));
     are_refused! { db, refused, begin, tx:
@@ -193,6 +196,35 @@ async fn i12_i13_nothing_is_decided_while_a_copy_disagrees<B: Intruder>() {
     let shred = process.keys().shred(db.tx(&mut tx), &scope, "request").await;
     assert!(matches!(shred, Err(Error::Keys(KeyFault::Held { .. }))), "{shred:?}");
     assert_eq!(store.keys().schedule_of(db.tx(&mut tx), &scheduled).await.unwrap(), None);
+}
+
+/// The calls that look, repair and begin a copy work while the copy that their own key manager requires does not agree.
+async fn i13_a_restore_is_repaired_where_the_copy_is_required<B: Intruder>() {
+    let Restored { db, store, process, copy, _folder, .. } = restored_to_before_a_hold::<B>(LONG).await;
+    is_behind(async || prepare(&db, &process).await, "its copy").await;
+    // The log goes on in another way, so it needs a new copy after the replay.
+    db.disable(&store, "1").await;
+    seal(&db, &process).await.unwrap();
+    let found = super::verify(&db, &process, Some(&copy)).await;
+    assert!(!found.is_sound() && found.copies[0].state == CopyState::Forked, "{found:?}");
+    let behind = export(&db, &process, &copy).await;
+    assert!(matches!(behind, Err(Error::Keys(KeyFault::ShredLogBehind { .. }))), "{behind:?}");
+    let (evidence, _evidence) = copy_in();
+    assert!(export(&db, &process, &evidence).await.unwrap().began, "what there is can be kept as evidence");
+    is_behind(async || db.read(&process, "1").await, "its copy").await;
+
+    let replayed = super::replay(&db, &process, &[&copy]).await.unwrap();
+    assert!(replayed.forked && replayed.is_complete(), "{replayed:?}");
+    let found = super::verify(&db, &process, Some(&copy)).await;
+    assert!(found.is_sound() && found.copies[0].state == CopyState::Replayed, "{found:?}");
+    let (new, _new) = copy_in();
+    export(&db, &process, &new).await.unwrap();
+    let process = requiring(&db, &new, LONG);
+    prepare(&db, &process).await.unwrap();
+    let keys = process.keys();
+    let mut tx = db.begin().await.unwrap();
+    let shred = keys.shred(db.tx(&mut tx), &customer_scope("1"), "request").await;
+    assert!(matches!(shred, Err(Error::Keys(KeyFault::Held { .. }))), "{shred:?}");
 }
 
 /// Neither a key nor the log has changed since the restore to before the hold.
@@ -387,14 +419,16 @@ with_every_copy! {
 
 mod of_tables {
     use super::{
-        i12_i13_nothing_is_decided_while_a_copy_disagrees, i13_a_short_check_finds_new_shreds_that_were_undone,
-        i13_a_short_check_finds_that_the_log_is_behind_its_copy, i13_a_short_check_finds_that_the_log_went_back,
-        i13_a_whole_check_finds_rows_that_were_restored_alone, i14_a_short_check_finds_a_chain_that_does_not_go_on,
+        i12_i13_nothing_is_decided_while_a_copy_disagrees, i13_a_restore_is_repaired_where_the_copy_is_required,
+        i13_a_short_check_finds_new_shreds_that_were_undone, i13_a_short_check_finds_that_the_log_is_behind_its_copy,
+        i13_a_short_check_finds_that_the_log_went_back, i13_a_whole_check_finds_rows_that_were_restored_alone,
+        i14_a_short_check_finds_a_chain_that_does_not_go_on,
     };
 
     support::on_sqlite_and_postgres! {
         i13_a_short_check_finds_that_the_log_is_behind_its_copy,
         i12_i13_nothing_is_decided_while_a_copy_disagrees,
+        i13_a_restore_is_repaired_where_the_copy_is_required,
         i13_a_short_check_finds_that_the_log_went_back,
         i13_a_short_check_finds_new_shreds_that_were_undone,
         i13_a_whole_check_finds_rows_that_were_restored_alone,

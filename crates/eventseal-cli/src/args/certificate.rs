@@ -1,6 +1,7 @@
 //! The arguments of `certificate`, and what it and `status` are told about copies of the keys.
 
 use super::seals::SealTables;
+use super::shared::copy;
 use super::{Database, MasterKey, Progress, Scope};
 use clap::Args;
 use eventseal::erasure::Retention;
@@ -33,7 +34,7 @@ pub(crate) struct Certificate {
     pub(crate) html: Option<PathBuf>,
     /// A copy of the shred log, which proves the erasure: a file, or the URL of a database as for shred-log export. May
     /// be named several times
-    #[arg(long, value_name = "COPY")]
+    #[arg(long, value_name = "COPY", value_parser = copy())]
     pub(crate) shred_log: Vec<PathBuf>,
     /// How many events are read at a time
     #[arg(long, value_name = "EVENTS", default_value_t = 500)]

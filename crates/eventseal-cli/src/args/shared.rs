@@ -2,8 +2,13 @@
 
 use super::DATABASE_URL;
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use eventseal::KeyScope;
+use std::ffi::OsString;
 use std::path::PathBuf;
+
+/// The environment variable that names a copy of the shred log which every command requires.
+const REQUIRE_SHRED_LOG: &str = "EVENTSEAL_REQUIRE_SHRED_LOG";
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Database")]
@@ -22,7 +27,7 @@ pub(crate) struct Database {
     pub(crate) lock_timeout: u32,
     /// Decide and open nothing while the key tables do not agree with this copy of the shred log, as after a restore: a
     /// file, or the URL of a database as for shred-log export. May be named several times
-    #[arg(long, value_name = "COPY", env = "EVENTSEAL_REQUIRE_SHRED_LOG", hide_env_values = true)]
+    #[arg(long, value_name = "COPY", env = REQUIRE_SHRED_LOG, hide_env_values = true, value_parser = required_copy())]
     pub(crate) require_shred_log: Vec<PathBuf>,
 }
 
@@ -73,4 +78,21 @@ pub(crate) struct Cause {
     /// Who does this. Kept for good. By default the user of the operating system
     #[arg(long, value_name = "NAME")]
     pub(crate) actor: Option<String>,
+}
+
+/// Takes the name of a copy. An empty one comes from a variable that is not set as it was meant to be.
+pub(crate) fn copy() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|name| named(name, "name a file, or the URL of a database".to_owned()))
+}
+
+fn required_copy() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|name| {
+        let what = "name the file or the URL of the copy with which the key tables must agree; unset";
+        named(name, format!("{what} {REQUIRE_SHRED_LOG} if none is required"))
+    })
+}
+
+fn named(name: OsString, what_to_do: String) -> Result<PathBuf, String> {
+    let is_blank = name.to_str().is_some_and(|name| name.trim().is_empty());
+    if is_blank { Err(format!("no copy of the shred log has this name: {what_to_do}")) } else { Ok(name.into()) }
 }

@@ -1,5 +1,6 @@
 //! The arguments of `shred-log`.
 
+use super::shared::copy;
 use super::{Cause, Database, MasterKey, Progress};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ Examples:
   eventseal shred-log export --append shop.shredlog --aws-kms-key alias/eventseal --json")]
 pub(crate) struct ExportLog {
     /// The copy: a file, or the URL of a database. It is begun if it does not exist
-    #[arg(long, value_name = "COPY")]
+    #[arg(long, value_name = "COPY", value_parser = copy())]
     pub(crate) append: PathBuf,
     #[command(flatten)]
     pub(crate) progress: Progress,
@@ -50,7 +51,7 @@ Examples:
   eventseal shred-log verify shop.shredlog postgres://reader@elsewhere/logs --keyring /etc/shop/keyring")]
 pub(crate) struct VerifyLog {
     /// Copies: files, or URLs of databases as for export. Each must be the beginning of the longest
-    #[arg(value_name = "COPY")]
+    #[arg(value_name = "COPY", value_parser = copy())]
     pub(crate) copies: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) progress: Progress,
@@ -72,7 +73,7 @@ Examples:
   eventseal shred-log replay /mnt/elsewhere/shop.shredlog --keyring /etc/shop/keyring")]
 pub(crate) struct ReplayLog {
     /// Copies: files, or URLs of databases as for export
-    #[arg(value_name = "COPY", required = true)]
+    #[arg(value_name = "COPY", required = true, value_parser = copy())]
     pub(crate) copies: Vec<PathBuf>,
     /// Only show what is missing
     #[arg(long)]

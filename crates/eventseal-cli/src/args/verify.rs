@@ -1,5 +1,6 @@
 //! The arguments of `verify`.
 
+use super::shared::copy;
 use super::{Database, MasterKey, Progress};
 use crate::connect::EventNames;
 use clap::Args;
@@ -24,7 +25,7 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "FILE")]
     pub(crate) schemas: Option<PathBuf>,
     /// A copy of the shred log: a file, or the URL of a database as for shred-log export. May be named several times
-    #[arg(long, value_name = "COPY")]
+    #[arg(long, value_name = "COPY", value_parser = copy())]
     pub(crate) shred_log: Vec<PathBuf>,
     /// Only events after this position
     #[arg(long, value_name = "POSITION", default_value_t = 0, hide_default_value = true)]

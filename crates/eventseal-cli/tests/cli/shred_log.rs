@@ -1,6 +1,7 @@
 //! The shred log and its copy, by command.
 
 use super::*;
+use crate::command::Output;
 use sqlx::ConnectOptions;
 use std::path::Path;
 
@@ -10,6 +11,8 @@ on_both! {
     a_url_names_a_copy_in_a_database,
     copies_that_differ_are_refused,
     nothing_is_decided_while_a_required_copy_disagrees,
+    a_restore_is_repaired_where_a_copy_is_required,
+    a_variable_without_a_copy_is_refused,
 }
 
 /// Another database of the kind, and the URL that names a copy in it.
@@ -222,4 +225,60 @@ async fn nothing_is_decided_while_a_required_copy_disagrees(world: World) {
         .run(&[&["shred", "Customer", "cust_2", "--reason", "request 119", "--yes"], &required[..]].concat())
         .refused(4, "held");
     world.run(&[&shred, &required[..]].concat()).ended(0);
+}
+
+/// Runs a command where a copy is required of every command.
+#[track_caller]
+fn requiring(world: &World, copy: &str, arguments: &[&str]) -> Output {
+    run(world.command(&[arguments, &["--json"]].concat()).env("EVENTSEAL_REQUIRE_SHRED_LOG", copy))
+}
+
+/// The commands that begin a copy, find what is wrong and repair it work while the required copy does not agree.
+async fn a_restore_is_repaired_where_a_copy_is_required(world: World) {
+    let mut world = world.with_keys(0..3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let [copy, other] = ["log", "other"].map(|name| folder.path().join(name).display().to_string());
+    let shred = |id| ["shred", "Customer", id, "--reason", "request 118", "--yes"];
+    requiring(&world, &copy, &shred("cust_1")).refused(1, "log_copy");
+    requiring(&world, &copy, &["shred-log", "verify", &copy]).ended(5);
+    assert_eq!(requiring(&world, &copy, &["shred-log", "export", "--append", &copy]).ended(0).json()["began"], true);
+    world.back_up().await;
+    requiring(&world, &copy, &shred("cust_1")).ended(0);
+    requiring(&world, &copy, &["shred-log", "export", "--append", &copy]).ended(0);
+    for went_on in [false, true] {
+        world.restore().await;
+        if went_on {
+            world.json(&["disable", "Customer", "cust_2", "--reason", "incident"]);
+        }
+        requiring(&world, &copy, &shred("cust_0")).refused(1, "shred_log_behind");
+        let found = requiring(&world, &copy, &["shred-log", "verify", &copy]).ended(5).json();
+        let state = found["copies"][0]["state"].as_str();
+        assert_eq!(state, Some(if went_on { "forked" } else { "ahead" }), "{found}");
+        requiring(&world, &copy, &["shred-log", "export", "--append", &copy]).refused(1, "shred_log_behind");
+        let evidence = folder.path().join(format!("evidence {went_on}")).display().to_string();
+        requiring(&world, &copy, &["shred-log", "export", "--append", &evidence]).ended(0);
+        let dry = requiring(&world, &copy, &["shred-log", "replay", &copy, "--dry-run"]).ended(0).json();
+        assert_eq!((&dry["missing"], &dry["forked"]), (&1.into(), &went_on.into()), "{dry}");
+        let replayed = requiring(&world, &copy, &["shred-log", "replay", &copy]).ended(0).json();
+        assert_eq!(replayed["missing"], 1, "{replayed}");
+    }
+    // The log has gone on in another way than the copy. The new one is begun under the old variable.
+    requiring(&world, &copy, &shred("cust_0")).refused(1, "log_copy");
+    requiring(&world, &copy, &["shred-log", "verify", &copy]).ended(0);
+    requiring(&world, &copy, &["shred-log", "export", "--append", &other]).ended(0);
+    requiring(&world, &other, &shred("cust_0")).ended(0);
+    requiring(&world, &other, &["enable", "Customer", "cust_2", "--reason", "over"]).ended(0);
+    assert_eq!(world.read().await, (1, 2));
+}
+
+/// A variable that is empty by mistake requires nothing, and must not look as if it did.
+async fn a_variable_without_a_copy_is_refused(world: World) {
+    let world = world.with_keys(0..1).await;
+    for blank in ["", "  "] {
+        let refused = requiring(&world, blank, &["shred-log", "verify"]).refused(2, "usage");
+        let message = refused.error()["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("unset EVENTSEAL_REQUIRE_SHRED_LOG if none is required"), "{message}");
+        world.run(&["shred-log", "verify", blank, "--json"]).refused(2, "usage");
+        world.run(&["shred-log", "export", "--append", blank, "--json"]).refused(2, "usage");
+    }
 }
