@@ -86,15 +86,39 @@ impl<Tx: Send + 'static> KeyManager<Tx, dyn KeyStore<Tx = Tx>> {
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Fails while the key table does not agree with the required copy of the shred log. Every call that opens or seals
-    /// comes by here, before it locks anything.
+    /// Fails while the key table does not agree with the required copy of the shred log. Every call that seals or
+    /// decides comes by here, before it locks anything.
     pub(crate) async fn check_log(&self, tx: &mut Tx) -> Result<()> {
         let Some(gate) = self.gate.as_ref().filter(|gate| gate.is_due()) else { return Ok(()) };
-        if !self.store.can_look_first() && self.store.is_in_transaction(tx) {
+        // A copy may be far away, so nothing is locked while it answers.
+        let ends = gate.ends().await?;
+        if self.may_see_old_state(tx) {
             // A transaction that has read may not be able to write any more.
             self.store.announce_writing(tx).await?;
         }
-        gate.check(tx).await
+        gate.check(tx, ends).await
+    }
+
+    /// The same for a call that only reads: it locks nothing if all agrees.
+    pub(crate) async fn check_log_to_read(&self, tx: &mut Tx) -> Result<()> {
+        let Some(gate) = self.gate.as_ref().filter(|gate| gate.is_due()) else { return Ok(()) };
+        let ends = gate.ends().await?;
+        match gate.check(tx, ends).await {
+            Err(behind @ Error::Keys(KeyFault::ShredLogBehind { .. })) if self.may_see_old_state(tx) => {
+                // The transaction may have read before the copy got its last entry. One that can write sees the newest
+                // state.
+                match self.store.announce_writing(tx).await {
+                    Err(stale @ Error::Collision { .. }) => Err(stale),
+                    _ => Err(behind),
+                }
+            }
+            checked => checked,
+        }
+    }
+
+    /// Is this a transaction that sees the state of its first read as long as it does not write?
+    fn may_see_old_state(&self, tx: &Tx) -> bool {
+        !self.store.can_look_first() && self.store.is_in_transaction(tx)
     }
 
     /// The partition whose key-encryption key wraps the keys of a scope.

@@ -182,8 +182,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     /// The statuses of these keys, read from the key table in one query.
     pub(crate) async fn opening_keys(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>) -> Result<(Namespace, Keys)> {
+        self.check_log_to_read(tx).await?;
         let namespace = self.namespace(tx).await?;
-        self.check_log(tx).await?;
         if let Some(seen) = self.read_lag.and_then(|lag| self.cache.keys.seen_within(lag, key_ids)) {
             let keys = seen.into_iter().map(|(key_id, scope, key)| (key_id, KeyStatus::Live { scope, key }));
             return Ok((namespace, keys.collect()));
@@ -229,8 +229,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         withheld: Withheld,
         owner: Option<&KeyScope>,
     ) -> Result<(Namespace, Keys)> {
+        self.check_log_to_read(tx).await?;
         let namespace = self.namespace(tx).await?;
-        self.check_log(tx).await?;
         let mut key_ids: Vec<KeyId> = key_ids.iter().copied().collect();
         key_ids.sort_unstable();
         // A transaction may see an old state, and its own changes that are not committed.

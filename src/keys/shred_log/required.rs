@@ -31,11 +31,15 @@ pub(crate) trait LogGate<Tx>: Send + Sync {
     /// Sets how long short checks follow a whole one.
     fn set_whole_period(&mut self, period: Duration);
 
-    /// Compares, if it has to be done now.
-    async fn check(&self, tx: &mut Tx) -> Result<()>;
-
-    /// Has it to be done now?
+    /// Has a check to be done now?
     fn is_due(&self) -> bool;
+
+    /// Looks at the ends of the copies. The key table is read afterwards: a copy never has an entry that the table does
+    /// not have yet.
+    async fn ends(&self) -> Result<Ends>;
+
+    /// Compares the key table with the ends of the copies.
+    async fn check(&self, tx: &mut Tx, ends: Ends) -> Result<()>;
 
     /// Makes the next check due, and a whole one.
     fn forget(&self);
@@ -49,6 +53,15 @@ pub(crate) struct Required<K: ?Sized> {
     /// Ten periods if it is not set.
     whole_period: Option<Duration>,
     known: Mutex<Known>,
+}
+
+/// What a check compares the key table with.
+pub(crate) struct Ends {
+    began: Instant,
+    /// What was known then.
+    known: Known,
+    /// What the last line of each copy says.
+    copies: Vec<Stamp>,
 }
 
 /// What the checks that found nothing have left.
@@ -80,12 +93,17 @@ impl<K: KeyTable + ?Sized> LogGate<K::Tx> for Required<K> {
         self.whole_period = Some(period);
     }
 
-    async fn check(&self, tx: &mut K::Tx) -> Result<()> {
-        if !self.is_due() {
-            return Ok(());
-        }
+    async fn ends(&self) -> Result<Ends> {
         let (began, known) = (Instant::now(), *lock(&self.known));
-        let (end, was_whole) = self.compare(tx, &known).await?;
+        let mut copies = Vec::with_capacity(self.copies.len());
+        for copy in &self.copies {
+            copies.push(end_of(&**copy).await?);
+        }
+        Ok(Ends { began, known, copies })
+    }
+
+    async fn check(&self, tx: &mut K::Tx, Ends { began, known, copies }: Ends) -> Result<()> {
+        let (end, was_whole) = self.compare(tx, &copies, &known).await?;
         let mut now = lock(&self.known);
         // Another check may have come further meanwhile.
         if now.end.is_none_or(|(seq, _)| seq <= end.0) {
@@ -109,16 +127,11 @@ impl<K: KeyTable + ?Sized> LogGate<K::Tx> for Required<K> {
 
 impl<K: KeyTable + ?Sized> Required<K> {
     /// Compares, and returns the end of the log and whether all entries were compared.
-    async fn compare(&self, tx: &mut K::Tx, known: &Known) -> Result<((u64, Digest), bool)> {
-        // The copies are read first: they never have an entry that the table does not have yet.
-        let mut ends = Vec::with_capacity(self.copies.len());
-        for copy in &self.copies {
-            ends.push((&**copy, end_of(&**copy).await?));
-        }
+    async fn compare(&self, tx: &mut K::Tx, ends: &[Stamp], known: &Known) -> Result<((u64, Digest), bool)> {
         let head = self.table.log_head(tx).await?;
-        for (copy, end) in &ends {
+        for (copy, end) in self.copies.iter().zip(ends) {
             if let Some(problem) = compare_end(&*self.table, tx, end, &head).await? {
-                return Err(problem.into_error(*copy));
+                return Err(problem.into_error(&**copy));
             }
         }
         let from = known.end.unwrap_or_else(|| (head.seq.saturating_sub(1), [0; 32]));

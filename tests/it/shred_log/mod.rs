@@ -8,6 +8,7 @@ mod cut_off;
 mod faults;
 mod gaps;
 mod invented;
+mod locks;
 mod order;
 pub(crate) mod places;
 mod required;
