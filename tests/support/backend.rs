@@ -45,6 +45,21 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
         self.begin().await.unwrap()
     }
 
+    /// Rolls a transaction back, as an application does at an error. One that is dropped rolls back a moment later, and
+    /// holds its locks until then. SQLite lets no transaction that has read wait for them.
+    async fn roll_back(&self, transaction: Self::Transaction);
+
+    /// Commits what was done, or rolls it back.
+    async fn end<T: Send>(&self, transaction: Self::Transaction, done: Result<T>) -> Result<T> {
+        match done {
+            Ok(done) => self.commit(transaction).await.map(|()| done),
+            Err(error) => {
+                self.roll_back(transaction).await;
+                Err(error)
+            }
+        }
+    }
+
     /// A process, with caches of its own.
     fn process(&self, schemas: Schemas) -> SealedStore<Self::Store> {
         self.process_with(Self::Keys::default(), Arc::clone(&KEYRING), schemas)
@@ -107,9 +122,8 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
         events: &[NewEvent],
     ) -> Result<Vec<PersistedEvent>> {
         let mut transaction = self.begin().await?;
-        let appended = store.append(self.tx(&mut transaction), &aggregate("Order", id), Any, events).await?;
-        self.commit(transaction).await?;
-        Ok(appended.events)
+        let appended = store.append(self.tx(&mut transaction), &aggregate("Order", id), Any, events).await;
+        self.end(transaction, appended.map(|appended| appended.events)).await
     }
 
     /// Appends without sealing, as an application did before the store was wrapped.
@@ -120,16 +134,18 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
     /// The events of an order.
     async fn read<S: EventStore<Tx = Self::Tx>>(&self, store: &S, id: &str) -> Result<Vec<PersistedEvent>> {
         let mut transaction = self.begin().await?;
-        Ok(store.read_stream(self.tx(&mut transaction), &aggregate("Order", id)).await?.events)
+        let page = store.read_stream(self.tx(&mut transaction), &aggregate("Order", id)).await;
+        self.roll_back(transaction).await;
+        Ok(page?.events)
     }
 
     /// All events.
     async fn read_log<S: EventStore<Tx = Self::Tx>>(&self, store: &S) -> Result<Vec<PersistedEvent>> {
         let mut transaction = self.begin().await?;
-        Ok(store
-            .read_events(self.tx(&mut transaction), GlobalPosition::START, 100_000, &EventFilter::default())
-            .await?
-            .events)
+        let filter = EventFilter::default();
+        let page = store.read_events(self.tx(&mut transaction), GlobalPosition::START, 100_000, &filter).await;
+        self.roll_back(transaction).await;
+        Ok(page?.events)
     }
 
     /// All events as they are stored.
@@ -144,9 +160,8 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
     /// Shreds a customer. Commits, unless the shred fails.
     async fn try_shred(&self, store: &SealedStore<Self::Store>, id: &str) -> Result<Shredding> {
         let mut transaction = self.begin().await?;
-        let shredding = store.keys().shred(self.tx(&mut transaction), &customer_scope(id), "request").await?;
-        self.commit(transaction).await?;
-        Ok(shredding)
+        let shredding = store.keys().shred(self.tx(&mut transaction), &customer_scope(id), "request").await;
+        self.end(transaction, shredding).await
     }
 
     async fn disable(&self, store: &SealedStore<Self::Store>, id: &str) {
@@ -169,7 +184,9 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
 
     async fn history(&self, store: &SealedStore<Self::Store>, id: &str) -> Option<KeyHistory> {
         let mut transaction = self.begin().await.unwrap();
-        store.keys().key_history(self.tx(&mut transaction), &customer_scope(id)).await.unwrap()
+        let history = store.keys().key_history(self.tx(&mut transaction), &customer_scope(id)).await;
+        self.roll_back(transaction).await;
+        history.unwrap()
     }
 
     async fn backfill<S: EventStore<Tx = Self::Tx> + EventTable<Tx = Self::Tx>>(
@@ -195,6 +212,10 @@ impl Backend for Memory {
     async fn make() -> Self {
         Self::new()
     }
+
+    async fn roll_back(&self, transaction: Self::Transaction) {
+        drop(transaction);
+    }
 }
 
 #[async_trait]
@@ -204,6 +225,10 @@ impl Backend for Sqlite {
 
     async fn make() -> Self {
         Self::new().await
+    }
+
+    async fn roll_back(&self, transaction: Self::Transaction) {
+        transaction.rollback().await.unwrap();
     }
 
     async fn drop_events(&self) -> bool {
@@ -218,6 +243,10 @@ impl Backend for Postgres {
 
     async fn make() -> Self {
         Self::new().await
+    }
+
+    async fn roll_back(&self, transaction: Self::Transaction) {
+        transaction.rollback().await.unwrap();
     }
 
     async fn drop_events(&self) -> bool {

@@ -61,10 +61,7 @@ macro_rules! commit {
     ($db:expr, $store:expr, $call:ident($($argument:expr),*)) => {{
         let mut transaction = $db.begin().await.unwrap();
         let done = $store.keys().$call($db.tx(&mut transaction), $($argument),*).await;
-        if done.is_ok() {
-            $db.commit(transaction).await.unwrap();
-        }
-        done
+        $db.end(transaction, done).await
     }};
 }
 use commit;

@@ -30,6 +30,7 @@ async fn appends_and_reads_go_on_or_not_as_the_schedule_says<B: Backend>() {
         assert_eq!((schedule.mode, schedule.reason.as_str()), (mode, "request"));
         let mut transaction = db.begin().await.unwrap();
         let found = store.keys().schedule_of(db.tx(&mut transaction), &customer_scope(id)).await.unwrap();
+        db.roll_back(transaction).await;
         assert_eq!(found, Some(schedule));
     }
     // A process with a warm cache, and one with a cold one.
