@@ -21,7 +21,7 @@ pub(crate) use export::Export;
 pub(crate) use list::List;
 pub(crate) use seals::{EventsOf, IndexSeals};
 pub(crate) use secrets::{check_secrets, has_password};
-pub(crate) use shared::{Cause, Database, MasterKey, Progress, Scope};
+pub(crate) use shared::{Cause, Copying, Database, MasterKey, Progress, Scope};
 pub(crate) use shred::{Shred, Shredded};
 pub(crate) use shred_log::{AdoptLog, ExportLog, ReplayLog, ShredLog, VerifyLog};
 pub(crate) use verify::Verify;
@@ -342,6 +342,8 @@ pub(crate) struct Reopen {
     #[arg(long, value_name = "NAME")]
     pub(crate) partition: Option<String>,
     #[command(flatten)]
+    pub(crate) copying: Copying,
+    #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]
     pub(crate) master_key: MasterKey,
@@ -360,6 +362,8 @@ pub(crate) struct Change {
     pub(crate) scope: Scope,
     #[command(flatten)]
     pub(crate) cause: Cause,
+    #[command(flatten)]
+    pub(crate) copying: Copying,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]

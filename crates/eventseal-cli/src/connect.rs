@@ -3,9 +3,9 @@
 use crate::args;
 use crate::copies;
 use crate::interrupt;
-use crate::output::{Failure, shown, tell};
+use crate::output::{Failure, causes, in_commands, shown, tell};
 use eventseal::erasure::ShredLogCopy;
-use eventseal::error::SetUpFault;
+use eventseal::error::{ErrorKind, KeyFault, SetUpFault, StepError};
 use eventseal::keys::{KeyManager, KeyManagerBuilder, KeyStore, KeyTable};
 use eventseal::kms::Kms;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
@@ -30,6 +30,8 @@ pub(crate) struct Db<C: Backend> {
     timeout: Duration,
     /// Copies of the shred log with which the key tables must agree.
     required: Vec<Arc<dyn ShredLogCopy>>,
+    /// Copies that every decision goes into at once.
+    appended: Vec<Arc<dyn ShredLogCopy>>,
 }
 
 pub(crate) enum AnyDb {
@@ -204,6 +206,17 @@ pub(crate) async fn connect(args: &args::Database) -> Result<AnyDb, Failure> {
     }
 }
 
+/// Connects for a decision, which goes into copies of the shred log at once.
+pub(crate) async fn connect_to_decide(args: &args::Database, copying: &args::Copying) -> Result<AnyDb, Failure> {
+    let copies = copies::all(&copying.append_to, args)?;
+    let mut db = connect(args).await?;
+    match &mut db {
+        AnyDb::Sqlite(db) => db.appended = copies,
+        AnyDb::Postgres(db) => db.appended = copies,
+    }
+    Ok(db)
+}
+
 /// Connects without looking at any table.
 pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<AnyDb, Failure> {
     let failed = |source: sqlx::Error| Error::database("connecting", source);
@@ -229,6 +242,7 @@ pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<
                 file: Some(path),
                 timeout,
                 required,
+                appended: Vec::new(),
             })
         }
         Target::Postgres(options, keys) => {
@@ -244,9 +258,22 @@ pub(crate) async fn connect_to(target: Target, args: &args::Database) -> Result<
                 file: None,
                 timeout,
                 required,
+                appended: Vec::new(),
             })
         }
     })
+}
+
+/// The failure of a decision that was not begun, because a copy that it goes into is not up to date.
+fn not_begun(copy: &str, source: &StepError) -> Failure {
+    let mut why = vec![in_commands(&source.to_string())];
+    why.extend(causes(&**source));
+    let why = why.join("; because: ");
+    let problem = format!("nothing was done, because the copy of the shred log {} can't have it: {why}", shown(copy));
+    match source.downcast_ref::<Error>().map(Error::kind) {
+        Some(ErrorKind::ShredLogBehind) => Failure::failed("shred_log_behind", problem),
+        _ => Failure::failed("log_copy", problem),
+    }
 }
 
 impl<C: Backend> Db<C> {
@@ -283,12 +310,48 @@ impl<C: Backend> Db<C> {
         let require = |builder: KeyManagerBuilder<C>, copy: &Arc<dyn ShredLogCopy>| {
             builder.require_shred_log(Arc::clone(copy), Duration::from_secs(60))
         };
-        self.required.iter().fold(builder, require)
+        let builder = self.required.iter().fold(builder, require);
+        self.appended.iter().fold(builder, |builder, copy| builder.copy_shred_log(Arc::clone(copy)))
     }
 
     /// A key manager for scopes whose keys are wrapped in this partition.
     pub(crate) fn manager_of(&self, partition: String, kms: Arc<dyn Kms>) -> KeyManager<C> {
         self.builder(kms).kek_partition(move |_| partition.clone()).build()
+    }
+
+    /// Decides in a transaction, and has the entry of the decision numbered and copied. If the copies are not up to date
+    /// and can't be brought there, nothing is decided.
+    pub(crate) async fn decide<T>(
+        &mut self,
+        manager: &KeyManager<C>,
+        begin: &'static str,
+        work: impl AsyncFnMut(&mut C) -> Result<T, Error>,
+    ) -> Result<T, Failure> {
+        if !self.appended.is_empty() {
+            match manager.copy_log(&mut self.connection).await {
+                Err(Error::Keys(KeyFault::NotCopied { copy, source })) => return Err(not_begun(&copy, &source)),
+                // Entries of others that were altered are left out. What is decided here can be copied all the same.
+                Ok(()) | Err(Error::Keys(KeyFault::LogAltered { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let done = self.transact(begin, work).await?;
+        interrupt::kept("it is done, and stays so; eventseal shred-log export copies it");
+        match manager.copy_log(&mut self.connection).await {
+            Err(error @ Error::Keys(KeyFault::NotCopied { .. })) => Err(error.into()),
+            // It is committed. Should sealing fail, the next export does it.
+            _ => Ok(done),
+        }
+    }
+
+    /// What is left to do after a shred.
+    pub(crate) fn afterwards(&self) -> String {
+        const BACKUPS: &str = "Backups and replicas of the key table hold the keys until they expire or catch up.";
+        let copies: Vec<String> = self.appended.iter().map(|copy| shown(&copy.name())).collect();
+        match &copies[..] {
+            [] => format!("{BACKUPS}\n\nNext: eventseal shred-log export --append COPY."),
+            copies => format!("{BACKUPS}\n\nThe shred log was copied to {}.", copies.join(" and ")),
+        }
     }
 
     /// Runs `work` in a transaction. If it collides with others, runs it again until the lock time-out is over.

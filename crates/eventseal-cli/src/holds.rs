@@ -2,7 +2,7 @@
 
 use crate::actor;
 use crate::args::{Hold, Holds, Release};
-use crate::connect::{connect, on};
+use crate::connect::{connect, connect_to_decide, on};
 use crate::master_key;
 use crate::output::{Exit, Failure, Report, count, exact_time, in_commands, shown, table, time};
 use crate::scopes::unknown;
@@ -15,7 +15,7 @@ pub(crate) async fn hold(args: Hold, json: bool) -> Result<Report, Failure> {
     let actor = actor::of(&args.cause)?;
     let kms = master_key::open(&args.master_key).await?;
     let scope = args.scope.key_scope();
-    on!(connect(&args.database).await?, db => {
+    on!(connect_to_decide(&args.database, &args.copying).await?, db => {
         db.namespace().await?;
         if !args.allow_unknown && db.keys.history(&mut db.connection, &scope).await?.is_none() {
             return Err(unknown(&scope, "; --allow-unknown holds it all the same"));
@@ -26,7 +26,7 @@ pub(crate) async fn hold(args: Hold, json: bool) -> Result<Report, Failure> {
         manager.open(&mut db.connection).await?;
         let reason = &args.cause.reason;
         let hold = db
-            .transact(db.begin(), async |tx| manager.acting_as(&actor).hold(tx, &scope, reason, args.until).await)
+            .decide(&manager, db.begin(), async |tx| manager.acting_as(&actor).hold(tx, &scope, reason, args.until).await)
             .await?;
         let until = hold.until.map_or_else(|| "it is released".to_owned(), time);
         let text = format!(
@@ -42,7 +42,7 @@ pub(crate) async fn release(args: Release, json: bool) -> Result<Report, Failure
     let actor = actor::of(&args.cause)?;
     let kms = master_key::open(&args.master_key).await?;
     let scope = args.scope.key_scope();
-    on!(connect(&args.database).await?, db => {
+    on!(connect_to_decide(&args.database, &args.copying).await?, db => {
         let whose = shown(&scope.to_string());
         let namespace = db.announce(json, &format!("Releasing a hold on {whose}")).await?;
         let manager = db.manager(kms);
@@ -54,7 +54,7 @@ pub(crate) async fn release(args: Release, json: bool) -> Result<Report, Failure
             return Err(Failure::refused("unknown_hold", problem));
         };
         let reason = &args.cause.reason;
-        db.transact(db.begin(), async |tx| manager.acting_as(&actor).release(tx, hold, reason).await).await?;
+        db.decide(&manager, db.begin(), async |tx| manager.acting_as(&actor).release(tx, hold, reason).await).await?;
         let text = match holds.len() as u64 - 1 {
             0 => format!("Released {hold}. Nothing holds {whose} any more."),
             others => format!("Released {hold}. {} on {whose} left.", count(others, "hold")),

@@ -2,7 +2,7 @@
 
 use crate::actor;
 use crate::args::{CancelShred, Mode, ScheduleShred, Schedules};
-use crate::connect::{connect, on};
+use crate::connect::{connect, connect_to_decide, on};
 use crate::holds::{PAGE, naming};
 use crate::master_key;
 use crate::output::{Failure, Report, count, exact_time, shown, table, time};
@@ -16,7 +16,7 @@ pub(crate) async fn schedule_shred(args: ScheduleShred, json: bool) -> Result<Re
     let scope = args.scope.key_scope();
     let due = args.due.or_else(|| OffsetDateTime::now_utc().checked_add(args.within?));
     let due = due.ok_or_else(|| Failure::Usage("--in leads beyond the times that there are".into()))?;
-    on!(connect(&args.database).await?, db => {
+    on!(connect_to_decide(&args.database, &args.copying).await?, db => {
         let whose = shown(&scope.to_string());
         let namespace = db.announce(json, &format!("Scheduling the shred of {whose}")).await?;
         let manager = db.manager(kms);
@@ -24,7 +24,7 @@ pub(crate) async fn schedule_shred(args: ScheduleShred, json: bool) -> Result<Re
         manager.open(&mut db.connection).await?;
         let (reason, mode) = (&args.cause.reason, args.mode.in_library());
         let schedule = db
-            .transact(db.begin(), async |tx| {
+            .decide(&manager, db.begin(), async |tx| {
                 manager.acting_as(&actor).schedule_shred(tx, &scope, due, mode, reason).await
             })
             .await?;
@@ -54,14 +54,14 @@ pub(crate) async fn cancel_shred(args: CancelShred, json: bool) -> Result<Report
     let actor = actor::of(&args.cause)?;
     let kms = master_key::open(&args.master_key).await?;
     let scope = args.scope.key_scope();
-    on!(connect(&args.database).await?, db => {
+    on!(connect_to_decide(&args.database, &args.copying).await?, db => {
         let whose = shown(&scope.to_string());
         let namespace = db.announce(json, &format!("Cancelling the scheduled shred of {whose}")).await?;
         let manager = db.manager(kms);
         manager.open(&mut db.connection).await?;
         let reason = &args.cause.reason;
         let state = db
-            .transact(db.begin(), async |tx| {
+            .decide(&manager, db.begin(), async |tx| {
                 manager.acting_as(&actor).cancel(tx, &scope, reason).await?;
                 Ok(manager.key_history(tx, &scope).await?.map(|history| history.state.as_str()))
             })

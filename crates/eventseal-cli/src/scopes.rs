@@ -2,7 +2,7 @@
 
 use crate::actor;
 use crate::args::{Change, Mode, Reopen, RotateDataKey, Show};
-use crate::connect::{Backend, Db, connect, on};
+use crate::connect::{Backend, Db, connect, connect_to_decide, on};
 use crate::doubts::Doubts;
 use crate::master_key;
 use crate::output::{Failure, Report, exact_time, shown, table, time};
@@ -31,13 +31,13 @@ pub(crate) async fn reopen(args: Reopen, json: bool) -> Result<Report, Failure> 
     let actor = actor::of(&args.cause)?;
     let kms = master_key::open(&args.master_key).await?;
     let scope = args.scope.key_scope();
-    on!(connect(&args.database).await?, db => {
+    on!(connect_to_decide(&args.database, &args.copying).await?, db => {
         let partition = partition(&mut db, &scope, args.partition).await?;
         let namespace = db.announce(json, &format!("Reopening {}", shown(&scope.to_string()))).await?;
         let manager = db.manager_of(partition, kms);
         // The transaction must not take the write lock from the start, because the KMS may be asked in it.
         let reason = &args.cause.reason;
-        let key = db.transact("BEGIN", async |tx| manager.acting_as(&actor).reopen(tx, &scope, reason).await).await?;
+        let key = db.decide(&manager, "BEGIN", async |tx| manager.acting_as(&actor).reopen(tx, &scope, reason).await).await?;
         Ok(new_key(&scope, &key, "Reopened").of(&namespace, &db.place))
     })
 }
@@ -66,14 +66,14 @@ async fn switch(args: &Change, action: ScopeAction, json: bool) -> Result<Report
     let scope = args.scope.key_scope();
     let actor = actor::of(&args.cause)?;
     let kms = master_key::open(&args.master_key).await?;
-    on!(connect(&args.database).await?, db => {
+    on!(connect_to_decide(&args.database, &args.copying).await?, db => {
         let manager = db.manager(kms);
         let disable = action == ScopeAction::Disable;
         let doing = if disable { "Disabling" } else { "Enabling" };
         let namespace = db.announce(json, &format!("{doing} {}", shown(&scope.to_string()))).await?;
         // The integrity key is opened before the transaction takes locks.
         manager.open(&mut db.connection).await?;
-        db.transact(db.begin(), async |tx| {
+        db.decide(&manager, db.begin(), async |tx| {
             let keys = manager.acting_as(&actor);
             let reason = &args.cause.reason;
             if disable { keys.disable(tx, &scope, reason).await } else { keys.enable(tx, &scope, reason).await }

@@ -5,7 +5,7 @@ mod many;
 
 use crate::actor;
 use crate::args::{Shred, Shredded};
-use crate::connect::{connect, on};
+use crate::connect::{connect_to_decide, on};
 use crate::doubts::Doubts;
 use crate::master_key;
 use crate::output::{Failure, Report, count, exact_time, shown, tell, time};
@@ -23,10 +23,10 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
     let actor = actor::of(&cause)?;
     let kms = master_key::open(&args.master_key).await?;
     let Shredded::One(scope) = args.what() else {
-        return on!(connect(&args.database).await?, db => many::shred(&mut db, &args, &actor, kms, json).await);
+        return on!(connect_to_decide(&args.database, &args.copying).await?, db => many::shred(&mut db, &args, &actor, kms, json).await);
     };
     let doubts = Doubts::of_kind(&scope, args.schemas.as_deref())?;
-    on!(connect(&args.database).await?, db => {
+    on!(connect_to_decide(&args.database, &args.copying).await?, db => {
         let namespace = db.namespace().await?;
         let before = db.keys.history(&mut db.connection, &scope).await?;
         let doubts = doubts.and_of_id(&mut db).await?;
@@ -45,9 +45,7 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
             confirm(&scope, before.as_ref(), &db.whereabouts(&namespace), json)?;
         }
         let reason = &cause.reason;
-        let done = db.transact(db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, reason).await).await?;
-        // The shred is committed. Should this fail, the next export seals its entry.
-        drop(manager.seal_log(&mut db.connection).await);
+        let done = db.decide(&manager, db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, reason).await).await?;
         let destroyed: Vec<String> = done.destroyed.iter().map(KeyId::to_string).collect();
         let json = json!({
             "kind": scope.kind(),
@@ -59,7 +57,7 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
             "actor": actor,
             "was_shredded": done.was_shredded,
         });
-        Ok(Report::new(shredded(&done), doubts.within(json)).of(&namespace, &db.place))
+        Ok(Report::new(shredded(&done) + &db.afterwards(), doubts.within(json)).of(&namespace, &db.place))
     })
 }
 
@@ -92,12 +90,8 @@ fn shredded(done: &Shredding) -> String {
             text
         }
     };
-    text + AFTERWARDS
+    text
 }
-
-/// What is left after a shred.
-pub(crate) const AFTERWARDS: &str = "Backups and replicas of the key table hold the keys until they expire or catch \
-    up.\n\nNext: eventseal shred-log export --append COPY.";
 
 /// Refuses what is held, before anybody is asked or told.
 fn check_not_held(scope: &KeyScope, holds: Vec<Hold>) -> Result<(), Failure> {

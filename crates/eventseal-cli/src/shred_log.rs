@@ -2,7 +2,7 @@
 
 use crate::actor;
 use crate::args::{AdoptLog, ExportLog, ReplayLog, VerifyLog};
-use crate::connect::{connect, on};
+use crate::connect::{connect, connect_to_decide, on};
 use crate::copies;
 use crate::interrupt;
 use crate::master_key;
@@ -184,7 +184,7 @@ fn replayed(done: &Replayed, args: &ReplayLog) -> Report {
 pub(crate) async fn adopt(args: AdoptLog, json: bool) -> Result<Report, Failure> {
     let actor = actor::of(&args.cause)?;
     let kms = master_key::open(&args.master_key).await?;
-    on!(connect(&args.database).await?, db => {
+    on!(connect_to_decide(&args.database, &args.copying).await?, db => {
         let namespace = db.announce(json, "Adopting what was changed before there was a log").await?;
         let manager = db.manager(kms);
         let done = manager.acting_as(&actor).adopt_entries(&mut db.connection, &args.cause.reason).await?;

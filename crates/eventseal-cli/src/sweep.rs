@@ -2,13 +2,12 @@
 
 use crate::actor;
 use crate::args::{Cause, Sweep};
-use crate::connect::{connect, on};
+use crate::connect::{connect_to_decide, on};
 use crate::holds::{hold_json, naming};
 use crate::interrupt;
 use crate::keks::were;
 use crate::master_key;
 use crate::output::{Exit, Failure, Progress, Report, count, shown};
-use crate::shred::AFTERWARDS;
 use eventseal::erasure::{SweepOptions, SweepProgress, Swept};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -16,7 +15,7 @@ use std::fmt::Write as _;
 pub(crate) async fn sweep(args: Sweep, json: bool) -> Result<Report, Failure> {
     let actor = actor::of(&Cause { reason: String::new(), actor: args.actor })?;
     let kms = master_key::open(&args.master_key).await?;
-    on!(connect(&args.database).await?, db => {
+    on!(connect_to_decide(&args.database, &args.copying).await?, db => {
         let namespace = db.announce(json, "Shredding what has come due").await?;
         let manager = db.manager(kms);
         let mut bar = Progress::new(json, args.progress.progress_every, "scopes");
@@ -32,15 +31,15 @@ pub(crate) async fn sweep(args: Sweep, json: bool) -> Result<Report, Failure> {
         let options = SweepOptions::default();
         let swept = manager.acting_as(&actor).sweep(&mut db.connection, &options, &mut show).await?;
         bar.finish();
-        Ok(report(&swept).of(&namespace, &db.place))
+        Ok(report(&swept, &db.afterwards()).of(&namespace, &db.place))
     })
 }
 
-fn report(swept: &Swept) -> Report {
+fn report(swept: &Swept, afterwards: &str) -> Report {
     let mut text = match swept.shredded {
         0 => "Nothing was shredded.\n".to_owned(),
         shredded => format!(
-            "Shredded {}: {} destroyed.\n{AFTERWARDS}\n",
+            "Shredded {}: {} destroyed.\n{afterwards}\n",
             count(shredded, "scope"),
             count(swept.keys, "data key")
         ),

@@ -1,6 +1,6 @@
 //! The arguments of the commands that come before a shred: holds, schedules and the sweep.
 
-use super::{Cause, Database, MasterKey, Progress, Scope};
+use super::{Cause, Copying, Database, MasterKey, Progress, Scope};
 use crate::when;
 use clap::Args;
 use eventseal::erasure::ShredMode;
@@ -27,6 +27,8 @@ pub(crate) struct Hold {
     #[arg(long)]
     pub(crate) allow_unknown: bool,
     #[command(flatten)]
+    pub(crate) copying: Copying,
+    #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]
     pub(crate) master_key: MasterKey,
@@ -46,6 +48,8 @@ pub(crate) struct Release {
     pub(crate) hold: Uuid,
     #[command(flatten)]
     pub(crate) cause: Cause,
+    #[command(flatten)]
+    pub(crate) copying: Copying,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]
@@ -90,6 +94,8 @@ pub(crate) struct ScheduleShred {
     pub(crate) mode: Mode,
     #[command(flatten)]
     pub(crate) cause: Cause,
+    #[command(flatten)]
+    pub(crate) copying: Copying,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]
@@ -145,6 +151,8 @@ pub(crate) struct CancelShred {
     #[command(flatten)]
     pub(crate) cause: Cause,
     #[command(flatten)]
+    pub(crate) copying: Copying,
+    #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]
     pub(crate) master_key: MasterKey,
@@ -176,6 +184,7 @@ Consumers of erasures run in the application only: where there are some, let the
 
 Examples:
   eventseal sweep --keyring /etc/shop/keyring
+  eventseal sweep --append-to /mnt/elsewhere/shop.shredlog --keyring /etc/shop/keyring
   eventseal sweep --aws-kms-key alias/eventseal --json")]
 pub(crate) struct Sweep {
     /// Who does this. Kept for good. By default the user of the operating system
@@ -183,6 +192,8 @@ pub(crate) struct Sweep {
     pub(crate) actor: Option<String>,
     #[command(flatten)]
     pub(crate) progress: Progress,
+    #[command(flatten)]
+    pub(crate) copying: Copying,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 /// The environment variable that names a copy of the shred log which every command requires.
 const REQUIRE_SHRED_LOG: &str = "EVENTSEAL_REQUIRE_SHRED_LOG";
+/// The environment variable that names a copy which every decision goes into.
+const APPEND_TO: &str = "EVENTSEAL_APPEND_TO";
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Database")]
@@ -43,6 +45,16 @@ pub(crate) struct MasterKey {
     /// The key in AWS KMS: id, ARN or alias/… [env: EVENTSEAL_AWS_KMS_KEY]
     #[arg(long, value_name = "KEY", conflicts_with = "keyring")]
     pub(crate) aws_kms_key: Option<String>,
+}
+
+/// The copies of the shred log that a decision goes into at once.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Copies of the shred log")]
+pub(crate) struct Copying {
+    /// Write the decision into this copy of the shred log in the same run: a file, or the URL of a database as for
+    /// shred-log export, which begins it. May be named several times
+    #[arg(long, value_name = "COPY", env = APPEND_TO, hide_env_values = true, value_parser = appended_copy())]
+    pub(crate) append_to: Vec<PathBuf>,
 }
 
 /// The flags of commands that run long.
@@ -89,6 +101,12 @@ fn required_copy() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(|name| {
         let what = "name the file or the URL of the copy with which the key tables must agree; unset";
         named(name, format!("{what} {REQUIRE_SHRED_LOG} if none is required"))
+    })
+}
+
+fn appended_copy() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|name| {
+        named(name, format!("name a file, or the URL of a database; unset {APPEND_TO} if decisions are not copied"))
     })
 }
 

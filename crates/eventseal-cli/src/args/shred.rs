@@ -1,6 +1,6 @@
 //! The arguments of `shred`.
 
-use super::{Cause, Database, MasterKey, Progress};
+use super::{Cause, Copying, Database, MasterKey, Progress};
 use clap::Args;
 use eventseal::KeyScope;
 use std::path::PathBuf;
@@ -16,8 +16,11 @@ again at any time: what was shredded before is left as it is. A scope that can't
 skipped and named (exit code 4; 3 if others only held it locked). All lines of a file are checked before anything is \
 done. Stop the appends of a partition first: scopes that are made behind the last look remain.
 
+With --append-to, the copy of the shred log has the shred before it is reported. If the copy can't be reached, nothing is \
+begun. If it is lost meanwhile, the shred stays, and the command says so and ends with exit code 1.
+
 Examples:
-  eventseal shred Customer cust_42 --reason 'request 118'
+  eventseal shred Customer cust_42 --reason 'request 118' --append-to /mnt/elsewhere/shop.shredlog
   eventseal shred Customer cust_42 --reason 'request 118' --yes --json
   eventseal shred --from requests.jsonl --reason 'erasures of May'
   echo '{\"kind\": \"Customer\", \"id\": \"cust_42\", \"reason\": \"request 118\"}' | eventseal shred --from - --yes
@@ -53,6 +56,8 @@ pub(crate) struct Shred {
     pub(crate) allow_unknown: bool,
     #[command(flatten)]
     pub(crate) progress: Progress,
+    #[command(flatten)]
+    pub(crate) copying: Copying,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]

@@ -1,7 +1,7 @@
 //! The arguments of `shred-log`.
 
 use super::shared::copy;
-use super::{Cause, Database, MasterKey, Progress};
+use super::{Cause, Copying, Database, MasterKey, Progress};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -102,6 +102,8 @@ Examples:
 pub(crate) struct AdoptLog {
     #[command(flatten)]
     pub(crate) cause: Cause,
+    #[command(flatten)]
+    pub(crate) copying: Copying,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]

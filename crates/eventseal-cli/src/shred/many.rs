@@ -1,6 +1,6 @@
 //! `shred --from` and `shred --partition`: many scopes, each in a transaction of its own.
 
-use super::{AFTERWARDS, asked};
+use super::asked;
 use crate::args::{Shred, Shredded};
 use crate::connect::{Backend, Db};
 use crate::interrupt;
@@ -69,7 +69,8 @@ pub(super) async fn shred<C: Backend>(
         _ => keys.shred_many(&mut db.connection, &requests, &mut show).await?,
     };
     bar.finish();
-    Ok(report(&done, actor, start.elapsed().as_secs_f64()).of(&namespace, &db.place))
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(report(&done, actor, &db.afterwards(), seconds).of(&namespace, &db.place))
 }
 
 /// How many scopes of a partition are not shredded.
@@ -118,7 +119,7 @@ fn confirm(shreds: &str, total: u64, whereabouts: &str, json: bool) -> Result<()
     Err(Failure::refused("not_confirmed", "that was another number: nothing was destroyed"))
 }
 
-fn report(done: &ShreddedMany, actor: &str, seconds: f64) -> Report {
+fn report(done: &ShreddedMany, actor: &str, afterwards: &str, seconds: f64) -> Report {
     let mut text = format!(
         "Shredded {}: {} destroyed in {seconds:.1} s.\n",
         count(done.shredded, "scope"),
@@ -141,7 +142,7 @@ fn report(done: &ShreddedMany, actor: &str, seconds: f64) -> Report {
     if !done.is_complete {
         text.push_str("New scopes were made all the time: stop the appends of the partition, and run it again.\n");
     }
-    text.push_str(AFTERWARDS);
+    text.push_str(afterwards);
     let json = json!({
         "shredded": done.shredded,
         "destroyed": done.destroyed,

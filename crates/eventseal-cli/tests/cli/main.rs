@@ -30,6 +30,7 @@ macro_rules! snapshot {
 
 #[macro_use]
 mod command;
+mod appended;
 mod census;
 mod certificate;
 mod doctor;
