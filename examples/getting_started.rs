@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{Row, SqliteConnection};
 use std::convert::Infallible;
+use time::format_description::well_known::Rfc3339;
 
 type BoxResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -358,10 +359,12 @@ async fn main() -> BoxResult {
     let history = store.keys().key_history(&mut connection, &scope).await?.expect("the scope is known");
     assert_eq!(history.state, ScopeState::Shredded);
     assert!(history.keys.iter().all(|key| key.shredded_at == Some(shredding.at)));
+    let at = shredding.at.format(&Rfc3339)?;
+    assert!(at.contains('T') && at.ends_with('Z'), "{at}");
     say(&format!(
         "The proof, kept for good: {} keys destroyed at {}, for {:?}.",
         history.keys.len(),
-        shredding.at,
+        at,
         history.entries[0].reason
     ));
     println!("\nThat was all of it. The code is in examples/getting_started.rs.");
