@@ -17,9 +17,9 @@ mod json;
 mod verify;
 
 pub use certificate::{
-    Authenticity, Certificate, CertificateFinding, CertificateFindingKind, CertificateOptions, CertificateScan,
-    CertifiedEntry, CertifiedHold, CertifiedKey, CertifiedLog, CertifiedSchedule, CertifiedType, Doubtful,
-    DoubtfulEvent, EventCounts, KeyStanding, LogStanding,
+    Authenticity, Certificate, CertificateFinding, CertificateFindingKind, CertificateOptions, CertificateProgress,
+    CertificateScan, Certified, CertifiedEntry, CertifiedHold, CertifiedKey, CertifiedLog, CertifiedSchedule,
+    CertifiedType, Doubtful, DoubtfulEvent, EventCounts, KeyStanding, LogStanding,
 };
 pub use horizon::{Horizon, Retention};
 

@@ -4,9 +4,11 @@ mod finding;
 mod found;
 mod issue;
 mod log;
+mod many;
 mod sentences;
 
 pub use finding::{CertificateFinding, CertificateFindingKind};
+pub use many::{CertificateProgress, Certified};
 
 use crate::erasure::horizon::{Horizon, Retention};
 use crate::erasure::json;

@@ -21,6 +21,7 @@ pub use adopt::AdoptedEntries;
 pub use copy::ShredLogCopy;
 pub use export::ExportedLog;
 pub use file_copy::FileCopy;
+pub(crate) use look::{Chain, LookedCopy};
 pub use replay::{ReplayOptions, Replayed};
 pub use rules::check_copied_lines;
 pub use verify::{CopyReport, CopyState, LogFinding, LogReport};

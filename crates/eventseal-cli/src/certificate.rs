@@ -1,5 +1,6 @@
 //! `certificate`: says what is left of a scope, as text, as JSON, and as a page for people.
 
+mod many;
 mod page;
 
 use crate::args;
@@ -10,16 +11,16 @@ use crate::doubts::Doubts;
 use crate::master_key;
 use crate::output::{Exit, Failure, Progress, Report, count, number, shown, table, time};
 use crate::scopes::unknown;
+use crate::shred::list;
 use crate::shred_log;
 use eventseal::erasure::{
-    Authenticity, Certificate, CertificateFindingKind, CertificateOptions, CertifiedEntry, EventCounts, Horizon,
-    KeyStanding, LogStanding,
+    Authenticity, Certificate, CertificateFindingKind, CertificateOptions, CertificateProgress, CertifiedEntry,
+    EventCounts, FailedScope, Horizon, KeyStanding, LogStanding,
 };
 use eventseal::keys::{KeyStore as _, ScopeState};
 use eventseal::kms::Kms;
-use eventseal::maintenance::EventsOfProgress;
 use eventseal::store::EventTable;
-use eventseal::{EventStore, GlobalPosition, KeyScope, Schemas, SealedStore};
+use eventseal::{EventStore, GlobalPosition, KeyScope, Namespace, Schemas, SealedStore};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -28,32 +29,49 @@ pub(crate) async fn certificate(args: args::Certificate, json: bool) -> Result<R
     if let Some(path) = &args.html {
         page::check_new(path)?;
     }
+    let scopes = match (&args.from, args.scope()) {
+        (Some(file), _) => list::scopes(file)?,
+        (None, scope) => Vec::from_iter(scope),
+    };
     let kms = master_key::open(&args.master_key).await?;
-    let scope = args.scope.key_scope();
-    let mut bar = Progress::new(json, args.progress.progress_every, "positions");
-    let (place, (certificate, similar)) = match connect(&args.database).await? {
+    let mut bar = Progress::new(json, args.progress.progress_every, "entries of the shred log");
+    let (place, mut issued) = match connect(&args.database).await? {
         AnyDb::Sqlite(db) => {
-            (db.place.clone(), issue(sqlite_store(&args.tables.names())?, db, kms, &scope, &args, &mut bar).await?)
+            (db.place.clone(), issue(sqlite_store(&args.tables.names())?, db, kms, &scopes, &args, &mut bar).await?)
         }
         AnyDb::Postgres(db) => {
             let store = postgres_store(&args.database, &args.tables.names())?;
-            (db.place.clone(), issue(store, db, kms, &scope, &args, &mut bar).await?)
+            (db.place.clone(), issue(store, db, kms, &scopes, &args, &mut bar).await?)
         }
     };
     bar.finish();
-    let failed = |error: serde_json::Error| Failure::failed("other", format!("the certificate is no JSON: {error}"));
-    let mut document = serde_json::to_value(&certificate).map_err(failed)?;
-    if let Some(remark) = remark_on_similar(&similar) {
-        document["remarks"].as_array_mut().into_iter().for_each(|remarks| remarks.push(remark.clone()));
+    for (_, document) in &mut issued.certificates {
+        document["database"] = place.as_str().into();
     }
-    document["similar"] = similar;
-    document["database"] = place.into();
+    if args.from.is_some() {
+        return Ok(many::report(&issued, &place, !args.shred_log.is_empty()));
+    }
+    let Some((certificate, document)) = issued.certificates.pop() else {
+        return Err(issued.failed.pop().map_or_else(none, |failed| Failure::from(failed.error)));
+    };
     let mut text = describe(&certificate, &document);
     if let Some(path) = &args.html {
         page::write(path, &document)?;
         let _ = writeln!(text, "\nThe page is in {}.", shown(&path.to_string_lossy()));
     }
     Ok(Report::new(text, document).ending(exit(&certificate, !args.shred_log.is_empty())))
+}
+
+fn none() -> Failure {
+    Failure::failed("other", "no certificate was issued: name a scope")
+}
+
+/// What was issued.
+struct Issued {
+    /// The certificates, each with its JSON.
+    certificates: Vec<(Certificate, Value)>,
+    failed: Vec<FailedScope>,
+    namespace: Namespace,
 }
 
 fn exit(certificate: &Certificate, has_copy: bool) -> Exit {
@@ -70,31 +88,59 @@ async fn issue<C: Backend, S>(
     store: S,
     mut db: Db<C>,
     kms: Arc<dyn Kms>,
-    scope: &KeyScope,
+    scopes: &[KeyScope],
     args: &args::Certificate,
     bar: &mut Progress,
-) -> Result<(Certificate, Value), Failure>
+) -> Result<Issued, Failure>
 where
     S: EventStore<Tx = C> + EventTable<Tx = C>,
 {
-    db.namespace().await?;
-    let doubts = Doubts::of_kind(scope, None)?.and_of_id(&mut db).await?;
-    if db.keys.history(&mut db.connection, scope).await?.is_none() {
+    let namespace = db.namespace().await?;
+    if let (None, [scope]) = (&args.from, scopes)
+        && db.keys.history(&mut db.connection, scope).await?.is_none()
+    {
+        let doubts = Doubts::of_kind(scope, None)?.and_of_id(&mut db).await?;
         return Err(unknown(scope, &doubts.hint()));
     }
     let mut options = CertificateOptions::default();
     (options.batch, options.use_index, options.retention) = (args.batch, !args.scan, args.copies.retention());
     // A certificate opens no event, so it needs no schemas.
     let store = SealedStore::with_keys(store, db.manager(kms), Schemas::new([]).map_err(eventseal::Error::from)?);
-    let mut show = |progress: EventsOfProgress| {
-        let at = |position: GlobalPosition| position.get().unsigned_abs();
-        bar.at(at(progress.position), at(progress.last));
-    };
+    let mut show = |progress: CertificateProgress| show(bar, progress);
     let copies = copies::all(&args.shred_log, &args.database)?;
     let copies = copies::ports(&copies);
-    let certificate =
-        store.certificate(&mut db.connection, scope, &copies, &options, &mut show).await.map_err(no_table)?;
-    Ok((certificate, doubts.within(Value::Object(serde_json::Map::new()))["similar"].take()))
+    let done = store.certificates(&mut db.connection, scopes, &copies, &options, &mut show).await.map_err(no_table)?;
+    let mut certificates = Vec::with_capacity(done.certificates.len());
+    for certificate in done.certificates {
+        let doubts = Doubts::of_kind(&certificate.scope, None)?.and_of_id(&mut db).await?;
+        let similar = doubts.within(Value::Object(serde_json::Map::new()))["similar"].take();
+        let document = document(&certificate, similar)?;
+        certificates.push((certificate, document));
+    }
+    Ok(Issued { certificates, failed: done.failed, namespace })
+}
+
+/// The JSON of a certificate, and what the key table says about other scopes under the id.
+fn document(certificate: &Certificate, similar: Value) -> Result<Value, Failure> {
+    let failed = |error: serde_json::Error| Failure::failed("other", format!("the certificate is no JSON: {error}"));
+    let mut document = serde_json::to_value(certificate).map_err(failed)?;
+    if let Some(remark) = remark_on_similar(&similar) {
+        document["remarks"].as_array_mut().into_iter().for_each(|remarks| remarks.push(remark.clone()));
+    }
+    document["similar"] = similar;
+    Ok(document)
+}
+
+fn show(bar: &mut Progress, progress: CertificateProgress) {
+    let at = |position: GlobalPosition| position.get().unsigned_abs();
+    let (unit, done, total) = match progress {
+        CertificateProgress::Log(log) => ("entries of the shred log", log.done, log.total),
+        CertificateProgress::Copy(copy) => ("lines of a copy", copy.done, copy.total),
+        CertificateProgress::Events(events) => ("positions", at(events.position), at(events.last)),
+        _ => return,
+    };
+    bar.count_in(unit);
+    bar.at(done, total);
 }
 
 /// Other scopes under the id that are not shredded: whoever reads "erased" must not miss them.

@@ -1,6 +1,6 @@
 //! `shred`: destroys the keys of a scope, or of many, once the operator has confirmed it.
 
-mod list;
+pub(crate) mod list;
 mod many;
 
 use crate::actor;

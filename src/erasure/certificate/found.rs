@@ -20,20 +20,19 @@ pub(super) struct Found {
     types: BTreeMap<(EventType, EventVersion), EventCounts>,
     pub(super) malformed: Doubtful,
     pub(super) unknown: Doubtful,
-    /// Ids of keys that have a row.
-    known: HashSet<KeyId>,
 }
 
 impl Found {
+    /// Counts an event, and of its places those that keys of the scope seal.
     pub(super) fn add(&mut self, keys: &[(CertifiedKey, bool)], EventOf { event, places, .. }: &EventOf) {
         let counts = self.types.entry((event.stored_type.clone(), event.stored_version)).or_default();
         let before = *counts;
         for place in places {
-            let key = keys.iter().find(|(key, _)| key.key_id == Some(place.key_id));
-            match key {
+            let Some((key, has_key)) = keys.iter().find(|(key, _)| key.key_id == Some(place.key_id)) else { continue };
+            match key.standing {
                 _ if place.is_void => counts.void_fields += 1,
-                Some((_, true)) => counts.readable_fields += 1,
-                Some((key, false)) if key.standing == KeyStanding::Destroyed => counts.unreadable_fields += 1,
+                _ if *has_key => counts.readable_fields += 1,
+                KeyStanding::Destroyed => counts.unreadable_fields += 1,
                 _ => counts.lost_fields += 1,
             }
         }
@@ -45,29 +44,6 @@ impl Found {
         } else {
             counts.unreadable_events += 1;
         }
-    }
-
-    /// Looks which of the other keys that events name have no row.
-    pub(super) async fn look_for_unknown<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized>(
-        &mut self,
-        manager: &KeyManager<Tx, K>,
-        connection: &mut Tx,
-        others: Vec<OtherKeys>,
-    ) -> Result<()> {
-        if self.known.len() > REMEMBERED {
-            self.known.clear();
-        }
-        let new: HashSet<KeyId> = others.iter().flat_map(|event| event.keys.iter().copied()).collect();
-        let new: Vec<KeyId> = new.difference(&self.known).copied().collect();
-        if !new.is_empty() {
-            self.known.extend(manager.store.data_keys(connection, &new).await?.into_iter().map(|row| row.key_id));
-        }
-        for event in others {
-            if event.keys.iter().any(|key_id| !self.known.contains(key_id)) {
-                self.unknown.add(event.position, event.event_id);
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn types(&self) -> Vec<CertifiedType> {
@@ -90,6 +66,33 @@ impl Found {
             readable_fields: sum.readable_fields + counts.readable_fields,
             lost_fields: sum.lost_fields + counts.lost_fields,
         })
+    }
+}
+
+/// Ids of keys that have a row.
+#[derive(Default)]
+pub(super) struct WithRows(HashSet<KeyId>);
+
+impl WithRows {
+    /// Leaves of other keys that events name those that have no row.
+    pub(super) async fn without<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized>(
+        &mut self,
+        manager: &KeyManager<Tx, K>,
+        connection: &mut Tx,
+        mut others: Vec<OtherKeys>,
+    ) -> Result<Vec<OtherKeys>> {
+        let Self(known) = self;
+        if known.len() > REMEMBERED {
+            known.clear();
+        }
+        let new: HashSet<KeyId> = others.iter().flat_map(|event| event.keys.iter().copied()).collect();
+        let new: Vec<KeyId> = new.difference(known).copied().collect();
+        if !new.is_empty() {
+            known.extend(manager.store.data_keys(connection, &new).await?.into_iter().map(|row| row.key_id));
+        }
+        others.iter_mut().for_each(|event| event.keys.retain(|key_id| !known.contains(key_id)));
+        others.retain(|event| !event.keys.is_empty());
+        Ok(others)
     }
 }
 

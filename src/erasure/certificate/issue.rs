@@ -1,20 +1,19 @@
-//! Issues a certificate: looks at the keys, at the log and its copy, at the stored events, and at the keys again.
+//! Issues a certificate of what the keys, the log and its copies, and the stored events say.
 
 use super::found::Found;
 use super::log::{self, Log};
 use super::sentences::{not_looked_at, remarks, why_not};
 use super::{
-    Authenticity, Certificate, CertificateOptions, CertificateScan, CertifiedEntry, CertifiedHold, CertifiedKey,
-    CertifiedLog, CertifiedSchedule, KeyStanding, LogStanding,
+    Authenticity, Certificate, CertificateOptions, CertificateProgress, CertificateScan, CertifiedEntry, CertifiedHold,
+    CertifiedKey, CertifiedLog, CertifiedSchedule, KeyStanding, LogStanding,
 };
 use crate::erasure::horizon::Horizon;
 use crate::error::{Error, KeyFault, Result};
-use crate::event::{GlobalPosition, now};
+use crate::event::now;
 use crate::keys::log::Fold;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::shred_log::ShredLogCopy;
 use crate::keys::{DataKeyRecord, KeyHistory, KeyManager, KeyStore, KeyTable, LogEntry, ScopeAction, ScopeState};
-use crate::maintenance::{EventsOf, EventsOfOptions, EventsOfProgress};
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -84,37 +83,13 @@ where
         scope: &KeyScope,
         copies: &[&dyn ShredLogCopy],
         options: &CertificateOptions,
-        progress: &mut (dyn FnMut(EventsOfProgress) + Send),
+        progress: &mut (dyn FnMut(CertificateProgress) + Send),
     ) -> Result<Certificate> {
-        scope.check()?;
-        let refused = |problem| Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem });
-        if scope.is_reserved() {
-            return Err(refused("belongs to eventseal itself: it authenticates every seal, and seals no value"));
+        let mut done = self.certificates(connection, std::slice::from_ref(scope), copies, options, progress).await?;
+        match (done.certificates.pop(), done.failed.pop()) {
+            (Some(certificate), _) => Ok(certificate),
+            (None, failed) => Err(failed.map_or(Error::Collision { source: None }, |failed| failed.error)),
         }
-        let unknown = || refused("has no keys: nothing was ever sealed for it");
-        let fault = log::seal(self.keys(), connection).await?;
-        let facts = Facts::read(self.keys(), connection, scope).await?.ok_or_else(unknown)?;
-        let log = Log::read(self.keys(), connection, &facts.history, copies, fault).await?;
-        let mut found = Found::default();
-        let mut search_options = EventsOfOptions::default();
-        (search_options.batch, search_options.use_index) = (options.batch, options.use_index);
-        let ids = facts.keys.iter().filter_map(|key| key.0.key_id);
-        let mut search = EventsOf::of_keys(self.inner(), connection, ids, &search_options).await?.noting_others();
-        while let Some(page) = search.next(connection).await? {
-            page.events.iter().for_each(|event| found.add(&facts.keys, event));
-            for event in &page.unreadable {
-                found.malformed.add(event.global_position, event.event_id);
-            }
-            found.look_for_unknown(self.keys(), connection, search.take_others()).await?;
-            progress(page.progress);
-        }
-        if Facts::read(self.keys(), connection, scope).await?.as_ref() != Some(&facts) {
-            return Err(Error::Collision { source: None });
-        }
-        let EventsOfProgress { last, looked_at, .. } = search.progress();
-        let index_used = search.uses_index();
-        let scan = CertificateScan { after: GlobalPosition::START, up_to: last, looked_at, index_used };
-        Ok(facts.certify(found, &log, scan, options))
     }
 }
 
@@ -131,7 +106,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    async fn read<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized>(
+    pub(super) async fn read<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized>(
         manager: &KeyManager<Tx, K>,
         connection: &mut Tx,
         scope: &KeyScope,
@@ -154,7 +129,7 @@ impl Facts {
     }
 
     /// The keys that the rows and the entries name.
-    fn known_keys(&self) -> impl Iterator<Item = (KeyId, u32, OffsetDateTime)> {
+    pub(super) fn known_keys(&self) -> impl Iterator<Item = (KeyId, u32, OffsetDateTime)> {
         let of_rows = self.history.keys.iter().map(|key| (key.key_id, key.version, key.created_at));
         let named = self.history.entries.iter().flat_map(|entry| &entry.keys);
         of_rows.chain(named.map(|key| (key.key_id, key.version, key.created_at)))
@@ -197,7 +172,13 @@ impl Facts {
         }
     }
 
-    fn certify(self, found: Found, log: &Log, scan: CertificateScan, options: &CertificateOptions) -> Certificate {
+    pub(super) fn certify(
+        self,
+        found: Found,
+        log: &Log,
+        scan: CertificateScan,
+        options: &CertificateOptions,
+    ) -> Certificate {
         let issued_at = now();
         let entries = self.entries(log);
         let last_shred = entries.iter().rev().find(|entry| entry.action == ScopeAction::Shred);

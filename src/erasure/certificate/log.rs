@@ -1,10 +1,11 @@
 //! What the chain of the shred log, and copies of it, say about the entries of a scope.
 
-use super::LogStanding;
+use super::{CertificateProgress, LogStanding};
 use crate::error::{Error, KeyFault, Result};
 use crate::keys::log::{Digest, digest, problem_of_row};
-use crate::keys::names::Namespace;
-use crate::keys::shred_log::{CopyReport, CopyState, LogFinding, ShredLogCopy};
+use crate::keys::names::{KeyScope, Namespace};
+use crate::keys::seal_log::LogSealer;
+use crate::keys::shred_log::{Chain, CopyReport, CopyState, LogFinding, LookedCopy, ShredLogCopy};
 use crate::keys::{KeyHistory, KeyManager, KeyTable, LogEntry, LogRow};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
@@ -55,66 +56,89 @@ pub(super) async fn seal<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized>(
     }
 }
 
-impl Log {
+/// A look at the chain and the copies, which certificates of several scopes share.
+pub(super) struct Look<'c> {
+    by: LogSealer,
+    chain: Chain,
+    wrong: u64,
+    first: Option<String>,
+    given: usize,
+    copies: Vec<LookedCopy<'c>>,
+    copy_problems: Vec<String>,
+    only_in_copy: HashMap<KeyScope, (String, LogEntry)>,
+}
+
+impl<'c> Look<'c> {
     /// Reads and checks the chain and the copies. `fault` is what sealing found.
-    pub(super) async fn read<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized>(
+    pub(super) async fn at<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized>(
         manager: &KeyManager<Tx, K>,
         connection: &mut Tx,
-        history: &KeyHistory,
-        copies: &[&dyn ShredLogCopy],
+        known: &HashMap<KeyScope, HashSet<Uuid>>,
+        copies: &[&'c dyn ShredLogCopy],
         fault: Option<LogFinding>,
+        progress: &mut (dyn FnMut(CertificateProgress) + Send),
     ) -> Result<Self> {
         let by = manager.log_sealer(connection).await?;
-        let ids: HashSet<Uuid> = history.entries.iter().map(|entry| entry.entry_id).collect();
-        let (mut wrong, mut first) = (0, None);
+        let (mut wrong, mut first, mut copy_problems) = (0, None, Vec::new());
         let mut found = |finding: LogFinding| {
             wrong += 1;
             first.get_or_insert_with(|| finding.to_string());
         };
         fault.into_iter().for_each(&mut found);
-        let chain = manager.look_at_chain(connection, &by, &ids, &mut found, &mut |_| {}).await?;
-        let digests = digests(&by.namespace, &history.entries);
-        let rows = history.entries.iter().zip(&digests).filter_map(|(entry, digest)| {
-            let row = *chain.rows.get(&entry.entry_id)?;
-            // The links between rows are the chain's; this is about the entry.
-            let end = (row.seq.saturating_sub(1), row.previous_hash);
-            let problem = problem_of_row(&by.namespace, &by.keys, &row, end, digest);
-            Some((entry.entry_id, (row, problem)))
-        });
-        let mut log = Self {
-            end: chain.end,
-            wrong: 0,
-            first: None,
-            given: copies.len(),
-            copies: Vec::new(),
-            copy_problems: Vec::new(),
-            only_in_copy: None,
-            unsealed: chain.unsealed,
-            rows: rows.collect(),
-            in_copy: HashSet::new(),
-        };
-        (log.wrong, log.first) = (wrong, first);
-        let mut found = |finding: LogFinding| log.copy_problems.push(finding.to_string());
-        for looked in manager.look_at_copies(&by, copies, &chain, &mut found).await? {
-            let name = looked.report.name.clone();
-            match looked.report.state {
+        let wanted: HashSet<Uuid> = known.values().flatten().copied().collect();
+        let mut tell = |log| progress(CertificateProgress::Log(log));
+        let chain = manager.look_at_chain(connection, &by, &wanted, &mut found, &mut tell).await?;
+        let mut found = |finding: LogFinding| copy_problems.push(finding.to_string());
+        let mut tell = |copy| progress(CertificateProgress::Copy(copy));
+        let looked = manager.look_at_copies(&by, copies, &chain, &mut found, &mut tell).await?;
+        let mut only_in_copy = HashMap::new();
+        for copy in &looked {
+            let name = &copy.report.name;
+            match copy.report.state {
                 CopyState::Ahead | CopyState::Forked => {
-                    let only = manager.only_in_copy(&looked, &history.scope, &ids).await?;
-                    log.only_in_copy = log.only_in_copy.or(only.map(|entry| (name, entry)));
+                    for (scope, entry) in manager.only_in_copy(copy, known).await? {
+                        only_in_copy.entry(scope).or_insert((name.clone(), entry));
+                    }
                 }
                 CopyState::Replayed => {
                     let problem = "was replayed, and the log went on in another way: begin a new one";
-                    log.copy_problems.push(format!("the copy {name} {problem}"));
+                    copy_problems.push(format!("the copy {name} {problem}"));
                 }
                 _ => {}
             }
-            let there = log.rows.iter().filter(|(_, (row, problem))| problem.is_none() && looked.has(row));
-            log.in_copy.extend(there.map(|(entry_id, _)| *entry_id));
-            log.copies.push(looked.report);
         }
-        Ok(log)
+        Ok(Self { by, chain, wrong, first, given: copies.len(), copies: looked, copy_problems, only_in_copy })
     }
 
+    /// What it found about a scope.
+    pub(super) fn of(&self, history: &KeyHistory) -> Log {
+        let digests = digests(&self.by.namespace, &history.entries);
+        let rows = history.entries.iter().zip(&digests).filter_map(|(entry, digest)| {
+            let row = *self.chain.rows.get(&entry.entry_id)?;
+            // The links between rows are the chain's; this is about the entry.
+            let end = (row.seq.saturating_sub(1), row.previous_hash);
+            let problem = problem_of_row(&self.by.namespace, &self.by.keys, &row, end, digest);
+            Some((entry.entry_id, (row, problem)))
+        });
+        let rows: HashMap<_, _> = rows.collect();
+        let is_in_copy = |row: &LogRow| self.copies.iter().any(|copy| copy.has(row));
+        let in_copy = rows.iter().filter(|(_, (row, problem))| problem.is_none() && is_in_copy(row));
+        Log {
+            end: self.chain.end,
+            wrong: self.wrong,
+            first: self.first.clone(),
+            given: self.given,
+            copies: self.copies.iter().map(|copy| copy.report.clone()).collect(),
+            copy_problems: self.copy_problems.clone(),
+            only_in_copy: self.only_in_copy.get(&history.scope).cloned(),
+            unsealed: self.chain.unsealed,
+            in_copy: in_copy.map(|(entry_id, _)| *entry_id).collect(),
+            rows,
+        }
+    }
+}
+
+impl Log {
     /// Is nothing wrong with the chain, nor with any copy?
     pub(super) fn is_sound(&self) -> bool {
         self.wrong == 0 && self.copy_problems.is_empty()

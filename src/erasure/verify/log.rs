@@ -53,7 +53,7 @@ impl<S: EventStore> SealedStore<S> {
         let mut tell = |told: LogProgress| progress(told.done);
         let chain = keys.look_at_chain(connection, &by, &HashSet::new(), &mut found, &mut tell).await?;
         verified.entries = chain.end.0;
-        let looked = keys.look_at_copies(&by, copies, &chain, &mut found).await?;
+        let looked = keys.look_at_copies(&by, copies, &chain, &mut found, &mut |_| {}).await?;
         verified.copies = looked.into_iter().map(|looked| looked.report).collect();
         Ok(verified)
     }

@@ -141,7 +141,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Was a copy replayed to its end, by what the log has?
     async fn has_all_of(&self, connection: &mut Tx, copy: &dyn ShredLogCopy) -> Result<bool> {
         let by = self.log_sealer(connection).await?;
-        let checked = self.verify_copy(copy, &by.namespace, &by.keys).await?;
+        let checked = self.verify_copy(copy, &by.namespace, &by.keys, &mut |_| {}).await?;
         let chain = self.look_at_chain(connection, &by, &HashSet::new(), &mut |_| {}, &mut |_| {}).await?;
         Ok(chain.state_of(&checked) == CopyState::Replayed)
     }

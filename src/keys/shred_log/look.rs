@@ -99,10 +99,13 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         copies: &[&'c dyn ShredLogCopy],
         chain: &Chain,
         found: Found<'_>,
+        progress: &mut (dyn FnMut(LogProgress) + Send),
     ) -> Result<Vec<LookedCopy<'c>>> {
         let mut sound = Vec::with_capacity(copies.len());
         for copy in copies {
-            match self.verify_copy(*copy, &by.namespace, &by.keys).await {
+            // A copy has about as many lines as the log has entries.
+            let mut tell = |done: u64| progress(LogProgress { total: chain.end.0.max(done), done });
+            match self.verify_copy(*copy, &by.namespace, &by.keys, &mut tell).await {
                 Ok(checked) => sound.push((*copy, checked)),
                 Err(error @ Error::Keys(KeyFault::LogCopy { source: None, .. })) => {
                     found(LogFinding::Copy { problem: error.to_string() });
@@ -161,23 +164,22 @@ impl Chain {
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// The first entry of a scope that a copy has, and that is not `known`.
+    /// Of each of these scopes, the first entry that a copy has and that is not among those that are known of it.
     pub(crate) async fn only_in_copy(
         &self,
         LookedCopy { copy, checked, .. }: &LookedCopy<'_>,
-        scope: &KeyScope,
-        known: &HashSet<Uuid>,
-    ) -> Result<Option<LogEntry>> {
-        let mut lines = Lines::new(0);
+        known: &HashMap<KeyScope, HashSet<Uuid>>,
+    ) -> Result<HashMap<KeyScope, LogEntry>> {
+        let (mut lines, mut found) = (Lines::new(0), HashMap::new());
         loop {
             let batch = lines.next(*copy, checked, PAGE).await?;
             if batch.is_empty() {
-                return Ok(None);
+                return Ok(found);
             }
-            let mut entries = batch.into_iter().map(|sealed| sealed.entry);
-            let only = entries.find(|entry| entry.scope == *scope && !known.contains(&entry.entry_id));
-            if only.is_some() {
-                return Ok(only);
+            for entry in batch.into_iter().map(|sealed| sealed.entry) {
+                if known.get(&entry.scope).is_some_and(|known| !known.contains(&entry.entry_id)) {
+                    found.entry(entry.scope.clone()).or_insert(entry);
+                }
             }
         }
     }

@@ -40,7 +40,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ) -> Result<Checked<'c>> {
         let mut checked: Vec<Checked<'c>> = Vec::with_capacity(copies.len());
         for copy in copies {
-            let found = self.verify_copy(*copy, &by.namespace, &by.keys).await?;
+            let found = self.verify_copy(*copy, &by.namespace, &by.keys, &mut |_| {}).await?;
             if found.lines == 0 {
                 let problem = "is empty: there is nothing to replay, look whether that is the right one";
                 return Err(wrong(*copy, None, problem));

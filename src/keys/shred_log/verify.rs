@@ -191,7 +191,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         for disagreement in self.store.log_disagreements(connection, limit).await? {
             found(LogFinding::Disagreement(disagreement));
         }
-        let copies = self.look_at_copies(&by, copies, &chain, &mut found).await?;
+        let copies = self.look_at_copies(&by, copies, &chain, &mut found, &mut |_| {}).await?;
         report.copies = copies.into_iter().map(|looked| looked.report).collect();
         (report.seq, report.hash) = chain.end;
         report.carried = chain.carried;
@@ -255,12 +255,13 @@ fn digest_of(text: &str) -> [u8; 16] {
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Checks every line of a copy: its namespace, its chain, and its MACs.
+    /// Checks every line of a copy: its namespace, its chain, and its MACs. `tell` gets how many lines are checked.
     pub(super) async fn verify_copy(
         &self,
         copy: &dyn ShredLogCopy,
         namespace: &Namespace,
         known: &LogKeys,
+        tell: &mut (dyn FnMut(u64) + Send),
     ) -> Result<CheckedCopy> {
         let keys = self.keys_for(copy, namespace, known).await?;
         let (mut checked, mut check) = (CheckedCopy::default(), ChainCheck::new(namespace, &keys));
@@ -300,6 +301,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                 checked.ids.push(sealed.entry.entry_id);
                 checked.texts.push(digest);
             }
+            tell(checked.lines);
         }
     }
 

@@ -9,6 +9,7 @@ mod faults;
 mod gaps;
 mod invented;
 mod locks;
+mod many;
 mod order;
 pub(crate) mod places;
 mod required;

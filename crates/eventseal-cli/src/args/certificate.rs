@@ -2,8 +2,9 @@
 
 use super::seals::SealTables;
 use super::shared::copy;
-use super::{Database, MasterKey, Progress, Scope};
+use super::{Database, MasterKey, Progress};
 use clap::Args;
+use eventseal::KeyScope;
 use eventseal::erasure::Retention;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,13 +23,26 @@ something is wrong with the shred log, or the copy does not prove it.
 
 The page of --html is for people: it opens without a network, and prints on A4. It says what the JSON says.
 
+With --from, the shred log, its copies and the stored events are read once for all scopes. The result has every \
+certificate, and the scopes without one, such as one that is misspelled. The exit code is that of the worst: 6 if a \
+scope is not erased or has no certificate.
+
 Examples:
   eventseal certificate Customer cust_42 --shred-log /mnt/elsewhere/shop.shredlog --keyring /etc/shop/keyring
   eventseal certificate Customer cust_42 --html erasure-118.html --json > erasure-118.json
+  eventseal certificate --from requests.jsonl --shred-log /mnt/elsewhere/shop.shredlog --json > requests.json
   eventseal certificate Customer cust_42 --retention backups=35d,archives=none,replicas=1h")]
 pub(crate) struct Certificate {
-    #[command(flatten)]
-    pub(crate) scope: Scope,
+    /// The kind of scope, such as Customer
+    #[arg(value_name = "KIND", required_unless_present = "from", requires = "id")]
+    kind: Option<String>,
+    /// The id of the scope, such as cust_42
+    #[arg(value_name = "ID", allow_hyphen_values = true)]
+    id: Option<String>,
+    /// Issue the certificates of all scopes of a file, or of standard input (-): JSON lines with kind and id, as for
+    /// shred --from. A reason is not looked at
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "id", "html"])]
+    pub(crate) from: Option<PathBuf>,
     /// Write the certificate as an HTML page into this file too. The file must not be there yet
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
@@ -53,6 +67,13 @@ pub(crate) struct Certificate {
     pub(crate) database: Database,
     #[command(flatten)]
     pub(crate) master_key: MasterKey,
+}
+
+impl Certificate {
+    /// The scope that is named by itself.
+    pub(crate) fn scope(&self) -> Option<KeyScope> {
+        Some(KeyScope::new(self.kind.as_deref()?, self.id.as_deref()?))
+    }
 }
 
 /// What is known about copies of the keys. It is a text and not a file, so that one variable in the environment of a

@@ -1,4 +1,4 @@
-//! Reads a list of scopes to shred: JSON lines.
+//! Reads a list of scopes: JSON lines.
 
 use super::many::tell_of_terminal;
 use crate::output::{Failure, shown};
@@ -16,8 +16,20 @@ struct Line {
     reason: Option<String>,
 }
 
-/// Reads the whole list, and checks every line. `reason` is that of lines without one; empty if there is none.
+/// Reads the whole list of what is to be shredded, and checks every line. `reason` is that of lines without one; empty
+/// if there is none.
 pub(super) fn read(file: &Path, reason: &str) -> Result<Vec<ShredRequest>, Failure> {
+    read_for(file, reason, "nothing was shredded")
+}
+
+/// Reads a list of scopes, which may have reasons.
+pub(crate) fn scopes(file: &Path) -> Result<Vec<KeyScope>, Failure> {
+    let requests = read_for(file, "none", "nothing was looked at")?;
+    Ok(requests.into_iter().map(|request| request.scope).collect())
+}
+
+/// The same for a call that fails with these words.
+fn read_for(file: &Path, reason: &str, not_done: &str) -> Result<Vec<ShredRequest>, Failure> {
     tell_of_terminal(file)?;
     let name = if file == Path::new("-") { "standard input".to_owned() } else { shown(&file.to_string_lossy()) };
     let mut bytes = Vec::new();
@@ -27,7 +39,7 @@ pub(super) fn read(file: &Path, reason: &str) -> Result<Vec<ShredRequest>, Failu
     };
     read.map_err(|error| Failure::failed("io", format!("{name} can't be read: {error}")))?;
     let requests = parse(&bytes, reason)
-        .map_err(|(line, problem)| Failure::Usage(format!("line {line} of {name} {problem}; nothing was shredded")))?;
+        .map_err(|(line, problem)| Failure::Usage(format!("line {line} of {name} {problem}; {not_done}")))?;
     if requests.is_empty() {
         return Err(Failure::Usage(format!("{name} names no scope: write a line {{\"kind\": …, \"id\": …}} for each")));
     }
@@ -60,7 +72,7 @@ fn parse(bytes: &[u8], reason: &str) -> Result<Vec<ShredRequest>, (usize, String
             return Err((number, problem));
         }
         if kind.starts_with('$') {
-            return Err((number, "names a scope of eventseal itself, which can't be shredded".to_owned()));
+            return Err((number, "names a scope of eventseal itself, which seals no value".to_owned()));
         }
         requests.push(ShredRequest { scope: KeyScope::new(kind, id), reason });
     }

@@ -9,10 +9,48 @@ on_both! {
     a_certificate_is_issued_as_text_json_and_page,
     a_certificate_names_other_spellings_that_are_live,
     a_copy_proves_an_erasure,
+    a_list_has_the_certificates_of_all,
     what_is_not_erased_has_an_exit_code_of_its_own,
     hostile_texts_stay_texts,
     the_horizon_is_what_was_said_about_copies,
     a_page_is_written_once_and_for_its_owner_alone,
+}
+
+/// The file of `shred --from` leads to the certificates. The exit code is that of the worst.
+async fn a_list_has_the_certificates_of_all(world: World) {
+    let world = world.with_keys(0..4).await;
+    let file = |name: &str, ids: &[&str]| {
+        let path = world.folder.path().join(name);
+        let line = |id: &&str| format!("{{\"kind\":\"Customer\",\"id\":\"{id}\",\"reason\":\"request\"}}\n");
+        std::fs::write(&path, ids.iter().map(line).collect::<String>()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (erased, some) = (file("erased", &["cust_2", "cust_0"]), file("some", &["cust_0", "cust_1", "cust_2"]));
+    let unknown = file("unknown", &["cust_2", "Cust_0"]);
+    world.json(&["shred", "--from", &erased, "--yes"]);
+    let copy = world.folder.path().join("log").to_str().unwrap().to_owned();
+    world.run(&["certificate", "--from", &erased, "--shred-log", &copy]).ended(5);
+    world.json(&["shred-log", "export", "--append", &copy]);
+
+    let all = world.json(&["certificate", "--from", &erased, "--shred-log", &copy]);
+    let certificates = all["certificates"].as_array().unwrap();
+    for (certificate, id) in certificates.iter().zip(["cust_2", "cust_0"]) {
+        assert_eq!((&certificate["scope"]["id"], &certificate["proved"]), (&id.into(), &true.into()), "{certificate}");
+        let mut alone = world.json(&["certificate", "Customer", id, "--shred-log", &copy]);
+        alone["issued_at"] = certificate["issued_at"].clone();
+        assert_eq!(*certificate, alone);
+    }
+    assert_eq!((certificates.len(), all["failed"].as_array().unwrap().len()), (2, 0));
+
+    let mixed = world.run(&["certificate", "--from", &some]).ended(6);
+    assert!(mixed.out.contains("Customer cust_1: NOT ERASED") && mixed.out.contains("2 erased"), "{mixed:?}");
+    let misspelled = world.run(&["certificate", "--from", &unknown]).ended(6);
+    assert!(misspelled.out.contains("NO CERTIFICATE of Customer Cust_0: "), "{misspelled:?}");
+    let page = ["certificate", "--from", &erased, "--html", "page.html"];
+    world.run(&page).ended(2);
+    world.run(&["certificate"]).ended(2);
+    let broken = world.run(&["certificate", "--from", &file("broken", &["\\"])]).ended(2);
+    assert!(broken.err.contains("line 1") && broken.err.contains("nothing was looked at"), "{broken:?}");
 }
 
 const OF: [&str; 3] = ["certificate", "Customer", "cust_1"];

@@ -513,6 +513,17 @@ async fn every_certificate(printed: &mut Printed) {
         WHERE global_position = 1"#;
     world.execute(broken).await;
     certified("cust_4", &[], 6);
+    let list = world.folder.path().join("list");
+    let lines = ["cust_3", "cust_4", "none"].map(|id| json!({ "kind": "Customer", "id": id }).to_string() + "\n");
+    std::fs::write(&list, lines.concat()).unwrap();
+    let output = world.run(&["certificate", "--from", list.to_str().unwrap(), "--json"]).ended(6);
+    let mut result = output.json();
+    // Each of them has the fields of a certificate.
+    for certificate in result["certificates"].as_array_mut().unwrap() {
+        printed.value("certificate", "", &certificate.take());
+        *certificate = json!({});
+    }
+    printed.value("certificate --from", "", &result);
 }
 
 async fn failures(printed: &mut Printed) {
