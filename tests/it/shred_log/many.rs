@@ -109,7 +109,7 @@ async fn each_certificate_is_the_one_that_its_scope_gets_alone<B: Backend>() {
     assert_eq!(found.iter().map(|of| of.events.events).collect::<Vec<_>>(), [2, 3, 3, 1, 2]);
 }
 
-/// The log, the copy and the stored events are read once, however many scopes there are, and the progress tells of each.
+/// The log, the copy and the stored events are read once, however many scopes there are. The progress tells of each.
 async fn they_share_one_look<B: Backend>() {
     let (db, store) = gifts::<B>().await;
     let (copy, _folder) = copy_in();
