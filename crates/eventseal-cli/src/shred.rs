@@ -66,7 +66,7 @@ fn shredded(done: &Shredding) -> String {
     let scope = shown(&done.scope.to_string());
     let before =
         if already == 1 { "1 data key was".to_owned() } else { format!("{} were", count(already, "data key")) };
-    let text = match (done.destroyed.len() as u64, was_shredded) {
+    match (done.destroyed.len() as u64, was_shredded) {
         (0, true) if already == 0 => {
             format!("Nothing was left to do: {scope} was shredded before, and never had a key.\n")
         }
@@ -89,8 +89,7 @@ fn shredded(done: &Shredding) -> String {
             }
             text
         }
-    };
-    text
+    }
 }
 
 /// Refuses what is held, before anybody is asked or told.
