@@ -26,8 +26,8 @@ pub use horizon::{Horizon, Retention};
 pub use crate::keys::erasure_consumer::ErasureConsumer;
 pub use crate::keys::hold::{DueScope, FailedScope, HeldScope, Hold, HoldPage, Schedule, SchedulePage, ShredMode};
 pub use crate::keys::shred_log::{
-    AdoptedEntries, CopyReport, CopyState, ExportedLog, FileCopy, LogFinding, LogProgress, LogReport, ReplayOptions,
-    Replayed, ShredLogCopy, check_copied_lines,
+    AdoptedEntries, CopyReport, CopyState, ExportedLog, FileCopy, LogFinding, LogProgress, LogReport, PlannedScope,
+    ReplayOptions, Replayed, ShredLogCopy, check_copied_lines,
 };
 pub use crate::keys::sweep::{SweepOptions, SweepProgress, Swept};
 pub use export::{ExportItem, ExportLines, ExportOptions, ExportProgress, Exported, ExportedEvent, ExportedPayload};

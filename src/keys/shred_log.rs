@@ -22,7 +22,7 @@ pub use copy::ShredLogCopy;
 pub use export::ExportedLog;
 pub use file_copy::FileCopy;
 pub(crate) use look::{Chain, LookedCopy};
-pub use replay::{ReplayOptions, Replayed};
+pub use replay::{PlannedScope, ReplayOptions, Replayed};
 pub use rules::check_copied_lines;
 pub use verify::{CopyReport, CopyState, LogFinding, LogReport};
 

@@ -30,8 +30,9 @@ pub(crate) enum Exit {
     Retryable = 3,
     /// Nothing was done: not confirmed, or the keys are in a state that does not allow it.
     Refused = 4,
-    /// `doctor`, `verify`, or `status` or `census` with `--check`, found something to do; `sweep` left what is held;
-    /// `certificate`: the shred log or its copy does not prove the erasure.
+    /// `doctor`, `verify`, or `status` or `census` with `--check`, found something to do; `sweep`, a shred of many,
+    /// `shred-log replay` or `adopt` did what could be done, and left something to somebody; `certificate`: the shred
+    /// log or its copy does not prove the erasure.
     Problems = 5,
     /// `certificate`: the scope is not erased.
     NotErased = 6,

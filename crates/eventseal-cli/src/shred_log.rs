@@ -8,7 +8,9 @@ use crate::interrupt;
 use crate::master_key;
 use crate::output::{Exit, Failure, Progress, Report, count, number, shown};
 use eventseal::KeyScope;
-use eventseal::erasure::{AdoptedEntries, CopyReport, CopyState, LogProgress, LogReport, ReplayOptions, Replayed};
+use eventseal::erasure::{
+    AdoptedEntries, CopyReport, CopyState, LogProgress, LogReport, PlannedScope, ReplayOptions, Replayed,
+};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -136,6 +138,7 @@ fn replayed(done: &Replayed, args: &ReplayLog) -> Report {
         "destroyed": done.destroyed,
         "tombstones": done.tombstones,
         "forked": done.forked,
+        "planned": done.planned.iter().map(planned_json).collect::<Vec<_>>(),
         "left": left,
     });
     let mut text = String::new();
@@ -149,6 +152,13 @@ fn replayed(done: &Replayed, args: &ReplayLog) -> Report {
         );
         if done.forked {
             text.push_str("The log went on in another way since the restore, so missing entries get new numbers.\n");
+        }
+        for planned in &done.planned {
+            let (scope, state) = (shown(&planned.scope.to_string()), planned.state.as_str());
+            let _ = match planned.is_held {
+                true => writeln!(text, "  {scope} was put on hold since the restore, and would be left as it is"),
+                false => writeln!(text, "  {scope} would be {state}"),
+            };
         }
         return Report::new(text, json);
     }
@@ -178,7 +188,12 @@ fn replayed(done: &Replayed, args: &ReplayLog) -> Report {
         }
     }
     let report = Report::new(text, json);
-    if done.is_complete() { report } else { report.ending(Exit::Refused) }
+    if done.is_complete() { report } else { report.ending(Exit::Problems) }
+}
+
+fn planned_json(planned: &PlannedScope) -> Value {
+    let (scope, state) = (&planned.scope, planned.state.as_str());
+    json!({ "kind": scope.kind(), "id": scope.id(), "state": state, "held": planned.is_held })
 }
 
 pub(crate) async fn adopt(args: AdoptLog, json: bool) -> Result<Report, Failure> {
@@ -205,7 +220,7 @@ fn adopted(done: &AdoptedEntries) -> Report {
         text.push_str(" From now on, an entry without a MAC is never adopted.");
     }
     let report = Report::new(text, json);
-    if done.left.is_empty() { report } else { report.ending(Exit::Refused) }
+    if done.left.is_empty() { report } else { report.ending(Exit::Problems) }
 }
 
 pub(crate) fn copy_json(copy: &CopyReport) -> Value {

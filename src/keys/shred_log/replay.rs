@@ -7,12 +7,14 @@ use super::replay_batch::{Append, Note, Repair};
 use super::verify::CheckedCopy;
 use super::{LogProgress, PAGE};
 use crate::error::{Result, no_effect};
+use crate::event::now;
+use crate::keys::log::Fold;
 use crate::keys::manager::KeyManager;
 use crate::keys::names::KeyScope;
 use crate::keys::operator::Cause;
 use crate::keys::seal_log::LogSealer;
-use crate::keys::{KeyTable, LogEntry, ScopeAction, SealedEntry};
-use std::collections::{BTreeSet, HashSet};
+use crate::keys::{KeyTable, LogEntry, ScopeAction, ScopeState, SealedEntry};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use uuid::Uuid;
 
 pub(super) const REPLAYING: &str = "replaying the shred log";
@@ -60,6 +62,20 @@ pub struct Replayed {
     /// Shredded scopes with a key that no shred names: something was sealed for them after the restore. Their old keys
     /// are destroyed. Shred them again if that is right for what is new as well.
     pub undecided: Vec<KeyScope>,
+    /// On a dry run, what would become of each scope that lacks entries of the copy or disagrees with its own.
+    pub planned: Vec<PlannedScope>,
+}
+
+/// What a replay would make of a scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlannedScope {
+    /// The scope.
+    pub scope: KeyScope,
+    /// Its state afterwards.
+    pub state: ScopeState,
+    /// Was it put on hold since the restore, so that it would be left as it is?
+    pub is_held: bool,
 }
 
 impl Replayed {
@@ -105,10 +121,11 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let done = Replayed { copy: copy.name(), entries, forked, ..Replayed::default() };
         let mut run = Run { by: &by, copy, checked: &checked, table, options, progress, fork: None, done };
         if options.dry_run {
-            run.count().await?;
+            let missing = run.count().await?;
             let found = self.store.log_disagreements(connection, u32::MAX).await?;
-            let scopes: BTreeSet<KeyScope> = found.into_iter().map(|disagreement| disagreement.scope).collect();
-            run.done.disagreed = scopes.len() as u64;
+            let disagreed: BTreeSet<KeyScope> = found.into_iter().map(|disagreement| disagreement.scope).collect();
+            run.done.disagreed = disagreed.len() as u64;
+            run.done.planned = self.plan(connection, &run, &missing, disagreed).await?;
             return Ok(run.done);
         }
         self.append_missing(connection, &mut run).await?;
@@ -129,6 +146,36 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             "the shred log was replayed"
         );
         Ok(done)
+    }
+
+    /// What would become of the scopes of missing entries, and of those that disagree.
+    async fn plan(
+        &self,
+        connection: &mut Tx,
+        run: &Run<'_>,
+        missing: &BTreeMap<KeyScope, Missing>,
+        disagreed: BTreeSet<KeyScope>,
+    ) -> Result<Vec<PlannedScope>> {
+        let copied: HashSet<Uuid> = run.checked.ids.iter().copied().collect();
+        let scopes: BTreeSet<KeyScope> = disagreed.into_iter().chain(missing.keys().cloned()).collect();
+        let mut planned = Vec::with_capacity(scopes.len());
+        for scope in scopes.into_iter().filter(|scope| !scope.is_reserved()) {
+            let history = self.store.history(connection, &scope).await?;
+            let entries = history.map(|history| history.entries).unwrap_or_default();
+            let fold = Fold::of(&run.by.namespace, &run.by.keys, &scope, &entries)?;
+            let is_own = |id: &Uuid| !copied.contains(id);
+            let own = entries.iter().rfind(|entry| is_own(&entry.entry_id)).map(|entry| entry.state);
+            let missing = missing.get(&scope);
+            let is_held = missing.is_some_and(|missing| missing.destroys)
+                && fold.holds_at(now()).iter().any(|hold| is_own(&hold.id));
+            let state = match missing {
+                _ if is_held || own == Some(ScopeState::Shredded) => fold.state,
+                Some(missing) => missing.state,
+                None => fold.state,
+            };
+            planned.push(PlannedScope { scope, state, is_held });
+        }
+        Ok(planned)
     }
 
     /// Compares the chain of the table with the copy.
@@ -246,6 +293,14 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 }
 
+/// What the entries of a scope that the log does not have say.
+struct Missing {
+    /// The state after the last of them.
+    state: ScopeState,
+    /// Does one of them destroy keys?
+    destroys: bool,
+}
+
 /// The chain of the key table, beside a copy.
 #[derive(Default)]
 struct TableLog {
@@ -274,16 +329,21 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Counts the entries that the log does not have.
-    async fn count(&mut self) -> Result<()> {
-        let mut lines = Lines::new(0);
+    /// Counts the entries that the log does not have, and returns what they say of their scopes.
+    async fn count(&mut self) -> Result<BTreeMap<KeyScope, Missing>> {
+        let (mut lines, mut scopes) = (Lines::new(0), BTreeMap::new());
         loop {
             let batch = lines.next(self.copy, self.checked, PAGE).await?;
             if batch.is_empty() {
-                return Ok(());
+                return Ok(scopes);
             }
-            let missing = batch.iter().filter(|sealed| !self.table.ids.contains(&sealed.entry.entry_id));
-            self.done.missing += missing.count() as u64;
+            let entries = batch.into_iter().map(|sealed| sealed.entry);
+            for entry in entries.filter(|entry| !self.table.ids.contains(&entry.entry_id)) {
+                self.done.missing += 1;
+                let destroys = entry.action == ScopeAction::Shred || !entry.keys.is_empty();
+                let of_scope = scopes.entry(entry.scope).or_insert(Missing { state: entry.state, destroys });
+                *of_scope = Missing { state: entry.state, destroys: of_scope.destroys || destroys };
+            }
         }
     }
 }

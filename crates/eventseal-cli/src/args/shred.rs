@@ -13,7 +13,7 @@ spelling of it, are named and not touched.
 
 With --from or --partition, each scope is shredded in a transaction of its own. The command can be interrupted and run \
 again at any time: what was shredded before is left as it is. A scope that can't be shredded, such as one on hold, is \
-skipped and named (exit code 4; 3 if others only held it locked). All lines of a file are checked before anything is \
+skipped and named (exit code 5; 3 if others only held it locked). All lines of a file are checked before anything is \
 done. Stop the appends of a partition first: scopes that are made behind the last look remain.
 
 With --append-to, the copy of the shred log has the shred before it is reported. If the copy can't be reached, nothing is \

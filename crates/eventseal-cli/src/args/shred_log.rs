@@ -65,7 +65,7 @@ pub(crate) struct VerifyLog {
 #[command(after_help = "\
 Checks every copy first, and changes nothing if a line is wrong. Of several copies, each must be the beginning of the \
 longest, which is replayed. Destroys exactly the keys that shreds name. Can be interrupted and run again at any time. \
-Ends with exit code 4 if something is left for you to decide: scopes that were put on hold since the restore, and \
+Ends with exit code 5 if something is left for you to decide: scopes that were put on hold since the restore, and \
 shredded scopes for which something was sealed since.
 
 Examples:
@@ -75,7 +75,7 @@ pub(crate) struct ReplayLog {
     /// Copies: files, or URLs of databases as for export
     #[arg(value_name = "COPY", required = true, value_parser = copy())]
     pub(crate) copies: Vec<PathBuf>,
-    /// Only show what is missing
+    /// Only show what is missing, and what would become of each scope
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
@@ -94,7 +94,7 @@ changed until they are adopted. Look at them first: 'shred-log verify' lists the
 done.
 
 This can be done once: afterwards, an entry without a MAC is never adopted. Run it on a new key table too. Ends with \
-exit code 4 if it leaves scopes alone: their rows say something else than their entries.
+exit code 5 if it leaves scopes alone: their rows say something else than their entries.
 
 Examples:
   eventseal shred-log verify --keyring /etc/shop/keyring

@@ -155,7 +155,7 @@ fn report(done: &ShreddedMany, actor: &str, afterwards: &str, seconds: f64) -> R
     let exit = match &done.skipped[..] {
         [] if done.is_complete => Exit::Done,
         skipped if skipped.iter().all(|skipped| skipped.error.is_retryable()) => Exit::Retryable,
-        _ => Exit::Refused,
+        _ => Exit::Problems,
     };
     Report::new(text, json).ending(exit)
 }

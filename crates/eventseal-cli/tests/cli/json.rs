@@ -328,12 +328,12 @@ async fn every_result(printed: &mut Printed) {
                  'disable', 'disabled', 1, 'before the log')",
         )
         .await;
-    ended("shred-log adopt", &["shred-log", "adopt", "--reason", "upgrade"], 4);
+    ended("shred-log adopt", &["shred-log", "adopt", "--reason", "upgrade"], 5);
     world.execute("UPDATE key_scopes SET state = 'disabled' WHERE scope_id = 'old'").await;
     ended("shred-log adopt", &["shred-log", "adopt", "--reason", "upgrade"], 0);
 
     let list = list_of_what_is_held(&world).await;
-    ended("shred --from", &["shred", "--from", &list, "--reason", "many", "--yes"], 4);
+    ended("shred --from", &["shred", "--from", &list, "--reason", "many", "--yes"], 5);
     let file = world.folder.path().join("export.jsonl");
     ended("export", &[&about(&["export"])[..], &["--out", file.to_str().unwrap()]].concat(), 0);
 
@@ -413,7 +413,7 @@ async fn every_log(printed: &mut Printed) {
     world.append(2..3).await.unwrap();
     ended("shred-log verify", &["shred-log", "verify", file], 5);
     ended("shred-log replay", &["shred-log", "replay", file, "--dry-run"], 0);
-    ended("shred-log replay", &["shred-log", "replay", file], 4);
+    ended("shred-log replay", &["shred-log", "replay", file], 5);
 }
 
 async fn every_search(world: &World, printed: &mut Printed) {

@@ -10,6 +10,7 @@ on_both! {
     a_copy_that_was_altered_is_refused,
     a_url_names_a_copy_in_a_database,
     copies_that_differ_are_refused,
+    a_dry_run_names_what_a_replay_does,
     nothing_is_decided_while_a_required_copy_disagrees,
     a_restore_is_repaired_where_a_copy_is_required,
     a_variable_without_a_copy_is_refused,
@@ -69,6 +70,43 @@ async fn a_url_names_a_copy_in_a_database(world: World) {
     }
     let refused = world.run(&["shred-log", "verify", &format!("{url}; DROP"), "--json"]);
     refused.refused(2, "invalid_text");
+}
+
+/// What a dry run says is what the replay does then. What is left to somebody has an exit code of its own.
+async fn a_dry_run_names_what_a_replay_does(world: World) {
+    let mut world = world.with_keys(0..5).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("log").display().to_string();
+    world.json(&["disable", "Customer", "cust_4", "--reason", "incident 2"]);
+    world.json(&["shred-log", "export", "--append", &file]);
+    world.back_up().await;
+    for id in ["cust_1", "cust_3", "cust_4"] {
+        world.json(&["shred", "Customer", id, "--reason", "request 118", "--yes"]);
+    }
+    world.json(&["disable", "Customer", "cust_2", "--reason", "incident 3"]);
+    world.json(&["reopen", "Customer", "cust_4", "--reason", "came back"]);
+    world.json(&["shred-log", "export", "--append", &file]);
+    world.restore().await;
+    world.json(&["hold", "Customer", "cust_3", "--reason", "case 7"]);
+    let dry = world.json(&["shred-log", "replay", &file, "--dry-run"]);
+    let planned: Vec<_> = dry["planned"].as_array().unwrap().iter().map(ToString::to_string).collect();
+    let expected = [("cust_1", "shredded", false), ("cust_2", "disabled", false), ("cust_3", "live", true)];
+    let of = |(id, state, held): (&str, &str, bool)| {
+        serde_json::json!({ "kind": "Customer", "id": id, "state": state, "held": held }).to_string()
+    };
+    assert_eq!(planned, expected.into_iter().chain([("cust_4", "live", false)]).map(of).collect::<Vec<_>>(), "{dry}");
+    let text = world.run(&["shred-log", "replay", &file, "--dry-run"]).ended(0).out;
+    for line in ["  Customer cust_1 would be shredded\n", "  Customer cust_3 was put on hold since the restore"] {
+        assert!(text.contains(line), "{text}");
+    }
+    assert_eq!(world.json(&["shred-log", "replay", &file, "--dry-run"]), dry, "nothing was changed");
+
+    let replayed = world.run(&["shred-log", "replay", &file, "--json"]).ended(5).json();
+    assert_eq!((&replayed["left"][0]["why"], &replayed["planned"]), (&"held".into(), &serde_json::json!([])));
+    for (id, state, _) in expected {
+        assert_eq!(world.json(&["keys", "show", "Customer", id])["state"], state, "{id}");
+    }
+    assert_eq!(world.json(&["keys", "show", "Customer", "cust_4"])["state"], "live");
 }
 
 /// Two copies that went on in two ways are named, with the first entry at which they differ. Nothing is replayed.

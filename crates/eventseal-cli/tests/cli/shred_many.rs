@@ -56,7 +56,7 @@ async fn a_file_is_shredded(world: World) {
     world.run(&[&from[..], &["--json"]].concat()).refused(4, "not_confirmed");
     assert_eq!(world.read().await, (4, 1));
 
-    let done = world.run(&[&from[..], &["--yes"]].concat()).ended(4);
+    let done = world.run(&[&from[..], &["--yes"]].concat()).ended(5);
     assert!(done.err.starts_with("Shredding 4 scopes for good in namespace shop ("), "{done:?}");
     let expected = "Shredded 2 scopes: 2 data keys destroyed in ";
     assert!(done.out.starts_with(expected), "{done:?}");
