@@ -319,8 +319,8 @@ impl<C: Backend> Db<C> {
         self.builder(kms).kek_partition(move |_| partition.clone()).build()
     }
 
-    /// Decides in a transaction, and has the entry of the decision numbered and copied. If the copies are not up to date
-    /// and can't be brought there, nothing is decided.
+    /// Decides in a transaction, and has the entry of the decision numbered and copied. If the copies are not up to
+    /// date and can't be brought there, nothing is decided.
     pub(crate) async fn decide<T>(
         &mut self,
         manager: &KeyManager<C>,

@@ -25,9 +25,8 @@ pub(crate) async fn hold(args: Hold, json: bool) -> Result<Report, Failure> {
         // The integrity key is opened before the transaction takes locks.
         manager.open(&mut db.connection).await?;
         let reason = &args.cause.reason;
-        let hold = db
-            .decide(&manager, db.begin(), async |tx| manager.acting_as(&actor).hold(tx, &scope, reason, args.until).await)
-            .await?;
+        let (keys, until) = (manager.acting_as(&actor), args.until);
+        let hold = db.decide(&manager, db.begin(), async |tx| keys.hold(tx, &scope, reason, until).await).await?;
         let until = hold.until.map_or_else(|| "it is released".to_owned(), time);
         let text = format!(
             "Held {} until {until}. It can't be shredded meanwhile.\n  hold {}",

@@ -37,7 +37,8 @@ pub(crate) async fn reopen(args: Reopen, json: bool) -> Result<Report, Failure> 
         let manager = db.manager_of(partition, kms);
         // The transaction must not take the write lock from the start, because the KMS may be asked in it.
         let reason = &args.cause.reason;
-        let key = db.decide(&manager, "BEGIN", async |tx| manager.acting_as(&actor).reopen(tx, &scope, reason).await).await?;
+        let keys = manager.acting_as(&actor);
+        let key = db.decide(&manager, "BEGIN", async |tx| keys.reopen(tx, &scope, reason).await).await?;
         Ok(new_key(&scope, &key, "Reopened").of(&namespace, &db.place))
     })
 }

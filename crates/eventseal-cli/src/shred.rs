@@ -23,7 +23,8 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
     let actor = actor::of(&cause)?;
     let kms = master_key::open(&args.master_key).await?;
     let Shredded::One(scope) = args.what() else {
-        return on!(connect_to_decide(&args.database, &args.copying).await?, db => many::shred(&mut db, &args, &actor, kms, json).await);
+        let db = connect_to_decide(&args.database, &args.copying).await?;
+        return on!(db, db => many::shred(&mut db, &args, &actor, kms, json).await);
     };
     let doubts = Doubts::of_kind(&scope, args.schemas.as_deref())?;
     on!(connect_to_decide(&args.database, &args.copying).await?, db => {
@@ -45,7 +46,8 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
             confirm(&scope, before.as_ref(), &db.whereabouts(&namespace), json)?;
         }
         let reason = &cause.reason;
-        let done = db.decide(&manager, db.begin(), async |tx| manager.acting_as(&actor).shred(tx, &scope, reason).await).await?;
+        let keys = manager.acting_as(&actor);
+        let done = db.decide(&manager, db.begin(), async |tx| keys.shred(tx, &scope, reason).await).await?;
         let destroyed: Vec<String> = done.destroyed.iter().map(KeyId::to_string).collect();
         let json = json!({
             "kind": scope.kind(),

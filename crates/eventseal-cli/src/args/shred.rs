@@ -16,8 +16,8 @@ again at any time: what was shredded before is left as it is. A scope that can't
 skipped and named (exit code 5; 3 if others only held it locked). All lines of a file are checked before anything is \
 done. Stop the appends of a partition first: scopes that are made behind the last look remain.
 
-With --append-to, the copy of the shred log has the shred before it is reported. If the copy can't be reached, nothing is \
-begun. If it is lost meanwhile, the shred stays, and the command says so and ends with exit code 1.
+With --append-to, the copy of the shred log has the shred before it is reported. If the copy can't be reached, nothing \
+is begun. If it is lost meanwhile, the shred stays, and the command says so and ends with exit code 1.
 
 Examples:
   eventseal shred Customer cust_42 --reason 'request 118' --append-to /mnt/elsewhere/shop.shredlog
