@@ -141,27 +141,10 @@ fn replayed(done: &Replayed, args: &ReplayLog) -> Report {
         "planned": done.planned.iter().map(planned_json).collect::<Vec<_>>(),
         "left": left,
     });
-    let mut text = String::new();
     if args.dry_run {
-        let _ = writeln!(
-            text,
-            "{} of the copy's {} are missing, and {} with what is there. Nothing was changed.",
-            number(done.missing),
-            entries(done.entries),
-            disagree(done.disagreed)
-        );
-        if done.forked {
-            text.push_str("The log went on in another way since the restore, so missing entries get new numbers.\n");
-        }
-        for planned in &done.planned {
-            let (scope, state) = (shown(&planned.scope.to_string()), planned.state.as_str());
-            let _ = match planned.is_held {
-                true => writeln!(text, "  {scope} was put on hold since the restore, and would be left as it is"),
-                false => writeln!(text, "  {scope} would be {state}"),
-            };
-        }
-        return Report::new(text, json);
+        return Report::new(would_replay(done), json);
     }
+    let mut text = String::new();
     let _ = writeln!(
         text,
         "{} put back, {} set right: {} destroyed again, {} made.",
@@ -189,6 +172,28 @@ fn replayed(done: &Replayed, args: &ReplayLog) -> Report {
     }
     let report = Report::new(text, json);
     if done.is_complete() { report } else { report.ending(Exit::Problems) }
+}
+
+/// What a dry run tells people.
+fn would_replay(done: &Replayed) -> String {
+    let mut text = format!(
+        "{} of the copy's {} are missing, and {} with what is there. Nothing was changed.\n",
+        number(done.missing),
+        entries(done.entries),
+        disagree(done.disagreed)
+    );
+    if done.forked {
+        text.push_str("The log went on in another way since the restore, so missing entries get new numbers.\n");
+    }
+    for planned in &done.planned {
+        let (scope, state) = (shown(&planned.scope.to_string()), planned.state.as_str());
+        let _ = if planned.is_held {
+            writeln!(text, "  {scope} was put on hold since the restore, and would be left as it is")
+        } else {
+            writeln!(text, "  {scope} would be {state}")
+        };
+    }
+    text
 }
 
 fn planned_json(planned: &PlannedScope) -> Value {
