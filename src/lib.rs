@@ -164,6 +164,7 @@ pub use keys::names::{KeyScope, Namespace};
 pub use kms::keyring::Keyring;
 pub use schema::declare::{Owner, event, subject};
 pub use schema::registry::Schemas;
+pub use schema::scope::Scope;
 pub use schema::upcast::changes::Changes;
 pub use seal::normalize::Normalize;
 pub use sealed_store::SealedStore;

@@ -11,6 +11,7 @@ mod lock_file;
 mod problem;
 pub(crate) mod registry;
 mod report;
+pub(crate) mod scope;
 mod type_version;
 pub(crate) mod upcast;
 
