@@ -43,6 +43,27 @@ pub(crate) fn qualified(schema: Option<&str>, name: &str) -> String {
     schema.map_or_else(|| format!(r#""{name}""#), |schema| format!(r#""{schema}"."{name}""#))
 }
 
+/// Fills the `{name}`s of which `value` knows something into a SQL text, in one pass. What is filled in is filled as
+/// well.
+pub(crate) fn fill(sql: &str, value: &dyn Fn(&str) -> Option<String>) -> String {
+    let (mut filled, mut rest) = (String::with_capacity(2 * sql.len()), sql);
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        match after.split_once('}').and_then(|(name, after)| Some((value(name)?, after))) {
+            Some((value_of_name, after)) => {
+                filled.push_str(&fill(&value_of_name, value));
+                rest = after;
+            }
+            None => {
+                filled.push('{');
+                rest = after;
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
 pub(crate) fn in_transaction(connection: &impl Connection, operation: &'static str) -> Result<()> {
     if connection.is_in_transaction() {
         Ok(())

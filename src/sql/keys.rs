@@ -10,7 +10,7 @@ use crate::keys::{
     RestoredScopes, ScopeAction, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
-use crate::sql::SqlRow;
+use crate::sql::{SqlRow, fill};
 
 /// Declares the statements on the key tables, and a complete list of them. `new` fills in names: first the columns,
 /// which are declared here, then the tables, which the adapter names.
@@ -38,12 +38,21 @@ pub(crate) use statements;
 
 /// Fills the columns of its rows into a statement, in the order in which the functions of this module read them.
 pub(crate) fn with_columns(sql: &str) -> String {
-    let columns = [("{entry}", ENTRY), ("{key}", KEY), ("{kek}", KEK), ("{new_kek}", NEW_KEK), ("{scope}", SCOPE)];
-    let filled = columns.into_iter().fold(sql.to_owned(), |sql, (name, columns)| sql.replace(name, columns));
-    filled
-        .replace("{disagreements}", log::DISAGREEMENTS)
-        .replace("{last_version}", LAST_VERSION)
-        .replace("{state}", STATE)
+    let columns = |name: &str| {
+        let columns = match name {
+            "entry" => ENTRY,
+            "key" => KEY,
+            "kek" => KEK,
+            "new_kek" => NEW_KEK,
+            "scope" => SCOPE,
+            "disagreements" => log::DISAGREEMENTS,
+            "last_version" => LAST_VERSION,
+            "state" => STATE,
+            _ => return None,
+        };
+        Some(columns.to_owned())
+    };
+    fill(sql, &columns)
 }
 
 /// The columns that [`data_key`] reads.

@@ -13,7 +13,7 @@ use crate::event::{
 };
 use crate::sql::errors::sqlite::is_unique_violation;
 use crate::sql::events::{self, Written};
-use crate::sql::{SqlRow, check_name, event_database as database, in_transaction, migrations, query};
+use crate::sql::{SqlRow, check_name, event_database as database, fill, in_transaction, migrations, query};
 use crate::store::{EventStore, IndexedSeal, SealIndex};
 use async_trait::async_trait;
 use batch::Batch;
@@ -260,12 +260,18 @@ impl EventStore for SqliteStore {
 impl Names {
     /// Fills the names into a SQL text.
     fn fill(&self, sql: &str) -> String {
-        sql.replace("{columns}", events::COLUMNS)
-            .replace("{written}", events::WRITTEN)
-            .replace("{aggregate_version}", "aggregate_version")
-            .replace("{metadata}", "metadata")
-            .replace("{events}", &self.events)
-            .replace("{heads}", &self.heads)
-            .replace("{sealed_events}", &self.sealed_events)
+        fill(sql, &|name| {
+            let value = match name {
+                "columns" => events::COLUMNS,
+                "written" => events::WRITTEN,
+                "aggregate_version" => "aggregate_version",
+                "metadata" => "metadata",
+                "events" => &self.events,
+                "heads" => &self.heads,
+                "sealed_events" => &self.sealed_events,
+                _ => return None,
+            };
+            Some(value.to_owned())
+        })
     }
 }

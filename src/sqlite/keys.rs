@@ -8,7 +8,7 @@ mod store;
 use crate::error::{Error, Result, SetUpFault, no_effect};
 use crate::keys::KeyStore;
 use crate::keys::names::Namespace;
-use crate::sql::{check_name, key_database as database, migrations, own_transaction, qualified};
+use crate::sql::{check_name, fill, key_database as database, migrations, own_transaction, qualified};
 use crate::sqlite::to_text;
 use sqlx::SqliteConnection;
 use statements::Statements;
@@ -79,11 +79,8 @@ impl SqliteKeys {
 
     /// The key tables behind a prefix that was checked.
     fn over(prefix: &str) -> Self {
-        let name = |sql: String, table: &str| {
-            sql.replace(&format!("{{{table}}}"), &qualified(None, &format!("{prefix}{table}")))
-        };
-        let fill = |sql: &str| TABLES.into_iter().fold(sql.to_owned(), name);
-        Self { prefix: prefix.to_owned(), sql: Arc::new(Statements::new(fill)) }
+        let name = |table: &str| TABLES.contains(&table).then(|| qualified(None, &format!("{prefix}{table}")));
+        Self { prefix: prefix.to_owned(), sql: Arc::new(Statements::new(|sql| fill(sql, &name))) }
     }
 
     /// Creates the key tables or brings them up to date, and names the key database. It is idempotent.

@@ -67,28 +67,36 @@ pub(crate) async fn act(
     operation: &str,
     name: &str,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let mut connection = PgConnection::connect_with(options).await?;
+    act_on(&mut PgConnection::connect_with(options).await?, operation, name).await
+}
+
+/// One operation, with nothing at hand but a connection.
+pub(crate) async fn act_on(
+    connection: &mut PgConnection,
+    operation: &str,
+    name: &str,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     if operation == "prepare" {
-        store(name).keys().prepare(&mut connection).await?;
+        store(name).keys().prepare(connection).await?;
         return Ok(());
     }
     let (store, scope) = (store(""), KeyScope::new("Customer", name));
     match operation {
         "backfill" => {
             // One batch, for a subject that is new: its key is made in the same transaction.
-            let done = store.backfill(&mut connection, &BackfillOptions::default(), &mut |_| {}).await?;
+            let done = store.backfill(connection, &BackfillOptions::default(), &mut |_| {}).await?;
             assert_eq!(done.skipped, 0);
             return Ok(());
         }
         "index" => {
-            index_seals(store.inner(), &mut connection, &IndexSealsOptions::default(), &mut |_| {}).await?;
+            index_seals(store.inner(), connection, &IndexSealsOptions::default(), &mut |_| {}).await?;
             return Ok(());
         }
         "sweep" => {
-            let mut swept = store.keys().sweep(&mut connection, &SweepOptions::default(), &mut |_| {}).await?;
+            let mut swept = store.keys().sweep(connection, &SweepOptions::default(), &mut |_| {}).await?;
             return swept.failed.pop().map_or(Ok(()), |failed| Err(failed.error.into()));
         }
-        "seal" => return Ok(store.keys().seal_log(&mut connection).await.map(drop)?),
+        "seal" => return Ok(store.keys().seal_log(connection).await.map(drop)?),
         _ => {}
     }
     let mut tx = connection.begin().await?;

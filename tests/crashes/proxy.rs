@@ -1,8 +1,7 @@
 //! A proxy before PostgreSQL that counts what a client asks for, and stops at one of its requests.
 
 use crate::{Kill, Point};
-use sqlx::Connection;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,10 +26,10 @@ impl Proxy {
         let listener = UnixListener::bind(folder.path().join(".s.PGSQL.5432")).unwrap();
         let (requests, commits) = (AtomicUsize::new(0), Mutex::default());
         let proxy = Arc::new(Self { folder, requests, commits, stop, reached: Notify::new() });
-        let (serving, options) = (Arc::clone(&proxy), db.options.clone());
+        let (serving, options, admin) = (Arc::clone(&proxy), db.options.clone(), db.pool.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                serving.serve(client, &options).await;
+                serving.serve(client, &options, &admin).await;
             }
         });
         proxy
@@ -41,7 +40,7 @@ impl Proxy {
     }
 
     /// One connection: its requests one at a time, each with its answer.
-    async fn serve(&self, mut client: UnixStream, options: &PgConnectOptions) -> Option<()> {
+    async fn serve(&self, mut client: UnixStream, options: &PgConnectOptions, admin: &PgPool) -> Option<()> {
         let mut server: Box<dyn Stream> = match options.get_socket() {
             Some(folder) => {
                 Box::new(UnixStream::connect(folder.join(format!(".s.PGSQL.{}", options.get_port()))).await.ok()?)
@@ -88,8 +87,7 @@ impl Proxy {
             match stop?.1 {
                 Kill::Cut => {}
                 Kill::Terminate => {
-                    let mut admin = PgConnection::connect_with(options).await.unwrap();
-                    sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&mut admin).await.unwrap();
+                    sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(admin).await.unwrap();
                     // The client is told, if the server still can.
                     let mut rest = Vec::new();
                     drop(server.read_to_end(&mut rest).await);

@@ -3,7 +3,7 @@
 use super::batch::{ARRAYS, FIRST, VALUES};
 use crate::error::{Error, InputFault, Result};
 use crate::sql::events::{COLUMNS, WRITTEN};
-use crate::sql::{check_name, qualified};
+use crate::sql::{check_name, fill, qualified};
 use std::collections::BTreeSet;
 
 /// The names of the tables and columns of an event store in PostgreSQL, and the order in which an append writes them.
@@ -189,20 +189,25 @@ impl PostgresTables {
     /// Fills the names, quoted, into a SQL text.
     pub(super) fn fill(&self, sql: &str) -> String {
         let schema = self.schema.as_deref();
-        sql.replace("{columns}", COLUMNS)
-            .replace("{written}", WRITTEN)
-            .replace("{first}", FIRST)
-            .replace("{values}", VALUES)
-            .replace("{arrays}", ARRAYS)
-            .replace("{events}", &qualified(schema, &self.events))
-            .replace("{heads}", &qualified(schema, &self.heads))
-            .replace("{sealed_events}", &qualified(schema, &self.sealed_events))
-            .replace("{sealed_events_name}", &self.sealed_events)
-            .replace("{sealed_events_mark}", &self.sealed_events_mark())
-            .replace("{events_name}", &self.events)
-            .replace("{metadata}", "metadata::text")
-            .replace("{aggregate_type}", &qualified(None, &self.aggregate_type))
-            .replace("{aggregate_id}", &qualified(None, &self.aggregate_id))
-            .replace("{aggregate_version}", &qualified(None, &self.aggregate_version))
+        fill(sql, &|name| {
+            Some(match name {
+                "columns" => COLUMNS.to_owned(),
+                "written" => WRITTEN.to_owned(),
+                "first" => FIRST.to_owned(),
+                "values" => VALUES.to_owned(),
+                "arrays" => ARRAYS.to_owned(),
+                "events" => qualified(schema, &self.events),
+                "heads" => qualified(schema, &self.heads),
+                "sealed_events" => qualified(schema, &self.sealed_events),
+                "sealed_events_name" => self.sealed_events.clone(),
+                "sealed_events_mark" => self.sealed_events_mark(),
+                "events_name" => self.events.clone(),
+                "metadata" => "metadata::text".to_owned(),
+                "aggregate_type" => qualified(None, &self.aggregate_type),
+                "aggregate_id" => qualified(None, &self.aggregate_id),
+                "aggregate_version" => qualified(None, &self.aggregate_version),
+                _ => return None,
+            })
+        })
     }
 }

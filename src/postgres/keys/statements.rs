@@ -1,7 +1,29 @@
 //! The SQL of the key tables, with names filled in.
 
 use crate::sql::keys::{self, log, statements};
-use crate::sql::qualified;
+use crate::sql::{fill, qualified};
+
+/// The key tables, and the function of their triggers.
+const TABLES: [&str; 9] = [
+    "key_namespace",
+    "key_encryption_keys",
+    "key_scopes",
+    "data_keys",
+    "key_scope_changes",
+    "shred_entries",
+    "shred_log",
+    "shred_log_head",
+    "keys_refuse",
+];
+const INDEXES: [&str; 7] = [
+    "key_encryption_keys_one_active",
+    "data_keys_by_kek",
+    "key_scope_changes_by_scope",
+    "key_scopes_due",
+    "shred_entries_unsealed",
+    "shred_entries_holds",
+    "shred_entries_shreds",
+];
 
 /// The schema of the tables, and the prefix of their names. Both were checked before.
 #[derive(Clone, Debug, Default)]
@@ -17,33 +39,16 @@ impl Names {
 
     /// Fills the names, quoted, into a SQL text. An index is in the schema of its table, and is named without it.
     pub(crate) fn fill(&self, sql: &str) -> String {
-        let mut sql = sql.to_owned();
-        for name in [
-            "key_namespace",
-            "key_encryption_keys",
-            "key_scopes",
-            "data_keys",
-            "key_scope_changes",
-            "shred_entries",
-            "shred_log",
-            "shred_log_head",
-            "keys_refuse",
-        ] {
-            sql = sql.replace(&format!("{{{name}}}"), &self.table(name));
-        }
-        for index in [
-            "key_encryption_keys_one_active",
-            "data_keys_by_kek",
-            "key_scope_changes_by_scope",
-            "key_scopes_due",
-            "shred_entries_unsealed",
-            "shred_entries_holds",
-            "shred_entries_shreds",
-        ] {
-            sql = sql.replace(&format!("{{index:{index}}}"), &qualified(None, &format!("{}{index}", self.prefix)));
-            sql = sql.replace(&format!("{{located:{index}}}"), &self.table(index));
-        }
-        sql
+        fill(sql, &|name| {
+            if let Some(index) = name.strip_prefix("index:") {
+                return INDEXES.contains(&index).then(|| qualified(None, &format!("{}{index}", self.prefix)));
+            }
+            let is_known = match name.strip_prefix("located:") {
+                Some(index) => INDEXES.contains(&index),
+                None => TABLES.contains(&name),
+            };
+            is_known.then(|| self.table(name.strip_prefix("located:").unwrap_or(name)))
+        })
     }
 }
 
