@@ -39,8 +39,9 @@ pub fn is_throw_away() -> bool {
 }
 
 /// Starts PostgreSQL, waits for the pipe to close, and leaves nothing behind. It does not wait for the disk, unless
-/// `EVENTSEAL_DURABLE=on`. Nothing is vacuumed but by a test: a vacuum at some moment locks tables, so that an operation
-/// has now one statement more and now one less. What stands behind an end of line in the server's options would be lost.
+/// `EVENTSEAL_DURABLE=on`. Nothing is vacuumed but by a test: a vacuum at some moment locks tables, so that an
+/// operation has now one statement more and now one less. What stands behind an end of line in the server's options
+/// would be lost.
 const GUARD: &str = r#"
     bin=$1 folder=$2 durable=${EVENTSEAL_DURABLE:-off}
     "$bin/initdb" -D "$folder/data" -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions \
