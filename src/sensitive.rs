@@ -31,6 +31,9 @@ use uuid::Uuid;
 ///
 /// Plain serde does not know which places are redacted, and reads every `null` as redacted.
 ///
+/// Formats that are not human readable, such as postcard, get an `Option<T>`: they could not tell otherwise whether a
+/// value follows.
+///
 /// A `Deserialize` of your own may keep a value in a buffer, such as a `serde_json::Value`, and read a `Sensitive` out
 /// of that buffer later. If `decode` then can't tell a value from a redaction, it fails and says so.
 ///
@@ -190,12 +193,22 @@ fn in_mode<T>(mode: Mode, run: impl FnOnce() -> T) -> T {
 
 impl<T: Serialize> Serialize for Sensitive<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_option = !serializer.is_human_readable();
         match self {
-            Self::Present(value) if MODE.get() == Mode::Appending => writing::sensitive(value, serializer),
-            Self::Present(value) => value.serialize(serializer),
+            Self::Present(value) => match (MODE.get(), is_option) {
+                (Mode::Appending, false) => writing::sensitive(value, serializer),
+                (Mode::Appending, true) => writing::sensitive(&Some(value), serializer),
+                (_, false) => value.serialize(serializer),
+                (_, true) => serializer.serialize_some(value),
+            },
             Self::Redacted if MODE.get() == Mode::Appending => Err(writing::redacted()),
             Self::Redacted => match marking::marker() {
+                Ok(Some(_)) if is_option => Err(serde::ser::Error::custom(
+                    "a redacted Sensitive can't be written in a format that is not human readable: nothing would find \
+                     it again",
+                )),
                 Ok(Some(marker)) => serializer.serialize_str(&marking::text_of(marker)),
+                Ok(None) if is_option => serializer.serialize_none(),
                 Ok(None) => serializer.serialize_unit(),
                 Err(error) => Err(serde::ser::Error::custom(error)),
             },
@@ -229,6 +242,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sensitive<T> {
             fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
                 Ok(Sensitive::Redacted)
             }
+        }
+        if !deserializer.is_human_readable() {
+            let read = Option::<T>::deserialize(deserializer)?.filter(|_| MODE.get() != Mode::Erased);
+            return Ok(read.map_or(Self::Redacted, Self::Present));
         }
         deserializer.deserialize_newtype_struct(TOKEN, Read(PhantomData))
     }

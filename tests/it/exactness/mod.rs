@@ -1,6 +1,7 @@
 //! Exactness: readers get exactly what was appended, or the append is refused. Tested with Rust values, odd JSON, and
 //! erasures in any type.
 
+mod binary;
 mod in_the_clear;
 mod odd_json;
 mod through_buffers;
