@@ -52,7 +52,9 @@ pub trait Scope {
     /// The key scope of this kind and of an id, which is [normalized](Self::normalize). Pass it to
     /// [`KeyManager::shred`](crate::keys::KeyManager::shred) and to whatever else is about one scope.
     ///
-    /// An id that can't be normalized stays as it is. No event is sealed under such an id, so the scope has no keys.
+    /// An id that can't be normalized stays as it is. No event is sealed under such an id, so the scope has no keys, but
+    /// for those that were made before the kind was normalized.
+    /// [`Schemas::scope_for`](crate::Schemas::scope_for) reports such an id as an error instead.
     #[must_use]
     fn scope(id: impl fmt::Display) -> KeyScope {
         let scope = KeyScope::new(Self::KIND, id.to_string());
