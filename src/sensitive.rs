@@ -31,8 +31,8 @@ use uuid::Uuid;
 ///
 /// Plain serde does not know which places are redacted, and reads every `null` as redacted.
 ///
-/// Formats that are not human readable, such as postcard, get an `Option<T>`: they could not tell otherwise whether a
-/// value follows.
+/// Formats that are not human readable, such as postcard, get an `Option<T>`. Without it, a reader could not tell
+/// whether a value follows.
 ///
 /// A `Deserialize` of your own may keep a value in a buffer, such as a `serde_json::Value`, and read a `Sensitive` out
 /// of that buffer later. If `decode` then can't tell a value from a redaction, it fails and says so.
@@ -204,8 +204,8 @@ impl<T: Serialize> Serialize for Sensitive<T> {
             Self::Redacted if MODE.get() == Mode::Appending => Err(writing::redacted()),
             Self::Redacted => match marking::marker() {
                 Ok(Some(_)) if is_option => Err(serde::ser::Error::custom(
-                    "a redacted Sensitive can't be written in a format that is not human readable: nothing would find \
-                     it again",
+                    "a redacted Sensitive can't be written in a format that is not human readable, because the \
+                     redaction would be lost: write it as JSON, or leave the field out",
                 )),
                 Ok(Some(marker)) => serializer.serialize_str(&marking::text_of(marker)),
                 Ok(None) if is_option => serializer.serialize_none(),

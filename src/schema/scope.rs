@@ -1,4 +1,4 @@
-//! Kinds of key scopes as Rust types, so that the compiler finds a misspelt kind. It knows of no single event type.
+//! Kinds of key scopes as Rust types, so that the compiler finds a misspelled kind. It knows of no single event type.
 
 use crate::keys::names::KeyScope;
 use crate::schema::declare::{Owner, subject};
@@ -6,7 +6,7 @@ use crate::seal::normalize::{Normalize, Normalizers};
 use std::fmt;
 
 /// A kind of key scope as a type. The name that is stored is written once, in its implementation. Schemas and shreds
-/// then name the type, and a misspelt one does not compile.
+/// then name the type, and a misspelled one does not compile.
 ///
 /// ```
 /// use eventseal::{KeyScope, Owner, Schemas, Scope, event};
@@ -52,8 +52,8 @@ pub trait Scope {
     /// The key scope of this kind and of an id, which is [normalized](Self::normalize). Pass it to
     /// [`KeyManager::shred`](crate::keys::KeyManager::shred) and to whatever else is about one scope.
     ///
-    /// An id that can't be normalized stays as it is. No event is sealed under such an id, so the scope has no keys, but
-    /// for those that were made before the kind was normalized.
+    /// An id that can't be normalized stays as it is. No event is sealed under such an id, so the scope has no keys,
+    /// except those that were made before the kind was normalized.
     /// [`Schemas::scope_for`](crate::Schemas::scope_for) reports such an id as an error instead.
     #[must_use]
     fn scope(id: impl fmt::Display) -> KeyScope {

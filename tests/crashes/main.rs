@@ -45,7 +45,7 @@ struct Point {
 }
 
 /// On how many databases operations are stopped at the same time.
-const DATABASES: usize = 3;
+const DATABASES: usize = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i5_i6_i11_whatever_ends_in_the_middle_leaves_nothing_half_done() {

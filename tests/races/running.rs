@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::{Deadline, Postgres};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use uuid::Uuid;
 
 pub(super) type Store = SealedStore<PostgresStore>;
@@ -530,6 +530,9 @@ async fn stores(db: &Postgres, writer: Writer) -> Vec<Store> {
     stores
 }
 
+/// Two races at once keep the server and its clients busy. With more, what happens in one depends on the others.
+static TURNS: Semaphore = Semaphore::const_new(2);
+
 /// Runs the race over the tables of one version of eventsalsa.
 pub(super) async fn race(
     writer: Writer,
@@ -537,6 +540,7 @@ pub(super) async fn race(
     allowed: Allowed,
     contenders: impl Fn(&mut Random) -> Vec<Op> + Send + Sync + 'static,
 ) {
+    let _turn = TURNS.acquire().await.unwrap();
     let number =
         |name: &str, default: usize| std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"));
     let (rounds, seed) = (number("RACES", 2_000), number("RACE_SEED", Uuid::now_v7().as_u128() as usize >> 3));

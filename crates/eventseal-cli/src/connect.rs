@@ -269,7 +269,11 @@ fn not_begun(copy: &str, source: &StepError) -> Failure {
     let mut why = vec![in_commands(&source.to_string())];
     why.extend(causes(&**source));
     let why = why.join("; because: ");
-    let problem = format!("nothing was done, because the copy of the shred log {} can't have it: {why}", shown(copy));
+    let copy = shown(copy);
+    let problem = format!(
+        "nothing was done: the decision can't be copied, because the copy of the shred log {copy} can't be brought \
+         up to date: {why}. Mend the copy (eventseal shred-log verify says what is wrong), and run the command again"
+    );
     match source.downcast_ref::<Error>().map(Error::kind) {
         Some(ErrorKind::ShredLogBehind) => Failure::failed("shred_log_behind", problem),
         _ => Failure::failed("log_copy", problem),
@@ -336,7 +340,9 @@ impl<C: Backend> Db<C> {
             }
         }
         let done = self.transact(begin, work).await?;
-        interrupt::kept("it is done, and stays so; eventseal shred-log export copies it");
+        interrupt::kept(
+            "the decision is committed and stays; the copy may lack it: run eventseal shred-log export --append COPY",
+        );
         match manager.copy_log(&mut self.connection).await {
             Err(error @ Error::Keys(KeyFault::NotCopied { .. })) => Err(error.into()),
             // It is committed. Should sealing fail, the next export does it.

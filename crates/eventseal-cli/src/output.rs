@@ -34,7 +34,7 @@ pub(crate) enum Exit {
     /// `shred-log replay` or `adopt` did what could be done, and left something to somebody; `certificate`: the shred
     /// log or its copy does not prove the erasure.
     Problems = 5,
-    /// `certificate`: the scope is not erased.
+    /// `certificate`: the scope is not erased, or a scope of a list has no certificate.
     NotErased = 6,
     /// Interrupted by Ctrl-C (SIGINT).
     Interrupted = 130,

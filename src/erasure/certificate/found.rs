@@ -74,7 +74,7 @@ impl Found {
 pub(super) struct WithRows(HashSet<KeyId>);
 
 impl WithRows {
-    /// Leaves of other keys that events name those that have no row.
+    /// Keeps only those of the other keys that have no row.
     pub(super) async fn without<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized>(
         &mut self,
         manager: &KeyManager<Tx, K>,

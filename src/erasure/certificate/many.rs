@@ -15,7 +15,7 @@ use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// How far a look is that certificates are issued from. It reads the log, then each copy, then the stored events.
+/// How far the reading for certificates has come. It reads the log, then each copy, then the stored events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CertificateProgress {

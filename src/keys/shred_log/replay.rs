@@ -62,7 +62,8 @@ pub struct Replayed {
     /// Shredded scopes with a key that no shred names: something was sealed for them after the restore. Their old keys
     /// are destroyed. Shred them again if that is right for what is new as well.
     pub undecided: Vec<KeyScope>,
-    /// On a dry run, what would become of each scope that lacks entries of the copy or disagrees with its own.
+    /// A dry run only: what the replay would make of each scope that lacks entries of the copy, or whose rows disagree
+    /// with its entries.
     pub planned: Vec<PlannedScope>,
 }
 
@@ -293,7 +294,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 }
 
-/// What the entries of a scope that the log does not have say.
+/// What the missing entries of a scope say.
 struct Missing {
     /// The state after the last of them.
     state: ScopeState,

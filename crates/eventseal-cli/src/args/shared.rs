@@ -51,8 +51,8 @@ pub(crate) struct MasterKey {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Copies of the shred log")]
 pub(crate) struct Copying {
-    /// Write the decision into this copy of the shred log in the same run: a file, or the URL of a database as for
-    /// shred-log export, which begins it. May be named several times
+    /// Add the decision to this copy of the shred log in the same run: a file, or the URL of a database. The copy must
+    /// exist: shred-log export begins it. May be named several times
     #[arg(long, value_name = "COPY", env = APPEND_TO, hide_env_values = true, value_parser = appended_copy())]
     pub(crate) append_to: Vec<PathBuf>,
 }
@@ -112,5 +112,5 @@ fn appended_copy() -> impl TypedValueParser<Value = PathBuf> {
 
 fn named(name: OsString, what_to_do: String) -> Result<PathBuf, String> {
     let is_blank = name.to_str().is_some_and(|name| name.trim().is_empty());
-    if is_blank { Err(format!("no copy of the shred log has this name: {what_to_do}")) } else { Ok(name.into()) }
+    if is_blank { Err(format!("the name of the copy is empty: {what_to_do}")) } else { Ok(name.into()) }
 }

@@ -14,7 +14,8 @@ spelling of it, are named and not touched.
 With --from or --partition, each scope is shredded in a transaction of its own. The command can be interrupted and run \
 again at any time: what was shredded before is left as it is. A scope that can't be shredded, such as one on hold, is \
 skipped and named (exit code 5; 3 if others only held it locked). All lines of a file are checked before anything is \
-done. Stop the appends of a partition first: scopes that are made behind the last look remain.
+done. Stop the appends of a partition first: scopes that are made after the last look are not shredded, until you run \
+it again.
 
 With --append-to, the copy of the shred log has the shred before it is reported. If the copy can't be reached, nothing \
 is begun. If it is lost meanwhile, the shred stays, and the command says so and ends with exit code 1.
@@ -22,7 +23,7 @@ is begun. If it is lost meanwhile, the shred stays, and the command says so and 
 Examples:
   eventseal shred Customer cust_42 --reason 'request 118' --append-to /mnt/elsewhere/shop.shredlog
   eventseal shred Customer cust_42 --reason 'request 118' --yes --json
-  eventseal shred --from requests.jsonl --reason 'erasures of May'
+  eventseal shred --from requests.jsonl --reason 'erasures of May' --append-to /mnt/elsewhere/shop.shredlog
   echo '{\"kind\": \"Customer\", \"id\": \"cust_42\", \"reason\": \"request 118\"}' | eventseal shred --from - --yes
   eventseal shred --partition tenant_7 --reason 'contract 12 ended'")]
 pub(crate) struct Shred {

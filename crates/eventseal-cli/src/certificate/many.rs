@@ -13,14 +13,17 @@ pub(super) fn report(issued: &Issued, place: &str, has_copy: bool) -> Report {
     for (certificate, document) in &issued.certificates {
         let _ = writeln!(text, "{}\n{}", describe(certificate, document), "-".repeat(72));
     }
-    let of = |wanted: Exit| exits.iter().filter(|exit| **exit == wanted).count() as u64;
+    let of = |erased, proved| {
+        let all = issued.certificates.iter().map(|(certificate, _)| certificate);
+        all.filter(|certificate| (certificate.erased, certificate.proved) == (erased, proved)).count()
+    };
     let all = count(exits.len() as u64, "certificate");
     let _ = writeln!(
         text,
-        "{all}: {} erased, {} erased but something is wrong with the log or a copy, {} NOT erased",
-        of(Exit::Done),
-        of(Exit::Problems),
-        of(Exit::NotErased)
+        "{all}: {} erased and proved, {} erased and NOT PROVED YET, {} NOT ERASED",
+        of(true, true),
+        of(true, false),
+        exits.iter().filter(|exit| **exit == Exit::NotErased).count()
     );
     for failed in &issued.failed {
         let _ = writeln!(text, "  NO CERTIFICATE of {}: {}", shown(&failed.scope.to_string()), shown(&why(failed)));
