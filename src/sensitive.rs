@@ -32,7 +32,8 @@ use uuid::Uuid;
 /// Plain serde does not know which places are redacted, and reads every `null` as redacted.
 ///
 /// Formats that are not human readable, such as postcard, get an `Option<T>`. Without it, a reader could not tell
-/// whether a value follows.
+/// whether a value follows. Some of these formats, such as CBOR, write `None` and `Some(None)` alike, as `null`. With
+/// them, a `Sensitive<Option<T>>` that is present and empty is read as redacted.
 ///
 /// A `Deserialize` of your own may keep a value in a buffer, such as a `serde_json::Value`, and read a `Sensitive` out
 /// of that buffer later. If `decode` then can't tell a value from a redaction, it fails and says so.

@@ -58,6 +58,13 @@ pub trait KeyStore: Send + Sync {
         true
     }
 
+    /// Will the next statements on this connection see everything that is committed when they start? A transaction with
+    /// a snapshot does not, such as one of `REPEATABLE READ`, or one of SQLite that has not written. What such a
+    /// transaction finds is not kept for others. The default says `true` only outside a transaction.
+    async fn sees_newest_state(&self, tx: &mut Self::Tx) -> Result<bool> {
+        Ok(!self.is_in_transaction(tx))
+    }
+
     /// The namespace that was set when the tables were created; `None` if they hold none.
     async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>>;
 
@@ -121,6 +128,10 @@ impl<K: KeyStore + ?Sized> KeyStore for Arc<K> {
 
     fn is_in_transaction(&self, tx: &Self::Tx) -> bool {
         (**self).is_in_transaction(tx)
+    }
+
+    async fn sees_newest_state(&self, tx: &mut Self::Tx) -> Result<bool> {
+        (**self).sees_newest_state(tx).await
     }
 
     async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>> {

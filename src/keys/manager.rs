@@ -92,18 +92,22 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let Some(gate) = self.gate.as_ref().filter(|gate| gate.is_due()) else { return Ok(()) };
         // A copy may be far away, so nothing is locked while it answers.
         let ends = gate.ends().await?;
-        if self.may_see_old_state(tx) {
-            // A transaction that has read may not be able to write any more.
+        let is_newest = if self.may_see_old_state(tx) {
+            // A transaction that has read may not be able to write any more. One that can write sees the newest state.
             self.store.announce_writing(tx).await?;
-        }
-        gate.check(tx, ends).await
+            true
+        } else {
+            self.store.sees_newest_state(tx).await?
+        };
+        gate.check(tx, ends, is_newest).await
     }
 
     /// The same for a call that only reads: it locks nothing if all agrees.
     pub(crate) async fn check_log_to_read(&self, tx: &mut Tx) -> Result<()> {
         let Some(gate) = self.gate.as_ref().filter(|gate| gate.is_due()) else { return Ok(()) };
         let ends = gate.ends().await?;
-        match gate.check(tx, ends).await {
+        let is_newest = self.store.sees_newest_state(tx).await?;
+        match gate.check(tx, ends, is_newest).await {
             Err(behind @ Error::Keys(KeyFault::ShredLogBehind { .. })) if self.may_see_old_state(tx) => {
                 // The transaction may have read before the copy got its last entry. One that can write sees the newest
                 // state.

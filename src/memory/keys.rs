@@ -35,6 +35,11 @@ impl KeyStore for MemoryKeys {
         tx.is_writing()
     }
 
+    async fn sees_newest_state(&self, _: &mut MemoryTx) -> Result<bool> {
+        // A transaction that writes in an old state finds nothing: its reads are collisions.
+        Ok(true)
+    }
+
     async fn namespace(&self, tx: &mut MemoryTx) -> Result<Option<Namespace>> {
         Ok(Some(tx.read()?.namespace.clone()))
     }

@@ -108,6 +108,10 @@ where
         tx.keys.held.is_some()
     }
 
+    async fn sees_newest_state(&self, tx: &mut Self::Tx) -> Result<bool> {
+        read!(tx, |connection| self.inner.sees_newest_state(connection))
+    }
+
     async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>> {
         read!(tx, |connection| self.inner.namespace(connection))
     }

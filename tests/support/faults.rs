@@ -57,6 +57,10 @@ pub trait KeyFaults: Send + Sync {
         self.inner().is_in_transaction(tx)
     }
 
+    async fn sees_newest_state(&self, tx: &mut KeyTx<Self>) -> Result<bool> {
+        self.inner().sees_newest_state(tx).await
+    }
+
     async fn namespace(&self, tx: &mut KeyTx<Self>) -> Result<Option<Namespace>> {
         self.inner().namespace(tx).await
     }
@@ -232,6 +236,11 @@ impl<T: KeyFaults> KeyStore for Faulty<T> {
 
     fn is_in_transaction(&self, tx: &Self::Tx) -> bool {
         self.0.is_in_transaction(tx)
+    }
+
+    async fn sees_newest_state(&self, tx: &mut Self::Tx) -> Result<bool> {
+        self.0.before("sees_newest_state")?;
+        self.0.sees_newest_state(tx).await
     }
 
     async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>> {

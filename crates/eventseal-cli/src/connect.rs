@@ -10,7 +10,7 @@ use eventseal::keys::{KeyManager, KeyManagerBuilder, KeyStore, KeyTable};
 use eventseal::kms::Kms;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
-use eventseal::{Error, Namespace};
+use eventseal::{Error, KeyScope, Namespace};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
@@ -280,6 +280,15 @@ fn not_begun(copy: &str, source: &StepError) -> Failure {
     }
 }
 
+/// Why not everything could be copied after a decision.
+fn altered(scope: &KeyScope, entry: u32, problem: &str) -> String {
+    let scope = shown(&scope.to_string());
+    format!(
+        "the decision is committed and stays, but not every entry of the shred log could be copied: entry {entry} of \
+         {scope} {problem}. Run eventseal shred-log verify"
+    )
+}
+
 impl<C: Backend> Db<C> {
     pub(crate) async fn namespace(&mut self) -> Result<Namespace, Failure> {
         Ok(self.keys.namespace(&mut self.connection).await?.ok_or(Error::SetUp(SetUpFault::NotMigrated))?)
@@ -334,7 +343,7 @@ impl<C: Backend> Db<C> {
         if !self.appended.is_empty() {
             match manager.copy_log(&mut self.connection).await {
                 Err(Error::Keys(KeyFault::NotCopied { copy, source })) => return Err(not_begun(&copy, &source)),
-                // Entries of others that were altered are left out. What is decided here can be copied all the same.
+                // Entries that were altered are left out. What is decided here can be copied all the same.
                 Ok(()) | Err(Error::Keys(KeyFault::LogAltered { .. })) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -345,18 +354,26 @@ impl<C: Backend> Db<C> {
         );
         match manager.copy_log(&mut self.connection).await {
             Err(error @ Error::Keys(KeyFault::NotCopied { .. })) => Err(error.into()),
+            // The first entry that was altered is named. The entry of this decision may be another one.
+            Err(Error::Keys(KeyFault::LogAltered { scope, entry, problem })) if !self.appended.is_empty() => {
+                Err(Failure::failed("log_altered", altered(&scope, entry, problem)))
+            }
             // It is committed. Should sealing fail, the next export does it.
             _ => Ok(done),
         }
     }
 
-    /// What is left to do after a shred.
-    pub(crate) fn afterwards(&self) -> String {
+    /// What is left to do after a shred, or after shreds of many scopes.
+    pub(crate) fn afterwards(&self, of_many: bool) -> String {
         const BACKUPS: &str = "Backups and replicas of the key table hold the keys until they expire or catch up.";
         let copies: Vec<String> = self.appended.iter().map(|copy| shown(&copy.name())).collect();
         match &copies[..] {
             [] => format!("{BACKUPS}\n\nNext: eventseal shred-log export --append COPY."),
-            copies => format!("{BACKUPS}\n\nThe shred log was copied to {}.", copies.join(" and ")),
+            copies => {
+                // Of many decisions, some may have entries that were altered. Of one, that is an error.
+                let but = if of_many { ", but for entries that were altered, if there are any" } else { "" };
+                format!("{BACKUPS}\n\nThe shred log was copied to {}{but}.", copies.join(" and "))
+            }
         }
     }
 

@@ -59,7 +59,7 @@ pub(crate) async fn shred(args: Shred, json: bool) -> Result<Report, Failure> {
             "actor": actor,
             "was_shredded": done.was_shredded,
         });
-        Ok(Report::new(shredded(&done) + &db.afterwards(), doubts.within(json)).of(&namespace, &db.place))
+        Ok(Report::new(shredded(&done) + &db.afterwards(false), doubts.within(json)).of(&namespace, &db.place))
     })
 }
 

@@ -189,6 +189,8 @@ fn would_replay(done: &Replayed) -> String {
         let (scope, state) = (shown(&planned.scope.to_string()), planned.state.as_str());
         let _ = if planned.is_held {
             writeln!(text, "  {scope} was put on hold since the restore, and would be left as it is")
+        } else if planned.is_undecided {
+            writeln!(text, "  {scope} has a key that was made since the restore: you would have to decide")
         } else {
             writeln!(text, "  {scope} would be {state}")
         };
@@ -198,7 +200,8 @@ fn would_replay(done: &Replayed) -> String {
 
 fn planned_json(planned: &PlannedScope) -> Value {
     let (scope, state) = (&planned.scope, planned.state.as_str());
-    json!({ "kind": scope.kind(), "id": scope.id(), "state": state, "held": planned.is_held })
+    let (held, undecided) = (planned.is_held, planned.is_undecided);
+    json!({ "kind": scope.kind(), "id": scope.id(), "state": state, "held": held, "undecided": undecided })
 }
 
 pub(crate) async fn adopt(args: AdoptLog, json: bool) -> Result<Report, Failure> {

@@ -31,7 +31,7 @@ pub(crate) async fn sweep(args: Sweep, json: bool) -> Result<Report, Failure> {
         let options = SweepOptions::default();
         let swept = manager.acting_as(&actor).sweep(&mut db.connection, &options, &mut show).await?;
         bar.finish();
-        Ok(report(&swept, &db.afterwards()).of(&namespace, &db.place))
+        Ok(report(&swept, &db.afterwards(true)).of(&namespace, &db.place))
     })
 }
 

@@ -86,11 +86,13 @@ impl<'c> Look<'c> {
         };
         fault.into_iter().for_each(&mut found);
         let wanted: HashSet<Uuid> = known.values().flatten().copied().collect();
+        let mut tell = |copy| progress(CertificateProgress::Copy(copy));
+        let given = copies.len();
+        let copies = manager.check_copies(connection, &by, copies, &mut tell).await?;
         let mut tell = |log| progress(CertificateProgress::Log(log));
         let chain = manager.look_at_chain(connection, &by, &wanted, &mut found, &mut tell).await?;
         let mut found = |finding: LogFinding| copy_problems.push(finding.to_string());
-        let mut tell = |copy| progress(CertificateProgress::Copy(copy));
-        let looked = manager.look_at_copies(&by, copies, &chain, &mut found, &mut tell).await?;
+        let looked = chain.compare(copies, &mut found);
         let mut only_in_copy = HashMap::new();
         for copy in &looked {
             let name = &copy.report.name;
@@ -107,7 +109,7 @@ impl<'c> Look<'c> {
                 _ => {}
             }
         }
-        Ok(Self { by, chain, wrong, first, given: copies.len(), copies: looked, copy_problems, only_in_copy })
+        Ok(Self { by, chain, wrong, first, given, copies: looked, copy_problems, only_in_copy })
     }
 
     /// What it found about a scope.

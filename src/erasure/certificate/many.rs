@@ -15,14 +15,14 @@ use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// How far the reading for certificates has come. It reads the log, then each copy, then the stored events.
+/// How far the reading for certificates has come. It reads each copy, then the log, then the stored events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CertificateProgress {
+    /// A copy of the shred log is read, in lines. There are about as many as there are entries.
+    Copy(LogProgress),
     /// The shred log is read, in entries.
     Log(LogProgress),
-    /// A copy of it is read, in lines. There are about as many as there are entries.
-    Copy(LogProgress),
     /// The stored events are read.
     Events(EventsOfProgress),
 }

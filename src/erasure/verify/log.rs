@@ -51,9 +51,10 @@ impl<S: EventStore> SealedStore<S> {
         };
         let mut found = |finding| add(findings, &finding);
         let mut tell = |told: LogProgress| progress(told.done);
+        let copies = keys.check_copies(connection, &by, copies, &mut |_| {}).await?;
         let chain = keys.look_at_chain(connection, &by, &HashSet::new(), &mut found, &mut tell).await?;
         verified.entries = chain.end.0;
-        let looked = keys.look_at_copies(&by, copies, &chain, &mut found, &mut |_| {}).await?;
+        let looked = chain.compare(copies, &mut found);
         verified.copies = looked.into_iter().map(|looked| looked.report).collect();
         Ok(verified)
     }

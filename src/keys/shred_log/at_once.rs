@@ -50,18 +50,18 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if self.copies.is_empty() {
             return self.seal_log(connection).await.map(drop);
         }
-        let mut fault = None;
+        let (mut not_copied, mut altered) = (None, None);
         for copy in &self.copies {
-            let failed = match self.export(connection, &**copy, false, &mut |_| {}).await {
-                Ok((_, altered)) => altered,
+            match self.export(connection, &**copy, false, &mut |_| {}).await {
+                Ok((_, found)) => altered = altered.or(found),
                 Err(error) => {
                     let source = StepError::new(Box::new(error));
-                    Some(Error::Keys(KeyFault::NotCopied { copy: copy.name(), source }))
+                    not_copied.get_or_insert(Error::Keys(KeyFault::NotCopied { copy: copy.name(), source }));
                 }
-            };
-            fault = fault.or(failed);
+            }
         }
-        fault.map_or(Ok(()), Err)
+        // A copy that lacks what was decided must not be hidden by an entry that was altered: many go on after that.
+        not_copied.or(altered).map_or(Ok(()), Err)
     }
 
     /// Brings the copies up to date before something is decided that this crate commits. If one can't be, nothing is

@@ -37,6 +37,14 @@ pub(crate) struct Chain {
     forks: Forks,
 }
 
+/// Copies that were read and checked, each by itself.
+pub(crate) struct CheckedCopies<'c> {
+    /// Those that are whole, in the order in which they were given.
+    whole: Vec<(&'c dyn ShredLogCopy, CheckedCopy)>,
+    /// What is wrong with the others.
+    wrong: Vec<LogFinding>,
+}
+
 /// A copy that was looked at.
 pub(crate) struct LookedCopy<'c> {
     copy: &'c dyn ShredLogCopy,
@@ -91,40 +99,52 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(Chain { end, carried, unsealed: head.unsealed, rows, ids, hashes, forks })
     }
 
-    /// Checks copies, and compares them with one another and with the chain. Those that are no copies of this log, or
-    /// were altered, are left out. A replay that has not come to its end is found without its copy too.
-    pub(crate) async fn look_at_copies<'c>(
+    /// Reads and checks copies, each by itself. Those that are no copies of this log, or were altered, are left out.
+    ///
+    /// Copies are read before the chain that they are [compared](Chain::compare) with: others may decide and export
+    /// meanwhile, and a copy must not seem to have what the log lacks.
+    pub(crate) async fn check_copies<'c>(
         &self,
+        connection: &mut Tx,
         by: &LogSealer,
         copies: &[&'c dyn ShredLogCopy],
-        chain: &Chain,
-        found: Found<'_>,
         progress: &mut (dyn FnMut(LogProgress) + Send),
-    ) -> Result<Vec<LookedCopy<'c>>> {
-        let mut sound = Vec::with_capacity(copies.len());
+    ) -> Result<CheckedCopies<'c>> {
+        let (mut whole, mut wrong) = (Vec::with_capacity(copies.len()), Vec::new());
+        // A copy has about as many lines as the log has entries.
+        let entries = if copies.is_empty() { 0 } else { self.store.log_head(connection).await?.seq };
         for copy in copies {
-            // A copy has about as many lines as the log has entries.
-            let mut tell = |done: u64| progress(LogProgress { total: chain.end.0.max(done), done });
+            let mut tell = |done: u64| progress(LogProgress { total: entries.max(done), done });
             match self.verify_copy(*copy, &by.namespace, &by.keys, &mut tell).await {
-                Ok(checked) => sound.push((*copy, checked)),
+                Ok(checked) => whole.push((*copy, checked)),
                 Err(error @ Error::Keys(KeyFault::LogCopy { source: None, .. })) => {
-                    found(LogFinding::Copy { problem: error.to_string() });
+                    wrong.push(LogFinding::Copy { problem: error.to_string() });
                 }
                 Err(error) => return Err(error),
             }
         }
+        Ok(CheckedCopies { whole, wrong })
+    }
+}
+
+impl Chain {
+    /// Compares copies with one another and with the chain. A replay that has not come to its end is found without its
+    /// copy too.
+    pub(crate) fn compare<'c>(&self, copies: CheckedCopies<'c>, found: Found<'_>) -> Vec<LookedCopy<'c>> {
+        let sound = copies.whole;
+        copies.wrong.into_iter().for_each(&mut *found);
         if let Err(error) = longest(&sound) {
             found(LogFinding::Copy { problem: error.to_string() });
         }
         let ends: HashSet<String> = sound.iter().map(|(_, checked)| beginning(checked.end())).collect();
-        for begun in chain.forks.unfinished().filter(|begun| !ends.contains(*begun)) {
+        for begun in self.forks.unfinished().filter(|begun| !ends.contains(*begun)) {
             let problem = format!("{begun}, and has not come to its end: replay that copy again");
             found(LogFinding::Copy { problem });
         }
         let mut looked = Vec::with_capacity(sound.len());
         for (copy, checked) in sound {
-            let state = chain.state_of(&checked);
-            let problem = match (state, chain.forks.has_ended(checked.end())) {
+            let state = self.state_of(&checked);
+            let problem = match (state, self.forks.has_ended(checked.end())) {
                 (CopyState::Ahead, _) => Some("has entries that the log does not have: replay it"),
                 (CopyState::Forked, None) => Some("and the log went on in two ways: replay the copy"),
                 (CopyState::Forked, Some(_)) => Some(
@@ -139,11 +159,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             let (name, (seq, hash)) = (copy.name(), checked.end());
             looked.push(LookedCopy { copy, checked, report: CopyReport { name, seq, hash, state } });
         }
-        Ok(looked)
+        looked
     }
-}
 
-impl Chain {
     /// What a copy is to this chain.
     pub(super) fn state_of(&self, copy: &CheckedCopy) -> CopyState {
         if copy.lines == 0 {

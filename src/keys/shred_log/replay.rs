@@ -10,10 +10,10 @@ use crate::error::{Result, no_effect};
 use crate::event::now;
 use crate::keys::log::Fold;
 use crate::keys::manager::KeyManager;
-use crate::keys::names::KeyScope;
+use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::operator::Cause;
 use crate::keys::seal_log::LogSealer;
-use crate::keys::{KeyTable, LogEntry, ScopeAction, ScopeState, SealedEntry};
+use crate::keys::{KeyInfo, KeyTable, LogEntry, ScopeAction, ScopeState, SealedEntry};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use uuid::Uuid;
 
@@ -77,6 +77,9 @@ pub struct PlannedScope {
     pub state: ScopeState,
     /// Was it put on hold since the restore, so that it would be left as it is?
     pub is_held: bool,
+    /// Would it be shredded, but has a key that no shred names? Its old keys would be destroyed, and its state would be
+    /// left: see [`Replayed::undecided`].
+    pub is_undecided: bool,
 }
 
 impl Replayed {
@@ -162,7 +165,10 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let mut planned = Vec::with_capacity(scopes.len());
         for scope in scopes.into_iter().filter(|scope| !scope.is_reserved()) {
             let history = self.store.history(connection, &scope).await?;
-            let entries = history.map(|history| history.entries).unwrap_or_default();
+            let (as_it_is, keys, entries) = match history {
+                Some(history) => (history.state, history.keys, history.entries),
+                None => (ScopeState::Live, Vec::new(), Vec::new()),
+            };
             let fold = Fold::of(&run.by.namespace, &run.by.keys, &scope, &entries)?;
             let is_own = |id: &Uuid| !copied.contains(id);
             let own = entries.iter().rfind(|entry| is_own(&entry.entry_id)).map(|entry| entry.state);
@@ -174,7 +180,12 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                 Some(missing) => missing.state,
                 None => fold.state,
             };
-            planned.push(PlannedScope { scope, state, is_held });
+            let named = fold.destroyed.iter().map(|key| key.key_id);
+            let named: HashSet<KeyId> = named.chain(missing.iter().flat_map(|missing| missing.keys.clone())).collect();
+            let is_other = |key: &KeyInfo| key.shredded_at.is_none() && !named.contains(&key.key_id);
+            let is_undecided = !is_held && state == ScopeState::Shredded && keys.iter().any(is_other);
+            let state = if is_undecided { as_it_is } else { state };
+            planned.push(PlannedScope { scope, state, is_held, is_undecided });
         }
         Ok(planned)
     }
@@ -300,6 +311,8 @@ struct Missing {
     state: ScopeState,
     /// Does one of them destroy keys?
     destroys: bool,
+    /// The keys that they destroy.
+    keys: HashSet<KeyId>,
 }
 
 /// The chain of the key table, beside a copy.
@@ -342,8 +355,10 @@ impl Run<'_> {
             for entry in entries.filter(|entry| !self.table.ids.contains(&entry.entry_id)) {
                 self.done.missing += 1;
                 let destroys = entry.action == ScopeAction::Shred || !entry.keys.is_empty();
-                let of_scope = scopes.entry(entry.scope).or_insert(Missing { state: entry.state, destroys });
-                *of_scope = Missing { state: entry.state, destroys: of_scope.destroys || destroys };
+                let none = Missing { state: entry.state, destroys, keys: HashSet::new() };
+                let of_scope = scopes.entry(entry.scope).or_insert(none);
+                (of_scope.state, of_scope.destroys) = (entry.state, of_scope.destroys || destroys);
+                of_scope.keys.extend(entry.keys.iter().map(|key| key.key_id));
             }
         }
     }

@@ -38,8 +38,9 @@ pub(crate) trait LogGate<Tx>: Send + Sync {
     /// not have yet.
     async fn ends(&self) -> Result<Ends>;
 
-    /// Compares the key table with the ends of the copies.
-    async fn check(&self, tx: &mut Tx, ends: Ends) -> Result<()>;
+    /// Compares the key table with the ends of the copies. What was found is kept for other calls only if it
+    /// `is_newest`: a transaction with an old snapshot does not see a restore.
+    async fn check(&self, tx: &mut Tx, ends: Ends, is_newest: bool) -> Result<()>;
 
     /// Makes the next check due, and a whole one.
     fn forget(&self);
@@ -102,8 +103,12 @@ impl<K: KeyTable + ?Sized> LogGate<K::Tx> for Required<K> {
         Ok(Ends { began, known, copies })
     }
 
-    async fn check(&self, tx: &mut K::Tx, Ends { began, known, copies }: Ends) -> Result<()> {
+    async fn check(&self, tx: &mut K::Tx, ends: Ends, is_newest: bool) -> Result<()> {
+        let Ends { began, known, copies } = ends;
         let (end, was_whole) = self.compare(tx, &copies, &known).await?;
+        if !is_newest {
+            return Ok(());
+        }
         let mut now = lock(&self.known);
         // Another check may have come further meanwhile.
         if now.end.is_none_or(|(seq, _)| seq <= end.0) {

@@ -186,12 +186,13 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             Err(error) => return Err(error),
         }
         let by = self.log_sealer(connection).await?;
+        let copies = self.check_copies(connection, &by, copies, &mut |_| {}).await?;
         let chain = self.look_at_chain(connection, &by, &HashSet::new(), &mut found, progress).await?;
         let limit = u32::try_from(LISTED).unwrap_or(u32::MAX);
         for disagreement in self.store.log_disagreements(connection, limit).await? {
             found(LogFinding::Disagreement(disagreement));
         }
-        let copies = self.look_at_copies(&by, copies, &chain, &mut found, &mut |_| {}).await?;
+        let copies = chain.compare(copies, &mut found);
         report.copies = copies.into_iter().map(|looked| looked.report).collect();
         (report.seq, report.hash) = chain.end;
         report.carried = chain.carried;

@@ -34,6 +34,15 @@ impl KeyStore for PostgresKeys {
         tx.is_in_transaction()
     }
 
+    async fn sees_newest_state(&self, tx: &mut PgConnection) -> Result<bool> {
+        // A statement outside a transaction begins one of its own, at the same time. It has a snapshot of its own at
+        // every isolation level.
+        let sql = "SELECT current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
+            OR transaction_timestamp() = statement_timestamp()";
+        let row = sqlx::raw_sql(sql).fetch_one(tx).await.map_err(database("reading the isolation level"))?;
+        row.flag(0)
+    }
+
     async fn namespace(&self, tx: &mut PgConnection) -> Result<Option<Namespace>> {
         match query(&self.sql.namespace).fetch_optional(tx).await {
             Ok(row) => row.map(|row| Namespace::new(row.text(0)?)).transpose(),

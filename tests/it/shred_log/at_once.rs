@@ -238,6 +238,34 @@ async fn each_copy_is_written<B: Backend, P: Place>() {
     assert_eq!(copied(&place.copy().await).await, ["1", "2"]);
 }
 
+/// An entry that somebody altered does not hide that a copy lacks what was decided, whichever copy comes first.
+async fn i13_an_altered_entry_hides_no_lost_copy<B: super::Intruder>() {
+    let (db, plain, away, _place) = copying::<B, InSqlite>(&["1", "2", "3", "4", "5"]).await;
+    let other_place = InSqlite::make().await;
+    let other = other_place.copy().await;
+    export(&db, &plain, &other).await.unwrap();
+    let first = db.keys().copy_shred_log(away.clone()).copy_shred_log(other.clone());
+    let last = db.keys().copy_shred_log(other.clone()).copy_shred_log(away.clone());
+    let stores = [first, last].map(|keys| db.process_over(keys, schemas()));
+    let unguarded = db.process(schemas());
+    db.disable(&unguarded, "5").await;
+    db.write("UPDATE shred_entries SET reason = 'another' WHERE scope_id = '5'").await;
+    for (store, ids) in stores.iter().zip([["1", "2"], ["3", "4"]]) {
+        away.set(false);
+        let lost = shred_many(&db, store, &ids, &mut || away.set(true)).await;
+        is_not_copied(&lost.unwrap_err(), &away);
+        is_not_copied(&copy_log(&db, store).await.unwrap_err(), &away);
+    }
+}
+
+mod of_tables {
+    support::on_sqlite_and_postgres! {
+        i13_an_altered_entry_hides_no_lost_copy,
+    }
+
+    use super::i13_an_altered_entry_hides_no_lost_copy;
+}
+
 /// After a restore, the copy stays as it is, whatever is decided.
 #[tokio::test]
 async fn i13_a_copy_is_not_written_after_a_restore() {

@@ -10,6 +10,8 @@ mod gaps;
 mod invented;
 mod locks;
 mod many;
+mod meanwhile;
+mod old_states;
 mod order;
 pub(crate) mod places;
 mod required;

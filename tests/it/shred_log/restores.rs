@@ -150,6 +150,29 @@ async fn i13_a_database_that_was_restored_opens_nothing<B: Intruder>() {
     assert_eq!(replay(&db, &unguarded, &copy).await.missing, 0);
 }
 
+/// A dry run says what the replay leaves for somebody to decide: here a key that was made since the restore.
+async fn a_dry_run_foresees_what_is_left<B: Intruder>() {
+    let (db, _, copy, _folder) = after_a_backup::<B>().await;
+    db.write(RESTORE_ALL).await;
+    let store = db.process(schemas());
+    let mut transaction = db.begin().await.unwrap();
+    store.keys().rotate_data_key(db.tx(&mut transaction), &customer_scope("1")).await.unwrap();
+    db.commit(transaction).await.unwrap();
+    let mut dry = ReplayOptions::default();
+    dry.dry_run = true;
+    let mut connection = db.connect().await.unwrap();
+    let keys = store.keys();
+    let plan = keys.replay_log(db.connection(&mut connection), &[&copy], &dry, &mut |_| {}).await.unwrap().planned;
+    drop(connection);
+    let done = replay(&db, &store, &copy).await;
+    assert_eq!(done.undecided, [customer_scope("1")], "{done:?}");
+    for planned in plan {
+        let is_left = done.undecided.contains(&planned.scope);
+        let state = db.history(&store, planned.scope.id()).await.unwrap().state;
+        assert_eq!((planned.is_undecided, planned.state), (is_left, state), "{planned:?}");
+    }
+}
+
 /// A process that does not require the copy has written since the restore.
 async fn i13_a_log_that_went_on_since_the_restore_is_a_fork<B: Intruder>() {
     let (db, running, copy, _folder) = after_a_backup::<B>().await;
@@ -337,14 +360,15 @@ support::on_every_database! {
 
 mod of_tables {
     use super::{
-        a_horizon_begins_anew_at_a_replay, a_key_that_was_hidden_from_its_shred_is_found,
-        a_shred_without_a_key_left_is_counted_and_sealed, i13_a_database_that_was_restored_opens_nothing,
-        i13_a_log_that_went_on_since_the_restore_is_a_fork,
+        a_dry_run_foresees_what_is_left, a_horizon_begins_anew_at_a_replay,
+        a_key_that_was_hidden_from_its_shred_is_found, a_shred_without_a_key_left_is_counted_and_sealed,
+        i13_a_database_that_was_restored_opens_nothing, i13_a_log_that_went_on_since_the_restore_is_a_fork,
         i13_a_shred_since_the_restore_outlives_a_reopening_in_the_copy,
         i13_key_rows_that_were_restored_alone_open_nothing, i14_a_replay_schedules_nothing_that_is_shredded,
     };
 
     support::on_sqlite_and_postgres! {
+        a_dry_run_foresees_what_is_left,
         a_shred_without_a_key_left_is_counted_and_sealed,
         a_horizon_begins_anew_at_a_replay,
         a_key_that_was_hidden_from_its_shred_is_found,

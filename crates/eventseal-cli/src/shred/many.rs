@@ -70,7 +70,7 @@ pub(super) async fn shred<C: Backend>(
     };
     bar.finish();
     let seconds = start.elapsed().as_secs_f64();
-    Ok(report(&done, actor, &db.afterwards(), seconds).of(&namespace, &db.place))
+    Ok(report(&done, actor, &db.afterwards(true), seconds).of(&namespace, &db.place))
 }
 
 /// How many scopes of a partition are not shredded.

@@ -134,3 +134,29 @@ fn every_command_that_decides_takes_a_copy() {
     }
     assert_eq!(deciding.len(), 10, "{deciding:?}");
 }
+
+/// Whoever alters the entry of a decision between its commit and its copy does not get "it was copied" as the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i14_an_entry_that_is_altered_before_it_is_copied_is_reported() {
+    let world = World::postgres().await.with_keys(0..2).await;
+    let copy = world.folder.path().join("log").display().to_string();
+    world.json(&["shred-log", "export", "--append", &copy]);
+    world
+        .execute(
+            "CREATE FUNCTION alter_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                PERFORM set_config('session_replication_role', 'replica', true);
+                UPDATE shred_entries SET reason = 'another' WHERE entry_id = NEW.entry_id;
+                RETURN NULL;
+            END $$;
+            CREATE CONSTRAINT TRIGGER alter_it AFTER INSERT ON shred_entries DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION alter_it()",
+        )
+        .await;
+    for id in ["cust_0", "cust_1"] {
+        let shred = ["shred", "Customer", id, "--yes", "--reason", "request", "--append-to", &copy];
+        let altered = world.run(&shred).ended(1);
+        assert!(altered.err.contains("the decision is committed and stays"), "{altered:?}");
+        assert!(!altered.out.contains("was copied"), "{altered:?}");
+    }
+    world.run(&["shred-log", "verify", &copy]).ended(5);
+}

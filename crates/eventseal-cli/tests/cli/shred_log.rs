@@ -92,7 +92,8 @@ async fn a_dry_run_names_what_a_replay_does(world: World) {
     let planned: Vec<_> = dry["planned"].as_array().unwrap().iter().map(ToString::to_string).collect();
     let expected = [("cust_1", "shredded", false), ("cust_2", "disabled", false), ("cust_3", "live", true)];
     let of = |(id, state, held): (&str, &str, bool)| {
-        serde_json::json!({ "kind": "Customer", "id": id, "state": state, "held": held }).to_string()
+        serde_json::json!({ "kind": "Customer", "id": id, "state": state, "held": held, "undecided": false })
+            .to_string()
     };
     assert_eq!(planned, expected.into_iter().chain([("cust_4", "live", false)]).map(of).collect::<Vec<_>>(), "{dry}");
     let text = world.run(&["shred-log", "replay", &file, "--dry-run"]).ended(0).out;
