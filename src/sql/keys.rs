@@ -36,6 +36,18 @@ macro_rules! statements {
 }
 pub(crate) use statements;
 
+/// The key tables, without their prefix.
+pub(crate) const TABLES: [&str; 8] = [
+    "key_namespace",
+    "key_encryption_keys",
+    "key_scopes",
+    "data_keys",
+    "key_scope_changes",
+    "shred_entries",
+    "shred_log",
+    "shred_log_head",
+];
+
 /// Fills the columns of its rows into a statement, in the order in which the functions of this module read them.
 pub(crate) fn with_columns(sql: &str) -> String {
     let columns = |name: &str| {

@@ -8,6 +8,7 @@ mod store;
 use crate::error::{Error, Result, SetUpFault, no_effect};
 use crate::keys::KeyStore;
 use crate::keys::names::Namespace;
+use crate::sql::keys::TABLES;
 use crate::sql::{check_name, fill, key_database as database, migrations, own_transaction, qualified};
 use crate::sqlite::to_text;
 use sqlx::SqliteConnection;
@@ -42,17 +43,6 @@ const MIGRATIONS: [(&str, &str); SqliteKeys::NEWEST_MIGRATION as usize] = [
     ("actor", include_str!("../../migrations/sqlite/keys/0003_actor.sql")),
     ("keks", include_str!("../../migrations/sqlite/keys/0004_keks.sql")),
     ("breaking shred log", include_str!("../../migrations/sqlite/keys/0005_breaking_shred_log.sql")),
-];
-
-const TABLES: [&str; 8] = [
-    "key_namespace",
-    "key_encryption_keys",
-    "key_scopes",
-    "data_keys",
-    "key_scope_changes",
-    "shred_entries",
-    "shred_log",
-    "shred_log_head",
 ];
 
 impl Default for SqliteKeys {

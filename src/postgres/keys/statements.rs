@@ -1,20 +1,10 @@
 //! The SQL of the key tables, with names filled in.
 
-use crate::sql::keys::{self, log, statements};
+use crate::sql::keys::{self, TABLES, log, statements};
 use crate::sql::{fill, qualified};
 
-/// The key tables, and the function of their triggers.
-const TABLES: [&str; 9] = [
-    "key_namespace",
-    "key_encryption_keys",
-    "key_scopes",
-    "data_keys",
-    "key_scope_changes",
-    "shred_entries",
-    "shred_log",
-    "shred_log_head",
-    "keys_refuse",
-];
+/// The function of the triggers of the key tables.
+const REFUSE: &str = "keys_refuse";
 const INDEXES: [&str; 7] = [
     "key_encryption_keys_one_active",
     "data_keys_by_kek",
@@ -45,7 +35,7 @@ impl Names {
             }
             let is_known = match name.strip_prefix("located:") {
                 Some(index) => INDEXES.contains(&index),
-                None => TABLES.contains(&name),
+                None => name == REFUSE || TABLES.contains(&name),
             };
             is_known.then(|| self.table(name.strip_prefix("located:").unwrap_or(name)))
         })
