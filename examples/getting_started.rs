@@ -279,7 +279,7 @@ async fn main() -> BoxResult {
     let stored = stored_payload(&mut connection, "ord_123").await?;
     assert!(!stored.contains("Ada") && !stored.contains("ada@example.org") && !stored.contains("St James"));
     let whole = store.read_stream(&mut connection, &order).await?;
-    assert_eq!(whole.events[0].payload, events[0].payload, "byte for byte what was appended");
+    assert_eq!(whole.events[0].payload, events[0].payload(), "byte for byte what was appended");
     let read = String::from_utf8(whole.events[0].payload.clone())?;
     println!("  in the database   {}\n", shortened(&stored));
     println!("  to the reader     {read}\n");

@@ -73,7 +73,7 @@ impl Engine {
     /// # Errors
     /// Those of sealing.
     pub fn seal(&self) -> Result<Vec<u8>> {
-        let Some(draft) = Draft::new(self.plan()?, self.event())? else { return Ok(self.event.payload.clone()) };
+        let Some(draft) = Draft::new(self.plan()?, self.event())? else { return Ok(self.event.payload().to_vec()) };
         let keys: Vec<SealingKey<'_>> = self.keys.iter().map(|(id, key)| SealingKey { id: *id, key }).collect();
         let integrity = SealingKey { id: self.integrity.0, key: &self.integrity.1 };
         draft.seal(&self.namespace, &keys, &integrity, &Salts::draw(1)?.next()?)

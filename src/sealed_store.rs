@@ -163,7 +163,7 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
             }));
         }
         for (appended, event) in appended.events.iter_mut().zip(events) {
-            appended.payload.clone_from(&event.payload);
+            appended.payload = event.payload().to_vec();
         }
         Ok(appended)
     }

@@ -48,12 +48,12 @@ use std::sync::Arc;
 /// let new = [NewEvent::raw("Registered", 1, r#"{"name":"Ada"}"#)];
 /// let mut tx = db.begin();
 /// let sealed = sealer.seal(&mut tx, &customer, &new).await?;
-/// assert!(!String::from_utf8_lossy(&sealed[0].payload).contains("Ada"));
+/// assert!(!String::from_utf8_lossy(sealed[0].payload()).contains("Ada"));
 /// // … store them, read them again …
 /// let version = AggregateVersion::FIRST;
 /// let stored = PersistedEvent::from_new(customer, version, GlobalPosition::START, sealed[0].clone());
 /// let opened = sealer.open(&mut tx, vec![stored]).await?;
-/// assert_eq!(opened[0].payload, new[0].payload);
+/// assert_eq!(opened[0].payload, new[0].payload());
 /// # Ok(())
 /// # }
 /// ```

@@ -112,7 +112,7 @@ use std::sync::Arc;
 ///
 /// impl Repository {
 ///     async fn persist(&self, events: &[NewEvent]) {
-///         self.rows.lock().unwrap().extend(events.iter().map(|event| (event.event_id, event.payload.clone())));
+///         self.rows.lock().unwrap().extend(events.iter().map(|event| (event.event_id, event.payload().to_vec())));
 ///     }
 /// }
 ///

@@ -84,7 +84,7 @@ pub async fn appends_assign_versions_and_positions<D: Database, S: EventStore<Tx
             appended.event_id, passed.event_id,
             "the result holds the events in the order in which they were passed"
         );
-        same_bytes("the result holds payloads as they were passed", &appended.payload, &passed.payload);
+        same_bytes("the result holds payloads as they were passed", &appended.payload, passed.payload());
     }
     assert_eq!(second.last_version().get(), 5, "versions are consecutive, from 1 on");
     let ascend = second.events.is_sorted_by(|a, b| a.global_position < b.global_position);
@@ -164,7 +164,7 @@ pub async fn everything_appended_is_read<D: Database, S: EventStore<Tx = D::Tx>>
     assert_eq!(read.aggregate, aggregate);
     assert_eq!(read.event_id, full.event_id, "event ids are kept");
     assert_eq!((read.stored_type.as_str(), read.stored_version.get()), (EVENT_TYPE, EVENT_VERSION));
-    same_payload(db, read, &full.payload);
+    same_payload(db, read, full.payload());
     assert_eq!(read.metadata.as_deref().map(json), full.metadata.as_deref().map(json), "metadata is kept as JSON");
     let ids = (&read.trace_id, &read.correlation_id, &read.causation_id);
     assert_eq!(

@@ -114,7 +114,7 @@ impl Protection {
         let plan = self.plan(stored)?;
         let accept_plaintext = accept_plaintext || !plan.protects();
         let Some(closed) = inspect(plan, stored.to_store(aggregate), accept_plaintext)? else {
-            return Ok((stored.payload.clone(), Vec::new()));
+            return Ok((stored.payload().to_vec(), Vec::new()));
         };
         let opened = closed.open(plan, namespace, &rows)?;
         Ok((opened.payload, opened.redacted.into_iter().map(|redacted| redacted.place).collect()))
@@ -133,7 +133,7 @@ impl Protection {
         salt: &[u8; 16],
     ) -> Result<Vec<u8>> {
         let Some(draft) = Draft::new(self.plan(event)?, event.to_store(aggregate))? else {
-            return Ok(event.payload.clone());
+            return Ok(event.payload().to_vec());
         };
         let active = |scope: &KeyScope| {
             let (id, key) = active(scope);

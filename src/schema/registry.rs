@@ -163,7 +163,7 @@ impl Schemas {
             }
             None => {}
         }
-        if let Some(pointer) = raw::private_member(&event.payload) {
+        if let Some(pointer) = raw::private_member(event.payload()) {
             let pointer = match version.plan.protected_above(&pointer) {
                 Some(from) => raw::without_names(&pointer, from),
                 None => pointer,
@@ -172,7 +172,7 @@ impl Schemas {
         }
         if self.deny_unreadable_payloads {
             // A step reads the payload into a Value, which refuses more than a syntax check does.
-            serde_json::from_slice::<serde_json::Value>(&event.payload).map_err(|error| Error::Event {
+            serde_json::from_slice::<serde_json::Value>(event.payload()).map_err(|error| Error::Event {
                 event_id: event.event_id,
                 fault: EventFault::UnreadablePayload { line: error.line(), column: error.column() },
             })?;

@@ -436,7 +436,7 @@ fn refuse_append(event_id: Uuid, error: ScanError) -> Error {
 ///
 /// Payloads of unprotected types may be any bytes. Only those that [`is_sealed`] recognises are refused.
 pub(crate) fn check_unprotected(event: &NewEvent) -> Result<()> {
-    check_unprotected_payload(event.event_id, &event.payload)
+    check_unprotected_payload(event.event_id, event.payload())
 }
 
 pub(crate) fn check_unprotected_payload(event_id: Uuid, payload: &[u8]) -> Result<()> {

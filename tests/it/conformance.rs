@@ -257,7 +257,7 @@ impl EventStore for HandWritten {
             let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
             let row = serde_json::json!({
                 "id": event.event_id.to_string(), "type": event.event_type.as_str(), "v": event.event_version.get(),
-                "payload": json(&event.payload), "metadata": event.metadata.as_deref().map(json),
+                "payload": json(event.payload()), "metadata": event.metadata.as_deref().map(json),
                 "trace": event.trace_id, "correlation": event.correlation_id, "causation": event.causation_id,
                 "us": (event.created_at.unix_timestamp_nanos() / 1000) as i64
             });

@@ -69,7 +69,7 @@ async fn every_spelling_is_one_scope<B: Backend>() {
 
     let read = db.read(&store, "1").await.unwrap();
     for (event, appended) in read.iter().zip(&events) {
-        assert_eq!(event.payload, appended.payload, "I1: the payload keeps its spelling");
+        assert_eq!(event.payload, appended.payload(), "I1: the payload keeps its spelling");
     }
     let scope = store.schemas().scope_for("Customer", SPELLINGS[3]).unwrap();
     let mut transaction = db.begin().await.unwrap();

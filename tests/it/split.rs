@@ -158,7 +158,7 @@ async fn i6_a_key_is_committed_before_the_event_that_needs_it() {
     shop.append(&mut tx, placed("42")).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!((shop.keys().await, shop.read().await.len()), (1, 1), "the key that was left is used");
-    assert_eq!(shop.read().await[0].payload, placed("42").payload);
+    assert_eq!(shop.read().await[0].payload, placed("42").payload());
 }
 
 #[tokio::test]

@@ -334,7 +334,7 @@ impl GoldenCorpus {
             let new = new_event(event);
             let mut stored = event.clone();
             if let Some(sealed) = self.sealer.seal(&mut tx, &event.aggregate, from_ref(&new)).await?.first() {
-                stored.payload.clone_from(&sealed.payload);
+                stored.payload = sealed.payload().to_vec();
             }
             tx.commit()?;
             scopes.extend(self.sealer.scopes_of(&event.aggregate, &new)?);

@@ -23,12 +23,12 @@ pub(crate) struct Written<'e> {
 
 /// Fills in the columns of an event of either kind. The two kinds have different names for type and version.
 macro_rules! written {
-    ($event:expr, $event_type:ident, $event_version:ident) => {
+    ($event:expr, $event_type:ident, $event_version:ident, $payload:expr) => {
         Ok(Written {
             event_id: $event.event_id,
             event_type: $event.$event_type.as_str(),
             event_version: $event.$event_version.get(),
-            payload: &$event.payload,
+            payload: $payload,
             trace_id: $event.trace_id.as_deref(),
             correlation_id: $event.correlation_id.as_deref(),
             causation_id: $event.causation_id.as_deref(),
@@ -41,12 +41,12 @@ macro_rules! written {
 impl<'e> Written<'e> {
     /// The columns of an event that is appended.
     pub(crate) fn new(event: &'e NewEvent) -> Result<Self> {
-        written!(event, event_type, event_version)
+        written!(event, event_type, event_version, event.payload())
     }
 
     /// The columns of an event that is inserted as it is stored elsewhere.
     pub(crate) fn stored(event: &'e PersistedEvent) -> Result<Self> {
-        written!(event, stored_type, stored_version)
+        written!(event, stored_type, stored_version, &event.payload)
     }
 }
 

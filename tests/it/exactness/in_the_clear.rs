@@ -255,9 +255,8 @@ async fn i2_a_sensitive_in_a_text_is_not_taken_for_one_that_somebody_wrote_twice
 #[tokio::test]
 async fn i2_who_changes_the_event_does_not_silence_the_check() {
     let world = World::new();
-    let protected = || event("Met").version(1).protect(&["/email"], Owner::Aggregate);
     let schemas = Schemas::builder([
-        protected(),
+        event("Met").version(1).protect(&["/email"], Owner::Aggregate),
         event("Plain").version(1),
         event("Whole").version(1).protect_whole(Owner::Aggregate),
     ]);
@@ -273,16 +272,11 @@ async fn i2_who_changes_the_event_does_not_silence_the_check() {
     assert!(append(&|_| ()).await.is_ok());
     assert!(append(&|new| new.event_type = "Whole".into()).await.is_ok());
     assert!(is_refused(append(&|new| new.event_type = "Plain".into()).await));
-    assert!(append(&|new| new.payload = br#"{"email":"b@x","x":1}"#.to_vec()).await.is_ok());
-    assert!(is_refused(append(&|new| (new.event_type, new.payload) = ("Plain".into(), b"{}".to_vec())).await));
-    let raw = NewEvent::raw("Plain", 1, contact().payload);
+    // The payload itself can't be exchanged: NewEvent's documentation shows that this does not compile.
+    let raw = NewEvent::raw("Plain", 1, contact().payload());
     assert!(raw == raw.clone() && try_append(&world, &store, "raw", raw).await.is_ok(), "bytes say nothing");
-    // A container whose parts are protected, and bytes in which it is not there.
-    let parts = event("Parts").version(1).protect(&["/list/*/a"], Owner::Aggregate);
-    let store = world.store(Schemas::new([parts]).unwrap()).await;
-    let mut new = NewEvent::json("Parts", 1, &object("list", Sensitive::from(vec![object("a", 1)]))).unwrap();
-    new.payload = b"{}".to_vec();
-    assert!(is_refused(try_append(&world, &store, "parts", new).await));
+    assert_eq!(contact().payload(), br#"{"email":"a@x"}"#);
+    assert_eq!(contact().into_payload(), br#"{"email":"a@x"}"#);
 }
 
 #[tokio::test]

@@ -119,7 +119,7 @@ async fn i9_a_private_name_in_a_protected_value_is_refused_and_nothing_around_it
         ] {
             let world = World::new();
             let store = world.store(Schemas::new([schema]).unwrap()).await;
-            let payload = new.payload.clone();
+            let payload = new.payload().to_vec();
             let error = try_append(&world, &store, "1", new).await.unwrap_err();
             assert!(
                 matches!(

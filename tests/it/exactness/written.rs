@@ -145,7 +145,7 @@ fn what_json_can_say_is_written_as_serde_json_writes_it() {
         flat: object("flat/~", vec![1].into()),
     };
     let event = NewEvent::json("All", 1, &all).unwrap();
-    assert_eq!(String::from_utf8(event.payload).unwrap(), serde_json::to_string(&all).unwrap());
+    assert_eq!(String::from_utf8(event.into_payload()).unwrap(), serde_json::to_string(&all).unwrap());
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ async fn i2_i6_i9_no_failure_below_lets_plaintext_out() {
     shop.append(&order(), Any, &again).await.unwrap();
     shop.recorder.assert_clean("a repeated append");
     let read = shop.store.read_stream(&mut db.begin(), &order()).await.unwrap();
-    assert!(read.events.iter().zip(&again).all(|(read, event)| read.payload == event.payload));
+    assert!(read.events.iter().zip(&again).all(|(read, event)| read.payload == event.payload()));
 }
 
 /// The same append twice: nothing that the store sees tells that the values were equal.
@@ -128,9 +128,9 @@ async fn i2_a_retry_is_sealed_under_fresh_salts() {
     let given = shop.recorder.given.lock().unwrap();
     assert_eq!(given.len(), 3);
     assert!(
-        given[0].payload != given[1].payload
-            && given[1].payload != given[2].payload
-            && given[0].payload != given[2].payload
+        given[0].payload() != given[1].payload()
+            && given[1].payload() != given[2].payload()
+            && given[0].payload() != given[2].payload()
     );
 }
 

@@ -44,7 +44,7 @@ impl Recorder {
                 .flatten()
                 .map(String::as_bytes);
             let parts = [
-                &event.payload[..],
+                &event.payload()[..],
                 event.metadata.as_deref().unwrap_or_default(),
                 event.event_type.as_str().as_bytes(),
             ];

@@ -235,7 +235,7 @@ async fn i2_i9_payloads_have_limits() {
         NewEvent::raw("Gifts", 1, notes(4_096)),
         NewEvent::raw("Gifts", 1, subjects(1_024)),
     ] {
-        let payload = event.payload.clone();
+        let payload = event.payload().to_vec();
         shop.append(&order(), Any, &[event]).await.unwrap();
         let read = shop.store.read_stream(&mut shop.db.begin(), &order()).await.unwrap();
         assert!(read.events.last().unwrap().payload == payload);
@@ -271,7 +271,7 @@ async fn i2_i9_padding_has_a_limit_for_the_event_as_a_whole() {
     let event = values(256);
     let sealed = sealer.seal(&mut tx, &order(), std::slice::from_ref(&event)).await.unwrap().into_owned().remove(0);
     let stored = PersistedEvent::from_new(order(), AggregateVersion::FIRST, GlobalPosition::START, sealed);
-    assert_eq!(sealer.open(&mut tx, vec![stored]).await.unwrap()[0].payload, event.payload);
+    assert_eq!(sealer.open(&mut tx, vec![stored]).await.unwrap()[0].payload, event.payload());
     let error = sealer.seal(&mut tx, &order(), &[values(257)]).await.unwrap_err();
     assert!(
         matches!(error, Error::Event { fault: EventFault::LimitExceeded { limit, .. }, .. } if limit == 16 << 20),

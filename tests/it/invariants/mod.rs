@@ -94,7 +94,7 @@ async fn i1_what_was_appended_is_read_byte_for_byte<B: Backend>() {
     for process in [&store, &db.process(schemas())] {
         let read = db.read(process, "1").await.unwrap();
         assert!(
-            read.iter().zip(&events).all(|(read, new)| read.payload == new.payload && read.event_id == new.event_id)
+            read.iter().zip(&events).all(|(read, new)| read.payload == new.payload() && read.event_id == new.event_id)
         );
         assert_eq!(read.len(), events.len());
     }
@@ -209,7 +209,7 @@ async fn i4_only_a_shred_redacts<B: Backend>() {
             Err(error) => assert!(matches!(error, Error::Kms(KmsFault::Unavailable { .. }))),
         }
     };
-    assert_eq!(events[0].payload, placed("1").payload);
+    assert_eq!(events[0].payload, placed("1").payload());
     let foreign = db.process_with(B::Keys::default(), Keyring::generate("main").unwrap(), schemas());
     assert!(matches!(db.read(&foreign, "1").await, Err(Error::Kms(KmsFault::Refused { .. }))));
     let scope = KeyScope::new("Customer", "1");
@@ -221,7 +221,7 @@ async fn i4_only_a_shred_redacts<B: Backend>() {
     let mut transaction = db.begin().await.unwrap();
     store.keys().enable(db.tx(&mut transaction), &scope, "go").await.unwrap();
     db.commit(transaction).await.unwrap();
-    assert_eq!(db.read(&store, "1").await.unwrap()[0].payload, placed("1").payload);
+    assert_eq!(db.read(&store, "1").await.unwrap()[0].payload, placed("1").payload());
     db.shred(&store, "1").await;
     let erased = db.read(&store, "1").await.unwrap().remove(0);
     assert_eq!((&*erased.payload, erased.redacted.len()), (&br#"{"customer":"1","name":null}"#[..], 1));
@@ -245,7 +245,7 @@ async fn i5_a_committed_shred_holds_for_every_statement_after_it<B: Backend>() {
     for process in [&store, &other] {
         let read = db.read(process, "1").await.unwrap();
         assert!(read[0].is_redacted() && !String::from_utf8_lossy(&read[0].payload).contains(CANARY));
-        assert_eq!(read[1].payload, placed("2").payload, "another customer's events stay");
+        assert_eq!(read[1].payload, placed("2").payload(), "another customer's events stay");
         assert!(db.try_append(process, "1", &[placed("1")]).await.unwrap_err().is_shredded());
     }
     let mut transaction = db.begin().await.unwrap();
@@ -271,7 +271,7 @@ async fn i6_an_event_and_its_keys_are_committed_together<B: Backend>() {
     // The key of the transaction that was rolled back is cached, and must not be used.
     db.append(&store, "1", &[placed("1"), placed("2")]).await;
     let cold = db.process(schemas());
-    assert_eq!(db.read(&cold, "1").await.unwrap()[1].payload, placed("2").payload);
+    assert_eq!(db.read(&cold, "1").await.unwrap()[1].payload, placed("2").payload());
     assert_eq!(db.history(&store, "1").await.unwrap().keys.len(), 1);
     let mut transaction = db.begin().await.unwrap();
     let conflict =
@@ -282,7 +282,7 @@ async fn i6_an_event_and_its_keys_are_committed_together<B: Backend>() {
         .await
         .expect("the transaction goes on");
     db.commit(transaction).await.unwrap();
-    assert_eq!(db.read(&cold, "1").await.unwrap()[2].payload, placed("3").payload);
+    assert_eq!(db.read(&cold, "1").await.unwrap()[2].payload, placed("3").payload());
 }
 
 async fn i7_upcasters_see_values_or_redactions<B: Backend>() {
@@ -356,7 +356,7 @@ async fn i9_errors_show_no_values<B: Backend>() {
     let store = db.prepared(schemas()).await;
     db.append(&store, "1", &[placed("1")]).await;
     let sealed = String::from_utf8(db.stored().await.remove(0).payload).unwrap();
-    db.append(&B::Store::default(), "2", &[NewEvent::raw("Placed", 1, placed("1").payload)]).await;
+    db.append(&B::Store::default(), "2", &[NewEvent::raw("Placed", 1, placed("1").payload())]).await;
     db.append(&B::Store::default(), "3", &[NewEvent::raw("Placed", 1, format!("{{\"name\":\"{CANARY}"))]).await;
     db.append(
         &B::Store::default(),

@@ -126,7 +126,7 @@ impl EventStore for JsonbStore {
         self.needs_transaction(tx, Wrong::AppendsOutsideTransactions)?;
         // JSONB holds JSON, and no string with a zero byte.
         let holds = |event: &NewEvent| {
-            serde_json::from_slice::<serde_json::Value>(&event.payload)
+            serde_json::from_slice::<serde_json::Value>(event.payload())
                 .is_ok_and(|value| !value.to_string().contains("\\u0000"))
         };
         if !events.iter().all(holds) {

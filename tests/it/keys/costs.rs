@@ -98,7 +98,7 @@ async fn i4_an_outage_of_the_kms_is_an_error_and_never_an_erasure() {
             Err(error) => assert!(matches!(error, Error::Kms(KmsFault::Unavailable { .. }))),
         }
     };
-    assert_eq!(events[0].payload, placed().payload);
+    assert_eq!(events[0].payload, placed().payload());
     append(&db, &store, placed()).await.unwrap();
     down.store(true, Ordering::SeqCst);
     assert_eq!(read(&db, &store).await.unwrap().len(), 2, "what is cached goes on during an outage");
@@ -124,7 +124,7 @@ async fn i10_a_thousand_readers_ask_the_kms_once() {
         })
         .collect();
     for reader in readers {
-        assert_eq!(reader.await.unwrap(), placed().payload);
+        assert_eq!(reader.await.unwrap(), placed().payload());
     }
     assert_eq!(unwraps.load(Ordering::SeqCst), 1);
 }

@@ -24,7 +24,7 @@ async fn a_reopened_scope_seals_anew_and_keeps_its_old_events_redacted() {
     assert_eq!(key.version, 2);
     append(&db, &store, placed()).await.unwrap();
     let events = read(&db, &store).await.unwrap();
-    assert_eq!(events.iter().map(|event| &event.payload[..]).collect::<Vec<_>>(), [ERASED, &placed().payload[..]]);
+    assert_eq!(events.iter().map(|event| &event.payload[..]).collect::<Vec<_>>(), [ERASED, &placed().payload()[..]]);
     let history = store.keys().key_history(&mut db.begin(), &customer_scope("42")).await.unwrap().unwrap();
     assert_eq!((history.state, history.generation, history.active_key), (ScopeState::Live, 2, Some(key.key_id)));
     let changes: Vec<_> = history.entries.iter().map(|change| (change.action, change.reason.as_str())).collect();
@@ -88,7 +88,7 @@ async fn i4_a_disabled_scope_is_an_error_of_its_own_and_comes_back() {
     ));
     store.keys().enable(&mut tx, &customer_scope("42"), "false alarm").await.unwrap();
     tx.commit().unwrap();
-    assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload);
+    assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload());
     let mut tx = db.begin();
     assert!(matches!(
         store.keys().enable(&mut tx, &customer_scope("42"), "twice").await,
@@ -110,7 +110,7 @@ async fn a_rotated_data_key_leaves_old_events_readable() {
         tx.commit().unwrap();
         append(&db, &store, placed()).await.unwrap();
     }
-    assert!(read(&db, &store).await.unwrap().iter().all(|event| event.payload == placed().payload));
+    assert!(read(&db, &store).await.unwrap().iter().all(|event| event.payload == placed().payload()));
     assert_eq!(shred(&db, &store).await.destroyed.len(), 3);
     assert!(read(&db, &store).await.unwrap().iter().all(|event| event.payload == ERASED));
     let mut tx = db.begin();

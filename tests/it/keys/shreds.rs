@@ -15,7 +15,7 @@ async fn i5_after_a_committed_shred_no_statement_sees_plaintext_nor_seals() {
     append(&db, &store, placed()).await.unwrap();
     // Another process, with a warm cache of its own, and one with another keyring.
     let other = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
-    assert_eq!(read(&db, &other).await.unwrap()[0].payload, placed().payload);
+    assert_eq!(read(&db, &other).await.unwrap()[0].payload, placed().payload());
     let foreign =
         SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas());
     assert!(
@@ -25,12 +25,12 @@ async fn i5_after_a_committed_shred_no_statement_sees_plaintext_nor_seals() {
 
     let mut open = db.begin();
     let before = store.read_stream(&mut open, &aggregate("Order", "1")).await.unwrap();
-    assert_eq!(before.events[0].payload, placed().payload);
+    assert_eq!(before.events[0].payload, placed().payload());
     let mut uncommitted = db.begin();
     store.keys().shred(&mut uncommitted, &customer_scope("42"), "request 1").await.unwrap();
-    assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload, "not committed yet");
+    assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload(), "not committed yet");
     uncommitted.rollback();
-    assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload, "a rolled-back shred destroys nothing");
+    assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload(), "a rolled-back shred destroys nothing");
 
     let shredding = shred(&db, &store).await;
     assert_eq!(shredding.destroyed.len(), 1);
@@ -78,10 +78,10 @@ async fn i6_an_event_and_its_new_key_are_committed_together_or_not_at_all() {
     let fresh = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
     assert_eq!(
         read(&db, &fresh).await.unwrap()[0].payload,
-        placed().payload,
+        placed().payload(),
         "a process without a cache finds the key"
     );
     let history = store.keys().key_history(&mut db.begin(), &customer_scope("42")).await.unwrap().unwrap();
     assert_eq!((history.keys.len(), history.keys[0].version), (1, 1));
-    assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload);
+    assert_eq!(read(&db, &store).await.unwrap()[0].payload, placed().payload());
 }

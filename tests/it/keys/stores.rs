@@ -125,7 +125,7 @@ async fn i6_one_store_makes_and_changes_keys_in_one_database_only() {
         }
         mismatch(append(&b, &store, placed()).await);
         for (db, process) in [(&a, cold()), (&b, cold())] {
-            assert_eq!(read(db, &process).await.unwrap()[0].payload, placed().payload, "a restart opens everything");
+            assert_eq!(read(db, &process).await.unwrap()[0].payload, placed().payload(), "a restart opens everything");
         }
     }
 }
@@ -139,7 +139,7 @@ async fn preparing_twice_or_from_two_processes_changes_nothing() {
         store.keys().prepare(&mut db.begin()).await.unwrap();
     }
     append(&db, &one, placed()).await.unwrap();
-    assert_eq!(read(&db, &two).await.unwrap()[0].payload, placed().payload);
+    assert_eq!(read(&db, &two).await.unwrap()[0].payload, placed().payload());
     let integrity = one.keys().key_history(&mut db.begin(), &KeyScope::integrity()).await.unwrap().unwrap();
     assert_eq!(integrity.keys.len(), 1);
     let mut writing = db.begin();

@@ -345,7 +345,7 @@ async fn events_without_a_version_are_sealed_as_they_are_read<B: Backend>() {
     let strict = db.process(schemas(false));
     let opened =
         strict.read_stream(db.tx(&mut transaction), &aggregate("Order", "old")).await.unwrap().events.remove(0);
-    assert_eq!((opened.payload, opened.event_version.get()), (named.payload, 1));
+    assert_eq!((opened.payload, opened.event_version.get()), (named.payload().to_vec(), 1));
 }
 
 /// SQLite leaves what is moved or replaced in the pages of its file, until they are written anew.

@@ -106,7 +106,7 @@ async fn i11_nothing_that_does_not_open_is_committed<B: Backend>() {
     type Change = Box<dyn Fn(&mut Vec<u8>) + Send + Sync>;
     let changes: [(&str, Change); 6] = [
         ("nothing", Box::new(Vec::clear)),
-        ("the plaintext", Box::new(|payload| *payload = placed("ada").payload)),
+        ("the plaintext", Box::new(|payload| *payload = placed("ada").into_payload())),
         ("another header", Box::new(|payload| payload[30] ^= 1)),
         (
             "another value",

@@ -98,7 +98,7 @@ async fn i11_nothing_that_does_not_open_is_committed<B: Backend>() {
     let other = |event: &mut PersistedEvent| event.created_at += Duration::from_secs(1);
     let changes: [(&str, Rows); 9] = [
         ("fewer", Box::new(|events| drop(events.pop()))),
-        ("plaintext", Box::new(|events| events[0].payload = ordered("ada").payload)),
+        ("plaintext", Box::new(|events| events[0].payload = ordered("ada").into_payload())),
         (
             "another value",
             Box::new(|events| {

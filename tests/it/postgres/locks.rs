@@ -22,7 +22,7 @@ async fn i5_what_a_transaction_sees_of_a_shred_depends_on_its_isolation_level_bu
         append(&db, &store, "1", placed("42")).await.unwrap();
         let mut open = db.pool.begin_with(AssertSqlSafe(format!("BEGIN ISOLATION LEVEL {level}"))).await.unwrap();
         let before = store.read_stream(&mut open, &aggregate("Order", "1")).await.unwrap();
-        assert_eq!(before.events[0].payload, placed("42").payload);
+        assert_eq!(before.events[0].payload, placed("42").payload());
         let mut tx = db.pool.begin().await.unwrap();
         store.keys().shred(&mut tx, &customer_scope("42"), "request").await.unwrap();
         tx.commit().await.unwrap();

@@ -85,7 +85,7 @@ async fn tables_that_were_made_otherwise_are_not_touched() {
     append(&db, &store, "1", placed("42")).await.unwrap();
     assert_eq!(
         store.read_stream(&mut connection, &aggregate("Order", "1")).await.unwrap().events[0].payload,
-        placed("42").payload
+        placed("42").payload()
     );
 }
 

@@ -126,7 +126,7 @@ async fn i5_i6_an_append_and_a_shred_are_committed_after_a_begin_that_was_cancel
     connection.close().await.unwrap();
     let mut other = db.pool.acquire().await.unwrap();
     let new = store.read_stream(&mut other, &aggregate("Order", "2")).await.unwrap();
-    assert_eq!(new.events[0].payload, placed("new").payload);
+    assert_eq!(new.events[0].payload, placed("new").payload());
     let history = store.keys().key_history(&mut other, &scope("live")).await.unwrap().unwrap();
     assert_eq!(history.state, ScopeState::Shredded);
 }

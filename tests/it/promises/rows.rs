@@ -115,7 +115,7 @@ async fn an_older_active_key_seals_nothing_and_a_rotation_puts_it_right<B: Scrip
     assert_eq!(store.keys().rotate_data_key(tx, &scope("live")).await.unwrap().version, 3);
     store.append(tx, &aggregate("Order", "2"), Any, &[placed("live")]).await.unwrap();
     let read = store.read_stream(tx, &aggregate("Order", "3")).await.unwrap();
-    assert_eq!(read.events[0].payload, placed("live").payload, "older keys go on opening");
+    assert_eq!(read.events[0].payload, placed("live").payload(), "older keys go on opening");
 }
 
 async fn a_key_is_retired_in_its_own_database_only<B: Scripted>() {

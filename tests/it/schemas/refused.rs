@@ -173,11 +173,11 @@ async fn what_no_step_could_read_is_refused_at_append_if_the_builder_says_so() {
         world.append(&lenient, &id, &new).await;
         assert_eq!(
             world.read(&lenient, &id).await.unwrap()[0].payload,
-            new[0].payload,
+            new[0].payload(),
             "without a step, all of them are read"
         );
         assert_eq!(world.read(&reader, &id).await.is_ok(), readable, "{value}");
-        let again = [NewEvent::raw("Placed", 1, new[0].payload.clone())];
+        let again = [NewEvent::raw("Placed", 1, new[0].payload().to_vec())];
         let appended = strict.append(&mut world.db.begin(), &aggregate("Order", id), Any, &again).await;
         match appended {
             Ok(_) => assert!(readable, "{value}"),

@@ -150,7 +150,7 @@ async fn i4_i8_one_unreadable_event_does_not_hold_up_the_others() {
         assert_eq!((page.scanned, page.next.get(), page.events.len()), (7, 7, 7));
         for ((position, customer), result) in (1..).zip(customers).zip(page.events) {
             match (customer, result) {
-                ("live", Ok(events)) => assert_eq!(events[0].payload, placed("live").payload),
+                ("live", Ok(events)) => assert_eq!(events[0].payload, placed("live").payload()),
                 ("shredded", Ok(events)) => assert!(events[0].is_redacted()),
                 (customer, Err(unreadable)) => {
                     let expected = match customer {

@@ -11,11 +11,11 @@ fn what_is_encoded_has_the_type_version_and_json_of_its_payload() {
     let event = NewEvent::of(&OrderEvent::from(placed("a"))).unwrap();
     assert_eq!((event.event_type.as_str(), event.event_version.get()), ("OrderPlaced", 2));
     let text = r#"{"customerId":"a","contact":{"email":"ada@example.org","phone":null},"giftNote":"for you"}"#;
-    assert_eq!(String::from_utf8(event.payload.clone()).unwrap(), text);
+    assert_eq!(String::from_utf8(event.payload().to_vec()).unwrap(), text);
     let again = placed("a").encode().unwrap();
     assert_eq!(
-        (&again.event_type, again.event_version, &again.payload),
-        (&event.event_type, event.event_version, &event.payload)
+        (&again.event_type, again.event_version, again.payload()),
+        (&event.event_type, event.event_version, event.payload())
     );
     assert_ne!(again.event_id, event.event_id);
 }

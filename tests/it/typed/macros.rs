@@ -68,6 +68,6 @@ mod names_of_macros {
 #[test]
 fn a_payload_type_may_have_any_name() {
     let encoded = NewEvent::of(&names_of_macros::first()).unwrap();
-    assert_eq!((encoded.event_type.as_str(), encoded.payload.as_slice()), ("V", b"7".as_slice()));
+    assert_eq!((encoded.event_type.as_str(), encoded.payload()), ("V", b"7".as_slice()));
     assert_eq!(names_of_macros::Events::DECODES.len(), 16);
 }

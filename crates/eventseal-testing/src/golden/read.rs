@@ -93,9 +93,9 @@ impl Reading<'_> {
         }
         let new = self.new_event(plain);
         let sealed = self.sealer.seal(tx, &plain.aggregate, from_ref(&new)).await?;
-        Ok(sealed.first().filter(|sealed| sealed.payload != plain.payload).map(|sealed| {
+        Ok(sealed.first().filter(|sealed| sealed.payload() != plain.payload).map(|sealed| {
             let mut event = plain.clone();
-            event.payload.clone_from(&sealed.payload);
+            event.payload = sealed.payload().to_vec();
             (event.stored_version, event.event_version) = (sealed.event_version, sealed.event_version);
             event
         }))
