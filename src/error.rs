@@ -2,6 +2,7 @@
 //! code.
 //!
 //! - [`EventFault`]: one event can't be appended, opened, upcast or decoded. [`Error::Event`] says which one.
+//! - [`ValueFault`]: one value outside of events can't be sealed or opened. [`Error::Value`] says which one.
 //! - [`InputFault`]: something else that a caller passed.
 //! - [`KeyFault`], [`KmsFault`]: keys, and what wraps them.
 //! - [`SetUpFault`], [`TransactionFault`], [`StorageFault`]: what the database lacks, how it is used, what it holds.
@@ -22,6 +23,7 @@ mod maintenance;
 mod set_up;
 mod storage;
 mod transaction;
+mod value;
 pub(crate) mod variants;
 
 pub(crate) use describe::describe_without_values;
@@ -38,6 +40,7 @@ pub use maintenance::MaintenanceFault;
 pub use set_up::SetUpFault;
 pub use storage::StorageFault;
 pub use transaction::TransactionFault;
+pub use value::ValueFault;
 pub(crate) use variants::{Error, Result};
 
 /// A change that did nothing to a table: the database accepted it, and a policy, a trigger or a rule kept it away.

@@ -76,7 +76,8 @@
 //! 5. To write and read events as Rust types, see [`EventPayload`], [`Sensitive`] and, for projections, [`consumer`].
 //! 6. To count, seal or copy a whole log, see [`maintenance`]. To seal payloads for a store that can't be an
 //!    [`EventStore`], see [`Sealer`].
-//! 7. To run it, from set-up to emergencies, read the guides in [`manual`].
+//! 7. To seal values that are in no event, such as columns of a read model, see [`values`].
+//! 8. To run it, from set-up to emergencies, read the guides in [`manual`].
 //!
 //! # How a payload travels
 //! ```text
@@ -152,6 +153,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod store;
+pub mod values;
 
 pub use error::variants::{Error, Result};
 pub use event::{

@@ -5,11 +5,14 @@ use crate::event::{
     AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage,
     PersistedEvent, Stream, VersionRange,
 };
+use crate::keys::names::KeyScope;
 use crate::keys::{KeyManager, KeyStore, KeyTable};
 use crate::kms::Kms;
 use crate::schema::Schemas;
 use crate::sealer::Sealer;
+use crate::sensitive::Sensitive;
 use crate::store::EventStore;
+use crate::values::{NewValue, SealedValue, StoredValue, ValueContext};
 use async_trait::async_trait;
 use std::borrow::Cow;
 use std::fmt;
@@ -110,6 +113,57 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> SealedStore<S, K> {
             keep_wanted(parts, filter);
         }
         Ok(OpenedPage { events, scanned, next })
+    }
+
+    /// Seals a value outside of events, such as a column of a read model: see [`values`](crate::values). Write it in
+    /// the same transaction, so that it is not committed without its key.
+    ///
+    /// # Errors
+    /// Those of [`Sealer::seal_values`].
+    pub async fn seal_value(
+        &self,
+        tx: &mut S::Tx,
+        scope: &KeyScope,
+        context: impl Into<ValueContext>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<SealedValue> {
+        self.sealer.seal_value(tx, scope, context, value).await
+    }
+
+    /// Seals several values outside of events: see [`Sealer::seal_values`].
+    ///
+    /// # Errors
+    /// Those of [`Sealer::seal_values`].
+    pub async fn seal_values(&self, tx: &mut S::Tx, values: &[NewValue<'_>]) -> Result<Vec<SealedValue>> {
+        self.sealer.seal_values(tx, values).await
+    }
+
+    /// Opens a value that was sealed for this scope and this context. It is [`Redacted`](Sensitive::Redacted) if its
+    /// key was shredded. To open many, use [`open_values`](Self::open_values).
+    ///
+    /// # Errors
+    /// Those of [`Sealer::open_values`], the errors of a single value included.
+    pub async fn open_value(
+        &self,
+        tx: &mut S::Tx,
+        scope: &KeyScope,
+        context: impl Into<ValueContext>,
+        value: &SealedValue,
+    ) -> Result<Sensitive<Vec<u8>>> {
+        self.sealer.open_value(tx, scope, context, value).await
+    }
+
+    /// Opens the values of a page of rows, with one query of the key table. Returns one result for each value: see
+    /// [`Sealer::open_values`].
+    ///
+    /// # Errors
+    /// Those of [`Sealer::open_values`].
+    pub async fn open_values(
+        &self,
+        tx: &mut S::Tx,
+        values: &[StoredValue<'_>],
+    ) -> Result<Vec<Result<Sensitive<Vec<u8>>>>> {
+        self.sealer.open_values(tx, values).await
     }
 
     /// The filter for the wrapped store, which knows events by their stored types only.

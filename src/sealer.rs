@@ -2,6 +2,7 @@
 
 mod for_owner;
 mod stored;
+mod values;
 
 pub(crate) use for_owner::OpenedForOwner;
 use stored::readable;

@@ -10,6 +10,7 @@ pub(crate) mod keys;
 pub(crate) mod migrations;
 pub(crate) mod own_transaction;
 mod row;
+mod sealed_value;
 
 pub(crate) use dialect::{Dialect, Statement, query};
 pub(crate) use errors::{after_commit, committing, database, event_database, key_database};

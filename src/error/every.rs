@@ -6,12 +6,14 @@ use super::kms::KmsFailure;
 use super::{BoxError, DriverError, Error, StepError};
 use crate::error::{
     EventFault, InputFault, KeyFault, KmsFault, MaintenanceFault, SetUpFault, StorageFault, TransactionFault,
+    ValueFault,
 };
 use crate::event::{AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, Unreadable, aggregate};
 use crate::json::pointer::JsonPointer;
 use crate::keys::hold::Hold;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::schema::{SchemaError, SchemaErrors, SchemaProblem};
+use crate::values::ValueContext;
 use std::collections::BTreeSet;
 use std::error::Error as _;
 use time::OffsetDateTime;
@@ -30,6 +32,7 @@ const INNER: &[(&str, &str)] = &[
     ("Transaction", include_str!("transaction.rs")),
     ("Storage", include_str!("storage.rs")),
     ("Maintenance", include_str!("maintenance.rs")),
+    ("Value", include_str!("value.rs")),
 ];
 
 /// An error of the application's own, which shows its text.
@@ -78,6 +81,22 @@ fn said() -> DriverError {
 
 fn step_error() -> StepError {
     StepError::new(Foreign(SECRET).into())
+}
+
+/// Errors about one value outside of events.
+fn of_values() -> Vec<Error> {
+    let faults = [
+        ValueFault::InvalidContext { count: 0, limit: 16 },
+        ValueFault::SimilarKind { kind: "customer".into(), declared: "Customer".into() },
+        ValueFault::InvalidPadding { multiple: 7 },
+        ValueFault::LimitExceeded { what: "the size of a value in bytes", limit: 500 },
+        ValueFault::Tampered { problem: "the header is not authentic" },
+        ValueFault::OtherOwner,
+        ValueFault::Unsupported { what: "suite", value: 9 },
+        ValueFault::MissingKey { key_id: key_id() },
+    ];
+    let of = |fault| Error::Value { context: ValueContext::from(["customers", "email", "42"]), fault };
+    faults.into_iter().map(of).collect()
 }
 
 /// Errors about one event.
@@ -304,7 +323,10 @@ fn of_maintenance() -> Vec<Error> {
 }
 
 fn all() -> Vec<Error> {
-    [of_callers(), of_events(), of_keys(), of_databases(), of_maintenance()].into_iter().flatten().collect()
+    [of_callers(), of_events(), of_values(), of_keys(), of_databases(), of_maintenance()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The name of the variant, followed by the name of the inner type's variant if there is one: `Event/Tampered`.
@@ -314,7 +336,7 @@ fn name(error: &Error) -> String {
     if !INNER.iter().any(|(of, _)| *of == outer) {
         return outer.to_owned();
     }
-    let inner = if outer == "Event" { rest.split_once("fault: ").unwrap().1 } else { &rest[1..] };
+    let inner = if outer == "Event" || outer == "Value" { rest.split_once("fault: ").unwrap().1 } else { &rest[1..] };
     format!("{outer}/{}", inner.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap())
 }
 
@@ -363,7 +385,7 @@ fn every_variant_is_in_the_list() {
     let declared: BTreeSet<_> = outer.chain(inner).collect();
     let listed: BTreeSet<_> = all().iter().map(name).collect();
     assert_eq!(declared, listed);
-    assert_eq!(declared.len(), 89);
+    assert_eq!(declared.len(), 97);
 }
 
 /// The names of the variants of the first enum in a source text.

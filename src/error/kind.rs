@@ -165,8 +165,8 @@ kinds! {
     Other = "other",
 
     // ---- somebody on call
-    /// A stored event is not what was written: it was altered, moved, or never sealed. Restore it, and find out who
-    /// could write it. Not retryable.
+    /// A stored event or value is not what was written: it was altered, moved, or never sealed. Restore it, and find
+    /// out who could write it. Not retryable.
     Tampered = "tampered",
     /// The shred log is not what was written: an entry was altered, dropped, moved or invented. Compare it with a copy,
     /// and find out who could write it. Not retryable.
@@ -218,6 +218,7 @@ impl Error {
             Self::Collision { .. } => ErrorKind::Collision,
             Self::Consumer { source, .. } => of_the_application(source),
             Self::Event { fault, .. } => fault.kind(),
+            Self::Value { fault, .. } => fault.kind(),
             Self::Input(fault) => fault.kind(),
             Self::Schemas(_) => ErrorKind::Schemas,
             Self::Keys(fault) => fault.kind(),
@@ -312,6 +313,7 @@ mod tests {
             include_str!("set_up.rs"),
             include_str!("storage.rs"),
             include_str!("transaction.rs"),
+            include_str!("value.rs"),
         ];
         let choice = |source: &'static str| source.split("fn kind(&self)").nth(1)?.split("\n}\n").next();
         let choice: String = sources.into_iter().filter_map(choice).collect();

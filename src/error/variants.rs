@@ -8,11 +8,13 @@
 
 use crate::error::driver::{self, DriverError, Failure};
 use crate::error::{
-    EventFault, InputFault, KeyFault, KmsFault, MaintenanceFault, SetUpFault, StepError, StorageFault, TransactionFault,
+    EventFault, InputFault, KeyFault, KmsFault, MaintenanceFault, SetUpFault, StepError, StorageFault,
+    TransactionFault, ValueFault,
 };
 use crate::event::{AggregateRef, AggregateVersion, ExpectedVersion};
 use crate::keys::names::KeyScope;
 use crate::schema::SchemaErrors;
+use crate::values::ValueContext;
 use std::fmt;
 use uuid::Uuid;
 
@@ -97,6 +99,13 @@ pub enum Error {
         /// What is wrong with it.
         fault: EventFault,
     },
+    /// Something is wrong with one [value](crate::values) that is sealed outside of events.
+    Value {
+        /// Which value.
+        context: ValueContext,
+        /// What is wrong with it.
+        fault: ValueFault,
+    },
     /// The caller passed an argument that is refused whatever the event: an empty name, a number out of range, no
     /// events.
     Input(InputFault),
@@ -160,6 +169,7 @@ impl fmt::Display for Error {
                 write!(f, "consumer {consumer} failed at {aggregate} version {version}: roll the transaction back")
             }
             Self::Event { event_id, fault } => write!(f, "event {event_id}: {fault}"),
+            Self::Value { context, fault } => write!(f, "value {context}: {fault}"),
             Self::Database { operation, source } => {
                 write!(f, "the database failed while {operation}{}", driver::remedy(source))
             }
@@ -190,6 +200,7 @@ impl std::error::Error for Error {
             Self::Consumer { source, .. } => Some(&**source),
             Self::Database { source, .. } => Some(source),
             Self::Event { fault, .. } => fault.source(),
+            Self::Value { fault, .. } => fault.source(),
             Self::Input(fault) => fault.source(),
             Self::Schemas(errors) => errors.source(),
             Self::Keys(fault) => fault.source(),
@@ -276,10 +287,14 @@ impl Error {
         matches!(self, Self::Shredded { .. })
     }
 
-    /// Was a stored event altered, or is a protected value of it not sealed?
+    /// Was a stored event or value altered, or is a protected value of an event not sealed?
     #[must_use]
     pub fn is_tampered(&self) -> bool {
-        matches!(self, Self::Event { fault: EventFault::Tampered { .. } | EventFault::Unsealed { .. }, .. })
+        matches!(
+            self,
+            Self::Event { fault: EventFault::Tampered { .. } | EventFault::Unsealed { .. }, .. }
+                | Self::Value { fault: ValueFault::Tampered { .. } | ValueFault::OtherOwner, .. }
+        )
     }
 
     /// The id of the event that the error is about, if it is about one. Use it to put the event aside, or to look at

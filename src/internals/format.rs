@@ -13,10 +13,14 @@ use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::schema::{EventSchema, Schemas};
 use crate::seal::binding::Binding;
 use crate::seal::format::{Document, EntryKind, Mode, write_core};
-use crate::seal::opening::{KeyStatus, inspect};
+use crate::seal::normalize::Normalizers;
+use crate::seal::opening::{KeyStatus, Keys, inspect};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::sealing::{Draft, SealingKey};
 use crate::seal::token;
+use crate::seal::value::{self, ClosedValue};
+use crate::sensitive::Sensitive;
+use crate::values::{NewValue, SealedValue, StoredValue, ValueContext};
 use std::sync::Arc;
 
 /// The bytes of a key.
@@ -99,18 +103,7 @@ impl Protection {
         keys: &[(KeyId, KeyScope, State)],
         accept_plaintext: bool,
     ) -> Result<(Vec<u8>, Vec<JsonPointer>)> {
-        let mut rows = crate::seal::opening::Keys::new();
-        for (key_id, scope, state) in keys {
-            let scope = scope.clone();
-            rows.insert(
-                *key_id,
-                match state {
-                    State::Live(key) => KeyStatus::Live { scope, key: Arc::new(DataKey::new(key)?) },
-                    State::Disabled => KeyStatus::Disabled { scope },
-                    State::Shredded => KeyStatus::Shredded { scope },
-                },
-            );
-        }
+        let rows = statuses(keys)?;
         let plan = self.plan(stored)?;
         let accept_plaintext = accept_plaintext || !plan.protects();
         let Some(closed) = inspect(plan, stored.to_store(aggregate), accept_plaintext)? else {
@@ -144,6 +137,49 @@ impl Protection {
         let (id, key) = active(&KeyScope::integrity())?;
         draft.seal(namespace, &keys, &SealingKey { id, key: &key }, salt)
     }
+}
+
+fn statuses(keys: &[(KeyId, KeyScope, State)]) -> Result<Keys> {
+    let status = |(key_id, scope, state): &(KeyId, KeyScope, State)| {
+        let scope = scope.clone();
+        let status = match state {
+            State::Live(key) => KeyStatus::Live { scope, key: Arc::new(DataKey::new(key)?) },
+            State::Disabled => KeyStatus::Disabled { scope },
+            State::Shredded => KeyStatus::Shredded { scope },
+        };
+        Ok((*key_id, status))
+    };
+    keys.iter().map(status).collect()
+}
+
+/// Seals a value as a sealer does that drew this salt.
+///
+/// # Errors
+/// Those of sealing.
+pub fn seal_value(
+    namespace: &Namespace,
+    value: &NewValue<'_>,
+    key: (KeyId, &Key),
+    integrity: (KeyId, &Key),
+    salt: &[u8; 16],
+) -> Result<SealedValue> {
+    value::check_new(value)?;
+    let (data_key, integrity_key) = (DataKey::new(key.1)?, DataKey::new(integrity.1)?);
+    let integrity = SealingKey { id: integrity.0, key: &integrity_key };
+    value::seal(value, namespace, &SealingKey { id: key.0, key: &data_key }, &integrity, salt)
+}
+
+/// Opens a value as a reader does.
+///
+/// # Errors
+/// Those of opening.
+pub fn open_value(
+    namespace: &Namespace,
+    stored: &StoredValue<'_>,
+    keys: &[(KeyId, KeyScope, State)],
+) -> Result<Sensitive<Vec<u8>>> {
+    let closed = ClosedValue::read(&stored.context, stored.value)?;
+    closed.open(&stored.scope, namespace, &statuses(keys)?, &Normalizers::default())
 }
 
 /// A header, as far as its tag.
@@ -184,6 +220,12 @@ impl Transcript {
     #[must_use]
     pub fn of(namespace: &Namespace, aggregate: &AggregateRef, event: &NewEvent, core: &[u8]) -> Self {
         Self(Binding::of(namespace, event.to_store(aggregate)).transcript(core))
+    }
+
+    /// That of a value.
+    #[must_use]
+    pub fn of_value(namespace: &Namespace, context: &ValueContext, core: &[u8]) -> Self {
+        Self(value::transcript(namespace, context, core))
     }
 
     #[must_use]

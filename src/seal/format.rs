@@ -36,7 +36,7 @@ pub(crate) const MAX_STORED: usize = 512 << 20;
 /// How many bytes a header may have, decoded.
 pub(crate) const MAX_HEADER: usize = 24 << 20;
 
-/// Which document of an event is sealed (`part` in the header). A seal of one document does not open as that of
+/// Which document is sealed (`part` in the header). A seal of one document does not open as that of
 /// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Document {
@@ -48,6 +48,8 @@ pub(crate) enum Document {
     /// A snapshot of an aggregate.
     #[allow(dead_code, reason = "reserved by format version 1: a later release may write it")]
     Snapshot = 2,
+    /// A value outside of events.
+    Value = 3,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

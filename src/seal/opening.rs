@@ -244,7 +244,7 @@ impl<'a> Closed<'a> {
         // Commitments of live keys authenticate the whole header. If a key is not live, the tag must, if the integrity
         // key is at hand.
         let all_live = self.header.keys.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. })));
-        if !all_live && !self.tag_holds(&transcript, keys) {
+        if !all_live && !tag_holds(&self.header, &transcript, keys) {
             return Err(Error::Event {
                 event_id: self.event.event_id,
                 fault: EventFault::Tampered { problem: "the header's tag is not authentic" },
@@ -264,7 +264,7 @@ impl<'a> Closed<'a> {
             Some(_) => {}
         }
         let transcript = Binding::of(namespace, self.event).transcript(self.header.core());
-        match self.tag_holds(&transcript, keys) {
+        match tag_holds(&self.header, &transcript, keys) {
             true => Ok(()),
             false => Err(Error::Event {
                 event_id,
@@ -293,19 +293,6 @@ impl<'a> Closed<'a> {
             }
         }
         Ok(event_keys)
-    }
-
-    /// Is the tag right, as far as this can be told? If the integrity key is not at hand, the answer is yes, and
-    /// [`check_states`](Self::check_states) refuses to redact anything.
-    fn tag_holds(&self, transcript: &Transcript, keys: &Keys) -> bool {
-        match keys.get(&self.header.integrity_key) {
-            Some(KeyStatus::Live { scope, key }) => {
-                *scope == KeyScope::integrity() && key.header_tag_is(transcript, self.header.tag())
-            }
-            Some(KeyStatus::Disabled { scope }) => *scope == KeyScope::integrity(),
-            Some(KeyStatus::Shredded { .. }) => false,
-            Some(KeyStatus::Faulty(_)) | None => true,
-        }
     }
 
     /// For each key of the header: the scope that it belongs to, and whether it is live or shredded. Any other state is
@@ -338,6 +325,19 @@ impl<'a> Closed<'a> {
             }
         }
         Ok(owners)
+    }
+}
+
+/// Is the tag right, as far as this can be told? If the integrity key is not at hand, the answer is yes, and whoever
+/// redacts must refuse to.
+pub(super) fn tag_holds(header: &Header, transcript: &Transcript, keys: &Keys) -> bool {
+    match keys.get(&header.integrity_key) {
+        Some(KeyStatus::Live { scope, key }) => {
+            *scope == KeyScope::integrity() && key.header_tag_is(transcript, header.tag())
+        }
+        Some(KeyStatus::Disabled { scope }) => *scope == KeyScope::integrity(),
+        Some(KeyStatus::Shredded { .. }) => false,
+        Some(KeyStatus::Faulty(_)) | None => true,
     }
 }
 

@@ -94,6 +94,8 @@ mod table_mutants;
 mod tamper;
 mod typed;
 mod unregistered;
+#[cfg(feature = "databases")]
+mod values;
 mod vectors;
 #[cfg(feature = "databases")]
 mod verify;

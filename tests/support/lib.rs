@@ -65,6 +65,7 @@ pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
 pub fn fault(error: &Error) -> String {
     match error {
         Error::Event { fault, .. } => format!("{fault:?}"),
+        Error::Value { fault, .. } => format!("{fault:?}"),
         Error::Input(fault) => format!("{fault:?}"),
         Error::Keys(fault) => format!("{fault:?}"),
         Error::Kms(fault) => format!("{fault:?}"),

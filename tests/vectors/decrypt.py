@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Reads sealed payloads, format version 1, checks copies of the shred log, and checks itself against the frozen
-vectors beside it.
+"""Reads sealed payloads and values, format version 1, checks copies of the shred log, and checks itself against the
+frozen vectors beside it.
 
 Written from docs/format.md and nothing else, to show that the page is enough; section numbers are that
 page's. It favours being read over being fast. Needs the package `cryptography`.
@@ -170,14 +170,14 @@ SEALED, VOID = 0, 1
 
 
 class Header:
-    def __init__(self, data):
+    def __init__(self, data, part=0):
         self.data, self.at = data, 0
         self.check(len(data) <= 25165824)
-        for item, supported in (("format", (1,)), ("suite", (1,)), ("part", (0, 1, 2)), ("mode", (FIELDS, WHOLE))):
+        for item, supported in (("format", (1,)), ("suite", (1,)), ("part", (0, 1, 2, part)), ("mode", (FIELDS, WHOLE))):
             number = self.number(1)
             if number not in supported:
                 raise Fault("Unsupported", item)
-            self.check(item != "part" or number == 0)
+            self.check(item != "part" or number == part)
         self.mode = number
         self.take(16)  # the salt counts through the core only
         self.integrity_key = self.take(16)
@@ -336,7 +336,8 @@ def open_payload(case, text, keys):
             raise Fault("Unsealed", open_to_all[0])
 
     # 6. to 8. Header and keys.
-    encs = authenticate(case, header, keys)
+    encs = authenticate(transcript(case, header.core), header, keys)
+    check_states(header, keys)
 
     # 9. The values, in the order in which they stand.
     pieces, redacted = [], []
@@ -387,9 +388,9 @@ def locate(root, header):
     return [value for [(_, value)] in values]
 
 
-def authenticate(case, header, keys):
-    """The encryption key of each live key, by index, once the header is known to belong here."""
-    bound, encs = transcript(case, header.core), {}
+def authenticate(bound, header, keys):
+    """The encryption key of each live key, by index, once the header is known to belong to what it is bound to."""
+    encs = {}
     for index, commitment in header.commitments:
         key = keys.get(header.keys[index])
         if key and key.status == "live":
@@ -407,11 +408,15 @@ def authenticate(case, header, keys):
             tag = hmac.digest(key.secret, b"eventseal/v1/header" + bound, "sha256")[:16]
             if not hmac.compare_digest(tag, header.tag):
                 raise tampered("tag")
+    return encs
+
+
+def check_states(header, keys):
+    """Can every key be used, and may something be redacted?"""
     for key_id in header.keys:
         usable(key_id, keys)
     if any(keys[key_id].status == "shredded" for key_id in header.keys):
         usable(header.integrity_key, keys)
-    return encs
 
 
 def usable(key_id, keys):
@@ -430,6 +435,34 @@ def cut(text, root, seal):
     if position > 0:
         return text.index(b",", root.children[position - 1][2].end), value.end
     return start, value.end
+
+
+# ---- values outside of events (section 14)
+
+
+def open_value(case, text, keys):
+    """The value, or None if it is redacted."""
+    data = read_token(b'"' + text.encode() + b'"')
+    if data is None:
+        raise Fault("InvalidText")
+    header, ciphertext = Header(data[:109], part=3), data[109:]
+    header.check(header.mode == WHOLE and len(header.keys) == 1 and header.entries == [(0, SEALED, "")])
+    if len(ciphertext) <= 16 or (len(ciphertext) - 16) % 32:
+        raise tampered("ciphertext-shape")
+    items = [item.encode() for item in case["context"]]
+    context = b"".join(len(item).to_bytes(4, "big") + item for item in items)
+    bound = digest([b"eventseal/v1/value", case["namespace"].encode(), context, header.core])
+    encs = authenticate(bound, header, keys)
+    key = keys.get(header.keys[0])
+    if key and key.scope != (case["scope_kind"], case["scope_id"]):
+        raise Fault("OtherOwner")
+    check_states(header, keys)
+    if key.status == "shredded":
+        return None
+    try:
+        return decrypt(encs[0], 0, "", ciphertext)
+    except Fault:
+        raise tampered("ciphertext") from None
 
 
 # ---- copies of the shred log (section 11)
@@ -630,9 +663,9 @@ def as_bytes(value):
     return bytes.fromhex(value["hex"]) if isinstance(value, dict) else value.encode()
 
 
-def outcome(case, text, keys):
+def outcome(case, text, keys, opening=open_payload):
     try:
-        return open_payload(case, text, keys)
+        return opening(case, text, keys)
     except Fault as fault:
         return fault.kind, fault.detail
 
@@ -657,6 +690,14 @@ def main(paths):
                 expected += (as_bytes(case["plaintext"]), [])
                 found += outcome(case, as_bytes(case["sealed"]), keys_of(case, all_live=True))
             report(f"{path.stem} {case['name']}", expected, found)
+        for case in vectors.get("values", []):
+            opened = as_bytes(case["opened"]) if "opened" in case else None
+            expected = (case["error"], case["detail"]) if "error" in case else opened
+            found = outcome(case, case["stored"], keys_of(case), open_value)
+            report(f"{path.stem} {case['name']}", expected, found)
+            if "sealed" in case:
+                found = outcome(case, case["sealed"], keys_of(case, all_live=True), open_value)
+                report(f"{path.stem} {case['name']}, all live", as_bytes(case["plaintext"]), found)
         for wrapped in vectors.get("wrapped_keys", []):
             key = unwrap(wrapped)
             report(f"{path.stem} {wrapped['name']}", wrapped["key"], key and key.hex())

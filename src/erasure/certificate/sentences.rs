@@ -185,12 +185,13 @@ pub(super) fn not_looked_at(scan: CertificateScan, log: &Log) -> Vec<String> {
 }
 
 /// What every certificate leaves out.
-const NOT_LOOKED_AT: [&str; 5] = [
+const NOT_LOOKED_AT: [&str; 6] = [
     "Values that were stored in the clear: no seal says whose they are. A census counts such events.",
     "Whether each seal is authentic: its header was read, and not verified.",
     "Other scopes of the same person, under another kind or another spelling of the id.",
     "Other systems: projections, search indexes, logs, exports, mails.",
     "Backups, archives and replicas of the database. The horizon rests on what was said about them.",
+    "Values outside of events that the application sealed: without these keys none opens, and nobody counts them.",
 ];
 
 fn count(many: u64, what: &str) -> String {

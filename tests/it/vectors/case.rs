@@ -217,7 +217,7 @@ impl Key {
         bytes_of(&self.secret).try_into().unwrap()
     }
 
-    fn state(&self) -> Option<State> {
+    pub(super) fn state(&self) -> Option<State> {
         match self.status {
             Status::Live => Some(State::Live(self.bytes())),
             Status::Disabled => Some(State::Disabled),

@@ -11,6 +11,7 @@ mod making;
 mod opens;
 mod seals;
 mod values;
+pub(super) mod values_outside;
 mod wrapped;
 
 use super::case::Vectors;
