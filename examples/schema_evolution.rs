@@ -9,8 +9,8 @@ use eventseal::maintenance::{Answer, CensusOptions};
 use eventseal::schema::{SchemaErrors, SplitPart};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{
-    Changes, EventFilter, EventPayload, EventStore, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Schemas,
-    SealedStore, Sensitive, aggregate, event, events, subject,
+    Changes, Event, EventFilter, EventStore, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent, Schemas,
+    SealedStore, Sensitive, aggregate, event, subject,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -43,23 +43,21 @@ struct InvoiceRequested {
     total_cents: u64,
 }
 
-impl EventPayload for OrderSubmitted {
+impl Event for OrderSubmitted {
     const TYPE: &'static str = "OrderSubmitted";
     const VERSION: u32 = 4;
 }
 
-impl EventPayload for InvoiceRequested {
+impl Event for InvoiceRequested {
     const TYPE: &'static str = "InvoiceRequested";
     const VERSION: u32 = 1;
 }
 
-events! {
-    /// What happens to an order.
-    #[derive(Debug)]
-    enum OrderEvent {
-        Submitted(OrderSubmitted),
-        InvoiceRequested(InvoiceRequested),
-    }
+/// What happens to an order.
+#[derive(Debug, eventseal::Events)]
+enum OrderEvent {
+    Submitted(OrderSubmitted),
+    InvoiceRequested(InvoiceRequested),
 }
 
 // ---- older payloads that a step reads as a Rust type

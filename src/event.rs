@@ -7,7 +7,6 @@ mod new_event;
 mod pages;
 mod payload_type;
 mod sealed_place;
-pub(crate) mod typed;
 
 pub use names::{
     AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, VersionRange, aggregate,
@@ -17,7 +16,6 @@ pub use pages::{Appended, EventFilter, EventPage, OpenedPage, Stream, Unreadable
 pub use payload_type::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
 pub use sealed_place::SealedPlace;
 pub(crate) use sealed_place::{Sealed, Seals};
-pub use typed::{EventPayload, TypedEvent};
 
 use crate::error::{Error, EventFault, InputFault, Result};
 use crate::json::pointer::JsonPointer;

@@ -73,7 +73,7 @@
 //! 2. To say what is protected and how payloads evolve, see [`Schemas`], [`event()`] and the rest of [`schema`].
 //! 3. To shred, rotate or look at keys, see [`keys::KeyManager`], which [`SealedStore::keys`] gives out.
 //! 4. To choose where master keys live, see [`Keyring`] for a start, and [`kms`].
-//! 5. To write and read events as Rust types, see [`EventPayload`], [`Sensitive`] and, for projections, [`consumer`].
+//! 5. To write and read events as Rust types, see [`Event`], [`Sensitive`] and, for projections, [`consumer`].
 //! 6. To count, seal or copy a whole log, see [`maintenance`]. To seal payloads for a store that can't be an
 //!    [`EventStore`], see [`Sealer`].
 //! 7. To seal values that are in no event, such as columns of a read model, see [`values`].
@@ -121,6 +121,10 @@
     warn(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)
 )]
 
+// What the derives write names the crate, in its own tests too.
+#[cfg(test)]
+extern crate self as eventseal;
+
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod consumer;
@@ -157,16 +161,17 @@ pub mod values;
 
 pub use error::variants::{Error, Result};
 pub use event::{
-    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventPayload, EventType, EventVersion,
-    ExpectedVersion, GlobalPosition, NewEvent, Part, PersistedEvent, SealedPlace, Stream, TypedEvent, VersionRange,
-    aggregate,
+    AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion,
+    GlobalPosition, NewEvent, Part, PersistedEvent, SealedPlace, Stream, VersionRange, aggregate,
 };
 pub use json::pointer::JsonPointer;
 pub use keys::names::{KeyScope, Namespace};
 pub use kms::keyring::Keyring;
 pub use schema::declare::{Owner, event, subject};
+pub use schema::layout::EventPart;
 pub use schema::registry::Schemas;
 pub use schema::scope::Scope;
+pub use schema::typed::{Event, Events};
 pub use schema::upcast::changes::Changes;
 pub use seal::normalize::Normalize;
 pub use sealed_store::SealedStore;
@@ -175,11 +180,61 @@ pub use sensitive::Sensitive;
 pub use store::event_store::EventStore;
 pub use store::ext::EventStoreExt;
 
-/// What `events!` expands to. No stability is promised.
+#[cfg(feature = "derive")]
+pub use eventseal_derive::{Event, EventPart, Events, Scope};
+
+/// What the derives expand to. No stability is promised.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::event::PayloadType;
-    pub use crate::event::typed::{Twice, catch_all, decode, encode, unexpected_type};
+    pub use crate::schema::declare::Owner;
+    pub use crate::schema::layout::{Body, FieldLayout, OwnerRule, Rules, Tagging, TypeLayout, VariantLayout};
+    pub use crate::schema::scope::Scope;
+    pub use crate::schema::typed::{Twice, catch_all, decode, encode, schema, schema_after, unexpected_type};
+    pub use serde_json::Value;
+    pub use std::any::type_name;
+
+    use crate::event::PersistedEvent;
+    use crate::schema::layout::{EventPart, OwnerId};
+
+    /// The event's own aggregate.
+    #[must_use]
+    pub fn aggregate() -> Owner {
+        Owner::Aggregate
+    }
+
+    /// A value for a catch-all.
+    #[must_use]
+    pub fn boxed(event: &PersistedEvent) -> Box<PersistedEvent> {
+        Box::new(event.clone())
+    }
+
+    /// Compiles if the value names an owner.
+    pub fn id<T: EventPart + ?Sized>(_: &T)
+    where
+        T::Id: OwnerId,
+    {
+    }
+
+    /// Compiles if the value is an `Option`, and goes through it.
+    #[must_use]
+    pub fn through<T>(option: &Option<T>) -> Option<&T> {
+        option.as_ref()
+    }
+
+    /// Compiles if a version of an event type follows another.
+    pub const fn assert_follows(old_type: &str, old_version: u32, new_type: &str, new_version: u32) {
+        assert!(
+            crate::schema::typed::is_same(old_type, new_type),
+            "`previous` is a type of another event type: events of a type become another type by a step that is \
+            declared \
+             by hand, with event(…)"
+        );
+        assert!(
+            old_version < new_version && new_version - old_version == 1,
+            "`previous` is not the version before this one: name the type of that version"
+        );
+    }
 }
 
 /// The code of the pages, compiled and run. That of the page on evolution needs `eventseal-testing`, and runs there.

@@ -7,18 +7,21 @@
 mod builder;
 pub(crate) mod check;
 pub(crate) mod declare;
+pub(crate) mod layout;
 mod lock_file;
 mod problem;
 pub(crate) mod registry;
 mod report;
 pub(crate) mod scope;
 mod type_version;
+pub(crate) mod typed;
 pub(crate) mod upcast;
 
 pub use crate::event::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
 pub use crate::seal::normalize::NormalizeFn;
 pub use builder::SchemasBuilder;
 pub use declare::EventSchema;
+pub use layout::{IsId, Layout, NoId, OwnerId};
 pub use lock_file::{LockFile, LockedStep, LockedTarget, LockedType, LockedVersion};
 pub use problem::{SchemaError, SchemaErrors, SchemaProblem};
 pub(crate) use registry::{ReadAs, Schemas, TypeSchema, VersionSchema};

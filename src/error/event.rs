@@ -146,7 +146,8 @@ pub enum EventFault {
         /// The limit.
         limit: usize,
     },
-    /// An event in the catch-all of an enum made by [`events!`](crate::events) was to be appended. It was read from the
+    /// An event in the catch-all of an enum with a derive of [`Events`](crate::Events) was to be appended. It was read
+    /// from the
     /// store, so it is stored already.
     #[error(
         "{target} has no arm for {event_type} and holds it as it was read, so it is stored already: append a new \
@@ -294,7 +295,7 @@ pub enum EventFault {
         /// What does not fit, without payload values.
         problem: String,
     },
-    /// The event is of a type that a [`TypedEvent`](crate::TypedEvent) does not decode.
+    /// The event is of a type that a [`Events`](crate::Events) does not decode.
     #[error(
         "{target} decodes no {event_type}: give it an arm for that type, or a catch-all (`_ => Other`), or read other \
          types only"

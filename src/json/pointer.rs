@@ -130,6 +130,20 @@ pub(crate) enum Token {
     Each,
 }
 
+/// The pointer, as it is declared, of these steps.
+pub(crate) fn text_of(tokens: &[Token]) -> String {
+    let mut text = String::new();
+    for token in tokens {
+        text.push('/');
+        match token {
+            Token::Each => text.push('*'),
+            Token::Name(name) if name == "*" => text.push_str("~2"),
+            Token::Name(name) => push_escaped(&mut text, name),
+        }
+    }
+    text
+}
+
 /// A JSON Pointer in which a `*` stands for every element of an array, such as `/lines/*/name`.
 ///
 /// A member whose name is just `*` is written `~2`. RFC 6901 does not use that escape.

@@ -1,11 +1,12 @@
 //! The declaration of a registry: its event types and its policies.
 
-use crate::event::{EventType, TypedEvent};
+use crate::event::EventType;
 use crate::schema::Schemas;
 use crate::schema::check::check;
 use crate::schema::check::decoders::Decoder;
 use crate::schema::declare::EventSchema;
 use crate::schema::problem::SchemaErrors;
+use crate::schema::typed::Events;
 use std::sync::Arc;
 
 /// A registry with its policies, before it is checked. Made by [`Schemas::builder`].
@@ -42,6 +43,20 @@ impl SchemasBuilder {
             max_steps: 1_000,
             decoders: Vec::new(),
         }
+    }
+
+    /// Adds what Rust types declare, as [`Schemas::of`] has it.
+    pub fn and_of<E: Events>(self) -> Self {
+        self.and(E::schemas()).decodes::<E>()
+    }
+
+    /// Adds event types that are declared by hand.
+    ///
+    /// What a type with a [derive](derive@crate::Event) declares can be named here again, such as to add steps or older
+    /// versions. Where both declare one version, they must say the same.
+    pub fn and(mut self, events: impl IntoIterator<Item = EventSchema>) -> Self {
+        self.events.extend(events);
+        self
     }
 
     /// Reads plaintext at protected places of this type instead of failing with
@@ -145,8 +160,8 @@ impl SchemasBuilder {
         self
     }
 
-    /// Checks that events can be decoded into this type: an enum made by [`events!`](crate::events), or a single
-    /// [`EventPayload`](crate::EventPayload). Each of its event types must be registered, and be declared with the
+    /// Checks that events can be decoded into this type: an enum with a derive of [`Events`], or a single
+    /// [`Event`](crate::Event). Each of its event types must be registered, and be declared with the
     /// current version. Call it once for each such type of the application.
     ///
     /// Readers never see an event type whose last version is split, dropped or renamed, so nothing should decode it.
@@ -159,7 +174,7 @@ impl SchemasBuilder {
     /// newtype over a [`Sensitive`](crate::Sensitive) can hold it:
     ///
     /// ```
-    /// # use eventseal::{EventPayload, Owner, Schemas, Sensitive, event};
+    /// # use eventseal::{Event, Owner, Schemas, Sensitive, event};
     /// # use eventseal::schema::SchemaErrors;
     /// # use serde::{Deserialize, Serialize};
     /// #[derive(Serialize, Deserialize)]
@@ -169,7 +184,7 @@ impl SchemasBuilder {
     /// #[serde(transparent)]
     /// struct Scanned(Sensitive<Scan>);
     ///
-    /// impl EventPayload for Scanned {
+    /// impl Event for Scanned {
     ///     const TYPE: &'static str = "Scanned";
     ///     const VERSION: u32 = 1;
     /// }
@@ -177,7 +192,7 @@ impl SchemasBuilder {
     /// Schemas::builder([event("Scanned").version(1).protect_whole(Owner::Aggregate)]).decodes::<Scanned>().build()?;
     /// # Ok::<(), SchemaErrors>(())
     /// ```
-    pub fn decodes<E: TypedEvent>(mut self) -> Self {
+    pub fn decodes<E: Events>(mut self) -> Self {
         self.decoders.push(Decoder::of::<E>());
         self
     }

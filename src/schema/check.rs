@@ -3,6 +3,7 @@
 
 mod chains;
 pub(crate) mod decoders;
+mod derived;
 pub(crate) mod kinds;
 pub(crate) mod protection;
 
@@ -35,7 +36,7 @@ const MAX_PAD: usize = 65_536;
 pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
     let mut found = Found::default();
     let mut types: HashMap<EventType, TypeSchema> = HashMap::new();
-    for event in builder.events {
+    for event in derived::merged(builder.events) {
         let name = event.name.clone();
         let schema = check_type(event, &mut found);
         if types.insert(name.clone(), schema).is_some() {
@@ -181,8 +182,11 @@ fn check_versions(name: &EventType, versions: Vec<VersionDecl>, found: &mut Foun
                 None => found.add(name, Some(number), SchemaProblem::SameAsUnknown(same)),
             }
         }
-        if declared.insert(number, version).is_some() {
-            found.add(name, Some(number), SchemaProblem::VersionTwice);
+        std::mem::take(&mut version.problems).into_iter().for_each(|problem| found.add(name, Some(number), problem));
+        if let Some(version) = derived::joined(declared.get(&number), version, |problem| {
+            found.add(name, Some(number), problem);
+        }) {
+            declared.insert(number, version);
         }
     }
     declared
@@ -196,12 +200,16 @@ fn check_steps(
     found: &mut Found,
 ) -> BTreeMap<u32, Step> {
     let mut steps: BTreeMap<u32, Step> = BTreeMap::new();
+    let mut derived: BTreeSet<(u32, &str)> = BTreeSet::new();
     for (from, step) in declared_steps {
         if !declared.contains_key(&from) {
             found.add(name, Some(from), SchemaProblem::StepFromUnknown);
         }
         let step = match step {
             StepDecl::Ready(step) => step,
+            // Several enums may hold one type.
+            StepDecl::Derived(by, _) if !derived.insert((from, by)) => continue,
+            StepDecl::Derived(_, step) => step,
             StepDecl::Changes(changes) => compile(changes, &mut |problem| found.add(name, Some(from), problem)),
         };
         if steps.insert(from, step).is_some() {

@@ -2,6 +2,7 @@
 
 use crate::error::BoxError;
 use crate::event::EventType;
+use crate::schema::problem::SchemaProblem;
 use crate::schema::type_version::TypeVersion;
 use crate::schema::upcast::changes::Changes;
 use crate::schema::upcast::step::{MetadataFn, SplitPart, Step, StepContext, metadata_step};
@@ -127,6 +128,8 @@ pub struct EventSchema {
 
 pub(crate) enum StepDecl {
     Ready(Step),
+    /// The step that the type of this name declares, which several enums may hold.
+    Derived(&'static str, Step),
     Changes(Changes),
 }
 
@@ -144,9 +147,13 @@ pub(crate) struct VersionDecl {
     /// The stand-ins that `redact_as` declared, by pointer.
     pub(crate) stand_ins: Vec<(String, Value)>,
     pub(crate) pads: Vec<(String, usize)>,
+    /// The Rust type that declares the version by its derive.
+    pub(crate) derived: Option<&'static str>,
+    /// What is wrong with that type.
+    pub(crate) problems: Vec<SchemaProblem>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FieldDecl {
     pub(crate) pointer: String,
     pub(crate) owner: Owner,

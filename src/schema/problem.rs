@@ -27,6 +27,38 @@ pub struct SchemaError {
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum SchemaProblem {
+    #[error("{0:?} is Sensitive, and nothing says whose it is: name an owner, such as #[event(owner = aggregate)]")]
+    NoOwner(String),
+    #[error(
+        "{0} is written as a list, and a list has no members that could be protected: make it a struct, or a \
+         transparent newtype over one Sensitive"
+    )]
+    ListAtRoot(&'static str),
+    #[error("{0:?} holds Sensitive values {1}, where no pointer can name them: make it a Sensitive itself")]
+    HasNoPlace(String, &'static str),
+    #[error(
+        "{0} holds Sensitive values and itself, so they stand at any depth, and no pointer names them all: make the \
+         field that holds it again a Sensitive"
+    )]
+    HoldsItself(&'static str),
+    #[error(
+        "the variants {} and {} of {enumeration} say different things of {pointer:?}, and a pointer can't tell \
+        variants \
+         apart: make it Sensitive in both, for one owner and with one stand-in, or rename one of them",
+        variants.0, variants.1
+    )]
+    VariantsDisagree { enumeration: &'static str, pointer: String, variants: (&'static str, &'static str) },
+    #[error(
+        "the variant {variant} of {enumeration} is written as a text, where other variants are objects with Sensitive \
+         values: write it `{variant} {{}}`, or give the enum a #[serde(tag = \"…\")]"
+    )]
+    VariantIsText { enumeration: &'static str, variant: &'static str },
+    #[error("{0:?} and {1:?} overlap, and only one of them is Sensitive: rename a member, or protect the outer one")]
+    FieldsOverlap(String, String),
+    #[error("both {0} and {1} declare this version: give one of them another type or version")]
+    ClaimedTwice(&'static str, &'static str),
+    #[error("{0} and event(…) declare this version in different ways: {1}; leave it out of event(…), or say the same")]
+    DeclaredOtherwise(&'static str, String),
     #[error("its name {0}")]
     Name(&'static str),
     #[error("it is declared twice: put everything into one event(…)")]

@@ -9,6 +9,7 @@ use crate::schema::check::kinds::Kinds;
 use crate::schema::declare::EventSchema;
 use crate::schema::problem::SchemaErrors;
 use crate::schema::type_version::TypeVersion;
+use crate::schema::typed::Events;
 use crate::schema::upcast::step::{MetadataFn, Step};
 use crate::seal::normalize::{Normalizers, NotNormalized};
 use crate::seal::plan::Plan;
@@ -106,6 +107,34 @@ impl Schemas {
     /// [`SchemaErrors`] lists everything that is contradictory, at once.
     pub fn new(events: impl IntoIterator<Item = EventSchema>) -> Result<Self, SchemaErrors> {
         Self::builder(events).build()
+    }
+
+    /// Begins a registry with what Rust types declare by their [derives](derive@crate::Event): their versions, the
+    /// protected places in them, their owners and steps. Events are decoded into these types, as with
+    /// [`decodes`](SchemasBuilder::decodes).
+    ///
+    /// ```
+    /// use eventseal::{Event, Events, PersistedEvent, Schemas, Scope, Sensitive, event};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Scope)]
+    /// #[scope("Customer")]
+    /// struct Customer;
+    ///
+    /// #[derive(Serialize, Deserialize, Event)]
+    /// #[event(type = "OrderPlaced", version = 1, owner = Customer(customer_id))]
+    /// struct OrderPlaced { customer_id: String, email: Sensitive<String> }
+    ///
+    /// #[derive(Events)]
+    /// enum OrderEvent { Placed(OrderPlaced), #[event(other)] Other(Box<PersistedEvent>) }
+    ///
+    /// let schemas = Schemas::of::<OrderEvent>()
+    ///     .and([event("Pinged").version(1)]) // declared by hand
+    ///     .build()?;
+    /// # Ok::<(), eventseal::schema::SchemaErrors>(())
+    /// ```
+    pub fn of<E: Events>() -> SchemasBuilder {
+        SchemasBuilder::new([]).and_of::<E>()
     }
 
     /// Begins a registry with other policies.

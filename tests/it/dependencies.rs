@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// It may shrink. If it has to grow, see first whether a feature can be left out, or a test moved to this crate.
-const AT_MOST: usize = 151;
+const AT_MOST: usize = 152;
 
 #[test]
 fn an_example_builds_few_crates() {

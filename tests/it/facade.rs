@@ -23,6 +23,13 @@ fn names(library: &Library) -> BTreeMap<String, (String, String)> {
                 }
                 continue;
             }
+            // A macro of the crate of the derives, beside the trait of its name.
+            if let [source, name] = &used.path[..]
+                && source == "eventseal_derive"
+            {
+                names.insert(format!("{name} (derive)"), ("derive".to_owned(), format!("{source}::{name}")));
+                continue;
+            }
             let (home, name) = library.home(&used.path).unwrap_or_else(|| panic!("{path}: what is {:?}?", used.path));
             let name = name.unwrap_or_else(|| panic!("{path} gives the module {home} a second path"));
             let item = library.modules[&home].items.iter().find(|item| item.name == name).unwrap();

@@ -14,6 +14,7 @@ mod changes;
 mod conformance;
 mod copy_mutants;
 mod dependencies;
+mod derive;
 #[cfg(feature = "databases")]
 mod events_of;
 mod evolution;

@@ -9,8 +9,8 @@ use eventseal::maintenance::RewriteOptions;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 use eventseal::schema::{EventSchema, SchemasBuilder};
 use eventseal::{
-    Error, EventFilter, EventPayload, EventStore, EventStoreExt, EventVersion, GlobalPosition, Namespace, NewEvent,
-    Owner, PersistedEvent, Result, Schemas, SealedStore, Sealer, Sensitive, TypedEvent, aggregate, event, subject,
+    Error, Event, EventFilter, EventStore, EventStoreExt, EventVersion, Events, GlobalPosition, Namespace, NewEvent,
+    Owner, PersistedEvent, Result, Schemas, SealedStore, Sealer, Sensitive, aggregate, event, subject,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,7 +23,7 @@ struct Met {
     email: Sensitive<String>,
 }
 
-impl EventPayload for Met {
+impl Event for Met {
     const TYPE: &'static str = "Met";
     const VERSION: u32 = 1;
 }
@@ -195,7 +195,7 @@ async fn what_was_read_past_the_sealed_store_does_not_decode() {
     let (world, _store) = with_met().await;
     let sealed = stored(&world).await;
     assert!(is_still_sealed(&sealed.decode::<Met>()));
-    assert!(is_still_sealed(&TypedEvent::decode(&sealed).map(|_: Met| ())));
+    assert!(is_still_sealed(&Events::decode(&sealed).map(|_: Met| ())));
     let stream = MemoryStore::new().read_stream(&mut world.db.begin(), &aggregate("Order", "1")).await.unwrap();
     assert!(is_still_sealed(&stream.decode::<Met>()));
 }

@@ -1,14 +1,13 @@
 //! Checks that the Rust types that events are decoded into fit the schemas.
 
 use crate::error::Result;
-use crate::event::{
-    AggregateVersion, EventType, GlobalPosition, NewEvent, PayloadType, PersistedEvent, TypedEvent, aggregate,
-};
+use crate::event::{AggregateVersion, EventType, GlobalPosition, NewEvent, PayloadType, PersistedEvent, aggregate};
 use crate::json::pointer::JsonPointer;
 use crate::schema::TypeSchema;
 use crate::schema::check::Found;
 use crate::schema::problem::SchemaProblem;
 use crate::schema::type_version::TypeVersion;
+use crate::schema::typed::Events;
 use crate::schema::upcast::step::Step;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -25,7 +24,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    pub(crate) fn of<E: TypedEvent>() -> Self {
+    pub(crate) fn of<E: Events>() -> Self {
         Self {
             target: std::any::type_name::<E>(),
             arms: E::DECODES,

@@ -1,6 +1,6 @@
 //! Checks of declarative steps: each change makes sense, and protected values stay protected.
 
-use crate::json::pointer::{JsonPointer, Pattern, Token, array_index};
+use crate::json::pointer::{JsonPointer, Pattern, Token, array_index, text_of};
 use crate::json::scan::SEAL_MEMBER;
 use crate::schema::problem::SchemaProblem;
 use crate::schema::type_version::TypeVersion;
@@ -206,17 +206,4 @@ fn covers(plan: &Plan, place: &[Token]) -> bool {
             })
     };
     plan.whole.is_some() || plan.fields.iter().filter_map(|field| field.pattern.as_ref()).any(covers)
-}
-
-fn text_of(tokens: &[Token]) -> String {
-    let mut text = String::new();
-    for token in tokens {
-        text.push('/');
-        match token {
-            Token::Each => text.push('*'),
-            Token::Name(name) if name == "*" => text.push_str("~2"),
-            Token::Name(name) => crate::json::pointer::push_escaped(&mut text, name),
-        }
-    }
-    text
 }

@@ -2,9 +2,7 @@
 
 use super::{object, try_append};
 use eventseal::error::EventFault;
-use eventseal::{
-    Error, EventPayload, EventStoreExt, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event, events,
-};
+use eventseal::{Error, Event, EventStoreExt, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use support::world::*;
@@ -285,11 +283,14 @@ async fn i2_a_sensitive_of_a_type_that_is_not_registered_is_not_stored() {
     struct Shipped {
         to: Sensitive<String>,
     }
-    impl EventPayload for Shipped {
+    impl Event for Shipped {
         const TYPE: &'static str = "Shipped";
         const VERSION: u32 = 1;
     }
-    events! { enum OrderEvent { Shipped(Shipped) } }
+    #[derive(eventseal::Events)]
+    enum OrderEvent {
+        Shipped(Shipped),
+    }
     let world = World::new();
     let store = world.store(Schemas::builder([event("Met").version(1)]).allow_unknown_types().build().unwrap()).await;
     let shipped = || Shipped { to: "Ada".into() };

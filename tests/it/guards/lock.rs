@@ -4,8 +4,7 @@ mod caught;
 
 use eventseal::schema::EventSchema;
 use eventseal::{
-    EventPayload, EventVersion, NewEvent, Normalize, Owner, Result, Schemas, Sensitive, aggregate, event, events,
-    subject,
+    Event, EventVersion, NewEvent, Normalize, Owner, Result, Schemas, Sensitive, aggregate, event, subject,
 };
 use eventseal_testing::{ChangeKind, GoldenCorpus, GuardError, Locked, SchemaChange, SchemaLock};
 use serde::{Deserialize, Serialize};
@@ -32,7 +31,7 @@ struct Contact {
     email: Sensitive<String>,
 }
 
-impl EventPayload for OrderPlaced {
+impl Event for OrderPlaced {
     const TYPE: &'static str = "OrderPlaced";
     const VERSION: u32 = 2;
 }
@@ -42,16 +41,15 @@ struct OrderShipped {
     carrier: String,
 }
 
-impl EventPayload for OrderShipped {
+impl Event for OrderShipped {
     const TYPE: &'static str = "OrderShipped";
     const VERSION: u32 = 1;
 }
 
-events! {
-    enum OrderEvent {
-        Placed(OrderPlaced),
-        Shipped(OrderShipped),
-    }
+#[derive(eventseal::Events)]
+enum OrderEvent {
+    Placed(OrderPlaced),
+    Shipped(OrderShipped),
 }
 
 fn customer() -> Owner {
@@ -160,7 +158,7 @@ fn a_new_version_is_recorded_and_changes_nothing_else() {
         carrier: String,
         parcels: u8,
     }
-    impl EventPayload for OrderShippedV2 {
+    impl Event for OrderShippedV2 {
         const TYPE: &'static str = "OrderShipped";
         const VERSION: u32 = 2;
     }

@@ -10,7 +10,7 @@ use eventseal::aggregate;
 use eventseal::error::EventFault;
 use eventseal::schema::EventSchema;
 use eventseal::subject;
-use eventseal::{EventPayload, Owner, Schemas, Sensitive, event};
+use eventseal::{Event, Owner, Schemas, Sensitive, event};
 use eventseal_testing::{ChangeKind, GuardError, SchemaChange, SchemaLock};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ fn a_misspelt_pointer_is_caught() {
     struct Typo {
         email: Sensitive<String>,
     }
-    impl EventPayload for Typo {
+    impl Event for Typo {
         const TYPE: &'static str = "Typo";
         const VERSION: u32 = 1;
     }
@@ -227,7 +227,7 @@ fn a_read_model_may_leave_members_out() {
         ($($name:ident { $($field:ident: $type:ty),* })*) => {$(
             #[derive(Serialize, Deserialize)]
             struct $name { $($field: $type),* }
-            impl EventPayload for $name {
+            impl Event for $name {
                 const TYPE: &'static str = "Typo";
                 const VERSION: u32 = 1;
             }

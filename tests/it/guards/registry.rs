@@ -4,7 +4,7 @@ use eventseal::error::EventFault;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryTx};
 use eventseal::schema::{Answers, Asked, Given, LockFile, PayloadType, Question, Refusal};
 use eventseal::{
-    AggregateVersion, Changes, Error, EventPayload, GlobalPosition, JsonPointer, Keyring, Namespace, NewEvent, Owner,
+    AggregateVersion, Changes, Error, Event, GlobalPosition, JsonPointer, Keyring, Namespace, NewEvent, Owner,
     PersistedEvent, Schemas, Sealer, Sensitive, aggregate, event, subject,
 };
 use eventseal_testing::{SchemaLock, TaintCheck};
@@ -18,7 +18,7 @@ struct OrderPlaced {
     contact: Sensitive<String>,
 }
 
-impl EventPayload for OrderPlaced {
+impl Event for OrderPlaced {
     const TYPE: &'static str = "OrderPlaced";
     const VERSION: u32 = 3;
 }

@@ -1,9 +1,9 @@
 //! Encoding of typed events.
 
 use super::{OrderEvent, Shipping, placed, stored};
-use eventseal::TypedEvent;
+use eventseal::Events;
 use eventseal::error::{EventFault, InputFault};
-use eventseal::{Error, NewEvent, events};
+use eventseal::{Error, NewEvent};
 use serde::{Deserialize, Serialize};
 
 #[test]
@@ -36,7 +36,10 @@ fn what_is_no_json_is_not_encoded() {
     #[derive(Serialize, Deserialize)]
     struct Odd(#[serde(skip_deserializing)] std::collections::BTreeMap<(u8, u8), u8>);
     payload! { Odd: "Odd" version 1; }
-    events! { enum OddEvent { Odd(Odd) } }
+    #[derive(eventseal::Events)]
+    enum OddEvent {
+        Odd(Odd),
+    }
     let error = NewEvent::of(&OddEvent::from(Odd([((1, 2), 3)].into()))).unwrap_err();
     assert!(matches!(error, Error::Input(InputFault::Encode { .. })), "{error}");
 }

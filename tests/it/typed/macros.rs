@@ -1,8 +1,8 @@
 //! The macro, wherever it is used.
 
 use super::{OrderEvent, OrderPaid, OrderShipped, Shipping, placed, shipped, stored};
+use eventseal::Events;
 use eventseal::NewEvent;
-use eventseal::TypedEvent;
 
 mod elsewhere {
     //! The macro needs nothing in scope, and what the caller names otherwise is not mistaken for its own.
@@ -13,10 +13,19 @@ mod elsewhere {
     type Result = ();
     struct Box;
     struct Ok;
-    trait TypedEvent {}
+    trait Events {}
 
-    eventseal::events! { pub enum Event { Paid(OrderPaid), Shipped(OrderShipped), _ => Unknown, } }
-    eventseal::events! { pub(super) enum Other { Paid(OrderPaid) } }
+    #[derive(eventseal::Events)]
+    pub(super) enum Event {
+        Paid(OrderPaid),
+        Shipped(OrderShipped),
+        #[event(other)]
+        Unknown(std::boxed::Box<eventseal::PersistedEvent>),
+    }
+    #[derive(eventseal::Events)]
+    pub(super) enum Other {
+        Paid(OrderPaid),
+    }
 }
 
 #[test]
@@ -34,7 +43,6 @@ fn attributes_and_names_are_the_callers() {
 /// Payload types may have the names that macros like to use for themselves.
 #[allow(non_camel_case_types, reason = "that is the point")]
 mod names_of_macros {
-    use eventseal::EventPayload;
     use serde::{Deserialize, Serialize};
 
     macro_rules! payloads {
@@ -42,7 +50,7 @@ mod names_of_macros {
             $(
                 #[derive(Serialize, Deserialize)]
                 pub(super) struct $name(u8);
-                impl EventPayload for $name {
+                impl eventseal::Event for $name {
                     const TYPE: &'static str = stringify!($name);
                     const VERSION: u32 = 1;
                 }
@@ -50,17 +58,31 @@ mod names_of_macros {
         };
     }
     // The derives of serde write `Ok(…)` and `Err(…)` as they are.
-    payloads! { V E T S Event Payload TypedEvent Box Clone From Result Error PersistedEvent event payload visitor }
+    payloads! { V E T S Event Payload Events Box Clone From Result Error PersistedEvent event payload visitor }
 
-    eventseal::events! {
-        pub(super) enum Events {
-            A(V), B(E), C(T), D(S), F(Event), G(Payload), H(TypedEvent), I(Box), J(Clone), K(From), L(Result), M(Error),
-            N(PersistedEvent), O(event), P(payload), Q(visitor),
-            _ => Other,
-        }
+    #[derive(eventseal::Events)]
+    pub(super) enum All {
+        A(V),
+        B(E),
+        C(T),
+        D(S),
+        F(Event),
+        G(Payload),
+        H(Events),
+        I(Box),
+        J(Clone),
+        K(From),
+        L(Result),
+        M(Error),
+        N(PersistedEvent),
+        O(event),
+        P(payload),
+        Q(visitor),
+        #[event(other)]
+        Other(std::boxed::Box<eventseal::PersistedEvent>),
     }
 
-    pub(super) fn first() -> Events {
+    pub(super) fn first() -> All {
         V(7).into()
     }
 }
@@ -69,5 +91,5 @@ mod names_of_macros {
 fn a_payload_type_may_have_any_name() {
     let encoded = NewEvent::of(&names_of_macros::first()).unwrap();
     assert_eq!((encoded.event_type.as_str(), encoded.payload()), ("V", b"7".as_slice()));
-    assert_eq!(names_of_macros::Events::DECODES.len(), 16);
+    assert_eq!(names_of_macros::All::DECODES.len(), 16);
 }

@@ -2,7 +2,7 @@
 
 use eventseal::schema::EventSchema;
 use eventseal::{
-    AggregateVersion, GlobalPosition, NewEvent, Owner, PersistedEvent, Sensitive, aggregate, event, events, subject,
+    AggregateVersion, GlobalPosition, NewEvent, Owner, PersistedEvent, Sensitive, aggregate, event, subject,
 };
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
@@ -54,7 +54,7 @@ enum OrderPaid {
 
 macro_rules! payload {
     ($($payload:ty: $name:literal version $version:literal;)+) => {
-        $(impl eventseal::EventPayload for $payload {
+        $(impl eventseal::Event for $payload {
             const TYPE: &'static str = $name;
             const VERSION: u32 = $version;
         })+
@@ -67,21 +67,21 @@ payload! {
     OrderPaid: "OrderPaid" version 1;
 }
 
-events! {
-    /// What happens to an order.
-    #[derive(Clone, Debug, PartialEq)]
-    enum OrderEvent {
-        /// Somebody ordered.
-        Placed(OrderPlaced),
-        #[allow(clippy::doc_markdown)]
-        Shipped(OrderShipped),
-        Paid(OrderPaid)
-    }
+/// What happens to an order.
+#[derive(Clone, Debug, PartialEq, eventseal::Events)]
+enum OrderEvent {
+    /// Somebody ordered.
+    Placed(OrderPlaced),
+    #[allow(clippy::doc_markdown)]
+    Shipped(OrderShipped),
+    Paid(OrderPaid),
 }
 
-events! {
-    #[derive(Clone, Debug, PartialEq)]
-    pub(crate) enum Shipping { Shipped(OrderShipped), _ => Other }
+#[derive(Clone, Debug, PartialEq, eventseal::Events)]
+enum Shipping {
+    Shipped(OrderShipped),
+    #[event(other)]
+    Other(Box<PersistedEvent>),
 }
 
 fn customer() -> Owner {

@@ -17,8 +17,8 @@ use eventseal::schema::SplitPart;
 #[cfg(feature = "databases")]
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{
-    Error, EventFilter, EventPage, EventStore, EventStoreExt, GlobalPosition, KeyScope, Keyring, Namespace, NewEvent,
-    PersistedEvent, Result, Schemas, SealedStore, Sealer, Sensitive, Stream, TypedEvent, aggregate, event,
+    Error, EventFilter, EventPage, EventStore, EventStoreExt, Events, GlobalPosition, KeyScope, Keyring, Namespace,
+    NewEvent, PersistedEvent, Result, Schemas, SealedStore, Sealer, Sensitive, Stream, aggregate, event,
 };
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -187,7 +187,7 @@ async fn what_is_neither_opened_nor_upcast_is_decoded_from_the_stored_bytes_in_o
 
 /// Every error of typed events says where and which, and nothing of the payload.
 #[track_caller]
-fn refused<E: TypedEvent>(event: &PersistedEvent, target: &str, advice: &str) -> Error {
+fn refused<E: Events>(event: &PersistedEvent, target: &str, advice: &str) -> Error {
     let Err(error) = E::decode(event) else { panic!("{event:?} is decoded") };
     let text = error.to_string();
     for part in [&*event.event_id.to_string(), event.event_type.as_str(), target, advice] {

@@ -3,15 +3,13 @@
 use super::{OrderEvent, OrderPaid, OrderPlaced, OrderShipped, Shipping, shipped};
 use eventseal::ExpectedVersion::Any;
 use eventseal::error::EventFault;
-use eventseal::events;
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 use eventseal::schema::SplitPart;
 use eventseal::schema::StepContext;
 use eventseal::schema::{EventSchema, SchemasBuilder};
 use eventseal::{
-    AggregateVersion, Changes, Error, EventPayload, EventStore, EventStoreExt, GlobalPosition, JsonPointer, KeyScope,
-    Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, Sensitive, TypedEvent,
-    aggregate, event,
+    AggregateVersion, Changes, Error, Event, EventStore, EventStoreExt, Events, GlobalPosition, JsonPointer, KeyScope,
+    Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas, SealedStore, Sensitive, aggregate, event,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,7 +19,7 @@ use std::sync::Arc;
 /// A hand-written implementation, which the compiler does not look into.
 struct Twice;
 
-impl TypedEvent for Twice {
+impl Events for Twice {
     const DECODES: &'static [(&'static str, u32)] = &[("OrderPaid", 1), ("OrderPaid", 1)];
 
     fn decode(event: &PersistedEvent) -> Result<Self> {
@@ -80,7 +78,10 @@ fn arms_for_what_readers_never_see_are_found_at_startup() {
     }
 }
 
-events! { enum Sent { Shipped(OrderShipped) } }
+#[derive(eventseal::Events)]
+enum Sent {
+    Shipped(OrderShipped),
+}
 
 #[tokio::test]
 async fn a_split_that_an_erasure_stops_needs_a_catch_all() {
@@ -204,7 +205,7 @@ payload! {
     Untagged: "OrderShipped" version 1;
     Flat: "OrderShipped" version 1;
 }
-fn check<T: EventPayload + std::fmt::Debug>(is_known_whole: bool) {
+fn check<T: Event + std::fmt::Debug>(is_known_whole: bool) {
     let schema = || event("OrderShipped").version(1);
     let whole = |stand_in: Value| {
         Schemas::builder([schema().protect_whole(Owner::Aggregate).redact_as("", stand_in)]).decodes::<T>()

@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize)]
 struct OrderPlaced {}
 
-eventseal::events! {
-    enum OrderEvent { Placed(OrderPlaced) }
-}
+#[derive(eventseal::Events)]
+enum OrderEvent { Placed(OrderPlaced) }
 
 fn main() {}

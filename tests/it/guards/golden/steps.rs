@@ -3,7 +3,7 @@
 use super::{corpus, differences, files, order, order_schemas, recorded, right_step};
 use eventseal::error::BoxError;
 use eventseal::schema::StepContext;
-use eventseal::{EventPayload, KeyScope, NewEvent, Owner, Result, Schemas, Sensitive, TypedEvent, aggregate, event};
+use eventseal::{Event, Events, KeyScope, NewEvent, Owner, Result, Schemas, Sensitive, aggregate, event};
 use eventseal_testing::{Checked, GoldenCorpus, GuardError, Mismatch, Run};
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -181,15 +181,15 @@ fn a_type_that_can_not_be_decoded_once_redacted_is_caught() {
     struct Registered<T> {
         name: T,
     }
-    impl EventPayload for Registered<String> {
+    impl Event for Registered<String> {
         const TYPE: &'static str = "Registered";
         const VERSION: u32 = 1;
     }
-    impl EventPayload for Registered<Sensitive<String>> {
+    impl Event for Registered<Sensitive<String>> {
         const TYPE: &'static str = "Registered";
         const VERSION: u32 = 1;
     }
-    fn checked<T: TypedEvent>() -> Result<Checked, GuardError> {
+    fn checked<T: Events>() -> Result<Checked, GuardError> {
         let registered = event("Registered").version(1).protect(&["/name"], Owner::Aggregate);
         let schemas = Schemas::builder([registered]).decodes::<T>().build().unwrap();
         let folder = tempfile::tempdir().unwrap();

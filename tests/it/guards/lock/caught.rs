@@ -35,15 +35,14 @@ fn a_changed_current_type_is_caught() {
         #[serde(default)]
         parcels: Vec<u8>,
     }
-    impl EventPayload for Changed {
+    impl Event for Changed {
         const TYPE: &'static str = "OrderShipped";
         const VERSION: u32 = 1;
     }
-    events! {
-        enum ChangedEvent {
-            Placed(OrderPlaced),
-            Shipped(Changed),
-        }
+    #[derive(eventseal::Events)]
+    enum ChangedEvent {
+        Placed(OrderPlaced),
+        Shipped(Changed),
     }
     let changed =
         Schemas::builder([placed_from::<OrderPlacedV1>(), shipped()]).decodes::<ChangedEvent>().build().unwrap();

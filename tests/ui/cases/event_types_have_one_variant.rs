@@ -1,11 +1,11 @@
 //! Two arms can't be of one event type: which one would an event be?
-use eventseal::EventPayload;
+use eventseal::Event;
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
 struct OrderPlaced {}
 
-impl EventPayload for OrderPlaced {
+impl Event for OrderPlaced {
     const TYPE: &'static str = "OrderPlaced";
     const VERSION: u32 = 2;
 }
@@ -13,13 +13,12 @@ impl EventPayload for OrderPlaced {
 #[derive(Serialize, Deserialize)]
 struct OrderPlacedV1 {}
 
-impl EventPayload for OrderPlacedV1 {
+impl Event for OrderPlacedV1 {
     const TYPE: &'static str = "OrderPlaced";
     const VERSION: u32 = 1;
 }
 
-eventseal::events! {
-    enum OrderEvent { Placed(OrderPlaced), PlacedOnce(OrderPlacedV1) }
-}
+#[derive(eventseal::Events)]
+enum OrderEvent { Placed(OrderPlaced), PlacedOnce(OrderPlacedV1) }
 
 fn main() {}
