@@ -11,34 +11,41 @@ use eventseal::keys::ScopeState;
 use eventseal::schema::SchemaErrors;
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{
-    EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Result, Schemas,
-    SealedStore, Sensitive, Stream, aggregate, event, subject,
+    Event, EventPart, EventStore, EventStoreExt, Events, Keyring, Namespace, NewEvent, PersistedEvent, Result, Schemas,
+    Scope, SealedStore, Sensitive, Stream, aggregate,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{Row, SqliteConnection};
-use std::convert::Infallible;
 use time::format_description::well_known::Rfc3339;
 
 type BoxResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-// ---- the events of the shop
+// ---- the events of the shop. What is Sensitive is protected; the attributes say whose it is.
 
-#[derive(Serialize, Deserialize)]
+/// The kind of key scope is the customer everywhere: an `Order` names the customer in its payload, and a `Customer`
+/// aggregate is the customer.
+#[derive(Scope)]
+#[scope("Customer")]
+struct Customer;
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "OrderPlaced", version = 2, owner = Customer(customer_id), previous = OrderPlacedV1)]
 struct OrderPlaced {
     customer_id: String,
     customer: Person,
     shipping_address: Sensitive<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, EventPart)]
 struct Person {
     name: Sensitive<String>,
     email: Sensitive<String>,
 }
 
 /// Version 1 of `OrderPlaced`, as last year's code wrote it.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "OrderPlaced", version = 1, owner = Customer(customer_id))]
 struct OrderPlacedV1 {
     customer_id: String,
     name: Sensitive<String>,
@@ -56,48 +63,41 @@ impl From<OrderPlacedV1> for OrderPlaced {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "OrderLineAdded", version = 1)]
 struct OrderLineAdded {
     title: String,
     quantity: u32,
     cents_each: u32,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "OrderConfirmed", version = 1)]
 struct OrderConfirmed {
     total_cents: u32,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "CustomerRegistered", version = 1, owner = aggregate(Customer))]
 struct CustomerRegistered {
     name: Sensitive<String>,
     email: Sensitive<String>,
 }
 
-/// What is protected, under whose keys, and how old payloads are upcast. The key scope is the customer everywhere: an
-/// `Order` names the customer in its payload, and a `Customer` aggregate is the customer.
+#[derive(Events)]
+enum OrderEvent {
+    Placed(OrderPlaced),
+    LineAdded(OrderLineAdded),
+    Confirmed(OrderConfirmed),
+}
+
 fn schemas() -> std::result::Result<Schemas, SchemaErrors> {
-    let customer = || subject("Customer", "/customer_id");
-    Schemas::new([
-        event("OrderPlaced")
-            .version(1)
-            .protect(&["/name", "/email", "/address"], customer())
-            .version(2)
-            .protect(&["/customer/name", "/customer/email", "/shipping_address"], customer())
-            .upcast(1, |old: OrderPlacedV1| Ok::<_, Infallible>(OrderPlaced::from(old))),
-        event("OrderLineAdded").version(1),
-        event("OrderConfirmed").version(1),
-        event("CustomerRegistered").version(1).protect(&["/name", "/email"], Owner::Aggregate),
-    ])
+    Schemas::of::<OrderEvent>().and_of::<CustomerRegistered>().build()
 }
 
 /// The schemas of last year's code.
 fn last_years_schemas() -> std::result::Result<Schemas, SchemaErrors> {
-    let customer = subject("Customer", "/customer_id");
-    Schemas::new([
-        event("OrderPlaced").version(1).protect(&["/name", "/email", "/address"], customer),
-        event("OrderLineAdded").version(1),
-    ])
+    Schemas::of::<OrderPlacedV1>().and_of::<OrderLineAdded>().build()
 }
 
 // ---- a read model, which is updated in the same transaction
@@ -115,14 +115,10 @@ impl Consumer<SqliteConnection> for OrderOverview {
     }
 
     async fn handle(&self, tx: &mut SqliteConnection, event: &PersistedEvent) -> std::result::Result<(), BoxError> {
-        let (customer, lines, cents, status) = match event.event_type.as_str() {
-            "OrderPlaced" => (Some(event.decode::<OrderPlaced>()?.customer_id), 0, 0, "placed"),
-            "OrderLineAdded" => {
-                let line: OrderLineAdded = event.decode()?;
-                (None, 1, line.quantity * line.cents_each, "placed")
-            }
-            "OrderConfirmed" => (None, 0, 0, "confirmed"),
-            _ => return Ok(()),
+        let (customer, lines, cents, status) = match OrderEvent::decode(event)? {
+            OrderEvent::Placed(placed) => (Some(placed.customer_id), 0, 0, "placed"),
+            OrderEvent::LineAdded(line) => (None, 1, line.quantity * line.cents_each, "placed"),
+            OrderEvent::Confirmed(_) => (None, 0, 0, "confirmed"),
         };
         // The column `version` makes this idempotent: an event is not counted twice.
         sqlx::query(
@@ -158,20 +154,17 @@ struct Order {
 impl Order {
     fn rebuild(stream: &Stream) -> Result<Self> {
         let mut order = Self::default();
-        for event in stream {
-            match event.event_type.as_str() {
-                "OrderPlaced" => {
-                    let placed: OrderPlaced = event.decode()?;
+        for event in stream.decode::<OrderEvent>()? {
+            match event {
+                OrderEvent::Placed(placed) => {
                     order.customer = Some(placed.customer);
                     order.address = Some(placed.shipping_address);
                 }
-                "OrderLineAdded" => {
-                    let line: OrderLineAdded = event.decode()?;
+                OrderEvent::LineAdded(line) => {
                     order.lines += 1;
                     order.total_cents += line.quantity * line.cents_each;
                 }
-                "OrderConfirmed" => order.confirmed = true,
-                other => panic!("an order has no {other}"),
+                OrderEvent::Confirmed(_) => order.confirmed = true,
             }
         }
         Ok(order)
@@ -237,10 +230,7 @@ async fn main() -> BoxResult {
         address: "12 St James's Square, London".into(),
     };
     let mut tx = pool.begin().await?;
-    let events = [
-        NewEvent::json("OrderPlaced", 1, &placed)?,
-        NewEvent::json("OrderLineAdded", 1, &line("Punched cards", 500, 4))?,
-    ];
+    let events = [NewEvent::of(&placed)?, NewEvent::of(&line("Punched cards", 500, 4))?];
     last_years_store.append(&mut tx, &old_order, NoStream, &events).await?;
     tx.commit().await?;
     say("Last year it sold 500 punched cards. Its code wrote OrderPlaced version 1.");
@@ -253,13 +243,13 @@ async fn main() -> BoxResult {
         shipping_address: "12 St James's Square, London".into(),
     };
     let events = [
-        NewEvent::json("OrderPlaced", 2, &placed)?,
-        NewEvent::json("OrderLineAdded", 1, &line("Analytical engine, used", 1, 1_725_000))?,
-        NewEvent::json("OrderLineAdded", 1, &line("Machine oil", 3, 250))?,
-        NewEvent::json("OrderConfirmed", 1, &OrderConfirmed { total_cents: 1_725_750 })?,
+        NewEvent::of(&placed)?,
+        NewEvent::of(&line("Analytical engine, used", 1, 1_725_000))?,
+        NewEvent::of(&line("Machine oil", 3, 250))?,
+        NewEvent::of(&OrderConfirmed { total_cents: 1_725_750 })?,
     ];
     let mut tx = pool.begin().await?;
-    store.append(&mut tx, &customer, NoStream, &[NewEvent::json("CustomerRegistered", 1, &registered)?]).await?;
+    store.append(&mut tx, &customer, NoStream, &[NewEvent::of(&registered)?]).await?;
     let appended = store.append_and_consume(&mut tx, &order, NoStream, &events, &[&OrderOverview]).await?;
     // The read model is idempotent, so handling the events again changes nothing.
     run_consumers(&mut *tx, &appended.events, &[&OrderOverview]).await?;
@@ -310,12 +300,12 @@ async fn main() -> BoxResult {
     ));
 
     chapter("A data key is rotated");
-    let scope = KeyScope::new("Customer", "cust_42");
+    let scope = Customer::scope("cust_42");
     let mut tx = pool.begin().await?;
     let rotated = store.keys().rotate_data_key(&mut tx, &scope).await?;
     let address = OrderPlaced { shipping_address: "Ockham Park, Surrey".into(), ..placed };
     let third_order = aggregate("Order", "ord_124");
-    store.append(&mut tx, &third_order, NoStream, &[NewEvent::json("OrderPlaced", 2, &address)?]).await?;
+    store.append(&mut tx, &third_order, NoStream, &[NewEvent::of(&address)?]).await?;
     tx.commit().await?;
     assert_eq!(rotated.version, 2);
     assert_eq!(Order::rebuild(&store.read_stream(&mut connection, &order).await?)?.tell(), rebuilt);
@@ -346,13 +336,13 @@ async fn main() -> BoxResult {
     say("The orders still add up; the person is gone from every aggregate.");
 
     let mut tx = pool.begin().await?;
-    let more = NewEvent::json("OrderPlaced", 2, &address)?;
+    let more = NewEvent::of(&address)?;
     let error =
         store.append(&mut tx, &aggregate("Order", "ord_125"), NoStream, &[more]).await.expect_err("the keys are gone");
     assert!(error.is_shredded());
     say(&format!("A new order for the same customer is refused: {error}."));
     // Events without personal data can still be appended.
-    let late = NewEvent::json("OrderLineAdded", 1, &line("Spare gear", 1, 900))?;
+    let late = NewEvent::of(&line("Spare gear", 1, 900))?;
     store.append(&mut tx, &old_order, Exact(old.events[1].aggregate_version), &[late]).await?;
     tx.commit().await?;
 

@@ -8,21 +8,27 @@
 //! ```
 //! use eventseal::ExpectedVersion::NoStream;
 //! use eventseal::{
-//!     EventStore, EventStoreExt, KeyScope, Keyring, Namespace, NewEvent, Owner, Result, Schemas, SealedStore,
-//!     Sensitive, aggregate, event, subject,
+//!     Event, EventPart, EventStore, EventStoreExt, Events, Keyring, Namespace, NewEvent, Result, Schemas, Scope,
+//!     SealedStore, Sensitive, aggregate,
 //! };
 //! use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 //! use serde::{Deserialize, Serialize};
-//! # use std::convert::Infallible;
 //!
-//! #[derive(Serialize, Deserialize)]
-//! struct OrderPlacedV1 { customer_id: String, email: Sensitive<String> }
+//! #[derive(Scope)]
+//! #[scope("Customer")]
+//! struct Customer;
 //!
-//! #[derive(Serialize, Deserialize)]
+//! // What is Sensitive is protected, and belongs to the customer with this id.
+//! #[derive(Serialize, Deserialize, Event)]
+//! #[event(type = "OrderPlaced", version = 2, owner = Customer(customer_id), previous = OrderPlacedV1)]
 //! struct OrderPlaced { customer_id: String, contact: Contact }
 //!
-//! #[derive(Serialize, Deserialize)]
+//! #[derive(Serialize, Deserialize, EventPart)]
 //! struct Contact { email: Sensitive<String> }
+//!
+//! #[derive(Serialize, Deserialize, Event)]
+//! #[event(type = "OrderPlaced", version = 1, owner = Customer(customer_id))]
+//! struct OrderPlacedV1 { customer_id: String, email: Sensitive<String> }
 //!
 //! impl From<OrderPlacedV1> for OrderPlaced {
 //!     fn from(old: OrderPlacedV1) -> Self {
@@ -32,14 +38,14 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let customer = || subject("Customer", "/customer_id");
-//! let schemas = Schemas::new([
-//!     event("OrderPlaced")
-//!         .version(1).protect(&["/email"], customer())
-//!         .version(2).protect(&["/contact/email"], customer())
-//!         .upcast(1, |old: OrderPlacedV1| Ok::<_, Infallible>(OrderPlaced::from(old))),
-//!     event("CustomerRegistered").version(1).protect(&["/name", "/email"], Owner::Aggregate),
-//! ])?;
+//! #[derive(Serialize, Deserialize, Event)]
+//! #[event(type = "CustomerRegistered", version = 1, owner = aggregate)]
+//! struct CustomerRegistered { name: Sensitive<String>, email: Sensitive<String> }
+//!
+//! #[derive(Events)]
+//! enum ShopEvent { Placed(OrderPlaced), Registered(CustomerRegistered) }
+//!
+//! let schemas = Schemas::of::<ShopEvent>().build()?;
 //!
 //! let db = MemoryDb::new(Namespace::new("shop")?); // SqliteStore and SqliteKeys work the same way
 //! let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main")?, schemas);
@@ -48,7 +54,7 @@
 //! let order = aggregate("Order", "ord_123");
 //! let placed = OrderPlaced { customer_id: "cust_42".into(), contact: Contact { email: "ada@example.org".into() } };
 //! let mut tx = db.begin();
-//! store.append(&mut tx, &order, NoStream, &[NewEvent::json("OrderPlaced", 2, &placed)?]).await?;
+//! store.append(&mut tx, &order, NoStream, &[NewEvent::of(&placed)?]).await?;
 //! tx.commit()?;
 //!
 //! for event in store.read_stream(&mut db.begin(), &order).await? {
@@ -58,7 +64,7 @@
 //! }
 //!
 //! let mut tx = db.begin();
-//! store.keys().shred(&mut tx, &KeyScope::new("Customer", "cust_42"), "erasure request 118").await?;
+//! store.keys().shred(&mut tx, &Customer::scope("cust_42"), "erasure request 118").await?;
 //! tx.commit()?;
 //!
 //! let event = store.read_stream(&mut db.begin(), &order).await?.events.remove(0);
@@ -70,7 +76,8 @@
 //! # Where to look
 //! 1. To wrap a store, see [`SealedStore`]. It wraps any [`EventStore`]: in [`memory`], on SQLite, on PostgreSQL, or
 //!    your own.
-//! 2. To say what is protected and how payloads evolve, see [`Schemas`], [`event()`] and the rest of [`schema`].
+//! 2. To say what is protected and how payloads evolve, [derive](derive@Event) [`Event`], or declare it by hand with
+//!    [`event()`]: see [`Schemas`] and the rest of [`schema`].
 //! 3. To shred, rotate or look at keys, see [`keys::KeyManager`], which [`SealedStore::keys`] gives out.
 //! 4. To choose where master keys live, see [`Keyring`] for a start, and [`kms`].
 //! 5. To write and read events as Rust types, see [`Event`], [`Sensitive`] and, for projections, [`consumer`].
@@ -94,6 +101,7 @@
 //! ```
 //!
 //! # Features
+//! - `derive` (default): the derives of [`Event`], [`EventPart`], [`Events`] and [`Scope`].
 //! - `sqlite` (default): `SqliteStore` and `SqliteKeys`.
 //! - `conformance`: the contracts of the ports as functions to run your own implementation through.
 //!
@@ -242,6 +250,10 @@ pub mod __private {
 mod pages {
     #[doc = include_str!("../README.md")]
     struct Readme;
+
+    #[cfg(feature = "derive")]
+    #[doc = include_str!("../crates/eventseal-derive/src/event.md")]
+    struct DeriveOfEvent;
 
     #[doc = include_str!("../SECURITY.md")]
     struct Security;

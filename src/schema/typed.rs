@@ -233,7 +233,6 @@ macro_rules! __events_impl {
 }
 
 /// The declaration of a type with a derive.
-#[must_use]
 pub fn schema<T: Event + EventPart>() -> EventSchema {
     let mut schema = event(T::TYPE);
     schema.versions.push(declared::<T>(T::VERSION));

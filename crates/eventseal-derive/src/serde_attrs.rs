@@ -68,9 +68,7 @@ impl OfType {
                 "rename_all_fields" => found.rename_all_fields = both(&meta, case)?,
                 "tag" => found.tag = Some(text(&meta)?.value()),
                 "content" => found.content = Some(text(&meta)?.value()),
-                "untagged" => {
-                    found.untagged = Some(meta.path.get_ident().map_or_else(Span::call_site, syn::Ident::span))
-                }
+                "untagged" => found.untagged = Some(span(&meta)),
                 "transparent" => found.transparent = true,
                 "from" | "try_from" => found.from = Some(a_type(&meta)?),
                 "into" => found.into = Some(a_type(&meta)?),
@@ -98,9 +96,7 @@ impl OfVariant {
                 "rename_all" => found.rename_all = both(&meta, case)?,
                 "alias" => found.aliases.push(text(&meta)?.value()),
                 "skip" => found.is_skipped = true,
-                "untagged" => {
-                    found.untagged = Some(meta.path.get_ident().map_or_else(Span::call_site, syn::Ident::span))
-                }
+                "untagged" => found.untagged = Some(span(&meta)),
                 "with" | "serialize_with" | "deserialize_with" => found.with = Some(text(&meta)?.span()),
                 "skip_serializing" | "skip_deserializing" | "other" => {}
                 "bound" | "borrow" => skip(&meta)?,
@@ -121,7 +117,7 @@ impl OfField {
     pub(crate) fn read(attributes: &[Attribute]) -> Result<Self> {
         let mut found = Self::default();
         each(attributes, |name, meta| {
-            let span = meta.path.get_ident().map_or_else(Span::call_site, syn::Ident::span);
+            let span = span(&meta);
             match name {
                 "rename" => found.rename = both(&meta, |text| Ok(text.value()))?,
                 "alias" => found.aliases.push(text(&meta)?.value()),
@@ -210,6 +206,10 @@ fn unknown(meta: &ParseNestedMeta<'_>) -> syn::Error {
     meta.error(
         "eventseal does not know what this attribute does to the places of values, so it can't say what to protect",
     )
+}
+
+fn span(meta: &ParseNestedMeta<'_>) -> Span {
+    meta.path.get_ident().map_or_else(Span::call_site, syn::Ident::span)
 }
 
 /// `name = "text"`

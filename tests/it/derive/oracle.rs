@@ -105,47 +105,49 @@ struct Generic<T, U> {
     second: Vec<U>,
 }
 
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "Structs", version = 1, owner = aggregate(Customer))]
+#[serde(rename_all = "camelCase")]
+struct Structs {
+    first_name: Sensitive<String>,
+    #[serde(rename = "a/b~c")]
+    odd: Sensitive<String>,
+    #[serde(rename = "*")]
+    star: Sensitive<String>,
+    r#type: Sensitive<String>,
+    contact: Contact,
+    maybe: Option<Contact>,
+    never: Option<Contact>,
+    list: Vec<Contact>,
+    deque: VecDeque<Vec<Contact>>,
+    array: [Sensitive<String>; 2],
+    pair: (Sensitive<String>, u8, Contact),
+    two: Two,
+    boxed: Box<Sensitive<String>>,
+    shared: Arc<Contact>,
+    counted: Rc<[Contact]>,
+    cow: Cow<'static, str>,
+    wrapped: Wrapped<Contact>,
+    wrapped_twice: Wrapped<Wrapped<Sensitive<String>>>,
+    generic: Generic<Contact, (u8, Sensitive<String>)>,
+    sensitive_map: Sensitive<String>,
+    map: BTreeMap<String, u8>,
+    value: Value,
+    #[serde(skip)]
+    #[expect(dead_code, reason = "it is only there to be skipped")]
+    skipped: Option<Sensitive<String>>,
+    #[event(plain)]
+    took: Foreign,
+    unit: (),
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Foreign {
+    x: u8,
+}
+
 #[test]
 fn structs_containers_and_generics() {
-    #[derive(Serialize, Deserialize, Event)]
-    #[event(type = "Structs", version = 1, owner = aggregate(Customer))]
-    #[serde(rename_all = "camelCase")]
-    struct Structs {
-        first_name: Sensitive<String>,
-        #[serde(rename = "a/b~c")]
-        odd: Sensitive<String>,
-        #[serde(rename = "*")]
-        star: Sensitive<String>,
-        r#type: Sensitive<String>,
-        contact: Contact,
-        maybe: Option<Contact>,
-        never: Option<Contact>,
-        list: Vec<Contact>,
-        deque: VecDeque<Vec<Contact>>,
-        array: [Sensitive<String>; 2],
-        pair: (Sensitive<String>, u8, Contact),
-        two: Two,
-        boxed: Box<Sensitive<String>>,
-        shared: Arc<Contact>,
-        counted: Rc<[Contact]>,
-        cow: Cow<'static, str>,
-        wrapped: Wrapped<Contact>,
-        wrapped_twice: Wrapped<Wrapped<Sensitive<String>>>,
-        generic: Generic<Contact, (u8, Sensitive<String>)>,
-        sensitive_map: Sensitive<String>,
-        map: BTreeMap<String, u8>,
-        value: Value,
-        #[serde(skip)]
-        #[expect(dead_code, reason = "it is only there to be skipped")]
-        skipped: Option<Sensitive<String>>,
-        #[event(plain)]
-        took: Foreign,
-        unit: (),
-    }
-    #[derive(Default, Serialize, Deserialize)]
-    struct Foreign {
-        x: u8,
-    }
     let value = |maybe: bool| Structs {
         first_name: s("1"),
         odd: s("2"),
@@ -400,5 +402,5 @@ fn whole_payloads() {
     #[event(type = "Newtype", version = 1, owner = aggregate)]
     struct Newtype(Contact);
     check(vec![Newtype(contact())], &[]);
-    assert!(!Scan::PROTECTS);
+    const { assert!(!Scan::PROTECTS) };
 }

@@ -43,11 +43,8 @@ impl Recorder {
                 .into_iter()
                 .flatten()
                 .map(String::as_bytes);
-            let parts = [
-                &event.payload()[..],
-                event.metadata.as_deref().unwrap_or_default(),
-                event.event_type.as_str().as_bytes(),
-            ];
+            let parts =
+                [event.payload(), event.metadata.as_deref().unwrap_or_default(), event.event_type.as_str().as_bytes()];
             for part in parts.into_iter().chain(texts) {
                 assert!(!holds_canary(part), "{context}: {}", String::from_utf8_lossy(part));
             }

@@ -24,7 +24,7 @@ async fn a_reopened_scope_seals_anew_and_keeps_its_old_events_redacted() {
     assert_eq!(key.version, 2);
     append(&db, &store, placed()).await.unwrap();
     let events = read(&db, &store).await.unwrap();
-    assert_eq!(events.iter().map(|event| &event.payload[..]).collect::<Vec<_>>(), [ERASED, &placed().payload()[..]]);
+    assert_eq!(events.iter().map(|event| &event.payload[..]).collect::<Vec<_>>(), [ERASED, placed().payload()]);
     let history = store.keys().key_history(&mut db.begin(), &customer_scope("42")).await.unwrap().unwrap();
     assert_eq!((history.state, history.generation, history.active_key), (ScopeState::Live, 2, Some(key.key_id)));
     let changes: Vec<_> = history.entries.iter().map(|change| (change.action, change.reason.as_str())).collect();
