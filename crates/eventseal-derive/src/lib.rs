@@ -13,7 +13,7 @@ use proc_macro::TokenStream;
 use syn::{DeriveInput, Result, parse_macro_input};
 
 /// Declares the payload of an event type at one version: what in it is protected, and whose it is.
-#[doc = include_str!("event.md")]
+#[cfg_attr(not(doctest), doc = include_str!("event.md"))] // eventseal runs its code
 #[proc_macro_derive(Event, attributes(event, serde))]
 pub fn event(input: TokenStream) -> TokenStream {
     expand(parse_macro_input!(input), part::event)

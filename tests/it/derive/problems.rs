@@ -17,12 +17,10 @@ enum InAndOut {
 fn variants_that_share_a_place_and_disagree() {
     assert_eq!(
         problems(Schemas::of::<InAndOut>()),
-        [
-            "Met version 1: the variants In and Out of it::derive::problems::InAndOut say different things of \
+        ["Met version 1: the variants In and Out of it::derive::problems::InAndOut say different things of \
           \"/name\", and a pointer can't tell variants apart: make it Sensitive in both, for one owner and with one \
           stand-in, or \
-          rename one of them"
-        ]
+          rename one of them"]
     );
 }
 
