@@ -102,6 +102,7 @@
 //!
 //! # Features
 //! - `derive` (default): the derives of [`Event`], [`EventPart`], [`Events`] and [`Scope`].
+//! - `chrono`, `rust_decimal`: their types can be fields of types with a derive of [`EventPart`].
 //! - `sqlite` (default): `SqliteStore` and `SqliteKeys`.
 //! - `conformance`: the contracts of the ports as functions to run your own implementation through.
 //!

@@ -16,7 +16,8 @@ use std::fmt;
 /// Derive it for your own types. Every field's type must implement it, so that a type that says nothing can't hide a
 /// [`Sensitive`](crate::Sensitive). The primitive types, `String`, the containers of std and the types of `uuid`,
 /// `time`
-/// and `serde_json` do. For a type of another crate that holds nothing sensitive, write `#[event(plain)]` on the field.
+/// and `serde_json` do, and with features of their names those of `chrono` and `rust_decimal`. For a type of another
+/// crate that holds nothing sensitive, write `#[event(plain)]` on the field.
 ///
 /// ```
 /// use eventseal::{EventPart, Sensitive};

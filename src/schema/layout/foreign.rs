@@ -39,6 +39,18 @@ plain! { NoId: time::OffsetDateTime time::PrimitiveDateTime time::Date time::Tim
 plain! { NoId: time::Month time::Weekday time::UtcDateTime }
 plain! { NoId: serde_json::Value serde_json::Number serde_json::value::RawValue }
 
+#[cfg(feature = "chrono")]
+plain! { NoId: chrono::NaiveDate chrono::NaiveTime chrono::NaiveDateTime chrono::TimeDelta chrono::FixedOffset }
+#[cfg(feature = "chrono")]
+plain! { NoId: chrono::Weekday chrono::Month }
+#[cfg(feature = "rust_decimal")]
+plain! { NoId: rust_decimal::Decimal }
+
+#[cfg(feature = "chrono")]
+impl<Z: chrono::TimeZone> EventPart for chrono::DateTime<Z> {
+    type Id = NoId;
+}
+
 /// It is an object, and holds no `Sensitive`.
 impl EventPart for serde_json::Map<String, serde_json::Value> {
     const IS_OBJECT: bool = true;

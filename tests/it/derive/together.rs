@@ -2,6 +2,7 @@
 
 use super::{Courier, Customer, Guest, of, problems, protected};
 use eventseal::ExpectedVersion::NoStream;
+use eventseal::schema::LockFile;
 use eventseal::{
     Changes, Event, EventPart, EventStore, EventStoreExt, Events, KeyScope, NewEvent, Normalize, Owner, PersistedEvent,
     Schemas, Scope, Sensitive, aggregate, event, subject,
@@ -116,6 +117,40 @@ fn owners_are_those_that_stand_innermost() {
         |pointer: &str| versions[1].protected.iter().find(|place| place.pointer == pointer).unwrap().stand_in.clone();
     assert_eq!((stand_in("/name"), stand_in("/note")), (json!("unknown"), json!({ "erased": true })));
     assert_eq!(versions[1].decoded_into.len(), 1, "the enum decodes the current version");
+}
+
+/// Everything that is not declared here (guards, census, backfill, rewrite, export) works on the registry alone.
+#[test]
+fn the_registry_is_that_of_the_same_declarations_by_hand() {
+    let customer = || Customer::at("/customerId");
+    let by_hand = Schemas::new([
+        event("OrderPlaced")
+            .version(1)
+            .protect(&["/email"], Customer::at("/customer_id"))
+            .version(2)
+            .protect(&["/contact/email", "/name"], customer())
+            .redact_as("/name", "unknown")
+            .pad_to("/name", 64)
+            .protect(&["/courierPhone"], Courier::at("/courier/id"))
+            .protect(&["/guests/*/name"], Guest::at("/guests/*/id"))
+            .protect(&["/guests/*/invited_by"], Customer::aggregate())
+            .protect(&["/note"], Owner::Aggregate)
+            .redact_as("/note", json!({ "erased": true }))
+            .protect(&["/bestName"], Guest::at("/best/1/0"))
+            .upcast(1, |old: OrderPlacedV1| Ok::<_, std::convert::Infallible>(OrderPlaced::from(old))),
+        event("OrderShipped").version(1),
+    ]);
+    let sorted = |schemas: &Schemas| {
+        let mut versions = schemas.versions();
+        for version in &mut versions {
+            version.protected.sort_by(|a, b| a.pointer.cmp(&b.pointer));
+            version.decoded_into.clear();
+        }
+        versions
+    };
+    let (derived, by_hand) = (of::<OrderEvent>(), by_hand.unwrap());
+    assert_eq!(sorted(&derived), sorted(&by_hand));
+    assert_eq!(LockFile::of(&derived), LockFile::of(&by_hand));
 }
 
 #[tokio::test]
