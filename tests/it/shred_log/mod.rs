@@ -18,6 +18,7 @@ mod required;
 mod restores;
 mod sealing;
 mod several;
+mod values;
 mod verify;
 
 use async_trait::async_trait;
