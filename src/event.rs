@@ -37,6 +37,8 @@ pub(crate) struct EventRef<'a> {
     /// The stored version, not the one that readers see.
     pub(crate) event_version: EventVersion,
     pub(crate) payload: &'a [u8],
+    /// The metadata as it is stored. It may name owners.
+    pub(crate) metadata: Option<&'a [u8]>,
 }
 
 impl<'a> EventRef<'a> {
@@ -133,6 +135,7 @@ impl PersistedEvent {
             event_type: &self.stored_type,
             event_version: self.stored_version,
             payload: &self.payload,
+            metadata: self.metadata.as_deref(),
         }
     }
 
@@ -218,8 +221,19 @@ impl fmt::Debug for PersistedEvent {
 /// # Errors
 /// [`InputFault::EmptyAppend`], [`InputFault::InvalidText`] (a name or id is empty or holds NUL),
 /// [`InputFault::OutOfRange`] (event version 0 or over 2³¹-1, a year that no database keeps),
-/// [`Error::DuplicateEventId`] (within the batch), [`EventFault::InvalidMetadata`].
+/// [`Error::DuplicateEventId`] (within the batch), [`EventFault::InvalidMetadata`], [`EventFault::SubjectNotWritten`].
 pub fn check_append(aggregate: &AggregateRef, events: &[NewEvent]) -> Result<()> {
+    check_new(aggregate, events)?;
+    match events.iter().find(|event| !event.subjects().is_empty()) {
+        Some(NewEvent { event_id, .. }) => {
+            Err(Error::Event { event_id: *event_id, fault: EventFault::SubjectNotWritten })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The checks of [`check_append`] that do not ask whether subjects are written down.
+pub(crate) fn check_new(aggregate: &AggregateRef, events: &[NewEvent]) -> Result<()> {
     aggregate.check()?;
     if events.is_empty() {
         return Err(Error::Input(InputFault::EmptyAppend));

@@ -176,7 +176,7 @@ pub use event::{
 pub use json::pointer::JsonPointer;
 pub use keys::names::{KeyScope, Namespace};
 pub use kms::keyring::Keyring;
-pub use schema::declare::{Owner, event, subject};
+pub use schema::declare::{Owner, caller, caller_at, event, metadata, subject};
 pub use schema::layout::EventPart;
 pub use schema::registry::Schemas;
 pub use schema::scope::Scope;

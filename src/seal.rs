@@ -15,7 +15,7 @@ pub(crate) mod format;
 pub(crate) mod named;
 pub(crate) mod normalize;
 pub(crate) mod opening;
-mod owner;
+pub(crate) mod owner;
 pub(crate) mod places;
 pub(crate) mod plan;
 pub(crate) mod sealing;

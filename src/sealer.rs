@@ -2,15 +2,17 @@
 
 mod for_owner;
 mod stored;
+mod subject;
 mod values;
 
 pub(crate) use for_owner::OpenedForOwner;
 use stored::readable;
 pub(crate) use stored::{Accepts, Coverage, OpenedRow, Reader, seal_draft};
+use subject::with_subjects;
 
 use crate::crypto::primitives::{DataKey, Salts};
 use crate::error::{Error, InputFault, KeyFault, Result};
-use crate::event::{AggregateRef, NewEvent, PersistedEvent, Unreadable, check_append};
+use crate::event::{AggregateRef, NewEvent, PersistedEvent, Unreadable, check_new};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyManager, KeyStore, KeyTable};
 use crate::kms::Kms;
@@ -95,8 +97,9 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// Seals the protected fields of events of one aggregate. Creates the data keys that are missing, and locks all the
     /// keys that it uses against a shred until the transaction ends.
     ///
-    /// Borrows the events if nothing in them is protected. Every call draws new salts. So never store the same sealed
-    /// event twice: call `seal` again for a retry.
+    /// The ids of the subjects that the events [are for](NewEvent::for_subject) are in the metadata of the result.
+    /// Borrows the events if nothing in them is protected, and they are for no subject. Every call draws new salts. So
+    /// never store the same sealed event twice: call `seal` again for a retry.
     ///
     /// # Locks and the KMS
     /// If the KMS must be asked, it is asked before this call locks anything. Locks that the transaction held before
@@ -127,7 +130,28 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         aggregate: &AggregateRef,
         events: &'e [NewEvent],
     ) -> Result<Cow<'e, [NewEvent]>> {
-        check_append(aggregate, events)?;
+        check_new(aggregate, events)?;
+        let events = self.with_subjects(events)?;
+        let sealed = self.seal_named(tx, aggregate, &events).await?;
+        Ok(sealed.map_or(events, Cow::Owned))
+    }
+
+    /// The events with the subjects that their caller names in their metadata.
+    fn with_subjects<'e>(&self, events: &'e [NewEvent]) -> Result<Cow<'e, [NewEvent]>> {
+        if events.iter().all(|event| event.subjects().is_empty()) {
+            return Ok(Cow::Borrowed(events));
+        }
+        let named = |event| Ok(with_subjects(self.schemas.for_append(event)?, event)?.into_owned());
+        events.iter().map(named).collect::<Result<Vec<_>>>().map(Cow::Owned)
+    }
+
+    /// Seals events whose subjects are in their metadata. `None` if nothing in them is protected.
+    async fn seal_named(
+        &self,
+        tx: &mut Tx,
+        aggregate: &AggregateRef,
+        events: &[NewEvent],
+    ) -> Result<Option<Vec<NewEvent>>> {
         let mut drafts = Vec::with_capacity(events.len());
         for event in events {
             let plan = self.schemas.for_append(event)?;
@@ -142,7 +166,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         }
         let to_seal = drafts.iter().flatten().count();
         if to_seal == 0 {
-            return Ok(Cow::Borrowed(events));
+            return Ok(None);
         }
         let scopes: HashSet<&KeyScope> = drafts.iter().flatten().flat_map(|draft| &draft.scopes).collect();
         // The schemas do not know aggregate types. So the kind of an aggregate's own scope can only be checked here.
@@ -170,7 +194,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             let payload = draft.seal(&keys.namespace, &draft_keys, &integrity, &salts.next()?)?;
             sealed.push(event.sealed(payload, draft_keys.iter().map(|key| key.id).collect()));
         }
-        Ok(Cow::Owned(sealed))
+        Ok(Some(sealed))
     }
 
     /// Opens stored events at their stored type and version, then upcasts them to the current ones. One stored event
@@ -254,7 +278,9 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// # Errors
     /// Those of [`seal`](Self::seal) that concern the schemas and the payload.
     pub fn scopes_of(&self, aggregate: &AggregateRef, event: &NewEvent) -> Result<Vec<KeyScope>> {
-        let Some(plan) = self.schemas.for_append(event)? else { return Ok(Vec::new()) };
+        let plan = self.schemas.for_append(event)?;
+        let event = with_subjects(plan, event)?;
+        let Some(plan) = plan else { return Ok(Vec::new()) };
         Ok(Draft::new(plan, event.to_store(aggregate))?.map(|draft| draft.scopes).unwrap_or_default())
     }
 }

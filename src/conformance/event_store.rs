@@ -1,7 +1,7 @@
 //! The contract of an event store.
 
 use crate::conformance::{Database, must, must_be_refused, same_bytes, same_json, text, until_idle};
-use crate::error::{Error, Result, TransactionFault};
+use crate::error::{Error, EventFault, Result, TransactionFault};
 use crate::event::{
     AggregateRef, AggregateVersion, EventFilter, ExpectedVersion, GlobalPosition, NewEvent, PersistedEvent,
     VersionRange, aggregate,
@@ -409,6 +409,14 @@ pub async fn bad_appends_write_nothing<D: Database, S: EventStore<Tx = D::Tx>>(d
         let refused = store.append(db.tx(&mut transaction), &aggregate, ExpectedVersion::Any, &events).await;
         must_be_refused(refused, expected, "what must be refused is refused");
     }
+    // A store without schemas does not know where to write the subject down; one with schemas may refuse the kind.
+    let unwritten = [new_event(1).for_subject(crate::KeyScope::new("Customer", "1"))];
+    let refused = store.append(db.tx(&mut transaction), &good, ExpectedVersion::Any, &unwritten).await;
+    let is_refused = matches!(
+        refused,
+        Err(Error::Event { fault: EventFault::SubjectNotWritten | EventFault::NotFromCaller { .. }, .. })
+    );
+    assert!(is_refused, "a subject that is not written down is refused, and not forgotten: {refused:?}");
     must(
         store
             .append(db.tx(&mut transaction), &good, ExpectedVersion::Exact(AggregateVersion::FIRST), &new_events(1..2))

@@ -44,14 +44,47 @@ pub enum EventFault {
         /// Where in the line.
         column: usize,
     },
-    /// The metadata is not JSON, or is JSON that the store's column can't hold. PostgreSQL's JSONB holds no `\u0000`,
-    /// no unpaired surrogate, no number of more than 131,072 digits before or 16,383 behind the point, and no document
-    /// that is nested deeper than 6,000 levels or longer than 32 MiB.
+    /// The metadata is not JSON, or names the owner of protected values twice, or is JSON that the store's column can't
+    /// hold. PostgreSQL's JSONB holds no `\u0000`, no unpaired surrogate, no number of more than 131,072 digits before
+    /// or 16,383 behind the point, and no document that is nested deeper than 6,000 levels or longer than 32 MiB.
     #[error("the metadata {problem}")]
     InvalidMetadata {
         /// What is wrong with it, and what to do.
         problem: &'static str,
     },
+    /// The event is [for a subject](crate::NewEvent::for_subject) of a kind that its schema does not take from the
+    /// caller. Nothing was stored.
+    #[error(
+        "the event is for a {kind}, but {event_type} version {event_version} takes no {kind} from the caller: let \
+         caller({kind:?}) own a place in its schema, or leave for_subject out"
+    )]
+    NotFromCaller {
+        /// The event's type.
+        event_type: EventType,
+        /// The event's version.
+        event_version: EventVersion,
+        /// The kind of the subject.
+        kind: String,
+    },
+    /// The event is [for a subject](crate::NewEvent::for_subject), and its metadata has something else where the
+    /// subject's id is to be written. Nothing was stored.
+    #[error(
+        "the event is for a {kind} whose id is written at {pointer} in the metadata, which has something else there: \
+         leave it out of the metadata, or name the same subject"
+    )]
+    OtherSubject {
+        /// The kind of the subject.
+        kind: String,
+        /// Where its id is to be written: a pointer into the metadata.
+        pointer: String,
+    },
+    /// The event is [for a subject](crate::NewEvent::for_subject), and this store has no schemas that say where the
+    /// subject's id is written. Nothing was stored.
+    #[error(
+        "the event is for a subject, and nothing has written down whose it is: append it to a SealedStore, or pass it \
+         through Sealer::seal first"
+    )]
+    SubjectNotWritten,
     /// The payload's root has a member that this crate reserves for its header.
     #[error(
         "the payload's root has a member named \"$seal\", which is reserved: rename it, or look whether the payload \
@@ -72,8 +105,8 @@ pub enum EventFault {
         /// What the schema needs there.
         expected: &'static str,
     },
-    /// A protected field is present, but the payload does not say to whom it belongs: the pointer that names its key
-    /// scope leads to nothing, or to `null`.
+    /// A protected field is present, but neither the payload nor the metadata says to whom it belongs: the pointer that
+    /// names its key scope leads to nothing, or to `null`.
     #[error(
         "{field} is protected by the {kind} named at {pointer}, which is absent or null: set it, or leave the field \
          out, to append the event; for one that is stored, let this version of the schema name another owner, such as \
@@ -84,7 +117,7 @@ pub enum EventFault {
         field: JsonPointer,
         /// The kind of scope.
         kind: String,
-        /// Where its id should be.
+        /// Where its id should be: a pointer into the payload, or one into the metadata (`/actor/id in the metadata`).
         pointer: String,
     },
     /// The value that names a key scope is neither a string nor an integer, or is a string that can't be a scope id.
@@ -92,7 +125,7 @@ pub enum EventFault {
     InvalidScopeId {
         /// The kind of scope.
         kind: String,
-        /// Where its id is.
+        /// Where its id is: a pointer into the payload, or one into the metadata (`/actor/id in the metadata`).
         pointer: String,
         /// What is wrong.
         problem: &'static str,
@@ -329,6 +362,9 @@ impl EventFault {
             Self::InvalidPayload { .. }
             | Self::UnreadablePayload { .. }
             | Self::InvalidMetadata { .. }
+            | Self::NotFromCaller { .. }
+            | Self::OtherSubject { .. }
+            | Self::SubjectNotWritten
             | Self::ReservedMember
             | Self::DuplicateMember { .. }
             | Self::ShapeMismatch { .. }

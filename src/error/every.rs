@@ -108,6 +108,12 @@ fn of_events() -> Vec<Error> {
         Error::Event { event_id, fault: EventFault::InvalidPayload { offset: 3, problem: "a value is missing" } },
         Error::Event { event_id, fault: EventFault::UnreadablePayload { line: 1, column: 5 } },
         Error::Event { event_id, fault: EventFault::InvalidMetadata { problem: "is not JSON: correct it" } },
+        Error::Event {
+            event_id,
+            fault: EventFault::NotFromCaller { event_type: event_type.clone(), event_version, kind: kind() },
+        },
+        Error::Event { event_id, fault: EventFault::OtherSubject { kind: kind(), pointer: "/subject".into() } },
+        Error::Event { event_id, fault: EventFault::SubjectNotWritten },
         Error::Event { event_id, fault: EventFault::ReservedMember },
         Error::Event { event_id, fault: EventFault::DuplicateMember { pointer: pointer() } },
         Error::Event { event_id, fault: EventFault::ShapeMismatch { pointer: pointer(), expected: "an object" } },

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::event::{AggregateRef, EventRef, EventType, EventVersion, microseconds, now};
-use crate::keys::names::KeyId;
+use crate::keys::names::{KeyId, KeyScope};
 use crate::sensitive::{self, SensitivePlace};
 use serde::Serialize;
 use std::fmt;
@@ -40,7 +40,8 @@ pub struct NewEvent {
     pub event_version: EventVersion,
     /// Private, so that it can't be changed without what is remembered of it in `origin`.
     pub(super) payload: Vec<u8>,
-    /// A JSON document about the event. It is stored in the clear.
+    /// A JSON document about the event. It is stored in the clear. It can name the owner of protected values: see
+    /// [`metadata`](crate::metadata()).
     pub metadata: Option<Vec<u8>>,
     /// The id of the request's trace.
     pub trace_id: Option<String>,
@@ -50,6 +51,8 @@ pub struct NewEvent {
     pub causation_id: Option<String>,
     /// When it happened, kept in microseconds.
     pub created_at: OffsetDateTime,
+    /// The subjects that the caller names. An append writes them into the metadata.
+    subjects: Vec<KeyScope>,
     origin: Origin,
 }
 
@@ -108,6 +111,7 @@ impl NewEvent {
             correlation_id: None,
             causation_id: None,
             created_at: now(),
+            subjects: Vec::new(),
             origin: Origin::default(),
         }
     }
@@ -146,6 +150,7 @@ impl NewEvent {
             event_type: &self.event_type,
             event_version: self.event_version,
             payload: &self.payload,
+            metadata: self.metadata.as_deref(),
         }
     }
 
@@ -162,6 +167,7 @@ impl NewEvent {
             correlation_id: self.correlation_id.clone(),
             causation_id: self.causation_id.clone(),
             created_at: self.created_at,
+            subjects: Vec::new(),
             origin: Origin { sensitive: Vec::new(), sealed_under: keys },
         }
     }
@@ -178,6 +184,30 @@ impl NewEvent {
     pub fn with_metadata(mut self, metadata: impl Into<Vec<u8>>) -> Self {
         self.metadata = Some(metadata.into());
         self
+    }
+
+    /// For a data subject: the owner of the places that the schema gives to [`caller`](crate::caller()) of its kind.
+    ///
+    /// The append writes the subject's id into the metadata, at the place that the schema names, so that everything
+    /// that reads the event later comes to the same owner. It refuses the event if the schema takes no subject of this
+    /// kind from the caller ([`EventFault::NotFromCaller`](crate::error::EventFault::NotFromCaller)), or if something
+    /// else stands at that place of the metadata
+    /// ([`EventFault::OtherSubject`](crate::error::EventFault::OtherSubject)). An event may be for several subjects, if
+    /// the schema takes several kinds.
+    #[must_use]
+    pub fn for_subject(mut self, subject: KeyScope) -> Self {
+        self.subjects.push(subject);
+        self
+    }
+
+    /// The subjects that nothing has written into the metadata so far.
+    pub(crate) fn subjects(&self) -> &[KeyScope] {
+        &self.subjects
+    }
+
+    /// This event with its subjects written into these metadata.
+    pub(crate) fn with_subjects_in(&self, metadata: Vec<u8>) -> Self {
+        Self { subjects: Vec::new(), metadata: Some(metadata), ..self.clone() }
     }
 
     /// With a correlation id.

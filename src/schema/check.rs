@@ -5,6 +5,7 @@ mod chains;
 pub(crate) mod decoders;
 mod derived;
 pub(crate) mod kinds;
+mod owners;
 pub(crate) mod protection;
 
 use crate::crypto::primitives::PAD;
@@ -321,7 +322,7 @@ impl CheckVersion<'_> {
         }
         let mut plan = Plan::default();
         for field in &version.fields {
-            if let Some(field) = self.field(field, &mut plan.captures) {
+            if let Some(field) = self.field(field, &mut plan) {
                 plan.fields.push(field);
             }
         }
@@ -335,8 +336,9 @@ impl CheckVersion<'_> {
             }
         }
         self.check_mixed_indexes(&plan);
+        self.check_callers(&plan);
         if let Some(whole) = &version.whole {
-            let owner = self.owner(whole, None, &mut plan.captures);
+            let owner = self.owner(whole, None, &mut plan);
             plan.whole = Some(Field {
                 pattern: None,
                 place: Some(JsonPointer::root()),
@@ -363,7 +365,7 @@ impl CheckVersion<'_> {
         plan.compile()
     }
 
-    fn field(&mut self, field: &FieldDecl, captures: &mut Vec<Pattern>) -> Option<Field> {
+    fn field(&mut self, field: &FieldDecl, plan: &mut Plan) -> Option<Field> {
         let pattern = match Pattern::parse(&field.pointer) {
             Ok(pattern) => pattern,
             Err(problem) => {
@@ -378,12 +380,12 @@ impl CheckVersion<'_> {
             self.add(SchemaProblem::NeverSeals(field.pointer.clone(), reason));
             return None;
         }
-        let owner = self.owner(field, Some(&pattern), captures);
+        let owner = self.owner(field, Some(&pattern), plan);
         let place = (pattern.stars() == 0).then(|| JsonPointer::new_unchecked(pattern.at(&[])));
         Some(Field { pattern: Some(pattern), place, owner, pad: PAD, stand_in: "null".into() })
     }
 
-    fn owner(&mut self, field: &FieldDecl, pattern: Option<&Pattern>, captures: &mut Vec<Pattern>) -> FieldOwner {
+    fn owner(&mut self, field: &FieldDecl, pattern: Option<&Pattern>, plan: &mut Plan) -> FieldOwner {
         match &field.owner {
             Owner::Aggregate => FieldOwner::Aggregate { kind: None },
             Owner::AggregateAs { kind, normalize: Some(_) } if kind.is_empty() => {
@@ -398,8 +400,15 @@ impl CheckVersion<'_> {
             Owner::Subject { kind, id, normalize } => {
                 self.kind(kind);
                 self.normalize(kind, normalize.as_ref());
-                let capture = self.capture(id, pattern, captures);
+                let capture = self.capture(id, pattern, &mut plan.captures);
                 FieldOwner::Subject { kind: Arc::clone(kind), capture }
+            }
+            Owner::Metadata { kind, id, normalize } | Owner::Caller { kind, id, normalize } => {
+                self.kind(kind);
+                self.normalize(kind, normalize.as_ref());
+                let pointer = self.in_metadata(id, &mut plan.metadata);
+                let by_caller = matches!(field.owner, Owner::Caller { .. });
+                FieldOwner::Metadata { kind: Arc::clone(kind), pointer, by_caller }
             }
         }
     }

@@ -36,6 +36,74 @@ pub fn subject(kind: impl Into<Arc<str>>, id: impl Into<String>) -> Owner {
     Owner::Subject { kind: kind.into(), id: id.into(), normalize: None }
 }
 
+/// A data subject that owns protected fields, and that the event's metadata names: `metadata("Customer", "/actor/id")`
+/// is the customer whose id stands at `/actor/id` in the metadata.
+///
+/// ```
+/// # use eventseal::{NewEvent, Schemas, aggregate, event, metadata};
+/// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+/// # use eventseal::{EventStore, EventStoreExt, ExpectedVersion, KeyScope, Keyring, Namespace, SealedStore};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let login = event("LoggedIn").version(1).protect(&["/ip"], metadata("Customer", "/actor/id"));
+/// let schemas = Schemas::new([login])?;
+/// # let db = MemoryDb::new(Namespace::new("shop")?);
+/// # let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main")?, schemas);
+/// # store.keys().prepare(&mut db.begin()).await?;
+/// # let mut tx = db.begin();
+/// let logged_in = NewEvent::raw("LoggedIn", 1, r#"{"ip":"192.0.2.7"}"#);
+/// let logged_in = logged_in.with_metadata(r#"{"actor":{"id":"cust_42"}}"#);
+/// let session = aggregate("Session", "s1");
+/// store.append(&mut tx, &session, ExpectedVersion::NoStream, &[logged_in]).await?;
+/// store.keys().shred(&mut tx, &KeyScope::new("Customer", "cust_42"), "request 118").await?;
+/// assert_eq!(store.read_stream(&mut tx, &session).await?.events[0].payload, br#"{"ip":null}"#);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The id is a string or an integer, and **stays in the clear**. It is read from the metadata as it is stored, before
+/// [`upcast_metadata`](crate::schema::EventSchema::upcast_metadata). So backfill and the other maintenance come to the
+/// same owner as the append. The pointer has no `*`, because nothing would say which element is meant. An event with a
+/// protected value whose owner its metadata does not name can't be appended.
+#[must_use]
+pub fn metadata(kind: impl Into<Arc<str>>, id: impl Into<String>) -> Owner {
+    Owner::Metadata { kind: kind.into(), id: id.into(), normalize: None }
+}
+
+/// A data subject that owns protected fields, and that the caller of the append names:
+/// [`NewEvent::for_subject`](crate::NewEvent::for_subject). The append writes the subject's id into the metadata, at
+/// `/subject`; [`caller_at`] chooses another place. From then on it is as with [`metadata`].
+///
+/// ```
+/// # use eventseal::{NewEvent, Schemas, aggregate, caller, event};
+/// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+/// # use eventseal::{EventStore, EventStoreExt, ExpectedVersion, KeyScope, Keyring, Namespace, SealedStore};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let schemas = Schemas::new([event("LoggedIn").version(1).protect(&["/ip"], caller("Customer"))])?;
+/// # let db = MemoryDb::new(Namespace::new("shop")?);
+/// # let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main")?, schemas);
+/// # store.keys().prepare(&mut db.begin()).await?;
+/// # let mut tx = db.begin();
+/// let logged_in = NewEvent::raw("LoggedIn", 1, r#"{"ip":"192.0.2.7"}"#).for_subject(KeyScope::new("Customer", "42"));
+/// let session = aggregate("Session", "s1");
+/// store.append(&mut tx, &session, ExpectedVersion::NoStream, &[logged_in]).await?;
+/// let read = store.read_stream(&mut tx, &session).await?;
+/// assert_eq!(read.events[0].metadata.as_deref(), Some(&br#"{"subject":"42"}"#[..]));
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+pub fn caller(kind: impl Into<Arc<str>>) -> Owner {
+    caller_at(kind, "/subject")
+}
+
+/// As [`caller`], with the subject's id at this JSON Pointer of the metadata.
+#[must_use]
+pub fn caller_at(kind: impl Into<Arc<str>>, id: impl Into<String>) -> Owner {
+    Owner::Caller { kind: kind.into(), id: id.into(), normalize: None }
+}
+
 /// Whose keys protect a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -58,6 +126,24 @@ pub enum Owner {
         /// How ids of this kind are brought to one spelling; `None` if they are taken as they are.
         normalize: Option<Normalize>,
     },
+    /// A data subject named in the metadata; see [`metadata`].
+    Metadata {
+        /// The scope's kind.
+        kind: Arc<str>,
+        /// Where the scope's id stands in the metadata: a JSON Pointer.
+        id: String,
+        /// How ids of this kind are brought to one spelling; `None` if they are taken as they are.
+        normalize: Option<Normalize>,
+    },
+    /// A data subject that the caller of the append names; see [`caller`].
+    Caller {
+        /// The scope's kind.
+        kind: Arc<str>,
+        /// Where the append writes the scope's id in the metadata: a JSON Pointer.
+        id: String,
+        /// How ids of this kind are brought to one spelling; `None` if they are taken as they are.
+        normalize: Option<Normalize>,
+    },
 }
 
 impl Owner {
@@ -69,6 +155,19 @@ impl Owner {
             Self::Aggregate => Self::AggregateAs { kind, normalize: None },
             Self::AggregateAs { normalize, .. } => Self::AggregateAs { kind, normalize },
             Self::Subject { id, normalize, .. } => Self::Subject { kind, id, normalize },
+            Self::Metadata { id, normalize, .. } => Self::Metadata { kind, id, normalize },
+            Self::Caller { id, normalize, .. } => Self::Caller { kind, id, normalize },
+        }
+    }
+
+    /// How ids are brought to one spelling, if they are.
+    pub(crate) fn normalized_by(&self) -> Option<&Normalize> {
+        match self {
+            Self::Aggregate => None,
+            Self::AggregateAs { normalize, .. }
+            | Self::Subject { normalize, .. }
+            | Self::Metadata { normalize, .. }
+            | Self::Caller { normalize, .. } => normalize.as_ref(),
         }
     }
 
@@ -106,6 +205,8 @@ impl Owner {
             Self::Aggregate => Self::AggregateAs { kind: "".into(), normalize },
             Self::AggregateAs { kind, .. } => Self::AggregateAs { kind, normalize },
             Self::Subject { kind, id, .. } => Self::Subject { kind, id, normalize },
+            Self::Metadata { kind, id, .. } => Self::Metadata { kind, id, normalize },
+            Self::Caller { kind, id, .. } => Self::Caller { kind, id, normalize },
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::schema::declare::Owner;
 use crate::schema::{SchemaVersion, Schemas};
+use crate::seal::plan::IN_METADATA;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -132,12 +133,10 @@ impl From<&SchemaVersion> for LockedVersion {
         });
         let protected =
             version.protected.iter().map(|place| (place.pointer.clone(), place.owner.to_string())).collect();
-        let normalized = version.protected.iter().filter_map(|place| {
-            let (Owner::AggregateAs { normalize, .. } | Owner::Subject { normalize, .. }) = &place.owner else {
-                return None;
-            };
-            Some((place.pointer.clone(), normalize.as_ref()?.to_string()))
-        });
+        let normalized = version
+            .protected
+            .iter()
+            .filter_map(|place| Some((place.pointer.clone(), place.owner.normalized_by()?.to_string())));
         let normalized = normalized.collect();
         let stand_ins = version.protected.iter().filter(|place| !place.stand_in.is_null());
         let redact_as = stand_ins.map(|place| (place.pointer.clone(), sorted(place.stand_in.clone()))).collect();
@@ -159,13 +158,16 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-/// `the aggregate`, `the aggregate as Customer`, `Customer at /customer_id`.
+/// `the aggregate`, `the aggregate as Customer`, `Customer at /customer_id`, `Customer at /actor/id in the metadata`,
+/// `Customer by the caller, at /subject in the metadata`.
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Aggregate => f.write_str("the aggregate"),
             Self::AggregateAs { kind, .. } => write!(f, "the aggregate as {kind}"),
             Self::Subject { kind, id, .. } => write!(f, "{kind} at {id}"),
+            Self::Metadata { kind, id, .. } => write!(f, "{kind} at {id}{IN_METADATA}"),
+            Self::Caller { kind, id, .. } => write!(f, "{kind} by the caller, at {id}{IN_METADATA}"),
         }
     }
 }

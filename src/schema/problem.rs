@@ -120,6 +120,13 @@ pub enum SchemaProblem {
     NormalizesNoKind,
     #[error("scope pointer {0:?} {1}")]
     ScopePointer(String, String),
+    #[error("the caller names a {0} at {1:?} and at {2:?} in the metadata: keep one place for the kind")]
+    CallerAtTwo(String, String, String),
+    #[error(
+        "the caller names a {0} and a {1} at {2:?} in the metadata, so one would be taken for the other: give one of \
+         them another place with caller_at"
+    )]
+    CallersAtOne(String, String, String),
     #[error("{0:?} is not protected in this version, so it has no stand-in and no padding")]
     NotProtected(String),
     #[error("redact_as names two different stand-ins for {0:?}: keep one")]

@@ -136,6 +136,14 @@ fn owner_of(plan: &Plan, field: &Field) -> Owner {
         FieldOwner::Aggregate { kind: Some(kind) } => {
             Owner::AggregateAs { kind: kind.clone(), normalize: plan.normalizers.of(kind).cloned() }
         }
+        FieldOwner::Metadata { kind, pointer, by_caller } => {
+            let (kind, normalize) = (kind.clone(), plan.normalizers.of(kind).cloned());
+            let id = plan.metadata.get(*pointer).map_or_else(String::new, |pattern| pattern.as_str().to_owned());
+            match by_caller {
+                true => Owner::Caller { kind, id, normalize },
+                false => Owner::Metadata { kind, id, normalize },
+            }
+        }
         FieldOwner::Subject { kind, capture } => Owner::Subject {
             kind: kind.clone(),
             normalize: plan.normalizers.of(kind).cloned(),

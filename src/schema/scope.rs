@@ -1,7 +1,7 @@
 //! Kinds of key scopes as Rust types, so that the compiler finds a misspelled kind. It knows of no single event type.
 
 use crate::keys::names::KeyScope;
-use crate::schema::declare::{Owner, subject};
+use crate::schema::declare::{Owner, caller, caller_at, metadata, subject};
 use crate::seal::normalize::{Normalize, Normalizers};
 use std::fmt;
 
@@ -67,6 +67,45 @@ pub trait Scope {
         normalized(subject(Self::KIND, pointer), Self::normalize())
     }
 
+    /// The owner of this kind whose id stands at a pointer into the metadata, as [`metadata`] has it.
+    ///
+    /// ```
+    /// # use eventseal::{Schemas, Scope, event};
+    /// # struct Customer;
+    /// # impl Scope for Customer {
+    /// #     const KIND: &'static str = "Customer";
+    /// # }
+    /// Schemas::new([event("LoggedIn").version(1).protect(&["/ip"], Customer::metadata("/actor/id"))])?;
+    /// # Ok::<(), eventseal::schema::SchemaErrors>(())
+    /// ```
+    #[must_use]
+    fn metadata(pointer: impl Into<String>) -> Owner {
+        normalized(metadata(Self::KIND, pointer), Self::normalize())
+    }
+
+    /// The owner of this kind that the caller of the append names, as [`caller`] has it.
+    ///
+    /// ```
+    /// # use eventseal::{NewEvent, Schemas, Scope, event};
+    /// # struct Customer;
+    /// # impl Scope for Customer {
+    /// #     const KIND: &'static str = "Customer";
+    /// # }
+    /// Schemas::new([event("LoggedIn").version(1).protect(&["/ip"], Customer::caller())])?;
+    /// let logged_in = NewEvent::raw("LoggedIn", 1, r#"{"ip":"192.0.2.7"}"#).for_subject(Customer::scope("cust_42"));
+    /// # Ok::<(), eventseal::schema::SchemaErrors>(())
+    /// ```
+    #[must_use]
+    fn caller() -> Owner {
+        normalized(caller(Self::KIND), Self::normalize())
+    }
+
+    /// As [`caller`](Self::caller), with the id at this pointer into the metadata.
+    #[must_use]
+    fn caller_at(pointer: impl Into<String>) -> Owner {
+        normalized(caller_at(Self::KIND, pointer), Self::normalize())
+    }
+
     /// The event's own aggregate as the owner, under this kind. It does not matter what type the aggregate has.
     #[must_use]
     fn aggregate() -> Owner {
@@ -103,6 +142,7 @@ mod tests {
     #[test]
     fn a_kind_names_the_owners_and_scopes_of_a_hand_written_declaration() {
         assert_eq!(Customer::at("/customer_id"), subject("Customer", "/customer_id"));
+        assert_eq!(Customer::metadata("/actor/id"), metadata("Customer", "/actor/id"));
         assert_eq!(Customer::aggregate(), Owner::Aggregate.scope_kind("Customer"));
         assert_eq!(Customer::scope(42), KeyScope::new("Customer", "42"));
     }
@@ -111,6 +151,7 @@ mod tests {
     fn what_is_shredded_is_what_the_schemas_seal_under() {
         let schemas = Schemas::new([
             event("Sold").version(1).protect(&["/note"], Device::at("/device")),
+            event("Read").version(1).protect(&["/note"], Device::metadata("/device")),
             event("Made").version(1).protect(&["/note"], Device::aggregate()),
         ]);
         let schemas = schemas.expect("both declarations normalize the kind in one way");

@@ -15,7 +15,7 @@ use crate::json::pointer::{JsonPointer, Pattern, Places};
 use crate::schema::type_version::TypeVersion;
 use crate::schema::upcast::changes::Change;
 use crate::schema::upcast::metadata::Metadata;
-use crate::schema::upcast::redaction::{Before, Owners};
+use crate::schema::upcast::redaction::{Before, Beside, Owners};
 use crate::schema::upcast::sealed::{AfterStep, BeforeStep, SealedBy, outermost};
 use crate::schema::upcast::step::{Failure, Function, MetadataFn, SplitFn, Step, StepContext, Stepped};
 use crate::schema::{ReadAs, Schemas, VersionSchema};
@@ -78,6 +78,9 @@ impl Schemas {
         }
         let (payload, metadata) = (std::mem::take(&mut event.payload), event.metadata.take());
         let start = Moving::start(&mut event, &payload, metadata.as_deref());
+        let stored_metadata = Rc::clone(&start.metadata);
+        let beside = Beside { aggregate: &event.aggregate, metadata: &stored_metadata };
+        let known = OfEvent { owners: &readable.owners, beside };
         let mut done: Vec<Moving<'_>> = Vec::new();
         // The last one is the next to be taken, so that parts stay in order.
         let mut open = vec![start];
@@ -87,7 +90,7 @@ impl Schemas {
                 Some((schema, step)) => {
                     journey.is_whole &= !matches!(step, Step::Split(..) | Step::Drop);
                     let from = moving.at.clone();
-                    let next = self.take_step(step, schema.metadata.as_ref(), moving, &event, &readable.owners)?;
+                    let next = self.take_step(step, schema.metadata.as_ref(), moving, &event, known)?;
                     let parts = done.len() + open.len() + next.len();
                     if parts > self.max_parts {
                         let problem = format!(
@@ -145,7 +148,10 @@ impl Schemas {
         let (payload, metadata) = (std::mem::take(&mut stored.payload), stored.metadata.take());
         let start = Moving::start(&mut stored, &payload, metadata.as_deref());
         let Some((schema, step)) = self.step_of(&start) else { return Ok(None) };
-        let moved = self.take_step(step, schema.metadata.as_ref(), start, &stored, &Owners::default())?;
+        let stored_metadata = Rc::clone(&start.metadata);
+        let beside = Beside { aggregate: &stored.aggregate, metadata: &stored_metadata };
+        let known = OfEvent { owners: &Owners::default(), beside };
+        let moved = self.take_step(step, schema.metadata.as_ref(), start, &stored, known)?;
         let count = u32::try_from(moved.len()).unwrap_or(u32::MAX);
         let parts = (0..count).zip(moved).map(|(index, moved)| {
             let mut part = stored.clone();
@@ -175,7 +181,7 @@ impl Schemas {
         metadata_step: Option<&MetadataFn>,
         mut moving: Moving<'a>,
         event: &PersistedEvent,
-        owners: &Owners,
+        known: OfEvent<'_>,
     ) -> Result<Vec<Moving<'a>>> {
         let payload = std::mem::replace(&mut moving.payload, Node::Text("null"));
         let fail = |failure: Failure| failed(event, &moving.at, step, failure);
@@ -193,7 +199,8 @@ impl Schemas {
             Some(step) => Rc::new(change_metadata(step, &context).map_err(fail)?),
             None => Rc::clone(&moving.metadata),
         };
-        let transit = Transit { schemas: self, from: &moving, metadata, context: &context, owners };
+        let OfEvent { owners, beside } = known;
+        let transit = Transit { schemas: self, from: &moving, metadata, context: &context, owners, beside };
         let next = match step {
             Step::Drop => return Ok(Vec::new()),
             Step::Next(..) | Step::Change(..) if moving.is_erased() => return Ok(vec![transit.erased(step, payload)]),
@@ -213,6 +220,14 @@ impl Schemas {
     }
 }
 
+/// What is known of a stored event beside its payload.
+#[derive(Clone, Copy)]
+struct OfEvent<'t> {
+    /// The owners whose keys it was sealed under.
+    owners: &'t Owners,
+    beside: Beside<'t>,
+}
+
 /// A step that is being taken.
 struct Transit<'t, 'a> {
     schemas: &'a Schemas,
@@ -222,6 +237,7 @@ struct Transit<'t, 'a> {
     metadata: Rc<Metadata<'a>>,
     context: &'t StepContext<'t>,
     owners: &'t Owners,
+    beside: Beside<'t>,
 }
 
 impl<'a> Transit<'_, 'a> {
@@ -325,14 +341,14 @@ impl<'a> Transit<'_, 'a> {
     ) {
         let Some(before) = before else { return };
         let after = AfterStep { payload, redacted: &moved.redacted, plan: self.schemas.plan_of(moved), is_part };
-        moved.sealed = before.sealed_after(&after, self.owners, self.context.aggregate);
+        moved.sealed = before.sealed_after(&after, self.owners, self.beside);
     }
 
     /// Finds out which places are redacted after a function that can't say so itself.
     fn find_redacted(&self, moved: &mut Moving<'_>, payload: &Value, before: &Before<'_>, is_split: bool) {
         moved.is_exact = false;
         let Some(plan) = self.schemas.plan_of(moved) else { return };
-        let mut found = before.redacted_after(payload, plan, self.owners, self.context.aggregate, is_split);
+        let mut found = before.redacted_after(payload, plan, self.owners, self.beside, is_split);
         // A step may read a `Sensitive` with plain serde, which takes a live null for a redaction.
         found.extend(moved.redacted.drain(..).filter(|place| !before.held_live_null(place)));
         moved.redacted = found.into_iter().collect();

@@ -88,6 +88,7 @@ mod tests {
             event_type: &event_type,
             event_version: EventVersion::new(1),
             payload,
+            metadata: None,
         };
         Ok(find_header(event)?.map(|header| header.keys.iter().map(|key| key.0.as_u128()).collect()))
     }

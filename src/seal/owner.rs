@@ -1,14 +1,15 @@
 //! Finds out whose keys protect a value: where the payload names the owner, and how its id is read.
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::{EventRef, MAX_TEXT};
+use crate::event::{EventRef, MAX_TEXT, NOT_JSON};
 use crate::json::pointer::JsonPointer;
-use crate::json::scan::{Hit, unescape};
+use crate::json::scan::{Hit, MAX_DEPTH, ScanError, scan, unescape};
 use crate::json::wanted::Target;
 use crate::keys::names::KeyScope;
 use crate::seal::normalize::NotNormalized;
-use crate::seal::plan::{Field, FieldOwner, Plan};
+use crate::seal::plan::{Field, FieldOwner, IN_METADATA, Plan};
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -44,14 +45,53 @@ impl<'f> Names<'f> {
     }
 }
 
-/// The key scope whose keys protect a place. `named` is the hit that names the owner.
-pub(super) fn scope_of(
-    plan: &Plan,
-    field: &Field,
-    place: &str,
-    named: Option<&Hit>,
-    event: EventRef<'_>,
-) -> Result<KeyScope> {
+/// The ids that an event's metadata names. It is read when the first id is asked for.
+pub(super) struct InMetadata<'e> {
+    plan: &'e Plan,
+    event: EventRef<'e>,
+    hits: OnceCell<Vec<Hit>>,
+}
+
+impl<'e> InMetadata<'e> {
+    pub(super) fn new(plan: &'e Plan, event: EventRef<'e>) -> Self {
+        Self { plan, event, hits: OnceCell::new() }
+    }
+
+    /// The JSON text at a pointer of the plan; `None` if there is none.
+    fn id(&self, pointer: usize) -> Result<Option<&'e [u8]>> {
+        let Some(metadata) = self.event.metadata else { return Ok(None) };
+        let hits = match self.hits.get() {
+            Some(hits) => hits,
+            None => {
+                let fault = |error| Error::Event { event_id: self.event.event_id, fault: unreadable(&error) };
+                let found = scan(metadata, &self.plan.in_metadata).map_err(fault)?;
+                self.hits.get_or_init(|| found.hits)
+            }
+        };
+        let hit = hits.iter().find(|hit| hit.target == Target::Capture(pointer));
+        Ok(hit.map(|hit| hit.span.of(metadata)))
+    }
+}
+
+/// Why metadata does not say whose values an event holds. A store may keep it in a column that parses it, and keeps the
+/// last one of two members of one name. So a member that is there twice is refused.
+fn unreadable(error: &ScanError) -> EventFault {
+    match error {
+        ScanError::Duplicate { .. } => EventFault::InvalidMetadata {
+            problem: "has a member twice that names an owner, or leads to one: write it once",
+        },
+        ScanError::TooDeep => {
+            EventFault::LimitExceeded { what: "the nesting of metadata that name an owner", limit: MAX_DEPTH }
+        }
+        ScanError::Syntax { .. } | ScanError::TooMany | ScanError::Shape { .. } => {
+            EventFault::InvalidMetadata { problem: NOT_JSON }
+        }
+    }
+}
+
+/// The key scope whose keys protect a place. `named` is the hit that names the owner in the payload.
+pub(super) fn scope_of(metadata: &InMetadata<'_>, field: &Field, place: &str, named: Option<&Hit>) -> Result<KeyScope> {
+    let InMetadata { plan, event, .. } = metadata;
     let event_id = event.event_id;
     match &field.owner {
         FieldOwner::Aggregate { kind } => {
@@ -59,25 +99,42 @@ pub(super) fn scope_of(
             normalized(plan, &kind, event.aggregate.aggregate_id(), event_id)
         }
         FieldOwner::Subject { kind, capture } => {
-            let pointer = || plan.captures[*capture].as_str().to_owned();
-            match named.map(|named| named.span.of(event.payload)) {
-                None | Some(b"null") => Err(Error::Event {
-                    event_id,
-                    fault: EventFault::MissingScopeId {
-                        field: JsonPointer::new_unchecked(place),
-                        kind: kind.to_string(),
-                        pointer: pointer(),
-                    },
-                }),
-                Some(id) => match scope_id(id) {
-                    Ok(id) => normalized(plan, kind, &id, event_id),
-                    Err(problem) => Err(Error::Event {
-                        event_id,
-                        fault: EventFault::InvalidScopeId { kind: kind.to_string(), pointer: pointer(), problem },
-                    }),
-                },
-            }
+            let id = named.map(|named| named.span.of(event.payload));
+            named_scope(plan, kind, id, place, event_id, &|| plan.captures[*capture].as_str().to_owned())
         }
+        FieldOwner::Metadata { kind, pointer, .. } => {
+            let id = metadata.id(*pointer)?;
+            let pointer = || format!("{}{IN_METADATA}", plan.metadata[*pointer].as_str());
+            named_scope(plan, kind, id, place, event_id, &pointer)
+        }
+    }
+}
+
+/// The scope of a kind that a JSON text names. `pointer` says where the text stands.
+fn named_scope(
+    plan: &Plan,
+    kind: &Arc<str>,
+    id: Option<&[u8]>,
+    place: &str,
+    event_id: Uuid,
+    pointer: &dyn Fn() -> String,
+) -> Result<KeyScope> {
+    match id {
+        None | Some(b"null") => Err(Error::Event {
+            event_id,
+            fault: EventFault::MissingScopeId {
+                field: JsonPointer::new_unchecked(place),
+                kind: kind.to_string(),
+                pointer: pointer(),
+            },
+        }),
+        Some(id) => match scope_id(id) {
+            Ok(id) => normalized(plan, kind, &id, event_id),
+            Err(problem) => Err(Error::Event {
+                event_id,
+                fault: EventFault::InvalidScopeId { kind: kind.to_string(), pointer: pointer(), problem },
+            }),
+        },
     }
 }
 
@@ -90,7 +147,7 @@ fn normalized(plan: &Plan, kind: &Arc<str>, id: &str, event_id: Uuid) -> Result<
 }
 
 /// Reads a scope id from its JSON text: a string (decoded), or an integer (as it is spelled).
-fn scope_id(value: &[u8]) -> Result<Cow<'_, str>, &'static str> {
+pub(crate) fn scope_id(value: &[u8]) -> Result<Cow<'_, str>, &'static str> {
     let id = match value {
         [b'"', inner @ .., b'"'] if inner.contains(&b'\\') => {
             Cow::Owned(unescape(inner).ok_or("is not valid Unicode")?)

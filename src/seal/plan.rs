@@ -14,13 +14,20 @@ pub(crate) struct Plan {
     pub(crate) whole: Option<Field>,
     /// The places at which payloads name scope ids.
     pub(crate) captures: Vec<Pattern>,
+    /// The places at which the metadata names scope ids.
+    pub(crate) metadata: Vec<Pattern>,
     /// How the ids of owners are normalized.
     pub(crate) normalizers: Normalizers,
     /// What sealing looks for: fields and captures.
     pub(crate) to_seal: Wanted,
     /// What opening looks for: fields only.
     pub(crate) to_open: Wanted,
+    /// What sealing looks for in the metadata: scope ids.
+    pub(crate) in_metadata: Wanted,
 }
+
+/// What follows a pointer in a message if it is one into the metadata.
+pub(crate) const IN_METADATA: &str = " in the metadata";
 
 /// One protected place.
 #[derive(Debug)]
@@ -42,6 +49,23 @@ pub(crate) enum FieldOwner {
     Aggregate { kind: Option<Arc<str>> },
     /// The subject whose id stands at the place of this capture.
     Subject { kind: Arc<str>, capture: usize },
+    /// The subject whose id the metadata has at the place of this index in [`Plan::metadata`].
+    Metadata {
+        kind: Arc<str>,
+        pointer: usize,
+        /// The caller of an append may name the subject, and the append writes the id down.
+        by_caller: bool,
+    },
+}
+
+impl FieldOwner {
+    /// The kind that the schema names; `None` if it is the aggregate's type.
+    pub(crate) fn kind(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Aggregate { kind } => kind.as_ref(),
+            Self::Subject { kind, .. } | Self::Metadata { kind, .. } => Some(kind),
+        }
+    }
 }
 
 impl Field {
@@ -75,7 +99,20 @@ impl Plan {
         for (index, pattern) in self.captures.iter().enumerate() {
             self.to_seal.add(pattern, Target::Capture(index));
         }
+        for (index, pattern) in self.metadata.iter().enumerate() {
+            self.in_metadata.add(pattern, Target::Capture(index));
+        }
         self
+    }
+
+    /// The place in the metadata to which an append writes the id of a subject of this kind that its caller names.
+    pub(crate) fn caller(&self, of_kind: &str) -> Option<&Pattern> {
+        self.fields.iter().chain(&self.whole).find_map(|field| match &field.owner {
+            FieldOwner::Metadata { kind, pointer, by_caller: true } if **kind == *of_kind => {
+                self.metadata.get(*pointer)
+            }
+            _ => None,
+        })
     }
 
     pub(crate) fn protects(&self) -> bool {

@@ -16,7 +16,7 @@ use crate::seal::detect::{is_sealed, may_hold_header};
 use crate::seal::format::{
     Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PADDING, MAX_PAYLOAD, MAX_POINTER, Mode, write_core,
 };
-use crate::seal::owner::{Names, scope_of};
+use crate::seal::owner::{InMetadata, Names, scope_of};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::token::{push_token, token_length};
 use std::borrow::Cow;
@@ -117,6 +117,7 @@ impl<'a> Draft<'a> {
         let names = Names::new(plan, &found.hits);
         let mut known_scopes = HashMap::new();
         // Fields of one owner mostly stand together, so the owner is resolved once for them.
+        let metadata = InMetadata::new(plan, event);
         let mut last: Option<LastOwner<'_>> = None;
         for hit in &found.hits {
             let Target::Field(index) = hit.target else { continue };
@@ -132,7 +133,7 @@ impl<'a> Draft<'a> {
             let named_at = named.map(|named| named.span.start);
             let scope = match last.filter(|last| last.owner == &field.owner && last.named_at == named_at) {
                 Some(last) => last.scope,
-                None => match scope_of(plan, field, &pointer, named, event) {
+                None => match scope_of(&metadata, field, &pointer, named) {
                     Ok(scope) => draft.scope_index(scope, &mut known_scopes)?,
                     // A null without a named subject has nothing to protect.
                     Err(Error::Event { fault: EventFault::MissingScopeId { .. }, .. })
@@ -178,7 +179,7 @@ impl<'a> Draft<'a> {
                 error @ Error::Event { fault: EventFault::LimitExceeded { .. }, .. } if may_hold_header(payload) => {
                     return Err(error);
                 }
-                _ if matches!(field.owner, FieldOwner::Aggregate { .. }) => Scan::default(),
+                _ if !matches!(field.owner, FieldOwner::Subject { .. }) => Scan::default(),
                 error => return Err(error),
             },
         };
@@ -187,7 +188,7 @@ impl<'a> Draft<'a> {
         }
         let hit = Hit { target: Target::Field(0), indexes: Vec::new(), span };
         let named = Names::new(plan, &found.hits).owner_of(field, &hit);
-        let scope = scope_of(plan, field, "", named, event)?;
+        let scope = scope_of(&InMetadata::new(plan, event), field, "", named)?;
         let scope = draft.scope_index(scope, &mut HashMap::new())?;
         draft.push(span, "".into(), Under::Scope(scope), field.pad)?;
         Ok(draft)

@@ -62,6 +62,8 @@ mod numbers;
 #[cfg(feature = "databases")]
 mod oracle;
 #[cfg(feature = "databases")]
+mod owners;
+#[cfg(feature = "databases")]
 mod postgres;
 #[cfg(feature = "databases")]
 mod promises;

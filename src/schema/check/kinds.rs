@@ -5,7 +5,6 @@ use crate::event::EventType;
 use crate::schema::TypeSchema;
 use crate::schema::check::Found;
 use crate::schema::problem::SchemaProblem;
-use crate::seal::plan::FieldOwner;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -35,10 +34,7 @@ pub(crate) fn check_kinds(
     for (name, schema) in sorted {
         for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
             for field in version.plan.fields.iter().chain(&version.plan.whole) {
-                let (FieldOwner::Aggregate { kind: Some(kind) } | FieldOwner::Subject { kind, .. }) = &field.owner
-                else {
-                    continue;
-                };
+                let Some(kind) = field.owner.kind() else { continue };
                 if kinds.declared.contains_key(kind) {
                     continue;
                 }

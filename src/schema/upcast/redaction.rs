@@ -8,6 +8,7 @@ use crate::event::AggregateRef;
 use crate::json::number::{is_same_value, read_as_float};
 use crate::json::pointer::{JsonPointer, Pattern, Places, Token, array_index};
 use crate::keys::names::KeyScope;
+use crate::schema::upcast::metadata::Metadata;
 use crate::seal::normalize::Normalizers;
 use crate::seal::places::{KeyOwner, SealedPlaces};
 use crate::seal::plan::{Field, FieldOwner, Plan};
@@ -36,6 +37,14 @@ struct Known {
     rounded: HashMap<KeyScope, Option<KeyScope>>,
 }
 
+/// What names owners beside the payload.
+#[derive(Clone, Copy)]
+pub(super) struct Beside<'e> {
+    pub(super) aggregate: &'e AggregateRef,
+    /// As they are stored: no step has changed them.
+    pub(super) metadata: &'e Metadata<'e>,
+}
+
 /// What is known about the owner of a place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owned {
@@ -59,8 +68,8 @@ impl Owners {
         self.known.get_or_init(|| self.sealed.as_ref().map(of).unwrap_or_default())
     }
 
-    fn of(&self, plan: &Plan, field: &Field, indexes: &[u32], payload: &Value, aggregate: &AggregateRef) -> Owned {
-        let Some(named) = self.named(plan, field, indexes, payload, aggregate) else { return Owned::Unnamed };
+    fn of(&self, plan: &Plan, field: &Field, indexes: &[u32], payload: &Value, beside: Beside<'_>) -> Owned {
+        let Some(named) = self.named(plan, field, indexes, payload, beside) else { return Owned::Unnamed };
         let known = self.known();
         match (known.shredded.contains_key(&named), known.live.contains_key(&named)) {
             (true, false) => Owned::Shredded,
@@ -76,30 +85,39 @@ impl Owners {
         field: &Field,
         indexes: &[u32],
         payload: &Value,
-        aggregate: &AggregateRef,
+        beside: Beside<'_>,
     ) -> Option<KeyScope> {
         let named = match &field.owner {
             FieldOwner::Aggregate { kind } => {
-                let kind = kind.as_deref().unwrap_or_else(|| aggregate.aggregate_type());
-                KeyScope::new(kind, aggregate.aggregate_id())
+                let kind = kind.as_deref().unwrap_or_else(|| beside.aggregate.aggregate_type());
+                KeyScope::new(kind, beside.aggregate.aggregate_id())
             }
             FieldOwner::Subject { kind, capture } => {
-                let id = plan.captures.get(*capture).and_then(|pattern| payload.pointer(&pattern.at(indexes)))?;
-                match id {
-                    Value::String(id) => KeyScope::new(Arc::clone(kind), id.as_str()),
-                    Value::Number(id) => {
-                        let named = KeyScope::new(Arc::clone(kind), id.to_string());
-                        match self.known().rounded.get(&named) {
-                            Some(Some(exact)) => exact.clone(),
-                            None if id.is_i64() || id.is_u64() => named,
-                            _ => return None,
-                        }
-                    }
-                    _ => return None,
-                }
+                let pattern = plan.captures.get(*capture)?;
+                self.by_id(kind, payload.pointer(&pattern.at(indexes))?)?
+            }
+            FieldOwner::Metadata { kind, pointer, .. } => {
+                let pattern = plan.metadata.get(*pointer)?;
+                self.by_id(kind, beside.metadata.value()?.pointer(&pattern.at(&[]))?)?
             }
         };
         Some(self.normalizers.same(named))
+    }
+
+    /// The owner of a kind whose id is this value. `None` if it is no id, or if serde_json has rounded it.
+    fn by_id(&self, kind: &Arc<str>, id: &Value) -> Option<KeyScope> {
+        match id {
+            Value::String(id) => Some(KeyScope::new(Arc::clone(kind), id.as_str())),
+            Value::Number(id) => {
+                let named = KeyScope::new(Arc::clone(kind), id.to_string());
+                match self.known().rounded.get(&named) {
+                    Some(Some(exact)) => Some(exact.clone()),
+                    None if id.is_i64() || id.is_u64() => Some(named),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
     }
 
     /// The owner that the payload names for a field, if the event is sealed under a live key of it. It is named as the
@@ -110,9 +128,9 @@ impl Owners {
         field: &Field,
         indexes: &[u32],
         payload: &Value,
-        aggregate: &AggregateRef,
+        beside: Beside<'_>,
     ) -> Option<KeyScope> {
-        let named = self.named(plan, field, indexes, payload, aggregate)?;
+        let named = self.named(plan, field, indexes, payload, beside)?;
         self.known().live.get(&named).cloned()
     }
 
@@ -123,9 +141,9 @@ impl Owners {
         field: &Field,
         indexes: &[u32],
         payload: &Value,
-        aggregate: &AggregateRef,
+        beside: Beside<'_>,
     ) -> Option<KeyScope> {
-        let named = self.named(plan, field, indexes, payload, aggregate)?;
+        let named = self.named(plan, field, indexes, payload, beside)?;
         self.known().shredded.get(&named).cloned()
     }
 
@@ -207,12 +225,12 @@ impl<'p> Before<'p> {
     ///   it.
     ///
     /// A place that held the same live value before the step does not count: the step did not change it.
-    pub(crate) fn redacted_after(
+    pub(super) fn redacted_after(
         &self,
         after: &Value,
         plan: &Plan,
         owners: &Owners,
-        aggregate: &AggregateRef,
+        beside: Beside<'_>,
         split: bool,
     ) -> HashSet<JsonPointer> {
         let mut found = HashSet::new();
@@ -225,7 +243,7 @@ impl<'p> Before<'p> {
                 {
                     continue;
                 }
-                let counts = match owners.of(plan, field, &indexes, after, aggregate) {
+                let counts = match owners.of(plan, field, &indexes, after, beside) {
                     Owned::Shredded => !self.was_live(&place, value, after, plan, field, &indexes),
                     Owned::Live => false,
                     // In a part of a split, the same pointer may be another place. So it is evidence only if the part

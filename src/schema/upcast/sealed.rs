@@ -4,12 +4,11 @@
 //! Nothing is guessed: a place is listed if the new version and the payload say whose it is, or if the step left it as
 //! it was.
 
-use crate::event::AggregateRef;
 use crate::json::document::{Node, way};
 use crate::json::number::is_same_value;
 use crate::json::pointer::{JsonPointer, Places, Token, array_index};
 use crate::keys::names::KeyScope;
-use crate::schema::upcast::redaction::{Owners, places};
+use crate::schema::upcast::redaction::{Beside, Owners, places};
 use crate::seal::plan::Plan;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -37,12 +36,7 @@ pub(super) struct AfterStep<'p> {
 
 impl BeforeStep<'_, '_> {
     /// The sealed places after the step.
-    pub(super) fn sealed_after(
-        &mut self,
-        after: &AfterStep<'_>,
-        owners: &Owners,
-        aggregate: &AggregateRef,
-    ) -> SealedBy {
+    pub(super) fn sealed_after(&mut self, after: &AfterStep<'_>, owners: &Owners, beside: Beside<'_>) -> SealedBy {
         let mut found = SealedBy::new();
         let erased = Places::of(after.redacted);
         for field in after.plan.into_iter().flat_map(|plan| plan.fields.iter().chain(&plan.whole)) {
@@ -52,11 +46,11 @@ impl BeforeStep<'_, '_> {
             for (place, indexes, value) in held {
                 let is_redacted = erased.at(&place).is_some_and(Places::is_place);
                 let owner = if is_redacted {
-                    let named = owners.shredded(plan, field, &indexes, after.payload, aggregate);
+                    let named = owners.shredded(plan, field, &indexes, after.payload, beside);
                     named.or_else(|| self.sealed.get(&place).cloned())
                 } else if value.is_null() {
                     None
-                } else if let Some(named) = owners.live(plan, field, &indexes, after.payload, aggregate) {
+                } else if let Some(named) = owners.live(plan, field, &indexes, after.payload, beside) {
                     let stood_in_the_clear = !self.sealed.contains_key(&place) && self.held(&place, value);
                     (!stood_in_the_clear).then_some(named)
                 } else {

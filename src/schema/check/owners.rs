@@ -1,0 +1,59 @@
+//! Checks where owners are named outside of payloads.
+
+use crate::json::pointer::{Pattern, Token};
+use crate::json::scan::{MAX_DEPTH, SEAL_MEMBER};
+use crate::schema::check::{CheckVersion, TOO_DEEP};
+use crate::schema::problem::SchemaProblem;
+use crate::seal::plan::{FieldOwner, IN_METADATA, Plan};
+
+impl CheckVersion<'_> {
+    /// Each kind that the caller names is written to one place, and each of these places has one kind.
+    pub(super) fn check_callers(&mut self, plan: &Plan) {
+        let mut known: Vec<(&str, usize)> = Vec::new();
+        for field in &plan.fields {
+            let FieldOwner::Metadata { kind, pointer, by_caller: true } = &field.owner else { continue };
+            let at = |pointer: usize| plan.metadata.get(pointer).map_or("", Pattern::as_str).to_owned();
+            if known.contains(&(&**kind, *pointer)) {
+                continue;
+            }
+            if let Some((_, other)) = known.iter().find(|(other, _)| **other == **kind) {
+                self.add(SchemaProblem::CallerAtTwo(kind.to_string(), at(*other), at(*pointer)));
+            } else if let Some((other, _)) = known.iter().find(|(_, other)| other == pointer) {
+                self.add(SchemaProblem::CallersAtOne((*other).to_owned(), kind.to_string(), at(*pointer)));
+            }
+            known.push((&**kind, *pointer));
+        }
+    }
+
+    /// The index of the pointer into the metadata at which a scope's id stands.
+    pub(super) fn in_metadata(&mut self, id: &str, known: &mut Vec<Pattern>) -> usize {
+        let pattern = match Pattern::parse(id) {
+            Ok(pattern) => pattern,
+            Err(problem) => {
+                let problem = match id {
+                    "" => "is all of the metadata: name the member that holds the id",
+                    _ => problem,
+                };
+                self.add(SchemaProblem::ScopePointer(format!("{id}{IN_METADATA}"), problem.to_owned()));
+                return 0;
+            }
+        };
+        let first = pattern.tokens().first();
+        let problem = if pattern.stars() > 0 {
+            Some("has a '*': which element's id would it be? Name one place")
+        } else if first == Some(&Token::Name(SEAL_MEMBER.to_owned())) {
+            Some("is the place of a header, which names no owner")
+        } else if pattern.tokens().len() > MAX_DEPTH {
+            Some(TOO_DEEP)
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            self.add(SchemaProblem::ScopePointer(format!("{id}{IN_METADATA}"), problem.to_owned()));
+        }
+        known.iter().position(|known| *known == pattern).unwrap_or_else(|| {
+            known.push(pattern);
+            known.len() - 1
+        })
+    }
+}
