@@ -128,25 +128,45 @@ pub(crate) enum Token {
     Name(String),
     /// Every element of an array.
     Each,
+    /// Every member of an object.
+    Member,
 }
 
 /// The pointer, as it is declared, of these steps.
 pub(crate) fn text_of(tokens: &[Token]) -> String {
     let mut text = String::new();
+    let mut members = 0;
     for token in tokens {
         text.push('/');
         match token {
             Token::Each => text.push('*'),
+            Token::Member => {
+                members += 1;
+                text.push_str(&if members == 1 { "{member}".to_owned() } else { format!("{{member{members}}}") });
+            }
             Token::Name(name) if name == "*" => text.push_str("~2"),
+            Token::Name(name) if name.starts_with('{') => {
+                text.push_str("~3");
+                push_escaped(&mut text, &name[1..]);
+            }
             Token::Name(name) => push_escaped(&mut text, name),
         }
     }
     text
 }
 
-/// A JSON Pointer in which a `*` stands for every element of an array, such as `/lines/*/name`.
+/// What an [`Each`](Token::Each) or a [`Member`](Token::Member) stands for at one place.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Bound {
+    Index(u32),
+    Name(Arc<str>),
+}
+
+/// A JSON Pointer in which a `*` stands for every element of an array, such as `/lines/*/name`, and a name in braces
+/// for every member of an object, such as `/guests/{guest}/name`.
 ///
-/// A member whose name is just `*` is written `~2`. RFC 6901 does not use that escape.
+/// A member whose name is just `*` is written `~2`, and the `{` with which a member's name begins is written `~3`. RFC
+/// 6901 does not use these escapes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pattern {
     text: String,
@@ -163,7 +183,22 @@ impl Pattern {
             });
         };
         let tokens = rest.split('/').map(parse_token).collect::<Result<_, _>>()?;
+        let mut labels: Vec<&str> = rest.split('/').filter(|token| token.starts_with('{')).collect();
+        labels.sort_unstable();
+        if labels.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err("has one name in braces twice: give each its own");
+        }
         Ok(Self { text: text.to_owned(), tokens })
+    }
+
+    /// The `*`s and the names in braces, as they are written.
+    pub(crate) fn bindings(&self) -> impl Iterator<Item = &str> {
+        self.text.split('/').filter(|token| *token == "*" || token.starts_with('{'))
+    }
+
+    /// Does a name in braces stand for members?
+    pub(crate) fn has_members(&self) -> bool {
+        self.tokens.contains(&Token::Member)
     }
 
     /// The pattern of these steps. Its [`as_str`](Self::as_str) is empty.
@@ -183,14 +218,14 @@ impl Pattern {
         self.tokens
     }
 
-    /// The number of `*` in the pattern.
+    /// The number of `*` and of names in braces in the pattern.
     pub(crate) fn stars(&self) -> usize {
-        self.tokens.iter().filter(|token| **token == Token::Each).count()
+        self.tokens.iter().filter(|token| token.is_open()).count()
     }
 
-    /// The steps up to and including the last `*`. They decide which elements of arrays are meant.
+    /// The steps up to and including the last `*` or name in braces. They decide which elements and members are meant.
     pub(crate) fn up_to_last_star(&self) -> &[Token] {
-        let end = self.tokens.iter().rposition(|token| *token == Token::Each).map_or(0, |at| at + 1);
+        let end = self.tokens.iter().rposition(Token::is_open).map_or(0, |at| at + 1);
         &self.tokens[..end]
     }
 
@@ -199,20 +234,28 @@ impl Pattern {
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.tokens.iter().zip(&other.tokens).all(|pair| match pair {
             (Token::Name(a), Token::Name(b)) => a == b,
-            (Token::Each, Token::Each) => true,
+            (Token::Each, Token::Each)
+            | (Token::Member, Token::Member | Token::Name(_))
+            | (Token::Name(_), Token::Member) => true,
             (Token::Each, Token::Name(index)) | (Token::Name(index), Token::Each) => array_index(index).is_some(),
+            (Token::Each, Token::Member) | (Token::Member, Token::Each) => false,
         })
     }
 
-    /// The place that the pattern means if its `*` stand for these array elements.
-    pub(crate) fn at(&self, indexes: &[u32]) -> String {
-        let mut indexes = indexes.iter();
+    /// The place that the pattern means if its `*` and names in braces stand for these elements and members.
+    pub(crate) fn at(&self, bound: &[Bound]) -> String {
+        let mut bound = bound.iter();
         let mut place = String::with_capacity(self.text.len() + 4);
         for token in &self.tokens {
             place.push('/');
             match token {
                 Token::Name(name) => push_escaped(&mut place, name),
-                Token::Each => place.push_str(&indexes.next().copied().unwrap_or_default().to_string()),
+                Token::Each | Token::Member => match bound.next() {
+                    Some(Bound::Index(index)) => place.push_str(&index.to_string()),
+                    Some(Bound::Name(name)) => push_escaped(&mut place, name),
+                    None if *token == Token::Each => place.push('0'),
+                    None => {}
+                },
             }
         }
         place
@@ -225,13 +268,29 @@ impl Pattern {
             (_, None) => false,
             (Token::Name(name), Some(found)) => *name == found,
             (Token::Each, Some(found)) => array_index(&found).is_some(),
+            (Token::Member, Some(_)) => true,
         }) && tokens.next().is_none()
+    }
+}
+
+impl Token {
+    /// Does it stand for several steps?
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Each | Self::Member)
     }
 }
 
 fn parse_token(token: &str) -> Result<Token, &'static str> {
     if token == "*" {
         return Ok(Token::Each);
+    }
+    if let Some(label) = token.strip_prefix('{') {
+        let label = label.strip_suffix('}').unwrap_or_default();
+        let is_label = !label.is_empty() && !label.contains(['{', '}', '~', '*']);
+        return is_label.then_some(Token::Member).ok_or(
+            "has a step that begins with '{' and is no name in braces, such as {guest}: a member whose name begins \
+             with '{' is written with ~3 in its place",
+        );
     }
     let mut name = String::with_capacity(token.len());
     let mut characters = token.chars();
@@ -241,7 +300,8 @@ fn parse_token(token: &str) -> Result<Token, &'static str> {
                 Some('0') => '~',
                 Some('1') => '/',
                 Some('2') => '*',
-                _ => return Err("has a '~' that is not followed by 0 (for ~), 1 (for /) or 2 (for *)"),
+                Some('3') => '{',
+                _ => return Err("has a '~' that is not followed by 0 (for ~), 1 (for /), 2 (for *) or 3 (for {)"),
             },
             other => other,
         });
@@ -297,10 +357,25 @@ mod tests {
     #[test]
     fn a_pattern_names_its_places() {
         let pattern = Pattern::parse("/a~1b/*/~2/*").unwrap();
-        let place = pattern.at(&[3, 12]);
+        let place = pattern.at(&[Bound::Index(3), Bound::Index(12)]);
         assert_eq!(place, "/a~1b/3/*/12");
         assert!(pattern.matches(&JsonPointer::parse(&place).unwrap()));
         assert!(!pattern.matches(&JsonPointer::parse("/a~1b/3/*").unwrap()));
         assert!(!pattern.matches(&JsonPointer::parse("/a~1b/x/*/1").unwrap()));
+    }
+
+    #[test]
+    fn a_name_in_braces_means_members() {
+        let pattern = Pattern::parse("/guests/{guest}/~3x/*").unwrap();
+        let place = pattern.at(&[Bound::Name("a/{b}~*".into()), Bound::Index(7)]);
+        assert_eq!(place, "/guests/a~1{b}~0*/{x/7");
+        assert!(pattern.matches(&JsonPointer::parse(&place).unwrap()));
+        assert_eq!(pattern.bindings().collect::<Vec<_>>(), ["{guest}", "*"]);
+        for wrong in ["/{", "/{}", "/{a", "/{a}b", "/{a~1b}", "/{a}/{a}", "/{*}", "/x~4"] {
+            assert!(Pattern::parse(wrong).is_err(), "{wrong}");
+        }
+        let overlap = |a: &str, b: &str| Pattern::parse(a).unwrap().overlaps(&Pattern::parse(b).unwrap());
+        assert!(overlap("/a/{b}", "/a/{c}/d") && overlap("/a/{b}/c", "/a/x/c") && overlap("/a/0", "/a/{b}"));
+        assert!(!overlap("/a/{b}", "/a/*") && !overlap("/a/{b}/c", "/a/{b}/d") && !overlap("/a/{b}", "/b/{b}"));
     }
 }

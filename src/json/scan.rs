@@ -8,13 +8,15 @@
 
 mod grammar;
 mod locate;
+mod members;
 
 pub(crate) use grammar::unescape;
 pub(crate) use locate::locate;
 
 use crate::error::{Error, EventFault};
-use crate::json::pointer::{JsonPointer, Pattern, array_index};
+use crate::json::pointer::{Bound, JsonPointer, Pattern, array_index};
 use crate::json::wanted::{Node, Target, Wanted};
+use std::collections::HashSet;
 use uuid::Uuid;
 
 /// The name of the member that holds the header, in the root object of a sealed payload.
@@ -51,8 +53,8 @@ impl Span {
 #[derive(Debug)]
 pub(crate) struct Hit {
     pub(crate) target: Target,
-    /// The indexes of the array elements that the `*` on the way stood for.
-    pub(crate) indexes: Vec<u32>,
+    /// What the `*` and the names in braces on the way stood for.
+    pub(crate) bound: Vec<Bound>,
     /// Where the value stands.
     pub(crate) span: Span,
 }
@@ -123,7 +125,7 @@ pub(crate) fn scan(text: &[u8], wanted: &Wanted) -> Result<Scan, ScanError> {
     if let Err(error) = std::str::from_utf8(text) {
         return Err(ScanError::Syntax { offset: error.valid_up_to(), problem: "not UTF-8" });
     }
-    let mut scanner = Scanner { text, at: 0, depth: 0, wanted, indexes: Vec::new(), found: Scan::default() };
+    let mut scanner = Scanner { text, at: 0, depth: 0, wanted, bound: Vec::new(), found: Scan::default() };
     scanner.white_space();
     match (wanted.nodes.is_empty(), scanner.peek()) {
         (true, Some(b'{')) => scanner.object(None, true)?,
@@ -142,7 +144,7 @@ struct Scanner<'a> {
     at: usize,
     depth: usize,
     wanted: &'a Wanted,
-    indexes: Vec<u32>,
+    bound: Vec<Bound>,
     found: Scan,
 }
 
@@ -163,13 +165,13 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         let hit = self.found.hits.len();
         for target in [node.field.map(Target::Field), node.capture.map(Target::Capture)].into_iter().flatten() {
-            self.found.hits.push(Hit { target, indexes: self.indexes.clone(), span: Span { start, end: start } });
+            self.found.hits.push(Hit { target, bound: self.bound.clone(), span: Span { start, end: start } });
         }
         let marked = self.found.hits.len();
         if marked > MAX_HITS {
             return Err(ScanError::TooMany);
         }
-        if node.children.is_empty() && node.each.is_none() {
+        if node.children.is_empty() && node.each.is_none() && node.member.is_none() {
             self.skip_value()?;
         } else {
             match self.peek() {
@@ -183,7 +185,8 @@ impl<'a> Scanner<'a> {
                     let named = |(name, child): &(Box<str>, usize)| {
                         wanted.nodes[*child].leads_to_field && array_index(name).is_none()
                     };
-                    if node.children.iter().any(named) {
+                    let any_member = node.member.is_some_and(|member| wanted.nodes[member].leads_to_field);
+                    if any_member || node.children.iter().any(named) {
                         return self.misshapen(node, "an object");
                     }
                     self.array(Some(id))?;
@@ -191,7 +194,8 @@ impl<'a> Scanner<'a> {
                 Some(b'n') => self.skip_value()?,
                 _ => {
                     self.skip_value()?;
-                    let below = node.each.into_iter().chain(node.children.iter().map(|(_, child)| *child));
+                    let below =
+                        node.each.into_iter().chain(node.member).chain(node.children.iter().map(|(_, child)| *child));
                     if below.into_iter().any(|child| wanted.nodes[child].leads_to_field) {
                         return self.misshapen(
                             node,
@@ -215,7 +219,9 @@ impl<'a> Scanner<'a> {
         }
         let wanted: &'a Wanted = self.wanted;
         let children = node.map_or(&[][..], |id| &wanted.nodes[id].children);
+        let any_member = node.and_then(|id| wanted.nodes[id].member);
         let mut seen = Seen::new(children.len());
+        let mut names = HashSet::new();
         let mut comma_before = None;
         self.white_space();
         if self.peek() == Some(b'}') {
@@ -229,15 +235,16 @@ impl<'a> Scanner<'a> {
             if is_seal && self.found.seal.is_some() {
                 return Err(ScanError::Duplicate { place: format!("/{SEAL_MEMBER}") });
             }
-            match name.and_then(|name| find(children, &name)) {
-                Some(index) => {
+            match (name.as_deref().and_then(|name| find(children, name)), any_member) {
+                (Some(index), _) => {
                     let child = children[index].1;
                     if !seen.insert(index) {
                         return Err(ScanError::Duplicate { place: self.place(&wanted.nodes[child]) });
                     }
                     self.value(Some(child))?;
                 }
-                None => self.skip_value()?,
+                (None, Some(member)) => self.any_member(start, name.as_deref(), member, &mut names)?,
+                (None, None) => self.skip_value()?,
             }
             let value = Span { start: value_start, end: self.at };
             self.white_space();
@@ -281,9 +288,9 @@ impl<'a> Scanner<'a> {
             });
             match (each, named) {
                 (Some(each), _) => {
-                    self.indexes.push(index);
+                    self.bound.push(Bound::Index(index));
                     self.value(Some(each))?;
-                    self.indexes.pop();
+                    self.bound.pop();
                 }
                 (None, child) => self.value(child)?,
             }
@@ -305,7 +312,7 @@ impl<'a> Scanner<'a> {
         Err(ScanError::Shape { place: self.place(node), expected })
     }
 
-    /// The place of a node, in the array elements that are being read.
+    /// The place of a node, in the elements and members that are being read.
     fn place(&self, node: &Node) -> String {
         let mut way = Vec::new();
         let mut came = &node.came;
@@ -314,7 +321,7 @@ impl<'a> Scanner<'a> {
             came = &self.wanted.nodes[*parent].came;
         }
         way.reverse();
-        Pattern::from_tokens(way).at(&self.indexes)
+        Pattern::from_tokens(way).at(&self.bound)
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Node {
     pub(crate) elements: Vec<(u32, usize)>,
     /// The child for a `*`.
     pub(crate) each: Option<usize>,
+    /// The child for every member of an object.
+    pub(crate) member: Option<usize>,
     /// The index of the field that is wanted here.
     pub(crate) field: Option<usize>,
     /// The index of the capture that is wanted here.
@@ -59,6 +61,7 @@ impl Wanted {
         let node = &mut self.nodes[parent];
         let found = match token {
             Token::Each => *node.each.get_or_insert(new),
+            Token::Member => *node.member.get_or_insert(new),
             Token::Name(name) => match node.children.binary_search_by(|(known, _)| (**known).cmp(name)) {
                 Ok(at) => node.children[at].1,
                 Err(at) => {

@@ -400,6 +400,9 @@ impl CheckVersion<'_> {
             Owner::Subject { kind, id, normalize } => {
                 self.kind(kind);
                 self.normalize(kind, normalize.as_ref());
+                if id.starts_with('{') {
+                    return FieldOwner::Member { kind: Arc::clone(kind), binding: self.binding(id, pattern) };
+                }
                 let capture = self.capture(id, pattern, &mut plan.captures);
                 FieldOwner::Subject { kind: Arc::clone(kind), capture }
             }
@@ -462,7 +465,7 @@ impl CheckVersion<'_> {
             let field = field.map_or("the whole payload", Pattern::as_str);
             self.add(SchemaProblem::ScopePointer(
                 id.to_owned(),
-                format!("has a '*' that {field} does not share: which element's id would it be?"),
+                format!("has a '*' or a name in braces that {field} does not share: which one's id would it be?"),
             ));
         }
         captures.iter().position(|known| *known == pattern).unwrap_or_else(|| {
@@ -480,15 +483,18 @@ impl CheckVersion<'_> {
                 let differ = a.tokens().iter().zip(b.tokens()).find(|(a, b)| a != b);
                 let mixed = match differ {
                     Some((Token::Each, Token::Name(name)) | (Token::Name(name), Token::Each)) => {
-                        array_index(name).is_some()
+                        array_index(name).map(|_| "mixes '*' with an index at the same place as another pointer")
                     }
-                    _ => false,
+                    Some((Token::Member, Token::Each) | (Token::Each, Token::Member)) => {
+                        Some("has an object where another pointer has an array")
+                    }
+                    Some((Token::Member, Token::Name(_)) | (Token::Name(_), Token::Member)) => Some(
+                        "mixes a name in braces, which means every member, with a member that another pointer names",
+                    ),
+                    _ => None,
                 };
-                if mixed {
-                    self.add(SchemaProblem::Pointer(
-                        a.as_str().to_owned(),
-                        "mixes '*' with an index at the same place as another pointer",
-                    ));
+                if let Some(problem) = mixed {
+                    self.add(SchemaProblem::Pointer(a.as_str().to_owned(), problem));
                 }
             }
         }
@@ -502,6 +508,12 @@ fn never_seals(pattern: &Pattern) -> Option<&'static str> {
         return Some(
             "a '*' stands for the elements of an array, and a payload with protected members is an object: name the \
              members, or use protect_whole()",
+        );
+    }
+    if pattern.tokens().first() == Some(&Token::Member) {
+        return Some(
+            "a name in braces would mean every member of the root, and the header is one of them: put the object into \
+             a member, or use protect_whole()",
         );
     }
     if pattern.tokens().len() > MAX_DEPTH {

@@ -31,6 +31,8 @@ pub fn event(name: impl Into<EventType>) -> EventSchema {
 ///
 /// The id is a string or an integer. A `*` in the pointer stands for the same array element as the `*` in the field's
 /// pointer: fields at `/guests/*/name` can belong to `subject("Guest", "/guests/*/id")`.
+///
+/// The id can also be the name of a member: see [members of an object](EventSchema::protect#members-of-an-object).
 #[must_use]
 pub fn subject(kind: impl Into<Arc<str>>, id: impl Into<String>) -> Owner {
     Owner::Subject { kind: kind.into(), id: id.into(), normalize: None }
@@ -275,6 +277,24 @@ impl EventSchema {
     /// ([`EventFault::ShapeMismatch`](crate::error::EventFault::ShapeMismatch)). A pointer can't begin with `*`: a
     /// payload with protected members is an object, and an object has no elements. Name the members, or use
     /// [`protect_whole`](Self::protect_whole).
+    ///
+    /// # Members of an object
+    /// A name in braces stands for every member of an object. It can be the id of the owner:
+    ///
+    /// ```
+    /// # use eventseal::{Schemas, event, subject};
+    /// let met = event("Met").version(1).protect(&["/guests/{guest}/name"], subject("Guest", "{guest}"));
+    /// Schemas::new([met])?; // {"guests":{"g1":{"name":"Ada"},"g2":{"name":"Grace"}}}
+    /// # Ok::<(), eventseal::schema::SchemaErrors>(())
+    /// ```
+    ///
+    /// - **The names of members stay in the clear**, also after an erasure: use ids that mean nothing.
+    /// - No member of such an object may occur twice, and its names are not empty. An array there is refused, as is an
+    ///   object where a `*` needs an array.
+    /// - No other pointer of the version names a single member of such an object.
+    /// - Declarative changes can move the whole object, and no member of it. Between a version with a list and one with
+    ///   a map, use a typed step with [`Sensitive`](crate::Sensitive) fields.
+    /// - A member whose own name begins with `{` is written with `~3` in place of the `{`.
     #[allow(clippy::needless_pass_by_value, reason = "reads as an owner at the call site")]
     pub fn protect(self, pointers: &[&str], owner: Owner) -> Self {
         self.in_version(|version| {

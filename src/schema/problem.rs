@@ -120,6 +120,11 @@ pub enum SchemaProblem {
     NormalizesNoKind,
     #[error("scope pointer {0:?} {1}")]
     ScopePointer(String, String),
+    #[error(
+        "pointer {0:?} means the members of an object by a name in braces, which changes can't: move what is around \
+         it, or write a typed step with Sensitive fields"
+    )]
+    Members(String),
     #[error("the caller names a {0} at {1:?} and at {2:?} in the metadata: keep one place for the kind")]
     CallerAtTwo(String, String, String),
     #[error(

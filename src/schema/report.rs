@@ -1,6 +1,7 @@
 //! The contents of a registry as a list, for reports, guards and operators' tools.
 
 use crate::event::{EventType, EventVersion, PayloadType};
+use crate::json::pointer::Pattern;
 use crate::schema::declare::Owner;
 use crate::schema::type_version::TypeVersion;
 use crate::schema::{Schemas, VersionSchema};
@@ -136,6 +137,11 @@ fn owner_of(plan: &Plan, field: &Field) -> Owner {
         FieldOwner::Aggregate { kind: Some(kind) } => {
             Owner::AggregateAs { kind: kind.clone(), normalize: plan.normalizers.of(kind).cloned() }
         }
+        FieldOwner::Member { kind, binding } => Owner::Subject {
+            kind: kind.clone(),
+            normalize: plan.normalizers.of(kind).cloned(),
+            id: field.pattern.iter().flat_map(Pattern::bindings).nth(*binding).unwrap_or_default().to_owned(),
+        },
         FieldOwner::Metadata { kind, pointer, by_caller } => {
             let (kind, normalize) = (kind.clone(), plan.normalizers.of(kind).cloned());
             let id = plan.metadata.get(*pointer).map_or_else(String::new, |pattern| pattern.as_str().to_owned());

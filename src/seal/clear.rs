@@ -61,6 +61,7 @@ fn coverage(patterns: &[&Pattern], place: &[String]) -> Covered {
         pattern.tokens().iter().zip(place).all(|(token, name)| match token {
             Token::Name(known) => known == name,
             Token::Each => array_index(name).is_some(),
+            Token::Member => true,
         })
     };
     match patterns.iter().filter(agrees).map(|pattern| pattern.tokens().len()).min() {

@@ -120,7 +120,7 @@ pub(crate) fn inspect<'a>(plan: &Plan, event: EventRef<'a>, accept_plaintext: bo
 /// and a `null` in place of a sealed value is found because the header's entry has no value.
 fn plaintext_places<'a>(plan: &'a Plan, payload: &'a [u8], found: &'a Scan) -> impl Iterator<Item = JsonPointer> + 'a {
     found.hits.iter().filter_map(|hit| match hit.target {
-        Target::Field(index) if hit.span.of(payload) != b"null" => Some(plan.fields[index].place(&hit.indexes)),
+        Target::Field(index) if hit.span.of(payload) != b"null" => Some(plan.fields[index].place(&hit.bound)),
         _ => None,
     })
 }
@@ -360,7 +360,7 @@ fn in_order(plan: &Plan, header: &Header, found: &Scan) -> Option<Vec<Span>> {
         .map(|(hit, entry)| {
             let Target::Field(index) = hit.target else { return None };
             let field = &plan.fields[index];
-            let same = field.place_text(&hit.indexes) == header.pointer(*entry);
+            let same = field.place_text(&hit.bound) == header.pointer(*entry);
             same.then_some(hit.span)
         })
         .collect()

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, EventFault, Result};
 use crate::event::{EventRef, MAX_TEXT, NOT_JSON};
-use crate::json::pointer::JsonPointer;
+use crate::json::pointer::{Bound, JsonPointer, Pattern};
 use crate::json::scan::{Hit, MAX_DEPTH, ScanError, scan, unescape};
 use crate::json::wanted::Target;
 use crate::keys::names::KeyScope;
@@ -18,14 +18,14 @@ use uuid::Uuid;
 pub(super) struct Names<'f> {
     plan: &'f Plan,
     hits: &'f [Hit],
-    /// The same hits by capture and array elements. Made if there are too many to search them one by one.
-    index: Option<HashMap<(usize, &'f [u32]), &'f Hit>>,
+    /// The same hits by capture, and by elements and members. Made if there are too many to search them one by one.
+    index: Option<HashMap<(usize, &'f [Bound]), &'f Hit>>,
 }
 
 impl<'f> Names<'f> {
     pub(super) fn new(plan: &'f Plan, hits: &'f [Hit]) -> Self {
         let captured = |hit: &'f Hit| match hit.target {
-            Target::Capture(capture) => Some(((capture, &hit.indexes[..]), hit)),
+            Target::Capture(capture) => Some(((capture, &hit.bound[..]), hit)),
             Target::Field(_) => None,
         };
         let index = (hits.len() > 32).then(|| hits.iter().filter_map(captured).collect());
@@ -35,12 +35,10 @@ impl<'f> Names<'f> {
     /// The hit that names the owner of a field. `None` if the owner is the aggregate, or if the subject is not named.
     pub(super) fn owner_of(&self, field: &Field, hit: &Hit) -> Option<&'f Hit> {
         let FieldOwner::Subject { capture, .. } = &field.owner else { return None };
-        let elements = hit.indexes.get(..self.plan.captures[*capture].stars())?;
+        let bound = hit.bound.get(..self.plan.captures[*capture].stars())?;
         match &self.index {
-            Some(index) => index.get(&(*capture, elements)).copied(),
-            None => {
-                self.hits.iter().find(|named| named.target == Target::Capture(*capture) && named.indexes == elements)
-            }
+            Some(index) => index.get(&(*capture, bound)).copied(),
+            None => self.hits.iter().find(|named| named.target == Target::Capture(*capture) && named.bound == bound),
         }
     }
 }
@@ -90,7 +88,13 @@ fn unreadable(error: &ScanError) -> EventFault {
 }
 
 /// The key scope whose keys protect a place. `named` is the hit that names the owner in the payload.
-pub(super) fn scope_of(metadata: &InMetadata<'_>, field: &Field, place: &str, named: Option<&Hit>) -> Result<KeyScope> {
+pub(super) fn scope_of(
+    metadata: &InMetadata<'_>,
+    field: &Field,
+    hit: &Hit,
+    place: &str,
+    named: Option<&Hit>,
+) -> Result<KeyScope> {
     let InMetadata { plan, event, .. } = metadata;
     let event_id = event.event_id;
     match &field.owner {
@@ -101,6 +105,16 @@ pub(super) fn scope_of(metadata: &InMetadata<'_>, field: &Field, place: &str, na
         FieldOwner::Subject { kind, capture } => {
             let id = named.map(|named| named.span.of(event.payload));
             named_scope(plan, kind, id, place, event_id, &|| plan.captures[*capture].as_str().to_owned())
+        }
+        FieldOwner::Member { kind, binding } => {
+            let id = match hit.bound.get(*binding) {
+                Some(Bound::Name(name)) => check_id(name).map(|()| &**name),
+                Some(Bound::Index(_)) | None => Err("is not the name of a member"),
+            };
+            let pattern = field.pattern.as_ref().map_or("", Pattern::as_str);
+            let pointer = || format!("{pattern}, by the name of a member,");
+            let fault = |problem| EventFault::InvalidScopeId { kind: kind.to_string(), pointer: pointer(), problem };
+            normalized(plan, kind, id.map_err(|problem| Error::Event { event_id, fault: fault(problem) })?, event_id)
         }
         FieldOwner::Metadata { kind, pointer, .. } => {
             let id = metadata.id(*pointer)?;
@@ -160,11 +174,15 @@ pub(crate) fn scope_id(value: &[u8]) -> Result<Cow<'_, str>, &'static str> {
         }
         _ => return Err("is neither a string nor an integer"),
     };
+    check_id(&id).map(|()| id)
+}
+
+fn check_id(id: &str) -> Result<(), &'static str> {
     match id.len() {
         0 => Err("is empty"),
         length if length > MAX_TEXT => Err("is longer than 1,024 bytes"),
         _ if id.contains('\0') => Err("holds a NUL character"),
-        _ => Ok(id),
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The protection plan: what is protected in the payloads of one event type at one version, compiled for the scanner.
 
-use crate::json::pointer::{JsonPointer, Pattern};
+use crate::json::pointer::{Bound, JsonPointer, Pattern};
 use crate::json::wanted::{Target, Wanted};
 use crate::seal::normalize::Normalizers;
 use std::borrow::Cow;
@@ -34,7 +34,7 @@ pub(crate) const IN_METADATA: &str = " in the metadata";
 pub(crate) struct Field {
     /// `None` for the whole payload.
     pub(crate) pattern: Option<Pattern>,
-    /// The place, if the pattern has no `*` and so means exactly one.
+    /// The place, if the pattern has no `*` and no name in braces, and so means exactly one.
     pub(crate) place: Option<JsonPointer>,
     pub(crate) owner: FieldOwner,
     /// The plaintext is padded to a multiple of this many bytes.
@@ -49,6 +49,8 @@ pub(crate) enum FieldOwner {
     Aggregate { kind: Option<Arc<str>> },
     /// The subject whose id stands at the place of this capture.
     Subject { kind: Arc<str>, capture: usize },
+    /// The subject whose id is the name of the member for which this open step of the field's pattern stands.
+    Member { kind: Arc<str>, binding: usize },
     /// The subject whose id the metadata has at the place of this index in [`Plan::metadata`].
     Metadata {
         kind: Arc<str>,
@@ -63,25 +65,25 @@ impl FieldOwner {
     pub(crate) fn kind(&self) -> Option<&Arc<str>> {
         match self {
             Self::Aggregate { kind } => kind.as_ref(),
-            Self::Subject { kind, .. } | Self::Metadata { kind, .. } => Some(kind),
+            Self::Subject { kind, .. } | Self::Member { kind, .. } | Self::Metadata { kind, .. } => Some(kind),
         }
     }
 }
 
 impl Field {
-    /// The concrete place for these array elements.
-    pub(crate) fn place(&self, indexes: &[u32]) -> JsonPointer {
+    /// The concrete place for these elements and members.
+    pub(crate) fn place(&self, bound: &[Bound]) -> JsonPointer {
         match &self.place {
             Some(place) => place.clone(),
-            None => JsonPointer::new_unchecked(self.place_text(indexes)),
+            None => JsonPointer::new_unchecked(self.place_text(bound)),
         }
     }
 
     /// As [`place`](Self::place), as text.
-    pub(crate) fn place_text(&self, indexes: &[u32]) -> Cow<'_, str> {
+    pub(crate) fn place_text(&self, bound: &[Bound]) -> Cow<'_, str> {
         match (&self.place, &self.pattern) {
             (Some(place), _) => place.as_str().into(),
-            (None, Some(pattern)) => pattern.at(indexes).into(),
+            (None, Some(pattern)) => pattern.at(bound).into(),
             (None, None) => "".into(),
         }
     }

@@ -123,7 +123,7 @@ impl<'a> Draft<'a> {
             let Target::Field(index) = hit.target else { continue };
             let field = &plan.fields[index];
             let named = names.owner_of(field, hit);
-            let pointer = field.place_text(&hit.indexes);
+            let pointer = field.place_text(&hit.bound);
             if !voids.is_empty()
                 && let Some(key_id) = voids.get(&JsonPointer::new_unchecked(&*pointer))
             {
@@ -131,9 +131,10 @@ impl<'a> Draft<'a> {
                 continue;
             }
             let named_at = named.map(|named| named.span.start);
-            let scope = match last.filter(|last| last.owner == &field.owner && last.named_at == named_at) {
+            let same = |last: &LastOwner<'_>| last.owner == &field.owner && last.named_at == named_at;
+            let scope = match last.filter(same).filter(|last| !matches!(last.owner, FieldOwner::Member { .. })) {
                 Some(last) => last.scope,
-                None => match scope_of(&metadata, field, &pointer, named) {
+                None => match scope_of(&metadata, field, hit, &pointer, named) {
                     Ok(scope) => draft.scope_index(scope, &mut known_scopes)?,
                     // A null without a named subject has nothing to protect.
                     Err(Error::Event { fault: EventFault::MissingScopeId { .. }, .. })
@@ -186,9 +187,9 @@ impl<'a> Draft<'a> {
         if found.seal.is_some() {
             return Err(Error::Event { event_id, fault: EventFault::ReservedMember });
         }
-        let hit = Hit { target: Target::Field(0), indexes: Vec::new(), span };
+        let hit = Hit { target: Target::Field(0), bound: Vec::new(), span };
         let named = Names::new(plan, &found.hits).owner_of(field, &hit);
-        let scope = scope_of(&InMetadata::new(plan, event), field, "", named)?;
+        let scope = scope_of(&InMetadata::new(plan, event), field, &hit, "", named)?;
         let scope = draft.scope_index(scope, &mut HashMap::new())?;
         draft.push(span, "".into(), Under::Scope(scope), field.pad)?;
         Ok(draft)

@@ -90,6 +90,11 @@ fn places(value: &Value, pattern: &Pattern) -> Vec<String> {
                     at(place, &index.to_string(), |place| walk(element, rest, place, found));
                 }
             }
+            ([Token::Member, rest @ ..], Value::Object(members)) => {
+                for (name, member) in members {
+                    at(place, name, |place| walk(member, rest, place, found));
+                }
+            }
             _ => {}
         }
     }

@@ -1,5 +1,6 @@
 //! Protected places as a registry of schemas names them: JSON Pointers (RFC 6901) in which a `*` stands for every
-//! element of an array. A `*` in a member's name is written `~2`.
+//! element of an array, and a name in braces for every member of an object. In a member's name, `*` is written `~2`,
+//! and a `{` at its begin `~3`.
 //!
 //! The library reads them too, with a type of its own that is not public: that one also checks them, and says what is
 //! wrong. This crate gets them from a registry, which has refused what is no pointer, and uses the library's public
@@ -12,6 +13,8 @@ pub(crate) enum Token {
     Name(String),
     /// Every element of an array.
     Each,
+    /// Every member of an object.
+    Member,
 }
 
 /// The pointer of a protected place, parsed.
@@ -23,8 +26,9 @@ impl Pattern {
     pub(crate) fn parse(pointer: &str) -> Option<Self> {
         let token = |token: &str| match token {
             "*" => Token::Each,
+            name if name.starts_with('{') => Token::Member,
             // `~0` is replaced last, so that the `~` it becomes is not read as the begin of another escape.
-            name => Token::Name(name.replace("~2", "*").replace("~1", "/").replace("~0", "~")),
+            name => Token::Name(name.replace("~3", "{").replace("~2", "*").replace("~1", "/").replace("~0", "~")),
         };
         Some(Self(pointer.strip_prefix('/')?.split('/').map(token).collect()))
     }
@@ -60,6 +64,7 @@ mod tests {
         let name = |name: &str| Token::Name(name.to_owned());
         let pattern = Pattern::parse("/a~1b/*/~2/~01~12/").unwrap();
         assert_eq!(pattern.tokens(), [name("a/b"), Token::Each, name("*"), name("~1/2"), name("")]);
+        assert_eq!(Pattern::parse("/{guest}/~3x").unwrap().tokens(), [Token::Member, name("{x")]);
         assert_eq!(Pattern::parse(""), None);
     }
 

@@ -17,7 +17,7 @@ pub(crate) fn locate(text: &[u8], pointers: &[&str]) -> Option<Vec<Span>> {
     order.sort_unstable_by(|a, b| by_steps(pointers[*a], pointers[*b]));
     let sorted: Vec<&str> = order.iter().map(|index| pointers[*index]).collect();
     let nothing = Wanted::default();
-    let scanner = Scanner { text, at: 0, depth: 0, wanted: &nothing, indexes: Vec::new(), found: Scan::default() };
+    let scanner = Scanner { text, at: 0, depth: 0, wanted: &nothing, bound: Vec::new(), found: Scan::default() };
     let mut locator = Locator { scanner, pointers: &sorted, spans: vec![None; sorted.len()] };
     locator.scanner.white_space();
     locator.value(0..sorted.len(), 0)?;

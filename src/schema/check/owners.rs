@@ -25,6 +25,18 @@ impl CheckVersion<'_> {
         }
     }
 
+    /// The number, among the open steps of a field's pattern, of the name in braces that is an owner's id.
+    pub(super) fn binding(&mut self, id: &str, field: Option<&Pattern>) -> usize {
+        let found = field.and_then(|field| field.bindings().position(|known| known == id));
+        found.unwrap_or_else(|| {
+            let field = field.map_or("the whole payload", Pattern::as_str);
+            let problem =
+                format!("is no name in braces of {field}: name a member there, such as /guests/{{guest}}/name");
+            self.add(SchemaProblem::ScopePointer(id.to_owned(), problem));
+            0
+        })
+    }
+
     /// The index of the pointer into the metadata at which a scope's id stands.
     pub(super) fn in_metadata(&mut self, id: &str, known: &mut Vec<Pattern>) -> usize {
         let pattern = match Pattern::parse(id) {
@@ -40,7 +52,7 @@ impl CheckVersion<'_> {
         };
         let first = pattern.tokens().first();
         let problem = if pattern.stars() > 0 {
-            Some("has a '*': which element's id would it be? Name one place")
+            Some("has a '*' or a name in braces: which one's id would it be? Name one place")
         } else if first == Some(&Token::Name(SEAL_MEMBER.to_owned())) {
             Some("is the place of a header, which names no owner")
         } else if pattern.tokens().len() > MAX_DEPTH {

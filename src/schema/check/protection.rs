@@ -9,6 +9,13 @@ use crate::seal::plan::{FieldOwner, Plan};
 
 /// The problem of a change by itself, if it has one.
 pub(crate) fn check_change(change: &Change<Pattern>) -> Option<SchemaProblem> {
+    let places = match change {
+        Change::Move { from, to } | Change::Copy { from, to } => [from, to],
+        Change::Default { at, .. } | Change::Remove { at } | Change::Map { at, .. } => [at, at],
+    };
+    if let Some(place) = places.into_iter().find(|place| place.has_members()) {
+        return Some(SchemaProblem::Members(place.as_str().to_owned()));
+    }
     match change {
         Change::Move { from, to } => ends_in_member(from)
             .or_else(|| same_elements(from, to, from.up_to_last_star() == to.up_to_last_star()))
@@ -66,8 +73,9 @@ fn lies(tracked: &[Token], named: &[Token]) -> Lies {
     let mut certain = true;
     for pair in tracked.iter().zip(named) {
         match pair {
-            (Token::Each, Token::Each) => {}
+            (Token::Each, Token::Each) | (Token::Member, Token::Member) => {}
             (Token::Name(a), Token::Name(b)) if a == b => {}
+            (Token::Member, Token::Name(_)) | (Token::Name(_), Token::Member) => certain = false,
             (Token::Each, Token::Name(index)) | (Token::Name(index), Token::Each) if array_index(index).is_some() => {
                 certain = false;
             }
@@ -150,7 +158,7 @@ fn lost_owners(changes: &[Change<Pattern>], to: &Plan) -> Vec<(String, String)> 
     let subjects = to.fields.iter().chain(&to.whole).filter_map(|field| match &field.owner {
         FieldOwner::Subject { capture, .. } => Some((to.captures.get(*capture)?, field)),
         // Steps of the payload do not change the metadata.
-        FieldOwner::Aggregate { .. } | FieldOwner::Metadata { .. } => None,
+        FieldOwner::Aggregate { .. } | FieldOwner::Member { .. } | FieldOwner::Metadata { .. } => None,
     });
     let lost = subjects.filter(|(id, _)| is_lost(id));
     lost.map(|(id, field)| {
@@ -199,8 +207,11 @@ fn covers(plan: &Plan, place: &[Token]) -> bool {
     let covers = |field: &Pattern| {
         field.tokens().len() <= place.len()
             && field.tokens().iter().zip(place).all(|pair| match pair {
-                (Token::Each, Token::Each) => true,
+                (Token::Each, Token::Each) | (Token::Member, Token::Member) => true,
                 (Token::Name(a), Token::Name(b)) => a == b,
+                // If the name is not that of an array's element, there is an object.
+                (Token::Member, Token::Name(name)) => array_index(name).is_none(),
+                (Token::Each, Token::Member) | (Token::Member, Token::Each) | (Token::Name(_), Token::Member) => false,
                 // A name that looks like an index may as well be the name of an object's member, which no `*` stands
                 // for.
                 (Token::Each, Token::Name(_)) | (Token::Name(_), Token::Each) => false,

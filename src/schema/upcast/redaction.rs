@@ -6,7 +6,7 @@
 
 use crate::event::AggregateRef;
 use crate::json::number::{is_same_value, read_as_float};
-use crate::json::pointer::{JsonPointer, Pattern, Places, Token, array_index};
+use crate::json::pointer::{Bound, JsonPointer, Pattern, Places, Token, array_index};
 use crate::keys::names::KeyScope;
 use crate::schema::upcast::metadata::Metadata;
 use crate::seal::normalize::Normalizers;
@@ -68,8 +68,8 @@ impl Owners {
         self.known.get_or_init(|| self.sealed.as_ref().map(of).unwrap_or_default())
     }
 
-    fn of(&self, plan: &Plan, field: &Field, indexes: &[u32], payload: &Value, beside: Beside<'_>) -> Owned {
-        let Some(named) = self.named(plan, field, indexes, payload, beside) else { return Owned::Unnamed };
+    fn of(&self, plan: &Plan, field: &Field, bound: &[Bound], payload: &Value, beside: Beside<'_>) -> Owned {
+        let Some(named) = self.named(plan, field, bound, payload, beside) else { return Owned::Unnamed };
         let known = self.known();
         match (known.shredded.contains_key(&named), known.live.contains_key(&named)) {
             (true, false) => Owned::Shredded,
@@ -83,7 +83,7 @@ impl Owners {
         &self,
         plan: &Plan,
         field: &Field,
-        indexes: &[u32],
+        bound: &[Bound],
         payload: &Value,
         beside: Beside<'_>,
     ) -> Option<KeyScope> {
@@ -94,8 +94,12 @@ impl Owners {
             }
             FieldOwner::Subject { kind, capture } => {
                 let pattern = plan.captures.get(*capture)?;
-                self.by_id(kind, payload.pointer(&pattern.at(indexes))?)?
+                self.by_id(kind, payload.pointer(&pattern.at(bound))?)?
             }
+            FieldOwner::Member { kind, binding } => match bound.get(*binding)? {
+                Bound::Name(name) => KeyScope::new(Arc::clone(kind), Arc::clone(name)),
+                Bound::Index(_) => return None,
+            },
             FieldOwner::Metadata { kind, pointer, .. } => {
                 let pattern = plan.metadata.get(*pointer)?;
                 self.by_id(kind, beside.metadata.value()?.pointer(&pattern.at(&[]))?)?
@@ -126,11 +130,11 @@ impl Owners {
         &self,
         plan: &Plan,
         field: &Field,
-        indexes: &[u32],
+        bound: &[Bound],
         payload: &Value,
         beside: Beside<'_>,
     ) -> Option<KeyScope> {
-        let named = self.named(plan, field, indexes, payload, beside)?;
+        let named = self.named(plan, field, bound, payload, beside)?;
         self.known().live.get(&named).cloned()
     }
 
@@ -139,11 +143,11 @@ impl Owners {
         &self,
         plan: &Plan,
         field: &Field,
-        indexes: &[u32],
+        bound: &[Bound],
         payload: &Value,
         beside: Beside<'_>,
     ) -> Option<KeyScope> {
-        let named = self.named(plan, field, indexes, payload, beside)?;
+        let named = self.named(plan, field, bound, payload, beside)?;
         self.known().shredded.get(&named).cloned()
     }
 
@@ -237,14 +241,14 @@ impl<'p> Before<'p> {
         for field in &plan.fields {
             let Some(pattern) = &field.pattern else { continue };
             let new_stand_in: Value = serde_json::from_str(&field.stand_in).unwrap_or_default();
-            for (place, indexes, value) in places(after, pattern) {
+            for (place, bound, value) in places(after, pattern) {
                 if !is_same_value(value, &new_stand_in)
                     && !self.stand_ins.iter().any(|known| is_same_value(known, value))
                 {
                     continue;
                 }
-                let counts = match owners.of(plan, field, &indexes, after, beside) {
-                    Owned::Shredded => !self.was_live(&place, value, after, plan, field, &indexes),
+                let counts = match owners.of(plan, field, &bound, after, beside) {
+                    Owned::Shredded => !self.was_live(&place, value, after, plan, field, &bound),
                     Owned::Live => false,
                     // In a part of a split, the same pointer may be another place. So it is evidence only if the part
                     // does not name an owner at all.
@@ -304,13 +308,13 @@ impl<'p> Before<'p> {
         after: &Value,
         plan: &Plan,
         field: &Field,
-        indexes: &[u32],
+        bound: &[Bound],
     ) -> bool {
         if !self.held(place, value) || self.places.touch(place) {
             return false;
         }
         let FieldOwner::Subject { kind, capture } = &field.owner else { return true };
-        let Some(id) = plan.captures.get(*capture).map(|pattern| pattern.at(indexes)) else { return true };
+        let Some(id) = plan.captures.get(*capture).map(|pattern| pattern.at(bound)) else { return true };
         let names = |id: &str| plan.normalizers.same(KeyScope::new(Arc::clone(kind), id));
         // Unless the owner's id is the same as before, the value is another owner's: that of another array element, or
         // of another part of a split.
@@ -350,28 +354,35 @@ fn any_element(value: &Value, place: &JsonPointer) -> Vec<Token> {
     place.tokens().map(step).collect()
 }
 
-pub(super) type Found<'v> = Vec<(JsonPointer, Vec<u32>, &'v Value)>;
+pub(super) type Found<'v> = Vec<(JsonPointer, Vec<Bound>, &'v Value)>;
 
-/// The places in a value that a pattern means, each with the array indexes on its way and the value there.
+/// The places in a value that a pattern means, each with what the open steps on its way stand for and the value there.
 pub(super) fn places<'v>(value: &'v Value, pattern: &Pattern) -> Found<'v> {
-    fn walk<'v>(value: &'v Value, pattern: &Pattern, tokens: &[Token], indexes: &mut Vec<u32>, found: &mut Found<'v>) {
+    fn walk<'v>(value: &'v Value, pattern: &Pattern, tokens: &[Token], bound: &mut Vec<Bound>, found: &mut Found<'v>) {
         match (tokens, value) {
-            ([], _) => found.push((JsonPointer::new_unchecked(pattern.at(indexes)), indexes.clone(), value)),
+            ([], _) => found.push((JsonPointer::new_unchecked(pattern.at(bound)), bound.clone(), value)),
             ([Token::Name(name), rest @ ..], Value::Object(members)) => {
                 if let Some(member) = members.get(name) {
-                    walk(member, pattern, rest, indexes, found);
+                    walk(member, pattern, rest, bound, found);
                 }
             }
             ([Token::Name(name), rest @ ..], Value::Array(elements)) => {
                 if let Some(element) = array_index(name).and_then(|index| elements.get(usize::try_from(index).ok()?)) {
-                    walk(element, pattern, rest, indexes, found);
+                    walk(element, pattern, rest, bound, found);
                 }
             }
             ([Token::Each, rest @ ..], Value::Array(elements)) => {
                 for (index, element) in (0..).zip(elements) {
-                    indexes.push(index);
-                    walk(element, pattern, rest, indexes, found);
-                    indexes.pop();
+                    bound.push(Bound::Index(index));
+                    walk(element, pattern, rest, bound, found);
+                    bound.pop();
+                }
+            }
+            ([Token::Member, rest @ ..], Value::Object(members)) => {
+                for (name, member) in members {
+                    bound.push(Bound::Name(name.as_str().into()));
+                    walk(member, pattern, rest, bound, found);
+                    bound.pop();
                 }
             }
             _ => {}

@@ -43,14 +43,14 @@ impl BeforeStep<'_, '_> {
             let Some(plan) = after.plan else { continue };
             let root = || vec![(JsonPointer::root(), Vec::new(), after.payload)];
             let held = field.pattern.as_ref().map_or_else(root, |pattern| places(after.payload, pattern));
-            for (place, indexes, value) in held {
+            for (place, bound, value) in held {
                 let is_redacted = erased.at(&place).is_some_and(Places::is_place);
                 let owner = if is_redacted {
-                    let named = owners.shredded(plan, field, &indexes, after.payload, beside);
+                    let named = owners.shredded(plan, field, &bound, after.payload, beside);
                     named.or_else(|| self.sealed.get(&place).cloned())
                 } else if value.is_null() {
                     None
-                } else if let Some(named) = owners.live(plan, field, &indexes, after.payload, beside) {
+                } else if let Some(named) = owners.live(plan, field, &bound, after.payload, beside) {
                     let stood_in_the_clear = !self.sealed.contains_key(&place) && self.held(&place, value);
                     (!stood_in_the_clear).then_some(named)
                 } else {

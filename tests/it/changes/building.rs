@@ -128,7 +128,7 @@ fn changes_that_make_no_sense_are_refused() {
     for (changes, problem) in [
         (moved("a", "/b"), r#"pointer "a" must start with '/'"#),
         (moved("/b", ""), r#"pointer "" is the whole payload"#),
-        (new().remove("/~3"), r#"pointer "/~3" has a '~'"#),
+        (new().remove("/~4"), r#"pointer "/~4" has a '~'"#),
         (new().set_default("/l/*", 1), r#"pointer "/l/*" ends in '*'"#),
         (new().remove("/l/*"), r#"pointer "/l/*" ends in '*'"#),
         (moved("/l/*", "/m/*"), r#"pointer "/l/*" ends in '*'"#),

@@ -1,6 +1,7 @@
 //! Owners that are named outside of the payload.
 
 mod caller;
+mod members;
 mod metadata;
 
 use eventseal::error::EventFault;

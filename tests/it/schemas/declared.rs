@@ -40,7 +40,7 @@ fn every_contradiction_is_reported_on_its_own() {
         (e().protect_same_as(2), vec!["SameAsUnknown"]),
         (e().protect(&["a"], Owner::Aggregate), vec!["Pointer"]),
         (e().protect(&[""], Owner::Aggregate), vec!["Pointer"]),
-        (e().protect(&["/a~3"], Owner::Aggregate), vec!["Pointer"]),
+        (e().protect(&["/a~4"], Owner::Aggregate), vec!["Pointer"]),
         (e().protect(&["/$seal"], Owner::Aggregate), vec!["Pointer"]),
         (e().protect(&["/*"], Owner::Aggregate), vec!["NeverSeals"]),
         (e().protect(&["/*/email"], subject("K", "/*/id")), vec!["NeverSeals"]),

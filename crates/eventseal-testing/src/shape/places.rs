@@ -50,6 +50,9 @@ fn at<'s>(shape: &'s Value, tokens: &[Token]) -> At<'s> {
     if let Some(inner) = inside(shape) {
         return at(inner, tokens);
     }
+    if let (Token::Member, Some(entry)) = (token, kind.get("map")) {
+        return at(entry, rest);
+    }
     let next = match (token, kind.get("struct").or_else(|| kind.get("enum")), kind.get("list"), kind.get("tuple")) {
         (Token::Name(name), Some(members), ..) => members.get(name).and_then(|member| match member.get("alias of") {
             Some(of) => members.get(of.as_str()?),
@@ -58,7 +61,7 @@ fn at<'s>(shape: &'s Value, tokens: &[Token]) -> At<'s> {
         (Token::Name(name), _, Some(element), _) => array_index(name).map(|_| element),
         (Token::Name(name), _, _, Some(elements)) => array_index(name).and_then(|index| elements.get(index)),
         (Token::Each, _, Some(element), _) => Some(element),
-        (Token::Each, Some(_), ..) => None,
+        (Token::Each, Some(_), ..) | (Token::Member, None, Some(_), _) | (Token::Member, None, None, Some(_)) => None,
         // A map, a `*` in a tuple, a recursive type, or a part that is not traced.
         _ => return At::Unknown,
     };
@@ -131,8 +134,8 @@ pub(crate) fn touches(pattern: &[Token], way: &[Way]) -> bool {
         (Token::Name(name), Way::Member(names)) => names.contains(name),
         (Token::Name(name), Way::Element) => array_index(name).is_some(),
         (Token::Name(name), Way::Index(index)) => *name == index.to_string(),
-        (Token::Each, Way::Member(_)) => false,
-        (Token::Each, Way::Element | Way::Index(_)) | (_, Way::Entry) => true,
+        (Token::Each, Way::Member(_)) | (Token::Member, Way::Element | Way::Index(_)) => false,
+        (Token::Each, Way::Element | Way::Index(_)) | (Token::Member, Way::Member(_)) | (_, Way::Entry) => true,
     })
 }
 

@@ -54,6 +54,14 @@ fn put(at: &mut Value, tokens: &[Token], value: &Value) {
                 elements.iter_mut().for_each(|element| put(element, rest, value));
             }
         }
+        ([Token::Member, rest @ ..], at @ (Value::Null | Value::Object(_))) => {
+            if at.is_null() || at.as_object().is_some_and(Map::is_empty) {
+                *at = json!({ ID: null });
+            }
+            if let Value::Object(members) = at {
+                members.values_mut().for_each(|member| put(member, rest, value));
+            }
+        }
         _ => {}
     }
 }
