@@ -1,6 +1,7 @@
 //! The sealing engine. It turns plaintext payloads and keys into sealed payloads, and back. It does no I/O.
 //!
 //! - [`plan`] says what is protected, and `owner` whose keys protect it. [`normalize`] spells ids in one way.
+//! - [`in_the_clear`] is what functions see that name owners.
 //! - [`scan`](crate::json::scan) finds the protected values in a payload.
 //! - [`sealing`] and [`opening`] replace the values where they stand.
 //! - [`format`](mod@format) reads and writes the header. [`binding`] computes what the header is bound to.
@@ -12,6 +13,7 @@ pub(crate) mod binding;
 pub(crate) mod clear;
 pub(crate) mod detect;
 pub(crate) mod format;
+pub(crate) mod in_the_clear;
 pub(crate) mod named;
 pub(crate) mod normalize;
 pub(crate) mod opening;

@@ -130,6 +130,22 @@ pub enum EventFault {
         /// What is wrong.
         problem: &'static str,
     },
+    /// A [function that names an owner](crate::Owner::by) names nobody for a protected field, or fails. Nothing was
+    /// stored.
+    #[error(
+        "{field} is protected by the {kind} that function {by} names, but {problem}: correct the event, or leave the \
+         field out, or correct the function under a new name"
+    )]
+    NotNamed {
+        /// The protected field.
+        field: JsonPointer,
+        /// The kind of scope.
+        kind: String,
+        /// The name of the function.
+        by: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// The id of an owner can't be [normalized](crate::Owner::normalize) as the schemas say. Nothing was stored.
     #[error(
         "the id of a {kind} in this event can't be normalized ({by}): {problem}; correct the id, or what normalizes it"
@@ -371,6 +387,7 @@ impl EventFault {
             | Self::MissingScopeId { .. }
             | Self::InvalidScopeId { .. }
             | Self::NotNormalized { .. }
+            | Self::NotNamed { .. }
             | Self::PrivateMember { .. }
             | Self::SensitiveInTheClear { .. }
             | Self::LimitExceeded { .. }

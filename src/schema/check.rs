@@ -406,6 +406,12 @@ impl CheckVersion<'_> {
                 let capture = self.capture(id, pattern, &mut plan.captures);
                 FieldOwner::Subject { kind: Arc::clone(kind), capture }
             }
+            Owner::Function { kind, function, normalize } => {
+                self.kind(kind);
+                self.normalize(kind, normalize.as_ref());
+                self.function(function.name());
+                FieldOwner::Function { kind: Arc::clone(kind), function: function.clone() }
+            }
             Owner::Metadata { kind, id, normalize } | Owner::Caller { kind, id, normalize } => {
                 self.kind(kind);
                 self.normalize(kind, normalize.as_ref());

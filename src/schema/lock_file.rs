@@ -159,7 +159,7 @@ fn sorted(value: Value) -> Value {
 }
 
 /// `the aggregate`, `the aggregate as Customer`, `Customer at /customer_id`, `Customer at /actor/id in the metadata`,
-/// `Customer by the caller, at /subject in the metadata`.
+/// `Customer by the caller, at /subject in the metadata`, `Customer by function name-v1`.
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -168,6 +168,7 @@ impl fmt::Display for Owner {
             Self::Subject { kind, id, .. } => write!(f, "{kind} at {id}"),
             Self::Metadata { kind, id, .. } => write!(f, "{kind} at {id}{IN_METADATA}"),
             Self::Caller { kind, id, .. } => write!(f, "{kind} by the caller, at {id}{IN_METADATA}"),
+            Self::Function { kind, function, .. } => write!(f, "{kind} by function {}", function.name()),
         }
     }
 }

@@ -125,6 +125,8 @@ pub enum SchemaProblem {
          it, or write a typed step with Sensitive fields"
     )]
     Members(String),
+    #[error("the name of a function that names an owner {0}")]
+    FunctionName(&'static str),
     #[error("the caller names a {0} at {1:?} and at {2:?} in the metadata: keep one place for the kind")]
     CallerAtTwo(String, String, String),
     #[error(

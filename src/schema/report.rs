@@ -137,6 +137,11 @@ fn owner_of(plan: &Plan, field: &Field) -> Owner {
         FieldOwner::Aggregate { kind: Some(kind) } => {
             Owner::AggregateAs { kind: kind.clone(), normalize: plan.normalizers.of(kind).cloned() }
         }
+        FieldOwner::Function { kind, function } => Owner::Function {
+            kind: kind.clone(),
+            normalize: plan.normalizers.of(kind).cloned(),
+            function: function.clone(),
+        },
         FieldOwner::Member { kind, binding } => Owner::Subject {
             kind: kind.clone(),
             normalize: plan.normalizers.of(kind).cloned(),

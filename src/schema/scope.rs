@@ -2,8 +2,10 @@
 
 use crate::keys::names::KeyScope;
 use crate::schema::declare::{Owner, caller, caller_at, metadata, subject};
+use crate::seal::in_the_clear::InTheClear;
 use crate::seal::normalize::{Normalize, Normalizers};
 use std::fmt;
+use std::sync::Arc;
 
 /// A kind of key scope as a type. The name that is stored is written once, in its implementation. Schemas and shreds
 /// then name the type, and a misspelled one does not compile.
@@ -106,6 +108,15 @@ pub trait Scope {
     #[must_use]
     fn caller_at(pointer: impl Into<String>) -> Owner {
         normalized(caller_at(Self::KIND, pointer), Self::normalize())
+    }
+
+    /// The owner of this kind that a named function names, as [`Owner::by`] has it.
+    #[must_use]
+    fn by(
+        name: impl Into<Arc<str>>,
+        function: impl Fn(&InTheClear<'_>) -> Option<String> + Send + Sync + 'static,
+    ) -> Owner {
+        normalized(Owner::by(Self::KIND, name, function), Self::normalize())
     }
 
     /// The event's own aggregate as the owner, under this kind. It does not matter what type the aggregate has.

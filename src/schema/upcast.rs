@@ -79,7 +79,7 @@ impl Schemas {
         let (payload, metadata) = (std::mem::take(&mut event.payload), event.metadata.take());
         let start = Moving::start(&mut event, &payload, metadata.as_deref());
         let stored_metadata = Rc::clone(&start.metadata);
-        let beside = Beside { aggregate: &event.aggregate, metadata: &stored_metadata };
+        let beside = Beside { aggregate: &event.aggregate, metadata: &stored_metadata, clear: None };
         let known = OfEvent { owners: &readable.owners, beside };
         let mut done: Vec<Moving<'_>> = Vec::new();
         // The last one is the next to be taken, so that parts stay in order.
@@ -149,7 +149,7 @@ impl Schemas {
         let start = Moving::start(&mut stored, &payload, metadata.as_deref());
         let Some((schema, step)) = self.step_of(&start) else { return Ok(None) };
         let stored_metadata = Rc::clone(&start.metadata);
-        let beside = Beside { aggregate: &stored.aggregate, metadata: &stored_metadata };
+        let beside = Beside { aggregate: &stored.aggregate, metadata: &stored_metadata, clear: None };
         let known = OfEvent { owners: &Owners::default(), beside };
         let moved = self.take_step(step, schema.metadata.as_ref(), start, &stored, known)?;
         let count = u32::try_from(moved.len()).unwrap_or(u32::MAX);

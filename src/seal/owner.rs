@@ -2,12 +2,15 @@
 
 use crate::error::{Error, EventFault, Result};
 use crate::event::{EventRef, MAX_TEXT, NOT_JSON};
+use crate::json::document::Node;
 use crate::json::pointer::{Bound, JsonPointer, Pattern};
 use crate::json::scan::{Hit, MAX_DEPTH, ScanError, scan, unescape};
 use crate::json::wanted::Target;
 use crate::keys::names::KeyScope;
+use crate::seal::in_the_clear::{OwnerFn, without};
 use crate::seal::normalize::NotNormalized;
 use crate::seal::plan::{Field, FieldOwner, IN_METADATA, Plan};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -43,16 +46,57 @@ impl<'f> Names<'f> {
     }
 }
 
-/// The ids that an event's metadata names. It is read when the first id is asked for.
-pub(super) struct InMetadata<'e> {
+/// The ids that an event's metadata, or functions of what is in the clear, name. Both are read when the first id is
+/// asked for.
+pub(super) struct BesidePayload<'e> {
     plan: &'e Plan,
     event: EventRef<'e>,
     hits: OnceCell<Vec<Hit>>,
+    /// What is found in the payload.
+    in_payload: &'e [Hit],
+    clear: OnceCell<Clear>,
 }
 
-impl<'e> InMetadata<'e> {
-    pub(super) fn new(plan: &'e Plan, event: EventRef<'e>) -> Self {
-        Self { plan, event, hits: OnceCell::new() }
+/// The parts of an event that are stored in the clear.
+struct Clear {
+    metadata: Option<Value>,
+    payload: Value,
+}
+
+impl<'e> BesidePayload<'e> {
+    pub(super) fn new(plan: &'e Plan, event: EventRef<'e>, in_payload: &'e [Hit]) -> Self {
+        Self { plan, event, hits: OnceCell::new(), in_payload, clear: OnceCell::new() }
+    }
+
+    /// The id that a function names.
+    fn named_by(&self, function: &OwnerFn) -> std::result::Result<String, &'static str> {
+        let clear = match self.clear.get() {
+            Some(clear) => clear,
+            None => {
+                let clear = self.clear().ok_or("the payload or the metadata is not JSON that serde_json can hold")?;
+                self.clear.get_or_init(|| clear)
+            }
+        };
+        let id = function.id(self.event.aggregate, clear.metadata.as_ref(), &clear.payload)?;
+        check_id(&id).map(|()| id)
+    }
+
+    /// What is stored in the clear. `None` if it can't be read.
+    fn clear(&self) -> Option<Clear> {
+        let text = |bytes: &'e [u8]| Some(Node::Text(std::str::from_utf8(bytes).ok()?));
+        let metadata = match self.event.metadata {
+            Some(stored) => Some(text(stored)?.into_value().ok()?),
+            None => None,
+        };
+        if self.plan.whole.is_some() {
+            return Some(Clear { metadata, payload: Value::Null });
+        }
+        let places = self.in_payload.iter().filter_map(|hit| match hit.target {
+            Target::Field(index) => Some(self.plan.fields[index].place(&hit.bound)),
+            Target::Capture(_) => None,
+        });
+        let payload = without(text(self.event.payload)?, &places.collect::<Vec<_>>())?;
+        Some(Clear { metadata, payload })
     }
 
     /// The JSON text at a pointer of the plan; `None` if there is none.
@@ -89,13 +133,13 @@ fn unreadable(error: &ScanError) -> EventFault {
 
 /// The key scope whose keys protect a place. `named` is the hit that names the owner in the payload.
 pub(super) fn scope_of(
-    metadata: &InMetadata<'_>,
+    metadata: &BesidePayload<'_>,
     field: &Field,
     hit: &Hit,
     place: &str,
     named: Option<&Hit>,
 ) -> Result<KeyScope> {
-    let InMetadata { plan, event, .. } = metadata;
+    let BesidePayload { plan, event, .. } = metadata;
     let event_id = event.event_id;
     match &field.owner {
         FieldOwner::Aggregate { kind } => {
@@ -115,6 +159,18 @@ pub(super) fn scope_of(
             let pointer = || format!("{pattern}, by the name of a member,");
             let fault = |problem| EventFault::InvalidScopeId { kind: kind.to_string(), pointer: pointer(), problem };
             normalized(plan, kind, id.map_err(|problem| Error::Event { event_id, fault: fault(problem) })?, event_id)
+        }
+        FieldOwner::Function { kind, function } => {
+            let id = metadata.named_by(function).map_err(|problem| Error::Event {
+                event_id,
+                fault: EventFault::NotNamed {
+                    field: JsonPointer::new_unchecked(place),
+                    kind: kind.to_string(),
+                    by: function.name().to_owned(),
+                    problem,
+                },
+            })?;
+            normalized(plan, kind, &id, event_id)
         }
         FieldOwner::Metadata { kind, pointer, .. } => {
             let id = metadata.id(*pointer)?;

@@ -2,6 +2,7 @@
 
 use crate::json::pointer::{Bound, JsonPointer, Pattern};
 use crate::json::wanted::{Target, Wanted};
+use crate::seal::in_the_clear::OwnerFn;
 use crate::seal::normalize::Normalizers;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub(crate) enum FieldOwner {
     Subject { kind: Arc<str>, capture: usize },
     /// The subject whose id is the name of the member for which this open step of the field's pattern stands.
     Member { kind: Arc<str>, binding: usize },
+    /// The subject that this function names.
+    Function { kind: Arc<str>, function: OwnerFn },
     /// The subject whose id the metadata has at the place of this index in [`Plan::metadata`].
     Metadata {
         kind: Arc<str>,
@@ -65,7 +68,10 @@ impl FieldOwner {
     pub(crate) fn kind(&self) -> Option<&Arc<str>> {
         match self {
             Self::Aggregate { kind } => kind.as_ref(),
-            Self::Subject { kind, .. } | Self::Member { kind, .. } | Self::Metadata { kind, .. } => Some(kind),
+            Self::Subject { kind, .. }
+            | Self::Member { kind, .. }
+            | Self::Function { kind, .. }
+            | Self::Metadata { kind, .. } => Some(kind),
         }
     }
 }

@@ -16,7 +16,8 @@ use crate::seal::detect::{is_sealed, may_hold_header};
 use crate::seal::format::{
     Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PADDING, MAX_PAYLOAD, MAX_POINTER, Mode, write_core,
 };
-use crate::seal::owner::{InMetadata, Names, scope_of};
+use crate::seal::in_the_clear::NOBODY;
+use crate::seal::owner::{BesidePayload, Names, scope_of};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::token::{push_token, token_length};
 use std::borrow::Cow;
@@ -117,7 +118,7 @@ impl<'a> Draft<'a> {
         let names = Names::new(plan, &found.hits);
         let mut known_scopes = HashMap::new();
         // Fields of one owner mostly stand together, so the owner is resolved once for them.
-        let metadata = InMetadata::new(plan, event);
+        let metadata = BesidePayload::new(plan, event, &found.hits);
         let mut last: Option<LastOwner<'_>> = None;
         for hit in &found.hits {
             let Target::Field(index) = hit.target else { continue };
@@ -137,11 +138,10 @@ impl<'a> Draft<'a> {
                 None => match scope_of(&metadata, field, hit, &pointer, named) {
                     Ok(scope) => draft.scope_index(scope, &mut known_scopes)?,
                     // A null without a named subject has nothing to protect.
-                    Err(Error::Event { fault: EventFault::MissingScopeId { .. }, .. })
-                        if hit.span.of(payload) == b"null" =>
-                    {
-                        continue;
-                    }
+                    Err(Error::Event {
+                        fault: EventFault::MissingScopeId { .. } | EventFault::NotNamed { problem: NOBODY, .. },
+                        ..
+                    }) if hit.span.of(payload) == b"null" => continue,
                     Err(error) => return Err(error),
                 },
             };
@@ -189,7 +189,7 @@ impl<'a> Draft<'a> {
         }
         let hit = Hit { target: Target::Field(0), bound: Vec::new(), span };
         let named = Names::new(plan, &found.hits).owner_of(field, &hit);
-        let scope = scope_of(&InMetadata::new(plan, event), field, &hit, "", named)?;
+        let scope = scope_of(&BesidePayload::new(plan, event, &found.hits), field, &hit, "", named)?;
         let scope = draft.scope_index(scope, &mut HashMap::new())?;
         draft.push(span, "".into(), Under::Scope(scope), field.pad)?;
         Ok(draft)

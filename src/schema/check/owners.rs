@@ -1,5 +1,7 @@
 //! Checks where owners are named outside of payloads.
 
+use crate::error::InputFault;
+use crate::event::check_text;
 use crate::json::pointer::{Pattern, Token};
 use crate::json::scan::{MAX_DEPTH, SEAL_MEMBER};
 use crate::schema::check::{CheckVersion, TOO_DEEP};
@@ -22,6 +24,13 @@ impl CheckVersion<'_> {
                 self.add(SchemaProblem::CallersAtOne((*other).to_owned(), kind.to_string(), at(*pointer)));
             }
             known.push((&**kind, *pointer));
+        }
+    }
+
+    /// A function has a name, which the schema lock holds.
+    pub(super) fn function(&mut self, name: &str) {
+        if let Err(crate::Error::Input(InputFault::InvalidText { problem, .. })) = check_text("", name) {
+            self.add(SchemaProblem::FunctionName(problem));
         }
     }
 

@@ -158,7 +158,10 @@ fn lost_owners(changes: &[Change<Pattern>], to: &Plan) -> Vec<(String, String)> 
     let subjects = to.fields.iter().chain(&to.whole).filter_map(|field| match &field.owner {
         FieldOwner::Subject { capture, .. } => Some((to.captures.get(*capture)?, field)),
         // Steps of the payload do not change the metadata.
-        FieldOwner::Aggregate { .. } | FieldOwner::Member { .. } | FieldOwner::Metadata { .. } => None,
+        FieldOwner::Aggregate { .. }
+        | FieldOwner::Member { .. }
+        | FieldOwner::Function { .. }
+        | FieldOwner::Metadata { .. } => None,
     });
     let lost = subjects.filter(|(id, _)| is_lost(id));
     lost.map(|(id, field)| {

@@ -5,10 +5,12 @@
 //! was shredded, the value counts as live. The time is linear in the sizes of the payloads.
 
 use crate::event::AggregateRef;
+use crate::json::document::Node;
 use crate::json::number::{is_same_value, read_as_float};
 use crate::json::pointer::{Bound, JsonPointer, Pattern, Places, Token, array_index};
 use crate::keys::names::KeyScope;
 use crate::schema::upcast::metadata::Metadata;
+use crate::seal::in_the_clear::without;
 use crate::seal::normalize::Normalizers;
 use crate::seal::places::{KeyOwner, SealedPlaces};
 use crate::seal::plan::{Field, FieldOwner, Plan};
@@ -41,8 +43,21 @@ struct Known {
 #[derive(Clone, Copy)]
 pub(super) struct Beside<'e> {
     pub(super) aggregate: &'e AggregateRef,
-    /// As they are stored: no step has changed them.
+    /// As it is stored: no step has changed it.
     pub(super) metadata: &'e Metadata<'e>,
+    /// Keeps what is in the clear in one payload, once a function asks for it.
+    pub(super) clear: Option<&'e OnceCell<Value>>,
+}
+
+/// What a payload has in the clear, by the plan of its version.
+fn in_the_clear(plan: &Plan, payload: &Value) -> Value {
+    if plan.whole.is_some() {
+        return Value::Null;
+    }
+    let patterns = plan.fields.iter().filter_map(|field| field.pattern.as_ref());
+    let protected: Vec<JsonPointer> =
+        patterns.flat_map(|pattern| places(payload, pattern)).map(|(place, ..)| place).collect();
+    without(Node::Parsed(payload.clone()), &protected).unwrap_or_default()
 }
 
 /// What is known about the owner of a place.
@@ -95,6 +110,11 @@ impl Owners {
             FieldOwner::Subject { kind, capture } => {
                 let pattern = plan.captures.get(*capture)?;
                 self.by_id(kind, payload.pointer(&pattern.at(bound))?)?
+            }
+            FieldOwner::Function { kind, function } => {
+                let clear = beside.clear?.get_or_init(|| in_the_clear(plan, payload));
+                let id = function.id(beside.aggregate, beside.metadata.value(), clear).ok()?;
+                KeyScope::new(Arc::clone(kind), id)
             }
             FieldOwner::Member { kind, binding } => match bound.get(*binding)? {
                 Bound::Name(name) => KeyScope::new(Arc::clone(kind), Arc::clone(name)),
@@ -238,6 +258,8 @@ impl<'p> Before<'p> {
         split: bool,
     ) -> HashSet<JsonPointer> {
         let mut found = HashSet::new();
+        let clear = OnceCell::new();
+        let beside = Beside { clear: Some(&clear), ..beside };
         for field in &plan.fields {
             let Some(pattern) = &field.pattern else { continue };
             let new_stand_in: Value = serde_json::from_str(&field.stand_in).unwrap_or_default();

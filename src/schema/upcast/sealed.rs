@@ -11,6 +11,7 @@ use crate::keys::names::KeyScope;
 use crate::schema::upcast::redaction::{Beside, Owners, places};
 use crate::seal::plan::Plan;
 use serde_json::Value;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 
 /// The owners of sealed values, by place.
@@ -39,6 +40,8 @@ impl BeforeStep<'_, '_> {
     pub(super) fn sealed_after(&mut self, after: &AfterStep<'_>, owners: &Owners, beside: Beside<'_>) -> SealedBy {
         let mut found = SealedBy::new();
         let erased = Places::of(after.redacted);
+        let clear = OnceCell::new();
+        let beside = Beside { clear: Some(&clear), ..beside };
         for field in after.plan.into_iter().flat_map(|plan| plan.fields.iter().chain(&plan.whole)) {
             let Some(plan) = after.plan else { continue };
             let root = || vec![(JsonPointer::root(), Vec::new(), after.payload)];

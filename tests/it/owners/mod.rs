@@ -1,6 +1,7 @@
 //! Owners that are named outside of the payload.
 
 mod caller;
+mod functions;
 mod members;
 mod metadata;
 
