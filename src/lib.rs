@@ -225,24 +225,35 @@ pub mod __private {
     {
     }
 
+    /// Looks whether a type that is called plain is a part that protects something. For all other types, `Unknown` has
+    /// the constant.
+    #[derive(Debug)]
+    pub struct Probe<T: ?Sized>(std::marker::PhantomData<T>);
+
+    impl<T: EventPart + ?Sized> Probe<T> {
+        /// What the type says.
+        pub const PROTECTS: bool = T::PROTECTS;
+    }
+
+    /// See [`Probe`].
+    pub trait Unknown {
+        /// Nothing is known of the type.
+        const PROTECTS: bool = false;
+    }
+
+    impl<T: ?Sized> Unknown for Probe<T> {}
+
     /// Compiles if the value is an `Option`, and goes through it.
     #[must_use]
     pub fn through<T>(option: &Option<T>) -> Option<&T> {
         option.as_ref()
     }
 
-    /// Compiles if a version of an event type follows another.
-    pub const fn assert_follows(old_type: &str, old_version: u32, new_type: &str, new_version: u32) {
-        assert!(
-            crate::schema::typed::is_same(old_type, new_type),
-            "`previous` is a type of another event type: events of a type become another type by a step that is \
-            declared \
-             by hand, with event(…)"
-        );
-        assert!(
-            old_version < new_version && new_version - old_version == 1,
-            "`previous` is not the version before this one: name the type of that version"
-        );
+    /// Is one version of an event type just before another?
+    #[must_use]
+    pub const fn follows(old_type: &str, old_version: u32, new_type: &str, new_version: u32) -> bool {
+        let is_before = old_version < new_version && new_version - old_version == 1;
+        is_before && crate::schema::typed::is_same(old_type, new_type)
     }
 }
 

@@ -175,8 +175,8 @@ pub enum EventFault {
     /// does not protect, so it would be stored in the clear. Nothing was stored.
     #[error(
         "{pointer} is a Sensitive, but {event_type} version {event_version} does not protect it, so it would be \
-         stored in the clear: protect the place in the schema (of a type that is registered), or take the Sensitive \
-         away if everybody may read it"
+         stored in the clear: protect the place in the schema (of a type that is registered), remove an \
+         #[event(plain)] on the way to it, or take the Sensitive away if everybody may read it"
     )]
     SensitiveInTheClear {
         /// The event's type.
@@ -199,8 +199,8 @@ pub enum EventFault {
     /// from the
     /// store, so it is stored already.
     #[error(
-        "{target} has no arm for {event_type} and holds it as it was read, so it is stored already: append a new \
-         event of a type that has an arm"
+        "{target} has no variant for {event_type} and holds it as it was read, so it is stored already: append a new \
+         event of a type that has a variant"
     )]
     CatchAll {
         /// The event's type.
@@ -346,7 +346,8 @@ pub enum EventFault {
     },
     /// The event is of a type that a [`Events`](crate::Events) does not decode.
     #[error(
-        "{target} decodes no {event_type}: give it an arm for that type, or a catch-all (`_ => Other`), or read other \
+        "{target} decodes no {event_type}: give it a variant for that type, or a catch-all (`#[event(other)]`), or \
+        read other \
          types only"
     )]
     UnexpectedType {

@@ -66,9 +66,17 @@ pub(crate) struct VersionDecl {
     pub(crate) stand_ins: Vec<(String, Value)>,
     pub(crate) pads: Vec<(String, usize)>,
     /// The Rust type that declares the version by its derive.
-    pub(crate) derived: Option<&'static str>,
+    pub(crate) derived: Option<Derived>,
     /// What is wrong with that type.
     pub(crate) problems: Vec<SchemaProblem>,
+}
+
+/// A Rust type that declares a version by its derive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Derived {
+    pub(crate) name: &'static str,
+    /// Where its code stands: two types may have one name.
+    pub(crate) stands: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -43,7 +43,7 @@ use std::fmt;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say what in it is protected",
-    label = "protected places inside would be stored in the clear",
+    label = "eventseal can't see whether a `Sensitive` is in it",
     note = "for a type of yours: `#[derive(eventseal::EventPart)]`",
     note = "for a type of another crate that holds nothing sensitive: `#[event(plain)]` on the field; if it does, \
         `Sensitive<{Self}>`"
@@ -110,7 +110,8 @@ pub(super) enum Kind {
     Each(LayoutFn),
     /// A list, each element of which is laid out in its own way.
     Elements(&'static [LayoutFn]),
-    /// A map. What is protected in its names or in its members has no place.
+    /// An object with members of any name: the layouts of the names, in which nothing can be protected, and of the
+    /// members.
     Map(LayoutFn, LayoutFn),
     /// A type with a derive.
     Type(&'static TypeLayout),
@@ -171,6 +172,10 @@ impl fmt::Debug for Layout {
 pub struct TypeLayout {
     /// The name of the type, with its parameters.
     pub name: fn() -> &'static str,
+    /// Where its code stands, so that types of one name are told apart.
+    pub stands: &'static str,
+    /// It is written as one type and read as another.
+    pub is_opaque: bool,
     /// What the type says of all that is in it.
     pub rules: Rules,
     /// How serde writes it.
@@ -193,6 +198,8 @@ pub struct Rules {
 pub enum OwnerRule {
     /// An owner that nothing in the payload names.
     Given(fn() -> Owner),
+    /// The subject whose id is the name of a member: a kind, which takes the name's place in a pattern.
+    Key(fn(String) -> Owner),
     /// The subject whose id stands in a field: a kind, and the field.
     Path(fn(String) -> Owner, &'static [&'static str]),
 }
@@ -223,6 +230,8 @@ pub struct FieldLayout {
     pub names: &'static [&'static str],
     /// Do its own members stand beside the other fields?
     pub flatten: bool,
+    /// A function writes it, so nothing in it can be protected.
+    pub is_opaque: bool,
     /// Where its protected places stand.
     pub layout: fn() -> Layout,
     /// What it says of them.
@@ -236,6 +245,8 @@ pub struct VariantLayout {
     pub ident: &'static str,
     /// Its name in JSON, and then its aliases.
     pub names: &'static [&'static str],
+    /// A function writes it, or nothing tells it from other variants, so nothing in it can be protected.
+    pub is_opaque: bool,
     /// How its content is written.
     pub body: Body,
 }

@@ -27,6 +27,15 @@ pub struct SchemaError {
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum SchemaProblem {
+    #[error(
+        "the owner of {pointer:?} is named by {path}, and it can't be seen where serde writes that field: it is \
+        skipped, a \
+         function writes it, or it lies in a type that is plain or declares no fields; name a field that is written \
+         as it is"
+    )]
+    OwnerUnseen { pointer: String, path: String },
+    #[error("{0} says that it holds Sensitive values, and not where: implement EventPart::layout for it, or derive it")]
+    SaysNotWhere(&'static str),
     #[error("{0:?} is Sensitive, and nothing says whose it is: name an owner, such as #[event(owner = aggregate)]")]
     NoOwner(String),
     #[error(
@@ -34,6 +43,8 @@ pub enum SchemaProblem {
          transparent newtype over one Sensitive"
     )]
     ListAtRoot(&'static str),
+    #[error("{0:?} belongs to key(…), the name of a member, and is in no map: name another owner, or make it a map")]
+    KeyOfNoMap(String),
     #[error("{0:?} holds Sensitive values {1}, where no pointer can name them: make it a Sensitive itself")]
     HasNoPlace(String, &'static str),
     #[error(
@@ -42,9 +53,9 @@ pub enum SchemaProblem {
     )]
     HoldsItself(&'static str),
     #[error(
-        "the variants {} and {} of {enumeration} say different things of {pointer:?}, and a pointer can't tell \
-        variants \
-         apart: make it Sensitive in both, for one owner and with one stand-in, or rename one of them",
+        "the variants {} and {} of {enumeration} differ in owner, stand-in or protection at {pointer:?}, and a pointer \
+         can't tell variants apart: make it Sensitive in both, for one owner and with one stand-in, or give them \
+         members of different names",
         variants.0, variants.1
     )]
     VariantsDisagree { enumeration: &'static str, pointer: String, variants: (&'static str, &'static str) },
@@ -53,7 +64,7 @@ pub enum SchemaProblem {
          values: write it `{variant} {{}}`, or give the enum a #[serde(tag = \"…\")]"
     )]
     VariantIsText { enumeration: &'static str, variant: &'static str },
-    #[error("{0:?} and {1:?} overlap, and only one of them is Sensitive: rename a member, or protect the outer one")]
+    #[error("two fields are written to {0:?} and {1:?}, which overlap, and only one of them is Sensitive: rename one")]
     FieldsOverlap(String, String),
     #[error("both {0} and {1} declare this version: give one of them another type or version")]
     ClaimedTwice(&'static str, &'static str),
@@ -186,14 +197,16 @@ pub enum SchemaProblem {
     #[error("{0} decodes it twice: keep one")]
     DecodedTwice(&'static str),
     #[error(
-        "{0} decodes this version, but the current one is {1}: change the VERSION of its payload type, or the schema"
+        "{0} decodes this version, but the current one is {1}: name the type of the current version, which brings \
+        those \
+         before it with `previous`, or change the schema"
     )]
     NotCurrent(&'static str, u32),
     #[error("{0} decodes it, but readers never see it, because its last step leads elsewhere: decode what it leads to")]
     NeverSeen(&'static str),
     #[error(
         "{0} decodes what it is split into, but a redacted event that was protected whole can't be split, and comes as \
-         it is: add a catch-all (`_ => Other`)"
+         it is: add a catch-all (`#[event(other)] Other(Box<PersistedEvent>)`)"
     )]
     NeedsCatchAll(&'static str),
     #[error(

@@ -28,6 +28,10 @@ use std::sync::Arc;
 ///
 /// The name of the type plays no part, so the type can be renamed. Do not change [`KIND`](Self::KIND) once something is
 /// sealed: keys under the old name stay under it, and a shred under the new name does not reach them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no kind of key scope",
+    note = "`#[derive(eventseal::Scope)]` with `#[scope(\"Customer\")]` makes a type a kind, by the name that is stored"
+)]
 pub trait Scope {
     /// The kind, as it is stored in the key table.
     const KIND: &'static str;

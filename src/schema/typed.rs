@@ -35,7 +35,7 @@ use std::any::type_name;
 /// what is protected.
 ///
 /// The name of the event type is written out, so that renaming the Rust type does not change the name that is stored. A
-/// payload type is [`Events`] by itself, and an arm of the enums that [derive](derive@crate::Events) it.
+/// payload type is [`Events`] by itself, and a variant of the enums that [derive](derive@crate::Events) it.
 ///
 /// The payload of a type that is [protected whole](crate::schema::EventSchema::protect_whole) is a
 /// `#[serde(transparent)]` newtype over a [`Sensitive`](crate::Sensitive), because nothing else is left of such a
@@ -63,7 +63,7 @@ pub trait Event: Serialize + DeserializeOwned {
 ///
 /// [Derive](derive@crate::Events) it. Implement it by hand only if that does not fit.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no type of events",
+    message = "`{Self}` is neither the payload of an event nor an enum of events",
     note = "`#[derive(eventseal::Events)]` for an enum of payload types, or `#[derive(eventseal::Event)]` for the \
     payload \
         of a single event type"
@@ -253,13 +253,13 @@ where
     schema
 }
 
-/// Bound to `Event`, so that the compiler reports a wrong arm at the arm and not inside the macro.
+/// Bound to `Event`, so that the compiler reports a wrong variant at the variant and not inside the macro.
 #[allow(clippy::missing_errors_doc, reason = "that of the trait")]
 pub fn decode<T: Event>(event: &PersistedEvent) -> Result<T> {
     Events::decode(event)
 }
 
-/// Bound to `Event`, so that the compiler reports a wrong arm at the arm and not inside the macro.
+/// Bound to `Event`, so that the compiler reports a wrong variant at the variant and not inside the macro.
 #[allow(clippy::missing_errors_doc, reason = "that of the trait")]
 pub fn encode<T: Event>(payload: &T) -> Result<NewEvent> {
     payload.encode()
@@ -283,7 +283,7 @@ pub fn catch_all<E>(event: &PersistedEvent) -> Error {
     }
 }
 
-/// A check at compile time: do two arms of an enum name one event type? It holds the message for the compiler, which is
+/// A check at compile time: do two variants of an enum name one event type? It holds the compiler's message, which is
 /// empty if they do not.
 #[derive(Debug)]
 pub struct Twice {
@@ -293,7 +293,7 @@ pub struct Twice {
 }
 
 impl Twice {
-    /// Looks for an event type that two arms name.
+    /// Looks for an event type that two variants name.
     #[must_use]
     pub const fn of(arms: &[(&str, u32)]) -> Self {
         let mut twice = Self { text: [0; 512], length: 0 };
@@ -302,9 +302,9 @@ impl Twice {
             let mut other = 0;
             while other < index {
                 if is_same(arms[index].0, arms[other].0) && twice.is_not() {
-                    twice.push("two arms are of the event type ");
+                    twice.push("two variants are of the event type ");
                     twice.push(arms[index].0);
-                    twice.push(": keep one");
+                    twice.push(": keep the newest, which brings the older ones with `previous`");
                 }
                 other += 1;
             }
@@ -322,7 +322,7 @@ impl Twice {
         }
     }
 
-    /// Does every arm name another event type?
+    /// Does every variant name another event type?
     #[must_use]
     pub const fn is_not(&self) -> bool {
         self.length == 0
@@ -334,7 +334,7 @@ impl Twice {
         match std::str::from_utf8(self.text.split_at(self.length).0) {
             Ok(text) => text,
             // The name is too long, and cut within a character.
-            Err(_) => "two arms are of the same event type: keep one",
+            Err(_) => "two variants are of the same event type: keep the newest",
         }
     }
 }

@@ -46,11 +46,14 @@ impl fmt::Debug for InTheClear<'_> {
     }
 }
 
+/// Finds the id of an owner.
+type Find = dyn Fn(&InTheClear<'_>) -> Option<String> + Send + Sync;
+
 /// A named function that names an owner: see [`Owner::by`](crate::Owner::by). Two of them are equal if their names are.
 #[derive(Clone)]
 pub struct OwnerFn {
     name: Arc<str>,
-    function: Arc<dyn Fn(&InTheClear<'_>) -> Option<String> + Send + Sync>,
+    function: Arc<Find>,
 }
 
 /// The function named nobody.

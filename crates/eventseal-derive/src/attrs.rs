@@ -20,7 +20,7 @@ pub(crate) struct Rules {
 impl Rules {
     /// Reads the attribute, if it is one of these.
     fn read(&mut self, meta: &ParseNestedMeta<'_>) -> Result<bool> {
-        let twice = || Err(meta.error("it is said twice"));
+        let twice = || Err(meta.error("it is given twice: keep one"));
         if meta.path.is_ident("owner") {
             if self.owner.is_some() {
                 return twice();
@@ -79,7 +79,9 @@ pub(crate) struct OfEvent {
     pub(crate) previous: Option<(syn::Type, bool)>,
 }
 
-const FOR_A_PART: &str = "a type takes `owner = …`, `redact_as = …`, `pad_to = …` and `crate = …`";
+const FOR_A_PART: &str = "a part takes `owner = …`, `redact_as = …`, `pad_to = …` and `crate = …`; `type`, `version` \
+    and \
+    `previous` are for derive(Event)";
 const FOR_AN_EVENT: &str = "an event takes `type = \"…\"`, `version = 1`, `previous = …` or `try_previous = …`, \
     `owner = …`, `redact_as = …`, `pad_to = …` and `crate = …`";
 const FOR_A_FIELD: &str = "a field takes `owner = …`, `redact_as = …`, `pad_to = …`, `plain` and `recursive`";
@@ -93,6 +95,11 @@ impl OfType {
         each(attributes, |meta| {
             if rules.read(&meta)? {
                 return Ok(());
+            }
+            let is_twice = (meta.path.is_ident("type") && event_type.is_some())
+                || (meta.path.is_ident("version") && version.is_some());
+            if is_twice {
+                return Err(meta.error("it is given twice: keep one"));
             }
             if meta.path.is_ident("crate") {
                 let path: syn::Path = meta.value()?.parse()?;

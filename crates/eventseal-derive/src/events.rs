@@ -20,6 +20,12 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     for variant in &data.variants {
         let payload = match &variant.fields {
             Fields::Unnamed(fields) if fields.unnamed.len() == 1 => &fields.unnamed[0].ty,
+            _ if attrs::is_other(&variant.attrs)? => {
+                return Err(syn::Error::new_spanned(
+                    variant,
+                    "the catch-all holds the event as it was read: `Other(Box<PersistedEvent>)`",
+                ));
+            }
             _ => {
                 return Err(syn::Error::new_spanned(
                     variant,

@@ -69,6 +69,15 @@ impl Field {
         self.serde.is_skipped()
     }
 
+    pub(crate) fn ever_skipped(&self) -> Option<Span> {
+        self.serde.ever_skipped()
+    }
+
+    /// Not written, whether it is read or not.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        self.serde.is_unwritten()
+    }
+
     pub(crate) fn half_skipped(&self) -> Option<Span> {
         self.serde.half_skipped()
     }
@@ -105,9 +114,19 @@ impl Field {
 
     /// What the compiler checks, each as a statement in a constant.
     pub(crate) fn checks(&self, library: &TokenStream) -> Vec<TokenStream> {
-        let Some(protects) = self.constant("PROTECTS", library) else { return Vec::new() };
-        let mut checks = Vec::new();
-        let span = self.ty.span();
+        let (mut checks, span) = (Vec::new(), self.ty.span());
+        if self.event.plain && !self.is_recursive && !self.is_skipped() {
+            let (ty, private) = (&self.ty, quote!(#library::__private));
+            checks.push(quote_spanned! {span=> {
+                #[allow(unused_imports, reason = "it is for types that are no parts")]
+                use #private::Unknown as _;
+                ::core::assert!(
+                    !#private::Probe::<#ty>::PROTECTS,
+                    "its type holds Sensitive values, so it is not plain: take #[event(plain)] away"
+                );
+            }});
+        }
+        let Some(protects) = self.constant("PROTECTS", library) else { return checks };
         let mut never = |unless: TokenStream, says: &str| {
             checks.push(quote_spanned!(span=> ::core::assert!(!#protects || #unless, #says);));
         };
@@ -122,14 +141,13 @@ impl Field {
         if self.serde.with.is_some() {
             never(
                 quote!(false),
-                "a function writes this field, so nobody can see where its Sensitive values get to: put the function \
-                on a \
-                 newtype, and make this a Sensitive of that",
+                "serde calls a function for this field, so eventseal can't see where the Sensitive is written: move \
+                the \
+                 function to a newtype, and use a Sensitive of that newtype here",
             );
         }
-        if let Some(owner) = &self.event.rules.owner {
+        if let (Some(_), Some(span)) = (&self.event.rules.owner, self.event.rules.span) {
             let needs_owner = self.constant("NEEDS_OWNER", library).unwrap_or_default();
-            let span = owner.span();
             checks.push(quote_spanned! {span=>
                 ::core::assert!(
                     !#protects || #needs_owner,
@@ -171,7 +189,8 @@ impl Field {
         let private = quote!(#library::__private);
         let rules = self.event.rules.tokens(&private);
         let (ident, flatten) = (&self.ident, self.serde.flatten);
-        let layout = if self.event.plain || self.serde.with.is_some() {
+        let is_opaque = self.serde.with.is_some();
+        let layout = if self.event.plain {
             quote!(|| #library::schema::Layout::PLAIN)
         } else {
             let part = self.part(library);
@@ -182,6 +201,7 @@ impl Field {
                 ident: #ident,
                 names: &[#(#names),*],
                 flatten: #flatten,
+                is_opaque: #is_opaque,
                 layout: #layout,
                 rules: #rules,
             }

@@ -2,6 +2,7 @@
 
 mod attrs;
 mod case;
+mod content;
 mod events;
 mod field;
 mod owner;

@@ -1,12 +1,13 @@
 //! `#[derive(EventPart)]` and `#[derive(Event)]`.
 
 use crate::attrs;
+use crate::content::{Content, Shape};
 use crate::field::Field;
 use crate::owner::{Owner, member};
 use crate::serde_attrs;
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
-use syn::{Data, DeriveInput, Fields, Generics, Ident, Result};
+use syn::{Data, DeriveInput, Generics, Ident, Result};
 
 /// `#[derive(EventPart)]`
 pub(crate) fn event_part(input: &DeriveInput) -> Result<TokenStream> {
@@ -44,8 +45,13 @@ pub(crate) fn event(input: &DeriveInput) -> Result<TokenStream> {
     let follows = event.previous.as_ref().map(|(previous, _)| {
         let span = syn::spanned::Spanned::span(previous);
         quote_spanned! {span=>
-            const _: () = #private::assert_follows(
-                <#previous as #library::Event>::TYPE, <#previous as #library::Event>::VERSION, #event_type, #version,
+            const _: () = ::core::assert!(
+                #private::follows(
+                    <#previous as #library::Event>::TYPE, <#previous as #library::Event>::VERSION,
+                    #event_type, #version,
+                ),
+                "it must be the type of the version just before this one, of the same event type: other events become \
+                 this one by a step that event(…) declares"
             );
         }
     });
@@ -95,80 +101,23 @@ struct Variant {
     content: Content,
 }
 
-/// The fields of a struct or a variant, as serde writes them.
-struct Content {
-    fields: Vec<Field>,
-    shape: Shape,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Shape {
-    Nothing,
-    Newtype,
-    Members,
-    Elements,
-}
-
-impl Content {
-    fn read(
-        fields: &Fields,
-        holder: &Ident,
-        of: &serde_attrs::OfType,
-        variant: Option<&serde_attrs::OfVariant>,
-        is_transparent: bool,
-    ) -> Result<Self> {
-        let read = |(index, field)| Field::read(field, index, holder, of, variant);
-        let mut all = fields.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
-        let shape = match fields {
-            Fields::Unit => Shape::Nothing,
-            _ if is_transparent => Shape::Newtype,
-            Fields::Named(_) => Shape::Members,
-            Fields::Unnamed(fields) if fields.unnamed.len() == 1 => Shape::Newtype,
-            Fields::Unnamed(_) => Shape::Elements,
-        };
-        all.retain(|field| !field.is_skipped());
-        if is_transparent && all.len() != 1 {
-            return Err(syn::Error::new_spanned(holder, "a transparent type has one field that is not skipped"));
-        }
-        if shape == Shape::Newtype {
-            for field in &mut all {
-                field.names.clear();
-            }
-        }
-        if shape == Shape::Elements
-            && let Some(span) = all.iter().find_map(Field::half_skipped)
-        {
-            return Err(syn::Error::new(
-                span,
-                "a field that is skipped in one direction shifts the others, so they are read from other places than \
-                 they are written to: skip it in both",
-            ));
-        }
-        Ok(Self { fields: all, shape })
-    }
-
-    fn layout(&self, library: &TokenStream) -> TokenStream {
-        let private = quote!(#library::__private);
-        let fields = self.fields.iter().enumerate().map(|(at, field)| match self.shape {
-            Shape::Elements => field.layout(&[at.to_string()], library),
-            _ => field.layout(&field.names, library),
-        });
-        match self.shape {
-            Shape::Newtype if !self.fields.is_empty() => quote!(#private::Body::Newtype(#(#fields)*)),
-            Shape::Nothing | Shape::Newtype => quote!(#private::Body::Nothing),
-            Shape::Members => quote!(#private::Body::Members(&[#(#fields),*])),
-            Shape::Elements => quote!(#private::Body::Elements(&[#(#fields),*])),
-        }
-    }
-}
-
 impl<'i> Part<'i> {
     fn read(input: &'i DeriveInput, is_event: bool) -> Result<Self> {
         let attrs = attrs::OfType::read(&input.attrs, is_event)?;
         let serde = serde_attrs::OfType::read(&input.attrs)?;
         let body = match &input.data {
             Data::Union(_) => return Err(syn::Error::new_spanned(&input.ident, "serde writes no unions")),
-            _ if serde.into.is_some() => Body::Into(serde.into.clone().unwrap_or_default()),
+            _ if serde.into.is_some() => {
+                let says =
+                    "serde writes another type in place of this one: put the attributes on the fields of that type";
+                let fields: Vec<&syn::Field> = match &input.data {
+                    Data::Struct(data) => data.fields.iter().collect(),
+                    Data::Enum(data) => data.variants.iter().flat_map(|variant| &variant.fields).collect(),
+                    Data::Union(_) => Vec::new(),
+                };
+                fields.iter().try_for_each(|field| attrs::none_at(&field.attrs, says))?;
+                Body::Into(serde.into.clone().unwrap_or_default())
+            }
             Data::Struct(data) => {
                 Body::Struct(Content::read(&data.fields, &input.ident, &serde, None, serde.transparent)?)
             }
@@ -211,7 +160,7 @@ impl<'i> Part<'i> {
         let (impl_generics, type_generics, bounds) = generics.split_for_impl();
         let (constants, checks, ways) = (self.constants(), self.checks(), self.ways()?);
         // For a type with parameters, the compiler checks each use of it.
-        let (within, beside) = match generics.type_params().next() {
+        let (within, beside) = match generics.params.first() {
             Some(_) => (quote!(#(#checks)*), TokenStream::new()),
             None => (TokenStream::new(), quote!(#(const _: () = { #checks };)*)),
         };
@@ -315,14 +264,14 @@ impl<'i> Part<'i> {
                  personal data Sensitive, or take the attribute away"
             );
             checks.push(quote_spanned!(span=> ::core::assert!(#protects, #says);));
-            if let Some(owner) = &self.attrs.rules.owner {
-                let (span, needs_owner) = (owner.span(), &self.constants_without_owner()[1]);
+            if self.attrs.rules.owner.is_some() {
+                let needs_owner = &self.constants_without_owner()[1];
                 let says = format!(
                     "all that is Sensitive in {name} says itself whose it is, so this owner would count for nothing: \
                     take \
                      it away"
                 );
-                checks.push(quote_spanned!(span=> ::core::assert!(!#protects || #needs_owner, #says);));
+                checks.push(quote_spanned!(span=> ::core::assert!(!(#protects) || (#needs_owner), #says);));
             }
         }
         checks.retain(|check| !check.is_empty());
@@ -376,6 +325,7 @@ impl<'i> Part<'i> {
 
     /// A function that nobody calls, in which the compiler follows each way to an id.
     fn ways(&self) -> Result<TokenStream> {
+        self.refuse_skipped_ids()?;
         let private = self.private();
         let ways = match &self.body {
             Body::Into(_) => match &self.attrs.rules.owner {
@@ -416,6 +366,27 @@ impl<'i> Part<'i> {
                 }
             };
         })
+    }
+
+    /// An id that serde does not write names nobody.
+    fn refuse_skipped_ids(&self) -> Result<()> {
+        let contents: Vec<&Content> = match &self.body {
+            Body::Struct(content) => vec![content],
+            Body::Enum(variants) => variants.iter().map(|variant| &variant.content).collect(),
+            Body::Into(_) => Vec::new(),
+        };
+        for content in contents {
+            let of_fields = content.fields.iter().filter_map(|field| field.event.rules.owner.as_ref());
+            for owner in self.attrs.rules.owner.iter().chain(of_fields) {
+                let Some(first) = owner.first_field() else { continue };
+                let is_written = |field: &Field| field.ident != first || !field.is_unwritten();
+                if content.skipped.iter().any(|skipped| skipped == first) || !content.fields.iter().all(is_written) {
+                    let says = format!("the field {first} names the owner, and serde does not write it: write it, too");
+                    return Err(syn::Error::new(owner.span(), says));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn ways_of_variants(&self, variants: &[Variant]) -> Result<Vec<TokenStream>> {
@@ -466,19 +437,31 @@ impl<'i> Part<'i> {
                 };
                 let variants = variants.iter().map(|variant| {
                     let (ident, names) = (variant.ident.to_string(), &variant.names);
-                    let body = match variant.serde.with {
-                        Some(_) => quote!(#private::Body::Other(|| #library::schema::Layout::PLAIN)),
-                        None => variant.content.layout(library),
-                    };
-                    quote!(#private::VariantLayout { ident: #ident, names: &[#(#names),*], body: #body })
+                    let body = variant.content.layout(library);
+                    let is_opaque =
+                        [variant.serde.with, variant.serde.untagged, self.serde.untagged].iter().any(Option::is_some);
+                    quote! {
+                        #private::VariantLayout {
+                            ident: #ident, names: &[#(#names),*], is_opaque: #is_opaque, body: #body,
+                        }
+                    }
                 });
                 quote!(#private::Body::Variants(#private::Tagging::#tagging, &[#(#variants),*]))
             }
         };
+        // It is written as one type and read as another.
+        let text = |tokens: &Option<TokenStream>| tokens.as_ref().map(ToString::to_string);
+        let is_opaque = self.serde.from.is_some() && text(&self.serde.from) != text(&self.serde.into);
         quote! {
             #library::schema::Layout::of_type(
                 const {
-                    &#private::TypeLayout { name: #private::type_name::<Self>, rules: #rules, body: #body }
+                    &#private::TypeLayout {
+                        name: #private::type_name::<Self>,
+                        stands: ::core::concat!(::core::file!(), ":", ::core::line!(), ":", ::core::column!()),
+                        is_opaque: #is_opaque,
+                        rules: #rules,
+                        body: #body,
+                    }
                 },
             )
         }

@@ -55,6 +55,7 @@ pub(crate) struct OfField {
     pub(crate) flatten: bool,
     skip_writing: Option<Span>,
     skip_reading: Option<Span>,
+    skip_if: Option<Span>,
     /// A function writes or reads it.
     pub(crate) with: Option<Span>,
 }
@@ -126,7 +127,11 @@ impl OfField {
                 "skip_serializing" => found.skip_writing = Some(span),
                 "skip_deserializing" => found.skip_reading = Some(span),
                 "with" | "serialize_with" | "deserialize_with" => found.with = Some(text(&meta)?.span()),
-                "skip_serializing_if" | "default" | "bound" | "borrow" => skip(&meta)?,
+                "skip_serializing_if" => {
+                    found.skip_if = Some(span);
+                    skip(&meta)?;
+                }
+                "default" | "bound" | "borrow" => skip(&meta)?,
                 "getter" => return Err(meta.error("eventseal can't see what a getter returns: use a type of your own")),
                 _ => return Err(unknown(&meta)),
             }
@@ -146,9 +151,17 @@ impl OfField {
         self.skip_writing.is_some() && self.skip_reading.is_some()
     }
 
-    /// Skipped in one direction alone.
+    pub(crate) fn ever_skipped(&self) -> Option<Span> {
+        self.skip_writing.or(self.skip_reading)
+    }
+
+    pub(crate) fn is_unwritten(&self) -> bool {
+        self.skip_writing.is_some()
+    }
+
+    /// Skipped in one direction alone, or sometimes.
     pub(crate) fn half_skipped(&self) -> Option<Span> {
-        if self.is_skipped() { None } else { self.skip_writing.or(self.skip_reading) }
+        if self.is_skipped() { None } else { self.skip_writing.or(self.skip_reading).or(self.skip_if) }
     }
 
     /// The names under which it is written and read. The written one comes first.
@@ -244,6 +257,8 @@ fn both<T: Clone>(meta: &ParseNestedMeta<'_>, read: fn(&LitStr) -> Result<T>) ->
         let value = Some(read(&text(&meta)?)?);
         if meta.path.is_ident("serialize") {
             found.write = value;
+        } else if meta.path.is_ident("deserialize") && found.read.is_some() {
+            return Err(meta.error("name one here, and the others with #[serde(alias = \"…\")]"));
         } else if meta.path.is_ident("deserialize") {
             found.read = value;
         } else {

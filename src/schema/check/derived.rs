@@ -50,15 +50,15 @@ pub(super) fn joined(
     match (known.derived, version.derived) {
         (None, None) => add(SchemaProblem::VersionTwice),
         (Some(one), Some(other)) if one == other => {}
-        (Some(one), Some(other)) => add(SchemaProblem::ClaimedTwice(one, other)),
+        (Some(one), Some(other)) => add(SchemaProblem::ClaimedTwice(one.name, other.name)),
         (Some(by), None) => {
             if let Some(difference) = difference(known, &version) {
-                add(SchemaProblem::DeclaredOtherwise(by, difference));
+                add(SchemaProblem::DeclaredOtherwise(by.name, difference));
             }
         }
         (None, Some(by)) => {
             if let Some(difference) = difference(&version, known) {
-                add(SchemaProblem::DeclaredOtherwise(by, difference));
+                add(SchemaProblem::DeclaredOtherwise(by.name, difference));
             }
             return Some(version);
         }

@@ -117,8 +117,6 @@ each! {
     HashSet<T, S>, (S);
 }
 
-const IN_A_MAP: &str = "a map holds Sensitive values, and no pointer stands for all members of an object: make the map \
-    itself a Sensitive, or a list of structs";
 const IN_A_NAME: &str = "the keys of a map hold Sensitive values, and names of members can't be protected: use a list \
     of \
     pairs, or make the map itself a Sensitive";
@@ -129,13 +127,8 @@ macro_rules! maps {
             const PROTECTS: bool = K::PROTECTS || V::PROTECTS;
             const NEEDS_OWNER: bool = K::NEEDS_OWNER || V::NEEDS_OWNER;
             const IS_OBJECT: bool = true;
-            const REFUSED: Option<&'static str> = if K::PROTECTS {
-                Some(IN_A_NAME)
-            } else if V::PROTECTS {
-                Some(IN_A_MAP)
-            } else {
-                None
-            };
+            const REFUSED: Option<&'static str> =
+                if K::PROTECTS { Some(IN_A_NAME) } else { first_of(&[K::REFUSED, V::REFUSED]) };
             type Id = NoId;
 
             fn layout() -> Layout {

@@ -2,7 +2,7 @@
 
 use super::{Body, EventPart, FieldLayout, Kind, Layout, OwnerRule, Rules, Tagging, TypeLayout, VariantLayout};
 use crate::json::pointer::{Token, text_of};
-use crate::schema::declare::{FieldDecl, Owner, VersionDecl};
+use crate::schema::declare::{Derived, FieldDecl, Owner, VersionDecl};
 use crate::schema::problem::SchemaProblem;
 use serde_json::Value;
 use std::any::type_name;
@@ -11,7 +11,8 @@ use std::any::type_name;
 pub(crate) fn declared<T: EventPart>(number: u32) -> VersionDecl {
     let mut walk = Walk { problems: Vec::new(), stack: Vec::new(), again: Vec::new(), is_list: false };
     let leaves = walk.layout(T::layout(), &Level::default());
-    let mut version = VersionDecl { number, derived: Some(type_name::<T>()), ..VersionDecl::default() };
+    let derived = Some(Derived { name: type_name::<T>(), stands: stands_at(T::layout()) });
+    let mut version = VersionDecl { number, derived, ..VersionDecl::default() };
     for leaf in leaves {
         let Holds::Protected(protected) = leaf.holds else { continue };
         let pointer = text_of(&leaf.tokens);
@@ -30,20 +31,38 @@ pub(crate) fn declared<T: EventPart>(number: u32) -> VersionDecl {
         walk.problems.push(SchemaProblem::ListAtRoot(type_name::<T>()));
     }
     version.unprotected = version.fields.is_empty() && version.whole.is_none();
+    if T::PROTECTS && version.unprotected && walk.problems.is_empty() {
+        walk.problems.push(SchemaProblem::SaysNotWhere(type_name::<T>()));
+    }
     walk.problems.dedup();
     version.problems = walk.problems;
     version
+}
+
+/// Where the code of a type with a derive stands.
+fn stands_at(layout: Layout) -> &'static str {
+    if let Kind::Type(layout) = layout.0 { layout.stands } else { "" }
 }
 
 /// Where the walk is, and what was said on the way there.
 #[derive(Clone, Default)]
 struct Level {
     tokens: Vec<Token>,
-    owner: Option<Owner>,
+    owner: Option<Named>,
     stand_in: Option<fn() -> Value>,
     pad: Option<usize>,
     /// Other members stand beside what is written here: a variant without content is a member too.
     is_shared: bool,
+}
+
+/// An owner that was named on the way.
+#[derive(Clone)]
+enum Named {
+    Owner(Owner),
+    /// The owner that the name of a member names, in the next map on the way.
+    Key(fn(String) -> Owner),
+    /// A field names it that is not where the compiler sees it.
+    Unseen(&'static [&'static str]),
 }
 
 impl Level {
@@ -59,7 +78,7 @@ impl Level {
     }
 
     /// What is said later, further in, wins. `owner` is made of the rule's owner, where it names one here.
-    fn with(&self, rules: &Rules, owner: Option<Owner>) -> Self {
+    fn with(&self, rules: &Rules, owner: Option<Named>) -> Self {
         let mut level = self.clone();
         level.owner = owner.or(level.owner);
         level.stand_in = rules.stand_in.or(level.stand_in);
@@ -92,12 +111,15 @@ struct Protected {
     pad: Option<usize>,
 }
 
+const BY_A_FUNCTION: &str = "that a function writes, or in a variant without a tag";
+const READ_OTHERWISE: &str = "and is read as another type than it is written as";
+
 struct Walk {
     problems: Vec<SchemaProblem>,
-    /// The types that the walk is in.
-    stack: Vec<&'static str>,
+    /// The types that the walk is in, by name and place.
+    stack: Vec<(&'static str, &'static str)>,
     /// The types that hold themselves.
-    again: Vec<&'static str>,
+    again: Vec<(&'static str, &'static str)>,
     /// The payload is a list.
     is_list: bool,
 }
@@ -109,7 +131,7 @@ impl Walk {
             Kind::Protected => vec![Leaf {
                 tokens: level.tokens.clone(),
                 holds: Holds::Protected(Protected {
-                    owner: level.owner.clone(),
+                    owner: self.owner(level),
                     stand_in: level.stand_in.map(|stand_in| stand_in()),
                     pad: level.pad,
                 }),
@@ -125,12 +147,21 @@ impl Walk {
                 elements.flat_map(|(at, layout)| self.layout(layout(), &level.member(&at.to_string()))).collect()
             }
             Kind::Map(names, members) => {
+                let is_protected =
+                    |leaves: &[Leaf]| leaves.iter().any(|leaf| matches!(leaf.holds, Holds::Protected(_)));
+                let mut inside = level.at(Token::Member);
+                if let Some(Named::Key(owner)) = &inside.owner {
+                    let label = text_of(&inside.tokens).rsplit('/').next().unwrap_or_default().to_owned();
+                    inside.owner = Some(Named::Owner(owner(label)));
+                }
+                let leaves = self.layout(members(), &inside);
                 // The compiler finds it too, but for a type that holds itself.
-                let inside = level.member("…");
-                let mut leaves = self.layout(names(), &inside);
-                leaves.extend(self.layout(members(), &inside));
-                if leaves.iter().any(|leaf| matches!(leaf.holds, Holds::Protected(_))) {
-                    self.problems.push(SchemaProblem::HasNoPlace(text_of(&level.tokens), "in a map"));
+                if is_protected(&self.layout(names(), &inside)) {
+                    self.problems.push(SchemaProblem::HasNoPlace(text_of(&level.tokens), "in names of members"));
+                } else if is_protected(&leaves) && (level.is_shared || level.tokens.is_empty()) {
+                    self.problems.push(SchemaProblem::HasNoPlace(text_of(&level.tokens), "beside other members"));
+                } else if is_protected(&leaves) {
+                    return leaves;
                 }
                 vec![Leaf { tokens: level.tokens.clone(), holds: Holds::Plain }]
             }
@@ -138,13 +169,29 @@ impl Walk {
         }
     }
 
+    fn owner(&mut self, level: &Level) -> Option<Owner> {
+        match level.owner.clone()? {
+            Named::Owner(owner) => Some(owner),
+            Named::Unseen(path) => {
+                let (pointer, path) = (text_of(&level.tokens), path.join("."));
+                self.problems.push(SchemaProblem::OwnerUnseen { pointer, path });
+                Some(Owner::Aggregate) // it is a problem already
+            }
+            Named::Key(owner) => {
+                self.problems.push(SchemaProblem::KeyOfNoMap(text_of(&level.tokens)));
+                Some(owner(String::new()))
+            }
+        }
+    }
+
     fn type_layout(&mut self, layout: &'static TypeLayout, level: &Level) -> Vec<Leaf> {
         let name = (layout.name)();
-        if self.stack.contains(&name) {
-            self.again.push(name);
+        let id = (name, layout.stands);
+        if self.stack.contains(&id) {
+            self.again.push(id);
             return vec![Leaf { tokens: level.tokens.clone(), holds: Holds::Plain }];
         }
-        self.stack.push(name);
+        self.stack.push(id);
         let leaves = match &layout.body {
             Body::Variants(tagging, variants) => self.variants(name, *tagging, variants, &layout.rules, level),
             body => {
@@ -153,7 +200,8 @@ impl Walk {
             }
         };
         self.stack.pop();
-        if self.again.contains(&name) && leaves.iter().any(|leaf| matches!(leaf.holds, Holds::Protected(_))) {
+        let leaves = if layout.is_opaque { self.opaque(&leaves, level, READ_OTHERWISE) } else { leaves };
+        if self.again.contains(&id) && leaves.iter().any(|leaf| matches!(leaf.holds, Holds::Protected(_))) {
             self.problems.push(SchemaProblem::HoldsItself(name));
         }
         leaves
@@ -185,6 +233,14 @@ impl Walk {
     fn field(&mut self, field: &FieldLayout, fields: &[FieldLayout], level: &Level) -> Vec<Leaf> {
         let level = level.with(&field.rules, owner_among(field.rules.owner.as_ref(), fields, level));
         let layout = (field.layout)();
+        if field.is_opaque {
+            let leaves = self.layout(layout, &level);
+            let mut leaves = self.opaque(&leaves, &level, BY_A_FUNCTION);
+            for leaf in &mut leaves {
+                leaf.tokens.extend(field.names.first().map(|name| Token::Name((*name).to_owned())));
+            }
+            return leaves;
+        }
         if field.flatten {
             let level = Level { is_shared: true, ..level };
             let mut leaves = self.layout(layout, &level);
@@ -199,6 +255,14 @@ impl Walk {
             return self.layout(layout, &level);
         }
         field.names.iter().flat_map(|name| self.layout(layout, &level.member(name))).collect()
+    }
+
+    /// Nothing in here can be protected, because nobody knows where it is written.
+    fn opaque(&mut self, leaves: &[Leaf], level: &Level, because: &'static str) -> Vec<Leaf> {
+        if leaves.iter().any(|leaf| matches!(leaf.holds, Holds::Protected(_))) {
+            self.problems.push(SchemaProblem::HasNoPlace(text_of(&level.tokens), because));
+        }
+        vec![Leaf { tokens: level.tokens.clone(), holds: Holds::Plain }]
     }
 
     fn variants(
@@ -233,10 +297,6 @@ impl Walk {
                 }
             }
         }
-        let is_protected = |(_, leaf): &(_, Leaf)| matches!(leaf.holds, Holds::Protected(_));
-        if matches!(tagging, Tagging::Untagged) && all.iter().any(is_protected) {
-            self.problems.push(SchemaProblem::HasNoPlace(text_of(&level.tokens), "in an untagged enum"));
-        }
         all.into_iter().map(|(_, leaf)| leaf).collect()
     }
 
@@ -244,7 +304,8 @@ impl Walk {
         let mut leaves = Vec::new();
         let mut within = |walk: &mut Self, level: &Level| {
             let owner = owner_at(rules.owner.as_ref(), &variant.body, level);
-            leaves.extend(walk.body(&variant.body, &level.with(rules, owner)));
+            let found = walk.body(&variant.body, &level.with(rules, owner));
+            leaves.extend(if variant.is_opaque { walk.opaque(&found, level, BY_A_FUNCTION) } else { found });
         };
         match tagging {
             Tagging::External if matches!(variant.body, Body::Nothing) && !level.is_shared => {
@@ -284,12 +345,13 @@ fn disagree(a: &Leaf, b: &Leaf) -> bool {
     if !(is_protected(a) || is_protected(b)) || a == b {
         return false;
     }
-    let length = a.tokens.len().min(b.tokens.len());
-    a.tokens[..length] == b.tokens[..length]
+    // Lists and objects at one place do not fit the same pointers either.
+    let are_apart = |pair: (&Token, &Token)| matches!(pair, (Token::Name(a), Token::Name(b)) if a != b);
+    !a.tokens.iter().zip(&b.tokens).any(are_apart)
 }
 
 /// The owner that a rule at a type or a variant names. `None` if no rule is there, or if its field is not among these.
-fn owner_at(rule: Option<&OwnerRule>, body: &Body, level: &Level) -> Option<Owner> {
+fn owner_at(rule: Option<&OwnerRule>, body: &Body, level: &Level) -> Option<Named> {
     match body {
         Body::Members(fields) | Body::Elements(fields) => owner_among(rule, fields, level),
         Body::Newtype(field) => owner_among(rule, std::slice::from_ref(field), level),
@@ -297,17 +359,21 @@ fn owner_at(rule: Option<&OwnerRule>, body: &Body, level: &Level) -> Option<Owne
     }
 }
 
-fn owner_among(rule: Option<&OwnerRule>, fields: &[FieldLayout], level: &Level) -> Option<Owner> {
-    match rule? {
-        OwnerRule::Given(owner) => Some(owner()),
-        OwnerRule::Path(owner, path) => Some(owner(text_of(&place_of(path, fields, &level.tokens)?))),
-    }
+fn owner_among(rule: Option<&OwnerRule>, fields: &[FieldLayout], level: &Level) -> Option<Named> {
+    Some(match rule? {
+        OwnerRule::Given(owner) => Named::Owner(owner()),
+        OwnerRule::Key(owner) => Named::Key(*owner),
+        OwnerRule::Path(owner, path) => match place_of(path, fields, &level.tokens) {
+            Some(place) => Named::Owner(owner(text_of(&place))),
+            None => Named::Unseen(path),
+        },
+    })
 }
 
 /// The place of a field that is named by the fields on the way to it.
 fn place_of(path: &[&str], fields: &[FieldLayout], level: &[Token]) -> Option<Vec<Token>> {
     let (first, mut rest) = path.split_first()?;
-    let field = fields.iter().find(|field| field.ident == *first)?;
+    let field = fields.iter().find(|field| field.ident == *first && !field.is_opaque)?;
     let mut tokens = level.to_vec();
     if !field.flatten {
         tokens.extend(field.names.first().map(|name| Token::Name((*name).to_owned())));

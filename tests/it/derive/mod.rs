@@ -1,5 +1,6 @@
 //! What types declare by their derives: places, owners, steps, and what is wrong with them.
 
+mod hidden;
 mod oracle;
 mod problems;
 mod together;

@@ -34,7 +34,8 @@ fn marked(value: &Value, at: &str, found: &mut BTreeSet<String>) {
 fn named(value: &Value, pattern: &str) -> Vec<String> {
     let mut places = vec![(String::new(), value)];
     for token in pattern.split('/').skip(1) {
-        let name = if token == "~2" { "*".to_owned() } else { token.replace("~1", "/").replace("~0", "~") };
+        let unescaped = token.replace("~3", "{").replace("~1", "/").replace("~0", "~");
+        let name = if token == "~2" { "*".to_owned() } else { unescaped };
         places = places
             .into_iter()
             .flat_map(|(at, value)| match value {
@@ -45,6 +46,10 @@ fn named(value: &Value, pattern: &str) -> Vec<String> {
                     Some(inner) => vec![(format!("{at}/{token}"), inner)],
                     None => Vec::new(),
                 },
+                Value::Object(all) if token.starts_with('{') => {
+                    let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
+                    all.iter().map(|(name, inner)| (format!("{at}/{}", escaped(name)), inner)).collect()
+                }
                 Value::Object(all) if token != "*" => {
                     let escaped = name.replace('~', "~0").replace('/', "~1");
                     all.get(&name).map(|inner| (format!("{at}/{escaped}"), inner)).into_iter().collect()
@@ -62,6 +67,9 @@ fn check<E: Event>(values: Vec<E>, aliases: &[&str]) {
     let versions = schemas.versions();
     let patterns: Vec<String> = versions[0].protected.iter().map(|place| place.pointer.clone()).collect();
     let mut used: BTreeSet<&str> = aliases.iter().copied().collect();
+    for alias in aliases {
+        assert!(patterns.iter().any(|pattern| pattern == alias), "{}: {alias} is read, and not protected", E::TYPE);
+    }
     for value in &values {
         let written: Value = serde_json::from_slice(NewEvent::of(value).unwrap().payload()).unwrap();
         let mut marks = BTreeSet::new();
@@ -115,6 +123,8 @@ struct Structs {
     #[serde(rename = "*")]
     star: Sensitive<String>,
     r#type: Sensitive<String>,
+    #[serde(rename = "{brace}")]
+    brace: Sensitive<String>,
     contact: Contact,
     maybe: Option<Contact>,
     never: Option<Contact>,
@@ -130,7 +140,9 @@ struct Structs {
     wrapped: Wrapped<Contact>,
     wrapped_twice: Wrapped<Wrapped<Sensitive<String>>>,
     generic: Generic<Contact, (u8, Sensitive<String>)>,
-    sensitive_map: Sensitive<String>,
+    by_name: BTreeMap<String, Sensitive<String>>,
+    by_number: HashMap<u8, Vec<Contact>>,
+    nested: BTreeMap<String, BTreeMap<String, (u8, Contact)>>,
     map: BTreeMap<String, u8>,
     value: Value,
     #[serde(skip)]
@@ -153,6 +165,7 @@ fn structs_containers_and_generics() {
         odd: s("2"),
         star: s("3"),
         r#type: s("t"),
+        brace: s("b"),
         contact: contact(),
         maybe: maybe.then(contact),
         never: Some(contact()),
@@ -168,7 +181,9 @@ fn structs_containers_and_generics() {
         wrapped: Wrapped { inner: contact() },
         wrapped_twice: Wrapped { inner: Wrapped { inner: s("10") } },
         generic: Generic { first: contact(), second: vec![(1, s("11"))] },
-        sensitive_map: s("12"),
+        by_name: BTreeMap::from([("a/b".into(), s("12")), ("{x}".into(), s("13"))]),
+        by_number: HashMap::from([(7, vec![contact()]), (8, vec![])]),
+        nested: BTreeMap::from([("o".into(), BTreeMap::from([("i".into(), (1, contact()))]))]),
         map: BTreeMap::from([("k".into(), 1)]),
         value: serde_json::json!({ "email": "plain" }),
         skipped: Some(s("13")),
@@ -277,7 +292,7 @@ fn enums() {
     check(Adjacent::all(), &[]);
 
     #[derive(Serialize, Deserialize, Event)]
-    #[event(type = "Holder", version = 1, owner = aggregate)]
+    #[event(type = "Holder", version = 1)]
     struct Holder {
         external: External,
         internals: Vec<Internal>,

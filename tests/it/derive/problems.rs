@@ -1,6 +1,6 @@
 //! What takes several types to see is a problem of the schemas.
 
-use super::{Courier, Customer, problems};
+use super::{Courier, Customer, Guest, problems, protected};
 use eventseal::{Event, EventPart, Schemas, Sensitive, event, subject};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -17,10 +17,9 @@ enum InAndOut {
 fn variants_that_share_a_place_and_disagree() {
     assert_eq!(
         problems(Schemas::of::<InAndOut>()),
-        ["Met version 1: the variants In and Out of it::derive::problems::InAndOut say different things of \
-          \"/name\", and a pointer can't tell variants apart: make it Sensitive in both, for one owner and with one \
-          stand-in, or \
-          rename one of them"]
+        ["Met version 1: the variants In and Out of it::derive::problems::InAndOut differ in owner, stand-in or \
+          protection at \"/name\", and a pointer can't tell variants apart: make it Sensitive in both, for one owner \
+          and with one stand-in, or give them members of different names"]
     );
 }
 
@@ -54,7 +53,7 @@ fn variants_that_disagree_in_other_ways() {
         B { x: u32 },
     }
     #[derive(Serialize, Deserialize, Event)]
-    #[event(type = "Met", version = 1, owner = aggregate)]
+    #[event(type = "Met", version = 1)]
     struct Flattened {
         #[serde(flatten)]
         inner: InAndOut,
@@ -79,7 +78,7 @@ fn variants_that_disagree_in_other_ways() {
         problems(Schemas::of::<Rest>()),
     ];
     for found in all {
-        assert!(found.len() == 1 && found[0].contains("say different things of"), "{found:?}");
+        assert!(found.len() == 1 && found[0].contains("differ in owner, stand-in or protection at"), "{found:?}");
     }
 }
 
@@ -171,11 +170,77 @@ fn types_that_hold_themselves() {
     }
     let found = problems(Schemas::of::<Mapped>());
     assert!(found.iter().any(|found| found.contains("holds Sensitive values and itself")), "{found:?}");
-    let found = problems(Schemas::of::<Hidden>());
-    assert!(found.len() == 1 && found[0].contains("\"/others\" holds Sensitive values in a map"), "{found:?}");
+    assert_eq!(problems(Schemas::of::<Hidden>()), [""; 0]);
+    assert!(protected(&Schemas::of::<Hidden>().build().unwrap(), "Tree", 1).contains_key("/others/{member}/name"));
     let found = problems(Schemas::of::<Tree>());
     assert!(found.len() == 1 && found[0].contains("holds Sensitive values and itself"), "{found:?}");
     assert_eq!(problems(Schemas::of::<Plain>()), [""; 0]);
+}
+
+#[test]
+fn maps_where_they_can_not_be() {
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(type = "Met", version = 1, owner = aggregate)]
+    struct Flattened {
+        x: u8,
+        #[serde(flatten)]
+        all: HashMap<String, Sensitive<String>>,
+    }
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(type = "Met", version = 1, owner = aggregate)]
+    struct Root(HashMap<String, Sensitive<String>>);
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(type = "Met", version = 1, owner = aggregate)]
+    #[serde(tag = "t")]
+    enum Tagged {
+        All(HashMap<String, Sensitive<String>>),
+    }
+    for found in
+        [problems(Schemas::of::<Flattened>()), problems(Schemas::of::<Root>()), problems(Schemas::of::<Tagged>())]
+    {
+        assert!(found.len() == 1 && found[0].contains("beside other members"), "{found:?}");
+    }
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(type = "Met", version = 1)]
+    struct NoMap {
+        #[event(owner = key(Guest))]
+        name: Sensitive<String>,
+    }
+    let found = problems(Schemas::of::<NoMap>());
+    assert!(found[0].contains("is in no map"), "{found:?}");
+    let _ = Guest;
+}
+
+#[test]
+fn variants_that_are_lists_and_objects() {
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(type = "Met", version = 1, owner = aggregate)]
+    #[serde(tag = "t")]
+    enum Lists {
+        A { x: Vec<Sensitive<String>> },
+        B { x: (String, String) },
+    }
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(type = "Met", version = 1, owner = aggregate)]
+    #[serde(tag = "t")]
+    enum Maps {
+        A { x: HashMap<String, Sensitive<String>> },
+        B { x: Named },
+    }
+    #[derive(Serialize, Deserialize, EventPart)]
+    struct Named {
+        name: String,
+    }
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(type = "Met", version = 1, owner = aggregate)]
+    #[serde(tag = "t")]
+    enum Both {
+        A { x: Vec<Inner> },
+        B { x: Inner },
+    }
+    for found in [problems(Schemas::of::<Lists>()), problems(Schemas::of::<Maps>()), problems(Schemas::of::<Both>())] {
+        assert!(found.iter().any(|found| found.contains("differ in owner, stand-in or protection at")), "{found:?}");
+    }
 }
 
 #[test]

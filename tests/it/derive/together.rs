@@ -215,6 +215,64 @@ fn declarations_by_hand_join_those_of_types() {
     assert_eq!(problems(Schemas::of::<OrderEvent>().and_of::<Reader>()), [""; 0]);
 }
 
+#[tokio::test]
+async fn owners_may_stand_outside_of_the_payload() {
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(type = "LoggedIn", version = 1, owner = caller(Customer))]
+    struct LoggedIn {
+        device: Sensitive<String>,
+        #[event(owner = metadata(Courier, "/actor/id"))]
+        ip: Sensitive<String>,
+        #[event(owner = caller(Guest, "/guest"))]
+        host: Option<Sensitive<String>>,
+        #[event(owner = key(Guest))]
+        by_guest: BTreeMap<String, Vec<Contact>>,
+        nested: BTreeMap<u8, BTreeMap<u8, Sensitive<String>>>,
+        #[event(owner = aggregate)]
+        own: BTreeMap<u8, Sensitive<String>>,
+    }
+    let schemas = of::<LoggedIn>();
+    let expected: BTreeMap<String, Owner> = [
+        ("/device", Customer::caller()),
+        ("/ip", Courier::metadata("/actor/id")),
+        ("/host", Guest::caller_at("/guest")),
+        ("/by_guest/{member}/*/email", Guest::at("{member}")),
+        ("/nested/{member}/{member2}", Customer::caller()),
+        ("/own/{member}", Owner::Aggregate),
+    ]
+    .map(|(pointer, owner)| (pointer.to_owned(), owner))
+    .into();
+    assert_eq!(protected(&schemas, "LoggedIn", 1), expected);
+
+    let world = World::new();
+    let store = world.store(schemas).await;
+    let secret = |text: &str| Sensitive::from(text.to_owned());
+    let logged_in = LoggedIn {
+        device: secret("phone"),
+        ip: secret("192.0.2.7"),
+        host: None,
+        by_guest: BTreeMap::from([
+            ("g1".to_owned(), vec![Contact { email: secret("one") }]),
+            ("g2".to_owned(), vec![Contact { email: secret("two") }]),
+        ]),
+        nested: BTreeMap::from([(1, BTreeMap::from([(2, secret("deep"))]))]),
+        own: BTreeMap::from([(1, secret("own"))]),
+    };
+    let mut event = NewEvent::of(&logged_in).unwrap().for_subject(Customer::scope("cust_42"));
+    event.metadata = Some(br#"{"actor":{"id":9}}"#.to_vec());
+    let login = aggregate("Login", "1");
+    let mut tx = world.db.begin();
+    store.append(&mut tx, &login, NoStream, &[event]).await.unwrap();
+    for scope in [Customer::scope("cust_42"), Guest::scope("g1")] {
+        store.keys().shred(&mut tx, &scope, "asked").await.unwrap();
+    }
+    let read: LoggedIn = store.read_stream(&mut tx, &login).await.unwrap().events[0].decode().unwrap();
+    assert!(read.device.is_redacted() && read.nested[&1][&2].is_redacted());
+    assert!(read.by_guest["g1"][0].email.is_redacted());
+    assert_eq!(read.by_guest["g2"][0].email.expose().unwrap(), "two");
+    assert_eq!((read.ip.expose().unwrap().as_str(), read.own[&1].expose().unwrap().as_str()), ("192.0.2.7", "own"));
+}
+
 #[test]
 fn old_events_may_fail_to_be_new_ones() {
     #[derive(Serialize, Deserialize, Event)]

@@ -28,7 +28,10 @@ fn a_catch_all_is_not_appended_again() {
     assert!(
         matches!(error, Error::Event { event_id, fault: EventFault::CatchAll { .. } } if event_id == refund.event_id)
     );
-    assert!(text.contains("it::typed::Shipping has no arm for OrderRefunded") && !text.contains("SECRET"), "{text}");
+    assert!(
+        text.contains("it::typed::Shipping has no variant for OrderRefunded") && !text.contains("SECRET"),
+        "{text}"
+    );
 }
 
 #[test]

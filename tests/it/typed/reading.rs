@@ -204,14 +204,14 @@ fn refused<E: Events>(event: &PersistedEvent, target: &str, advice: &str) -> Err
 #[test]
 fn an_event_without_an_arm_is_an_error_unless_there_is_a_catch_all() {
     let refund = stored("OrderRefunded", 1, r#"{"iban":"SECRET"}"#);
-    let error = refused::<OrderEvent>(&refund, "it::typed::OrderEvent", "give it an arm");
+    let error = refused::<OrderEvent>(&refund, "it::typed::OrderEvent", "give it a variant");
     assert!(matches!(
         error,
         Error::Event { event_id, fault: EventFault::UnexpectedType { .. } }
             if event_id == refund.event_id
     ));
     assert!(matches!(
-        refused::<OrderShipped>(&refund, "it::typed::OrderShipped", "give it an arm"),
+        refused::<OrderShipped>(&refund, "it::typed::OrderShipped", "give it a variant"),
         Error::Event { fault: EventFault::UnexpectedType { .. }, .. }
     ));
     assert_eq!(Shipping::decode(&refund).unwrap(), Shipping::Other(Box::new(refund.clone())));

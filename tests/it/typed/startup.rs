@@ -39,8 +39,8 @@ fn problems(schemas: SchemasBuilder) -> Vec<String> {
 #[test]
 fn versions_that_are_not_current_are_found_at_startup() {
     let shipped = event("OrderShipped").version(1).version(2).upcast(1, |old: Value| Ok::<_, Infallible>(old));
-    let message = "OrderShipped version 1: it::typed::Shipping decodes this version, but the current one is 2: change \
-        the VERSION of its payload type, or the schema";
+    let message = "OrderShipped version 1: it::typed::Shipping decodes this version, but the current one is 2: name \
+        the type of the current version, which brings those before it with `previous`, or change the schema";
     assert_eq!(problems(Schemas::builder([shipped]).decodes::<Shipping>()), [message]);
     // The code may also be ahead of the schemas.
     let placed = event("OrderPlaced").version(1);
@@ -109,7 +109,8 @@ async fn a_split_that_an_erasure_stops_needs_a_catch_all() {
         ])
     };
     let message = "Parcel version 2: it::typed::startup::Sent decodes what it is split into, but a redacted event that \
-        was protected whole can't be split, and comes as it is: add a catch-all (`_ => Other`)";
+        was protected whole can't be split, and comes as it is: add a catch-all (`#[event(other)] \
+        Other(Box<PersistedEvent>)`)";
     for box_is_whole in [true, false] {
         let problems = problems(schemas(box_is_whole).decodes::<Sent>());
         assert_eq!(problems.last().unwrap(), message);

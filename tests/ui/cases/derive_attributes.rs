@@ -69,4 +69,34 @@ struct SerdeAs { #[serde_as(as = "X")] email: Sensitive<String> }
 #[derive(EventPart)]
 struct Recursive { #[serde(with = "x")] again: Option<Box<Recursive>> }
 
+#[derive(EventPart)]
+struct NoPointer { #[event(owner = metadata(Customer))] email: Sensitive<String> }
+
+#[derive(Deserialize, Event)]
+#[event(type = "A", version = 1, owner = Customer(id))]
+struct Unwritten { #[serde(skip_serializing)] id: u8, email: Sensitive<String> }
+
+#[derive(Serialize, Deserialize, EventPart)]
+struct SkippedNewtype(#[serde(skip)] Sensitive<String>);
+
+#[derive(Serialize, Deserialize, EventPart)]
+struct SometimesShifted(#[serde(skip_serializing_if = "Option::is_none")] Option<Sensitive<String>>, u8);
+
+#[derive(Deserialize, EventPart)]
+struct ThreeNames { #[serde(rename(serialize = "email", deserialize = "mail", deserialize = "e"))] e: Sensitive<u8> }
+
+#[derive(EventPart)]
+#[serde(into = "Padded", from = "Padded")]
+struct Unread { #[event(owner = aggregate)] email: Sensitive<String> }
+
+#[derive(EventPart)]
+struct NoSegments { #[event(owner = Customer("id"))] email: Sensitive<String> }
+
+#[derive(EventPart)]
+struct NoDot { id: u8, #[event(owner = Customer(id id))] email: Sensitive<String> }
+
+#[derive(Deserialize, Event)]
+#[event(type = "A", type = "B", version = 1)]
+struct TwoTypes { id: u8 }
+
 fn main() {}

@@ -37,7 +37,7 @@ struct TwoOwners { #[event(owner = aggregate)] owned: Owned }
 struct NothingLeft { owned: Owned }
 
 #[derive(Serialize, Deserialize, EventPart)]
-struct InMaps { by_name: HashMap<String, Sensitive<String>>, inner: Vec<HashMap<String, Contact>> }
+struct InNames { names: HashMap<(Sensitive<String>,), u8>, inner: Vec<HashMap<String, HashMap<Sensitive<String>, u8>>> }
 
 #[derive(Serialize, Deserialize, EventPart)]
 struct Flattened { #[serde(flatten)] all: Sensitive<HashMap<String, String>> }
@@ -91,5 +91,10 @@ impl From<First> for Third {
         Self {}
     }
 }
+
+use Sensitive as Secret;
+
+#[derive(Serialize, Deserialize, EventPart)]
+struct NotPlain { #[event(plain)] contact: Contact, #[event(plain)] renamed: Secret<String> }
 
 fn main() {}

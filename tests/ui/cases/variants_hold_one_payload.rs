@@ -16,6 +16,9 @@ enum Generic<T> { Placed(T) }
 #[derive(Events)]
 enum Renamed { #[event(name = "x")] Placed(String) }
 
+#[derive(Events)]
+enum EmptyOther { Placed(String), #[event(other)] Other }
+
 #[derive(Scope)]
 struct Customer;
 
