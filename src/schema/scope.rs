@@ -69,7 +69,7 @@ pub trait Scope {
 
     /// The owner of this kind whose id stands at a pointer into the payload, as [`subject`] has it.
     /// `Guest::at("{guest}")` is the one whose id is the name of a member: see
-    /// [members of an object](crate::schema::EventSchema::protect#members-of-an-object).
+    /// members of an object at [`protect`](crate::schema::EventSchema::protect).
     #[must_use]
     fn at(pointer: impl Into<String>) -> Owner {
         normalized(subject(Self::KIND, pointer), Self::normalize())

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// pointer: fields at `/guests/*/name` can belong to `subject("Guest", "/guests/*/id")`.
 ///
 /// The id can also be the name of a member: see
-/// [members of an object](crate::schema::EventSchema::protect#members-of-an-object).
+/// members of an object at [`protect`](crate::schema::EventSchema::protect).
 #[must_use]
 pub fn subject(kind: impl Into<Arc<str>>, id: impl Into<String>) -> Owner {
     Owner::Subject { kind: kind.into(), id: id.into(), normalize: None }

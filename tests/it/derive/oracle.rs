@@ -229,8 +229,11 @@ fn names() {
             #[derive(Serialize, Deserialize, Event)]
             #[event(type = "Cased", version = 1, owner = aggregate)]
             #[serde(rename_all = $case, rename_all_fields = $case)]
-            enum $name { FirstHTTPVariant { some_field_2x: Sensitive<String>, _odd: Sensitive<String> } }
-            check(vec![$name::FirstHTTPVariant { some_field_2x: s("1"), _odd: s("2") }], &[]);
+            enum $name {
+                FirstHTTPVariant { some_field_2x: Sensitive<String>, _odd: Sensitive<String> },
+                XRay { at: Sensitive<String> },
+            }
+            check(vec![$name::FirstHTTPVariant { some_field_2x: s("1"), _odd: s("2") }, $name::XRay { at: s("3") }], &[]);
 
             #[derive(Serialize, Deserialize, Event)]
             #[event(type = "Cased", version = 1, owner = aggregate)]

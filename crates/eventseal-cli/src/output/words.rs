@@ -91,6 +91,7 @@ mod tests {
         "setval()",
         "nextval()",
         "Keyring::from_file",
+        "Sealer::seal",
     ];
 
     /// The folders and files of the library whose messages may reach this command.
