@@ -347,8 +347,7 @@ pub enum EventFault {
     /// The event is of a type that a [`Events`](crate::Events) does not decode.
     #[error(
         "{target} decodes no {event_type}: give it a variant for that type, or a catch-all (`#[event(other)]`), or \
-        read other \
-         types only"
+         read other types only"
     )]
     UnexpectedType {
         /// The event's type.

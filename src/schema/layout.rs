@@ -84,8 +84,7 @@ pub enum NoId {}
 #[diagnostic::on_unimplemented(
     message = "this can't name an owner: it is no text and no integer that is stored in the clear",
     note = "an owner is named by a text or an integer: a `String`, an integer, a `Uuid`, or a newtype over one of \
-    them; \
-        for an `Option`, write `?` after the field"
+        them; for an `Option`, write `?` after the field"
 )]
 pub trait OwnerId {}
 

@@ -29,9 +29,8 @@ pub struct SchemaError {
 pub enum SchemaProblem {
     #[error(
         "the owner of {pointer:?} is named by {path}, and it can't be seen where serde writes that field: it is \
-        skipped, a \
-         function writes it, or it lies in a type that is plain or declares no fields; name a field that is written \
-         as it is"
+         skipped, a function writes it, or it lies in a type that is plain or declares no fields; name a field that is \
+         written as it is"
     )]
     OwnerUnseen { pointer: String, path: String },
     #[error("{0} says that it holds Sensitive values, and not where: implement EventPart::layout for it, or derive it")]
@@ -198,8 +197,7 @@ pub enum SchemaProblem {
     DecodedTwice(&'static str),
     #[error(
         "{0} decodes this version, but the current one is {1}: name the type of the current version, which brings \
-        those \
-         before it with `previous`, or change the schema"
+         those before it with `previous`, or change the schema"
     )]
     NotCurrent(&'static str, u32),
     #[error("{0} decodes it, but readers never see it, because its last step leads elsewhere: decode what it leads to")]

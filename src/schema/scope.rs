@@ -68,8 +68,8 @@ pub trait Scope {
     }
 
     /// The owner of this kind whose id stands at a pointer into the payload, as [`subject`] has it.
-    /// `Guest::at("{guest}")` is the one whose id is the name of a member: see
-    /// members of an object at [`protect`](crate::schema::EventSchema::protect).
+    /// `Guest::at("{guest}")` is the one whose id is the name of a member, as
+    /// [`protect`](crate::schema::EventSchema::protect) shows.
     #[must_use]
     fn at(pointer: impl Into<String>) -> Owner {
         normalized(subject(Self::KIND, pointer), Self::normalize())

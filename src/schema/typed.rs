@@ -65,8 +65,7 @@ pub trait Event: Serialize + DeserializeOwned {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither the payload of an event nor an enum of events",
     note = "`#[derive(eventseal::Events)]` for an enum of payload types, or `#[derive(eventseal::Event)]` for the \
-    payload \
-        of a single event type"
+        payload of a single event type"
 )]
 pub trait Events: Sized {
     /// The event types that are decoded, each with the version of its payload. No type twice.

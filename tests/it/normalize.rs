@@ -257,8 +257,7 @@ fn declarations_of_a_kind_agree() {
     };
     let found = refused([of("A", subject().normalize(Normalize::Uuid)), of("B", subject())]);
     let expected = "B version 1: its \"Customer\" ids are normalized by nothing, and in A version 1 by uuid: one of \
-        them \
-        would name two key scopes; say the same .normalize(…) in every declaration of the kind";
+        them would name two key scopes; say the same .normalize(…) in every declaration of the kind";
     assert_eq!(found, [expected]);
     let by = |name: &str| Normalize::by(name, str::to_owned);
     refused([

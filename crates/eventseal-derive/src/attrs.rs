@@ -80,8 +80,7 @@ pub(crate) struct OfEvent {
 }
 
 const FOR_A_PART: &str = "a part takes `owner = …`, `redact_as = …`, `pad_to = …` and `crate = …`; `type`, `version` \
-    and \
-    `previous` are for derive(Event)";
+    and `previous` are for derive(Event)";
 const FOR_AN_EVENT: &str = "an event takes `type = \"…\"`, `version = 1`, `previous = …` or `try_previous = …`, \
     `owner = …`, `redact_as = …`, `pad_to = …` and `crate = …`";
 const FOR_A_FIELD: &str = "a field takes `owner = …`, `redact_as = …`, `pad_to = …`, `plain` and `recursive`";

@@ -61,8 +61,7 @@ impl Content {
             return Err(syn::Error::new(
                 span,
                 "a field that is skipped in one direction, or sometimes, shifts the others, so they are read from \
-                other \
-                 places than they are written to: skip it always, or never",
+                 other places than they are written to: skip it always, or never",
             ));
         }
         Ok(Self { fields: all, skipped, shape })

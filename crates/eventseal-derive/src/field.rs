@@ -46,8 +46,7 @@ impl Field {
             return Err(syn::Error::new(
                 span,
                 "a function writes this field, which holds its own type again, so nobody can see where Sensitive \
-                values \
-                 get to: take the function away, or say #[event(plain)] if nothing in it is sensitive",
+                 values get to: take the function away, or say #[event(plain)] if nothing in it is sensitive",
             ));
         }
         Ok(Self {
@@ -142,8 +141,7 @@ impl Field {
             never(
                 quote!(false),
                 "serde calls a function for this field, so eventseal can't see where the Sensitive is written: move \
-                the \
-                 function to a newtype, and use a Sensitive of that newtype here",
+                 the function to a newtype, and use a Sensitive of that newtype here",
             );
         }
         if let (Some(_), Some(span)) = (&self.event.rules.owner, self.event.rules.span) {
@@ -152,8 +150,7 @@ impl Field {
                 ::core::assert!(
                     !#protects || #needs_owner,
                     "what is Sensitive in this field says itself whose it is, so this owner would count for nothing: \
-                    take \
-                     one of the two away"
+                     take one of the two away"
                 );
             });
         }

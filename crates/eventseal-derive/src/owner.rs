@@ -29,10 +29,8 @@ pub(crate) struct Segment {
 }
 
 const FORMS: &str = "an owner is `Customer(customer_id)`, with a type that implements eventseal::Scope and a field \
-    that \
-    holds the id, or one of `aggregate`, `aggregate(Customer)`, `key(Customer)`, `metadata(Customer, \"/actor/id\")` \
-    and \
-    `caller(Customer)`";
+    that holds the id, or one of `aggregate`, `aggregate(Customer)`, `key(Customer)`, `metadata(Customer, \
+    \"/actor/id\")` and `caller(Customer)`";
 
 impl Parse for Owner {
     fn parse(input: ParseStream<'_>) -> Result<Self> {

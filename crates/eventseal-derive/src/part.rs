@@ -244,8 +244,7 @@ impl<'i> Part<'i> {
                 ::core::assert!(
                     !<#other as #library::EventPart>::PROTECTS,
                     "it is written as one type and read as another, so nobody knows where its Sensitive values are: \
-                    use \
-                     one type in #[serde(into = …)] and #[serde(from = …)]"
+                     use one type in #[serde(into = …)] and #[serde(from = …)]"
                 );
             });
         } else if matches!(self.body, Body::Struct(_) | Body::Enum(_)) && self.serde.from.is_some() {
@@ -260,16 +259,14 @@ impl<'i> Part<'i> {
             let protects = &self.constants()[0];
             let says = format!(
                 "{name} names an owner, a stand-in or a padding, and nothing in it is Sensitive: make the fields that \
-                hold \
-                 personal data Sensitive, or take the attribute away"
+                 hold personal data Sensitive, or take the attribute away"
             );
             checks.push(quote_spanned!(span=> ::core::assert!(#protects, #says);));
             if self.attrs.rules.owner.is_some() {
                 let needs_owner = &self.constants_without_owner()[1];
                 let says = format!(
                     "all that is Sensitive in {name} says itself whose it is, so this owner would count for nothing: \
-                    take \
-                     it away"
+                     take it away"
                 );
                 checks.push(quote_spanned!(span=> ::core::assert!(!(#protects) || (#needs_owner), #says);));
             }
@@ -292,9 +289,8 @@ impl<'i> Part<'i> {
         }
         if variant.serde.with.is_some() {
             none_protected(
-                "a function writes this variant, so nobody can see where its Sensitive values get to: put the \
-                function on \
-                 a newtype, and make the content a Sensitive of that",
+                "a function writes this variant, so nobody can see where its Sensitive values get to: put the function \
+                 on a newtype, and make the content a Sensitive of that",
             );
         }
         if self.serde.tag.is_some() && self.serde.content.is_none() && variant.content.shape == Shape::Newtype {
@@ -309,8 +305,7 @@ impl<'i> Part<'i> {
         {
             let says = format!(
                 "the variant {} has no field {first}, which names the owner, so nothing says whose this is: add the \
-                field, \
-                 or an owner here",
+                 field, or an owner here",
                 variant.ident
             );
             for field in variant.content.fields.iter().filter(|field| field.event.rules.owner.is_none()) {

@@ -10,8 +10,7 @@ use std::sync::Arc;
 /// The id is a string or an integer. A `*` in the pointer stands for the same array element as the `*` in the field's
 /// pointer: fields at `/guests/*/name` can belong to `subject("Guest", "/guests/*/id")`.
 ///
-/// The id can also be the name of a member: see
-/// members of an object at [`protect`](crate::schema::EventSchema::protect).
+/// The id can also be the name of a member: [`protect`](crate::schema::EventSchema::protect) shows how.
 #[must_use]
 pub fn subject(kind: impl Into<Arc<str>>, id: impl Into<String>) -> Owner {
     Owner::Subject { kind: kind.into(), id: id.into(), normalize: None }

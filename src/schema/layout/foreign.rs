@@ -118,8 +118,7 @@ each! {
 }
 
 const IN_A_NAME: &str = "the keys of a map hold Sensitive values, and names of members can't be protected: use a list \
-    of \
-    pairs, or make the map itself a Sensitive";
+    of pairs, or make the map itself a Sensitive";
 
 macro_rules! maps {
     ($($type:ty, ($($generics:tt)*);)*) => {$(
