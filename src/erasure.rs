@@ -30,5 +30,7 @@ pub use crate::keys::shred_log::{
     ReplayOptions, Replayed, ShredLogCopy, check_copied_lines,
 };
 pub use crate::keys::sweep::{SweepOptions, SweepProgress, Swept};
-pub use export::{ExportItem, ExportLines, ExportOptions, ExportProgress, Exported, ExportedEvent, ExportedPayload};
+pub use export::{
+    ExportItem, ExportLines, ExportOptions, ExportProgress, Exported, ExportedEvent, ExportedPayload, ExportedPlaces,
+};
 pub use verify::{FoundAt, Verified, VerifyFinding, VerifyFindingKind, VerifyOptions, VerifyProgress};

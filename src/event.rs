@@ -26,8 +26,25 @@ use std::fmt;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// An event as it is stored, or is to be stored: the payload that a seal covers, and the names that the seal is bound
-/// to.
+/// One of the two documents of an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum EventDocument {
+    #[default]
+    Payload,
+    Metadata,
+}
+
+impl EventDocument {
+    /// The other one.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Payload => Self::Metadata,
+            Self::Metadata => Self::Payload,
+        }
+    }
+}
+
+/// A document of an event as it is stored, or is to be stored, with what a seal of it is bound to.
 #[derive(Clone, Copy)]
 pub(crate) struct EventRef<'a> {
     pub(crate) aggregate: &'a AggregateRef,
@@ -36,15 +53,18 @@ pub(crate) struct EventRef<'a> {
     pub(crate) event_type: &'a EventType,
     /// The stored version, not the one that readers see.
     pub(crate) event_version: EventVersion,
-    pub(crate) payload: &'a [u8],
-    /// The metadata as it is stored. It may name owners.
-    pub(crate) metadata: Option<&'a [u8]>,
+    /// Which document it is.
+    pub(crate) document: EventDocument,
+    /// The document.
+    pub(crate) text: &'a [u8],
+    /// The other document, which may name owners: the metadata beside the payload, the payload beside the metadata.
+    pub(crate) beside: Option<&'a [u8]>,
 }
 
 impl<'a> EventRef<'a> {
-    /// This event with another payload.
-    pub(crate) fn with_payload(self, payload: &'a [u8]) -> Self {
-        Self { payload, ..self }
+    /// This document with another text.
+    pub(crate) fn with_text(self, text: &'a [u8]) -> Self {
+        Self { text, ..self }
     }
 }
 
@@ -93,7 +113,10 @@ pub struct PersistedEvent {
     pub part: Part,
     /// The places in `payload` whose keys were shredded, and that hold a stand-in.
     pub redacted: Vec<JsonPointer>,
+    /// The places in `metadata` whose keys were shredded, and that hold a stand-in.
+    pub redacted_metadata: Vec<JsonPointer>,
     pub(crate) sealed: Sealed,
+    pub(crate) sealed_metadata: Sealed,
 }
 
 impl PersistedEvent {
@@ -123,20 +146,29 @@ impl PersistedEvent {
             created_at: microseconds(event.created_at),
             part: Part::WHOLE,
             redacted: Vec::new(),
+            redacted_metadata: Vec::new(),
             sealed: Sealed::default(),
+            sealed_metadata: Sealed::default(),
         }
     }
 
-    /// This event as it is stored.
+    /// The payload of this event as it is stored.
     pub(crate) fn as_stored(&self) -> EventRef<'_> {
         EventRef {
             aggregate: &self.aggregate,
             event_id: self.event_id,
             event_type: &self.stored_type,
             event_version: self.stored_version,
-            payload: &self.payload,
-            metadata: self.metadata.as_deref(),
+            document: EventDocument::Payload,
+            text: &self.payload,
+            beside: self.metadata.as_deref(),
         }
+    }
+
+    /// The metadata of this event as they are stored, if it has any.
+    pub(crate) fn stored_metadata(&self) -> Option<EventRef<'_>> {
+        let text = self.metadata.as_deref()?;
+        Some(EventRef { document: EventDocument::Metadata, text, beside: Some(&self.payload), ..self.as_stored() })
     }
 
     /// Reads the payload into a Rust type.
@@ -156,7 +188,11 @@ impl PersistedEvent {
                 fault: EventFault::StillSealed { event_type: self.event_type.clone() },
             });
         }
-        sensitive::decode(&self.payload, &self.redacted).map_err(|error| match error {
+        self.decoded(&self.payload, &self.redacted)
+    }
+
+    fn decoded<T: DeserializeOwned>(&self, document: &[u8], redacted: &[JsonPointer]) -> Result<T> {
+        sensitive::decode(document, redacted).map_err(|error| match error {
             Undecodable::Private(pointer) => {
                 Error::Event { event_id: self.event_id, fault: EventFault::PrivateMember { pointer } }
             }
@@ -166,7 +202,7 @@ impl PersistedEvent {
                     event_type: self.event_type.clone(),
                     event_version: self.event_version,
                     target: std::any::type_name::<T>(),
-                    problem: error.describe(&self.payload) + &self.say_what_is_redacted(),
+                    problem: error.describe(document) + &say_what_is_redacted(redacted),
                 },
             },
         })
@@ -180,22 +216,57 @@ impl PersistedEvent {
         !matches!(is_sealed(&self.payload), Ok(false))
     }
 
-    /// Names the redacted places. A redaction is the most frequent reason why a payload that used to fit does not fit
-    /// any more.
-    fn say_what_is_redacted(&self) -> String {
-        match self.redacted.as_slice() {
-            [] => String::new(),
-            [first, others @ ..] => {
-                let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
-                format!("; {first}{others} is redacted in it: read what can be erased as a Sensitive<T>")
-            }
+    /// As [`is_sealed`](Self::is_sealed), of the metadata: are they ciphertext, or could they be?
+    #[must_use]
+    pub fn has_sealed_metadata(&self) -> bool {
+        self.metadata.as_deref().is_some_and(|metadata| !matches!(is_sealed(metadata), Ok(false)))
+    }
+
+    /// Reads the metadata into a Rust type; `None` if there are none. A [`Sensitive`](crate::Sensitive) field is
+    /// redacted exactly if its place is in [`redacted_metadata`](Self::redacted_metadata).
+    ///
+    /// ```
+    /// # use eventseal::{AggregateVersion, GlobalPosition, NewEvent, PersistedEvent, Result, Sensitive, aggregate};
+    /// #[derive(serde::Deserialize)]
+    /// struct Metadata { actor: String, ip: Option<Sensitive<String>> }
+    ///
+    /// # fn main() -> Result<()> {
+    /// # let new = NewEvent::raw("LoggedIn", 1, "{}").with_metadata(r#"{"actor":"cust_42","ip":"192.0.2.7"}"#);
+    /// # let session = aggregate("Session", "s1");
+    /// # let event = PersistedEvent::from_new(session, AggregateVersion::FIRST, GlobalPosition::START, new);
+    /// let Some(metadata) = event.decode_metadata::<Metadata>()? else { return Ok(()) };
+    /// assert_eq!(metadata.actor, "cust_42");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`decode`](Self::decode), in an [`EventFault::InMetadata`].
+    pub fn decode_metadata<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        let Some(metadata) = self.metadata.as_deref() else { return Ok(None) };
+        if self.has_sealed_metadata() {
+            let fault = EventFault::StillSealed { event_type: self.event_type.clone() }.in_metadata();
+            return Err(Error::Event { event_id: self.event_id, fault });
         }
+        self.decoded(metadata, &self.redacted_metadata).map(Some).map_err(Error::in_metadata)
     }
 
     /// Is anything in the payload redacted?
     #[must_use]
     pub fn is_redacted(&self) -> bool {
         !self.redacted.is_empty()
+    }
+}
+
+/// Names the redacted places. A redaction is the most frequent reason why a payload that used to fit does not fit
+/// any more.
+fn say_what_is_redacted(redacted: &[JsonPointer]) -> String {
+    match redacted {
+        [] => String::new(),
+        [first, others @ ..] => {
+            let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+            format!("; {first}{others} is redacted in it: read what can be erased as a Sensitive<T>")
+        }
     }
 }
 
@@ -212,6 +283,7 @@ impl fmt::Debug for PersistedEvent {
             .field("payload", &format_args!("{} bytes", self.payload.len()))
             .field("part", &format_args!("{} of {}", self.part.index, self.part.count))
             .field("redacted", &self.redacted)
+            .field("redacted_metadata", &self.redacted_metadata)
             .finish_non_exhaustive()
     }
 }

@@ -43,10 +43,8 @@ impl Engine {
         let new_key =
             || Ok::<_, crate::Error>((KeyId(random::uuid()?), Arc::new(DataKey::new(random::key()?.expose())?)));
         let schemas = Schemas::new([schema])?;
-        let scopes = match schemas.for_append(&event)? {
-            Some(plan) => Draft::new(plan, event.to_store(&aggregate))?.map(|draft| draft.scopes).unwrap_or_default(),
-            None => Vec::new(),
-        };
+        let draft = Draft::new(&schemas.for_append(&event)?.plan, event.to_store(&aggregate))?;
+        let scopes = draft.map(|draft| draft.scopes).unwrap_or_default();
         let mut keys = Vec::new();
         let mut statuses = Keys::new();
         for scope in scopes {
@@ -89,8 +87,8 @@ impl Engine {
         if !plan.protects() && !may_hold_header(stored) {
             return Ok(None);
         }
-        let closed = inspect(plan, self.event().with_payload(stored), false)?;
-        closed.map(|closed| closed.open(plan, &self.namespace, &self.statuses).map(|opened| opened.payload)).transpose()
+        let closed = inspect(plan, self.event().with_text(stored), false)?;
+        closed.map(|closed| closed.open(plan, &self.namespace, &self.statuses).map(|opened| opened.text)).transpose()
     }
 }
 

@@ -11,12 +11,13 @@ mod index_seals;
 mod look;
 mod pace;
 mod rewrite;
+mod written;
 
 pub use backfill::{BackfillOptions, BackfillProgress, Backfilled, Skipped};
 pub use census::{Answer, Census, CensusOptions, CensusProgress, CensusRow, Protection, Registration};
 pub(crate) use events_of::OtherKeys;
 pub use events_of::{EventOf, EventsOf, EventsOfOptions, EventsOfPage, EventsOfProgress, PlaceOf};
 pub use index_seals::{IndexSealsOptions, IndexSealsProgress, SealsIndexed, index_seals};
-pub(crate) use look::{Look, look, read_as};
+pub(crate) use look::{Look, look_at_both, read_as};
 pub(crate) use pace::PAGE_BYTES;
 pub use rewrite::{Kept, KeptBecause, RewriteOptions, RewriteProgress, Rewritten};

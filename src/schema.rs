@@ -23,7 +23,7 @@ pub use crate::seal::normalize::NormalizeFn;
 pub use builder::SchemasBuilder;
 pub use declare::EventSchema;
 pub use layout::{IsId, Layout, NoId, OwnerId};
-pub use lock_file::{LockFile, LockedStep, LockedTarget, LockedType, LockedVersion};
+pub use lock_file::{LockFile, LockedMetadata, LockedStep, LockedTarget, LockedType, LockedVersion};
 pub use problem::{SchemaError, SchemaErrors, SchemaProblem};
 pub(crate) use registry::{ReadAs, Schemas, TypeSchema, VersionSchema};
 pub use report::{ProtectedPlace, SchemaVersion, StepInfo, StepKind};

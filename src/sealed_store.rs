@@ -192,8 +192,8 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> SealedStore<S, K> {
 impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore<S, K> {
     type Tx = S::Tx;
 
-    /// Seals the events, and appends them to the wrapped store. The result holds the payloads as the caller passed
-    /// them.
+    /// Seals the events, and appends them to the wrapped store. The result holds the payloads and the protected
+    /// metadata as the caller passed them.
     ///
     /// [`StorageFault::Contract`] means that the wrapped store has broken its contract after it wrote the events: roll
     /// back.
@@ -207,8 +207,9 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
         expected: ExpectedVersion,
         events: &[NewEvent],
     ) -> Result<Appended> {
-        let sealed = self.sealer.seal(tx, aggregate, events).await?;
-        let mut appended = self.inner.append(tx, aggregate, expected, &sealed).await?;
+        let (named, sealed) = self.sealer.seal_named(tx, aggregate, events).await?;
+        let to_store = sealed.as_deref().unwrap_or(&named);
+        let mut appended = self.inner.append(tx, aggregate, expected, to_store).await?;
         // The payloads are put back by position, so the order must be the caller's.
         let ids_of_appended = appended.events.iter().map(|event| event.event_id);
         if !ids_of_appended.eq(events.iter().map(|event| event.event_id)) {
@@ -216,8 +217,11 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
                 problem: "append did not return the events that it was given, in their order",
             }));
         }
-        for (appended, event) in appended.events.iter_mut().zip(events) {
+        for ((appended, stored), event) in appended.events.iter_mut().zip(to_store).zip(named.iter()) {
             appended.payload = event.payload().to_vec();
+            if stored.metadata != event.metadata {
+                appended.metadata.clone_from(&event.metadata);
+            }
         }
         Ok(appended)
     }

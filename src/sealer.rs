@@ -12,12 +12,13 @@ use subject::with_subjects;
 
 use crate::crypto::primitives::{DataKey, Salts};
 use crate::error::{Error, InputFault, KeyFault, Result};
-use crate::event::{AggregateRef, NewEvent, PersistedEvent, Unreadable, check_new};
+use crate::event::{AggregateRef, EventRef, NewEvent, PersistedEvent, Unreadable, check_new};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyManager, KeyStore, KeyTable};
 use crate::kms::Kms;
 use crate::schema::Schemas;
 use crate::seal::clear::check_sensitive;
+use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, SealingKey, check_unprotected};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -130,45 +131,28 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         aggregate: &AggregateRef,
         events: &'e [NewEvent],
     ) -> Result<Cow<'e, [NewEvent]>> {
-        check_new(aggregate, events)?;
-        let events = self.with_subjects(events)?;
-        let sealed = self.seal_named(tx, aggregate, &events).await?;
-        Ok(sealed.map_or(events, Cow::Owned))
+        let (named, sealed) = self.seal_named(tx, aggregate, events).await?;
+        Ok(sealed.map_or(named, Cow::Owned))
     }
 
-    /// The events with the subjects that their caller names in their metadata.
-    fn with_subjects<'e>(&self, events: &'e [NewEvent]) -> Result<Cow<'e, [NewEvent]>> {
-        if events.iter().all(|event| event.subjects().is_empty()) {
-            return Ok(Cow::Borrowed(events));
-        }
-        let named = |event| Ok(with_subjects(self.schemas.for_append(event)?, event)?.into_owned());
-        events.iter().map(named).collect::<Result<Vec<_>>>().map(Cow::Owned)
-    }
-
-    /// Seals events whose subjects are in their metadata. `None` if nothing in them is protected.
-    async fn seal_named(
+    /// The events with the subjects that their caller names in their metadata, and the same events sealed. `None` if
+    /// nothing in them is protected.
+    pub(crate) async fn seal_named<'e>(
         &self,
         tx: &mut Tx,
         aggregate: &AggregateRef,
-        events: &[NewEvent],
-    ) -> Result<Option<Vec<NewEvent>>> {
-        let mut drafts = Vec::with_capacity(events.len());
-        for event in events {
-            let plan = self.schemas.for_append(event)?;
-            check_sensitive(plan, event)?;
-            drafts.push(match plan {
-                Some(plan) if plan.protects() => Draft::new(plan, event.to_store(aggregate))?,
-                _ => {
-                    check_unprotected(event)?;
-                    None
-                }
-            });
-        }
-        let to_seal = drafts.iter().flatten().count();
+        events: &'e [NewEvent],
+    ) -> Result<(Cow<'e, [NewEvent]>, Option<Vec<NewEvent>>)> {
+        check_new(aggregate, events)?;
+        let named = self.with_subjects(events)?;
+        let drafts = named.iter().map(|event| Drafts::new(&self.schemas, aggregate, event));
+        let drafts: Vec<Drafts<'_>> = drafts.collect::<Result<_>>()?;
+        let to_seal = drafts.iter().flat_map(Drafts::iter).count();
         if to_seal == 0 {
-            return Ok(None);
+            drop(drafts);
+            return Ok((named, None));
         }
-        let scopes: HashSet<&KeyScope> = drafts.iter().flatten().flat_map(|draft| &draft.scopes).collect();
+        let scopes: HashSet<&KeyScope> = drafts.iter().flat_map(Drafts::iter).flat_map(|draft| &draft.scopes).collect();
         // The schemas do not know aggregate types. So the kind of an aggregate's own scope can only be checked here.
         let own = aggregate.aggregate_type();
         if scopes.iter().any(|scope| scope.kind() == own)
@@ -184,17 +168,30 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         let by_scope: HashMap<&KeyScope, &(KeyId, Arc<DataKey>)> = scopes.iter().zip(&keys.keys).collect();
         let integrity = SealingKey { id: keys.integrity.0, key: &keys.integrity.1 };
         let mut salts = Salts::draw(to_seal)?;
-        let mut sealed = Vec::with_capacity(events.len());
-        for (event, draft) in events.iter().zip(&drafts) {
-            let Some(draft) = draft else {
-                sealed.push(event.clone());
-                continue;
-            };
+        let mut seal = |draft: &Draft<'_>, sealed_under: &mut Vec<KeyId>| {
             let draft_keys = draft.scopes.iter().map(|scope| key_of(&by_scope, scope)).collect::<Result<Vec<_>>>()?;
-            let payload = draft.seal(&keys.namespace, &draft_keys, &integrity, &salts.next()?)?;
-            sealed.push(event.sealed(payload, draft_keys.iter().map(|key| key.id).collect()));
+            let new = draft_keys.iter().map(|key| key.id).filter(|id| !sealed_under.contains(id)).collect::<Vec<_>>();
+            sealed_under.extend(new);
+            draft.seal(&keys.namespace, &draft_keys, &integrity, &salts.next()?)
+        };
+        let mut sealed = Vec::with_capacity(named.len());
+        for (event, drafts) in named.iter().zip(&drafts) {
+            let mut under = Vec::new();
+            let payload = drafts.payload.as_ref().map(|draft| seal(draft, &mut under)).transpose()?;
+            let metadata = drafts.metadata.as_ref().map(|draft| seal(draft, &mut under)).transpose()?;
+            sealed.push(event.sealed(payload, metadata, under));
         }
-        Ok(Some(sealed))
+        drop(drafts);
+        Ok((named, Some(sealed)))
+    }
+
+    /// The events with the subjects that their caller names in their metadata.
+    fn with_subjects<'e>(&self, events: &'e [NewEvent]) -> Result<Cow<'e, [NewEvent]>> {
+        if events.iter().all(|event| event.subjects().is_empty()) {
+            return Ok(Cow::Borrowed(events));
+        }
+        let named = |event| Ok(with_subjects(self.schemas.for_append(event)?, event)?.into_owned());
+        events.iter().map(named).collect::<Result<Vec<_>>>().map(Cow::Owned)
     }
 
     /// Opens stored events at their stored type and version, then upcasts them to the current ones. One stored event
@@ -269,7 +266,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     pub async fn open_as_stored(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
         let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User).await?;
         let normalizers = self.schemas.normalizers();
-        events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?.opened, normalizers).event)).collect()
+        events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?, normalizers).event)).collect()
     }
 
     /// The key scopes under whose keys an event of this aggregate would be sealed, each once. They tell whose data is
@@ -278,10 +275,39 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// # Errors
     /// Those of [`seal`](Self::seal) that concern the schemas and the payload.
     pub fn scopes_of(&self, aggregate: &AggregateRef, event: &NewEvent) -> Result<Vec<KeyScope>> {
-        let plan = self.schemas.for_append(event)?;
-        let event = with_subjects(plan, event)?;
-        let Some(plan) = plan else { return Ok(Vec::new()) };
-        Ok(Draft::new(plan, event.to_store(aggregate))?.map(|draft| draft.scopes).unwrap_or_default())
+        let event = with_subjects(self.schemas.for_append(event)?, event)?;
+        let drafts = Drafts::new(&self.schemas, aggregate, &event)?;
+        let mut scopes = Vec::new();
+        for scope in drafts.iter().flat_map(|draft| &draft.scopes) {
+            if !scopes.contains(scope) {
+                scopes.push(scope.clone());
+            }
+        }
+        Ok(scopes)
+    }
+}
+
+/// What must be sealed of an event that is to be appended.
+struct Drafts<'e> {
+    payload: Option<Draft<'e>>,
+    metadata: Option<Draft<'e>>,
+}
+
+impl<'e> Drafts<'e> {
+    fn new(schemas: &'e Schemas, aggregate: &'e AggregateRef, event: &'e NewEvent) -> Result<Self> {
+        let schema = schemas.for_append(event)?;
+        check_sensitive(&schema.plan, event)?;
+        let draft = |plan: &'e Plan, document: EventRef<'e>| match plan.protects() {
+            true => Draft::new(plan, document),
+            false => check_unprotected(document).map(|()| None),
+        };
+        let payload = draft(&schema.plan, event.to_store(aggregate))?;
+        let metadata = event.metadata_to_store(aggregate).map(|stored| draft(&schema.metadata_plan, stored));
+        Ok(Self { payload, metadata: metadata.transpose().map_err(Error::in_metadata)?.flatten() })
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Draft<'e>> {
+        self.payload.iter().chain(&self.metadata)
     }
 }
 

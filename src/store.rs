@@ -13,7 +13,7 @@ pub use crate::event::check_append;
 pub(crate) use event_store::EventStore;
 pub(crate) use event_table::check_apart;
 pub use event_table::{
-    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork, holds_header,
-    starts_with_header,
+    EventTable, MetadataReplacement, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation,
+    TableWork, holds_header, starts_with_header,
 };
 pub use seal_index::{IndexedSeal, SealIndex, SealIndexState, UNREADABLE_SEAL};

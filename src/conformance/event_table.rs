@@ -7,7 +7,9 @@ use crate::event::{
     AggregateVersion, EventFilter, EventVersion, ExpectedVersion, GlobalPosition, NewEvent, Part, PersistedEvent,
     aggregate, now,
 };
-use crate::store::{EventStore, EventTable, PayloadReplacement, PositionRange, StoredQuery, TableWork};
+use crate::store::{
+    EventStore, EventTable, MetadataReplacement, PayloadReplacement, PositionRange, StoredQuery, TableWork,
+};
 use async_trait::async_trait;
 use std::time::Duration;
 use uuid::Uuid;
@@ -279,6 +281,7 @@ where
         event_id: appended.event_id,
         old: old.into(),
         new: new.into(),
+        metadata: None,
     };
     let changes = [change("{}", "{\"a\":1}")];
     let payload = || async {
@@ -326,13 +329,14 @@ where
     );
 }
 
-/// Checks that a payload is replaced only if position, id and payload are those that were read (compare and swap).
+/// Checks that a payload and metadata are replaced only if position, id, payload and metadata are those that were read
+/// (compare and swap).
 pub async fn payloads_are_replaced_while_they_are_what_was_read<D, S>(db: &D, store: &S)
 where
     D: Database,
     S: EventStore<Tx = D::Tx> + EventTable<Tx = D::Tx>,
 {
-    let events: Vec<NewEvent> = (0..4)
+    let events: Vec<NewEvent> = (0..5)
         .map(|number| NewEvent::raw("Swap", 1, format!("{{\"n\":{number}}}")).with_metadata("{\"m\":1}"))
         .collect();
     let before = append(db, store, "swap", &events).await;
@@ -342,12 +346,16 @@ where
         event_id: before[index].event_id,
         old: before[index].payload.clone(),
         new: new.into(),
+        metadata: None,
     };
+    let read = before[0].metadata.clone().unwrap_or_default();
+    let metadata = |old: &[u8]| Some(MetadataReplacement { old: old.to_vec(), new: b"{\"m\":2}".to_vec() });
     let changes = [
         change(3, odd),
+        PayloadReplacement { metadata: metadata(b"{\"m\":7}"), ..change(4, "\"lost\"") },
         PayloadReplacement { old: b"{\"n\":7}".to_vec(), ..change(1, "\"lost\"") },
         PayloadReplacement { event_id: Uuid::now_v7(), ..change(2, "\"lost\"") },
-        change(0, empty),
+        PayloadReplacement { metadata: metadata(&read), ..change(0, empty) },
     ];
     let mut replaced = must(work(db, store, Does::Replace(&changes), false).await, "replace");
     replaced.sort_unstable();
@@ -364,8 +372,10 @@ where
             3 => odd.as_bytes(),
             _ => &before.payload,
         };
-        same_payload(db, "nothing but the payload changes", &after.payload, payload);
-        same_but_payload("nothing but the payload changes", after, before);
+        same_payload(db, "nothing but the payload and the metadata changes", &after.payload, payload);
+        let metadata = if index == 0 { Some(b"{\"m\":2}".to_vec()) } else { before.metadata.clone() };
+        let expected = PersistedEvent { metadata, ..before.clone() };
+        same_but_payload("nothing but the payload and the metadata changes", after, &expected);
     }
     let forgery = change(1, "\"forged\"");
     let mut outside = must(db.connect().await, "connect");

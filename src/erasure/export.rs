@@ -7,7 +7,7 @@ mod lines;
 mod payload;
 
 pub use lines::ExportLines;
-pub use payload::ExportedPayload;
+pub use payload::{ExportedPayload, ExportedPlaces};
 
 use crate::error::{BoxError, Error, MaintenanceFault, Result, StepError};
 use crate::event::{AggregateRef, AggregateVersion, GlobalPosition, PersistedEvent, Unreadable};
@@ -31,8 +31,8 @@ pub struct ExportOptions {
     pub batch: u32,
     /// Looks into the index of seals, if there is one; on by default. Without it, the whole log is read.
     pub use_index: bool,
-    /// Hands out metadata too, as it is by default. Metadata is stored in the clear, and no schema says whose data is
-    /// in it.
+    /// Hands out metadata too, as it is by default. Of what is protected in it, the owner's values are there, and those
+    /// of others are left out. The rest is stored in the clear, and no schema says whose data it is.
     pub metadata: bool,
 }
 
@@ -95,6 +95,8 @@ pub struct ExportedEvent {
     /// The places in `stored` whose keys have no row in the key table. Nobody knows whose they are, and nobody can open
     /// them. They are not in the export, which is therefore not [complete](Exported::is_complete).
     pub lost: Vec<JsonPointer>,
+    /// As `lost`, in the metadata.
+    pub lost_in_metadata: Vec<JsonPointer>,
 }
 
 /// The result of an export.
@@ -243,7 +245,7 @@ fn unreadable(event: PersistedEvent, error: Error) -> Unreadable {
 
 impl ExportedEvent {
     fn of(opened: OpenedForOwner, scope: &KeyScope, options: &ExportOptions) -> Result<Self> {
-        let OpenedForOwner { stored, current, is_registered, lost } = opened;
+        let OpenedForOwner { stored, current, is_registered, lost, lost_in_metadata } = opened;
         let current = match current {
             None => None,
             // A payload from which the values of others can't be taken out must not be handed out.
@@ -266,6 +268,7 @@ impl ExportedEvent {
             current,
             is_registered,
             lost,
+            lost_in_metadata,
         })
     }
 }
@@ -273,10 +276,12 @@ impl ExportedEvent {
 impl Exported {
     fn count(&mut self, event: &ExportedEvent) {
         self.events += 1;
-        self.fields += event.stored.fields.len() as u64;
-        self.erased += event.stored.erased.len() as u64;
-        self.lost += event.lost.len() as u64;
-        self.left_out += (event.stored.left_out.len() - event.lost.len()) as u64;
+        let ExportedPayload { fields, erased, left_out, in_metadata, .. } = &event.stored;
+        let lost = event.lost.len() + event.lost_in_metadata.len();
+        self.fields += (fields.len() + in_metadata.fields.len()) as u64;
+        self.erased += (erased.len() + in_metadata.erased.len()) as u64;
+        self.lost += lost as u64;
+        self.left_out += (left_out.len() + in_metadata.left_out.len() - lost) as u64;
         self.not_upcast += u64::from(matches!(event.current, Some(Err(_))));
     }
 }

@@ -20,6 +20,10 @@ use crate::keys::names::KeyId;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventFault {
+    /// One of the following, in the event's metadata and not in its payload.
+    #[error("in the metadata: {0}")]
+    InMetadata(Box<EventFault>),
+
     // ---- what append refuses
     /// The payload is not valid JSON, but its type has protected fields. Only JSON has fields.
     #[error(
@@ -373,6 +377,22 @@ pub enum EventFault {
 }
 
 impl EventFault {
+    /// What is wrong, in whichever document it is.
+    pub(crate) fn bare(&self) -> &Self {
+        match self {
+            Self::InMetadata(fault) => fault,
+            fault => fault,
+        }
+    }
+
+    /// This fault, as one of the metadata.
+    pub(crate) fn in_metadata(self) -> Self {
+        match self {
+            fault @ (Self::InMetadata(_) | Self::InvalidMetadata { .. }) => fault,
+            fault => Self::InMetadata(Box::new(fault)),
+        }
+    }
+
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::InvalidPayload { .. }
@@ -402,6 +422,7 @@ impl EventFault {
             | Self::Decode { .. }
             | Self::UnexpectedType { .. }
             | Self::UnexpectedVersion { .. } => ErrorKind::Schemas,
+            Self::InMetadata(fault) => fault.kind(),
             Self::MissingKey { .. } => ErrorKind::MissingKey,
             Self::Upcast { .. } => ErrorKind::Application,
         }

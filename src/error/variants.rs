@@ -236,6 +236,14 @@ from!(
 );
 
 impl Error {
+    /// This error, as one of the event's metadata.
+    pub(crate) fn in_metadata(self) -> Self {
+        match self {
+            Self::Event { event_id, fault } => Self::Event { event_id, fault: fault.in_metadata() },
+            error => error,
+        }
+    }
+
     /// The aggregate was not at the expected version, or an event with this id exists already.
     #[must_use]
     pub fn is_conflict(&self) -> bool {

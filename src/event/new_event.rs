@@ -1,7 +1,7 @@
 //! An event to be appended. It remembers how its payload was made.
 
 use crate::error::Result;
-use crate::event::{AggregateRef, EventRef, EventType, EventVersion, microseconds, now};
+use crate::event::{AggregateRef, EventDocument, EventRef, EventType, EventVersion, microseconds, now};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::sensitive::{self, SensitivePlace};
 use serde::Serialize;
@@ -40,8 +40,9 @@ pub struct NewEvent {
     pub event_version: EventVersion,
     /// Private, so that it can't be changed without what is remembered of it in `origin`.
     pub(super) payload: Vec<u8>,
-    /// A JSON document about the event. It is stored in the clear. It can name the owner of protected values: see
-    /// [`metadata`](crate::metadata()).
+    /// A JSON document about the event. It is stored in the clear, except for what
+    /// [`protect_metadata`](crate::schema::EventSchema::protect_metadata) protects. It can name the owner of protected
+    /// values: see [`metadata`](crate::metadata()).
     pub metadata: Option<Vec<u8>>,
     /// The id of the request's trace.
     pub trace_id: Option<String>,
@@ -61,7 +62,7 @@ pub struct NewEvent {
 struct Origin {
     /// The places of the `Sensitive`s in the value that the payload was made of.
     sensitive: Vec<SensitivePlace>,
-    /// The keys that the payload was sealed under.
+    /// The keys that the payload and the metadata were sealed under.
     sealed_under: Vec<KeyId>,
 }
 
@@ -134,35 +135,47 @@ impl NewEvent {
         &self.origin.sensitive
     }
 
-    /// The data keys that the payload was sealed under, if this event comes from [`Sealer::seal`](crate::Sealer::seal);
-    /// otherwise none, whatever the payload is. For implementers of stores that keep an
-    /// [index of seals](crate::store::SealIndex).
+    /// The data keys that the payload and the metadata were sealed under, if this event comes from
+    /// [`Sealer::seal`](crate::Sealer::seal); otherwise none, whatever the payload is. For implementers of stores that
+    /// keep an [index of seals](crate::store::SealIndex).
     #[must_use]
     pub fn sealed_under(&self) -> &[KeyId] {
         &self.origin.sealed_under
     }
 
-    /// This event as `aggregate` is to store it.
+    /// The payload of this event, as `aggregate` is to store it.
     pub(crate) fn to_store<'a>(&'a self, aggregate: &'a AggregateRef) -> EventRef<'a> {
         EventRef {
             aggregate,
             event_id: self.event_id,
             event_type: &self.event_type,
             event_version: self.event_version,
-            payload: &self.payload,
-            metadata: self.metadata.as_deref(),
+            document: EventDocument::Payload,
+            text: &self.payload,
+            beside: self.metadata.as_deref(),
         }
     }
 
-    /// This event with a payload that is sealed under these keys, in place of its own. Nothing is in the clear in that
-    /// one, so no places of `Sensitive`s are kept.
-    pub(crate) fn sealed(&self, payload: Vec<u8>, keys: Vec<KeyId>) -> Self {
+    /// The metadata of this event, as `aggregate` is to store them; `None` if it has none.
+    pub(crate) fn metadata_to_store<'a>(&'a self, aggregate: &'a AggregateRef) -> Option<EventRef<'a>> {
+        let text = self.metadata.as_deref()?;
+        Some(EventRef {
+            document: EventDocument::Metadata,
+            text,
+            beside: Some(&self.payload),
+            ..self.to_store(aggregate)
+        })
+    }
+
+    /// This event with a sealed payload and sealed metadata in place of its own, where there are some, and the keys of
+    /// these seals. No place of a `Sensitive` is in the clear in them, so none is kept.
+    pub(crate) fn sealed(&self, payload: Option<Vec<u8>>, metadata: Option<Vec<u8>>, keys: Vec<KeyId>) -> Self {
         Self {
             event_id: self.event_id,
             event_type: self.event_type.clone(),
             event_version: self.event_version,
-            payload,
-            metadata: self.metadata.clone(),
+            payload: payload.unwrap_or_else(|| self.payload.clone()),
+            metadata: metadata.or_else(|| self.metadata.clone()),
             trace_id: self.trace_id.clone(),
             correlation_id: self.correlation_id.clone(),
             causation_id: self.causation_id.clone(),

@@ -6,12 +6,12 @@ use crate::keys::names::KeyScope;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// A place in the payload of an event that was read, whose value is sealed in the store: see
+/// A place in the payload or in the metadata of an event that was read, whose value is sealed in the store: see
 /// [`PersistedEvent::sealed_places`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct SealedPlace {
-    /// The place in the payload as it was handed out, after upcasting.
+    /// The place in the document as it was handed out, after upcasting.
     pub place: JsonPointer,
     /// The owner whose keys seal the value. It is read from the key table and not from the payload.
     pub scope: KeyScope,
@@ -96,12 +96,23 @@ impl PersistedEvent {
     /// ```
     #[must_use]
     pub fn sealed_places(&self) -> Vec<SealedPlace> {
-        let erased: HashSet<&JsonPointer> = self.redacted.iter().collect();
-        let is_redacted = |place: &JsonPointer| erased.contains(place);
-        let places = self.sealed.places().into_iter();
-        let mut places: Vec<SealedPlace> =
-            places.map(|(place, scope)| SealedPlace { redacted: is_redacted(&place), place, scope }).collect();
-        places.sort_unstable();
-        places
+        marked(&self.sealed, &self.redacted)
     }
+
+    /// As [`sealed_places`](Self::sealed_places), the places in `metadata`. If a step has changed the metadata, a place
+    /// is listed if its value has not changed.
+    #[must_use]
+    pub fn sealed_metadata_places(&self) -> Vec<SealedPlace> {
+        marked(&self.sealed_metadata, &self.redacted_metadata)
+    }
+}
+
+fn marked(sealed: &Sealed, redacted: &[JsonPointer]) -> Vec<SealedPlace> {
+    let erased: HashSet<&JsonPointer> = redacted.iter().collect();
+    let is_redacted = |place: &JsonPointer| erased.contains(place);
+    let places = sealed.places().into_iter();
+    let mut places: Vec<SealedPlace> =
+        places.map(|(place, scope)| SealedPlace { redacted: is_redacted(&place), place, scope }).collect();
+    places.sort_unstable();
+    places
 }

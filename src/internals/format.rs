@@ -110,7 +110,7 @@ impl Protection {
             return Ok((stored.payload().to_vec(), Vec::new()));
         };
         let opened = closed.open(plan, namespace, &rows)?;
-        Ok((opened.payload, opened.redacted.into_iter().map(|redacted| redacted.place).collect()))
+        Ok((opened.text, opened.redacted.into_iter().map(|redacted| redacted.place).collect()))
     }
 
     /// Seals an event as a sealer does that drew this salt. `active` returns the active key of a scope.

@@ -139,9 +139,9 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// something else changed meanwhile is not touched. A call that ended early for any reason has left every event
     /// readable: call it again.
     ///
-    /// Only payloads change; positions, versions, times, stored types and stored versions do not. Until it is done, the
-    /// schemas need [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext), so that events can be read.
-    /// Remove that when every process appends through the [`SealedStore`], and
+    /// Only payloads and metadata change; positions, versions, times, stored types and stored versions do not. Until it
+    /// is done, the schemas need [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext), so that events
+    /// can be read. Remove that when every process appends through the [`SealedStore`], and
     /// [`Census::may_refuse_plaintext`](crate::maintenance::Census::may_refuse_plaintext) says so.
     ///
     /// An event that can't be sealed is left as it is, and is reported with the error that an append of it would
@@ -213,7 +213,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
             limit: pace.batch(options.batch),
             max_bytes: PAGE_BYTES,
             versions: protected_versions(sealer.schemas(), &options.event_types),
-            without_header: !options.every_payload,
+            // A header in the payload says nothing about the metadata.
+            without_header: !options.every_payload && !sealer.schemas().protects_metadata(),
         };
         if !query.versions.is_empty() && !options.dry_run {
             sealer.keys().warm_up(connection).await?;
@@ -279,14 +280,14 @@ impl Backfilled {
     }
 }
 
-/// The stored types and versions whose plan protects something. Version 0 is among them if events without a version are
+/// The stored types and versions that protect something. Version 0 is among them if events without a version are
 /// read as such a version.
 fn protected_versions(schemas: &Schemas, wanted: &[EventType]) -> Vec<(EventType, EventVersion)> {
     let registered = schemas.versions().into_iter().map(|known| (known.event_type, known.event_version));
     let with_none = registered.flat_map(|(name, version)| [(name.clone(), version), (name, EventVersion::new(0))]);
     let mut found: BTreeSet<(EventType, EventVersion)> = with_none.collect();
     found.retain(|(name, version)| {
-        let protects = read_as(schemas, name, *version).is_some_and(|known| known.schema.plan.protects());
+        let protects = read_as(schemas, name, *version).is_some_and(|known| known.schema.protects());
         protects && (wanted.is_empty() || wanted.contains(name))
     });
     found.into_iter().collect()

@@ -6,7 +6,7 @@ pub use answers::Answer;
 
 use crate::error::Result;
 use crate::event::{EventType, EventVersion, GlobalPosition, PersistedEvent};
-use crate::maintenance::look::{Look, look, read_as};
+use crate::maintenance::look::{Look, look_at_both, read_as};
 use crate::maintenance::pace::PAGE_BYTES;
 use crate::schema::{ReadAs, SchemaVersion, Schemas};
 use crate::sealed_store::SealedStore;
@@ -173,8 +173,8 @@ pub enum Registration {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Protection {
-    /// Sealed events. These start with a header or, if every payload was examined, have a header that covers every
-    /// protected value.
+    /// Sealed events. These start with a header or, if every payload was examined, have headers that cover every
+    /// protected value. If the schemas protect metadata, every payload of a protected version is examined.
     pub sealed: u64,
     /// Events with a header that does not cover every protected value.
     pub partly_sealed: u64,
@@ -282,7 +282,8 @@ impl Census {
             });
             if let Some(known) = known {
                 row.steps = steps_from(registered, known);
-                row.protection = (!known.protected.is_empty()).then(Protection::default);
+                let is_protected = !known.protected.is_empty() || !known.protected_metadata.is_empty();
+                row.protection = is_protected.then(Protection::default);
             }
         }
     }
@@ -297,10 +298,12 @@ impl Census {
         mut told: CensusProgress,
         progress: &mut (dyn FnMut(CensusProgress) + Send),
     ) -> Result<()> {
+        // A header in the payload says nothing about the metadata.
+        let every = options.every_payload || schemas.protects_metadata();
         let mut index: HashMap<(EventType, EventVersion), usize> = HashMap::new();
         for (at, row) in self.rows.iter_mut().enumerate() {
             let Some(protection) = &mut row.protection else { continue };
-            let to_look_at = if options.every_payload {
+            let to_look_at = if every {
                 row.events
             } else {
                 protection.sealed = row.with_header;
@@ -319,7 +322,7 @@ impl Census {
             limit: options.batch.max(1),
             max_bytes: PAGE_BYTES,
             versions: index.keys().cloned().collect(),
-            without_header: !options.every_payload,
+            without_header: !every,
         };
         loop {
             let page = table.stored_events(connection, &query).await?;
@@ -330,7 +333,7 @@ impl Census {
                 let Some(ReadAs { schema, .. }) = read_as(schemas, &event.stored_type, event.stored_version) else {
                     continue;
                 };
-                protection.count(look(&schema.plan, event), event);
+                protection.count(look_at_both(schema, event), event);
             }
             let Some(last) = page.last() else { return Ok(()) };
             query.range.after = last.global_position;

@@ -5,10 +5,10 @@ use crate::event::{GlobalPosition, PersistedEvent, Unreadable};
 use crate::json::pointer::JsonPointer;
 use crate::keys::KeyStore;
 use crate::keys::names::{KeyId, KeyScope};
-use crate::maintenance::index_seals::{belongs, cannot_be_read};
+use crate::maintenance::index_seals::{belongs, cannot_be_read, keys_of};
 use crate::maintenance::pace::PAGE_BYTES;
 use crate::seal::format::EntryKind;
-use crate::seal::named::find_header;
+use crate::seal::named::find_headers;
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, SealIndex, SealIndexState, StoredQuery, UNREADABLE_SEAL};
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -168,13 +168,15 @@ pub struct EventOf {
     pub places: Vec<PlaceOf>,
 }
 
-/// A place in the stored payload of an [`EventOf`] that a key of the search seals. An event that was read has
-/// [`SealedPlace`](crate::SealedPlace)s instead.
+/// A place in the stored payload or metadata of an [`EventOf`] that a key of the search seals. An event that was read
+/// has [`SealedPlace`](crate::SealedPlace)s instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PlaceOf {
     /// The place. The root means that the payload is sealed as a whole.
     pub pointer: JsonPointer,
+    /// Is it in the metadata, and not in the payload?
+    pub in_metadata: bool,
     /// The key.
     pub key_id: KeyId,
     /// Is there no ciphertext, because the key was already destroyed when the event was sealed? A
@@ -344,23 +346,26 @@ impl<'t, T: EventTable + ?Sized> EventsOf<'t, T> {
 
     /// The places of an event that the keys seal.
     fn places_in(&mut self, event: &PersistedEvent) -> Result<Vec<PlaceOf>> {
-        let Some(header) = find_header(event.as_stored())? else { return Ok(Vec::new()) };
+        let headers = find_headers(event)?;
+        let [payload, metadata] = &headers;
+        let both = payload.iter().map(|header| (header, false)).chain(metadata.iter().map(|header| (header, true)));
+        let wanted = &self.keys;
+        let places = both.flat_map(|(header, in_metadata)| {
+            header.entries.iter().filter_map(move |entry| {
+                let key_id = header.keys[usize::from(entry.key)];
+                let pointer = || JsonPointer::new_unchecked(header.pointer(*entry));
+                let is_void = entry.kind == EntryKind::Void;
+                wanted.contains(&key_id).then(|| PlaceOf { pointer: pointer(), in_metadata, key_id, is_void })
+            })
+        });
+        let places = places.collect();
         if let Some(others) = &mut self.others {
-            let keys: Vec<KeyId> = header.keys.iter().filter(|key_id| !self.keys.contains(key_id)).copied().collect();
+            let keys: Vec<KeyId> = keys_of(headers).into_iter().filter(|key| !self.keys.contains(key)).collect();
             if !keys.is_empty() {
                 others.push(OtherKeys { position: event.global_position, event_id: event.event_id, keys });
             }
         }
-        if !header.keys.iter().any(|key_id| self.keys.contains(key_id)) {
-            return Ok(Vec::new());
-        }
-        let entries = header.entries.iter().filter_map(|entry| {
-            let key_id = header.keys[usize::from(entry.key)];
-            let pointer = || JsonPointer::new_unchecked(header.pointer(*entry));
-            let is_void = entry.kind == EntryKind::Void;
-            self.keys.contains(&key_id).then(|| PlaceOf { pointer: pointer(), key_id, is_void })
-        });
-        Ok(entries.collect())
+        Ok(places)
     }
 }
 

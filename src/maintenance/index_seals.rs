@@ -2,8 +2,10 @@
 
 use crate::error::{Error, MaintenanceFault, Result};
 use crate::event::{GlobalPosition, PersistedEvent, Unreadable};
+use crate::keys::names::KeyId;
 use crate::maintenance::pace::{PAGE_BYTES, Pace, may_retry};
-use crate::seal::named::find_header;
+use crate::seal::format::Header;
+use crate::seal::named::find_headers;
 use crate::store::{
     EventTable, IndexedSeal, PositionRange, SealIndex, SealIndexState, StoredQuery, TableWork, UNREADABLE_SEAL,
 };
@@ -180,9 +182,9 @@ pub(super) fn seals_of<'e>(
     let (mut seals, mut unreadable) = (Vec::new(), Vec::new());
     for event in events {
         let position = event.global_position;
-        match find_header(event.as_stored()) {
-            Ok(None) => {}
-            Ok(Some(header)) => seals.push(IndexedSeal { position, keys: header.keys }),
+        match find_headers(event).map(keys_of) {
+            Ok(keys) if keys.is_empty() => {}
+            Ok(keys) => seals.push(IndexedSeal { position, keys }),
             Err(error) => {
                 seals.push(IndexedSeal { position, keys: vec![UNREADABLE_SEAL] });
                 unreadable.push(cannot_be_read(event, error));
@@ -190,6 +192,16 @@ pub(super) fn seals_of<'e>(
         }
     }
     (seals, unreadable)
+}
+
+/// The keys that headers name, each once.
+pub(super) fn keys_of(headers: [Option<Header>; 2]) -> Vec<KeyId> {
+    let mut keys: Vec<KeyId> = Vec::new();
+    for header in headers.into_iter().flatten() {
+        let new: Vec<KeyId> = header.keys.into_iter().filter(|key| !keys.contains(key)).collect();
+        keys.extend(new);
+    }
+    keys
 }
 
 pub(super) fn cannot_be_read(event: &PersistedEvent, error: Error) -> Unreadable {

@@ -1,13 +1,13 @@
-//! Examines a stored payload by the plan of its version, without keys.
+//! Examines what is stored by the plans of its version, without keys.
 
 use crate::error::{Error, EventFault};
-use crate::event::{EventType, EventVersion, PersistedEvent};
-use crate::schema::{ReadAs, Schemas};
+use crate::event::{EventRef, EventType, EventVersion, PersistedEvent};
+use crate::schema::{ReadAs, Schemas, VersionSchema};
 use crate::seal::opening::inspect;
 use crate::seal::plan::Plan;
 use uuid::Uuid;
 
-/// The protection that a stored payload has.
+/// The protection that a stored document has, or a stored event.
 pub(crate) enum Look {
     /// A header covers every protected value. Whether it is authentic is not known.
     Sealed,
@@ -17,13 +17,41 @@ pub(crate) enum Look {
     Plaintext,
     /// There is neither a header nor a protected value. A `null` is no protected value.
     Nothing,
-    /// The payload can't be examined.
+    /// It can't be examined.
     Unreadable(Error),
 }
 
-/// Examines a stored payload. Its errors are those of a read without `accept_plaintext`.
-pub(crate) fn look(plan: &Plan, event: &PersistedEvent) -> Look {
-    let inspect = |accept_plaintext| inspect(plan, event.as_stored(), accept_plaintext);
+impl Look {
+    /// The protection of an event whose other document is protected like this.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Unreadable(error), _) | (_, Self::Unreadable(error)) => Self::Unreadable(error),
+            (Self::Partly, _) | (_, Self::Partly) => Self::Partly,
+            (Self::Plaintext, Self::Sealed) | (Self::Sealed, Self::Plaintext) => Self::Partly,
+            (Self::Plaintext, _) | (_, Self::Plaintext) => Self::Plaintext,
+            (Self::Sealed, _) | (_, Self::Sealed) => Self::Sealed,
+            (Self::Nothing, Self::Nothing) => Self::Nothing,
+        }
+    }
+}
+
+/// Examines both documents of a stored event.
+pub(crate) fn look_at_both(schema: &VersionSchema, event: &PersistedEvent) -> Look {
+    look(&schema.plan, event.as_stored()).and(look_at_metadata(schema, event))
+}
+
+/// Examines the metadata of a stored event.
+pub(crate) fn look_at_metadata(schema: &VersionSchema, event: &PersistedEvent) -> Look {
+    match event.stored_metadata().map(|stored| look(&schema.metadata_plan, stored)) {
+        Some(Look::Unreadable(error)) => Look::Unreadable(error.in_metadata()),
+        Some(look) => look,
+        None => Look::Nothing,
+    }
+}
+
+/// Examines a stored document. Its errors are those of a read without `accept_plaintext`.
+pub(crate) fn look(plan: &Plan, stored: EventRef<'_>) -> Look {
+    let inspect = |accept_plaintext| inspect(plan, stored, accept_plaintext);
     match inspect(false) {
         Ok(Some(_)) => Look::Sealed,
         Ok(None) => Look::Nothing,

@@ -4,13 +4,14 @@ use crate::event::EventType;
 use crate::schema::Schemas;
 use crate::schema::check::check;
 use crate::schema::check::decoders::Decoder;
-use crate::schema::declare::EventSchema;
+use crate::schema::declare::{EventSchema, Owner, VersionDecl};
 use crate::schema::problem::SchemaErrors;
 use crate::schema::typed::Events;
+use serde_json::Value;
+use std::fmt;
 use std::sync::Arc;
 
 /// A registry with its policies, before it is checked. Made by [`Schemas::builder`].
-#[derive(Debug)]
 #[must_use = "build() it"]
 pub struct SchemasBuilder {
     pub(crate) events: Vec<EventSchema>,
@@ -25,6 +26,8 @@ pub struct SchemasBuilder {
     pub(crate) max_parts: usize,
     pub(crate) max_steps: usize,
     pub(crate) decoders: Vec<Decoder>,
+    /// What is protected in the metadata of all events.
+    pub(crate) metadata: VersionDecl,
 }
 
 impl SchemasBuilder {
@@ -42,6 +45,7 @@ impl SchemasBuilder {
             max_parts: 1_000,
             max_steps: 1_000,
             decoders: Vec::new(),
+            metadata: VersionDecl::default(),
         }
     }
 
@@ -69,11 +73,44 @@ impl SchemasBuilder {
         self
     }
 
+    /// Protects the values at these JSON Pointers into the metadata of all events, whatever their type and version.
+    ///
+    /// ```
+    /// # use eventseal::{Schemas, event, metadata};
+    /// let events = [event("LoggedIn").version(1), event("OrderPlaced").version(1)];
+    /// let schemas = Schemas::builder(events)
+    ///     .protect_metadata(&["/ip", "/user_agent"], metadata("Customer", "/actor/id"))
+    ///     .build()?;
+    /// # Ok::<(), eventseal::schema::SchemaErrors>(())
+    /// ```
+    ///
+    /// The rules are those of [`EventSchema::protect_metadata`], which protects more in the metadata of one version. A
+    /// version that protects none of it says so with
+    /// [`metadata_in_the_clear`](EventSchema::metadata_in_the_clear). Events of types that are not registered are
+    /// covered too, where they are allowed.
+    #[allow(clippy::needless_pass_by_value, reason = "reads as an owner at the call site")]
+    pub fn protect_metadata(mut self, pointers: &[&str], owner: Owner) -> Self {
+        self.metadata.protect(pointers, &owner);
+        self
+    }
+
+    /// As [`EventSchema::redact_metadata_as`], for what is protected in the metadata of all events.
+    pub fn redact_metadata_as(mut self, pointer: &str, stand_in: impl Into<Value>) -> Self {
+        self.metadata.stand_ins.push((pointer.to_owned(), stand_in.into()));
+        self
+    }
+
+    /// As [`EventSchema::pad_metadata_to`], for what is protected in the metadata of all events.
+    pub fn pad_metadata_to(mut self, pointer: &str, multiple: usize) -> Self {
+        self.metadata.pads.push((pointer.to_owned(), multiple));
+        self
+    }
+
     /// Lets events of types that are not registered pass through untouched, at append and on read, instead of failing
     /// with [`EventFault::UnknownType`](crate::error::EventFault::UnknownType).
     ///
-    /// **Nothing in them is protected**: a type whose name is misspelt, or that was forgotten here, is stored in the
-    /// clear. Often, reading only registered types is enough:
+    /// **Nothing in their payloads is protected**: a type whose name is misspelt, or that was forgotten here, is stored
+    /// in the clear. Often, reading only registered types is enough:
     ///
     /// - Reads that name their types in [`EventFilter::event_types`](crate::EventFilter::event_types) never meet
     ///   others.
@@ -203,5 +240,12 @@ impl SchemasBuilder {
     /// [`SchemaErrors`] lists everything that is contradictory, at once.
     pub fn build(self) -> Result<Schemas, SchemaErrors> {
         check(self)
+    }
+}
+
+/// Lists the event types.
+impl fmt::Debug for SchemasBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SchemasBuilder").field("events", &self.events).finish_non_exhaustive()
     }
 }

@@ -5,12 +5,13 @@ mod chains;
 pub(crate) mod decoders;
 mod derived;
 pub(crate) mod kinds;
+mod metadata;
 mod owners;
 pub(crate) mod protection;
 
 use crate::crypto::primitives::PAD;
 use crate::error::InputFault;
-use crate::event::{EventType, EventVersion, check_text};
+use crate::event::{EventDocument, EventType, EventVersion, check_text};
 use crate::json::pointer::{JsonPointer, Pattern, Token, array_index};
 use crate::json::scan::{MAX_DEPTH, SEAL_MEMBER};
 use crate::schema::builder::SchemasBuilder;
@@ -39,7 +40,7 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
     let mut types: HashMap<EventType, TypeSchema> = HashMap::new();
     for event in derived::merged(builder.events) {
         let name = event.name.clone();
-        let schema = check_type(event, &mut found);
+        let schema = check_type(event, &builder.metadata, &mut found);
         if types.insert(name.clone(), schema).is_some() {
             found.add(&name, None, SchemaProblem::TypeTwice);
         }
@@ -57,15 +58,17 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
             .filter(|schema| schema.legacy.is_none() && schema.version(EventVersion::new(version)).is_some());
         concerned.for_each(|schema| schema.legacy = Some(EventVersion::new(version)));
     }
+    let mut nothing = metadata::unregistered(&builder.metadata, &mut found);
     let normalizers = found.normalizers();
-    for version in types.values_mut().flat_map(|schema| &mut schema.versions) {
+    for version in types.values_mut().flat_map(|schema| &mut schema.versions).chain([&mut nothing]) {
         version.plan.normalizers.clone_from(&normalizers);
+        version.metadata_plan.normalizers.clone_from(&normalizers);
     }
     let kinds = check_kinds(&types, builder.distinct_kinds, &mut found);
     check_decoders(&builder.decoders, &types, &mut found);
     let accept_plaintext: HashSet<EventType> = builder.accept_plaintext.into_iter().collect();
     for name in &accept_plaintext {
-        if !types.get(name).is_some_and(|schema| schema.versions.iter().any(|version| version.plan.protects())) {
+        if !types.get(name).is_some_and(|schema| schema.versions.iter().any(VersionSchema::protects)) {
             found.add(name, None, SchemaProblem::AcceptsNothing);
         }
     }
@@ -92,7 +95,7 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         allow_older_appends: builder.allow_older_appends,
         deny_unreadable_payloads: builder.deny_unreadable_payloads,
         max_parts: builder.max_parts,
-        nothing: VersionSchema::default(),
+        nothing,
         decoded_into: decoded_into(&builder.decoders),
     })
 }
@@ -109,13 +112,18 @@ impl Found {
         self.errors.push(SchemaError { event_type: event_type.clone(), version, problem });
     }
 
+    fn has(&self, event_type: &EventType, version: Option<u32>, problem: &SchemaProblem) -> bool {
+        let same = |error: &SchemaError| error.version == version && error.problem == *problem;
+        self.errors.iter().any(|error| error.event_type == *event_type && same(error))
+    }
+
     fn normalizers(&self) -> Normalizers {
         let normalized = self.normalized.iter();
         normalized.filter_map(|(kind, (how, ..))| Some((Arc::clone(kind), how.clone()?))).collect()
     }
 }
 
-fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
+fn check_type(event: EventSchema, of_all: &VersionDecl, found: &mut Found) -> TypeSchema {
     let name = event.name;
     if let Err(crate::Error::Input(InputFault::InvalidText { problem, .. })) = check_text("", name.as_str()) {
         found.add(&name, None, SchemaProblem::Name(problem));
@@ -140,6 +148,7 @@ fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
         EventVersion::new(*version)
     });
     let protected = declared.values().any(|version| !version.fields.is_empty() || version.whole.is_some());
+    let metadata_protected = metadata::is_protected(declared.values(), of_all);
     let mut versions = Vec::new();
     let mut expected = first;
     for (number, version) in declared {
@@ -151,12 +160,13 @@ fn check_type(event: EventSchema, found: &mut Found) -> TypeSchema {
         if step.is_none() && number != last {
             found.add(&name, Some(number), SchemaProblem::StepMissing(number));
         }
-        let mut check = CheckVersion { name: &name, number, found };
-        versions.push(VersionSchema {
-            plan: check.plan(&version, protected),
-            step,
-            metadata: metadata.remove(&number),
-        });
+        let mut check = CheckVersion::new(&name, Some(number), found);
+        let plan = check.plan(&version, protected);
+        let metadata_plan = check.metadata_plan(version.metadata.as_deref(), of_all, metadata_protected);
+        let callers = check.callers;
+        let mut schema = VersionSchema { plan, metadata_plan, callers, step, metadata: metadata.remove(&number) };
+        metadata::connect(&name, Some(number), &mut schema, found);
+        versions.push(schema);
     }
     TypeSchema { versions, first, legacy }
 }
@@ -289,26 +299,47 @@ fn inherit(version: &mut VersionDecl, other: &VersionDecl) {
     version.whole_twice |= version.whole.is_some() && other.whole.is_some();
     version.whole = version.whole.take().or_else(|| other.whole.clone());
     version.unprotected |= other.unprotected;
+    if version.metadata.is_none() {
+        version.metadata.clone_from(&other.metadata);
+    }
     version.stand_ins.splice(0..0, other.stand_ins.iter().cloned());
     version.pads.splice(0..0, other.pads.iter().cloned());
 }
 
 struct CheckVersion<'a> {
     name: &'a EventType,
-    number: u32,
+    /// `None` for what is declared for all events.
+    number: Option<u32>,
     found: &'a mut Found,
+    /// The document whose plan is made.
+    document: EventDocument,
+    /// The kinds that callers name, each with its place in the metadata.
+    callers: Vec<(Arc<str>, Pattern)>,
+}
+
+impl<'a> CheckVersion<'a> {
+    fn new(name: &'a EventType, number: Option<u32>, found: &'a mut Found) -> Self {
+        Self { name, number, found, document: EventDocument::Payload, callers: Vec::new() }
+    }
 }
 
 impl CheckVersion<'_> {
     fn add(&mut self, problem: SchemaProblem) {
-        self.found.add(self.name, Some(self.number), problem);
+        let problem = match self.document {
+            EventDocument::Payload => problem,
+            EventDocument::Metadata => SchemaProblem::InMetadata(Box::new(problem)),
+        };
+        self.found.add(self.name, self.number, problem);
     }
 
     fn plan(&mut self, version: &VersionDecl, type_is_protected: bool) -> Plan {
         let protects = !version.fields.is_empty() || version.whole.is_some();
         match (protects, version.unprotected) {
             (true, true) => self.add(SchemaProblem::ProtectedAndNot),
-            (false, false) if type_is_protected => self.add(SchemaProblem::Undeclared),
+            (false, false) if type_is_protected => match self.document {
+                EventDocument::Payload => self.add(SchemaProblem::Undeclared),
+                EventDocument::Metadata => self.found.add(self.name, self.number, SchemaProblem::MetadataUndeclared),
+            },
             _ => {}
         }
         if !version.fields.is_empty() && version.whole.is_some() {
@@ -320,7 +351,7 @@ impl CheckVersion<'_> {
         if version.whole_twice {
             self.add(SchemaProblem::WholeTwice);
         }
-        let mut plan = Plan::default();
+        let mut plan = Plan { document: self.document, ..Plan::default() };
         for field in &version.fields {
             if let Some(field) = self.field(field, &mut plan) {
                 plan.fields.push(field);
@@ -336,7 +367,6 @@ impl CheckVersion<'_> {
             }
         }
         self.check_mixed_indexes(&plan);
-        self.check_callers(&plan);
         if let Some(whole) = &version.whole {
             let owner = self.owner(whole, None, &mut plan);
             plan.whole = Some(Field {
@@ -403,8 +433,10 @@ impl CheckVersion<'_> {
                 if id.starts_with('{') {
                     return FieldOwner::Member { kind: Arc::clone(kind), binding: self.binding(id, pattern) };
                 }
-                let capture = self.capture(id, pattern, &mut plan.captures);
-                FieldOwner::Subject { kind: Arc::clone(kind), capture }
+                match self.document {
+                    EventDocument::Payload => self.named_here(kind, id, pattern, plan),
+                    EventDocument::Metadata => self.named_beside(kind, id, plan),
+                }
             }
             Owner::Function { kind, function, normalize } => {
                 self.kind(kind);
@@ -415,9 +447,13 @@ impl CheckVersion<'_> {
             Owner::Metadata { kind, id, normalize } | Owner::Caller { kind, id, normalize } => {
                 self.kind(kind);
                 self.normalize(kind, normalize.as_ref());
-                let pointer = self.in_metadata(id, &mut plan.metadata);
-                let by_caller = matches!(field.owner, Owner::Caller { .. });
-                FieldOwner::Metadata { kind: Arc::clone(kind), pointer, by_caller }
+                if matches!(field.owner, Owner::Caller { .. }) {
+                    self.caller(kind, id);
+                }
+                match self.document {
+                    EventDocument::Payload => self.named_beside(kind, id, plan),
+                    EventDocument::Metadata => self.named_here(kind, id, pattern, plan),
+                }
             }
         }
     }
@@ -433,7 +469,7 @@ impl CheckVersion<'_> {
 
     /// Notes how the ids of a kind are normalized. All declarations of a kind must say the same.
     fn normalize(&mut self, kind: &Arc<str>, how: Option<&Normalize>) {
-        let (name, number) = (self.name.clone(), self.number);
+        let (name, number) = (self.name.clone(), self.number.unwrap_or_default());
         let (other, event_type, event_version) =
             self.found.normalized.entry(Arc::clone(kind)).or_insert_with(|| (how.cloned(), name, number)).clone();
         if other.as_ref() != how {

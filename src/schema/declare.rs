@@ -65,10 +65,30 @@ pub(crate) struct VersionDecl {
     /// The stand-ins that `redact_as` declared, by pointer.
     pub(crate) stand_ins: Vec<(String, Value)>,
     pub(crate) pads: Vec<(String, usize)>,
+    /// What is protected in the metadata, declared as for payloads.
+    pub(crate) metadata: Option<Box<VersionDecl>>,
     /// The Rust type that declares the version by its derive.
     pub(crate) derived: Option<Derived>,
     /// What is wrong with that type.
     pub(crate) problems: Vec<SchemaProblem>,
+}
+
+impl VersionDecl {
+    pub(crate) fn protect(&mut self, pointers: &[&str], owner: &Owner) {
+        self.names_nothing |= pointers.is_empty();
+        let field = |pointer: &&str| FieldDecl { pointer: (*pointer).to_owned(), owner: owner.clone() };
+        self.fields.extend(pointers.iter().map(field));
+    }
+
+    /// Does it say anything about payloads?
+    pub(crate) fn is_about_payloads(&self) -> bool {
+        !self.fields.is_empty()
+            || self.whole.is_some()
+            || self.unprotected
+            || self.names_nothing
+            || !self.stand_ins.is_empty()
+            || !self.pads.is_empty()
+    }
 }
 
 /// A Rust type that declares a version by its derive.
@@ -120,12 +140,7 @@ impl EventSchema {
     /// - A member whose own name begins with `{` is written with `~3` in place of the `{`.
     #[allow(clippy::needless_pass_by_value, reason = "reads as an owner at the call site")]
     pub fn protect(self, pointers: &[&str], owner: Owner) -> Self {
-        self.in_version(|version| {
-            version.names_nothing |= pointers.is_empty();
-            version.fields.extend(
-                pointers.iter().map(|pointer| FieldDecl { pointer: (*pointer).to_owned(), owner: owner.clone() }),
-            );
-        })
+        self.in_version(|version| version.protect(pointers, &owner))
     }
 
     /// Protects the whole payload, JSON or not.
@@ -142,7 +157,8 @@ impl EventSchema {
         })
     }
 
-    /// Protects the same places as version `number`, with the same owners, stand-ins and paddings.
+    /// Protects the same places as version `number`, with the same owners, stand-ins and paddings, those in the
+    /// metadata included.
     pub fn protect_same_as(self, number: u32) -> Self {
         self.in_version(|version| version.same_as.push(number))
     }
@@ -299,6 +315,64 @@ impl EventSchema {
     /// Drops events of version `from`: readers no longer see them. They stay in the store and keep their positions.
     pub fn drop_from(self, from: u32) -> Self {
         self.with_step(from, StepDecl::Ready(Step::Drop))
+    }
+
+    /// Protects the values at these JSON Pointers into the metadata, as [`protect`](Self::protect) does in the payload.
+    /// [`SchemasBuilder::protect_metadata`](crate::schema::SchemasBuilder::protect_metadata) does it for all events.
+    ///
+    /// ```
+    /// # use eventseal::{NewEvent, Owner, Schemas, aggregate, event, metadata};
+    /// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+    /// # use eventseal::{EventStore, EventStoreExt, ExpectedVersion, KeyScope, Keyring, Namespace, SealedStore};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let logged_in = event("LoggedIn").version(1).protect_metadata(&["/ip"], metadata("Customer", "/actor"));
+    /// let schemas = Schemas::new([logged_in])?;
+    /// # let db = MemoryDb::new(Namespace::new("shop")?);
+    /// # let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main")?, schemas);
+    /// # store.keys().prepare(&mut db.begin()).await?;
+    /// # let mut tx = db.begin();
+    /// let event = NewEvent::raw("LoggedIn", 1, "{}").with_metadata(r#"{"actor":"cust_42","ip":"192.0.2.7"}"#);
+    /// let session = aggregate("Session", "s1");
+    /// store.append(&mut tx, &session, ExpectedVersion::NoStream, &[event]).await?;
+    /// store.keys().shred(&mut tx, &KeyScope::new("Customer", "cust_42"), "request 118").await?;
+    /// let event = store.read_stream(&mut tx, &session).await?.events.remove(0);
+    /// assert_eq!(event.metadata.as_deref(), Some(&br#"{"actor":"cust_42","ip":null}"#[..]));
+    /// assert_eq!(event.redacted_metadata[0].as_str(), "/ip");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The owner is named in the metadata ([`metadata`](crate::metadata()), [`caller`](crate::caller())), in the
+    /// payload ([`subject`](crate::subject()), without a `*`), by a function, or is the aggregate. **What names an
+    /// owner stays in the clear**: a pointer to an id at a protected place is a problem of the schemas.
+    ///
+    /// If one version of a type protects metadata, all of them say what they do: see
+    /// [`metadata_in_the_clear`](Self::metadata_in_the_clear). Metadata in which something is protected is a JSON
+    /// object, and no member of its root is called `$seal`.
+    #[allow(clippy::needless_pass_by_value, reason = "reads as an owner at the call site")]
+    pub fn protect_metadata(self, pointers: &[&str], owner: Owner) -> Self {
+        self.in_metadata(|metadata| metadata.protect(pointers, &owner))
+    }
+
+    /// As [`redact_as`](Self::redact_as), for a protected pointer into the metadata.
+    pub fn redact_metadata_as(self, pointer: &str, stand_in: impl Into<Value>) -> Self {
+        let stand_in = stand_in.into();
+        self.in_metadata(|metadata| metadata.stand_ins.push((pointer.to_owned(), stand_in)))
+    }
+
+    /// As [`pad_to`](Self::pad_to), for a protected pointer into the metadata.
+    pub fn pad_metadata_to(self, pointer: &str, multiple: usize) -> Self {
+        self.in_metadata(|metadata| metadata.pads.push((pointer.to_owned(), multiple)))
+    }
+
+    /// Declares that this version protects nothing in the metadata, though others do, and why that is right.
+    pub fn metadata_in_the_clear(self, _reason: &str) -> Self {
+        self.in_metadata(|metadata| metadata.unprotected = true)
+    }
+
+    fn in_metadata(self, declare: impl FnOnce(&mut VersionDecl)) -> Self {
+        self.in_version(|version| declare(version.metadata.get_or_insert_default()))
     }
 
     fn with_step(mut self, from: u32, step: StepDecl) -> Self {

@@ -5,7 +5,7 @@
 //! application's registry without running the application.
 
 use crate::schema::declare::Owner;
-use crate::schema::{SchemaVersion, Schemas};
+use crate::schema::{ProtectedPlace, SchemaVersion, Schemas};
 use crate::seal::plan::IN_METADATA;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -63,11 +63,49 @@ pub struct LockedVersion {
     /// Stand-ins by pointer, where they are not `null`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub redact_as: BTreeMap<String, Value>,
+    /// What is protected in the metadata; `None` if nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<LockedMetadata>,
     /// The shape of the payloads. A registry does not know it: `eventseal-testing` finds it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Value>,
     /// The step from this version; `None` for a current version.
     pub step: Option<LockedStep>,
+}
+
+/// What a version of an event type protects in the metadata, in a [`LockFile`]: as in [`LockedVersion`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LockedMetadata {
+    /// Whose keys protect what, by pointer.
+    #[serde(default)]
+    pub protected: BTreeMap<String, String>,
+    /// How the ids of owners are normalized, by the pointer that they own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub normalized: BTreeMap<String, String>,
+    /// Stand-ins by pointer, where they are not `null`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub redact_as: BTreeMap<String, Value>,
+}
+
+impl LockedMetadata {
+    fn of(places: &[ProtectedPlace]) -> Self {
+        let normalized = places.iter().filter_map(|place| Some((&place.pointer, place.owner.normalized_by()?)));
+        let stand_ins = places.iter().filter(|place| !place.stand_in.is_null());
+        Self {
+            protected: places.iter().map(|place| (place.pointer.clone(), place.owner.to_string())).collect(),
+            normalized: normalized.map(|(pointer, how)| (pointer.clone(), how.to_string())).collect(),
+            redact_as: stand_ins.map(|place| (place.pointer.clone(), sorted(place.stand_in.clone()))).collect(),
+        }
+    }
+}
+
+impl LockedVersion {
+    /// Does it protect anything, in payloads or in metadata?
+    #[must_use]
+    pub fn protects(&self) -> bool {
+        !self.protected.is_empty() || self.metadata.as_ref().is_some_and(|metadata| !metadata.protected.is_empty())
+    }
 }
 
 /// A step in a [`LockFile`].
@@ -131,16 +169,10 @@ impl From<&SchemaVersion> for LockedVersion {
                 })
                 .collect(),
         });
-        let protected =
-            version.protected.iter().map(|place| (place.pointer.clone(), place.owner.to_string())).collect();
-        let normalized = version
-            .protected
-            .iter()
-            .filter_map(|place| Some((place.pointer.clone(), place.owner.normalized_by()?.to_string())));
-        let normalized = normalized.collect();
-        let stand_ins = version.protected.iter().filter(|place| !place.stand_in.is_null());
-        let redact_as = stand_ins.map(|place| (place.pointer.clone(), sorted(place.stand_in.clone()))).collect();
-        Self { protected, normalized, redact_as, shape: None, step }
+        let LockedMetadata { protected, normalized, redact_as } = LockedMetadata::of(&version.protected);
+        let metadata = LockedMetadata::of(&version.protected_metadata);
+        let metadata = Some(metadata).filter(|metadata| !metadata.protected.is_empty());
+        Self { protected, normalized, redact_as, metadata, shape: None, step }
     }
 }
 

@@ -98,6 +98,11 @@ pub enum SchemaProblem {
          .unprotected(reason)"
     )]
     Undeclared,
+    #[error(
+        "metadata of the type is protected, but this version says nothing: add .protect_metadata(…), \
+         .protect_same_as(n) or .metadata_in_the_clear(reason)"
+    )]
+    MetadataUndeclared,
     #[error("it is both protected and unprotected")]
     ProtectedAndNot,
     #[error("it protects single fields and the whole payload: choose one")]
@@ -135,6 +140,13 @@ pub enum SchemaProblem {
          it, or write a typed step with Sensitive fields"
     )]
     Members(String),
+    #[error("in the metadata: {0}")]
+    InMetadata(Box<SchemaProblem>),
+    #[error(
+        "the id at {id} names an owner, and {over:?} would seal it: what names an owner in the metadata, or an owner \
+         of metadata, stays in the clear"
+    )]
+    OwnerProtected { id: String, over: String },
     #[error("the name of a function that names an owner {0}")]
     FunctionName(&'static str),
     #[error("the caller names a {0} at {1:?} and at {2:?} in the metadata: keep one place for the kind")]

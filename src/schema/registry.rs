@@ -2,6 +2,7 @@
 
 use crate::error::{Error, EventFault, InputFault, Result};
 use crate::event::{EventType, EventVersion, NewEvent, PayloadType, PersistedEvent};
+use crate::json::pointer::Pattern;
 use crate::json::raw;
 use crate::keys::names::KeyScope;
 use crate::schema::builder::SchemasBuilder;
@@ -48,7 +49,8 @@ pub struct Schemas {
     pub(in crate::schema) max_parts: usize,
     /// Pairs of a type and another type from which steps lead to it.
     pub(in crate::schema) ancestors: Vec<(EventType, EventType)>,
-    /// The schema of everything that is not registered: it protects nothing and has no step.
+    /// The schema of everything that is not registered: it protects no payload and has no step. It protects the
+    /// metadata that is protected in all events.
     pub(in crate::schema) nothing: VersionSchema,
     /// The Rust types that events are decoded into, by type and version.
     pub(in crate::schema) decoded_into: HashMap<TypeVersion, Vec<PayloadType>>,
@@ -65,6 +67,10 @@ pub(crate) struct TypeSchema {
 #[derive(Default)]
 pub(crate) struct VersionSchema {
     pub(crate) plan: Plan,
+    /// What is protected in the metadata.
+    pub(crate) metadata_plan: Plan,
+    /// The kinds that the caller of an append names, each with the place in the metadata that the append writes.
+    pub(crate) callers: Vec<(Arc<str>, Pattern)>,
     /// The step to the next version, or to other types. Only current versions have none.
     pub(in crate::schema) step: Option<Step>,
     /// The step of the metadata, beside that of the payload.
@@ -150,11 +156,11 @@ impl Schemas {
         self
     }
 
-    /// The plan for an event that is to be appended; `None` if its type is not registered.
-    pub(crate) fn for_append(&self, event: &NewEvent) -> Result<Option<&Plan>> {
+    /// The schema for an event that is to be appended. If its type is not registered, its payload is not protected.
+    pub(crate) fn for_append(&self, event: &NewEvent) -> Result<&VersionSchema> {
         let Some(schema) = self.types.get(&event.event_type) else {
             return match self.allow_unknown_types {
-                true => Ok(None),
+                true => Ok(&self.nothing),
                 false => Err(Error::Event {
                     event_id: event.event_id,
                     fault: EventFault::UnknownType { event_type: event.event_type.clone() },
@@ -206,7 +212,7 @@ impl Schemas {
                 fault: EventFault::UnreadablePayload { line: error.line(), column: error.column() },
             })?;
         }
-        Ok(Some(&version.plan))
+        Ok(version)
     }
 
     /// The schema by which to read an event of this stored type and version, and the version that it belongs to. `None`
@@ -250,12 +256,17 @@ impl Schemas {
         }
     }
 
+    /// Does any version protect metadata?
+    pub(crate) fn protects_metadata(&self) -> bool {
+        self.types.values().flat_map(|schema| &schema.versions).any(|version| version.metadata_plan.protects())
+    }
+
     /// How the ids of owners are normalized.
     pub(crate) fn normalizers(&self) -> &Normalizers {
         &self.normalizers
     }
 
-    /// A schema that protects nothing and has no steps, for an event that is to stay at its stored version.
+    /// The schema of what is not registered, for an event that is to stay at its stored version.
     pub(crate) fn unregistered(&self, version: EventVersion) -> ReadAs<'_> {
         ReadAs { schema: &self.nothing, version }
     }
@@ -364,6 +375,21 @@ impl Schemas {
 }
 
 impl VersionSchema {
+    /// Is anything protected, in payloads or in metadata?
+    pub(crate) fn protects(&self) -> bool {
+        self.plan.protects() || self.metadata_plan.protects()
+    }
+
+    /// The place in the metadata to which an append writes the id of a subject of this kind that its caller names.
+    pub(crate) fn caller(&self, of_kind: &str) -> Option<&Pattern> {
+        self.callers.iter().find(|(kind, _)| **kind == *of_kind).map(|(_, place)| place)
+    }
+
+    /// The plans of both documents.
+    pub(crate) fn plans(&self) -> [&Plan; 2] {
+        [&self.plan, &self.metadata_plan]
+    }
+
     /// Does no step lead from this version? A stored payload without a header can then be handed out unchanged.
     pub(crate) fn is_current(&self) -> bool {
         self.step.is_none()

@@ -1,12 +1,13 @@
 //! The contents of a registry as a list, for reports, guards and operators' tools.
 
-use crate::event::{EventType, EventVersion, PayloadType};
+use crate::event::{EventDocument, EventType, EventVersion, PayloadType};
 use crate::json::pointer::Pattern;
 use crate::schema::declare::Owner;
 use crate::schema::type_version::TypeVersion;
 use crate::schema::{Schemas, VersionSchema};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// One version of a registered event type; see [`Schemas::versions`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,13 +22,15 @@ pub struct SchemaVersion {
     pub is_legacy: bool,
     /// The places that it protects.
     pub protected: Vec<ProtectedPlace>,
+    /// The places in the metadata that it protects.
+    pub protected_metadata: Vec<ProtectedPlace>,
     /// The step from this version; `None` for a current version.
     pub step: Option<StepInfo>,
     /// The Rust types that [`decodes`](crate::schema::SchemasBuilder::decodes) names for it.
     pub decoded_into: Vec<PayloadType>,
 }
 
-/// A protected place of a payload.
+/// A protected place of a payload, or of metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProtectedPlace {
@@ -113,25 +116,44 @@ impl VersionSchema {
             targets: step.targets(&at).into_iter().map(|target| (target.event_type, target.event_version)).collect(),
             reads: step.reads(),
         });
-        let protected = protected_places(&self.plan);
+        let protected = protected_places(&self.plan, &self.callers);
+        let protected_metadata = protected_places(&self.metadata_plan, &self.callers);
         let TypeVersion { event_type, event_version } = at;
-        SchemaVersion { event_type, event_version, is_legacy: false, protected, step, decoded_into: Vec::new() }
+        SchemaVersion {
+            event_type,
+            event_version,
+            is_legacy: false,
+            protected,
+            protected_metadata,
+            step,
+            decoded_into: Vec::new(),
+        }
     }
 }
 
-fn protected_places(plan: &Plan) -> Vec<ProtectedPlace> {
+fn protected_places(plan: &Plan, callers: &[(Arc<str>, Pattern)]) -> Vec<ProtectedPlace> {
     plan.fields
         .iter()
         .chain(&plan.whole)
         .map(|field| ProtectedPlace {
             pointer: field.pattern.as_ref().map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
-            owner: owner_of(plan, field),
+            owner: owner_of(plan, callers, field),
             stand_in: serde_json::from_str(&field.stand_in).unwrap_or_default(),
         })
         .collect()
 }
 
-fn owner_of(plan: &Plan, field: &Field) -> Owner {
+fn owner_of(plan: &Plan, callers: &[(Arc<str>, Pattern)], field: &Field) -> Owner {
+    let named = |kind: &Arc<str>, at: Option<&Pattern>, document| {
+        let (kind, normalize) = (Arc::clone(kind), plan.normalizers.of(kind).cloned());
+        let id = at.map_or_else(String::new, |pattern| pattern.as_str().to_owned());
+        let is_caller = || callers.iter().any(|(known, place)| *known == kind && place.as_str() == id);
+        match document {
+            EventDocument::Payload => Owner::Subject { kind, id, normalize },
+            EventDocument::Metadata if is_caller() => Owner::Caller { kind, id, normalize },
+            EventDocument::Metadata => Owner::Metadata { kind, id, normalize },
+        }
+    };
     match &field.owner {
         FieldOwner::Aggregate { kind: None } => Owner::Aggregate,
         FieldOwner::Aggregate { kind: Some(kind) } => {
@@ -147,18 +169,7 @@ fn owner_of(plan: &Plan, field: &Field) -> Owner {
             normalize: plan.normalizers.of(kind).cloned(),
             id: field.pattern.iter().flat_map(Pattern::bindings).nth(*binding).unwrap_or_default().to_owned(),
         },
-        FieldOwner::Metadata { kind, pointer, by_caller } => {
-            let (kind, normalize) = (kind.clone(), plan.normalizers.of(kind).cloned());
-            let id = plan.metadata.get(*pointer).map_or_else(String::new, |pattern| pattern.as_str().to_owned());
-            match by_caller {
-                true => Owner::Caller { kind, id, normalize },
-                false => Owner::Metadata { kind, id, normalize },
-            }
-        }
-        FieldOwner::Subject { kind, capture } => Owner::Subject {
-            kind: kind.clone(),
-            normalize: plan.normalizers.of(kind).cloned(),
-            id: plan.captures.get(*capture).map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
-        },
+        FieldOwner::Beside { kind, pointer } => named(kind, plan.beside.get(*pointer), plan.document.other()),
+        FieldOwner::Subject { kind, capture } => named(kind, plan.captures.get(*capture), plan.document),
     }
 }

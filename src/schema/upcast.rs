@@ -21,6 +21,7 @@ use crate::schema::upcast::step::{Failure, Function, MetadataFn, SplitFn, Step, 
 use crate::schema::{ReadAs, Schemas, VersionSchema};
 use crate::seal::plan::Plan;
 use serde_json::Value;
+use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -79,7 +80,14 @@ impl Schemas {
         let (payload, metadata) = (std::mem::take(&mut event.payload), event.metadata.take());
         let start = Moving::start(&mut event, &payload, metadata.as_deref());
         let stored_metadata = Rc::clone(&start.metadata);
-        let beside = Beside { aggregate: &event.aggregate, metadata: &stored_metadata, clear: None };
+        let metadata_clear = OnceCell::new();
+        let beside = Beside {
+            aggregate: &event.aggregate,
+            metadata: &stored_metadata,
+            metadata_plan: &schema.metadata_plan,
+            metadata_clear: &metadata_clear,
+            clear: None,
+        };
         let known = OfEvent { owners: &readable.owners, beside };
         let mut done: Vec<Moving<'_>> = Vec::new();
         // The last one is the next to be taken, so that parts stay in order.
@@ -108,6 +116,7 @@ impl Schemas {
             journey.is_exact &= moved.is_exact;
             let mut part = event.clone();
             part.metadata = moved.metadata.new_bytes().unwrap_or_else(|| metadata.clone());
+            moved.metadata.mark(&stored_metadata, &mut part);
             out.push(moved.into_event(part, Part { index, count }));
         }
         Ok(journey)
@@ -149,13 +158,21 @@ impl Schemas {
         let start = Moving::start(&mut stored, &payload, metadata.as_deref());
         let Some((schema, step)) = self.step_of(&start) else { return Ok(None) };
         let stored_metadata = Rc::clone(&start.metadata);
-        let beside = Beside { aggregate: &stored.aggregate, metadata: &stored_metadata, clear: None };
+        let metadata_clear = OnceCell::new();
+        let beside = Beside {
+            aggregate: &stored.aggregate,
+            metadata: &stored_metadata,
+            metadata_plan: &schema.metadata_plan,
+            metadata_clear: &metadata_clear,
+            clear: None,
+        };
         let known = OfEvent { owners: &Owners::default(), beside };
         let moved = self.take_step(step, schema.metadata.as_ref(), start, &stored, known)?;
         let count = u32::try_from(moved.len()).unwrap_or(u32::MAX);
         let parts = (0..count).zip(moved).map(|(index, moved)| {
             let mut part = stored.clone();
             part.metadata = moved.metadata.new_bytes().unwrap_or_else(|| metadata.clone());
+            moved.metadata.mark(&stored_metadata, &mut part);
             moved.into_event(part, Part { index, count })
         });
         Ok(Some(parts.collect()))

@@ -6,15 +6,13 @@ use crate::json::pointer::{JsonPointer, Pattern, Places, Token, array_index, pus
 use crate::json::raw;
 use crate::seal::plan::Plan;
 
-/// Refuses an event if a `Sensitive` in it would be stored in the clear. Without a plan nothing is protected, so every
-/// `Sensitive` is refused.
-pub(crate) fn check_sensitive(plan: Option<&Plan>, event: &NewEvent) -> Result<()> {
+/// Refuses an event if a `Sensitive` in its payload would be stored in the clear.
+pub(crate) fn check_sensitive(plan: &Plan, event: &NewEvent) -> Result<()> {
     let places = event.sensitive_places();
-    if places.is_empty() || plan.is_some_and(|plan| plan.whole.is_some()) {
+    if places.is_empty() || plan.whole.is_some() {
         return Ok(());
     }
-    let patterns: Vec<&Pattern> =
-        plan.into_iter().flat_map(|plan| &plan.fields).filter_map(|field| field.pattern.as_ref()).collect();
+    let patterns: Vec<&Pattern> = plan.fields.iter().filter_map(|field| field.pattern.as_ref()).collect();
     let in_the_clear = |pointer: JsonPointer| Error::Event {
         event_id: event.event_id,
         fault: EventFault::SensitiveInTheClear {

@@ -11,6 +11,7 @@
 //! would not write. `docs/format.md` is the specification.
 
 use crate::crypto::primitives::{COMMITMENT, TAG};
+use crate::event::EventDocument;
 use crate::json::pointer::JsonPointer;
 use crate::json::scan::SEAL_MEMBER;
 use crate::json::scan::Span;
@@ -43,13 +44,21 @@ pub(crate) enum Document {
     /// The event's payload.
     Payload = 0,
     /// The event's metadata.
-    #[allow(dead_code, reason = "reserved by format version 1: a later release may write it")]
     Metadata = 1,
     /// A snapshot of an aggregate.
     #[allow(dead_code, reason = "reserved by format version 1: a later release may write it")]
     Snapshot = 2,
     /// A value outside of events.
     Value = 3,
+}
+
+impl From<EventDocument> for Document {
+    fn from(document: EventDocument) -> Self {
+        match document {
+            EventDocument::Payload => Self::Payload,
+            EventDocument::Metadata => Self::Metadata,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

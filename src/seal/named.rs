@@ -1,16 +1,16 @@
-//! Finds the header of a stored payload, without a plan and without keys, whatever the rest of the payload is.
+//! Finds the header of a stored payload, or of stored metadata, without a plan and without keys, whatever the rest of
+//! the document is.
 //!
 //! A seal names every key that it was made under. So whoever looks at every header has found every event of a key. This
 //! module says "no header" only if that is certain.
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::EventRef;
+use crate::event::{EventRef, PersistedEvent};
 use crate::json::scan::{ScanError, scan};
 use crate::json::wanted::Wanted;
 use crate::seal::detect::may_hold_header;
-use crate::seal::format::{Document, Header, HeaderError, MAX_STORED};
+use crate::seal::format::{Header, HeaderError, MAX_STORED};
 use crate::seal::token::read_token;
-use uuid::Uuid;
 
 /// How every payload begins that this library sealed, up to the value of the member with the header.
 const START: &[u8] = br#"{"$seal":"#;
@@ -24,9 +24,9 @@ const START: &[u8] = br#"{"$seal":"#;
 /// [`Error::Event`] if there is a header that can't be read, or if there may be one and the payload can't be looked
 /// through: it is cut off, nested too deep, too large, or has two members of that name.
 pub(crate) fn find_header(event: EventRef<'_>) -> Result<Option<Header>> {
-    let EventRef { event_id, payload, .. } = event;
+    let EventRef { event_id, text: payload, .. } = event;
     if let Some(token) = first_member(payload) {
-        return read_header(event_id, token).map(Some);
+        return read_header(event, token).map(Some);
     }
     if !may_hold_header(payload) {
         return Ok(None);
@@ -39,13 +39,22 @@ pub(crate) fn find_header(event: EventRef<'_>) -> Result<Option<Header>> {
     }
     let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
     match scan(payload, &Wanted::default()) {
-        Ok(found) => found.seal.map(|seal| read_header(event_id, seal.value.of(payload))).transpose(),
+        Ok(found) => found.seal.map(|seal| read_header(event, seal.value.of(payload))).transpose(),
         Err(ScanError::Duplicate { .. }) => Err(tampered("the root has two members with a header")),
         Err(ScanError::Syntax { .. }) => {
             Err(tampered("the payload is not valid JSON, and has the name of the member that holds the header"))
         }
         Err(error) => Err(error.in_event(event_id)),
     }
+}
+
+/// The headers of a stored event: of its payload, and of its metadata.
+///
+/// # Errors
+/// Those of [`find_header`].
+pub(crate) fn find_headers(event: &PersistedEvent) -> Result<[Option<Header>; 2]> {
+    let of_metadata = |stored| find_header(stored).map_err(Error::in_metadata);
+    Ok([find_header(event.as_stored())?, event.stored_metadata().map(of_metadata).transpose()?.flatten()])
 }
 
 /// The value of the first member, if that is a header as this library writes it, and nothing behind it can be another.
@@ -59,11 +68,12 @@ fn first_member(payload: &[u8]) -> Option<&[u8]> {
 ///
 /// # Errors
 /// [`EventFault::Tampered`] and [`EventFault::Unsupported`].
-pub(crate) fn read_header(event_id: Uuid, token: &[u8]) -> Result<Header> {
+pub(crate) fn read_header(event: EventRef<'_>, token: &[u8]) -> Result<Header> {
+    let event_id = event.event_id;
     let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
     let mut bytes = Vec::new();
     read_token(token, &mut bytes).ok_or_else(|| tampered("the header is not base64url"))?;
-    Header::parse(bytes, Document::Payload).map_err(|error| match error {
+    Header::parse(bytes, event.document.into()).map_err(|error| match error {
         HeaderError::Unsupported { what, value } => {
             Error::Event { event_id, fault: EventFault::Unsupported { what, value } }
         }
@@ -74,10 +84,11 @@ pub(crate) fn read_header(event_id: Uuid, token: &[u8]) -> Result<Header> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EventType, EventVersion, aggregate};
+    use crate::event::{EventDocument, EventType, EventVersion, aggregate};
     use crate::keys::names::KeyId;
-    use crate::seal::format::{EntryKind, Mode, write_core};
+    use crate::seal::format::{Document, EntryKind, Mode, write_core};
     use crate::seal::token::push_token;
+    use uuid::Uuid;
 
     /// The key ids of the header that is found; `None` if there is certainly none.
     fn keys_of(payload: &[u8]) -> Result<Option<Vec<u128>>> {
@@ -87,8 +98,9 @@ mod tests {
             event_id: Uuid::nil(),
             event_type: &event_type,
             event_version: EventVersion::new(1),
-            payload,
-            metadata: None,
+            document: EventDocument::Payload,
+            text: payload,
+            beside: None,
         };
         Ok(find_header(event)?.map(|header| header.keys.iter().map(|key| key.0.as_u128()).collect()))
     }

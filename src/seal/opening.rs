@@ -37,7 +37,8 @@ pub(crate) enum KeyStatus {
 /// The states of the keys that a page of events needs. A key that has no row in the key table is not in the map.
 pub(crate) type Keys = HashMap<KeyId, KeyStatus>;
 
-/// A sealed payload whose header was parsed and whose values were found. Nothing of it is authentic yet.
+/// A sealed payload, or sealed metadata, whose header was parsed and whose values were found. Nothing of it is
+/// authentic yet.
 pub(crate) struct Closed<'a> {
     event: EventRef<'a>,
     header: Arc<Header>,
@@ -49,9 +50,10 @@ pub(crate) struct Closed<'a> {
     covers_plan: bool,
 }
 
-/// A payload whose seal was opened.
+/// A document whose seal was opened.
 pub(crate) struct Opened {
-    pub(crate) payload: Vec<u8>,
+    /// The payload, or the metadata.
+    pub(crate) text: Vec<u8>,
     /// The redacted places, in the order of the document.
     pub(crate) redacted: Vec<Redacted>,
     /// All places that the seal covers, with their owners.
@@ -69,7 +71,7 @@ pub(crate) struct Redacted {
 /// Parses the header of a stored payload. Returns `None` if the payload is not sealed and need not be. With
 /// `accept_plaintext`, protected values may be in the clear.
 pub(crate) fn inspect<'a>(plan: &Plan, event: EventRef<'a>, accept_plaintext: bool) -> Result<Option<Closed<'a>>> {
-    let EventRef { event_id, payload, .. } = event;
+    let EventRef { event_id, text: payload, .. } = event;
     let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
     let unsealed = |pointer| Error::Event {
         event_id,
@@ -127,9 +129,9 @@ fn plaintext_places<'a>(plan: &'a Plan, payload: &'a [u8], found: &'a Scan) -> i
 
 impl<'a> Closed<'a> {
     fn read(plan: &Plan, event: EventRef<'a>, found: &Scan, seal: SealMember) -> Result<Self> {
-        let EventRef { event_id, payload, .. } = event;
+        let EventRef { event_id, text: payload, .. } = event;
         let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
-        let header = read_header(event_id, seal.value.of(payload))?;
+        let header = read_header(event, seal.value.of(payload))?;
         let as_planned = if header.mode == Mode::Fields { in_order(plan, &header, found) } else { None };
         let covers_plan = as_planned.is_some();
         let values = match header.mode {
@@ -173,7 +175,7 @@ impl<'a> Closed<'a> {
         if !self.values.is_sorted() {
             order.sort_unstable_by_key(|entry| self.values[*entry]);
         }
-        let mut out = Vec::with_capacity(self.event.payload.len());
+        let mut out = Vec::with_capacity(self.event.text.len());
         let mut buffer = Vec::new();
         let mut redacted = Vec::new();
         let mut copied = 0;
@@ -186,7 +188,7 @@ impl<'a> Closed<'a> {
                 self.copy_between(&mut out, copied, span.start);
             }
             copied = span.end;
-            let value = span.of(self.event.payload);
+            let value = span.of(self.event.text);
             let key = usize::from(entry.key);
             let owner = &authentic.owners[key];
             match (&authentic.keys[key], owner.is_shredded, entry.kind) {
@@ -216,16 +218,16 @@ impl<'a> Closed<'a> {
             redacted.push(Redacted { place: pointer, scope: owner.scope.clone(), key_id: self.header.keys[key] });
         }
         if !whole {
-            self.copy_between(&mut out, copied, self.event.payload.len());
+            self.copy_between(&mut out, copied, self.event.text.len());
         }
         let places = SealedPlaces { header: Arc::clone(&self.header), owners: authentic.owners };
-        Ok(Opened { payload: out, redacted, places })
+        Ok(Opened { text: out, redacted, places })
     }
 
     /// Copies the bytes between two values, without the member that holds the header.
     fn copy_between(&self, out: &mut Vec<u8>, from: usize, to: usize) {
         let mut copy =
-            |from: usize, to: usize| out.extend_from_slice(self.event.payload.get(from..to).unwrap_or_default());
+            |from: usize, to: usize| out.extend_from_slice(self.event.text.get(from..to).unwrap_or_default());
         if from <= self.cut.start && self.cut.end <= to {
             copy(from, self.cut.start);
             copy(self.cut.end, to);

@@ -1,15 +1,15 @@
-//! Finds out whose keys protect a value: where the payload names the owner, and how its id is read.
+//! Finds out whose keys protect a value: where an event names the owner, and how its id is read.
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::{EventRef, MAX_TEXT, NOT_JSON};
+use crate::event::{EventDocument, EventRef, MAX_TEXT, NOT_JSON};
 use crate::json::document::Node;
 use crate::json::pointer::{Bound, JsonPointer, Pattern};
-use crate::json::scan::{Hit, MAX_DEPTH, ScanError, scan, unescape};
+use crate::json::scan::{Hit, MAX_DEPTH, SEAL_MEMBER, ScanError, scan, unescape};
 use crate::json::wanted::Target;
 use crate::keys::names::KeyScope;
 use crate::seal::in_the_clear::{OwnerFn, without};
 use crate::seal::normalize::NotNormalized;
-use crate::seal::plan::{Field, FieldOwner, IN_METADATA, Plan};
+use crate::seal::plan::{Field, FieldOwner, Plan};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -46,26 +46,28 @@ impl<'f> Names<'f> {
     }
 }
 
-/// The ids that an event's metadata, or functions of what is in the clear, name. Both are read when the first id is
-/// asked for.
-pub(super) struct BesidePayload<'e> {
+/// The ids that the other document of an event, or functions of what is in the clear, name. Both are read when the
+/// first id is asked for.
+pub(super) struct Beside<'e> {
     plan: &'e Plan,
     event: EventRef<'e>,
     hits: OnceCell<Vec<Hit>>,
-    /// What is found in the payload.
-    in_payload: &'e [Hit],
+    /// What is found in the document itself.
+    in_document: &'e [Hit],
     clear: OnceCell<Clear>,
 }
 
 /// The parts of an event that are stored in the clear.
 struct Clear {
-    metadata: Option<Value>,
-    payload: Value,
+    /// Of the document.
+    document: Value,
+    /// Of the other one; `None` if there is none.
+    beside: Option<Value>,
 }
 
-impl<'e> BesidePayload<'e> {
-    pub(super) fn new(plan: &'e Plan, event: EventRef<'e>, in_payload: &'e [Hit]) -> Self {
-        Self { plan, event, hits: OnceCell::new(), in_payload, clear: OnceCell::new() }
+impl<'e> Beside<'e> {
+    pub(super) fn new(plan: &'e Plan, event: EventRef<'e>, in_document: &'e [Hit]) -> Self {
+        Self { plan, event, hits: OnceCell::new(), in_document, clear: OnceCell::new() }
     }
 
     /// The id that a function names.
@@ -77,47 +79,76 @@ impl<'e> BesidePayload<'e> {
                 self.clear.get_or_init(|| clear)
             }
         };
-        let id = function.id(self.event.aggregate, clear.metadata.as_ref(), &clear.payload)?;
+        let (metadata, payload) = match self.event.document {
+            EventDocument::Payload => (clear.beside.as_ref(), &clear.document),
+            EventDocument::Metadata => (Some(&clear.document), clear.beside.as_ref().unwrap_or(&Value::Null)),
+        };
+        let id = function.id(self.event.aggregate, metadata, payload)?;
         check_id(&id).map(|()| id)
     }
 
     /// What is stored in the clear. `None` if it can't be read.
     fn clear(&self) -> Option<Clear> {
-        let text = |bytes: &'e [u8]| Some(Node::Text(std::str::from_utf8(bytes).ok()?));
-        let metadata = match self.event.metadata {
-            Some(stored) => Some(text(stored)?.into_value().ok()?),
-            None => None,
-        };
-        if self.plan.whole.is_some() {
-            return Some(Clear { metadata, payload: Value::Null });
-        }
-        let places = self.in_payload.iter().filter_map(|hit| match hit.target {
+        let places = self.in_document.iter().filter_map(|hit| match hit.target {
             Target::Field(index) => Some(self.plan.fields[index].place(&hit.bound)),
             Target::Capture(_) => None,
         });
-        let payload = without(text(self.event.payload)?, &places.collect::<Vec<_>>())?;
-        Some(Clear { metadata, payload })
+        let document = match self.plan.whole {
+            Some(_) => Value::Null,
+            None => clear_of(self.event.text, places.collect())?,
+        };
+        let beside = match self.event.beside {
+            Some(_) if self.plan.beside_is_protected => Some(Value::Null),
+            Some(beside) => {
+                let found = scan(beside, &self.plan.hidden_beside).ok()?;
+                let places = found.hits.iter().filter_map(|hit| match hit.target {
+                    Target::Field(index) => {
+                        Some(JsonPointer::new_unchecked(self.plan.protected_beside.get(index)?.at(&hit.bound)))
+                    }
+                    Target::Capture(_) => None,
+                });
+                Some(clear_of(beside, places.collect())?)
+            }
+            None => None,
+        };
+        Some(Clear { document, beside })
     }
 
-    /// The JSON text at a pointer of the plan; `None` if there is none.
-    fn id(&self, pointer: usize) -> Result<Option<&'e [u8]>> {
-        let Some(metadata) = self.event.metadata else { return Ok(None) };
+    /// The JSON text at a pointer of the plan into the other document; `None` if there is none.
+    fn id(&self, kind: &str, pointer: usize) -> Result<Option<&'e [u8]>> {
+        let Some(beside) = self.event.beside else { return Ok(None) };
         let hits = match self.hits.get() {
             Some(hits) => hits,
             None => {
-                let fault = |error| Error::Event { event_id: self.event.event_id, fault: unreadable(&error) };
-                let found = scan(metadata, &self.plan.in_metadata).map_err(fault)?;
+                let fault = |error| Error::Event {
+                    event_id: self.event.event_id,
+                    fault: match self.event.document {
+                        EventDocument::Payload => unreadable_metadata(&error),
+                        EventDocument::Metadata => EventFault::InvalidScopeId {
+                            kind: kind.to_owned(),
+                            pointer: self.plan.beside[pointer].as_str().to_owned() + self.plan.beside_is(),
+                            problem: "can't be looked for: the payload is not JSON, or has a member twice there",
+                        },
+                    },
+                };
+                let found = scan(beside, &self.plan.in_beside).map_err(fault)?;
                 self.hits.get_or_init(|| found.hits)
             }
         };
         let hit = hits.iter().find(|hit| hit.target == Target::Capture(pointer));
-        Ok(hit.map(|hit| hit.span.of(metadata)))
+        Ok(hit.map(|hit| hit.span.of(beside)))
     }
+}
+
+/// A document without its protected places and without a header. `None` if serde_json can't hold what is left.
+fn clear_of(text: &[u8], mut places: Vec<JsonPointer>) -> Option<Value> {
+    places.push(JsonPointer::new_unchecked(format!("/{SEAL_MEMBER}")));
+    without(Node::Text(std::str::from_utf8(text).ok()?), &places)
 }
 
 /// Why metadata does not say whose values an event holds. A store may keep it in a column that parses it, and keeps the
 /// last one of two members of one name. So a member that is there twice is refused.
-fn unreadable(error: &ScanError) -> EventFault {
+fn unreadable_metadata(error: &ScanError) -> EventFault {
     match error {
         ScanError::Duplicate { .. } => EventFault::InvalidMetadata {
             problem: "has a member twice that names an owner, or leads to one: write it once",
@@ -133,13 +164,13 @@ fn unreadable(error: &ScanError) -> EventFault {
 
 /// The key scope whose keys protect a place. `named` is the hit that names the owner in the payload.
 pub(super) fn scope_of(
-    metadata: &BesidePayload<'_>,
+    beside: &Beside<'_>,
     field: &Field,
     hit: &Hit,
     place: &str,
     named: Option<&Hit>,
 ) -> Result<KeyScope> {
-    let BesidePayload { plan, event, .. } = metadata;
+    let Beside { plan, event, .. } = beside;
     let event_id = event.event_id;
     match &field.owner {
         FieldOwner::Aggregate { kind } => {
@@ -147,8 +178,10 @@ pub(super) fn scope_of(
             normalized(plan, &kind, event.aggregate.aggregate_id(), event_id)
         }
         FieldOwner::Subject { kind, capture } => {
-            let id = named.map(|named| named.span.of(event.payload));
-            named_scope(plan, kind, id, place, event_id, &|| plan.captures[*capture].as_str().to_owned())
+            let id = named.map(|named| named.span.of(event.text));
+            named_scope(plan, kind, id, place, event_id, &|| {
+                plan.captures[*capture].as_str().to_owned() + plan.document_is()
+            })
         }
         FieldOwner::Member { kind, binding } => {
             let id = match hit.bound.get(*binding) {
@@ -161,7 +194,7 @@ pub(super) fn scope_of(
             normalized(plan, kind, id.map_err(|problem| Error::Event { event_id, fault: fault(problem) })?, event_id)
         }
         FieldOwner::Function { kind, function } => {
-            let id = metadata.named_by(function).map_err(|problem| Error::Event {
+            let id = beside.named_by(function).map_err(|problem| Error::Event {
                 event_id,
                 fault: EventFault::NotNamed {
                     field: JsonPointer::new_unchecked(place),
@@ -172,9 +205,9 @@ pub(super) fn scope_of(
             })?;
             normalized(plan, kind, &id, event_id)
         }
-        FieldOwner::Metadata { kind, pointer, .. } => {
-            let id = metadata.id(*pointer)?;
-            let pointer = || format!("{}{IN_METADATA}", plan.metadata[*pointer].as_str());
+        FieldOwner::Beside { kind, pointer } => {
+            let id = beside.id(kind, *pointer)?;
+            let pointer = || plan.beside[*pointer].as_str().to_owned() + plan.beside_is();
             named_scope(plan, kind, id, place, event_id, &pointer)
         }
     }

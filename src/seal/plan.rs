@@ -1,5 +1,7 @@
-//! The protection plan: what is protected in the payloads of one event type at one version, compiled for the scanner.
+//! The protection plan: what is protected in the payloads, or in the metadata, of one event type at one version,
+//! compiled for the scanner.
 
+use crate::event::EventDocument;
 use crate::json::pointer::{Bound, JsonPointer, Pattern};
 use crate::json::wanted::{Target, Wanted};
 use crate::seal::in_the_clear::OwnerFn;
@@ -7,28 +9,38 @@ use crate::seal::normalize::Normalizers;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// What is protected in the payloads of one event type at one version.
+/// What is protected in the payloads of one event type at one version, or in the metadata.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
+    /// Of which document.
+    pub(crate) document: EventDocument,
     pub(crate) fields: Vec<Field>,
     /// Set if the whole payload is protected. Then `fields` is empty.
     pub(crate) whole: Option<Field>,
-    /// The places at which payloads name scope ids.
+    /// The places at which the document names scope ids.
     pub(crate) captures: Vec<Pattern>,
-    /// The places at which the metadata names scope ids.
-    pub(crate) metadata: Vec<Pattern>,
+    /// The places at which the other document names scope ids.
+    pub(crate) beside: Vec<Pattern>,
+    /// The places that are protected in the other document.
+    pub(crate) protected_beside: Vec<Pattern>,
+    /// Is the other document protected as a whole?
+    pub(crate) beside_is_protected: bool,
     /// How the ids of owners are normalized.
     pub(crate) normalizers: Normalizers,
     /// What sealing looks for: fields and captures.
     pub(crate) to_seal: Wanted,
     /// What opening looks for: fields only.
     pub(crate) to_open: Wanted,
-    /// What sealing looks for in the metadata: scope ids.
-    pub(crate) in_metadata: Wanted,
+    /// What sealing looks for in the other document: scope ids.
+    pub(crate) in_beside: Wanted,
+    /// What functions that name owners must not see of the other document.
+    pub(crate) hidden_beside: Wanted,
 }
 
 /// What follows a pointer in a message if it is one into the metadata.
 pub(crate) const IN_METADATA: &str = " in the metadata";
+/// What follows a pointer into the payload, where one into the metadata is expected.
+pub(crate) const IN_PAYLOAD: &str = " in the payload";
 
 /// One protected place.
 #[derive(Debug)]
@@ -54,13 +66,8 @@ pub(crate) enum FieldOwner {
     Member { kind: Arc<str>, binding: usize },
     /// The subject that this function names.
     Function { kind: Arc<str>, function: OwnerFn },
-    /// The subject whose id the metadata has at the place of this index in [`Plan::metadata`].
-    Metadata {
-        kind: Arc<str>,
-        pointer: usize,
-        /// The caller of an append may name the subject, and the append writes the id down.
-        by_caller: bool,
-    },
+    /// The subject whose id the other document has at the place of this index in [`Plan::beside`].
+    Beside { kind: Arc<str>, pointer: usize },
 }
 
 impl FieldOwner {
@@ -71,7 +78,7 @@ impl FieldOwner {
             Self::Subject { kind, .. }
             | Self::Member { kind, .. }
             | Self::Function { kind, .. }
-            | Self::Metadata { kind, .. } => Some(kind),
+            | Self::Beside { kind, .. } => Some(kind),
         }
     }
 }
@@ -107,20 +114,43 @@ impl Plan {
         for (index, pattern) in self.captures.iter().enumerate() {
             self.to_seal.add(pattern, Target::Capture(index));
         }
-        for (index, pattern) in self.metadata.iter().enumerate() {
-            self.in_metadata.add(pattern, Target::Capture(index));
+        for (index, pattern) in self.beside.iter().enumerate() {
+            self.in_beside.add(pattern, Target::Capture(index));
         }
         self
     }
 
-    /// The place in the metadata to which an append writes the id of a subject of this kind that its caller names.
-    pub(crate) fn caller(&self, of_kind: &str) -> Option<&Pattern> {
-        self.fields.iter().chain(&self.whole).find_map(|field| match &field.owner {
-            FieldOwner::Metadata { kind, pointer, by_caller: true } if **kind == *of_kind => {
-                self.metadata.get(*pointer)
-            }
-            _ => None,
-        })
+    /// Notes what the plan of the other document protects. Functions that name owners must not see it.
+    pub(crate) fn knows(&mut self, other: &Plan) {
+        self.beside_is_protected = other.whole.is_some();
+        self.protected_beside = other.fields.iter().filter_map(|field| field.pattern.clone()).collect();
+        for (index, pattern) in self.protected_beside.iter().enumerate() {
+            self.hidden_beside.add(pattern, Target::Field(index));
+        }
+    }
+
+    /// What follows a pointer into the document, in a message.
+    pub(crate) fn document_is(&self) -> &'static str {
+        match self.document {
+            EventDocument::Payload => "",
+            EventDocument::Metadata => IN_METADATA,
+        }
+    }
+
+    /// The document, behind a pointer into it in a message about both.
+    pub(crate) fn in_words(&self) -> &'static str {
+        match self.document {
+            EventDocument::Payload => IN_PAYLOAD,
+            EventDocument::Metadata => IN_METADATA,
+        }
+    }
+
+    /// What follows a pointer into the other document, in a message.
+    pub(crate) fn beside_is(&self) -> &'static str {
+        match self.document {
+            EventDocument::Payload => IN_METADATA,
+            EventDocument::Metadata => IN_PAYLOAD,
+        }
     }
 
     pub(crate) fn protects(&self) -> bool {

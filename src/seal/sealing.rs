@@ -5,7 +5,7 @@
 
 use crate::crypto::primitives::{DataKey, EventKey, GCM_TAG, PAD};
 use crate::error::{Error, EventFault, KeyFault, Result};
-use crate::event::{EventRef, NewEvent};
+use crate::event::EventRef;
 use crate::json::pointer::JsonPointer;
 use crate::json::scan::Span;
 use crate::json::scan::{Hit, SEAL_MEMBER, Scan, ScanError, WHOLE_MEMBER, scan};
@@ -13,11 +13,9 @@ use crate::json::wanted::Target;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::seal::binding::Binding;
 use crate::seal::detect::{is_sealed, may_hold_header};
-use crate::seal::format::{
-    Document, EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PADDING, MAX_PAYLOAD, MAX_POINTER, Mode, write_core,
-};
+use crate::seal::format::{EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PADDING, MAX_PAYLOAD, MAX_POINTER, Mode, write_core};
 use crate::seal::in_the_clear::NOBODY;
-use crate::seal::owner::{BesidePayload, Names, scope_of};
+use crate::seal::owner::{Beside, Names, scope_of};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::token::{push_token, token_length};
 use std::borrow::Cow;
@@ -95,7 +93,7 @@ impl<'a> Draft<'a> {
     /// does not protect, or that the payload does not have, is left out; [`voids`](Self::voids) says how many are in
     /// the draft.
     pub(crate) fn with_voids(plan: &'a Plan, event: EventRef<'a>, voids: &Voids) -> Result<Option<Self>> {
-        let EventRef { event_id, payload, .. } = event;
+        let EventRef { event_id, text: payload, .. } = event;
         let refused = |fault| Error::Event { event_id, fault };
         if payload.len() > MAX_PAYLOAD {
             let what = "the payload's size in bytes";
@@ -118,7 +116,7 @@ impl<'a> Draft<'a> {
         let names = Names::new(plan, &found.hits);
         let mut known_scopes = HashMap::new();
         // Fields of one owner mostly stand together, so the owner is resolved once for them.
-        let metadata = BesidePayload::new(plan, event, &found.hits);
+        let beside = Beside::new(plan, event, &found.hits);
         let mut last: Option<LastOwner<'_>> = None;
         for hit in &found.hits {
             let Target::Field(index) = hit.target else { continue };
@@ -135,7 +133,7 @@ impl<'a> Draft<'a> {
             let same = |last: &LastOwner<'_>| last.owner == &field.owner && last.named_at == named_at;
             let scope = match last.filter(same).filter(|last| !matches!(last.owner, FieldOwner::Member { .. })) {
                 Some(last) => last.scope,
-                None => match scope_of(&metadata, field, hit, &pointer, named) {
+                None => match scope_of(&beside, field, hit, &pointer, named) {
                     Ok(scope) => draft.scope_index(scope, &mut known_scopes)?,
                     // A null without a named subject has nothing to protect.
                     Err(Error::Event {
@@ -164,7 +162,7 @@ impl<'a> Draft<'a> {
     }
 
     fn whole(plan: &Plan, field: &Field, event: EventRef<'a>, voids: &Voids) -> Result<Self> {
-        let EventRef { event_id, payload, .. } = event;
+        let EventRef { event_id, text: payload, .. } = event;
         let span = Span { start: 0, end: payload.len() };
         let mut draft = Self::empty(event, Mode::Whole, 1);
         if let Some(key_id) = voids.get(&JsonPointer::root()) {
@@ -189,7 +187,7 @@ impl<'a> Draft<'a> {
         }
         let hit = Hit { target: Target::Field(0), bound: Vec::new(), span };
         let named = Names::new(plan, &found.hits).owner_of(field, &hit);
-        let scope = scope_of(&BesidePayload::new(plan, event, &found.hits), field, &hit, "", named)?;
+        let scope = scope_of(&Beside::new(plan, event, &found.hits), field, &hit, "", named)?;
         let scope = draft.scope_index(scope, &mut HashMap::new())?;
         draft.push(span, "".into(), Under::Scope(scope), field.pad)?;
         Ok(draft)
@@ -300,15 +298,15 @@ impl<'a> Draft<'a> {
 
     /// The payload to which the sealed payload must open, and the places that are redacted in it.
     pub(crate) fn opens_to(&self, plan: &Plan) -> (Vec<u8>, Vec<JsonPointer>) {
-        let (mut out, mut redacted, mut copied) = (Vec::with_capacity(self.event.payload.len()), Vec::new(), 0);
+        let (mut out, mut redacted, mut copied) = (Vec::with_capacity(self.event.text.len()), Vec::new(), 0);
         for sealed in self.sealed.iter().filter(|sealed| matches!(sealed.under, Under::Destroyed(_))) {
             let place = JsonPointer::new_unchecked(&*sealed.pointer);
-            out.extend_from_slice(&self.event.payload[copied..sealed.span.start]);
+            out.extend_from_slice(&self.event.text[copied..sealed.span.start]);
             out.extend_from_slice(plan.stand_in(&place).as_bytes());
             copied = sealed.span.end;
             redacted.push(place);
         }
-        out.extend_from_slice(&self.event.payload[copied..]);
+        out.extend_from_slice(&self.event.text[copied..]);
         (out, redacted)
     }
 
@@ -334,7 +332,7 @@ impl<'a> Draft<'a> {
             Under::Scope(scope) => (scope, EntryKind::Sealed, &*sealed.pointer),
             Under::Destroyed(key) => (live + key, EntryKind::Void, &*sealed.pointer),
         });
-        let mut header = write_core(Document::Payload, self.mode, salt, integrity.id, &key_ids, entries);
+        let mut header = write_core(self.event.document.into(), self.mode, salt, integrity.id, &key_ids, entries);
         let transcript = Binding::of(namespace, self.event).transcript(&header);
         header.extend_from_slice(&integrity.key.header_tag(&transcript));
         let mut event_keys = Vec::with_capacity(keys.len());
@@ -352,18 +350,18 @@ impl<'a> Draft<'a> {
     /// The payload with the header in front and every protected value replaced where it stands.
     fn splice(&self, header: &[u8], keys: &[EventKey]) -> Result<Vec<u8>> {
         let tokens: usize = self.sealed.iter().map(Sealed::token_length).sum();
-        let mut out = Vec::with_capacity(self.event.payload.len() + header_member_length(header) + tokens);
+        let mut out = Vec::with_capacity(self.event.text.len() + header_member_length(header) + tokens);
         let mut buffer = Vec::new();
-        out.extend_from_slice(&self.event.payload[..self.body]);
+        out.extend_from_slice(&self.event.text[..self.body]);
         push_header(&mut out, header);
         out.push(b',');
         let mut copied = self.body;
         for (sealed, index) in self.sealed.iter().zip(0_u16..=u16::MAX) {
-            out.extend_from_slice(&self.event.payload[copied..sealed.span.start]);
+            out.extend_from_slice(&self.event.text[copied..sealed.span.start]);
             self.push_sealed(&mut out, &mut buffer, index, sealed, keys)?;
             copied = sealed.span.end;
         }
-        out.extend_from_slice(&self.event.payload[copied..]);
+        out.extend_from_slice(&self.event.text[copied..]);
         Ok(out)
     }
 
@@ -391,7 +389,7 @@ impl<'a> Draft<'a> {
     ) -> Result<()> {
         match sealed.under {
             Under::Scope(scope) => {
-                let value = sealed.span.of(self.event.payload);
+                let value = sealed.span.of(self.event.text);
                 keys[usize::from(scope)].seal(index, &sealed.pointer, value, sealed.pad, buffer)?;
                 push_token(out, buffer);
             }
@@ -434,15 +432,11 @@ fn refuse_append(event_id: Uuid, error: ScanError) -> Error {
     }
 }
 
-/// Refuses an unprotected payload that could be mistaken for a sealed one.
+/// Refuses an unprotected document that could be mistaken for a sealed one.
 ///
 /// Payloads of unprotected types may be any bytes. Only those that [`is_sealed`] recognises are refused.
-pub(crate) fn check_unprotected(event: &NewEvent) -> Result<()> {
-    check_unprotected_payload(event.event_id, event.payload())
-}
-
-pub(crate) fn check_unprotected_payload(event_id: Uuid, payload: &[u8]) -> Result<()> {
-    match is_sealed(payload) {
+pub(crate) fn check_unprotected(EventRef { event_id, text, .. }: EventRef<'_>) -> Result<()> {
+    match is_sealed(text) {
         Ok(false) => Ok(()),
         Ok(true) => Err(Error::Event { event_id, fault: EventFault::ReservedMember }),
         Err(error) => Err(error.in_event(event_id)),

@@ -4,7 +4,7 @@
 //! and it can't get into the result. What stands in for it follows the steps as every redaction does.
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::{PersistedEvent, Unreadable};
+use crate::event::{EventRef, PersistedEvent, Unreadable};
 use crate::json::document::Node;
 use crate::json::pointer::{JsonPointer, Places};
 use crate::keys::KeyStore;
@@ -14,7 +14,7 @@ use crate::seal::opening::Opened;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids};
 use crate::sealer::Sealer;
-use crate::sealer::stored::{Accepts, OpenedRow, Reader, readable};
+use crate::sealer::stored::{Accepts, Coverage, OpenedRow, Reader, readable};
 use std::collections::HashSet;
 
 /// A stored event that was opened for one owner.
@@ -27,6 +27,8 @@ pub(crate) struct OpenedForOwner {
     pub(crate) is_registered: bool,
     /// The places whose keys have no row, at the stored version: nobody knows whose they are.
     pub(crate) lost: Vec<JsonPointer>,
+    /// As `lost`, in the metadata.
+    pub(crate) lost_in_metadata: Vec<JsonPointer>,
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
@@ -52,28 +54,38 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         let is_current = row.is_current(&event);
         let known = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version);
         let is_registered = matches!(known, Ok(Some(read_as)) if self.schemas.is_registered(read_as));
-        let covered: HashSet<&str> = row.coverage.places.iter().map(String::as_str).collect();
-        let in_the_clear = match (&row.opened, row.read_as) {
-            (Some(opened), Some(ReadAs { schema, .. })) if schema.plan.protects() => {
-                others_in_the_clear(&schema.plan, &event, opened, &covered, owner)?
+        let (mut payload_places, mut metadata_places) = (Vec::new(), Vec::new());
+        if let Some(ReadAs { schema, .. }) = row.read_as.or(known.ok().flatten()) {
+            payload_places =
+                others_in_the_clear(&schema.plan, event.as_stored(), row.opened.as_ref(), &row.coverage, owner)?;
+            if let Some(stored) = event.stored_metadata() {
+                let (opened, coverage) = (row.metadata.as_ref(), &row.metadata_coverage);
+                metadata_places = others_in_the_clear(&schema.metadata_plan, stored, opened, coverage, owner)
+                    .map_err(Error::in_metadata)?;
             }
-            _ => Vec::new(),
+        }
+        let lost = |opened: &Option<Opened>| -> Vec<JsonPointer> {
+            let unknown = KeyScope::unknown();
+            let redacted = opened.iter().flat_map(|opened| &opened.redacted);
+            redacted.filter(|redacted| redacted.scope == unknown).map(|redacted| redacted.place.clone()).collect()
         };
-        let unknown = KeyScope::unknown();
-        let redacted = row.opened.iter().flat_map(|opened| &opened.redacted);
-        let lost = redacted.filter(|redacted| redacted.scope == unknown).map(|redacted| redacted.place.clone());
-        let lost = lost.collect();
-        let mut readable = readable(event, row.opened, self.schemas.normalizers());
-        if !in_the_clear.is_empty() {
-            readable.event.payload = without_values(&readable.event.payload, &in_the_clear);
-            readable.event.redacted.extend(in_the_clear);
+        let (lost, lost_in_metadata) = (lost(&row.opened), lost(&row.metadata));
+        let read_as = row.read_as;
+        let mut readable = readable(event, row, self.schemas.normalizers());
+        if !payload_places.is_empty() {
+            readable.event.payload = without_values(&readable.event.payload, &payload_places);
+            readable.event.redacted.extend(payload_places);
+        }
+        if let Some(metadata) = readable.event.metadata.as_mut().filter(|_| !metadata_places.is_empty()) {
+            *metadata = without_values(metadata, &metadata_places);
+            readable.event.redacted_metadata.extend(metadata_places);
         }
         let stored = readable.event.clone();
-        let current = row.read_as.filter(|_| !is_current).map(|read_as| {
+        let current = read_as.filter(|_| !is_current).map(|read_as| {
             let mut out = Vec::with_capacity(1);
             self.schemas.upcast(read_as, readable, &mut out).map(|_| out)
         });
-        Ok(OpenedForOwner { stored, current, is_registered, lost })
+        Ok(OpenedForOwner { stored, current, is_registered, lost, lost_in_metadata })
     }
 }
 
@@ -81,20 +93,29 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
 /// clear, which the schemas allow for this type.
 fn others_in_the_clear(
     plan: &Plan,
-    event: &PersistedEvent,
-    opened: &Opened,
-    covered: &HashSet<&str>,
+    stored: EventRef<'_>,
+    opened: Option<&Opened>,
+    coverage: &Coverage,
     owner: &KeyScope,
 ) -> Result<Vec<JsonPointer>> {
-    let voids: Voids = opened.redacted.iter().map(|redacted| (redacted.place.clone(), redacted.key_id)).collect();
-    let draft = Draft::with_voids(plan, event.as_stored().with_payload(&opened.payload), &voids)?;
+    if !plan.protects() {
+        return Ok(Vec::new());
+    }
+    let covered: HashSet<&str> = coverage.places.iter().map(String::as_str).collect();
+    let redacted = opened.iter().flat_map(|opened| &opened.redacted);
+    let voids: Voids = redacted.map(|redacted| (redacted.place.clone(), redacted.key_id)).collect();
+    let stored = stored.with_text(opened.map_or(stored.text, |opened| &opened.text));
+    let draft = Draft::with_voids(plan, stored, &voids)?;
     let mut places = Vec::new();
     for owned in draft.iter().flat_map(Draft::owned).filter(|owned| !covered.contains(owned.place)) {
         let pointer = JsonPointer::new_unchecked(owned.place);
         if owned.place.is_empty() {
             // All that is not sealed is protected, and nothing tells which part of it is whose.
-            let event_type = event.stored_type.clone();
-            return Err(Error::Event { event_id: event.event_id, fault: EventFault::Unsealed { event_type, pointer } });
+            let event_type = stored.event_type.clone();
+            return Err(Error::Event {
+                event_id: stored.event_id,
+                fault: EventFault::Unsealed { event_type, pointer },
+            });
         }
         if owned.scope != owner {
             places.push(pointer);
@@ -103,7 +124,7 @@ fn others_in_the_clear(
     Ok(places)
 }
 
-/// The payload with `null` at these places.
+/// The document with `null` at these places.
 fn without_values(payload: &[u8], places: &[JsonPointer]) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(payload) else { return payload.to_vec() };
     let mut node = Node::Text(text);

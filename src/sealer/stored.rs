@@ -5,7 +5,7 @@
 //! rows of keys are looked up ([`Reader`]).
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::{PersistedEvent, Sealed};
+use crate::event::{EventRef, PersistedEvent, Sealed};
 use crate::keys::KeyStore;
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
@@ -13,6 +13,7 @@ use crate::schema::{Journey, Owners, ReadAs, Readable};
 use crate::seal::detect::{is_sealed, may_hold_header};
 use crate::seal::normalize::Normalizers;
 use crate::seal::opening::{Closed, KeyStatus, Keys, Opened, inspect};
+use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, SealingKey};
 use crate::sealer::Sealer;
 use std::borrow::Borrow;
@@ -51,10 +52,14 @@ pub(crate) enum Reader<'p> {
 pub(crate) struct OpenedRow<'s> {
     /// The schema from which the event is upcast. `None` if readers get it as it is stored.
     pub(super) read_as: Option<ReadAs<'s>>,
-    /// `None` if the event is not sealed.
+    /// `None` if the payload is not sealed.
     pub(crate) opened: Option<Opened>,
-    /// Empty if the event is not sealed, and for users, who do not need it.
+    /// Empty if the payload is not sealed, and for users, who do not need it.
     pub(crate) coverage: Coverage,
+    /// `None` if the metadata is not sealed.
+    pub(crate) metadata: Option<Opened>,
+    /// As `coverage`, of the metadata.
+    pub(crate) metadata_coverage: Coverage,
 }
 
 /// What a seal covers, and whose keys were used.
@@ -70,13 +75,13 @@ pub(crate) struct Coverage {
 }
 
 /// What must be done to read a stored event.
-enum Read<'s, 'e> {
-    /// Nothing: readers get the stored bytes.
-    AsStored,
-    /// It must be upcast.
-    Plain(ReadAs<'s>),
-    /// It must be opened, then upcast.
-    Sealed(Box<Closed<'e>>, ReadAs<'s>),
+struct Read<'s, 'e> {
+    /// The schema from which the event is upcast. `None` if readers get the stored payload.
+    read_as: Option<ReadAs<'s>>,
+    /// Must be opened.
+    payload: Option<(Closed<'e>, &'s Plan)>,
+    /// Must be opened.
+    metadata: Option<(Closed<'e>, &'s Plan)>,
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
@@ -91,35 +96,41 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     ) -> Result<Vec<Result<OpenedRow<'s>>>> {
         let reads: Vec<Result<Read<'s, '_>>> =
             events.iter().map(|event| self.how_to_read(event.borrow(), accepts, reader)).collect();
-        let key_ids: HashSet<KeyId> =
-            reads.iter().flatten().filter_map(Read::closed).flat_map(Closed::key_ids).collect();
+        let closed = || reads.iter().flatten().flat_map(Read::closed);
+        let key_ids: HashSet<KeyId> = closed().flat_map(Closed::key_ids).collect();
         let keys = match reader {
             _ if key_ids.is_empty() => None,
             Reader::User => Some(self.keys.opening_keys(tx, &key_ids).await?),
             Reader::Maintenance | Reader::Verifier => Some(self.keys.opening_keys_now(tx, &key_ids, None).await?),
             Reader::Locked(pinned) => Some(self.keys.opening_keys_now(tx, &key_ids, Some(pinned)).await?),
             Reader::Owner(owner) => {
-                let closed = || reads.iter().flatten().filter_map(Read::closed);
                 let integrity: HashSet<KeyId> = closed().map(Closed::integrity_key).collect();
                 Some(self.keys.opening_keys_of(tx, &key_ids, owner, &integrity).await?)
             }
         };
-        let rows = reads.into_iter().map(|read| {
-            let read = read?;
-            let (Read::Sealed(closed, read_as), Some((namespace, keys))) = (&read, &keys) else {
-                return Ok(OpenedRow { read_as: read.read_as(), opened: None, coverage: Coverage::default() });
-            };
+        let open = |closed: &Closed<'_>, plan: &Plan| {
+            let Some((namespace, keys)) = &keys else { return Ok((None, Coverage::default())) };
             if matches!(reader, Reader::Verifier) {
                 closed.check_tag(namespace, keys)?;
             }
-            let opened = closed.open(&read_as.schema.plan, namespace, keys)?;
+            let opened = closed.open(plan, namespace, keys)?;
             let coverage = match reader {
                 Reader::User => Coverage::default(),
                 Reader::Maintenance | Reader::Locked(_) | Reader::Owner(_) | Reader::Verifier => {
                     Coverage::of(closed, keys, self.schemas.normalizers())
                 }
             };
-            Ok(OpenedRow { read_as: Some(*read_as), opened: Some(opened), coverage })
+            Ok((Some(opened), coverage))
+        };
+        let open = |part: &Option<(Closed<'_>, &Plan)>| match part {
+            Some((closed, plan)) => open(closed, plan),
+            None => Ok((None, Coverage::default())),
+        };
+        let rows = reads.iter().map(|read| {
+            let Read { read_as, payload, metadata } = read.as_ref().map_err(Error::clone)?;
+            let (opened, coverage) = open(payload)?;
+            let (metadata, metadata_coverage) = open(metadata).map_err(Error::in_metadata)?;
+            Ok(OpenedRow { read_as: *read_as, opened, coverage, metadata, metadata_coverage })
         });
         Ok(rows.collect())
     }
@@ -134,34 +145,46 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         let read_as = match (known, reader) {
             (Ok(Some(read_as)), _) => read_as,
             (_, Reader::Owner(_) | Reader::Verifier) => self.schemas.unregistered(event.stored_version),
-            (Ok(None), _) => return self.not_registered(event),
+            (Ok(None), _) => return self.not_registered(event, accepts),
             (Err(error), _) => return Err(error),
         };
-        let plan = &read_as.schema.plan;
+        let ReadAs { schema, .. } = read_as;
         let accept_plaintext = match accepts {
-            Accepts::AsDeclared => self.schemas.accepts_plaintext(&event.stored_type) || !plan.protects(),
+            Accepts::AsDeclared => self.schemas.accepts_plaintext(&event.stored_type),
             Accepts::SealedOnly => false,
             Accepts::Plaintext => true,
         };
         // A header is opened even if the schema protects nothing now: an earlier schema may have protected it.
-        if (accepts != Accepts::AsDeclared || plan.protects() || may_hold_header(&event.payload))
-            && let Some(closed) = inspect(plan, event.as_stored(), accept_plaintext)?
-        {
-            return Ok(Read::Sealed(Box::new(closed), read_as));
-        }
-        Ok(if read_as.is_current(event) { Read::AsStored } else { Read::Plain(read_as) })
+        let read = |plan: &'s Plan, document: EventRef<'e>| {
+            let is_sealed = accepts != Accepts::AsDeclared || plan.protects() || may_hold_header(document.text);
+            let accept_plaintext = accept_plaintext || accepts == Accepts::AsDeclared && !plan.protects();
+            let closed = if is_sealed { inspect(plan, document, accept_plaintext)? } else { None };
+            Ok(closed.map(|closed| (closed, plan)))
+        };
+        let payload = read(&schema.plan, event.as_stored())?;
+        let metadata = event.stored_metadata().map(|stored| read(&schema.metadata_plan, stored));
+        let metadata = metadata.transpose().map_err(Error::in_metadata)?.flatten();
+        let read_as = (payload.is_some() || !read_as.is_current(event)).then_some(read_as);
+        Ok(Read { read_as, payload, metadata })
     }
 
     /// Handles an event whose type is not registered and may pass unchanged. Refuses ciphertext, which a reader could
-    /// take for values.
-    fn not_registered<'s, 'e>(&'s self, event: &'e PersistedEvent) -> Result<Read<'s, 'e>> {
-        if !self.schemas.passes_sealed() && is_sealed(&event.payload).map_err(|error| error.in_event(event.event_id))? {
-            return Err(Error::Event {
-                event_id: event.event_id,
-                fault: EventFault::StillSealed { event_type: event.stored_type.clone() },
-            });
+    /// take for values. What is protected in the metadata of all events is opened.
+    fn not_registered<'s, 'e>(&'s self, event: &'e PersistedEvent, accepts: Accepts) -> Result<Read<'s, 'e>> {
+        if self.schemas.passes_sealed() {
+            return Ok(Read { read_as: None, payload: None, metadata: None });
         }
-        Ok(Read::AsStored)
+        let event_id = event.event_id;
+        if is_sealed(&event.payload).map_err(|error| error.in_event(event_id))? {
+            let event_type = event.stored_type.clone();
+            return Err(Error::Event { event_id, fault: EventFault::StillSealed { event_type } });
+        }
+        let plan = &self.schemas.unregistered(event.stored_version).schema.metadata_plan;
+        let accept_plaintext = accepts == Accepts::Plaintext || !plan.protects();
+        let metadata = event.stored_metadata().filter(|stored| plan.protects() || may_hold_header(stored.text));
+        let closed = metadata.map(|stored| inspect(plan, stored, accept_plaintext));
+        let closed = closed.transpose().map_err(Error::in_metadata)?.flatten();
+        Ok(Read { read_as: None, payload: None, metadata: closed.map(|closed| (closed, plan)) })
     }
 
     /// Upcasts an opened event and appends the results to `out`. Returns what became of the event's redactions.
@@ -171,36 +194,28 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         row: OpenedRow<'_>,
         out: &mut Vec<PersistedEvent>,
     ) -> Result<Journey> {
-        match row.read_as {
+        let read_as = row.read_as;
+        let readable = readable(event, row, self.schemas.normalizers());
+        match read_as {
             None => {
-                out.push(event);
+                out.push(readable.event);
                 Ok(Journey::UNCHANGED)
             }
-            Some(read_as) => self.schemas.upcast(read_as, readable(event, row.opened, self.schemas.normalizers()), out),
+            Some(read_as) => self.schemas.upcast(read_as, readable, out),
         }
     }
 }
 
-impl<'s, 'e> Read<'s, 'e> {
-    fn closed(&self) -> Option<&Closed<'e>> {
-        match self {
-            Self::Sealed(closed, _) => Some(closed),
-            _ => None,
-        }
-    }
-
-    fn read_as(&self) -> Option<ReadAs<'s>> {
-        match self {
-            Self::AsStored => None,
-            Self::Plain(read_as) | Self::Sealed(_, read_as) => Some(*read_as),
-        }
+impl<'e> Read<'_, 'e> {
+    fn closed(&self) -> impl Iterator<Item = &Closed<'e>> {
+        self.payload.iter().chain(&self.metadata).map(|(closed, _)| closed)
     }
 }
 
 impl OpenedRow<'_> {
     /// Do readers get the stored bytes, neither opened nor upcast?
     pub(super) fn is_as_stored(&self) -> bool {
-        self.read_as.is_none() && self.opened.is_none()
+        self.read_as.is_none() && self.opened.is_none() && self.metadata.is_none()
     }
 
     /// Is the stored version a current one, so that the opened event is not upcast?
@@ -223,13 +238,18 @@ impl Coverage {
     }
 }
 
-/// The event with its opened payload and its redactions.
-pub(super) fn readable(mut event: PersistedEvent, opened: Option<Opened>, normalizers: &Normalizers) -> Readable {
-    let Some(Opened { payload, redacted, places }) = opened else {
+/// The event with what was opened of it, and its redactions.
+pub(super) fn readable(mut event: PersistedEvent, row: OpenedRow<'_>, normalizers: &Normalizers) -> Readable {
+    if let Some(Opened { text, redacted, places }) = row.metadata {
+        event.metadata = Some(text);
+        event.redacted_metadata.extend(redacted.into_iter().map(|redacted| redacted.place));
+        event.sealed_metadata = Sealed::by(Arc::new(places));
+    }
+    let Some(Opened { text, redacted, places }) = row.opened else {
         return Readable { event, owners: Owners::default() };
     };
     let places = Arc::new(places);
-    event.payload = payload;
+    event.payload = text;
     event.redacted.extend(redacted.into_iter().map(|redacted| redacted.place));
     event.sealed = Sealed::by(Arc::clone(&places));
     Readable { event, owners: Owners::new(places, normalizers) }

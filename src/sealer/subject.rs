@@ -5,12 +5,13 @@ use crate::event::{NOT_JSON, NewEvent};
 use crate::json::document::{Node, way};
 use crate::json::pointer::Pattern;
 use crate::keys::names::KeyScope;
+use crate::schema::VersionSchema;
 use crate::seal::owner::scope_id;
 use crate::seal::plan::Plan;
 use std::borrow::Cow;
 
-/// The event with its subjects in the metadata. `plan` is that of its type and version; `None` if it is not registered.
-pub(super) fn with_subjects<'e>(plan: Option<&Plan>, event: &'e NewEvent) -> Result<Cow<'e, NewEvent>> {
+/// The event with its subjects in the metadata. `schema` is that of its type and version.
+pub(super) fn with_subjects<'e>(schema: &VersionSchema, event: &'e NewEvent) -> Result<Cow<'e, NewEvent>> {
     if event.subjects().is_empty() {
         return Ok(Cow::Borrowed(event));
     }
@@ -24,14 +25,14 @@ pub(super) fn with_subjects<'e>(plan: Option<&Plan>, event: &'e NewEvent) -> Res
     let mut metadata = Node::Text(stored);
     for subject in event.subjects() {
         subject.check()?;
-        let Some((plan, place)) = plan.and_then(|plan| Some((plan, plan.caller(subject.kind())?))) else {
+        let Some(place) = schema.caller(subject.kind()) else {
             return Err(fault(EventFault::NotFromCaller {
                 event_type: event.event_type.clone(),
                 event_version: event.event_version,
                 kind: subject.kind().to_owned(),
             }));
         };
-        if !write(&mut metadata, place, subject, plan) {
+        if !write(&mut metadata, place, subject, &schema.plan) {
             let (kind, pointer) = (subject.kind().to_owned(), place.as_str().to_owned());
             return Err(fault(EventFault::OtherSubject { kind, pointer }));
         }

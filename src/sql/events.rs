@@ -62,7 +62,9 @@ fn event(row: &impl SqlRow, aggregate: AggregateRef) -> Result<PersistedEvent> {
         })?,
         part: Part::WHOLE,
         redacted: Vec::new(),
+        redacted_metadata: Vec::new(),
         sealed: Sealed::default(),
+        sealed_metadata: Sealed::default(),
     })
 }
 

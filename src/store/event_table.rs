@@ -52,9 +52,9 @@ pub trait EventTable: Send + Sync {
     /// event are left out.
     async fn stored_events_at(&self, tx: &mut Self::Tx, positions: &[GlobalPosition]) -> Result<Vec<PersistedEvent>>;
 
-    /// Replaces payloads, and returns the positions of those that were replaced. A payload is replaced only if the row
-    /// has not changed since it was read. Rows are locked in ascending order of position. Nothing else of a row
-    /// changes.
+    /// Replaces payloads and metadata, and returns the positions of the events in which that was done. It is done only
+    /// if the payload, and the metadata that is replaced, have not changed since they were read. Rows are locked in
+    /// ascending order of position. Nothing else of a row changes.
     ///
     /// Refuses a connection that is not in a transaction with
     /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction).
@@ -229,7 +229,7 @@ impl StoredCount {
     }
 }
 
-/// A payload, and the payload that is to replace it.
+/// A payload, and the payload that is to replace it. It may replace the event's metadata too.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PayloadReplacement {
     /// The event's position.
@@ -240,6 +240,27 @@ pub struct PayloadReplacement {
     pub old: Vec<u8>,
     /// The payload that is to replace it.
     pub new: Vec<u8>,
+    /// The metadata, if they are replaced.
+    pub metadata: Option<MetadataReplacement>,
+}
+
+/// Metadata, and the metadata that are to replace them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MetadataReplacement {
+    /// The metadata that were read. A store that keeps them as JSON compares them as JSON.
+    pub old: Vec<u8>,
+    /// The metadata that are to replace them.
+    pub new: Vec<u8>,
+}
+
+/// Shows sizes, and no contents.
+impl std::fmt::Debug for MetadataReplacement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MetadataReplacement")
+            .field("old", &format_args!("{} bytes", self.old.len()))
+            .field("new", &format_args!("{} bytes", self.new.len()))
+            .finish()
+    }
 }
 
 /// Shows sizes, and no contents.
@@ -250,6 +271,7 @@ impl std::fmt::Debug for PayloadReplacement {
             .field("event_id", &self.event_id)
             .field("old", &format_args!("{} bytes", self.old.len()))
             .field("new", &format_args!("{} bytes", self.new.len()))
+            .field("metadata", &self.metadata)
             .finish()
     }
 }

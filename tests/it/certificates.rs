@@ -395,6 +395,7 @@ async fn events_of_which_nobody_knows_whose_they_are_are_counted_apart<B: Backen
         event_id: stored.event_id,
         old: stored.payload.clone(),
         new: broken.into_bytes(),
+        metadata: None,
     };
     B::Store::default().replace_payloads(db.tx(&mut transaction), &[replacement]).await.unwrap();
     db.commit(transaction).await.unwrap();

@@ -69,6 +69,8 @@ mod postgres;
 mod promises;
 mod properties;
 #[cfg(feature = "databases")]
+mod protected_metadata;
+#[cfg(feature = "databases")]
 mod rotation;
 mod roundtrip;
 mod schemas;

@@ -268,7 +268,7 @@ async fn replace<B: Backend>(db: &B, event: &PersistedEvent, new: Vec<u8>) {
     }
     let (position, event_id, old) = (event.global_position, event.event_id, event.payload.clone());
     let (table, mut connection) = (B::Store::default(), db.connect().await.unwrap());
-    let mut work = Replace(table.clone(), PayloadReplacement { position, event_id, old, new });
+    let mut work = Replace(table.clone(), PayloadReplacement { position, event_id, old, new, metadata: None });
     table.in_transaction(db.connection(&mut connection), &mut work).await.unwrap();
 }
 

@@ -259,7 +259,7 @@ async fn rules_of_an_event_table_are_checked() {
         (WrongTable::FindsNone, "in ascending order, each once"),
         (WrongTable::ReplacesAtOnce, "what failed left something"),
         (WrongTable::ReplacesNothing, "what succeeds is committed"),
-        (WrongTable::ReplacesMoreThanPayloads, "nothing but the payload changes"),
+        (WrongTable::ReplacesMoreThanPayloads, "nothing but the payload and the metadata changes"),
         (WrongTable::InsertsInAnyOrder, "what does not belong is not inserted: expected OutOfRange"),
         (WrongTable::InsertsElsewhere, "events are inserted as they are"),
         (WrongTable::LeavesThePositions, "positions go on after those that were inserted"),

@@ -87,7 +87,7 @@ async fn a_sound_store_is_clean<B: Backend>() {
 async fn replace<B: Backend>(db: &B, event: &PersistedEvent, new: Vec<u8>) {
     let mut transaction = db.begin().await.unwrap();
     let (position, event_id, old) = (event.global_position, event.event_id, event.payload.clone());
-    let replacement = PayloadReplacement { position, event_id, old, new };
+    let replacement = PayloadReplacement { position, event_id, old, new, metadata: None };
     let table = B::Store::default();
     assert_eq!(table.replace_payloads(db.tx(&mut transaction), &[replacement]).await.unwrap(), [position]);
     db.commit(transaction).await.unwrap();

@@ -29,10 +29,25 @@ impl World {
         store
     }
 
-    pub async fn append<S: EventStore<Tx = MemoryTx>>(&self, store: &S, id: &str, events: &[NewEvent]) {
+    pub async fn append<S: EventStore<Tx = MemoryTx>>(
+        &self,
+        store: &S,
+        id: &str,
+        events: &[NewEvent],
+    ) -> Vec<PersistedEvent> {
+        self.try_append(store, id, events).await.unwrap()
+    }
+
+    pub async fn try_append<S: EventStore<Tx = MemoryTx>>(
+        &self,
+        store: &S,
+        id: &str,
+        events: &[NewEvent],
+    ) -> Result<Vec<PersistedEvent>> {
         let mut tx = self.db.begin();
-        store.append(&mut tx, &aggregate("Order", id), Any, events).await.unwrap();
-        tx.commit().unwrap();
+        let appended = store.append(&mut tx, &aggregate("Order", id), Any, events).await?;
+        tx.commit()?;
+        Ok(appended.events)
     }
 
     pub async fn read(&self, store: &SealedStore<MemoryStore>, id: &str) -> Result<Vec<PersistedEvent>> {

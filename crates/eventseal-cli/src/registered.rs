@@ -3,7 +3,9 @@
 
 use crate::output::{Failure, shown};
 use eventseal::maintenance::CensusRow;
-use eventseal::schema::{EventSchema, LockFile, LockedStep, LockedType, SchemaProblem, SplitPart, StepContext};
+use eventseal::schema::{
+    EventSchema, LockFile, LockedStep, LockedType, LockedVersion, SchemaProblem, SplitPart, StepContext,
+};
 use eventseal::{KeyScope, Normalize, Owner, Schemas, event, subject};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +56,7 @@ impl Registered {
     pub(crate) fn is_protected(&self, row: &CensusRow) -> bool {
         let version = self.legacy_version(row).unwrap_or(row.event_version.get());
         let known = self.types.get(row.event_type.as_str()).and_then(|known| known.versions.get(&version));
-        known.is_some_and(|version| !version.protected.is_empty())
+        known.is_some_and(LockedVersion::protects)
     }
 
     /// The version as which the events of this row are read, if they are stored without one. `None` if they have a
@@ -68,8 +70,7 @@ impl Registered {
 
     /// The types with a version that protects anything.
     pub(crate) fn protected_types(&self) -> impl Iterator<Item = &str> {
-        let protected =
-            self.types.iter().filter(|(_, known)| known.versions.values().any(|version| !version.protected.is_empty()));
+        let protected = self.types.iter().filter(|(_, known)| known.versions.values().any(LockedVersion::protects));
         protected.map(|(name, _)| name.as_str())
     }
 
@@ -105,7 +106,8 @@ impl Registered {
 
     fn owners(&self) -> impl Iterator<Item = &str> {
         let versions = self.types.values().flat_map(|known| known.versions.values());
-        versions.flat_map(|version| version.protected.values()).map(String::as_str)
+        let metadata = |version: &'_ LockedVersion| version.metadata.iter().flat_map(|of| of.protected.values());
+        versions.flat_map(move |version| version.protected.values().chain(metadata(version))).map(String::as_str)
     }
 
     /// The kinds of scopes that the schemas name.
@@ -118,21 +120,26 @@ impl Registered {
     }
 
     /// How the ids of a kind are normalized, as the schema lock says it.
-    fn normalized(&self, kind: &str) -> Option<&str> {
+    fn normalized(&self, kind: &str) -> Option<String> {
         let mut versions = self.types.values().flat_map(|known| known.versions.values());
         versions.find_map(|version| {
-            let of_kind = version.protected.iter().filter(|(_, owner)| is_of_kind(owner, kind));
-            of_kind.filter_map(|(pointer, _)| version.normalized.get(pointer)).map(String::as_str).next()
+            let normalized = |protected: &BTreeMap<String, String>, normalized: &'_ BTreeMap<String, String>| {
+                let of_kind = protected.iter().filter(|(_, owner)| is_of_kind(owner, kind));
+                of_kind.filter_map(|(pointer, _)| normalized.get(pointer)).next().cloned()
+            };
+            let metadata = version.metadata.as_ref();
+            normalized(&version.protected, &version.normalized)
+                .or_else(|| metadata.and_then(|metadata| normalized(&metadata.protected, &metadata.normalized)))
         })
     }
 
     /// What the schemas make of the id of a scope, if its kind is normalized.
     pub(crate) fn spelling(&self, scope: &KeyScope) -> Spelling {
-        let how = match self.normalized(scope.kind()) {
-            None => return Spelling::Theirs,
-            Some("uuid") => Normalize::Uuid,
-            Some("lower_case") => Normalize::LowerCase,
-            Some(other) => return Spelling::Unknown(other.to_owned()),
+        let Some(how) = self.normalized(scope.kind()) else { return Spelling::Theirs };
+        let how = match how.as_str() {
+            "uuid" => Normalize::Uuid,
+            "lower_case" => Normalize::LowerCase,
+            _ => return Spelling::Unknown(how),
         };
         let owner = subject(scope.kind(), "/id").normalize(how);
         let known = Schemas::new([event("E").version(1).protect(&["/value"], owner)]);
@@ -197,6 +204,13 @@ fn declare(known: &LockedType, name: &str, with_protection: bool) -> EventSchema
                 "" => schema.protect_whole(Owner::Aggregate),
                 pointer => schema.protect(&[pointer], Owner::Aggregate),
             }),
+        };
+        schema = match version.metadata.as_ref().filter(|metadata| with_protection && !metadata.protected.is_empty()) {
+            Some(metadata) => metadata
+                .protected
+                .keys()
+                .fold(schema, |schema, pointer| schema.protect_metadata(&[pointer.as_str()], Owner::Aggregate)),
+            None => schema.metadata_in_the_clear("so the schema lock says"),
         };
         schema = match &version.step {
             Some(step) => declare_step(step, schema, name, *number),

@@ -335,6 +335,7 @@ impl GoldenCorpus {
             let mut stored = event.clone();
             if let Some(sealed) = self.sealer.seal(&mut tx, &event.aggregate, from_ref(&new)).await?.first() {
                 stored.payload = sealed.payload().to_vec();
+                stored.metadata.clone_from(&sealed.metadata);
             }
             tx.commit()?;
             scopes.extend(self.sealer.scopes_of(&event.aggregate, &new)?);
@@ -352,15 +353,15 @@ impl GoldenCorpus {
             ("event type", recorded.stored_type != given.stored_type),
             ("version", recorded.stored_version != given.stored_version),
             ("aggregate", recorded.aggregate != given.aggregate),
-            ("metadata", metadata(&recorded) != metadata(given)),
         ];
         if let Some((what, _)) = differs.into_iter().find(|(_, differs)| *differs) {
             return Ok(Recorded::Other(what));
         }
-        if recorded.payload == given.payload {
+        if recorded.payload == given.payload && metadata(&recorded) == metadata(given) {
             return Ok(Recorded::Same);
         }
         Ok(match block_on(open_as_stored(&self.sealer, &mut self.keys.db.begin(), &recorded)) {
+            Ok(opened) if metadata(&opened) != metadata(given) => Recorded::Other("metadata"),
             Ok(opened) if opened.payload == given.payload => Recorded::Same,
             Ok(_) => Recorded::Other("payload"),
             Err(_) => Recorded::NotOpened,
@@ -372,7 +373,8 @@ impl GoldenCorpus {
         let version = stands_for(self.sealer.schemas(), event);
         let versions = self.sealer.schemas().versions();
         versions.iter().any(|known| {
-            known.event_type == event.stored_type && known.event_version == version && !known.protected.is_empty()
+            let protects = !known.protected.is_empty() || !known.protected_metadata.is_empty();
+            known.event_type == event.stored_type && known.event_version == version && protects
         })
     }
 

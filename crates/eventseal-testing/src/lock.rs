@@ -12,7 +12,7 @@ use crate::files::{self, Mode};
 use crate::golden::GoldenCorpus;
 use crate::json;
 use crate::shape::{Shape, not_traced_in};
-use eventseal::schema::{LockFile, LockedVersion, PayloadType, SchemaVersion};
+use eventseal::schema::{LockFile, LockedMetadata, LockedVersion, PayloadType, SchemaVersion};
 use eventseal::{EventType, EventVersion, Schemas};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -279,6 +279,15 @@ fn read(path: &Path) -> Result<Option<LockFile>, GuardError> {
 }
 
 /// The recorded shape of a version.
+/// What an entry says about payloads.
+fn said(entry: &LockedVersion) -> LockedMetadata {
+    let mut said = LockedMetadata::default();
+    said.protected.clone_from(&entry.protected);
+    said.normalized.clone_from(&entry.normalized);
+    said.redact_as.clone_from(&entry.redact_as);
+    said
+}
+
 fn shape_in(entry: &LockedVersion) -> Shape {
     entry.shape.clone().map_or_else(|| Shape::unknown("not recorded"), Shape::read)
 }
@@ -324,29 +333,40 @@ impl Comparing<'_> {
         for differs in shapes::differences(shape_in(before).json(), shape_in(&now).json()) {
             self.add(name, ChangeKind::Shape { pointer: differs.pointer, was: differs.expected, is: differs.actual });
         }
-        let pointers = before
-            .protected
-            .keys()
-            .chain(now.protected.keys().filter(|pointer| !before.protected.contains_key(*pointer)));
-        for pointer in pointers {
-            let (was, is) = (before.protected.get(pointer).cloned(), now.protected.get(pointer).cloned());
-            if was != is {
-                self.add(name, ChangeKind::Protection { pointer: pointer.clone(), was, is });
-                continue;
-            }
-            let (was, is) = (before.normalized.get(pointer).cloned(), now.normalized.get(pointer).cloned());
-            if was != is {
-                self.add(name, ChangeKind::Normalized { pointer: pointer.clone(), was, is });
-            }
-            let stand_in = |entry: &LockedVersion| entry.redact_as.get(pointer).cloned().unwrap_or_default();
-            let (was, is) = (stand_in(before), stand_in(&now));
-            if was != is {
-                self.add(name, ChangeKind::StandIn { pointer: pointer.clone(), was, is });
-            }
-        }
+        self.compare_protection(name, &said(before), &said(&now), "");
+        let metadata = |entry: &LockedVersion| entry.metadata.clone().unwrap_or_default();
+        self.compare_protection(name, &metadata(before), &metadata(&now), " in the metadata");
         if before.step != now.step {
             let shown = |entry: &LockedVersion| entry.step.as_ref().map(ToString::to_string);
             self.add(name, ChangeKind::Step { was: shown(before), is: shown(&now) });
+        }
+    }
+
+    /// Compares what a version protects in one of the documents.
+    fn compare_protection(
+        &mut self,
+        name: &(EventType, EventVersion),
+        before: &LockedMetadata,
+        now: &LockedMetadata,
+        document: &str,
+    ) {
+        let new = now.protected.keys().filter(|pointer| !before.protected.contains_key(*pointer));
+        for place in before.protected.keys().chain(new) {
+            let pointer = format!("{place}{document}");
+            let (was, is) = (before.protected.get(place).cloned(), now.protected.get(place).cloned());
+            if was != is {
+                self.add(name, ChangeKind::Protection { pointer, was, is });
+                continue;
+            }
+            let (was, is) = (before.normalized.get(place).cloned(), now.normalized.get(place).cloned());
+            if was != is {
+                self.add(name, ChangeKind::Normalized { pointer: pointer.clone(), was, is });
+            }
+            let stand_in = |entry: &LockedMetadata| entry.redact_as.get(place).cloned().unwrap_or_default();
+            let (was, is) = (stand_in(before), stand_in(now));
+            if was != is {
+                self.add(name, ChangeKind::StandIn { pointer, was, is });
+            }
         }
     }
 

@@ -11,13 +11,13 @@ pub use report::{TaintFinding, TaintProblem};
 use crate::error::GuardError;
 use crate::golden::GoldenCorpus;
 use crate::shape::sample_of;
-use chain::{Runner, Version, with_payload};
+use chain::{Document, Runner, Version};
 use eventseal::schema::SchemaVersion;
 use eventseal::{
     AggregateVersion, EventType, EventVersion, GlobalPosition, NewEvent, PersistedEvent, Schemas, aggregate,
 };
-use payload::{complete, minimal};
-use serde_json::Value;
+use payload::complete;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use time::OffsetDateTime;
@@ -53,7 +53,7 @@ use uuid::Uuid;
 /// use eventseal_testing::{GuardError, TaintCheck};
 /// use serde_json::json;
 /// # use eventseal::{Owner, Schemas, event};
-/// # use serde_json::Value;
+/// # use serde_json::{Map, Value};
 /// # fn schemas() -> Result<Schemas, eventseal::schema::SchemaErrors> {
 /// #     let registered = event("Registered").version(1).protect(&["/name"], Owner::Aggregate);
 /// #     let registered = registered.version(2).protect(&["/person/name"], Owner::Aggregate);
@@ -128,8 +128,8 @@ impl<'s> TaintCheck<'s> {
         for (name, samples) in &self.samples {
             samples.iter().for_each(|sample| runner.run(name, sample));
         }
-        let with_steps =
-            |(_, version): &(&Version, &&SchemaVersion)| version.step.is_some() && !version.protected.is_empty();
+        let protects = |version: &SchemaVersion| Document::BOTH.iter().any(|of| !of.protected(version).is_empty());
+        let with_steps = |(_, version): &(&Version, &&SchemaVersion)| version.step.is_some() && protects(version);
         // In the order of versions, so that the result of one step is a sample for the next.
         for (name, version) in by_name.iter().filter(with_steps) {
             for start in self.made_up(name, version, &runner) {
@@ -137,32 +137,49 @@ impl<'s> TaintCheck<'s> {
             }
         }
         for (name, version) in by_name.iter().filter(with_steps) {
-            version.protected.iter().for_each(|place| runner.look_for_gaps(name, &place.pointer));
+            for place in protected_places(version) {
+                runner.look_for_gaps(name, &place);
+            }
         }
         runner.finish()
     }
 
     /// Makes up payloads, if there are protected places that no payload has brought a canary to so far.
     fn made_up(&self, name: &Version, version: &SchemaVersion, runner: &Runner<'_>) -> Vec<PersistedEvent> {
-        if version.protected.iter().all(|place| runner.has_tainted(name, &place.pointer)) {
+        if protected_places(version).all(|place| runner.has_tainted(name, &place)) {
             return Vec::new();
         }
         let mut made_up: Vec<PersistedEvent> = Vec::new();
         for sample in self.samples.get(name).into_iter().flatten() {
-            if let Ok(mut payload) = serde_json::from_slice(&sample.payload) {
-                complete(&mut payload, version);
-                made_up.push(with_payload(sample, &payload));
+            if serde_json::from_slice::<Value>(&sample.payload).is_ok() {
+                made_up.push(completed(sample.clone(), version));
             }
         }
         let by_step = version.step.as_ref().and_then(|step| step.reads);
         let read = by_step.or(version.decoded_into.first().copied()).and_then(sample_of);
-        for payload in read.filter(Value::is_object).into_iter().chain([minimal(version)]) {
-            let mut payload = payload;
-            complete(&mut payload, version);
-            made_up.push(sample_event(name.0.clone(), name.1, &payload));
+        for payload in read.filter(Value::is_object).into_iter().chain([Value::Object(Map::new())]) {
+            made_up.push(completed(sample_event(name.0.clone(), name.1, &payload), version));
         }
         made_up
     }
+}
+
+/// The protected places of both documents.
+fn protected_places(version: &SchemaVersion) -> impl Iterator<Item = String> {
+    let of = |document: Document| document.protected(version).iter().map(move |place| document.shown(&place.pointer));
+    Document::BOTH.into_iter().flat_map(of)
+}
+
+/// The event with a value at every protected place.
+fn completed(event: PersistedEvent, version: &SchemaVersion) -> PersistedEvent {
+    Document::BOTH.into_iter().filter(|document| !document.protected(version).is_empty()).fold(
+        event,
+        |event, document| {
+            let mut content = document.of(&event);
+            complete(&mut content, version, document);
+            document.put(&event, &content)
+        },
+    )
 }
 
 fn sample_event(event_type: EventType, version: EventVersion, payload: &Value) -> PersistedEvent {

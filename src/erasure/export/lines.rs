@@ -1,6 +1,6 @@
 //! An export as lines of JSON.
 
-use crate::erasure::export::{ExportItem, Exported, ExportedEvent, ExportedPayload};
+use crate::erasure::export::{ExportItem, Exported, ExportedEvent, ExportedPayload, ExportedPlaces};
 use crate::event::Unreadable;
 use crate::json::pointer::JsonPointer;
 use crate::keys::names::{KeyScope, Namespace};
@@ -60,6 +60,8 @@ struct EventLine<'e> {
     registered: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     lost: Vec<&'e str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lost_in_metadata: Vec<&'e str>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +79,16 @@ struct PayloadPart<'e> {
     payload_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Box<RawValue>>,
+    fields: Vec<&'e str>,
+    erased: Vec<&'e str>,
+    left_out: Vec<&'e str>,
+    /// Only if something of the metadata is protected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_metadata: Option<MetadataPlaces<'e>>,
+}
+
+#[derive(Serialize)]
+struct MetadataPlaces<'e> {
     fields: Vec<&'e str>,
     erased: Vec<&'e str>,
     left_out: Vec<&'e str>,
@@ -201,7 +213,19 @@ impl<'e> EventLine<'e> {
             not_upcast,
             registered: event.is_registered,
             lost: texts(&event.lost),
+            lost_in_metadata: texts(&event.lost_in_metadata),
         }
+    }
+}
+
+impl<'e> MetadataPlaces<'e> {
+    fn of(places: &'e ExportedPlaces) -> Option<Self> {
+        let ExportedPlaces { fields, erased, left_out } = places;
+        (*places != ExportedPlaces::default()).then(|| Self {
+            fields: texts(fields),
+            erased: texts(erased),
+            left_out: texts(left_out),
+        })
     }
 }
 
@@ -220,6 +244,7 @@ impl<'e> PayloadPart<'e> {
             fields: texts(&exported.fields),
             erased: texts(&exported.erased),
             left_out: texts(&exported.left_out),
+            in_metadata: MetadataPlaces::of(&exported.in_metadata),
         }
     }
 }

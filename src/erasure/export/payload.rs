@@ -1,7 +1,7 @@
 //! A payload in an export: with the values of one owner, and without those of others.
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::{EventType, EventVersion, Part, PersistedEvent};
+use crate::event::{EventType, EventVersion, Part, PersistedEvent, SealedPlace};
 use crate::json::document::Node;
 use crate::json::pointer::{JsonPointer, Places};
 use crate::keys::names::KeyScope;
@@ -21,8 +21,11 @@ pub struct ExportedPayload {
     /// The payload, without what is in `erased` and `left_out`: members are removed, and elements of arrays are `null`.
     /// `None` if the payload is erased as a whole.
     pub payload: Option<Vec<u8>>,
-    /// The metadata, as it is at this version.
+    /// The metadata, as it is at this version, without what is erased and left out in it. `None` if there is none, or
+    /// if it was not asked for.
     pub metadata: Option<Vec<u8>>,
+    /// The places in the metadata, as those in the payload.
+    pub in_metadata: ExportedPlaces,
     /// The places of the owner's values. A function among the steps may move values to places that it does not tell:
     /// see [`PersistedEvent::sealed_places`]. In the stored version, all of them are listed.
     pub fields: Vec<JsonPointer>,
@@ -33,30 +36,58 @@ pub struct ExportedPayload {
     pub left_out: Vec<JsonPointer>,
 }
 
+/// The protected places of a document in an export.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExportedPlaces {
+    /// The places of the owner's values.
+    pub fields: Vec<JsonPointer>,
+    /// The places of values of the owner that were erased.
+    pub erased: Vec<JsonPointer>,
+    /// The places of protected values of others, which are left out.
+    pub left_out: Vec<JsonPointer>,
+}
+
 impl ExportedPayload {
     /// `event` was opened for this owner.
     pub(super) fn of(event: PersistedEvent, scope: &KeyScope, metadata: bool) -> Result<Self> {
-        let places = event.sealed_places();
-        let owners: HashMap<&JsonPointer, &KeyScope> =
-            places.iter().map(|sealed| (&sealed.place, &sealed.scope)).collect();
-        let own = places.iter().filter(|sealed| sealed.scope == *scope && !sealed.redacted);
-        let fields = own.map(|sealed| sealed.place.clone()).collect();
-        let is_own = |place: &&JsonPointer| owners.get(place).is_some_and(|owner| *owner == scope);
-        let (erased, left_out): (Vec<&JsonPointer>, Vec<&JsonPointer>) = event.redacted.iter().partition(is_own);
-        let payload = without(&event.payload, &event.redacted).map_err(|()| Error::Event {
+        let fault = || Error::Event {
             event_id: event.event_id,
             fault: EventFault::StillSealed { event_type: event.stored_type.clone() },
-        })?;
+        };
+        let payload = without(&event.payload, &event.redacted).map_err(|()| fault())?;
+        let ExportedPlaces { fields, erased, left_out } =
+            ExportedPlaces::of(&event.sealed_places(), &event.redacted, scope);
+        let (in_metadata, metadata) = match event.metadata.as_deref().filter(|_| metadata) {
+            Some(stored) => (
+                ExportedPlaces::of(&event.sealed_metadata_places(), &event.redacted_metadata, scope),
+                without(stored, &event.redacted_metadata).map_err(|()| fault().in_metadata())?,
+            ),
+            None => (ExportedPlaces::default(), None),
+        };
         Ok(Self {
             fields,
-            erased: erased.into_iter().cloned().collect(),
-            left_out: left_out.into_iter().cloned().collect(),
+            erased,
+            left_out,
+            in_metadata,
             payload,
             event_type: event.event_type,
             event_version: event.event_version,
             part: event.part,
-            metadata: event.metadata.filter(|_| metadata),
+            metadata,
         })
+    }
+}
+
+impl ExportedPlaces {
+    fn of(places: &[SealedPlace], redacted: &[JsonPointer], scope: &KeyScope) -> Self {
+        let owners: HashMap<&JsonPointer, &KeyScope> =
+            places.iter().map(|sealed| (&sealed.place, &sealed.scope)).collect();
+        let own = places.iter().filter(|sealed| sealed.scope == *scope && !sealed.redacted);
+        let fields = own.map(|sealed| sealed.place.clone()).collect();
+        let is_own = |place: &JsonPointer| owners.get(place).is_some_and(|owner| *owner == scope);
+        let (erased, left_out) = redacted.iter().cloned().partition(is_own);
+        Self { fields, erased, left_out }
     }
 }
 
@@ -86,6 +117,7 @@ impl fmt::Debug for ExportedPayload {
             .field("fields", &self.fields)
             .field("erased", &self.erased)
             .field("left_out", &self.left_out)
+            .field("in_metadata", &self.in_metadata)
             .finish_non_exhaustive()
     }
 }

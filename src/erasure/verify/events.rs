@@ -4,7 +4,7 @@ use crate::erasure::verify::findings::{Findings, VerifyFindingKind, at, kind_of}
 use crate::error::{Error, ErrorKind, EventFault, Result};
 use crate::event::PersistedEvent;
 use crate::keys::names::KeyId;
-use crate::maintenance::{Look, look, read_as};
+use crate::maintenance::{Look, look_at_both, read_as};
 use crate::sealed_store::SealedStore;
 use crate::sealer::{Accepts, OpenedRow, Reader};
 use crate::store::{EventStore, EventTable};
@@ -76,7 +76,7 @@ where
         let schemas = self.sealer().schemas();
         match read_as(schemas, &event.stored_type, event.stored_version) {
             None => verified.unregistered += 1,
-            Some(known) if known.schema.plan.protects() => match look(&known.schema.plan, event) {
+            Some(known) if known.schema.protects() => match look_at_both(known.schema, event) {
                 Look::Partly | Look::Plaintext if schemas.accepts_plaintext(&event.stored_type) => {
                     verified.accepted_plaintext += 1;
                 }
@@ -102,15 +102,19 @@ where
         }
         match row {
             Ok(row) => {
-                if let Some(opened) = row.opened {
-                    verified.sealed += 1;
-                    verified.redacted += opened.redacted.len() as u64;
-                    verified.opened += (row.coverage.places.len() - opened.redacted.len()) as u64;
+                verified.sealed += u64::from(row.opened.is_some() || row.metadata.is_some());
+                let documents = [(row.opened, row.coverage), (row.metadata, row.metadata_coverage)];
+                for (opened, coverage) in documents {
+                    let redacted = opened.map_or(0, |opened| opened.redacted.len());
+                    verified.redacted += redacted as u64;
+                    verified.opened += (coverage.places.len() - redacted) as u64;
                 }
             }
             Err(Error::Disabled { .. }) => verified.disabled += 1,
             Err(error) => {
-                if let Error::Event { fault: EventFault::MissingKey { key_id }, .. } = &error {
+                if let Error::Event { fault, .. } = &error
+                    && let EventFault::MissingKey { key_id } = fault.bare()
+                {
                     verified.missing.insert(*key_id);
                 }
                 match kind_of(&error) {

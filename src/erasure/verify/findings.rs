@@ -145,7 +145,7 @@ impl Findings {
 /// What an error says about the event in which it occurred. `None` if it says nothing about what is stored.
 pub(super) fn kind_of(error: &Error) -> Option<VerifyFindingKind> {
     Some(match error {
-        Error::Event { fault, .. } => match fault {
+        Error::Event { fault, .. } => match fault.bare() {
             EventFault::Tampered { .. } => VerifyFindingKind::AlteredSeal,
             EventFault::Unsupported { .. } => VerifyFindingKind::UnsupportedSeal,
             EventFault::Unsealed { .. } => VerifyFindingKind::Plaintext,

@@ -2,17 +2,19 @@
 
 use crate::crypto::primitives::Salts;
 use crate::error::{Error, EventFault, KeyFault, MaintenanceFault, Result};
-use crate::event::PersistedEvent;
+use crate::event::{EventDocument, EventRef, PersistedEvent};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
 use crate::maintenance::backfill::{BackfillOptions, Skipped};
-use crate::maintenance::look::{Look, look, read_as};
+use crate::maintenance::index_seals::keys_of;
+use crate::maintenance::look::{Look, look, look_at_metadata, read_as};
+use crate::maintenance::written::{Written, check_metadata, check_payload};
 use crate::schema::ReadAs;
-use crate::seal::named::find_header;
+use crate::seal::named::find_headers;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids};
 use crate::sealer::{Accepts, Coverage, Reader, Sealer, seal_draft};
-use crate::store::{EventTable, IndexedSeal, PayloadReplacement, TableWork, UNREADABLE_SEAL};
+use crate::store::{EventTable, IndexedSeal, MetadataReplacement, PayloadReplacement, TableWork, UNREADABLE_SEAL};
 use async_trait::async_trait;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -41,20 +43,27 @@ pub(super) struct Outcome {
 struct Open<'e> {
     index: usize,
     event: &'e PersistedEvent,
+    /// Those that have one: the payload, the metadata or both.
+    documents: Vec<OpenDocument<'e>>,
+}
+
+/// A document with a protected value in the clear.
+struct OpenDocument<'e> {
     plan: &'e Plan,
-    /// The payload that is to be sealed.
-    payload: Cow<'e, [u8]>,
-    /// The void entries that the event already has.
+    stored: EventRef<'e>,
+    /// The text that is to be sealed.
+    text: Cow<'e, [u8]>,
+    /// The void entries that it already has.
     voids: Voids,
     /// The places that are sealed already, and their keys.
     coverage: Coverage,
 }
 
-/// The payload that is written for an event, and the payload to which it must open.
+/// The documents that are written for an event.
 struct Sealed<'e> {
     event: &'e PersistedEvent,
-    payload: Vec<u8>,
-    opens_to: (Vec<u8>, HashSet<String>),
+    payload: Option<Written>,
+    metadata: Option<Written>,
     erases: bool,
 }
 
@@ -95,19 +104,21 @@ impl<'a, T: EventTable + ?Sized> Page<'a, T> {
         let open =
             open_events(self.sealer, connection, &self.events, Reader::Maintenance, &mut outcome, &mut skipped).await?;
         for open in &open {
-            let draft = match open.draft(&open.voids) {
-                Ok(Some(draft)) => draft,
-                Ok(None) => {
+            let drafts = match open.drafts() {
+                Ok(drafts) if drafts.is_empty() => {
                     outcome.unchanged += 1;
                     continue;
                 }
+                Ok(drafts) => drafts,
                 Err(error) => {
                     skipped.push((open.index, error));
                     continue;
                 }
             };
+            let scopes: HashSet<KeyScope> = drafts.iter().flat_map(|(_, draft)| draft.scopes.iter().cloned()).collect();
+            let scopes: Vec<KeyScope> = scopes.into_iter().collect();
             let (mut error, mut erases) = (None, false);
-            for (scope, problem) in self.sealer.keys().look_at_scopes(connection, &draft.scopes).await? {
+            for (scope, problem) in self.sealer.keys().look_at_scopes(connection, &scopes).await? {
                 match problem {
                     Error::Shredded { .. } if self.options.erase_shredded => {
                         erases = true;
@@ -169,41 +180,52 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
     ) -> Result<Vec<Sealed<'e>>> {
         let mut drafts = Vec::with_capacity(open.len());
         for open in open {
-            match open.draft(&open.voids) {
-                Ok(Some(draft)) => drafts.push((open, draft)),
-                Ok(None) => outcome.unchanged += 1,
+            match open.drafts() {
+                Ok(of_event) if of_event.is_empty() => outcome.unchanged += 1,
+                Ok(of_event) => drafts.push((open, of_event)),
                 Err(error) => skipped.push((open.index, error)),
             }
         }
-        let scopes: HashSet<&KeyScope> =
-            drafts.iter().flat_map(|(open, draft)| draft.scopes.iter().chain(open.coverage.live.values())).collect();
-        let scopes: Vec<KeyScope> = scopes.into_iter().cloned().collect();
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
+        let all = || drafts.iter().flat_map(|(_, of_event)| of_event);
+        let scopes: HashSet<&KeyScope> =
+            all().flat_map(|(of, draft)| draft.scopes.iter().chain(of.coverage.live.values())).collect();
+        let scopes: Vec<KeyScope> = scopes.into_iter().cloned().collect();
         let keys = self.sealer.keys().usable_keys(tx, &scopes, &self.pinned).await?;
         // A key that was opened before the locks were taken may have been shredded meanwhile. Its scope may even have
         // been reopened.
-        let live: HashSet<KeyId> = drafts.iter().flat_map(|(open, _)| open.coverage.live.keys().copied()).collect();
+        let live: HashSet<KeyId> = all().flat_map(|(of, _)| of.coverage.live.keys().copied()).collect();
         if !self.sealer.keys().are_live(tx, &live, &self.pinned).await? {
             return Err(Error::Collision { source: None });
         }
+        let mut salts = Salts::draw(all().count())?;
         let mut destroyed: HashMap<KeyScope, Option<KeyId>> = HashMap::new();
-        let mut salts = Salts::draw(drafts.len())?;
         let mut sealed = Vec::with_capacity(drafts.len());
-        for (open, draft) in drafts {
-            let (draft, erases) = match self.erase_shredded(tx, open, draft, &keys, &mut destroyed).await? {
-                Ready::Seal { draft, erases } => (draft, erases),
-                Ready::Nothing => continue,
-                Ready::Skip(error) => {
-                    skipped.push((open.index, error));
-                    continue;
+        'events: for (open, of_event) in drafts {
+            let mut event = Sealed { event: open.event, payload: None, metadata: None, erases: false };
+            for (of, draft) in of_event {
+                let draft = match self.erase_shredded(tx, of, draft, &keys, &mut destroyed).await? {
+                    Ready::Seal { draft, erases } => {
+                        event.erases |= erases;
+                        draft
+                    }
+                    Ready::Nothing => continue,
+                    Ready::Skip(error) => {
+                        skipped.push((open.index, error));
+                        continue 'events;
+                    }
+                };
+                let written = Some(Written::of(&draft, of.plan, seal_draft(&draft, &keys, &salts.next()?)?));
+                match of.stored.document {
+                    EventDocument::Payload => event.payload = written,
+                    EventDocument::Metadata => event.metadata = written,
                 }
-            };
-            let payload = seal_draft(&draft, &keys, &salts.next()?)?;
-            let (opens_to, redacted) = draft.opens_to(open.plan);
-            let redacted = redacted.iter().map(|place| place.as_str().to_owned()).collect();
-            sealed.push(Sealed { event: open.event, payload, opens_to: (opens_to, redacted), erases });
+            }
+            if event.payload.is_some() || event.metadata.is_some() {
+                sealed.push(event);
+            }
         }
         Ok(sealed)
     }
@@ -212,7 +234,7 @@ impl<T: EventTable + ?Sized> Page<'_, T> {
     async fn erase_shredded<'e>(
         &self,
         tx: &mut T::Tx,
-        open: &'e Open<'e>,
+        open: &'e OpenDocument<'e>,
         draft: Draft<'e>,
         keys: &UsableKeys,
         destroyed: &mut HashMap<KeyScope, Option<KeyId>>,
@@ -254,22 +276,39 @@ enum Ready<'e> {
     Skip(Error),
 }
 
-impl Open<'_> {
+impl<'e> Open<'e> {
+    /// The drafts of the seals; none if there is nothing to seal.
+    fn drafts(&self) -> Result<Vec<(&OpenDocument<'e>, Draft<'_>)>> {
+        let drafts =
+            self.documents.iter().filter_map(|of| Some(of.draft(&of.voids).transpose()?.map(|draft| (of, draft))));
+        drafts.collect()
+    }
+}
+
+impl OpenDocument<'_> {
     /// The draft of the seal; `None` if there is nothing to seal.
     fn draft(&self, voids: &Voids) -> Result<Option<Draft<'_>>> {
-        let draft = Draft::with_voids(self.plan, self.event.as_stored().with_payload(&self.payload), voids)?;
+        self.checked_draft(voids).map_err(|error| match self.stored.document {
+            EventDocument::Payload => error,
+            EventDocument::Metadata => error.in_metadata(),
+        })
+    }
+
+    fn checked_draft(&self, voids: &Voids) -> Result<Option<Draft<'_>>> {
+        let EventRef { event_id, .. } = self.stored;
+        let draft = Draft::with_voids(self.plan, self.stored.with_text(&self.text), voids)?;
         // The owner id is not authenticated. Without this check, whoever can edit it could make us erase a live value,
         // or move it out of reach of a shred.
         if let Some(pointer) = draft.as_ref().and_then(|draft| draft.moved_to_another(&self.coverage.owners)) {
-            return Err(Error::Event { event_id: self.event.event_id, fault: EventFault::OtherOwner { pointer } });
+            return Err(Error::Event { event_id, fault: EventFault::OtherOwner { pointer } });
         }
         let places: HashSet<&str> = draft.iter().flat_map(Draft::places).collect();
         // A value that is sealed, but that the plan no longer protects, must not be stored in the clear.
         match self.coverage.places.iter().find(|place| !places.contains(place.as_str())) {
             Some(_) => Err(Error::Event {
-                event_id: self.event.event_id,
+                event_id,
                 fault: EventFault::Unsealed {
-                    event_type: self.event.stored_type.clone(),
+                    event_type: self.stored.event_type.clone(),
                     pointer: self.first_in_the_clear(&places),
                 },
             }),
@@ -284,19 +323,36 @@ impl Open<'_> {
 }
 
 impl Sealed<'_> {
+    /// The event as it is stored afterwards.
+    fn stored(&self) -> PersistedEvent {
+        let mut stored = self.event.clone();
+        if let Some(payload) = &self.payload {
+            stored.payload.clone_from(&payload.text);
+        }
+        if let Some(metadata) = &self.metadata {
+            stored.metadata = Some(metadata.text.clone());
+        }
+        stored
+    }
+
     /// The rows of the event in the index of seals.
     fn indexed(&self) -> IndexedSeal {
-        let header = find_header(self.event.as_stored().with_payload(&self.payload)).ok().flatten();
-        let keys = header.map_or_else(|| vec![UNREADABLE_SEAL], |header| header.keys);
+        let keys = find_headers(&self.stored()).map_or_else(|_| vec![UNREADABLE_SEAL], keys_of);
         IndexedSeal { position: self.event.global_position, keys }
     }
 
     fn replacement(&self) -> PayloadReplacement {
+        let payload = self.payload.as_ref().map_or(&self.event.payload, |payload| &payload.text);
+        let metadata = self.metadata.as_ref().map(|metadata| MetadataReplacement {
+            old: self.event.metadata.clone().unwrap_or_default(),
+            new: metadata.text.clone(),
+        });
         PayloadReplacement {
             position: self.event.global_position,
             event_id: self.event.event_id,
             old: self.event.payload.clone(),
-            new: self.payload.clone(),
+            new: payload.clone(),
+            metadata,
         }
     }
 }
@@ -315,31 +371,50 @@ async fn open_events<'e, Tx: Send + 'static>(
         let Some(ReadAs { schema, .. }) = read_as(sealer.schemas(), &event.stored_type, event.stored_version) else {
             continue;
         };
-        let plan = &schema.plan;
-        match look(plan, event) {
-            Look::Plaintext => {
-                let payload = Cow::Borrowed(&event.payload[..]);
-                found.push(Open { index, event, plan, payload, voids: Voids::new(), coverage: Coverage::default() });
+        let payload = (look(&schema.plan, event.as_stored()), &schema.plan, Some(event.as_stored()));
+        let metadata = (look_at_metadata(schema, event), &schema.metadata_plan, event.stored_metadata());
+        let (mut documents, mut is_partly, mut unreadable) = (Vec::new(), false, None);
+        for (look, plan, stored) in [payload, metadata] {
+            match (look, stored) {
+                (Look::Unreadable(error), _) => unreadable = unreadable.or(Some(error)),
+                (look @ (Look::Plaintext | Look::Partly), Some(stored)) => {
+                    is_partly |= matches!(look, Look::Partly);
+                    let text = Cow::Borrowed(stored.text);
+                    let (voids, coverage) = (Voids::new(), Coverage::default());
+                    documents.push(OpenDocument { plan, stored, text, voids, coverage });
+                }
+                _ => {}
             }
-            Look::Partly => partly.push((index, event, plan)),
-            Look::Sealed | Look::Nothing => outcome.unchanged += 1,
-            Look::Unreadable(error) => skipped.push((index, error)),
+        }
+        match unreadable {
+            Some(error) => skipped.push((index, error)),
+            None if documents.is_empty() => outcome.unchanged += 1,
+            None if is_partly => partly.push(Open { index, event, documents }),
+            None => found.push(Open { index, event, documents }),
         }
     }
     if partly.is_empty() {
         return Ok(found);
     }
-    let rows: Vec<&PersistedEvent> = partly.iter().map(|(_, event, _)| *event).collect();
+    let rows: Vec<&PersistedEvent> = partly.iter().map(|open| open.event).collect();
     let opened = sealer.open_rows(tx, &rows, Accepts::Plaintext, reader).await?;
-    for ((index, event, plan), row) in partly.into_iter().zip(opened) {
+    for (mut open, row) in partly.into_iter().zip(opened) {
         match row {
-            Ok(row) => {
-                let Some(opened) = row.opened else { continue };
-                let voids = opened.redacted.into_iter().map(|redacted| (redacted.place, redacted.key_id)).collect();
-                let payload = Cow::Owned(opened.payload);
-                found.push(Open { index, event, plan, payload, voids, coverage: row.coverage });
+            Ok(mut row) => {
+                for of in &mut open.documents {
+                    let (opened, coverage) = match of.stored.document {
+                        EventDocument::Payload => (row.opened.take(), &mut row.coverage),
+                        EventDocument::Metadata => (row.metadata.take(), &mut row.metadata_coverage),
+                    };
+                    let Some(opened) = opened else { continue };
+                    let redacted = opened.redacted.into_iter();
+                    of.voids = redacted.map(|redacted| (redacted.place, redacted.key_id)).collect();
+                    of.text = Cow::Owned(opened.text);
+                    of.coverage = std::mem::take(coverage);
+                }
+                found.push(open);
             }
-            Err(error) => skipped.push((index, error)),
+            Err(error) => skipped.push((open.index, error)),
         }
     }
     Ok(found)
@@ -366,8 +441,11 @@ async fn verify<T: EventTable + ?Sized>(
         let row = stored.remove(&sealed.event.global_position).ok_or_else(|| differs("it is not in the store"))?;
         let mut same = sealed.event.clone();
         same.payload.clone_from(&row.payload);
+        if sealed.metadata.is_some() {
+            same.metadata.clone_from(&row.metadata);
+        }
         if row != same {
-            return Err(differs("more than its payload changed"));
+            return Err(differs("more than its payload and its metadata changed"));
         }
         rows.push(row);
     }
@@ -379,15 +457,8 @@ async fn verify<T: EventTable + ?Sized>(
             tracing::warn!(event_id = %sealed.event.event_id, %error, "what was written does not open");
             differs("it does not open")
         })?;
-        let opened = opened.opened.ok_or_else(|| differs("it is not sealed"))?;
-        if opened.payload != sealed.opens_to.0 {
-            return Err(differs("it opens to something else"));
-        }
-        let redacted: HashSet<String> =
-            opened.redacted.iter().map(|redacted| redacted.place.as_str().to_owned()).collect();
-        if redacted != sealed.opens_to.1 {
-            return Err(differs("something else is redacted in it"));
-        }
+        check_payload(sealed.payload.as_ref(), opened.opened.as_ref()).map_err(differs)?;
+        check_metadata(sealed.metadata.as_ref(), opened.metadata.as_ref()).map_err(differs)?;
     }
     Ok(())
 }

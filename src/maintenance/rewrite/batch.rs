@@ -3,12 +3,14 @@
 use crate::crypto::primitives::Salts;
 use crate::error::{Error, MaintenanceFault, Result, StorageFault};
 use crate::event::{GlobalPosition, PersistedEvent, Unreadable};
-use crate::json::number::is_same_value;
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{Pinned, UsableKeys};
 use crate::maintenance::index_seals::seals_of;
 use crate::maintenance::rewrite::fate::{Anew, Fate, fate_of};
 use crate::maintenance::rewrite::{Kept, KeptBecause, RewriteOptions};
+use crate::maintenance::written::{Written as WrittenDocument, check_metadata, check_payload, is_same_json};
+use crate::seal::plan::Plan;
+use crate::seal::sealing::Draft;
 use crate::sealer::{Accepts, Reader, Sealer, seal_draft};
 use crate::store::{EventTable, TableWork};
 use async_trait::async_trait;
@@ -63,8 +65,9 @@ pub(super) struct Carry<'a, Tx, T: EventTable + ?Sized> {
 /// The event that is written, and what it must be when it is read back.
 struct Written {
     event: PersistedEvent,
-    /// If it is sealed anew: the payload to which it must open, and its redacted places.
-    opens_to: Option<(Vec<u8>, HashSet<String>)>,
+    /// Those that are sealed anew.
+    payload: Option<WrittenDocument>,
+    metadata: Option<WrittenDocument>,
 }
 
 impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
@@ -106,8 +109,8 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
                 Fate::Same => outcome.copied += 1,
                 Fate::Kept(because, error) => outcome.kept.push(Kept::new(event, because, error)),
                 Fate::Anew(anew) => {
-                    let draft = anew.draft()?;
-                    let problem = draft
+                    let drafts = anew.drafts()?;
+                    let problem = drafts
                         .iter()
                         .flat_map(|draft| &draft.scopes)
                         .find_map(|scope| Some((scope, unusable.get(scope)?)));
@@ -131,7 +134,7 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
                         Some(_) => outcome.kept.push(Kept::new(event, KeptBecause::Unreadable, None)),
                         None => {
                             outcome.rewritten += 1;
-                            outcome.with_voids += u64::from(!anew.voids.is_empty());
+                            outcome.with_voids += u64::from(!anew.voids.is_empty() || !anew.metadata_voids.is_empty());
                         }
                     }
                 }
@@ -144,7 +147,7 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
     /// Seals the events that are to be sealed anew.
     fn write(&self, fates: Vec<Fate<'a>>, keys: Option<&UsableKeys>, outcome: &mut Outcome) -> Result<Vec<Written>> {
         let anew = fates.iter().filter(|fate| matches!(fate, Fate::Anew(_))).count();
-        let mut salts = Salts::draw(anew.max(1))?;
+        let mut salts = Salts::draw(2 * anew.max(1))?;
         let mut written = Vec::with_capacity(fates.len());
         for (event, fate) in self.events.iter().zip(fates) {
             let kept = match fate {
@@ -153,7 +156,7 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
                     None
                 }
                 Fate::Kept(because, error) => Some((because, error)),
-                Fate::Anew(anew) => match self.seal(*anew, keys, &salts.next()?) {
+                Fate::Anew(anew) => match self.seal(*anew, keys, [&salts.next()?, &salts.next()?]) {
                     Ok((anew, voids)) => {
                         outcome.rewritten += 1;
                         outcome.with_voids += u64::from(voids);
@@ -169,40 +172,46 @@ impl<'a, Tx: Send + 'static, T: EventTable + ?Sized> Carry<'a, Tx, T> {
                 },
             };
             outcome.kept.extend(kept.map(|(because, error)| Kept::new(event, because, error)));
-            written.push(Written { event: event.clone(), opens_to: None });
+            written.push(Written { event: event.clone(), payload: None, metadata: None });
         }
         Ok(written)
     }
 
-    fn seal(&self, anew: Anew<'_>, keys: Option<&UsableKeys>, salt: &[u8; 16]) -> Result<(Written, bool), NotAnew> {
-        let draft = anew.draft().map_err(NotAnew::Failed)?;
-        let sealed = match draft {
-            None => None,
-            Some(draft) => {
-                let keys = keys.ok_or(NotAnew::Failed(Error::Collision { source: None }))?;
-                for scope in &draft.scopes {
-                    match keys.key(scope) {
-                        Ok(_) => {}
-                        Err(error @ Error::Shredded { .. }) => {
-                            return Err(NotAnew::Kept(KeptBecause::OwnerShredded, Some(error)));
-                        }
-                        Err(error) => return Err(NotAnew::Unusable(error)),
+    fn seal(
+        &self,
+        anew: Anew<'_>,
+        keys: Option<&UsableKeys>,
+        salts: [&[u8; 16]; 2],
+    ) -> Result<(Written, bool), NotAnew> {
+        let drafts = anew.drafts().map_err(NotAnew::Failed)?;
+        let seal = |draft: Option<&Draft<'_>>, plan: &Plan, salt: &[u8; 16]| {
+            let Some(draft) = draft else { return Ok(None) };
+            let keys = keys.ok_or(NotAnew::Failed(Error::Collision { source: None }))?;
+            for scope in &draft.scopes {
+                match keys.key(scope) {
+                    Ok(_) => {}
+                    Err(error @ Error::Shredded { .. }) => {
+                        return Err(NotAnew::Kept(KeptBecause::OwnerShredded, Some(error)));
                     }
+                    Err(error) => return Err(NotAnew::Unusable(error)),
                 }
-                let payload = seal_draft(&draft, keys, salt).map_err(NotAnew::Failed)?;
-                // A draft has a plan.
-                let (opens_to, redacted) = anew.plan.map(|plan| draft.opens_to(plan)).unwrap_or_default();
-                Some((payload, (opens_to, redacted.iter().map(|place| place.as_str().to_owned()).collect())))
             }
+            let text = seal_draft(draft, keys, salt).map_err(NotAnew::Failed)?;
+            Ok(Some(WrittenDocument::of(draft, plan, text)))
         };
-        let (payload, opens_to) = match sealed {
-            Some((payload, opens_to)) => (payload, Some(opens_to)),
-            None => (anew.event.payload.clone(), None),
-        };
-        let voids = !anew.voids.is_empty();
+        let [of_payload, of_metadata] = salts;
+        let payload = seal(drafts.payload.as_ref(), &anew.schema.plan, of_payload)?;
+        let metadata = seal(drafts.metadata.as_ref(), &anew.schema.metadata_plan, of_metadata)?;
+        let voids = !anew.voids.is_empty() || !anew.metadata_voids.is_empty();
+        drop(drafts);
         let mut event = anew.event;
-        event.payload = payload;
-        Ok((Written { event, opens_to }, voids))
+        if let Some(payload) = &payload {
+            event.payload.clone_from(&payload.text);
+        }
+        if let Some(metadata) = &metadata {
+            event.metadata = Some(metadata.text.clone());
+        }
+        Ok((Written { event, payload, metadata }, voids))
     }
 }
 
@@ -291,7 +300,7 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_,
         let stored = self.target.stored_events_at(tx, &positions).await?;
         let by_position: HashMap<_, &PersistedEvent> =
             stored.iter().map(|event| (event.global_position, event)).collect();
-        let (mut sealed, mut expected) = (Vec::new(), Vec::new());
+        let (mut sealed, mut expected) = (Vec::<&PersistedEvent>::new(), Vec::new());
         for written in &self.written {
             let differs = |problem| {
                 Error::Maintenance(MaintenanceFault::NotVerified { event_id: written.event.event_id, problem })
@@ -307,28 +316,22 @@ impl<Tx: Send + 'static, T: EventTable + ?Sized> TableWork<T::Tx> for Insert<'_,
             if same != written.event {
                 return Err(differs("it is not what was written"));
             }
-            if let Some(opens_to) = &written.opens_to {
+            if written.payload.is_some() || written.metadata.is_some() {
                 sealed.push(row);
-                expected.push(opens_to);
+                expected.push(written);
             }
         }
         let opened =
             self.sealer.open_rows(self.source, &sealed, Accepts::SealedOnly, Reader::Locked(self.pinned)).await?;
-        for ((row, (payload, redacted)), opened) in sealed.iter().zip(expected).zip(opened) {
+        for ((row, written), opened) in sealed.iter().zip(expected).zip(opened) {
             let differs =
                 |problem| Error::Maintenance(MaintenanceFault::NotVerified { event_id: row.event_id, problem });
             let opened = opened.map_err(|error| {
                 tracing::warn!(event_id = %row.event_id, %error, "what was written does not open");
                 differs("it does not open")
             })?;
-            let opened = opened.opened.ok_or_else(|| differs("it is not sealed"))?;
-            let places: HashSet<&str> = opened.redacted.iter().map(|redacted| redacted.place.as_str()).collect();
-            if opened.payload != *payload
-                || places.len() != redacted.len()
-                || !redacted.iter().all(|place| places.contains(place.as_str()))
-            {
-                return Err(differs("it opens to something else"));
-            }
+            check_payload(written.payload.as_ref(), opened.opened.as_ref()).map_err(differs)?;
+            check_metadata(written.metadata.as_ref(), opened.metadata.as_ref()).map_err(differs)?;
         }
         Ok(())
     }
@@ -348,8 +351,8 @@ fn scopes_of(fates: &[Fate<'_>]) -> HashSet<KeyScope> {
     let mut scopes = HashSet::new();
     for anew in fates.iter().filter_map(Fate::anew) {
         scopes.extend(anew.live.values().cloned());
-        if let Ok(Some(draft)) = anew.draft() {
-            scopes.extend(draft.scopes.iter().cloned());
+        if let Ok(drafts) = anew.drafts() {
+            scopes.extend(drafts.iter().flat_map(|draft| &draft.scopes).cloned());
         }
     }
     scopes
@@ -363,13 +366,4 @@ fn unreadable(event: &PersistedEvent, error: Error) -> Error {
         event_id: event.event_id,
         error,
     })))
-}
-
-/// Are these equal as JSON? A database may change the white space, the order and the spelling of numbers of metadata.
-fn is_same_json(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
-    let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok();
-    match (a, b) {
-        (Some(a), Some(b)) => a == b || json(a).is_some_and(|a| json(b).is_some_and(|b| is_same_value(&a, &b))),
-        (a, b) => a == b,
-    }
 }

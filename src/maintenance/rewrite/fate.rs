@@ -1,16 +1,17 @@
 //! Decides what is written for one event, by what its readers see.
 
 use crate::error::Error;
-use crate::event::PersistedEvent;
+use crate::event::{EventRef, PersistedEvent};
 use crate::json::pointer::JsonPointer;
 use crate::keys::names::{KeyId, KeyScope};
-use crate::maintenance::look::{Look, look, read_as};
+use crate::maintenance::look::{Look, look_at_both, read_as};
 use crate::maintenance::rewrite::KeptBecause;
 use crate::maintenance::rewrite::leaks::{Secrets, TooMuch, check_owners};
-use crate::schema::{Journey, ReadAs, Schemas};
+use crate::schema::{Journey, ReadAs, Schemas, VersionSchema};
+use crate::seal::opening::Opened;
 use crate::seal::plan::Plan;
-use crate::seal::sealing::{Draft, Voids, check_unprotected_payload};
-use crate::sealer::{OpenedRow, Sealer};
+use crate::seal::sealing::{Draft, Voids, check_unprotected};
+use crate::sealer::{Coverage, OpenedRow, Sealer};
 use std::collections::{HashMap, HashSet};
 
 /// What is done with an event.
@@ -25,13 +26,20 @@ pub(super) enum Fate<'s> {
 
 /// An event that is to be written anew.
 pub(super) struct Anew<'s> {
-    /// The event as it is to be stored, except for the payload, which is what readers see.
+    /// The event as it is to be stored, except for the payload and the metadata, which are what readers see.
     pub(super) event: PersistedEvent,
-    /// The plan by which it is sealed; `None` if its version protects nothing.
-    pub(super) plan: Option<&'s Plan>,
+    /// The schema by which it is sealed.
+    pub(super) schema: &'s VersionSchema,
     pub(super) voids: Voids,
+    pub(super) metadata_voids: Voids,
     /// The live keys under which the stored event is sealed, and their scopes.
     pub(super) live: HashMap<KeyId, KeyScope>,
+}
+
+/// The drafts of an event that is written anew.
+pub(super) struct Drafts<'a> {
+    pub(super) payload: Option<Draft<'a>>,
+    pub(super) metadata: Option<Draft<'a>>,
 }
 
 /// Decides what is done with an event. Its errors are those that a read of the source returns, too.
@@ -42,20 +50,26 @@ pub(super) fn fate_of<'s, Tx: Send + 'static>(
 ) -> Result<Fate<'s>, Error> {
     let stored = read_as(sealer.schemas(), &event.stored_type, event.stored_version);
     let Some(ReadAs { schema, .. }) = stored else { return Ok(Fate::Same) };
-    let is_sealed = !schema.plan.protects() || matches!(look(&schema.plan, event), Look::Sealed | Look::Nothing);
+    let is_sealed = !schema.protects() || matches!(look_at_both(schema, event), Look::Sealed | Look::Nothing);
     if row.is_current(event) && is_sealed {
         return Ok(Fate::Same);
     }
-    if let Err(error) = check_owners(&schema.plan, event, &row) {
+    let owners = check_owners(&schema.plan, event.as_stored(), row.opened.as_ref(), &row.coverage);
+    let metadata_owners = event.stored_metadata().map_or(Ok(()), |stored| {
+        let opened = row.metadata.as_ref();
+        check_owners(&schema.metadata_plan, stored, opened, &row.metadata_coverage).map_err(Error::in_metadata)
+    });
+    if let Err(error) = owners.and(metadata_owners) {
         return Ok(Fate::Kept(KeptBecause::OtherOwner, Some(error)));
     }
+    let opened = |opened: Option<&Opened>, stored: &[u8]| opened.map_or(stored, |opened| &opened.text).to_vec();
     let stored = Stored {
-        plan: &schema.plan,
         is_current: row.is_current(event),
-        secrets: Secrets::of(&row),
-        places: row.coverage.places.clone(),
-        live: row.coverage.live.clone(),
-        destroyed: row.opened.iter().flat_map(|opened| &opened.redacted).map(|r| (r.key_id, r.scope.clone())).collect(),
+        opened_payload: opened(row.opened.as_ref(), &event.payload),
+        opened_metadata: event.metadata.as_ref().map(|stored| opened(row.metadata.as_ref(), stored)),
+        payload: Facts::of(row.opened.as_ref(), &row.coverage),
+        metadata: Facts::of(row.metadata.as_ref(), &row.metadata_coverage),
+        live: row.coverage.live.iter().chain(&row.metadata_coverage.live).map(|(key, of)| (*key, of.clone())).collect(),
     };
     let mut seen = Vec::with_capacity(1);
     let journey = sealer.upcast(event.clone(), row, &mut seen)?;
@@ -78,88 +92,140 @@ impl From<KeptBecause> for Reason {
 }
 
 /// The facts about an event as it is stored.
-struct Stored<'s> {
-    plan: &'s Plan,
+struct Stored {
     /// It is of a current version, so no step changes it.
     is_current: bool,
+    opened_payload: Vec<u8>,
+    opened_metadata: Option<Vec<u8>>,
+    payload: Facts,
+    metadata: Facts,
+    live: HashMap<KeyId, KeyScope>,
+}
+
+/// The facts about one of its documents.
+struct Facts {
     secrets: Result<Secrets, TooMuch>,
     /// The places that its seal covers.
     places: Vec<String>,
-    live: HashMap<KeyId, KeyScope>,
+    /// Its redactions, with the destroyed keys.
+    redacted: Voids,
     /// The destroyed keys of its redactions, with their scopes.
     destroyed: Vec<(KeyId, KeyScope)>,
 }
 
-impl<'s> Stored<'s> {
+impl Facts {
+    fn of(opened: Option<&Opened>, coverage: &Coverage) -> Self {
+        let redacted = || opened.iter().flat_map(|opened| &opened.redacted);
+        Self {
+            secrets: Secrets::of(opened, coverage),
+            places: coverage.places.clone(),
+            redacted: redacted().map(|redacted| (redacted.place.clone(), redacted.key_id)).collect(),
+            destroyed: redacted().map(|redacted| (redacted.key_id, redacted.scope.clone())).collect(),
+        }
+    }
+
+    /// Would a place that is sealed now not be sealed any more?
+    fn loses(&self, draft: Option<&Draft<'_>>) -> bool {
+        let places: HashSet<&str> = draft.iter().flat_map(|draft| draft.places()).collect();
+        self.places.iter().any(|place| !places.contains(place.as_str()))
+    }
+}
+
+impl Stored {
     /// The event that is to be written anew. `seen` is what its readers see.
-    fn anew(self, schemas: &'s Schemas, mut seen: Vec<PersistedEvent>, journey: Journey) -> Result<Anew<'s>, Reason> {
+    fn anew<'s>(
+        self,
+        schemas: &'s Schemas,
+        mut seen: Vec<PersistedEvent>,
+        journey: Journey,
+    ) -> Result<Anew<'s>, Reason> {
         if seen.is_empty() {
             return Err(KeptBecause::Dropped.into());
         }
         let (true, Some(mut new)) = (journey.is_whole, seen.pop().filter(|_| seen.is_empty())) else {
             return Err(KeptBecause::Split.into());
         };
-        if !self.destroyed.is_empty() && !journey.is_exact {
+        if !self.payload.destroyed.is_empty() && !journey.is_exact {
             return Err(KeptBecause::RedactionsUncertain.into());
         }
         new.stored_type.clone_from(&new.event_type);
         new.stored_version = new.event_version;
         let redacted = std::mem::take(&mut new.redacted);
-        let plan = plan_of(schemas, &new);
-        let voids = voids_of(plan, &new, &redacted, &self.destroyed)?;
-        let anew = Anew { event: new, plan, voids, live: self.live.clone() };
+        new.redacted_metadata.clear();
+        let Some(ReadAs { schema, .. }) = read_as(schemas, &new.stored_type, new.stored_version) else {
+            return Err(KeptBecause::NotAppendable.into());
+        };
+        let voids = voids_of(&schema.plan, &new, &redacted, &self.payload.destroyed)?;
+        let metadata_voids = self.metadata_voids(schema, &new)?;
+        let anew = Anew { event: new, schema, voids, metadata_voids, live: self.live.clone() };
         self.check(&anew)?;
         Ok(anew)
+    }
+
+    /// The void entries of the metadata. A step over metadata can't say where redactions went.
+    fn metadata_voids(&self, schema: &VersionSchema, new: &PersistedEvent) -> Result<Voids, KeptBecause> {
+        let redacted = &self.metadata.redacted;
+        if redacted.is_empty() {
+            return Ok(Voids::new());
+        }
+        if new.metadata != self.opened_metadata {
+            return Err(KeptBecause::RedactionsUncertain);
+        }
+        if redacted.keys().any(|place| schema.metadata_plan.field_at(place).is_none()) {
+            return Err(KeptBecause::RedactionElsewhere);
+        }
+        Ok(redacted.clone())
     }
 
     /// Checks that nothing is lost on the way, and that no sealed value would be stored in the clear or for another
     /// owner.
     fn check(&self, anew: &Anew<'_>) -> Result<(), Reason> {
-        let draft = anew.draft().map_err(|error| Reason { because: KeptBecause::NotAppendable, error: Some(error) })?;
-        let keeps_redactions = match &draft {
-            // The stand-ins must be those of the plan, or readers of the copy would see other ones.
-            Some(draft) => {
-                draft.voids() == anew.voids.len()
-                    && draft.opens_to(anew.plan.unwrap_or(self.plan)).0 == anew.event.payload
-            }
-            None => anew.voids.is_empty(),
+        let drafts =
+            anew.drafts().map_err(|error| Reason { because: KeptBecause::NotAppendable, error: Some(error) })?;
+        // The stand-ins must be those of the plan, or readers of the copy would see other ones.
+        let keeps = |draft: Option<&Draft<'_>>, voids: &Voids, plan: &Plan, seen: &[u8]| match draft {
+            Some(draft) => draft.voids() == voids.len() && draft.opens_to(plan).0 == seen,
+            None => voids.is_empty(),
         };
-        if !keeps_redactions {
+        let Anew { event, schema, voids, metadata_voids, .. } = anew;
+        let (payload, metadata) = (drafts.payload.as_ref(), drafts.metadata.as_ref());
+        let new_metadata = event.metadata.as_deref().unwrap_or_default();
+        if !keeps(payload, voids, &schema.plan, &event.payload)
+            || !keeps(metadata, metadata_voids, &schema.metadata_plan, new_metadata)
+        {
             return Err(KeptBecause::RedactionElsewhere.into());
         }
-        // If no step changed the event, every place means the same as before.
-        let loses = self.is_current && {
-            let places: HashSet<&str> = draft.iter().flat_map(Draft::places).collect();
-            self.places.iter().any(|place| !places.contains(place.as_str()))
+        // Where no step changed a document, every place means the same as before.
+        let payload_loses = self.is_current && self.payload.loses(payload);
+        let metadata_loses = event.metadata == self.opened_metadata && self.metadata.loses(metadata);
+        let (Ok(secrets), Ok(metadata_secrets)) = (&self.payload.secrets, &self.metadata.secrets) else {
+            return Err(KeptBecause::InTheClear.into());
         };
-        let refused = match &self.secrets {
-            Ok(secrets) if !loses => secrets.refuse(&anew.event.payload, draft.as_ref()),
-            _ => Some(KeptBecause::InTheClear),
-        };
+        if payload_loses || metadata_loses {
+            return Err(KeptBecause::InTheClear.into());
+        }
+        let refused = secrets.refuse(&event.payload, payload);
+        let refused = refused.or_else(|| metadata_secrets.refuse(new_metadata, metadata));
+        // A step of the payload sees the metadata too.
+        let refused = refused.or_else(|| match event.payload == self.opened_payload {
+            true => None,
+            false => metadata_secrets.refuse_beside(&event.payload, payload),
+        });
         refused.map_or(Ok(()), |because| Err(because.into()))
     }
 }
 
 /// The void entries of an event that is written anew: one for each place that is redacted in it.
 fn voids_of(
-    plan: Option<&Plan>,
+    plan: &Plan,
     event: &PersistedEvent,
     redacted: &[JsonPointer],
     destroyed: &[(KeyId, KeyScope)],
 ) -> Result<Voids, KeptBecause> {
-    let Some(plan) = plan else {
-        return if redacted.is_empty() { Ok(Voids::new()) } else { Err(KeptBecause::RedactionElsewhere) };
-    };
     if redacted.iter().any(|place| plan.field_at(place).is_none()) {
         return Err(KeptBecause::RedactionElsewhere);
     }
     keys_of(plan, event, redacted, destroyed).ok_or(KeptBecause::RedactionAmbiguous)
-}
-
-fn plan_of<'s>(schemas: &'s Schemas, event: &PersistedEvent) -> Option<&'s Plan> {
-    read_as(schemas, &event.stored_type, event.stored_version)
-        .map(|known| &known.schema.plan)
-        .filter(|plan| plan.protects())
 }
 
 /// The destroyed key that the void entry of each place names. `None` if that is not certain.
@@ -190,12 +256,27 @@ fn keys_of(
     (voids.len() == places.len()).then_some(voids)
 }
 
-impl<'s> Anew<'s> {
-    /// The draft of the seal; `None` if there is nothing to seal.
-    pub(super) fn draft(&self) -> Result<Option<Draft<'_>>, Error> {
-        match self.plan {
-            Some(plan) => Draft::with_voids(plan, self.event.as_stored(), &self.voids),
-            None => check_unprotected_payload(self.event.event_id, &self.event.payload).map(|()| None),
-        }
+impl Anew<'_> {
+    /// The drafts of the seals: none of a document in which there is nothing to seal.
+    pub(super) fn drafts(&self) -> Result<Drafts<'_>, Error> {
+        let payload = draft(&self.schema.plan, self.event.as_stored(), &self.voids)?;
+        let metadata = self
+            .event
+            .stored_metadata()
+            .map(|stored| draft(&self.schema.metadata_plan, stored, &self.metadata_voids).map_err(Error::in_metadata));
+        Ok(Drafts { payload, metadata: metadata.transpose()?.flatten() })
+    }
+}
+
+fn draft<'a>(plan: &'a Plan, stored: EventRef<'a>, voids: &Voids) -> Result<Option<Draft<'a>>, Error> {
+    match plan.protects() {
+        true => Draft::with_voids(plan, stored, voids),
+        false => check_unprotected(stored).map(|()| None),
+    }
+}
+
+impl<'a> Drafts<'a> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Draft<'a>> {
+        self.payload.iter().chain(&self.metadata)
     }
 }

@@ -6,15 +6,16 @@
 //! texts as they are spelled. It is bounded: if it would take longer, the event is not written anew.
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::PersistedEvent;
+use crate::event::EventRef;
 use crate::json::number::{canonical, respelled};
 use crate::json::scan::Span;
 use crate::json::scan::{locate, unescape};
 use crate::keys::names::KeyScope;
 use crate::maintenance::rewrite::KeptBecause;
+use crate::seal::opening::Opened;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Owned, Voids};
-use crate::sealer::OpenedRow;
+use crate::sealer::Coverage;
 use aho_corasick::AhoCorasick;
 use serde::de::IgnoredAny;
 use std::borrow::Cow;
@@ -47,20 +48,20 @@ pub(super) struct Secrets {
 pub(super) struct TooMuch;
 
 impl Secrets {
-    pub(super) fn of(row: &OpenedRow<'_>) -> Result<Self, TooMuch> {
-        let Some(opened) = row.opened.as_ref().filter(|_| !row.coverage.owners.is_empty()) else {
+    pub(super) fn of(opened: Option<&Opened>, coverage: &Coverage) -> Result<Self, TooMuch> {
+        let Some(opened) = opened.filter(|_| !coverage.owners.is_empty()) else {
             return Ok(Self::default());
         };
-        let payload = &opened.payload[..];
-        let places: Vec<&str> = row.coverage.places.iter().map(String::as_str).collect();
+        let payload = &opened.text[..];
+        let places: Vec<&str> = coverage.places.iter().map(String::as_str).collect();
         let spans = match places.as_slice() {
             // The payload is protected whole, so all of it is one value.
             [""] => vec![Span { start: 0, end: payload.len() }],
             places => locate(payload, places).ok_or(TooMuch)?,
         };
-        let mut secrets = Self { scopes: row.coverage.owners.values().cloned().collect(), ..Self::default() };
+        let mut secrets = Self { scopes: coverage.owners.values().cloned().collect(), ..Self::default() };
         for (place, span) in places.iter().zip(&spans) {
-            let Some(owner) = row.coverage.owners.get(*place) else { continue };
+            let Some(owner) = coverage.owners.get(*place) else { continue };
             leaves(span.of(payload), |kind, text| {
                 // The names of members are not searched for: they say which fields an object has, and nothing about its
                 // owner.
@@ -139,6 +140,27 @@ impl Secrets {
         moves.then_some(KeptBecause::OtherOwner)
     }
 
+    /// As [`refuse`](Self::refuse), for the other document of the event, which has owners of its own.
+    pub(super) fn refuse_beside(&self, text: &[u8], draft: Option<&Draft<'_>>) -> Option<KeptBecause> {
+        if self.scopes.is_empty() {
+            return None;
+        }
+        if self.shows(text, draft).unwrap_or(true) {
+            return Some(KeptBecause::InTheClear);
+        }
+        let (mut compared, mut moved) = (0, Ok(false));
+        for Owned { span, scope, .. } in draft.iter().flat_map(|draft| draft.owned()) {
+            leaves(span.of(text), |_, leaf| {
+                if matches!(moved, Ok(false)) {
+                    let of_another =
+                        |secret: &str| self.owners.get(secret).is_some_and(|owners| !owners.contains(scope));
+                    moved = self.in_text(&leaf, &mut compared, of_another);
+                }
+            });
+        }
+        moved.unwrap_or(true).then_some(KeptBecause::OtherOwner)
+    }
+
     fn shows(&self, payload: &[u8], draft: Option<&Draft<'_>>) -> Result<bool, TooMuch> {
         let (mut compared, mut shown) = (0, Ok(false));
         in_the_clear(payload, draft.into_iter().flat_map(Draft::spans).collect(), |_, text| {
@@ -172,12 +194,17 @@ impl Secrets {
 
 /// Fails if the stored event itself names other owners than those for which its values are sealed. The ids that name
 /// owners are not authenticated, so no decision can rely on what its steps make of them.
-pub(super) fn check_owners(plan: &Plan, event: &PersistedEvent, row: &OpenedRow<'_>) -> Result<()> {
-    let Some(opened) = row.opened.as_ref().filter(|_| !row.coverage.owners.is_empty()) else { return Ok(()) };
+pub(super) fn check_owners(
+    plan: &Plan,
+    stored: EventRef<'_>,
+    opened: Option<&Opened>,
+    coverage: &Coverage,
+) -> Result<()> {
+    let Some(opened) = opened.filter(|_| !coverage.owners.is_empty()) else { return Ok(()) };
     let voids: Voids = opened.redacted.iter().map(|redacted| (redacted.place.clone(), redacted.key_id)).collect();
-    let draft = Draft::with_voids(plan, event.as_stored().with_payload(&opened.payload), &voids)?;
-    match draft.and_then(|draft| draft.moved_to_another(&row.coverage.owners)) {
-        Some(pointer) => Err(Error::Event { event_id: event.event_id, fault: EventFault::OtherOwner { pointer } }),
+    let draft = Draft::with_voids(plan, stored.with_text(&opened.text), &voids)?;
+    match draft.and_then(|draft| draft.moved_to_another(&coverage.owners)) {
+        Some(pointer) => Err(Error::Event { event_id: stored.event_id, fault: EventFault::OtherOwner { pointer } }),
         None => Ok(()),
     }
 }

@@ -88,8 +88,16 @@ impl EventTable for MemoryStore {
                 continue;
             };
             let event = &mut tables.events[index];
-            if event.event_id == replacement.event_id && event.payload == replacement.old {
-                Arc::make_mut(event).payload.clone_from(&replacement.new);
+            let same_metadata = match &replacement.metadata {
+                Some(metadata) => event.metadata.as_ref() == Some(&metadata.old),
+                None => true,
+            };
+            if event.event_id == replacement.event_id && event.payload == replacement.old && same_metadata {
+                let event = Arc::make_mut(event);
+                event.payload.clone_from(&replacement.new);
+                if let Some(metadata) = &replacement.metadata {
+                    event.metadata = Some(metadata.new.clone());
+                }
                 replaced.push(replacement.position);
             }
         }

@@ -7,7 +7,8 @@ use crate::sql::errors::postgres::{UNDEFINED_TABLE, sql_state};
 use crate::sql::own_transaction::{self, OwnTransaction as _};
 use crate::sql::{SqlRow, event_database as database, events, in_transaction, qualified, query};
 use crate::store::event_table::{
-    EventTable, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation, TableWork,
+    EventTable, MetadataReplacement, PayloadReplacement, PositionRange, StoredCount, StoredQuery, TableLocation,
+    TableWork,
 };
 use crate::store::seal_index::SealIndex;
 use async_trait::async_trait;
@@ -95,11 +96,17 @@ impl EventTable for PostgresStore {
     ) -> Result<Vec<GlobalPosition>> {
         const OPERATION: &str = "replacing payloads";
         in_transaction(tx, OPERATION)?;
+        let metadata = |text: fn(&MetadataReplacement) -> &Vec<u8>| -> Vec<Option<String>> {
+            let replaced = replacements.iter().map(|replacement| replacement.metadata.as_ref());
+            replaced.map(|metadata| Some(String::from_utf8_lossy(text(metadata?)).into_owned())).collect()
+        };
         let rows = query(&self.sql.replace_payloads)
             .bind(replacements.iter().map(|replacement| replacement.position.get()).collect::<Vec<_>>())
             .bind(replacements.iter().map(|replacement| replacement.event_id).collect::<Vec<_>>())
             .bind(replacements.iter().map(|replacement| replacement.old.clone()).collect::<Vec<_>>())
             .bind(replacements.iter().map(|replacement| replacement.new.clone()).collect::<Vec<_>>())
+            .bind(metadata(|metadata| &metadata.old))
+            .bind(metadata(|metadata| &metadata.new))
             .fetch_all(tx)
             .await;
         rows.map_err(database(OPERATION))?.iter().map(|row| row.number(0)?.try_into()).collect()

@@ -218,19 +218,22 @@ const STORED_EVENTS_AT: &str = "
     ) AS e
     ORDER BY page.at";
 
-/// Replaces payloads. The rows are locked in order first, so that two such statements do not deadlock. A statement that
-/// waited for a row compares the row as it is then.
+/// Replaces payloads and metadata. The rows are locked in order first, so that two such statements do not deadlock. A
+/// statement that waited for a row compares the row as it is then.
 const REPLACE_PAYLOADS: &str = "
     WITH new AS (
-        SELECT * FROM UNNEST($1::bigint[], $2::uuid[], $3::bytea[], $4::bytea[])
-            AS new (position, event_id, old, payload)
+        SELECT * FROM UNNEST($1::bigint[], $2::uuid[], $3::bytea[], $4::bytea[], $5::text[], $6::text[])
+            AS new (position, event_id, old, payload, old_metadata, metadata)
     ), locked AS (
         SELECT e.global_position FROM {events} AS e WHERE e.global_position = ANY ($1)
         ORDER BY e.global_position FOR NO KEY UPDATE
     )
-    UPDATE {events} AS e SET payload = new.payload FROM new, locked
+    UPDATE {events} AS e
+        SET payload = new.payload, metadata = COALESCE(new.metadata::jsonb, e.metadata::jsonb)
+    FROM new, locked
     WHERE e.global_position = new.position AND locked.global_position = new.position
         AND e.event_id = new.event_id AND e.payload = new.old
+        AND (new.metadata IS NULL OR e.metadata::jsonb = new.old_metadata::jsonb)
     RETURNING e.global_position";
 
 /// An expression for "the payload starts with a header", with the meaning of

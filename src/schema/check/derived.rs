@@ -47,6 +47,15 @@ pub(super) fn joined(
     mut add: impl FnMut(SchemaProblem),
 ) -> Option<VersionDecl> {
     let Some(known) = known else { return Some(version) };
+    if known.derived.is_some() && version.derived.is_none() && version.metadata.is_some() {
+        if known.metadata.is_some() {
+            add(SchemaProblem::VersionTwice);
+        }
+        if version.is_about_payloads() {
+            joined(Some(known), VersionDecl { metadata: None, ..version.clone() }, add);
+        }
+        return Some(VersionDecl { metadata: version.metadata, ..known.clone() });
+    }
     match (known.derived, version.derived) {
         (None, None) => add(SchemaProblem::VersionTwice),
         (Some(one), Some(other)) if one == other => {}
@@ -57,10 +66,12 @@ pub(super) fn joined(
             }
         }
         (None, Some(by)) => {
-            if let Some(difference) = difference(&version, known) {
+            if (known.is_about_payloads() || known.metadata.is_none())
+                && let Some(difference) = difference(&version, known)
+            {
                 add(SchemaProblem::DeclaredOtherwise(by.name, difference));
             }
-            return Some(version);
+            return Some(VersionDecl { metadata: known.metadata.clone(), ..version });
         }
     }
     None

@@ -33,7 +33,7 @@ pub(crate) fn check_kinds(
     let mut places: HashMap<Arc<str>, (&EventType, u32)> = HashMap::new();
     for (name, schema) in sorted {
         for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
-            for field in version.plan.fields.iter().chain(&version.plan.whole) {
+            for field in version.plans().into_iter().flat_map(|plan| plan.fields.iter().chain(&plan.whole)) {
                 let Some(kind) = field.owner.kind() else { continue };
                 if kinds.declared.contains_key(kind) {
                     continue;

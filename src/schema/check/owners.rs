@@ -1,29 +1,54 @@
-//! Checks where owners are named outside of payloads.
+//! Checks where owners are named.
 
 use crate::error::InputFault;
-use crate::event::check_text;
+use crate::event::{EventDocument, check_text};
 use crate::json::pointer::{Pattern, Token};
 use crate::json::scan::{MAX_DEPTH, SEAL_MEMBER};
 use crate::schema::check::{CheckVersion, TOO_DEEP};
 use crate::schema::problem::SchemaProblem;
 use crate::seal::plan::{FieldOwner, IN_METADATA, Plan};
+use std::sync::Arc;
 
 impl CheckVersion<'_> {
-    /// Each kind that the caller names is written to one place, and each of these places has one kind.
-    pub(super) fn check_callers(&mut self, plan: &Plan) {
-        let mut known: Vec<(&str, usize)> = Vec::new();
-        for field in &plan.fields {
-            let FieldOwner::Metadata { kind, pointer, by_caller: true } = &field.owner else { continue };
-            let at = |pointer: usize| plan.metadata.get(pointer).map_or("", Pattern::as_str).to_owned();
-            if known.contains(&(&**kind, *pointer)) {
-                continue;
+    /// An owner that the document itself names.
+    pub(super) fn named_here(
+        &mut self,
+        kind: &Arc<str>,
+        id: &str,
+        field: Option<&Pattern>,
+        plan: &mut Plan,
+    ) -> FieldOwner {
+        let capture = self.capture(id, field, &mut plan.captures);
+        FieldOwner::Subject { kind: Arc::clone(kind), capture }
+    }
+
+    /// An owner that the other document names.
+    pub(super) fn named_beside(&mut self, kind: &Arc<str>, id: &str, plan: &mut Plan) -> FieldOwner {
+        let pointer = self.in_the_other(id, plan);
+        FieldOwner::Beside { kind: Arc::clone(kind), pointer }
+    }
+
+    /// Notes a place that an append writes. Each kind that the caller names is written to one place, and each of these
+    /// places has one kind.
+    pub(super) fn caller(&mut self, kind: &Arc<str>, id: &str) {
+        let Ok(pattern) = Pattern::parse(id) else { return };
+        if pattern.stars() > 0 {
+            let problem = "has a '*' or a name in braces: an append writes one place";
+            return self.add(SchemaProblem::ScopePointer(format!("{id}{IN_METADATA}"), problem.to_owned()));
+        }
+        let at_another = self.callers.iter().find(|(known, place)| known == kind && *place != pattern);
+        let of_another = self.callers.iter().find(|(known, place)| known != kind && *place == pattern);
+        match (at_another, of_another) {
+            (Some((_, place)), _) => {
+                let place = place.as_str().to_owned();
+                self.add(SchemaProblem::CallerAtTwo(kind.to_string(), place, id.to_owned()));
             }
-            if let Some((_, other)) = known.iter().find(|(other, _)| **other == **kind) {
-                self.add(SchemaProblem::CallerAtTwo(kind.to_string(), at(*other), at(*pointer)));
-            } else if let Some((other, _)) = known.iter().find(|(_, other)| other == pointer) {
-                self.add(SchemaProblem::CallersAtOne((*other).to_owned(), kind.to_string(), at(*pointer)));
+            (None, Some((other, _))) => {
+                let other = other.to_string();
+                self.add(SchemaProblem::CallersAtOne(other, kind.to_string(), id.to_owned()));
             }
-            known.push((&**kind, *pointer));
+            (None, None) if self.callers.iter().any(|(known, _)| known == kind) => {}
+            (None, None) => self.callers.push((Arc::clone(kind), pattern)),
         }
     }
 
@@ -46,16 +71,18 @@ impl CheckVersion<'_> {
         })
     }
 
-    /// The index of the pointer into the metadata at which a scope's id stands.
-    pub(super) fn in_metadata(&mut self, id: &str, known: &mut Vec<Pattern>) -> usize {
+    /// The index of the pointer into the other document at which a scope's id stands.
+    fn in_the_other(&mut self, id: &str, plan: &mut Plan) -> usize {
+        let in_it = plan.beside_is();
         let pattern = match Pattern::parse(id) {
             Ok(pattern) => pattern,
             Err(problem) => {
-                let problem = match id {
-                    "" => "is all of the metadata: name the member that holds the id",
+                let problem = match (id, self.document) {
+                    ("", EventDocument::Payload) => "is all of the metadata: name the member that holds the id",
+                    ("", EventDocument::Metadata) => "is all of the payload: name the member that holds the id",
                     _ => problem,
                 };
-                self.add(SchemaProblem::ScopePointer(format!("{id}{IN_METADATA}"), problem.to_owned()));
+                self.add(SchemaProblem::ScopePointer(format!("{id}{in_it}"), problem.to_owned()));
                 return 0;
             }
         };
@@ -70,8 +97,9 @@ impl CheckVersion<'_> {
             None
         };
         if let Some(problem) = problem {
-            self.add(SchemaProblem::ScopePointer(format!("{id}{IN_METADATA}"), problem.to_owned()));
+            self.add(SchemaProblem::ScopePointer(format!("{id}{in_it}"), problem.to_owned()));
         }
+        let known = &mut plan.beside;
         known.iter().position(|known| *known == pattern).unwrap_or_else(|| {
             known.push(pattern);
             known.len() - 1

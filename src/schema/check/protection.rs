@@ -161,7 +161,7 @@ fn lost_owners(changes: &[Change<Pattern>], to: &Plan) -> Vec<(String, String)> 
         FieldOwner::Aggregate { .. }
         | FieldOwner::Member { .. }
         | FieldOwner::Function { .. }
-        | FieldOwner::Metadata { .. } => None,
+        | FieldOwner::Beside { .. } => None,
     });
     let lost = subjects.filter(|(id, _)| is_lost(id));
     lost.map(|(id, field)| {

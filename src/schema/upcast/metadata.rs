@@ -1,9 +1,13 @@
 //! An event's metadata on its way to the current version.
 
+use crate::event::{PersistedEvent, Sealed};
 use crate::json::document::Node;
+use crate::json::number::is_same_value;
+use crate::json::pointer::JsonPointer;
 use serde_json::Value;
 use std::cell::OnceCell;
 use std::fmt;
+use std::sync::Arc;
 
 /// Metadata that is parsed when a step asks for it, and printed only if a step changed it.
 #[derive(Clone, Default)]
@@ -31,6 +35,22 @@ impl<'a> Metadata<'a> {
     /// Is there metadata that is not JSON?
     pub(crate) fn is_unreadable(&self) -> bool {
         self.stored.is_some() && self.value().is_none()
+    }
+
+    /// Says what is redacted and what is sealed in these metadata, if steps have changed them. A step over a value
+    /// can't say where it put one. So a place counts only if its value has not changed.
+    pub(crate) fn mark(&self, before: &Metadata<'_>, event: &mut PersistedEvent) {
+        if !self.is_changed {
+            return;
+        }
+        let at = |metadata: Option<&'_ Value>, place: &JsonPointer| metadata?.pointer(place.as_str()).cloned();
+        let is_kept = |place: &JsonPointer| match (at(before.value(), place), at(self.value(), place)) {
+            (Some(before), Some(after)) => is_same_value(&before, &after),
+            _ => false,
+        };
+        event.redacted_metadata.retain(&is_kept);
+        let places = event.sealed_metadata.places().into_iter().filter(|(place, _)| is_kept(place));
+        event.sealed_metadata = Sealed::by(Arc::new(places.collect::<Vec<_>>()));
     }
 
     /// The new bytes; `None` if they are the stored ones.

@@ -43,13 +43,25 @@ struct Known {
 #[derive(Clone, Copy)]
 pub(super) struct Beside<'e> {
     pub(super) aggregate: &'e AggregateRef,
-    /// As it is stored: no step has changed it.
+    /// As it was appended: no step has changed it.
     pub(super) metadata: &'e Metadata<'e>,
+    /// What is protected in it.
+    pub(super) metadata_plan: &'e Plan,
+    /// Keeps what is in the clear in it, once a function asks for it.
+    pub(super) metadata_clear: &'e OnceCell<Option<Value>>,
     /// Keeps what is in the clear in one payload, once a function asks for it.
     pub(super) clear: Option<&'e OnceCell<Value>>,
 }
 
-/// What a payload has in the clear, by the plan of its version.
+impl<'e> Beside<'e> {
+    /// What the metadata has in the clear.
+    fn clear_metadata(self) -> Option<&'e Value> {
+        let clear = || self.metadata.value().map(|metadata| in_the_clear(self.metadata_plan, metadata));
+        self.metadata_clear.get_or_init(clear).as_ref()
+    }
+}
+
+/// What a document has in the clear, by the plan of its version.
 fn in_the_clear(plan: &Plan, payload: &Value) -> Value {
     if plan.whole.is_some() {
         return Value::Null;
@@ -113,15 +125,15 @@ impl Owners {
             }
             FieldOwner::Function { kind, function } => {
                 let clear = beside.clear?.get_or_init(|| in_the_clear(plan, payload));
-                let id = function.id(beside.aggregate, beside.metadata.value(), clear).ok()?;
+                let id = function.id(beside.aggregate, beside.clear_metadata(), clear).ok()?;
                 KeyScope::new(Arc::clone(kind), id)
             }
             FieldOwner::Member { kind, binding } => match bound.get(*binding)? {
                 Bound::Name(name) => KeyScope::new(Arc::clone(kind), Arc::clone(name)),
                 Bound::Index(_) => return None,
             },
-            FieldOwner::Metadata { kind, pointer, .. } => {
-                let pattern = plan.metadata.get(*pointer)?;
+            FieldOwner::Beside { kind, pointer } => {
+                let pattern = plan.beside.get(*pointer)?;
                 self.by_id(kind, beside.metadata.value()?.pointer(&pattern.at(&[]))?)?
             }
         };

@@ -86,6 +86,8 @@ impl EventTable for SqliteStore {
                 .bind(replacement.position.get())
                 .bind(id_text(replacement.event_id))
                 .bind(replacement.old.clone())
+                .bind(replacement.metadata.as_ref().map(|metadata| text_of(&metadata.new)))
+                .bind(replacement.metadata.as_ref().map(|metadata| text_of(&metadata.old)))
                 .execute(&mut *tx)
                 .await;
             if done.map_err(database(OPERATION))?.rows_affected() == 1 {
@@ -157,4 +159,9 @@ fn identity(file: String) -> String {
         return format!("device {} file {}", metadata.dev(), metadata.ino());
     }
     std::fs::canonicalize(&file).map_or(file, |path| path.to_string_lossy().into_owned())
+}
+
+/// Metadata as SQLite has them: they are JSON, and so text.
+fn text_of(metadata: &[u8]) -> String {
+    String::from_utf8_lossy(metadata).into_owned()
 }

@@ -119,8 +119,9 @@ const STORED_EVENTS_AT: &str = r#"
     SELECT {columns}, aggregate_type, aggregate_id FROM "{events}"
     WHERE global_position IN (SELECT value FROM json_each(?1)) ORDER BY global_position"#;
 
-const REPLACE_PAYLOAD: &str =
-    r#"UPDATE "{events}" SET payload = ?1 WHERE global_position = ?2 AND event_id = ?3 AND payload = ?4"#;
+const REPLACE_PAYLOAD: &str = r#"
+    UPDATE "{events}" SET payload = ?1, metadata = COALESCE(?5, metadata)
+    WHERE global_position = ?2 AND event_id = ?3 AND payload = ?4 AND (?5 IS NULL OR metadata = ?6)"#;
 
 /// Inserts events with the positions that they have. Each member of the list (?1) has the place of an event in its
 /// stream, and its row in a batch. The payloads are ?2.

@@ -315,8 +315,13 @@ impl EventTable for JsonbStore {
                 String::from_utf8(replacement.old.clone()).unwrap(),
                 String::from_utf8(replacement.new.clone()).unwrap(),
             );
-            let sql = "UPDATE log SET payload = $1::jsonb WHERE position = $2 AND id = $3 AND payload = $4::jsonb";
+            let text = |text: &[u8]| String::from_utf8(text.to_vec()).unwrap();
+            let metadata = replacement.metadata.as_ref();
+            let sql = "UPDATE log SET payload = $1::jsonb, metadata = COALESCE($5::jsonb, metadata)
+                WHERE position = $2 AND id = $3 AND payload = $4::jsonb AND ($5 IS NULL OR metadata = $6::jsonb)";
             let query = self.query(sql).bind(new).bind(replacement.position.get()).bind(replacement.event_id).bind(old);
+            let query = query.bind(metadata.map(|metadata| text(&metadata.new)));
+            let query = query.bind(metadata.map(|metadata| text(&metadata.old)));
             if query.execute(&mut *tx).await.map_err(failed)?.rows_affected() == 1 {
                 replaced.push(replacement.position);
             }

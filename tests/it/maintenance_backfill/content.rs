@@ -258,6 +258,7 @@ async fn i4_i5_a_sealed_value_stays_with_the_owner_it_was_sealed_for<B: Backend>
             event_id: ada.event_id,
             old: ada.payload,
             new: altered.into_bytes(),
+            metadata: None,
         };
         assert_eq!(
             B::Store::default().replace_payloads(db.tx(&mut transaction), &[replacement]).await.unwrap().len(),

@@ -294,8 +294,13 @@ async fn i5_what_was_sealed_stays_with_its_owner<B: Backend>() {
     // Somebody who can write to the store names another owner in the first event.
     let first = db.stored().await.remove(0);
     let new = String::from_utf8(first.payload.clone()).unwrap().replace(r#""ada""#, r#""eve""#).into_bytes();
-    let replacement =
-        PayloadReplacement { position: first.global_position, event_id: first.event_id, old: first.payload, new };
+    let replacement = PayloadReplacement {
+        position: first.global_position,
+        event_id: first.event_id,
+        old: first.payload,
+        new,
+        metadata: None,
+    };
     let mut transaction = db.begin().await.unwrap();
     assert_eq!(B::Store::default().replace_payloads(db.tx(&mut transaction), &[replacement]).await.unwrap().len(), 1);
     db.commit(transaction).await.unwrap();

@@ -51,6 +51,8 @@ pub(super) struct Outcome {
     metadata: Option<Value>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     redacted: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    redacted_metadata: Vec<String>,
     /// `[index, count]`, if the event is one part of a split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     part: Option<[u32; 2]>,
@@ -89,6 +91,7 @@ impl Outcome {
                 .map(sorted)
                 .map(as_read),
             redacted: event.redacted.iter().map(|place| place.as_str().to_owned()).collect(),
+            redacted_metadata: event.redacted_metadata.iter().map(|place| place.as_str().to_owned()).collect(),
             part: (event.part != Part::WHOLE).then_some([event.part.index, event.part.count]),
         }
     }
@@ -189,9 +192,9 @@ impl Stored {
         Ok(PersistedEvent::from_new(aggregate, version, position, event))
     }
 
-    /// Is the payload sealed?
+    /// Is the payload sealed, or are the metadata?
     pub(super) fn is_sealed(&self) -> bool {
-        self.event().is_ok_and(|event| event.is_sealed())
+        self.event().is_ok_and(|event| event.is_sealed() || event.has_sealed_metadata())
     }
 }
 

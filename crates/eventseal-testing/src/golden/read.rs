@@ -5,10 +5,10 @@ use crate::golden::case::{Expected, Outcome, as_json, as_read};
 use crate::golden::keys::KeyDb;
 use crate::golden::report::{Difference, Mismatch, Run};
 use crate::json::{Leaf, differences, each_leaf};
-use eventseal::error::EventFault;
+use eventseal::error::ErrorKind;
 use eventseal::memory::MemoryTx;
 use eventseal::schema::{PayloadType, SchemaVersion};
-use eventseal::{Error, EventVersion, KeyScope, NewEvent, PersistedEvent, Result, Schemas, Sealer};
+use eventseal::{Error, EventVersion, JsonPointer, KeyScope, NewEvent, PersistedEvent, Result, Schemas, Sealer};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::slice::from_ref;
@@ -46,7 +46,7 @@ pub(super) async fn read_case(
 
 fn unreadable(error: &Error) -> Mismatch {
     match error {
-        Error::Event { fault: EventFault::MissingKey { .. }, .. } => Mismatch::KeyLost,
+        error if error.kind() == ErrorKind::MissingKey => Mismatch::KeyLost,
         error => Mismatch::Unreadable(chain(error)),
     }
 }
@@ -88,14 +88,16 @@ impl Reading<'_> {
 
     /// The event as it is stored. If it was stored in plaintext, it is sealed now. `None` if there is nothing to seal.
     async fn sealed(&self, tx: &mut MemoryTx, plain: &PersistedEvent) -> Result<Option<PersistedEvent>> {
-        if plain.payload != self.event.payload {
+        if plain.payload != self.event.payload || plain.metadata != self.event.metadata {
             return Ok(Some(self.event.clone()));
         }
         let new = self.new_event(plain);
         let sealed = self.sealer.seal(tx, &plain.aggregate, from_ref(&new)).await?;
-        Ok(sealed.first().filter(|sealed| sealed.payload() != plain.payload).map(|sealed| {
+        let is_sealed = |sealed: &&NewEvent| sealed.payload() != plain.payload || sealed.metadata != plain.metadata;
+        Ok(sealed.first().filter(is_sealed).map(|sealed| {
             let mut event = plain.clone();
             event.payload = sealed.payload().to_vec();
+            event.metadata.clone_from(&sealed.metadata);
             (event.stored_version, event.event_version) = (sealed.event_version, sealed.event_version);
             event
         }))
@@ -213,28 +215,43 @@ pub(super) fn new_event(event: &PersistedEvent) -> NewEvent {
 fn shredded_values(plain: &PersistedEvent, erased: &PersistedEvent, all: bool) -> Vec<(String, String)> {
     let mut values: Vec<(String, String)> = Vec::new();
     // The results, which are searched for these values, have numbers in this spelling.
-    let Ok(document) = serde_json::from_slice::<Value>(&plain.payload).map(as_read) else {
-        let text = std::str::from_utf8(&plain.payload).ok().filter(|text| text.chars().count() >= TELLING);
-        return text.map(|text| (String::new(), text.to_owned())).into_iter().collect();
-    };
-    for place in &erased.redacted {
-        let Some(value) = document.pointer(place.as_str()) else { continue };
-        each_leaf(value, &mut |below, leaf| {
-            if let Some(text) = telling(leaf) {
-                values.push((format!("{place}{below}", place = place.as_str()), text));
-            }
-        });
+    match serde_json::from_slice::<Value>(&plain.payload).map(as_read) {
+        Ok(payload) => values_at(&payload, &erased.redacted, "", &mut values),
+        Err(_) => {
+            let text = std::str::from_utf8(&plain.payload).ok().filter(|text| text.chars().count() >= TELLING);
+            let is_erased = erased.redacted.iter().any(|place| place.as_str().is_empty());
+            values.extend(text.filter(|_| is_erased).map(|text| (String::new(), text.to_owned())));
+        }
     }
-    if !all && let Ok(rest) = serde_json::from_slice::<Value>(&erased.payload).map(as_read) {
+    let read = |metadata: &[u8]| serde_json::from_slice::<Value>(metadata).map(as_read).unwrap_or_default();
+    if let Some(metadata) = plain.metadata.as_deref().map(read) {
+        values_at(&metadata, &erased.redacted_metadata, " in the metadata", &mut values);
+    }
+    if !all {
+        let rest = [Some(read(&erased.payload)), erased.metadata.as_deref().map(read)];
         values.retain(|(_, value)| {
             let mut is_live = false;
-            each_leaf(&rest, &mut |_, leaf| is_live |= holds(leaf, value));
+            for rest in rest.iter().flatten() {
+                each_leaf(rest, &mut |_, leaf| is_live |= holds(leaf, value));
+            }
             !is_live
         });
     }
     values.sort();
     values.dedup();
     values
+}
+
+/// Adds the values at these places of a document that are long enough to be searched for.
+fn values_at(document: &Value, places: &[JsonPointer], of: &str, values: &mut Vec<(String, String)>) {
+    for place in places {
+        let Some(value) = document.pointer(place.as_str()) else { continue };
+        each_leaf(value, &mut |below, leaf| {
+            if let Some(text) = telling(leaf) {
+                values.push((format!("{place}{below}{of}", place = place.as_str()), text));
+            }
+        });
+    }
 }
 
 /// The text to search for, if this value is long enough.

@@ -5,7 +5,7 @@ use crate::json::{Leaf, each_leaf, places_of};
 use crate::taint::Tainted;
 use crate::taint::canary::{Canary, Form, Spot, found};
 use crate::taint::report::{TaintFinding, TaintProblem};
-use eventseal::schema::SchemaVersion;
+use eventseal::schema::{ProtectedPlace, SchemaVersion};
 use eventseal::{EventType, EventVersion, PersistedEvent, Schemas};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,10 +27,63 @@ pub(super) struct Runner<'a> {
     reached: BTreeSet<(Version, String)>,
 }
 
+/// A document of an event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Document {
+    Payload,
+    Metadata,
+}
+
+impl Document {
+    pub(super) const BOTH: [Self; 2] = [Self::Payload, Self::Metadata];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Payload => "payload",
+            Self::Metadata => "metadata",
+        }
+    }
+
+    /// The document as JSON; `null` if it is none.
+    pub(super) fn of(self, event: &PersistedEvent) -> Value {
+        let text = match self {
+            Self::Payload => Some(&event.payload),
+            Self::Metadata => event.metadata.as_ref(),
+        };
+        text.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default()
+    }
+
+    /// The same event with another document.
+    pub(super) fn put(self, event: &PersistedEvent, document: &Value) -> PersistedEvent {
+        let (mut event, text) = (event.clone(), document.to_string().into_bytes());
+        match self {
+            Self::Payload => event.payload = text,
+            Self::Metadata => event.metadata = Some(text),
+        }
+        event
+    }
+
+    /// The places that a version protects in it.
+    pub(super) fn protected(self, version: &SchemaVersion) -> &[ProtectedPlace] {
+        match self {
+            Self::Payload => &version.protected,
+            Self::Metadata => &version.protected_metadata,
+        }
+    }
+
+    /// A protected pointer, as findings show it.
+    pub(super) fn shown(self, pointer: &str) -> String {
+        match self {
+            Self::Payload => pointer.to_owned(),
+            Self::Metadata => format!("{pointer} in the metadata"),
+        }
+    }
+}
+
 /// A step that was taken.
 struct Taken {
     from: Version,
-    before: Value,
+    before: PersistedEvent,
     after: Vec<PersistedEvent>,
 }
 
@@ -71,30 +124,43 @@ impl<'a> Runner<'a> {
         if version.step.is_none() {
             return;
         }
-        let Ok(payload) = serde_json::from_slice::<Value>(&sample.payload) else { return };
-        let mut spots = Vec::new();
-        let mut number = 0;
-        for protected in &version.protected {
-            for place in places_of(&payload, &protected.pointer) {
-                spots.extend(Spot::all(&payload, &protected.pointer, &place, &mut number));
+        if serde_json::from_slice::<Value>(&sample.payload).is_err() {
+            return;
+        }
+        for document in Document::BOTH {
+            let protected = document.protected(version);
+            if document == Document::Payload || !protected.is_empty() {
+                self.run_document(sample, document, protected);
             }
         }
-        let forms = self.forms(sample, &payload, &spots);
-        let (tainted, canaries) = taint(sample, &payload, &spots, &forms);
+    }
+
+    fn run_document(&mut self, sample: &PersistedEvent, document: Document, protected: &[ProtectedPlace]) {
+        let content = document.of(sample);
+        let mut spots = Vec::new();
+        let mut number = 0;
+        for protected in protected {
+            for place in places_of(&content, &protected.pointer) {
+                let shown = document.shown(&protected.pointer);
+                spots.extend(Spot::all(&content, &shown, &place, &mut number));
+            }
+        }
+        let forms = self.forms(sample, document, &spots);
+        let (tainted, canaries) = taint(sample, document, &spots, &forms);
         let journey = self.travel(&tainted);
         if let Some((step, error)) = journey.failed {
             self.failed.entry(step).or_insert(error);
         }
         let mut leaked: Vec<Canary> = Vec::new();
         for taken in journey.taken {
-            self.look_at(taken, &canaries, &mut leaked);
+            self.look_at(&taken, &canaries, &mut leaked);
         }
     }
 
     /// Chooses, for each spot, the form that differs most from the sample and that all steps still accept.
-    fn forms(&self, sample: &PersistedEvent, payload: &Value, spots: &[Spot]) -> Vec<Form> {
+    fn forms(&self, sample: &PersistedEvent, document: Document, spots: &[Spot]) -> Vec<Form> {
         let reach = |forms: &[Form]| {
-            let journey = self.travel(&taint(sample, payload, spots, forms).0);
+            let journey = self.travel(&taint(sample, document, spots, forms).0);
             (journey.failed.is_none(), journey.taken.len())
         };
         let all = vec![Form::Words; spots.len()];
@@ -125,8 +191,7 @@ impl<'a> Runner<'a> {
                 Ok(None) => {}
                 Ok(Some(after)) => {
                     open.extend(after.iter().cloned());
-                    let before = serde_json::from_slice(&event.payload).unwrap_or_default();
-                    journey.taken.push(Taken { from, before, after });
+                    journey.taken.push(Taken { from, before: event, after });
                 }
                 Err(error) => drop(journey.failed.get_or_insert((from, chain(&error)))),
             }
@@ -135,44 +200,24 @@ impl<'a> Runner<'a> {
     }
 
     /// Looks for canaries at unprotected places in the result of a step.
-    fn look_at(&mut self, taken: Taken, canaries: &[Canary], leaked: &mut Vec<Canary>) {
+    fn look_at(&mut self, taken: &Taken, canaries: &[Canary], leaked: &mut Vec<Canary>) {
         let Taken { from, before, after } = taken;
         self.taken.insert(from.clone());
-        // The places at which this version protects the canaries. They may have come from an earlier version with other
-        // places.
-        let mut protected_here: Vec<(String, String)> = Vec::new();
-        for protected in self.versions.get(&from).map(|version| version.protected.as_slice()).unwrap_or_default() {
-            for place in places_of(&before, &protected.pointer) {
-                let Some(value) = before.pointer(&place).filter(|value| !value.is_null()) else { continue };
-                let key = (from.clone(), protected.pointer.clone());
-                each_leaf(value, &mut |_, leaf| {
-                    if !matches!(leaf, Leaf::Value(_)) {
-                        return;
-                    }
-                    for canary in found(leaf, canaries) {
-                        self.tainted.insert(key.clone());
-                        protected_here.push((canary.text.clone(), protected.pointer.clone()));
-                    }
-                });
-                self.reached.insert(key);
-            }
-        }
+        let protected_here = self.protected_here(from, before, canaries);
         let mut leaks: Vec<(Version, String, Canary)> = Vec::new();
-        for event in &after {
+        for event in after {
             let target = (event.event_type.clone(), event.event_version);
-            let payload: Value = serde_json::from_slice(&event.payload).unwrap_or_default();
-            let protected = self.versions.get(&target).map(|version| version.protected.as_slice()).unwrap_or_default();
-            let protected: Vec<String> =
-                protected.iter().flat_map(|place| places_of(&payload, &place.pointer)).collect();
-            let metadata: Value =
-                event.metadata.as_ref().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
-            for (what, content) in [("payload", &payload), ("metadata", &metadata)] {
-                each_leaf(content, &mut |place, leaf| {
-                    if what == "payload" && protected.iter().any(|protected| is_within(place, leaf, protected)) {
+            for document in Document::BOTH {
+                let content = document.of(event);
+                let protected = self.versions.get(&target).map(|version| document.protected(version));
+                let protected: Vec<String> =
+                    protected.into_iter().flatten().flat_map(|place| places_of(&content, &place.pointer)).collect();
+                each_leaf(&content, &mut |place, leaf| {
+                    if protected.iter().any(|protected| is_within(place, leaf, protected)) {
                         return;
                     }
                     for canary in found(leaf, canaries).filter(|canary| !leaked.contains(canary)) {
-                        leaks.push((target.clone(), format!("{what}{place}"), canary.clone()));
+                        leaks.push((target.clone(), format!("{}{place}", document.name()), canary.clone()));
                     }
                 });
             }
@@ -181,10 +226,43 @@ impl<'a> Runner<'a> {
             let (target_type, target_version) = target;
             let here = protected_here.iter().find(|(text, _)| *text == canary.text).map(|(_, place)| place);
             let protected = here.unwrap_or(&canary.protected).clone();
-            self.find(&from, TaintProblem::Leak { target_type, target_version, pointer, protected });
+            self.find(from, TaintProblem::Leak { target_type, target_version, pointer, protected });
             // A leak is reported once: the steps that follow do not cause it.
             leaked.push(canary);
         }
+    }
+
+    /// The places at which this version protects the canaries. They may have come from an earlier version with other
+    /// places.
+    fn protected_here(
+        &mut self,
+        from: &Version,
+        before: &PersistedEvent,
+        canaries: &[Canary],
+    ) -> Vec<(String, String)> {
+        let mut protected_here: Vec<(String, String)> = Vec::new();
+        let Some(version) = self.versions.get(from) else { return protected_here };
+        for document in Document::BOTH {
+            let content = document.of(before);
+            for protected in document.protected(version) {
+                let shown = document.shown(&protected.pointer);
+                let key = (from.clone(), shown.clone());
+                for place in places_of(&content, &protected.pointer) {
+                    let Some(value) = content.pointer(&place).filter(|value| !value.is_null()) else { continue };
+                    each_leaf(value, &mut |_, leaf| {
+                        if !matches!(leaf, Leaf::Value(_)) {
+                            return;
+                        }
+                        for canary in found(leaf, canaries) {
+                            self.tainted.insert(key.clone());
+                            protected_here.push((canary.text.clone(), shown.clone()));
+                        }
+                    });
+                    self.reached.insert(key.clone());
+                }
+            }
+        }
+        protected_here
     }
 
     /// Reports if the step from a version was never run, or never run with a value at this place.
@@ -217,21 +295,14 @@ fn is_within(place: &str, leaf: Leaf<'_>, protected: &str) -> bool {
     below.starts_with('/') || below.is_empty() && matches!(leaf, Leaf::Value(_))
 }
 
-/// The same event with another payload.
-pub(super) fn with_payload(event: &PersistedEvent, payload: &Value) -> PersistedEvent {
-    let mut event = event.clone();
-    event.payload = payload.to_string().into_bytes();
-    event
-}
-
 /// Puts the canaries into the event, each spot in its form. Returns the event and the texts to look for.
-fn taint(sample: &PersistedEvent, payload: &Value, spots: &[Spot], forms: &[Form]) -> (PersistedEvent, Vec<Canary>) {
-    let mut payload = payload.clone();
+fn taint(sample: &PersistedEvent, document: Document, spots: &[Spot], forms: &[Form]) -> (PersistedEvent, Vec<Canary>) {
+    let mut content = document.of(sample);
     let mut canaries = Vec::new();
     let mut own = Vec::new();
     for (spot, form) in spots.iter().zip(forms) {
         let (value, texts) = spot.value(*form);
-        if let Some(place) = payload.pointer_mut(&spot.place) {
+        if let Some(place) = content.pointer_mut(&spot.place) {
             *place = value;
         }
         let list = if *form == Form::Own { &mut own } else { &mut canaries };
@@ -240,10 +311,10 @@ fn taint(sample: &PersistedEvent, payload: &Value, spots: &[Spot], forms: &[Form
         );
     }
     // A value of the sample can't serve as a canary if it appears elsewhere too.
-    let metadata: Value =
-        sample.metadata.as_ref().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
-    for (content, may_be_spot) in [(&payload, true), (&metadata, false)] {
-        each_leaf(content, &mut |place, leaf| {
+    let tainted = if spots.is_empty() { sample.clone() } else { document.put(sample, &content) };
+    for of in Document::BOTH {
+        each_leaf(&of.of(&tainted), &mut |place, leaf| {
+            let may_be_spot = of == document;
             let is_spot = may_be_spot && matches!(leaf, Leaf::Value(_)) && spots.iter().any(|spot| spot.place == place);
             if !is_spot {
                 own.retain(|canary| found(leaf, std::slice::from_ref(canary)).next().is_none());
@@ -251,5 +322,5 @@ fn taint(sample: &PersistedEvent, payload: &Value, spots: &[Spot], forms: &[Form
         });
     }
     canaries.extend(own);
-    (with_payload(sample, &payload), canaries)
+    (tainted, canaries)
 }

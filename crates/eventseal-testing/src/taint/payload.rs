@@ -1,6 +1,7 @@
-//! Makes up payloads for the taint check, and completes samples.
+//! Makes up values for the taint check, and completes samples with them.
 
 use crate::pattern::{Pattern, Token};
+use crate::taint::chain::Document;
 use eventseal::Owner;
 use eventseal::schema::SchemaVersion;
 use serde_json::{Map, Value, json};
@@ -9,26 +10,21 @@ use serde_json::{Map, Value, json};
 const TEXT: &str = "some text@example.org";
 const ID: &str = "id-1";
 
-/// A payload with nothing but the protected places and the ids of their owners. Steps over `serde_json::Value` often
-/// accept it.
-pub(super) fn minimal(version: &SchemaVersion) -> Value {
-    let mut payload = Value::Object(Map::new());
-    complete(&mut payload, version);
-    payload
-}
-
 /// Puts a text at each protected place without a value, and an id where the owner's id is missing.
-pub(super) fn complete(payload: &mut Value, version: &SchemaVersion) {
-    for place in &version.protected {
-        if let Owner::Subject { id, .. } = &place.owner
-            && let Some(pattern) = Pattern::parse(id)
-        {
-            put(payload, pattern.tokens(), &json!(ID));
+pub(super) fn complete(content: &mut Value, version: &SchemaVersion, document: Document) {
+    for place in document.protected(version) {
+        let id = match (&place.owner, document) {
+            (Owner::Subject { id, .. }, Document::Payload)
+            | (Owner::Metadata { id, .. } | Owner::Caller { id, .. }, Document::Metadata) => Pattern::parse(id),
+            _ => None,
+        };
+        if let Some(pattern) = id {
+            put(content, pattern.tokens(), &json!(ID));
         }
         match Pattern::parse(&place.pointer) {
-            Some(pattern) => put(payload, pattern.tokens(), &json!(TEXT)),
+            Some(pattern) => put(content, pattern.tokens(), &json!(TEXT)),
             // The whole payload.
-            None if payload.as_object().is_some_and(Map::is_empty) => *payload = json!({ "text": TEXT }),
+            None if content.as_object().is_some_and(Map::is_empty) => *content = json!({ "text": TEXT }),
             None => {}
         }
     }

@@ -1,0 +1,144 @@
+//! What is wrong with a declaration is said when the schemas are built.
+
+use super::{actor, schema};
+use eventseal::schema::{EventSchema, LockFile, SchemaProblem};
+use eventseal::{
+    Changes, Event, Events, KeyScope, NewEvent, Owner, Schemas, Scope, Sensitive, caller, caller_at, event, metadata,
+    subject,
+};
+use serde::{Deserialize, Serialize};
+use support::world::World;
+
+fn problems(events: impl IntoIterator<Item = EventSchema>) -> Vec<String> {
+    match Schemas::new(events) {
+        Ok(_) => Vec::new(),
+        Err(refused) => refused.errors.iter().map(|error| error.problem.to_string()).collect(),
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let met = || event("Met").version(1);
+    let owned = |pointer: &str, owner| met().protect_metadata(&[pointer], owner);
+    for (schema, said) in [
+        (owned("ip", actor()), "in the metadata: "),
+        (owned("/*/ip", actor()), "in the metadata: "),
+        (owned("/$seal/x", actor()), "header's own place"),
+        (owned("/ip", metadata("Customer", "/ip")), "stays in the clear"),
+        (owned("/actor", actor()), "stays in the clear"),
+        (owned("/actor/id/x", actor()), "stays in the clear"),
+        (owned("/ip", subject("Customer", "/guests/*/id")), "which one's id"),
+        (owned("/ip", subject("Customer", "/name")).protect(&["/name"], Owner::Aggregate), "stays in the clear"),
+        (owned("/ip", subject("Customer", "/name")).protect_whole(Owner::Aggregate), "stays in the clear"),
+        (owned("/ip", Owner::Aggregate).protect(&["/name"], metadata("Customer", "/ip")), "stays in the clear"),
+        (owned("/subject/x", Owner::Aggregate).protect(&["/name"], caller("Customer")), "stays in the clear"),
+        (owned("/ip", actor()).protect_metadata(&["/ip/v4"], actor()), "in the metadata: "),
+        (owned("/ip", actor()).redact_metadata_as("/agent", 1), "in the metadata: "),
+        (owned("/ip", actor()).pad_metadata_to("/ip", 33), "in the metadata: "),
+        (owned("/ip", actor()).metadata_in_the_clear("why"), "in the metadata: "),
+        (met().protect_metadata(&[], actor()), "in the metadata: "),
+        (owned("/ip", caller("Customer")).protect(&["/name"], caller_at("Customer", "/who")), "keep one place"),
+        (owned("/ip", caller("Customer")).protect(&["/name"], caller("Guest")), "one would be taken for the other"),
+        (
+            owned("/ip", actor()).version(2).change(1, Changes::new()),
+            "metadata of the type is protected, but this version says nothing",
+        ),
+        (
+            owned("/ip", metadata("customer", "/a")).protect(&["/b"], Owner::Aggregate.scope_kind("Customer")),
+            "Customer",
+        ),
+    ] {
+        let found = problems([schema]);
+        assert!(found.iter().any(|problem| problem.contains(said)), "{said}: {found:?}");
+    }
+    assert!(matches!(
+        &Schemas::builder([met()]).protect_metadata(&["ip"], actor()).build().unwrap_err().errors[..],
+        [of_all, of_version] if matches!(&of_all.problem, SchemaProblem::InMetadata(_))
+            && of_all.version.or(of_version.version) == Some(1)
+    ));
+}
+
+#[test]
+fn what_is_right_is_built() {
+    let next = || schema().version(2).change(1, Changes::new());
+    assert_eq!(problems([next().protect_same_as(1)]), Vec::<String>::new());
+    let gone = next().protect(&["/name"], subject("Customer", "/customer")).metadata_in_the_clear("not a person's");
+    assert_eq!(problems([gone]), Vec::<String>::new());
+    let several = schema().protect_metadata(&["/actors/*/ip"], metadata("Guest", "/actors/*/id"));
+    assert_eq!(problems([several.pad_metadata_to("/ip", 64)]), Vec::<String>::new());
+}
+
+#[test]
+fn the_registry_and_the_lock_say_what_is_protected_in_the_metadata() {
+    let schemas = Schemas::new([schema().protect_metadata(&["/by"], caller("Customer"))]).unwrap();
+    let version = &schemas.versions()[0];
+    let places: Vec<String> =
+        version.protected_metadata.iter().map(|place| format!("{} {}", place.pointer, place.owner)).collect();
+    let expected = [
+        "/ip Customer at /actor/id in the metadata",
+        "/seen/*/agent Customer at /actor/id in the metadata",
+        "/by Customer by the caller, at /subject in the metadata",
+    ];
+    assert_eq!(places, expected);
+    assert_eq!(version.protected.len(), 1);
+    let lock = LockFile::of(&schemas);
+    let text = serde_json::to_string(&lock).unwrap();
+    assert!(text.contains(r#""metadata":{"protected":{"/by":"Customer by the caller"#), "{text}");
+    assert!(text.contains(r#""redact_as":{"/ip":"unknown"}"#), "{text}");
+    assert_eq!(serde_json::from_str::<LockFile>(&text).unwrap(), lock);
+    assert_eq!(schemas.scope_kinds(), ["Customer"]);
+    let plain = serde_json::to_string(&LockFile::of(&Schemas::new([event("Met").version(1)]).unwrap())).unwrap();
+    assert!(!plain.contains("metadata"), "{plain}");
+}
+
+#[derive(Scope)]
+#[scope("Customer")]
+struct Customer;
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "LoggedIn", version = 2, owner = Customer(customer), previous = LoggedInV1)]
+struct LoggedIn {
+    customer: String,
+    name: Sensitive<String>,
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "LoggedIn", version = 1, owner = Customer(customer))]
+struct LoggedInV1 {
+    customer: String,
+    name: Sensitive<String>,
+}
+
+impl From<LoggedInV1> for LoggedIn {
+    fn from(old: LoggedInV1) -> Self {
+        Self { customer: old.customer, name: old.name }
+    }
+}
+
+#[derive(Events)]
+enum Login {
+    In(LoggedIn),
+}
+
+#[tokio::test]
+async fn types_with_a_derive_join_what_is_said_of_their_metadata() {
+    let of_all = Schemas::of::<Login>().protect_metadata(&["/ip"], actor()).build().unwrap();
+    let by_hand = event("LoggedIn").version(1).protect_metadata(&["/ip"], actor());
+    let by_hand = || by_hand.version(2).protect_metadata(&["/ip"], actor());
+    let joined = Schemas::of::<Login>().and([by_hand()]).build().unwrap();
+    assert_eq!(of_all.versions(), joined.versions());
+    let differs = event("LoggedIn").version(2).protect(&["/x"], Owner::Aggregate).protect_metadata(&["/ip"], actor());
+    let refused = Schemas::of::<Login>().and([differs]).build().unwrap_err().to_string();
+    assert!(refused.contains("Sensitive in the type"), "{refused}");
+    let world = World::new();
+    let store = world.store(joined).await;
+    let logged_in = LoggedIn { customer: "1".into(), name: "Ada".to_owned().into() };
+    let logged_in = NewEvent::of(&logged_in).unwrap().with_metadata(super::metadata_of("ada"));
+    world.append(&store, "1", &[logged_in]).await;
+    world.shred_scope(&store, "Customer", KeyScope::new("Customer", "ada").id()).await;
+    let read = world.read(&store, "1").await.unwrap();
+    assert_eq!(read[0].redacted_metadata[0].as_str(), "/ip");
+    assert_eq!(read[0].decode::<LoggedIn>().unwrap().name.expose().unwrap(), "Ada");
+    let Ok(Login::In(logged_in)) = Login::decode(&read[0]) else { panic!("it decodes into the enum") };
+    assert_eq!(logged_in.customer, "1");
+}
