@@ -7,7 +7,7 @@ use crate::crypto::primitives::{self, DataKey, PAD};
 use crate::crypto::secret::SecretKey;
 use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_with_salt};
 use crate::error::{Error, InputFault, Result};
-use crate::event::{AggregateRef, NewEvent};
+use crate::event::{AggregateRef, EventDocument, EventRef, NewEvent};
 use crate::json::pointer::{JsonPointer, Pattern};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::schema::{EventSchema, Schemas};
@@ -37,7 +37,10 @@ pub enum State {
 
 /// The places that a reader or a sealer protects.
 #[derive(Debug)]
-pub struct Protection(Plans);
+pub struct Protection {
+    plans: Plans,
+    of: EventDocument,
+}
 
 #[derive(Debug)]
 enum Plans {
@@ -59,7 +62,8 @@ impl Protection {
     /// # Errors
     /// The problems of the schema.
     pub fn of(schema: EventSchema) -> Result<Self> {
-        Ok(Self(Plans::Registered(Box::new(Schemas::new([schema])?))))
+        let plans = Plans::Registered(Box::new(Schemas::new([schema])?));
+        Ok(Self { plans, of: EventDocument::Payload })
     }
 
     /// A plan that schemas may refuse, such as one that can never seal.
@@ -78,14 +82,32 @@ impl Protection {
                 stand_in: of.stand_in.into(),
             });
         }
-        Ok(Self(Plans::Unchecked(Box::new(plan.compile()))))
+        Ok(Self { plans: Plans::Unchecked(Box::new(plan.compile())), of: EventDocument::Payload })
+    }
+
+    /// The places of the metadata instead of those of the payload. Everything is about the metadata then.
+    #[must_use]
+    pub fn of_metadata(self) -> Self {
+        Self { of: EventDocument::Metadata, ..self }
+    }
+
+    fn document<'a>(&self, aggregate: &'a AggregateRef, event: &'a NewEvent) -> EventRef<'a> {
+        let payload = event.to_store(aggregate);
+        match self.of {
+            EventDocument::Payload => payload,
+            EventDocument::Metadata => event.metadata_to_store(aggregate).unwrap_or(payload),
+        }
     }
 
     fn plan(&self, event: &NewEvent) -> Result<&Plan> {
-        match &self.0 {
+        match &self.plans {
             Plans::Registered(schemas) => {
                 let known = schemas.for_read(event.event_id, &event.event_type, event.event_version)?;
-                known.map(|known| &known.schema.plan).ok_or(Error::Input(InputFault::EmptyAppend))
+                let plan = known.map(|known| match self.of {
+                    EventDocument::Payload => &known.schema.plan,
+                    EventDocument::Metadata => &known.schema.metadata_plan,
+                });
+                plan.ok_or(Error::Input(InputFault::EmptyAppend))
             }
             Plans::Unchecked(plan) => Ok(plan),
         }
@@ -106,8 +128,9 @@ impl Protection {
         let rows = statuses(keys)?;
         let plan = self.plan(stored)?;
         let accept_plaintext = accept_plaintext || !plan.protects();
-        let Some(closed) = inspect(plan, stored.to_store(aggregate), accept_plaintext)? else {
-            return Ok((stored.payload().to_vec(), Vec::new()));
+        let document = self.document(aggregate, stored);
+        let Some(closed) = inspect(plan, document, accept_plaintext)? else {
+            return Ok((document.text.to_vec(), Vec::new()));
         };
         let opened = closed.open(plan, namespace, &rows)?;
         Ok((opened.text, opened.redacted.into_iter().map(|redacted| redacted.place).collect()))
@@ -125,8 +148,9 @@ impl Protection {
         active: impl Fn(&KeyScope) -> (KeyId, Key),
         salt: &[u8; 16],
     ) -> Result<Vec<u8>> {
-        let Some(draft) = Draft::new(self.plan(event)?, event.to_store(aggregate))? else {
-            return Ok(event.payload().to_vec());
+        let document = self.document(aggregate, event);
+        let Some(draft) = Draft::new(self.plan(event)?, document)? else {
+            return Ok(document.text.to_vec());
         };
         let active = |scope: &KeyScope| {
             let (id, key) = active(scope);

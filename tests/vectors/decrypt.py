@@ -323,7 +323,7 @@ def open_payload(case, text, keys):
     data = read_token(text[seals[0][2].start : seals[0][2].end])
     if data is None:
         raise tampered("header-encoding")
-    header = Header(data)
+    header = Header(data, part=1 if case.get("document") == "metadata" else 0)
 
     # 4. The values.
     values = locate(root, header)

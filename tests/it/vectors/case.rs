@@ -7,7 +7,9 @@ use eventseal::internals::format::{Place, Protection, State, unwrap_data_key};
 use eventseal::keys::{KekId, KeyId};
 use eventseal::kms::{KekContext, Kms, WrappedKek};
 use eventseal::schema::EventSchema;
-use eventseal::{AggregateRef, Error, KeyScope, Keyring, Namespace, NewEvent, Owner, aggregate, event, subject};
+use eventseal::{
+    AggregateRef, Error, KeyScope, Keyring, Namespace, NewEvent, Owner, aggregate, event, metadata, subject,
+};
 use futures::executor::block_on;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -27,6 +29,9 @@ pub(super) struct Vectors {
 #[serde(deny_unknown_fields)]
 pub(super) struct Case {
     pub(super) name: String,
+    /// `metadata`, if the texts are those of the metadata and not of the payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) document: Option<String>,
     pub(super) namespace: String,
     pub(super) aggregate_type: String,
     pub(super) aggregate_id: String,
@@ -156,7 +161,16 @@ impl Case {
 
     /// With this payload.
     pub(super) fn event(&self, payload: &[u8]) -> NewEvent {
-        NewEvent::raw(self.event_type.clone(), self.event_version, payload).with_id(parse(&self.event_id))
+        let event = |payload| NewEvent::raw(self.event_type.clone(), self.event_version, payload);
+        let event = match self.is_metadata() {
+            false => event(payload.to_vec()),
+            true => event(b"{}".to_vec()).with_metadata(payload),
+        };
+        event.with_id(parse(&self.event_id))
+    }
+
+    pub(super) fn is_metadata(&self) -> bool {
+        self.document.is_some()
     }
 
     pub(super) fn namespace(&self) -> Namespace {
@@ -173,7 +187,8 @@ impl Case {
             let places: Vec<_> = self.plan.iter().map(Protected::place).collect();
             return Protection::unchecked(&places).unwrap();
         }
-        Protection::of(self.schema()).unwrap()
+        let protection = Protection::of(self.schema()).unwrap();
+        if self.is_metadata() { protection.of_metadata() } else { protection }
     }
 
     fn schema(&self) -> EventSchema {
@@ -183,14 +198,20 @@ impl Case {
         }
         for field in &self.plan {
             let owner = match &field.scope_pointer {
+                Some(pointer) if self.is_metadata() => metadata(field.scope_kind.as_str(), pointer.as_str()),
                 Some(pointer) => subject(field.scope_kind.as_str(), pointer.as_str()),
                 None => Owner::Aggregate.scope_kind(field.scope_kind.as_str()),
             };
+            let stand_in: serde_json::Value = serde_json::from_str(&field.stand_in).unwrap();
+            if self.is_metadata() {
+                schema = schema.protect_metadata(&[&field.pointer], owner).pad_metadata_to(&field.pointer, field.pad);
+                schema = schema.redact_metadata_as(&field.pointer, stand_in);
+                continue;
+            }
             schema = match field.pointer.as_str() {
                 "" => schema.protect_whole(owner),
                 pointer => schema.protect(&[pointer], owner),
             };
-            let stand_in: serde_json::Value = serde_json::from_str(&field.stand_in).unwrap();
             schema = schema.redact_as(&field.pointer, stand_in).pad_to(&field.pointer, field.pad);
         }
         schema

@@ -1,7 +1,7 @@
 //! The frozen vectors of format version 1, through the engine: `tests/vectors/v1_pass.json` and
 //! `tests/vectors/v1_fail.json`, and the cases that were added later, in `v1_pass_2.json` and `v1_fail_2.json`.
 //! Copies of the shred log are in `v1_log_pass.json` and `v1_log_fail.json`, values outside of events in
-//! `v1_value_pass.json` and `v1_value_fail.json`.
+//! `v1_value_pass.json` and `v1_value_fail.json`, metadata in `v1_metadata_pass.json` and `v1_metadata_fail.json`.
 //!
 //! The files are the format's own proof, shared with every other implementation (`decrypt.py` beside them is one), so
 //! no change may edit them. [`write`](mod@write) declares their cases, and can create files that are missing. Later
@@ -27,7 +27,7 @@ fn read(file: &str) -> Vectors {
     serde_json::from_str(&text).unwrap()
 }
 
-fn cases_of(files: [&str; 2]) -> Vec<Case> {
+fn cases_of(files: [&str; 3]) -> Vec<Case> {
     let cases = files.map(|file| {
         let vectors = read(file);
         assert_eq!((vectors.format, vectors.cases.is_empty()), (1, false), "{file}");
@@ -39,7 +39,7 @@ fn cases_of(files: [&str; 2]) -> Vec<Case> {
 /// I1, I4: what the files promise about payloads that hold.
 #[test]
 fn i1_the_pass_vectors_seal_and_open_to_their_bytes() {
-    for case in &cases_of(["v1_pass.json", "v1_pass_2.json"]) {
+    for case in &cases_of(["v1_pass.json", "v1_pass_2.json", "v1_metadata_pass.json"]) {
         let name = &case.name;
         if let Some(sealed) = &case.sealed {
             assert_eq!(Bytes::from(case.seal()), *sealed, "{name}: sealed");
@@ -58,7 +58,7 @@ fn i1_the_pass_vectors_seal_and_open_to_their_bytes() {
 #[test]
 fn i3_the_fail_vectors_fail_for_their_reasons() {
     let mut checks = BTreeSet::new();
-    for case in &cases_of(["v1_fail.json", "v1_fail_2.json"]) {
+    for case in &cases_of(["v1_fail.json", "v1_fail_2.json", "v1_metadata_fail.json"]) {
         let name = &case.name;
         let Err((error, detail)) = case.open() else { panic!("{name}: it opened") };
         assert_eq!((Some(&error), Some(&detail)), (case.error.as_ref(), case.detail.as_ref()), "{name}");
@@ -92,6 +92,8 @@ fn the_files_are_what_the_writer_writes() {
         ("v1_fail.json", serde_json::to_string_pretty(&write::fail())),
         ("v1_pass_2.json", serde_json::to_string_pretty(&write::later::pass())),
         ("v1_fail_2.json", serde_json::to_string_pretty(&write::later::fail())),
+        ("v1_metadata_pass.json", serde_json::to_string_pretty(&write::metadata::pass())),
+        ("v1_metadata_fail.json", serde_json::to_string_pretty(&write::metadata::fail())),
         ("v1_log_pass.json", serde_json::to_string_pretty(&write::log::pass())),
         ("v1_log_fail.json", serde_json::to_string_pretty(&write::log::fail())),
         ("v1_value_pass.json", serde_json::to_string_pretty(&write::values_outside::pass())),

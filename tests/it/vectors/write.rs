@@ -8,6 +8,7 @@ mod headers;
 pub(super) mod later;
 pub(super) mod log;
 mod making;
+pub(super) mod metadata;
 mod opens;
 mod seals;
 mod values;

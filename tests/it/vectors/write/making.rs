@@ -53,6 +53,7 @@ pub(super) fn two(name: &str) -> Case {
 pub(super) fn case(name: &str, aggregate_type: &str, aggregate_id: &str, event_type: &str, owner: Key) -> Case {
     Case {
         name: name.into(),
+        document: None,
         namespace: "shop-test".into(),
         aggregate_type: aggregate_type.into(),
         aggregate_id: aggregate_id.into(),
@@ -131,6 +132,12 @@ impl Case {
 
     pub(super) fn last(mut self, change: impl FnOnce(&mut Protected)) -> Self {
         change(self.plan.last_mut().unwrap());
+        self
+    }
+
+    /// The texts are those of the metadata.
+    pub(super) fn of_metadata(mut self) -> Self {
+        self.document = Some("metadata".into());
         self
     }
 
