@@ -159,6 +159,7 @@ mod seal;
 mod sealed_store;
 mod sealer;
 mod sensitive;
+pub mod snapshots;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub mod split;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -300,6 +300,7 @@ fn of_databases() -> Vec<Error> {
         Error::SetUp(SetUpFault::NotMigrated),
         Error::SetUp(SetUpFault::NamespaceMismatch { configured: namespace("shop"), found: namespace("test") }),
         Error::SetUp(SetUpFault::NoEventTables { of: "database", table: "events".into() }),
+        Error::SetUp(SetUpFault::NoSnapshotTable { table: "snapshots".into() }),
         Error::SetUp(SetUpFault::TablesExist { source: said() }),
         Error::SetUp(SetUpFault::OutdatedTables { operation, source: said() }),
         Error::SetUp(SetUpFault::NewerTables { found: 9, known: 8 }),

@@ -94,6 +94,7 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         max_parts: builder.max_parts,
         nothing: VersionSchema::default(),
         decoded_into: decoded_into(&builder.decoders),
+        fingerprint: std::sync::OnceLock::new(),
     })
 }
 

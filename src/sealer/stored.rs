@@ -70,7 +70,7 @@ pub(crate) struct Coverage {
 }
 
 /// What must be done to read a stored event.
-enum Read<'s, 'e> {
+pub(super) enum Read<'s, 'e> {
     /// Nothing: readers get the stored bytes.
     AsStored,
     /// It must be upcast.
@@ -124,7 +124,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         Ok(rows.collect())
     }
 
-    fn how_to_read<'s, 'e>(
+    pub(super) fn how_to_read<'s, 'e>(
         &'s self,
         event: &'e PersistedEvent,
         accepts: Accepts,

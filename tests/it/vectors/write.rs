@@ -10,6 +10,7 @@ pub(super) mod log;
 mod making;
 mod opens;
 mod seals;
+pub(super) mod snapshots;
 mod values;
 pub(super) mod values_outside;
 mod wrapped;
