@@ -80,6 +80,9 @@
 //!   [`code_version`](SealedSnapshots::code_version), each release of the application begins with new snapshots, and
 //!   nobody has to think of it.
 //!
+//! An event that somebody rewrites in place (not by a backfill, which only seals) is not noticed. Delete the snapshots
+//! of its aggregate.
+//!
 //! # What is not kept
 //! [`save`](SealedSnapshots::save) locks the owners' scopes as an append does, and looks at the keys again. If one was
 //! shredded, disabled or withheld since the events were read, nothing is saved, even if the scope was opened anew. The

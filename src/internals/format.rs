@@ -21,7 +21,7 @@ use crate::seal::snapshot::{self, ClosedSnapshot, SnapshotBinding};
 use crate::seal::token;
 use crate::seal::value::{self, ClosedValue};
 use crate::sensitive::Sensitive;
-use crate::snapshots::Discarded;
+use crate::snapshots::outcome::Discarded;
 use crate::values::{NewValue, SealedValue, StoredValue, ValueContext};
 use std::sync::Arc;
 use uuid::Uuid;

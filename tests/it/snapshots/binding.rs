@@ -4,7 +4,9 @@ use super::{Order, SealedStore, Snapshots, counted, fold, keep, load, order, pla
 use eventseal::snapshots::{Discarded, SealedSnapshots};
 use eventseal::store::StoredSnapshot;
 use eventseal::{AggregateVersion, NewEvent};
+use std::sync::{Arc, Mutex};
 use support::backend::Backend;
+use support::sealing::CANARY;
 use support::{Memory, on_every_database};
 use uuid::Uuid;
 
@@ -128,6 +130,50 @@ async fn i3_no_bit_of_a_snapshot_can_be_altered() {
     }
     put(&db, &snapshots, &[good]).await;
     assert_eq!(load(&db, &store, &snapshots, "1").await.folded(), 0);
+}
+
+/// I9: the log says why a snapshot was discarded, and shows nothing of it.
+#[tokio::test]
+async fn i9_the_log_says_why_and_shows_nothing() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(move || writer.clone()).with_max_level(tracing::Level::TRACE).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let (db, store, snapshots) = world::<Memory>().await;
+    db.append(&store, "1", &[placed("1")]).await;
+    keep(&db, &store, &snapshots, "1").await;
+    let good = stored(&db, &snapshots, "1").await.unwrap();
+    let foreign = StoredSnapshot { fingerprint: [7; 32], ..good.clone() };
+    let cut = StoredSnapshot { sealed: good.sealed[..100].to_vec(), ..good.clone() };
+    for (snapshot, reason) in [(foreign, "other_code"), (cut, "altered: the header is malformed")] {
+        log.0.lock().unwrap().clear();
+        discarded(&db, &store, &snapshots, "1", snapshot).await;
+        let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let line = logged.lines().find(|line| line.contains("a snapshot was discarded")).unwrap();
+        assert!(line.contains(reason) && line.contains("Order 1") && line.contains("version=1"), "{line}");
+    }
+    db.shred(&store, "1").await;
+    let why = discarded(&db, &store, &snapshots, "1", good).await;
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains(&why.to_string()) && why.to_string().starts_with("key_changed: "), "{logged}");
+    drop(guard);
+    assert!(!logged.contains(CANARY));
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Bytes that begin like a snapshot and go on at random never panic, and are never used.

@@ -288,7 +288,8 @@ async fn i6_a_snapshot_of_new_keys_is_committed_with_them<B: Backend>() {
 
 /// Events whose values steps drop, split and move to where nothing protects them.
 fn stepping() -> Schemas {
-    let named = |payload: &Value, name: &str| json!({"customer": "x", "name": payload[name], "note": null});
+    let named =
+        |payload: &Value, of: [&str; 2]| json!({"customer": payload[of[0]], "name": payload[of[1]], "note": null});
     Schemas::builder([
         event("Dropped").version(1).protect(&["/name"], customer()).drop_from(1),
         event("Split")
@@ -296,10 +297,17 @@ fn stepping() -> Schemas {
             .protect(&["/first"], subject("Customer", "/one"))
             .protect(&["/second"], subject("Customer", "/two"))
             .split(1, &[("Named", 1)], move |payload: Value, _: &_| {
-                let parts = ["first", "second"].map(|part| SplitPart::new("Named", 1, named(&payload, part)));
+                let parts = [["one", "first"], ["two", "second"]];
+                let parts = parts.map(|of| SplitPart::new("Named", 1, named(&payload, of)));
                 Ok::<_, Error>(parts.to_vec())
             }),
-        event("Named").version(1),
+        event("Named").version(1).protect(&["/name"], customer()),
+        event("Moved")
+            .version(1)
+            .protect(&["/name"], customer())
+            .version(2)
+            .unprotected("a test")
+            .upcast(1, |payload: Value| Ok::<_, Error>(json!({"text": payload["name"]}))),
     ])
     .allow_older_appends()
     .build()
@@ -314,19 +322,22 @@ async fn i7_no_key_is_overlooked_in_what_steps_drop_split_and_move<B: Backend>()
         let payload = format!(r#"{{"one":"{first}","first":"Ada","two":"{second}","second":"Grace"}}"#);
         NewEvent::raw("Split", 1, payload)
     };
-    for (id, [first, second, dropped], shredded) in
-        [("a", ["a1", "a2", "a3"], "a1"), ("b", ["b1", "b2", "b3"], "b2"), ("c", ["c1", "c2", "c3"], "c3")]
-    {
+    for (id, of) in [("a", 0), ("b", 1), ("c", 2), ("d", 3)] {
+        let owners = [1, 2, 3, 4].map(|owner| format!("{id}{owner}"));
+        let ([first, second, dropped, moved], shredded) = (&owners, &owners[of]);
         let drop = NewEvent::raw("Dropped", 1, format!(r#"{{"customer":"{dropped}","name":"{CANARY}"}}"#));
-        db.append(&store, id, &[split(first, second), drop]).await;
+        let moving = NewEvent::raw("Moved", 1, format!(r#"{{"customer":"{moved}","name":"Joan"}}"#));
+        db.append(&store, id, &[split(first, second), drop, moving]).await;
         let state = keep(&db, &store, &snapshots, id).await;
         assert_eq!(state.names, ["Ada".into(), "Grace".into()], "steps see opened values");
+        assert_eq!(state.texts, [r#"Moved: {"text":"Joan"}"#], "and put them where nothing is protected");
         assert_eq!(load(&db, &store, &snapshots, id).await.folded(), 0);
         db.shred(&store, shredded).await;
         let rebuilt = load(&db, &store, &snapshots, id).await;
         assert!(matches!(rebuilt.discarded(), Some(Discarded::KeyChanged { .. })), "{shredded}: {rebuilt:?}");
         let redacted: Vec<bool> = rebuilt.state().names.iter().map(Sensitive::is_redacted).collect();
         assert_eq!(redacted, [shredded == first, shredded == second], "{shredded}");
+        assert_eq!(rebuilt.state().texts[0].contains("Joan"), shredded != moved, "{shredded}");
         let kept = keep(&db, &store, &snapshots, id).await;
         assert_eq!(kept, load(&db, &store, &snapshots, id).await.into_state(), "the redactions come back");
     }
@@ -445,10 +456,12 @@ async fn values_in_the_clear_are_not_kept<B: Backend>() {
     let (db, store, snapshots) = world::<B>().await;
     let accepting = || {
         let placed = event("Placed").version(1).protect(&["/name", "/note"], customer());
-        Schemas::builder([placed, event("Counted").version(1)]).accept_plaintext("Placed").build().unwrap()
+        let texted = event("Texted").version(1).protect(&["/secret"], customer());
+        let builder = Schemas::builder([placed, texted, event("Counted").version(1)]);
+        builder.accept_plaintext("Placed").accept_plaintext("Texted").build().unwrap()
     };
     let process = db.process(accepting());
-    let unnamed = NewEvent::raw("Placed", 1, r#"{"customer":"2","name":null,"note":null}"#);
+    let unnamed = NewEvent::raw("Texted", 1, r#"{"customer":"2","text":"a","secret":null}"#);
     db.append_bare("old", &[placed("1"), counted()]).await;
     db.append_bare("nobody", &[unnamed]).await;
     db.append(&store, "new", &[placed("1")]).await;
