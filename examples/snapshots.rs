@@ -1,6 +1,6 @@
-//! Snapshots: an account with many events is loaded, decided on and appended to, and a snapshot is kept every ten events.
-//! Then one of the people in it asks to be forgotten. `cargo run --example snapshots` runs it on a temporary SQLite
-//! file.
+//! Snapshots: an account with many events is loaded, decided on and appended to, and a snapshot is kept every ten
+//! events. Then one of the people in it asks to be forgotten. `cargo run --example snapshots` runs it on a temporary
+//! SQLite file.
 //!
 //! Everything that it prints is asserted too.
 

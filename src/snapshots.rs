@@ -1,7 +1,7 @@
 //! Snapshots: the states of aggregates, kept so that not all events have to be read and folded again.
 //!
-//! A snapshot holds the data of everybody whose events were folded into it. So it is sealed under the keys of **all** of
-//! them, and whoever lacks one of these keys can read nothing of it. A shred of one owner destroys the snapshot.
+//! A snapshot holds the data of everybody whose events were folded into it. So it is sealed under the keys of **all**
+//! of them, and whoever lacks one of these keys can read nothing of it. A shred of one owner destroys the snapshot.
 //! [`SealedSnapshots`] finds out by itself whose data it is, from the seals of the events that it folds.
 //!
 //! A snapshot is a cache. One that does not open is discarded quietly, and the state is folded from all events instead.
@@ -92,8 +92,8 @@
 //! whose these values are. If an owner is disabled or withheld, no new snapshot is made as long as that lasts. An
 //! aggregate whose owner was shredded goes on: it is folded once, and the snapshot holds the redactions.
 //!
-//! A state in which nothing is protected is sealed too, under the integrity key of the namespace. So no snapshot is ever
-//! in the clear.
+//! A state in which nothing is protected is sealed too, under the integrity key of the namespace. So no snapshot is
+//! ever in the clear.
 //!
 //! # Where it is saved
 //! In any transaction on the database of the events. If that transaction also appends, save after the append: both lock
@@ -233,7 +233,8 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
     /// # Errors
     /// [`Error::Collision`] (retryable); outages of the database and of the KMS;
     /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction);
-    /// [`SetUpFault::NoSnapshotTable`]; [`SetUpFault::NamespaceMismatch`] if the state was loaded from another database.
+    /// [`SetUpFault::NoSnapshotTable`]; [`SetUpFault::NamespaceMismatch`] if the state was loaded from a database of
+    /// another namespace.
     pub async fn save<A: AggregateState>(
         &self,
         tx: &mut P::Tx,

@@ -20,8 +20,8 @@ pub(crate) enum KeyState {
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// The active keys of these scopes, locked as an append locks them. None is created: if keys are missing, the scopes
-    /// that lack them are returned instead. If the KMS must be asked, it is asked before anything is locked.
+    /// The active keys of these scopes, locked as an append locks them. None is created: if keys are missing, the
+    /// scopes that lack them are returned instead. If the KMS must be asked, it is asked before anything is locked.
     pub(crate) async fn keys_in_use(
         &self,
         tx: &mut Tx,

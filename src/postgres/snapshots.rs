@@ -13,7 +13,7 @@ const MIGRATIONS: &Migrations =
     &[("snapshots", include_str!("../../migrations/postgres/snapshots/0001_snapshots.sql"))];
 
 /// [Snapshots](crate::snapshots) in a PostgreSQL database (15 or newer), in the table `snapshots` if no other one is
-/// named.
+/// named. A role that loads and saves needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on it.
 #[derive(Clone, Debug)]
 pub struct PostgresSnapshots(SnapshotTable);
 

@@ -59,8 +59,8 @@ pub(crate) fn fits(state: &[u8], keys: usize) -> bool {
     state.len() <= MAX_STATE && keys <= MAX_KEYS
 }
 
-/// Seals a state that [`fits`] under the keys of all owners whose data is in it. `destroyed` are the keys of those whose
-/// data is redacted in it. No key is in the lists twice.
+/// Seals a state that [`fits`] under the keys of all owners whose data is in it. `destroyed` are the keys of those
+/// whose data is redacted in it. No key is in the lists twice.
 pub(crate) fn seal(
     state: &[u8],
     namespace: &Namespace,

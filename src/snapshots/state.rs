@@ -15,8 +15,9 @@ use uuid::Uuid;
 
 /// The state of an aggregate, which is folded from its events: see [`snapshots`](crate::snapshots).
 ///
-/// The state is whatever the events say, and nothing else. A function of its own that reads something besides, such as a
-/// clock or another table, makes a state that is no longer the fold of the events, and may keep what they do not hold.
+/// The state is whatever the events say, and nothing else. An [`apply`](Self::apply) that reads something besides, such
+/// as a clock or a global variable, makes a state that is no longer the fold of the events. It may keep what they do
+/// not hold, and what no key of theirs seals.
 ///
 /// Serde writes it as JSON, and reads it back. So what serde skips is lost. Fields with what can be erased are
 /// [`Sensitive`](crate::Sensitive), and stay exact.

@@ -71,11 +71,14 @@ async fn until_somebody_waits(db: &Postgres) {
 async fn i5_a_save_that_waited_for_a_shred_keeps_nothing() {
     let (db, store, snapshots) = world::<Postgres>().await;
     let db = Arc::new(db);
-    for (id, commits) in [("1", true), ("2", false)] {
+    for (id, commits, reopens) in [("1", true, false), ("2", false, false), ("3", true, true)] {
         db.append(&store, id, &[placed(id)]).await;
         let rebuilt = load(&*db, &store, &snapshots, id).await;
         let mut shredding = db.pool.begin().await.unwrap();
         store.keys().shred(&mut shredding, &customer_scope(id), "request").await.unwrap();
+        if reopens {
+            store.keys().reopen(&mut shredding, &customer_scope(id), "back").await.unwrap();
+        }
         let saving = tokio::spawn({
             let (db, snapshots) = (Arc::clone(&db), snapshots.clone());
             async move { save(&*db, &db.prepared(schemas()).await, &snapshots, &rebuilt).await }

@@ -1,4 +1,5 @@
-//! The states of keys, as snapshots meet them: erased, disabled, withheld, rotated, missing, come back, behind an outage.
+//! The states of keys, as snapshots meet them: erased, disabled, withheld, rotated, missing, come back, behind an
+//! outage.
 
 use super::{
     Order, SaveOutcome, Snapshots, counted, keep, load, order, placed, put, save, schemas, stored, try_load, world,

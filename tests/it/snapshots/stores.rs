@@ -71,6 +71,28 @@ async fn a_missing_table_is_named() {
     names_a_missing_table::<Postgres>().await;
 }
 
+/// A state that was loaded from one database is not kept in another.
+#[tokio::test]
+async fn states_stay_in_their_namespace() {
+    use eventseal::Namespace;
+    use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+    let snapshots = SealedSnapshots::new(MemorySnapshots::new());
+    let mut worlds = Vec::new();
+    for name in ["one", "two"] {
+        let db = MemoryDb::new(Namespace::new(name).unwrap());
+        let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Arc::clone(&KEYRING), schemas());
+        store.keys().prepare(&mut db.begin()).await.unwrap();
+        let mut tx = db.begin();
+        store.append(&mut tx, &order("1"), ExpectedVersion::NoStream, &[super::counted()]).await.unwrap();
+        tx.commit().unwrap();
+        worlds.push((db, store));
+    }
+    let [(one, store), (two, other)] = &worlds[..] else { panic!("two of them") };
+    let rebuilt = snapshots.load::<Order>(&mut one.begin(), store, &order("1")).await.unwrap();
+    let refused = snapshots.save(&mut two.begin(), other, &rebuilt).await;
+    assert!(matches!(refused, Err(Error::SetUp(SetUpFault::NamespaceMismatch { .. }))), "{refused:?}");
+}
+
 /// Events and snapshots in one database, keys in another.
 #[tokio::test]
 async fn snapshots_work_with_keys_in_another_database() {
