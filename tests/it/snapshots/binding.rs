@@ -137,9 +137,11 @@ async fn i3_no_bit_of_a_snapshot_can_be_altered() {
 async fn i9_the_log_says_why_and_shows_nothing() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_writer(move || writer.clone()).with_max_level(tracing::Level::TRACE).finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let subscriber = || tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+    // If there is one subscriber only, the first thread that comes by a place decides whether that is logged, and other
+    // tests have none.
+    let _second = tracing::Dispatch::new(subscriber().with_writer(std::io::sink).finish());
+    let guard = tracing::subscriber::set_default(subscriber().with_writer(move || writer.clone()).finish());
     let (db, store, snapshots) = world::<Memory>().await;
     db.append(&store, "1", &[placed("1")]).await;
     keep(&db, &store, &snapshots, "1").await;
