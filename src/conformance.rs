@@ -1,6 +1,7 @@
 //! The contracts of the ports as functions. Run your own [`EventStore`](crate::EventStore),
-//! [`EventTable`](crate::store::EventTable), [`KeyStore`](crate::keys::KeyStore), [`Kms`](crate::kms::Kms) or
-//! [`ShredLogCopy`](crate::erasure::ShredLogCopy) through them.
+//! [`EventTable`](crate::store::EventTable), [`SnapshotStore`](crate::store::SnapshotStore),
+//! [`KeyStore`](crate::keys::KeyStore), [`Kms`](crate::kms::Kms) or [`ShredLogCopy`](crate::erasure::ShredLogCopy)
+//! through them.
 //!
 //! They need the feature `conformance`. Each function panics if an implementation breaks its contract. Give each call a
 //! database of its own: the functions assume that nothing else uses it.
@@ -43,6 +44,7 @@ mod log_rows;
 mod scheduled;
 mod seal_index;
 mod shred_log_copy;
+mod snapshot_store;
 
 pub use event_store::*;
 pub use event_table::*;
@@ -53,6 +55,7 @@ pub use kms::*;
 pub use log_rows::*;
 pub use scheduled::*;
 pub use shred_log_copy::*;
+pub use snapshot_store::*;
 
 use crate::error::Result;
 use async_trait::async_trait;

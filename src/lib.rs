@@ -84,7 +84,8 @@
 //! 6. To count, seal or copy a whole log, see [`maintenance`]. To seal payloads for a store that can't be an
 //!    [`EventStore`], see [`Sealer`].
 //! 7. To seal values that are in no event, such as columns of a read model, see [`values`].
-//! 8. To run it, from set-up to emergencies, read the guides in [`manual`].
+//! 8. To keep the states of aggregates, so that not all events are folded again, see [`snapshots`].
+//! 9. To run it, from set-up to emergencies, read the guides in [`manual`].
 //!
 //! # How a payload travels
 //! ```text
@@ -159,6 +160,7 @@ mod seal;
 mod sealed_store;
 mod sealer;
 mod sensitive;
+pub mod snapshots;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub mod split;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -2,15 +2,18 @@
 
 mod events;
 mod keys;
+mod snapshots;
 
 pub use events::MemoryStore;
 pub use keys::MemoryKeys;
+pub use snapshots::MemorySnapshots;
 
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, PersistedEvent};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{KekRecord, KeyInfo, LogEntry, LogRow, ScopeState};
 use crate::memory::events::Seals;
+use crate::store::StoredSnapshot;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,6 +79,8 @@ pub(crate) struct Tables {
     pub(crate) data_keys: HashMap<KeyId, Arc<DataKeyRow>>,
     /// The chain of the shred log.
     pub(crate) log: Vec<LogRow>,
+    /// The snapshots, by aggregate and name of the state.
+    pub(crate) snapshots: BTreeMap<(AggregateRef, String), Arc<StoredSnapshot>>,
 }
 
 #[derive(Clone)]
@@ -112,6 +117,7 @@ impl MemoryDb {
             scopes: BTreeMap::new(),
             data_keys: HashMap::new(),
             log: Vec::new(),
+            snapshots: BTreeMap::new(),
         };
         Self { committed: Arc::new(Mutex::new(Committed { revision: 0, tables: Arc::new(tables) })) }
     }

@@ -7,7 +7,9 @@ mod keys;
 mod migrations;
 mod own_transaction;
 mod row;
+mod snapshots;
 
 pub use copy::PostgresCopy;
 pub use events::{PostgresStore, PostgresTables};
 pub use keys::PostgresKeys;
+pub use snapshots::PostgresSnapshots;

@@ -7,6 +7,7 @@
 mod builder;
 pub(crate) mod check;
 pub(crate) mod declare;
+mod fingerprint;
 pub(crate) mod layout;
 mod lock_file;
 mod problem;

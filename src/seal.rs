@@ -6,7 +6,7 @@
 //! - [`sealing`] and [`opening`] replace the values where they stand.
 //! - [`format`](mod@format) reads and writes the header. [`binding`] computes what the header is bound to.
 //! - [`places`] says whose values are where in a payload that was opened.
-//! - [`value`] seals and opens values outside of events.
+//! - [`value`] seals and opens values outside of events, [`snapshot`] the states of aggregates.
 //! - [`clear`] and [`detect`] refuse what must not be stored or read as it is. [`named`] says which keys a seal names.
 
 pub(crate) mod binding;
@@ -21,5 +21,6 @@ pub(crate) mod owner;
 pub(crate) mod places;
 pub(crate) mod plan;
 pub(crate) mod sealing;
+pub(crate) mod snapshot;
 pub(crate) mod token;
 pub(crate) mod value;

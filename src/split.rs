@@ -20,7 +20,7 @@ use crate::event::{
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyStore, ScopeLock, ScopeRecord, ScopeState};
 use crate::sql::{after_commit as after_the_events, committing, database};
-use crate::store::EventStore;
+use crate::store::{EventStore, SnapshotStore, StoredSnapshot};
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool, Transaction};
@@ -288,7 +288,8 @@ impl<K: Database> fmt::Debug for KeySide<K> {
 }
 
 /// An event store whose transaction is a [`SplitTx`]: use it with [`SplitKeys`] in a
-/// [`SealedStore`](crate::SealedStore).
+/// [`SealedStore`](crate::SealedStore). Over a store of snapshots in the database of the events, it is a
+/// [`SnapshotStore`].
 pub struct SplitStore<S, T, K> {
     inner: S,
     tx: PhantomData<fn(T, K)>,
@@ -354,5 +355,28 @@ where
 
     async fn latest_global_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {
         self.inner.latest_global_position(&mut tx.events).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S, T, K> SnapshotStore for SplitStore<S, T, K>
+where
+    S: SnapshotStore,
+    T: DerefMut<Target = S::Tx> + Send + 'static,
+    K: Database,
+{
+    type Tx = SplitTx<T, K>;
+
+    async fn save(&self, tx: &mut Self::Tx, snapshot: &StoredSnapshot) -> Result<bool> {
+        self.inner.save(&mut tx.events, snapshot).await
+    }
+
+    async fn load(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, state: &str) -> Result<Option<StoredSnapshot>> {
+        self.inner.load(&mut tx.events, aggregate, state).await
+    }
+
+    async fn delete(&self, tx: &mut Self::Tx, aggregate: &AggregateRef, state: Option<&str>) -> Result<u64> {
+        self.inner.delete(&mut tx.events, aggregate, state).await
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod migrations;
 pub(crate) mod own_transaction;
 mod row;
 mod sealed_value;
+pub(crate) mod snapshots;
 
 pub(crate) use dialect::{Dialect, Statement, query};
 pub(crate) use errors::{after_commit, committing, database, event_database, key_database};

@@ -7,9 +7,11 @@ mod keys;
 mod migrations;
 mod own_transaction;
 mod row;
+mod snapshots;
 
 pub use copy::SqliteCopy;
 pub use events::SqliteStore;
 pub use keys::SqliteKeys;
+pub use snapshots::SqliteSnapshots;
 
 use row::{id_text, to_text};

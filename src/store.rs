@@ -2,12 +2,14 @@
 //! stores.
 //!
 //! [`EventStore`] is the port that appends and reads; [`EventTable`] is the port for census, backfill and
-//! rewrite, and [`SealIndex`] the one to an index of seals beside the table.
+//! rewrite, and [`SealIndex`] the one to an index of seals beside the table. [`SnapshotStore`] is the port to
+//! [snapshots](crate::snapshots).
 
 pub(crate) mod event_store;
 pub(crate) mod event_table;
 pub(crate) mod ext;
 pub(crate) mod seal_index;
+pub(crate) mod snapshot_store;
 
 pub use crate::event::check_append;
 pub(crate) use event_store::EventStore;
@@ -17,3 +19,4 @@ pub use event_table::{
     TableWork, holds_header, starts_with_header,
 };
 pub use seal_index::{IndexedSeal, SealIndex, SealIndexState, UNREADABLE_SEAL};
+pub use snapshot_store::{SnapshotStore, StoredSnapshot};

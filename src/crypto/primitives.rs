@@ -5,7 +5,7 @@ use crate::crypto::secret::SecretKey;
 use crate::error::{Error, KeyFault, Result};
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
-use hkdf::Hkdf;
+use hkdf::{Hkdf, HkdfExtract};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -40,15 +40,46 @@ impl DataKey {
 
     /// `enc_i ‖ commit_i = HKDF-Expand-SHA256(DEK_i, "eventseal/v1/seal" ‖ T ‖ i, 64)`
     pub(crate) fn event_key(&self, transcript: &Transcript, index: u16) -> Result<EventKey> {
+        let KeyPart { enc, commitment } = self.key_part(transcript, index)?;
+        let cipher = Aes256Gcm::new_from_slice(&*enc).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        Ok(EventKey { cipher, commitment })
+    }
+
+    /// `enc_i` and `commit_i` as for an [`event_key`](Self::event_key), where `enc_i` is a part of a [`JointKey`].
+    pub(crate) fn key_part(&self, transcript: &Transcript, index: u16) -> Result<KeyPart> {
         let mut okm = Zeroizing::new([0; 64]);
         self.hkdf
             .expand_multi_info(&[b"eventseal/v1/seal", &transcript.0, &index.to_be_bytes()], &mut *okm)
             .map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        let (enc, commit) = okm.split_at(32);
-        let mut commitment = [0; COMMITMENT];
-        commitment.copy_from_slice(commit);
-        let cipher = Aes256Gcm::new_from_slice(enc).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        Ok(EventKey { cipher, commitment })
+        let (mut enc, mut commitment) = (Zeroizing::new([0; 32]), [0; COMMITMENT]);
+        let (first, second) = okm.split_at(32);
+        enc.copy_from_slice(first);
+        commitment.copy_from_slice(second);
+        Ok(KeyPart { enc, commitment })
+    }
+
+    /// The key that needs this integrity key and all of these parts:
+    /// `enc_int = HKDF-Expand-SHA256(K_int, "eventseal/v1/snapshot" ‖ T, 32)`,
+    /// `enc = HKDF-SHA256(salt = T, IKM = enc_int ‖ enc_0 ‖ enc_1 …, info = "eventseal/v1/snapshot", 32)`.
+    ///
+    /// Joining the parts before they are extracted is how NIST SP 800-56C (revision 2, section 2) makes one key of
+    /// several secrets: who lacks any of them knows nothing of it.
+    pub(crate) fn joint_key<'p>(
+        &self,
+        transcript: &Transcript,
+        parts: impl Iterator<Item = &'p KeyPart>,
+    ) -> Result<JointKey> {
+        const LABEL: &[u8] = b"eventseal/v1/snapshot";
+        let failed = |_| Error::Keys(KeyFault::Cryptography);
+        let mut enc = Zeroizing::new([0; 32]);
+        self.hkdf.expand_multi_info(&[LABEL, &transcript.0], &mut *enc).map_err(failed)?;
+        let mut extract = HkdfExtract::<Sha256>::new(Some(&transcript.0));
+        extract.input_ikm(&*enc);
+        parts.for_each(|part| extract.input_ikm(&*part.enc));
+        let (_, hkdf) = extract.finalize();
+        hkdf.expand(LABEL, &mut *enc).map_err(failed)?;
+        let cipher = Aes256Gcm::new_from_slice(&*enc).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        Ok(JointKey { cipher })
     }
 
     /// `tag = HMAC-SHA256(K_int, "eventseal/v1/header" ‖ T)[..16]`
@@ -117,33 +148,85 @@ impl EventKey {
     /// No nonce is used twice under one key: the key belongs to one event, and each entry of the event has an index of
     /// its own.
     pub(crate) fn seal(&self, index: u16, pointer: &str, value: &[u8], pad: usize, buffer: &mut Vec<u8>) -> Result<()> {
-        let padded = (value.len() + 1).next_multiple_of(pad.max(PAD));
-        buffer.clear();
-        buffer.reserve_exact(padded + GCM_TAG);
-        buffer.extend_from_slice(value);
-        buffer.push(0x80);
-        buffer.resize(padded, 0);
-        let tag = self
-            .cipher
-            .encrypt_inout_detached(&nonce(index), pointer.as_bytes(), buffer.as_mut_slice().into())
-            .map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        buffer.extend_from_slice(&tag);
-        Ok(())
+        seal_padded(&self.cipher, index, pointer, value, pad, buffer)
     }
 
     /// The inverse of [`seal`](Self::seal), in place. Returns the length of the value, or `None` if the ciphertext is
     /// not authentic.
     pub(crate) fn open(&self, index: u16, pointer: &str, buffer: &mut [u8]) -> Option<usize> {
-        let (text, tag) = buffer.split_at_mut(buffer.len().checked_sub(GCM_TAG)?);
-        if text.is_empty() || !text.len().is_multiple_of(PAD) {
-            return None;
-        }
-        let tag: &[u8; GCM_TAG] = (&*tag).try_into().ok()?;
-        self.cipher.decrypt_inout_detached(&nonce(index), pointer.as_bytes(), (&mut *text).into(), tag.into()).ok()?;
-        // The padding of ISO/IEC 7816-4: the last byte that is not zero is 0x80, and the value ends before it.
-        let end = text.iter().rposition(|byte| *byte != 0)?;
-        (text[end] == 0x80).then_some(end)
+        open_padded(&self.cipher, index, pointer, buffer)
     }
+}
+
+/// What a data key adds to a [`JointKey`], and the commitment to it.
+pub(crate) struct KeyPart {
+    enc: Zeroizing<[u8; 32]>,
+    commitment: [u8; COMMITMENT],
+}
+
+impl KeyPart {
+    pub(crate) fn commitment(&self) -> &[u8; COMMITMENT] {
+        &self.commitment
+    }
+
+    pub(crate) fn commitment_is(&self, commitment: &[u8]) -> bool {
+        self.commitment.ct_eq(commitment).into()
+    }
+}
+
+/// The key of one document that nobody can read without all of its data keys. It is used once.
+pub(crate) struct JointKey {
+    cipher: Aes256Gcm,
+}
+
+impl JointKey {
+    /// `AES-256-GCM(enc, nonce = 0, aad = nothing, value ‖ 0x80 ‖ 0x00…)`
+    pub(crate) fn seal(&self, value: &[u8]) -> Result<Vec<u8>> {
+        let mut sealed = Vec::new();
+        seal_padded(&self.cipher, 0, "", value, PAD, &mut sealed)?;
+        Ok(sealed)
+    }
+
+    /// The inverse of [`seal`](Self::seal). `None` if the ciphertext is not authentic.
+    pub(crate) fn open(&self, ciphertext: &[u8]) -> Option<Vec<u8>> {
+        let mut value = ciphertext.to_vec();
+        let length = open_padded(&self.cipher, 0, "", &mut value)?;
+        value.truncate(length);
+        Some(value)
+    }
+}
+
+fn seal_padded(
+    cipher: &Aes256Gcm,
+    index: u16,
+    pointer: &str,
+    value: &[u8],
+    pad: usize,
+    buffer: &mut Vec<u8>,
+) -> Result<()> {
+    let padded = (value.len() + 1).next_multiple_of(pad.max(PAD));
+    buffer.clear();
+    buffer.reserve_exact(padded + GCM_TAG);
+    buffer.extend_from_slice(value);
+    buffer.push(0x80);
+    buffer.resize(padded, 0);
+    let tag = cipher
+        .encrypt_inout_detached(&nonce(index), pointer.as_bytes(), buffer.as_mut_slice().into())
+        .map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+    buffer.extend_from_slice(&tag);
+    Ok(())
+}
+
+fn open_padded(cipher: &Aes256Gcm, index: u16, pointer: &str, buffer: &mut [u8]) -> Option<usize> {
+    let (text, tag) = buffer.split_at_mut(buffer.len().checked_sub(GCM_TAG)?);
+    if text.is_empty() || !text.len().is_multiple_of(PAD) {
+        return None;
+    }
+    let tag: &[u8; GCM_TAG] = (&*tag).try_into().ok()?;
+    cipher.decrypt_inout_detached(&nonce(index), pointer.as_bytes(), (&mut *text).into(), tag.into()).ok()?;
+    // The padding of ISO/IEC 7816-4: the last byte that is not zero is 0x80, and the value ends before it.
+    let end = text.iter().rposition(|byte| *byte != 0)?;
+    (text[end] == 0x80).then_some(end)
 }
 
 fn nonce(index: u16) -> Nonce<aes_gcm::aead::consts::U12> {

@@ -128,7 +128,7 @@ kinds! {
     Misuse = "misuse",
 
     // ---- the operator
-    /// There are no key tables by that name. Run the migrations. Not retryable.
+    /// There are no key tables by that name, or no table of snapshots. Run the migrations. Not retryable.
     NotMigrated = "not_migrated",
     /// There is no table of events by that name, or its columns have other names. Migrate, or correct the names. Not
     /// retryable.

@@ -36,6 +36,15 @@ pub enum SetUpFault {
         /// The table.
         table: String,
     },
+    /// The table of snapshots has not been made, or has another name.
+    #[error(
+        "there is no table of snapshots by the name of {table}: call migrate() of the snapshot store on the database, \
+         or configure the name that it has"
+    )]
+    NoSnapshotTable {
+        /// The table.
+        table: String,
+    },
     /// A migration would create tables that exist already, and that no earlier run of it created.
     #[error(
         "the tables exist already, and were not made by this migration: an existing event store needs only the key \
@@ -134,7 +143,7 @@ pub enum SetUpFault {
 impl SetUpFault {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotMigrated => ErrorKind::NotMigrated,
+            Self::NotMigrated | Self::NoSnapshotTable { .. } => ErrorKind::NotMigrated,
             Self::NamespaceMismatch { .. } => ErrorKind::NamespaceMismatch,
             Self::NoEventTables { .. } => ErrorKind::NoEvents,
             Self::TablesExist { .. } => ErrorKind::TablesExist,

@@ -78,9 +78,9 @@ pub enum Error {
         /// What the database said.
         source: Option<DriverError>,
     },
-    /// A consumer failed: roll the transaction back.
+    /// A consumer failed, or the state of an aggregate could not apply an event: roll the transaction back.
     Consumer {
-        /// The consumer's name.
+        /// The name of the consumer or of the state.
         consumer: String,
         /// The event's aggregate.
         aggregate: AggregateRef,

@@ -7,7 +7,7 @@ use crate::crypto::primitives::{self, DataKey, PAD};
 use crate::crypto::secret::SecretKey;
 use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_with_salt};
 use crate::error::{Error, InputFault, Result};
-use crate::event::{AggregateRef, EventDocument, EventRef, NewEvent};
+use crate::event::{AggregateRef, AggregateVersion, EventDocument, EventRef, NewEvent};
 use crate::json::pointer::{JsonPointer, Pattern};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::schema::{EventSchema, Schemas};
@@ -17,11 +17,14 @@ use crate::seal::normalize::Normalizers;
 use crate::seal::opening::{KeyStatus, Keys, inspect};
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use crate::seal::sealing::{Draft, SealingKey};
+use crate::seal::snapshot::{self, ClosedSnapshot, SnapshotBinding};
 use crate::seal::token;
 use crate::seal::value::{self, ClosedValue};
 use crate::sensitive::Sensitive;
+use crate::snapshots::outcome::Discarded;
 use crate::values::{NewValue, SealedValue, StoredValue, ValueContext};
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// The bytes of a key.
 pub type Key = [u8; 32];
@@ -206,6 +209,60 @@ pub fn open_value(
     closed.open(&stored.scope, namespace, &statuses(keys)?, &Normalizers::default())
 }
 
+/// What a snapshot is bound to, besides the namespace.
+#[derive(Debug)]
+pub struct SnapshotPlace<'a> {
+    pub aggregate: &'a AggregateRef,
+    pub version: AggregateVersion,
+    pub last_event: Uuid,
+    pub state: &'a str,
+    pub fingerprint: &'a [u8; 32],
+}
+
+impl SnapshotPlace<'_> {
+    fn binding(&self) -> SnapshotBinding<'_> {
+        let Self { aggregate, version, last_event, state, fingerprint } = *self;
+        SnapshotBinding { aggregate, version, last_event, state, fingerprint }
+    }
+
+    /// Seals a state as a sealer does that drew this salt, under all of these keys.
+    ///
+    /// # Errors
+    /// Those of sealing.
+    pub fn seal(
+        &self,
+        namespace: &Namespace,
+        state: &[u8],
+        keys: &[(KeyId, Key)],
+        destroyed: &[KeyId],
+        integrity: (KeyId, &Key),
+        salt: &[u8; 16],
+    ) -> Result<Vec<u8>> {
+        let keys: Vec<(KeyId, DataKey)> =
+            keys.iter().map(|(id, key)| Ok((*id, DataKey::new(key)?))).collect::<Result<_>>()?;
+        let keys: Vec<SealingKey<'_>> = keys.iter().map(|(id, key)| SealingKey { id: *id, key }).collect();
+        let integrity_key = DataKey::new(integrity.1)?;
+        let integrity = SealingKey { id: integrity.0, key: &integrity_key };
+        snapshot::seal(state, namespace, &self.binding(), &keys, destroyed, &integrity, salt)
+    }
+
+    /// Opens a snapshot as a reader does.
+    ///
+    /// # Errors
+    /// Why it is discarded.
+    pub fn open(
+        &self,
+        namespace: &Namespace,
+        sealed: &[u8],
+        keys: &[(KeyId, KeyScope, State)],
+    ) -> Result<std::result::Result<Vec<u8>, Discarded>> {
+        match ClosedSnapshot::read(sealed) {
+            Ok(closed) => closed.open(namespace, &self.binding(), &statuses(keys)?),
+            Err(discarded) => Ok(Err(discarded)),
+        }
+    }
+}
+
 /// A header, as far as its tag.
 #[derive(Debug)]
 pub struct Core<'a> {
@@ -250,6 +307,12 @@ impl Transcript {
     #[must_use]
     pub fn of_value(namespace: &Namespace, context: &ValueContext, core: &[u8]) -> Self {
         Self(value::transcript(namespace, context, core))
+    }
+
+    /// That of a snapshot.
+    #[must_use]
+    pub fn of_snapshot(namespace: &Namespace, place: &SnapshotPlace<'_>, core: &[u8]) -> Self {
+        Self(place.binding().transcript(namespace, core))
     }
 
     #[must_use]

@@ -39,7 +39,7 @@ pub(crate) fn key_of(opened: &OpenedKeys, key_id: KeyId) -> Result<Arc<DataKey>>
 
 /// The status of a key that must not be unwrapped. Only a row that has a time of destruction and no wrapped key is a
 /// tombstone: a wrapped key that was lost is no erasure. If the scope was shredded, none of its keys opens anything.
-fn status_without_key(row: &DataKeyRecord) -> Option<KeyStatus> {
+pub(crate) fn status_without_key(row: &DataKeyRecord) -> Option<KeyStatus> {
     let scope = row.scope.clone();
     let fault = |problem| {
         Some(KeyStatus::Faulty(Error::Storage(StorageFault::InvalidRow { what: "data_keys.wrapped_key", problem })))

@@ -97,6 +97,7 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         max_parts: builder.max_parts,
         nothing,
         decoded_into: decoded_into(&builder.decoders),
+        fingerprint: std::sync::OnceLock::new(),
     })
 }
 

@@ -16,7 +16,7 @@ use crate::seal::normalize::{Normalizers, NotNormalized};
 use crate::seal::plan::Plan;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The registry of event schemas.
 ///
@@ -54,6 +54,8 @@ pub struct Schemas {
     pub(in crate::schema) nothing: VersionSchema,
     /// The Rust types that events are decoded into, by type and version.
     pub(in crate::schema) decoded_into: HashMap<TypeVersion, Vec<PayloadType>>,
+    /// See [`fingerprint`](Self::fingerprint).
+    pub(in crate::schema) fingerprint: OnceLock<[u8; 32]>,
 }
 
 pub(crate) struct TypeSchema {

@@ -45,8 +45,7 @@ pub(crate) enum Document {
     Payload = 0,
     /// The event's metadata.
     Metadata = 1,
-    /// A snapshot of an aggregate.
-    #[allow(dead_code, reason = "reserved by format version 1: a later release may write it")]
+    /// The state of an aggregate, folded from its events.
     Snapshot = 2,
     /// A value outside of events.
     Value = 3,
@@ -152,22 +151,31 @@ impl Header {
         };
         read.take(16)?; // the salt is only used as a part of the core
         let integrity_key = read.key_id()?;
+        // A state in which nothing was ever protected has no data keys. Everything else has some.
+        let least = usize::from(document != Document::Snapshot);
         let key_count = usize::from(read.number()?);
-        if key_count == 0 || key_count > MAX_KEYS {
+        if key_count < least || key_count > MAX_KEYS {
             return Err(HeaderError::Malformed);
         }
         let keys = (0..key_count).map(|_| read.key_id()).collect::<Result<Vec<_>, _>>()?;
         let entry_count = usize::from(read.number()?);
-        if entry_count == 0 || entry_count > MAX_ENTRIES {
+        if entry_count < least || entry_count > MAX_ENTRIES {
             return Err(HeaderError::Malformed);
         }
         let entries = (0..entry_count).map(|_| read.entry(key_count)).collect::<Result<Vec<_>, _>>()?;
         let core = read.at;
-        let shape_is_right = match mode {
-            Mode::Whole => entries.len() == 1 && pointer_in(&bytes, entries[0]).is_empty(),
-            Mode::Fields => entries
-                .iter()
-                .all(|entry| !matches!(pointer_in(&bytes, *entry).split('/').nth(1), None | Some(SEAL_MEMBER))),
+        let pointers = || entries.iter().map(|entry| pointer_in(&bytes, *entry));
+        let shape_is_right = match (document, mode) {
+            // One entry for each key, in the order of the keys.
+            (Document::Snapshot, Mode::Whole) => {
+                entries.iter().map(|entry| usize::from(entry.key)).eq(0..keys.len()) && pointers().all(str::is_empty)
+            }
+            (Document::Snapshot, Mode::Fields) => false,
+            (_, Mode::Whole) => pointers().eq([""]),
+            (_, Mode::Fields) => {
+                pointers().all(|pointer| !matches!(pointer.split('/').nth(1), None | Some(SEAL_MEMBER)))
+                    && all_distinct(pointers())
+            }
         };
         let (mut used, mut sealing) = (vec![false; keys.len()], vec![false; keys.len()]);
         for entry in &entries {
@@ -178,7 +186,6 @@ impl Header {
         if !shape_is_right
             || used.contains(&false)
             || !all_distinct(keys.iter())
-            || !all_distinct(entries.iter().map(|entry| pointer_in(&bytes, *entry)))
             || bytes.len() != core + TAG + commitments * COMMITMENT
         {
             return Err(HeaderError::Malformed);

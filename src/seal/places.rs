@@ -3,7 +3,7 @@
 
 use crate::event::Seals;
 use crate::json::pointer::JsonPointer;
-use crate::keys::names::KeyScope;
+use crate::keys::names::{KeyId, KeyScope};
 use crate::seal::format::Header;
 use std::sync::Arc;
 
@@ -26,6 +26,11 @@ impl SealedPlaces {
     /// The owners of the header's keys. Each of the keys seals something.
     pub(crate) fn owners(&self) -> &[KeyOwner] {
         &self.owners
+    }
+
+    /// The data keys that the header names, each with its owner.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (KeyId, &KeyOwner)> {
+        self.header.keys.iter().copied().zip(&self.owners)
     }
 }
 

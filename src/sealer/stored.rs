@@ -75,7 +75,7 @@ pub(crate) struct Coverage {
 }
 
 /// What must be done to read a stored event.
-struct Read<'s, 'e> {
+pub(super) struct Read<'s, 'e> {
     /// The schema from which the event is upcast. `None` if readers get the stored payload.
     read_as: Option<ReadAs<'s>>,
     /// Must be opened.
@@ -135,7 +135,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         Ok(rows.collect())
     }
 
-    fn how_to_read<'s, 'e>(
+    pub(super) fn how_to_read<'s, 'e>(
         &'s self,
         event: &'e PersistedEvent,
         accepts: Accepts,

@@ -3,10 +3,11 @@
 use eventseal::keys::{KeyManager, KeyStore, KeyTable};
 use eventseal::kms::{Kms, SecretKey};
 use eventseal::maintenance::{BackfillOptions, Backfilled, Census, CensusOptions, RewriteOptions, Rewritten};
-use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore, MemoryTx};
+use eventseal::memory::{MemoryDb, MemoryKeys, MemorySnapshots, MemoryStore, MemoryTx};
+use eventseal::snapshots::{Rebuilt, SealedSnapshots};
 #[cfg(feature = "databases")]
 use eventseal::sqlite::SqliteStore;
-use eventseal::store::EventTable;
+use eventseal::store::{EventTable, SnapshotStore};
 use eventseal::{
     Error, EventStore, EventStoreExt, Keyring, Namespace, NewEvent, PersistedEvent, Schemas, SealedStore, Sealer,
     Sensitive, aggregate,
@@ -29,6 +30,9 @@ fn public_types_are_send_sync_and_unpin() {
     is_send_sync_unpin::<PersistedEvent>();
     is_send_sync_unpin::<Error>();
     is_send_sync_unpin::<Sensitive<String>>();
+    is_send_sync_unpin::<SealedSnapshots<MemorySnapshots>>();
+    is_send_sync_unpin::<SealedSnapshots<Arc<dyn SnapshotStore<Tx = MemoryTx>>>>();
+    is_send_sync_unpin::<Rebuilt<String>>();
     is_send_sync_unpin::<Census>();
     is_send_sync_unpin::<Backfilled>();
     is_send_sync_unpin::<Rewritten>();

@@ -84,6 +84,8 @@ mod shred_log;
 mod shred_many;
 #[cfg(feature = "databases")]
 mod similar;
+#[cfg(feature = "databases")]
+mod snapshots;
 mod sources;
 #[cfg(feature = "databases")]
 mod split;

@@ -10,10 +10,10 @@ use eventseal::conformance::Database;
 use eventseal::keys::{KeyHistory, KeyManager, KeyManagerBuilder, KeyTable, Shredding};
 use eventseal::kms::Kms;
 use eventseal::maintenance::{BackfillOptions, Backfilled, Census, CensusOptions};
-use eventseal::memory::{MemoryKeys, MemoryStore};
-use eventseal::postgres::{PostgresKeys, PostgresStore};
-use eventseal::sqlite::{SqliteKeys, SqliteStore};
-use eventseal::store::{EventTable, TableWork};
+use eventseal::memory::{MemoryKeys, MemorySnapshots, MemoryStore};
+use eventseal::postgres::{PostgresKeys, PostgresSnapshots, PostgresStore};
+use eventseal::sqlite::{SqliteKeys, SqliteSnapshots, SqliteStore};
+use eventseal::store::{EventTable, SnapshotStore, TableWork};
 use eventseal::{
     EventFilter, EventStore, EventStoreExt, GlobalPosition, NewEvent, PersistedEvent, Result, Schemas, SealedStore,
     aggregate,
@@ -27,8 +27,14 @@ pub type Meddled<B> = Faulty<Meddler<<B as Backend>::Store>>;
 pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
     type Store: EventStore<Tx = Self::Tx> + EventTable<Tx = Self::Tx> + Clone + Default + 'static;
     type Keys: KeyTable<Tx = Self::Tx> + Clone + Default + 'static;
+    type Snapshots: SnapshotStore<Tx = Self::Tx> + Clone + Default + 'static;
 
     async fn make() -> Self;
+
+    /// Makes the table of snapshots.
+    async fn make_snapshots(&self) -> Self::Snapshots {
+        Self::Snapshots::default()
+    }
 
     /// A database without events in place of this one. Keys may remain.
     async fn again(self) -> Self {
@@ -208,6 +214,7 @@ pub trait Backend: Database<Tx: Send> + Send + Sync + Sized + 'static {
 impl Backend for Memory {
     type Store = MemoryStore;
     type Keys = MemoryKeys;
+    type Snapshots = MemorySnapshots;
 
     async fn make() -> Self {
         Self::new()
@@ -222,9 +229,16 @@ impl Backend for Memory {
 impl Backend for Sqlite {
     type Store = SqliteStore;
     type Keys = SqliteKeys;
+    type Snapshots = SqliteSnapshots;
 
     async fn make() -> Self {
         Self::new().await
+    }
+
+    async fn make_snapshots(&self) -> SqliteSnapshots {
+        let snapshots = SqliteSnapshots::new();
+        snapshots.migrate(&mut *self.pool.acquire().await.unwrap()).await.unwrap();
+        snapshots
     }
 
     async fn roll_back(&self, transaction: Self::Transaction) {
@@ -240,9 +254,16 @@ impl Backend for Sqlite {
 impl Backend for Postgres {
     type Store = PostgresStore;
     type Keys = PostgresKeys;
+    type Snapshots = PostgresSnapshots;
 
     async fn make() -> Self {
         Self::new().await
+    }
+
+    async fn make_snapshots(&self) -> PostgresSnapshots {
+        let snapshots = PostgresSnapshots::new();
+        snapshots.migrate(&mut *self.pool.acquire().await.unwrap()).await.unwrap();
+        snapshots
     }
 
     async fn roll_back(&self, transaction: Self::Transaction) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Reads sealed payloads and values, format version 1, checks copies of the shred log, and checks itself against the
-frozen vectors beside it.
+"""Reads sealed payloads, values and snapshots, format version 1, checks copies of the shred log, and checks itself
+against the frozen vectors beside it.
 
 Written from docs/format.md and nothing else, to show that the page is enough; section numbers are that
 page's. It favours being read over being fast. Needs the package `cryptography`.
@@ -167,6 +167,7 @@ def read_token(text):
 
 FIELDS, WHOLE = 0, 1
 SEALED, VOID = 0, 1
+SNAPSHOT = 2
 
 
 class Header:
@@ -181,8 +182,9 @@ class Header:
         self.mode = number
         self.take(16)  # the salt counts through the core only
         self.integrity_key = self.take(16)
-        self.keys = [self.take(16) for _ in range(self.count(1024))]
-        self.entries = [self.entry() for _ in range(self.count(4096))]
+        least = 0 if part == SNAPSHOT else 1
+        self.keys = [self.take(16) for _ in range(self.count(least, 1024))]
+        self.entries = [self.entry() for _ in range(self.count(least, 4096))]
         self.core = data[: self.at]
         self.tag = self.take(16)
         sealing = sorted({key for key, kind, _ in self.entries if kind == SEALED})
@@ -191,6 +193,10 @@ class Header:
         self.check(self.at == len(data))
         self.check(len(set(self.keys)) == len(self.keys))
         self.check({key for key, _, _ in self.entries} == set(range(len(self.keys))))
+        if part == SNAPSHOT:
+            self.check(self.mode == WHOLE and set(pointers) <= {""})
+            self.check([key for key, _, _ in self.entries] == list(range(len(self.keys))))
+            return
         self.check(len(set(pointers)) == len(pointers))
         if self.mode == WHOLE:
             self.check(pointers == [""])
@@ -209,9 +215,9 @@ class Header:
     def number(self, length):
         return int.from_bytes(self.take(length), "big")
 
-    def count(self, most):
+    def count(self, least, most):
         number = self.number(2)
-        self.check(1 <= number <= most)
+        self.check(least <= number <= most)
         return number
 
     def entry(self):
@@ -465,6 +471,57 @@ def open_value(case, text, keys):
         raise tampered("ciphertext") from None
 
 
+# ---- snapshots (section 16)
+
+
+def open_snapshot(case, data, keys):
+    """The state."""
+    count = int.from_bytes(data[36:38], "big")
+    kinds = data[38 + 16 * count + 2 :][2 : 5 * count : 5]
+    length = 38 + 16 * count + 2 + 5 * count + 16 + 32 * kinds.count(SEALED)
+    header, ciphertext = Header(data[:length], part=SNAPSHOT), data[length:]
+    if len(ciphertext) <= 16 or (len(ciphertext) - 16) % 32:
+        raise tampered("ciphertext-shape")
+    texts = [case[name] for name in ("namespace", "aggregate_type", "aggregate_id", "aggregate_version")]
+    items = [b"eventseal/v1/snapshot", *(str(text).encode() for text in texts), uuid.UUID(case["event_id"]).bytes]
+    bound = digest([*items, case["state"].encode(), bytes.fromhex(case["fingerprint"]), header.core])
+
+    integrity = keys.get(header.integrity_key)
+    must_be(header.integrity_key, keys, "live")
+    tag = hmac.digest(integrity.secret, b"eventseal/v1/header" + bound, "sha256")[:16]
+    if integrity.scope != INTEGRITY or not hmac.compare_digest(tag, header.tag):
+        raise tampered("tag")
+    parts = {}
+    for index, kind, _ in header.entries:
+        must_be(header.keys[index], keys, "live" if kind == SEALED else "shredded")
+        if kind == SEALED:
+            key = keys[header.keys[index]]
+            if key.scope[0].startswith("$"):
+                raise tampered("reserved-key")
+            parts[index] = expand(key.secret, b"eventseal/v1/seal" + bound + index.to_bytes(2, "big"), 64)
+    for index, commitment in header.commitments:
+        if not hmac.compare_digest(parts[index][32:], commitment):
+            raise tampered("commitment")
+    joined = expand(integrity.secret, b"eventseal/v1/snapshot" + bound, 32)
+    joined += b"".join(part[:32] for part in parts.values())
+    enc = expand(hmac.digest(bound, joined, "sha256"), b"eventseal/v1/snapshot", 32)
+    try:
+        return decrypt(enc, 0, "", ciphertext)
+    except Fault:
+        raise tampered("ciphertext") from None
+
+
+def must_be(key_id, keys, status):
+    if key_id not in keys or keys[key_id].status != status:
+        raise Fault("KeyChanged", str(uuid.UUID(bytes=key_id)))
+
+
+def keys_when_sealed(case):
+    """The keys of a snapshot as they were when it was sealed."""
+    status = lambda row: "shredded" if row["key_id"] in case["destroyed"] else "live"
+    return {uuid.UUID(row["key_id"]).bytes: Key(row, status(row)) for row in case["keys"]}
+
+
 # ---- copies of the shred log (section 11)
 
 
@@ -698,6 +755,13 @@ def main(paths):
             if "sealed" in case:
                 found = outcome(case, case["sealed"], keys_of(case, all_live=True), open_value)
                 report(f"{path.stem} {case['name']}, all live", as_bytes(case["plaintext"]), found)
+        for case in vectors.get("snapshots", []):
+            expected = (case["error"], case["detail"]) if "error" in case else as_bytes(case["opened"])
+            found = outcome(case, bytes.fromhex(case["stored"]), keys_of(case), open_snapshot)
+            report(f"{path.stem} {case['name']}", expected, found)
+            if "sealed" in case:
+                found = outcome(case, bytes.fromhex(case["sealed"]), keys_when_sealed(case), open_snapshot)
+                report(f"{path.stem} {case['name']}, when sealed", as_bytes(case["plaintext"]), found)
         for wrapped in vectors.get("wrapped_keys", []):
             key = unwrap(wrapped)
             report(f"{path.stem} {wrapped['name']}", wrapped["key"], key and key.hex())

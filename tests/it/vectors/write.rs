@@ -11,6 +11,7 @@ mod making;
 pub(super) mod metadata;
 mod opens;
 mod seals;
+pub(super) mod snapshots;
 mod values;
 pub(super) mod values_outside;
 mod wrapped;
